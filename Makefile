@@ -1,0 +1,46 @@
+# kvmbox: everything a contributor or CI needs. `make help` lists the targets.
+#
+# The virtual environment is set up on first use and again when its inputs change, so that
+# `make run` and `make test` work on a fresh machine with python3, make and a C compiler.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.kvmbox-installed
+# .ci/run sets PYTEST_ARGS=--require-kvm where /dev/kvm exists.
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint format types guests clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+$(STAMP): pyproject.toml hatch_build.py tools/make-venv.sh
+	PYTHON="$(PYTHON)" tools/make-venv.sh "$(VENV)"
+	@touch $@
+
+guests: ## build the bundled guests into kvmbox/guest_images
+	@$(MAKE) --no-print-directory -C guests
+
+run: $(STAMP) guests ## set up everything, then boot the clock guest on /dev/kvm
+	$(BIN)/kvmbox run clock
+
+test: $(STAMP) guests ## set up everything, then run the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP) ## mypy --strict
+	$(BIN)/mypy
+
+check: lint types test ## all that CI runs
+
+clean: ## remove what the build made
+	rm -rf $(VENV) kvmbox/guest_images .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

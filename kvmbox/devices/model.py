@@ -1,0 +1,116 @@
+"""The contract between a device model and whoever drives it.
+
+Theory of operation
+-------------------
+A model is the state machine of one chip and nothing else. It is a function of its state, its input and
+`now`: it never reads a clock, calls anybody or raises on guest input. The driver (a sandboxed device
+process, a test, the qtest server) calls `read`, `write`, `advance`, `receive` and `reset`, then collects
+what the call caused with `take_effects`, in order, and asks `next_deadline` when it must call `advance`
+next. Effects are an ordered list, because a pulse between two calls would vanish if only the last level
+of a line were compared.
+
+`now` is guest time in nanoseconds since power-on and never decreases; a model clamps a smaller value to
+the largest that it has seen. `advance(now)` costs O(1) for any jump. Every access advances the model to
+its `now` first, so that `advance` at more points in between never changes what the guest reads; only how
+many interrupts were folded into one may differ.
+
+`offset` is relative to the model's first port or address, `size` is 1, 2, 4 or 8 bytes and `value` is an
+unsigned integer of that size. The bus splits wide accesses into bytes, low byte first, unless
+`whole_sizes` says that the model takes that size at once. Whatever arrives, a model answers: a read of an
+unknown offset gives all ones of the size asked, a write of it is dropped, a value is masked to its size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+NANOSECONDS: Final = 1_000_000_000
+"""Nanoseconds in a second: the unit of guest time."""
+
+
+@dataclass(frozen=True, slots=True)
+class IrqLine:
+    """An interrupt output (a model-local pin) took a level.
+
+    `coalesced` counts rising edges that a late host made the model fold into this one; it is 0 unless
+    `level` is 1.
+    """
+
+    pin: int
+    level: int
+    coalesced: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HostOutput:
+    """Bytes for the host side of the device: what a UART or the debug console transmits."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InputRoom:
+    """`receive` would now accept `count` bytes, after it had accepted less than it was offered."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The guest asked for a reset of the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The guest asked to stop. Carries no value: the VMM knows what it forwarded."""
+
+
+Effect: TypeAlias = IrqLine | HostOutput | InputRoom | Reset | Stop
+
+
+class SnapshotError(ValueError):
+    """`restore` was given bytes that are no snapshot of this model; the model's state is unchanged."""
+
+
+class DeviceModel(Protocol):
+    """One chip. See the module's theory of operation."""
+
+    whole_sizes: frozenset[int]
+    """Access sizes in bytes, beyond 1, that the model takes in one call at offset 0."""
+
+    def read(self, now: int, offset: int, size: int) -> int:
+        """The value the guest reads, unsigned, within `size` bytes."""
+        ...
+
+    def write(self, now: int, offset: int, size: int, value: int) -> None:
+        """The guest writes `value`."""
+        ...
+
+    def advance(self, now: int) -> None:
+        """Let guest time pass up to and including `now` (ns). O(1) for any jump."""
+        ...
+
+    def next_deadline(self) -> int | None:
+        """The guest time (ns) at which `advance` must be called next, or None if nothing is pending."""
+        ...
+
+    def receive(self, now: int, data: bytes) -> int:
+        """Take host input; returns how many leading bytes of `data` were accepted. 0 where there is none."""
+        ...
+
+    def reset(self, now: int) -> None:
+        """The machine's reset line: registers as after power-on, but what a battery keeps is kept."""
+        ...
+
+    def take_effects(self) -> list[Effect]:
+        """The effects since the last call, in order; the caller owns the list."""
+        ...
+
+    def snapshot(self) -> bytes:
+        """The whole state, versioned. Pending effects must have been taken."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Become what `snapshot` saw; raises SnapshotError for anything malformed, without effect."""
+        ...

@@ -1,0 +1,78 @@
+"""The exception tree: what kvmbox can report, each error with an exit status and an optional hint.
+
+    KvmboxError                 14  kvmbox itself failed (also the fallback for bugs)
+    ├── UsageError               2  the command line asks for something that cannot be
+    ├── StartError               4  could not start: /dev/kvm, the image, a sandbox layer
+    │   ├── ImageError           4  the guest image is damaged or of a kind that is not accepted
+    │   ├── KvmError             4  /dev/kvm is missing, forbidden or refuses a call
+    │   └── SandboxError         4  a required sandbox layer cannot be had
+    ├── DeviceProcessError       8  a device process died, hung or broke the protocol
+    │   └── ProtocolError        8  a frame from a device process is not what it may be
+    ├── UnknownExitError        10  KVM_INTERNAL_ERROR, or an exit that kvmbox does not know
+    └── HostOutputError         14  the guest's output cannot be written
+
+A subclass exists where a caller reacts differently or the exit status differs (design: "Exit status of
+`kvmbox run`"). Every message says what failed, on what, and why, in one line; the hint says what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class KvmboxError(Exception):
+    """Base of all errors that kvmbox reports. `hint` is one line of advice, or None."""
+
+    exit_status: ClassVar[int] = 14
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(KvmboxError):
+    """The command line asks for something that cannot be."""
+
+    exit_status: ClassVar[int] = 2
+
+
+class StartError(KvmboxError):
+    """The run could not start."""
+
+    exit_status: ClassVar[int] = 4
+
+
+class ImageError(StartError):
+    """The guest image is damaged, absurd, or of a kind that is not accepted."""
+
+
+class KvmError(StartError):
+    """/dev/kvm is missing, forbidden, or refuses a call that kvmbox needs."""
+
+
+class SandboxError(StartError):
+    """A required sandbox layer cannot be had on this host."""
+
+
+class DeviceProcessError(KvmboxError):
+    """A device process died, hung or broke the protocol. `device_type` names it."""
+
+    exit_status: ClassVar[int] = 8
+
+    def __init__(self, device_type: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(f"device process '{device_type}' {message}", hint=hint)
+        self.device_type = device_type
+
+
+class ProtocolError(DeviceProcessError):
+    """A frame from a device process is malformed, out of sequence, or carries what was not granted."""
+
+
+class UnknownExitError(KvmboxError):
+    """KVM reported an internal error, or an exit that kvmbox does not know."""
+
+    exit_status: ClassVar[int] = 10
+
+
+class HostOutputError(KvmboxError):
+    """The guest's output cannot be written: closed, full, or broken."""

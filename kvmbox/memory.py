@@ -1,0 +1,116 @@
+"""Guest memory: anonymous host pages, seen at guest-physical addresses.
+
+RAM starts at 0 and skips the hole below 4 GiB (`layout.MMIO_HOLE_START`). Every access is checked: a
+range that is not wholly inside one region raises `GuestMemoryError`; nothing is ever clipped in silence.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from dataclasses import dataclass
+
+from kvmbox import layout
+from kvmbox.errors import StartError
+
+
+class GuestMemoryError(Exception):
+    """A guest-physical range is not backed by RAM."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRegion:
+    """`size` bytes of RAM at guest-physical `start`, backed by `pages` at host-virtual `host_address`."""
+
+    start: int
+    size: int
+    pages: mmap.mmap
+    host_address: int
+
+    @property
+    def end(self) -> int:
+        """The first guest-physical address behind the region."""
+        return self.start + self.size
+
+
+def split_around_hole(size: int) -> list[tuple[int, int]]:
+    """The (start, size) pairs that `size` bytes of RAM take, in bytes, skipping the hole below 4 GiB."""
+    low = min(size, layout.MMIO_HOLE_START)
+    ranges = [(0, low)]
+    if size > low:
+        ranges.append((layout.MMIO_HOLE_END, size - low))
+    return ranges
+
+
+def _host_address(pages: mmap.mmap) -> int:
+    # SAFETY: from_buffer exports the mapping, so it cannot be unmapped while `view` lives; the address
+    # stays valid for as long as the mmap object, which MemoryRegion keeps.
+    view = ctypes.c_char.from_buffer(pages)
+    address = ctypes.addressof(view)
+    del view
+    return address
+
+
+class GuestMemory:
+    """All RAM of one guest. Sizes and addresses are bytes; fresh memory reads as zero."""
+
+    def __init__(self, size: int) -> None:
+        if size <= 0 or size % layout.PAGE_SIZE:
+            raise ValueError(f"memory size {size} is not a positive multiple of {layout.PAGE_SIZE}")
+        self.size = size
+        self.regions: list[MemoryRegion] = []
+        for start, length in split_around_hole(size):
+            try:
+                # MAP_NORESERVE: a guest is given its size, the host pays for what is touched.
+                pages = mmap.mmap(
+                    -1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE
+                )
+            except OSError as error:
+                raise StartError(
+                    f"cannot map {length} bytes of guest memory: {error.strerror}",
+                    hint="ask for less with --memory",
+                ) from error
+            # A core dump of the VMM must not hold the guest's memory, and no child may inherit it.
+            pages.madvise(mmap.MADV_DONTDUMP)
+            pages.madvise(mmap.MADV_DONTFORK)
+            self.regions.append(MemoryRegion(start, length, pages, _host_address(pages)))
+
+    def _locate(self, address: int, size: int) -> tuple[mmap.mmap, int]:
+        for region in self.regions:
+            if region.start <= address and address + size <= region.end and size >= 0:
+                return region.pages, address - region.start
+        raise GuestMemoryError(f"guest memory {address:#x}+{size:#x} is not RAM")
+
+    def contains(self, address: int, size: int) -> bool:
+        """Whether [address, address + size) is RAM, wholly inside one region."""
+        return size >= 0 and any(r.start <= address and address + size <= r.end for r in self.regions)
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes from guest-physical `address`; GuestMemoryError if they are not all RAM."""
+        pages, offset = self._locate(address, size)
+        return pages[offset : offset + size]
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Store `data` at guest-physical `address`; GuestMemoryError if not all of it is RAM."""
+        pages, offset = self._locate(address, len(data))
+        pages[offset : offset + len(data)] = bytes(data)
+
+    def fill(self, address: int, size: int, value: int = 0) -> None:
+        """Set `size` bytes at guest-physical `address` to `value`, in bounded steps."""
+        pages, offset = self._locate(address, size)
+        step = layout.MIB
+        block = bytes([value]) * min(size, step)
+        for position in range(offset, offset + size, step):
+            length = min(step, offset + size - position)
+            pages[position : position + length] = block[:length]
+
+    def clear(self) -> None:
+        """All of RAM reads as zero again, and the host gets its pages back."""
+        for region in self.regions:
+            region.pages.madvise(mmap.MADV_DONTNEED)
+
+    def close(self) -> None:
+        """Unmap. The VM that uses the memory must be closed first."""
+        for region in self.regions:
+            region.pages.close()
+        self.regions.clear()

@@ -1,0 +1,1 @@
+"""Device models at the far end of a channel: protocol, processes, proxies."""

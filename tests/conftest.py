@@ -1,0 +1,41 @@
+"""Shared fixtures and the rules about /dev/kvm and root."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# The host's speed is no part of any test: no deadlines, and a fixed number of examples.
+settings.register_profile("kvmbox", deadline=None, print_blob=True)
+settings.load_profile("kvmbox")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-kvm", action="store_true", help="fail instead of skipping where /dev/kvm cannot be used"
+    )
+
+
+def _kvm_problem() -> str | None:
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return f"/dev/kvm cannot be used: {error.strerror}"
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    problem = _kvm_problem()
+    for item in items:
+        if problem and item.get_closest_marker("kvm") and not config.getoption("--require-kvm"):
+            item.add_marker(pytest.mark.skip(reason=problem))
+        if os.geteuid() != 0 and item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root: device processes are not dumpable"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    problem = _kvm_problem() if item.get_closest_marker("kvm") else None
+    if problem and item.config.getoption("--require-kvm"):
+        pytest.fail(f"--require-kvm: {problem}")
