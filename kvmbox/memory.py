@@ -9,9 +9,12 @@ from __future__ import annotations
 import ctypes
 import mmap
 from dataclasses import dataclass
+from typing import Final
 
 from kvmbox import layout
 from kvmbox.errors import StartError
+
+MAP_NORESERVE: Final = 0x4000  # <asm-generic/mman-common.h>; the mmap module has it from Python 3.13
 
 
 class GuestMemoryError(Exception):
@@ -62,9 +65,7 @@ class GuestMemory:
         for start, length in split_around_hole(size):
             try:
                 # MAP_NORESERVE: a guest is given its size, the host pays for what is touched.
-                pages = mmap.mmap(
-                    -1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE
-                )
+                pages = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
             except OSError as error:
                 raise StartError(
                     f"cannot map {length} bytes of guest memory: {error.strerror}",
