@@ -42,5 +42,5 @@ types: $(STAMP) ## mypy --strict
 check: lint types test ## all that CI runs
 
 clean: ## remove what the build made
-	rm -rf $(VENV) kvmbox/guest_images .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) kvmbox/guest_images guests/build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,159 @@
+#include "interrupts.h"
+#include "console.h"
+#include "io.h"
+
+#define VECTORS     48 /* 32 exceptions, then IRQ 0-15 */
+#define STUB_STRIDE 16
+
+extern const char interrupt_stubs[]; /* vectors64.S, vectors16.S: VECTORS stubs, STUB_STRIDE bytes apart */
+void interrupt_dispatch(unsigned vector);
+
+static irq_handler *handlers[16];
+
+#ifdef __x86_64__
+
+struct gate {
+    uint16_t offset_low, selector;
+    uint8_t ist, type;
+    uint16_t offset_middle;
+    uint32_t offset_high, reserved;
+};
+
+static struct gate idt[VECTORS];
+
+static void install_vectors(void)
+{
+    struct {
+        uint16_t limit;
+        uint64_t base;
+    } __attribute__((packed)) idtr = {sizeof idt - 1, (uintptr_t)idt};
+    uint16_t code_selector;
+
+    __asm__("mov %%cs, %0" : "=r"(code_selector));
+    for (unsigned vector = 0; vector < VECTORS; vector++) {
+        uintptr_t stub = (uintptr_t)interrupt_stubs + vector * STUB_STRIDE;
+
+        idt[vector] = (struct gate){
+            .offset_low = (uint16_t)stub,
+            .selector = code_selector,
+            .type = 0x8e, /* present, interrupt gate */
+            .offset_middle = (uint16_t)(stub >> 16),
+            .offset_high = (uint32_t)(stub >> 32),
+        };
+    }
+    __asm__ volatile("lidt %0" : : "m"(idtr));
+}
+
+#else /* real mode */
+
+static void install_vectors(void)
+{
+    volatile uint32_t *table = 0; /* segment:offset pairs at address 0 */
+
+    __asm__("" : "+r"(table)); /* keep the compiler from seeing a null pointer */
+    for (unsigned vector = 0; vector < VECTORS; vector++)
+        table[vector] = (uint32_t)interrupt_stubs + vector * STUB_STRIDE;
+}
+
+#endif
+
+void interrupts_init(void)
+{
+    install_vectors();
+
+    outb(PIC1_COMMAND, PIC_ICW1);
+    outb(PIC2_COMMAND, PIC_ICW1);
+    outb(PIC1_DATA, IRQ_VECTOR);
+    outb(PIC2_DATA, IRQ_VECTOR + 8);
+    outb(PIC1_DATA, 1 << PIC_CASCADE);
+    outb(PIC2_DATA, PIC_CASCADE);
+    outb(PIC1_DATA, PIC_ICW4_8086);
+    outb(PIC2_DATA, PIC_ICW4_8086);
+
+    outb(PIC1_DATA, 0xff & ~(1 << PIC_CASCADE));
+    outb(PIC2_DATA, 0xff);
+}
+
+void irq_enable(unsigned irq, irq_handler *handler)
+{
+    uint16_t mask_port = irq < 8 ? PIC1_DATA : PIC2_DATA;
+
+    handlers[irq] = handler;
+    outb(mask_port, inb(mask_port) & (uint8_t) ~(1 << (irq & 7)));
+}
+
+void irq_disable(unsigned irq)
+{
+    uint16_t mask_port = irq < 8 ? PIC1_DATA : PIC2_DATA;
+
+    outb(mask_port, inb(mask_port) | (uint8_t)(1 << (irq & 7)));
+}
+
+/* An 8259A whose request went away before the acknowledge answers with its lowest line: nothing is in service. */
+static bool is_spurious(unsigned irq)
+{
+    uint16_t command_port = irq < 8 ? PIC1_COMMAND : PIC2_COMMAND;
+
+    if ((irq & 7) != 7)
+        return false;
+    outb(command_port, PIC_READ_ISR);
+    return !(inb(command_port) & 0x80);
+}
+
+/* Called by the stubs, interrupts off. */
+void interrupt_dispatch(unsigned vector)
+{
+    unsigned irq = vector - IRQ_VECTOR;
+    bool spurious;
+
+    if (vector < IRQ_VECTOR) {
+        put_string("not ok unexpected exception ");
+        put_decimal(vector, 1);
+        put_char('\n');
+        debug_exit(EXIT_EXCEPTION);
+    }
+    spurious = is_spurious(irq);
+    if (!spurious && handlers[irq])
+        handlers[irq]();
+    if (irq >= 8 && !spurious)
+        outb(PIC2_COMMAND, PIC_EOI);
+    if (irq >= 8 || !spurious) /* a spurious IRQ 15 is still an IRQ 2 to the first 8259A */
+        outb(PIC1_COMMAND, PIC_EOI);
+}
+
+volatile unsigned ticks;
+
+static void on_tick(void)
+{
+    ticks++;
+}
+
+bool ticks_start(unsigned count)
+{
+    const uint16_t divisor = PIT_HZ / TICKS_PER_SECOND;
+
+    ticks = 0;
+    irq_enable(PIT_IRQ, on_tick);
+    outb(PIT_CONTROL, PIT_MODE2);
+    outb(PIT_COUNTER0, divisor & 0xff);
+    outb(PIT_COUNTER0, divisor >> 8);
+
+    /* Each round costs an exit to the host: microseconds at least, and so a bound in time as well. */
+    __asm__ volatile("sti" : : : "memory");
+    for (unsigned rounds = 0; ticks < count && rounds < 100000; rounds++)
+        inb(COM1 + UART_LSR);
+    __asm__ volatile("cli" : : : "memory");
+    return ticks >= count;
+}
+
+bool wait_for(const volatile unsigned *counter, unsigned goal, unsigned seconds)
+{
+    unsigned start = ticks;
+
+    while (*counter < goal) {
+        if (ticks - start > seconds * TICKS_PER_SECOND)
+            return false;
+        wait_for_interrupt();
+    }
+    return true;
+}

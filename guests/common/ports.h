@@ -1,0 +1,106 @@
+/* Ports, registers and bits that the guests use, by their datasheet names. For C and for assembly. */
+#ifndef GUESTS_PORTS_H
+#define GUESTS_PORTS_H
+
+/* 16550A UART (PC16550D, table II): offsets from the first port, or bytes from the first address. */
+#define COM1          0x3f8
+#define COM1_IRQ      4
+#define MMIO_UART     0xd0000000
+#define MMIO_UART_IRQ 5
+#define UART_RBR      0 /* read */
+#define UART_THR      0 /* write */
+#define UART_DLL      0 /* with LCR_DLAB */
+#define UART_IER      1
+#define UART_DLM      1 /* with LCR_DLAB */
+#define UART_IIR      2 /* read */
+#define UART_FCR      2 /* write */
+#define UART_LCR      3
+#define UART_MCR      4
+#define UART_LSR      5
+#define UART_MSR      6
+#define UART_SCR      7
+
+#define IER_RDA       0x01 /* received data available, and character time-out */
+#define IER_THRE      0x02
+#define IIR_MASK      0x0f
+#define IIR_NONE      0x01
+#define IIR_THRE      0x02
+#define IIR_RDA       0x04
+#define IIR_TIMEOUT   0x0c
+#define FCR_ENABLE    0x01
+#define FCR_CLEAR     0x06 /* both FIFOs */
+#define FCR_TRIGGER_4 0x40
+#define LCR_8N1       0x03
+#define LCR_DLAB      0x80
+#define MCR_DTR       0x01
+#define MCR_RTS       0x02
+#define MCR_OUT2      0x08 /* the PC gates the interrupt line with it */
+#define MCR_LOOP      0x10
+#define LSR_DR        0x01
+#define LSR_THRE      0x20
+
+/* 8254 timer. */
+#define PIT_COUNTER0  0x40
+#define PIT_CONTROL   0x43
+#define PIT_IRQ       0
+#define PIT_HZ        1193182
+#define PIT_MODE2     0x34 /* counter 0, low byte then high byte, rate generator, binary */
+
+/* MC146818A real-time clock. */
+#define RTC_INDEX         0x70
+#define RTC_DATA          0x71
+#define RTC_IRQ           8
+#define RTC_SECONDS       0x00
+#define RTC_SECONDS_ALARM 0x01
+#define RTC_MINUTES       0x02
+#define RTC_MINUTES_ALARM 0x03
+#define RTC_HOURS         0x04
+#define RTC_HOURS_ALARM   0x05
+#define RTC_DAY           0x07
+#define RTC_MONTH         0x08
+#define RTC_YEAR          0x09
+#define RTC_A             0x0a
+#define RTC_B             0x0b
+#define RTC_C             0x0c
+#define RTC_CENTURY       0x32
+#define RTC_DONT_CARE     0xff /* in an alarm register */
+#define RTC_A_UIP         0x80
+#define RTC_A_DIVIDER     0x20 /* 32.768 kHz; the low nibble is the periodic rate */
+#define RTC_B_PIE         0x40
+#define RTC_B_AIE         0x20
+#define RTC_B_UIE         0x10
+#define RTC_B_BINARY      0x04
+#define RTC_B_24H         0x02
+#define RTC_B_DSE         0x01
+#define RTC_C_IRQF        0x80
+#define RTC_C_PF          0x40
+#define RTC_C_AF          0x20
+#define RTC_C_UF          0x10
+#define RTC_HOURS_PM      0x80
+
+/* 8259A interrupt controllers. */
+#define PIC1_COMMAND  0x20
+#define PIC1_DATA     0x21
+#define PIC2_COMMAND  0xa0
+#define PIC2_DATA     0xa1
+#define PIC_ICW1      0x11 /* edge triggered, cascaded, ICW4 follows */
+#define PIC_ICW4_8086 0x01
+#define PIC_EOI       0x20
+#define PIC_READ_ISR  0x0b
+#define PIC_CASCADE   2
+#define IRQ_VECTOR    0x20 /* where the guests put IRQ 0 */
+
+/* Ways out. */
+#define DEBUG_EXIT     0xf4   /* write V: the run ends with status ((V << 1) | 1) & 0xff */
+#define SHUTDOWN       0x8900 /* write the bytes "Shutdown": the run ends with status 0 */
+#define I8042_COMMAND  0x64
+#define I8042_RESET    0xfe
+#define SYSTEM_CONTROL 0x92
+#define FAST_RESET     0x01
+
+/* What the guests write to DEBUG_EXIT when something is wrong (README.md has the statuses). */
+#define EXIT_PROOF_FAILED 1
+#define EXIT_EXCEPTION    2
+#define EXIT_BAD_BOOT     3
+
+#endif
