@@ -22,3 +22,6 @@ _start:
     pushl   $0
     calll   guest_main
     SHUT_DOWN
+
+    .data
+    .long   0                       /* contents, or the linker would leave the bss beside it out of the image */

@@ -1,0 +1,152 @@
+"""The bundled guests build, are shaped as the boot contract wants them, and match their table.
+
+What they do when run is another test's matter: this one needs a compiler but no /dev/kvm.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from elftools.elf.elffile import ELFFile
+
+from kvmbox import layout
+
+SOURCES = Path(__file__).parents[2] / "guests"
+RUNS: list[dict[str, Any]] = tomllib.loads((SOURCES / "expectations.toml").read_text())["run"]
+GUESTS = sorted({run["guest"] for run in RUNS})
+REAL_MODE = {"real16"}
+MULTIBOOT = {"hello32", "memmap", "debugexit", "flood", "portsweep", "haltforever", "spin"}
+ELF32 = MULTIBOOT | {"elf32"}
+ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE]
+
+MULTIBOOT_MAGIC = 0x1BADB002
+MULTIBOOT_SEARCH = 8192  # the header lies within these first bytes of the file, on a multiple of four
+GNU_STACK_EXECUTABLE = 1
+
+
+def make(*variables: str) -> str:
+    """Run guests/Makefile; returns all it said."""
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-C", str(SOURCES), *variables],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The images, built from nothing, and what make said."""
+    for tool in ("make", "cc", "ld", "ar", "objcopy"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} not found: the guests cannot be built")
+    top = tmp_path_factory.mktemp("guests")
+    said = make(f"OUT={top}/images", f"BUILD={top}/build")
+    return top / "images", said
+
+
+@pytest.fixture(scope="module")
+def images(build: tuple[Path, str]) -> Path:
+    return build[0]
+
+
+def multiboot_header(image: bytes) -> int | None:
+    """File offset of a valid Multiboot 1 header, or None."""
+    for offset in range(0, min(len(image), MULTIBOOT_SEARCH) - 11, 4):
+        magic, flags, checksum = struct.unpack_from("<III", image, offset)
+        if magic == MULTIBOOT_MAGIC and (magic + flags + checksum) & 0xFFFF_FFFF == 0:
+            return offset
+    return None
+
+
+def test_build_clean_says_nothing(build: tuple[Path, str]) -> None:
+    assert build[1] == ""
+
+
+def test_build_again_rebuilds_nothing(images: Path) -> None:
+    before = {image: image.stat().st_mtime_ns for image in images.iterdir()}
+    make(f"OUT={images}", f"BUILD={images.parent}/build")
+    assert {image: image.stat().st_mtime_ns for image in images.iterdir()} == before
+
+
+def test_images_all_are_in_the_table_and_in_the_readme(images: Path) -> None:
+    expected = {f"{guest}.bin" if guest in REAL_MODE else f"{guest}.elf" for guest in GUESTS}
+    assert {image.name for image in images.iterdir()} == expected
+    readme = (SOURCES / "README.md").read_text()
+    assert [guest for guest in GUESTS if f"| `{guest}` |" not in readme] == []
+
+
+@pytest.mark.parametrize("guest", ELF_GUESTS)
+def test_elf_headers_fit_the_boot_contract(images: Path, guest: str) -> None:
+    with (images / f"{guest}.elf").open("rb") as stream:
+        elf = ELFFile(stream)
+        segments = list(elf.iter_segments())
+        loaded = [s for s in segments if s["p_type"] == "PT_LOAD"]
+        entry = elf["e_entry"]
+
+        assert elf.elfclass == (32 if guest in ELF32 else 64)
+        assert elf["e_type"] == "ET_EXEC"
+        assert {s["p_type"] for s in segments} <= {"PT_LOAD", "PT_GNU_STACK"}
+        assert not any(s["p_flags"] & GNU_STACK_EXECUTABLE for s in segments if s["p_type"] == "PT_GNU_STACK")
+        assert loaded
+        for segment in loaded:
+            assert segment["p_memsz"] > 0
+            assert segment["p_paddr"] == segment["p_vaddr"]
+            assert segment["p_paddr"] >= layout.HIGH_MEMORY_START
+            assert segment["p_paddr"] + segment["p_memsz"] <= 2 * layout.MIB  # leaves room for modules
+            assert segment["p_flags"] & 3 != 3, "writable and executable"
+        assert any(s["p_flags"] & 1 and s["p_vaddr"] <= entry < s["p_vaddr"] + s["p_filesz"] for s in loaded)
+
+
+@pytest.mark.parametrize("guest", ELF_GUESTS)
+def test_multiboot_header_is_where_the_table_says_only(images: Path, guest: str) -> None:
+    offset = multiboot_header((images / f"{guest}.elf").read_bytes())
+    assert (offset is not None) == (guest in MULTIBOOT)
+
+
+def test_real_mode_image_fits_below_64_kib_and_starts_with_code(images: Path) -> None:
+    image = (images / "real16.bin").read_bytes()
+    assert 0 < len(image) <= 0x10000 - layout.REAL_MODE_LOAD_ADDRESS
+    assert image.startswith(b"\xfa\xfc")  # cli; cld
+
+
+@pytest.mark.parametrize("guest", [guest for guest in ELF_GUESTS if guest != "badinsn"])
+def test_code_has_plain_integer_instructions_only(images: Path, guest: str) -> None:
+    """KVM's emulator refuses the others in ring 0, or (lzcnt, tzcnt) executes something else."""
+    if shutil.which("objdump") is None:
+        pytest.skip("objdump not found")
+    listing = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", str(images / f"{guest}.elf")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    code = [line.split("\t", 1)[1] for line in listing.splitlines() if "\t" in line]
+    refused = re.compile(
+        r"%[xyz]mm|%st|%mm\d|^(popcnt|lzcnt|tzcnt|crc32|rdrand|xgetbv|xsave|cmpxchg16b|\(bad\))"
+    )
+    assert code
+    assert [line for line in code if refused.search(line)] == []
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run['guest']}: {run['proves']}")
+def test_expectation_is_well_formed(run: dict[str, Any]) -> None:
+    allowed = {"guest", "proves", "options", "files", "stdin", "statuses", "output", "patterns", "complaint"}
+    assert set(run) <= allowed
+    assert run["statuses"]
+    assert all(0 <= status <= 255 for status in run["statuses"])
+    assert ("output" in run) != ("patterns" in run)
+    for pattern in [*run.get("patterns", ()), run.get("complaint", "")]:
+        re.compile(pattern)
+    for name in run.get("files", {}):
+        assert Path(name).name == name
