@@ -1,0 +1,216 @@
+"""From a fresh fork of the spawner to a jailed device process, step by step.
+
+Theory of operation
+-------------------
+The order matters: what needs a privilege comes before the privilege goes, the death signal after all that
+would clear it, the filter last. Every step raises OSError or JailError where it fails; the caller reports
+that and exits, so a device process that serves has every required layer.
+
+The last step has a difficulty. The filter's listener is a descriptor in the process that installs it, and
+the VMM must get it, but from then on the filter lets the process do nothing that could send it (nor should
+it). So the process first clones a *messenger*: a sibling with the same descriptor table, unfiltered, that
+lives for a millisecond.
+
+    device process                              messenger
+      installs the filter, listener = fd 0
+      writes 'go' to fd 3, its sync socket  ──▶   reads it from fd 6
+      calls getpid, which is forbidden      ──▶   receives that call from the listener: now the device
+      (held by the kernel)                        process stands still, outside of any read or write
+                                                  sends READY and the listener to the spawner
+                                                  moves the channel to fd 3, closes 4, 6, 7
+                                            ◀──   answers the call with PROOF
+      sees PROOF, not its pid: the filter         closes the listener and the report socket, which shows
+      is in force. Serves.                        the spawner that both are gone; exits
+
+So each start proves that a forbidden call is caught, and the process never serves otherwise.
+See docs/adr/0002-forbidden-call-listener.md for the alternatives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import select
+
+from kvmbox.sandbox import landlock, layers, linux, notify, passing
+from kvmbox.sandbox.descriptors import (
+    CHANNEL_FD,
+    DEVICE_PIDFD,
+    FIRST_UNUSED_FD,
+    LISTENER_FD,
+    PARKED_CHANNEL_FD,
+    REPORT_FD,
+    SYNC_FD,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final, NoReturn
+
+# What the held getpid returns: no pid is that large (the kernel's limit is 2**22).
+PROOF: Final = 0x4B56_4D42
+GO: Final = b"go"
+MESSENGER_PATIENCE: Final = 5_000
+"""Milliseconds that a messenger waits for each step of its device process, which takes microseconds."""
+
+ADDRESS_SPACE: Final = 512 << 20
+
+_LIMITS: Final = (
+    # One descriptor may be made, with number 0: the listener.
+    (resource.RLIMIT_NOFILE, LISTENER_FD + 1),
+    (resource.RLIMIT_NPROC, 0),
+    (resource.RLIMIT_FSIZE, 0),
+    (resource.RLIMIT_CORE, 0),
+    (resource.RLIMIT_AS, ADDRESS_SPACE),
+    (resource.RLIMIT_MEMLOCK, 0),
+    (resource.RLIMIT_MSGQUEUE, 0),
+    (resource.RLIMIT_NICE, 0),
+    (resource.RLIMIT_RTPRIO, 0),
+)
+
+
+class JailError(Exception):
+    """A layer that is required cannot be had, or does not hold."""
+
+
+def confine(parent_pid: int, landlock_limit: int) -> int:
+    """The layers that the spawner and each device process take alike; returns them as a mask.
+
+    `parent_pid` is the process whose death must be ours. At most Landlock ABI `landlock_limit` is used.
+    Raises OSError.
+    """
+    linux.drop_capabilities()
+    linux.forbid_new_privileges()
+    linux.forbid_dump_and_trace()
+    linux.die_with_parent(parent_pid)
+    applied = layers.CAPABILITIES | layers.NO_NEW_PRIVS | layers.NOT_DUMPABLE | layers.DEATH_SIGNAL
+    version = min(landlock.abi(), landlock_limit)
+    if version:
+        landlock.deny_everything(version)
+    return applied | landlock.layers_of(version)
+
+
+class Order:
+    """What a device process is to become. Plain attributes; the process is single-threaded and short of
+    imports, so this is no dataclass.
+    """
+
+    def __init__(
+        self,
+        *,
+        parent_pid: int,
+        bpf: bytes,
+        cpu: int | None,
+        required: int,
+        inherited: int,
+        landlock_limit: int,
+        ready: Callable[[int], bytes],
+    ) -> None:
+        """`required` and `inherited` are masks of layers: those that must be there in the end, and those
+        that are there from the start. `ready` makes, from the mask of layers in force, the message that
+        takes the listener to the spawner.
+        """
+        self.parent_pid = parent_pid
+        self.bpf = bpf
+        self.cpu = cpu
+        self.required = required
+        self.inherited = inherited
+        self.landlock_limit = landlock_limit
+        self.ready = ready
+
+
+def lock_up(order: Order) -> None:
+    """Jail the calling process, a fork of the spawner; on return it holds CHANNEL_FD and nothing else.
+
+    `arrange_descriptors` comes first. Raises OSError or JailError, with a message for the user; the
+    process must then exit.
+    """
+    if order.cpu is not None:
+        os.sched_setaffinity(0, {order.cpu})
+    applied = order.inherited | confine(order.parent_pid, order.landlock_limit) | layers.CLOSED_DESCRIPTORS
+    will_have = applied | layers.RLIMITS | layers.SECCOMP
+    missing = (layers.REQUIRED | order.required) & ~will_have
+    if missing:
+        raise JailError(f"sandbox layer missing: {', '.join(layers.names(missing))}")
+    linux.keep_large_blocks_on_the_heap()
+    if linux.clone_sharing_files() == 0:
+        _be_messenger(order.parent_pid, order.ready(will_have))
+    set_limits()
+    listener = notify.install_filter(order.bpf)
+    # From here on, every call but those of the policy is held for good.
+    if listener != LISTENER_FD:
+        raise JailError("the seccomp listener has an unexpected number")
+    os.write(CHANNEL_FD, GO)  # to the messenger, as yet
+    if linux.raw_syscall(linux.SYS_GETPID) != PROOF:
+        raise JailError("the seccomp filter let a forbidden call through")
+
+
+def arrange_descriptors(channel: int, report: int) -> None:
+    """Move what the jailing needs to its fixed numbers, and close everything else. Raises OSError."""
+    own_end, messenger_end = passing.socket_pair()
+    wanted = {
+        CHANNEL_FD: own_end,
+        PARKED_CHANNEL_FD: channel,
+        REPORT_FD: report,
+        SYNC_FD: messenger_end,
+        DEVICE_PIDFD: os.pidfd_open(os.getpid()),
+    }
+    # Up and out of the way first: one's source may be another's target.
+    parked = {
+        target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, FIRST_UNUSED_FD)
+        for target, source in wanted.items()
+    }
+    for target, source in parked.items():
+        os.dup2(source, target, inheritable=False)
+    linux.close_range(FIRST_UNUSED_FD)
+    linux.close_range(0, CHANNEL_FD - 1)
+
+
+def set_limits() -> None:
+    """The resource limits of a device process, soft and hard. Raises OSError."""
+    for limit, value in _LIMITS:
+        _, hard = resource.getrlimit(limit)
+        bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (bounded, bounded))
+
+
+def _be_messenger(parent_pid: int, ready: bytes) -> NoReturn:
+    """The messenger's life. Whatever goes wrong, the device process does not survive it."""
+    try:
+        linux.die_with_parent(parent_pid)
+        _carry_listener(ready)
+    except BaseException:  # noqa: BLE001 - there is nobody to raise it to
+        linux.raw_syscall(linux.SYS_PIDFD_SEND_SIGNAL, DEVICE_PIDFD, linux.SIGKILL)
+        os._exit(1)
+    os._exit(0)
+
+
+def _carry_listener(ready: bytes) -> None:
+    _wait_for(SYNC_FD)
+    if os.read(SYNC_FD, len(GO)) != GO:
+        raise JailError("the device process sent something else")
+    _wait_for(LISTENER_FD)
+    held = notify.receive(LISTENER_FD)
+    if held is None or held[3] != linux.SYS_GETPID:
+        raise JailError("the device process called something else")
+    passing.send(REPORT_FD, ready, [LISTENER_FD])
+    os.dup2(PARKED_CHANNEL_FD, CHANNEL_FD, inheritable=False)
+    os.close(PARKED_CHANNEL_FD)
+    os.close(SYNC_FD)
+    notify.respond(LISTENER_FD, held[0], PROOF)
+    os.close(DEVICE_PIDFD)
+    os.close(LISTENER_FD)
+    # Last: the end of file here tells the spawner that the table is bare.
+    os.close(REPORT_FD)
+
+
+def _wait_for(descriptor: int) -> None:
+    """Wait until `descriptor` is readable; raises JailError if the device process dies or dawdles."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    poller.register(DEVICE_PIDFD, select.POLLIN)
+    ready = dict(poller.poll(MESSENGER_PATIENCE))
+    if ready.get(descriptor, 0) & select.POLLIN == 0 or DEVICE_PIDFD in ready:
+        raise JailError("the device process is gone")

@@ -1,0 +1,232 @@
+"""The Linux calls that a sandbox is made of, bound once: prctl, clone, capset, seccomp, close_range …
+
+This module is loaded into the spawner and shared by every device process, so it imports as little as can
+be (no enum, no typing: they would add 5 ms to the start). Every wrapper raises `OSError` that names the
+system call. Numbers are those of x86-64, the only architecture that kvmbox runs on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+TYPE_CHECKING = False  # what typing.TYPE_CHECKING is for, without importing typing
+if TYPE_CHECKING:
+    from typing import Final
+
+# --- System call numbers (x86-64, <asm/unistd_64.h>) ------------------------------------------------
+SYS_GETPID: Final = 39
+SYS_CLONE: Final = 56
+SYS_CAPGET: Final = 125
+SYS_CAPSET: Final = 126
+SYS_SECCOMP: Final = 317
+SYS_PIDFD_SEND_SIGNAL: Final = 424
+SYS_CLOSE_RANGE: Final = 436
+SYS_LANDLOCK_CREATE_RULESET: Final = 444
+SYS_LANDLOCK_RESTRICT_SELF: Final = 446
+
+# --- prctl (<linux/prctl.h>) ------------------------------------------------------------------------
+PR_SET_PDEATHSIG: Final = 1
+PR_GET_DUMPABLE: Final = 3
+PR_SET_DUMPABLE: Final = 4
+PR_SET_NAME: Final = 15
+PR_CAPBSET_READ: Final = 23
+PR_CAPBSET_DROP: Final = 24
+PR_SET_SECUREBITS: Final = 28
+PR_SET_NO_NEW_PRIVS: Final = 38
+PR_GET_NO_NEW_PRIVS: Final = 39
+PR_CAP_AMBIENT: Final = 47
+PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+
+# NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE, each with its lock, and the lock of KEEP_CAPS
+# (<linux/securebits.h>): being user 0 never gives a capability back.
+SECUREBITS_LOCKED: Final = 0b1110_1111
+
+# --- clone (<linux/sched.h>) ------------------------------------------------------------------------
+CLONE_FILES: Final = 0x0000_0400
+CLONE_PARENT: Final = 0x0000_8000
+
+# --- Signals (<asm/signal.h>); the signal module would pull in enum ---------------------------------
+SIGHUP: Final = 1
+SIGINT: Final = 2
+SIGQUIT: Final = 3
+SIGKILL: Final = 9
+SIGCHLD: Final = 17
+SIGTSTP: Final = 20
+SIGTTIN: Final = 21
+SIGTTOU: Final = 22
+SIG_DFL: Final = 0
+SIG_IGN: Final = 1
+
+SFD_NONBLOCK: Final = 0o4000
+SFD_CLOEXEC: Final = 0o2000000
+SIG_BLOCK: Final = 0
+SIG_UNBLOCK: Final = 1
+SIGNALFD_SIGINFO_SIZE: Final = 128
+
+# --- mallopt (<malloc.h>) ---------------------------------------------------------------------------
+M_MMAP_MAX: Final = -4
+
+CAPABILITY_VERSION_3: Final = 0x2008_0522
+HIGHEST_POSSIBLE_CAPABILITY: Final = 63
+ALL_DESCRIPTORS: Final = 0xFFFF_FFFF
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = (
+    ctypes.c_int,
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+)
+_libc.prctl.restype = ctypes.c_int
+_libc.syscall.argtypes = (
+    ctypes.c_long,
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+)
+_libc.syscall.restype = ctypes.c_long
+_libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+_libc.signal.restype = ctypes.c_void_p
+_libc.sigprocmask.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_libc.sigprocmask.restype = ctypes.c_int
+_libc.signalfd.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+_libc.signalfd.restype = ctypes.c_int
+_libc.mallopt.argtypes = (ctypes.c_int, ctypes.c_int)
+_libc.mallopt.restype = ctypes.c_int
+
+SIGSET_SIZE: Final = 128  # sizeof(sigset_t) in glibc
+
+
+def _error(call: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{call}: {os.strerror(number)}")
+
+
+def prctl(option: int, first: int = 0, second: int = 0, third: int = 0, *, name: str) -> int:
+    """prctl(2); `name` is what the error calls it. Raises OSError."""
+    result: int = _libc.prctl(option, first, second, third, 0)
+    if result < 0:
+        raise _error(f"prctl({name})")
+    return result
+
+
+def raw_syscall(number: int, *arguments: int) -> int:
+    """A system call of up to six integer or address arguments; returns -1 on error, errno is kept."""
+    padded = arguments + (0,) * (6 - len(arguments))
+    result: int = _libc.syscall(number, *padded)
+    return result
+
+
+def checked_syscall(name: str, number: int, *arguments: int) -> int:
+    """As `raw_syscall`, but raises OSError that carries `name`."""
+    result = raw_syscall(number, *arguments)
+    if result < 0:
+        raise _error(name)
+    return result
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """SIGKILL when the parent *thread* that made us exits; raises OSError if it is already gone.
+
+    The death signal is set first and the parent looked at second, so there is no window. It is cleared by
+    fork, by setuid and by exec of a file with capabilities: set it last among those.
+    """
+    prctl(PR_SET_PDEATHSIG, SIGKILL, name="PR_SET_PDEATHSIG")
+    if os.getppid() != parent_pid:
+        raise OSError("the parent process died")
+
+
+def forbid_new_privileges() -> None:
+    """no_new_privs: exec never gains privileges; seccomp and Landlock ask for it. Raises OSError."""
+    prctl(PR_SET_NO_NEW_PRIVS, 1, name="PR_SET_NO_NEW_PRIVS")
+
+
+def forbid_dump_and_trace() -> None:
+    """Not dumpable: no core, no ptrace, no /proc/PID/mem, except by CAP_SYS_PTRACE. Raises OSError."""
+    prctl(PR_SET_DUMPABLE, 0, name="PR_SET_DUMPABLE")
+
+
+def drop_capabilities() -> None:
+    """Empty every capability set, and lock the bits that would let user 0 have them back.
+
+    The bounding set and the securebits need CAP_SETPCAP; without it they stay, and no_new_privs is what
+    makes them harmless. The sets that matter are emptied always, or OSError is raised.
+    """
+    try:
+        prctl(PR_SET_SECUREBITS, SECUREBITS_LOCKED, name="PR_SET_SECUREBITS")
+        for capability in range(HIGHEST_POSSIBLE_CAPABILITY + 1):
+            if _libc.prctl(PR_CAPBSET_READ, capability, 0, 0, 0) != 1:
+                continue  # not in the set, or not known to this kernel
+            prctl(PR_CAPBSET_DROP, capability, name="PR_CAPBSET_DROP")
+    except PermissionError:
+        pass
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, name="PR_CAP_AMBIENT")
+    header = ctypes.create_string_buffer(struct.pack("=Ii", CAPABILITY_VERSION_3, 0), 8)
+    sets = ctypes.create_string_buffer(24)  # effective, permitted, inheritable; low and high words
+    # SAFETY: both buffers have the size that version 3 asks for and outlive the calls.
+    arguments = (ctypes.addressof(header), ctypes.addressof(sets))
+    checked_syscall("capset", SYS_CAPSET, *arguments)
+    checked_syscall("capget", SYS_CAPGET, *arguments)
+    if any(sets.raw):
+        raise OSError("capset: capabilities are left")
+
+
+def close_range(first: int, last: int = ALL_DESCRIPTORS) -> None:
+    """Close every descriptor in [first, last] (Linux 5.9). Raises OSError."""
+    checked_syscall("close_range", SYS_CLOSE_RANGE, first, last, 0)
+
+
+def clone_sharing_files() -> int:
+    """fork(2), except that parent and child share one descriptor table and are siblings.
+
+    Returns the child's pid in the caller and 0 in the child; raises OSError. The child's parent is the
+    caller's parent.
+    """
+    # SAFETY: as fork, the child has its own copy of the address space and, with stack 0, of this stack.
+    # glibc's and CPython's fork handlers do not run, so the caller must be the only thread, and the child
+    # must neither fork, make threads, nor run anything but a few system calls before os._exit.
+    return checked_syscall("clone", SYS_CLONE, CLONE_FILES | CLONE_PARENT | SIGCHLD)
+
+
+def set_signal_action(number: int, action: int) -> None:
+    """SIG_DFL or SIG_IGN for a signal, in the C library: Python's own handlers are bypassed."""
+    _libc.signal(number, action)
+
+
+def _signal_set(numbers: tuple[int, ...]) -> ctypes.Array[ctypes.c_char]:
+    mask = sum(1 << (number - 1) for number in numbers)
+    return ctypes.create_string_buffer(mask.to_bytes(8, "little"), SIGSET_SIZE)
+
+
+def block_signals(*numbers: int) -> None:
+    """Block signals, to be read from a signalfd. Raises OSError."""
+    if _libc.sigprocmask(SIG_BLOCK, _signal_set(numbers), None) < 0:
+        raise _error("sigprocmask")
+
+
+def unblock_signals(*numbers: int) -> None:
+    """Undo `block_signals`. Raises OSError."""
+    if _libc.sigprocmask(SIG_UNBLOCK, _signal_set(numbers), None) < 0:
+        raise _error("sigprocmask")
+
+
+def signal_descriptor(*numbers: int) -> int:
+    """A non-blocking signalfd for blocked signals. Raises OSError."""
+    descriptor: int = _libc.signalfd(-1, _signal_set(numbers), SFD_NONBLOCK | SFD_CLOEXEC)
+    if descriptor < 0:
+        raise _error("signalfd")
+    return descriptor
+
+
+def keep_large_blocks_on_the_heap() -> None:
+    """Tell malloc never to use mmap for a large block, whose growth would need mremap.
+
+    glibc then grows and trims its heap by brk alone: one system call less for the filter to allow.
+    """
+    _libc.mallopt(M_MMAP_MAX, 0)

@@ -1,0 +1,75 @@
+"""Messages that carry descriptors, over SOCK_SEQPACKET sockets given by number.
+
+Numbers, not socket objects: an object closes its descriptor when it is collected, and in a jailed process
+close is a forbidden call. `_socket` is what the socket module is made of; the module itself would bring
+selectors and enum into the spawner.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Final
+
+MAXIMUM_MESSAGE: Final = 64 * 1024
+MAXIMUM_DESCRIPTORS: Final = 1
+
+_INT: Final = struct.Struct("=i")
+
+
+class CutShortError(OSError):
+    """A message, or its descriptors, did not fit."""
+
+
+def send(descriptor: int, message: bytes, descriptors: Sequence[int] = ()) -> None:
+    """Send one message, with descriptors, on a SEQPACKET socket given by number. Raises OSError."""
+    socket = _borrow(descriptor)
+    try:
+        ancillary = []
+        if descriptors:
+            numbers = b"".join(_INT.pack(number) for number in descriptors)
+            ancillary.append((_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers))
+        socket.sendmsg([message], ancillary, _socket.MSG_NOSIGNAL)
+    finally:
+        socket.detach()
+
+
+def receive(descriptor: int, *, wait: bool = True) -> tuple[bytes, list[int]] | None:
+    """One message with its descriptors; None at the end of file. With `wait` false BlockingIOError tells
+    that there is none yet. Raises OSError; CutShortError
+    for a message that did not fit, every descriptor that came with it is then closed.
+    """
+    socket = _borrow(descriptor)
+    try:
+        flags = _socket.MSG_CMSG_CLOEXEC | (0 if wait else _socket.MSG_DONTWAIT)
+        space = _socket.CMSG_SPACE(MAXIMUM_DESCRIPTORS * _INT.size)
+        message, ancillary, result_flags, _ = socket.recvmsg(MAXIMUM_MESSAGE, space, flags)
+    finally:
+        socket.detach()
+    received = [
+        number
+        for level, kind, numbers in ancillary
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
+        for (number,) in _INT.iter_unpack(numbers)
+    ]
+    if result_flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+        for number in received:
+            os.close(number)
+        raise CutShortError("a message was cut short")
+    return (message, received) if message else None
+
+
+def socket_pair() -> tuple[int, int]:
+    """Two connected SEQPACKET sockets, by number, closed on exec. Raises OSError."""
+    one, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    return one.detach(), other.detach()
+
+
+def _borrow(descriptor: int) -> _socket.socket:
+    # All three given, or the constructor would ask the kernel for them.
+    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, descriptor)

@@ -1,0 +1,114 @@
+"""What a device process may ask of the kernel: a table, with the reason of every rule. Pure data.
+
+Theory of operation
+-------------------
+A device process blocks in one place, reading its channel, and everything else is computation. So the
+table is short: read and write on the channel's descriptor, the three memory calls by which CPython's
+allocators grow and shrink, and the ways out. A rule matches if all its conditions hold; a call that no
+rule matches gets the default verdict: a notification to the VMM, which names the call and kills the
+process. Where nobody listens the call fails; there is no way in which it succeeds.
+
+A condition compares an argument under a mask. The kernel takes a descriptor as a 32-bit number and
+ignores what else is in the register, and so does the mask; `prot` and `flags` of mmap are full words to
+the kernel, so all their 64 bits are compared.
+
+`simulate` decides as the compiled filter does, without a kernel, so that a test, `kvmbox policy` and a
+reader can ask.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from kvmbox.sandbox.descriptors import CHANNEL_FD
+
+INT: Final = 0xFFFF_FFFF  # what the kernel looks at in an int argument
+WORD: Final = 0xFFFF_FFFF_FFFF_FFFF
+
+# <asm-generic/mman-common.h>, <linux/mman.h>
+PROT_READ: Final = 0x1
+PROT_WRITE: Final = 0x2
+MAP_PRIVATE: Final = 0x02
+MAP_ANONYMOUS: Final = 0x20
+
+ARCH_X86_64: Final = 0xC000_003E  # AUDIT_ARCH_X86_64, <linux/audit.h>
+X32_BIT: Final = 0x4000_0000  # system calls of the x32 ABI come with the same arch and this bit
+
+
+class Verdict(enum.Enum):
+    """What becomes of a system call."""
+
+    ALLOW = "allow"
+    NOTIFY = "notify"
+    """The call is held, the VMM names it and kills the process."""
+    KILL = "kill"
+    """The kernel kills the process at once (SIGSYS): a call of a foreign ABI, whose numbers mean nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Argument `argument` (0..5), under `mask`, equals `value`."""
+
+    argument: int
+    value: int
+    mask: int = WORD
+
+    def holds(self, arguments: tuple[int, ...]) -> bool:
+        """Whether the condition holds for the six register values of a call."""
+        return arguments[self.argument] & self.mask == self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A system call, by name and x86-64 number, that is allowed if every condition holds."""
+
+    name: str
+    number: int
+    reason: str
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """An allow-list; whatever it does not name gets Verdict.NOTIFY."""
+
+    name: str
+    rules: tuple[Rule, ...]
+
+    def simulate(self, number: int, arguments: tuple[int, ...] = (), *, arch: int = ARCH_X86_64) -> Verdict:
+        """The verdict for system call `number` with up to six unsigned 64-bit `arguments`."""
+        if arch != ARCH_X86_64 or number & INT >= X32_BIT:
+            # -1 is what a tracer leaves to skip a call: the filter sees it as any unknown number.
+            return Verdict.NOTIFY if number & INT == INT and arch == ARCH_X86_64 else Verdict.KILL
+        registers = tuple(argument & WORD for argument in arguments) + (0,) * (6 - len(arguments))
+        for rule in self.rules:
+            if rule.number == number and all(condition.holds(registers) for condition in rule.conditions):
+                return Verdict.ALLOW
+        return Verdict.NOTIFY
+
+
+DEVICE_POLICY: Final = Policy(
+    name="device",
+    rules=(
+        Rule("read", 0, "the next request", (Condition(0, CHANNEL_FD, INT),)),
+        Rule("write", 1, "the reply to it", (Condition(0, CHANNEL_FD, INT),)),
+        Rule(
+            "mmap",
+            9,
+            "CPython's object arenas: private, anonymous, readable and writable, never executable",
+            (
+                Condition(2, PROT_READ | PROT_WRITE),
+                Condition(3, MAP_PRIVATE | MAP_ANONYMOUS),
+                Condition(4, INT, INT),
+            ),
+        ),
+        Rule("munmap", 11, "CPython gives an empty arena back"),
+        Rule("brk", 12, "malloc grows and trims its heap"),
+        Rule("rt_sigreturn", 15, "the end of a signal handler"),
+        Rule("exit", 60, "the way out of a thread"),
+        Rule("exit_group", 231, "the way out: the channel was closed"),
+    ),
+)
+"""The policy of every device process, whatever its type."""

@@ -1,0 +1,71 @@
+"""From a policy to BPF, and from a number to a name: what kvmbox needs of libseccomp.
+
+It runs in the VMM only. Device processes get finished BPF, so that no libseccomp is mapped into them.
+pyseccomp is imported late: it takes 20 ms, most of which is the search for the library.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import ModuleType
+from typing import BinaryIO, Final
+
+from kvmbox.errors import SandboxError
+from kvmbox.sandbox.policy import WORD, Policy
+
+BPF_INSTRUCTION_SIZE: Final = 8  # struct sock_filter
+HIGHEST_PRIORITY: Final = 255  # libseccomp tests these calls first: rules stand in the order of use
+
+LIBSECCOMP_HINT: Final = "install it, e.g. apt-get install libseccomp2"
+
+
+def load_libseccomp() -> ModuleType:
+    """The pyseccomp module. Raises SandboxError with a remedy where libseccomp is missing or too old."""
+    try:
+        import pyseccomp
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        raise SandboxError(f"cannot load libseccomp: {error}", hint=LIBSECCOMP_HINT) from error
+    module: ModuleType = pyseccomp
+    return module
+
+
+def compile_policy(policy: Policy) -> bytes:
+    """The policy as BPF: an array of struct sock_filter. Raises SandboxError."""
+    seccomp = load_libseccomp()
+    try:
+        built = seccomp.SyscallFilter(seccomp.NOTIFY)
+        built.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
+        for index, rule in enumerate(policy.rules):
+            comparisons = [
+                seccomp.Arg(condition.argument, seccomp.EQ, condition.value)
+                if condition.mask == WORD
+                else seccomp.Arg(condition.argument, seccomp.MASKED_EQ, condition.mask, condition.value)
+                for condition in rule.conditions
+            ]
+            built.add_rule_exactly(seccomp.ALLOW, rule.number, *comparisons)
+            built.syscall_priority(rule.number, HIGHEST_PRIORITY - index)
+        return _export(built.export_bpf)
+    except OSError as error:
+        raise SandboxError(
+            f"libseccomp cannot build the '{policy.name}' filter: {error.strerror}",
+            hint="libseccomp 2.5 or later is needed",
+        ) from error
+
+
+def _export(export: Callable[[BinaryIO], None]) -> bytes:
+    """What an export function of libseccomp writes into a file."""
+    with os.fdopen(os.memfd_create("kvmbox-bpf", os.MFD_CLOEXEC), "r+b") as file:
+        export(file)
+        file.seek(0)
+        return file.read()
+
+
+def syscall_name(number: int) -> str:
+    """The name of an x86-64 system call, or 'system call N' where it has none or libseccomp is missing."""
+    try:
+        seccomp = load_libseccomp()
+        name: bytes = seccomp.resolve_syscall(seccomp.Arch.X86_64, number)
+        return name.decode("ascii")
+    except (SandboxError, ValueError, OSError):
+        return f"system call {number}"
