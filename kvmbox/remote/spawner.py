@@ -1,0 +1,264 @@
+"""The spawner: a small process that forks device processes, jails them and reports how they die.
+
+Theory of operation
+-------------------
+The VMM starts it first of all, as a fresh interpreter with an empty environment and one descriptor, so
+that there is nothing of the VMM in it to leak. It imports what device processes need, confines itself, and
+then serves the frames of `spawner_frames`. It is single-threaded always, which is what makes fork safe.
+
+It learns of deaths by a signalfd, reaps everything, and reports the wait status of each device process.
+A messenger (see `sandbox.jail`) is reaped in silence. A device process is READY when the report socket
+has brought its listener *and* then ended: until then a messenger may still hold descriptors.
+
+It dies with the VMM's main thread (death signal; and end of file on the control socket), and every device
+process dies with it. It is not filtered itself: filters are inherited.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+
+from kvmbox.remote import spawner_frames as frames
+from kvmbox.sandbox import jail, landlock, layers, linux, passing
+from kvmbox.sandbox.descriptors import CHANNEL_FD, REPORT_FD
+from kvmbox.sandbox.title import ProcessTitle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Final, NoReturn
+
+CONTROL_FD: Final = 3
+"""The control socket: the only descriptor, besides /dev/null at 0 to 2, that the VMM hands over."""
+
+IGNORED_SIGNALS: Final = (
+    linux.SIGINT,
+    linux.SIGQUIT,
+    linux.SIGHUP,
+    linux.SIGTSTP,
+    linux.SIGTTIN,
+    linux.SIGTTOU,
+)
+"""What a terminal sends to a whole foreground group: the VMM decides what becomes of its processes."""
+
+
+class _Device:
+    """A device process, from its fork to its death."""
+
+    def __init__(self, identifier: int, report: int) -> None:
+        self.identifier = identifier
+        self.report = report  # -1 once it has ended
+        self.ready: bytes | None = None
+        self.listener = -1
+
+
+class Spawner:
+    """The serving loop and its state. One per process."""
+
+    def __init__(
+        self,
+        entries: Sequence[Callable[[int], None]],
+        title: ProcessTitle,
+        own_layers: int,
+        landlock_limit: int,
+    ) -> None:
+        self._entries = entries
+        self._title = title
+        self._inherited = own_layers & layers.EMPTY_ENVIRONMENT
+        self._landlock_limit = landlock_limit
+        self._pid = os.getpid()
+        self._devices: dict[int, _Device] = {}  # by pid
+        self._stopping = False
+        self._poller = select.poll()
+        self._signals = linux.signal_descriptor(linux.SIGCHLD)
+        self._poller.register(CONTROL_FD, select.POLLIN)
+        self._poller.register(self._signals, select.POLLIN)
+
+    def serve(self) -> None:
+        """Serve until the VMM asks to stop and every child is reaped, or the VMM is gone."""
+        while True:
+            for descriptor, _ in self._poller.poll():
+                if descriptor == CONTROL_FD:
+                    message = passing.receive(CONTROL_FD)
+                    if message is None:
+                        return  # the VMM is gone, and the children go with us
+                    self._obey(*message)
+                elif descriptor == self._signals:
+                    os.read(self._signals, 16 * linux.SIGNALFD_SIGINFO_SIZE)
+                else:
+                    self._hear(descriptor)
+            if not self._reap() and self._stopping:
+                return
+
+    def _obey(self, frame: bytes, descriptors: list[int]) -> None:
+        kind, identifier, number, mask, payload = frames.unpack(frame)
+        if kind == frames.SPAWN and len(descriptors) == 1 and not self._stopping:
+            self._spawn(identifier, number, mask, payload, descriptors[0])
+        elif kind == frames.SHUTDOWN and not descriptors:
+            self._stopping = True
+            for pid in self._devices:
+                os.kill(pid, linux.SIGKILL)  # not reaped yet, so the pid is still its own
+        else:
+            raise frames.FrameError(f"frame of kind {kind} with {len(descriptors)} descriptors")
+
+    def _spawn(self, identifier: int, cpu: int, required: int, payload: bytes, channel: int) -> None:
+        entry, device_type, bpf = frames.unpack_spawn(payload)
+        report, device_report = passing.socket_pair()
+        order = jail.Order(
+            parent_pid=self._pid,
+            bpf=bpf,
+            cpu=None if cpu == frames.NO_CPU else cpu,
+            required=required,
+            inherited=self._inherited,
+            landlock_limit=self._landlock_limit,
+            ready=lambda applied: frames.pack(
+                frames.READY, identifier, min(landlock.abi(), self._landlock_limit), applied
+            ),
+        )
+        # SAFETY: the only thread forks, so no lock is held by another; the child never returns from here.
+        pid = os.fork()
+        if pid == 0:
+            _be_device(
+                order,
+                channel=channel,
+                report=device_report,
+                entry=self._entries[entry],
+                identifier=identifier,
+                title=lambda: self._title.set(f"kvmbox: {device_type}"),
+            )
+        os.close(channel)
+        os.close(device_report)
+        self._devices[pid] = _Device(identifier, report)
+        self._poller.register(report, select.POLLIN)
+        pidfd = os.pidfd_open(pid)  # before anything can reap it
+        passing.send(CONTROL_FD, frames.pack(frames.PROCESS, identifier, pid), [pidfd])
+        os.close(pidfd)
+
+    def _hear(self, report: int) -> None:
+        """Take one message, or the end of file, from a device process's report socket."""
+        for device in self._devices.values():
+            if device.report == report:
+                self._take_report(device)
+                return
+
+    def _take_report(self, device: _Device) -> bool:
+        """As `_hear`; returns whether there may be more."""
+        try:
+            message = passing.receive(device.report, wait=False)
+        except BlockingIOError:
+            return False
+        if message is not None:
+            frame, descriptors = message
+            if descriptors:
+                device.ready, device.listener = frame, descriptors[0]
+            else:
+                passing.send(CONTROL_FD, frame)
+            return True
+        self._poller.unregister(device.report)
+        os.close(device.report)
+        device.report = -1
+        if device.ready is not None:
+            passing.send(CONTROL_FD, device.ready, [device.listener])
+            os.close(device.listener)
+            device.ready = None
+        return False
+
+    def _reap(self) -> bool:
+        """Reap and report what has died; returns whether any child is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            device = self._devices.get(pid)
+            if device is None:
+                continue  # a messenger
+            while device.report >= 0 and self._take_report(device):
+                pass  # what it said before it died comes first
+            self._forget(device)
+            del self._devices[pid]
+            passing.send(CONTROL_FD, frames.pack(frames.DEATH, device.identifier, status, pid))
+
+    def _forget(self, device: _Device) -> None:
+        if device.report >= 0:
+            self._poller.unregister(device.report)
+            os.close(device.report)
+        if device.ready is not None:
+            os.close(device.listener)
+
+
+def _be_device(
+    order: jail.Order,
+    *,
+    channel: int,
+    report: int,
+    entry: Callable[[int], None],
+    identifier: int,
+    title: Callable[[], None],
+) -> NoReturn:
+    """The life of a device process, from the fork. It leaves by _exit, whatever happens: nothing is
+    flushed or collected, and nothing ever returns into the spawner's loop.
+    """
+    try:
+        try:
+            title()
+            linux.unblock_signals(linux.SIGCHLD)
+            jail.arrange_descriptors(channel, report)
+            report = REPORT_FD
+            jail.lock_up(order)
+        except BaseException as error:
+            # Under the filter this is a forbidden call, and ends the process as well.
+            passing.send(report, frames.pack(frames.FAILED, identifier, payload=_reason(error)))
+            raise
+        gc.enable()
+        entry(CHANNEL_FD)
+    except BaseException:  # noqa: BLE001 - the entry has said what it could; see remote.server
+        os._exit(1)
+    finally:
+        os._exit(0)
+
+
+def _reason(error: BaseException) -> bytes:
+    return frames.text_payload(f"{type(error).__name__}: {error}")
+
+
+def _load_entry(name: str) -> Callable[[int], None]:
+    """The function that 'module:function' names."""
+    module_name, _, function_name = name.partition(":")
+    module = __import__(module_name, fromlist=["_"])
+    entry: Callable[[int], None] = getattr(module, function_name)
+    return entry
+
+
+def main(vmm_pid: int, entry_names: Sequence[str], landlock_limit: int) -> NoReturn:
+    """The life of the spawner process. `landlock_limit` is the highest Landlock ABI to use."""
+    status = 1
+    try:
+        linux.close_range(CONTROL_FD + 1)
+        for number in IGNORED_SIGNALS:
+            linux.set_signal_action(number, linux.SIG_IGN)
+        linux.block_signals(linux.SIGCHLD)
+        title = ProcessTitle.find()
+        title.set("kvmbox: spawner")
+        os.umask(0o777)
+        os.chdir("/")
+        entries = [_load_entry(name) for name in entry_names]
+        applied = jail.confine(vmm_pid, landlock_limit)
+        # CPython itself may add LC_CTYPE to an empty environment (PEP 538).
+        if not set(os.environ) - {"LC_CTYPE"}:
+            applied |= layers.EMPTY_ENVIRONMENT
+        spawner = Spawner(entries, title, applied, landlock_limit)
+        gc.collect()
+        gc.disable()
+        gc.freeze()  # no collection writes into the pages that the children share
+        passing.send(CONTROL_FD, frames.pack(frames.HELLO, 0, frames.VERSION, applied))
+        spawner.serve()
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - reported to the VMM, then the process ends
+        passing.send(CONTROL_FD, frames.pack(frames.FATAL, payload=_reason(error)))
+    finally:
+        os._exit(status)

@@ -1,0 +1,364 @@
+"""The VMM's side of the spawner: start it, have device processes made, watch them, end them.
+
+    client = SpawnerClient.start()                       # first of all, in the main thread
+    uart = client.spawn("uart", device_end, bpf)         # returns at once; they start in parallel
+    client.wait_ready(uart, timeout_ns)                  # jailed and serving, or SandboxError
+    ...                                                  # poll client.fileno() and uart.listener
+    for death in client.poll_deaths(): ...
+    client.close(timeout_ns)                             # nothing is left, no zombie either
+
+Everything here belongs to the main thread: the death signal of the spawner fires when the *thread* that
+started it exits (prctl(2), PR_SET_PDEATHSIG). Only `DeviceProcess.kill` may be called from any thread.
+A process is named by its pidfd, never by its pid, so that no signal reaches a stranger that got the
+number. Every wait has a deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import kvmbox
+from kvmbox.errors import DeviceProcessError, SandboxError
+from kvmbox.remote import spawner_frames as frames
+from kvmbox.remote.spawner import CONTROL_FD
+from kvmbox.sandbox import passing
+from kvmbox.sandbox.listener import ForbiddenCall, NotificationListener
+
+DEFAULT_ENTRY: Final = "kvmbox.remote.server:serve"
+ANY_LANDLOCK: Final = 1000
+"""A limit on the Landlock ABI that is none."""
+
+NS_PER_MS: Final = 1_000_000
+READY_TIMEOUT_NS: Final = 5_000 * NS_PER_MS
+CLOSE_TIMEOUT_NS: Final = 1_000 * NS_PER_MS
+EXIT_GRACE_NS: Final = 100 * NS_PER_MS
+"""How long `close` lets device processes go by themselves, their channels being closed."""
+
+INTERPRETER_FLAGS: Final = ("-I", "-S", "-X", "utf8")
+
+
+def describe_wait_status(status: int) -> str:
+    """A wait status in words: 'was killed by signal 9 (SIGKILL)', 'exited with status 1'."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = "a real-time signal"
+        return f"was killed by signal {number} ({name})"
+    return f"exited with status {os.WEXITSTATUS(status)}"
+
+
+class Death(NamedTuple):
+    """A device process that is gone, and how: `wait_status` as waitpid(2) gives it."""
+
+    pid: int
+    wait_status: int
+
+    def __str__(self) -> str:
+        return describe_wait_status(self.wait_status)
+
+
+@dataclass(slots=True, eq=False)
+class DeviceProcess:
+    """One device process. The attributes fill in as the spawner reports; `pid` 0 means not yet."""
+
+    type: str
+    pid: int = 0
+    pidfd: int = -1
+    listener: NotificationListener | None = None
+    layers: int = 0
+    """The layers in force (`sandbox.layers`), once it is ready."""
+    landlock_abi: int = 0
+    failure: str | None = None
+    """Why it never served."""
+    wait_status: int | None = None
+    """How it died, once it has."""
+    _kill_wanted: bool = field(default=False, repr=False)
+
+    @property
+    def ready(self) -> bool:
+        """Jailed: every layer is in force, and it serves or has served."""
+        return bool(self.layers)
+
+    def kill(self) -> None:
+        """SIGKILL. Idempotent, never raises; before the spawner has told the pidfd, it is kept for then."""
+        self._kill_wanted = True
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def take_forbidden_call(self) -> ForbiddenCall | None:
+        """If the process is held in a forbidden call: kill it and return the call. Never blocks."""
+        call = self.listener.receive() if self.listener else None
+        if call is not None:
+            self.kill()
+        return call
+
+    def _release(self) -> None:
+        if self.listener:
+            self.listener.close()
+            self.listener = None
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+class SpawnerClient:
+    """The connection to one spawner and its device processes."""
+
+    def __init__(self, pid: int, pidfd: int, control: int, entries: Sequence[str]) -> None:
+        """Use `start`."""
+        self.pid = pid
+        self._pidfd = pidfd
+        self._control = control
+        self._entries = list(entries)
+        self._processes: dict[int, DeviceProcess] = {}
+        self._deaths: list[Death] = []
+        self._next_identifier = 1
+        self.layers = 0
+        """The layers of the spawner itself, once it has said hello."""
+        self._end: str | None = None  # why there is no spawner any more
+        self._fatal: str | None = None
+        self._wait_status: int | None = None
+
+    @classmethod
+    def start(
+        cls,
+        *,
+        entries: Sequence[str] = (DEFAULT_ENTRY,),
+        payload_directory: str | None = None,
+        landlock_limit: int = ANY_LANDLOCK,
+    ) -> SpawnerClient:
+        """Start a spawner; returns before it is up. Call it first of all, in the main thread.
+
+        `entries` are the 'module:function' that device processes may run, called with the channel's
+        descriptor. They are imported before the spawner confines itself, from kvmbox or, if it is given,
+        from `payload_directory`. `landlock_limit` is the highest Landlock ABI to use, 0 for none.
+        Raises SandboxError.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("the spawner dies with the thread that starts it: start it in the main thread")
+        directories = [str(Path(kvmbox.__file__).parent.parent)]
+        if payload_directory is not None:
+            directories.append(payload_directory)
+        # Appended: the standard library comes first, whatever lies beside kvmbox.
+        code = (
+            f"import sys; sys.path += {directories!r}; from kvmbox.remote.spawner import main; "
+            f"main({os.getpid()}, {tuple(entries)!r}, {landlock_limit})"
+        )
+        own_end, spawner_end = passing.socket_pair()
+        try:
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, *INTERPRETER_FLAGS, "-c", code],
+                {},
+                file_actions=_file_actions(spawner_end),
+                setsid=True,  # out of the terminal's reach from its first instruction
+                setsigmask=(),
+                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+            )
+        except OSError as error:
+            os.close(own_end)
+            raise SandboxError(f"cannot start the spawner ({sys.executable}): {error.strerror}") from error
+        finally:
+            os.close(spawner_end)
+        return cls(pid, os.pidfd_open(pid), own_end, entries)
+
+    def fileno(self) -> int:
+        """For poll: readable when `poll_deaths` has something to do."""
+        return self._control
+
+    def spawn(
+        self,
+        device_type: str,
+        channel_fd: int,
+        bpf: bytes,
+        *,
+        cpu: int | None = None,
+        require: int = 0,
+        entry: str = DEFAULT_ENTRY,
+    ) -> DeviceProcess:
+        """Ask for a device process; returns at once, `wait_ready` tells how it went.
+
+        `channel_fd`, the device's end of the channel, is sent away and closed here, in all cases. `bpf` is
+        the compiled filter, `cpu` the only CPU it may use, `require` a mask of layers, beyond those that
+        are always required, without which it must not serve. `entry` is one of those given to `start`.
+        Raises SandboxError.
+        """
+        process = DeviceProcess(device_type)
+        identifier = self._next_identifier
+        self._next_identifier += 1
+        self._processes[identifier] = process
+        payload = frames.pack_spawn(self._entries.index(entry), device_type, bpf)
+        number = frames.NO_CPU if cpu is None else cpu
+        try:
+            passing.send(
+                self._control, frames.pack(frames.SPAWN, identifier, number, require, payload), [channel_fd]
+            )
+        except OSError as error:
+            self._pump()
+            raise SandboxError(f"cannot start device process '{device_type}': {self._why(error)}") from error
+        finally:
+            os.close(channel_fd)
+        return process
+
+    def wait_ready(self, process: DeviceProcess, timeout_ns: int = READY_TIMEOUT_NS) -> None:
+        """Wait until `process` is jailed and serves.
+
+        Raises SandboxError that says why it does not; the process is then dead or being killed.
+        """
+        deadline = time.monotonic_ns() + timeout_ns
+        what = f"cannot start device process '{process.type}'"
+        while not process.ready:
+            if process.wait_status is not None:
+                how = describe_wait_status(process.wait_status)
+                raise SandboxError(f"{what}: {process.failure or f'it {how} before it was ready'}")
+            if self._end is not None:
+                raise SandboxError(f"{what}: {self._end}")
+            if not self._pump(deadline):
+                process.kill()
+                raise SandboxError(f"{what}: it was not ready within {timeout_ns // NS_PER_MS} ms")
+
+    def poll_deaths(self) -> list[Death]:
+        """The deaths of device processes since the last call. Never blocks.
+
+        Raises DeviceProcessError if the spawner itself is dead: then every device process is, too.
+        """
+        self._pump()
+        deaths, self._deaths = self._deaths, []
+        if not deaths and self._end is not None:
+            raise DeviceProcessError("spawner", self._end.removeprefix("the spawner "))
+        return deaths
+
+    def close(self, timeout_ns: int = CLOSE_TIMEOUT_NS, *, grace_ns: int = EXIT_GRACE_NS) -> None:
+        """End everything: afterwards no device process, no spawner and no zombie is left. Idempotent.
+
+        Close the channels first: device processes then leave by themselves, and are killed if they have
+        not within `grace_ns`. What does not obey within `timeout_ns` in all is killed. Never raises.
+        """
+        if self._control < 0:
+            return
+        now = time.monotonic_ns()
+        deadline = now + timeout_ns
+        grace = min(deadline, now + grace_ns)
+        while self._alive() and self._end is None and self._pump(grace):
+            pass
+        for process in self._alive():
+            process.kill()
+        with contextlib.suppress(OSError):
+            passing.send(self._control, frames.pack(frames.SHUTDOWN))
+        while self._end is None and self._pump(deadline):
+            pass
+        if self._end is None:
+            self._reap(kill=True)
+        for process in self._processes.values():
+            process.kill()  # where the spawner was killed, its own death does the same
+            process._release()
+        os.close(self._pidfd)
+        os.close(self._control)
+        self._control = self._pidfd = -1
+
+    def _alive(self) -> list[DeviceProcess]:
+        return [process for process in self._processes.values() if process.wait_status is None]
+
+    def _why(self, error: OSError) -> str:
+        return self._end or str(error)
+
+    def _pump(self, deadline: int | None = None) -> bool:
+        """Take what the spawner has sent; wait for one frame until `deadline` (monotonic ns) if there is
+        none. Returns whether anything came: a frame, or the spawner's end.
+        """
+        came = False
+        while self._end is None:
+            if deadline is not None and not came:
+                poller = select.poll()
+                poller.register(self._control, select.POLLIN)
+                poller.poll(max(0, -((time.monotonic_ns() - deadline) // NS_PER_MS)))
+            try:
+                message = passing.receive(self._control, wait=False)
+            except BlockingIOError:
+                return came
+            except ConnectionResetError:
+                message = None
+            came = True
+            if message is None:
+                self._reap(kill=False)
+            else:
+                self._take(*message)
+        return came
+
+    def _take(self, frame: bytes, descriptors: list[int]) -> None:
+        kind, identifier, number, mask, payload = frames.unpack(frame)
+        text = payload.decode(errors="replace")
+        if kind == frames.HELLO:
+            self.layers = mask
+            return
+        if kind == frames.FATAL:
+            self._fatal = text
+            return
+        process = self._processes[identifier]
+        if kind == frames.PROCESS:
+            process.pid = number
+            (process.pidfd,) = descriptors
+            if process._kill_wanted:
+                process.kill()
+        elif kind == frames.READY:
+            (listener,) = descriptors
+            process.listener = NotificationListener(listener)
+            process.landlock_abi = number
+            process.layers = mask
+        elif kind == frames.FAILED:
+            process.failure = text
+        elif kind == frames.DEATH:
+            process.wait_status = number
+            self._deaths.append(Death(process.pid, number))
+        else:
+            raise frames.FrameError(f"frame of kind {kind} from the spawner")
+
+    def _reap(self, *, kill: bool) -> None:
+        """The spawner has closed its socket, or is to be killed: wait for its end, and remember it."""
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        # After the end of file it exits by itself at once; if it does not, it is made to.
+        if kill or not poller.poll(CLOSE_TIMEOUT_NS // NS_PER_MS):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        except ChildProcessError:  # SIGCHLD is ignored in this process, so the kernel has reaped it
+            self._end = "the spawner died"
+        else:
+            self._wait_status = status
+            self._end = f"the spawner {describe_wait_status(status)}"
+        if self._fatal is not None:
+            self._end = f"the spawner gave up: {self._fatal}"
+
+
+def _file_actions(
+    control: int,
+) -> list[tuple[int, int] | tuple[int, int, int] | tuple[int, int, str, int, int]]:
+    """What posix_spawn does to descriptors: the control socket, /dev/null, and nothing else inherited."""
+    actions: list[tuple[int, int] | tuple[int, int, int] | tuple[int, int, str, int, int]]
+    actions = [(os.POSIX_SPAWN_DUP2, control, CONTROL_FD)]
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        actions.append((os.POSIX_SPAWN_OPEN, number, os.devnull, flags, 0))
+    try:
+        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        numbers = []  # no /proc: what is inherited lives until the spawner's close_range
+    for number in numbers:
+        with contextlib.suppress(OSError):  # the listing's own descriptor is gone by now
+            if number > CONTROL_FD and os.get_inheritable(number):
+                actions.append((os.POSIX_SPAWN_CLOSE, number))
+    return actions
