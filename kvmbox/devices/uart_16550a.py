@@ -195,8 +195,10 @@ class Uart16550A:
         count = min(self._input_room(), len(data))
         self._input_refused = count < len(data)
         if count:
-            mask = self._timing.word_mask
-            self._receiver.accept(bytes(character & mask for character in data[:count]), self._timeout_at())
+            characters, mask = data[:count], self._timing.word_mask
+            if mask != 0xFF:
+                characters = bytes(character & mask for character in characters)
+            self._receiver.accept(characters, self._timeout_at())
             self._receiver_changed()
         return count
 
@@ -348,9 +350,10 @@ class Uart16550A:
                 self._listen()
             else:
                 self._polled_rbr = empty
-        character = receiver.read(self._timeout_at())
+        character = receiver.read(self._now + self._timing.timeout)
         self._receiver_changed()
-        self._announce_room()
+        if self._input_refused:
+            self._announce_room()
         return character
 
     def _write_ier(self, value: int) -> None:

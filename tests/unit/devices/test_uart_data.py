@@ -160,6 +160,16 @@ def test_paced_fifo_with_a_single_character_delays_thre_by_all_but_the_stop_bit(
     assert uart.next_deadline() == CHARACTER
 
 
+def test_paced_fifo_with_a_single_character_after_a_burst_delays_thre_again() -> None:
+    uart = set_up((FCR, 0x01), (THR, 1), (THR, 2), (THR, 3), pace_transmit=True)
+    uart.advance(3 * CHARACTER)
+    assert read(uart, LSR) == 0x60
+
+    write(uart, (THR, 4))
+
+    assert read(uart, LSR) == 0x00
+
+
 def test_paced_fifo_holds_sixteen_behind_the_shift_register_and_drops_more() -> None:
     uart = set_up((FCR, 0x01), pace_transmit=True)
     write(uart, *[(THR, value) for value in range(20)])
@@ -188,6 +198,15 @@ def test_paced_loopback_delivers_after_the_character_time() -> None:
     assert read(uart, LSR, now=CHARACTER - 1) == 0x20
     assert read(uart, LSR, now=CHARACTER) == 0x61
     assert read(uart, RBR, now=CHARACTER) == 0x41
+
+
+def test_paced_loopback_noticed_late_times_out_from_the_arrival() -> None:
+    uart = set_up((FCR, 0xC1), (MCR, LOOP), (IER, 0x01), pace_transmit=True)
+    write(uart, (THR, 0x41))
+
+    uart.advance(CHARACTER + 5000)
+
+    assert uart.next_deadline() == CHARACTER + TIMEOUT
 
 
 def test_paced_break_is_looped_back_when_it_lasted_for_a_character() -> None:
@@ -426,6 +445,7 @@ def test_character_time_out_stays_when_another_character_arrives() -> None:
     uart.receive(TIMEOUT + 1, b"b")
 
     assert read(uart, IIR, now=TIMEOUT + 1) == 0xCC
+    assert uart.next_deadline() is None  # it has happened: nothing more to wait for
 
 
 def test_character_time_out_pending_is_identified_before_the_trigger_level() -> None:
