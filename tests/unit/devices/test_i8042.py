@@ -1,0 +1,230 @@
+"""The 8042 without keyboard, and port 0x92."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from kvmbox.devices.i8042 import I8042
+from kvmbox.devices.model import IrqLine, Reset, SnapshotError
+
+DATA, STATUS, PORT_92 = 0, 1, 2
+OBF, SYS, CD, UNLOCKED, AUX, TIMEOUT = 0x01, 0x04, 0x08, 0x10, 0x20, 0x40
+
+
+class Board:
+    def __init__(self) -> None:
+        self.model = I8042()
+
+    def command(self, command: int, *data: int) -> None:
+        self.model.write(0, STATUS, 1, command)
+        for byte in data:
+            self.model.write(0, DATA, 1, byte)
+
+    def status(self) -> int:
+        return self.model.read(0, STATUS, 1)
+
+    def data(self) -> int:
+        return self.model.read(0, DATA, 1)
+
+    def ask(self, command: int, *data: int) -> int:
+        self.command(command, *data)
+        assert self.status() & OBF
+        answer = self.data()
+        assert not self.status() & OBF
+        return answer
+
+
+def test_i8042_power_on_has_empty_buffers_and_no_lock() -> None:
+    kbc = Board()
+    assert kbc.status() == UNLOCKED | CD
+    assert kbc.data() == 0
+    assert kbc.model.take_effects() == []
+
+
+def test_i8042_self_test_passes_and_sets_the_system_flag() -> None:
+    kbc = Board()
+    kbc.command(0xAA)
+    assert kbc.status() == UNLOCKED | CD | SYS | OBF
+    assert kbc.data() == 0x55
+    assert kbc.status() == UNLOCKED | CD | SYS
+
+
+@pytest.mark.parametrize(("command", "answer"), [(0xAB, 0x00), (0xA9, 0x00), (0xC0, 0x80), (0x20, 0x03)])
+def test_i8042_command_answers(command: int, answer: int) -> None:
+    assert Board().ask(command) == answer
+
+
+def test_i8042_command_byte_is_written_and_mirrors_the_system_flag() -> None:
+    kbc = Board()
+    kbc.command(0x60, 0x74)
+    assert kbc.status() == UNLOCKED | SYS  # and the last write was data
+    assert kbc.ask(0x20) == 0x74
+    kbc.command(0x60, 0x70)
+    assert kbc.status() == UNLOCKED
+
+
+@pytest.mark.parametrize(("off", "on", "bit"), [(0xAD, 0xAE, 0x10), (0xA7, 0xA8, 0x20)])
+def test_i8042_interfaces_are_disabled_and_enabled_in_the_command_byte(off: int, on: int, bit: int) -> None:
+    kbc = Board()
+    kbc.command(off)
+    assert kbc.ask(0x20) == 0x03 | bit
+    kbc.command(on)
+    assert kbc.ask(0x20) == 0x03
+
+
+def test_i8042_keyboard_does_not_react() -> None:
+    kbc = Board()
+    kbc.model.write(0, DATA, 1, 0xF2)
+    assert kbc.status() == UNLOCKED | OBF | TIMEOUT
+    assert kbc.data() == 0xFE
+    assert kbc.status() == UNLOCKED
+
+
+def test_i8042_auxiliary_device_does_not_react() -> None:
+    kbc = Board()
+    kbc.command(0xD4, 0xF2)
+    assert kbc.status() == UNLOCKED | OBF | AUX | TIMEOUT
+    assert kbc.data() == 0xFE
+    assert kbc.status() == UNLOCKED
+
+
+def test_i8042_buffers_loop_back() -> None:
+    kbc = Board()
+    kbc.command(0xD3, 0x5A)
+    assert kbc.status() == UNLOCKED | OBF | AUX
+    assert kbc.data() == 0x5A
+    kbc.command(0xD2, 0xA5)
+    assert kbc.status() == UNLOCKED | OBF
+    assert kbc.data() == 0xA5
+
+
+def test_i8042_newer_answer_replaces_one_not_fetched() -> None:
+    kbc = Board()
+    kbc.command(0xD3, 0x5A)
+    kbc.command(0xAB)
+    assert kbc.status() == UNLOCKED | CD | OBF
+    assert (kbc.data(), kbc.data()) == (0, 0)
+
+
+def test_i8042_lines_follow_the_output_buffer_where_enabled() -> None:
+    kbc = Board()
+    kbc.command(0xD2, 1)
+    assert kbc.model.take_effects() == [IrqLine(0, 1)]
+    kbc.command(0xD3, 2)
+    assert kbc.model.take_effects() == [IrqLine(0, 0), IrqLine(1, 1)]
+    kbc.data()
+    assert kbc.model.take_effects() == [IrqLine(1, 0)]
+    kbc.command(0x60, 0x00)
+    kbc.command(0xD2, 1)
+    kbc.command(0xD3, 1)
+    assert kbc.model.take_effects() == []
+    kbc.command(0x60, 0x02)
+    assert kbc.model.take_effects() == [IrqLine(1, 1)]
+
+
+def test_i8042_another_command_cancels_one_that_waits_for_data() -> None:
+    kbc = Board()
+    kbc.command(0x60)
+    kbc.command(0xAB)
+    assert kbc.data() == 0
+    kbc.model.write(0, DATA, 1, 0x00)
+    assert kbc.data() == 0xFE
+    assert kbc.ask(0x20) == 0x03
+
+
+def test_i8042_output_port_keeps_a20_and_shows_the_buffer() -> None:
+    kbc = Board()
+    assert kbc.ask(0xD0) == 0xCF
+    kbc.command(0xD1, 0xFD)
+    assert kbc.ask(0xD0) == 0xCD
+    kbc.command(0xDF)
+    assert kbc.ask(0xD0) == 0xCF
+    kbc.command(0xDD)
+    assert kbc.ask(0xD0) == 0xCD
+    kbc.command(0xD2, 0)
+    assert kbc.ask(0xD0) == 0xDD
+    kbc.command(0xD3, 0)
+    assert kbc.ask(0xD0) == 0xFD
+    assert Reset() not in kbc.model.take_effects()
+
+
+@pytest.mark.parametrize("command", range(0xF0, 0x100))
+def test_i8042_pulse_of_output_bit_0_resets(command: int) -> None:
+    kbc = Board()
+    kbc.command(command)
+    assert kbc.model.take_effects() == ([] if command & 1 else [Reset()])
+
+
+def test_i8042_output_port_bit_0_low_resets() -> None:
+    kbc = Board()
+    kbc.command(0xD1, 0xDE)
+    assert kbc.model.take_effects() == [Reset()]
+
+
+def test_port_92_bit_0_rising_resets_and_a20_is_kept() -> None:
+    kbc = Board()
+    assert kbc.model.read(0, PORT_92, 1) == 0x02
+    kbc.model.write(0, PORT_92, 1, 0x00)
+    assert kbc.model.read(0, PORT_92, 1) == 0x00
+    kbc.model.write(0, PORT_92, 1, 0x03)
+    assert kbc.model.take_effects() == [Reset()]
+    kbc.model.write(0, PORT_92, 1, 0x01)
+    assert kbc.model.take_effects() == []
+    kbc.model.reset(0)
+    assert kbc.model.read(0, PORT_92, 1) == 0x02
+
+
+def test_i8042_reset_empties_the_buffer_and_lowers_the_line() -> None:
+    kbc = Board()
+    kbc.command(0x60, 0x77)
+    kbc.command(0xD2, 1)
+    kbc.model.take_effects()
+    kbc.model.reset(0)
+    assert kbc.model.take_effects() == [IrqLine(0, 0)]
+    assert kbc.status() == UNLOCKED | CD
+    assert kbc.ask(0x20) == 0x03
+
+
+def test_i8042_unknown_commands_are_ignored() -> None:
+    known = {0x20, 0x60, 0xA7, 0xA8, 0xA9, 0xAA, 0xAB, 0xAD, 0xAE, 0xC0, 0xDD, 0xDF, *range(0xD0, 0xD5)}
+    for command in set(range(0xF0)) - known:
+        kbc = Board()
+        before = kbc.model.snapshot()
+        kbc.command(command)
+        assert kbc.model.snapshot() == before
+        assert kbc.model.take_effects() == []
+
+
+def test_i8042_snapshot_at_any_point_continues_the_same() -> None:
+    seeded = random.Random(8042)
+    model = I8042()
+    for _ in range(3000):
+        copy = I8042()
+        copy.restore(model.snapshot())
+        assert copy.take_effects() == []
+        offset, value = (
+            seeded.randrange(3),
+            seeded.choice([0x60, 0xD1, 0xD2, 0xD3, 0xD4, seeded.randrange(256)]),
+        )
+        if seeded.random() < 0.5:
+            assert copy.read(0, offset, 1) == model.read(0, offset, 1)
+        else:
+            copy.write(0, offset, 1, value)
+            model.write(0, offset, 1, value)
+        assert copy.take_effects() == model.take_effects()
+        assert copy.snapshot() == model.snapshot()
+
+
+# After the magic: status 4, command byte 5, waiting command 6, output 7, output port 8, port 0x92 9.
+@pytest.mark.parametrize(
+    ("position", "value"), [(4, 0x12), (4, 0x90), (4, 0x00), (4, 0x30), (4, 0x50), (6, 1), (8, 0x10)]
+)
+def test_i8042_snapshot_of_an_impossible_state_is_refused(position: int, value: int) -> None:
+    model = I8042()
+    state = bytearray(model.snapshot())
+    state[position] = value
+    with pytest.raises(SnapshotError):
+        model.restore(bytes(state))
+    assert model.snapshot() == I8042().snapshot()
