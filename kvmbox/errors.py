@@ -7,7 +7,8 @@
     │   ├── KvmError             4  /dev/kvm is missing, forbidden or refuses a call
     │   └── SandboxError         4  a required sandbox layer cannot be had
     ├── DeviceProcessError       8  a device process died, hung or broke the protocol
-    │   └── ProtocolError        8  a frame from a device process is not what it may be
+    │   ├── DeviceGoneError      8  its channel ended; how it died is the spawner's to tell
+    │   └── ProtocolError        8  a frame from it is not what it may be
     ├── UnknownExitError        10  KVM_INTERNAL_ERROR, or an exit that kvmbox does not know
     └── HostOutputError         14  the guest's output cannot be written
 
@@ -62,6 +63,10 @@ class DeviceProcessError(KvmboxError):
     def __init__(self, device_type: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(f"device process '{device_type}' {message}", hint=hint)
         self.device_type = device_type
+
+
+class DeviceGoneError(DeviceProcessError):
+    """The channel of a device process ended. The supervisor asks the spawner how the process died."""
 
 
 class ProtocolError(DeviceProcessError):

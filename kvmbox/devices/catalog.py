@@ -1,0 +1,35 @@
+"""Model names, as the HELLO frame of a device process spells them, and what they build.
+
+Parameters are integers: they cross a process boundary as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from kvmbox.devices.debug_exit import DebugExit
+from kvmbox.devices.debugcon import DebugCon
+from kvmbox.devices.i8042 import I8042
+from kvmbox.devices.model import DeviceModel
+from kvmbox.devices.pit_8254 import Pit8254
+from kvmbox.devices.post import PostPort
+from kvmbox.devices.rtc_mc146818 import RtcMc146818
+from kvmbox.devices.shutdown_port import ShutdownPort
+from kvmbox.devices.uart_16550a import Uart16550A
+
+MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
+    "uart_16550a": Uart16550A,
+    "pit_8254": Pit8254,
+    "rtc_mc146818": RtcMc146818,
+    "i8042": I8042,
+    "debugcon": DebugCon,
+    "debug_exit": DebugExit,
+    "post": PostPort,
+    "shutdown_port": ShutdownPort,
+}
+
+
+def build_model(name: str, parameters: Mapping[str, int]) -> DeviceModel:
+    """The model `name`; KeyError for an unknown name, TypeError for an unknown parameter."""
+    return MODELS[name](**parameters)

@@ -1,0 +1,202 @@
+"""The wire protocol between the VMM and a device process: pure encoding and decoding.
+
+Every frame is one fixed little-endian header and a payload; header and payload fit in `MAX_FRAME` bytes.
+The VMM asks, the device process answers, in order, with the request's kind (plus `REPLY`) and sequence
+number. docs/wire-protocol.md is the page for people; this file is the only code that knows the layout.
+
+    offset  size  request                          reply
+    0       1     kind                             kind | REPLY, or ERROR
+    1       1     device: index in the process     the same
+    2       1     size of the access in bytes      the same
+    3       1     0                                number of effects in the payload
+    4       4     sequence number                  the same
+    8       8     now: guest time in ns            next deadline of the process in ns, or NO_DEADLINE
+    16      8     value                            value
+    24      4     offset, or part number           0
+    28      4     length of the payload            length of the payload
+
+Every byte from a device process is hostile, so `decode_reply` and `decode_effects` check all that can be
+checked without knowing the devices; what a device was granted is checked where effects are applied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
+
+VERSION: Final = 1
+MAX_FRAME: Final = 4096
+
+HEADER: Final = Struct("<BBBBIQQII")
+MAX_PAYLOAD: Final = MAX_FRAME - HEADER.size
+NO_DEADLINE: Final = (1 << 64) - 1
+SEQUENCE_MASK: Final = 0xFFFF_FFFF
+
+# Kinds of requests.
+HELLO: Final = 1  # value: VERSION, payload: the description of the board; reply: VERSION
+READ: Final = 2  # reply value: what the guest reads
+WRITE: Final = 3
+ADVANCE: Final = 4  # let guest time pass in every model of the process
+RECEIVE: Final = 5  # payload: host input; reply value: how many bytes were accepted
+RESET: Final = 6  # the machine's reset line, for every model of the process
+SNAPSHOT: Final = 7  # offset: part number; reply value: total length, payload: the part
+RESTORE: Final = 8  # offset: part number, value: total length, payload: the part; reply value: 1 if good
+SHUTDOWN: Final = 9  # answer, then leave
+
+REPLY: Final = 0x80
+ERROR: Final = 0xFF  # the model raised: payload is text, bounded; the process exits after it
+
+# Effects in a reply's payload: tag, device, pin, level, argument; host output is followed by its bytes.
+EFFECT: Final = Struct("<BBBBI")
+EFFECT_IRQ_LINE: Final = 1  # argument: coalesced
+EFFECT_HOST_OUTPUT: Final = 2  # argument: length of the bytes that follow
+EFFECT_INPUT_ROOM: Final = 3  # argument: count
+EFFECT_RESET: Final = 4
+EFFECT_STOP: Final = 5
+
+MAX_EFFECTS: Final = 255
+_MAX_COUNT: Final = 0xFFFF_FFFF
+
+
+class FrameError(ValueError):
+    """Bytes that are no frame of this protocol; the message says what is wrong with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request, decoded. Off the hot path: the server's loop unpacks the header itself."""
+
+    kind: int
+    device: int = 0
+    size: int = 0
+    sequence: int = 0
+    now: int = 0
+    value: int = 0
+    offset: int = 0
+    payload: bytes = b""
+
+    def encode(self) -> bytes:
+        """The frame; FrameError if the payload is longer than `MAX_PAYLOAD`."""
+        if len(self.payload) > MAX_PAYLOAD:
+            raise FrameError(f"payload of {len(self.payload)} bytes, at most {MAX_PAYLOAD} fit")
+        header = HEADER.pack(
+            self.kind,
+            self.device,
+            self.size,
+            0,
+            self.sequence,
+            self.now,
+            self.value,
+            self.offset,
+            len(self.payload),
+        )
+        return header + self.payload
+
+
+def decode_request(frame: bytes) -> Request:
+    """The request in `frame`; FrameError if header and length do not agree with it."""
+    if len(frame) < HEADER.size:
+        raise FrameError(f"frame of {len(frame)} bytes is shorter than a header")
+    kind, device, size, _, sequence, now, value, offset, length = HEADER.unpack_from(frame)
+    if len(frame) != HEADER.size + length:
+        raise FrameError(f"frame of {len(frame)} bytes announces a payload of {length}")
+    return Request(kind, device, size, sequence, now, value, offset, frame[HEADER.size :])
+
+
+def encode_reply(
+    request: Request,
+    deadline: int | None,
+    value: int,
+    effects: list[tuple[int, Effect]],
+    payload: bytes = b"",
+) -> bytes:
+    """The reply to `request`. `effects` are (device index, effect) pairs; they precede `payload`."""
+    body = encode_effects(effects) + payload
+    if len(effects) > MAX_EFFECTS or len(body) > MAX_PAYLOAD:
+        raise FrameError(f"{len(effects)} effects in {len(body)} bytes do not fit in a reply")
+    header = HEADER.pack(
+        request.kind | REPLY,
+        request.device,
+        request.size,
+        len(effects),
+        request.sequence,
+        NO_DEADLINE if deadline is None else deadline,
+        value,
+        0,
+        len(body),
+    )
+    return header + body
+
+
+def encode_effects(effects: list[tuple[int, Effect]]) -> bytes:
+    """The bytes of (device index, effect) pairs, in order."""
+    parts: list[bytes] = []
+    for device, effect in effects:
+        match effect:
+            case IrqLine(pin, level, coalesced):
+                parts.append(EFFECT.pack(EFFECT_IRQ_LINE, device, pin, level, min(coalesced, _MAX_COUNT)))
+            case HostOutput(data):
+                parts.append(EFFECT.pack(EFFECT_HOST_OUTPUT, device, 0, 0, len(data)))
+                parts.append(data)
+            case InputRoom(count):
+                parts.append(EFFECT.pack(EFFECT_INPUT_ROOM, device, 0, 0, count))
+            case Reset():
+                parts.append(EFFECT.pack(EFFECT_RESET, device, 0, 0, 0))
+            case Stop():
+                parts.append(EFFECT.pack(EFFECT_STOP, device, 0, 0, 0))
+    return b"".join(parts)
+
+
+def decode_effects(count: int, body: bytes) -> tuple[list[tuple[int, Effect]], bytes]:
+    """`count` (device index, effect) pairs from the front of `body`, and what follows them.
+
+    FrameError for anything that `encode_effects` cannot have written. Whether the device was granted the
+    effect is the caller's to check.
+    """
+    effects: list[tuple[int, Effect]] = []
+    position = 0
+    for _ in range(count):
+        if position + EFFECT.size > len(body):
+            raise FrameError(f"{count} effects announced, the payload ends after {len(effects)}")
+        tag, device, pin, level, argument = EFFECT.unpack_from(body, position)
+        position += EFFECT.size
+        if tag == EFFECT_IRQ_LINE:
+            if level > 1 or (argument and not level):
+                raise FrameError(f"interrupt line effect with level {level}, coalesced {argument}")
+            effects.append((device, IrqLine(pin, level, argument)))
+            continue
+        if pin or level:
+            raise FrameError(f"effect {tag} with stray fields")
+        if tag == EFFECT_HOST_OUTPUT:
+            if argument > len(body) - position:
+                raise FrameError(f"host output of {argument} bytes, {len(body) - position} are left")
+            effects.append((device, HostOutput(body[position : position + argument])))
+            position += argument
+        elif tag == EFFECT_INPUT_ROOM:
+            effects.append((device, InputRoom(argument)))
+        elif tag in (EFFECT_RESET, EFFECT_STOP):
+            if argument:
+                raise FrameError(f"effect {tag} with a value")
+            effects.append((device, Reset() if tag == EFFECT_RESET else Stop()))
+        else:
+            raise FrameError(f"unknown effect {tag}")
+    return effects, body[position:]
+
+
+def encode_board(devices: list[tuple[str, dict[str, int]]]) -> bytes:
+    """The payload of HELLO: one line a device, `model name=integer …`, in index order."""
+    lines = [" ".join([model, *(f"{k}={v}" for k, v in values.items())]) for model, values in devices]
+    return "\n".join(lines).encode("ascii")
+
+
+def decode_board(payload: bytes) -> list[tuple[str, dict[str, int]]]:
+    """What `encode_board` was given."""
+    board: list[tuple[str, dict[str, int]]] = []
+    for line in payload.decode("ascii").splitlines():
+        model, *words = line.split(" ")
+        pairs = [word.partition("=") for word in words]
+        board.append((model, {name: int(value) for name, _, value in pairs}))
+    return board
