@@ -59,7 +59,7 @@ class Spawner:
 
     def __init__(
         self,
-        entries: Sequence[Callable[[int], None]],
+        entries: Sequence[Callable[[int], int | None]],
         title: ProcessTitle,
         own_layers: int,
         landlock_limit: int,
@@ -196,7 +196,7 @@ def _be_device(
     *,
     channel: int,
     report: int,
-    entry: Callable[[int], None],
+    entry: Callable[[int], int | None],
     identifier: int,
     title: Callable[[], None],
 ) -> NoReturn:
@@ -215,22 +215,20 @@ def _be_device(
             passing.send(report, frames.pack(frames.FAILED, identifier, payload=_reason(error)))
             raise
         gc.enable()
-        entry(CHANNEL_FD)
-    except BaseException:  # noqa: BLE001 - the entry has said what it could; see remote.server
+        os._exit(entry(CHANNEL_FD) or 0)
+    finally:  # the entry has said what it could of an exception; see remote.server
         os._exit(1)
-    finally:
-        os._exit(0)
 
 
 def _reason(error: BaseException) -> bytes:
     return frames.text_payload(f"{type(error).__name__}: {error}")
 
 
-def _load_entry(name: str) -> Callable[[int], None]:
+def _load_entry(name: str) -> Callable[[int], int | None]:
     """The function that 'module:function' names."""
     module_name, _, function_name = name.partition(":")
     module = __import__(module_name, fromlist=["_"])
-    entry: Callable[[int], None] = getattr(module, function_name)
+    entry: Callable[[int], int | None] = getattr(module, function_name)
     return entry
 
 

@@ -143,9 +143,9 @@ class SpawnerClient:
         """Start a spawner; returns before it is up. Call it first of all, in the main thread.
 
         `entries` are the 'module:function' that device processes may run, called with the channel's
-        descriptor. They are imported before the spawner confines itself, from kvmbox or, if it is given,
-        from `payload_directory`. `landlock_limit` is the highest Landlock ABI to use, 0 for none.
-        Raises SandboxError.
+        descriptor; what they return is the exit status. They are imported before the spawner confines
+        itself, from kvmbox or, if it is given, from `payload_directory`. `landlock_limit` is the highest
+        Landlock ABI to use, 0 for none. Raises SandboxError.
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("the spawner dies with the thread that starts it: start it in the main thread")

@@ -78,10 +78,12 @@ class Policy:
     rules: tuple[Rule, ...]
 
     def simulate(self, number: int, arguments: tuple[int, ...] = (), *, arch: int = ARCH_X86_64) -> Verdict:
-        """The verdict for system call `number` with up to six unsigned 64-bit `arguments`."""
-        if arch != ARCH_X86_64 or number & INT >= X32_BIT:
-            # -1 is what a tracer leaves to skip a call: the filter sees it as any unknown number.
-            return Verdict.NOTIFY if number & INT == INT and arch == ARCH_X86_64 else Verdict.KILL
+        """The verdict for system call `number` with up to six `arguments`, taken as 64-bit registers."""
+        number &= INT
+        if arch != ARCH_X86_64:
+            return Verdict.KILL
+        if number >= X32_BIT and number != INT:  # -1 is what a tracer leaves to skip a call: no x32 number
+            return Verdict.KILL
         registers = tuple(argument & WORD for argument in arguments) + (0,) * (6 - len(arguments))
         for rule in self.rules:
             if rule.number == number and all(condition.holds(registers) for condition in rule.conditions):

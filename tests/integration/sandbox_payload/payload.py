@@ -1,0 +1,71 @@
+"""What runs in a device process in place of its models, in the tests of the sandbox."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+from kvmbox.sandbox import linux
+
+CALL = struct.Struct("=q6Q")
+RESULT = struct.Struct("=qi")
+
+
+def echo(channel: int) -> None:
+    """Send everything back."""
+    while request := os.read(channel, 4096):
+        os.write(channel, request)
+
+
+def call(channel: int) -> None:
+    """Make each system call that is asked for; answer with its result and errno."""
+    while request := os.read(channel, CALL.size):
+        number, *arguments = CALL.unpack(request)
+        result = linux.raw_syscall(number, *arguments)
+        os.write(channel, RESULT.pack(result, ctypes.get_errno() if result < 0 else 0))
+
+
+def stress_memory(channel: int) -> None:
+    """Grow and shrink every kind of memory that CPython has, then say so."""
+    os.read(channel, 1)
+    for _ in range(3):
+        small = [bytes([i & 0xFF]) * 200 for i in range(50_000)]  # object arenas
+        table = {i: str(i) for i in range(100_000)}  # a dict that is resized
+        growing: list[int] = []
+        for i in range(400_000):  # a block that realloc moves, large enough for mremap
+            growing.append(i)
+        buffer = bytearray()
+        for _ in range(64):
+            buffer += bytes(1 << 20)
+        del small, table, growing, buffer
+    for depth in (10, 200, 800):  # frames come in chunks of arena memory
+        _recurse(depth)
+    os.write(channel, b"done")
+
+
+def _recurse(depth: int) -> int:
+    return depth and _recurse(depth - 1)
+
+
+def exhaust_memory(channel: int) -> None:
+    """Ask for a gigabyte; say how that ended."""
+    os.read(channel, 1)
+    try:
+        block = bytearray(1 << 30)
+    except MemoryError:
+        os.write(channel, b"MemoryError")
+    else:
+        os.write(channel, b"got %d" % len(block))
+
+
+def fail(channel: int) -> None:
+    """Raise at the first request."""
+    os.read(channel, 1)
+    raise ValueError("a model's bug")
+
+
+def leave(channel: int) -> int:
+    """Return an exit status at the first request."""
+    os.read(channel, 1)
+    return 7
