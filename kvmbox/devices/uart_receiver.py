@@ -13,7 +13,6 @@ from __future__ import annotations
 from kvmbox.devices.uart_registers import (
     FCR_TRIGGER_SHIFT,
     FIFO_SIZE,
-    LSR_CHARACTER_ERRORS,
     LSR_DR,
     LSR_ERRORS,
     LSR_FIFO_ERROR,
@@ -116,7 +115,7 @@ class Receiver:
         self.timeout_pending = True
 
     def _show_errors_of_top(self) -> None:
-        self.status |= self.errors[0] & LSR_CHARACTER_ERRORS
+        self.status |= self.errors[0]
         self.errors[0] = 0
 
     def _start_timeout(self, timeout_at: int) -> None:

@@ -215,6 +215,7 @@ def test_paced_break_is_looped_back_when_it_lasted_for_a_character() -> None:
     assert uart.next_deadline() == CHARACTER
     assert read(uart, LSR, now=CHARACTER - 1) == 0x60
     assert read(uart, LSR, now=CHARACTER) == 0x71
+    assert read(uart, RBR, now=CHARACTER) == 0x00
     assert uart.next_deadline() is None
 
 
@@ -230,6 +231,8 @@ def test_time_that_goes_back_is_clamped() -> None:
     uart = set_up(pace_transmit=True)
     uart.advance(1_000_000)
 
+    assert read(uart, LSR, now=4) == 0x60
+    uart.advance(3)
     write(uart, (THR, 0x41), now=5)
 
     assert uart.next_deadline() == 1_000_000 + CHARACTER
@@ -554,6 +557,16 @@ def test_error_that_was_not_looked_at_stays_behind_its_character() -> None:
     read(uart, RBR)
 
     assert [read(uart, LSR), read(uart, LSR)] == [0xE4, 0x60]
+
+
+def test_errors_that_were_not_looked_at_add_up() -> None:
+    uart = set_up((FCR, 0x01))
+    uart.receive_damaged(0, 0x41, PE)
+    uart.receive_damaged(0, 0x42, FE)
+
+    read(uart, RBR)
+
+    assert [read(uart, LSR), read(uart, LSR)] == [0xED, 0x61]
 
 
 def test_error_bits_are_only_those_of_characters() -> None:
