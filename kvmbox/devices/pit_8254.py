@@ -173,17 +173,14 @@ class Pit8254:
         before = counter.out()
         rises = counter.advance_and_count(now)
         after = counter.out()
-        if rises:
+        if rises or after != before:
             self._drive_line(before)
+        if rises:
             self._set_line(0)
             self._effects.append(IrqLine(IRQ_PIN, 1, rises - 1) if rises > 1 else _RAISE)
             self._line = 1
-        elif after != before:
-            self._drive_line(before)
-        else:
-            self._schedule()
-            return
-        self._set_line(after)
+        if self._line_driven:
+            self._set_line(after)
         self._schedule()
 
     def _drive_line(self, level: int) -> None:

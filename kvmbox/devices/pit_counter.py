@@ -224,10 +224,12 @@ class Counter:
         if not self.running:
             return None
         position = next_transition(self.mode, self.count, self.position)
-        if position is None or position > self.reload_position:
+        if position is None:
+            # The illegal count 1 moves nothing, but a count may wait for the end of its cycle. In all other
+            # cases that end is a change of OUT, too.
+            if self.reload_position == _NEVER:
+                return None
             position = self.reload_position
-        if position == _NEVER:
-            return None
         return self.epoch + time_of_pulse(position - self.base)
 
     def _reload(self) -> None:
@@ -319,7 +321,6 @@ class Counter:
         elif not level and self.is_periodic():
             # OUT goes high at once; only a trigger starts the counter again, from CR.
             self._count_from(now, self.position)
-            self.reload_position = _NEVER
 
     def latch_count(self) -> None:
         """Counter latch command, or read-back with COUNT: CE to OL, unless OL is still to be read."""
@@ -376,10 +377,10 @@ class Counter:
         self._count_from(now, 0)
 
     def _count_from(self, now: int, position: int) -> None:
-        """Go on from `position`, counting unless the gate forbids."""
+        """Go on from `position`, counting if GATE is high (it is when modes 1 and 5 get here: a trigger)."""
         self.epoch = now
         self.base = self.position = position
-        self.running = int(self.gate or self.mode in (ONE_SHOT, HARDWARE_STROBE))
+        self.running = self.gate
 
     def _stop_unloaded(self, residue: int) -> None:
         """CE stands at `residue` until a count is loaded."""

@@ -97,6 +97,8 @@ def test_pit_any_program_reads_as_the_reference(program: list[Operation]) -> Non
         else:
             pit.write(now, offset, 1, value)
             reference.write(now, offset, value)
+        deadline = pit.next_deadline()
+        assert deadline is None or deadline > now
     # Everything that can still be seen, twice: latched, then direct.
     for command in (COUNT_AND_STATUS_OF_ALL,) * 3:
         now += 700

@@ -286,6 +286,10 @@ def test_line_illegal_count_1_asks_for_no_deadline_until_it_is_replaced() -> Non
     pit = pit_with(0x14, 1)
     assert pit.next_deadline() is None
     pit.write(0, COUNTER_0, 1, 2)
+    assert pit.next_deadline() == time_of_pulse(1)
+    pit.advance(time_of_pulse(1))
+    assert pit.next_deadline() == time_of_pulse(2)
+    assert pit.take_effects() == []
     pit.advance(time_of_pulse(2))
     assert pit.take_effects() == [LOWER]
     pit.advance(time_of_pulse(3))

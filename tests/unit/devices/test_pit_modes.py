@@ -233,6 +233,38 @@ def test_mode_2_new_count_is_loaded_by_a_trigger_before_the_end_of_the_cycle() -
     assert counts(bench.trace(4)) == [3, 2, 1, 3]
 
 
+def test_mode_2_second_new_count_is_loaded_at_the_end_of_its_own_cycle() -> None:
+    bench = Bench()
+    bench.program(2, 4)
+    for at, count in ((1, 5), (5, 2)):
+        bench.clk(at)
+        bench.pit.write(bench.now, 2, 1, count)
+    assert counts(bench.trace(8, first=5)) == [4, 3, 2, 1, 2, 1, 2, 1]
+
+
+@pytest.mark.parametrize("mode", [1, 2, 3, 5])
+def test_trigger_without_a_new_count_leaves_null_count_clear(mode: int) -> None:
+    bench = Bench()
+    bench.program(mode, 4)
+    bench.trigger()
+    bench.clk(1)
+    bench.trigger()
+    assert not bench.status() & 0x40
+
+
+@pytest.mark.parametrize("mode", [1, 2, 3, 5])
+def test_trigger_with_a_new_count_clears_null_count_on_the_pulse_after_it(mode: int) -> None:
+    bench = Bench()
+    bench.program(mode, 4)
+    bench.trigger()
+    bench.clk(1)
+    bench.pit.write(bench.now, 2, 1, 9)
+    bench.trigger()
+    assert bench.status() & 0x40
+    bench.now += 1
+    assert not bench.status() & 0x40
+
+
 def test_mode_2_late_look_after_a_reload_keeps_the_phase() -> None:
     # 4 pulses of the old count from 0, then 5 a cycle: 4 + 5·1000 + 2 shows 3.
     bench = Bench()
