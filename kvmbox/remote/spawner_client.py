@@ -289,8 +289,6 @@ class SpawnerClient:
                 message = passing.receive(self._control, wait=False)
             except BlockingIOError:
                 return came
-            except ConnectionResetError:
-                message = None
             came = True
             if message is None:
                 self._reap(kill=False)

@@ -48,7 +48,12 @@ def receive(descriptor: int, *, wait: bool = True) -> tuple[bytes, list[int]] | 
     try:
         flags = _socket.MSG_CMSG_CLOEXEC | (0 if wait else _socket.MSG_DONTWAIT)
         space = _socket.CMSG_SPACE(MAXIMUM_DESCRIPTORS * _INT.size)
-        message, ancillary, result_flags, _ = socket.recvmsg(MAXIMUM_MESSAGE, space, flags)
+        try:
+            message, ancillary, result_flags, _ = socket.recvmsg(MAXIMUM_MESSAGE, space, flags)
+        except ConnectionResetError:
+            # The peer went with something of ours unread, which SEQPACKET tells once, *before* the peer's
+            # last words (net/core/datagram.c). They, or the end of file, come now.
+            message, ancillary, result_flags, _ = socket.recvmsg(MAXIMUM_MESSAGE, space, flags)
     finally:
         socket.detach()
     received = [

@@ -76,3 +76,13 @@ def test_receive_too_many_descriptors_closes_them() -> None:
     assert os.listdir("/proc/self/fd") == before
     os.close(one)
     os.close(other)
+
+
+def test_receive_peer_gone_with_unread_message_gives_its_last_words() -> None:
+    one, other = passing.socket_pair()
+    passing.send(one, b"unread")
+    passing.send(other, b"last words")
+    os.close(other)
+    assert passing.receive(one) == (b"last words", [])
+    assert passing.receive(one) is None
+    os.close(one)
