@@ -1,0 +1,131 @@
+"""ioctl: the numbers of the KVM API, computed as <asm-generic/ioctl.h> does, and the one binding.
+
+`ioctl` raises OSError naming the request; `kvm_call` is for the set-up calls that a user may see fail and
+translates once, to KvmError. Both may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import Structure, c_uint64, sizeof
+from typing import Any, Final
+
+from kvmbox.errors import KvmError
+from kvmbox.kvm import uapi
+
+KVMIO: Final = 0xAE
+
+_IOC_WRITE: Final = 1  # the caller writes: the kernel reads the argument
+_IOC_READ: Final = 2
+
+
+def _ioc(direction: int, number: int, size: int) -> int:
+    return direction << 30 | size << 16 | KVMIO << 8 | number
+
+
+def _IO(number: int) -> int:
+    return _ioc(0, number, 0)
+
+
+def _IOR(number: int, argument: type[Structure]) -> int:
+    return _ioc(_IOC_READ, number, sizeof(argument))
+
+
+def _IOW(number: int, argument: type[Structure] | type[c_uint64]) -> int:
+    return _ioc(_IOC_WRITE, number, sizeof(argument))
+
+
+def _IOWR(number: int, argument: type[Structure]) -> int:
+    return _ioc(_IOC_READ | _IOC_WRITE, number, sizeof(argument))
+
+
+# On the /dev/kvm descriptor.
+KVM_GET_API_VERSION: Final = _IO(0x00)
+KVM_CREATE_VM: Final = _IO(0x01)
+KVM_CHECK_EXTENSION: Final = _IO(0x03)
+KVM_GET_VCPU_MMAP_SIZE: Final = _IO(0x04)
+KVM_GET_SUPPORTED_CPUID: Final = _IOWR(0x05, uapi.kvm_cpuid2_header)
+
+# On a VM descriptor.
+KVM_CREATE_VCPU: Final = _IO(0x41)
+KVM_SET_USER_MEMORY_REGION: Final = _IOW(0x46, uapi.kvm_userspace_memory_region)
+KVM_SET_TSS_ADDR: Final = _IO(0x47)
+KVM_SET_IDENTITY_MAP_ADDR: Final = _IOW(0x48, c_uint64)
+KVM_CREATE_IRQCHIP: Final = _IO(0x60)
+KVM_IRQ_LINE: Final = _IOW(0x61, uapi.kvm_irq_level)
+KVM_GET_IRQCHIP: Final = _IOWR(0x62, uapi.kvm_irqchip)
+KVM_SET_IRQCHIP: Final = _IOR(0x63, uapi.kvm_irqchip)  # sic: the header says _IOR
+KVM_REGISTER_COALESCED_MMIO: Final = _IOW(0x67, uapi.kvm_coalesced_mmio_zone)
+KVM_UNREGISTER_COALESCED_MMIO: Final = _IOW(0x68, uapi.kvm_coalesced_mmio_zone)
+KVM_IRQFD: Final = _IOW(0x76, uapi.kvm_irqfd)
+KVM_IOEVENTFD: Final = _IOW(0x79, uapi.kvm_ioeventfd)
+KVM_SET_CLOCK: Final = _IOW(0x7B, uapi.kvm_clock_data)
+KVM_GET_CLOCK: Final = _IOR(0x7C, uapi.kvm_clock_data)
+
+# On a vCPU descriptor.
+KVM_RUN: Final = _IO(0x80)
+KVM_GET_REGS: Final = _IOR(0x81, uapi.kvm_regs)
+KVM_SET_REGS: Final = _IOW(0x82, uapi.kvm_regs)
+KVM_GET_SREGS: Final = _IOR(0x83, uapi.kvm_sregs)
+KVM_SET_SREGS: Final = _IOW(0x84, uapi.kvm_sregs)
+KVM_TRANSLATE: Final = _IOWR(0x85, uapi.kvm_translation)
+KVM_GET_MSRS: Final = _IOWR(0x88, uapi.kvm_msrs_header)
+KVM_SET_MSRS: Final = _IOW(0x89, uapi.kvm_msrs_header)
+KVM_GET_FPU: Final = _IOR(0x8C, uapi.kvm_fpu)
+KVM_SET_FPU: Final = _IOW(0x8D, uapi.kvm_fpu)
+KVM_GET_LAPIC: Final = _IOR(0x8E, uapi.kvm_lapic_state)
+KVM_SET_LAPIC: Final = _IOW(0x8F, uapi.kvm_lapic_state)
+KVM_SET_CPUID2: Final = _IOW(0x90, uapi.kvm_cpuid2_header)
+KVM_GET_CPUID2: Final = _IOWR(0x91, uapi.kvm_cpuid2_header)
+KVM_GET_MP_STATE: Final = _IOR(0x98, uapi.kvm_mp_state)
+KVM_SET_MP_STATE: Final = _IOW(0x99, uapi.kvm_mp_state)
+KVM_GET_VCPU_EVENTS: Final = _IOR(0x9F, uapi.kvm_vcpu_events)
+KVM_SET_VCPU_EVENTS: Final = _IOW(0xA0, uapi.kvm_vcpu_events)
+KVM_GET_DEBUGREGS: Final = _IOR(0xA1, uapi.kvm_debugregs)
+KVM_SET_DEBUGREGS: Final = _IOW(0xA2, uapi.kvm_debugregs)
+
+REQUEST_NAMES: Final[dict[int, str]] = {
+    value: name
+    for name, value in globals().items()
+    if name.startswith("KVM_") and isinstance(value, int)  # KVMIO itself has no underscore
+}
+
+# CDLL, never PyDLL: the GIL must be released while a vCPU runs. `CDLL(None)` is the libc that is already
+# loaded. The function object is ours alone (indexing makes a new one), so nobody else's argtypes interfere.
+libc: Final = ctypes.CDLL(None, use_errno=True)
+raw_ioctl: Final = libc["ioctl"]
+"""int ioctl(int, unsigned long, void *) for hot paths: returns -1 and leaves errno in ctypes.get_errno()."""
+# SAFETY: ioctl is variadic in C; on x86-64 integer and pointer arguments travel in the same registers with
+# or without a prototype, and AL (the count of vector registers) is not looked at by glibc's and musl's ioctl.
+raw_ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
+raw_ioctl.restype = ctypes.c_int
+
+
+def request_name(request: int) -> str:
+    """The C name of an ioctl request, or its number."""
+    return REQUEST_NAMES.get(request, f"{request:#x}")
+
+
+def ioctl(descriptor: int, request: int, argument: Any = None) -> int:
+    """Call ioctl; returns its result, >= 0. OSError with `filename` = "ioctl KVM_..." if it is refused.
+
+    `argument` is an int, None, or what `ctypes.byref` gives. Nothing is retried, EINTR neither.
+    """
+    # SAFETY: every request in this module comes with the structure that its number was computed from; the
+    # caller's reference keeps the structure alive for the call, and KVM keeps no pointer to it.
+    result: int = raw_ioctl(descriptor, request, argument)
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), f"ioctl {request_name(request)}")
+    return result
+
+
+def kvm_call(
+    doing: str, descriptor: int, request: int, argument: Any = None, *, hint: str | None = None
+) -> int:
+    """`ioctl`, but KvmError "cannot {doing}: ioctl KVM_...: reason" (its cause is the OSError)."""
+    try:
+        return ioctl(descriptor, request, argument)
+    except OSError as error:
+        raise KvmError(f"cannot {doing}: {error.filename}: {error.strerror}", hint=hint) from error

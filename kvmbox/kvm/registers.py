@@ -1,0 +1,67 @@
+"""The registers of a vCPU as text, for crash reports: the layout that `info registers` users know."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvmbox.kvm.uapi import kvm_dtable, kvm_regs, kvm_segment, kvm_sregs
+
+_RFLAGS: Final = (
+    (0, "CF"),
+    (2, "PF"),
+    (4, "AF"),
+    (6, "ZF"),
+    (7, "SF"),
+    (8, "TF"),
+    (9, "IF"),
+    (10, "DF"),
+    (11, "OF"),
+    (14, "NT"),
+    (16, "RF"),
+    (17, "VM"),
+    (18, "AC"),
+)
+_GENERAL: Final = "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15"
+_SEGMENTS: Final = "cs ds es fs gs ss tr ldt"
+_CR0_PE: Final = 1 << 0
+_EFER_LMA: Final = 1 << 10
+_RFLAGS_VM: Final = 1 << 17
+_COLUMNS: Final = 4
+
+
+def cpu_mode(regs: kvm_regs, sregs: kvm_sregs) -> str:
+    """The mode the vCPU is in: "real mode", "64-bit mode", …, with the privilege level where there is one."""
+    if not sregs.cr0 & _CR0_PE:
+        return "real mode"
+    if regs.rflags & _RFLAGS_VM:
+        return "virtual-8086 mode"
+    if sregs.efer & _EFER_LMA:
+        width = "64-bit mode" if sregs.cs.l else "compatibility mode"
+    else:
+        width = "32-bit protected mode" if sregs.cs.db else "16-bit protected mode"
+    return f"{width}, CPL {sregs.ss.dpl}"
+
+
+def _segment(name: str, segment: kvm_segment) -> str:
+    bits = f"type={segment.type:x} s={segment.s} dpl={segment.dpl} p={segment.present}"
+    bits += f" l={segment.l} db={segment.db} g={segment.g}"
+    note = " unusable" if segment.unusable else ""
+    return f"{name:<4}{segment.selector:04x} {segment.base:016x} {segment.limit:08x} {bits}{note}"
+
+
+def _table(name: str, table: kvm_dtable) -> str:
+    return f"{name:<4}     {table.base:016x} {table.limit:08x}"
+
+
+def format_registers(regs: kvm_regs, sregs: kvm_sregs) -> str:
+    """Several lines, no final newline: mode, then general, segment, table and control registers, in hex."""
+    cells = [f"{name.upper():<3}={getattr(regs, name):016x}" for name in _GENERAL.split()]
+    lines = [f"CPU in {cpu_mode(regs, sregs)}"]
+    lines += [" ".join(cells[i : i + _COLUMNS]) for i in range(0, len(cells), _COLUMNS)]
+    flags = " ".join(name for bit, name in _RFLAGS if regs.rflags >> bit & 1)
+    lines.append(f"RIP={regs.rip:016x} RFLAGS={regs.rflags:08x} [{flags}]")
+    lines += [_segment(name.upper(), getattr(sregs, name)) for name in _SEGMENTS.split()]
+    lines += [_table("GDT", sregs.gdt), _table("IDT", sregs.idt)]
+    lines.append(f"CR0={sregs.cr0:08x} CR2={sregs.cr2:016x} CR3={sregs.cr3:016x} CR4={sregs.cr4:08x}")
+    lines.append(f"EFER={sregs.efer:016x} APIC_BASE={sregs.apic_base:016x}")
+    return "\n".join(lines)

@@ -1,0 +1,462 @@
+"""Structures and constants of <linux/kvm.h> and <asm/kvm.h> (x86), under their C names.
+
+`tests/unit/kvm/test_uapi_layout.py` compares every size, offset and value here with the real headers.
+Structures that end in a flexible array have a function (`kvm_msrs`, `kvm_cpuid2`) that makes the
+structure for a given number of entries.
+"""
+
+from __future__ import annotations
+
+from ctypes import Structure, c_char, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
+from functools import lru_cache
+from typing import Any, Final
+
+KVM_API_VERSION: Final = 12
+
+# --- Capabilities (KVM_CHECK_EXTENSION) -------------------------------------------------------------
+KVM_CAP_IRQCHIP: Final = 0
+KVM_CAP_USER_MEMORY: Final = 3
+KVM_CAP_SET_TSS_ADDR: Final = 4
+KVM_CAP_EXT_CPUID: Final = 7
+KVM_CAP_NR_VCPUS: Final = 9
+KVM_CAP_NR_MEMSLOTS: Final = 10
+KVM_CAP_MP_STATE: Final = 14
+KVM_CAP_COALESCED_MMIO: Final = 15
+KVM_CAP_IRQFD: Final = 32
+KVM_CAP_IOEVENTFD: Final = 36
+KVM_CAP_SET_IDENTITY_MAP_ADDR: Final = 37
+KVM_CAP_ADJUST_CLOCK: Final = 39
+KVM_CAP_INTERNAL_ERROR_DATA: Final = 40
+KVM_CAP_VCPU_EVENTS: Final = 41
+KVM_CAP_MAX_VCPUS: Final = 66
+KVM_CAP_READONLY_MEM: Final = 81
+KVM_CAP_IRQFD_RESAMPLE: Final = 82
+KVM_CAP_IMMEDIATE_EXIT: Final = 136
+KVM_CAP_GET_MSR_FEATURES: Final = 153
+KVM_CAP_COALESCED_PIO: Final = 162
+
+# --- Flags and small numbers ------------------------------------------------------------------------
+KVM_MEM_LOG_DIRTY_PAGES: Final = 1 << 0
+KVM_MEM_READONLY: Final = 1 << 1
+
+KVM_IRQFD_FLAG_DEASSIGN: Final = 1 << 0
+KVM_IRQFD_FLAG_RESAMPLE: Final = 1 << 1
+
+KVM_IOEVENTFD_FLAG_DATAMATCH: Final = 1 << 0
+KVM_IOEVENTFD_FLAG_PIO: Final = 1 << 1
+KVM_IOEVENTFD_FLAG_DEASSIGN: Final = 1 << 2
+
+KVM_IRQCHIP_PIC_MASTER: Final = 0
+KVM_IRQCHIP_PIC_SLAVE: Final = 1
+KVM_IRQCHIP_IOAPIC: Final = 2
+KVM_IOAPIC_NUM_PINS: Final = 24
+
+KVM_MP_STATE_RUNNABLE: Final = 0
+KVM_MP_STATE_UNINITIALIZED: Final = 1
+KVM_MP_STATE_INIT_RECEIVED: Final = 2
+KVM_MP_STATE_HALTED: Final = 3
+KVM_MP_STATE_SIPI_RECEIVED: Final = 4
+
+KVM_CPUID_FLAG_SIGNIFCANT_INDEX: Final = 1 << 0  # sic: the header spells it so
+
+KVM_PIO_PAGE_OFFSET: Final = 1
+KVM_COALESCED_MMIO_PAGE_OFFSET: Final = 2
+KVM_APIC_REG_SIZE: Final = 0x400
+
+# --- Exit reasons (kvm_run.exit_reason) -------------------------------------------------------------
+KVM_EXIT_UNKNOWN: Final = 0
+KVM_EXIT_EXCEPTION: Final = 1
+KVM_EXIT_IO: Final = 2
+KVM_EXIT_HYPERCALL: Final = 3
+KVM_EXIT_DEBUG: Final = 4
+KVM_EXIT_HLT: Final = 5
+KVM_EXIT_MMIO: Final = 6
+KVM_EXIT_IRQ_WINDOW_OPEN: Final = 7
+KVM_EXIT_SHUTDOWN: Final = 8
+KVM_EXIT_FAIL_ENTRY: Final = 9
+KVM_EXIT_INTR: Final = 10
+KVM_EXIT_SET_TPR: Final = 11
+KVM_EXIT_TPR_ACCESS: Final = 12
+KVM_EXIT_S390_SIEIC: Final = 13
+KVM_EXIT_S390_RESET: Final = 14
+KVM_EXIT_DCR: Final = 15
+KVM_EXIT_NMI: Final = 16
+KVM_EXIT_INTERNAL_ERROR: Final = 17
+KVM_EXIT_OSI: Final = 18
+KVM_EXIT_PAPR_HCALL: Final = 19
+KVM_EXIT_S390_UCONTROL: Final = 20
+KVM_EXIT_WATCHDOG: Final = 21
+KVM_EXIT_S390_TSCH: Final = 22
+KVM_EXIT_EPR: Final = 23
+KVM_EXIT_SYSTEM_EVENT: Final = 24
+KVM_EXIT_S390_STSI: Final = 25
+KVM_EXIT_IOAPIC_EOI: Final = 26
+KVM_EXIT_HYPERV: Final = 27
+KVM_EXIT_ARM_NISV: Final = 28
+KVM_EXIT_X86_RDMSR: Final = 29
+KVM_EXIT_X86_WRMSR: Final = 30
+KVM_EXIT_DIRTY_RING_FULL: Final = 31
+KVM_EXIT_AP_RESET_HOLD: Final = 32
+KVM_EXIT_X86_BUS_LOCK: Final = 33
+KVM_EXIT_XEN: Final = 34
+KVM_EXIT_RISCV_SBI: Final = 35
+KVM_EXIT_RISCV_CSR: Final = 36
+KVM_EXIT_NOTIFY: Final = 37
+KVM_EXIT_LOONGARCH_IOCSR: Final = 38
+KVM_EXIT_MEMORY_FAULT: Final = 39
+
+KVM_EXIT_IO_IN: Final = 0
+KVM_EXIT_IO_OUT: Final = 1
+
+KVM_INTERNAL_ERROR_EMULATION: Final = 1
+KVM_INTERNAL_ERROR_SIMUL_EX: Final = 2
+KVM_INTERNAL_ERROR_DELIVERY_EV: Final = 3
+KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON: Final = 4
+KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES: Final = 1 << 0
+
+KVM_SYSTEM_EVENT_SHUTDOWN: Final = 1
+KVM_SYSTEM_EVENT_RESET: Final = 2
+KVM_SYSTEM_EVENT_CRASH: Final = 3
+KVM_SYSTEM_EVENT_WAKEUP: Final = 4
+KVM_SYSTEM_EVENT_SUSPEND: Final = 5
+KVM_SYSTEM_EVENT_SEV_TERM: Final = 6
+
+# --- struct kvm_run -----------------------------------------------------------------------------------
+# Read through memoryviews, not as a Structure: a ctypes attribute costs several times an index. Offsets
+# in bytes from the start of the mapping; the members of the union by the exit that they belong to.
+RUN_IMMEDIATE_EXIT: Final = 1
+RUN_EXIT_REASON: Final = 8
+RUN_IF_FLAG: Final = 13
+RUN_FLAGS: Final = 14
+RUN_UNION: Final = 32
+RUN_UNION_SIZE: Final = 256
+RUN_HW_REASON: Final = 32
+RUN_FAIL_ENTRY_REASON: Final = 32
+RUN_FAIL_ENTRY_CPU: Final = 40
+RUN_IO_DIRECTION: Final = 32
+RUN_IO_SIZE: Final = 33
+RUN_IO_PORT: Final = 34
+RUN_IO_COUNT: Final = 36
+RUN_IO_DATA_OFFSET: Final = 40
+RUN_DEBUG_EXCEPTION: Final = 32
+RUN_DEBUG_PC: Final = 40
+RUN_DEBUG_DR6: Final = 48
+RUN_DEBUG_DR7: Final = 56
+RUN_MMIO_PHYS_ADDR: Final = 32
+RUN_MMIO_DATA: Final = 40
+RUN_MMIO_LEN: Final = 48
+RUN_MMIO_IS_WRITE: Final = 52
+RUN_INTERNAL_SUBERROR: Final = 32
+RUN_INTERNAL_NDATA: Final = 36
+RUN_INTERNAL_DATA: Final = 40
+RUN_EMULATION_FLAGS: Final = 40
+RUN_EMULATION_INSN_SIZE: Final = 48
+RUN_EMULATION_INSN_BYTES: Final = 49
+RUN_SYSTEM_EVENT_TYPE: Final = 32
+RUN_SYSTEM_EVENT_NDATA: Final = 36
+RUN_SYSTEM_EVENT_DATA: Final = 40
+RUN_MSR_ERROR: Final = 32
+RUN_MSR_REASON: Final = 40
+RUN_MSR_INDEX: Final = 44
+RUN_MSR_DATA: Final = 48
+
+
+def _fields(kind: type[Any], names: str) -> list[tuple[str, type[Any]]]:
+    """Members of one type, in order."""
+    return [(name, kind) for name in names.split()]
+
+
+class kvm_regs(Structure):
+    """General registers, instruction pointer and flags."""
+
+    _fields_ = _fields(c_uint64, "rax rbx rcx rdx rsi rdi rsp rbp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags")
+
+
+class kvm_segment(Structure):
+    """A segment register with its hidden part; `limit` is in bytes, whatever `g` says."""
+
+    _fields_ = [
+        ("base", c_uint64),
+        ("limit", c_uint32),
+        ("selector", c_uint16),
+        *_fields(c_uint8, "type present dpl db s l g avl unusable padding"),
+    ]
+
+
+class kvm_dtable(Structure):
+    """GDTR or IDTR."""
+
+    _fields_ = [("base", c_uint64), ("limit", c_uint16), ("padding", c_uint16 * 3)]
+
+
+class kvm_sregs(Structure):
+    """Segment, table and control registers, EFER and the APIC base."""
+
+    _fields_ = [
+        *_fields(kvm_segment, "cs ds es fs gs ss tr ldt"),
+        ("gdt", kvm_dtable),
+        ("idt", kvm_dtable),
+        *_fields(c_uint64, "cr0 cr2 cr3 cr4 cr8 efer apic_base"),
+        ("interrupt_bitmap", c_uint64 * 4),
+    ]
+
+
+class kvm_fpu(Structure):
+    """x87 and SSE state."""
+
+    _fields_ = [
+        ("fpr", (c_uint8 * 16) * 8),
+        ("fcw", c_uint16),
+        ("fsw", c_uint16),
+        ("ftwx", c_uint8),
+        ("pad1", c_uint8),
+        ("last_opcode", c_uint16),
+        ("last_ip", c_uint64),
+        ("last_dp", c_uint64),
+        ("xmm", (c_uint8 * 16) * 16),
+        ("mxcsr", c_uint32),
+        ("pad2", c_uint32),
+    ]
+
+
+class kvm_lapic_state(Structure):
+    """The local APIC's register page."""
+
+    _fields_ = [("regs", c_char * KVM_APIC_REG_SIZE)]
+
+
+class kvm_debugregs(Structure):
+    """DR0-DR3, DR6 and DR7."""
+
+    _fields_ = [
+        ("db", c_uint64 * 4),
+        ("dr6", c_uint64),
+        ("dr7", c_uint64),
+        ("flags", c_uint64),
+        ("reserved", c_uint64 * 9),
+    ]
+
+
+class kvm_mp_state(Structure):
+    """Whether a vCPU runs, is halted or waits for SIPI (KVM_MP_STATE_*)."""
+
+    _fields_ = [("mp_state", c_uint32)]
+
+
+class kvm_vcpu_events_exception(Structure):
+    """The `exception` member of kvm_vcpu_events."""
+
+    _fields_ = [
+        *_fields(c_uint8, "injected nr has_error_code pending"),
+        ("error_code", c_uint32),
+    ]
+
+
+class kvm_vcpu_events_interrupt(Structure):
+    """The `interrupt` member of kvm_vcpu_events."""
+
+    _fields_ = _fields(c_uint8, "injected nr soft shadow")
+
+
+class kvm_vcpu_events_nmi(Structure):
+    """The `nmi` member of kvm_vcpu_events."""
+
+    _fields_ = _fields(c_uint8, "injected pending masked pad")
+
+
+class kvm_vcpu_events_smi(Structure):
+    """The `smi` member of kvm_vcpu_events."""
+
+    _fields_ = _fields(c_uint8, "smm pending smm_inside_nmi latched_init")
+
+
+class kvm_vcpu_events_triple_fault(Structure):
+    """The `triple_fault` member of kvm_vcpu_events."""
+
+    _fields_ = [("pending", c_uint8)]
+
+
+class kvm_vcpu_events(Structure):
+    """Exceptions, interrupts, NMI and SMI that are pending or being delivered."""
+
+    _fields_ = [
+        ("exception", kvm_vcpu_events_exception),
+        ("interrupt", kvm_vcpu_events_interrupt),
+        ("nmi", kvm_vcpu_events_nmi),
+        ("sipi_vector", c_uint32),
+        ("flags", c_uint32),
+        ("smi", kvm_vcpu_events_smi),
+        ("triple_fault", kvm_vcpu_events_triple_fault),
+        ("reserved", c_uint8 * 26),
+        ("exception_has_payload", c_uint8),
+        ("exception_payload", c_uint64),
+    ]
+
+
+class kvm_translation(Structure):
+    """A guest-linear address and what the page tables make of it (KVM_TRANSLATE)."""
+
+    _fields_ = [
+        ("linear_address", c_uint64),
+        ("physical_address", c_uint64),
+        ("valid", c_uint8),
+        ("writeable", c_uint8),
+        ("usermode", c_uint8),
+        ("pad", c_uint8 * 5),
+    ]
+
+
+class kvm_userspace_memory_region(Structure):
+    """A memory slot."""
+
+    _fields_ = [
+        ("slot", c_uint32),
+        ("flags", c_uint32),
+        ("guest_phys_addr", c_uint64),
+        ("memory_size", c_uint64),
+        ("userspace_addr", c_uint64),
+    ]
+
+
+class kvm_irq_level(Structure):
+    """The level of an interrupt line. In C, `irq` is a union with the `status` of KVM_IRQ_LINE_STATUS."""
+
+    _fields_ = [("irq", c_uint32), ("level", c_uint32)]
+
+
+class kvm_irqfd(Structure):
+    """An eventfd that pulses an interrupt line."""
+
+    _fields_ = [
+        ("fd", c_uint32),
+        ("gsi", c_uint32),
+        ("flags", c_uint32),
+        ("resamplefd", c_uint32),
+        ("pad", c_uint8 * 16),
+    ]
+
+
+class kvm_ioeventfd(Structure):
+    """An eventfd that is signalled by a guest write, without an exit."""
+
+    _fields_ = [
+        ("datamatch", c_uint64),
+        ("addr", c_uint64),
+        ("len", c_uint32),
+        ("fd", c_int32),
+        ("flags", c_uint32),
+        ("pad", c_uint8 * 36),
+    ]
+
+
+class kvm_coalesced_mmio_zone(Structure):
+    """A range whose writes go to the ring instead of exiting. In C, `pio` is a union with `pad`."""
+
+    _fields_ = [("addr", c_uint64), ("size", c_uint32), ("pio", c_uint32)]
+
+
+class kvm_coalesced_mmio(Structure):
+    """One write in the ring. In C, `pio` is a union with `pad`."""
+
+    _fields_ = [("phys_addr", c_uint64), ("len", c_uint32), ("pio", c_uint32), ("data", c_uint8 * 8)]
+
+
+class kvm_coalesced_mmio_ring(Structure):
+    """The ring's header; the entries follow, to the end of the page."""
+
+    _fields_ = [("first", c_uint32), ("last", c_uint32)]
+
+
+class kvm_pic_state(Structure):
+    """One 8259."""
+
+    _fields_ = _fields(
+        c_uint8,
+        "last_irr irr imr isr priority_add irq_base read_reg_select poll special_mask init_state auto_eoi"
+        " rotate_on_auto_eoi special_fully_nested_mode init4 elcr elcr_mask",
+    )
+
+
+class kvm_ioapic_state(Structure):
+    """The IOAPIC; in C each redirection entry is also a bit field."""
+
+    _fields_ = [
+        ("base_address", c_uint64),
+        ("ioregsel", c_uint32),
+        ("id", c_uint32),
+        ("irr", c_uint32),
+        ("pad", c_uint32),
+        ("redirtbl", c_uint64 * KVM_IOAPIC_NUM_PINS),
+    ]
+
+
+class kvm_irqchip(Structure):
+    """One interrupt controller (KVM_IRQCHIP_*). In C, `chip` is a union: see `pic` and `ioapic`."""
+
+    _fields_ = [("chip_id", c_uint32), ("pad", c_uint32), ("chip", c_uint8 * 512)]
+
+    @property
+    def pic(self) -> kvm_pic_state:
+        """The state as that of an 8259; shares this structure's memory."""
+        return kvm_pic_state.from_buffer(self, type(self).chip.offset)
+
+    @property
+    def ioapic(self) -> kvm_ioapic_state:
+        """The state as that of the IOAPIC; shares this structure's memory."""
+        return kvm_ioapic_state.from_buffer(self, type(self).chip.offset)
+
+
+class kvm_clock_data(Structure):
+    """kvmclock: nanoseconds since the VM was made."""
+
+    _fields_ = [
+        ("clock", c_uint64),
+        ("flags", c_uint32),
+        ("pad0", c_uint32),
+        ("realtime", c_uint64),
+        ("host_tsc", c_uint64),
+        ("pad", c_uint32 * 4),
+    ]
+
+
+class kvm_msr_entry(Structure):
+    """One model-specific register."""
+
+    _fields_ = [("index", c_uint32), ("reserved", c_uint32), ("data", c_uint64)]
+
+
+class kvm_msrs_header(Structure):
+    """struct kvm_msrs without its entries; what the ioctl numbers are computed from."""
+
+    _fields_ = [("nmsrs", c_uint32), ("pad", c_uint32)]
+
+
+class kvm_cpuid_entry2(Structure):
+    """One CPUID leaf or subleaf."""
+
+    _fields_ = [
+        *_fields(c_uint32, "function index flags eax ebx ecx edx"),
+        ("padding", c_uint32 * 3),
+    ]
+
+
+class kvm_cpuid2_header(Structure):
+    """struct kvm_cpuid2 without its entries; what the ioctl numbers are computed from."""
+
+    _fields_ = [("nent", c_uint32), ("padding", c_uint32)]
+
+
+@lru_cache(maxsize=8)
+def kvm_msrs(count: int) -> type[Any]:
+    """The type `struct kvm_msrs` with room for `count` entries."""
+    entries = ("entries", kvm_msr_entry * count)
+    return type("kvm_msrs", (Structure,), {"_fields_": [("nmsrs", c_uint32), ("pad", c_uint32), entries]})
+
+
+@lru_cache(maxsize=8)
+def kvm_cpuid2(count: int) -> type[Any]:
+    """The type `struct kvm_cpuid2` with room for `count` entries."""
+    entries = ("entries", kvm_cpuid_entry2 * count)
+    return type(
+        "kvm_cpuid2", (Structure,), {"_fields_": [("nent", c_uint32), ("padding", c_uint32), entries]}
+    )

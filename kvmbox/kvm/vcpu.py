@@ -1,0 +1,291 @@
+"""A virtual CPU: KVM_RUN, its shared page, registers, and the kick out of KVM_RUN.
+
+The kick
+--------
+Another thread wants a vCPU thread to leave KVM_RUN and look at something. A signal alone is lost when it
+comes just before KVM_RUN; `kvm_run.immediate_exit` alone is not looked at by a guest that runs already.
+`kick` therefore stores immediate_exit first and then signals the thread. Whichever the moment: before the
+kernel looks at immediate_exit, KVM_RUN returns EINTR at once; after that, the signal is pending and ends it.
+
+The other half of the protocol is the callers': the kicker makes its request visible *before* `kick`, and
+the vCPU thread, after KVM_RUN returned -EINTR, calls `clear_kick` *before* it looks for requests. A signal
+that arrives after clear_kick costs one more -EINTR, which must be harmless.
+
+The handler of the signal does nothing (its arrival is the message), but it must exist, or the default
+action ends the process: see `install_kick_signal`.
+
+Threads
+-------
+KVM serialises the ioctls of one vCPU: `get_regs` in another thread blocks for as long as the guest runs.
+So all methods but `kick` are for the vCPU's thread, or for when none is in `run`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import signal
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from ctypes import byref
+from functools import partial
+from types import FrameType, TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from kvmbox.errors import KvmError
+from kvmbox.kvm import ioctl as io
+from kvmbox.kvm import uapi
+
+KICK_SIGNAL: Final = signal.SIGRTMIN + 1
+"""A real-time signal, so that it collides with no one's habit; SIGRTMIN itself is left to the embedder."""
+
+_SYS_TGKILL: Final = 234  # x86-64; glibc has a wrapper from 2.30 only, musl has none
+_syscall: Final = io.libc["syscall"]
+# SAFETY: integers only, each widened to the register that the kernel reads it from.
+_syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long)
+_syscall.restype = ctypes.c_long
+
+_StructureT = TypeVar("_StructureT", bound=ctypes.Structure)
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """The handler of KICK_SIGNAL: that KVM_RUN was interrupted is all that was wanted."""
+
+
+def install_kick_signal() -> None:
+    """Give KICK_SIGNAL a handler that does nothing: once, in the main thread, before any vCPU runs.
+
+    The handler does not restart system calls, but Python does (PEP 475), so a vCPU thread that is kicked
+    while it waits for something else goes on waiting. With `signal.set_wakeup_fd`, each kick writes a byte.
+    """
+    signal.signal(KICK_SIGNAL, _ignore)
+
+
+class Vcpu:
+    """One virtual CPU and its shared page. A context manager; `Vm.close` closes it too."""
+
+    bytes: memoryview
+    """The mapping as unsigned bytes: kvm_run, then the PIO page, then the coalesced ring."""
+    words32: memoryview
+    """The mapping as unsigned 32-bit words: [2] is exit_reason, [9] the count of a PIO exit."""
+    words64: memoryview
+    """The mapping as unsigned 64-bit words: [4] packs direction, size, port and count of a PIO exit."""
+
+    def __init__(self, descriptor: int, index: int, mmap_size: int) -> None:
+        """Take over the vCPU `descriptor` that KVM_CREATE_VCPU gave; it is closed if mapping it fails."""
+        self.index = index
+        self._descriptor = descriptor
+        self._kick_lock = threading.Lock()
+        self._thread_id: int | None = None
+        try:
+            # SAFETY: the kernel's own pages, as long as the mapping lives; the views below are released
+            # before it is closed, so no view ever points at unmapped memory.
+            self._mapping = mmap.mmap(
+                descriptor, mmap_size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | mmap.PROT_WRITE
+            )
+        except OSError as error:
+            os.close(descriptor)
+            raise KvmError(f"cannot map kvm_run of vCPU {index}: {error.strerror}") from error
+        # The kernel writes these pages during the guest's life: no child of ours shall see them.
+        self._mapping.madvise(mmap.MADV_DONTFORK)
+        self.bytes = memoryview(self._mapping)
+        self.words32 = self.bytes.cast("I")
+        self.words64 = self.bytes.cast("Q")
+        # Arguments are converted to C here, once: a call of `enter` allocates nothing.
+        self._c_descriptor = ctypes.c_int(descriptor)
+        self._enter = partial(
+            io.raw_ioctl, self._c_descriptor, ctypes.c_ulong(io.KVM_RUN), ctypes.c_void_p(None)
+        )
+
+    # --- Running and kicking ---------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """KVM_RUN: 0 if the guest exited (look at exit_reason), else the negative errno. Never raises.
+
+        -EINTR: kicked, or any signal. -EAGAIN: an application processor got INIT or SIPI; run again.
+        Others (-EFAULT: guest touched memory whose host page cannot be had) end the guest. Releases the GIL.
+        """
+        return 0 if self._enter() >= 0 else -ctypes.get_errno()
+
+    @property
+    def immediate_exit(self) -> bool:
+        """While set, `run` completes a pending I/O or MMIO exit, then returns -EINTR before guest code runs."""
+        return self.bytes[uapi.RUN_IMMEDIATE_EXIT] != 0
+
+    @immediate_exit.setter
+    def immediate_exit(self, value: bool) -> None:
+        self.bytes[uapi.RUN_IMMEDIATE_EXIT] = 1 if value else 0
+
+    def bind_thread(self) -> None:
+        """Make the calling thread the one that `kick` signals; call it before the first `run`."""
+        if not callable(signal.getsignal(KICK_SIGNAL)):
+            raise RuntimeError("install_kick_signal() must come before bind_thread()")
+        # A thread inherits its creator's mask, and a blocked signal would end no KVM_RUN.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {KICK_SIGNAL})
+        with self._kick_lock:
+            self._thread_id = threading.get_native_id()
+
+    def unbind_thread(self) -> None:
+        """No thread runs this vCPU any more; `kick` only sets immediate_exit."""
+        with self._kick_lock:
+            self._thread_id = None
+
+    def kick(self) -> None:
+        """Make the bound thread's `run`, now or the next one, return -EINTR. Any thread; see the module.
+
+        Does nothing once the vCPU is closed.
+        """
+        with self._kick_lock:
+            if self._descriptor < 0:
+                return
+            self.immediate_exit = True
+            thread_id = self._thread_id
+            if thread_id is None:
+                return
+            # tgkill, not pthread_kill: should the thread be gone without unbind_thread, the kernel says
+            # ESRCH, or at worst wakes another thread of this process, which does nothing.
+            if _syscall(_SYS_TGKILL, os.getpid(), thread_id, KICK_SIGNAL) < 0:
+                number = ctypes.get_errno()
+                if number != errno.ESRCH:
+                    raise OSError(number, os.strerror(number), "tgkill")
+
+    def clear_kick(self) -> None:
+        """Take a kick back. By the vCPU's thread, *before* it looks at what it was kicked for."""
+        self.immediate_exit = False
+
+    # --- State -------------------------------------------------------------------------------------------
+
+    def _get(self, request: int, structure: type[_StructureT]) -> _StructureT:
+        value = structure()
+        io.kvm_call(self._doing("read", structure), self._descriptor, request, byref(value))
+        return value
+
+    def _set(self, request: int, value: ctypes.Structure) -> None:
+        io.kvm_call(self._doing("set", type(value)), self._descriptor, request, byref(value))
+
+    def _doing(self, verb: str, structure: type[ctypes.Structure]) -> str:
+        return f"{verb} {structure.__name__} of vCPU {self.index}"
+
+    def get_regs(self) -> uapi.kvm_regs:
+        """The general registers, a copy."""
+        return self._get(io.KVM_GET_REGS, uapi.kvm_regs)
+
+    def set_regs(self, regs: uapi.kvm_regs) -> None:
+        """Set all general registers."""
+        self._set(io.KVM_SET_REGS, regs)
+
+    def get_sregs(self) -> uapi.kvm_sregs:
+        """The segment, table and control registers, a copy."""
+        return self._get(io.KVM_GET_SREGS, uapi.kvm_sregs)
+
+    def set_sregs(self, sregs: uapi.kvm_sregs) -> None:
+        """Set all of them; also injects the vector whose bit is set in `interrupt_bitmap`."""
+        self._set(io.KVM_SET_SREGS, sregs)
+
+    def get_fpu(self) -> uapi.kvm_fpu:
+        """x87 and SSE registers."""
+        return self._get(io.KVM_GET_FPU, uapi.kvm_fpu)
+
+    def set_fpu(self, fpu: uapi.kvm_fpu) -> None:
+        """Set x87 and SSE registers."""
+        self._set(io.KVM_SET_FPU, fpu)
+
+    def get_lapic(self) -> uapi.kvm_lapic_state:
+        """The local APIC (needs `Vm.create_irqchip` before the vCPU was made)."""
+        return self._get(io.KVM_GET_LAPIC, uapi.kvm_lapic_state)
+
+    def set_lapic(self, lapic: uapi.kvm_lapic_state) -> None:
+        """Set the local APIC."""
+        self._set(io.KVM_SET_LAPIC, lapic)
+
+    def get_debugregs(self) -> uapi.kvm_debugregs:
+        """DR0-DR3, DR6, DR7."""
+        return self._get(io.KVM_GET_DEBUGREGS, uapi.kvm_debugregs)
+
+    def set_debugregs(self, debugregs: uapi.kvm_debugregs) -> None:
+        """Set DR0-DR3, DR6, DR7."""
+        self._set(io.KVM_SET_DEBUGREGS, debugregs)
+
+    def get_vcpu_events(self) -> uapi.kvm_vcpu_events:
+        """What is pending or being delivered: exception, interrupt, NMI, SMI."""
+        return self._get(io.KVM_GET_VCPU_EVENTS, uapi.kvm_vcpu_events)
+
+    def set_vcpu_events(self, events: uapi.kvm_vcpu_events) -> None:
+        """Set them; `events.flags` says which of the optional members count."""
+        self._set(io.KVM_SET_VCPU_EVENTS, events)
+
+    def get_mp_state(self) -> int:
+        """KVM_MP_STATE_RUNNABLE, _HALTED, …"""
+        return int(self._get(io.KVM_GET_MP_STATE, uapi.kvm_mp_state).mp_state)
+
+    def set_mp_state(self, state: int) -> None:
+        """Set it, for example to KVM_MP_STATE_RUNNABLE on a reset."""
+        self._set(io.KVM_SET_MP_STATE, uapi.kvm_mp_state(state))
+
+    def set_cpuid(self, entries: Sequence[uapi.kvm_cpuid_entry2]) -> None:
+        """What the guest's CPUID instruction answers; before the first `run`."""
+        leaves = uapi.kvm_cpuid2(len(entries))()
+        leaves.nent = len(entries)
+        leaves.entries[:] = list(entries)
+        self._set(io.KVM_SET_CPUID2, leaves)
+
+    def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
+        """Index → value of these model-specific registers, up to the first that KVM cannot read."""
+        wanted = list(indices)
+        msrs = self._msrs((index, 0) for index in wanted)
+        count = io.kvm_call(f"read MSRs of vCPU {self.index}", self._descriptor, io.KVM_GET_MSRS, byref(msrs))
+        return {int(entry.index): int(entry.data) for entry in msrs.entries[:count]}
+
+    def set_msrs(self, values: Mapping[int, int]) -> None:
+        """Set model-specific registers; KvmError names the first that KVM refuses."""
+        msrs = self._msrs(values.items())
+        count = io.kvm_call(f"set MSRs of vCPU {self.index}", self._descriptor, io.KVM_SET_MSRS, byref(msrs))
+        if count < len(values):
+            refused = list(values)[count]
+            raise KvmError(f"cannot set MSR {refused:#x} of vCPU {self.index}: KVM refuses it")
+
+    @staticmethod
+    def _msrs(pairs: Iterable[tuple[int, int]]) -> Any:
+        entries = [uapi.kvm_msr_entry(index, 0, data) for index, data in pairs]
+        msrs = uapi.kvm_msrs(len(entries))()
+        msrs.nmsrs = len(entries)
+        msrs.entries[:] = entries
+        return msrs
+
+    def translate(self, linear: int) -> int | None:
+        """Guest-physical address of guest-linear `linear` (paging, not segmentation); None if unmapped."""
+        translation = uapi.kvm_translation(linear)
+        with suppress(OSError):
+            io.ioctl(self._descriptor, io.KVM_TRANSLATE, byref(translation))
+            if translation.valid:
+                return int(translation.physical_address)
+        return None
+
+    # --- End ---------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Unmap and close. The thread must have left `run`. Harmless if repeated.
+
+        BufferError if somebody still holds a slice of a view: the descriptor is closed all the same.
+        """
+        with self._kick_lock:
+            if self._descriptor < 0:
+                return
+            descriptor, self._descriptor = self._descriptor, -1
+            self._c_descriptor.value = -1
+            self._thread_id = None
+            os.close(descriptor)
+            for view in (self.words64, self.words32, self.bytes):
+                view.release()
+            self._mapping.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

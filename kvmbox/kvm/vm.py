@@ -1,0 +1,216 @@
+"""A virtual machine: memory slots, interrupt controllers and lines, eventfds, coalesced zones.
+
+Set-up order that KVM wants: memory and the TSS and identity-map addresses, then `create_irqchip`, then
+vCPUs. (Slots made after the irqchip are right too, but on some hosts cost milliseconds.)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable
+from ctypes import byref, c_uint64
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from kvmbox.errors import KvmError
+from kvmbox.kvm import ioctl as io
+from kvmbox.kvm import uapi
+from kvmbox.kvm.vcpu import Vcpu
+
+
+class MappedRegion(Protocol):
+    """Guest RAM as `Vm.map_memory` takes it: `kvmbox.memory.MemoryRegion` is one. All in bytes."""
+
+    @property
+    def start(self) -> int:
+        """Guest-physical address."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Length."""
+        ...
+
+    @property
+    def host_address(self) -> int:
+        """Host-virtual address; the mapping must outlive the VM."""
+        ...
+
+
+# Levels of a line never change once made, so any thread may pass them at any time.
+_LevelPair = tuple[uapi.kvm_irq_level, uapi.kvm_irq_level]
+_LINE_LEVELS: Final[tuple[_LevelPair, ...]] = tuple(
+    (uapi.kvm_irq_level(gsi, 0), uapi.kvm_irq_level(gsi, 1)) for gsi in range(uapi.KVM_IOAPIC_NUM_PINS)
+)
+
+
+class Vm:
+    """One virtual machine. A context manager; closing it closes its vCPUs.
+
+    A refused call raises KvmError that names the ioctl. Calls may come from any thread; the kernel orders
+    them. KVM's per-VM state lives until the last descriptor is closed, so guest memory must not be unmapped
+    before `close` has returned.
+    """
+
+    def __init__(self, descriptor: int, vcpu_mmap_size: int) -> None:
+        """Take over the VM `descriptor` that KVM_CREATE_VM gave."""
+        self._descriptor = descriptor
+        self._vcpu_mmap_size = vcpu_mmap_size
+        self._vcpus: list[Vcpu] = []
+        # The hot path of irq_line: descriptor and request converted once, references made once.
+        self._line_arguments = tuple((byref(low), byref(high)) for low, high in _LINE_LEVELS)
+        self._c_descriptor = ctypes.c_int(descriptor)
+        self._c_irq_line = ctypes.c_ulong(io.KVM_IRQ_LINE)
+
+    def set_user_memory_region(
+        self, slot: int, guest_address: int, size: int, host_address: int, *, read_only: bool = False
+    ) -> None:
+        """Show `size` bytes of this process's memory to the guest; a size of 0 deletes the slot.
+
+        Addresses and size are bytes and multiples of the page size. A guest write to a `read_only` slot
+        becomes an MMIO exit. Nothing keeps the host memory alive: unmap it only after `close`.
+        """
+        # SAFETY: KVM resolves host_address in this process on each guest access, through the page tables and
+        # with their rights, so a wrong one gives a failing KVM_RUN rather than corruption of the host.
+        region = uapi.kvm_userspace_memory_region(
+            slot, uapi.KVM_MEM_READONLY if read_only else 0, guest_address, size, host_address
+        )
+        io.kvm_call(
+            f"set memory slot {slot} ({size:#x} bytes at guest address {guest_address:#x})",
+            self._descriptor,
+            io.KVM_SET_USER_MEMORY_REGION,
+            byref(region),
+        )
+
+    def map_memory(self, regions: Iterable[MappedRegion], first_slot: int = 0) -> None:
+        """One slot for each region, numbered from `first_slot`."""
+        for slot, region in enumerate(regions, first_slot):
+            self.set_user_memory_region(slot, region.start, region.size, region.host_address)
+
+    def set_tss_address(self, address: int) -> None:
+        """Where VMX without unrestricted guest may put three pages of its own; below 4 GiB, not RAM."""
+        io.kvm_call("set the TSS address", self._descriptor, io.KVM_SET_TSS_ADDR, address)
+
+    def set_identity_map_address(self, address: int) -> None:
+        """Where VMX without unrestricted guest may put a page table; before the first vCPU."""
+        io.kvm_call(
+            "set the identity map address",
+            self._descriptor,
+            io.KVM_SET_IDENTITY_MAP_ADDR,
+            byref(c_uint64(address)),
+        )
+
+    def create_irqchip(self) -> None:
+        """Two 8259s, an IOAPIC and, for each vCPU made later, a local APIC, all in the kernel."""
+        io.kvm_call("create the interrupt controllers", self._descriptor, io.KVM_CREATE_IRQCHIP)
+
+    def irq_line(self, gsi: int, level: int) -> None:
+        """Set interrupt line `gsi` (0..23; ISA IRQ numbers below 16) to 0 or 1.
+
+        Thread safe and free of allocation, but KVM sees one level per line: who shares a line among sources
+        must OR them, and call in the order of the OR's changes, that is, under one lock.
+        """
+        if not 0 <= gsi < uapi.KVM_IOAPIC_NUM_PINS:
+            raise ValueError(f"interrupt line {gsi} is not in 0..{uapi.KVM_IOAPIC_NUM_PINS - 1}")
+        argument = self._line_arguments[gsi][1 if level else 0]
+        if io.raw_ioctl(self._c_descriptor, self._c_irq_line, argument) < 0:
+            reason = os.strerror(ctypes.get_errno())
+            raise KvmError(f"cannot set interrupt line {gsi}: ioctl KVM_IRQ_LINE: {reason}")
+
+    def irqfd(self, fd: int, gsi: int, *, resample_fd: int | None = None, deassign: bool = False) -> None:
+        """Let eventfd `fd` pulse line `gsi`; with `resample_fd`, hold it until the guest's EOI signals that.
+
+        A pulse (no resample) is lost on a line that the guest made level-triggered.
+        """
+        flags = uapi.KVM_IRQFD_FLAG_DEASSIGN if deassign else 0
+        if resample_fd is not None:
+            flags |= uapi.KVM_IRQFD_FLAG_RESAMPLE
+        request = uapi.kvm_irqfd(fd, gsi, flags, 0 if resample_fd is None else resample_fd)
+        doing = f"{'detach' if deassign else 'attach'} an eventfd and interrupt line {gsi}"
+        io.kvm_call(doing, self._descriptor, io.KVM_IRQFD, byref(request))
+
+    def ioeventfd(
+        self,
+        fd: int,
+        address: int,
+        length: int,
+        *,
+        pio: bool,
+        match: int | None = None,
+        deassign: bool = False,
+    ) -> None:
+        """Let a guest write of `length` bytes (1, 2, 4, 8) at a port or address signal `fd`, with no exit.
+
+        `match` restricts it to writes of that value; `deassign` takes the same arguments as the assignment.
+        """
+        flags = uapi.KVM_IOEVENTFD_FLAG_PIO if pio else 0
+        flags |= uapi.KVM_IOEVENTFD_FLAG_DATAMATCH if match is not None else 0
+        flags |= uapi.KVM_IOEVENTFD_FLAG_DEASSIGN if deassign else 0
+        request = uapi.kvm_ioeventfd(match or 0, address, length, fd, flags)
+        doing = (
+            f"{'detach' if deassign else 'attach'} an eventfd and {'port' if pio else 'address'} {address:#x}"
+        )
+        io.kvm_call(doing, self._descriptor, io.KVM_IOEVENTFD, byref(request))
+
+    def register_coalesced(self, address: int, size: int, *, pio: bool) -> None:
+        """Collect guest writes to these ports or addresses in the ring of the vCPU mapping, without exits.
+
+        Ports need KVM_CAP_COALESCED_PIO. Whoever handles an exit must drain the ring first.
+        """
+        zone = uapi.kvm_coalesced_mmio_zone(address, size, int(pio))
+        doing = f"coalesce writes to {'port' if pio else 'address'} {address:#x}"
+        io.kvm_call(doing, self._descriptor, io.KVM_REGISTER_COALESCED_MMIO, byref(zone))
+
+    def unregister_coalesced(self, address: int, size: int, *, pio: bool) -> None:
+        """Writes exit again. KVM ignores a zone that is not registered."""
+        zone = uapi.kvm_coalesced_mmio_zone(address, size, int(pio))
+        doing = f"stop coalescing writes to {'port' if pio else 'address'} {address:#x}"
+        io.kvm_call(doing, self._descriptor, io.KVM_UNREGISTER_COALESCED_MMIO, byref(zone))
+
+    def get_irqchip(self, chip: int) -> uapi.kvm_irqchip:
+        """The state of KVM_IRQCHIP_PIC_MASTER, _PIC_SLAVE or _IOAPIC."""
+        state = uapi.kvm_irqchip(chip)
+        io.kvm_call(f"read interrupt controller {chip}", self._descriptor, io.KVM_GET_IRQCHIP, byref(state))
+        return state
+
+    def set_irqchip(self, state: uapi.kvm_irqchip) -> None:
+        """Restore what `get_irqchip` gave."""
+        doing = f"set interrupt controller {state.chip_id}"
+        io.kvm_call(doing, self._descriptor, io.KVM_SET_IRQCHIP, byref(state))
+
+    def get_clock(self) -> int:
+        """kvmclock of this VM, in ns."""
+        data = uapi.kvm_clock_data()
+        io.kvm_call("read the guest's clock", self._descriptor, io.KVM_GET_CLOCK, byref(data))
+        return int(data.clock)
+
+    def set_clock(self, nanoseconds: int) -> None:
+        """Set kvmclock to `nanoseconds`."""
+        data = uapi.kvm_clock_data(nanoseconds)
+        io.kvm_call("set the guest's clock", self._descriptor, io.KVM_SET_CLOCK, byref(data))
+
+    def create_vcpu(self, index: int) -> Vcpu:
+        """Virtual CPU `index`; its number is its APIC id. Number 0 is the one that starts runnable."""
+        descriptor = io.kvm_call(f"create vCPU {index}", self._descriptor, io.KVM_CREATE_VCPU, index)
+        vcpu = Vcpu(descriptor, index, self._vcpu_mmap_size)
+        self._vcpus.append(vcpu)
+        return vcpu
+
+    def close(self) -> None:
+        """Close the vCPUs and the VM. No thread may be in `Vcpu.run`. Harmless if repeated."""
+        for vcpu in self._vcpus:
+            vcpu.close()
+        self._vcpus.clear()
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            self._c_descriptor.value = -1
+            os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
