@@ -149,9 +149,9 @@ class SpawnerClient:
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("the spawner dies with the thread that starts it: start it in the main thread")
-        directories = [str(Path(kvmbox.__file__).parent.parent)]
+        directories = [str(Path(kvmbox.__file__).parent.parent.absolute())]
         if payload_directory is not None:
-            directories.append(payload_directory)
+            directories.append(str(Path(payload_directory).absolute()))
         # Appended: the standard library comes first, whatever lies beside kvmbox.
         code = (
             f"import sys; sys.path += {directories!r}; from kvmbox.remote.spawner import main; "
@@ -198,19 +198,20 @@ class SpawnerClient:
         """
         process = DeviceProcess(device_type)
         identifier = self._next_identifier
-        self._next_identifier += 1
-        self._processes[identifier] = process
-        payload = frames.pack_spawn(self._entries.index(entry), device_type, bpf)
         number = frames.NO_CPU if cpu is None else cpu
         try:
-            passing.send(
-                self._control, frames.pack(frames.SPAWN, identifier, number, require, payload), [channel_fd]
-            )
+            payload = frames.pack_spawn(self._entries.index(entry), device_type, bpf)
+            frame = frames.pack(frames.SPAWN, identifier, number, require, payload)
+            passing.send(self._control, frame, [channel_fd])
         except OSError as error:
             self._pump()
-            raise SandboxError(f"cannot start device process '{device_type}': {self._why(error)}") from error
+            raise SandboxError(
+                f"cannot start device process '{device_type}': {self._end or error}"
+            ) from error
         finally:
             os.close(channel_fd)
+        self._next_identifier += 1
+        self._processes[identifier] = process
         return process
 
     def wait_ready(self, process: DeviceProcess, timeout_ns: int = READY_TIMEOUT_NS) -> None:
@@ -271,9 +272,6 @@ class SpawnerClient:
 
     def _alive(self) -> list[DeviceProcess]:
         return [process for process in self._processes.values() if process.wait_status is None]
-
-    def _why(self, error: OSError) -> str:
-        return self._end or str(error)
 
     def _pump(self, deadline: int | None = None) -> bool:
         """Take what the spawner has sent; wait for one frame until `deadline` (monotonic ns) if there is

@@ -18,11 +18,23 @@ from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox import landlock, layers
 from kvmbox.sandbox.descriptors import CHANNEL_FD
-from kvmbox.sandbox.policy import DEVICE_POLICY, MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE, WORD
+from kvmbox.sandbox.policy import (
+    DEVICE_POLICY,
+    MAP_ANONYMOUS,
+    MAP_PRIVATE,
+    PROT_READ,
+    PROT_WRITE,
+    WORD,
+    Policy,
+    Rule,
+)
 from kvmbox.sandbox.seccomp import compile_policy
 
 PAYLOADS = str(Path(__file__).parent / "sandbox_payload")
-ENTRIES = [f"payload:{name}" for name in ("echo", "call", "stress_memory", "exhaust_memory", "fail", "leave")]
+ENTRIES = [
+    f"payload:{name}"
+    for name in ("echo", "call", "stress_memory", "exhaust_memory", "fail", "leave", "try_without_filter")
+]
 PATIENCE_MS = 10_000  # how long a broken sandbox may hang a test; a good one takes microseconds
 
 PROT_EXEC, MAP_SHARED, MAP_FIXED = 4, 1, 0x10
@@ -346,6 +358,47 @@ def test_device_process_cpu_asked_for_is_its_only_one(start: StartDevice) -> Non
     cpu = max(os.sched_getaffinity(0))
     process = start("echo", cpu=cpu).process
     assert os.sched_getaffinity(process.pid) == {cpu}
+
+
+# --- What holds without the filter ----------------------------------------------------------------------
+
+LAX_POLICY = Policy(
+    "lax",
+    DEVICE_POLICY.rules
+    + tuple(
+        Rule(name, number, "let the other layers decide")
+        for name, number in {
+            "openat": 257, "close": 3, "fstat": 5, "newfstatat": 262, "fcntl": 72,
+            "socket": 41, "bind": 49, "kill": 62, "prctl": 157,
+        }.items()
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("landlock_limit", "stopped"),
+    [
+        (landlock.NEWEST_KNOWN_ABI, {"open": errno.EACCES, "bind": errno.EACCES, "kill": errno.EPERM}),
+        (4, {"open": errno.EACCES, "bind": errno.EACCES, "kill": 0}),
+        (1, {"open": errno.EACCES, "bind": 0, "kill": 0}),
+        (0, {"open": 0, "bind": 0, "kill": 0}),  # the control: it is Landlock that stops them
+    ],
+)
+def test_device_process_without_filter_is_stopped_by_landlock(
+    landlock_limit: int, stopped: dict[str, int]
+) -> None:
+    if landlock.abi() < landlock_limit:
+        pytest.skip(f"this kernel has Landlock ABI {landlock.abi()}")
+    client = SpawnerClient.start(entries=ENTRIES, payload_directory=PAYLOADS, landlock_limit=landlock_limit)
+    device = Device(client, compile_policy(LAX_POLICY), "try_without_filter")
+    client.wait_ready(device.process)
+
+    answer = device.ask(b"%d" % os.getpid()).decode()
+
+    device.channel.close()
+    client.close()
+    results = {name: int(result) for name, _, result in (item.partition("=") for item in answer.split())}
+    assert results == {**stopped, "dumpable": 0}
 
 
 # --- Failing closed -----------------------------------------------------------------------------------
