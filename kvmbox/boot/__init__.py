@@ -1,1 +1,22 @@
-"""From an image file to guest memory and the first registers."""
+"""From an image file to guest memory and the first registers.
+
+`read_image` takes the file, `load_image` puts it into a `GuestMemory` and returns the `CpuState` to start
+with. The package knows nothing of KVM.
+"""
+
+from kvmbox.boot.image import GuestImage, Module, read_image, read_module
+from kvmbox.boot.load import BootOptions, BootResult, load_image
+from kvmbox.boot.state import CpuState, DescriptorTable, Segment
+
+__all__ = [
+    "BootOptions",
+    "BootResult",
+    "CpuState",
+    "DescriptorTable",
+    "GuestImage",
+    "Module",
+    "Segment",
+    "load_image",
+    "read_image",
+    "read_module",
+]

@@ -1,0 +1,49 @@
+"""Flat 16-bit images (`--mode real`): any bytes, put at one address and entered there in real mode.
+
+There is no boot area and no BIOS: all of memory but the image reads as zero, the vector table too.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvmbox import layout
+from kvmbox.boot.image import GuestImage
+from kvmbox.boot.segments import LoadSegment
+from kvmbox.errors import ImageError, UsageError
+from kvmbox.memory import GuestMemory
+
+# The stack grows down from the first of these (SS, SP) that has STACK_SIZE bytes below it clear of the image:
+# below the usual load address, else at the end of conventional memory.
+STACK_SIZE: Final = 0x1000
+_STACKS: Final = ((0, layout.REAL_MODE_LOAD_ADDRESS), (0x9000, 0xF000))
+
+
+def plan_flat(
+    image: GuestImage, load_address: int | None, memory: GuestMemory
+) -> tuple[LoadSegment, tuple[int, int]]:
+    """The image's one segment and its (SS, SP); ImageError if it does not fit, UsageError for the address."""
+    address = layout.REAL_MODE_LOAD_ADDRESS if load_address is None else load_address
+    limit = min(memory.size, layout.LOW_MEMORY_END)
+    if not 0 <= address < limit:
+        raise UsageError(
+            f"load address {address:#x} is not below {limit:#x}, where real-mode memory ends",
+            hint=f"--load-address {layout.REAL_MODE_LOAD_ADDRESS:#x} is the usual one",
+        )
+    if not image.data:
+        raise image.error("the file is empty", hint="build or copy it again")
+    segment = LoadSegment(0, 0, len(image.data), address, len(image.data))
+    if segment.end > limit:
+        raise _too_large(image, f"its {len(image.data)} bytes at {address:#x} reach beyond {limit:#x}")
+    for selector, offset in _STACKS:
+        top = (selector << 4) + offset
+        if segment.end <= top - STACK_SIZE or top <= segment.address:
+            return segment, (selector, offset)
+    raise _too_large(image, f"its {len(image.data)} bytes at {address:#x} leave no room for a stack")
+
+
+def _too_large(image: GuestImage, why: str) -> ImageError:
+    return image.error(
+        f"{why}; accepted are flat images that fit into conventional memory",
+        hint="load a first stage only, or build a Multiboot or ELF kernel",
+    )

@@ -1,0 +1,132 @@
+"""Guest images and modules as bytes, and the one way in which they are read from the host.
+
+An image is read once, whole, into private memory: what was checked is what is loaded, also after a
+reboot of the guest, whatever happens to the file meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import Final
+
+from kvmbox import layout
+from kvmbox.errors import ImageError
+
+# Far above any kernel with debug information, far below what would hurt the host.
+MAX_FILE_SIZE: Final = 512 * layout.MIB
+
+ACCEPTED: Final = (
+    "accepted are x86 ELF32 and ELF64 executables, Multiboot 1 kernels, and flat 16-bit images"
+    " with --mode real"
+)
+
+_FILE_KINDS: Final = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+def printable(text: str) -> str:
+    """`text` fit for a one-line message: whatever would move a terminal's cursor becomes '?'."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestImage:
+    """A guest's image file: the path it was named by, and its bytes."""
+
+    path: str
+    data: bytes
+
+    @property
+    def name(self) -> str:
+        """The file's name without its directories: all that a guest is told about the host's files."""
+        return os.path.basename(self.path)
+
+    def error(self, found: str, *, hint: str | None = None) -> ImageError:
+        """The ImageError that says why this image cannot be booted; for the caller to raise."""
+        return ImageError(f"cannot boot '{printable(self.path)}': {found}", hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A Multiboot module: a name for its string, its bytes, and arguments that follow the name."""
+
+    name: str
+    data: bytes
+    arguments: str = ""
+
+
+def read_image(path: str, *, max_size: int = MAX_FILE_SIZE) -> GuestImage:
+    """The image in the file at `path`, at most `max_size` bytes long; ImageError if it cannot be had."""
+    return GuestImage(path, _read_file(path, max_size))
+
+
+def read_module(path: str, arguments: str = "", *, max_size: int = MAX_FILE_SIZE) -> Module:
+    """The module in the file at `path`; ImageError if it cannot be had."""
+    return Module(os.path.basename(path), _read_file(path, max_size), arguments)
+
+
+def _check_file(path: str, status: os.stat_result, max_size: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "a special file")
+        raise ImageError(
+            f"cannot read '{printable(path)}': it is {kind}, not a regular file",
+            hint="name an image file; copy it to a file first if it comes from a pipe",
+        )
+    if status.st_size > max_size:
+        raise ImageError(
+            f"cannot read '{printable(path)}': its {status.st_size} bytes are more than"
+            f" the {max_size} allowed",
+            hint="strip debug information from the image, or split the module",
+        )
+
+
+def _read_file(path: str, max_size: int) -> bytes:
+    try:
+        # Opening a device may already do something (rewind a tape, arm a watchdog), so look first; the
+        # descriptor is looked at again, because the name may mean something else by then. O_NONBLOCK
+        # keeps a FIFO that slips in between from blocking the open.
+        _check_file(path, os.stat(path), max_size)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with open(descriptor, "rb", buffering=0) as file:
+            status = os.fstat(descriptor)
+            _check_file(path, status, max_size)
+            return _read_exactly(path, file.fileno(), status.st_size)
+    except FileNotFoundError as error:
+        raise ImageError(
+            f"cannot read '{printable(path)}': no such file",
+            hint="check the path; `kvmbox guests` lists bundled guests",
+        ) from error
+    except PermissionError as error:
+        raise ImageError(
+            f"cannot read '{printable(path)}': permission denied",
+            hint="make the file readable and its directories searchable for this user",
+        ) from error
+    except OSError as error:
+        raise ImageError(f"cannot read '{printable(path)}': {error.strerror}") from error
+    except ValueError as error:  # a NUL in the path; nothing else here raises it
+        raise ImageError(
+            f"cannot read '{printable(path)}': the path holds a NUL or cannot be encoded"
+        ) from error
+
+
+def _read_exactly(path: str, descriptor: int, size: int) -> bytes:
+    """`size` bytes: a file that grows is cut there, one that shrinks is an error."""
+    blocks: list[bytes] = []
+    missing = size
+    while missing:
+        block = os.read(descriptor, missing)
+        if not block:
+            raise ImageError(
+                f"cannot read '{printable(path)}': it shrank from {size} to {size - missing} bytes meanwhile",
+                hint="wait until the build has finished writing it",
+            )
+        blocks.append(block)
+        missing -= len(block)
+    return b"".join(blocks)

@@ -1,0 +1,108 @@
+"""Multiboot 1 headers (Multiboot Specification 0.6.96, section 3.1).
+
+A kernel declares itself by a header in its first 8192 bytes, on a 4-byte boundary. Flags 0 to 15 are
+demands: a loader that cannot meet one must refuse. kvmbox meets page-aligned modules (bit 0) and memory
+information (bit 1); a video mode (bit 2) it cannot give, since the machine has no display. Flag 16 says
+that the header itself tells where the image goes, whatever its file format ("a.out kludge").
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from kvmbox.boot.image import GuestImage
+from kvmbox.boot.segments import LoadSegment
+
+MAGIC: Final = 0x1BADB002
+LOADER_MAGIC: Final = 0x2BADB002  # in EAX at entry
+SEARCH_SIZE: Final = 8192
+
+FLAG_PAGE_ALIGN: Final = 1 << 0
+FLAG_MEMORY_INFO: Final = 1 << 1
+FLAG_VIDEO_MODE: Final = 1 << 2
+FLAG_ADDRESSES: Final = 1 << 16
+_DEMANDS: Final = 0xFFFF
+_MET: Final = FLAG_PAGE_ALIGN | FLAG_MEMORY_INFO
+
+_HEADER: Final = struct.Struct("<III")  # magic, flags, checksum
+_ADDRESSES: Final = struct.Struct("<IIIII")  # header, load, load_end, bss_end, entry
+_MAGIC_BYTES: Final = MAGIC.to_bytes(4, "little")
+
+
+@dataclass(frozen=True, slots=True)
+class MultibootHeader:
+    """A header with a right checksum: where it is in the file (bytes), and its flags."""
+
+    offset: int
+    flags: int
+
+
+def find_header(data: bytes) -> MultibootHeader | None:
+    """The first valid Multiboot 1 header of an image, or None."""
+    position = data.find(_MAGIC_BYTES, 0, SEARCH_SIZE)
+    while position >= 0:
+        if position % 4 == 0 and position + _HEADER.size <= min(len(data), SEARCH_SIZE):
+            magic, flags, checksum = _HEADER.unpack_from(data, position)
+            if (magic + flags + checksum) & 0xFFFF_FFFF == 0:
+                return MultibootHeader(position, flags)
+        position = data.find(_MAGIC_BYTES, position + 1, SEARCH_SIZE)
+    return None
+
+
+def check_demands(image: GuestImage, header: MultibootHeader) -> None:
+    """ImageError if the header demands what kvmbox cannot give."""
+    if header.flags & FLAG_VIDEO_MODE:
+        raise image.error(
+            "its Multiboot header demands a video mode (flag 2), and this machine has no display",
+            hint="clear flag 2 of the header and print over COM1",
+        )
+    unmet = header.flags & _DEMANDS & ~_MET
+    if unmet:
+        bits = ", ".join(str(bit) for bit in range(16) if unmet >> bit & 1)
+        raise image.error(
+            f"its Multiboot header demands unknown features (flags {bits}); accepted are flags 0, 1 and 16",
+            hint="clear these flags in the header",
+        )
+
+
+def address_override(image: GuestImage, header: MultibootHeader) -> tuple[LoadSegment, int]:
+    """What the header's address fields (flag 16) ask for: the one segment, and the physical entry.
+
+    A `load_end_addr` of 0 means to the end of the file, a `bss_end_addr` of 0 that there is no bss.
+    """
+    fields = header.offset + _HEADER.size
+    if fields + _ADDRESSES.size > len(image.data):
+        raise image.error(
+            "it is cut short: the file ends within its Multiboot header", hint="build or copy it again"
+        )
+    header_address, load, load_end, bss_end, entry = _ADDRESSES.unpack_from(image.data, fields)
+
+    def absurd(why: str) -> Exception:
+        return image.error(
+            f"the address fields of its Multiboot header are absurd: {why}",
+            hint="check header_addr, load_addr, load_end_addr, bss_end_addr and entry_addr",
+        )
+
+    if load > header_address:
+        raise absurd(f"load_addr {load:#x} is above header_addr {header_address:#x}")
+    offset = header.offset - (header_address - load)
+    if offset < 0:
+        raise absurd(f"load_addr {load:#x} is {-offset} bytes before the start of the file")
+    available = len(image.data) - offset
+    if load_end and load_end <= load:
+        raise absurd(f"load_end_addr {load_end:#x} is not above load_addr {load:#x}")
+    file_size = load_end - load if load_end else available
+    if file_size > available:
+        raise image.error(
+            f"it is cut short: its Multiboot header loads {file_size} bytes from offset {offset},"
+            f" and the file has {len(image.data)}",
+            hint="build or copy it again",
+        )
+    if bss_end and bss_end < load + file_size:
+        raise absurd(f"bss_end_addr {bss_end:#x} is below the end of the data, {load + file_size:#x}")
+    memory_size = bss_end - load if bss_end else file_size
+    if not load <= entry < load + memory_size:
+        raise absurd(f"entry_addr {entry:#x} is outside of {load:#x}..{load + memory_size:#x}")
+    return LoadSegment(0, offset, file_size, load, memory_size), entry

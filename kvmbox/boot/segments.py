@@ -1,0 +1,106 @@
+"""Loadable segments: where they may lie in guest memory, and how they get there.
+
+A segment is `memory_size` bytes at guest-physical `address`, of which the first `file_size` come from the
+image at `offset` and the rest read as zero. Everything is checked before the first byte is written, so a
+refused image leaves guest memory as it was and an absurd size costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from kvmbox import layout
+from kvmbox.boot.image import GuestImage
+from kvmbox.errors import ImageError
+from kvmbox.memory import GuestMemory
+
+_LINK_HINT: Final = "link the kernel at 1 MiB or above, e.g. ld -Ttext=0x100000 -z max-page-size=0x1000"
+_ZEROS: Final = bytes(layout.MIB)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSegment:
+    """One piece of the image. Sizes and offsets in bytes; `index` is its number in the program headers."""
+
+    index: int
+    offset: int
+    file_size: int
+    address: int
+    memory_size: int
+
+    @property
+    def end(self) -> int:
+        """The first guest-physical address behind the segment."""
+        return self.address + self.memory_size
+
+    def __str__(self) -> str:
+        return f"segment {self.index} ({self.address:#x}..{self.end:#x})"
+
+
+def check_placement(image: GuestImage, segments: Sequence[LoadSegment], memory: GuestMemory) -> None:
+    """ImageError unless every segment is in RAM, clear of the boot area and of all others."""
+    for segment in segments:
+        _check_low_memory(image, segment)
+        if not memory.contains(segment.address, segment.memory_size):
+            raise _beyond_memory(image, segment, memory)
+    for lower, upper in pairwise(sorted(segments, key=lambda s: s.address)):
+        if upper.address < lower.end:
+            raise image.error(
+                f"{lower} and {upper} overlap in guest memory",
+                hint="check the load addresses (LMA) in the linker script",
+            )
+
+
+def copy_segments(image: GuestImage, segments: Sequence[LoadSegment], memory: GuestMemory) -> None:
+    """Put segments that passed `check_placement` into guest memory; what is not from the file is zeroed."""
+    view = memoryview(image.data)
+    for segment in segments:
+        memory.write(segment.address, view[segment.offset : segment.offset + segment.file_size])
+        _zero(memory, segment.address + segment.file_size, segment.memory_size - segment.file_size)
+
+
+def _check_low_memory(image: GuestImage, segment: LoadSegment) -> None:
+    if segment.address < layout.BOOT_AREA_START:
+        raise image.error(
+            f"{segment} begins in the first page of memory, which stays free for null pointers and a"
+            " real-mode vector table",
+            hint=_LINK_HINT,
+        )
+    if segment.address < layout.BOOT_AREA_END:
+        raise image.error(
+            f"{segment} overlaps {layout.BOOT_AREA_START:#x}..{layout.BOOT_AREA_END:#x}, where kvmbox puts the"
+            " GDT, page tables, first stack and boot information",
+            hint=_LINK_HINT,
+        )
+
+
+def _beyond_memory(image: GuestImage, segment: LoadSegment, memory: GuestMemory) -> ImageError:
+    if segment.address < layout.MMIO_HOLE_END and segment.end > layout.MMIO_HOLE_START:
+        return image.error(
+            f"{segment} reaches into {layout.MMIO_HOLE_START:#x}..{layout.MMIO_HOLE_END:#x},"
+            " which is for devices",
+            hint=_LINK_HINT,
+        )
+    # RAM above 4 GiB begins with the byte that did not fit below the hole.
+    hole = layout.MMIO_HOLE_END - layout.MMIO_HOLE_START
+    needed = segment.end if segment.end <= layout.MMIO_HOLE_START else segment.end - hole
+    hint = f"give it at least {-(-needed // layout.MIB)} MiB with --memory"
+    if needed > layout.MAX_MEMORY:
+        hint = (
+            f"no guest gets more than {layout.MAX_MEMORY // layout.GIB} GiB: check the load addresses (LMA)"
+        )
+    return image.error(
+        f"{segment} does not fit into {memory.size / layout.MIB:g} MiB of guest memory", hint=hint
+    )
+
+
+def _zero(memory: GuestMemory, address: int, size: int) -> None:
+    # Fresh guest memory reads as zero without taking host memory. Reading leaves it so and writing would
+    # not, and kernels reserve a heap of many megabytes in their bss: write only what is not zero yet.
+    for position in range(address, address + size, len(_ZEROS)):
+        length = min(len(_ZEROS), address + size - position)
+        if memory.read(position, length) != _ZEROS[:length]:
+            memory.fill(position, length)
