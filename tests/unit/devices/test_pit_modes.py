@@ -236,10 +236,10 @@ def test_mode_2_new_count_is_loaded_by_a_trigger_before_the_end_of_the_cycle() -
 def test_mode_2_second_new_count_is_loaded_at_the_end_of_its_own_cycle() -> None:
     bench = Bench()
     bench.program(2, 4)
-    for at, count in ((1, 5), (5, 2)):
+    for at, count in ((1, 5), (5, 3)):
         bench.clk(at)
         bench.pit.write(bench.now, 2, 1, count)
-    assert counts(bench.trace(8, first=5)) == [4, 3, 2, 1, 2, 1, 2, 1]
+    assert counts(bench.trace(8, first=5)) == [4, 3, 2, 1, 3, 2, 1, 3]
 
 
 @pytest.mark.parametrize("mode", [1, 2, 3, 5])
