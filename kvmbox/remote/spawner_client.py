@@ -8,7 +8,8 @@
     client.close(timeout_ns)                             # nothing is left, no zombie either
 
 Everything here belongs to the main thread: the death signal of the spawner fires when the *thread* that
-started it exits (prctl(2), PR_SET_PDEATHSIG). Only `DeviceProcess.kill` may be called from any thread.
+started it exits (prctl(2), PR_SET_PDEATHSIG). `DeviceProcess.kill` alone may be called from another, up
+to `close`.
 A process is named by its pidfd, never by its pid, so that no signal reaches a stranger that got the
 number. Every wait has a deadline.
 """

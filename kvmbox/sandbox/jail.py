@@ -127,8 +127,6 @@ def lock_up(order: Order) -> None:
     `arrange_descriptors` comes first. Raises OSError or JailError, with a message for the user; the
     process must then exit.
     """
-    if order.cpu is not None:
-        os.sched_setaffinity(0, {order.cpu})
     applied = order.inherited | confine(order.parent_pid, order.landlock_limit) | layers.CLOSED_DESCRIPTORS
     will_have = applied | layers.RLIMITS | layers.SECCOMP
     missing = (layers.REQUIRED | order.required) & ~will_have
@@ -138,6 +136,8 @@ def lock_up(order: Order) -> None:
     if linux.clone_sharing_files() == 0:
         _be_messenger(order.parent_pid, order.ready(will_have))
     set_limits()
+    if order.cpu is not None:  # as late as that, so that the jailing itself runs wherever there is room
+        os.sched_setaffinity(0, {order.cpu})
     listener = notify.install_filter(order.bpf)
     # From here on, every call but those of the policy is held for good.
     if listener != LISTENER_FD:

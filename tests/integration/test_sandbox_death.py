@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import pytest
 
 import kvmbox
+from kvmbox.errors import SandboxError
 from kvmbox.remote.spawner_client import SpawnerClient
 from kvmbox.sandbox import layers
 from kvmbox.sandbox.policy import DEVICE_POLICY
@@ -266,3 +267,19 @@ def test_kill_before_the_pid_is_known_is_kept(client: SpawnerClient) -> None:
         client.poll_deaths()
     assert os.waitstatus_to_exitcode(process.wait_status) == -signal.SIGKILL
     ours.close()
+
+
+def test_wait_ready_stopped_spawner_ends_at_the_deadline(client: SpawnerClient) -> None:
+    channel, _ = start_one(client)
+    os.kill(client.pid, signal.SIGSTOP)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = client.spawn("rtc", theirs.detach(), compile_policy(DEVICE_POLICY), entry="payload:echo")
+    with pytest.raises(SandboxError, match="device process 'rtc': it was not ready within 0 ms"):
+        client.wait_ready(process, timeout_ns=0)
+    os.kill(client.pid, signal.SIGCONT)
+    while process.wait_status is None:  # and what was late does not live on
+        wait_readable(client)
+        client.poll_deaths()
+    assert os.waitstatus_to_exitcode(process.wait_status) == -signal.SIGKILL
+    ours.close()
+    channel.close()
