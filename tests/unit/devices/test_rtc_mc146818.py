@@ -321,7 +321,7 @@ def test_rtc_set_freezes_the_time_and_stops_updates() -> None:
     rtc[A] = 0x20
     rtc.step(300_000_000)
     rtc[B] = SET | H24
-    rtc.step(10 * SECOND - 1_000)
+    rtc.step(10 * SECOND - 300_001_000)  # 1 µs before the second would have ended
     assert rtc.time() == (0x22, 0x13, 0x20)
     assert rtc[A] == 0x20
     assert rtc[C] == 0
@@ -611,8 +611,21 @@ def test_rtc_rate_change_to_a_period_that_is_over_raises_at_once() -> None:
     rtc.step(400_000_000)
     rtc.model.take_effects()
     rtc[A] = 0x23
-    rtc.step(1)
     assert rtc.model.take_effects() == [RAISED]
+    assert rtc[C] == IRQF | PF
+    tick = 400_000_000 * 32_768 // SECOND
+    assert rtc.model.next_deadline() == (tick + 4) * SECOND // 32_768 + 1
+
+
+def test_rtc_edge_is_not_taken_early_by_a_write_at_its_very_tick() -> None:
+    rtc = Board()
+    rtc[A] = 0x2F
+    rtc[B] = PIE | H24
+    rtc.step(500_000_000)
+    rtc[SECONDS_ALARM] = 0x30
+    assert rtc[C] == 0
+    rtc.step(1)
+    assert rtc[C] == IRQF | PF
 
 
 def test_rtc_rate_change_without_pie_finds_the_taps_own_edges() -> None:
