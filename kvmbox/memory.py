@@ -93,8 +93,9 @@ class GuestMemory:
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Store `data` at guest-physical `address`; GuestMemoryError if not all of it is RAM."""
-        pages, offset = self._locate(address, len(data))
-        pages[offset : offset + len(data)] = bytes(data)
+        view = memoryview(data).cast("B")  # bytes, whatever the items of `data` are
+        pages, offset = self._locate(address, view.nbytes)
+        pages[offset : offset + view.nbytes] = view
 
     def fill(self, address: int, size: int, value: int = 0) -> None:
         """Set `size` bytes at guest-physical `address` to `value`, in bounded steps."""

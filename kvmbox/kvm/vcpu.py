@@ -112,7 +112,7 @@ class Vcpu:
 
     @property
     def immediate_exit(self) -> bool:
-        """While set, `run` completes a pending I/O or MMIO exit, then returns -EINTR before guest code runs."""
+        """While set, `run` completes a pending I/O or MMIO exit and returns -EINTR before any guest code."""
         return self.bytes[uapi.RUN_IMMEDIATE_EXIT] != 0
 
     @immediate_exit.setter
