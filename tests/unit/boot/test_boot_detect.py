@@ -1,0 +1,91 @@
+"""What is not booted is named, with what would be; and options that contradict each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvmbox import layout
+from kvmbox.boot import BootOptions, GuestImage, Module, load_image
+from kvmbox.errors import ImageError, UsageError
+from kvmbox.memory import GuestMemory
+from tests.unit.boot.boot_images import CODE, Piece, elf, multiboot2_header, multiboot_header
+
+
+def refusal(data: bytes) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        load_image(GuestImage("guest", data), GuestMemory(layout.MIB * 2), BootOptions())
+    assert "accepted are x86 ELF32 and ELF64" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_status == 4
+    return caught.value
+
+
+BZIMAGE = bytes(0x202) + b"HdrS" + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", "empty"),
+        (b"\x7fEL", "no known kind (first bytes 7f 45 4c)"),
+        (b"hello, world\n", "first bytes 68 65 6c 6c 6f 2c 20 77"),
+        (b"\x1f\x8b\x08rest", "gzip"),
+        (b"\xfd7zXZ\0rest", "xz"),
+        (b"#!/bin/sh\n", "script"),
+        (b"MZ\x90", "EFI"),
+        (BZIMAGE, "bzImage"),
+        (b"MZ" + BZIMAGE[2:], "bzImage"),
+        (multiboot2_header(), "Multiboot 2"),
+        (elf([Piece(data=multiboot2_header() + CODE)], bits=64), "Multiboot 2"),
+    ],
+)
+def test_image_of_another_kind_is_named(data: bytes, found: str) -> None:
+    error = refusal(data)
+
+    assert found in str(error)
+    assert error.hint
+
+
+@pytest.mark.parametrize("size", [512, 1024])
+def test_boot_sector_without_mode_real_is_told_of_it(size: int) -> None:
+    error = refusal((bytes(510) + b"\x55\xaa").ljust(size, b"\0"))
+
+    assert "boot sector" in str(error)
+    assert "--mode real" in str(error.hint)
+
+
+def test_multiboot2_magic_with_bad_checksum_or_alignment_does_not_count() -> None:
+    bad = multiboot2_header()[:12] + bytes(4)
+
+    assert "Multiboot 2" not in str(refusal(bad))
+    assert "Multiboot 2" not in str(refusal(b"abcd" + multiboot2_header()))
+
+
+def test_multiboot1_header_wins_over_multiboot2_and_bzimage() -> None:
+    both = elf([Piece(data=multiboot2_header() + multiboot_header() + CODE)])
+    flat = bytearray(BZIMAGE)
+    flat[0:32] = multiboot_header(0, (0x100000, 0x100000, 0, 0, 0x100020))
+
+    for data in (both, bytes(flat)):
+        result = load_image(GuestImage("guest", data), GuestMemory(layout.MIB * 2), BootOptions())
+        assert result.format == "multiboot"
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "found"),
+    [
+        (BootOptions(load_address=0x7C00), elf(), "--load-address"),
+        (BootOptions(mode="real", modules=(Module("m", b""),)), CODE, "--module"),
+        (BootOptions(mode="real", command_line=""), CODE, "--append"),
+    ],
+)
+def test_options_of_the_other_mode_are_a_usage_error(options: BootOptions, data: bytes, found: str) -> None:
+    with pytest.raises(UsageError, match=found):
+        load_image(GuestImage("guest", data), GuestMemory(layout.MIB * 2), options)
+
+
+def test_image_path_with_control_characters_stays_on_one_line() -> None:
+    with pytest.raises(ImageError) as caught:
+        load_image(GuestImage("a\nb\x1b[2J\udcff", b""), GuestMemory(layout.MIB), BootOptions())
+
+    assert "'a?b?[2J?'" in str(caught.value)
