@@ -1,81 +1,88 @@
-"""What kind of image this is, judged by its content and never by its name."""
+"""What an image is, by its content and never by its name.
+
+The order is: a valid Multiboot 1 header, then the kinds that are named and refused (Multiboot 2, bzImage;
+the ELF loader adds PVH), then ELF, then everything else, named as well as it can be.
+"""
 
 from __future__ import annotations
 
 import struct
 from typing import Final
 
-from kvmbox.boot import elf, multiboot_header
+from kvmbox.boot.elf import ELF_MAGIC
 from kvmbox.boot.image import ACCEPTED, GuestImage
+from kvmbox.boot.multiboot import MultibootHeader, find_header
 from kvmbox.errors import ImageError
 
-_BZIMAGE_MAGIC: Final = b"HdrS"  # Linux, Documentation/arch/x86/boot.rst
-_BZIMAGE_MAGIC_OFFSET: Final = 0x202
-
-_MULTIBOOT2_MAGIC: Final = 0xE85250D6  # Multiboot2 Specification 2.0, section 3.1
-_MULTIBOOT2_SEARCH_SIZE: Final = 32768
-_MULTIBOOT2_ALIGNMENT: Final = 8
+# Multiboot Specification 2.0, section 3.1: magic, architecture, header length, checksum; 8-byte aligned.
+_MULTIBOOT2_MAGIC: Final = (0xE85250D6).to_bytes(4, "little")
 _MULTIBOOT2_HEADER: Final = struct.Struct("<IIII")
+_MULTIBOOT2_SEARCH_SIZE: Final = 32768
+
+# The Linux boot protocol (Documentation/arch/x86/boot.rst): the setup header's magic.
+_LINUX_MAGIC: Final = b"HdrS"
+_LINUX_MAGIC_OFFSET: Final = 0x202
 
 _BOOT_SIGNATURE: Final = b"\x55\xaa"
 _BOOT_SIGNATURE_OFFSET: Final = 510
 
+_NAMES: Final = (
+    (b"\x1f\x8b", "gzip-compressed data"),
+    (b"\xfd7zXZ\0", "xz-compressed data"),
+    (b"\x28\xb5\x2f\xfd", "zstd-compressed data"),
+    (b"QFI\xfb", "a qcow2 disk image"),
+    (b"#!", "a script"),
+    (b"MZ", "a DOS, Windows or EFI executable"),
+    (b"!<arch>\n", "an archive of object files"),
+)
 
-def is_bzimage(data: bytes) -> bool:
-    """Whether this is a Linux kernel with its setup code."""
-    return data[_BZIMAGE_MAGIC_OFFSET : _BZIMAGE_MAGIC_OFFSET + len(_BZIMAGE_MAGIC)] == _BZIMAGE_MAGIC
+
+def identify(image: GuestImage) -> MultibootHeader | None:
+    """The image's Multiboot 1 header, or None for an ELF file without one; ImageError for all else."""
+    data = image.data
+    header = find_header(data)
+    if header is not None:
+        return header
+    if _has_multiboot2_header(data):
+        raise not_supported_yet(image, "a Multiboot 2 kernel")
+    if data[_LINUX_MAGIC_OFFSET : _LINUX_MAGIC_OFFSET + 4] == _LINUX_MAGIC:
+        raise not_supported_yet(image, "a Linux bzImage")
+    if data.startswith(ELF_MAGIC):
+        return None
+    raise _unrecognised(image)
 
 
-def has_multiboot2_header(data: bytes) -> bool:
-    """Whether there is a Multiboot 2 header whose checksum is right."""
-    magic = _MULTIBOOT2_MAGIC.to_bytes(4, "little")
-    window = data[:_MULTIBOOT2_SEARCH_SIZE]
-    position = window.find(magic)
-    while position >= 0 and position + _MULTIBOOT2_HEADER.size <= len(window):
-        fields = _MULTIBOOT2_HEADER.unpack_from(window, position)
-        if position % _MULTIBOOT2_ALIGNMENT == 0 and sum(fields) & 0xFFFF_FFFF == 0:
-            return True
-        position = window.find(magic, position + 1)
+def not_supported_yet(image: GuestImage, kind: str) -> ImageError:
+    """The refusal of a kind of image that is known by name only."""
+    return image.error(
+        f"it is {kind}, which is not supported yet; {ACCEPTED}",
+        hint="give the kernel a Multiboot 1 header, or an ELF entry of its own",
+    )
+
+
+def _has_multiboot2_header(data: bytes) -> bool:
+    position = data.find(_MULTIBOOT2_MAGIC, 0, _MULTIBOOT2_SEARCH_SIZE)
+    while position >= 0:
+        if position % 8 == 0 and position + _MULTIBOOT2_HEADER.size <= len(data):
+            words = _MULTIBOOT2_HEADER.unpack_from(data, position)
+            if sum(words) & 0xFFFF_FFFF == 0:
+                return True
+        position = data.find(_MULTIBOOT2_MAGIC, position + 1, _MULTIBOOT2_SEARCH_SIZE)
     return False
 
 
-def unsupported(image: GuestImage, kind: str) -> ImageError:
-    """The refusal of a kind that is known but not booted."""
-    return image.error(
-        f"this is a {kind}, which is not supported yet; {ACCEPTED}",
-        hint="add a Multiboot 1 header to the kernel, or link it as a plain ELF executable",
-    )
-
-
-def unrecognised(image: GuestImage) -> ImageError:
-    """The refusal of bytes that say nothing about themselves."""
+def _unrecognised(image: GuestImage) -> ImageError:
     data = image.data
-    if is_bzimage(data):
-        return unsupported(image, "Linux bzImage")
-    if has_multiboot2_header(data):
-        return unsupported(image, "Multiboot 2 kernel")
-    if data[_BOOT_SIGNATURE_OFFSET : _BOOT_SIGNATURE_OFFSET + len(_BOOT_SIGNATURE)] == _BOOT_SIGNATURE:
+    if not data:
+        return image.error(f"the file is empty; {ACCEPTED}", hint="build or copy it again")
+    if data[_BOOT_SIGNATURE_OFFSET : _BOOT_SIGNATURE_OFFSET + 2] == _BOOT_SIGNATURE:
         return image.error(
-            f"this looks like a boot sector (55 aa at 510), which must be asked for; {ACCEPTED}",
-            hint="boot it with --mode real",
+            f"it looks like a boot sector (55 AA at byte 510); {ACCEPTED}", hint="boot it with --mode real"
         )
+    for magic, name in _NAMES:
+        if data.startswith(magic):
+            return image.error(f"it is {name}; {ACCEPTED}", hint="name the kernel's ELF file")
     return image.error(
-        f"this is no image of a known kind (it begins with {data[:4].hex(' ')}); {ACCEPTED}",
-        hint="if it is flat 16-bit code, boot it with --mode real",
+        f"it is of no known kind (first bytes {data[:8].hex(' ')}); {ACCEPTED}",
+        hint="a flat 16-bit image needs --mode real",
     )
-
-
-def check_elf_kind(image: GuestImage, parsed: elf.ElfImage) -> None:
-    """ImageError if an ELF without a Multiboot 1 header wants an entry that is not supported."""
-    if has_multiboot2_header(image.data):
-        raise unsupported(image, "Multiboot 2 kernel")
-    if parsed.has_pvh_note:
-        raise unsupported(image, "PVH kernel (it has a Xen PHYS32_ENTRY note)")
-
-
-def find_multiboot(image: GuestImage) -> multiboot_header.MultibootHeader | None:
-    """The Multiboot 1 header of an image that is to be booted by it; ImageError if that cannot be."""
-    header = multiboot_header.find_header(image.data)
-    if header is not None:
-        multiboot_header.check_demands(image, header)
-    return header

@@ -1,237 +1,227 @@
-"""ELF images: header and program headers, checked before anything of them is believed.
+"""ELF executables: from the file's headers to segments in guest-physical memory.
 
-The fields are those of the System V ABI, "Object Files". Only what a loader needs is looked at: sections are
-not, but a section header table that lies beyond the end of the file shows that the file was cut short.
+The file is hostile. pyelftools decodes single headers here, each after it was checked to lie within the
+file; its `ELFFile` is not used, because that follows section headers (an `e_shentsize` of 0 makes it go
+round 2^64 times) and costs twice the import time. Sections are looked at for one thing only: a section
+header table behind the end of the file tells that the file was cut short.
 
-pyelftools knows the structures and the names; it is given nothing that was not found to be whole before,
-so that `ELFParseError` is all it can raise.
+The entry (`e_entry`) is a virtual address. If it lies in a segment's virtual range it is taken to that
+segment's physical range, e_entry - p_vaddr + p_paddr; the first such segment counts. Otherwise it must lie
+in a segment's physical range and is used as it is, which is how some higher-half kernels are linked.
 """
 
 from __future__ import annotations
 
 import io
-import struct
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kvmbox.boot.image import ACCEPTED, GuestImage
+from kvmbox.boot.image import ACCEPTED, GuestImage, printable
 from kvmbox.boot.segments import LoadSegment
+from kvmbox.errors import ImageError
 
-MAGIC: Final = b"\x7fELF"
+ELF_MAGIC: Final = b"\x7fELF"
+MAX_PROGRAM_HEADERS: Final = 256  # kernels have a handful; every one costs time
 
-_IDENT_SIZE: Final = 16
-_EI_CLASS: Final = 4
-_EI_DATA: Final = 5
-_EI_VERSION: Final = 6
-_CLASS_BITS: Final = {1: 32, 2: 64}
-_LITTLE_ENDIAN: Final = 1
-_BIG_ENDIAN: Final = 2
-_CURRENT_VERSION: Final = 1
-
-_HEADER_SIZE: Final = {32: 52, 64: 64}
+_CLASS_BITS: Final = {1: 32, 2: 64}  # EI_CLASS
+_FILE_HEADER_SIZE: Final = {32: 52, 64: 64}
 _PROGRAM_HEADER_SIZE: Final = {32: 32, 64: 56}
 _MACHINE: Final = {32: "EM_386", 64: "EM_X86_64"}
-_ANY_MACHINE: Final = frozenset(_MACHINE.values())
+_LITTLE_ENDIAN: Final = 1  # EI_DATA
+_BIG_ENDIAN: Final = 2
+_CURRENT_VERSION: Final = 1  # EI_VERSION
 
-# Linux's exec refuses a bigger table too (load_elf_phdrs in fs/binfmt_elf.c). It bounds our work.
-_MAX_PROGRAM_HEADERS_SIZE: Final = 65536
+_XEN_NOTE_NAME: Final = b"Xen\0"
+_XEN_ELFNOTE_PHYS32_ENTRY: Final = 18  # xen/include/public/elfnote.h: the PVH entry point
+_MAX_NOTE_BYTES: Final = 65536  # per segment; notes are read to name PVH, and for nothing else
 
-_WRONG_TYPE: Final = {
-    "ET_REL": ("an object file that was not linked", "link it: ld -o kernel.elf file.o"),
-    "ET_DYN": (
-        "a position-independent executable or shared library",
-        "link it to fixed addresses: -static -no-pie",
-    ),
-    "ET_CORE": ("a core dump", None),
-}
-
-_NOTE_HEADER: Final = struct.Struct("<III")
-_PVH_NOTE: Final = (b"Xen\0", 18)  # XEN_ELFNOTE_PHYS32_ENTRY in Xen's public/elfnote.h
-
-
-@dataclass(frozen=True, slots=True)
-class ElfSegment:
-    """A PT_LOAD that takes memory: where it goes, and the address that the linker gave to its code."""
-
-    load: LoadSegment
-    virtual_address: int
+_AGAIN: Final = "build or copy it again"
+_STATIC_HINT: Final = "link it statically at a fixed address: -static -no-pie -nostdlib"
 
 
 @dataclass(frozen=True, slots=True)
 class ElfImage:
-    """What a loader wants to know of an ELF file. `bits` is 32 or 64; `entry` is e_entry as it stands."""
+    """What booting needs of an ELF file. `bits` is 32 or 64, `entry` guest-physical."""
 
     bits: int
     entry: int
-    segments: tuple[ElfSegment, ...]
-    has_pvh_note: bool
-
-    def physical_entry(self) -> int | None:
-        """Where execution begins in guest-physical memory, or None if that is in no segment.
-
-        e_entry is a virtual address where a segment's virtual addresses hold it: kernels in the higher
-        half say it so. Else it is taken as a physical one, which other linker scripts write there.
-        """
-        for segment in self.segments:
-            offset = self.entry - segment.virtual_address
-            if 0 <= offset < segment.load.memory_size:
-                return segment.load.address + offset
-        for segment in self.segments:
-            if segment.load.address <= self.entry < segment.load.end:
-                return self.entry
-        return None
+    segments: tuple[LoadSegment, ...]
+    has_pvh_entry: bool
 
 
-def is_elf(data: bytes) -> bool:
-    """Whether `data` begins as an ELF file does, whole or not."""
-    return data.startswith(MAGIC)
+@dataclass(frozen=True, slots=True)
+class _ProgramHeader:
+    index: int
+    type: object  # pyelftools gives the names that it knows, and numbers else
+    offset: int
+    virtual: int
+    physical: int
+    file_size: int
+    memory_size: int
 
 
 def parse_elf(image: GuestImage) -> ElfImage:
-    """The ELF file in `image`; ImageError unless it is a whole, static x86 executable."""
-    bits = _check_identification(image)
-    header, program_headers = _parse_headers(image, bits)
-    segments: list[ElfSegment] = []
-    for index, fields in enumerate(program_headers):
-        if fields["p_type"] == "PT_INTERP":
-            raise image.error(
-                "it is dynamically linked (it has a PT_INTERP segment); accepted are static executables",
-                hint="link it with -static -no-pie",
-            )
-        if fields["p_type"] == "PT_LOAD" and fields["p_memsz"] + fields["p_filesz"] > 0:
-            segments.append(_load_segment(image, index, fields))
-    if not segments:
-        raise image.error(
-            "this ELF file has nothing to load (no PT_LOAD segment)", hint="check the linker script"
-        )
-    notes = [fields for fields in program_headers if fields["p_type"] == "PT_NOTE"]
-    has_pvh_note = any(_PVH_NOTE in _notes(image.data, fields) for fields in notes)
-    return ElfImage(bits, int(header["e_entry"]), tuple(segments), has_pvh_note)
-
-
-def _check_identification(image: GuestImage) -> int:
-    data = image.data
-    if len(data) < _IDENT_SIZE:
-        raise _cut_short(image, "ELF header", 0, _HEADER_SIZE[32])
-    bits = _CLASS_BITS.get(data[_EI_CLASS])
-    if bits is None:
-        raise image.error(f"this ELF file has the unknown class {data[_EI_CLASS]}; {ACCEPTED}")
-    if data[_EI_DATA] != _LITTLE_ENDIAN:
-        order = (
-            "big-endian" if data[_EI_DATA] == _BIG_ENDIAN else f"of the unknown byte order {data[_EI_DATA]}"
-        )
-        raise image.error(f"this ELF file is {order}; {ACCEPTED}", hint="build it for x86")
-    if data[_EI_VERSION] != _CURRENT_VERSION:
-        raise image.error(f"this ELF file has the unknown version {data[_EI_VERSION]}; {ACCEPTED}")
-    if len(data) < _HEADER_SIZE[bits]:
-        raise _cut_short(image, "ELF header", 0, _HEADER_SIZE[bits])
-    return bits
-
-
-def _parse_headers(image: GuestImage, bits: int) -> tuple[Any, list[Any]]:
-    """ELF header and program headers, as pyelftools' containers of ints and names."""
-    # Imported late: it takes longer than all else that a start with --mode real does.
+    """The executable in `image`; ImageError for anything that is not a whole, static x86 executable."""
     from elftools.common.exceptions import ELFParseError
+
+    try:
+        return _parse(image)
+    except ELFParseError as error:  # sizes are checked first, so this is a field that pyelftools dislikes
+        raise image.error(f"it is a damaged ELF file: {printable(str(error))}", hint=_AGAIN) from error
+
+
+def _parse(image: GuestImage) -> ElfImage:
     from elftools.common.utils import struct_parse
     from elftools.elf.structs import ELFStructs
 
+    bits = _check_identity(image)
     structs = ELFStructs(little_endian=True, elfclass=bits)
     structs.create_basic_structs()
-    structs.create_advanced_structs()
+    _check_inside(image, "the ELF header", 0, _FILE_HEADER_SIZE[bits])
     stream = io.BytesIO(image.data)
-    try:
-        header = struct_parse(structs.Elf_Ehdr, stream, 0)
-        _check_header(image, bits, header)
-        size = _PROGRAM_HEADER_SIZE[bits]
-        positions = range(header["e_phoff"], header["e_phoff"] + header["e_phnum"] * size, size)
-        return header, [struct_parse(structs.Elf_Phdr, stream, position) for position in positions]
-    except ELFParseError as error:  # cannot be, as far as we know: everything read lies in the file
-        raise image.error(f"this ELF file cannot be parsed: {error}") from error
-
-
-def _check_header(image: GuestImage, bits: int, header: Any) -> None:
-    machine = header["e_machine"]
-    if machine != _MACHINE[bits]:
-        name = str(machine).removeprefix("EM_")
-        if machine in _ANY_MACHINE:
-            raise image.error(f"this is an ELF{bits} file for {name}, which do not go together; {ACCEPTED}")
+    header = struct_parse(structs.Elf_Ehdr, stream, stream_pos=0)
+    _check_file_header(image, header, bits)
+    structs.create_advanced_structs(header["e_type"], header["e_machine"], header["e_ident"]["EI_OSABI"])
+    program_headers = []
+    for index in range(header["e_phnum"]):
+        position = header["e_phoff"] + index * _PROGRAM_HEADER_SIZE[bits]
+        program_headers.append(
+            _program_header(index, struct_parse(structs.Elf_Phdr, stream, stream_pos=position))
+        )
+    _check_type(image, header["e_type"], program_headers)
+    loads = [p for p in program_headers if p.type == "PT_LOAD" and p.memory_size]
+    for load in loads:
+        _check_load(image, load)
+    if not loads:
         raise image.error(
-            f"this ELF file is for another machine ({name}); {ACCEPTED}", hint="build it for x86"
+            "it is an ELF file without a loadable segment (PT_LOAD)",
+            hint="link it: an object file is not enough",
         )
-    kind = header["e_type"]
-    if kind != "ET_EXEC":
-        found, hint = _WRONG_TYPE.get(kind, (f"an ELF file of the unknown type {kind}", None))
-        raise image.error(f"it is {found}; accepted are static executables", hint=hint)
-    count, entry_size = header["e_phnum"], header["e_phentsize"]
-    if count == 0:
-        raise image.error(
-            "this ELF file has nothing to load (no program headers)", hint="check the linker script"
-        )
-    if entry_size != _PROGRAM_HEADER_SIZE[bits]:
-        raise image.error(
-            f"its program headers have {entry_size} bytes each; those of ELF{bits} have {_PROGRAM_HEADER_SIZE[bits]}"
-        )
-    if count * entry_size > _MAX_PROGRAM_HEADERS_SIZE:
-        raise image.error(
-            f"it has {count} program headers; accepted are {_MAX_PROGRAM_HEADERS_SIZE // entry_size}"
-        )
-    _check_inside(image, "program headers", header["e_phoff"], count * entry_size)
-    if header["e_shoff"]:
-        # e_shnum is 0 with 65280 sections and more; then there is one header at least.
-        _check_inside(
-            image, "section headers", header["e_shoff"], max(header["e_shnum"], 1) * header["e_shentsize"]
-        )
-
-
-def _load_segment(image: GuestImage, index: int, fields: Any) -> ElfSegment:
-    if fields["p_filesz"] > fields["p_memsz"]:
-        raise image.error(
-            f"segment {index} has {fields['p_filesz']} bytes in the file and only {fields['p_memsz']} in memory",
-            hint="the program headers are damaged: build the image again",
-        )
-    if fields["p_filesz"]:
-        _check_inside(image, f"contents of segment {index}", fields["p_offset"], fields["p_filesz"])
-    load = LoadSegment(
-        index=index,
-        offset=fields["p_offset"],
-        file_size=fields["p_filesz"],
-        address=fields["p_paddr"],
-        memory_size=fields["p_memsz"],
+    return ElfImage(
+        bits,
+        _physical_entry(image, header["e_entry"], loads),
+        tuple(LoadSegment(p.index, p.offset, p.file_size, p.physical, p.memory_size) for p in loads),
+        any(_has_pvh_note(image.data, p) for p in program_headers if p.type == "PT_NOTE"),
     )
-    return ElfSegment(load, fields["p_vaddr"])
+
+
+def _check_identity(image: GuestImage) -> int:
+    identity = image.data[:16]
+    _check_inside(image, "the ELF identification", 0, 16)
+    bits = _CLASS_BITS.get(identity[4])
+    if bits is None:
+        raise _not_accepted(image, f"an ELF file of unknown class {identity[4]}")
+    if identity[5] == _BIG_ENDIAN:
+        raise _not_accepted(image, "a big-endian ELF file")
+    if identity[5] != _LITTLE_ENDIAN:
+        raise _not_accepted(image, f"an ELF file of unknown byte order {identity[5]}")
+    if identity[6] != _CURRENT_VERSION:
+        raise _not_accepted(image, f"an ELF file of unknown version {identity[6]}")
+    return bits
+
+
+def _check_file_header(image: GuestImage, header: Any, bits: int) -> None:
+    machine = header["e_machine"]
+    if bits == 32 and machine == "EM_X86_64":
+        raise _not_accepted(image, "an x32 ELF file (32-bit class, x86-64 machine)")
+    if machine != _MACHINE[bits]:
+        raise _not_accepted(image, f"an ELF{bits} file for machine {machine}")
+    count = header["e_phnum"]
+    if count > MAX_PROGRAM_HEADERS:
+        raise image.error(
+            f"it is an ELF file with an absurd {count} program headers; accepted are {MAX_PROGRAM_HEADERS}",
+            hint=_AGAIN,
+        )
+    if count and header["e_phentsize"] != _PROGRAM_HEADER_SIZE[bits]:
+        raise image.error(
+            f"it is a damaged ELF{bits} file: program headers of {header['e_phentsize']} bytes instead of"
+            f" {_PROGRAM_HEADER_SIZE[bits]}",
+            hint=_AGAIN,
+        )
+    _check_inside(image, "the program header table", header["e_phoff"], count * _PROGRAM_HEADER_SIZE[bits])
+    if header["e_shoff"]:
+        _check_inside(
+            image, "the section header table", header["e_shoff"], header["e_shnum"] * header["e_shentsize"]
+        )
+
+
+def _program_header(index: int, raw: Any) -> _ProgramHeader:
+    return _ProgramHeader(
+        index, raw["p_type"], raw["p_offset"], raw["p_vaddr"], raw["p_paddr"], raw["p_filesz"], raw["p_memsz"]
+    )
+
+
+def _check_type(image: GuestImage, file_type: object, headers: list[_ProgramHeader]) -> None:
+    if any(p.type == "PT_INTERP" for p in headers):
+        raise image.error("it is a dynamically linked program (PT_INTERP), not a kernel", hint=_STATIC_HINT)
+    if file_type == "ET_DYN":
+        raise image.error(
+            "it is position independent (ET_DYN: static-pie or a shared library);"
+            " accepted are fixed addresses (ET_EXEC)",
+            hint=_STATIC_HINT,
+        )
+    if file_type == "ET_REL":
+        raise image.error(
+            "it is an unlinked object file (ET_REL); accepted are executables (ET_EXEC)",
+            hint="link it with ld",
+        )
+    if file_type == "ET_CORE":
+        raise image.error("it is a core dump (ET_CORE); accepted are executables (ET_EXEC)")
+    if file_type != "ET_EXEC":
+        raise image.error(
+            f"it is an ELF file of unknown type {file_type}; accepted are executables (ET_EXEC)"
+        )
+
+
+def _check_load(image: GuestImage, load: _ProgramHeader) -> None:
+    if load.file_size > load.memory_size:
+        raise image.error(
+            f"it is a damaged ELF file: segment {load.index} has {load.file_size} bytes in the file and"
+            f" {load.memory_size} in memory",
+            hint=_AGAIN,
+        )
+    if load.file_size:
+        _check_inside(image, f"segment {load.index}", load.offset, load.file_size)
+
+
+def _physical_entry(image: GuestImage, entry: int, loads: list[_ProgramHeader]) -> int:
+    for load in loads:
+        if load.virtual <= entry < load.virtual + load.memory_size:
+            return entry - load.virtual + load.physical
+    for load in loads:
+        if load.physical <= entry < load.physical + load.memory_size:
+            return entry
+    raise image.error(
+        f"its entry {entry:#x} lies in no loaded segment",
+        hint="name the first instruction with ENTRY() or ld -e",
+    )
+
+
+def _has_pvh_note(data: bytes, header: _ProgramHeader) -> bool:
+    # Notes: namesz, descsz, type, then name and descriptor, each padded to four bytes (gABI, "Note Section").
+    position = header.offset
+    end = min(header.offset + min(header.file_size, _MAX_NOTE_BYTES), len(data))
+    while position + 12 <= end:
+        name_size, descriptor_size, note_type = (
+            int.from_bytes(data[position + i : position + i + 4], "little") for i in (0, 4, 8)
+        )
+        if (
+            note_type == _XEN_ELFNOTE_PHYS32_ENTRY
+            and data[position + 12 : position + 12 + name_size] == _XEN_NOTE_NAME
+        ):
+            return True
+        position += 12 + (name_size + 3 & ~3) + (descriptor_size + 3 & ~3)
+    return False
 
 
 def _check_inside(image: GuestImage, what: str, offset: int, size: int) -> None:
     if offset + size > len(image.data):
-        raise _cut_short(image, what, offset, size)
+        raise image.error(
+            f"it is an ELF file cut short: {what} ends at byte {offset + size},"
+            f" and the file has {len(image.data)}",
+            hint=_AGAIN,
+        )
 
 
-def _cut_short(image: GuestImage, what: str, offset: int, size: int) -> Exception:
-    return image.error(
-        f"this ELF file is cut short: its {what} at {offset:#x}..{offset + size:#x} are beyond its end at"
-        f" {len(image.data):#x}",
-        hint="copy or build the image again",
-    )
-
-
-def _notes(data: bytes, fields: Any) -> Iterator[tuple[bytes, int]]:
-    """(name, type) of each whole note of a PT_NOTE segment; a damaged one ends it, as nothing depends on it."""
-    position = fields["p_offset"]
-    end = min(position + fields["p_filesz"], len(data))
-    while position + _NOTE_HEADER.size <= end:
-        name_size, content_size, kind = _NOTE_HEADER.unpack_from(data, position)
-        position += _NOTE_HEADER.size
-        if position + name_size > end:
-            return
-        yield data[position : position + name_size], kind
-        position += _aligned(name_size) + _aligned(content_size)
-
-
-def _aligned(size: int) -> int:
-    return (size + 3) & ~3
-
-
-def load_segments(elf: ElfImage) -> Sequence[LoadSegment]:
-    """The segments of `elf` as the loader wants them."""
-    return [segment.load for segment in elf.segments]
+def _not_accepted(image: GuestImage, found: str) -> ImageError:
+    return image.error(f"it is {found}; {ACCEPTED}", hint="build it for i386 or x86-64")

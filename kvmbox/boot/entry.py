@@ -1,7 +1,8 @@
-"""The processor at the first instruction: GDT, page tables and register state of each entry.
+"""Entry conventions: the registers and tables with which each kind of image starts.
 
-The selectors and addresses are those of `layout`. The GDT in guest memory and the hidden parts of the
-segment registers are made from the same `Segment`s, so that reloading a selector changes nothing.
+All kinds start with interrupts off, A20 open (guest memory has no gate) and an IDT of size 0, or the
+real-mode vector table at 0. There is no BIOS. The GDT and the page tables lie in guest memory, at the
+addresses of `kvmbox.layout`, where the guest may read, change or leave them.
 """
 
 from __future__ import annotations
@@ -10,75 +11,88 @@ import struct
 from typing import Final
 
 from kvmbox import layout
-from kvmbox.boot import state
-from kvmbox.boot.state import CpuState, Segment
+from kvmbox.boot.multiboot import LOADER_MAGIC
+from kvmbox.boot.state import (
+    CR0_ET,
+    CR0_MP,
+    CR0_NE,
+    CR0_PE,
+    CR0_PG,
+    CR4_OSFXSR,
+    CR4_OSXMMEXCPT,
+    CR4_PAE,
+    EFER_LMA,
+    EFER_LME,
+    FLAT_LIMIT,
+    REAL_MODE_LIMIT,
+    TYPE_CODE,
+    TYPE_DATA,
+    CpuState,
+    DescriptorTable,
+    Segment,
+)
 from kvmbox.memory import GuestMemory
 
-MULTIBOOT_MAGIC: Final = 0x2BADB002  # in EAX: Multiboot Specification 0.6.96, section 3.2
-
-_CODE32: Final = state.flat_segment(layout.GDT_CODE32, state.TYPE_CODE)
-_DATA32: Final = state.flat_segment(layout.GDT_DATA32, state.TYPE_DATA)
-_CODE64: Final = state.flat_segment(layout.GDT_CODE64, state.TYPE_CODE, long=True)
-_DATA64: Final = state.flat_segment(layout.GDT_DATA64, state.TYPE_DATA)
-_USER_DATA: Final = state.flat_segment(layout.GDT_USER_DATA | 3, state.TYPE_DATA, dpl=3)
-_USER_CODE64: Final = state.flat_segment(layout.GDT_USER_CODE64 | 3, state.TYPE_CODE, long=True, dpl=3)
-_GDT: Final = (_CODE32, _DATA32, _CODE64, _DATA64, _USER_DATA, _USER_CODE64)
-_RPL: Final = 3
-
-_DESCRIPTOR_SIZE: Final = 8
-_PAGE_TABLE_ENTRIES: Final = 512
 _LARGE_PAGE: Final = 2 * layout.MIB
+_PAGE_TABLE: Final = 0x7  # present, writable, user: SDM vol. 3, 4.5
+_PAGE_LARGE: Final = 0x87  # the same, and a 2 MiB page
+_ENTRIES: Final = 512
 
-# Page-table bits: Intel SDM volume 3, 4.5.4.
-_PAGE_PRESENT: Final = 1 << 0
-_PAGE_WRITABLE: Final = 1 << 1
-_PAGE_USER: Final = 1 << 2
-_PAGE_LARGE: Final = 1 << 7
-_PAGE_FLAGS: Final = _PAGE_PRESENT | _PAGE_WRITABLE | _PAGE_USER
+_CODE32: Final = Segment(0, FLAT_LIMIT, layout.GDT_CODE32, TYPE_CODE, present=1, db=1, s=1, g=1)
+_DATA32: Final = Segment(0, FLAT_LIMIT, layout.GDT_DATA32, TYPE_DATA, present=1, db=1, s=1, g=1)
+_CODE64: Final = Segment(0, FLAT_LIMIT, layout.GDT_CODE64, TYPE_CODE, present=1, s=1, l=1, g=1)
+_DATA64: Final = Segment(0, FLAT_LIMIT, layout.GDT_DATA64, TYPE_DATA, present=1, db=1, s=1, g=1)
+_USER_DATA: Final = Segment(0, FLAT_LIMIT, layout.GDT_USER_DATA, TYPE_DATA, present=1, dpl=3, db=1, s=1, g=1)
+_USER_CODE64: Final = Segment(
+    0, FLAT_LIMIT, layout.GDT_USER_CODE64, TYPE_CODE, present=1, dpl=3, s=1, l=1, g=1
+)
+_GDT: Final = (_CODE32, _DATA32, _CODE64, _DATA64, _USER_DATA, _USER_CODE64)
+_GDTR: Final = DescriptorTable(layout.BOOT_GDT, 8 * (len(_GDT) + 1) - 1)
+
+REAL_MODE_DRIVE: Final = 0x80  # DL: the first hard disk, as a BIOS would say
 
 
 def descriptor(segment: Segment) -> int:
-    """The eight bytes of a segment's descriptor as a number (Intel SDM volume 3, 3.4.5)."""
+    """The 8-byte descriptor of `segment` (SDM vol. 3, figure 3-8)."""
     limit = segment.limit >> 12 if segment.g else segment.limit
-    low = limit & 0xFFFF | (segment.base & 0xFFFF) << 16
-    high = segment.base >> 16 & 0xFF | segment.base & 0xFF00_0000
-    high |= segment.type << 8 | segment.s << 12 | segment.dpl << 13 | segment.present << 15
-    high |= limit & 0xF_0000 | segment.avl << 20 | segment.l << 21 | segment.db << 22 | segment.g << 23
-    return high << 32 | low
+    access = segment.type | segment.s << 4 | segment.dpl << 5 | segment.present << 7
+    flags = segment.avl | segment.l << 1 | segment.db << 2 | segment.g << 3
+    return (
+        limit & 0xFFFF
+        | (segment.base & 0xFF_FFFF) << 16
+        | access << 40
+        | (limit >> 16 & 0xF) << 48
+        | flags << 52
+        | (segment.base >> 24 & 0xFF) << 56
+    )
 
 
-def write_gdt(memory: GuestMemory) -> tuple[int, int]:
-    """Put the GDT at layout.BOOT_GDT; returns what GDTR gets, as (base, limit)."""
-    table = bytearray(max(segment.selector & ~_RPL for segment in _GDT) + _DESCRIPTOR_SIZE)
+def write_gdt(memory: GuestMemory) -> None:
+    """Put the GDT at `layout.BOOT_GDT`: the null descriptor, then those of the layout's selectors."""
+    table = [0] * (len(_GDT) + 1)
     for segment in _GDT:
-        struct.pack_into("<Q", table, segment.selector & ~_RPL, descriptor(segment))
-    memory.write(layout.BOOT_GDT, table)
-    return layout.BOOT_GDT, len(table) - 1
+        table[segment.selector // 8] = descriptor(segment)
+    memory.write(layout.BOOT_GDT, struct.pack(f"<{len(table)}Q", *table))
 
 
-def write_page_tables(memory: GuestMemory) -> int:
-    """Identity-map the first 4 GiB with 2 MiB pages, writable and user-accessible; returns CR3.
+def write_page_tables(memory: GuestMemory) -> None:
+    """Map the first 4 GiB to themselves with 2 MiB pages, writable and open to user mode.
 
-    Every level is user-accessible: without that bit in all of them a guest that goes to CPL 3 would have to
-    replace the tables first.
+    Not with 1 GiB pages, which are an optional feature of the processor.
     """
-    directories = [layout.BOOT_PAGE_DIRECTORIES + index * layout.PAGE_SIZE for index in range(4)]
-    memory.write(layout.BOOT_PML4, _table([layout.BOOT_PDPT | _PAGE_FLAGS]))
-    memory.write(layout.BOOT_PDPT, _table([directory | _PAGE_FLAGS for directory in directories]))
-    for index, directory in enumerate(directories):
-        first = index * _PAGE_TABLE_ENTRIES
-        pages = range(first, first + _PAGE_TABLE_ENTRIES)
-        memory.write(directory, _table([page * _LARGE_PAGE | _PAGE_LARGE | _PAGE_FLAGS for page in pages]))
-    return layout.BOOT_PML4
+    directories = layout.MMIO_HOLE_END // (_ENTRIES * _LARGE_PAGE)
+    memory.write(layout.BOOT_PML4, struct.pack("<Q", layout.BOOT_PDPT | _PAGE_TABLE))
+    pointers = [layout.BOOT_PAGE_DIRECTORIES + i * layout.PAGE_SIZE | _PAGE_TABLE for i in range(directories)]
+    memory.write(layout.BOOT_PDPT, struct.pack(f"<{directories}Q", *pointers))
+    pages = [i * _LARGE_PAGE | _PAGE_LARGE for i in range(directories * _ENTRIES)]
+    memory.write(layout.BOOT_PAGE_DIRECTORIES, struct.pack(f"<{len(pages)}Q", *pages))
 
 
-def _table(entries: list[int]) -> bytes:
-    entries = entries + [0] * (_PAGE_TABLE_ENTRIES - len(entries))
-    return struct.pack(f"<{_PAGE_TABLE_ENTRIES}Q", *entries)
+def protected_mode_state(entry: int, *, stack: int = 0) -> CpuState:
+    """32-bit flat protected mode, paging off: Multiboot 1's machine state (its section 3.2).
 
-
-def protected_mode_state(memory: GuestMemory, entry: int, *, stack: int) -> CpuState:
-    """Flat 32-bit protected mode at `entry`: paging and interrupts off, EBX at the boot information."""
+    That leaves ESP undefined, and so 0 by default; an ELF32 entry gets a stack.
+    """
     return CpuState(
         cs=_CODE32,
         ds=_DATA32,
@@ -86,20 +100,19 @@ def protected_mode_state(memory: GuestMemory, entry: int, *, stack: int) -> CpuS
         fs=_DATA32,
         gs=_DATA32,
         ss=_DATA32,
-        gdt=write_gdt(memory),
-        cr0=state.CR0_PE | state.CR0_ET,
-        rax=MULTIBOOT_MAGIC,
+        gdt=_GDTR,
+        cr0=CR0_PE | CR0_MP | CR0_ET | CR0_NE,
+        rax=LOADER_MAGIC,
         rbx=layout.BOOT_INFO,
         rsp=stack,
         rip=entry,
     )
 
 
-def long_mode_state(memory: GuestMemory, entry: int) -> CpuState:
-    """64-bit mode at `entry`: the first 4 GiB mapped, interrupts off, RDI and RBX at the boot information.
+def long_mode_state(entry: int) -> CpuState:
+    """64-bit mode with the page tables of `write_page_tables`; SSE moves are enabled.
 
-    SSE is enabled, as compilers use it freely in 64-bit code. CR0.WP stays clear: the map has no read-only
-    page, and a guest that builds its own decides for itself.
+    RSP is a multiple of 16, as the psABI wants it at a program's first instruction (not at a function's).
     """
     return CpuState(
         cs=_CODE64,
@@ -108,14 +121,39 @@ def long_mode_state(memory: GuestMemory, entry: int) -> CpuState:
         fs=_DATA64,
         gs=_DATA64,
         ss=_DATA64,
-        gdt=write_gdt(memory),
-        cr0=state.CR0_PE | state.CR0_MP | state.CR0_ET | state.CR0_NE | state.CR0_PG,
-        cr3=write_page_tables(memory),
-        cr4=state.CR4_PAE | state.CR4_OSFXSR | state.CR4_OSXMMEXCPT,
-        efer=state.EFER_LME | state.EFER_LMA | state.EFER_SCE,
-        rax=MULTIBOOT_MAGIC,
+        gdt=_GDTR,
+        cr0=CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_PG,
+        cr3=layout.BOOT_PML4,
+        cr4=CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT,
+        efer=EFER_LME | EFER_LMA,
+        rax=LOADER_MAGIC,
         rbx=layout.BOOT_INFO,
         rdi=layout.BOOT_INFO,
         rsp=layout.BOOT_STACK_TOP,
         rip=entry,
+    )
+
+
+def _real_mode_segment(selector: int, segment_type: int) -> Segment:
+    return Segment(selector << 4, REAL_MODE_LIMIT, selector, segment_type, present=1, s=1)
+
+
+def real_mode_state(address: int, stack: tuple[int, int]) -> CpuState:
+    """Real mode at physical `address` (below 1 MiB), with `stack` as (SS, SP).
+
+    CS is 0 where a 16-bit offset reaches the address, as a BIOS enters a boot sector, else address / 16.
+    """
+    code_selector = 0 if address <= 0xFFFF else address >> 4
+    data = _real_mode_segment(0, TYPE_DATA)
+    return CpuState(
+        cs=_real_mode_segment(code_selector, TYPE_CODE),
+        ds=data,
+        es=data,
+        fs=data,
+        gs=data,
+        ss=_real_mode_segment(stack[0], TYPE_DATA),
+        idt=DescriptorTable(0, 0x3FF),
+        rdx=REAL_MODE_DRIVE,
+        rsp=stack[1],
+        rip=address - (code_selector << 4),
     )

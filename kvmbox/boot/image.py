@@ -11,7 +11,11 @@ import stat
 from dataclasses import dataclass
 from typing import Final
 
+from kvmbox import layout
 from kvmbox.errors import ImageError
+
+# Far above any kernel with debug information, far below what would hurt the host.
+MAX_FILE_SIZE: Final = 512 * layout.MIB
 
 ACCEPTED: Final = (
     "accepted are x86 ELF32 and ELF64 executables, Multiboot 1 kernels, and flat 16-bit images"
@@ -34,11 +38,15 @@ def printable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class GuestImage:
-    """A guest's image: the path it was read from, the name that the guest gets to see, and its bytes."""
+    """A guest's image file: the path it was named by, and its bytes."""
 
     path: str
-    name: str
     data: bytes
+
+    @property
+    def name(self) -> str:
+        """The file's name without its directories: all that a guest is told about the host's files."""
+        return os.path.basename(self.path)
 
     def error(self, found: str, *, hint: str | None = None) -> ImageError:
         """The ImageError that says why this image cannot be booted; for the caller to raise."""
@@ -46,53 +54,49 @@ class GuestImage:
 
 
 @dataclass(frozen=True, slots=True)
-class BootModule:
-    """A Multiboot module: its string is `name`, and a space and `arguments` if there are any."""
+class Module:
+    """A Multiboot module: a name for its string, its bytes, and arguments that follow the name."""
 
     name: str
     data: bytes
     arguments: str = ""
 
 
-def read_image(path: str, *, limit: int) -> GuestImage:
-    """The image in the file at `path`, at most `limit` bytes long; ImageError if it cannot be had."""
-    return GuestImage(path, os.path.basename(path), _read_file(path, limit))
+def read_image(path: str, *, max_size: int = MAX_FILE_SIZE) -> GuestImage:
+    """The image in the file at `path`, at most `max_size` bytes long; ImageError if it cannot be had."""
+    return GuestImage(path, _read_file(path, max_size))
 
 
-def read_module(path: str, arguments: str = "", *, limit: int) -> BootModule:
-    """The module in the file at `path`, at most `limit` bytes long; ImageError if it cannot be had."""
-    return BootModule(os.path.basename(path), _read_file(path, limit), arguments)
+def read_module(path: str, arguments: str = "", *, max_size: int = MAX_FILE_SIZE) -> Module:
+    """The module in the file at `path`; ImageError if it cannot be had."""
+    return Module(os.path.basename(path), _read_file(path, max_size), arguments)
 
 
-def _check_file(path: str, status: os.stat_result, limit: int) -> None:
+def _check_file(path: str, status: os.stat_result, max_size: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "a special file")
         raise ImageError(
             f"cannot read '{printable(path)}': it is {kind}, not a regular file",
             hint="name an image file; copy it to a file first if it comes from a pipe",
         )
-    if status.st_size == 0:
+    if status.st_size > max_size:
         raise ImageError(
-            f"cannot read '{printable(path)}': the file is empty",
-            hint="check that the build that made it succeeded",
-        )
-    if status.st_size > limit:
-        raise ImageError(
-            f"cannot read '{printable(path)}': its {status.st_size} bytes are more than the {limit} allowed",
-            hint="strip its debug information, or give the guest more with --memory",
+            f"cannot read '{printable(path)}': its {status.st_size} bytes are more than"
+            f" the {max_size} allowed",
+            hint="strip debug information from the image, or split the module",
         )
 
 
-def _read_file(path: str, limit: int) -> bytes:
+def _read_file(path: str, max_size: int) -> bytes:
     try:
         # Opening a device may already do something (rewind a tape, arm a watchdog), so look first; the
         # descriptor is looked at again, because the name may mean something else by then. O_NONBLOCK
         # keeps a FIFO that slips in between from blocking the open.
-        _check_file(path, os.stat(path), limit)
+        _check_file(path, os.stat(path), max_size)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         with open(descriptor, "rb", buffering=0) as file:
             status = os.fstat(descriptor)
-            _check_file(path, status, limit)
+            _check_file(path, status, max_size)
             return _read_exactly(path, file.fileno(), status.st_size)
     except FileNotFoundError as error:
         raise ImageError(

@@ -1,132 +1,137 @@
-"""Load a guest image: from bytes to guest memory and the first register state.
+"""Load an image: decide what it is, check all of it, then write guest memory once.
 
-    read_image ─► load_image ─┬─ --mode real ─────────────► real_mode
-                              ├─ Multiboot 1 header ──────► addresses of the header, or ELF  ─► 32-bit entry
-                              ├─ ELF32 ─────────────────────────────────────────────────────► 32-bit entry
-                              └─ ELF64 ─────────────────────────────────────────────────────► 64-bit entry
-
-Everything is checked before the first byte of guest memory is written. An image can be loaded again and
-again: a reboot of the guest clears memory and calls `load_image` with the same arguments.
+Loading depends on nothing but its arguments, so a reboot of the guest clears memory and loads the same
+`GuestImage` again. Nothing is written until everything was checked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from kvmbox import layout
-from kvmbox.boot import detect, elf, entry, information, multiboot_header, real_mode
-from kvmbox.boot.image import BootModule, GuestImage, read_image, read_module
+from kvmbox.boot import entry as entries
+from kvmbox.boot.detect import identify, not_supported_yet
+from kvmbox.boot.elf import ELF_MAGIC, parse_elf
+from kvmbox.boot.flat import plan_flat
+from kvmbox.boot.image import ACCEPTED, GuestImage, Module
+from kvmbox.boot.multiboot import FLAG_ADDRESSES, MultibootHeader, address_override, check_demands
+from kvmbox.boot.multiboot_info import plan_information
 from kvmbox.boot.segments import LoadSegment, check_placement, copy_segments
 from kvmbox.boot.state import CpuState
+from kvmbox.errors import UsageError
 from kvmbox.memory import GuestMemory
-
-__all__ = ["BootModule", "BootOptions", "BootResult", "GuestImage", "load_image", "read_image", "read_module"]
 
 
 @dataclass(frozen=True, slots=True)
 class BootOptions:
     """How to boot.
 
-    `command_line` follows the image's name. `mode` is "auto" (by content) or "real" (a flat 16-bit image, at
-    `load_address` or 0x7c00).
+    `command_line` follows the image's name in what the guest is told; `load_address` is for mode 'real'
+    only, `command_line` and `modules` for mode 'auto' only.
     """
 
-    command_line: str = ""
-    modules: tuple[BootModule, ...] = ()
-    mode: str = "auto"
+    command_line: str | None = None
+    modules: tuple[Module, ...] = ()
+    mode: Literal["auto", "real"] = "auto"
     load_address: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BootResult:
-    """A loaded guest. `format` is "multiboot", "elf32", "elf64" or "real"; `entry` is guest-physical."""
+    """What was loaded. `format` is 'multiboot', 'elf32', 'elf64' or 'real'; addresses are guest-physical.
+
+    `modules` has the (start, end) of each module.
+    """
 
     state: CpuState
     format: str
     entry: int
+    segments: tuple[LoadSegment, ...]
+    modules: tuple[tuple[int, int], ...] = ()
 
 
 def load_image(image: GuestImage, memory: GuestMemory, options: BootOptions) -> BootResult:
-    """Put `image` into `memory`, which reads as zero, and say how to enter it; ImageError if that cannot be."""
-    if not image.data:
-        raise image.error("the image is empty")
+    """Put `image` into `memory`, which is fresh or cleared, and say how the vCPU starts.
+
+    Raises ImageError for an image that cannot be booted, UsageError for options that contradict each
+    other; memory is unchanged then.
+    """
     if options.mode == "real":
-        return _load_real(image, memory, options)
+        return _load_flat(image, memory, options)
     if options.load_address is not None:
-        raise image.error(
-            "a load address is for flat 16-bit images; others say themselves where they go",
-            hint="add --mode real, or leave --load-address out",
+        raise UsageError(
+            "--load-address has a meaning with --mode real only", hint="ELF files say where they go"
         )
-    header = detect.find_multiboot(image)
-    if header is not None and header.flags & multiboot_header.FLAG_ADDRESSES:
-        plan = multiboot_header.plan_addresses(image, header)
-        return _load_protected(image, memory, options, [plan.segment], plan.entry, "multiboot")
-    if not elf.is_elf(image.data):
-        if header is not None:
-            raise image.error(
-                "its Multiboot header has no load addresses (flag bit 16), and the file is not ELF",
-                hint="set bit 16 and the address fields, or link the kernel as ELF",
-            )
-        raise detect.unrecognised(image)
-    parsed = elf.parse_elf(image)
-    if header is None:
-        detect.check_elf_kind(image, parsed)
-    segments = elf.load_segments(parsed)
-    address = _elf_entry(image, parsed)
+    header = identify(image)
     if header is not None:
-        return _load_protected(image, memory, options, segments, address, "multiboot")
-    if parsed.bits == 32:
-        return _load_protected(image, memory, options, segments, address, "elf32")
-    _load_with_information(image, memory, options, segments)
-    return BootResult(entry.long_mode_state(memory, address), "elf64", address)
+        return _load_multiboot(image, header, memory, options)
+    elf = parse_elf(image)
+    if elf.has_pvh_entry:
+        raise not_supported_yet(image, "a PVH kernel (ELF note XEN_ELFNOTE_PHYS32_ENTRY)")
+    if elf.bits == 64:
+        _check_reach(image, elf.entry)
+        state = entries.long_mode_state(elf.entry)
+    else:
+        state = entries.protected_mode_state(elf.entry, stack=layout.BOOT_STACK_TOP)
+    modules = _write_all(image, elf.segments, memory, options)
+    if elf.bits == 64:
+        entries.write_page_tables(memory)
+    return BootResult(state, f"elf{elf.bits}", elf.entry, elf.segments, modules)
 
 
-def _load_real(image: GuestImage, memory: GuestMemory, options: BootOptions) -> BootResult:
-    if options.modules or options.command_line:
-        what = "modules" if options.modules else "a command line"
-        raise image.error(
-            f"a flat 16-bit image cannot be given {what}", hint="leave --append and --module out"
-        )
-    state = real_mode.load_real_mode(image, memory, options.load_address)
-    return BootResult(state, "real", state.cs.base + state.rip)
-
-
-def _elf_entry(image: GuestImage, parsed: elf.ElfImage) -> int:
-    address = parsed.physical_entry()
-    if address is None:
-        raise image.error(
-            f"its entry {parsed.entry:#x} is in no loaded segment",
-            hint="check ENTRY() in the linker script, and that the entry's section is kept",
-        )
-    if address >= layout.MMIO_HOLE_END:
-        raise image.error(
-            f"its entry is at {address:#x} in physical memory; it must be below 4 GiB to be reached",
-            hint="check the load addresses (LMA) in the linker script",
-        )
-    return address
-
-
-def _load_protected(
-    image: GuestImage,
-    memory: GuestMemory,
-    options: BootOptions,
-    segments: Sequence[LoadSegment],
-    address: int,
-    image_format: str,
+def _load_multiboot(
+    image: GuestImage, header: MultibootHeader, memory: GuestMemory, options: BootOptions
 ) -> BootResult:
-    _load_with_information(image, memory, options, segments)
-    # Multiboot promises no stack. ELF32 entries do, and a valid ESP harms nobody else.
-    state = entry.protected_mode_state(memory, address, stack=layout.BOOT_STACK_TOP)
-    return BootResult(state, image_format, address)
+    check_demands(image, header)
+    segments: tuple[LoadSegment, ...]
+    if header.flags & FLAG_ADDRESSES:
+        segment, entry = address_override(image, header)
+        segments = (segment,)
+    elif image.data.startswith(ELF_MAGIC):
+        elf = parse_elf(image)
+        segments, entry = elf.segments, elf.entry
+        _check_reach(image, entry)
+    else:
+        raise image.error(
+            f"it has a Multiboot header without address fields (flag 16), and is no ELF file; {ACCEPTED}",
+            hint="build it as ELF, or give the header its address fields",
+        )
+    modules = _write_all(image, segments, memory, options)
+    return BootResult(entries.protected_mode_state(entry), "multiboot", entry, segments, modules)
 
 
-def _load_with_information(
-    image: GuestImage, memory: GuestMemory, options: BootOptions, segments: Sequence[LoadSegment]
-) -> None:
-    if not memory.contains(0, layout.BOOT_AREA_END):
-        raise image.error(f"the guest's memory of {memory.size} bytes is too small for any kernel")
+def _load_flat(image: GuestImage, memory: GuestMemory, options: BootOptions) -> BootResult:
+    if options.modules:
+        raise UsageError(
+            "--module has no meaning with --mode real", hint="modules are for ELF and Multiboot kernels"
+        )
+    if options.command_line is not None:
+        raise UsageError(
+            "--append has no meaning with --mode real", hint="a command line is for ELF and Multiboot"
+        )
+    segment, stack = plan_flat(image, options.load_address, memory)
+    copy_segments(image, (segment,), memory)
+    state = entries.real_mode_state(segment.address, stack)
+    return BootResult(state, "real", segment.address, (segment,))
+
+
+def _write_all(
+    image: GuestImage, segments: Sequence[LoadSegment], memory: GuestMemory, options: BootOptions
+) -> tuple[tuple[int, int], ...]:
     check_placement(image, segments, memory)
-    planned = information.plan_information(image, memory, segments, options.command_line, options.modules)
+    information = plan_information(image, segments, memory, options.command_line, options.modules)
     copy_segments(image, segments, memory)
-    planned.write(memory)
+    entries.write_gdt(memory)
+    information.write(memory)
+    return information.module_ranges
+
+
+def _check_reach(image: GuestImage, entry: int) -> None:
+    """A 64-bit file may have its entry where neither 32-bit code nor the identity map goes."""
+    if entry >= layout.MMIO_HOLE_END:
+        raise image.error(
+            f"its entry {entry:#x} is not below 4 GiB, the part of memory that it is entered with",
+            hint="give the segment with the entry a load address (LMA) below 4 GiB",
+        )

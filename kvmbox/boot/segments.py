@@ -15,7 +15,6 @@ from typing import Final
 from kvmbox import layout
 from kvmbox.boot.image import GuestImage
 from kvmbox.errors import ImageError
-from kvmbox.errors import ImageError
 from kvmbox.memory import GuestMemory
 
 _LINK_HINT: Final = "link the kernel at 1 MiB or above, e.g. ld -Ttext=0x100000 -z max-page-size=0x1000"
@@ -24,7 +23,7 @@ _ZEROS: Final = bytes(layout.MIB)
 
 @dataclass(frozen=True, slots=True)
 class LoadSegment:
-    """One piece of the image. Sizes and offsets in bytes; `index` is its number among the program headers."""
+    """One piece of the image. Sizes and offsets in bytes; `index` is its number in the program headers."""
 
     index: int
     offset: int
@@ -72,33 +71,29 @@ def _check_low_memory(image: GuestImage, segment: LoadSegment) -> None:
         )
     if segment.address < layout.BOOT_AREA_END:
         raise image.error(
-            f"{segment} overlaps {layout.BOOT_AREA_START:#x}..{layout.BOOT_AREA_END:#x}, where kvmbox puts"
-            " the GDT, page tables, first stack and boot information",
+            f"{segment} overlaps {layout.BOOT_AREA_START:#x}..{layout.BOOT_AREA_END:#x}, where kvmbox puts the"
+            " GDT, page tables, first stack and boot information",
             hint=_LINK_HINT,
         )
 
 
-def memory_hint(end: int) -> str | None:
-    """How much `--memory` makes RAM reach guest-physical `end`, or None if no amount does."""
-    needed = end
-    if end > layout.MMIO_HOLE_END:
-        needed -= layout.MMIO_HOLE_END - layout.MMIO_HOLE_START
-    elif end > layout.MMIO_HOLE_START:
-        return None
-    if needed > layout.MAX_MEMORY:
-        return None
-    return f"give the guest more memory: --memory {-(-needed // layout.MIB)}M"
-
-
-def _outside_memory(image: GuestImage, segment: LoadSegment, memory: GuestMemory) -> ImageError:
+def _beyond_memory(image: GuestImage, segment: LoadSegment, memory: GuestMemory) -> ImageError:
     if segment.address < layout.MMIO_HOLE_END and segment.end > layout.MMIO_HOLE_START:
         return image.error(
-            f"{segment} reaches into {layout.MMIO_HOLE_START:#x}..{layout.MMIO_HOLE_END:#x}, which is for devices",
+            f"{segment} reaches into {layout.MMIO_HOLE_START:#x}..{layout.MMIO_HOLE_END:#x},"
+            " which is for devices",
             hint=_LINK_HINT,
         )
+    # RAM above 4 GiB begins with the byte that did not fit below the hole.
+    hole = layout.MMIO_HOLE_END - layout.MMIO_HOLE_START
+    needed = segment.end if segment.end <= layout.MMIO_HOLE_START else segment.end - hole
+    hint = f"give it at least {-(-needed // layout.MIB)} MiB with --memory"
+    if needed > layout.MAX_MEMORY:
+        hint = (
+            f"no guest gets more than {layout.MAX_MEMORY // layout.GIB} GiB: check the load addresses (LMA)"
+        )
     return image.error(
-        f"{segment} does not fit into the guest's memory of {memory.size / layout.MIB:g} MiB",
-        hint=memory_hint(segment.end) or _LINK_HINT,
+        f"{segment} does not fit into {memory.size / layout.MIB:g} MiB of guest memory", hint=hint
     )
 
 
