@@ -116,7 +116,7 @@ class Channel:
                 os.write(descriptor, _WORDS.pack(first, now, value, offset))
                 frame = os.read(descriptor, MAX_FRAME + 1)
             except OSError as error:
-                raise self._gone(error.strerror) from error
+                frame = self._last_words(error)
             finally:
                 self.waiting = 0
             if len(frame) == HEADER.size:
@@ -166,7 +166,7 @@ class Channel:
                     raise self.fail(hung_error(self.device_type))
                 frame = os.read(self.descriptor, MAX_FRAME + 1)
             except OSError as error:
-                raise self._gone(error.strerror) from error
+                frame = self._last_words(error)
             return self._accept(frame, request, limit)
         finally:
             self._lock.release()
@@ -221,8 +221,7 @@ class Channel:
                     grants.stop(request.offset, request.size, request.value)
                 case _:
                     raise self._break(f"effect {type(effect).__name__} of {grants.name}: not granted")
-        if deadline != self.deadline:
-            self._set_deadline(deadline, request.now)
+        self._set_deadline(deadline, request.now)
         return value, payload
 
     def _set_deadline(self, deadline: int, now: int) -> None:
@@ -230,6 +229,8 @@ class Channel:
         # would make the timer spin.
         if deadline <= now:
             raise self._break(f"deadline {deadline} ns is not after {now} ns")
+        if deadline == self.deadline:
+            return
         self.deadline = deadline
         if self._deadline_changed is not None:
             self._deadline_changed(deadline, now)
@@ -246,6 +247,16 @@ class Channel:
         if self._failure is None:
             self._failure = error
         return self._failure
+
+    def _last_words(self, error: OSError) -> bytes:
+        """The frame that the process left behind when it died with a request unread, or DeviceGoneError.
+
+        The kernel reports the reset before it hands out what was queued; a process that failed says why.
+        """
+        try:
+            return os.read(self.descriptor, MAX_FRAME + 1)
+        except OSError:
+            raise self._gone(error.strerror) from error
 
     def _gone(self, why: str | None) -> DeviceProcessError:
         return self.fail(DeviceGoneError(self.device_type, f"is gone: {why}"))

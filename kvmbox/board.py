@@ -1,0 +1,158 @@
+"""The board: which devices a machine has, where they answer, and what their outputs are wired to.
+
+Pure data. `kvmbox run` wires it to /dev/kvm and to device processes; whatever else drives the same devices
+uses the same board.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from kvmbox import layout
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """`count` ports or addresses from `first`, wired to the model's registers from `offset` on."""
+
+    first: int
+    count: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpec:
+    """One device of the board.
+
+    `irqs` holds the interrupt line (GSI) of each pin of the model. `stream` names the host side that its
+    output goes to and its input comes from: a serial port's name, "debugcon", or None. `stops` says whether a
+    write may stop the machine: "value" if the value counts for the exit status, "clean" if it is always 0.
+    """
+
+    name: str
+    device_type: str
+    model: str
+    ports: tuple[AddressRange, ...] = ()
+    mmio: tuple[AddressRange, ...] = ()
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    irqs: tuple[int, ...] = ()
+    stream: str | None = None
+    takes_input: bool = False
+    whole_sizes: frozenset[int] = frozenset()
+    may_reset: bool = False
+    stops: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BoardOptions:
+    """What of the board can be chosen.
+
+    `serial_ports` are those present; `rtc_base` is the wall clock that the RTC shows at guest time 0, in
+    seconds since 1970; `debug_exit_port` None leaves the debug-exit device out.
+    """
+
+    serial_ports: tuple[str, ...]
+    rtc_base: int
+    memory_size: int
+    debug_exit_port: int | None = layout.DEBUG_EXIT_PORT
+
+
+MMIO_UART: Final = "MMIO"
+"""Name of the memory-mapped UART among the serial ports."""
+
+SERIAL_PORTS: Final = (*layout.COM_PORTS, MMIO_UART)
+
+
+def _serial_port(name: str) -> DeviceSpec:
+    ports: tuple[AddressRange, ...] = ()
+    mmio: tuple[AddressRange, ...] = ()
+    if name == MMIO_UART:
+        mmio = (AddressRange(layout.MMIO_UART_BASE, layout.UART_PORT_COUNT),)
+        irq = layout.MMIO_UART_IRQ
+    else:
+        ports = (AddressRange(layout.COM_PORTS[name], layout.UART_PORT_COUNT),)
+        irq = layout.COM_IRQS[name]
+    return DeviceSpec(
+        name,
+        "uart",
+        "uart_16550a",
+        ports=ports,
+        mmio=mmio,
+        irqs=(irq,),
+        stream=name,
+        takes_input=True,
+    )
+
+
+def pc_board(options: BoardOptions) -> list[DeviceSpec]:
+    """The devices of a PC without disks, in the order of their types."""
+    board = [_serial_port(name) for name in SERIAL_PORTS if name in options.serial_ports]
+    board.append(
+        DeviceSpec(
+            "PIT",
+            "pit",
+            "pit_8254",
+            ports=(
+                AddressRange(layout.PIT_PORT, layout.PIT_PORT_COUNT),
+                AddressRange(layout.SYSTEM_CONTROL_B_PORT, 1, offset=layout.PIT_PORT_COUNT),
+            ),
+            irqs=(layout.PIT_IRQ,),
+        )
+    )
+    board.append(
+        DeviceSpec(
+            "RTC",
+            "rtc",
+            "rtc_mc146818",
+            ports=(AddressRange(layout.RTC_INDEX_PORT, 2),),
+            parameters={"base_seconds": options.rtc_base, "memory_bytes": options.memory_size},
+            irqs=(layout.RTC_IRQ,),
+        )
+    )
+    board.append(
+        DeviceSpec(
+            "i8042",
+            "i8042",
+            "i8042",
+            ports=(
+                AddressRange(layout.I8042_DATA_PORT, 1),
+                AddressRange(layout.I8042_COMMAND_PORT, 1, offset=1),
+                AddressRange(layout.SYSTEM_CONTROL_A_PORT, 1, offset=2),
+            ),
+            irqs=(layout.I8042_IRQ, layout.I8042_AUX_IRQ),
+            may_reset=True,
+        )
+    )
+    board.append(
+        DeviceSpec(
+            "debugcon",
+            "debug",
+            "debugcon",
+            ports=tuple(AddressRange(port, 1) for port in layout.DEBUGCON_PORTS),
+            stream="debugcon",
+        )
+    )
+    board.append(DeviceSpec("POST", "debug", "post", ports=(AddressRange(layout.POST_PORT, 1),)))
+    if options.debug_exit_port is not None:
+        board.append(
+            DeviceSpec(
+                "debug-exit",
+                "debug",
+                "debug_exit",
+                ports=(AddressRange(options.debug_exit_port, layout.DEBUG_EXIT_PORT_COUNT),),
+                whole_sizes=frozenset({2, 4}),
+                stops="value",
+            )
+        )
+    board.append(
+        DeviceSpec(
+            "shutdown",
+            "debug",
+            "shutdown_port",
+            ports=(AddressRange(layout.SHUTDOWN_PORT, 1),),
+            stops="clean",
+        )
+    )
+    return board

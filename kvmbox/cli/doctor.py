@@ -1,0 +1,120 @@
+"""`kvmbox doctor`: what this host can do, a line each, with a remedy where something is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+
+from kvmbox.errors import KvmError, SandboxError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line. `needed` says whether `kvmbox run` works without it."""
+
+    name: str
+    good: bool
+    detail: str
+    needed: bool = True
+    remedy: str | None = None
+
+
+@click.command("doctor", short_help="tell what this host can do, and what to do about the rest")
+@click.option("--debug", is_flag=True, help="Print tracebacks.")
+def command(debug: bool) -> int:
+    """Check this host. Status 0 if 'kvmbox run' can work here, 4 if something that it needs is missing."""
+    missing = False
+    for finding in _examine():
+        state = "ok" if finding.good else "MISSING" if finding.needed else "absent"
+        click.echo(f"{state:<8} {finding.name:<22} {finding.detail}")
+        if not finding.good:
+            missing = missing or finding.needed
+            if finding.remedy:
+                click.echo(f"{'':<8} remedy: {finding.remedy}")
+    return 4 if missing else 0
+
+
+def _examine() -> Iterator[Finding]:
+    version = platform.python_version()
+    yield Finding("python", True, f"{version} ({platform.python_implementation()})")
+    yield Finding("kernel", True, f"{platform.system()} {platform.release()} {platform.machine()}")
+    yield from _kvm()
+    yield _libseccomp()
+    yield from _layers()
+    yield _cpus()
+    yield _guests()
+
+
+def _kvm() -> Iterator[Finding]:
+    from kvmbox.kvm.system import Kvm
+
+    try:
+        kvm = Kvm.open()
+    except KvmError as error:
+        yield Finding("/dev/kvm", False, str(error), remedy=error.hint)
+        return
+    with kvm:
+        backend = kvm.backend()
+        words = {
+            "vmx": "Intel VT-x",
+            "svm": "AMD-V",
+            "pvm": "PVM, without hardware virtualization: kernel-mode guest code is emulated, and slow",
+        }.get(backend, "of an unknown kind")
+        yield Finding("/dev/kvm", True, f"API version {kvm.api_version}, backend {backend}: {words}")
+        absent = kvm.missing_capabilities()
+        yield Finding(
+            "KVM capabilities",
+            not absent,
+            "all that are needed" if not absent else f"missing: {', '.join(absent)}",
+            remedy="use a newer kernel" if absent else None,
+        )
+
+
+def _libseccomp() -> Finding:
+    from kvmbox.sandbox.policy import DEVICE_POLICY
+    from kvmbox.sandbox.seccomp import compile_policy
+
+    try:
+        filter_ = compile_policy(DEVICE_POLICY)
+    except SandboxError as error:
+        return Finding("libseccomp", False, str(error), remedy=error.hint)
+    return Finding("libseccomp", True, f"the device filter compiles to {len(filter_) // 8} BPF instructions")
+
+
+def _layers() -> Iterator[Finding]:
+    from kvmbox.sandbox.probes import probe
+
+    for layer in probe():
+        yield Finding(
+            f"layer {layer.name}",
+            layer.available,
+            f"{layer.purpose} ({layer.detail})",
+            needed=layer.required,
+            remedy=layer.remedy,
+        )
+
+
+def _cpus() -> Finding:
+    allowed = sorted(os.sched_getaffinity(0))
+    return Finding(
+        "CPUs",
+        True,
+        f"{len(allowed)} allowed: a machine's vCPU and device processes share one, chosen by --pin",
+    )
+
+
+def _guests() -> Finding:
+    from kvmbox import bundled
+
+    count = len(bundled.catalogue())
+    return Finding(
+        "bundled guests",
+        count > 0,
+        f"{count} in {bundled.DIRECTORY}",
+        needed=False,
+        remedy="in a source tree: make guests",
+    )

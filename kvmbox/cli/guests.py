@@ -1,0 +1,23 @@
+"""`kvmbox guests`: what is bundled, and what each guest proves."""
+
+from __future__ import annotations
+
+import click
+
+from kvmbox import bundled
+from kvmbox.errors import StartError
+
+
+@click.command("guests", short_help="list the guests that come with kvmbox")
+@click.option("--paths", is_flag=True, help="Print the image's path instead of what it proves.")
+@click.option("--debug", is_flag=True, help="Print tracebacks.")
+def command(paths: bool, debug: bool) -> int:
+    """List the guests that 'kvmbox run NAME' knows by name."""
+    found = bundled.catalogue()
+    if not found:
+        raise StartError(f"no guest is built in {bundled.DIRECTORY}", hint="in a source tree: make guests")
+    width = max(len(guest.name) for guest in found)
+    for guest in found:
+        options = f"  [{' '.join(guest.options)}]" if guest.options else ""
+        click.echo(f"{guest.name:<{width}}  {guest.path if paths else guest.proves + options}")
+    return 0

@@ -1,0 +1,149 @@
+"""The `kvmbox` command: finds the subcommand, and turns whatever happens into one exit status.
+
+This is the one outermost handler. Nothing that a command raises may end in status 1, which would mean
+"the guest wrote 0 to the debug-exit port", nor in a traceback, unless --debug asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Final, NoReturn
+
+import click
+
+from kvmbox import __version__
+from kvmbox.errors import KvmboxError
+
+FAILED: Final = 14
+INTERRUPTED: Final = 130
+USAGE: Final = 2
+
+COMMANDS: Final = {
+    "run": "boot a guest",
+    "guests": "list the guests that come with kvmbox",
+    "doctor": "tell what this host can do, and what to do about the rest",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is called: `kvmbox run` must not pay for the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now, or None for a name that is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"kvmbox.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands in the help, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="kvmbox")
+def cli() -> None:
+    """Boot small x86 guests on /dev/kvm, every legacy device in its own sandboxed process."""
+
+
+def report(message: str, hint: str | None = None) -> None:
+    """The one line that says what failed, and the hint; stderr may be gone, the status is not."""
+    try:
+        sys.stderr.write(f"kvmbox: error: {message}\n")
+        if hint:
+            sys.stderr.write(f"hint: {hint}\n")
+        sys.stderr.flush()
+    except OSError:
+        return
+
+
+def _open_standard_descriptors() -> None:
+    """Closed descriptors 0, 1 and 2 become /dev/null, or the next thing opened would take their place.
+
+    A closed stdout becomes one that cannot be written to: output that goes nowhere must not look written.
+    """
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, flags)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command line; returns the exit status. Never raises."""
+    debug = "--debug" in arguments
+    try:
+        status = cli.main(arguments, prog_name="kvmbox", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.UsageError as error:
+        report(error.format_message(), f"try 'kvmbox {_command_of(error)}--help'")
+        return USAGE
+    except click.ClickException as error:
+        report(error.format_message())
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except KvmboxError as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        report(str(error), error.hint)
+        return error.exit_status
+    except OSError as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        where = f" ({error.filename})" if error.filename else ""
+        report(f"{error.strerror or error}{where}", None if debug else "--debug shows where")
+        return FAILED
+    except MemoryError:
+        report("out of memory")
+        return FAILED
+    except BaseException as error:  # noqa: BLE001 - the outermost handler: a bug is status 14, not 1
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        report(
+            f"internal error: {type(error).__name__}: {error}",
+            None if debug else "please report this with the output of the same command and --debug",
+        )
+        return FAILED
+
+
+def _command_of(error: click.UsageError) -> str:
+    name = error.ctx.info_name if error.ctx is not None else None
+    return f"{name} " if name in COMMANDS else ""
+
+
+def entry_point() -> NoReturn:
+    """The `kvmbox` script."""
+    _open_standard_descriptors()
+    status = run_command(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:
+        status = status or FAILED
+    try:
+        sys.stderr.flush()
+    finally:
+        # Daemon threads may sit in a write that never returns; nothing is left to clean up.
+        os._exit(status)

@@ -1,0 +1,246 @@
+"""`kvmbox run`: options in, one run, and what a person or a script wants to know of it out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any, Literal
+
+import click
+
+from kvmbox import layout
+from kvmbox.cli.main import report
+from kvmbox.cli.values import (
+    ADDRESS,
+    MEMORY_SIZE,
+    OPTIONAL_PORT,
+    POSITIVE_BYTES,
+    SECONDS,
+    parse_module,
+    parse_rtc_base,
+)
+from kvmbox.errors import KvmboxError, UsageError
+
+
+@click.command("run", short_help="boot a guest")
+@click.argument("guest")
+@click.option(
+    "--memory",
+    type=MEMORY_SIZE,
+    default=layout.DEFAULT_MEMORY,
+    metavar="SIZE",
+    help="Guest memory, such as 64M or 1G.  [default: 128M]",
+)
+@click.option("--append", default="", metavar="TEXT", help="Command line behind the image's name.")
+@click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    metavar="FILE[,ARGUMENTS]",
+    help="A Multiboot module; may be repeated.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["auto", "real"]),
+    default="auto",
+    help="auto: by content (Multiboot, ELF32, ELF64). real: a flat 16-bit image.  [default: auto]",
+)
+@click.option(
+    "--load-address",
+    type=ADDRESS,
+    metavar="ADDRESS",
+    help="Where --mode real loads the image and enters it.  [default: 0x7c00]",
+)
+@click.option(
+    "--serial",
+    multiple=True,
+    metavar="PORT=BACKEND",
+    help="COM1..COM4 or MMIO = stdio, null, pty or file:PATH; may be repeated.  [default: COM1=stdio]",
+)
+@click.option(
+    "--serial-overflow",
+    type=click.Choice(["wait", "drop"]),
+    default="wait",
+    help="When the host is slow: let the guest wait, or drop and count.  [default: wait]",
+)
+@click.option(
+    "--serial-limit",
+    type=POSITIVE_BYTES,
+    metavar="BYTES",
+    help="End the run when a stream has got this much output (status 12).",
+)
+@click.option(
+    "--rtc-base",
+    default="utc",
+    metavar="WHEN",
+    help="What the RTC shows at first: utc, localtime or an ISO date and time.  [default: utc]",
+)
+@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="End the run after this long (status 124).")
+@click.option(
+    "--expect",
+    multiple=True,
+    metavar="TEXT",
+    help="End with status 0 once the guest has printed this; may be repeated: all of them.",
+)
+@click.option(
+    "--fail-on",
+    multiple=True,
+    metavar="TEXT",
+    help="End with status 12 once the guest has printed this; may be repeated: any of them.",
+)
+@click.option(
+    "--success-status",
+    type=click.IntRange(1, 255),
+    metavar="N",
+    help="The odd debug-exit status that means success: 0 for it, 12 for any other end.",
+)
+@click.option(
+    "--debug-exit",
+    type=OPTIONAL_PORT,
+    default=layout.DEBUG_EXIT_PORT,
+    metavar="PORT",
+    help="The debug-exit port, or none.  [default: 0xf4]",
+)
+@click.option("--no-reboot", is_flag=True, help="A reset ends the run with status 0 instead of rebooting.")
+@click.option(
+    "--on-device-crash",
+    type=click.Choice(["fail"]),
+    default="fail",
+    help="When a device process dies, hangs or lies: end with status 8.  [default: fail]",
+)
+@click.option(
+    "--require",
+    multiple=True,
+    metavar="LAYER",
+    help="A sandbox layer that must not be missing; see 'kvmbox doctor'. May be repeated.",
+)
+@click.option(
+    "--pin",
+    default="auto",
+    metavar="auto|none|CPU",
+    help="The CPU that the vCPU and its device processes share.  [default: auto]",
+)
+@click.option("--stats", is_flag=True, help="Print what the run did, on stderr, at its end.")
+@click.option("--json", "json_path", metavar="FILE", help="Write outcome and statistics to FILE.")
+@click.option("--debug", is_flag=True, help="Print tracebacks.")
+def command(
+    guest: str,
+    memory: int,
+    append: str,
+    modules: tuple[str, ...],
+    mode: Literal["auto", "real"],
+    load_address: int | None,
+    serial: tuple[str, ...],
+    serial_overflow: str,
+    serial_limit: int | None,
+    rtc_base: str,
+    timeout: float | None,
+    expect: tuple[str, ...],
+    fail_on: tuple[str, ...],
+    success_status: int | None,
+    debug_exit: int | None,
+    no_reboot: bool,
+    on_device_crash: str,
+    require: tuple[str, ...],
+    pin: str,
+    stats: bool,
+    json_path: str | None,
+    debug: bool,
+) -> int:
+    """Boot GUEST, a file or the name of a bundled guest ('kvmbox guests'), on /dev/kvm.
+
+    The guest's console (COM1 and the debug console) is on stdin and stdout; Ctrl-A X leaves, Ctrl-A H helps.
+
+    \b
+    Exit status: odd is the guest's verdict, even is kvmbox's.
+      0    clean stop, or all --expect seen       odd  debug-exit: (value << 1 | 1) & 0xff
+      2    usage    4  could not start            6    the guest crashed
+      8    a device process died, hung or lied    10   KVM internal error or unknown exit
+      12   --fail-on, or --expect not fulfilled   14   kvmbox or its output failed
+      124  --timeout                              130  signal, Ctrl-A X
+    """
+    from kvmbox import bundled
+    from kvmbox.config import RunConfig
+    from kvmbox.host.serial import serial_plan
+    from kvmbox.run import Timeline, run
+    from kvmbox.sandbox import layers
+    from kvmbox.stats import format_stats
+
+    timeline = Timeline()
+    path, flat = guest, False
+    found = bundled.find(guest)
+    if found is not None and not _is_file(guest):
+        path, flat = str(found), bundled.is_flat(found)
+    if load_address is not None and mode != "real" and not flat:
+        raise UsageError("--load-address needs --mode real", hint="other images say where they belong")
+    if success_status is not None and success_status % 2 == 0:
+        raise UsageError(
+            f"--success-status {success_status} is even, a guest's own statuses are odd",
+            hint="a guest that writes V to the debug-exit port ends with (V << 1 | 1) & 0xff",
+        )
+    if any(not text for text in (*expect, *fail_on)):
+        raise UsageError("--expect and --fail-on want a text that is not empty")
+    try:
+        required = layers.mask_of(require)
+    except ValueError as error:
+        raise UsageError(f"--require: {error}") from error
+    config = RunConfig(
+        guest=path,
+        serial=serial_plan(list(serial)),
+        rtc_base=parse_rtc_base(rtc_base),
+        memory_size=memory,
+        append=append,
+        modules=tuple(parse_module(text) for text in modules),
+        mode="real" if flat else mode,
+        load_address=load_address,
+        serial_overflow=serial_overflow,
+        serial_limit=serial_limit,
+        timeout=timeout,
+        expect=tuple(text.encode() for text in expect),
+        fail_on=tuple(text.encode() for text in fail_on),
+        success_status=success_status,
+        debug_exit_port=debug_exit,
+        no_reboot=no_reboot,
+        pin=pin,
+        require=required,
+    )
+    json_file = _open_json(json_path)
+    result = run(config, say=lambda text: print(f"kvmbox: {text}", file=sys.stderr), timeline=timeline)
+    wall = time.monotonic_ns() - timeline.started
+    outcome = result.outcome
+    if stats:
+        print(format_stats(result.stats, wall), file=sys.stderr)
+        print(f"outcome                  {outcome.reason} (status {outcome.status})", file=sys.stderr)
+    if outcome.error:
+        report(outcome.reason, outcome.hint)
+        if outcome.report:
+            print(outcome.report, file=sys.stderr)
+    if json_file is not None:
+        data: dict[str, Any] = {
+            "status": outcome.status,
+            "reason": outcome.reason,
+            "report": outcome.report,
+            "wall_time": wall,
+            **result.stats.as_json(),
+        }
+        with json_file:
+            json.dump(data, json_file, indent=2)
+            json_file.write("\n")
+    return outcome.status
+
+
+def _is_file(name: str) -> bool:
+    from pathlib import Path
+
+    return Path(name).exists()
+
+
+def _open_json(path: str | None) -> Any:
+    """The file of --json, opened before the run, so that a run is not wasted on a wrong path."""
+    if path is None:
+        return None
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise KvmboxError(f"cannot write --json '{path}': {error.strerror}") from error

@@ -1,0 +1,46 @@
+"""What a run was asked to do: the command line's options, checked, with no trace of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kvmbox import layout
+from kvmbox.host.serial import SerialSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleSpec:
+    """A Multiboot module: the file to load and the words behind its name."""
+
+    path: str
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """One run. Sizes are bytes, times nanoseconds unless said otherwise.
+
+    `rtc_base` is the wall clock at guest time 0, in seconds since 1970. `timeout` is seconds or None.
+    `require` is the mask of sandbox layers (`sandbox.layers`) that must not be missing.
+    """
+
+    guest: str
+    serial: dict[str, SerialSpec]
+    rtc_base: int
+    memory_size: int = layout.DEFAULT_MEMORY
+    append: str = ""
+    modules: tuple[ModuleSpec, ...] = ()
+    mode: Literal["auto", "real"] = "auto"
+    load_address: int | None = None
+    serial_overflow: str = "wait"
+    serial_limit: int | None = None
+    timeout: float | None = None
+    expect: tuple[bytes, ...] = ()
+    fail_on: tuple[bytes, ...] = ()
+    success_status: int | None = None
+    debug_exit_port: int | None = layout.DEBUG_EXIT_PORT
+    no_reboot: bool = False
+    pin: str = "auto"
+    require: int = 0
+    kvm_path: str = field(default="/dev/kvm")

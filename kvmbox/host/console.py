@@ -1,0 +1,255 @@
+"""The host side of all serial ports and of the debug console.
+
+Output goes to one `OutputStream` per backend; what is the guest's console (COM1, the debug console, and
+whatever port is on stdio) is also shown to the matcher of --expect and --fail-on, in the order in which it
+came out of the devices. Input is read by the main thread and handed to a port only while its UART has
+room, so that a guest that does not read loses nothing and costs no memory: then the host's pipe fills.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from kvmbox.host.matcher import ConsoleMatcher, Match
+from kvmbox.host.output import OutputStream
+from kvmbox.host.serial import SerialSpec, open_file, open_pty
+from kvmbox.host.terminal import HELP, EscapeParser, RawTerminal
+from kvmbox.verdict import (
+    EXPECTED_SEEN,
+    INTERRUPTED,
+    KVMBOX_FAILED,
+    UNEXPECTED,
+    Outcome,
+    Verdict,
+)
+
+DEBUGCON: Final = "debugcon"
+INPUT_CHUNK: Final = 4096
+OFFER_SIZE: Final = 64
+"""How many bytes of input one request offers to a UART: more than its FIFO holds."""
+FLUSH_SECONDS: Final = 1.0
+"""How long the last flush may take, all streams together."""
+
+STDIN: Final = 0
+STDOUT: Final = 1
+
+
+@dataclass(slots=True, eq=False)
+class InputPort:
+    """Host input of one serial port: `pending` waits for room in the UART."""
+
+    name: str
+    descriptor: int
+    pending: bytearray = field(default_factory=bytearray)
+    waiting_for_room: bool = False
+    ended: bool = False
+    is_pty: bool = False
+    escapes: EscapeParser | None = None
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether the descriptor should be read."""
+        return not self.ended and len(self.pending) < INPUT_CHUNK
+
+    @property
+    def can_send(self) -> bool:
+        """Whether there is something to offer and the UART may take it."""
+        return bool(self.pending) and not self.waiting_for_room
+
+
+class Console:
+    """Backends of all ports of one machine. Created and closed by the main thread."""
+
+    def __init__(
+        self,
+        plan: Mapping[str, SerialSpec],
+        verdict: Verdict,
+        matcher: ConsoleMatcher | None,
+        *,
+        overflow: str = "wait",
+        limit: int | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`say` prints a line for the person (on stderr); `wake` wakes the main thread."""
+        self.inputs: list[InputPort] = []
+        self.streams: list[OutputStream] = []
+        self.terminal = RawTerminal(STDIN)
+        self.bytes_out: dict[str, int] = {}
+        self.bytes_in: dict[str, int] = {}
+        self.first_byte_at: int | None = None
+        """Host monotonic ns at the first byte of console output."""
+        self._verdict = verdict
+        self._matcher = matcher
+        self._matching = threading.Lock()
+        self._say = say
+        self._wake = wake
+        self._descriptors: list[int] = []
+        self._overflow = overflow
+        self._limit = limit
+        self._by_port: dict[str, OutputStream | None] = {}
+        self._console_ports = {"COM1", DEBUGCON}
+        stdout = self._stream("stdout", STDOUT)
+        self._by_port[DEBUGCON] = stdout
+        for port, spec in plan.items():
+            self._by_port[port] = self._open_backend(spec, stdout)
+
+    def _stream(self, name: str, descriptor: int, *, pty: bool = False) -> OutputStream:
+        stream = OutputStream(
+            name,
+            descriptor,
+            overflow=self._overflow,
+            limit=self._limit,
+            drop_without_reader=pty,
+            failed=lambda error: self._failed(name, error),
+            limit_reached=lambda: self._limit_reached(name),
+        )
+        self.streams.append(stream)
+        return stream
+
+    def _open_backend(self, spec: SerialSpec, stdout: OutputStream) -> OutputStream | None:
+        if spec.kind == "stdio":
+            self._console_ports.add(spec.port)
+            escapes = EscapeParser() if self.terminal.is_terminal else None
+            self.inputs.append(InputPort(spec.port, STDIN, escapes=escapes))
+            return stdout
+        if spec.kind == "file":
+            descriptor = open_file(spec.path)
+            self._descriptors.append(descriptor)
+            return self._stream(spec.path, descriptor)
+        if spec.kind == "pty":
+            descriptor, path = open_pty()
+            self._descriptors.append(descriptor)
+            self._say(f"{spec.port} is {path}")
+            self.inputs.append(InputPort(spec.port, descriptor, is_pty=True))
+            return self._stream(path, descriptor, pty=True)
+        return None
+
+    # --- Output, called by whichever thread took it from a reply ------------------------------------------
+
+    def sink(self, port: str) -> Callable[[bytes], None]:
+        """Where the output of `port` goes: a function of bytes that never blocks for the host."""
+        stream = self._by_port[port]
+        shown = port in self._console_ports
+        self.bytes_out[port] = 0
+
+        def take(data: bytes) -> None:
+            self.bytes_out[port] += len(data)
+            if shown and self.first_byte_at is None:
+                self.first_byte_at = time.monotonic_ns()
+            # Nothing that the guest prints after the decisive text belongs to the run.
+            if self._verdict.outcome is not None:
+                return
+            if stream is not None:
+                stream.append(data)
+            if shown and self._matcher is not None:
+                self._match(data)
+
+        return take
+
+    def _match(self, data: bytes) -> None:
+        assert self._matcher is not None
+        with self._matching:
+            if self._verdict.outcome is not None:
+                return
+            match self._matcher.feed(data):
+                case Match.EXPECTED:
+                    self._verdict.decide(Outcome(0, EXPECTED_SEEN))
+                case Match.FAILED:
+                    text = (self._matcher.failure or b"").decode("utf-8", "replace")
+                    self._verdict.decide(
+                        Outcome(UNEXPECTED, f"the guest printed '{text}' (--fail-on)", error=True)
+                    )
+                case Match.UNDECIDED:
+                    pass
+
+    def wait_for_room(self) -> None:
+        """The vCPU thread, holding no lock: wait while a stream is congested and the run goes on."""
+        for stream in self.streams:
+            if stream.congested:
+                stream.wait_for_room(lambda: self._verdict.outcome is None)
+
+    def wake_waiters(self) -> None:
+        """The verdict is decided: nobody waits for room any more."""
+        for stream in self.streams:
+            stream.wake()
+
+    def _failed(self, name: str, error: OSError) -> None:
+        self._verdict.decide(
+            Outcome(
+                KVMBOX_FAILED,
+                f"cannot write the guest's output to {name}: {error.strerror}",
+                error=True,
+            )
+        )
+
+    def _limit_reached(self, name: str) -> None:
+        self._verdict.decide(
+            Outcome(UNEXPECTED, f"the guest's output to {name} reached --serial-limit", error=True)
+        )
+
+    # --- Input, the main thread's -------------------------------------------------------------------------
+
+    def read_input(self, port: InputPort) -> None:
+        """Its descriptor is readable: take what is there, kvmbox's own commands apart."""
+        try:
+            data = os.read(port.descriptor, INPUT_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            # A terminal that is gone, or a pseudo-terminal that nobody has open: that one comes back.
+            data = b""
+        if not data:
+            port.ended = not port.is_pty
+            return
+        if port.escapes is not None:
+            keys = port.escapes.feed(data)
+            data = keys.data
+            if keys.help_wanted:
+                sys.stderr.write(HELP)
+                sys.stderr.flush()
+            if keys.leave:
+                self._verdict.decide(Outcome(INTERRUPTED, "left by Ctrl-A X"))
+        port.pending += data
+        self.bytes_in[port.name] = self.bytes_in.get(port.name, 0) + len(data)
+
+    def room(self, port_name: str) -> Callable[[int], None]:
+        """What an InputRoom effect of `port_name` calls."""
+
+        def available(_count: int) -> None:
+            for port in self.inputs:
+                if port.name == port_name:
+                    port.waiting_for_room = False
+            self._wake()
+
+        return available
+
+    # --- The end ------------------------------------------------------------------------------------------
+
+    def finish(self) -> str | None:
+        """Write out what is left, for `FLUSH_SECONDS` at most; returns what could not be written, or None."""
+        deadline = time.monotonic() + FLUSH_SECONDS
+        problem: str | None = None
+        for stream in self.streams:
+            left = stream.flush(max(0.0, deadline - time.monotonic()))
+            if left:
+                problem = f"{left} bytes of the guest's output to {stream.name} could not be written"
+        self.terminal.restore()
+        return problem
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Bytes that each stream has dropped."""
+        return {stream.name: stream.dropped for stream in self.streams}
+
+    def close(self) -> None:
+        """Close what was opened here. A writer that is stuck keeps its own descriptor until the end."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()

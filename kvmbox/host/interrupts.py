@@ -1,0 +1,64 @@
+"""Interrupt lines: the wired OR of all devices that share one, handed to the interrupt controllers.
+
+ISA lines are levels. Each device's pin is one source of a line; the line is high while any source is. A
+pulse (low, high) between two looks is an edge that the 8259 must see, so every change is passed on in the
+order in which it came, under one lock, whichever thread brings it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class LineState:
+    """One line: bit mask of the sources that hold it high, and what it has done so far."""
+
+    asserted: int = 0
+    raised: int = 0
+    """Rising edges passed on."""
+    coalesced: int = 0
+    """Rising edges that a late host made a device fold into another one."""
+
+
+@dataclass(slots=True)
+class InterruptRouter:
+    """All lines of a machine. `attach` connects it to the interrupt controllers of one virtual machine."""
+
+    lines: dict[int, LineState] = field(default_factory=dict)
+    _set_line: Callable[[int, int], None] | None = None
+    _sources: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def source(self, gsi: int) -> Callable[[int, int], None]:
+        """A new source of line `gsi`: a function of (level, coalesced)."""
+        state = self.lines.setdefault(gsi, LineState())
+        bit = 1 << self._sources
+        self._sources += 1
+
+        def change(level: int, coalesced: int) -> None:
+            with self._lock:
+                before = state.asserted
+                state.asserted = before | bit if level else before & ~bit
+                state.coalesced += coalesced
+                if bool(before) != bool(state.asserted):
+                    state.raised += level
+                    if self._set_line is not None:
+                        self._set_line(gsi, level)
+
+        return change
+
+    def attach(self, set_line: Callable[[int, int], None]) -> None:
+        """`set_line(gsi, level)` drives the controllers from now on; lines that are high are driven high."""
+        with self._lock:
+            self._set_line = set_line
+            for gsi, state in self.lines.items():
+                if state.asserted:
+                    set_line(gsi, 1)
+
+    def detach(self) -> None:
+        """The controllers are going away: changes are only remembered until the next `attach`."""
+        with self._lock:
+            self._set_line = None

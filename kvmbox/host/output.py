@@ -1,0 +1,163 @@
+"""Guest output on its way to the host: a bounded buffer and a thread that writes.
+
+The thread that runs the guest must never wait inside a device request, and the main thread must never
+wait for a terminal or a full pipe. So output is appended here by whichever thread took it from a reply, and
+a writer thread of the stream's own does the blocking `write`. It collects for `GATHER_SECONDS` before it
+writes, because a wake-up for each byte that a guest prints would make its exits several times dearer.
+
+A stream that holds `CAPACITY` bytes is congested. With overflow "wait" the vCPU thread then waits in
+`wait_for_room`, outside of any lock, while timers, signals and time-outs go on; with "drop" what does not
+fit is counted and dropped. The buffer is bounded either way: one reply adds at most one frame.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import threading
+from collections.abc import Callable
+from typing import Final
+
+CAPACITY: Final = 1 << 20
+"""How many bytes a stream holds back before it is congested."""
+
+WRITE_SIZE: Final = 1 << 16
+GATHER_SIZE: Final = 4096
+GATHER_SECONDS: Final = 0.002
+"""How long output is gathered before it is written: what a person does not notice."""
+
+
+class OutputStream:
+    """Bytes for one descriptor. `append` from any thread; the descriptor is the caller's to close."""
+
+    def __init__(
+        self,
+        name: str,
+        descriptor: int,
+        *,
+        overflow: str = "wait",
+        limit: int | None = None,
+        drop_without_reader: bool = False,
+        failed: Callable[[OSError], None],
+        limit_reached: Callable[[], None] | None = None,
+    ) -> None:
+        """`overflow` is "wait" or "drop"; `limit` is the most bytes to write in all, or None.
+
+        `drop_without_reader` is for pseudo-terminals, which hang up while nobody has them open.
+        `failed` hears, once, on the writer thread, why the host cannot take any more; `limit_reached`
+        hears, on the appending thread, that `limit` is used up.
+        """
+        self.name = name
+        self.appended = 0
+        self.dropped = 0
+        self._descriptor = descriptor
+        self._drop = overflow == "drop"
+        self._limit = limit
+        self._drop_without_reader = drop_without_reader
+        self._failed = failed
+        self._limit_reached = limit_reached
+        self._buffer = bytearray()
+        self._writing = 0
+        self._broken = False
+        self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._write_all, name=f"output {name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def congested(self) -> bool:
+        """Whether the guest ought to wait."""
+        return len(self._buffer) >= CAPACITY and not self._broken
+
+    def append(self, data: bytes) -> None:
+        """More output of the guest. Never blocks for the host."""
+        reached = False
+        with self._changed:
+            if self._limit is not None and self.appended + len(data) > self._limit:
+                data = data[: self._limit - self.appended]
+                reached = True
+            self.appended += len(data)
+            if self._broken or (self._drop and len(self._buffer) + len(data) > CAPACITY):
+                self.dropped += len(data)
+            elif data:
+                idle = not self._buffer
+                self._buffer += data
+                if idle or len(self._buffer) == GATHER_SIZE:
+                    self._changed.notify_all()
+        if reached and self._limit_reached is not None:
+            self._limit_reached()
+
+    def wait_for_room(self, wanted: Callable[[], bool]) -> None:
+        """Wait until the stream is no longer congested, or `wanted()` turns false; see `wake`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self.congested or not wanted())
+
+    def wake(self) -> None:
+        """Let `wait_for_room` look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def flush(self, seconds: float) -> int:
+        """Wait until all is written, `seconds` at most; returns how many bytes are not."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._broken or not self._unwritten(), timeout=seconds)
+            return self._unwritten()
+
+    def _unwritten(self) -> int:
+        return len(self._buffer) + self._writing
+
+    def _write_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._buffer) or self._closing)
+                if not self._closing and len(self._buffer) < GATHER_SIZE:
+                    self._changed.wait(GATHER_SECONDS)
+                if not self._buffer and self._closing:
+                    return
+                chunk = bytes(self._buffer[:WRITE_SIZE])
+                del self._buffer[:WRITE_SIZE]
+                self._writing = len(chunk)
+            try:
+                self._write_chunk(chunk)
+            except OSError as error:
+                with self._changed:
+                    self._broken = True
+                    self.dropped += self._unwritten()
+                    self._buffer.clear()
+                    self._writing = 0
+                    self._changed.notify_all()
+                self._failed(error)
+                return
+            with self._changed:
+                self._writing = 0
+                self._changed.notify_all()
+
+    def _write_chunk(self, chunk: bytes) -> None:
+        view = memoryview(chunk)
+        while view:
+            if self._drop_without_reader and self._hung_up():
+                self.dropped += len(view)
+                return
+            try:
+                written = os.write(self._descriptor, view)
+            except BlockingIOError:
+                # Somebody made the descriptor non-blocking (a pseudo-terminal is): wait for room.
+                poll = select.poll()
+                poll.register(self._descriptor, select.POLLOUT)
+                poll.poll(1000)
+                continue
+            except OSError as error:
+                if self._drop_without_reader and error.errno == errno.EIO:
+                    self.dropped += len(view)
+                    return
+                raise
+            view = view[written:]
+            self._writing = len(view)
+
+    def _hung_up(self) -> bool:
+        poll = select.poll()
+        poll.register(self._descriptor, 0)
+        return bool(poll.poll(0))

@@ -1,0 +1,72 @@
+"""Where a serial port's bytes go and come from: `PORT=file:PATH`, `PORT=null`, `PORT=pty`, `PORT=stdio`."""
+
+from __future__ import annotations
+
+import os
+import tty
+from dataclasses import dataclass
+
+from kvmbox.board import SERIAL_PORTS
+from kvmbox.errors import StartError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class SerialSpec:
+    """`kind` is "file", "null", "pty" or "stdio"; `path` belongs to "file"."""
+
+    port: str
+    kind: str
+    path: str = ""
+
+
+def parse_serial(text: str) -> SerialSpec:
+    """The option's text; UsageError that says what is accepted."""
+    port, equals, backend = text.partition("=")
+    accepted = f"PORT=file:PATH, PORT=null, PORT=pty or PORT=stdio, PORT one of {', '.join(SERIAL_PORTS)}"
+    if not equals or port.upper() not in SERIAL_PORTS:
+        raise UsageError(f"--serial '{text}': no such serial port '{port}'", hint=f"accepted: {accepted}")
+    kind, colon, path = backend.partition(":")
+    if kind == "file" and colon and path:
+        return SerialSpec(port.upper(), kind, path)
+    if kind in ("null", "pty", "stdio") and not colon:
+        return SerialSpec(port.upper(), kind)
+    raise UsageError(f"--serial '{text}': unknown backend '{backend}'", hint=f"accepted: {accepted}")
+
+
+def serial_plan(options: list[str]) -> dict[str, SerialSpec]:
+    """All serial ports of a run by name: COM1 on stdio unless it was given, and what `options` ask for."""
+    plan: dict[str, SerialSpec] = {}
+    for text in options:
+        spec = parse_serial(text)
+        if spec.port in plan:
+            raise UsageError(f"--serial names {spec.port} twice")
+        plan[spec.port] = spec
+    if "COM1" not in plan:
+        taken = any(spec.kind == "stdio" for spec in plan.values())
+        plan["COM1"] = SerialSpec("COM1", "null" if taken else "stdio")
+    users = [spec.port for spec in plan.values() if spec.kind == "stdio"]
+    if len(users) > 1:
+        raise UsageError(f"--serial puts {' and '.join(users)} on stdio", hint="one port can have it")
+    return plan
+
+
+def open_file(path: str) -> int:
+    """A descriptor to write a port's output to, created or emptied; StartError if it cannot be had."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+    except OSError as error:
+        raise StartError(f"cannot write serial output to '{path}': {error.strerror}") from error
+
+
+def open_pty() -> tuple[int, str]:
+    """A pseudo-terminal in raw mode: the master's descriptor, non-blocking, and the path to open."""
+    try:
+        master, slave = os.openpty()
+    except OSError as error:
+        raise StartError(f"cannot open a pseudo-terminal: {error.strerror}") from error
+    tty.setraw(slave)
+    path = os.ttyname(slave)
+    # Closing our slave makes the master say "hung up" until somebody opens the path.
+    os.close(slave)
+    os.set_blocking(master, False)
+    return master, path

@@ -1,0 +1,97 @@
+"""The terminal on stdin: raw while the guest has it, and as it was in every way out.
+
+Ctrl-A is the escape character, as QEMU users know it: Ctrl-A X leaves, Ctrl-A H prints help, Ctrl-A Ctrl-A
+sends one Ctrl-A to the guest. It counts on a terminal only: a pipe's bytes all belong to the guest.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import termios
+from dataclasses import dataclass
+from typing import Any, Final
+
+ESCAPE: Final = 0x01  # Ctrl-A
+
+HELP: Final = (
+    "\r\nCtrl-A H  this help\r\nCtrl-A X  leave kvmbox\r\nCtrl-A Ctrl-A  send Ctrl-A to the guest\r\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What was typed: `data` is the guest's, `leave` and `help_wanted` are commands for kvmbox."""
+
+    data: bytes
+    leave: bool = False
+    help_wanted: bool = False
+
+
+class EscapeParser:
+    """Takes kvmbox's commands out of what is typed. The escape character may end one piece."""
+
+    def __init__(self) -> None:
+        self._escaped = False
+
+    def feed(self, typed: bytes) -> Keys:
+        """What `typed` means; nothing behind a command to leave is looked at."""
+        data = bytearray()
+        help_wanted = False
+        for byte in typed:
+            if not self._escaped:
+                if byte == ESCAPE:
+                    self._escaped = True
+                else:
+                    data.append(byte)
+                continue
+            self._escaped = False
+            if byte in b"xX":
+                return Keys(bytes(data), leave=True, help_wanted=help_wanted)
+            if byte in b"hH":
+                help_wanted = True
+            elif byte == ESCAPE:
+                data.append(byte)
+        return Keys(bytes(data), help_wanted=help_wanted)
+
+
+class RawTerminal:
+    """Raw mode of one descriptor. A no-op where it is no terminal, or not ours to change."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._saved: list[Any] | None = None
+        self.is_terminal = os.isatty(descriptor)
+
+    @property
+    def foreground(self) -> bool:
+        """Whether reading it and changing it would not stop us (SIGTTIN, SIGTTOU)."""
+        try:
+            return self.is_terminal and os.tcgetpgrp(self._descriptor) == os.getpgrp()
+        except OSError:
+            return False
+
+    def enter(self) -> None:
+        """Make it raw, but for output processing: the guest's line feeds stay readable."""
+        if self._saved is not None or not self.foreground:
+            return
+        self._saved = termios.tcgetattr(self._descriptor)
+        atexit.register(self.restore)
+        raw: list[Any] = termios.tcgetattr(self._descriptor)
+        raw[0] &= ~(
+            termios.BRKINT | termios.ICRNL | termios.INLCR | termios.INPCK | termios.ISTRIP | termios.IXON
+        )
+        raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
+        raw[6][termios.VMIN] = 1
+        raw[6][termios.VTIME] = 0
+        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, raw)
+
+    def restore(self) -> None:
+        """Put back what was found. Idempotent; a terminal that is gone is none to restore."""
+        if self._saved is None:
+            return
+        saved, self._saved = self._saved, None
+        atexit.unregister(self.restore)
+        with contextlib.suppress(termios.error, OSError):
+            termios.tcsetattr(self._descriptor, termios.TCSADRAIN, saved)

@@ -1,0 +1,171 @@
+"""One run from start to end: what is started in which order, and how all of it ends whatever happens.
+
+The order is design: the spawner first, because it must not inherit anything; device processes start while
+the VMM reads the image and opens /dev/kvm; the vCPU starts when everybody is ready. Everything that was
+opened is closed in reverse, also when a step in between fails.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from kvmbox.config import RunConfig
+from kvmbox.errors import DeviceProcessError
+from kvmbox.host.console import Console
+from kvmbox.host.matcher import ConsoleMatcher
+from kvmbox.kvm.system import Kvm
+from kvmbox.kvm.vcpu import install_kick_signal
+from kvmbox.machine import BootSource, Devices, GuestVm, board_of
+from kvmbox.memory import GuestMemory
+from kvmbox.placement import place
+from kvmbox.remote import protocol
+from kvmbox.remote.pool import DevicePool
+from kvmbox.stats import RunStats, collect
+from kvmbox.supervisor import Supervisor, Wakeup
+from kvmbox.verdict import CLEAN, KVMBOX_FAILED, Expectations, Outcome, Verdict
+
+
+@dataclass(slots=True)
+class Timeline:
+    """When each stage of the start was done, in ns of the host's monotonic clock."""
+
+    started: int = field(default_factory=time.monotonic_ns)
+    stages: dict[str, int] = field(default_factory=dict)
+
+    def mark(self, stage: str) -> None:
+        """`stage` is done."""
+        self.stages[stage] = time.monotonic_ns() - self.started
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended, judged by what was expected of it, and what it did."""
+
+    outcome: Outcome
+    stats: RunStats
+
+
+def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | None = None) -> RunResult:
+    """Boot `config.guest` and run it to its end. `say` prints a line for the person.
+
+    Raises KvmboxError where the run could not start; a run that started ends in a RunResult.
+    """
+    timeline = timeline or Timeline()
+    with ExitStack() as cleanup:
+        placement = place(config.pin)
+        cleanup.callback(placement.close)
+        pool = DevicePool()
+        cleanup.callback(pool.close)
+        timeline.mark("spawner started")
+        pool.launch(board_of(config), _device_filter(), cpu=placement.cpu, require=config.require)
+        timeline.mark("device processes asked for")
+        source = BootSource.read(config)
+        memory = GuestMemory(config.memory_size)
+        cleanup.callback(memory.close)
+        kvm = cleanup.enter_context(Kvm.open(config.kvm_path))
+        guest = GuestVm(kvm, memory, source)
+        cleanup.callback(guest.close)
+        timeline.mark("virtual machine built")
+
+        verdict = Verdict()
+        wakeup = Wakeup()
+        cleanup.callback(wakeup.close)
+        matcher = ConsoleMatcher(config.expect, config.fail_on) if config.expect or config.fail_on else None
+        console = Console(
+            config.serial,
+            verdict,
+            matcher,
+            overflow=config.serial_overflow,
+            limit=config.serial_limit,
+            say=say,
+            wake=wakeup.wake,
+        )
+        cleanup.callback(console.close)
+        supervisor = Supervisor(config, verdict, console, wakeup, cpu=placement.cpu)
+        cleanup.callback(supervisor.close)
+        try:
+            devices = Devices(
+                board_of(config),
+                pool,
+                console,
+                verdict,
+                reset=supervisor.reset_requested,
+                deadline_changed=supervisor.deadline_changed,
+            )
+            supervisor.adopt(devices)
+            install_kick_signal()
+            supervisor.install_signals()
+            console.terminal.enter()
+            timeline.mark("devices ready")
+            _boot_until_end(guest, GuestFactory(kvm, memory, source), devices, supervisor)
+        finally:
+            problem = console.finish()
+        timeline.mark("guest ended")
+        outcome = verdict.outcome
+        assert outcome is not None
+        judged = _judge(outcome, config, matcher, problem)
+        stats = collect(devices, supervisor, console, timeline, pool)
+    timeline.mark("closed")
+    return RunResult(judged, stats)
+
+
+def _device_filter() -> bytes:
+    from kvmbox.sandbox.policy import DEVICE_POLICY
+    from kvmbox.sandbox.seccomp import compile_policy
+
+    return compile_policy(DEVICE_POLICY)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestFactory:
+    """What a reboot needs to build the next virtual machine on the same memory."""
+
+    kvm: Kvm
+    memory: GuestMemory
+    source: BootSource
+
+    def build(self) -> GuestVm:
+        """A fresh VM with the image loaded anew."""
+        self.memory.clear()
+        return GuestVm(self.kvm, self.memory, self.source)
+
+
+def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, supervisor: Supervisor) -> None:
+    """Run the guest, and again after each reset, until the verdict is decided."""
+    while True:
+        try:
+            devices.router.attach(guest.vm.irq_line)
+            again = supervisor.run_until_reset(guest)
+        finally:
+            devices.router.detach()
+            guest.close()
+        if not again:
+            return
+        try:
+            for channel in devices.pool.channels:
+                channel.request(protocol.RESET)
+        except DeviceProcessError as error:
+            supervisor.device_failed(error)
+            return
+        guest = factory.build()
+
+
+def _judge(
+    outcome: Outcome, config: RunConfig, matcher: ConsoleMatcher | None, problem: str | None
+) -> Outcome:
+    """The outcome against the expectations, and against output that the host did not take."""
+    missing = ""
+    if matcher is not None:
+        missing = ", ".join(repr(text.decode("utf-8", "replace")) for text in matcher.missing)
+    judged = Expectations(
+        success_status=config.success_status,
+        unfulfilled=lambda: matcher is not None and matcher.unfulfilled,
+        missing=lambda: missing,
+    ).judge(outcome)
+    # A run whose output was lost has not succeeded; the guest's own failures and kvmbox's keep their word.
+    if problem is not None and (judged.status == CLEAN or judged.status & 1):
+        return Outcome(KVMBOX_FAILED, problem, error=True)
+    return judged

@@ -1,0 +1,147 @@
+"""What a run did, as numbers: for --stats as text, for --json as data. Collected once, at the end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from kvmbox.host.console import Console
+from kvmbox.machine import Devices
+from kvmbox.remote.pool import DevicePool
+from kvmbox.sandbox import layers
+from kvmbox.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from kvmbox.run import Timeline
+
+NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PortCount:
+    """Exits of one kind of access. `direction` is "in" or "out", `size` bytes."""
+
+    port: int
+    direction: str
+    size: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptCount:
+    """One interrupt line: rising edges delivered, and those that were folded into another one."""
+
+    line: int
+    raised: int
+    coalesced: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunStats:
+    """Numbers of one run; times in ns since the start of kvmbox, sizes in bytes."""
+
+    format: str
+    boots: int
+    exits: int
+    device_accesses: dict[str, dict[str, int]]
+    ports: list[PortCount]
+    unclaimed: dict[str, int]
+    mmio_exits: int
+    interrupts: list[InterruptCount]
+    bytes_out: dict[str, int]
+    bytes_in: dict[str, int]
+    bytes_dropped: dict[str, int]
+    first_console_byte: int | None
+    guest_time: int
+    stages: dict[str, int]
+    sandbox: dict[str, list[str]]
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers as JSON-able data."""
+        return asdict(self)
+
+
+def collect(
+    devices: Devices, supervisor: Supervisor, console: Console, timeline: Timeline, pool: DevicePool
+) -> RunStats:
+    """Gather everything at the end of a run, before it is closed."""
+    ports: dict[int, int] = {}
+    for loop in supervisor.loops:
+        for word, count in loop.port_exits.items():
+            # String instructions differ in their count; they are accesses of the same kind.
+            ports[word & 0xFFFF_FFFF] = ports.get(word & 0xFFFF_FFFF, 0) + count
+    first = console.first_byte_at
+    return RunStats(
+        format=supervisor.boot_format,
+        boots=len(supervisor.loops),
+        exits=sum(loop.exit_count for loop in supervisor.loops),
+        device_accesses={
+            proxy.name: {"reads": proxy.reads, "writes": proxy.writes} for proxy in devices.proxies
+        },
+        ports=[
+            PortCount(word >> 16 & 0xFFFF, "out" if word & 1 else "in", word >> 8 & 0xFF, count)
+            for word, count in sorted(ports.items(), key=lambda item: -item[1])
+        ],
+        unclaimed={
+            "port reads": devices.ports.unclaimed_reads,
+            "port writes": devices.ports.unclaimed_writes,
+            "memory reads": devices.mmio.unclaimed_reads,
+            "memory writes": devices.mmio.unclaimed_writes,
+        },
+        mmio_exits=sum(loop.mmio_exits for loop in supervisor.loops),
+        interrupts=[
+            InterruptCount(line, state.raised, state.coalesced)
+            for line, state in sorted(devices.router.lines.items())
+        ],
+        bytes_out=dict(console.bytes_out),
+        bytes_in=dict(console.bytes_in),
+        bytes_dropped=console.dropped,
+        first_console_byte=None if first is None else first - timeline.started,
+        guest_time=devices.clock.now(),
+        stages=dict(timeline.stages),
+        sandbox={member.device_type: layers.names(member.process.layers) for member in pool.members.values()},
+    )
+
+
+def format_stats(stats: RunStats, wall: int) -> str:
+    """The numbers for a person, one fact a line. `wall` is ns from start to end."""
+    lines = [
+        f"wall time                {wall / NS_PER_MS:.1f} ms",
+        f"guest time               {stats.guest_time / NS_PER_MS:.1f} ms"
+        + (f", {stats.boots} boots" if stats.boots > 1 else ""),
+        "first console byte       "
+        + ("none" if stats.first_console_byte is None else f"{stats.first_console_byte / NS_PER_MS:.1f} ms"),
+        f"exits                    {stats.exits}",
+    ]
+    for name, count in stats.device_accesses.items():
+        if count["reads"] or count["writes"]:
+            lines.append(f"  {name:<22} {count['reads']} reads, {count['writes']} writes")
+    for port in stats.ports:
+        lines.append(f"  {port.direction:<3} {port.port:#06x} size {port.size}      {port.count}")
+    if stats.mmio_exits:
+        lines.append(f"  memory-mapped          {stats.mmio_exits}")
+    for kind, number in stats.unclaimed.items():
+        if number:
+            lines.append(f"  unclaimed {kind:<12} {number}")
+    for line in stats.interrupts:
+        if line.raised or line.coalesced:
+            lines.append(f"IRQ {line.line:<20} {line.raised} raised, {line.coalesced} coalesced")
+    for name, number in stats.bytes_out.items():
+        if number:
+            lines.append(f"{name + ' output':<24} {number} bytes")
+    for name, number in stats.bytes_in.items():
+        lines.append(f"{name + ' input':<24} {number} bytes")
+    for name, number in stats.bytes_dropped.items():
+        if number:
+            lines.append(f"{name + ' dropped':<24} {number} bytes")
+    before = 0
+    for stage, at in stats.stages.items():
+        lines.append(f"{stage:<24} +{(at - before) / NS_PER_MS:.1f} ms (at {at / NS_PER_MS:.1f})")
+        before = at
+    every = list(stats.sandbox.values())
+    common = [name for name in every[0] if all(name in other for other in every)] if every else []
+    lines.append(f"sandbox (process, filter, socketpair): {', '.join(common)}")
+    missing = [name for name in layers.NAMES.values() if name not in common]
+    if missing:
+        lines.append(f"sandbox layers missing   {', '.join(missing)}")
+    return "\n".join(lines)

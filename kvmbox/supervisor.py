@@ -1,0 +1,392 @@
+"""The main thread of a run: signals, timers, input, watchdog; it starts the vCPU thread and waits for an end.
+
+The loop polls descriptors in slices of `WAIT_SLICE_MS`. Per slice it looks whether a device process has left
+a request of the vCPU thread unanswered for too long (`remote.watchdog`), whether the vCPU has not exited
+for a while and might be halted for ever, and it lets idle device processes prove that they still answer.
+What happens in between (a deadline of a device, a key, a death, a forbidden call) wakes it through a
+descriptor. It never blocks on a channel that the vCPU thread holds for longer than its slices allow.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Final
+
+from kvmbox.config import RunConfig
+from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
+from kvmbox.host.console import OFFER_SIZE, Console, InputPort
+from kvmbox.host.timers import DeadlineTimer, Timerfd
+from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.machine import Devices, GuestVm
+from kvmbox.remote import protocol
+from kvmbox.remote.channel import WAIT_SLICE_MS, hung_error
+from kvmbox.remote.watchdog import Watchdog
+from kvmbox.run_loop import LEAVE, LOOK, VcpuLoop
+from kvmbox.verdict import (
+    CLEAN,
+    DEVICE_FAILED,
+    INTERRUPTED,
+    TIMED_OUT,
+    UNKNOWN_EXIT,
+    Outcome,
+    Verdict,
+)
+
+LOOK_SLICES: Final = 2
+"""After how many slices without an exit the vCPU is looked at (100 ms)."""
+
+PROBE_SLICES: Final = 4
+"""How often, in slices, every device process is asked to answer (200 ms): also a stopped one is found."""
+
+JOIN_SECONDS: Final = 2.0
+"""How long the vCPU thread may take to leave once it was kicked and nothing can block it any more."""
+
+END_SIGNALS: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+)
+"""Signals that end a run in order, so that the terminal is restored and output is flushed."""
+
+
+class Wakeup:
+    """A pipe that makes the main thread's poll return: written by signals and by other threads."""
+
+    def __init__(self) -> None:
+        self.read_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._previous = -1
+
+    def install(self) -> None:
+        """Have every signal with a Python handler write here."""
+        self._previous = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+
+    def wake(self) -> None:
+        """Make poll return. Any thread; a full pipe wakes as well."""
+        try:
+            os.write(self._write_end, b"\0")
+        except BlockingIOError:
+            return
+
+    def clear(self) -> None:
+        """Take all wake-ups."""
+        try:
+            while os.read(self.read_end, 4096):
+                pass
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Undo `install` and close."""
+        signal.set_wakeup_fd(self._previous)
+        os.close(self.read_end)
+        os.close(self._write_end)
+
+
+class Supervisor:
+    """Runs one guest to its end. Belongs to the main thread."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        verdict: Verdict,
+        console: Console,
+        wakeup: Wakeup,
+        *,
+        cpu: int | None,
+    ) -> None:
+        self._config = config
+        self._verdict = verdict
+        self._console = console
+        self._wakeup = wakeup
+        self._cpu = cpu
+        self._timerfd = Timerfd()
+        self._timers: DeadlineTimer | None = None
+        self._devices: Devices | None = None
+        self._loop: VcpuLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._vcpu_error: BaseException | None = None
+        self._reset_wanted = False
+        self._seen_exits = -1
+        self._quiet_slices = 0
+        self._slices = 0
+        self._hung_up: set[int] = set()
+        self._watched: set[int] = set()
+        self._started = time.monotonic()
+        self.loops: list[VcpuLoop] = []
+        """The run loops of all boots so far, for statistics."""
+        self.boot_format = ""
+        """How the image was booted: "multiboot", "elf32", "elf64" or "real"."""
+        verdict.on_decided(self._decided)
+
+    # --- Wiring -------------------------------------------------------------------------------------------
+
+    def deadline_changed(self, device_type: str, deadline: int, _now: int) -> None:
+        """A reply told a new deadline; called by whichever thread got it."""
+        if self._timers is not None:
+            self._timers.set(device_type, None if deadline == protocol.NO_DEADLINE else deadline)
+
+    def reset_requested(self) -> None:
+        """A device asked for a reset; called by whichever thread got the reply."""
+        if self._config.no_reboot:
+            self._verdict.decide(Outcome(CLEAN, "the guest asked for a reset (--no-reboot)"))
+            return
+        self._reset_wanted = True
+        if self._loop is not None:
+            self._loop.request_attention(LEAVE)
+
+    def _decided(self) -> None:
+        self._console.wake_waiters()
+        if self._loop is not None:
+            self._loop.request_attention(LEAVE)
+        self._wakeup.wake()
+
+    def adopt(self, devices: Devices) -> None:
+        """Take over the devices: from now on their deadlines are kept."""
+        self._devices = devices
+        self._timers = DeadlineTimer(devices.clock, self._timerfd)
+        for channel in devices.pool.channels:
+            self.deadline_changed(channel.device_type, channel.deadline, 0)
+
+    # --- Signals ------------------------------------------------------------------------------------------
+
+    def install_signals(self) -> None:
+        """Every signal that ends a run ends it in order; stopping and continuing mind the terminal."""
+        self._wakeup.install()
+        for number in END_SIGNALS:
+            signal.signal(number, self._end_signal)
+        signal.signal(signal.SIGTSTP, self._suspend)
+        signal.signal(signal.SIGCONT, self._resume)
+
+    def _end_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._verdict.decide(Outcome(INTERRUPTED, f"ended by {signal.Signals(number).name}"))
+
+    def _suspend(self, _number: int, _frame: FrameType | None) -> None:
+        self._console.terminal.restore()
+        # SIGSTOP cannot be handled and needs no handler to be put back: the shell sees a stopped job.
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _resume(self, _number: int, _frame: FrameType | None) -> None:
+        self._console.terminal.enter()
+
+    # --- One boot -----------------------------------------------------------------------------------------
+
+    def run_until_reset(self, guest: GuestVm) -> bool:
+        """Run the guest until it wants a reset (True) or the verdict is decided (False)."""
+        assert self._devices is not None
+        self._reset_wanted = False
+        self._vcpu_error = None
+        vcpu = guest.vcpu
+        self.boot_format = guest.boot.format
+        loop = VcpuLoop(vcpu, self._devices.ports, self._devices.mmio)
+        self._loop = loop
+        self.loops.append(loop)
+        if self._verdict.outcome is not None:
+            return False
+        self._thread = threading.Thread(target=self._run_vcpu, args=(loop, vcpu), name="vcpu 0", daemon=True)
+        self._devices.clock.release()
+        assert self._timers is not None
+        self._timers.rearm()
+        self._thread.start()
+        try:
+            self._main_loop(self._thread)
+        finally:
+            self._join()
+            self._devices.clock.hold()
+            self._timers.rearm()
+        self._settle_vcpu(loop)
+        return self._reset_wanted and self._verdict.outcome is None
+
+    def _run_vcpu(self, loop: VcpuLoop, vcpu: Vcpu) -> None:
+        try:
+            if self._cpu is not None:
+                os.sched_setaffinity(0, {self._cpu})
+            vcpu.bind_thread()
+            loop.run()
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which reports it
+            self._vcpu_error = error
+        finally:
+            vcpu.unbind_thread()
+            self._wakeup.wake()
+
+    def _settle_vcpu(self, loop: VcpuLoop) -> None:
+        """The vCPU thread has left: what it found is the verdict, unless there is one."""
+        error = self._vcpu_error
+        if error is None:
+            if loop.outcome is not None:
+                self._verdict.decide(loop.outcome)
+            return
+        if isinstance(error, DeviceProcessError):
+            self.device_failed(error)
+        elif isinstance(error, UnknownExitError):
+            first, _, report = str(error).partition("\n")
+            self._verdict.decide(Outcome(UNKNOWN_EXIT, first, error=True, hint=error.hint, report=report))
+        else:
+            raise error
+
+    def device_failed(self, error: DeviceProcessError) -> None:
+        """A device process is of no use any more: find out why, and end the run."""
+        if self._verdict.outcome is not None:
+            return
+        assert self._devices is not None
+        found = self._devices.pool.explain(error)
+        self._verdict.decide(Outcome(DEVICE_FAILED, str(found), error=True, hint=found.hint))
+
+    def _join(self) -> None:
+        """The vCPU thread leaves: kicked out of KVM_RUN, its channel ended if it waits for a reply."""
+        thread, loop = self._thread, self._loop
+        if thread is None or loop is None:
+            return
+        self._console.wake_waiters()
+        loop.request_attention(LEAVE)
+        thread.join(JOIN_SECONDS / 4)
+        if thread.is_alive() and self._devices is not None:
+            for channel in self._devices.pool.channels:
+                if channel.waiting:
+                    self._devices.pool.kill(channel.device_type)
+            thread.join(JOIN_SECONDS)
+        if thread.is_alive():
+            raise KvmboxError("the vCPU thread does not end: KVM_RUN ignores the kick")
+        self._thread = None
+
+    # --- The loop -----------------------------------------------------------------------------------------
+
+    def _main_loop(self, thread: threading.Thread) -> None:
+        devices = self._devices
+        assert devices is not None
+        pool = devices.pool
+        watchdog = Watchdog(pool.channels)
+        poll = select.poll()
+        poll.register(self._wakeup.read_end, select.POLLIN)
+        poll.register(self._timerfd.descriptor, select.POLLIN)
+        pool.watch(poll)
+        inputs = {port.descriptor: port for port in self._console.inputs}
+        self._watched.clear()
+        next_slice = time.monotonic() + WAIT_SLICE_MS / 1000
+        while self._verdict.outcome is None and thread.is_alive():
+            self._watch_inputs(poll, inputs)
+            remaining = next_slice - time.monotonic()
+            events = poll.poll(max(0, remaining * 1000))
+            if time.monotonic() >= next_slice:
+                # Counted, not caught up: a VMM that was suspended has missed slices, nobody else has.
+                next_slice = time.monotonic() + WAIT_SLICE_MS / 1000
+                self._slice(watchdog)
+            try:
+                self._handle(events, inputs)
+                self._feed_inputs()
+            except DeviceProcessError as error:
+                self.device_failed(error)
+
+    def _handle(self, events: list[tuple[int, int]], inputs: dict[int, InputPort]) -> None:
+        assert self._devices is not None
+        assert self._timers is not None
+        for descriptor, mask in events:
+            if descriptor == self._wakeup.read_end:
+                self._wakeup.clear()
+            elif descriptor == self._timerfd.descriptor:
+                self._timerfd.clear()
+                for device_type in self._timers.due():
+                    self._advance(device_type)
+            elif descriptor in inputs:
+                port = inputs[descriptor]
+                if mask & select.POLLIN or not port.is_pty:
+                    self._console.read_input(port)
+                else:
+                    self._hung_up.add(descriptor)
+            else:
+                error = self._devices.pool.check()
+                if error is not None:
+                    raise error
+
+    def _advance(self, device_type: str) -> None:
+        assert self._devices is not None
+        channel = self._devices.pool.channel(device_type)
+        before = channel.deadline
+        channel.request(protocol.ADVANCE)
+        if channel.deadline == before:
+            # Not late by a tick yet (the timer's clock and the guest's are rounded apart): ask again.
+            self.deadline_changed(device_type, before, 0)
+
+    def _watch_inputs(self, poll: select.poll, inputs: dict[int, InputPort]) -> None:
+        for descriptor, port in inputs.items():
+            wanted = port.wants_more and descriptor not in self._hung_up
+            watched = descriptor in self._watched
+            if wanted and not watched:
+                poll.register(descriptor, select.POLLIN)
+                self._watched.add(descriptor)
+            elif watched and not wanted:
+                poll.unregister(descriptor)
+                self._watched.discard(descriptor)
+
+    def _feed_inputs(self) -> None:
+        assert self._devices is not None
+        for port in self._console.inputs:
+            while port.can_send and self._verdict.outcome is None:
+                offered = bytes(port.pending[:OFFER_SIZE])
+                # Set before asking: room that comes up between the reply and here is not forgotten.
+                port.waiting_for_room = True
+                member, index = self._device_of(port.name)
+                accepted, _ = self._devices.pool.channel(member).request(
+                    protocol.RECEIVE, device=index, payload=offered, limit=len(offered)
+                )
+                del port.pending[:accepted]
+                if accepted == len(offered):
+                    port.waiting_for_room = False
+
+    def _device_of(self, port_name: str) -> tuple[str, int]:
+        assert self._devices is not None
+        for member in self._devices.pool.members.values():
+            for index, device in enumerate(member.devices):
+                if device.stream == port_name:
+                    return member.device_type, index
+        raise KeyError(port_name)
+
+    def _slice(self, watchdog: Watchdog) -> None:
+        """What is looked at once per slice."""
+        devices, loop = self._devices, self._loop
+        assert devices is not None
+        assert loop is not None
+        self._slices += 1
+        self._hung_up.clear()
+        hung = watchdog.tick()
+        if hung is not None:
+            hung.fail(hung_error(hung.device_type))
+            self.device_failed(hung_error(hung.device_type))
+            devices.pool.kill(hung.device_type)
+            return
+        timeout = self._config.timeout
+        if timeout is not None and time.monotonic() >= self._started + timeout:
+            self._verdict.decide(Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True))
+            return
+        if loop.exit_count != self._seen_exits:
+            self._seen_exits, self._quiet_slices = loop.exit_count, 0
+        else:
+            self._quiet_slices += 1
+            if self._quiet_slices >= LOOK_SLICES:
+                self._quiet_slices = 0
+                loop.request_attention(LOOK)
+        if self._slices % PROBE_SLICES == 0:
+            for channel in devices.pool.channels:
+                if not channel.waiting:
+                    self._probe(channel.device_type)
+
+    def _probe(self, device_type: str) -> None:
+        try:
+            self._advance(device_type)
+        except DeviceProcessError as error:
+            self.device_failed(error)
+
+    def close(self) -> None:
+        """Close what belongs to the supervisor."""
+        self._timerfd.close()
