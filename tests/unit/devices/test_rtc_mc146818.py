@@ -237,6 +237,16 @@ def test_rtc_time_written_keeps_the_weekday_counter() -> None:
     assert rtc[WEEKDAY] == 6
 
 
+def test_rtc_set_written_again_is_still_one_setting() -> None:
+    rtc = Board("2023-11-14 12:00:00")
+    rtc[B] = SET | H24
+    rtc[WEEKDAY] = 2
+    rtc[B] = SET | H24 | SQWE
+    rtc[DAY] = 0x16
+    rtc[B] = H24
+    assert (rtc[DAY], rtc[WEEKDAY]) == (0x16, 2)
+
+
 @pytest.mark.parametrize("weekday_first", [True, False])
 def test_rtc_date_and_weekday_set_together_keep_both(weekday_first: bool) -> None:
     rtc = Board("2023-11-14 12:00:00")
@@ -592,6 +602,29 @@ def test_rtc_pie_starts_a_new_period_one_ns_late() -> None:
     assert rtc.model.take_effects() == [RAISED]
     assert rtc[C] == IRQF | PF
     assert rtc.model.next_deadline() == (16 + 64) * SECOND // 32_768 + 1
+
+
+def test_rtc_pie_written_again_keeps_the_period() -> None:
+    rtc = Board()
+    rtc[B] = PIE | H24
+    rtc.step(500_000)
+    rtc[B] = PIE | UIE | H24
+    assert rtc.model.next_deadline() == TICK_6_NS
+
+
+def test_rtc_taps_count_from_the_divider_reset() -> None:
+    rtc = Board()
+    rtc[A] = 0x70
+    rtc.step(100_000_000)
+    rtc[A] = 0x23
+    rtc.step(50_000_000)
+    rtc[A] = 0x2F
+    rtc[C]
+    due = -(-(100_000_000 * 32_768 // SECOND + 16_384) * SECOND // 32_768)
+    rtc.step(due - 1 - rtc.now)
+    assert not rtc[C] & PF
+    rtc.step(1)
+    assert rtc[C] & PF
 
 
 def test_rtc_rate_change_counts_from_the_last_edge() -> None:
