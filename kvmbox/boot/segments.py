@@ -71,8 +71,8 @@ def _check_low_memory(image: GuestImage, segment: LoadSegment) -> None:
         )
     if segment.address < layout.BOOT_AREA_END:
         raise image.error(
-            f"{segment} overlaps {layout.BOOT_AREA_START:#x}..{layout.BOOT_AREA_END:#x}, where kvmbox puts the"
-            " GDT, page tables, first stack and boot information",
+            f"{segment} overlaps {layout.BOOT_AREA_START:#x}..{layout.BOOT_AREA_END:#x}, where kvmbox puts"
+            " the GDT, page tables, first stack and boot information",
             hint=_LINK_HINT,
         )
 
