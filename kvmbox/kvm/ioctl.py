@@ -97,7 +97,7 @@ libc: Final = ctypes.CDLL(None, use_errno=True)
 raw_ioctl: Final = libc["ioctl"]
 """int ioctl(int, unsigned long, void *) for hot paths: returns -1 and leaves errno in ctypes.get_errno()."""
 # SAFETY: ioctl is variadic in C; on x86-64 integer and pointer arguments travel in the same registers with
-# or without a prototype, and AL (the count of vector registers) is not looked at by glibc's and musl's ioctl.
+# or without a prototype, and libffi sets AL, the count of vector registers, on every call.
 raw_ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 raw_ioctl.restype = ctypes.c_int
 

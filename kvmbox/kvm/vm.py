@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from ctypes import byref, c_uint64
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -199,13 +200,14 @@ class Vm:
 
     def close(self) -> None:
         """Close the vCPUs and the VM. No thread may be in `Vcpu.run`. Harmless if repeated."""
-        for vcpu in self._vcpus:
-            vcpu.close()
-        self._vcpus.clear()
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            self._c_descriptor.value = -1
-            os.close(descriptor)
+        if self._descriptor < 0:
+            return
+        descriptor, self._descriptor = self._descriptor, -1
+        self._c_descriptor.value = -1
+        with ExitStack() as stack:  # all of it happens, even if a vCPU's views are still held
+            stack.callback(os.close, descriptor)
+            for vcpu in self._vcpus:
+                stack.callback(vcpu.close)
 
     def __enter__(self) -> Self:
         return self

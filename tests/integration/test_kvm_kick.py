@@ -164,17 +164,24 @@ def test_kick_completes_a_pending_port_read_first(stack: ExitStack) -> None:
     assert (regs.rax & 0xFF, regs.rip) == (0x5A, CODE + 2)
 
 
-def test_kick_reaches_a_thread_whose_creator_blocked_the_signal(stack: ExitStack) -> None:
+def test_bind_thread_unblocks_the_signal_that_the_creator_had_blocked(stack: ExitStack) -> None:
     _, vcpu, _ = make_guest(stack, SPIN, irqchip=False)
+    masks: list[set[int]] = []
+
+    def thread_body() -> None:
+        masks.append(set(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+        vcpu.bind_thread()
+        masks.append(set(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+
     signal.pthread_sigmask(signal.SIG_BLOCK, {KICK_SIGNAL})
     try:
-        thread = VcpuThread(vcpu, lambda result: result == 0)
+        thread = threading.Thread(target=thread_body)
+        thread.start()
+        thread.join(STUCK)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {KICK_SIGNAL})
 
-    vcpu.kick()
-
-    thread.join()
+    assert [KICK_SIGNAL in mask for mask in masks] == [True, False]
 
 
 def test_bind_thread_without_handler_is_refused(stack: ExitStack) -> None:
