@@ -115,7 +115,7 @@ class BootSource:
             read_module(spec.path, spec.arguments, max_size=config.memory_size) for spec in config.modules
         )
         options = BootOptions(
-            command_line=config.append,
+            command_line=config.append or None,
             modules=modules,
             mode=config.mode,
             load_address=config.load_address,
@@ -137,7 +137,7 @@ class GuestVm:
             self.vm.map_memory(memory.regions)
             self.vm.create_irqchip()
             self.vcpu: Vcpu = self.vm.create_vcpu(0)
-            self.vcpu.set_cpuid(kvm.supported_cpuid())
+            self.vcpu.set_cpuid(own_cpuid(kvm.supported_cpuid(), self.vcpu.index))
             apply_state(self.vcpu, self.boot.state)
         except BaseException:
             self.vm.close()
@@ -146,6 +146,20 @@ class GuestVm:
     def close(self) -> None:
         """Close the VM and its vCPU; the memory stays."""
         self.vm.close()
+
+
+def own_cpuid(entries: list[uapi.kvm_cpuid_entry2], index: int) -> list[uapi.kvm_cpuid_entry2]:
+    """What the guest's CPUID says: the host's, but for the APIC id, which is the vCPU's own.
+
+    KVM passes on the id of the host CPU that it was asked on (Intel SDM vol. 2, CPUID: leaf 1 EBX 31..24,
+    leaves 0xb and 0x1f EDX): two runs would differ.
+    """
+    for entry in entries:
+        if entry.function == 1:
+            entry.ebx = entry.ebx & 0x00FF_FFFF | index << 24
+        elif entry.function in (0xB, 0x1F):
+            entry.edx = index
+    return entries
 
 
 def apply_state(vcpu: Vcpu, state: CpuState) -> None:

@@ -121,6 +121,7 @@ class Supervisor:
         self._seen_exits = -1
         self._quiet_slices = 0
         self._slices = 0
+        self._ended_by: signal.Signals | None = None
         self._hung_up: set[int] = set()
         self._watched: set[int] = set()
         self._started = time.monotonic()
@@ -170,7 +171,8 @@ class Supervisor:
         signal.signal(signal.SIGCONT, self._resume)
 
     def _end_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._verdict.decide(Outcome(INTERRUPTED, f"ended by {signal.Signals(number).name}"))
+        # A handler interrupts the main thread anywhere, also where it holds a lock: it only takes a note.
+        self._ended_by = signal.Signals(number)
 
     def _suspend(self, _number: int, _frame: FrameType | None) -> None:
         self._console.terminal.restore()
@@ -275,6 +277,9 @@ class Supervisor:
         self._watched.clear()
         next_slice = time.monotonic() + WAIT_SLICE_MS / 1000
         while self._verdict.outcome is None and thread.is_alive():
+            if self._ended_by is not None:
+                self._verdict.decide(Outcome(INTERRUPTED, f"ended by {self._ended_by.name}"))
+                return
             self._watch_inputs(poll, inputs)
             remaining = next_slice - time.monotonic()
             events = poll.poll(max(0, remaining * 1000))

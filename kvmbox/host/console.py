@@ -119,6 +119,9 @@ class Console:
             escapes = EscapeParser() if self.terminal.is_terminal else None
             self.inputs.append(InputPort(spec.port, STDIN, escapes=escapes))
             return stdout
+        if spec.kind == "stdout":
+            self._console_ports.add(spec.port)
+            return stdout
         if spec.kind == "file":
             descriptor = open_file(spec.path)
             self._descriptors.append(descriptor)

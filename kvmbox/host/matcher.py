@@ -41,7 +41,7 @@ class ConsoleMatcher:
                 position = window.find(text)
                 if position >= 0:
                     events.append((position + len(text), fatal, text))
-        self._tail = window[len(window) - self._keep :] if self._keep else b""
+        self._tail = window[-self._keep :] if self._keep else b""
         for _, fatal, text in sorted(events):
             if fatal:
                 self.failure = text

@@ -1,4 +1,8 @@
-"""Where a serial port's bytes go and come from: `PORT=file:PATH`, `PORT=null`, `PORT=pty`, `PORT=stdio`."""
+"""Where a serial port's bytes go and come from: `PORT=file:PATH`, `PORT=null`, `PORT=pty`, `PORT=stdio`.
+
+COM1 and the memory-mapped UART are always there. Unless told otherwise COM1 is on stdio, and the
+memory-mapped one shows its output on stdout as well and has no input, as the debug console does.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,13 @@ import os
 import tty
 from dataclasses import dataclass
 
-from kvmbox.board import SERIAL_PORTS
+from kvmbox.board import MMIO_UART, SERIAL_PORTS
 from kvmbox.errors import StartError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class SerialSpec:
-    """`kind` is "file", "null", "pty" or "stdio"; `path` belongs to "file"."""
+    """`kind` is "file", "null", "pty", "stdio" or "stdout" (output only); `path` belongs to "file"."""
 
     port: str
     kind: str
@@ -44,6 +48,7 @@ def serial_plan(options: list[str]) -> dict[str, SerialSpec]:
     if "COM1" not in plan:
         taken = any(spec.kind == "stdio" for spec in plan.values())
         plan["COM1"] = SerialSpec("COM1", "null" if taken else "stdio")
+    plan.setdefault(MMIO_UART, SerialSpec(MMIO_UART, "stdout"))
     users = [spec.port for spec in plan.values() if spec.kind == "stdio"]
     if len(users) > 1:
         raise UsageError(f"--serial puts {' and '.join(users)} on stdio", hint="one port can have it")
