@@ -1,0 +1,68 @@
+"""Every run of guests/expectations.toml, on the real /dev/kvm, through the command line.
+
+A run whose whole output is in the table is thereby shown to print the same bytes each time.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOURCES = Path(__file__).parents[2] / "guests"
+RUNS: list[dict[str, Any]] = tomllib.loads((SOURCES / "expectations.toml").read_text())["run"]
+KVMBOX = [sys.executable, "-c", "from kvmbox.cli.main import entry_point; entry_point()"]
+HANG_GUARD = "60"  # seconds; a guest that is right never gets near it
+
+pytestmark = pytest.mark.kvm
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The guests, freshly built: what is tested is never an image of last week."""
+    for tool in ("make", "cc", "ld", "ar", "objcopy"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} not found: the guests cannot be built")
+    top = tmp_path_factory.mktemp("guests")
+    subprocess.run(
+        ["make", "--silent", "-C", str(SOURCES), f"OUT={top}/images", f"BUILD={top}/build"], check=True
+    )
+    return top / "images"
+
+
+def image_and_mode(images: Path, guest: str) -> list[str]:
+    """The arguments that name `guest` by its file: a flat image has to be told apart by --mode."""
+    flat = images / f"{guest}.bin"
+    return ["--mode", "real", str(flat)] if flat.exists() else [str(images / f"{guest}.elf")]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run['guest']}: {run['proves']}")
+def test_guest_run_gives_status_and_output(run: dict[str, Any], images: Path, tmp_path: Path) -> None:
+    for name, content in run.get("files", {}).items():
+        (tmp_path / name).write_text(content)
+    arguments = ["--timeout", HANG_GUARD, *run.get("options", ()), *image_and_mode(images, run["guest"])]
+
+    done = subprocess.run(
+        [*KVMBOX, "run", *arguments],
+        input=run.get("stdin", "").encode(),
+        capture_output=True,
+        cwd=tmp_path,
+        check=False,
+    )
+
+    stdout, stderr = done.stdout.decode(), done.stderr.decode()
+    assert done.returncode in run["statuses"], stderr or stdout
+    if "output" in run:
+        assert stdout == run["output"]
+    position = 0
+    for pattern in run.get("patterns", ()):
+        found = re.compile(pattern).search(stdout, max(0, position - 1))  # lines share their line feed
+        assert found, f"{pattern!r} not in {stdout[position:]!r}"
+        position = found.end()
+    assert re.search(run.get("complaint", ""), stderr)
