@@ -73,9 +73,9 @@ def test_build_clean_says_nothing(build: tuple[Path, str]) -> None:
     assert build[1] == ""
 
 
-def test_build_again_rebuilds_nothing(images: Path) -> None:
+def test_build_again_says_and_rebuilds_nothing(images: Path) -> None:
     before = {image: image.stat().st_mtime_ns for image in images.iterdir()}
-    make(f"OUT={images}", f"BUILD={images.parent}/build")
+    assert make(f"OUT={images}", f"BUILD={images.parent}/build") == ""
     assert {image: image.stat().st_mtime_ns for image in images.iterdir()} == before
 
 
