@@ -80,6 +80,10 @@ def _open_standard_descriptors() -> None:
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
+    # The interpreter has None for what was closed when it started.
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False, encoding="utf-8")
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False, encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False, encoding="utf-8")
 
 
 def run_command(arguments: list[str]) -> int:
@@ -91,6 +95,9 @@ def run_command(arguments: list[str]) -> int:
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USAGE
     except click.UsageError as error:
         report(error.format_message(), f"try 'kvmbox {_command_of(error)}--help'")
         return USAGE
@@ -111,8 +118,11 @@ def run_command(arguments: list[str]) -> int:
             import traceback
 
             traceback.print_exc()
-        where = f" ({error.filename})" if error.filename else ""
-        report(f"{error.strerror or error}{where}", None if debug else "--debug shows where")
+        where = f" on '{error.filename}'" if error.filename else ""
+        report(
+            f"a system call failed{where}: {error.strerror or error}",
+            None if debug else "--debug shows where",
+        )
         return FAILED
     except MemoryError:
         report("out of memory")
@@ -140,7 +150,8 @@ def entry_point() -> NoReturn:
     status = run_command(sys.argv[1:])
     try:
         sys.stdout.flush()
-    except OSError:
+    except OSError as error:
+        report(f"cannot write to stdout: {error.strerror}")
         status = status or FAILED
     try:
         sys.stderr.flush()

@@ -35,8 +35,8 @@ from kvmbox.remote.protocol import HEADER, MAX_FRAME, NO_DEADLINE, FrameError
 WAIT_SLICE_MS: Final = 50
 """How long one slice of waiting for a device process is, in milliseconds of a running VMM."""
 
-REPLY_SLICES: Final = 12
-"""After how many unanswered slices a device process counts as hung (0.6 s)."""
+REPLY_SLICES: Final = 10
+"""After how many unanswered slices a device process counts as hung (0.5 s)."""
 
 START_SLICES: Final = 200
 """The same for the first reply of a process, which includes its start on a busy host (10 s)."""
