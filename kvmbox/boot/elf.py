@@ -13,6 +13,7 @@ in a segment's physical range and is used as it is, which is how some higher-hal
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ _LITTLE_ENDIAN: Final = 1  # EI_DATA
 _BIG_ENDIAN: Final = 2
 _CURRENT_VERSION: Final = 1  # EI_VERSION
 
+_NOTE_HEADER: Final = struct.Struct("<III")
 _XEN_NOTE_NAME: Final = b"Xen\0"
 _XEN_ELFNOTE_PHYS32_ENTRY: Final = 18  # xen/include/public/elfnote.h: the PVH entry point
 _MAX_NOTE_BYTES: Final = 65536  # per segment; notes are read to name PVH, and for nothing else
@@ -199,19 +201,20 @@ def _physical_entry(image: GuestImage, entry: int, loads: list[_ProgramHeader]) 
 
 def _has_pvh_note(data: bytes, header: _ProgramHeader) -> bool:
     # Notes: namesz, descsz, type, then name and descriptor, each padded to four bytes (gABI, "Note Section").
-    position = header.offset
-    end = min(header.offset + min(header.file_size, _MAX_NOTE_BYTES), len(data))
-    while position + 12 <= end:
-        name_size, descriptor_size, note_type = (
-            int.from_bytes(data[position + i : position + i + 4], "little") for i in (0, 4, 8)
-        )
-        if (
-            note_type == _XEN_ELFNOTE_PHYS32_ENTRY
-            and data[position + 12 : position + 12 + name_size] == _XEN_NOTE_NAME
-        ):
+    notes = data[header.offset : header.offset + min(header.file_size, _MAX_NOTE_BYTES)]
+    position = 0
+    while position + _NOTE_HEADER.size <= len(notes):
+        name_size, descriptor_size, note_type = _NOTE_HEADER.unpack_from(notes, position)
+        position += _NOTE_HEADER.size
+        name = notes[position : position + name_size]
+        if note_type == _XEN_ELFNOTE_PHYS32_ENTRY and name == _XEN_NOTE_NAME:
             return True
-        position += 12 + (name_size + 3 & ~3) + (descriptor_size + 3 & ~3)
+        position += _padded(name_size) + _padded(descriptor_size)
     return False
+
+
+def _padded(size: int) -> int:
+    return -(-size // 4) * 4
 
 
 def _check_inside(image: GuestImage, what: str, offset: int, size: int) -> None:

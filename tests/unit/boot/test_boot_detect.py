@@ -89,3 +89,18 @@ def test_image_path_with_control_characters_stays_on_one_line() -> None:
         load_image(GuestImage("a\nb\x1b[2J\udcff", b""), GuestMemory(layout.MIB), BootOptions())
 
     assert "'a?b?[2J?'" in str(caught.value)
+
+
+def test_multiboot2_header_at_the_very_end_of_the_file_counts() -> None:
+    assert "Multiboot 2" in str(refusal(bytes(8) + multiboot2_header()[:16]))
+
+
+@pytest.mark.parametrize("bit", range(32))
+def test_multiboot_checksums_with_one_wrong_bit_do_not_count(bit: int) -> None:
+    wrong_1 = bytearray(multiboot_header(3, (0x100000, 0x100000, 0, 0, 0x100020)) + CODE)
+    wrong_2 = bytearray(multiboot2_header())
+    wrong_1[8 + bit // 8] ^= 1 << bit % 8
+    wrong_2[12 + bit // 8] ^= 1 << bit % 8
+
+    assert "no known kind" in str(refusal(bytes(wrong_1)))
+    assert "no known kind" in str(refusal(bytes(wrong_2)))

@@ -345,3 +345,39 @@ def test_elf_linked_by_cc_agrees_with_pyelftools(tmp_path: Path) -> None:
     for size in [*range(0, len(whole), 61), len(whole) - 1]:
         with pytest.raises(ImageError):
             load(whole[:size], memory)
+
+
+def test_elf_with_as_many_program_headers_as_accepted_is_loaded() -> None:
+    unused = [Piece(data=b"", type=0) for _ in range(255)]
+
+    load(elf([Piece(), *unused]))
+    assert "absurd 257" in str(refusal(elf([Piece(), *unused, Piece(data=b"", type=0)])))
+
+
+@pytest.mark.parametrize(("size", "is_pvh"), [(16, True), (15, False), (12, False), (0, False)])
+def test_elf_note_counts_only_within_its_segment(size: int, is_pvh: bool) -> None:
+    note = Piece(data=elf_note(b"Xen\0", 18, b""), file_size=size, type=PT_NOTE)
+    data = elf([Piece(), note])
+
+    if is_pvh:
+        assert "PVH" in str(refusal(data))
+    else:
+        load(data)
+
+
+@pytest.mark.parametrize("descriptor", [b"", b"1", b"1234", b"12345"])
+def test_elf_note_behind_a_padded_descriptor_is_found(descriptor: bytes) -> None:
+    notes = elf_note(b"GNU\0", 1, descriptor) + elf_note(b"Xen\0", 18, bytes(4))
+
+    assert "PVH" in str(refusal(elf([Piece(), Piece(data=notes, type=PT_NOTE)])))
+
+
+@pytest.mark.parametrize(
+    ("end", "found"), [(3 * layout.GIB, "does not fit"), (3 * layout.GIB + 1, "which is for devices")]
+)
+def test_elf_segment_up_to_the_device_hole_is_judged_by_memory(end: int, found: str) -> None:
+    error = refusal(elf([Piece(memory_size=end - 0x100000)]))
+
+    assert found in str(error)
+    if found == "does not fit":
+        assert error.hint == "give it at least 3072 MiB with --memory"

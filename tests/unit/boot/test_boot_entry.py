@@ -76,7 +76,7 @@ def test_elf64_page_tables_map_4_gib_to_themselves_for_user_mode() -> None:
         walk.append(entry(walk[-1], address >> 21 & 511))
         assert all(e & 7 == 7 for e in walk), hex(address)  # present, writable, user
         assert [e >> 7 & 1 for e in walk] == [0, 0, 1]
-        assert walk[-1] & 0x1F_F000 == 0  # reserved in a 2 MiB page
+        assert walk[-1] & 0x1F_FFFF == 0x87  # nothing but present, writable, user and 2 MiB
         return walk[-1] & ~0x1F_FFFF | address & 0x1F_FFFF
 
     for address in range(0, 4 * layout.GIB, 2 * layout.MIB):
@@ -109,9 +109,9 @@ def test_gdt_has_the_well_known_flat_descriptors() -> None:
 
 
 def test_descriptor_splits_base_and_limit() -> None:
-    segment = Segment(base=0x12345678, limit=0x9ABCD, type=2, present=1, s=1, avl=1)
+    segment = Segment(base=0xFE345678, limit=0x9ABCD, type=2, present=1, s=1, avl=1)
 
-    assert descriptor(segment) == 0x12_1_9_92_345678_ABCD
+    assert descriptor(segment) == 0xFE_1_9_92_345678_ABCD
 
 
 @pytest.mark.parametrize(
@@ -151,3 +151,35 @@ def test_boot_area_entries_do_not_overlap() -> None:
     assert starts == sorted(set(starts))
     assert layout.BOOT_STACK_TOP - layout.PAGE_SIZE == layout.BOOT_PAGE_DIRECTORIES + 4 * layout.PAGE_SIZE
     assert starts[-1] == layout.BOOT_AREA_END
+
+
+@pytest.mark.parametrize(
+    ("data", "mode", "named"),
+    [
+        (MULTIBOOT, "auto", {"rax", "rbx"}),
+        (elf(), "auto", {"rax", "rbx", "rsp"}),
+        (elf(bits=64), "auto", {"rax", "rbx", "rdi", "rsp"}),
+        (b"\xf4", "real", {"rdx", "rsp"}),
+    ],
+)
+def test_state_registers_that_are_not_named_are_zero(data: bytes, mode: str, named: set[str]) -> None:
+    state, _ = start(data, mode)
+    registers = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", *(f"r{n}" for n in range(8, 16))]
+
+    assert {name for name in registers if getattr(state, name)} == named
+
+
+@pytest.mark.parametrize(
+    ("data", "mode", "cr0"),
+    [
+        (MULTIBOOT, "auto", 0x33),  # PE MP ET NE
+        (elf(), "auto", 0x33),
+        (elf(bits=64), "auto", 0x8000_0033),
+        (b"\xf4", "real", 0x10),
+    ],
+)
+def test_state_cr0_is_as_documented_and_there_is_no_ldt(data: bytes, mode: str, cr0: int) -> None:
+    state, _ = start(data, mode)
+
+    assert state.cr0 == cr0
+    assert state.ldt == Segment(type=2)

@@ -24,12 +24,14 @@ def test_flat_boot_sector_starts_as_a_bios_would_start_it() -> None:
 
     state = result.state
     assert result.format == "real"
+    assert [(s.index, s.address, s.end) for s in result.segments] == [(0, 0x7C00, 0x7E00)]
     assert memory.read(0x7C00, 512) == sector
     assert (state.cs.selector, state.cs.base, state.rip) == (0, 0, 0x7C00)
     assert (state.ss.selector, state.rsp) == (0, 0x7C00)
     assert state.rdx == 0x80
     assert (state.cr0 & 1, state.efer, state.rflags) == (0, 0, 2)
     assert (state.idt.base, state.idt.limit) == (0, 0x3FF)
+    assert [s.selector for s in (state.ds, state.es, state.fs, state.gs)] == [0, 0, 0, 0]
     for segment in (state.cs, state.ds, state.es, state.fs, state.gs, state.ss):
         assert (segment.limit, segment.present, segment.s, segment.db, segment.g) == (0xFFFF, 1, 1, 0, 0)
 

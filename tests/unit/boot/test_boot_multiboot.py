@@ -323,3 +323,19 @@ def test_plain_elf_gets_the_same_information(bits: int) -> None:
     assert result.state.rbx == layout.BOOT_INFO
     assert text(memory, information(memory)[4]) == b"kernel hi"
     assert memory.read(result.modules[0][0], 4) == b"data"
+
+
+def test_multiboot_bss_end_at_the_end_of_the_data_means_no_bss() -> None:
+    data = multiboot_header(3, (0x200000, 0x200000, 0, 0x200040, 0x200020)) + CODE
+
+    segments = load(data)[0].segments
+
+    assert [(s.index, s.file_size, s.memory_size) for s in segments] == [(0, 0x40, 0x40)]
+
+
+def test_information_of_a_guest_without_high_memory_says_so() -> None:
+    data = elf([Piece(data=multiboot_header() + CODE, virtual=0x10000)], entry=0x10000)
+
+    _, memory = load(data, size=layout.MIB)
+
+    assert information(memory)[1:3] == (640, 0)
