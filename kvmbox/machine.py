@@ -129,6 +129,7 @@ class GuestVm:
     def __init__(self, kvm: Kvm, memory: GuestMemory, source: BootSource) -> None:
         """Raises ImageError and KvmError."""
         self.boot = source.load(memory)
+        self.memory = memory
         self.vm: Vm = kvm.create_vm()
         try:
             self.vm.set_identity_map_address(layout.KVM_IDENTITY_MAP_ADDRESS)

@@ -91,6 +91,10 @@ class GuestMemory:
         pages, offset = self._locate(address, size)
         return pages[offset : offset + size]
 
+    def byte_at(self, address: int) -> int | None:
+        """The byte at guest-physical `address`, or None if it is not RAM."""
+        return self.read(address, 1)[0] if self.contains(address, 1) else None
+
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Store `data` at guest-physical `address`; GuestMemoryError if not all of it is RAM."""
         view = memoryview(data).cast("B")  # bytes, whatever the items of `data` are

@@ -34,6 +34,10 @@ LOOK: Final = 1  # attention: the vCPU has not exited for long, look whether it 
 LEAVE: Final = 2  # attention: end the loop
 
 
+CODE_BYTES: Final = 16
+"""How many bytes of code a crash report shows."""
+
+
 class LoopEnd(Enum):
     """Why `VcpuLoop.run` returned."""
 
@@ -44,8 +48,12 @@ class LoopEnd(Enum):
 class VcpuLoop:
     """Runs one vCPU. `exit_count` may be read by any thread; `request_attention` called by any."""
 
-    def __init__(self, vcpu: Vcpu, ports: Bus, mmio: Bus) -> None:
+    def __init__(
+        self, vcpu: Vcpu, ports: Bus, mmio: Bus, *, read_memory: Callable[[int], int | None]
+    ) -> None:
+        """`read_memory` gives the byte at a guest-physical address, None where there is no RAM."""
         self._vcpu = vcpu
+        self._read_memory = read_memory
         self._ports = ports
         self._mmio = mmio
         self._routes: dict[int, tuple[Callable[..., Any], int, int, bool]] = {}
@@ -186,8 +194,18 @@ class VcpuLoop:
         return not (events.nmi.pending or events.nmi.injected or events.smi.pending)
 
     def crash_report(self) -> str:
-        """Registers of the guest, for a person."""
+        """Registers and the code at RIP, for a person."""
+        vcpu = self._vcpu
         try:
-            return registers.format_registers(self._vcpu.get_regs(), self._vcpu.get_sregs())
+            regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
+            lines = [registers.format_registers(regs, sregs)]
+            # Linear to physical once per byte: the code may straddle two pages.
+            code = []
+            for address in range(sregs.cs.base + regs.rip, sregs.cs.base + regs.rip + CODE_BYTES):
+                physical = vcpu.translate(address)
+                byte = None if physical is None else self._read_memory(physical)
+                code.append("??" if byte is None else f"{byte:02x}")
+            lines.append(f"Code at RIP: {' '.join(code)}")
+            return "\n".join(lines)
         except OSError as error:
             return f"(registers cannot be read: {error})"

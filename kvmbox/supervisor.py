@@ -191,7 +191,7 @@ class Supervisor:
         self._vcpu_error = None
         vcpu = guest.vcpu
         self.boot_format = guest.boot.format
-        loop = VcpuLoop(vcpu, self._devices.ports, self._devices.mmio)
+        loop = VcpuLoop(vcpu, self._devices.ports, self._devices.mmio, read_memory=guest.memory.byte_at)
         self._loop = loop
         self.loops.append(loop)
         if self._verdict.outcome is not None:

@@ -88,7 +88,7 @@ class CounterState(NamedTuple):
     gate: int
     null_count: int
     loaded: int
-    count: int
+    loaded_count: int
     register: int
     epoch: int
     base: int
@@ -108,12 +108,12 @@ class Counter:
     __slots__ = (
         "base",
         "control",
-        "count",
         "epoch",
         "gate",
         "latch",
         "latch_bytes",
         "loaded",
+        "loaded_count",
         "mode",
         "modulus",
         "null_count",
@@ -139,7 +139,7 @@ class Counter:
         self.register = BINARY_MODULUS  # CR as a number, 0: no complete count since the control word
         self.null_count = COUNT_LOADED
         self.loaded = 1  # CE was loaded since the control word
-        self.count = BINARY_MODULUS  # what it was loaded with
+        self.loaded_count = BINARY_MODULUS  # what it was loaded with
         self.running = gate
         self.epoch = now
         self.base = 0
@@ -164,7 +164,7 @@ class Counter:
             self.gate,
             null_count,
             self.loaded,
-            self.count,
+            self.loaded_count,
             self.register,
             self.epoch,
             self.base,
@@ -190,7 +190,7 @@ class Counter:
         counter.position = state.base
         counter.advance(now)
         if counter.running and counter.null_count == COUNT_WAITS and counter.is_periodic():
-            counter.reload_position = cycle_end(counter.mode, counter.count, counter.position)
+            counter.reload_position = cycle_end(counter.mode, counter.loaded_count, counter.position)
         return counter
 
     def is_periodic(self) -> bool:
@@ -211,19 +211,19 @@ class Counter:
         if not self.running:
             return 0
         start, waiting_at = self.position, self.reload_position
-        edges = -rising_edges(self.mode, self.count, start)
+        edges = -rising_edges(self.mode, self.loaded_count, start)
         target = self.base + (now - self.epoch) * CLK_HZ // NANOSECONDS
         if target >= waiting_at:
             # The edge of the reload itself belongs to the old count; the new one starts level.
-            edges += rising_edges(self.mode, self.count, waiting_at)
+            edges += rising_edges(self.mode, self.loaded_count, waiting_at)
         self.advance(now)
-        return edges + rising_edges(self.mode, self.count, self.position)
+        return edges + rising_edges(self.mode, self.loaded_count, self.position)
 
     def next_change(self) -> int | None:
         """The time (ns) of the next change of OUT or reload of CE, or None if there will be none."""
         if not self.running:
             return None
-        position = next_transition(self.mode, self.count, self.position)
+        position = next_transition(self.mode, self.loaded_count, self.position)
         if position is None:
             # The illegal count 1 moves nothing, but a count may wait for the end of its cycle. In all other
             # cases that end is a change of OUT, too.
@@ -235,12 +235,12 @@ class Counter:
     def _reload(self) -> None:
         """The end of the (half-)cycle: the count that waits in CR goes to CE; the phase of CLK stays."""
         # Mode 3 reloads in mid-cycle too. After the high half comes the low half of the new count.
-        after_high_half = self.mode == SQUARE_WAVE and self.reload_position % self.count != 0
+        after_high_half = self.mode == SQUARE_WAVE and self.reload_position % self.loaded_count != 0
         landing = high_pulses(self.register) if after_high_half else 0
         shift = landing - self.reload_position
         self.base += shift
         self.position += shift
-        self.count = self.register
+        self.loaded_count = self.register
         self.reload_position = _NEVER
         self.null_count = COUNT_LOADED
 
@@ -252,7 +252,7 @@ class Counter:
             return int(self.mode != INTERRUPT_ON_TERMINAL_COUNT)
         if not self.gate and self.is_periodic():
             return 1
-        return out_level(self.mode, self.count, self.position)
+        return out_level(self.mode, self.loaded_count, self.position)
 
     def counting_register(self) -> int:
         """CE as a program reads it, 16 bits, in BCD if so programmed."""
@@ -303,7 +303,7 @@ class Counter:
         ):
             self._load(now)
         elif self.is_periodic() and self.running:
-            self.reload_position = cycle_end(self.mode, self.count, self.position)
+            self.reload_position = cycle_end(self.mode, self.loaded_count, self.position)
         return True
 
     def set_gate(self, now: int, level: int) -> None:
@@ -362,13 +362,13 @@ class Counter:
     def _element(self) -> int:
         if not self.loaded:
             return self.residue
-        return counting_element(self.mode, self.count, self.position, self.modulus)
+        return counting_element(self.mode, self.loaded_count, self.position, self.modulus)
 
     # --- Loading and counting -----------------------------------------------------------------------
 
     def _load(self, now: int) -> None:
         """CR to CE on the CLK pulse right after `now`."""
-        self.count = self.register
+        self.loaded_count = self.register
         self.loaded = 1
         self.residue = 0
         self.reload_position = _NEVER
@@ -386,6 +386,6 @@ class Counter:
         """CE stands at `residue` until a count is loaded."""
         self.residue = residue
         self.loaded = self.running = 0
-        self.count = 1
+        self.loaded_count = 1
         self.base = self.position = 0
         self.reload_position = _NEVER

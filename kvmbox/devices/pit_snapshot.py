@@ -101,12 +101,12 @@ def _rules(s: CounterState, now: int, gate: int) -> dict[str, bool]:
         "time of load": s.epoch <= now,
         "null count": s.null_count in (COUNT_LOADED, COUNT_WAITS)
         or (s.null_count == COUNT_LOADS and s.epoch == now),
-        "count": 1 <= s.count <= modulus
-        and (not s.loaded or s.count == s.register or s.null_count == COUNT_WAITS),
+        "loaded_count": 1 <= s.loaded_count <= modulus
+        and (not s.loaded or s.loaded_count == s.register or s.null_count == COUNT_WAITS),
         "count register": (1 if s.loaded else 0) <= s.register <= modulus
         and (bool(s.loaded) or s.register == 0 or between_bytes or not (software or periodic)),
         "counting element": not (s.loaded and between_bytes)
-        and (s.residue == 0 if s.loaded else s.residue < modulus and s.count == 1 and s.base == 0),
+        and (s.residue == 0 if s.loaded else s.residue < modulus and s.loaded_count == 1 and s.base == 0),
         "position": s.base + (pulses_within(now - s.epoch) if counts and s.epoch <= now else 0) >= 0,
         "waiting count": (s.null_count == COUNT_WAITS or s.register != 0)
         and not (s.loaded and software and s.null_count == COUNT_WAITS)
