@@ -221,14 +221,14 @@ class Channel:
                     grants.stop(request.offset, request.size, request.value)
                 case _:
                     raise self._break(f"effect {type(effect).__name__} of {grants.name}: not granted")
+        # Models that were all told `now` have no business left at or before it: a process that says
+        # otherwise would make the timer spin. (In other replies a sibling's deadline may be overdue.)
+        if request.kind == protocol.ADVANCE and deadline <= request.now:
+            raise self._break(f"deadline {deadline} ns is not after {request.now} ns")
         self._set_deadline(deadline, request.now)
         return value, payload
 
     def _set_deadline(self, deadline: int, now: int) -> None:
-        # A model that has seen `now` has no business left at or before it: a process that says otherwise
-        # would make the timer spin.
-        if deadline <= now:
-            raise self._break(f"deadline {deadline} ns is not after {now} ns")
         if deadline == self.deadline:
             return
         self.deadline = deadline
