@@ -50,13 +50,15 @@ class BoardOptions:
     """What of the board can be chosen.
 
     `serial_ports` are those present; `rtc_base` is the wall clock that the RTC shows at guest time 0, in
-    seconds since 1970; `debug_exit_port` None leaves the debug-exit device out.
+    seconds since 1970; `debug_exit_port` None leaves the debug-exit device out; `uart_pace` makes UARTs take
+    the time that their divisor asks for to transmit a character.
     """
 
     serial_ports: tuple[str, ...]
     rtc_base: int
     memory_size: int
     debug_exit_port: int | None = layout.DEBUG_EXIT_PORT
+    uart_pace: bool = False
 
 
 MMIO_UART: Final = "MMIO"
@@ -65,7 +67,7 @@ MMIO_UART: Final = "MMIO"
 SERIAL_PORTS: Final = (*layout.COM_PORTS, MMIO_UART)
 
 
-def _serial_port(name: str) -> DeviceSpec:
+def _serial_port(name: str, *, pace: bool) -> DeviceSpec:
     ports: tuple[AddressRange, ...] = ()
     mmio: tuple[AddressRange, ...] = ()
     if name == MMIO_UART:
@@ -80,6 +82,7 @@ def _serial_port(name: str) -> DeviceSpec:
         "uart_16550a",
         ports=ports,
         mmio=mmio,
+        parameters={"pace_transmit": int(pace)},
         irqs=(irq,),
         stream=name,
         takes_input=True,
@@ -88,7 +91,9 @@ def _serial_port(name: str) -> DeviceSpec:
 
 def pc_board(options: BoardOptions) -> list[DeviceSpec]:
     """The devices of a PC without disks, in the order of their types."""
-    board = [_serial_port(name) for name in SERIAL_PORTS if name in options.serial_ports]
+    board = [
+        _serial_port(name, pace=options.uart_pace) for name in SERIAL_PORTS if name in options.serial_ports
+    ]
     board.append(
         DeviceSpec(
             "PIT",

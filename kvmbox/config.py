@@ -39,6 +39,7 @@ class RunConfig:
     expect: tuple[bytes, ...] = ()
     fail_on: tuple[bytes, ...] = ()
     success_status: int | None = None
+    uart_pace: bool = False
     debug_exit_port: int | None = layout.DEBUG_EXIT_PORT
     no_reboot: bool = False
     pin: str = "auto"

@@ -41,6 +41,7 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
             rtc_base=config.rtc_base,
             memory_size=config.memory_size,
             debug_exit_port=config.debug_exit_port,
+            uart_pace=config.uart_pace,
         )
     )
 

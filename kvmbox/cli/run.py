@@ -70,6 +70,7 @@ from kvmbox.errors import KvmboxError, UsageError
     metavar="BYTES",
     help="End the run when a stream has got this much output (status 12).",
 )
+@click.option("--uart-pace", is_flag=True, help="UARTs transmit at the speed of their divisor, not at once.")
 @click.option(
     "--rtc-base",
     default="utc",
@@ -134,6 +135,7 @@ def command(
     serial: tuple[str, ...],
     serial_overflow: str,
     serial_limit: int | None,
+    uart_pace: bool,
     rtc_base: str,
     timeout: float | None,
     expect: tuple[str, ...],
@@ -200,6 +202,7 @@ def command(
         expect=tuple(text.encode() for text in expect),
         fail_on=tuple(text.encode() for text in fail_on),
         success_status=success_status,
+        uart_pace=uart_pace,
         debug_exit_port=debug_exit,
         no_reboot=no_reboot,
         pin=pin,
