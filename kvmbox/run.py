@@ -101,6 +101,8 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
             console.terminal.enter()
             timeline.mark("devices ready")
             _boot_until_end(guest, GuestFactory(kvm, memory, source), devices, supervisor)
+            if config.uart_pace:
+                supervisor.drain()
         finally:
             problem = console.finish()
         timeline.mark("guest ended")

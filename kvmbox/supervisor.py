@@ -43,6 +43,10 @@ LOOK_SLICES: Final = 2
 PROBE_SLICES: Final = 4
 """How often, in slices, every device process is asked to answer (200 ms): also a stopped one is found."""
 
+UART_TYPE: Final = "uart"
+MAX_DRAIN_STEPS: Final = 256
+"""More deadlines than the transmit FIFOs and time-outs of all UARTs can have."""
+
 JOIN_SECONDS: Final = 2.0
 """How long the vCPU thread may take to leave once it was kicked and nothing can block it any more."""
 
@@ -261,6 +265,22 @@ class Supervisor:
         if thread.is_alive():
             raise KvmboxError("the vCPU thread does not end: KVM_RUN ignores the kick")
         self._thread = None
+
+    def drain(self) -> None:
+        """The guest has ended: what paced UARTs still hold goes out, in guest time that nobody waits for."""
+        devices = self._devices
+        assert devices is not None
+        for channel in devices.pool.channels:
+            if channel.device_type != UART_TYPE:
+                continue
+            for _ in range(MAX_DRAIN_STEPS):
+                if channel.failure is not None or channel.deadline == protocol.NO_DEADLINE:
+                    break
+                devices.clock.skip_to(channel.deadline)
+                try:
+                    channel.request(protocol.ADVANCE)
+                except DeviceProcessError as error:
+                    self.device_failed(error)
 
     # --- The loop -----------------------------------------------------------------------------------------
 

@@ -35,6 +35,12 @@ class GuestClock:
             self._base = self._host_now() - self._held_at
             self._held_at = None
 
+    def skip_to(self, guest_time: int) -> None:
+        """Let a held clock stand at `guest_time` instead, if that is later."""
+        if self._held_at is None:
+            raise RuntimeError("the clock runs: it skips nothing")
+        self._held_at = max(self._held_at, guest_time)
+
     def until(self, guest_time: int) -> int | None:
         """Host nanoseconds from now until `guest_time`, at least 0, or None while the clock is held."""
         return None if self._held_at is not None else max(0, guest_time - self.now())

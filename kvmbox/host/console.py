@@ -88,6 +88,7 @@ class Console:
         self._verdict = verdict
         self._matcher = matcher
         self._matching = threading.Lock()
+        self._cut = False
         self._say = say
         self._wake = wake
         self._descriptors: list[int] = []
@@ -147,7 +148,7 @@ class Console:
             if shown and self.first_byte_at is None:
                 self.first_byte_at = time.monotonic_ns()
             # Nothing that the guest prints after the decisive text belongs to the run.
-            if self._verdict.outcome is not None:
+            if self._cut:
                 return
             if stream is not None:
                 stream.append(data)
@@ -159,9 +160,11 @@ class Console:
     def _match(self, data: bytes) -> None:
         assert self._matcher is not None
         with self._matching:
-            if self._verdict.outcome is not None:
+            if self._cut:
                 return
-            match self._matcher.feed(data):
+            found = self._matcher.feed(data)
+            self._cut = found is not Match.UNDECIDED
+            match found:
                 case Match.EXPECTED:
                     self._verdict.decide(Outcome(0, EXPECTED_SEEN))
                 case Match.FAILED:
