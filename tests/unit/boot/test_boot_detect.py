@@ -104,3 +104,9 @@ def test_multiboot_checksums_with_one_wrong_bit_do_not_count(bit: int) -> None:
 
     assert "no known kind" in str(refusal(bytes(wrong_1)))
     assert "no known kind" in str(refusal(bytes(wrong_2)))
+
+
+@pytest.mark.parametrize("header", [multiboot_header(), multiboot2_header()[:16]])
+def test_multiboot_headers_cut_at_every_byte_are_refused(header: bytes) -> None:
+    for size in range(4, len(header)):
+        assert "no known kind" in str(refusal(bytes(16) + header[:size]))

@@ -339,3 +339,18 @@ def test_information_of_a_guest_without_high_memory_says_so() -> None:
     _, memory = load(data, size=layout.MIB)
 
     assert information(memory)[1:3] == (640, 0)
+
+
+def test_multiboot_addresses_with_zero_end_load_from_the_middle_of_the_file() -> None:
+    data = bytes(range(64)) + multiboot_header(3, (0x200020, 0x200000, 0, 0, 0x200040)) + CODE
+
+    result, memory = load(data)
+
+    assert [(s.offset, s.file_size, s.memory_size) for s in result.segments] == [(32, 96, 96)]
+    assert memory.read(0x200000, 97) == data[32:] + b"\0"
+
+
+def test_information_parts_are_where_the_documentation_says() -> None:
+    _, memory = load(kernel(), BootOptions(modules=(Module("m", b"m"),)))
+
+    assert (information(memory)[6], information(memory)[12]) == (0x9100, 0x9080)
