@@ -1,0 +1,286 @@
+"""The exit statuses of `kvmbox run`, each given by a guest of a few bytes on the real /dev/kvm.
+
+Every run here also shows that what the guest printed before its end has arrived, whole, and that stderr
+holds one line that says what happened where the status is an error of the guest's or of kvmbox's.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.run_support import (
+    COM2,
+    DEBUGCON,
+    HALT_FOR_EVER,
+    IDLE,
+    POPCNT,
+    RESET_92,
+    RESET_8042,
+    SHUTDOWN,
+    SPIN,
+    TRIPLE_FAULT,
+    Images,
+    debug_exit,
+    echo,
+    error_lines,
+    out,
+    run_to_end,
+    say,
+)
+
+pytestmark = pytest.mark.kvm
+
+HELLO = say(b"Hello\n")
+
+
+# --- 0 and odd: the guest's own end ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("end", "arguments"),
+    [
+        (SHUTDOWN, ()),
+        (say(b"ShutShutdown", 0x8900), ()),
+        (RESET_8042, ("--no-reboot",)),
+        (RESET_92, ("--no-reboot",)),
+        (IDLE, ("--expect", "Hello\n")),
+        (IDLE, ("--expect", "lo\n", "--expect", "Hell")),
+        (debug_exit(16), ("--success-status", "33")),
+        (debug_exit(16), ("--expect", "Hello\n", "--success-status", "77")),
+    ],
+    ids=[
+        "shutdown",
+        "shutdown after a false start",
+        "8042 reset",
+        "port 92 reset",
+        "expect",
+        "two expects",
+        "success status",
+        "expect before another status",
+    ],
+)
+def test_clean_end_gives_0_and_all_output(images: Images, end: bytes, arguments: tuple[str, ...]) -> None:
+    status, output, messages = run_to_end(images.run(HELLO + end, *arguments))
+    assert (status, output, messages) == (0, b"Hello\n", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "size", "status"),
+    [
+        (0x00, 1, 0x01),
+        (0x01, 1, 0x03),
+        (0x10, 1, 0x21),
+        (0x7F, 1, 0xFF),
+        (0x80, 1, 0x01),
+        (0xFF, 1, 0xFF),
+        (0x0000, 2, 0x01),
+        (0x0115, 2, 0x2B),
+        (0xFFFF, 2, 0xFF),
+        (0x1234_5678, 4, 0xF1),
+        (0x8000_0000, 4, 0x01),
+        (0xFFFF_FFFF, 4, 0xFF),
+    ],
+)
+def test_debug_exit_gives_odd_status_and_all_output(
+    images: Images, value: int, size: int, status: int
+) -> None:
+    assert run_to_end(images.run(HELLO + debug_exit(value, size))) == (status, b"Hello\n", "")
+
+
+def test_debug_exit_elsewhere_obeys_the_new_port_only(images: Images) -> None:
+    code = debug_exit(1) + out(0x501, 2)
+    assert run_to_end(images.run(code, "--debug-exit", "0x501"))[0] == 5
+
+
+def test_debug_exit_none_leaves_no_port(images: Images) -> None:
+    code = debug_exit(1) + debug_exit(2, 4) + SHUTDOWN
+    assert run_to_end(images.run(code, "--debug-exit", "none"))[0] == 0
+
+
+def test_output_of_the_debug_console_keeps_its_place(images: Images) -> None:
+    code = say(b"one ") + say(b"two ", DEBUGCON) + say(b"three ") + say(b"four", 0x402) + SHUTDOWN
+    assert run_to_end(images.run(code)) == (0, b"one two three four", "")
+
+
+# --- 2: usage that only a guest brings to light ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["0xa0000", "0x100000", "0xffffffffffffffffff"])
+def test_load_address_beyond_real_mode_memory_gives_2(images: Images, address: str) -> None:
+    status, output, messages = run_to_end(images.run(SHUTDOWN, "--load-address", address))
+    assert (status, output) == (2, b"")
+    assert len(error_lines(messages)) == 1
+    assert "load address" in messages
+
+
+@pytest.mark.parametrize("address", ["0x500", "0x8000", "0x12340", "0x90000"])
+def test_load_address_is_where_the_guest_runs(images: Images, address: str) -> None:
+    # call next; next: pop ax; sub ax,3; mov dx,0xe9; out dx,al; mov al,ah; out dx,al; then CS the same way.
+    offset = bytes.fromhex("e80000 58 2d0300 bae900 ee 88e0 ee")
+    segment = bytes.fromhex("8cc8 ee 88e0 ee")
+    status, output, _ = run_to_end(images.run(offset + segment + SHUTDOWN, "--load-address", address))
+    assert status == 0
+    low, high = int.from_bytes(output[:2], "little"), int.from_bytes(output[2:], "little")
+    assert (high << 4) + low == int(address, 0)
+
+
+# --- 6: the guest crashed ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [(TRIPLE_FAULT, "triple fault"), (HALT_FOR_EVER, "halted for ever")],
+    ids=["triple fault", "cli; hlt"],
+)
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--expect", "never printed"), ("--success-status", "33"), ("--no-reboot", "--timeout", "60")],
+    ids=["plain", "expect", "success status", "no reboot"],
+)
+def test_crash_gives_6_and_registers(
+    images: Images, end: bytes, words: str, arguments: tuple[str, ...]
+) -> None:
+    status, output, messages = run_to_end(images.run(HELLO + end, *arguments))
+    assert (status, output) == (6, b"Hello\n")
+    (line,) = error_lines(messages)
+    assert words in line
+    assert "RIP=" in messages
+    assert "hint: " in messages
+
+
+# --- 10: KVM gives up --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [(), ("--success-status", "11")], ids=["plain", "success status"])
+def test_instruction_that_kvm_does_not_know_gives_10(images: Images, arguments: tuple[str, ...]) -> None:
+    # Where the processor itself runs real mode, it knows POPCNT, and the guest says so.
+    status, output, messages = run_to_end(images.run(HELLO + POPCNT + debug_exit(5), *arguments))
+    assert output == b"Hello\n"
+    if status != 10:
+        assert status == (0 if arguments else 11)
+        return
+    (line,) = error_lines(messages)
+    assert "internal error" in line
+    assert "f3 0f b8 c0" in messages
+    assert "RIP=" in messages
+
+
+# --- 12: not what was wanted -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("end", "arguments", "words"),
+    [
+        (IDLE, ("--fail-on", "ello\n"), r"'ello\n'"),
+        (IDLE, ("--fail-on", "never", "--fail-on", "Hello\n"), "Hello"),
+        (SHUTDOWN, ("--expect", "Hello", "--expect", "never printed"), "never printed"),
+        (debug_exit(0), ("--expect", "hello"), "hello"),
+        (RESET_8042, ("--no-reboot", "--expect", "hello"), "hello"),
+        (SHUTDOWN, ("--success-status", "33"), "33"),
+        (debug_exit(17), ("--success-status", "33"), "33"),
+        (debug_exit(16), ("--success-status", "33", "--expect", "hello"), "hello"),
+    ],
+    ids=[
+        "fail-on",
+        "one of two fail-ons",
+        "shutdown before expect",
+        "debug exit before expect",
+        "reset before expect",
+        "clean is not the success status",
+        "another status",
+        "success status without expect",
+    ],
+)
+def test_unwanted_end_gives_12_and_says_why(
+    images: Images, end: bytes, arguments: tuple[str, ...], words: str
+) -> None:
+    status, output, messages = run_to_end(images.run(HELLO + end, *arguments))
+    assert (status, output) == (12, b"Hello\n")
+    (line,) = error_lines(messages)
+    assert words in line
+
+
+def test_serial_limit_passes_exactly_that_many_bytes(images: Images) -> None:
+    status, output, messages = run_to_end(images.run(say(b"0123456789" * 5) + IDLE, "--serial-limit", "37"))
+    assert (status, output) == (12, (b"0123456789" * 5)[:37])
+    (line,) = error_lines(messages)
+    assert "--serial-limit" in line
+
+
+def test_serial_limit_that_is_just_reached_ends_nothing(images: Images) -> None:
+    assert run_to_end(images.run(HELLO + SHUTDOWN, "--serial-limit", "6")) == (0, b"Hello\n", "")
+
+
+# --- 124 ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("guest", [SPIN, IDLE, echo()], ids=["spins", "halts", "polls"])
+@pytest.mark.parametrize(
+    "arguments", [(), ("--expect", "never", "--success-status", "33")], ids=["plain", "expecting"]
+)
+def test_timeout_gives_124(images: Images, guest: bytes, arguments: tuple[str, ...]) -> None:
+    status, output, messages = run_to_end(images.run(HELLO + guest, "--timeout", "0.25", *arguments))
+    assert (status, output) == (124, b"Hello\n")
+    (line,) = error_lines(messages)
+    assert "--timeout 0.25 s" in line
+
+
+# --- The first decisive event wins -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("guest", "arguments", "status", "output"),
+    [
+        (say(b"OK") + debug_exit(8), ("--expect", "OK"), 0, b"OK"),
+        (say(b"OK") + TRIPLE_FAULT, ("--expect", "OK"), 0, b"OK"),
+        (say(b"OK") + HALT_FOR_EVER, ("--expect", "OK"), 0, b"OK"),
+        (say(b"BAD") + SHUTDOWN, ("--fail-on", "BAD"), 12, b"BAD"),
+        (say(b"BAD OK"), ("--expect", "OK", "--fail-on", "BAD"), 12, b"BAD"),
+        (say(b"OK BAD"), ("--expect", "OK", "--fail-on", "BAD"), 0, b"OK"),
+        (debug_exit(8) + say(b"OK"), ("--expect", "OK"), 12, b""),
+        (debug_exit(8) + say(b"late"), (), 17, b""),
+        (debug_exit(8) + debug_exit(9), (), 17, b""),
+        (debug_exit(8) + SHUTDOWN, (), 17, b""),
+        (SHUTDOWN + debug_exit(8), (), 0, b""),
+        (SHUTDOWN + TRIPLE_FAULT, (), 0, b""),
+        (debug_exit(8) + RESET_8042, (), 17, b""),
+        (out(0x64, 0xFE) + debug_exit(8), ("--no-reboot",), 0, b""),
+        (say(b"O") + say(b"K", DEBUGCON) + debug_exit(8), ("--expect", "OK"), 0, b"OK"),
+    ],
+    ids=[
+        "expect, debug exit",
+        "expect, triple fault",
+        "expect, halt",
+        "fail-on, shutdown",
+        "fail-on, expect",
+        "expect, fail-on",
+        "debug exit, expect",
+        "debug exit, output",
+        "debug exit, debug exit",
+        "debug exit, shutdown",
+        "shutdown, debug exit",
+        "shutdown, triple fault",
+        "debug exit, reset",
+        "reset, debug exit",
+        "expect over both consoles",
+    ],
+)
+def test_first_decisive_event_wins(
+    images: Images, guest: bytes, arguments: tuple[str, ...], status: int, output: bytes
+) -> None:
+    result = run_to_end(images.run(guest + IDLE, *arguments))
+    assert result[:2] == (status, output)
+    assert len(error_lines(result[2])) == (status == 12)
+
+
+def test_expect_looks_at_the_console_only(images: Images) -> None:
+    # COM2 is not what a person sees as the console, unless it is on stdio.
+    code = say(b"OK", COM2) + debug_exit(1)
+    assert run_to_end(images.run(code, "--serial", "COM2=null", "--expect", "OK"))[0] == 12
+    status, output, _ = run_to_end(images.run(code, "--serial", "COM2=stdio", "--expect", "OK"))
+    assert (status, output) == (0, b"OK")
+
+
+def test_expect_is_found_where_the_console_is_not_shown(images: Images) -> None:
+    status, output, _ = run_to_end(images.run(HELLO + IDLE, "--serial", "COM1=null", "--expect", "Hello"))
+    assert (status, output) == (0, b"")
