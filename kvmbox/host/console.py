@@ -170,7 +170,7 @@ class Console:
                 case Match.FAILED:
                     text = (self._matcher.failure or b"").decode("utf-8", "replace")
                     self._verdict.decide(
-                        Outcome(UNEXPECTED, f"the guest printed '{text}' (--fail-on)", error=True)
+                        Outcome(UNEXPECTED, f"the guest printed {text!r} (--fail-on)", error=True)
                     )
                 case Match.UNDECIDED:
                     pass
