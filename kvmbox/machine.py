@@ -111,10 +111,8 @@ class BootSource:
     @classmethod
     def read(cls, config: RunConfig) -> BootSource:
         """Read the image and the modules; ImageError if one cannot be read."""
-        image = read_image(config.guest, max_size=config.memory_size)
-        modules = tuple(
-            read_module(spec.path, spec.arguments, max_size=config.memory_size) for spec in config.modules
-        )
+        image = read_image(config.guest)
+        modules = tuple(read_module(spec.path, spec.arguments) for spec in config.modules)
         options = BootOptions(
             command_line=config.append or None,
             modules=modules,

@@ -62,14 +62,20 @@ def test_multiboot_higher_half_entry_becomes_physical() -> None:
     assert load(elf([piece], entry=0xC010000C))[0].entry == 0x10000C
 
 
-@pytest.mark.parametrize(
-    ("flags", "found"), [(4, "video mode"), (7, "video mode"), (8, "flags 3"), (0x8003, "flags 15")]
-)
+@pytest.mark.parametrize(("flags", "found"), [(8, "flags 3"), (0x8003, "flags 15"), (0x000F, "flags 3")])
 def test_multiboot_demand_that_cannot_be_met_is_refused(flags: int, found: str) -> None:
     error = refusal(kernel(flags))
 
     assert found in str(error)
     assert error.hint
+
+
+@pytest.mark.parametrize("flags", [4, 7])
+def test_multiboot_video_wish_boots_with_clear_video_flags(flags: int) -> None:
+    result, memory = load(kernel(flags))
+
+    assert result.format == "multiboot"
+    assert int.from_bytes(memory.read(layout.BOOT_INFO, 4), "little") & (1 << 11 | 1 << 12) == 0
 
 
 def test_multiboot_optional_flags_are_ignored() -> None:
