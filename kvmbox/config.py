@@ -44,4 +44,6 @@ class RunConfig:
     no_reboot: bool = False
     pin: str = "auto"
     require: int = 0
+    record: str | None = None
+    record_limit: int | None = None
     kvm_path: str = field(default="/dev/kvm")

@@ -5,7 +5,8 @@
     ├── StartError               4  could not start: /dev/kvm, the image, a sandbox layer
     │   ├── ImageError           4  the guest image is damaged or of a kind that is not accepted
     │   ├── KvmError             4  /dev/kvm is missing, forbidden or refuses a call
-    │   └── SandboxError         4  a required sandbox layer cannot be had
+    │   ├── SandboxError         4  a required sandbox layer cannot be had
+    │   └── RecordingError       4  a recording is damaged, or of a version that is not read
     ├── DeviceProcessError       8  a device process died, hung or broke the protocol
     │   ├── DeviceGoneError      8  its channel ended; how it died is the spawner's to tell
     │   └── ProtocolError        8  a frame from it is not what it may be
@@ -53,6 +54,10 @@ class KvmError(StartError):
 
 class SandboxError(StartError):
     """A required sandbox layer cannot be had on this host."""
+
+
+class RecordingError(StartError):
+    """A recording is damaged, or of a version that this kvmbox does not read."""
 
 
 class DeviceProcessError(KvmboxError):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kvmbox.config import RunConfig
 from kvmbox.errors import DeviceProcessError
@@ -26,6 +27,9 @@ from kvmbox.remote.pool import DevicePool
 from kvmbox.stats import RunStats, collect
 from kvmbox.supervisor import Supervisor, Wakeup
 from kvmbox.verdict import CLEAN, KVMBOX_FAILED, Expectations, Outcome, Verdict
+
+if TYPE_CHECKING:
+    from kvmbox.record.recorder import Recorder
 
 
 @dataclass(slots=True)
@@ -59,6 +63,10 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
         cleanup.callback(placement.close)
         pool = DevicePool()
         cleanup.callback(pool.close)
+        recorder = _recorder(config, say)
+        if recorder is not None:
+            cleanup.callback(recorder.finish)
+            pool.recorder_of = recorder.of
         timeline.mark("spawner started")
         pool.launch(board_of(config), _device_filter(), cpu=placement.cpu, require=config.require)
         timeline.mark("device processes asked for")
@@ -105,6 +113,8 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
                 supervisor.drain()
         finally:
             problem = console.finish()
+            if recorder is not None:
+                problem = recorder.finish() or problem
         timeline.mark("guest ended")
         outcome = verdict.outcome
         assert outcome is not None
@@ -112,6 +122,14 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
         stats = collect(devices, supervisor, console, timeline, pool)
     timeline.mark("closed")
     return RunResult(judged, stats)
+
+
+def _recorder(config: RunConfig, say: Callable[[str], None]) -> Recorder | None:
+    if config.record is None:
+        return None
+    from kvmbox.record.recorder import Recorder
+
+    return Recorder(config.record, board_of(config), limit=config.record_limit, say=say)
 
 
 def _device_filter() -> bytes:
@@ -158,7 +176,7 @@ def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, sup
 def _judge(
     outcome: Outcome, config: RunConfig, matcher: ConsoleMatcher | None, problem: str | None
 ) -> Outcome:
-    """The outcome against the expectations, and against output that the host did not take."""
+    """The outcome against the expectations, and against output or records that the host did not take."""
     missing = ""
     if matcher is not None:
         missing = ", ".join(repr(text.decode("utf-8", "replace")) for text in matcher.missing)

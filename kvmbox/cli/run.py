@@ -122,6 +122,13 @@ from kvmbox.errors import KvmboxError, UsageError
     metavar="auto|none|CPU",
     help="The CPU that the vCPU and its device processes share.  [default: auto]",
 )
+@click.option("--record", metavar="FILE", help="Record all device requests in FILE, for 'kvmbox replay'.")
+@click.option(
+    "--record-limit",
+    type=POSITIVE_BYTES,
+    metavar="SIZE",
+    help="Stop recording, not the run, before FILE gets larger than this.",
+)
 @click.option("--stats", is_flag=True, help="Print what the run did, on stderr, at its end.")
 @click.option("--json", "json_path", metavar="FILE", help="Write outcome and statistics to FILE.")
 @click.option("--debug", is_flag=True, help="Print tracebacks.")
@@ -146,6 +153,8 @@ def command(
     on_device_crash: str,
     require: tuple[str, ...],
     pin: str,
+    record: str | None,
+    record_limit: int | None,
     stats: bool,
     json_path: str | None,
     debug: bool,
@@ -183,6 +192,8 @@ def command(
         )
     if any(not text for text in (*expect, *fail_on)):
         raise UsageError("--expect and --fail-on want a text that is not empty")
+    if record_limit is not None and record is None:
+        raise UsageError("--record-limit needs --record", hint="name the file to record to")
     try:
         required = layers.mask_of(require)
     except ValueError as error:
@@ -207,6 +218,8 @@ def command(
         no_reboot=no_reboot,
         pin=pin,
         require=required,
+        record=record,
+        record_limit=record_limit,
     )
     json_file = _open_json(json_path)
     result = run(config, say=lambda text: print(f"kvmbox: {text}", file=sys.stderr), timeline=timeline)

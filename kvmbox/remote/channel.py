@@ -90,6 +90,8 @@ class Channel:
         self.settle: Callable[[], None] | None = None
         """Called by `access`, after the lock is released, when a reply had effects: back-pressure."""
         self.requests = 0
+        self.recorder: Callable[[bytes, bytes], None] | None = None
+        """Called under the lock with each request and what came back for it, before that is checked."""
         self._grants = list(grants)
         self._now = now
         self._deadline_changed = deadline_changed
@@ -111,14 +113,17 @@ class Channel:
             first = word | sequence << 32
             now = self._now()
             descriptor = self.descriptor
+            sent = _WORDS.pack(first, now, value, offset)
             self.waiting = sequence
             try:
-                os.write(descriptor, _WORDS.pack(first, now, value, offset))
+                os.write(descriptor, sent)
                 frame = os.read(descriptor, MAX_FRAME + 1)
             except OSError as error:
                 frame = self._last_words(error)
             finally:
                 self.waiting = 0
+            if self.recorder is not None:
+                self.recorder(sent, frame)
             if len(frame) == HEADER.size:
                 reply, deadline, result, rest = _WORDS.unpack(frame)
                 if reply == first | _REPLY_BIT and result <= limit and not rest:
@@ -160,13 +165,16 @@ class Channel:
             self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
             now = self._now()
             request = protocol.Request(kind, device, 0, self._sequence, now, value, offset, payload)
+            sent = request.encode()
             try:
-                os.write(self.descriptor, request.encode())
+                os.write(self.descriptor, sent)
                 if not self._wait_readable(slices):
                     raise self.fail(hung_error(self.device_type))
                 frame = os.read(self.descriptor, MAX_FRAME + 1)
             except OSError as error:
                 frame = self._last_words(error)
+            if self.recorder is not None:
+                self.recorder(sent, frame)
             return self._accept(frame, request, limit)
         finally:
             self._lock.release()

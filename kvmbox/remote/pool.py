@@ -43,6 +43,8 @@ class DevicePool:
         """Start the spawner: before /dev/kvm is opened, in the main thread. Raises SandboxError."""
         self.spawner = SpawnerClient.start()
         self.members: dict[str, PoolMember] = {}
+        self.recorder_of: Callable[[str], Callable[[bytes, bytes], None]] | None = None
+        """What gives each channel its recorder, by device type; to be set before `connect`."""
 
     def launch(self, board: Sequence[DeviceSpec], bpf: bytes, *, cpu: int | None, require: int = 0) -> None:
         """Ask for a process for each device type of `board`; returns before they run. Raises SandboxError."""
@@ -71,6 +73,8 @@ class DevicePool:
                 now=now,
                 deadline_changed=partial(deadline_changed, member.device_type),
             )
+            if self.recorder_of is not None:
+                channel.recorder = self.recorder_of(member.device_type)
             member.channel = channel
             description = protocol.encode_board(
                 [(device.model, dict(device.parameters)) for device in member.devices]

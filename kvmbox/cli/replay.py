@@ -1,0 +1,117 @@
+"""`kvmbox replay`: drive fresh device processes with a recording, or read the recording."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from kvmbox.record.backends import Backend
+    from kvmbox.record.reader import RecordingReader
+    from kvmbox.record.select import DeviceChoice, Until
+
+DIFFERS = 12
+
+
+class _DumpCommand(click.Command):
+    """`--dump` stands for `--dump=text`: click would take the word behind it as its value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, with the short form spelled out."""
+        return super().parse_args(ctx, ["--dump=text" if word == "--dump" else word for word in args])
+
+
+@click.command(
+    "replay", cls=_DumpCommand, short_help="drive fresh device processes with a recording, and compare"
+)
+@click.argument("file")
+@click.option(
+    "--until", metavar="TIME|RECORD", help="Stop behind this guest time (1.5s, 200ms) or record (4711)."
+)
+@click.option("--device", metavar="NAME|TYPE", help="Only this device (COM1) or device type (uart).")
+@click.option(
+    "--dump",
+    type=click.Choice(["text", "json"]),
+    metavar="[=json]",
+    help="Print the records, as text or JSON lines, instead of replaying them.",
+)
+@click.option(
+    "--sandbox",
+    type=click.Choice(["process", "none"]),
+    default="process",
+    help="Where the models run: in jailed processes, or in this one.  [default: process]",
+)
+@click.option("--debug", is_flag=True, help="Print tracebacks.")
+def command(
+    file: str, until: str | None, device: str | None, dump: str | None, sandbox: str, debug: bool
+) -> int:
+    """Give fresh device models the requests in FILE ('kvmbox run --record FILE'), and compare each reply.
+
+    Needs no /dev/kvm. Status 0: all replies are the recorded ones; 12: one differs, the first is described;
+    2: usage; 4: FILE cannot be used; 14: kvmbox failed.
+    """
+    from kvmbox.cli.main import report
+    from kvmbox.record.reader import RecordingReader
+    from kvmbox.record.select import DeviceChoice, Until
+
+    bound = Until() if until is None else Until.parse(until)
+    with RecordingReader(file) as reader:
+        choice = DeviceChoice.parse(device, reader.channels)
+        if dump is not None:
+            _dump(reader, bound, choice, as_json=dump == "json")
+            status = 0
+        else:
+            status = _replay(reader, bound, choice, sandbox)
+        notice = reader.ending.notice() if reader.ending is not None else None
+    if notice is not None:
+        click.echo(f"kvmbox: {notice}", err=True)
+    return status
+
+
+def _dump(reader: RecordingReader, until: Until, choice: DeviceChoice, *, as_json: bool) -> None:
+    from kvmbox.record.describe import record_data, record_line
+
+    for record in until.take(reader.records()):
+        if choice.concerns(record):
+            channel = reader.channels[record.channel]
+            click.echo(json.dumps(record_data(channel, record)) if as_json else record_line(channel, record))
+
+
+def _replay(reader: RecordingReader, until: Until, choice: DeviceChoice, sandbox: str) -> int:
+    from kvmbox.record.describe import seconds
+    from kvmbox.record.replayer import replay
+
+    backend = _backend(reader, choice, sandbox)
+    try:
+        started = time.monotonic()
+        result = replay(until.take(reader.records()), reader.channels, choice, backend)
+        elapsed = time.monotonic() - started
+    finally:
+        backend.close()
+    if result.difference is not None:
+        click.echo(result.difference.report())
+        return DIFFERS
+    compared = f"{result.compared} replies are identical"
+    if result.driven != result.compared:
+        compared += f" (of {result.driven} requests)"
+    click.echo(f"{compared}: {seconds(result.last)} of guest time in {elapsed:.2f} s")
+    return 0
+
+
+def _backend(reader: RecordingReader, choice: DeviceChoice, sandbox: str) -> Backend:
+    from kvmbox.record.backends import InProcess, InProcesses
+
+    if sandbox == "none":
+        return InProcess(reader.channels)
+    from kvmbox.placement import place
+
+    wanted = [index is not None for index in choice.by_channel]
+    placement = place("auto")
+    if placement.cpu is not None:
+        # Asking and answering alternate: on one CPU a request costs a fifth (docs/adr/0005).
+        os.sched_setaffinity(0, {placement.cpu})
+    return InProcesses(reader.channels, wanted, placement.cpu)

@@ -1,0 +1,111 @@
+"""Fresh models for a replay: in this process, or in device processes jailed as those of a run are.
+
+Both answer raw request frames with raw reply frames; b"" is a process that died or hung without an answer,
+now or earlier.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Sequence
+from typing import Protocol
+
+from kvmbox.errors import DeviceProcessError
+from kvmbox.record.format import MAX_REPLY, ChannelHeader
+from kvmbox.remote import protocol
+from kvmbox.remote.channel import REPLY_SLICES, WAIT_SLICE_MS
+from kvmbox.remote.pool import DevicePool
+from kvmbox.remote.server import DeviceServer, error_frame
+
+
+class Backend(Protocol):
+    """Where the models of a replay run."""
+
+    def handle(self, channel: int, request: bytes) -> bytes:
+        """The reply of the channel's models to `request`."""
+        ...
+
+    def close(self) -> None:
+        """End what was started. Idempotent."""
+        ...
+
+
+class InProcess:
+    """`--sandbox none`: as fast as the models are, and with a debugger's view of them."""
+
+    def __init__(self, channels: Sequence[ChannelHeader]) -> None:
+        self._servers: list[DeviceServer | None] = [DeviceServer() for _ in channels]
+
+    def handle(self, channel: int, request: bytes) -> bytes:
+        """As `remote.server.serve` answers: a model that raises sends its error, and is gone."""
+        server = self._servers[channel]
+        if server is None:
+            return b""
+        try:
+            return server.handle(request)
+        except Exception as error:  # noqa: BLE001 - whatever a model raises is its answer
+            self._servers[channel] = None
+            return error_frame(int.from_bytes(request[4:8], "little"), error)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class InProcesses:
+    """`--sandbox process`: one jailed device process per channel."""
+
+    def __init__(self, channels: Sequence[ChannelHeader], wanted: Sequence[bool], cpu: int | None) -> None:
+        """Start a process for each of the `channels` that is `wanted`. Raises SandboxError."""
+        from kvmbox.sandbox.policy import DEVICE_POLICY
+        from kvmbox.sandbox.seccomp import compile_policy
+
+        self._pool = DevicePool()
+        self._types = [channel.device_type for channel in channels]
+        try:
+            board = [
+                device
+                for channel, want in zip(channels, wanted, strict=True)
+                if want
+                for device in channel.devices
+            ]
+            self._pool.launch(board, compile_policy(DEVICE_POLICY), cpu=cpu)
+            for member in self._pool.members.values():
+                self._pool.spawner.wait_ready(member.process)
+        except BaseException:
+            self._pool.close()
+            raise
+        self._polls: dict[int, select.poll] = {}
+        self._failures: dict[int, DeviceProcessError] = {}
+
+    def handle(self, channel: int, request: bytes) -> bytes:
+        """One exchange with the process; `failure` tells why it was the last one, if it was."""
+        if channel in self._failures:
+            return b""
+        member = self._pool.members[self._types[channel]]
+        descriptor = member.vmm_end
+        poll = self._polls.get(channel)
+        if poll is None:
+            poll = self._polls[channel] = select.poll()
+            poll.register(descriptor, select.POLLIN)
+        try:
+            os.write(descriptor, request)
+            # Slices are counted, as a channel does: a replay that was suspended has not waited.
+            if any(poll.poll(WAIT_SLICE_MS) for _ in range(REPLY_SLICES)):
+                reply = os.read(descriptor, MAX_REPLY)
+                if reply:
+                    return reply
+        except OSError:
+            pass
+        self._failures[channel] = DeviceProcessError(member.device_type, "died or hung")
+        member.process.kill()
+        return b""
+
+    def close(self) -> None:
+        """No process is left."""
+        self._pool.close()
+
+
+def is_error(reply: bytes) -> bool:
+    """Whether a reply is a model's last words."""
+    return reply[:1] == bytes([protocol.ERROR])

@@ -1,0 +1,244 @@
+"""The bytes of a recording: pure encoding and decoding. docs/record-replay.md is the page for people.
+
+    offset  size  what
+    0       8     MAGIC: a byte that is no text, then line ends that a text-mode copy would change
+    8       2     version
+    10      2     0
+    12      4     length of the header
+    16      n     header: JSON, the channels with their devices
+    16 + n        one zlib stream of records, flushed to a byte boundary after each write
+
+    record: channel (1), kind (1), request length (2), reply length (2), request, reply; little-endian
+
+A record of kind EXCHANGE is one request and what came back, as both crossed the wire; a reply of length 0
+means that the device process died or hung without one. The last record is of kind END: why the recording
+ends and how many exchanges it has. A recording without it was cut, and is good up to its last whole record.
+
+A recording may come from anywhere, so all of it is checked here, but for replies: those are compared, and
+a reply of any bytes up to one frame is something that a device process can have sent.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import Any, Final, NamedTuple
+
+from kvmbox.board import AddressRange, DeviceSpec
+from kvmbox.errors import RecordingError
+from kvmbox.remote import protocol
+from kvmbox.remote.protocol import HEADER
+
+MAGIC: Final = b"\x89KVMREC\n"
+VERSION: Final = 1
+MAX_HEADER: Final = 1 << 16
+MAX_CHANNELS: Final = 32
+MAX_DEVICES: Final = 256
+"""A frame has one byte for the number of a device."""
+
+PREAMBLE: Final = Struct("<8sHHI")
+RECORD: Final = Struct("<BBHH")
+EXCHANGE: Final = 0
+END: Final = 1
+MAX_REPLY: Final = protocol.MAX_FRAME + 1
+"""The VMM reads one byte more than a frame may have, to see that it is too long."""
+
+_END: Final = Struct("<BQ")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+_ACCESS_LIMITS: Final = {size: 1 << 8 * size for size in (1, 2, 4, 8)}
+_KINDS: Final = range(protocol.HELLO, protocol.SHUTDOWN + 1)
+
+
+class EndReason(enum.IntEnum):
+    """Why a recording ends."""
+
+    COMPLETE = 0
+    LIMIT = 1
+
+
+class Record(NamedTuple):
+    """One exchange. `number` counts from 0 through the file, `channel` is an index in the header."""
+
+    number: int
+    channel: int
+    request: bytes
+    reply: bytes
+
+    @property
+    def now(self) -> int:
+        """Guest time of the request in ns."""
+        return int(HEADER.unpack_from(self.request)[5])
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelHeader:
+    """One device process: its type, and its devices in index order."""
+
+    device_type: str
+    devices: tuple[DeviceSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end mark: why the recording ends, and how many exchanges precede it."""
+
+    reason: EndReason
+    count: int
+
+
+# --- Header -----------------------------------------------------------------------------------------------
+
+
+def channels_of(board: Sequence[DeviceSpec]) -> tuple[ChannelHeader, ...]:
+    """The channels of a board: one for each device type, in the order in which they come up."""
+    by_type: dict[str, list[DeviceSpec]] = {}
+    for device in board:
+        by_type.setdefault(device.device_type, []).append(device)
+    return tuple(ChannelHeader(name, tuple(devices)) for name, devices in by_type.items())
+
+
+def encode_header(channels: Sequence[ChannelHeader]) -> bytes:
+    """Preamble and header."""
+    text = json.dumps(
+        {
+            "channels": [
+                {
+                    "type": channel.device_type,
+                    "devices": [
+                        {
+                            "name": device.name,
+                            "model": device.model,
+                            "ports": [[r.first, r.count, r.offset] for r in device.ports],
+                            "mmio": [[r.first, r.count, r.offset] for r in device.mmio],
+                            "irqs": list(device.irqs),
+                        }
+                        for device in channel.devices
+                    ],
+                }
+                for channel in channels
+            ]
+        },
+        separators=(",", ":"),
+    ).encode("ascii")
+    return PREAMBLE.pack(MAGIC, VERSION, 0, len(text)) + text
+
+
+def header_length(preamble: bytes) -> int:
+    """How many bytes of header follow the preamble. Raises RecordingError."""
+    if len(preamble) < PREAMBLE.size:
+        if not MAGIC.startswith(preamble[: len(MAGIC)]) or not preamble:
+            raise RecordingError("it is no recording", hint="'kvmbox run --record FILE' makes one")
+        raise RecordingError("it is cut within its first bytes: nothing of it is usable")
+    magic, version, zero, length = PREAMBLE.unpack_from(preamble)
+    if magic != MAGIC:
+        raise RecordingError("it is no recording", hint="'kvmbox run --record FILE' makes one")
+    if version != VERSION or zero:
+        raise RecordingError(f"it has format version {version}, this kvmbox reads version {VERSION}")
+    if length > MAX_HEADER:
+        raise RecordingError(f"its header is damaged: {length} bytes, at most {MAX_HEADER} can be")
+    return int(length)
+
+
+def decode_header(text: bytes) -> tuple[ChannelHeader, ...]:
+    """The channels. Raises RecordingError for anything that `encode_header` cannot have written."""
+    try:
+        channels = tuple(_decode_channel(entry) for entry in json.loads(text)["channels"])
+        types = [channel.device_type for channel in channels]
+        if not 0 < len(types) <= MAX_CHANNELS or len(set(types)) != len(types):
+            raise ValueError("channels")
+    # What JSON may hold in the wrong place is caught where it is of no use: nesting is RecursionError.
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise RecordingError("its header is damaged: it describes no channels") from error
+    return channels
+
+
+def _decode_channel(entry: Any) -> ChannelHeader:
+    device_type = _name(entry["type"])
+    devices = tuple(
+        DeviceSpec(
+            _name(device["name"]),
+            device_type,
+            _name(device["model"]),
+            ports=tuple(_address_range(item) for item in device["ports"]),
+            mmio=tuple(_address_range(item) for item in device["mmio"]),
+            irqs=tuple(_integer(item, 1 << 16) for item in device["irqs"]),
+        )
+        for device in entry["devices"]
+    )
+    if not 0 < len(devices) <= MAX_DEVICES:
+        raise ValueError("devices")
+    return ChannelHeader(device_type, devices)
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError("name")
+    return value
+
+
+def _integer(value: Any, end: int) -> int:
+    if type(value) is not int or not 0 <= value < end:
+        raise ValueError("number")
+    return value
+
+
+def _address_range(value: Any) -> AddressRange:
+    first, count, offset = value
+    return AddressRange(_integer(first, 1 << 64), _integer(count, 1 << 32), _integer(offset, 1 << 32))
+
+
+# --- Records ----------------------------------------------------------------------------------------------
+
+
+def encode_exchange(channel: int, request: bytes, reply: bytes) -> bytes:
+    """One record. The recorder does the same inline."""
+    return RECORD.pack(channel, EXCHANGE, len(request), len(reply)) + request + reply
+
+
+def encode_end(end: End) -> bytes:
+    """The last record."""
+    return RECORD.pack(0, END, _END.size, 0) + _END.pack(end.reason, end.count)
+
+
+def decode_end(payload: bytes, reply_length: int) -> End:
+    """The end mark of a record of kind END. Raises RecordingError."""
+    if len(payload) != _END.size or reply_length:
+        raise RecordingError("its end mark is damaged")
+    reason, count = _END.unpack(payload)
+    try:
+        return End(EndReason(reason), count)
+    except ValueError as error:
+        raise RecordingError(f"its end mark is damaged: reason {reason}") from error
+
+
+class RequestCheck:
+    """Whether the requests of one channel are such as a VMM sends: models are never given others."""
+
+    __slots__ = ("_devices", "_greeted")
+
+    def __init__(self, channel: ChannelHeader) -> None:
+        self._devices = len(channel.devices)
+        self._greeted = False
+
+    def problem(self, request: bytes) -> str | None:
+        """What is wrong with `request`, the next one of the channel, or None."""
+        if len(request) < HEADER.size:
+            return f"a request of {len(request)} bytes"
+        kind, device, size, zero, _, _, value, _, length = HEADER.unpack_from(request)
+        if length != len(request) - HEADER.size or len(request) > protocol.MAX_FRAME or zero:
+            return f"a request of {len(request)} bytes that announces a payload of {length}"
+        if kind in (protocol.READ, protocol.WRITE):
+            if size not in _ACCESS_LIMITS or value >= _ACCESS_LIMITS[size] or length:
+                return f"an access of {size} bytes with value {value:#x}"
+        elif kind not in _KINDS or size:
+            return f"a request of kind {kind}"
+        if device >= self._devices:
+            return f"a request to device {device}, its process has {self._devices}"
+        if (kind == protocol.HELLO) == self._greeted:
+            return "a second hello" if self._greeted else "a request before the hello"
+        self._greeted = True
+        return None

@@ -1,0 +1,218 @@
+"""Writes a recording while the machine runs: records are queued by whoever got a reply, one thread writes.
+
+Recording must not slow the guest more than it has to, nor stop it when the disk does. So a channel's
+recorder, called under the channel's lock, appends to a queue and no more; the writer thread gathers for
+`GATHER_SECONDS`, compresses (zlib lets other threads run meanwhile) and writes. After each write the stream
+stands at a byte boundary, so that all of it can be read back if kvmbox is killed: what a kill loses is what
+was gathered, not what was written.
+
+The queue is bounded. When it is full, because the disk is slow, whoever adds to it waits `WAIT_SECONDS` at
+most for each record: the guest is slowed to what the disk takes, and the channel's lock is held for less
+than another thread would wait for it.
+
+A recording ends early in two ways. At --record-limit it gets its end mark and the run goes on. If the file
+cannot be written, what is there remains as a cut recording, and `finish` tells why.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from kvmbox.board import DeviceSpec
+from kvmbox.errors import StartError, UsageError
+from kvmbox.record import format as fmt
+from kvmbox.record.format import End, EndReason
+
+GATHER_SECONDS: Final = 0.02
+CAPACITY: Final = 16384
+"""How many records may wait to be written: 1.2 MB of accesses, 135 MB if each were as large as can be."""
+
+BATCH: Final = 4096
+"""How many records are compressed and written at once."""
+
+WAIT_SECONDS: Final = 0.1
+FINISH_SECONDS: Final = 5.0
+"""How long the end of a run may wait for the disk."""
+
+COMPRESSION: Final = 1
+"""The fastest: frames are so alike that a higher level saves little more."""
+
+_END_SPACE: Final = 64
+"""Bytes kept free for the end mark and the end of the stream, below --record-limit."""
+
+
+class Recorder:
+    """A recording that is being written. Created and finished by the main thread."""
+
+    def __init__(
+        self,
+        path: str,
+        board: Sequence[DeviceSpec],
+        *,
+        limit: int | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        write: Callable[[int, memoryview], int] = os.write,
+    ) -> None:
+        """Create or empty `path`, and write the header. `limit` is the most bytes that the file may have.
+
+        `say` hears, once, if the recording ends before the run. Raises StartError where the file cannot be
+        written, and UsageError for a limit that is too small for anything.
+        """
+        self.path = path
+        self.ended = False
+        """Whether nothing more is recorded."""
+        self.problem: str | None = None
+        """Why the file lacks what it should hold, or None."""
+        self._limit = limit
+        self._say = say
+        self._write = write
+        channels = fmt.channels_of(board)
+        self._indices = {channel.device_type: index for index, channel in enumerate(channels)}
+        self._compressor = zlib.compressobj(COMPRESSION)
+        self._written = 0
+        self._count = 0
+        self._queue: deque[bytes] = deque()
+        self._idle = True
+        self._closing = False
+        self._wanted = threading.Event()
+        self._room = threading.Event()
+        header = fmt.encode_header(channels)
+        if limit is not None and limit < len(header) + _END_SPACE:
+            raise UsageError(
+                f"--record-limit {limit} leaves no room for a record",
+                hint=f"the description of this machine alone takes {len(header)} bytes",
+            )
+        try:
+            self._descriptor = _open(path)
+        except OSError as error:
+            raise StartError(f"cannot write the recording '{path}': {error.strerror}") from error
+        try:
+            self._write_all(header)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise StartError(f"cannot write the recording '{path}': {error.strerror}") from error
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def of(self, device_type: str) -> Callable[[bytes, bytes], None]:
+        """What a channel calls with each request and its reply, under its lock."""
+        index = self._indices[device_type]
+        append, queue, pack = self._queue.append, self._queue, fmt.RECORD.pack
+
+        def record(request: bytes, reply: bytes) -> None:
+            if self.ended:
+                return
+            append(pack(index, fmt.EXCHANGE, len(request), len(reply)) + request + reply)
+            if self._idle:
+                self._idle = False
+                self._wanted.set()
+            elif len(queue) > CAPACITY:
+                self._room.clear()
+                self._room.wait(WAIT_SECONDS)
+
+        return record
+
+    def finish(self) -> str | None:
+        """Write what is left, and the end mark, for `FINISH_SECONDS` at most; returns `problem`. Idempotent."""
+        self._closing = True
+        self._wanted.set()
+        self._thread.join(FINISH_SECONDS)
+        if self._thread.is_alive():
+            self.ended = True
+            self.problem = f"the recording '{self.path}' is not whole: the disk does not take it"
+        elif self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        return self.problem
+
+    # --- The writer thread --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._gather():
+                pass
+            if not self.ended:
+                self._end(EndReason.COMPLETE)
+        except OSError as error:
+            self.problem = f"the recording '{self.path}' is not whole: {error.strerror}"
+            self._tell(f"recording to '{self.path}' ended, the run goes on: {error.strerror}")
+        finally:
+            self.ended = True
+            self._queue.clear()
+            self._room.set()
+
+    def _gather(self) -> bool:
+        """Wait for records and write them; returns whether there may be more."""
+        closing = self._closing
+        if not self._queue and not closing:
+            # In this order: a record queued after the look is one whose recorder sees `_idle` and wakes us.
+            self._wanted.clear()
+            self._idle = True
+            if not self._queue and not self._closing:
+                self._wanted.wait()
+            self._idle = False
+            self._wanted.clear()
+            if not self._closing:
+                self._wanted.wait(GATHER_SECONDS)
+        while self._queue:
+            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            if not self._write_batch(batch):
+                self._end(EndReason.LIMIT)
+                self.ended = True
+                self._tell(f"recording to '{self.path}' stopped at --record-limit, the run goes on")
+                return False
+            self._room.set()
+        return not closing
+
+    def _tell(self, text: str) -> None:
+        # A stderr that is gone is no reason to lose the recording.
+        with suppress(OSError):
+            self._say(text)
+
+    def _write_batch(self, batch: list[bytes]) -> bool:
+        """Write `batch`, or as much of it as the limit has room for; returns whether that was all."""
+        if self._limit is None:
+            self._write_all(self._deflate(batch))
+            self._count += len(batch)
+            return True
+        # How large compressed data gets is known when it is too late: then go back, and try half of it.
+        before = self._compressor.copy()
+        data = self._deflate(batch)
+        if self._written + len(data) + _END_SPACE <= self._limit:
+            self._write_all(data)
+            self._count += len(batch)
+            return True
+        self._compressor = before
+        if len(batch) > 1:
+            half = len(batch) // 2
+            return self._write_batch(batch[:half]) and self._write_batch(batch[half:])
+        return False
+
+    def _deflate(self, batch: list[bytes]) -> bytes:
+        data = self._compressor.compress(b"".join(batch))
+        return data + self._compressor.flush(zlib.Z_SYNC_FLUSH)
+
+    def _end(self, reason: EndReason) -> None:
+        mark = fmt.encode_end(End(reason, self._count))
+        self._write_all(self._compressor.compress(mark) + self._compressor.flush(zlib.Z_FINISH))
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            written = self._write(self._descriptor, view)
+            self._written += written
+            view = view[written:]
+
+
+def _open(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY
+    # Non-blocking for the opening: a FIFO that nobody reads is refused (ENXIO) instead of waited for.
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    os.set_blocking(descriptor, True)
+    return descriptor

@@ -1,0 +1,103 @@
+"""Replay: give fresh models the recorded requests, and compare what they answer byte by byte.
+
+Models are functions of their state, their input and the guest time in each request, so the same requests
+give the same replies. Where one differs, the models are not those that were recorded, or something in them
+depends on what it must not.
+
+Only the order within a channel matters; the file's order is kept. With a choice of one device its whole
+process is driven, since its siblings share deadlines with it, but only what concerns the device is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kvmbox.errors import RecordingError
+from kvmbox.record.backends import Backend, is_error
+from kvmbox.record.describe import reply_text, request_text, seconds, subject
+from kvmbox.record.format import ChannelHeader, Record
+from kvmbox.record.select import DeviceChoice
+from kvmbox.remote import protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first reply that is not what was recorded."""
+
+    channel: ChannelHeader
+    record: Record
+    got: bytes
+
+    def report(self) -> str:
+        """Lines for a person."""
+        request = protocol.decode_request(self.record.request)
+        expected = reply_text(self.channel, request, self.record.reply)
+        got = reply_text(self.channel, request, self.got)
+        lines = [
+            f"record {self.record.number} differs, at guest time {seconds(request.now)}: "
+            f"{subject(self.channel, request)}",
+            f"  request   {request_text(self.channel, request)}",
+            f"  expected  {expected}",
+            f"  got       {got}",
+        ]
+        if expected == got:
+            lines += [f"  expected  {self.record.reply.hex()}", f"  got       {self.got.hex()}"]
+        return "\n".join(lines)
+
+
+@dataclass(slots=True)
+class ReplayResult:
+    """What a replay found. `driven` counts requests, `compared` replies; `last` is the largest guest time."""
+
+    driven: int = 0
+    compared: int = 0
+    last: int = 0
+    difference: Difference | None = None
+
+
+def replay(
+    records: Iterable[Record], channels: Sequence[ChannelHeader], choice: DeviceChoice, backend: Backend
+) -> ReplayResult:
+    """Drive `backend` with `records` up to the first reply that differs.
+
+    Raises RecordingError where the recording's machine is not one that these models can be.
+    """
+    result = ReplayResult()
+    handle = backend.handle
+    wanted = [index is not None for index in choice.by_channel]
+    everything = all(index == -1 for index in choice.by_channel)
+    for record in records:
+        channel, request, expected = record.channel, record.request, record.reply
+        if not wanted[channel]:
+            continue
+        got = handle(channel, request)
+        result.driven += 1
+        if request[0] == protocol.HELLO:
+            _check_hello(channels[channel], record, got)
+        if everything or choice.concerns(record):
+            result.compared += 1
+            if got != expected:
+                result.difference = Difference(channels[channel], record, got)
+                break
+        result.last = max(result.last, record.now)
+    return result
+
+
+def _check_hello(channel: ChannelHeader, record: Record, got: bytes) -> None:
+    """The board of a hello is text from the file: it must be one that this kvmbox can build."""
+    try:
+        models = [name for name, _ in protocol.decode_board(protocol.decode_request(record.request).payload)]
+    except ValueError:
+        models = []
+    if models != [device.model for device in channel.devices]:
+        raise RecordingError(
+            f"the recording cannot be replayed: record {record.number} greets devices "
+            "that are not those of its header"
+        )
+    if not got or is_error(got):
+        why = reply_text(channel, protocol.decode_request(record.request), got)
+        raise RecordingError(
+            f"the recording cannot be replayed: device type '{channel.device_type}' does not start: {why}",
+            hint="it was recorded by another version of kvmbox, or damaged",
+        )
