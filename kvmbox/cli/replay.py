@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -54,16 +55,19 @@ def command(
     Needs no /dev/kvm. Status 0: all replies are the recorded ones; 12: one differs, the first is described;
     2: usage; 4: FILE cannot be used; 14: kvmbox failed.
     """
-    from kvmbox.cli.main import report
     from kvmbox.record.reader import RecordingReader
     from kvmbox.record.select import DeviceChoice, Until
 
     bound = Until() if until is None else Until.parse(until)
     with RecordingReader(file) as reader:
         choice = DeviceChoice.parse(device, reader.channels)
+        status = 0
         if dump is not None:
-            _dump(reader, bound, choice, as_json=dump == "json")
-            status = 0
+            try:
+                _dump(reader, bound, choice, as_json=dump == "json")
+            except BrokenPipeError:
+                # 'replay --dump FILE | head' has what it wants. What is still buffered goes nowhere.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         else:
             status = _replay(reader, bound, choice, sandbox)
         notice = reader.ending.notice() if reader.ending is not None else None
@@ -78,7 +82,9 @@ def _dump(reader: RecordingReader, until: Until, choice: DeviceChoice, *, as_jso
     for record in until.take(reader.records()):
         if choice.concerns(record):
             channel = reader.channels[record.channel]
-            click.echo(json.dumps(record_data(channel, record)) if as_json else record_line(channel, record))
+            line = json.dumps(record_data(channel, record)) if as_json else record_line(channel, record)
+            sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _replay(reader: RecordingReader, until: Until, choice: DeviceChoice, sandbox: str) -> int:

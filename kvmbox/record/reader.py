@@ -34,7 +34,7 @@ class Ending:
 
 
 class RecordingReader:
-    """A recording that is open: `channels` is its header; iterate over `records()` once, then see `ending`."""
+    """A recording that is open: `channels` is its header; go over `records()` once, then see `ending`."""
 
     def __init__(self, path: str) -> None:
         """Open `path` and read its header. Raises RecordingError, whose text names the file."""

@@ -119,7 +119,7 @@ class Recorder:
         return record
 
     def finish(self) -> str | None:
-        """Write what is left, and the end mark, for `FINISH_SECONDS` at most; returns `problem`. Idempotent."""
+        """Write the rest and the end mark, for `FINISH_SECONDS` at most; returns `problem`. Idempotent."""
         self._closing = True
         self._wanted.set()
         self._thread.join(FINISH_SECONDS)

@@ -1,0 +1,56 @@
+"""`kvmbox trace`: what a recording tells about a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from kvmbox.errors import KvmboxError
+
+if TYPE_CHECKING:
+    from kvmbox.record.reader import RecordingReader
+    from kvmbox.record.select import DeviceChoice, Until
+
+
+@click.command("trace", short_help="summarise a recording, or export it for ui.perfetto.dev")
+@click.argument("file")
+@click.option(
+    "--chrome", "chrome_path", metavar="FILE.json", help="Write a Chrome trace, for ui.perfetto.dev."
+)
+@click.option(
+    "--until", metavar="TIME|RECORD", help="Stop behind this guest time (1.5s, 200ms) or record (4711)."
+)
+@click.option("--device", metavar="NAME|TYPE", help="Only this device (COM1) or device type (uart).")
+@click.option("--debug", is_flag=True, help="Print tracebacks.")
+def command(file: str, chrome_path: str | None, until: str | None, device: str | None, debug: bool) -> int:
+    """Summarise the recording FILE ('kvmbox run --record FILE') by device, register and guest time.
+
+    Status 0; 2: usage; 4: FILE cannot be used; 14: kvmbox failed.
+    """
+    from kvmbox.record.reader import RecordingReader
+    from kvmbox.record.select import DeviceChoice, Until
+    from kvmbox.record.trace import format_summary, summarise
+
+    bound = Until() if until is None else Until.parse(until)
+    with RecordingReader(file) as reader:
+        choice = DeviceChoice.parse(device, reader.channels)
+        if chrome_path is None:
+            click.echo(format_summary(summarise(bound.take(reader.records()), reader.channels, choice)))
+        else:
+            count = _export(reader, bound, choice, chrome_path)
+            click.echo(f"{count} records written to {chrome_path}: open it in ui.perfetto.dev")
+        notice = reader.ending.notice() if reader.ending is not None else None
+    if notice is not None:
+        click.echo(f"kvmbox: {notice}", err=True)
+    return 0
+
+
+def _export(reader: RecordingReader, until: Until, choice: DeviceChoice, path: str) -> int:
+    from kvmbox.record.chrome import export
+
+    try:
+        with open(path, "w", encoding="utf-8") as out:
+            return export(until.take(reader.records()), reader.channels, choice, out)
+    except OSError as error:
+        raise KvmboxError(f"cannot write the trace '{path}': {error.strerror}") from error
