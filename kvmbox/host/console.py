@@ -9,7 +9,6 @@ room, so that a guest that does not read loses nothing and costs no memory: then
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -218,8 +217,8 @@ class Console:
             keys = port.escapes.feed(data)
             data = keys.data
             if keys.help_wanted:
-                sys.stderr.write(HELP)
-                sys.stderr.flush()
+                for line in HELP:
+                    self._say(line)
             if keys.leave:
                 self._verdict.decide(Outcome(INTERRUPTED, "left by Ctrl-A X"))
         port.pending += data

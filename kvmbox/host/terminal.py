@@ -15,9 +15,8 @@ from typing import Any, Final
 
 ESCAPE: Final = 0x01  # Ctrl-A
 
-HELP: Final = (
-    "\r\nCtrl-A H  this help\r\nCtrl-A X  leave kvmbox\r\nCtrl-A Ctrl-A  send Ctrl-A to the guest\r\n"
-)
+HELP: Final = ("Ctrl-A H: this help", "Ctrl-A X: leave kvmbox", "Ctrl-A Ctrl-A: send Ctrl-A to the guest")
+"""One line each."""
 
 
 @dataclass(frozen=True, slots=True)
