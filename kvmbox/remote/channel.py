@@ -256,6 +256,15 @@ class Channel:
             self._failure = error
         return self._failure
 
+    def told(self) -> DeviceProcessError | None:
+        """What the process, now dead, did wrong before it died, if that is more than dying.
+
+        A process that fails says why and exits: whoever reads its last frame is given a slice to do so.
+        """
+        if self._lock.acquire(timeout=WAIT_SLICE_MS / 1000):
+            self._lock.release()
+        return None if isinstance(self._failure, DeviceGoneError) else self._failure
+
     def _last_words(self, error: OSError) -> bytes:
         """The frame that the process left behind when it died with a request unread, or DeviceGoneError.
 

@@ -168,7 +168,8 @@ class DevicePool:
     def _death(member: PoolMember) -> DeviceProcessError:
         status = member.process.wait_status
         assert status is not None
-        return DeviceProcessError(member.device_type, describe_wait_status(status))
+        told = member.channel.told() if member.channel is not None else None
+        return told or DeviceProcessError(member.device_type, describe_wait_status(status))
 
     def close(self) -> None:
         """End all processes. Idempotent, never raises."""
