@@ -33,7 +33,7 @@ pytestmark = pytest.mark.kvm
 HELLO = say(b"Hello\n")
 
 
-# --- 0 and odd: the guest's own end ----------------------------------------------------------------------
+# --- 0 and odd: the guest's own end -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_output_of_the_debug_console_keeps_its_place(images: Images) -> None:
     assert run_to_end(images.run(code)) == (0, b"one two three four", "")
 
 
-# --- 2: usage that only a guest brings to light ------------------------------------------------------------
+# --- 2: usage that only a guest brings to light -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("address", ["0xa0000", "0x100000", "0xffffffffffffffffff"])
@@ -124,7 +124,7 @@ def test_load_address_is_where_the_guest_runs(images: Images, address: str) -> N
     assert (high << 4) + low == int(address, 0)
 
 
-# --- 6: the guest crashed ----------------------------------------------------------------------------------
+# --- 6: the guest crashed ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_crash_gives_6_and_registers(
     assert "hint: " in messages
 
 
-# --- 10: KVM gives up --------------------------------------------------------------------------------------
+# --- 10: KVM gives up -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments", [(), ("--success-status", "11")], ids=["plain", "success status"])
@@ -165,7 +165,7 @@ def test_instruction_that_kvm_does_not_know_gives_10(images: Images, arguments: 
     assert "RIP=" in messages
 
 
-# --- 12: not what was wanted -------------------------------------------------------------------------------
+# --- 12: not what was wanted ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_serial_limit_that_is_just_reached_ends_nothing(images: Images) -> None:
     assert run_to_end(images.run(HELLO + SHUTDOWN, "--serial-limit", "6")) == (0, b"Hello\n", "")
 
 
-# --- 124 ---------------------------------------------------------------------------------------------------
+# --- 124 --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("guest", [SPIN, IDLE, echo()], ids=["spins", "halts", "polls"])
@@ -225,7 +225,7 @@ def test_timeout_gives_124(images: Images, guest: bytes, arguments: tuple[str, .
     assert "--timeout 0.25 s" in line
 
 
-# --- The first decisive event wins -------------------------------------------------------------------------
+# --- The first decisive event wins ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

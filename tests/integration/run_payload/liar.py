@@ -1,0 +1,210 @@
+"""Device processes that misbehave at the first write of the guest, and are honest until then."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.remote import protocol
+from kvmbox.remote.protocol import HEADER, NO_DEADLINE
+from kvmbox.remote.server import DeviceServer
+
+SEQUENCE, COUNT, DEADLINE, VALUE, ZERO, LENGTH = 4, 3, 5, 6, 7, 8  # places in the header
+
+
+def _serve(channel: int, lie: Callable[[bytes, bytes], None]) -> int:
+    """Serve until the first write, then call `lie` with the request and the honest reply."""
+    server = DeviceServer()
+    while frame := os.read(channel, protocol.MAX_FRAME):
+        reply = server.handle(frame)
+        if frame[0] == protocol.WRITE:
+            lie(frame, reply)
+        else:
+            os.write(channel, reply)
+    return 0
+
+
+def _change(channel: int, place: int, value: int) -> int:
+    """Answer with one field of the header changed."""
+
+    def lie(_frame: bytes, reply: bytes) -> None:
+        fields = list(HEADER.unpack_from(reply))
+        fields[place] = value
+        os.write(channel, HEADER.pack(*fields) + reply[HEADER.size :])
+
+    return _serve(channel, lie)
+
+
+def _effect(channel: int, device: int, effect: IrqLine | HostOutput | InputRoom | Reset | Stop) -> int:
+    """Answer with an effect of the liar's choice."""
+
+    def lie(frame: bytes, _reply: bytes) -> None:
+        request = protocol.decode_request(frame)
+        os.write(channel, protocol.encode_reply(request, None, 0, [(device, effect)]))
+
+    return _serve(channel, lie)
+
+
+def sequence(channel: int) -> int:
+    """Answer another request than the one asked."""
+    return _change(channel, SEQUENCE, 0xABCD)
+
+
+def kind(channel: int) -> int:
+    """Answer a write as if it were a read."""
+    return _change(channel, 0, protocol.READ | protocol.REPLY)
+
+
+def count(channel: int) -> int:
+    """Announce effects that are not there."""
+    return _change(channel, COUNT, 200)
+
+
+def deadline(channel: int) -> int:
+    """Want to be told a time that is over."""
+    return _change(channel, DEADLINE, 0)
+
+
+def value(channel: int) -> int:
+    """Answer a write with a value."""
+    return _change(channel, VALUE, 1)
+
+
+def zero(channel: int) -> int:
+    """Put something where nothing may be."""
+    return _change(channel, ZERO, 1)
+
+
+def length(channel: int) -> int:
+    """Announce a payload that is not there."""
+    return _change(channel, LENGTH, 1 << 31)
+
+
+def short(channel: int) -> int:
+    """Answer with less than a header."""
+    return _serve(channel, lambda _frame, reply: _write(channel, reply[: HEADER.size - 1]))
+
+
+def empty(channel: int) -> int:
+    """Answer with the bytes that mean nothing."""
+    return _serve(channel, lambda _frame, _reply: _write(channel, bytes(HEADER.size)))
+
+
+def long(channel: int) -> int:
+    """Answer with more than a frame may hold."""
+    return _serve(channel, lambda _frame, reply: _write(channel, reply + bytes(protocol.MAX_FRAME)))
+
+
+def stray(channel: int) -> int:
+    """Answer with bytes behind the effects."""
+
+    def lie(frame: bytes, _reply: bytes) -> None:
+        os.write(channel, protocol.encode_reply(protocol.decode_request(frame), None, 0, [], b"stray"))
+
+    return _serve(channel, lie)
+
+
+def twice(channel: int) -> int:
+    """Answer, and answer again unasked."""
+
+    def lie(_frame: bytes, reply: bytes) -> None:
+        os.write(channel, reply)
+        os.write(channel, reply)
+
+    return _serve(channel, lie)
+
+
+def never(channel: int) -> int:
+    """Do not answer, but wait for more."""
+    return _serve(channel, lambda _frame, _reply: None)
+
+
+def spin(channel: int) -> int:
+    """Do not answer, and keep the processor busy."""
+
+    def lie(_frame: bytes, _reply: bytes) -> None:
+        while True:
+            pass
+
+    return _serve(channel, lie)
+
+
+def stop(channel: int) -> int:
+    """Claim that the guest has ended."""
+    return _effect(channel, 0, Stop())
+
+
+def reset(channel: int) -> int:
+    """Claim that the guest wants a reset."""
+    return _effect(channel, 0, Reset())
+
+
+def pin(channel: int) -> int:
+    """Drive an interrupt pin that the device does not have."""
+    return _effect(channel, 0, IrqLine(9, 1))
+
+
+def output(channel: int) -> int:
+    """Print on behalf of a device that has no output."""
+    return _effect(channel, 0, HostOutput(b"forged"))
+
+
+def stranger(channel: int) -> int:
+    """Speak for a device that is not in this process."""
+    return _effect(channel, 77, InputRoom(1))
+
+
+def error(channel: int) -> int:
+    """Report an error whose text would drive a terminal."""
+
+    def lie(_frame: bytes, _reply: bytes) -> None:
+        text = b"\x1b]0;owned\x07\r\nkvmbox: all is well" + b"\xff" * 500
+        os.write(channel, HEADER.pack(protocol.ERROR, 0, 0, 0, 0, NO_DEADLINE, 0, 0, len(text)) + text)
+
+    return _serve(channel, lie)
+
+
+def raises(channel: int) -> int:
+    """A model's bug, at its second write: the real server's way of telling it."""
+    from kvmbox.remote.server import serve
+
+    server = DeviceServer()
+
+    def read(descriptor: int, size: int) -> bytes:
+        frame = os.read(descriptor, size)
+        if frame and frame[0] == protocol.WRITE:
+            server.models.clear()  # the next access finds no model
+        return frame
+
+    return serve(channel, server, read=read)
+
+
+def leave(channel: int) -> int:
+    """Return an exit status in the middle of a request."""
+    server = DeviceServer()
+    while frame := os.read(channel, protocol.MAX_FRAME):
+        reply = server.handle(frame)
+        if frame[0] == protocol.WRITE:
+            return 7
+        os.write(channel, reply)
+    return 0
+
+
+def opens(channel: int) -> int:
+    """Try to read a file of the host."""
+    return _serve(channel, lambda _frame, _reply: os.close(os.open("/etc/passwd", os.O_RDONLY)))
+
+
+def kills(channel: int) -> int:
+    """Try to end its parent."""
+    return _serve(channel, lambda _frame, _reply: os.kill(os.getppid(), 9))
+
+
+def writes(channel: int) -> int:
+    """Try to write to another descriptor."""
+    return _serve(channel, lambda _frame, _reply: _write(2, b"forged"))
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    os.write(descriptor, data)

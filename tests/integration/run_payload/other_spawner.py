@@ -1,0 +1,40 @@
+"""`kvmbox` with another spawner, as a program: for tests that need a device process which lies, or a host
+without Landlock.
+
+Usage: other_spawner.py DEVICE-TYPE ENTRY LANDLOCK-LIMIT ARGUMENTS-OF-KVMBOX... The process of DEVICE-TYPE
+runs `liar:ENTRY` in place of its models; '-' for both leaves all as it is. LANDLOCK-LIMIT is the highest
+Landlock ABI to use.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from kvmbox.cli.main import entry_point
+from kvmbox.remote import pool
+from kvmbox.remote.spawner_client import DEFAULT_ENTRY, DeviceProcess, SpawnerClient
+
+
+def main() -> None:
+    device_type, entry, landlock_limit = sys.argv[1], f"liar:{sys.argv[2]}", int(sys.argv[3])
+    del sys.argv[1:4]
+
+    class OtherSpawner(SpawnerClient):
+        @classmethod
+        def start(cls, **_: Any) -> SpawnerClient:
+            entries = [DEFAULT_ENTRY] if device_type == "-" else [DEFAULT_ENTRY, entry]
+            directory = str(Path(__file__).parent)
+            return super().start(entries=entries, payload_directory=directory, landlock_limit=landlock_limit)
+
+        def spawn(self, *arguments: Any, **options: Any) -> DeviceProcess:
+            if arguments[0] == device_type:
+                options["entry"] = entry
+            return super().spawn(*arguments, **options)
+
+    vars(pool)["SpawnerClient"] = OtherSpawner  # the pool has no other seam, and needs none
+    entry_point()
+
+
+main()

@@ -1,0 +1,130 @@
+"""A run that cannot start: status 4, one line that says why, nothing on stdout."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kvmbox import bundled
+from tests.integration.run_support import KVMBOX, SHUTDOWN, Images, Run, error_lines, run_to_end, say
+
+pytestmark = pytest.mark.kvm
+
+HELLO = say(b"Hello") + SHUTDOWN
+
+
+def assert_refused(run: Run, *words: str) -> None:
+    status, output, messages = run_to_end(run)
+    assert (status, output) == (4, b"")
+    (line,) = error_lines(messages)
+    for word in words:
+        assert word in line
+    assert "Traceback" not in messages
+
+
+# --- The image --------------------------------------------------------------------------------------------
+
+
+def test_missing_file_gives_4(tmp_path: Path) -> None:
+    assert_refused(Run(tmp_path / "none.elf"), "none.elf", "no such file")
+
+
+def test_unknown_name_gives_4() -> None:
+    assert_refused(Run("no-such-guest"), "no-such-guest")
+
+
+def test_directory_gives_4(tmp_path: Path) -> None:
+    assert_refused(Run(tmp_path), "a directory")
+
+
+def test_device_gives_4() -> None:
+    assert_refused(Run("/dev/zero"), "a character device")
+
+
+def test_empty_file_gives_4(images: Images) -> None:
+    assert_refused(Run(images.write()), "empty")
+    assert_refused(images.run(b""), "empty")
+
+
+def test_flat_image_without_real_mode_gives_4_and_the_hint(images: Images) -> None:
+    status, _, messages = run_to_end(Run(images.write(HELLO)))
+    assert status == 4
+    assert "--mode real" in messages
+
+
+def test_flat_image_too_large_gives_4(images: Images) -> None:
+    assert_refused(images.run(HELLO + bytes(640 << 10)), "reach beyond 0xa0000")
+
+
+def test_missing_module_gives_4(tmp_path: Path) -> None:
+    assert_refused(Run("--module", tmp_path / "none.mod", "hello32"), "none.mod", "no such file")
+
+
+def bundled_image(name: str) -> bytes:
+    path = bundled.find(name)
+    if path is None:
+        pytest.skip("the guests are not built: make guests")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("guest", ["hello32", "elf32", "hello64"])
+@pytest.mark.parametrize("size", [1, 3, 4, 16, 51, 52, 63, 64, 84, 119, 120, 4095, 4096, -700, -64, -1])
+def test_cut_image_gives_4(images: Images, guest: str, size: int) -> None:
+    whole = bundled_image(guest)
+    assert len(whole) > 4096
+    assert_refused(Run(images.write(whole[:size])), "cannot boot", "cut short" if size >= 4 else "")
+
+
+@pytest.mark.parametrize("guest", ["hello32", "elf32", "hello64"])
+def test_whole_image_boots_under_any_name(images: Images, guest: str) -> None:
+    # The control of the test above.
+    status, output, _ = run_to_end(Run(images.write(bundled_image(guest))))
+    assert status == 0
+    assert output.startswith(b"Hello")
+
+
+# --- The host ---------------------------------------------------------------------------------------------
+
+
+def in_mount_namespace(setup: str) -> tuple[str, ...]:
+    """A command that runs kvmbox where `setup` has changed the mounts."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("no unshare on this host")
+    command = (unshare, "--mount", "--propagation", "private", "sh", "-ec", f'{setup}; exec "$@"', "sh")
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this host allows no mount namespace")
+    return (*command, *KVMBOX)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("setup", "words"),
+    [
+        (
+            "mount -t tmpfs none /dev && mknod /dev/null c 1 3 && mknod /dev/urandom c 1 9",
+            "cannot open /dev/kvm: No such file or directory",
+        ),
+        ("mount --bind /dev/null /dev/kvm", "/dev/kvm is not a KVM device"),
+    ],
+    ids=["missing", "another device"],
+)
+def test_no_kvm_gives_4_and_a_hint(images: Images, setup: str, words: str) -> None:
+    run = images.run(HELLO, command=in_mount_namespace(setup))
+    with run:
+        assert run.status() == 4
+        assert run.output == b""
+        (line,) = error_lines(run.messages)
+        assert words in line
+        assert "hint: " in run.messages
+
+
+# --- What the run would write to --------------------------------------------------------------------------
+
+
+def test_serial_file_that_cannot_be_had_gives_4(images: Images, tmp_path: Path) -> None:
+    target = tmp_path / "none" / "out.txt"
+    assert_refused(images.run(HELLO, "--serial", f"COM2=file:{target}"), "out.txt", "No such file")
