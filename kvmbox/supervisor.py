@@ -346,6 +346,9 @@ class Supervisor:
     def _watch_inputs(self, poll: select.poll, inputs: dict[int, InputPort]) -> None:
         for descriptor, port in inputs.items():
             wanted = port.wants_more and descriptor not in self._hung_up
+            if wanted and port.escapes is not None and not self._console.terminal.foreground:
+                # In the background a read would stop us (SIGTTIN): what is typed belongs to the shell.
+                wanted = False
             watched = descriptor in self._watched
             if wanted and not watched:
                 poll.register(descriptor, select.POLLIN)

@@ -58,15 +58,18 @@ def cli() -> None:
     """Boot small x86 guests on /dev/kvm, every legacy device in its own sandboxed process."""
 
 
-def report(message: str, hint: str | None = None) -> None:
-    """The one line that says what failed, and the hint; stderr may be gone, the status is not."""
+def say(text: str) -> None:
+    """A line for the person, on stderr. stderr may be gone: that must not change the exit status."""
     try:
-        sys.stderr.write(f"kvmbox: error: {message}\n")
-        if hint:
-            sys.stderr.write(f"hint: {hint}\n")
+        sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except OSError:
         return
+
+
+def report(message: str, hint: str | None = None) -> None:
+    """The one line that says what failed, and the hint."""
+    say(f"kvmbox: error: {message}" + (f"\nhint: {hint}" if hint else ""))
 
 
 def _open_standard_descriptors() -> None:

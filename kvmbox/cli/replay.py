@@ -113,11 +113,4 @@ def _backend(reader: RecordingReader, choice: DeviceChoice, sandbox: str) -> Bac
 
     if sandbox == "none":
         return InProcess(reader.channels)
-    from kvmbox.placement import place
-
-    wanted = [index is not None for index in choice.by_channel]
-    placement = place("auto")
-    if placement.cpu is not None:
-        # Asking and answering alternate: on one CPU a request costs a fifth (docs/adr/0005).
-        os.sched_setaffinity(0, {placement.cpu})
-    return InProcesses(reader.channels, wanted, placement.cpu)
+    return InProcesses(reader.channels, [index is not None for index in choice.by_channel])

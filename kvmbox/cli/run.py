@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import click
 
 from kvmbox import layout
-from kvmbox.cli.main import report
+from kvmbox.cli.main import report, say
 from kvmbox.cli.values import (
     ADDRESS,
     MEMORY_SIZE,
@@ -20,7 +19,7 @@ from kvmbox.cli.values import (
     parse_module,
     parse_rtc_base,
 )
-from kvmbox.errors import KvmboxError, UsageError
+from kvmbox.errors import HostOutputError, KvmboxError, StartError, UsageError
 
 
 @click.command("run", short_help="boot a guest")
@@ -222,27 +221,22 @@ def command(
         record_limit=record_limit,
     )
     json_file = _open_json(json_path)
-    result = run(config, say=lambda text: print(f"kvmbox: {text}", file=sys.stderr), timeline=timeline)
+    try:
+        result = run(config, say=lambda text: say(f"kvmbox: {text}"), timeline=timeline)
+    except KvmboxError as error:
+        _write_json(json_path, json_file, {"status": error.exit_status, "reason": str(error)})
+        raise
     wall = time.monotonic_ns() - timeline.started
     outcome = result.outcome
     if stats:
-        print(format_stats(result.stats, wall), file=sys.stderr)
-        print(f"outcome                  {outcome.reason} (status {outcome.status})", file=sys.stderr)
+        say(format_stats(result.stats, wall))
+        say(f"outcome                  {outcome.reason} (status {outcome.status})")
     if outcome.error:
         report(outcome.reason, outcome.hint)
         if outcome.report:
-            print(outcome.report, file=sys.stderr)
-    if json_file is not None:
-        data: dict[str, Any] = {
-            "status": outcome.status,
-            "reason": outcome.reason,
-            "report": outcome.report,
-            "wall_time": wall,
-            **result.stats.as_json(),
-        }
-        with json_file:
-            json.dump(data, json_file, indent=2)
-            json_file.write("\n")
+            say(outcome.report)
+    facts = {"status": outcome.status, "reason": outcome.reason, "report": outcome.report, "wall_time": wall}
+    _write_json(json_path, json_file, facts | result.stats.as_json())
     return outcome.status
 
 
@@ -252,11 +246,23 @@ def _is_file(name: str) -> bool:
     return Path(name).exists()
 
 
-def _open_json(path: str | None) -> Any:
+def _open_json(path: str | None) -> TextIO | None:
     """The file of --json, opened before the run, so that a run is not wasted on a wrong path."""
     if path is None:
         return None
     try:
         return open(path, "w", encoding="utf-8")
     except OSError as error:
-        raise KvmboxError(f"cannot write --json '{path}': {error.strerror}") from error
+        raise StartError(f"cannot write --json '{path}': {error.strerror}") from error
+
+
+def _write_json(path: str | None, file: TextIO | None, data: dict[str, Any]) -> None:
+    """Fill the file of --json, if one was asked for, and close it."""
+    if file is None:
+        return
+    try:
+        with file:
+            json.dump(data, file, indent=2)
+            file.write("\n")
+    except OSError as error:
+        raise HostOutputError(f"cannot write --json '{path}': {error.strerror}") from error
