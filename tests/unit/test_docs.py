@@ -1,0 +1,279 @@
+"""The documentation against the code: what a page says in a table, a link or a command is checked here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from kvmbox import verdict
+from kvmbox.cli import main
+from kvmbox.errors import StartError, UsageError
+from kvmbox.remote import protocol
+from kvmbox.sandbox import layers
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    page for top in (".", "docs", "docs/adr", "docs/devices", "guests") for page in (ROOT / top).glob("*.md")
+)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+WIRE = (ROOT / "docs/wire-protocol.md").read_text(encoding="utf-8")
+WIRE_PROSE = " ".join(WIRE.split())
+THREATS = (ROOT / "docs/threat-model.md").read_text(encoding="utf-8")
+
+CODE_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """All tables of a page: rows of cells, without the heading and the line below it."""
+    found = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    return [
+        [
+            [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            for line in table.strip().split("\n")[2:]
+        ]
+        for table in found
+    ]
+
+
+def table_with_heading(text: str, *heading: str) -> list[list[str]]:
+    """The rows of the one table that begins with this heading."""
+    line = re.escape("| " + " | ".join(heading) + " |")
+    (table,) = re.findall(rf"^{line}\n(?:\|.*\|\n)+", text, re.MULTILINE)
+    return tables(table)[0]
+
+
+def section(text: str, title: str) -> str:
+    """The text of a section of the second level."""
+    return re.split(r"^## ", text.split(f"\n## {title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def anchor(heading: str) -> str:
+    """The fragment by which a heading is linked, as GitHub and most others make it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+# --- Links -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_of_a_page_all_resolve(page: Path) -> None:
+    text = CODE_BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, fragment = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert linked.is_relative_to(ROOT), target
+        if fragment:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            assert fragment in map(anchor, headings), target
+
+
+def test_decisions_each_are_in_the_index_and_in_the_architecture() -> None:
+    decisions = sorted(path.name for path in (ROOT / "docs/adr").glob("0*.md"))
+    index = (ROOT / "docs/adr/README.md").read_text(encoding="utf-8")
+    assert [name[:4] for name in decisions] == [f"{number:04}" for number in range(1, len(decisions) + 1)]
+    for name in decisions:
+        assert f"({name})" in index
+        assert f"(adr/{name})" in ARCHITECTURE
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "devices"], ids=page_id)
+def test_device_pages_each_are_in_the_index(page: Path) -> None:
+    assert f"(devices/{page.name})" in (ROOT / "docs/device-models.md").read_text(encoding="utf-8")
+
+
+# --- The README ------------------------------------------------------------------------------------------
+
+
+def options_of(command_name: str) -> set[str]:
+    command = main.cli.get_command(click.Context(main.cli), command_name)
+    assert command is not None
+    return {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
+
+
+def test_readme_options_of_run_all_exist() -> None:
+    known = options_of("run") | {"--help"}
+    text = README.replace("\\\n", " ")
+    spans = re.findall(r"`(--[^`]*)`", text)
+    commands = re.findall(r"kvmbox run (.*)", text)
+    named = {word for part in (*spans, *commands) for word in re.findall(r"(?<![\w-])--[a-z][a-z-]*", part)}
+    assert "--expect" in named  # the patterns above find something
+    assert not named - known
+
+
+def test_readme_table_has_every_option_of_run() -> None:
+    rows = table_with_heading(README, "option", "what it does")
+    listed = {word for row in rows for word in re.findall(r"--[a-z][a-z-]*", row[0])}
+    assert listed == options_of("run")
+
+
+def test_readme_commands_all_exist() -> None:
+    named = set(re.findall(r"(?:^\$ |^ {4}|`|env/bin/)kvmbox ([a-z]+)", README, re.MULTILINE))
+    assert "run" in named
+    assert named <= set(main.COMMANDS)
+
+
+def test_readme_exit_statuses_are_those_of_the_code() -> None:
+    listed = [row[0] for row in table_with_heading(README, "status", "meaning")]
+    assert len(listed) == len(set(listed))
+    assert {int(status) for status in listed if status != "odd"} == {
+        UsageError.exit_status,
+        StartError.exit_status,
+        verdict.CLEAN,
+        verdict.GUEST_CRASHED,
+        verdict.DEVICE_FAILED,
+        verdict.UNKNOWN_EXIT,
+        verdict.UNEXPECTED,
+        verdict.KVMBOX_FAILED,
+        verdict.TIMED_OUT,
+        verdict.INTERRUPTED,
+    }
+    assert "odd" in listed
+    assert "`((V << 1) \\| 1) & 0xff`" in README
+    assert verdict.debug_exit_status(21) == 43  # the README's own guest
+
+
+@pytest.mark.kvm
+def test_readme_guest_boots_and_passes_its_ci_script(tmp_path: Path) -> None:
+    if not (shutil.which("cc") and shutil.which("ld")):
+        pytest.skip("cc or ld not found: the guest cannot be built")
+    guest = section(README, "A guest in 20 lines")
+    (source,) = re.findall(r"^```asm\n(.*?)^```$", guest, re.MULTILINE | re.DOTALL)
+    (script,) = re.findall(r"^```sh\n(.*?)^```$", section(README, "Use in CI"), re.MULTILINE | re.DOTALL)
+    *build, boot = re.findall(r"^ {4}(\w.*)$", CODE_BLOCK.sub("", guest), re.MULTILINE)
+    (tmp_path / "own.S").write_text(source)
+    shim = tmp_path / "kvmbox"
+    shim.write_text(
+        f"#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.quote(sys.executable)} -c "
+        '"from kvmbox.cli.main import entry_point; entry_point()" "$@"\n'
+    )
+    shim.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def shell(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    for command in build:
+        built = shell(command)
+        assert built.returncode == 0, built.stderr
+    booted = shell(boot)
+    assert (booted.returncode, booted.stdout) == (43, "Hello from my own kernel!\n"), booted.stderr
+    judged = shell(script)
+    assert judged.returncode == 0, judged.stderr
+    assert (tmp_path / "console.log").read_text() == "Hello from my own kernel!"
+    assert '"status": 0' in (tmp_path / "result.json").read_text()
+    assert len(source.splitlines()) <= 20
+
+
+# --- The wire protocol -----------------------------------------------------------------------------------
+
+
+def test_wire_header_table_is_the_header() -> None:
+    rows = table_with_heading(WIRE, "offset", "size", "request", "reply")
+    sizes = [{"B": 1, "I": 4, "Q": 8}[code] for code in protocol.HEADER.format.lstrip("<")]
+    assert [int(row[1]) for row in rows] == sizes
+    assert [int(row[0]) for row in rows] == [sum(sizes[:index]) for index in range(len(sizes))]
+    for words in (
+        f"A header of {protocol.HEADER.size} bytes, little-endian",
+        f"at most {protocol.MAX_FRAME} bytes together.",
+        f"A part of a snapshot is {protocol.MAX_PAYLOAD} bytes",
+        f"kind + {protocol.REPLY:#x}, or {protocol.ERROR:#x} (ERROR)",
+        f"The version is {protocol.VERSION}.",
+    ):
+        assert words in WIRE_PROSE
+
+
+def test_wire_header_table_names_the_fields_where_the_encoder_puts_them() -> None:
+    fields = ["kind", "device", "size", "0", "sequence", "now", "value", "offset", "length"]
+    rows = table_with_heading(WIRE, "offset", "size", "request", "reply")
+    words = ["kind", "device", "access size", "0", "sequence", "now", "value", "offset", "length"]
+    for row, word in zip(rows, words, strict=True):
+        assert row[2].startswith(word)
+    numbers = {name: index + 1 for index, name in enumerate(fields) if name not in ("0", "length")}
+    frame = protocol.Request(payload=b"?" * 9, **numbers).encode()
+    expected = [numbers.get(name, 0) for name in fields[:-1]] + [9]
+    for row, value in zip(rows, expected, strict=True):
+        start, size = int(row[0]), int(row[1])
+        assert int.from_bytes(frame[start : start + size], "little") == value, row
+
+
+def test_wire_request_table_is_all_kinds() -> None:
+    rows = table_with_heading(WIRE, "kind", "name", "request", "reply value and payload")
+    assert {row[1]: int(row[0]) for row in rows} == {
+        name: getattr(protocol, name)
+        for name in (
+            "HELLO", "READ", "WRITE", "ADVANCE", "RECEIVE", "RESET", "SNAPSHOT", "RESTORE", "SHUTDOWN",
+        )
+    }  # fmt: skip
+    kinds = sorted(int(row[0]) for row in rows)
+    assert kinds == list(range(1, len(kinds) + 1))
+    source = Path(protocol.__file__).read_text(encoding="utf-8")
+    in_code = source.split("# Kinds of requests.\n")[1].split("\n\n")[0]
+    assert len(kinds) == len(in_code.splitlines())
+
+
+def test_wire_effect_table_is_all_effects() -> None:
+    rows = table_with_heading(WIRE, "tag", "name", "pin, level", "argument")
+    assert {row[1]: int(row[0]) for row in rows} == {
+        name.removeprefix("EFFECT_"): value
+        for name, value in vars(protocol).items()
+        if name.startswith("EFFECT_")
+    }
+    assert protocol.EFFECT.format == "<BBBBI"
+    assert f"at most {protocol.MAX_EFFECTS}. Each has {protocol.EFFECT.size} bytes" in WIRE_PROSE
+
+
+# --- Architecture and threats ----------------------------------------------------------------------------
+
+
+def test_code_map_is_all_modules_once() -> None:
+    named = re.findall(r"^\| `(kvmbox/[\w/]+\.py)` \|", ARCHITECTURE, re.MULTILINE)
+    there = {str(path.relative_to(ROOT)) for path in (ROOT / "kvmbox").rglob("*.py")}
+    assert len(named) == len(set(named))
+    assert there - set(named) == set()
+    assert set(named) - there == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_paths_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:kvmbox|tests|docs|guests|tools)/[\w./-]+?\.(?:py|md|S|c|toml|sh))`", text)
+    for path in named:
+        assert (ROOT / path).exists(), path
+
+
+def test_threat_model_rows_each_name_what_shows_it() -> None:
+    rows = table_with_heading(THREATS, "threat", "what is done", "shown by")
+    assert len(rows) > 15
+    for row in rows:
+        assert re.search(r"`(?:tests|kvmbox)/[\w/]+\.py`", row[2]), row[0]
+
+
+def test_threat_model_names_the_required_layers() -> None:
+    sentence = re.sub(r"\s+", " ", THREATS.split("Required layers, without which")[1].split("Used where")[0])
+    listed = sentence.partition(": ")[2].strip(" .").split(", ")
+    assert listed == list(layers.names(layers.REQUIRED))
+    optional = re.sub(r"\s+", " ", THREATS.split("Used where the kernel has them: ")[1].split(".")[0])
+    assert optional.split(", ") == [n for n in layers.NAMES.values() if n not in listed]
