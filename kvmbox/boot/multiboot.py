@@ -59,7 +59,7 @@ def check_demands(image: GuestImage, header: MultibootHeader) -> None:
     if unmet:
         bits = ", ".join(str(bit) for bit in range(16) if unmet >> bit & 1)
         raise image.error(
-            f"its Multiboot header demands unknown features (flags {bits}); accepted are flags 0, 1, 2 and 16",
+            f"its Multiboot header demands unknown features (flags {bits}); accepted: 0, 1, 2 and 16",
             hint="clear these flags in the header",
         )
 
