@@ -11,7 +11,6 @@ import select
 from collections.abc import Sequence
 from typing import Protocol
 
-from kvmbox.errors import DeviceProcessError
 from kvmbox.record.format import MAX_REPLY, ChannelHeader
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import REPLY_SLICES, WAIT_SLICE_MS
@@ -55,11 +54,17 @@ class InProcess:
 class InProcesses:
     """`--sandbox process`: one jailed device process per channel."""
 
-    def __init__(self, channels: Sequence[ChannelHeader], wanted: Sequence[bool], cpu: int | None) -> None:
-        """Start a process for each of the `channels` that is `wanted`. Raises SandboxError."""
+    def __init__(self, channels: Sequence[ChannelHeader], wanted: Sequence[bool]) -> None:
+        """Start a process for each of the `channels` that is `wanted`. Raises SandboxError.
+
+        This process and those move to one CPU: asking and answering alternate, and across CPUs a request
+        costs several times as much (docs/adr/0005).
+        """
+        from kvmbox.placement import place
         from kvmbox.sandbox.policy import DEVICE_POLICY
         from kvmbox.sandbox.seccomp import compile_policy
 
+        self._placement = place("auto")
         self._pool = DevicePool()
         self._types = [channel.device_type for channel in channels]
         try:
@@ -69,18 +74,20 @@ class InProcesses:
                 if want
                 for device in channel.devices
             ]
-            self._pool.launch(board, compile_policy(DEVICE_POLICY), cpu=cpu)
+            self._pool.launch(board, compile_policy(DEVICE_POLICY), cpu=self._placement.cpu)
             for member in self._pool.members.values():
                 self._pool.spawner.wait_ready(member.process)
         except BaseException:
-            self._pool.close()
+            self.close()
             raise
+        if self._placement.cpu is not None:
+            os.sched_setaffinity(0, {self._placement.cpu})
         self._polls: dict[int, select.poll] = {}
-        self._failures: dict[int, DeviceProcessError] = {}
+        self._gone: set[int] = set()
 
     def handle(self, channel: int, request: bytes) -> bytes:
-        """One exchange with the process; `failure` tells why it was the last one, if it was."""
-        if channel in self._failures:
+        """One exchange with the process. One that dies or does not answer is killed, and stays dead."""
+        if channel in self._gone:
             return b""
         member = self._pool.members[self._types[channel]]
         descriptor = member.vmm_end
@@ -96,14 +103,15 @@ class InProcesses:
                 if reply:
                     return reply
         except OSError:
-            pass
-        self._failures[channel] = DeviceProcessError(member.device_type, "died or hung")
+            pass  # it died: no different from not answering
+        self._gone.add(channel)
         member.process.kill()
         return b""
 
     def close(self) -> None:
         """No process is left."""
         self._pool.close()
+        self._placement.close()
 
 
 def is_error(reply: bytes) -> bool:

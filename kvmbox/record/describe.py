@@ -49,13 +49,22 @@ def device_of(channel: ChannelHeader, request: Request) -> DeviceSpec | None:
     return channel.devices[request.device]
 
 
-def address_of(device: DeviceSpec, offset: int) -> tuple[str, int] | None:
-    """("port" or "address", number) of a device's register, or None if the board has none for it."""
-    for space, ranges in (("port", device.ports), ("address", device.mmio)):
-        for mapped in ranges:
-            if mapped.offset <= offset < mapped.offset + mapped.count:
-                return space, mapped.first + offset - mapped.offset
-    return None
+def addresses_of(device: DeviceSpec, offset: int) -> list[tuple[str, int]]:
+    """("port" or "address", number) of a register: all of them, since a request does not say which."""
+    return [
+        (space, mapped.first + offset - mapped.offset)
+        for space, ranges in (("port", device.ports), ("address", device.mmio))
+        for mapped in ranges
+        if mapped.offset <= offset < mapped.offset + mapped.count
+    ]
+
+
+def place_of(device: DeviceSpec, offset: int) -> str:
+    """A register for a person: "port 0x3fd (LSR)"."""
+    found = addresses_of(device, offset)
+    place = " or ".join(f"{space} {number:#x}" for space, number in found) or f"offset {offset:#x}"
+    name = register_name(device, offset)
+    return place if name is None else f"{place} ({name})"
 
 
 def register_name(device: DeviceSpec, offset: int) -> str | None:
@@ -77,7 +86,7 @@ def request_text(channel: ChannelHeader, request: Request) -> str:
     if device is None:
         return kind
     if request.kind in (protocol.READ, protocol.WRITE):
-        where = _where(device, request.offset)
+        where = place_of(device, request.offset)
         width = "" if request.size == 1 else f" {request.size} bytes"
         if request.kind == protocol.READ:
             return f"read{width} {where}"
@@ -85,13 +94,6 @@ def request_text(channel: ChannelHeader, request: Request) -> str:
     if request.kind == protocol.RECEIVE:
         return f"receive {len(request.payload)} bytes: {_excerpt(request.payload)}"
     return f"{kind} part {request.offset}"
-
-
-def _where(device: DeviceSpec, offset: int) -> str:
-    found = address_of(device, offset)
-    place = f"offset {offset}" if found is None else f"{found[0]} {found[1]:#x}"
-    name = register_name(device, offset)
-    return place if name is None else f"{place} ({name})"
 
 
 def _excerpt(data: bytes, limit: int = 32) -> str:
@@ -168,9 +170,9 @@ def record_data(channel: ChannelHeader, record: Record) -> dict[str, Any]:
         "sequence": request.sequence,
     }
     if device is not None and request.kind in (protocol.READ, protocol.WRITE):
-        found = address_of(device, request.offset)
-        if found is not None:
-            data[found[0]] = found[1]
+        found = addresses_of(device, request.offset)
+        if len(found) == 1:
+            data |= dict(found)
         data |= {"offset": request.offset, "size": request.size}
         if request.kind == protocol.WRITE:
             data["value"] = request.value

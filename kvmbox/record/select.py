@@ -40,10 +40,11 @@ class Until:
     def take(self, records: Iterable[Record]) -> Iterator[Record]:
         """The records up to the bound. Records of different channels may be out of order by their times."""
         for record in records:
-            if self.record is not None and record.number > self.record:
-                return
             if self.time is None or record.now <= self.time:
                 yield record
+            # The next one is not even read: it may be where a recording is damaged.
+            if record.number == self.record:
+                return
 
 
 @dataclass(frozen=True, slots=True)

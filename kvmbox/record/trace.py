@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kvmbox.devices.model import Effect, HostOutput, IrqLine
-from kvmbox.record.describe import KIND_NAMES, address_of, device_of, register_name, seconds
+from kvmbox.record.describe import KIND_NAMES, device_of, place_of, seconds
 from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.record.select import DeviceChoice
 from kvmbox.remote import protocol
@@ -178,13 +178,10 @@ def _access_row(
     channel: ChannelHeader, index: int, offset: int, kind: int, span: Span
 ) -> tuple[str, str, str, str, str, str, str]:
     device = channel.devices[index]
-    found = address_of(device, offset)
-    where = f"offset {offset:#x}" if found is None else f"{found[0]} {found[1]:#x}"
-    name = register_name(device, offset)
     count, size, first, last = _span_words(span)
     return (
         device.name,
-        where if name is None else f"{where} ({name})",
+        place_of(device, offset),
         KIND_NAMES[kind],
         count,
         size,

@@ -1,0 +1,115 @@
+"""Recordings for tests: a machine's channels driven without processes, and files made of records."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from kvmbox.board import BoardOptions, pc_board
+from kvmbox.record import format as fmt
+from kvmbox.record.format import ChannelHeader, End, EndReason, Record
+from kvmbox.record.reader import RecordingReader
+from kvmbox.remote import protocol
+from kvmbox.remote.protocol import Request
+from kvmbox.remote.server import DeviceServer
+
+BOARD = pc_board(BoardOptions(("COM1", "COM2"), rtc_base=0, memory_size=1 << 24))
+CHANNELS = fmt.channels_of(BOARD)
+UART, PIT, RTC = 0, 1, 2
+LSR = 5
+
+
+class Machine:
+    """The device models of `BOARD`; keeps each request with its reply."""
+
+    def __init__(self, channels: Sequence[ChannelHeader] = CHANNELS) -> None:
+        self.channels = channels
+        self.records: list[Record] = []
+        self._servers = [DeviceServer() for _ in channels]
+        self._sequence = [0 for _ in channels]
+        for index, channel in enumerate(channels):
+            payload = protocol.encode_board([(d.model, dict(d.parameters)) for d in channel.devices])
+            self.request(index, protocol.HELLO, value=protocol.VERSION, payload=payload)
+
+    def request(
+        self,
+        channel: int,
+        kind: int,
+        *,
+        device: int = 0,
+        size: int = 0,
+        now: int = 0,
+        value: int = 0,
+        offset: int = 0,
+        payload: bytes = b"",
+    ) -> bytes:
+        """Ask the models of a channel; returns the reply's frame."""
+        self._sequence[channel] += 1
+        request = Request(kind, device, size, self._sequence[channel], now, value, offset, payload).encode()
+        reply = self._servers[channel].handle(request)
+        self.records.append(Record(len(self.records), channel, request, reply))
+        return reply
+
+    def read(self, channel: int, offset: int, *, now: int = 0, device: int = 0) -> None:
+        """A read of one byte."""
+        self.request(channel, protocol.READ, device=device, size=1, now=now, offset=offset)
+
+    def write(self, channel: int, offset: int, value: int, *, now: int = 0, device: int = 0) -> None:
+        """A write of one byte."""
+        self.request(channel, protocol.WRITE, device=device, size=1, now=now, offset=offset, value=value)
+
+
+def small_machine() -> Machine:
+    """A machine that has done a little of everything: output, input, interrupts, time, reset."""
+    machine = Machine()
+    machine.write(UART, 1, 0x0F, now=1_000)
+    machine.write(UART, 4, 0x08, now=1_500)
+    for step, byte in enumerate(b"Hi\n"):
+        machine.read(UART, LSR, now=2_000 + step)
+        machine.write(UART, 0, byte, now=2_000 + step)
+    machine.request(UART, protocol.RECEIVE, now=3_000, payload=b"typed")
+    machine.read(UART, 0, now=3_001)
+    machine.write(PIT, 3, 0x34, now=4_000)
+    machine.write(PIT, 0, 0x10, now=4_001)
+    machine.write(PIT, 0, 0x00, now=4_002)
+    machine.request(PIT, protocol.ADVANCE, now=1_000_000)
+    machine.write(RTC, 0, 0x0A, now=1_000_100)
+    machine.read(RTC, 1, now=1_000_101)
+    machine.write(UART, 7, 0x5A, now=1_000_200, device=1)
+    machine.read(UART, 7, now=1_000_300, device=1)
+    for channel in range(len(CHANNELS)):
+        machine.request(channel, protocol.RESET, now=2_000_000)
+    return machine
+
+
+def stream_of(records: Sequence[Record], end: End | None) -> bytes:
+    """The records and, if there is one, the end mark, not compressed."""
+    parts = [fmt.encode_exchange(record.channel, record.request, record.reply) for record in records]
+    return b"".join(parts) + (b"" if end is None else fmt.encode_end(end))
+
+
+def recording(
+    records: Sequence[Record],
+    *,
+    channels: Sequence[ChannelHeader] = CHANNELS,
+    reason: EndReason | None = EndReason.COMPLETE,
+) -> bytes:
+    """A file of these records, without an end if `reason` is None."""
+    end = None if reason is None else End(reason, len(records))
+    return pack(stream_of(records, end), channels=channels, finish=end is not None)
+
+
+def pack(stream: bytes, *, channels: Sequence[ChannelHeader] = CHANNELS, finish: bool = True) -> bytes:
+    """A file with this stream, whatever it holds."""
+    compressor = zlib.compressobj()
+    data = compressor.compress(stream)
+    return (
+        fmt.encode_header(channels) + data + compressor.flush(zlib.Z_FINISH if finish else zlib.Z_SYNC_FLUSH)
+    )
+
+
+def read_back(path: Path) -> tuple[list[Record], RecordingReader]:
+    """All records of a file, and the reader at its end."""
+    with RecordingReader(str(path)) as reader:
+        return list(reader.records()), reader
