@@ -1,0 +1,120 @@
+"""The board: what a PC without disks has, where it answers, and what it may do."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from kvmbox import layout
+from kvmbox.board import MMIO_UART, SERIAL_PORTS, AddressRange, BoardOptions, DeviceSpec, pc_board
+from kvmbox.devices.catalog import build_model
+
+
+def board(
+    *,
+    serial_ports: tuple[str, ...] = SERIAL_PORTS,
+    debug_exit_port: int | None = layout.DEBUG_EXIT_PORT,
+    uart_pace: bool = False,
+) -> dict[str, DeviceSpec]:
+    options = BoardOptions(
+        serial_ports=serial_ports,
+        rtc_base=1_700_000_000,
+        memory_size=128 * layout.MIB,
+        debug_exit_port=debug_exit_port,
+        uart_pace=uart_pace,
+    )
+    return {device.name: device for device in pc_board(options)}
+
+
+def addresses(ranges: tuple[AddressRange, ...]) -> set[int]:
+    return {address for each in ranges for address in range(each.first, each.first + each.count)}
+
+
+def test_board_has_each_device_once_and_no_address_twice() -> None:
+    devices = pc_board(BoardOptions(SERIAL_PORTS, 0, 128 * layout.MIB))
+    assert len({device.name for device in devices}) == len(devices) == 12
+    for one, other in combinations(devices, 2):
+        assert not addresses(one.ports) & addresses(other.ports)
+        assert not addresses(one.mmio) & addresses(other.mmio)
+
+
+def test_board_ports_are_those_of_the_pc() -> None:
+    devices = board()
+    assert addresses(devices["COM1"].ports) == set(range(0x3F8, 0x400))
+    assert addresses(devices["COM2"].ports) == set(range(0x2F8, 0x300))
+    assert addresses(devices["COM3"].ports) == set(range(0x3E8, 0x3F0))
+    assert addresses(devices["COM4"].ports) == set(range(0x2E8, 0x2F0))
+    assert addresses(devices["PIT"].ports) == {0x40, 0x41, 0x42, 0x43, 0x61}
+    assert addresses(devices["RTC"].ports) == {0x70, 0x71}
+    assert addresses(devices["i8042"].ports) == {0x60, 0x64, 0x92}
+    assert addresses(devices["debugcon"].ports) == {0xE9, 0x402}
+    assert addresses(devices["POST"].ports) == {0x80}
+    assert addresses(devices["debug-exit"].ports) == {0xF4, 0xF5, 0xF6, 0xF7}
+    assert addresses(devices["shutdown"].ports) == {0x8900}
+    assert addresses(devices["MMIO"].mmio) == set(range(0xD000_0000, 0xD000_0008))
+
+
+def test_board_interrupt_lines_are_those_of_the_pc() -> None:
+    lines = {name: device.irqs for name, device in board().items() if device.irqs}
+    assert lines == {
+        "COM1": (4,),
+        "COM2": (3,),
+        "COM3": (4,),
+        "COM4": (3,),
+        "MMIO": (5,),
+        "PIT": (0,),
+        "RTC": (8,),
+        "i8042": (1, 12),
+    }
+
+
+def test_board_grants_reset_and_stop_to_few() -> None:
+    devices = board()
+    assert [name for name, device in devices.items() if device.may_reset] == ["i8042"]
+    stops = {name: device.stops for name, device in devices.items() if device.stops}
+    assert stops == {"debug-exit": "value", "shutdown": "clean"}
+    assert {name for name, device in devices.items() if device.takes_input} == set(SERIAL_PORTS)
+    assert {device.stream for device in devices.values()} == {*SERIAL_PORTS, "debugcon", None}
+
+
+def test_board_serial_ports_are_those_asked_for_in_the_order_of_the_pc() -> None:
+    assert [n for n, d in board(serial_ports=("MMIO", "COM2")).items() if d.device_type == "uart"] == [
+        "COM2",
+        "MMIO",
+    ]
+
+
+@pytest.mark.parametrize("pace", [False, True])
+def test_board_uart_pace_reaches_every_uart(pace: bool) -> None:
+    uarts = [device for device in board(uart_pace=pace).values() if device.device_type == "uart"]
+    assert {device.parameters["pace_transmit"] for device in uarts} == {int(pace)}
+
+
+def test_board_debug_exit_port_can_move_and_be_left_out() -> None:
+    assert addresses(board(debug_exit_port=0x501)["debug-exit"].ports) == {0x501, 0x502, 0x503, 0x504}
+    assert "debug-exit" not in board(debug_exit_port=None)
+
+
+def test_board_rtc_knows_time_and_memory() -> None:
+    assert board()["RTC"].parameters == {"base_seconds": 1_700_000_000, "memory_bytes": 128 * layout.MIB}
+
+
+@pytest.mark.parametrize("device", board().values(), ids=lambda device: device.name)
+def test_board_device_has_a_model_that_fits_it(device: DeviceSpec) -> None:
+    model = build_model(device.model, device.parameters)
+    assert model.whole_sizes == device.whole_sizes
+    assert device.ports or device.mmio
+    # Every register of the model that the board maps is one that the model has, and is mapped once.
+    offsets = [
+        offset
+        for each in (*device.ports, *device.mmio)
+        for offset in range(each.offset, each.offset + each.count)
+    ]
+    assert device.name == "debugcon" or sorted(offsets) == list(range(len(offsets)))
+
+
+def test_board_mmio_uart_is_in_the_hole_that_no_memory_fills() -> None:
+    (window,) = board()[MMIO_UART].mmio
+    assert window.first >= layout.MMIO_HOLE_START
+    assert window.first + window.count <= layout.KVM_IDENTITY_MAP_ADDRESS

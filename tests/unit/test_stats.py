@@ -1,0 +1,149 @@
+"""Statistics: gathered from what a run leaves behind, told as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+from kvmbox.sandbox import layers
+from kvmbox.stats import InterruptCount, PortCount, RunStats, collect, format_stats
+
+IN, OUT = 0, 1
+
+
+def word(direction: int, size: int, port: int, count: int = 1) -> int:
+    return direction | size << 8 | port << 16 | count << 32
+
+
+def gathered(*loops: Any) -> RunStats:
+    """What `collect` makes of a run with these boots."""
+    parts: dict[str, Any] = {
+        "devices": SimpleNamespace(
+            proxies=[SimpleNamespace(name="COM1", reads=2, writes=3)],
+            ports=SimpleNamespace(unclaimed_reads=4, unclaimed_writes=5),
+            mmio=SimpleNamespace(unclaimed_reads=6, unclaimed_writes=7),
+            router=SimpleNamespace(
+                lines={
+                    8: SimpleNamespace(raised=1, coalesced=0),
+                    0: SimpleNamespace(raised=990, coalesced=10),
+                }
+            ),
+            clock=SimpleNamespace(now=lambda: 1_500_000_000),
+        ),
+        "supervisor": SimpleNamespace(loops=list(loops), boot_format="elf64"),
+        "console": SimpleNamespace(
+            first_byte_at=7_000_000, bytes_out={"COM1": 10}, bytes_in={}, dropped={"stdout": 0}
+        ),
+        "timeline": SimpleNamespace(started=5_000_000, stages={"closed": 9}),
+        "pool": SimpleNamespace(
+            members={
+                "uart": SimpleNamespace(device_type="uart", process=SimpleNamespace(layers=layers.REQUIRED))
+            }
+        ),
+    }
+    return collect(**parts)
+
+
+def boot(exits: int, mmio: int, ports: dict[int, int]) -> SimpleNamespace:
+    return SimpleNamespace(exit_count=exits, mmio_exits=mmio, port_exits=ports)
+
+
+def test_collect_adds_up_boots_and_string_instructions_by_port() -> None:
+    stats = gathered(
+        boot(10, 1, {word(OUT, 1, 0x3F8): 3, word(OUT, 1, 0x3F8, 64): 2, word(IN, 1, 0x3FD): 9}),
+        boot(20, 2, {word(OUT, 1, 0x3F8): 1, word(OUT, 4, 0xF4): 1}),
+    )
+    assert (stats.boots, stats.exits, stats.mmio_exits) == (2, 30, 3)
+    # The most frequent first.
+    assert stats.ports == [
+        PortCount(0x3FD, "in", 1, 9),
+        PortCount(0x3F8, "out", 1, 6),
+        PortCount(0xF4, "out", 4, 1),
+    ]
+
+
+def test_collect_takes_every_number_from_where_it_is_counted() -> None:
+    stats = gathered()
+    assert stats.format == "elf64"
+    assert stats.device_accesses == {"COM1": {"reads": 2, "writes": 3}}
+    assert list(stats.unclaimed.values()) == [4, 5, 6, 7]
+    assert stats.interrupts == [InterruptCount(0, 990, 10), InterruptCount(8, 1, 0)]
+    assert stats.first_console_byte == 2_000_000
+    assert stats.guest_time == 1_500_000_000
+    assert stats.sandbox == {"uart": layers.names(layers.REQUIRED)}
+
+
+def test_as_json_is_json() -> None:
+    stats = gathered(boot(1, 0, {word(IN, 1, 0x40): 1}))
+    data = json.loads(json.dumps(stats.as_json()))
+    assert data["ports"] == [{"port": 0x40, "direction": "in", "size": 1, "count": 1}]
+    assert data["interrupts"][0] == {"line": 0, "raised": 990, "coalesced": 10}
+
+
+def numbers(**changes: Any) -> RunStats:
+    """A run that did nothing, but for `changes`."""
+    plain: dict[str, Any] = {
+        "format": "real",
+        "boots": 1,
+        "exits": 0,
+        "device_accesses": {"COM1": {"reads": 0, "writes": 0}},
+        "ports": [],
+        "unclaimed": {"port reads": 0, "port writes": 0},
+        "mmio_exits": 0,
+        "interrupts": [InterruptCount(4, 0, 0)],
+        "bytes_out": {"COM1": 0},
+        "bytes_in": {},
+        "bytes_dropped": {"stdout": 0},
+        "first_console_byte": None,
+        "guest_time": 0,
+        "stages": {},
+        "sandbox": {},
+    }
+    return RunStats(**(plain | changes))
+
+
+def test_format_stats_leaves_out_what_is_zero() -> None:
+    text = format_stats(numbers(), wall=1_500_000)
+    assert "wall time                1.5 ms" in text.splitlines()
+    assert "first console byte       none" in text
+    for absent in ("COM1", "IRQ", "unclaimed", "memory-mapped", "boots", "stdout"):
+        assert absent not in text
+
+
+def test_format_stats_shows_a_fact_a_line() -> None:
+    text = format_stats(
+        numbers(
+            boots=3,
+            device_accesses={"COM1": {"reads": 2, "writes": 3}},
+            ports=[PortCount(0x3F8, "out", 1, 6)],
+            unclaimed={"port reads": 7},
+            mmio_exits=8,
+            interrupts=[InterruptCount(0, 990, 10)],
+            bytes_out={"COM1": 11},
+            bytes_in={"COM1": 12},
+            bytes_dropped={"stdout": 13},
+            first_console_byte=2_000_000,
+            stages={"one": 1_000_000, "two": 3_500_000},
+        ),
+        wall=0,
+    )
+    lines = text.splitlines()
+    assert "guest time               0.0 ms, 3 boots" in lines
+    assert "first console byte       2.0 ms" in lines
+    assert "  COM1                   2 reads, 3 writes" in lines
+    assert "  out 0x03f8 size 1      6" in lines
+    assert "  memory-mapped          8" in lines
+    assert "  unclaimed port reads   7" in lines
+    assert "IRQ 0                    990 raised, 10 coalesced" in lines
+    assert "COM1 output              11 bytes" in lines
+    assert "COM1 input               12 bytes" in lines
+    assert "stdout dropped           13 bytes" in lines
+    assert "two                      +2.5 ms (at 3.5)" in lines
+
+
+def test_format_stats_tells_the_layers_that_every_process_has_and_those_that_one_lacks() -> None:
+    names = list(layers.NAMES.values())
+    text = format_stats(numbers(sandbox={"uart": names, "pit": names[:-1]}), wall=0)
+    assert text.splitlines()[-2] == f"sandbox (process, filter, socketpair): {', '.join(names[:-1])}"
+    assert text.splitlines()[-1].split()[-1] == names[-1]
