@@ -1,0 +1,161 @@
+"""The escape character, and a terminal that is raw for the guest and put back afterwards."""
+
+from __future__ import annotations
+
+import os
+import termios
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvmbox.host.terminal import EscapeParser, Keys, RawTerminal
+
+CTRL_A = b"\x01"
+
+
+@pytest.mark.parametrize(
+    ("typed", "keys"),
+    [
+        (b"", Keys(b"")),
+        (b"hello", Keys(b"hello")),
+        (b"xXhH\x00\xff", Keys(b"xXhH\x00\xff")),
+        (b"ab\x01x", Keys(b"ab", leave=True)),
+        (b"ab\x01X", Keys(b"ab", leave=True)),
+        (b"a\x01hb", Keys(b"ab", help_wanted=True)),
+        (b"a\x01Hb", Keys(b"ab", help_wanted=True)),
+        (b"a\x01\x01b", Keys(b"a\x01b")),
+        (b"\x01\x01\x01\x01", Keys(b"\x01\x01")),
+        (b"a\x01qb", Keys(b"ab")),  # no command: neither key is the guest's
+        (b"\x01ha\x01xlost", Keys(b"a", leave=True, help_wanted=True)),
+        (b"\x01\x01x", Keys(b"\x01x")),
+        (b"a\x01", Keys(b"a")),
+    ],
+)
+def test_escape_parser_takes_commands_out(typed: bytes, keys: Keys) -> None:
+    assert EscapeParser().feed(typed) == keys
+
+
+def test_escape_parser_command_across_pieces_is_one_command() -> None:
+    parser = EscapeParser()
+    assert parser.feed(b"a" + CTRL_A) == Keys(b"a")
+    assert parser.feed(b"") == Keys(b"")
+    assert parser.feed(b"x") == Keys(b"", leave=True)
+
+
+def test_escape_parser_goes_on_after_a_command() -> None:
+    parser = EscapeParser()
+    assert parser.feed(CTRL_A + b"x") == Keys(b"", leave=True)
+    assert parser.feed(b"x") == Keys(b"x")
+
+
+KEYS = st.lists(st.sampled_from([b"\x01", b"h", b"q", b"\x01", b"z", b"\x00"])).map(b"".join)
+
+
+@given(KEYS, st.data())
+def test_escape_parser_pieces_mean_what_the_whole_means(typed: bytes, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(typed)), max_size=6)))
+    whole = EscapeParser().feed(typed)
+    parser = EscapeParser()
+    pieces = [parser.feed(typed[a:b]) for a, b in zip([0, *cuts], [*cuts, len(typed)], strict=True)]
+    assert b"".join(piece.data for piece in pieces) == whole.data
+    assert any(piece.help_wanted for piece in pieces) == whole.help_wanted
+    assert not whole.leave
+
+
+@given(st.binary())
+def test_escape_parser_without_the_escape_character_passes_everything(typed: bytes) -> None:
+    plain = typed.replace(CTRL_A, b"")
+    assert EscapeParser().feed(plain) == Keys(plain)
+
+
+# --- Raw mode --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def terminal() -> Iterator[int]:
+    """The descriptor of a terminal of which the test is not the foreground."""
+    master, slave = os.openpty()
+    yield slave
+    os.close(slave)
+    os.close(master)
+
+
+@pytest.fixture
+def foreground(terminal: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The same, and we are its foreground group."""
+    monkeypatch.setattr(os, "tcgetpgrp", lambda _descriptor: os.getpgrp())
+    return terminal
+
+
+def test_raw_terminal_enter_makes_input_raw_and_keeps_output_processing(foreground: int) -> None:
+    before = termios.tcgetattr(foreground)
+    terminal = RawTerminal(foreground)
+    assert terminal.is_terminal
+    terminal.enter()
+    raw = termios.tcgetattr(foreground)
+    assert not raw[0] & (termios.ICRNL | termios.IXON | termios.BRKINT | termios.ISTRIP | termios.INLCR)
+    assert not raw[3] & (termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN)
+    assert raw[1] == before[1]
+    assert raw[1] & termios.OPOST
+    assert (raw[6][termios.VMIN], raw[6][termios.VTIME]) == (1, 0)
+    terminal.restore()
+    assert termios.tcgetattr(foreground) == before
+
+
+def test_raw_terminal_enter_twice_restores_what_was_first(foreground: int) -> None:
+    before = termios.tcgetattr(foreground)
+    terminal = RawTerminal(foreground)
+    terminal.enter()
+    terminal.enter()
+    terminal.restore()
+    assert termios.tcgetattr(foreground) == before
+    # Idempotent: what somebody sets later stays.
+    changed: list[Any] = termios.tcgetattr(foreground)
+    changed[3] &= ~termios.ECHO
+    termios.tcsetattr(foreground, termios.TCSANOW, changed)
+    terminal.restore()
+    assert not termios.tcgetattr(foreground)[3] & termios.ECHO
+
+
+def test_raw_terminal_can_be_entered_again_after_a_suspension(foreground: int) -> None:
+    terminal = RawTerminal(foreground)
+    terminal.enter()
+    terminal.restore()
+    terminal.enter()
+    assert not termios.tcgetattr(foreground)[3] & termios.ICANON
+    terminal.restore()
+    assert termios.tcgetattr(foreground)[3] & termios.ICANON
+
+
+def test_raw_terminal_in_the_background_is_left_alone(terminal: int) -> None:
+    # Not our controlling terminal: changing it would stop us with SIGTTOU.
+    before = termios.tcgetattr(terminal)
+    raw = RawTerminal(terminal)
+    assert not raw.foreground
+    raw.enter()
+    assert termios.tcgetattr(terminal) == before
+    raw.restore()
+
+
+def test_raw_terminal_of_a_pipe_does_nothing() -> None:
+    read_end, write_end = os.pipe()
+    raw = RawTerminal(read_end)
+    assert not raw.is_terminal
+    assert not raw.foreground
+    raw.enter()
+    raw.restore()
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_raw_terminal_that_is_gone_is_none_to_restore(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "tcgetpgrp", lambda _descriptor: os.getpgrp())
+    master, slave = os.openpty()
+    raw = RawTerminal(slave)
+    raw.enter()
+    os.close(slave)
+    os.close(master)
+    raw.restore()
