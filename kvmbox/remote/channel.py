@@ -89,7 +89,6 @@ class Channel:
         """Sequence number of the request that the vCPU thread waits on, or 0: read by the watchdog."""
         self.settle: Callable[[], None] | None = None
         """Called by `access`, after the lock is released, when a reply had effects: back-pressure."""
-        self.requests = 0
         self.recorder: Callable[[bytes, bytes], None] | None = None
         """Called under the lock with each request and what came back for it, before that is checked."""
         self._grants = list(grants)

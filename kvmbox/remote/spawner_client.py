@@ -171,7 +171,9 @@ class SpawnerClient:
             )
         except OSError as error:
             os.close(own_end)
-            raise SandboxError(f"cannot start the spawner ({sys.executable}): {error.strerror}") from error
+            # posix_spawn does not tell which of its steps failed.
+            what = sys.executable if os.path.exists(os.devnull) else os.devnull
+            raise SandboxError(f"cannot start the spawner ({what}): {error.strerror}") from error
         finally:
             os.close(spawner_end)
         return cls(pid, os.pidfd_open(pid), own_end, entries)
