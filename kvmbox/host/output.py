@@ -60,6 +60,7 @@ class OutputStream:
         self._buffer = bytearray()
         self._writing = 0
         self._broken = False
+        self._lost = 0  # of what was dropped: what a broken descriptor did not take
         self._closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._write_all, name=f"output {name}", daemon=True)
@@ -80,6 +81,7 @@ class OutputStream:
             self.appended += len(data)
             if self._broken or (self._drop and len(self._buffer) + len(data) > CAPACITY):
                 self.dropped += len(data)
+                self._lost += len(data) if self._broken else 0
             elif data:
                 idle = not self._buffer
                 self._buffer += data
@@ -99,12 +101,12 @@ class OutputStream:
             self._changed.notify_all()
 
     def flush(self, seconds: float) -> int:
-        """Wait until all is written, `seconds` at most; returns how many bytes are not."""
+        """Wait until all is written, `seconds` at most; returns how many bytes are not, lost ones too."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._broken or not self._unwritten(), timeout=seconds)
-            return self._unwritten()
+            return self._unwritten() + self._lost
 
     def _unwritten(self) -> int:
         return len(self._buffer) + self._writing
@@ -125,7 +127,8 @@ class OutputStream:
             except OSError as error:
                 with self._changed:
                     self._broken = True
-                    self.dropped += self._unwritten()
+                    self._lost = self._unwritten()
+                    self.dropped += self._lost
                     self._buffer.clear()
                     self._writing = 0
                     self._changed.notify_all()
