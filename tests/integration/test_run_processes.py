@@ -136,8 +136,11 @@ def test_vmm_does_hold_guest_memory(idle_run: Run) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICE_TYPES)
-@pytest.mark.parametrize("guest", [IDLE, SPIN], ids=["halted", "spinning"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    ("guest", "number"),
+    [(IDLE, signal.SIGKILL), (SPIN, signal.SIGSEGV)],
+    ids=["SIGKILL, halted", "SIGSEGV, spinning"],
+)
 def test_killed_device_process_gives_8_and_is_named(
     images: Images, device: str, guest: bytes, number: signal.Signals
 ) -> None:

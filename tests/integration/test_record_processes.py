@@ -1,0 +1,86 @@
+"""The jailed processes of a replay: what they do not answer is no answer, and none of them outlives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from kvmbox.record import backends
+from kvmbox.record.backends import InProcesses
+from kvmbox.remote import protocol
+from kvmbox.remote.protocol import Request
+from tests.unit.record.recordings import CHANNELS, LSR, PIT, UART, small_machine
+
+BROKEN = Request(protocol.READ, 200, 1).encode()
+"""To a device that the process does not have: no VMM sends it, and the process fails."""
+
+
+@pytest.fixture
+def processes() -> Iterator[InProcesses]:
+    """Processes for the UARTs and the PIT, greeted."""
+    allowed = os.sched_getaffinity(0)
+    backend = InProcesses(CHANNELS, [True, True, False, False, False])
+    for record in small_machine().records[:2]:
+        assert backend.handle(record.channel, record.request) == record.reply
+    yield backend
+    backend.close()
+    os.sched_setaffinity(0, allowed)
+
+
+def device_process(backend: InProcesses, device_type: str) -> int:
+    """The pidfd of one process, to be closed by the caller."""
+    pidfd = backend._pool.members[device_type].process.pidfd
+    assert pidfd is not None
+    return os.dup(pidfd)
+
+
+def read_lsr() -> bytes:
+    return Request(protocol.READ, 0, 1, 2, offset=LSR).encode()
+
+
+def test_process_that_fails_says_why_and_then_nothing(processes: InProcesses) -> None:
+    words = processes.handle(UART, BROKEN)
+
+    assert words[0] == protocol.ERROR
+    assert b"IndexError" in words
+    assert processes.handle(UART, read_lsr()) == b""
+    assert processes.handle(UART, read_lsr()) == b""
+
+
+def test_process_that_fails_leaves_the_others_alone(processes: InProcesses) -> None:
+    processes.handle(UART, BROKEN)
+
+    assert processes.handle(PIT, Request(protocol.ADVANCE, sequence=2).encode())[0] == protocol.ADVANCE | 0x80
+
+
+def test_process_that_hangs_is_given_up_and_killed(
+    processes: InProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "REPLY_SLICES", 1)
+    pidfd = device_process(processes, "uart")
+    signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+
+    assert processes.handle(UART, read_lsr()) == b""
+
+    processes.close()
+    with pytest.raises(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, 0)
+    os.close(pidfd)
+
+
+def test_only_wanted_channels_have_processes(processes: InProcesses) -> None:
+    assert set(processes._pool.members) == {"uart", "pit"}
+
+
+def test_close_leaves_no_process(processes: InProcesses) -> None:
+    pidfds = [device_process(processes, name) for name in ("uart", "pit")]
+
+    processes.close()
+
+    for pidfd in pidfds:
+        with pytest.raises(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, 0)
+        os.close(pidfd)

@@ -1,0 +1,210 @@
+"""`kvmbox run` on a terminal: raw while the guest has it, as it was in every way out, and Ctrl-A in between.
+
+The terminal is a pseudo-terminal of the test's; kvmbox leads a session on it, which puts it in the foreground.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import termios
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.run_support import (
+    ENTRY,
+    HALT_FOR_EVER,
+    IDLE,
+    SHUTDOWN,
+    Images,
+    Run,
+    Stream,
+    debug_exit,
+    echo,
+    error_lines,
+    say,
+    wait_input,
+)
+
+pytestmark = pytest.mark.kvm
+
+# A session leader that opens a terminal gets it as its controlling one.
+LEAD = "import os; os.close(os.open(os.ttyname(0), os.O_RDWR)); "
+COMMAND = (sys.executable, "-c", LEAD + ENTRY)
+LOCAL_FLAGS = termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN
+READY = say(b"ready\n")
+
+
+class Terminal:
+    """A pseudo-terminal: what a person types is `send`, what they see is `screen`."""
+
+    def __init__(self) -> None:
+        self.master, self.slave = os.openpty()
+        self.screen = Stream(self.master, "the screen")
+        self.before = self.settings()
+
+    def settings(self) -> list[Any]:
+        return termios.tcgetattr(self.slave)
+
+    @property
+    def is_raw(self) -> bool:
+        return not self.settings()[3] & LOCAL_FLAGS
+
+    def send(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def run(self, images: Images, code: bytes, *arguments: str) -> Run:
+        """A run on this terminal, stderr apart, whose guest has said that it is ready."""
+        run = images.run(
+            READY + code,
+            *arguments,
+            command=COMMAND,
+            stdin=self.slave,
+            stdout=self.slave,
+            start_new_session=True,
+        )
+        self.screen.until(b"ready\r\n")
+        return run
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal()
+    yield terminal
+    os.close(terminal.master)
+    os.close(terminal.slave)
+
+
+def test_terminal_is_raw_while_the_guest_runs_and_restored_after(images: Images, terminal: Terminal) -> None:
+    assert not terminal.is_raw
+    with terminal.run(images, wait_input() + SHUTDOWN) as run:
+        assert terminal.is_raw
+        terminal.send(b"!")
+        assert run.status() == 0
+    assert terminal.settings() == terminal.before
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [(debug_exit(1), 3), (HALT_FOR_EVER, 6)], ids=["debug exit", "crash"]
+)
+def test_terminal_is_restored_after_other_ends_of_the_guest(
+    images: Images, terminal: Terminal, end: bytes, status: int
+) -> None:
+    with terminal.run(images, wait_input() + end) as run:
+        terminal.send(b"!")
+        assert run.status() == status
+    assert terminal.settings() == terminal.before
+
+
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1],
+    ids=lambda number: number.name,
+)
+def test_terminal_is_restored_after_a_signal(
+    images: Images, terminal: Terminal, number: signal.Signals
+) -> None:
+    with terminal.run(images, IDLE) as run:
+        run.signal(number)
+        assert run.status() == 130
+    assert terminal.settings() == terminal.before
+
+
+def test_terminal_is_restored_after_a_timeout(images: Images, terminal: Terminal) -> None:
+    with terminal.run(images, IDLE, "--timeout", "0.5") as run:
+        assert run.status() == 124
+    assert terminal.settings() == terminal.before
+
+
+def test_terminal_is_restored_after_the_death_of_a_device_process(images: Images, terminal: Terminal) -> None:
+    with terminal.run(images, IDLE) as run:
+        os.kill(run.family.devices["uart"], signal.SIGKILL)
+        assert run.status() == 8
+        run.family.assert_gone()
+    assert terminal.settings() == terminal.before
+
+
+@pytest.mark.parametrize("keys", [b"\x01x", b"\x01X", b"abc\x01xdef"])
+def test_ctrl_a_x_leaves_with_130(images: Images, terminal: Terminal, keys: bytes) -> None:
+    with terminal.run(images, IDLE, "--expect", "never") as run:
+        terminal.send(keys)
+        assert run.status() == 130
+        assert error_lines(run.messages) == []
+    assert terminal.settings() == terminal.before
+
+
+def test_ctrl_a_x_typed_in_two_pieces_leaves_with_130(images: Images, terminal: Terminal) -> None:
+    with terminal.run(images, echo()) as run:
+        terminal.send(b"a\x01")
+        terminal.screen.until(b"a")  # so the first piece has been read
+        terminal.send(b"x")
+        assert run.status() == 130
+
+
+def test_ctrl_a_h_prints_help_on_stderr_and_the_run_goes_on(images: Images, terminal: Terminal) -> None:
+    with terminal.run(images, echo()) as run:
+        terminal.send(b"\x01h")
+        run.stderr.until(b"Ctrl-A X")
+        terminal.send(b"\x01x")
+        assert run.status() == 130
+    assert b"Ctrl-A" not in terminal.screen.seen
+
+
+def test_ctrl_a_twice_reaches_the_guest_once(images: Images, terminal: Terminal) -> None:
+    with terminal.run(images, echo()) as run:
+        terminal.send(b"1\x01\x012\x01q3")
+        terminal.screen.until(b"1\x0123")
+        terminal.send(b"\x01x")
+        assert run.status() == 130
+
+
+def test_ctrl_c_and_other_keys_reach_the_guest_as_they_are(images: Images, terminal: Terminal) -> None:
+    keys = b"\x03\x1a\x1c\x04\x11\x13\r\x7f\x1b[A\xc3\xa9"
+    with terminal.run(images, echo()) as run:
+        terminal.send(keys)
+        terminal.screen.until(keys)
+        terminal.send(b"\x01x")
+        assert run.status() == 130
+
+
+def test_interactive_guest_answers_what_is_typed(terminal: Terminal) -> None:
+    with Run(
+        "echo", command=COMMAND, stdin=terminal.slave, stdout=terminal.slave, start_new_session=True
+    ) as run:
+        terminal.screen.until(b"Ctrl-D leaves\r\n")
+        for line in (b"The quick brown fox", b"jumps over the lazy dog"):
+            terminal.send(line + b"\r")
+            terminal.screen.until(line + b"\r\r\n")
+        terminal.send(b"\x04")
+        assert run.status() == 0
+        terminal.screen.until(b"echo: bye\r\n")
+    assert terminal.settings() == terminal.before
+
+
+def test_suspended_run_gives_the_terminal_back_and_takes_it_again(images: Images, terminal: Terminal) -> None:
+    with terminal.run(images, echo()) as run:
+        run.signal(signal.SIGTSTP)
+        os.waitid(os.P_PID, run.pid, os.WSTOPPED)
+        assert terminal.settings() == terminal.before
+        run.signal(signal.SIGCONT)
+        terminal.send(b"\x01h")  # typed before or after it is raw again
+        run.stderr.until(b"Ctrl-A X")
+        assert terminal.is_raw
+        terminal.send(b"still here")
+        terminal.screen.until(b"still here")
+        terminal.send(b"\x01x")
+        assert run.status() == 130
+    assert terminal.settings() == terminal.before
+
+
+def test_terminal_that_goes_away_ends_the_run(images: Images) -> None:
+    terminal = Terminal()
+    with terminal.run(images, IDLE) as run:
+        family = run.family
+        os.close(terminal.slave)
+        os.close(terminal.master)  # the session's leader gets SIGHUP
+        assert run.status() == 130
+        family.assert_gone()
