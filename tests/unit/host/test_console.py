@@ -1,0 +1,337 @@
+"""The console: which port's output goes where, who sees it, and how input waits for room."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kvmbox.host import console as module
+from kvmbox.host.console import DEBUGCON, INPUT_CHUNK, Console, InputPort
+from kvmbox.host.matcher import ConsoleMatcher
+from kvmbox.host.serial import SerialSpec, serial_plan
+from kvmbox.host.terminal import HELP, EscapeParser
+from kvmbox.verdict import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome, Verdict
+
+
+class Stdio:
+    """Pipes in place of this process's stdin and stdout."""
+
+    def __init__(self) -> None:
+        self.stdin, self.keyboard = os.pipe()
+        self.screen, self.stdout = os.pipe()
+        self.said: list[str] = []
+        self.wakes = 0
+        self.verdict = Verdict()
+
+    def console(
+        self,
+        *options: str,
+        expect: tuple[bytes, ...] = (),
+        fail_on: tuple[bytes, ...] = (),
+        limit: int | None = None,
+    ) -> Console:
+        matcher = ConsoleMatcher(expect, fail_on) if expect or fail_on else None
+        return Console(
+            serial_plan(list(options)),
+            self.verdict,
+            matcher,
+            limit=limit,
+            say=self.said.append,
+            wake=self._wake,
+        )
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    def shown(self, console: Console) -> bytes:
+        """All that stdout got."""
+        assert console.finish() is None
+        return os.read(self.screen, 1 << 16) if any(stream.appended for stream in console.streams) else b""
+
+
+@pytest.fixture
+def stdio(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stdio]:
+    pipes = Stdio()
+    monkeypatch.setattr(module, "STDIN", pipes.stdin)
+    monkeypatch.setattr(module, "STDOUT", pipes.stdout)
+    yield pipes
+    for descriptor in (pipes.stdin, pipes.keyboard, pipes.screen, pipes.stdout):
+        os.close(descriptor)
+
+
+def test_console_ports_share_stdout_in_the_order_of_the_output(stdio: Stdio) -> None:
+    console = stdio.console()
+    com1, debugcon, mmio = console.sink("COM1"), console.sink(DEBUGCON), console.sink("MMIO")
+    com1(b"a")
+    debugcon(b"b")
+    mmio(b"c")
+    com1(b"d")
+    assert stdio.shown(console) == b"abcd"
+    assert console.bytes_out == {"COM1": 2, DEBUGCON: 1, "MMIO": 1}
+
+
+def test_console_notes_when_the_first_byte_came(stdio: Stdio) -> None:
+    console = stdio.console("COM2=null")
+    other, com1 = console.sink("COM2"), console.sink("COM1")
+    other(b"x")
+    assert console.first_byte_at is None
+    com1(b"x")
+    first = console.first_byte_at
+    assert first is not None
+    com1(b"y")
+    assert console.first_byte_at == first
+    console.finish()
+
+
+def test_console_file_gets_its_own_port_only(stdio: Stdio, tmp_path: Path) -> None:
+    path = tmp_path / "com2.log"
+    console = stdio.console(f"COM2=file:{path}")
+    console.sink("COM2")(b"to the file")
+    console.sink("COM1")(b"to the screen")
+    assert stdio.shown(console) == b"to the screen"
+    console.close()
+    console.close()
+    assert path.read_bytes() == b"to the file"
+
+
+def test_console_null_port_counts_and_shows_nothing(stdio: Stdio) -> None:
+    console = stdio.console("COM1=null")
+    console.sink("COM1")(b"nobody sees this")
+    assert stdio.shown(console) == b""
+    assert console.bytes_out == {"COM1": 16}
+    assert console.inputs == []
+
+
+def test_console_pty_is_announced_and_takes_input(stdio: Stdio) -> None:
+    console = stdio.console("COM2=pty")
+    (line,) = stdio.said
+    assert line.startswith("COM2 is /dev/")
+    port = next(port for port in console.inputs if port.name == "COM2")
+    assert port.is_pty
+    slave = os.open(line.split()[-1], os.O_RDWR | os.O_NOCTTY)
+    console.read_input(port)  # nothing there yet: no wait, no end
+    os.write(slave, b"hi")
+    console.read_input(port)
+    assert (bytes(port.pending), port.ended) == (b"hi", False)
+    os.close(slave)
+    console.read_input(port)
+    assert not port.ended  # somebody may open it again
+    console.finish()
+    console.close()
+
+
+# --- --expect and --fail-on ------------------------------------------------------------------------------
+
+
+def test_expected_text_across_ports_of_the_console_decides(stdio: Stdio) -> None:
+    console = stdio.console(expect=(b"hello",))
+    console.sink("COM1")(b"hel")
+    assert stdio.verdict.outcome is None
+    console.sink(DEBUGCON)(b"lo")
+    assert stdio.verdict.outcome is not None
+    assert stdio.verdict.outcome.status == CLEAN
+    assert stdio.shown(console) == b"hello"
+
+
+def test_fatal_text_decides_and_is_named(stdio: Stdio) -> None:
+    console = stdio.console(expect=(b"ok",), fail_on=(b"BUG\n",))
+    console.sink("COM1")(b"BUG\n ok")
+    outcome = stdio.verdict.outcome
+    assert outcome is not None
+    assert (outcome.status, outcome.error) == (UNEXPECTED, True)
+    assert outcome.reason == r"the guest printed 'BUG\n' (--fail-on)"
+    console.finish()
+
+
+def test_output_behind_the_decisive_text_does_not_belong_to_the_run(stdio: Stdio) -> None:
+    console = stdio.console(expect=(b"ok",))
+    com1, mmio = console.sink("COM1"), console.sink("MMIO")
+    com1(b"ok, and more of the same piece")
+    com1(b" lost")
+    mmio(b" lost")
+    assert stdio.shown(console) == b"ok, and more of the same piece"
+
+
+@pytest.mark.parametrize("option", ["COM2=null", "COM2=pty"])
+def test_port_that_is_not_the_console_is_not_matched(stdio: Stdio, option: str) -> None:
+    console = stdio.console(option, expect=(b"ok",))
+    console.sink("COM2")(b"ok")
+    assert stdio.verdict.outcome is None
+    console.finish()
+    console.close()
+
+
+def test_com1_is_matched_wherever_its_output_goes(stdio: Stdio) -> None:
+    console = stdio.console("COM1=null", expect=(b"ok",))
+    console.sink("COM1")(b"ok")
+    assert stdio.verdict.outcome is not None
+    console.finish()
+
+
+def test_port_on_stdio_is_matched(stdio: Stdio) -> None:
+    console = stdio.console("COM2=stdio", expect=(b"ok",))
+    console.sink("COM2")(b"ok")
+    assert stdio.verdict.outcome is not None
+    console.finish()
+
+
+# --- What the host does not take -------------------------------------------------------------------------
+
+
+def test_output_beyond_the_limit_decides(stdio: Stdio) -> None:
+    console = stdio.console(limit=4)
+    com1 = console.sink("COM1")
+    com1(b"1234")
+    assert stdio.verdict.outcome is None
+    com1(b"5")
+    assert stdio.verdict.outcome is not None
+    assert stdio.verdict.outcome.status == UNEXPECTED
+    assert "stdout reached --serial-limit" in stdio.verdict.outcome.reason
+    assert stdio.shown(console) == b"1234"
+
+
+def test_finish_of_a_run_that_was_decided_before_its_output_broke_tells_it(
+    stdio: Stdio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr(module, "STDOUT", broken)
+    console = stdio.console()
+    stdio.verdict.decide(Outcome(CLEAN, "the guest shut down"))
+    console.sink("COM1")(b"lost")
+    assert console.finish() == "4 bytes of the guest's output to stdout could not be written"
+    os.close(broken)
+
+
+def test_output_that_breaks_decides_the_run(stdio: Stdio, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr(module, "STDOUT", broken)
+    console = stdio.console()
+    decided = DecidedBy(stdio.verdict)
+    console.sink("COM1")(b"lost")
+    console.finish()
+    assert decided() == Outcome(
+        KVMBOX_FAILED,
+        "cannot write the guest's output to stdout: No space left on device",
+        error=True,
+    )
+    os.close(broken)
+
+
+class DecidedBy:
+    """Waits for the verdict that another thread decides."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self._verdict = verdict
+        self._event = threading.Event()
+        verdict.on_decided(self._event.set)
+
+    def __call__(self) -> Outcome | None:
+        assert self._event.wait(30)
+        return self._verdict.outcome
+
+
+def test_wait_for_room_without_congestion_does_not_wait(stdio: Stdio) -> None:
+    console = stdio.console()
+    console.wait_for_room()
+    console.wake_waiters()
+    console.finish()
+
+
+# --- Input -----------------------------------------------------------------------------------------------
+
+
+def input_of(console: Console) -> InputPort:
+    (port,) = console.inputs
+    return port
+
+
+def test_input_of_a_pipe_is_all_the_guests(stdio: Stdio) -> None:
+    console = stdio.console()
+    port = input_of(console)
+    assert port.escapes is None
+    os.write(stdio.keyboard, b"a\x01xb")
+    console.read_input(port)
+    assert bytes(port.pending) == b"a\x01xb"
+    assert console.bytes_in == {"COM1": 4}
+    assert stdio.verdict.outcome is None
+    console.finish()
+
+
+def test_input_that_ends_is_not_read_again(stdio: Stdio) -> None:
+    console = stdio.console()
+    port = input_of(console)
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    port.descriptor = read_end
+    assert port.wants_more
+    console.read_input(port)
+    assert port.ended
+    assert not port.wants_more
+    os.close(read_end)
+    console.finish()
+
+
+def test_input_that_cannot_be_read_has_ended(stdio: Stdio) -> None:
+    console = stdio.console()
+    port = input_of(console)
+    port.descriptor = os.open("/", os.O_RDONLY)  # EISDIR
+    console.read_input(port)
+    assert port.ended
+    os.close(port.descriptor)
+    console.finish()
+
+
+def test_input_waits_in_the_hosts_pipe_while_enough_is_pending(stdio: Stdio) -> None:
+    console = stdio.console()
+    port = input_of(console)
+    os.write(stdio.keyboard, bytes(3 * INPUT_CHUNK))
+    reads = 0
+    while port.wants_more:
+        console.read_input(port)
+        reads += 1
+    assert (reads, len(port.pending)) == (1, INPUT_CHUNK)
+    del port.pending[:1]
+    assert port.wants_more
+    console.finish()
+
+
+def test_input_commands_of_a_terminal_are_obeyed(stdio: Stdio) -> None:
+    console = stdio.console()
+    port = input_of(console)
+    port.escapes = EscapeParser()
+    os.write(stdio.keyboard, b"a\x01hb")
+    console.read_input(port)
+    assert bytes(port.pending) == b"ab"
+    assert tuple(stdio.said) == HELP
+    assert stdio.verdict.outcome is None
+    os.write(stdio.keyboard, b"\x01x")
+    console.read_input(port)
+    assert stdio.verdict.outcome == Outcome(INTERRUPTED, "left by Ctrl-A X")
+    assert console.bytes_in == {"COM1": 2}
+    console.finish()
+
+
+def test_room_lets_the_right_port_send_again_and_wakes_the_main_thread(stdio: Stdio) -> None:
+    console = stdio.console("COM2=pty")
+    com1, com2 = sorted(console.inputs, key=lambda port: port.name)
+    for port in (com1, com2):
+        port.pending += b"x"
+        port.waiting_for_room = True
+        assert not port.can_send
+    console.room("COM2")(5)
+    assert (com1.can_send, com2.can_send) == (False, True)
+    assert stdio.wakes == 1
+    console.finish()
+    console.close()
+
+
+def test_console_serial_spec_of_every_kind_is_known(stdio: Stdio) -> None:
+    plan = {"COM1": SerialSpec("COM1", "stdout"), "COM2": SerialSpec("COM2", "null")}
+    console = Console(plan, stdio.verdict, None)
+    console.sink("COM1")(b"x")
+    assert stdio.shown(console) == b"x"
+    assert console.dropped == {"stdout": 0}
