@@ -150,7 +150,11 @@ class DevicePool:
                 return spawner_error
             if member.process.wait_status is not None:
                 return self._death(member)
-            poll.poll(WAIT_SLICE_MS)
+            for descriptor, mask in poll.poll(WAIT_SLICE_MS):
+                if not mask & select.POLLIN:
+                    # The listener of a dead process hangs up: it would end all slices at once, before the
+                    # spawner has told how the process died.
+                    poll.unregister(descriptor)
         return error
 
     @staticmethod
