@@ -11,6 +11,7 @@ import select
 from collections.abc import Sequence
 from typing import Protocol
 
+from kvmbox.errors import DeviceGoneError
 from kvmbox.record.format import MAX_REPLY, ChannelHeader
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import REPLY_SLICES, WAIT_SLICE_MS
@@ -23,6 +24,10 @@ class Backend(Protocol):
 
     def handle(self, channel: int, request: bytes) -> bytes:
         """The reply of the channel's models to `request`."""
+        ...
+
+    def why(self, channel: int) -> str | None:
+        """Why there was no reply, where more is known than that."""
         ...
 
     def close(self) -> None:
@@ -46,6 +51,10 @@ class InProcess:
         except Exception as error:  # noqa: BLE001 - whatever a model raises is its answer
             self._servers[channel] = None
             return error_frame(int.from_bytes(request[4:8], "little"), error)
+
+    def why(self, _channel: int) -> str | None:
+        """A model that raised has said why itself."""
+        return None
 
     def close(self) -> None:
         """Nothing was started."""
@@ -83,7 +92,7 @@ class InProcesses:
         if self._placement.cpu is not None:
             os.sched_setaffinity(0, {self._placement.cpu})
         self._polls: dict[int, select.poll] = {}
-        self._gone: set[int] = set()
+        self._gone: dict[int, str] = {}
 
     def handle(self, channel: int, request: bytes) -> bytes:
         """One exchange with the process. One that dies or does not answer is killed, and stays dead."""
@@ -104,9 +113,15 @@ class InProcesses:
                     return reply
         except OSError:
             pass  # it died: no different from not answering
-        self._gone.add(channel)
+        # Before it is killed: the spawner tells how it died, or the listener on what it called.
+        error = self._pool.explain(DeviceGoneError(member.device_type, "did not answer"))
+        self._gone[channel] = str(error)
         member.process.kill()
         return b""
+
+    def why(self, channel: int) -> str | None:
+        """How the process died."""
+        return self._gone.get(channel)
 
     def close(self) -> None:
         """No process is left."""

@@ -28,6 +28,8 @@ class Difference:
     channel: ChannelHeader
     record: Record
     got: bytes
+    why: str | None = None
+    """Why there was no reply, where more is known."""
 
     def report(self) -> str:
         """Lines for a person."""
@@ -41,6 +43,8 @@ class Difference:
             f"  expected  {expected}",
             f"  got       {got}",
         ]
+        if self.why is not None:
+            lines.append(f"  because   {self.why}")
         if expected == got:
             lines += [f"  expected  {self.record.reply.hex()}", f"  got       {self.got.hex()}"]
         return "\n".join(lines)
@@ -78,7 +82,7 @@ def replay(
         if everything or choice.concerns(record):
             result.compared += 1
             if got != expected:
-                result.difference = Difference(channels[channel], record, got)
+                result.difference = Difference(channels[channel], record, got, backend.why(channel))
                 break
         result.last = max(result.last, record.now)
     return result

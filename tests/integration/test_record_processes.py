@@ -33,7 +33,7 @@ def processes() -> Iterator[InProcesses]:
 def device_process(backend: InProcesses, device_type: str) -> int:
     """The pidfd of one process, to be closed by the caller."""
     pidfd = backend._pool.members[device_type].process.pidfd
-    assert pidfd is not None
+    assert pidfd >= 0
     return os.dup(pidfd)
 
 
@@ -46,7 +46,9 @@ def test_process_that_fails_says_why_and_then_nothing(processes: InProcesses) ->
 
     assert words[0] == protocol.ERROR
     assert b"IndexError" in words
+    assert processes.why(UART) is None
     assert processes.handle(UART, read_lsr()) == b""
+    assert processes.why(UART) == "device process 'uart' exited with status 1"
     assert processes.handle(UART, read_lsr()) == b""
 
 
@@ -64,11 +66,21 @@ def test_process_that_hangs_is_given_up_and_killed(
     signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
 
     assert processes.handle(UART, read_lsr()) == b""
+    assert processes.why(UART) == "device process 'uart' did not answer"
 
     processes.close()
     with pytest.raises(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, 0)
     os.close(pidfd)
+
+
+def test_process_that_is_killed_is_explained(processes: InProcesses) -> None:
+    pidfd = device_process(processes, "uart")
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
+
+    assert processes.handle(UART, read_lsr()) == b""
+    assert "SIGKILL" in str(processes.why(UART))
 
 
 def test_only_wanted_channels_have_processes(processes: InProcesses) -> None:
