@@ -24,6 +24,7 @@ import select
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from struct import Struct
 from typing import Final
 
@@ -168,6 +169,8 @@ class Channel:
             try:
                 os.write(self.descriptor, sent)
                 if not self._wait_readable(slices):
+                    if self.recorder is not None:
+                        self.recorder(sent, b"")
                     raise self.fail(hung_error(self.device_type))
                 frame = os.read(self.descriptor, MAX_FRAME + 1)
             except OSError as error:
@@ -209,29 +212,33 @@ class Channel:
             raise self._break(str(error)) from error
         if payload and request.kind != protocol.SNAPSHOT:
             raise self._break(f"{len(payload)} stray bytes after its effects")
+        granted: list[Callable[[], None]] = []
         for index, effect in effects:
             if index >= len(self._grants):
                 raise self._break(f"an effect of device {index}, it has {len(self._grants)}")
             grants = self._grants[index]
             match effect:
                 case IrqLine(pin, level, coalesced) if pin < len(grants.irq_lines):
-                    grants.irq_lines[pin](level, coalesced)
+                    granted.append(partial(grants.irq_lines[pin], level, coalesced))
                 case HostOutput(data) if grants.output is not None:
-                    grants.output(data)
+                    granted.append(partial(grants.output, data))
                 case InputRoom(room) if grants.input_room is not None:
-                    grants.input_room(room)
+                    granted.append(partial(grants.input_room, room))
                 case Reset() if grants.reset is not None:
-                    grants.reset()
+                    granted.append(grants.reset)
                 case Stop() if (
                     grants.stop is not None and request.kind == protocol.WRITE and request.device == index
                 ):
-                    grants.stop(request.offset, request.size, request.value)
+                    granted.append(partial(grants.stop, request.offset, request.size, request.value))
                 case _:
                     raise self._break(f"effect {type(effect).__name__} of {grants.name}: not granted")
         # Models that were all told `now` have no business left at or before it: a process that says
         # otherwise would make the timer spin. (In other replies a sibling's deadline may be overdue.)
         if request.kind == protocol.ADVANCE and deadline <= request.now:
             raise self._break(f"deadline {deadline} ns is not after {request.now} ns")
+        # The reply is good as a whole: only now is any of it used.
+        for apply in granted:
+            apply()
         self._set_deadline(deadline, request.now)
         return value, payload
 

@@ -88,6 +88,13 @@ def test_request_that_killed_the_process_is_recorded_without_a_reply(wire: Wire)
     assert wire.seen == [(READ_LSR.encode(), b"")]
 
 
+def test_request_that_is_not_answered_in_time_is_recorded_without_a_reply(wire: Wire) -> None:
+    with pytest.raises(DeviceProcessError, match="hung"):
+        wire.channel.request(protocol.ADVANCE, slices=1)
+
+    assert wire.seen == [(wire.heard(), b"")]
+
+
 def test_channel_without_a_recorder_works(wire: Wire) -> None:
     wire.channel.recorder = None
     wire.say(encode_reply(READ_LSR, None, 0x60, []))
