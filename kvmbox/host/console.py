@@ -244,7 +244,8 @@ class Console:
         for stream in self.streams:
             left = stream.flush(max(0.0, deadline - time.monotonic()))
             if left:
-                problem = f"{left} bytes of the guest's output to {stream.name} could not be written"
+                why = f": {stream.error.strerror}" if stream.error else ""
+                problem = f"{left} bytes of the guest's output to {stream.name} could not be written{why}"
         self.terminal.restore()
         return problem
 

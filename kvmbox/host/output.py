@@ -51,6 +51,8 @@ class OutputStream:
         self.name = name
         self.appended = 0
         self.dropped = 0
+        self.error: OSError | None = None
+        """Why the host takes no more, once it does not."""
         self._descriptor = descriptor
         self._drop = overflow == "drop"
         self._limit = limit
@@ -127,6 +129,7 @@ class OutputStream:
             except OSError as error:
                 with self._changed:
                     self._broken = True
+                    self.error = error
                     self._lost = self._unwritten()
                     self.dropped += self._lost
                     self._buffer.clear()
