@@ -43,6 +43,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "config": {"host", "layout"},
     # A recording is read, checked and replayed where there is no /dev/kvm.
     "record": {"board", "devices", "errors", "host", "layout", "placement", "remote", "sandbox"},
+    # A board without a CPU, driven over QEMU's test protocol.
+    "qtest": {"board", "bus", "errors", "host", "layout", "memory", "placement", "remote", "sandbox"},
     # What puts them together.
     "run_loop": {"bus", "errors", "kvm", "verdict"},
     "machine": {

@@ -23,6 +23,7 @@ USAGE: Final = 2
 COMMANDS: Final = {
     "run": "boot a guest",
     "replay": "drive fresh device processes with a recording, and compare",
+    "qtest": "drive the devices over QEMU's qtest protocol, without a CPU",
     "trace": "summarise a recording, or export it for ui.perfetto.dev",
     "guests": "list the guests that come with kvmbox",
     "doctor": "tell what this host can do, and what to do about the rest",

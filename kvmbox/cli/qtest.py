@@ -1,0 +1,92 @@
+"""`kvmbox qtest`: the devices of a run, driven over QEMU's qtest protocol, without a CPU and /dev/kvm."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import click
+
+from kvmbox import layout
+from kvmbox.cli.values import MEMORY_SIZE, parse_rtc_base
+from kvmbox.errors import StartError
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from kvmbox.qtest.serve import Client
+
+
+@click.command("qtest", short_help="drive the devices over QEMU's qtest protocol, without a CPU")
+@click.option("--socket", "path", metavar="PATH", help="Listen here for one client, not on stdin and stdout.")
+@click.option(
+    "--rtc-base",
+    default="utc",
+    metavar="WHEN",
+    help="What the RTC shows at first: utc, localtime or an ISO date and time.  [default: utc]",
+)
+@click.option(
+    "--memory",
+    type=MEMORY_SIZE,
+    default=layout.DEFAULT_MEMORY,
+    metavar="SIZE",
+    help="RAM, such as 64M or 1G.  [default: 128M]",
+)
+@click.option("--uart-pace", is_flag=True, help="UARTs transmit at the speed of their divisor, not at once.")
+@click.option(
+    "--sandbox",
+    type=click.Choice(["process", "none"]),
+    default="process",
+    help="Where the models run: in jailed processes, or in this one.  [default: process]",
+)
+@click.option("--debug", is_flag=True, help="Print tracebacks.")
+def command(path: str | None, rtc_base: str, memory: int, uart_pace: bool, sandbox: str, debug: bool) -> int:
+    """Serve QEMU's qtest protocol on the board of 'kvmbox run', with COM1, COM2 and the MMIO UART.
+
+    One request a line: outb ADDR VAL, inb ADDR, clock_step NS, irq_intercept_in ioapic … (docs/qtest.md).
+    Virtual time moves by command only. Needs no /dev/kvm. Serial output is dropped.
+
+    Status 0: end of input, or SIGTERM; 2: usage; 4: could not start; 8: a device process failed; 14: kvmbox
+    or its output failed.
+    """
+    from kvmbox.qtest.serve import Client, QtestOptions, run_server
+    from kvmbox.qtest.server import Terminated, end_on_sigterm
+
+    def on_standard_descriptors(_cleanup: ExitStack) -> Client:
+        return Client(0, 1, is_socket=False)
+
+    def on_socket(cleanup: ExitStack) -> Client:
+        assert path is not None
+        return _accept(path, cleanup)
+
+    options = QtestOptions(parse_rtc_base(rtc_base), memory, sandbox, uart_pace)
+    try:
+        end_on_sigterm()
+        run_server(options, on_standard_descriptors if path is None else on_socket)
+    except Terminated:
+        pass
+    return 0
+
+
+def _accept(path: str, cleanup: ExitStack) -> Client:
+    """Listen at `path` and take one client; the path is gone as soon as it is there."""
+    from kvmbox.qtest.serve import Client
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        try:
+            listener.bind(path)
+        except OSError as error:
+            raise StartError(
+                f"cannot listen at '{path}': {error.strerror or error}",
+                hint="the path must be free, its directory writable, and both short" if path else None,
+            ) from error
+        try:
+            listener.listen(1)
+            connection, _ = listener.accept()
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+    cleanup.callback(connection.close)
+    return Client(connection.fileno(), connection.fileno(), is_socket=True)

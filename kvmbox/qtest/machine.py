@@ -1,0 +1,202 @@
+"""The board of `kvmbox run` without a CPU: memory, two buses, interrupt lines, and a clock under command.
+
+Time stands still but for `advance_to`. On the way every deadline of every device fires, in order, at its own
+time, so that interrupt lines change when they would. Where nobody watches the lines, only their last level
+counts, and the models are told the time once: they cost the same for a nanosecond and for a century.
+
+A deadline that a request leaves at or before the present fires before the request is done. A reset that a
+device asks for takes place then, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kvmbox.board import DeviceSpec
+from kvmbox.bus import Bus, Mapping
+from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.memory import GuestMemory
+from kvmbox.remote import protocol
+from kvmbox.remote.channel import Channel, Grants
+from kvmbox.remote.protocol import NO_DEADLINE
+from kvmbox.remote.proxy import DeviceProxy
+
+PORT_BITS = 16
+ADDRESS_BITS = 52  # as in a run: the most that an x86 physical address can have
+
+
+class Machine:
+    """Devices, memory and virtual time. `irq_changed(line, level)` hears of each level change."""
+
+    def __init__(
+        self, board: Sequence[DeviceSpec], memory: GuestMemory, irq_changed: Callable[[int, int], None]
+    ) -> None:
+        """Build the buses; the devices answer once `adopt` was called for each device type."""
+        self.now = 0
+        """Virtual time in ns."""
+        self.watched = False
+        """Whether anybody sees the interrupt lines: `advance_to` then fires each deadline by itself."""
+        self._board = board
+        self._memory = memory
+        self._ports = Bus(PORT_BITS)
+        self._mmio = Bus(ADDRESS_BITS)
+        self._channels: list[Channel] = []
+        self._router = InterruptRouter()
+        self._router.attach(irq_changed)
+        self._claims = [(region.start, region.end, True) for region in memory.regions]
+        """(first, end, whether it is RAM) of all that answers at a physical address, in order."""
+        self._unsettled = False
+        self._reset_wanted = False
+
+    # --- Building -------------------------------------------------------------------------------------
+
+    def grants(self) -> dict[str, Grants]:
+        """What the devices may do, by name. There is nobody to take output, and no run that a stop ends."""
+        return {
+            device.name: Grants(
+                device.name,
+                irq_lines=[self._router.source(line) for line in device.irqs],
+                output=_drop_output if device.stream is not None else None,
+                input_room=_drop_room if device.takes_input else None,
+                reset=self._ask_for_reset if device.may_reset else None,
+                stop=_ignore_stop if device.stops is not None else None,
+            )
+            for device in self._board
+        }
+
+    def clock(self) -> int:
+        """Virtual time, for the channels."""
+        return self.now
+
+    def deadline_changed(self, _device_type: str, deadline: int, now: int) -> None:
+        """A reply told a new deadline, for the channels."""
+        if deadline <= now:
+            self._unsettled = True
+
+    def adopt(self, channel: Channel, devices: Sequence[DeviceSpec]) -> None:
+        """The devices of one channel, in index order, answer from now on."""
+        self._channels.append(channel)
+        for index, device in enumerate(devices):
+            proxy = DeviceProxy(channel, index, device.name, device.whole_sizes)
+            for bus, ranges in ((self._ports, device.ports), (self._mmio, device.mmio)):
+                for addresses in ranges:
+                    bus.attach(Mapping(addresses.first, addresses.count, proxy, addresses.offset))
+            self._claims += [(r.first, r.first + r.count, False) for r in device.mmio]
+        self._claims.sort()
+
+    # --- Accesses. All raise DeviceProcessError -------------------------------------------------------
+
+    def read_port(self, port: int, size: int) -> int:
+        """`size` bytes at `port`."""
+        value = self._ports.read(port, size)
+        self._settle()
+        return value
+
+    def write_port(self, port: int, size: int, value: int) -> None:
+        """`size` bytes at `port`."""
+        self._ports.write(port, size, value)
+        self._settle()
+
+    def read_memory(self, address: int, size: int) -> bytes:
+        """`size` bytes at a physical address: RAM, devices byte by byte, all ones where there is neither."""
+        if self._memory.contains(address, size):
+            return self._memory.read(address, size)
+        data = bytearray(b"\xff") * size
+        for start, length, is_ram in self._claimed(address, size):
+            if is_ram:
+                piece = self._memory.read(start, length)
+            else:
+                piece = bytes(self._mmio.read(position, 1) for position in range(start, start + length))
+            data[start - address : start - address + length] = piece
+        self._settle()
+        return bytes(data)
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        """Bytes to a physical address, as `read_memory` reads them."""
+        for start, length, is_ram in self._claimed(address, len(data)):
+            piece = data[start - address : start - address + length]
+            if is_ram:
+                self._memory.write(start, piece)
+            else:
+                for position, byte in enumerate(piece):
+                    self._mmio.write(start + position, 1, byte)
+        self._settle()
+
+    def fill_memory(self, address: int, size: int, value: int) -> None:
+        """`size` bytes of `value`."""
+        for start, length, is_ram in self._claimed(address, size):
+            if is_ram:
+                self._memory.fill(start, length, value)
+            else:
+                for position in range(start, start + length):
+                    self._mmio.write(position, 1, value)
+        self._settle()
+
+    def _claimed(self, address: int, size: int) -> list[tuple[int, int, bool]]:
+        """What of [address, address + size) answers, as (start, length, whether it is RAM), in order.
+
+        The rest of a range costs nothing, however large it is.
+        """
+        pieces = []
+        for first, end, is_ram in self._claims:
+            start, stop = max(address, first), min(address + size, end)
+            if start < stop:
+                pieces.append((start, stop - start, is_ram))
+        return pieces
+
+    # --- Time -----------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> int | None:
+        """When a device is due next, in ns, or None."""
+        deadline = min((channel.deadline for channel in self._channels), default=NO_DEADLINE)
+        return None if deadline == NO_DEADLINE else deadline
+
+    def advance_to(self, target: int) -> None:
+        """Let time pass to `target`, which is not before the present. Raises DeviceProcessError."""
+        while self.watched:
+            deadline = self.next_deadline()
+            if deadline is None or deadline > target:
+                break
+            self.now = max(self.now, deadline)
+            self._fire()
+        self.now = target
+        self._fire()
+        self._settle()
+
+    def _fire(self) -> None:
+        """Advance every channel that is due, in board order."""
+        for channel in self._channels:
+            if channel.deadline <= self.now:
+                channel.request(protocol.ADVANCE)
+
+    def _settle(self) -> None:
+        """Nothing that is due at the present is left, nor a reset that was asked for."""
+        if self._reset_wanted:
+            self._reset_wanted = False
+            self.reset()
+        if self._unsettled:
+            self._unsettled = False
+            self._fire()
+
+    # --- Reset ----------------------------------------------------------------------------------------
+
+    def _ask_for_reset(self) -> None:
+        # Called inside of a request: the reset is a request, too, and must wait until this one is done.
+        self._reset_wanted = True
+
+    def reset(self) -> None:
+        """The machine's reset line. Time goes on, memory stays. Raises DeviceProcessError."""
+        for channel in self._channels:
+            channel.request(protocol.RESET)
+
+
+def _drop_output(_data: bytes) -> None:
+    """Serial output has nowhere to go here: the protocol has no word for it."""
+
+
+def _drop_room(_count: int) -> None:
+    """Nobody sends input."""
+
+
+def _ignore_stop(_offset: int, _size: int, _value: int) -> None:
+    """A stop ends a run; here is none."""
