@@ -70,8 +70,8 @@ class OutputStream:
 
     @property
     def congested(self) -> bool:
-        """Whether the guest ought to wait."""
-        return len(self._buffer) >= CAPACITY and not self._broken
+        """Whether the guest ought to wait; never with overflow "drop"."""
+        return not self._drop and len(self._buffer) >= CAPACITY and not self._broken
 
     def append(self, data: bytes) -> None:
         """More output of the guest. Never blocks for the host."""
