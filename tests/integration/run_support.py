@@ -42,6 +42,13 @@ def say(text: bytes, port: int = COM1) -> bytes:
     return b"\xba" + port.to_bytes(2, "little") + b"".join(b"\xb0%c\xee" % byte for byte in text)
 
 
+def say_much(text: bytes, port: int = COM1) -> bytes:
+    """Write up to some 32,000 bytes: call over the text; pop si; mov cx,size; mov dx,port; cld; rep outsb."""
+    size = len(text).to_bytes(2, "little")
+    send = b"\x5e\xb9" + size + b"\xba" + port.to_bytes(2, "little") + b"\xfc\xf3\x6e"
+    return b"\xe8" + size + text + send
+
+
 def wait_input(port: int = COM1) -> bytes:
     """mov dx,LSR; poll: in al,dx; test al,1; jz poll; mov dx,RBR; in al,dx. The byte is in AL."""
     poll = b"\xba" + (port + 5).to_bytes(2, "little") + bytes.fromhex("ec a801 74fb")

@@ -1,6 +1,6 @@
 """`kvmbox run` on a terminal: raw while the guest has it, as it was in every way out, and Ctrl-A in between.
 
-The terminal is a pseudo-terminal of the test's; kvmbox leads a session on it, which puts it in the foreground.
+The terminal is a pseudo-terminal of the test. kvmbox leads a session on it, and so is in the foreground.
 """
 
 from __future__ import annotations

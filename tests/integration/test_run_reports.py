@@ -1,0 +1,220 @@
+"""What a run tells about itself (--stats, --json), its interrupts, its reboots, and that runs repeat."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvmbox import bundled, layout
+from tests.integration.run_support import (
+    DEVICE_TYPES,
+    HALT_FOR_EVER,
+    SHUTDOWN,
+    Images,
+    Run,
+    debug_exit,
+    error_lines,
+    out,
+    run_to_end,
+    say,
+)
+
+pytestmark = pytest.mark.kvm
+
+PIT_HZ = 1_193_182
+PIT_MODE, PIT_COUNT = layout.PIT_PORT + 3, layout.PIT_PORT
+STOP_PIT = out(PIT_MODE, 0x30)  # channel 0, mode 0, and no count: it waits for one
+# The RTC's second, polled until it changes: in al,0x71; mov bl,al; again: in al,0x71; cmp al,bl; je again.
+NEXT_SECOND = bytes.fromhex("e471 88c3 e471 38d8 74fa")
+
+
+def start_pit(divisor: int) -> bytes:
+    """Channel 0 in mode 2 with this count."""
+    return out(PIT_MODE, 0x34) + out(PIT_COUNT, divisor & 0xFF) + out(PIT_COUNT, divisor >> 8)
+
+
+def run_with_json(images: Images, code: bytes, *arguments: str) -> dict[str, Any]:
+    path = images.directory / "result.json"
+    status, output, messages = run_to_end(images.run(code, "--json", str(path), *arguments))
+    result: dict[str, Any] = json.loads(path.read_text())
+    assert result["status"] == status
+    result |= {"output": output, "messages": messages}
+    return result
+
+
+def line(result: dict[str, Any], number: int) -> dict[str, int]:
+    return next(entry for entry in result["interrupts"] if entry["line"] == number)
+
+
+# --- Interrupts -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("divisor", [1193, 119], ids=["1 kHz", "10 kHz"])
+def test_ticks_of_a_guest_second_are_raised_or_coalesced(images: Images, divisor: int) -> None:
+    # From one second of the RTC to the next, so that only the guest's own time counts.
+    measure = NEXT_SECOND + start_pit(divisor) + NEXT_SECOND + STOP_PIT
+    result = run_with_json(images, STOP_PIT + out(layout.RTC_INDEX_PORT, 0) + measure + SHUTDOWN)
+    assert result["status"] == 0
+    ticks = line(result, layout.PIT_IRQ)
+    # One more edge is OUT going high when mode 2 is set (8254 datasheet: "OUT will initially be high").
+    expected = PIT_HZ / divisor + 1
+    # The guest's polls take some 0.1 ms, so a faster PIT gets some more ticks in or out.
+    assert abs(ticks["raised"] + ticks["coalesced"] - expected) <= 2 * 1193 / divisor
+    assert ticks["raised"] > 0
+
+
+def test_ticks_of_a_pit_faster_than_the_host_are_counted_all_the_same(images: Images) -> None:
+    measure = NEXT_SECOND + start_pit(12) + NEXT_SECOND + STOP_PIT
+    result = run_with_json(images, STOP_PIT + out(layout.RTC_INDEX_PORT, 0) + measure + SHUTDOWN)
+    ticks = line(result, layout.PIT_IRQ)
+    # About 100 kHz, told at most 10,000 times a second (and when the guest touches the PIT).
+    assert ticks["raised"] + ticks["coalesced"] == pytest.approx(PIT_HZ / 12, rel=0.005)
+    assert ticks["coalesced"] > ticks["raised"]
+
+
+def test_stats_print_the_counts_that_json_has(images: Images) -> None:
+    code = STOP_PIT + out(layout.RTC_INDEX_PORT, 0) + start_pit(1193) + NEXT_SECOND + STOP_PIT + SHUTDOWN
+    result = run_with_json(images, code, "--stats")
+    ticks = line(result, layout.PIT_IRQ)
+    assert re.search(
+        rf"^IRQ 0 +{ticks['raised']} raised, {ticks['coalesced']} coalesced$",
+        result["messages"],
+        re.MULTILINE,
+    )
+
+
+# --- --stats and --json -----------------------------------------------------------------------------------
+
+
+def test_json_holds_exact_numbers(images: Images) -> None:
+    code = (
+        say(b"twelve bytes")
+        + say(b"five!", layout.DEBUGCON_PORTS[0])
+        + out(0x1234, 0)  # nobody's
+        + out(0x1234, 0, 4)
+        + bytes.fromhex("ba3412 ec ed")  # in al,dx; in ax,dx
+        + bytes.fromhex("bafd03 ec ec ec")  # LSR, three times
+        + debug_exit(0x21, 2)
+    )
+    result = run_with_json(images, code)
+    assert result["output"] == b"twelve bytesfive!"
+    assert result["messages"] == ""
+    assert result["status"] == 0x43
+    assert "0x21" in result["reason"]
+    assert result["format"] == "real"
+    assert result["boots"] == 1
+    assert result["bytes_out"]["COM1"] == 12
+    assert result["bytes_out"]["debugcon"] == 5
+    accesses = result["device_accesses"]
+    assert accesses["COM1"] == {"reads": 3, "writes": 12}
+    assert accesses["debugcon"] == {"reads": 0, "writes": 5}
+    assert accesses["debug-exit"] == {"reads": 0, "writes": 1}
+    assert accesses["PIT"] == {"reads": 0, "writes": 0}
+    assert result["unclaimed"] == {
+        "port reads": 1 + 2,
+        "port writes": 1 + 4,
+        "memory reads": 0,
+        "memory writes": 0,
+    }
+    ports = {(entry["port"], entry["direction"], entry["size"]): entry["count"] for entry in result["ports"]}
+    assert ports == {
+        (0x3F8, "out", 1): 12,
+        (0xE9, "out", 1): 5,
+        (0x3FD, "in", 1): 3,
+        (0xF4, "out", 2): 1,
+    }
+    assert result["exits"] >= 12 + 5 + 3 + 1 + 4
+    assert sorted(result["sandbox"]) == list(DEVICE_TYPES)
+    assert all("seccomp" in layers for layers in result["sandbox"].values())
+    assert 0 < result["first_console_byte"] <= result["wall_time"]
+    assert 0 < result["guest_time"] <= result["wall_time"]
+    times = list(result["stages"].values())
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize(("end", "status"), [(SHUTDOWN, 0), (HALT_FOR_EVER, 6)], ids=["shutdown", "crash"])
+def test_stats_go_to_stderr_and_leave_stdout_to_the_guest(images: Images, end: bytes, status: int) -> None:
+    result = run_to_end(images.run(say(b"guest only\n") + end, "--stats"))
+    assert result[:2] == (status, b"guest only\n")
+    for words in (
+        "wall time",
+        "guest time",
+        "first console byte",
+        "exits",
+        "COM1 output              11 bytes",
+    ):
+        assert words in result[2]
+    assert f"(status {status})" in result[2]
+
+
+def test_json_of_a_crash_holds_the_report(images: Images) -> None:
+    result = run_with_json(images, HALT_FOR_EVER)
+    assert result["status"] == 6
+    assert "RIP=" in result["report"]
+    assert "halted for ever" in result["reason"]
+
+
+def test_json_of_a_judged_run_holds_the_final_status(images: Images) -> None:
+    result = run_with_json(images, debug_exit(16), "--success-status", "33")
+    assert result["status"] == 0
+    assert run_with_json(images, debug_exit(16), "--expect", "no")["status"] == 12
+
+
+def test_json_that_cannot_be_written_is_told_before_the_guest_runs(images: Images) -> None:
+    target = images.directory / "none" / "result.json"
+    status, output, messages = run_to_end(images.run(say(b"ran") + SHUTDOWN, "--json", str(target)))
+    assert (status, output) == (4, b"")
+    (text,) = error_lines(messages)
+    assert "result.json" in text
+
+
+# --- Reboots ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reset", [out(0x64, 0xFE), out(0x92, 0x01)], ids=["i8042", "port 92"])
+def test_reset_boots_the_image_anew_and_keeps_cmos_ram(images: Images, reset: bytes) -> None:
+    # CMOS byte 0x50 counts boots: below three, one more is written and the machine is reset. Before that
+    # the guest overwrites its own first instruction, which a reboot has to repair.
+    count = bytes.fromhex("b050 e670 e471 fec0 88c3 b050 e670 88d8 e671")  # bl = ++cmos[0x50]
+    spoil = bytes.fromhex("c606007c f4")  # mov byte [0x7c00],0xf4: hlt
+    done = debug_exit(0x15)
+    leave = bytes.fromhex("80fb03 72") + bytes((len(done),)) + done  # cmp bl,3; jb over
+    code = say(b"boot\n") + count + spoil + leave + reset + bytes.fromhex("f4 ebfd")
+    result = run_with_json(images, code)
+    assert result["status"] == 0x2B
+    assert result["output"] == b"boot\n" * 3
+    assert result["boots"] == 3
+
+
+def test_text_expected_may_come_from_two_boots(images: Images) -> None:
+    code = say(b"boot.") + out(0x64, 0xFE) + bytes.fromhex("f4 ebfd")
+    assert run_to_end(images.run(code, "--expect", "boot.boot.bo")) == (0, b"boot.boot.bo", "")
+
+
+# --- The same again ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("guest", ["hello32", "hello64", "irq64", "real16", "mmio64", "reboot"])
+def test_two_runs_in_a_row_are_identical(guest: str) -> None:
+    if bundled.find(guest) is None:
+        pytest.skip("the guests are not built: make guests")
+    first, second = run_to_end(Run(guest)), run_to_end(Run(guest))
+    assert first == second
+    assert first[0] == 0
+    assert first[1]
+
+
+def test_rtc_starts_where_it_is_told(images: Images, tmp_path: Path) -> None:
+    # The registers century, year, month, day and hour, in BCD, to the debug console.
+    code = b"".join(bytes.fromhex(f"b0{index:02x} e670 e471 bae900 ee") for index in (0x32, 9, 8, 7, 4))
+    for base, expected in (
+        ("2000-02-29T23:00:00", "2000022923"),
+        ("1999-12-31", "1999123100"),
+        ("2099-01-02T03:04:05+14:00", "2099010203"),
+    ):
+        status, output, _ = run_to_end(images.run(code + SHUTDOWN, "--rtc-base", base))
+        assert (status, output.hex()) == (0, expected)
