@@ -1,0 +1,124 @@
+"""The outermost handler: whatever a command does, one status, never 1, and one line."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import click
+import pytest
+
+from kvmbox import errors
+from kvmbox.cli import main
+from kvmbox.cli.main import run_command
+
+
+class Raising:
+    """Stands in for the command group: calls `action` instead of a command."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._action = action
+
+    def main(self, *_: object, **__: object) -> object:
+        return self._action()
+
+
+def run_with(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object], *arguments: str) -> int:
+    monkeypatch.setattr(main, "cli", Raising(action))
+    return run_command(list(arguments))
+
+
+def raising(error: BaseException) -> Callable[[], object]:
+    def action() -> object:
+        raise error
+
+    return action
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (errors.KvmboxError("odd things"), 14, "kvmbox: error: odd things"),
+        (errors.UsageError("not so"), 2, "kvmbox: error: not so"),
+        (errors.StartError("no start"), 4, "kvmbox: error: no start"),
+        (errors.ImageError("no image"), 4, "kvmbox: error: no image"),
+        (errors.KvmError("no kvm"), 4, "kvmbox: error: no kvm"),
+        (errors.SandboxError("no box"), 4, "kvmbox: error: no box"),
+        (errors.DeviceProcessError("uart", "is hung"), 8, "kvmbox: error: device process 'uart' is hung"),
+        (errors.UnknownExitError("exit 99"), 10, "kvmbox: error: exit 99"),
+        (errors.HostOutputError("disk full"), 14, "kvmbox: error: disk full"),
+        (click.UsageError("bad word"), 2, "kvmbox: error: bad word"),
+        (click.BadParameter("bad value"), 2, "kvmbox: error: Invalid value: bad value"),
+        (click.ClickException("clicked"), 2, "kvmbox: error: clicked"),
+        (
+            OSError(errno.EPIPE, "Broken pipe"),
+            14,
+            "kvmbox: error: a system call failed: Broken pipe",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x"),
+            14,
+            "kvmbox: error: a system call failed on '/x': No space left on device",
+        ),
+        (MemoryError(), 14, "kvmbox: error: out of memory"),
+        (ValueError("a bug"), 14, "kvmbox: error: internal error: ValueError: a bug"),
+        (RecursionError("deep"), 14, "kvmbox: error: internal error: RecursionError: deep"),
+        (SystemExit(1), 14, "kvmbox: error: internal error: SystemExit: 1"),
+        (GeneratorExit(), 14, "kvmbox: error: internal error: GeneratorExit: "),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_error_gives_its_status_and_one_line(
+    error: BaseException,
+    status: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_with(monkeypatch, raising(error)) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[0] == line
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_interruption_gives_130_in_silence(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_with(monkeypatch, raising(error)) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_hint_is_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_with(monkeypatch, raising(errors.KvmError("no kvm", hint="load the module")))
+    assert capsys.readouterr().err == "kvmbox: error: no kvm\nhint: load the module\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), errors.KvmError("no kvm"), OSError(errno.EIO, "bad")])
+def test_debug_shows_where(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_with(monkeypatch, raising(error), "run", "--debug")
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("returned", "status"), [(0, 0), (3, 3), (124, 124), (None, 0)])
+def test_what_a_command_returns_is_the_status(
+    returned: int | None, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_with(monkeypatch, lambda: returned) == status
+
+
+def test_report_survives_a_stderr_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def write(self, _: str) -> int:
+            raise OSError(errno.EPIPE, "Broken pipe")
+
+        def flush(self) -> None:
+            raise OSError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    main.report("nobody hears this", "nor this")
