@@ -341,6 +341,7 @@ def _modules_named_in_text() -> set[str]:
     from kvmbox.cli.main import COMMANDS
 
     named = {f"kvmbox.cli.{command}" for command in COMMANDS}
+    named.add("kvmbox.cli.system_x86_64")  # a script of its own
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
     named.add(DEFAULT_ENTRY.partition(":")[0])
     return named & set(MODULES)

@@ -92,11 +92,11 @@ def _open_standard_descriptors() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False, encoding="utf-8")
 
 
-def run_command(arguments: list[str]) -> int:
-    """Run one command line; returns the exit status. Never raises."""
+def run_command(arguments: list[str], command: click.Command | None = None, name: str = "kvmbox") -> int:
+    """Run one command line of the script `name`; returns the exit status. Never raises."""
     debug = "--debug" in arguments
     try:
-        status = cli.main(arguments, prog_name="kvmbox", standalone_mode=False)
+        status = (command or cli).main(arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as exit_:
@@ -150,10 +150,10 @@ def _command_of(error: click.UsageError) -> str:
     return f"{name} " if name in COMMANDS else ""
 
 
-def entry_point() -> NoReturn:
-    """The `kvmbox` script."""
+def entry_point(command: click.Command | None = None, name: str = "kvmbox") -> NoReturn:
+    """The `kvmbox` script, or another one that ends the same way."""
     _open_standard_descriptors()
-    status = run_command(sys.argv[1:])
+    status = run_command(sys.argv[1:], command, name)
     try:
         sys.stdout.flush()
     except OSError as error:
