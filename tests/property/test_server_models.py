@@ -1,0 +1,278 @@
+"""Every model behind the device server: whatever a guest and a host do, no exception, and replies that pass.
+
+Each reply goes through the channel's own checks, with exactly the grants that the board gives the device.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvmbox import layout
+from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, pc_board
+from kvmbox.devices.catalog import MODELS
+from kvmbox.remote import protocol
+from kvmbox.remote.channel import Channel, Grants, request_word
+from kvmbox.remote.protocol import MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE
+from kvmbox.remote.server import DeviceServer
+
+SECOND = 1_000_000_000
+MAX_SNAPSHOT = 1 << 20
+LAST_TIME = 1 << 62
+"""146 years of guest time."""
+
+
+def board(*, pace: bool, rtc_base: int = 1_700_000_000) -> dict[str, list[DeviceSpec]]:
+    options = BoardOptions(SERIAL_PORTS, rtc_base, 128 * layout.MIB, uart_pace=pace)
+    by_type: dict[str, list[DeviceSpec]] = {}
+    for device in pc_board(options):
+        by_type.setdefault(device.device_type, []).append(device)
+    return by_type
+
+
+TYPES = sorted(board(pace=False))
+
+
+class Process:
+    """A device process without the process: a server, asked through a real channel."""
+
+    def __init__(self, devices: list[DeviceSpec]) -> None:
+        vmm_end, self._device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.server = DeviceServer()
+        self.devices = devices
+        self.now = 0
+        self.stops = 0
+        self.lines: dict[tuple[str, int], int] = {}
+        self.channel = Channel(
+            devices[0].device_type, vmm_end.detach(), [self._grants(d) for d in devices], now=lambda: self.now
+        )
+        description = protocol.encode_board([(d.model, dict(d.parameters)) for d in devices])
+        self.ask(protocol.HELLO, value=protocol.VERSION, payload=description, limit=protocol.VERSION)
+
+    def _grants(self, device: DeviceSpec) -> Grants:
+        def irq(pin: int) -> Callable[[int, int], None]:
+            def change(level: int, coalesced: int) -> None:
+                assert coalesced >= 0
+                self.lines[device.name, pin] = level
+
+            return change
+
+        def stop(*_write: int) -> None:
+            self.stops += 1
+
+        return Grants(
+            device.name,
+            irq_lines=[irq(pin) for pin in range(len(device.irqs))],
+            output=(lambda data: None) if device.stream is not None else None,
+            input_room=(lambda count: None) if device.takes_input else None,
+            reset=(lambda: None) if device.may_reset else None,
+            stop=stop if device.stops else None,
+        )
+
+    def _serve(self, frame: bytes) -> None:
+        reply = self.server.handle(frame)
+        assert len(reply) <= MAX_FRAME
+        self._device_end.send(reply)
+
+    def ask(self, kind: int, *, device: int = 0, value: int = 0, offset: int = 0, payload: bytes = b"",
+            limit: int = 0) -> tuple[int, bytes]:  # fmt: skip
+        """A request of the main thread: the reply is computed first, so that it lies there."""
+        request = protocol.Request(
+            kind, device, 0, self.channel._sequence + 1, self.now, value, offset, payload
+        )
+        self._serve(request.encode())
+        answer = self.channel.request(
+            kind, device=device, value=value, offset=offset, payload=payload, limit=limit
+        )
+        assert os.read(self._device_end.fileno(), MAX_FRAME) == request.encode()
+        return answer
+
+    def access(self, kind: int, device: int, offset: int, size: int, value: int) -> int:
+        """An access of the vCPU thread."""
+        request = protocol.Request(kind, device, size, self.channel._sequence + 1, self.now, value, offset)
+        self._serve(request.encode())
+        limit = (1 << 8 * size) - 1 if kind == protocol.READ else 0
+        result = self.channel.access(request_word(kind, device, size), offset, value, limit)
+        assert os.read(self._device_end.fileno(), MAX_FRAME) == request.encode()
+        return result
+
+    def snapshot(self, device: int) -> bytes:
+        total, state = self.ask(protocol.SNAPSHOT, device=device, limit=MAX_SNAPSHOT)
+        number = 1
+        while len(state) < total:
+            again, part = self.ask(protocol.SNAPSHOT, device=device, offset=number, limit=MAX_SNAPSHOT)
+            assert again == total
+            assert part
+            state += part
+            number += 1
+        return state
+
+    def restore(self, device: int, state: bytes) -> bool:
+        good = 0
+        for number in range(max(1, -(-len(state) // MAX_PAYLOAD))):
+            part = state[number * MAX_PAYLOAD : (number + 1) * MAX_PAYLOAD]
+            good, _ = self.ask(
+                protocol.RESTORE, device=device, value=len(state), offset=number, payload=part, limit=1
+            )
+        return bool(good)
+
+    def close(self) -> None:
+        self.channel.close()
+        self._device_end.close()
+
+
+# A register's interesting values are few: bits, limits, BCD, divisors.
+VALUES = st.one_of(
+    st.integers(0, 0xFF), st.sampled_from([0, 1, 0x10, 0x34, 0x80, 0xB6, 0xFF]), st.integers(0, 2**64 - 1)
+)
+OFFSETS = st.one_of(st.integers(0, 7), st.integers(0, 7), st.sampled_from([8, 9, 255, 2**32 - 1]))
+JUMPS = st.one_of(
+    st.integers(0, 2_000),
+    st.integers(0, 2 * SECOND),
+    st.integers(-SECOND, 0),
+    st.sampled_from([86_400 * SECOND, 100 * 365 * 86_400 * SECOND]),
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("access"),
+            st.sampled_from([protocol.READ, protocol.WRITE, protocol.WRITE]),
+            st.integers(0, 4),
+            OFFSETS,
+            st.sampled_from([1, 1, 1, 1, 2, 4, 8]),
+            VALUES,
+        ),
+        st.tuples(st.just("pass"), JUMPS),
+        st.tuples(st.just("deadline")),
+        st.tuples(st.just("advance")),
+        st.tuples(st.just("receive"), st.integers(0, 4), st.binary(max_size=70)),
+        st.tuples(st.just("reset")),
+        st.tuples(st.just("snapshot"), st.integers(0, 4)),
+        st.tuples(
+            st.just("restore"), st.integers(0, 4), st.one_of(st.binary(max_size=90), st.just(bytes(5000)))
+        ),
+        st.tuples(st.just("damage"), st.integers(0, 4), st.integers(0, 10_000), st.integers(0, 255)),
+    ),
+    min_size=5,
+    max_size=60,
+)
+
+
+def play(process: Process, step: tuple[object, ...]) -> None:
+    count = len(process.devices)
+    match step:
+        case ("access", int(kind), int(device), int(offset), int(size), int(value)):
+            process.access(kind, device % count, offset, size, value & (1 << 8 * size) - 1)
+        case ("pass", int(jump)):
+            process.now = min(max(0, process.now + jump), LAST_TIME)  # also backwards: models clamp
+        case ("deadline",):
+            if process.channel.deadline != NO_DEADLINE:
+                process.now = min(max(process.now, process.channel.deadline), LAST_TIME)
+            process.ask(protocol.ADVANCE)
+        case ("advance",):
+            process.ask(protocol.ADVANCE)
+        case ("receive", int(device), bytes(data)):
+            accepted, _ = process.ask(protocol.RECEIVE, device=device % count, payload=data, limit=len(data))
+            assert accepted == 0 or process.devices[device % count].takes_input
+        case ("reset",):
+            process.ask(protocol.RESET)
+        case ("snapshot", int(device)):
+            state = process.snapshot(device % count)
+            assert process.restore(device % count, state)
+            assert process.snapshot(device % count) == state
+        case ("restore", int(device), bytes(state)):
+            before = process.snapshot(device % count)
+            if not process.restore(device % count, state):
+                assert process.snapshot(device % count) == before
+        case ("damage", int(device), int(position), int(value)):
+            before = process.snapshot(device % count)
+            damaged = bytearray(before)
+            damaged[position % len(damaged)] = value
+            if not process.restore(device % count, bytes(damaged)):
+                assert process.snapshot(device % count) == before
+        case _:
+            raise AssertionError(step)
+
+
+@pytest.mark.parametrize("pace", [False, True], ids=["at once", "paced"])
+@pytest.mark.parametrize("device_type", TYPES)
+@settings(max_examples=60)
+@given(steps=STEPS)
+def test_models_answer_whatever_is_asked(
+    device_type: str, pace: bool, steps: list[tuple[object, ...]]
+) -> None:
+    process = Process(board(pace=pace)[device_type])
+    try:
+        for step in steps:
+            play(process, step)
+        # In the end: told the time, nothing is left to do before or at that time (the channel checks it).
+        process.ask(protocol.ADVANCE)
+        assert process.channel.failure is None
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize("device_type", TYPES)
+@settings(max_examples=40)
+@given(steps=STEPS)
+def test_same_requests_give_the_same_replies(device_type: str, steps: list[tuple[object, ...]]) -> None:
+    """Guest time is a value: record, replay and crash recovery rest on this."""
+
+    def trace() -> list[bytes]:
+        replies: list[bytes] = []
+        process = Process(board(pace=True)[device_type])
+        process.channel.recorder = lambda _sent, frame: replies.append(frame)
+        try:
+            for step in steps:
+                play(process, step)
+        finally:
+            process.close()
+        return replies
+
+    assert trace() == trace()
+
+
+@pytest.mark.parametrize("device_type", TYPES)
+@settings(max_examples=40)
+@given(before=STEPS, after=STEPS)
+def test_restored_process_goes_on_as_the_one_that_it_replaces(
+    device_type: str, before: list[tuple[object, ...]], after: list[tuple[object, ...]]
+) -> None:
+    devices = board(pace=True)[device_type]
+    one, other = Process(devices), Process(devices)
+    try:
+        for step in before:
+            play(one, step)
+        # All models of a process are told the time together, as `restart` does before it takes snapshots.
+        one.ask(protocol.ADVANCE)
+        for index in range(len(devices)):
+            assert other.restore(index, one.snapshot(index))
+        other.now = one.now
+        replies: dict[Process, list[bytes]] = {one: [], other: []}
+        for process in (one, other):
+            process.channel.recorder = lambda _sent, frame, to=replies[process]: to.append(frame[8:])
+            for step in after:
+                play(process, step)
+        # All but the sequence numbers.
+        assert replies[one] == replies[other]
+    finally:
+        one.close()
+        other.close()
+
+
+@pytest.mark.parametrize("rtc_base", [-62_135_596_800, -1, 0, 2**31, 253_402_300_799])
+def test_rtc_of_every_year_that_can_be_asked_for_answers(rtc_base: int) -> None:
+    process = Process(board(pace=False, rtc_base=rtc_base)["rtc"])
+    for register in range(64):
+        process.access(protocol.WRITE, 0, 0, 1, register)
+        process.access(protocol.READ, 0, 1, 1, 0)
+    process.close()
+
+
+def test_every_model_of_the_catalogue_is_on_the_board() -> None:
+    assert {device.model for devices in board(pace=False).values() for device in devices} == set(MODELS)
