@@ -16,6 +16,7 @@ from kvmbox.boot.load import BootOptions, BootResult, load_image
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, Mapping
 from kvmbox.config import RunConfig
+from kvmbox.errors import UsageError
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.interrupts import InterruptRouter
@@ -34,8 +35,8 @@ ADDRESS_BITS = 52  # the most that an x86 physical address can have
 
 
 def board_of(config: RunConfig) -> list[DeviceSpec]:
-    """The devices that this run asks for."""
-    return pc_board(
+    """The devices that this run asks for; UsageError if two of them want the same port."""
+    board = pc_board(
         BoardOptions(
             serial_ports=tuple(config.serial),
             rtc_base=config.rtc_base,
@@ -43,6 +44,21 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
             debug_exit_port=config.debug_exit_port,
             uart_pace=config.uart_pace,
         )
+    )
+    # The only device that the user puts somewhere.
+    for device in board:
+        if device.stops == "value":
+            for other in board:
+                if other is not device and _overlap(device, other):
+                    raise UsageError(f"--debug-exit {config.debug_exit_port:#x} belongs to {other.name}")
+    return board
+
+
+def _overlap(one: DeviceSpec, other: DeviceSpec) -> bool:
+    return any(
+        mine.first < theirs.first + theirs.count and theirs.first < mine.first + mine.count
+        for mine in one.ports
+        for theirs in other.ports
     )
 
 

@@ -17,6 +17,7 @@ from kvmbox.config import RunConfig
 from kvmbox.errors import DeviceProcessError
 from kvmbox.host.console import Console
 from kvmbox.host.matcher import ConsoleMatcher
+from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import install_kick_signal
 from kvmbox.machine import BootSource, Devices, GuestVm, board_of
@@ -25,7 +26,7 @@ from kvmbox.placement import place
 from kvmbox.remote import protocol
 from kvmbox.remote.pool import DevicePool
 from kvmbox.stats import RunStats, collect
-from kvmbox.supervisor import Supervisor, Wakeup
+from kvmbox.supervisor import Supervisor
 from kvmbox.verdict import CLEAN, KVMBOX_FAILED, Expectations, Outcome, Verdict
 
 if TYPE_CHECKING:

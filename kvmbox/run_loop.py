@@ -16,6 +16,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from kvmbox.verdict import GUEST_CRASHED, Outcome
 _EXIT_REASON: Final = 2  # index into 32-bit words of kvm_run
 _IO_WORD: Final = 4  # index into 64-bit words: direction, size, port and count of a port exit
 _IO_DATA_OFFSET: Final = 5
+_ACCESS: Final = 0xFFFF_FFFF  # direction, size and port of a packed word
 _RFLAGS_IF: Final = 1 << 9
 
 LOOK: Final = 1  # attention: the vCPU has not exited for long, look whether it is halted for ever
@@ -43,6 +45,24 @@ class LoopEnd(Enum):
 
     LEFT = "asked to leave"
     DECIDED = "the loop itself has an outcome"
+
+
+@dataclass(slots=True)
+class LoopTotals:
+    """What the run loops of all boots of a run have counted. `ports` is keyed as `VcpuLoop.port_exits`."""
+
+    boots: int = 0
+    exits: int = 0
+    mmio_exits: int = 0
+    ports: dict[int, int] = field(default_factory=dict)
+
+    def add(self, loop: VcpuLoop) -> None:
+        """Count a loop that has ended."""
+        self.boots += 1
+        self.exits += loop.exit_count
+        self.mmio_exits += loop.mmio_exits
+        for word, count in loop.port_exits.items():
+            self.ports[word] = self.ports.get(word, 0) + count
 
 
 class VcpuLoop:
@@ -61,7 +81,7 @@ class VcpuLoop:
         self._attention_lock = threading.Lock()
         self.exit_count = 0
         self.port_exits: dict[int, int] = {}
-        """Exits by packed word (direction, size, port, count), claimed ports only."""
+        """Exits by packed word (direction, size, port), claimed ports only."""
         self.unclaimed_exits = 0
         self.mmio_exits = 0
         self.other_exits: dict[int, int] = {}
@@ -87,7 +107,7 @@ class VcpuLoop:
                 route = routes.get(word)
                 if route is not None:
                     method, offset, size, is_read = route
-                    counts[word] += 1
+                    counts[word & _ACCESS] += 1
                     position = words64[_IO_DATA_OFFSET]
                     if is_read:
                         value = method(offset, size)
@@ -127,9 +147,9 @@ class VcpuLoop:
             device = mapping.device
             method: Callable[..., Any] = device.read if is_read else device.write
             self._routes[word] = (method, port - mapping.first + mapping.offset, size, is_read)
-            self.port_exits[word] = 1
-        else:
-            self.port_exits[word] = self.port_exits.get(word, 0) + 1
+        if mapping is not None:
+            # Without the count, or a string instruction of each length would be an entry of its own.
+            self.port_exits[word & _ACCESS] = self.port_exits.get(word & _ACCESS, 0) + 1
         for start in range(position, position + size * count, size):
             if is_read:
                 data[start : start + size] = self._ports.read(port, size).to_bytes(size, "little")

@@ -65,22 +65,18 @@ def collect(
     devices: Devices, supervisor: Supervisor, console: Console, timeline: Timeline, pool: DevicePool
 ) -> RunStats:
     """Gather everything at the end of a run, before it is closed."""
-    ports: dict[int, int] = {}
-    for loop in supervisor.loops:
-        for word, count in loop.port_exits.items():
-            # String instructions differ in their count; they are accesses of the same kind.
-            ports[word & 0xFFFF_FFFF] = ports.get(word & 0xFFFF_FFFF, 0) + count
+    totals = supervisor.totals
     first = console.first_byte_at
     return RunStats(
         format=supervisor.boot_format,
-        boots=len(supervisor.loops),
-        exits=sum(loop.exit_count for loop in supervisor.loops),
+        boots=totals.boots,
+        exits=totals.exits,
         device_accesses={
             proxy.name: {"reads": proxy.reads, "writes": proxy.writes} for proxy in devices.proxies
         },
         ports=[
             PortCount(word >> 16 & 0xFFFF, "out" if word & 1 else "in", word >> 8 & 0xFF, count)
-            for word, count in sorted(ports.items(), key=lambda item: -item[1])
+            for word, count in sorted(totals.ports.items(), key=lambda item: -item[1])
         ],
         unclaimed={
             "port reads": devices.ports.unclaimed_reads,
@@ -88,7 +84,7 @@ def collect(
             "memory reads": devices.mmio.unclaimed_reads,
             "memory writes": devices.mmio.unclaimed_writes,
         },
-        mmio_exits=sum(loop.mmio_exits for loop in supervisor.loops),
+        mmio_exits=totals.mmio_exits,
         interrupts=[
             InterruptCount(line, state.raised, state.coalesced)
             for line, state in sorted(devices.router.lines.items())

@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import threading
 import time
-from types import FrameType
 from typing import Final
 
 from kvmbox.config import RunConfig
 from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
 from kvmbox.host.console import OFFER_SIZE, Console, InputPort
+from kvmbox.host.signals import SignalDesk, Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
-from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.kvm.vcpu import KICK_SIGNAL, Vcpu
 from kvmbox.machine import Devices, GuestVm
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import WAIT_SLICE_MS, hung_error
 from kvmbox.remote.watchdog import Watchdog
-from kvmbox.run_loop import LEAVE, LOOK, VcpuLoop
+from kvmbox.run_loop import LEAVE, LOOK, LoopTotals, VcpuLoop
 from kvmbox.verdict import (
     CLEAN,
     DEVICE_FAILED,
@@ -47,55 +46,11 @@ UART_TYPE: Final = "uart"
 MAX_DRAIN_STEPS: Final = 256
 """More deadlines than the transmit FIFOs and time-outs of all UARTs can have."""
 
+CONGESTED_WAIT: Final = WAIT_SLICE_MS * 1_000_000
+"""How much later, in ns, a UART whose output has no room is told the time."""
+
 JOIN_SECONDS: Final = 2.0
 """How long the vCPU thread may take to leave once it was kicked and nothing can block it any more."""
-
-END_SIGNALS: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGALRM,
-    signal.SIGVTALRM,
-    signal.SIGPROF,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGXCPU,
-)
-"""Signals that end a run in order, so that the terminal is restored and output is flushed."""
-
-
-class Wakeup:
-    """A pipe that makes the main thread's poll return: written by signals and by other threads."""
-
-    def __init__(self) -> None:
-        self.read_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._previous = -1
-
-    def install(self) -> None:
-        """Have every signal with a Python handler write here."""
-        self._previous = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-
-    def wake(self) -> None:
-        """Make poll return. Any thread; a full pipe wakes as well."""
-        try:
-            os.write(self._write_end, b"\0")
-        except BlockingIOError:
-            return
-
-    def clear(self) -> None:
-        """Take all wake-ups."""
-        try:
-            while os.read(self.read_end, 4096):
-                pass
-        except BlockingIOError:
-            return
-
-    def close(self) -> None:
-        """Undo `install` and close."""
-        signal.set_wakeup_fd(self._previous)
-        os.close(self.read_end)
-        os.close(self._write_end)
 
 
 class Supervisor:
@@ -121,16 +76,23 @@ class Supervisor:
         self._loop: VcpuLoop | None = None
         self._thread: threading.Thread | None = None
         self._vcpu_error: BaseException | None = None
-        self._reset_wanted = False
+        self._reset_wanted = threading.Event()
         self._seen_exits = -1
         self._quiet_slices = 0
         self._slices = 0
-        self._ended_by: signal.Signals | None = None
+        self._signals = SignalDesk(
+            suspend=console.terminal.restore,
+            resume=console.terminal.enter,
+            give_up=console.terminal.leave,
+            others={KICK_SIGNAL},
+        )
+        self._watchdog: Watchdog | None = None
+        self._next_slice = 0.0
         self._hung_up: set[int] = set()
         self._watched: set[int] = set()
         self._started = time.monotonic()
-        self.loops: list[VcpuLoop] = []
-        """The run loops of all boots so far, for statistics."""
+        self.totals = LoopTotals()
+        """What the run loops of all boots have counted."""
         self.boot_format = ""
         """How the image was booted: "multiboot", "elf32", "elf64" or "real"."""
         verdict.on_decided(self._decided)
@@ -147,7 +109,7 @@ class Supervisor:
         if self._config.no_reboot:
             self._verdict.decide(Outcome(CLEAN, "the guest asked for a reset (--no-reboot)"))
             return
-        self._reset_wanted = True
+        self._reset_wanted.set()
         if self._loop is not None:
             self._loop.request_attention(LEAVE)
 
@@ -161,6 +123,7 @@ class Supervisor:
         """Take over the devices: from now on their deadlines are kept."""
         self._devices = devices
         self._timers = DeadlineTimer(devices.clock, self._timerfd)
+        self._watchdog = Watchdog(devices.pool.channels)
         for channel in devices.pool.channels:
             self.deadline_changed(channel.device_type, channel.deadline, 0)
 
@@ -169,36 +132,29 @@ class Supervisor:
     def install_signals(self) -> None:
         """Every signal that ends a run ends it in order; stopping and continuing mind the terminal."""
         self._wakeup.install()
-        for number in END_SIGNALS:
-            signal.signal(number, self._end_signal)
-        signal.signal(signal.SIGTSTP, self._suspend)
-        signal.signal(signal.SIGCONT, self._resume)
+        self._signals.install()
 
-    def _end_signal(self, number: int, _frame: FrameType | None) -> None:
-        # A handler interrupts the main thread anywhere, also where it holds a lock: it only takes a note.
-        self._ended_by = signal.Signals(number)
-
-    def _suspend(self, _number: int, _frame: FrameType | None) -> None:
-        self._console.terminal.restore()
-        # SIGSTOP cannot be handled and needs no handler to be put back: the shell sees a stopped job.
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-    def _resume(self, _number: int, _frame: FrameType | None) -> None:
-        self._console.terminal.enter()
+    def _must_end(self) -> bool:
+        """Whether the run has to end; decides it if a signal or the time-out says so."""
+        reason, timeout = self._signals.reason, self._config.timeout
+        if reason is not None:
+            self._verdict.decide(Outcome(INTERRUPTED, reason))
+        elif timeout is not None and time.monotonic() >= self._started + timeout:
+            self._verdict.decide(Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True))
+        return self._verdict.outcome is not None
 
     # --- One boot -----------------------------------------------------------------------------------------
 
     def run_until_reset(self, guest: GuestVm) -> bool:
         """Run the guest until it wants a reset (True) or the verdict is decided (False)."""
         assert self._devices is not None
-        self._reset_wanted = False
+        self._reset_wanted.clear()
         self._vcpu_error = None
         vcpu = guest.vcpu
         self.boot_format = guest.boot.format
         loop = VcpuLoop(vcpu, self._devices.ports, self._devices.mmio, read_memory=guest.memory.byte_at)
         self._loop = loop
-        self.loops.append(loop)
-        if self._verdict.outcome is not None:
+        if self._must_end():
             return False
         self._thread = threading.Thread(target=self._run_vcpu, args=(loop, vcpu), name="vcpu 0", daemon=True)
         self._devices.clock.release()
@@ -211,8 +167,10 @@ class Supervisor:
             self._join()
             self._devices.clock.hold()
             self._timers.rearm()
+            self.totals.add(loop)
         self._settle_vcpu(loop)
-        return self._reset_wanted and self._verdict.outcome is None
+        # A guest that resets all the time must not outlive a signal or the time-out by that.
+        return self._reset_wanted.is_set() and not self._must_end()
 
     def _run_vcpu(self, loop: VcpuLoop, vcpu: Vcpu) -> None:
         try:
@@ -288,32 +246,29 @@ class Supervisor:
         devices = self._devices
         assert devices is not None
         pool = devices.pool
-        watchdog = Watchdog(pool.channels)
         poll = select.poll()
         poll.register(self._wakeup.read_end, select.POLLIN)
         poll.register(self._timerfd.descriptor, select.POLLIN)
         pool.watch(poll)
         inputs = {port.descriptor: port for port in self._console.inputs}
         self._watched.clear()
-        next_slice = time.monotonic() + WAIT_SLICE_MS / 1000
-        while self._verdict.outcome is None and thread.is_alive():
-            if self._ended_by is not None:
-                self._verdict.decide(Outcome(INTERRUPTED, f"ended by {self._ended_by.name}"))
-                return
+        while not self._must_end() and thread.is_alive():
             self._watch_inputs(poll, inputs)
-            remaining = next_slice - time.monotonic()
-            events = poll.poll(max(0, remaining * 1000))
-            if time.monotonic() >= next_slice:
+            # Input that the UART takes goes on at once, but one offer a turn: everything else gets its turn.
+            ready = any(port.can_send for port in self._console.inputs)
+            remaining = 0.0 if ready else self._next_slice - time.monotonic()
+            events = poll.poll(max(0.0, remaining * 1000))
+            if time.monotonic() >= self._next_slice:
                 # Counted, not caught up: a VMM that was suspended has missed slices, nobody else has.
-                next_slice = time.monotonic() + WAIT_SLICE_MS / 1000
-                self._slice(watchdog)
+                self._next_slice = time.monotonic() + WAIT_SLICE_MS / 1000
+                self._slice()
             try:
-                self._handle(events, inputs)
+                self._handle(poll, events, inputs)
                 self._feed_inputs()
             except DeviceProcessError as error:
                 self.device_failed(error)
 
-    def _handle(self, events: list[tuple[int, int]], inputs: dict[int, InputPort]) -> None:
+    def _handle(self, poll: select.poll, events: list[tuple[int, int]], inputs: dict[int, InputPort]) -> None:
         assert self._devices is not None
         assert self._timers is not None
         for descriptor, mask in events:
@@ -330,18 +285,23 @@ class Supervisor:
                 else:
                     self._hung_up.add(descriptor)
             else:
+                if not mask & select.POLLIN:
+                    # The listener of a dead process hangs up for ever; how it died comes from the spawner.
+                    poll.unregister(descriptor)
                 error = self._devices.pool.check()
                 if error is not None:
                     raise error
 
     def _advance(self, device_type: str) -> None:
-        assert self._devices is not None
-        channel = self._devices.pool.channel(device_type)
-        before = channel.deadline
+        devices = self._devices
+        assert devices is not None
+        assert self._timers is not None
+        channel = devices.pool.channel(device_type)
+        if device_type == UART_TYPE and self._console.congested:
+            # More time is more output of paced UARTs, and there is no room for it.
+            self._timers.set(device_type, devices.clock.now() + CONGESTED_WAIT)
+            return
         channel.request(protocol.ADVANCE)
-        if channel.deadline == before:
-            # Not late by a tick yet (the timer's clock and the guest's are rounded apart): ask again.
-            self.deadline_changed(device_type, before, 0)
 
     def _watch_inputs(self, poll: select.poll, inputs: dict[int, InputPort]) -> None:
         for descriptor, port in inputs.items():
@@ -360,17 +320,18 @@ class Supervisor:
     def _feed_inputs(self) -> None:
         assert self._devices is not None
         for port in self._console.inputs:
-            while port.can_send and self._verdict.outcome is None:
-                offered = bytes(port.pending[:OFFER_SIZE])
-                # Set before asking: room that comes up between the reply and here is not forgotten.
-                port.waiting_for_room = True
-                member, index = self._device_of(port.name)
-                accepted, _ = self._devices.pool.channel(member).request(
-                    protocol.RECEIVE, device=index, payload=offered, limit=len(offered)
-                )
-                del port.pending[:accepted]
-                if accepted == len(offered):
-                    port.waiting_for_room = False
+            if not port.can_send:
+                continue
+            offered = bytes(port.pending[:OFFER_SIZE])
+            # Set before asking: room that comes up between the reply and here is not forgotten.
+            port.waiting_for_room = True
+            member, index = self._device_of(port.name)
+            accepted, _ = self._devices.pool.channel(member).request(
+                protocol.RECEIVE, device=index, payload=offered, limit=len(offered)
+            )
+            del port.pending[:accepted]
+            if accepted == len(offered):
+                port.waiting_for_room = False
 
     def _device_of(self, port_name: str) -> tuple[str, int]:
         assert self._devices is not None
@@ -380,22 +341,19 @@ class Supervisor:
                     return member.device_type, index
         raise KeyError(port_name)
 
-    def _slice(self, watchdog: Watchdog) -> None:
+    def _slice(self) -> None:
         """What is looked at once per slice."""
         devices, loop = self._devices, self._loop
         assert devices is not None
         assert loop is not None
         self._slices += 1
         self._hung_up.clear()
-        hung = watchdog.tick()
+        assert self._watchdog is not None
+        hung = self._watchdog.tick()
         if hung is not None:
             hung.fail(hung_error(hung.device_type))
             self.device_failed(hung_error(hung.device_type))
             devices.pool.kill(hung.device_type)
-            return
-        timeout = self._config.timeout
-        if timeout is not None and time.monotonic() >= self._started + timeout:
-            self._verdict.decide(Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True))
             return
         if loop.exit_count != self._seen_exits:
             self._seen_exits, self._quiet_slices = loop.exit_count, 0
@@ -416,5 +374,6 @@ class Supervisor:
             self.device_failed(error)
 
     def close(self) -> None:
-        """Close what belongs to the supervisor."""
+        """Put the signals back, and close what belongs to the supervisor."""
+        self._signals.restore()
         self._timerfd.close()

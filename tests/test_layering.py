@@ -84,6 +84,7 @@ SPAWNER_STDLIB: Final = {
 
 MAY_LEAVE: Final = {
     # A forked child must not run its parent's clean-up: there is no other way out for it.
+    "kvmbox.host.signals": {"KeyboardInterrupt"},  # the third signal
     "kvmbox.sandbox.jail": {"os._exit"},
     "kvmbox.remote.spawner": {"os._exit"},
 }
@@ -341,7 +342,7 @@ def _modules_named_in_text() -> set[str]:
     from kvmbox.cli.main import COMMANDS
 
     named = {f"kvmbox.cli.{command}" for command in COMMANDS}
-    named.add("kvmbox.cli.system_x86_64")  # a script of its own
+    named |= {"kvmbox.cli.entry", "kvmbox.cli.system_x86_64"}  # the scripts
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
     named.add(DEFAULT_ENTRY.partition(":")[0])
     return named & set(MODULES)

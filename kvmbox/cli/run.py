@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import Any, Literal, TextIO
 
@@ -209,8 +210,8 @@ def command(
         serial_overflow=serial_overflow,
         serial_limit=serial_limit,
         timeout=timeout,
-        expect=tuple(text.encode() for text in expect),
-        fail_on=tuple(text.encode() for text in fail_on),
+        expect=tuple(os.fsencode(text) for text in expect),
+        fail_on=tuple(os.fsencode(text) for text in fail_on),
         success_status=success_status,
         uart_pace=uart_pace,
         debug_exit_port=debug_exit,
@@ -250,10 +251,12 @@ def _open_json(path: str | None) -> TextIO | None:
     """The file of --json, opened before the run, so that a run is not wasted on a wrong path."""
     if path is None:
         return None
+    from kvmbox.host.serial import open_for_writing, reason
+
     try:
-        return open(path, "w", encoding="utf-8")
+        return os.fdopen(open_for_writing(path), "w", encoding="utf-8")
     except OSError as error:
-        raise StartError(f"cannot write --json '{path}': {error.strerror}") from error
+        raise StartError(f"cannot write --json '{path}': {reason(error)}") from error
 
 
 def _write_json(path: str | None, file: TextIO | None, data: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from kvmbox.host.output import OutputStream
 from kvmbox.host.serial import SerialSpec, open_file, open_pty
 from kvmbox.host.terminal import HELP, EscapeParser, RawTerminal
 from kvmbox.verdict import (
+    DEVICE_FAILED,
     EXPECTED_SEEN,
     INTERRUPTED,
     KVMBOX_FAILED,
@@ -32,6 +33,8 @@ DEBUGCON: Final = "debugcon"
 INPUT_CHUNK: Final = 4096
 OFFER_SIZE: Final = 64
 """How many bytes of input one request offers to a UART: more than its FIFO holds."""
+TYPED_LIMIT: Final = 2 * INPUT_CHUNK
+"""How much typed input waits for a guest that does not read; what is typed beyond it is dropped."""
 FLUSH_SECONDS: Final = 1.0
 """How long the last flush may take, all streams together."""
 
@@ -53,8 +56,8 @@ class InputPort:
 
     @property
     def wants_more(self) -> bool:
-        """Whether the descriptor should be read."""
-        return not self.ended and len(self.pending) < INPUT_CHUNK
+        """Whether the descriptor should be read: a terminal always, or Ctrl-A X would wait for the guest."""
+        return not self.ended and (self.escapes is not None or len(self.pending) < INPUT_CHUNK)
 
     @property
     def can_send(self) -> bool:
@@ -97,8 +100,13 @@ class Console:
         self._console_ports = {"COM1", DEBUGCON}
         stdout = self._stream("stdout", STDOUT)
         self._by_port[DEBUGCON] = stdout
-        for port, spec in plan.items():
-            self._by_port[port] = self._open_backend(spec, stdout)
+        try:
+            for port, spec in plan.items():
+                self._by_port[port] = self._open_backend(spec, stdout)
+        except BaseException:
+            self.finish()
+            self.close()
+            raise
 
     def _stream(self, name: str, descriptor: int, *, pty: bool = False) -> OutputStream:
         stream = OutputStream(
@@ -109,6 +117,7 @@ class Console:
             drop_without_reader=pty,
             failed=lambda error: self._failed(name, error),
             limit_reached=lambda: self._limit_reached(name),
+            overflowed=lambda: self._overflowed(name),
         )
         self.streams.append(stream)
         return stream
@@ -133,6 +142,11 @@ class Console:
             self.inputs.append(InputPort(spec.port, descriptor, is_pty=True))
             return self._stream(path, descriptor, pty=True)
         return None
+
+    @property
+    def congested(self) -> bool:
+        """Whether some stream has no room."""
+        return any(stream.congested for stream in self.streams)
 
     # --- Output, called by whichever thread took it from a reply ------------------------------------------
 
@@ -199,6 +213,15 @@ class Console:
             Outcome(UNEXPECTED, f"the guest's output to {name} reached --serial-limit", error=True)
         )
 
+    def _overflowed(self, name: str) -> None:
+        self._verdict.decide(
+            Outcome(
+                DEVICE_FAILED,
+                f"a device process floods {name} with output that the guest did not write",
+                error=True,
+            )
+        )
+
     # --- Input, the main thread's -------------------------------------------------------------------------
 
     def read_input(self, port: InputPort) -> None:
@@ -221,6 +244,8 @@ class Console:
                     self._say(line)
             if keys.leave:
                 self._verdict.decide(Outcome(INTERRUPTED, "left by Ctrl-A X"))
+            # Nobody types megabytes that a guest does not read, but a key may get stuck.
+            data = data[: max(0, TYPED_LIMIT - len(port.pending))]
         port.pending += data
         self.bytes_in[port.name] = self.bytes_in.get(port.name, 0) + len(data)
 
@@ -246,7 +271,7 @@ class Console:
             if left:
                 why = f": {stream.error.strerror}" if stream.error else ""
                 problem = f"{left} bytes of the guest's output to {stream.name} could not be written{why}"
-        self.terminal.restore()
+        self.terminal.leave()
         return problem
 
     @property

@@ -7,7 +7,8 @@ writes, because a wake-up for each byte that a guest prints would make its exits
 
 A stream that holds `CAPACITY` bytes is congested. With overflow "wait" the vCPU thread then waits in
 `wait_for_room`, outside of any lock, while timers, signals and time-outs go on; with "drop" what does not
-fit is counted and dropped. The buffer is bounded either way: one reply adds at most one frame.
+fit is counted and dropped. One reply adds at most one frame, so a guest that waits stays within a frame of
+the capacity; what gets to twice as much comes from a device process that makes output up.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ class OutputStream:
         drop_without_reader: bool = False,
         failed: Callable[[OSError], None],
         limit_reached: Callable[[], None] | None = None,
+        overflowed: Callable[[], None] | None = None,
     ) -> None:
         """`overflow` is "wait" or "drop"; `limit` is the most bytes to write in all, or None.
 
         `drop_without_reader` is for pseudo-terminals, which hang up while nobody has them open.
         `failed` hears, once, on the writer thread, why the host cannot take any more; `limit_reached`
-        hears, on the appending thread, that `limit` is used up.
+        hears, on the appending thread, that `limit` is used up; `overflowed` that twice the capacity is
+        held back, which no guest that waits for room can cause.
         """
         self.name = name
         self.appended = 0
@@ -59,6 +62,7 @@ class OutputStream:
         self._drop_without_reader = drop_without_reader
         self._failed = failed
         self._limit_reached = limit_reached
+        self._overflowed = overflowed
         self._buffer = bytearray()
         self._writing = 0
         self._broken = False
@@ -75,7 +79,7 @@ class OutputStream:
 
     def append(self, data: bytes) -> None:
         """More output of the guest. Never blocks for the host."""
-        reached = False
+        reached = overflowed = False
         with self._changed:
             if self._limit is not None and self.appended + len(data) > self._limit:
                 data = data[: self._limit - self.appended]
@@ -84,6 +88,10 @@ class OutputStream:
             if self._broken or (self._drop and len(self._buffer) + len(data) > CAPACITY):
                 self.dropped += len(data)
                 self._lost += len(data) if self._broken else 0
+            elif len(self._buffer) + len(data) > 2 * CAPACITY:
+                self.dropped += len(data)
+                self._lost += len(data)
+                overflowed = True
             elif data:
                 idle = not self._buffer
                 self._buffer += data
@@ -91,6 +99,8 @@ class OutputStream:
                     self._changed.notify_all()
         if reached and self._limit_reached is not None:
             self._limit_reached()
+        if overflowed and self._overflowed is not None:
+            self._overflowed()
 
     def wait_for_room(self, wanted: Callable[[], bool]) -> None:
         """Wait until the stream is no longer congested, or `wanted()` turns false; see `wake`."""

@@ -6,6 +6,7 @@ memory-mapped one shows its output on stdout as well and has no input, as the de
 
 from __future__ import annotations
 
+import errno
 import os
 import tty
 from dataclasses import dataclass
@@ -58,9 +59,23 @@ def serial_plan(options: list[str]) -> dict[str, SerialSpec]:
 def open_file(path: str) -> int:
     """A descriptor to write a port's output to, created or emptied; StartError if it cannot be had."""
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+        return open_for_writing(path)
     except OSError as error:
-        raise StartError(f"cannot write serial output to '{path}': {error.strerror}") from error
+        raise StartError(f"cannot write serial output to '{path}': {reason(error)}") from error
+
+
+def open_for_writing(path: str) -> int:
+    """Open `path` for writing, created or emptied, without waiting for anybody. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY
+    # To open a FIFO that nobody reads would block, before any time-out is kept.
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def reason(error: OSError) -> str:
+    """What an OSError of `open_for_writing` means."""
+    return "nobody reads this FIFO" if error.errno == errno.ENXIO else error.strerror or str(error)
 
 
 def open_pty() -> tuple[int, str]:

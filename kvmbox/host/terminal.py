@@ -6,7 +6,6 @@ sends one Ctrl-A to the guest. It counts on a terminal only: a pipe's bytes all 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import termios
@@ -61,6 +60,7 @@ class RawTerminal:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._saved: list[Any] | None = None
+        self._left = False
         self.is_terminal = os.isatty(descriptor)
 
     @property
@@ -72,25 +72,34 @@ class RawTerminal:
             return False
 
     def enter(self) -> None:
-        """Make it raw, but for output processing: the guest's line feeds stay readable."""
-        if self._saved is not None or not self.foreground:
+        """Make it raw, but for output processing: the guest's line feeds stay readable.
+
+        Also makes it raw again, after somebody else (a shell that took it back) has changed it.
+        """
+        if self._left or not self.foreground:
             return
-        self._saved = termios.tcgetattr(self._descriptor)
-        atexit.register(self.restore)
-        raw: list[Any] = termios.tcgetattr(self._descriptor)
+        if self._saved is None:
+            self._saved = termios.tcgetattr(self._descriptor)
+        raw: list[Any] = [*self._saved[:6], list(self._saved[6])]
         raw[0] &= ~(
             termios.BRKINT | termios.ICRNL | termios.INLCR | termios.INPCK | termios.ISTRIP | termios.IXON
         )
         raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
         raw[6][termios.VMIN] = 1
         raw[6][termios.VTIME] = 0
-        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, raw)
+        # TCSANOW: to wait until output has drained is to wait for whoever reads the terminal.
+        termios.tcsetattr(self._descriptor, termios.TCSANOW, raw)
 
     def restore(self) -> None:
-        """Put back what was found. Idempotent; a terminal that is gone is none to restore."""
+        """Put back what was found. Idempotent; a terminal that is gone, or the shell's, is left alone."""
         if self._saved is None:
             return
         saved, self._saved = self._saved, None
-        atexit.unregister(self.restore)
-        with contextlib.suppress(termios.error, OSError):
-            termios.tcsetattr(self._descriptor, termios.TCSADRAIN, saved)
+        if self.foreground:
+            with contextlib.suppress(termios.error, OSError):
+                termios.tcsetattr(self._descriptor, termios.TCSANOW, saved)
+
+    def leave(self) -> None:
+        """Restore, for good: `enter` does nothing any more."""
+        self._left = True
+        self.restore()

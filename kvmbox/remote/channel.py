@@ -32,6 +32,7 @@ from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.remote import protocol
 from kvmbox.remote.protocol import HEADER, MAX_FRAME, NO_DEADLINE, FrameError
+from kvmbox.sandbox import passing
 
 WAIT_SLICE_MS: Final = 50
 """How long one slice of waiting for a device process is, in milliseconds of a running VMM."""
@@ -59,7 +60,8 @@ class Grants:
 
     irq_lines: by pin, called with (level, coalesced). output: host output bytes. input_room: how many bytes
     the device would accept now. reset: the machine's reset line. stop: called with the (offset, size, value)
-    of the write that the VMM forwarded, because the device's word does not count for an exit status.
+    of the write that the VMM forwarded, because the device's word does not count for an exit status. Both
+    are valid only in the reply to a write of the guest to that very device.
     """
 
     name: str
@@ -167,7 +169,7 @@ class Channel:
             request = protocol.Request(kind, device, 0, self._sequence, now, value, offset, payload)
             sent = request.encode()
             try:
-                os.write(self.descriptor, sent)
+                self._send_now(sent)
                 if not self._wait_readable(slices):
                     if self.recorder is not None:
                         self.recorder(sent, b"")
@@ -181,6 +183,14 @@ class Channel:
         finally:
             self._lock.release()
 
+    def _send_now(self, frame: bytes) -> None:
+        # Never waits for room: the main thread is the watchdog, and nobody watches it. A process that has
+        # answered every request has read every request, so there is room unless it lies.
+        try:
+            passing.send(self.descriptor, frame, wait=False)
+        except BlockingIOError:
+            raise self._break("it answers requests that it has not read") from None
+
     def _wait_readable(self, slices: int) -> bool:
         poll = select.poll()
         poll.register(self.descriptor, select.POLLIN)
@@ -191,7 +201,10 @@ class Channel:
     def _accept(self, frame: bytes, request: protocol.Request, limit: int) -> tuple[int, bytes]:
         """Check a whole reply and apply its effects; returns its value and payload."""
         if not frame:
-            raise self._gone("its channel ended")
+            # A packet of no bytes reads like the end of the channel, but only the end hangs up.
+            if passing.hung_up(self.descriptor):
+                raise self._gone("its channel ended")
+            raise self._break("an empty frame")
         if len(frame) < HEADER.size or len(frame) > MAX_FRAME:
             raise self._break(f"a frame of {len(frame)} bytes")
         kind, device, size, count, sequence, deadline, value, zero, length = HEADER.unpack_from(frame)
@@ -224,7 +237,9 @@ class Channel:
                     granted.append(partial(grants.output, data))
                 case InputRoom(room) if grants.input_room is not None:
                     granted.append(partial(grants.input_room, room))
-                case Reset() if grants.reset is not None:
+                case Reset() if (
+                    grants.reset is not None and request.kind == protocol.WRITE and request.device == index
+                ):
                     granted.append(grants.reset)
                 case Stop() if (
                     grants.stop is not None and request.kind == protocol.WRITE and request.device == index
@@ -239,11 +254,13 @@ class Channel:
         # The reply is good as a whole: only now is any of it used.
         for apply in granted:
             apply()
-        self._set_deadline(deadline, request.now)
+        # After an advance also an unchanged deadline is told: the timer has forgotten it.
+        self._set_deadline(deadline, request.now, tell=request.kind == protocol.ADVANCE)
         return value, payload
 
-    def _set_deadline(self, deadline: int, now: int) -> None:
-        if deadline == self.deadline:
+    def _set_deadline(self, deadline: int, now: int, *, tell: bool = False) -> None:
+        # Under the lock, so that deadlines reach the timer in the order of the replies.
+        if deadline == self.deadline and not tell:
             return
         self.deadline = deadline
         if self._deadline_changed is not None:

@@ -136,8 +136,12 @@ class DevicePool:
     def explain(self, error: DeviceProcessError) -> DeviceProcessError:
         """The error with the cause that only the spawner knows: how the process died, and on which call."""
         member = self.members.get(error.device_type)
-        if member is None or not isinstance(error, DeviceGoneError):
+        if member is None:
             return error
+        # A process that is held in a forbidden call looks hung to whoever waits for its reply.
+        found = self._forbidden_call(member)
+        if found is not None or not isinstance(error, DeviceGoneError):
+            return found or error
         poll = select.poll()
         self.watch(poll)
         for _ in range(REPLY_SLICES):

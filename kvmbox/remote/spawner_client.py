@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import sys
@@ -176,7 +177,13 @@ class SpawnerClient:
             raise SandboxError(f"cannot start the spawner ({what}): {error.strerror}") from error
         finally:
             os.close(spawner_end)
-        return cls(pid, os.pidfd_open(pid), own_end, entries)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            os.close(own_end)  # the spawner reads the end of its socket, and leaves
+            os.waitpid(pid, 0)
+            raise SandboxError(f"cannot watch the spawner: {error.strerror}") from error
+        return cls(pid, pidfd, own_end, entries)
 
     def fileno(self) -> int:
         """For poll: readable when `poll_deaths` has something to do."""
@@ -260,6 +267,9 @@ class SpawnerClient:
             pass
         for process in self._alive():
             process.kill()
+        # A spawner that somebody stopped must go on to reap its children.
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
         with contextlib.suppress(OSError):
             passing.send(self._control, frames.pack(frames.SHUTDOWN))
         while self._end is None and self._pump(deadline):
@@ -352,12 +362,14 @@ def _file_actions(
     actions = [(os.POSIX_SPAWN_DUP2, control, CONTROL_FD)]
     for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         actions.append((os.POSIX_SPAWN_OPEN, number, os.devnull, flags, 0))
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         numbers = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:
         numbers = []  # no /proc: what is inherited lives until the spawner's close_range
     for number in numbers:
         with contextlib.suppress(OSError):  # the listing's own descriptor is gone by now
-            if number > CONTROL_FD and os.get_inheritable(number):
+            # Beyond the limit posix_spawn refuses to close: the spawner's close_range gets those.
+            if CONTROL_FD < number < limit and os.get_inheritable(number):
                 actions.append((os.POSIX_SPAWN_CLOSE, number))
     return actions

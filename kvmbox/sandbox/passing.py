@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import select
 import struct
 
 TYPE_CHECKING = False
@@ -26,15 +27,18 @@ class CutShortError(OSError):
     """A message, or its descriptors, did not fit."""
 
 
-def send(descriptor: int, message: bytes, descriptors: Sequence[int] = ()) -> None:
-    """Send one message, with descriptors, on a SEQPACKET socket given by number. Raises OSError."""
+def send(descriptor: int, message: bytes, descriptors: Sequence[int] = (), *, wait: bool = True) -> None:
+    """Send one message, with descriptors, on a SEQPACKET socket given by number. Raises OSError; with `wait`
+    false BlockingIOError tells that the peer has left too much unread.
+    """
     socket = _borrow(descriptor)
     try:
         ancillary = []
         if descriptors:
             numbers = b"".join(_INT.pack(number) for number in descriptors)
             ancillary.append((_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers))
-        socket.sendmsg([message], ancillary, _socket.MSG_NOSIGNAL)
+        flags = _socket.MSG_NOSIGNAL | (0 if wait else _socket.MSG_DONTWAIT)
+        socket.sendmsg([message], ancillary, flags)
     finally:
         socket.detach()
 
@@ -67,6 +71,13 @@ def receive(descriptor: int, *, wait: bool = True) -> tuple[bytes, list[int]] | 
             os.close(number)
         raise CutShortError("a message was cut short")
     return (message, received) if message else None
+
+
+def hung_up(descriptor: int) -> bool:
+    """Whether the peer of a socket, given by number, has closed its end, or the half of it that writes."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLRDHUP)
+    return bool(poller.poll(0))
 
 
 def socket_pair() -> tuple[int, int]:

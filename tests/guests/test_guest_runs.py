@@ -17,7 +17,7 @@ import pytest
 
 SOURCES = Path(__file__).parents[2] / "guests"
 RUNS: list[dict[str, Any]] = tomllib.loads((SOURCES / "expectations.toml").read_text())["run"]
-KVMBOX = [sys.executable, "-c", "from kvmbox.cli.main import entry_point; entry_point()"]
+KVMBOX = [sys.executable, "-c", "from kvmbox.cli.entry import entry_point; entry_point()"]
 HANG_GUARD = "60"  # seconds; a guest that is right never gets near it
 
 pytestmark = pytest.mark.kvm

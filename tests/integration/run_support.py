@@ -20,7 +20,7 @@ from typing import IO, Any, Self
 
 from kvmbox import layout
 
-ENTRY = "from kvmbox.cli.main import entry_point; entry_point()"
+ENTRY = "from kvmbox.cli.entry import entry_point; entry_point()"
 KVMBOX = (sys.executable, "-c", ENTRY)
 PATIENCE_S = 30.0
 COM1 = layout.COM_PORTS["COM1"]

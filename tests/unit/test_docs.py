@@ -160,7 +160,7 @@ def test_readme_guest_boots_and_passes_its_ci_script(tmp_path: Path) -> None:
     shim = tmp_path / "kvmbox"
     shim.write_text(
         f"#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.quote(sys.executable)} -c "
-        '"from kvmbox.cli.main import entry_point; entry_point()" "$@"\n'
+        '"from kvmbox.cli.entry import entry_point; entry_point()" "$@"\n'
     )
     shim.chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}

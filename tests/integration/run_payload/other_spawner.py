@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kvmbox.cli.main import entry_point
+from kvmbox.cli.entry import entry_point
 from kvmbox.remote import pool
 from kvmbox.remote.spawner_client import DEFAULT_ENTRY, DeviceProcess, SpawnerClient
 

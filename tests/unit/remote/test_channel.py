@@ -179,7 +179,6 @@ def test_effects_are_applied_in_their_order(liar: Liar) -> None:
         (0, IrqLine(0, 0)),
         (1, InputRoom(16)),
         (0, IrqLine(1, 1)),
-        (1, Reset()),
     ]
     liar.queue(count=len(effects), value=7, body=encode_effects(effects))
     assert liar.read() == 7
@@ -189,8 +188,21 @@ def test_effects_are_applied_in_their_order(liar: Liar) -> None:
         ("irq 0", 0, 0),
         ("room", 16),
         ("irq 1", 1, 0),
-        ("reset",),
     ]
+
+
+def test_reset_is_valid_in_the_reply_to_a_write_to_that_device(liar: Liar) -> None:
+    liar.queue(protocol.WRITE | protocol.REPLY, size=1, count=1, body=encode_effects([(1, Reset())]))
+    liar.channel.access(request_word(protocol.WRITE, 1, 1), 3, 0xFE, 0)
+    assert liar.log == [("reset",)]
+
+
+@pytest.mark.parametrize(("kind", "device"), [(protocol.READ, 1), (protocol.WRITE, 0)])
+def test_reset_in_another_reply_breaks_the_protocol(liar: Liar, kind: int, device: int) -> None:
+    liar.queue(kind | protocol.REPLY, device=device, size=1, count=1, body=encode_effects([(1, Reset())]))
+    with pytest.raises(ProtocolError, match="Reset of COM2: not granted"):
+        liar.channel.access(request_word(kind, device, 1), 3, 0, 0xFF)
+    assert liar.log == []
 
 
 def test_stop_tells_what_the_vmm_forwarded_not_what_the_device_says(liar: Liar) -> None:
@@ -493,9 +505,9 @@ def test_end_of_file_is_a_device_that_is_gone(liar: Liar) -> None:
     check_broken(liar, caught.value)
 
 
-def test_empty_message_is_a_device_that_is_gone(liar: Liar) -> None:
+def test_empty_message_breaks_the_protocol(liar: Liar) -> None:
     liar.raw(b"")
-    with pytest.raises(DeviceGoneError) as caught:
+    with pytest.raises(ProtocolError, match="an empty frame") as caught:
         liar.channel.request(protocol.ADVANCE)
     check_broken(liar, caught.value)
 

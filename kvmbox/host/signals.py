@@ -1,0 +1,147 @@
+"""Signals that end or suspend a run, and the pipe that wakes the main thread for them.
+
+A handler interrupts the main thread anywhere, also where it holds a lock. So handlers only take a note; the
+main loop, which their byte in the wake-up pipe makes return from poll, acts on it. Whoever ignores a signal
+when kvmbox starts (nohup, a shell's background job) goes on ignoring it, and everything is put back as it
+was found.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Collection
+from types import FrameType
+from typing import Any, Final
+
+_NOT_OURS: Final = frozenset(
+    {
+        signal.SIGKILL,
+        signal.SIGSTOP,
+        signal.SIGTSTP,  # suspends, see below
+        signal.SIGCONT,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+        signal.SIGCHLD,  # ignored by default
+        signal.SIGURG,
+        signal.SIGWINCH,
+        signal.SIGPIPE,  # ignored by Python, and reported by write
+        signal.SIGXFSZ,
+        signal.SIGSEGV,  # a fault of our own: no Python handler could run
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+    }
+)
+
+END_SIGNALS: Final = tuple(sorted(signal.valid_signals() - _NOT_OURS))
+"""Every signal whose default would kill: a run ends in order instead, output flushed, terminal restored."""
+
+IMPATIENCE: Final = 3
+"""After how many end signals a run is given up at once: something that should have ended has not."""
+
+
+class Wakeup:
+    """A pipe that makes the main thread's poll return: written by signals and by other threads."""
+
+    def __init__(self) -> None:
+        self.read_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._previous = -1
+        self._installed = False
+
+    def install(self) -> None:
+        """Have every signal with a Python handler write here."""
+        self._previous = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        self._installed = True
+
+    def wake(self) -> None:
+        """Make poll return. Any thread; a full pipe wakes as well."""
+        try:
+            os.write(self._write_end, b"\0")
+        except BlockingIOError:
+            return
+
+    def clear(self) -> None:
+        """Take all wake-ups."""
+        try:
+            while os.read(self.read_end, 4096):
+                pass
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Undo `install` and close."""
+        if self._installed:
+            signal.set_wakeup_fd(self._previous)
+        os.close(self.read_end)
+        os.close(self._write_end)
+
+
+class SignalDesk:
+    """The handlers of one run. Belongs to the main thread."""
+
+    def __init__(
+        self,
+        *,
+        suspend: Callable[[], None],
+        resume: Callable[[], None],
+        give_up: Callable[[], None],
+        others: Collection[int] = (),
+    ) -> None:
+        """`suspend` is called before the process stops, `resume` once it goes on (both mind the terminal);
+        `give_up` after `IMPATIENCE` end signals, which then raise KeyboardInterrupt wherever the main thread
+        is. Signals among `others` are somebody else's.
+        """
+        self.ended_by: signal.Signals | int | None = None
+        """The first signal that asked for the end, or None."""
+        self._count = 0
+        self._suspend = suspend
+        self._resume = resume
+        self._give_up = give_up
+        self._others = frozenset(others)
+        self._found: dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Take over all signals that nobody ignores."""
+        for number in END_SIGNALS:
+            if number not in self._others:
+                self._take(number, self._end)
+        self._take(signal.SIGTSTP, self._stop)
+        self._take(signal.SIGCONT, self._continue)
+
+    def _take(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            self._found[number] = signal.signal(number, handler)
+
+    def restore(self) -> None:
+        """Put every handler back. Idempotent."""
+        while self._found:
+            number, handler = self._found.popitem()
+            signal.signal(number, handler)
+
+    @property
+    def reason(self) -> str | None:
+        """What ended the run, in words, or None."""
+        if self.ended_by is None:
+            return None
+        name = self.ended_by.name if isinstance(self.ended_by, signal.Signals) else str(self.ended_by)
+        return f"ended by {name}"
+
+    def _end(self, number: int, _frame: FrameType | None) -> None:
+        if self.ended_by is None:
+            try:
+                self.ended_by = signal.Signals(number)
+            except ValueError:  # a real-time signal between SIGRTMIN and SIGRTMAX has no name
+                self.ended_by = number
+        self._count += 1
+        if self._count >= IMPATIENCE:
+            self._give_up()
+            raise KeyboardInterrupt
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._suspend()
+        # SIGSTOP cannot be handled and needs no handler to be put back: the shell sees a stopped job.
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _continue(self, _number: int, _frame: FrameType | None) -> None:
+        self._resume()
