@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from kvmbox import __version__
@@ -21,8 +21,73 @@ QEMU_DIALECT: Final = (10, 0, 0)
 MAX_COMMAND: Final = 1 << 16
 """The longest command, in bytes; a longer one is answered with an error, and forgotten."""
 
-_BLANK: Final = " \t\r\n"
+MAX_DEPTH: Final = 64
+"""How deep the objects and arrays of a command may nest; beyond it is refused in the same way."""
+
+_BLANK: Final = b" \t\r"
+_LINE_FEED: Final = 0x0A
+_QUOTE: Final = 0x22
+_BACKSLASH: Final = 0x5C
 _FIELDS: Final = {"execute", "arguments", "id"}
+
+
+class JsonStream:
+    """Cuts a stream of bytes into JSON objects, without looking into them, in bounded memory."""
+
+    def __init__(self) -> None:
+        self.pending = bytearray()
+        """The object that has begun."""
+        self._depth = 0
+        self._in_string = self._escaped = False
+        self._stray = False
+
+    def feed(self, data: bytes) -> Iterator[bytes | None]:
+        """The text of each object that ends in `data`, and None for whatever can be none."""
+        for byte in data:
+            if not self._depth:
+                yield from self._between(byte)
+                continue
+            self.pending.append(byte)
+            if self._in_string:
+                self._string_byte(byte)
+            elif byte == _QUOTE:
+                self._in_string = True
+            elif byte in b"{[":
+                self._depth += 1
+            elif byte in b"}]":
+                self._depth -= 1
+                if not self._depth:
+                    yield bytes(self.pending)
+                    self.pending.clear()
+            broken = self._in_string and byte == _LINE_FEED
+            if broken or len(self.pending) > MAX_COMMAND or self._depth > MAX_DEPTH:
+                # What follows may be a command again: at once, or behind this line.
+                self._stray = not broken
+                self._depth = 0
+                self._in_string = self._escaped = False
+                self.pending.clear()
+                if broken:
+                    yield None
+
+    def _between(self, byte: int) -> Iterator[None]:
+        """A byte outside of all objects: what is not blank is stray, and told of once a line."""
+        if byte in b"{[" and not self._stray:
+            self._depth = 1
+            self.pending.append(byte)
+        elif byte == _LINE_FEED:
+            if self._stray:
+                yield None
+            self._stray = False
+        elif byte not in _BLANK:
+            self._stray = True
+
+    def _string_byte(self, byte: int) -> None:
+        if self._escaped:
+            self._escaped = False
+        elif byte == _BACKSLASH:
+            self._escaped = True
+        elif byte == _QUOTE:
+            self._in_string = False
 
 
 class QmpServer:
@@ -35,7 +100,7 @@ class QmpServer:
         self._machine = machine
         self._send = send
         self._wall_clock = wall_clock
-        self._pending = b""
+        self._stream = JsonStream()
         self._negotiated = False
         self._running = True
         self._commands: dict[str, Callable[[], Any]] = {
@@ -53,35 +118,18 @@ class QmpServer:
 
     def feed(self, data: bytes) -> bool:
         """See server.Handler: goes on until `quit`."""
-        self._pending += data
-        while self._running:
-            text = self._pending.decode("utf-8", "replace").lstrip(_BLANK)
-            if not text:
-                self._pending = b""
-                break
+        for text in self._stream.feed(data):
             try:
-                command, end = json.JSONDecoder().raw_decode(text)
-            except ValueError as error:
-                if not self._is_broken(text, error):
-                    break
-                self._error("GenericError", "JSON parse error", None)
-                # Whatever stands on the next line may be a command again.
-                self._pending = self._pending.partition(b"\n")[2]
+                if text is None:
+                    raise ValueError
+                command = json.loads(text)
+            except ValueError:
+                self._error("GenericError", "this is no JSON object", None)
                 continue
-            except RecursionError:
-                self._error("GenericError", "JSON nesting is too deep", None)
-                self._pending = b""
-                break
-            self._pending = text[end:].encode()
             self._execute(command)
+            if not self._running:
+                break
         return self._running
-
-    def _is_broken(self, text: str, error: ValueError) -> bool:
-        """Whether no further bytes can make a command of `text`."""
-        if len(self._pending) > MAX_COMMAND:
-            return True
-        # A command that ends with its line, or an error before the end of what is there.
-        return "\n" in text and getattr(error, "pos", 0) < len(text.rstrip())
 
     def _execute(self, command: Any) -> None:
         if not isinstance(command, dict):
