@@ -84,7 +84,6 @@ SPAWNER_STDLIB: Final = {
 
 MAY_LEAVE: Final = {
     # A forked child must not run its parent's clean-up: there is no other way out for it.
-    "kvmbox.host.signals": {"KeyboardInterrupt"},  # the third signal
     "kvmbox.sandbox.jail": {"os._exit"},
     "kvmbox.remote.spawner": {"os._exit"},
 }
@@ -316,7 +315,8 @@ def test_module_outside_of_cli_neither_prints_nor_exits(name: str) -> None:
             case ast.Call(func=ast.Name(id="print" | "exit" | "quit" | "input")):
                 wrong.append((node.lineno, ast.unparse(node.func)))
             case ast.Name(id="SystemExit" | "KeyboardInterrupt"):
-                wrong.append((node.lineno, node.id))
+                if node.id not in MAY_LEAVE.get(name, ()):
+                    wrong.append((node.lineno, node.id))
             case (
                 ast.Attribute(
                     value=ast.Name(id="sys"), attr="exit" | "stdout" | "stderr" | "__stdout__" | "__stderr__"
