@@ -1,0 +1,149 @@
+"""The handlers of a run: notes only, nobody's SIG_IGN overridden, everything put back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+from kvmbox.host.signals import END_SIGNALS, IMPATIENCE, SignalDesk, Wakeup
+
+
+@pytest.fixture(autouse=True)
+def handlers_as_found() -> Iterator[None]:
+    found = {number: signal.getsignal(number) for number in (*END_SIGNALS, signal.SIGTSTP, signal.SIGCONT)}
+    yield
+    assert {number: signal.getsignal(number) for number in found} == found
+
+
+def desk(log: list[str], **others: set[int]) -> SignalDesk:
+    return SignalDesk(
+        suspend=lambda: log.append("suspend"),
+        resume=lambda: log.append("resume"),
+        give_up=lambda: log.append("give up"),
+        **others,
+    )
+
+
+def test_end_signal_is_noted_and_the_first_one_counts() -> None:
+    signals = desk([])
+    signals.install()
+    try:
+        assert signals.reason is None
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGHUP)
+        assert signals.reason == "ended by SIGTERM"
+    finally:
+        signals.restore()
+
+
+def test_real_time_signal_ends_a_run_by_its_number() -> None:
+    signals = desk([])
+    signals.install()
+    try:
+        signal.raise_signal(signal.SIGRTMIN + 5)
+        assert signals.reason == f"ended by {signal.SIGRTMIN + 5}"
+    finally:
+        signals.restore()
+
+
+def test_third_end_signal_gives_up() -> None:
+    log: list[str] = []
+    signals = desk(log)
+    signals.install()
+    try:
+        for _ in range(IMPATIENCE - 1):
+            signal.raise_signal(signal.SIGINT)
+        assert log == []
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert log == ["give up"]
+    finally:
+        signals.restore()
+
+
+def test_ignored_signal_stays_ignored() -> None:
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        signals = desk([])
+        signals.install()
+        signal.raise_signal(signal.SIGHUP)
+        assert signals.reason is None
+        signals.restore()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+def test_signal_of_somebody_else_is_left_alone() -> None:
+    calls: list[int] = []
+
+    def theirs(number: int, _frame: FrameType | None) -> None:
+        calls.append(number)
+
+    previous = signal.signal(signal.SIGUSR1, theirs)
+    try:
+        signals = desk([], others={signal.SIGUSR1})
+        signals.install()
+        signal.raise_signal(signal.SIGUSR1)
+        assert calls == [signal.SIGUSR1]
+        assert signals.reason is None
+        signals.restore()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def test_continue_signal_resumes() -> None:
+    log: list[str] = []
+    signals = desk(log)
+    signals.install()
+    try:
+        signal.raise_signal(signal.SIGCONT)
+        assert log == ["resume"]
+    finally:
+        signals.restore()
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM]
+)
+def test_signals_that_kill_by_default_end_a_run(number: signal.Signals) -> None:
+    assert number in END_SIGNALS
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGSEGV, signal.SIGTTOU]
+)
+def test_signals_that_do_not_ask_for_an_end_are_left_alone(number: signal.Signals) -> None:
+    assert number not in END_SIGNALS
+
+
+def test_wakeup_is_readable_until_cleared() -> None:
+    wakeup = Wakeup()
+    try:
+        for _ in range(100_000):  # more than the pipe holds
+            wakeup.wake()
+        wakeup.clear()
+        with pytest.raises(BlockingIOError):
+            os.read(wakeup.read_end, 1)
+        wakeup.wake()
+        assert os.read(wakeup.read_end, 16) == b"\0"
+    finally:
+        wakeup.close()
+
+
+def test_wakeup_hears_of_signals_while_installed() -> None:
+    wakeup = Wakeup()
+    signals = desk([])
+    signals.install()
+    wakeup.install()
+    try:
+        signal.raise_signal(signal.SIGTERM)
+        assert os.read(wakeup.read_end, 16) == bytes([signal.SIGTERM])
+    finally:
+        wakeup.close()
+        signals.restore()
+    assert signal.set_wakeup_fd(-1) == -1
