@@ -160,8 +160,11 @@ def run_blocked(
     return run
 
 
-@pytest.mark.parametrize("overflow", ["wait", "drop"])
-@pytest.mark.parametrize("command", [KVMBOX, SMALL_STREAMS], ids=["buffering", "congested"])
+@pytest.mark.parametrize(
+    ("overflow", "command"),
+    [("wait", KVMBOX), ("wait", SMALL_STREAMS), ("drop", SMALL_STREAMS)],
+    ids=["buffering", "waiting", "dropping"],
+)
 def test_blocked_stdout_does_not_stop_the_timeout(
     images: Images, blocked: Blocked, overflow: str, command: tuple[str, ...]
 ) -> None:

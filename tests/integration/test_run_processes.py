@@ -225,9 +225,16 @@ def test_no_process_is_left_after_a_timeout(images: Images) -> None:
         run.family.assert_gone()
 
 
-@pytest.mark.parametrize("guest", [IDLE, SPIN], ids=["halted", "spinning"])
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT], ids=lambda number: number.name
+    ("guest", "number"),
+    [
+        (IDLE, signal.SIGINT),
+        (IDLE, signal.SIGTERM),
+        (SPIN, signal.SIGTERM),
+        (SPIN, signal.SIGHUP),
+        (IDLE, signal.SIGQUIT),
+    ],
+    ids=["SIGINT", "SIGTERM", "SIGTERM, spinning", "SIGHUP, spinning", "SIGQUIT"],
 )
 def test_signal_gives_130_and_leaves_no_process(images: Images, guest: bytes, number: signal.Signals) -> None:
     with start(images, guest, "--expect", "never", "--success-status", "3") as run:

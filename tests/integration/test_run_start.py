@@ -70,8 +70,11 @@ def bundled_image(name: str) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("guest", ["hello32", "elf32", "hello64"])
-@pytest.mark.parametrize("size", [1, 3, 4, 16, 51, 52, 63, 64, 84, 119, 120, 4095, 4096, -700, -64, -1])
+@pytest.mark.parametrize(
+    ("guest", "size"),
+    [("hello64", size) for size in (1, 3, 4, 16, 63, 64, 119, 120, 4095, 4096, -700, -64, -1)]
+    + [(guest, size) for guest in ("hello32", "elf32") for size in (51, 52, 84, -1)],
+)
 def test_cut_image_gives_4(images: Images, guest: str, size: int) -> None:
     whole = bundled_image(guest)
     assert len(whole) > 4096

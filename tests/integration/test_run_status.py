@@ -214,9 +214,10 @@ def test_serial_limit_that_is_just_reached_ends_nothing(images: Images) -> None:
 # --- 124 --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("guest", [SPIN, IDLE, echo()], ids=["spins", "halts", "polls"])
 @pytest.mark.parametrize(
-    "arguments", [(), ("--expect", "never", "--success-status", "33")], ids=["plain", "expecting"]
+    ("guest", "arguments"),
+    [(SPIN, ()), (IDLE, ()), (echo(), ()), (IDLE, ("--expect", "never", "--success-status", "33"))],
+    ids=["spins", "halts", "polls", "expected something"],
 )
 def test_timeout_gives_124(images: Images, guest: bytes, arguments: tuple[str, ...]) -> None:
     status, output, messages = run_to_end(images.run(HELLO + guest, "--timeout", "0.25", *arguments))
