@@ -38,7 +38,6 @@ class FakeVcpu:
         self.words64 = self.bytes.cast("Q")
         self.script: list[Callable[[], int]] = []
         self.runs = 0
-        self.kicks = 0
         self._kicked = threading.Event()
         self.mp_state = uapi.KVM_MP_STATE_RUNNABLE
         self.rflags = RFLAGS_IF
@@ -53,8 +52,11 @@ class FakeVcpu:
         assert self._kicked.wait(30), "nobody kicks, and the loop waits"
         return -errno.EINTR
 
+    @property
+    def kicked(self) -> bool:
+        return self._kicked.is_set()
+
     def kick(self) -> None:
-        self.kicks += 1
         self._kicked.set()
 
     def clear_kick(self) -> None:
@@ -528,11 +530,35 @@ def test_look_at_a_guest_that_may_go_on_lets_it(rig: Rig, arrange: Callable[[Rig
     assert rig.loop.outcome is None
 
 
-def test_leave_wins_over_look(rig: Rig) -> None:
+@pytest.mark.parametrize("flags", [(LOOK, LEAVE), (LEAVE, LOOK)])
+def test_leave_wins_over_look_whichever_came_first(rig: Rig, flags: tuple[int, int]) -> None:
     halted(rig)
-    rig.loop.request_attention(LOOK)
-    rig.loop.request_attention(LEAVE)
+    for flag in flags:
+        rig.loop.request_attention(flag)
     assert rig.loop.run() is LoopEnd.LEFT
+
+
+def test_request_just_before_the_kick_is_taken_back_is_seen(rig: Rig) -> None:
+    # The kick of this request is cleared with the one before it: the flag must be looked at after that.
+    clear = rig.vcpu.clear_kick
+
+    def clear_kick() -> None:
+        rig.loop.request_attention(LEAVE)
+        clear()
+
+    rig.vcpu.clear_kick = clear_kick  # type: ignore[method-assign]  # another thread asks just then
+    rig.port(OUT, 0x3F8, data=b"x")
+    rig.uart.write = lambda *_: rig.loop.request_attention(LOOK)  # type: ignore[method-assign]  # no EINTR
+    assert rig.loop.run() is LoopEnd.LEFT
+
+
+def test_kick_without_a_request_is_taken_back(rig: Rig) -> None:
+    # Left alone, it would end every KVM_RUN at once.
+    rig.peek(rig.vcpu.kick)
+    left: list[bool] = []
+    rig.peek(lambda: left.append(rig.vcpu.kicked))
+    rig.play()
+    assert left == [False]
 
 
 def test_look_is_done_once(rig: Rig) -> None:
