@@ -17,12 +17,14 @@ from kvmbox.bus import Bus, Mapping
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.memory import GuestMemory
 from kvmbox.remote import protocol
-from kvmbox.remote.channel import Channel, Grants
+from kvmbox.remote.channel import Channel, Grants, request_word
 from kvmbox.remote.protocol import NO_DEADLINE
 from kvmbox.remote.proxy import DeviceProxy
 
 PORT_BITS = 16
 ADDRESS_BITS = 52  # as in a run: the most that an x86 physical address can have
+
+_ADVANCE = request_word(protocol.ADVANCE, 0, 0)
 
 
 class Machine:
@@ -167,7 +169,10 @@ class Machine:
         """Advance every channel that is due, in board order."""
         for channel in self._channels:
             if channel.deadline <= self.now:
-                channel.request(protocol.ADVANCE)
+                channel.access(_ADVANCE, 0, 0, 0)
+                if channel.deadline <= self.now:
+                    # Told the time it has nothing left to do: this breaks the protocol, and says so.
+                    channel.request(protocol.ADVANCE)
 
     def _settle(self) -> None:
         """Nothing that is due at the present is left, nor a reset that was asked for."""
