@@ -95,7 +95,7 @@ def judge(ask: Ask, frame: bytes) -> tuple[int, list[tuple[object, ...]]] | None
                 body = body[argument:]
             case 3, 1, 0, 0:
                 applied.append(("room", argument))
-            case 4, 1, 0, 0 if argument == 0:
+            case 4, 1, 0, 0 if argument == 0 and (ask.kind, ask.device) == (protocol.WRITE, 1):
                 applied.append(("reset",))
             case 5, 1, 0, 0 if argument == 0 and (ask.kind, ask.device) == (protocol.WRITE, 1):
                 applied.append(("stop", 3, ask.size, 0x55))

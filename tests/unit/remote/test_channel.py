@@ -242,6 +242,16 @@ def test_advance_deadline_just_after_now_passes(liar: Liar) -> None:
     assert liar.channel.deadline == NOW + 1
 
 
+def test_advance_tells_the_deadline_also_where_it_has_not_changed(liar: Liar) -> None:
+    # The timer forgets a deadline when it is due: who was told the time in vain must be told again.
+    for sequence in (1, 2):
+        liar.queue(protocol.ADVANCE | protocol.REPLY, device=0, size=0, sequence=sequence, deadline=9_000)
+        liar.channel.request(protocol.ADVANCE)
+    liar.queue(sequence=3, deadline=9_000)
+    liar.read()
+    assert liar.log == [("deadline", 9_000, NOW)] * 2
+
+
 def test_settle_is_called_after_effects_with_the_lock_free_and_not_without(liar: Liar) -> None:
     settled: list[tuple[int, bytes]] = []
 
@@ -565,9 +575,19 @@ def test_access_of_a_process_that_dies_with_the_request_unread_tells_its_last_wo
 # --- Waiting ---------------------------------------------------------------------------------------------
 
 
-def test_request_without_a_reply_is_hung_after_its_slices(liar: Liar) -> None:
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda channel: channel.request(protocol.ADVANCE, slices=2),
+        lambda channel: channel.request(protocol.ADVANCE),
+    ],
+    ids=["few slices", "as many as in a run"],
+)
+def test_request_without_a_reply_is_hung_after_its_slices(
+    liar: Liar, ask: Callable[[Channel], object]
+) -> None:
     with pytest.raises(DeviceProcessError, match="'uart' is hung: no reply within") as caught:
-        liar.channel.request(protocol.ADVANCE, slices=2)
+        ask(liar.channel)
     assert not isinstance(caught.value, DeviceGoneError)
     liar.queue(protocol.ADVANCE | REPLY, device=0, size=0)  # the late reply changes nothing
     check_broken(liar, caught.value)
