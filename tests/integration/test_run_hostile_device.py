@@ -89,6 +89,16 @@ def test_forbidden_call_is_named_with_its_signal(images: Images, entry: str) -> 
     assert "seccomp" in messages
 
 
+def test_stop_needs_a_write_to_the_device_that_stops(images: Images) -> None:
+    # The guest writes to the POST port; the process of all debug devices says that debug-exit was written.
+    command = (sys.executable, PROGRAM, "debug", "stop_of_another", "1000")
+    status, output, messages = run_to_end(
+        images.run(say(b"before") + out(layout.POST_PORT, 3) + IDLE, command=command)
+    )
+    assert (status, output) == (8, b"before")
+    assert "broke the protocol: effect Stop of debug-exit: not granted" in messages
+
+
 def test_hostile_device_process_cannot_fulfil_expectations(images: Images) -> None:
     arguments = ("--expect", "forged", "--success-status", "17", "--no-reboot")
     for entry in ("output", "stop", "reset"):

@@ -173,12 +173,15 @@ def test_json_that_cannot_be_written_is_told_before_the_guest_runs(images: Image
 @pytest.mark.parametrize("reset", [out(0x64, 0xFE), out(0x92, 0x01)], ids=["i8042", "port 92"])
 def test_reset_boots_the_image_anew_and_keeps_cmos_ram(images: Images, reset: bytes) -> None:
     # CMOS byte 0x50 counts boots: below three, one more is written and the machine is reset. Before that
-    # the guest overwrites its own first instruction, which a reboot has to repair.
+    # the guest overwrites its own first instruction, which a reboot has to repair, and a byte outside of the
+    # image, which has to be 0 again: mov al,[0x2000]; test al,al; jz over; ... mov byte [0x2000],1.
+    fresh = bytes.fromhex("a00020 84c0 74") + bytes((len(debug_exit(1)),)) + debug_exit(1)
+    fresh += bytes.fromhex("c606002001")
     count = bytes.fromhex("b050 e670 e471 fec0 88c3 b050 e670 88d8 e671")  # bl = ++cmos[0x50]
     spoil = bytes.fromhex("c606007c f4")  # mov byte [0x7c00],0xf4: hlt
     done = debug_exit(0x15)
     leave = bytes.fromhex("80fb03 72") + bytes((len(done),)) + done  # cmp bl,3; jb over
-    code = say(b"boot\n") + count + spoil + leave + reset + bytes.fromhex("f4 ebfd")
+    code = say(b"boot\n") + fresh + count + spoil + leave + reset + bytes.fromhex("f4 ebfd")
     result = run_with_json(images, code)
     assert result["status"] == 0x2B
     assert result["output"] == b"boot\n" * 3

@@ -135,6 +135,11 @@ def stop(channel: int) -> int:
     return _effect(channel, 0, Stop())
 
 
+def stop_of_another(channel: int) -> int:
+    """Claim that the guest wrote to the debug-exit port, when it wrote to another device of the process."""
+    return _effect(channel, 2, Stop())
+
+
 def reset(channel: int) -> int:
     """Claim that the guest wants a reset."""
     return _effect(channel, 0, Reset())
