@@ -61,6 +61,7 @@ def test_exchange_after_the_finish_is_not_recorded(file: Path) -> None:
     record_all(recorder, small_machine().records)
 
     assert read_back(file)[0] == []
+    assert not recorder._queue, "a recording that has ended must not cost memory"
 
 
 def test_existing_file_is_replaced(file: Path) -> None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from kvmbox.devices.model import HostOutput
 from kvmbox.errors import RecordingError
 from kvmbox.record.backends import InProcess
 from kvmbox.record.format import ChannelHeader, Record
-from kvmbox.record.replayer import ReplayResult, replay
+from kvmbox.record.replayer import Difference, ReplayResult, replay
 from kvmbox.record.select import DeviceChoice
 from kvmbox.remote import protocol
 from kvmbox.remote.protocol import HEADER
@@ -93,6 +94,25 @@ def test_effect_that_differs_is_put_in_words() -> None:
     assert "request   write 0x48 to port 0x3f8 (RBR/THR/DLL)" in report
     assert r"COM1 sends '\x1b'" in report
     assert "COM1 sends 'H'" in report
+
+
+def test_difference_that_words_leave_out_is_shown_as_bytes() -> None:
+    difference = Difference(
+        CHANNELS[UART], sent_with(b"x" * 40 + b"\x01"), sent_with(b"x" * 40 + b"\x02").reply
+    )
+
+    lines = difference.report().splitlines()
+
+    assert lines[2].split(maxsplit=1)[1] == lines[3].split(maxsplit=1)[1]
+    assert lines[4].endswith("7801")
+    assert lines[5].endswith("7802")
+
+
+def sent_with(output: bytes) -> Record:
+    """A write to COM1 that sends `output`."""
+    request = protocol.Request(protocol.WRITE, 0, 1, 1)
+    reply = protocol.encode_reply(request, None, 0, [(0, HostOutput(output))])
+    return Record(0, UART, request.encode(), reply)
 
 
 def test_run_whose_device_died_differs_where_the_reply_is_missing() -> None:

@@ -51,6 +51,12 @@ def test_output_and_interrupts_are_counted() -> None:
     assert summary.lines[UART, 0, 0] == LineCount(Span(2, 0, 10, 30), lowered=1, coalesced=4)
 
 
+def test_span_of_channels_that_are_not_in_step_has_first_and_last() -> None:
+    summary = summary_of([uart_record(1, 20), uart_record(2, 30), uart_record(3, 10)])
+
+    assert summary.records == Span(3, 0, 10, 30)
+
+
 def test_unusable_replies_are_counted_apart() -> None:
     good = uart_record(1, 10, HostOutput(b"a"))
     records = [good, good._replace(reply=b""), good._replace(reply=b"\xff" + good.reply[1:])]
@@ -104,10 +110,10 @@ def test_chrome_trace_has_a_track_for_each_channel() -> None:
 
 def test_chrome_trace_keeps_every_nanosecond() -> None:
     late = (1 << 64) - 1
-    events = chrome_events([uart_record(1, 1_234_567, IrqLine(0, 1)), uart_record(2, late)])
+    events = chrome_events([uart_record(1, 1_234_007, IrqLine(0, 1)), uart_record(2, late)])
 
-    assert [event["ts"] for event in events if event["ph"] == "i"] == ["1234.567", "18446744073709551.615"]
-    assert [event["ts"] for event in events if event["ph"] == "C"] == ["1234.567"]
+    assert [event["ts"] for event in events if event["ph"] == "i"] == ["1234.007", "18446744073709551.615"]
+    assert [event["ts"] for event in events if event["ph"] == "C"] == ["1234.007"]
 
 
 def test_chrome_trace_has_interrupt_counters_and_output() -> None:
