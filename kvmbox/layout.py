@@ -5,7 +5,9 @@ The map follows the PC/AT where the PC/AT has an opinion. Names of ports are tho
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20

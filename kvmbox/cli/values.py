@@ -20,8 +20,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 def parse_size(text: str) -> int | None:
     """Bytes from '4096', '64K', '128M', '1G', or None."""
-    found = re.fullmatch(r"([0-9]{1,18})([KMG]?)(i?B)?", text.strip(), re.ASCII | re.IGNORECASE)
-    return int(found[1]) * _UNITS[found[2].upper()] if found else None
+    found = re.fullmatch(r"([0-9]{1,18})(?:([KMG])(?:i?B)?|B)?", text.strip(), re.ASCII | re.IGNORECASE)
+    return int(found[1]) * _UNITS[(found[2] or "").upper()] if found else None
 
 
 class _MemorySize(click.ParamType[int]):

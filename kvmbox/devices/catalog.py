@@ -5,9 +5,6 @@ Parameters are integers: they cross a process boundary as text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
-
 from kvmbox.devices.debug_exit import DebugExit
 from kvmbox.devices.debugcon import DebugCon
 from kvmbox.devices.i8042 import I8042
@@ -17,6 +14,11 @@ from kvmbox.devices.post import PostPort
 from kvmbox.devices.rtc_mc146818 import RtcMc146818
 from kvmbox.devices.shutdown_port import ShutdownPort
 from kvmbox.devices.uart_16550a import Uart16550A
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Final
 
 MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "uart_16550a": Uart16550A,

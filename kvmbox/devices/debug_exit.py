@@ -6,11 +6,13 @@ carries none. A write of 2 or 4 bytes at offset 0 is one write. Reading gives 0,
 
 from __future__ import annotations
 
-from typing import Final
-
 from kvmbox.devices.model import Stop
 from kvmbox.devices.timeless import TimelessModel, check_snapshot
 from kvmbox.layout import DEBUG_EXIT_PORT_COUNT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 _SNAPSHOT_MAGIC: Final = b"DEX\x01"
 

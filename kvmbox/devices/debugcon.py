@@ -5,10 +5,12 @@ Reading gives 0xE9, by which guests tell that the console is there.
 
 from __future__ import annotations
 
-from typing import Final
-
 from kvmbox.devices.model import HostOutput
 from kvmbox.devices.timeless import TimelessModel, check_snapshot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 READBACK: Final = 0xE9
 _SNAPSHOT_MAGIC: Final = b"DCN\x01"

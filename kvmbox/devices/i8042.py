@@ -23,10 +23,13 @@ output port written with bit 0 clear, and from port 0x92 when bit 0 goes from 0 
 from __future__ import annotations
 
 import struct
-from typing import Final
 
 from kvmbox.devices.model import IrqLine, Reset, SnapshotError
 from kvmbox.devices.timeless import TimelessModel, check_snapshot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 DATA: Final = 0
 STATUS: Final = 1  # command when written

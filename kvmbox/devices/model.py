@@ -22,48 +22,80 @@ unknown offset gives all ones of the size asked, a write of it is dropped, a val
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Protocol, TypeAlias
+else:
+    Protocol = object
 
 NANOSECONDS: Final = 1_000_000_000
 """Nanoseconds in a second: the unit of guest time."""
 
 
-@dataclass(frozen=True, slots=True)
-class IrqLine:
+class _Effect:
+    """Base of effects: values that compare and print by their fields. Not to be changed once made."""
+
+    __slots__ = ()
+    __match_args__: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__match_args__)
+
+    __hash__ = None  # type: ignore[assignment]  # nobody needs it, and it differs from run to run
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+        return f"{type(self).__name__}({fields})"
+
+
+class IrqLine(_Effect):
     """An interrupt output (a model-local pin) took a level.
 
     `coalesced` counts rising edges that a late host made the model fold into this one; it is 0 unless
     `level` is 1.
     """
 
-    pin: int
-    level: int
-    coalesced: int = 0
+    __slots__ = ("coalesced", "level", "pin")
+    __match_args__ = ("pin", "level", "coalesced")
+
+    def __init__(self, pin: int, level: int, coalesced: int = 0) -> None:
+        self.pin = pin
+        self.level = level
+        self.coalesced = coalesced
 
 
-@dataclass(frozen=True, slots=True)
-class HostOutput:
+class HostOutput(_Effect):
     """Bytes for the host side of the device: what a UART or the debug console transmits."""
 
-    data: bytes
+    __slots__ = ("data",)
+    __match_args__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
-@dataclass(frozen=True, slots=True)
-class InputRoom:
+class InputRoom(_Effect):
     """`receive` would now accept `count` bytes, after it had accepted less than it was offered."""
 
-    count: int
+    __slots__ = ("count",)
+    __match_args__ = ("count",)
+
+    def __init__(self, count: int) -> None:
+        self.count = count
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(_Effect):
     """The guest asked for a reset of the machine."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+
+class Stop(_Effect):
     """The guest asked to stop. Carries no value: the VMM knows what it forwarded."""
+
+    __slots__ = ()
 
 
 Effect: TypeAlias = IrqLine | HostOutput | InputRoom | Reset | Stop
@@ -81,36 +113,27 @@ class DeviceModel(Protocol):
 
     def read(self, now: int, offset: int, size: int) -> int:
         """The value the guest reads, unsigned, within `size` bytes."""
-        ...
 
     def write(self, now: int, offset: int, size: int, value: int) -> None:
         """The guest writes `value`."""
-        ...
 
     def advance(self, now: int) -> None:
         """Let guest time pass up to and including `now` (ns). O(1) for any jump."""
-        ...
 
     def next_deadline(self) -> int | None:
         """The guest time (ns) at which `advance` must be called next, or None if nothing is pending."""
-        ...
 
     def receive(self, now: int, data: bytes) -> int:
         """Take host input; returns how many leading bytes of `data` were accepted. 0 where there is none."""
-        ...
 
     def reset(self, now: int) -> None:
         """The machine's reset line: registers as after power-on, but what a battery keeps is kept."""
-        ...
 
     def take_effects(self) -> list[Effect]:
         """The effects since the last call, in order; the caller owns the list."""
-        ...
 
     def snapshot(self) -> bytes:
         """The whole state, versioned. Pending effects must have been taken."""
-        ...
 
     def restore(self, state: bytes) -> None:
         """Become what `snapshot` saw; raises SnapshotError for anything malformed, without effect."""
-        ...

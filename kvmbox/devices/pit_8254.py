@@ -31,12 +31,14 @@ its OUT changes. docs/devices/pit.md lists what is modelled, and where this and 
 
 from __future__ import annotations
 
-from typing import Final
-
 from kvmbox.devices.model import Effect, IrqLine
 from kvmbox.devices.pit_counter import Counter
 from kvmbox.devices.pit_snapshot import COUNTERS, MAX_TIME, PitState, pack, unpack
 from kvmbox.devices.pit_waveform import pulses_within
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 CONTROL_WORD: Final = 3
 SYSTEM_CONTROL_B: Final = 4

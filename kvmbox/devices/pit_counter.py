@@ -26,8 +26,6 @@ its count CE keeps what it had, and OUT the level that the mode starts with.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
-
 from kvmbox.devices.model import NANOSECONDS
 from kvmbox.devices.pit_waveform import (
     BCD_MODULUS,
@@ -49,6 +47,12 @@ from kvmbox.devices.pit_waveform import (
     time_of_pulse,
     to_bcd,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, NamedTuple
+else:
+    from kvmbox.lean import NamedTuple
 
 # Control word and status byte (datasheet, "Control Word Format" and "Status Byte").
 CONTROL_BCD: Final = 0x01

@@ -7,7 +7,6 @@ position, OUT, the level of the interrupt line, when a waiting count is loaded) 
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
 
 from kvmbox.devices.model import SnapshotError
 from kvmbox.devices.pit_counter import (
@@ -34,6 +33,12 @@ from kvmbox.devices.pit_waveform import (
     SQUARE_WAVE,
     pulses_within,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, NamedTuple
+else:
+    from kvmbox.lean import NamedTuple
 
 VERSION: Final = 1
 MAX_TIME: Final = (1 << 63) - 1

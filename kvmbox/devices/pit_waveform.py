@@ -26,9 +26,11 @@ as exact integers from one origin, so that no error adds up however long a count
 
 from __future__ import annotations
 
-from typing import Final
-
 from kvmbox.devices.model import NANOSECONDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 CLK_HZ: Final = 1_193_182
 """The PC's CLK input of all three counters: 14.31818 MHz / 12."""

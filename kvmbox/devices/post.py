@@ -5,9 +5,11 @@ Guests also write to it to pass the time (an `outb` is about a microsecond on a 
 
 from __future__ import annotations
 
-from typing import Final
-
 from kvmbox.devices.timeless import TimelessModel, check_snapshot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 _SNAPSHOT_MAGIC: Final = b"PST\x01"
 

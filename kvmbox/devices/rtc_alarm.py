@@ -7,9 +7,11 @@ a day away, and it lies either in the hour where the search begins or in the nex
 
 from __future__ import annotations
 
-from typing import Final
-
 from kvmbox.devices.rtc_calendar import SECONDS_PER_DAY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 _HOUR: Final = 3_600
 _MINUTE: Final = 60

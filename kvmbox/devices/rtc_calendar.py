@@ -7,7 +7,10 @@ the answer must be a number, never an exception.
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
 
 SECONDS_PER_DAY: Final = 86_400
 

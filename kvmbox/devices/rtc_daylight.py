@@ -7,8 +7,6 @@ chip knows no others. It knows Sunday from its own day-of-week register.
 
 from __future__ import annotations
 
-from typing import Final
-
 from kvmbox.devices.rtc_calendar import (
     SECONDS_PER_DAY,
     SUNDAY,
@@ -16,6 +14,10 @@ from kvmbox.devices.rtc_calendar import (
     days_from_civil,
     weekday_from_days,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 _TWO_O_CLOCK: Final = 7_200
 _HOUR: Final = 3_600

@@ -32,7 +32,6 @@ divider leaves its reset. docs/devices/rtc.md has the full table and the departu
 from __future__ import annotations
 
 import struct
-from typing import Final
 
 from kvmbox.devices.cmos import memory_size_bytes
 from kvmbox.devices.model import NANOSECONDS, Effect, IrqLine, SnapshotError
@@ -77,6 +76,10 @@ from kvmbox.devices.rtc_registers import (
     periodic_ticks,
 )
 from kvmbox.devices.rtc_time_bytes import decode_alarm, decode_day_of_week, decode_time, encode_time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 LAST_NOW: Final = (1 << 63) - 1
 """Guest time ends here, after 292 years; a larger `now` counts as this one."""

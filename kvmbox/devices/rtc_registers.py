@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from kvmbox.devices.model import NANOSECONDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 # Register numbers: what the index port selects.
 SECONDS: Final = 0x00

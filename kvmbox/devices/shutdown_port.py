@@ -5,10 +5,12 @@ A byte out of order begins the match anew, and is itself the beginning if it is 
 
 from __future__ import annotations
 
-from typing import Final
-
 from kvmbox.devices.model import SnapshotError, Stop
 from kvmbox.devices.timeless import TimelessModel, check_snapshot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 SHUTDOWN: Final = b"Shutdown"
 _SNAPSHOT_MAGIC: Final = b"SHD\x01"

@@ -35,13 +35,15 @@ docs/devices/uart.md lists every register, mode and interrupt, and what departs 
 
 from __future__ import annotations
 
-from typing import Final
-
 from kvmbox.devices import uart_registers as reg
 from kvmbox.devices import uart_snapshot as snap
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine
 from kvmbox.devices.uart_receiver import Receiver
 from kvmbox.devices.uart_transmitter import Transmitter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 INTR_PIN: Final = 0
 """The model-local pin of the one interrupt line."""

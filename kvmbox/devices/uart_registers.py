@@ -16,9 +16,13 @@ Values are plain ints with named masks, because the model works on them at each 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
-
 from kvmbox.devices.model import NANOSECONDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, NamedTuple
+else:
+    from kvmbox.lean import NamedTuple
 
 REGISTER_COUNT: Final = 8
 

@@ -8,11 +8,16 @@ interrupt identification, the level of the line) is not stored.
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
 
 from kvmbox.devices import uart_registers as reg
 from kvmbox.devices.model import SnapshotError
 from kvmbox.devices.uart_registers import NEVER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, NamedTuple
+else:
+    from kvmbox.lean import NamedTuple
 
 MAX_TIME: Final = (1 << 63) - 1
 

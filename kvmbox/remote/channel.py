@@ -160,7 +160,7 @@ class Channel:
         """
         wait = WAIT_SLICE_MS / 1000
         if not any(self._lock.acquire(timeout=wait) for _ in range(slices)):
-            raise self.fail(hung_error(self.device_type))
+            raise self.fail(hung_error(self.device_type, slices))
         try:
             if self._failure is not None:
                 raise self._failure
@@ -173,7 +173,7 @@ class Channel:
                 if not self._wait_readable(slices):
                     if self.recorder is not None:
                         self.recorder(sent, b"")
-                    raise self.fail(hung_error(self.device_type))
+                    raise self.fail(hung_error(self.device_type, slices))
                 frame = os.read(self.descriptor, MAX_FRAME + 1)
             except OSError as error:
                 frame = self._last_words(error)
@@ -311,9 +311,9 @@ class Channel:
             self.descriptor = -1
 
 
-def hung_error(device_type: str) -> DeviceProcessError:
-    """The error of a process that did not answer in time."""
-    milliseconds = WAIT_SLICE_MS * REPLY_SLICES
+def hung_error(device_type: str, slices: int = REPLY_SLICES) -> DeviceProcessError:
+    """The error of a process that did not answer within `slices` slices."""
+    milliseconds = WAIT_SLICE_MS * slices
     return DeviceProcessError(device_type, f"is hung: no reply within {milliseconds} ms")
 
 

@@ -21,11 +21,13 @@ checked without knowing the devices; what a device was granted is checked where 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import Struct
-from typing import Final
 
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 VERSION: Final = 1
 MAX_FRAME: Final = 4096
@@ -65,18 +67,35 @@ class FrameError(ValueError):
     """Bytes that are no frame of this protocol; the message says what is wrong with them."""
 
 
-@dataclass(frozen=True, slots=True)
 class Request:
     """A request, decoded. Off the hot path: the server's loop unpacks the header itself."""
 
-    kind: int
-    device: int = 0
-    size: int = 0
-    sequence: int = 0
-    now: int = 0
-    value: int = 0
-    offset: int = 0
-    payload: bytes = b""
+    __slots__ = ("device", "kind", "now", "offset", "payload", "sequence", "size", "value")
+
+    def __init__(
+        self,
+        kind: int,
+        device: int = 0,
+        size: int = 0,
+        sequence: int = 0,
+        now: int = 0,
+        value: int = 0,
+        offset: int = 0,
+        payload: bytes = b"",
+    ) -> None:
+        self.kind = kind
+        self.device = device
+        self.size = size
+        self.sequence = sequence
+        self.now = now
+        self.value = value
+        self.offset = offset
+        self.payload = payload
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Request) and self.encode() == other.encode()
+
+    __hash__ = None  # type: ignore[assignment]  # compared in tests, never looked up
 
     def encode(self) -> bytes:
         """The frame; FrameError if the payload is longer than `MAX_PAYLOAD`."""

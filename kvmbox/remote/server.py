@@ -11,8 +11,6 @@ an error frame and the end: a device process that guesses is worse than one that
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Final
 
 from kvmbox.devices.catalog import build_model
 from kvmbox.devices.model import DeviceModel, Effect, SnapshotError
@@ -27,6 +25,11 @@ from kvmbox.remote.protocol import (
     FrameError,
     encode_effects,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
 
 MAX_SNAPSHOT: Final = 1 << 20
 MAX_ERROR_TEXT: Final = 1024
