@@ -280,7 +280,11 @@ class Console:
         return {stream.name: stream.dropped for stream in self.streams}
 
     def close(self) -> None:
-        """Close what was opened here. A writer that is stuck keeps its own descriptor until the end."""
+        """Close what was opened here, unless a writer is stuck: its descriptor's number must not become
+        somebody else's while it may still write.
+        """
+        if any(stream.stuck for stream in self.streams):
+            return
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors.clear()

@@ -102,6 +102,11 @@ class OutputStream:
         if overflowed and self._overflowed is not None:
             self._overflowed()
 
+    @property
+    def stuck(self) -> bool:
+        """Whether the writer thread is in a write that has not returned."""
+        return self._writing > 0
+
     def wait_for_room(self, wanted: Callable[[], bool]) -> None:
         """Wait until the stream is no longer congested, or `wanted()` turns false; see `wake`."""
         with self._changed:
