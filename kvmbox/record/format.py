@@ -47,6 +47,9 @@ END: Final = 1
 MAX_REPLY: Final = protocol.MAX_FRAME + 1
 """The VMM reads one byte more than a frame may have, to see that it is too long."""
 
+MAX_NOW: Final = (1 << 63) - 1
+"""The latest guest time in ns, 292 years: models keep what lies beyond for "never"."""
+
 _END: Final = Struct("<BQ")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _ACCESS_LIMITS: Final = {size: 1 << 8 * size for size in (1, 2, 4, 8)}
@@ -228,9 +231,11 @@ class RequestCheck:
         """What is wrong with `request`, the next one of the channel, or None."""
         if len(request) < HEADER.size:
             return f"a request of {len(request)} bytes"
-        kind, device, size, zero, _, _, value, _, length = HEADER.unpack_from(request)
+        kind, device, size, zero, _, now, value, _, length = HEADER.unpack_from(request)
         if length != len(request) - HEADER.size or len(request) > protocol.MAX_FRAME or zero:
             return f"a request of {len(request)} bytes that announces a payload of {length}"
+        if now > MAX_NOW:
+            return f"a request at guest time {now} ns"
         if kind in (protocol.READ, protocol.WRITE):
             if size not in _ACCESS_LIMITS or value >= _ACCESS_LIMITS[size] or length:
                 return f"an access of {size} bytes with value {value:#x}"

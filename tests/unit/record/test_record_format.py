@@ -116,7 +116,7 @@ def greeted() -> RequestCheck:
     "request_",
     [
         Request(protocol.READ, 0, 1),
-        Request(protocol.READ, 1, 8, value=(1 << 64) - 1, offset=0xFFFF_FFFF, now=(1 << 64) - 1),
+        Request(protocol.READ, 1, 8, value=(1 << 64) - 1, offset=0xFFFF_FFFF, now=(1 << 63) - 1),
         Request(protocol.WRITE, 0, 4, value=0xFFFF_FFFF),
         Request(protocol.RECEIVE, 0, payload=b"x" * protocol.MAX_PAYLOAD),
         Request(protocol.ADVANCE),
@@ -143,6 +143,8 @@ def test_request_of_a_vmm_is_accepted(request_: Request) -> None:
         Request(protocol.WRITE, 2, 1).encode(),
         Request(protocol.RECEIVE, 2).encode(),
         Request(protocol.ADVANCE, 0, 1).encode(),
+        Request(protocol.READ, 0, 1, now=1 << 63).encode(),
+        Request(protocol.ADVANCE, now=(1 << 64) - 1).encode(),
         Request(0).encode(),
         Request(10).encode(),
         Request(protocol.HELLO).encode(),
