@@ -28,6 +28,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "errors": set(),
     "layout": set(),
     "lean": set(),
+    "early": set(),
     "bus": set(),
     "verdict": set(),
     "bundled": set(),
@@ -39,7 +40,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "kvm": {"errors"},
     "boot": {"errors", "layout", "memory"},
     "sandbox": {"errors"},
-    "host": {"board", "errors", "verdict"},
+    "host": {"board", "early", "errors", "verdict"},
     "remote": {"board", "devices", "errors", "sandbox"},
     "config": {"host", "layout"},
     # A recording is read, checked and replayed where there is no /dev/kvm.

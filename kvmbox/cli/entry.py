@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import os
 import signal
-from types import FrameType
-from typing import Final, NoReturn
+
+from kvmbox import early
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Final, NoReturn
 
 INTERRUPTED: Final = 130
 _EARLY_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    early.received.append(number)
     raise KeyboardInterrupt
 
 

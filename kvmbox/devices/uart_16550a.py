@@ -18,7 +18,8 @@ The guest listens, until the next reset, from the first of these on:
     transmitter empty (a loop that prints reads LSR once before each write to THR);
   - the same with RBR, both reads finding no character.
 The modem outputs DTR and RTS are no sign: drivers raise them before they test themselves by loopback.
-When input was refused, InputRoom follows as soon as the guest listens outside loopback and has read all.
+When input was refused, InputRoom follows as soon as the guest listens outside loopback and the FIFO is below
+its trigger level: a guest that reads just that much per interrupt gets its next one, as from a real line.
 It does not follow at the first free place, for then each character would cost a message of its own.
 
 *Interrupts.* Four sources, each with its enable bit, are ordered by priority in IIR (8.6). INTR reaches
@@ -515,8 +516,9 @@ class Uart16550A:
         self._announce_room()
 
     def _announce_room(self) -> None:
-        """Tell a host that was refused to try again, once all is read."""
-        if self._input_refused and not self._receiver.characters:
+        """Tell a host that was refused to try again, once the guest has read below the trigger level."""
+        receiver = self._receiver
+        if self._input_refused and len(receiver.characters) < receiver.trigger:
             room = self._input_room()
             if room:
                 self._input_refused = False
@@ -536,7 +538,7 @@ class Uart16550A:
         An arrival goes before a time-out of the same instant: that asks for *longer* than four characters.
         """
         until = self._now
-        while self._deadline <= until:
+        while self._deadline <= until and self._deadline != reg.NEVER:
             at = self._now = self._deadline
             if at == self._transmitter.next_at():
                 character = self._transmitter.step(at, self._timing)

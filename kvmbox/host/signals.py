@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection
 from types import FrameType
 from typing import Any, Final
 
+from kvmbox import early
+
 _NOT_OURS: Final = frozenset(
     {
         signal.SIGKILL,
@@ -102,12 +104,14 @@ class SignalDesk:
         self._found: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take over all signals that nobody ignores."""
+        """Take over all signals that nobody ignores, and those that came before."""
         for number in END_SIGNALS:
             if number not in self._others:
                 self._take(number, self._end)
         self._take(signal.SIGTSTP, self._stop)
         self._take(signal.SIGCONT, self._continue)
+        if early.received:
+            self.ended_by = signal.Signals(early.received[0])
 
     def _take(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -584,3 +584,24 @@ def test_damaged_character_is_refused_where_input_is() -> None:
     assert uart.receive_damaged(0, 0x42, PE) == 0
     assert read(uart, RBR) == 0x41
     assert uart.take_effects() == [InputRoom(1)]
+
+
+def test_uart_room_is_told_below_the_trigger_level_not_only_when_empty() -> None:
+    uart = Uart16550A()
+    write(uart, (FCR, 0xC1), (IER, 0x01))  # trigger level 14
+    uart.take_effects()
+    assert uart.receive(0, b"0123456789abcdefXYZ") == 16
+
+    for _ in range(2):
+        uart.read(0, RBR, 1)
+    assert not any(isinstance(effect, InputRoom) for effect in uart.take_effects())
+    uart.read(0, RBR, 1)
+
+    assert InputRoom(3) in uart.take_effects()
+    assert uart.receive(0, b"XYZ") == 3
+
+
+def test_uart_at_the_largest_guest_time_answers() -> None:
+    uart = Uart16550A()
+
+    assert uart.read((1 << 64) - 1, LSR, 1) == 0x60

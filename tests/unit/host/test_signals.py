@@ -9,6 +9,7 @@ from types import FrameType
 
 import pytest
 
+from kvmbox import early
 from kvmbox.host.signals import END_SIGNALS, IMPATIENCE, SignalDesk, Wakeup
 
 
@@ -38,6 +39,14 @@ def test_end_signal_is_noted_and_the_first_one_counts() -> None:
         assert signals.reason == "ended by SIGTERM"
     finally:
         signals.restore()
+
+
+def test_signal_that_came_before_the_run_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(early, "received", [int(signal.SIGTERM)])
+    signals = desk([])
+    signals.install()
+    signals.restore()
+    assert signals.reason == "ended by SIGTERM"
 
 
 def test_real_time_signal_ends_a_run_by_its_number() -> None:
