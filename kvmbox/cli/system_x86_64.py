@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
+from kvmbox import layout
 from kvmbox.cli import main
 from kvmbox.cli.values import parse_rtc_base, parse_size
 from kvmbox.errors import StartError, UsageError
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from kvmbox.qtest.machine import Machine
     from kvmbox.qtest.serve import Client
     from kvmbox.qtest.server import Connection
-
-DEFAULT_MEMORY: Final = 128 << 20
 
 OBEYED: Final = {
     "-qtest": "unix:PATH or stdio: where the qtest client is",
@@ -83,7 +82,7 @@ class Arguments:
     chardevs: dict[str, str] = field(default_factory=dict)
     monitors: list[str] = field(default_factory=list)
     rtc_base: str = "utc"
-    memory_size: int = DEFAULT_MEMORY
+    memory_size: int = layout.DEFAULT_MEMORY
 
 
 def parse_arguments(words: list[str]) -> Arguments:
@@ -143,8 +142,8 @@ def _obey(found: Arguments, option: str, value: str) -> None:
         first, properties = _properties(value)
         text = properties.get("size", first)
         size = int(text) << 20 if text.isdecimal() else parse_size(text)
-        if not size:
-            raise UsageError(f"-m {value} is no size")
+        if not size or size % layout.PAGE_SIZE or not layout.MIN_MEMORY <= size <= layout.MAX_MEMORY:
+            raise UsageError(f"-m {value} is no size that kvmbox can give")
         found.memory_size = size
 
 
