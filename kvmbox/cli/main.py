@@ -110,6 +110,10 @@ def run_command(arguments: list[str], command: click.Command | None = None, name
     except click.ClickException as error:
         report(error.format_message())
         return USAGE
+    except SystemExit:
+        # click's own answer to a broken pipe is exit(1), which here would be a guest's verdict.
+        report("cannot write to stdout: nobody reads it any more")
+        return FAILED
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except KvmboxError as error:

@@ -50,6 +50,8 @@ def raising(error: BaseException) -> Callable[[], object]:
         (click.UsageError("bad word"), 2, "kvmbox: error: bad word"),
         (click.BadParameter("bad value"), 2, "kvmbox: error: Invalid value: bad value"),
         (click.ClickException("clicked"), 2, "kvmbox: error: clicked"),
+        # click's answer to a broken pipe; 1 would be the guest's word.
+        (SystemExit(1), 14, "kvmbox: error: cannot write to stdout: nobody reads it any more"),
         (
             OSError(errno.EPIPE, "Broken pipe"),
             14,
