@@ -7,10 +7,9 @@ opened is closed in reverse, also when a step in between fails.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvmbox.config import RunConfig
@@ -27,22 +26,11 @@ from kvmbox.remote import protocol
 from kvmbox.remote.pool import DevicePool
 from kvmbox.stats import RunStats, collect
 from kvmbox.supervisor import Supervisor
+from kvmbox.timeline import Timeline
 from kvmbox.verdict import CLEAN, KVMBOX_FAILED, Expectations, Outcome, Verdict
 
 if TYPE_CHECKING:
     from kvmbox.record.recorder import Recorder
-
-
-@dataclass(slots=True)
-class Timeline:
-    """When each stage of the start was done, in ns of the host's monotonic clock."""
-
-    started: int = field(default_factory=time.monotonic_ns)
-    stages: dict[str, int] = field(default_factory=dict)
-
-    def mark(self, stage: str) -> None:
-        """`stage` is done."""
-        self.stages[stage] = time.monotonic_ns() - self.started
 
 
 @dataclass(frozen=True, slots=True)

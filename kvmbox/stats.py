@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kvmbox.host.console import Console
 from kvmbox.machine import Devices
 from kvmbox.remote.pool import DevicePool
 from kvmbox.sandbox import layers
 from kvmbox.supervisor import Supervisor
-
-if TYPE_CHECKING:
-    from kvmbox.run import Timeline
+from kvmbox.timeline import Timeline
 
 NS_PER_MS = 1_000_000
 

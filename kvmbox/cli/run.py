@@ -174,9 +174,10 @@ def command(
     from kvmbox import bundled
     from kvmbox.config import RunConfig
     from kvmbox.host.serial import serial_plan
-    from kvmbox.run import Timeline, run
+    from kvmbox.run import run
     from kvmbox.sandbox import layers
     from kvmbox.stats import format_stats
+    from kvmbox.timeline import Timeline
 
     timeline = Timeline()
     path, flat = guest, False
