@@ -46,7 +46,7 @@ class Machine:
         self._router = InterruptRouter()
         self._router.attach(irq_changed)
         self._claims = [(region.start, region.end, True) for region in memory.regions]
-        """(first, end, whether it is RAM) of all that answers at a physical address, in order."""
+        """(first, end, whether it is RAM) of all that answers at a physical address; nothing overlaps."""
         self._unsettled = False
         self._reset_wanted = False
 
@@ -84,7 +84,6 @@ class Machine:
                 for addresses in ranges:
                     bus.attach(Mapping(addresses.first, addresses.count, proxy, addresses.offset))
             self._claims += [(r.first, r.first + r.count, False) for r in device.mmio]
-        self._claims.sort()
 
     # --- Accesses. All raise DeviceProcessError -------------------------------------------------------
 
@@ -135,7 +134,7 @@ class Machine:
         self._settle()
 
     def _claimed(self, address: int, size: int) -> list[tuple[int, int, bool]]:
-        """What of [address, address + size) answers, as (start, length, whether it is RAM), in order.
+        """What of [address, address + size) answers, as (start, length, whether it is RAM).
 
         The rest of a range costs nothing, however large it is.
         """

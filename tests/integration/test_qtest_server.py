@@ -143,6 +143,20 @@ def test_device_process_that_dies_is_status_8_also_between_requests(device_type:
 
 
 @pytest.mark.root
+def test_device_process_that_dies_within_a_request_is_status_8_and_says_how() -> None:
+    with server() as process:
+        pid = device_process(process, "rtc")
+        os.kill(pid, signal.SIGSTOP)
+        assert process.stdin is not None
+        process.stdin.write(b"inb 0x71\n")
+        process.stdin.flush()
+        os.kill(pid, signal.SIGKILL)
+        status, errors = end(process)
+        assert status == 8
+        assert errors == "kvmbox: error: device process 'rtc' was killed by signal 9 (SIGKILL)\n"
+
+
+@pytest.mark.root
 def test_device_process_that_hangs_is_status_8() -> None:
     with server() as process:
         os.kill(device_process(process, "rtc"), signal.SIGSTOP)

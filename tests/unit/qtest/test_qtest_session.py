@@ -306,6 +306,8 @@ def test_reset_by_a_device_resets_all_devices_before_the_answer(board: Board, as
     assert "IRQ lower 4" in answer.splitlines()
     assert answer.splitlines()[-1] == "OK"
     assert board("inb 0x3f9") == "OK 0x0000"
+    board("outb 0x3f9 1")
+    assert board("inb 0x3f9") == "OK 0x0001"  # it was reset once
     assert board.rtc(0) == 0x25  # the battery keeps the clock, time goes on
     assert board("readb 0x1000") == "OK 0x0000000000000001"
 
@@ -322,6 +324,54 @@ def test_model_that_raises_is_named(board: Board, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(DeviceProcessError, match="'rtc'"):
         board("outb 0x70 0")
     assert board("inb 0x3fd") == "OK 0x0060"
+
+
+def test_model_that_reads_more_than_was_asked_breaks_the_protocol(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = board.channels["rtc"]._server.models[0]
+    monkeypatch.setattr(type(model), "read", lambda *_: 0x1FF)
+    with pytest.raises(DeviceProcessError, match=r"'rtc' broke the protocol: value 0x1ff"):
+        board("inb 0x71")
+
+
+class DueChannel:
+    """A channel whose device has nothing to do once it was told the time, unless it is stubborn."""
+
+    def __init__(self) -> None:
+        self.deadline = wire.NO_DEADLINE
+        self.advanced = 0
+        self.stubborn = False
+
+    def access(self, word: int, _offset: int, _value: int, _limit: int) -> int:
+        if word & 0xFF == wire.ADVANCE:
+            self.advanced += 1
+            if not self.stubborn:
+                self.deadline = wire.NO_DEADLINE
+        return 0
+
+    def request(self, kind: int) -> None:
+        raise DeviceProcessError("pit", f"was asked for {kind}")
+
+
+def test_deadline_that_a_request_leaves_in_the_present_fires_before_its_answer(board: Board) -> None:
+    channel = DueChannel()
+    board.machine.adopt(channel, [])  # type: ignore[arg-type]  # a fake
+    board("clock_step 10")
+    channel.deadline = 10
+    board.machine.deadline_changed("pit", 10, 10)
+    board("inb 0x3fd")
+    assert channel.advanced == 1
+    board("inb 0x3fd")
+    assert channel.advanced == 1
+
+
+def test_device_that_stays_due_is_asked_in_the_way_that_names_it(board: Board) -> None:
+    channel = DueChannel()
+    board.machine.adopt(channel, [])  # type: ignore[arg-type]  # a fake
+    channel.stubborn, channel.deadline = True, 5
+    with pytest.raises(DeviceProcessError, match=f"'pit' was asked for {wire.ADVANCE}"):
+        board("clock_step 10")
 
 
 def test_local_channel_records_what_it_exchanges(board: Board) -> None:
