@@ -6,7 +6,7 @@ uses the same board.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -87,6 +87,14 @@ def _serial_port(name: str, *, pace: bool) -> DeviceSpec:
         stream=name,
         takes_input=True,
     )
+
+
+def by_type(board: Sequence[DeviceSpec]) -> dict[str, list[DeviceSpec]]:
+    """The devices of each device type, in the order of `board`: their places are their index numbers."""
+    types: dict[str, list[DeviceSpec]] = {}
+    for device in board:
+        types.setdefault(device.device_type, []).append(device)
+    return types
 
 
 def pc_board(options: BoardOptions) -> list[DeviceSpec]:

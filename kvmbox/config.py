@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from kvmbox import layout
@@ -46,4 +46,4 @@ class RunConfig:
     require: int = 0
     record: str | None = None
     record_limit: int | None = None
-    kvm_path: str = field(default="/dev/kvm")
+    kvm_path: str = "/dev/kvm"

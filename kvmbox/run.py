@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kvmbox.board import DeviceSpec
 from kvmbox.config import RunConfig
 from kvmbox.errors import DeviceProcessError
 from kvmbox.host.console import Console
@@ -24,6 +25,7 @@ from kvmbox.memory import GuestMemory
 from kvmbox.placement import place
 from kvmbox.remote import protocol
 from kvmbox.remote.pool import DevicePool
+from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.stats import RunStats, collect
 from kvmbox.supervisor import Supervisor
 from kvmbox.timeline import Timeline
@@ -47,17 +49,18 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
     Raises KvmboxError where the run could not start; a run that started ends in a RunResult.
     """
     timeline = timeline or Timeline()
+    board = board_of(config)
     with ExitStack() as cleanup:
         placement = place(config.pin)
         cleanup.callback(placement.close)
         pool = DevicePool()
         cleanup.callback(pool.close)
-        recorder = _recorder(config, say)
+        recorder = _recorder(config, board, say)
         if recorder is not None:
             cleanup.callback(recorder.finish)
             pool.recorder_of = recorder.of
         timeline.mark("spawner started")
-        pool.launch(board_of(config), _device_filter(), cpu=placement.cpu, require=config.require)
+        pool.launch(board, device_filter(), cpu=placement.cpu, require=config.require)
         timeline.mark("device processes asked for")
         source = BootSource.read(config)
         memory = GuestMemory(config.memory_size)
@@ -85,7 +88,7 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
         cleanup.callback(supervisor.close)
         try:
             devices = Devices(
-                board_of(config),
+                board,
                 pool,
                 console,
                 verdict,
@@ -113,19 +116,12 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
     return RunResult(judged, stats)
 
 
-def _recorder(config: RunConfig, say: Callable[[str], None]) -> Recorder | None:
+def _recorder(config: RunConfig, board: list[DeviceSpec], say: Callable[[str], None]) -> Recorder | None:
     if config.record is None:
         return None
     from kvmbox.record.recorder import Recorder
 
-    return Recorder(config.record, board_of(config), limit=config.record_limit, say=say)
-
-
-def _device_filter() -> bytes:
-    from kvmbox.sandbox.policy import DEVICE_POLICY
-    from kvmbox.sandbox.seccomp import compile_policy
-
-    return compile_policy(DEVICE_POLICY)
+    return Recorder(config.record, board, limit=config.record_limit, say=say)
 
 
 @dataclass(frozen=True, slots=True)

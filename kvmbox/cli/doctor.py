@@ -75,11 +75,10 @@ def _kvm() -> Iterator[Finding]:
 
 
 def _libseccomp() -> Finding:
-    from kvmbox.sandbox.policy import DEVICE_POLICY
-    from kvmbox.sandbox.seccomp import compile_policy
+    from kvmbox.sandbox.seccomp import device_filter
 
     try:
-        filter_ = compile_policy(DEVICE_POLICY)
+        filter_ = device_filter()
     except SandboxError as error:
         return Finding("libseccomp", False, str(error), remedy=error.hint)
     return Finding("libseccomp", True, f"the device filter compiles to {len(filter_) // 8} BPF instructions")

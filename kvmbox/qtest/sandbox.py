@@ -113,11 +113,10 @@ class ProcessSandbox:
 
     def connect(self, machine: Machine, board: Sequence[DeviceSpec]) -> None:
         """See Sandbox."""
-        from kvmbox.sandbox.policy import DEVICE_POLICY
-        from kvmbox.sandbox.seccomp import compile_policy
+        from kvmbox.sandbox.seccomp import device_filter
 
         cpu = self._placement.cpu
-        self._pool.launch(board, compile_policy(DEVICE_POLICY), cpu=cpu)
+        self._pool.launch(board, device_filter(), cpu=cpu)
         if cpu is not None:
             os.sched_setaffinity(0, {cpu})
         self._pool.connect(machine.grants(), now=machine.clock, deadline_changed=machine.deadline_changed)

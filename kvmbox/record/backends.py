@@ -70,8 +70,7 @@ class InProcesses:
         costs several times as much (docs/adr/0005).
         """
         from kvmbox.placement import place
-        from kvmbox.sandbox.policy import DEVICE_POLICY
-        from kvmbox.sandbox.seccomp import compile_policy
+        from kvmbox.sandbox.seccomp import device_filter
 
         self._placement = place("auto")
         self._pool = DevicePool()
@@ -83,7 +82,7 @@ class InProcesses:
                 if want
                 for device in channel.devices
             ]
-            self._pool.launch(board, compile_policy(DEVICE_POLICY), cpu=self._placement.cpu)
+            self._pool.launch(board, device_filter(), cpu=self._placement.cpu)
             for member in self._pool.members.values():
                 self._pool.spawner.wait_ready(member.process)
         except BaseException:

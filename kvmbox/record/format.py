@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
-from kvmbox.board import AddressRange, DeviceSpec
+from kvmbox.board import AddressRange, DeviceSpec, by_type
 from kvmbox.errors import RecordingError
 from kvmbox.remote import protocol
 from kvmbox.remote.protocol import HEADER
@@ -98,10 +98,7 @@ class End:
 
 def channels_of(board: Sequence[DeviceSpec]) -> tuple[ChannelHeader, ...]:
     """The channels of a board: one for each device type, in the order in which they come up."""
-    by_type: dict[str, list[DeviceSpec]] = {}
-    for device in board:
-        by_type.setdefault(device.device_type, []).append(device)
-    return tuple(ChannelHeader(name, tuple(devices)) for name, devices in by_type.items())
+    return tuple(ChannelHeader(name, tuple(devices)) for name, devices in by_type(board).items())
 
 
 def encode_header(channels: Sequence[ChannelHeader]) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from kvmbox.board import DeviceSpec
+from kvmbox.board import DeviceSpec, by_type
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import REPLY_SLICES, Channel, Grants
 from kvmbox.remote.protocol import HEADER
@@ -97,11 +97,8 @@ def local_channels(
 
     `grants` are by device name. Raises DeviceProcessError where a model refuses its parameters.
     """
-    by_type: dict[str, list[DeviceSpec]] = {}
-    for device in board:
-        by_type.setdefault(device.device_type, []).append(device)
     channels = []
-    for device_type, devices in by_type.items():
+    for device_type, devices in by_type(board).items():
         channel = LocalChannel(
             device_type,
             [grants[device.name] for device in devices],

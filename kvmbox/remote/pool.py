@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from kvmbox.board import DeviceSpec
+from kvmbox.board import DeviceSpec, by_type
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, SandboxError
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS, Channel, Grants
@@ -48,10 +48,7 @@ class DevicePool:
 
     def launch(self, board: Sequence[DeviceSpec], bpf: bytes, *, cpu: int | None, require: int = 0) -> None:
         """Ask for a process for each device type of `board`; returns before they run. Raises SandboxError."""
-        by_type: dict[str, list[DeviceSpec]] = {}
-        for device in board:
-            by_type.setdefault(device.device_type, []).append(device)
-        for device_type, devices in by_type.items():
+        for device_type, devices in by_type(board).items():
             vmm_end, device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             process = self.spawner.spawn(device_type, device_end.detach(), bpf, cpu=cpu, require=require)
             self.members[device_type] = PoolMember(device_type, devices, process, vmm_end.detach())

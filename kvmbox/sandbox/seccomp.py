@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import BinaryIO, Final
 
 from kvmbox.errors import SandboxError
-from kvmbox.sandbox.policy import WORD, Policy
+from kvmbox.sandbox.policy import DEVICE_POLICY, WORD, Policy
 
 BPF_INSTRUCTION_SIZE: Final = 8  # struct sock_filter
 HIGHEST_PRIORITY: Final = 255  # libseccomp tests these calls first: rules stand in the order of use
@@ -51,6 +51,11 @@ def compile_policy(policy: Policy) -> bytes:
             f"libseccomp cannot build the '{policy.name}' filter: {error.strerror}",
             hint="libseccomp 2.5 or later is needed",
         ) from error
+
+
+def device_filter() -> bytes:
+    """The filter of device processes, as BPF. Raises SandboxError."""
+    return compile_policy(DEVICE_POLICY)
 
 
 def _export(export: Callable[[BinaryIO], None]) -> bytes:
