@@ -258,11 +258,11 @@ class Supervisor:
             ready = any(port.can_send for port in self._console.inputs)
             remaining = 0.0 if ready else self._next_slice - time.monotonic()
             events = poll.poll(max(0.0, remaining * 1000))
-            if time.monotonic() >= self._next_slice:
-                # Counted, not caught up: a VMM that was suspended has missed slices, nobody else has.
-                self._next_slice = time.monotonic() + WAIT_SLICE_MS / 1000
-                self._slice()
             try:
+                if time.monotonic() >= self._next_slice:
+                    # Counted, not caught up: a VMM that was suspended has missed slices, nobody else has.
+                    self._next_slice = time.monotonic() + WAIT_SLICE_MS / 1000
+                    self._slice()
                 self._handle(poll, events, inputs)
                 self._feed_inputs()
             except DeviceProcessError as error:
@@ -365,13 +365,7 @@ class Supervisor:
         if self._slices % PROBE_SLICES == 0:
             for channel in devices.pool.channels:
                 if not channel.waiting:
-                    self._probe(channel.device_type)
-
-    def _probe(self, device_type: str) -> None:
-        try:
-            self._advance(device_type)
-        except DeviceProcessError as error:
-            self.device_failed(error)
+                    self._advance(channel.device_type)
 
     def close(self) -> None:
         """Put the signals back, and close what belongs to the supervisor."""

@@ -117,17 +117,11 @@ def run_command(arguments: list[str], command: click.Command | None = None, name
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except KvmboxError as error:
-        if debug:
-            import traceback
-
-            traceback.print_exc()
+        _trace(debug)
         report(str(error), error.hint)
         return error.exit_status
     except OSError as error:
-        if debug:
-            import traceback
-
-            traceback.print_exc()
+        _trace(debug)
         where = f" on '{error.filename}'" if error.filename else ""
         report(
             f"a system call failed{where}: {error.strerror or error}",
@@ -138,15 +132,20 @@ def run_command(arguments: list[str], command: click.Command | None = None, name
         report("out of memory")
         return FAILED
     except BaseException as error:  # noqa: BLE001 - the outermost handler: a bug is status 14, not 1
-        if debug:
-            import traceback
-
-            traceback.print_exc()
+        _trace(debug)
         report(
             f"internal error: {type(error).__name__}: {error}",
             None if debug else "please report this with the output of the same command and --debug",
         )
         return FAILED
+
+
+def _trace(wanted: bool) -> None:
+    """The traceback of the exception that is being handled, if --debug asks for it."""
+    if wanted:
+        import traceback
+
+        traceback.print_exc()
 
 
 def _command_of(error: click.UsageError) -> str:
