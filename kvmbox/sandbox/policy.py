@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 A device process blocks in one place, reading its channel, and everything else is computation. So the
-table is short: read and write on the channel's descriptor, the three memory calls by which CPython's
+table is short: read and write on the channel's descriptors, the three memory calls by which CPython's
 allocators grow and shrink, and the ways out. A rule matches if all its conditions hold; a call that no
 rule matches gets the default verdict: a notification to the VMM, which names the call and kills the
 process. Where nobody listens the call fails; there is no way in which it succeeds.
@@ -22,7 +22,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-from kvmbox.sandbox.descriptors import CHANNEL_FD
+from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 
 INT: Final = 0xFFFF_FFFF  # what the kernel looks at in an int argument
 WORD: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -91,26 +91,34 @@ class Policy:
         return Verdict.NOTIFY
 
 
-DEVICE_POLICY: Final = Policy(
-    name="device",
-    rules=(
-        Rule("read", 0, "the next request", (Condition(0, CHANNEL_FD, INT),)),
-        Rule("write", 1, "the reply to it", (Condition(0, CHANNEL_FD, INT),)),
-        Rule(
-            "mmap",
-            9,
-            "CPython's object arenas: private, anonymous, readable and writable, never executable",
-            (
-                Condition(2, PROT_READ | PROT_WRITE),
-                Condition(3, MAP_PRIVATE | MAP_ANONYMOUS),
-                Condition(4, INT, INT),
+def _device_policy(name: str, reply_fd: int) -> Policy:
+    """The table of a device process that reads from CHANNEL_FD and replies to `reply_fd`."""
+    return Policy(
+        name=name,
+        rules=(
+            Rule("read", 0, "the next request", (Condition(0, CHANNEL_FD, INT),)),
+            Rule("write", 1, "the reply to it", (Condition(0, reply_fd, INT),)),
+            Rule(
+                "mmap",
+                9,
+                "CPython's object arenas: private, anonymous, readable and writable, never executable",
+                (
+                    Condition(2, PROT_READ | PROT_WRITE),
+                    Condition(3, MAP_PRIVATE | MAP_ANONYMOUS),
+                    Condition(4, INT, INT),
+                ),
             ),
+            Rule("munmap", 11, "CPython gives an empty arena back"),
+            Rule("brk", 12, "malloc grows and trims its heap"),
+            Rule("rt_sigreturn", 15, "the end of a signal handler"),
+            Rule("exit", 60, "the way out of a thread"),
+            Rule("exit_group", 231, "the way out: the channel was closed"),
         ),
-        Rule("munmap", 11, "CPython gives an empty arena back"),
-        Rule("brk", 12, "malloc grows and trims its heap"),
-        Rule("rt_sigreturn", 15, "the end of a signal handler"),
-        Rule("exit", 60, "the way out of a thread"),
-        Rule("exit_group", 231, "the way out: the channel was closed"),
-    ),
-)
-"""The policy of every device process, whatever its type."""
+    )
+
+
+DEVICE_POLICY: Final = _device_policy("device", CHANNEL_FD)
+"""The policy of every device process whose channel is one socket, whatever its type."""
+
+DEVICE_POLICY_PIPES: Final = _device_policy("device-pipes", REPLY_FD)
+"""The same where requests and replies have descriptors of their own: read on one, write on the other."""

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import BinaryIO, Final
 
 from kvmbox.errors import SandboxError
-from kvmbox.sandbox.policy import DEVICE_POLICY, WORD, Policy
+from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Policy
 
 BPF_INSTRUCTION_SIZE: Final = 8  # struct sock_filter
 HIGHEST_PRIORITY: Final = 255  # libseccomp tests these calls first: rules stand in the order of use
@@ -53,9 +53,12 @@ def compile_policy(policy: Policy) -> bytes:
         ) from error
 
 
-def device_filter() -> bytes:
-    """The filter of device processes, as BPF. Raises SandboxError."""
-    return compile_policy(DEVICE_POLICY)
+def device_filter(*, pipes: bool = False) -> bytes:
+    """The filter of device processes, as BPF. Raises SandboxError.
+
+    `pipes`: requests and replies have a descriptor each, CHANNEL_FD and REPLY_FD.
+    """
+    return compile_policy(DEVICE_POLICY_PIPES if pipes else DEVICE_POLICY)
 
 
 def _export(export: Callable[[BinaryIO], None]) -> bytes:

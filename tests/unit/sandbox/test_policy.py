@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.sandbox import policy
-from kvmbox.sandbox.descriptors import CHANNEL_FD
-from kvmbox.sandbox.policy import DEVICE_POLICY, Condition, Policy, Rule, Verdict
-from kvmbox.sandbox.seccomp import compile_policy, syscall_name
+from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
+from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Condition, Policy, Rule, Verdict
+from kvmbox.sandbox.seccomp import compile_policy, device_filter, syscall_name
 
 ALLOW, NOTIFY, KILL = Verdict.ALLOW, Verdict.NOTIFY, Verdict.KILL
 RW = policy.PROT_READ | policy.PROT_WRITE
@@ -148,6 +148,23 @@ def test_device_policy_allows_exactly_these_calls() -> None:
     assert {rule.name for rule in DEVICE_POLICY.rules} == {
         "read", "write", "mmap", "munmap", "brk", "rt_sigreturn", "exit", "exit_group",
     }  # fmt: skip
+
+
+def test_device_policy_of_pipes_reads_on_one_descriptor_and_writes_on_the_other() -> None:
+    pipes = device_filter(pipes=True)
+    for number, descriptor, verdict in [
+        (READ, CHANNEL_FD, ALLOW),
+        (READ, REPLY_FD, NOTIFY),
+        (WRITE, REPLY_FD, ALLOW),
+        (WRITE, CHANNEL_FD, NOTIFY),
+    ]:
+        assert DEVICE_POLICY_PIPES.simulate(number, (descriptor,)) is verdict
+        assert run_bpf(pipes, number, policy.ARCH_X86_64, (descriptor,)) is verdict
+
+
+def test_device_policies_differ_in_the_descriptor_of_write_and_in_nothing_else() -> None:
+    rules, pipes = DEVICE_POLICY.rules, DEVICE_POLICY_PIPES.rules
+    assert [(a.name, b.name) for a, b in zip(rules, pipes, strict=True) if a != b] == [("write", "write")]
 
 
 def test_simulate_several_conditions_needs_all_of_them() -> None:
