@@ -50,7 +50,7 @@ class DevicePool:
         """Ask for a process for each device type of `board`; returns before they run. Raises SandboxError."""
         for device_type, devices in by_type(board).items():
             vmm_end, device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            process = self.spawner.spawn(device_type, device_end.detach(), bpf, cpu=cpu, require=require)
+            process = self.spawner.spawn(device_type, [device_end.detach()], bpf, cpu=cpu, require=require)
             self.members[device_type] = PoolMember(device_type, devices, process, vmm_end.detach())
 
     def connect(

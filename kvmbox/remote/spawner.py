@@ -17,6 +17,7 @@ process dies with it. It is not filtered itself: filters are inherited.
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import select
 
@@ -28,7 +29,7 @@ from kvmbox.sandbox.title import ProcessTitle
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Final, NoReturn
+    from typing import Any, Final, NoReturn
 
 CONTROL_FD: Final = 3
 """The control socket: the only descriptor, besides /dev/null at 0 to 2, that the VMM hands over."""
@@ -59,15 +60,19 @@ class Spawner:
 
     def __init__(
         self,
-        entries: Sequence[Callable[[int], int | None]],
+        entries: Sequence[Callable[..., int | None]],
         title: ProcessTitle,
         own_layers: int,
         landlock_limit: int,
+        seccomp: int,
+        without: int,
     ) -> None:
         self._entries = entries
         self._title = title
         self._inherited = own_layers & layers.EMPTY_ENVIRONMENT
         self._landlock_limit = landlock_limit
+        self._seccomp = seccomp
+        self._without = without
         self._pid = os.getpid()
         self._devices: dict[int, _Device] = {}  # by pid
         self._stopping = False
@@ -94,8 +99,8 @@ class Spawner:
 
     def _obey(self, frame: bytes, descriptors: list[int]) -> None:
         kind, identifier, number, mask, payload = frames.unpack(frame)
-        if kind == frames.SPAWN and len(descriptors) == 1 and not self._stopping:
-            self._spawn(identifier, number, mask, payload, descriptors[0])
+        if kind == frames.SPAWN and descriptors and not self._stopping:
+            self._spawn(identifier, number, mask, payload, descriptors)
         elif kind == frames.SHUTDOWN and not descriptors:
             self._stopping = True
             for pid in self._devices:
@@ -103,7 +108,7 @@ class Spawner:
         else:
             raise frames.FrameError(f"frame of kind {kind} with {len(descriptors)} descriptors")
 
-    def _spawn(self, identifier: int, cpu: int, required: int, payload: bytes, channel: int) -> None:
+    def _spawn(self, identifier: int, cpu: int, required: int, payload: bytes, channel: list[int]) -> None:
         entry, device_type, bpf = frames.unpack_spawn(payload)
         report, device_report = passing.socket_pair()
         order = jail.Order(
@@ -113,6 +118,8 @@ class Spawner:
             required=required,
             inherited=self._inherited,
             landlock_limit=self._landlock_limit,
+            seccomp=self._seccomp,
+            without=self._without,
             ready=lambda applied: frames.pack(
                 frames.READY, identifier, min(landlock.abi(), self._landlock_limit), applied
             ),
@@ -128,7 +135,8 @@ class Spawner:
                 identifier=identifier,
                 title=lambda: self._title.set(f"kvmbox: {device_type}"),
             )
-        os.close(channel)
+        for descriptor in channel:
+            os.close(descriptor)
         os.close(device_report)
         self._devices[pid] = _Device(identifier, report)
         self._poller.register(report, select.POLLIN)
@@ -151,8 +159,9 @@ class Spawner:
             return False
         if message is not None:
             frame, descriptors = message
-            if descriptors:
-                device.ready, device.listener = frame, descriptors[0]
+            if frames.unpack(frame)[0] == frames.READY:
+                device.ready = frame
+                device.listener = descriptors[0] if descriptors else -1
             else:
                 passing.send(CONTROL_FD, frame)
             return True
@@ -160,9 +169,8 @@ class Spawner:
         os.close(device.report)
         device.report = -1
         if device.ready is not None:
-            passing.send(CONTROL_FD, device.ready, [device.listener])
-            os.close(device.listener)
-            device.ready = None
+            passing.send(CONTROL_FD, device.ready, [device.listener] if device.listener >= 0 else [])
+            self._drop_listener(device)
         return False
 
     def _reap(self) -> bool:
@@ -187,53 +195,72 @@ class Spawner:
         if device.report >= 0:
             self._poller.unregister(device.report)
             os.close(device.report)
-        if device.ready is not None:
+        self._drop_listener(device)
+
+    @staticmethod
+    def _drop_listener(device: _Device) -> None:
+        if device.ready is not None and device.listener >= 0:
             os.close(device.listener)
+        device.ready = None
 
 
 def _be_device(
     order: jail.Order,
     *,
-    channel: int,
+    channel: list[int],
     report: int,
-    entry: Callable[[int], int | None],
+    entry: Callable[..., int | None],
     identifier: int,
     title: Callable[[], None],
 ) -> NoReturn:
     """The life of a device process, from the fork. It leaves by _exit, whatever happens: nothing is
     flushed or collected, and nothing ever returns into the spawner's loop.
     """
+    status = 1
+    arguments: tuple[Any, ...] = ()
     try:
         try:
             title()
             linux.unblock_signals(linux.SIGCHLD)
-            jail.arrange_descriptors(channel, report)
+            if len(channel) > 1:
+                arguments = (REPLY_FD,)
+            if len(channel) > 2:
+                # SAFETY: as long as the process lives; its descriptor is closed with all the others below.
+                arguments = (REPLY_FD, mmap.mmap(channel[2], 0))
+            jail.arrange_descriptors(channel[:2], report, messenger=order.listens)
             report = REPORT_FD
             jail.lock_up(order)
         except BaseException as error:
             # Under the filter this is a forbidden call, and ends the process as well.
             passing.send(report, frames.pack(frames.FAILED, identifier, payload=_reason(error)))
             raise
-        gc.enable()
-        os._exit(entry(CHANNEL_FD) or 0)
+        if order.seccomp != linux.SECCOMP_MODE_STRICT:  # there a collection cannot give memory back
+            gc.enable()
+        status = entry(CHANNEL_FD, *arguments) or 0
     finally:  # the entry has said what it could of an exception; see remote.server
-        os._exit(1)
+        if order.seccomp == linux.SECCOMP_MODE_STRICT:
+            linux.exit_thread(status)
+        os._exit(status)
 
 
 def _reason(error: BaseException) -> bytes:
     return frames.text_payload(f"{type(error).__name__}: {error}")
 
 
-def _load_entry(name: str) -> Callable[[int], int | None]:
+def _load_entry(name: str) -> Callable[..., int | None]:
     """The function that 'module:function' names."""
     module_name, _, function_name = name.partition(":")
     module = __import__(module_name, fromlist=["_"])
-    entry: Callable[[int], int | None] = getattr(module, function_name)
+    entry: Callable[..., int | None] = getattr(module, function_name)
     return entry
 
 
-def main(vmm_pid: int, entry_names: Sequence[str], landlock_limit: int) -> NoReturn:
-    """The life of the spawner process. `landlock_limit` is the highest Landlock ABI to use."""
+def main(
+    vmm_pid: int, entry_names: Sequence[str], landlock_limit: int, seccomp: int, without: int
+) -> NoReturn:
+    """The life of the spawner process. `landlock_limit` is the highest Landlock ABI to use, `seccomp` the
+    mode of device processes (linux.SECCOMP_MODE_*), `without` a mask of layers to leave out.
+    """
     status = 1
     try:
         linux.close_range(CONTROL_FD + 1)
@@ -245,11 +272,11 @@ def main(vmm_pid: int, entry_names: Sequence[str], landlock_limit: int) -> NoRet
         os.umask(0o777)
         os.chdir("/")
         entries = [_load_entry(name) for name in entry_names]
-        applied = jail.confine(vmm_pid, landlock_limit)
-        # CPython itself may add LC_CTYPE to an empty environment (PEP 538).
-        if not set(os.environ) - {"LC_CTYPE"}:
+        applied = jail.confine(vmm_pid, landlock_limit, without)
+        # CPython itself may add LC_CTYPE to an empty environment (PEP 538); the other is the VMM's choice.
+        if not set(os.environ) - {"LC_CTYPE", "PYTHONMALLOC"}:
             applied |= layers.EMPTY_ENVIRONMENT
-        spawner = Spawner(entries, title, applied, landlock_limit)
+        spawner = Spawner(entries, title, applied, landlock_limit, seccomp, without)
         gc.collect()
         gc.disable()
         gc.freeze()  # no collection writes into the pages that the children share

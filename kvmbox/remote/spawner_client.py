@@ -34,6 +34,7 @@ from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.remote import spawner_frames as frames
 from kvmbox.remote.spawner import CONTROL_FD
 from kvmbox.sandbox import passing
+from kvmbox.sandbox.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.sandbox.listener import ForbiddenCall, NotificationListener
 
 DEFAULT_ENTRY: Final = "kvmbox.remote.server:serve"
@@ -47,6 +48,11 @@ EXIT_GRACE_NS: Final = 100 * NS_PER_MS
 """How long `close` lets device processes go by themselves, their channels being closed."""
 
 INTERPRETER_FLAGS: Final = ("-I", "-S", "-X", "utf8")
+
+# The same as -I but for the one variable, which -I would ignore: in strict mode the interpreter's own
+# allocator, which maps and unmaps arenas, must not be used.
+STRICT_INTERPRETER_FLAGS: Final = ("-P", "-s", "-S", "-X", "utf8")
+STRICT_ENVIRONMENT: Final = {"PYTHONMALLOC": "malloc"}
 
 
 def describe_wait_status(status: int) -> str:
@@ -141,13 +147,16 @@ class SpawnerClient:
         entries: Sequence[str] = (DEFAULT_ENTRY,),
         payload_directory: str | None = None,
         landlock_limit: int = ANY_LANDLOCK,
+        seccomp: int = SECCOMP_MODE_FILTER,
+        without: int = 0,
     ) -> SpawnerClient:
         """Start a spawner; returns before it is up. Call it first of all, in the main thread.
 
         `entries` are the 'module:function' that device processes may run, called with the channel's
         descriptor; what they return is the exit status. They are imported before the spawner confines
         itself, from kvmbox or, if it is given, from `payload_directory`. `landlock_limit` is the highest
-        Landlock ABI to use, 0 for none. Raises SandboxError.
+        Landlock ABI to use, 0 for none. `seccomp` is the mode of all its device processes, `without` a mask
+        of layers that they are to do without. Raises SandboxError.
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("the spawner dies with the thread that starts it: start it in the main thread")
@@ -157,14 +166,15 @@ class SpawnerClient:
         # Appended: the standard library comes first, whatever lies beside kvmbox.
         code = (
             f"import sys; sys.path += {directories!r}; from kvmbox.remote.spawner import main; "
-            f"main({os.getpid()}, {tuple(entries)!r}, {landlock_limit})"
+            f"main({os.getpid()}, {tuple(entries)!r}, {landlock_limit}, {seccomp}, {without})"
         )
         own_end, spawner_end = passing.socket_pair()
+        strict = seccomp == SECCOMP_MODE_STRICT
         try:
             pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, *INTERPRETER_FLAGS, "-c", code],
-                {},
+                [sys.executable, *(STRICT_INTERPRETER_FLAGS if strict else INTERPRETER_FLAGS), "-c", code],
+                STRICT_ENVIRONMENT if strict else {},
                 file_actions=_file_actions(spawner_end),
                 setsid=True,  # out of the terminal's reach from its first instruction
                 setsigmask=(),
@@ -192,7 +202,7 @@ class SpawnerClient:
     def spawn(
         self,
         device_type: str,
-        channel_fd: int,
+        channel: Sequence[int],
         bpf: bytes,
         *,
         cpu: int | None = None,
@@ -201,8 +211,9 @@ class SpawnerClient:
     ) -> DeviceProcess:
         """Ask for a device process; returns at once, `wait_ready` tells how it went.
 
-        `channel_fd`, the device's end of the channel, is sent away and closed here, in all cases. `bpf` is
-        the compiled filter, `cpu` the only CPU it may use, `require` a mask of layers, beyond those that
+        `channel` is the device's end: a socket; or the pipe to read requests from and the one to write
+        replies to; or those two and shared memory, which the entry gets mapped. They are sent away and
+        closed here, in all cases. `bpf` is the compiled filter, `cpu` the only CPU it may use, `require` a mask of layers, beyond those that
         are always required, without which it must not serve. `entry` is one of those given to `start`.
         Raises SandboxError.
         """
@@ -212,14 +223,15 @@ class SpawnerClient:
         try:
             payload = frames.pack_spawn(self._entries.index(entry), device_type, bpf)
             frame = frames.pack(frames.SPAWN, identifier, number, require, payload)
-            passing.send(self._control, frame, [channel_fd])
+            passing.send(self._control, frame, channel)
         except OSError as error:
             self._pump()
             raise SandboxError(
                 f"cannot start device process '{device_type}': {self._end or error}"
             ) from error
         finally:
-            os.close(channel_fd)
+            for descriptor in channel:
+                os.close(descriptor)
         self._next_identifier += 1
         self._processes[identifier] = process
         return process
@@ -323,8 +335,7 @@ class SpawnerClient:
             if process._kill_wanted:
                 process.kill()
         elif kind == frames.READY:
-            (listener,) = descriptors
-            process.listener = NotificationListener(listener)
+            process.listener = NotificationListener(descriptors[0]) if descriptors else None
             process.landlock_abi = number
             process.layers = mask
         elif kind == frames.FAILED:

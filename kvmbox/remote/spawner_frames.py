@@ -3,13 +3,13 @@
 One frame is one SOCK_SEQPACKET message: a fixed header, then a payload whose meaning depends on the kind.
 
     VMM → spawner                                     descriptors
-      SPAWN     number = CPU or -1, mask = required   the device's end of the channel
-                layers, payload = entry, type, BPF
+      SPAWN     number = CPU or -1, mask = required   the device's end of the channel: a socket, or two
+                layers, payload = entry, type, BPF    pipes, or two pipes and shared memory
       SHUTDOWN  kill and reap what is left, then exit
     spawner → VMM
       HELLO     number = protocol version, mask = the spawner's own layers
       PROCESS   number = pid                          the pidfd
-      READY     number = Landlock ABI used, mask =    the seccomp listener
+      READY     number = Landlock ABI used, mask =    the seccomp listener, under a filter
                 layers applied
       FAILED    payload = why the process never served
       DEATH     number = wait status, mask = pid

@@ -1,6 +1,6 @@
 """The fixed descriptor numbers of a device process, so that the filter is the same for all of them.
 
-While it serves, CHANNEL_FD is open and nothing else. The others exist while it is being jailed: see
+While it serves, CHANNEL_FD is open, REPLY_FD too where the channel is a pair of pipes, and nothing else. The others exist while it is being jailed: see
 `jail` for who uses them and who closes them.
 """
 
@@ -14,11 +14,10 @@ LISTENER_FD: Final = 0
 """The seccomp listener: the kernel gives it the lowest free number, and 0, 1 and 2 are closed by then."""
 
 CHANNEL_FD: Final = 3
-"""The channel to the VMM. Until the messenger swaps it in, the device's end of the sync socket is here:
-the filter lets the device write to number 3 only."""
+"""The channel to the VMM, or the end of it that requests are read from."""
 
-PARKED_CHANNEL_FD: Final = 4
-"""Where the channel waits meanwhile."""
+REPLY_FD: Final = 4
+"""The end that replies are written to, where that is not CHANNEL_FD: a pair of pipes."""
 
 REPORT_FD: Final = 5
 """To the spawner: READY with the listener, or FAILED with the reason."""
@@ -29,4 +28,8 @@ SYNC_FD: Final = 6
 DEVICE_PIDFD: Final = 7
 """The device process itself, for the messenger."""
 
-FIRST_UNUSED_FD: Final = 8
+PARKED_FD: Final = 8
+"""Where the channel's writable end waits while the sync socket has its number: the filter lets the device
+write to that number only. The messenger swaps it in."""
+
+FIRST_UNUSED_FD: Final = 9

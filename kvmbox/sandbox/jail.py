@@ -24,6 +24,12 @@ lives for a millisecond.
 
 So each start proves that a forbidden call is caught, and the process never serves otherwise.
 See docs/adr/0002-forbidden-call-listener.md for the alternatives.
+
+Where the channel is a pair of pipes, it is the reply end, descriptor 4, that the sync socket stands in for.
+
+Strict mode has no listener, so there is no messenger: the process says READY, closes the report socket,
+provides the heap that it may never enlarge, and enters the mode, whose own return is the proof. Without
+seccomp (which takes an explicit flag) it does the same, and stops short of the last step.
 """
 
 from __future__ import annotations
@@ -39,14 +45,15 @@ from kvmbox.sandbox.descriptors import (
     DEVICE_PIDFD,
     FIRST_UNUSED_FD,
     LISTENER_FD,
-    PARKED_CHANNEL_FD,
+    PARKED_FD,
+    REPLY_FD,
     REPORT_FD,
     SYNC_FD,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Final, NoReturn
 
 # What the held getpid returns: no pid is that large (the kernel's limit is 2**22).
@@ -56,6 +63,10 @@ MESSENGER_PATIENCE: Final = 5_000
 """Milliseconds that a messenger waits for each step of its device process, which takes microseconds."""
 
 ADDRESS_SPACE: Final = 512 << 20
+
+# What a process in strict mode has instead of growth: blocks of any size from the first, the rest on top.
+STRICT_HEAP: Final = 32 << 20
+STRICT_HEAP_TOP: Final = 64 << 20
 
 _LIMITS: Final = (
     # One descriptor may be made, with number 0: the listener.
@@ -75,18 +86,24 @@ class JailError(Exception):
     """A layer that is required cannot be had, or does not hold."""
 
 
-def confine(parent_pid: int, landlock_limit: int) -> int:
+def confine(parent_pid: int, landlock_limit: int, without: int = 0) -> int:
     """The layers that the spawner and each device process take alike; returns them as a mask.
 
     `parent_pid` is the process whose death must be ours. At most Landlock ABI `landlock_limit` is used.
-    Raises OSError.
+    `without` is a mask of layers to leave out. Raises OSError.
     """
-    linux.drop_capabilities()
-    linux.forbid_new_privileges()
-    linux.forbid_dump_and_trace()
-    linux.die_with_parent(parent_pid)
-    applied = layers.CAPABILITIES | layers.NO_NEW_PRIVS | layers.NOT_DUMPABLE | layers.DEATH_SIGNAL
-    version = min(landlock.abi(), landlock_limit)
+    applied = 0
+    for layer, apply in (
+        (layers.CAPABILITIES, linux.drop_capabilities),
+        (layers.NO_NEW_PRIVS, linux.forbid_new_privileges),
+        (layers.NOT_DUMPABLE, linux.forbid_dump_and_trace),
+    ):
+        if not without & layer:
+            apply()
+            applied |= layer
+    linux.die_with_parent(parent_pid)  # also where it is to be left out: nobody wants stray processes
+    applied |= layers.DEATH_SIGNAL
+    version = 0 if without & layers.LANDLOCK else min(landlock.abi(), landlock_limit)
     if version:
         landlock.deny_everything(version)
     return applied | landlock.layers_of(version)
@@ -106,11 +123,14 @@ class Order:
         required: int,
         inherited: int,
         landlock_limit: int,
+        seccomp: int,
+        without: int,
         ready: Callable[[int], bytes],
     ) -> None:
-        """`required` and `inherited` are masks of layers: those that must be there in the end, and those
-        that are there from the start. `ready` makes, from the mask of layers in force, the message that
-        takes the listener to the spawner.
+        """`required`, `inherited` and `without` are masks of layers: those that must be there in the end,
+        those that are there from the start, and those to leave out. `seccomp` is one of the
+        linux.SECCOMP_MODE_*. `ready` makes, from the mask of layers in force, the message that takes the
+        listener to the spawner.
         """
         self.parent_pid = parent_pid
         self.bpf = bpf
@@ -118,54 +138,97 @@ class Order:
         self.required = required
         self.inherited = inherited
         self.landlock_limit = landlock_limit
+        self.seccomp = linux.SECCOMP_MODE_DISABLED if without & layers.SECCOMP else seccomp
+        self.without = without
         self.ready = ready
+
+    @property
+    def listens(self) -> bool:
+        """Whether there will be a listener, and so a messenger that carries it."""
+        return self.seccomp == linux.SECCOMP_MODE_FILTER
 
 
 def lock_up(order: Order) -> None:
-    """Jail the calling process, a fork of the spawner; on return it holds CHANNEL_FD and nothing else.
+    """Jail the calling process, a fork of the spawner; on return it holds its channel and nothing else.
 
     `arrange_descriptors` comes first. Raises OSError or JailError, with a message for the user; the
     process must then exit.
     """
-    applied = order.inherited | confine(order.parent_pid, order.landlock_limit) | layers.CLOSED_DESCRIPTORS
-    will_have = applied | layers.RLIMITS | layers.SECCOMP
-    missing = (layers.REQUIRED | order.required) & ~will_have
+    applied = order.inherited | confine(order.parent_pid, order.landlock_limit, order.without)
+    will_have = applied | layers.CLOSED_DESCRIPTORS
+    if not order.without & layers.RLIMITS:
+        will_have |= layers.RLIMITS
+    if order.seccomp != linux.SECCOMP_MODE_DISABLED:
+        will_have |= layers.SECCOMP
+    missing = (layers.REQUIRED & ~order.without | order.required) & ~will_have
     if missing:
         raise JailError(f"sandbox layer missing: {', '.join(layers.names(missing))}")
+    if order.seccomp == linux.SECCOMP_MODE_STRICT and linux.seccomp_mode() != linux.SECCOMP_MODE_DISABLED:
+        raise JailError("strict mode is refused by the kernel: a seccomp filter is in force already")
     linux.keep_large_blocks_on_the_heap()
-    if linux.clone_sharing_files() == 0:
+    if order.listens and linux.clone_sharing_files() == 0:
         _be_messenger(order.parent_pid, order.ready(will_have))
-    set_limits()
+    if will_have & layers.RLIMITS:
+        set_limits()
     if order.cpu is not None:  # as late as that, so that the jailing itself runs wherever there is room
         os.sched_setaffinity(0, {order.cpu})
-    listener = notify.install_filter(order.bpf)
+    if order.listens:
+        _enter_filter(order.bpf)
+        return
+    if order.seccomp == linux.SECCOMP_MODE_STRICT:
+        linux.provide_heap(STRICT_HEAP, STRICT_HEAP_TOP)
+    passing.send(REPORT_FD, order.ready(will_have))
+    os.close(REPORT_FD)
+    if order.seccomp == linux.SECCOMP_MODE_STRICT:
+        linux.enter_strict_mode()
+
+
+def _enter_filter(bpf: bytes) -> None:
+    to_messenger = _writable_end()
+    listener = notify.install_filter(bpf)
     # From here on, every call but those of the policy is held for good.
     if listener != LISTENER_FD:
         raise JailError("the seccomp listener has an unexpected number")
-    os.write(CHANNEL_FD, GO)  # to the messenger, as yet
+    os.write(to_messenger, GO)
     if linux.raw_syscall(linux.SYS_GETPID) != PROOF:
         raise JailError("the seccomp filter let a forbidden call through")
 
 
-def arrange_descriptors(channel: int, report: int) -> None:
-    """Move what the jailing needs to its fixed numbers, and close everything else. Raises OSError."""
-    own_end, messenger_end = passing.socket_pair()
-    wanted = {
-        CHANNEL_FD: own_end,
-        PARKED_CHANNEL_FD: channel,
-        REPORT_FD: report,
-        SYNC_FD: messenger_end,
-        DEVICE_PIDFD: os.pidfd_open(os.getpid()),
-    }
+def _writable_end() -> int:
+    """The descriptor that replies are written to, once `arrange_descriptors` has been there."""
+    return REPLY_FD if _is_open(REPLY_FD) else CHANNEL_FD
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True
+
+
+def arrange_descriptors(channel: Sequence[int], report: int, *, messenger: bool) -> None:
+    """Move what the jailing needs to its fixed numbers, and close everything else. Raises OSError.
+
+    `channel` is one socket, or the two pipe ends for requests and for replies. With `messenger` the
+    writable end is parked, and the sync socket stands in for it.
+    """
+    wanted = dict(zip((CHANNEL_FD, REPLY_FD), channel, strict=False))
+    wanted[REPORT_FD] = report
+    if messenger:
+        writable = max(wanted.keys() & {CHANNEL_FD, REPLY_FD})
+        wanted[PARKED_FD] = wanted[writable]
+        wanted[writable], wanted[SYNC_FD] = passing.socket_pair()
+        wanted[DEVICE_PIDFD] = os.pidfd_open(os.getpid())
     # Up and out of the way first: one's source may be another's target.
     parked = {
         target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, FIRST_UNUSED_FD)
         for target, source in wanted.items()
     }
+    linux.close_range(0, FIRST_UNUSED_FD - 1)
     for target, source in parked.items():
         os.dup2(source, target, inheritable=False)
     linux.close_range(FIRST_UNUSED_FD)
-    linux.close_range(0, CHANNEL_FD - 1)
 
 
 def set_limits() -> None:
@@ -196,8 +259,8 @@ def _carry_listener(ready: bytes) -> None:
     if held is None or held[3] != linux.SYS_GETPID:
         raise JailError("the device process called something else")
     passing.send(REPORT_FD, ready, [LISTENER_FD])
-    os.dup2(PARKED_CHANNEL_FD, CHANNEL_FD, inheritable=False)
-    os.close(PARKED_CHANNEL_FD)
+    os.dup2(PARKED_FD, _writable_end(), inheritable=False)
+    os.close(PARKED_FD)
     os.close(SYNC_FD)
     notify.respond(LISTENER_FD, held[0], PROOF)
     os.close(DEVICE_PIDFD)

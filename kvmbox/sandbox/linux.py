@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # --- System call numbers (x86-64, <asm/unistd_64.h>) ------------------------------------------------
 SYS_GETPID: Final = 39
+SYS_EXIT: Final = 60
 SYS_CLONE: Final = 56
 SYS_CAPGET: Final = 125
 SYS_CAPSET: Final = 126
@@ -31,6 +32,8 @@ PR_SET_PDEATHSIG: Final = 1
 PR_GET_DUMPABLE: Final = 3
 PR_SET_DUMPABLE: Final = 4
 PR_SET_NAME: Final = 15
+PR_GET_SECCOMP: Final = 21
+PR_SET_SECCOMP: Final = 22
 PR_CAPBSET_READ: Final = 23
 PR_CAPBSET_DROP: Final = 24
 PR_SET_SECUREBITS: Final = 28
@@ -42,6 +45,11 @@ PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 # NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE, each with its lock, and the lock of KEEP_CAPS
 # (<linux/securebits.h>): being user 0 never gives a capability back.
 SECUREBITS_LOCKED: Final = 0b1110_1111
+
+# --- seccomp modes (<linux/seccomp.h>), as /proc/PID/status shows them -------------------------------
+SECCOMP_MODE_DISABLED: Final = 0
+SECCOMP_MODE_STRICT: Final = 1
+SECCOMP_MODE_FILTER: Final = 2
 
 # --- clone (<linux/sched.h>) ------------------------------------------------------------------------
 CLONE_FILES: Final = 0x0000_0400
@@ -66,7 +74,10 @@ SIG_UNBLOCK: Final = 1
 SIGNALFD_SIGINFO_SIZE: Final = 128
 
 # --- mallopt (<malloc.h>) ---------------------------------------------------------------------------
+M_TRIM_THRESHOLD: Final = -1
+M_TOP_PAD: Final = -2
 M_MMAP_MAX: Final = -4
+M_ARENA_MAX: Final = -8
 
 CAPABILITY_VERSION_3: Final = 0x2008_0522
 HIGHEST_POSSIBLE_CAPABILITY: Final = 63
@@ -99,6 +110,10 @@ _libc.signalfd.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
 _libc.signalfd.restype = ctypes.c_int
 _libc.mallopt.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.mallopt.restype = ctypes.c_int
+_libc.malloc.argtypes = (ctypes.c_size_t,)
+_libc.malloc.restype = ctypes.c_void_p
+_libc.free.argtypes = (ctypes.c_void_p,)
+_libc.free.restype = None
 
 SIGSET_SIZE: Final = 128  # sizeof(sigset_t) in glibc
 
@@ -177,6 +192,27 @@ def drop_capabilities() -> None:
         raise OSError("capset: capabilities are left")
 
 
+def seccomp_mode() -> int:
+    """The calling thread's seccomp mode: SECCOMP_MODE_DISABLED or _FILTER. Raises OSError.
+
+    Not to be asked in strict mode, where the question itself is fatal.
+    """
+    return prctl(PR_GET_SECCOMP, name="PR_GET_SECCOMP")
+
+
+def enter_strict_mode() -> None:
+    """seccomp mode 1 for good: read, write, exit and sigreturn, SIGKILL for anything else, RDTSC faults.
+
+    Fails with EINVAL where any filter is in force already. Raises OSError.
+    """
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT, name="PR_SET_SECCOMP")
+
+
+def exit_thread(status: int) -> None:
+    """exit(2), the raw call, which strict mode allows; `os._exit` is exit_group, which it does not."""
+    raw_syscall(SYS_EXIT, status)
+
+
 def close_range(first: int, last: int = ALL_DESCRIPTORS) -> None:
     """Close every descriptor in [first, last] (Linux 5.9). Raises OSError."""
     checked_syscall("close_range", SYS_CLOSE_RANGE, first, last, 0)
@@ -230,3 +266,21 @@ def keep_large_blocks_on_the_heap() -> None:
     glibc then grows and trims its heap by brk alone: one system call less for the filter to allow.
     """
     _libc.mallopt(M_MMAP_MAX, 0)
+
+
+def provide_heap(size: int, reserve: int) -> None:
+    """Give malloc all the heap that it will ever have: it never asks for more, nor gives any back.
+
+    `size` bytes are there for sure, `reserve` more as the top of the heap; pages are not touched, so they
+    cost nothing until used. For strict mode, where brk is as fatal as any other call; needs an interpreter
+    that takes its objects from malloc (PYTHONMALLOC=malloc). Raises MemoryError.
+    """
+    _libc.mallopt(M_ARENA_MAX, 1)
+    _libc.mallopt(M_MMAP_MAX, 0)
+    _libc.mallopt(M_TRIM_THRESHOLD, 0x7FFF_FFFF)
+    _libc.mallopt(M_TOP_PAD, reserve)
+    # SAFETY: what malloc gave goes back to free at once; nothing is read or written.
+    block = _libc.malloc(size)
+    if not block:
+        raise MemoryError(f"no heap of {size} bytes")
+    _libc.free(block)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Final
 
 MAXIMUM_MESSAGE: Final = 64 * 1024
-MAXIMUM_DESCRIPTORS: Final = 1
+MAXIMUM_DESCRIPTORS: Final = 3
 
 _INT: Final = struct.Struct("=i")
 

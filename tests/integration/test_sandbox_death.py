@@ -187,7 +187,7 @@ def test_sandbox_whole_life_works_as_ordinary_user() -> None:
 
 def start_one(client: SpawnerClient) -> tuple[socket.socket, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    process = client.spawn("uart", theirs.detach(), compile_policy(DEVICE_POLICY), entry="payload:echo")
+    process = client.spawn("uart", [theirs.detach()], compile_policy(DEVICE_POLICY), entry="payload:echo")
     client.wait_ready(process)
     return ours, process.pid
 
@@ -260,7 +260,7 @@ def test_close_leaves_no_descriptor(client: SpawnerClient) -> None:
 
 def test_kill_before_the_pid_is_known_is_kept(client: SpawnerClient) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    process = client.spawn("uart", theirs.detach(), compile_policy(DEVICE_POLICY), entry="payload:echo")
+    process = client.spawn("uart", [theirs.detach()], compile_policy(DEVICE_POLICY), entry="payload:echo")
     process.kill()
     while process.wait_status is None:
         wait_readable(client)
@@ -273,7 +273,7 @@ def test_wait_ready_stopped_spawner_ends_at_the_deadline(client: SpawnerClient) 
     channel, _ = start_one(client)
     os.kill(client.pid, signal.SIGSTOP)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    process = client.spawn("rtc", theirs.detach(), compile_policy(DEVICE_POLICY), entry="payload:echo")
+    process = client.spawn("rtc", [theirs.detach()], compile_policy(DEVICE_POLICY), entry="payload:echo")
     with pytest.raises(SandboxError, match="device process 'rtc': it was not ready within 0 ms"):
         client.wait_ready(process, timeout_ns=0)
     os.kill(client.pid, signal.SIGCONT)

@@ -64,7 +64,7 @@ class Device:
         self.channel.settimeout(PATIENCE_MS / 1000)
         self.client = client
         self.process: DeviceProcess = client.spawn(
-            "uart", theirs.detach(), bpf, entry=f"payload:{payload}", **options
+            "uart", [theirs.detach()], bpf, entry=f"payload:{payload}", **options
         )
 
     def ask(self, request: bytes) -> bytes:
@@ -463,7 +463,7 @@ def test_start_entry_that_cannot_be_imported_is_named(bpf: bytes) -> None:
     client = SpawnerClient.start(entries=["nowhere:nothing"])
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, pytest.raises(SandboxError, match="No module named 'nowhere'"):
-        client.wait_ready(client.spawn("uart", theirs.detach(), bpf, entry="nowhere:nothing"))
+        client.wait_ready(client.spawn("uart", [theirs.detach()], bpf, entry="nowhere:nothing"))
     client.close()
 
 

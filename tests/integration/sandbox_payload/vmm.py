@@ -32,7 +32,7 @@ def main() -> None:
         for index in range(DEVICES):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             entry = "payload:call" if index == 0 else "payload:echo"
-            processes.append(client.spawn(f"device{index}", theirs.detach(), bpf, entry=entry))
+            processes.append(client.spawn(f"device{index}", [theirs.detach()], bpf, entry=entry))
             channels.append(ours)
     if phase == "ready":
         for process in processes:

@@ -70,7 +70,7 @@ def test_receive_nothing_yet_raises_and_end_gives_none() -> None:
 def test_receive_too_many_descriptors_closes_them() -> None:
     one, other = passing.socket_pair()
     before = os.listdir("/proc/self/fd")
-    passing.send(one, b"four", [0, 1, 2, one])
+    passing.send(one, b"five", [0, 1, 2, one, other])
     with pytest.raises(passing.CutShortError):
         passing.receive(other)
     assert os.listdir("/proc/self/fd") == before
