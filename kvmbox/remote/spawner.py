@@ -23,7 +23,7 @@ import select
 
 from kvmbox.remote import spawner_frames as frames
 from kvmbox.sandbox import jail, landlock, layers, linux, passing
-from kvmbox.sandbox.descriptors import CHANNEL_FD, REPORT_FD
+from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD, REPORT_FD
 from kvmbox.sandbox.title import ProcessTitle
 
 TYPE_CHECKING = False

@@ -213,8 +213,9 @@ class SpawnerClient:
 
         `channel` is the device's end: a socket; or the pipe to read requests from and the one to write
         replies to; or those two and shared memory, which the entry gets mapped. They are sent away and
-        closed here, in all cases. `bpf` is the compiled filter, `cpu` the only CPU it may use, `require` a mask of layers, beyond those that
-        are always required, without which it must not serve. `entry` is one of those given to `start`.
+        closed here, in all cases. `bpf` is the compiled filter, `cpu` the only CPU it may use, `require` a
+        mask of layers, beyond those that are always required, without which it must not serve. `entry` is
+        one of those given to `start`.
         Raises SandboxError.
         """
         process = DeviceProcess(device_type)

@@ -1,7 +1,7 @@
 """The fixed descriptor numbers of a device process, so that the filter is the same for all of them.
 
-While it serves, CHANNEL_FD is open, REPLY_FD too where the channel is a pair of pipes, and nothing else. The others exist while it is being jailed: see
-`jail` for who uses them and who closes them.
+While it serves, CHANNEL_FD is open, REPLY_FD too where the channel is a pair of pipes, and nothing else.
+The others exist while it is being jailed: see `jail` for who uses them and who closes them.
 """
 
 from __future__ import annotations
