@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 
@@ -32,6 +32,9 @@ PROT_READ: Final = 0x1
 PROT_WRITE: Final = 0x2
 MAP_PRIVATE: Final = 0x02
 MAP_ANONYMOUS: Final = 0x20
+
+Table: TypeAlias = tuple[tuple[int, tuple[tuple[int, int, int], ...]], ...]
+"""What a filter is made from: of each rule the call's number, of each condition (argument, value, mask)."""
 
 ARCH_X86_64: Final = 0xC000_003E  # AUDIT_ARCH_X86_64, <linux/audit.h>
 X32_BIT: Final = 0x4000_0000  # system calls of the x32 ABI come with the same arch and this bit
@@ -76,6 +79,13 @@ class Policy:
 
     name: str
     rules: tuple[Rule, ...]
+
+    def table(self) -> Table:
+        """The rules as bare numbers, in their order: policies with the same table have the same filter."""
+        return tuple(
+            (rule.number, tuple((one.argument, one.value, one.mask) for one in rule.conditions))
+            for rule in self.rules
+        )
 
     def simulate(self, number: int, arguments: tuple[int, ...] = (), *, arch: int = ARCH_X86_64) -> Verdict:
         """The verdict for system call `number` with up to six `arguments`, taken as 64-bit registers."""

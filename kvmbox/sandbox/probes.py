@@ -13,8 +13,7 @@ from typing import Final
 
 from kvmbox.errors import SandboxError
 from kvmbox.sandbox import landlock, layers, linux, notify
-from kvmbox.sandbox.policy import DEVICE_POLICY
-from kvmbox.sandbox.seccomp import compile_policy
+from kvmbox.sandbox.seccomp import device_filter
 
 LANDLOCK_REMEDY: Final = "enable Landlock: CONFIG_SECURITY_LANDLOCK, and landlock in the lsm= boot parameter"
 
@@ -62,7 +61,7 @@ def _always() -> _Finding:
 
 def _seccomp() -> _Finding:
     try:
-        bpf = compile_policy(DEVICE_POLICY)
+        bpf = device_filter()
     except SandboxError as error:
         return _Finding(False, str(error), error.hint)
     if not notify.notification_available():

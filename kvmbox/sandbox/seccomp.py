@@ -1,7 +1,11 @@
 """From a policy to BPF, and from a number to a name: what kvmbox needs of libseccomp.
 
 It runs in the VMM only. Device processes get finished BPF, so that no libseccomp is mapped into them.
-pyseccomp is imported late: it takes 20 ms, most of which is the search for the library.
+
+The filters of device processes are compiled ahead, in `compiled_filters`, each beside the table that it was
+made from. One is used only while its table is, number by number, what `policy` says today; otherwise
+libseccomp compiles the policy anew. So a run needs no libseccomp, and an edited policy is never ignored.
+pyseccomp is imported late: to find and load the library takes a tenth of a short run.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from types import ModuleType
 from typing import BinaryIO, Final
 
 from kvmbox.errors import SandboxError
+from kvmbox.sandbox.compiled_filters import FILTERS
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Policy
 
 BPF_INSTRUCTION_SIZE: Final = 8  # struct sock_filter
@@ -32,6 +37,14 @@ def load_libseccomp() -> ModuleType:
 
 def compile_policy(policy: Policy) -> bytes:
     """The policy as BPF: an array of struct sock_filter. Raises SandboxError."""
+    return export(policy, "export_bpf")
+
+
+def export(policy: Policy, method: str) -> bytes:
+    """What `method` of libseccomp's filter, export_bpf or export_pfc, writes for `policy`.
+
+    Raises SandboxError.
+    """
     seccomp = load_libseccomp()
     try:
         built = seccomp.SyscallFilter(seccomp.NOTIFY)
@@ -45,7 +58,7 @@ def compile_policy(policy: Policy) -> bytes:
             ]
             built.add_rule_exactly(seccomp.ALLOW, rule.number, *comparisons)
             built.syscall_priority(rule.number, HIGHEST_PRIORITY - index)
-        return _export(built.export_bpf)
+        return _written_by(getattr(built, method))
     except OSError as error:
         raise SandboxError(
             f"libseccomp cannot build the '{policy.name}' filter: {error.strerror}",
@@ -53,15 +66,22 @@ def compile_policy(policy: Policy) -> bytes:
         ) from error
 
 
+def compiled_ahead(policy: Policy) -> bytes | None:
+    """The filter that kvmbox ships for exactly this policy, or None."""
+    shipped = FILTERS.get(policy.name)
+    return shipped.bpf if shipped is not None and shipped.table == policy.table() else None
+
+
 def device_filter(*, pipes: bool = False) -> bytes:
     """The filter of device processes, as BPF. Raises SandboxError.
 
     `pipes`: requests and replies have a descriptor each, CHANNEL_FD and REPLY_FD.
     """
-    return compile_policy(DEVICE_POLICY_PIPES if pipes else DEVICE_POLICY)
+    policy = DEVICE_POLICY_PIPES if pipes else DEVICE_POLICY
+    return compiled_ahead(policy) or compile_policy(policy)
 
 
-def _export(export: Callable[[BinaryIO], None]) -> bytes:
+def _written_by(export: Callable[[BinaryIO], None]) -> bytes:
     """What an export function of libseccomp writes into a file."""
     with os.fdopen(os.memfd_create("kvmbox-bpf", os.MFD_CLOEXEC), "r+b") as file:
         export(file)

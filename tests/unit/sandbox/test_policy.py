@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from struct import Struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.sandbox import policy
+from kvmbox.errors import SandboxError
+from kvmbox.sandbox import policy, seccomp
+from kvmbox.sandbox.compiled_filters import FILTERS
 from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Condition, Policy, Rule, Verdict
-from kvmbox.sandbox.seccomp import compile_policy, device_filter, syscall_name
+from kvmbox.sandbox.seccomp import (
+    compile_policy,
+    compiled_ahead,
+    device_filter,
+    load_libseccomp,
+    syscall_name,
+)
 
 ALLOW, NOTIFY, KILL = Verdict.ALLOW, Verdict.NOTIFY, Verdict.KILL
 RW = policy.PROT_READ | policy.PROT_WRITE
@@ -118,19 +128,80 @@ def test_simulate_foreign_architecture_kills(bpf: bytes) -> None:
     assert run_bpf(bpf, READ, i386, (CHANNEL_FD,)) is KILL
 
 
-INTERESTING = st.sampled_from(
-    [0, 1, 2, 3, 4, 0x22, 0x21, 0x32, policy.INT, policy.WORD, 3 << 32, 0x1_0000_0003]
-)
-ARGUMENTS = st.tuples(*[st.one_of(INTERESTING, st.integers(0, policy.WORD))] * 6)
+SHIPPED = [(one, FILTERS[one.name].bpf) for one in (DEVICE_POLICY, DEVICE_POLICY_PIPES)]
+COMPILED = [(one, compile_policy(one)) for one, _ in SHIPPED]
+EDGES = [0, 1, 2, 3, 4, 5, 0x21, 0x22, 0x23, 0x32, policy.INT, policy.WORD, 1 << 32, 3 << 32, 0x1_0000_0003]
+ARGUMENTS = st.tuples(*[st.one_of(st.sampled_from(EDGES), st.integers(0, policy.WORD))] * 6)
 NUMBERS = st.one_of(
     st.sampled_from([rule.number for rule in DEVICE_POLICY.rules]), st.integers(-1, policy.INT)
 )
-BPF = compile_policy(DEVICE_POLICY)
+ARCHES = [policy.ARCH_X86_64, 0x4000_0003, 0xC000_00B7, 0]  # i386 and aarch64 among them
 
 
+@pytest.mark.parametrize("pair", SHIPPED + COMPILED, ids=lambda pair: pair[0].name)
 @given(number=NUMBERS, arguments=ARGUMENTS)
-def test_compiled_filter_any_call_decides_as_the_simulation(number: int, arguments: tuple[int, ...]) -> None:
-    assert run_bpf(BPF, number, policy.ARCH_X86_64, arguments) is DEVICE_POLICY.simulate(number, arguments)
+def test_filter_any_call_decides_as_the_simulation(
+    pair: tuple[Policy, bytes], number: int, arguments: tuple[int, ...]
+) -> None:
+    by, bpf = pair
+    assert run_bpf(bpf, number, policy.ARCH_X86_64, arguments) is by.simulate(number, arguments)
+
+
+@pytest.mark.parametrize(("by", "bpf"), SHIPPED, ids=lambda one: getattr(one, "name", ""))
+def test_shipped_filter_every_call_of_every_abi_decides_as_the_simulation(by: Policy, bpf: bytes) -> None:
+    passing = (CHANNEL_FD, 0, RW, ANONYMOUS, policy.INT, 0)
+    calls = [*range(601), policy.INT, *(policy.X32_BIT + number for number in range(601)), 1 << 31]
+    for number in calls:
+        for arguments in [(), passing, (REPLY_FD, *passing[1:])]:
+            for arch in ARCHES:
+                assert run_bpf(bpf, number, arch, arguments) is by.simulate(number, arguments, arch=arch)
+
+
+@pytest.mark.parametrize(("by", "bpf"), SHIPPED, ids=lambda one: getattr(one, "name", ""))
+def test_shipped_filter_each_argument_at_its_edges_decides_as_the_simulation(by: Policy, bpf: bytes) -> None:
+    for first in (CHANNEL_FD, REPLY_FD):
+        passing = (first, 0, RW, ANONYMOUS, policy.INT, 0)
+        for number in [rule.number for rule in by.rules]:
+            for position in range(6):
+                for value in EDGES:
+                    arguments = (*passing[:position], value, *passing[position + 1 :])
+                    verdict = by.simulate(number, arguments)
+                    assert run_bpf(bpf, number, policy.ARCH_X86_64, arguments) is verdict
+
+
+@pytest.mark.parametrize("one", [DEVICE_POLICY, DEVICE_POLICY_PIPES], ids=lambda one: one.name)
+def test_shipped_filter_is_of_todays_policy(one: Policy) -> None:
+    # If this fails the policy was edited: run tools/compile_policies.py.
+    assert compiled_ahead(one) == FILTERS[one.name].bpf
+    assert device_filter(pipes=one is DEVICE_POLICY_PIPES) == FILTERS[one.name].bpf
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        replace(DEVICE_POLICY, rules=DEVICE_POLICY.rules[:-1]),
+        replace(DEVICE_POLICY, rules=DEVICE_POLICY.rules[::-1]),
+        replace(DEVICE_POLICY, rules=DEVICE_POLICY_PIPES.rules),
+        replace(DEVICE_POLICY, name="other"),
+        replace(DEVICE_POLICY_PIPES, name="device"),
+    ],
+    ids=["rule-gone", "other-order", "other-descriptor", "other-name", "other-policy"],
+)
+def test_compiled_ahead_edited_policy_is_not_answered_with_the_old_filter(edited: Policy) -> None:
+    assert compiled_ahead(edited) is None
+
+
+def test_device_filter_edited_policy_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_getpid = replace(DEVICE_POLICY, rules=(*DEVICE_POLICY.rules, Rule("getpid", 39, "test")))
+    monkeypatch.setattr(seccomp, "DEVICE_POLICY", with_getpid)
+    assert run_bpf(device_filter(), 39, policy.ARCH_X86_64, ()) is ALLOW
+
+
+def test_device_filter_needs_no_libseccomp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyseccomp", None)
+    with pytest.raises(SandboxError):
+        load_libseccomp()
+    assert device_filter() == FILTERS["device"].bpf
 
 
 def test_rules_names_match_their_numbers() -> None:
