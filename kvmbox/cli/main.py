@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "replay": "drive fresh device processes with a recording, and compare",
     "qtest": "drive the devices over QEMU's qtest protocol, without a CPU",
     "trace": "summarise a recording, or export it for ui.perfetto.dev",
+    "policy": "show what each process may do, or the verdict on a system call",
     "guests": "list the guests that come with kvmbox",
     "doctor": "tell what this host can do, and what to do about the rest",
 }

@@ -1,0 +1,171 @@
+"""`kvmbox policy`: what each process of a run may do, and what would become of a system call."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from kvmbox import layout
+from kvmbox.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kvmbox.sandbox.describe import Confinement
+
+MAX_ARGUMENTS: Final = 6  # of a system call
+NOTIFY_ACTION: Final = "0x7fc00000"  # SECCOMP_RET_USER_NOTIF, which libseccomp's PFC has no word for
+
+
+@click.command(
+    "policy",
+    short_help="show what each process may do, or the verdict on a system call",
+    # An argument of a system call may be -1, which is no option.
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("words", nargs=-1, metavar="[PROCESS] [ARGUMENT]...")
+@click.option(
+    "--simulate",
+    metavar="SYSCALL",
+    help="Tell what would become of this system call, by name or number, with the ARGUMENTs given; "
+    "nothing is executed.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "pfc", "json")),
+    default="text",
+    show_default=True,
+    help="For people, as libseccomp's Pseudo Filter Code, or for programs.",
+)
+@click.option(
+    "--seccomp",
+    type=click.Choice(("filter", "strict", "off")),
+    default="filter",
+    show_default=True,
+    help="As of 'kvmbox run'.",
+)
+@click.option(
+    "--ipc",
+    type=click.Choice(("socketpair", "pipe", "shm")),
+    default="socketpair",
+    show_default=True,
+    help="As of 'kvmbox run'.",
+)
+@click.option("--debug", is_flag=True, help="Print tracebacks.")
+def command(
+    words: tuple[str, ...], simulate: str | None, form: str, seccomp: str, ipc: str, debug: bool
+) -> int:
+    """Show the effective policy of every process of a run, or of PROCESS: a device type (uart, pit, rtc …)
+    or 'spawner'.
+
+    \b
+    kvmbox policy                                  all processes
+    kvmbox policy uart --format pfc                one, as the compiled filter
+    kvmbox policy --simulate write 1 0 5           would a write to descriptor 1 pass?
+    kvmbox policy rtc --simulate mmap 0 4096 'PROT_READ|PROT_EXEC' 0x22 -1 0
+
+    Arguments are decimal or 0x… numbers, or names: PROT_READ|PROT_WRITE, MAP_PRIVATE, O_RDWR, AF_INET,
+    AT_FDCWD, stdin, stdout, stderr, channel. What is left out counts as 0.
+
+    Status 0, whatever the verdict; 2: usage, also an unknown system call; 4: --format pfc without
+    libseccomp.
+    """
+    from kvmbox.sandbox.describe import confinements
+
+    everybody = confinements(_device_types(), seccomp=seccomp, ipc=ipc)
+    chosen, arguments = _split(words, everybody)
+    if simulate is not None:
+        if form == "pfc":
+            raise UsageError("--simulate has no answer in --format pfc", hint="take text or json")
+        click.echo(_simulate(chosen, simulate, arguments, as_json=form == "json"))
+        return 0
+    if arguments:
+        raise UsageError(
+            f"there is no process '{arguments[0]}'",
+            hint=f"known: {', '.join(one.process for one in everybody)}",
+        )
+    click.echo(_pages(chosen, form))
+    return 0
+
+
+def _device_types() -> dict[str, str]:
+    """The device types of a board with everything on it, and the devices in each."""
+    from kvmbox.board import SERIAL_PORTS, BoardOptions, by_type, pc_board
+
+    board = pc_board(BoardOptions(SERIAL_PORTS, rtc_base=0, memory_size=layout.MIN_MEMORY))
+    return {
+        name: f"device process: {', '.join(device.name for device in devices)}"
+        for name, devices in by_type(board).items()
+    }
+
+
+def _split(words: tuple[str, ...], everybody: list[Confinement]) -> tuple[list[Confinement], tuple[str, ...]]:
+    """The processes that are meant, and the arguments of a system call. A first word may name a process."""
+    for word in words:
+        if word.startswith("-") and not word[1:2].isdigit():
+            raise click.NoSuchOption(word, ctx=click.get_current_context())
+    named = [one for one in everybody if words and one.process == words[0]]
+    return (named, words[1:]) if named else (everybody, words)
+
+
+def _simulate(chosen: list[Confinement], call: str, texts: Sequence[str], *, as_json: bool) -> str:
+    from kvmbox.sandbox.describe import decide
+    from kvmbox.sandbox.describe_calls import number_of
+    from kvmbox.sandbox.describe_render import call_in_words, decision_as_data, decisions_as_text
+    from kvmbox.sandbox.describe_words import parse_argument
+
+    if len(texts) > MAX_ARGUMENTS:
+        raise UsageError(f"a system call has {MAX_ARGUMENTS} arguments at most, not {len(texts)}")
+    rules = [rule for one in chosen if one.policy is not None for rule in one.policy.rules]
+    name, number = number_of(call, rules)
+    try:
+        arguments = tuple(parse_argument(text) for text in texts)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    decisions = [(one, decide(one, number, arguments)) for one in chosen]
+    spelled = call_in_words(name, arguments)
+    if not as_json:
+        return decisions_as_text(spelled, decisions)
+    answers = [decision_as_data(one, decision) for one, decision in decisions]
+    return json.dumps({"call": name, "number": number, "spelled": spelled, "answers": answers}, indent=2)
+
+
+def _pages(chosen: list[Confinement], form: str) -> str:
+    from kvmbox.sandbox.describe_render import as_data, as_text
+
+    if form == "pfc":
+        return _pfc(chosen)
+    available = _missing_layers()
+    if form == "json":
+        return json.dumps([as_data(one, available) for one in chosen], indent=2)
+    return as_text(chosen, available)
+
+
+def _missing_layers() -> dict[str, str | None]:
+    """By layer: None where this host has it, or what it lacks."""
+    from kvmbox.sandbox.probes import probe
+
+    return {status.name: None if status.available else status.detail for status in probe()}
+
+
+def _pfc(chosen: list[Confinement]) -> str:
+    from kvmbox.sandbox.describe_render import groups
+    from kvmbox.sandbox.pfc import policy_as_pfc
+
+    parts = []
+    for group in groups(chosen):
+        policy = group[0].policy
+        if group[0].seccomp == "filter" and policy is not None:
+            heading = f"# processes: {', '.join(one.process for one in group)}"
+            note = f"# action {NOTIFY_ACTION} is NOTIFY: held, for the VMM to name and to kill"
+            parts.append(f"{heading}\n{note}\n{policy_as_pfc(policy).rstrip()}")
+    if not parts:
+        words = ", ".join(one.process for one in chosen)
+        raise UsageError(
+            f"there is no filter to show as PFC for: {words}",
+            hint="--seccomp strict is a mode of the kernel, not a filter; the spawner has none either",
+        )
+    return "\n\n".join(parts)

@@ -1,0 +1,197 @@
+"""Confinements as a page for people and as data for programs. Pure: it makes strings, and prints nothing."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from kvmbox.sandbox import layers
+from kvmbox.sandbox.describe import Confinement, Decision, conditions_in_words
+from kvmbox.sandbox.describe_words import argument_name, condition_in_words, value_in_words
+from kvmbox.sandbox.policy import INT, Rule, Verdict
+
+WIDTH: Final = 100
+CALL_WIDTH: Final = 14
+CONDITION_WIDTH: Final = 36
+
+REST: Final = {
+    "filter": "held by the kernel; the VMM names the call and kills the process (status 8)",
+    "strict": "the kernel kills the process (SIGKILL), and nobody is told which call it was (status 8)",
+    "off": "allowed: no system call is looked at",
+}
+"""What becomes of a call that no rule allows, by the choice of seccomp."""
+
+FOREIGN: Final = {
+    "filter": "the kernel kills the process (SIGSYS)",
+    "strict": "the kernel kills the process (SIGKILL), but for i386's own read, write, exit and sigreturn",
+    "off": "allowed: no system call is looked at",
+}
+"""What becomes of calls of the x32 and i386 ABIs."""
+
+_LIMIT_WORDS: Final = {
+    "RLIMIT_NOFILE": "descriptor numbers below {}: nothing new can be opened",
+    "RLIMIT_NPROC": "{} new processes or threads",
+    "RLIMIT_FSIZE": "{} bytes written to any file",
+    "RLIMIT_CORE": "{} bytes of core dump",
+    "RLIMIT_AS": "address space of {}",
+    "RLIMIT_MEMLOCK": "{} bytes of locked memory",
+    "RLIMIT_MSGQUEUE": "{} bytes in message queues",
+    "RLIMIT_NICE": "no better nice value",
+    "RLIMIT_RTPRIO": "no real-time priority",
+}
+
+
+def groups(confinements: Iterable[Confinement]) -> list[list[Confinement]]:
+    """Confinements that differ in name only, together, in the order of the first of each."""
+    found: dict[Confinement, list[Confinement]] = {}
+    for one in confinements:
+        found.setdefault(replace(one, process="", about=""), []).append(one)
+    return list(found.values())
+
+
+def as_text(confinements: Sequence[Confinement], available: dict[str, str | None]) -> str:
+    """The page: for each group of equal processes its system calls, layers and limits.
+
+    `available` has, by layer name, None where this host has it, or what it lacks.
+    """
+    blocks = ["\n".join(_group_lines(group, available)) for group in groups(confinements)]
+    return "\n\n\n".join(blocks)
+
+
+def _group_lines(group: Sequence[Confinement], available: dict[str, str | None]) -> Iterator[str]:
+    one = group[0]
+    width = max(len(member.process) for member in group)
+    for member in group:
+        yield from _wrapped(member.about, f"{member.process:<{width}}  ")
+    yield ""
+    yield f"System calls (seccomp: {one.seccomp})"
+    if one.policy is not None:
+        yield f"  {'call':<{CALL_WIDTH}} {'allowed if':<{CONDITION_WIDTH}} why"
+        for rule in one.policy.rules:
+            yield from _rule_lines(rule)
+        yield from _wrapped(REST[one.seccomp], "  anything else: ")
+        yield from _wrapped(FOREIGN[one.seccomp], "  calls of x32 and i386: ")
+    else:
+        yield f"  anything: {REST['off']}"
+    yield ""
+    yield "Layers"
+    width = max(len(name) for name in layers.NAMES.values())
+    for bit, name in layers.NAMES.items():
+        if one.layers & bit:
+            missing = available.get(name)
+            purpose = layers.PURPOSES[bit] + (f" (NOT ON THIS HOST: {missing})" if missing else "")
+            kind = "required" if layers.REQUIRED & bit else "if there"
+            yield from _wrapped(purpose, f"  {name:<{width}} {kind}  ")
+    if one.limits:
+        yield ""
+        yield "Limits"
+        for limit, value in one.limits:
+            yield f"  {limit:<{width}} {limit_in_words(limit, value)}"
+
+
+def _rule_lines(rule: Rule) -> Iterator[str]:
+    conditions = [condition_in_words(rule.name, one) for one in rule.conditions] or ["always"]
+    why = textwrap.wrap(rule.reason, WIDTH - CALL_WIDTH - CONDITION_WIDTH - 4) or [""]
+    for index in range(max(len(conditions), len(why))):
+        name = rule.name if index == 0 else ""
+        condition = conditions[index] if index < len(conditions) else ""
+        reason = why[index] if index < len(why) else ""
+        yield f"  {name:<{CALL_WIDTH}} {condition:<{CONDITION_WIDTH}} {reason}".rstrip()
+
+
+def _wrapped(text: str, lead: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=" " * len(lead))
+
+
+def limit_in_words(limit: str, value: int) -> str:
+    """What the resource limit means."""
+    size = f"{value >> 20} MiB" if limit == "RLIMIT_AS" else str(value)
+    return _LIMIT_WORDS.get(limit, "{}").format(size)
+
+
+def call_in_words(name: str, arguments: Sequence[int]) -> str:
+    """The call as strace would show it: 'mmap(0, 4096, PROT_READ|PROT_WRITE, …)'."""
+    words = [
+        value_in_words(name, argument_name(name, index), argument & (1 << 64) - 1)
+        for index, argument in enumerate(arguments)
+    ]
+    return f"{name}({', '.join(words)})"
+
+
+def decisions_as_text(call: str, decisions: Sequence[tuple[Confinement, Decision]]) -> str:
+    """The answer of --simulate: the call, then for each different answer who gives it, and why."""
+    by_answer: dict[tuple[Decision, str], list[str]] = {}
+    for confinement, decision in decisions:
+        by_answer.setdefault((decision, confinement.seccomp), []).append(confinement.process)
+    lines = [call]
+    for (decision, seccomp), processes in by_answer.items():
+        verdict = "allowed" if decision.verdict is Verdict.ALLOW else "refused"
+        lines += _wrapped(", ".join(processes), f"  {verdict}: ")
+        if decision.rule is not None:
+            rule = f"{decision.rule.name}, {conditions_in_words(decision.rule)}"
+            lines += _wrapped(rule, "    rule: ")
+        lines += _wrapped(decision.why, "    why:  ")
+        if decision.verdict is not Verdict.ALLOW:
+            lines += _wrapped(_consequence(decision, seccomp), "    then: ")
+    return "\n".join(lines)
+
+
+def _consequence(decision: Decision, seccomp: str) -> str:
+    return FOREIGN[seccomp] if decision.foreign else REST[seccomp]
+
+
+def as_data(confinement: Confinement, available: dict[str, str | None]) -> dict[str, Any]:
+    """A confinement for JSON. Masks and values are hexadecimal text: they need 64 bits."""
+    policy = confinement.policy
+    return {
+        "process": confinement.process,
+        "about": confinement.about,
+        "seccomp": confinement.seccomp,
+        "policy": policy.name if policy is not None else None,
+        "rules": [rule_as_data(rule) for rule in policy.rules] if policy is not None else [],
+        "otherwise": confinement.rest.value,
+        "foreign_abi": (Verdict.ALLOW if policy is None else Verdict.KILL).value,
+        "layers": [
+            {
+                "name": name,
+                "required": bool(layers.REQUIRED & bit),
+                "on_this_host": available.get(name) is None,
+                "purpose": layers.PURPOSES[bit],
+            }
+            for bit, name in layers.NAMES.items()
+            if confinement.layers & bit
+        ],
+        "limits": dict(confinement.limits),
+    }
+
+
+def rule_as_data(rule: Rule) -> dict[str, Any]:
+    """A rule for JSON."""
+    return {
+        "call": rule.name,
+        "number": rule.number,
+        "reason": rule.reason,
+        "conditions": [
+            {
+                "argument": one.argument,
+                "name": argument_name(rule.name, one.argument),
+                "bits": 32 if one.mask == INT else 64,
+                "mask": hex(one.mask),
+                "value": hex(one.value),
+                "words": condition_in_words(rule.name, one),
+            }
+            for one in rule.conditions
+        ],
+    }
+
+
+def decision_as_data(confinement: Confinement, decision: Decision) -> dict[str, Any]:
+    """An answer of --simulate for JSON."""
+    return {
+        "process": confinement.process,
+        "verdict": decision.verdict.value,
+        "rule": rule_as_data(decision.rule) if decision.rule is not None else None,
+        "why": decision.why,
+    }
