@@ -1,6 +1,7 @@
 #include "interrupts.h"
 #include "console.h"
 #include "io.h"
+#include "pic.h"
 
 #define VECTORS     48 /* 32 exceptions, then IRQ 0-15 */
 #define STUB_STRIDE 16
@@ -60,44 +61,18 @@ static void install_vectors(void)
 void interrupts_init(void)
 {
     install_vectors();
-
-    outb(PIC1_COMMAND, PIC_ICW1);
-    outb(PIC2_COMMAND, PIC_ICW1);
-    outb(PIC1_DATA, IRQ_VECTOR);
-    outb(PIC2_DATA, IRQ_VECTOR + 8);
-    outb(PIC1_DATA, 1 << PIC_CASCADE);
-    outb(PIC2_DATA, PIC_CASCADE);
-    outb(PIC1_DATA, PIC_ICW4_8086);
-    outb(PIC2_DATA, PIC_ICW4_8086);
-
-    outb(PIC1_DATA, 0xff & ~(1 << PIC_CASCADE));
-    outb(PIC2_DATA, 0xff);
+    pic_init();
 }
 
 void irq_enable(unsigned irq, irq_handler *handler)
 {
-    uint16_t mask_port = irq < 8 ? PIC1_DATA : PIC2_DATA;
-
     handlers[irq] = handler;
-    outb(mask_port, inb(mask_port) & (uint8_t) ~(1 << (irq & 7)));
+    pic_unmask(irq);
 }
 
 void irq_disable(unsigned irq)
 {
-    uint16_t mask_port = irq < 8 ? PIC1_DATA : PIC2_DATA;
-
-    outb(mask_port, inb(mask_port) | (uint8_t)(1 << (irq & 7)));
-}
-
-/* An 8259A whose request went away before the acknowledge answers with its lowest line: nothing is in service. */
-static bool is_spurious(unsigned irq)
-{
-    uint16_t command_port = irq < 8 ? PIC1_COMMAND : PIC2_COMMAND;
-
-    if ((irq & 7) != 7)
-        return false;
-    outb(command_port, PIC_READ_ISR);
-    return !(inb(command_port) & 0x80);
+    pic_mask(irq);
 }
 
 /* Called by the stubs, interrupts off. */
@@ -112,13 +87,10 @@ void interrupt_dispatch(unsigned vector)
         put_char('\n');
         debug_exit(EXIT_EXCEPTION);
     }
-    spurious = is_spurious(irq);
+    spurious = pic_is_spurious(irq);
     if (!spurious && handlers[irq])
         handlers[irq]();
-    if (irq >= 8 && !spurious)
-        outb(PIC2_COMMAND, PIC_EOI);
-    if (irq >= 8 || !spurious) /* a spurious IRQ 15 is still an IRQ 2 to the first 8259A */
-        outb(PIC1_COMMAND, PIC_EOI);
+    pic_end(irq, spurious);
 }
 
 volatile unsigned ticks;

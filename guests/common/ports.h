@@ -44,7 +44,8 @@
 #define PIT_CONTROL   0x43
 #define PIT_IRQ       0
 #define PIT_HZ        1193182
-#define PIT_MODE2     0x34 /* counter 0, low byte then high byte, rate generator, binary */
+#define PIT_MODE0     0x30 /* counter 0, low byte then high byte, interrupt on terminal count, binary */
+#define PIT_MODE2     0x34 /* the same, rate generator */
 
 /* MC146818A real-time clock. */
 #define RTC_INDEX         0x70
@@ -89,6 +90,10 @@
 #define PIC_READ_ISR  0x0b
 #define PIC_CASCADE   2
 #define IRQ_VECTOR    0x20 /* where the guests put IRQ 0 */
+
+/* Output without a device behind it that could be busy. */
+#define POST     0x80
+#define DEBUGCON 0xe9
 
 /* Ways out. */
 #define DEBUG_EXIT     0xf4   /* write V: the run ends with status ((V << 1) | 1) & 0xff */
