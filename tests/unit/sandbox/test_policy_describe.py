@@ -79,7 +79,7 @@ def test_added_vmm_policy_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # --- Decisions -------------------------------------------------------------------------------------------
 
-NUMBERS = st.one_of(st.sampled_from([0, 1, 9, 11, 12, 15, 60, 231]), st.integers(-1, 1 << 32))
+NUMBERS = st.one_of(st.sampled_from([0, 1, 9, 11, 12, 15, 60, 231]), st.integers(-1, (1 << 32) - 1))
 ARGUMENTS = st.lists(
     st.one_of(st.sampled_from([3, 4, 0x22, -1, 0xFFFF_FFFF, 3 << 32]), st.integers(0, WORD)), max_size=6
 )
