@@ -1,13 +1,18 @@
-"""The stand-in for typing.NamedTuple behaves like it, and the spawner loads nothing heavy."""
+"""The stand-ins behave like what they stand for, and the spawner loads nothing heavy."""
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 import kvmbox
-from kvmbox.lean import NamedTuple
+from kvmbox.lean import NamedTuple, Value
 
 
 class Point(NamedTuple):
@@ -29,6 +34,108 @@ def test_lean_named_tuple_is_a_tuple_with_names() -> None:
     assert repr(point) == "Point(x=1, y=2)"
     assert Point.__doc__ == "A tuple with a method."
     assert not hasattr(point, "__dict__")
+
+
+class Plain(Value):
+    """A value with a default and a method."""
+
+    number: int
+    words: tuple[str, ...] = ()
+    named: str = "x"
+
+    @property
+    def double(self) -> int:
+        return 2 * self.number
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What `Plain` must behave like."""
+
+    number: int
+    words: tuple[str, ...] = ()
+    named: str = "x"
+
+    @property
+    def double(self) -> int:
+        return 2 * self.number
+
+
+class Other(Value):
+    """Other values with the same fields are not equal."""
+
+    number: int
+    words: tuple[str, ...] = ()
+    named: str = "x"
+
+
+class Empty(Value):
+    """No field at all."""
+
+
+CALLS: list[tuple[tuple[object, ...], dict[str, object]]] = [
+    ((1,), {}),
+    ((1, ("a",)), {}),
+    ((1, ("a",), "y"), {}),
+    ((1,), {"named": "y"}),
+    ((), {"named": "y", "number": 3}),
+    ((), {}),
+    ((), {"named": "y"}),
+    ((1,), {"number": 2}),
+    ((1,), {"unknown": 2}),
+    ((1, (), "x", 4), {}),
+]
+
+
+@pytest.mark.parametrize(("values", "named"), CALLS)
+def test_value_is_made_as_a_dataclass_is(values: tuple[object, ...], named: dict[str, object]) -> None:
+    def outcome(kind: type) -> str:
+        try:
+            return repr(kind(*values, **named)).partition("(")[2]
+        except TypeError:
+            return "TypeError"
+
+    assert outcome(Plain) == outcome(Model)
+
+
+def test_value_compares_by_kind_and_fields() -> None:
+    assert Plain(1, ("a",)) == Plain(1, ("a",))
+    assert Plain(1) != Plain(2)
+    assert Plain(1) != Plain(1, named="y")
+    assert Plain(1) != Other(1)
+    assert Plain(1) != (1, (), "x")
+    assert Empty() == Empty()
+    assert {Plain(1), Plain(1), Plain(2)} == {Plain(1), Plain(2)}
+
+
+def test_value_is_immutable_and_has_no_dictionary() -> None:
+    value = Plain(1)
+
+    with pytest.raises(AttributeError, match="immutable"):
+        value.number = 2  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="immutable"):
+        value.unknown = 2
+    with pytest.raises(AttributeError, match="immutable"):
+        del value.number
+    assert value == Plain(1)
+    assert not hasattr(value, "__dict__")
+
+
+def test_value_has_methods_and_patterns_and_copies() -> None:
+    match Plain(4, ("a",)):
+        case Plain(number, words, named=name):
+            assert (number, words, name) == (4, ("a",), "x")
+    assert Plain(4).double == 8
+    assert Plain.__doc__ == "A value with a default and a method."
+    assert copy.deepcopy(Plain(4)) == Plain(4)
+    assert pickle.loads(pickle.dumps(Plain(4))) == Plain(4)
+
+
+def test_value_of_a_value_is_refused() -> None:
+    with pytest.raises(TypeError, match="nothing else"):
+
+        class Derived(Plain):
+            more: int = 0
 
 
 def test_spawner_and_models_load_neither_typing_nor_dataclasses() -> None:
