@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from kvmbox.lean import Value
 
 DIRECTORY: Final = Path(__file__).parent / "guest_images"
 TABLE: Final = "expectations.toml"
 
 
-@dataclass(frozen=True, slots=True)
-class BundledGuest:
+class BundledGuest(Value):
     """One guest. `options` are those that it is meant to be run with."""
 
     name: str

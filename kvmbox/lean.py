@@ -86,6 +86,10 @@ class Value(metaclass=_ValueType):
         if named:
             raise TypeError(f"{type(self).__name__} has no argument '{next(iter(named))}', or has it twice")
 
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name; values within them stay what they are."""
+        return {field: getattr(self, field) for field, _ in self._stores}
+
     def _values(self) -> tuple[object, ...]:
         return tuple(getattr(self, field) for field, _ in self._stores)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from kvmbox.host.console import Console
+from kvmbox.lean import Value
 from kvmbox.machine import Devices
 from kvmbox.remote.pool import DevicePool
 from kvmbox.sandbox import layers
@@ -15,8 +15,7 @@ from kvmbox.timeline import Timeline
 NS_PER_MS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class PortCount:
+class PortCount(Value):
     """Exits of one kind of access. `direction` is "in" or "out", `size` bytes."""
 
     port: int
@@ -25,8 +24,7 @@ class PortCount:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class InterruptCount:
+class InterruptCount(Value):
     """One interrupt line: rising edges delivered, and those that were folded into another one."""
 
     line: int
@@ -34,8 +32,7 @@ class InterruptCount:
     coalesced: int
 
 
-@dataclass(frozen=True, slots=True)
-class RunStats:
+class RunStats(Value):
     """Numbers of one run; times in ns since the start of kvmbox, sizes in bytes."""
 
     format: str
@@ -56,7 +53,10 @@ class RunStats:
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON-able data."""
-        return asdict(self)
+        return self.as_dict() | {
+            "ports": [port.as_dict() for port in self.ports],
+            "interrupts": [line.as_dict() for line in self.interrupts],
+        }
 
 
 def collect(

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
 from typing import Any, Final
 
 from kvmbox.boot.image import ACCEPTED, GuestImage, printable
 from kvmbox.boot.segments import LoadSegment
 from kvmbox.errors import ImageError
+from kvmbox.lean import Value
 
 ELF_MAGIC: Final = b"\x7fELF"
 MAX_PROGRAM_HEADERS: Final = 256  # kernels have a handful; every one costs time
@@ -41,8 +41,7 @@ _AGAIN: Final = "build or copy it again"
 _STATIC_HINT: Final = "link it statically at a fixed address: -static -no-pie -nostdlib"
 
 
-@dataclass(frozen=True, slots=True)
-class ElfImage:
+class ElfImage(Value):
     """What booting needs of an ELF file. `bits` is 32 or 64, `entry` guest-physical."""
 
     bits: int
@@ -51,8 +50,7 @@ class ElfImage:
     has_pvh_entry: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _ProgramHeader:
+class _ProgramHeader(Value):
     index: int
     type: object  # pyelftools gives the names that it knows, and numbers else
     offset: int

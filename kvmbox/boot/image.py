@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from typing import Final
 
 from kvmbox import layout
 from kvmbox.errors import ImageError
+from kvmbox.lean import Value
 
 # Far above any kernel with debug information, far below what would hurt the host.
 MAX_FILE_SIZE: Final = 512 * layout.MIB
@@ -36,8 +36,7 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-@dataclass(frozen=True, slots=True)
-class GuestImage:
+class GuestImage(Value):
     """A guest's image file: the path it was named by, and its bytes."""
 
     path: str
@@ -53,8 +52,7 @@ class GuestImage:
         return ImageError(f"cannot boot '{printable(self.path)}': {found}", hint=hint)
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(Value):
     """A Multiboot module: a name for its string, its bytes, and arguments that follow the name."""
 
     name: str

@@ -7,7 +7,6 @@ Loading depends on nothing but its arguments, so a reboot of the guest clears me
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from kvmbox import layout
@@ -21,11 +20,11 @@ from kvmbox.boot.multiboot_info import plan_information
 from kvmbox.boot.segments import LoadSegment, check_placement, copy_segments
 from kvmbox.boot.state import CpuState
 from kvmbox.errors import UsageError
+from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 
 
-@dataclass(frozen=True, slots=True)
-class BootOptions:
+class BootOptions(Value):
     """How to boot.
 
     `command_line` follows the image's name in what the guest is told; `load_address` is for mode 'real'
@@ -38,8 +37,7 @@ class BootOptions:
     load_address: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BootResult:
+class BootResult(Value):
     """What was loaded. `format` is 'multiboot', 'elf32', 'elf64' or 'real'; addresses are guest-physical.
 
     `modules` has the (start, end) of each module.

@@ -11,11 +11,11 @@ the serial port. Flag 16 says that the header itself tells where the image goes,
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.segments import LoadSegment
+from kvmbox.lean import Value
 
 MAGIC: Final = 0x1BADB002
 LOADER_MAGIC: Final = 0x2BADB002  # in EAX at entry
@@ -33,8 +33,7 @@ _ADDRESSES: Final = struct.Struct("<IIIII")  # header, load, load_end, bss_end, 
 _MAGIC_BYTES: Final = MAGIC.to_bytes(4, "little")
 
 
-@dataclass(frozen=True, slots=True)
-class MultibootHeader:
+class MultibootHeader(Value):
     """A header with a right checksum: where it is in the file (bytes), and its flags."""
 
     offset: int

@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from kvmbox import layout
 from kvmbox.boot.image import GuestImage, Module, printable
 from kvmbox.boot.segments import LoadSegment
 from kvmbox.errors import ImageError, UsageError
+from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory, split_around_hole
 
 INFO_MEMORY: Final = 1 << 0
@@ -44,8 +44,7 @@ _MODULE_LIST: Final = layout.BOOT_INFO + 0x100
 MAX_MODULES: Final = (layout.BOOT_STRINGS - _MODULE_LIST) // _MODULE_ENTRY.size
 
 
-@dataclass(frozen=True, slots=True)
-class BootInformation:
+class BootInformation(Value):
     """What is to be written: (address, bytes) pairs, and where each module goes as (start, end)."""
 
     writes: tuple[tuple[int, bytes], ...]

@@ -8,21 +8,20 @@ refused image leaves guest memory as it was and an absurd size costs nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
 from kvmbox import layout
 from kvmbox.boot.image import GuestImage
 from kvmbox.errors import ImageError
+from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 
 _LINK_HINT: Final = "link the kernel at 1 MiB or above, e.g. ld -Ttext=0x100000 -z max-page-size=0x1000"
 _ZEROS: Final = bytes(layout.MIB)
 
 
-@dataclass(frozen=True, slots=True)
-class LoadSegment:
+class LoadSegment(Value):
     """One piece of the image. Sizes and offsets in bytes; `index` is its number in the program headers."""
 
     index: int

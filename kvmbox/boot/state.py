@@ -12,8 +12,9 @@ marked unusable, code and data segments are accessed, and the granularity bit ag
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from kvmbox.lean import Value
 
 CR0_PE: Final = 1 << 0
 CR0_MP: Final = 1 << 1
@@ -40,8 +41,7 @@ FLAT_LIMIT: Final = 0xFFFF_FFFF
 TSS_LIMIT: Final = 0x67  # the smallest that an available TSS may have
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Value):
     """A segment register with its hidden part, in the terms of a segment descriptor.
 
     `limit` is in bytes, whatever `g` says. A register with `present` 0 is unusable.
@@ -60,8 +60,7 @@ class Segment:
     avl: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DescriptorTable:
+class DescriptorTable(Value):
     """GDTR or IDTR: where the table is, and its size in bytes less one."""
 
     base: int = 0
@@ -73,8 +72,7 @@ NO_LDT: Final = Segment(type=TYPE_LDT)
 INITIAL_TSS: Final = Segment(limit=TSS_LIMIT, type=TYPE_BUSY_TSS, present=1)
 
 
-@dataclass(frozen=True, slots=True)
-class CpuState:
+class CpuState(Value):
     """All registers that a vCPU gets before its first instruction."""
 
     cs: Segment

@@ -9,14 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import tty
-from dataclasses import dataclass
 
 from kvmbox.board import MMIO_UART, SERIAL_PORTS
 from kvmbox.errors import StartError, UsageError
+from kvmbox.lean import Value
 
 
-@dataclass(frozen=True, slots=True)
-class SerialSpec:
+class SerialSpec(Value):
     """`kind` is "file", "null", "pty", "stdio" or "stdout" (output only); `path` belongs to "file"."""
 
     port: str

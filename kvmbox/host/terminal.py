@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import termios
-from dataclasses import dataclass
 from typing import Any, Final
+
+from kvmbox.lean import Value
 
 ESCAPE: Final = 0x01  # Ctrl-A
 
@@ -18,8 +19,7 @@ HELP: Final = ("Ctrl-A H: this help", "Ctrl-A X: leave kvmbox", "Ctrl-A Ctrl-A: 
 """One line each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(Value):
     """What was typed: `data` is the guest's, `leave` and `help_wanted` are commands for kvmbox."""
 
     data: bytes

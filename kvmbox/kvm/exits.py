@@ -1,4 +1,4 @@
-"""What one return of KVM_RUN means: kvm_run decoded into dataclasses, and told in words.
+"""What one return of KVM_RUN means: kvm_run decoded into values, and told in words.
 
 For the cold paths: the run loop reads the two or three words that it routes by itself. Pure: bytes in,
 values out. The kernel writes kvm_run, so its fields are trusted to mean what they say, but a count, length
@@ -8,10 +8,10 @@ or offset that would reach outside the mapping gives a `MalformedExit`, never an
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
 from kvmbox.kvm import uapi
+from kvmbox.lean import Value
 
 EXIT_NAMES: Final[dict[int, str]] = {
     number: name
@@ -53,8 +53,7 @@ _DEBUG: Final = struct.Struct("<I4xQQQ")
 _MIN_VIEW: Final = uapi.RUN_UNION + uapi.RUN_UNION_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class IoExit:
+class IoExit(Value):
     """`count` port accesses of `size` bytes each, their data one behind the other at `data_offset`."""
 
     is_write: bool
@@ -64,8 +63,7 @@ class IoExit:
     data_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class MmioExit:
+class MmioExit(Value):
     """An access of `length` bytes (1 to 8) to guest-physical `address`. `data` is what a write writes."""
 
     address: int
@@ -74,31 +72,26 @@ class MmioExit:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class HltExit:
+class HltExit(Value):
     """HLT; never seen with the interrupt controllers in the kernel."""
 
 
-@dataclass(frozen=True, slots=True)
-class IntrExit:
+class IntrExit(Value):
     """A signal came (KVM_RUN itself returned EINTR)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShutdownExit:
+class ShutdownExit(Value):
     """Triple fault."""
 
 
-@dataclass(frozen=True, slots=True)
-class FailEntryExit:
+class FailEntryExit(Value):
     """The CPU refuses to enter the guest: `reason` is the hardware's number, on host CPU `cpu`."""
 
     reason: int
     cpu: int
 
 
-@dataclass(frozen=True, slots=True)
-class InternalErrorExit:
+class InternalErrorExit(Value):
     """KVM gave up. `data` are the 64-bit words that come with it.
 
     For suberror 1, `instruction` holds the bytes at RIP as far as KVM tells them, else it is empty.
@@ -115,16 +108,14 @@ class InternalErrorExit:
         return len(self.instruction)
 
 
-@dataclass(frozen=True, slots=True)
-class SystemEventExit:
+class SystemEventExit(Value):
     """The guest asked the hypervisor for a system event (KVM_SYSTEM_EVENT_*)."""
 
     event: int
     data: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DebugExit:
+class DebugExit(Value):
     """A breakpoint or single step that user space asked for."""
 
     exception: int
@@ -133,8 +124,7 @@ class DebugExit:
     dr7: int
 
 
-@dataclass(frozen=True, slots=True)
-class MsrExit:
+class MsrExit(Value):
     """RDMSR or WRMSR that user space asked to see."""
 
     is_write: bool
@@ -143,16 +133,14 @@ class MsrExit:
     reason: int
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownExit:
+class UnknownExit(Value):
     """An exit that has no decoder. `words` are the first 64-bit words of its union."""
 
     reason: int
     words: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class MalformedExit:
+class MalformedExit(Value):
     """An exit whose fields contradict the size of the mapping; `problem` says how."""
 
     reason: int

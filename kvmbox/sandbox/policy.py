@@ -19,9 +19,9 @@ reader can ask.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from kvmbox.lean import Value
 from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 
 INT: Final = 0xFFFF_FFFF  # what the kernel looks at in an int argument
@@ -50,8 +50,7 @@ class Verdict(enum.Enum):
     """The kernel kills the process at once (SIGSYS): a call of a foreign ABI, whose numbers mean nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Value):
     """Argument `argument` (0..5), under `mask`, equals `value`."""
 
     argument: int
@@ -63,8 +62,7 @@ class Condition:
         return arguments[self.argument] & self.mask == self.value
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Value):
     """A system call, by name and x86-64 number, that is allowed if every condition holds."""
 
     name: str
@@ -73,8 +71,7 @@ class Rule:
     conditions: tuple[Condition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Value):
     """An allow-list; whatever it does not name gets Verdict.NOTIFY."""
 
     name: str

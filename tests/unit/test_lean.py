@@ -126,6 +126,7 @@ def test_value_has_methods_and_patterns_and_copies() -> None:
         case Plain(number, words, named=name):
             assert (number, words, name) == (4, ("a",), "x")
     assert Plain(4).double == 8
+    assert Plain(4, ("a",)).as_dict() == {"number": 4, "words": ("a",), "named": "x"}
     assert Plain.__doc__ == "A value with a default and a method."
     assert copy.deepcopy(Plain(4)) == Plain(4)
     assert pickle.loads(pickle.dumps(Plain(4))) == Plain(4)

@@ -113,4 +113,7 @@ def test_load_libseccomp_missing_gives_the_remedy(monkeypatch: pytest.MonkeyPatc
     assert failure.value.hint == seccomp.LIBSECCOMP_HINT
     assert seccomp.syscall_name(2) == "system call 2"
     status = {status.name: status for status in probes.probe()}["seccomp"]
+    assert (status.available, status.remedy) == (True, None)  # the filter was compiled ahead
+    monkeypatch.setattr(seccomp, "FILTERS", {})
+    status = {status.name: status for status in probes.probe()}["seccomp"]
     assert (status.available, status.remedy) == (False, seccomp.LIBSECCOMP_HINT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from struct import Struct
 
 import pytest
@@ -179,20 +178,19 @@ def test_shipped_filter_is_of_todays_policy(one: Policy) -> None:
 @pytest.mark.parametrize(
     "edited",
     [
-        replace(DEVICE_POLICY, rules=DEVICE_POLICY.rules[:-1]),
-        replace(DEVICE_POLICY, rules=DEVICE_POLICY.rules[::-1]),
-        replace(DEVICE_POLICY, rules=DEVICE_POLICY_PIPES.rules),
-        replace(DEVICE_POLICY, name="other"),
-        replace(DEVICE_POLICY_PIPES, name="device"),
+        Policy("device", DEVICE_POLICY.rules[:-1]),
+        Policy("device", DEVICE_POLICY.rules[::-1]),
+        Policy("device", DEVICE_POLICY_PIPES.rules),
+        Policy("other", DEVICE_POLICY.rules),
     ],
-    ids=["rule-gone", "other-order", "other-descriptor", "other-name", "other-policy"],
+    ids=["rule-gone", "other-order", "other-descriptor", "other-name"],
 )
 def test_compiled_ahead_edited_policy_is_not_answered_with_the_old_filter(edited: Policy) -> None:
     assert compiled_ahead(edited) is None
 
 
 def test_device_filter_edited_policy_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_getpid = replace(DEVICE_POLICY, rules=(*DEVICE_POLICY.rules, Rule("getpid", 39, "test")))
+    with_getpid = Policy("device", (*DEVICE_POLICY.rules, Rule("getpid", 39, "test")))
     monkeypatch.setattr(seccomp, "DEVICE_POLICY", with_getpid)
     assert run_bpf(device_filter(), 39, policy.ARCH_X86_64, ()) is ALLOW
 
