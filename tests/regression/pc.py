@@ -1,0 +1,81 @@
+"""The whole board without processes: models of the catalogue at their ports, as a guest reaches them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from kvmbox import layout
+from kvmbox.board import SERIAL_PORTS, BoardOptions, pc_board
+from kvmbox.bus import Bus, Mapping
+from kvmbox.devices.catalog import build_model
+from kvmbox.devices.model import DeviceModel, Effect, IrqLine
+
+PORT_BITS = 16
+
+
+class AtTime:
+    """A model as the bus sees it, asked at the board's time."""
+
+    def __init__(self, board: Pc, model: DeviceModel, whole_sizes: frozenset[int]) -> None:
+        self._board = board
+        self._model = model
+        self.whole_sizes = whole_sizes
+
+    def read(self, offset: int, size: int) -> int:
+        """What the model answers now."""
+        return self._model.read(self._board.now, offset, size)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Tell the model now."""
+        self._model.write(self._board.now, offset, size, value)
+
+
+class Pc:
+    """Every device there is, on one bus of ports, at a time that only the test moves."""
+
+    def __init__(self, *, pace: bool = False) -> None:
+        self.now = 0
+        self.ports = Bus(PORT_BITS)
+        self.models: dict[str, DeviceModel] = {}
+        for device in pc_board(
+            BoardOptions(SERIAL_PORTS, rtc_base=0, memory_size=layout.MIN_MEMORY, uart_pace=pace)
+        ):
+            model = build_model(device.model, dict(device.parameters))
+            self.models[device.name] = model
+            for place in device.ports:
+                at_time = AtTime(self, model, device.whole_sizes)
+                self.ports.attach(Mapping(place.first, place.count, at_time, place.offset))
+
+    def effects(self, name: str) -> list[Effect]:
+        """What the device caused since the last call."""
+        return self.models[name].take_effects()
+
+    def state(self) -> dict[str, bytes]:
+        """The whole state of all devices; their effects must have been taken."""
+        return {name: model.snapshot() for name, model in self.models.items()}
+
+
+def rising_edges(effects: list[Effect]) -> int:
+    """How often a line rose, those counted that were folded into others."""
+    return sum(1 + one.coalesced for one in effects if isinstance(one, IrqLine) and one.level)
+
+
+def lines_executed(action: Callable[[], object]) -> int:
+    """How many lines of Python `action` takes: a measure of work that no clock blurs."""
+    count = 0
+
+    def trace(_frame: FrameType, event: str, _argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        action()
+    finally:
+        sys.settrace(before)
+    return count
