@@ -21,8 +21,12 @@
 #include "common/console.h"
 #include "common/guest.h"
 #include "common/io.h"
+#ifdef __x86_64__
+#include "common/user64.h"
+#else
 #include "common/irq_wait.h"
 #include "common/pic.h"
+#endif
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -44,15 +48,8 @@ struct test {
     uint64_t (*run)(uint32_t iterations);
     void (*sample)(uint32_t iterations, uint32_t *into);
     uint16_t text_port;  /* where an iteration is a byte of output: run() takes whole lines */
-    bool always_sampled; /* by run(), which then fills samples[] */
+    bool always_sampled; /* hlt_latency: run() fills samples[] */
 };
-
-static inline uint64_t rdtsc(void)
-{
-    uint64_t tsc;
-    __asm__ volatile("rdtsc" : "=A"(tsc));
-    return tsc;
-}
 
 /* The RTC's index stays where rtc_read, or nobody, has left it. */
 static uint64_t rtc_two_reads(uint32_t iterations)
@@ -67,6 +64,8 @@ static void rtc_two_reads_samples(uint32_t iterations, uint32_t *into)
     bench_rtc_two_reads_samples(iterations, into);
 }
 
+#ifdef __i386__
+
 static uint64_t thr_irq(uint32_t lines)
 {
     uint64_t cycles;
@@ -75,6 +74,13 @@ static uint64_t thr_irq(uint32_t lines)
     cycles = bench_thr_irq(lines);
     pic_mask(COM1_IRQ);
     return cycles;
+}
+
+static inline uint64_t rdtsc(void)
+{
+    uint64_t tsc;
+    __asm__ volatile("rdtsc" : "=A"(tsc));
+    return tsc;
 }
 
 /* From before the write that starts the PIT to the arrival of its interrupt; the guest in HLT. */
@@ -110,6 +116,8 @@ static uint64_t hlt_latency(uint32_t iterations)
     return cycles;
 }
 
+#endif
+
 #define LOOP(name)       {#name, 1000, bench_##name, bench_##name##_samples, 0, false}
 #define TEXT(name, port) {#name, 1024, bench_##name, bench_##name##_samples, port, false}
 
@@ -131,8 +139,10 @@ static const struct test tests[] = {
     TEXT(thr_polled, COM1 + UART_THR),
     TEXT(thr_only, COM1 + UART_THR),
     TEXT(debugcon, DEBUGCON),
+#ifdef __i386__
     {"thr_irq", 1024, thr_irq, NULL, COM1 + UART_THR, false},
     {"hlt_latency", 20, hlt_latency, NULL, 0, true},
+#endif
 };
 
 #define TESTS (sizeof tests / sizeof *tests)
@@ -228,7 +238,7 @@ static void run_test(const struct test *test, uint32_t iterations, bool distribu
     put_string(test->name);
     put_field("iterations", rounds * unit);
     put_field("cycles", cycles);
-    if (test->run == hlt_latency)
+    if (test->always_sampled)
         put_field("ticks", LATENCY_TICKS);
     put_char('\n');
     if (distribution || test->always_sampled)
@@ -343,12 +353,33 @@ static void check_words(const char *text)
 
 /* --- The run -------------------------------------------------------------------------------------------- */
 
+#ifdef __i386__
+
+static void prepare(void)
+{
+    irq_wait_init();
+}
+
 static _Noreturn void hold(void)
 {
     put_string("bench holding\n");
     for (;;)
         irq_wait(); /* every line is masked */
 }
+
+#else
+
+static void prepare(void)
+{
+    enter_user_mode();
+}
+
+static _Noreturn void hold(void)
+{
+    fail("bench: cannot hold at privilege level 3");
+}
+
+#endif
 
 static void run_words(const char *text)
 {
@@ -391,7 +422,7 @@ void guest_main(uint32_t magic, const struct multiboot_info *info)
 
     (void)magic;
     console_reset();
-    irq_wait_init();
+    prepare();
     quiet_pit();
     if (info->flags & MULTIBOOT_INFO_CMDLINE)
         words = skip_word(physical(info->cmdline));

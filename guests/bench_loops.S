@@ -1,4 +1,7 @@
-/* The timed loops: see bench_loops.h. "n + 2" is n instructions of the body, then DEC and JNZ. */
+/*
+ * The timed loops: see bench_loops.h. "n + 2" is n instructions of the body, then DEC and JNZ. For 32-bit code, and
+ * for 64-bit code, where they are those of the same names: only how a function gets its arguments differs.
+ */
 #include "bench_loops.h"
 #include "common/ports.h"
 
@@ -6,6 +9,57 @@
 #define LINE_FEED 0x0a
 
     .text
+
+#ifdef __x86_64__
+
+/* Arguments to ECX, and to RDI where a pointer follows. EBX may be used between ENTER_LOOP and LEAVE_LOOP. */
+.macro ENTER_LOOP
+    push    %rbx
+    mov     %edi, %ecx
+    mov     %rsi, %rdi
+.endm
+.macro LEAVE_LOOP
+    pop     %rbx
+    ret
+.endm
+
+/* The TSC to the stack. */
+.macro START
+    rdtsc
+    push    %rdx
+    push    %rax
+.endm
+
+/* The cycles since START to RAX, the TSC off the stack. */
+.macro STOP
+    rdtsc
+    shl     $32, %rdx
+    mov     %eax, %eax
+    or      %rdx, %rax
+    pop     %rcx
+    pop     %rdx
+    shl     $32, %rdx
+    or      %rdx, %rcx
+    sub     %rcx, %rax
+.endm
+
+/* RAX can address all of memory, an operand of 32 bits cannot: it is sign-extended. */
+#define MOV_FAR movabsb
+
+#else
+
+/* Arguments to ECX, and to EDI where a pointer follows. EBX may be used between ENTER_LOOP and LEAVE_LOOP. */
+.macro ENTER_LOOP
+    push    %ebx
+    push    %edi
+    mov     12(%esp), %ecx
+    mov     16(%esp), %edi
+.endm
+.macro LEAVE_LOOP
+    pop     %edi
+    pop     %ebx
+    ret
+.endm
 
 /* The TSC to the stack. */
 .macro START
@@ -22,12 +76,16 @@
     lea     8(%esp), %esp
 .endm
 
+#define MOV_FAR movb
+
+#endif
+
 /* LOOP name, port, value: both functions around the macro body_NAME, which finds them in DX and EAX. */
 .macro LOOP name, port, value
     .globl  bench_\name
     .balign 16
 bench_\name:
-    mov     4(%esp), %ecx
+    ENTER_LOOP
     START
     mov     $\port, %edx
     mov     $\value, %eax
@@ -36,7 +94,7 @@ bench_\name:
     dec     %ecx
     jnz     8b
     STOP
-    ret
+    LEAVE_LOOP
     SAMPLES \name, \port, \value
 .endm
 
@@ -45,10 +103,7 @@ bench_\name:
     .globl  bench_\name\()_samples
     .balign 16
 bench_\name\()_samples:
-    push    %ebx
-    push    %edi
-    mov     12(%esp), %ecx
-    mov     16(%esp), %edi
+    ENTER_LOOP
     cld
 8:  rdtsc
     mov     %eax, %ebx
@@ -60,9 +115,7 @@ bench_\name\()_samples:
     stosl
     dec     %ecx
     jnz     8b
-    pop     %edi
-    pop     %ebx
-    ret
+    LEAVE_LOOP
 .endm
 
 /*
@@ -73,8 +126,8 @@ bench_\name\()_samples:
     .globl  bench_\name
     .balign 16
 bench_\name:
-    push    %edi
-    mov     8(%esp), %edi
+    ENTER_LOOP
+    mov     %ecx, %ebx
     START
     mov     $\port, %edx
 7:  mov     $(LINE_LENGTH - 1), %ecx
@@ -85,12 +138,11 @@ bench_\name:
     jnz     8b
     mov     $(LINE_FEED | LINE_FEED << 8), %eax
     body_\name
-    dec     %edi
+    dec     %ebx
     jnz     7b
     \finish
     STOP
-    pop     %edi
-    ret
+    LEAVE_LOOP
     SAMPLES \name, \port, (DOT | DOT << 8)
 .endm
 
@@ -165,12 +217,12 @@ LOOP post, 0, 0x5a
 /* --- Memory-mapped -------------------------------------------------------------------------------------- */
 
 .macro body_mov_from_device         /* 1 + 2 */
-    movb    MMIO_UART + UART_LSR, %al
+    MOV_FAR MMIO_UART + UART_LSR, %al
 .endm
 LOOP mov_from_device, 0, 0
 
 .macro body_mov_to_device           /* 1 + 2 */
-    movb    %al, MMIO_UART + UART_SCR
+    MOV_FAR %al, MMIO_UART + UART_SCR
 .endm
 LOOP mov_to_device, 0, 0x5a
 
@@ -204,9 +256,11 @@ TEXT_LOOP thr_only, (COM1 + UART_THR)
 .endm
 TEXT_LOOP debugcon, DEBUGCON, read_debugcon
 
+#ifdef __i386__
+
 /*
- * Interrupt-driven: per byte 2 + 2 instructions (LODSB, OUT); per FIFO of 16 bytes 22 more, of them 7 to wait and to
- * arrive (CALL to RET in irq_wait32.S) and 8 to find out that the transmitter asks; per line 4 more.
+ * Interrupt-driven: per byte 2 + 2 instructions (LODSB, OUT); per FIFO of 16 bytes 20 more, of them 7 to wait and
+ * to arrive (CALL to RET in irq_wait32.S) and 9 to find out that the transmitter asks; per line 4 more.
  */
     .globl  bench_thr_irq
     .balign 16
@@ -258,3 +312,5 @@ bench_thr_irq:
 line:
     .fill   LINE_LENGTH - 1, 1, DOT
     .byte   LINE_FEED
+
+#endif
