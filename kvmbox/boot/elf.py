@@ -1,9 +1,9 @@
 """ELF executables: from the file's headers to segments in guest-physical memory.
 
-The file is hostile. pyelftools decodes single headers here, each after it was checked to lie within the
-file; its `ELFFile` is not used, because that follows section headers (an `e_shentsize` of 0 makes it go
-round 2^64 times) and costs twice the import time. Sections are looked at for one thing only: a section
-header table behind the end of the file tells that the file was cut short.
+The file is hostile. Single headers are decoded, each after it was checked to lie within the file; sections
+are looked at for one thing only: a section header table behind the end of the file tells that the file was
+cut short. pyelftools' `ELFFile` would follow section headers, and an `e_shentsize` of 0 makes it go round
+2^64 times; of pyelftools only the names of machines are used, when a file is refused.
 
 The entry (`e_entry`) is a virtual address. If it lies in a segment's virtual range it is taken to that
 segment's physical range, e_entry - p_vaddr + p_paddr; the first such segment counts. Otherwise it must lie
@@ -12,11 +12,28 @@ in a segment's physical range and is used as it is, which is how some higher-hal
 
 from __future__ import annotations
 
-import io
 import struct
-from typing import Any, Final
+from typing import Final
 
-from kvmbox.boot.image import ACCEPTED, GuestImage, printable
+from kvmbox.boot.elf_headers import (
+    EM_386,
+    EM_X86_64,
+    ET_CORE,
+    ET_DYN,
+    ET_EXEC,
+    ET_REL,
+    FILE_HEADER_SIZE,
+    IDENTITY_SIZE,
+    PROGRAM_HEADER_SIZE,
+    PT_INTERP,
+    PT_LOAD,
+    PT_NOTE,
+    FileHeader,
+    ProgramHeader,
+    file_header,
+    program_header,
+)
+from kvmbox.boot.image import ACCEPTED, GuestImage
 from kvmbox.boot.segments import LoadSegment
 from kvmbox.errors import ImageError
 from kvmbox.lean import Value
@@ -25,9 +42,7 @@ ELF_MAGIC: Final = b"\x7fELF"
 MAX_PROGRAM_HEADERS: Final = 256  # kernels have a handful; every one costs time
 
 _CLASS_BITS: Final = {1: 32, 2: 64}  # EI_CLASS
-_FILE_HEADER_SIZE: Final = {32: 52, 64: 64}
-_PROGRAM_HEADER_SIZE: Final = {32: 32, 64: 56}
-_MACHINE: Final = {32: "EM_386", 64: "EM_X86_64"}
+_MACHINE: Final = {32: EM_386, 64: EM_X86_64}
 _LITTLE_ENDIAN: Final = 1  # EI_DATA
 _BIG_ENDIAN: Final = 2
 _CURRENT_VERSION: Final = 1  # EI_VERSION
@@ -50,46 +65,18 @@ class ElfImage(Value):
     has_pvh_entry: bool
 
 
-class _ProgramHeader(Value):
-    index: int
-    type: object  # pyelftools gives the names that it knows, and numbers else
-    offset: int
-    virtual: int
-    physical: int
-    file_size: int
-    memory_size: int
-
-
 def parse_elf(image: GuestImage) -> ElfImage:
     """The executable in `image`; ImageError for anything that is not a whole, static x86 executable."""
-    from elftools.common.exceptions import ELFParseError
-
-    try:
-        return _parse(image)
-    except ELFParseError as error:  # sizes are checked first, so this is a field that pyelftools dislikes
-        raise image.error(f"it is a damaged ELF file: {printable(str(error))}", hint=_AGAIN) from error
-
-
-def _parse(image: GuestImage) -> ElfImage:
-    from elftools.common.utils import struct_parse
-    from elftools.elf.structs import ELFStructs
-
     bits = _check_identity(image)
-    structs = ELFStructs(little_endian=True, elfclass=bits)
-    structs.create_basic_structs()
-    _check_inside(image, "the ELF header", 0, _FILE_HEADER_SIZE[bits])
-    stream = io.BytesIO(image.data)
-    header = struct_parse(structs.Elf_Ehdr, stream, stream_pos=0)
+    _check_inside(image, "the ELF header", 0, FILE_HEADER_SIZE[bits])
+    header = file_header(image.data, bits)
     _check_file_header(image, header, bits)
-    structs.create_advanced_structs(header["e_type"], header["e_machine"], header["e_ident"]["EI_OSABI"])
-    program_headers = []
-    for index in range(header["e_phnum"]):
-        position = header["e_phoff"] + index * _PROGRAM_HEADER_SIZE[bits]
-        program_headers.append(
-            _program_header(index, struct_parse(structs.Elf_Phdr, stream, stream_pos=position))
-        )
-    _check_type(image, header["e_type"], program_headers)
-    loads = [p for p in program_headers if p.type == "PT_LOAD" and p.memory_size]
+    program_headers = [
+        program_header(image.data, bits, index, header.program_offset + index * PROGRAM_HEADER_SIZE[bits])
+        for index in range(header.program_count)
+    ]
+    _check_type(image, header.type, program_headers)
+    loads = [p for p in program_headers if p.type == PT_LOAD and p.memory_size]
     for load in loads:
         _check_load(image, load)
     if not loads:
@@ -99,15 +86,15 @@ def _parse(image: GuestImage) -> ElfImage:
         )
     return ElfImage(
         bits,
-        _physical_entry(image, header["e_entry"], loads),
+        _physical_entry(image, header.entry, loads),
         tuple(LoadSegment(p.index, p.offset, p.file_size, p.physical, p.memory_size) for p in loads),
-        any(_has_pvh_note(image.data, p) for p in program_headers if p.type == "PT_NOTE"),
+        any(_has_pvh_note(image.data, p) for p in program_headers if p.type == PT_NOTE),
     )
 
 
 def _check_identity(image: GuestImage) -> int:
-    identity = image.data[:16]
-    _check_inside(image, "the ELF identification", 0, 16)
+    identity = image.data[:IDENTITY_SIZE]
+    _check_inside(image, "the ELF identification", 0, IDENTITY_SIZE)
     bits = _CLASS_BITS.get(identity[4])
     if bits is None:
         raise _not_accepted(image, f"an ELF file of unknown class {identity[4]}")
@@ -120,60 +107,59 @@ def _check_identity(image: GuestImage) -> int:
     return bits
 
 
-def _check_file_header(image: GuestImage, header: Any, bits: int) -> None:
-    machine = header["e_machine"]
-    if bits == 32 and machine == "EM_X86_64":
+def _check_file_header(image: GuestImage, header: FileHeader, bits: int) -> None:
+    machine = header.machine
+    if bits == 32 and machine == EM_X86_64:
         raise _not_accepted(image, "an x32 ELF file (32-bit class, x86-64 machine)")
     if machine != _MACHINE[bits]:
-        raise _not_accepted(image, f"an ELF{bits} file for machine {machine}")
-    count = header["e_phnum"]
+        raise _not_accepted(image, f"an ELF{bits} file for machine {_name_of('E_MACHINE', machine)}")
+    count = header.program_count
     if count > MAX_PROGRAM_HEADERS:
         raise image.error(
             f"it is an ELF file with an absurd {count} program headers; accepted are {MAX_PROGRAM_HEADERS}",
             hint=_AGAIN,
         )
-    if count and header["e_phentsize"] != _PROGRAM_HEADER_SIZE[bits]:
+    size = PROGRAM_HEADER_SIZE[bits]
+    if count and header.program_size != size:
         raise image.error(
-            f"it is a damaged ELF{bits} file: program headers of {header['e_phentsize']} bytes instead of"
-            f" {_PROGRAM_HEADER_SIZE[bits]}",
+            f"it is a damaged ELF{bits} file: program headers of {header.program_size} bytes instead of"
+            f" {size}",
             hint=_AGAIN,
         )
-    _check_inside(image, "the program header table", header["e_phoff"], count * _PROGRAM_HEADER_SIZE[bits])
-    if header["e_shoff"]:
+    _check_inside(image, "the program header table", header.program_offset, count * size)
+    if header.section_offset:
         _check_inside(
-            image, "the section header table", header["e_shoff"], header["e_shnum"] * header["e_shentsize"]
+            image,
+            "the section header table",
+            header.section_offset,
+            header.section_count * header.section_size,
         )
 
 
-def _program_header(index: int, raw: Any) -> _ProgramHeader:
-    return _ProgramHeader(
-        index, raw["p_type"], raw["p_offset"], raw["p_vaddr"], raw["p_paddr"], raw["p_filesz"], raw["p_memsz"]
-    )
-
-
-def _check_type(image: GuestImage, file_type: object, headers: list[_ProgramHeader]) -> None:
-    if any(p.type == "PT_INTERP" for p in headers):
+def _check_type(image: GuestImage, file_type: int, headers: list[ProgramHeader]) -> None:
+    if any(p.type == PT_INTERP for p in headers):
         raise image.error("it is a dynamically linked program (PT_INTERP), not a kernel", hint=_STATIC_HINT)
-    if file_type == "ET_DYN":
+    if file_type == ET_DYN:
         raise image.error(
             "it is position independent (ET_DYN: static-pie or a shared library);"
             " accepted are fixed addresses (ET_EXEC)",
             hint=_STATIC_HINT,
         )
-    if file_type == "ET_REL":
+    if file_type == ET_REL:
         raise image.error(
             "it is an unlinked object file (ET_REL); accepted are executables (ET_EXEC)",
             hint="link it with ld",
         )
-    if file_type == "ET_CORE":
+    if file_type == ET_CORE:
         raise image.error("it is a core dump (ET_CORE); accepted are executables (ET_EXEC)")
-    if file_type != "ET_EXEC":
+    if file_type != ET_EXEC:
         raise image.error(
-            f"it is an ELF file of unknown type {file_type}; accepted are executables (ET_EXEC)"
+            f"it is an ELF file of unknown type {_name_of('E_TYPE', file_type)};"
+            " accepted are executables (ET_EXEC)"
         )
 
 
-def _check_load(image: GuestImage, load: _ProgramHeader) -> None:
+def _check_load(image: GuestImage, load: ProgramHeader) -> None:
     if load.file_size > load.memory_size:
         raise image.error(
             f"it is a damaged ELF file: segment {load.index} has {load.file_size} bytes in the file and"
@@ -184,7 +170,7 @@ def _check_load(image: GuestImage, load: _ProgramHeader) -> None:
         _check_inside(image, f"segment {load.index}", load.offset, load.file_size)
 
 
-def _physical_entry(image: GuestImage, entry: int, loads: list[_ProgramHeader]) -> int:
+def _physical_entry(image: GuestImage, entry: int, loads: list[ProgramHeader]) -> int:
     for load in loads:
         if load.virtual <= entry < load.virtual + load.memory_size:
             return entry - load.virtual + load.physical
@@ -197,7 +183,7 @@ def _physical_entry(image: GuestImage, entry: int, loads: list[_ProgramHeader]) 
     )
 
 
-def _has_pvh_note(data: bytes, header: _ProgramHeader) -> bool:
+def _has_pvh_note(data: bytes, header: ProgramHeader) -> bool:
     # Notes: namesz, descsz, type, then name and descriptor, each padded to four bytes (gABI, "Note Section").
     notes = data[header.offset : header.offset + min(header.file_size, _MAX_NOTE_BYTES)]
     position = 0
@@ -209,6 +195,14 @@ def _has_pvh_note(data: bytes, header: _ProgramHeader) -> bool:
             return True
         position += _padded(name_size) + _padded(descriptor_size)
     return False
+
+
+def _name_of(field: str, number: int) -> str:
+    """The name that <elf.h> has for a value of the file header's `field`, else the number."""
+    from elftools.elf import enums
+
+    names = {value: name for name, value in getattr(enums, f"ENUM_{field}").items()}
+    return str(names.get(number, number))
 
 
 def _padded(size: int) -> int:
