@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 from kvmbox.host.matcher import ConsoleMatcher, Match
@@ -42,17 +41,21 @@ STDIN: Final = 0
 STDOUT: Final = 1
 
 
-@dataclass(slots=True, eq=False)
 class InputPort:
     """Host input of one serial port: `pending` waits for room in the UART."""
 
-    name: str
-    descriptor: int
-    pending: bytearray = field(default_factory=bytearray)
-    waiting_for_room: bool = False
-    ended: bool = False
-    is_pty: bool = False
-    escapes: EscapeParser | None = None
+    __slots__ = ("descriptor", "ended", "escapes", "is_pty", "name", "pending", "waiting_for_room")
+
+    def __init__(
+        self, name: str, descriptor: int, *, is_pty: bool = False, escapes: EscapeParser | None = None
+    ) -> None:
+        self.name = name
+        self.descriptor = descriptor
+        self.is_pty = is_pty
+        self.escapes = escapes
+        self.pending = bytearray()
+        self.waiting_for_room = False
+        self.ended = False
 
     @property
     def wants_more(self) -> bool:

@@ -9,28 +9,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 
-@dataclass(slots=True)
 class LineState:
     """One line: bit mask of the sources that hold it high, and what it has done so far."""
 
-    asserted: int = 0
-    raised: int = 0
-    """Rising edges passed on."""
-    coalesced: int = 0
-    """Rising edges that a late host made a device fold into another one."""
+    __slots__ = ("asserted", "coalesced", "raised")
+
+    def __init__(self) -> None:
+        self.asserted = 0
+        self.raised = 0
+        """Rising edges passed on."""
+        self.coalesced = 0
+        """Rising edges that a late host made a device fold into another one."""
 
 
-@dataclass(slots=True)
 class InterruptRouter:
     """All lines of a machine. `attach` connects it to the interrupt controllers of one virtual machine."""
 
-    lines: dict[int, LineState] = field(default_factory=dict)
-    _set_line: Callable[[int, int], None] | None = None
-    _sources: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self.lines: dict[int, LineState] = {}
+        self._set_line: Callable[[int, int], None] | None = None
+        self._sources = 0
+        self._lock = threading.Lock()
 
     def source(self, gsi: int) -> Callable[[int, int], None]:
         """A new source of line `gsi`: a function of (level, coalesced)."""

@@ -67,7 +67,7 @@ def bundled_image(name: str) -> bytes:
     path = bundled.find(name)
     if path is None:
         pytest.skip("the guests are not built: make guests")
-    return path.read_bytes()
+    return Path(path).read_bytes()
 
 
 @pytest.mark.parametrize(
