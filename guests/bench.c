@@ -1,19 +1,24 @@
 /*
- * bench: what an access to a device costs. Runs the tests that --append names, TEST[=ITERATIONS[,dist]] each, and prints
+ * bench: what an access to a device costs. Runs the tests that --append names, TEST[=ITERATIONS][,dist] each. Prints
  *
- *     bench NAME iterations=N cycles=TOTAL          TSC cycles of the whole loop, nothing else in it
- *     bench NAME samples=N min=C p50=C p90=C p99=C max=C    of a second pass, with ",dist"
+ *     bench NAME iterations=N cycles=TOTAL                     TSC cycles of the whole loop, nothing else in it
+ *     bench NAME samples=N min=C p50=C p90=C p99=C max=C       with ",dist", of single iterations in a second pass
  *
  * Other words: "list" prints the names of the tests. "hold", when all tests are done, prints "bench holding" and halts
  * for ever with interrupts on; "exit=V" writes V to the debug-exit port instead. Without a word all tests run. It ends
- * with status 0, and where there is no shutdown port by debug-exit with 16 (QEMU: status 33). An unknown word is a failed
- * proof, status 3, before any test runs.
+ * with status 0, and where there is no shutdown port by debug-exit with 16 (QEMU: status 33). An unknown word is a
+ * failed proof, status 3, before any test runs. An interrupt that never comes is a hang: a watchdog's own interrupts
+ * would be in the figures.
  *
- * Names are those of kvm-unit-tests' vmexit where it has the same. The image runs under other Multiboot loaders as well:
+ * Tests of output (thr_*, debugcon) count bytes, a multiple of 64, and print lines of 63 dots, one line more than asked
+ * for; so a result is always at the start of a line. Their samples are of single bytes; those of thr_irq, of lines.
+ *
+ * Names are those of kvm-unit-tests' vmexit where it has the same. Other Multiboot loaders run the image as well:
  *     qemu-system-x86_64 -accel kvm -kernel bench.elf -append "inb_from_device=20000" -display none -serial stdio \
  *         -no-reboot -device isa-debug-exit,iobase=0xf4,iosize=4
- * There, nothing answers at the address of mov_from_device and mov_to_device, and debugcon needs "-debugcon stdio"
- * or the like; both then measure an access that nobody claims.
+ * There, nothing answers at the address of mov_from_device and mov_to_device, and debugcon needs "-debugcon stdio" or
+ * the like, else these measure an access that nobody claims; and pit_read does not leave the kernel, whose PIT it is,
+ * unless told otherwise ("-machine kernel-irqchip=split").
  */
 #include "bench_loops.h"
 #include "bench_samples.h"

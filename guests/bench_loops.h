@@ -49,7 +49,7 @@ DECLARE_LOOP(thr_polled);
 DECLARE_LOOP(thr_only);
 DECLARE_LOOP(debugcon);
 
-/* 32-bit only. Sends `lines` from THRE interrupts, a FIFO at a time, in HLT between them. Needs irq_wait_init and IRQ 4. */
+/* 32-bit only. Sends `lines` from THRE interrupts, a FIFO at a time, in HLT between. Needs irq_wait_init and IRQ 4. */
 uint64_t bench_thr_irq(uint32_t lines);
 
 #undef DECLARE_LOOP

@@ -1,6 +1,6 @@
 /*
- * See user64.h. The page tables are those of the ELF64 entry, which are open to user mode. Ports are allowed by the TSS's
- * I/O map: IOPL would be shorter, but hosts that run user mode without VMX or SVM do not keep it.
+ * See user64.h. The page tables are those of the ELF64 entry, which are open to user mode. Ports are allowed by the
+ * TSS's I/O map: IOPL would be shorter, but hosts that run user mode without VMX or SVM do not keep it.
  */
 #define USER_DATA     (0x08 | 3)    /* selectors in the GDT below, with their RPL */
 #define USER_CODE64   (0x10 | 3)
