@@ -1,0 +1,54 @@
+"""What `kvmbox run` loads: every module that it does without is time before the guest's first instruction."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.run_support import ENTRY
+
+COLD = (
+    "elftools",  # names in refusals
+    "pyseccomp",  # policies without a compiled filter, names of forbidden calls
+    "tomllib",  # the table of bundled guests
+    "traceback",  # --debug
+    "kvmbox.record",  # --record
+    "kvmbox.bench",
+    "kvmbox.qtest",
+)
+"""What a plain run does not import; docs/adr/0009 has the times."""
+
+
+def loaded_by(code: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return [name for name in done.stdout.split() if name.startswith(COLD)]
+
+
+def test_run_imports_nothing_that_a_plain_run_does_without() -> None:
+    code = (
+        "import kvmbox.cli.entry, kvmbox.cli.main, kvmbox.cli.run, kvmbox.run, kvmbox.stats, kvmbox.bundled"
+    )
+    assert loaded_by(code) == []
+
+
+def test_run_loaded_by_is_able_to_find_one() -> None:
+    assert loaded_by("import tomllib")
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("guest", ["hello32", "hello64", "real16"])
+def test_run_without_pyelftools_and_libseccomp_boots(guest: str, tmp_path: Path) -> None:
+    for name in ("elftools", "pyseccomp"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not on this host')\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {ENTRY}"
+    done = subprocess.run([sys.executable, "-c", code, "run", guest], check=False, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout
