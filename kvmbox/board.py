@@ -29,6 +29,8 @@ class DeviceSpec:
     `irqs` holds the interrupt line (GSI) of each pin of the model. `stream` names the host side that its
     output goes to and its input comes from: a serial port's name, "debugcon", or None. `stops` says whether a
     write may stop the machine: "value" if the value counts for the exit status, "clean" if it is always 0.
+    `coalesced` are ports whose byte writes may reach the device late, in order, before any other request to
+    it: nothing that the guest can see depends on when they do.
     """
 
     name: str
@@ -43,6 +45,7 @@ class DeviceSpec:
     whole_sizes: frozenset[int] = frozenset()
     may_reset: bool = False
     stops: str | None = None
+    coalesced: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,14 @@ def _serial_port(name: str, *, pace: bool) -> DeviceSpec:
     )
 
 
-def by_type(board: Sequence[DeviceSpec]) -> dict[str, list[DeviceSpec]]:
-    """The devices of each device type, in the order of `board`: their places are their index numbers."""
+def by_type(board: Sequence[DeviceSpec], *, per_device: bool = False) -> dict[str, list[DeviceSpec]]:
+    """The devices of each process, in the order of `board`: their places are their index numbers.
+
+    A process has the devices of one type and its name, or, with `per_device`, one device and its name.
+    """
     types: dict[str, list[DeviceSpec]] = {}
     for device in board:
-        types.setdefault(device.device_type, []).append(device)
+        types.setdefault(device.name if per_device else device.device_type, []).append(device)
     return types
 
 
@@ -122,6 +128,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             ports=(AddressRange(layout.RTC_INDEX_PORT, 2),),
             parameters={"base_seconds": options.rtc_base, "memory_bytes": options.memory_size},
             irqs=(layout.RTC_IRQ,),
+            coalesced=(layout.RTC_INDEX_PORT,),
         )
     )
     board.append(
@@ -145,9 +152,18 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             "debugcon",
             ports=tuple(AddressRange(port, 1) for port in layout.DEBUGCON_PORTS),
             stream="debugcon",
+            coalesced=layout.DEBUGCON_PORTS,
         )
     )
-    board.append(DeviceSpec("POST", "debug", "post", ports=(AddressRange(layout.POST_PORT, 1),)))
+    board.append(
+        DeviceSpec(
+            "POST",
+            "debug",
+            "post",
+            ports=(AddressRange(layout.POST_PORT, 1),),
+            coalesced=(layout.POST_PORT,),
+        )
+    )
     if options.debug_exit_port is not None:
         board.append(
             DeviceSpec(

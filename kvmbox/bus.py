@@ -9,8 +9,22 @@ dropped; both are counted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Shortcut(NamedTuple):
+    """The call that makes an access: `access(word, offset, value, limit)`, with 0 for the value of a read.
+
+    `indexed_word` takes the place of `word` where a read is to carry the write of an index register along,
+    whose register and byte are then the value (`remote.protocol.INDEXED_READ`).
+    """
+
+    access: Callable[[int, int, int, int], int]
+    word: int
+    limit: int
+    indexed_word: int = 0
 
 
 class BusDevice(Protocol):
@@ -27,14 +41,30 @@ class BusDevice(Protocol):
         ...
 
 
+class DirectDevice(Protocol):
+    """A device whose accesses can be made by a call that is known beforehand: what the run loop wants."""
+
+    def shortcut(self, is_read: bool, size: int) -> Shortcut:
+        """How accesses of this kind are made without the detour through `read` and `write`."""
+        ...
+
+    def count(self, is_read: bool, accesses: int) -> None:
+        """So many accesses took the shortcut."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """`count` addresses from `first`, the registers from `offset` on of `device`."""
+    """`count` addresses from `first`, the registers from `offset` on of `device`.
+
+    `direct` is the same device, if it has shortcuts.
+    """
 
     first: int
     count: int
     device: BusDevice
     offset: int = 0
+    direct: DirectDevice | None = None
 
     @property
     def end(self) -> int:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from kvmbox import layout
 from kvmbox.host.serial import SerialSpec
+from kvmbox.remote.pool import Design
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class RunConfig:
     debug_exit_port: int | None = layout.DEBUG_EXIT_PORT
     no_reboot: bool = False
     pin: str = "auto"
+    design: Design = Design()  # noqa: RUF009 - it cannot be changed
     require: int = 0
     record: str | None = None
     record_limit: int | None = None

@@ -7,6 +7,7 @@ next: a fresh VM with fresh interrupt controllers is the surest reset that KVM h
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping as ZoneMap
 from dataclasses import dataclass
 
 from kvmbox import layout
@@ -15,6 +16,7 @@ from kvmbox.boot.image import read_image, read_module
 from kvmbox.boot.load import BootOptions, BootResult, load_image
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, Mapping
+from kvmbox.coalescing import CoalescedRing
 from kvmbox.config import RunConfig
 from kvmbox.errors import UsageError
 from kvmbox.host.clock import GuestClock
@@ -83,6 +85,8 @@ class Devices:
         self.ports = Bus(PORT_BITS)
         self.mmio = Bus(ADDRESS_BITS)
         self.proxies: list[DeviceProxy] = []
+        self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
+        """Device and register of each port whose writes may come late."""
         grants = {device.name: self._grants(device, console, verdict, reset) for device in board}
         pool.connect(grants, now=self.clock.now, deadline_changed=deadline_changed)
         for member in pool.members.values():
@@ -115,7 +119,11 @@ class Devices:
         self.proxies.append(proxy)
         for bus, ranges in ((self.ports, device.ports), (self.mmio, device.mmio)):
             for addresses in ranges:
-                bus.attach(Mapping(addresses.first, addresses.count, proxy, addresses.offset))
+                bus.attach(Mapping(addresses.first, addresses.count, proxy, addresses.offset, direct=proxy))
+        for port in device.coalesced:
+            mapping = self.ports.find(port)
+            assert mapping is not None
+            self.coalesced[port] = (proxy, port - mapping.first + mapping.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +151,7 @@ class GuestVm:
 
     def __init__(self, kvm: Kvm, memory: GuestMemory, source: BootSource) -> None:
         """Raises ImageError and KvmError."""
+        self._coalesces = kvm.check_extension(uapi.KVM_CAP_COALESCED_PIO) > 0
         self.boot = source.load(memory)
         self.memory = memory
         self.vm: Vm = kvm.create_vm()
@@ -158,6 +167,14 @@ class GuestVm:
         except BaseException:
             self.vm.close()
             raise
+
+    def coalesce(self, zones: ZoneMap[int, tuple[DeviceProxy, int]]) -> CoalescedRing | None:
+        """Let writes to these ports not exit, where KVM can do that: they come through the ring."""
+        if not self._coalesces or not zones:
+            return None
+        for port in zones:
+            self.vm.register_coalesced(port, 1, pio=True)
+        return CoalescedRing(self.vcpu.words64, self.vcpu.words32, self.vcpu.bytes, zones)
 
     def close(self) -> None:
         """Close the VM and its vCPU; the memory stays."""

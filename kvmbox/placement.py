@@ -7,13 +7,15 @@ CPU, and machines spread over the CPUs that the caller was given.
 Machines find each other without a daemon or a file: a machine claims a CPU by binding an abstract Unix
 socket, whose name is gone when its owner is. Another user could claim names as well; that costs a machine
 its better place, and nothing else.
+
+With shared memory a device process spins on another CPU, the spare one. That is not claimed: a machine that
+comes later is welcome to it, and the spinner, which notices, gives it up (`remote.spin`).
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
 from typing import Final
 
 from kvmbox.errors import UsageError
@@ -22,12 +24,16 @@ MAX_SHARERS: Final = 64
 """How many machines may count on one CPU before placement gives up counting."""
 
 
-@dataclass(slots=True)
 class Placement:
-    """`cpu` is the number of the shared CPU, or None where the kernel's scheduler decides."""
+    """`cpu` is the number of the shared CPU and `spare` that of another one, each None where there is none
+    or where the kernel's scheduler decides. `allowed` is how many CPUs there are to decide between.
+    """
 
-    cpu: int | None
-    _claim: socket.socket | None = None
+    def __init__(self, cpu: int | None, allowed: list[int], claim: socket.socket | None = None) -> None:
+        self.cpu = cpu
+        self.spare = None if cpu is None else _unclaimed([other for other in allowed if other != cpu])
+        self.allowed = len(allowed)
+        self._claim = claim
 
     def close(self) -> None:
         """Give the claim back. Idempotent."""
@@ -40,7 +46,7 @@ def place(choice: str) -> Placement:
     """`choice` is "auto", "none" or a CPU number; UsageError if it is none of these or not ours to use."""
     allowed = sorted(os.sched_getaffinity(0))
     if choice == "none":
-        return Placement(None)
+        return Placement(None, allowed)
     if choice == "auto":
         return _claim_one(allowed)
     if not choice.isdecimal():
@@ -50,7 +56,19 @@ def place(choice: str) -> Placement:
             f"--pin {choice}: this process may not run on CPU {choice}",
             hint=f"allowed: {', '.join(map(str, allowed))}",
         )
-    return Placement(int(choice))
+    return Placement(int(choice), allowed)
+
+
+def _unclaimed(cpus: list[int]) -> int | None:
+    """One of `cpus`, if possible one that no machine has claimed; None if there is none at all."""
+    for cpu in cpus:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            try:
+                probe.bind(f"\0kvmbox/cpu{cpu}/0")
+            except OSError:
+                continue
+            return cpu
+    return cpus[0] if cpus else None
 
 
 def _claim_one(allowed: list[int]) -> Placement:
@@ -63,5 +81,5 @@ def _claim_one(allowed: list[int]) -> Placement:
             except OSError:
                 claim.close()
                 continue
-            return Placement(cpu, claim)
-    return Placement(allowed[0])
+            return Placement(cpu, allowed, claim)
+    return Placement(allowed[0], allowed)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kvmbox.board import DeviceSpec
 from kvmbox.config import RunConfig
-from kvmbox.errors import DeviceProcessError
+from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.host.console import Console
 from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.signals import Wakeup
@@ -22,9 +22,11 @@ from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import install_kick_signal
 from kvmbox.machine import BootSource, Devices, GuestVm, board_of
 from kvmbox.memory import GuestMemory
-from kvmbox.placement import place
+from kvmbox.placement import Placement, place
 from kvmbox.remote import protocol
-from kvmbox.remote.pool import DevicePool
+from kvmbox.remote.links import SHM, SOCKETPAIR
+from kvmbox.remote.pool import PER_DEVICE, Design, DevicePool
+from kvmbox.sandbox import linux
 from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.stats import RunStats, collect
 from kvmbox.supervisor import Supervisor
@@ -53,14 +55,21 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
     with ExitStack() as cleanup:
         placement = place(config.pin)
         cleanup.callback(placement.close)
-        pool = DevicePool()
+        pool = DevicePool(_checked(config.design, config.require, placement, say))
         cleanup.callback(pool.close)
         recorder = _recorder(config, board, say)
         if recorder is not None:
             cleanup.callback(recorder.finish)
             pool.recorder_of = recorder.of
         timeline.mark("spawner started")
-        pool.launch(board, device_filter(), cpu=placement.cpu, require=config.require)
+        pool.launch(
+            board,
+            device_filter(pipes=config.design.ipc != SOCKETPAIR) if config.design.filters else b"",
+            cpu=placement.cpu,
+            spare_cpu=placement.spare,
+            may_spin=config.design.ipc == SHM and placement.allowed > 1,
+            require=config.require,
+        )
         timeline.mark("device processes asked for")
         source = BootSource.read(config)
         memory = GuestMemory(config.memory_size)
@@ -116,12 +125,38 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
     return RunResult(judged, stats)
 
 
+def _checked(design: Design, require: int, placement: Placement, say: Callable[[str], None]) -> Design:
+    """The design, if this host can have it; what it gives up is said aloud. Raises SandboxError."""
+    if not design.has_processes:
+        if require:
+            raise SandboxError(
+                f"--require: there is no sandbox layer at all with --sandbox {design.sandbox}",
+                hint="leave --sandbox out, or --require",
+            )
+        say(f"--sandbox {design.sandbox}: device models run in kvmbox itself, nothing contains them")
+    elif design.seccomp == "off":
+        say("--seccomp off: device processes may make any system call")
+    elif design.seccomp == "strict" and linux.seccomp_mode() != linux.SECCOMP_MODE_DISABLED:
+        raise SandboxError(
+            "--seccomp strict is refused by the kernel: kvmbox itself runs under a seccomp filter",
+            hint="a container runtime installs one; use --seccomp filter, or run outside of it",
+        )
+    if (
+        design.ipc == SHM
+        and design.sandbox != "none"
+        and (placement.allowed == 1 or not design.has_processes)
+    ):
+        say("--ipc shm: there is no second CPU to spin on, so each request rings a doorbell")
+    return design
+
+
 def _recorder(config: RunConfig, board: list[DeviceSpec], say: Callable[[str], None]) -> Recorder | None:
     if config.record is None:
         return None
     from kvmbox.record.recorder import Recorder
 
-    return Recorder(config.record, board, limit=config.record_limit, say=say)
+    per_device = config.design.sandbox == PER_DEVICE
+    return Recorder(config.record, board, per_device=per_device, limit=config.record_limit, say=say)
 
 
 @dataclass(frozen=True, slots=True)

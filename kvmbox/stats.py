@@ -49,6 +49,8 @@ class RunStats(Value):
     first_console_byte: int | None
     guest_time: int
     stages: dict[str, int]
+    design: str
+    spins: dict[str, int]
     sandbox: dict[str, list[str]]
 
     def as_json(self) -> dict[str, Any]:
@@ -93,7 +95,9 @@ def collect(
         first_console_byte=None if first is None else first - timeline.started,
         guest_time=devices.clock.now(),
         stages=dict(timeline.stages),
-        sandbox={member.device_type: layers.names(member.process.layers) for member in pool.members.values()},
+        design=str(pool.design),
+        spins={"granted": pool.spin.granted, "revoked": pool.spin.revoked} if pool.spin is not None else {},
+        sandbox={member.device_type: layers.names(member.layers) for member in pool.members.values()},
     )
 
 
@@ -134,7 +138,11 @@ def format_stats(stats: RunStats, wall: int) -> str:
         before = at
     every = list(stats.sandbox.values())
     common = [name for name in every[0] if all(name in other for other in every)] if every else []
-    lines.append(f"sandbox (process, filter, socketpair): {', '.join(common)}")
+    if stats.spins:
+        lines.append(
+            f"right to spin            {stats.spins['granted']} granted, {stats.spins['revoked']} revoked"
+        )
+    lines.append(f"sandbox ({stats.design}): {', '.join(common) or 'no layer'}")
     missing = [name for name in layers.NAMES.values() if name not in common]
     if missing:
         lines.append(f"sandbox layers missing   {', '.join(missing)}")

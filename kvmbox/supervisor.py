@@ -15,6 +15,7 @@ import threading
 import time
 from typing import Final
 
+from kvmbox.coalescing import CoalescedRing
 from kvmbox.config import RunConfig
 from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
 from kvmbox.host.console import OFFER_SIZE, Console, InputPort
@@ -42,7 +43,6 @@ LOOK_SLICES: Final = 2
 PROBE_SLICES: Final = 4
 """How often, in slices, every device process is asked to answer (200 ms): also a stopped one is found."""
 
-UART_TYPE: Final = "uart"
 MAX_DRAIN_STEPS: Final = 256
 """More deadlines than the transmit FIFOs and time-outs of all UARTs can have."""
 
@@ -74,6 +74,7 @@ class Supervisor:
         self._timers: DeadlineTimer | None = None
         self._devices: Devices | None = None
         self._loop: VcpuLoop | None = None
+        self._ring: CoalescedRing | None = None
         self._thread: threading.Thread | None = None
         self._vcpu_error: BaseException | None = None
         self._reset_wanted = threading.Event()
@@ -90,6 +91,8 @@ class Supervisor:
         self._next_slice = 0.0
         self._hung_up: set[int] = set()
         self._watched: set[int] = set()
+        self._talkers: set[str] = set()
+        """The processes whose devices print as time passes: those with UARTs."""
         self._started = time.monotonic()
         self.totals = LoopTotals()
         """What the run loops of all boots have counted."""
@@ -124,6 +127,11 @@ class Supervisor:
         self._devices = devices
         self._timers = DeadlineTimer(devices.clock, self._timerfd)
         self._watchdog = Watchdog(devices.pool.channels)
+        self._talkers = {
+            name
+            for name, member in devices.pool.members.items()
+            if any(device.takes_input for device in member.devices)
+        }
         for channel in devices.pool.channels:
             self.deadline_changed(channel.device_type, channel.deadline, 0)
 
@@ -152,7 +160,14 @@ class Supervisor:
         self._vcpu_error = None
         vcpu = guest.vcpu
         self.boot_format = guest.boot.format
-        loop = VcpuLoop(vcpu, self._devices.ports, self._devices.mmio, read_memory=guest.memory.byte_at)
+        self._ring = guest.coalesce(self._devices.coalesced)
+        loop = VcpuLoop(
+            vcpu,
+            self._devices.ports,
+            self._devices.mmio,
+            read_memory=guest.memory.byte_at,
+            ring=self._ring,
+        )
         self._loop = loop
         if self._must_end():
             return False
@@ -168,6 +183,7 @@ class Supervisor:
             self._devices.clock.hold()
             self._timers.rearm()
             self.totals.add(loop)
+            self._ring = None
         self._settle_vcpu(loop)
         # A guest that resets all the time must not outlive a signal or the time-out by that.
         return self._reset_wanted.is_set() and not self._must_end()
@@ -229,7 +245,7 @@ class Supervisor:
         devices = self._devices
         assert devices is not None
         for channel in devices.pool.channels:
-            if channel.device_type != UART_TYPE:
+            if channel.device_type not in self._talkers:
                 continue
             for _ in range(MAX_DRAIN_STEPS):
                 if channel.failure is not None or channel.deadline == protocol.NO_DEADLINE:
@@ -297,7 +313,7 @@ class Supervisor:
         assert devices is not None
         assert self._timers is not None
         channel = devices.pool.channel(device_type)
-        if device_type == UART_TYPE and self._console.congested:
+        if device_type in self._talkers and self._console.congested:
             # More time is more output of paced UARTs, and there is no room for it.
             self._timers.set(device_type, devices.clock.now() + CONGESTED_WAIT)
             return
@@ -362,6 +378,8 @@ class Supervisor:
             if self._quiet_slices >= LOOK_SLICES:
                 self._quiet_slices = 0
                 loop.request_attention(LOOK)
+        if self._ring is not None and not self._console.congested:
+            self._ring.flush()
         if self._slices % PROBE_SLICES == 0:
             for channel in devices.pool.channels:
                 if not channel.waiting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
@@ -21,6 +21,9 @@ from kvmbox.cli.values import (
     parse_rtc_base,
 )
 from kvmbox.errors import HostOutputError, KvmboxError, StartError, UsageError
+
+if TYPE_CHECKING:
+    from kvmbox.remote.pool import Design
 
 
 @click.command("run", short_help="boot a guest")
@@ -103,6 +106,26 @@ from kvmbox.errors import HostOutputError, KvmboxError, StartError, UsageError
     metavar="PORT",
     help="The debug-exit port, or none.  [default: 0xf4]",
 )
+@click.option(
+    "--sandbox",
+    type=click.Choice(["none", "thread", "process", "per-device"]),
+    default="process",
+    help="Where device models run: in the vCPU thread, in threads, in a process per device type, or in one "
+    "per device.  [default: process]",
+)
+@click.option(
+    "--seccomp",
+    type=click.Choice(["filter", "strict", "off"]),
+    default=None,
+    help="What device processes may call: a filter's list, read and write alone, or anything."
+    "  [default: filter]",
+)
+@click.option(
+    "--ipc",
+    type=click.Choice(["socketpair", "pipe", "shm"]),
+    default=None,
+    help="How requests reach them: a socket, two pipes, or shared memory.  [default: socketpair]",
+)
 @click.option("--no-reboot", is_flag=True, help="A reset ends the run with status 0 instead of rebooting.")
 @click.option(
     "--on-device-crash",
@@ -149,6 +172,9 @@ def command(
     fail_on: tuple[str, ...],
     success_status: int | None,
     debug_exit: int | None,
+    sandbox: str,
+    seccomp: str | None,
+    ipc: str | None,
     no_reboot: bool,
     on_device_crash: str,
     require: tuple[str, ...],
@@ -218,6 +244,7 @@ def command(
         debug_exit_port=debug_exit,
         no_reboot=no_reboot,
         pin=pin,
+        design=_design(sandbox, seccomp, ipc),
         require=required,
         record=record,
         record_limit=record_limit,
@@ -240,6 +267,20 @@ def command(
     facts = {"status": outcome.status, "reason": outcome.reason, "report": outcome.report, "wall_time": wall}
     _write_json(json_path, json_file, facts | result.stats.as_json())
     return outcome.status
+
+
+def _design(sandbox: str, seccomp: str | None, ipc: str | None) -> Design:
+    """The three choices, where they make sense together."""
+    from kvmbox.remote.pool import Design
+
+    if sandbox == "none" and ipc is not None:
+        raise UsageError("--ipc needs a --sandbox", hint="with --sandbox none there is nobody to talk to")
+    if sandbox in ("none", "thread") and seccomp not in (None, "off"):
+        raise UsageError(
+            f"--seccomp {seccomp} needs device processes",
+            hint="--sandbox process or per-device; a filter on kvmbox's own threads is another matter",
+        )
+    return Design(sandbox, seccomp or "filter", ipc or "socketpair")
 
 
 def _is_file(name: str) -> bool:

@@ -96,9 +96,10 @@ class Vcpu:
         self.words64 = self.bytes.cast("Q")
         # Arguments are converted to C here, once: a call of `enter` allocates nothing.
         self._c_descriptor = ctypes.c_int(descriptor)
-        self._enter = partial(
+        self.enter = partial(
             io.raw_ioctl, self._c_descriptor, ctypes.c_ulong(io.KVM_RUN), ctypes.c_void_p(None)
         )
+        """KVM_RUN with nothing around it, for the run loop: negative where it failed, see ctypes.get_errno."""
 
     # --- Running and kicking ---------------------------------------------------------------------------
 
@@ -108,7 +109,11 @@ class Vcpu:
         -EINTR: kicked, or any signal. -EAGAIN: an application processor got INIT or SIPI; run again.
         Others (-EFAULT: guest touched memory whose host page cannot be had) end the guest. Releases the GIL.
         """
-        return 0 if self._enter() >= 0 else -ctypes.get_errno()
+        return 0 if self.enter() >= 0 else -ctypes.get_errno()
+
+    def fileno(self) -> int:
+        """The descriptor, for who runs the vCPU by other means than `run`; -1 once closed."""
+        return self._descriptor
 
     @property
     def immediate_exit(self) -> bool:
@@ -231,6 +236,10 @@ class Vcpu:
         leaves.nent = len(entries)
         leaves.entries[:] = list(entries)
         self._set(io.KVM_SET_CPUID2, leaves)
+
+    def tsc_khz(self) -> int:
+        """Rate of the guest's time-stamp counter in kHz. KvmError where KVM does not tell."""
+        return io.kvm_call(f"read the TSC rate of vCPU {self.index}", self._descriptor, io.KVM_GET_TSC_KHZ)
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """Index → value of these model-specific registers, up to the first that KVM cannot read."""

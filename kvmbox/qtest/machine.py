@@ -17,7 +17,8 @@ from kvmbox.bus import Bus, Mapping
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.memory import GuestMemory
 from kvmbox.remote import protocol
-from kvmbox.remote.channel import Channel, Grants, request_word
+from kvmbox.remote.channel import Channel, Grants
+from kvmbox.remote.protocol import request_word
 from kvmbox.remote.protocol import NO_DEADLINE
 from kvmbox.remote.proxy import DeviceProxy
 

@@ -19,7 +19,7 @@ from kvmbox.board import DeviceSpec
 from kvmbox.errors import DeviceProcessError
 from kvmbox.qtest.machine import Machine
 from kvmbox.remote.channel import WAIT_SLICE_MS, hung_error
-from kvmbox.remote.local import local_channels
+from kvmbox.remote.direct import direct_channels
 from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.watchdog import Watchdog
 
@@ -63,7 +63,7 @@ class NoSandbox:
 
     def connect(self, machine: Machine, board: Sequence[DeviceSpec]) -> None:
         """See Sandbox."""
-        channels = local_channels(
+        channels = direct_channels(
             board, machine.grants(), now=machine.clock, deadline_changed=machine.deadline_changed
         )
         for channel, devices in channels:

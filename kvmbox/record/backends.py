@@ -83,8 +83,7 @@ class InProcesses:
                 for device in channel.devices
             ]
             self._pool.launch(board, device_filter(), cpu=self._placement.cpu)
-            for member in self._pool.members.values():
-                self._pool.spawner.wait_ready(member.process)
+            self._pool.wait_ready()
         except BaseException:
             self.close()
             raise
@@ -98,7 +97,8 @@ class InProcesses:
         if channel in self._gone:
             return b""
         member = self._pool.members[self._types[channel]]
-        descriptor = member.vmm_end
+        assert member.link is not None
+        (descriptor,) = member.link.vmm
         poll = self._polls.get(channel)
         if poll is None:
             poll = self._polls[channel] = select.poll()
@@ -115,7 +115,7 @@ class InProcesses:
         # Before it is killed: the spawner tells how it died, or the listener on what it called.
         error = self._pool.explain(DeviceGoneError(member.device_type, "did not answer"))
         self._gone[channel] = str(error)
-        member.process.kill()
+        self._pool.kill(member.device_type)
         return b""
 
     def why(self, channel: int) -> str | None:

@@ -96,9 +96,10 @@ class End:
 # --- Header -----------------------------------------------------------------------------------------------
 
 
-def channels_of(board: Sequence[DeviceSpec]) -> tuple[ChannelHeader, ...]:
-    """The channels of a board: one for each device type, in the order in which they come up."""
-    return tuple(ChannelHeader(name, tuple(devices)) for name, devices in by_type(board).items())
+def channels_of(board: Sequence[DeviceSpec], *, per_device: bool = False) -> tuple[ChannelHeader, ...]:
+    """The channels of a board: one for each process, in the order in which they come up."""
+    types = by_type(board, per_device=per_device)
+    return tuple(ChannelHeader(name, tuple(devices)) for name, devices in types.items())
 
 
 def encode_header(channels: Sequence[ChannelHeader]) -> bytes:

@@ -55,11 +55,13 @@ class Recorder:
         path: str,
         board: Sequence[DeviceSpec],
         *,
+        per_device: bool = False,
         limit: int | None = None,
         say: Callable[[str], None] = lambda text: None,
         write: Callable[[int, memoryview], int] = os.write,
     ) -> None:
-        """Create or empty `path`, and write the header. `limit` is the most bytes that the file may have.
+        """Create or empty `path`, and write the header. `per_device` is how the board falls into processes.
+        `limit` is the most bytes that the file may have.
 
         `say` hears, once, if the recording ends before the run. Raises StartError where the file cannot be
         written, and UsageError for a limit that is too small for anything.
@@ -72,7 +74,7 @@ class Recorder:
         self._limit = limit
         self._say = say
         self._write = write
-        channels = fmt.channels_of(board)
+        channels = fmt.channels_of(board, per_device=per_device)
         self._indices = {channel.device_type: index for index, channel in enumerate(channels)}
         self._compressor = zlib.compressobj(COMPRESSION)
         self._written = 0

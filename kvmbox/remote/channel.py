@@ -1,38 +1,37 @@
-"""The VMM's connection to one device process: requests out, replies checked, effects applied.
+"""The VMM's connection to the models of one device process: requests out, replies checked, effects applied.
+
+What is the same for every way of reaching them is here; `stream` (a socket or two pipes), `shared` (memory)
+and `direct` (no process at all) are the ways, each with an `access` of its own, which is the hot path.
 
 One lock per channel covers stamping `now`, the request, the reply and applying its effects. So `now` never
 decreases on a channel and effects keep the order of replies, whichever thread asked.
 
 Who waits, and for how long
 ---------------------------
-The vCPU thread blocks in `access` without a time-out of its own: `waiting` tells the watchdog (the main
-thread) which request is open, and the watchdog kills a process that does not answer, which ends the read.
-The main thread itself uses `request`, which waits in slices of `WAIT_SLICE_MS` and gives up after
+The vCPU thread blocks in `access` and `transact` without a time-out of its own: `waiting` tells the watchdog
+(the main thread) which request is open, and the watchdog kills a process that does not answer, which ends
+the wait. The main thread itself uses `request`, which waits in slices of `WAIT_SLICE_MS` and gives up after
 `REPLY_SLICES` of them. Slices are counted, not clocks compared: a VMM that was suspended (Ctrl-Z) for an
 hour has used up one slice, not its patience.
 
-Where the time goes in `access` (an uncontended lock, two system calls and the switch to the device process
-between them; the rest is one pack, one unpack and two comparisons): a reply without effects is one compare
-against the request's own first eight bytes, so a wrong sequence number, kind, device or size is caught by
-the same instruction that lets a good reply pass.
+Surviving
+---------
+With a `journal` every request that was answered well is kept, with its reply. Whatever then goes wrong is
+given to `rescue`, which may put another process in place of the broken one and answer the open request
+again; see `recovery`.
 """
 
 from __future__ import annotations
 
-import os
-import select
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.lean import Value
 from kvmbox.remote import protocol
-from kvmbox.remote.protocol import HEADER, MAX_FRAME, NO_DEADLINE, FrameError
-from kvmbox.sandbox import passing
+from kvmbox.remote.protocol import HEADER, MAX_FRAME, NO_DEADLINE, WORDS, FrameError
 
 WAIT_SLICE_MS: Final = 50
 """How long one slice of waiting for a device process is, in milliseconds of a running VMM."""
@@ -43,19 +42,11 @@ REPLY_SLICES: Final = 10
 START_SLICES: Final = 200
 """The same for the first reply of a process, which includes its start on a busy host (10 s)."""
 
-# The header as four words: kind, device, size, count and sequence number are the first.
-_WORDS: Final = Struct("<QQQQ")
 _REPLY_BIT: Final = protocol.REPLY
-_COUNT_MASK: Final = 0xFF00_0000
+_SENT_ONLY: Final = (protocol.SNAPSHOT, protocol.HELLO)  # change no model's state: not for the journal
 
 
-def request_word(kind: int, device: int, size: int) -> int:
-    """The first eight bytes of a request as an integer, without its sequence number."""
-    return kind | device << 8 | size << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Grants:
+class Grants(Value):
     """What the effects of one device may do, each None or empty where it may not.
 
     irq_lines: by pin, called with (level, coalesced). output: host output bytes. input_room: how many bytes
@@ -78,22 +69,27 @@ class Channel:
     def __init__(
         self,
         device_type: str,
-        descriptor: int,
         grants: Sequence[Grants],
         *,
         now: Callable[[], int],
         deadline_changed: Callable[[int, int], None] | None = None,
     ) -> None:
-        """`descriptor` is the VMM's end; `deadline_changed(deadline, now)` hears of each new deadline."""
+        """`deadline_changed(deadline, now)` hears of each new deadline."""
         self.device_type = device_type
-        self.descriptor = descriptor
         self.deadline = NO_DEADLINE
         self.waiting = 0
         """Sequence number of the request that the vCPU thread waits on, or 0: read by the watchdog."""
         self.settle: Callable[[], None] | None = None
         """Called by `access`, after the lock is released, when a reply had effects: back-pressure."""
         self.recorder: Callable[[bytes, bytes], None] | None = None
-        """Called under the lock with each request and what came back for it, before that is checked."""
+        """Called under the lock with each request and what came back for it: before that is checked, or
+        after it was found good where there is a `rescue`."""
+        self.journal: list[Any] | None = None
+        """Requests and their replies in turn, each a frame or the four words of its header."""
+        self.journal_full: Callable[[], None] | None = None
+        """Called under the lock when the journal has got `JOURNAL_LIMIT` entries: time for a snapshot."""
+        self.rescue: Callable[[DeviceProcessError, bytes], bytes] | None = None
+        """Called under the lock with what went wrong and the open request: gives another reply to it."""
         self._grants = list(grants)
         self._now = now
         self._deadline_changed = deadline_changed
@@ -101,46 +97,26 @@ class Channel:
         self._sequence = 0
         self._failure: DeviceProcessError | None = None
 
-    # --- The vCPU thread's way: one access, as short as it can be ------------------------------------
+    # --- The three ways to ask ------------------------------------------------------------------------
 
     def access(self, word: int, offset: int, value: int, limit: int) -> int:
-        """One guest access; returns the reply's value, at most `limit`.
+        """One guest access, by the vCPU thread; returns the reply's value, at most `limit`.
 
-        `word` is `request_word(...)` of the access. Raises DeviceProcessError.
+        `word` is `protocol.request_word(...)` of the access. Raises DeviceProcessError.
         """
+        raise NotImplementedError
+
+    def transact(self, kind: int, device: int, offset: int, payload: bytes) -> None:
+        """A request with a payload by the vCPU thread, which waits as `access` does."""
         with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            sequence = self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
-            first = word | sequence << 32
-            now = self._now()
-            descriptor = self.descriptor
-            sent = _WORDS.pack(first, now, value, offset)
-            self.waiting = sequence
+            request = self._next(kind, device, 0, offset, payload)
+            self.waiting = request.sequence
             try:
-                os.write(descriptor, sent)
-                frame = os.read(descriptor, MAX_FRAME + 1)
-            except OSError as error:
-                frame = self._last_words(error)
+                self._answer(request, 0, None)
             finally:
                 self.waiting = 0
-            if self.recorder is not None:
-                self.recorder(sent, frame)
-            if len(frame) == HEADER.size:
-                reply, deadline, result, rest = _WORDS.unpack(frame)
-                if reply == first | _REPLY_BIT and result <= limit and not rest:
-                    if deadline != self.deadline:
-                        self._set_deadline(deadline, now)
-                    return result  # type: ignore[no-any-return]  # struct's words are ints
-            request = protocol.Request(
-                word & 0xFF, word >> 8 & 0xFF, word >> 16 & 0xFF, sequence, now, value, offset
-            )
-            result, _ = self._accept(frame, request, limit)
         if self.settle is not None:
             self.settle()
-        return result
-
-    # --- The main thread's way: any request, waiting in counted slices -------------------------------
 
     def request(
         self,
@@ -153,7 +129,7 @@ class Channel:
         limit: int = 0,
         slices: int = REPLY_SLICES,
     ) -> tuple[int, bytes]:
-        """One request of any kind; returns the reply's value, at most `limit`, and its payload.
+        """One request of any kind by the main thread; returns the reply's value (≤ `limit`) and payload.
 
         Raises DeviceProcessError: also when the reply, or another thread's that holds the channel, does not
         come within `slices` slices.
@@ -162,61 +138,64 @@ class Channel:
         if not any(self._lock.acquire(timeout=wait) for _ in range(slices)):
             raise self.fail(hung_error(self.device_type, slices))
         try:
-            if self._failure is not None:
-                raise self._failure
-            self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
-            now = self._now()
-            request = protocol.Request(kind, device, 0, self._sequence, now, value, offset, payload)
-            sent = request.encode()
-            try:
-                self._send_now(sent)
-                if not self._wait_readable(slices):
-                    if self.recorder is not None:
-                        self.recorder(sent, b"")
-                    raise self.fail(hung_error(self.device_type, slices))
-                frame = os.read(self.descriptor, MAX_FRAME + 1)
-            except OSError as error:
-                frame = self._last_words(error)
-            if self.recorder is not None:
-                self.recorder(sent, frame)
-            return self._accept(frame, request, limit)
+            return self._answer(self._next(kind, device, value, offset, payload), limit, slices)
         finally:
             self._lock.release()
 
-    def _send_now(self, frame: bytes) -> None:
-        # Never waits for room: the main thread is the watchdog, and nobody watches it. A process that has
-        # answered every request has read every request, so there is room unless it lies.
-        try:
-            passing.send(self.descriptor, frame, wait=False)
-        except BlockingIOError:
-            raise self._break("it answers requests that it has not read") from None
+    def _next(self, kind: int, device: int, value: int, offset: int, payload: bytes) -> protocol.Request:
+        if self._failure is not None:
+            raise self._failure
+        self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
+        return protocol.Request(kind, device, 0, self._sequence, self._now(), value, offset, payload)
 
-    def _wait_readable(self, slices: int) -> bool:
-        poll = select.poll()
-        poll.register(self.descriptor, select.POLLIN)
-        return any(poll.poll(WAIT_SLICE_MS) for _ in range(slices))
+    def _answer(self, request: protocol.Request, limit: int, slices: int | None) -> tuple[int, bytes]:
+        """Send `request` and accept its reply, which may be another process's."""
+        sent = request.encode()
+        try:
+            frame = self._exchange(sent, slices)
+            return self._accept(sent, frame, request, limit)
+        except DeviceProcessError as error:
+            return self._survive(error, sent, request, limit)
+
+    def _exchange(self, sent: bytes, slices: int | None) -> bytes:
+        """What comes back for `sent`, within `slices` slices or whenever. Raises DeviceProcessError."""
+        raise NotImplementedError
+
+    # --- Behind the hot path ----------------------------------------------------------------------------
+
+    def _finish(self, sent: bytes, frame: bytes, limit: int) -> int:
+        """The rest of an access whose reply is not the shortest possible; returns its value."""
+        return self._accept(sent, frame, protocol.decode_request(sent), limit)[0]
+
+    def _survive(
+        self, error: DeviceProcessError, sent: bytes, request: protocol.Request, limit: int
+    ) -> tuple[int, bytes]:
+        """Something is wrong with the process: another one's reply to the request, or the error."""
+        while self.rescue is not None:
+            self._failure = None
+            try:
+                frame = self.rescue(error, sent)
+                return self._accept(sent, frame, request, limit)
+            except ProtocolError as another:
+                error = another
+        raise error
 
     # --- Checking what came back ------------------------------------------------------------------------
 
-    def _accept(self, frame: bytes, request: protocol.Request, limit: int) -> tuple[int, bytes]:
+    def _accept(self, sent: bytes, frame: bytes, request: protocol.Request, limit: int) -> tuple[int, bytes]:
         """Check a whole reply and apply its effects; returns its value and payload."""
-        if not frame:
-            # A packet of no bytes reads like the end of the channel, but only the end hangs up.
-            if passing.hung_up(self.descriptor):
-                raise self._gone("its channel ended")
-            raise self._break("an empty frame")
-        if len(frame) < HEADER.size or len(frame) > MAX_FRAME:
-            raise self._break(f"a frame of {len(frame)} bytes")
-        kind, device, size, count, sequence, deadline, value, zero, length = HEADER.unpack_from(frame)
-        if len(frame) != HEADER.size + length:
-            raise self._break(f"a frame of {len(frame)} bytes announces a payload of {length}")
-        if kind == protocol.ERROR:
-            text = printable(frame[HEADER.size :])
-            raise self.fail(DeviceProcessError(self.device_type, f"failed: {text}"))
-        if sequence != request.sequence:
-            raise self._break(f"reply {sequence} to request {request.sequence}")
-        if (kind, device, size) != (request.kind | _REPLY_BIT, request.device, request.size) or zero:
-            raise self._break(f"a reply of kind {kind:#x} to a request of kind {request.kind:#x}")
+        if self.recorder is not None and self.rescue is None:
+            self.recorder(sent, frame)
+        size = len(frame)
+        if not HEADER.size <= size <= MAX_FRAME:
+            raise self._break(f"a frame of {size} bytes")
+        first, deadline, value, rest = WORDS.unpack_from(frame)
+        if rest >> 32 != size - HEADER.size:
+            raise self._break(f"a frame of {size} bytes announces a payload of {rest >> 32}")
+        count = first >> 24 & 0xFF
+        expected = int.from_bytes(sent[:8], "little") | _REPLY_BIT | count << 24
+        if first != expected or rest & 0xFFFF_FFFF:
+            raise self._explain_header(first, frame, request)
         if value > limit:
             raise self._break(f"value {value:#x} where at most {limit:#x} can be")
         try:
@@ -225,38 +204,50 @@ class Channel:
             raise self._break(str(error)) from error
         if payload and request.kind != protocol.SNAPSHOT:
             raise self._break(f"{len(payload)} stray bytes after its effects")
-        granted: list[Callable[[], None]] = []
-        for index, effect in effects:
-            if index >= len(self._grants):
-                raise self._break(f"an effect of device {index}, it has {len(self._grants)}")
-            grants = self._grants[index]
-            match effect:
-                case IrqLine(pin, level, coalesced) if pin < len(grants.irq_lines):
-                    granted.append(partial(grants.irq_lines[pin], level, coalesced))
-                case HostOutput(data) if grants.output is not None:
-                    granted.append(partial(grants.output, data))
-                case InputRoom(room) if grants.input_room is not None:
-                    granted.append(partial(grants.input_room, room))
-                case Reset() if (
-                    grants.reset is not None and request.kind == protocol.WRITE and request.device == index
-                ):
-                    granted.append(grants.reset)
-                case Stop() if (
-                    grants.stop is not None and request.kind == protocol.WRITE and request.device == index
-                ):
-                    granted.append(partial(grants.stop, request.offset, request.size, request.value))
-                case _:
-                    raise self._break(f"effect {type(effect).__name__} of {grants.name}: not granted")
         # Models that were all told `now` have no business left at or before it: a process that says
         # otherwise would make the timer spin. (In other replies a sibling's deadline may be overdue.)
         if request.kind == protocol.ADVANCE and deadline <= request.now:
             raise self._break(f"deadline {deadline} ns is not after {request.now} ns")
+        granted = [self._granted(index, effect, request) for index, effect in effects]
         # The reply is good as a whole: only now is any of it used.
-        for apply in granted:
-            apply()
+        for apply, arguments in granted:
+            apply(*arguments)
         # After an advance also an unchanged deadline is told: the timer has forgotten it.
         self._set_deadline(deadline, request.now, tell=request.kind == protocol.ADVANCE)
+        if self.recorder is not None and self.rescue is not None:
+            self.recorder(sent, frame)  # not the exchanges that failed: they have not happened to the guest
+        if self.journal is not None and request.kind not in _SENT_ONLY:
+            self.note(sent, frame)
         return value, payload
+
+    def _explain_header(self, first: int, frame: bytes, request: protocol.Request) -> DeviceProcessError:
+        if first & 0xFF == protocol.ERROR:
+            text = printable(frame[HEADER.size :])
+            return self.fail(DeviceProcessError(self.device_type, f"failed: {text}"))
+        if first >> 32 != request.sequence:
+            return self._break(f"reply {first >> 32} to request {request.sequence}")
+        return self._break(f"a reply of kind {first & 0xFF:#x} to a request of kind {request.kind:#x}")
+
+    def _granted(
+        self, index: int, effect: Any, request: protocol.Request
+    ) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        """What an effect calls, with which arguments; ProtocolError if the device was not granted it."""
+        if index >= len(self._grants):
+            raise self._break(f"an effect of device {index}, it has {len(self._grants)}")
+        grants = self._grants[index]
+        kind = type(effect)
+        if kind is HostOutput and grants.output is not None:
+            return grants.output, (effect.data,)
+        if kind is IrqLine and effect.pin < len(grants.irq_lines):
+            return grants.irq_lines[effect.pin], (effect.level, effect.coalesced)
+        if kind is InputRoom and grants.input_room is not None:
+            return grants.input_room, (effect.count,)
+        if request.kind == protocol.WRITE and request.device == index:
+            if kind is Reset and grants.reset is not None:
+                return grants.reset, ()
+            if kind is Stop and grants.stop is not None:
+                return grants.stop, (request.offset, request.size, request.value)
+        raise self._break(f"effect {kind.__name__} of {grants.name}: not granted")
 
     def _set_deadline(self, deadline: int, now: int, *, tell: bool = False) -> None:
         # Under the lock, so that deadlines reach the timer in the order of the replies.
@@ -265,6 +256,14 @@ class Channel:
         self.deadline = deadline
         if self._deadline_changed is not None:
             self._deadline_changed(deadline, now)
+
+    def note(self, sent: Any, reply: Any) -> None:
+        """Journal a request that is done: its reply was good and its effects are applied."""
+        journal = self.journal
+        assert journal is not None
+        journal += (sent, reply)
+        if len(journal) >= JOURNAL_LIMIT and self.journal_full is not None:
+            self.journal_full()
 
     # --- Failing ----------------------------------------------------------------------------------------
 
@@ -288,16 +287,6 @@ class Channel:
             self._lock.release()
         return None if isinstance(self._failure, DeviceGoneError) else self._failure
 
-    def _last_words(self, error: OSError) -> bytes:
-        """The frame that the process left behind when it died with a request unread, or DeviceGoneError.
-
-        The kernel reports the reset before it hands out what was queued; a process that failed says why.
-        """
-        try:
-            return os.read(self.descriptor, MAX_FRAME + 1)
-        except OSError:
-            raise self._gone(error.strerror) from error
-
     def _gone(self, why: str | None) -> DeviceProcessError:
         return self.fail(DeviceGoneError(self.device_type, f"is gone: {why}"))
 
@@ -305,10 +294,11 @@ class Channel:
         return self.fail(ProtocolError(self.device_type, f"broke the protocol: {what}"))
 
     def close(self) -> None:
-        """Close the VMM's end: the device process reads end of file and leaves."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        """Close the VMM's end: the device process reads end of file and leaves. Idempotent."""
+
+
+JOURNAL_LIMIT: Final = 2 * 2048
+"""How long a journal gets: requests and replies together. Bounds memory, and the time that a replay takes."""
 
 
 def hung_error(device_type: str, slices: int = REPLY_SLICES) -> DeviceProcessError:

@@ -29,10 +29,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_FRAME: Final = 4096
 
 HEADER: Final = Struct("<BBBBIQQII")
+
+# The header as four words, for the hot paths: everything up to the sequence number is the first.
+WORDS: Final = Struct("<QQQQ")
+ROUTE_MASK: Final = 0xFFFF_FFFF
+"""Of the first word: kind, device, size and count, which is what a request is routed by."""
 MAX_PAYLOAD: Final = MAX_FRAME - HEADER.size
 NO_DEADLINE: Final = (1 << 64) - 1
 SEQUENCE_MASK: Final = 0xFFFF_FFFF
@@ -47,6 +52,8 @@ RESET: Final = 6  # the machine's reset line, for every model of the process
 SNAPSHOT: Final = 7  # offset: part number; reply value: total length, payload: the part
 RESTORE: Final = 8  # offset: part number, value: total length, payload: the part; reply value: 1 if good
 SHUTDOWN: Final = 9  # answer, then leave
+WRITE_RUN: Final = 10  # payload: bytes that the guest wrote, one after another, to the register at `offset`
+INDEXED_READ: Final = 11  # a byte write, then a READ: value = register << 32 | byte of the write
 
 REPLY: Final = 0x80
 ERROR: Final = 0xFF  # the model raised: payload is text, bounded; the process exits after it
@@ -61,6 +68,11 @@ EFFECT_STOP: Final = 5
 
 MAX_EFFECTS: Final = 255
 _MAX_COUNT: Final = 0xFFFF_FFFF
+
+
+def request_word(kind: int, device: int, size: int) -> int:
+    """The first eight bytes of a request as an integer, without its sequence number."""
+    return kind | device << 8 | size << 16
 
 
 class FrameError(ValueError):

@@ -2,7 +2,12 @@
 
 `DeviceServer.handle` turns one request frame into one reply frame and does no I/O, so that the same code
 serves a jailed process, a thread, and a test. `serve` is the process's loop: it blocks in one place,
-reading the next request, and needs nothing but read, write and exit.
+reading the next request, and needs nothing but read, write and exit. (`page_server` is the loop for shared
+memory.)
+
+Where the time goes between read and write: one dictionary leads from the request's first word (kind,
+device and size) straight to the bound methods of the model, the header is four words, unpacked and packed
+by one Struct, and a reply without effects is those four words and nothing else. What is left is the model.
 
 The request comes from the VMM, which is trusted, but a frame that makes no sense is still answered with
 an error frame and the end: a device process that guesses is worse than one that stops.
@@ -13,26 +18,32 @@ from __future__ import annotations
 import os
 
 from kvmbox.devices.catalog import build_model
-from kvmbox.devices.model import DeviceModel, Effect, SnapshotError
+from kvmbox.devices.model import DeviceModel, Effect, HostOutput, SnapshotError
 from kvmbox.remote import protocol
 from kvmbox.remote.protocol import (
     HEADER,
+    INDEXED_READ,
     MAX_PAYLOAD,
     NO_DEADLINE,
     READ,
     REPLY,
+    ROUTE_MASK,
+    WORDS,
     WRITE,
     FrameError,
     encode_effects,
+    request_word,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final
+    from typing import Any, Final
 
 MAX_SNAPSHOT: Final = 1 << 20
 MAX_ERROR_TEXT: Final = 1024
+
+ACCESS_SIZES: Final = (1, 2, 4, 8)
 
 
 class DeviceServer:
@@ -41,37 +52,46 @@ class DeviceServer:
     def __init__(self) -> None:
         self.models: list[DeviceModel] = []
         self.running = True
-        self._deadlines: list[int] = []
+        self.routes: dict[int, tuple[Any, ...]] = {}
+        """By the first word of an access, without its sequence number: what `answer` needs to know of it."""
+        self._deadlines: list[int | None] = []
         self._deadline = NO_DEADLINE
         self._outgoing_snapshot = b""
         self._incoming_snapshot = bytearray()
 
     def handle(self, frame: bytes) -> bytes:
         """The reply to `frame`. Raises what a model raises, and FrameError for a frame that is none."""
-        # The hot path: a read or write of one register. Everything else goes through `_handle_rare`.
-        kind, device, size, _, sequence, now, value, offset, length = HEADER.unpack_from(frame)
+        if len(frame) == HEADER.size:
+            first, now, value, place = WORDS.unpack(frame)
+            route = self.routes.get(first & ROUTE_MASK)
+            if route is not None:
+                return self.answer(route, first, now, value, place)
+        return self._handle_rare(frame)
+
+    def answer(self, route: tuple[Any, ...], first: int, now: int, value: int, place: int) -> bytes:
+        """The reply to an access whose header's four words these are. Raises what a model raises."""
+        kind, read, write, size, device, next_deadline, take_effects = route
         if kind == READ:
-            model = self.models[device]
-            value = model.read(now, offset, size)
+            value = read(now, place, size)
         elif kind == WRITE:
-            model = self.models[device]
-            model.write(now, offset, size, value)
+            write(now, place, size, value)
             value = 0
         else:
-            return self._handle_rare(frame)
-        deadline = model.next_deadline()
-        deadline = NO_DEADLINE if deadline is None else deadline
+            write(now, value >> 32, 1, value & 0xFF)
+            value = read(now, place, size)
+        deadline = next_deadline()
         if deadline != self._deadlines[device]:
             self._deadlines[device] = deadline
-            self._deadline = min(self._deadlines)
-        effects = model.take_effects()
-        if not effects and not length:
-            return HEADER.pack(kind | REPLY, device, size, 0, sequence, self._deadline, value, 0, 0)
+            self._deadline = self._earliest()
+        effects = take_effects()
+        if not effects:
+            return WORDS.pack(first | REPLY, self._deadline, value, 0)
         body = encode_effects([(device, effect) for effect in effects])
-        header = HEADER.pack(
-            kind | REPLY, device, size, len(effects), sequence, self._deadline, value, 0, len(body)
-        )
-        return header + body
+        word = first | REPLY | len(effects) << 24
+        return WORDS.pack(word, self._deadline, value, len(body) << 32) + body
+
+    def _earliest(self) -> int:
+        return min((deadline for deadline in self._deadlines if deadline is not None), default=NO_DEADLINE)
 
     def _handle_rare(self, frame: bytes) -> bytes:
         request = protocol.decode_request(frame)
@@ -84,6 +104,10 @@ class DeviceServer:
                     model.advance(request.now)
             case protocol.RECEIVE:
                 value = self.models[request.device].receive(request.now, request.payload)
+            case protocol.WRITE_RUN:
+                write = self.models[request.device].write
+                for byte in request.payload:
+                    write(request.now, request.offset, 1, byte)
             case protocol.RESET:
                 for model in self.models:
                     model.reset(request.now)
@@ -97,10 +121,9 @@ class DeviceServer:
                 raise FrameError(f"unknown request {request.kind}")
         effects: list[tuple[int, Effect]] = []
         for index, model in enumerate(self.models):
-            effects += [(index, effect) for effect in model.take_effects()]
-            deadline = model.next_deadline()
-            self._deadlines[index] = NO_DEADLINE if deadline is None else deadline
-        self._deadline = min(self._deadlines, default=NO_DEADLINE)
+            effects += [(index, effect) for effect in joined(model.take_effects())]
+            self._deadlines[index] = model.next_deadline()
+        self._deadline = self._earliest()
         return protocol.encode_reply(request, self._deadline, value, effects, payload)
 
     def _hello(self, request: protocol.Request) -> int:
@@ -109,7 +132,19 @@ class DeviceServer:
         if self.models:
             raise FrameError("a second hello")
         self.models = [build_model(name, values) for name, values in protocol.decode_board(request.payload)]
-        self._deadlines = [NO_DEADLINE] * len(self.models)
+        self._deadlines = [None] * len(self.models)
+        for device, model in enumerate(self.models):
+            for kind in (READ, WRITE, INDEXED_READ):
+                for size in ACCESS_SIZES:
+                    self.routes[request_word(kind, device, size)] = (
+                        kind,
+                        model.read,
+                        model.write,
+                        size,
+                        device,
+                        model.next_deadline,
+                        model.take_effects,
+                    )
         return protocol.VERSION
 
     def _snapshot_part(self, request: protocol.Request) -> tuple[int, bytes]:
@@ -137,6 +172,23 @@ class DeviceServer:
         return 1
 
 
+def joined(effects: list[Effect]) -> list[Effect]:
+    """The same effects, neighbouring host output made one: a run of writes is one piece of output."""
+    merged: list[Effect] = []
+    pieces: list[bytes] = []
+    for effect in effects:
+        if type(effect) is HostOutput:
+            pieces.append(effect.data)
+            continue
+        if pieces:
+            merged.append(HostOutput(b"".join(pieces)))
+            pieces = []
+        merged.append(effect)
+    if pieces:
+        merged.append(HostOutput(b"".join(pieces)))
+    return merged
+
+
 def error_frame(sequence: int, error: BaseException) -> bytes:
     """The last frame of a process whose model raised: bounded text, the exception and where it came from."""
     traceback = error.__traceback__
@@ -152,16 +204,19 @@ def error_frame(sequence: int, error: BaseException) -> bytes:
 
 def serve(
     channel: int,
-    server: DeviceServer | None = None,
+    replies: int | None = None,
     *,
+    server: DeviceServer | None = None,
     read: Callable[[int, int], bytes] = os.read,
     write: Callable[[int, bytes], int] = os.write,
 ) -> int:
-    """Answer requests on descriptor `channel` until SHUTDOWN or end of file; returns the exit status.
+    """Answer requests until SHUTDOWN or end of file; returns the exit status.
 
-    A model's exception sends one bounded error frame and ends the loop with status 1.
+    They come from descriptor `channel`; replies go there too, or to `replies` if that is given. A model's
+    exception sends one bounded error frame and ends the loop with status 1.
     """
     server = server or DeviceServer()
+    out = channel if replies is None else replies
     handle = server.handle
     while server.running:
         frame = read(channel, protocol.MAX_FRAME)
@@ -171,7 +226,7 @@ def serve(
             reply = handle(frame)
         except Exception as error:  # noqa: BLE001 - whatever a model raises must reach the VMM as a frame
             sequence = HEADER.unpack_from(frame)[4] if len(frame) >= HEADER.size else 0
-            write(channel, error_frame(sequence, error))
+            write(out, error_frame(sequence, error))
             return 1
-        write(channel, reply)
+        write(out, reply)
     return 0

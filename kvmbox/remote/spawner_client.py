@@ -11,7 +11,8 @@ Everything here belongs to the main thread: the death signal of the spawner fire
 started it exits (prctl(2), PR_SET_PDEATHSIG). `DeviceProcess.kill` alone may be called from another, up
 to `close`.
 A process is named by its pidfd, never by its pid, so that no signal reaches a stranger that got the
-number. Every wait has a deadline.
+number. Pids are for people, and are what the VMM sees: the spawner's own numbers mean nothing outside of
+its pid namespace. Every wait has a deadline.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from kvmbox.sandbox import passing
 from kvmbox.sandbox.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.sandbox.listener import ForbiddenCall, NotificationListener
 
-DEFAULT_ENTRY: Final = "kvmbox.remote.server:serve"
+DEFAULT_ENTRY: Final = "kvmbox.remote.entry:main"
 ANY_LANDLOCK: Final = 1000
 """A limit on the Landlock ABI that is none."""
 
@@ -126,9 +127,10 @@ class SpawnerClient:
     """The connection to one spawner and its device processes."""
 
     def __init__(self, pid: int, pidfd: int, control: int, entries: Sequence[str]) -> None:
-        """Use `start`."""
-        self.pid = pid
+        """Use `start`. `pid` is the process that was started: the spawner, or its stage."""
+        self._pid = pid
         self._pidfd = pidfd
+        self._stage: tuple[int, int] | None = None  # pid and pidfd, once its time is over
         self._control = control
         self._entries = list(entries)
         self._processes: dict[int, DeviceProcess] = {}
@@ -136,6 +138,8 @@ class SpawnerClient:
         self._next_identifier = 1
         self.layers = 0
         """The layers of the spawner itself, once it has said hello."""
+        self.missing: dict[str, str] = {}
+        """Why there are no others, by the layer's name, once it has said hello."""
         self._end: str | None = None  # why there is no spawner any more
         self._fatal: str | None = None
         self._wait_status: int | None = None
@@ -194,6 +198,19 @@ class SpawnerClient:
             os.waitpid(pid, 0)
             raise SandboxError(f"cannot watch the spawner: {error.strerror}") from error
         return cls(pid, pidfd, own_end, entries)
+
+    @property
+    def pid(self) -> int:
+        """The spawner's pid, as this process sees it; waits until it has said hello, or is gone."""
+        self.wait_hello()
+        return self._pid
+
+    def wait_hello(self, timeout_ns: int = READY_TIMEOUT_NS) -> bool:
+        """Wait until the spawner is confined, so that `layers` and `missing` tell how, and whether it is."""
+        deadline = time.monotonic_ns() + timeout_ns
+        while not self.layers and self._end is None and self._pump(deadline):
+            pass
+        return self.layers != 0
 
     def fileno(self) -> int:
         """For poll: readable when `poll_deaths` has something to do."""
@@ -323,16 +340,23 @@ class SpawnerClient:
     def _take(self, frame: bytes, descriptors: list[int]) -> None:
         kind, identifier, number, mask, payload = frames.unpack(frame)
         text = payload.decode(errors="replace")
+        if kind == frames.STAGED:
+            self._stage = self._pid, self._pidfd
+            self._pid = number
+            (self._pidfd,) = descriptors
+            return
         if kind == frames.HELLO:
+            self._reap_stage()
             self.layers = mask
+            self.missing = frames.unpack_reasons(payload)
             return
         if kind == frames.FATAL:
             self._fatal = text
             return
         process = self._processes[identifier]
         if kind == frames.PROCESS:
-            process.pid = number
             (process.pidfd,) = descriptors
+            process.pid = _pid_behind(process.pidfd) or number
             if process._kill_wanted:
                 process.kill()
         elif kind == frames.READY:
@@ -349,21 +373,48 @@ class SpawnerClient:
 
     def _reap(self, *, kill: bool) -> None:
         """The spawner has closed its socket, or is to be killed: wait for its end, and remember it."""
-        poller = select.poll()
-        poller.register(self._pidfd, select.POLLIN)
-        # After the end of file it exits by itself at once; if it does not, it is made to.
-        if kill or not poller.poll(CLOSE_TIMEOUT_NS // NS_PER_MS):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        try:
-            _, status = os.waitpid(self.pid, 0)
-        except ChildProcessError:  # SIGCHLD is ignored in this process, so the kernel has reaped it
-            self._end = "the spawner died"
-        else:
-            self._wait_status = status
-            self._end = f"the spawner {describe_wait_status(status)}"
+        self._reap_stage()
+        status = _reap_child(self._pid, self._pidfd, kill=kill)
+        self._wait_status = status
+        self._end = "the spawner died" if status is None else f"the spawner {describe_wait_status(status)}"
         if self._fatal is not None:
             self._end = f"the spawner gave up: {self._fatal}"
+
+    def _reap_stage(self) -> None:
+        """The stage exits as soon as it has told of the spawner."""
+        if self._stage is not None:
+            pid, pidfd = self._stage
+            _reap_child(pid, pidfd, kill=False)
+            os.close(pidfd)
+            self._stage = None
+
+
+def _reap_child(pid: int, pidfd: int, *, kill: bool) -> int | None:
+    """The wait status of a child that is about to exit, or is to be killed; None if the kernel has reaped it,
+    because SIGCHLD is ignored in this process.
+    """
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    # If it does not exit by itself, it is made to.
+    if kill or not poller.poll(CLOSE_TIMEOUT_NS // NS_PER_MS):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return None
+
+
+def _pid_behind(pidfd: int) -> int:
+    """The pid of a process as this one sees it, from its pidfd; 0 if that cannot be told, or it is dead."""
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("Pid:"):
+                    return max(0, int(line.split()[1]))
+    except OSError:
+        pass
+    return 0
 
 
 def _file_actions(

@@ -12,6 +12,7 @@ from kvmbox.record import backends
 from kvmbox.record.backends import InProcesses
 from kvmbox.remote import protocol
 from kvmbox.remote.protocol import Request
+from kvmbox.remote.spawner_client import DeviceProcess
 from tests.unit.record.recordings import CHANNELS, LSR, PIT, UART, small_machine
 
 BROKEN = Request(protocol.READ, 200, 1).encode()
@@ -32,7 +33,9 @@ def processes() -> Iterator[InProcesses]:
 
 def device_process(backend: InProcesses, device_type: str) -> int:
     """The pidfd of one process, to be closed by the caller."""
-    pidfd = backend._pool.members[device_type].process.pidfd
+    process = backend._pool.members[device_type].process
+    assert isinstance(process, DeviceProcess)
+    pidfd = process.pidfd
     assert pidfd >= 0
     return os.dup(pidfd)
 

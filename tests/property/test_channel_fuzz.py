@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError
 from kvmbox.remote import protocol
-from kvmbox.remote.channel import Channel, Grants, request_word
-from kvmbox.remote.protocol import NO_DEADLINE, encode_effects
+from kvmbox.remote.channel import Grants
+from kvmbox.remote.protocol import NO_DEADLINE, encode_effects, request_word
+from kvmbox.remote.stream import StreamChannel
 
 NOW = 1_000
 
@@ -48,7 +49,7 @@ class Ask:
     size: int
     limit: int
 
-    def send(self, channel: Channel) -> int:
+    def send(self, channel: StreamChannel) -> int:
         if self.kind in (protocol.READ, protocol.WRITE) and self.size:
             return channel.access(request_word(self.kind, self.device, self.size), 3, 0x55, self.limit)
         return channel.request(self.kind, device=self.device, limit=self.limit, offset=3, value=0x55)[0]
@@ -152,7 +153,7 @@ def replies(draw: st.DrawFn, ask: Ask) -> bytes:
 def run(ask: Ask, frame: bytes) -> None:
     vmm_end, device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     applied = Applied()
-    channel = Channel("fuzzed", vmm_end.detach(), applied.grants(), now=lambda: NOW)
+    channel = StreamChannel("fuzzed", vmm_end.detach(), applied.grants(), now=lambda: NOW)
     try:
         device_end.send(frame)
         expected = judge(ask, frame)

@@ -17,9 +17,10 @@ from kvmbox import layout
 from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, pc_board
 from kvmbox.devices.catalog import MODELS
 from kvmbox.remote import protocol
-from kvmbox.remote.channel import Channel, Grants, request_word
-from kvmbox.remote.protocol import MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE
+from kvmbox.remote.channel import Grants
+from kvmbox.remote.protocol import MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, request_word
 from kvmbox.remote.server import DeviceServer
+from kvmbox.remote.stream import StreamChannel
 
 SECOND = 1_000_000_000
 MAX_SNAPSHOT = 1 << 20
@@ -48,7 +49,7 @@ class Process:
         self.now = 0
         self.stops = 0
         self.lines: dict[tuple[str, int], int] = {}
-        self.channel = Channel(
+        self.channel = StreamChannel(
             devices[0].device_type, vmm_end.detach(), [self._grants(d) for d in devices], now=lambda: self.now
         )
         description = protocol.encode_board([(d.model, dict(d.parameters)) for d in devices])

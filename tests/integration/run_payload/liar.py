@@ -182,7 +182,7 @@ def raises(channel: int) -> int:
             server.models.clear()  # the next access finds no model
         return frame
 
-    return serve(channel, server, read=read)
+    return serve(channel, server=server, read=read)
 
 
 def leave(channel: int) -> int:

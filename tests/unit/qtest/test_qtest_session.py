@@ -15,7 +15,7 @@ from kvmbox.qtest import session as session_module
 from kvmbox.qtest.machine import Machine
 from kvmbox.qtest.session import IrqWatch, Session
 from kvmbox.remote import protocol as wire
-from kvmbox.remote.local import local_channels
+from kvmbox.remote.direct import direct_channels
 
 BASE = int(datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC).timestamp())
 MEMORY = 2 << 20
@@ -35,7 +35,7 @@ class Board:
         )
         irqs = IrqWatch()
         self.machine = Machine(board, self.memory, irqs.changed)
-        channels = local_channels(
+        channels = direct_channels(
             board,
             self.machine.grants(),
             now=self.machine.clock,

@@ -11,8 +11,9 @@ import pytest
 
 from kvmbox.errors import DeviceProcessError
 from kvmbox.remote import protocol
-from kvmbox.remote.channel import Channel, Grants, request_word
-from kvmbox.remote.protocol import Request, encode_reply
+from kvmbox.remote.channel import Grants
+from kvmbox.remote.protocol import Request, encode_reply, request_word
+from kvmbox.remote.stream import StreamChannel
 
 NOW = 77
 READ_LSR = Request(protocol.READ, 0, 1, 1, NOW, 0, 5)
@@ -25,7 +26,7 @@ class Wire:
     def __init__(self) -> None:
         self.vmm_end, self.device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.seen: list[tuple[bytes, bytes]] = []
-        self.channel = Channel("uart", self.vmm_end.fileno(), [Grants("COM1")], now=lambda: NOW)
+        self.channel = StreamChannel("uart", self.vmm_end.fileno(), [Grants("COM1")], now=lambda: NOW)
         self.channel.recorder = lambda request, reply: self.seen.append((request, reply))
 
     def say(self, reply: bytes) -> bytes:

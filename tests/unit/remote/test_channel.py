@@ -15,8 +15,9 @@ from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, 
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.remote import channel as module
 from kvmbox.remote import protocol
-from kvmbox.remote.channel import Channel, Grants, printable, request_word
-from kvmbox.remote.protocol import EFFECT, HEADER, NO_DEADLINE, encode_effects
+from kvmbox.remote.channel import Grants, printable
+from kvmbox.remote.protocol import EFFECT, HEADER, NO_DEADLINE, encode_effects, request_word
+from kvmbox.remote.stream import StreamChannel
 
 NOW: Final = 5_000
 READ_OF_COM2: Final = request_word(protocol.READ, 1, 1)
@@ -40,7 +41,7 @@ class Liar:
             ),
             Grants("COM2", input_room=self._note("room"), reset=self._note("reset"), stop=self._note("stop")),
         ]
-        self.channel = Channel(
+        self.channel = StreamChannel(
             "uart",
             vmm_end.detach(),
             grants,
@@ -584,7 +585,7 @@ def test_access_of_a_process_that_dies_with_the_request_unread_tells_its_last_wo
     ids=["few slices", "as many as in a run"],
 )
 def test_request_without_a_reply_is_hung_after_its_slices(
-    liar: Liar, ask: Callable[[Channel], object]
+    liar: Liar, ask: Callable[[StreamChannel], object]
 ) -> None:
     with pytest.raises(DeviceProcessError, match="'uart' is hung: no reply within") as caught:
         ask(liar.channel)

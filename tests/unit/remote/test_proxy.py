@@ -10,8 +10,9 @@ import pytest
 from kvmbox.bus import Bus, Mapping
 from kvmbox.errors import ProtocolError
 from kvmbox.remote import protocol
-from kvmbox.remote.channel import Channel, Grants
+from kvmbox.remote.channel import Grants
 from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.stream import StreamChannel
 
 
 class Far:
@@ -19,7 +20,8 @@ class Far:
 
     def __init__(self) -> None:
         vmm_end, self.end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.channel = Channel("debug", vmm_end.detach(), [Grants(str(n)) for n in range(4)], now=lambda: 11)
+        grants = [Grants(str(number)) for number in range(4)]
+        self.channel = StreamChannel("debug", vmm_end.detach(), grants, now=lambda: 11)
         self.sequence = 0
 
     def will_answer(self, kind: int, size: int, value: int = 0, device: int = 3) -> None:

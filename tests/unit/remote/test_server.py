@@ -254,7 +254,7 @@ class Wire:
         return len(data)
 
     def serve(self, *models: FakeModel) -> int:
-        return serve(33, Rig(*models).server, read=self.read, write=self.write)
+        return serve(33, server=Rig(*models).server, read=self.read, write=self.write)
 
 
 def request(kind: int, sequence: int = 5) -> bytes:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.remote.channel import REPLY_SLICES, Channel
+from kvmbox.remote.channel import REPLY_SLICES
+from kvmbox.remote.stream import StreamChannel
 from kvmbox.remote.watchdog import Watchdog
 
 
-def channel(name: str = "uart") -> Channel:
-    return Channel(name, -1, [], now=lambda: 0)
+def channel(name: str = "uart") -> StreamChannel:
+    return StreamChannel(name, -1, [], now=lambda: 0)
 
 
-def ticks(watchdog: Watchdog, count: int) -> list[Channel | None]:
+def ticks(watchdog: Watchdog, count: int) -> list[StreamChannel | None]:
     return [watchdog.tick() for _ in range(count)]
 
 
