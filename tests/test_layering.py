@@ -96,6 +96,7 @@ SPAWNER_STDLIB: Final = {
 MAY_LEAVE: Final = {
     # A forked child must not run its parent's clean-up: there is no other way out for it.
     "kvmbox.sandbox.jail": {"os._exit"},
+    "kvmbox.sandbox.namespaces": {"os._exit"},
     "kvmbox.remote.spawner": {"os._exit"},
     # The third signal that asks for the end, when two have not brought it.
     "kvmbox.host.signals": {"KeyboardInterrupt"},

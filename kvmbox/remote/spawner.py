@@ -6,12 +6,17 @@ The VMM starts it first of all, as a fresh interpreter with an empty environment
 that there is nothing of the VMM in it to leak. It imports what device processes need, confines itself, and
 then serves the frames of `spawner_frames`. It is single-threaded always, which is what makes fork safe.
 
+A new pid namespace is for the children of whoever asks for it. So where one can be had, the process that the
+VMM started is a *stage*: it makes its namespaces, clones the spawner as a sibling, tells the VMM with STAGED,
+and exits. The spawner is PID 1 and sees no process of the host, not even its parent.
+
 It learns of deaths by a signalfd, reaps everything, and reports the wait status of each device process.
 A messenger (see `sandbox.jail`) is reaped in silence. A device process is READY when the report socket
 has brought its listener *and* then ended: until then a messenger may still hold descriptors.
 
 It dies with the VMM's main thread (death signal; and end of file on the control socket), and every device
-process dies with it. It is not filtered itself: filters are inherited.
+process dies with it (death signal; and the end of the pid namespace). It is not filtered itself: filters are
+inherited.
 """
 
 from __future__ import annotations
@@ -24,11 +29,12 @@ import select
 from kvmbox.remote import spawner_frames as frames
 from kvmbox.sandbox import jail, landlock, layers, linux, passing
 from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD, REPORT_FD
+from kvmbox.sandbox.namespaces import isolate
 from kvmbox.sandbox.title import ProcessTitle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Final, NoReturn
 
 CONTROL_FD: Final = 3
@@ -63,13 +69,15 @@ class Spawner:
         entries: Sequence[Callable[..., int | None]],
         title: ProcessTitle,
         own_layers: int,
+        reasons: Mapping[int, str],
         landlock_limit: int,
         seccomp: int,
         without: int,
     ) -> None:
         self._entries = entries
         self._title = title
-        self._inherited = own_layers & layers.EMPTY_ENVIRONMENT
+        self._inherited = own_layers & (layers.EMPTY_ENVIRONMENT | layers.ISOLATION)
+        self._reasons = reasons
         self._landlock_limit = landlock_limit
         self._seccomp = seccomp
         self._without = without
@@ -120,6 +128,7 @@ class Spawner:
             landlock_limit=self._landlock_limit,
             seccomp=self._seccomp,
             without=self._without,
+            reasons=self._reasons,
             ready=lambda applied: frames.pack(
                 frames.READY, identifier, min(landlock.abi(), self._landlock_limit), applied
             ),
@@ -189,7 +198,7 @@ class Spawner:
                 pass  # what it said before it died comes first
             self._forget(device)
             del self._devices[pid]
-            passing.send(CONTROL_FD, frames.pack(frames.DEATH, device.identifier, status, pid))
+            passing.send(CONTROL_FD, frames.pack(frames.DEATH, device.identifier, status))
 
     def _forget(self, device: _Device) -> None:
         if device.report >= 0:
@@ -255,6 +264,11 @@ def _load_entry(name: str) -> Callable[..., int | None]:
     return entry
 
 
+def _hand_over(pid: int) -> None:
+    """The last act of the stage: tell the VMM who the spawner is."""
+    passing.send(CONTROL_FD, frames.pack(frames.STAGED, 0, pid), [os.pidfd_open(pid)])
+
+
 def main(
     vmm_pid: int, entry_names: Sequence[str], landlock_limit: int, seccomp: int, without: int
 ) -> NoReturn:
@@ -272,15 +286,26 @@ def main(
         os.umask(0o777)
         os.chdir("/")
         entries = [_load_entry(name) for name in entry_names]
-        applied = jail.confine(vmm_pid, landlock_limit, without)
+        isolation = isolate(vmm_pid, without, _hand_over)
+        applied = isolation.applied
+        parent_pid = 0 if applied & layers.PID_NS else vmm_pid
+        applied |= jail.confine(parent_pid, landlock_limit, without)
+        # Whoever dies closes its sockets first and sends death signals second, so this leaves no window.
+        if passing.hung_up(CONTROL_FD):
+            raise OSError("the VMM died")
+        reasons = isolation.reasons
+        for layer in (layers.LANDLOCK, layers.LANDLOCK_NET, layers.LANDLOCK_SCOPES):
+            if not applied & layer:
+                reasons.setdefault(layer, landlock.why_missing(landlock_limit))
         # CPython itself may add LC_CTYPE to an empty environment (PEP 538); the other is the VMM's choice.
         if not set(os.environ) - {"LC_CTYPE", "PYTHONMALLOC"}:
             applied |= layers.EMPTY_ENVIRONMENT
-        spawner = Spawner(entries, title, applied, landlock_limit, seccomp, without)
+        spawner = Spawner(entries, title, applied, reasons, landlock_limit, seccomp, without)
         gc.collect()
         gc.disable()
         gc.freeze()  # no collection writes into the pages that the children share
-        passing.send(CONTROL_FD, frames.pack(frames.HELLO, 0, frames.VERSION, applied))
+        missing = frames.pack_reasons({layers.NAMES[layer]: reason for layer, reason in reasons.items()})
+        passing.send(CONTROL_FD, frames.pack(frames.HELLO, 0, frames.VERSION, applied, missing))
         spawner.serve()
         status = 0
     except BaseException as error:  # noqa: BLE001 - reported to the VMM, then the process ends

@@ -7,12 +7,14 @@ One frame is one SOCK_SEQPACKET message: a fixed header, then a payload whose me
                 layers, payload = entry, type, BPF    pipes, or two pipes and shared memory
       SHUTDOWN  kill and reap what is left, then exit
     spawner → VMM
-      HELLO     number = protocol version, mask = the spawner's own layers
-      PROCESS   number = pid                          the pidfd
+      STAGED    number = pid of the real spawner      its pidfd
+                (PID 1 of its namespace)
+      HELLO     number = protocol version, mask = the spawner's own layers, payload = why others are missing
+      PROCESS   number = pid as the spawner sees it   the pidfd
       READY     number = Landlock ABI used, mask =    the seccomp listener, under a filter
                 layers applied
       FAILED    payload = why the process never served
-      DEATH     number = wait status, mask = pid
+      DEATH     number = wait status
       FATAL     payload = why the spawner gave up
 
 `identifier` is the VMM's number of the device process in all that concern one. Both ends are ours and of
@@ -25,13 +27,14 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 HEADER: Final = struct.Struct("=BIiI")  # kind, identifier, number, mask
 SPAWN_PAYLOAD: Final = struct.Struct("=BB")  # index of the entry, length of the type name; name, BPF
 MAXIMUM_FRAME: Final = 64 * 1024
-MAXIMUM_TEXT: Final = 1024
+MAXIMUM_TEXT: Final = 4096
 
 SPAWN: Final = 1
 SHUTDOWN: Final = 2
@@ -41,6 +44,7 @@ READY: Final = 5
 FAILED: Final = 6
 DEATH: Final = 7
 FATAL: Final = 8
+STAGED: Final = 9
 
 NO_CPU: Final = -1
 
@@ -79,6 +83,17 @@ def unpack_spawn(payload: bytes) -> tuple[int, str, bytes]:
     if len(payload) < end:
         raise FrameError("a spawn request is too short")
     return entry, payload[SPAWN_PAYLOAD.size : end].decode(), payload[end:]
+
+
+def pack_reasons(reasons: Mapping[str, str]) -> bytes:
+    """The payload of HELLO: a line for each layer."""
+    return text_payload("\n".join(f"{name}: {reason}" for name, reason in reasons.items()))
+
+
+def unpack_reasons(payload: bytes) -> dict[str, str]:
+    """The reasons by the layer's name."""
+    pairs = (line.partition(": ") for line in payload.decode(errors="replace").split("\n"))
+    return {name: reason for name, _, reason in pairs if reason}
 
 
 def text_payload(text: str) -> bytes:

@@ -53,7 +53,7 @@ from kvmbox.sandbox.descriptors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Final, NoReturn
 
 # What the held getpid returns: no pid is that large (the kernel's limit is 2**22).
@@ -89,7 +89,8 @@ class JailError(Exception):
 def confine(parent_pid: int, landlock_limit: int, without: int = 0) -> int:
     """The layers that the spawner and each device process take alike; returns them as a mask.
 
-    `parent_pid` is the process whose death must be ours. At most Landlock ABI `landlock_limit` is used.
+    `parent_pid` is the process whose death must be ours, 0 if it is outside of our pid namespace: then the
+    caller has to make sure by other means that it still lives. At most Landlock ABI `landlock_limit` is used.
     `without` is a mask of layers to leave out. Raises OSError.
     """
     applied = 0
@@ -125,12 +126,13 @@ class Order:
         landlock_limit: int,
         seccomp: int,
         without: int,
+        reasons: Mapping[int, str],
         ready: Callable[[int], bytes],
     ) -> None:
         """`required`, `inherited` and `without` are masks of layers: those that must be there in the end,
-        those that are there from the start, and those to leave out. `seccomp` is one of the
-        linux.SECCOMP_MODE_*. `ready` makes, from the mask of layers in force, the message that takes the
-        listener to the spawner.
+        those that are there from the start, and those to leave out; `reasons` says why a layer is not
+        there. `seccomp` is one of the linux.SECCOMP_MODE_*. `ready` makes, from the mask of layers in force,
+        the message that takes the listener to the spawner.
         """
         self.parent_pid = parent_pid
         self.bpf = bpf
@@ -140,6 +142,7 @@ class Order:
         self.landlock_limit = landlock_limit
         self.seccomp = linux.SECCOMP_MODE_DISABLED if without & layers.SECCOMP else seccomp
         self.without = without
+        self.reasons = reasons
         self.ready = ready
 
     @property
@@ -162,7 +165,7 @@ def lock_up(order: Order) -> None:
         will_have |= layers.SECCOMP
     missing = (layers.REQUIRED & ~order.without | order.required) & ~will_have
     if missing:
-        raise JailError(f"sandbox layer missing: {', '.join(layers.names(missing))}")
+        raise JailError(f"sandbox layer missing: {', '.join(_explain(missing, order.reasons))}")
     if order.seccomp == linux.SECCOMP_MODE_STRICT and linux.seccomp_mode() != linux.SECCOMP_MODE_DISABLED:
         raise JailError("strict mode is refused by the kernel: a seccomp filter is in force already")
     linux.keep_large_blocks_on_the_heap()
@@ -181,6 +184,14 @@ def lock_up(order: Order) -> None:
     os.close(REPORT_FD)
     if order.seccomp == linux.SECCOMP_MODE_STRICT:
         linux.enter_strict_mode()
+
+
+def _explain(missing: int, reasons: Mapping[int, str]) -> list[str]:
+    return [
+        f"{name} ({reasons[bit]})" if bit in reasons else name
+        for bit, name in layers.NAMES.items()
+        if missing & bit
+    ]
 
 
 def _enter_filter(bpf: bytes) -> None:

@@ -53,6 +53,16 @@ def layers_of(version: int) -> int:
     )
 
 
+def why_missing(limit: int) -> str:
+    """Why a layer of Landlock's is not there, where at most ABI `limit` was to be used."""
+    version = abi()
+    if version == 0:
+        return "this kernel has no Landlock, or has it switched off"
+    if limit < version:
+        return f"Landlock was limited to ABI {limit}"
+    return f"this kernel has Landlock ABI {version} only"
+
+
 def deny_everything(version: int) -> None:
     """Confine the calling thread at ABI `version` ≥ 1; needs no_new_privs. Raises OSError.
 

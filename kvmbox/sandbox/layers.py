@@ -24,6 +24,14 @@ EMPTY_ENVIRONMENT: Final = 1 << 7
 LANDLOCK: Final = 1 << 8
 LANDLOCK_NET: Final = 1 << 9
 LANDLOCK_SCOPES: Final = 1 << 10
+OTHER_UID: Final = 1 << 11
+USER_NS: Final = 1 << 12
+MOUNT_NS: Final = 1 << 13
+PID_NS: Final = 1 << 14
+NET_NS: Final = 1 << 15
+IPC_NS: Final = 1 << 16
+UTS_NS: Final = 1 << 17
+CGROUP_NS: Final = 1 << 18
 
 NAMES: Final = {
     SECCOMP: "seccomp",
@@ -37,6 +45,14 @@ NAMES: Final = {
     LANDLOCK: "landlock",
     LANDLOCK_NET: "landlock-net",
     LANDLOCK_SCOPES: "landlock-scopes",
+    OTHER_UID: "other-uid",
+    USER_NS: "user-namespace",
+    MOUNT_NS: "mount-namespace",
+    PID_NS: "pid-namespace",
+    NET_NS: "net-namespace",
+    IPC_NS: "ipc-namespace",
+    UTS_NS: "uts-namespace",
+    CGROUP_NS: "cgroup-namespace",
 }
 
 PURPOSES: Final = {
@@ -51,6 +67,14 @@ PURPOSES: Final = {
     LANDLOCK: "no path of the file system",
     LANDLOCK_NET: "no TCP bind or connect",
     LANDLOCK_SCOPES: "no abstract socket and no signal to anything outside",
+    OTHER_UID: "a user id that owns nothing, in no group (as root only)",
+    USER_NS: "the host's capabilities out of reach; no id mapped, so no namespace below it",
+    MOUNT_NS: "an empty, read-only root directory, without /proc",
+    PID_NS: "no process outside can be named; all die with the spawner, its PID 1",
+    NET_NS: "no network interface that is up, no abstract socket of the host",
+    IPC_NS: "no System V object and no message queue of the host",
+    UTS_NS: "the host's name cannot be changed",
+    CGROUP_NS: "the host's cgroups have no path",
 }
 
 REQUIRED: Final = (
@@ -63,7 +87,10 @@ REQUIRED: Final = (
     | CAPABILITIES
     | EMPTY_ENVIRONMENT
 )
-"""What no run goes without."""
+"""What no run goes without, unless it is told to."""
+
+ISOLATION: Final = OTHER_UID | USER_NS | MOUNT_NS | PID_NS | NET_NS | IPC_NS | UTS_NS | CGROUP_NS
+"""What the spawner takes once, and every device process inherits."""
 
 
 def names(mask: int) -> list[str]:

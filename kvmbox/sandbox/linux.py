@@ -21,6 +21,10 @@ SYS_EXIT: Final = 60
 SYS_CLONE: Final = 56
 SYS_CAPGET: Final = 125
 SYS_CAPSET: Final = 126
+SYS_PIVOT_ROOT: Final = 155
+SYS_MOUNT: Final = 165
+SYS_UMOUNT2: Final = 166
+SYS_UNSHARE: Final = 272
 SYS_SECCOMP: Final = 317
 SYS_PIDFD_SEND_SIGNAL: Final = 424
 SYS_CLOSE_RANGE: Final = 436
@@ -80,6 +84,9 @@ M_MMAP_MAX: Final = -4
 M_ARENA_MAX: Final = -8
 
 CAPABILITY_VERSION_3: Final = 0x2008_0522
+CAP_KILL: Final = 5
+CAP_SYS_ADMIN: Final = 21
+CAPABILITY_SETS: Final = struct.Struct("=6I")  # effective, permitted, inheritable; low words, then high
 HIGHEST_POSSIBLE_CAPABILITY: Final = 63
 ALL_DESCRIPTORS: Final = 0xFFFF_FFFF
 
@@ -167,11 +174,11 @@ def forbid_dump_and_trace() -> None:
     prctl(PR_SET_DUMPABLE, 0, name="PR_SET_DUMPABLE")
 
 
-def drop_capabilities() -> None:
-    """Empty every capability set, and lock the bits that would let user 0 have them back.
+def bound_capabilities() -> None:
+    """Empty the bounding set, and lock the bits that would let user 0 have capabilities back.
 
-    The bounding set and the securebits need CAP_SETPCAP; without it they stay, and no_new_privs is what
-    makes them harmless. The sets that matter are emptied always, or OSError is raised.
+    That needs CAP_SETPCAP; without it they stay, and no_new_privs is what makes them harmless. What is held
+    now is held still, and a change of user id does not change that. Raises OSError.
     """
     try:
         prctl(PR_SET_SECUREBITS, SECUREBITS_LOCKED, name="PR_SET_SECUREBITS")
@@ -181,15 +188,39 @@ def drop_capabilities() -> None:
             prctl(PR_CAPBSET_DROP, capability, name="PR_CAPBSET_DROP")
     except PermissionError:
         pass
+
+
+def drop_capabilities(kept: int = 0) -> None:
+    """Bound the capabilities, and empty every set but for those of the mask `kept` that are permitted now:
+    these stay permitted and effective, and are not inherited. Raises OSError if any other is left.
+    """
+    bound_capabilities()
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, name="PR_CAP_AMBIENT")
-    header = ctypes.create_string_buffer(struct.pack("=Ii", CAPABILITY_VERSION_3, 0), 8)
-    sets = ctypes.create_string_buffer(24)  # effective, permitted, inheritable; low and high words
-    # SAFETY: both buffers have the size that version 3 asks for and outlive the calls.
-    arguments = (ctypes.addressof(header), ctypes.addressof(sets))
-    checked_syscall("capset", SYS_CAPSET, *arguments)
-    checked_syscall("capget", SYS_CAPGET, *arguments)
-    if any(sets.raw):
+    left = _capability_sets()[1] & kept
+    low, high = left & 0xFFFF_FFFF, left >> 32
+    _capability_call(SYS_CAPSET, CAPABILITY_SETS.pack(low, low, 0, high, high, 0))
+    if _capability_sets() != (left, left, 0):
         raise OSError("capset: capabilities are left")
+
+
+def has_capability(number: int) -> bool:
+    """Whether capability `number` is effective."""
+    return bool(_capability_sets()[0] >> number & 1)
+
+
+def _capability_sets() -> tuple[int, int, int]:
+    """The effective, permitted and inheritable sets of the calling thread, as masks. Raises OSError."""
+    words = CAPABILITY_SETS.unpack(_capability_call(SYS_CAPGET, bytes(CAPABILITY_SETS.size)))
+    return words[0] | words[3] << 32, words[1] | words[4] << 32, words[2] | words[5] << 32
+
+
+def _capability_call(number: int, sets: bytes) -> bytes:
+    header = ctypes.create_string_buffer(struct.pack("=Ii", CAPABILITY_VERSION_3, 0), 8)
+    buffer = ctypes.create_string_buffer(sets, CAPABILITY_SETS.size)
+    # SAFETY: both buffers have the size that version 3 asks for and outlive the call.
+    name = "capset" if number == SYS_CAPSET else "capget"
+    checked_syscall(name, number, ctypes.addressof(header), ctypes.addressof(buffer))
+    return buffer.raw
 
 
 def seccomp_mode() -> int:
@@ -228,6 +259,17 @@ def clone_sharing_files() -> int:
     # glibc's and CPython's fork handlers do not run, so the caller must be the only thread, and the child
     # must neither fork, make threads, nor run anything but a few system calls before os._exit.
     return checked_syscall("clone", SYS_CLONE, CLONE_FILES | CLONE_PARENT | SIGCHLD)
+
+
+def clone_sibling() -> int:
+    """fork(2), except that the child's parent is the caller's parent. Returns its pid in the caller and 0 in
+    the child; raises OSError. The caller must not be PID 1.
+    """
+    # SAFETY: as fork, the child has its own copy of the address space and, with stack 0, of this stack. The
+    # fork handlers of glibc and CPython do not run, which tend to locks that another thread might hold: the
+    # caller must be the only thread. glibc's note of the thread id is the parent's; it is looked at for
+    # recursive mutexes only, and a later fork puts it right in its child.
+    return checked_syscall("clone", SYS_CLONE, CLONE_PARENT | SIGCHLD)
 
 
 def set_signal_action(number: int, action: int) -> None:

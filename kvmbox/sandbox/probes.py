@@ -1,21 +1,50 @@
 """What of the sandbox this host can give: one line per layer, each with a remedy. For `kvmbox doctor`.
 
-Nothing is changed in the calling process. A probe asks the kernel; it does not read version numbers.
+Nothing is changed in the calling process: namespaces and the user id are tried in a process made for that.
+A probe asks the kernel; it does not read version numbers.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+import kvmbox
 from kvmbox.errors import SandboxError
-from kvmbox.sandbox import landlock, layers, linux, notify
+from kvmbox.sandbox import identity, landlock, layers, linux, namespaces, notify
 from kvmbox.sandbox.seccomp import device_filter
 
 LANDLOCK_REMEDY: Final = "enable Landlock: CONFIG_SECURITY_LANDLOCK, and landlock in the lsm= boot parameter"
+ROOT_REMEDY: Final = "only root can change its user id; the other layers hold without"
+USER_NAMESPACE_REMEDY: Final = (
+    "allow user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and "
+    "kernel.apparmor_restrict_unprivileged_userns, or the container's seccomp profile"
+)
+NAMESPACE_REMEDY: Final = "run a kernel that has it, in a container that allows it"
+
+# Ends in isolation, two processes down, so that even PID 1 of the trial is reaped before this one exits.
+_TRIAL: Final = """
+import os, sys
+sys.path.append({root!r})
+from kvmbox.sandbox import namespaces
+if os.fork() == 0:
+    isolation = namespaces.isolate(os.getppid(), 0, lambda pid: None)
+    lines = [str(isolation.applied)] + [f"{{bit}} {{reason}}" for bit, reason in isolation.reasons.items()]
+    os.write(1, "\\n".join(lines).encode())
+    os._exit(0)
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        break
+"""
+_TRIAL_SECONDS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +69,9 @@ class _Finding:
 def probe() -> list[LayerStatus]:
     """The state of every layer, in the order of `layers.NAMES`. Never raises."""
     statuses = []
+    isolation = _isolation()
     for bit, name in layers.NAMES.items():
-        finding = _PROBES.get(bit, _always)()
+        finding = isolation.get(bit) or _PROBES.get(bit, _always)()
         statuses.append(
             LayerStatus(
                 name,
@@ -91,6 +121,41 @@ def _landlock(bit: int, since: str) -> Callable[[], _Finding]:
         return _Finding(False, f"Landlock ABI {version} does not have it", f"run Linux {since} or later")
 
     return examine
+
+
+def _isolation() -> dict[int, _Finding]:
+    """Namespaces and the other user id, by really taking them."""
+    code = _TRIAL.format(root=str(Path(kvmbox.__file__).parent.parent.absolute()))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={},
+            timeout=_TRIAL_SECONDS,
+        )
+        first, *lines = done.stdout.splitlines()
+        applied = int(first)
+        reasons = {int(bit): reason for bit, _, reason in (line.partition(" ") for line in lines)}
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        applied, reasons = 0, dict.fromkeys(layers.NAMES, f"could not be tried: {error}")
+    return {
+        bit: _Finding(True, "can be had")
+        if applied & bit
+        else _Finding(False, reasons[bit], _remedy_of_isolation(bit, reasons[bit]))
+        for bit in layers.NAMES
+        if layers.ISOLATION & bit
+    }
+
+
+def _remedy_of_isolation(bit: int, reason: str) -> str:
+    if reason == identity.NOT_ROOT:
+        return ROOT_REMEDY
+    if bit == layers.USER_NS or reason == namespaces.NO_WAY_IN:
+        return USER_NAMESPACE_REMEDY
+    return NAMESPACE_REMEDY
 
 
 _PROBES: Final = {

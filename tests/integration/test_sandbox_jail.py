@@ -16,7 +16,7 @@ import pytest
 
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
-from kvmbox.sandbox import landlock, layers
+from kvmbox.sandbox import landlock, layers, probes
 from kvmbox.sandbox.descriptors import CHANNEL_FD
 from kvmbox.sandbox.policy import (
     DEVICE_POLICY,
@@ -265,7 +265,8 @@ def status_of(process: DeviceProcess) -> dict[str, str]:
 
 def test_device_process_ready_reports_every_layer_of_this_host(start: StartDevice) -> None:
     process = start("echo").process
-    expected = layers.REQUIRED | landlock.layers_of(landlock.abi())
+    available = layers.mask_of(status.name for status in probes.probe() if status.available)
+    expected = layers.REQUIRED | landlock.layers_of(landlock.abi()) | layers.ISOLATION & available
     assert layers.names(process.layers) == layers.names(expected)
     assert process.landlock_abi == landlock.abi()
 
@@ -389,7 +390,12 @@ def test_device_process_without_filter_is_stopped_by_landlock(
 ) -> None:
     if landlock.abi() < landlock_limit:
         pytest.skip(f"this kernel has Landlock ABI {landlock.abi()}")
-    client = SpawnerClient.start(entries=ENTRIES, payload_directory=PAYLOADS, landlock_limit=landlock_limit)
+    client = SpawnerClient.start(
+        entries=ENTRIES,
+        payload_directory=PAYLOADS,
+        landlock_limit=landlock_limit,
+        without=layers.ISOLATION,  # what it does is test_sandbox_isolation's
+    )
     device = Device(client, compile_policy(LAX_POLICY), "try_without_filter")
     client.wait_ready(device.process)
 
@@ -446,7 +452,8 @@ def test_spawn_without_landlock_serves_and_reports_it(bpf: bytes) -> None:
     client = SpawnerClient.start(entries=ENTRIES, payload_directory=PAYLOADS, landlock_limit=0)
     device = Device(client, bpf, "echo")
     client.wait_ready(device.process)
-    assert device.process.layers == layers.REQUIRED
+    assert device.process.layers & ~layers.ISOLATION == layers.REQUIRED
+    assert client.missing["landlock"].startswith(("Landlock was limited to ABI 0", "this kernel has no"))
     assert device.ask(b"!") == b"!"
     device.channel.close()
     client.close()
