@@ -54,6 +54,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         *("board", "boot", "bus", "config", "errors", "host", "kvm", "layout", "memory", "remote", "verdict"),
     },
     "supervisor": {"config", "errors", "host", "kvm", "machine", "remote", "run_loop", "verdict"},
+    # What runs in a device process in place of its models, and tries to get out.
+    "audit": {"errors", "remote", "sandbox"},
     "stats": {"host", "lean", "machine", "remote", "sandbox", "supervisor", "timeline"},
     "run": {
         *("board", "config", "errors", "host", "kvm", "machine", "memory", "placement", "record", "remote"),

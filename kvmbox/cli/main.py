@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "qtest": "drive the devices over QEMU's qtest protocol, without a CPU",
     "trace": "summarise a recording, or export it for ui.perfetto.dev",
     "policy": "show what each process may do, or the verdict on a system call",
+    "audit": "try to get out of the sandbox, and tell what stopped each attempt",
     "guests": "list the guests that come with kvmbox",
     "doctor": "tell what this host can do, and what to do about the rest",
 }

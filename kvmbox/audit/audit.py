@@ -1,0 +1,251 @@
+"""The audit itself: which sessions are run, and what their results are together.
+
+    control   without any layer, each probe must succeed, or its being stopped proves nothing
+    main      as asked, for each device type
+    alone     with one layer only, for what the main results do not tell by themselves who stopped it
+    removed   (matrix) as asked, one layer less
+
+A layer that cannot do without another has that one beside it in `alone`: no-new-privs always, which stops
+none of the probes by itself; and the older parts of Landlock below the newer ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from kvmbox.audit.probes import NOTHING, Probe, catalogue
+from kvmbox.audit.result import BAD, Ended, Result, Verdict, direct_layers, stopped_by, without_dependents
+from kvmbox.audit.scene import Scene
+from kvmbox.audit.session import Conditions, Session
+from kvmbox.errors import SandboxError
+from kvmbox.sandbox import landlock, layers
+from kvmbox.sandbox.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
+
+EVERY_LAYER: Final = sum(layers.NAMES)
+ESCAPED_STATUS: Final = 12
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to audit. `without` is a mask of layers, `types` the device types, in order.
+
+    `bpf` stands in for the filter of device processes; None for the real one.
+    """
+
+    types: Sequence[str]
+    seccomp: int = SECCOMP_MODE_FILTER
+    ipc: str = "socketpair"
+    without: int = 0
+    control: bool = False
+    matrix: bool = False
+    bpf: bytes | None = None
+
+    @property
+    def conditions(self) -> Conditions:
+        """What the main sessions run under."""
+        without = self.without | (EVERY_LAYER if self.control else 0)
+        return Conditions(self.seccomp, without, self.ipc)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One result, what it means, and the layers (a mask) whose doing it is."""
+
+    result: Result
+    verdict: Verdict
+    stopped_by: int
+
+
+@dataclass(slots=True)
+class ProbeReport:
+    """All that is known of one probe."""
+
+    probe: Probe
+    control: Result | None = None
+    findings: dict[str, Finding] = field(default_factory=dict)
+    """By device type; empty where the probe does not apply."""
+    alone: dict[int, Result] = field(default_factory=dict)
+    """By layer, with no other."""
+    removed: dict[int, Finding] = field(default_factory=dict)
+    """By layer, with all but it."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all device types."""
+        found = {finding.verdict for finding in self.findings.values()}
+        return next((verdict for verdict in _WORST_FIRST if verdict in found), Verdict.INAPPLICABLE)
+
+
+_WORST_FIRST: Final = (
+    Verdict.ESCAPED,
+    Verdict.UNCLEAR,
+    Verdict.OPEN,
+    Verdict.IMPOSSIBLE,
+    Verdict.CONTAINED,
+)
+
+
+@dataclass(slots=True)
+class Report:
+    """The audit's outcome."""
+
+    options: Options
+    probes: list[ProbeReport]
+    layers: int = 0
+    """In force in the device processes of the main sessions."""
+    kept: int = 0
+    """In force although the control run left everything out: these cannot be left out."""
+    also_gone: dict[int, int] = field(default_factory=dict)
+    """By layer that was removed: the others that went with it, as a mask."""
+
+    @property
+    def status(self) -> int:
+        """12 if anything got out, or may have; else 0. A control run has nothing to get out of."""
+        if self.options.control:
+            return 0
+        return ESCAPED_STATUS if any(report.verdict in BAD for report in self.probes) else 0
+
+    def count(self, verdict: Verdict) -> int:
+        """How many probes have this verdict."""
+        return sum(report.verdict is verdict for report in self.probes)
+
+
+def run_audit(options: Options, progress: Progress = lambda _text: None) -> Report:
+    """Run all sessions that `options` asks for. Belongs to the main thread. Raises SandboxError."""
+    report = Report(options, [ProbeReport(probe) for probe in catalogue()])
+    with Scene() as scene:
+        _Audit(report, scene, progress).run()
+        if not scene.alive:
+            raise SandboxError("the decoy died of an attack: nothing that was found can be relied on")
+    return report
+
+
+class _Audit:
+    """One audit under way."""
+
+    def __init__(self, report: Report, scene: Scene, progress: Progress) -> None:
+        self._report = report
+        self._options = report.options
+        self._scene = scene
+        self._progress = progress
+        self._by_name = {one.probe.name: one for one in report.probes}
+
+    def run(self) -> None:
+        main = self._options.conditions
+        first, *others = self._options.types
+        everything = [one.probe for one in self._report.probes]
+        self._progress("control")
+        control, self._report.kept = self._session(
+            Conditions(main.seccomp, EVERY_LAYER, main.ipc), first, everything
+        )
+        for name, result in control.items():
+            self._by_name[name].control = result
+        results: dict[str, dict[str, Result]] = {}
+        if self._options.control:
+            results[first] = control
+            self._report.layers = self._report.kept
+        else:
+            applicable = [probe for probe in everything if self._applies(probe, main)]
+            for device_type in (first, *others):
+                self._progress(device_type)
+                results[device_type], self._report.layers = self._session(main, device_type, applicable)
+        if self._options.matrix:
+            self._run_alone(self._report.layers, everything)
+        else:
+            self._run_alone(self._report.layers, self._unattributed(results.values(), main))
+        for device_type, by_name in results.items():
+            for name, result in by_name.items():
+                one = self._by_name[name]
+                one.findings[device_type] = self._find(one, result, main)
+        if self._options.matrix:
+            self._run_removed(main, first)
+
+    @staticmethod
+    def _applies(probe: Probe, conditions: Conditions) -> bool:
+        return not probe.strict_only or conditions.mode == SECCOMP_MODE_STRICT
+
+    def _session(
+        self, conditions: Conditions, device_type: str, probes: Iterable[Probe]
+    ) -> tuple[dict[str, Result], int]:
+        """(results by probe, layers in force) of one session, whose payload is proved to work first."""
+        bpf = self._options.bpf
+        with Session(conditions, device_type, self._scene, bpf=bpf) as session:
+            results: dict[str, Result] = {}
+            for probe, result in session.run([NOTHING, *probes]):
+                if probe is not NOTHING:
+                    results[probe.name] = result
+                elif not result.effective:
+                    raise SandboxError(
+                        f"the payload does not run in device process '{device_type}': {result}"
+                    )
+            return results, session.layers
+
+    def _unattributed(self, results: Iterable[Mapping[str, Result]], conditions: Conditions) -> list[Probe]:
+        names = {
+            name
+            for by_name in results
+            for name, result in by_name.items()
+            if not result.effective and not direct_layers(result, conditions.mode)
+        }
+        return [one.probe for one in self._report.probes if one.probe.name in names]
+
+    def _run_alone(self, in_force: int, probes: Sequence[Probe]) -> None:
+        if not probes:
+            return
+        for layer in layers.NAMES:
+            if not layer & in_force or layer & self._report.kept:
+                continue
+            self._progress(f"{layers.NAMES[layer]} alone")
+            without = EVERY_LAYER & ~(layer | layers.NO_NEW_PRIVS | _BELOW[layer])
+            conditions = Conditions(self._options.seccomp, without, self._options.ipc)
+            results, had = self._session(conditions, self._options.types[0], probes)
+            if had & layer:
+                for name, result in results.items():
+                    self._by_name[name].alone[layer] = result
+
+    def _run_removed(self, main: Conditions, device_type: str) -> None:
+        for layer in layers.NAMES:
+            if not layer & self._report.layers or layer & self._report.kept:
+                continue
+            self._progress(f"without {layers.NAMES[layer]}")
+            conditions = Conditions(main.seccomp, main.without | layer, main.ipc)
+            applicable = [one.probe for one in self._report.probes if self._applies(one.probe, conditions)]
+            results, had = self._session(conditions, device_type, applicable)
+            self._report.also_gone[layer] = self._report.layers & ~had & ~layer
+            for name, result in results.items():
+                one = self._by_name[name]
+                one.removed[layer] = self._find(one, result, conditions)
+
+    def _find(self, one: ProbeReport, result: Result, conditions: Conditions) -> Finding:
+        alone = {} if self._options.control else one.alone
+        stoppers = without_dependents(stopped_by(result, conditions.mode, alone), _BELOW)
+        return Finding(result, judge(one.probe, result, one.control, stoppers), stoppers)
+
+
+def judge(probe: Probe, result: Result, control: Result | None, stoppers: int) -> Verdict:
+    """What `result` means, given the same probe's without any layer, and the layers that stopped it."""
+    if result.effective:
+        return Verdict.ESCAPED if probe.open_reason is None else Verdict.OPEN
+    if result.ended in (Ended.SILENT, Ended.UNBEGUN):
+        return Verdict.UNCLEAR
+    if control is not None and not control.effective:
+        return Verdict.IMPOSSIBLE
+    if result.ended in (Ended.KILLED, Ended.EXITED) and not stoppers:
+        return Verdict.UNCLEAR  # it broke down; that is nobody's merit
+    return Verdict.CONTAINED
+
+
+def _below(layer: int) -> int:
+    """The layers that come with `layer` whether one wants them or not: the older parts of Landlock."""
+    for version in range(1, landlock.NEWEST_KNOWN_ABI + 1):
+        had = landlock.layers_of(version)
+        if had & layer:
+            return had & ~layer
+    return 0
+
+
+_BELOW: Final = {layer: _below(layer) for layer in layers.NAMES}

@@ -1,0 +1,54 @@
+"""What runs in a device process in place of its models: one attack, then silence until the channel ends.
+
+Under strict mode everything but read, write and exit is fatal, also what Python might do by itself: all is
+imported before the jail, and nothing here opens, sleeps, or looks at the clock.
+"""
+
+from __future__ import annotations
+
+import os
+
+from kvmbox.audit import wire
+from kvmbox.audit.attacks import files, kernel, memory, processes, sockets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
+
+ENTRY: Final = "kvmbox.audit.payload:main"
+
+
+def _nothing(_given: dict[str, str]) -> bytes:
+    """No attack: what shows that the payload itself does nothing that is forbidden."""
+    return b"nothing"
+
+
+ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes]]] = {
+    "nothing": _nothing,
+    **files.ATTACKS,
+    **sockets.ATTACKS,
+    **processes.ATTACKS,
+    **memory.ATTACKS,
+    **kernel.ATTACKS,
+}
+
+
+def main(channel: int, reply: int | None = None, _page: object = None) -> int:
+    """Make the attack that is asked for. `reply` is the descriptor to answer on, if it is another."""
+    answers = channel if reply is None else reply
+    request = os.read(channel, wire.MAXIMUM_REQUEST)
+    if not request:
+        return 0
+    name, given = wire.decode_request(request)
+    if "answer" in given:  # the other descriptor is not the channel's, but one left open for this attack
+        answers = int(given["answer"])
+    attack = ATTACKS[name]
+    os.write(answers, wire.encode_frame(wire.BEGUN))
+    try:
+        frame = wire.encode_frame(wire.DONE, evidence=attack(given))
+    except wire.Stopped as stopped:
+        frame = wire.encode_frame(wire.STOPPED, stopped.number, stopped.call, stopped.evidence)
+    os.write(answers, frame)
+    os.read(channel, 1)  # what the attack holds is held until audit has looked at it
+    return 0

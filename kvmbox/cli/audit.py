@@ -1,0 +1,145 @@
+"""`kvmbox audit`: let something in a device process try to get out, and tell what stopped it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from kvmbox import layout
+from kvmbox.errors import UsageError
+
+if TYPE_CHECKING:
+    from kvmbox.audit.audit import Report
+    from kvmbox.audit.report import Row
+
+
+@click.command("audit", short_help="try to get out of the sandbox, and tell what stopped each attempt")
+@click.option(
+    "--type", "types", multiple=True, metavar="TYPE", help="Only this device type. May be repeated."
+)
+@click.option(
+    "--seccomp",
+    type=click.Choice(("filter", "strict", "off")),
+    default="filter",
+    show_default=True,
+    help="As of 'kvmbox run'.",
+)
+@click.option(
+    "--ipc",
+    type=click.Choice(("socketpair", "pipe", "shm")),
+    default="socketpair",
+    show_default=True,
+    help="As of 'kvmbox run'.",
+)
+@click.option("--without", multiple=True, metavar="LAYER", help="Leave out this layer. May be repeated.")
+@click.option("--control", is_flag=True, help="Without any layer: each probe must succeed.")
+@click.option("--matrix", is_flag=True, help="Each layer alone, and each layer less, for the first type.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the report there."
+)
+@click.option("--debug", is_flag=True, help="Print tracebacks.")
+def command(
+    types: tuple[str, ...],
+    seccomp: str,
+    ipc: str,
+    without: tuple[str, ...],
+    control: bool,
+    matrix: bool,
+    json_file: str | None,
+    debug: bool,
+) -> int:
+    """Start each device process with a payload in place of its models that tries to escape, and print how
+    each attempt ended and which layer of the sandbox stopped it.
+
+    \b
+    kvmbox audit                       every layer, every device type
+    kvmbox audit --control             no layer: proves that the attempts are real
+    kvmbox audit --without seccomp     what the layers behind the filter still stop
+    kvmbox audit --matrix              a table of probes and layers
+
+    The attempts are harmless where they succeed: aimed at files, sockets and processes of audit's own.
+
+    Status 0: nothing got out; 12: something did, or it is unclear; 4: could not start; 2: usage; 130:
+    interrupted.
+    """
+    from kvmbox.audit.audit import Options, run_audit
+    from kvmbox.audit.report import as_data
+    from kvmbox.sandbox import layers, linux
+
+    if control and (matrix or without):
+        raise UsageError("--control leaves out every layer: it goes with neither --without nor --matrix")
+    try:
+        left_out = layers.mask_of(without)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    modes = {
+        "filter": linux.SECCOMP_MODE_FILTER,
+        "strict": linux.SECCOMP_MODE_STRICT,
+        "off": linux.SECCOMP_MODE_DISABLED,
+    }
+    options = Options(
+        types=_chosen_types(types),
+        seccomp=modes[seccomp],
+        ipc=ipc,
+        without=left_out | (layers.SECCOMP if seccomp == "off" else 0),
+        control=control,
+        matrix=matrix,
+    )
+    report = run_audit(options)
+    _print(report)
+    if json_file is not None:
+        with open(json_file, "w", encoding="utf-8") as file:
+            json.dump(as_data(report), file, indent=2)
+            file.write("\n")
+    return report.status
+
+
+def _chosen_types(wanted: tuple[str, ...]) -> list[str]:
+    from kvmbox.board import SERIAL_PORTS, BoardOptions, by_type, pc_board
+
+    known = list(by_type(pc_board(BoardOptions(SERIAL_PORTS, rtc_base=0, memory_size=layout.MIN_MEMORY))))
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"there is no device type '{name}'", hint=f"known: {', '.join(known)}")
+    return [name for name in known if name in wanted] if wanted else known
+
+
+def _print(report: Report) -> None:
+    from kvmbox.audit.report import findings_table, matrix_legend, matrix_table, removals, summary
+
+    _print_table(*findings_table(report))
+    if report.options.matrix:
+        click.echo("\nX: the layer alone stops the probe; .: it does not")
+        _print_table(*matrix_table(report))
+        for line in [*matrix_legend(report), "", *removals(report)]:
+            click.echo(line)
+    click.echo(f"\n{summary(report)}")
+
+
+def _print_table(headings: Row, rows: list[Row]) -> None:
+    if sys.stdout.isatty():
+        try:
+            from rich.console import Console
+            from rich.table import Table
+            from rich.text import Text
+        except ImportError:
+            pass
+        else:
+            table = Table(*headings, box=None, header_style="bold", pad_edge=False)
+            for row in rows:
+                table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+            Console().print(table)
+            return
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for row in (headings, *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+_STYLES = {"contained": "green", "effective": "green", "ESCAPED": "bold red", "UNCLEAR": "bold red"} | {
+    "not contained": "yellow",
+    "not possible here": "yellow",
+    "not applicable": "dim",
+}
