@@ -24,6 +24,7 @@ host's mounts are detached from it. See docs/adr/0010 for what each step costs.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 from kvmbox.sandbox import identity, layers, linux
@@ -68,6 +69,7 @@ _FLAGS: Final = {
 """Each namespace but the user namespace, whose turn depends on the way in."""
 
 NO_WAY_IN: Final = "needs CAP_SYS_ADMIN or a user namespace"
+NO_MORE: Final = "unshare: no more are allowed (sysctl user.max_*_namespaces)"
 LEFT_OUT: Final = "left out on request"
 
 
@@ -136,7 +138,12 @@ def _become_first_process(hand_over: Callable[[int], None]) -> None:
 
 
 def _unshare(flag: int) -> None:
-    linux.checked_syscall("unshare", linux.SYS_UNSHARE, flag)
+    try:
+        linux.checked_syscall("unshare", linux.SYS_UNSHARE, flag)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:  # which has nothing to do with space on a device
+            raise OSError(error.errno, NO_MORE) from error
+        raise
 
 
 def empty_root() -> None:

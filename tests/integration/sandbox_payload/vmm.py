@@ -44,6 +44,7 @@ def main() -> None:
         "spawner": client.pid,
         "devices": [process.pid for process in processes],
         "layers": [layers.names(process.layers) for process in processes],
+        "missing": client.missing,
         "uid": os.getuid(),
         "version": list(sys.version_info[:2]),
     }

@@ -1,0 +1,324 @@
+"""Namespaces and the other user id: taken where the host allows, each visible, each left out on request."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from struct import Struct
+from typing import Any
+
+import pytest
+
+import kvmbox
+from kvmbox.errors import SandboxError
+from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
+from kvmbox.sandbox import identity, layers, linux, namespaces
+from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule
+from kvmbox.sandbox.seccomp import compile_policy
+
+PAYLOADS = Path(__file__).parent / "sandbox_payload"
+ROOT = str(Path(kvmbox.__file__).parent.parent)
+ENTRIES = ["payload:call", "payload:try_without_filter"]
+PATIENCE_S = 10
+_CALL = Struct("=q6Q")  # as in sandbox_payload/payload.py
+_RESULT = Struct("=qi")
+LINKS = {
+    "user": layers.USER_NS,
+    "mnt": layers.MOUNT_NS,
+    "pid": layers.PID_NS,
+    "net": layers.NET_NS,
+    "ipc": layers.IPC_NS,
+    "uts": layers.UTS_NS,
+    "cgroup": layers.CGROUP_NS,
+}
+EACH = [bit for bit in layers.NAMES if bit & layers.ISOLATION]
+
+# Lets the layers under test decide.
+LAX = compile_policy(
+    Policy(
+        "lax",
+        DEVICE_POLICY.rules
+        + tuple(
+            Rule(name, number, "let the other layers decide")
+            for name, number in {
+                "openat": 257, "close": 3, "fstat": 5, "newfstatat": 262, "fcntl": 72,
+                "socket": 41, "bind": 49, "kill": 62, "prctl": 157, "unshare": 272,
+            }.items()
+        ),
+    )
+)  # fmt: skip
+
+
+class Started:
+    """A spawner and one device process, with what was asked to be left out left out."""
+
+    def __init__(self, payload: str, *, without: int = 0, landlock_limit: int = 0) -> None:
+        self.client = SpawnerClient.start(
+            entries=ENTRIES,
+            payload_directory=str(PAYLOADS),
+            landlock_limit=landlock_limit,
+            without=without,
+        )
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel.settimeout(PATIENCE_S)
+        self.process: DeviceProcess = self.client.spawn(
+            "uart", [theirs.detach()], LAX, entry=f"payload:{payload}"
+        )
+        self.client.wait_ready(self.process)
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+        self.client.close()
+
+    def call(self, number: int, *arguments: int) -> tuple[int, int]:
+        """The result and errno of a system call that the device process makes."""
+        self.channel.send(_CALL.pack(number, *arguments, *[0] * (6 - len(arguments))))
+        return _RESULT.unpack(self.channel.recv(64))
+
+    def attempts(self) -> dict[str, int]:
+        """What opening "/" and a signal to this process gave: errno by name."""
+        self.channel.send(b"%d" % os.getpid())
+        answer = self.channel.recv(4096).decode()
+        return {name: int(result) for name, _, result in (one.partition("=") for one in answer.split())}
+
+
+def status_of(pid: int) -> dict[str, list[str]]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Started]:
+    """With everything that root can have."""
+    with Started("call") as started:
+        yield started
+
+
+# --- As root, everything ----------------------------------------------------------------------------------
+
+
+@pytest.mark.root
+def test_isolation_as_root_is_whole(whole: Started) -> None:
+    assert layers.names(whole.process.layers & layers.ISOLATION) == layers.names(layers.ISOLATION)
+    assert whole.client.layers & layers.ISOLATION == layers.ISOLATION
+    assert not [name for name in whole.client.missing if "namespace" in name]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("link", LINKS)
+def test_device_process_namespace_is_neither_the_host_s_nor_shared_with_the_vmm(
+    whole: Started, link: str
+) -> None:
+    inside = os.readlink(f"/proc/{whole.process.pid}/ns/{link}")
+    assert inside != os.readlink(f"/proc/self/ns/{link}")
+    assert inside == os.readlink(f"/proc/{whole.client.pid}/ns/{link}")
+
+
+@pytest.mark.root
+def test_device_process_user_and_group_are_this_vmm_s_own(whole: Started) -> None:
+    status = status_of(whole.process.pid)
+    assert status["Uid"] == status["Gid"] == [str(identity.FIRST_ID + os.getpid())] * 4
+    assert status["Groups"] == []
+
+
+@pytest.mark.root
+def test_device_process_capabilities_are_gone_from_every_set(whole: Started) -> None:
+    for pid in (whole.process.pid, whole.client.pid):
+        status = status_of(pid)
+        assert {status[name][0] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+
+
+@pytest.mark.root
+def test_device_process_user_namespace_maps_nobody(whole: Started) -> None:
+    assert Path(f"/proc/{whole.process.pid}/uid_map").read_text() == ""
+    assert Path(f"/proc/{whole.process.pid}/gid_map").read_text() == ""
+
+
+@pytest.mark.root
+def test_device_process_root_directory_is_empty_and_read_only(whole: Started) -> None:
+    root = f"/proc/{whole.process.pid}/root"
+    assert os.listdir(root) == []
+    with pytest.raises(OSError, match="Read-only") as refused:
+        os.mkdir(f"{root}/x")
+    assert refused.value.errno == errno.EROFS
+    mounts = Path(f"/proc/{whole.process.pid}/mounts").read_text().splitlines()
+    assert len(mounts) == 1  # nothing of the host is below it
+
+
+@pytest.mark.root
+def test_device_process_network_is_a_loopback_that_is_down(whole: Started) -> None:
+    lines = Path(f"/proc/{whole.process.pid}/net/dev").read_text().splitlines()[2:]
+    assert [line.partition(":")[0].strip() for line in lines] == ["lo"]
+
+
+@pytest.mark.root
+def test_spawner_is_first_process_of_its_namespace_and_a_child_of_ours(whole: Started) -> None:
+    status = status_of(whole.client.pid)
+    assert status["NSpid"] == [str(whole.client.pid), "1"]
+    assert status["PPid"] == [str(os.getpid())]
+
+
+@pytest.mark.root
+def test_pid_of_device_process_is_the_vmm_s_view(whole: Started) -> None:
+    outside, inside = status_of(whole.process.pid)["NSpid"]
+    assert int(outside) == whole.process.pid
+    assert int(inside) < int(outside)  # or this shows nothing
+
+
+@pytest.mark.root
+def test_stage_is_gone_once_the_spawner_has_said_hello(whole: Started) -> None:
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    spawners = [pid for pid in children if status_of(int(pid))["Name"][:2] == ["kvmbox:", "spawner"]]
+    assert spawners == [str(whole.client.pid)]
+
+
+# --- One layer less, and what the next one stops ------------------------------------------------------
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("left_out", EACH, ids=[layers.NAMES[bit] for bit in EACH])
+def test_layer_left_out_leaves_the_others_standing(left_out: int) -> None:
+    with Started("call", without=left_out) as started:
+        assert started.process.layers & layers.ISOLATION == layers.ISOLATION & ~left_out
+        assert started.client.missing[layers.NAMES[left_out]] == namespaces.LEFT_OUT
+        link = next((name for name, bit in LINKS.items() if bit == left_out), None)
+        if link is not None:
+            inside = os.readlink(f"/proc/{started.process.pid}/ns/{link}")
+            assert inside == os.readlink(f"/proc/self/ns/{link}")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("without", "expected"),
+    [
+        (0, {"open": errno.EACCES, "kill": errno.ESRCH}),
+        (layers.MOUNT_NS, {"open": 0, "kill": errno.ESRCH}),
+        (layers.PID_NS, {"open": errno.EACCES, "kill": errno.EPERM}),
+        (layers.PID_NS | layers.OTHER_UID, {"open": errno.EACCES, "kill": 0}),
+        (layers.ISOLATION, {"open": 0, "kill": 0}),  # the control: nothing else stops them
+    ],
+)
+def test_isolation_stops_what_the_filter_lets_through(without: int, expected: dict[str, int]) -> None:
+    with Started("try_without_filter", without=without) as started:
+        attempts = started.attempts()
+    assert {name: attempts[name] for name in expected} == expected
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("without", "expected"), [(0, (-1, errno.EPERM)), (layers.USER_NS, (0, 0))], ids=["whole", "control"]
+)
+def test_user_namespace_without_a_mapping_refuses_another_below_it(
+    without: int, expected: tuple[int, int]
+) -> None:
+    with Started("call", without=without) as started:
+        assert started.call(linux.SYS_UNSHARE, namespaces.CLONE_NEWUSER) == expected
+
+
+@pytest.mark.root
+def test_layer_required_and_left_out_never_serves() -> None:
+    client = SpawnerClient.start(
+        entries=ENTRIES, payload_directory=str(PAYLOADS), without=layers.NET_NS | layers.UTS_NS
+    )
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = client.spawn(
+        "uart", [theirs.detach()], LAX, entry="payload:call", require=layers.mask_of(["net-namespace"])
+    )
+    with ours, pytest.raises(SandboxError, match=r"missing: net-namespace \(left out on request\)$"):
+        client.wait_ready(process)
+    client.close()
+
+
+def test_close_before_the_spawner_is_up_leaves_no_child() -> None:
+    before = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+    SpawnerClient.start(entries=ENTRIES, payload_directory=str(PAYLOADS)).close()
+    assert Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text() == before
+
+
+def test_spawner_stopped_and_killed_takes_its_device_process_along() -> None:
+    with Started("call") as started:
+        pidfd = os.pidfd_open(started.process.pid)
+        os.kill(started.client.pid, 19)
+        os.kill(started.client.pid, 9)
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        assert poller.poll(PATIENCE_S * 1000)
+        os.close(pidfd)
+
+
+# --- Less than root ---------------------------------------------------------------------------------------
+
+
+def report_of(*wrapper: str) -> dict[str, Any]:
+    """What a VMM that `wrapper` starts reports: the program sandbox_payload/vmm.py, to its end."""
+    bpf = compile_policy(DEVICE_POLICY).hex()
+    complaint = b""
+    for python in (sys.executable, "/usr/bin/python3"):
+        command = [*wrapper, python, str(PAYLOADS / "vmm.py"), ROOT, bpf, "ready"]
+        done = subprocess.run(command, input=b"", capture_output=True, cwd="/", check=False, timeout=60)
+        if done.returncode == 0:
+            report: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
+            return report
+        complaint = done.stderr
+    pytest.skip(f"no Python here that it can start: {complaint.decode()[-500:]}")
+
+
+def tool(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"no {name} on this host")
+    return path
+
+
+def assert_serves_without(report: dict[str, Any], missing: set[str]) -> None:
+    names = set(layers.names(layers.ISOLATION))
+    for found in report["layers"]:
+        assert set(found) >= set(layers.names(layers.REQUIRED))
+        assert names - set(found) == missing
+    assert set(report["missing"]) & names == missing
+
+
+@pytest.mark.root
+def test_ordinary_user_gets_every_namespace_and_keeps_the_user_id() -> None:
+    report = report_of(tool("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups", "--")
+    if namespaces.NO_WAY_IN in report["missing"].values():
+        pytest.skip("this host forbids user namespaces to ordinary users")
+    assert_serves_without(report, {"other-uid"})
+    assert report["missing"]["other-uid"] == identity.NOT_ROOT
+
+
+@pytest.mark.root
+def test_user_namespaces_forbidden_serves_and_says_why_all_are_missing() -> None:
+    # The limit holds in the namespace below ours, in which the VMM is an ordinary user.
+    script = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    no_rights = (tool("setpriv"), "--bounding-set=-all", "--inh-caps=-all", "--")
+    report = report_of(tool("unshare"), "-U", "-r", "sh", "-c", script, "sh", *no_rights)
+    assert_serves_without(report, set(layers.names(layers.ISOLATION)))
+    assert report["missing"]["user-namespace"] == namespaces.NO_MORE
+    assert report["missing"]["net-namespace"] == namespaces.NO_WAY_IN
+    assert report["missing"]["other-uid"].startswith("set")  # the call that was refused
+
+
+@pytest.mark.root
+def test_root_without_cap_sys_admin_changes_its_id_and_takes_the_user_namespace_first() -> None:
+    report = report_of(tool("setpriv"), "--bounding-set=-sys_admin", "--")
+    if namespaces.NO_WAY_IN in report["missing"].values():
+        pytest.skip("this host forbids user namespaces")
+    assert_serves_without(report, set())
+
+
+@pytest.mark.root
+def test_root_of_a_container_with_few_ids_becomes_nobody() -> None:
+    report = report_of(tool("unshare"), "-U", "--map-users=0,0,65536", "--map-groups=0,0,65536")
+    assert_serves_without(report, set())
