@@ -45,6 +45,8 @@ class RunConfig:
     no_reboot: bool = False
     pin: str = "auto"
     design: Design = Design()  # noqa: RUF009 - it cannot be changed
+    on_device_crash: str = "fail"
+    restart_budget: int = 16
     require: int = 0
     record: str | None = None
     record_limit: int | None = None

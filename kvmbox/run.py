@@ -93,7 +93,7 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
             wake=wakeup.wake,
         )
         cleanup.callback(console.close)
-        supervisor = Supervisor(config, verdict, console, wakeup, cpu=placement.cpu)
+        supervisor = Supervisor(config, verdict, console, wakeup, cpu=placement.cpu, say=say)
         cleanup.callback(supervisor.close)
         try:
             devices = Devices(

@@ -13,6 +13,8 @@ import os
 import select
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from kvmbox.coalescing import CoalescedRing
@@ -25,6 +27,8 @@ from kvmbox.kvm.vcpu import KICK_SIGNAL, Vcpu
 from kvmbox.machine import Devices, GuestVm
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import WAIT_SLICE_MS, hung_error
+from kvmbox.remote.recovery import install_all_ones
+from kvmbox.remote.standby import StandbyProcesses
 from kvmbox.remote.watchdog import Watchdog
 from kvmbox.run_loop import LEAVE, LOOK, LoopTotals, VcpuLoop
 from kvmbox.verdict import (
@@ -64,12 +68,14 @@ class Supervisor:
         wakeup: Wakeup,
         *,
         cpu: int | None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._config = config
         self._verdict = verdict
         self._console = console
         self._wakeup = wakeup
         self._cpu = cpu
+        self._say = say
         self._timerfd = Timerfd()
         self._timers: DeadlineTimer | None = None
         self._devices: Devices | None = None
@@ -127,6 +133,7 @@ class Supervisor:
         self._devices = devices
         self._timers = DeadlineTimer(devices.clock, self._timerfd)
         self._watchdog = Watchdog(devices.pool.channels)
+        self._survive_crashes(devices)
         self._talkers = {
             name
             for name, member in devices.pool.members.items()
@@ -134,6 +141,33 @@ class Supervisor:
         }
         for channel in devices.pool.channels:
             self.deadline_changed(channel.device_type, channel.deadline, 0)
+
+    def _survive_crashes(self, devices: Devices) -> None:
+        choice = self._config.on_device_crash
+        pool, clock, timers = devices.pool, devices.clock, self._timers
+        assert timers is not None
+
+        def resume() -> None:
+            clock.resume()
+            timers.rearm()
+
+        if choice == "restart":
+            pool.standby = StandbyProcesses(
+                pool,
+                budget=self._config.restart_budget,
+                pause_time=clock.pause,
+                resume_time=resume,
+                wake=self._wakeup.wake,
+            )
+        elif choice == "all-ones":
+            for channel in pool.channels:
+                install_all_ones(channel, self._answered_by_nobody)
+        for channel in pool.channels:
+            channel.kill = partial(pool.kill, channel.device_type)
+
+    def _answered_by_nobody(self, error: DeviceProcessError) -> None:
+        assert self._devices is not None
+        self._say(f"{self._devices.pool.explain(error)}: from now on its ports read as ones")
 
     # --- Signals ------------------------------------------------------------------------------------------
 
@@ -281,6 +315,9 @@ class Supervisor:
                     self._slice()
                 self._handle(poll, events, inputs)
                 self._feed_inputs()
+                if pool.standby is not None:
+                    pool.standby.tend(self._say)
+                    pool.watch(poll)
             except DeviceProcessError as error:
                 self.device_failed(error)
 
@@ -306,7 +343,18 @@ class Supervisor:
                     poll.unregister(descriptor)
                 error = self._devices.pool.check()
                 if error is not None:
-                    raise error
+                    self._lost(error)
+
+    def _lost(self, error: DeviceProcessError) -> None:
+        """A device process was found dead, or about to be. Raises the error where that ends the run."""
+        assert self._devices is not None
+        member = self._devices.pool.members.get(error.device_type)
+        if member is None or member.channel is None or member.channel.rescue is None:
+            raise error
+        # Whatever is asked next finds it gone, and finds a replacement: this is as good as any. If the vCPU
+        # thread was first, it asks the replacement.
+        self._devices.pool.kill(error.device_type, error)
+        member.channel.request(protocol.ADVANCE)
 
     def _advance(self, device_type: str) -> None:
         devices = self._devices
@@ -366,7 +414,9 @@ class Supervisor:
         self._hung_up.clear()
         assert self._watchdog is not None
         hung = self._watchdog.tick()
-        if hung is not None:
+        if hung is not None and hung.rescue is not None:
+            devices.pool.kill(hung.device_type, hung_error(hung.device_type))
+        elif hung is not None:
             hung.fail(hung_error(hung.device_type))
             self.device_failed(hung_error(hung.device_type))
             devices.pool.kill(hung.device_type)

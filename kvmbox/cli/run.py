@@ -129,9 +129,16 @@ if TYPE_CHECKING:
 @click.option("--no-reboot", is_flag=True, help="A reset ends the run with status 0 instead of rebooting.")
 @click.option(
     "--on-device-crash",
-    type=click.Choice(["fail"]),
+    type=click.Choice(["fail", "restart", "all-ones"]),
     default="fail",
-    help="When a device process dies, hangs or lies: end with status 8.  [default: fail]",
+    help="When a device process dies, hangs or lies: end with status 8, restart it so that the guest cannot "
+    "tell, or let its ports read as ones.  [default: fail]",
+)
+@click.option(
+    "--restart-budget",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many restarts a run may have.  [default: 16]",
 )
 @click.option(
     "--require",
@@ -177,6 +184,7 @@ def command(
     ipc: str | None,
     no_reboot: bool,
     on_device_crash: str,
+    restart_budget: int | None,
     require: tuple[str, ...],
     pin: str,
     record: str | None,
@@ -245,6 +253,8 @@ def command(
         no_reboot=no_reboot,
         pin=pin,
         design=_design(sandbox, seccomp, ipc),
+        on_device_crash=_survivable(on_device_crash, sandbox),
+        restart_budget=_budget(restart_budget, on_device_crash),
         require=required,
         record=record,
         record_limit=record_limit,
@@ -267,6 +277,24 @@ def command(
     facts = {"status": outcome.status, "reason": outcome.reason, "report": outcome.report, "wall_time": wall}
     _write_json(json_path, json_file, facts | result.stats.as_json())
     return outcome.status
+
+
+def _survivable(on_device_crash: str, sandbox: str) -> str:
+    """What to do about a lost process, where there are processes to lose."""
+    if on_device_crash != "fail" and sandbox in ("none", "thread"):
+        raise UsageError(
+            f"--on-device-crash {on_device_crash} needs device processes",
+            hint=f"with --sandbox {sandbox} a model that fails takes kvmbox along",
+        )
+    return on_device_crash
+
+
+def _budget(budget: int | None, on_device_crash: str) -> int:
+    from kvmbox.remote.recovery import DEFAULT_BUDGET
+
+    if budget is not None and on_device_crash != "restart":
+        raise UsageError("--restart-budget needs --on-device-crash restart")
+    return DEFAULT_BUDGET if budget is None else budget
 
 
 def _design(sandbox: str, seccomp: str | None, ipc: str | None) -> Design:

@@ -6,6 +6,7 @@ and then guest time stands still: what happens to the host meanwhile is nothing 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -18,20 +19,45 @@ class GuestClock:
         self._host_now = host_now
         self._base = host_now()
         self._held_at: int | None = 0
+        self._held = True
+        self._pauses = 0
+        self._lock = threading.Lock()
 
     def now(self) -> int:
         """Guest time in nanoseconds."""
-        if self._held_at is not None:
-            return self._held_at
-        return self._host_now() - self._base
+        held_at = self._held_at
+        return self._host_now() - self._base if held_at is None else held_at
 
     def hold(self) -> None:
         """Guest time stands still from now on."""
-        self._held_at = self.now()
+        with self._lock:
+            self._held = True
+            self._settle()
 
     def release(self) -> None:
-        """Guest time goes on from where it was held."""
-        if self._held_at is not None:
+        """Guest time goes on from where it was held, unless somebody has paused it."""
+        with self._lock:
+            self._held = False
+            self._settle()
+
+    def pause(self) -> None:
+        """As `hold`, but for any number of callers: until each has called `resume`. Thread-safe."""
+        with self._lock:
+            self._pauses += 1
+            self._settle()
+
+    def resume(self) -> None:
+        """Undo one `pause`."""
+        with self._lock:
+            self._pauses -= 1
+            self._settle()
+
+    def _settle(self) -> None:
+        stands = self._held or self._pauses > 0
+        if stands and self._held_at is None:
+            self._held_at = self._host_now() - self._base
+        elif not stands and self._held_at is not None:
+            # The base first: a reader that still sees the clock held has the same time either way.
             self._base = self._host_now() - self._held_at
             self._held_at = None
 

@@ -10,19 +10,7 @@ from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine
 from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import printable
-from kvmbox.remote.protocol import HEADER, NO_DEADLINE, FrameError, Request
-
-KIND_NAMES: Final = {
-    protocol.HELLO: "hello",
-    protocol.READ: "read",
-    protocol.WRITE: "write",
-    protocol.ADVANCE: "advance",
-    protocol.RECEIVE: "receive",
-    protocol.RESET: "reset",
-    protocol.SNAPSHOT: "snapshot",
-    protocol.RESTORE: "restore",
-    protocol.SHUTDOWN: "shutdown",
-}
+from kvmbox.remote.protocol import HEADER, KIND_NAMES, NO_DEADLINE, FrameError, Request
 
 WHOLE_PROCESS: Final = frozenset({protocol.HELLO, protocol.ADVANCE, protocol.RESET, protocol.SHUTDOWN})
 """Requests to all devices of a process."""

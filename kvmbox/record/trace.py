@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kvmbox.devices.model import Effect, HostOutput, IrqLine
-from kvmbox.record.describe import KIND_NAMES, device_of, place_of, seconds
+from kvmbox.record.describe import device_of, place_of, seconds
 from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.record.select import DeviceChoice
 from kvmbox.remote import protocol
-from kvmbox.remote.protocol import HEADER, FrameError
+from kvmbox.remote.protocol import HEADER, KIND_NAMES, FrameError
 
 _ACCESSES: Final = (protocol.READ, protocol.WRITE)
 

@@ -23,6 +23,7 @@ again; see `recovery`.
 
 from __future__ import annotations
 
+import select
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -90,6 +91,10 @@ class Channel:
         """Called under the lock when the journal has got `JOURNAL_LIMIT` entries: time for a snapshot."""
         self.rescue: Callable[[DeviceProcessError, bytes], bytes] | None = None
         """Called under the lock with what went wrong and the open request: gives another reply to it."""
+        self.excuse: Callable[[], Callable[[], bool]] | None = None
+        """Asked when a reply is overdue: gives what tells, slice by slice, whether the process is excused."""
+        self.kill: Callable[[DeviceProcessError], None] | None = None
+        """Kills the process, for the reason given; for whoever is not the thread that waits for it."""
         self._grants = list(grants)
         self._now = now
         self._deadline_changed = deadline_changed
@@ -135,8 +140,13 @@ class Channel:
         come within `slices` slices.
         """
         wait = WAIT_SLICE_MS / 1000
-        if not any(self._lock.acquire(timeout=wait) for _ in range(slices)):
-            raise self.fail(hung_error(self.device_type, slices))
+        while not any(self._lock.acquire(timeout=wait) for _ in range(slices)):
+            # The thread that holds the lock waits for a reply, and we are who would watch over that.
+            error = hung_error(self.device_type, slices)
+            if self.rescue is None or self.kill is None:
+                raise self.fail(error)
+            self.kill(error)  # the other thread's wait ends, and it is rescued
+            slices = START_SLICES
         try:
             return self._answer(self._next(kind, device, value, offset, payload), limit, slices)
         finally:
@@ -157,9 +167,33 @@ class Channel:
         except DeviceProcessError as error:
             return self._survive(error, sent, request, limit)
 
+    def ask_under_lock(self, kind: int, *, device: int, offset: int, limit: int) -> tuple[int, bytes]:
+        """A request from within another one, by whichever thread has the lock."""
+        return self._answer(self._next(kind, device, 0, offset, b""), limit, REPLY_SLICES)
+
+    def exchange_raw(self, sent: bytes, slices: int) -> bytes:
+        """Whatever comes back for a frame; under the lock. Raises DeviceProcessError."""
+        return self._exchange(sent, slices)
+
+    def forget_failure(self) -> None:
+        """What went wrong is somebody else's to report; under the lock."""
+        self._failure = None
+
     def _exchange(self, sent: bytes, slices: int | None) -> bytes:
         """What comes back for `sent`, within `slices` slices or whenever. Raises DeviceProcessError."""
         raise NotImplementedError
+
+    def _waits(self, poll: select.poll, slices: int) -> bool:
+        """Wait for a descriptor for so many slices, and for as long as the process is excused."""
+        if any(poll.poll(WAIT_SLICE_MS) for _ in range(slices)):
+            return True
+        excused = self.excuse() if self.excuse is not None else None
+        for _ in range(START_SLICES):
+            if excused is None or not excused():
+                break
+            if poll.poll(WAIT_SLICE_MS):
+                return True
+        return False
 
     # --- Behind the hot path ----------------------------------------------------------------------------
 
@@ -177,6 +211,8 @@ class Channel:
                 frame = self.rescue(error, sent)
                 return self._accept(sent, frame, request, limit)
             except ProtocolError as another:
+                if self.rescue is None:
+                    raise
                 error = another
         raise error
 

@@ -67,6 +67,8 @@ class DirectChannel(Channel):
                     effects = take_effects()
                 except Exception as error:
                     raise self._raised(error) from error
+                if result > limit:
+                    raise self._break(f"value {result:#x} where at most {limit:#x} can be")
                 if deadline != self._deadlines[device]:
                     self._deadlines[device] = deadline
                     self._set_deadline(self._earliest(), now)
@@ -124,8 +126,16 @@ def direct_channels(
 
 def greet(channel: Channel, devices: Sequence[DeviceSpec], **options: int) -> int:
     """Say hello: the models of `devices` are made. Returns the protocol version of the other side."""
-    description = protocol.encode_board([(device.model, dict(device.parameters)) for device in devices])
     version, _ = channel.request(
-        protocol.HELLO, value=protocol.VERSION, payload=description, limit=0xFFFF_FFFF, **options
+        protocol.HELLO,
+        value=protocol.VERSION,
+        payload=board_description(devices),
+        limit=0xFFFF_FFFF,
+        **options,
     )
     return version
+
+
+def board_description(devices: Sequence[DeviceSpec]) -> bytes:
+    """The payload of HELLO."""
+    return protocol.encode_board([(device.model, dict(device.parameters)) for device in devices])

@@ -15,11 +15,13 @@ Belongs to the main thread, but for the channels, which any thread may use.
 from __future__ import annotations
 
 import select
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from kvmbox.board import DeviceSpec, by_type
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, SandboxError
+from kvmbox.host.starvation import Starvation
 from kvmbox.lean import Value
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS, Channel, Grants
@@ -33,6 +35,7 @@ from kvmbox.sandbox.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SEC
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.remote.device_thread import DeviceThread
+    from kvmbox.remote.standby import StandbyProcesses
 
 NONE, THREAD, PROCESS, PER_DEVICE = "none", "thread", "process", "per-device"
 SANDBOX_CHOICES = (NONE, THREAD, PROCESS, PER_DEVICE)
@@ -82,6 +85,8 @@ class PoolMember:
         self.process = process
         self.link = link
         self.channel: Channel | None = None
+        self.cause: DeviceProcessError | None = None
+        """Why the process is being killed, if that is known."""
 
     @property
     def layers(self) -> int:
@@ -104,6 +109,10 @@ class DevicePool:
             without = design.without | (layers.SECCOMP if mode == SECCOMP_MODE_DISABLED else 0)
             self.spawner = SpawnerClient.start(seccomp=mode, without=without)
         self.members: dict[str, PoolMember] = {}
+        self._lock = threading.RLock()  # the spawner's client is not thread-safe; a rescue is on any thread
+        self._order: Callable[[str, Link], DeviceProcess] | None = None
+        self.standby: StandbyProcesses | None = None
+        """Replacements, where lost processes are to be replaced."""
         self.spin: SpinGrants | None = None
         self.recorder_of: Callable[[str], Callable[[bytes, bytes], None]] | None = None
         """What gives each channel its recorder, by device type; to be set before `connect`."""
@@ -124,6 +133,9 @@ class DevicePool:
         or anywhere.
         """
         ipc = self.design.ipc
+        if self.spawner is not None:
+            spawn = self.spawner.spawn
+            self._order = lambda name, link: spawn(name, link.device, bpf, cpu=cpu, require=require)
         for name, devices in by_type(board, per_device=self.design.sandbox == PER_DEVICE).items():
             link: Link | None = None
             process: DeviceProcess | DeviceThread | None = None
@@ -134,10 +146,25 @@ class DevicePool:
                 process = DeviceThread(name, link)
             elif self.spawner is not None:
                 link = make_link(ipc)
-                process = self.spawner.spawn(name, link.device, bpf, cpu=cpu, require=require)
+                process = self.spawn(name, link)
             self.members[name] = PoolMember(name, devices, process, link)
         if may_spin and self.spawner is not None:
             self.spin = SpinGrants(cpu, spare_cpu, pid_of=self._pid_of)
+
+    def spawn(self, name: str, link: Link) -> DeviceProcess:
+        """Ask for one more process, as `launch` did, on the device's end of `link`. Raises SandboxError."""
+        assert self._order is not None
+        with self._lock:
+            return self._order(name, link)
+
+    def wait_for(self, process: DeviceProcess) -> None:
+        """Wait until `process` is jailed and serves; SandboxError if it does not come to that."""
+        assert self.spawner is not None
+        with self._lock:
+            self.spawner.wait_ready(process)
+
+    def _excuse(self, name: str) -> Callable[[], bool]:
+        return Starvation(self._pid_of(name)).excused
 
     def _pid_of(self, name: str) -> int:
         process = self.members[name].process
@@ -146,8 +173,8 @@ class DevicePool:
     def wait_ready(self) -> None:
         """Wait until every process is jailed and serves; SandboxError if one does not come to that."""
         for member in self.members.values():
-            if self.spawner is not None and isinstance(member.process, DeviceProcess):
-                self.spawner.wait_ready(member.process)
+            if isinstance(member.process, DeviceProcess):
+                self.wait_for(member.process)
 
     def connect(
         self,
@@ -176,6 +203,8 @@ class DevicePool:
             if self.recorder_of is not None:
                 channel.recorder = self.recorder_of(member.device_type)
             member.channel = channel
+            if self.spawner is not None:
+                channel.excuse = partial(self._excuse, member.device_type)
             try:
                 version = greet(channel, member.devices, slices=START_SLICES)
             except DeviceProcessError as error:
@@ -199,56 +228,76 @@ class DevicePool:
         return channel
 
     def watch(self, poll: select.poll) -> None:
-        """Register what tells that a process died or called what it must not."""
+        """Register what tells that a process died or called what it must not. May be repeated."""
         if self.spawner is not None:
             poll.register(self.spawner.fileno(), select.POLLIN)
-        for member in self.members.values():
-            if member.process is not None and member.process.listener is not None:
-                poll.register(member.process.listener.fileno(), select.POLLIN)
+        processes = [member.process for member in self.members.values()]
+        if self.standby is not None:
+            processes.append(self.standby.spare)
+        for process in processes:
+            if process is not None and process.listener is not None:
+                poll.register(process.listener.fileno(), select.POLLIN)
 
     def check(self) -> DeviceProcessError | None:
-        """Why a device process is of no use any more, if one is; never blocks."""
+        """Why a device process is of no use any more, if one is; never blocks for long."""
         for member in self.members.values():
-            error = self._forbidden_call(member)
+            error = self._forbidden_call(member.device_type, member.process)
             if error is not None:
                 return error
         if self.spawner is not None:
             try:
-                self.spawner.poll_deaths()
+                with self._lock:
+                    self.spawner.poll_deaths()
             except DeviceProcessError as error:
                 return error
         for member in self.members.values():
-            if member.process is not None and member.process.wait_status is not None:
-                return self._death(member)
+            process = member.process
+            if process is not None and process.wait_status is not None:
+                told = member.channel.told() if member.channel is not None else None
+                return told or self._death(member.device_type, process)
         return None
 
-    def kill(self, name: str) -> None:
+    def kill(self, name: str, cause: DeviceProcessError | None = None) -> None:
         """SIGKILL: whoever waits for a reply of the process reads the end of its channel."""
-        process = self.members[name].process
-        if process is not None:
-            process.kill()
+        member = self.members[name]
+        if member.process is not None:
+            member.cause = cause
+            member.process.kill()
 
     def explain(self, error: DeviceProcessError) -> DeviceProcessError:
         """The error with the cause that only the spawner knows: how the process died, and on which call."""
         member = self.members.get(error.device_type)
         if member is None or member.process is None or self.spawner is None:
             return error
+        found = self.explain_process(error, member.process)
+        if found is error or member.channel is None:
+            return found
+        return member.channel.told() or found
+
+    def explain_process(
+        self, error: DeviceProcessError, process: DeviceProcess | DeviceThread
+    ) -> DeviceProcessError:
+        """The same for one process, which may be nobody's any more."""
+        assert self.spawner is not None
         # A process that is held in a forbidden call looks hung to whoever waits for its reply.
-        found = self._forbidden_call(member)
+        found = self._forbidden_call(error.device_type, process)
         if found is not None or not isinstance(error, DeviceGoneError):
             return found or error
         poll = select.poll()
         self.watch(poll)
+        if process.listener is not None:
+            poll.register(process.listener.fileno(), select.POLLIN)
         for _ in range(REPLY_SLICES):
-            found = self._forbidden_call(member)
+            found = self._forbidden_call(error.device_type, process)
             if found is not None:
                 return found
             try:
-                self.spawner.poll_deaths()
+                with self._lock:
+                    self.spawner.poll_deaths()
             except DeviceProcessError as spawner_error:
                 return spawner_error
-            if member.process.wait_status is not None:
-                return self._death(member)
+            if process.wait_status is not None:
+                return self._death(error.device_type, process)
             for descriptor, mask in poll.poll(WAIT_SLICE_MS):
                 if not mask & select.POLLIN:
                     # The listener of a dead process hangs up: it would end all slices at once, before the
@@ -257,27 +306,25 @@ class DevicePool:
         return error
 
     @staticmethod
-    def _forbidden_call(member: PoolMember) -> DeviceProcessError | None:
-        call = member.process.take_forbidden_call() if member.process is not None else None
+    def _forbidden_call(name: str, process: DeviceProcess | DeviceThread | None) -> DeviceProcessError | None:
+        call = process.take_forbidden_call() if process is not None else None
         if call is None:
             return None
         return DeviceProcessError(
-            member.device_type,
+            name,
             f"was killed (SIGKILL): it called {call}, which its seccomp filter forbids",
             hint="its model is broken or was taken over by the guest: please report it",
         )
 
-    def _death(self, member: PoolMember) -> DeviceProcessError:
-        assert member.process is not None
-        status = member.process.wait_status
+    def _death(self, name: str, process: DeviceProcess | DeviceThread) -> DeviceProcessError:
+        status = process.wait_status
         assert status is not None
-        told = member.channel.told() if member.channel is not None else None
-        if told is not None or self.spawner is None:
-            return told or DeviceGoneError(member.device_type, "has ended")
+        if self.spawner is None:
+            return DeviceGoneError(name, "has ended")
         how = describe_wait_status(status)
         if self.design.seccomp == "strict" and how.endswith("(SIGKILL)"):
             how += ", as a forbidden system call under strict seccomp is, too"
-        return DeviceProcessError(member.device_type, how)
+        return DeviceProcessError(name, how)
 
     def close(self) -> None:
         """End all processes. Idempotent, never raises."""
@@ -287,6 +334,8 @@ class DevicePool:
             elif member.link is not None:
                 member.link.close_vmm_end()
             member.link = None
+        if self.standby is not None:
+            self.standby.close()
         if self.spawner is not None:
             self.spawner.close()
         elif self.design.sandbox == THREAD:

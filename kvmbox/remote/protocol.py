@@ -53,6 +53,7 @@ SNAPSHOT: Final = 7  # offset: part number; reply value: total length, payload: 
 RESTORE: Final = 8  # offset: part number, value: total length, payload: the part; reply value: 1 if good
 SHUTDOWN: Final = 9  # answer, then leave
 WRITE_RUN: Final = 10  # payload: bytes that the guest wrote, one after another, to the register at `offset`
+REPLAY: Final = 12  # payload: requests, back to back; reply value: CRC-32 of their replies, without effects
 INDEXED_READ: Final = 11  # a byte write, then a READ: value = register << 32 | byte of the write
 
 REPLY: Final = 0x80
@@ -65,6 +66,21 @@ EFFECT_HOST_OUTPUT: Final = 2  # argument: length of the bytes that follow
 EFFECT_INPUT_ROOM: Final = 3  # argument: count
 EFFECT_RESET: Final = 4
 EFFECT_STOP: Final = 5
+
+KIND_NAMES: Final = {
+    HELLO: "hello",
+    READ: "read",
+    WRITE: "write",
+    ADVANCE: "advance",
+    RECEIVE: "receive",
+    RESET: "reset",
+    SNAPSHOT: "snapshot",
+    RESTORE: "restore",
+    SHUTDOWN: "shutdown",
+    WRITE_RUN: "write run",
+    INDEXED_READ: "indexed read",
+    REPLAY: "replay",
+}
 
 MAX_EFFECTS: Final = 255
 _MAX_COUNT: Final = 0xFFFF_FFFF

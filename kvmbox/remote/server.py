@@ -16,6 +16,7 @@ an error frame and the end: a device process that guesses is worse than one that
 from __future__ import annotations
 
 import os
+import zlib
 
 from kvmbox.devices.catalog import build_model
 from kvmbox.devices.model import DeviceModel, Effect, HostOutput, SnapshotError
@@ -108,6 +109,8 @@ class DeviceServer:
                 write = self.models[request.device].write
                 for byte in request.payload:
                     write(request.now, request.offset, 1, byte)
+            case protocol.REPLAY:
+                value = self._replay(request.payload)
             case protocol.RESET:
                 for model in self.models:
                     model.reset(request.now)
@@ -146,6 +149,15 @@ class DeviceServer:
                         model.take_effects,
                     )
         return protocol.VERSION
+
+    def _replay(self, frames: bytes) -> int:
+        """Live through requests that another process has answered; returns the CRC-32 of the replies."""
+        checksum = start = 0
+        while start < len(frames):
+            end = start + HEADER.size + HEADER.unpack_from(frames, start)[-1]
+            checksum = zlib.crc32(self.handle(frames[start:end]), checksum)
+            start = end
+        return checksum
 
     def _snapshot_part(self, request: protocol.Request) -> tuple[int, bytes]:
         # Part 0 takes the snapshot, so that all parts are of one moment.

@@ -28,7 +28,7 @@ from typing import Final
 from kvmbox.errors import DeviceProcessError
 from kvmbox.remote import page as layout
 from kvmbox.remote import protocol
-from kvmbox.remote.channel import WAIT_SLICE_MS, Channel, Grants, hung_error
+from kvmbox.remote.channel import Channel, Grants, hung_error
 from kvmbox.remote.page import DOORBELL, DOORBELLS_READ
 from kvmbox.remote.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, WORDS
 from kvmbox.remote.spin import SpinGrants
@@ -86,11 +86,12 @@ class SharedChannel(Channel):
         self._release = self._lock.release
         self._spin = spin
         self._slow = 0  # accesses since the last question whether this one may spin
-        self._views: list[memoryview] = []
+        self._doorbell = -1
         self.adopt(page, bell_of_device, doorbell)
 
     def adopt(self, page: mmap.mmap, bell_of_device: int, doorbell: int) -> None:
         """From now on talk to another process. The caller holds the lock, or is alone."""
+        self.close()
         # SAFETY: the views are released before the mapping is closed. Whatever a hostile peer stores there
         # is read as integers and bytes, of a size that is fixed or checked.
         self._page = page
@@ -198,7 +199,7 @@ class SharedChannel(Channel):
                 if poll is None:
                     poll = select.poll()
                     poll.register(self._doorbell, select.POLLIN)
-                if not any(poll.poll(WAIT_SLICE_MS) for _ in range(slices)):
+                if not self._waits(poll, slices):
                     raise self.fail(hung_error(self.device_type, slices))
             rings += 1
             if rings > MAX_IDLE_RINGS:

@@ -94,7 +94,7 @@ class SpinGrants:
         self._pause = min(2 * self._pause, LONGEST_PAUSE_NS)
         self._move(channel, spins=False)
 
-    def replaced(self, channel: SharedChannel) -> None:
+    def replaced(self, channel: object) -> None:
         """Another process is behind `channel` now: it starts without the right."""
         if channel is self._holder:
             self._holder = None

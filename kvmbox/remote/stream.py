@@ -17,7 +17,7 @@ from typing import Final
 
 from kvmbox.errors import DeviceProcessError
 from kvmbox.remote import protocol
-from kvmbox.remote.channel import WAIT_SLICE_MS, Channel, Grants, hung_error
+from kvmbox.remote.channel import Channel, Grants, hung_error
 from kvmbox.remote.protocol import HEADER, MAX_FRAME, WORDS
 from kvmbox.sandbox import passing
 
@@ -47,12 +47,14 @@ class StreamChannel(Channel):
         is the end of the pipe for replies.
         """
         super().__init__(device_type, grants, now=now, deadline_changed=deadline_changed)
+        self.descriptor = self.reply_descriptor = -1
         self.adopt(descriptor, reply_descriptor)
         self._acquire = self._lock.acquire
         self._release = self._lock.release
 
     def adopt(self, descriptor: int, reply_descriptor: int | None = None) -> None:
         """From now on talk to another process. The caller holds the lock, or is alone."""
+        self.close()
         self.descriptor = descriptor
         self.reply_descriptor = descriptor if reply_descriptor is None else reply_descriptor
         self._is_socket = reply_descriptor is None
@@ -129,7 +131,7 @@ class StreamChannel(Channel):
     def _wait_readable(self, slices: int) -> bool:
         poll = select.poll()
         poll.register(self.reply_descriptor, select.POLLIN)
-        return any(poll.poll(WAIT_SLICE_MS) for _ in range(slices))
+        return self._waits(poll, slices)
 
     def _record_nothing(self, sent: bytes) -> None:
         if self.recorder is not None and self.rescue is None:
