@@ -114,7 +114,8 @@ class DeviceProcess:
             self.kill()
         return call
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Close what it was watched by; it is dead, or about to be. Idempotent."""
         if self.listener:
             self.listener.close()
             self.listener = None
@@ -308,7 +309,7 @@ class SpawnerClient:
             self._reap(kill=True)
         for process in self._processes.values():
             process.kill()  # where the spawner was killed, its own death does the same
-            process._release()
+            process.release()
         os.close(self._pidfd)
         os.close(self._control)
         self._control = self._pidfd = -1
