@@ -462,11 +462,14 @@ AFTERWARDS: Final = [
 
 
 @each_model
+@pytest.mark.parametrize("opening", ["power-on", "busy"])
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
-def test_every_place_of_a_snapshot_damaged_is_rejected_or_harmless(name: str, width: int) -> None:
+def test_every_place_of_a_snapshot_damaged_is_rejected_or_harmless(
+    name: str, opening: str, width: int
+) -> None:
     device = VARIANTS[name]
     opened = Rig(device)
-    opened.play(OPENINGS.get(device.model, []))
+    opened.play(OPENINGS.get(device.model, []) if opening == "busy" else [])
     good = opened.snapshot()
     patterns = {bytes([fill]) * width for fill in (0x00, 0x01, 0x0F, 0x7F, 0x80, 0xFF)}
     patterns |= {b"\xff" * (width - 1) + b"\x7f", b"\x01" + bytes(width - 1), bytes(width - 1) + b"\x01"}
