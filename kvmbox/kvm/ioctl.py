@@ -84,6 +84,7 @@ KVM_GET_VCPU_EVENTS: Final = _IOR(0x9F, uapi.kvm_vcpu_events)
 KVM_SET_VCPU_EVENTS: Final = _IOW(0xA0, uapi.kvm_vcpu_events)
 KVM_GET_DEBUGREGS: Final = _IOR(0xA1, uapi.kvm_debugregs)
 KVM_SET_DEBUGREGS: Final = _IOW(0xA2, uapi.kvm_debugregs)
+KVM_GET_TSC_KHZ: Final = _IO(0xA3)
 
 REQUEST_NAMES: Final[dict[int, str]] = {
     value: name
