@@ -57,6 +57,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # What runs in a device process in place of its models, and tries to get out.
     "audit": {"errors", "remote", "sandbox"},
     "stats": {"host", "lean", "machine", "remote", "sandbox", "supervisor", "timeline"},
+    # Starts the product as processes; the floor builds a machine of its own from the same parts.
+    "bench": {"config", "errors", "kvm", "layout", "machine", "memory"},
     "run": {
         *("board", "config", "errors", "host", "kvm", "machine", "memory", "placement", "record", "remote"),
         *("sandbox", "stats", "supervisor", "timeline", "verdict"),

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "trace": "summarise a recording, or export it for ui.perfetto.dev",
     "policy": "show what each process may do, or the verdict on a system call",
     "audit": "try to get out of the sandbox, and tell what stopped each attempt",
+    "bench": "measure what isolation costs on this host",
     "guests": "list the guests that come with kvmbox",
     "doctor": "tell what this host can do, and what to do about the rest",
 }

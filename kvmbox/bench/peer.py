@@ -1,0 +1,59 @@
+"""The peer: QEMU with the same guest image, the same command line, the same KVM, its devices in process."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from kvmbox import layout
+from kvmbox.errors import StartError
+
+PROGRAM: Final = "qemu-system-x86_64"
+ENDED: Final = 33
+"""QEMU's status when the guest has written 16 to isa-debug-exit, as bench does without a shutdown port."""
+
+
+def find() -> str:
+    """The path of QEMU. StartError if it is not installed."""
+    path = shutil.which(PROGRAM)
+    if path is None:
+        raise StartError(
+            f"--peer qemu: {PROGRAM} is not installed", hint="for example: apt-get install qemu-system-x86"
+        )
+    return path
+
+
+def version() -> str:
+    """What QEMU says it is, or an empty text."""
+    path = shutil.which(PROGRAM)
+    if path is None:
+        return ""
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+        return done.stdout.partition("\n")[0].strip()
+    return ""
+
+
+def command(image: str, words: Sequence[str]) -> list[str]:
+    """QEMU's command line: a PC with COM1 and the debug console on stdout, and nothing that is not measured.
+
+    /dev/stdout opens the pipe again, so that the debug console costs what COM1 costs. With the interrupt
+    controllers in the kernel, as kvmbox has them, QEMU leaves the PIT to the kernel too: its accesses never
+    reach QEMU, so pit_read is not compared, and hlt_latency shows what a timer costs that is no device model.
+    """
+    return [
+        find(),
+        *("-machine", "pc,accel=kvm,kernel-irqchip=on,hpet=off"),
+        *("-m", str(layout.DEFAULT_MEMORY // layout.MIB), "-smp", "1", "-nodefaults", "-no-user-config"),
+        *("-display", "none", "-no-reboot", "-serial", "stdio"),
+        *("-chardev", "file,id=debug,path=/dev/stdout"),
+        *("-device", f"isa-debugcon,iobase={layout.DEBUGCON_PORTS[0]:#x},chardev=debug"),
+        *(
+            "-device",
+            f"isa-debug-exit,iobase={layout.DEBUG_EXIT_PORT:#x},iosize={layout.DEBUG_EXIT_PORT_COUNT:#x}",
+        ),
+        *("-kernel", image, "-append", " ".join(words)),
+    ]

@@ -1,0 +1,298 @@
+"""What is measured: rows, configurations, and the jobs that measure rows. Pure data and pure choices.
+
+A *row* is one number, a *configuration* one column of the design space, a *job* one start of a guest (or of a
+few) that gives the samples of one or more rows. Names of rows follow kvm-unit-tests' vmexit, so that others
+can compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final, Literal, TypeAlias
+
+from kvmbox.errors import UsageError
+
+Unit: TypeAlias = Literal["ns", "ns/byte", "bytes", "times"]
+Job: TypeAlias = Literal["accesses", "native", "start", "memory", "crowd", "neighbours", "devices"]
+
+NONE: Final = "none"
+FLOOR: Final = "floor"
+QEMU: Final = "qemu"
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One way to run the models. `sandbox`, `seccomp` and `ipc` are options of `kvmbox run`.
+
+    A `kind` other than "kvmbox" is measured beside it: "floor" is KVM_RUN without kvmbox, "qemu" another VMM.
+    """
+
+    name: str
+    kind: Literal["kvmbox", "floor", "qemu"] = "kvmbox"
+    sandbox: str = ""
+    seccomp: str = ""
+    ipc: str = ""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options of `kvmbox run` that choose it."""
+        pairs = (("--sandbox", self.sandbox), ("--seccomp", self.seccomp), ("--ipc", self.ipc))
+        return tuple(word for option, value in pairs if value for word in (option, value))
+
+
+IPCS: Final = ("socketpair", "pipe", "shm")
+SECCOMPS: Final = ("filter", "strict", "off")
+
+
+def configurations() -> list[Configuration]:
+    """The design space: every choice that makes a difference. A thread has no seccomp filter of its own."""
+    found = [Configuration(FLOOR, "floor"), Configuration(NONE, sandbox="none")]
+    found += [Configuration(f"thread/{ipc}", sandbox="thread", ipc=ipc) for ipc in IPCS]
+    for sandbox, modes in (("process", SECCOMPS), ("per-device", SECCOMPS[:1])):
+        found += [
+            Configuration(f"{sandbox}/{seccomp}/{ipc}", sandbox=sandbox, seccomp=seccomp, ipc=ipc)
+            for seccomp in modes
+            for ipc in IPCS
+        ]
+    return found
+
+
+DEFAULT: Final = "process/filter/socketpair"
+"""What `kvmbox run` does without options."""
+
+MAIN: Final = (NONE, *(f"process/filter/{ipc}" for ipc in IPCS))
+"""The configurations of the jobs that are dear: many VMs at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One number.
+
+    `word` is the bench guest's test, `count` its iterations in a full run, `value` which of its numbers
+    counts: the mean, or one of the spread. `reference` is the row that it is compared with in the same
+    configuration, apart from itself in `none`. `quick` rows are those of --quick.
+    """
+
+    name: str
+    unit: Unit
+    job: Job
+    title: str
+    word: str = ""
+    count: int = 0
+    value: str = "mean"
+    reference: str | None = None
+    quick: bool = False
+
+
+def _access(name: str, title: str, count: int = 6000, *, unit: Unit = "ns", **rest: bool | str) -> Row:
+    return Row(name, unit, "accesses", title, word=name, count=count, **rest)  # type: ignore[arg-type]
+
+
+def _native(word: str) -> Row:
+    title = f"{word} by 64-bit code at privilege level 3"
+    return Row(f"{word}_cpl3", "ns", "native", title, word=word, count=4000)
+
+
+START_PREFIX: Final = "start: "
+BUSY_VMS: Final = (1, 2, 4)
+IDLE_VMS: Final = 20
+
+ROWS: Final = (
+    _access("bare", "the loop around each of the rows below, without an access", 20_000),
+    _access("rdtsc_pair", "RDTSC twice: what reading the clock costs", 5_000),
+    _access("inb_from_device", "IN from the UART's LSR", quick=True),
+    _access("outb_to_device", "OUT to a register of the UART", quick=True),
+    _access("inl_from_device", "four bytes in one IN"),
+    _access("outl_to_device", "four bytes in one OUT"),
+    _access("inb_unclaimed", "IN from a port that nobody has"),
+    _access("outb_unclaimed", "OUT to a port that nobody has"),
+    _access("mov_from_device", "load from the memory-mapped UART", quick=True),
+    _access("mov_to_device", "store to the memory-mapped UART"),
+    _access("rtc_read", "RTC: index write and data read", quick=True, reference="rtc_two_reads"),
+    _access("rtc_two_reads", "RTC: two acknowledged accesses", quick=True),
+    _access("pit_read", "PIT: latch, then two reads", 3_000),
+    _access("post", "OUT to the POST port", quick=True),
+    _access("thr_polled", "console, polled: LSR and THR for each byte", unit="ns/byte", quick=True),
+    _access("thr_only", "console without polling: THR for each byte", unit="ns/byte"),
+    _access("thr_irq", "console, interrupt-driven: a FIFO per interrupt", unit="ns/byte"),
+    _access("debugcon", "debug console: OUT for each byte", unit="ns/byte", quick=True),
+    Row(
+        "inb_p99",
+        "times",
+        "accesses",
+        "99th percentile of single INs, as a multiple of their median",
+        "inb_from_device",
+        4_000,
+        "p99/p50",
+    ),
+    Row(
+        "busy_p99",
+        "times",
+        "accesses",
+        "the same of polled output, which keeps the other threads of the VMM busy",
+        "thr_polled",
+        4_000,
+        "p99/p50",
+    ),
+    Row(
+        "hlt_latency_p50",
+        "ns",
+        "accesses",
+        "interrupt to handler, guest in HLT: median",
+        "hlt_latency",
+        300,
+        "p50",
+    ),
+    Row("hlt_latency_p99", "ns", "accesses", "the same, 99th percentile", "hlt_latency", 300, "p99"),
+    _native("inb_from_device"),
+    _native("outb_to_device"),
+    _native("mov_from_device"),
+    _native("post"),
+    Row("start", "ns", "start", "`kvmbox run hello32`, from exec to exit", quick=True),
+    Row("pss", "bytes", "memory", "PSS of all processes of an idle VM"),
+    Row("memory_alone", "bytes", "memory", "the same, pages that others map as well counted whole"),
+    *(
+        Row(
+            f"vms_{count}",
+            "ns",
+            "crowd",
+            f"IN from LSR with {count} busy VM{'s' if count > 1 else ''}, the slowest of them",
+            "inb_from_device",
+            20_000,
+            reference=None if count == 1 else "vms_1",
+        )
+        for count in BUSY_VMS
+    ),
+    Row(
+        "vms_idle",
+        "ns",
+        "neighbours",
+        f"IN from LSR beside {IDLE_VMS} idle VMs",
+        "inb_from_device",
+        20_000,
+        reference="vms_1",
+    ),
+    Row(
+        "devices_few",
+        "ns",
+        "devices",
+        "IN from LSR, serial ports COM1 and MMIO only",
+        "inb_from_device",
+        10_000,
+    ),
+    Row(
+        "devices_many",
+        "ns",
+        "devices",
+        "IN from LSR, with COM2 to COM4 as well (three more processes under per-device)",
+        "inb_from_device",
+        10_000,
+        reference="devices_few",
+    ),
+)
+
+QUICK_CONFIGURATIONS: Final = (FLOOR, *MAIN)
+
+NOT_AT_FLOOR: Final = frozenset({"thr_irq", "hlt_latency"})
+"""Tests that need a device to answer with sense: the floor gives every read 0x60 and raises no interrupt."""
+NOT_IN_QEMU: Final = frozenset({"mov_from_device", "mov_to_device", "pit_read"})
+"""Tests of devices that a PC of QEMU does not have, or leaves to the kernel (`peer.command`)."""
+
+
+def start_row(name: str) -> Row:
+    """The row `name` of one stage of a start: START_PREFIX and what `kvmbox run --json` calls it."""
+    return Row(name, "ns", "start", "that part of the start")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one run of `kvmbox bench` measures. `divide` cuts the iterations of the guest's tests."""
+
+    rows: tuple[Row, ...]
+    configurations: tuple[Configuration, ...]
+    rounds: int
+    divide: int = 1
+    everything: bool = False
+    """Whether the dear jobs run in all of the configurations too, since these were named."""
+
+    def jobs(self, configuration: Configuration) -> list[Job]:
+        """The jobs of one configuration, in order."""
+        found: list[Job] = []
+        for row in self.rows:
+            if row.job not in found and self.wants(row, configuration):
+                found.append(row.job)
+        return found
+
+    def wants(self, row: Row, configuration: Configuration) -> bool:
+        """Whether this row can be, and shall be, measured in this configuration."""
+        if configuration.kind == "floor":
+            return row.job in ("accesses", "native") and row.word not in NOT_AT_FLOOR
+        if configuration.kind == "qemu":
+            return row.job == "accesses" and row.word not in NOT_IN_QEMU
+        if row.job in ("crowd", "neighbours"):
+            return self.everything or configuration.name in MAIN
+        if row.job == "devices":
+            return self.everything or configuration.name == NONE or configuration.sandbox == "per-device"
+        return True
+
+    def rows_of(self, job: Job, configuration: Configuration) -> list[Row]:
+        """The rows that `job` measures in `configuration`."""
+        return [row for row in self.rows if row.job == job and self.wants(row, configuration)]
+
+    def iterations(self, row: Row) -> int:
+        """How often the guest repeats this row's test."""
+        return max(row.count // self.divide, 1)
+
+
+def words(rows: Iterable[Row], plan: Plan) -> list[str]:
+    """The bench guest's command line for these rows: each test once, with its spread if a row wants that."""
+    counts: dict[str, int] = {}
+    spread: set[str] = set()
+    for row in rows:
+        counts[row.word] = max(counts.get(row.word, 0), plan.iterations(row))
+        if row.value != "mean":
+            spread.add(row.word)
+    return [f"{word}={count}{',dist' if word in spread else ''}" for word, count in counts.items()]
+
+
+def choose(
+    *,
+    only: Sequence[str] = (),
+    quick: bool = False,
+    rounds: int | None = None,
+    peer: bool = False,
+    divide: int | None = None,
+) -> Plan:
+    """The plan for these options. UsageError if a pattern of `only` names nothing.
+
+    A pattern that names a row and no configuration narrows the rows; one that names a configuration, the
+    configurations. `none` and the floor stay, and so does what a row is compared with: there is no ratio
+    without them. What was named explicitly is measured even if --quick leaves it out.
+    """
+    space: list[Configuration] = configurations() + ([Configuration(QEMU, "qemu")] if peer else [])
+    wanted_rows = {row.name for pattern in only for row in ROWS if fnmatchcase(row.name, pattern)}
+    wanted_configurations = {one.name for pattern in only for one in space if fnmatchcase(one.name, pattern)}
+    for pattern in only:
+        if not any(
+            fnmatchcase(name, pattern) for name in [one.name for one in ROWS] + [one.name for one in space]
+        ):
+            raise UsageError(
+                f"--only '{pattern}' names neither a row nor a configuration",
+                hint="'kvmbox bench --list' has the names",
+            )
+    rows = [row for row in ROWS if (row.name in wanted_rows if wanted_rows else row.quick or not quick)]
+    names = {row.name for row in rows} | {row.reference for row in rows}
+    rows = [row for row in ROWS if row.name in names]
+    kept = {NONE, FLOOR, QEMU} | (
+        wanted_configurations
+        or (set(QUICK_CONFIGURATIONS) if quick else {configuration.name for configuration in space})
+    )
+    return Plan(
+        tuple(rows),
+        tuple(configuration for configuration in space if configuration.name in kept),
+        rounds if rounds is not None else 3 if quick else 7,
+        divide if divide is not None else 4 if quick else 1,
+        everything=bool(wanted_configurations),
+    )

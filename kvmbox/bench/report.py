@@ -1,0 +1,181 @@
+"""Tables of what was measured, as plain data, and as text or Markdown. Pure; `cli` prints them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from kvmbox.bench.analysis import Cell, cells
+from kvmbox.bench.plan import NONE, Plan, Row, Unit
+from kvmbox.bench.results import Results
+from kvmbox.bench.statistics import NOISY_WIDTH, Estimate
+
+MIB: Final = 1 << 20
+REASON_WIDTH: Final = 70
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A title, names of columns, and lines of texts. The first column is a name, the last a remark: they are
+    left-aligned; what is between them is numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+def number(value: float, unit: Unit) -> str:
+    """A value for a person, three to four digits: "12.3 µs", "1.25 ms", "14.2 MiB", "×3.1"."""
+    if unit == "times":
+        return f"×{value:.2f}"
+    if unit == "bytes":
+        return f"{value / MIB:.1f} MiB"
+    per_byte = "/B" if unit == "ns/byte" else ""
+    for limit, divisor, name in ((1e3, 1, "ns"), (1e6, 1e3, "µs"), (1e9, 1e6, "ms")):
+        if value < limit * 0.9995:
+            scaled = value / divisor
+            digits = 0 if scaled >= 100 or divisor == 1 else 1 if scaled >= 10 else 2
+            return f"{scaled:.{digits}f} {name}{per_byte}"
+    return f"{value / 1e9:.2f} s{per_byte}"
+
+
+def speed(value: float) -> str:
+    """Bytes per second of so many ns per byte."""
+    return f"{1e6 / value:.0f} kB/s" if value > 0 else "∞"
+
+
+def _ratio(estimate: Estimate | None) -> str:
+    return "" if estimate is None else f"{estimate.median:.2f}"
+
+
+def _range(estimate: Estimate | None) -> str:
+    return "" if estimate is None or estimate.count < 2 else f"{estimate.low:.2f}–{estimate.high:.2f}"
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= REASON_WIDTH else text[: REASON_WIDTH - 1] + "…"
+
+
+def _remarks(one: Cell) -> str:
+    found = []
+    if one.value is not None and one.row.unit == "ns/byte":
+        found.append(speed(one.value.median))
+    if one.to_reference is not None:
+        found.append(f"{one.to_reference.median:.2f} × {one.row.reference} ({_range(one.to_reference)})")
+    if one.noise:
+        found.append(f"noisy: {one.noise}")
+    if one.failure:
+        found.append(_clip(one.failure))
+    return "; ".join(found)
+
+
+COLUMNS: Final = ("configuration", "median", "from–to", "× none", "from–to", "× floor", "")
+
+
+def _line(one: Cell) -> tuple[str, ...]:
+    if one.value is None:
+        return (one.configuration.name, "—", "", "", "", "", _clip(one.failure))
+    unit = one.row.unit
+    spread = f"{number(one.value.low, unit)}–{number(one.value.high, unit)}" if one.value.count > 1 else ""
+    is_base = one.configuration.name == NONE
+    return (
+        one.configuration.name,
+        number(one.value.median, unit),
+        spread,
+        _ratio(one.to_none),
+        "" if is_base else _range(one.to_none),
+        _ratio(one.to_floor),
+        _remarks(one),
+    )
+
+
+def row_table(results: Results, row: Row) -> Table | None:
+    """The table of one row, or None if nothing of it was measured or tried."""
+    found = cells(results, row)
+    if not found:
+        return None
+    return Table(f"{row.name}: {row.title}", COLUMNS, tuple(_line(one) for one in found))
+
+
+def row_tables(results: Results) -> list[Table]:
+    """One table for each row."""
+    found = (row_table(results, row) for row in results.rows)
+    return [table for table in found if table is not None]
+
+
+def failure_table(results: Results) -> Table | None:
+    """What could not be measured, and why."""
+    lines = [
+        (name, job, reason) for name, jobs in results.failures.items() for job, reason in sorted(jobs.items())
+    ]
+    return Table("not measured", ("configuration", "job", "reason"), tuple(lines)) if lines else None
+
+
+def heading(results: Results) -> list[str]:
+    """The lines that go before the tables: the host, and how to read them."""
+    facts = results.facts
+    host = ", ".join(str(facts[key]) for key in ("kernel", "processor", "python", "qemu") if facts.get(key))
+    covered = min(
+        (one.value.covered for row in results.rows for one in cells(results, row) if one.value is not None),
+        default=0.0,
+    )
+    return [
+        f"kvmbox {facts.get('kvmbox', '?')} bench on {host}",
+        f"KVM backend {facts.get('kvm_backend', '?')}, {facts.get('cpus', '?')} CPUs, "
+        f"TSC {int(facts.get('tsc_khz', 0)) / 1000:.0f} MHz, load {facts.get('load', '?')} at the start, "
+        f"{facts.get('started', '')}",
+        f"{results.rounds} interleaved rounds{'' if results.finished else ' (not finished)'}; medians, "
+        f"ratios round by round; from–to covers the true median with {covered:.0%} or more; noisy: wider "
+        f"than {NOISY_WIDTH:.0%}, or drifting",
+    ]
+
+
+# --- Text ------------------------------------------------------------------------------------------------
+
+
+def _is_left(index: int, table: Table) -> bool:
+    return index in (0, len(table.columns) - 1)
+
+
+def plain(table: Table) -> str:
+    """The table as aligned text."""
+    widths = [
+        max(len(line[index]) for line in (table.columns, *table.lines)) for index in range(len(table.columns))
+    ]
+    rule = "  ".join("─" * width for width in widths).rstrip()
+    lines = [table.title]
+    for line in (table.columns, *table.lines):
+        texts = (
+            text.ljust(width) if _is_left(index, table) else text.rjust(width)
+            for index, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        lines.append("  ".join(texts).rstrip())
+        if line is table.columns:
+            lines.append(rule)
+    return "\n".join(lines) + "\n"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|")
+
+
+def markdown(table: Table) -> str:
+    """The table as Markdown, under a heading of the third level."""
+    marks = (":--" if _is_left(index, table) else "--:" for index in range(len(table.columns)))
+    lines = [f"### {table.title}", "", "| " + " | ".join(map(_escape, table.columns)) + " |"]
+    lines.append("|" + "|".join(marks) + "|")
+    lines += ["| " + " | ".join(map(_escape, line)) + " |" for line in table.lines]
+    return "\n".join(lines) + "\n"
+
+
+def plan_tables(plan: Plan) -> list[Table]:
+    """What would be measured: rows and configurations, by name."""
+    rows = tuple((row.name, row.job, row.title) for row in plan.rows)
+    configurations: list[tuple[str, ...]] = [
+        (one.name, " ".join(one.options) or one.kind, ", ".join(plan.jobs(one)))
+        for one in plan.configurations
+    ]
+    return [
+        Table("rows", ("row", "job", "what it measures"), rows),
+        Table("configurations", ("configuration", "options", "jobs"), tuple(configurations)),
+    ]

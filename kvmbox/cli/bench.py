@@ -1,0 +1,282 @@
+"""`kvmbox bench`: measure the design space on this host; show it, keep it, compare it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from kvmbox.cli.main import INTERRUPTED, report, say
+from kvmbox.cli.values import SECONDS
+from kvmbox.errors import HostOutputError, StartError, UsageError
+
+if TYPE_CHECKING:
+    from kvmbox.bench.plan import Plan
+    from kvmbox.bench.report import Table
+    from kvmbox.bench.results import Results
+    from kvmbox.bench.runner import Step
+
+NOTHING_MEASURED = 4
+
+
+@click.command("bench", short_help="measure what isolation costs on this host")
+@click.option("--quick", is_flag=True, help="Few rows, few configurations, three rounds: half a minute.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="ROW|CONFIGURATION",
+    help="Only these, by name or pattern such as 'process/*/shm'; may be repeated. See --list.",
+)
+@click.option("--repeat", type=click.IntRange(1, 1000), metavar="N", help="Interleaved rounds.  [default: 7]")
+@click.option("--peer", type=click.Choice(["qemu"]), help="Measure QEMU with the same guest beside it.")
+@click.option("--pin", type=click.IntRange(0), metavar="CPU", help="The CPU of single VMs.  [default: last]")
+@click.option(
+    "--timeout", type=SECONDS, default=60.0, metavar="SECONDS", help="Limit of one guest.  [default: 60]"
+)
+@click.option("--json", "json_path", metavar="FILE", help="Write all samples, host and versions to FILE.")
+@click.option(
+    "--plot", "plot_path", metavar="FILE", help="Draw the ratios to FILE, .svg or .png (matplotlib)."
+)
+@click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
+@click.option("--load", metavar="FILE", help="Measure nothing: show what an earlier --json wrote.")
+@click.option("--compare", nargs=2, metavar="OLD NEW", help="Measure nothing: compare two files of --json.")
+@click.option("--list", "list_", is_flag=True, help="List rows and configurations, and measure nothing.")
+@click.option("--debug", is_flag=True, help="Print tracebacks.")
+@click.option(
+    "--divide", type=click.IntRange(1), hidden=True, help="Divide the guest's iterations: for tests."
+)
+def command(
+    quick: bool,
+    only: tuple[str, ...],
+    repeat: int | None,
+    peer: str | None,
+    pin: int | None,
+    timeout: float,
+    json_path: str | None,
+    plot_path: str | None,
+    markdown: bool,
+    load: str | None,
+    compare: tuple[str, str] | None,
+    list_: bool,
+    debug: bool,
+    divide: int | None,
+) -> int:
+    """Measure every sandbox, seccomp and ipc choice of 'kvmbox run' against 'none' and against the bare exit.
+
+    Rounds are interleaved: each measures every configuration once. Shown are medians, the interval that
+    covers the true median, and the median of the per-round ratios. docs/performance.md tells how to read it.
+
+    \b
+    Exit status: 0 measured (what failed is shown in its place)   2 usage, or not a file of --json
+      4 nothing could be measured   14 output failed   130 interrupted: what there is so far is shown
+    """
+    from kvmbox.bench import plan as plans
+
+    if compare is not None:
+        return _compare(compare)
+    if load is not None:
+        from kvmbox.bench.results import load as load_results
+
+        results = load_results(load)
+        if plot_path is not None:
+            _check_plot(plot_path)
+        _show(results, markdown)
+        _draw(results, plot_path)
+        return 0
+    plan = plans.choose(only=only, quick=quick, rounds=repeat, peer=peer is not None, divide=divide)
+    if list_:
+        from kvmbox.bench.report import plan_tables
+
+        _print_tables(plan_tables(plan), markdown=False)
+        return 0
+    if plot_path is not None:
+        _check_plot(plot_path)
+    json_file = _open_json(json_path)
+    results, interrupted = _measure(plan, pin, timeout, peer=peer is not None)
+    _show(results, markdown)
+    if json_file is not None:
+        try:
+            with json_file:
+                json_file.write(results.as_json())
+        except OSError as error:
+            raise HostOutputError(f"cannot write --json '{json_path}': {error.strerror}") from error
+    if interrupted:
+        say("kvmbox: interrupted")
+        return INTERRUPTED
+    if results.empty:
+        report("nothing could be measured", "the reasons stand above; 'kvmbox doctor' looks at this host")
+        return NOTHING_MEASURED
+    _draw(results, plot_path)
+    return 0
+
+
+def _measure(plan: Plan, pin: int | None, timeout: float, *, peer: bool) -> tuple[Results, bool]:
+    """The results, and whether they were interrupted."""
+    from kvmbox import bundled
+    from kvmbox.bench import host
+    from kvmbox.bench.jobs import GUEST, Jobs
+    from kvmbox.bench.peer import find
+    from kvmbox.bench.results import Results
+    from kvmbox.bench.runner import measure_all
+
+    if peer:
+        find()
+    if bundled.find(GUEST) is None:
+        raise StartError(
+            f"the guest '{GUEST}' is not built in {bundled.DIRECTORY}", hint="in a source tree: make guests"
+        )
+    allowed = sorted(os.sched_getaffinity(0))
+    cpu = allowed[-1] if pin is None else pin
+    if cpu not in allowed:
+        raise UsageError(
+            f"--pin {cpu}: this process may not run on CPU {cpu}",
+            hint=f"allowed: {', '.join(map(str, allowed))}",
+        )
+    facts = host.facts(peer=peer)
+    facts["pinned_cpu"] = cpu
+    results = Results.of(plan, facts)
+    jobs = Jobs(plan, bundled.DIRECTORY, int(facts["tsc_khz"]), cpu, timeout)
+    try:
+        with _progress() as before:
+            measure_all(plan, results, jobs.measure, before=before)
+    except KeyboardInterrupt:
+        return results, True
+    return results, False
+
+
+# --- Output ------------------------------------------------------------------------------------------------
+
+
+def _has_rich() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("rich") is not None
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A callback for each step that shows on a terminal's stderr how far it is, and nothing elsewhere."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    if not _has_rich():
+
+        def tell(step: Step) -> None:
+            sys.stderr.write(f"\r\x1b[K{_describe(step)}")
+            sys.stderr.flush()
+
+        try:
+            yield tell
+        finally:
+            sys.stderr.write("\r\x1b[K")
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
+    # No thread that redraws: it would run beside what is measured.
+    with Progress(
+        *columns,
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+    ) as progress:
+        task = progress.add_task("", total=None)
+
+        def advance(step: Step) -> None:
+            progress.update(
+                task, total=step.total, completed=step.number, description=_describe(step), refresh=True
+            )
+
+        yield advance
+
+
+def _describe(step: Step) -> str:
+    return f"round {step.round + 1}: {step.job}, {step.configuration.name}"
+
+
+def _show(results: Results, markdown: bool) -> None:
+    """Heading, tables, verdict."""
+    from kvmbox.bench.report import failure_table, heading, row_tables
+    from kvmbox.bench.verdict import verdict
+
+    for line in heading(results):
+        click.echo(line)
+    click.echo()
+    tables = row_tables(results)
+    failures = failure_table(results)
+    _print_tables([*tables, failures] if failures is not None else tables, markdown)
+    _print_paragraph(verdict(results), markdown)
+
+
+def _print_tables(tables: Sequence[Table], markdown: bool) -> None:
+    from kvmbox.bench import report as reports
+
+    if markdown or not _has_rich():
+        for table in tables:
+            click.echo(reports.markdown(table) if markdown else reports.plain(table))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        # A file or a pipe: lines are not to be broken.
+        console = Console(width=160)
+    for table in tables:
+        shown = RichTable(title=Text(table.title, style="bold"), title_justify="left", box=SIMPLE_HEAD)
+        for index, name in enumerate(table.columns):
+            edge = index in (0, len(table.columns) - 1)
+            shown.add_column(name, justify="left" if edge else "right", no_wrap=index == 0)
+        for line in table.lines:
+            shown.add_row(*(Text(text) for text in line))
+        console.print(shown)
+
+
+def _print_paragraph(text: str, markdown: bool) -> None:
+    import textwrap
+
+    click.echo(f"{text}\n" if markdown else textwrap.fill(text, 110))
+
+
+def _check_plot(path: str) -> None:
+    from kvmbox.bench.plot import check
+
+    check(path)
+
+
+def _draw(results: Results, path: str | None) -> None:
+    if path is None:
+        return
+    from kvmbox.bench.plot import draw
+
+    draw(results, path)
+
+
+def _open_json(path: str | None) -> TextIO | None:
+    """Opened before anything is measured, so that minutes are not wasted on a wrong path."""
+    if path is None:
+        return None
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise StartError(f"cannot write --json '{path}': {error.strerror}") from error
+
+
+def _compare(paths: tuple[str, str]) -> int:
+    from kvmbox.bench.compare import summary, table
+    from kvmbox.bench.results import load
+
+    old, new = (load(path) for path in paths)
+    _print_tables([table(old, new)], markdown=False)
+    for line in summary(old, new):
+        click.echo(line)
+    return 0
