@@ -32,7 +32,15 @@ from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.lean import Value
 from kvmbox.remote import protocol
-from kvmbox.remote.protocol import HEADER, MAX_FRAME, NO_DEADLINE, WORDS, FrameError
+from kvmbox.remote.protocol import (
+    EFFECT,
+    EFFECT_HOST_OUTPUT,
+    HEADER,
+    MAX_FRAME,
+    NO_DEADLINE,
+    WORDS,
+    FrameError,
+)
 
 WAIT_SLICE_MS: Final = 50
 """How long one slice of waiting for a device process is, in milliseconds of a running VMM."""
@@ -44,6 +52,8 @@ START_SLICES: Final = 200
 """The same for the first reply of a process, which includes its start on a busy host (10 s)."""
 
 _REPLY_BIT: Final = protocol.REPLY
+_REPLY_AND_ONE_EFFECT: Final = protocol.REPLY | 1 << 24
+_ONE_EFFECT: Final = HEADER.size + EFFECT.size
 _SENT_ONLY: Final = (protocol.SNAPSHOT, protocol.HELLO)  # change no model's state: not for the journal
 
 
@@ -96,6 +106,7 @@ class Channel:
         self.kill: Callable[[DeviceProcessError], None] | None = None
         """Kills the process, for the reason given; for whoever is not the thread that waits for it."""
         self._grants = list(grants)
+        self._outputs = [device.output for device in grants]
         self._now = now
         self._deadline_changed = deadline_changed
         self._lock = threading.Lock()
@@ -162,10 +173,9 @@ class Channel:
         """Send `request` and accept its reply, which may be another process's."""
         sent = request.encode()
         try:
-            frame = self._exchange(sent, slices)
-            return self._accept(sent, frame, request, limit)
+            return self._accept(sent, self._exchange(sent, slices), limit)
         except DeviceProcessError as error:
-            return self._survive(error, sent, request, limit)
+            return self._survive(error, sent, limit)
 
     def ask_under_lock(self, kind: int, *, device: int, offset: int, limit: int) -> tuple[int, bytes]:
         """A request from within another one, by whichever thread has the lock."""
@@ -199,17 +209,35 @@ class Channel:
 
     def _finish(self, sent: bytes, frame: bytes, limit: int) -> int:
         """The rest of an access whose reply is not the shortest possible; returns its value."""
-        return self._accept(sent, frame, protocol.decode_request(sent), limit)[0]
+        if len(frame) > _ONE_EFFECT and self.recorder is None:
+            # One piece of host output, which is what printing causes: as fast as can be checked.
+            first, deadline, value, rest = WORDS.unpack_from(frame)
+            tag, device, pin, level, length = EFFECT.unpack_from(frame, HEADER.size)
+            if (
+                first == int.from_bytes(sent[:8], "little") | _REPLY_AND_ONE_EFFECT
+                and rest == len(frame) - HEADER.size << 32
+                and value <= limit
+                and tag == EFFECT_HOST_OUTPUT
+                and length == len(frame) - _ONE_EFFECT
+                and not pin | level
+                and device < len(self._outputs)
+                and (output := self._outputs[device]) is not None
+            ):
+                output(frame[_ONE_EFFECT:])
+                if deadline != self.deadline:
+                    self._set_deadline(deadline, WORDS.unpack(sent)[1])
+                if self.journal is not None:
+                    self.note(sent, frame)
+                return value  # type: ignore[no-any-return]  # struct's words are ints
+        return self._accept(sent, frame, limit)[0]
 
-    def _survive(
-        self, error: DeviceProcessError, sent: bytes, request: protocol.Request, limit: int
-    ) -> tuple[int, bytes]:
+    def _survive(self, error: DeviceProcessError, sent: bytes, limit: int) -> tuple[int, bytes]:
         """Something is wrong with the process: another one's reply to the request, or the error."""
         while self.rescue is not None:
             self._failure = None
             try:
                 frame = self.rescue(error, sent)
-                return self._accept(sent, frame, request, limit)
+                return self._accept(sent, frame, limit)
             except ProtocolError as another:
                 if self.rescue is None:
                     raise
@@ -218,7 +246,7 @@ class Channel:
 
     # --- Checking what came back ------------------------------------------------------------------------
 
-    def _accept(self, sent: bytes, frame: bytes, request: protocol.Request, limit: int) -> tuple[int, bytes]:
+    def _accept(self, sent: bytes, frame: bytes, limit: int) -> tuple[int, bytes]:
         """Check a whole reply and apply its effects; returns its value and payload."""
         if self.recorder is not None and self.rescue is None:
             self.recorder(sent, frame)
@@ -226,48 +254,50 @@ class Channel:
         if not HEADER.size <= size <= MAX_FRAME:
             raise self._break(f"a frame of {size} bytes")
         first, deadline, value, rest = WORDS.unpack_from(frame)
+        asked, now, _, _ = WORDS.unpack_from(sent)
+        kind = asked & 0xFF
         if rest >> 32 != size - HEADER.size:
             raise self._break(f"a frame of {size} bytes announces a payload of {rest >> 32}")
         count = first >> 24 & 0xFF
-        expected = int.from_bytes(sent[:8], "little") | _REPLY_BIT | count << 24
-        if first != expected or rest & 0xFFFF_FFFF:
-            raise self._explain_header(first, frame, request)
+        if first != asked | _REPLY_BIT | count << 24 or rest & 0xFFFF_FFFF:
+            raise self._explain_header(first, asked, frame)
         if value > limit:
             raise self._break(f"value {value:#x} where at most {limit:#x} can be")
         try:
             effects, payload = protocol.decode_effects(count, frame[HEADER.size :])
         except FrameError as error:
             raise self._break(str(error)) from error
-        if payload and request.kind != protocol.SNAPSHOT:
+        if payload and kind != protocol.SNAPSHOT:
             raise self._break(f"{len(payload)} stray bytes after its effects")
         # Models that were all told `now` have no business left at or before it: a process that says
         # otherwise would make the timer spin. (In other replies a sibling's deadline may be overdue.)
-        if request.kind == protocol.ADVANCE and deadline <= request.now:
-            raise self._break(f"deadline {deadline} ns is not after {request.now} ns")
-        granted = [self._granted(index, effect, request) for index, effect in effects]
+        if kind == protocol.ADVANCE and deadline <= now:
+            raise self._break(f"deadline {deadline} ns is not after {now} ns")
+        granted = [self._granted(index, effect, sent) for index, effect in effects]
         # The reply is good as a whole: only now is any of it used.
         for apply, arguments in granted:
             apply(*arguments)
         # After an advance also an unchanged deadline is told: the timer has forgotten it.
-        self._set_deadline(deadline, request.now, tell=request.kind == protocol.ADVANCE)
+        self._set_deadline(deadline, now, tell=kind == protocol.ADVANCE)
         if self.recorder is not None and self.rescue is not None:
             self.recorder(sent, frame)  # not the exchanges that failed: they have not happened to the guest
-        if self.journal is not None and request.kind not in _SENT_ONLY:
+        if self.journal is not None and kind not in _SENT_ONLY:
             self.note(sent, frame)
         return value, payload
 
-    def _explain_header(self, first: int, frame: bytes, request: protocol.Request) -> DeviceProcessError:
+    def _explain_header(self, first: int, asked: int, frame: bytes) -> DeviceProcessError:
         if first & 0xFF == protocol.ERROR:
             text = printable(frame[HEADER.size :])
             return self.fail(DeviceProcessError(self.device_type, f"failed: {text}"))
-        if first >> 32 != request.sequence:
-            return self._break(f"reply {first >> 32} to request {request.sequence}")
-        return self._break(f"a reply of kind {first & 0xFF:#x} to a request of kind {request.kind:#x}")
+        if first >> 32 != asked >> 32:
+            return self._break(f"reply {first >> 32} to request {asked >> 32}")
+        return self._break(f"a reply of kind {first & 0xFF:#x} to a request of kind {asked & 0xFF:#x}")
 
-    def _granted(
-        self, index: int, effect: Any, request: protocol.Request
-    ) -> tuple[Callable[..., None], tuple[Any, ...]]:
-        """What an effect calls, with which arguments; ProtocolError if the device was not granted it."""
+    def _granted(self, index: int, effect: Any, sent: bytes) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        """What an effect calls, with which arguments; ProtocolError if the device was not granted it.
+
+        `sent` is the request that it is an effect of.
+        """
         if index >= len(self._grants):
             raise self._break(f"an effect of device {index}, it has {len(self._grants)}")
         grants = self._grants[index]
@@ -278,10 +308,11 @@ class Channel:
             return grants.irq_lines[effect.pin], (effect.level, effect.coalesced)
         if kind is InputRoom and grants.input_room is not None:
             return grants.input_room, (effect.count,)
-        if request.kind == protocol.WRITE and request.device == index:
+        if sent[0] == protocol.WRITE and sent[1] == index:
             if kind is Reset and grants.reset is not None:
                 return grants.reset, ()
             if kind is Stop and grants.stop is not None:
+                request = protocol.decode_request(sent)
                 return grants.stop, (request.offset, request.size, request.value)
         raise self._break(f"effect {kind.__name__} of {grants.name}: not granted")
 

@@ -74,9 +74,8 @@ class DirectChannel(Channel):
                     self._set_deadline(self._earliest(), now)
                 if not effects:
                     return result
-                request = protocol.Request(kind, device, size, 0, now, value, offset)
-                granted = [self._granted(device, effect, request) for effect in effects]
-                for apply, arguments in granted:
+                sent = WORDS.pack(word, now, value, offset)
+                for apply, arguments in [self._granted(device, effect, sent) for effect in effects]:
                     apply(*arguments)
         finally:
             self._release()

@@ -182,18 +182,17 @@ def encode_effects(effects: list[tuple[int, Effect]]) -> bytes:
     """The bytes of (device index, effect) pairs, in order."""
     parts: list[bytes] = []
     for device, effect in effects:
-        match effect:
-            case IrqLine(pin, level, coalesced):
-                parts.append(EFFECT.pack(EFFECT_IRQ_LINE, device, pin, level, min(coalesced, _MAX_COUNT)))
-            case HostOutput(data):
-                parts.append(EFFECT.pack(EFFECT_HOST_OUTPUT, device, 0, 0, len(data)))
-                parts.append(data)
-            case InputRoom(count):
-                parts.append(EFFECT.pack(EFFECT_INPUT_ROOM, device, 0, 0, count))
-            case Reset():
-                parts.append(EFFECT.pack(EFFECT_RESET, device, 0, 0, 0))
-            case Stop():
-                parts.append(EFFECT.pack(EFFECT_STOP, device, 0, 0, 0))
+        if isinstance(effect, HostOutput):
+            parts.append(EFFECT.pack(EFFECT_HOST_OUTPUT, device, 0, 0, len(effect.data)))
+            parts.append(effect.data)
+        elif isinstance(effect, IrqLine):
+            count = min(effect.coalesced, _MAX_COUNT)
+            parts.append(EFFECT.pack(EFFECT_IRQ_LINE, device, effect.pin, effect.level, count))
+        elif isinstance(effect, InputRoom):
+            parts.append(EFFECT.pack(EFFECT_INPUT_ROOM, device, 0, 0, effect.count))
+        else:
+            tag = EFFECT_RESET if isinstance(effect, Reset) else EFFECT_STOP
+            parts.append(EFFECT.pack(tag, device, 0, 0, 0))
     return b"".join(parts)
 
 

@@ -150,7 +150,7 @@ class SharedChannel(Channel):
                 result = self._finish(sent, self._with_payload(copied), limit)
             except DeviceProcessError as error:
                 sent = _pack(first, now, value, offset)
-                result = self._survive(error, sent, protocol.decode_request(sent), limit)[0]
+                result = self._survive(error, sent, limit)[0]
             finally:
                 self.waiting = 0
         finally:

@@ -88,7 +88,7 @@ class StreamChannel(Channel):
                     raise self._nothing(sent)
                 result = self._finish(sent, frame, limit)
             except DeviceProcessError as error:
-                result = self._survive(error, sent, protocol.decode_request(sent), limit)[0]
+                result = self._survive(error, sent, limit)[0]
             finally:
                 self.waiting = 0
         finally:
