@@ -16,10 +16,18 @@ from typing import Final
 
 from kvmbox.sandbox import jail, layers
 from kvmbox.sandbox.describe_words import condition_in_words, unmet_in_words
+from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Policy, Rule, Verdict
 
 SECCOMP_CHOICES: Final = ("filter", "strict", "off")
 IPC_CHOICES: Final = ("socketpair", "pipe", "shm")
+
+CHANNELS: Final = {
+    "socketpair": f"a socket, descriptor {CHANNEL_FD}",
+    "pipe": f"two pipes: requests from descriptor {CHANNEL_FD}, replies to {REPLY_FD}",
+    "shm": f"a page shared with the VMM, and two pipes as doorbells, descriptors {CHANNEL_FD} and {REPLY_FD}",
+}
+"""All that a device process holds, by ipc."""
 
 STRICT_POLICY: Final = Policy(
     name="strict",
@@ -41,6 +49,7 @@ SPAWNER_LAYERS: Final = (
     | layers.LANDLOCK
     | layers.LANDLOCK_NET
     | layers.LANDLOCK_SCOPES
+    | layers.ISOLATION
 )
 """What the spawner takes before it forks; its own descriptor is the control socket."""
 
@@ -52,13 +61,14 @@ VMM_PROCESSES: Final[tuple[tuple[str, str, Policy], ...]] = ()
 class Confinement:
     """All that one process has.
 
-    `policy` is None where no system call is filtered; `rest` is the verdict for a call that no rule
-    matches; `layers` is a mask of those taken where the kernel has them; `limits` are the resource limits,
-    by name.
+    `channel` says what it holds, in words. `policy` is None where no system call is filtered; `rest` is the
+    verdict for a call that no rule matches; `layers` is a mask of those taken where the kernel has them;
+    `limits` are the resource limits, by name.
     """
 
     process: str
     about: str
+    channel: str
     seccomp: str
     policy: Policy | None
     rest: Verdict
@@ -89,13 +99,14 @@ def confinements(
     """
     policy, rest, mask = _device_calls(seccomp, ipc)
     found = [
-        Confinement(name, about, seccomp, policy, rest, mask, device_limits())
+        Confinement(name, about, CHANNELS[ipc], seccomp, policy, rest, mask, device_limits())
         for name, about in device_types.items()
     ]
     found.append(
         Confinement(
             "spawner",
             "forks the device processes; filters are inherited, so it has none",
+            "a socket to the VMM",
             "off",
             None,
             Verdict.ALLOW,
@@ -104,7 +115,7 @@ def confinements(
         )
     )
     found += [
-        Confinement(name, about, "filter", policy, Verdict.NOTIFY, layers.SECCOMP, ())
+        Confinement(name, about, "all of the run", "filter", policy, Verdict.NOTIFY, layers.SECCOMP, ())
         for name, about, policy in VMM_PROCESSES
     ]
     return found

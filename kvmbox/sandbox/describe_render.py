@@ -66,6 +66,8 @@ def _group_lines(group: Sequence[Confinement], available: dict[str, str | None])
     for member in group:
         yield from _wrapped(member.about, f"{member.process:<{width}}  ")
     yield ""
+    yield f"Holds: {one.channel}"
+    yield ""
     yield f"System calls (seccomp: {one.seccomp})"
     if one.policy is not None:
         yield f"  {'call':<{CALL_WIDTH}} {'allowed if':<{CONDITION_WIDTH}} why"
@@ -148,6 +150,7 @@ def as_data(confinement: Confinement, available: dict[str, str | None]) -> dict[
     return {
         "process": confinement.process,
         "about": confinement.about,
+        "holds": confinement.channel,
         "seccomp": confinement.seccomp,
         "policy": policy.name if policy is not None else None,
         "rules": [rule_as_data(rule) for rule in policy.rules] if policy is not None else [],

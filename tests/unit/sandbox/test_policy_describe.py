@@ -47,6 +47,12 @@ def test_device_process_with_two_ends_writes_to_the_reply_end_only(ipc: str) -> 
     assert decide(uart, 1, (CHANNEL_FD,)).verdict is Verdict.NOTIFY
 
 
+@pytest.mark.parametrize(("ipc", "words"), [("socketpair", "a socket"), ("shm", "a page shared")])
+def test_device_process_holds_its_channel(ipc: str, words: str) -> None:
+    page = as_text([of("uart", ipc=ipc)], EVERYTHING_THERE)
+    assert f"Holds: {words}" in page
+
+
 def test_device_limits_are_those_that_the_jail_sets() -> None:
     import resource
 
@@ -65,6 +71,7 @@ def test_spawner_has_no_filter_and_no_limit() -> None:
     spawner = of("spawner")
     assert spawner.policy is None
     assert not spawner.layers & (layers.SECCOMP | layers.RLIMITS)
+    assert spawner.layers & layers.ISOLATION == layers.ISOLATION
     assert decide(spawner, 59, ()).verdict is Verdict.ALLOW
 
 
