@@ -42,18 +42,22 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "boot": {"errors", "layout", "lean", "memory"},
     "sandbox": {"errors", "lean"},
     "host": {"board", "early", "errors", "lean", "verdict"},
-    "remote": {"board", "devices", "errors", "sandbox"},
-    "config": {"host", "layout"},
+    "remote": {"board", "bus", "devices", "errors", "host", "lean", "sandbox"},
+    "config": {"host", "layout", "remote"},
     # A recording is read, checked and replayed where there is no /dev/kvm.
     "record": {"board", "devices", "errors", "host", "layout", "placement", "remote", "sandbox"},
     # A board without a CPU, driven over QEMU's test protocol.
     "qtest": {"board", "bus", "errors", "host", "layout", "memory", "placement", "remote", "sandbox"},
     # What puts them together.
-    "run_loop": {"bus", "errors", "kvm", "verdict"},
+    "coalescing": {"errors", "kvm", "layout", "remote"},
+    "run_loop": {"bus", "coalescing", "errors", "kvm", "verdict"},
     "machine": {
-        *("board", "boot", "bus", "config", "errors", "host", "kvm", "layout", "memory", "remote", "verdict"),
+        *("board", "boot", "bus", "coalescing", "config", "errors", "host", "kvm", "layout", "memory"),
+        *("remote", "verdict"),
     },
-    "supervisor": {"config", "errors", "host", "kvm", "machine", "remote", "run_loop", "verdict"},
+    "supervisor": {
+        *("coalescing", "config", "errors", "host", "kvm", "machine", "remote", "run_loop", "verdict"),
+    },
     # What runs in a device process in place of its models, and tries to get out.
     "audit": {"errors", "remote", "sandbox"},
     "stats": {"host", "lean", "machine", "remote", "sandbox", "supervisor", "timeline"},
@@ -93,7 +97,8 @@ HOST_MODULES: Final = {
 
 SPAWNER_STDLIB: Final = {
     *PURE_IMPORTS,
-    *("ctypes", "fcntl", "gc", "importlib", "os", "resource", "select", "sys", "time", "_socket"),
+    *("ctypes", "errno", "fcntl", "gc", "importlib", "mmap", "os", "resource", "select", "sys", "time"),
+    *("_socket", "zlib"),
 }
 """What the spawner and device processes may import by themselves: all of it is mapped in each of them."""
 
@@ -270,6 +275,9 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
     assert {group_of(name) for name in side} == {"remote", "sandbox", "devices", "layout", ""}
     assert {name for name in side if group_of(name) == "remote"} == {
         "kvmbox.remote",
+        "kvmbox.remote.entry",
+        "kvmbox.remote.page",
+        "kvmbox.remote.page_server",
         "kvmbox.remote.protocol",
         "kvmbox.remote.server",
         "kvmbox.remote.spawner",
@@ -286,7 +294,7 @@ def test_spawner_and_device_processes_import_little_of_the_standard_library() ->
 
 def test_spawner_started_as_the_vmm_starts_it_has_no_heavy_module_loaded() -> None:
     code = (
-        f"import sys; sys.path += [{str(PROJECT)!r}]; import kvmbox.remote.spawner, kvmbox.remote.server; "
+        f"import sys; sys.path += [{str(PROJECT)!r}]; import kvmbox.remote.spawner, kvmbox.remote.entry; "
         "print(*sys.modules)"
     )
     # The output is a list of module names; the environment is empty, as the spawner's is.

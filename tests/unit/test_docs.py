@@ -16,7 +16,7 @@ import pytest
 from kvmbox import verdict
 from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
-from kvmbox.remote import protocol
+from kvmbox.remote import page, protocol
 from kvmbox.sandbox import layers
 
 ROOT = Path(__file__).parents[2]
@@ -106,14 +106,17 @@ def options_of(command_name: str) -> set[str]:
     return {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
 
 
-def test_readme_options_of_run_all_exist() -> None:
-    known = options_of("run") | {"--help"}
+def test_readme_options_all_exist() -> None:
     text = README.replace("\\\n", " ")
-    spans = re.findall(r"`(--[^`]*)`", text)
-    commands = re.findall(r"kvmbox run (.*)", text)
-    named = {word for part in (*spans, *commands) for word in re.findall(r"(?<![\w-])--[a-z][a-z-]*", part)}
-    assert "--expect" in named  # the patterns above find something
-    assert not named - known
+
+    def named_in(parts: list[str]) -> set[str]:
+        return {word for part in parts for word in re.findall(r"(?<![\w-])--[a-z][a-z-]*", part)}
+
+    of_run = named_in(re.findall(r"kvmbox run (.*)", text))
+    assert "--expect" in of_run  # the pattern finds something
+    assert of_run <= options_of("run") | {"--help"}
+    known = set().union(*map(options_of, main.COMMANDS))
+    assert named_in(re.findall(r"`(--[^`]*)`", text)) <= known | {"--help"}
 
 
 def test_readme_table_has_every_option_of_run() -> None:
@@ -225,6 +228,7 @@ def test_wire_request_table_is_all_kinds() -> None:
         name: getattr(protocol, name)
         for name in (
             "HELLO", "READ", "WRITE", "ADVANCE", "RECEIVE", "RESET", "SNAPSHOT", "RESTORE", "SHUTDOWN",
+            "WRITE_RUN", "INDEXED_READ", "REPLAY",
         )
     }  # fmt: skip
     kinds = sorted(int(row[0]) for row in rows)
@@ -232,6 +236,18 @@ def test_wire_request_table_is_all_kinds() -> None:
     source = Path(protocol.__file__).read_text(encoding="utf-8")
     in_code = source.split("# Kinds of requests.\n")[1].split("\n\n")[0]
     assert len(kinds) == len(in_code.splitlines())
+
+
+def test_wire_page_table_is_the_layout_of_the_page() -> None:
+    rows = table_with_heading(WIRE, "bytes from", "what", "written by")
+    assert [int(row[0]) for row in rows] == [
+        page.REQUEST,
+        page.REPLY,
+        *(8 * word for word in (page.DEVICE_WAITS, page.VMM_WAITS, page.MAY_SPIN)),
+    ]
+    vmm, device = "the VMM", "the device process"
+    assert [row[2] for row in rows] == [vmm, device, device, vmm, vmm]
+    assert f"a sealed memory file of {page.SIZE} bytes" in WIRE_PROSE
 
 
 def test_wire_effect_table_is_all_effects() -> None:

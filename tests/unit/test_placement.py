@@ -40,6 +40,12 @@ class FakeSocket:
         self._host.bound.add(name)
         self._name = name
 
+    def __enter__(self) -> FakeSocket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self._host.bound.discard(self._name)
         self._host.open -= 1
@@ -59,6 +65,21 @@ def test_place_auto_spreads_machines_then_shares(host: FakeSockets) -> None:
     machines = [place("auto") for _ in range(7)]
     assert [machine.cpu for machine in machines] == [2, 5, 7, 2, 5, 7, 2]
     assert "\0kvmbox/cpu2/2" in host.bound
+
+
+def test_place_auto_gives_a_spare_cpu_that_no_machine_has_claimed(host: FakeSockets) -> None:
+    machines = [place("auto") for _ in range(4)]
+    assert [machine.spare for machine in machines[:2]] == [5, 7]
+    # Everything is claimed: any other CPU than one's own.
+    assert [(machine.cpu, machine.spare) for machine in machines[2:]] == [(7, 2), (2, 5)]
+    assert len(host.bound) == 4  # looking claims nothing
+
+
+def test_place_on_one_cpu_has_no_spare(host: FakeSockets, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3})
+    placement = place("auto")
+    assert (placement.cpu, placement.spare, placement.allowed) == (3, None, 1)
+    placement.close()
 
 
 def test_place_auto_takes_the_cpu_of_a_machine_that_has_ended(host: FakeSockets) -> None:
@@ -88,7 +109,8 @@ def test_place_none_leaves_it_to_the_scheduler(host: FakeSockets) -> None:
 
 
 def test_place_number_takes_that_cpu_without_a_claim(host: FakeSockets) -> None:
-    assert place("5").cpu == 5
+    placement = place("5")
+    assert (placement.cpu, placement.spare, placement.allowed) == (5, 2, 3)
     assert not host.bound
 
 

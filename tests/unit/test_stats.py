@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+from kvmbox.remote.pool import Design
 from kvmbox.run_loop import LoopTotals
 from kvmbox.sandbox import layers
 from kvmbox.stats import InterruptCount, PortCount, RunStats, collect, format_stats
@@ -41,9 +42,9 @@ def gathered(*loops: Any) -> RunStats:
         ),
         "timeline": SimpleNamespace(started=5_000_000, stages={"closed": 9}),
         "pool": SimpleNamespace(
-            members={
-                "uart": SimpleNamespace(device_type="uart", process=SimpleNamespace(layers=layers.REQUIRED))
-            }
+            design=Design(ipc="shm"),
+            spin=SimpleNamespace(granted=3, revoked=1),
+            members={"uart": SimpleNamespace(device_type="uart", layers=layers.REQUIRED)},
         ),
     }
     return collect(**parts)
@@ -76,6 +77,8 @@ def test_collect_takes_every_number_from_where_it_is_counted() -> None:
     assert stats.first_console_byte == 2_000_000
     assert stats.guest_time == 1_500_000_000
     assert stats.sandbox == {"uart": layers.names(layers.REQUIRED)}
+    assert stats.design == "process, filter, shm"
+    assert stats.spins == {"granted": 3, "revoked": 1}
 
 
 def test_as_json_is_json() -> None:
@@ -102,6 +105,8 @@ def numbers(**changes: Any) -> RunStats:
         "first_console_byte": None,
         "guest_time": 0,
         "stages": {},
+        "design": "process, filter, socketpair",
+        "spins": {},
         "sandbox": {},
     }
     return RunStats(**(plain | changes))

@@ -9,6 +9,7 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.board import MMIO_UART, BoardOptions, pc_board
+from kvmbox.devices.rtc_mc146818 import RtcMc146818
 from kvmbox.errors import DeviceProcessError
 from kvmbox.memory import GuestMemory
 from kvmbox.qtest import session as session_module
@@ -312,13 +313,12 @@ def test_reset_by_a_device_resets_all_devices_before_the_answer(board: Board, as
     assert board("readb 0x1000") == "OK 0x0000000000000001"
 
 
-def test_model_that_raises_is_named(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = board.channels["rtc"]._server.models[0]
-
+def test_model_that_raises_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> int:
         raise IndexError("register\nlost")
 
-    monkeypatch.setattr(type(model), "read", broken)
+    monkeypatch.setattr(RtcMc146818, "read", broken)
+    board = Board()
     with pytest.raises(DeviceProcessError, match=r"device process 'rtc' failed: IndexError: register"):
         board("inb 0x71")
     with pytest.raises(DeviceProcessError, match="'rtc'"):
@@ -326,11 +326,9 @@ def test_model_that_raises_is_named(board: Board, monkeypatch: pytest.MonkeyPatc
     assert board("inb 0x3fd") == "OK 0x0060"
 
 
-def test_model_that_reads_more_than_was_asked_breaks_the_protocol(
-    board: Board, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = board.channels["rtc"]._server.models[0]
-    monkeypatch.setattr(type(model), "read", lambda *_: 0x1FF)
+def test_model_that_reads_more_than_was_asked_breaks_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RtcMc146818, "read", lambda *_: 0x1FF)
+    board = Board()
     with pytest.raises(DeviceProcessError, match=r"'rtc' broke the protocol: value 0x1ff"):
         board("inb 0x71")
 

@@ -144,7 +144,7 @@ def test_model_that_fails_is_a_difference_and_stays_dead() -> None:
 
     assert result.difference is not None
     assert result.difference.record.number == lsr.number
-    assert "got       the model failed: IndexError" in result.difference.report()
+    assert "got       the model failed: FrameError" in result.difference.report()
     assert backend.handle(UART, records[-1].request) == b""
 
 
@@ -198,7 +198,7 @@ def test_hello_of_other_devices_than_the_header_has_is_refused() -> None:
 @pytest.mark.parametrize(
     ("value", "payload", "complaint"),
     [
-        (protocol.VERSION + 1, b"post", "protocol version 2"),
+        (protocol.VERSION + 1, b"post", f"protocol version {protocol.VERSION + 1}"),
         (protocol.VERSION, b"quantum_uart", "KeyError"),
         (protocol.VERSION, b"uart_16550a pace_transmit=0 speed=1", "TypeError"),
         (protocol.VERSION, b"\xff", "greets devices"),

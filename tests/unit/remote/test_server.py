@@ -65,10 +65,17 @@ class Rig:
     """A server with fake models, its replies taken apart."""
 
     def __init__(self, *models: FakeModel) -> None:
+        """The server is greeted, and gets `models` for the catalogue's; without any it waits for HELLO."""
         self.server = DeviceServer()
-        self.server.models = list(models)
-        self.server._deadlines = [NO_DEADLINE] * len(models)
         self.sequence = 0
+        if models:
+            waiting = list(models)
+            hello = Request(
+                protocol.HELLO, value=protocol.VERSION, payload=b"\n".join([b"fake"] * len(models))
+            )
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(server, "build_model", lambda _name, _parameters: waiting.pop(0))
+                self.server.handle(hello.encode())
 
     def ask(
         self, kind: int, *, device: int = 0, size: int = 0, now: int = 0, value: int = 0, offset: int = 0,
@@ -99,12 +106,35 @@ def test_write_passes_the_value_and_answers_zero() -> None:
     assert model.calls == [("write", 9, 1, 4, 0xDEADBEEF)]
 
 
-@pytest.mark.parametrize("kind", [protocol.READ, protocol.WRITE])
+def test_indexed_read_writes_the_index_then_reads() -> None:
+    one, two = FakeModel(), FakeModel()
+    two.value = 0x5A
+    rig = Rig(one, two)
+    answer = rig.ask(protocol.INDEXED_READ, device=1, size=1, now=7, offset=1, value=3 << 32 | 0x8C)
+    assert answer == (0x5A, None, [], b"")
+    assert two.calls == [("write", 7, 3, 1, 0x8C), ("read", 7, 1, 1)]
+    assert one.calls == []
+
+
+def test_run_of_writes_is_written_byte_by_byte_and_answered_once() -> None:
+    one, two = FakeModel(), FakeModel()
+    rig = Rig(one, two)
+    one.effects = [IrqLine(0, 1)]
+    two.effects = [HostOutput(b"a"), HostOutput(b"b"), IrqLine(0, 1), HostOutput(b"c"), HostOutput(b"")]
+    two.deadline = 90
+    answer = rig.ask(protocol.WRITE_RUN, device=1, now=5, offset=4, payload=b"xyz")
+    # A run of output is one effect, and does not move across others.
+    effects = [(0, IrqLine(0, 1)), (1, HostOutput(b"ab")), (1, IrqLine(0, 1)), (1, HostOutput(b"c"))]
+    assert answer == (0, 90, effects, b"")
+    assert two.calls == [("write", 5, 4, 1, byte) for byte in b"xyz"]
+
+
+@pytest.mark.parametrize("kind", [protocol.READ, protocol.WRITE, protocol.INDEXED_READ])
 def test_access_carries_the_effects_of_its_model_in_order(kind: int) -> None:
     one, two = FakeModel(), FakeModel()
+    rig = Rig(one, two)
     one.effects = [IrqLine(0, 1)]
     two.effects = [HostOutput(b"a"), IrqLine(0, 1, 3), Reset()]
-    rig = Rig(one, two)
     _, _, effects, rest = rig.ask(kind, device=1, size=1)
     assert effects == [(1, HostOutput(b"a")), (1, IrqLine(0, 1, 3)), (1, Reset())]
     assert rest == b""
@@ -128,9 +158,9 @@ def test_deadline_is_the_earliest_of_all_models() -> None:
 
 def test_advance_tells_every_model_and_collects_every_effect() -> None:
     one, two = FakeModel(), FakeModel()
+    rig = Rig(one, two)
     one.effects, two.effects = [IrqLine(0, 1)], [IrqLine(1, 0)]
     one.deadline, two.deadline = 700, 600
-    rig = Rig(one, two)
     assert rig.ask(protocol.ADVANCE, now=50) == (0, 600, [(0, IrqLine(0, 1)), (1, IrqLine(1, 0))], b"")
     assert one.calls == two.calls == [("advance", 50)]
     # What an access then says of the deadline knows of both.
@@ -218,8 +248,8 @@ def test_hello_builds_the_board() -> None:
 
 
 def test_hello_of_another_version_raises() -> None:
-    with pytest.raises(FrameError, match="protocol version 2, this side speaks 1"):
-        Rig().ask(protocol.HELLO, value=2, payload=b"post")
+    with pytest.raises(FrameError, match="protocol version 1, this side speaks 2"):
+        Rig().ask(protocol.HELLO, value=1, payload=b"post")
 
 
 @pytest.mark.parametrize("board", [b"no_such_model", b"post no_such_parameter=1", b"post x"])
@@ -228,7 +258,7 @@ def test_hello_of_a_board_that_cannot_be_built_raises(board: bytes) -> None:
         Rig().ask(protocol.HELLO, value=protocol.VERSION, payload=board)
 
 
-@pytest.mark.parametrize("kind", [0, 10, 0x7F])
+@pytest.mark.parametrize("kind", [0, max(protocol.KIND_NAMES) + 1, 0x7F])
 def test_unknown_request_raises(kind: int) -> None:
     with pytest.raises(FrameError, match=f"unknown request {kind}"):
         Rig(FakeModel()).ask(kind)
@@ -283,7 +313,7 @@ def raising(error: Exception) -> Callable[..., int]:
 def test_serve_model_that_raises_sends_one_error_frame_and_ends() -> None:
     model = FakeModel()
     model.read = raising(ZeroDivisionError("by zero"))  # type: ignore[method-assign]  # a model with a bug
-    wire = Wire(request(protocol.READ, 77), request(protocol.RESET))
+    wire = Wire(Request(protocol.READ, size=1, sequence=77).encode(), request(protocol.RESET))
     assert wire.serve(model) == 1
     (reply,) = wire.replies
     kind, _, _, count, sequence, _, _, _, length = HEADER.unpack_from(reply)
@@ -298,8 +328,17 @@ def test_serve_frame_that_is_none_sends_an_error_frame_and_ends(frame: bytes) ->
     assert wire.replies[0][0] == protocol.ERROR
 
 
-def test_serve_device_that_is_none_sends_an_error_frame_and_ends() -> None:
-    wire = Wire(Request(protocol.READ, device=1, size=1).encode())
+@pytest.mark.parametrize(("device", "size"), [(1, 1), (0xFF, 1), (0, 0), (0, 3), (0, 16)])
+def test_serve_access_that_cannot_be_sends_an_error_frame_and_ends(device: int, size: int) -> None:
+    wire = Wire(Request(protocol.READ, device, size).encode())
+    model = FakeModel()
+    assert wire.serve(model) == 1
+    assert b"FrameError: unknown request 2" in wire.replies[0]
+    assert model.calls == []
+
+
+def test_serve_run_of_writes_to_a_device_that_is_none_sends_an_error_frame_and_ends() -> None:
+    wire = Wire(Request(protocol.WRITE_RUN, device=1, payload=b"x").encode())
     assert wire.serve(FakeModel()) == 1
     assert b"IndexError" in wire.replies[0]
 

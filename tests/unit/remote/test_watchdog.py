@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.remote.channel import REPLY_SLICES
+from kvmbox.remote.channel import Channel
 from kvmbox.remote.stream import StreamChannel
 from kvmbox.remote.watchdog import Watchdog
 
@@ -13,7 +14,7 @@ def channel(name: str = "uart") -> StreamChannel:
     return StreamChannel(name, -1, [], now=lambda: 0)
 
 
-def ticks(watchdog: Watchdog, count: int) -> list[StreamChannel | None]:
+def ticks(watchdog: Watchdog, count: int) -> list[Channel | None]:
     return [watchdog.tick() for _ in range(count)]
 
 
