@@ -3,7 +3,8 @@
     control   without any layer, each probe must succeed, or its being stopped proves nothing
     main      as asked, for each device type
     alone     with one layer only, for what the main results do not tell by themselves who stopped it
-    removed   (matrix) as asked, one layer less
+    less      as main, one layer less, for what was stopped in a manner of which no layer alone is capable
+    removed   (matrix) the same, for all probes
 
 A layer that cannot do without another has that one beside it in `alone`: no-new-privs always, which stops
 none of the probes by itself; and the older parts of Landlock below the newer ones.
@@ -12,7 +13,7 @@ none of the probes by itself; and the older parts of Landlock below the newer on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from kvmbox.audit.probes import NOTHING, Probe, catalogue
@@ -101,6 +102,8 @@ class Report:
     """In force although the control run left everything out: these cannot be left out."""
     also_gone: dict[int, int] = field(default_factory=dict)
     """By layer that was removed: the others that went with it, as a mask."""
+    inseparable: dict[int, str] = field(default_factory=dict)
+    """By layer without which, or with which alone, no device process starts: why."""
 
     @property
     def status(self) -> int:
@@ -133,6 +136,7 @@ class _Audit:
         self._scene = scene
         self._progress = progress
         self._by_name = {one.probe.name: one for one in report.probes}
+        self._less: dict[tuple[Conditions, tuple[str, ...]], dict[str, int]] = {}
 
     def run(self) -> None:
         main = self._options.conditions
@@ -140,7 +144,7 @@ class _Audit:
         everything = [one.probe for one in self._report.probes]
         self._progress("control")
         control, self._report.kept = self._session(
-            Conditions(main.seccomp, EVERY_LAYER, main.ipc), first, everything
+            Conditions(main.seccomp, EVERY_LAYER, main.ipc, careless=True), first, everything
         )
         for name, result in control.items():
             self._by_name[name].control = result
@@ -153,14 +157,12 @@ class _Audit:
             for device_type in (first, *others):
                 self._progress(device_type)
                 results[device_type], self._report.layers = self._session(main, device_type, applicable)
-        if self._options.matrix:
-            self._run_alone(self._report.layers, everything)
-        else:
-            self._run_alone(self._report.layers, self._unattributed(results.values(), main))
+        unattributed = self._unattributed(results.values(), main)
+        self._run_alone(self._report.layers, everything if self._options.matrix else unattributed)
         for device_type, by_name in results.items():
-            for name, result in by_name.items():
-                one = self._by_name[name]
-                one.findings[device_type] = self._find(one, result, main)
+            findings = self._find_all(by_name, main, self._report.layers)
+            for name, finding in findings.items():
+                self._by_name[name].findings[device_type] = finding
         if self._options.matrix:
             self._run_removed(main, first)
 
@@ -189,7 +191,9 @@ class _Audit:
             name
             for by_name in results
             for name, result in by_name.items()
-            if not result.effective and not direct_layers(result, conditions.mode)
+            if not result.effective
+            and result.ended is not Ended.REFUSED
+            and not direct_layers(result, conditions.mode)
         }
         return [one.probe for one in self._report.probes if one.probe.name in names]
 
@@ -201,8 +205,12 @@ class _Audit:
                 continue
             self._progress(f"{layers.NAMES[layer]} alone")
             without = EVERY_LAYER & ~(layer | layers.NO_NEW_PRIVS | _BELOW[layer])
-            conditions = Conditions(self._options.seccomp, without, self._options.ipc)
-            results, had = self._session(conditions, self._options.types[0], probes)
+            conditions = Conditions(self._options.seccomp, without, self._options.ipc, careless=True)
+            try:
+                results, had = self._session(conditions, self._options.types[0], probes)
+            except SandboxError as error:
+                self._report.inseparable[layer] = f"not alone: {error}"
+                continue
             if had & layer:
                 for name, result in results.items():
                     self._by_name[name].alone[layer] = result
@@ -214,16 +222,60 @@ class _Audit:
             self._progress(f"without {layers.NAMES[layer]}")
             conditions = Conditions(main.seccomp, main.without | layer, main.ipc)
             applicable = [one.probe for one in self._report.probes if self._applies(one.probe, conditions)]
-            results, had = self._session(conditions, device_type, applicable)
+            try:
+                results, had = self._session(conditions, device_type, applicable)
+            except SandboxError as error:
+                self._report.inseparable[layer] = f"not without it: {error}"
+                continue
             self._report.also_gone[layer] = self._report.layers & ~had & ~layer
-            for name, result in results.items():
-                one = self._by_name[name]
-                one.removed[layer] = self._find(one, result, conditions)
+            for name, finding in self._find_all(results, conditions, had).items():
+                self._by_name[name].removed[layer] = finding
 
-    def _find(self, one: ProbeReport, result: Result, conditions: Conditions) -> Finding:
-        alone = {} if self._options.control else one.alone
-        stoppers = without_dependents(stopped_by(result, conditions.mode, alone), _BELOW)
-        return Finding(result, judge(one.probe, result, one.control, stoppers), stoppers)
+    def _find_all(
+        self, results: Mapping[str, Result], conditions: Conditions, in_force: int
+    ) -> dict[str, Finding]:
+        """What `results`, of one session under `conditions`, mean."""
+        stoppers = {
+            name: without_dependents(stopped_by(result, conditions.mode, self._by_name[name].alone), _BELOW)
+            for name, result in results.items()
+        }
+        unknown = [probe for probe in self._unattributed([results], conditions) if not stoppers[probe.name]]
+        if unknown and not self._options.control:
+            for name, mask in self._run_less(conditions, in_force, unknown, results).items():
+                stoppers[name] = mask
+        findings = {}
+        for name, result in results.items():
+            one = self._by_name[name]
+            verdict = judge(one.probe, result, one.control, stoppers[name])
+            findings[name] = Finding(result, verdict, stoppers[name])
+        return findings
+
+    def _run_less(
+        self,
+        conditions: Conditions,
+        in_force: int,
+        probes: Sequence[Probe],
+        results: Mapping[str, Result],
+    ) -> dict[str, int]:
+        """By probe, the layers (a mask) without any one of which it ends in another manner."""
+        key = (conditions, tuple(probe.name for probe in probes))
+        if key in self._less:
+            return self._less[key]
+        found = dict.fromkeys(key[1], 0)
+        for layer in layers.NAMES:
+            if not layer & in_force or layer & self._report.kept:
+                continue
+            self._progress(f"less {layers.NAMES[layer]}")
+            less = replace(conditions, without=conditions.without | layer)
+            try:
+                changed, _ = self._session(less, self._options.types[0], probes)
+            except SandboxError:
+                continue  # the others need it
+            for name, result in changed.items():
+                if result.effective or result.manner != results[name].manner:
+                    found[name] |= layer
+        self._less[key] = found
+        return found
 
 
 def judge(probe: Probe, result: Result, control: Result | None, stoppers: int) -> Verdict:

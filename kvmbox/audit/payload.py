@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 
 from kvmbox.audit import wire
+from kvmbox.audit.attacks import channel as channel_attacks
 from kvmbox.audit.attacks import files, kernel, memory, processes, sockets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Callable
     from typing import Final
 
@@ -31,10 +33,11 @@ ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes]]] = {
     **processes.ATTACKS,
     **memory.ATTACKS,
     **kernel.ATTACKS,
+    **channel_attacks.ATTACKS,
 }
 
 
-def main(channel: int, reply: int | None = None, _page: object = None) -> int:
+def main(channel: int, reply: int | None = None, page: mmap.mmap | None = None) -> int:
     """Make the attack that is asked for. `reply` is the descriptor to answer on, if it is another."""
     answers = channel if reply is None else reply
     request = os.read(channel, wire.MAXIMUM_REQUEST)
@@ -44,6 +47,7 @@ def main(channel: int, reply: int | None = None, _page: object = None) -> int:
     if "answer" in given:  # the other descriptor is not the channel's, but one left open for this attack
         answers = int(given["answer"])
     attack = ATTACKS[name]
+    channel_attacks.Ends.replies, channel_attacks.Ends.page = answers, page
     os.write(answers, wire.encode_frame(wire.BEGUN))
     try:
         frame = wire.encode_frame(wire.DONE, evidence=attack(given))

@@ -86,7 +86,8 @@ class Probe:
     effective if that one's secret comes back, or if it dies of the signal. `strict_only`: only strict mode
     claims to stop it. `open_reason`: why no layer does, known and documented; None where one must.
     `unsuccessful`: what it means that every call succeeded and nothing was got by it. `plants`: where
-    descriptors need not be closed, one more than the channel's is left open for it.
+    descriptors need not be closed, one more than the channel's is left open for it. `on_channel`: it is
+    made on the VMM's own channel. `ipc`: it needs this one, whatever the audit is of.
     """
 
     name: str
@@ -100,6 +101,8 @@ class Probe:
     open_reason: str | None = None
     unsuccessful: str = "came to nothing"
     plants: bool = False
+    on_channel: bool = False
+    ipc: str | None = None
 
 
 def _path(path: str) -> Given:
@@ -315,9 +318,33 @@ def _time() -> list[Probe]:
     ]
 
 
+def _channel() -> list[Probe]:
+    group = "channel"
+    return [
+        Probe("flood", group, "flood the VMM with replies", "flood", on_channel=True),
+        Probe(
+            "rewrite-page",
+            group,
+            "rewrite the shared page while the VMM reads it",
+            "rewrite-page",
+            on_channel=True,
+            ipc="shm",
+        ),
+    ]
+
+
 def catalogue() -> list[Probe]:
     """All probes, in the order of the report."""
-    return [*_files(), *_sockets(), *_processes(), *_memory(), *_kernel(), *_namespaces(), *_time()]
+    return [
+        *_files(),
+        *_sockets(),
+        *_processes(),
+        *_memory(),
+        *_kernel(),
+        *_namespaces(),
+        *_channel(),
+        *_time(),
+    ]
 
 
 NOTHING: Final = Probe(

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from kvmbox import __version__
 from kvmbox.audit.audit import Finding, ProbeReport, Report
-from kvmbox.audit.result import Result, Verdict
+from kvmbox.audit.result import Ended, Result, Verdict
 from kvmbox.sandbox import layers
 from kvmbox.sandbox.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 
@@ -19,6 +19,8 @@ MODE_NAMES: Final = {
     SECCOMP_MODE_STRICT: "strict",
     SECCOMP_MODE_DISABLED: "off",
 }
+
+CHANNEL: Final = "the VMM's channel"
 
 Row = tuple[str, ...]
 
@@ -53,7 +55,7 @@ def findings_table(report: Report) -> tuple[Row, list[Row]]:
         kinds: dict[Row, list[str]] = {}
         for device_type, finding in one.findings.items():
             verdict = _verdict_word(report, finding)
-            kind: Row = (verdict, ended(one, finding), _names(finding.stopped_by))
+            kind: Row = (verdict, ended(one, finding), stopper(finding))
             kinds.setdefault(kind, []).append(device_type)
         for kind, types in kinds.items():
             label = name if len(kinds) == 1 else f"{name} ({', '.join(types)})"
@@ -78,7 +80,7 @@ def matrix_table(report: Report) -> tuple[Row, list[Row]]:
     for one in report.probes:
         cells = [_cell(one.alone.get(layer)) for layer in columns]
         removed = one.removed.get(layers.SECCOMP)
-        rows.append((one.probe.name, *cells, "" if removed is None else _stopper(removed)))
+        rows.append((one.probe.name, *cells, "" if removed is None else _stands(removed)))
     return headings, rows
 
 
@@ -97,16 +99,22 @@ def _cell(result: Result | None) -> str:
     return "." if result.effective else "X"
 
 
-def _stopper(finding: Finding) -> str:
-    if finding.result.effective:
-        return "nothing: it succeeds"
-    return _names(finding.stopped_by) or str(finding.result)
+def _stands(finding: Finding) -> str:
+    return "nothing: it succeeds" if finding.result.effective else stopper(finding)
+
+
+def stopper(finding: Finding) -> str:
+    """Who stopped it, for people; empty where nobody did."""
+    return CHANNEL if finding.result.ended is Ended.REFUSED else _names(finding.stopped_by)
 
 
 def removals(report: Report) -> list[str]:
     """A line for each layer that was removed: what opens, or what stands in for it."""
     lines = []
     for layer, name in layers.NAMES.items():
+        if layer in report.inseparable:
+            lines.append(f"without {name}: not tried: {report.inseparable[layer]}")
+            continue
         found = [
             (one, one.removed[layer])
             for one in report.probes
@@ -181,6 +189,7 @@ def as_data(report: Report) -> dict[str, Any]:
         "also_gone": {
             layers.NAMES[layer]: layers.names(gone) for layer, gone in report.also_gone.items() if gone
         },
+        "inseparable": {layers.NAMES[layer]: why for layer, why in report.inseparable.items()},
         "probes": [_probe_data(one) for one in report.probes],
     }
 

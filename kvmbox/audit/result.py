@@ -18,6 +18,8 @@ class Ended(enum.Enum):
 
     FINISHED = "finished"
     """Every system call that it made succeeded; whether it got anything by that is another question."""
+    REFUSED = "refused"
+    """The VMM's channel took none of it: no layer's doing, but that of its checks."""
     FAILED = "errno"
     FORBIDDEN = "forbidden"
     """A call that the filter holds; the process was killed."""
@@ -56,6 +58,8 @@ class Result:
         match self.ended:
             case Ended.FINISHED:
                 return "succeeded" if self.effective else "came to nothing"
+            case Ended.REFUSED:
+                return self.evidence.decode(errors="replace")
             case Ended.FAILED if self.number == 0:
                 return f"{self.call}: {self.evidence.decode(errors='replace')}"
             case Ended.FAILED:
@@ -126,18 +130,18 @@ def direct_layers(result: Result, seccomp: int) -> int:
 
 
 def stopped_by(result: Result, seccomp: int, alone: Mapping[int, Result]) -> int:
-    """The layers, as a mask, each of which stops the attack in this very manner. 0: none that is known.
+    """The layers, as a mask, each of which stops the attack in this very manner. 0: none is known to.
 
     `alone` holds, by layer, how the attack ended with that layer and no other.
     """
     direct = direct_layers(result, seccomp)
-    if direct or result.effective:
+    if direct or result.effective or result.ended is Ended.REFUSED:
         return direct
-    stopping = {
-        layer: other for layer, other in alone.items() if layer & result.layers and not other.effective
-    }
-    same = [layer for layer, other in stopping.items() if other.manner == result.manner]
-    return sum(same or stopping)
+    return sum(
+        layer
+        for layer, other in alone.items()
+        if layer & result.layers and not other.effective and other.manner == result.manner
+    )
 
 
 def without_dependents(stoppers: int, below: Mapping[int, int]) -> int:
