@@ -284,7 +284,7 @@ def test_threat_model_rows_each_name_what_shows_it() -> None:
     rows = table_with_heading(THREATS, "threat", "what is done", "shown by")
     assert len(rows) > 15
     for row in rows:
-        assert re.search(r"`(?:tests|kvmbox)/[\w/]+\.py`", row[2]), row[0]
+        assert re.search(r"`(?:tests|kvmbox)/[\w/]+\.py(?:::\w+)?`", row[2]), row[0]
 
 
 def test_threat_model_names_the_required_layers() -> None:
