@@ -209,7 +209,7 @@ class Channel:
 
     def _finish(self, sent: bytes, frame: bytes, limit: int) -> int:
         """The rest of an access whose reply is not the shortest possible; returns its value."""
-        if len(frame) > _ONE_EFFECT and self.recorder is None:
+        if _ONE_EFFECT < len(frame) <= MAX_FRAME and self.recorder is None:
             # One piece of host output, which is what printing causes: as fast as can be checked.
             first, deadline, value, rest = WORDS.unpack_from(frame)
             tag, device, pin, level, length = EFFECT.unpack_from(frame, HEADER.size)

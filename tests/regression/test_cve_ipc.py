@@ -5,6 +5,7 @@ What the channel checks of replies in general is in tests/unit/remote; here is t
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 
@@ -22,19 +23,31 @@ SIZES = (1, 2, 4)
 
 
 class Peer:
-    """The VMM's channel, and the far end in the hands of an attacker."""
+    """The VMM's channel over a socket or two pipes, and the far end in the hands of an attacker."""
 
-    def __init__(self) -> None:
-        vmm_end, self.attacker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, ipc: str) -> None:
+        if ipc == "pipe":
+            # Requests lie unread in their pipe; what the attacker says is there before they are sent.
+            self._requests, descriptor = os.pipe2(os.O_DIRECT)
+            held, self._replies = os.pipe2(os.O_DIRECT)
+        else:
+            vmm_end, attacker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            descriptor = held = vmm_end.detach()
+            self._requests = self._replies = attacker.detach()
         self.log: list[tuple[object, ...]] = []
         self.channel = StreamChannel(
             "debug",
-            vmm_end.detach(),
+            descriptor,
             [
                 Grants("debug-exit", stop=lambda *write: self.log.append(("stop", *write))),
-                Grants("COM1", irq_lines=[lambda *edge: self.log.append(("irq", *edge))]),
+                Grants(
+                    "COM1",
+                    irq_lines=[lambda *edge: self.log.append(("irq", *edge))],
+                    output=lambda data: self.log.append(("output", len(data))),
+                ),
             ],
             now=lambda: 1_000,
+            reply_descriptor=held if ipc == "pipe" else None,
         )
 
     def answer(self, kind: int, *, size: int, value: int = 0, device: int = 0, effects: bytes = b"") -> None:
@@ -43,7 +56,7 @@ class Peer:
         header = protocol.HEADER.pack(
             kind | protocol.REPLY, device, size, count, 1, protocol.NO_DEADLINE, value, 0, len(effects)
         )
-        self.attacker.send(header + effects)
+        os.write(self._replies, header + effects)
 
     def access(self, kind: int, *, size: int, value: int = 0, limit: int = 0) -> int:
         """The guest's access to the debug-exit port."""
@@ -52,12 +65,13 @@ class Peer:
     def close(self) -> None:
         """Close both ends."""
         self.channel.close()
-        self.attacker.close()
+        for descriptor in {self._requests, self._replies}:
+            os.close(descriptor)
 
 
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    one = Peer()
+@pytest.fixture(params=["socketpair", "pipe"])
+def peer(request: pytest.FixtureRequest) -> Iterator[Peer]:
+    one = Peer(request.param)
     yield one
     one.close()
 
@@ -96,6 +110,21 @@ def test_xsa_199_effect_with_an_index_that_was_not_granted_is_a_protocol_break(
     with pytest.raises(ProtocolError, match="effect"):
         peer.access(protocol.WRITE, size=1, value=1)
     assert peer.log == []
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_xsa_199_length_is_bounded_by_the_frame(peer: Peer, beyond: int) -> None:
+    """Output that fills the largest frame passes; a byte more does not, though it says its own length."""
+    text = b"x" * (protocol.MAX_PAYLOAD - protocol.EFFECT.size + beyond)
+    effect = protocol.EFFECT.pack(protocol.EFFECT_HOST_OUTPUT, 1, 0, 0, len(text))
+    peer.answer(protocol.WRITE, size=1, effects=effect + text)
+    if beyond:
+        with pytest.raises(ProtocolError, match=r"a frame of \d+ bytes"):
+            peer.access(protocol.WRITE, size=1, value=1)
+        assert peer.log == []
+    else:
+        peer.access(protocol.WRITE, size=1, value=1)
+        assert peer.log == [("output", len(text))]
 
 
 def test_xsa_199_stop_tells_what_the_vmm_forwarded_and_not_what_came_back(peer: Peer) -> None:
