@@ -75,6 +75,8 @@ def _group_lines(group: Sequence[Confinement], available: dict[str, str | None])
             yield from _rule_lines(rule)
         yield from _wrapped(REST[one.seccomp], "  anything else: ")
         yield from _wrapped(FOREIGN[one.seccomp], "  calls of x32 and i386: ")
+        if one.seccomp == "strict":
+            yield "  RDTSC: faults (SIGSEGV), because the mode takes the time stamp counter away"
     else:
         yield f"  anything: {REST['off']}"
     yield ""

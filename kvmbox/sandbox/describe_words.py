@@ -52,12 +52,35 @@ SIGNATURES: Final[Mapping[str, str]] = {
     "futex": "uaddr op val timeout uaddr2 val3",
     "openat": "dirfd path flags mode",
     "memfd_create": "name flags",
+    "seccomp": "op flags args",
+    "socketpair": "domain type protocol sv",
     "timerfd_settime": "fd flags new_value old_value",
     "pidfd_send_signal": "pidfd sig info flags",
     "clone3": "cl_args size",
 }
 """Names of the arguments, by system call: what policies speak of, and what people ask for."""
 
+_OPEN: Final = {
+    "O_WRONLY": 0o1,
+    "O_RDWR": 0o2,
+    "O_CREAT": 0o100,
+    "O_TRUNC": 0o1000,
+    "O_APPEND": 0o2000,
+    "O_TMPFILE": 0o20000000,
+}
+_CLONE: Final = {
+    "CLONE_VM": 0x100,
+    "CLONE_FILES": 0x400,
+    "CLONE_THREAD": 0x1_0000,
+    "CLONE_NEWTIME": 0x80,
+    "CLONE_NEWNS": 0x2_0000,
+    "CLONE_NEWCGROUP": 0x200_0000,
+    "CLONE_NEWUTS": 0x400_0000,
+    "CLONE_NEWIPC": 0x800_0000,
+    "CLONE_NEWUSER": 0x1000_0000,
+    "CLONE_NEWPID": 0x2000_0000,
+    "CLONE_NEWNET": 0x4000_0000,
+}
 _PROTECTIONS: Final = {"PROT_READ": 1, "PROT_WRITE": 2, "PROT_EXEC": 4}
 _MAPPINGS: Final = {"MAP_SHARED": 1, "MAP_PRIVATE": 2, "MAP_FIXED": 0x10, "MAP_ANONYMOUS": 0x20}
 
@@ -65,6 +88,7 @@ CONSTANTS: Final[Mapping[str, int]] = {
     "PROT_NONE": 0,
     **_PROTECTIONS,
     **_MAPPINGS,
+    **_CLONE,
     "AT_FDCWD": -100,
     "stdin": 0,
     "stdout": 1,
@@ -73,6 +97,14 @@ CONSTANTS: Final[Mapping[str, int]] = {
     "reply": REPLY_FD,
 }
 """Words that stand for an argument. Further ones are found by prefix: see `parse_argument`."""
+
+_FLAGS: Final[Mapping[tuple[str, str], Mapping[str, int]]] = {
+    ("mmap", "flags"): _MAPPINGS,
+    ("open", "flags"): _OPEN,
+    ("openat", "flags"): _OPEN,
+    ("clone", "flags"): _CLONE,
+}
+"""Names of the bits of an argument, by call and argument; `prot` is the same for all calls."""
 
 _SIGNED: Final = frozenset({"fd", "dirfd", "oldfd", "newfd", "pidfd", "pid", "tid", "tgid", "timeout"})
 
@@ -87,19 +119,22 @@ def value_in_words(call: str, name: str, value: int) -> str:
     """`value` of the argument called `name`, as a program would spell it."""
     if name == "prot":
         return _flags(value, _PROTECTIONS) if value else "PROT_NONE"
-    if name == "flags" and call == "mmap":
-        return _flags(value, _MAPPINGS)
+    if (call, name) in _FLAGS:
+        return _flags(value, _FLAGS[call, name])
+    if name == "request":  # of ioctl: the second byte says whose it is
+        return hex(value)
     if name in _SIGNED and value & ~INT in (0, WORD & ~INT):
         # An int argument: the kernel takes the lower half, as a signed number.
         lower = value & INT
-        return str(lower - ((lower & 1 << 31) << 1))
+        signed = lower - ((lower & 1 << 31) << 1)
+        return "AT_FDCWD" if name == "dirfd" and signed == CONSTANTS["AT_FDCWD"] else str(signed)
     return str(value) if value < 1 << 16 else hex(value)
 
 
 def _flags(value: int, names: Mapping[str, int]) -> str:
     words = [name for name, bit in names.items() if value & bit]
     rest = value & ~sum(names.values())
-    return "|".join(words + ([hex(rest)] if rest or not words else []))
+    return "|".join(words + ([hex(rest)] if rest else [])) or "0"
 
 
 def condition_in_words(call: str, condition: Condition) -> str:

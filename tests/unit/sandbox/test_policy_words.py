@@ -34,7 +34,11 @@ from kvmbox.sandbox.policy import DEVICE_POLICY, INT, WORD, Condition, Rule
         ("mmap", Condition(3, 0x22, 0x22), "flags has MAP_PRIVATE|MAP_ANONYMOUS"),
         ("mmap", Condition(3, 0x02, 0x22), "flags & (MAP_PRIVATE|MAP_ANONYMOUS) is MAP_PRIVATE"),
         ("mmap", Condition(3, 0x100022), "flags is MAP_PRIVATE|MAP_ANONYMOUS|0x100000"),
-        ("ioctl", Condition(1, 0xAE80), "request is 44672"),
+        ("ioctl", Condition(1, 0xAE80), "request is 0xae80"),
+        ("ioctl", Condition(1, 0xAE00, 0xFF00), "request & (0xff00) is 0xae00"),
+        ("openat", Condition(2, 0, 0o103), "flags has none of O_WRONLY|O_RDWR|O_CREAT"),
+        ("clone", Condition(0, 0x10000, 0x30000), "flags & (CLONE_THREAD|CLONE_NEWNS) is CLONE_THREAD"),
+        ("clone", Condition(0, 0), "flags is 0"),
         ("ioctl", Condition(1, 0x4020_AE46), "request is 0x4020ae46"),
         ("strange", Condition(2, 7), "argument 3 is 7"),
         ("read", Condition(5, 7), "argument 6 is 7"),
@@ -53,6 +57,11 @@ def test_condition_in_words(call: str, condition: Condition, words: str) -> None
 )  # fmt: skip
 def test_descriptor_is_spelled_as_a_signed_number_where_it_is_one(value: int, words: str) -> None:
     assert value_in_words("read", "fd", value) == words
+
+
+def test_current_directory_is_spelled_by_its_name() -> None:
+    assert value_in_words("openat", "dirfd", WORD - 99) == "AT_FDCWD"
+    assert value_in_words("openat", "dirfd", 3) == "3"
 
 
 def test_arguments_of_every_known_call_are_six_at_most_and_distinct() -> None:
