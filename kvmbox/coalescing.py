@@ -92,27 +92,31 @@ class CoalescedRing:
 
     def drain(self) -> None:
         """Give every write to its device. Raises DeviceProcessError."""
-        self._empty(lambda proxy, register, data: proxy.write_run(register, data))
+        with self._lock:
+            self._empty(lambda proxy, register, data: proxy.write_run(register, data))
 
     def flush(self) -> None:
         """The same for the main thread. Raises DeviceProcessError."""
-        if self.pending:
-            self._empty(lambda proxy, register, data: proxy.flush_run(register, data))
+        # Without waiting: who has the lock drains the ring, and may hang on what only the main thread ends.
+        if self.pending and self._lock.acquire(blocking=False):
+            try:
+                self._empty(lambda proxy, register, data: proxy.flush_run(register, data))
+            finally:
+                self._lock.release()
 
     def _empty(self, give: Callable[[DeviceProxy, int, bytes], None]) -> None:
         # The lock is held until the devices have it all: what the other thread drains next is later.
-        with self._lock:
-            while True:
-                first, last = self._indices()
-                if first == last:
-                    return
-                end = last if last > first else ENTRIES
-                runs = self._runs(first, end)
-                self._words32[2 * RING_WORD] = end % ENTRIES
-                self.writes += end - first
-                for port, data in runs:
-                    proxy, register = self._zones[port]
-                    give(proxy, register, data)
+        while True:
+            first, last = self._indices()
+            if first == last:
+                return
+            end = last if last > first else ENTRIES
+            runs = self._runs(first, end)
+            self._words32[2 * RING_WORD] = end % ENTRIES
+            self.writes += end - first
+            for port, data in runs:
+                proxy, register = self._zones[port]
+                give(proxy, register, data)
 
     def _indices(self) -> tuple[int, int]:
         ring = self._words64[RING_WORD]
