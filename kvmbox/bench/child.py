@@ -107,13 +107,16 @@ class Child:
         return status
 
     def reason(self, status: int | None) -> str:
-        """Why it failed: its first word on stderr, or how it ended."""
-        for line in self.messages.decode("utf-8", "replace").splitlines():
-            if line.strip():
-                return line.strip().removeprefix("kvmbox: error: ")
+        """Why it failed: the error on its stderr, the outcome in its --stats, or how it ended."""
+        lines = [line.strip() for line in self.messages.decode("utf-8", "replace").splitlines()]
+        for mark in ("error: ", "outcome "):
+            for line in lines:
+                if mark in line:
+                    return line.partition(mark)[2].strip()
         if status is not None and status < 0:
             return f"killed by {signal.Signals(-status).name}"
-        return "no result" if status is None else f"no result, status {status}"
+        first = next((line for line in lines if line and not line.startswith("kvmbox: ")), "no result")
+        return first if status is None else f"{first} (status {status})"
 
     def ask_to_end(self) -> None:
         """SIGTERM, without waiting for it."""

@@ -53,7 +53,7 @@ def command(image: str, words: Sequence[str]) -> list[str]:
         *("-device", f"isa-debugcon,iobase={layout.DEBUGCON_PORTS[0]:#x},chardev=debug"),
         *(
             "-device",
-            f"isa-debug-exit,iobase={layout.DEBUG_EXIT_PORT:#x},iosize={layout.DEBUG_EXIT_PORT_COUNT:#x}",
+            f"isa-debug-exit,iobase={layout.DEBUG_EXIT_PORT:#x},iosize={layout.DEBUG_EXIT_PORT_COUNT}",
         ),
         *("-kernel", image, "-append", " ".join(words)),
     ]

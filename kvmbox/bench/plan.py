@@ -86,7 +86,7 @@ class Row:
     quick: bool = False
 
 
-def _access(name: str, title: str, count: int = 6000, *, unit: Unit = "ns", **rest: bool | str) -> Row:
+def _access(name: str, title: str, count: int = 4000, *, unit: Unit = "ns", **rest: bool | str) -> Row:
     return Row(name, unit, "accesses", title, word=name, count=count, **rest)  # type: ignore[arg-type]
 
 
@@ -100,9 +100,9 @@ BUSY_VMS: Final = (1, 2, 4)
 IDLE_VMS: Final = 20
 
 ROWS: Final = (
-    _access("bare", "the loop around each of the rows below, without an access", 20_000),
+    _access("bare", "the loop around each of the rows below, without an access", 10_000),
     _access("rdtsc_pair", "RDTSC twice: what reading the clock costs", 5_000),
-    _access("inb_from_device", "IN from the UART's LSR", quick=True),
+    _access("inb_from_device", "IN from the UART's LSR", 6_000, quick=True),
     _access("outb_to_device", "OUT to a register of the UART", quick=True),
     _access("inl_from_device", "four bytes in one IN"),
     _access("outl_to_device", "four bytes in one OUT"),
@@ -293,6 +293,6 @@ def choose(
         tuple(rows),
         tuple(configuration for configuration in space if configuration.name in kept),
         rounds if rounds is not None else 3 if quick else 7,
-        divide if divide is not None else 4 if quick else 1,
+        divide if divide is not None else 2 if quick else 1,
         everything=bool(wanted_configurations),
     )

@@ -134,6 +134,7 @@ def _row(data: object, where: str) -> Row:
         _count(entry.get("count", 0), 1 << 32, f"{where}.count"),
         _text(entry.get("value", "mean"), f"{where}.value"),
         None if reference is None else _text(reference, f"{where}.reference"),
+        _is(entry.get("quick", False), bool, f"{where}.quick"),
     )
 
 

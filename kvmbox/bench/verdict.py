@@ -145,11 +145,9 @@ def _thread(results: Results, ipc: str) -> str:
 
 def _peer(results: Results, ipc: str) -> str:
     cost = _against(results, _isolated(ipc), QEMU)
-    return (
-        ""
-        if cost is None
-        else f"QEMU's device in its own process, under the same KVM: {_times(cost)} of that."
-    )
+    if cost is None:
+        return ""
+    return f"Over {ipc} that is {_times(cost)} what QEMU takes, whose device runs in its own process."
 
 
 def _house(results: Results) -> str:

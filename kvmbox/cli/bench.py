@@ -231,11 +231,14 @@ def _print_tables(tables: Sequence[Table], markdown: bool) -> None:
     if not console.is_terminal:
         # A file or a pipe: lines are not to be broken.
         console = Console(width=160)
+    names = max((len(line[0]) for table in tables for line in table.lines), default=0)
     for table in tables:
         shown = RichTable(title=Text(table.title, style="bold"), title_justify="left", box=SIMPLE_HEAD)
         for index, name in enumerate(table.columns):
             edge = index in (0, len(table.columns) - 1)
-            shown.add_column(name, justify="left" if edge else "right", no_wrap=index == 0)
+            shown.add_column(
+                name, justify="left" if edge else "right", no_wrap=edge, min_width=names if index == 0 else 0
+            )
         for line in table.lines:
             shown.add_row(*(Text(text) for text in line))
         console.print(shown)

@@ -1,0 +1,200 @@
+"""The command: what it refuses, lists, loads and compares, and how it ends; measurements are made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from kvmbox.bench import host
+from kvmbox.bench.jobs import Jobs
+from kvmbox.bench.plan import Configuration, Job, Row
+from kvmbox.bench.runner import Outcome
+from kvmbox.cli import bench
+from kvmbox.cli.main import run_command
+from kvmbox.errors import KvmError
+
+COST = {"floor": 8_000.0, "none": 10_000.0, "process/filter/shm": 11_000.0}
+SMALL = ("--only", "post", "--only", "inb_from_device", "--only", "process/filter/shm", "--repeat", "3")
+
+
+@pytest.fixture
+def fake_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A host with a bench guest, and measurements that take no time."""
+
+    def measure(_jobs: Jobs, _job: Job, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+        return Outcome({row.name: COST[configuration.name] for row in rows})
+
+    monkeypatch.setattr(Jobs, "measure", measure)
+    monkeypatch.setattr(host, "facts", lambda **_: {"kernel": "Linux 6.1", "cpus": 2, "tsc_khz": 1_000_000})
+    monkeypatch.setattr("kvmbox.bundled.find", lambda _: str(tmp_path / "bench.elf"))
+
+
+def error_of(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "no_such"], "names neither a row nor a configuration"),
+        (["--repeat", "0"], "--repeat"),
+        (["--peer", "bochs"], "'bochs'"),
+        (["--pin", "99999"], "may not run on CPU 99999"),
+        (["--timeout", "-1"], "not a positive number of seconds"),
+        (["--plot", "picture.gif"], "ends neither in .svg nor in .png"),
+        (["--compare", "one"], "--compare"),
+        (["--compare", "/no/such/old", "/no/such/new"], "cannot read '/no/such/old'"),
+        (["--load", "/no/such/file"], "cannot read '/no/such/file'"),
+        (["surplus"], "surplus"),
+    ],
+)
+@pytest.mark.usefixtures("fake_host")
+def test_wrong_option_gives_2_and_names_the_fault(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["bench", *arguments]) == 2
+    assert words in error_of(capsys)
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_measured_results_are_shown_with_their_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["bench", *SMALL]) == 0
+    captured = capsys.readouterr()
+    assert "post: OUT to the POST port" in captured.out
+    assert "11.0 µs" in captured.out
+    assert "over shm an access costs 10 % more" in " ".join(captured.out.split())
+    assert captured.err == ""
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_tables_without_rich_are_plain_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "_has_rich", lambda: False)
+    assert run_command(["bench", *SMALL]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:3] == ["process/filter/shm", "11.0", "µs"] for line in lines)
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_json_is_loaded_shown_as_markdown_and_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "new.json")
+    assert run_command(["bench", *SMALL, "--json", path]) == 0
+    data = json.loads(Path(path).read_text(encoding="utf-8"))
+    assert data["samples"]["post"]["none"] == [10_000.0] * 3
+    assert data["facts"]["kernel"] == "Linux 6.1"
+    assert data["finished"] is True
+    capsys.readouterr()
+    assert run_command(["bench", "--load", path, "--markdown"]) == 0
+    assert "| process/filter/shm | 11.0 µs |" in capsys.readouterr().out
+    assert run_command(["bench", "--compare", path, path]) == 0
+    assert "6 compared: 0 higher, 0 lower, 6 within the intervals" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_json_that_cannot_be_written_is_found_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Jobs, "measure", lambda *_: pytest.fail("measured"))
+    assert run_command(["bench", *SMALL, "--json", "/no/such/directory/x"]) == 4
+    assert "cannot write --json" in error_of(capsys)
+
+
+def test_malformed_file_gives_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text('{"schema": "kvmbox-bench/1", "rows": 5}')
+    assert run_command(["bench", "--compare", str(path), str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[0].endswith("is not a result of kvmbox bench: rows is not a list")
+    assert len(captured.err.splitlines()) == 2  # and the hint
+
+
+def failing_after(count: int, how: Callable[[], Outcome]) -> Callable[..., Outcome]:
+    asked: list[str] = []
+
+    def measure(_jobs: Jobs, _job: Job, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+        asked.append(configuration.name)
+        if len(asked) > count:
+            return how()
+        return Outcome({row.name: COST[configuration.name] for row in rows})
+
+    return measure
+
+
+def interrupt() -> Outcome:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_interruption_shows_and_keeps_what_there_is_and_gives_130(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Jobs, "measure", failing_after(4, interrupt))
+    path = tmp_path / "part.json"
+    assert run_command(["bench", *SMALL, "--json", str(path)]) == 130
+    captured = capsys.readouterr()
+    assert "(not finished)" in captured.out
+    assert "post: OUT to the POST port" in captured.out
+    assert "interrupted" in captured.err
+    assert json.loads(path.read_text(encoding="utf-8"))["finished"] is False
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_configuration_that_fails_is_shown_and_the_status_stays_0(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(_jobs: Jobs, _job: Job, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+        if configuration.name != "none":
+            return Outcome({}, "refused on this host")
+        return Outcome({row.name: 5.0 for row in rows})
+
+    monkeypatch.setattr(Jobs, "measure", measure)
+    assert run_command(["bench", *SMALL]) == 0
+    assert "refused on this host" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_nothing_measured_gives_4_and_the_reasons(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Jobs, "measure", lambda *_: Outcome({}, "refused on this host"))
+    assert run_command(["bench", *SMALL]) == 4
+    captured = capsys.readouterr()
+    assert "refused on this host" in captured.out
+    assert captured.err.startswith("kvmbox: error: nothing could be measured")
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_host_without_kvm_gives_4_and_the_usual_hint(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> dict[str, str | int]:
+        raise KvmError("cannot open /dev/kvm: Permission denied", hint="add your user to the kvm group")
+
+    monkeypatch.setattr(host, "facts", refuse)
+    assert run_command(["bench", *SMALL]) == 4
+    assert "hint: add your user to the kvm group" in capsys.readouterr().err
+
+
+def test_missing_guest_gives_4_and_says_how_to_build_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvmbox.bundled.find", lambda _: None)
+    assert run_command(["bench", *SMALL]) == 4
+    assert "hint: in a source tree: make guests" in capsys.readouterr().err
+
+
+def test_list_measures_nothing_and_names_everything(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "facts", lambda **_: pytest.fail("looked at the host"))
+    assert run_command(["bench", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert "hlt_latency_p99" in out
+    assert "per-device/filter/pipe" in out

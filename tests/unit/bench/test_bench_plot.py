@@ -1,0 +1,72 @@
+"""The picture: drawn headless out of synthetic results."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvmbox.bench import plot
+from kvmbox.bench.plan import NONE, choose
+from kvmbox.bench.results import Results
+from kvmbox.errors import HostOutputError, StartError, UsageError
+
+SHM = "process/filter/shm"
+
+
+@pytest.fixture
+def results() -> Results:
+    found = Results.of(choose(only=["post", "inb_p99", SHM]), {"kernel": "Linux 6.1"})
+    for round_ in range(3):
+        found.record(round_, NONE, "post", 10.0)
+        found.record(round_, SHM, "post", 12.0 + round_ * 4)
+        found.record(round_, NONE, "inb_p99", 2.0)
+    return found
+
+
+@pytest.mark.parametrize(("name", "magic"), [("plot.svg", b"<?xml"), ("plot.PNG", b"\x89PNG")])
+def test_picture_is_drawn_in_the_format_of_its_name(
+    results: Results, tmp_path: Path, name: str, magic: bytes
+) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / name
+    plot.draw(results, str(path))
+    assert path.read_bytes().startswith(magic)
+
+
+def test_picture_has_only_rows_with_a_ratio_of_times(results: Results) -> None:
+    assert [row.name for row in plot.drawn(results)] == ["post"]
+
+
+def test_nothing_to_draw_is_a_usage_error(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(UsageError, match="no ratio to draw"):
+        plot.draw(Results.of(choose(), {}), str(tmp_path / "plot.svg"))
+
+
+def test_picture_that_cannot_be_written_is_an_output_error(results: Results, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(HostOutputError, match="cannot write --plot"):
+        plot.draw(results, str(tmp_path / "missing" / "plot.svg"))
+
+
+def test_name_without_a_format_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(UsageError, match="ends neither in"):
+        plot.check("plot.jpeg")
+
+
+def test_missing_matplotlib_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def refuse(name: str, *arguments: Any) -> Any:
+        if name.partition(".")[0] == "matplotlib":
+            raise ImportError("No module named 'matplotlib'")
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(StartError, match="needs matplotlib") as caught:
+        plot.check("plot.svg")
+    assert caught.value.hint is not None
+    assert "kvmbox[plot]" in caught.value.hint
