@@ -127,6 +127,9 @@ def test_refusal_of_a_call_without_rule_says_so() -> None:
 def test_number_of_a_foreign_abi_is_killed_and_marked() -> None:
     decision = decide(of("uart"), 1 << 30, ())
     assert (decision.verdict, decision.foreign) == (Verdict.KILL, True)
+    assert "then: the kernel kills the process (SIGSYS)" in decisions_as_text("x", [(of("uart"), decision)])
+    other = decide(of("uart"), 59, ())
+    assert "then: held by the kernel" in decisions_as_text("execve()", [(of("uart"), other)])
 
 
 def test_two_rules_for_a_call_both_tell_why_they_do_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
