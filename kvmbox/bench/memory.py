@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -43,8 +43,20 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def _unreadable(pid: int, error: OSError) -> MeasurementError:
-    return MeasurementError(f"cannot read the memory of process {pid}: {error.strerror}; try as root")
+def _each(pids: Iterable[int], read: Callable[[int], None]) -> None:
+    """`read` each of them. One that has ended meanwhile takes nothing; MeasurementError for anything else."""
+    alive = 0
+    for pid in pids:
+        try:
+            read(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        except (OSError, ValueError) as error:
+            why = f"{error.strerror}; try as root" if isinstance(error, OSError) else str(error)
+            raise MeasurementError(f"cannot read the memory of process {pid}: {why}") from error
+        alive += 1
+    if not alive:
+        raise MeasurementError("the process has ended before its memory was read")
 
 
 def parse_pss(rollup: str) -> int:
@@ -57,15 +69,9 @@ def parse_pss(rollup: str) -> int:
 
 def pss(pids: Iterable[int]) -> int:
     """Bytes of PSS of all of them. MeasurementError if it cannot be read."""
-    total = 0
-    for pid in pids:
-        try:
-            total += parse_pss((_PROC / str(pid) / "smaps_rollup").read_text())
-        except OSError as error:
-            raise _unreadable(pid, error) from error
-        except ValueError as error:
-            raise MeasurementError(f"cannot read the memory of process {pid}: {error}") from error
-    return total
+    found: list[int] = []
+    _each(pids, lambda pid: found.append(parse_pss((_PROC / str(pid) / "smaps_rollup").read_text())))
+    return sum(found)
 
 
 def frames(entries: bytes) -> Iterator[int]:
@@ -89,11 +95,7 @@ def _frames_of(pid: int) -> Iterator[int]:
 def alone(pids: Iterable[int]) -> int:
     """Bytes of the page frames that they map, each counted once. MeasurementError if it cannot be read."""
     seen: set[int] = set()
-    for pid in pids:
-        try:
-            seen.update(_frames_of(pid))
-        except OSError as error:
-            raise _unreadable(pid, error) from error
+    _each(pids, lambda pid: seen.update(_frames_of(pid)))
     if 0 in seen:
         raise MeasurementError("page frame numbers are hidden; try as root")
     return len(seen) * PAGE

@@ -257,6 +257,24 @@ def words(rows: Iterable[Row], plan: Plan) -> list[str]:
     return [f"{word}={count}{',dist' if word in spread else ''}" for word, count in counts.items()]
 
 
+def match(
+    patterns: Sequence[str], rows: Iterable[Row], space: Iterable[Configuration]
+) -> tuple[set[str], set[str]]:
+    """The names of rows, and of configurations, that any pattern fits. UsageError if one fits nothing."""
+    row_names, names = [row.name for row in rows], [one.name for one in space]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in row_names + names):
+            raise UsageError(
+                f"--only '{pattern}' names neither a row nor a configuration",
+                hint="'kvmbox bench --list' has the names",
+            )
+
+    def fitting(found: list[str]) -> set[str]:
+        return {name for name in found if any(fnmatchcase(name, pattern) for pattern in patterns)}
+
+    return fitting(row_names), fitting(names)
+
+
 def choose(
     *,
     only: Sequence[str] = (),
@@ -272,16 +290,7 @@ def choose(
     without them. What was named explicitly is measured even if --quick leaves it out.
     """
     space: list[Configuration] = configurations() + ([Configuration(QEMU, "qemu")] if peer else [])
-    wanted_rows = {row.name for pattern in only for row in ROWS if fnmatchcase(row.name, pattern)}
-    wanted_configurations = {one.name for pattern in only for one in space if fnmatchcase(one.name, pattern)}
-    for pattern in only:
-        if not any(
-            fnmatchcase(name, pattern) for name in [one.name for one in ROWS] + [one.name for one in space]
-        ):
-            raise UsageError(
-                f"--only '{pattern}' names neither a row nor a configuration",
-                hint="'kvmbox bench --list' has the names",
-            )
+    wanted_rows, wanted_configurations = match(only, ROWS, space)
     rows = [row for row in ROWS if (row.name in wanted_rows if wanted_rows else row.quick or not quick)]
     names = {row.name for row in rows} | {row.reference for row in rows}
     rows = [row for row in ROWS if row.name in names]

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from kvmbox.bench.analysis import Cell, cells
-from kvmbox.bench.plan import NONE, Plan, Row, Unit
+from kvmbox.bench.plan import NONE, START_PREFIX, Plan, Row, Unit
 from kvmbox.bench.results import Results
-from kvmbox.bench.statistics import NOISY_WIDTH, Estimate
+from kvmbox.bench.statistics import NOISY_WIDTH, Estimate, median
 
 MIB: Final = 1 << 20
 REASON_WIDTH: Final = 70
+MIN_COVERAGE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +99,31 @@ def row_table(results: Results, row: Row) -> Table | None:
 
 
 def row_tables(results: Results) -> list[Table]:
-    """One table for each row."""
-    found = (row_table(results, row) for row in results.rows)
+    """One table for each row, and one for all stages of a start."""
+    found = [row_table(results, row) for row in results.rows if not row.name.startswith(START_PREFIX)]
+    found.append(stage_table(results))
     return [table for table in found if table is not None]
+
+
+def stage_table(results: Results) -> Table | None:
+    """The stages of a start, a column each, or None if no start was measured."""
+    stages = [row for row in results.rows if row.name.startswith(START_PREFIX)]
+    lines = []
+    for configuration in results.configurations:
+        values = [results.values(row.name, configuration.name) for row in stages]
+        if any(values):
+            texts = (number(median(found), "ns") if found else "—" for found in values)
+            lines.append((configuration.name, *texts, ""))
+    names = (row.name.removeprefix(START_PREFIX) for row in stages)
+    return Table("start, by stage (medians)", ("configuration", *names, ""), tuple(lines)) if lines else None
 
 
 def failure_table(results: Results) -> Table | None:
     """What could not be measured, and why."""
     lines = [
-        (name, job, reason) for name, jobs in results.failures.items() for job, reason in sorted(jobs.items())
+        (one.name, job, reason)
+        for one in results.configurations
+        for job, reason in sorted(results.failures.get(one.name, {}).items())
     ]
     return Table("not measured", ("configuration", "job", "reason"), tuple(lines)) if lines else None
 
@@ -119,14 +136,20 @@ def heading(results: Results) -> list[str]:
         (one.value.covered for row in results.rows for one in cells(results, row) if one.value is not None),
         default=0.0,
     )
+    rounds = f"{results.rounds} interleaved round{'s' if results.rounds != 1 else ''}"
+    unfinished = "" if results.finished else " (not finished)"
+    worth = (
+        f"from–to covers the true median with {covered:.0%} or more; noisy: wider than {NOISY_WIDTH:.0%}, or "
+        "drifting"
+        if covered >= MIN_COVERAGE
+        else "too few rounds for an interval that says much"
+    )
     return [
         f"kvmbox {facts.get('kvmbox', '?')} bench on {host}",
         f"KVM backend {facts.get('kvm_backend', '?')}, {facts.get('cpus', '?')} CPUs, "
         f"TSC {int(facts.get('tsc_khz', 0)) / 1000:.0f} MHz, load {facts.get('load', '?')} at the start, "
         f"{facts.get('started', '')}",
-        f"{results.rounds} interleaved rounds{'' if results.finished else ' (not finished)'}; medians, "
-        f"ratios round by round; from–to covers the true median with {covered:.0%} or more; noisy: wider "
-        f"than {NOISY_WIDTH:.0%}, or drifting",
+        f"{rounds}{unfinished}; medians, ratios round by round; {worth}",
     ]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar, get_args
 
-from kvmbox.bench.plan import Configuration, Job, Plan, Row, Unit, start_row
+from kvmbox.bench.plan import NONE, Configuration, Job, Plan, Row, Unit, match, start_row
 from kvmbox.errors import UsageError
 
 SCHEMA: Final = "kvmbox-bench/1"
@@ -70,6 +70,22 @@ class Results:
     def empty(self) -> bool:
         """Whether nothing at all could be measured."""
         return not any(self.values(row, name) for row, cells in self.samples.items() for name in cells)
+
+    def narrowed(self, only: Sequence[str]) -> Results:
+        """The same with the rows and configurations that patterns name; all of either if they name none.
+
+        UsageError if one names nothing. `none` stays: it is what the others are compared with.
+        """
+        rows, names = match(only, self.rows, self.configurations)
+        return Results(
+            [row for row in self.rows if not rows or row.name in rows],
+            [one for one in self.configurations if not names or one.name in names | {NONE}],
+            self.facts,
+            self.samples,
+            self.failures,
+            self.rounds,
+            self.finished,
+        )
 
     def as_json(self) -> str:
         """The file's text."""

@@ -177,6 +177,18 @@ def _answer(costs: dict[str, Estimate]) -> str:
     )
 
 
+def _doubt(costs: dict[str, Estimate]) -> str:
+    """A warning where the answer could be another one within the interval of the number that it rests on."""
+    best, _ = best_ipc(costs)
+    cost = costs[best]
+    if not any(cost.low <= limit < cost.high for limit in (CHEAP, DEAR)):
+        return ""
+    return (
+        f"That is not certain: the true ratio may lie anywhere from {cost.low:.2f} to {cost.high:.2f}. "
+        "Measure again on a quieter host, or with more rounds."
+    )
+
+
 def verdict(results: Results) -> str:
     """One paragraph. It says what is missing where nothing can be concluded."""
     if not results.values(ROW, NONE):
@@ -201,5 +213,6 @@ def verdict(results: Results) -> str:
         _peer(results, best),
         _house(results),
         _answer(costs),
+        _doubt(costs),
     ]
     return " ".join(sentence for sentence in sentences if sentence)

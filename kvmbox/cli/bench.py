@@ -41,7 +41,7 @@ NOTHING_MEASURED = 4
     "--plot", "plot_path", metavar="FILE", help="Draw the ratios to FILE, .svg or .png (matplotlib)."
 )
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
-@click.option("--load", metavar="FILE", help="Measure nothing: show what an earlier --json wrote.")
+@click.option("--load", metavar="FILE", help="Measure nothing: show a file of --json, or --only some of it.")
 @click.option("--compare", nargs=2, metavar="OLD NEW", help="Measure nothing: compare two files of --json.")
 @click.option("--list", "list_", is_flag=True, help="List rows and configurations, and measure nothing.")
 @click.option("--debug", is_flag=True, help="Print tracebacks.")
@@ -81,10 +81,11 @@ def command(
         from kvmbox.bench.results import load as load_results
 
         results = load_results(load)
+        shown = results.narrowed(only)
         if plot_path is not None:
             _check_plot(plot_path)
-        _show(results, markdown)
-        _draw(results, plot_path)
+        _show(shown, markdown, verdict_of=results)
+        _draw(shown, plot_path)
         return 0
     plan = plans.choose(only=only, quick=quick, rounds=repeat, peer=peer is not None, divide=divide)
     if list_:
@@ -96,7 +97,7 @@ def command(
         _check_plot(plot_path)
     json_file = _open_json(json_path)
     results, interrupted = _measure(plan, pin, timeout, peer=peer is not None)
-    _show(results, markdown)
+    _show(results, markdown, verdict_of=results)
     if json_file is not None:
         try:
             with json_file:
@@ -201,8 +202,8 @@ def _describe(step: Step) -> str:
     return f"round {step.round + 1}: {step.job}, {step.configuration.name}"
 
 
-def _show(results: Results, markdown: bool) -> None:
-    """Heading, tables, verdict."""
+def _show(results: Results, markdown: bool, *, verdict_of: Results) -> None:
+    """Heading and tables of `results`, and the verdict of all that was measured."""
     from kvmbox.bench.report import failure_table, heading, row_tables
     from kvmbox.bench.verdict import verdict
 
@@ -212,7 +213,7 @@ def _show(results: Results, markdown: bool) -> None:
     tables = row_tables(results)
     failures = failure_table(results)
     _print_tables([*tables, failures] if failures is not None else tables, markdown)
-    _print_paragraph(verdict(results), markdown)
+    _print_paragraph(verdict(verdict_of), markdown)
 
 
 def _print_tables(tables: Sequence[Table], markdown: bool) -> None:

@@ -92,6 +92,11 @@ def test_json_is_loaded_shown_as_markdown_and_compared(
     capsys.readouterr()
     assert run_command(["bench", "--load", path, "--markdown"]) == 0
     assert "| process/filter/shm | 11.0 µs |" in capsys.readouterr().out
+    assert run_command(["bench", "--load", path, "--only", "post"]) == 0
+    out = capsys.readouterr().out
+    assert "post: " in out
+    assert "inb_from_device: " not in out
+    assert "10 % more" in " ".join(out.split())  # the verdict is of everything
     assert run_command(["bench", "--compare", path, path]) == 0
     assert "6 compared: 0 higher, 0 lower, 6 within the intervals" in capsys.readouterr().out
 

@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,8 +56,23 @@ def test_process_that_is_gone_cannot_be_read() -> None:
     done = subprocess.Popen([sys.executable, "-c", "pass"])
     done.wait()
     for function in (memory.pss, memory.alone):
-        with pytest.raises(MeasurementError, match=f"memory of process {done.pid}"):
+        with pytest.raises(MeasurementError, match="has ended before"):
             function([done.pid])
+
+
+def test_process_that_ends_while_its_family_is_read_takes_nothing() -> None:
+    done = subprocess.Popen([sys.executable, "-c", "pass"])
+    done.wait()
+    assert memory.pss([os.getpid(), done.pid]) > 1 << 20
+
+
+def test_process_that_may_not_be_read_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path, *_: Any, **__: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(MeasurementError, match="process 77: Permission denied; try as root"):
+        memory.pss([77])
 
 
 @pytest.mark.root

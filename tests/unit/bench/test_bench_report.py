@@ -125,6 +125,16 @@ def test_table_has_medians_ratios_and_the_noise_mark(results: Results) -> None:
     assert reads[SHM][-1].startswith("0.50 × rtc_two_reads (0.50–0.50)")
 
 
+def test_stages_of_a_start_are_the_columns_of_one_table() -> None:
+    results = results_of(choose(only=["start"]), {"start": {NONE: [9e6]}})
+    for name, value in (("start: imports", 4e6), ("start: guest", 5e6)):
+        results.record(0, NONE, name, value)
+    tables = report.row_tables(results)
+    assert [table.title for table in tables][1:] == ["start, by stage (medians)"]
+    assert tables[1].columns == ("configuration", "imports", "guest", "")
+    assert tables[1].lines == ((NONE, "4.00 ms", "5.00 ms", ""),)
+
+
 def test_console_row_tells_bytes_per_second() -> None:
     results = results_of(choose(only=["debugcon"]), {"debugcon": {NONE: [10_000.0] * 7}})
     (table,) = report.row_tables(results)

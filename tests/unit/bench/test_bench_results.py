@@ -144,6 +144,17 @@ def test_number_that_overflows_in_the_text_is_refused(tmp_path: Path) -> None:
         load(written(tmp_path, text))
 
 
+def test_narrowed_results_have_what_patterns_name_and_none() -> None:
+    results = made_up()
+    narrowed = results.narrowed(["process/*"])
+    assert [one.name for one in narrowed.configurations] == ["none", "process/filter/shm"]
+    assert narrowed.rows == results.rows
+    assert [row.name for row in results.narrowed(["ps*"]).rows] == ["pss"]
+    assert results.narrowed([]) == results
+    with pytest.raises(UsageError, match="--only 'qemu'"):
+        results.narrowed(["qemu"])
+
+
 def test_empty_means_that_no_cell_has_a_sample() -> None:
     assert Results.of(choose(), {}).empty
     assert not made_up().empty

@@ -120,6 +120,15 @@ def test_ipcs_that_cannot_be_told_apart_are_both_named() -> None:
     assert best_ipc(costs) == ("shm", ["pipe"])
 
 
+def test_answer_that_the_interval_does_not_carry_is_doubted() -> None:
+    results = results_of(BASE)
+    assert "not certain" not in verdict(results)
+    results.samples["inb_from_device"]["process/filter/shm"][0] = 14_000.0
+    text = verdict(results)
+    assert "on unconditionally: over shm an access costs 10 % more." in text
+    assert "That is not certain: the true ratio may lie anywhere from 1.10 to 1.40." in text
+
+
 def test_noisy_ratio_is_marked() -> None:
     results = results_of(BASE)
     results.samples["inb_from_device"]["process/filter/pipe"][0] = 40_000.0
