@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from kvmbox.audit.interruption import undisturbed
 from kvmbox.audit.probes import NOTHING, Probe, catalogue
 from kvmbox.audit.result import BAD, Ended, Result, Verdict, direct_layers, stopped_by, without_dependents
 from kvmbox.audit.scene import Scene
@@ -34,7 +35,8 @@ Progress = Callable[[str], None]
 class Options:
     """What to audit. `without` is a mask of layers, `types` the device types, in order.
 
-    `bpf` stands in for the filter of device processes; None for the real one.
+    `bpf` stands in for the filter of device processes; None for the real one. `probes` names those to run,
+    all of them if it is empty.
     """
 
     types: Sequence[str]
@@ -44,6 +46,7 @@ class Options:
     control: bool = False
     matrix: bool = False
     bpf: bytes | None = None
+    probes: Sequence[str] = ()
 
     @property
     def conditions(self) -> Conditions:
@@ -118,9 +121,13 @@ class Report:
 
 
 def run_audit(options: Options, progress: Progress = lambda _text: None) -> Report:
-    """Run all sessions that `options` asks for. Belongs to the main thread. Raises SandboxError."""
-    report = Report(options, [ProbeReport(probe) for probe in catalogue()])
-    with Scene() as scene:
+    """Run all sessions that `options` asks for. Belongs to the main thread. Raises SandboxError.
+
+    `progress` is called after each probe, and may raise to end it all. Signals are let in between two steps.
+    """
+    chosen = [probe for probe in catalogue() if not options.probes or probe.name in options.probes]
+    report = Report(options, [ProbeReport(probe) for probe in chosen])
+    with undisturbed(), Scene() as scene:
         _Audit(report, scene, progress).run()
         if not scene.alive:
             raise SandboxError("the decoy died of an attack: nothing that was found can be relied on")
@@ -142,7 +149,6 @@ class _Audit:
         main = self._options.conditions
         first, *others = self._options.types
         everything = [one.probe for one in self._report.probes]
-        self._progress("control")
         control, self._report.kept = self._session(
             Conditions(main.seccomp, EVERY_LAYER, main.ipc, careless=True), first, everything
         )
@@ -155,7 +161,6 @@ class _Audit:
         else:
             applicable = [probe for probe in everything if self._applies(probe, main)]
             for device_type in (first, *others):
-                self._progress(device_type)
                 results[device_type], self._report.layers = self._session(main, device_type, applicable)
         unattributed = self._unattributed(results.values(), main)
         self._run_alone(self._report.layers, everything if self._options.matrix else unattributed)
@@ -178,6 +183,7 @@ class _Audit:
         with Session(conditions, device_type, self._scene, bpf=bpf) as session:
             results: dict[str, Result] = {}
             for probe, result in session.run([NOTHING, *probes]):
+                self._progress(f"{device_type}: {probe.name}")
                 if probe is not NOTHING:
                     results[probe.name] = result
                 elif not result.effective:
@@ -198,12 +204,12 @@ class _Audit:
         return [one.probe for one in self._report.probes if one.probe.name in names]
 
     def _run_alone(self, in_force: int, probes: Sequence[Probe]) -> None:
+        probes = [probe for probe in probes if probe.open_reason is None]
         if not probes:
             return
         for layer in layers.NAMES:
             if not layer & in_force or layer & self._report.kept:
                 continue
-            self._progress(f"{layers.NAMES[layer]} alone")
             without = EVERY_LAYER & ~(layer | layers.NO_NEW_PRIVS | _BELOW[layer])
             conditions = Conditions(self._options.seccomp, without, self._options.ipc, careless=True)
             try:
@@ -219,9 +225,12 @@ class _Audit:
         for layer in layers.NAMES:
             if not layer & self._report.layers or layer & self._report.kept:
                 continue
-            self._progress(f"without {layers.NAMES[layer]}")
             conditions = Conditions(main.seccomp, main.without | layer, main.ipc)
-            applicable = [one.probe for one in self._report.probes if self._applies(one.probe, conditions)]
+            applicable = [
+                one.probe
+                for one in self._report.probes
+                if self._applies(one.probe, conditions) and one.probe.open_reason is None
+            ]
             try:
                 results, had = self._session(conditions, device_type, applicable)
             except SandboxError as error:
@@ -265,7 +274,6 @@ class _Audit:
         for layer in layers.NAMES:
             if not layer & in_force or layer & self._report.kept:
                 continue
-            self._progress(f"less {layers.NAMES[layer]}")
             less = replace(conditions, without=conditions.without | layer)
             try:
                 changed, _ = self._session(less, self._options.types[0], probes)

@@ -221,5 +221,7 @@ def _finding_data(finding: Finding) -> dict[str, Any]:
     return {
         **_result_data(finding.result),
         "verdict": finding.verdict.value,
-        "stopped_by": layers.names(finding.stopped_by),
+        "stopped_by": ["channel"]
+        if finding.result.ended is Ended.REFUSED
+        else layers.names(finding.stopped_by),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from kvmbox.audit import payload, wire
+from kvmbox.audit.interruption import let_signals_in
 from kvmbox.audit.result import Ended, Result
 from kvmbox.remote.links import Link, make_link
 from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
@@ -18,6 +19,9 @@ from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 
 PATIENCE_MS: Final = 10_000
 """How long an attack may take: the longest takes a tenth of a second of CPU."""
+
+SLICE_MS: Final = 100
+"""How long a signal that asks for the end may have to wait."""
 
 NS_PER_MS: Final = 1_000_000
 
@@ -89,9 +93,11 @@ class Subject:
             frame = wire.decode_frame(self._received)
             if frame is not None:
                 return self._said(*frame)
-            left = (deadline - time.monotonic_ns()) // NS_PER_MS
-            events = dict(poll.poll(max(0, left)))
+            let_signals_in()
+            events = dict(poll.poll(SLICE_MS))
             if not events:
+                if time.monotonic_ns() < deadline:
+                    continue
                 return self._result(Ended.SILENT)
             if events.get(replies, 0) & select.POLLIN and self._receive(replies):
                 continue

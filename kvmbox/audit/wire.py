@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HEADER: Final = struct.Struct("=BiHH")  # kind, errno, length of the call's name, length of the evidence
 MAXIMUM_REQUEST: Final = 4096
 MAXIMUM_EVIDENCE: Final = 1024
-MAXIMUM_FRAME: Final = 2048
+MAXIMUM_FRAME: Final = HEADER.size + 2 * MAXIMUM_EVIDENCE
 
 BEGUN: Final = 1
 DONE: Final = 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmbox import layout
+from kvmbox import early, layout
 from kvmbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--type", "types", multiple=True, metavar="TYPE", help="Only this device type. May be repeated."
 )
+@click.option("--probe", "probes", multiple=True, metavar="PROBE", help="Only this probe. May be repeated.")
 @click.option(
     "--seccomp",
     type=click.Choice(("filter", "strict", "off")),
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 @click.option("--debug", is_flag=True, help="Print tracebacks.")
 def command(
     types: tuple[str, ...],
+    probes: tuple[str, ...],
     seccomp: str,
     ipc: str,
     without: tuple[str, ...],
@@ -66,6 +68,7 @@ def command(
     interrupted.
     """
     from kvmbox.audit.audit import Options, run_audit
+    from kvmbox.audit.probes import catalogue
     from kvmbox.audit.report import as_data
     from kvmbox.sandbox import layers, linux
 
@@ -87,14 +90,24 @@ def command(
         without=left_out | (layers.SECCOMP if seccomp == "off" else 0),
         control=control,
         matrix=matrix,
+        probes=probes,
     )
-    report = run_audit(options)
+    for name in probes:
+        if name not in {probe.name for probe in catalogue()}:
+            raise UsageError(f"there is no probe '{name}'", hint="'kvmbox audit' lists them")
+    report = run_audit(options, _heed_signals)
     _print(report)
     if json_file is not None:
         with open(json_file, "w", encoding="utf-8") as file:
             json.dump(as_data(report), file, indent=2)
             file.write("\n")
     return report.status
+
+
+def _heed_signals(_progress: str) -> None:
+    """A signal that came while Python ran a destructor: its KeyboardInterrupt was dropped, not the note."""
+    if early.received:
+        raise KeyboardInterrupt
 
 
 def _chosen_types(wanted: tuple[str, ...]) -> list[str]:

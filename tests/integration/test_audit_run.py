@@ -1,0 +1,330 @@
+"""The audit against the real sandbox: everything is contained, the probes are real, and holes are found.
+
+What an ordinary user cannot try even without a sandbox is "not possible here"; root can try it all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvmbox.audit import session as session_module
+from kvmbox.audit.audit import EVERY_LAYER, Options, Report, run_audit
+from kvmbox.audit.probes import catalogue
+from kvmbox.audit.result import Ended, Verdict
+from kvmbox.cli.main import run_command
+from kvmbox.errors import SandboxError
+from kvmbox.remote.links import IPC_CHOICES
+from kvmbox.remote.spawner_client import SpawnerClient
+from kvmbox.sandbox import layers
+from kvmbox.sandbox.linux import SECCOMP_MODE_STRICT, seccomp_mode
+from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule
+from kvmbox.sandbox.seccomp import compile_policy
+
+UNAME, SOCKET, MPROTECT = 63, 41, 10
+ON_DESCRIPTORS = ("other-descriptors", "flood", "rewrite-page", "execve")
+"""The probes for which it matters how the channel is made."""
+
+OF_EACH_KIND = ("read-passwd", "memory", "mmap-exec", "kill", "connect-inet", "fork-bomb", "flood")
+HARMLESS_VERDICTS = {Verdict.CONTAINED, Verdict.OPEN, Verdict.IMPOSSIBLE, Verdict.INAPPLICABLE}
+
+needs_no_filter = pytest.mark.skipif(
+    seccomp_mode() != 0, reason="strict mode cannot be entered where a filter is in force already"
+)
+
+
+@functools.cache
+def audit(**options: Any) -> Report:
+    """One audit of one device type; the same one is run once only."""
+    return run_audit(Options(types=("uart",), **options))
+
+
+def verdicts(report: Report) -> dict[str, Verdict]:
+    return {one.probe.name: one.verdict for one in report.probes}
+
+
+def escaped(report: Report) -> set[str]:
+    return {name for name, verdict in verdicts(report).items() if verdict is Verdict.ESCAPED}
+
+
+def stoppers(report: Report) -> dict[str, list[str]]:
+    return {
+        one.probe.name: layers.names(next(iter(one.findings.values())).stopped_by)
+        for one in report.probes
+        if one.findings
+    }
+
+
+# --- What must hold -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ipc", IPC_CHOICES)
+def test_audit_with_all_layers_finds_nothing_that_gets_out(ipc: str) -> None:
+    report = audit(ipc=ipc)
+
+    assert {name for name, verdict in verdicts(report).items() if verdict not in HARMLESS_VERDICTS} == set()
+    assert report.status == 0
+    assert report.layers & layers.REQUIRED == layers.REQUIRED
+
+
+@needs_no_filter
+def test_audit_of_strict_mode_finds_nothing_that_gets_out_and_no_clock() -> None:
+    report = audit(seccomp=SECCOMP_MODE_STRICT)
+
+    assert {name for name, verdict in verdicts(report).items() if verdict not in HARMLESS_VERDICTS} == set()
+    assert verdicts(report)["rdtsc"] is Verdict.CONTAINED
+    assert verdicts(report)["clock"] is Verdict.CONTAINED
+    assert report.status == 0
+
+
+def test_audit_says_that_time_is_not_hidden_by_a_filter_and_cpu_time_by_nothing() -> None:
+    found = verdicts(audit())
+
+    assert found["rdtsc"] is found["clock"] is Verdict.INAPPLICABLE
+    assert found["burn-cpu"] in (Verdict.OPEN, Verdict.CONTAINED)  # the latter in a cgroup with a quota
+
+
+@pytest.mark.root
+def test_control_run_as_root_every_probe_succeeds() -> None:
+    report = audit(control=True)
+
+    assert [one.probe.name for one in report.probes if not (one.control and one.control.effective)] == []
+    assert report.status == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("ipc", ["pipe", "shm"])
+def test_control_run_as_root_every_probe_succeeds_whatever_the_ipc(ipc: str) -> None:
+    report = audit(control=True, ipc=ipc, probes=ON_DESCRIPTORS)
+
+    assert [one.probe.name for one in report.probes if not (one.control and one.control.effective)] == []
+
+
+def test_every_call_that_a_filter_catches_is_named() -> None:
+    for one in audit().probes:
+        for finding in one.findings.values():
+            if finding.result.ended is Ended.FORBIDDEN:
+                assert finding.result.call
+                assert layers.names(finding.stopped_by) == ["seccomp"]
+
+
+def test_memory_is_bounded_by_rlimits_even_under_the_filter() -> None:
+    assert stoppers(audit())["memory"] == ["rlimits"]
+
+
+def test_audit_without_seccomp_names_the_layer_behind_it() -> None:
+    report = audit(without=layers.SECCOMP)
+    found = stoppers(report)
+
+    assert report.status == 12
+    assert found["fork-bomb"] == ["rlimits"]
+    assert found["other-descriptors"] == ["closed-descriptors"]
+    # What only the filter stops, and nothing that reaches a file, a process or the network.
+    assert escaped(report) <= {
+        *("socket-inet", "socket-unix", "socket-netlink", "socket-vsock", "mmap-exec", "mprotect-exec"),
+        *("personality", "become-dumpable", "int80", "perf", "userfaultfd", "keyring", "host-name"),
+        *("io-uring", "bpf"),
+    }
+    assert {"mmap-exec", "mprotect-exec"} <= escaped(report)
+    for one in report.probes:
+        for finding in one.findings.values():
+            if finding.verdict is Verdict.CONTAINED and finding.result.ended is not Ended.REFUSED:
+                assert finding.stopped_by, one.probe.name
+
+
+# --- Planted holes --------------------------------------------------------------------------------------
+
+
+def _with(*rules: Rule) -> bytes:
+    return compile_policy(Policy("planted", (*DEVICE_POLICY.rules, *rules)))
+
+
+def test_policy_with_one_call_too_many_is_found_and_nothing_else_is() -> None:
+    report = audit(bpf=_with(Rule("uname", UNAME, "planted")))
+
+    assert escaped(report) == {"host-name"}
+    assert report.status == 12
+
+
+def test_policy_that_allows_mprotect_is_found_by_running_data() -> None:
+    report = audit(bpf=_with(Rule("mprotect", MPROTECT, "planted")), probes=("mmap-exec", "mprotect-exec"))
+
+    assert escaped(report) == {"mprotect-exec"}
+
+
+def test_policy_that_allows_sockets_is_found_by_each_kind_of_them() -> None:
+    kinds = ("socket-inet", "socket-unix", "socket-netlink", "connect-inet")
+    report = audit(bpf=_with(Rule("socket", SOCKET, "planted")), probes=kinds)
+
+    assert {"socket-inet", "socket-unix", "socket-netlink"} <= escaped(report)
+    assert "connect-inet" not in escaped(report)  # connect is another call
+
+
+def test_layer_that_is_silently_not_applied_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Careless(SpawnerClient):
+        """A spawner that forgets the limits, and does not say so."""
+
+        @classmethod
+        def start(cls, *, without: int = 0, **options: Any) -> SpawnerClient:
+            return SpawnerClient.start(without=without | layers.RLIMITS, **options)
+
+    monkeypatch.setattr(session_module, "SpawnerClient", Careless)
+    report = run_audit(Options(types=("pit",), probes=("memory", "fork", "read-passwd")))
+
+    assert escaped(report) == {"memory"}
+    assert report.status == 12
+
+
+def test_payload_that_does_not_run_is_an_error_and_no_merit() -> None:
+    # A filter that allows next to nothing contains everything, and proves nothing.
+    mute = compile_policy(Policy("mute", DEVICE_POLICY.rules[1:2]))
+    with pytest.raises(SandboxError):
+        run_audit(Options(types=("uart",), bpf=mute))
+
+
+def test_attack_that_falls_silent_is_unclear(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kvmbox.audit import subject
+
+    monkeypatch.setattr(subject, "PATIENCE_MS", 0)
+    monkeypatch.setattr(subject, "SLICE_MS", 0)
+    with pytest.raises(SandboxError, match="no answer in time"):
+        run_audit(Options(types=("uart",)))
+
+
+# --- The command ----------------------------------------------------------------------------------------
+
+
+def test_command_every_type_by_default_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "audit.json"
+
+    assert run_command(["audit", "--json", str(file)]) == 0
+    data = json.loads(file.read_text())
+    assert data["options"]["types"] == ["uart", "pit", "rtc", "i8042", "debug"]
+    assert [row["name"] for row in data["probes"]] == [probe.name for probe in catalogue()]
+    for row in data["probes"]:
+        if row["verdict"] != "not applicable":
+            assert list(row["types"]) == data["options"]["types"]
+    output = capsys.readouterr().out
+    assert "killed at openat" in output
+    assert output.rstrip().splitlines()[-1].startswith(f"{len(data['probes'])} probes")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--type", "floppy"], 2),
+        (["--without", "luck"], 2),
+        (["--control", "--matrix"], 2),
+        (["--control", "--without", "seccomp"], 2),
+        (["--ipc", "smoke"], 2),
+        (["--probe", "sorcery"], 2),
+        (["--without", "rlimits", "--type", "rtc", "--probe", "memory"], 12),
+        (["--seccomp", "off", "--type", "rtc", "--probe", "mmap-exec"], 12),
+        (["--type", "rtc", "--probe", "memory"], 0),
+    ],
+)
+def test_command_status(arguments: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["audit", *arguments]) == status
+
+
+def test_command_that_cannot_start_is_status_4(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/does/not/exist")
+
+    assert run_command(["audit"]) == 4
+    assert "cannot start" in capsys.readouterr().err
+
+
+def test_matrix_removing_one_layer_opens_nothing_but_what_it_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "matrix.json"
+
+    chosen = [word for name in OF_EACH_KIND for word in ("--probe", name)]
+    assert run_command(["audit", "--type", "uart", "--matrix", "--json", str(file), *chosen]) == 0
+    data = json.loads(file.read_text())
+    removable = set(data["layers"]) - set(data["cannot_be_left_out"]) - set(data["inseparable"])
+    opened: dict[str, set[str]] = {}
+    for row in data["probes"]:
+        for layer, finding in row["removed"].items():
+            if finding["verdict"] in ("ESCAPED", "UNCLEAR"):
+                opened.setdefault(layer, set()).add(row["name"])
+        if row["removed"]:
+            assert set(row["removed"]) == removable
+    assert set(opened) == {"seccomp", "rlimits"}  # all others have somebody behind them
+    assert opened["rlimits"] == {"memory"}
+    assert "without rlimits: opens memory" in capsys.readouterr().out
+
+
+# --- Nothing is left ------------------------------------------------------------------------------------
+
+
+def _traces() -> tuple[list[str], list[str], list[str]]:
+    """What an audit could leave behind: files, mounts, processes of ours."""
+    files = sorted(name for name in os.listdir(tempfile.gettempdir()) if name.startswith("kvmbox-audit-"))
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    children = []
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdigit() and f"PPid:\t{os.getpid()}\n" in Path(f"/proc/{name}/status").read_text():
+                children.append(name)
+    return files, mounts, sorted(children)
+
+
+def _segments() -> list[str]:
+    table = Path("/proc/sysvipc/shm")
+    return [line.split()[1] for line in table.read_text().splitlines()[1:]] if table.exists() else []
+
+
+@pytest.fixture
+def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.mark.usefixtures("own_directory")
+def test_audit_twice_leaves_nothing_behind() -> None:
+    before, segments = _traces(), _segments()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    host = os.uname().nodename
+    for control in (False, True):
+        run_audit(Options(types=("uart",), control=control))
+
+    assert _traces() == before
+    assert _segments() == segments
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert os.uname().nodename == host
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_audit_interrupted_cleans_up_and_ends_with_130(number: signal.Signals, tmp_path: Path) -> None:
+    code = "from kvmbox.cli.entry import entry_point; entry_point()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "audit", "--matrix"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    while not any(tmp_path.iterdir()):  # the scene is being set up
+        assert process.poll() is None
+        os.sched_yield()
+    process.send_signal(number)
+    _, errors = process.communicate()
+
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_layer_is_one_that_audit_can_be_told_to_leave_out() -> None:
+    assert layers.mask_of(layers.names(EVERY_LAYER)) == EVERY_LAYER
