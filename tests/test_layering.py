@@ -42,7 +42,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "boot": {"errors", "layout", "lean", "memory"},
     "sandbox": {"errors", "lean"},
     "host": {"board", "early", "errors", "lean", "verdict"},
-    "remote": {"board", "bus", "devices", "errors", "host", "lean", "sandbox"},
+    "remote": {"board", "bus", "devices", "early", "errors", "host", "lean", "sandbox"},
     "config": {"host", "layout", "remote"},
     # A recording is read, checked and replayed where there is no /dev/kvm.
     "record": {"board", "devices", "errors", "host", "layout", "placement", "remote", "sandbox"},

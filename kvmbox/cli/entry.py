@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 from kvmbox import early
+from kvmbox.cli.descriptors import open_standard_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from typing import Final, NoReturn
 
 INTERRUPTED: Final = 130
+_OTHER_SPAWNER: Final = ("-h", "--help", "--sandbox", "--seccomp", "--without")
+"""Options of `kvmbox run` that want no spawner, or another one."""
 _EARLY_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -25,12 +29,24 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _has_plain_device_processes(arguments: list[str]) -> bool:
+    """Whether this is a `kvmbox run` whose spawner is surely wanted; a wrong no costs 20 ms."""
+    if arguments[:1] != ["run"]:
+        return False
+    return not any(argument.startswith(_OTHER_SPAWNER) for argument in arguments)
+
+
 def entry_point() -> NoReturn:
     """The `kvmbox` script."""
     try:
         for number in _EARLY_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _interrupt)
+        open_standard_descriptors()
+        if _has_plain_device_processes(sys.argv[1:]):
+            from kvmbox.remote import head_start
+
+            head_start.start()
         from kvmbox.cli import main
 
         main.entry_point()

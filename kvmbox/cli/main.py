@@ -13,7 +13,8 @@ from typing import Final, NoReturn
 
 import click
 
-from kvmbox import __version__
+from kvmbox import __version__, early
+from kvmbox.cli.descriptors import open_standard_descriptors
 from kvmbox.errors import KvmboxError
 
 FAILED: Final = 14
@@ -74,25 +75,6 @@ def say(text: str) -> None:
 def report(message: str, hint: str | None = None) -> None:
     """The one line that says what failed, and the hint."""
     say(f"kvmbox: error: {message}" + (f"\nhint: {hint}" if hint else ""))
-
-
-def _open_standard_descriptors() -> None:
-    """Closed descriptors 0, 1 and 2 become /dev/null, or the next thing opened would take their place.
-
-    A closed stdout becomes one that cannot be written to: output that goes nowhere must not look written.
-    """
-    for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
-        try:
-            os.fstat(number)
-        except OSError:
-            opened = os.open(os.devnull, flags)
-            if opened != number:
-                os.dup2(opened, number)
-                os.close(opened)
-    # The interpreter has None for what was closed when it started.
-    sys.stdin = sys.stdin or os.fdopen(0, closefd=False, encoding="utf-8")
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False, encoding="utf-8")
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False, encoding="utf-8")
 
 
 def run_command(arguments: list[str], command: click.Command | None = None, name: str = "kvmbox") -> int:
@@ -158,8 +140,10 @@ def _command_of(error: click.UsageError) -> str:
 
 def entry_point(command: click.Command | None = None, name: str = "kvmbox") -> NoReturn:
     """The `kvmbox` script, or another one that ends the same way."""
-    _open_standard_descriptors()
+    open_standard_descriptors()
     status = run_command(sys.argv[1:], command, name)
+    for end in early.leftovers:
+        end()
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -23,7 +23,7 @@ from kvmbox.board import DeviceSpec, by_type
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, SandboxError
 from kvmbox.host.starvation import Starvation
 from kvmbox.lean import Value
-from kvmbox.remote import protocol
+from kvmbox.remote import head_start, protocol
 from kvmbox.remote.channel import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS, Channel, Grants
 from kvmbox.remote.direct import DirectChannel, greet
 from kvmbox.remote.links import SOCKETPAIR, Link, channel_on, make_link
@@ -107,7 +107,7 @@ class DevicePool:
         if design.has_processes:
             mode = SECCOMP_MODES[design.seccomp]
             without = design.without | (layers.SECCOMP if mode == SECCOMP_MODE_DISABLED else 0)
-            self.spawner = SpawnerClient.start(seccomp=mode, without=without)
+            self.spawner = head_start.take(seccomp=mode, without=without)
         self.members: dict[str, PoolMember] = {}
         self._lock = threading.RLock()  # the spawner's client is not thread-safe; a rescue is on any thread
         self._order: Callable[[str, Link], DeviceProcess] | None = None

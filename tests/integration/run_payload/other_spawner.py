@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kvmbox.cli.entry import entry_point
-from kvmbox.remote import pool
+from kvmbox.remote import head_start
 from kvmbox.remote.spawner_client import DEFAULT_ENTRY, DeviceProcess, SpawnerClient
 
 
@@ -33,7 +33,7 @@ def main() -> None:
                 options["entry"] = entry
             return super().spawn(*arguments, **options)
 
-    vars(pool)["SpawnerClient"] = OtherSpawner  # the pool has no other seam, and needs none
+    vars(head_start)["SpawnerClient"] = OtherSpawner  # there is no other seam, and none is needed
     entry_point()
 
 

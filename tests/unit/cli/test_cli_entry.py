@@ -1,0 +1,30 @@
+"""For which command lines the script starts a spawner at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvmbox.cli.entry import _has_plain_device_processes
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("run hello32", True),
+        ("run --stats --timeout 3 hello32", True),
+        ("run --require landlock hello32", True),
+        ("run", True),
+        ("", False),
+        ("--version", False),
+        ("guests", False),
+        ("qtest run", False),
+        ("run --help", False),
+        ("run -h", False),
+        ("run --sandbox none hello32", False),
+        ("run --sandbox=thread hello32", False),
+        ("run hello32 --seccomp strict", False),
+        ("run hello32 --without landlock", False),
+    ],
+)
+def test_spawner_is_started_early_for_a_plain_run_only(line: str, expected: bool) -> None:
+    assert _has_plain_device_processes(line.split()) is expected
