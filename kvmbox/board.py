@@ -7,14 +7,13 @@ uses the same board.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from kvmbox import layout
+from kvmbox.lean import Value
 
 
-@dataclass(frozen=True, slots=True)
-class AddressRange:
+class AddressRange(Value):
     """`count` ports or addresses from `first`, wired to the model's registers from `offset` on."""
 
     first: int
@@ -22,8 +21,10 @@ class AddressRange:
     offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceSpec:
+_NO_PARAMETERS: Final[Mapping[str, int]] = {}
+
+
+class DeviceSpec(Value):
     """One device of the board.
 
     `irqs` holds the interrupt line (GSI) of each pin of the model. `stream` names the host side that its
@@ -38,7 +39,7 @@ class DeviceSpec:
     model: str
     ports: tuple[AddressRange, ...] = ()
     mmio: tuple[AddressRange, ...] = ()
-    parameters: Mapping[str, int] = field(default_factory=dict)
+    parameters: Mapping[str, int] = _NO_PARAMETERS
     irqs: tuple[int, ...] = ()
     stream: str | None = None
     takes_input: bool = False
@@ -48,8 +49,7 @@ class DeviceSpec:
     coalesced: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BoardOptions:
+class BoardOptions(Value):
     """What of the board can be chosen.
 
     `serial_ports` are those present; `rtc_base` is the wall clock that the RTC shows at guest time 0, in

@@ -10,8 +10,9 @@ dropped; both are counted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from kvmbox.lean import Value
 
 
 class Shortcut(NamedTuple):
@@ -53,8 +54,7 @@ class DirectDevice(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(Value):
     """`count` addresses from `first`, the registers from `offset` on of `device`.
 
     `direct` is the same device, if it has shortcuts.

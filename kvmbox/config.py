@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from kvmbox import layout
 from kvmbox.host.serial import SerialSpec
+from kvmbox.lean import Value
 from kvmbox.remote.pool import Design
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleSpec:
+class ModuleSpec(Value):
     """A Multiboot module: the file to load and the words behind its name."""
 
     path: str
     arguments: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RunConfig:
+class RunConfig(Value):
     """One run. Sizes are bytes, times nanoseconds unless said otherwise.
 
     `rtc_base` is the wall clock at guest time 0, in seconds since 1970. `timeout` is seconds or None.
@@ -44,7 +42,7 @@ class RunConfig:
     debug_exit_port: int | None = layout.DEBUG_EXIT_PORT
     no_reboot: bool = False
     pin: str = "auto"
-    design: Design = Design()  # noqa: RUF009 - it cannot be changed
+    design: Design = Design()
     on_device_crash: str = "fail"
     restart_budget: int = 16
     require: int = 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping as ZoneMap
-from dataclasses import dataclass
 
 from kvmbox import layout
 from kvmbox.board import BoardOptions, DeviceSpec, pc_board
@@ -26,6 +25,7 @@ from kvmbox.kvm import uapi
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
+from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.channel import Grants
 from kvmbox.remote.pool import DevicePool
@@ -126,8 +126,7 @@ class Devices:
             self.coalesced[port] = (proxy, port - mapping.first + mapping.offset)
 
 
-@dataclass(frozen=True, slots=True)
-class BootSource:
+class BootSource(Value):
     """What is loaded at each boot: read once, so that a reboot sees the same bytes."""
 
     load: Callable[[GuestMemory], BootResult]

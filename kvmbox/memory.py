@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from dataclasses import dataclass
 from typing import Final
 
 from kvmbox import layout
 from kvmbox.errors import StartError
+from kvmbox.lean import Value
 
 MAP_NORESERVE: Final = 0x4000  # <asm-generic/mman-common.h>; the mmap module has it from Python 3.13
 
@@ -21,8 +21,7 @@ class GuestMemoryError(Exception):
     """A guest-physical range is not backed by RAM."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryRegion:
+class MemoryRegion(Value):
     """`size` bytes of RAM at guest-physical `start`, backed by `pages` at host-virtual `host_address`."""
 
     start: int

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.board import DeviceSpec
@@ -21,6 +20,7 @@ from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import install_kick_signal
+from kvmbox.lean import Value
 from kvmbox.machine import BootSource, Devices, GuestVm, board_of
 from kvmbox.memory import GuestMemory
 from kvmbox.placement import Placement, place
@@ -43,8 +43,7 @@ SWITCH_INTERVAL: Final = 20e-6
 default of 5 ms would be hundreds of exits; when nobody else computes it costs nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(Value):
     """How a run ended, judged by what was expected of it, and what it did."""
 
     outcome: Outcome
@@ -166,8 +165,7 @@ def _recorder(config: RunConfig, board: list[DeviceSpec], say: Callable[[str], N
     return Recorder(config.record, board, per_device=per_device, limit=config.record_limit, say=say)
 
 
-@dataclass(frozen=True, slots=True)
-class GuestFactory:
+class GuestFactory(Value):
     """What a reboot needs to build the next virtual machine on the same memory."""
 
     kvm: Kvm

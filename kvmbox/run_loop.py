@@ -21,7 +21,6 @@ import os
 import threading
 from collections.abc import Callable
 from ctypes import get_errno
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -59,14 +58,14 @@ class LoopEnd(Enum):
     DECIDED = "the loop itself has an outcome"
 
 
-@dataclass(slots=True)
 class LoopTotals:
     """What the run loops of all boots of a run have counted. `ports` is keyed as `VcpuLoop.port_exits`."""
 
-    boots: int = 0
-    exits: int = 0
-    mmio_exits: int = 0
-    ports: dict[int, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.boots = 0
+        self.exits = 0
+        self.mmio_exits = 0
+        self.ports: dict[int, int] = {}
 
     def add(self, loop: VcpuLoop) -> None:
         """Count a loop that has ended."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from kvmbox.lean import Value
 
 CLEAN: Final = 0
 GUEST_CRASHED: Final = 6
@@ -20,8 +21,7 @@ TIMED_OUT: Final = 124
 INTERRUPTED: Final = 130
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Value):
     """`status` is the exit status, `reason` a few words, `report` what a person needs beyond them.
 
     `error` tells whether it is worth a line on stderr without being asked.
@@ -62,8 +62,7 @@ class Verdict:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Expectations:
+class Expectations(Value):
     """What the caller wants of a run: `success_status` is an odd status that counts as success, or None."""
 
     success_status: int | None = None

@@ -30,20 +30,20 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "lean": set(),
     "early": set(),
     "timeline": set(),
-    "bus": set(),
-    "verdict": set(),
+    "bus": {"lean"},
+    "verdict": {"lean"},
     "bundled": {"lean"},
-    "board": {"layout"},
+    "board": {"layout", "lean"},
     "devices": {"layout", "lean"},
     # The host's parts, each alone: none of them knows another one's business.
-    "memory": {"errors", "layout"},
+    "memory": {"errors", "layout", "lean"},
     "placement": {"errors"},
     "kvm": {"errors", "lean"},
     "boot": {"errors", "layout", "lean", "memory"},
     "sandbox": {"errors", "lean"},
     "host": {"board", "early", "errors", "lean", "verdict"},
     "remote": {"board", "bus", "devices", "early", "errors", "host", "lean", "sandbox"},
-    "config": {"host", "layout", "remote"},
+    "config": {"host", "layout", "lean", "remote"},
     # A recording is read, checked and replayed where there is no /dev/kvm.
     "record": {"board", "devices", "errors", "host", "layout", "placement", "remote", "sandbox"},
     # A board without a CPU, driven over QEMU's test protocol.
@@ -54,6 +54,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "machine": {
         *("board", "boot", "bus", "coalescing", "config", "errors", "host", "kvm", "layout", "memory"),
         *("remote", "verdict"),
+        "lean",
     },
     "supervisor": {
         *("coalescing", "config", "errors", "host", "kvm", "machine", "remote", "run_loop", "verdict"),
@@ -64,8 +65,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # Starts the product as processes; the floor builds a machine of its own from the same parts.
     "bench": {"config", "errors", "kvm", "layout", "machine", "memory"},
     "run": {
-        *("board", "config", "errors", "host", "kvm", "machine", "memory", "placement", "record", "remote"),
-        *("sandbox", "stats", "supervisor", "timeline", "verdict"),
+        *("board", "config", "errors", "host", "kvm", "lean", "machine", "memory", "placement", "record"),
+        *("remote", "sandbox", "stats", "supervisor", "timeline", "verdict"),
     },
 }
 """Package or top-level module → those of kvmbox that it may import, itself apart. `cli` may import all."""

@@ -6,6 +6,7 @@ status 130, as later; Python's own answer would be a traceback, or death by the 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -44,6 +45,8 @@ def entry_point() -> NoReturn:
                 signal.signal(number, _interrupt)
         open_standard_descriptors()
         if _has_plain_device_processes(sys.argv[1:]):
+            # Imports make garbage for nobody to collect; `kvmbox run` enables it again when they are done.
+            gc.disable()
             from kvmbox.remote import head_start
 
             head_start.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import gc
 import os
 import time
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -213,6 +213,7 @@ def command(
     from kvmbox.stats import format_stats
     from kvmbox.timeline import Timeline
 
+    gc.enable()  # `cli.entry` has disabled it for the imports
     timeline = Timeline()
     path, flat = guest, False
     found = bundled.find(guest)
@@ -312,9 +313,7 @@ def _design(sandbox: str, seccomp: str | None, ipc: str | None) -> Design:
 
 
 def _is_file(name: str) -> bool:
-    from pathlib import Path
-
-    return Path(name).exists()
+    return os.path.exists(name)
 
 
 def _open_json(path: str | None) -> TextIO | None:
@@ -333,6 +332,8 @@ def _write_json(path: str | None, file: TextIO | None, data: dict[str, Any]) -> 
     """Fill the file of --json, if one was asked for, and close it."""
     if file is None:
         return
+    import json
+
     try:
         with file:
             json.dump(data, file, indent=2)

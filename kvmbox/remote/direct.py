@@ -14,8 +14,8 @@ from functools import partial
 
 from kvmbox.board import DeviceSpec, by_type
 from kvmbox.errors import DeviceProcessError
-from kvmbox.remote import protocol
 from kvmbox.remote.channel import Channel, Grants, printable
+from kvmbox.remote.greeting import greet
 from kvmbox.remote.protocol import HEADER, INDEXED_READ, NO_DEADLINE, READ, WORDS
 from kvmbox.remote.server import DeviceServer, error_frame
 
@@ -121,20 +121,3 @@ def direct_channels(
         greet(channel, devices)
         channels.append((channel, devices))
     return channels
-
-
-def greet(channel: Channel, devices: Sequence[DeviceSpec], **options: int) -> int:
-    """Say hello: the models of `devices` are made. Returns the protocol version of the other side."""
-    version, _ = channel.request(
-        protocol.HELLO,
-        value=protocol.VERSION,
-        payload=board_description(devices),
-        limit=0xFFFF_FFFF,
-        **options,
-    )
-    return version
-
-
-def board_description(devices: Sequence[DeviceSpec]) -> bytes:
-    """The payload of HELLO."""
-    return protocol.encode_board([(device.model, dict(device.parameters)) for device in devices])

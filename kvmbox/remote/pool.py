@@ -25,7 +25,7 @@ from kvmbox.host.starvation import Starvation
 from kvmbox.lean import Value
 from kvmbox.remote import head_start, protocol
 from kvmbox.remote.channel import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS, Channel, Grants
-from kvmbox.remote.direct import DirectChannel, greet
+from kvmbox.remote.greeting import greet
 from kvmbox.remote.links import SOCKETPAIR, Link, channel_on, make_link
 from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient, describe_wait_status
 from kvmbox.remote.spin import SpinGrants
@@ -190,6 +190,8 @@ class DevicePool:
             granted = [grants[device.name] for device in member.devices]
             channel: Channel
             if member.link is None:
+                from kvmbox.remote.direct import DirectChannel  # and with it every model
+
                 channel = DirectChannel(member.device_type, granted, now=now, deadline_changed=changed)
             else:
                 channel = channel_on(

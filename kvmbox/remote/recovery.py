@@ -30,7 +30,7 @@ from kvmbox.errors import DeviceProcessError, ProtocolError, SandboxError
 from kvmbox.lean import Value
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import JOURNAL_LIMIT, REPLY_SLICES, START_SLICES, Channel
-from kvmbox.remote.direct import board_description
+from kvmbox.remote.greeting import board_description
 from kvmbox.remote.journal import MAX_SNAPSHOT, Batch, batches
 from kvmbox.remote.links import Link, adopt
 from kvmbox.remote.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS

@@ -26,8 +26,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import kvmbox
@@ -78,22 +76,22 @@ class Death(NamedTuple):
         return describe_wait_status(self.wait_status)
 
 
-@dataclass(slots=True, eq=False)
 class DeviceProcess:
     """One device process. The attributes fill in as the spawner reports; `pid` 0 means not yet."""
 
-    type: str
-    pid: int = 0
-    pidfd: int = -1
-    listener: NotificationListener | None = None
-    layers: int = 0
-    """The layers in force (`sandbox.layers`), once it is ready."""
-    landlock_abi: int = 0
-    failure: str | None = None
-    """Why it never served."""
-    wait_status: int | None = None
-    """How it died, once it has."""
-    _kill_wanted: bool = field(default=False, repr=False)
+    def __init__(self, device_type: str, pid: int = 0) -> None:
+        self.type = device_type
+        self.pid = pid
+        self.pidfd = -1
+        self.listener: NotificationListener | None = None
+        self.layers = 0
+        """The layers in force (`sandbox.layers`), once it is ready."""
+        self.landlock_abi = 0
+        self.failure: str | None = None
+        """Why it never served."""
+        self.wait_status: int | None = None
+        """How it died, once it has."""
+        self._kill_wanted = False
 
     @property
     def ready(self) -> bool:
@@ -165,9 +163,9 @@ class SpawnerClient:
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("the spawner dies with the thread that starts it: start it in the main thread")
-        directories = [str(Path(kvmbox.__file__).parent.parent.absolute())]
+        directories = [os.path.dirname(os.path.dirname(os.path.abspath(kvmbox.__file__)))]
         if payload_directory is not None:
-            directories.append(str(Path(payload_directory).absolute()))
+            directories.append(os.path.abspath(payload_directory))
         # Appended: the standard library comes first, whatever lies beside kvmbox.
         code = (
             f"import sys; sys.path += {directories!r}; from kvmbox.remote.spawner import main; "

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import select
-from dataclasses import dataclass
 
+from kvmbox.lean import Value
 from kvmbox.sandbox import notify
 from kvmbox.sandbox.seccomp import syscall_name
 
 
-@dataclass(frozen=True, slots=True)
-class ForbiddenCall:
+class ForbiddenCall(Value):
     """A system call that the policy forbids. `arguments` are the six register values, unsigned."""
 
     name: str

@@ -11,6 +11,11 @@ import pytest
 from tests.integration.run_support import ENTRY
 
 COLD = (
+    "dataclasses",  # values are `lean.Value`
+    "json",  # --json
+    "kvmbox.devices.catalog",  # the models are in device processes
+    "pathlib",
+    "socket",  # `_socket` is enough
     "elftools",  # names in refusals
     "pyseccomp",  # policies without a compiled filter, names of forbidden calls
     "tomllib",  # the table of bundled guests
@@ -29,14 +34,15 @@ def loaded_by(code: str) -> list[str]:
         capture_output=True,
         text=True,
     )
-    return [name for name in done.stdout.split() if name.startswith(COLD)]
+    return [name for name in done.stdout.split() if f"{name}.".startswith(tuple(f"{cold}." for cold in COLD))]
 
 
 def test_run_imports_nothing_that_a_plain_run_does_without() -> None:
     code = (
         "import kvmbox.cli.entry, kvmbox.cli.main, kvmbox.cli.run, kvmbox.run, kvmbox.stats, kvmbox.bundled"
     )
-    assert loaded_by(code) == []
+    # Some version of click, or of what it imports, may need one of them itself.
+    assert set(loaded_by(code)) - set(loaded_by("import click, ctypes, gc, mmap, tty")) == set()
 
 
 def test_run_loaded_by_is_able_to_find_one() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from kvmbox.board import DeviceSpec
 from kvmbox.devices.model import HostOutput
 from kvmbox.errors import RecordingError
 from kvmbox.record.backends import InProcess
@@ -25,6 +26,11 @@ def replay_all(
 ) -> ReplayResult:
     """Replay in this process."""
     return replay(records, channels, DeviceChoice.parse(device, channels), InProcess(channels))
+
+
+def with_model(model: str) -> DeviceSpec:
+    """The first UART, of another model."""
+    return DeviceSpec(**CHANNELS[UART].devices[0].as_dict() | {"model": model})
 
 
 def with_reply(records: Sequence[Record], number: int, reply: bytes) -> list[Record]:
@@ -188,7 +194,7 @@ def test_device_compares_itself_and_drives_its_siblings() -> None:
 
 def test_hello_of_other_devices_than_the_header_has_is_refused() -> None:
     records = Machine().records
-    other = replace(CHANNELS[UART].devices[0], model="post")
+    other = with_model("post")
     channels = (replace(CHANNELS[UART], devices=(other, *CHANNELS[UART].devices[1:])), *CHANNELS[1:])
 
     with pytest.raises(RecordingError, match="record 0 greets devices that are not those of its header"):
@@ -207,7 +213,7 @@ def test_hello_of_other_devices_than_the_header_has_is_refused() -> None:
 )
 def test_hello_that_these_models_cannot_follow_is_refused(value: int, payload: bytes, complaint: str) -> None:
     model = payload.split(b" ")[0].decode("latin-1")
-    channels = (ChannelHeader("any", (replace(CHANNELS[UART].devices[0], model=model),)),)
+    channels = (ChannelHeader("any", (with_model(model),)),)
     hello = protocol.Request(protocol.HELLO, value=value, payload=payload).encode()
 
     with pytest.raises(RecordingError, match=complaint):
