@@ -10,6 +10,7 @@ from kvmbox.remote import protocol
 from kvmbox.remote.protocol import HEADER, NO_DEADLINE
 from kvmbox.remote.server import DeviceServer
 
+WRITES = (protocol.WRITE, protocol.WRITE_RUN)
 SEQUENCE, COUNT, DEADLINE, VALUE, ZERO, LENGTH = 4, 3, 5, 6, 7, 8  # places in the header
 
 
@@ -18,7 +19,7 @@ def _serve(channel: int, lie: Callable[[bytes, bytes], None]) -> int:
     server = DeviceServer()
     while frame := os.read(channel, protocol.MAX_FRAME):
         reply = server.handle(frame)
-        if frame[0] == protocol.WRITE:
+        if frame[0] in WRITES:
             lie(frame, reply)
         else:
             os.write(channel, reply)
@@ -176,10 +177,14 @@ def raises(channel: int) -> int:
 
     server = DeviceServer()
 
+    def broken(*_: int) -> int:
+        raise IndexError("register")
+
     def read(descriptor: int, size: int) -> bytes:
         frame = os.read(descriptor, size)
-        if frame and frame[0] == protocol.WRITE:
-            server.models.clear()  # the next access finds no model
+        if frame and frame[0] in WRITES:
+            for word, (kind, _, _, *rest) in server.routes.items():
+                server.routes[word] = (kind, broken, broken, *rest)
         return frame
 
     return serve(channel, server=server, read=read)
@@ -190,7 +195,7 @@ def leave(channel: int) -> int:
     server = DeviceServer()
     while frame := os.read(channel, protocol.MAX_FRAME):
         reply = server.handle(frame)
-        if frame[0] == protocol.WRITE:
+        if frame[0] in WRITES:
             return 7
         os.write(channel, reply)
     return 0
