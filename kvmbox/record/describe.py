@@ -15,6 +15,9 @@ from kvmbox.remote.protocol import HEADER, KIND_NAMES, NO_DEADLINE, FrameError, 
 WHOLE_PROCESS: Final = frozenset({protocol.HELLO, protocol.ADVANCE, protocol.RESET, protocol.SHUTDOWN})
 """Requests to all devices of a process."""
 
+ACCESSES: Final = (protocol.READ, protocol.WRITE, protocol.INDEXED_READ, protocol.WRITE_RUN)
+"""Requests that are accesses of the guest to a register."""
+
 _UART: Final = ("RBR/THR/DLL", "IER/DLM", "IIR/FCR", "LCR", "MCR", "LSR", "MSR", "SCR")
 REGISTER_NAMES: Final = {
     "uart_16550a": _UART,
@@ -79,6 +82,12 @@ def request_text(channel: ChannelHeader, request: Request) -> str:
         if request.kind == protocol.READ:
             return f"read{width} {where}"
         return f"write{width} {request.value:#0{2 + 2 * request.size}x} to {where}"
+    if request.kind == protocol.INDEXED_READ:
+        index = place_of(device, request.value >> 32)
+        return f"write {request.value & 0xFF:#04x} to {index}, read {place_of(device, request.offset)}"
+    if request.kind == protocol.WRITE_RUN:
+        where = place_of(device, request.offset)
+        return f"write {len(request.payload)} times to {where}: {_excerpt(request.payload)}"
     if request.kind == protocol.RECEIVE:
         return f"receive {len(request.payload)} bytes: {_excerpt(request.payload)}"
     return f"{kind} part {request.offset}"
@@ -103,7 +112,7 @@ def reply_text(channel: ChannelHeader, request: Request, reply: bytes) -> str:
         parts.append(f"kind {kind:#x} device {device} size {size} zero {zero}")
     if sequence != request.sequence:
         parts.append(f"sequence {sequence} instead of {request.sequence}")
-    if request.kind == protocol.READ:
+    if request.kind in (protocol.READ, protocol.INDEXED_READ):
         parts.append(f"value {value:#0{2 + 2 * request.size}x}")
     elif value:
         parts.append(f"value {value}")
@@ -157,13 +166,15 @@ def record_data(channel: ChannelHeader, record: Record) -> dict[str, Any]:
         "request": KIND_NAMES.get(request.kind, str(request.kind)),
         "sequence": request.sequence,
     }
-    if device is not None and request.kind in (protocol.READ, protocol.WRITE):
+    if device is not None and request.kind in ACCESSES:
         found = addresses_of(device, request.offset)
         if len(found) == 1:
             data |= dict(found)
         data |= {"offset": request.offset, "size": request.size}
         if request.kind == protocol.WRITE:
             data["value"] = request.value
+        elif request.kind == protocol.INDEXED_READ:
+            data["index"] = {"offset": request.value >> 32, "value": request.value & 0xFF}
     if request.payload:
         data["payload"] = request.payload.hex()
     return data | {"reply": _reply_data(channel, record.reply)}

@@ -53,7 +53,7 @@ MAX_NOW: Final = (1 << 63) - 1
 _END: Final = Struct("<BQ")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _ACCESS_LIMITS: Final = {size: 1 << 8 * size for size in (1, 2, 4, 8)}
-_KINDS: Final = range(protocol.HELLO, protocol.SHUTDOWN + 1)
+_KINDS: Final = range(protocol.HELLO, protocol.WRITE_RUN + 1)
 
 
 class EndReason(enum.IntEnum):
@@ -237,6 +237,9 @@ class RequestCheck:
         if kind in (protocol.READ, protocol.WRITE):
             if size not in _ACCESS_LIMITS or value >= _ACCESS_LIMITS[size] or length:
                 return f"an access of {size} bytes with value {value:#x}"
+        elif kind == protocol.INDEXED_READ:
+            if size not in _ACCESS_LIMITS or value & 0xFFFF_FF00 or length:
+                return f"an indexed read of {size} bytes with value {value:#x}"
         elif kind not in _KINDS or size:
             return f"a request of kind {kind}"
         if device >= self._devices:

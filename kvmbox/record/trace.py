@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kvmbox.devices.model import Effect, HostOutput, IrqLine
-from kvmbox.record.describe import device_of, place_of, seconds
+from kvmbox.record.describe import ACCESSES, device_of, place_of, seconds
 from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.record.select import DeviceChoice
 from kvmbox.remote import protocol
 from kvmbox.remote.protocol import HEADER, KIND_NAMES, FrameError
-
-_ACCESSES: Final = (protocol.READ, protocol.WRITE)
-
 
 @dataclass(slots=True)
 class Span:
@@ -79,13 +76,13 @@ def summarise(records: Iterable[Record], channels: Sequence[ChannelHeader], choi
         channel, now = record.channel, record.now
         kind, device, size = record.request[:3]
         summary.records.add(now)
-        if kind in _ACCESSES:
-            offset = int.from_bytes(record.request[24:28], "little")
-            key = (channel, device, offset, kind)
-            span = summary.accesses.get(key)
-            if span is None:
-                span = summary.accesses[key] = Span()
-            span.add(now, size)
+        if kind in ACCESSES:
+            for offset, way, width in accesses_of(record.request, kind, size):
+                key = (channel, device, offset, way)
+                span = summary.accesses.get(key)
+                if span is None:
+                    span = summary.accesses[key] = Span()
+                span.add(now, width)
         else:
             single = device_of(channels[channel], protocol.decode_request(record.request)) is not None
             other = summary.others.setdefault((channel, device if single else -1, kind), Span())
@@ -95,6 +92,17 @@ def summarise(records: Iterable[Record], channels: Sequence[ChannelHeader], choi
         for index, effect in effects_of(record.reply):
             _count_effect(summary, channel, index, effect, now)
     return summary
+
+
+def accesses_of(request: bytes, kind: int, size: int) -> list[tuple[int, int, int]]:
+    """(offset, READ or WRITE, bytes) of each access that the guest made with one request."""
+    offset = int.from_bytes(request[24:28], "little")
+    if kind == protocol.WRITE_RUN:
+        return [(offset, protocol.WRITE, 1)] * (len(request) - HEADER.size)
+    if kind == protocol.INDEXED_READ:
+        register = int.from_bytes(request[20:24], "little")
+        return [(register, protocol.WRITE, 1), (offset, protocol.READ, size)]
+    return [(offset, kind, size)]
 
 
 def _count_effect(summary: Summary, channel: int, index: int, effect: Effect, now: int) -> None:

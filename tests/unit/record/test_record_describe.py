@@ -25,6 +25,14 @@ LSR_READ = Request(protocol.READ, 0, 1, 7, 1_500_000_000, 0, 5)
         (Request(protocol.WRITE, 0, 4, value=0x41), "write 4 bytes 0x00000041 to port 0x3f8 (RBR/THR/DLL)"),
         (Request(protocol.READ, 0, 1, offset=99), "read offset 0x63"),
         (Request(protocol.RECEIVE, 0, payload=b"a\n"), r"receive 2 bytes: 'a\n'"),
+        (
+            Request(protocol.WRITE_RUN, 0, payload=b"ab\n"),
+            r"write 3 times to port 0x3f8 (RBR/THR/DLL): 'ab\n'",
+        ),
+        (
+            Request(protocol.INDEXED_READ, 0, 1, value=7 << 32 | 0x0A, offset=5),
+            "write 0x0a to port 0x3ff (SCR), read port 0x3fd (LSR)",
+        ),
         (Request(protocol.ADVANCE), "advance"),
         (Request(protocol.SNAPSHOT, 1, offset=2), "snapshot part 2"),
         (Request(protocol.READ, 9, 1), "read"),

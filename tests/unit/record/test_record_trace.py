@@ -38,6 +38,24 @@ def test_accesses_are_counted_by_register_and_kind() -> None:
     assert summary.records.count == len(small_machine().records)
 
 
+def test_runs_and_indexed_reads_are_counted_as_the_accesses_that_they_are() -> None:
+    requests = [
+        Request(protocol.WRITE_RUN, 0, 0, 1, 10, offset=7, payload=b"abc"),
+        Request(protocol.INDEXED_READ, 0, 1, 2, 20, 7 << 32 | 0x0A, LSR),
+    ]
+    records = [
+        Record(number, UART, request.encode(), encode_reply(request, None, 0, []))
+        for number, request in enumerate(requests)
+    ]
+
+    summary = summary_of(records)
+
+    assert summary.accesses == {
+        (UART, 0, 7, protocol.WRITE): Span(4, 4, 10, 20),
+        (UART, 0, LSR, protocol.READ): Span(1, 1, 20, 20),
+    }
+
+
 def test_output_and_interrupts_are_counted() -> None:
     records = [
         uart_record(1, 10, HostOutput(b"ab"), IrqLine(0, 1)),
