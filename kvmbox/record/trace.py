@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from kvmbox.devices.model import Effect, HostOutput, IrqLine
 from kvmbox.record.describe import ACCESSES, device_of, place_of, seconds
@@ -12,6 +11,7 @@ from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.record.select import DeviceChoice
 from kvmbox.remote import protocol
 from kvmbox.remote.protocol import HEADER, KIND_NAMES, FrameError
+
 
 @dataclass(slots=True)
 class Span:
