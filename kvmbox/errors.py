@@ -9,7 +9,8 @@
     │   └── RecordingError       4  a recording is damaged, or of a version that is not read
     ├── DeviceProcessError       8  a device process died, hung or broke the protocol
     │   ├── DeviceGoneError      8  its channel ended; how it died is the spawner's to tell
-    │   └── ProtocolError        8  a frame from it is not what it may be
+    │   ├── ProtocolError        8  a frame from it is not what it may be
+    │   └── GivenUpError         8  it was not restarted, or not again
     ├── UnknownExitError        10  KVM_INTERNAL_ERROR, or an exit that kvmbox does not know
     └── HostOutputError         14  the guest's output cannot be written
 
@@ -76,6 +77,16 @@ class DeviceGoneError(DeviceProcessError):
 
 class ProtocolError(DeviceProcessError):
     """A frame from a device process is malformed, out of sequence, or carries what was not granted."""
+
+
+class GivenUpError(DeviceProcessError):
+    """A device process is not restarted again. `cause` is what happened to the last one, `why` the rest."""
+
+    def __init__(self, cause: DeviceProcessError, why: str) -> None:
+        text = str(cause).removeprefix(f"device process '{cause.device_type}' ")
+        super().__init__(cause.device_type, f"{text}; {why}", hint=cause.hint)
+        self.cause = cause
+        self.why = why
 
 
 class UnknownExitError(KvmboxError):

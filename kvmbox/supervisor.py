@@ -14,6 +14,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -316,7 +317,7 @@ class Supervisor:
                 self._handle(poll, events, inputs)
                 self._feed_inputs()
                 if pool.standby is not None:
-                    pool.standby.tend(self._say)
+                    pool.standby.tend(self._say, partial(_forget, poll))
                     pool.watch(poll)
             except DeviceProcessError as error:
                 self.device_failed(error)
@@ -352,8 +353,7 @@ class Supervisor:
         if member is None or member.channel is None or member.channel.rescue is None:
             raise error
         # Whatever is asked next finds it gone, and finds a replacement: this is as good as any. If the vCPU
-        # thread was first, it asks the replacement.
-        self._devices.pool.kill(error.device_type, error)
+        # thread was first, it asks the replacement, which must not be killed for the other one's fault.
         member.channel.request(protocol.ADVANCE)
 
     def _advance(self, device_type: str) -> None:
@@ -437,5 +437,12 @@ class Supervisor:
 
     def close(self) -> None:
         """Put the signals back, and close what belongs to the supervisor."""
+        if self._devices is not None and self._devices.pool.standby is not None:
+            self._devices.pool.standby.tell(self._say, lambda _: None)
         self._signals.restore()
         self._timerfd.close()
+
+
+def _forget(poll: select.poll, descriptor: int) -> None:
+    with suppress(KeyError):
+        poll.unregister(descriptor)

@@ -98,7 +98,12 @@ class Channel:
         self.journal: list[Any] | None = None
         """Requests and their replies in turn, each a frame or the four words of its header."""
         self.journal_full: Callable[[], None] | None = None
-        """Called under the lock when the journal has got `JOURNAL_LIMIT` entries: time for a snapshot."""
+        """Called under the lock when the journal has got `JOURNAL_LIMIT` entries, or too many bytes: time
+        for a snapshot."""
+        self.journal_bytes = 0
+        """What the frames in the journal hold beyond their headers."""
+        self.being_rescued = False
+        """Whether another process is just being put in place: who waits for the lock has to be patient."""
         self.rescue: Callable[[DeviceProcessError, bytes], bytes] | None = None
         """Called under the lock with what went wrong and the open request: gives another reply to it."""
         self.excuse: Callable[[], Callable[[], bool]] | None = None
@@ -150,8 +155,7 @@ class Channel:
         Raises DeviceProcessError: also when the reply, or another thread's that holds the channel, does not
         come within `slices` slices.
         """
-        wait = WAIT_SLICE_MS / 1000
-        while not any(self._lock.acquire(timeout=wait) for _ in range(slices)):
+        while not self._acquires(slices):
             # The thread that holds the lock waits for a reply, and we are who would watch over that.
             error = hung_error(self.device_type, slices)
             if self.rescue is None or self.kill is None:
@@ -162,6 +166,19 @@ class Channel:
             return self._answer(self._next(kind, device, value, offset, payload), limit, slices)
         finally:
             self._lock.release()
+
+    def _acquires(self, slices: int) -> bool:
+        """Take the lock from a thread that waits for a reply, with the patience that `_waits` has."""
+        wait = WAIT_SLICE_MS / 1000
+        if any(self._lock.acquire(timeout=wait) for _ in range(slices)):
+            return True
+        excused = self.excuse() if self.excuse is not None else None
+        for _ in range(START_SLICES):
+            if not self.being_rescued and (excused is None or not excused()):
+                break
+            if self._lock.acquire(timeout=wait):
+                return True
+        return False
 
     def _next(self, kind: int, device: int, value: int, offset: int, payload: bytes) -> protocol.Request:
         if self._failure is not None:
@@ -227,7 +244,7 @@ class Channel:
                 if deadline != self.deadline:
                     self._set_deadline(deadline, WORDS.unpack(sent)[1])
                 if self.journal is not None:
-                    self.note(sent, frame)
+                    self._note_long(sent, frame)
                 return value  # type: ignore[no-any-return]  # struct's words are ints
         return self._accept(sent, frame, limit)[0]
 
@@ -238,7 +255,7 @@ class Channel:
             try:
                 frame = self.rescue(error, sent)
                 return self._accept(sent, frame, limit)
-            except ProtocolError as another:
+            except DeviceProcessError as another:
                 if self.rescue is None:
                     raise
                 error = another
@@ -282,7 +299,7 @@ class Channel:
         if self.recorder is not None and self.rescue is not None:
             self.recorder(sent, frame)  # not the exchanges that failed: they have not happened to the guest
         if self.journal is not None and kind not in _SENT_ONLY:
-            self.note(sent, frame)
+            self._note_long(sent, frame)
         return value, payload
 
     def _explain_header(self, first: int, asked: int, frame: bytes) -> DeviceProcessError:
@@ -332,6 +349,12 @@ class Channel:
         if len(journal) >= JOURNAL_LIMIT and self.journal_full is not None:
             self.journal_full()
 
+    def _note_long(self, sent: bytes, frame: bytes) -> None:
+        self.note(sent, frame)
+        self.journal_bytes += len(sent) + len(frame) - 2 * HEADER.size
+        if self.journal_bytes > JOURNAL_BYTES and self.journal_full is not None:
+            self.journal_full()
+
     # --- Failing ----------------------------------------------------------------------------------------
 
     @property
@@ -366,6 +389,9 @@ class Channel:
 
 JOURNAL_LIMIT: Final = 2 * 2048
 """How long a journal gets: requests and replies together. Bounds memory, and the time that a replay takes."""
+
+JOURNAL_BYTES: Final = 1 << 20
+"""The same for what its frames hold beyond their headers."""
 
 
 def hung_error(device_type: str, slices: int = REPLY_SLICES) -> DeviceProcessError:

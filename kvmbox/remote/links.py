@@ -103,6 +103,17 @@ def channel_on(
     )
 
 
+def sever(channel: Channel) -> None:
+    """Leave `channel` with nobody at its other end, for good. The caller holds its lock."""
+    if isinstance(channel, SharedChannel):
+        link = make_link(SHM)
+    else:
+        link = make_link(SOCKETPAIR if isinstance(channel, StreamChannel) and channel.is_socket else PIPE)
+    for descriptor in link.device:
+        os.close(descriptor)
+    adopt(channel, link)
+
+
 def adopt(channel: Channel, link: Link) -> None:
     """Put another process behind `channel`, of the same kind of link. The caller holds its lock."""
     if isinstance(channel, SharedChannel):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from kvmbox.board import DeviceSpec, by_type
-from kvmbox.errors import DeviceGoneError, DeviceProcessError, SandboxError
+from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, SandboxError
 from kvmbox.host.starvation import Starvation
 from kvmbox.lean import Value
 from kvmbox.remote import head_start, protocol
@@ -245,6 +245,7 @@ class DevicePool:
         for member in self.members.values():
             error = self._forbidden_call(member.device_type, member.process)
             if error is not None:
+                member.cause = error
                 return error
         if self.spawner is not None:
             try:
@@ -271,6 +272,10 @@ class DevicePool:
         member = self.members.get(error.device_type)
         if member is None or member.process is None or self.spawner is None:
             return error
+        if isinstance(error, GivenUpError):
+            return GivenUpError(member.cause or self.explain_process(error.cause, member.process), error.why)
+        if isinstance(error, DeviceGoneError) and member.cause is not None:
+            return member.cause
         found = self.explain_process(error, member.process)
         if found is error or member.channel is None:
             return found

@@ -14,8 +14,13 @@ process broken; so what it asks of the pool is safe on any thread. What happened
 thread, which alone finds out how a process died, and tells.
 
 It gives up, and the run ends as with `fail`, when the same request breaks two processes (poison: the third
-would break as well), when a replay gives other replies than before (the model is not deterministic, or the
-snapshot was damaged), and when the budget of restarts is used up.
+would break as well), when `ATTEMPTS` replacements do not come as far as that request (the model is not
+deterministic, the snapshot was damaged, or something kills them all), and when the budget of restarts is
+used up.
+
+A checkpoint, which lets the journal begin anew, asks for snapshots through the same channel, under the same
+lock. A process that breaks in the middle of it is rescued like any other, by the old snapshots and the whole
+journal; the parts of a snapshot must be of one process, so the device whose turn it was begins again.
 """
 
 from __future__ import annotations
@@ -26,31 +31,30 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from kvmbox.board import DeviceSpec
-from kvmbox.errors import DeviceProcessError, ProtocolError, SandboxError
+from kvmbox.errors import DeviceProcessError, GivenUpError, ProtocolError, SandboxError
 from kvmbox.lean import Value
 from kvmbox.remote import protocol
-from kvmbox.remote.channel import JOURNAL_LIMIT, REPLY_SLICES, START_SLICES, Channel
+from kvmbox.remote.channel import REPLY_SLICES, Channel, printable
 from kvmbox.remote.greeting import board_description
 from kvmbox.remote.journal import MAX_SNAPSHOT, Batch, batches
-from kvmbox.remote.links import Link, adopt
+from kvmbox.remote.links import Link, adopt, sever
 from kvmbox.remote.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS
 
 DEFAULT_BUDGET: Final = 16
 """How many restarts a run may have before a device that keeps dying ends it."""
 
 ATTEMPTS: Final = 2
-"""How many processes one failure may use up: the second may be lost to what took the first."""
+"""How many replacements one loss may use up: one that was ready may have died unnoticed."""
 
-_SAMPLE: Final = 1024
+SAMPLE: Final = 4096
 """How many recovery times are kept for statistics."""
 
 
 class Restart(Value):
-    """What one restart was about. `error` is what was seen; how the old process died is found out later."""
+    """One restart. `used` is how many processes it replaced: more than one where a replacement was lost."""
 
     device_type: str
-    error: DeviceProcessError
-    number: int
+    used: int
     replayed: int
     duration: int
     """From the detection to the reply of the new process, in ns."""
@@ -59,8 +63,11 @@ class Restart(Value):
 class Standby(Protocol):
     """Where processes come from: the pool. Safe on any thread."""
 
-    def replace(self, name: str) -> Link:
-        """Kill the process of `name`, put a jailed one in its place and return the link to it."""
+    def replace(self, name: str, error: DeviceProcessError) -> Link:
+        """Kill the process of `name`, lost for the reason given; return the link to a jailed one instead.
+
+        Raises SandboxError where none can be had.
+        """
         ...
 
     def pause_time(self) -> None:
@@ -90,9 +97,8 @@ class Recovery:
         self._standby = standby
         self._snapshots: dict[int, bytes] = {}
         self._suspect = b""  # the request that broke the last process
+        self._asked = 0  # the sequence number of our own requests
         self.restarts = 0
-        self.durations: list[int] = []
-        """How long the last restarts took, in ns."""
         channel.journal = []
         channel.journal_full = self._checkpoint
         channel.rescue = self.rescue
@@ -104,26 +110,38 @@ class Recovery:
         channel = self._channel
         journal = channel.journal
         assert journal is not None
-        taken = {index: self._snapshot(index) for index in range(len(self._devices))}
-        self._snapshots = taken
+        self._suspect = b""
+        # Only when all are here are the old ones out of date: until then they go with the whole journal.
+        self._snapshots = {index: self._snapshot(index) for index in range(len(self._devices))}
         journal.clear()
+        channel.journal_bytes = 0
 
     def _snapshot(self, device: int) -> bytes:
-        state = b""
-        part = 0
         while True:
+            state = self._parts(device)
+            if state is not None:
+                return state
+
+    def _parts(self, device: int) -> bytes | None:
+        """The snapshot of a device, or None if there is another process now, which begins again."""
+        state = b""
+        restarts = self.restarts
+        while True:
+            part = len(state) // MAX_PAYLOAD
             total, payload = self._channel.ask_under_lock(
                 protocol.SNAPSHOT, device=device, offset=part, limit=MAX_SNAPSHOT
             )
+            if self.restarts != restarts:
+                return None
             if len(payload) != min(MAX_PAYLOAD, total - len(state)):
-                raise self._channel.fail(
-                    ProtocolError(
-                        self._channel.device_type,
-                        f"broke the protocol: part {part} of a snapshot of {total} bytes has {len(payload)}",
-                    )
+                error = ProtocolError(
+                    self._channel.device_type,
+                    f"broke the protocol: part {part} of a snapshot of {total} bytes has {len(payload)}",
                 )
+                # Nothing is open but the snapshot itself: the reply to this is not looked at.
+                self.rescue(error, protocol.Request(protocol.SNAPSHOT, device).encode())
+                return None
             state += payload
-            part += 1
             if len(state) == total:
                 return state
 
@@ -134,35 +152,51 @@ class Recovery:
         began = time.monotonic_ns()
         channel = self._channel
         if sent == self._suspect:
-            raise self._give_up(error, f"the request that broke it broke its replacement too: {show(sent)}")
+            raise self._give_up(error, poison(sent))
         self._suspect = sent
+        # The watchdog counted how long the lost process took. What follows has limits of its own.
+        channel.waiting = 0
+        channel.being_rescued = True
         self._standby.pause_time()
         try:
-            replayed, reply = self._begin_again(error, sent)
+            used, replayed, reply = self._begin_again(error, sent)
         finally:
             self._standby.resume_time()
+            channel.being_rescued = False
         self.restarts += 1
         duration = time.monotonic_ns() - began
-        if len(self.durations) < _SAMPLE:
-            self.durations.append(duration)
-        self._standby.restarted(Restart(channel.device_type, error, self.restarts, replayed, duration))
+        self._standby.restarted(Restart(channel.device_type, used, replayed, duration))
         return reply
 
-    def _begin_again(self, error: DeviceProcessError, sent: bytes) -> tuple[int, bytes]:
-        """How many requests were replayed, and the reply to `sent`."""
+    def _begin_again(self, error: DeviceProcessError, sent: bytes) -> tuple[int, int, bytes]:
+        """How many processes that took, how many requests were replayed, and the reply to `sent`."""
         channel = self._channel
-        attempt = 1
-        while True:
+        lost = error
+        no_other: SandboxError | None = None
+        used = 0
+        for _ in range(ATTEMPTS):
             if not self._standby.take_from_budget():
-                raise self._give_up(error, "it was restarted too often")
+                raise self._give_up(lost, "the budget of restarts is used up")
             try:
-                adopt(channel, self._standby.replace(channel.device_type))
-                return self._live_through(), channel.exchange_raw(sent, REPLY_SLICES)
-            except (DeviceProcessError, SandboxError) as another:
+                link = self._standby.replace(channel.device_type, lost)
+                used += 1
+                adopt(channel, link)
+                replayed = self._live_through()
+            except DeviceProcessError as another:
                 channel.forget_failure()
-                if attempt == ATTEMPTS:
-                    raise self._give_up(error, f"its replacement failed as well: {another}") from another
-                attempt += 1
+                lost = another
+                continue
+            except SandboxError as another:
+                no_other = another
+                continue
+            try:
+                return used, replayed, channel.exchange_raw(sent, REPLY_SLICES)
+            except DeviceProcessError as another:
+                channel.forget_failure()
+                raise self._give_up(another, poison(sent)) from another
+        if no_other is not None:
+            raise self._give_up(lost, f"there is no replacement: {no_other}") from no_other
+        raise self._give_up(lost, f"{used} replacements failed after the same loss")
 
     def _live_through(self) -> int:
         """Bring a fresh process to where the lost one was; returns how many requests that took."""
@@ -181,16 +215,21 @@ class Recovery:
     def _ask(
         self, kind: int, value: int, *, payload: bytes, good: int, device: int = 0, offset: int = 0
     ) -> None:
-        request = protocol.Request(kind, device, 0, 1, 0, value, offset, payload)
-        frame = self._channel.exchange_raw(request.encode(), START_SLICES)
-        reply, _, value, _ = WORDS.unpack_from(frame) if len(frame) >= HEADER.size else (0, 0, 0, 0)
-        if reply & 0xFF != kind | protocol.REPLY or value != good:
-            raise self._unlike(f"kind {kind:#x} was answered with {frame[:64]!r}")
+        # In shared memory a frame is new if its first word is: the number has to change.
+        self._asked = (self._asked + 1) & protocol.SEQUENCE_MASK or 1
+        sent = protocol.Request(kind, device, 0, self._asked, 0, value, offset, payload).encode()
+        frame = self._channel.exchange_raw(sent, REPLY_SLICES)
+        reply, _, result, _ = WORDS.unpack_from(frame) if len(frame) >= HEADER.size else (0, 0, 0, 0)
+        if reply & 0xFF == protocol.ERROR:
+            raise self._unlike(f"it failed: {printable(frame[HEADER.size :])}")
+        if reply != WORDS.unpack_from(sent)[0] | protocol.REPLY or result != good:
+            name = protocol.KIND_NAMES[kind]
+            raise self._unlike(f"to {name} it answered {result:#x}, not {good:#x}, in {len(frame)} bytes")
 
     def _replay(self, batch: Batch) -> None:
         if batch.alone:
             frame = self._channel.exchange_raw(batch.frames, REPLY_SLICES)
-            if zlib.crc32(frame) != batch.checksum:
+            if zlib.crc32(frame) != batch.checksum:  # also what is no reply, or an error
                 raise self._unlike(f"another reply to {show(batch.frames)}")
             return
         self._ask(protocol.REPLAY, 0, payload=batch.frames, good=batch.checksum)
@@ -202,11 +241,7 @@ class Recovery:
 
     def _give_up(self, error: DeviceProcessError, why: str) -> DeviceProcessError:
         self._channel.rescue = None
-        prefix = f"device process '{self._channel.device_type}' "
-        text = str(error).removeprefix(prefix)
-        return self._channel.fail(
-            DeviceProcessError(self._channel.device_type, f"{text}; {why}", hint=error.hint)
-        )
+        return self._channel.fail(GivenUpError(error, why))
 
 
 def all_ones(request: bytes) -> bytes:
@@ -215,6 +250,11 @@ def all_ones(request: bytes) -> bytes:
     kind, size = first & 0xFF, first >> 16 & 0xFF
     value = (1 << 8 * size) - 1 if kind in (protocol.READ, protocol.INDEXED_READ) else 0
     return WORDS.pack(first | protocol.REPLY, NO_DEADLINE, value, 0)
+
+
+def poison(request: bytes) -> str:
+    """Why there is no third process for a request that broke two."""
+    return f"the same request had broken the process before it: {show(request)}"
 
 
 def show(frame: bytes) -> str:
@@ -236,10 +276,11 @@ def install_all_ones(channel: Channel, tell: Callable[[DeviceProcessError], None
     def rescue(error: DeviceProcessError, sent: bytes) -> bytes:
         if not told:
             told.append(error)
+            if channel.kill is not None:
+                channel.kill(error)
+            # One that only lied, or was late, must not be heard again: neither it nor what it left behind.
+            sever(channel)
             tell(error)
         return all_ones(sent)
 
     channel.rescue = rescue
-
-
-assert JOURNAL_LIMIT % 2 == 0

@@ -57,7 +57,7 @@ class StreamChannel(Channel):
         self.close()
         self.descriptor = descriptor
         self.reply_descriptor = descriptor if reply_descriptor is None else reply_descriptor
-        self._is_socket = reply_descriptor is None
+        self.is_socket = reply_descriptor is None
 
     def access(self, word: int, offset: int, value: int, limit: int) -> int:
         """See Channel."""
@@ -117,7 +117,7 @@ class StreamChannel(Channel):
         # Never waits for room: the main thread is the watchdog, and nobody watches it. A process that has
         # answered every request has read every request, so there is room unless it lies.
         try:
-            if self._is_socket:
+            if self.is_socket:
                 passing.send(self.descriptor, frame, wait=False)
             else:
                 poll = select.poll()
@@ -140,7 +140,7 @@ class StreamChannel(Channel):
     def _nothing(self, sent: bytes) -> DeviceProcessError:
         """Why a read gave nothing: a packet of no bytes reads like the end, but only the end hangs up."""
         self._record_nothing(sent)
-        if not self._is_socket or passing.hung_up(self.descriptor):
+        if not self.is_socket or passing.hung_up(self.descriptor):
             return self._gone("its channel ended")
         return self._break("an empty frame")
 
