@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write kvmbox/sandbox/compiled_filters.py: the BPF of the device policies, compiled by libseccomp.
+"""Write kvmbox/sandbox/compiled_filters.py: the BPF of every policy, compiled by libseccomp.
 
-Run it after each change of a device policy in kvmbox/sandbox/policy.py, in the virtual environment:
+Run it after each change of a policy in kvmbox/sandbox/policy.py or vmm_policy.py, in the virtual environment:
 
     .venv/bin/python tools/compile_policies.py
 
@@ -15,11 +15,12 @@ from typing import Final
 
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Policy
 from kvmbox.sandbox.seccomp import compile_policy
+from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
 
 OUTPUT: Final = Path(__file__).parent.parent / "kvmbox" / "sandbox" / "compiled_filters.py"
 INSTRUCTIONS_PER_LINE: Final = 5
 
-HEAD: Final = '''"""The filters of device processes, compiled ahead by tools/compile_policies.py; do not edit.
+HEAD: Final = '''"""The filters of every policy, compiled ahead by tools/compile_policies.py; do not edit.
 
 `sandbox.seccomp` uses one only if its table equals the policy's, so a stale one costs time and nothing else.
 Each group of 16 digits is one struct sock_filter as it lies in memory: code (2 bytes), jt, jf, k (4 bytes).
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
 
 
 class CompiledFilter(NamedTuple):
-    """BPF, and the table that it was made from."""
+    """BPF, and what it was made from: the table, and the verdict (by value) for the rest."""
 
     table: Table
     bpf: bytes
+    rest: str
 
 
 '''
@@ -58,14 +60,14 @@ def source(compiled: dict[str, tuple[Policy, bytes]]) -> str:
             line = " ".join(groups[at : at + INSTRUCTIONS_PER_LINE])
             space = " " if at + INSTRUCTIONS_PER_LINE < len(groups) else ""
             parts.append(f'            "{line}{space}"\n')
-        parts.append("        ),\n    ),\n")
+        parts.append(f'        ),\n        "{policy.default.value}",\n    ),\n')
     parts.append('}\n"""Policy name \N{RIGHTWARDS ARROW} its filter."""\n')
     return "".join(parts)
 
 
 def main() -> None:
     """Compile and write."""
-    policies = (DEVICE_POLICY, DEVICE_POLICY_PIPES)
+    policies = (DEVICE_POLICY, DEVICE_POLICY_PIPES, VCPU_POLICY, MAIN_POLICY)
     compiled = {policy.name: (policy, compile_policy(policy)) for policy in policies}
     OUTPUT.write_text(source(compiled), encoding="utf-8")
     for name, (_, bpf) in compiled.items():

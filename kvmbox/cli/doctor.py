@@ -30,7 +30,7 @@ def command(debug: bool) -> int:
     missing = False
     for finding in _examine():
         state = "ok" if finding.good else "MISSING" if finding.needed else "absent"
-        click.echo(f"{state:<8} {finding.name:<22} {finding.detail}")
+        click.echo(f"{state:<8} {finding.name:<24} {finding.detail}")
         if not finding.good:
             missing = missing or finding.needed
             if finding.remedy:

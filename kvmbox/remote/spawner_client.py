@@ -32,7 +32,7 @@ import kvmbox
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.remote import spawner_frames as frames
 from kvmbox.remote.spawner import CONTROL_FD
-from kvmbox.sandbox import passing
+from kvmbox.sandbox import layers, passing
 from kvmbox.sandbox.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.sandbox.listener import ForbiddenCall, NotificationListener
 
@@ -239,7 +239,7 @@ class SpawnerClient:
         number = frames.NO_CPU if cpu is None else cpu
         try:
             payload = frames.pack_spawn(self._entries.index(entry), device_type, bpf)
-            frame = frames.pack(frames.SPAWN, identifier, number, require, payload)
+            frame = frames.pack(frames.SPAWN, identifier, number, require & ~layers.VMM, payload)
             passing.send(self._control, frame, channel)
         except OSError as error:
             self._pump()

@@ -77,6 +77,25 @@ PURPOSES: Final = {
     CGROUP_NS: "the host's cgroups have no path",
 }
 
+VMM_SECCOMP: Final = 1 << 24
+VMM_LANDLOCK: Final = 1 << 25
+VMM_CAPABILITIES: Final = 1 << 26
+
+VMM_NAMES: Final = {
+    VMM_SECCOMP: "vmm-seccomp",
+    VMM_LANDLOCK: "vmm-landlock",
+    VMM_CAPABILITIES: "vmm-capabilities",
+}
+"""What kvmbox's main process takes itself, once it is set up; see `vmm`."""
+
+VMM_PURPOSES: Final = {
+    VMM_SECCOMP: "kvmbox itself: no exec, no fork, no socket, no file to write to, no executable memory",
+    VMM_LANDLOCK: "kvmbox itself: no file but Python's own and /proc, to read; no TCP",
+    VMM_CAPABILITIES: "kvmbox itself: no capability; CAP_KILL stays if device processes have another user id",
+}
+
+VMM: Final = VMM_SECCOMP | VMM_LANDLOCK | VMM_CAPABILITIES
+
 REQUIRED: Final = (
     SECCOMP
     | NO_NEW_PRIVS
@@ -94,13 +113,13 @@ ISOLATION: Final = OTHER_UID | USER_NS | MOUNT_NS | PID_NS | NET_NS | IPC_NS | U
 
 
 def names(mask: int) -> list[str]:
-    """The names of the layers in `mask`, in the order of the table."""
-    return [name for bit, name in NAMES.items() if mask & bit]
+    """The names of the layers in `mask`, in the order of the tables."""
+    return [name for table in (NAMES, VMM_NAMES) for bit, name in table.items() if mask & bit]
 
 
 def mask_of(wanted: Iterable[str]) -> int:
     """The bits of named layers; raises ValueError that tells the unknown name and the known ones."""
-    bits = {name: bit for bit, name in NAMES.items()}
+    bits = {name: bit for table in (NAMES, VMM_NAMES) for bit, name in table.items()}
     mask = 0
     for name in wanted:
         if name not in bits:

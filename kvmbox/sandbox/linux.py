@@ -29,6 +29,7 @@ SYS_SECCOMP: Final = 317
 SYS_PIDFD_SEND_SIGNAL: Final = 424
 SYS_CLOSE_RANGE: Final = 436
 SYS_LANDLOCK_CREATE_RULESET: Final = 444
+SYS_LANDLOCK_ADD_RULE: Final = 445
 SYS_LANDLOCK_RESTRICT_SELF: Final = 446
 
 # --- prctl (<linux/prctl.h>) ------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""seccomp user notification, raw: install a filter with a listener, receive a held call, answer it.
+"""seccomp filters, raw: install one, with a listener or for all threads; receive a held call, answer it.
 
 Loaded into the spawner; see `listener` for what the VMM makes of it, and docs/adr/0002 for the reason.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # <linux/seccomp.h>
 SECCOMP_SET_MODE_FILTER: Final = 1
 SECCOMP_GET_ACTION_AVAIL: Final = 2
+SECCOMP_FILTER_FLAG_TSYNC: Final = 1 << 0
 SECCOMP_FILTER_FLAG_NEW_LISTENER: Final = 1 << 3
 SECCOMP_RET_USER_NOTIF: Final = 0x7FC0_0000
 NOTIFICATION: Final = struct.Struct("=QIIiIQ6Q")  # seccomp_notif: id pid flags, nr arch ip args[6]
@@ -33,6 +34,16 @@ def install_filter(bpf: bytes) -> int:
 
     `bpf` is an array of struct sock_filter. Needs no_new_privs. Raises OSError.
     """
+    return _install(bpf, SECCOMP_FILTER_FLAG_NEW_LISTENER)
+
+
+def install_plain_filter(bpf: bytes, *, every_thread: bool) -> None:
+    """Filter the calling thread for good, or each thread of the process; no listener. Raises OSError."""
+    if _install(bpf, SECCOMP_FILTER_FLAG_TSYNC if every_thread else 0) != 0:
+        raise OSError("seccomp: a thread has a filter of its own already")
+
+
+def _install(bpf: bytes, flags: int) -> int:
     count, remainder = divmod(len(bpf), INSTRUCTION_SIZE)
     if remainder or not 0 < count <= 0xFFFF:
         raise OSError("seccomp: the filter is no array of BPF instructions")
@@ -44,7 +55,7 @@ def install_filter(bpf: bytes) -> int:
         "seccomp",
         linux.SYS_SECCOMP,
         SECCOMP_SET_MODE_FILTER,
-        SECCOMP_FILTER_FLAG_NEW_LISTENER,
+        flags,
         ctypes.addressof(program),
     )
 

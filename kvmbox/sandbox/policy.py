@@ -48,6 +48,8 @@ class Verdict(enum.Enum):
     """The call is held, the VMM names it and kills the process."""
     KILL = "kill"
     """The kernel kills the process at once (SIGSYS): a call of a foreign ABI, whose numbers mean nothing."""
+    REFUSE = "refuse"
+    """The call fails with ENOSYS, as if this kernel did not have it: in the VMM, see `vmm_policy`."""
 
 
 class Condition(Value):
@@ -72,10 +74,11 @@ class Rule(Value):
 
 
 class Policy(Value):
-    """An allow-list; whatever it does not name gets Verdict.NOTIFY."""
+    """An allow-list; whatever it does not name gets `default`."""
 
     name: str
     rules: tuple[Rule, ...]
+    default: Verdict = Verdict.NOTIFY
 
     def table(self) -> Table:
         """The rules as bare numbers, in their order: policies with the same table have the same filter."""
@@ -95,7 +98,7 @@ class Policy(Value):
         for rule in self.rules:
             if rule.number == number and all(condition.holds(registers) for condition in rule.conditions):
                 return Verdict.ALLOW
-        return Verdict.NOTIFY
+        return self.default
 
 
 def _device_policy(name: str, reply_fd: int) -> Policy:

@@ -44,6 +44,15 @@ while True:
     except ChildProcessError:
         break
 """
+_VMM_TRIAL: Final = """
+import os, sys
+sys.path.append({root!r})
+from kvmbox.sandbox import layers, vmm
+confinement = vmm.confine_main(own_ids=True)
+lines = [str(confinement.applied)]
+lines += [f"{{bit}} {{confinement.missing.get(name, '')}}" for bit, name in layers.VMM_NAMES.items()]
+os.write(1, "\\n".join(lines).encode())
+"""
 _TRIAL_SECONDS: Final = 10
 
 
@@ -67,22 +76,22 @@ class _Finding:
 
 
 def probe() -> list[LayerStatus]:
-    """The state of every layer, in the order of `layers.NAMES`. Never raises."""
-    statuses = []
-    isolation = _isolation()
-    for bit, name in layers.NAMES.items():
-        finding = isolation.get(bit) or _PROBES.get(bit, _always)()
-        statuses.append(
-            LayerStatus(
-                name,
-                layers.PURPOSES[bit],
-                bool(layers.REQUIRED & bit),
-                finding.available,
-                finding.detail,
-                finding.remedy,
-            )
+    """The state of every layer, in the order of the tables of `layers`. Never raises."""
+    found = {bit: _PROBES.get(bit, _always)() for bit in layers.NAMES if not layers.ISOLATION & bit}
+    found |= _findings(layers.ISOLATION, _try(_TRIAL))
+    found |= _findings(layers.VMM, _try(_VMM_TRIAL))
+    return [
+        LayerStatus(
+            name,
+            purposes[bit],
+            bool(layers.REQUIRED & bit),
+            found[bit].available,
+            found[bit].detail,
+            found[bit].remedy,
         )
-    return statuses
+        for names, purposes in ((layers.NAMES, layers.PURPOSES), (layers.VMM_NAMES, layers.VMM_PURPOSES))
+        for bit, name in names.items()
+    ]
 
 
 def _always() -> _Finding:
@@ -123,9 +132,9 @@ def _landlock(bit: int, since: str) -> Callable[[], _Finding]:
     return examine
 
 
-def _isolation() -> dict[int, _Finding]:
-    """Namespaces and the other user id, by really taking them."""
-    code = _TRIAL.format(root=str(Path(kvmbox.__file__).parent.parent.absolute()))
+def _try(code: str) -> tuple[int, dict[int, str]]:
+    """Run `code` in a process of its own: the mask of what it got, and by bit why not the others."""
+    code = code.format(root=str(Path(kvmbox.__file__).parent.parent.absolute()))
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", code],
@@ -137,24 +146,34 @@ def _isolation() -> dict[int, _Finding]:
             timeout=_TRIAL_SECONDS,
         )
         first, *lines = done.stdout.splitlines()
-        applied = int(first)
         reasons = {int(bit): reason for bit, _, reason in (line.partition(" ") for line in lines)}
+        return int(first), reasons
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        applied, reasons = 0, dict.fromkeys(layers.NAMES, f"could not be tried: {error}")
+        return 0, dict.fromkeys((*layers.NAMES, *layers.VMM_NAMES), f"could not be tried: {error}")
+
+
+def _findings(mask: int, tried: tuple[int, dict[int, str]]) -> dict[int, _Finding]:
+    applied, reasons = tried
     return {
         bit: _Finding(True, "can be had")
         if applied & bit
-        else _Finding(False, reasons[bit], _remedy_of_isolation(bit, reasons[bit]))
-        for bit in layers.NAMES
-        if layers.ISOLATION & bit
+        else _Finding(False, reasons.get(bit, "not told"), _remedy(bit, reasons.get(bit, "")))
+        for bit in (*layers.NAMES, *layers.VMM_NAMES)
+        if mask & bit
     }
 
 
-def _remedy_of_isolation(bit: int, reason: str) -> str:
+def _remedy(bit: int, reason: str) -> str:
+    if bit == layers.VMM_LANDLOCK:
+        return LANDLOCK_REMEDY
+    if bit & layers.VMM:
+        return NAMESPACE_REMEDY
     if reason == identity.NOT_ROOT:
         return ROOT_REMEDY
-    if bit == layers.USER_NS or reason == namespaces.NO_WAY_IN:
+    if bit == layers.USER_NS:
         return USER_NAMESPACE_REMEDY
+    if reason == namespaces.NO_WAY_IN:
+        return f"as for {layers.NAMES[layers.USER_NS]}"
     return NAMESPACE_REMEDY
 
 

@@ -10,6 +10,7 @@ pyseccomp is imported late: to find and load the library takes a tenth of a shor
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from types import ModuleType
@@ -17,7 +18,7 @@ from typing import BinaryIO, Final
 
 from kvmbox.errors import SandboxError
 from kvmbox.sandbox.compiled_filters import FILTERS
-from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Policy
+from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Policy, Verdict
 
 BPF_INSTRUCTION_SIZE: Final = 8  # struct sock_filter
 HIGHEST_PRIORITY: Final = 255  # libseccomp tests these calls first: rules stand in the order of use
@@ -47,7 +48,8 @@ def export(policy: Policy, method: str) -> bytes:
     """
     seccomp = load_libseccomp()
     try:
-        built = seccomp.SyscallFilter(seccomp.NOTIFY)
+        rest = seccomp.NOTIFY if policy.default is Verdict.NOTIFY else seccomp.ERRNO(errno.ENOSYS)
+        built = seccomp.SyscallFilter(rest)
         built.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
         for index, rule in enumerate(policy.rules):
             comparisons = [
@@ -69,7 +71,14 @@ def export(policy: Policy, method: str) -> bytes:
 def compiled_ahead(policy: Policy) -> bytes | None:
     """The filter that kvmbox ships for exactly this policy, or None."""
     shipped = FILTERS.get(policy.name)
-    return shipped.bpf if shipped is not None and shipped.table == policy.table() else None
+    if shipped is None or shipped.table != policy.table() or shipped.rest != policy.default.value:
+        return None
+    return shipped.bpf
+
+
+def filter_of(policy: Policy) -> bytes:
+    """The filter of `policy`, as BPF: the one that kvmbox ships, or compiled anew. Raises SandboxError."""
+    return compiled_ahead(policy) or compile_policy(policy)
 
 
 def device_filter(*, pipes: bool = False) -> bytes:
@@ -77,8 +86,7 @@ def device_filter(*, pipes: bool = False) -> bytes:
 
     `pipes`: requests and replies have a descriptor each, CHANNEL_FD and REPLY_FD.
     """
-    policy = DEVICE_POLICY_PIPES if pipes else DEVICE_POLICY
-    return compiled_ahead(policy) or compile_policy(policy)
+    return filter_of(DEVICE_POLICY_PIPES if pipes else DEVICE_POLICY)
 
 
 def _written_by(export: Callable[[BinaryIO], None]) -> bytes:
@@ -90,10 +98,7 @@ def _written_by(export: Callable[[BinaryIO], None]) -> bytes:
 
 
 def syscall_name(number: int) -> str:
-    """The name of an x86-64 system call, or 'system call N' where it has none or libseccomp is missing."""
-    try:
-        seccomp = load_libseccomp()
-        name: bytes = seccomp.resolve_syscall(seccomp.Arch.X86_64, number)
-        return name.decode("ascii")
-    except (SandboxError, ValueError, OSError):
-        return f"system call {number}"
+    """The name of an x86-64 system call, or 'system call N' where it has none that we know."""
+    from kvmbox.sandbox.syscall_names import NAMES  # read when there is something to name
+
+    return NAMES.get(number, f"system call {number}")

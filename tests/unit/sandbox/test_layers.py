@@ -8,6 +8,13 @@ from kvmbox.errors import SandboxError
 from kvmbox.sandbox import landlock, layers, linux, probes, seccomp
 
 
+def test_layers_of_the_vmm_are_explained_and_nobody_else_s() -> None:
+    assert list(layers.VMM_NAMES) == list(layers.VMM_PURPOSES)
+    assert not set(layers.VMM_NAMES) & set(layers.NAMES)
+    assert sum(layers.VMM_NAMES) == layers.VMM
+    assert layers.names(layers.mask_of(["vmm-landlock", "seccomp"])) == ["seccomp", "vmm-landlock"]
+
+
 def test_layers_table_names_and_explains_each_bit() -> None:
     assert list(layers.NAMES) == list(layers.PURPOSES)
     assert list(layers.NAMES) == [1 << position for position in range(len(layers.NAMES))]
@@ -43,7 +50,10 @@ def test_mask_of_unknown_name_tells_the_known_ones() -> None:
         (5, 15, 3, 0),
         (6, 15, 3, 3),
         (7, 15, 3, 3),
-        (99, 15, 3, 3),
+        (8, 15, 3, 3),
+        (9, 16, 3, 3),
+        (10, 16, 15, 3),
+        (99, 16, 15, 3),
     ],
 )
 def test_landlock_rights_grow_with_the_abi(
@@ -69,7 +79,7 @@ def test_landlock_abi_gives_layers(version: int, names: list[str]) -> None:
 
 def test_probe_tells_of_every_layer_once() -> None:
     statuses = probes.probe()
-    assert [status.name for status in statuses] == list(layers.NAMES.values())
+    assert [status.name for status in statuses] == [*layers.NAMES.values(), *layers.VMM_NAMES.values()]
     assert all(status.available or status.remedy for status in statuses)
 
 
@@ -111,7 +121,7 @@ def test_load_libseccomp_missing_gives_the_remedy(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SandboxError, match="Unable to find libseccomp") as failure:
         seccomp.load_libseccomp()
     assert failure.value.hint == seccomp.LIBSECCOMP_HINT
-    assert seccomp.syscall_name(2) == "system call 2"
+    assert seccomp.syscall_name(2) == "open"  # names are our own
     status = {status.name: status for status in probes.probe()}["seccomp"]
     assert (status.available, status.remedy) == (True, None)  # the filter was compiled ahead
     monkeypatch.setattr(seccomp, "FILTERS", {})

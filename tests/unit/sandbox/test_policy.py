@@ -18,9 +18,11 @@ from kvmbox.sandbox.seccomp import (
     compile_policy,
     compiled_ahead,
     device_filter,
+    filter_of,
     load_libseccomp,
     syscall_name,
 )
+from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
 
 ALLOW, NOTIFY, KILL = Verdict.ALLOW, Verdict.NOTIFY, Verdict.KILL
 RW = policy.PROT_READ | policy.PROT_WRITE
@@ -70,7 +72,7 @@ VERDICTS = [
     (KILL, 0x8000_0000, ()),
 ]
 
-RETURNS = {0x7FFF_0000: ALLOW, 0x7FC0_0000: NOTIFY, 0x8000_0000: KILL}
+RETURNS = {0x7FFF_0000: ALLOW, 0x7FC0_0000: NOTIFY, 0x8000_0000: KILL, 0x0005_0026: Verdict.REFUSE}  # ENOSYS
 DATA = Struct("=iIQ6Q")  # struct seccomp_data
 INSTRUCTION = Struct("=HBBI")  # struct sock_filter
 
@@ -127,12 +129,38 @@ def test_simulate_foreign_architecture_kills(bpf: bytes) -> None:
     assert run_bpf(bpf, READ, i386, (CHANNEL_FD,)) is KILL
 
 
-SHIPPED = [(one, FILTERS[one.name].bpf) for one in (DEVICE_POLICY, DEVICE_POLICY_PIPES)]
+POLICIES = (DEVICE_POLICY, DEVICE_POLICY_PIPES, VCPU_POLICY, MAIN_POLICY)
+SHIPPED = [(one, FILTERS[one.name].bpf) for one in POLICIES]
 COMPILED = [(one, compile_policy(one)) for one, _ in SHIPPED]
-EDGES = [0, 1, 2, 3, 4, 5, 0x21, 0x22, 0x23, 0x32, policy.INT, policy.WORD, 1 << 32, 3 << 32, 0x1_0000_0003]
+EDGES = [
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    19,
+    0xAE80,
+    0x4008_AE61,
+    0x2100,
+    0x5402,
+    0x1_0000,
+    0x41,
+    0o1101,
+    0x21,
+    0x22,
+    0x23,
+    0x32,
+    policy.INT,
+    policy.WORD,
+    1 << 32,
+    3 << 32,
+    0x1_0000_0003,
+]
 ARGUMENTS = st.tuples(*[st.one_of(st.sampled_from(EDGES), st.integers(0, policy.WORD))] * 6)
 NUMBERS = st.one_of(
-    st.sampled_from([rule.number for rule in DEVICE_POLICY.rules]), st.integers(-1, policy.INT)
+    st.sampled_from([rule.number for rule in (*DEVICE_POLICY.rules, *MAIN_POLICY.rules)]),
+    st.integers(-1, policy.INT),
 )
 ARCHES = [policy.ARCH_X86_64, 0x4000_0003, 0xC000_00B7, 0]  # i386 and aarch64 among them
 
@@ -168,11 +196,15 @@ def test_shipped_filter_each_argument_at_its_edges_decides_as_the_simulation(by:
                     assert run_bpf(bpf, number, policy.ARCH_X86_64, arguments) is verdict
 
 
-@pytest.mark.parametrize("one", [DEVICE_POLICY, DEVICE_POLICY_PIPES], ids=lambda one: one.name)
+@pytest.mark.parametrize("one", POLICIES, ids=lambda one: one.name)
 def test_shipped_filter_is_of_todays_policy(one: Policy) -> None:
     # If this fails the policy was edited: run tools/compile_policies.py.
-    assert compiled_ahead(one) == FILTERS[one.name].bpf
-    assert device_filter(pipes=one is DEVICE_POLICY_PIPES) == FILTERS[one.name].bpf
+    assert compiled_ahead(one) == filter_of(one) == FILTERS[one.name].bpf
+
+
+def test_device_filter_is_the_shipped_one() -> None:
+    assert device_filter() == FILTERS["device"].bpf
+    assert device_filter(pipes=True) == FILTERS["device-pipes"].bpf
 
 
 @pytest.mark.parametrize(
@@ -182,8 +214,9 @@ def test_shipped_filter_is_of_todays_policy(one: Policy) -> None:
         Policy("device", DEVICE_POLICY.rules[::-1]),
         Policy("device", DEVICE_POLICY_PIPES.rules),
         Policy("other", DEVICE_POLICY.rules),
+        Policy("device", DEVICE_POLICY.rules, Verdict.REFUSE),
     ],
-    ids=["rule-gone", "other-order", "other-descriptor", "other-name"],
+    ids=["rule-gone", "other-order", "other-descriptor", "other-name", "other-default"],
 )
 def test_compiled_ahead_edited_policy_is_not_answered_with_the_old_filter(edited: Policy) -> None:
     assert compiled_ahead(edited) is None

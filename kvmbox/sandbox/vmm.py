@@ -1,0 +1,125 @@
+"""The VMM confines itself, once everything that a run needs is open.
+
+    confinement = confine_main(own_ids=…, without=…, require=…)    # main thread, before other threads start
+    confine_vcpu(confinement)                                      # first thing in each vCPU thread
+
+Landlock and capabilities belong to threads and are inherited by those that are made later. So the main thread
+takes them before any other thread is there. Its filter is given to all threads at once, and to those that
+come; the vCPU thread adds one of its own, which is shorter (`vmm_policy`).
+
+There is no way back. After `confine_main` nothing can be opened for writing, no program started, no socket
+made; C extensions cannot be loaded, while Python's own modules and sources can be read, for tracebacks and
+for what is imported late. Whoever wants to be able to do more afterwards, such as a test runner, does not
+call it. What is open stays usable: /dev/kvm, the guest's streams, recordings, the spawner's socket.
+
+None of this is required by itself: a kernel without Landlock runs guests. What is missing is reported with
+the reason, `require` makes it an error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import kvmbox
+from kvmbox.errors import SandboxError
+from kvmbox.sandbox import landlock, layers, linux, notify
+from kvmbox.sandbox.seccomp import filter_of
+from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
+
+TRACEBACK_MODULES: Final = ("traceback", "linecache", "tokenize", "unicodedata")
+"""What a traceback needs, as far as it may be a C extension somewhere."""
+
+LEFT_OUT: Final = "left out on request"
+PROC: Final = "/proc"
+"""Pids of device processes, and whether a silent one is starved of CPU time, are read there."""
+
+
+class Confinement:
+    """What the VMM has taken: a mask of layers, and by name why there are no others."""
+
+    def __init__(self) -> None:
+        self.applied = 0
+        self.missing: dict[str, str] = {}
+
+
+def confine_main(
+    *, own_ids: bool, without: int = 0, require: int = 0, tracebacks: bool = False
+) -> Confinement:
+    """Confine the calling process, for good; call it in the main thread, the only one.
+
+    `own_ids` says that device processes have a user id of their own, so that CAP_KILL is needed to end them.
+    `without` and `require` are masks of layers; with `tracebacks` modules that print them are loaded now.
+    Raises SandboxError if a layer that is required cannot be had.
+    """
+    if tracebacks:
+        for name in TRACEBACK_MODULES:
+            __import__(name)
+    confinement = Confinement()
+    capabilities = 1 << linux.CAP_KILL if own_ids else 0
+    steps: tuple[tuple[int, Callable[[], None]], ...] = (
+        (layers.VMM_CAPABILITIES, lambda: linux.drop_capabilities(capabilities)),
+        (layers.VMM_LANDLOCK, _landlock),
+        (layers.VMM_SECCOMP, _filter),
+    )
+    for layer, step in steps:
+        name = layers.VMM_NAMES[layer]
+        if without & layer:
+            confinement.missing[name] = LEFT_OUT
+            continue
+        try:
+            step()
+        except OSError as error:
+            confinement.missing[name] = str(error.args[-1])
+        else:
+            confinement.applied |= layer
+    lacking = require & layers.VMM & ~confinement.applied
+    if lacking:
+        reasons = [f"{name} ({confinement.missing[name]})" for name in layers.names(lacking)]
+        raise SandboxError(f"sandbox layer missing: {', '.join(reasons)}")
+    return confinement
+
+
+def confine_vcpu(confinement: Confinement) -> None:
+    """Give the calling thread the vCPU thread's filter, if the VMM has filters at all. Raises OSError."""
+    if confinement.applied & layers.VMM_SECCOMP:
+        notify.install_plain_filter(filter_of(VCPU_POLICY), every_thread=False)
+
+
+def _filter() -> None:
+    bpf = filter_of(MAIN_POLICY)
+    filter_of(VCPU_POLICY)  # loads what it takes, while that is possible
+    linux.forbid_new_privileges()
+    notify.install_plain_filter(bpf, every_thread=True)
+
+
+def _landlock() -> None:
+    version = landlock.abi()
+    if version == 0:
+        raise OSError(landlock.why_missing(version))
+    others = threading.active_count() - 1
+    linux.forbid_new_privileges()
+    landlock.allow_reading(version, readable_directories())
+    if others and version < landlock.EVERY_THREAD_ABI:
+        raise OSError(f"{others} of its threads started before, and have none of it")
+
+
+def readable_directories(path: Iterable[str] | None = None) -> list[str]:
+    """Where Python finds its modules, and /proc: sorted, without what is below another of them.
+
+    Of the search path only directories of packages count. The script's own and the working directory may hold
+    anything.
+    """
+    modules = (kvmbox.__file__, os.__file__)
+    found = {PROC, *(os.path.dirname(os.path.realpath(file)) for file in modules if file)}
+    for entry in sys.path if path is None else path:
+        if os.path.basename(entry) in ("site-packages", "dist-packages", "lib-dynload"):
+            found.add(os.path.realpath(entry))
+    kept: list[str] = []
+    for directory in sorted(found):
+        if not any(directory.startswith(f"{other}/") for other in kept):
+            kept.append(directory)
+    return kept
