@@ -36,6 +36,16 @@ def test_picture_is_drawn_in_the_format_of_its_name(
     assert path.read_bytes().startswith(magic)
 
 
+def test_picture_has_no_bar_for_what_everything_is_compared_with(results: Results, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "plot.svg"
+    plot.draw(results, str(path))
+    # Text is drawn as outlines, and each text stands before them as a comment.
+    text = path.read_text(encoding="utf-8")
+    assert f"<!-- {SHM} -->" in text
+    assert f"<!-- {NONE} -->" not in text
+
+
 def test_picture_has_only_rows_with_a_ratio_of_times(results: Results) -> None:
     assert [row.name for row in plot.drawn(results)] == ["post"]
 

@@ -58,6 +58,14 @@ def test_ratio_of_a_round_does_not_see_a_slow_host(results: Results) -> None:
     assert found.noise == ""
 
 
+def test_ratio_skips_a_round_that_one_side_lacks_and_keeps_the_others_together() -> None:
+    results = results_of(choose(only=["post", SHM]), {"post": {SHM: [20.0, 60.0]}})
+    results.record(1, NONE, "post", 30.0)  # nothing in round 0
+    found = ratio(results, "post", SHM, "post", NONE)
+    assert found is not None
+    assert (found.median, found.count) == (2.0, 1)
+
+
 def test_cell_has_ratios_to_none_floor_and_its_reference(results: Results) -> None:
     found = find(results, "post", SHM)
     assert found.value is not None
@@ -126,9 +134,10 @@ def test_table_has_medians_ratios_and_the_noise_mark(results: Results) -> None:
 
 
 def test_stages_of_a_start_are_the_columns_of_one_table() -> None:
-    results = results_of(choose(only=["start"]), {"start": {NONE: [9e6]}})
-    for name, value in (("start: imports", 4e6), ("start: guest", 5e6)):
-        results.record(0, NONE, name, value)
+    results = results_of(choose(only=["start"]), {"start": {NONE: [9e6] * 3}})
+    for round_, late in enumerate((0.0, 9e6, 1e6)):
+        results.record(round_, NONE, "start: imports", 3e6 + late)
+        results.record(round_, NONE, "start: guest", 5e6)
     tables = report.row_tables(results)
     assert [table.title for table in tables][1:] == ["start, by stage (medians)"]
     assert tables[1].columns == ("configuration", "imports", "guest", "")
