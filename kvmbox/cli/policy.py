@@ -59,7 +59,7 @@ def command(
     words: tuple[str, ...], simulate: str | None, form: str, seccomp: str, ipc: str, debug: bool
 ) -> int:
     """Show the effective policy of every process of a run, or of PROCESS: a device type (uart, pit, rtc …)
-    or 'spawner'.
+    'spawner', or a thread of kvmbox itself ('vmm-main', 'vmm-vcpu').
 
     \b
     kvmbox policy                                  all processes
@@ -119,8 +119,7 @@ def _simulate(chosen: list[Confinement], call: str, texts: Sequence[str], *, as_
 
     if len(texts) > MAX_ARGUMENTS:
         raise UsageError(f"a system call has {MAX_ARGUMENTS} arguments at most, not {len(texts)}")
-    rules = [rule for one in chosen if one.policy is not None for rule in one.policy.rules]
-    name, number = number_of(call, rules)
+    name, number = number_of(call)
     try:
         arguments = tuple(parse_argument(text) for text in texts)
     except ValueError as error:
@@ -154,14 +153,16 @@ def _missing_layers() -> dict[str, str | None]:
 def _pfc(chosen: list[Confinement]) -> str:
     from kvmbox.sandbox.describe_render import groups
     from kvmbox.sandbox.pfc import policy_as_pfc
+    from kvmbox.sandbox.policy import Verdict
 
     parts = []
     for group in groups(chosen):
         policy = group[0].policy
         if group[0].seccomp == "filter" and policy is not None:
             heading = f"# processes: {', '.join(one.process for one in group)}"
-            note = f"# action {NOTIFY_ACTION} is NOTIFY: held, for the VMM to name and to kill"
-            parts.append(f"{heading}\n{note}\n{policy_as_pfc(policy).rstrip()}")
+            if group[0].rest is Verdict.NOTIFY:
+                heading += f"\n# action {NOTIFY_ACTION} is NOTIFY: held, for the VMM to name and to kill"
+            parts.append(f"{heading}\n{policy_as_pfc(policy).rstrip()}")
     if not parts:
         words = ", ".join(one.process for one in chosen)
         raise UsageError(

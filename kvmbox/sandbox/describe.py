@@ -18,6 +18,7 @@ from kvmbox.sandbox import jail, layers
 from kvmbox.sandbox.describe_words import condition_in_words, unmet_in_words
 from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Policy, Rule, Verdict
+from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
 
 SECCOMP_CHOICES: Final = ("filter", "strict", "off")
 IPC_CHOICES: Final = ("socketpair", "pipe", "shm")
@@ -28,6 +29,8 @@ CHANNELS: Final = {
     "shm": f"a page shared with the VMM, and two pipes as doorbells, descriptors {CHANNEL_FD} and {REPLY_FD}",
 }
 """All that a device process holds, by ipc."""
+
+VMM_HOLDS: Final = "/dev/kvm, guest memory, the streams and files of the run, the channels"
 
 STRICT_POLICY: Final = Policy(
     name="strict",
@@ -53,8 +56,19 @@ SPAWNER_LAYERS: Final = (
 )
 """What the spawner takes before it forks; its own descriptor is the control socket."""
 
-VMM_PROCESSES: Final[tuple[tuple[str, str, Policy], ...]] = ()
-"""Threads of the VMM that have a filter of their own: name, what it is, policy. One line adds one."""
+VMM_THREADS: Final[tuple[tuple[str, str, Policy], ...]] = (
+    (
+        "vmm-main",
+        "kvmbox itself, once it is set up: the main thread, and those that write output",
+        MAIN_POLICY,
+    ),
+    ("vmm-vcpu", "kvmbox itself: the thread that runs the guest and handles its exits", VCPU_POLICY),
+)
+"""Threads of the VMM that have a filter of their own: name, what it is, policy. One line adds one.
+
+The filter of vmm-main is in force in every thread, and that of vmm-vcpu on top of it; the second allows
+nothing that the first does not, so it alone is the table of that thread.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +129,8 @@ def confinements(
         )
     )
     found += [
-        Confinement(name, about, "all of the run", "filter", policy, Verdict.NOTIFY, layers.SECCOMP, ())
-        for name, about, policy in VMM_PROCESSES
+        Confinement(name, about, VMM_HOLDS, "filter", policy, policy.default, layers.VMM, ())
+        for name, about, policy in VMM_THREADS
     ]
     return found
 
@@ -130,7 +144,8 @@ def _device_calls(seccomp: str, ipc: str) -> tuple[Policy | None, Verdict, int]:
         return None, Verdict.ALLOW, every & ~layers.SECCOMP
     if seccomp == "strict":
         return STRICT_POLICY, Verdict.KILL, every
-    return device_policy(ipc), Verdict.NOTIFY, every
+    policy = device_policy(ipc)
+    return policy, policy.default, every
 
 
 def device_policy(ipc: str) -> Policy:

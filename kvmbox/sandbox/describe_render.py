@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any, Final
 
 from kvmbox.sandbox import layers
@@ -13,22 +15,24 @@ from kvmbox.sandbox.describe_words import argument_name, condition_in_words, val
 from kvmbox.sandbox.policy import INT, Rule, Verdict
 
 WIDTH: Final = 100
-CALL_WIDTH: Final = 14
-CONDITION_WIDTH: Final = 36
+CALL_WIDTH: Final = 17
+CONDITION_WIDTH: Final = 35
 
 REST: Final = {
-    "filter": "held by the kernel; the VMM names the call and kills the process (status 8)",
-    "strict": "the kernel kills the process (SIGKILL), and nobody is told which call it was (status 8)",
-    "off": "allowed: no system call is looked at",
+    Verdict.NOTIFY: "held by the kernel; the VMM names the call and kills the process (status 8)",
+    Verdict.KILL: "the kernel kills the process (SIGKILL), and nobody is told which call it was (status 8)",
+    Verdict.REFUSE: "fails with ENOSYS, as if this kernel did not have it; the run ends with status 14",
+    Verdict.ALLOW: "allowed: no system call is looked at",
 }
-"""What becomes of a call that no rule allows, by the choice of seccomp."""
+"""What becomes of a call that no rule allows."""
 
 FOREIGN: Final = {
     "filter": "the kernel kills the process (SIGSYS)",
     "strict": "the kernel kills the process (SIGKILL), but for i386's own read, write, exit and sigreturn",
-    "off": "allowed: no system call is looked at",
 }
-"""What becomes of calls of the x32 and i386 ABIs."""
+"""What becomes of calls of the x32 and i386 ABIs, by the choice of seccomp."""
+
+LAYER_TABLES: Final = ((layers.NAMES, layers.PURPOSES), (layers.VMM_NAMES, layers.VMM_PURPOSES))
 
 _LIMIT_WORDS: Final = {
     "RLIMIT_NOFILE": "descriptor numbers below {}: nothing new can be opened",
@@ -71,23 +75,25 @@ def _group_lines(group: Sequence[Confinement], available: dict[str, str | None])
     yield f"System calls (seccomp: {one.seccomp})"
     if one.policy is not None:
         yield f"  {'call':<{CALL_WIDTH}} {'allowed if':<{CONDITION_WIDTH}} why"
+        reason = ""
         for rule in one.policy.rules:
-            yield from _rule_lines(rule)
-        yield from _wrapped(REST[one.seccomp], "  anything else: ")
+            # A reason that several rules in a row share is told once.
+            yield from _rule_lines(rule, rule.reason if rule.reason != reason else "")
+            reason = rule.reason
+        yield from _wrapped(REST[one.rest], "  anything else: ")
         yield from _wrapped(FOREIGN[one.seccomp], "  calls of x32 and i386: ")
         if one.seccomp == "strict":
             yield "  RDTSC: faults (SIGSEGV), because the mode takes the time stamp counter away"
     else:
-        yield f"  anything: {REST['off']}"
+        yield f"  anything: {REST[Verdict.ALLOW]}"
     yield ""
     yield "Layers"
     width = max(len(name) for name in layers.NAMES.values())
-    for bit, name in layers.NAMES.items():
-        if one.layers & bit:
-            missing = available.get(name)
-            purpose = layers.PURPOSES[bit] + (f" (NOT ON THIS HOST: {missing})" if missing else "")
-            kind = "required" if layers.REQUIRED & bit else "if there"
-            yield from _wrapped(purpose, f"  {name:<{width}} {kind}  ")
+    for bit, name, purpose in _layers_of(one):
+        missing = available.get(name)
+        text = purpose + (f" (NOT ON THIS HOST: {missing})" if missing else "")
+        kind = "required" if layers.REQUIRED & bit else "if there"
+        yield from _wrapped(text, f"  {name:<{width}} {kind}  ")
     if one.limits:
         yield ""
         yield "Limits"
@@ -95,14 +101,34 @@ def _group_lines(group: Sequence[Confinement], available: dict[str, str | None])
             yield f"  {limit:<{width}} {limit_in_words(limit, value)}"
 
 
-def _rule_lines(rule: Rule) -> Iterator[str]:
-    conditions = [condition_in_words(rule.name, one) for one in rule.conditions] or ["always"]
-    why = textwrap.wrap(rule.reason, WIDTH - CALL_WIDTH - CONDITION_WIDTH - 4) or [""]
-    for index in range(max(len(conditions), len(why))):
-        name = rule.name if index == 0 else ""
-        condition = conditions[index] if index < len(conditions) else ""
-        reason = why[index] if index < len(why) else ""
-        yield f"  {name:<{CALL_WIDTH}} {condition:<{CONDITION_WIDTH}} {reason}".rstrip()
+def _layers_of(confinement: Confinement) -> Iterator[tuple[int, str, str]]:
+    """Bit, name and purpose of each layer."""
+    for names, purposes in LAYER_TABLES:
+        for bit, name in names.items():
+            if confinement.layers & bit:
+                yield bit, name, purposes[bit]
+
+
+def _rule_lines(rule: Rule, reason: str) -> Iterator[str]:
+    conditions = [
+        line
+        for one in rule.conditions
+        for line in _broken(condition_in_words(rule.name, one), CONDITION_WIDTH)
+    ] or ["always"]
+    why = textwrap.wrap(reason, WIDTH - CALL_WIDTH - CONDITION_WIDTH - 4)
+    for name, condition, words in zip_longest([rule.name], conditions, why, fillvalue=""):
+        yield f"  {name:<{CALL_WIDTH}} {condition:<{CONDITION_WIDTH}} {words}".rstrip()
+
+
+def _broken(text: str, width: int) -> Iterator[str]:
+    """`text` in lines of `width`, broken at spaces and between flags; what follows is indented."""
+    line = ""
+    for piece in re.findall(r"[^ |]*[ |]?", text):
+        if len(line) + len(piece.rstrip()) > width and line:
+            yield line.rstrip()
+            line = "  "
+        line += piece
+    yield line.rstrip()
 
 
 def _wrapped(text: str, lead: str) -> list[str]:
@@ -143,7 +169,7 @@ def decisions_as_text(call: str, decisions: Sequence[tuple[Confinement, Decision
 
 
 def _consequence(decision: Decision, seccomp: str) -> str:
-    return FOREIGN[seccomp] if decision.foreign else REST[seccomp]
+    return FOREIGN[seccomp] if decision.foreign else REST[decision.verdict]
 
 
 def as_data(confinement: Confinement, available: dict[str, str | None]) -> dict[str, Any]:
@@ -163,10 +189,9 @@ def as_data(confinement: Confinement, available: dict[str, str | None]) -> dict[
                 "name": name,
                 "required": bool(layers.REQUIRED & bit),
                 "on_this_host": available.get(name) is None,
-                "purpose": layers.PURPOSES[bit],
+                "purpose": purpose,
             }
-            for bit, name in layers.NAMES.items()
-            if confinement.layers & bit
+            for bit, name, purpose in _layers_of(confinement)
         ],
         "limits": dict(confinement.limits),
     }

@@ -15,6 +15,7 @@ from kvmbox.sandbox.describe_render import as_data, as_text, decisions_as_text, 
 from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox.pfc import policy_as_pfc
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Policy, Rule, Verdict
+from kvmbox.sandbox.syscall_names import NUMBERS as NUMBERS_BY_NAME
 
 TYPES = {"uart": "device process: COM1", "pit": "device process: PIT"}
 EVERYTHING_THERE: dict[str, str | None] = dict.fromkeys(layers.NAMES.values())
@@ -77,11 +78,28 @@ def test_spawner_has_no_filter_and_no_limit() -> None:
 
 def test_added_vmm_policy_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = Policy("vmm", (Rule("futex", 202, "locks"),))
-    monkeypatch.setattr(describe, "VMM_PROCESSES", (("vmm-main", "the main thread", policy),))
+    monkeypatch.setattr(describe, "VMM_THREADS", (("vmm-main", "the main thread", policy),))
     main = of("vmm-main")
     assert decide(main, 202, ()).verdict is Verdict.ALLOW
     assert decide(main, 59, ()).verdict is Verdict.NOTIFY
     assert "futex" in as_text([main], EVERYTHING_THERE)
+
+
+def test_vmm_threads_refuse_what_they_do_not_need() -> None:
+    for name in ("vmm-main", "vmm-vcpu"):
+        thread = of(name)
+        assert decide(thread, NUMBERS_BY_NAME["execve"], ()).verdict is Verdict.REFUSE
+        assert decide(thread, NUMBERS_BY_NAME["futex"], ()).verdict is Verdict.ALLOW
+        assert "fails with ENOSYS" in as_text([thread], EVERYTHING_THERE)
+        assert set(layers.names(thread.layers)) == set(layers.VMM_NAMES.values())
+
+
+def test_vcpu_thread_may_do_nothing_that_the_main_thread_may_not() -> None:
+    # Both filters are in force in it: only so is its own table the whole truth.
+    main, vcpu = of("vmm-main").policy, of("vmm-vcpu").policy
+    assert main is not None
+    assert vcpu is not None
+    assert set(vcpu.table()) <= set(main.table())
 
 
 # --- Decisions -------------------------------------------------------------------------------------------
@@ -136,7 +154,7 @@ def test_two_rules_for_a_call_both_tell_why_they_do_not_match(monkeypatch: pytes
     from kvmbox.sandbox.policy import INT, Condition
 
     policy = Policy("two", tuple(Rule("write", 1, f"to {fd}", (Condition(0, fd, INT),)) for fd in (1, 2)))
-    monkeypatch.setattr(describe, "VMM_PROCESSES", (("vmm-main", "main", policy),))
+    monkeypatch.setattr(describe, "VMM_THREADS", (("vmm-main", "main", policy),))
     main = of("vmm-main")
     why = decide(main, 1, (3,)).why
     assert why == "fd is 3, and the rule wants: fd is 1; or fd is 3, and the rule wants: fd is 2"
@@ -148,7 +166,12 @@ def test_two_rules_for_a_call_both_tell_why_they_do_not_match(monkeypatch: pytes
 
 def test_page_shows_equal_processes_once() -> None:
     found = groups(confinements(TYPES))
-    assert [[one.process for one in group] for group in found] == [["uart", "pit"], ["spawner"]]
+    assert [[one.process for one in group] for group in found] == [
+        ["uart", "pit"],
+        ["spawner"],
+        ["vmm-main"],
+        ["vmm-vcpu"],
+    ]
     page = as_text(confinements(TYPES), EVERYTHING_THERE)
     assert page.count("the next request") == 1
 
@@ -167,6 +190,26 @@ def test_page_is_at_most_100_columns_wide() -> None:
     for seccomp in describe.SECCOMP_CHOICES:
         page = as_text(confinements(TYPES, seccomp=seccomp), {"landlock": "no Landlock"})
         assert max(map(len, page.splitlines())) <= 100
+
+
+def test_page_tells_a_reason_that_rules_in_a_row_share_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Policy(
+        "vmm", (Rule("poll", 7, "waits"), Rule("ppoll", 271, "waits"), Rule("futex", 202, "locks"))
+    )
+    monkeypatch.setattr(describe, "VMM_THREADS", (("vmm-main", "main", policy),))
+    page = as_text([of("vmm-main")], EVERYTHING_THERE)
+    assert [line.split() for line in page.splitlines() if "always" in line] == [
+        ["poll", "always", "waits"],
+        ["ppoll", "always"],
+        ["futex", "always", "locks"],
+    ]
+
+
+def test_page_breaks_long_conditions_between_flags() -> None:
+    lines = as_text([of("vmm-main")], EVERYTHING_THERE).splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("  clone "))
+    assert "flags & (CLONE_THREAD|" in lines[start]
+    assert "is CLONE_THREAD" in " ".join(" ".join(lines[start : start + 6]).split())
 
 
 def test_page_marks_a_layer_that_this_host_lacks() -> None:
@@ -189,7 +232,7 @@ def test_answer_puts_processes_of_one_answer_together() -> None:
     answers = [(one, decide(one, 0, (3,))) for one in confinements(TYPES)]
     text = decisions_as_text("read(3)", answers)
     assert text.splitlines()[:3] == ["read(3)", "  allowed: uart, pit", "    rule: read, fd is 3"]
-    assert "allowed: spawner" in text
+    assert "allowed: spawner" in text.replace("spawner, vmm-main", "spawner")
 
 
 # --- For programs ----------------------------------------------------------------------------------------
