@@ -36,8 +36,10 @@ from kvmbox.remote.spin import SpinGrants
 LOOKS: Final = 800
 """How often the vCPU thread looks for a reply before it sleeps: some 50 µs."""
 
-MAX_IDLE_RINGS: Final = 64
-"""How often a doorbell may ring without a reply being there: an honest one rings once too often at most."""
+MAX_IDLE_RINGS: Final = (1 << 16) // DOORBELLS_READ + 64
+"""How often a doorbell may be read without a reply being there. An honest device process rings once too often
+at most, but each reply that was found before its bell was heard leaves one: up to a pipe full of them.
+"""
 
 _pack_rest: Final = Struct("<QQQ").pack_into
 _pack: Final = WORDS.pack
@@ -194,13 +196,16 @@ class SharedChannel(Channel):
         fence()
         poll = None
         rings = 0
+        patience = slices or 0
         while words[_REPLY_WORD] == self._seen:
             if slices is not None:
                 if poll is None:
                     poll = select.poll()
                     poll.register(self._doorbell, select.POLLIN)
-                if not self._waits(poll, slices):
-                    raise self.fail(hung_error(self.device_type, slices))
+                if not poll.poll(0):
+                    if not self._waits(poll, patience):
+                        raise self.fail(hung_error(self.device_type, slices))
+                    patience //= 2  # or bells for nothing would make the wait endless
             rings += 1
             if rings > MAX_IDLE_RINGS:
                 raise self._break("it rings and rings, and does not answer")

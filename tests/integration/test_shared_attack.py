@@ -1,0 +1,125 @@
+"""A device process that rewrites the shared page in a tight loop while the VMM reads it.
+
+Whatever it hits, the VMM uses what it has checked: a value within its limit, effects that were granted, each
+as it was copied once; or it sees that the protocol is broken. `tests/unit/remote/test_shared.py` shows the
+same one access at a time; here a real process does its worst on another CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from kvmbox.devices.model import HostOutput
+from kvmbox.errors import ProtocolError
+from kvmbox.remote import page as layout
+from kvmbox.remote import protocol
+from kvmbox.remote.channel import Grants
+from kvmbox.remote.links import Link, channel_on, make_link
+from kvmbox.remote.protocol import HEADER, encode_effects, request_word
+from kvmbox.remote.shared import SharedChannel
+
+ACCESSES: Final = 5_000
+LIMIT: Final = 0xFF
+READ: Final = request_word(protocol.READ, 0, 1)
+SHORT, LONG = b"AAAA", b"BBBBBBBB"
+
+ATTACKER: Final = """
+import mmap, os, sys
+memory, bell, reply, request, vmm_waits, reply_bit = map(int, sys.argv[1:7])
+short, long = map(bytes.fromhex, sys.argv[7:9])
+page = memoryview(mmap.mmap(memory, 3 * 4096))
+words = page.cast("Q")
+at, body = reply // 8, reply + 32
+value, rest = at + 2, at + 3
+while True:
+    plain = words[request // 8] | reply_bit
+    one_effect = plain | 1 << 24
+    # Good without effects, then with one, the longer and the shorter, and between them whatever comes of it.
+    words[value] = 0x11; words[rest] = 0; words[at] = plain
+    words[value] = 0x10000
+    page[body : body + len(short)] = short
+    words[value] = 0x22; words[rest] = len(short) << 32; words[at] = one_effect
+    page[body : body + len(long)] = long
+    words[rest] = len(long) << 32
+    words[rest] = 0xFFFFFFFF00000000
+    words[rest] = 0; words[value] = 0x33; words[at] = plain
+    if words[vmm_waits]:
+        os.write(bell, b"!")
+"""
+
+
+class Attack:
+    """A channel to the attacker, and what it makes the VMM do."""
+
+    def __init__(self) -> None:
+        self.link: Link = make_link("shm")
+        requests, bell, memory = self.link.device
+        places = (layout.REPLY, layout.REQUEST, layout.VMM_WAITS, protocol.REPLY)
+        bodies = [encode_effects([(0, HostOutput(text))]).hex() for text in (SHORT, LONG)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", ATTACKER, str(memory), str(bell), *map(str, places), *bodies],
+            pass_fds=(requests, bell, memory),
+        )
+        for descriptor in self.link.device:
+            os.close(descriptor)
+        self.outputs: list[bytes] = []
+        channel = channel_on(self.link, "uart", [Grants("COM1", output=self.outputs.append)], now=lambda: 5)
+        assert isinstance(channel, SharedChannel)
+        self.channel = channel
+        self.channel.allow_spinning(True)
+
+    def access(self) -> int | None:
+        """One access; None if the attacker was caught at it."""
+        try:
+            return self.channel.access(READ, 5, 0, LIMIT)
+        except ProtocolError:
+            self.channel.forget_failure()
+            return None
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.channel.close()
+
+
+@pytest.fixture
+def attack() -> Iterator[Attack]:
+    attack = Attack()
+    yield attack
+    attack.close()
+
+
+def test_attacker_that_rewrites_its_reply_gets_nothing_past_the_checks(attack: Attack) -> None:
+    results = [attack.access() for _ in range(ACCESSES)]
+    good = [result for result in results if result is not None]
+    # Both happen, or this has shown nothing.
+    assert 0 < len(good) < ACCESSES
+    assert set(good) <= {0x11, 0x22, 0x33}
+    assert attack.outputs
+    for output in attack.outputs:
+        assert len(output) in (len(SHORT), len(LONG))
+        assert set(output) <= set(SHORT + LONG)
+
+
+def test_effects_are_those_of_the_copy_that_was_checked(attack: Attack) -> None:
+    frames: list[bytes] = []
+    attack.channel.recorder = lambda _sent, frame: frames.append(frame)
+    for _ in range(ACCESSES):
+        frames.clear()
+        attack.outputs.clear()
+        result = attack.access()
+        if result is None:
+            assert attack.outputs == []
+            continue
+        (frame,) = frames
+        _, _, _, count, _, _, value, _, length = HEADER.unpack_from(frame)
+        assert (result, len(frame)) == (value, HEADER.size + length)
+        effects, rest = protocol.decode_effects(count, frame[HEADER.size :])
+        assert [(0, HostOutput(output)) for output in attack.outputs] == effects
+        assert rest == b""
