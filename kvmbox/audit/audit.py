@@ -57,11 +57,15 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One result, what it means, and the layers (a mask) whose doing it is."""
+    """One result, what it means, and the layers (a mask) whose doing it is.
+
+    Each of these would stop it alone; or, if it took them `together`, none would in this manner.
+    """
 
     result: Result
     verdict: Verdict
     stopped_by: int
+    together: bool = False
 
 
 @dataclass(slots=True)
@@ -249,14 +253,15 @@ class _Audit:
             for name, result in results.items()
         }
         unknown = [probe for probe in self._unattributed([results], conditions) if not stoppers[probe.name]]
+        together: dict[str, int] = {}
         if unknown and not self._options.control:
-            for name, mask in self._run_less(conditions, in_force, unknown, results).items():
-                stoppers[name] = mask
+            together = self._run_less(conditions, in_force, unknown, results)
+            stoppers |= together
         findings = {}
         for name, result in results.items():
             one = self._by_name[name]
             verdict = judge(one.probe, result, one.control, stoppers[name])
-            findings[name] = Finding(result, verdict, stoppers[name])
+            findings[name] = Finding(result, verdict, stoppers[name], together=name in together)
         return findings
 
     def _run_less(

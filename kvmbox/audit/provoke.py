@@ -14,7 +14,7 @@ from typing import Final
 from kvmbox.audit.attacks.channel import BAD, FLOOD, GOOD, REPLY_VALUE_WORD
 from kvmbox.audit.result import Ended, Result
 from kvmbox.audit.subject import PATIENCE_MS, Subject
-from kvmbox.errors import DeviceProcessError
+from kvmbox.errors import DeviceGoneError, DeviceProcessError
 from kvmbox.remote import page as layout
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import Channel, Grants
@@ -48,23 +48,31 @@ def provoke(subject: Subject, attack: str, *, careless: bool) -> Result:
         else:
             channel = channel_on(subject.give_away_link(), "audit", [Grants("audit")], now=lambda: 0)
             try:
-                caught, evidence = _ask(channel, REQUESTS[attack])
+                caught, evidence = ask(channel, REQUESTS[attack], honest_replies=attack != "flood")
             finally:
                 channel.close()
+    except DeviceGoneError as error:  # it died, or was killed for its silence: that proves nothing
+        return Result(Ended.SILENT, subject.process.layers, evidence=str(error).encode())
     finally:
         watchdog.cancel()
     ended = Ended.FINISHED if caught else Ended.REFUSED
     return Result(ended, subject.process.layers, evidence=evidence.encode(), pid=subject.process.pid)
 
 
-def _ask(channel: Channel, requests: int) -> tuple[bool, str]:
-    """Make requests; whether any value came through that may not, or none was refused; and in words."""
+def ask(channel: Channel, requests: int, *, honest_replies: bool = True) -> tuple[bool, str]:
+    """Make requests; whether the attack got its way, and in words what the channel did.
+
+    It does if a value comes through that is not the good one; and, unless each request gets a reply
+    (`honest_replies`), if more than the one reply is taken that there should be. Raises DeviceGoneError.
+    """
     word = protocol.request_word(protocol.READ, 0, 1)
     accepted = 0
     refused: dict[str, int] = {}
     for _ in range(requests):
         try:
             value = channel.access(word, 0, 0, LIMIT)
+        except DeviceGoneError:
+            raise
         except DeviceProcessError as error:
             reason = str(error).removeprefix("device process 'audit' ")
             refused[reason] = refused.get(reason, 0) + 1
@@ -73,10 +81,12 @@ def _ask(channel: Channel, requests: int) -> tuple[bool, str]:
         if value != GOOD:
             return True, f"value {value:#x} came through"
         accepted += 1
-    if accepted == requests and not refused:
+    if not honest_replies and accepted > 1:
+        return True, f"{accepted} replies taken where there was one"
+    if not refused:
         return False, f"{accepted} values read once, none of them changed"
     reason = max(refused, key=lambda one: refused[one])
-    return accepted == requests, f"{sum(refused.values())} of {requests} replies refused: it {reason}"
+    return False, f"{sum(refused.values())} of {requests} replies refused: it {reason}"
 
 
 def _careless_flood(subject: Subject) -> tuple[bool, str]:

@@ -25,10 +25,6 @@ CHANNEL: Final = "the VMM's channel"
 Row = tuple[str, ...]
 
 
-def _names(mask: int) -> str:
-    return " or ".join(layers.names(mask))
-
-
 def ended(report: ProbeReport, finding: Finding) -> str:
     """How the attack ended, for people; with the reason where no layer is to blame."""
     probe = report.probe
@@ -105,7 +101,9 @@ def _stands(finding: Finding) -> str:
 
 def stopper(finding: Finding) -> str:
     """Who stopped it, for people; empty where nobody did."""
-    return CHANNEL if finding.result.ended is Ended.REFUSED else _names(finding.stopped_by)
+    if finding.result.ended is Ended.REFUSED:
+        return CHANNEL
+    return (" with " if finding.together else " or ").join(layers.names(finding.stopped_by))
 
 
 def removals(report: Report) -> list[str]:
@@ -124,7 +122,7 @@ def removals(report: Report) -> list[str]:
             continue
         opened = [one.probe.name for one, finding in found if finding.verdict in OPENED]
         instead = Counter(
-            _names(finding.stopped_by) or "several together"
+            stopper(finding) or "several together"
             for one, finding in found
             if finding.verdict not in OPENED
             and finding.stopped_by != next(iter(one.findings.values())).stopped_by
@@ -155,7 +153,11 @@ def summary(report: Report) -> str:
     counts = ", ".join(
         f"{report.count(verdict)} {verdict.value}" for verdict in Verdict if report.count(verdict)
     )
-    left_out = f", without {', '.join(layers.names(options.without))}" if options.without else ""
+    left_out = ""
+    if options.without & ~report.layers:
+        left_out += f", without {', '.join(layers.names(options.without & ~report.layers))}"
+    if options.without & report.layers:
+        left_out += f", with {', '.join(layers.names(options.without & report.layers))} all the same"
     return (
         f"{len(report.probes)} probes, device types {', '.join(options.types)}, "
         f"seccomp {MODE_NAMES[options.conditions.mode]}, ipc {options.ipc}{left_out}: {counts}"
@@ -224,4 +226,5 @@ def _finding_data(finding: Finding) -> dict[str, Any]:
         "stopped_by": ["channel"]
         if finding.result.ended is Ended.REFUSED
         else layers.names(finding.stopped_by),
+        "together": finding.together,
     }

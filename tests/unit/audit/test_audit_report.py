@@ -37,6 +37,15 @@ def test_table_types_alike_share_a_row() -> None:
     assert findings_table(report(one))[1] == [("peek", "peek", "contained", "killed at openat", "seccomp")]
 
 
+def test_table_layers_that_suffice_alone_and_layers_that_it_takes_together_read_differently() -> None:
+    both = layers.SECCOMP | layers.RLIMITS
+    each = ProbeReport(probe(), YES, {"uart": contained(by=both)})
+    together = ProbeReport(probe(), YES, {"uart": Finding(HELD, Verdict.CONTAINED, both, together=True)})
+
+    assert findings_table(report(each))[1][0][4] == "seccomp or rlimits"
+    assert findings_table(report(together))[1][0][4] == "seccomp with rlimits"
+
+
 def test_table_types_that_differ_have_a_row_each() -> None:
     other = Finding(YES, Verdict.ESCAPED, 0)
     rows = findings_table(report(ProbeReport(probe(), YES, {"uart": contained(), "rtc": other})))[1]
@@ -129,6 +138,7 @@ def test_json_is_complete_and_plain() -> None:
         "text": "killed at openat",
         "verdict": "contained",
         "stopped_by": ["seccomp"],
+        "together": False,
     }
     assert row["control"]["effective"] is True
     assert row["alone"]["seccomp"]["ended"] == "forbidden"
