@@ -10,7 +10,7 @@ those have been applied already. A request too long to travel so is sent by itse
 
 from __future__ import annotations
 
-import zlib
+import binascii
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -46,10 +46,10 @@ def batches(journal: Sequence[Any]) -> Iterator[Batch]:
             yield Batch(b"".join(frames), checksum, len(frames))
             frames, size, checksum = [], 0, 0
         if len(frame) > MAX_PAYLOAD:
-            yield Batch(frame, zlib.crc32(answer), 1, alone=True)
+            yield Batch(frame, binascii.crc32(answer), 1, alone=True)
             continue
         frames.append(frame)
         size += len(frame)
-        checksum = zlib.crc32(answer, checksum)
+        checksum = binascii.crc32(answer, checksum)
     if frames:
         yield Batch(b"".join(frames), checksum, len(frames))

@@ -25,8 +25,8 @@ journal; the parts of a snapshot must be of one process, so the device whose tur
 
 from __future__ import annotations
 
+import binascii
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -229,7 +229,7 @@ class Recovery:
     def _replay(self, batch: Batch) -> None:
         if batch.alone:
             frame = self._channel.exchange_raw(batch.frames, REPLY_SLICES)
-            if zlib.crc32(frame) != batch.checksum:  # also what is no reply, or an error
+            if binascii.crc32(frame) != batch.checksum:  # also what is no reply, or an error
                 raise self._unlike(f"another reply to {show(batch.frames)}")
             return
         self._ask(protocol.REPLAY, 0, payload=batch.frames, good=batch.checksum)

@@ -15,8 +15,8 @@ an error frame and the end: a device process that guesses is worse than one that
 
 from __future__ import annotations
 
+import binascii
 import os
-import zlib
 
 from kvmbox.devices.catalog import build_model
 from kvmbox.devices.model import DeviceModel, Effect, HostOutput, SnapshotError
@@ -120,6 +120,8 @@ class DeviceServer:
                 value = self._restore_part(request)
             case protocol.SHUTDOWN:
                 self.running = False
+            case protocol.READ | protocol.WRITE | protocol.INDEXED_READ:
+                raise FrameError(f"an access of {request.size} bytes to device {request.device}")
             case _:
                 raise FrameError(f"unknown request {request.kind}")
         effects: list[tuple[int, Effect]] = []
@@ -155,7 +157,7 @@ class DeviceServer:
         checksum = start = 0
         while start < len(frames):
             end = start + HEADER.size + HEADER.unpack_from(frames, start)[-1]
-            checksum = zlib.crc32(self.handle(frames[start:end]), checksum)
+            checksum = binascii.crc32(self.handle(frames[start:end]), checksum)
             start = end
         return checksum
 

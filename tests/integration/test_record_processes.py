@@ -48,7 +48,7 @@ def test_process_that_fails_says_why_and_then_nothing(processes: InProcesses) ->
     words = processes.handle(UART, BROKEN)
 
     assert words[0] == protocol.ERROR
-    assert b"IndexError" in words
+    assert b"FrameError: an access of" in words
     assert processes.why(UART) is None
     assert processes.handle(UART, read_lsr()) == b""
     assert processes.why(UART) == "device process 'uart' exited with status 1"

@@ -118,11 +118,11 @@ def test_json_holds_exact_numbers(images: Images) -> None:
     ports = {(entry["port"], entry["direction"], entry["size"]): entry["count"] for entry in result["ports"]}
     assert ports == {
         (0x3F8, "out", 1): 12,
-        (0xE9, "out", 1): 5,
         (0x3FD, "in", 1): 3,
         (0xF4, "out", 2): 1,
     }
-    assert result["exits"] >= 12 + 5 + 3 + 1 + 4
+    # The debug console's writes are coalesced: they reach the device, and are no exits.
+    assert result["exits"] >= 12 + 3 + 1 + 4
     assert sorted(result["sandbox"]) == list(DEVICE_TYPES)
     assert all("seccomp" in layers for layers in result["sandbox"].values())
     assert 0 < result["first_console_byte"] <= result["wall_time"]
