@@ -26,7 +26,7 @@ BY_FILTER = {
     "unshare", "kill", "type on the terminal", "executable memory",
 }  # fmt: skip
 BY_LANDLOCK = {"read /etc/passwd", "list /"}
-NOT_IN_VCPU = {"thread", "socketpair", "pipe", "memfd"}
+NOT_IN_VCPU = {"thread"}
 
 
 def confined(*, without: int = 0, own_ids: bool = False, extra: tuple[str, ...] = ()) -> dict[str, Any]:
