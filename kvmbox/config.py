@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from kvmbox import layout
 from kvmbox.host.serial import SerialSpec
 from kvmbox.lean import Value
 from kvmbox.remote.pool import Design
+
+DEFAULT_RESTART_BUDGET: Final = 16
+"""How many restarts a run may have before a device that keeps dying ends it."""
 
 
 class ModuleSpec(Value):
@@ -44,7 +47,7 @@ class RunConfig(Value):
     pin: str = "auto"
     design: Design = Design()
     on_device_crash: str = "fail"
-    restart_budget: int = 16
+    restart_budget: int = DEFAULT_RESTART_BUDGET
     require: int = 0
     record: str | None = None
     record_limit: int | None = None

@@ -28,8 +28,6 @@ from kvmbox.kvm.vcpu import KICK_SIGNAL, Vcpu
 from kvmbox.machine import Devices, GuestVm
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import WAIT_SLICE_MS, hung_error
-from kvmbox.remote.recovery import install_all_ones
-from kvmbox.remote.standby import StandbyProcesses
 from kvmbox.remote.watchdog import Watchdog
 from kvmbox.run_loop import LEAVE, LOOK, LoopTotals, VcpuLoop
 from kvmbox.verdict import (
@@ -153,6 +151,8 @@ class Supervisor:
             timers.rearm()
 
         if choice == "restart":
+            from kvmbox.remote.standby import StandbyProcesses
+
             pool.standby = StandbyProcesses(
                 pool,
                 budget=self._config.restart_budget,
@@ -161,6 +161,8 @@ class Supervisor:
                 wake=self._wakeup.wake,
             )
         elif choice == "all-ones":
+            from kvmbox.remote.recovery import install_all_ones
+
             for channel in pool.channels:
                 install_all_ones(channel, self._answered_by_nobody)
         for channel in pool.channels:

@@ -99,7 +99,7 @@ HOST_MODULES: Final = {
 SPAWNER_STDLIB: Final = {
     *PURE_IMPORTS,
     *("ctypes", "errno", "fcntl", "gc", "importlib", "mmap", "os", "resource", "select", "sys", "time"),
-    *("_socket", "zlib"),
+    *("_socket", "binascii"),
 }
 """What the spawner and device processes may import by themselves: all of it is mapped in each of them."""
 

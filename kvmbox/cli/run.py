@@ -291,11 +291,11 @@ def _survivable(on_device_crash: str, sandbox: str) -> str:
 
 
 def _budget(budget: int | None, on_device_crash: str) -> int:
-    from kvmbox.remote.recovery import DEFAULT_BUDGET
+    from kvmbox.config import DEFAULT_RESTART_BUDGET
 
     if budget is not None and on_device_crash != "restart":
         raise UsageError("--restart-budget needs --on-device-crash restart")
-    return DEFAULT_BUDGET if budget is None else budget
+    return DEFAULT_RESTART_BUDGET if budget is None else budget
 
 
 def _design(sandbox: str, seccomp: str | None, ipc: str | None) -> Design:

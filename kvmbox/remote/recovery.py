@@ -40,9 +40,6 @@ from kvmbox.remote.journal import MAX_SNAPSHOT, Batch, batches
 from kvmbox.remote.links import Link, adopt, sever
 from kvmbox.remote.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS
 
-DEFAULT_BUDGET: Final = 16
-"""How many restarts a run may have before a device that keeps dying ends it."""
-
 ATTEMPTS: Final = 2
 """How many replacements one loss may use up: one that was ready may have died unnoticed."""
 
@@ -102,6 +99,7 @@ class Recovery:
         channel.journal = []
         channel.journal_full = self._checkpoint
         channel.rescue = self.rescue
+        channel.overdue = self._overdue
 
     # --- Keeping ------------------------------------------------------------------------------------------
 
@@ -144,6 +142,13 @@ class Recovery:
             state += payload
             if len(state) == total:
                 return state
+
+    def _overdue(self, late: bool) -> None:
+        # A process that hangs is found out after many slices: the guest sees no more than the first of them.
+        if late:
+            self._standby.pause_time()
+        else:
+            self._standby.resume_time()
 
     # --- Rescuing -----------------------------------------------------------------------------------------
 
