@@ -37,20 +37,25 @@ page = memoryview(mmap.mmap(memory, 3 * 4096))
 words = page.cast("Q")
 at, body = reply // 8, reply + 32
 value, rest = at + 2, at + 3
+def wake():
+    if words[vmm_waits]:
+        os.write(bell, b"!")
 while True:
     plain = words[request // 8] | reply_bit
     one_effect = plain | 1 << 24
     # Good without effects, then with one, the longer and the shorter, and between them whatever comes of it.
     words[value] = 0x11; words[rest] = 0; words[at] = plain
+    wake()
     words[value] = 0x10000
     page[body : body + len(short)] = short
     words[value] = 0x22; words[rest] = len(short) << 32; words[at] = one_effect
+    wake()
     page[body : body + len(long)] = long
     words[rest] = len(long) << 32
+    wake()
     words[rest] = 0xFFFFFFFF00000000
+    wake()
     words[rest] = 0; words[value] = 0x33; words[at] = plain
-    if words[vmm_waits]:
-        os.write(bell, b"!")
 """
 
 
