@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvmbox.bench.plan import FLOOR, NONE, Configuration, Row
+from kvmbox.bench.plan import FLOOR, NONE, QEMU, Configuration, Row
 from kvmbox.bench.results import Results
 from kvmbox.bench.statistics import Estimate, estimate, ratios
 
@@ -26,6 +26,7 @@ class Cell:
     value: Estimate | None
     to_none: Estimate | None = None
     to_floor: Estimate | None = None
+    to_peer: Estimate | None = None
     to_reference: Estimate | None = None
     failure: str = ""
 
@@ -71,6 +72,7 @@ def cell(results: Results, row: Row, configuration: Configuration) -> Cell:
         estimate(values),
         ratio(results, row.name, name, row.name, NONE),
         ratio(results, row.name, name, row.name, FLOOR),
+        ratio(results, row.name, name, row.name, QEMU),
         ratio(results, row.name, name, row.reference, name) if row.reference is not None else None,
         failure if len(values) < results.rounds else "",
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from kvmbox.bench.analysis import Cell, cells
-from kvmbox.bench.plan import NONE, START_PREFIX, Plan, Row, Unit
+from kvmbox.bench.analysis import Cell, added, cells, ratio
+from kvmbox.bench.plan import IPCS, NONE, QEMU, START_PREFIX, Plan, Row, Unit
 from kvmbox.bench.results import Results
 from kvmbox.bench.statistics import NOISY_WIDTH, Estimate, median
 
 MIB: Final = 1 << 20
 REASON_WIDTH: Final = 70
 MIN_COVERAGE: Final = 0.5
+CHOICE_ROW: Final = "inb_from_device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,22 @@ def _remarks(one: Cell) -> str:
     return "; ".join(found)
 
 
-COLUMNS: Final = ("configuration", "median", "from–to", "× none", "from–to", "× floor", "")
+def _columns(*, peer: bool) -> tuple[str, ...]:
+    return (
+        "configuration",
+        "median",
+        "from–to",
+        "× none",
+        "from–to",
+        "× floor",
+        *(("× qemu",) if peer else ()),
+        "",
+    )
 
 
-def _line(one: Cell) -> tuple[str, ...]:
+def _line(one: Cell, *, peer: bool) -> tuple[str, ...]:
     if one.value is None:
-        return (one.configuration.name, "—", "", "", "", "", _clip(one.failure))
+        return (one.configuration.name, "—", "", "", "", "", *(("",) if peer else ()), _clip(one.failure))
     unit = one.row.unit
     spread = f"{number(one.value.low, unit)}–{number(one.value.high, unit)}" if one.value.count > 1 else ""
     is_base = one.configuration.name == NONE
@@ -86,6 +98,7 @@ def _line(one: Cell) -> tuple[str, ...]:
         _ratio(one.to_none),
         "" if is_base else _range(one.to_none),
         _ratio(one.to_floor),
+        *((_ratio(one.to_peer),) if peer else ()),
         _remarks(one),
     )
 
@@ -95,14 +108,50 @@ def row_table(results: Results, row: Row) -> Table | None:
     found = cells(results, row)
     if not found:
         return None
-    return Table(f"{row.name}: {row.title}", COLUMNS, tuple(_line(one) for one in found))
+    peer = any(one.to_peer is not None for one in found)
+    lines = tuple(_line(one, peer=peer) for one in found)
+    return Table(f"{row.name}: {row.title}", _columns(peer=peer), lines)
 
 
 def row_tables(results: Results) -> list[Table]:
-    """One table for each row, and one for all stages of a start."""
+    """One table for each row, one for the choices of the design space, one for the stages of a start."""
     found = [row_table(results, row) for row in results.rows if not row.name.startswith(START_PREFIX)]
-    found.append(stage_table(results))
+    found += [choice_table(results), stage_table(results)]
     return [table for table in found if table is not None]
+
+
+def _pairs() -> Iterator[tuple[str, str, str]]:
+    """(what, one configuration, the one that it is compared with) of each choice that the RFC asked about."""
+    for ipc in IPCS:
+        yield f"isolation over {ipc}", f"process/filter/{ipc}", NONE
+    for ipc in IPCS:
+        yield f"a process, not a thread, {ipc}", f"process/filter/{ipc}", f"thread/{ipc}"
+    for ipc in IPCS:
+        yield f"filter, not off, {ipc}", f"process/filter/{ipc}", f"process/off/{ipc}"
+    for ipc in IPCS:
+        yield f"strict, not filter, {ipc}", f"process/strict/{ipc}", f"process/filter/{ipc}"
+    for ipc in IPCS:
+        yield f"per-device, not process, {ipc}", f"per-device/filter/{ipc}", f"process/filter/{ipc}"
+    for ipc in IPCS:
+        yield f"isolated, not QEMU, {ipc}", f"process/filter/{ipc}", QEMU
+
+
+def choice_table(results: Results, row: str = CHOICE_ROW) -> Table | None:
+    """What each choice costs by itself, for one row: ratio and difference, both round by round."""
+    lines = []
+    for what, one, other in _pairs():
+        factor, more = ratio(results, row, one, row, other), added(results, row, one, other)
+        if factor is None or more is None:
+            continue
+        spread = f"{_difference(more.low)}–{_difference(more.high)}" if more.count > 1 else ""
+        remark = f"noisy: {factor.noise}" if factor.noise else ""
+        lines.append((what, _ratio(factor), _range(factor), _difference(more.median), spread, remark))
+    columns = ("choice", "ratio", "from–to", "added, µs", "from–to", "")
+    return Table(f"what each choice costs: {row}", columns, tuple(lines)) if lines else None
+
+
+def _difference(nanoseconds: float) -> str:
+    return f"{nanoseconds / 1e3:+.2f}".replace("-", "−")
 
 
 def stage_table(results: Results) -> Table | None:

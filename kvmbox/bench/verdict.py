@@ -25,6 +25,7 @@ ROW: Final = "inb_from_device"
 CHEAP: Final = 1.25
 DEAR: Final = 2.5
 SAME: Final = 0.02
+FEW: Final = 3
 
 
 def _isolated(ipc: str) -> str:
@@ -181,6 +182,8 @@ def _doubt(costs: dict[str, Estimate]) -> str:
     """A warning where the answer could be another one within the interval of the number that it rests on."""
     best, _ = best_ipc(costs)
     cost = costs[best]
+    if cost.count < FEW:
+        return f"That rests on {cost.count} round{'s' if cost.count > 1 else ''}, which says little."
     if not any(cost.low <= limit < cost.high for limit in (CHEAP, DEAR)):
         return ""
     return (

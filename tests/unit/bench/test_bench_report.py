@@ -133,6 +133,45 @@ def test_table_has_medians_ratios_and_the_noise_mark(results: Results) -> None:
     assert reads[SHM][-1].startswith("0.50 × rtc_two_reads (0.50–0.50)")
 
 
+def test_choices_of_the_design_space_are_compared_with_each_other() -> None:
+    microseconds = {NONE: 10, SHM: 12, "process/strict/shm": 18, "process/off/shm": 12, "qemu": 8}
+    results = results_of(
+        choose(peer=True),
+        {
+            "inb_from_device": {
+                name: [value * 1e3 * slow for slow in (1, 2, 1)] for name, value in microseconds.items()
+            }
+        },
+    )
+    table = report.choice_table(results)
+    assert table is not None
+    lines = {line[0]: line[1:] for line in table.lines}
+    assert lines["isolation over shm"] == ("1.20", "1.20–1.20", "+2.00", "+2.00–+4.00", "")
+    assert lines["strict, not filter, shm"][:3] == ("1.50", "1.50–1.50", "+6.00")
+    assert lines["filter, not off, shm"][0] == "1.00"
+    assert lines["isolated, not QEMU, shm"][0] == "1.50"
+    assert len(lines) == 4
+    assert report.choice_table(Results.of(choose(), {})) is None
+
+
+def test_difference_that_is_negative_has_a_minus_sign() -> None:
+    results = results_of(choose(), {"inb_from_device": {NONE: [10e3] * 3, SHM: [9e3, 9.5e3, 9.5e3]}})
+    table = report.choice_table(results)
+    assert table is not None
+    assert table.lines[0][3:5] == ("−0.50", "−1.00–−0.50")
+
+
+def test_ratio_to_the_peer_has_a_column_where_the_peer_was_measured() -> None:
+    results = results_of(choose(peer=True), {"post": {NONE: [10.0] * 3, SHM: [12.0] * 3, "qemu": [8.0] * 3}})
+    (table,) = report.row_tables(results)
+    assert table.columns[5:] == ("× floor", "× qemu", "")
+    lines = {line[0]: line for line in table.lines}
+    assert lines[SHM][6] == "1.50"
+    results.fail("process/filter/pipe", "accesses", "refused")
+    (table,) = [one for one in report.row_tables(results) if one.title.startswith("post")]
+    assert {len(line) for line in table.lines} == {8}
+
+
 def test_stages_of_a_start_are_the_columns_of_one_table() -> None:
     results = results_of(choose(only=["start"]), {"start": {NONE: [9e6] * 3}})
     for round_, late in enumerate((0.0, 9e6, 1e6)):

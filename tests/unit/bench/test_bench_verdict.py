@@ -129,6 +129,13 @@ def test_answer_that_the_interval_does_not_carry_is_doubted() -> None:
     assert "That is not certain: the true ratio may lie anywhere from 1.10 to 1.40." in text
 
 
+def test_answer_of_one_round_is_doubted() -> None:
+    results = results_of(BASE)
+    for series in results.samples["inb_from_device"].values():
+        del series[1:]
+    assert verdict(results).endswith("That rests on 1 round, which says little.")
+
+
 def test_noisy_ratio_is_marked() -> None:
     results = results_of(BASE)
     results.samples["inb_from_device"]["process/filter/pipe"][0] = 40_000.0
