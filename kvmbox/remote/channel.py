@@ -108,6 +108,8 @@ class Channel:
         """Called under the lock with what went wrong and the open request: gives another reply to it."""
         self.excuse: Callable[[], Callable[[], bool]] | None = None
         """Asked when a reply is overdue: gives what tells, slice by slice, whether the process is excused."""
+        self.overdue: Callable[[bool], None] | None = None
+        """Hears when a reply has been due for a whole slice, and when nobody waits for it any more."""
         self.kill: Callable[[DeviceProcessError], None] | None = None
         """Kills the process, for the reason given; for whoever is not the thread that waits for it."""
         self._grants = list(grants)
@@ -170,15 +172,7 @@ class Channel:
     def _acquires(self, slices: int) -> bool:
         """Take the lock from a thread that waits for a reply, with the patience that `_waits` has."""
         wait = WAIT_SLICE_MS / 1000
-        if any(self._lock.acquire(timeout=wait) for _ in range(slices)):
-            return True
-        excused = self.excuse() if self.excuse is not None else None
-        for _ in range(START_SLICES):
-            if not self.being_rescued and (excused is None or not excused()):
-                break
-            if self._lock.acquire(timeout=wait):
-                return True
-        return False
+        return self._patiently(lambda: self._lock.acquire(timeout=wait), slices, for_another_thread=True)
 
     def _next(self, kind: int, device: int, value: int, offset: int, payload: bytes) -> protocol.Request:
         if self._failure is not None:
@@ -212,15 +206,30 @@ class Channel:
 
     def _waits(self, poll: select.poll, slices: int) -> bool:
         """Wait for a descriptor for so many slices, and for as long as the process is excused."""
-        if any(poll.poll(WAIT_SLICE_MS) for _ in range(slices)):
+        return self._patiently(lambda: bool(poll.poll(WAIT_SLICE_MS)), slices)
+
+    def _patiently(self, comes: Callable[[], bool], slices: int, *, for_another_thread: bool = False) -> bool:
+        """Whether it `comes`, which takes a slice to tell, within so many slices, and some more as long as
+        the process is excused, or another thread is just putting another one in its place.
+        """
+        if comes():
             return True
-        excused = self.excuse() if self.excuse is not None else None
-        for _ in range(START_SLICES):
-            if excused is None or not excused():
-                break
-            if poll.poll(WAIT_SLICE_MS):
+        if self.overdue is not None:
+            self.overdue(True)
+        try:
+            if any(comes() for _ in range(slices - 1)):
                 return True
-        return False
+            excused = self.excuse() if self.excuse is not None else None
+            for _ in range(START_SLICES):
+                busy = for_another_thread and self.being_rescued
+                if not busy and (excused is None or not excused()):
+                    return False
+                if comes():
+                    return True
+            return False
+        finally:
+            if self.overdue is not None:
+                self.overdue(False)
 
     # --- Behind the hot path ----------------------------------------------------------------------------
 

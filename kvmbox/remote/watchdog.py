@@ -34,9 +34,13 @@ class Watchdog:
         for channel, request in self._open.items():
             waiting = channel.waiting
             if not waiting or waiting != request.sequence:
+                if request.slices and channel.overdue is not None:
+                    channel.overdue(False)
                 request.sequence, request.slices, request.excused = waiting, 0, None
                 continue
             request.slices += 1
+            if request.slices == 1 and channel.overdue is not None:
+                channel.overdue(True)
             if request.slices >= self._limit and not self._excused(channel, request):
                 hung = channel
         return hung
