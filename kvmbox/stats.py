@@ -52,6 +52,8 @@ class RunStats(Value):
     design: str
     spins: dict[str, int]
     sandbox: dict[str, list[str]]
+    restarts: dict[str, Any]
+    """Empty where lost device processes are not restarted."""
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON-able data."""
@@ -98,7 +100,21 @@ def collect(
         design=str(pool.design),
         spins={"granted": pool.spin.granted, "revoked": pool.spin.revoked} if pool.spin is not None else {},
         sandbox={member.device_type: layers.names(member.layers) for member in pool.members.values()},
+        restarts=_restarts(pool),
     )
+
+
+def _restarts(pool: DevicePool) -> dict[str, Any]:
+    """What `--on-device-crash restart` has done: how often for whom, how long each took, in ns."""
+    standby = pool.standby
+    if standby is None:
+        return {}
+    return {
+        "by_type": dict(standby.restarts),
+        "durations": list(standby.durations),
+        "replayed": standby.replayed,
+        "budget": standby.budget,
+    }
 
 
 def format_stats(stats: RunStats, wall: int) -> str:
@@ -142,6 +158,15 @@ def format_stats(stats: RunStats, wall: int) -> str:
         lines.append(
             f"right to spin            {stats.spins['granted']} granted, {stats.spins['revoked']} revoked"
         )
+    if stats.restarts:
+        durations = sorted(stats.restarts["durations"])
+        told = ", ".join(f"{name} {count}" for name, count in stats.restarts["by_type"].items())
+        lines.append(f"restarts                 {told or 'none'}; {stats.restarts['budget']} left")
+        if durations:
+            lines.append(
+                f"  took                   {durations[len(durations) // 2] / NS_PER_MS:.1f} ms (median), "
+                f"{durations[-1] / NS_PER_MS:.1f} ms (longest); {stats.restarts['replayed']} requests replayed"
+            )
     lines.append(f"sandbox ({stats.design}): {', '.join(common) or 'no layer'}")
     missing = [name for name in layers.NAMES.values() if name not in common]
     if missing:

@@ -44,6 +44,12 @@ def gathered(*loops: Any) -> RunStats:
         "pool": SimpleNamespace(
             design=Design(ipc="shm"),
             spin=SimpleNamespace(granted=3, revoked=1),
+            standby=SimpleNamespace(
+                restarts={"uart": 2, "pit": 1},
+                durations=[4_000_000, 1_500_000, 2_000_000],
+                replayed=321,
+                budget=13,
+            ),
             members={"uart": SimpleNamespace(device_type="uart", layers=layers.REQUIRED)},
         ),
     }
@@ -78,6 +84,12 @@ def test_collect_takes_every_number_from_where_it_is_counted() -> None:
     assert stats.guest_time == 1_500_000_000
     assert stats.sandbox == {"uart": layers.names(layers.REQUIRED)}
     assert stats.design == "process, filter, shm"
+    assert stats.restarts == {
+        "by_type": {"uart": 2, "pit": 1},
+        "durations": [4_000_000, 1_500_000, 2_000_000],
+        "replayed": 321,
+        "budget": 13,
+    }
     assert stats.spins == {"granted": 3, "revoked": 1}
 
 
@@ -108,6 +120,7 @@ def numbers(**changes: Any) -> RunStats:
         "design": "process, filter, socketpair",
         "spins": {},
         "sandbox": {},
+        "restarts": {},
     }
     return RunStats(**(plain | changes))
 
@@ -116,7 +129,7 @@ def test_format_stats_leaves_out_what_is_zero() -> None:
     text = format_stats(numbers(), wall=1_500_000)
     assert "wall time                1.5 ms" in text.splitlines()
     assert "first console byte       none" in text
-    for absent in ("COM1", "IRQ", "unclaimed", "memory-mapped", "boots", "stdout"):
+    for absent in ("COM1", "IRQ", "unclaimed", "memory-mapped", "boots", "stdout", "restarts"):
         assert absent not in text
 
 
@@ -149,6 +162,27 @@ def test_format_stats_shows_a_fact_a_line() -> None:
     assert "COM1 input               12 bytes" in lines
     assert "stdout dropped           13 bytes" in lines
     assert "two                      +2.5 ms (at 3.5)" in lines
+
+
+def test_format_stats_tells_restarts_and_how_long_they_took() -> None:
+    restarts = {
+        "by_type": {"uart": 2, "pit": 1},
+        "durations": [4_000_000, 1_500_000, 2_000_000],
+        "replayed": 321,
+        "budget": 13,
+    }
+    lines = format_stats(numbers(restarts=restarts), wall=0).splitlines()
+    at = lines.index("restarts                 uart 2, pit 1; 13 left")
+    assert lines[at + 1] == (
+        "  took                   2.0 ms (median), 4.0 ms (longest); 321 requests replayed"
+    )
+
+
+def test_format_stats_tells_that_nothing_was_restarted() -> None:
+    restarts = {"by_type": {}, "durations": [], "replayed": 0, "budget": 16}
+    text = format_stats(numbers(restarts=restarts), wall=0)
+    assert "restarts                 none; 16 left" in text
+    assert "took" not in text
 
 
 def test_format_stats_tells_the_layers_that_every_process_has_and_those_that_one_lacks() -> None:
