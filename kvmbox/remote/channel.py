@@ -212,7 +212,7 @@ class Channel:
         """Whether it `comes`, which takes a slice to tell, within so many slices, and some more as long as
         the process is excused, or another thread is just putting another one in its place.
         """
-        if comes():
+        if slices > 0 and comes():
             return True
         if self.overdue is not None:
             self.overdue(True)
