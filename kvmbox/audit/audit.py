@@ -7,7 +7,8 @@
     removed   (matrix) the same, for all probes
 
 A layer that cannot do without another has that one beside it in `alone`: no-new-privs always, which stops
-none of the probes by itself; and the older parts of Landlock below the newer ones.
+none of the probes by itself; the older parts of Landlock below the newer ones; and, where it is an ordinary
+user who audits, the user namespace, without which there is no other.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ class Report:
     """In force although the control run left everything out: these cannot be left out."""
     also_gone: dict[int, int] = field(default_factory=dict)
     """By layer that was removed: the others that went with it, as a mask."""
+    beside: dict[int, int] = field(default_factory=dict)
+    """By layer that was tried alone: those that it cannot do without (a mask), no-new-privs apart."""
     inseparable: dict[int, str] = field(default_factory=dict)
     """By layer without which, or with which alone, no device process starts: why."""
 
@@ -179,6 +182,10 @@ class _Audit:
     def _applies(probe: Probe, conditions: Conditions) -> bool:
         return not probe.strict_only or conditions.mode == SECCOMP_MODE_STRICT
 
+    def _possible(self, name: str) -> bool:
+        control = self._by_name[name].control
+        return control is None or control.effective
+
     def _session(
         self, conditions: Conditions, device_type: str, probes: Iterable[Probe]
     ) -> tuple[dict[str, Result], int]:
@@ -203,6 +210,7 @@ class _Audit:
             for name, result in by_name.items()
             if not result.effective
             and result.ended is not Ended.REFUSED
+            and self._possible(name)
             and not direct_layers(result, conditions.mode)
         }
         return [one.probe for one in self._report.probes if one.probe.name in names]
@@ -214,16 +222,19 @@ class _Audit:
         for layer in layers.NAMES:
             if not layer & in_force or layer & self._report.kept:
                 continue
-            without = EVERY_LAYER & ~(layer | layers.NO_NEW_PRIVS | _BELOW[layer])
-            conditions = Conditions(self._options.seccomp, without, self._options.ipc, careless=True)
-            try:
-                results, had = self._session(conditions, self._options.types[0], probes)
-            except SandboxError as error:
-                self._report.inseparable[layer] = f"not alone: {error}"
-                continue
-            if had & layer:
-                for name, result in results.items():
-                    self._by_name[name].alone[layer] = result
+            for beside in (_BELOW[layer], _BELOW[layer] | layers.USER_NS):
+                without = EVERY_LAYER & ~(layer | layers.NO_NEW_PRIVS | beside)
+                conditions = Conditions(self._options.seccomp, without, self._options.ipc, careless=True)
+                try:
+                    results, had = self._session(conditions, self._options.types[0], probes)
+                except SandboxError as error:
+                    self._report.inseparable[layer] = f"not alone: {error}"
+                    break
+                if had & layer:
+                    self._report.beside[layer] = beside
+                    for name, result in results.items():
+                        self._by_name[name].alone[layer] = result
+                    break
 
     def _run_removed(self, main: Conditions, device_type: str) -> None:
         for layer in layers.NAMES:
@@ -248,10 +259,13 @@ class _Audit:
         self, results: Mapping[str, Result], conditions: Conditions, in_force: int
     ) -> dict[str, Finding]:
         """What `results`, of one session under `conditions`, mean."""
-        stoppers = {
-            name: without_dependents(stopped_by(result, conditions.mode, self._by_name[name].alone), _BELOW)
-            for name, result in results.items()
-        }
+        stoppers = {}
+        for name, result in results.items():
+            # What does not succeed without any layer either is stopped by none, but for what is beyond doubt.
+            alone = self._by_name[name].alone if self._possible(name) else {}
+            stoppers[name] = without_dependents(
+                stopped_by(result, conditions.mode, alone), self._report.beside
+            )
         unknown = [probe for probe in self._unattributed([results], conditions) if not stoppers[probe.name]]
         together: dict[str, int] = {}
         if unknown and not self._options.control:

@@ -68,13 +68,15 @@ def _verdict_word(report: Report, finding: Finding) -> str:
 def matrix_table(report: Report) -> tuple[Row, list[Row]]:
     """(headings, rows) of probe × layer: what each layer does by itself.
 
-    'X' where the layer alone stops the probe, '.' where it does not, '?' where it was not tried.
+    'X' where the layer alone stops the probe, '.' where it does not, '?' where it was not tried, '-' where
+    the probe does not succeed without any layer either.
     """
     columns = [layer for layer in layers.NAMES if layer & report.layers & ~report.kept]
     headings = ("probe", *(str(number) for number, _ in enumerate(columns, 1)), "without seccomp: stopped by")
     rows: list[Row] = []
     for one in report.probes:
-        cells = [_cell(one.alone.get(layer)) for layer in columns]
+        possible = one.control is None or one.control.effective
+        cells = [_cell(one.alone.get(layer)) if possible else "-" for layer in columns]
         removed = one.removed.get(layers.SECCOMP)
         rows.append((one.probe.name, *cells, "" if removed is None else _stands(removed)))
     return headings, rows
@@ -83,7 +85,11 @@ def matrix_table(report: Report) -> tuple[Row, list[Row]]:
 def matrix_legend(report: Report) -> list[str]:
     """The layers by the numbers that head the columns, and what cannot be left out."""
     columns = [layer for layer in layers.NAMES if layer & report.layers & ~report.kept]
-    lines = [f"{number:>3} {layers.NAMES[layer]}" for number, layer in enumerate(columns, 1)]
+    lines = []
+    for number, layer in enumerate(columns, 1):
+        beside = report.beside.get(layer, 0)
+        with_it = f" (tried beside {', '.join(layers.names(beside))})" if beside else ""
+        lines.append(f"{number:>3} {layers.NAMES[layer]}{with_it}")
     if report.kept:
         lines.append(f"always there, in the control run too: {', '.join(layers.names(report.kept))}")
     return lines
@@ -190,6 +196,9 @@ def as_data(report: Report) -> dict[str, Any]:
         "counts": {verdict.value: report.count(verdict) for verdict in Verdict},
         "also_gone": {
             layers.NAMES[layer]: layers.names(gone) for layer, gone in report.also_gone.items() if gone
+        },
+        "alone_beside": {
+            layers.NAMES[layer]: layers.names(beside) for layer, beside in report.beside.items() if beside
         },
         "inseparable": {layers.NAMES[layer]: why for layer, why in report.inseparable.items()},
         "probes": [_probe_data(one) for one in report.probes],

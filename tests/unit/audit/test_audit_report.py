@@ -88,12 +88,19 @@ def test_matrix_shows_what_each_layer_does_alone_and_what_stands_behind_the_filt
     one.alone = {layers.SECCOMP: HELD}
     one.removed = {layers.SECCOMP: contained(LIMITED, layers.RLIMITS)}
     made = report(one, matrix=True)
+    made.beside = {layers.RLIMITS: layers.LANDLOCK}
 
     headings, rows = matrix_table(made)
     assert headings[1:3] == ("1", "2")
     assert rows == [("peek", "X", "?", "rlimits")]
-    assert matrix_legend(made)[:2] == ["  1 seccomp", "  2 rlimits"]
+    assert matrix_legend(made)[:2] == ["  1 seccomp", "  2 rlimits (tried beside landlock)"]
     assert "closed-descriptors" in matrix_legend(made)[2]
+
+
+def test_matrix_of_a_probe_that_is_not_possible_here_gives_no_layer_any_credit() -> None:
+    one = ProbeReport(probe(), HELD, {"uart": contained()}, {layers.SECCOMP: HELD})
+
+    assert matrix_table(report(one))[1] == [("peek", "-", "-", "")]
 
 
 def test_removals_say_what_opens_and_what_stands_in() -> None:
