@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.kvmbox-installed
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint format types guests clean
+.PHONY: help run test check chaos lint format types guests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -27,6 +27,10 @@ run: $(STAMP) guests ## set up everything, then boot the clock guest on /dev/kvm
 
 test: $(STAMP) guests ## set up everything, then run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+FAULTS ?= 1000
+chaos: $(STAMP) guests ## hit device processes FAULTS times (1000) while guests run
+	KVMBOX_CHAOS_FAULTS=$(FAULTS) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/chaos
 
 lint: $(STAMP) ## ruff: lint and format
 	$(BIN)/ruff check .

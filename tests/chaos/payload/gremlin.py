@@ -1,0 +1,90 @@
+"""A device process that misbehaves when it is told to: a real-time signal says how, at its next request.
+
+Handlers are installed where this is imported, in the spawner, so that every process has them from its fork.
+What begins a process (HELLO, RESTORE, REPLAY) is answered honestly: the fault is for a request of the run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any, Final
+
+from kvmbox.remote import protocol
+from kvmbox.remote.page_server import serve_page
+from kvmbox.remote.server import DeviceServer, serve
+
+if TYPE_CHECKING:
+    import mmap
+
+FAULTS: Final = ("raises", "calls", "leaves", "sequence", "value", "garbage", "short", "never")
+"""In the order of the signals that ask for them, from SIGRTMIN on. In shared memory no reply is short."""
+
+_HONEST: Final = (protocol.HELLO, protocol.RESTORE, protocol.REPLAY)
+_armed: list[str] = []
+
+
+def _arm(number: int, _frame: object) -> None:
+    _armed.append(FAULTS[number - signal.SIGRTMIN])
+
+
+if __name__ == "gremlin":  # not where a test imports it to know the faults
+    for _index in range(len(FAULTS)):
+        signal.signal(signal.SIGRTMIN + _index, _arm)
+
+
+class Gremlin(DeviceServer):
+    """The real server, but for the replies that go wrong."""
+
+    def __init__(self, requests: int) -> None:
+        """`requests` is the descriptor that requests, or their doorbells, come from."""
+        super().__init__()
+        self._requests = requests
+        self._depth = 0
+
+    def handle(self, frame: bytes) -> bytes:
+        """As the server's, or a fault."""
+        self._depth += 1
+        try:
+            reply = super().handle(frame)
+        finally:
+            self._depth -= 1
+        return reply if self._depth or frame[0] in _HONEST else self._spoil(reply)
+
+    def answer(self, route: tuple[Any, ...], first: int, now: int, value: int, place: int) -> bytes:
+        """As the server's, or a fault: shared memory comes here directly."""
+        reply = super().answer(route, first, now, value, place)
+        return reply if self._depth else self._spoil(reply)
+
+    def _spoil(self, reply: bytes) -> bytes:
+        if not _armed:
+            return reply
+        fault = _armed.pop()
+        if fault == "raises":
+            raise RuntimeError("a gremlin")
+        if fault == "calls":
+            os.open("/etc/passwd", os.O_RDONLY)
+        if fault == "leaves":
+            raise SystemExit(7)
+        if fault == "never":
+            while os.read(self._requests, 1):
+                pass
+            raise SystemExit(0)
+        words = bytearray(reply)
+        if fault == "sequence":
+            words[4] ^= 0x80
+        if fault == "value":
+            words[16:24] = b"\xff" * 8
+        if fault == "garbage":
+            words[:] = b"\xa5" * len(words)
+        if fault == "short":
+            del words[20:]
+        return bytes(words)
+
+
+def main(channel: int, replies: int | None = None, page: mmap.mmap | None = None) -> int:
+    """As `kvmbox.remote.entry.main`."""
+    server = Gremlin(channel)
+    if page is not None and replies is not None:
+        return serve_page(page, channel, replies, server=server)
+    return serve(channel, replies, server=server)
