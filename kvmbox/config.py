@@ -25,6 +25,8 @@ class RunConfig(Value):
 
     `rtc_base` is the wall clock at guest time 0, in seconds since 1970. `timeout` is seconds or None.
     `require` is the mask of sandbox layers (`sandbox.layers`) that must not be missing.
+    With `confine` the whole calling process is confined, for good, before the guest starts (`sandbox.vmm`);
+    `tracebacks` says that it is to be able to print them afterwards.
     """
 
     guest: str
@@ -52,3 +54,5 @@ class RunConfig(Value):
     record: str | None = None
     record_limit: int | None = None
     kvm_path: str = "/dev/kvm"
+    confine: bool = False
+    tracebacks: bool = False

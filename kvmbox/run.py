@@ -27,7 +27,7 @@ from kvmbox.placement import Placement, place
 from kvmbox.remote import protocol
 from kvmbox.remote.links import SHM, SOCKETPAIR
 from kvmbox.remote.pool import PER_DEVICE, Design, DevicePool
-from kvmbox.sandbox import linux
+from kvmbox.sandbox import layers, linux, vmm
 from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.stats import RunStats, collect
 from kvmbox.supervisor import Supervisor
@@ -115,6 +115,19 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
             supervisor.install_signals()
             console.terminal.enter()
             timeline.mark("devices ready")
+            if config.confine:
+                supervisor.confinement = vmm.confine_main(
+                    own_ids=bool(pool.spawner is not None and pool.spawner.layers & layers.OTHER_UID),
+                    moves_processes=pool.spin is not None,
+                    without=config.design.without,
+                    require=config.require,
+                    tracebacks=config.tracebacks,
+                )
+                timeline.mark("confined")
+            # Threads inherit what confines the one that starts them: those that write come now.
+            if recorder is not None:
+                recorder.start()
+            console.start()
             _boot_until_end(guest, GuestFactory(kvm, memory, source), devices, supervisor)
             if config.uart_pace:
                 supervisor.drain()
@@ -134,7 +147,7 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
 def _checked(design: Design, require: int, placement: Placement, say: Callable[[str], None]) -> Design:
     """The design, if this host can have it; what it gives up is said aloud. Raises SandboxError."""
     if not design.has_processes:
-        if require:
+        if require & ~layers.VMM:
             raise SandboxError(
                 f"--require: there is no sandbox layer at all with --sandbox {design.sandbox}",
                 hint="leave --sandbox out, or --require",
@@ -162,7 +175,9 @@ def _recorder(config: RunConfig, board: list[DeviceSpec], say: Callable[[str], N
     from kvmbox.record.recorder import Recorder
 
     per_device = config.design.sandbox == PER_DEVICE
-    return Recorder(config.record, board, per_device=per_device, limit=config.record_limit, say=say)
+    return Recorder(
+        config.record, board, per_device=per_device, limit=config.record_limit, start=False, say=say
+    )
 
 
 class GuestFactory(Value):

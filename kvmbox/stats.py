@@ -54,6 +54,8 @@ class RunStats(Value):
     sandbox: dict[str, list[str]]
     restarts: dict[str, Any]
     """Empty where lost device processes are not restarted."""
+    vmm: list[str]
+    missing: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as JSON-able data."""
@@ -99,6 +101,8 @@ def collect(
         stages=dict(timeline.stages),
         design=str(pool.design),
         spins={"granted": pool.spin.granted, "revoked": pool.spin.revoked} if pool.spin is not None else {},
+        vmm=[] if supervisor.confinement is None else layers.names(supervisor.confinement.applied),
+        missing=_missing(pool, supervisor),
         sandbox={member.device_type: layers.names(member.layers) for member in pool.members.values()},
         restarts=_restarts(pool),
     )
@@ -115,6 +119,14 @@ def _restarts(pool: DevicePool) -> dict[str, Any]:
         "replayed": standby.replayed,
         "budget": standby.budget,
     }
+
+
+def _missing(pool: DevicePool, supervisor: Supervisor) -> dict[str, str]:
+    """Why each layer that is not there is not, by name."""
+    found = dict(pool.spawner.missing) if pool.spawner is not None else {}
+    if supervisor.confinement is not None:
+        found |= supervisor.confinement.missing
+    return found
 
 
 def format_stats(stats: RunStats, wall: int) -> str:
@@ -165,10 +177,13 @@ def format_stats(stats: RunStats, wall: int) -> str:
         if durations:
             lines.append(
                 f"  took                   {durations[len(durations) // 2] / NS_PER_MS:.1f} ms (median), "
-                f"{durations[-1] / NS_PER_MS:.1f} ms (longest); {stats.restarts['replayed']} requests replayed"
+                f"{durations[-1] / NS_PER_MS:.1f} ms (longest), {stats.restarts['replayed']} requests again"
             )
     lines.append(f"sandbox ({stats.design}): {', '.join(common) or 'no layer'}")
     missing = [name for name in layers.NAMES.values() if name not in common]
     if missing:
         lines.append(f"sandbox layers missing   {', '.join(missing)}")
+    lines.append(f"sandbox of kvmbox itself {', '.join(stats.vmm) or 'no layer'}")
+    for name, reason in stats.missing.items():
+        lines.append(f"  {name:<22} {reason}")
     return "\n".join(lines)

@@ -30,6 +30,7 @@ from kvmbox.remote import protocol
 from kvmbox.remote.channel import WAIT_SLICE_MS, hung_error
 from kvmbox.remote.watchdog import Watchdog
 from kvmbox.run_loop import LEAVE, LOOK, LoopTotals, VcpuLoop
+from kvmbox.sandbox.vmm import Confinement, confine_vcpu
 from kvmbox.verdict import (
     CLEAN,
     DEVICE_FAILED,
@@ -99,6 +100,8 @@ class Supervisor:
         self._talkers: set[str] = set()
         """The processes whose devices print as time passes: those with UARTs."""
         self._started = time.monotonic()
+        self.confinement: Confinement | None = None
+        """What the VMM has confined itself with, if it has."""
         self.totals = LoopTotals()
         """What the run loops of all boots have counted."""
         self.boot_format = ""
@@ -230,6 +233,8 @@ class Supervisor:
             if self._cpu is not None:
                 os.sched_setaffinity(0, {self._cpu})
             vcpu.bind_thread()
+            if self.confinement is not None:
+                confine_vcpu(self.confinement)
             loop.run()
         except BaseException as error:  # noqa: BLE001 - handed to the main thread, which reports it
             self._vcpu_error = error

@@ -147,6 +147,12 @@ if TYPE_CHECKING:
     help="A sandbox layer that must not be missing; see 'kvmbox doctor'. May be repeated.",
 )
 @click.option(
+    "--without",
+    multiple=True,
+    metavar="LAYER",
+    help="A sandbox layer to leave out, for experiments; see 'kvmbox doctor'. May be repeated.",
+)
+@click.option(
     "--pin",
     default="auto",
     metavar="auto|none|CPU",
@@ -186,6 +192,7 @@ def command(
     on_device_crash: str,
     restart_budget: int | None,
     require: tuple[str, ...],
+    without: tuple[str, ...],
     pin: str,
     record: str | None,
     record_limit: int | None,
@@ -234,6 +241,16 @@ def command(
         required = layers.mask_of(require)
     except ValueError as error:
         raise UsageError(f"--require: {error}") from error
+    try:
+        left_out = layers.mask_of(without)
+    except ValueError as error:
+        raise UsageError(f"--without: {error}") from error
+    if left_out & required:
+        raise UsageError(f"--require and --without name {', '.join(layers.names(left_out & required))}")
+    if left_out:
+        say(
+            f"kvmbox: --without {', '.join(layers.names(left_out))}: this run is less contained than it could be"
+        )
     config = RunConfig(
         guest=path,
         serial=serial_plan(list(serial)),
@@ -253,7 +270,9 @@ def command(
         debug_exit_port=debug_exit,
         no_reboot=no_reboot,
         pin=pin,
-        design=_design(sandbox, seccomp, ipc),
+        design=_design(sandbox, seccomp, ipc, left_out),
+        confine=True,
+        tracebacks=debug,
         on_device_crash=_survivable(on_device_crash, sandbox),
         restart_budget=_budget(restart_budget, on_device_crash),
         require=required,
@@ -298,7 +317,7 @@ def _budget(budget: int | None, on_device_crash: str) -> int:
     return DEFAULT_RESTART_BUDGET if budget is None else budget
 
 
-def _design(sandbox: str, seccomp: str | None, ipc: str | None) -> Design:
+def _design(sandbox: str, seccomp: str | None, ipc: str | None, without: int) -> Design:
     """The three choices, where they make sense together."""
     from kvmbox.remote.pool import Design
 
@@ -309,7 +328,7 @@ def _design(sandbox: str, seccomp: str | None, ipc: str | None) -> Design:
             f"--seccomp {seccomp} needs device processes",
             hint="--sandbox process or per-device; a filter on kvmbox's own threads is another matter",
         )
-    return Design(sandbox, seccomp or "filter", ipc or "socketpair")
+    return Design(sandbox, seccomp or "filter", ipc or "socketpair", without)
 
 
 def _is_file(name: str) -> bool:

@@ -265,6 +265,11 @@ class Console:
 
     # --- The end ------------------------------------------------------------------------------------------
 
+    def start(self) -> None:
+        """Start the threads that write output; what is left out here starts with the first output."""
+        for stream in self.streams:
+            stream.start()
+
     def finish(self) -> str | None:
         """Write out what is left, for `FLUSH_SECONDS` at most; returns what could not be written, or None."""
         deadline = time.monotonic() + FLUSH_SECONDS

@@ -69,8 +69,18 @@ class OutputStream:
         self._lost = 0  # of what was dropped: what a broken descriptor did not take
         self._closing = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._write_all, name=f"output {name}", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the writer's thread: the first output would, but the VMM's threads start in an order of its
+        own (`sandbox.vmm`). Idempotent.
+        """
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._write_all, name=f"output {self.name}", daemon=True
+                )
+                self._thread.start()
 
     @property
     def congested(self) -> bool:
@@ -94,6 +104,8 @@ class OutputStream:
                 overflowed = True
             elif data:
                 idle = not self._buffer
+                if self._thread is None:
+                    self.start()
                 self._buffer += data
                 if idle or len(self._buffer) == GATHER_SIZE:
                     self._changed.notify_all()
@@ -119,6 +131,7 @@ class OutputStream:
 
     def flush(self, seconds: float) -> int:
         """Wait until all is written, `seconds` at most; returns how many bytes are not, lost ones too."""
+        self.start()
         with self._changed:
             self._closing = True
             self._changed.notify_all()

@@ -99,7 +99,7 @@ class Vcpu:
         self.enter = partial(
             io.raw_ioctl, self._c_descriptor, ctypes.c_ulong(io.KVM_RUN), ctypes.c_void_p(None)
         )
-        """KVM_RUN with nothing around it, for the run loop: negative where it failed, see ctypes.get_errno."""
+        """KVM_RUN with nothing around it, for the run loop: negative if it failed, see ctypes.get_errno."""
 
     # --- Running and kicking ---------------------------------------------------------------------------
 

@@ -18,8 +18,7 @@ from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.memory import GuestMemory
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import Channel, Grants
-from kvmbox.remote.protocol import request_word
-from kvmbox.remote.protocol import NO_DEADLINE
+from kvmbox.remote.protocol import NO_DEADLINE, request_word
 from kvmbox.remote.proxy import DeviceProxy
 
 PORT_BITS = 16

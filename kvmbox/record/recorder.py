@@ -57,14 +57,16 @@ class Recorder:
         *,
         per_device: bool = False,
         limit: int | None = None,
+        start: bool = True,
         say: Callable[[str], None] = lambda text: None,
         write: Callable[[int, memoryview], int] = os.write,
     ) -> None:
         """Create or empty `path`, and write the header. `per_device` is how the board falls into processes.
         `limit` is the most bytes that the file may have.
 
-        `say` hears, once, if the recording ends before the run. Raises StartError where the file cannot be
-        written, and UsageError for a limit that is too small for anything.
+        Without `start` nothing is written behind the header before `start()`. `say` hears, once, if the
+        recording ends before the run. Raises StartError where the file cannot be written, and UsageError for
+        a limit that is too small for anything.
         """
         self.path = path
         self.ended = False
@@ -100,7 +102,13 @@ class Recorder:
             os.close(self._descriptor)
             raise StartError(f"cannot write the recording '{path}': {error.strerror}") from error
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-        self._thread.start()
+        if start:
+            self.start()
+
+    def start(self) -> None:
+        """Start the thread that writes; until then records are queued. Idempotent."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def of(self, device_type: str) -> Callable[[bytes, bytes], None]:
         """What a channel calls with each request and its reply, under its lock."""
@@ -122,6 +130,7 @@ class Recorder:
 
     def finish(self) -> str | None:
         """Write the rest and the end mark, for `FINISH_SECONDS` at most; returns `problem`. Idempotent."""
+        self.start()
         self._closing = True
         self._wanted.set()
         self._thread.join(FINISH_SECONDS)

@@ -86,6 +86,7 @@ M_ARENA_MAX: Final = -8
 
 CAPABILITY_VERSION_3: Final = 0x2008_0522
 CAP_KILL: Final = 5
+CAP_SYS_NICE: Final = 23
 CAP_SYS_ADMIN: Final = 21
 CAPABILITY_SETS: Final = struct.Struct("=6I")  # effective, permitted, inheritable; low words, then high
 HIGHEST_POSSIBLE_CAPABILITY: Final = 63

@@ -47,12 +47,17 @@ class Confinement:
 
 
 def confine_main(
-    *, own_ids: bool, without: int = 0, require: int = 0, tracebacks: bool = False
+    *,
+    own_ids: bool,
+    moves_processes: bool = False,
+    without: int = 0,
+    require: int = 0,
+    tracebacks: bool = False,
 ) -> Confinement:
     """Confine the calling process, for good; call it in the main thread, the only one.
 
-    `own_ids` says that device processes have a user id of their own, so that CAP_KILL is needed to end them.
-    `without` and `require` are masks of layers; with `tracebacks` modules that print them are loaded now.
+    `own_ids` says that device processes have a user id of their own, so that CAP_KILL is needed to end them,
+    and with `moves_processes` CAP_SYS_NICE, to give a spinning one another CPU. `without` and `require` are masks of layers; with `tracebacks` modules that print them are loaded now.
     Raises SandboxError if a layer that is required cannot be had.
     """
     if tracebacks:
@@ -60,6 +65,8 @@ def confine_main(
             __import__(name)
     confinement = Confinement()
     capabilities = 1 << linux.CAP_KILL if own_ids else 0
+    if own_ids and moves_processes:
+        capabilities |= 1 << linux.CAP_SYS_NICE
     steps: tuple[tuple[int, Callable[[], None]], ...] = (
         (layers.VMM_CAPABILITIES, lambda: linux.drop_capabilities(capabilities)),
         (layers.VMM_LANDLOCK, _landlock),
