@@ -138,6 +138,22 @@ def test_spawner_killed_kills_each_device_process() -> None:
     reap_orphans()
 
 
+@pytest.mark.parametrize("phase", ["ready", "confined"])
+@pytest.mark.usefixtures("orphans")
+def test_vmm_killed_while_the_spawner_is_stopped_kills_it_all_the_same(phase: str) -> None:
+    # It cannot read the end of its socket: only the death signal reaches it. Where it has its own user
+    # id that takes CAP_KILL, which a confined VMM has kept.
+    vmm = Vmm(phase)
+    pidfds = [os.pidfd_open(pid) for pid in (vmm.report["spawner"], *vmm.report["devices"])]
+    os.kill(vmm.report["spawner"], signal.SIGSTOP)
+    vmm.kill()
+
+    for pidfd in pidfds:
+        wait_readable(pidfd)
+        os.close(pidfd)
+    reap_orphans()
+
+
 def check_whole_life(vmm: Vmm) -> None:
     pids = [vmm.report["spawner"], *vmm.report["devices"]]
     assert set(vmm.report["layers"][0]) >= set(layers.names(layers.REQUIRED))

@@ -319,6 +319,12 @@ def test_root_without_cap_sys_admin_changes_its_id_and_takes_the_user_namespace_
 
 
 @pytest.mark.root
+def test_mounts_that_are_shared_with_other_namespaces_do_not_stand_in_the_way() -> None:
+    # As systemd sets a host up: nothing may be mounted there for all to see.
+    assert_serves_without(report_of(tool("unshare"), "-m", "--propagation", "shared", "--"), set())
+
+
+@pytest.mark.root
 def test_root_of_a_container_with_few_ids_becomes_nobody() -> None:
     report = report_of(tool("unshare"), "-U", "--map-users=0,0,65536", "--map-groups=0,0,65536")
     assert_serves_without(report, set())

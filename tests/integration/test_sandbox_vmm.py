@@ -114,7 +114,9 @@ def test_thread_that_was_there_before_is_told_of() -> None:
     result = confined(extra=("early-thread",))
     if landlock.abi() < landlock.EVERY_THREAD_ABI:
         assert result["missing"]["vmm-landlock"] == "1 of its threads started before, and have none of it"
+        assert result["early"]["read /etc/passwd"] == 0
     assert result["main"]["read /etc/passwd"] == errno.EACCES  # the main thread has it all the same
+    assert {result["early"][what] for what in BY_FILTER} == {errno.ENOSYS}  # the filter is for all of them
 
 
 def test_layer_required_and_not_to_be_had_is_an_error() -> None:

@@ -145,12 +145,19 @@ def main() -> None:
 
     without, own_ids = int(sys.argv[2]), bool(int(sys.argv[3]))
     leave = threading.Event()
-    if "early-thread" in sys.argv:
-        threading.Thread(target=leave.wait).start()
+    result: dict[str, object] = {}
+
+    def be_early() -> None:
+        leave.wait()
+        result["early"] = attempts(target)
+
+    early = threading.Thread(target=be_early)
     child = os.fork()
     if child == 0:
         signal.pause()
     target = os.pidfd_open(child)
+    if "early-thread" in sys.argv:
+        early.start()
     try:
         confinement = vmm.confine_main(
             own_ids=own_ids,
@@ -161,14 +168,11 @@ def main() -> None:
     except SandboxError as error:
         print(json.dumps({"error": str(error)}), flush=True)
         signal.pidfd_send_signal(target, signal.SIGKILL)
-        leave.set()
         return
-    result = {
-        "applied": layers.names(confinement.applied),
-        "missing": confinement.missing,
-        "capabilities": capabilities(),
-        "main": attempts(target),
-    }
+    result["applied"] = layers.names(confinement.applied)
+    result["missing"] = confinement.missing
+    result["capabilities"] = capabilities()
+    result["main"] = attempts(target)
 
     def be_vcpu() -> None:
         vmm.confine_vcpu(confinement)
@@ -178,9 +182,11 @@ def main() -> None:
     thread.start()
     thread.join()
     result["main again"] = attempts(target)
+    leave.set()
+    if "early-thread" in sys.argv:
+        early.join()
     signal.pidfd_send_signal(target, signal.SIGKILL)
     os.waitpid(child, 0)
-    leave.set()
     print(json.dumps(result), flush=True)
 
 

@@ -2,8 +2,9 @@
 user or under another Python.
 
 Usage: vmm.py DIRECTORY-OF-KVMBOX BPF-IN-HEX PHASE. Takes itself to the phase ('started': there is a spawner,
-'asked': it was asked for device processes, 'ready': they serve), prints one line of JSON, and waits for the
-end of stdin. Then it makes a forbidden call, closes everything, and prints another line.
+'asked': it was asked for device processes, 'ready': they serve, 'confined': so is this program), prints one
+line of JSON, and waits for the end of stdin. Then it makes a forbidden call, closes everything, and prints
+another line.
 """
 
 from __future__ import annotations
@@ -34,12 +35,16 @@ def main() -> None:
             entry = "payload:call" if index == 0 else "payload:echo"
             processes.append(client.spawn(f"device{index}", [theirs.detach()], bpf, entry=entry))
             channels.append(ours)
-    if phase == "ready":
+    if phase in ("ready", "confined"):
         for process in processes:
             client.wait_ready(process)
         for channel in channels[1:]:
             channel.send(b"ping")
             assert channel.recv(16) == b"ping"
+    if phase == "confined":
+        from kvmbox.sandbox import vmm
+
+        vmm.confine_main(own_ids=bool(client.layers & layers.OTHER_UID))
     report = {
         "spawner": client.pid,
         "devices": [process.pid for process in processes],

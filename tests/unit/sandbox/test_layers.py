@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from kvmbox.errors import SandboxError
-from kvmbox.sandbox import landlock, layers, linux, probes, seccomp
+from kvmbox.sandbox import identity, landlock, layers, linux, namespaces, probes, seccomp
 
 
 def test_layers_of_the_vmm_are_explained_and_nobody_else_s() -> None:
@@ -96,6 +98,31 @@ def test_probe_without_landlock_tells_how_to_enable_it(monkeypatch: pytest.Monke
     status = {status.name: status for status in probes.probe()}["landlock"]
     assert (status.available, status.required) == (False, False)
     assert "lsm=" in (status.remedy or "")
+
+
+def test_probe_tells_why_a_namespace_is_missing_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = {
+        layers.OTHER_UID: identity.NOT_ROOT,
+        layers.USER_NS: "unshare: Operation not permitted",
+        layers.NET_NS: namespaces.NO_WAY_IN,
+    }
+    monkeypatch.setattr(probes, "_try", lambda code: (layers.UTS_NS | layers.VMM_SECCOMP, reasons))
+    statuses = {status.name: status for status in probes.probe()}
+    assert {name for name, status in statuses.items() if not status.available} == {
+        *layers.names(layers.ISOLATION & ~layers.UTS_NS), "vmm-landlock", "vmm-capabilities",
+    }  # fmt: skip
+    assert statuses["other-uid"].remedy == probes.ROOT_REMEDY
+    assert statuses["user-namespace"].detail == "unshare: Operation not permitted"
+    assert statuses["user-namespace"].remedy == probes.USER_NAMESPACE_REMEDY
+    assert statuses["net-namespace"].remedy == "as for user-namespace"
+    assert statuses["vmm-landlock"].remedy == probes.LANDLOCK_REMEDY
+
+
+def test_probe_that_cannot_be_tried_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    status = {status.name: status for status in probes.probe()}["pid-namespace"]
+    assert not status.available
+    assert status.detail.startswith("could not be tried: ")
 
 
 def test_probe_without_close_range_tells_the_kernel_needed(monkeypatch: pytest.MonkeyPatch) -> None:
