@@ -130,7 +130,9 @@ class Recovery:
                 protocol.SNAPSHOT, device=device, offset=part, limit=MAX_SNAPSHOT
             )
             if self.restarts != restarts:
-                return None
+                if part:
+                    return None
+                restarts = self.restarts
             if len(payload) != min(MAX_PAYLOAD, total - len(state)):
                 error = ProtocolError(
                     self._channel.device_type,
