@@ -57,7 +57,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "lean",
     },
     "supervisor": {
-        *("coalescing", "config", "errors", "host", "kvm", "machine", "remote", "run_loop", "verdict"),
+        *("coalescing", "config", "errors", "host", "kvm", "machine", "remote", "run_loop", "sandbox"),
+        "verdict",
     },
     # What runs in a device process in place of its models, and tries to get out.
     "audit": {"errors", "remote", "sandbox"},

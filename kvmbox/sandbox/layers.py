@@ -91,7 +91,7 @@ VMM_NAMES: Final = {
 VMM_PURPOSES: Final = {
     VMM_SECCOMP: "kvmbox itself: no exec, no fork, no socket, no file to write to, no executable memory",
     VMM_LANDLOCK: "kvmbox itself: no file but Python's own and /proc, to read; no TCP",
-    VMM_CAPABILITIES: "kvmbox itself: no capability; CAP_KILL stays if device processes have another user id",
+    VMM_CAPABILITIES: "kvmbox itself: no capability but those to end and place processes of another user id",
 }
 
 VMM: Final = VMM_SECCOMP | VMM_LANDLOCK | VMM_CAPABILITIES

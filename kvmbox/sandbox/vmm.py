@@ -57,7 +57,8 @@ def confine_main(
     """Confine the calling process, for good; call it in the main thread, the only one.
 
     `own_ids` says that device processes have a user id of their own, so that CAP_KILL is needed to end them,
-    and with `moves_processes` CAP_SYS_NICE, to give a spinning one another CPU. `without` and `require` are masks of layers; with `tracebacks` modules that print them are loaded now.
+    and with `moves_processes` CAP_SYS_NICE, to give a spinning one another CPU. `without` and `require` are
+    masks of layers; with `tracebacks` modules that print them are loaded now.
     Raises SandboxError if a layer that is required cannot be had.
     """
     if tracebacks:
