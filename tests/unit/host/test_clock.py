@@ -95,3 +95,73 @@ def test_clock_of_the_host_never_decreases() -> None:
     readings = [clock.now() for _ in range(100)]
     assert readings == sorted(readings)
     assert readings[0] >= 0
+
+
+def test_clock_pause_stands_still_and_resume_goes_on_without_a_jump() -> None:
+    host = HostClock()
+    clock = GuestClock(host)
+    clock.release()
+    host.now += 40
+    clock.pause()
+    host.now += 1_000
+    assert clock.now() == 40
+    assert clock.until(100) is None
+    clock.resume()
+    host.now += 2
+    assert clock.now() == 42
+    assert clock.until(100) == 58
+
+
+def test_clock_stands_until_everybody_who_paused_has_resumed() -> None:
+    host = HostClock()
+    clock = GuestClock(host)
+    clock.release()
+    for _ in range(3):
+        clock.pause()
+    for _ in range(2):
+        clock.resume()
+        host.now += 10
+        assert clock.now() == 0
+    clock.resume()
+    host.now += 10
+    assert clock.now() == 10
+
+
+@pytest.mark.parametrize("release_first", [False, True])
+def test_clock_that_is_held_and_paused_needs_both_to_end(release_first: bool) -> None:
+    host = HostClock()
+    clock = GuestClock(host)
+    clock.release()
+    host.now += 5
+    clock.pause()
+    clock.hold()
+    host.now += 100
+    for end in (clock.release, clock.resume) if release_first else (clock.resume, clock.release):
+        assert clock.now() == 5
+        end()
+    host.now += 1
+    assert clock.now() == 6
+
+
+def test_clock_pause_while_held_keeps_what_it_was_skipped_to() -> None:
+    host = HostClock()
+    clock = GuestClock(host)
+    clock.pause()
+    clock.skip_to(700)
+    clock.resume()
+    assert clock.now() == 700
+    clock.release()
+    host.now += 1
+    assert clock.now() == 701
+
+
+def test_clock_never_goes_back_however_it_is_paused() -> None:
+    host = HostClock()
+    clock = GuestClock(host)
+    clock.release()
+    seen = 0
+    for step in range(200):
+        host.now += step % 7
+        (clock.pause if step % 3 == 0 else clock.resume if step % 3 == 1 else clock.now)()
+        assert clock.now() >= seen
+        seen = clock.now()
