@@ -8,7 +8,7 @@ import struct
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import pytest
 
@@ -16,7 +16,7 @@ from kvmbox.bus import Bus, Mapping, Shortcut
 from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.run_loop import LEAVE, LOOK, LoopEnd, VcpuLoop
+from kvmbox.run_loop import LEAVE, LoopEnd, VcpuLoop
 from kvmbox.verdict import GUEST_CRASHED
 
 READ_WORD: Final = 0x100  # what the fake devices' shortcuts are asked with, but for the size
@@ -488,156 +488,3 @@ def test_failure_of_kvm_is_an_unknown_exit_with_its_words(rig: Rig, number: int)
     rig.step(lambda: -number)
     with pytest.raises(UnknownExitError, match="KVM_RUN failed: "):
         rig.loop.run()
-
-
-# --- Attention -------------------------------------------------------------------------------------------
-
-
-def in_thread(work: Callable[[], Any]) -> threading.Thread:
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread
-
-
-def test_leave_from_another_thread_ends_a_halted_guest(rig: Rig) -> None:
-    ends: list[LoopEnd] = []
-    thread = in_thread(lambda: ends.append(rig.loop.run()))
-    rig.loop.request_attention(LEAVE)
-    thread.join(30)
-    assert ends == [LoopEnd.LEFT]
-
-
-def test_leave_before_the_first_run_ends_after_it(rig: Rig) -> None:
-    rig.loop.request_attention(LEAVE)
-    assert rig.loop.run() is LoopEnd.LEFT
-    assert rig.vcpu.runs == 1
-
-
-def test_leave_in_the_middle_of_an_exit_ends_before_the_next(rig: Rig) -> None:
-    rig.uart.write = lambda *_: rig.loop.request_attention(LEAVE)  # type: ignore[method-assign]  # what Stop does
-    rig.port(OUT, 0x3F8, data=b"x")
-    rig.port(OUT, 0x3F8, data=b"never")
-    assert rig.loop.run() is LoopEnd.LEFT
-    assert rig.vcpu.runs == 1
-
-
-def look(rig: Rig) -> LoopEnd:
-    """The main thread asks the loop to look once, then to leave."""
-    rig.peek(lambda: rig.loop.request_attention(LOOK))
-    return rig.play()
-
-
-def test_look_at_a_guest_that_is_halted_for_ever_ends_the_run(rig: Rig) -> None:
-    rig.vcpu.mp_state, rig.vcpu.rflags = uapi.KVM_MP_STATE_HALTED, 0
-    assert look(rig) is LoopEnd.DECIDED
-    assert rig.loop.outcome is not None
-    assert rig.loop.outcome.status == GUEST_CRASHED
-    assert rig.loop.outcome.reason == "the guest is halted for ever: hlt with interrupts off"
-    assert "Code at RIP" in rig.loop.outcome.report
-
-
-def halted(rig: Rig) -> None:
-    rig.vcpu.mp_state, rig.vcpu.rflags = uapi.KVM_MP_STATE_HALTED, 0
-
-
-def running(rig: Rig) -> None:
-    halted(rig)
-    rig.vcpu.mp_state = uapi.KVM_MP_STATE_RUNNABLE
-
-
-def interrupts_on(rig: Rig) -> None:
-    halted(rig)
-    rig.vcpu.rflags = RFLAGS_IF
-
-
-def nmi_pending(rig: Rig) -> None:
-    halted(rig)
-    rig.vcpu.nmi.pending = 1
-
-
-def nmi_injected(rig: Rig) -> None:
-    halted(rig)
-    rig.vcpu.nmi.injected = 1
-
-
-def smi_pending(rig: Rig) -> None:
-    halted(rig)
-    rig.vcpu.smi.pending = 1
-
-
-@pytest.mark.parametrize("arrange", [running, interrupts_on, nmi_pending, nmi_injected, smi_pending])
-def test_look_at_a_guest_that_may_go_on_lets_it(rig: Rig, arrange: Callable[[Rig], None]) -> None:
-    arrange(rig)
-    assert look(rig) is LoopEnd.LEFT
-    assert rig.loop.outcome is None
-
-
-@pytest.mark.parametrize("flags", [(LOOK, LEAVE), (LEAVE, LOOK)])
-def test_leave_wins_over_look_whichever_came_first(rig: Rig, flags: tuple[int, int]) -> None:
-    halted(rig)
-    for flag in flags:
-        rig.loop.request_attention(flag)
-    assert rig.loop.run() is LoopEnd.LEFT
-
-
-def test_request_just_before_the_kick_is_taken_back_is_seen(rig: Rig) -> None:
-    # The kick of this request is cleared with the one before it: the flag must be looked at after that.
-    clear = rig.vcpu.clear_kick
-
-    def clear_kick() -> None:
-        rig.loop.request_attention(LEAVE)
-        clear()
-
-    rig.vcpu.clear_kick = clear_kick  # type: ignore[method-assign]  # another thread asks just then
-    rig.port(OUT, 0x3F8, data=b"x")
-    rig.uart.write = lambda *_: rig.loop.request_attention(LOOK)  # type: ignore[method-assign]  # no EINTR
-    assert rig.loop.run() is LoopEnd.LEFT
-
-
-def test_kick_without_a_request_is_taken_back(rig: Rig) -> None:
-    # Left alone, it would end every KVM_RUN at once.
-    rig.peek(rig.vcpu.kick)
-    left: list[bool] = []
-    rig.peek(lambda: left.append(rig.vcpu.kicked))
-    rig.play()
-    assert left == [False]
-
-
-def test_look_is_done_once(rig: Rig) -> None:
-    rig.peek(lambda: rig.loop.request_attention(LOOK))
-    rig.peek(lambda: halted(rig))
-    assert rig.play() is LoopEnd.LEFT
-
-
-def test_attention_from_two_threads_is_never_lost(rig: Rig) -> None:
-    """Each request is followed by a look, although others are taken meanwhile and the loop sleeps."""
-    asked, seen = [0, 0], [0, 0]
-    looked = threading.Condition()
-
-    def get_mp_state() -> int:
-        with looked:
-            seen[:] = asked
-            looked.notify_all()
-        return uapi.KVM_MP_STATE_RUNNABLE
-
-    rig.vcpu.get_mp_state = get_mp_state  # type: ignore[method-assign]  # the fake tells when it is looked at
-    ends: list[LoopEnd] = []
-    loop = in_thread(lambda: ends.append(rig.loop.run()))
-    lost: list[int] = []
-
-    def hammer(number: int) -> None:
-        for turn in range(1, 500):
-            asked[number] = turn
-            rig.loop.request_attention(LOOK)
-            with looked:
-                if not looked.wait_for(lambda: seen[number] >= asked[number], timeout=20):
-                    lost.append(turn)
-                    return
-
-    hammers = [in_thread(lambda: hammer(0)), in_thread(lambda: hammer(1))]
-    for thread in hammers:
-        thread.join(60)
-    rig.loop.request_attention(LEAVE)
-    loop.join(60)
-    assert lost == []
-    assert ends == [LoopEnd.LEFT]

@@ -1,0 +1,188 @@
+"""The run loop where KVM coalesces writes: they come before what must not overtake them, or wait."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, cast
+
+import pytest
+
+from kvmbox.bus import Bus, Mapping
+from kvmbox.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
+from kvmbox.kvm import uapi
+from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.remote import protocol
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.run_loop import LEAVE, LoopEnd, VcpuLoop
+from tests.unit.test_run_loop import DATA, IN, OUT, FakeVcpu
+
+COM1, RTC, POST = 0x3F8, 0x70, 0x80
+RING: Final = 8 * RING_WORD
+
+
+class FakeChannel:
+    """Notes what the channel of a device process is asked; reads give 0x5a."""
+
+    def __init__(self, name: str, log: list[tuple[object, ...]]) -> None:
+        self._name = name
+        self._log = log
+
+    def access(self, word: int, offset: int, value: int, limit: int) -> int:
+        self._log.append((self._name, protocol.KIND_NAMES[word & 0xFF], offset, value))
+        return 0x5A if limit else 0
+
+    def transact(self, kind: int, _device: int, offset: int, payload: bytes) -> None:
+        self._log.append((self._name, protocol.KIND_NAMES[kind], offset, payload))
+
+
+class Rig:
+    """COM1, whose writes exit; the RTC, whose index does not; POST, whose only port does not."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[object, ...]] = []
+        self.vcpu = FakeVcpu()
+        ports, mmio = Bus(16), Bus(52)
+        self.uart, self.rtc, self.post = (self._proxy(name) for name in ("uart", "rtc", "post"))
+        for first, count, device in ((COM1, 8, self.uart), (RTC, 2, self.rtc), (POST, 1, self.post)):
+            ports.attach(Mapping(first, count, device, direct=device))
+        mmio.attach(Mapping(0xD000_0000, 8, self.uart, direct=self.uart))
+        self.ring = CoalescedRing(
+            self.vcpu.words64, self.vcpu.words32, self.vcpu.bytes, {RTC: (self.rtc, 0), POST: (self.post, 0)}
+        )
+        self.loop = VcpuLoop(
+            cast(Vcpu, self.vcpu), ports, mmio, read_memory=lambda _address: None, ring=self.ring
+        )
+
+    def _proxy(self, name: str) -> DeviceProxy:
+        return DeviceProxy(cast(Channel, FakeChannel(name, self.log)), 0, name, frozenset())
+
+    def exit(
+        self, direction: int, port: int, data: bytes = b"", *, coalesced: str = "", count: int = 1
+    ) -> None:
+        """The next exit; before it the guest has made writes that did not: "index" or "post" each."""
+
+        def play() -> int:
+            for word in coalesced.split():
+                self.coalesce(word)
+            struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_IO)
+            struct.pack_into("<BBHIQ", self.vcpu.page, 32, direction, 1, port, count, DATA)
+            self.vcpu.page[DATA : DATA + len(data)] = data
+            return 0
+
+        self.vcpu.script.append(play)
+
+    def coalesce(self, what: str) -> None:
+        """What the kernel does with a write of 0x0c to the index, or of 0x33 to POST."""
+        port, value = {"index": (RTC, 0x0C), "post": (POST, 0x33)}[what]
+        (last,) = struct.unpack_from("<I", self.vcpu.page, RING + 4)
+        struct.pack_into("<QII8s", self.vcpu.page, RING + 8 + ENTRY_SIZE * last, port, 1, 1, bytes([value]))
+        struct.pack_into("<I", self.vcpu.page, RING + 4, (last + 1) % ENTRIES)
+
+    def play(self) -> list[tuple[object, ...]]:
+        """Run the script and leave; gives what came before the leaving, at which the ring is emptied."""
+        before: list[tuple[object, ...]] = []
+
+        def leave() -> int:
+            before.extend(self.log)
+            self.loop.request_attention(LEAVE)
+            return -4
+
+        self.vcpu.script.append(leave)
+        assert self.loop.run() is LoopEnd.LEFT
+        return before
+
+
+INDEX = ("rtc", "write", 0, 0x0C)
+CODE = ("post", "write", 0, 0x33)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_write_that_exits_comes_behind_those_that_did_not(rig: Rig, rounds: int) -> None:
+    for _ in range(rounds):
+        rig.exit(OUT, COM1, b"x", coalesced="post index")
+    assert rig.play() == [CODE, INDEX, ("uart", "write", 0, ord("x"))] * rounds
+
+
+def test_write_that_exits_with_an_empty_ring_asks_nobody_else(rig: Rig) -> None:
+    for _ in range(3):
+        rig.exit(OUT, COM1, b"x")
+    assert rig.play() == [("uart", "write", 0, ord("x"))] * 3
+
+
+def test_read_of_a_process_that_has_no_such_port_leaves_the_ring_alone(rig: Rig) -> None:
+    rig.exit(IN, COM1 + 5)  # the first goes by the bus, and everything is drained before it
+    rig.exit(IN, COM1 + 5, coalesced="post index")
+    rig.exit(IN, COM1 + 5)
+    assert rig.play() == [("uart", "read", 5, 0)] * 3
+    # In the end all of it arrives.
+    assert rig.log[3:] == [CODE, INDEX]
+
+
+def test_first_exit_of_each_kind_is_behind_the_ring(rig: Rig) -> None:
+    rig.exit(IN, COM1 + 5, coalesced="post")
+    rig.exit(IN, RTC + 1, coalesced="index")
+    rig.exit(IN, 0x1234, coalesced="index")  # nobody's port
+    rig.exit(OUT, COM1, b"abc", coalesced="post", count=3)
+    text = [("uart", "write", 0, byte) for byte in b"abc"]
+    assert rig.play() == [CODE, ("uart", "read", 5, 0), INDEX, ("rtc", "read", 1, 0), INDEX, CODE, *text]
+
+
+def test_read_of_the_rtc_carries_the_index_that_is_alone_in_the_ring(rig: Rig) -> None:
+    rig.exit(IN, RTC + 1)
+    for _ in range(2):
+        rig.exit(IN, RTC + 1, coalesced="index")
+    rig.exit(IN, RTC + 1)
+    carried = ("rtc", "indexed read", 1, 0 << 32 | 0x0C)
+    assert rig.play() == [("rtc", "read", 1, 0), carried, carried, ("rtc", "read", 1, 0)]
+    assert rig.vcpu.page[DATA] == 0x5A
+    assert (rig.rtc.reads, rig.rtc.writes) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("coalesced", "expected"),
+    [("index index", ("rtc", "write run", 0, b"\x0c\x0c")), ("index post", None), ("post index", None)],
+)
+def test_read_of_the_rtc_with_more_in_the_ring_drains_it(
+    rig: Rig, coalesced: str, expected: tuple[object, ...] | None
+) -> None:
+    rig.exit(IN, RTC + 1)
+    rig.exit(IN, RTC + 1, coalesced=coalesced)
+    read = ("rtc", "read", 1, 0)
+    in_order = [{"index": INDEX, "post": CODE}[word] for word in coalesced.split()]
+    assert rig.play() == [read, *([expected] if expected else in_order), read]
+
+
+def test_read_of_the_rtc_with_another_devices_write_in_the_ring_drains_it(rig: Rig) -> None:
+    rig.exit(IN, RTC + 1)
+    rig.exit(IN, RTC + 1, coalesced="post")
+    assert rig.play() == [("rtc", "read", 1, 0), CODE, ("rtc", "read", 1, 0)]
+
+
+def test_write_of_the_rtcs_data_comes_behind_its_index(rig: Rig) -> None:
+    for _ in range(2):
+        rig.exit(OUT, RTC + 1, b"\x42", coalesced="index")
+    assert rig.play() == [INDEX, ("rtc", "write", 1, 0x42)] * 2
+
+
+def test_memory_access_comes_behind_the_ring(rig: Rig) -> None:
+    def play() -> int:
+        rig.coalesce("post")
+        struct.pack_into("<I", rig.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_MMIO)
+        struct.pack_into("<Q8sIB", rig.vcpu.page, 32, 0xD000_0003, b"\x83", 1, True)
+        return 0
+
+    rig.vcpu.script.append(play)
+    assert rig.play() == [CODE, ("uart", "write", 3, 0x83)]
+
+
+def test_ring_that_went_around_is_drained_in_order(rig: Rig) -> None:
+    struct.pack_into("<II", rig.vcpu.page, RING, ENTRIES - 1, ENTRIES - 1)
+    rig.exit(OUT, COM1, b"x")
+    rig.exit(OUT, COM1, b"y", coalesced="post index")
+    assert rig.play() == [("uart", "write", 0, ord("x")), CODE, INDEX, ("uart", "write", 0, ord("y"))]
