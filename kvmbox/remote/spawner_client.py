@@ -130,6 +130,7 @@ class SpawnerClient:
         self._pid = pid
         self._pidfd = pidfd
         self._stage: tuple[int, int] | None = None  # pid and pidfd, once its time is over
+        self._staged = False
         self._control = control
         self._entries = list(entries)
         self._processes: dict[int, DeviceProcess] = {}
@@ -207,9 +208,16 @@ class SpawnerClient:
     def wait_hello(self, timeout_ns: int = READY_TIMEOUT_NS) -> bool:
         """Wait until the spawner is confined, so that `layers` and `missing` tell how, and whether it is."""
         deadline = time.monotonic_ns() + timeout_ns
-        while not self.layers and self._end is None and self._pump(deadline):
+        while not self._settled and self._end is None and self._pump(deadline):
             pass
-        return self.layers != 0
+        return self._settled
+
+    @property
+    def _settled(self) -> bool:
+        """Whether it has said hello, and we know which process it is: STAGED comes from another one, and may
+        come later.
+        """
+        return bool(self.layers) and (self._staged or not self.layers & layers.PID_NS)
 
     def fileno(self) -> int:
         """For poll: readable when `poll_deaths` has something to do."""
@@ -269,6 +277,7 @@ class SpawnerClient:
             if not self._pump(deadline):
                 process.kill()
                 raise SandboxError(f"{what}: it was not ready within {timeout_ns // NS_PER_MS} ms")
+        self.wait_hello(max(0, deadline - time.monotonic_ns()))  # STAGED may come last of all
 
     def poll_deaths(self) -> list[Death]:
         """The deaths of device processes since the last call. Never blocks.
@@ -341,11 +350,12 @@ class SpawnerClient:
         text = payload.decode(errors="replace")
         if kind == frames.STAGED:
             self._stage = self._pid, self._pidfd
+            self._staged = True
             self._pid = number
             (self._pidfd,) = descriptors
+            self._reap_stage()
             return
         if kind == frames.HELLO:
-            self._reap_stage()
             self.layers = mask
             self.missing = frames.unpack_reasons(payload)
             return

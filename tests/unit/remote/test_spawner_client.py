@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 
@@ -10,7 +11,7 @@ import pytest
 from kvmbox.errors import SandboxError
 from kvmbox.remote import spawner_frames
 from kvmbox.remote.spawner_client import Death, DeviceProcess, SpawnerClient, describe_wait_status
-from kvmbox.sandbox import passing
+from kvmbox.sandbox import layers, passing
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,36 @@ def test_start_interpreter_missing_is_a_sandbox_error(monkeypatch: pytest.Monkey
 
 def test_kill_process_without_pidfd_does_nothing() -> None:
     DeviceProcess("uart").kill()
+
+
+@pytest.mark.parametrize("staged_first", [True, False])
+def test_stage_that_tells_late_is_reaped_all_the_same(staged_first: bool) -> None:
+    # The stage and the spawner run at the same time: either may be the first to be heard.
+    own_end, spawner_end = passing.socket_pair()
+    stage = os.posix_spawn("/bin/true", ["true"], {})
+    client = SpawnerClient(stage, os.pidfd_open(stage), own_end, [])
+    pidfd = os.pidfd_open(os.getpid())
+
+    def tell_staged() -> None:
+        frame = spawner_frames.pack(spawner_frames.STAGED, 0, os.getpid())
+        passing.send(spawner_end, frame, [pidfd])
+
+    if staged_first:
+        tell_staged()
+    passing.send(
+        spawner_end,
+        spawner_frames.pack(spawner_frames.HELLO, 0, spawner_frames.VERSION, layers.PID_NS, b"x: y"),
+    )
+    assert client.wait_hello(timeout_ns=0) is staged_first
+    if not staged_first:
+        tell_staged()
+
+    assert client.wait_hello(timeout_ns=0)
+    assert (client.pid, client.layers, client.missing) == (os.getpid(), layers.PID_NS, {"x": "y"})
+    with pytest.raises(ChildProcessError):
+        os.waitpid(stage, os.WNOHANG)
+    for descriptor in (own_end, spawner_end, pidfd, client._pidfd):
+        os.close(descriptor)
 
 
 def test_spawn_limits_agree() -> None:
