@@ -248,9 +248,7 @@ def command(
     if left_out & required:
         raise UsageError(f"--require and --without name {', '.join(layers.names(left_out & required))}")
     if left_out:
-        say(
-            f"kvmbox: --without {', '.join(layers.names(left_out))}: this run is less contained than it could be"
-        )
+        say(f"kvmbox: --without {', '.join(layers.names(left_out))}: this run is contained less than others")
     config = RunConfig(
         guest=path,
         serial=serial_plan(list(serial)),

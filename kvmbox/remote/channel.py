@@ -236,26 +236,36 @@ class Channel:
     def _finish(self, sent: bytes, frame: bytes, limit: int) -> int:
         """The rest of an access whose reply is not the shortest possible; returns its value."""
         if _ONE_EFFECT < len(frame) <= MAX_FRAME and self.recorder is None:
-            # One piece of host output, which is what printing causes: as fast as can be checked.
-            first, deadline, value, rest = WORDS.unpack_from(frame)
-            tag, device, pin, level, length = EFFECT.unpack_from(frame, HEADER.size)
-            if (
-                first == int.from_bytes(sent[:8], "little") | _REPLY_AND_ONE_EFFECT
-                and rest == len(frame) - HEADER.size << 32
-                and value <= limit
-                and tag == EFFECT_HOST_OUTPUT
-                and length == len(frame) - _ONE_EFFECT
-                and not pin | level
-                and device < len(self._outputs)
-                and (output := self._outputs[device]) is not None
-            ):
-                output(frame[_ONE_EFFECT:])
-                if deadline != self.deadline:
-                    self._set_deadline(deadline, WORDS.unpack(sent)[1])
+            first, now, _, _ = WORDS.unpack(sent)
+            words = WORDS.unpack_from(frame)
+            if self._prints(first, limit, words, frame[HEADER.size :]):
+                if words[1] != self.deadline:
+                    self._set_deadline(words[1], now)
                 if self.journal is not None:
                     self._note_long(sent, frame)
-                return value  # type: ignore[no-any-return]  # struct's words are ints
+                return words[2]  # type: ignore[no-any-return]  # struct's words are ints
         return self._accept(sent, frame, limit)[0]
+
+    def _prints(self, first: int, limit: int, words: tuple[int, int, int, int], payload: bytes) -> bool:
+        """If the reply to `first` is good and carries one piece of host output: output it.
+
+        That is what printing causes, at each character, so it is checked as fast as it can be. `words` are
+        the reply's header, `payload` has at least the size of an effect.
+        """
+        tag, device, pin, level, length = EFFECT.unpack_from(payload)
+        if (
+            words[0] == first | _REPLY_AND_ONE_EFFECT
+            and words[3] == len(payload) << 32
+            and words[2] <= limit
+            and tag == EFFECT_HOST_OUTPUT
+            and length == len(payload) - EFFECT.size
+            and not pin | level
+            and device < len(self._outputs)
+            and (output := self._outputs[device]) is not None
+        ):
+            output(payload[EFFECT.size :])
+            return True
+        return False
 
     def _survive(self, error: DeviceProcessError, sent: bytes, limit: int) -> tuple[int, bytes]:
         """Something is wrong with the process: another one's reply to the request, or the error."""

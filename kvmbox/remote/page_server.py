@@ -12,11 +12,12 @@ word is stored.
 from __future__ import annotations
 
 import os
+from struct import Struct
 
 from kvmbox.remote import page as layout
 from kvmbox.remote.page import DOORBELL, DOORBELLS_READ
-from kvmbox.remote.protocol import HEADER, ROUTE_MASK, WORDS
-from kvmbox.remote.server import DeviceServer, error_frame
+from kvmbox.remote.protocol import HEADER, REPLY, ROUTE_MASK, WORDS, encode_effects_of
+from kvmbox.remote.server import DEVICE_OF_ROUTE, DeviceServer, error_frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ SPIN_LOOKS: Final = 2000
 """How often to look for the next request before sleeping: some 100 µs, which is longer than the guest
 takes from one exit to the next in a loop that polls a device."""
 
-_FIRST: Final = 8
+_FIRST: Final = 8  # bytes of the first word
+_REST: Final = Struct("<QQQ")  # the three behind it
 _LENGTH_SHIFT: Final = 32
 
 
@@ -51,7 +53,9 @@ def serve_page(
     words = data.cast("Q")
     request_word, reply_word = layout.REQUEST_WORD, layout.REPLY_WORD
     reply_at = layout.REPLY
-    routes, answer = server.routes, server.answer
+    body_at = reply_at + HEADER.size
+    routes, perform = server.routes, server.perform
+    unpack_from, pack_rest = WORDS.unpack_from, _REST.pack_into
     looks = range(SPIN_LOOKS)
     seen = 0
     rung = True
@@ -77,18 +81,29 @@ def serve_page(
         seen = first
         failed = False
         try:
-            _, now, value, place = WORDS.unpack_from(data, layout.REQUEST)
+            _, now, value, place = unpack_from(data, layout.REQUEST)
             route = routes.get(first & ROUTE_MASK)
             if route is not None and not place >> _LENGTH_SHIFT:
-                reply = answer(route, first, now, value, place)
+                value = perform(route, now, value, place)
+                effects = server.effects
+                if effects:
+                    body = encode_effects_of(route[DEVICE_OF_ROUTE], effects)
+                    data[body_at : body_at + len(body)] = body
+                    pack_rest(data, reply_at + _FIRST, server.deadline, value, len(body) << _LENGTH_SHIFT)
+                    words[reply_word] = first | REPLY | len(effects) << 24
+                else:
+                    pack_rest(data, reply_at + _FIRST, server.deadline, value, 0)
+                    words[reply_word] = first | REPLY
+                reply = b""
             else:
                 end = HEADER.size + (place >> _LENGTH_SHIFT)
                 reply = server.handle(bytes(data[layout.REQUEST : layout.REQUEST + end]))
         except Exception as error:  # noqa: BLE001 - whatever a model raises must reach the VMM as a frame
             reply = error_frame(first >> 32, error)
             failed = True
-        data[reply_at + _FIRST : reply_at + len(reply)] = reply[_FIRST:]
-        words[reply_word] = int.from_bytes(reply[:_FIRST], "little")
+        if reply:
+            data[reply_at + _FIRST : reply_at + len(reply)] = reply[_FIRST:]
+            words[reply_word] = int.from_bytes(reply[:_FIRST], "little")
         rung = bool(words[layout.VMM_WAITS])
         if rung or failed:
             write(bell_of_vmm, DOORBELL)

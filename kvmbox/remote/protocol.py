@@ -178,6 +178,14 @@ def encode_reply(
     return header + body
 
 
+def encode_effects_of(device: int, effects: list[Effect]) -> bytes:
+    """The bytes of the effects of one device, in order."""
+    if len(effects) == 1 and isinstance(effects[0], HostOutput):  # what printing causes, at each character
+        data = effects[0].data
+        return EFFECT.pack(EFFECT_HOST_OUTPUT, device, 0, 0, len(data)) + data
+    return encode_effects([(device, effect) for effect in effects])
+
+
 def encode_effects(effects: list[tuple[int, Effect]]) -> bytes:
     """The bytes of (device index, effect) pairs, in order."""
     parts: list[bytes] = []

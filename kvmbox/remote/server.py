@@ -32,7 +32,7 @@ from kvmbox.remote.protocol import (
     WORDS,
     WRITE,
     FrameError,
-    encode_effects,
+    encode_effects_of,
     request_word,
 )
 
@@ -45,6 +45,7 @@ MAX_SNAPSHOT: Final = 1 << 20
 MAX_ERROR_TEXT: Final = 1024
 
 ACCESS_SIZES: Final = (1, 2, 4, 8)
+DEVICE_OF_ROUTE: Final = 4
 
 
 class DeviceServer:
@@ -56,7 +57,10 @@ class DeviceServer:
         self.routes: dict[int, tuple[Any, ...]] = {}
         """By the first word of an access, without its sequence number: what `answer` needs to know of it."""
         self._deadlines: list[int | None] = []
-        self._deadline = NO_DEADLINE
+        self.deadline = NO_DEADLINE
+        """When the process must next be told the time, in ns of guest time."""
+        self.effects: list[Effect] = []
+        """What the last `perform` caused."""
         self._outgoing_snapshot = b""
         self._incoming_snapshot = bytearray()
 
@@ -71,6 +75,19 @@ class DeviceServer:
 
     def answer(self, route: tuple[Any, ...], first: int, now: int, value: int, place: int) -> bytes:
         """The reply to an access whose header's four words these are. Raises what a model raises."""
+        value = self.perform(route, now, value, place)
+        effects = self.effects
+        if not effects:
+            return WORDS.pack(first | REPLY, self.deadline, value, 0)
+        body = encode_effects_of(route[DEVICE_OF_ROUTE], effects)
+        word = first | REPLY | len(effects) << 24
+        return WORDS.pack(word, self.deadline, value, len(body) << 32) + body
+
+    def perform(self, route: tuple[Any, ...], now: int, value: int, place: int) -> int:
+        """Make an access; returns what a read gives, 0 for a write. Raises what a model raises.
+
+        What it caused is in `effects`, the process's next deadline in `deadline`.
+        """
         kind, read, write, size, device, next_deadline, take_effects = route
         if kind == READ:
             value = read(now, place, size)
@@ -83,13 +100,9 @@ class DeviceServer:
         deadline = next_deadline()
         if deadline != self._deadlines[device]:
             self._deadlines[device] = deadline
-            self._deadline = self._earliest()
-        effects = take_effects()
-        if not effects:
-            return WORDS.pack(first | REPLY, self._deadline, value, 0)
-        body = encode_effects([(device, effect) for effect in effects])
-        word = first | REPLY | len(effects) << 24
-        return WORDS.pack(word, self._deadline, value, len(body) << 32) + body
+            self.deadline = self._earliest()
+        self.effects = take_effects()
+        return value
 
     def _earliest(self) -> int:
         return min((deadline for deadline in self._deadlines if deadline is not None), default=NO_DEADLINE)
@@ -128,8 +141,8 @@ class DeviceServer:
         for index, model in enumerate(self.models):
             effects += [(index, effect) for effect in joined(model.take_effects())]
             self._deadlines[index] = model.next_deadline()
-        self._deadline = self._earliest()
-        return protocol.encode_reply(request, self._deadline, value, effects, payload)
+        self.deadline = self._earliest()
+        return protocol.encode_reply(request, self.deadline, value, effects, payload)
 
     def _hello(self, request: protocol.Request) -> int:
         if request.value != protocol.VERSION:

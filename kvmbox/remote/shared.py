@@ -20,6 +20,7 @@ import mmap
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from struct import Struct
@@ -30,7 +31,7 @@ from kvmbox.remote import page as layout
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import Channel, Grants, hung_error
 from kvmbox.remote.page import DOORBELL, DOORBELLS_READ
-from kvmbox.remote.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, WORDS
+from kvmbox.remote.protocol import EFFECT, HEADER, MAX_FRAME, MAX_PAYLOAD, WORDS
 from kvmbox.remote.spin import SpinGrants
 
 LOOKS: Final = 800
@@ -49,6 +50,8 @@ _REST_AT: Final = layout.REQUEST + 8
 _REQUEST_WORD: Final = layout.REQUEST_WORD
 _REPLY_WORD: Final = layout.REPLY_WORD
 _REPLY_AT: Final = layout.REPLY
+_PAYLOAD_AT: Final = layout.REPLY + HEADER.size
+_EFFECT_SIZE: Final = EFFECT.size
 _DEVICE_WAITS: Final = layout.DEVICE_WAITS
 _looks: Final = range(LOOKS)
 
@@ -130,13 +133,14 @@ class SharedChannel(Channel):
                 _pack_rest(self._data, _REST_AT, now, value, offset)
                 if self._may_spin:
                     words[_REQUEST_WORD] = first
-                    if words[_DEVICE_WAITS]:
+                    slept = words[_DEVICE_WAITS]
+                    if slept:
                         self._ring()
                     for _ in _looks:
                         if words[_REPLY_WORD] != seen:
                             break
                     else:
-                        self._sleep_late()
+                        self._sleep_late(slept)
                 else:
                     self._ring_and_sleep(first)
                 copied = _unpack_from(self._data, _REPLY_AT)
@@ -148,8 +152,18 @@ class SharedChannel(Channel):
                     if self.journal is not None:
                         self.note((first, now, value, offset), copied)
                     return result  # type: ignore[no-any-return]  # struct's words are ints
-                sent = _pack(first, now, value, offset)
-                result = self._finish(sent, self._with_payload(copied), limit)
+                length = rest >> 32
+                if _EFFECT_SIZE < length <= MAX_PAYLOAD and self.recorder is None and self.journal is None:
+                    payload = bytes(self._data[_PAYLOAD_AT : _PAYLOAD_AT + length])
+                    if self._prints(first, limit, copied, payload):
+                        if deadline != self.deadline:
+                            self._set_deadline(deadline, now)
+                    else:
+                        sent = _pack(first, now, value, offset)
+                        result = self._finish(sent, _pack(*copied) + payload, limit)
+                else:
+                    sent = _pack(first, now, value, offset)
+                    result = self._finish(sent, self._with_payload(copied), limit)
             except DeviceProcessError as error:
                 sent = _pack(first, now, value, offset)
                 result = self._survive(error, sent, limit)[0]
@@ -159,7 +173,7 @@ class SharedChannel(Channel):
             self._release()
         if self.settle is not None:
             self.settle()
-        return result
+        return result  # type: ignore[no-any-return]  # struct's words are ints
 
     # --- Waiting ----------------------------------------------------------------------------------------
 
@@ -170,14 +184,17 @@ class SharedChannel(Channel):
             if self._words[_REPLY_WORD] == self._seen:
                 raise self._gone(error.strerror) from error
 
-    def _sleep_late(self) -> None:
-        """The reply has taken longer than spinning is good for. The process may be about to sleep, too."""
+    def _sleep_late(self, slept: int) -> None:
+        """The reply has taken longer than spinning is good for. The process may be about to sleep, too, if
+        it had not `slept` when it was asked.
+        """
+        began = time.monotonic_ns()
         fence()
         if self._words[_DEVICE_WAITS]:
             self._ring()
         self._sleep()
         if self._spin is not None:
-            self._spin.disappointed(self)
+            self._spin.late(self, 0 if slept else time.monotonic_ns() - began)
 
     def _ring_and_sleep(self, first: int) -> None:
         words = self._words
@@ -241,8 +258,7 @@ class SharedChannel(Channel):
         length = copied[3] >> 32
         if length > MAX_PAYLOAD:
             raise self._break(f"a payload of {length} bytes, at most {MAX_PAYLOAD} fit")
-        start = _REPLY_AT + HEADER.size
-        return _pack(*copied) + bytes(self._data[start : start + length])
+        return _pack(*copied) + bytes(self._data[_PAYLOAD_AT : _PAYLOAD_AT + length])
 
     def close(self) -> None:
         """See Channel."""

@@ -5,8 +5,11 @@ one, or one that shares the vCPU's, make it a hundred times dearer. So the right
 vCPU thread, to the process that the guest asks most, and the process is moved: a spinner to the spare CPU,
 every other one beside the vCPU, where waking it costs least.
 
-A right that disappoints is taken back: when the vCPU thread has to sleep for a reply of a spinner, somebody
-else wants that CPU. After `PATIENCE` such replies nobody spins for a while; each time for twice as long.
+A right that does not pay is taken back. When the vCPU thread has to sleep for a spinner's reply, somebody
+else has that CPU; once what was lost so exceeds what a doorbell would have cost for all requests, nobody
+spins for a while, each time for twice as long. And where the guest asks so seldom that the spinner has gone
+to sleep each time, it goes back beside the vCPU, where it wakes faster. The right is given only to who is
+asked often in short time.
 """
 
 from __future__ import annotations
@@ -19,10 +22,21 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from kvmbox.remote.shared import SharedChannel
 
-PATIENCE: Final = 8
-"""How many late replies a spinner may give in a row of `FORGIVEN` requests."""
+DOORBELL_NS: Final = 8_000
+"""What a request costs more without spinning, about: more than that must not be lost per request."""
 
-FORGIVEN: Final = 4096
+LEAST_LOSS_NS: Final = 2_000_000
+"""A loss below this is an accident."""
+
+WINDOW: Final = 8192
+"""After how many requests losses are forgotten."""
+
+SLEEPY: Final = 16
+"""A spinner that was found asleep so often is asked too seldom to spin."""
+
+DENSE_NS: Final = 2_000_000
+"""Who wants to spin has been asked sixteen times within this time."""
+
 BUSY: Final = 16
 """A spinner that has answered so many requests since somebody else asked to spin keeps its right."""
 
@@ -53,18 +67,23 @@ class SpinGrants:
         self._set_affinity = set_affinity
         self._holder: SharedChannel | None = None
         self._mark = 0
-        self._late = 0
-        self._late_mark = 0
+        self._since = 0  # number of the holder's request from which on losses count
+        self._lost = 0
+        self._asleep = 0
+        self._asked_at: dict[str, int] = {}
         self._pause = FIRST_PAUSE_NS
         self._paused_until = 0
         self.granted = 0
         """How often the right was given, for statistics."""
         self.revoked = 0
-        """How often it was taken back, because its holder answered late."""
+        """How often it was taken back, because its holder answered too late too often."""
 
     def wanted_by(self, channel: SharedChannel) -> None:
-        """`channel` has been asked for a while without spinning: it may get the right."""
-        if self._clock() < self._paused_until:
+        """`channel` has been asked sixteen times without spinning: it may get the right."""
+        now = self._clock()
+        before = self._asked_at.get(channel.device_type)
+        self._asked_at[channel.device_type] = now
+        if before is None or now - before > DENSE_NS or now < self._paused_until or channel is self._holder:
             return
         holder = self._holder
         if holder is not None:
@@ -74,25 +93,36 @@ class SpinGrants:
                 return
             self._move(holder, spins=False)
         self._holder = channel
-        self._mark = self._late_mark = channel.answered
-        self._late = 0
+        self._mark = self._since = channel.answered
+        self._lost = self._asleep = 0
         self.granted += 1
         self._move(channel, spins=True)
 
-    def disappointed(self, channel: SharedChannel) -> None:
-        """A reply of the holder was so late that the vCPU thread went to sleep."""
-        if channel.answered - self._late_mark > FORGIVEN:
-            self._late_mark = channel.answered
-            self._late = 0
-            self._pause = FIRST_PAUSE_NS
-        self._late += 1
-        if self._late < PATIENCE or channel is not self._holder:
+    def late(self, channel: SharedChannel, lost: int) -> None:
+        """The vCPU thread went to sleep for a reply of the holder and lost so many ns, or 0 where the holder
+        had to be woken first.
+        """
+        if channel is not self._holder:
             return
-        self._holder = None
-        self.revoked += 1
-        self._paused_until = self._clock() + self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_NS)
-        self._move(channel, spins=False)
+        answered = channel.answered - self._since
+        if answered > WINDOW:
+            self._since = channel.answered
+            self._lost = self._asleep = 0
+            self._pause = FIRST_PAUSE_NS
+            return
+        if lost == 0:
+            self._asleep += 1
+            if self._asleep >= SLEEPY and answered < 4 * self._asleep:
+                self._holder = None
+                self._move(channel, spins=False)
+            return
+        self._lost += lost
+        if self._lost > max(LEAST_LOSS_NS, DOORBELL_NS * answered):
+            self._holder = None
+            self.revoked += 1
+            self._paused_until = self._clock() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_NS)
+            self._move(channel, spins=False)
 
     def replaced(self, channel: object) -> None:
         """Another process is behind `channel` now: it starts without the right."""

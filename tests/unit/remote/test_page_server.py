@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import pytest
@@ -26,6 +28,9 @@ NAMES: Final = {
 LOOKS: Final = 5
 LONG_RUN: Final = MAX_PAYLOAD - protocol.EFFECT.size
 """As many bytes as the reply to a run of writes to the debug console can give back."""
+
+
+REST: Final = page_server._REST
 
 
 class Words:
@@ -76,10 +81,21 @@ class Rig:
         self.sequence = 0
         monkeypatch.setattr(page_server, "memoryview", lambda _memory: Page(self), raising=False)
         monkeypatch.setattr(page_server, "WORDS", self)
+        monkeypatch.setattr(page_server, "_REST", self)
+        monkeypatch.setattr(page_server, "_REST", SimpleNamespace(pack_into=self._pack_rest))
         monkeypatch.setattr(page_server, "SPIN_LOOKS", LOOKS)
 
     def unpack_from(self, _data: object, offset: int) -> tuple[Any, ...]:
         return protocol.WORDS.unpack_from(self.data, offset)
+
+    def _pack_rest(self, _data: object, offset: int, *values: int) -> None:
+        self.step("rest of the reply")
+        struct.pack_into("<QQQ", self.data, offset, *values)
+
+    def pack_into(self, _page: object, offset: int, *words: int) -> None:
+        assert offset == layout.REPLY + 8
+        self.step("rest of the reply")
+        REST.pack_into(self.data, offset, *words)
 
     def step(self, what: str) -> None:
         if self.before and self.before[0][0] == what:
@@ -156,6 +172,25 @@ def test_serve_answers_and_hands_over_by_the_first_word_last(monkeypatch: pytest
     assert rig.serve() == 0
     assert rig.steps[: len(ANSWER)] == ANSWER
     assert rig.reply() == (protocol.HELLO | protocol.REPLY, 1, b"")
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "stores"),
+    [(b"post", protocol.READ, 1), (b"post", protocol.WRITE, 1), (b"debugcon", protocol.WRITE, 2)],
+)
+def test_serve_stores_all_of_a_reply_before_its_first_word(
+    model: bytes, kind: int, stores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(monkeypatch)
+    rig.hello(model)
+    rig.before = [("sleep", lambda: rig.ask(kind, size=1, value=ord("x")))]
+    rig.serve()
+    start = rig.steps.index("DEVICE_WAITS = 0") + 1
+    expected = [ANSWER[0], *[ANSWER[1]] * stores, *ANSWER[2:]]
+    assert rig.steps[start : start + len(expected)] == expected
+    assert rig.reply()[:2] == (kind | protocol.REPLY, 2)
+    if stores == 2:
+        assert protocol.decode_effects(1, rig.reply()[2]) == ([(0, HostOutput(b"x"))], b"")
 
 
 def test_serve_rings_if_the_vmm_waits(monkeypatch: pytest.MonkeyPatch) -> None:
