@@ -1,0 +1,91 @@
+"""A device "process" that is a thread: it serves as one, ends as one, and owns the device's descriptors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from kvmbox.board import DeviceSpec
+from kvmbox.errors import DeviceProcessError
+from kvmbox.remote import protocol
+from kvmbox.remote.channel import Channel, Grants
+from kvmbox.remote.device_thread import ENDED, DeviceThread
+from kvmbox.remote.greeting import greet
+from kvmbox.remote.links import IPC_CHOICES, Link, channel_on, make_link
+
+PATIENCE_S = 30.0
+DEVICES = [DeviceSpec("POST", "debug", "post"), DeviceSpec("debugcon", "debug", "debugcon")]
+
+
+class Served:
+    """A thread that serves, and the channel to it."""
+
+    def __init__(self, ipc: str) -> None:
+        self.outputs: list[bytes] = []
+        self.link: Link = make_link(ipc)
+        self.thread = DeviceThread("debug", self.link)
+        grants = [Grants("POST"), Grants("debugcon", output=self.outputs.append)]
+        self.channel: Channel = channel_on(self.link, "debug", grants, now=lambda: 5)
+
+    def ended(self) -> bool:
+        """Whether it has ended within reason."""
+        self.thread.join(PATIENCE_S)
+        return self.thread.wait_status == ENDED
+
+
+@pytest.fixture(params=IPC_CHOICES)
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    served = Served(request.param)
+    yield served
+    served.channel.close()
+    assert served.ended()
+    for descriptor in served.link.device:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
+def test_thread_serves_as_a_process_does(served: Served) -> None:
+    assert greet(served.channel, DEVICES) == protocol.VERSION
+    write, read = (protocol.request_word(kind, 0, 1) for kind in (protocol.WRITE, protocol.READ))
+    served.channel.access(write, 0, 0x42, 0)
+    assert served.channel.access(read, 0, 0, 0xFF) in range(256)
+    served.channel.transact(protocol.WRITE_RUN, 1, 0, b"text")
+    assert served.outputs == [b"text"]
+    assert served.thread.wait_status is None
+
+
+def test_thread_has_no_layer_no_pid_and_no_forbidden_call(served: Served) -> None:
+    assert (served.thread.layers, served.thread.pid, served.thread.listener) == (0, 0, None)
+    assert served.thread.take_forbidden_call() is None
+
+
+def test_thread_ends_after_shutdown(served: Served) -> None:
+    served.channel.request(protocol.SHUTDOWN)
+    assert served.ended()
+
+
+def test_thread_whose_model_raises_says_so_and_ends(served: Served) -> None:
+    greet(served.channel, DEVICES)
+    with pytest.raises(DeviceProcessError, match="'debug' failed: FrameError"):
+        served.channel.request(0x70)
+    assert served.ended()
+
+
+def test_thread_that_is_killed_answers_no_more(served: Served) -> None:
+    greet(served.channel, DEVICES)
+    served.thread.kill()
+    served.thread.kill()  # idempotent
+    with pytest.raises(DeviceProcessError):
+        served.channel.request(protocol.ADVANCE)
+
+
+def test_kill_of_a_thread_that_has_ended_touches_no_descriptor(served: Served) -> None:
+    served.channel.request(protocol.SHUTDOWN)
+    assert served.ended()
+    # The numbers may be somebody else's by now.
+    taken = os.open(os.devnull, os.O_RDONLY)
+    served.thread.kill()
+    os.fstat(taken)
+    os.close(taken)
