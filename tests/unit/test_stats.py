@@ -36,13 +36,20 @@ def gathered(*loops: Any) -> RunStats:
             ),
             clock=SimpleNamespace(now=lambda: 1_500_000_000),
         ),
-        "supervisor": SimpleNamespace(totals=totals, boot_format="elf64"),
+        "supervisor": SimpleNamespace(
+            totals=totals,
+            boot_format="elf64",
+            confinement=SimpleNamespace(
+                applied=layers.VMM_SECCOMP, missing={"vmm-landlock": "this kernel has none"}
+            ),
+        ),
         "console": SimpleNamespace(
             first_byte_at=7_000_000, bytes_out={"COM1": 10}, bytes_in={}, dropped={"stdout": 0}
         ),
         "timeline": SimpleNamespace(started=5_000_000, stages={"closed": 9}),
         "pool": SimpleNamespace(
             design=Design(ipc="shm"),
+            spawner=SimpleNamespace(missing={"net-namespace": "not allowed"}),
             spin=SimpleNamespace(granted=3, revoked=1),
             standby=SimpleNamespace(
                 restarts={"uart": 2, "pit": 1},
@@ -91,6 +98,8 @@ def test_collect_takes_every_number_from_where_it_is_counted() -> None:
         "budget": 13,
     }
     assert stats.spins == {"granted": 3, "revoked": 1}
+    assert stats.vmm == ["vmm-seccomp"]
+    assert stats.missing == {"net-namespace": "not allowed", "vmm-landlock": "this kernel has none"}
 
 
 def test_as_json_is_json() -> None:
@@ -121,6 +130,8 @@ def numbers(**changes: Any) -> RunStats:
         "spins": {},
         "sandbox": {},
         "restarts": {},
+        "vmm": [],
+        "missing": {},
     }
     return RunStats(**(plain | changes))
 
@@ -173,9 +184,7 @@ def test_format_stats_tells_restarts_and_how_long_they_took() -> None:
     }
     lines = format_stats(numbers(restarts=restarts), wall=0).splitlines()
     at = lines.index("restarts                 uart 2, pit 1; 13 left")
-    assert lines[at + 1] == (
-        "  took                   2.0 ms (median), 4.0 ms (longest); 321 requests replayed"
-    )
+    assert lines[at + 1] == ("  took                   2.0 ms (median), 4.0 ms (longest), 321 requests again")
 
 
 def test_format_stats_tells_that_nothing_was_restarted() -> None:
@@ -188,5 +197,13 @@ def test_format_stats_tells_that_nothing_was_restarted() -> None:
 def test_format_stats_tells_the_layers_that_every_process_has_and_those_that_one_lacks() -> None:
     names = list(layers.NAMES.values())
     text = format_stats(numbers(sandbox={"uart": names, "pit": names[:-1]}), wall=0)
-    assert text.splitlines()[-2] == f"sandbox (process, filter, socketpair): {', '.join(names[:-1])}"
-    assert text.splitlines()[-1].split()[-1] == names[-1]
+    assert text.splitlines()[-3] == f"sandbox (process, filter, socketpair): {', '.join(names[:-1])}"
+    assert text.splitlines()[-2].split()[-1] == names[-1]
+
+
+def test_format_stats_tells_what_kvmbox_confined_itself_with_and_why_not_with_more() -> None:
+    lines = format_stats(numbers(vmm=["vmm-seccomp"], missing={"vmm-landlock": "none here"}), wall=0)
+    assert lines.splitlines()[-2:] == [
+        "sandbox of kvmbox itself vmm-seccomp",
+        "  vmm-landlock           none here",
+    ]
