@@ -245,20 +245,22 @@ class SpawnerClient:
         process = DeviceProcess(device_type)
         identifier = self._next_identifier
         number = frames.NO_CPU if cpu is None else cpu
+        # Known before it is asked for: a signal may strike between the two, and the answer comes anyway.
+        self._next_identifier += 1
+        self._processes[identifier] = process
         try:
             payload = frames.pack_spawn(self._entries.index(entry), device_type, bpf)
             frame = frames.pack(frames.SPAWN, identifier, number, require & ~layers.VMM, payload)
             passing.send(self._control, frame, channel)
         except OSError as error:
             self._pump()
+            del self._processes[identifier]
             raise SandboxError(
                 f"cannot start device process '{device_type}': {self._end or error}"
             ) from error
         finally:
             for descriptor in channel:
                 os.close(descriptor)
-        self._next_identifier += 1
-        self._processes[identifier] = process
         return process
 
     def wait_ready(self, process: DeviceProcess, timeout_ns: int = READY_TIMEOUT_NS) -> None:
