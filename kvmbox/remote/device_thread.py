@@ -54,15 +54,19 @@ class DeviceThread:
                     os.close(descriptor)
 
     def kill(self) -> None:
-        """No thread can be killed: its end of the link is closed, and what it still does goes nowhere."""
+        """No thread can be killed: its end of the link is cut off, and what it still does goes nowhere."""
         with self._lock:
             if not self._open:
                 return
             if len(self._link.device) == 1:
                 with socket.socket(fileno=os.dup(self._link.device[0])) as end:
                     end.shutdown(socket.SHUT_RDWR)
-        if len(self._link.device) > 1:
-            self._close()
+                return
+            # Not closed: the thread uses the numbers for as long as it lives, whosever they would be then.
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            for descriptor in self._link.device[:2]:
+                os.dup2(null, descriptor, inheritable=False)
+            os.close(null)
 
     def take_forbidden_call(self) -> ForbiddenCall | None:
         """A thread may call what the VMM may."""

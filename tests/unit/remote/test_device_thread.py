@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from kvmbox.board import DeviceSpec
+from kvmbox.devices.post import PostPort
 from kvmbox.errors import DeviceProcessError
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import Channel, Grants
@@ -73,12 +75,52 @@ def test_thread_whose_model_raises_says_so_and_ends(served: Served) -> None:
     assert served.ended()
 
 
-def test_thread_that_is_killed_answers_no_more(served: Served) -> None:
+def requests_without_end(served: Served) -> None:
+    while True:
+        served.channel.request(protocol.ADVANCE)
+
+
+def test_thread_that_is_killed_answers_once_more_at_most(served: Served) -> None:
     greet(served.channel, DEVICES)
     served.thread.kill()
     served.thread.kill()  # idempotent
     with pytest.raises(DeviceProcessError):
-        served.channel.request(protocol.ADVANCE)
+        requests_without_end(served)
+    assert served.channel._sequence <= 4  # the greeting, one more, one that is not answered
+
+
+def test_thread_killed_within_a_model_keeps_its_numbers_until_it_is_back(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def hang(*_arguments: int) -> None:
+        inside.set()
+        assert go_on.wait(PATIENCE_S)
+
+    monkeypatch.setattr(PostPort, "write", hang)
+    greet(served.channel, DEVICES)
+    caught: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            served.channel.access(protocol.request_word(protocol.WRITE, 0, 1), 0, 0x42, 0)
+        except DeviceProcessError as error:
+            caught.append(error)
+
+    vcpu_thread = threading.Thread(target=write, daemon=True)
+    vcpu_thread.start()
+    assert inside.wait(PATIENCE_S)
+    served.thread.kill()
+    vcpu_thread.join(PATIENCE_S)
+    assert len(caught) == 1
+    # What is opened now must not get the reply that is still to come.
+    others = [os.open(os.devnull, os.O_RDONLY) for _ in range(8)]
+    assert set(others) & set(served.link.device) == set()
+    go_on.set()
+    for descriptor in others:
+        os.close(descriptor)
+    assert served.ended()
 
 
 def test_kill_of_a_thread_that_has_ended_touches_no_descriptor(served: Served) -> None:
