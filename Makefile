@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.kvmbox-installed
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos lint format types guests clean
+.PHONY: help run test check chaos fuzz lint format types guests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -31,6 +31,10 @@ test: $(STAMP) guests ## set up everything, then run the tests
 FAULTS ?= 1000
 chaos: $(STAMP) guests ## hit device processes FAULTS times (1000) while guests run
 	KVMBOX_CHAOS_FAULTS=$(FAULTS) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/chaos
+
+FRAMES ?= 10000000
+fuzz: $(STAMP) ## send FRAMES (10,000,000) hostile frames to the VMM's side, in this process
+	$(BIN)/python -m tests.fuzz.run --frames $(FRAMES)
 
 lint: $(STAMP) ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -1,0 +1,387 @@
+"""More that is fuzzed: processes that break and are restarted, snapshots, coalesced writes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, Final
+
+from kvmbox.board import BoardOptions, DeviceSpec, by_type, pc_board
+from kvmbox.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
+from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.errors import DeviceProcessError, GivenUpError, UnknownExitError
+from kvmbox.kvm import uapi
+from kvmbox.layout import PAGE_SIZE
+from kvmbox.remote import channel as channel_module
+from kvmbox.remote import protocol
+from kvmbox.remote.channel import Grants
+from kvmbox.remote.greeting import board_description, greet
+from kvmbox.remote.links import Link
+from kvmbox.remote.protocol import HEADER, MAX_PAYLOAD, Request
+from kvmbox.remote.recovery import Recovery, Restart
+from kvmbox.remote.server import DeviceServer, error_frame
+from kvmbox.remote.stream import StreamChannel
+from tests.fuzz.frames import Liar, Log
+from tests.fuzz.targets import Fault
+
+BOARD: Final = by_type(
+    pc_board(BoardOptions(serial_ports=("COM1", "COM2"), rtc_base=1_700_000_000, memory_size=1 << 24))
+)
+TYPES: Final = tuple(sorted(BOARD))
+MAX_STEP_NS: Final = 3_000_000
+
+
+def random_request(dice: random.Random, devices: list[DeviceSpec], sequence: int, now: int) -> Request:
+    """Something that a VMM may ask, with arguments of a guest's choice."""
+    way = dice.random()
+    device = dice.randrange(len(devices))
+    size = dice.choice((1, 1, 1, 2, 4, 8))
+    offset = dice.randrange(8) if way < 0.95 else dice.getrandbits(32)
+    if way < 0.4:
+        return Request(protocol.READ, device, size, sequence, now, 0, offset)
+    if way < 0.8:
+        return Request(protocol.WRITE, device, size, sequence, now, dice.getrandbits(8 * size), offset)
+    coalesced = bool(devices[device].coalesced)
+    if way < 0.84 and coalesced:
+        value = dice.randrange(8) << 32 | dice.getrandbits(8)
+        return Request(protocol.INDEXED_READ, device, size, sequence, now, value, offset)
+    payload = dice.randbytes(dice.choice((1, 3, 20, 300)))
+    if way < 0.88:
+        return Request(protocol.RECEIVE, device, 0, sequence, now, 0, 0, payload)
+    if way < 0.9 and coalesced:
+        return Request(protocol.WRITE_RUN, device, 0, sequence, now, 0, offset, payload)
+    if way < 0.91:
+        return Request(protocol.RESET, 0, 0, sequence, now)
+    return Request(protocol.ADVANCE, 0, 0, sequence, now)
+
+
+# --- Restarts ---------------------------------------------------------------------------------------------
+
+
+class Death(Exception):
+    """A process that ends instead of answering."""
+
+
+def spoil(dice: random.Random, frame: bytes, reply: bytes) -> bytes:
+    """A reply that nobody may believe."""
+    fields: list[int] = list(HEADER.unpack_from(reply))
+    match dice.randrange(8):
+        case 0:
+            raise Death
+        case 1:
+            fields[4] ^= 1 << dice.randrange(32)
+        case 2:
+            fields[6] = (1 << 64) - 1
+            # The reply to a read of eight bytes may have any value: this is not one.
+            fields[0] ^= 1 << dice.randrange(7)
+        case 3:
+            return reply[: dice.randrange(1, HEADER.size)]
+        case 4:
+            return error_frame(HEADER.unpack_from(frame)[4], ValueError("a bug"))
+        case 5:
+            return reply + dice.randbytes(dice.randrange(1, 5000))
+        case 6:
+            fields[7] = 1 << dice.randrange(32)
+        case 7:
+            fields[3] = (fields[3] + 1 + dice.randrange(200)) & 0xFF
+            if fields[0] == protocol.SNAPSHOT | protocol.REPLY:
+                raise Death  # a snapshot's payload may look like effects
+    return HEADER.pack(*fields) + reply[HEADER.size :]
+
+
+class _Life(StreamChannel):
+    """A channel that calls its process, which the target may break."""
+
+    server: DeviceServer
+    on_reply: Callable[[bytes, bytes], bytes]
+
+    def adopt(self, descriptor: int, reply_descriptor: int | None = None) -> None:
+        self.server = DeviceServer()
+
+    def _exchange(self, sent: bytes, slices: int | None) -> bytes:
+        try:
+            return self.on_reply(sent, self.server.handle(sent))
+        except Death:
+            raise self._gone("its channel ended") from None
+
+    def close(self) -> None:
+        pass
+
+    def send(self, request: Request, limit: int) -> tuple[int, bytes]:
+        """A request as a whole, by whoever would make it."""
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            return self._answer(request, limit, None)
+
+
+class LivesTarget:
+    """A device process that breaks all the time, and its guest, who has a twin whose process never does."""
+
+    def __init__(self) -> None:
+        self.frames = self.accepted = 0
+        self._log: Log = []
+        self._twin_log: Log = []
+        self._limit = vars(channel_module)["JOURNAL_LIMIT"]
+        vars(channel_module)["JOURNAL_LIMIT"] = 40
+        self._begun = False
+
+    def _begin(self, dice: random.Random) -> None:
+        self._begun = True
+        self._dice = dice
+        self._devices: list[DeviceSpec] = BOARD[dice.choice(TYPES)]
+        self._now = 0
+        self._sequence = 1
+        self._may_break = True
+        grants = [self._grants(index) for index in range(len(self._devices))]
+        self._channel = _Life("fuzzed", -1, grants, now=lambda: self._now, reply_descriptor=-1)
+        self._channel.on_reply = lambda _frame, reply: reply
+        greet(self._channel, self._devices)
+        self._twin = DeviceServer()
+        self._twin.handle(
+            Request(
+                protocol.HELLO, 0, 0, 1, 0, protocol.VERSION, 0, board_description(self._devices)
+            ).encode()
+        )
+        Recovery(self._channel, self._devices, self)
+        self._channel.on_reply = self._reply
+
+    def _grants(self, index: int) -> Grants:
+        log = self._log
+        return Grants(
+            f"device {index}",
+            irq_lines=[self._line(index, pin) for pin in range(3)],
+            output=lambda data: log.append((index, HostOutput(data))),
+            input_room=lambda count: log.append((index, InputRoom(count))),
+            reset=lambda: log.append((index, Reset())),
+            stop=lambda *_: log.append((index, Stop())),
+        )
+
+    def _line(self, index: int, pin: int) -> Callable[[int, int], None]:
+        return lambda level, coalesced: self._log.append((index, IrqLine(pin, level, coalesced)))
+
+    def _reply(self, frame: bytes, reply: bytes) -> bytes:
+        if not self._may_break or self._dice.random() > 0.03:
+            return reply
+        self._may_break = False  # one loss at a time: two for one request would be poison
+        return spoil(self._dice, frame, reply)
+
+    # What Recovery asks of its pool.
+
+    def replace(self, name: str, error: DeviceProcessError) -> Link:
+        assert name == "fuzzed"
+        if not str(error).isprintable():
+            raise Fault(f"said {error}")
+        # A replacement may break, too, but not at the request that it inherits, and not twice.
+        self._may_break = False
+        return Link((-1, -1), ())
+
+    def pause_time(self) -> None:
+        pass
+
+    def resume_time(self) -> None:
+        pass
+
+    def restarted(self, restart: Restart) -> None:
+        pass
+
+    def take_from_budget(self) -> bool:
+        return True
+
+    def step(self, liar: Liar) -> None:
+        """One request to both, and their guests compare. Raises Fault."""
+        if not self._begun:
+            self._begin(liar.dice)
+        dice = self._dice
+        self._now += dice.randrange(MAX_STEP_NS)
+        self._sequence += 1
+        self._channel._sequence = self._sequence
+        request = random_request(dice, self._devices, self._sequence, self._now)
+        self._log.clear()
+        self._may_break = True
+        self.frames += 1
+        reply = self._twin.handle(request.encode())
+        fields = HEADER.unpack_from(reply)
+        effects, _ = protocol.decode_effects(fields[3], reply[HEADER.size :])
+        try:
+            value, _ = self._channel.send(request, (1 << 64) - 1)
+        except GivenUpError as error:
+            raise Fault(f"{request.encode().hex()}: gave up: {error}") from error
+        self.accepted += self._may_break  # it was not broken
+        if value != fields[6] or self._log != list(effects):
+            raise Fault(
+                f"{request.encode().hex()}: {value:#x} and {self._log}, not {fields[6]:#x}, {effects}"
+            )
+        if self._channel.deadline != fields[5]:
+            raise Fault(f"{request.encode().hex()}: deadline {self._channel.deadline}, not {fields[5]}")
+
+    def close(self) -> None:
+        vars(channel_module)["JOURNAL_LIMIT"] = self._limit
+
+
+# --- Snapshots ------------------------------------------------------------------------------------------
+
+
+class SnapshotTarget:
+    """A model that is given damaged snapshots, as RESTORE requests, and has to live with what it accepts."""
+
+    def __init__(self) -> None:
+        self.frames = self.accepted = 0
+        self._server: DeviceServer | None = None
+
+    def step(self, liar: Liar) -> None:
+        """One snapshot. Raises Fault."""
+        dice = liar.dice
+        if self._server is None:
+            self._devices = BOARD[dice.choice(TYPES)]
+            self._server = DeviceServer()
+            hello = board_description(self._devices)
+            self._server.handle(Request(protocol.HELLO, 0, 0, 1, 0, protocol.VERSION, 0, hello).encode())
+            self._now = 0
+        server = self._server
+        for _ in range(3):
+            self._ask(random_request(dice, self._devices, 1, self._now))
+        device = dice.randrange(len(self._devices))
+        good = server.models[device].snapshot()
+        bad = damaged(dice, good)
+        self.frames += 1
+        answer = 0
+        for part in range(max(1, -(-len(bad) // MAX_PAYLOAD))):
+            piece = bad[part * MAX_PAYLOAD : (part + 1) * MAX_PAYLOAD]
+            frame = Request(protocol.RESTORE, device, 0, 1, 0, len(bad), part, piece).encode()
+            try:
+                answer = HEADER.unpack_from(server.handle(frame))[6]
+            except Exception as error:
+                raise Fault(f"{self._devices[device].model}, {bad.hex()}: raised {error!r}") from error
+        if answer:
+            self.accepted += 1
+            again = server.models[device].snapshot()
+            if self._devices[device].model == "rtc_mc146818":
+                bad = again  # the time in its registers follows from the rest: it shows the right one
+                server.models[device].restore(bad)
+                again = server.models[device].snapshot()
+            if again != bad:
+                raise Fault(f"{self._devices[device].model}, {bad.hex()}: accepted, and is none of its own")
+        elif server.models[device].snapshot() != good:
+            raise Fault(f"{self._devices[device].model}, {bad.hex()}: refused, and changed the state")
+        for _ in range(3):
+            self._ask(random_request(dice, self._devices, 1, self._now))
+        if answer and bad != good:
+            # Whatever time it believes in, the next one begins with a good one.
+            server.models[device].restore(good)
+
+    def _ask(self, request: Request) -> None:
+        assert self._server is not None
+        self._now += 1_000
+        request.now = self._now
+        try:
+            self._server.handle(request.encode())
+        except Exception as error:
+            raise Fault(
+                f"{self._devices[0].device_type}, {request.encode().hex()}: raised {error!r}"
+            ) from error
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def damaged(dice: random.Random, state: bytes) -> bytes:
+    """A snapshot with a few things wrong, or none."""
+    changed = bytearray(state)
+    for _ in range(dice.choice((0, 1, 1, 2, 5))):
+        match dice.randrange(5):
+            case 0 if changed:
+                changed[dice.randrange(len(changed))] ^= 1 << dice.randrange(8)
+            case 1 if changed:
+                place = dice.randrange(len(changed))
+                changed[place : place + 8] = dice.choice((b"\xff", b"\0", b"\x80")) * 8
+            case 2:
+                del changed[dice.randrange(len(changed) + 1) :]
+            case 3:
+                changed += dice.randbytes(dice.choice((1, 8, 5000)))
+            case 4 if changed:
+                changed[dice.randrange(len(changed))] = dice.getrandbits(8)
+    return bytes(changed)
+
+
+# --- Coalesced writes -------------------------------------------------------------------------------------
+
+PORTS: Final = (0x80, 0xE9, 0x402)
+
+
+class RingTarget:
+    """The ring of coalesced writes with arbitrary indices and entries."""
+
+    def __init__(self) -> None:
+        self.frames = self.accepted = 0
+        self._given: list[tuple[int, int]] = []
+        memory = bytearray((uapi.KVM_COALESCED_MMIO_PAGE_OFFSET + 1) * PAGE_SIZE)
+        self._data = memoryview(memory)
+        self._words = self._data.cast("Q")
+        zones: dict[int, Any] = {}
+        for port in PORTS:
+            proxy = SimpleNamespace(writes=0, channel=None)
+            proxy.write_run = proxy.flush_run = self._give
+            zones[port] = proxy, port
+        self._ring = CoalescedRing(self._words, self._data.cast("I"), self._data, zones)
+
+    def _give(self, register: int, data: bytes) -> None:
+        self._given += [(register, byte) for byte in data]
+
+    def step(self, liar: Liar) -> None:
+        """One state of the ring. Raises Fault."""
+        dice = liar.dice
+        indices = [dice.randrange(ENTRIES), dice.randrange(ENTRIES)]
+        if dice.random() < 0.2:
+            indices[dice.randrange(2)] = dice.choice((ENTRIES, ENTRIES + 1, 0xFFFF, 0xFFFF_FFFF))
+        first, last = indices
+        good = first < ENTRIES and last < ENTRIES
+        expected: list[tuple[int, int]] = []
+        harmful = dice.random() < 0.3
+        number = first
+        while good and number != last:
+            entry = RING_WORD * 8 + 8 + ENTRY_SIZE * number
+            port, byte = dice.choice(PORTS), dice.getrandbits(8)
+            length, is_port = 1, 1
+            if harmful and dice.random() < 0.05:
+                match dice.randrange(3):
+                    case 0:
+                        port = dice.choice((0x81, 0x10080, 1 << 63))
+                    case 1:
+                        length = dice.choice((0, 2, 4, 8, 9, 0xFFFF_FFFF))
+                    case 2:
+                        is_port = dice.choice((0, 2))
+            if (port, length, is_port) not in {(known, 1, 1) for known in PORTS}:
+                good = False
+            self._data[entry : entry + ENTRY_SIZE] = (
+                port.to_bytes(8, "little")
+                + length.to_bytes(4, "little")
+                + is_port.to_bytes(4, "little")
+                + bytes([byte])
+                + dice.randbytes(7)
+            )
+            if good:
+                expected.append((port, byte))
+            number = (number + 1) % ENTRIES
+        self._words[RING_WORD] = first | last << 32
+        self._given.clear()
+        self.frames += 1
+        try:
+            (self._ring.drain if dice.random() < 0.5 else self._ring.flush)()
+        except UnknownExitError as error:
+            if good:
+                raise Fault(f"{first} to {last}: refused: {error}") from error
+            if self._given != expected[: len(self._given)]:
+                raise Fault(f"{first} to {last}: {self._given} before it was refused") from None
+            return
+        except Exception as error:
+            raise Fault(f"{first} to {last}: raised {error!r}") from error
+        self.accepted += 1
+        if self._given != expected or not (good or first == last):
+            raise Fault(f"{first} to {last}: gave {self._given}, not {expected}")
+        if self._ring.pending:
+            raise Fault(f"{first} to {last}: not emptied")
+
+    def close(self) -> None:
+        """Nothing is open."""
