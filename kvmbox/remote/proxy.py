@@ -31,9 +31,10 @@ class DeviceProxy:
 
     def _shortcut(self, kind: int, size: int) -> Shortcut:
         reads = kind == protocol.READ
+        word = request_word(kind, self.index, size)
         return Shortcut(
-            self.channel.access,
-            request_word(kind, self.index, size),
+            self.channel.access_for(word),
+            word,
             (1 << 8 * size) - 1 if reads else 0,
             request_word(protocol.INDEXED_READ, self.index, size) if reads else 0,
         )
