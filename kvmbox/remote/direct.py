@@ -120,13 +120,13 @@ class DirectChannel(Channel):
     ) -> None:
         """The effects of an access, and its device's deadline."""
         device = word >> 8 & 0xFF
-        if deadline != self._deadlines[device]:
-            self._deadlines[device] = deadline
-            self._set_deadline(self._earliest(), now)
         if effects:
             sent = WORDS.pack(word, now, value, offset)
             for apply, arguments in [self._granted(device, effect, sent) for effect in effects]:
                 apply(*arguments)
+        if deadline != self._deadlines[device]:
+            self._deadlines[device] = deadline
+            self._set_deadline(self._earliest(), now)
 
     def _earliest(self) -> int:
         return min((deadline for deadline in self._deadlines if deadline is not None), default=NO_DEADLINE)
