@@ -52,22 +52,27 @@ class Link(Value):
 
 def make_link(ipc: str) -> Link:
     """A new connection of a kind of `IPC_CHOICES`. Raises SandboxError."""
+    made: list[int] = []  # to be closed again where a later one cannot be had
     try:
         if ipc == SOCKETPAIR:
             ours, theirs = passing.socket_pair()
             return Link((ours,), (theirs,))
         flags = os.O_CLOEXEC | (os.O_DIRECT if ipc == PIPE else 0)
-        requests, replies = os.pipe2(flags), os.pipe2(flags)
-        vmm, device = (requests[1], replies[0]), (requests[0], replies[1])
+        made += os.pipe2(flags)
+        made += os.pipe2(flags)
+        vmm, device = (made[1], made[2]), (made[0], made[3])
         if ipc == PIPE:
             return Link(vmm, device)
         memory = os.memfd_create("kvmbox-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        made.append(memory)
         os.ftruncate(memory, layout.SIZE)
         # Neither side can take the memory away under the other, which would be a SIGBUS.
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         # SAFETY: both sides may write to it at any time; see `shared` for what the VMM makes of that.
         return Link(vmm, (*device, memory), mmap.mmap(memory, layout.SIZE))
     except OSError as error:
+        for descriptor in made:
+            os.close(descriptor)
         raise SandboxError(f"cannot connect a device process by {ipc}: {error.strerror}") from error
 
 
