@@ -26,7 +26,7 @@ from kvmbox.memory import GuestMemory
 from kvmbox.placement import Placement, place
 from kvmbox.remote import protocol
 from kvmbox.remote.links import SHM, SOCKETPAIR
-from kvmbox.remote.pool import PER_DEVICE, Design, DevicePool
+from kvmbox.remote.pool import PER_DEVICE, THREAD, Design, DevicePool
 from kvmbox.sandbox import layers, linux, vmm
 from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.stats import RunStats, collect
@@ -160,12 +160,10 @@ def _checked(design: Design, require: int, placement: Placement, say: Callable[[
             "--seccomp strict is refused by the kernel: kvmbox itself runs under a seccomp filter",
             hint="a container runtime installs one; use --seccomp filter, or run outside of it",
         )
-    if (
-        design.ipc == SHM
-        and design.sandbox != "none"
-        and (placement.allowed == 1 or not design.has_processes)
-    ):
+    if design.ipc == SHM and design.has_processes and placement.allowed == 1:
         say("--ipc shm: there is no second CPU to spin on, so each request rings a doorbell")
+    elif design.ipc == SHM and design.sandbox == THREAD:
+        say("--ipc shm: threads of one interpreter cannot spin for each other: each request rings a doorbell")
     return design
 
 
