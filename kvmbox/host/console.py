@@ -94,6 +94,7 @@ class Console:
         self._matcher = matcher
         self._matching = threading.Lock()
         self._cut = False
+        self._tight = False  # whether some stream may be congested
         self._say = say
         self._wake = wake
         self._descriptors: list[int] = []
@@ -121,6 +122,7 @@ class Console:
             failed=lambda error: self._failed(name, error),
             limit_reached=lambda: self._limit_reached(name),
             overflowed=lambda: self._overflowed(name),
+            tight=self._became_tight,
         )
         self.streams.append(stream)
         return stream
@@ -157,10 +159,11 @@ class Console:
         """Where the output of `port` goes: a function of bytes that never blocks for the host."""
         stream = self._by_port[port]
         shown = port in self._console_ports
-        self.bytes_out[port] = 0
+        counts = self.bytes_out
+        counts[port] = 0
 
         def take(data: bytes) -> None:
-            self.bytes_out[port] += len(data)
+            counts[port] += len(data)
             if shown and self.first_byte_at is None:
                 self.first_byte_at = time.monotonic_ns()
             # Nothing that the guest prints after the decisive text belongs to the run.
@@ -193,9 +196,15 @@ class Console:
 
     def wait_for_room(self) -> None:
         """The vCPU thread, holding no lock: wait while a stream is congested and the run goes on."""
+        if not self._tight:
+            return
+        self._tight = False
         for stream in self.streams:
             if stream.congested:
                 stream.wait_for_room(lambda: self._verdict.outcome is None)
+
+    def _became_tight(self) -> None:
+        self._tight = True
 
     def wake_waiters(self) -> None:
         """The verdict is decided: nobody waits for room any more."""

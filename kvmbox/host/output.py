@@ -3,7 +3,8 @@
 The thread that runs the guest must never wait inside a device request, and the main thread must never
 wait for a terminal or a full pipe. So output is appended here by whichever thread took it from a reply, and
 a writer thread of the stream's own does the blocking `write`. It collects for `GATHER_SECONDS` before it
-writes, because a wake-up for each byte that a guest prints would make its exits several times dearer.
+writes: a wake-up for each byte that a guest prints would make its exits several times dearer, and a device
+process that spins would lose its CPU to it each time.
 
 A stream that holds `CAPACITY` bytes is congested. With overflow "wait" the vCPU thread then waits in
 `wait_for_room`, outside of any lock, while timers, signals and time-outs go on; with "drop" what does not
@@ -25,7 +26,7 @@ CAPACITY: Final = 1 << 20
 
 WRITE_SIZE: Final = 1 << 16
 GATHER_SIZE: Final = 4096
-GATHER_SECONDS: Final = 0.002
+GATHER_SECONDS: Final = 0.008
 """How long output is gathered before it is written: what a person does not notice."""
 
 
@@ -43,13 +44,15 @@ class OutputStream:
         failed: Callable[[OSError], None],
         limit_reached: Callable[[], None] | None = None,
         overflowed: Callable[[], None] | None = None,
+        tight: Callable[[], None] | None = None,
     ) -> None:
         """`overflow` is "wait" or "drop"; `limit` is the most bytes to write in all, or None.
 
         `drop_without_reader` is for pseudo-terminals, which hang up while nobody has them open.
         `failed` hears, once, on the writer thread, why the host cannot take any more; `limit_reached`
         hears, on the appending thread, that `limit` is used up; `overflowed` that twice the capacity is
-        held back, which no guest that waits for room can cause.
+        held back, which no guest that waits for room can cause; `tight`, under the lock, that the stream is
+        congested.
         """
         self.name = name
         self.appended = 0
@@ -63,24 +66,27 @@ class OutputStream:
         self._failed = failed
         self._limit_reached = limit_reached
         self._overflowed = overflowed
+        self._tight = tight
         self._buffer = bytearray()
         self._writing = 0
         self._broken = False
         self._lost = 0  # of what was dropped: what a broken descriptor did not take
         self._closing = False
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the writer's thread: the first output would, but the VMM's threads start in an order of its
         own (`sandbox.vmm`). Idempotent.
         """
-        with self._changed:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._write_all, name=f"output {self.name}", daemon=True
-                )
-                self._thread.start()
+        with self._lock:
+            self._start()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write_all, name=f"output {self.name}", daemon=True)
+            self._thread.start()
 
     @property
     def congested(self) -> bool:
@@ -89,8 +95,22 @@ class OutputStream:
 
     def append(self, data: bytes) -> None:
         """More output of the guest. Never blocks for the host."""
+        with self._lock:
+            # The common case, at each character that a guest prints: there is room, and someone who writes.
+            before = len(self._buffer)
+            after = before + len(data)
+            if after < CAPACITY and self._limit is None and self._thread is not None and not self._broken:
+                self._buffer += data
+                self.appended += len(data)
+                if not before or before < GATHER_SIZE <= after:
+                    self._changed.notify_all()
+                return
+        self._append_with_care(data)
+
+    def _append_with_care(self, data: bytes) -> None:
+        """The same where something may be in the way."""
         reached = overflowed = False
-        with self._changed:
+        with self._lock:
             if self._limit is not None and self.appended + len(data) > self._limit:
                 data = data[: self._limit - self.appended]
                 reached = True
@@ -103,12 +123,13 @@ class OutputStream:
                 self._lost += len(data)
                 overflowed = True
             elif data:
-                idle = not self._buffer
-                if self._thread is None:
-                    self.start()
+                before = len(self._buffer)
+                self._start()
                 self._buffer += data
-                if idle or len(self._buffer) == GATHER_SIZE:
+                if not before or before < GATHER_SIZE <= len(self._buffer):
                     self._changed.notify_all()
+                if self.congested and self._tight is not None:
+                    self._tight()
         if reached and self._limit_reached is not None:
             self._limit_reached()
         if overflowed and self._overflowed is not None:
