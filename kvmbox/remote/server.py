@@ -46,6 +46,7 @@ MAX_ERROR_TEXT: Final = 1024
 
 ACCESS_SIZES: Final = (1, 2, 4, 8)
 DEVICE_OF_ROUTE: Final = 4
+_NO_ACCESS: Final = (0, 0, 0, 0)
 
 
 class DeviceServer:
@@ -76,11 +77,14 @@ class DeviceServer:
     def answer(self, route: tuple[Any, ...], first: int, now: int, value: int, place: int) -> bytes:
         """The reply to an access whose header's four words these are. Raises what a model raises."""
         value = self.perform(route, now, value, place)
-        effects = self.effects
-        if not effects:
-            return WORDS.pack(first | REPLY, self.deadline, value, 0)
-        body = encode_effects_of(route[DEVICE_OF_ROUTE], effects)
-        word = first | REPLY | len(effects) << 24
+        if self.effects:
+            return self.reply_with_effects(first, route[DEVICE_OF_ROUTE], value)
+        return WORDS.pack(first | REPLY, self.deadline, value, 0)
+
+    def reply_with_effects(self, first: int, device: int, value: int) -> bytes:
+        """The reply to an access of `device` that has just been performed, and had effects."""
+        body = encode_effects_of(device, self.effects)
+        word = first | REPLY | len(self.effects) << 24
         return WORDS.pack(word, self.deadline, value, len(body) << 32) + body
 
     def perform(self, route: tuple[Any, ...], now: int, value: int, place: int) -> int:
@@ -244,13 +248,24 @@ def serve(
     """
     server = server or DeviceServer()
     out = channel if replies is None else replies
-    handle = server.handle
+    routes, perform, handle = server.routes, server.perform, server.handle
+    unpack, pack, header_size, frame_size = WORDS.unpack, WORDS.pack, HEADER.size, protocol.MAX_FRAME
     while server.running:
-        frame = read(channel, protocol.MAX_FRAME)
+        frame = read(channel, frame_size)
         if not frame:
             return 0
         try:
-            reply = handle(frame)
+            # What nearly every request is, without a call between reading and the model: see `handle`.
+            first, now, value, place = unpack(frame) if len(frame) == header_size else _NO_ACCESS
+            route = routes.get(first & ROUTE_MASK)
+            if route is None:
+                reply = handle(frame)
+            else:
+                value = perform(route, now, value, place)
+                if server.effects:
+                    reply = server.reply_with_effects(first, route[DEVICE_OF_ROUTE], value)
+                else:
+                    reply = pack(first | REPLY, server.deadline, value, 0)
         except Exception as error:  # noqa: BLE001 - whatever a model raises must reach the VMM as a frame
             sequence = HEADER.unpack_from(frame)[4] if len(frame) >= HEADER.size else 0
             write(out, error_frame(sequence, error))
