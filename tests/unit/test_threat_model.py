@@ -15,7 +15,7 @@ SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 TEST_ID = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 NAMED = sorted(set(TEST_ID.findall(PAGE)))
-ROWS = re.findall(r"^\| \*\*([IGDVS]\d+)\*\* (.*)$", PAGE, re.MULTILINE)
+ROWS = re.findall(r"^\| \*\*([IGDVMS]\d+)\*\* (.*)$", PAGE, re.MULTILINE)
 
 BUG_CLASSES = {
     "CVE-2015-3214", "CVE-2010-0309", "CVE-2016-8669", "CVE-2020-27173", "CVE-2015-3456", "CVE-2025-71104",
@@ -53,7 +53,7 @@ def test_threats_are_numbered_without_gaps() -> None:
     numbers: dict[str, list[int]] = {}
     for number, _ in ROWS:
         numbers.setdefault(number[0], []).append(int(number[1:]))
-    assert set(numbers) == set("IGDVS")
+    assert set(numbers) == set("IGDVMS")
     for letter, found in numbers.items():
         assert found == list(range(1, len(found) + 1)), letter
 
