@@ -96,8 +96,8 @@ class Channel:
         """Called under the lock with each request and what came back for it: before that is checked, or
         after it was found good where there is a `rescue`."""
         self.journal: list[Any] | None = None
-        """Requests and their replies in turn, each a frame or the four words of its header."""
-        self.journal_full: Callable[[], None] | None = None
+        """An entry for each request: see `journal`."""
+        self.journal_is_full: Callable[[], None] = lambda: None
         """Called under the lock when the journal has got `JOURNAL_LIMIT` entries, or too many bytes: time
         for a snapshot."""
         self.journal_bytes = 0
@@ -247,7 +247,7 @@ class Channel:
                 if words[1] != self.deadline:
                     self._set_deadline(words[1], now)
                 if self.journal is not None:
-                    self._note_long(sent, frame)
+                    self._note(sent, frame)
                 return words[2]  # type: ignore[no-any-return]  # struct's words are ints
         return self._accept(sent, frame, limit)[0]
 
@@ -323,7 +323,7 @@ class Channel:
         if self.recorder is not None and self.rescue is not None:
             self.recorder(sent, frame)  # not the exchanges that failed: they have not happened to the guest
         if self.journal is not None and kind not in _SENT_ONLY:
-            self._note_long(sent, frame)
+            self._note(sent, frame)
         return value, payload
 
     def _explain_header(self, first: int, asked: int, frame: bytes) -> DeviceProcessError:
@@ -365,19 +365,16 @@ class Channel:
         if self._deadline_changed is not None:
             self._deadline_changed(deadline, now)
 
-    def note(self, sent: Any, reply: Any) -> None:
-        """Journal a request that is done: its reply was good and its effects are applied."""
-        journal = self.journal
-        assert journal is not None
-        journal += (sent, reply)
-        if len(journal) >= JOURNAL_LIMIT and self.journal_full is not None:
-            self.journal_full()
+    def _note(self, sent: bytes, frame: bytes) -> None:
+        """Journal a request that is done: its reply was good and its effects are applied.
 
-    def _note_long(self, sent: bytes, frame: bytes) -> None:
-        self.note(sent, frame)
+        The hot paths do it themselves, for replies without effects.
+        """
+        assert self.journal is not None
+        self.journal.append((sent, frame))
         self.journal_bytes += len(sent) + len(frame) - 2 * HEADER.size
-        if self.journal_bytes > JOURNAL_BYTES and self.journal_full is not None:
-            self.journal_full()
+        if len(self.journal) >= JOURNAL_LIMIT or self.journal_bytes > JOURNAL_BYTES:
+            self.journal_is_full()
 
     # --- Failing ----------------------------------------------------------------------------------------
 
@@ -411,8 +408,8 @@ class Channel:
         """Close the VMM's end: the device process reads end of file and leaves. Idempotent."""
 
 
-JOURNAL_LIMIT: Final = 2 * 2048
-"""How long a journal gets: requests and replies together. Bounds memory, and the time that a replay takes."""
+JOURNAL_LIMIT: Final = 1024
+"""How many entries a journal gets. Bounds memory, and the time that a replay takes."""
 
 JOURNAL_BYTES: Final = 1 << 20
 """The same for what its frames hold beyond their headers."""

@@ -28,7 +28,7 @@ from __future__ import annotations
 import binascii
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from kvmbox.board import DeviceSpec
 from kvmbox.errors import DeviceProcessError, GivenUpError, ProtocolError, SandboxError
@@ -96,8 +96,9 @@ class Recovery:
         self._suspect = b""  # the request that broke the last process
         self._asked = 0  # the sequence number of our own requests
         self.restarts = 0
-        channel.journal = []
-        channel.journal_full = self._checkpoint
+        self._journal: list[Any] = []
+        channel.journal = self._journal
+        channel.journal_is_full = self._checkpoint
         channel.rescue = self.rescue
         channel.overdue = self._overdue
 
@@ -105,14 +106,11 @@ class Recovery:
 
     def _checkpoint(self) -> None:
         """Take a snapshot of each device: the journal begins anew."""
-        channel = self._channel
-        journal = channel.journal
-        assert journal is not None
         self._suspect = b""
         # Only when all are here are the old ones out of date: until then they go with the whole journal.
         self._snapshots = {index: self._snapshot(index) for index in range(len(self._devices))}
-        journal.clear()
-        channel.journal_bytes = 0
+        self._journal.clear()
+        self._channel.journal_bytes = 0
 
     def _snapshot(self, device: int) -> bytes:
         while True:
@@ -214,7 +212,7 @@ class Recovery:
                 piece = state[part * MAX_PAYLOAD : (part + 1) * MAX_PAYLOAD]
                 self._ask(protocol.RESTORE, len(state), device=device, offset=part, payload=piece, good=1)
         replayed = 0
-        for batch in batches(self._channel.journal or ()):
+        for batch in batches(self._journal):
             self._replay(batch)
             replayed += batch.count
         return replayed

@@ -29,7 +29,7 @@ from typing import Final
 from kvmbox.errors import DeviceProcessError
 from kvmbox.remote import page as layout
 from kvmbox.remote import protocol
-from kvmbox.remote.channel import Channel, Grants, hung_error
+from kvmbox.remote.channel import JOURNAL_LIMIT, Channel, Grants, hung_error
 from kvmbox.remote.page import DOORBELL, DOORBELLS_READ
 from kvmbox.remote.protocol import EFFECT, HEADER, MAX_FRAME, MAX_PAYLOAD, WORDS
 from kvmbox.remote.spin import SpinGrants
@@ -149,8 +149,11 @@ class SharedChannel(Channel):
                 if reply == first | _REPLY_BIT and result <= limit and not rest and self.recorder is None:
                     if deadline != self.deadline:
                         self._set_deadline(deadline, now)
-                    if self.journal is not None:
-                        self.note((first, now, value, offset), copied)
+                    journal = self.journal
+                    if journal is not None:
+                        journal.append((first, now, value, offset, deadline, result))
+                        if len(journal) >= JOURNAL_LIMIT:
+                            self.journal_is_full()
                     return result  # type: ignore[no-any-return]  # struct's words are ints
                 length = rest >> 32
                 if _EFFECT_SIZE < length <= MAX_PAYLOAD and self.recorder is None and self.journal is None:

@@ -17,7 +17,7 @@ from typing import Final
 
 from kvmbox.errors import DeviceProcessError
 from kvmbox.remote import protocol
-from kvmbox.remote.channel import Channel, Grants, hung_error
+from kvmbox.remote.channel import JOURNAL_LIMIT, Channel, Grants, hung_error
 from kvmbox.remote.protocol import HEADER, MAX_FRAME, WORDS
 from kvmbox.sandbox import passing
 
@@ -81,8 +81,11 @@ class StreamChannel(Channel):
                     if reply == first | _REPLY_BIT and result <= limit and not rest:
                         if deadline != self.deadline:
                             self._set_deadline(deadline, now)
-                        if self.journal is not None:
-                            self.note(sent, frame)
+                        journal = self.journal
+                        if journal is not None:
+                            journal.append((sent, frame))
+                            if len(journal) >= JOURNAL_LIMIT:
+                                self.journal_is_full()
                         return result  # type: ignore[no-any-return]  # struct's words are ints
                 if not frame:
                     raise self._nothing(sent)

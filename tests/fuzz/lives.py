@@ -124,7 +124,7 @@ class LivesTarget:
         self._log: Log = []
         self._twin_log: Log = []
         self._limit = vars(channel_module)["JOURNAL_LIMIT"]
-        vars(channel_module)["JOURNAL_LIMIT"] = 40
+        vars(channel_module)["JOURNAL_LIMIT"] = 20
         self._begun = False
 
     def _begin(self, dice: random.Random) -> None:

@@ -270,7 +270,7 @@ class RealTarget(Target):
     def step(self, liar: Liar) -> None:
         super().step(liar)
         if self.channel.failure is not None:
-            self.close()
+            self._drop()
             self._open()
         else:
             self._take_requests()
@@ -282,7 +282,11 @@ class RealTarget(Target):
         while poll.poll(0):
             os.read(requests, 1 << 16)
 
-    def close(self) -> None:
-        super().close()
+    def _drop(self) -> None:
+        self.channel.close()
         for descriptor in self._link.device:
             os.close(descriptor)
+
+    def close(self) -> None:
+        self._drop()
+        vars(channel_module)["WAIT_SLICE_MS"] = self._slice
