@@ -31,7 +31,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from kvmbox.board import DeviceSpec
-from kvmbox.errors import DeviceProcessError, GivenUpError, ProtocolError, SandboxError
+from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
 from kvmbox.lean import Value
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import REPLY_SLICES, Channel, printable
@@ -281,9 +281,9 @@ def install_all_ones(channel: Channel, tell: Callable[[DeviceProcessError], None
     def rescue(error: DeviceProcessError, sent: bytes) -> bytes:
         if not told:
             told.append(error)
-            if channel.kill is not None:
+            # One that only lied must not be heard again: neither it nor what it left behind.
+            if channel.kill is not None and not isinstance(error, DeviceGoneError):
                 channel.kill(error)
-            # One that only lied, or was late, must not be heard again: neither it nor what it left behind.
             sever(channel)
             tell(error)
         return all_ones(sent)

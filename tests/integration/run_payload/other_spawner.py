@@ -1,9 +1,9 @@
 """`kvmbox` with another spawner, as a program: for tests that need a device process which lies, or a host
 without Landlock.
 
-Usage: other_spawner.py DEVICE-TYPE ENTRY LANDLOCK-LIMIT ARGUMENTS-OF-KVMBOX... The process of DEVICE-TYPE
-runs `liar:ENTRY` in place of its models; '-' for both leaves all as it is. LANDLOCK-LIMIT is the highest
-Landlock ABI to use.
+Usage: other_spawner.py TYPES ENTRY LANDLOCK-LIMIT ARGUMENTS-OF-KVMBOX... The processes of TYPES, with commas
+between them and "standby" for those in reserve, run `liar:ENTRY` in place of their models; '-' for both
+leaves all as it is. LANDLOCK-LIMIT is the highest Landlock ABI to use.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
             return super().start(entries=entries, payload_directory=directory, landlock_limit=landlock_limit)
 
         def spawn(self, *arguments: Any, **options: Any) -> DeviceProcess:
-            if arguments[0] == device_type:
+            if arguments[0] in device_type.split(","):
                 options["entry"] = entry
             return super().spawn(*arguments, **options)
 

@@ -1,0 +1,110 @@
+"""`--on-device-crash restart` and `all-ones` from outside: what is said, what it comes to, what is given up.
+
+The guest prints through the debug console, which stays honest, and writes to the device that does not. What
+random faults at random moments do to a guest is tests/chaos.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvmbox import layout
+from tests.integration.run_support import (
+    COM1,
+    DEBUGCON,
+    IDLE,
+    SHUTDOWN,
+    Images,
+    error_lines,
+    out,
+    run_to_end,
+    say,
+)
+
+pytestmark = pytest.mark.kvm
+
+PROGRAM = str(Path(__file__).parent / "run_payload" / "other_spawner.py")
+WRITE = out(COM1 + 7, 0x5A)  # the scratch register
+SHOW_SCRATCH = (
+    b"\xba" + (COM1 + 7).to_bytes(2, "little") + b"\xec" + b"\xba" + DEBUGCON.to_bytes(2, "little") + b"\xee"
+)
+"""in al,dx of the scratch register; out dx,al to the debug console."""
+
+GUEST = say(b"before ", DEBUGCON) + WRITE + SHOW_SCRATCH + say(b" after", DEBUGCON) + SHUTDOWN + IDLE
+
+
+def run(images: Images, types: str, entry: str, choice: str, *arguments: str) -> tuple[int, bytes, str]:
+    command = (sys.executable, PROGRAM, types, entry, "1000")
+    return run_to_end(images.run(GUEST, "--on-device-crash", choice, *arguments, command=command))
+
+
+LOSSES = [
+    ("sequence", "broke the protocol: reply "),
+    ("short", "broke the protocol: a frame of 31 bytes"),
+    ("never", "is hung: no reply within 500 ms"),
+    ("stop", "broke the protocol: effect Stop of COM1: not granted"),
+    ("error", "failed: "),
+    ("leave", "exited with status 7"),
+    ("opens", "openat"),
+]
+
+
+@pytest.mark.parametrize(("entry", "words"), LOSSES)
+def test_restart_says_a_line_and_the_guest_goes_on_as_if_nothing_had_been(
+    images: Images, entry: str, words: str
+) -> None:
+    status, output, messages = run(images, "uart", entry, "restart")
+    assert (status, output) == (0, b"before Z after")
+    (line,) = messages.splitlines()
+    assert line.startswith("kvmbox: device process 'uart' ")
+    assert words in line
+    assert re.search(r": restarted, \d+ requests replayed in \d+\.\d ms \(restart 1, 15 left\)$", line)
+
+
+def test_restart_counts_in_json_and_stats(images: Images) -> None:
+    report = images.directory / "report.json"
+    _, _, messages = run(images, "uart", "leave", "restart", "--stats", "--json", str(report))
+    restarts = json.loads(report.read_bytes())["restarts"]
+    assert restarts["by_type"] == {"uart": 1}
+    assert restarts["budget"] == 15
+    assert len(restarts["durations"]) == 1
+    assert re.search(r"^restarts +uart 1; 15 left$", messages, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("entry", "words"), LOSSES)
+def test_restart_gives_up_when_the_same_request_breaks_the_replacement_and_shows_it(
+    images: Images, entry: str, words: str
+) -> None:
+    status, output, messages = run(images, "uart,standby", entry, "restart")
+    assert (status, output) == (8, b"before ")
+    (line,) = error_lines(messages)
+    assert line.startswith("kvmbox: error: device process 'uart' ")
+    assert words in line
+    assert "; the same request had broken the process before it: write device 0 offset 0x7 size 1 " in line
+    assert "value 0x5a at " in line
+
+
+def test_restart_budget_ends_a_run_whose_device_breaks_again_and_again(images: Images) -> None:
+    # Each process is honest until its first write: the second write breaks the replacement.
+    code = say(b"before ", DEBUGCON) + out(layout.RTC_INDEX_PORT, 0x0A) + WRITE + say(b"after", DEBUGCON)
+    command = (sys.executable, PROGRAM, "uart,rtc", "leave", "1000")
+    arguments = ("--on-device-crash", "restart", "--restart-budget", "1")
+    status, _, messages = run_to_end(images.run(code + SHUTDOWN + IDLE, *arguments, command=command))
+    assert status == 8
+    (line,) = error_lines(messages)
+    assert "exited with status 7; the budget of restarts is used up" in line
+
+
+@pytest.mark.parametrize(("entry", "words"), LOSSES)
+def test_all_ones_the_guest_goes_on_and_reads_ones(images: Images, entry: str, words: str) -> None:
+    status, output, messages = run(images, "uart", entry, "all-ones")
+    assert (status, output) == (0, b"before \xff after")
+    (line,) = messages.splitlines()
+    assert line.startswith("kvmbox: device process 'uart' ")
+    assert words in line
+    assert line.endswith(": from now on its ports read as ones")
