@@ -30,6 +30,9 @@ class FakeChannel:
         self.asked.append(("vcpu", word >> 8 & 0xFF, offset, bytes([value])))
         return 0
 
+    def access_for(self, _word: int) -> Callable[[int, int, int, int], int]:
+        return self.access
+
     def transact(self, kind: int, device: int, offset: int, payload: bytes) -> None:
         assert kind == protocol.WRITE_RUN
         self.asked.append(("vcpu", device, offset, payload))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final, cast
 
 import pytest
@@ -31,6 +32,9 @@ class FakeChannel:
     def access(self, word: int, offset: int, value: int, limit: int) -> int:
         self._log.append((self._name, protocol.KIND_NAMES[word & 0xFF], offset, value))
         return 0x5A if limit else 0
+
+    def access_for(self, _word: int) -> Callable[[int, int, int, int], int]:
+        return self.access
 
     def transact(self, kind: int, _device: int, offset: int, payload: bytes) -> None:
         self._log.append((self._name, protocol.KIND_NAMES[kind], offset, payload))
