@@ -25,6 +25,9 @@ from kvmbox.remote.protocol import HEADER, encode_effects, request_word
 from kvmbox.remote.shared import SharedChannel
 
 ACCESSES: Final = 5_000
+PATIENCE: Final = 100
+"""How many times that many accesses it may take until everything has happened that must."""
+
 LIMIT: Final = 0xFF
 READ: Final = request_word(protocol.READ, 0, 1)
 SHORT, LONG = b"AAAA", b"BBBBBBBB"
@@ -108,10 +111,16 @@ def attack() -> Iterator[Attack]:
 
 
 def test_attacker_that_rewrites_its_reply_gets_nothing_past_the_checks(attack: Attack) -> None:
-    results = [attack.access() for _ in range(ACCESSES)]
-    good = [result for result in results if result is not None]
-    # Both happen, or this has shown nothing.
-    assert 0 < len(good) < ACCESSES
+    results: list[int | None] = []
+    good: list[int] = []
+    # Replies that pass, replies that do not and output all happen, or this has shown nothing: on a busy host
+    # the two sides may not run at the same time for long.
+    for _ in range(PATIENCE):
+        results += [attack.access() for _ in range(ACCESSES)]
+        good = [result for result in results if result is not None]
+        if 0 < len(good) < len(results) and attack.outputs:
+            break
+    assert 0 < len(good) < len(results)
     assert set(good) <= {0x11, 0x22, 0x33}
     assert attack.outputs
     for output in attack.outputs:
