@@ -3,7 +3,7 @@
     bench NAME iterations=N cycles=TOTAL [ticks=PIT]
     bench NAME samples=N min=A p50=B p90=C p99=D max=E
 
-With `ticks`, each iteration contains that many clocks of the PIT, which are no cost: they were asked for. All
+A test that ran several times has as many lines. With `ticks`, each iteration contains that many clocks of the PIT, which are no cost: they were asked for. All
 cycles are of the guest's time-stamp counter, which runs at the host's rate. A line may stand behind
 characters that a measurement itself has printed.
 """
@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+from kvmbox.bench.statistics import median
+
 HOLDING: Final = b"bench holding"
 """Printed when the guest of `hold` is idle from now on."""
 
@@ -23,19 +25,20 @@ _PAIR: Final = re.compile(rb" (\w+)=(\d+)")
 
 @dataclass(slots=True)
 class Measured:
-    """One test: mean cycles of an iteration, or None; `spread` has min, p50, p90, p99 and max of single ones.
-
-    `ticks` are the PIT clocks within an iteration.
+    """One test: the mean cycles of an iteration, once per pass; `spread` has min, p50, p90, p99 and max of
+    single ones. `ticks` are the PIT clocks within an iteration.
     """
 
-    mean: float | None = None
+    means: list[float] = field(default_factory=list)
     spread: dict[str, int] = field(default_factory=dict)
     ticks: int = 0
 
     def value(self, what: str) -> float | None:
-        """`what`: "mean", a name of the spread, or the quotient "A/B" of two; None if it was not measured."""
+        """`what`: "mean", which is the median of the passes' means, a name of the spread, or the quotient "A/B"
+        of two; None if it was not measured.
+        """
         if what == "mean":
-            return self.mean
+            return median(self.means) if self.means else None
         above, _, below = what.partition("/")
         number = self.spread.get(above)
         if number is None or not below:
@@ -53,7 +56,8 @@ def parse(output: bytes) -> dict[str, Measured]:
         iterations, cycles, samples, ticks = (numbers.pop(key, 0) for key in keys)
         measured = found.setdefault(line[1].decode(), Measured())
         if iterations:
-            measured.mean, measured.ticks = cycles / iterations, ticks
+            measured.means.append(cycles / iterations)
+            measured.ticks = ticks
         if samples:
             measured.spread = numbers
     return found

@@ -18,6 +18,11 @@ def test_parse_reads_mean_and_spread_of_one_test() -> None:
     assert found["inb_from_device"].value("p99/p50") == 3.0
 
 
+def test_mean_of_several_passes_is_their_median() -> None:
+    found = parse(b"".join(b"bench inb iterations=10 cycles=%d\n" % cycles for cycles in (900, 20, 30)))
+    assert found["inb"].value("mean") == 3.0
+
+
 def test_parse_finds_a_line_behind_what_a_measurement_printed() -> None:
     found = parse(b"\x00....\n....bench thr_polled iterations=64 cycles=640\r\n")
     assert found["thr_polled"].value("mean") == 10.0

@@ -133,9 +133,9 @@ def test_dear_jobs_run_in_the_main_configurations_unless_others_are_named() -> N
     assert "crowd" in named.jobs(one(named, "process/strict/shm"))
 
 
-def test_words_ask_for_each_test_once_with_its_spread_if_a_row_wants_it() -> None:
+def test_words_ask_for_passes_over_all_means_then_for_each_spread_once() -> None:
     plan = choose(only=["inb_from_device", "inb_p99", "post"], divide=10)
-    assert words(plan.rows, plan) == ["inb_from_device=600,dist", "post=400"]
+    assert words(plan.rows, plan) == ["inb_from_device=200", "post=100"] * 5 + ["inb_from_device=400,dist"]
 
 
 def test_iterations_are_never_none() -> None:
