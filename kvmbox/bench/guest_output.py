@@ -3,9 +3,9 @@
     bench NAME iterations=N cycles=TOTAL [ticks=PIT]
     bench NAME samples=N min=A p50=B p90=C p99=D max=E
 
-A test that ran several times has as many lines. With `ticks`, each iteration contains that many clocks of the PIT, which are no cost: they were asked for. All
-cycles are of the guest's time-stamp counter, which runs at the host's rate. A line may stand behind
-characters that a measurement itself has printed.
+A test that ran several times has as many lines. With `ticks`, each iteration contains that many clocks of
+the PIT, which are no cost: they were asked for. All cycles are of the guest's time-stamp counter, which runs
+at the host's rate. A line may stand behind characters that a measurement itself has printed.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Measured:
     ticks: int = 0
 
     def value(self, what: str) -> float | None:
-        """`what`: "mean", which is the median of the passes' means, a name of the spread, or the quotient "A/B"
-        of two; None if it was not measured.
+        """`what`: "mean" (the median of all passes), a name of the spread, or the quotient "A/B" of two;
+        None if it was not measured.
         """
         if what == "mean":
             return median(self.means) if self.means else None

@@ -96,8 +96,8 @@ def _native(word: str) -> Row:
 
 
 PASSES: Final = 5
-"""How often one run of the guest goes through all of its tests. The median of the passes is the round's value:
-somebody else who takes the CPU for a tenth of a second, or a few, spoils a pass, not the round.
+"""How often one run of the guest goes through all of its tests. The median of the passes is the value of the
+round: somebody else who takes the CPU for some tenths of a second spoils a pass, not the round.
 """
 
 START_PREFIX: Final = "start: "

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from typing import Final, NoReturn
 
 INTERRUPTED: Final = 130
-_OTHER_SPAWNER: Final = ("-h", "--help", "--sandbox", "--seccomp", "--without")
+_OTHER_SPAWNER: Final = ("-h", "--help", "--without")
 """Options of `kvmbox run` that want no spawner, or another one."""
+_SAME_SPAWNER: Final = {"--sandbox": ("process", "per-device"), "--seccomp": ("filter",)}
+"""Options of which some values, these, want the spawner of a plain run."""
 _EARLY_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -34,7 +36,13 @@ def _has_plain_device_processes(arguments: list[str]) -> bool:
     """Whether this is a `kvmbox run` whose spawner is surely wanted; a wrong no costs 20 ms."""
     if arguments[:1] != ["run"]:
         return False
-    return not any(argument.startswith(_OTHER_SPAWNER) for argument in arguments)
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in _OTHER_SPAWNER:
+            return False
+        if name in _SAME_SPAWNER and (value if equals else following) not in _SAME_SPAWNER[name]:
+            return False
+    return True
 
 
 def entry_point() -> NoReturn:

@@ -24,6 +24,10 @@ from kvmbox.cli.entry import _has_plain_device_processes
         ("run --sandbox=thread hello32", False),
         ("run hello32 --seccomp strict", False),
         ("run hello32 --without landlock", False),
+        ("run --sandbox process --seccomp=filter --ipc shm hello32", True),
+        ("run --sandbox=per-device hello32 --seccomp filter", True),
+        ("run --sandbox process --seccomp off hello32", False),
+        ("run --sandbox", False),
     ],
 )
 def test_spawner_is_started_early_for_a_plain_run_only(line: str, expected: bool) -> None:
