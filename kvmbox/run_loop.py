@@ -5,8 +5,9 @@ to the device process is most of the rest. So the loop reads kvm_run through mem
 once, and one dictionary, keyed on the packed (direction, size, port, count) word of the exit, leads
 straight to the channel's `access` and what it is to be called with. Between two KVM_RUNs of a byte-wide
 port exit there are four looks at kvm_run, one dictionary lookup, one list unpacked, the count, and the
-call; some 0.3 µs besides `access` and the foreign function call of KVM_RUN itself (0.5 µs). Only claimed
-ports get an entry, so that a guest that sweeps all ports cannot make it grow.
+call; some 0.3 µs besides `access` and the foreign function call of KVM_RUN itself (0.5 µs). Memory-mapped
+accesses have a dictionary of their own, keyed on address, length and direction. Only claimed ports and
+addresses get an entry, so that a guest that sweeps all of them cannot make it grow.
 
 Writes that KVM coalesced are drained (`coalescing`) before what they must not be overtaken by.
 
@@ -34,7 +35,13 @@ from kvmbox.verdict import GUEST_CRASHED, Outcome
 _EXIT_REASON: Final = 2  # index into 32-bit words of kvm_run
 _IO_WORD: Final = 4  # index into 64-bit words: direction, size, port and count of a port exit
 _IO_DATA_OFFSET: Final = 5
+_MMIO_ADDRESS: Final = 4  # the same words of a memory-mapped exit; between them lie the eight bytes of data
+_MMIO_KIND: Final = 6
+_MMIO_KIND_BITS: Final = 40  # length and direction; what lies above is nobody's, and may be anything
+_MMIO_KIND_MASK: Final = (1 << _MMIO_KIND_BITS) - 1
+_MMIO_DATA: Final = uapi.RUN_MMIO_DATA
 _KVM_EXIT_IO: Final = uapi.KVM_EXIT_IO
+_KVM_EXIT_MMIO: Final = uapi.KVM_EXIT_MMIO
 _SAME_HALVES: Final = 0x1_0000_0001
 """What divides a 64-bit word if its halves are equal: first and last of an empty ring."""
 
@@ -76,6 +83,11 @@ class LoopTotals:
             self.ports[word] = self.ports.get(word, 0) + count
 
 
+def _exits(routes: dict[int, list[Any]]) -> int:
+    # A copy of the routes in one step, as the vCPU thread may add one meanwhile.
+    return sum(route[0] for route in list(routes.values()))
+
+
 class VcpuLoop:
     """Runs one vCPU. `exit_count` may be read by any thread; `request_attention` called by any."""
 
@@ -98,12 +110,13 @@ class VcpuLoop:
         self._ring = ring
         # count, access, word, offset, limit, size, is_read, guarded, indexed word, device
         self._routes: dict[int, list[Any]] = {}
+        self._mmio_routes: dict[int, list[Any]] = {}
         self._attention = 0
         self._attention_lock = threading.Lock()
         self._other_port_exits: dict[int, int] = {}
         self._unrouted_exits = 0
         self.unclaimed_exits = 0
-        self.mmio_exits = 0
+        self._other_mmio_exits = 0
         self.other_exits: dict[int, int] = {}
         self.outcome: Outcome | None = None
 
@@ -116,9 +129,12 @@ class VcpuLoop:
     @property
     def exit_count(self) -> int:
         """How often KVM_RUN has returned."""
-        # A copy of the routes in one step, as the vCPU thread may add one meanwhile.
-        routed: int = sum(route[0] for route in list(self._routes.values()))
-        return self._unrouted_exits + routed
+        return self._unrouted_exits + _exits(self._routes) + _exits(self._mmio_routes)
+
+    @property
+    def mmio_exits(self) -> int:
+        """How often it was for a memory-mapped access."""
+        return self._other_mmio_exits + _exits(self._mmio_routes)
 
     @property
     def port_exits(self) -> dict[int, int]:
@@ -136,44 +152,50 @@ class VcpuLoop:
                 self._ring.drain()
             return end
         finally:
-            for route in self._routes.values():
+            for route in (*self._routes.values(), *self._mmio_routes.values()):
                 route[_DEVICE].count(route[_IS_READ], route[0])
 
     def _run(self) -> LoopEnd:
         vcpu, ring = self._vcpu, self._ring
         enter, words32, words64, data = vcpu.enter, vcpu.words32, vcpu.words64, vcpu.bytes
-        routes = self._routes
+        routes, mmio_routes = self._routes, self._mmio_routes
         while True:
             if enter() >= 0:
-                if words32[_EXIT_REASON] == _KVM_EXIT_IO:
-                    word = words64[_IO_WORD]
-                    route = routes.get(word)
-                    if route is not None:
-                        route[0] += 1
-                        _, access, first, offset, limit, size, is_read, guarded, indexed, device = route
-                        value = 0
-                        if guarded and words64[RING_WORD] % _SAME_HALVES:  # the ring is not empty
-                            assert ring is not None
-                            if indexed:
-                                carried = ring.take_index(device)
-                                if carried is not None:
-                                    first, value = indexed, carried
-                            else:
-                                ring.drain()
-                        position = words64[_IO_DATA_OFFSET]
-                        if size == 1:
-                            if is_read:
-                                data[position] = access(first, offset, value, limit)
-                            else:
-                                access(first, offset, data[position], 0)
-                        elif is_read:
-                            value = access(first, offset, value, limit)
-                            data[position : position + size] = value.to_bytes(size, "little")
+                reason = words32[_EXIT_REASON]
+                if reason == _KVM_EXIT_IO:
+                    route = routes.get(words64[_IO_WORD])
+                    position = words64[_IO_DATA_OFFSET]
+                elif reason == _KVM_EXIT_MMIO:
+                    kind = words64[_MMIO_KIND] & _MMIO_KIND_MASK
+                    route = mmio_routes.get(words64[_MMIO_ADDRESS] << _MMIO_KIND_BITS | kind)
+                    position = _MMIO_DATA
+                else:
+                    route, position = None, 0
+                if route is not None:
+                    route[0] += 1
+                    _, access, first, offset, limit, size, is_read, guarded, indexed, device = route
+                    value = 0
+                    if guarded and words64[RING_WORD] % _SAME_HALVES:  # the ring is not empty
+                        assert ring is not None
+                        if indexed:
+                            carried = ring.take_index(device)
+                            if carried is not None:
+                                first, value = indexed, carried
                         else:
-                            value = int.from_bytes(data[position : position + size], "little")
-                            access(first, offset, value, 0)
+                            ring.drain()
+                    if size == 1:
+                        if is_read:
+                            data[position] = access(first, offset, value, limit)
+                        else:
+                            access(first, offset, data[position], 0)
+                    elif is_read:
+                        value = access(first, offset, value, limit)
+                        data[position : position + size] = value.to_bytes(size, "little")
                     else:
-                        self._port_exit(word, words64[_IO_DATA_OFFSET])
+                        value = int.from_bytes(data[position : position + size], "little")
+                        access(first, offset, value, 0)
+                elif reason == _KVM_EXIT_IO:
+                    self._port_exit(words64[_IO_WORD], position)
                 elif self._rare_exit():
                     return LoopEnd.DECIDED
             else:
@@ -203,7 +225,7 @@ class VcpuLoop:
             self.unclaimed_exits += 1
         else:
             if count == 1:
-                self._add_route(word, mapping, port - mapping.first + mapping.offset, is_read, size)
+                self._add_route(self._routes, word, mapping, port, is_read, size)
             # Without the count, or a string instruction of each length would be an entry of its own.
             word &= _ACCESS
             self._other_port_exits[word] = self._other_port_exits.get(word, 0) + 1
@@ -213,18 +235,20 @@ class VcpuLoop:
             else:
                 self._ports.write(port, size, int.from_bytes(data[start : start + size], "little"))
 
-    def _add_route(self, word: int, mapping: Mapping, offset: int, is_read: bool, size: int) -> None:
+    def _add_route(
+        self, routes: dict[int, list[Any]], key: int, mapping: Mapping, address: int, is_read: bool, size: int
+    ) -> None:
         device = mapping.direct
         if device is None:
             return
         shortcut = device.shortcut(is_read, size)
         # A write must not overtake any other. What a read can see is only in its own process.
         shared = self._ring is not None and self._ring.shares_process_with(device)
-        self._routes[word] = [
+        routes[key] = [
             0,
             shortcut.access,
             shortcut.word,
-            offset,
+            address - mapping.first + mapping.offset,
             shortcut.limit,
             size,
             is_read,
@@ -243,7 +267,12 @@ class VcpuLoop:
         found = exits.decode_exit(self._vcpu.bytes)
         match found:
             case exits.MmioExit(address, length, is_write, data):
-                self.mmio_exits += 1
+                self._other_mmio_exits += 1
+                mapping = self._mmio.find_whole(address, length)
+                if mapping is not None:
+                    kind = self._vcpu.words64[_MMIO_KIND] & _MMIO_KIND_MASK
+                    key = address << _MMIO_KIND_BITS | kind
+                    self._add_route(self._mmio_routes, key, mapping, address, not is_write, length)
                 if is_write:
                     self._mmio.write(address, length, int.from_bytes(data[:length], "little"))
                 else:

@@ -133,7 +133,7 @@ class Rig:
         self.uart, self.exit, self.mmio_uart = Device(), Device(frozenset({2, 4})), Device()
         self.ports.attach(Mapping(0x3F8, 8, self.uart, direct=self.uart))
         self.ports.attach(Mapping(0xF4, 4, self.exit, direct=self.exit))
-        self.mmio.attach(Mapping(0xD000_0000, 8, self.mmio_uart))
+        self.mmio.attach(Mapping(0xD000_0000, 8, self.mmio_uart, direct=self.mmio_uart))
         self.loop = VcpuLoop(
             cast(Vcpu, self.vcpu),
             self.ports,
@@ -388,6 +388,52 @@ def test_memory_write_and_read_reach_the_device(rig: Rig) -> None:
     assert rig.mmio_uart.accesses == [("write", 3, 1, 0x83), ("read", 5, 1)]
     assert rig.data(2, at=uapi.RUN_MMIO_DATA) == b"\x60\xee"
     assert rig.loop.mmio_exits == 2
+
+
+def test_memory_access_again_takes_the_short_way_and_does_the_same(rig: Rig) -> None:
+    rig.mmio_uart.values = [1, 2, 3]
+    seen: list[bytes] = []
+    for _ in range(3):
+        rig.memory(0xD000_0005, 1)
+        rig.peek(lambda: seen.append(rig.data(2, at=uapi.RUN_MMIO_DATA)))
+    for value in (b"a", b"b", b"c"):
+        rig.memory(0xD000_0005, 1, value)
+    rig.play()
+    assert seen == [b"\1\xee", b"\2\xee", b"\3\xee"]
+    assert rig.mmio_uart.accesses == [*[("read", 5, 1)] * 3, *(("write", 5, 1, ord(c)) for c in "abc")]
+    assert rig.mmio_uart.shortcuts == 4  # all but the first of each kind
+    assert rig.mmio_uart.counted == {True: 2, False: 2}
+    assert rig.loop.mmio_exits == 6
+    assert rig.loop.exit_count == 6 + 4  # with those that looked, and the one that asked to leave
+
+
+def test_memory_access_beside_a_known_one_is_another_one(rig: Rig) -> None:
+    for address, length in ((0xD000_0005, 1), (0xD000_0006, 1), (0xD000_0005, 2), (0x1_D000_0005, 1)):
+        rig.memory(address, length)
+    rig.mmio_uart.values = [5, 6, 7, 8]
+    rig.play()
+    assert rig.mmio_uart.accesses == [("read", 5, 1), ("read", 6, 1), ("read", 5, 1), ("read", 6, 1)]
+    assert rig.mmio.unclaimed_reads == 1
+
+
+def test_memory_access_is_known_whatever_the_kernel_left_behind_its_fields(rig: Rig) -> None:
+    def leave(rest: bytes) -> None:
+        rig.vcpu.page[53:56] = rest
+
+    for rest in (b"\0\0\0", b"\xff\1\2", b"\0\0\1"):
+        rig.peek(lambda rest=rest: leave(rest))  # type: ignore[misc]  # a default
+        rig.memory(0xD000_0005, 1)
+    rig.play()
+    assert rig.mmio_uart.shortcuts == 2
+
+
+def test_memory_sweep_of_every_length_leaves_the_tables_small(rig: Rig) -> None:
+    for address in range(0xCFFF_FFF0, 0xD000_0020):
+        for length in range(1, 9):
+            rig.memory(address, length)
+            rig.memory(address, length, bytes(length))
+    rig.play()
+    assert len(rig.loop._mmio_routes) == 8 * 2
 
 
 @pytest.mark.parametrize("length", [2, 3, 4, 5, 7, 8])

@@ -174,15 +174,25 @@ def test_write_of_the_rtcs_data_comes_behind_its_index(rig: Rig) -> None:
     assert rig.play() == [INDEX, ("rtc", "write", 1, 0x42)] * 2
 
 
-def test_memory_access_comes_behind_the_ring(rig: Rig) -> None:
-    def play() -> int:
-        rig.coalesce("post")
-        struct.pack_into("<I", rig.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_MMIO)
-        struct.pack_into("<Q8sIB", rig.vcpu.page, 32, 0xD000_0003, b"\x83", 1, True)
-        return 0
+def test_memory_access_is_behind_the_ring_as_a_port_access_is(rig: Rig) -> None:
+    def memory(data: bytes = b"") -> None:
+        def play() -> int:
+            rig.coalesce("index")
+            struct.pack_into("<I", rig.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_MMIO)
+            struct.pack_into("<Q8sIB", rig.vcpu.page, 32, 0xD000_0003, data, 1, bool(data))
+            return 0
 
-    rig.vcpu.script.append(play)
-    assert rig.play() == [CODE, ("uart", "write", 3, 0x83)]
+        rig.vcpu.script.append(play)
+
+    for _ in range(3):
+        memory(b"w")
+    write = ("uart", "write", 3, ord("w"))
+    assert rig.play() == [INDEX, write] * 3
+    rig.log.clear()
+    for _ in range(3):
+        memory()
+    read = ("uart", "read", 3, 0)
+    assert rig.play() == [INDEX, read, read, read]  # the first goes by the bus
 
 
 def test_ring_that_went_around_is_drained_in_order(rig: Rig) -> None:
