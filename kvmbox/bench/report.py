@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kvmbox.bench.analysis import Cell, added, cells, ratio
-from kvmbox.bench.plan import IPCS, NONE, QEMU, START_PREFIX, Plan, Row, Unit
+from kvmbox.bench.plan import FLOOR, IPCS, MAIN, NONE, QEMU, START_PREFIX, Plan, Row, Unit
 from kvmbox.bench.results import Results
 from kvmbox.bench.statistics import NOISY_WIDTH, Estimate, median
 
@@ -114,10 +114,37 @@ def row_table(results: Results, row: Row) -> Table | None:
 
 
 def row_tables(results: Results) -> list[Table]:
-    """One table for each row, one for the choices of the design space, one for the stages of a start."""
+    """One table for each row, one for the choices of the design space, one for the stages of a start, and the
+    overview.
+    """
     found = [row_table(results, row) for row in results.rows if not row.name.startswith(START_PREFIX)]
-    found += [choice_table(results), stage_table(results)]
+    found += [choice_table(results), stage_table(results), overview_table(results)]
     return [table for table in found if table is not None]
+
+
+def overview_table(results: Results) -> Table | None:
+    """Medians of all rows in the main configurations, a column each; None if there is little to see."""
+    shown = [one for one in results.configurations if one.name in (FLOOR, *MAIN, QEMU)]
+    lines = []
+    for row in results.rows:
+        medians = {one.configuration.name: one for one in cells(results, row) if one.value is not None}
+        if row.name.startswith(START_PREFIX) or not any(one.name in medians for one in shown):
+            continue
+        texts = (_overview_cell(medians.get(one.name)) for one in shown)
+        lines.append((row.name, *texts, ""))
+    if len(shown) < 2 or len(lines) < 2:
+        return None
+    names = (one.name.removeprefix("process/filter/") for one in shown)
+    return Table("overview: medians, and their ratio to none", ("row", *names, ""), tuple(lines))
+
+
+def _overview_cell(one: Cell | None) -> str:
+    if one is None or one.value is None:
+        return "—"
+    text = number(one.value.median, one.row.unit)
+    if one.to_none is None or one.configuration.name in (NONE, FLOOR):
+        return text
+    return f"{text} ({_ratio(one.to_none)})"
 
 
 def _pairs() -> Iterator[tuple[str, str, str]]:

@@ -97,13 +97,11 @@ def command(
         _check_plot(plot_path)
     json_file = _open_json(json_path)
     results, interrupted = _measure(plan, pin, timeout, peer=peer is not None)
-    _show(results, markdown, verdict_of=results)
-    if json_file is not None:
-        try:
-            with json_file:
-                json_file.write(results.as_json())
-        except OSError as error:
-            raise HostOutputError(f"cannot write --json '{json_path}': {error.strerror}") from error
+    # Minutes of measuring: neither a full disk nor a terminal that is gone may lose the other's part.
+    try:
+        _write_json(json_file, json_path, results)
+    finally:
+        _show(results, markdown, verdict_of=results)
     if interrupted:
         say("kvmbox: interrupted")
         return INTERRUPTED
@@ -273,6 +271,16 @@ def _open_json(path: str | None) -> TextIO | None:
         return open(path, "w", encoding="utf-8")
     except OSError as error:
         raise StartError(f"cannot write --json '{path}': {error.strerror}") from error
+
+
+def _write_json(file: TextIO | None, path: str | None, results: Results) -> None:
+    if file is None:
+        return
+    try:
+        with file:
+            file.write(results.as_json())
+    except OSError as error:
+        raise HostOutputError(f"cannot write --json '{path}': {error.strerror}") from error
 
 
 def _compare(paths: tuple[str, str]) -> int:

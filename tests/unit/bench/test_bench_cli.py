@@ -102,6 +102,27 @@ def test_json_is_loaded_shown_as_markdown_and_compared(
 
 
 @pytest.mark.usefixtures("fake_host")
+def test_tables_are_shown_though_the_json_file_finds_no_room(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["bench", *SMALL, "--json", "/dev/full"]) == 14
+    captured = capsys.readouterr()
+    assert "post: OUT to the POST port" in captured.out
+    assert "cannot write --json '/dev/full': No space left on device" in captured.err
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_json_is_written_though_nobody_reads_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(bench, "_print_tables", fail)
+    path = tmp_path / "new.json"
+    assert run_command(["bench", *SMALL, "--json", str(path)]) == 14
+    assert json.loads(path.read_text(encoding="utf-8"))["finished"] is True
+
+
+@pytest.mark.usefixtures("fake_host")
 def test_json_that_cannot_be_written_is_found_before_anything_is_measured(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,6 +154,22 @@ def test_choices_of_the_design_space_are_compared_with_each_other() -> None:
     assert report.choice_table(Results.of(choose(), {})) is None
 
 
+def test_overview_has_a_line_for_each_row_and_a_column_for_each_main_configuration() -> None:
+    rows = {"post": {NONE: [10.0] * 3, SHM: [15.0] * 3}, "bare": {NONE: [4.0] * 3, "qemu": [2.0] * 3}}
+    table = report.overview_table(results_of(choose(peer=True), rows))
+    assert table is not None
+    assert table.columns == ("row", "floor", "none", "socketpair", "pipe", "shm", "qemu", "")
+    assert table.lines == (
+        ("bare", "—", "4 ns", "—", "—", "—", "2 ns (0.50)", ""),
+        ("post", "—", "10 ns", "—", "—", "15 ns (1.50)", "—", ""),
+    )
+
+
+@pytest.mark.parametrize("rows", [{"post": {NONE: [10.0]}}, {}])
+def test_overview_of_one_row_is_none(rows: dict[str, dict[str, list[float]]]) -> None:
+    assert report.overview_table(results_of(choose(), rows)) is None
+
+
 def test_difference_that_is_negative_has_a_minus_sign() -> None:
     results = results_of(choose(), {"inb_from_device": {NONE: [10e3] * 3, SHM: [9e3, 9.5e3, 9.5e3]}})
     table = report.choice_table(results)
