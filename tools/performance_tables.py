@@ -1,46 +1,84 @@
 #!/usr/bin/env python3
-"""Put the tables of a result of `kvmbox bench --json` between the markers of docs/performance.md.
+"""Put what `kvmbox bench --json` measured into docs/: `tools/performance_tables.py RESULT.json`.
 
-tools/performance_tables.py RESULT.json [PAGE]
+The result itself becomes docs/performance.json, some of it the picture, and the pages get their tables. A
+page has blocks, which are replaced as a whole:
+
+    <!-- bench: verdict -->             the verdict
+    <!-- bench: heading -->             host and rounds
+    <!-- bench: TABLE [PATTERN...] -->  that table of `kvmbox bench --load RESULT.json --only PATTERN ...`;
+    ...                                 TABLE is the name of a row, or how else its title begins, or `all`
+    <!-- bench: end -->
+
+Run it with a Python that has kvmbox and matplotlib.
 """
 
 from __future__ import annotations
 
-import subprocess
+import re
 import sys
 from pathlib import Path
 
-BEGIN = "<!-- bench: begin"
+from kvmbox.bench import plot, report, verdict
+from kvmbox.bench.results import Results, load
+from kvmbox.errors import KvmboxError
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = (DOCS / "performance.md", DOCS / "performance-tables.md")
+DRAWN = (
+    *("inb_from_device", "mov_from_device", "rtc_read", "thr_polled", "debugcon", "inb_from_device_cpl3"),
+    "process/*",
+)
+BEGIN = "<!-- bench: "
 END = "<!-- bench: end -->"
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+_BLOCK = re.compile(r"(<!-- bench: (?!end -->)([^\n]*) -->\n).*?(<!-- bench: end -->)", re.DOTALL)
 
 
-def splice(page: str, tables: str) -> str:
-    """`page` with `tables` between the markers. ValueError if they are not there once."""
-    before, begin, rest = page.partition(BEGIN)
-    marker, line_end, rest = rest.partition("\n")
-    old, end, after = rest.partition(END)
-    if not (begin and line_end and end) or BEGIN in old + after:
-        raise ValueError(f"the page has no '{BEGIN}' and '{END}', each once, in that order")
-    return f"{before}{begin}{marker}\n{tables.strip()}\n{end}{after}"
+def content(results: Results, what: str, patterns: list[str]) -> str:
+    """A block's lines. ValueError if there is no such table."""
+    if what == "verdict":
+        return verdict.verdict(results)
+    if what == "heading":
+        return "  \n".join(report.heading(results))
+    tables = report.row_tables(results.narrowed(patterns))
+    if what != "all":
+        tables = [table for table in tables if table.title.startswith(what)]
+    if not tables:
+        raise ValueError(f"the result has no table '{what}'")
+    return "\n".join(report.markdown(table) for table in tables)
+
+
+def filled(page: str, results: Results) -> str:
+    """`page` with all of its blocks filled. ValueError if a block is wrong, or there is none."""
+
+    def block(match: re.Match[str]) -> str:
+        what, *patterns = match[2].split()
+        if BEGIN in match[0][len(match[1]) : -len(END)]:
+            raise ValueError(f"the block '{match[2]}' has no end")
+        return f"{match[1]}{content(results, what, patterns).strip()}\n{match[3]}"
+
+    after, blocks = _BLOCK.subn(block, page)
+    if not blocks or page.count(BEGIN) != 2 * blocks:
+        raise ValueError("the page has no block, or one without an end")
+    return after
 
 
 def main() -> int:
-    """The command; status 2 for wrong arguments, the status of `kvmbox bench` if that fails."""
-    if len(sys.argv) not in (2, 3):
-        sys.stderr.write(f"usage: {sys.argv[0]} RESULT.json [PAGE]\n")
+    """The command; status 2 for wrong arguments, 1 for a result or a page that is not as it should be."""
+    if len(sys.argv) != 2:
+        sys.stderr.write(f"usage: {sys.argv[0]} RESULT.json\n")
         return 2
-    page = Path(sys.argv[2]) if len(sys.argv) == 3 else PAGE
-    entry = "from kvmbox.cli.entry import entry_point; entry_point()"
-    done = subprocess.run(
-        [sys.executable, "-c", entry, "bench", "--load", sys.argv[1], "--markdown"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode == 0:
-        page.write_text(splice(page.read_text(encoding="utf-8"), done.stdout), encoding="utf-8")
-    return done.returncode
+    try:
+        results = load(sys.argv[1])
+        pages = {page: filled(page.read_text(encoding="utf-8"), results) for page in PAGES}
+    except (KvmboxError, ValueError) as error:
+        sys.stderr.write(f"{sys.argv[0]}: {error}\n")
+        return 1
+    for page, text in pages.items():
+        page.write_text(text, encoding="utf-8")
+    (DOCS / "performance.json").write_text(results.as_json(), encoding="utf-8")
+    plot.draw(results.narrowed(DRAWN), str(DOCS / "performance.svg"))
+    return 0
 
 
 if __name__ == "__main__":

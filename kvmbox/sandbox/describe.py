@@ -160,7 +160,7 @@ def device_limits() -> tuple[tuple[str, int], ...]:
     # RLIMIT_OFILE is BSD's name of RLIMIT_NOFILE.
     named = [name for name in dir(resource) if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"]
     names = {getattr(resource, name): name for name in named}
-    return tuple((names[number], value) for number, value in jail._LIMITS)
+    return tuple((names[number], value) for number, value in jail.LIMITS)
 
 
 def decide(confinement: Confinement, number: int, arguments: tuple[int, ...]) -> Decision:

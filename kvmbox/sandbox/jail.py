@@ -68,7 +68,7 @@ ADDRESS_SPACE: Final = 512 << 20
 STRICT_HEAP: Final = 32 << 20
 STRICT_HEAP_TOP: Final = 64 << 20
 
-_LIMITS: Final = (
+LIMITS: Final = (
     # One descriptor may be made, with number 0: the listener.
     (resource.RLIMIT_NOFILE, LISTENER_FD + 1),
     (resource.RLIMIT_NPROC, 0),
@@ -244,7 +244,7 @@ def arrange_descriptors(channel: Sequence[int], report: int, *, messenger: bool)
 
 def set_limits() -> None:
     """The resource limits of a device process, soft and hard. Raises OSError."""
-    for limit, value in _LIMITS:
+    for limit, value in LIMITS:
         _, hard = resource.getrlimit(limit)
         bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (bounded, bounded))

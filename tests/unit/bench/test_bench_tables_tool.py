@@ -8,7 +8,11 @@ from types import ModuleType
 
 import pytest
 
+from kvmbox.bench.plan import NONE, choose
+from kvmbox.bench.results import Results
+
 PROJECT = Path(__file__).parents[3]
+SHM = "process/filter/shm"
 
 
 @pytest.fixture(scope="module")
@@ -23,26 +27,57 @@ def tool() -> ModuleType:
     return module
 
 
-def test_tables_replace_what_is_between_the_markers(tool: ModuleType) -> None:
-    page = "before\n<!-- bench: begin (how) -->\nold\nold\n<!-- bench: end -->\nafter\n"
-    spliced = tool.splice(page, "new\n\n")
-    assert spliced == "before\n<!-- bench: begin (how) -->\nnew\n<!-- bench: end -->\nafter\n"
-    assert tool.splice(spliced, "new") == spliced
+@pytest.fixture
+def results() -> Results:
+    measured = Results.of(choose(only=["post", "inb_from_device"]), {"kernel": "Linux 6.1"})
+    for round_ in range(3):
+        for row in ("post", "inb_from_device"):
+            measured.record(round_, NONE, row, 10_000.0)
+            measured.record(round_, SHM, row, 11_000.0)
+    measured.rounds = 3
+    return measured
+
+
+def test_blocks_are_replaced_and_nothing_else(tool: ModuleType, results: Results) -> None:
+    page = (
+        "a\n<!-- bench: post -->\nold\nold\n<!-- bench: end -->\nb\n"
+        "<!-- bench: heading -->\n<!-- bench: end -->\nc\n"
+    )
+    filled = tool.filled(page, results)
+    assert filled.startswith("a\n<!-- bench: post -->\n### post: OUT to the POST port\n")
+    assert "old" not in filled
+    assert "inb_from_device" not in filled
+    assert "|\n<!-- bench: end -->\nb\n<!-- bench: heading -->\nkvmbox ? bench on Linux 6.1" in filled
+    assert filled.endswith("\n<!-- bench: end -->\nc\n")
+    assert tool.filled(filled, results) == filled
+
+
+def test_patterns_narrow_a_table(tool: ModuleType, results: Results) -> None:
+    wide = tool.filled("<!-- bench: post -->\n<!-- bench: end -->\n", results)
+    narrow = tool.filled("<!-- bench: post none -->\n<!-- bench: end -->\n", results)
+    assert SHM in wide
+    assert SHM not in narrow
+    assert "| none |" in narrow
 
 
 @pytest.mark.parametrize(
-    "page",
+    ("page", "problem"),
     [
-        "no markers",
-        "<!-- bench: begin -->\nno end",
-        "<!-- bench: end -->\n<!-- bench: begin -->\n",
-        "<!-- bench: begin -->\n<!-- bench: begin -->\n<!-- bench: end -->",
+        ("no markers", "no block"),
+        ("<!-- bench: post -->\nno end", "no block"),
+        ("<!-- bench: end -->\n<!-- bench: post -->\n", "no block"),
+        ("<!-- bench: post -->\n<!-- bench: post -->\n<!-- bench: end -->", "has no end"),
+        ("<!-- bench: post -->\n<!-- bench: end -->\n<!-- bench: post -->\n", "without an end"),
+        ("<!-- bench: rtc_read -->\n<!-- bench: end -->\n", "no table 'rtc_read'"),
     ],
 )
-def test_page_without_its_markers_is_refused(tool: ModuleType, page: str) -> None:
-    with pytest.raises(ValueError, match="each once"):
-        tool.splice(page, "new")
+def test_page_or_block_that_is_wrong_is_refused(
+    tool: ModuleType, results: Results, page: str, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        tool.filled(page, results)
 
 
-def test_page_of_the_project_has_its_markers(tool: ModuleType) -> None:
-    assert "TABLES" in tool.splice(tool.PAGE.read_text(encoding="utf-8"), "TABLES")
+def test_pages_of_the_project_have_their_blocks(tool: ModuleType) -> None:
+    for page in tool.PAGES:
+        assert tool.BEGIN in page.read_text(encoding="utf-8")

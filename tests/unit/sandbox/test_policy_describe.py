@@ -58,7 +58,7 @@ def test_device_limits_are_those_that_the_jail_sets() -> None:
     import resource
 
     told = {getattr(resource, name): value for name, value in describe.device_limits()}
-    assert told == dict(jail._LIMITS)
+    assert told == dict(jail.LIMITS)
     assert "RLIMIT_NOFILE" in dict(describe.device_limits())
 
 
