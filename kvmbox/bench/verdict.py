@@ -137,18 +137,23 @@ def _granularity(results: Results, ipc: str) -> str:
     return f"A process per device costs {what}{more}."
 
 
-def _thread(results: Results, ipc: str) -> str:
-    cost = ratio(results, ROW, f"thread/{ipc}", ROW, NONE)
-    if cost is None:
+def _thread(results: Results) -> str:
+    costs = {
+        each: found
+        for each in IPCS
+        if (found := _against(results, f"thread/{each}", _isolated(each))) is not None
+    }
+    if not costs:
         return ""
-    return f"A thread of the VMM in place of a process, which isolates nothing, costs {_times(cost)}."
+    listed = _listed([f"{_times(cost)} over {each}" for each, cost in costs.items()])
+    return f"A thread of the VMM in place of a process, which isolates nothing, costs {listed}."
 
 
 def _peer(results: Results, ipc: str) -> str:
     cost = _against(results, _isolated(ipc), QEMU)
     if cost is None:
         return ""
-    return f"Over {ipc} that is {_times(cost)} what QEMU takes, whose device runs in its own process."
+    return f"Over {ipc} a read takes {_times(cost)} what it takes in QEMU, whose devices are part of it."
 
 
 def _house(results: Results) -> str:
@@ -212,7 +217,7 @@ def verdict(results: Results) -> str:
         _choice(costs, results.facts.get("cpus")),
         _seccomp(results, best),
         _granularity(results, best),
-        _thread(results, best),
+        _thread(results),
         _peer(results, best),
         _house(results),
         _answer(costs),

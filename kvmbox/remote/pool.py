@@ -143,7 +143,7 @@ class DevicePool:
                 from kvmbox.remote.device_thread import DeviceThread
 
                 link = make_link(ipc)
-                process = DeviceThread(name, link)
+                process = DeviceThread(name, link, cpu=cpu)
             elif self.spawner is not None:
                 link = make_link(ipc)
                 process = self.spawn(name, link)

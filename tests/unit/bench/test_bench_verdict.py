@@ -58,6 +58,11 @@ def test_dear_isolation_should_not_be_on_unconditionally() -> None:
     assert "even over shm an access costs 4.4 times as much" in text
 
 
+def test_thread_is_compared_with_a_process_over_the_same_ipc() -> None:
+    text = verdict(results_of(BASE | {"thread/pipe": 9_000.0, "thread/shm": 22_000.0}))
+    assert "which isolates nothing, costs 0.50× over pipe and 2.00× over shm." in text
+
+
 def test_filter_that_costs_nothing_is_said_to_cost_nothing() -> None:
     text = verdict(results_of(BASE | {"process/off/shm": 10_950.0}))
     assert "The filter itself costs nothing that shows (1.00×)" in text
@@ -97,7 +102,7 @@ def test_qemu_and_start_and_memory_are_told_if_they_were_measured() -> None:
             pss={"none": 20 << 20, "process/filter/socketpair": 30 << 20},
         )
     )
-    assert "Over shm that is 1.10× what QEMU takes" in text
+    assert "Over shm a read takes 1.10× what it takes in QEMU" in text
     assert (
         "A VM with default options starts in 130 ms (120 ms without isolation) and takes 30.0 MiB "
         "(20.0 MiB without isolation)."

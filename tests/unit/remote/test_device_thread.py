@@ -58,6 +58,29 @@ def test_thread_serves_as_a_process_does(served: Served) -> None:
     assert served.thread.wait_status is None
 
 
+def test_thread_serves_on_the_cpu_that_it_was_given() -> None:
+    link = make_link("socketpair")
+    cpu = max(os.sched_getaffinity(0))
+    thread = DeviceThread("debug", link, cpu=cpu)
+    channel = channel_on(link, "debug", [Grants("POST"), Grants("debugcon")], now=lambda: 5)
+    greet(channel, DEVICES)
+    native_id = thread._thread.native_id
+    assert native_id is not None
+    assert os.sched_getaffinity(native_id) == {cpu}
+    assert os.sched_getaffinity(0) >= {cpu}  # nobody else was bound
+    channel.close()
+    thread.join(PATIENCE_S)
+
+
+def test_thread_on_a_cpu_that_is_not_to_be_had_serves_elsewhere() -> None:
+    link = make_link("socketpair")
+    thread = DeviceThread("debug", link, cpu=1023)
+    channel = channel_on(link, "debug", [Grants("POST"), Grants("debugcon")], now=lambda: 5)
+    assert greet(channel, DEVICES) == protocol.VERSION
+    channel.close()
+    thread.join(PATIENCE_S)
+
+
 def test_thread_has_no_layer_no_pid_and_no_forbidden_call(served: Served) -> None:
     assert (served.thread.layers, served.thread.pid, served.thread.listener) == (0, 0, None)
     assert served.thread.take_forbidden_call() is None
