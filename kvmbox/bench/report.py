@@ -214,8 +214,9 @@ def heading(results: Results) -> list[str]:
     )
     rounds = f"{results.rounds} interleaved round{'s' if results.rounds != 1 else ''}"
     unfinished = "" if results.finished else " (not finished)"
+    percent = int(covered * 1000) / 10  # rounded down: it is a promise
     worth = (
-        f"from–to covers the true median with {covered:.0%} or more; noisy: wider than {NOISY_WIDTH:.0%}, or "
+        f"from–to covers the true median with {percent:g} % or more; noisy: wider than {NOISY_WIDTH:.0%}, or "
         "drifting"
         if covered >= MIN_COVERAGE
         else "too few rounds for an interval that says much"

@@ -46,7 +46,7 @@ def order(items: Sequence[_T], round_: int, rounds: int) -> list[_T]:
         return []
     start = round_ * max(len(items) // max(rounds, 1), 1) % len(items)
     turned = [*items[start:], *items[:start]]
-    return turned[::-1] if round_ % 2 else turned
+    return [turned[0], *turned[:0:-1]] if round_ % 2 else turned
 
 
 def steps(plan: Plan) -> Iterator[tuple[int, Job, Configuration]]:

@@ -171,7 +171,13 @@ def _answer(costs: dict[str, Estimate]) -> str:
     cost = costs[best]
     more = f"{max(cost.median - 1, 0) * 100:.0f} %"
     if cost.median <= CHEAP:
-        return f"So isolation should be on unconditionally: over {best} an access costs {more} more."
+        spare = ", where a CPU can be spared for it" if best == "shm" else ""
+        usual = DEFAULT.rpartition("/")[2]
+        default = f"; over {usual}, the default, {costs[usual].median:.2f}×" if usual in costs else ""
+        return (
+            f"So isolation should be on unconditionally: over {best} an access costs {more} more{spare}"
+            f"{default if usual != best else ''}."
+        )
     if cost.median <= DEAR:
         return (
             f"So isolation should be on by default: over {best} an access costs {more} more, which a guest "

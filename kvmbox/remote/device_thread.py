@@ -41,7 +41,7 @@ class DeviceThread:
     def _serve(self) -> None:
         channel, *replies = self._link.device[:2]
         if self._cpu is not None:
-            # Beside the vCPU, as a process is: elsewhere it would be woken three times as late.
+            # Beside the vCPU, as a process is: elsewhere an exit takes three times as long.
             with suppress(OSError):
                 os.sched_setaffinity(0, {self._cpu})
         try:

@@ -1,4 +1,4 @@
-"""Who may spin: of the device processes behind shared memory, at most one for each spare CPU.
+"""Who may spin: of the device processes behind shared memory at most one, if there is a spare CPU.
 
 Spinning makes a request as cheap as a function call, if the spinner has a CPU for itself; two that share
 one, or one that shares the vCPU's, make it a hundred times dearer. So the right to spin is granted, by the

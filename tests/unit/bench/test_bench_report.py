@@ -252,7 +252,7 @@ def test_heading_names_the_host_and_what_the_interval_covers(results: Results) -
     assert "Linux 6.1" in text
     assert "backend vmx" in text
     assert "7 interleaved rounds;" in text
-    assert "98% or more" in text
+    assert "98.4 % or more" in text
     results.finished = False
     assert "(not finished)" in "\n".join(report.heading(results))
 

@@ -39,7 +39,13 @@ def test_order_has_everything_once_in_each_round(count: int, rounds: int) -> Non
 
 def test_order_begins_elsewhere_and_turns_round() -> None:
     rounds = [order("abcdef", round_, 3) for round_ in range(3)]
-    assert ["".join(items) for items in rounds] == ["abcdef", "bafedc", "efabcd"]
+    assert ["".join(items) for items in rounds] == ["abcdef", "cbafed", "efabcd"]
+
+
+@pytest.mark.parametrize("count", [4, 18])
+def test_order_begins_each_round_with_another_one_while_there_are_others(count: int) -> None:
+    first = [order(range(count), round_, 7)[0] for round_ in range(7)]
+    assert len(set(first)) == min(count, 7)
 
 
 def test_order_gives_no_configuration_always_the_same_one_before_it() -> None:
