@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmbox import early, layout
+from kvmbox.cli.open_files import allow_enough
+from kvmbox.cli.output_files import open_json, write_json
 from kvmbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,9 +40,7 @@ if TYPE_CHECKING:
 @click.option("--without", multiple=True, metavar="LAYER", help="Leave out this layer. May be repeated.")
 @click.option("--control", is_flag=True, help="Without any layer: each probe must succeed.")
 @click.option("--matrix", is_flag=True, help="Each layer alone, and each layer less, for the first type.")
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the report there."
-)
+@click.option("--json", "json_path", metavar="FILE", help="Write the report there.")
 @click.option("--debug", is_flag=True, help="Print tracebacks.")
 def command(
     types: tuple[str, ...],
@@ -50,7 +50,7 @@ def command(
     without: tuple[str, ...],
     control: bool,
     matrix: bool,
-    json_file: str | None,
+    json_path: str | None,
     debug: bool,
 ) -> int:
     """Start each device process with a payload in place of its models that tries to escape, and print how
@@ -95,12 +95,11 @@ def command(
     for name in probes:
         if name not in {probe.name for probe in catalogue()}:
             raise UsageError(f"there is no probe '{name}'", hint="'kvmbox audit' lists them")
+    allow_enough()
+    json_file = open_json(json_path)
     report = run_audit(options, _heed_signals)
     _print(report)
-    if json_file is not None:
-        with open(json_file, "w", encoding="utf-8") as file:
-            json.dump(as_data(report), file, indent=2)
-            file.write("\n")
+    write_json(json_path, json_file, json.dumps(as_data(report), indent=2) + "\n")
     return report.status
 
 

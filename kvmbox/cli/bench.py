@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kvmbox.cli.main import INTERRUPTED, report, say
+from kvmbox.cli.open_files import allow_enough
+from kvmbox.cli.output_files import open_json, write_json
 from kvmbox.cli.values import SECONDS
-from kvmbox.errors import HostOutputError, StartError, UsageError
+from kvmbox.errors import StartError, UsageError
 
 if TYPE_CHECKING:
     from kvmbox.bench.plan import Plan
@@ -95,11 +97,12 @@ def command(
         return 0
     if plot_path is not None:
         _check_plot(plot_path)
-    json_file = _open_json(json_path)
+    allow_enough()
+    json_file = open_json(json_path)
     results, interrupted = _measure(plan, pin, timeout, peer=peer is not None)
     # Minutes of measuring: neither a full disk nor a terminal that is gone may lose the other's part.
     try:
-        _write_json(json_file, json_path, results)
+        write_json(json_path, json_file, results.as_json())
     finally:
         _show(results, markdown, verdict_of=results)
     if interrupted:
@@ -261,26 +264,6 @@ def _draw(results: Results, path: str | None) -> None:
     from kvmbox.bench.plot import draw
 
     draw(results, path)
-
-
-def _open_json(path: str | None) -> TextIO | None:
-    """Opened before anything is measured, so that minutes are not wasted on a wrong path."""
-    if path is None:
-        return None
-    try:
-        return open(path, "w", encoding="utf-8")
-    except OSError as error:
-        raise StartError(f"cannot write --json '{path}': {error.strerror}") from error
-
-
-def _write_json(file: TextIO | None, path: str | None, results: Results) -> None:
-    if file is None:
-        return
-    try:
-        with file:
-            file.write(results.as_json())
-    except OSError as error:
-        raise HostOutputError(f"cannot write --json '{path}': {error.strerror}") from error
 
 
 def _compare(paths: tuple[str, str]) -> int:

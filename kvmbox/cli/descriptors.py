@@ -1,9 +1,34 @@
-"""The standard descriptors, before anything else is opened."""
+"""The standard descriptors: none is closed, and an error of stdout says that it is one."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+
+STDOUT = "<stdout>"
+"""The `filename` of an OSError of writing to stdout, once `name_stdout_in_errors` was called."""
+
+
+class _Stdout(io.FileIO):
+    def write(self, data: object) -> int:
+        try:
+            return super().write(data)  # type: ignore[arg-type]
+        except OSError as error:
+            error.filename = STDOUT
+            raise
+
+
+def name_stdout_in_errors() -> None:
+    """From now on an OSError of `sys.stdout` has STDOUT as its `filename`; by itself it says nothing."""
+    old = sys.stdout
+    old.flush()
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_Stdout(old.fileno(), "wb", closefd=False)),
+        encoding=old.encoding,
+        errors=old.errors,
+        line_buffering=old.isatty(),
+    )
 
 
 def open_standard_descriptors() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import click
 
+from kvmbox.cli import open_files
 from kvmbox.errors import KvmError, SandboxError
 
 
@@ -46,6 +47,8 @@ def _examine() -> Iterator[Finding]:
     yield _libseccomp()
     yield from _layers()
     yield _cpus()
+    enough, files = open_files.enough()
+    yield Finding("open files", enough, files, remedy=open_files.REMEDY)
     yield _guests()
 
 

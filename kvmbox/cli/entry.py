@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Final, NoReturn
 
 INTERRUPTED: Final = 130
+COULD_NOT_START: Final = 4
 _OTHER_SPAWNER: Final = ("-h", "--help", "--without")
 """Options of `kvmbox run` that want no spawner, or another one."""
 _SAME_SPAWNER: Final = {"--sandbox": ("process", "per-device"), "--seccomp": ("filter",)}
@@ -55,11 +56,32 @@ def entry_point() -> NoReturn:
         if _has_plain_device_processes(sys.argv[1:]):
             # Imports make garbage for nobody to collect; `kvmbox run` enables it again when they are done.
             gc.disable()
+            from kvmbox.cli import open_files
             from kvmbox.remote import head_start
 
-            head_start.start()
+            # The spawner inherits the limit. Where it is too low, `kvmbox run` says so.
+            if open_files.enough()[0]:
+                open_files.allow_enough()
+                head_start.start()
         from kvmbox.cli import main
-
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - Python's own answer is status 1, which is a guest's verdict
+        _cannot_load(error)
+    try:
         main.entry_point()
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)
+
+
+def _cannot_load(error: Exception) -> NoReturn:
+    """Say that not even the command could be imported, with what there is by then, and end."""
+    if "--debug" in sys.argv:
+        sys.excepthook(type(error), error, error.__traceback__)
+    text = f"kvmbox: error: kvmbox cannot be loaded: {type(error).__name__}: {error}\n"
+    try:
+        os.write(
+            2, f"{text}hint: look at the limits of this process: 'ulimit -n -v'\n".encode(errors="replace")
+        )
+    finally:
+        os._exit(COULD_NOT_START)

@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 import click
 
 from kvmbox import __version__, early
-from kvmbox.cli.descriptors import open_standard_descriptors
+from kvmbox.cli.descriptors import STDOUT, name_stdout_in_errors, open_standard_descriptors
 from kvmbox.errors import KvmboxError
 
 FAILED: Final = 14
@@ -107,6 +107,9 @@ def run_command(arguments: list[str], command: click.Command | None = None, name
         return error.exit_status
     except OSError as error:
         _trace(debug)
+        if error.filename == STDOUT:
+            report(f"cannot write to stdout: {error.strerror}")
+            return FAILED
         where = f" on '{error.filename}'" if error.filename else ""
         report(
             f"a system call failed{where}: {error.strerror or error}",
@@ -116,13 +119,23 @@ def run_command(arguments: list[str], command: click.Command | None = None, name
     except MemoryError:
         report("out of memory")
         return FAILED
+    except RuntimeError as error:
+        _trace(debug)
+        if "can't start new thread" not in str(error):
+            return _internal_error(error, debug)
+        report("no further thread can be had", "look at the limits of memory and processes: 'ulimit -v -u'")
+        return FAILED
     except BaseException as error:  # noqa: BLE001 - the outermost handler: a bug is status 14, not 1
         _trace(debug)
-        report(
-            f"internal error: {type(error).__name__}: {error}",
-            None if debug else "please report this with the output of the same command and --debug",
-        )
-        return FAILED
+        return _internal_error(error, debug)
+
+
+def _internal_error(error: BaseException, debug: bool) -> int:
+    report(
+        f"internal error: {type(error).__name__}: {error}",
+        None if debug else "please report this with the output of the same command and --debug",
+    )
+    return FAILED
 
 
 def _trace(wanted: bool) -> None:
@@ -141,14 +154,16 @@ def _command_of(error: click.UsageError) -> str:
 def entry_point(command: click.Command | None = None, name: str = "kvmbox") -> NoReturn:
     """The `kvmbox` script, or another one that ends the same way."""
     open_standard_descriptors()
+    name_stdout_in_errors()
     status = run_command(sys.argv[1:], command, name)
     for end in early.leftovers:
         end()
     try:
         sys.stdout.flush()
     except OSError as error:
-        report(f"cannot write to stdout: {error.strerror}")
-        status = status or FAILED
+        if not status:
+            report(f"cannot write to stdout: {error.strerror}")
+            status = FAILED
     try:
         sys.stderr.flush()
     finally:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmbox import layout
+from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.values import MEMORY_SIZE, parse_rtc_base
 from kvmbox.errors import StartError
 
@@ -61,6 +62,7 @@ def command(path: str | None, rtc_base: str, memory: int, uart_pace: bool, sandb
         assert path is not None
         return _accept(path, cleanup)
 
+    allow_enough()
     options = QtestOptions(parse_rtc_base(rtc_base), memory, sandbox, uart_pace)
     try:
         end_on_sigterm()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvmbox.cli.open_files import allow_enough
+
 if TYPE_CHECKING:
     from kvmbox.record.backends import Backend
     from kvmbox.record.reader import RecordingReader
@@ -113,4 +115,5 @@ def _backend(reader: RecordingReader, choice: DeviceChoice, sandbox: str) -> Bac
 
     if sandbox == "none":
         return InProcess(reader.channels)
+    allow_enough()
     return InProcesses(reader.channels, [index is not None for index in choice.by_channel])

@@ -11,6 +11,8 @@ import click
 
 from kvmbox import layout
 from kvmbox.cli.main import report, say
+from kvmbox.cli.open_files import allow_enough
+from kvmbox.cli.output_files import open_json, refuse_shared, write_json
 from kvmbox.cli.values import (
     ADDRESS,
     MEMORY_SIZE,
@@ -20,9 +22,10 @@ from kvmbox.cli.values import (
     parse_module,
     parse_rtc_base,
 )
-from kvmbox.errors import HostOutputError, KvmboxError, StartError, UsageError
+from kvmbox.errors import KvmboxError, UsageError
 
 if TYPE_CHECKING:
+    from kvmbox.config import RunConfig
     from kvmbox.remote.pool import Design
 
 
@@ -221,6 +224,7 @@ def command(
     from kvmbox.timeline import Timeline
 
     gc.enable()  # `cli.entry` has disabled it for the imports
+    allow_enough()
     timeline = Timeline()
     path, flat = guest, False
     found = bundled.find(guest)
@@ -277,7 +281,8 @@ def command(
         record=record,
         record_limit=record_limit,
     )
-    json_file = _open_json(json_path)
+    _refuse_shared_files(config, json_path)
+    json_file = open_json(json_path)
     try:
         result = run(config, say=lambda text: say(f"kvmbox: {text}"), timeline=timeline)
     except KvmboxError as error:
@@ -333,27 +338,17 @@ def _is_file(name: str) -> bool:
     return os.path.exists(name)
 
 
-def _open_json(path: str | None) -> TextIO | None:
-    """The file of --json, opened before the run, so that a run is not wasted on a wrong path."""
-    if path is None:
-        return None
-    from kvmbox.host.serial import open_for_writing, reason
-
-    try:
-        return os.fdopen(open_for_writing(path), "w", encoding="utf-8")
-    except OSError as error:
-        raise StartError(f"cannot write --json '{path}': {reason(error)}") from error
-
-
 def _write_json(path: str | None, file: TextIO | None, data: dict[str, Any]) -> None:
-    """Fill the file of --json, if one was asked for, and close it."""
-    if file is None:
-        return
-    import json
+    if file is not None:
+        import json
 
-    try:
-        with file:
-            json.dump(data, file, indent=2)
-            file.write("\n")
-    except OSError as error:
-        raise HostOutputError(f"cannot write --json '{path}': {error.strerror}") from error
+        write_json(path, file, json.dumps(data, indent=2) + "\n")
+
+
+def _refuse_shared_files(config: RunConfig, json_path: str | None) -> None:
+    read = [("the guest's image", config.guest), *(("a --module", module.path) for module in config.modules)]
+    serial = [
+        (f"--serial {one.port}=file:", one.path) for one in config.serial.values() if one.kind == "file"
+    ]
+    options = (("--json", json_path), ("--record", config.record))
+    refuse_shared([(name, path) for name, path in options if path is not None] + serial, read)

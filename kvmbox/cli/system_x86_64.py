@@ -20,6 +20,7 @@ import click
 
 from kvmbox import layout
 from kvmbox.cli import main
+from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.values import parse_rtc_base, parse_size
 from kvmbox.errors import StartError, UsageError
 
@@ -194,6 +195,7 @@ def command(words: list[str]) -> int:
 
     try:
         end_on_sigterm()
+        allow_enough()
         run_server(options, connect, monitors)
     except Terminated:
         pass

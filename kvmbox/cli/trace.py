@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvmbox.cli.output_files import refuse_shared
 from kvmbox.errors import KvmboxError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def command(file: str, chrome_path: str | None, until: str | None, device: str |
     from kvmbox.record.select import DeviceChoice, Until
     from kvmbox.record.trace import format_summary, summarise
 
+    if chrome_path is not None:
+        refuse_shared([("--chrome", chrome_path)], [("the recording", file)])
     bound = Until() if until is None else Until.parse(until)
     with RecordingReader(file) as reader:
         choice = DeviceChoice.parse(device, reader.channels)

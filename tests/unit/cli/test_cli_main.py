@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import click
@@ -123,3 +126,33 @@ def test_report_survives_a_stderr_that_is_gone(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("sys.stderr", Gone())
     main.report("nobody hears this", "nor this")
+
+
+def test_threads_that_cannot_be_had_are_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_with(monkeypatch, raising(RuntimeError("can't start new thread"))) == 14
+    message = capsys.readouterr().err
+    assert "no further thread can be had" in message
+    assert "report" not in message
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["guests"], ["--version"], ["run", "--help"]])
+def test_stdout_that_takes_nothing_is_named_once(arguments: list[str], buffered: str) -> None:
+    entry = "from kvmbox.cli.entry import entry_point; entry_point()"
+    for path, mode, reason in (
+        ("/dev/full", os.O_WRONLY, "No space left on device"),
+        (os.devnull, os.O_RDONLY, "Bad file descriptor"),
+    ):
+        descriptor = os.open(path, mode)
+        done = subprocess.run(
+            [sys.executable, "-c", entry, *arguments],
+            stdout=descriptor,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={"PYTHONUNBUFFERED": buffered},
+        )
+        os.close(descriptor)
+        assert (done.returncode, done.stderr) == (14, f"kvmbox: error: cannot write to stdout: {reason}\n")
