@@ -90,7 +90,7 @@ def run_command(arguments: list[str], command: click.Command | None = None, name
         click.echo(error.format_message(), err=True)
         return USAGE
     except click.UsageError as error:
-        report(error.format_message(), f"try 'kvmbox {_command_of(error)}--help'")
+        report(error.format_message(), f"try 'kvmbox {_command_of(error, arguments)}--help'")
         return USAGE
     except click.ClickException as error:
         report(error.format_message())
@@ -146,8 +146,9 @@ def _trace(wanted: bool) -> None:
         traceback.print_exc()
 
 
-def _command_of(error: click.UsageError) -> str:
-    name = error.ctx.info_name if error.ctx is not None else None
+def _command_of(error: click.UsageError, arguments: list[str]) -> str:
+    # click's parser knows no context where an option lacks its value.
+    name = error.ctx.info_name if error.ctx is not None else next(iter(arguments), None)
     return f"{name} " if name in COMMANDS else ""
 
 

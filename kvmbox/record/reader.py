@@ -19,10 +19,14 @@ INFLATE_SIZE: Final = 1 << 20
 
 @dataclass(slots=True)
 class Ending:
-    """How the recording ended, once it was read to its end: `end` is None if it was cut."""
+    """How the recording ended, once it was read to its end: `end` is None if it was cut.
+
+    `checked` is whether the checksum behind all of it was there, and right.
+    """
 
     records: int
     end: End | None
+    checked: bool = True
 
     def notice(self) -> str | None:
         """A line for the person if not all of the run was recorded, or None."""
@@ -30,6 +34,8 @@ class Ending:
             return f"the recording was cut short: its {self.records} whole records are used"
         if self.end.reason is EndReason.LIMIT:
             return f"the recording stops after {self.records} records: --record-limit was reached"
+        if not self.checked:
+            return f"the recording was cut behind its {self.records} records: they could not be checked"
         return None
 
 
@@ -40,6 +46,7 @@ class RecordingReader:
         """Open `path` and read its header. Raises RecordingError, whose text names the file."""
         self.path = path
         self.ending: Ending | None = None
+        self._checked = True
         try:
             self._file: BinaryIO = Path(path).open("rb")  # noqa: SIM115 - the reader is the context manager
         except OSError as error:
@@ -110,13 +117,14 @@ class RecordingReader:
             rest = data[position:]
         if rest and end is not None:
             raise RecordingError("bytes behind its end mark")
-        self.ending = Ending(number, end)
+        self.ending = Ending(number, end, self._checked)
 
     def _inflate(self) -> Iterator[bytes]:
         stream = zlib.decompressobj()
         while not stream.eof:
             data = stream.unconsumed_tail or self._file.read(READ_SIZE)
             if not data:
+                self._checked = False
                 return
             try:
                 piece = stream.decompress(data, INFLATE_SIZE)

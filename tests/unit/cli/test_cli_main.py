@@ -156,3 +156,19 @@ def test_stdout_that_takes_nothing_is_named_once(arguments: list[str], buffered:
         )
         os.close(descriptor)
         assert (done.returncode, done.stderr) == (14, f"kvmbox: error: cannot write to stdout: {reason}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "page"),
+    [
+        (["bench", "--only"], "bench --help"),
+        (["run", "--memory"], "run --help"),
+        (["run"], "run --help"),
+        (["nope"], "--help"),
+    ],
+)
+def test_usage_error_points_to_the_page_of_its_command(
+    arguments: list[str], page: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(arguments) == 2
+    assert capsys.readouterr().err.endswith(f"hint: try 'kvmbox {page}'\n")

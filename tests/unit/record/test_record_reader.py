@@ -62,6 +62,18 @@ def test_recording_cut_within_a_record_is_good_up_to_the_one_before(file: Path, 
     )
 
 
+@pytest.mark.parametrize("lost", [1, 4])
+def test_recording_that_lost_its_checksum_is_noticed(file: Path, lost: int) -> None:
+    machine = small_machine()
+    file.write_bytes(recording(machine.records)[:-lost])
+
+    records, reader = read_back(file)
+
+    assert records == machine.records
+    assert reader.ending is not None
+    assert "they could not be checked" in str(reader.ending.notice())
+
+
 def test_recording_cut_between_records_is_noticed(file: Path) -> None:
     machine = small_machine()
     file.write_bytes(recording(machine.records, reason=None))
