@@ -98,8 +98,11 @@ def command(
     allow_enough()
     json_file = open_json(json_path)
     report = run_audit(options, _heed_signals)
-    _print(report)
-    write_json(json_path, json_file, json.dumps(as_data(report), indent=2) + "\n")
+    # As in bench: neither a full disk nor a terminal that is gone may lose the other's part.
+    try:
+        write_json(json_path, json_file, json.dumps(as_data(report), indent=2) + "\n")
+    finally:
+        _print(report)
     return report.status
 
 

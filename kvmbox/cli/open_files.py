@@ -10,6 +10,8 @@ from kvmbox.errors import StartError
 NEEDED: Final = 128
 """A channel, a pidfd and a listener for each device process, doorbells, the virtual machine, files."""
 
+REMEDY: Final = f"raise the limit: 'ulimit -n {NEEDED}', or LimitNOFILE= of a systemd unit"
+
 
 def allow_enough() -> None:
     """Raise the soft limit to NEEDED. StartError if the hard limit is below that."""
@@ -18,9 +20,6 @@ def allow_enough() -> None:
         if not enough()[0]:
             raise StartError(f"kvmbox may open {hard} files, and needs {NEEDED}", hint=REMEDY)
         resource.setrlimit(resource.RLIMIT_NOFILE, (NEEDED, hard))
-
-
-REMEDY: Final = f"raise the limit: 'ulimit -n {NEEDED}', or LimitNOFILE= of a systemd unit"
 
 
 def enough() -> tuple[bool, str]:
