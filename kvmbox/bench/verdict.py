@@ -103,6 +103,13 @@ def _against(results: Results, name: str, other: str) -> Estimate | None:
     return ratio(results, ROW, name, ROW, other)
 
 
+def _over_each_ipc(results: Results, one: str) -> str:
+    """What `one` costs instead of a process under a filter, over each ipc that was measured; or nothing."""
+    costs = {ipc: _against(results, f"{one}/{ipc}", _isolated(ipc)) for ipc in IPCS}
+    parts = [f"{_times(cost)} over {ipc}" for ipc, cost in costs.items() if cost is not None]
+    return _listed(parts) if parts else ""
+
+
 def _seccomp(results: Results, ipc: str) -> str:
     """What the filter and strict mode cost, over the ipc that is best."""
     parts = []
@@ -110,16 +117,9 @@ def _seccomp(results: Results, ipc: str) -> str:
     if over_off is not None:
         what = _times(over_off) if _differs(over_off) else f"nothing that shows ({_times(over_off)})"
         parts.append(f"The filter itself costs {what}")
-    strict = {
-        each: found
-        for each in IPCS
-        if (found := _against(results, f"process/strict/{each}", f"process/filter/{each}")) is not None
-    }
+    strict = _over_each_ipc(results, "process/strict")
     if strict:
-        parts.append(
-            "strict mode instead of it "
-            + _listed([f"{_times(cost)} over {each}" for each, cost in strict.items()])
-        )
+        parts.append(f"strict mode instead of it {strict}")
     else:
         reason = results.failures.get(f"process/strict/{ipc}", {}).get("accesses")
         if reason:
@@ -138,15 +138,10 @@ def _granularity(results: Results, ipc: str) -> str:
 
 
 def _thread(results: Results) -> str:
-    costs = {
-        each: found
-        for each in IPCS
-        if (found := _against(results, f"thread/{each}", _isolated(each))) is not None
-    }
+    costs = _over_each_ipc(results, "thread")
     if not costs:
         return ""
-    listed = _listed([f"{_times(cost)} over {each}" for each, cost in costs.items()])
-    return f"A thread of the VMM in place of a process, which isolates nothing, costs {listed}."
+    return f"A thread of the VMM in place of a process, which isolates nothing, costs {costs}."
 
 
 def _peer(results: Results, ipc: str) -> str:

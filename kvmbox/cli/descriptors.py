@@ -11,8 +11,11 @@ STDOUT = "<stdout>"
 
 
 class _Stdout(io.FileIO):
+    """The raw file below `sys.stdout`, whose errors name it."""
+
     def write(self, data: object) -> int:
         try:
+            # What has bytes is a type from Python 3.12 on; until then it has no name to give here.
             return super().write(data)  # type: ignore[arg-type]
         except OSError as error:
             error.filename = STDOUT
