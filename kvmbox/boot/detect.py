@@ -1,7 +1,7 @@
 """What an image is, by its content and never by its name.
 
 The order is: a valid Multiboot 1 header, then the kinds that are named and refused (Multiboot 2, bzImage;
-the ELF loader adds PVH), then ELF, then everything else, named as well as it can be.
+the ELF loader adds PVH), then ELF, then everything else, named as well as it can be (`boot.foreign`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import struct
 from typing import Final
 
 from kvmbox.boot.elf import ELF_MAGIC
-from kvmbox.boot.image import ACCEPTED, GuestImage
+from kvmbox.boot.foreign import foreign_file, linux_image, multiboot2_kernel
+from kvmbox.boot.image import ACCEPTED, GuestImage, not_supported_yet
 from kvmbox.boot.multiboot import MultibootHeader, find_header
 from kvmbox.errors import ImageError
 
@@ -19,22 +20,8 @@ _MULTIBOOT2_MAGIC: Final = (0xE85250D6).to_bytes(4, "little")
 _MULTIBOOT2_HEADER: Final = struct.Struct("<IIII")
 _MULTIBOOT2_SEARCH_SIZE: Final = 32768
 
-# The Linux boot protocol (Documentation/arch/x86/boot.rst): the setup header's magic.
-_LINUX_MAGIC: Final = b"HdrS"
-_LINUX_MAGIC_OFFSET: Final = 0x202
-
 _BOOT_SIGNATURE: Final = b"\x55\xaa"
 _BOOT_SIGNATURE_OFFSET: Final = 510
-
-_NAMES: Final = (
-    (b"\x1f\x8b", "gzip-compressed data"),
-    (b"\xfd7zXZ\0", "xz-compressed data"),
-    (b"\x28\xb5\x2f\xfd", "zstd-compressed data"),
-    (b"QFI\xfb", "a qcow2 disk image"),
-    (b"#!", "a script"),
-    (b"MZ", "a DOS, Windows or EFI executable"),
-    (b"!<arch>\n", "an archive of object files"),
-)
 
 
 def identify(image: GuestImage) -> MultibootHeader | None:
@@ -44,20 +31,13 @@ def identify(image: GuestImage) -> MultibootHeader | None:
     if header is not None:
         return header
     if _has_multiboot2_header(data):
-        raise not_supported_yet(image, "a Multiboot 2 kernel")
-    if data[_LINUX_MAGIC_OFFSET : _LINUX_MAGIC_OFFSET + 4] == _LINUX_MAGIC:
-        raise not_supported_yet(image, "a Linux bzImage")
+        raise not_supported_yet(image, multiboot2_kernel())
+    linux = linux_image(data)
+    if linux is not None:
+        raise not_supported_yet(image, linux)
     if data.startswith(ELF_MAGIC):
         return None
     raise _unrecognised(image)
-
-
-def not_supported_yet(image: GuestImage, kind: str) -> ImageError:
-    """The refusal of a kind of image that is known by name only."""
-    return image.error(
-        f"it is {kind}, which is not supported yet; {ACCEPTED}",
-        hint="give the kernel a Multiboot 1 header, or an ELF entry of its own",
-    )
 
 
 def _has_multiboot2_header(data: bytes) -> bool:
@@ -75,13 +55,13 @@ def _unrecognised(image: GuestImage) -> ImageError:
     data = image.data
     if not data:
         return image.error(f"the file is empty; {ACCEPTED}", hint="build or copy it again")
+    foreign = foreign_file(data)
+    if foreign is not None:
+        return image.error(f"it is {foreign.kind}; {ACCEPTED}", hint=foreign.hint)
     if data[_BOOT_SIGNATURE_OFFSET : _BOOT_SIGNATURE_OFFSET + 2] == _BOOT_SIGNATURE:
         return image.error(
             f"it looks like a boot sector (55 AA at byte 510); {ACCEPTED}", hint="boot it with --mode real"
         )
-    for magic, name in _NAMES:
-        if data.startswith(magic):
-            return image.error(f"it is {name}; {ACCEPTED}", hint="name the kernel's ELF file")
     return image.error(
         f"it is of no known kind (first bytes {data[:8].hex(' ')}); {ACCEPTED}",
         hint="a flat 16-bit image needs --mode real",

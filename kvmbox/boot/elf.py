@@ -33,7 +33,8 @@ from kvmbox.boot.elf_headers import (
     file_header,
     program_header,
 )
-from kvmbox.boot.image import ACCEPTED, GuestImage
+from kvmbox.boot.foreign import Foreign
+from kvmbox.boot.image import ACCEPTED, GuestImage, not_supported_yet
 from kvmbox.boot.segments import LoadSegment
 from kvmbox.errors import ImageError
 from kvmbox.lean import Value
@@ -52,6 +53,10 @@ _XEN_NOTE_NAME: Final = b"Xen\0"
 _XEN_ELFNOTE_PHYS32_ENTRY: Final = 18  # xen/include/public/elfnote.h: the PVH entry point
 _MAX_NOTE_BYTES: Final = 65536  # per segment; notes are read to name PVH, and for nothing else
 
+_PVH_HINT: Final = (
+    "give the kernel a Multiboot 1 header; without the note it would be entered by its ELF entry, in the"
+    " state of docs/booting.md"
+)
 _AGAIN: Final = "build or copy it again"
 _STATIC_HINT: Final = "link it statically at a fixed address: -static -no-pie -nostdlib"
 
@@ -62,14 +67,19 @@ class ElfImage(Value):
     bits: int
     entry: int
     segments: tuple[LoadSegment, ...]
-    has_pvh_entry: bool
 
 
-def parse_elf(image: GuestImage) -> ElfImage:
-    """The executable in `image`; ImageError for anything that is not a whole, static x86 executable."""
+def parse_elf(image: GuestImage, *, has_other_entry: bool = False) -> ElfImage:
+    """The executable in `image`; ImageError for anything that is not a whole, static x86 executable.
+
+    A PVH kernel is refused, whatever else it may be, unless it `has_other_entry`: a Multiboot header.
+    """
     bits = _check_identity(image)
     _check_inside(image, "the ELF header", 0, FILE_HEADER_SIZE[bits])
     header = file_header(image.data, bits)
+    # Before a file is judged that is to be entered by its ELF entry: this one is not meant to be.
+    if not has_other_entry and header.machine in _MACHINE.values() and _has_pvh_entry(image, header, bits):
+        raise not_supported_yet(image, Foreign(_pvh_kind(header, bits), _PVH_HINT))
     _check_file_header(image, header, bits)
     program_headers = [
         program_header(image.data, bits, index, header.program_offset + index * PROGRAM_HEADER_SIZE[bits])
@@ -88,7 +98,6 @@ def parse_elf(image: GuestImage) -> ElfImage:
         bits,
         _physical_entry(image, header.entry, loads),
         tuple(LoadSegment(p.index, p.offset, p.file_size, p.physical, p.memory_size) for p in loads),
-        any(_has_pvh_note(image.data, p) for p in program_headers if p.type == PT_NOTE),
     )
 
 
@@ -110,7 +119,12 @@ def _check_identity(image: GuestImage) -> int:
 def _check_file_header(image: GuestImage, header: FileHeader, bits: int) -> None:
     machine = header.machine
     if bits == 32 and machine == EM_X86_64:
-        raise _not_accepted(image, "an x32 ELF file (32-bit class, x86-64 machine)")
+        raise image.error(
+            f"it is an x32 ELF file (32-bit class, x86-64 machine): its code is 64-bit, and its headers do"
+            f" not say in which mode its entry is meant; {ACCEPTED}",
+            hint="link 64-bit code with -m elf_x86_64, or 32-bit code with -m elf_i386; not -mx32, and not"
+            " objcopy -O elf32-x86-64",
+        )
     if machine != _MACHINE[bits]:
         raise _not_accepted(image, f"an ELF{bits} file for machine {_name_of('E_MACHINE', machine)}")
     count = header.program_count
@@ -181,6 +195,24 @@ def _physical_entry(image: GuestImage, entry: int, loads: list[ProgramHeader]) -
         f"its entry {entry:#x} lies in no loaded segment",
         hint="name the first instruction with ENTRY() or ld -e",
     )
+
+
+def _has_pvh_entry(image: GuestImage, header: FileHeader, bits: int) -> bool:
+    """Whether a note names a PVH entry. Looks at what there is: the file is not checked yet."""
+    size = PROGRAM_HEADER_SIZE[bits]
+    for index in range(min(header.program_count, MAX_PROGRAM_HEADERS)):
+        offset = header.program_offset + index * size
+        if offset + size > len(image.data):
+            return False
+        found = program_header(image.data, bits, index, offset)
+        if found.type == PT_NOTE and _has_pvh_note(image.data, found):
+            return True
+    return False
+
+
+def _pvh_kind(header: FileHeader, bits: int) -> str:
+    x32 = ", in an x32 ELF file" if bits == 32 and header.machine == EM_X86_64 else ""
+    return f"a PVH kernel (Xen note {_XEN_ELFNOTE_PHYS32_ENTRY}, XEN_ELFNOTE_PHYS32_ENTRY{x32})"
 
 
 def _has_pvh_note(data: bytes, header: ProgramHeader) -> bool:

@@ -11,6 +11,7 @@ import stat
 from typing import Final
 
 from kvmbox import layout
+from kvmbox.boot.foreign import Foreign
 from kvmbox.errors import ImageError
 from kvmbox.lean import Value
 
@@ -50,6 +51,11 @@ class GuestImage(Value):
     def error(self, found: str, *, hint: str | None = None) -> ImageError:
         """The ImageError that says why this image cannot be booted; for the caller to raise."""
         return ImageError(f"cannot boot '{printable(self.path)}': {found}", hint=hint)
+
+
+def not_supported_yet(image: GuestImage, found: Foreign) -> ImageError:
+    """The refusal of a kind of kernel that is known by name only."""
+    return image.error(f"it is {found.kind}, which is not supported yet; {ACCEPTED}", hint=found.hint)
 
 
 class Module(Value):

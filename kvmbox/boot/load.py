@@ -11,7 +11,7 @@ from typing import Literal
 
 from kvmbox import layout
 from kvmbox.boot import entry as entries
-from kvmbox.boot.detect import identify, not_supported_yet
+from kvmbox.boot.detect import identify
 from kvmbox.boot.elf import ELF_MAGIC, parse_elf
 from kvmbox.boot.flat import plan_flat
 from kvmbox.boot.image import ACCEPTED, GuestImage, Module
@@ -66,8 +66,6 @@ def load_image(image: GuestImage, memory: GuestMemory, options: BootOptions) -> 
     if header is not None:
         return _load_multiboot(image, header, memory, options)
     elf = parse_elf(image)
-    if elf.has_pvh_entry:
-        raise not_supported_yet(image, "a PVH kernel (ELF note XEN_ELFNOTE_PHYS32_ENTRY)")
     if elf.bits == 64:
         _check_reach(image, elf.entry)
         state = entries.long_mode_state(elf.entry)
@@ -88,7 +86,7 @@ def _load_multiboot(
         segment, entry = address_override(image, header)
         segments = (segment,)
     elif image.data.startswith(ELF_MAGIC):
-        elf = parse_elf(image)
+        elf = parse_elf(image, has_other_entry=True)
         segments, entry = elf.segments, elf.entry
         _check_reach(image, entry)
     else:

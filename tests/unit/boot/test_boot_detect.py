@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+
 import pytest
 
 from kvmbox import layout
@@ -20,7 +24,14 @@ def refusal(data: bytes) -> ImageError:
     return caught.value
 
 
-BZIMAGE = bytes(0x202) + b"HdrS" + bytes(100)
+BZIMAGE = bytes(0x202) + b"HdrS" + b"\x0f\x02" + bytes(9) + b"\x01" + bytes(100)
+
+
+def portable_executable(machine: int, subsystem: int) -> bytes:
+    """The headers of a PE file: e_lfanew, COFF header, and the optional header up to the subsystem."""
+    head = b"MZ".ljust(0x3C, b"\0") + (0x80).to_bytes(4, "little")
+    coff = b"PE\0\0" + machine.to_bytes(2, "little") + bytes(18)
+    return head.ljust(0x80, b"\0") + coff + bytes(68) + subsystem.to_bytes(2, "little")
 
 
 @pytest.mark.parametrize(
@@ -29,14 +40,42 @@ BZIMAGE = bytes(0x202) + b"HdrS" + bytes(100)
         (b"", "empty"),
         (b"\x7fEL", "no known kind (first bytes 7f 45 4c)"),
         (b"hello, world\n", "first bytes 68 65 6c 6c 6f 2c 20 77"),
-        (b"\x1f\x8b\x08rest", "gzip"),
-        (b"\xfd7zXZ\0rest", "xz"),
-        (b"#!/bin/sh\n", "script"),
-        (b"MZ\x90", "EFI"),
-        (BZIMAGE, "bzImage"),
-        (b"MZ" + BZIMAGE[2:], "bzImage"),
-        (multiboot2_header(), "Multiboot 2"),
-        (elf([Piece(data=multiboot2_header() + CODE)], bits=64), "Multiboot 2"),
+        (gzip.compress(elf()), "gzip-compressed data"),
+        (lzma.compress(elf()), "xz-compressed data"),
+        (lzma.compress(elf(), lzma.FORMAT_ALONE), "lzma-compressed data"),
+        (bz2.compress(elf()), "bzip2-compressed data"),
+        (b"\x28\xb5\x2f\xfdrest", "zstd-compressed data"),
+        (b"\x04\x22\x4d\x18rest", "lz4-compressed data"),
+        (b"\x02\x21\x4c\x18rest", "lz4 (legacy format)-compressed data"),
+        (b"\x89LZO\0\r\n\x1a\n", "lzop-compressed data"),
+        (b"#!/bin/sh\n", "a script"),
+        (b"MZ\x90", "a DOS executable"),
+        (portable_executable(0x8664, 10), "an EFI application (PE, x86-64)"),
+        (portable_executable(0xAA64, 11), "an EFI driver (PE, AArch64)"),
+        (portable_executable(0x14C, 3), "a Windows executable (PE, i386)"),
+        (portable_executable(0x1234, 3), "a Windows executable (PE, machine 0x1234)"),
+        (portable_executable(0x8664, 10)[:-1], "(PE, x86-64)"),
+        (BZIMAGE, "a Linux bzImage (boot protocol 2.15), which is not supported yet"),
+        (BZIMAGE[:0x211] + bytes(100), "a Linux zImage (boot protocol 2.15), which is not supported yet"),
+        (BZIMAGE[:0x206], "a Linux kernel cut short within its setup header"),
+        (portable_executable(0x8664, 10).ljust(0x202, b"\0") + BZIMAGE[0x202:], "a Linux bzImage"),
+        (bytes(56) + b"ARM\x64", "a Linux kernel for AArch64"),
+        (b"MZ" + bytes(54) + b"RSC\x05", "a Linux kernel for RISC-V"),
+        (
+            multiboot2_header(),
+            "a Multiboot 2 kernel without a Multiboot 1 header, which is not",
+        ),
+        (elf([Piece(data=multiboot2_header() + CODE)], bits=64), "a Multiboot 2 kernel"),
+        (b"QFI\xfb", "a qcow2 disk image"),
+        (b"KDMV", "a VMDK disk image"),
+        (bytes(0x8001) + b"CD001", "an ISO 9660 image"),
+        (bytes(510) + b"\x55\xaa" + bytes(0x7E01) + b"CD001", "an ISO 9660 image"),
+        (b"!<arch>\n", "an archive of object files"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"\x27\x05\x19\x56", "a U-Boot image"),
+        (b"\xd0\x0d\xfe\xed", "a flattened device tree"),
+        (b"\xcf\xfa\xed\xfe", "a Mach-O executable"),
+        (b"070701", "a cpio archive"),
     ],
 )
 def test_image_of_another_kind_is_named(data: bytes, found: str) -> None:

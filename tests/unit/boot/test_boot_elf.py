@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -285,6 +286,44 @@ def test_elf_with_pvh_note_is_named_and_refused() -> None:
     notes = elf_note(b"GNU\0", 18, b"x" * 5) + elf_note(b"Xen\0", 18, bytes(4))
 
     assert "PVH" in str(refusal(elf([Piece(), Piece(data=notes, type=PT_NOTE)], bits=64)))
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (
+            lambda pieces: elf(pieces, machine=62),
+            "a PVH kernel (Xen note 18, XEN_ELFNOTE_PHYS32_ENTRY, in an x32 ELF file)",
+        ),
+        (lambda pieces: elf(pieces, bits=64, entry=0x500000), "a PVH kernel (Xen note 18"),
+        (lambda pieces: elf(pieces, bits=64, file_type=ET_DYN), "a PVH kernel (Xen note 18"),
+        (lambda pieces: elf(pieces, bits=64, section_offset=1 << 40, section_count=1), "a PVH kernel"),
+    ],
+    ids=["x32", "entry elsewhere", "position independent", "cut short"],
+)
+def test_elf_with_pvh_note_is_refused_for_that_whatever_else_it_is(
+    data: Callable[[list[Piece]], bytes], found: str
+) -> None:
+    note = Piece(data=elf_note(b"Xen\0", 18, bytes(4)), type=PT_NOTE)
+
+    error = refusal(data([Piece(), note]))
+
+    assert f"it is {found}" in str(error)
+    assert "which is not supported yet" in str(error)
+    assert "Multiboot 1 header" in str(error.hint)
+
+
+def test_elf_for_another_machine_is_named_as_that_though_it_has_a_xen_note() -> None:
+    note = Piece(data=elf_note(b"Xen\0", 18, bytes(4)), type=PT_NOTE)
+
+    assert "EM_AARCH64" in str(refusal(elf([Piece(), note], bits=64, machine=183)))
+
+
+def test_elf_of_class_32_with_64_bit_code_is_told_how_to_link() -> None:
+    error = refusal(elf(machine=62))
+
+    assert "x32 ELF file (32-bit class, x86-64 machine)" in str(error)
+    assert "elf_x86_64" in str(error.hint)
 
 
 def test_elf_with_other_notes_is_loaded() -> None:
