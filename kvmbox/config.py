@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from kvmbox import layout
-from kvmbox.host.serial import SerialSpec
+from kvmbox.host.serial import DEBUGCON_DEFAULT, SerialSpec
 from kvmbox.lean import Value
 from kvmbox.remote.pool import Design
 
@@ -37,6 +37,7 @@ class RunConfig(Value):
     modules: tuple[ModuleSpec, ...] = ()
     mode: Literal["auto", "real"] = "auto"
     load_address: int | None = None
+    debugcon: SerialSpec = DEBUGCON_DEFAULT
     serial_overflow: str = "wait"
     serial_limit: int | None = None
     timeout: float | None = None

@@ -92,6 +92,7 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
             config.serial,
             verdict,
             matcher,
+            debugcon=config.debugcon,
             overflow=config.serial_overflow,
             limit=config.serial_limit,
             say=say,

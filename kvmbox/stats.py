@@ -46,6 +46,8 @@ class RunStats(Value):
     bytes_out: dict[str, int]
     bytes_in: dict[str, int]
     bytes_dropped: dict[str, int]
+    bytes_shown_for_another: dict[str, int]
+    """Printed by a port after another one had printed the same, and so not shown again."""
     first_console_byte: int | None
     guest_time: int
     stages: dict[str, int]
@@ -96,6 +98,7 @@ def collect(
         bytes_out=dict(console.bytes_out),
         bytes_in=dict(console.bytes_in),
         bytes_dropped=console.dropped,
+        bytes_shown_for_another=console.shown_for_another,
         first_console_byte=None if first is None else first - timeline.started,
         guest_time=devices.clock.now(),
         stages=dict(timeline.stages),
@@ -160,6 +163,9 @@ def format_stats(stats: RunStats, wall: int) -> str:
     for name, number in stats.bytes_dropped.items():
         if number:
             lines.append(f"{name + ' dropped':<24} {number} bytes")
+    for name, number in stats.bytes_shown_for_another.items():
+        if number:
+            lines.append(f"{name + ' not repeated':<24} {number} bytes, which stdout had of the other port")
     before = 0
     for stage, at in stats.stages.items():
         lines.append(f"{stage:<24} +{(at - before) / NS_PER_MS:.1f} ms (at {at / NS_PER_MS:.1f})")

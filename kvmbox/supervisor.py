@@ -419,6 +419,7 @@ class Supervisor:
         assert loop is not None
         self._slices += 1
         self._hung_up.clear()
+        self._console.tick()
         assert self._watchdog is not None
         hung = self._watchdog.tick()
         if hung is not None and hung.rescue is not None:

@@ -65,6 +65,13 @@ if TYPE_CHECKING:
     help="COM1..COM4 or MMIO = stdio, null, pty or file:PATH; may be repeated.  [default: COM1=stdio]",
 )
 @click.option(
+    "--debugcon",
+    default="auto",
+    metavar="BACKEND",
+    help="The debug console (port 0xe9): stdout, stderr, null, file:PATH, or auto: stdout, and what the port "
+    "on stdio prints as well is shown once.  [default: auto]",
+)
+@click.option(
     "--serial-overflow",
     type=click.Choice(["wait", "drop"]),
     default="wait",
@@ -179,6 +186,7 @@ def command(
     mode: Literal["auto", "real"],
     load_address: int | None,
     serial: tuple[str, ...],
+    debugcon: str,
     serial_overflow: str,
     serial_limit: int | None,
     uart_pace: bool,
@@ -217,7 +225,7 @@ def command(
     """
     from kvmbox import bundled
     from kvmbox.config import RunConfig
-    from kvmbox.host.serial import serial_plan
+    from kvmbox.host.serial import parse_debugcon, serial_plan
     from kvmbox.run import run
     from kvmbox.sandbox import layers
     from kvmbox.stats import format_stats
@@ -256,6 +264,7 @@ def command(
     config = RunConfig(
         guest=path,
         serial=serial_plan(list(serial)),
+        debugcon=parse_debugcon(debugcon),
         rtc_base=parse_rtc_base(rtc_base),
         memory_size=memory,
         append=append,
@@ -350,5 +359,7 @@ def _refuse_shared_files(config: RunConfig, json_path: str | None) -> None:
     serial = [
         (f"--serial {one.port}=file:", one.path) for one in config.serial.values() if one.kind == "file"
     ]
+    if config.debugcon.kind == "file":
+        serial.append(("--debugcon file:", config.debugcon.path))
     options = (("--json", json_path), ("--record", config.record))
     refuse_shared([(name, path) for name, path in options if path is not None] + serial, read)

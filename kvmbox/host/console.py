@@ -2,8 +2,10 @@
 
 Output goes to one `OutputStream` per backend; what is the guest's console (COM1, the debug console, and
 whatever port is on stdio) is also shown to the matcher of --expect and --fail-on, in the order in which it
-came out of the devices. Input is read by the main thread and handed to a port only while its UART has
-room, so that a guest that does not read loses nothing and costs no memory: then the host's pipe fills.
+came out of the devices, whether or not it is shown. The debug console shares stdout with the port on stdio,
+and what both print is shown once (`host.mirror`), unless --debugcon says otherwise. Input is read by the
+main thread and handed to a port only while its UART has room, so that a guest that does not read loses
+nothing and costs no memory: then the host's pipe fills.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from kvmbox.host.matcher import ConsoleMatcher, Match
+from kvmbox.host.mirror import MirroredOutput
 from kvmbox.host.output import OutputStream
-from kvmbox.host.serial import SerialSpec, open_file, open_pty
+from kvmbox.host.serial import DEBUGCON, DEBUGCON_DEFAULT, SerialSpec, open_file, open_pty
 from kvmbox.host.terminal import HELP, EscapeParser, RawTerminal
 from kvmbox.verdict import (
     DEVICE_FAILED,
@@ -28,7 +31,6 @@ from kvmbox.verdict import (
     Verdict,
 )
 
-DEBUGCON: Final = "debugcon"
 INPUT_CHUNK: Final = 4096
 OFFER_SIZE: Final = 64
 """How many bytes of input one request offers to a UART: more than its FIFO holds."""
@@ -39,6 +41,7 @@ FLUSH_SECONDS: Final = 1.0
 
 STDIN: Final = 0
 STDOUT: Final = 1
+STDERR: Final = 2
 
 
 class InputPort:
@@ -77,6 +80,7 @@ class Console:
         verdict: Verdict,
         matcher: ConsoleMatcher | None,
         *,
+        debugcon: SerialSpec = DEBUGCON_DEFAULT,
         overflow: str = "wait",
         limit: int | None = None,
         say: Callable[[str], None] = lambda text: None,
@@ -100,13 +104,19 @@ class Console:
         self._descriptors: list[int] = []
         self._overflow = overflow
         self._limit = limit
-        self._by_port: dict[str, OutputStream | None] = {}
+        self._writers: dict[str, Callable[[bytes], None] | None] = {}
         self._console_ports = {"COM1", DEBUGCON}
+        self._mirror: MirroredOutput | None = None
         stdout = self._stream("stdout", STDOUT)
-        self._by_port[DEBUGCON] = stdout
         try:
-            for port, spec in plan.items():
-                self._by_port[port] = self._open_backend(spec, stdout)
+            for port, spec in (*plan.items(), (DEBUGCON, debugcon)):
+                stream = self._open_backend(spec, stdout)
+                self._writers[port] = None if stream is None else stream.append
+            beside = next((port for port, spec in plan.items() if spec.kind == "stdio"), None)
+            if debugcon.kind == "auto" and beside is not None:
+                self._mirror = MirroredOutput(stdout.append, (beside, DEBUGCON))
+                for port in (beside, DEBUGCON):
+                    self._writers[port] = self._mirror.input(port)
         except BaseException:
             self.finish()
             self.close()
@@ -133,11 +143,13 @@ class Console:
             escapes = EscapeParser() if self.terminal.is_terminal else None
             self.inputs.append(InputPort(spec.port, STDIN, escapes=escapes))
             return stdout
-        if spec.kind == "stdout":
+        if spec.kind in ("stdout", "auto"):
             self._console_ports.add(spec.port)
             return stdout
+        if spec.kind == "stderr":
+            return self._stream("stderr", STDERR)
         if spec.kind == "file":
-            descriptor = open_file(spec.path)
+            descriptor = open_file(spec)
             self._descriptors.append(descriptor)
             return self._stream(spec.path, descriptor)
         if spec.kind == "pty":
@@ -157,7 +169,7 @@ class Console:
 
     def sink(self, port: str) -> Callable[[bytes], None]:
         """Where the output of `port` goes: a function of bytes that never blocks for the host."""
-        stream = self._by_port[port]
+        write = self._writers[port]
         shown = port in self._console_ports
         counts = self.bytes_out
         counts[port] = 0
@@ -169,19 +181,19 @@ class Console:
             # Nothing that the guest prints after the decisive text belongs to the run.
             if self._cut:
                 return
-            if stream is not None:
-                stream.append(data)
+            if write is not None:
+                write(data)
             if shown and self._matcher is not None:
-                self._match(data)
+                self._match(port, data)
 
         return take
 
-    def _match(self, data: bytes) -> None:
+    def _match(self, port: str, data: bytes) -> None:
         assert self._matcher is not None
         with self._matching:
             if self._cut:
                 return
-            found = self._matcher.feed(data)
+            found = self._matcher.feed(data, port)
             self._cut = found is not Match.UNDECIDED
             match found:
                 case Match.EXPECTED:
@@ -193,6 +205,16 @@ class Console:
                     )
                 case Match.UNDECIDED:
                     pass
+
+    def tick(self) -> None:
+        """The main thread, every slice: what was withheld for too long is shown."""
+        if self._mirror is not None:
+            self._mirror.tick()
+
+    @property
+    def shown_for_another(self) -> dict[str, int]:
+        """Bytes of each port that stdout did not get, as another port had printed the same."""
+        return self._mirror.withheld if self._mirror is not None else {}
 
     def wait_for_room(self) -> None:
         """The vCPU thread, holding no lock: wait while a stream is congested and the run goes on."""
@@ -281,6 +303,8 @@ class Console:
 
     def finish(self) -> str | None:
         """Write out what is left, for `FLUSH_SECONDS` at most; returns what could not be written, or None."""
+        if self._mirror is not None:
+            self._mirror.finish()
         deadline = time.monotonic() + FLUSH_SECONDS
         problem: str | None = None
         for stream in self.streams:

@@ -1,7 +1,8 @@
 """Where a serial port's bytes go and come from: `PORT=file:PATH`, `PORT=null`, `PORT=pty`, `PORT=stdio`.
 
 COM1 and the memory-mapped UART are always there. Unless told otherwise COM1 is on stdio, and the
-memory-mapped one shows its output on stdout as well and has no input, as the debug console does.
+memory-mapped one shows its output on stdout as well and has no input. The debug console has an option of its
+own: without it, its output is on stdout, but for what the port on stdio prints as well (`host.mirror`).
 """
 
 from __future__ import annotations
@@ -9,18 +10,27 @@ from __future__ import annotations
 import errno
 import os
 import tty
+from typing import Final
 
 from kvmbox.board import MMIO_UART, SERIAL_PORTS
 from kvmbox.errors import StartError, UsageError
 from kvmbox.lean import Value
 
+DEBUGCON: Final = "debugcon"
+"""The debug console's name among the streams of the board."""
+
 
 class SerialSpec(Value):
-    """`kind` is "file", "null", "pty", "stdio" or "stdout" (output only); `path` belongs to "file"."""
+    """`kind` is "file", "null", "pty", "stdio" or, output only, "stdout", "stderr" or "auto" (the debug
+    console: stdout, and what the port on stdio prints too is shown once); `path` belongs to "file".
+    """
 
     port: str
     kind: str
     path: str = ""
+
+
+DEBUGCON_DEFAULT: Final = SerialSpec(DEBUGCON, "auto")
 
 
 def parse_serial(text: str) -> SerialSpec:
@@ -35,6 +45,18 @@ def parse_serial(text: str) -> SerialSpec:
     if kind in ("null", "pty", "stdio") and not colon:
         return SerialSpec(port.upper(), kind)
     raise UsageError(f"--serial '{text}': unknown backend '{backend}'", hint=f"accepted: {accepted}")
+
+
+def parse_debugcon(text: str) -> SerialSpec:
+    """The text of --debugcon; UsageError that says what is accepted."""
+    kind, colon, path = text.partition(":")
+    if kind == "file" and colon and path:
+        return SerialSpec(DEBUGCON, kind, path)
+    if kind in ("auto", "stdout", "stderr", "null") and not colon:
+        return SerialSpec(DEBUGCON, kind)
+    raise UsageError(
+        f"--debugcon: unknown backend '{text}'", hint="accepted: auto, stdout, stderr, null or file:PATH"
+    )
 
 
 def serial_plan(options: list[str]) -> dict[str, SerialSpec]:
@@ -55,12 +77,13 @@ def serial_plan(options: list[str]) -> dict[str, SerialSpec]:
     return plan
 
 
-def open_file(path: str) -> int:
+def open_file(spec: SerialSpec) -> int:
     """A descriptor to write a port's output to, created or emptied; StartError if it cannot be had."""
     try:
-        return open_for_writing(path)
+        return open_for_writing(spec.path)
     except OSError as error:
-        raise StartError(f"cannot write serial output to '{path}': {reason(error)}") from error
+        what = "the debug console's" if spec.port == DEBUGCON else "serial"
+        raise StartError(f"cannot write {what} output to '{spec.path}': {reason(error)}") from error
 
 
 def open_for_writing(path: str) -> int:

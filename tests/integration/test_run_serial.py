@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -13,8 +14,10 @@ import pytest
 from tests.integration.run_support import (
     COM1,
     COM2,
+    DEBUGCON,
     IDLE,
     SHUTDOWN,
+    SPIN,
     Images,
     Run,
     Stream,
@@ -199,3 +202,69 @@ def test_all_ports_are_separate(images: Images, tmp_path: Path) -> None:
     code = b"".join(say(name.encode(), port) for name, port in ports.items()) + SHUTDOWN
     assert run_to_end(images.run(code, *arguments)) == (0, b"", "")
     assert {name: (tmp_path / name).read_text() for name in ports} == {name: name for name in ports}
+
+
+# --- The debug console ------------------------------------------------------------------------------------
+
+
+def to_both(text: bytes) -> bytes:
+    """Each byte to the debug console and to COM1, as a kernel's putc does it: CR before LF for the UART."""
+    return b"".join(
+        say(byte, DEBUGCON) + say(b"\r\n" if byte == b"\n" else byte)
+        for byte in (text[i : i + 1] for i in range(len(text)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        (say(b"hello\n", DEBUGCON), b"hello\n"),
+        (say(b"hello\n"), b"hello\n"),
+        (say(b"hello\r\n") + say(b"hello\n", DEBUGCON), b"hello\r\n"),
+        (say(b"hello\n", DEBUGCON) + say(b"hello\r\n"), b"hello\n"),
+        (to_both(b"hello\nworld\n> "), b"hello\nworld\n> "),
+        (say(b"one\n") + say(b"two\n", DEBUGCON), b"one\ntwo\n"),
+        (say(b"hello\n") + say(b"help", DEBUGCON), b"hello\nhelp"),
+        (say(b"hello\n") + say(b"hel", DEBUGCON), b"hello\nhel"),
+    ],
+    ids=[
+        "debug console",
+        "COM1",
+        "both",
+        "both, reverse",
+        "by character",
+        "different",
+        "begins alike",
+        "cut off",
+    ],
+)
+def test_debug_console_and_com1_share_stdout_and_say_the_same_once(
+    images: Images, code: bytes, shown: bytes
+) -> None:
+    assert run_to_end(images.run(code + SHUTDOWN)) == (0, shown, "")
+
+
+def test_debugcon_backends_get_all_of_the_debug_console_and_nothing_else(
+    images: Images, tmp_path: Path
+) -> None:
+    code, log = to_both(b"hello\n") + SHUTDOWN, tmp_path / "debug.log"
+    assert run_to_end(images.run(code, "--debugcon", "stderr")) == (0, b"hello\r\n", "hello\n")
+    assert run_to_end(images.run(code, "--debugcon", "null")) == (0, b"hello\r\n", "")
+    assert run_to_end(images.run(code, "--debugcon", f"file:{log}")) == (0, b"hello\r\n", "")
+    assert log.read_bytes() == b"hello\n"
+    status, output, _ = run_to_end(images.run(code, "--debugcon", "stdout"))
+    assert (status, output) == (0, b"hheelllloo\n\r\n")
+
+
+def test_prompt_that_begins_like_an_earlier_line_appears(images: Images) -> None:
+    with images.run(say(b"> run\n", DEBUGCON) + say(b"> ") + IDLE) as run:
+        run.stdout.until(b"> run\n> ")
+
+
+def test_text_written_to_both_by_character_is_found_and_counted(images: Images, tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    arguments = ("--expect", "hello", "--json", result)
+    assert run_to_end(images.run(to_both(b"hello") + SPIN, *arguments)) == (0, b"hello", "")
+    facts = json.loads(result.read_text())
+    assert facts["bytes_out"]["debugcon"] == 5
+    assert facts["bytes_shown_for_another"]["COM1"] + facts["bytes_shown_for_another"]["debugcon"] in (4, 5)

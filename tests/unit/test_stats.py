@@ -44,7 +44,11 @@ def gathered(*loops: Any) -> RunStats:
             ),
         ),
         "console": SimpleNamespace(
-            first_byte_at=7_000_000, bytes_out={"COM1": 10}, bytes_in={}, dropped={"stdout": 0}
+            first_byte_at=7_000_000,
+            bytes_out={"COM1": 10},
+            bytes_in={},
+            dropped={"stdout": 0},
+            shown_for_another={"COM1": 2, "debugcon": 0},
         ),
         "timeline": SimpleNamespace(started=5_000_000, stages={"closed": 9}),
         "pool": SimpleNamespace(
@@ -88,6 +92,7 @@ def test_collect_takes_every_number_from_where_it_is_counted() -> None:
     assert list(stats.unclaimed.values()) == [4, 5, 6, 7]
     assert stats.interrupts == [InterruptCount(0, 990, 10), InterruptCount(8, 1, 0)]
     assert stats.first_console_byte == 2_000_000
+    assert stats.bytes_shown_for_another == {"COM1": 2, "debugcon": 0}
     assert stats.guest_time == 1_500_000_000
     assert stats.sandbox == {"uart": layers.names(layers.REQUIRED)}
     assert stats.design == "process, filter, shm"
@@ -123,6 +128,7 @@ def numbers(**changes: Any) -> RunStats:
         "bytes_out": {"COM1": 0},
         "bytes_in": {},
         "bytes_dropped": {"stdout": 0},
+        "bytes_shown_for_another": {"COM1": 0},
         "first_console_byte": None,
         "guest_time": 0,
         "stages": {},
@@ -156,6 +162,7 @@ def test_format_stats_shows_a_fact_a_line() -> None:
             bytes_out={"COM1": 11},
             bytes_in={"COM1": 12},
             bytes_dropped={"stdout": 13},
+            bytes_shown_for_another={"COM1": 0, "debugcon": 14},
             first_console_byte=2_000_000,
             stages={"one": 1_000_000, "two": 3_500_000},
         ),
@@ -172,6 +179,8 @@ def test_format_stats_shows_a_fact_a_line() -> None:
     assert "COM1 output              11 bytes" in lines
     assert "COM1 input               12 bytes" in lines
     assert "stdout dropped           13 bytes" in lines
+    assert "debugcon not repeated    14 bytes, which stdout had of the other port" in lines
+    assert "COM1 not repeated" not in text
     assert "two                      +2.5 ms (at 3.5)" in lines
 
 

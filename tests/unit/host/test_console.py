@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from kvmbox.host import console as module
-from kvmbox.host.console import DEBUGCON, INPUT_CHUNK, Console, InputPort
+from kvmbox.host.console import INPUT_CHUNK, Console, InputPort
 from kvmbox.host.matcher import ConsoleMatcher
-from kvmbox.host.serial import SerialSpec, serial_plan
+from kvmbox.host.mirror import PATIENCE_TICKS
+from kvmbox.host.serial import DEBUGCON, SerialSpec, parse_debugcon, serial_plan
 from kvmbox.host.terminal import HELP, EscapeParser
 from kvmbox.verdict import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome, Verdict
 
@@ -23,6 +24,7 @@ class Stdio:
     def __init__(self) -> None:
         self.stdin, self.keyboard = os.pipe()
         self.screen, self.stdout = os.pipe()
+        self.messages, self.stderr = os.pipe()
         self.said: list[str] = []
         self.wakes = 0
         self.verdict = Verdict()
@@ -33,12 +35,14 @@ class Stdio:
         expect: tuple[bytes, ...] = (),
         fail_on: tuple[bytes, ...] = (),
         limit: int | None = None,
+        debugcon: str = "auto",
     ) -> Console:
         matcher = ConsoleMatcher(expect, fail_on) if expect or fail_on else None
         return Console(
             serial_plan(list(options)),
             self.verdict,
             matcher,
+            debugcon=parse_debugcon(debugcon),
             limit=limit,
             say=self.said.append,
             wake=self._wake,
@@ -58,8 +62,12 @@ def stdio(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stdio]:
     pipes = Stdio()
     monkeypatch.setattr(module, "STDIN", pipes.stdin)
     monkeypatch.setattr(module, "STDOUT", pipes.stdout)
+    monkeypatch.setattr(module, "STDERR", pipes.stderr)
     yield pipes
-    for descriptor in (pipes.stdin, pipes.keyboard, pipes.screen, pipes.stdout):
+    for descriptor in (
+        *(pipes.stdin, pipes.keyboard, pipes.screen, pipes.stdout),
+        *(pipes.messages, pipes.stderr),
+    ):
         os.close(descriptor)
 
 
@@ -177,6 +185,105 @@ def test_port_on_stdio_is_matched(stdio: Stdio) -> None:
     console.sink("COM2")(b"ok")
     assert stdio.verdict.outcome is not None
     console.finish()
+
+
+def test_text_is_matched_in_a_port_that_another_one_interrupts(stdio: Stdio) -> None:
+    console = stdio.console(expect=(b"ok!",))
+    com1, debugcon = console.sink("COM1"), console.sink(DEBUGCON)
+    for byte in (b"o", b"k"):
+        com1(byte)
+        debugcon(byte)
+    assert stdio.verdict.outcome is None
+    com1(b"!")
+    assert stdio.verdict.outcome is not None
+    assert stdio.shown(console) == b"ok!"
+
+
+@pytest.mark.parametrize("debugcon", ["auto", "stdout", "stderr", "null", "file"])
+def test_debug_console_is_matched_wherever_its_output_goes(
+    stdio: Stdio, tmp_path: Path, debugcon: str
+) -> None:
+    where = f"file:{tmp_path / 'log'}" if debugcon == "file" else debugcon
+    console = stdio.console(debugcon=where, expect=(b"ok",))
+    console.sink(DEBUGCON)(b"ok")
+    assert stdio.verdict.outcome is not None
+    console.finish()
+    console.close()
+
+
+# --- The debug console -----------------------------------------------------------------------------------
+
+BOTH = [
+    ("COM1", b"hello\r\n"),
+    (DEBUGCON, b"hello\n"),
+    (DEBUGCON, b"only here\n"),
+    ("COM1", b"only there\r\n"),
+]
+"""What a guest prints: one line to both, then one to each."""
+
+
+@pytest.mark.parametrize(
+    ("serial", "debugcon", "shown"),
+    [
+        ([], "auto", b"hello\r\nonly here\nonly there\r\n"),
+        (["COM1=stdio"], "auto", b"hello\r\nonly here\nonly there\r\n"),
+        ([], "stdout", b"hello\r\nhello\nonly here\nonly there\r\n"),
+        ([], "stderr", b"hello\r\nonly there\r\n"),
+        ([], "null", b"hello\r\nonly there\r\n"),
+        (["COM1=null"], "auto", b"hello\nonly here\n"),
+        (["COM2=stdio"], "auto", b"hello\nonly here\n"),
+        (["COM1=null"], "null", b""),
+    ],
+)
+def test_line_of_com1_and_of_the_debug_console_is_shown_once_by_default(
+    stdio: Stdio, serial: list[str], debugcon: str, shown: bytes
+) -> None:
+    console = stdio.console(*serial, debugcon=debugcon)
+    sinks = {port: console.sink(port) for port in ("COM1", DEBUGCON)}
+    for port, data in BOTH:
+        sinks[port](data)
+    assert stdio.shown(console) == shown
+    if debugcon == "stderr":
+        assert os.read(stdio.messages, 1 << 16) == b"hello\nonly here\n"
+    assert console.bytes_out == {"COM1": 19, DEBUGCON: 16}
+
+
+def test_bytes_that_are_not_repeated_are_counted(stdio: Stdio) -> None:
+    console = stdio.console()
+    sinks = {port: console.sink(port) for port in ("COM1", DEBUGCON)}
+    for port, data in BOTH:
+        sinks[port](data)
+    console.finish()
+    assert console.shown_for_another == {"COM1": 0, DEBUGCON: 6}
+    assert stdio.console(debugcon="stdout").shown_for_another == {}
+
+
+def test_debug_console_to_a_file_is_all_that_the_file_gets(stdio: Stdio, tmp_path: Path) -> None:
+    console = stdio.console(debugcon=f"file:{tmp_path / 'log'}")
+    console.sink("COM1")(b"hello\n")
+    console.sink(DEBUGCON)(b"hello\n")
+    assert stdio.shown(console) == b"hello\n"
+    console.close()
+    assert (tmp_path / "log").read_bytes() == b"hello\n"
+
+
+def test_debug_console_beside_the_port_on_stdio_is_compared_with_that_one(stdio: Stdio) -> None:
+    console = stdio.console("COM2=stdio")
+    console.sink("COM2")(b"a\n")
+    console.sink(DEBUGCON)(b"a\n")
+    assert stdio.shown(console) == b"a\n"
+
+
+def test_what_is_withheld_appears_after_some_slices_and_at_the_end(stdio: Stdio) -> None:
+    console = stdio.console()
+    console.sink("COM1")(b"hello\n")
+    console.sink(DEBUGCON)(b"he")
+    for _ in range(PATIENCE_TICKS + 1):
+        console.tick()
+    console.sink("COM1")(b"\n")
+    console.sink("COM1")(b"world\n")
+    console.sink(DEBUGCON)(b"\nwor")
+    assert stdio.shown(console) == b"hello\nhe\nworld\n\nwor"
 
 
 # --- What the host does not take -------------------------------------------------------------------------

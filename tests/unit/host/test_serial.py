@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from kvmbox.errors import StartError, UsageError
-from kvmbox.host.serial import SerialSpec, open_file, open_pty, parse_serial, serial_plan
+from kvmbox.host.serial import (
+    DEBUGCON,
+    SerialSpec,
+    open_file,
+    open_pty,
+    parse_debugcon,
+    parse_serial,
+    serial_plan,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +85,7 @@ def test_serial_plan_two_ports_on_stdio_raises() -> None:
 def test_open_file_empties_what_was_there_and_is_not_inherited(tmp_path: Path) -> None:
     path = tmp_path / "out.txt"
     path.write_text("old")
-    descriptor = open_file(str(path))
+    descriptor = open_file(SerialSpec("COM1", "file", str(path)))
     assert not os.get_inheritable(descriptor)
     os.write(descriptor, b"new")
     os.close(descriptor)
@@ -85,8 +93,29 @@ def test_open_file_empties_what_was_there_and_is_not_inherited(tmp_path: Path) -
 
 
 def test_open_file_in_no_directory_raises_start_error(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="No such file or directory"):
-        open_file(str(tmp_path / "none" / "out.txt"))
+    path = str(tmp_path / "none" / "out.txt")
+    with pytest.raises(StartError, match=r"cannot write serial output to .*: No such file or directory"):
+        open_file(SerialSpec("COM1", "file", path))
+    with pytest.raises(StartError, match=r"cannot write the debug console's output to .*: No such file"):
+        open_file(SerialSpec(DEBUGCON, "file", path))
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        *((kind, SerialSpec(DEBUGCON, kind)) for kind in ("auto", "stdout", "stderr", "null")),
+        ("file:a:b", SerialSpec(DEBUGCON, "file", "a:b")),
+    ],
+)
+def test_parse_debugcon(text: str, spec: SerialSpec) -> None:
+    assert parse_debugcon(text) == spec
+
+
+@pytest.mark.parametrize("text", ["", "file", "file:", "stdio", "pty", "null:x", "stdout:", "AUTO"])
+def test_parse_debugcon_refuses_and_says_what_is_accepted(text: str) -> None:
+    with pytest.raises(UsageError, match=f"--debugcon: unknown backend '{text}'") as caught:
+        parse_debugcon(text)
+    assert "auto, stdout, stderr, null or file:PATH" in str(caught.value.hint)
 
 
 def test_open_pty_gives_a_raw_terminal_that_can_be_opened() -> None:

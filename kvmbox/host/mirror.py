@@ -1,0 +1,195 @@
+"""One output of two ports that may print the same: what both print is shown once.
+
+Many kernels write each line to COM1 and to the debug console. Both belong on stdout, since a guest may use
+one alone; a line of both would be there twice.
+
+Rules
+-----
+- A byte is withheld only while the same bytes, from the beginning of its line, have been shown for the other
+  port: in a line that is complete, or in the other port's open line. Each shown line stands for one line.
+- A line that turns out to be another one is shown at once, whole: what was withheld of it, then the rest. So
+  nothing is dropped that was not shown for the other port, and no line appears without its beginning.
+- Lines are compared in order. A line that the other port has printed later than the expected one counts, and
+  the skipped ones do not any more; a line without text counts only as the next in order.
+- CR LF and LF end a line alike.
+- What is withheld for two ticks of the caller without going on is shown, unless it stands in the other
+  port's open line, where a person sees it already. So a prompt appears, though a line began like it earlier.
+- Memory is bounded: `HISTORY_LINES` lines of `LINE_LIMIT` bytes for each port. Longer lines are not compared.
+
+A port is either *free*, its bytes go out as they come, or it *follows*: its line is so far the beginning of
+something that was shown for the other. Whichever port is ahead in a common line is the free one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+HISTORY_LINES: Final = 64
+LINE_LIMIT: Final = 1024
+PATIENCE_TICKS: Final = 2
+
+_LF: Final = 0x0A
+_CR: Final = b"\r"
+
+
+def _without_cr(text: bytes | bytearray) -> bytes | bytearray:
+    """`text` without a CR that may belong to a line's end still to come."""
+    return text[:-1] if text.endswith(_CR) else text
+
+
+class _Port:
+    __slots__ = ("free", "history", "overlong", "shown", "text", "ticks", "withheld")
+
+    def __init__(self) -> None:
+        self.history: deque[bytes] = deque(maxlen=HISTORY_LINES)
+        """Complete lines that were shown for this port, and that the other one has not printed yet."""
+        self.text = bytearray()
+        """The open line, as far as it is `LINE_LIMIT` bytes at most."""
+        self.shown = 0
+        """How many bytes of `text` went out for this port, or stand before those in the other's line."""
+        self.free = False
+        self.overlong = False
+        self.withheld = 0
+        self.ticks = 0
+
+    def end_line(self) -> None:
+        self.text.clear()
+        self.shown, self.free, self.overlong, self.ticks = 0, False, False, 0
+
+
+class MirroredOutput:
+    """Bytes of two ports, by name, for one `append`. Any thread may call; `append` is called under a lock."""
+
+    def __init__(self, append: Callable[[bytes], None], names: tuple[str, str]) -> None:
+        self._append = append
+        self._ports = {name: _Port() for name in names}
+        self._lock = threading.Lock()
+
+    @property
+    def withheld(self) -> dict[str, int]:
+        """Bytes of each port that were not shown, as they were for the other."""
+        return {name: port.withheld for name, port in self._ports.items()}
+
+    def input(self, name: str) -> Callable[[bytes], None]:
+        """Where the output of port `name` goes: a function of bytes."""
+        port = self._ports[name]
+        (other,) = (one for one in self._ports.values() if one is not port)
+
+        def take(data: bytes) -> None:
+            with self._lock:
+                out = self._take(port, other, data)
+                if out:
+                    self._append(out)
+
+        return take
+
+    def tick(self) -> None:
+        """Some tens of milliseconds have passed: show what has been withheld for too long."""
+        self._release(PATIENCE_TICKS)
+
+    def finish(self) -> None:
+        """The end: show what was withheld of lines that did not end."""
+        self._release(0)
+
+    def _release(self, patience: int) -> None:
+        one, two = self._ports.values()
+        with self._lock:
+            for port, other in ((one, two), (two, one)):
+                if len(port.text) == port.shown or _stands_in_open_line(port.text, other):
+                    continue
+                port.ticks += 1
+                if port.ticks > patience:
+                    self._append(_show(port, port.shown))
+
+    def _take(self, port: _Port, other: _Port, data: bytes) -> bytes:
+        """What of `data` is to be shown, and what had been withheld until now."""
+        out = b""
+        position = 0
+        while position < len(data):
+            if port.free:
+                end = data.find(_LF, position) + 1 or len(data)
+                piece = data[position:end]
+                out += piece
+                _append_free(port, piece)
+                position = end
+            else:
+                out += _follow(port, other, data[position])
+                position += 1
+        return out
+
+
+def _append_free(port: _Port, piece: bytes) -> None:
+    """Bytes of one line, which are shown as they came."""
+    if not port.overlong:
+        port.text += piece
+        port.shown = len(port.text)
+        if port.shown > LINE_LIMIT:
+            port.overlong = True
+            port.text.clear()
+            port.shown = 0
+    if piece[-1] == _LF:
+        if not port.overlong:
+            port.history.append(_normal(port.text))
+        port.end_line()
+
+
+def _follow(port: _Port, other: _Port, byte: int) -> bytes:
+    """One more byte of a line that was, so far, the beginning of another one; what is to be shown now."""
+    before = bytes(port.text)
+    port.text.append(byte)
+    port.withheld += 1
+    port.ticks = 0
+    if byte == _LF:
+        if _take_from(other.history, port.text):
+            port.end_line()
+            return b""
+    elif _may_become_one_of(port.text, other):
+        return b""
+    whole = other.free or other.shown == len(other.text)
+    # A follower whose bytes are all on the screen has been overtaken: its line is common, too.
+    if whole and not other.overlong and _without_cr(other.text) == _without_cr(before):
+        # Ahead in the common line: what both have stands there already, and from here on this one leads.
+        out = _show(port, min(len(before), len(other.text)))
+        if other.text:
+            other.free = False
+    else:
+        out = _show(port, port.shown)
+    if byte == _LF:
+        port.history.append(_normal(port.text))
+        port.end_line()
+    return out
+
+
+def _show(port: _Port, start: int) -> bytes:
+    """Show the open line from `start` on; from now on the port is free."""
+    out = bytes(port.text[start:])
+    port.withheld -= len(out)
+    port.shown = len(port.text)
+    port.free = True
+    return out
+
+
+def _normal(line: bytes | bytearray) -> bytes:
+    return bytes(_without_cr(line[:-1])) + b"\n"
+
+
+def _take_from(history: deque[bytes], text: bytearray) -> bool:
+    """Whether the complete line `text` is one of `history`, which it then takes, with all before it."""
+    line = _normal(text)
+    if line not in history or (line == b"\n" and history[0] != line):
+        return False
+    while history.popleft() != line:
+        pass
+    return True
+
+
+def _may_become_one_of(text: bytearray, other: _Port) -> bool:
+    beginning = bytes(_without_cr(text))
+    return any(line.startswith(beginning) for line in other.history) or _stands_in_open_line(text, other)
+
+
+def _stands_in_open_line(text: bytearray, other: _Port) -> bool:
+    return other.free and not other.overlong and other.text.startswith(_without_cr(text))
