@@ -22,7 +22,7 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.kvm import uapi
-from kvmbox.kvm.system import Kvm
+from kvmbox.kvm.system import Kvm, is_pvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 from kvmbox.lean import Value
@@ -163,6 +163,7 @@ class GuestVm:
             self.vcpu: Vcpu = self.vm.create_vcpu(0)
             self.vcpu.set_cpuid(own_cpuid(kvm.supported_cpuid(), self.vcpu.index))
             apply_state(self.vcpu, self.boot.state)
+            self.is_pvm = is_pvm(self.vcpu)
         except BaseException:
             self.vm.close()
             raise

@@ -139,7 +139,7 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
         timeline.mark("guest ended")
         outcome = verdict.outcome
         assert outcome is not None
-        judged = _judge(outcome, config, matcher, problem)
+        judged = _with_hint(_judge(outcome, config, matcher, problem), supervisor.diagnosis)
         stats = collect(devices, supervisor, console, timeline, pool)
     timeline.mark("closed")
     return RunResult(judged, stats)
@@ -210,6 +210,13 @@ def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, sup
             supervisor.device_failed(error)
             return
         guest = factory.build()
+
+
+def _with_hint(outcome: Outcome, diagnosis: str | None) -> Outcome:
+    """The outcome with what the guest's state tells: more to the point than a hint that fits any such end."""
+    if diagnosis is None:
+        return outcome
+    return Outcome(outcome.status, outcome.reason, outcome.error, diagnosis, outcome.report)
 
 
 def _judge(

@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable
 from ctypes import get_errno
 from enum import Enum
+from itertools import takewhile
 from typing import Any, Final
 
 from kvmbox.bus import Bus, Mapping
@@ -99,10 +100,12 @@ class VcpuLoop:
         *,
         read_memory: Callable[[int], int | None],
         ring: CoalescedRing | None = None,
+        is_pvm: bool = False,
     ) -> None:
         """`read_memory` gives the byte at a guest-physical address, None where there is no RAM. `ring` has
-        the writes that KVM coalesced, if it does.
+        the writes that KVM coalesced, if it does. `is_pvm` tells what a refused instruction means.
         """
+        self._is_pvm = is_pvm
         self._vcpu = vcpu
         self._read_memory = read_memory
         self._ports = ports
@@ -293,8 +296,35 @@ class VcpuLoop:
                     report=self.crash_report(),
                 )
                 return True
+            case exits.InternalErrorExit():
+                raise self._internal_error(found)
             case _:
                 raise UnknownExitError(f"{exits.describe(found)}\n{self.crash_report()}")
+
+    def _internal_error(self, found: exits.InternalErrorExit) -> UnknownExitError:
+        from kvmbox.diagnosis import bios_call, refused_instruction
+
+        report = self.crash_report()
+        try:
+            regs, sregs, code = self._vcpu.get_regs(), self._vcpu.get_sregs(), self._code_at_rip()
+        except OSError:  # the report says so
+            return UnknownExitError(f"{exits.describe(found)}\n{report}")
+        known = bytes(takewhile(lambda byte: byte is not None, code))  # type: ignore[arg-type]
+        astray = bios_call(regs, sregs, self._read_memory) is not None
+        told = refused_instruction(found, sregs, known, pvm=self._is_pvm, astray=astray)
+        if told is None:
+            return UnknownExitError(f"{exits.describe(found)}\n{report}")
+        return UnknownExitError(f"{told.reason}\n{report}", hint=told.hint)
+
+    def diagnose(self) -> str | None:
+        """What the vCPU's state tells of why the guest went wrong, once the loop has ended; for a person."""
+        from kvmbox.diagnosis import bios_call
+
+        try:
+            regs, sregs = self._vcpu.get_regs(), self._vcpu.get_sregs()
+        except OSError:  # only a hint is lost
+            return None
+        return bios_call(regs, sregs, self._read_memory)
 
     def _pay_attention(self) -> bool:
         """Someone asked the loop to look up; returns whether it must end."""
@@ -328,13 +358,16 @@ class VcpuLoop:
         try:
             regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
             lines = [registers.format_registers(regs, sregs)]
-            # Linear to physical once per byte: the code may straddle two pages.
-            code = []
-            for address in range(sregs.cs.base + regs.rip, sregs.cs.base + regs.rip + CODE_BYTES):
-                physical = vcpu.translate(address)
-                byte = None if physical is None else self._read_memory(physical)
-                code.append("??" if byte is None else f"{byte:02x}")
+            code = ["??" if byte is None else f"{byte:02x}" for byte in self._code_at_rip()]
             lines.append(f"Code at RIP: {' '.join(code)}")
             return "\n".join(lines)
         except OSError as error:
             return f"(registers cannot be read: {error})"
+
+    def _code_at_rip(self) -> list[int | None]:
+        """The bytes at RIP, None for each that is not in RAM. Raises OSError."""
+        vcpu = self._vcpu
+        start = vcpu.get_sregs().cs.base + vcpu.get_regs().rip
+        # Linear to physical once per byte: the code may straddle two pages.
+        places = [vcpu.translate(address) for address in range(start, start + CODE_BYTES)]
+        return [None if place is None else self._read_memory(place) for place in places]

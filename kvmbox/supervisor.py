@@ -34,6 +34,7 @@ from kvmbox.sandbox.vmm import Confinement, confine_vcpu
 from kvmbox.verdict import (
     CLEAN,
     DEVICE_FAILED,
+    GUEST_CRASHED,
     INTERRUPTED,
     TIMED_OUT,
     UNKNOWN_EXIT,
@@ -104,6 +105,8 @@ class Supervisor:
         """What the VMM has confined itself with, if it has."""
         self.totals = LoopTotals()
         """What the run loops of all boots have counted."""
+        self.diagnosis: str | None = None
+        """What the guest's last state tells of why it did not come to a good end."""
         self.boot_format = ""
         """How the image was booted: "multiboot", "elf32", "elf64" or "real"."""
         verdict.on_decided(self._decided)
@@ -207,6 +210,7 @@ class Supervisor:
             self._devices.mmio,
             read_memory=guest.memory.byte_at,
             ring=self._ring,
+            is_pvm=guest.is_pvm,
         )
         self._loop = loop
         if self._must_end():
@@ -225,6 +229,7 @@ class Supervisor:
             self.totals.add(loop)
             self._ring = None
         self._settle_vcpu(loop)
+        self._diagnose(loop)
         # A guest that resets all the time must not outlive a signal or the time-out by that.
         return self._reset_wanted.is_set() and not self._must_end()
 
@@ -256,6 +261,12 @@ class Supervisor:
             self._verdict.decide(Outcome(UNKNOWN_EXIT, first, error=True, hint=error.hint, report=report))
         else:
             raise error
+
+    def _diagnose(self, loop: VcpuLoop) -> None:
+        """Look for more to tell of a guest that went wrong, or that did not come to an end by itself."""
+        outcome = self._verdict.outcome
+        if outcome is not None and outcome.status in (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT, INTERRUPTED):
+            self.diagnosis = loop.diagnose()
 
     def device_failed(self, error: DeviceProcessError) -> None:
         """A device process is of no use any more: find out why, and end the run."""

@@ -50,7 +50,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "qtest": {"board", "bus", "errors", "host", "layout", "memory", "placement", "remote", "sandbox"},
     # What puts them together.
     "coalescing": {"errors", "kvm", "layout", "remote"},
-    "run_loop": {"bus", "coalescing", "errors", "kvm", "verdict"},
+    "diagnosis": {"kvm", "lean"},
+    "run_loop": {"bus", "coalescing", "diagnosis", "errors", "kvm", "verdict"},
     "machine": {
         *("board", "boot", "bus", "coalescing", "config", "errors", "host", "kvm", "layout", "memory"),
         *("remote", "verdict"),

@@ -306,7 +306,15 @@ def command(
         report(outcome.reason, outcome.hint)
         if outcome.report:
             say(outcome.report)
-    facts = {"status": outcome.status, "reason": outcome.reason, "report": outcome.report, "wall_time": wall}
+    elif outcome.hint:
+        say(f"hint: {outcome.hint}")
+    facts = {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "hint": outcome.hint,
+        "report": outcome.report,
+        "wall_time": wall,
+    }
     _write_json(json_path, json_file, facts | result.stats.as_json())
     return outcome.status
 

@@ -12,6 +12,7 @@ from typing import Final, Literal, Self, TypeAlias
 from kvmbox.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
+from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 
 Backend: TypeAlias = Literal["vmx", "svm", "pvm", "unknown"]
@@ -51,6 +52,11 @@ def _cpu_flags() -> frozenset[str]:
             if line.startswith("flags"):
                 return frozenset(line.partition(":")[2].split())
     return frozenset()
+
+
+def is_pvm(vcpu: Vcpu) -> bool:
+    """Whether the backend that runs `vcpu` is PVM, which emulates kernel-mode code of guests."""
+    return vcpu.get_msrs([_MSR_PVM_SIGNATURE]).get(_MSR_PVM_SIGNATURE) == _PVM_SIGNATURE
 
 
 class Kvm:
@@ -151,7 +157,7 @@ class Kvm:
         """
         # PVM first: it also runs on hosts whose CPU has the other two.
         with self.create_vm() as vm, vm.create_vcpu(0) as vcpu:
-            if vcpu.get_msrs([_MSR_PVM_SIGNATURE]).get(_MSR_PVM_SIGNATURE) == _PVM_SIGNATURE:
+            if is_pvm(vcpu):
                 return "pvm"
         flags = _cpu_flags()
         if "vmx" in flags:

@@ -6,6 +6,10 @@ holds one line that says what happened where the status is an error of the guest
 
 from __future__ import annotations
 
+import json
+import signal
+from pathlib import Path
+
 import pytest
 
 from tests.integration.run_support import (
@@ -161,8 +165,55 @@ def test_instruction_that_kvm_does_not_know_gives_10(images: Images, arguments: 
         return
     (line,) = error_lines(messages)
     assert "internal error" in line
-    assert "f3 0f b8 c0" in messages
+    assert "does not know popcnt: a limit of this host's KVM backend, not of the guest" in line
+    assert "f3 0f b8 c0" in line
+    assert "hint: run it on a host with VT-x or AMD-V" in messages
     assert "RIP=" in messages
+
+
+# --- A BIOS that is not there -----------------------------------------------------------------------------
+
+# xor ax,ax; mov ss,ax; mov sp,0x7c00; mov ds,ax; mov bx,0x7e00; mov ax,0x201: the start of many a boot sector
+BOOT_SECTOR = bytes.fromhex("31c0 8ed0 bc007c 8ed8 bb007e b80102")
+
+
+@pytest.mark.parametrize("vector", [0x10, 0x13])
+def test_guest_that_calls_a_bios_is_told_that_there_is_none(images: Images, vector: int) -> None:
+    # Vector 0000:0000, and zeros from there to the guest, which then begins anew, for ever.
+    code = BOOT_SECTOR + bytes([0xCD, vector]) + SPIN
+    status, _, messages = run_to_end(images.run(code, "--timeout", "1"))
+    # Where the zeros take it depends on what they add to: they are the code of `add [bx+si],al`.
+    assert status in (6, 10, 124)
+    place = 0x7C00 + len(BOOT_SECTOR)
+    assert f"hint: the guest executed int {vector:#x} at 0000:{place:04x}, and its vector is" in messages
+    assert "there is no BIOS here" in messages
+    assert len(error_lines(messages)) == 1
+    assert "not of the guest" not in messages
+
+
+def test_guest_that_hangs_in_a_bios_call_is_told_so_when_it_is_interrupted(
+    images: Images, tmp_path: Path
+) -> None:
+    result = tmp_path / "result.json"
+    code = BOOT_SECTOR + say(b"hangs\n") + bytes.fromhex("b80102 cd13") + SPIN
+    with images.run(code, "--json", result) as run:
+        run.stdout.until(b"hangs\nhangs\n")  # the zeros have led to it once
+        run.signal(signal.SIGINT)
+        assert run.status() == 130
+        assert "hint: the guest executed int 0x13" in run.messages
+        assert error_lines(run.messages) == []
+    assert json.loads(result.read_text())["hint"].startswith("the guest executed int 0x13")
+
+
+def test_guest_with_a_vector_of_its_own_hears_nothing_of_a_bios(images: Images) -> None:
+    # mov word [0x40], handler; mov word [0x42], 0; int 0x10; jmp $; handler: iret
+    code = BOOT_SECTOR + bytes.fromhex("c7064000 217c c70642000000 cd10 ebfe cf")
+    handler = 0x7C00 + len(code) - 1
+    code = code.replace(bytes.fromhex("217c"), handler.to_bytes(2, "little"))
+    status, _, messages = run_to_end(images.run(code, "--timeout", "1"))
+    assert status == 124
+    assert "BIOS" not in messages
+    assert "hint" not in messages
 
 
 # --- 12: not what was wanted ------------------------------------------------------------------------------
