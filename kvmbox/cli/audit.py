@@ -11,6 +11,7 @@ import click
 from kvmbox import early, layout
 from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.output_files import open_json, write_json
+from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,10 +75,14 @@ def command(
 
     if control and (matrix or without):
         raise UsageError("--control leaves out every layer: it goes with neither --without nor --matrix")
+    if control and given("seccomp"):
+        raise UsageError("--control leaves out every layer: --seccomp means nothing beside it")
     try:
         left_out = layers.mask_of(without)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if left_out & layers.SECCOMP and seccomp != "off" and given("seccomp"):
+        raise UsageError(f"--without seccomp contradicts --seccomp {seccomp}")
     modes = {
         "filter": linux.SECCOMP_MODE_FILTER,
         "strict": linux.SECCOMP_MODE_STRICT,

@@ -12,7 +12,7 @@ import click
 from kvmbox.cli.main import INTERRUPTED, report, say
 from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.output_files import open_json, write_json
-from kvmbox.cli.values import SECONDS
+from kvmbox.cli.values import SECONDS, given
 from kvmbox.errors import StartError, UsageError
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ def command(
     """
     from kvmbox.bench import plan as plans
 
+    _refuse_ignored()
     if compare is not None:
-        return _compare(compare)
+        return _compare(compare, markdown)
     if load is not None:
         from kvmbox.bench.results import load as load_results
 
@@ -93,7 +94,7 @@ def command(
     if list_:
         from kvmbox.bench.report import plan_tables
 
-        _print_tables(plan_tables(plan), markdown=False)
+        _print_tables(plan_tables(plan), markdown)
         return 0
     if plot_path is not None:
         _check_plot(plot_path)
@@ -113,6 +114,27 @@ def command(
         return NOTHING_MEASURED
     _draw(results, plot_path)
     return 0
+
+
+_MEASURING = ("repeat", "pin", "timeout", "json_path", "divide")
+_CHOOSING = ("quick", "peer")
+_IGNORED_BESIDE = {
+    "compare": (*_MEASURING, *_CHOOSING, "only", "plot_path", "load", "list_"),
+    "load": (*_MEASURING, *_CHOOSING, "list_"),
+    "list_": (*_MEASURING, "plot_path"),
+}
+"""What means nothing beside an option that measures nothing."""
+
+
+def _refuse_ignored() -> None:
+    for name, others in _IGNORED_BESIDE.items():
+        for chosen in given(name):
+            ignored = given(*others)
+            if ignored:
+                raise UsageError(
+                    f"{chosen} measures nothing: {', '.join(ignored)} would mean nothing beside it",
+                    hint=f"leave out {'it' if len(ignored) == 1 else 'them'} or {chosen}",
+                )
 
 
 def _measure(plan: Plan, pin: int | None, timeout: float, *, peer: bool) -> tuple[Results, bool]:
@@ -266,12 +288,12 @@ def _draw(results: Results, path: str | None) -> None:
     draw(results, path)
 
 
-def _compare(paths: tuple[str, str]) -> int:
+def _compare(paths: tuple[str, str], markdown: bool) -> int:
     from kvmbox.bench.compare import summary, table
     from kvmbox.bench.results import load
 
     old, new = (load(path) for path in paths)
-    _print_tables([table(old, new)], markdown=False)
+    _print_tables([table(old, new)], markdown)
     for line in summary(old, new):
         click.echo(line)
     return 0

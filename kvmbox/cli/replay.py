@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmbox.cli.open_files import allow_enough
+from kvmbox.cli.values import given
+from kvmbox.errors import UsageError
 
 if TYPE_CHECKING:
     from kvmbox.record.backends import Backend
@@ -60,6 +62,8 @@ def command(
     from kvmbox.record.reader import RecordingReader
     from kvmbox.record.select import DeviceChoice, Until
 
+    if dump is not None and given("sandbox"):
+        raise UsageError("--dump replays nothing: --sandbox means nothing beside it")
     bound = Until() if until is None else Until.parse(until)
     with RecordingReader(file) as reader:
         choice = DeviceChoice.parse(device, reader.channels)

@@ -247,6 +247,11 @@ def command(
         )
     if any(not text for text in (*expect, *fail_on)):
         raise UsageError("--expect and --fail-on want a text that is not empty")
+    if success_status is not None and debug_exit is None:
+        raise UsageError(
+            "--success-status needs the debug-exit port, and --debug-exit is none",
+            hint="only a write to that port gives an odd status",
+        )
     if record_limit is not None and record is None:
         raise UsageError("--record-limit needs --record", hint="name the file to record to")
     try:
@@ -259,6 +264,7 @@ def command(
         raise UsageError(f"--without: {error}") from error
     if left_out & required:
         raise UsageError(f"--require and --without name {', '.join(layers.names(left_out & required))}")
+    _refuse_contradictions(sandbox, seccomp, left_out, required)
     if left_out:
         say(f"kvmbox: --without {', '.join(layers.names(left_out))}: this run is contained less than others")
     config = RunConfig(
@@ -317,6 +323,22 @@ def command(
     }
     _write_json(json_path, json_file, facts | result.stats.as_json())
     return outcome.status
+
+
+def _refuse_contradictions(sandbox: str, seccomp: str | None, left_out: int, required: int) -> None:
+    """Layers against the choice of a sandbox, and of what it may call."""
+    from kvmbox.sandbox import layers
+
+    without_processes = left_out & ~layers.VMM
+    if sandbox in ("none", "thread") and without_processes:
+        raise UsageError(
+            f"--without {', '.join(layers.names(without_processes))} needs device processes",
+            hint=f"with --sandbox {sandbox} there is no such layer to leave out",
+        )
+    if left_out & layers.SECCOMP and seccomp in ("filter", "strict"):
+        raise UsageError(f"--without seccomp contradicts --seccomp {seccomp}")
+    if required & layers.SECCOMP and seccomp == "off":
+        raise UsageError("--require seccomp contradicts --seccomp off")
 
 
 def _survivable(on_device_crash: str, sandbox: str) -> str:

@@ -95,6 +95,20 @@ class _Seconds(click.ParamType[float]):
         return seconds
 
 
+def given(*names: str) -> list[str]:
+    """Which of these parameters of the command the command line names, as options are written, in order.
+
+    For options that mean nothing beside another one: what is given in vain is a mistake, the default is none.
+    """
+    context = click.get_current_context()
+    return [
+        max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if parameter.name in names
+        and context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE
+    ]
+
+
 MEMORY_SIZE: Final = _MemorySize()
 POSITIVE_BYTES: Final = _PositiveBytes()
 ADDRESS: Final = _Address()

@@ -36,6 +36,13 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err.splitlines()[0]
 
 
+MEASURING = [
+    *(["--quick"], ["--repeat", "3"], ["--peer", "qemu"], ["--pin", "0"], ["--timeout", "60"]),
+    *(["--json", "new.json"], ["--divide", "2"]),
+]
+"""Options that mean something only where something is measured; --timeout as it is by default, too."""
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -49,6 +56,27 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
         (["--compare", "/no/such/old", "/no/such/new"], "cannot read '/no/such/old'"),
         (["--load", "/no/such/file"], "cannot read '/no/such/file'"),
         (["surplus"], "surplus"),
+        *(
+            (["--load", "/no/such/file", *vain], f"--load measures nothing: {vain[0]} would")
+            for vain in MEASURING
+        ),
+        (["--load", "/no/such/file", "--list"], "--load measures nothing: --list would"),
+        (["--load", "a", "--compare", "a", "b"], "--compare measures nothing: --load would"),
+        *(
+            (["--compare", "a", "b", *vain], f"--compare measures nothing: {vain[0]} would")
+            for vain in (*MEASURING, ["--only", "post"], ["--plot", "a.svg"], ["--list"])
+        ),
+        *(
+            (["--list", *vain], f"--list measures nothing: {vain[0]} would")
+            for vain in (
+                ["--repeat", "3"],
+                ["--pin", "0"],
+                ["--timeout", "9"],
+                ["--json", "a"],
+                ["--plot", "a.svg"],
+            )
+        ),
+        (["--load", "a", "--repeat", "3", "--pin", "0"], "--repeat, --pin would mean nothing beside it"),
     ],
 )
 @pytest.mark.usefixtures("fake_host")
@@ -97,6 +125,10 @@ def test_json_is_loaded_shown_as_markdown_and_compared(
     assert "post: " in out
     assert "inb_from_device: " not in out
     assert "10 % more" in " ".join(out.split())  # the verdict is of everything
+    assert run_command(["bench", "--compare", path, path, "--markdown"]) == 0
+    assert "|:--|" in capsys.readouterr().out
+    assert run_command(["bench", "--list", "--quick", "--only", "post", "--peer", "qemu", "--markdown"]) == 0
+    assert "|:--|" in capsys.readouterr().out
     assert run_command(["bench", "--compare", path, path]) == 0
     assert "6 compared: 0 higher, 0 lower, 6 within the intervals" in capsys.readouterr().out
 

@@ -59,6 +59,12 @@ WRONG = [
     (["--success-status", "124", "a"], "124 is even"),
     (["--success-status", "257", "a"], "257"),
     (["--success-status", "good", "a"], "'good'"),
+    (["--success-status", "3", "--debug-exit", "none", "a"], "--success-status needs the debug-exit port"),
+    (["--without", "seccomp", "--seccomp", "strict", "a"], "--without seccomp contradicts --seccomp strict"),
+    (["--without", "seccomp", "--seccomp", "filter", "a"], "--without seccomp contradicts --seccomp filter"),
+    (["--require", "seccomp", "--seccomp", "off", "a"], "--require seccomp contradicts --seccomp off"),
+    (["--without", "landlock", "--sandbox", "none", "a"], "--without landlock needs device processes"),
+    (["--without", "pid-namespace", "--sandbox", "thread", "a"], "needs device processes"),
     (["--debug-exit", "0x10000", "a"], "'0x10000' is neither none nor a port"),
     (["--debug-exit", "0xfffd", "a"], "'0xfffd' is neither none nor a port"),
     (["--debug-exit", "-1", "a"], "'-1' is neither none nor a port"),
@@ -85,6 +91,26 @@ def test_wrong_run_option_gives_2_and_names_the_fault(
     assert words in captured.err
     assert len([line for line in captured.err.splitlines() if line.startswith("kvmbox: error:")]) == 1
     assert "Traceback" not in captured.err
+
+
+IN_VAIN = [
+    (["audit", "--control", "--seccomp", "filter"], "--seccomp means nothing beside it"),
+    (
+        ["audit", "--without", "seccomp", "--seccomp", "strict"],
+        "--without seccomp contradicts --seccomp strict",
+    ),
+    (["replay", "--dump", "--sandbox", "process", "file"], "--sandbox means nothing beside it"),
+    (["replay", "--dump=json", "--sandbox", "none", "file"], "--sandbox means nothing beside it"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), IN_VAIN, ids=lambda value: str(value)[:40])
+def test_option_that_another_one_makes_meaningless_gives_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(arguments) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, words in captured.err) == ("", True)
 
 
 def test_unknown_command_gives_2(capsys: pytest.CaptureFixture[str]) -> None:
