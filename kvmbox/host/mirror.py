@@ -78,11 +78,19 @@ class MirroredOutput:
         port = self._ports[name]
         (other,) = (one for one in self._ports.values() if one is not port)
 
+        text, lock, append = port.text, self._lock, self._append
+
         def take(data: bytes) -> None:
-            with self._lock:
+            with lock:
+                # The common case: a character in the middle of a line that this port is ahead with.
+                if port.free and len(data) == 1 and data != b"\n" and 0 < port.shown < LINE_LIMIT:
+                    text.extend(data)
+                    port.shown += 1
+                    append(data)
+                    return
                 out = self._take(port, other, data)
                 if out:
-                    self._append(out)
+                    append(out)
 
         return take
 

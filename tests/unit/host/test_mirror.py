@@ -156,6 +156,13 @@ def test_lines_that_are_withheld_for_each_other_both_appear() -> None:
     assert sorted(screen.shown[6:]) == sorted(b"xy")
 
 
+def test_line_that_both_withhold_for_old_ones_is_shown_whole_when_it_is_another() -> None:
+    screen = Screen()
+    screen.print((A, b"ab1\n"), (B, b"ab2\n"), (A, b"ab"), (B, b"ab"), (A, b"x\n"))
+    assert screen.shown == b"ab1\nab2\nabx\n"
+    assert screen.print((B, b"1\n")) == b"ab1\nab2\nabx\n"
+
+
 def test_line_longer_than_the_limit_is_shown_and_not_compared() -> None:
     line = bytes(range(32, 127)) * 12
     assert len(line) > LINE_LIMIT
