@@ -55,6 +55,10 @@ _REPLY_BIT: Final = protocol.REPLY
 _REPLY_AND_ONE_EFFECT: Final = protocol.REPLY | 1 << 24
 _ONE_EFFECT: Final = HEADER.size + EFFECT.size
 _SENT_ONLY: Final = (protocol.SNAPSHOT, protocol.HELLO)  # change no model's state: not for the journal
+_NO_EFFECTS: Final = frozenset(
+    (protocol.HELLO, protocol.SNAPSHOT, protocol.RESTORE, protocol.REPLAY, protocol.SHUTDOWN)
+)
+"""Requests that no device of the guest's sees: a model has no cause to ask for anything."""
 
 
 class Grants(Value):
@@ -304,6 +308,8 @@ class Channel:
             raise self._explain_header(first, asked, frame)
         if value > limit:
             raise self._break(f"value {value:#x} where at most {limit:#x} can be")
+        if count and kind in _NO_EFFECTS:
+            raise self._break(f"an effect in the reply to {protocol.KIND_NAMES[kind]}, which has none")
         try:
             effects, payload = protocol.decode_effects(count, frame[HEADER.size :])
         except FrameError as error:

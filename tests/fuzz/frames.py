@@ -16,8 +16,10 @@ EFFECT: Final = struct.Struct("<4BI")
 NO_DEADLINE: Final = (1 << 64) - 1
 MAX_FRAME: Final = 4096
 
-READ, WRITE, ADVANCE, RECEIVE, RESET, SNAPSHOT, WRITE_RUN, INDEXED = 2, 3, 4, 5, 6, 7, 10, 11
+HELLO, READ, WRITE, ADVANCE, RECEIVE, RESET, SNAPSHOT, RESTORE = range(1, 9)
+WRITE_RUN, INDEXED = 10, 11
 ACCESSES: Final = (READ, WRITE, INDEXED)
+WITHOUT_EFFECTS: Final = (HELLO, SNAPSHOT, RESTORE)
 
 # What the devices of the fuzzed process are granted. Device 0: two interrupt lines and output. Device 1:
 # input room, reset, stop. Device 2: nothing.
@@ -43,6 +45,8 @@ ASKS: Final = (
     Ask(RESET, 0, 0, 0),
     Ask(WRITE_RUN, 0, 0, 0),
     Ask(SNAPSHOT, 1, 0, 100),
+    Ask(HELLO, 0, 0, 0xFFFF_FFFF),
+    Ask(RESTORE, 0, 0, 1),
 )
 
 
@@ -77,6 +81,8 @@ def judge(ask: Ask, sequence: int, frame: bytes) -> Verdict:
     if (kind, device, size, number, zero) != (ask.kind + 128, ask.device, ask.size, sequence, 0):
         return refuse(FAILED if kind == 0xFF else BROKEN)
     if value > ask.limit or (ask.kind == ADVANCE and deadline <= NOW):
+        return refuse(BROKEN)
+    if count and ask.kind in WITHOUT_EFFECTS:
         return refuse(BROKEN)
     applied: Log = []
     for _ in range(count):

@@ -39,6 +39,9 @@ PLANTS: Final = {
     "stray bytes": Plant(
         "stream", Channel, "_accept", "if payload and kind != protocol.SNAPSHOT:", "if False:"
     ),
+    "effects of a hello": Plant(
+        "stream", Channel, "_accept", "if count and kind in _NO_EFFECTS:", "if False:"
+    ),
     "deadline": Plant("stream", Channel, "_accept", "deadline <= now:", "deadline < now:"),
     "foreign device": Plant("shared", Channel, "_granted", "if index >= len(self._grants):", "if False:"),
     "foreign pin": Plant("stream", Channel, "_granted", "effect.pin < len(grants.irq_lines)", "True"),

@@ -77,4 +77,4 @@ def test_liar_lies_in_every_field_and_is_honest_often() -> None:
                 seen.setdefault(name, set()).add(fields[place] == honest[name])
     assert 1_000 < good < 3_000
     assert all(found == {True, False} for found in seen.values())
-    assert len({ask.kind for ask in ASKS}) == 8
+    assert len({ask.kind for ask in ASKS}) == 10

@@ -89,6 +89,13 @@ def test_forbidden_call_is_named_with_its_signal(images: Images, entry: str) -> 
     assert "seccomp" in messages
 
 
+def test_effect_in_the_reply_to_hello_gives_8_before_the_guest_runs(images: Images) -> None:
+    status, output, messages = run_with_liar(images, "uart", "greets")
+    assert (status, output) == (8, b"")
+    (line,) = error_lines(messages)
+    assert "'uart' broke the protocol: an effect in the reply to hello, which has none" in line
+
+
 def test_stop_needs_a_write_to_the_device_that_stops(images: Images) -> None:
     # The guest writes to the POST port; the process of all debug devices says that debug-exit was written.
     command = (sys.executable, PROGRAM, "debug", "stop_of_another", "1000")

@@ -64,6 +64,8 @@ ASKS = st.sampled_from(
         Ask(protocol.ADVANCE, 0, 0, 0),
         Ask(protocol.RECEIVE, 1, 0, 5),
         Ask(protocol.SNAPSHOT, 1, 0, 100),
+        Ask(protocol.HELLO, 0, 0, 0xFFFF_FFFF),
+        Ask(protocol.RESTORE, 1, 0, 1),
     ]
 )
 
@@ -79,6 +81,8 @@ def judge(ask: Ask, frame: bytes) -> tuple[int, list[tuple[object, ...]]] | None
     if length != len(body) or value > ask.limit:
         return None
     if ask.kind == protocol.ADVANCE and deadline <= NOW:
+        return None
+    if count and ask.kind in (protocol.HELLO, protocol.SNAPSHOT, protocol.RESTORE):
         return None
     applied: list[tuple[object, ...]] = []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Device processes that misbehave at the first write of the guest, and are honest until then."""
+"""Device processes that misbehave at the first write of the guest, or at HELLO, and are honest until then."""
 
 from __future__ import annotations
 
@@ -45,6 +45,17 @@ def _effect(channel: int, device: int, effect: IrqLine | HostOutput | InputRoom 
         os.write(channel, protocol.encode_reply(request, None, 0, [(device, effect)]))
 
     return _serve(channel, lie)
+
+
+def greets(channel: int) -> int:
+    """Print before the guest runs: in the reply to the first request, HELLO."""
+    server = DeviceServer()
+    frame = os.read(channel, protocol.MAX_FRAME)
+    server.handle(frame)
+    request = protocol.decode_request(frame)
+    forged = (0, HostOutput(b"forged"))
+    os.write(channel, protocol.encode_reply(request, None, protocol.VERSION, [forged]))
+    return _serve(channel, lambda _frame, reply: _write(channel, reply))
 
 
 def sequence(channel: int) -> int:

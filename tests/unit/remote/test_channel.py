@@ -151,15 +151,18 @@ def test_request_sends_payload_and_gives_value_and_payload(liar: Liar) -> None:
     assert sent == protocol.Request(protocol.SNAPSHOT, 1, 0, 1, NOW, 0, 0, b"xy")
 
 
-def test_request_snapshot_payload_follows_its_effects(liar: Liar) -> None:
-    liar.queue(
-        protocol.SNAPSHOT | protocol.REPLY,
-        size=0,
-        count=1,
-        body=encode_effects([(0, HostOutput(b"out"))]) + b"part",
-    )
-    assert liar.channel.request(protocol.SNAPSHOT, device=1) == (0, b"part")
-    assert liar.log == [("output", b"out")]
+@pytest.mark.parametrize(
+    "kind", [protocol.HELLO, protocol.SNAPSHOT, protocol.RESTORE, protocol.SHUTDOWN, protocol.REPLAY]
+)
+def test_effect_of_a_request_that_no_device_sees_is_a_break(liar: Liar, kind: int) -> None:
+    # COM1 may print: in the reply to a read the very same effect is good.
+    body = encode_effects([(0, HostOutput(b"forged"))])
+    liar.queue(kind | protocol.REPLY, device=0, size=0, count=1, body=body)
+    with pytest.raises(ProtocolError) as caught:
+        liar.channel.request(kind, limit=0xFF)
+    assert f"an effect in the reply to {protocol.KIND_NAMES[kind]}, which has none" in str(caught.value)
+    assert liar.log == []
+    check_broken(liar, caught.value)
 
 
 def test_request_waits_until_the_reply_comes(liar: Liar) -> None:
