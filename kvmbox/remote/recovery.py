@@ -13,10 +13,15 @@ watchdog ended.
 process broken; so what it asks of the pool is safe on any thread. What happened is queued for the main
 thread, which alone finds out how a process died, and tells.
 
-It gives up, and the run ends as with `fail`, when the same request breaks two processes (poison: the third
-would break as well), when `ATTEMPTS` replacements do not come as far as that request (the model is not
-deterministic, the snapshot was damaged, or something kills them all), and when the budget of restarts is
-used up.
+It gives up, and the run ends as with `fail`, when the same request has broken `POISONED` processes (poison:
+the next one would break as well), when `ATTEMPTS` replacements do not come as far as that request (the model
+is not deterministic, the snapshot was damaged, or something kills them all), and when the budget of restarts
+is used up.
+
+Why poison takes three. A death tells nothing about its cause: a model that dies of a request and a process
+that somebody kills while it has that request look the same to the channel. Somebody who kills at random hits
+the same request twice now and then, because a guest that waits for one reply asks nothing else. So two
+losses prove nothing, and a third process, which nobody has touched yet, decides.
 
 A checkpoint, which lets the journal begin anew, asks for snapshots through the same channel, under the same
 lock. A process that breaks in the middle of it is rescued like any other, by the old snapshots and the whole
@@ -41,7 +46,11 @@ from kvmbox.remote.links import Link, adopt, sever
 from kvmbox.remote.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS
 
 ATTEMPTS: Final = 2
-"""How many replacements one loss may use up: one that was ready may have died unnoticed."""
+"""How many replacements may be lost before they come as far as the open request: one that was ready may have
+died unnoticed."""
+
+POISONED: Final = 3
+"""How many processes in a row the same request must break to be poison."""
 
 SAMPLE: Final = 4096
 """How many recovery times are kept for statistics."""
@@ -93,7 +102,8 @@ class Recovery:
         self._devices = list(devices)
         self._standby = standby
         self._snapshots: dict[int, bytes] = {}
-        self._suspect = b""  # the request that broke the last process
+        self._suspect = b""  # the request that broke the last process, or the last few
+        self._broken = 0  # how many in a row
         self._asked = 0  # the sequence number of our own requests
         self.restarts = 0
         self._journal: list[Any] = []
@@ -156,9 +166,7 @@ class Recovery:
         """Another process's reply to the open request `sent`. Raises DeviceProcessError, for good."""
         began = time.monotonic_ns()
         channel = self._channel
-        if sent == self._suspect:
-            raise self._give_up(error, poison(sent))
-        self._suspect = sent
+        self._blame(error, sent)
         # The watchdog counted how long the lost process took. What follows has limits of its own.
         channel.waiting = 0
         channel.being_rescued = True
@@ -178,10 +186,10 @@ class Recovery:
         channel = self._channel
         lost = error
         no_other: SandboxError | None = None
-        used = 0
-        for _ in range(ATTEMPTS):
+        used = failed = 0
+        while failed < ATTEMPTS:
             if not self._standby.take_from_budget():
-                raise self._give_up(lost, "the budget of restarts is used up")
+                raise self._give_up(lost, f"the budget of restarts is used up; open was {show(sent)}")
             try:
                 link = self._standby.replace(channel.device_type, lost)
                 used += 1
@@ -189,19 +197,27 @@ class Recovery:
                 replayed = self._live_through()
             except DeviceProcessError as another:
                 channel.forget_failure()
-                lost = another
+                lost, failed = another, failed + 1
                 continue
             except SandboxError as another:
-                no_other = another
+                no_other, failed = another, failed + 1
                 continue
             try:
                 return used, replayed, channel.exchange_raw(sent, REPLY_SLICES)
             except DeviceProcessError as another:
                 channel.forget_failure()
-                raise self._give_up(another, poison(sent)) from another
+                self._blame(another, sent)
+                lost = another
         if no_other is not None:
             raise self._give_up(lost, f"there is no replacement: {no_other}") from no_other
-        raise self._give_up(lost, f"{used} replacements failed after the same loss")
+        raise self._give_up(lost, f"{failed} replacements failed after the same loss")
+
+    def _blame(self, error: DeviceProcessError, sent: bytes) -> None:
+        """A process was lost while `sent` was open. Gives up where that is poison."""
+        self._broken = self._broken + 1 if sent == self._suspect else 1
+        self._suspect = sent
+        if self._broken == POISONED:
+            raise self._give_up(error, poison(sent))
 
     def _live_through(self) -> int:
         """Bring a fresh process to where the lost one was; returns how many requests that took."""
@@ -258,8 +274,8 @@ def all_ones(request: bytes) -> bytes:
 
 
 def poison(request: bytes) -> str:
-    """Why there is no third process for a request that broke two."""
-    return f"the same request had broken the process before it: {show(request)}"
+    """Why there is no further process for a request that broke `POISONED`."""
+    return f"the same request had broken the {POISONED - 1} processes before it: {show(request)}"
 
 
 def show(frame: bytes) -> str:

@@ -19,7 +19,7 @@ from kvmbox.remote.channel import Grants
 from kvmbox.remote.greeting import board_description, greet
 from kvmbox.remote.links import Link
 from kvmbox.remote.protocol import HEADER, MAX_PAYLOAD, Request
-from kvmbox.remote.recovery import Recovery, Restart
+from kvmbox.remote.recovery import POISONED, Recovery, Restart
 from kvmbox.remote.server import DeviceServer, error_frame
 from kvmbox.remote.stream import StreamChannel
 from tests.fuzz.frames import Liar, Log
@@ -116,6 +116,10 @@ class _Life(StreamChannel):
             return self._answer(request, limit, None)
 
 
+MOST_LOSSES: Final = POISONED - 1
+"""How many processes may be lost at a request, and on the way to it, without an end of the run."""
+
+
 class LivesTarget:
     """A device process that breaks all the time, and its guest, who has a twin whose process never does."""
 
@@ -133,7 +137,7 @@ class LivesTarget:
         self._devices: list[DeviceSpec] = BOARD[dice.choice(TYPES)]
         self._now = 0
         self._sequence = 1
-        self._may_break = True
+        self._losses = MOST_LOSSES
         grants = [self._grants(index) for index in range(len(self._devices))]
         self._channel = _Life("fuzzed", -1, grants, now=lambda: self._now, reply_descriptor=-1)
         self._channel.on_reply = lambda _frame, reply: reply
@@ -162,9 +166,11 @@ class LivesTarget:
         return lambda level, coalesced: self._log.append((index, IrqLine(pin, level, coalesced)))
 
     def _reply(self, frame: bytes, reply: bytes) -> bytes:
-        if not self._may_break or self._dice.random() > 0.03:
+        # Whatever has broken at a request may well break there again.
+        likely = 0.03 if self._losses == 0 else 0.3
+        if self._losses == MOST_LOSSES or self._dice.random() > likely:
             return reply
-        self._may_break = False  # one loss at a time: two for one request would be poison
+        self._losses += 1
         return spoil(self._dice, frame, reply)
 
     # What Recovery asks of its pool.
@@ -173,8 +179,6 @@ class LivesTarget:
         assert name == "fuzzed"
         if not str(error).isprintable():
             raise Fault(f"said {error}")
-        # A replacement may break, too, but not at the request that it inherits, and not twice.
-        self._may_break = False
         return Link((-1, -1), ())
 
     def pause_time(self) -> None:
@@ -199,7 +203,7 @@ class LivesTarget:
         self._channel._sequence = self._sequence
         request = random_request(dice, self._devices, self._sequence, self._now)
         self._log.clear()
-        self._may_break = True
+        self._losses = 0
         self.frames += 1
         reply = self._twin.handle(request.encode())
         fields = HEADER.unpack_from(reply)
@@ -208,7 +212,7 @@ class LivesTarget:
             value, _ = self._channel.send(request, (1 << 64) - 1)
         except GivenUpError as error:
             raise Fault(f"{request.encode().hex()}: gave up: {error}") from error
-        self.accepted += self._may_break  # it was not broken
+        self.accepted += self._losses == 0
         if value != fields[6] or self._log != list(effects):
             raise Fault(
                 f"{request.encode().hex()}: {value:#x} and {self._log}, not {fields[6]:#x}, {effects}"

@@ -77,7 +77,7 @@ def test_restart_counts_in_json_and_stats(images: Images) -> None:
 
 
 @pytest.mark.parametrize(("entry", "words"), LOSSES)
-def test_restart_gives_up_when_the_same_request_breaks_the_replacement_and_shows_it(
+def test_restart_gives_up_when_the_same_request_breaks_three_and_shows_it(
     images: Images, entry: str, words: str
 ) -> None:
     status, output, messages = run(images, "uart,standby", entry, "restart")
@@ -85,8 +85,25 @@ def test_restart_gives_up_when_the_same_request_breaks_the_replacement_and_shows
     (line,) = error_lines(messages)
     assert line.startswith("kvmbox: error: device process 'uart' ")
     assert words in line
-    assert "; the same request had broken the process before it: write device 0 offset 0x7 size 1 " in line
+    assert (
+        "; the same request had broken the 2 processes before it: write device 0 offset 0x7 size 1 " in line
+    )
     assert "value 0x5a at " in line
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [("struck", "was killed by signal 9 (SIGKILL)"), ("leave", "exited with status 7"), ("never", "is hung")],
+)
+def test_two_processes_lost_at_the_same_request_are_chance_and_the_third_decides(
+    images: Images, entry: str, words: str
+) -> None:
+    status, output, messages = run(images, "uart,standby:1", entry, "restart", "--seccomp", "off")
+    assert (status, output) == (0, b"before Z after")
+    _, line = messages.splitlines()  # the other one is about --seccomp off
+    assert line.count(words) == 2
+    assert "; its replacement: " in line
+    assert line.endswith("(restart 1, 14 left)")
 
 
 def test_restart_budget_ends_a_run_whose_device_breaks_again_and_again(images: Images) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
@@ -210,6 +211,11 @@ def leave(channel: int) -> int:
             return 7
         os.write(channel, reply)
     return 0
+
+
+def struck(channel: int) -> int:
+    """Die in the middle of a request as if somebody had killed the process. Needs --seccomp off."""
+    return _serve(channel, lambda _frame, _reply: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def opens(channel: int) -> int:

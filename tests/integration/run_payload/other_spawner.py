@@ -2,8 +2,8 @@
 without Landlock.
 
 Usage: other_spawner.py TYPES ENTRY LANDLOCK-LIMIT ARGUMENTS-OF-KVMBOX... The processes of TYPES, with commas
-between them and "standby" for those in reserve, run `liar:ENTRY` in place of their models; '-' for both
-leaves all as it is. LANDLOCK-LIMIT is the highest Landlock ABI to use.
+between them and "standby" for those in reserve, run `liar:ENTRY` in place of their models; "standby:2" means
+the first two of those; '-' for both leaves all as it is. LANDLOCK-LIMIT is the highest Landlock ABI to use.
 """
 
 from __future__ import annotations
@@ -20,16 +20,23 @@ from kvmbox.remote.spawner_client import DEFAULT_ENTRY, DeviceProcess, SpawnerCl
 def main() -> None:
     device_type, entry, landlock_limit = sys.argv[1], f"liar:{sys.argv[2]}", int(sys.argv[3])
     del sys.argv[1:4]
+    left = {}
+    for named in device_type.split(","):
+        name, _, count = named.partition(":")
+        left[name] = int(count or 1_000)
 
     class OtherSpawner(SpawnerClient):
         @classmethod
-        def start(cls, **_: Any) -> SpawnerClient:
+        def start(cls, **options: Any) -> SpawnerClient:
             entries = [DEFAULT_ENTRY] if device_type == "-" else [DEFAULT_ENTRY, entry]
             directory = str(Path(__file__).parent)
-            return super().start(entries=entries, payload_directory=directory, landlock_limit=landlock_limit)
+            options |= {"payload_directory": directory, "landlock_limit": landlock_limit}
+            return super().start(entries=entries, **options)
 
         def spawn(self, *arguments: Any, **options: Any) -> DeviceProcess:
-            if arguments[0] in device_type.split(","):
+            name = arguments[0]
+            if left.get(name, 0) > 0:
+                left[name] -= 1
                 options["entry"] = entry
             return super().spawn(*arguments, **options)
 

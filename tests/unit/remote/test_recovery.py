@@ -448,8 +448,8 @@ def test_lie_about_a_snapshot_is_a_loss_like_any_other(short_journal: int, lie: 
     assert bench.output == b"s" * short_journal
 
 
-def test_lie_about_a_snapshot_by_two_in_a_row_is_poison(short_journal: int) -> None:
-    liars = [Process(on(protocol.SNAPSHOT, part_too_short)) for _ in range(2)]
+def test_lie_about_a_snapshot_by_three_in_a_row_is_poison(short_journal: int) -> None:
+    liars = [Process(on(protocol.SNAPSHOT, part_too_short)) for _ in range(recovery.POISONED)]
     bench = Bench(*liars, Process())
     with pytest.raises(
         GivenUpError, match=r"part 0 of a snapshot of 22 bytes has 21; the same request .*snap"
@@ -482,14 +482,37 @@ def test_snapshot_that_is_refused_ends_in_giving_up(short_journal: int) -> None:
 # --- Giving up --------------------------------------------------------------------------------------------
 
 
-def test_request_that_breaks_two_processes_is_poison_and_is_shown() -> None:
-    bench = Bench(*(Process(on(protocol.WRITE, die, after=1)) for _ in range(5)))
+@pytest.mark.parametrize("losses", range(1, recovery.POISONED))
+@pytest.mark.parametrize("how", [die, lambda _frame, _reply: b"\0" * 32], ids=["killed", "stopped or lying"])
+def test_processes_that_are_lost_at_the_same_request_by_chance_are_replaced(losses: int, how: Peer) -> None:
+    victims = [Process(on(protocol.WRITE, how, after=1)), *(Process(on(protocol.WRITE, how)) for _ in "ab")]
+    bench = Bench(*victims[:losses], Process())
+    bench.write(b"a\7c\7")
+    assert bench.count() == 4
+    assert bench.output == b"a\7c\7"
+    assert bench.interrupts == [1, 0, 1, 0]
+    assert [restart.replayed for restart in bench.restarts] == [1] * len(bench.restarts)
+    assert sum(restart.used for restart in bench.restarts) == len(bench.losses) == losses
+    assert bench.budget == 100 - losses
+
+
+def test_chance_at_one_request_is_forgotten_at_the_next() -> None:
+    # Twice the write, then twice the read: four losses, none of them poison.
+    write, read = on(protocol.WRITE, die), on(protocol.READ, die)
+    bench = Bench(*map(Process, (write, write, read, read)), Process())
+    bench.write(b"x")
+    assert bench.count() == 1
+    assert len(bench.losses) == 4
+
+
+def test_request_that_breaks_three_processes_is_poison_and_is_shown() -> None:
+    bench = Bench(
+        Process(on(protocol.WRITE, die, after=1)), *(Process(on(protocol.WRITE, die)) for _ in "5678")
+    )
     bench.write(b"a")
-    second = bench.processes[1]
-    second.lie = on(protocol.WRITE, die)
     with pytest.raises(GivenUpError) as caught:
         bench.write(b"b")
-    assert len(bench.losses) == 1
+    assert len(bench.losses) == recovery.POISONED - 1
     assert bench.output == b"a"
     error = caught.value
     assert isinstance(error.cause, DeviceGoneError)
@@ -503,7 +526,7 @@ def test_request_that_breaks_two_processes_is_poison_and_is_shown() -> None:
     with pytest.raises(GivenUpError) as again:
         bench.count()
     assert again.value is error
-    assert len(bench.losses) == 1
+    assert len(bench.losses) == recovery.POISONED - 1
 
 
 @pytest.mark.parametrize(
@@ -516,13 +539,21 @@ def test_request_that_breaks_two_processes_is_poison_and_is_shown() -> None:
         ),
     ],
 )
-def test_request_that_makes_two_processes_lie_or_raise_is_poison(lie: Peer, words: str) -> None:
+def test_request_that_makes_three_processes_lie_or_raise_is_poison(lie: Peer, words: str) -> None:
     bench = Bench(*(Process(on(protocol.READ, lie)) for _ in range(5)))
     with pytest.raises(GivenUpError) as caught:
         bench.count()
     assert words in str(caught.value)
     assert "read device 0 offset 0x0 size 1" in str(caught.value)
-    assert len(bench.losses) == 1
+    assert len(bench.losses) == recovery.POISONED - 1
+
+
+def test_budget_that_ends_at_a_poisoned_request_shows_the_request() -> None:
+    bench = Bench(*(Process(on(protocol.WRITE, die)) for _ in range(5)), budget=1)
+    with pytest.raises(
+        GivenUpError, match=r"budget of restarts is used up; open was write device 0 .* value 0x62"
+    ):
+        bench.write(b"b")
 
 
 def test_two_requests_that_break_a_process_each_are_not_poison() -> None:
