@@ -2,6 +2,17 @@
 
 Ctrl-A is the escape character, as QEMU users know it: Ctrl-A X leaves, Ctrl-A H prints help, Ctrl-A Ctrl-A
 sends one Ctrl-A to the guest. It counts on a terminal only: a pipe's bytes all belong to the guest.
+
+Several runs on one terminal
+----------------------------
+Two runs of one job (`make -j2`, `xargs -P`) share a terminal, and end in either order. Three rules leave it
+as the first of them found it, without a lock or a file that they share:
+
+- What is raw already is left alone, and there is nothing to put back: it is raw because of another run, which
+  puts back what that one found, or because the person wants it so.
+- What has left raw mode since is left alone: another run has put back what it found, or a shell has taken the
+  terminal back.
+- Else what was found is put back.
 """
 
 from __future__ import annotations
@@ -54,12 +65,24 @@ class EscapeParser:
         return Keys(bytes(data), help_wanted=help_wanted)
 
 
+def _raw(settings: list[Any]) -> list[Any]:
+    """What `tcgetattr` gave, made raw: of the terminal that is raw already, the same."""
+    raw: list[Any] = [*settings[:6], list(settings[6])]
+    raw[0] &= ~(
+        termios.BRKINT | termios.ICRNL | termios.INLCR | termios.INPCK | termios.ISTRIP | termios.IXON
+    )
+    raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
+    raw[6][termios.VMIN] = 1
+    raw[6][termios.VTIME] = 0
+    return raw
+
+
 class RawTerminal:
     """Raw mode of one descriptor. A no-op where it is no terminal, or not ours to change."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._saved: list[Any] | None = None
+        self._found: list[Any] | None = None
         self._left = False
         self.is_terminal = os.isatty(descriptor)
 
@@ -78,26 +101,24 @@ class RawTerminal:
         """
         if self._left or not self.foreground:
             return
-        if self._saved is None:
-            self._saved = termios.tcgetattr(self._descriptor)
-        raw: list[Any] = [*self._saved[:6], list(self._saved[6])]
-        raw[0] &= ~(
-            termios.BRKINT | termios.ICRNL | termios.INLCR | termios.INPCK | termios.ISTRIP | termios.IXON
-        )
-        raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
-        raw[6][termios.VMIN] = 1
-        raw[6][termios.VTIME] = 0
+        now = termios.tcgetattr(self._descriptor)
+        raw = _raw(now)
+        if now == raw:
+            return
+        self._found = now
         # TCSANOW: to wait until output has drained is to wait for whoever reads the terminal.
         termios.tcsetattr(self._descriptor, termios.TCSANOW, raw)
 
     def restore(self) -> None:
         """Put back what was found. Idempotent; a terminal that is gone, or the shell's, is left alone."""
-        if self._saved is None:
+        if self._found is None:
             return
-        saved, self._saved = self._saved, None
+        found, self._found = self._found, None
         if self.foreground:
             with contextlib.suppress(termios.error, OSError):
-                termios.tcsetattr(self._descriptor, termios.TCSANOW, saved)
+                now = termios.tcgetattr(self._descriptor)
+                if now == _raw(now):
+                    termios.tcsetattr(self._descriptor, termios.TCSANOW, found)
 
     def leave(self) -> None:
         """Restore, for good: `enter` does nothing any more."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import termios
 from collections.abc import Iterator
@@ -198,6 +199,52 @@ def test_suspended_run_gives_the_terminal_back_and_takes_it_again(images: Images
         terminal.send(b"\x01x")
         assert run.status() == 130
     assert terminal.settings() == terminal.before
+
+
+TWO_RUNS = (
+    LEAD
+    + """
+import subprocess, sys
+for image in sys.argv[2:]:
+    os.read(int(sys.argv[1]), 1)
+    run = subprocess.Popen([sys.executable, "-c", COMMAND, "run", "--mode", "real", image], stdout=0)
+    print(run.pid, flush=True)
+for _ in sys.argv[2:]:
+    print("ended", os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+)
+"""A job of two runs, on the terminal that is its stdin; each starts when a byte comes from the descriptor."""
+
+
+@pytest.mark.parametrize("ends", [(0, 1), (1, 0)], ids=["first ends first", "first ends last"])
+def test_two_runs_on_one_terminal_leave_it_as_it_was(
+    images: Images, terminal: Terminal, ends: tuple[int, int]
+) -> None:
+    guests = [images.write(say(b"guest %d\n" % number) + IDLE) for number in (1, 2)]
+    reading, starting = os.pipe()
+    program = TWO_RUNS.replace("COMMAND", repr(ENTRY))
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(reading), *map(str, guests)],
+        stdin=terminal.slave,
+        stdout=subprocess.PIPE,
+        pass_fds=[reading],
+        start_new_session=True,
+    ) as job:
+        assert job.stdout is not None
+        told = Stream(job.stdout.fileno(), "what the job says")
+        pids = []
+        for number in (1, 2):
+            os.write(starting, b"!")
+            terminal.screen.until(b"guest %d\r\n" % number)
+            told.until(b"\n")
+            pids.append(int(told.seen.splitlines()[-1]))
+            assert terminal.is_raw
+        for number in ends:
+            os.kill(pids[number], signal.SIGTERM)
+            told.until(b"ended 130\n")
+        assert terminal.settings() == terminal.before
+    os.close(reading)
+    os.close(starting)
 
 
 def test_terminal_that_goes_away_ends_the_run(images: Images) -> None:

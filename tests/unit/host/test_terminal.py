@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import termios
 from collections.abc import Iterator
+from itertools import permutations
+from threading import Semaphore, Thread, current_thread
 from typing import Any
 
 import pytest
@@ -118,6 +120,92 @@ def test_raw_terminal_enter_twice_restores_what_was_first(foreground: int) -> No
     termios.tcsetattr(foreground, termios.TCSANOW, changed)
     terminal.restore()
     assert not termios.tcgetattr(foreground)[3] & termios.ECHO
+
+
+def cooked(descriptor: int) -> bool:
+    return bool(termios.tcgetattr(descriptor)[3] & termios.ICANON)
+
+
+def test_raw_terminal_that_was_raw_on_purpose_stays_so(foreground: int) -> None:
+    first = RawTerminal(foreground)
+    first.enter()
+    wanted = termios.tcgetattr(foreground)
+    second = RawTerminal(foreground)
+    second.enter()
+    second.restore()
+    assert termios.tcgetattr(foreground) == wanted
+
+
+def test_raw_terminal_that_was_nearly_raw_on_purpose_is_put_back(foreground: int) -> None:
+    # 'stty raw -echo min 0 time 5': not what we make of it.
+    RawTerminal(foreground).enter()
+    wanted: list[Any] = termios.tcgetattr(foreground)
+    wanted[6][termios.VMIN], wanted[6][termios.VTIME] = 0, 5
+    termios.tcsetattr(foreground, termios.TCSANOW, wanted)
+    terminal = RawTerminal(foreground)
+    terminal.enter()
+    assert termios.tcgetattr(foreground) != wanted
+    terminal.restore()
+    assert termios.tcgetattr(foreground) == wanted
+
+
+def test_raw_terminal_that_a_shell_took_back_is_left_as_the_shell_wants_it(foreground: int) -> None:
+    terminal = RawTerminal(foreground)
+    before: list[Any] = termios.tcgetattr(foreground)
+    terminal.enter()
+    # We were stopped by SIGSTOP, which nobody can handle; the person changed a setting, and said 'fg'.
+    before[0] |= termios.IXANY
+    termios.tcsetattr(foreground, termios.TCSANOW, before)
+    terminal.enter()
+    assert not cooked(foreground)
+    terminal.restore()
+    assert termios.tcgetattr(foreground) == before
+
+
+@pytest.mark.parametrize("order", sorted(set(permutations("AAAABBBB"))), ids="".join)
+def test_two_runs_on_a_terminal_leave_it_as_it_was_in_every_order(
+    foreground: int, monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...]
+) -> None:
+    # Each enters and restores; each makes up to four calls; all the ways in which those can take turns.
+    before = termios.tcgetattr(foreground)
+    get, put = termios.tcgetattr, termios.tcsetattr
+    paused = Semaphore(0)
+    turns = {name: Semaphore(0) for name in "AB"}
+    over: set[str] = set()
+
+    def take_turn() -> None:
+        paused.release()
+        assert turns[current_thread().name].acquire(timeout=30)
+
+    def turn_then_get(descriptor: int) -> list[Any]:
+        take_turn()
+        return get(descriptor)
+
+    def turn_then_put(descriptor: int, when: int, settings: list[Any]) -> None:
+        take_turn()
+        put(descriptor, when, settings)
+
+    def run() -> None:
+        terminal = RawTerminal(foreground)
+        terminal.enter()
+        terminal.leave()
+        over.add(current_thread().name)
+        paused.release()
+
+    monkeypatch.setattr(termios, "tcgetattr", turn_then_get)
+    monkeypatch.setattr(termios, "tcsetattr", turn_then_put)
+    threads = [Thread(target=run, name=name, daemon=True) for name in "AB"]
+    for thread in threads:
+        thread.start()
+        assert paused.acquire(timeout=30)
+    for name in order:
+        if name not in over:
+            turns[name].release()
+            assert paused.acquire(timeout=30)
+    for thread in threads:
+        thread.join(30)
+    assert over == {"A", "B"}
+    assert get(foreground) == before
 
 
 def test_raw_terminal_can_be_entered_again_after_a_suspension(foreground: int) -> None:
