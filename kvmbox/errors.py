@@ -12,7 +12,8 @@
     │   ├── ProtocolError        8  a frame from it is not what it may be
     │   └── GivenUpError         8  it was not restarted, or not again
     ├── UnknownExitError        10  KVM_INTERNAL_ERROR, or an exit that kvmbox does not know
-    └── HostOutputError         14  the guest's output cannot be written
+    ├── HostOutputError         14  the guest's output cannot be written
+    └── StartTimeoutError      124  --timeout ran out before the guest ran
 
 A subclass exists where a caller reacts differently or the exit status differs (design: "Exit status of
 `kvmbox run`"). Every message says what failed, on what, and why, in one line; the hint says what to do.
@@ -97,3 +98,9 @@ class UnknownExitError(KvmboxError):
 
 class HostOutputError(KvmboxError):
     """The guest's output cannot be written: closed, full, or broken."""
+
+
+class StartTimeoutError(KvmboxError):
+    """`--timeout` ran out before the guest ran."""
+
+    exit_status: ClassVar[int] = 124

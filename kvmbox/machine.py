@@ -76,8 +76,11 @@ class Devices:
         *,
         reset: Callable[[], None],
         deadline_changed: Callable[[str, int, int], None],
+        prepare: Callable[[DevicePool, GuestClock], None] = lambda _pool, _clock: None,
     ) -> None:
-        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one."""
+        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one;
+        `prepare`, with `pool` and the clock, before any process is waited for.
+        """
         self.board = board
         self.pool = pool
         self.clock = GuestClock()
@@ -88,7 +91,12 @@ class Devices:
         self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
         """Device and register of each port whose writes may come late."""
         grants = {device.name: self._grants(device, console, verdict, reset) for device in board}
-        pool.connect(grants, now=self.clock.now, deadline_changed=deadline_changed)
+        pool.connect(
+            grants,
+            now=self.clock.now,
+            deadline_changed=deadline_changed,
+            prepare=lambda: prepare(pool, self.clock),
+        )
         for member in pool.members.values():
             channel = pool.channel(member.device_type)
             channel.settle = console.wait_for_room

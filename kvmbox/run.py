@@ -18,6 +18,7 @@ from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.host.console import Console
 from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.signals import Wakeup
+from kvmbox.host.start_timeout import StartTimeout
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import install_kick_signal
 from kvmbox.lean import Value
@@ -57,7 +58,9 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
     """
     timeline = timeline or Timeline()
     board = board_of(config)
-    with ExitStack() as cleanup:
+    starting = StartTimeout(config.timeout, timeline.started, timeline.latest)
+    # Left before the clean-up begins: no alarm interrupts that.
+    with ExitStack() as cleanup, starting:
         placement = place(config.pin)
         cleanup.callback(placement.close)
         pool = DevicePool(_checked(config.design, config.require, placement, say))
@@ -99,7 +102,9 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
             wake=wakeup.wake,
         )
         cleanup.callback(console.close)
-        supervisor = Supervisor(config, verdict, console, wakeup, cpu=placement.cpu, say=say)
+        supervisor = Supervisor(
+            config, verdict, console, wakeup, cpu=placement.cpu, started=timeline.started, say=say
+        )
         cleanup.callback(supervisor.close)
         try:
             devices = Devices(
@@ -109,10 +114,12 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
                 verdict,
                 reset=supervisor.reset_requested,
                 deadline_changed=supervisor.deadline_changed,
+                prepare=supervisor.prepare,
             )
             supervisor.adopt(devices)
             install_kick_signal()
             sys.setswitchinterval(SWITCH_INTERVAL)
+            starting.over()
             supervisor.install_signals()
             console.terminal.enter()
             timeline.mark("devices ready")

@@ -21,6 +21,7 @@ from typing import Final
 from kvmbox.coalescing import CoalescedRing
 from kvmbox.config import RunConfig
 from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
+from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import OFFER_SIZE, Console, InputPort
 from kvmbox.host.signals import SignalDesk, Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
@@ -28,6 +29,7 @@ from kvmbox.kvm.vcpu import KICK_SIGNAL, Vcpu
 from kvmbox.machine import Devices, GuestVm
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import WAIT_SLICE_MS, hung_error
+from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.watchdog import Watchdog
 from kvmbox.run_loop import LEAVE, LOOK, LoopTotals, VcpuLoop
 from kvmbox.sandbox.vmm import Confinement, confine_vcpu
@@ -69,8 +71,12 @@ class Supervisor:
         wakeup: Wakeup,
         *,
         cpu: int | None,
+        started: int,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
+        """`started` is when the command began, in ns of the host's monotonic clock: --timeout counts from
+        there.
+        """
         self._config = config
         self._verdict = verdict
         self._console = console
@@ -79,6 +85,7 @@ class Supervisor:
         self._say = say
         self._timerfd = Timerfd()
         self._timers: DeadlineTimer | None = None
+        self._pool: DevicePool | None = None
         self._devices: Devices | None = None
         self._loop: VcpuLoop | None = None
         self._ring: CoalescedRing | None = None
@@ -100,7 +107,7 @@ class Supervisor:
         self._watched: set[int] = set()
         self._talkers: set[str] = set()
         """The processes whose devices print as time passes: those with UARTs."""
-        self._started = time.monotonic()
+        self._started = started
         self.confinement: Confinement | None = None
         """What the VMM has confined itself with, if it has."""
         self.totals = LoopTotals()
@@ -133,24 +140,26 @@ class Supervisor:
             self._loop.request_attention(LEAVE)
         self._wakeup.wake()
 
+    def prepare(self, pool: DevicePool, clock: GuestClock) -> None:
+        """There are channels, and no process has been greeted: from now on their deadlines are kept, and a
+        process that is lost is replaced, if that is wanted.
+        """
+        self._pool = pool
+        self._timers = DeadlineTimer(clock, self._timerfd)
+        self._survive_crashes(pool, clock, self._timers)
+
     def adopt(self, devices: Devices) -> None:
-        """Take over the devices: from now on their deadlines are kept."""
+        """Take over the devices, which `prepare` has seen before they were greeted."""
         self._devices = devices
-        self._timers = DeadlineTimer(devices.clock, self._timerfd)
         self._watchdog = Watchdog(devices.pool.channels)
-        self._survive_crashes(devices)
         self._talkers = {
             name
             for name, member in devices.pool.members.items()
             if any(device.takes_input for device in member.devices)
         }
-        for channel in devices.pool.channels:
-            self.deadline_changed(channel.device_type, channel.deadline, 0)
 
-    def _survive_crashes(self, devices: Devices) -> None:
+    def _survive_crashes(self, pool: DevicePool, clock: GuestClock, timers: DeadlineTimer) -> None:
         choice = self._config.on_device_crash
-        pool, clock, timers = devices.pool, devices.clock, self._timers
-        assert timers is not None
 
         def resume() -> None:
             clock.resume()
@@ -175,8 +184,8 @@ class Supervisor:
             channel.kill = partial(pool.kill, channel.device_type)
 
     def _answered_by_nobody(self, error: DeviceProcessError) -> None:
-        assert self._devices is not None
-        self._say(f"{self._devices.pool.explain(error)}: from now on its ports read as ones")
+        assert self._pool is not None
+        self._say(f"{self._pool.explain(error)}: from now on its ports read as ones")
 
     # --- Signals ------------------------------------------------------------------------------------------
 
@@ -190,7 +199,7 @@ class Supervisor:
         reason, timeout = self._signals.reason, self._config.timeout
         if reason is not None:
             self._verdict.decide(Outcome(INTERRUPTED, reason))
-        elif timeout is not None and time.monotonic() >= self._started + timeout:
+        elif timeout is not None and time.monotonic_ns() >= self._started + timeout * 1e9:
             self._verdict.decide(Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True))
         return self._verdict.outcome is not None
 
@@ -456,8 +465,8 @@ class Supervisor:
 
     def close(self) -> None:
         """Put the signals back, and close what belongs to the supervisor."""
-        if self._devices is not None and self._devices.pool.standby is not None:
-            self._devices.pool.standby.tell(self._say, lambda _: None)
+        if self._pool is not None and self._pool.standby is not None:
+            self._pool.standby.tell(self._say, lambda _: None)
         self._signals.restore()
         self._timerfd.close()
 

@@ -15,3 +15,7 @@ class Timeline:
     def mark(self, stage: str) -> None:
         """`stage` is done."""
         self.stages[stage] = time.monotonic_ns() - self.started
+
+    def latest(self) -> str:
+        """The stage that was done last, for a person."""
+        return next(reversed(self.stages), "nothing")

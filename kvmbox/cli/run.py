@@ -90,7 +90,9 @@ if TYPE_CHECKING:
     metavar="WHEN",
     help="What the RTC shows at first: utc, localtime or an ISO date and time.  [default: utc]",
 )
-@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="End the run after this long (status 124).")
+@click.option(
+    "--timeout", type=SECONDS, metavar="SECONDS", help="End the run so long after its start (status 124)."
+)
 @click.option(
     "--expect",
     multiple=True,

@@ -163,6 +163,24 @@ class DevicePool:
         with self._lock:
             self.spawner.wait_ready(process)
 
+    def wait_ready(self) -> None:
+        """Wait until every process is jailed and serves; SandboxError if one does not come to that."""
+        for member in self.members.values():
+            self._wait_for_member(member)
+
+    def _wait_for_member(self, member: PoolMember) -> None:
+        process = member.process
+        if not isinstance(process, DeviceProcess):
+            return
+        try:
+            self.wait_for(process)
+        except SandboxError:
+            # One that refused to serve (a layer is missing) would refuse again, and one whose pidfd has not
+            # come shows that the spawner hangs. Any other was lost, which the first request finds out.
+            rescued = member.channel is not None and member.channel.rescue is not None
+            if not rescued or process.failure is not None or process.pidfd < 0:
+                raise
+
     def _excuse(self, name: str) -> Callable[[], bool]:
         return Starvation(self._pid_of(name)).excused
 
@@ -170,21 +188,19 @@ class DevicePool:
         process = self.members[name].process
         return process.pid if process is not None else 0
 
-    def wait_ready(self) -> None:
-        """Wait until every process is jailed and serves; SandboxError if one does not come to that."""
-        for member in self.members.values():
-            if isinstance(member.process, DeviceProcess):
-                self.wait_for(member.process)
-
     def connect(
         self,
         grants: Mapping[str, Grants],
         *,
         now: Callable[[], int],
         deadline_changed: Callable[[str, int, int], None],
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
-        """Wait for the processes and greet them. `grants` are by device name; SandboxError if one fails."""
-        self.wait_ready()
+        """Wait for the processes and greet them. `grants` are by device name; SandboxError if one fails.
+
+        `prepare` is called when there are channels, and nobody has been waited for: a process that is lost at
+        or before its first request is as good as replaced if it gives the channel a `rescue`.
+        """
         for member in self.members.values():
             changed = partial(deadline_changed, member.device_type)
             granted = [grants[device.name] for device in member.devices]
@@ -207,6 +223,10 @@ class DevicePool:
             member.channel = channel
             if self.spawner is not None:
                 channel.excuse = partial(self._excuse, member.device_type)
+        prepare()
+        self.wait_ready()
+        for member in self.members.values():
+            channel = self.channel(member.device_type)
             try:
                 version = greet(channel, member.devices, slices=START_SLICES)
             except DeviceProcessError as error:

@@ -97,7 +97,7 @@ class Recovery:
     """Keeps what a device process would need to begin again, and lets another one do it."""
 
     def __init__(self, channel: Channel, devices: Sequence[DeviceSpec], standby: Standby) -> None:
-        """From now on `channel` is journaled and rescued. It has been greeted, and asked nothing else."""
+        """From now on `channel` is journaled and rescued. Nothing but its HELLO may have been asked."""
         self._channel = channel
         self._devices = list(devices)
         self._standby = standby
@@ -194,7 +194,8 @@ class Recovery:
                 link = self._standby.replace(channel.device_type, lost)
                 used += 1
                 adopt(channel, link)
-                replayed = self._live_through()
+                # A process that was lost at its HELLO has no past.
+                replayed = self._live_through() if sent[0] != protocol.HELLO else 0
             except DeviceProcessError as another:
                 channel.forget_failure()
                 lost, failed = another, failed + 1
@@ -266,10 +267,12 @@ class Recovery:
 
 
 def all_ones(request: bytes) -> bytes:
-    """What a missing device answers: ones to a read, nothing to anything else."""
+    """What a missing device answers: ones to a read, nothing to anything else but a greeting."""
     first, _, _, _ = WORDS.unpack_from(request)
     kind, size = first & 0xFF, first >> 16 & 0xFF
     value = (1 << 8 * size) - 1 if kind in (protocol.READ, protocol.INDEXED_READ) else 0
+    if kind == protocol.HELLO:
+        value = protocol.VERSION
     return WORDS.pack(first | protocol.REPLY, NO_DEADLINE, value, 0)
 
 

@@ -220,7 +220,7 @@ def test_no_process_is_left_when_the_guest_ends(
 
 
 def test_no_process_is_left_after_a_timeout(images: Images) -> None:
-    with start(images, SPIN, "--timeout", "1") as run:
+    with start(images, SPIN, "--timeout", "2") as run:
         assert run.status() == 124
         run.family.assert_gone()
 

@@ -106,6 +106,66 @@ def test_two_processes_lost_at_the_same_request_are_chance_and_the_third_decides
     assert line.endswith("(restart 1, 14 left)")
 
 
+LOST_AT_HELLO = [
+    ("faints", "exited with status 3"),
+    ("greets", "broke the protocol: an effect in the reply to hello"),
+]
+
+
+@pytest.mark.parametrize(("entry", "words"), LOST_AT_HELLO)
+def test_process_that_is_lost_at_hello_is_replaced(images: Images, entry: str, words: str) -> None:
+    # The first replacement, too: the third decides.
+    status, output, messages = run(images, "uart,standby:1", entry, "restart")
+    assert (status, output) == (0, b"before Z after")
+    assert messages.count(words) == 2
+    assert "restarted, 0 requests replayed" in messages
+    assert messages.endswith(", 14 left)\n")
+
+
+@pytest.mark.parametrize("ipc", ["socketpair", "pipe", "shm"])
+def test_process_that_is_lost_before_hello_is_replaced(images: Images, ipc: str) -> None:
+    # The first replacement, too. They may be dead before the spawner has told that they are jailed, or after.
+    status, output, messages = run(images, "uart,standby:1", "stillborn", "restart", "--ipc", ipc)
+    assert (status, output) == (0, b"before Z after")
+    assert "device process 'uart' exited with status 3" in messages
+    assert messages.endswith(" (restart 1, 14 left)\n")
+
+
+@pytest.mark.parametrize(("entry", "words"), LOST_AT_HELLO)
+def test_hello_that_no_process_survives_gives_8_and_is_shown(images: Images, entry: str, words: str) -> None:
+    status, output, messages = run(images, "uart,standby", entry, "restart")
+    assert (status, output) == (8, b"")
+    (line,) = error_lines(messages)
+    assert f"device process 'uart' {words}" in line
+    assert "; the same request had broken the 2 processes before it: hello device 0 " in line
+
+
+@pytest.mark.parametrize(("entry", "words"), LOST_AT_HELLO)
+def test_process_that_is_lost_at_hello_gives_8_where_it_is_not_replaced(
+    images: Images, entry: str, words: str
+) -> None:
+    status, output, messages = run(images, "uart", entry, "fail")
+    assert (status, output) == (8, b"")
+    assert f"device process 'uart' {words}" in error_lines(messages)[0]
+
+
+@pytest.mark.parametrize(("entry", "words"), [*LOST_AT_HELLO, ("stillborn", "exited with status 3")])
+def test_all_ones_holds_for_a_process_that_is_lost_at_or_before_hello(
+    images: Images, entry: str, words: str
+) -> None:
+    status, output, messages = run(images, "uart", entry, "all-ones")
+    assert (status, output) == (0, b"before \xff after")
+    (line,) = messages.splitlines()
+    assert f"device process 'uart' {words}" in line
+    assert line.endswith(": from now on its ports read as ones")
+
+
+def test_process_that_hangs_at_hello_is_replaced(images: Images) -> None:
+    status, output, messages = run(images, "uart", "mute", "restart")
+    assert (status, output) == (0, b"before Z after")
+    assert "'uart' is hung: no reply within 10000 ms: restarted, 0 requests" in messages
+
+
 def test_restart_budget_ends_a_run_whose_device_breaks_again_and_again(images: Images) -> None:
     # Each process is honest until its first write: the second write breaks the replacement.
     code = say(b"before ", DEBUGCON) + out(layout.RTC_INDEX_PORT, 0x0A) + WRITE + say(b"after", DEBUGCON)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from tests.integration.run_support import KVMBOX, SHUTDOWN, Images, Run, error_l
 
 pytestmark = pytest.mark.kvm
 
+PROGRAM = str(Path(__file__).parent / "run_payload" / "other_spawner.py")
 HELLO = say(b"Hello") + SHUTDOWN
 
 
@@ -131,3 +135,48 @@ def test_no_kvm_gives_4_and_a_hint(images: Images, setup: str, words: str) -> No
 def test_serial_file_that_cannot_be_had_gives_4(images: Images, tmp_path: Path) -> None:
     target = tmp_path / "none" / "out.txt"
     assert_refused(images.run(HELLO, "--serial", f"COM2=file:{target}"), "out.txt", "No such file")
+
+
+# --- A start that hangs -----------------------------------------------------------------------------------
+
+HANGS = pytest.mark.parametrize(
+    ("types", "entry"), [("uart", "mute"), ("spawner", "-")], ids=["at HELLO", "before a process is jailed"]
+)
+"""Without an end from outside the first one ends with 8 after ten seconds, the other with 4 after five."""
+
+
+def hung_start(images: Images, types: str, entry: str, *arguments: str | Path) -> Run:
+    return images.run(HELLO, *arguments, command=(sys.executable, PROGRAM, types, entry, "1000"))
+
+
+@HANGS
+@pytest.mark.parametrize("choice", ["fail", "restart", "all-ones"])
+def test_timeout_ends_a_start_that_hangs_with_124(
+    images: Images, tmp_path: Path, types: str, entry: str, choice: str
+) -> None:
+    report = tmp_path / "report.json"
+    arguments = ("--timeout", "1.5", "--json", report, "--on-device-crash", choice)
+    status, output, messages = run_to_end(hung_start(images, types, entry, *arguments))
+    assert (status, output) == (124, b"")
+    (line,) = error_lines(messages)
+    assert line == "kvmbox: error: --timeout 1.5 s ran out before the guest ran"
+    assert "hint: so far: virtual machine built" in messages
+    assert json.loads(report.read_bytes())["status"] == 124
+
+
+@HANGS
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_signal_ends_a_start_that_hangs_with_130(
+    images: Images, types: str, entry: str, number: signal.Signals
+) -> None:
+    with hung_start(images, types, entry, "--serial", "COM2=pty") as run:
+        run.stderr.until(b"COM2 is /dev/pts/")  # next is the wait
+        run.signal(number)
+        assert run.status() == 130
+        assert error_lines(run.messages) == []
+
+
+def test_layer_that_is_missing_is_no_loss_to_be_replaced(images: Images) -> None:
+    command = (sys.executable, PROGRAM, "-", "-", "0")
+    arguments = ("--require", "landlock", "--on-device-crash", "restart")
+    assert_refused(images.run(HELLO, *arguments, command=command), "landlock")

@@ -115,7 +115,7 @@ def test_terminal_is_restored_after_a_signal(
 
 
 def test_terminal_is_restored_after_a_timeout(images: Images, terminal: Terminal) -> None:
-    with terminal.run(images, IDLE, "--timeout", "0.5") as run:
+    with terminal.run(images, IDLE, "--timeout", "1.5") as run:
         assert run.status() == 124
     assert terminal.settings() == terminal.before
 

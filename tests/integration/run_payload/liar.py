@@ -59,6 +59,24 @@ def greets(channel: int) -> int:
     return _serve(channel, lambda _frame, reply: _write(channel, reply))
 
 
+def mute(channel: int) -> int:
+    """Do not answer HELLO, nor anything else."""
+    while os.read(channel, protocol.MAX_FRAME):
+        pass
+    return 0
+
+
+def faints(channel: int) -> int:
+    """Leave when HELLO comes."""
+    os.read(channel, protocol.MAX_FRAME)
+    return 3
+
+
+def stillborn(*_: object) -> int:
+    """Leave at once, over any ipc."""
+    return 3
+
+
 def sequence(channel: int) -> int:
     """Answer another request than the one asked."""
     return _change(channel, SEQUENCE, 0xABCD)

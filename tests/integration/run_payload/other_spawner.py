@@ -3,11 +3,13 @@ without Landlock.
 
 Usage: other_spawner.py TYPES ENTRY LANDLOCK-LIMIT ARGUMENTS-OF-KVMBOX... The processes of TYPES, with commas
 between them and "standby" for those in reserve, run `liar:ENTRY` in place of their models; "standby:2" means
-the first two of those; '-' for both leaves all as it is. LANDLOCK-LIMIT is the highest Landlock ABI to use.
+the first two of those; '-' for both leaves all as it is. With TYPES "spawner" the spawner is stopped
+by SIGSTOP at its start. LANDLOCK-LIMIT is the highest Landlock ABI to use.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,10 @@ def main() -> None:
             entries = [DEFAULT_ENTRY] if device_type == "-" else [DEFAULT_ENTRY, entry]
             directory = str(Path(__file__).parent)
             options |= {"payload_directory": directory, "landlock_limit": landlock_limit}
-            return super().start(entries=entries, **options)
+            client = super().start(entries=entries, **options)
+            if device_type == "spawner":
+                signal.pidfd_send_signal(client._pidfd, signal.SIGSTOP)
+            return client
 
         def spawn(self, *arguments: Any, **options: Any) -> DeviceProcess:
             name = arguments[0]

@@ -252,11 +252,14 @@ def test_request_and_transact_carry_a_payload(peer: Peer) -> None:
     assert bytes(peer.data[start : start + MAX_PAYLOAD]) == b"x" * MAX_PAYLOAD
 
 
-def test_snapshot_comes_behind_the_effects(peer: Peer) -> None:
-    body = encode_effects([(0, IrqLine(0, 1))]) + b"state"
-    peer.reply(protocol.SNAPSHOT | protocol.REPLY, size=0, count=1, value=5, body=body)
+def test_snapshot_has_a_payload_and_no_effects(peer: Peer) -> None:
+    peer.reply(protocol.SNAPSHOT | protocol.REPLY, size=0, value=5, body=b"state")
     assert peer.channel.request(protocol.SNAPSHOT, limit=100) == (5, b"state")
-    assert peer.log[0] == ("irq", 1, 0)
+    body = encode_effects([(0, IrqLine(0, 1))]) + b"state"
+    peer.reply(protocol.SNAPSHOT | protocol.REPLY, size=0, sequence=2, count=1, value=5, body=body)
+    with pytest.raises(ProtocolError, match="an effect in the reply to snapshot"):
+        peer.channel.request(protocol.SNAPSHOT, limit=100)
+    assert peer.log == []
 
 
 def test_adopt_starts_anew_on_another_page(peer: Peer) -> None:

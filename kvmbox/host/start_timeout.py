@@ -1,0 +1,94 @@
+"""`--timeout` while a run starts: the main thread may be in any system call, and comes out of it.
+
+The main loop looks at the clock; before it runs, nothing does: the main thread waits for the spawner, for
+device processes, for a slow disk. So a timer of the kernel sends SIGALRM, whose handler raises an exception
+wherever the main thread is; what was opened is closed on its way out, as after any error.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final, Self
+
+from kvmbox.errors import StartTimeoutError
+
+AGAIN_SECONDS: Final = 1.0
+"""Python drops what is raised inside of a destructor: then the next alarm, so much later, ends the start."""
+
+LATE_SECONDS: Final = 100e-6
+"""The alarm comes so much behind the deadline, so that rounding cannot put it before."""
+
+
+class _Expired(BaseException):
+    """No `except Exception` on its way takes it for a failure of something else."""
+
+
+class StartTimeout:
+    """A context that StartTimeoutError ends, unless `over` comes first. Belongs to the main thread.
+
+    An alarm that was set before (`alarm 5; exec kvmbox`) is set again afterwards; if it comes meanwhile, it
+    does what it would have done.
+    """
+
+    def __init__(self, timeout: float | None, started: int, stage: Callable[[], str]) -> None:
+        """`timeout` is in seconds from `started`, ns of the monotonic clock; None: no end. `stage` tells for
+        the error how far the start has come.
+        """
+        self._timeout = timeout
+        self._deadline = 0 if timeout is None else started + int(timeout * 1e9)
+        self._stage = stage
+        self._running = False
+        self._found: Any = None
+        self._found_timer = (0.0, 0.0)
+        self._found_blocked = False
+        self._entered = 0.0
+
+    def __enter__(self) -> Self:
+        if self._timeout is None:
+            return self
+        self._entered = time.monotonic()
+        self._running = True
+        self._found = signal.signal(signal.SIGALRM, self._alarm)
+        found_mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        self._found_blocked = signal.SIGALRM in found_mask
+        self._found_timer = signal.getitimer(signal.ITIMER_REAL)
+        first = max(0.0, self._deadline / 1e9 - time.monotonic()) + LATE_SECONDS
+        if self._found_timer[0]:
+            first = min(first, self._found_timer[0])
+        signal.setitimer(signal.ITIMER_REAL, first, AGAIN_SECONDS)
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self.over()
+        if isinstance(error, _Expired):
+            raise StartTimeoutError(
+                f"--timeout {self._timeout:g} s ran out before the guest ran", hint=f"so far: {self._stage()}"
+            ) from None
+
+    def over(self) -> None:
+        """The main loop takes over: nothing is raised any more. Idempotent."""
+        if not self._running:
+            return
+        self._running = False
+        first, interval = self._found_timer
+        if first:
+            first = max(1e-6, first - (time.monotonic() - self._entered))
+        signal.setitimer(signal.ITIMER_REAL, first, interval)
+        if self._found_blocked:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        signal.signal(signal.SIGALRM, self._found)
+
+    def _alarm(self, number: int, frame: FrameType | None) -> None:
+        if not self._running:
+            return
+        if time.monotonic_ns() >= self._deadline:
+            raise _Expired
+        # Somebody else's.
+        if callable(self._found):
+            self._found(number, frame)
+        elif self._found == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)

@@ -1,0 +1,134 @@
+"""The alarm that ends a start: where it is raised, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kvmbox.errors import StartTimeoutError
+from kvmbox.host import start_timeout as module
+from kvmbox.host.start_timeout import StartTimeout
+
+LONG_AGO = 0
+FAR = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGALRM), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    assert signal.setitimer(signal.ITIMER_REAL, 0) == (0.0, 0.0)
+    assert (signal.getsignal(signal.SIGALRM), signal.pthread_sigmask(signal.SIG_BLOCK, ())) == before
+
+
+@pytest.fixture
+def silent_pipe() -> Iterator[int]:
+    """The reading end of a pipe that nobody writes to."""
+    reading, writing = os.pipe()
+    yield reading
+    os.close(reading)
+    os.close(writing)
+
+
+def test_read_that_never_returns_is_ended_and_the_error_says_how_far_it_was(silent_pipe: int) -> None:
+    with (
+        pytest.raises(StartTimeoutError) as caught,
+        StartTimeout(0.01, time.monotonic_ns(), lambda: "spawner started"),
+    ):
+        os.read(silent_pipe, 1)
+    assert str(caught.value) == "--timeout 0.01 s ran out before the guest ran"
+    assert caught.value.hint == "so far: spawner started"
+    assert caught.value.exit_status == 124
+
+
+def test_time_from_before_counts(silent_pipe: int) -> None:
+    with pytest.raises(StartTimeoutError), StartTimeout(FAR, LONG_AGO - int(FAR * 1e9), lambda: ""):
+        os.read(silent_pipe, 1)
+
+
+def test_no_handler_of_errors_takes_it_for_something_else(silent_pipe: int) -> None:
+    def build_model() -> None:
+        # As `--sandbox none` does in this process.
+        try:
+            os.read(silent_pipe, 1)
+        except Exception:  # noqa: BLE001 - whatever a model raises
+            raise AssertionError("it was taken for a failure of the model") from None
+
+    with pytest.raises(StartTimeoutError), StartTimeout(0.01, time.monotonic_ns(), lambda: ""):
+        build_model()
+
+
+def test_what_a_destructor_swallows_comes_again(silent_pipe: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
+    swallowed: list[BaseException | None] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: swallowed.append(unraisable.exc_value))
+
+    class Stubborn:
+        def __del__(self) -> None:
+            os.read(silent_pipe, 1)
+
+    def drop_and_wait() -> None:
+        Stubborn()
+        os.read(silent_pipe, 1)
+
+    with pytest.raises(StartTimeoutError), StartTimeout(0.01, time.monotonic_ns(), lambda: ""):
+        drop_and_wait()
+    assert len(swallowed) == 1
+
+
+def test_other_errors_pass_as_they_are() -> None:
+    with pytest.raises(KeyError), StartTimeout(FAR, time.monotonic_ns(), lambda: ""):
+        raise KeyError
+
+
+def test_over_ends_it_before_its_time() -> None:
+    with StartTimeout(FAR, time.monotonic_ns(), lambda: "") as starting:
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        starting.over()
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+        starting.over()
+
+
+def test_without_a_timeout_nothing_is_touched() -> None:
+    with StartTimeout(None, time.monotonic_ns(), lambda: ""):
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_blocked_alarm_is_let_through_and_blocked_again(silent_pipe: int) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    try:
+        with pytest.raises(StartTimeoutError), StartTimeout(0.01, time.monotonic_ns(), lambda: ""):
+            os.read(silent_pipe, 1)
+        assert signal.SIGALRM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+
+
+def test_alarm_of_somebody_else_does_what_it_would_have_done(silent_pipe: int) -> None:
+    class Rang(Exception):
+        pass
+
+    def ring(_number: int, _frame: object) -> None:
+        raise Rang
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(Rang), StartTimeout(FAR, time.monotonic_ns(), lambda: ""):
+            os.read(silent_pipe, 1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_alarm_of_somebody_else_that_has_not_come_is_set_again() -> None:
+    signal.setitimer(signal.ITIMER_REAL, FAR, 7.0)
+    with StartTimeout(FAR, time.monotonic_ns(), lambda: ""):
+        assert signal.getitimer(signal.ITIMER_REAL)[1] == module.AGAIN_SECONDS
+    left, interval = signal.setitimer(signal.ITIMER_REAL, 0)
+    assert FAR - 60 < left <= FAR
+    assert interval == 7.0
