@@ -131,6 +131,19 @@ def test_process_that_is_lost_before_hello_is_replaced(images: Images, ipc: str)
     assert messages.endswith(" (restart 1, 14 left)\n")
 
 
+def test_process_that_is_killed_before_it_is_jailed_is_replaced(images: Images) -> None:
+    status, output, messages = run(images, "uart", "unborn", "restart")
+    assert (status, output) == (0, b"before Z after")
+    (line,) = messages.splitlines()
+    assert "device process 'uart' was killed by signal 9 (SIGKILL): restarted, 0 requests replayed" in line
+
+
+def test_process_that_is_killed_before_it_is_jailed_gives_4_where_it_is_not_replaced(images: Images) -> None:
+    status, output, messages = run(images, "uart", "unborn", "fail")
+    assert (status, output) == (4, b"")
+    assert "'uart': it was killed by signal 9 (SIGKILL) before it was ready" in error_lines(messages)[0]
+
+
 @pytest.mark.parametrize(("entry", "words"), LOST_AT_HELLO)
 def test_hello_that_no_process_survives_gives_8_and_is_shown(images: Images, entry: str, words: str) -> None:
     status, output, messages = run(images, "uart,standby", entry, "restart")

@@ -3,20 +3,24 @@ without Landlock.
 
 Usage: other_spawner.py TYPES ENTRY LANDLOCK-LIMIT ARGUMENTS-OF-KVMBOX... The processes of TYPES, with commas
 between them and "standby" for those in reserve, run `liar:ENTRY` in place of their models; "standby:2" means
-the first two of those; '-' for both leaves all as it is. With TYPES "spawner" the spawner is stopped
-by SIGSTOP at its start. LANDLOCK-LIMIT is the highest Landlock ABI to use.
+the first two of those; '-' for both leaves all as it is. With TYPES "spawner" SIGSTOP stops the spawner
+at its start. Processes whose ENTRY is "unborn" are killed before the VMM hears that they are jailed.
+LANDLOCK-LIMIT is the highest Landlock ABI to use.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from kvmbox.cli.entry import entry_point
 from kvmbox.remote import head_start
 from kvmbox.remote.spawner_client import DEFAULT_ENTRY, DeviceProcess, SpawnerClient
+
+PATIENCE_NS = 30_000_000_000
 
 
 def main() -> None:
@@ -37,6 +41,14 @@ def main() -> None:
             if device_type == "spawner":
                 signal.pidfd_send_signal(client._pidfd, signal.SIGSTOP)
             return client
+
+        def wait_ready(self, process: DeviceProcess, *arguments: int) -> None:
+            if entry == "liar:unborn" and process.type in left:
+                process.kill()
+                while process.wait_status is None:
+                    assert self._pump(time.monotonic_ns() + PATIENCE_NS)
+                process.layers = 0
+            super().wait_ready(process, *arguments)
 
         def spawn(self, *arguments: Any, **options: Any) -> DeviceProcess:
             name = arguments[0]
