@@ -30,6 +30,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "lean": set(),
     "early": set(),
     "timeline": set(),
+    "regular": set(),
     "bus": {"lean"},
     "verdict": {"lean"},
     "bundled": {"lean"},
@@ -39,13 +40,15 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "memory": {"errors", "layout", "lean"},
     "placement": {"errors"},
     "kvm": {"errors", "lean"},
-    "boot": {"errors", "layout", "lean", "memory"},
+    "boot": {"errors", "layout", "lean", "memory", "regular"},
     "sandbox": {"errors", "lean"},
     "host": {"board", "early", "errors", "lean", "verdict"},
     "remote": {"board", "bus", "devices", "early", "errors", "host", "lean", "sandbox"},
     "config": {"host", "layout", "lean", "remote"},
     # A recording is read, checked and replayed where there is no /dev/kvm.
-    "record": {"board", "devices", "errors", "host", "layout", "placement", "remote", "sandbox"},
+    "record": {
+        *("board", "devices", "errors", "host", "layout", "placement", "regular", "remote", "sandbox"),
+    },
     # A board without a CPU, driven over QEMU's test protocol.
     "qtest": {"board", "bus", "errors", "host", "layout", "memory", "placement", "remote", "sandbox"},
     # What puts them together.
@@ -65,7 +68,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "audit": {"errors", "remote", "sandbox"},
     "stats": {"host", "lean", "machine", "remote", "sandbox", "supervisor", "timeline"},
     # Starts the product as processes; the floor builds a machine of its own from the same parts.
-    "bench": {"config", "errors", "kvm", "layout", "machine", "memory"},
+    "bench": {"config", "errors", "kvm", "layout", "machine", "memory", "regular"},
     "run": {
         *("board", "config", "errors", "host", "kvm", "lean", "machine", "memory", "placement", "record"),
         *("remote", "sandbox", "stats", "supervisor", "timeline", "verdict"),

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar, get_args
 
 from kvmbox.bench.plan import NONE, Configuration, Job, Plan, Row, Unit, match, start_row
 from kvmbox.errors import UsageError
+from kvmbox.regular import open_regular
 
 SCHEMA: Final = "kvmbox-bench/1"
 MAX_FILE: Final = 1 << 26
@@ -225,7 +227,7 @@ def _no_constant(name: str) -> float:
 def load(path: str) -> Results:
     """The results in the file `path`. UsageError, in one line, if it cannot be read or is not one."""
     try:
-        with open(path, "rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             text = file.read(MAX_FILE + 1)
     except OSError as error:
         raise UsageError(f"cannot read '{path}': {error.strerror}") from error

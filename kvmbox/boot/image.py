@@ -7,13 +7,13 @@ reboot of the guest, whatever happens to the file meanwhile.
 from __future__ import annotations
 
 import os
-import stat
 from typing import Final
 
 from kvmbox import layout
 from kvmbox.boot.foreign import Foreign
 from kvmbox.errors import ImageError
 from kvmbox.lean import Value
+from kvmbox.regular import refusal
 
 # Far above any kernel with debug information, far below what would hurt the host.
 MAX_FILE_SIZE: Final = 512 * layout.MIB
@@ -22,14 +22,6 @@ ACCEPTED: Final = (
     "accepted are x86 ELF32 and ELF64 executables, Multiboot 1 kernels, and flat 16-bit images"
     " with --mode real"
 )
-
-_FILE_KINDS: Final = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-}
 
 
 def printable(text: str) -> str:
@@ -77,10 +69,10 @@ def read_module(path: str, arguments: str = "", *, max_size: int = MAX_FILE_SIZE
 
 
 def _check_file(path: str, status: os.stat_result, max_size: int) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        kind = _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "a special file")
+    words = refusal(status)
+    if words is not None:
         raise ImageError(
-            f"cannot read '{printable(path)}': it is {kind}, not a regular file",
+            f"cannot read '{printable(path)}': {words}",
             hint="name an image file; copy it to a file first if it comes from a pipe",
         )
     if status.st_size > max_size:

@@ -23,6 +23,7 @@ from kvmbox.cli import main
 from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.values import parse_rtc_base, parse_size
 from kvmbox.errors import StartError, UsageError
+from kvmbox.host.serial import open_for_writing, reason
 
 if TYPE_CHECKING:
     from kvmbox.qtest.machine import Machine
@@ -228,9 +229,9 @@ def _open_log(path: str | None, cleanup: ExitStack) -> Callable[[bytes], None] |
     if path is None or path == os.devnull:
         return None
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        descriptor = open_for_writing(path)
     except OSError as error:
-        raise StartError(f"cannot write -qtest-log '{path}': {error.strerror}") from error
+        raise StartError(f"cannot write -qtest-log '{path}': {reason(error)}") from error
     cleanup.callback(os.close, descriptor)
 
     def log(line: bytes) -> None:

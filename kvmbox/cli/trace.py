@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
 
 from kvmbox.cli.output_files import refuse_shared
 from kvmbox.errors import KvmboxError
+from kvmbox.host.serial import open_for_writing, reason
 
 if TYPE_CHECKING:
     from kvmbox.record.reader import RecordingReader
@@ -53,7 +55,7 @@ def _export(reader: RecordingReader, until: Until, choice: DeviceChoice, path: s
     from kvmbox.record.chrome import export
 
     try:
-        with open(path, "w", encoding="utf-8") as out:
+        with os.fdopen(open_for_writing(path), "w", encoding="utf-8") as out:
             return export(until.take(reader.records()), reader.channels, choice, out)
     except OSError as error:
-        raise KvmboxError(f"cannot write the trace '{path}': {error.strerror}") from error
+        raise KvmboxError(f"cannot write the trace '{path}': {reason(error)}") from error

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Final
 
 from kvmbox.errors import RecordingError
 from kvmbox.record import format as fmt
 from kvmbox.record.format import ChannelHeader, End, EndReason, Record, RequestCheck
+from kvmbox.regular import open_regular
 
 READ_SIZE: Final = 1 << 16
 INFLATE_SIZE: Final = 1 << 20
@@ -48,7 +49,7 @@ class RecordingReader:
         self.ending: Ending | None = None
         self._checked = True
         try:
-            self._file: BinaryIO = Path(path).open("rb")  # noqa: SIM115 - the reader is the context manager
+            self._file: BinaryIO = os.fdopen(open_regular(path), "rb")
         except OSError as error:
             raise RecordingError(f"cannot read the recording '{path}': {error.strerror}") from error
         try:

@@ -208,5 +208,5 @@ def test_missing_file_is_a_line(tmp_path: Path) -> None:
 
 
 def test_directory_is_a_line(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="Is a directory"):
+    with pytest.raises(RecordingError, match="it is a directory, not a regular file"):
         read_back(tmp_path)

@@ -1,0 +1,43 @@
+"""Opening a file to read it, without waiting: a FIFO would wait until somebody writes to it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Final
+
+_KINDS: Final = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+def open_regular(path: str) -> int:
+    """A descriptor of the regular file at `path`. Raises OSError, which says what it is if it is another."""
+    # To open a device may do something already, so it is looked at first; and again afterwards, because the
+    # name may mean something else by then.
+    _check(path, os.stat(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _check(path, os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def refusal(status: os.stat_result) -> str | None:
+    """Why this is no regular file, in words, or None if it is one."""
+    if stat.S_ISREG(status.st_mode):
+        return None
+    return f"it is {_KINDS.get(stat.S_IFMT(status.st_mode), 'a special file')}, not a regular file"
+
+
+def _check(path: str, status: os.stat_result) -> None:
+    words = refusal(status)
+    if words is not None:
+        raise OSError(errno.EINVAL, words, path)
