@@ -18,6 +18,9 @@ from kvmbox.errors import StartTimeoutError
 AGAIN_SECONDS: Final = 1.0
 """Python drops what is raised inside of a destructor: then the next alarm, so much later, ends the start."""
 
+LONGEST_SECONDS: Final = 1e6
+"""A start does not take so long; more than the kernel's timer can count may be asked for."""
+
 LATE_SECONDS: Final = 100e-6
 """The alarm comes so much behind the deadline, so that rounding cannot put it before."""
 
@@ -38,7 +41,7 @@ class StartTimeout:
         the error how far the start has come.
         """
         self._timeout = timeout
-        self._deadline = 0 if timeout is None else started + int(timeout * 1e9)
+        self._deadline = 0 if timeout is None else started + int(min(timeout, LONGEST_SECONDS) * 1e9)
         self._stage = stage
         self._running = False
         self._found: Any = None

@@ -93,6 +93,11 @@ def test_over_ends_it_before_its_time() -> None:
         starting.over()
 
 
+def test_any_number_of_seconds_can_be_asked_for() -> None:
+    with StartTimeout(1.7e308, time.monotonic_ns(), lambda: ""):
+        assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= module.LONGEST_SECONDS + 1
+
+
 def test_without_a_timeout_nothing_is_touched() -> None:
     with StartTimeout(None, time.monotonic_ns(), lambda: ""):
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
