@@ -6,12 +6,32 @@ One ring of a page serves the whole virtual machine: {u32 first, u32 last}, then
 {u64 address, u32 length, u32 is_port, u8 data[8]}; the kernel moves `last`, its user moves `first`.
 
 That is for writes whose moment does not matter: the board says which (`DeviceSpec.coalesced`). Their order
-does matter, so the ring is drained, as a run of bytes per port, before any write that exits and before any
-read that exits to a process with such a port: the guest cannot see a write overtaken. And by the main
-thread once per slice, so that what a guest prints last is not held back when it never exits again.
+does matter: the guest must not see a write overtaken. So the ring is drained, as a run of bytes per port,
+before any write that exits and before any read that exits to a process with such a port. And the main
+thread flushes it once per slice, so that what a guest prints last is not held back when it never exits again.
 
-The ring is shared with the kernel, which is trusted, and with the other vCPUs of the machine, through the
-kernel; still its indices and lengths are checked, as no bug of either side may look like a guest's doing.
+Who moves `first`, when, and under which lock
+---------------------------------------------
+1. Only the holder of the ring's lock moves `first`, and only forwards.
+2. `first` passes an entry when the device has answered for the write, or has failed at it; never before. So
+   an empty ring means that the devices have everything, whoever gave it to them. That is all the run loop
+   looks at between two exits: one 64-bit word, no lock.
+3. `first` passes an entry even if giving it raises. The error ends the run or another process has been put
+   in place; either way nothing is given twice. What lies behind that entry stays in the ring, for whoever
+   takes the lock next.
+4. Whoever has the lock gives what was in the ring when the lock was taken, and no more: a guest that goes on
+   writing keeps no thread here. What a vCPU wrote before its exit is in the ring by then.
+5. The vCPU thread waits for the lock: the main thread holds it no longer than its patience with a device
+   process lasts (`Channel.request`). The main thread never waits for the lock: the vCPU thread may hold it
+   while it waits for a reply, or for room in an output stream, and only the main thread ends those waits.
+6. The ring's lock comes before a channel's lock. Nobody who holds a channel's lock takes the ring's.
+
+`take_index` is the exception to rule 2: `first` passes the write before the read that carries it is
+answered. Nobody can see that as long as one vCPU thread is the only one that looks for an empty ring, as it
+carries the write itself. With more vCPU threads the lock has to be held until the answer.
+
+The ring is shared with the kernel, which is trusted; still its indices and lengths are checked, as no bug of
+either side may look like a guest's doing.
 """
 
 from __future__ import annotations
@@ -91,32 +111,38 @@ class CoalescedRing:
         return None
 
     def drain(self) -> None:
-        """Give every write to its device. Raises DeviceProcessError."""
+        """Give every write to its device, by the vCPU thread. Raises DeviceProcessError."""
         with self._lock:
-            self._empty(lambda proxy, register, data: proxy.write_run(register, data))
+            self._give_all(lambda proxy, register, data: proxy.write_run(register, data))
 
-    def flush(self) -> None:
-        """The same for the main thread. Raises DeviceProcessError."""
-        # Without waiting: who has the lock drains the ring, and may hang on what only the main thread ends.
-        if self.pending and self._lock.acquire(blocking=False):
-            try:
-                self._empty(lambda proxy, register, data: proxy.flush_run(register, data))
-            finally:
-                self._lock.release()
+    def flush(self) -> bool:
+        """The same by the main thread, unless the vCPU thread is at it; returns whether there were any.
 
-    def _empty(self, give: Callable[[DeviceProxy, int, bytes], None]) -> None:
-        # The lock is held until the devices have it all: what the other thread drains next is later.
-        while True:
-            first, last = self._indices()
-            if first == last:
-                return
-            end = last if last > first else ENTRIES
-            runs = self._runs(first, end)
-            self._words32[2 * RING_WORD] = end % ENTRIES
-            self.writes += end - first
-            for port, data in runs:
+        Raises DeviceProcessError.
+        """
+        if not self.pending or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return self._give_all(lambda proxy, register, data: proxy.flush_run(register, data))
+        finally:
+            self._lock.release()
+
+    def _give_all(self, give: Callable[[DeviceProxy, int, bytes], None]) -> bool:
+        """Under the lock: give what is in the ring now; returns whether that is anything."""
+        first, last = self._indices()
+        if first == last:
+            return False
+        while first != last:
+            for port, data in self._runs(first, last if last > first else ENTRIES):
                 proxy, register = self._zones[port]
-                give(proxy, register, data)
+                first = (first + len(data)) % ENTRIES
+                self.writes += len(data)
+                try:
+                    give(proxy, register, data)
+                finally:
+                    # Not before: the other thread takes an empty ring for devices that have it all.
+                    self._words32[2 * RING_WORD] = first
+        return True
 
     def _indices(self) -> tuple[int, int]:
         ring = self._words64[RING_WORD]

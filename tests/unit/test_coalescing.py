@@ -24,10 +24,13 @@ class FakeChannel:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int, int, bytes]] = []
+        self.meanwhile: Callable[[], object] = lambda: None
+        """What the guest or another thread does, or the process suffers, while it is asked."""
 
     def access(self, word: int, offset: int, value: int, limit: int) -> int:
         assert (word & 0xFF, word >> 16 & 0xFF, limit) == (protocol.WRITE, 1, 0)
         self.asked.append(("vcpu", word >> 8 & 0xFF, offset, bytes([value])))
+        self.meanwhile()
         return 0
 
     def access_for(self, _word: int) -> Callable[[int, int, int, int], int]:
@@ -36,10 +39,12 @@ class FakeChannel:
     def transact(self, kind: int, device: int, offset: int, payload: bytes) -> None:
         assert kind == protocol.WRITE_RUN
         self.asked.append(("vcpu", device, offset, payload))
+        self.meanwhile()
 
     def request(self, kind: int, *, device: int, offset: int, payload: bytes) -> tuple[int, bytes]:
         assert kind == protocol.WRITE_RUN
         self.asked.append(("main", device, offset, payload))
+        self.meanwhile()
         return 0, b""
 
 
@@ -145,30 +150,69 @@ def test_drain_goes_around_the_end_of_the_ring(start: int, count: int) -> None:
     assert rig.ring.writes == count
 
 
-def test_drain_takes_what_comes_while_it_drains() -> None:
+TAKES_ALL: Final[list[Callable[[Rig], object]]] = [lambda rig: rig.ring.drain(), lambda rig: rig.ring.flush()]
+
+
+@pytest.mark.parametrize("take", TAKES_ALL)
+def test_taker_of_all_leaves_what_comes_meanwhile(take: Callable[[Rig], object]) -> None:
+    # Or a guest that goes on writing would keep the main thread for ever.
+    rig = Rig(start=ENTRIES - 3)
+    rig.kernel_writes(DEBUGCON, b"abcdefgh")
+    goes_on = iter([b"uv", b"wx", b"yz"])
+    rig.debug_channel.meanwhile = lambda: rig.kernel_writes(DEBUGCON, next(goes_on, b""))
+    take(rig)
+    assert b"".join(data for *_, data in rig.debug_channel.asked) == b"abcdefgh"
+    assert rig.ring.pending
+
+
+@pytest.mark.parametrize("start", [0, ENTRIES - 2])
+@pytest.mark.parametrize("take", TAKES_ALL)
+def test_ring_is_not_empty_before_the_devices_have_it_all(take: Callable[[Rig], object], start: int) -> None:
+    # The run loop looks at nothing else: it would let the guest's next access overtake these.
+    rig = Rig(start=start)
+    rig.kernel_writes(DEBUGCON, b"abc")
+    rig.kernel_writes(POST, b"d")
+    seen: list[tuple[bool, tuple[int, int]]] = []
+    rig.debug_channel.meanwhile = lambda: seen.append((rig.ring.pending, rig.indices()))
+    take(rig)
+    assert seen
+    assert all(pending for pending, _ in seen)
+    last = (start + 4) % ENTRIES
+    assert seen[0][1] == (start, last)
+    assert seen[-1][1] == ((last - 1) % ENTRIES, last)  # and what a device has makes room at once
+    assert rig.indices() == (last, last)
+
+
+def test_flush_tells_whether_there_was_anything() -> None:
     rig = Rig()
-    rig.kernel_writes(DEBUGCON, b"ab")
-    given = rig.debug_channel.transact
-
-    def transact(kind: int, device: int, offset: int, payload: bytes) -> None:
-        if not rig.debug_channel.asked:
-            rig.kernel_writes(DEBUGCON, b"cd")  # another vCPU
-        given(kind, device, offset, payload)
-
-    rig.debug_channel.transact = transact  # type: ignore[method-assign]  # a guest that goes on
-    rig.ring.drain()
-    assert [data for *_, data in rig.debug_channel.asked] == [b"ab", b"cd"]
-    assert not rig.ring.pending
+    assert rig.ring.flush() is False
+    rig.kernel_writes(DEBUGCON, b"a")
+    assert rig.ring.flush() is True
+    assert rig.ring.flush() is False
 
 
-def test_room_is_made_before_a_device_is_asked() -> None:
-    # Or a device that fails would be given the same writes again.
-    rig = Rig()
-    rig.kernel_writes(DEBUGCON, b"ab")
-    seen: list[tuple[int, int]] = []
-    rig.debug_channel.transact = lambda *_: seen.append(rig.indices())  # type: ignore[method-assign]  # looks
-    rig.ring.drain()
-    assert seen == [(2, 2)]
+@pytest.mark.parametrize("take", TAKES_ALL)
+def test_write_that_its_device_fails_at_is_not_given_again_and_the_rest_is_kept(
+    take: Callable[[Rig], object],
+) -> None:
+    rig = Rig(start=ENTRIES - 1)
+    rig.kernel_writes(POST, b"\x01")
+    rig.kernel_writes(RTC, b"\x0c")
+    rig.kernel_writes(DEBUGCON, b"bc")
+
+    def fail() -> None:
+        raise DeviceProcessError("rtc", "is gone")
+
+    rig.rtc_channel.meanwhile = fail
+    with pytest.raises(DeviceProcessError):
+        take(rig)
+    assert [data for *_, data in rig.debug_channel.asked] == [b"\x01"]
+    assert rig.indices() == (1, 3)
+    assert rig.ring.writes == 2
+    take(rig)
+    assert [data for *_, data in rig.debug_channel.asked] == [b"\x01", b"bc"]
+    assert [data for *_, data in rig.rtc_channel.asked] == [b"\x0c"]
+    assert rig.ring.writes == 4
 
 
 def test_flush_uses_the_way_of_the_main_thread() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import struct
+import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -39,6 +43,12 @@ class FakeChannel:
     def transact(self, kind: int, _device: int, offset: int, payload: bytes) -> None:
         self._log.append((self._name, protocol.KIND_NAMES[kind], offset, payload))
 
+    def request(self, kind: int, *, device: int, offset: int, payload: bytes) -> tuple[int, bytes]:
+        assert (kind, device) == (protocol.WRITE_RUN, 0)
+        time.sleep(0)  # the process answers in its own time: other threads run
+        self._log.append((self._name, protocol.KIND_NAMES[kind], offset, payload))
+        return 0, b""
+
 
 class Rig:
     """COM1, whose writes exit; the RTC, whose index does not; POST, whose only port does not."""
@@ -69,6 +79,7 @@ class Rig:
         def play() -> int:
             for word in coalesced.split():
                 self.coalesce(word)
+            time.sleep(0)  # in KVM_RUN other threads run
             struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_IO)
             struct.pack_into("<BBHIQ", self.vcpu.page, 32, direction, 1, port, count, DATA)
             self.vcpu.page[DATA : DATA + len(data)] = data
@@ -200,3 +211,49 @@ def test_ring_that_went_around_is_drained_in_order(rig: Rig) -> None:
     rig.exit(OUT, COM1, b"x")
     rig.exit(OUT, COM1, b"y", coalesced="post index")
     assert rig.play() == [("uart", "write", 0, ord("x")), CODE, INDEX, ("uart", "write", 0, ord("y"))]
+
+
+def test_no_exit_overtakes_what_the_main_thread_is_flushing(rig: Rig) -> None:
+    """The main thread flushes all the time, and both threads are switched as often as Python can."""
+    flushed, ended = threading.Event(), threading.Event()
+
+    def wait_for_the_main_thread() -> int:
+        rig.coalesce("post")
+        assert flushed.wait(30)
+        return -errno.EINTR
+
+    rig.vcpu.script.append(wait_for_the_main_thread)
+    expected: list[tuple[str, int]] = [("post", 0x33)]
+    for turn in range(300):
+        rig.exit(OUT, COM1, bytes([turn & 0xFF]), coalesced="post")
+        expected += [("post", 0x33), ("uart", turn & 0xFF)]
+        rig.exit(IN, RTC + 1, coalesced="post index" if turn % 3 else "index")
+        expected += [("post", 0x33)] if turn % 3 else []
+        expected += [("rtc", 0x0C), ("rtc", -1)]
+
+    def flush() -> None:
+        while not ended.is_set():
+            if rig.ring.flush():
+                flushed.set()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    flusher = threading.Thread(target=flush)
+    flusher.start()
+    try:
+        rig.play()
+    finally:
+        ended.set()
+        flusher.join(30)
+        sys.setswitchinterval(interval)
+    seen: list[tuple[str, int]] = []
+    for name, kind, _, value in rig.log:
+        if kind == "indexed read":
+            assert isinstance(value, int)
+            seen += [("rtc", value & 0xFF), ("rtc", -1)]
+        elif kind == "read":
+            seen.append((str(name), -1))
+        else:
+            values = value if isinstance(value, bytes) else [value]
+            seen += [(str(name), one) for one in values if isinstance(one, int)]
+    assert seen == expected

@@ -1,0 +1,73 @@
+"""Writes that do not exit, on the real /dev/kvm: the devices get them in the guest's order."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from kvmbox import layout
+from tests.integration.run_support import (
+    COM1,
+    DEBUGCON,
+    SHUTDOWN,
+    SPIN,
+    Images,
+    debug_exit,
+    out,
+    run_to_end,
+    say,
+)
+
+pytestmark = pytest.mark.kvm
+
+RESTLESS: Final = (sys.executable, str(Path(__file__).parent / "run_payload" / "restless_main.py"))
+ROUNDS: Final = 500
+IPC: Final = ("socketpair", "pipe", "shm")
+
+
+def write_cmos(index: int, value: int) -> bytes:
+    """Store a byte in the RTC's memory."""
+    return out(layout.RTC_INDEX_PORT, index) + out(layout.RTC_INDEX_PORT + 1, value)
+
+
+def repeat(body: bytes) -> bytes:
+    """mov cx,ROUNDS; body; dec cx; jnz body."""
+    back = -(len(body) + 5) & 0xFFFF
+    return b"\xb9" + ROUNDS.to_bytes(2, "little") + body + b"\x49\x0f\x85" + back.to_bytes(2, "little")
+
+
+def read_cmos(index: int, value: int) -> bytes:
+    """mov al,index; out 0x70,al; in al,0x71; cmp al,value; je on; and the verdict of a wrong byte."""
+    wrong = debug_exit(0x21)
+    return b"\xb0%c\xe6\x70\xe4\x71\x3c%c\x74%c" % (index, value, len(wrong)) + wrong
+
+
+@pytest.mark.parametrize("ipc", IPC)
+def test_read_of_the_rtc_is_behind_its_index_whoever_gives_that(images: Images, ipc: str) -> None:
+    guest = (
+        write_cmos(0x40, 0x55)
+        + write_cmos(0x41, 0xAA)
+        + repeat(read_cmos(0x40, 0x55) + read_cmos(0x41, 0xAA))
+    )
+    result = run_to_end(images.run(guest + SHUTDOWN + SPIN, "--ipc", ipc, command=RESTLESS))
+    assert result == (0, b"", "")
+
+
+@pytest.mark.parametrize("ipc", IPC)
+def test_output_of_debug_console_and_uart_keeps_its_order(images: Images, ipc: str) -> None:
+    guest = repeat(say(b"a", DEBUGCON) + say(b"b", COM1))
+    result = run_to_end(images.run(guest + SHUTDOWN + SPIN, "--ipc", ipc, command=RESTLESS))
+    assert result == (0, b"ab" * ROUNDS, "")
+
+
+def test_guest_that_never_stops_writing_keeps_the_main_thread_for_no_longer_than_a_ring(
+    images: Images,
+) -> None:
+    flood = b"\xba" + DEBUGCON.to_bytes(2, "little") + bytes.fromhex("b041 ee ebfd")  # 'A' for ever
+    status, output, messages = run_to_end(images.run(flood, "--timeout", "1"))
+    assert status == 124
+    assert output.startswith(b"AAAA")
+    assert "--timeout 1 s ran out" in messages
