@@ -31,6 +31,7 @@ from kvmbox.coalescing import RING_WORD, CoalescedRing
 from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import exits, registers, uapi
 from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.kvm.wakeups import may_start, may_wake_halted
 from kvmbox.verdict import GUEST_CRASHED, Outcome
 
 _EXIT_REASON: Final = 2  # index into 32-bit words of kvm_run
@@ -50,8 +51,9 @@ _IS_READ: Final = 6  # places in a route
 _DEVICE: Final = 9
 _ACCESS: Final = 0xFFFF_FFFF  # direction, size and port of a packed word
 _RFLAGS_IF: Final = 1 << 9
+_WAITS_FOR_SIPI: Final = (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED)
 
-LOOK: Final = 1  # attention: the vCPU has not exited for long, look whether it is halted for ever
+LOOK: Final = 1  # attention: the vCPU has not exited for long, look whether it sleeps for ever
 LEAVE: Final = 2  # attention: end the loop
 
 
@@ -99,15 +101,18 @@ class VcpuLoop:
         mmio: Bus,
         *,
         read_memory: Callable[[int], int | None],
+        read_ioapic: Callable[[], uapi.kvm_ioapic_state],
         ring: CoalescedRing | None = None,
         is_pvm: bool = False,
     ) -> None:
-        """`read_memory` gives the byte at a guest-physical address, None where there is no RAM. `ring` has
-        the writes that KVM coalesced, if it does. `is_pvm` tells what a refused instruction means.
+        """`read_memory` gives the byte at a guest-physical address, None where there is no RAM. `read_ioapic`
+        gives the state of the machine's I/O APIC. `ring` has the writes that KVM coalesced, if it does.
+        `is_pvm` tells what a refused instruction means.
         """
         self._is_pvm = is_pvm
         self._vcpu = vcpu
         self._read_memory = read_memory
+        self._read_ioapic = read_ioapic
         self._ports = ports
         self._mmio = mmio
         self._ring = ring
@@ -334,23 +339,37 @@ class VcpuLoop:
             flags, self._attention = self._attention, 0
         if flags & LEAVE:
             return True
-        if flags & LOOK and self._halted_for_ever():
-            self.outcome = Outcome(
-                GUEST_CRASHED,
-                "the guest is halted for ever: hlt with interrupts off",
-                error=True,
-                hint="end the guest with a write to the debug-exit or shutdown port",
-                report=self.crash_report(),
-            )
-            return True
-        return False
+        if flags & LOOK:
+            self.outcome = self._sleeps_for_ever()
+        return self.outcome is not None
 
-    def _halted_for_ever(self) -> bool:
+    def _sleeps_for_ever(self) -> Outcome | None:
+        """The end of a guest whose only vCPU sleeps and that nothing can wake (see `kvm.wakeups`)."""
+        state = self._vcpu.get_mp_state()
+        if state == uapi.KVM_MP_STATE_HALTED:
+            if self._may_leave_halt():
+                return None
+            reason = "the guest is halted for ever: hlt with interrupts off"
+            hint = "end the guest with a write to the debug-exit or shutdown port"
+        elif state in _WAITS_FOR_SIPI:
+            if may_start(self._read_ioapic()):
+                return None
+            reason = (
+                "the guest is halted for ever: it waits for a start-up IPI, and no other CPU can send one"
+            )
+            hint = "an INIT makes a CPU wait if its IA32_APIC_BASE says that it is no bootstrap processor"
+        else:
+            return None
+        return Outcome(GUEST_CRASHED, reason, error=True, hint=hint, report=self.crash_report())
+
+    def _may_leave_halt(self) -> bool:
         vcpu = self._vcpu
-        if vcpu.get_mp_state() != uapi.KVM_MP_STATE_HALTED or vcpu.get_regs().rflags & _RFLAGS_IF:
-            return False
+        if vcpu.get_regs().rflags & _RFLAGS_IF:
+            return True
         events = vcpu.get_vcpu_events()
-        return not (events.nmi.pending or events.nmi.injected or events.smi.pending)
+        if events.nmi.pending or events.nmi.injected or events.smi.pending:
+            return True
+        return may_wake_halted(self._read_ioapic(), vcpu.get_lapic(), nmi_blocked=bool(events.nmi.masked))
 
     def crash_report(self) -> str:
         """Registers and the code at RIP, for a person."""

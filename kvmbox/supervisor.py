@@ -218,6 +218,7 @@ class Supervisor:
             self._devices.ports,
             self._devices.mmio,
             read_memory=guest.memory.byte_at,
+            read_ioapic=guest.vm.get_ioapic,
             ring=self._ring,
             is_pvm=guest.is_pvm,
         )

@@ -175,6 +175,10 @@ class Vm:
         io.kvm_call(f"read interrupt controller {chip}", self._descriptor, io.KVM_GET_IRQCHIP, byref(state))
         return state
 
+    def get_ioapic(self) -> uapi.kvm_ioapic_state:
+        """The state of the I/O APIC."""
+        return self.get_irqchip(uapi.KVM_IRQCHIP_IOAPIC).ioapic
+
     def set_irqchip(self, state: uapi.kvm_irqchip) -> None:
         """Restore what `get_irqchip` gave."""
         doing = f"set interrupt controller {state.chip_id}"

@@ -22,7 +22,10 @@ SOURCES = Path(__file__).parents[2] / "guests"
 RUNS: list[dict[str, Any]] = tomllib.loads((SOURCES / "expectations.toml").read_text())["run"]
 GUESTS = sorted({run["guest"] for run in RUNS})
 REAL_MODE = {"real16"}
-MULTIBOOT = {"hello32", "memmap", "debugexit", "flood", "portsweep", "haltforever", "spin", "bench"}
+MULTIBOOT = {
+    *("hello32", "memmap", "debugexit", "flood", "portsweep", "haltforever", "haltnmi", "waitsipi"),
+    *("spin", "bench"),
+}
 ELF32 = MULTIBOOT | {"elf32"}
 ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE]
 

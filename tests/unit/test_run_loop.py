@@ -45,8 +45,9 @@ class FakeVcpu:
         self._kicked = threading.Event()
         self.mp_state = uapi.KVM_MP_STATE_RUNNABLE
         self.rflags = RFLAGS_IF
-        self.nmi = SimpleNamespace(pending=0, injected=0)
+        self.nmi = SimpleNamespace(pending=0, injected=0, masked=0)
         self.smi = SimpleNamespace(pending=0)
+        self.ioapic = uapi.kvm_ioapic_state()
         self.gone = False
 
     def enter(self) -> int:
@@ -84,6 +85,9 @@ class FakeVcpu:
 
     def get_vcpu_events(self) -> SimpleNamespace:
         return SimpleNamespace(nmi=self.nmi, smi=self.smi)
+
+    def get_lapic(self) -> uapi.kvm_lapic_state:
+        return uapi.kvm_lapic_state()
 
     def translate(self, linear: int) -> int | None:
         return linear if linear < 0x7C08 else None
@@ -139,6 +143,7 @@ class Rig:
             self.ports,
             self.mmio,
             read_memory=lambda a: a & 0xFF if a != 0x7C03 else None,
+            read_ioapic=lambda: self.vcpu.ioapic,
         )
 
     def step(self, step: Callable[[], int]) -> None:

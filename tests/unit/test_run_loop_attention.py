@@ -62,6 +62,22 @@ def test_look_at_a_guest_that_is_halted_for_ever_ends_the_run(rig: Rig) -> None:
     assert "Code at RIP" in rig.loop.outcome.report
 
 
+def test_look_at_a_guest_that_is_halted_while_it_handles_an_nmi_minds_no_further_nmi(rig: Rig) -> None:
+    line_is_routed_as_nmi(rig)
+    rig.vcpu.nmi.masked = 1
+    assert look(rig) is LoopEnd.DECIDED
+
+
+@pytest.mark.parametrize("state", [uapi.KVM_MP_STATE_INIT_RECEIVED, uapi.KVM_MP_STATE_UNINITIALIZED])
+def test_look_at_a_guest_that_waits_for_a_start_up_ipi_ends_the_run(rig: Rig, state: int) -> None:
+    rig.vcpu.mp_state = state
+    assert look(rig) is LoopEnd.DECIDED
+    assert rig.loop.outcome is not None
+    assert rig.loop.outcome.status == GUEST_CRASHED
+    assert "waits for a start-up IPI" in rig.loop.outcome.reason
+    assert "Code at RIP" in rig.loop.outcome.report
+
+
 def halted(rig: Rig) -> None:
     rig.vcpu.mp_state, rig.vcpu.rflags = uapi.KVM_MP_STATE_HALTED, 0
 
@@ -91,7 +107,26 @@ def smi_pending(rig: Rig) -> None:
     rig.vcpu.smi.pending = 1
 
 
-@pytest.mark.parametrize("arrange", [running, interrupts_on, nmi_pending, nmi_injected, smi_pending])
+def line_is_routed_as_nmi(rig: Rig) -> None:
+    halted(rig)
+    rig.vcpu.ioapic.redirtbl[8] = 4 << 8
+
+
+def line_is_routed_as_start_up_ipi(rig: Rig) -> None:
+    rig.vcpu.mp_state = uapi.KVM_MP_STATE_INIT_RECEIVED
+    rig.vcpu.ioapic.redirtbl[8] = 6 << 8
+
+
+def start_up_ipi_came(rig: Rig) -> None:
+    halted(rig)
+    rig.vcpu.mp_state = uapi.KVM_MP_STATE_SIPI_RECEIVED
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [running, interrupts_on, nmi_pending, nmi_injected, smi_pending, line_is_routed_as_nmi,
+     line_is_routed_as_start_up_ipi, start_up_ipi_came],
+)  # fmt: skip
 def test_look_at_a_guest_that_may_go_on_lets_it(rig: Rig, arrange: Callable[[Rig], None]) -> None:
     arrange(rig)
     assert look(rig) is LoopEnd.LEFT

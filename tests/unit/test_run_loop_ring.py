@@ -65,7 +65,12 @@ class Rig:
             self.vcpu.words64, self.vcpu.words32, self.vcpu.bytes, {RTC: (self.rtc, 0), POST: (self.post, 0)}
         )
         self.loop = VcpuLoop(
-            cast(Vcpu, self.vcpu), ports, mmio, read_memory=lambda _address: None, ring=self.ring
+            cast(Vcpu, self.vcpu),
+            ports,
+            mmio,
+            read_memory=lambda _address: None,
+            read_ioapic=uapi.kvm_ioapic_state,
+            ring=self.ring,
         )
 
     def _proxy(self, name: str) -> DeviceProxy:
