@@ -1,0 +1,107 @@
+"""One run of the machine: QEMU, the initramfs, a time limit, and the status that the work ended with."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.lab.archive import Archive
+from tests.lab.modules import Modules
+
+BOOT: Final = Path(__file__).parent / "boot"
+MODULES: Final = ("9p", "9pnet_virtio", "overlay", "kvm_amd")
+CONSOLE_TAIL: Final = 20  # lines of the kernel's log that a failure shows
+
+
+class LabFailure(Exception):
+    """The machine itself failed: it did not start, panicked, or took too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What kind of PC it is. `parameters` go to the kernel."""
+
+    cpus: int = 2
+    memory_mib: int = 5120
+    parameters: Sequence[str] = ()
+
+
+def initramfs(kernel: Path, busybox: Path, work: str) -> bytes:
+    """The archive that the kernel starts from; `work` is the shell script whose status counts."""
+    (directory,) = kernel.glob("usr/lib/modules/*")
+    archive = Archive()
+    for path in ("bin", "dev", "lab", "modules"):
+        archive.directory(path)
+    archive.device("dev/console", 5, 1)
+    archive.file("init", (BOOT / "init").read_bytes(), executable=True)
+    archive.file("bin/busybox", busybox.read_bytes(), executable=True)
+    archive.file("lab/busybox", busybox.read_bytes(), executable=True)
+    archive.file("lab/session", (BOOT / "session").read_bytes(), executable=True)
+    archive.file("lab/work", work.encode())
+    modules = Modules(directory).load_order(MODULES)
+    for name, content in modules:
+        archive.file(f"modules/{name}.ko", content)
+    archive.file("modules/order", "".join(f"{name}\n" for name, _ in modules).encode())
+    return archive.pack()
+
+
+def script(
+    commands: Sequence[Sequence[str]], *, directory: Path, environment: Mapping[str, str], prepare: str = ""
+) -> str:
+    """A shell script that runs `commands` in `directory` until one fails, and ends with its status."""
+    lines = [f"cd {shlex.quote(str(directory))} || exit 125", *filter(None, [prepare])]
+    # Nothing of the host's environment but what is named here.
+    clean = shlex.join(["env", "-i", *(f"{name}={value}" for name, value in environment.items())])
+    lines += [f"{clean} {shlex.join(command)} || exit $?" for command in commands]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def run(
+    emulator: str, kernel: Path, archive: bytes, hardware: Hardware, *, timeout_s: float, log: Path
+) -> int:
+    """Boot, let the work's output through to stdout, return its status. `log` gets the kernel's console.
+
+    LabFailure where there is no status: time ran out, the kernel panicked, or QEMU could not start.
+    """
+    (image,) = kernel.glob("boot/vmlinuz-*")
+    with tempfile.TemporaryDirectory(prefix="kvmbox-lab-") as scratch:
+        initrd = Path(scratch, "initramfs")
+        initrd.write_bytes(archive)
+        results = Path(scratch, "results")
+        results.mkdir()
+        command = [
+            *(emulator, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+            *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
+            *("-smp", str(hardware.cpus), "-m", str(hardware.memory_mib)),
+            *("-kernel", str(image), "-initrd", str(initrd)),
+            *("-append", " ".join(("console=ttyS0 panic=-1 quiet", *hardware.parameters))),
+            *("-serial", f"file:{log}", "-chardev", "stdio,id=output,signal=off"),
+            *("-device", "isa-serial,chardev=output,index=1"),
+            *("-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"),
+            *("-virtfs", f"local,path={results},mount_tag=results,security_model=none,multidevs=remap"),
+        ]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+            try:
+                ended = process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise LabFailure(f"no end within {timeout_s:.0f} s; {_tail(log)}") from None
+            except BaseException:
+                process.kill()
+                raise
+        try:
+            return int((results / "status").read_text())
+        except (FileNotFoundError, ValueError):
+            raise LabFailure(
+                f"the machine ended without a status (QEMU's is {ended}); {_tail(log)}"
+            ) from None
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return f"its console, also in {log}, ends with:\n" + "\n".join(lines[-CONSOLE_TAIL:])
