@@ -21,9 +21,10 @@ from typing import Any, Final
 
 from tests.chaos.payload.gremlin import FAULTS
 from tests.integration.run_support import DEVICE_TYPES
+from tests.patience import patience
 
 PROGRAM: Final = str(Path(__file__).parent / "payload" / "program.py")
-PATIENCE_MS: Final = 60_000
+PATIENCE_MS: Final = patience(60_000)
 LONGEST_PAUSE_MS: Final = 25
 AT_ONCE: Final = 2
 """How many device types may be in trouble at a time."""

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import patience
+
 SOURCES = Path(__file__).parents[2] / "guests"
 QEMU = shutil.which("qemu-system-x86_64")
 QEMU_STATUS_AT_THE_END = 33  # ((16 << 1) | 1): the image says 16 where there is no shutdown port
-HANG_GUARD = 120  # seconds
+HANG_GUARD = patience(120)  # seconds
 
 INSTRUCTIONS = {  # per iteration, with the two that count
     "bare": 2,

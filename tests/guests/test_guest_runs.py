@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from tests.patience import patience, patient_options
+
 SOURCES = Path(__file__).parents[2] / "guests"
 RUNS: list[dict[str, Any]] = tomllib.loads((SOURCES / "expectations.toml").read_text())["run"]
 KVMBOX = [sys.executable, "-c", "from kvmbox.cli.entry import entry_point; entry_point()"]
-HANG_GUARD = "60"  # seconds; a guest that is right never gets near it
+HANG_GUARD = f"{patience(60):g}"  # seconds; a guest that is right never gets near it
 
 pytestmark = pytest.mark.kvm
 
@@ -46,7 +48,12 @@ def image_and_mode(images: Path, guest: str) -> list[str]:
 def test_guest_run_gives_status_and_output(run: dict[str, Any], images: Path, tmp_path: Path) -> None:
     for name, content in run.get("files", {}).items():
         (tmp_path / name).write_text(content)
-    arguments = ["--timeout", HANG_GUARD, *run.get("options", ()), *image_and_mode(images, run["guest"])]
+    arguments = [
+        "--timeout",
+        HANG_GUARD,
+        *patient_options(run.get("options", [])),
+        *image_and_mode(images, run["guest"]),
+    ]
 
     done = subprocess.run(
         [*KVMBOX, "run", *arguments],

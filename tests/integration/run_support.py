@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from kvmbox import layout
+from tests.patience import patience
 
 ENTRY = "from kvmbox.cli.entry import entry_point; entry_point()"
 KVMBOX = (sys.executable, "-c", ENTRY)
-PATIENCE_S = 30.0
+PATIENCE_S = patience(30.0)
 COM1 = layout.COM_PORTS["COM1"]
 COM2 = layout.COM_PORTS["COM2"]
 DEBUGCON = layout.DEBUGCON_PORTS[0]

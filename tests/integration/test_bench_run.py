@@ -16,8 +16,9 @@ from kvmbox.bench.plan import ROWS
 from kvmbox.bench.results import load
 from kvmbox.kvm.system import Kvm
 from tests.integration.run_support import KVMBOX
+from tests.patience import patience
 
-TINY = ("--repeat", "1", "--divide", "1000", "--timeout", "60")
+TINY = ("--repeat", "1", "--divide", "1000", "--timeout", f"{patience(60):g}")
 DEFAULT = "process/filter/socketpair"
 
 
@@ -29,7 +30,7 @@ def image(name: str) -> str:
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*KVMBOX, "bench", *arguments], capture_output=True, text=True, check=False, timeout=300
+        [*KVMBOX, "bench", *arguments], capture_output=True, text=True, check=False, timeout=patience(300)
     )
 
 
@@ -109,7 +110,7 @@ def test_bench_that_is_interrupted_shows_what_there_is_and_ends_its_guests(tmp_p
         while not _children(child.pid):
             assert child.poll() is None
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=patience(60))
     assert child.returncode == 130
     assert "(not finished)" in out
     assert "kvmbox: interrupted" in err

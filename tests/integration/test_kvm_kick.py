@@ -17,11 +17,12 @@ import pytest
 from kvmbox.errors import KvmError
 from kvmbox.kvm import KICK_SIGNAL, Kvm, Vcpu, Vm, install_kick_signal, uapi
 from kvmbox.memory import GuestMemory
+from tests.patience import patience
 
 pytestmark = pytest.mark.kvm
 
 CODE = 0x1000
-STUCK = 30.0  # seconds: no test takes so long unless a kick was lost
+STUCK = patience(30.0)  # seconds: no test takes so long unless a kick was lost
 
 # Real-mode programs at 0000:1000.
 SPIN = "ebfe"  # jmp $

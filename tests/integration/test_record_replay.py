@@ -23,6 +23,7 @@ from tests.integration.run_support import (
     run_to_end,
     say,
 )
+from tests.patience import patience
 from tests.unit.record.recordings import LSR, UART, recording, small_machine
 
 QUICK = ("hello32", "hello64", "irq64", "real16", "clock", "echo", "mmio64", "reboot")
@@ -34,7 +35,12 @@ RUNS: list[dict[str, Any]] = [entry for entry in bundled.runs() if entry["guest"
 def kvmbox(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run one command line to its end."""
     return subprocess.run(
-        [*KVMBOX, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120, **options
+        [*KVMBOX, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=patience(120),
+        **options,
     )
 
 

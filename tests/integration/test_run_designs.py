@@ -30,6 +30,7 @@ from tests.integration.run_support import (
     run_to_end,
     say,
 )
+from tests.patience import patience
 
 pytestmark = pytest.mark.kvm
 
@@ -73,7 +74,7 @@ _DEFAULT: Final[dict[str, tuple[int, bytes]]] = {}
 
 def outcome(guest: str, *arguments: str, stdin: bytes = b"") -> tuple[int, bytes]:
     """Status and output of a bundled guest."""
-    with Run(*RTC_BASE, "--timeout", "60", *arguments, guest, stdin=subprocess.PIPE) as run:
+    with Run(*RTC_BASE, "--timeout", f"{patience(60):g}", *arguments, guest, stdin=subprocess.PIPE) as run:
         run.send(stdin)
         assert run.process.stdin is not None
         run.process.stdin.close()

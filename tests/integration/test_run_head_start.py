@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.integration.run_support import KVMBOX
+from tests.patience import patience
 
 # Runs a command as a subreaper, whose children all orphans of the command become, and counts those that are
 # left when it has ended: a line with its status, how many were alive, how many were never reaped.
@@ -24,7 +25,11 @@ print(done.returncode, len(left))
 def watched(command: Sequence[str]) -> tuple[int, int]:
     """(exit status, processes left when it ended)."""
     done = subprocess.run(
-        [sys.executable, "-c", WATCH, *command], check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", WATCH, *command],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=patience(60),
     )
     status, left = map(int, done.stdout.split())
     return status, left
@@ -56,7 +61,10 @@ def test_run_with_closed_descriptors_keeps_the_spawner_off_their_numbers(closed:
     # Were the control socket to get number 1, the guest's output would go to the spawner.
     line = f'exec "$@" {closed}'
     done = subprocess.run(
-        ["sh", "-c", line, "sh", *KVMBOX, "run", "hello32"], check=False, capture_output=True, timeout=60
+        ["sh", "-c", line, "sh", *KVMBOX, "run", "hello32"],
+        check=False,
+        capture_output=True,
+        timeout=patience(60),
     )
     assert done.returncode == (14 if "1>&-" in closed else 0)
     assert b"spawner" not in done.stderr

@@ -31,6 +31,7 @@ from tests.integration.run_support import (
     say_much,
     wait_input,
 )
+from tests.patience import patience
 
 pytestmark = pytest.mark.kvm
 
@@ -168,7 +169,7 @@ def run_blocked(
 def test_blocked_stdout_does_not_stop_the_timeout(
     images: Images, blocked: Blocked, overflow: str, command: tuple[str, ...]
 ) -> None:
-    arguments = ("--serial-overflow", overflow, "--timeout", "1")
+    arguments = ("--serial-overflow", overflow, "--timeout", f"{patience(1):g}")
     with run_blocked(images, blocked, FLOOD, *arguments, command=command) as run:
         assert run.exit_status() == 124
         output = Stream(blocked.reader, "the pipe").rest()

@@ -28,6 +28,7 @@ from tests.integration.run_support import (
     say,
     wait_input,
 )
+from tests.patience import patience
 
 pytestmark = pytest.mark.kvm
 
@@ -220,7 +221,7 @@ def test_no_process_is_left_when_the_guest_ends(
 
 
 def test_no_process_is_left_after_a_timeout(images: Images) -> None:
-    with start(images, SPIN, "--timeout", "2") as run:
+    with start(images, SPIN, "--timeout", f"{patience(2):g}") as run:
         assert run.status() == 124
         run.family.assert_gone()
 

@@ -31,6 +31,7 @@ from tests.integration.run_support import (
     run_to_end,
     say,
 )
+from tests.patience import patience
 
 pytestmark = pytest.mark.kvm
 
@@ -271,10 +272,11 @@ def test_serial_limit_that_is_just_reached_ends_nothing(images: Images) -> None:
     ids=["spins", "halts", "polls", "expected something"],
 )
 def test_timeout_gives_124(images: Images, guest: bytes, arguments: tuple[str, ...]) -> None:
-    status, output, messages = run_to_end(images.run(HELLO + guest, "--timeout", "1", *arguments))
+    limit = f"{patience(1):g}"
+    status, output, messages = run_to_end(images.run(HELLO + guest, "--timeout", limit, *arguments))
     assert (status, output) == (124, b"Hello\n")
     (line,) = error_lines(messages)
-    assert "--timeout 1 s" in line
+    assert f"--timeout {limit} s" in line
 
 
 # --- The first decisive event wins ------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from tests.integration.run_support import (
     say,
     wait_input,
 )
+from tests.patience import patience
 
 pytestmark = pytest.mark.kvm
 
@@ -115,7 +116,7 @@ def test_terminal_is_restored_after_a_signal(
 
 
 def test_terminal_is_restored_after_a_timeout(images: Images, terminal: Terminal) -> None:
-    with terminal.run(images, IDLE, "--timeout", "1.5") as run:
+    with terminal.run(images, IDLE, "--timeout", f"{patience(1.5):g}") as run:
         assert run.status() == 124
     assert terminal.settings() == terminal.before
 

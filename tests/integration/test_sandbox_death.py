@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import select
 import shutil
@@ -23,10 +24,11 @@ from kvmbox.remote.spawner_client import SpawnerClient
 from kvmbox.sandbox import layers
 from kvmbox.sandbox.policy import DEVICE_POLICY
 from kvmbox.sandbox.seccomp import compile_policy
+from tests.patience import patience
 
 PAYLOADS = Path(__file__).parent / "sandbox_payload"
 ROOT = str(Path(kvmbox.__file__).parent.parent)
-PATIENCE_S = 10
+PATIENCE_S = math.ceil(patience(10))
 OPENAT = 257
 NOBODY = 65534
 PR_SET_CHILD_SUBREAPER = 36

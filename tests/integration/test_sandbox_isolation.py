@@ -23,11 +23,12 @@ from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox import identity, layers, linux, namespaces
 from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule
 from kvmbox.sandbox.seccomp import compile_policy
+from tests.patience import patience
 
 PAYLOADS = Path(__file__).parent / "sandbox_payload"
 ROOT = str(Path(kvmbox.__file__).parent.parent)
 ENTRIES = ["payload:call", "payload:try_without_filter"]
-PATIENCE_S = 10
+PATIENCE_S = patience(10)
 _CALL = Struct("=q6Q")  # as in sandbox_payload/payload.py
 _RESULT = Struct("=qi")
 LINKS = {
@@ -266,7 +267,9 @@ def report_of(*wrapper: str) -> dict[str, Any]:
     complaint = b""
     for python in (sys.executable, "/usr/bin/python3"):
         command = [*wrapper, python, str(PAYLOADS / "vmm.py"), ROOT, bpf, "ready"]
-        done = subprocess.run(command, input=b"", capture_output=True, cwd="/", check=False, timeout=60)
+        done = subprocess.run(
+            command, input=b"", capture_output=True, cwd="/", check=False, timeout=patience(60)
+        )
         if done.returncode == 0:
             report: dict[str, Any] = json.loads(done.stdout.splitlines()[0])
             return report

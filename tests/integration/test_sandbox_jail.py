@@ -29,13 +29,14 @@ from kvmbox.sandbox.policy import (
     Rule,
 )
 from kvmbox.sandbox.seccomp import compile_policy
+from tests.patience import patience
 
 PAYLOADS = str(Path(__file__).parent / "sandbox_payload")
 ENTRIES = [
     f"payload:{name}"
     for name in ("echo", "call", "stress_memory", "exhaust_memory", "fail", "leave", "try_without_filter")
 ]
-PATIENCE_MS = 10_000  # how long a broken sandbox may hang a test; a good one takes microseconds
+PATIENCE_MS = patience(10_000)  # how long a broken sandbox may hang a test; a good one takes microseconds
 
 PROT_EXEC, MAP_SHARED, MAP_FIXED = 4, 1, 0x10
 # As in sandbox_payload/payload.py.

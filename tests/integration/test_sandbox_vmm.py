@@ -13,6 +13,7 @@ import pytest
 
 import kvmbox
 from kvmbox.sandbox import landlock, layers, linux
+from tests.patience import patience
 
 PROGRAM = str(Path(__file__).parent / "sandbox_payload" / "confined.py")
 ROOT = str(Path(kvmbox.__file__).parent.parent)
@@ -32,7 +33,7 @@ NOT_IN_VCPU = {"thread"}
 def confined(*, without: int = 0, own_ids: bool = False, extra: tuple[str, ...] = ()) -> dict[str, Any]:
     """What the program reports."""
     command = [sys.executable, PROGRAM, ROOT, str(without), str(int(own_ids)), *extra]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd="/")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(60), cwd="/")
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result

@@ -18,6 +18,7 @@ from typing import Final
 import pytest
 
 from kvmbox.sandbox.linux import seccomp_mode
+from tests.patience import patience
 
 REQUESTS: Final = int(os.environ.get("KVMBOX_SOAK_REQUESTS", "20000"))
 SOAK: Final = Path(__file__).parent / "soak_payload" / "soak.py"
@@ -36,7 +37,7 @@ def soak(python: str, seccomp: str, ipc: str, requests: int = REQUESTS) -> subpr
         capture_output=True,
         text=True,
         check=False,
-        timeout=60 + SOME_SECONDS_A_THOUSAND * requests / 1000,
+        timeout=patience(60 + SOME_SECONDS_A_THOUSAND * requests / 1000),
     )
 
 

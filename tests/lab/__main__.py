@@ -1,58 +1,109 @@
-"""`python -m tests.lab TESTS…`: run tests in the lab's machine, and end with pytest's status. See the package."""
+"""`python -m tests.lab OPTIONS -- TESTS…`: pytest in the lab's machine. docs/backends.md explains it.
+
+The status is pytest's. Besides: 77, the lab cannot be had here (skipped); 124, time ran out; 125, the machine
+failed, or could not be made as a variation wants it.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
+import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.lab import machine, packages
+from tests.lab import machine, packages, selection, variations
 
 TOP: Final = Path(__file__).parents[2]
 CACHE: Final = TOP / ".lab"
-PYTHON: Final = str(TOP / ".venv/bin/python")
 ENVIRONMENT: Final = {
-    "HOME": "/root",
+    "HOME": "/run/lab/tmp",
     "LANG": "C.UTF-8",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "TMPDIR": "/run/lab/tmp",
+    "KVMBOX_TEST_BACKEND": "svm",
+    "KVMBOX_TEST_PATIENCE": "20",
 }
-UNAVAILABLE: Final = 77  # as automake has it: skipped
-TIMED_OUT_OR_BROKEN: Final = 125
+UNAVAILABLE: Final = 77
+TIMED_OUT: Final = 124
+FAILED: Final = 125
+TERMINATED: Final = 128 + signal.SIGTERM
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.lab")
-    parser.add_argument("--timeout", type=float, default=3600)
-    parser.add_argument("tests", nargs="*")
-    options = parser.parse_args()
+def main(arguments: Sequence[str]) -> int:
+    """Run what `arguments` ask for; returns the status to end with."""
+    ours, tests = _split(arguments)
+    options = _parser().parse_args(ours)
     start = time.monotonic()
     try:
         emulator = packages.emulator()
-        kernel = packages.kernel(CACHE)
+        kernel = packages.kernel(CACHE, options.kernel)
         busybox = packages.busybox(CACHE)
     except packages.Unavailable as problem:
         print(f"lab: skipped: {problem}", file=sys.stderr)
-        return UNAVAILABLE
-    commands = [[PYTHON, "-m", "kvmbox.cli.entry", "doctor"]]
-    commands = [[PYTHON, "-c", "from kvmbox.cli.entry import entry_point; entry_point()", "doctor"]]
-    if options.tests:
-        commands.append([PYTHON, "-m", "pytest", "--require-kvm", "--durations=20", *options.tests])
-    archive = machine.initramfs(kernel, busybox, machine.script(commands, directory=TOP, environment=ENVIRONMENT))
+        return 0 if options.if_available else UNAVAILABLE
+    host = variations.apply(options.vary)
+    if options.cpus:
+        host.cpus = options.cpus
+    if options.memory:
+        host.memory_mib = options.memory
+    chosen = tests or (selection.EACH_VARIATION if options.vary else selection.QUICK)
+    work = machine.script(_commands(chosen), host, directory=TOP, environment=ENVIRONMENT)
+    archive = machine.initramfs(kernel, busybox, work)
+    log = CACHE / f"console-{'-'.join(options.vary) or 'plain'}.log"
     try:
-        status = machine.run(
-            emulator, kernel, archive, machine.Hardware(), timeout_s=options.timeout, log=CACHE / "console.log"
-        )
+        status = machine.run(emulator, kernel, archive, host, timeout_s=options.timeout, log=log)
     except machine.LabFailure as failure:
         print(f"lab: error: {failure}", file=sys.stderr)
-        return TIMED_OUT_OR_BROKEN
+        return TIMED_OUT if isinstance(failure, machine.LabTimeout) else FAILED
     print(f"lab: status {status} after {time.monotonic() - start:.0f} s")
     return status
 
 
+def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    if "--" not in arguments:
+        return arguments, ()
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _commands(tests: Sequence[str]) -> list[list[str]]:
+    kvmbox = [sys.executable, "-c", "from kvmbox.cli.entry import entry_point; entry_point()"]
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--require-kvm", "--durations=10"]
+    # It sees a serial line, which pytest takes for a terminal with colours.
+    colour = f"--color={'yes' if sys.stdout.isatty() else 'no'}"
+    return [[*kvmbox, "doctor"], [*pytest, colour, *tests]]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.lab",
+        usage="%(prog)s [OPTIONS] [-- PYTEST-ARGUMENTS]",
+        description="Run tests in an emulated machine with AMD-V: by default those that CI runs.",
+        epilog="variations: " + "; ".join(f"{v.name}: {v.meaning}" for v in variations.VARIATIONS.values()),
+    )
+    parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        choices=variations.VARIATIONS,
+        help="change the machine; repeatable",
+    )
+    parser.add_argument("--cpus", type=int, help="CPUs of the machine (2)")
+    parser.add_argument("--memory", type=int, metavar="MIB", help="its memory (4096)")
+    parser.add_argument(
+        "--kernel", default=packages.KERNEL_PACKAGE, metavar="PACKAGE", help="%(default)s by default"
+    )
+    parser.add_argument("--timeout", type=float, default=3600, metavar="SECONDS", help="for all of it (3600)")
+    parser.add_argument(
+        "--if-available", action="store_true", help="status 0 instead of 77 where the lab cannot be had"
+    )
+    return parser
+
+
 if __name__ == "__main__":
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    os._exit(main()) if False else sys.exit(main())
+    # Whoever ends this command ends QEMU too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The initramfs: a cpio archive in the "newc" format, as the kernel's buffer-format.rst describes it. Pure."""
+"""The initramfs: a cpio archive in the "newc" format, of the kernel's buffer-format.rst. Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Archive:
 
 def _encode(number: int, path: str, mode: int, content: bytes, device: tuple[int, int]) -> bytes:
     name = path.encode() + b"\0"
-    # ino, mode, uid, gid, nlink, mtime, filesize, two numbers of the containing device, two of this, namesize, check
+    # ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check
     fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, *device, len(name), 0)
     head = (_MAGIC + "".join(f"{value:08x}" for value in fields)).encode() + name
     return _padded(head) + _padded(content)

@@ -6,34 +6,32 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tests.lab.archive import Archive
 from tests.lab.modules import Modules
+from tests.lab.variations import Host
 
 BOOT: Final = Path(__file__).parent / "boot"
 MODULES: Final = ("9p", "9pnet_virtio", "overlay", "kvm_amd")
-CONSOLE_TAIL: Final = 20  # lines of the kernel's log that a failure shows
+CONSOLE_TAIL: Final = 20
+"""How many lines of the kernel's log a failure shows."""
+NOT_PREPARED: Final = 125
+"""The work's status where the machine could not be made as a variation wants it."""
 
 
 class LabFailure(Exception):
-    """The machine itself failed: it did not start, panicked, or took too long."""
+    """The machine itself failed: it did not start, or it ended before the work did."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """What kind of PC it is. `parameters` go to the kernel."""
-
-    cpus: int = 2
-    memory_mib: int = 5120
-    parameters: Sequence[str] = ()
+class LabTimeout(LabFailure):
+    """The work did not end in time."""
 
 
 def initramfs(kernel: Path, busybox: Path, work: str) -> bytes:
     """The archive that the kernel starts from; `work` is the shell script whose status counts."""
-    (directory,) = kernel.glob("usr/lib/modules/*")
+    (directory,) = kernel.glob("**/lib/modules/*")
     archive = Archive()
     for path in ("bin", "dev", "lab", "modules"):
         archive.directory(path)
@@ -51,22 +49,28 @@ def initramfs(kernel: Path, busybox: Path, work: str) -> bytes:
 
 
 def script(
-    commands: Sequence[Sequence[str]], *, directory: Path, environment: Mapping[str, str], prepare: str = ""
+    commands: Sequence[Sequence[str]], host: Host, *, directory: Path, environment: Mapping[str, str]
 ) -> str:
-    """A shell script that runs `commands` in `directory` until one fails, and ends with its status."""
-    lines = [f"cd {shlex.quote(str(directory))} || exit 125", *filter(None, [prepare])]
-    # Nothing of the host's environment but what is named here.
-    clean = shlex.join(["env", "-i", *(f"{name}={value}" for name, value in environment.items())])
-    lines += [f"{clean} {shlex.join(command)} || exit $?" for command in commands]
+    """A shell script that makes `host` what it is and runs `commands` in `directory` until one fails.
+
+    Its status is that of the last command that ran, or NOT_PREPARED. The environment of the commands is
+    `environment` and nothing else.
+    """
+    lines = [
+        f"{step} || {{ echo {shlex.quote(f'lab: failed: {step}')}; exit {NOT_PREPARED}; }}"
+        for step in (f"cd {shlex.quote(str(directory))}", *host.preparation)
+    ]
+    prefix = ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
+    if host.user:
+        prefix += ["setpriv", f"--reuid={host.user}", f"--regid={host.user}", "--clear-groups"]
+    lines += [f"{shlex.join([*prefix, *command])} || exit $?" for command in commands]
     return "".join(f"{line}\n" for line in lines)
 
 
-def run(
-    emulator: str, kernel: Path, archive: bytes, hardware: Hardware, *, timeout_s: float, log: Path
-) -> int:
+def run(emulator: str, kernel: Path, archive: bytes, host: Host, *, timeout_s: float, log: Path) -> int:
     """Boot, let the work's output through to stdout, return its status. `log` gets the kernel's console.
 
-    LabFailure where there is no status: time ran out, the kernel panicked, or QEMU could not start.
+    LabFailure, with the end of the console, where there is no status.
     """
     (image,) = kernel.glob("boot/vmlinuz-*")
     with tempfile.TemporaryDirectory(prefix="kvmbox-lab-") as scratch:
@@ -77,9 +81,10 @@ def run(
         command = [
             *(emulator, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
-            *("-smp", str(hardware.cpus), "-m", str(hardware.memory_mib)),
+            *("-smp", str(host.cpus), "-m", str(host.memory_mib)),
             *("-kernel", str(image), "-initrd", str(initrd)),
-            *("-append", " ".join(("console=ttyS0 panic=-1 quiet", *hardware.parameters))),
+            # A panic is a reset at once, and a reset is the end of QEMU.
+            *("-append", " ".join(("console=ttyS0 panic=-1 quiet", *host.parameters))),
             *("-serial", f"file:{log}", "-chardev", "stdio,id=output,signal=off"),
             *("-device", "isa-serial,chardev=output,index=1"),
             *("-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"),
@@ -90,7 +95,7 @@ def run(
                 ended = process.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 process.kill()
-                raise LabFailure(f"no end within {timeout_s:.0f} s; {_tail(log)}") from None
+                raise LabTimeout(f"no end within {timeout_s:.0f} s; {_tail(log)}") from None
             except BaseException:
                 process.kill()
                 raise

@@ -1,7 +1,7 @@
 """Kernel modules: which files they are, what they depend on, and the order to load them in.
 
-Debian makes modules.dep when a kernel is installed. The lab only unpacks one, so it reads what depmod would: the
-`depends=` entry of each module's .modinfo section.
+Debian makes modules.dep when a kernel is installed. The lab only unpacks one, so it reads what depmod would
+read: the `depends=` entry of each module's .modinfo section.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Modules:
 
     def __init__(self, directory: Path) -> None:
         self._files = {
-            _canonical(path.name.partition(".ko")[0]): path for path in directory.rglob("*.ko*") if path.is_file()
+            _canonical(path.name.partition(".ko")[0]): path
+            for path in directory.rglob("*.ko*")
+            if path.is_file()
         }
         builtin = directory / "modules.builtin"
         self._builtin = {_canonical(Path(line).stem) for line in builtin.read_text().splitlines()}

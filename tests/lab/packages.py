@@ -1,7 +1,7 @@
 """What the lab takes from Debian: QEMU (installed, by root), a kernel and BusyBox (unpacked into a cache).
 
-Only apt and dpkg are used, and only by the names of the packages that are wanted. What was unpacked once is used
-again without a network.
+Only apt and dpkg are used, and only with the names of the packages that are wanted. What was unpacked once is
+used again without a network.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ def emulator() -> str:
             _succeeds(command)
         path = shutil.which(EMULATOR)
     if path is None:
-        raise Unavailable(f"{EMULATOR} not found, and it cannot be installed: apt-get install {EMULATOR_PACKAGE}")
+        raise Unavailable(
+            f"{EMULATOR} not found, and it cannot be installed: apt-get install {EMULATOR_PACKAGE}"
+        )
     return path
 
 
 def kernel(cache: Path, package: str = KERNEL_PACKAGE) -> Path:
-    """The directory with boot/vmlinuz-* of a kernel image package, or of the one that a meta package stands for."""
+    """The directory with boot/vmlinuz-* of a kernel image package; of a meta package, what it stands for."""
     return _unpacked(cache, package, follow=re.compile(r"^\s*Depends: (linux-image-\S+)$", re.M))
 
 
@@ -49,7 +51,7 @@ def busybox(cache: Path) -> Path:
 
 
 def _unpacked(cache: Path, package: str, *, follow: re.Pattern[str] | None = None) -> Path:
-    """The directory `package` is unpacked in. With `follow`, what its dependencies name is unpacked instead."""
+    """The directory that holds `package`, or the dependency of it that matches `follow`."""
     target = cache / package
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)

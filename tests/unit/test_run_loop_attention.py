@@ -11,6 +11,7 @@ import pytest
 from kvmbox.kvm import uapi
 from kvmbox.run_loop import LEAVE, LOOK, LoopEnd
 from kvmbox.verdict import GUEST_CRASHED
+from tests.patience import patience
 from tests.unit.test_run_loop import OUT, RFLAGS_IF, Rig
 
 
@@ -191,7 +192,7 @@ def test_attention_from_two_threads_is_never_lost(rig: Rig) -> None:
             asked[number] = turn
             rig.loop.request_attention(LOOK)
             with looked:
-                if not looked.wait_for(lambda: seen[number] >= asked[number], timeout=20):
+                if not looked.wait_for(lambda: seen[number] >= asked[number], timeout=patience(20)):
                     lost.append(turn)
                     return
 

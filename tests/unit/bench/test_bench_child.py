@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from kvmbox.bench.child import Child, MeasurementError, end_all
+from tests.patience import patience
 
-LONG = 30.0
+LONG = patience(30.0)
 
 
 def python(code: str, *, timeout: float = LONG, cpu: int | None = None) -> Child:

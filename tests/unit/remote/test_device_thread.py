@@ -16,8 +16,9 @@ from kvmbox.remote.channel import Channel, Grants
 from kvmbox.remote.device_thread import ENDED, DeviceThread
 from kvmbox.remote.greeting import greet
 from kvmbox.remote.links import IPC_CHOICES, Link, channel_on, make_link
+from tests.patience import patience
 
-PATIENCE_S = 30.0
+PATIENCE_S = patience(30.0)
 DEVICES = [DeviceSpec("POST", "debug", "post"), DeviceSpec("debugcon", "debug", "debugcon")]
 
 

@@ -1,0 +1,91 @@
+"""What can be different about the lab's machine: each variation is a host that somebody has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+USER_ID: Final = 1000
+
+
+@dataclass(slots=True)
+class Host:
+    """The machine to be: variations change it before it boots."""
+
+    cpus: int = 2
+    memory_mib: int = 4096
+    parameters: list[str] = field(default_factory=list)
+    """Words for the kernel's command line."""
+    preparation: list[str] = field(default_factory=list)
+    """Shell commands, as root, before the tests; one that fails ends the run."""
+    user: int = 0
+    """Who runs the tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """One difference, and how it is made."""
+
+    name: str
+    meaning: str
+    change: Callable[[Host], None]
+
+
+def apply(names: Sequence[str]) -> Host:
+    """A host with all of the variations `names`, each a key of `VARIATIONS`."""
+    host = Host()
+    for name in names:
+        VARIATIONS[name].change(host)
+    return host
+
+
+def _no_landlock(host: Host) -> None:
+    host.parameters.append("lsm=lockdown,yama,bpf")
+    host.preparation.append("! grep -q landlock /sys/kernel/security/lsm")
+
+
+def _no_user_namespaces(host: Host) -> None:
+    host.preparation.append("echo 0 >/proc/sys/user/max_user_namespaces")
+
+
+def _one_cpu(host: Host) -> None:
+    host.cpus = 1
+
+
+def _user(host: Host) -> None:
+    host.user = USER_ID
+    host.preparation.append(f"chown {USER_ID} /dev/kvm")
+
+
+def _apparmor(host: Host) -> None:
+    # As Ubuntu has it since 23.10: who is not root gets a user namespace without capabilities.
+    _user(host)
+    host.parameters.append("lsm=landlock,lockdown,yama,apparmor,bpf")
+    host.preparation.append("grep -q apparmor /sys/kernel/security/lsm")
+    host.preparation.append("echo 1 >/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+
+
+def _cgroup(host: Host) -> None:
+    group = "/sys/fs/cgroup/lab"
+    host.preparation += [
+        "echo '+memory +pids +cpu' >/sys/fs/cgroup/cgroup.subtree_control",
+        f"mkdir {group}",
+        f"echo 384M >{group}/memory.max",
+        f"echo 64 >{group}/pids.max",
+        f"echo '50000 100000' >{group}/cpu.max",
+        f"echo $$ >{group}/cgroup.procs",
+    ]
+
+
+VARIATIONS: Final = {
+    variation.name: variation
+    for variation in (
+        Variation("no-landlock", "a kernel without Landlock", _no_landlock),
+        Variation("no-user-namespaces", "user.max_user_namespaces is 0", _no_user_namespaces),
+        Variation("apparmor", "a user whom AppArmor gives no capabilities in user namespaces", _apparmor),
+        Variation("one-cpu", "one CPU", _one_cpu),
+        Variation("cgroup", "384 MiB of memory, 64 tasks, half a CPU", _cgroup),
+        Variation("user", "an unprivileged user who may open /dev/kvm", _user),
+    )
+}
