@@ -55,7 +55,8 @@ def catalogue() -> list[BundledGuest]:
     for entry in runs():
         path = find(entry["guest"])
         if path is not None and entry["guest"] not in guests:
+            needs = f" (needs {entry['needs']})" if "needs" in entry else ""
             guests[entry["guest"]] = BundledGuest(
-                entry["guest"], entry["proves"], path, tuple(entry.get("options", ()))
+                entry["guest"], entry["proves"] + needs, path, tuple(entry.get("options", ()))
             )
     return list(guests.values())

@@ -1,12 +1,13 @@
 #include "interrupts.h"
 #include "console.h"
+#include "gdt32.h"
 #include "io.h"
 #include "pic.h"
 
 #define VECTORS     48 /* 32 exceptions, then IRQ 0-15 */
 #define STUB_STRIDE 16
 
-extern const char interrupt_stubs[]; /* vectors64.S, vectors16.S: VECTORS stubs, STUB_STRIDE bytes apart */
+extern const char interrupt_stubs[]; /* vectors64.S, vectors32.S, vectors16.S: VECTORS stubs, STUB_STRIDE bytes apart */
 void interrupt_dispatch(unsigned vector);
 
 static irq_handler *handlers[16];
@@ -32,17 +33,54 @@ static void install_vectors(void)
 
     __asm__("mov %%cs, %0" : "=r"(code_selector));
     for (unsigned vector = 0; vector < VECTORS; vector++) {
-        uintptr_t stub = (uintptr_t)interrupt_stubs + vector * STUB_STRIDE;
-
         idt[vector] = (struct gate){
-            .offset_low = (uint16_t)stub,
             .selector = code_selector,
             .type = 0x8e, /* present, interrupt gate */
-            .offset_middle = (uint16_t)(stub >> 16),
-            .offset_high = (uint32_t)(stub >> 32),
         };
+        vector_set(vector, interrupt_stubs + vector * STUB_STRIDE);
     }
     __asm__ volatile("lidt %0" : : "m"(idtr));
+}
+
+void vector_set(unsigned vector, const void *stub)
+{
+    idt[vector].offset_low = (uint16_t)(uintptr_t)stub;
+    idt[vector].offset_middle = (uint16_t)((uintptr_t)stub >> 16);
+    idt[vector].offset_high = (uint32_t)((uintptr_t)stub >> 32);
+}
+
+#elif !defined REAL_MODE /* 32-bit protected mode */
+
+struct gate {
+    uint16_t offset_low, selector;
+    uint8_t reserved, type;
+    uint16_t offset_high;
+};
+
+static struct gate idt[VECTORS];
+
+static void install_vectors(void)
+{
+    struct {
+        uint16_t limit;
+        uint32_t base;
+    } __attribute__((packed)) idtr = {sizeof idt - 1, (uintptr_t)idt};
+
+    flat_gdt_load(); /* Multiboot promises no GDT, and IRET looks into it */
+    for (unsigned vector = 0; vector < VECTORS; vector++) {
+        idt[vector] = (struct gate){
+            .selector = FLAT_CODE,
+            .type = 0x8e, /* present, 32-bit interrupt gate */
+        };
+        vector_set(vector, interrupt_stubs + vector * STUB_STRIDE);
+    }
+    __asm__ volatile("lidt %0" : : "m"(idtr));
+}
+
+void vector_set(unsigned vector, const void *stub)
+{
+    idt[vector].offset_low = (uint16_t)(uintptr_t)stub;
+    idt[vector].offset_high = (uint16_t)((uintptr_t)stub >> 16);
 }
 
 #else /* real mode */

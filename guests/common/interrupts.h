@@ -1,4 +1,4 @@
-/* Interrupts in long mode and in real mode: vectors, the two 8259A, handlers in C. */
+/* Interrupts in long mode, 32-bit protected mode and real mode: vectors, the two 8259A, handlers in C. */
 #ifndef GUESTS_INTERRUPTS_H
 #define GUESTS_INTERRUPTS_H
 
@@ -8,6 +8,9 @@ typedef void irq_handler(void);
 
 /* Install vectors for exceptions and IRQ 0-15, program both 8259A, mask every line. Interrupts stay off. */
 void interrupts_init(void);
+
+/* Protected mode and long mode: let `vector` enter `stub`, which ends in IRET, instead of interrupt_dispatch. */
+void vector_set(unsigned vector, const void *stub);
 
 /* Handlers run with interrupts off and must silence their device; the end of interrupt is sent for them. */
 void irq_enable(unsigned irq, irq_handler *handler);

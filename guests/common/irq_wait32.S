@@ -1,4 +1,4 @@
-/* See irq_wait.h: the wait, the stubs that end it, and the descriptor tables. */
+/* See irq_wait.h: the wait, the stubs that end it, and the loading of the tables. */
 #include "ports.h"
 
     .text
@@ -40,23 +40,7 @@ irq_wait_load_tables:
     mov     %eax, 2(%esp)
     lidt    (%esp)
     add     $8, %esp
-    lgdt    gdtr
-    ljmp    $0x08, $1f
-1:  mov     $0x10, %eax
-    mov     %eax, %ds
-    mov     %eax, %es
-    mov     %eax, %ss
-    ret
-
-    .section .rodata
-    .balign 8
-gdt:
-    .quad   0
-    .quad   0x00cf9b000000ffff      /* 0x08: code, 0 to 4 GiB */
-    .quad   0x00cf93000000ffff      /* 0x10: data, 0 to 4 GiB */
-gdtr:
-    .word   gdtr - gdt - 1
-    .long   gdt
+    jmp     flat_gdt_load
 
     .bss
     .globl  irq_that_came

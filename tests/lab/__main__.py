@@ -49,6 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         host.cpus = options.cpus
     if options.memory:
         host.memory_mib = options.memory
+    host.parameters += options.parameter
     chosen = tests or (selection.EACH_VARIATION if options.vary else selection.QUICK)
     work = machine.script(_commands(chosen), host, directory=TOP, environment=ENVIRONMENT)
     archive = machine.initramfs(kernel, busybox, work)
@@ -93,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--cpus", type=int, help="CPUs of the machine (2)")
     parser.add_argument("--memory", type=int, metavar="MIB", help="its memory (4096)")
+    parser.add_argument(
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="for the kernel's command line; repeatable",
+    )
     parser.add_argument(
         "--kernel", default=packages.KERNEL_PACKAGE, metavar="PACKAGE", help="%(default)s by default"
     )

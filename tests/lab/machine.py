@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,10 @@ BOOT: Final = Path(__file__).parent / "boot"
 MODULES: Final = ("9p", "9pnet_virtio", "overlay", "kvm_amd")
 CONSOLE_TAIL: Final = 20
 """How many lines of the kernel's log a failure shows."""
+BOOT_S: Final = 150
+"""How long a start may take: some ten seconds, or a minute where the host has much else to do."""
+BOOT_ATTEMPTS: Final = 3
+"""On a busy host one start in six hung: the timer of the second CPU was dead from the beginning."""
 NOT_PREPARED: Final = 125
 """The work's status where the machine could not be made as a variation wants it."""
 
@@ -90,21 +95,36 @@ def run(emulator: str, kernel: Path, archive: bytes, host: Host, *, timeout_s: f
             *("-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"),
             *("-virtfs", f"local,path={results},mount_tag=results,security_model=none,multidevs=remap"),
         ]
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
-            try:
-                ended = process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise LabTimeout(f"no end within {timeout_s:.0f} s; {_tail(log)}") from None
-            except BaseException:
-                process.kill()
-                raise
+        for attempt in range(1, BOOT_ATTEMPTS + 1):
+            ended = _watch(command, results / "started", timeout_s, log)
+            if ended is not None:
+                break
+            print(f"lab: attempt {attempt}: no start within {BOOT_S} s", file=sys.stderr)
+        else:
+            raise LabFailure(f"the machine does not start; {_tail(log)}")
         try:
             return int((results / "status").read_text())
         except (FileNotFoundError, ValueError):
             raise LabFailure(
                 f"the machine ended without a status (QEMU's is {ended}); {_tail(log)}"
             ) from None
+
+
+def _watch(command: Sequence[str], started: Path, timeout_s: float, log: Path) -> int | None:
+    """Run QEMU to its end and return its status; None if `started` was not there after BOOT_S seconds."""
+    boot_s = min(BOOT_S, timeout_s)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        try:
+            return process.wait(boot_s)
+        except subprocess.TimeoutExpired:
+            if not started.exists():
+                return None
+            try:
+                return process.wait(timeout_s - boot_s)
+            except subprocess.TimeoutExpired:
+                raise LabTimeout(f"no end within {timeout_s:.0f} s; {_tail(log)}") from None
+        finally:
+            process.kill()
 
 
 def _tail(log: Path) -> str:
