@@ -11,6 +11,10 @@ addresses get an entry, so that a guest that sweeps all of them cannot make it g
 
 Writes that KVM coalesced are drained (`coalescing`) before what they must not be overtaken by.
 
+After a look at the vCPU that found nothing wrong, the next exit is told to the main thread before it is
+handled (`tells_next_exit`): that is what lets the main thread sleep longer. It costs the other exits nothing,
+as the loop enters the guest by another function meanwhile.
+
 The loop ends when the verdict is decided, when the guest asked for a reset, or when KVM or a device process
 failed; `attention` is the one flag that it looks at between exits, and whoever sets it kicks the vCPU.
 """
@@ -55,6 +59,7 @@ _WAITS_FOR_SIPI: Final = (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INI
 
 LOOK: Final = 1  # attention: the vCPU has not exited for long, look whether it sleeps for ever
 LEAVE: Final = 2  # attention: end the loop
+_TOLD: Final = 4  # attention, by the loop itself: the next exits need no telling
 
 
 CODE_BYTES: Final = 16
@@ -103,11 +108,13 @@ class VcpuLoop:
         read_memory: Callable[[int], int | None],
         read_ioapic: Callable[[], uapi.kvm_ioapic_state],
         ring: CoalescedRing | None = None,
+        told: Callable[[], None] = lambda: None,
         is_pvm: bool = False,
     ) -> None:
         """`read_memory` gives the byte at a guest-physical address, None where there is no RAM. `read_ioapic`
         gives the state of the machine's I/O APIC. `ring` has the writes that KVM coalesced, if it does.
-        `is_pvm` tells what a refused instruction means.
+        `told` is called with the exit that `tells_next_exit` promised, before that is handled. `is_pvm` tells
+        what a refused instruction means.
         """
         self._is_pvm = is_pvm
         self._vcpu = vcpu
@@ -119,6 +126,12 @@ class VcpuLoop:
         # count, access, word, offset, limit, size, is_read, guarded, indexed word, device
         self._routes: dict[int, list[Any]] = {}
         self._mmio_routes: dict[int, list[Any]] = {}
+        self._told = told
+        self.tells_next_exit = False
+        """Whether the next exit is told: for any thread to read."""
+        self.halted = False
+        """Whether the vCPU was halted when it was last looked at."""
+        self._interruptions = 0
         self._attention = 0
         self._attention_lock = threading.Lock()
         self._other_port_exits: dict[int, int] = {}
@@ -137,6 +150,11 @@ class VcpuLoop:
     @property
     def exit_count(self) -> int:
         """How often KVM_RUN has returned."""
+        return self._interruptions + self.guest_exits
+
+    @property
+    def guest_exits(self) -> int:
+        """The same, without the times that it was kicked."""
         return self._unrouted_exits + _exits(self._routes) + _exits(self._mmio_routes)
 
     @property
@@ -165,7 +183,8 @@ class VcpuLoop:
 
     def _run(self) -> LoopEnd:
         vcpu, ring = self._vcpu, self._ring
-        enter, words32, words64, data = vcpu.enter, vcpu.words32, vcpu.words64, vcpu.bytes
+        enter: Callable[[], int] = vcpu.enter
+        words32, words64, data = vcpu.words32, vcpu.words64, vcpu.bytes
         routes, mmio_routes = self._routes, self._mmio_routes
         while True:
             if enter() >= 0:
@@ -207,14 +226,28 @@ class VcpuLoop:
                 elif self._rare_exit():
                     return LoopEnd.DECIDED
             else:
-                self._unrouted_exits += 1
                 number = get_errno()
                 if number == errno.EINTR:
+                    self._interruptions += 1
                     vcpu.clear_kick()
-                elif number != errno.EAGAIN:
-                    raise UnknownExitError(f"KVM_RUN failed: {os.strerror(number)}")
-            if self._attention and self._pay_attention():
-                return LoopEnd.LEFT if self.outcome is None else LoopEnd.DECIDED
+                else:
+                    self._unrouted_exits += 1
+                    if number != errno.EAGAIN:
+                        raise UnknownExitError(f"KVM_RUN failed: {os.strerror(number)}")
+            if self._attention:
+                if self._pay_attention():
+                    return LoopEnd.LEFT if self.outcome is None else LoopEnd.DECIDED
+                enter = self._enter_and_tell if self.tells_next_exit else vcpu.enter
+
+    def _enter_and_tell(self) -> int:
+        result: int = self._vcpu.enter()
+        if result >= 0:
+            # In this order: the main thread, once it is woken, must not see the old promise.
+            self.tells_next_exit = False
+            self._told()
+            with self._attention_lock:
+                self._attention |= _TOLD
+        return result
 
     # --- Ports -------------------------------------------------------------------------------------------
 
@@ -341,11 +374,13 @@ class VcpuLoop:
             return True
         if flags & LOOK:
             self.outcome = self._sleeps_for_ever()
+            self.tells_next_exit = True
         return self.outcome is not None
 
     def _sleeps_for_ever(self) -> Outcome | None:
         """The end of a guest whose only vCPU sleeps and that nothing can wake (see `kvm.wakeups`)."""
         state = self._vcpu.get_mp_state()
+        self.halted = state == uapi.KVM_MP_STATE_HALTED
         if state == uapi.KVM_MP_STATE_HALTED:
             if self._may_leave_halt():
                 return None

@@ -1,10 +1,11 @@
 """The main thread of a run: signals, timers, input, watchdog; it starts the vCPU thread and waits for an end.
 
-The loop polls descriptors in slices of `WAIT_SLICE_MS`. Per slice it looks whether a device process has left
-a request of the vCPU thread unanswered for too long (`remote.watchdog`), whether the vCPU has not exited
-for a while and might be halted for ever, and it lets idle device processes prove that they still answer.
-What happens in between (a deadline of a device, a key, a death, a forbidden call) wakes it through a
-descriptor. It never blocks on a channel that the vCPU thread holds for longer than its slices allow.
+The loop polls descriptors in slices; `pace` decides how long they are. Per slice it looks whether a device
+process has left a request of the vCPU thread unanswered for too long (`remote.watchdog`), whether the vCPU
+has not exited for a while and might be halted for ever, whether idle device processes still answer. What
+happens in between (a deadline of a device, a key, a death, a forbidden call, the first exit after a quiet
+time) wakes it through a descriptor. It never blocks on a channel that the vCPU thread holds for longer than
+its slices allow.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from kvmbox.host.signals import SignalDesk, Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
 from kvmbox.kvm.vcpu import KICK_SIGNAL, Vcpu
 from kvmbox.machine import Devices, GuestVm
+from kvmbox.pace import Pace
 from kvmbox.remote import protocol
 from kvmbox.remote.channel import WAIT_SLICE_MS, hung_error
 from kvmbox.remote.pool import DevicePool
@@ -43,12 +45,6 @@ from kvmbox.verdict import (
     Outcome,
     Verdict,
 )
-
-LOOK_SLICES: Final = 2
-"""After how many slices without an exit the vCPU is looked at (100 ms)."""
-
-PROBE_SLICES: Final = 4
-"""How often, in slices, every device process is asked to answer (200 ms): also a stopped one is found."""
 
 MAX_DRAIN_STEPS: Final = 256
 """More deadlines than the transmit FIFOs and time-outs of all UARTs can have."""
@@ -92,9 +88,10 @@ class Supervisor:
         self._thread: threading.Thread | None = None
         self._vcpu_error: BaseException | None = None
         self._reset_wanted = threading.Event()
-        self._seen_exits = -1
-        self._quiet_slices = 0
-        self._slices = 0
+        self._pace = Pace()
+        self._guest: GuestVm | None = None
+        self._put_off: set[str] = set()
+        """The processes whose deadline has come, and that nobody would hear if they were told."""
         self._signals = SignalDesk(
             suspend=console.terminal.restore,
             resume=console.terminal.enter,
@@ -102,7 +99,7 @@ class Supervisor:
             others={KICK_SIGNAL},
         )
         self._watchdog: Watchdog | None = None
-        self._next_slice = 0.0
+        self._slice_began = 0.0
         self._hung_up: set[int] = set()
         self._watched: set[int] = set()
         self._talkers: set[str] = set()
@@ -220,9 +217,11 @@ class Supervisor:
             read_memory=guest.memory.byte_at,
             read_ioapic=guest.vm.get_ioapic,
             ring=self._ring,
+            told=self._wakeup.wake,
             is_pvm=guest.is_pvm,
         )
-        self._loop = loop
+        self._loop, self._guest, self._pace = loop, guest, Pace()
+        self._put_off.clear()
         if self._must_end():
             return False
         self._thread = threading.Thread(target=self._run_vcpu, args=(loop, vcpu), name="vcpu 0", daemon=True)
@@ -231,13 +230,13 @@ class Supervisor:
         self._timers.rearm()
         self._thread.start()
         try:
-            self._main_loop(self._thread)
+            self._main_loop(self._thread, loop)
         finally:
             self._join()
             self._devices.clock.hold()
             self._timers.rearm()
             self.totals.add(loop)
-            self._ring = None
+            self._ring = self._guest = None
         self._settle_vcpu(loop)
         self._diagnose(loop)
         # A guest that resets all the time must not outlive a signal or the time-out by that.
@@ -321,7 +320,7 @@ class Supervisor:
 
     # --- The loop -----------------------------------------------------------------------------------------
 
-    def _main_loop(self, thread: threading.Thread) -> None:
+    def _main_loop(self, thread: threading.Thread, loop: VcpuLoop) -> None:
         devices = self._devices
         assert devices is not None
         pool = devices.pool
@@ -335,13 +334,13 @@ class Supervisor:
             self._watch_inputs(poll, inputs)
             # Input that the UART takes goes on at once, but one offer a turn: everything else gets its turn.
             ready = any(port.can_send for port in self._console.inputs)
-            remaining = 0.0 if ready else self._next_slice - time.monotonic()
-            events = poll.poll(max(0.0, remaining * 1000))
+            events = poll.poll(0.0 if ready else self._sleep_ms(loop))
             try:
-                if time.monotonic() >= self._next_slice:
+                length = self._pace.slice_ms(told=loop.tells_next_exit)
+                if time.monotonic() >= self._slice_began + length / 1000:
                     # Counted, not caught up: a VMM that was suspended has missed slices, nobody else has.
-                    self._next_slice = time.monotonic() + WAIT_SLICE_MS / 1000
-                    self._slice()
+                    self._slice_began = time.monotonic()
+                    self._slice(loop, length)
                 self._handle(poll, events, inputs)
                 self._feed_inputs()
                 if pool.standby is not None:
@@ -349,6 +348,13 @@ class Supervisor:
                     pool.watch(poll)
             except DeviceProcessError as error:
                 self.device_failed(error)
+
+    def _sleep_ms(self, loop: VcpuLoop) -> float:
+        """How long the main thread may sleep: to the end of the slice, or the time-out."""
+        wake = self._slice_began + self._pace.slice_ms(told=loop.tells_next_exit) / 1000
+        if self._config.timeout is not None:
+            wake = min(wake, self._started + self._config.timeout)
+        return max(0.0, (wake - time.monotonic()) * 1000)
 
     def _handle(self, poll: select.poll, events: list[tuple[int, int]], inputs: dict[int, InputPort]) -> None:
         assert self._devices is not None
@@ -359,7 +365,10 @@ class Supervisor:
             elif descriptor == self._timerfd.descriptor:
                 self._timerfd.clear()
                 for device_type in self._timers.due():
-                    self._advance(device_type)
+                    if self._may_put_off(device_type):
+                        self._put_off.add(device_type)
+                    else:
+                        self._advance(device_type)
             elif descriptor in inputs:
                 port = inputs[descriptor]
                 if mask & select.POLLIN or not port.is_pty:
@@ -394,6 +403,17 @@ class Supervisor:
             self._timers.set(device_type, devices.clock.now() + CONGESTED_WAIT)
             return
         channel.request(protocol.ADVANCE)
+
+    def _may_put_off(self, device_type: str) -> bool:
+        """Whether the guest cannot hear before the end of a quiet slice that a deadline has come."""
+        devices, loop, guest = self._devices, self._loop, self._guest
+        assert devices is not None
+        if loop is None or guest is None or device_type in self._talkers:
+            return False
+        if not self._pace.may_put_off(told=loop.tells_next_exit, halted=loop.halted):
+            return False
+        lines = [gsi for device in devices.pool.members[device_type].devices for gsi in device.irqs]
+        return guest.vm.are_masked(lines)
 
     def _watch_inputs(self, poll: select.poll, inputs: dict[int, InputPort]) -> None:
         for descriptor, port in inputs.items():
@@ -433,12 +453,10 @@ class Supervisor:
                     return member.device_type, index
         raise KeyError(port_name)
 
-    def _slice(self) -> None:
-        """What is looked at once per slice."""
-        devices, loop = self._devices, self._loop
+    def _slice(self, loop: VcpuLoop, milliseconds: int) -> None:
+        """What is looked at once per slice; this one was so long."""
+        devices = self._devices
         assert devices is not None
-        assert loop is not None
-        self._slices += 1
         self._hung_up.clear()
         self._console.tick()
         assert self._watchdog is not None
@@ -450,16 +468,22 @@ class Supervisor:
             self.device_failed(hung_error(hung.device_type))
             devices.pool.kill(hung.device_type)
             return
-        if loop.exit_count != self._seen_exits:
-            self._seen_exits, self._quiet_slices = loop.exit_count, 0
-        else:
-            self._quiet_slices += 1
-            if self._quiet_slices >= LOOK_SLICES:
-                self._quiet_slices = 0
-                loop.request_attention(LOOK)
-        if self._ring is not None and not self._console.congested:
-            self._ring.flush()
-        if self._slices % PROBE_SLICES == 0:
+        congested = self._console.congested
+        flushed = self._ring is not None and not congested and self._ring.flush()
+        waiting = any(channel.waiting for channel in devices.pool.channels)
+        chores = self._pace.passed(
+            milliseconds,
+            exits=loop.guest_exits,
+            busy=congested or flushed or waiting,
+            halted=loop.halted,
+        )
+        if chores.look:
+            loop.request_attention(LOOK)
+        for device_type in sorted(self._put_off):
+            if chores.probe or not self._may_put_off(device_type):
+                self._put_off.discard(device_type)
+                self._advance(device_type)
+        if chores.probe:
             for channel in devices.pool.channels:
                 if not channel.waiting:
                     self._advance(channel.device_type)

@@ -60,8 +60,20 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         *("remote", "verdict"),
         "lean",
     },
+    "pace": {"lean", "remote"},
     "supervisor": {
-        *("coalescing", "config", "errors", "host", "kvm", "machine", "remote", "run_loop", "sandbox"),
+        *(
+            "coalescing",
+            "config",
+            "errors",
+            "host",
+            "kvm",
+            "machine",
+            "pace",
+            "remote",
+            "run_loop",
+            "sandbox",
+        ),
         "verdict",
     },
     # What runs in a device process in place of its models, and tries to get out.

@@ -18,6 +18,7 @@ from kvmbox.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.kvm.wakeups import is_masked
 
 
 class MappedRegion(Protocol):
@@ -178,6 +179,14 @@ class Vm:
     def get_ioapic(self) -> uapi.kvm_ioapic_state:
         """The state of the I/O APIC."""
         return self.get_irqchip(uapi.KVM_IRQCHIP_IOAPIC).ioapic
+
+    def are_masked(self, lines: Iterable[int]) -> bool:
+        """Whether no interrupt controller passes on any of these interrupt lines now."""
+        master, slave = (
+            self.get_irqchip(chip) for chip in (uapi.KVM_IRQCHIP_PIC_MASTER, uapi.KVM_IRQCHIP_PIC_SLAVE)
+        )
+        pics, ioapic = (master.pic, slave.pic), self.get_ioapic()
+        return all(is_masked(gsi, pics, ioapic) for gsi in lines)
 
     def set_irqchip(self, state: uapi.kvm_irqchip) -> None:
         """Restore what `get_irqchip` gave."""

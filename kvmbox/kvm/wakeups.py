@@ -27,6 +27,8 @@ MASKED: Final = 1 << 16
 MODE_SHIFT: Final = 8
 MODE_BITS: Final = 0b111
 
+_PIC_LINES: Final = 8
+
 # Delivery modes, of redirection entries and of the local vector table.
 SMI: Final = 0b010
 NMI: Final = 0b100
@@ -51,6 +53,14 @@ def may_wake_halted(
 def may_start(ioapic: uapi.kvm_ioapic_state) -> bool:
     """Whether a device's line could start a vCPU that waits for a start-up IPI."""
     return STARTUP in _modes(ioapic)
+
+
+def is_masked(
+    gsi: int, pics: tuple[uapi.kvm_pic_state, uapi.kvm_pic_state], ioapic: uapi.kvm_ioapic_state
+) -> bool:
+    """Whether no controller passes on interrupt line `gsi` now: the PICs, master first, and the I/O APIC."""
+    in_pics = gsi >= _PIC_LINES * len(pics) or bool(pics[gsi // _PIC_LINES].imr >> gsi % _PIC_LINES & 1)
+    return in_pics and bool(ioapic.redirtbl[gsi] & MASKED)
 
 
 def _modes(ioapic: uapi.kvm_ioapic_state) -> set[int]:

@@ -133,6 +133,8 @@ class Rig:
 
     def __init__(self) -> None:
         self.vcpu = FakeVcpu()
+        self.told: list[tuple[int, bool]] = []
+        """How many accesses COM1 had seen, and the promise for the next exit, whenever one was told."""
         self.ports, self.mmio = Bus(16), Bus(52)
         self.uart, self.exit, self.mmio_uart = Device(), Device(frozenset({2, 4})), Device()
         self.ports.attach(Mapping(0x3F8, 8, self.uart, direct=self.uart))
@@ -144,7 +146,11 @@ class Rig:
             self.mmio,
             read_memory=lambda a: a & 0xFF if a != 0x7C03 else None,
             read_ioapic=lambda: self.vcpu.ioapic,
+            told=self._told,
         )
+
+    def _told(self) -> None:
+        self.told.append((len(self.uart.accesses), self.loop.tells_next_exit))
 
     def step(self, step: Callable[[], int]) -> None:
         self.vcpu.script.append(step)

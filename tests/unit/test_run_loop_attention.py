@@ -203,3 +203,51 @@ def test_attention_from_two_threads_is_never_lost(rig: Rig) -> None:
     loop.join(60)
     assert lost == []
     assert ends == [LoopEnd.LEFT]
+
+
+# --- The exit after a look -------------------------------------------------------------------------------
+
+
+def test_exit_after_a_look_is_told_once_before_it_is_handled(rig: Rig) -> None:
+    rig.port(OUT, 0x3F8, data=b"a")
+    rig.peek(lambda: rig.loop.request_attention(LOOK))
+    promises: list[bool] = []
+    rig.peek(lambda: promises.append(rig.loop.tells_next_exit))
+    rig.port(OUT, 0x3F8, data=b"b")
+    rig.port(OUT, 0x3F8, data=b"c")
+    rig.peek(lambda: promises.append(rig.loop.tells_next_exit))
+    assert rig.play() is LoopEnd.LEFT
+    # Not the kick that asked for the look, nor any other: COM1 had seen "a" only, and the promise was kept.
+    assert rig.told == [(1, False)]
+    assert promises == [True, False]
+    assert len(rig.uart.accesses) == 3
+
+
+def test_each_look_promises_anew(rig: Rig) -> None:
+    for text in (b"a", b"b"):
+        rig.peek(lambda: rig.loop.request_attention(LOOK))
+        rig.port(OUT, 0x3F8, data=text)
+    assert rig.play() is LoopEnd.LEFT
+    assert rig.told == [(0, False), (1, False)]
+
+
+def test_without_a_look_nothing_is_told(rig: Rig) -> None:
+    rig.port(OUT, 0x3F8, data=b"a")
+    rig.peek(rig.vcpu.kick)
+    rig.port(OUT, 0x3F8, data=b"b")
+    assert rig.play() is LoopEnd.LEFT
+    assert rig.told == []
+
+
+@pytest.mark.parametrize("arrange", [running, interrupts_on])
+def test_look_tells_whether_the_vcpu_was_halted(rig: Rig, arrange: Callable[[Rig], None]) -> None:
+    arrange(rig)
+    look(rig)
+    assert rig.loop.halted is (arrange is interrupts_on)
+
+
+def test_kicks_are_no_exits_of_the_guest(rig: Rig) -> None:
+    rig.port(OUT, 0x3F8, data=b"a")
+    rig.peek(rig.vcpu.kick)
+    rig.play()
+    assert (rig.loop.guest_exits, rig.loop.exit_count) == (1, 3)

@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from kvmbox.kvm import uapi
-from kvmbox.kvm.wakeups import LVT_LINT0, may_start, may_wake_halted
+from kvmbox.kvm.wakeups import LVT_LINT0, is_masked, may_start, may_wake_halted
 
 MASKED: Final = 1 << 16
 FIXED, LOWEST, SMI, NMI, INIT, STARTUP, EXTINT = (mode << 8 for mode in (0, 1, 2, 4, 5, 6, 7))
@@ -67,3 +67,18 @@ def test_only_a_start_up_ipi_ends_the_wait_for_one(mode: int) -> None:
     assert not may_start(ioapic(3, mode))
     assert not may_start(ioapic(3, STARTUP | MASKED))
     assert may_start(ioapic(3, STARTUP))
+
+
+def pics(master: int, slave: int) -> tuple[uapi.kvm_pic_state, uapi.kvm_pic_state]:
+    """Two PICs with these interrupt mask registers."""
+    return uapi.kvm_pic_state(imr=master), uapi.kvm_pic_state(imr=slave)
+
+
+@pytest.mark.parametrize("gsi", PINS)
+def test_line_is_masked_if_every_controller_masks_it(gsi: int) -> None:
+    all_masked = pics(0xFF, 0xFF)
+    assert is_masked(gsi, all_masked, ioapic())
+    assert not is_masked(gsi, all_masked, ioapic(gsi, FIXED))
+    others = 0xFFFF & ~(1 << gsi)
+    assert is_masked(gsi, pics(others & 0xFF, others >> 8), ioapic()) == (gsi >= 16)
+    assert is_masked(gsi, pics(1 << gsi & 0xFF, 1 << gsi >> 8 & 0xFF), ioapic())
