@@ -124,9 +124,11 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
             console.terminal.enter()
             timeline.mark("devices ready")
             if config.confine:
+                spawner = pool.spawner
+                keep = spawner.capabilities_needed(moves_processes=pool.spin is not None) if spawner else 0
                 supervisor.confinement = vmm.confine_main(
-                    own_ids=bool(pool.spawner is not None and pool.spawner.layers & layers.OTHER_UID),
-                    moves_processes=pool.spin is not None,
+                    keep=keep,
+                    spawner_pidfd=spawner.pin() if spawner else None,
                     without=config.design.without,
                     require=config.require,
                     tracebacks=config.tracebacks,

@@ -19,6 +19,7 @@ from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
 
 OUTPUT: Final = Path(__file__).parent.parent / "kvmbox" / "sandbox" / "compiled_filters.py"
 INSTRUCTIONS_PER_LINE: Final = 5
+LINE_LENGTH: Final = 110
 
 HEAD: Final = '''"""The filters of every policy, compiled ahead by tools/compile_policies.py; do not edit.
 
@@ -53,7 +54,14 @@ def source(compiled: dict[str, tuple[Policy, bytes]]) -> str:
         for number, conditions in policy.table():
             texts = [f"({argument}, {value}, 0x{mask:X})" for argument, value, mask in conditions]
             inside = ", ".join(texts) + ("," if len(texts) == 1 else "")
-            parts.append(f"            ({number}, ({inside})),\n")
+            line = f"            ({number}, ({inside})),\n"
+            if len(line) > LINE_LENGTH:  # as ruff formats it
+                conditions_text = "".join(f"                    {text},\n" for text in texts)
+                line = (
+                    f"            (\n                {number},\n                (\n{conditions_text}"
+                    "                ),\n            ),\n"
+                )
+            parts.append(line)
         parts.append("        ),\n        bytes.fromhex(\n")
         groups = [bpf[at : at + 8].hex() for at in range(0, len(bpf), 8)]
         for at in range(0, len(groups), INSTRUCTIONS_PER_LINE):

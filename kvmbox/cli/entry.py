@@ -46,6 +46,16 @@ def _has_plain_device_processes(arguments: list[str]) -> bool:
     return True
 
 
+def _wants_scope(arguments: list[str]) -> bool:
+    """Whether this is a `kvmbox run`, which confines itself, and is to have all of that."""
+    return arguments[:1] == ["run"] and not any(
+        (name, value) == ("--without", "vmm-scopes")
+        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
+        for name, equals, given in (argument.partition("="),)
+        for value in (given if equals else following,)
+    )
+
+
 def entry_point() -> NoReturn:
     """The `kvmbox` script."""
     try:
@@ -53,6 +63,10 @@ def entry_point() -> NoReturn:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _interrupt)
         open_standard_descriptors()
+        if _wants_scope(sys.argv[1:]):
+            from kvmbox.sandbox import scope
+
+            scope.OWN.take()
         if _has_plain_device_processes(sys.argv[1:]):
             # Imports make garbage for nobody to collect; `kvmbox run` enables it again when they are done.
             gc.disable()

@@ -17,6 +17,9 @@ has brought its listener *and* then ended: until then a messenger may still hold
 It dies with the VMM's main thread (death signal; and end of file on the control socket), and every device
 process dies with it (death signal; and the end of the pid namespace). It is not filtered itself: filters are
 inherited.
+
+Where it has ids to give out (see `sandbox.identity`), it keeps the capabilities for that, and the one to kill
+who has another id, in its user namespace, where there are no other ids.
 """
 
 from __future__ import annotations
@@ -27,15 +30,17 @@ import os
 import select
 
 from kvmbox.remote import spawner_frames as frames
-from kvmbox.sandbox import jail, landlock, layers, linux, passing
+from kvmbox.sandbox import identity, jail, landlock, layers, linux, passing
 from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD, REPORT_FD
 from kvmbox.sandbox.namespaces import isolate
 from kvmbox.sandbox.title import ProcessTitle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Final, NoReturn
+
+    from kvmbox.sandbox.namespaces import Isolation
 
 CONTROL_FD: Final = 3
 """The control socket: the only descriptor, besides /dev/null at 0 to 2, that the VMM hands over."""
@@ -51,11 +56,16 @@ IGNORED_SIGNALS: Final = (
 """What a terminal sends to a whole foreground group: the VMM decides what becomes of its processes."""
 
 
+GIVING_IDS: Final = 1 << linux.CAP_SETUID | 1 << linux.CAP_SETGID | 1 << linux.CAP_KILL
+"""What it takes to give a process another id, and to kill it then."""
+
+
 class _Device:
     """A device process, from its fork to its death."""
 
-    def __init__(self, identifier: int, report: int) -> None:
+    def __init__(self, identifier: int, report: int, user: int | None) -> None:
         self.identifier = identifier
+        self.user = user
         self.report = report  # -1 once it has ended
         self.ready: bytes | None = None
         self.listener = -1
@@ -69,7 +79,7 @@ class Spawner:
         entries: Sequence[Callable[..., int | None]],
         title: ProcessTitle,
         own_layers: int,
-        reasons: Mapping[int, str],
+        isolation: Isolation,
         landlock_limit: int,
         seccomp: int,
         without: int,
@@ -77,7 +87,8 @@ class Spawner:
         self._entries = entries
         self._title = title
         self._inherited = own_layers & (layers.EMPTY_ENVIRONMENT | layers.ISOLATION)
-        self._reasons = reasons
+        self._reasons = isolation.reasons
+        self._first_id = isolation.first_id if own_layers & layers.OWN_UID else None
         self._landlock_limit = landlock_limit
         self._seccomp = seccomp
         self._without = without
@@ -109,22 +120,30 @@ class Spawner:
         kind, identifier, number, mask, payload = frames.unpack(frame)
         if kind == frames.SPAWN and descriptors and not self._stopping:
             self._spawn(identifier, number, mask, payload, descriptors)
+        elif kind == frames.KILL and not descriptors:
+            for pid, device in self._devices.items():
+                if device.identifier == identifier:
+                    os.kill(pid, linux.SIGKILL)  # not reaped yet, so the pid is still its own
         elif kind == frames.SHUTDOWN and not descriptors:
             self._stopping = True
             for pid in self._devices:
-                os.kill(pid, linux.SIGKILL)  # not reaped yet, so the pid is still its own
+                os.kill(pid, linux.SIGKILL)  # as above
         else:
             raise frames.FrameError(f"frame of kind {kind} with {len(descriptors)} descriptors")
 
     def _spawn(self, identifier: int, cpu: int, required: int, payload: bytes, channel: list[int]) -> None:
         entry, device_type, bpf = frames.unpack_spawn(payload)
         report, device_report = passing.socket_pair()
+        user = None
+        if self._first_id is not None:
+            user = identity.free_id(self._first_id, [device.user for device in self._devices.values()])
         order = jail.Order(
             parent_pid=self._pid,
             bpf=bpf,
             cpu=None if cpu == frames.NO_CPU else cpu,
             required=required,
-            inherited=self._inherited,
+            inherited=self._inherited & ~(layers.OWN_UID if user is None else 0),
+            user=user,
             landlock_limit=self._landlock_limit,
             seccomp=self._seccomp,
             without=self._without,
@@ -147,7 +166,7 @@ class Spawner:
         for descriptor in channel:
             os.close(descriptor)
         os.close(device_report)
-        self._devices[pid] = _Device(identifier, report)
+        self._devices[pid] = _Device(identifier, report, user)
         self._poller.register(report, select.POLLIN)
         pidfd = os.pidfd_open(pid)  # before anything can reap it
         passing.send(CONTROL_FD, frames.pack(frames.PROCESS, identifier, pid), [pidfd])
@@ -289,7 +308,9 @@ def main(
         isolation = isolate(vmm_pid, without, _hand_over)
         applied = isolation.applied
         parent_pid = 0 if applied & layers.PID_NS else vmm_pid
-        applied |= jail.confine(parent_pid, landlock_limit, without)
+        applied |= jail.confine(
+            parent_pid, landlock_limit, without, GIVING_IDS if applied & layers.OWN_UID else 0
+        )
         # Whoever dies closes its sockets first and sends death signals second, so this leaves no window.
         if passing.hung_up(CONTROL_FD):
             raise OSError("the VMM died")
@@ -300,12 +321,13 @@ def main(
         # CPython itself may add LC_CTYPE to an empty environment (PEP 538); the other is the VMM's choice.
         if not set(os.environ) - {"LC_CTYPE", "PYTHONMALLOC"}:
             applied |= layers.EMPTY_ENVIRONMENT
-        spawner = Spawner(entries, title, applied, reasons, landlock_limit, seccomp, without)
+        spawner = Spawner(entries, title, applied, isolation, landlock_limit, seccomp, without)
         gc.collect()
         gc.disable()
         gc.freeze()  # no collection writes into the pages that the children share
         missing = frames.pack_reasons({layers.NAMES[layer]: reason for layer, reason in reasons.items()})
-        passing.send(CONTROL_FD, frames.pack(frames.HELLO, 0, frames.VERSION, applied, missing))
+        told = (frames.STAGED_TOO if isolation.staged else 0) | (frames.OWNED if isolation.owned else 0)
+        passing.send(CONTROL_FD, frames.pack(frames.HELLO, told, frames.VERSION, applied, missing))
         spawner.serve()
         status = 0
     except BaseException as error:  # noqa: BLE001 - reported to the VMM, then the process ends

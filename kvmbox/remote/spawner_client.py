@@ -10,14 +10,21 @@
 Everything here belongs to the main thread: the death signal of the spawner fires when the *thread* that
 started it exits (prctl(2), PR_SET_PDEATHSIG). `DeviceProcess.kill` alone may be called from another, up
 to `close`.
-A process is named by its pidfd, never by its pid, so that no signal reaches a stranger that got the
-number. Pids are for people, and are what the VMM sees: the spawner's own numbers mean nothing outside of
-its pid namespace. Every wait has a deadline.
+
+Who kills whom: the spawner kills device processes, when it is told to. So the VMM needs no right over them,
+and may signal nobody but the spawner, by its pidfd, which `pin` puts where no other descriptor can be. A
+spawner that has not killed within KILL_PATIENCE_NS is killed itself when it is told again, and every device
+process dies with it. Who waits for a device process to be gone tells it again: the watchdog in each slice,
+and who joins the vCPU thread after half a second. So a spawner that hangs delays an end, and prevents none.
+
+Pids are for people, and are what the VMM sees: the spawner's own numbers mean nothing outside of its pid
+namespace. Every wait has a deadline.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import resource
 import select
@@ -25,14 +32,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import kvmbox
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.remote import spawner_frames as frames
 from kvmbox.remote.spawner import CONTROL_FD
-from kvmbox.sandbox import layers, passing
+from kvmbox.sandbox import layers, linux, passing
 from kvmbox.sandbox.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.sandbox.listener import ForbiddenCall, NotificationListener
 
@@ -45,6 +52,15 @@ READY_TIMEOUT_NS: Final = 5_000 * NS_PER_MS
 CLOSE_TIMEOUT_NS: Final = 1_000 * NS_PER_MS
 EXIT_GRACE_NS: Final = 100 * NS_PER_MS
 """How long `close` lets device processes go by themselves, their channels being closed."""
+
+KILL_PATIENCE_NS: Final = 250 * NS_PER_MS
+"""How long the spawner may take to kill a device process, which takes it some 50 µs."""
+
+MOST_DESCRIPTORS: Final = 1024
+"""`pin` limits open files to that, or to the limit that there is: a table of a million would be memory."""
+
+PIN_TRIES: Final = 64
+"""How many numbers in a row may be taken, where `pin` looks for a free one."""
 
 INTERPRETER_FLAGS: Final = ("-I", "-S", "-X", "utf8")
 
@@ -79,7 +95,10 @@ class Death(NamedTuple):
 class DeviceProcess:
     """One device process. The attributes fill in as the spawner reports; `pid` 0 means not yet."""
 
-    def __init__(self, device_type: str, pid: int = 0) -> None:
+    def __init__(
+        self, device_type: str, pid: int = 0, *, killer: Callable[[DeviceProcess], None] | None = None
+    ) -> None:
+        """`killer` has it killed."""
         self.type = device_type
         self.pid = pid
         self.pidfd = -1
@@ -91,7 +110,9 @@ class DeviceProcess:
         """Why it never served."""
         self.wait_status: int | None = None
         """How it died, once it has."""
-        self._kill_wanted = False
+        self.kill_asked_at: int | None = None
+        """When the spawner was first told to kill it (monotonic ns)."""
+        self._killer = killer
 
     @property
     def ready(self) -> bool:
@@ -99,11 +120,9 @@ class DeviceProcess:
         return bool(self.layers)
 
     def kill(self) -> None:
-        """SIGKILL. Idempotent, never raises; before the spawner has told the pidfd, it is kept for then."""
-        self._kill_wanted = True
-        if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        """Have it killed (SIGKILL); who waits for its end calls this again. Never raises, never waits."""
+        if self._killer is not None and self.wait_status is None:
+            self._killer(self)
 
     def take_forbidden_call(self) -> ForbiddenCall | None:
         """If the process is held in a forbidden call: kill it and return the call. Never blocks."""
@@ -129,8 +148,10 @@ class SpawnerClient:
         """Use `start`. `pid` is the process that was started: the spawner, or its stage."""
         self._pid = pid
         self._pidfd = pidfd
+        self._owned = False  # by our user, the spawner's user namespace
         self._stage: tuple[int, int] | None = None  # pid and pidfd, once its time is over
         self._staged = False
+        self._stage_tells = False
         self._control = control
         self._entries = list(entries)
         self._processes: dict[int, DeviceProcess] = {}
@@ -142,6 +163,7 @@ class SpawnerClient:
         """Why there are no others, by the layer's name, once it has said hello."""
         self._end: str | None = None  # why there is no spawner any more
         self._fatal: str | None = None
+        self._disobeyed = False
         self._wait_status: int | None = None
 
     @classmethod
@@ -217,7 +239,7 @@ class SpawnerClient:
         """Whether it has said hello, and we know which process it is: STAGED comes from another one, and may
         come later.
         """
-        return bool(self.layers) and (self._staged or not self.layers & layers.PID_NS)
+        return bool(self.layers) and (self._staged or not self._stage_tells)
 
     def fileno(self) -> int:
         """For poll: readable when `poll_deaths` has something to do."""
@@ -242,8 +264,8 @@ class SpawnerClient:
         one of those given to `start`.
         Raises SandboxError.
         """
-        process = DeviceProcess(device_type)
         identifier = self._next_identifier
+        process = DeviceProcess(device_type, killer=lambda one: self._kill(identifier, one))
         number = frames.NO_CPU if cpu is None else cpu
         # Known before it is asked for: a signal may strike between the two, and the answer comes anyway.
         self._next_identifier += 1
@@ -281,6 +303,53 @@ class SpawnerClient:
                 raise SandboxError(f"{what}: it was not ready within {timeout_ns // NS_PER_MS} ms")
         self.wait_hello(max(0, deadline - time.monotonic_ns()))  # STAGED may come last of all
 
+    def _kill(self, identifier: int, process: DeviceProcess) -> None:
+        if self._control < 0 or self._end is not None:
+            return
+        now = time.monotonic_ns()
+        if process.kill_asked_at is None:
+            process.kill_asked_at = now
+        # Again and again: the first may have found the socket full.
+        with contextlib.suppress(OSError):
+            passing.send(self._control, frames.pack(frames.KILL, identifier), wait=False)
+        overdue = now - process.kill_asked_at > KILL_PATIENCE_NS
+        if overdue and threading.current_thread() is threading.main_thread() and not _is_over(process.pidfd):
+            self._disobeyed = True
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To the spawner."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def pin(self) -> int:
+        """Put the descriptor by which the spawner is signalled where no other can be: at the limit of open
+        files, which is lowered to its number for good. Returns it; for a filter. Raises SandboxError.
+        """
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else min(soft, MOST_DESCRIPTORS)
+        for number in range(limit - 1, limit - 1 - PIN_TRIES, -1):
+            try:
+                pinned = fcntl.fcntl(self._pidfd, fcntl.F_DUPFD_CLOEXEC, number)
+            except OSError:
+                continue  # what is at this number was inherited, or there is no limit above it
+            break
+        else:
+            raise SandboxError(f"no descriptor below {limit} is free for the spawner's pidfd")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (pinned, pinned))
+        os.close(self._pidfd)
+        self._pidfd = pinned
+        return pinned
+
+    def capabilities_needed(self, *, moves_processes: bool = False) -> int:
+        """The capabilities, as a mask, without which this process could not end its device processes, or with
+        `moves_processes` give one of them another CPU. None, where they have the same user id, or live in a
+        user namespace that was made by this process's user: over that its owner has every right.
+        """
+        if not self.layers & layers.OTHER_UID or self._owned:
+            return 0
+        return 1 << linux.CAP_KILL | (1 << linux.CAP_SYS_NICE if moves_processes else 0)
+
     def poll_deaths(self) -> list[Death]:
         """The deaths of device processes since the last call. Never blocks.
 
@@ -308,16 +377,14 @@ class SpawnerClient:
         for process in self._alive():
             process.kill()
         # A spawner that somebody stopped must go on to reap its children.
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(OSError):
-            passing.send(self._control, frames.pack(frames.SHUTDOWN))
+            passing.send(self._control, frames.pack(frames.SHUTDOWN), wait=False)
         while self._end is None and self._pump(deadline):
             pass
         if self._end is None:
             self._reap(kill=True)
         for process in self._processes.values():
-            process.kill()  # where the spawner was killed, its own death does the same
             process.release()
         os.close(self._pidfd)
         os.close(self._control)
@@ -359,6 +426,8 @@ class SpawnerClient:
             return
         if kind == frames.HELLO:
             self.layers = mask
+            self._stage_tells = bool(identifier & frames.STAGED_TOO)
+            self._owned = bool(identifier & frames.OWNED)
             self.missing = frames.unpack_reasons(payload)
             return
         if kind == frames.FATAL:
@@ -368,8 +437,6 @@ class SpawnerClient:
         if kind == frames.PROCESS:
             (process.pidfd,) = descriptors
             process.pid = _pid_behind(process.pidfd) or number
-            if process._kill_wanted:
-                process.kill()
         elif kind == frames.READY:
             process.listener = NotificationListener(descriptors[0]) if descriptors else None
             process.landlock_abi = number
@@ -388,7 +455,9 @@ class SpawnerClient:
         status = _reap_child(self._pid, self._pidfd, kill=kill)
         self._wait_status = status
         self._end = "the spawner died" if status is None else f"the spawner {describe_wait_status(status)}"
-        if self._fatal is not None:
+        if self._disobeyed:
+            self._end = "the spawner was killed: it did not do so to a device process when it was told"
+        elif self._fatal is not None:
             self._end = f"the spawner gave up: {self._fatal}"
 
     def _reap_stage(self) -> None:
@@ -414,6 +483,14 @@ def _reap_child(pid: int, pidfd: int, *, kill: bool) -> int | None:
         return os.waitpid(pid, 0)[1]
     except ChildProcessError:
         return None
+
+
+def _is_over(pidfd: int) -> bool:
+    """Whether a process is dead, by its pidfd."""
+    poller = select.poll()
+    if pidfd >= 0:
+        poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def _pid_behind(pidfd: int) -> int:

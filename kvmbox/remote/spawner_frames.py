@@ -5,11 +5,14 @@ One frame is one SOCK_SEQPACKET message: a fixed header, then a payload whose me
     VMM → spawner                                     descriptors
       SPAWN     number = CPU or -1, mask = required   the device's end of the channel: a socket, or two
                 layers, payload = entry, type, BPF    pipes, or two pipes and shared memory
+      KILL      that device process, if it lives
       SHUTDOWN  kill and reap what is left, then exit
     spawner → VMM
       STAGED    number = pid of the real spawner      its pidfd
                 (PID 1 of its namespace)
-      HELLO     number = protocol version, mask = the spawner's own layers, payload = why others are missing
+      HELLO     number = protocol version, mask = the spawner's own layers, payload = why others are missing,
+                identifier = bits: STAGED comes too; the user
+                namespace is owned by the VMM's user
       PROCESS   number = pid as the spawner sees it   the pidfd
       READY     number = Landlock ABI used, mask =    the seccomp listener, under a filter
                 layers applied
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 HEADER: Final = struct.Struct("=BIiI")  # kind, identifier, number, mask
 SPAWN_PAYLOAD: Final = struct.Struct("=BB")  # index of the entry, length of the type name; name, BPF
 MAXIMUM_FRAME: Final = 64 * 1024
@@ -45,8 +48,11 @@ FAILED: Final = 6
 DEATH: Final = 7
 FATAL: Final = 8
 STAGED: Final = 9
+KILL: Final = 10
 
 NO_CPU: Final = -1
+STAGED_TOO: Final = 1 << 0
+OWNED: Final = 1 << 1
 
 
 class FrameError(Exception):

@@ -16,6 +16,8 @@ lives for a millisecond.
       writes 'go' to fd 3, its sync socket  ──▶   reads it from fd 6
       calls getpid, which is forbidden      ──▶   receives that call from the listener: now the device
       (held by the kernel)                        process stands still, outside of any read or write
+                                                  takes the right to one descriptor from it, which the
+                                                  listener was
                                                   sends READY and the listener to the spawner
                                                   moves the channel to fd 3, closes 4, 6, 7
                                             ◀──   answers the call with PROOF
@@ -39,7 +41,7 @@ import os
 import resource
 import select
 
-from kvmbox.sandbox import landlock, layers, linux, notify, passing
+from kvmbox.sandbox import identity, landlock, layers, linux, notify, passing
 from kvmbox.sandbox.descriptors import (
     CHANNEL_FD,
     DEVICE_PIDFD,
@@ -69,8 +71,8 @@ STRICT_HEAP: Final = 32 << 20
 STRICT_HEAP_TOP: Final = 64 << 20
 
 LIMITS: Final = (
-    # One descriptor may be made, with number 0: the listener.
-    (resource.RLIMIT_NOFILE, LISTENER_FD + 1),
+    # Not one more, whatever makes them: some that no other layer knows (vsock) end here.
+    (resource.RLIMIT_NOFILE, 0),
     (resource.RLIMIT_NPROC, 0),
     (resource.RLIMIT_FSIZE, 0),
     (resource.RLIMIT_CORE, 0),
@@ -86,19 +88,20 @@ class JailError(Exception):
     """A layer that is required cannot be had, or does not hold."""
 
 
-def confine(parent_pid: int, landlock_limit: int, without: int = 0) -> int:
+def confine(parent_pid: int, landlock_limit: int, without: int = 0, kept: int = 0) -> int:
     """The layers that the spawner and each device process take alike; returns them as a mask.
 
     `parent_pid` is the process whose death must be ours, 0 if it is outside of our pid namespace: then the
     caller has to make sure by other means that it still lives. At most Landlock ABI `landlock_limit` is used.
-    `without` is a mask of layers to leave out. Raises OSError.
+    `without` is a mask of layers to leave out, `kept` one of capabilities to keep. Raises OSError.
     """
     applied = 0
-    for layer, apply in (
-        (layers.CAPABILITIES, linux.drop_capabilities),
+    steps: tuple[tuple[int, Callable[[], None]], ...] = (
+        (layers.CAPABILITIES, lambda: linux.drop_capabilities(kept)),
         (layers.NO_NEW_PRIVS, linux.forbid_new_privileges),
         (layers.NOT_DUMPABLE, linux.forbid_dump_and_trace),
-    ):
+    )
+    for layer, apply in steps:
         if not without & layer:
             apply()
             applied |= layer
@@ -123,6 +126,7 @@ class Order:
         cpu: int | None,
         required: int,
         inherited: int,
+        user: int | None,
         landlock_limit: int,
         seccomp: int,
         without: int,
@@ -131,14 +135,16 @@ class Order:
     ) -> None:
         """`required`, `inherited` and `without` are masks of layers: those that must be there in the end,
         those that are there from the start, and those to leave out; `reasons` says why a layer is not
-        there. `seccomp` is one of the linux.SECCOMP_MODE_*. `ready` makes, from the mask of layers in force,
-        the message that takes the listener to the spawner.
+        there. `user` is the id that it is to have, None to keep that of the spawner. `seccomp` is one of
+        the linux.SECCOMP_MODE_*. `ready` makes, from the mask of layers in force, the message that takes
+        the listener to the spawner.
         """
         self.parent_pid = parent_pid
         self.bpf = bpf
         self.cpu = cpu
         self.required = required
         self.inherited = inherited
+        self.user = user
         self.landlock_limit = landlock_limit
         self.seccomp = linux.SECCOMP_MODE_DISABLED if without & layers.SECCOMP else seccomp
         self.without = without
@@ -157,7 +163,10 @@ def lock_up(order: Order) -> None:
     `arrange_descriptors` comes first. Raises OSError or JailError, with a message for the user; the
     process must then exit.
     """
-    applied = order.inherited | confine(order.parent_pid, order.landlock_limit, order.without)
+    applied = order.inherited
+    if order.user is not None:
+        applied = _take_id(order.user, applied)
+    applied |= confine(order.parent_pid, order.landlock_limit, order.without)
     will_have = applied | layers.CLOSED_DESCRIPTORS
     if not order.without & layers.RLIMITS:
         will_have |= layers.RLIMITS
@@ -170,9 +179,9 @@ def lock_up(order: Order) -> None:
         raise JailError("strict mode is refused by the kernel: a seccomp filter is in force already")
     linux.keep_large_blocks_on_the_heap()
     if order.listens and linux.clone_sharing_files() == 0:
-        _be_messenger(order.parent_pid, order.ready(will_have))
+        _be_messenger(order.parent_pid, order.ready(will_have), limits=bool(will_have & layers.RLIMITS))
     if will_have & layers.RLIMITS:
-        set_limits()
+        set_limits(listens=order.listens)
     if order.cpu is not None:  # as late as that, so that the jailing itself runs wherever there is room
         os.sched_setaffinity(0, {order.cpu})
     if order.listens:
@@ -184,6 +193,16 @@ def lock_up(order: Order) -> None:
     os.close(REPORT_FD)
     if order.seccomp == linux.SECCOMP_MODE_STRICT:
         linux.enter_strict_mode()
+
+
+def _take_id(user: int, applied: int) -> int:
+    """Become `user`, in a user namespace in which nobody has a name; returns what is left of the layers."""
+    identity.become(user)
+    try:
+        linux.checked_syscall("unshare", linux.SYS_UNSHARE, linux.CLONE_NEWUSER)
+    except OSError:
+        return applied & ~layers.USER_NS  # the id has a name here, so another namespace could be made below
+    return applied
 
 
 def _explain(missing: int, reasons: Mapping[int, str]) -> list[str]:
@@ -242,26 +261,29 @@ def arrange_descriptors(channel: Sequence[int], report: int, *, messenger: bool)
     linux.close_range(FIRST_UNUSED_FD)
 
 
-def set_limits() -> None:
-    """The resource limits of a device process, soft and hard. Raises OSError."""
-    for limit, value in LIMITS:
+def set_limits(*, listens: bool) -> None:
+    """The resource limits of a device process, soft and hard; one that `listens` may have one descriptor
+    more, until its messenger has seen that. Raises OSError.
+    """
+    for limit, final in LIMITS:
+        value = LISTENER_FD + 1 if limit == resource.RLIMIT_NOFILE and listens else final
         _, hard = resource.getrlimit(limit)
         bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (bounded, bounded))
 
 
-def _be_messenger(parent_pid: int, ready: bytes) -> NoReturn:
+def _be_messenger(parent_pid: int, ready: bytes, *, limits: bool) -> NoReturn:
     """The messenger's life. Whatever goes wrong, the device process does not survive it."""
     try:
         linux.die_with_parent(parent_pid)
-        _carry_listener(ready)
+        _carry_listener(ready, limits=limits)
     except BaseException:  # noqa: BLE001 - there is nobody to raise it to
         linux.raw_syscall(linux.SYS_PIDFD_SEND_SIGNAL, DEVICE_PIDFD, linux.SIGKILL)
         os._exit(1)
     os._exit(0)
 
 
-def _carry_listener(ready: bytes) -> None:
+def _carry_listener(ready: bytes, *, limits: bool) -> None:
     _wait_for(SYNC_FD)
     if os.read(SYNC_FD, len(GO)) != GO:
         raise JailError("the device process sent something else")
@@ -269,6 +291,8 @@ def _carry_listener(ready: bytes) -> None:
     held = notify.receive(LISTENER_FD)
     if held is None or held[3] != linux.SYS_GETPID:
         raise JailError("the device process called something else")
+    if limits:
+        resource.prlimit(held[1], resource.RLIMIT_NOFILE, (0, 0))
     passing.send(REPORT_FD, ready, [LISTENER_FD])
     os.dup2(PARKED_FD, _writable_end(), inheritable=False)
     os.close(PARKED_FD)

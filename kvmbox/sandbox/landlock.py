@@ -33,7 +33,8 @@ _FS_RIGHT_COUNT: Final = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16, 6: 16, 7: 16, 8: 16
 TCP_RIGHTS: Final = 0b0011  # bind and connect, ABI 4
 UDP_RIGHTS: Final = 0b1100  # bind; connect and send, ABI 10
 SCOPE_ABSTRACT_SOCKETS: Final = 1
-SCOPES: Final = 0b11  # abstract Unix sockets and signals, ABI 6
+SCOPES: Final = 0b11  # abstract Unix sockets and signals
+SCOPES_ABI: Final = 6
 NEWEST_KNOWN_ABI: Final = 10  # ABI 7 added audit flags only, ABI 8 a flag: all threads at once
 RESTRICT_EVERY_THREAD: Final = 1 << 3  # LANDLOCK_RESTRICT_SELF_TSYNC
 EVERY_THREAD_ABI: Final = 8
@@ -49,7 +50,7 @@ def handled_rights(version: int) -> tuple[int, int, int]:
     """What a deny-all ruleset handles at ABI `version` ≥ 1: masks of (filesystem, network, scopes)."""
     filesystem = (1 << _FS_RIGHT_COUNT[min(version, 9)]) - 1
     network = (TCP_RIGHTS if version >= 4 else 0) | (UDP_RIGHTS if version >= 10 else 0)
-    scopes = SCOPES if version >= 6 else 0
+    scopes = SCOPES if version >= SCOPES_ABI else 0
     return filesystem, network, scopes
 
 
@@ -83,12 +84,19 @@ def deny_everything(version: int) -> None:
 
 def allow_reading(version: int, directories: Iterable[str]) -> None:
     """As `deny_everything`, but for reading what is in `directories`, and for signals: the processes that a
-    VMM has to kill were there before. What does not exist is left out. From EVERY_THREAD_ABI on, the other
-    threads that there are get the same.
+    VMM has to end were there before; see `confine_signals`. What does not exist is left out. From
+    EVERY_THREAD_ABI on, the other threads that there are get the same.
     """
     filesystem, network, scopes = handled_rights(version)
     flags = RESTRICT_EVERY_THREAD if version >= EVERY_THREAD_ABI else 0
     _restrict((filesystem, network, scopes & SCOPE_ABSTRACT_SOCKETS), directories, flags)
+
+
+def confine_signals(version: int) -> None:
+    """Let the calling thread, and what it makes from now on, signal and connect to one another only: no
+    process and no abstract socket outside, at ABI `version` ≥ SCOPES_ABI. Needs no_new_privs. Raises OSError.
+    """
+    _restrict((0, 0, SCOPES), (), 0)
 
 
 def _restrict(handled: tuple[int, int, int], readable: Iterable[str], flags: int) -> None:

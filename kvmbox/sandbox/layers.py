@@ -32,6 +32,8 @@ NET_NS: Final = 1 << 15
 IPC_NS: Final = 1 << 16
 UTS_NS: Final = 1 << 17
 CGROUP_NS: Final = 1 << 18
+OWN_UID: Final = 1 << 19
+IPC_LIMITS: Final = 1 << 20
 
 NAMES: Final = {
     SECCOMP: "seccomp",
@@ -53,6 +55,8 @@ NAMES: Final = {
     IPC_NS: "ipc-namespace",
     UTS_NS: "uts-namespace",
     CGROUP_NS: "cgroup-namespace",
+    OWN_UID: "own-uid",
+    IPC_LIMITS: "ipc-limits",
 }
 
 PURPOSES: Final = {
@@ -75,26 +79,31 @@ PURPOSES: Final = {
     IPC_NS: "no System V object and no message queue of the host",
     UTS_NS: "the host's name cannot be changed",
     CGROUP_NS: "the host's cgroups have no path",
+    OWN_UID: "a user id that no other device process has (as root only)",
+    IPC_LIMITS: "no System V object at all, whose memory no rlimit bounds",
 }
 
 VMM_SECCOMP: Final = 1 << 24
 VMM_LANDLOCK: Final = 1 << 25
 VMM_CAPABILITIES: Final = 1 << 26
+VMM_SCOPES: Final = 1 << 27
 
 VMM_NAMES: Final = {
     VMM_SECCOMP: "vmm-seccomp",
     VMM_LANDLOCK: "vmm-landlock",
     VMM_CAPABILITIES: "vmm-capabilities",
+    VMM_SCOPES: "vmm-scopes",
 }
 """What kvmbox's main process takes itself, once it is set up; see `vmm`."""
 
 VMM_PURPOSES: Final = {
     VMM_SECCOMP: "kvmbox itself: no exec, no fork, no socket, no file to write to, no executable memory",
     VMM_LANDLOCK: "kvmbox itself: no file but Python's own and /proc, to read; no TCP",
-    VMM_CAPABILITIES: "kvmbox itself: no capability but those to end and place processes of another user id",
+    VMM_CAPABILITIES: "kvmbox itself: no capability, but where device processes could not be ended otherwise",
+    VMM_SCOPES: "kvmbox itself: no signal and no abstract socket to anything but its own processes",
 }
 
-VMM: Final = VMM_SECCOMP | VMM_LANDLOCK | VMM_CAPABILITIES
+VMM: Final = VMM_SECCOMP | VMM_LANDLOCK | VMM_CAPABILITIES | VMM_SCOPES
 
 REQUIRED: Final = (
     SECCOMP
@@ -108,8 +117,18 @@ REQUIRED: Final = (
 )
 """What no run goes without, unless it is told to."""
 
-ISOLATION: Final = OTHER_UID | USER_NS | MOUNT_NS | PID_NS | NET_NS | IPC_NS | UTS_NS | CGROUP_NS
-"""What the spawner takes once, and every device process inherits."""
+ISOLATION: Final = (
+    OTHER_UID | USER_NS | MOUNT_NS | PID_NS | NET_NS | IPC_NS | UTS_NS | CGROUP_NS | OWN_UID | IPC_LIMITS
+)
+"""What the spawner takes once, and every device process inherits, or is given by it."""
+
+PARTS: Final = {
+    LANDLOCK_NET: LANDLOCK,
+    LANDLOCK_SCOPES: LANDLOCK | LANDLOCK_NET,
+    OWN_UID: OTHER_UID | USER_NS,
+    IPC_LIMITS: IPC_NS,
+}
+"""By layer, those (a mask) without which it cannot be had."""
 
 
 def names(mask: int) -> list[str]:

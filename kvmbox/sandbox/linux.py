@@ -59,6 +59,7 @@ SECCOMP_MODE_FILTER: Final = 2
 # --- clone (<linux/sched.h>) ------------------------------------------------------------------------
 CLONE_FILES: Final = 0x0000_0400
 CLONE_PARENT: Final = 0x0000_8000
+CLONE_NEWUSER: Final = 0x1000_0000
 
 # --- Signals (<asm/signal.h>); the signal module would pull in enum ---------------------------------
 SIGHUP: Final = 1
@@ -86,6 +87,8 @@ M_ARENA_MAX: Final = -8
 
 CAPABILITY_VERSION_3: Final = 0x2008_0522
 CAP_KILL: Final = 5
+CAP_SETGID: Final = 6
+CAP_SETUID: Final = 7
 CAP_SYS_NICE: Final = 23
 CAP_SYS_ADMIN: Final = 21
 CAPABILITY_SETS: Final = struct.Struct("=6I")  # effective, permitted, inheritable; low words, then high
@@ -263,15 +266,16 @@ def clone_sharing_files() -> int:
     return checked_syscall("clone", SYS_CLONE, CLONE_FILES | CLONE_PARENT | SIGCHLD)
 
 
-def clone_sibling() -> int:
-    """fork(2), except that the child's parent is the caller's parent. Returns its pid in the caller and 0 in
+def clone_sibling(flags: int = 0) -> int:
+    """fork(2), except that the child's parent is the caller's parent, and with more `flags` of clone(2),
+    such as a new namespace. Returns its pid in the caller and 0 in
     the child; raises OSError. The caller must not be PID 1.
     """
     # SAFETY: as fork, the child has its own copy of the address space and, with stack 0, of this stack. The
     # fork handlers of glibc and CPython do not run, which tend to locks that another thread might hold: the
     # caller must be the only thread. glibc's note of the thread id is the parent's; it is looked at for
     # recursive mutexes only, and a later fork puts it right in its child.
-    return checked_syscall("clone", SYS_CLONE, CLONE_PARENT | SIGCHLD)
+    return checked_syscall("clone", SYS_CLONE, flags | CLONE_PARENT | SIGCHLD)
 
 
 def set_signal_action(number: int, action: int) -> None:

@@ -19,10 +19,13 @@ reader can ask.
 from __future__ import annotations
 
 import enum
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kvmbox.lean import Value
 from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 INT: Final = 0xFFFF_FFFF  # what the kernel looks at in an int argument
 WORD: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -79,6 +82,22 @@ class Policy(Value):
     name: str
     rules: tuple[Rule, ...]
     default: Verdict = Verdict.NOTIFY
+
+    def bound(self, values: Mapping[int, int]) -> Policy:
+        """The same policy with the placeholders among its values replaced, see `seccomp.bind`."""
+        rules = tuple(
+            Rule(
+                rule.name,
+                rule.number,
+                rule.reason,
+                tuple(
+                    Condition(one.argument, values.get(one.value, one.value), one.mask)
+                    for one in rule.conditions
+                ),
+            )
+            for rule in self.rules
+        )
+        return Policy(self.name, rules, self.default)
 
     def table(self) -> Table:
         """The rules as bare numbers, in their order: policies with the same table have the same filter."""

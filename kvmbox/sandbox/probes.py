@@ -26,6 +26,7 @@ USER_NAMESPACE_REMEDY: Final = (
     "allow user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and "
     "kernel.apparmor_restrict_unprivileged_userns, or the container's seccomp profile"
 )
+SCOPES_SINCE: Final = "6.12"
 NAMESPACE_REMEDY: Final = "run a kernel that has it, in a container that allows it"
 
 # Ends in isolation, two processes down, so that even PID 1 of the trial is reaped before this one exits.
@@ -47,8 +48,9 @@ while True:
 _VMM_TRIAL: Final = """
 import os, sys
 sys.path.append({root!r})
-from kvmbox.sandbox import layers, vmm
-confinement = vmm.confine_main(own_ids=True)
+from kvmbox.sandbox import layers, scope, vmm
+scope.OWN.take()
+confinement = vmm.confine_main()
 lines = [str(confinement.applied)]
 lines += [f"{{bit}} {{confinement.missing.get(name, '')}}" for bit, name in layers.VMM_NAMES.items()]
 os.write(1, "\\n".join(lines).encode())
@@ -166,12 +168,16 @@ def _findings(mask: int, tried: tuple[int, dict[int, str]]) -> dict[int, _Findin
 def _remedy(bit: int, reason: str) -> str:
     if bit == layers.VMM_LANDLOCK:
         return LANDLOCK_REMEDY
+    if bit == layers.VMM_SCOPES:
+        return f"run Linux {SCOPES_SINCE} or later, with Landlock"
     if bit & layers.VMM:
         return NAMESPACE_REMEDY
     if reason == identity.NOT_ROOT:
         return ROOT_REMEDY
     if bit == layers.USER_NS:
         return USER_NAMESPACE_REMEDY
+    if reason == identity.FEW_IDS:
+        return f"map user ids {identity.FIRST_ID} and up in the container"
     if reason == namespaces.NO_WAY_IN:
         return f"as for {layers.NAMES[layers.USER_NS]}"
     return NAMESPACE_REMEDY
@@ -182,5 +188,5 @@ _PROBES: Final = {
     layers.CLOSED_DESCRIPTORS: _closed_descriptors,
     layers.LANDLOCK: _landlock(layers.LANDLOCK, "5.13"),
     layers.LANDLOCK_NET: _landlock(layers.LANDLOCK_NET, "6.7"),
-    layers.LANDLOCK_SCOPES: _landlock(layers.LANDLOCK_SCOPES, "6.12"),
+    layers.LANDLOCK_SCOPES: _landlock(layers.LANDLOCK_SCOPES, SCOPES_SINCE),
 }

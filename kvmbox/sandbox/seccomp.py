@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import BinaryIO, Final
 
@@ -20,7 +21,8 @@ from kvmbox.errors import SandboxError
 from kvmbox.sandbox.compiled_filters import FILTERS
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Policy, Verdict
 
-BPF_INSTRUCTION_SIZE: Final = 8  # struct sock_filter
+BPF_INSTRUCTION: Final = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k
+BPF_JUMP_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 HIGHEST_PRIORITY: Final = 255  # libseccomp tests these calls first: rules stand in the order of use
 
 LIBSECCOMP_HINT: Final = "install it, e.g. apt-get install libseccomp2"
@@ -87,6 +89,22 @@ def device_filter(*, pipes: bool = False) -> bytes:
     `pipes`: requests and replies have a descriptor each, CHANNEL_FD and REPLY_FD.
     """
     return filter_of(DEVICE_POLICY_PIPES if pipes else DEVICE_POLICY)
+
+
+def bind(bpf: bytes, values: Mapping[int, int]) -> bytes:
+    """The filter with its placeholders replaced: each comparison with a key of `values` is one with its
+    value.
+
+    A placeholder is a number that no call of ours has as an argument. So a filter can be compiled ahead
+    that is about the process that installs it: which pid may be signalled, say. One that was forgotten
+    allows nothing.
+    """
+    bound = bytearray(bpf)
+    for at in range(0, len(bpf), BPF_INSTRUCTION.size):
+        code, true, false, k = BPF_INSTRUCTION.unpack_from(bpf, at)
+        if code == BPF_JUMP_IF_EQUAL and k in values:
+            BPF_INSTRUCTION.pack_into(bound, at, code, true, false, values[k])
+    return bytes(bound)
 
 
 def _written_by(export: Callable[[BinaryIO], None]) -> bytes:

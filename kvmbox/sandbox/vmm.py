@@ -1,7 +1,9 @@
 """The VMM confines itself, once everything that a run needs is open.
 
-    confinement = confine_main(own_ids=…, without=…, require=…)    # main thread, before other threads start
-    confine_vcpu(confinement)                                      # first thing in each vCPU thread
+    scope.OWN.take()                             # before the spawner is started, see there
+    confinement = confine_main(keep=…, spawner_pidfd=…, without=…, require=…)
+                                                 # main thread, before other threads start
+    confine_vcpu(confinement)                    # first thing in each vCPU thread
 
 Landlock and capabilities belong to threads and are inherited by those that are made later. So the main thread
 takes them before any other thread is there. Its filter is given to all threads at once, and to those that
@@ -26,9 +28,9 @@ from typing import Final
 
 import kvmbox
 from kvmbox.errors import SandboxError
-from kvmbox.sandbox import landlock, layers, linux, notify
-from kvmbox.sandbox.seccomp import filter_of
-from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
+from kvmbox.sandbox import landlock, layers, linux, notify, scope
+from kvmbox.sandbox.seccomp import bind, filter_of
+from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY, bound_to
 
 TRACEBACK_MODULES: Final = ("traceback", "linecache", "tokenize", "unicodedata")
 """What a traceback needs, as far as it may be a C extension somewhere."""
@@ -44,34 +46,34 @@ class Confinement:
     def __init__(self) -> None:
         self.applied = 0
         self.missing: dict[str, str] = {}
+        self.vcpu_filter = b""
 
 
 def confine_main(
     *,
-    own_ids: bool,
-    moves_processes: bool = False,
+    keep: int = 0,
+    spawner_pidfd: int | None = None,
     without: int = 0,
     require: int = 0,
     tracebacks: bool = False,
 ) -> Confinement:
     """Confine the calling process, for good; call it in the main thread, the only one.
 
-    `own_ids` says that device processes have a user id of their own, so that CAP_KILL is needed to end them,
-    and with `moves_processes` CAP_SYS_NICE, to give a spinning one another CPU. `without` and `require` are
-    masks of layers; with `tracebacks` modules that print them are loaded now.
+    `keep` is a mask of capabilities to keep, because device processes could not be ended or moved
+    without (`SpawnerClient.capabilities_needed`). `spawner_pidfd` is the only descriptor by which a signal
+    may be sent (`SpawnerClient.pin`). `without` and `require` are masks of layers; with `tracebacks`
+    modules that print them are loaded now.
     Raises SandboxError if a layer that is required cannot be had.
     """
     if tracebacks:
         for name in TRACEBACK_MODULES:
             __import__(name)
     confinement = Confinement()
-    capabilities = 1 << linux.CAP_KILL if own_ids else 0
-    if own_ids and moves_processes:
-        capabilities |= 1 << linux.CAP_SYS_NICE
     steps: tuple[tuple[int, Callable[[], None]], ...] = (
-        (layers.VMM_CAPABILITIES, lambda: linux.drop_capabilities(capabilities)),
+        (layers.VMM_SCOPES, _scope),
+        (layers.VMM_CAPABILITIES, lambda: linux.drop_capabilities(keep)),
         (layers.VMM_LANDLOCK, _landlock),
-        (layers.VMM_SECCOMP, _filter),
+        (layers.VMM_SECCOMP, lambda: _filter(confinement, spawner_pidfd)),
     )
     for layer, step in steps:
         name = layers.VMM_NAMES[layer]
@@ -94,14 +96,20 @@ def confine_main(
 def confine_vcpu(confinement: Confinement) -> None:
     """Give the calling thread the vCPU thread's filter, if the VMM has filters at all. Raises OSError."""
     if confinement.applied & layers.VMM_SECCOMP:
-        notify.install_plain_filter(filter_of(VCPU_POLICY), every_thread=False)
+        notify.install_plain_filter(confinement.vcpu_filter, every_thread=False)
 
 
-def _filter() -> None:
-    bpf = filter_of(MAIN_POLICY)
-    filter_of(VCPU_POLICY)  # loads what it takes, while that is possible
+def _filter(confinement: Confinement, spawner_pidfd: int | None) -> None:
+    values = bound_to(os.getpid(), spawner_pidfd)
+    bpf = bind(filter_of(MAIN_POLICY), values)
+    confinement.vcpu_filter = bind(filter_of(VCPU_POLICY), values)
     linux.forbid_new_privileges()
     notify.install_plain_filter(bpf, every_thread=True)
+
+
+def _scope() -> None:
+    if not scope.OWN.taken:
+        raise OSError(scope.OWN.missing)
 
 
 def _landlock() -> None:

@@ -13,9 +13,18 @@ what the guest has printed. ENOSYS and not EPERM, because the C library takes it
 to an older call (pthread_create from clone3, whose flags no filter can see, to clone, whose flags it can).
 
 What is not there: execve, fork, ptrace, socket, connect, bind, opening anything for writing, executable
-memory, mount, unshare, bpf, io_uring, and whatever comes with the next kernel. What is there was seen in
-traces of all tests of runs, or is what CPython and the C library do for the same on other versions
-(docs/adr/0011).
+memory, mount, unshare, bpf, io_uring, and whatever comes with the next kernel.
+
+Signals go to three parties at most: a thread of our own (the kick), ourselves (Ctrl-Z), and the spawner,
+which is the one that kills device processes. The first two are named by our own pid, the third by one
+descriptor. A taken-over thread could close a descriptor and open the /proc directory of a stranger in its
+place, which is as good as a pidfd. So that number is the limit of open files: nothing that is opened later
+can have it. The tables below have placeholders for both numbers; `bound_to` puts in those of a process.
+What else sends signals is not there: the owner of a descriptor (F_SETOWN, O_ASYNC, FIOASYNC), timers,
+message queues, death signals.
+
+What is there was seen in traces of all tests of runs, or is what CPython and the C library do for the same on
+other versions (docs/adr/0011).
 """
 
 from __future__ import annotations
@@ -31,8 +40,33 @@ O_WRITING: Final = 0o3 | 0o100 | 0o1000 | 0o2000 | 0o20000000
 
 PROT_EXEC: Final = 4
 AF_UNIX: Final = 1
+SOCK_SEQPACKET: Final = 5
+SOCK_TYPE: Final = 0xF
+SIGKILL: Final = 9
+SIGCONT: Final = 18
 SIGSTOP: Final = 19
 SET_MODE_FILTER: Final = 1  # <linux/seccomp.h>
+
+# Placeholders: neither can be a pid (2**22 at most), or a descriptor.
+OWN_PID: Final = 0x4B56_0001
+"""Stands for the pid of the process that installs the filter."""
+SPAWNER_PIDFD: Final = 0x4B56_0002
+"""Stands for the descriptor by which it may signal the spawner."""
+NO_DESCRIPTOR: Final = 0xFFFF_FFFF
+"""In place of that descriptor where there is no spawner."""
+
+# <asm-generic/fcntl.h>, <linux/fcntl.h>: those that act on the descriptor and on nothing else.
+DESCRIPTOR_CALLS: Final = {
+    "F_DUPFD": 0,
+    "F_GETFD": 1,
+    "F_SETFD": 2,
+    "F_GETFL": 3,
+    "F_DUPFD_CLOEXEC": 1030,
+    "F_ADD_SEALS": 1033,
+    "F_GET_SEALS": 1034,
+}
+F_SETFL: Final = 4
+O_ASYNC: Final = 0o20000
 
 # <linux/sched.h>: a thread, and no new namespace with it (CLONE_NEWTIME is the lowest).
 CLONE_THREAD: Final = 0x0001_0000
@@ -86,13 +120,10 @@ _BOTH: Final = (
     _rule("mmap", "memory, and files that are mapped: never executable", _NOT_EXECUTABLE),
     _rule("mprotect", "the C library's arenas grow: never executable", _NOT_EXECUTABLE),
     *_rules("memory", "munmap mremap madvise brk"),
-    *_rules(
-        "signals: handlers, masks, the vCPU's kick",
-        "rt_sigreturn rt_sigprocmask rt_sigaction sigaltstack tgkill",
-    ),
+    *_rules("signals: handlers, masks", "rt_sigreturn rt_sigprocmask rt_sigaction sigaltstack"),
+    _rule("tgkill", "the vCPU's kick: a thread of our own", Condition(0, OWN_PID, INT)),
     *_rules("who we are", "getpid gettid"),
     *_rules("the end of a thread, and of the process", "exit exit_group"),
-    *_rules("kill a device process by its pidfd", "pidfd_send_signal"),
     *_rules(
         "frames of the spawner and of device processes",
         "sendmsg recvmsg recvfrom shutdown getsockname getsockopt",
@@ -101,13 +132,25 @@ _BOTH: Final = (
         "socketpair",
         "the channel of a new device process: any thread may need one",
         Condition(0, AF_UNIX, INT),
+        # Not a datagram socket: that could send to any address, which is in memory, where no filter looks.
+        Condition(1, SOCK_SEQPACKET, SOCK_TYPE),
     ),
     *_rules("the same, as pipes or shared memory", "pipe2 memfd_create ftruncate eventfd2"),
     *_rules("how the spawner died", "wait4 waitid"),
     _rule("sendto", "a frame, to the peer that there is", Condition(4, 0)),
     *_rules("the CPU that the vCPU shares with its devices", "sched_setaffinity sched_getaffinity"),
     *_rules("random numbers of the interpreter", "getrandom"),
-    *_rules("descriptors: close, duplicate, look at", "close fcntl dup fstat lseek"),
+    *_rules("descriptors: close, duplicate, look at", "close dup fstat lseek"),
+    *(
+        _rule("fcntl", f"the same: {name}", Condition(1, number, INT))
+        for name, number in DESCRIPTOR_CALLS.items()
+    ),
+    _rule(
+        "fcntl",
+        "the same: F_SETFL, without signals",
+        Condition(1, F_SETFL, INT),
+        Condition(2, 0, O_ASYNC),
+    ),
     _rule("openat", "modules and sources of Python, /proc: to read", Condition(2, 0, O_WRITING)),
     _rule("open", "the same, of an older C library", Condition(1, 0, O_WRITING)),
     *_rules(
@@ -133,9 +176,30 @@ MAIN_POLICY: Final = Policy(
         _rule("clone", "a thread, for the next boot", Condition(0, CLONE_THREAD, CLONE_THREAD | CLONE_NEW)),
         *_rules("a new thread's first steps", "set_robust_list rseq"),
         _rule("seccomp", "and its own filter, on top", Condition(0, SET_MODE_FILTER, INT), Condition(1, 0)),
-        _rule("kill", "stop ourselves, as Ctrl-Z asks", Condition(1, SIGSTOP, INT)),
+        _rule(
+            "kill", "stop ourselves, as Ctrl-Z asks", Condition(0, OWN_PID, INT), Condition(1, SIGSTOP, INT)
+        ),
+        *(
+            _rule(
+                "pidfd_send_signal",
+                reason,
+                Condition(0, SPAWNER_PIDFD, INT),
+                Condition(1, number, INT),
+                Condition(2, 0),
+                Condition(3, 0, INT),
+            )
+            for number, reason in (
+                (SIGCONT, "the spawner goes on, to end its children"),
+                (SIGKILL, "a spawner that does not obey; its children die with it"),
+            )
+        ),
         *_rules("a record's end", "fsync fdatasync"),
     ),
     default=Verdict.REFUSE,
 )
 """Every other thread: the main thread, and those that write."""
+
+
+def bound_to(pid: int, spawner_pidfd: int | None) -> dict[int, int]:
+    """What stands in for the placeholders: in process `pid`, which signals its spawner by that descriptor."""
+    return {OWN_PID: pid, SPAWNER_PIDFD: NO_DESCRIPTOR if spawner_pidfd is None else spawner_pidfd}

@@ -175,6 +175,29 @@ def test_device_process_stopped_in_the_midst_of_requests_gives_8(images: Images)
         run.family.assert_gone()
 
 
+@pytest.mark.parametrize("ipc", ["socketpair", "pipe", "shm"])
+def test_stopped_device_process_whose_spawner_is_stopped_too_gives_8(images: Images, ipc: str) -> None:
+    # The spawner is the one that kills, and it does not: it is killed itself; the vCPU thread's read ends.
+    poll = bytes.fromhex("bafd03 ec ebfd")
+    with start(images, poll, "--ipc", ipc) as run:
+        os.kill(run.family.spawner, signal.SIGSTOP)
+        os.kill(run.family.devices["uart"], signal.SIGSTOP)
+        assert run.status() == 8
+        (line,) = error_lines(run.messages)
+        assert "device process 'uart' is hung" in line
+        run.family.assert_gone()
+
+
+def test_vmm_signals_nobody_but_its_spawner(idle_run: Run) -> None:
+    # CAP_KILL is gone, and so is every other: what ends device processes is the spawner.
+    assert status_field(idle_run.process.pid, "CapEff") == "0" * 16
+    limits = Path(f"/proc/{idle_run.process.pid}/limits").read_text().splitlines()
+    (files,) = [line.split()[3:5] for line in limits if line.startswith("Max open files")]
+    pinned = Path(f"/proc/{idle_run.process.pid}/fdinfo/{files[0]}").read_text()
+    assert f"Pid:\t{idle_run.family.spawner}\n" in pinned  # nothing else can get this number
+    assert files[0] == files[1]
+
+
 def test_device_process_killed_in_the_midst_of_requests_gives_8(images: Images) -> None:
     poll = bytes.fromhex("bafd03 ec ebfd")
     with start(images, poll) as run:

@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 import pytest
 
 import kvmbox
-from kvmbox.errors import SandboxError
-from kvmbox.remote.spawner_client import SpawnerClient
+from kvmbox.errors import DeviceProcessError, SandboxError
+from kvmbox.remote.spawner_client import KILL_PATIENCE_NS, SpawnerClient
 from kvmbox.sandbox import layers
 from kvmbox.sandbox.policy import DEVICE_POLICY
 from kvmbox.sandbox.seccomp import compile_policy
@@ -37,10 +37,17 @@ PR_SET_CHILD_SUBREAPER = 36
 class Vmm:
     """The program sandbox_payload/vmm.py, taken to a phase."""
 
-    def __init__(self, phase: str, *command: str) -> None:
+    def __init__(self, phase: str, *command: str, scoped: bool = False) -> None:
         bpf = compile_policy(DEVICE_POLICY).hex()
         self.process = subprocess.Popen(
-            [*(command or (sys.executable,)), str(PAYLOADS / "vmm.py"), ROOT, bpf, phase],
+            [
+                *(command or (sys.executable,)),
+                str(PAYLOADS / "vmm.py"),
+                ROOT,
+                bpf,
+                phase,
+                *(["scoped"] if scoped else []),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd="/",
@@ -140,12 +147,15 @@ def test_spawner_killed_kills_each_device_process() -> None:
     reap_orphans()
 
 
-@pytest.mark.parametrize("phase", ["ready", "confined"])
+@pytest.mark.parametrize(
+    ("phase", "scoped"), [("ready", False), ("ready", True), ("confined", False), ("confined", True)]
+)
 @pytest.mark.usefixtures("orphans")
-def test_vmm_killed_while_the_spawner_is_stopped_kills_it_all_the_same(phase: str) -> None:
+def test_vmm_killed_while_the_spawner_is_stopped_kills_it_all_the_same(phase: str, scoped: bool) -> None:
     # It cannot read the end of its socket: only the death signal reaches it. Where it has its own user
-    # id that takes CAP_KILL, which a confined VMM has kept.
-    vmm = Vmm(phase)
+    # id that takes a right over its user namespace, which root has as its owner; and that Landlock's scope,
+    # if there is one, has the spawner in it.
+    vmm = Vmm(phase, scoped=scoped)
     pidfds = [os.pidfd_open(pid) for pid in (vmm.report["spawner"], *vmm.report["devices"])]
     os.kill(vmm.report["spawner"], signal.SIGSTOP)
     vmm.kill()
@@ -201,6 +211,11 @@ def test_sandbox_whole_life_works_as_ordinary_user() -> None:
     vmm = Vmm("ready", *become_nobody, python)
     assert vmm.report["uid"] == NOBODY
     check_whole_life(vmm)
+
+
+@pytest.mark.parametrize("scoped", [False, True])
+def test_sandbox_whole_life_works_for_a_confined_vmm(scoped: bool) -> None:
+    check_whole_life(Vmm("confined", scoped=scoped))
 
 
 def start_one(client: SpawnerClient) -> tuple[socket.socket, int]:
@@ -264,6 +279,38 @@ def test_close_stopped_spawner_is_killed(client: SpawnerClient) -> None:
     wait_readable(pidfd)
     os.close(pidfd)
     channel.close()
+
+
+def test_kill_that_a_stopped_spawner_does_not_obey_ends_it_and_its_children(client: SpawnerClient) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = client.spawn("uart", [theirs.detach()], compile_policy(DEVICE_POLICY), entry="payload:echo")
+    client.wait_ready(process)
+    os.kill(client.pid, signal.SIGSTOP)
+    process.kill()
+    process.kill()  # soon after: it is given its time
+    assert client.poll_deaths() == []
+    assert process.kill_asked_at is not None
+    process.kill_asked_at -= KILL_PATIENCE_NS
+    process.kill()
+    wait_readable(process.pidfd)
+    wait_readable(client)
+    with pytest.raises(DeviceProcessError, match="'spawner' was killed: it did not do so"):
+        client.poll_deaths()
+    ours.close()
+
+
+def test_kill_of_one_that_is_dead_spares_the_spawner_however_late(client: SpawnerClient) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = client.spawn("uart", [theirs.detach()], compile_policy(DEVICE_POLICY), entry="payload:echo")
+    client.wait_ready(process)
+    process.kill()
+    wait_readable(process.pidfd)
+    assert process.kill_asked_at is not None
+    process.kill_asked_at -= KILL_PATIENCE_NS
+    process.kill()  # nobody has heard of its death yet
+    channel, _ = start_one(client)
+    for one in (ours, channel):
+        one.close()
 
 
 def test_close_leaves_no_descriptor(client: SpawnerClient) -> None:

@@ -40,6 +40,8 @@ LINKS = {
     "uts": layers.UTS_NS,
     "cgroup": layers.CGROUP_NS,
 }
+PRLIMIT64, SHMGET, SEMGET, MSGGET = 302, 29, 64, 68
+RLIMIT_AS = 9
 EACH = [bit for bit in layers.NAMES if bit & layers.ISOLATION]
 
 # Lets the layers under test decide.
@@ -52,6 +54,7 @@ LAX = compile_policy(
             for name, number in {
                 "openat": 257, "close": 3, "fstat": 5, "newfstatat": 262, "fcntl": 72,
                 "socket": 41, "bind": 49, "kill": 62, "prctl": 157, "unshare": 272,
+                "prlimit64": PRLIMIT64, "shmget": SHMGET, "msgget": MSGGET, "semget": SEMGET,
             }.items()
         ),
     )
@@ -74,13 +77,23 @@ class Started:
             "uart", [theirs.detach()], LAX, entry=f"payload:{payload}"
         )
         self.client.wait_ready(self.process)
+        self.others: list[socket.socket] = []
 
     def __enter__(self) -> Started:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.channel.close()
+        for channel in (self.channel, *self.others):
+            channel.close()
         self.client.close()
+
+    def another(self) -> DeviceProcess:
+        """One more device process of the same spawner, ready."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.others.append(ours)
+        process = self.client.spawn("pit", [theirs.detach()], LAX, entry="payload:call")
+        self.client.wait_ready(process)
+        return process
 
     def call(self, number: int, *arguments: int) -> tuple[int, int]:
         """The result and errno of a system call that the device process makes."""
@@ -123,21 +136,83 @@ def test_device_process_namespace_is_neither_the_host_s_nor_shared_with_the_vmm(
 ) -> None:
     inside = os.readlink(f"/proc/{whole.process.pid}/ns/{link}")
     assert inside != os.readlink(f"/proc/self/ns/{link}")
-    assert inside == os.readlink(f"/proc/{whole.client.pid}/ns/{link}")
+    # Its user namespace is its own, below the spawner's, so that the spawner has rights over it.
+    assert (inside == os.readlink(f"/proc/{whole.client.pid}/ns/{link}")) is (link != "user")
 
 
 @pytest.mark.root
 def test_device_process_user_and_group_are_this_vmm_s_own(whole: Started) -> None:
-    status = status_of(whole.process.pid)
-    assert status["Uid"] == status["Gid"] == [str(identity.FIRST_ID + os.getpid())] * 4
-    assert status["Groups"] == []
+    first = identity.FIRST_ID + identity.IDS * os.getpid()
+    for pid, number in ((whole.client.pid, first), (whole.process.pid, first + 1)):
+        status = status_of(pid)
+        assert status["Uid"] == status["Gid"] == [str(number)] * 4
+        assert status["Groups"] == []
 
 
 @pytest.mark.root
 def test_device_process_capabilities_are_gone_from_every_set(whole: Started) -> None:
-    for pid in (whole.process.pid, whole.client.pid):
-        status = status_of(pid)
-        assert {status[name][0] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    status = status_of(whole.process.pid)
+    assert {status[name][0] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+
+
+@pytest.mark.root
+def test_spawner_keeps_the_capabilities_to_give_out_ids_over_those_ids_alone(whole: Started) -> None:
+    status = status_of(whole.client.pid)
+    giving = 1 << linux.CAP_SETUID | 1 << linux.CAP_SETGID | 1 << linux.CAP_KILL
+    assert {int(status[name][0], 16) for name in ("CapPrm", "CapEff")} == {giving}
+    assert {int(status[name][0], 16) for name in ("CapInh", "CapBnd", "CapAmb")} == {0}
+    first = identity.FIRST_ID + identity.IDS * os.getpid()
+    for name in ("uid_map", "gid_map"):
+        words = Path(f"/proc/{whole.client.pid}/{name}").read_text().split()
+        assert [int(word) for word in words] == [first, first, identity.IDS]
+
+
+@pytest.mark.root
+def test_device_processes_have_an_id_each_which_the_next_one_gets_when_one_is_gone() -> None:
+    with Started("call") as first:
+        second, third = first.another(), first.another()
+        numbers = [int(status_of(one.pid)["Uid"][0]) for one in (first.process, second, third)]
+        base = identity.first_of(os.getpid())
+        assert numbers == [base + 1, base + 2, base + 3]
+
+        second.kill()  # of another id than the spawner, which must be able to all the same
+        poller = select.poll()
+        poller.register(second.pidfd, select.POLLIN)
+        assert poller.poll(PATIENCE_S * 1000)
+        poller.register(first.client, select.POLLIN)
+        while second.wait_status is None:
+            poller.poll(PATIENCE_S * 1000)
+            first.client.poll_deaths()
+        assert os.WTERMSIG(second.wait_status) == 9
+        assert int(status_of(first.another().pid)["Uid"][0]) == base + 2
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("without", "expected"), [(0, (-1, errno.EPERM)), (layers.OWN_UID, (0, 0))], ids=["whole", "control"]
+)
+def test_device_process_cannot_limit_a_sibling_of_another_id(without: int, expected: tuple[int, int]) -> None:
+    with Started("call", without=without) as started:
+        sibling = int(status_of(started.another().pid)["NSpid"][-1])
+        assert started.call(PRLIMIT64, sibling, RLIMIT_AS, 0, 0) == expected
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("number", [SHMGET, MSGGET, SEMGET])
+@pytest.mark.parametrize("without", [0, layers.IPC_LIMITS], ids=["whole", "control"])
+def test_system_v_object_cannot_be_made(number: int, without: int) -> None:
+    sizes = {SHMGET: (0, 4096, 0o1600), MSGGET: (0, 0o1600), SEMGET: (0, 1, 0o1600)}
+    with Started("call", without=without) as started:
+        result, error = started.call(number, *sizes[number])
+    if without:  # the control
+        assert (result >= 0, error) == (True, 0)
+    else:
+        assert (result, error) == (-1, errno.EINVAL if number == SEMGET else errno.ENOSPC)
+
+
+def test_host_keeps_its_system_v_objects() -> None:
+    with Started("call"):
+        assert int(Path("/proc/sys/kernel/shmmni").read_text()) > 0
 
 
 @pytest.mark.root
@@ -190,8 +265,9 @@ def test_stage_is_gone_once_the_spawner_has_said_hello(whole: Started) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("left_out", EACH, ids=[layers.NAMES[bit] for bit in EACH])
 def test_layer_left_out_leaves_the_others_standing(left_out: int) -> None:
+    gone = left_out | sum(bit for bit, needed in layers.PARTS.items() if needed & left_out)
     with Started("call", without=left_out) as started:
-        assert started.process.layers & layers.ISOLATION == layers.ISOLATION & ~left_out
+        assert started.process.layers & layers.ISOLATION == layers.ISOLATION & ~gone
         assert started.client.missing[layers.NAMES[left_out]] == namespaces.LEFT_OUT
         link = next((name for name, bit in LINKS.items() if bit == left_out), None)
         if link is not None:
@@ -211,7 +287,8 @@ def test_layer_left_out_leaves_the_others_standing(left_out: int) -> None:
     ],
 )
 def test_isolation_stops_what_the_filter_lets_through(without: int, expected: dict[str, int]) -> None:
-    with Started("try_without_filter", without=without) as started:
+    # Without rlimits, which would not let anything be opened.
+    with Started("try_without_filter", without=without | layers.RLIMITS) as started:
         attempts = started.attempts()
     assert {name: attempts[name] for name in expected} == expected
 
@@ -297,8 +374,8 @@ def test_ordinary_user_gets_every_namespace_and_keeps_the_user_id() -> None:
     report = report_of(tool("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups", "--")
     if namespaces.NO_WAY_IN in report["missing"].values():
         pytest.skip("this host forbids user namespaces to ordinary users")
-    assert_serves_without(report, {"other-uid"})
-    assert report["missing"]["other-uid"] == identity.NOT_ROOT
+    assert_serves_without(report, {"other-uid", "own-uid"})
+    assert report["missing"]["other-uid"] == report["missing"]["own-uid"] == identity.NOT_ROOT
 
 
 @pytest.mark.root
@@ -318,7 +395,8 @@ def test_root_without_cap_sys_admin_changes_its_id_and_takes_the_user_namespace_
     report = report_of(tool("setpriv"), "--bounding-set=-sys_admin", "--")
     if namespaces.NO_WAY_IN in report["missing"].values():
         pytest.skip("this host forbids user namespaces")
-    assert_serves_without(report, set())
+    assert_serves_without(report, {"own-uid"})
+    assert report["missing"]["own-uid"] == namespaces.NO_MAP
 
 
 @pytest.mark.root
@@ -330,4 +408,5 @@ def test_mounts_that_are_shared_with_other_namespaces_do_not_stand_in_the_way() 
 @pytest.mark.root
 def test_root_of_a_container_with_few_ids_becomes_nobody() -> None:
     report = report_of(tool("unshare"), "-U", "--map-users=0,0,65536", "--map-groups=0,0,65536")
-    assert_serves_without(report, set())
+    assert_serves_without(report, {"own-uid"})
+    assert report["missing"]["own-uid"] == identity.FEW_IDS

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import kvmbox
-from kvmbox.sandbox import landlock, layers, linux
+from kvmbox.sandbox import landlock, layers, linux, scope
 from tests.patience import patience
 
 PROGRAM = str(Path(__file__).parent / "sandbox_payload" / "confined.py")
@@ -20,19 +20,29 @@ ROOT = str(Path(kvmbox.__file__).parent.parent)
 
 NEEDED = {
     "read a module", "import late", "traceback", "read /proc", "memory", "thread", "socketpair", "pipe",
-    "memfd", "signal by pidfd",
+    "memfd", "signal the spawner", "tgkill ourselves", "descriptor flags",
 }  # fmt: skip
-BY_FILTER = {
+SIGNALS = {
+    "kill a stranger", "stop a stranger", "stop everybody", "tkill a stranger", "tgkill a stranger",
+    "queue for a stranger", "signal by pidfd", "signal by /proc",
+}  # fmt: skip
+OWNERS = {
+    "own by F_SETOWN", "own by F_SETOWN_EX", "own by FIOSETOWN", "own by SIOCSPGRP", "choose the signal",
+    "signals by F_SETFL", "signals by FIOASYNC",
+}  # fmt: skip
+BY_FILTER = SIGNALS | OWNERS | {
+    "datagram socket",
     "write a module", "create a file", "fork", "exec", "socket", "ptrace", "process_vm_readv", "bpf",
     "unshare", "kill", "type on the terminal", "executable memory",
 }  # fmt: skip
 BY_LANDLOCK = {"read /etc/passwd", "list /"}
-NOT_IN_VCPU = {"thread"}
+NOT_IN_VCPU = {"thread", "signal the spawner"}
+SCOPED = landlock.abi() >= landlock.SCOPES_ABI
 
 
-def confined(*, without: int = 0, own_ids: bool = False, extra: tuple[str, ...] = ()) -> dict[str, Any]:
+def confined(*, without: int = 0, keep: int = 0, extra: tuple[str, ...] = ("scoped",)) -> dict[str, Any]:
     """What the program reports."""
-    command = [sys.executable, PROGRAM, ROOT, str(without), str(int(own_ids)), *extra]
+    command = [sys.executable, PROGRAM, ROOT, str(without), str(keep), *extra]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(60), cwd="/")
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
@@ -45,7 +55,11 @@ def whole() -> dict[str, Any]:
 
 
 def test_confined_vmm_tells_every_layer(whole: dict[str, Any]) -> None:
-    expected = layers.VMM if landlock.abi() else layers.VMM & ~layers.VMM_LANDLOCK
+    expected = layers.VMM
+    if not landlock.abi():
+        expected &= ~layers.VMM_LANDLOCK
+    if not SCOPED:
+        expected &= ~layers.VMM_SCOPES
     assert whole["applied"] == layers.names(expected)
 
 
@@ -78,15 +92,45 @@ def test_confined_vmm_has_no_capability(whole: dict[str, Any]) -> None:
 
 
 @pytest.mark.root
-def test_confined_vmm_keeps_the_right_to_kill_where_device_processes_have_another_id() -> None:
-    assert confined(own_ids=True)["capabilities"] == [linux.CAP_KILL]
+def test_confined_vmm_keeps_the_right_to_kill_where_it_is_asked_to() -> None:
+    assert confined(keep=1 << linux.CAP_KILL)["capabilities"] == [linux.CAP_KILL]
+
+
+def test_confined_vmm_has_killed_its_spawner_and_nobody_else(whole: dict[str, Any]) -> None:
+    assert whole["stranger lives"]
+
+
+def test_descriptor_that_signals_the_spawner_cannot_be_put_in_its_place_by_another(
+    whole: dict[str, Any],
+) -> None:
+    assert not whole["number taken"]
+
+
+@pytest.mark.skipif(not SCOPED, reason="Landlock of this kernel has no scope for signals")
+def test_without_the_filter_the_scope_still_guards_strangers() -> None:
+    main = confined(without=layers.VMM_SECCOMP)["main"]
+    by_scope = SIGNALS - {"stop everybody", "tkill a stranger", "queue for a stranger"}
+    assert {what: main[what] for what in by_scope} == dict.fromkeys(by_scope, errno.EPERM)
+    assert {what: main[what] for what in ("signal the spawner", "tgkill ourselves")} == {
+        "signal the spawner": 0,
+        "tgkill ourselves": 0,
+    }
+
+
+def test_scope_that_was_not_taken_first_is_told_of() -> None:
+    result = confined(extra=())
+    assert result["missing"] == {"vmm-scopes": scope.NOT_TAKEN}
+    assert {result["vcpu"][what] for what in SIGNALS} == {errno.ENOSYS}  # the filter does not need it
 
 
 def test_attempts_without_any_confinement_work() -> None:
     # The control: it is nothing but the confinement that refuses them.
-    result = confined(without=layers.VMM)
+    result = confined(without=layers.VMM, extra=())
     assert result["applied"] == []
-    faulty = {"exec", "ptrace", "bpf", "type on the terminal", "process_vm_readv"}  # of what they are given
+    # Of what they are given.
+    faulty = {
+        "exec", "ptrace", "bpf", "type on the terminal", "process_vm_readv", "queue for a stranger",
+    }  # fmt: skip
     allowed = {what for what, number in result["main"].items() if number == 0}
     assert allowed >= (NEEDED | BY_FILTER | BY_LANDLOCK) - faulty - {"unshare"}
     assert errno.ENOSYS not in result["main"].values()
@@ -112,7 +156,7 @@ def test_without_landlock_the_filter_still_guards_writing() -> None:
 
 
 def test_thread_that_was_there_before_is_told_of() -> None:
-    result = confined(extra=("early-thread",))
+    result = confined(extra=("early-thread", "scoped"))
     if landlock.abi() < landlock.EVERY_THREAD_ABI:
         assert result["missing"]["vmm-landlock"] == "1 of its threads started before, and have none of it"
         assert result["early"]["read /etc/passwd"] == 0
@@ -121,5 +165,5 @@ def test_thread_that_was_there_before_is_told_of() -> None:
 
 
 def test_layer_required_and_not_to_be_had_is_an_error() -> None:
-    result = confined(without=layers.VMM_LANDLOCK, extra=("require",))
+    result = confined(without=layers.VMM_LANDLOCK, extra=("require", "scoped"))
     assert result == {"error": "sandbox layer missing: vmm-landlock (left out on request)"}

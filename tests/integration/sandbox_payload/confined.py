@@ -1,8 +1,9 @@
 """A VMM that confines itself, as a program, and then tries things: for tests of `sandbox.vmm`.
 
-Usage: confined.py DIRECTORY-OF-KVMBOX WITHOUT OWN-IDS [early-thread]. Prints one line of JSON: what was
-applied, what is missing, and the errno of each attempt (0: it worked) of the main thread and of a
-vCPU thread.
+Usage: confined.py DIRECTORY-OF-KVMBOX WITHOUT KEPT-CAPABILITIES [early-thread] [require] [scoped]. Prints
+one line of JSON: what was applied, what is missing, and the errno of each attempt (0: it worked) of the main
+thread and of a vCPU thread. Two children are there to be signalled: a stranger, and one in the spawner's
+place.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ import mmap
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable
 
 TIOCSTI = 0x5412
+KILL, TKILL, TGKILL, RT_SIGQUEUEINFO, IOCTL, FCNTL, PIDFD_SEND_SIGNAL = 62, 200, 234, 129, 16, 72, 424
+F_SETFL, F_SETOWN, F_SETSIG, F_SETOWN_EX, F_NOTIFY = 4, 8, 10, 15, 1026
+FIOSETOWN, SIOCSPGRP, FIOASYNC, TIOCSPGRP = 0x8901, 0x8902, 0x5452, 0x5410
+O_ASYNC = 0o20000
+F_OWNER_PID = 1
 
 
 def attempt(action: Callable[[], object]) -> int:
@@ -78,7 +85,7 @@ def connected() -> None:
 
 def paired() -> None:
     """A channel for a new device process."""
-    for end in socket.socketpair():
+    for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET):
         end.close()
 
 
@@ -88,8 +95,8 @@ def piped() -> None:
         os.close(end)
 
 
-def attempts(target: int) -> dict[str, int]:
-    """Everything that is tried; `target` is the pidfd of a process that may be killed."""
+def attempts(stranger: int, stranger_pidfd: int, spawner_pidfd: int) -> dict[str, int]:
+    """Everything that is tried; `stranger` is the pid of a process that has nothing to do with this one."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -103,7 +110,47 @@ def attempts(target: int) -> dict[str, int]:
 
         fcntl.ioctl(0, TIOCSTI, b"x")
 
+    def by_proc() -> None:
+        directory = os.open(f"/proc/{stranger}", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            signal.pidfd_send_signal(directory, 0)
+        finally:
+            os.close(directory)
+
+    def on_socket(number: int, operation: int, argument: int) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            raw(number, ours.fileno(), operation, argument)
+
+    def by_reference(number: int, operation: int, data: bytes) -> None:
+        buffer = ctypes.create_string_buffer(data)
+        on_socket(number, operation, ctypes.addressof(buffer))
+
+    def datagrams() -> None:
+        for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM):
+            end.close()
+
+    own = struct.pack("=ii", F_OWNER_PID, stranger)
     return {
+        "kill a stranger": attempt(lambda: raw(KILL, stranger, 0)),
+        "stop a stranger": attempt(lambda: raw(KILL, stranger, signal.SIGSTOP)),
+        "stop everybody": attempt(lambda: raw(KILL, 1 << 32 | stranger, signal.SIGSTOP)),
+        "tkill a stranger": attempt(lambda: raw(TKILL, stranger, 0)),
+        "tgkill a stranger": attempt(lambda: raw(TGKILL, stranger, stranger, 0)),
+        "queue for a stranger": attempt(lambda: raw(RT_SIGQUEUEINFO, stranger, 0, 0)),
+        "signal by pidfd": attempt(lambda: signal.pidfd_send_signal(stranger_pidfd, 0)),
+        "signal by /proc": attempt(by_proc),
+        "own by F_SETOWN": attempt(lambda: on_socket(FCNTL, F_SETOWN, stranger)),
+        "own by F_SETOWN_EX": attempt(lambda: by_reference(FCNTL, F_SETOWN_EX, own)),
+        "own by FIOSETOWN": attempt(lambda: by_reference(IOCTL, FIOSETOWN, own[4:])),
+        "own by SIOCSPGRP": attempt(lambda: by_reference(IOCTL, SIOCSPGRP, own[4:])),
+        "choose the signal": attempt(lambda: on_socket(FCNTL, F_SETSIG, signal.SIGKILL)),
+        "signals by F_SETFL": attempt(lambda: on_socket(FCNTL, F_SETFL, O_ASYNC)),
+        "signals by FIOASYNC": attempt(lambda: by_reference(IOCTL, FIOASYNC, own[:4])),
+        "datagram socket": attempt(datagrams),
+        "signal the spawner": attempt(lambda: signal.pidfd_send_signal(spawner_pidfd, signal.SIGCONT)),
+        "tgkill ourselves": attempt(lambda: raw(TGKILL, os.getpid(), threading.get_native_id(), 0)),
+        "descriptor flags": attempt(lambda: on_socket(FCNTL, F_SETFL, os.O_NONBLOCK)),
         "read a module": attempt(lambda: opened(os.__file__, os.O_RDONLY)),
         "import late": attempt(lambda: __import__("colorsys")),
         "traceback": attempt(traced),
@@ -127,7 +174,6 @@ def attempts(target: int) -> dict[str, int]:
         "socketpair": attempt(paired),
         "pipe": attempt(piped),
         "memfd": attempt(lambda: os.close(os.memfd_create("x", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))),
-        "signal by pidfd": attempt(lambda: signal.pidfd_send_signal(target, 0)),
     }
 
 
@@ -138,55 +184,87 @@ def capabilities() -> list[int]:
     return [number for number in range(64) if mask >> number & 1]
 
 
+def reaches(number: int) -> bool:
+    """Whether descriptor `number`, which is closed first, can be had again."""
+    os.close(number)
+    opened = []
+    try:
+        while True:
+            opened.append(os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY))
+    except OSError:
+        return number in opened
+    finally:
+        for one in opened:
+            os.close(one)
+
+
+def waiting_child() -> tuple[int, int]:
+    """The pid and pidfd of a child that lives as long as this process: no death signal need reach it."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(theirs)
+        os.read(ours, 1)
+        os._exit(0)
+    os.close(ours)
+    return pid, os.pidfd_open(pid)
+
+
 def main() -> None:
     sys.path.append(sys.argv[1])
     from kvmbox.errors import SandboxError
-    from kvmbox.sandbox import layers, vmm
+    from kvmbox.remote.spawner_client import SpawnerClient
+    from kvmbox.sandbox import layers, scope, vmm
 
-    without, own_ids = int(sys.argv[2]), bool(int(sys.argv[3]))
+    without, keep = int(sys.argv[2]), int(sys.argv[3])
     leave = threading.Event()
     result: dict[str, object] = {}
 
     def be_early() -> None:
         leave.wait()
-        result["early"] = attempts(target)
+        result["early"] = attempts(*targets)
 
     early = threading.Thread(target=be_early)
-    child = os.fork()
-    if child == 0:
-        signal.pause()
-    target = os.pidfd_open(child)
+    stranger, stranger_pidfd = waiting_child()
+    if "scoped" in sys.argv:
+        scope.OWN.take()
+    spawner, spawner_pidfd = waiting_child()
+    pinned = SpawnerClient(spawner, spawner_pidfd, -1, []).pin()
+    targets = stranger, stranger_pidfd, pinned
     if "early-thread" in sys.argv:
         early.start()
     try:
         confinement = vmm.confine_main(
-            own_ids=own_ids,
+            keep=keep,
+            spawner_pidfd=pinned,
             without=without,
             require=layers.VMM_LANDLOCK if "require" in sys.argv else 0,
             tracebacks=True,
         )
     except SandboxError as error:
         print(json.dumps({"error": str(error)}), flush=True)
-        signal.pidfd_send_signal(target, signal.SIGKILL)
         return
     result["applied"] = layers.names(confinement.applied)
     result["missing"] = confinement.missing
     result["capabilities"] = capabilities()
-    result["main"] = attempts(target)
+    result["main"] = attempts(*targets)
 
     def be_vcpu() -> None:
         vmm.confine_vcpu(confinement)
-        result["vcpu"] = attempts(target)
+        result["vcpu"] = attempts(*targets)
 
     thread = threading.Thread(target=be_vcpu)
     thread.start()
     thread.join()
-    result["main again"] = attempts(target)
+    result["main again"] = attempts(*targets)
     leave.set()
     if "early-thread" in sys.argv:
         early.join()
-    signal.pidfd_send_signal(target, signal.SIGKILL)
-    os.waitpid(child, 0)
+    signal.pidfd_send_signal(pinned, signal.SIGKILL)
+    os.waitpid(spawner, 0)
+    result["stranger lives"] = os.waitpid(stranger, os.WNOHANG) == (0, 0)
+    result["number taken"] = reaches(pinned)
+    attempt(lambda: os.kill(stranger, signal.SIGKILL))  # where nothing was confined it stands still
     print(json.dumps(result), flush=True)
 
 

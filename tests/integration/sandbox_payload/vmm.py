@@ -21,9 +21,15 @@ DEVICES = 3
 
 def main() -> None:
     sys.path.append(sys.argv[1])
+    import payload  # it cannot be read any more once this is confined
+
     from kvmbox.remote.spawner_client import SpawnerClient
     from kvmbox.sandbox import layers
 
+    if "scoped" in sys.argv:
+        from kvmbox.sandbox import scope
+
+        scope.OWN.take()
     bpf, phase = bytes.fromhex(sys.argv[2]), sys.argv[3]
     client = SpawnerClient.start(
         entries=["payload:echo", "payload:call"], payload_directory=str(Path(__file__).parent)
@@ -44,7 +50,7 @@ def main() -> None:
     if phase == "confined":
         from kvmbox.sandbox import vmm
 
-        vmm.confine_main(own_ids=bool(client.layers & layers.OTHER_UID))
+        vmm.confine_main(keep=client.capabilities_needed(), spawner_pidfd=client.pin())
     report = {
         "spawner": client.pid,
         "devices": [process.pid for process in processes],
@@ -57,8 +63,6 @@ def main() -> None:
     sys.stdin.read()
 
     # A forbidden call is named and killed: openat, number 257.
-    import payload
-
     channels[0].send(payload.CALL.pack(257, 0, 0, 0, 0, 0, 0))
     poller = select.poll()
     assert processes[0].listener

@@ -75,7 +75,13 @@ def test_stage_that_tells_late_is_reaped_all_the_same(staged_first: bool) -> Non
         tell_staged()
     passing.send(
         spawner_end,
-        spawner_frames.pack(spawner_frames.HELLO, 0, spawner_frames.VERSION, layers.PID_NS, b"x: y"),
+        spawner_frames.pack(
+            spawner_frames.HELLO,
+            spawner_frames.STAGED_TOO,
+            spawner_frames.VERSION,
+            layers.PID_NS,
+            b"x: y",
+        ),
     )
     assert client.wait_hello(timeout_ns=0) is staged_first
     if not staged_first:

@@ -109,7 +109,8 @@ def test_probe_tells_why_a_namespace_is_missing_and_what_to_do(monkeypatch: pyte
     monkeypatch.setattr(probes, "_try", lambda code: (layers.UTS_NS | layers.VMM_SECCOMP, reasons))
     statuses = {status.name: status for status in probes.probe()}
     assert {name for name, status in statuses.items() if not status.available} == {
-        *layers.names(layers.ISOLATION & ~layers.UTS_NS), "vmm-landlock", "vmm-capabilities",
+        *layers.names(layers.ISOLATION & ~layers.UTS_NS),
+        "vmm-landlock", "vmm-capabilities", "vmm-scopes",
     }  # fmt: skip
     assert statuses["other-uid"].remedy == probes.ROOT_REMEDY
     assert statuses["user-namespace"].detail == "unshare: Operation not permitted"

@@ -25,10 +25,23 @@ class Host:
         self.refuses = refuses or set()
         monkeypatch.setattr(linux, "has_capability", lambda number: admin)
         monkeypatch.setattr(linux, "checked_syscall", self._call)
-        monkeypatch.setattr(linux, "clone_sibling", lambda: self._note("clone"))
+        monkeypatch.setattr(linux, "clone_sibling", self._clone)
         monkeypatch.setattr(os, "setsid", lambda: None)
+        monkeypatch.setattr(namespaces, "_open_proc", lambda: os.open(os.devnull, os.O_PATH))
+        # Nothing of this host is to be touched, whatever the code under test believes.
+        monkeypatch.setattr(namespaces, "IPC_SYSCTLS", {})
+        monkeypatch.setattr(namespaces, "forbid_objects", lambda former: self._note("ipc-limits"))
         monkeypatch.setattr(namespaces, "empty_root", lambda: self._note("empty root"))
-        monkeypatch.setattr(identity, "change", lambda vmm_pid, without: self._note("other-uid"))
+        monkeypatch.setattr(identity, "leave_groups", lambda: self._note("groups"))
+        monkeypatch.setattr(identity, "map_to_root", lambda uid, gid: self._note("map"))
+        monkeypatch.setattr(identity, "change", self._change)
+
+    def _clone(self, flags: int = 0) -> int:
+        return self._note("clone with ids" if flags & namespaces.CLONE_NEWUSER else "clone")
+
+    def _change(self, vmm_pid: int, without: int) -> int:
+        self._note("other-uid")
+        return identity.first_of(vmm_pid)
 
     def _call(self, name: str, _number: int, flag: int) -> int:
         assert name == "unshare"
@@ -48,25 +61,73 @@ def isolate(without: int = 0) -> namespaces.Isolation:
 OTHERS = ["mount-namespace", "net-namespace", "ipc-namespace", "uts-namespace", "cgroup-namespace"]
 
 
+AS_USER = layers.ISOLATION & ~layers.OWN_UID
+
+
 def test_isolate_with_cap_sys_admin_enters_the_user_namespace_last(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch, admin=True)
-    assert isolate().applied == layers.ISOLATION
-    assert host.asked == [*OTHERS, "pid-namespace", "clone", "empty root", "other-uid", "user-namespace"]
+    isolation = isolate()
+    assert isolation.applied == layers.ISOLATION
+    first = [*OTHERS, "pid-namespace", "ipc-limits", "empty root"]
+    assert host.asked == [*first, "groups", "clone with ids", "other-uid"]
+    assert (isolation.owned, isolation.staged) == (True, True)
+    assert isolation.first_id == identity.first_of(VMM)
+
+
+def test_isolate_user_namespace_refused_changes_the_id_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, admin=True, refuses={"clone with ids"})
+    isolation = isolate()
+    assert isolation.applied == layers.ISOLATION & ~layers.USER_NS & ~layers.OWN_UID
+    assert isolation.reasons[layers.OWN_UID] == "needs user-namespace"
+    assert host.asked[-3:] == ["clone with ids", "clone", "other-uid"]
+    assert (isolation.owned, isolation.staged, isolation.first_id) == (False, True, None)
+
+
+def test_limits_of_system_v_objects_are_never_those_of_the_former_namespace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(namespaces, "IPC_SYSCTLS", {"kvmbox-no-such-limit": b"0"})
+    here = os.readlink("/proc/self/ns/ipc")
+    for former in (here, ""):
+        with pytest.raises(OSError, match="the ipc namespace is not a new one"):
+            namespaces.forbid_objects(former)
+    with pytest.raises(FileNotFoundError, match="kvmbox-no-such-limit"):  # the control: now it would write
+        namespaces.forbid_objects("ipc:[1]")
 
 
 def test_isolate_without_cap_sys_admin_enters_the_user_namespace_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     host = Host(monkeypatch, admin=False)
-    assert isolate().applied == layers.ISOLATION
-    assert host.asked == ["other-uid", "user-namespace", *OTHERS, "pid-namespace", "clone", "empty root"]
+    isolation = isolate()
+    assert isolation.applied == AS_USER
+    others = [*OTHERS, "pid-namespace", "map", "ipc-limits", "clone", "empty root"]
+    assert host.asked == ["groups", "other-uid", "user-namespace", *others, "user-namespace"]
+    assert isolation.owned is False
+
+
+def test_isolate_second_user_namespace_refused_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    # In the first one an id has a name, so another could be made below it.
+    host = Host(monkeypatch, admin=False)
+    calls = iter([True, False])
+    unshare = host._call
+
+    def once(name: str, number: int, flag: int) -> int:
+        if flag == namespaces.CLONE_NEWUSER and not next(calls):
+            raise OSError(errno.EPERM, "unshare: Operation not permitted")
+        return unshare(name, number, flag)
+
+    monkeypatch.setattr(linux, "checked_syscall", once)
+    isolation = isolate()
+    assert isolation.applied == AS_USER & ~layers.USER_NS
+    assert isolation.reasons[layers.USER_NS] == "unshare: Operation not permitted"
 
 
 def test_isolate_without_any_way_in_asks_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch, admin=False, refuses={"user-namespace", "other-uid"})
     isolation = isolate()
     assert isolation.applied == 0
-    assert host.asked == ["other-uid", "user-namespace"]
+    assert host.asked == ["groups", "other-uid", "user-namespace"]
     assert isolation.reasons[layers.USER_NS] == "user-namespace: Operation not permitted"
     assert {isolation.reasons[bit] for bit in namespaces._FLAGS} == {namespaces.NO_WAY_IN}
 
@@ -80,8 +141,10 @@ def test_isolate_one_namespace_refused_takes_the_others(monkeypatch: pytest.Monk
 
 def test_isolate_pid_namespace_refused_makes_no_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch, admin=True, refuses={"pid-namespace"})
-    assert isolate().applied == layers.ISOLATION & ~layers.PID_NS
-    assert "clone" not in host.asked
+    isolation = isolate(layers.USER_NS)
+    assert isolation.applied == layers.ISOLATION & ~layers.PID_NS & ~layers.USER_NS & ~layers.OWN_UID
+    assert not isolation.staged
+    assert not {"clone", "clone with ids"} & set(host.asked)
 
 
 def test_isolate_root_that_cannot_be_emptied_is_no_layer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,9 +158,12 @@ def test_isolate_root_that_cannot_be_emptied_is_no_layer(monkeypatch: pytest.Mon
 def test_isolate_layer_left_out_is_not_asked_for(monkeypatch: pytest.MonkeyPatch, bit: int) -> None:
     host = Host(monkeypatch, admin=True)
     isolation = isolate(bit)
-    assert isolation.applied == layers.ISOLATION & ~bit
+    gone = {other for other, needed in layers.PARTS.items() if needed & bit and other & layers.ISOLATION}
+    assert isolation.applied == layers.ISOLATION & ~bit & ~sum(gone)
     assert layers.NAMES[bit] not in host.asked
-    assert isolation.reasons == {bit: namespaces.LEFT_OUT}
+    assert set(isolation.reasons) == {bit, *gone}
+    assert isolation.reasons[bit] == namespaces.LEFT_OUT
+    assert {isolation.reasons[other] for other in gone} <= {f"needs {layers.NAMES[bit]}"}
 
 
 def test_limit_on_namespaces_is_not_called_a_full_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +172,8 @@ def test_limit_on_namespaces_is_not_called_a_full_device(monkeypatch: pytest.Mon
 
     Host(monkeypatch, admin=True)
     monkeypatch.setattr(linux, "checked_syscall", full)
-    assert set(isolate(layers.OTHER_UID).reasons.values()) == {namespaces.NO_MORE, namespaces.LEFT_OUT}
+    reasons = isolate(layers.OTHER_UID).reasons
+    assert {reasons[bit] for bit in namespaces._FLAGS} == {namespaces.NO_MORE}
 
 
 # --- The user id ------------------------------------------------------------------------------------------
@@ -132,16 +199,17 @@ class Ids:
 
 
 def test_change_gives_up_groups_and_capabilities_before_the_user_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = identity.FIRST_ID + VMM
+    own = identity.FIRST_ID + 63 * VMM
     ids = Ids(monkeypatch, {own, identity.NOBODY})
-    identity.change(VMM, 0)
-    assert ids.calls == [("bound", 0), ("groups", 0), ("gid", own), ("uid", own)]
+    identity.leave_groups()
+    assert identity.change(VMM, 0) == own
+    assert ids.calls == [("groups", 0), ("bound", 0), ("gid", own), ("uid", own)]
 
 
 def test_change_id_that_the_container_does_not_map_becomes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = Ids(monkeypatch, {identity.NOBODY})
-    identity.change(VMM, layers.CAPABILITIES)
-    assert ids.calls == [("groups", 0), ("gid", identity.NOBODY), ("uid", identity.NOBODY)]
+    assert identity.change(VMM, layers.CAPABILITIES) == identity.NOBODY
+    assert ids.calls == [("gid", identity.NOBODY), ("uid", identity.NOBODY)]
 
 
 def test_change_no_id_to_be_had_tells_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,16 +218,30 @@ def test_change_no_id_to_be_had_tells_the_call(monkeypatch: pytest.MonkeyPatch) 
         identity.change(VMM, 0)
 
 
-def test_change_by_an_ordinary_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leave_groups_of_an_ordinary_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(OSError, match=identity.NOT_ROOT):
-        identity.change(VMM, 0)
+        identity.leave_groups()
 
 
 def test_candidates_are_ids_that_systemd_gives_to_nobody() -> None:
     # Above the containers' range, below the foreign ids: 0x70000000 to 0x7ffdffff, for pids up to 2**22.
     for pid in (1, 2**22 - 1):
-        assert 0x7000_0000 < identity.candidates(pid)[0] < 0x7FFE_0000
+        first = identity.candidates(pid)[0]
+        assert first > 0x7000_0000
+        assert first + identity.IDS <= 0x7FFE_0000
+
+
+def test_two_vmms_share_no_id() -> None:
+    ids = [range(identity.first_of(pid), identity.first_of(pid) + identity.IDS) for pid in (7, 8)]
+    assert not set(ids[0]) & set(ids[1])
+
+
+def test_free_id_is_the_lowest_that_nobody_has_and_never_the_spawners() -> None:
+    first = identity.first_of(VMM)
+    assert identity.free_id(first, []) == first + 1
+    assert identity.free_id(first, [first + 1, None, first + 3]) == first + 2
+    assert identity.free_id(first, range(first + 1, first + identity.IDS)) is None
 
 
 # --- How the reasons travel -------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from struct import Struct
 
 import pytest
 from hypothesis import given
@@ -23,6 +22,7 @@ from kvmbox.sandbox.seccomp import (
     syscall_name,
 )
 from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
+from tests.reference.bpf import run_bpf
 
 ALLOW, NOTIFY, KILL = Verdict.ALLOW, Verdict.NOTIFY, Verdict.KILL
 RW = policy.PROT_READ | policy.PROT_WRITE
@@ -71,39 +71,6 @@ VERDICTS = [
     (KILL, 0x4000_0000 | READ, (CHANNEL_FD,)),  # x32
     (KILL, 0x8000_0000, ()),
 ]
-
-RETURNS = {0x7FFF_0000: ALLOW, 0x7FC0_0000: NOTIFY, 0x8000_0000: KILL, 0x0005_0026: Verdict.REFUSE}  # ENOSYS
-DATA = Struct("=iIQ6Q")  # struct seccomp_data
-INSTRUCTION = Struct("=HBBI")  # struct sock_filter
-
-
-def run_bpf(bpf: bytes, number: int, arch: int, arguments: tuple[int, ...]) -> Verdict:
-    """A slow, independent reading of the filter: the subset of BPF that libseccomp emits."""
-    padded = [argument & policy.WORD for argument in arguments] + [0] * (6 - len(arguments))
-    signed = (number & policy.INT) - ((number & 0x8000_0000) << 1)
-    data = DATA.pack(signed, arch, 0, *padded)
-    program = list(INSTRUCTION.iter_unpack(bpf))
-    accumulator = counter = 0
-    while True:
-        code, true, false, k = program[counter]
-        counter += 1
-        match code:
-            case 0x20:  # ld word
-                accumulator = int.from_bytes(data[k : k + 4], "little")
-            case 0x54:  # and
-                accumulator &= k
-            case 0x15:  # jeq
-                counter += true if accumulator == k else false
-            case 0x35:  # jge
-                counter += true if accumulator >= k else false
-            case 0x25:  # jgt
-                counter += true if accumulator > k else false
-            case 0x05:  # ja
-                counter += k
-            case 0x06:  # ret
-                return RETURNS[k]
-            case _:
-                raise AssertionError(f"unknown BPF instruction {code:#x}")
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kvmbox.sandbox import vmm
-from kvmbox.sandbox.policy import Policy, Verdict
+from kvmbox.sandbox.compiled_filters import FILTERS
+from kvmbox.sandbox.policy import ARCH_X86_64, Policy, Verdict
+from kvmbox.sandbox.seccomp import BPF_INSTRUCTION, bind
 from kvmbox.sandbox.syscall_names import NAMES, NUMBERS
-from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
+from kvmbox.sandbox.vmm_policy import MAIN_POLICY, OWN_PID, SPAWNER_PIDFD, VCPU_POLICY, bound_to
+from tests.reference.bpf import run_bpf
 
 ALLOW, REFUSE = Verdict.ALLOW, Verdict.REFUSE
 BOTH = [MAIN_POLICY, VCPU_POLICY]
 KVM_RUN, TIOCSTI, TCGETS, NOTIF_RECV = 0xAE80, 0x5412, 0x5401, 0xC050_2100
 CLONE_OF_PTHREAD_CREATE = 0x3D0F00
+ME, PINNED = 4321, 127
+BOUND = bound_to(ME, PINNED)
+
+NUMBERS_OF_RULES = st.sampled_from([rule.number for rule in MAIN_POLICY.rules])
+ARGUMENTS = st.tuples(
+    *[st.one_of(st.sampled_from([0, 1, 2, 4, 8, 9, 18, 19, 1030]), st.integers(0, (1 << 64) - 1))] * 6
+)
+PIDS = st.integers(1, 1 << 22)
 
 CALLS = [
     # name, arguments, verdict of the main thread's table, of the vCPU thread's
@@ -38,12 +51,44 @@ CALLS = [
     ("clone", (CLONE_OF_PTHREAD_CREATE,), ALLOW, REFUSE),
     ("clone", (17,), REFUSE, REFUSE),  # fork
     ("clone", (0x1000_0000 | CLONE_OF_PTHREAD_CREATE,), REFUSE, REFUSE),  # CLONE_NEWUSER
-    ("socketpair", (1, 5, 0), ALLOW, ALLOW),
+    ("socketpair", (1, 5 | 0o2000000, 0), ALLOW, ALLOW),  # SOCK_SEQPACKET | SOCK_CLOEXEC
+    ("socketpair", (1, 2, 0), REFUSE, REFUSE),  # datagrams could be sent to any address
     ("socketpair", (2, 1, 0), REFUSE, REFUSE),
     ("sendto", (3, 0, 0, 0, 0, 0), ALLOW, ALLOW),
     ("sendto", (3, 0, 0, 0, 0x7FFF_0000, 16), REFUSE, REFUSE),  # to an address
-    ("kill", (1234, 19), ALLOW, REFUSE),
-    ("kill", (1234, 9), REFUSE, REFUSE),
+    ("kill", (ME, 19), ALLOW, REFUSE),
+    ("kill", (ME, 9), REFUSE, REFUSE),
+    ("kill", (ME + 1, 19), REFUSE, REFUSE),
+    ("kill", (-ME, 19), REFUSE, REFUSE),
+    ("kill", (0, 19), REFUSE, REFUSE),
+    ("kill", (OWN_PID, 19), REFUSE, REFUSE),
+    ("tgkill", (ME, ME + 3, 10), ALLOW, ALLOW),
+    ("tgkill", (0x7_0000_0000 | ME, ME + 3, 10), ALLOW, ALLOW),  # the kernel looks at 32 bits
+    ("tgkill", (ME + 3, ME + 3, 9), REFUSE, REFUSE),
+    ("tgkill", (-1, ME, 9), REFUSE, REFUSE),
+    ("tgkill", (OWN_PID, ME, 9), REFUSE, REFUSE),
+    ("pidfd_send_signal", (PINNED, 9, 0, 0), ALLOW, REFUSE),
+    ("pidfd_send_signal", (PINNED, 18, 0, 0), ALLOW, REFUSE),
+    ("pidfd_send_signal", (PINNED, 19, 0, 0), REFUSE, REFUSE),
+    ("pidfd_send_signal", (PINNED, 9, 0x7FFF_0000, 0), REFUSE, REFUSE),  # a forged sender
+    ("pidfd_send_signal", (PINNED, 9, 0, 4), REFUSE, REFUSE),  # its process group
+    ("pidfd_send_signal", (PINNED - 1, 9, 0, 0), REFUSE, REFUSE),
+    ("pidfd_send_signal", (SPAWNER_PIDFD, 9, 0, 0), REFUSE, REFUSE),
+    ("fcntl", (3, 1), ALLOW, ALLOW),  # F_GETFD
+    ("fcntl", (3, 1030, 3), ALLOW, ALLOW),  # F_DUPFD_CLOEXEC
+    ("fcntl", (3, 1033, 7), ALLOW, ALLOW),  # F_ADD_SEALS
+    ("fcntl", (3, 4, 0o4000), ALLOW, ALLOW),  # F_SETFL
+    ("fcntl", (3, 4, 0o24000), REFUSE, REFUSE),  # with O_ASYNC
+    ("fcntl", (3, 8, ME), REFUSE, REFUSE),  # F_SETOWN
+    ("fcntl", (3, 0xFFFF_FFFF_0000_0008, ME), REFUSE, REFUSE),
+    ("fcntl", (3, 15, 0), REFUSE, REFUSE),  # F_SETOWN_EX
+    ("fcntl", (3, 10, 9), REFUSE, REFUSE),  # F_SETSIG
+    ("fcntl", (3, 1026, 0), REFUSE, REFUSE),  # F_NOTIFY
+    ("fcntl", (3, 1024, 0), REFUSE, REFUSE),  # F_SETLEASE
+    ("ioctl", (3, 0x8901), REFUSE, REFUSE),  # FIOSETOWN
+    ("ioctl", (3, 0x8902), REFUSE, REFUSE),  # SIOCSPGRP
+    ("ioctl", (3, 0x5452), REFUSE, REFUSE),  # FIOASYNC
+    ("ioctl", (0, 0x5410), REFUSE, REFUSE),  # TIOCSPGRP
     ("seccomp", (1, 0), ALLOW, REFUSE),
     ("seccomp", (1, 8), REFUSE, REFUSE),  # with a listener: it could answer calls
 ]
@@ -54,14 +99,45 @@ NEVER = [
     "mount", "umount2", "pivot_root", "chroot", "unshare", "setns", "bpf", "io_uring_setup",
     "perf_event_open", "userfaultfd", "keyctl", "init_module", "kexec_load", "setuid", "capset", "prctl",
     "personality", "pidfd_open", "pidfd_getfd", "pkey_mprotect", "tkill", "name_to_handle_at",
-    "open_by_handle_at",
+    "open_by_handle_at", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "timer_create", "setitimer", "alarm",
+    "mq_notify", "prlimit64", "setrlimit", "close_range", "dup2", "dup3", "kcmp", "setpriority", "setpgid",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "arguments", "main", "vcpu"), CALLS)
 def test_vmm_call_gives_verdict(name: str, arguments: tuple[int, ...], main: Verdict, vcpu: Verdict) -> None:
     number = NUMBERS[name]
-    assert (MAIN_POLICY.simulate(number, arguments), VCPU_POLICY.simulate(number, arguments)) == (main, vcpu)
+    both = [policy.bound(BOUND) for policy in BOTH]
+    assert [policy.simulate(number, arguments) for policy in both] == [main, vcpu]
+    for policy, verdict in zip(BOTH, (main, vcpu), strict=True):
+        bpf = bind(FILTERS[policy.name].bpf, BOUND)
+        assert run_bpf(bpf, number, ARCH_X86_64, arguments) is verdict
+
+
+@pytest.mark.parametrize("policy", BOTH, ids=lambda one: one.name)
+@given(number=NUMBERS_OF_RULES, arguments=ARGUMENTS, pid=PIDS, pinned=st.integers(3, 1023))
+def test_bound_filter_any_call_decides_as_the_bound_simulation(
+    policy: Policy, number: int, arguments: tuple[int, ...], pid: int, pinned: int
+) -> None:
+    values = bound_to(pid, pinned)
+    bpf = bind(FILTERS[policy.name].bpf, values)
+    arguments = tuple({1: pid, 2: pinned}.get(one, one) for one in arguments)
+    bound = policy.bound(values)
+    assert run_bpf(bpf, number, ARCH_X86_64, arguments) is bound.simulate(number, arguments)
+
+
+@pytest.mark.parametrize("policy", BOTH, ids=lambda one: one.name)
+def test_bound_filter_has_no_placeholder_left(policy: Policy) -> None:
+    bpf = bind(FILTERS[policy.name].bpf, BOUND)
+    ks = [k for _, _, _, k in BPF_INSTRUCTION.iter_unpack(bpf)]
+    assert not {OWN_PID, SPAWNER_PIDFD} & set(ks)
+    assert ME in ks
+
+
+def test_filter_without_a_spawner_lets_nothing_be_signalled_by_descriptor() -> None:
+    bound = MAIN_POLICY.bound(bound_to(ME, None))
+    for descriptor in (*range(2048), SPAWNER_PIDFD):
+        assert bound.simulate(NUMBERS["pidfd_send_signal"], (descriptor, 9, 0, 0)) is REFUSE
 
 
 @pytest.mark.parametrize("policy", BOTH, ids=lambda one: one.name)
