@@ -5,6 +5,8 @@
     alone     with one layer only, for what the main results do not tell by themselves who stopped it
     less      as main, one layer less, for what was stopped in a manner of which no layer alone is capable
     removed   (matrix) the same, for all probes
+    threads   the threads of the VMM, by a stand-in that confines itself: control, main and alone, with the
+              layers that the VMM has
 
 A layer that cannot do without another has that one beside it in `alone`: no-new-privs always, which stops
 none of the probes by itself; the older parts of Landlock below the newer ones; and, where it is an ordinary
@@ -18,13 +20,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from kvmbox.audit.interruption import undisturbed
-from kvmbox.audit.probes import NOTHING, Probe, catalogue
+from kvmbox.audit.probes import NOTHING, OF_VMM, Probe, catalogue
 from kvmbox.audit.result import BAD, Ended, Result, Verdict, direct_layers, stopped_by, without_dependents
 from kvmbox.audit.scene import Scene
 from kvmbox.audit.session import Conditions, Session
 from kvmbox.errors import SandboxError
 from kvmbox.sandbox import landlock, layers
-from kvmbox.sandbox.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
+from kvmbox.sandbox.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 
 EVERY_LAYER: Final = sum(layers.NAMES)
 ESCAPED_STATUS: Final = 12
@@ -34,7 +36,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to audit. `without` is a mask of layers, `types` the device types, in order.
+    """What to audit. `without` is a mask of layers, `types` the device types, in order, `threads` those of
+    the VMM (`stand_in.THREADS`).
 
     `bpf` stands in for the filter of device processes; None for the real one. `probes` names those to run,
     all of them if it is empty.
@@ -48,6 +51,7 @@ class Options:
     matrix: bool = False
     bpf: bytes | None = None
     probes: Sequence[str] = ()
+    threads: Sequence[str] = ()
 
     @property
     def conditions(self) -> Conditions:
@@ -76,11 +80,17 @@ class ProbeReport:
     probe: Probe
     control: Result | None = None
     findings: dict[str, Finding] = field(default_factory=dict)
-    """By device type; empty where the probe does not apply."""
+    """By device type or thread of the VMM; empty where the probe does not apply."""
+    thread_controls: dict[str, Result] = field(default_factory=dict)
+    """By thread of the VMM, without any layer."""
     alone: dict[int, Result] = field(default_factory=dict)
     """By layer, with no other."""
     removed: dict[int, Finding] = field(default_factory=dict)
     """By layer, with all but it."""
+
+    def control_of(self, target: str) -> Result | None:
+        """How it ended without any layer, in that device type or thread."""
+        return self.thread_controls.get(target, self.control)
 
     @property
     def verdict(self) -> Verdict:
@@ -106,6 +116,8 @@ class Report:
     probes: list[ProbeReport]
     layers: int = 0
     """In force in the device processes of the main sessions."""
+    vmm_layers: int = 0
+    """In force in the stand-in for the VMM."""
     kept: int = 0
     """In force although the control run left everything out: these cannot be left out."""
     also_gone: dict[int, int] = field(default_factory=dict)
@@ -153,6 +165,41 @@ class _Audit:
         self._less: dict[tuple[Conditions, tuple[str, ...]], dict[str, int]] = {}
 
     def run(self) -> None:
+        if self._options.types:
+            self._run_types()
+        for thread in self._options.threads:
+            self._run_thread(thread)
+
+    def _run_thread(self, thread: str) -> None:
+        probes = [one.probe for one in self._report.probes if one.probe.name in OF_VMM]
+
+        def session(of_vmm: int, which: Sequence[Probe] = probes) -> tuple[dict[str, Result], int]:
+            return self._session(Conditions(without=EVERY_LAYER, of_vmm=of_vmm), thread, which)
+
+        controls, _ = session(layers.VMM)
+        without = layers.VMM if self._options.control else self._options.without & layers.VMM
+        results, had = (controls, 0) if self._options.control else session(without)
+        self._report.vmm_layers = had & layers.VMM
+        unknown = [
+            probe
+            for probe in probes
+            if controls[probe.name].effective
+            and not results[probe.name].effective
+            and not direct_layers(results[probe.name], SECCOMP_MODE_DISABLED)
+        ]
+        alone: dict[str, dict[int, Result]] = {probe.name: {} for probe in probes}
+        for layer in layers.VMM_NAMES:
+            if unknown and layer & had:
+                for name, result in session(layers.VMM & ~layer, unknown)[0].items():
+                    alone[name][layer] = result
+        for probe in probes:
+            result, control = results[probe.name], controls[probe.name]
+            stoppers = stopped_by(result, SECCOMP_MODE_DISABLED, alone[probe.name])
+            one = self._by_name[probe.name]
+            one.thread_controls[thread] = control
+            one.findings[thread] = Finding(result, judge(probe, result, control, stoppers), stoppers)
+
+    def _run_types(self) -> None:
         main = self._options.conditions
         first, *others = self._options.types
         everything = [one.probe for one in self._report.probes]
@@ -319,7 +366,9 @@ def judge(probe: Probe, result: Result, control: Result | None, stoppers: int) -
 
 
 def _below(layer: int) -> int:
-    """The layers that come with `layer` whether one wants them or not: the older parts of Landlock."""
+    """The layers without which `layer` cannot be had: the older parts of Landlock, and `layers.PARTS`."""
+    if layer in layers.PARTS and layer & layers.ISOLATION:
+        return layers.PARTS[layer]
     for version in range(1, landlock.NEWEST_KNOWN_ABI + 1):
         had = landlock.layers_of(version)
         if had & layer:

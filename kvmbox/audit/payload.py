@@ -46,13 +46,18 @@ def main(channel: int, reply: int | None = None, page: mmap.mmap | None = None) 
     name, given = wire.decode_request(request)
     if "answer" in given:  # the other descriptor is not the channel's, but one left open for this attack
         answers = int(given["answer"])
-    attack = ATTACKS[name]
     channel_attacks.Ends.replies, channel_attacks.Ends.page = answers, page
-    os.write(answers, wire.encode_frame(wire.BEGUN))
+    attack(channel, answers, name, given)
+    return 0
+
+
+def attack(channel: int, answers: int, name: str, given: dict[str, str], own_layers: int = 0) -> None:
+    """Make attack `name`; `own_layers` (a mask) are those that the caller has taken by itself."""
+    made = ATTACKS[name]
+    os.write(answers, wire.encode_frame(wire.BEGUN, own_layers))
     try:
-        frame = wire.encode_frame(wire.DONE, evidence=attack(given))
+        frame = wire.encode_frame(wire.DONE, evidence=made(given))
     except wire.Stopped as stopped:
         frame = wire.encode_frame(wire.STOPPED, stopped.number, stopped.call, stopped.evidence)
     os.write(answers, frame)
     os.read(channel, 1)  # what the attack holds is held until audit has looked at it
-    return 0

@@ -186,6 +186,13 @@ def _sockets() -> list[Probe]:
         Probe("socket-netlink", group, "make a netlink socket", "netlink-socket"),
         Probe("socket-vsock", group, "make a vsock socket", "vsock-socket"),
         Probe(
+            "vsock",
+            group,
+            "listen on a vsock port",
+            "listen-vsock",
+            _seen(Scene.vsock_port_taken),
+        ),
+        Probe(
             "connect-inet",
             group,
             "connect to a TCP port of loopback",
@@ -229,8 +236,11 @@ def _processes() -> list[Probe]:
         Probe("fork-bomb", group, f"fork {BOMB} times", "fork-bomb", _brought(str(BOMB))),
         Probe("kill", group, "signal the VMM (a decoy) by kill", "kill", signalled),
         Probe("tkill", group, "signal it by tkill", "kill-thread", signalled),
+        Probe("tgkill", group, "signal it by tgkill", "kill-in-group", signalled),
         Probe("sigqueue", group, "signal it with a forged sender", "queue-signal", signalled),
         Probe("pidfd-signal", group, "signal it by pidfd", "signal-by-pidfd", signalled),
+        Probe("proc-signal", group, "signal it by its directory of /proc", "signal-by-directory", signalled),
+        Probe("owner-signal", group, "signal it as the owner of a pipe", "signal-by-owner", signalled),
         Probe("ptrace", group, "trace the VMM (a decoy), read its secret", "trace", _brought_secret),
         Probe("vm-readv", group, "read the VMM's memory (a decoy's)", "read-memory", _brought_secret),
         Probe(
@@ -241,6 +251,13 @@ def _processes() -> list[Probe]:
             _brought_secret,
         ),
         Probe("kill-sibling", group, "kill another device process", "kill", sibling=True),
+        Probe(
+            "prlimit-sibling",
+            group,
+            "take memory from another device process (prlimit)",
+            "limit-sibling",
+            sibling=True,
+        ),
         Probe("ptrace-sibling", group, "trace another device process", "trace", sibling=True),
         Probe("vm-readv-sibling", group, "read another device process's memory", "read-memory", sibling=True),
         Probe("raise-priority", group, "raise the own priority", "hurry"),
@@ -263,6 +280,13 @@ def _memory() -> list[Probe]:
             group,
             f"get {MOST // MIB} MiB of memory",
             "exhaust-memory",
+            _brought(f"{MOST // MIB} MiB"),
+        ),
+        Probe(
+            "sysv-shm",
+            group,
+            f"get {MOST // MIB} MiB as System V memory",
+            "shared-segments",
             _brought(f"{MOST // MIB} MiB"),
         ),
         Probe("shared-segment", group, "share System V memory", "shared-segment", _brought_segment),
@@ -346,6 +370,20 @@ def catalogue() -> list[Probe]:
         *_time(),
     ]
 
+
+OF_VMM: Final = frozenset(
+    (  # noqa: SIM905 - fifty lines otherwise
+        "read-passwd read-environment read-image open-kvm create-file delete-file list-directory "
+        "socket-inet socket-unix socket-netlink socket-vsock vsock connect-inet listen-inet send-datagram "
+        "connect-abstract connect-path "
+        "fork clone3 execve fork-bomb kill tkill tgkill sigqueue pidfd-signal proc-signal owner-signal "
+        "ptrace vm-readv pidfd-getfd raise-priority become-root "
+        "mmap-exec mprotect-exec personality sysv-shm shared-segment "
+        "int80 io-uring bpf perf userfaultfd keyring host-name rename-host unshare setns mount chroot"
+    ).split()
+)
+"""Those that the VMM's threads are tried with too. The VMM may do the others: have memory, look at files,
+read /proc/self, read clocks; or they are about what device processes are to one another, and to the VMM."""
 
 NOTHING: Final = Probe(
     "nothing", "self", "nothing, to show that the payload does no more", "nothing", _brought("nothing")

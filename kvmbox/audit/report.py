@@ -20,21 +20,22 @@ MODE_NAMES: Final = {
     SECCOMP_MODE_DISABLED: "off",
 }
 
+NOT_HIDDEN: Final = "seccomp filter does not hide time, strict does"
 CHANNEL: Final = "the VMM's channel"
 
 Row = tuple[str, ...]
 
 
-def ended(report: ProbeReport, finding: Finding) -> str:
-    """How the attack ended, for people; with the reason where no layer is to blame."""
-    probe = report.probe
+def ended(report: ProbeReport, finding: Finding, target: str = "") -> str:
+    """How the attack ended in `target`, for people; with the reason where no layer is to blame."""
+    probe, control = report.probe, report.control_of(target)
     text = str(finding.result)
     if text == "came to nothing":
         text = probe.unsuccessful
     if finding.verdict is Verdict.OPEN:
         text += f": {probe.open_reason}"
-    if finding.verdict is Verdict.IMPOSSIBLE and report.control not in (None, finding.result):
-        text += f"; without any layer: {report.control}"
+    if finding.verdict is Verdict.IMPOSSIBLE and control not in (None, finding.result):
+        text += f"; without any layer: {control}"
     return text
 
 
@@ -45,13 +46,13 @@ def findings_table(report: Report) -> tuple[Row, list[Row]]:
     for one in report.probes:
         name, tries = one.probe.name, one.probe.tries
         if not one.findings:
-            why = "seccomp filter does not hide time, strict does"
+            why = NOT_HIDDEN if one.probe.strict_only else "not a target of these"
             rows.append((name, tries, Verdict.INAPPLICABLE.value, why, ""))
             continue
         kinds: dict[Row, list[str]] = {}
         for device_type, finding in one.findings.items():
             verdict = _verdict_word(report, finding)
-            kind: Row = (verdict, ended(one, finding), stopper(finding))
+            kind: Row = (verdict, ended(one, finding, device_type), stopper(finding))
             kinds.setdefault(kind, []).append(device_type)
         for kind, types in kinds.items():
             label = name if len(kinds) == 1 else f"{name} ({', '.join(types)})"
@@ -149,7 +150,10 @@ def summary(report: Report) -> str:
     """One paragraph: how many of what, under which layers."""
     options = report.options
     if options.control:
-        effective = sum(one.control is not None and one.control.effective for one in report.probes)
+        effective = sum(
+            all(finding.result.effective for finding in one.findings.values()) and bool(one.findings)
+            for one in report.probes
+        )
         impossible = len(report.probes) - effective
         kept = f" ({', '.join(layers.names(report.kept))} cannot be left out)" if report.kept else ""
         return (
@@ -165,9 +169,16 @@ def summary(report: Report) -> str:
     if options.without & report.layers:
         left_out += f", with {', '.join(layers.names(options.without & report.layers))} all the same"
     return (
-        f"{len(report.probes)} probes, device types {', '.join(options.types)}, "
+        f"{len(report.probes)} probes, {_targets(report)}, "
         f"seccomp {MODE_NAMES[options.conditions.mode]}, ipc {options.ipc}{left_out}: {counts}"
     )
+
+
+def _targets(report: Report) -> str:
+    options = report.options
+    parts = [f"device types {', '.join(options.types)}"] if options.types else []
+    parts += [f"threads of kvmbox itself {', '.join(options.threads)}"] if options.threads else []
+    return ", ".join(parts)
 
 
 def as_data(report: Report) -> dict[str, Any]:
@@ -184,6 +195,7 @@ def as_data(report: Report) -> dict[str, Any]:
         },
         "options": {
             "types": list(options.types),
+            "threads": list(options.threads),
             "seccomp": MODE_NAMES[options.conditions.mode],
             "ipc": options.ipc,
             "without": layers.names(options.without),
@@ -191,6 +203,7 @@ def as_data(report: Report) -> dict[str, Any]:
             "matrix": options.matrix,
         },
         "layers": layers.names(report.layers),
+        "vmm_layers": layers.names(report.vmm_layers),
         "cannot_be_left_out": layers.names(report.kept),
         "status": report.status,
         "counts": {verdict.value: report.count(verdict) for verdict in Verdict},
@@ -213,6 +226,7 @@ def _probe_data(one: ProbeReport) -> dict[str, Any]:
         "verdict": one.verdict.value,
         "control": None if one.control is None else _result_data(one.control),
         "types": {name: _finding_data(finding) for name, finding in one.findings.items()},
+        "thread_controls": {name: _result_data(result) for name, result in one.thread_controls.items()},
         "alone": {layers.NAMES[layer]: _result_data(result) for layer, result in one.alone.items()},
         "removed": {layers.NAMES[layer]: _finding_data(finding) for layer, finding in one.removed.items()},
     }

@@ -116,6 +116,11 @@ def direct_layers(result: Result, seccomp: int) -> int:
     """The layer, as a bit, whose doing `result` is beyond doubt, or 0. `seccomp` is the mode in force."""
     if result.ended is Ended.FORBIDDEN:
         return layers.SECCOMP
+    if result.layers & layers.VMM_SECCOMP and (
+        (result.ended is Ended.FAILED and result.number == errno.ENOSYS)
+        or (result.ended is Ended.KILLED and result.number == signal.SIGSYS)
+    ):
+        return layers.VMM_SECCOMP
     if result.ended is Ended.KILLED and result.layers & layers.SECCOMP:
         deadly = {signal.SIGSYS}
         if seccomp == SECCOMP_MODE_STRICT:

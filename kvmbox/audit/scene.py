@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import secrets
 import select
@@ -78,6 +79,7 @@ class Scene:
             self._tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             self._udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             self._udp.bind(("127.0.0.1", 0))
+            self._vsock_port = self._free_vsock_port()
             self._abstract = stack.enter_context(
                 self._unix_listener("\0kvmbox-audit-" + secrets.token_hex(8))
             )
@@ -98,6 +100,16 @@ class Scene:
             listener.close()
             raise
         return listener
+
+    @staticmethod
+    def _free_vsock_port() -> int:
+        """A vsock port that nobody listens on; 0 where this host has no vsock."""
+        try:
+            with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as one:
+                one.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+                return int(one.getsockname()[1])
+        except OSError:
+            return 0
 
     def _start_decoy(self, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
         directory = str(Path(kvmbox.__file__).parent.parent.absolute())
@@ -160,6 +172,7 @@ class Scene:
             "name": self.image.name,
             "text": self.secret,
             "tcp_port": str(self._tcp.getsockname()[1]),
+            "vsock_port": str(self._vsock_port),
             "udp_port": str(self._udp.getsockname()[1]),
             "segment_size": str(self._segment_size),
             "host": os.uname().nodename,
@@ -219,6 +232,17 @@ class Scene:
     def tcp_connected(self) -> bool:
         """Whether somebody connected to the listener on loopback."""
         return self._accepted(self._tcp)
+
+    def vsock_port_taken(self) -> bool:
+        """Whether somebody has the vsock port, as seen from here."""
+        if not self._vsock_port:
+            return False
+        with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as one:
+            try:
+                one.bind((socket.VMADDR_CID_ANY, self._vsock_port))
+            except OSError as error:
+                return error.errno == errno.EADDRINUSE
+        return False
 
     def abstract_connected(self) -> bool:
         """Whether somebody connected to the abstract socket."""

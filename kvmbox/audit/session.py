@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self
 
-from kvmbox.audit import payload, wire
+from kvmbox.audit import payload, stand_in, wire
 from kvmbox.audit.probes import Probe
 from kvmbox.audit.provoke import provoke
 from kvmbox.audit.result import Ended, Result
@@ -40,13 +40,15 @@ SIGUSR1: Final = 10
 class Conditions:
     """What is in force: the seccomp mode (linux.SECCOMP_MODE_*), the layers left out, the ipc.
 
-    `careless`: audit does not check what comes through the channel, as the VMM would.
+    `careless`: audit does not check what comes through the channel, as the VMM would. `of_vmm`: the layers (a
+    mask) that a stand-in for the VMM leaves out, where it is one.
     """
 
     seccomp: int = SECCOMP_MODE_FILTER
     without: int = 0
     ipc: str = SOCKETPAIR
     careless: bool = False
+    of_vmm: int = 0
 
     @property
     def mode(self) -> int:
@@ -81,10 +83,11 @@ class Session:
         """
         self.conditions = conditions
         self._type = device_type
+        self._stands_in = device_type in stand_in.THREADS
         self._scene = scene
         self._bpf = bpf
         self._client = SpawnerClient.start(
-            entries=(payload.ENTRY,),
+            entries=(stand_in.ENTRY if self._stands_in else payload.ENTRY,),
             seccomp=conditions.seccomp,
             without=conditions.without,
             landlock_limit=conditions.landlock_limit,
@@ -117,14 +120,19 @@ class Session:
         bpf = self._bpf
         if bpf is None or probe.ipc is not None:
             bpf = device_filter(pipes=ipc != SOCKETPAIR)
-        planted = probe.plants and self.conditions.plants
-        subject = Subject(self._client, self._type, ipc, bpf, planted=planted)
+        if self._stands_in:
+            subject = Subject(self._client, self._type, SOCKETPAIR, b"", entry=stand_in.ENTRY)
+        else:
+            planted = probe.plants and self.conditions.plants
+            subject = Subject(self._client, self._type, ipc, bpf, planted=planted)
         stack.callback(subject.close)
         return subject
 
     def _one(self, probe: Probe, subject: Subject, bystander: Subject | None) -> tuple[Probe, Result]:
         self._scene.prepare()
         given = {**self._scene.given, **subject.given, **probe.given(self._scene)}
+        if self._stands_in:
+            given |= {"thread": self._type, "without": str(self.conditions.of_vmm)}
         try:
             if bystander is not None:
                 given |= self._expose(bystander)
@@ -146,7 +154,7 @@ class Session:
             subject.close()
             if bystander is not None:
                 bystander.close()
-        self.layers = subject.process.layers
+        self.layers = subject.layers
         return probe, replace(result, effective=effective)
 
     def _expose(self, bystander: Subject) -> dict[str, str]:
@@ -159,7 +167,7 @@ class Session:
     def _reached(self, bystander: Subject, result: Result) -> bool:
         if result.ended is not Ended.FINISHED:
             return False
-        if self._scene.secret.encode() in result.evidence:
+        if self._scene.secret.encode() in result.evidence or bystander.limited:
             return True
         status = bystander.wait_status(SIGNAL_PATIENCE_MS)
         return status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == SIGUSR1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from kvmbox.audit import payload, wire
+from kvmbox.audit.attacks.processes import LIMITED
 from kvmbox.audit.interruption import let_signals_in
 from kvmbox.audit.result import Ended, Result
 from kvmbox.remote.links import Link, make_link
@@ -30,13 +31,21 @@ class Subject:
     """See the module. Belongs to the main thread."""
 
     def __init__(
-        self, client: SpawnerClient, device_type: str, ipc: str, bpf: bytes, *, planted: bool = False
+        self,
+        client: SpawnerClient,
+        device_type: str,
+        ipc: str,
+        bpf: bytes,
+        *,
+        planted: bool = False,
+        entry: str = payload.ENTRY,
     ) -> None:
         """`planted`: leave one more descriptor open in it, which leads to /dev/null. Raises SandboxError."""
         self._client = client
         self._planted = planted
         self._received = b""
         self._begun = False
+        self._own_layers = 0
         if planted:
             ours, theirs = passing.socket_pair()
             self.link = Link((ours,), (theirs, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)))
@@ -44,9 +53,7 @@ class Subject:
             self.link = make_link(ipc)
         self._open = True
         try:
-            self.process: DeviceProcess = client.spawn(
-                device_type, self.link.device, bpf, entry=payload.ENTRY
-            )
+            self.process: DeviceProcess = client.spawn(device_type, self.link.device, bpf, entry=entry)
         except BaseException:
             self.link.close_vmm_end()
             raise
@@ -68,6 +75,21 @@ class Subject:
                 if line.startswith("NSpid:"):
                     return int(line.split()[-1])
         return self.process.pid
+
+    @property
+    def layers(self) -> int:
+        """In force: those of the process, and those that the payload has taken itself."""
+        return self.process.layers | self._own_layers
+
+    @property
+    def limited(self) -> bool:
+        """Whether somebody has limited its memory to next to nothing, as `limit_sibling` does."""
+        with contextlib.suppress(OSError):  # it is dead
+            # Not prlimit(2), which not even root may ask here without CAP_SYS_RESOURCE.
+            for line in Path(f"/proc/{self.process.pid}/limits").read_text().splitlines():
+                if line.startswith("Max address space"):
+                    return line.split()[3] == str(LIMITED)
+        return False
 
     def attack(self, name: str, given: dict[str, str]) -> Result:
         """Make the attack, and wait for its end. Raises SandboxError, WireError."""
@@ -124,13 +146,12 @@ class Subject:
         self._received = rest
         if kind == wire.BEGUN:
             self._begun = True
+            self._own_layers = number
             return self._result(Ended.UNBEGUN)
         return self._result(Ended.FINISHED if kind == wire.DONE else Ended.FAILED, call, number, evidence)
 
     def _result(self, ended: Ended, call: str = "", number: int = 0, evidence: bytes = b"") -> Result:
-        return Result(
-            ended, self.process.layers, call=call, number=number, evidence=evidence, pid=self.process.pid
-        )
+        return Result(ended, self.layers, call=call, number=number, evidence=evidence, pid=self.process.pid)
 
     def _death(self) -> Result:
         status = self.wait_status(PATIENCE_MS)

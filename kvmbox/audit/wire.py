@@ -1,7 +1,8 @@
 """What audit and its payload say to each other: one request, then the frames of one attack. Pure.
 
     request   text: the attack's name, then one 'key=value' a line
-    BEGUN     the payload has understood, and is about to make its first system call
+    BEGUN     the payload has understood, and is about to make its first system call; the number is a mask of
+              layers that it has taken itself
     DONE      the attack came to its end; the rest is its evidence
     STOPPED   a system call failed: which, with which errno, and how far the attack had come
 

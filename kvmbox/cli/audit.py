@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 @click.command("audit", short_help="try to get out of the sandbox, and tell what stopped each attempt")
 @click.option(
-    "--type", "types", multiple=True, metavar="TYPE", help="Only this device type. May be repeated."
+    "--type",
+    "types",
+    multiple=True,
+    metavar="TYPE",
+    help="Only this device type, or thread of kvmbox itself (vmm-main, vmm-vcpu). May be repeated.",
 )
 @click.option("--probe", "probes", multiple=True, metavar="PROBE", help="Only this probe. May be repeated.")
 @click.option(
@@ -58,7 +62,7 @@ def command(
     each attempt ended and which layer of the sandbox stopped it.
 
     \b
-    kvmbox audit                       every layer, every device type
+    kvmbox audit                       every layer, every device type, and the threads of kvmbox itself
     kvmbox audit --control             no layer: proves that the attempts are real
     kvmbox audit --without seccomp     what the layers behind the filter still stop
     kvmbox audit --matrix              a table of probes and layers
@@ -71,6 +75,7 @@ def command(
     from kvmbox.audit.audit import Options, run_audit
     from kvmbox.audit.probes import catalogue
     from kvmbox.audit.report import as_data
+    from kvmbox.audit.stand_in import THREADS
     from kvmbox.sandbox import layers, linux
 
     if control and (matrix or without):
@@ -88,8 +93,10 @@ def command(
         "strict": linux.SECCOMP_MODE_STRICT,
         "off": linux.SECCOMP_MODE_DISABLED,
     }
+    chosen = _chosen_types(types)
     options = Options(
-        types=_chosen_types(types),
+        types=[name for name in chosen if name not in THREADS],
+        threads=[name for name in chosen if name in THREADS],
         seccomp=modes[seccomp],
         ipc=ipc,
         without=left_out | (layers.SECCOMP if seccomp == "off" else 0),
@@ -118,9 +125,11 @@ def _heed_signals(_progress: str) -> None:
 
 
 def _chosen_types(wanted: tuple[str, ...]) -> list[str]:
+    from kvmbox.audit.stand_in import THREADS
     from kvmbox.board import SERIAL_PORTS, BoardOptions, by_type, pc_board
 
     known = list(by_type(pc_board(BoardOptions(SERIAL_PORTS, rtc_base=0, memory_size=layout.MIN_MEMORY))))
+    known += THREADS
     for name in wanted:
         if name not in known:
             raise UsageError(f"there is no device type '{name}'", hint=f"known: {', '.join(known)}")

@@ -20,7 +20,9 @@ import pytest
 
 from kvmbox.audit import session as session_module
 from kvmbox.audit.audit import EVERY_LAYER, Options, Report, run_audit
+from kvmbox.audit.probes import OF_VMM
 from kvmbox.audit.result import Ended, Verdict
+from kvmbox.audit.stand_in import THREADS
 from kvmbox.cli.main import run_command
 from kvmbox.errors import SandboxError
 from kvmbox.remote.links import IPC_CHOICES
@@ -128,12 +130,13 @@ def test_audit_without_seccomp_names_the_layer_behind_it() -> None:
     assert report.status == 12
     assert found["fork-bomb"] == ["rlimits"]
     assert found["other-descriptors"] == ["closed-descriptors"]
-    # What only the filter stops, and nothing that reaches a file, a process or the network.
-    assert escaped(report) <= {
-        *("socket-inet", "socket-unix", "socket-netlink", "socket-vsock", "mmap-exec", "mprotect-exec"),
-        *("personality", "become-dumpable", "int80", "perf", "userfaultfd", "keyring", "host-name"),
-        *("io-uring", "bpf"),
-    }
+    # What only the filter stops: all of it within the process, but for the host's name and a key of its own.
+    within = {"mmap-exec", "mprotect-exec", "personality", "become-dumpable", "int80", "keyring", "host-name"}
+    if not report.layers & layers.OWN_UID:
+        within |= {"prlimit-sibling"}
+    if not report.layers & layers.IPC_LIMITS:
+        within |= {"sysv-shm"}
+    assert escaped(report) <= within
     assert {"mmap-exec", "mprotect-exec"} <= escaped(report)
     for one in report.probes:
         for finding in one.findings.values():
@@ -154,10 +157,69 @@ def test_landlock_without_its_newer_parts_is_landlock_still() -> None:
 
 
 def test_siblings_reach_each_other_once_seccomp_and_landlock_are_gone() -> None:
-    # They share a user id and a pid namespace, in which the attacker must know the sibling's number.
-    report = audit(without=layers.SECCOMP | layers.LANDLOCK, probes=("kill-sibling", "kill"))
+    # They share a pid namespace, in which the attacker must know the sibling's number; and, without ids of
+    # their own, an id.
+    without = layers.SECCOMP | layers.LANDLOCK | layers.OWN_UID
+    report = audit(without=without, probes=("kill-sibling", "kill"))
 
     assert "kill-sibling" in escaped(report)
+
+
+@pytest.mark.root
+def test_second_line_of_defence_is_what_it_is_said_to_be() -> None:
+    # By layer: what stands behind the filter, and that it is this and nothing else.
+    second = {
+        layers.OWN_UID: ("prlimit-sibling", "own-uid"),
+        layers.RLIMITS: ("vsock", "rlimits"),
+        layers.IPC_LIMITS: ("sysv-shm", "ipc-limits"),
+    }
+    names = tuple(name for name, _ in second.values())
+    with_all = audit(without=layers.SECCOMP, probes=names)
+    assert escaped(with_all) == set()
+    assert stoppers(with_all) == {name: [layer] for name, layer in second.values()}
+    for layer, (name, _) in second.items():
+        assert escaped(audit(without=layers.SECCOMP | layer, probes=names)) == {name}
+
+
+# --- The threads of the VMM -------------------------------------------------------------------------------
+
+
+def test_threads_of_the_vmm_let_nothing_out_and_every_probe_of_theirs_is_real() -> None:
+    report = run_audit(Options(types=(), threads=THREADS))
+
+    assert report.status == 0
+    for one in report.probes:
+        assert set(one.findings) == (set(THREADS) if one.probe.name in OF_VMM else set())
+        for thread, finding in one.findings.items():
+            control = one.control_of(thread)
+            assert control is not None
+            if finding.verdict is Verdict.CONTAINED:
+                assert control.effective
+                assert finding.stopped_by
+            else:
+                assert finding.verdict is Verdict.IMPOSSIBLE, (one.probe.name, thread)
+    if os.geteuid() == 0:
+        # A user namespace can be had by a process with one thread only.
+        impossible = {
+            (one.probe.name, thread)
+            for one in report.probes
+            for thread, finding in one.findings.items()
+            if finding.verdict is Verdict.IMPOSSIBLE
+        }
+        assert impossible <= {("unshare", "vmm-vcpu")}
+
+
+def test_threads_of_the_vmm_without_their_filter_signal_nobody_for_the_scope() -> None:
+    signals = ("kill", "tkill", "tgkill", "sigqueue", "pidfd-signal", "proc-signal", "owner-signal")
+    everything = run_audit(Options(types=(), threads=THREADS, without=layers.VMM_SECCOMP, probes=signals))
+    if not everything.vmm_layers & layers.VMM_SCOPES:
+        pytest.skip("this kernel's Landlock has no scopes")
+    assert escaped(everything) == set()
+
+    without = layers.VMM_SECCOMP | layers.VMM_SCOPES
+    assert escaped(run_audit(Options(types=(), threads=THREADS, without=without, probes=signals))) == {
+        *signals
+    }
 
 
 # --- Planted holes --------------------------------------------------------------------------------------
@@ -182,7 +244,8 @@ def test_policy_that_allows_mprotect_is_found_by_running_data() -> None:
 
 def test_policy_that_allows_sockets_is_found_by_each_kind_of_them() -> None:
     kinds = ("socket-inet", "socket-unix", "socket-netlink", "connect-inet")
-    report = audit(bpf=_with(Rule("socket", SOCKET, "planted")), probes=kinds)
+    # Without rlimits, which would not let a socket be made.
+    report = audit(bpf=_with(Rule("socket", SOCKET, "planted")), probes=kinds, without=layers.RLIMITS)
 
     assert {"socket-inet", "socket-unix", "socket-netlink"} <= escaped(report)
     assert "connect-inet" not in escaped(report)  # connect is another call
@@ -232,7 +295,8 @@ def test_command_every_type_by_default_and_json(tmp_path: Path, capsys: pytest.C
     assert [row["name"] for row in data["probes"]] == ["read-passwd", "memory", "rdtsc"]
     for row in data["probes"]:
         if row["verdict"] != "not applicable":
-            assert list(row["types"]) == data["options"]["types"]
+            threads = data["options"]["threads"] if row["name"] in OF_VMM else []
+            assert list(row["types"]) == data["options"]["types"] + threads
     output = capsys.readouterr().out
     assert "killed at openat" in output
     assert output.rstrip().splitlines()[-1].startswith("3 probes")

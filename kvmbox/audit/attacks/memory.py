@@ -11,8 +11,9 @@ import ctypes
 import mmap
 import time
 
-from kvmbox.audit.attacks.calls import attempt
+from kvmbox.audit.attacks.calls import NUMBERS, attempt
 from kvmbox.audit.wire import Stopped
+from kvmbox.sandbox import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ MOST: Final = 1024 * MIB
 """What the memory attack reserves at most. It touches one page of each piece, so this costs 64 KiB."""
 
 ENOEXEC: Final = 8
+
+IPC_PRIVATE: Final = 0
+IPC_CREAT: Final = 0o1000
+IPC_RMID: Final = 0
+SHM_NORESERVE: Final = 0o10000
 
 ANSWER: Final = 0x4B56
 # mov eax, ANSWER; ret
@@ -107,6 +113,26 @@ def exhaust_memory(_given: dict[str, str]) -> bytes:
     return b"%d MiB" % (had // MIB)
 
 
+def shared_segments(_given: dict[str, str]) -> bytes:
+    """The same in System V segments, each mapped no longer than it takes to write a byte to it."""
+    segments: list[int] = []
+    try:
+        while len(segments) * PIECE < MOST:
+            held = len(segments) * PIECE // MIB
+            evidence = b"%d of %d MiB" % (held, MOST // MIB)
+            segments.append(
+                attempt("shmget", IPC_PRIVATE, PIECE, IPC_CREAT | SHM_NORESERVE | 0o600, evidence=evidence)
+            )
+            where = attempt("shmat", segments[-1], 0, 0, evidence=evidence)
+            # SAFETY: the first byte of a fresh mapping.
+            ctypes.memset(where, 1, 1)
+            attempt("shmdt", where)
+        return b"%d MiB" % (len(segments) * PIECE // MIB)
+    finally:
+        for segment in segments:
+            linux.raw_syscall(NUMBERS["shmctl"], segment, IPC_RMID, 0)
+
+
 def foreign_call(_given: dict[str, str]) -> bytes:
     """getpid by way of int 0x80, where system calls have the numbers of i386."""
     return b"%d" % (_run(FOREIGN_GETPID) & 0xFFFF_FFFF)
@@ -140,6 +166,7 @@ ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes]]] = {
     "execute-mapping": execute_mapping,
     "execute-data": execute_data,
     "exhaust-memory": exhaust_memory,
+    "shared-segments": shared_segments,
     "foreign-call": foreign_call,
     "read-tsc": read_tsc,
     "read-clock": read_clock,

@@ -9,7 +9,18 @@ from __future__ import annotations
 import ctypes
 import struct
 
-from kvmbox.audit.attacks.calls import NUMBERS, SIGKILL, address, attempt, filled, space, text
+from kvmbox.audit.attacks.calls import (
+    NUMBERS,
+    O_DIRECTORY,
+    SIGKILL,
+    address,
+    attempt,
+    filled,
+    open_file,
+    space,
+    text,
+    write_all,
+)
 from kvmbox.audit.wire import Stopped
 from kvmbox.sandbox import linux
 
@@ -27,6 +38,13 @@ SIGUSR1: Final = 10
 SI_QUEUE: Final = -1
 SIGINFO_SIZE: Final = 128
 SECRET_SIZE: Final = 16
+F_SETFL: Final = 4
+F_SETOWN: Final = 8
+F_SETSIG: Final = 10
+O_ASYNC: Final = 0o20000
+RLIMIT_AS: Final = 9
+LIMITED: Final = 4096 + 7
+"""Less memory than any process has, in bytes, and a number that nobody else would choose."""
 
 PTRACE_PEEKDATA: Final = 2
 PTRACE_DETACH: Final = 17
@@ -115,6 +133,40 @@ def kill_thread(given: dict[str, str]) -> bytes:
     return b""
 
 
+def kill_in_group(given: dict[str, str]) -> bytes:
+    """tgkill(2), which names a thread and its process."""
+    attempt("tgkill", int(given["pid"]), int(given["pid"]), SIGUSR1)
+    return b""
+
+
+def signal_by_directory(given: dict[str, str]) -> bytes:
+    """A signal through the process's directory of /proc, which is as good as a pidfd."""
+    directory = open_file(f"/proc/{given['pid']}", O_DIRECTORY)
+    attempt("pidfd_send_signal", directory, SIGUSR1, 0, 0)
+    return b""
+
+
+def signal_by_owner(given: dict[str, str]) -> bytes:
+    """Make another process the owner of a pipe, and have the kernel signal it when something comes."""
+    ends = space(8)
+    # SAFETY: the kernel writes two descriptors into eight bytes.
+    attempt("pipe2", address(ends), 0)
+    reading, writing = struct.unpack("=2i", ends.raw)
+    attempt("fcntl", reading, F_SETOWN, int(given["pid"]))
+    attempt("fcntl", reading, F_SETSIG, SIGUSR1)
+    attempt("fcntl", reading, F_SETFL, O_ASYNC)
+    write_all(writing, b"!")
+    return b""
+
+
+def limit_sibling(given: dict[str, str]) -> bytes:
+    """Limit the memory of another process to next to nothing: it will die of that, and be blamed."""
+    limits = filled(struct.pack("=2Q", LIMITED, LIMITED))
+    # SAFETY: the kernel reads a struct rlimit64.
+    attempt("prlimit64", int(given["pid"]), RLIMIT_AS, address(limits), 0)
+    return b""
+
+
 def queue_signal(given: dict[str, str]) -> bytes:
     """rt_sigqueueinfo(2), a signal with a forged sender."""
     info = filled(struct.pack("=3i4x2i", SIGUSR1, 0, SI_QUEUE, 1, 0).ljust(SIGINFO_SIZE, b"\0"))
@@ -180,6 +232,10 @@ ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes]]] = {
     "fork-bomb": fork_bomb,
     "kill": kill,
     "kill-thread": kill_thread,
+    "kill-in-group": kill_in_group,
+    "signal-by-directory": signal_by_directory,
+    "signal-by-owner": signal_by_owner,
+    "limit-sibling": limit_sibling,
     "queue-signal": queue_signal,
     "signal-by-pidfd": signal_by_pidfd,
     "trace": trace,

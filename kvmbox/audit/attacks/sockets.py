@@ -15,6 +15,7 @@ AF_UNIX: Final = 1
 AF_INET: Final = 2
 AF_NETLINK: Final = 16
 AF_VSOCK: Final = 40
+ANY_CID: Final = 0xFFFF_FFFF
 SOCK_STREAM: Final = 1
 SOCK_DGRAM: Final = 2
 SOCK_RAW: Final = 3
@@ -55,6 +56,16 @@ def vsock_socket(_given: dict[str, str]) -> bytes:
     return b""
 
 
+def listen_vsock(given: dict[str, str]) -> bytes:
+    """Listen for the host, or for guests, on a port that is one for all network namespaces."""
+    own = filled(struct.pack("=HHII4x", AF_VSOCK, 0, int(given["vsock_port"]), ANY_CID))
+    socket = attempt("socket", AF_VSOCK, SOCK_STREAM, 0)
+    # SAFETY: the kernel reads a struct sockaddr_vm.
+    attempt("bind", socket, address(own), len(own))
+    attempt("listen", socket, 1)
+    return b""
+
+
 def connect_inet(given: dict[str, str]) -> bytes:
     """Connect to audit's listener on loopback."""
     target = filled(_inet_address(int(given["tcp_port"])))
@@ -92,6 +103,7 @@ ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes]]] = {
     "unix-socket": unix_socket,
     "netlink-socket": netlink_socket,
     "vsock-socket": vsock_socket,
+    "listen-vsock": listen_vsock,
     "connect-inet": connect_inet,
     "listen-inet": listen_inet,
     "send-datagram": send_datagram,

@@ -98,7 +98,7 @@ def test_matrix_shows_what_each_layer_does_alone_and_what_stands_behind_the_filt
 
 
 def test_matrix_of_a_probe_that_is_not_possible_here_gives_no_layer_any_credit() -> None:
-    one = ProbeReport(probe(), HELD, {"uart": contained()}, {layers.SECCOMP: HELD})
+    one = ProbeReport(probe(), HELD, {"uart": contained()}, alone={layers.SECCOMP: HELD})
 
     assert matrix_table(report(one))[1] == [("peek", "-", "-", "")]
 
@@ -127,7 +127,7 @@ def test_summary_counts_every_verdict() -> None:
 
 
 def test_json_is_complete_and_plain() -> None:
-    one = ProbeReport(probe(), YES, {"uart": contained()}, {layers.SECCOMP: HELD})
+    one = ProbeReport(probe(), YES, {"uart": contained()}, alone={layers.SECCOMP: HELD})
     one.removed = {layers.RLIMITS: Finding(YES, Verdict.ESCAPED, 0)}
     data = json.loads(json.dumps(as_data(report(one))))
 
