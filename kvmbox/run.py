@@ -59,8 +59,9 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
     timeline = timeline or Timeline()
     board = board_of(config)
     starting = StartTimeout(config.timeout, timeline.started, timeline.latest)
-    # Left before the clean-up begins: no alarm interrupts that.
-    with ExitStack() as cleanup, starting:
+    # Signal handlers are put back last of all: until then a signal cannot change what was decided. The start's
+    # time-out is left before the clean-up begins: no alarm interrupts that.
+    with ExitStack() as last, ExitStack() as cleanup, starting:
         placement = place(config.pin)
         cleanup.callback(placement.close)
         pool = DevicePool(_checked(config.design, config.require, placement, say))
@@ -106,6 +107,7 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
             config, verdict, console, wakeup, cpu=placement.cpu, started=timeline.started, say=say
         )
         cleanup.callback(supervisor.close)
+        last.callback(supervisor.release_signals)
         try:
             devices = Devices(
                 board,
@@ -138,9 +140,13 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
             if recorder is not None:
                 recorder.start()
             console.start()
-            _boot_until_end(guest, GuestFactory(kvm, memory, source), devices, supervisor)
-            if config.uart_pace:
-                supervisor.drain()
+            try:
+                _boot_until_end(guest, GuestFactory(kvm, memory, source), devices, supervisor)
+                if config.uart_pace:
+                    supervisor.drain()
+            except KeyboardInterrupt:
+                # The third signal that asks for the end, when two have not brought it.
+                verdict.decide(supervisor.ended_by_signal)
         finally:
             problem = console.finish()
             if recorder is not None:

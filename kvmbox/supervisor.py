@@ -95,7 +95,7 @@ class Supervisor:
         self._signals = SignalDesk(
             suspend=console.terminal.restore,
             resume=console.terminal.enter,
-            give_up=console.terminal.leave,
+            give_up=self._give_up,
             others={KICK_SIGNAL},
         )
         self._watchdog: Watchdog | None = None
@@ -191,11 +191,26 @@ class Supervisor:
         self._wakeup.install()
         self._signals.install()
 
+    def release_signals(self) -> None:
+        """Put every handler back, last of all. Idempotent."""
+        self._signals.restore()
+
+    @property
+    def ended_by_signal(self) -> Outcome:
+        """The outcome that a signal gives, if it is the first decisive event."""
+        return Outcome(INTERRUPTED, self._signals.reason or "interrupted")
+
+    def _give_up(self) -> bool:
+        if self._verdict.outcome is not None:
+            return False
+        self._console.terminal.leave()
+        return True
+
     def _must_end(self) -> bool:
         """Whether the run has to end; decides it if a signal or the time-out says so."""
-        reason, timeout = self._signals.reason, self._config.timeout
-        if reason is not None:
-            self._verdict.decide(Outcome(INTERRUPTED, reason))
+        timeout = self._config.timeout
+        if self._signals.reason is not None:
+            self._verdict.decide(self.ended_by_signal)
         elif timeout is not None and time.monotonic_ns() >= self._started + timeout * 1e9:
             self._verdict.decide(Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True))
         return self._verdict.outcome is not None
@@ -489,10 +504,9 @@ class Supervisor:
                     self._advance(channel.device_type)
 
     def close(self) -> None:
-        """Put the signals back, and close what belongs to the supervisor."""
+        """Close what belongs to the supervisor. Its signal handlers stay until `release_signals`."""
         if self._pool is not None and self._pool.standby is not None:
             self._pool.standby.tell(self._say, lambda _: None)
-        self._signals.restore()
         self._timerfd.close()
 
 

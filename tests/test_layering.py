@@ -125,8 +125,10 @@ MAY_LEAVE: Final = {
     "kvmbox.sandbox.jail": {"os._exit"},
     "kvmbox.sandbox.namespaces": {"os._exit"},
     "kvmbox.remote.spawner": {"os._exit"},
-    # The third signal that asks for the end, when two have not brought it.
+    # A signal that asks for the end of a command; in a run the third one, when two have not brought it.
+    "kvmbox.early": {"KeyboardInterrupt"},
     "kvmbox.host.signals": {"KeyboardInterrupt"},
+    "kvmbox.run": {"KeyboardInterrupt"},
 }
 """The processes that end themselves, outside of `cli`."""
 
@@ -383,7 +385,7 @@ def _modules_named_in_text() -> set[str]:
     from kvmbox.cli.main import COMMANDS
 
     named = {f"kvmbox.cli.{command}" for command in COMMANDS}
-    named |= {"kvmbox.cli.entry", "kvmbox.cli.system_x86_64"}  # the scripts
+    named |= {"kvmbox.cli.entry", "kvmbox.__main__"}  # the scripts, and `python -m kvmbox`
     named.add("kvmbox.lean")  # imported where TYPE_CHECKING is false, which `imports_of` takes for true
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
     named.add(DEFAULT_ENTRY.partition(":")[0])

@@ -1,14 +1,14 @@
-"""Where the `kvmbox` script starts: signals first, everything else after.
+"""Where the scripts start: signals first, everything else after.
 
 The interpreter and our imports take tens of milliseconds. A signal that comes then must end kvmbox with
-status 130, as later; Python's own answer would be a traceback, or death by the signal.
+status 130, as later; Python's own answer would be a traceback, or death by the signal. The launcher holds
+signals back until this module's handlers stand (docs/adr/0016).
 """
 
 from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 
 from kvmbox import early
@@ -16,7 +16,6 @@ from kvmbox.cli.descriptors import open_standard_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
     from typing import Final, NoReturn
 
 INTERRUPTED: Final = 130
@@ -25,12 +24,6 @@ _OTHER_SPAWNER: Final = ("-h", "--help", "--without")
 """Options of `kvmbox run` that want no spawner, or another one."""
 _SAME_SPAWNER: Final = {"--sandbox": ("process", "per-device"), "--seccomp": ("filter",)}
 """Options of which some values, these, want the spawner of a plain run."""
-_EARLY_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    early.received.append(number)
-    raise KeyboardInterrupt
 
 
 def _has_plain_device_processes(arguments: list[str]) -> bool:
@@ -59,10 +52,7 @@ def _wants_scope(arguments: list[str]) -> bool:
 def entry_point() -> NoReturn:
     """The `kvmbox` script."""
     try:
-        for number in _EARLY_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, _interrupt)
-        open_standard_descriptors()
+        _begin()
         if _wants_scope(sys.argv[1:]):
             from kvmbox.sandbox import scope
 
@@ -78,22 +68,54 @@ def entry_point() -> NoReturn:
                 open_files.allow_enough()
                 head_start.start()
         from kvmbox.cli import main
-    except KeyboardInterrupt:
-        os._exit(INTERRUPTED)
-    except Exception as error:  # noqa: BLE001 - Python's own answer is status 1, which is a guest's verdict
-        _cannot_load(error)
-    try:
-        main.entry_point()
-    except KeyboardInterrupt:
-        os._exit(INTERRUPTED)
+
+        early.check()
+    except BaseException as error:  # noqa: BLE001 - Python's own answer is status 1, which is a guest's verdict
+        _leave(error)
+    main.entry_point()
 
 
-def _cannot_load(error: Exception) -> NoReturn:
-    """Say that not even the command could be imported, with what there is by then, and end."""
-    if "--debug" in sys.argv:
-        sys.excepthook(type(error), error, error.__traceback__)
-    text = f"kvmbox: error: kvmbox cannot be loaded: {type(error).__name__}: {error}\n"
+def system_x86_64() -> NoReturn:
+    """The `kvmbox-system-x86_64` script."""
     try:
+        _begin()
+        from kvmbox.cli import system_x86_64 as program
+
+        early.check()
+    except BaseException as error:  # noqa: BLE001 - as above
+        _leave(error)
+    program.entry_point()
+
+
+def _begin() -> None:
+    """What comes first of all."""
+    early.listen()
+    open_standard_descriptors()
+    _name_process()
+
+
+def _name_process() -> None:
+    """`pkill kvmbox` finds it: the kernel has named the process after the interpreter."""
+    try:
+        comm = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:  # no /proc
+        return
+    try:
+        os.write(comm, b"kvmbox")
+    finally:
+        os.close(comm)
+
+
+def _leave(error: BaseException) -> NoReturn:
+    """End before there is a command: interrupted, or not even imported; said with what there is by then."""
+    try:
+        for end in early.leftovers:
+            end()
+        if isinstance(error, KeyboardInterrupt):
+            os._exit(INTERRUPTED)
+        if "--debug" in sys.argv:
+            sys.excepthook(type(error), error, error.__traceback__)
+        text = f"kvmbox: error: kvmbox cannot be loaded: {type(error).__name__}: {error}\n"
         os.write(
             2, f"{text}hint: look at the limits of this process: 'ulimit -n -v'\n".encode(errors="replace")
         )

@@ -7,7 +7,9 @@ This is the one outermost handler. Nothing that a command raises may end in stat
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from importlib import import_module
 from typing import Final, NoReturn
 
@@ -46,6 +48,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"kvmbox.cli.{cmd_name}").command
+        early.raising = True
+        early.check()
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -64,12 +68,23 @@ def cli() -> None:
 
 
 def say(text: str) -> None:
-    """A line for the person, on stderr. stderr may be gone: that must not change the exit status."""
+    """A line for the person, on stderr. stderr may be gone: that must not change the exit status.
+
+    Nor must it be why kvmbox does not end: where a signal ends nothing else any more, the third one ends a
+    write to a pipe that nobody reads.
+    """
+    main_thread = threading.current_thread() is threading.main_thread()
     try:
+        early.breakable = main_thread or early.breakable
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except OSError:
         return
+    except KeyboardInterrupt:
+        if early.raising:
+            raise
+    finally:
+        early.breakable = early.breakable and not main_thread
 
 
 def report(message: str, hint: str | None = None) -> None:
@@ -81,9 +96,17 @@ def run_command(arguments: list[str], command: click.Command | None = None, name
     """Run one command line of the script `name`; returns the exit status. Never raises."""
     debug = "--debug" in arguments
     try:
-        status = (command or cli).main(arguments, prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
-        return status if isinstance(status, int) else 0
+        try:
+            early.raising = command is not None
+            status = (command or cli).main(arguments, prog_name=name, standalone_mode=False)
+            sys.stdout.flush()
+            early.raising = False
+            if not early.answered:
+                early.check()
+            return status if isinstance(status, int) else 0
+        finally:
+            # What ends the command is decided. No call before this statement: Python runs handlers in calls.
+            early.raising = False
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
@@ -143,7 +166,7 @@ def _trace(wanted: bool) -> None:
     if wanted:
         import traceback
 
-        traceback.print_exc()
+        say(traceback.format_exc().rstrip())
 
 
 def _command_of(error: click.UsageError, arguments: list[str]) -> str:
@@ -154,19 +177,36 @@ def _command_of(error: click.UsageError, arguments: list[str]) -> str:
 
 def entry_point(command: click.Command | None = None, name: str = "kvmbox") -> NoReturn:
     """The `kvmbox` script, or another one that ends the same way."""
-    open_standard_descriptors()
-    name_stdout_in_errors()
-    status = run_command(sys.argv[1:], command, name)
-    for end in early.leftovers:
-        end()
+    status = FAILED
     try:
-        sys.stdout.flush()
-    except OSError as error:
-        if not status:
-            report(f"cannot write to stdout: {error.strerror}")
-            status = FAILED
-    try:
-        sys.stderr.flush()
+        open_standard_descriptors()
+        name_stdout_in_errors()
+        status = run_command(sys.argv[1:], command, name)
+        # Whoever interrupts a command does not wait for its output.
+        if status != INTERRUPTED:
+            status = _flush(status)
+        # Handlers of commands, too, have had their say.
+        signal.pthread_sigmask(signal.SIG_BLOCK, early.END_SIGNALS)
+        for end in early.leftovers:
+            end()
+    except KeyboardInterrupt:
+        status = INTERRUPTED
     finally:
         # Daemon threads may sit in a write that never returns; nothing is left to clean up.
         os._exit(status)
+
+
+def _flush(status: int) -> int:
+    """Write out what the command left in stdout's buffer; returns the status that this makes of `status`."""
+    early.breakable = True
+    try:
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return status or INTERRUPTED
+    except OSError as error:
+        if not status:
+            report(f"cannot write to stdout: {error.strerror}")
+            return FAILED
+    finally:
+        early.breakable = False
+    return status

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
-from kvmbox import layout
-from kvmbox.cli.main import report, say
+from kvmbox import early, layout
+from kvmbox.cli.main import INTERRUPTED, report, say
 from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.output_files import open_json, refuse_shared, write_json
 from kvmbox.cli.values import (
@@ -303,19 +303,17 @@ def command(
     try:
         result = run(config, say=lambda text: say(f"kvmbox: {text}"), timeline=timeline)
     except KvmboxError as error:
+        early.raising = False  # this is how it ends, whatever signal comes now
         _write_json(json_path, json_file, {"status": error.exit_status, "reason": str(error)})
+        raise
+    except KeyboardInterrupt:
+        early.raising = False
+        _write_json(
+            json_path, json_file, {"status": INTERRUPTED, "reason": "interrupted before the guest ran"}
+        )
         raise
     wall = time.monotonic_ns() - timeline.started
     outcome = result.outcome
-    if stats:
-        say(format_stats(result.stats, wall))
-        say(f"outcome                  {outcome.reason} (status {outcome.status})")
-    if outcome.error:
-        report(outcome.reason, outcome.hint)
-        if outcome.report:
-            say(outcome.report)
-    elif outcome.hint:
-        say(f"hint: {outcome.hint}")
     facts = {
         "status": outcome.status,
         "reason": outcome.reason,
@@ -323,7 +321,19 @@ def command(
         "report": outcome.report,
         "wall_time": wall,
     }
-    _write_json(json_path, json_file, facts | result.stats.as_json())
+    # First what programs read: stderr may be a pipe that nobody empties. The file may be on a full disk.
+    try:
+        _write_json(json_path, json_file, facts | result.stats.as_json())
+    finally:
+        if stats:
+            say(format_stats(result.stats, wall))
+            say(f"outcome                  {outcome.reason} (status {outcome.status})")
+        if outcome.error:
+            report(outcome.reason, outcome.hint)
+            if outcome.report:
+                say(outcome.report)
+        elif outcome.hint:
+            say(f"hint: {outcome.hint}")
     return outcome.status
 
 

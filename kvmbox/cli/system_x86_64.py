@@ -243,5 +243,5 @@ def _open_log(path: str | None, cleanup: ExitStack) -> Callable[[bytes], None] |
 
 
 def entry_point() -> NoReturn:
-    """The `kvmbox-system-x86_64` script."""
+    """What the `kvmbox-system-x86_64` script does once signals are listened to."""
     main.entry_point(command, "kvmbox-system-x86_64")

@@ -12,35 +12,10 @@ import os
 import signal
 from collections.abc import Callable, Collection
 from types import FrameType
-from typing import Any, Final
+from typing import Any
 
 from kvmbox import early
-
-_NOT_OURS: Final = frozenset(
-    {
-        signal.SIGKILL,
-        signal.SIGSTOP,
-        signal.SIGTSTP,  # suspends, see below
-        signal.SIGCONT,
-        signal.SIGTTIN,
-        signal.SIGTTOU,
-        signal.SIGCHLD,  # ignored by default
-        signal.SIGURG,
-        signal.SIGWINCH,
-        signal.SIGPIPE,  # ignored by Python, and reported by write
-        signal.SIGXFSZ,
-        signal.SIGSEGV,  # a fault of our own: no Python handler could run
-        signal.SIGBUS,
-        signal.SIGFPE,
-        signal.SIGILL,
-    }
-)
-
-END_SIGNALS: Final = tuple(sorted(signal.valid_signals() - _NOT_OURS))
-"""Every signal whose default would kill: a run ends in order instead, output flushed, terminal restored."""
-
-IMPATIENCE: Final = 3
-"""After how many end signals a run is given up at once: something that should have ended has not."""
+from kvmbox.early import END_SIGNALS, IMPATIENCE
 
 
 class Wakeup:
@@ -87,16 +62,17 @@ class SignalDesk:
         *,
         suspend: Callable[[], None],
         resume: Callable[[], None],
-        give_up: Callable[[], None],
+        give_up: Callable[[], bool],
         others: Collection[int] = (),
     ) -> None:
         """`suspend` is called before the process stops, `resume` once it goes on (both mind the terminal);
-        `give_up` after `IMPATIENCE` end signals, which then raise KeyboardInterrupt wherever the main thread
-        is. Signals among `others` are somebody else's.
+        `give_up` after `IMPATIENCE` end signals: where it says that the run is not decided, KeyboardInterrupt
+        is raised, once, wherever the main thread is. Signals among `others` are somebody else's.
         """
         self.ended_by: signal.Signals | int | None = None
         """The first signal that asked for the end, or None."""
         self._count = 0
+        self._gave_up = False
         self._suspend = suspend
         self._resume = resume
         self._give_up = give_up
@@ -110,11 +86,13 @@ class SignalDesk:
                 self._take(number, self._end)
         self._take(signal.SIGTSTP, self._stop)
         self._take(signal.SIGCONT, self._continue)
-        if early.received:
-            self.ended_by = signal.Signals(early.received[0])
+        before = early.hand_over()
+        if before:
+            self.ended_by = _signal(before[0])
+            self._count += len(before)
 
     def _take(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        if early.is_ours(number):
             self._found[number] = signal.signal(number, handler)
 
     def restore(self) -> None:
@@ -133,13 +111,16 @@ class SignalDesk:
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
         if self.ended_by is None:
-            try:
-                self.ended_by = signal.Signals(number)
-            except ValueError:  # a real-time signal between SIGRTMIN and SIGRTMAX has no name
-                self.ended_by = number
+            self.ended_by = _signal(number)
         self._count += 1
-        if self._count >= IMPATIENCE:
-            self._give_up()
+        if self._count < IMPATIENCE:
+            return
+        # Whoever sends a third signal waits for a write that nobody takes, or for something that should have
+        # ended and has not. Behind the verdict there is only the former, and the status is what it is.
+        if early.breakable:
+            raise KeyboardInterrupt
+        if not self._gave_up and self._give_up():
+            self._gave_up = True
             raise KeyboardInterrupt
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
@@ -149,3 +130,10 @@ class SignalDesk:
 
     def _continue(self, _number: int, _frame: FrameType | None) -> None:
         self._resume()
+
+
+def _signal(number: int) -> signal.Signals | int:
+    try:
+        return signal.Signals(number)
+    except ValueError:  # a real-time signal between SIGRTMIN and SIGRTMAX has no name
+        return number

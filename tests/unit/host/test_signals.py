@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import FrameType
 
 import pytest
 
 from kvmbox import early
-from kvmbox.host.signals import END_SIGNALS, IMPATIENCE, SignalDesk, Wakeup
+from kvmbox.early import END_SIGNALS, IMPATIENCE
+from kvmbox.host.signals import SignalDesk, Wakeup
 
 
 @pytest.fixture(autouse=True)
@@ -20,11 +23,15 @@ def handlers_as_found() -> Iterator[None]:
     assert {number: signal.getsignal(number) for number in found} == found
 
 
-def desk(log: list[str], **others: set[int]) -> SignalDesk:
+def desk(log: list[str], *, undecided: bool = True, **others: set[int]) -> SignalDesk:
+    def give_up() -> bool:
+        log.append("give up")
+        return undecided
+
     return SignalDesk(
         suspend=lambda: log.append("suspend"),
         resume=lambda: log.append("resume"),
-        give_up=lambda: log.append("give up"),
+        give_up=give_up,
         **others,
     )
 
@@ -43,10 +50,13 @@ def test_end_signal_is_noted_and_the_first_one_counts() -> None:
 
 def test_signal_that_came_before_the_run_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(early, "received", [int(signal.SIGTERM)])
+    monkeypatch.setattr(early, "answered", False)
+    monkeypatch.setattr(early, "raising", True)
     signals = desk([])
     signals.install()
     signals.restore()
     assert signals.reason == "ended by SIGTERM"
+    assert (early.received, early.raising, early.answered) == ([], False, True)
 
 
 def test_real_time_signal_ends_a_run_by_its_number() -> None:
@@ -72,6 +82,50 @@ def test_third_end_signal_gives_up() -> None:
         assert log == ["give up"]
     finally:
         signals.restore()
+
+
+def test_no_signal_raises_a_second_time() -> None:
+    signals = desk([])
+    signals.install()
+    try:
+        for _ in range(IMPATIENCE - 1):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # the tear-down goes on
+    finally:
+        signals.restore()
+
+
+def test_no_signal_raises_once_the_run_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    signals = desk([], undecided=False)
+    signals.install()
+    try:
+        for _ in range(2 * IMPATIENCE):
+            signal.raise_signal(signal.SIGINT)
+        # But for a write that nobody takes: what is said there counts less than that kvmbox ends.
+        monkeypatch.setattr(early, "breakable", True)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signals.restore()
+
+
+def test_handler_from_c_is_left_alone() -> None:
+    # faulthandler's for SIGABRT: Python has None for a handler that stood before it looked, and cannot put that
+    # back. PYTHONFAULTHANDLER and PYTHONDEVMODE install it.
+    code = """
+import signal
+from kvmbox.host.signals import SignalDesk
+desk = SignalDesk(suspend=int, resume=int, give_up=bool)
+desk.install()
+desk.restore()
+print(signal.getsignal(signal.SIGABRT))
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("None\n", "")
 
 
 def test_ignored_signal_stays_ignored() -> None:
