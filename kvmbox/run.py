@@ -59,8 +59,8 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
     timeline = timeline or Timeline()
     board = board_of(config)
     starting = StartTimeout(config.timeout, timeline.started, timeline.latest)
-    # Signal handlers are put back last of all: until then a signal cannot change what was decided. The start's
-    # time-out is left before the clean-up begins: no alarm interrupts that.
+    # Signal handlers are put back last of all: until then a signal cannot change what was decided. The
+    # start's time-out is left before the clean-up begins: no alarm interrupts that.
     with ExitStack() as last, ExitStack() as cleanup, starting:
         placement = place(config.pin)
         cleanup.callback(placement.close)

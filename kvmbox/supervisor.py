@@ -368,7 +368,7 @@ class Supervisor:
         """How long the main thread may sleep: to the end of the slice, or the time-out."""
         wake = self._slice_began + self._pace.slice_ms(told=loop.tells_next_exit) / 1000
         if self._config.timeout is not None:
-            wake = min(wake, self._started + self._config.timeout)
+            wake = min(wake, self._started / 1e9 + self._config.timeout)
         return max(0.0, (wake - time.monotonic()) * 1000)
 
     def _handle(self, poll: select.poll, events: list[tuple[int, int]], inputs: dict[int, InputPort]) -> None:
@@ -473,7 +473,7 @@ class Supervisor:
         devices = self._devices
         assert devices is not None
         self._hung_up.clear()
-        self._console.tick()
+        withheld = self._console.tick()
         assert self._watchdog is not None
         hung = self._watchdog.tick()
         if hung is not None and hung.rescue is not None:
@@ -489,7 +489,7 @@ class Supervisor:
         chores = self._pace.passed(
             milliseconds,
             exits=loop.guest_exits,
-            busy=congested or flushed or waiting,
+            busy=congested or flushed or waiting or withheld,
             halted=loop.halted,
         )
         if chores.look:

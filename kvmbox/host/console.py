@@ -206,10 +206,9 @@ class Console:
                 case Match.UNDECIDED:
                     pass
 
-    def tick(self) -> None:
-        """The main thread, every slice: what was withheld for too long is shown."""
-        if self._mirror is not None:
-            self._mirror.tick()
+    def tick(self) -> bool:
+        """The main thread, every slice: what was withheld for too long is shown. Returns whether more is."""
+        return self._mirror is not None and self._mirror.tick()
 
     @property
     def shown_for_another(self) -> dict[str, int]:

@@ -94,15 +94,18 @@ class MirroredOutput:
 
         return take
 
-    def tick(self) -> None:
-        """Some tens of milliseconds have passed: show what has been withheld for too long."""
-        self._release(PATIENCE_TICKS)
+    def tick(self) -> bool:
+        """Some tens of milliseconds have passed: show what has been withheld for too long. Returns whether
+        something still is, which the next tick may show.
+        """
+        return self._release(PATIENCE_TICKS)
 
     def finish(self) -> None:
         """The end: show what was withheld of lines that did not end."""
         self._release(0)
 
-    def _release(self, patience: int) -> None:
+    def _release(self, patience: int) -> bool:
+        waits = False
         one, two = self._ports.values()
         with self._lock:
             for port, other in ((one, two), (two, one)):
@@ -111,6 +114,9 @@ class MirroredOutput:
                 port.ticks += 1
                 if port.ticks > patience:
                     self._append(_show(port, port.shown))
+                else:
+                    waits = True
+        return waits
 
     def _take(self, port: _Port, other: _Port, data: bytes) -> bytes:
         """What of `data` is to be shown, and what had been withheld until now."""

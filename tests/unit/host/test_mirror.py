@@ -113,9 +113,9 @@ def test_prompt_that_begins_like_an_old_line_appears_after_two_ticks() -> None:
     screen = Screen()
     screen.print((B, b"> run\n"), (A, b"> "))
     for _ in range(PATIENCE_TICKS):
-        screen.output.tick()
+        assert screen.output.tick()
         assert screen.shown == b"> run\n"
-    screen.output.tick()
+    assert not screen.output.tick()
     assert screen.shown == b"> run\n> "
     assert screen.print((A, b"run\n")) == b"> run\n> run\n"
 
