@@ -99,8 +99,10 @@ class Jobs:
 
     def _kvmbox(self, configuration: Configuration, *arguments: str, pin: str | None = None) -> Child:
         pin = str(self.cpu) if pin is None else pin
-        options = ("--pin", pin, "--timeout", f"{self.timeout:g}", *configuration.options)
-        return Child((*KVMBOX, "run", *options, *arguments), timeout=self.timeout + 5)
+        # All bytes of both consoles: the rows print lines of equal characters, and QEMU shows each.
+        options = ("--debugcon", "stdout", "--pin", pin, "--timeout", f"{self.timeout:g}")
+        words = (*options, *configuration.options, *arguments)
+        return Child((*KVMBOX, "run", *words), timeout=self.timeout + 5)
 
     def _accesses(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
         guest = NATIVE_GUEST if rows[0].job == "native" else GUEST
