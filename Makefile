@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.kvmbox-installed
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos fuzz lint format types guests clean
+.PHONY: help run test test-svm check chaos fuzz lint format types guests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -27,6 +27,12 @@ run: $(STAMP) guests ## set up everything, then boot the clock guest on /dev/kvm
 
 test: $(STAMP) guests ## set up everything, then run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Which tests (pytest's arguments; a selection of ten minutes where none are given), and options of the machine.
+TESTS ?=
+LAB   ?=
+test-svm: $(STAMP) guests ## run tests (TESTS=…) in an emulated machine with AMD-V (LAB='--vary user', LAB=--help)
+	$(BIN)/python -m tests.lab $(LAB) -- $(TESTS)
 
 FAULTS ?= 1000
 chaos: $(STAMP) guests ## hit device processes FAULTS times (1000) while guests run
@@ -50,5 +56,5 @@ types: $(STAMP) ## mypy --strict
 check: lint types test ## all that CI runs
 
 clean: ## remove what the build made
-	rm -rf $(VENV) kvmbox/guest_images guests/build .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) kvmbox/guest_images guests/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .lab dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

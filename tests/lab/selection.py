@@ -9,21 +9,38 @@ from __future__ import annotations
 
 from typing import Final
 
+DESIGNS: Final = (
+    "none",
+    "thread socketpair",
+    "process filter pipe",
+    "process filter shm",
+    "process strict socketpair",
+    "per-device filter socketpair",
+    "per-device strict shm",
+)
+_SAME_OUTPUT: Final = (
+    "tests/integration/test_run_designs.py::test_design_gives_the_same_output_and_status_as_the_default"
+)
+
 QUICK: Final = (
     "tests/integration/test_backend.py",
-    "tests/guests/test_guest_runs.py::test_guest_run_gives_status_and_output",
     "tests/integration/test_kvm_guest.py",
     "tests/integration/test_kvm_kick.py",
+    "tests/guests/test_guest_runs.py",
+    *(f"{_SAME_OUTPUT}[irq64-{design}]" for design in DESIGNS),
+    "tests/integration/test_run_designs.py::test_order_of_com1_and_debug_console_is_kept",
     "tests/integration/test_run_status.py",
-    "tests/integration/test_run_designs.py",
-    "tests/integration/test_run_restart.py",
-    "tests/integration/test_audit_run.py",
+    "tests/integration/test_run_restart.py::test_restart_counts_in_json_and_stats",
+    "tests/integration/test_run_restart.py"
+    "::test_restart_says_a_line_and_the_guest_goes_on_as_if_nothing_had_been",
+    "tests/integration/test_audit_run.py::test_audit_with_all_layers_finds_nothing_that_gets_out[socketpair]",
 )
 """What CI runs."""
 
 EACH_VARIATION: Final = (
     "tests/integration/test_backend.py",
-    "tests/integration/test_run_designs.py",
+    *(f"{_SAME_OUTPUT}[hello64-{design}]" for design in DESIGNS),
+    "tests/integration/test_run_restart.py::test_restart_counts_in_json_and_stats",
     "tests/integration/test_run_status.py::test_timeout_gives_124",
 )
 """What a variation of the machine is tried with: seconds, not minutes."""
