@@ -65,8 +65,8 @@ def _kvm() -> Iterator[Finding]:
         words = {
             "vmx": "Intel VT-x: the processor runs guest code",
             "svm": "AMD-V: the processor runs guest code",
-            "pvm": "PVM, without hardware virtualization: kernel-mode guest code is emulated: slow, without SSE, "
-            "and without IRET and paging in 32-bit code",
+            "pvm": "PVM, without hardware virtualization: kernel-mode guest code is emulated: slow, "
+            "without SSE, and without IRET and paging in 32-bit code",
         }.get(backend, "of an unknown kind")
         yield Finding("/dev/kvm", True, f"API version {kvm.api_version}, backend {backend}: {words}")
         absent = kvm.missing_capabilities()

@@ -96,7 +96,7 @@ def run(emulator: str, kernel: Path, archive: bytes, host: Host, *, timeout_s: f
             *("-virtfs", f"local,path={results},mount_tag=results,security_model=none,multidevs=remap"),
         ]
         for attempt in range(1, BOOT_ATTEMPTS + 1):
-            ended = _watch(command, results / "started", timeout_s, log)
+            ended = watch(command, results / "started", timeout_s, log)
             if ended is not None:
                 break
             print(f"lab: attempt {attempt}: no start within {BOOT_S} s", file=sys.stderr)
@@ -110,7 +110,7 @@ def run(emulator: str, kernel: Path, archive: bytes, host: Host, *, timeout_s: f
             ) from None
 
 
-def _watch(command: Sequence[str], started: Path, timeout_s: float, log: Path) -> int | None:
+def watch(command: Sequence[str], started: Path, timeout_s: float, log: Path) -> int | None:
     """Run QEMU to its end and return its status; None if `started` was not there after BOOT_S seconds."""
     boot_s = min(BOOT_S, timeout_s)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
