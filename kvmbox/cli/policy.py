@@ -68,7 +68,8 @@ def command(
     kvmbox policy rtc --simulate mmap 0 4096 'PROT_READ|PROT_EXEC' 0x22 -1 0
 
     Arguments are decimal or 0x… numbers, or names: PROT_READ|PROT_WRITE, MAP_PRIVATE, O_RDWR, AF_INET,
-    AT_FDCWD, stdin, stdout, stderr, channel. What is left out counts as 0.
+    AT_FDCWD, stdin, stdout, stderr, channel; own-pid and spawner stand for kvmbox's pid, and for its
+    descriptor of the spawner. What is left out counts as 0.
 
     Status 0, whatever the verdict; 2: usage, also an unknown system call; 4: --format pfc without
     libseccomp.

@@ -11,6 +11,7 @@ from typing import Final
 
 from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox.policy import INT, WORD, Condition
+from kvmbox.sandbox.vmm_policy import OWN_PID, SPAWNER_PIDFD
 
 SIGNATURES: Final[Mapping[str, str]] = {
     "read": "fd buf count",
@@ -60,6 +61,9 @@ SIGNATURES: Final[Mapping[str, str]] = {
 }
 """Names of the arguments, by system call: what policies speak of, and what people ask for."""
 
+_PLACEHOLDERS: Final = {OWN_PID: "own-pid", SPAWNER_PIDFD: "spawner"}
+"""What a filter has in place of these is known when it is installed: `vmm_policy.bound_to`."""
+
 _OPEN: Final = {
     "O_WRONLY": 0o1,
     "O_RDWR": 0o2,
@@ -95,6 +99,8 @@ CONSTANTS: Final[Mapping[str, int]] = {
     "stderr": 2,
     "channel": CHANNEL_FD,
     "reply": REPLY_FD,
+    "own-pid": OWN_PID,
+    "spawner": SPAWNER_PIDFD,
 }
 """Words that stand for an argument. Further ones are found by prefix: see `parse_argument`."""
 
@@ -117,6 +123,8 @@ def argument_name(call: str, index: int) -> str:
 
 def value_in_words(call: str, name: str, value: int) -> str:
     """`value` of the argument called `name`, as a program would spell it."""
+    if value in _PLACEHOLDERS:
+        return _PLACEHOLDERS[value]
     if name == "prot":
         return _flags(value, _PROTECTIONS) if value else "PROT_NONE"
     if (call, name) in _FLAGS:
