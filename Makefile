@@ -6,40 +6,55 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.kvmbox-installed
+# Where PYTHONDONTWRITEBYTECODE is set, each start would compile the package anew: 40 ms. A source that is newer than
+# its bytecode is merely compiled in memory, so what is run without make is slower, never wrong.
+BYTECODE := $(VENV)/.kvmbox-bytecode
+LAUNCHER := $(wildcard launcher/*.c launcher/*.h launcher/*-python) launcher/Makefile
 # .ci/run sets PYTEST_ARGS=--require-kvm where /dev/kvm exists.
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-svm check chaos fuzz lint format types guests clean
+# What a target needs that runs kvmbox.
+READY := $(BYTECODE) guests
+
+.PHONY: help run test test-devmode test-svm check chaos fuzz lint format types guests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
-$(STAMP): pyproject.toml hatch_build.py tools/make-venv.sh
+$(STAMP): pyproject.toml hatch_build.py tools/make-venv.sh $(LAUNCHER)
 	PYTHON="$(PYTHON)" tools/make-venv.sh "$(VENV)"
+	@touch $@
+
+$(BYTECODE): $(STAMP) $(shell find kvmbox -name '*.py')
+	@$(BIN)/python -m compileall -q kvmbox
 	@touch $@
 
 guests: ## build the bundled guests into kvmbox/guest_images
 	@$(MAKE) --no-print-directory -C guests
 
-run: $(STAMP) guests ## set up everything, then boot the clock guest on /dev/kvm
+run: $(READY) ## set up everything, then boot the clock guest on /dev/kvm
 	$(BIN)/kvmbox run clock
 
-test: $(STAMP) guests ## set up everything, then run the tests
+test: $(READY) ## set up everything, then run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # Which tests (pytest's arguments; a selection of ten minutes where none are given), and options of the machine.
 TESTS ?=
 LAB   ?=
-test-svm: $(STAMP) guests ## run tests (TESTS=…) in an emulated machine with AMD-V (LAB='--vary user', LAB=--help)
+test-svm: $(READY) ## run tests (TESTS=…) in an emulated machine with AMD-V (LAB='--vary user', LAB=--help)
 	$(BIN)/python -m tests.lab $(LAB) -- $(TESTS)
 
+# CI images set it: it installs handlers from C, checks allocations, and tells of what is left open.
+test-devmode: $(READY) ## run the tests of runs once more, under PYTHONDEVMODE=1
+	PYTHONDEVMODE=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(wildcard tests/integration/test_run_*.py)
+
 FAULTS ?= 1000
-chaos: $(STAMP) guests ## hit device processes FAULTS times (1000) while guests run
+chaos: $(READY) ## hit device processes FAULTS times (1000) while guests run
 	KVMBOX_CHAOS_FAULTS=$(FAULTS) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/chaos
 
 FRAMES ?= 10000000
-fuzz: $(STAMP) ## send FRAMES (10,000,000) hostile frames to the VMM's side, in this process
+fuzz: $(BYTECODE) ## send FRAMES (10,000,000) hostile frames to the VMM's side, in this process
 	$(BIN)/python -m tests.fuzz.run --frames $(FRAMES)
 
 lint: $(STAMP) ## ruff: lint and format
@@ -53,8 +68,8 @@ format: $(STAMP) ## let ruff rewrite what it can
 types: $(STAMP) ## mypy --strict
 	$(BIN)/mypy
 
-check: lint types test ## all that CI runs
+check: lint types test test-devmode ## all that CI runs
 
 clean: ## remove what the build made
-	rm -rf $(VENV) kvmbox/guest_images guests/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .lab dist
+	rm -rf $(VENV) kvmbox/guest_images guests/build launcher/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .lab dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,8 +10,8 @@ KeyboardInterrupt as well depends on where the command is:
 - While a command works it does (`raising`): a command may wait anywhere. If Python drops the exception
   nevertheless, the handler is called again a moment later where Python reports that, and the note makes the
   status 130 at the end in any case.
-- From the moment in which a run takes over (`hand_over`), and from the moment in which a status is decided, it
-  does not. What is left to do is bounded, but for writing to a stderr that nobody reads: there
+- From the moment in which a run takes over (`hand_over`), and from the moment in which a status is decided,
+  it does not. What is left to do is bounded, but for writing to a stderr that nobody reads: there
   (`breakable`), a user who insists is heard.
 
 Nothing in here knows what a command is; `kvmbox.cli` moves from one phase to the next.
@@ -80,7 +80,7 @@ leftovers: list[Callable[[], None]] = []
 def listen() -> None:
     """Note the signals that ask for the end, those that the launcher held back too. Main thread, once.
 
-    Who ignores a signal when kvmbox starts goes on ignoring it, and a handler that C code has installed stays:
+    A signal that is ignored when kvmbox starts stays ignored, and a handler that C code has installed stays:
     Python could not put it back.
     """
     for number in END_SIGNALS:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
+
+from kvmbox.early import END_SIGNALS
 
 # The host's speed is no part of any test: no deadlines, and a fixed number of examples.
 settings.register_profile("kvmbox", deadline=None, print_blob=True)
@@ -16,6 +19,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-kvm", action="store_true", help="fail instead of skipping where /dev/kvm cannot be used"
     )
+
+
+def pytest_configure() -> None:
+    """What this process ignores (nohup, a shell's background job), what it starts does not ignore.
+
+    A handler that does nothing becomes the default in a program that is started; SIG_IGN would be inherited.
+    """
+    for number in END_SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
 
 
 def _kvm_problem() -> str | None:

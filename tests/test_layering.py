@@ -148,6 +148,8 @@ def tree_of(name: str) -> ast.Module:
 
 def group_of(name: str) -> str:
     """`kvmbox.remote.pool` → "remote", `kvmbox.bus` → "bus", `kvmbox` → ""."""
+    if name == "kvmbox.__main__":
+        return "cli"  # another way to start it
     return name.partition(".")[2].partition(".")[0]
 
 

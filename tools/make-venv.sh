@@ -31,3 +31,5 @@ fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+# pip compiles what it installs, but not what it leaves where it is; the Makefile keeps it up to date.
+"$venv/bin/python" -m compileall -q kvmbox

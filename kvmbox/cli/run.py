@@ -308,9 +308,7 @@ def command(
         raise
     except KeyboardInterrupt:
         early.raising = False
-        _write_json(
-            json_path, json_file, {"status": INTERRUPTED, "reason": "interrupted before the guest ran"}
-        )
+        _write_json(json_path, json_file, {"status": INTERRUPTED, "reason": "interrupted before the start"})
         raise
     wall = time.monotonic_ns() - timeline.started
     outcome = result.outcome

@@ -112,8 +112,8 @@ def test_no_signal_raises_once_the_run_is_decided(monkeypatch: pytest.MonkeyPatc
 
 
 def test_handler_from_c_is_left_alone() -> None:
-    # faulthandler's for SIGABRT: Python has None for a handler that stood before it looked, and cannot put that
-    # back. PYTHONFAULTHANDLER and PYTHONDEVMODE install it.
+    # faulthandler's for SIGABRT: Python has None for a handler that stood before it looked, and cannot put
+    # that back. PYTHONFAULTHANDLER and PYTHONDEVMODE install it.
     code = """
 import signal
 from kvmbox.host.signals import SignalDesk
