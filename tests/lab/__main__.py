@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     start = time.monotonic()
     try:
         emulator = packages.emulator()
-        kernel = packages.kernel(CACHE, options.kernel)
+        kernel = packages.kernel(CACHE, options.kernel, options.suite)
         busybox = packages.busybox(CACHE)
     except packages.Unavailable as problem:
         print(f"lab: skipped: {problem}", file=sys.stderr)
@@ -53,13 +53,13 @@ def main(arguments: Sequence[str]) -> int:
     if options.memory:
         host.memory_mib = options.memory
     host.parameters += options.parameter
-    chosen = tests or (selection.EACH_VARIATION if options.vary else selection.QUICK)
+    chosen = tests or (selection.EACH_VARIATION if options.vary or options.suite else selection.QUICK)
     work = machine.script(_commands(chosen), host, directory=TOP, environment=ENVIRONMENT)
     archive = machine.initramfs(kernel, busybox, work)
     # What is compiled here is not compiled there, twelve times slower, by every process of every test's run.
     for package in ("kvmbox", "tests"):
         compileall.compile_dir(TOP / package, quiet=1)
-    log = CACHE / f"console-{'-'.join(options.vary) or 'plain'}.log"
+    log = CACHE / f"console-{'-'.join([*options.vary, *filter(None, [options.suite])]) or 'plain'}.log"
     try:
         status = machine.run(emulator, kernel, archive, host, timeout_s=options.timeout, log=log)
     except machine.LabFailure as failure:
@@ -111,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--kernel", default=packages.KERNEL_PACKAGE, metavar="PACKAGE", help="%(default)s by default"
+    )
+    parser.add_argument(
+        "--suite", help="Debian's suite to take the kernel from: bookworm, say (the host's own)"
     )
     parser.add_argument("--timeout", type=float, default=3600, metavar="SECONDS", help="for all of it (3600)")
     parser.add_argument(

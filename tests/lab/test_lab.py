@@ -216,6 +216,48 @@ def test_package_that_was_unpacked_before_needs_no_tool(
         packages.kernel(tmp_path / "cache", "linux-image-of-another-name")
 
 
+def fake_tools(directory: Path, **bodies: str) -> str:
+    """A PATH on which these tools are shell scripts; nothing else but the shell's own commands can be run."""
+    for name, body in bodies.items():
+        path = directory / name.replace("_", "-")
+        path.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{body}\n")
+        path.chmod(0o755)
+    return str(directory)
+
+
+APT_CACHE = "printf 'linux-image-amd64\\n  Depends: linux-image-6.1-amd64\\n'"
+
+
+def test_kernel_of_a_meta_package_is_the_one_that_it_stands_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    apt_get = 'for word; do :; done; touch "$word.deb"'
+    dpkg_deb = 'mkdir -p "$3/boot"; touch "$3/boot/$(basename $2)"'
+    path = fake_tools(tmp_path / "bin", apt_cache=APT_CACHE, apt_get=apt_get, dpkg_deb=dpkg_deb)
+    monkeypatch.setenv("PATH", path)
+
+    tree = packages.kernel(tmp_path / "cache")
+
+    assert [file.name for file in (tree / "boot").iterdir()] == ["linux-image-6.1-amd64.deb"]
+    assert [entry.name for entry in (tmp_path / "cache").iterdir()] == ["linux-image-amd64"]
+
+
+def test_package_that_cannot_be_downloaded_or_unpacked_is_unavailable_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    fake_tools(tmp_path / "bin", apt_cache=APT_CACHE, apt_get="exit 100", dpkg_deb="exit 2")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(packages.Unavailable, match="apt-get download busybox-static fails"):
+        packages.busybox(tmp_path / "cache")
+
+    fake_tools(tmp_path / "bin", apt_get='for word; do :; done; touch "$word.deb"')
+    with pytest.raises(packages.Unavailable, match="busybox-static.deb cannot be unpacked"):
+        packages.busybox(tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_variations_each_change_the_machine_and_can_be_combined() -> None:
     assert [name for name in VARIATIONS if apply([name]) == Host()] == []
     both = apply(["one-cpu", "user"])
