@@ -253,7 +253,7 @@ def test_package_that_cannot_be_downloaded_or_unpacked_is_unavailable_and_leaves
         packages.busybox(tmp_path / "cache")
 
     fake_tools(tmp_path / "bin", apt_get='for word; do :; done; touch "$word.deb"')
-    with pytest.raises(packages.Unavailable, match="busybox-static.deb cannot be unpacked"):
+    with pytest.raises(packages.Unavailable, match=r"busybox-static\.deb cannot be unpacked"):
         packages.busybox(tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
