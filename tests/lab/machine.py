@@ -65,9 +65,10 @@ def script(
         f"{step} || {{ echo {shlex.quote(f'lab: failed: {step}')}; exit {NOT_PREPARED}; }}"
         for step in (f"cd {shlex.quote(str(directory))}", *host.preparation)
     ]
-    prefix = ["env", "-i", *(f"{name}={value}" for name, value in environment.items())]
+    # By their paths: to BusyBox's shell the bare names are its own applets, which know fewer options.
+    prefix = ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in environment.items())]
     if host.user:
-        prefix += ["setpriv", f"--reuid={host.user}", f"--regid={host.user}", "--clear-groups"]
+        prefix += ["/usr/bin/setpriv", f"--reuid={host.user}", f"--regid={host.user}", "--clear-groups"]
     lines += [f"{shlex.join([*prefix, *command])} || exit $?" for command in commands]
     return "".join(f"{line}\n" for line in lines)
 
