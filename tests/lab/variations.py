@@ -58,14 +58,6 @@ def _user(host: Host) -> None:
     host.preparation.append(f"chown {USER_ID} /dev/kvm")
 
 
-def _apparmor(host: Host) -> None:
-    # As Ubuntu has it since 23.10: who is not root gets a user namespace without capabilities.
-    _user(host)
-    host.parameters.append("lsm=landlock,lockdown,yama,apparmor,bpf")
-    host.preparation.append("grep -q apparmor /sys/kernel/security/lsm")
-    host.preparation.append("echo 1 >/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
-
-
 def _cgroup(host: Host) -> None:
     group = "/sys/fs/cgroup/lab"
     host.preparation += [
@@ -83,7 +75,6 @@ VARIATIONS: Final = {
     for variation in (
         Variation("no-landlock", "a kernel without Landlock", _no_landlock),
         Variation("no-user-namespaces", "user.max_user_namespaces is 0", _no_user_namespaces),
-        Variation("apparmor", "a user whom AppArmor gives no capabilities in user namespaces", _apparmor),
         Variation("one-cpu", "one CPU", _one_cpu),
         Variation("cgroup", "384 MiB of memory, 64 tasks, half a CPU", _cgroup),
         Variation("user", "an unprivileged user who may open /dev/kvm", _user),
