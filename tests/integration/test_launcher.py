@@ -73,6 +73,7 @@ def start(
         check=False,
         preexec_fn=preparing,
         env=environment(**variables),
+        cwd=launcher.parent,  # what a variable makes the interpreter write is not for this project's folder
     )
 
 
@@ -209,7 +210,8 @@ def test_no_variable_gives_an_odd_status(built: Path, tmp_path: Path, name: str)
     launcher = install(built, tmp_path / "bin", "import os; os._exit(0)\n")
     for value in VALUES:
         for devmode in ("", "1"):
-            done = start(launcher, **{"PYTHONDEVMODE": devmode, name: value})
+            # Without bytecode, or PYTHONPYCACHEPREFIX=/nowhere would make that folder.
+            done = start(launcher, **{"PYTHONDONTWRITEBYTECODE": "1", "PYTHONDEVMODE": devmode, name: value})
             if done.returncode:
                 assert_refused(done, f"{name}={value}")
 
