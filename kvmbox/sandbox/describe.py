@@ -119,8 +119,8 @@ def confinements(
     found.append(
         Confinement(
             "spawner",
-            "forks and kills the device processes; filters are inherited, so it has none; as root it keeps the "
-            "capabilities to give them ids, over 63 ids that own nothing",
+            "forks and kills the device processes; filters are inherited, so it has none; as root it keeps "
+            "the capabilities to give them ids, over 63 ids that own nothing",
             "a socket to the VMM",
             "off",
             None,
