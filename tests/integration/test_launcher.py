@@ -1,7 +1,7 @@
 """The launcher: from exec to the handlers, nothing that happens to `kvmbox` ends in an odd status.
 
-An odd status is a guest's verdict. Here no guest runs, so that each status must be even, and what cannot start
-says why in one line without a traceback. The launcher under test is a copy beside scripts of the test's own.
+An odd status is a guest's verdict. Here no guest runs, so that each status must be even, and what cannot
+start says why in one line without a traceback. The launcher under test is a copy beside scripts of the test's own.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def test_closed_descriptors_give_even_statuses(kvmbox: Path, closed: tuple[int, 
 
 @pytest.mark.parametrize("name", ["AS", "DATA", "STACK", "NOFILE"])
 def test_no_limit_gives_an_odd_status(kvmbox: Path, name: str) -> None:
-    # From nothing to what suffices. Below some value the kernel cannot even start a program: SIGKILL or SIGSEGV.
+    # From nothing to what suffices. Below some value the kernel cannot start a program: SIGKILL, SIGSEGV.
     limit = getattr(resource, f"RLIMIT_{name}")
     sizes = range(40) if name == "NOFILE" else [1 << power for power in range(12, 29)]
     seen = []
@@ -297,8 +297,8 @@ def test_signal_that_waits_since_before_exec_gives_130(
 def test_signal_at_any_moment_gives_130_or_none_at_all(
     kvmbox: Path, images: Images, number: signal.Signals
 ) -> None:
-    # Later and later moments of the start; before the launcher's first instructions a signal just kills. Which
-    # moment a delay hits is the host's affair: what is asserted holds for all of them.
+    # Later and later moments of the start; before the launcher's first instructions a signal just kills.
+    # Which moment a delay hits is the host's affair: what is asserted holds for all of them.
     image = images.write(say(b"Hello\n") + IDLE)
     statuses = set()
     for step in range(60):
