@@ -1,7 +1,7 @@
 """The launcher: from exec to the handlers, nothing that happens to `kvmbox` ends in an odd status.
 
 An odd status is a guest's verdict. Here no guest runs, so that each status must be even, and what cannot
-start says why in one line without a traceback. The launcher under test is a copy beside scripts of the test's own.
+start says why in one line without a traceback. The launcher under test is a copy with scripts of the tests.
 """
 
 from __future__ import annotations
@@ -59,12 +59,13 @@ def environment(**variables: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | variables
 
 
-def start(
+def start_with(
     launcher: Path,
+    variables: dict[str, str],
     *arguments: str,
     preparing: Callable[[], None] | None = None,
-    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
+    """The launcher's end, with these variables; `preparing` is called between fork and exec."""
     return subprocess.run(
         [launcher, *arguments],
         stdin=subprocess.DEVNULL,
@@ -75,6 +76,13 @@ def start(
         env=environment(**variables),
         cwd=launcher.parent,  # what a variable makes the interpreter write is not for this project's folder
     )
+
+
+def start(
+    launcher: Path, *arguments: str, preparing: Callable[[], None] | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """The same."""
+    return start_with(launcher, variables, *arguments, preparing=preparing)
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -211,7 +219,8 @@ def test_no_variable_gives_an_odd_status(built: Path, tmp_path: Path, name: str)
     for value in VALUES:
         for devmode in ("", "1"):
             # Without bytecode, or PYTHONPYCACHEPREFIX=/nowhere would make that folder.
-            done = start(launcher, **{"PYTHONDONTWRITEBYTECODE": "1", "PYTHONDEVMODE": devmode, name: value})
+            variables = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONDEVMODE": devmode, name: value}
+            done = start_with(launcher, variables)
             if done.returncode:
                 assert_refused(done, f"{name}={value}")
 
@@ -228,7 +237,7 @@ def test_no_variable_gives_an_odd_status(built: Path, tmp_path: Path, name: str)
 )
 def test_variable_that_python_dies_of_gives_4(kvmbox: Path, variable: str) -> None:
     name, _, value = variable.partition("=")
-    assert_refused(start(kvmbox, "guests", **{name: value}), variable)
+    assert_refused(start_with(kvmbox, {name: value}, "guests"), variable)
 
 
 def test_variables_that_are_useful_pass(built: Path, tmp_path: Path) -> None:
@@ -244,7 +253,7 @@ def test_variables_that_are_useful_pass(built: Path, tmp_path: Path) -> None:
         "PYTHONUTF8": "1",
         "PYTHONWARNINGS": "error",
     }
-    done = start(install(built, tmp_path / "bin", code), **useful)
+    done = start_with(install(built, tmp_path / "bin", code), useful)
     assert done.stdout.split() == sorted(useful), done.stderr
 
 
