@@ -8,7 +8,8 @@
  *
  * All the rest of PYTHON* is left out: it tells where the files of an interpreter are (PYTHONHOME,
  * PYTHONPLATLIBDIR, PYTHONEXECUTABLE), and kvmbox has its own, or it is of a later version, whose answer to a
- * wrong value nobody has tried. tests/integration/test_launcher.py tries them all.
+ * wrong value nobody has tried. LC_ALL and LC_CTYPE are left out as well, for a locale may have an encoding that
+ * Python has no codec for (ARMSCII-8 of hy_AM): kvmbox writes UTF-8. tests/integration/test_launcher.py tries them all.
  */
 #ifndef ENVIRONMENT_H
 #define ENVIRONMENT_H
@@ -58,7 +59,8 @@ static int is_io_encoding(const char *text)
 static enum fate fate_of(const char *variable, const char **accepted)
 {
     size_t size = 0;
-    if (begins(variable, "__PYVENV_LAUNCHER__=") || begins(variable, "KVMBOX_SIGMASK="))
+    if (begins(variable, "__PYVENV_LAUNCHER__=") || begins(variable, "KVMBOX_SIGMASK=") ||
+        begins(variable, "LC_ALL=") || begins(variable, "LC_CTYPE="))
         return LEFT_OUT;
     if (!begins(variable, "PYTHON"))
         return PASSES;

@@ -127,15 +127,13 @@ static void check_limits(void)
 }
 
 /* Copy what the interpreter may see of `from` to `to`, and add what it is told: the signal mask to go back
- * to, and UTF-8, because a locale may have an encoding that Python has no codec for, which ends with 1. */
+ * to, and an encoding that it knows. Where there is no C.UTF-8, Python falls back to C, and to UTF-8. */
 static void copy_environment(char **from, char **to, char *mask_variable)
 {
-    int chooses_utf8 = 0;
     for (; *from; from++) {
         const char *accepted = "";
         switch (fate_of(*from, &accepted)) {
         case PASSES:
-            chooses_utf8 |= begins(*from, "PYTHONUTF8=");
             *to++ = *from;
             break;
         case REFUSED:
@@ -145,8 +143,7 @@ static void copy_environment(char **from, char **to, char *mask_variable)
             break;
         }
     }
-    if (!chooses_utf8)
-        *to++ = "PYTHONUTF8=1";
+    *to++ = "LC_CTYPE=C.UTF-8";
     *to++ = mask_variable;
     *to = NULL;
 }

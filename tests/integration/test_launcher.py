@@ -257,6 +257,27 @@ def test_variables_that_are_useful_pass(built: Path, tmp_path: Path) -> None:
     assert done.stdout.split() == sorted(useful), done.stderr
 
 
+def test_locale_whose_encoding_python_does_not_know_is_no_obstacle(kvmbox: Path, tmp_path: Path) -> None:
+    localedef = shutil.which("localedef")
+    made = localedef and subprocess.run(
+        [localedef, "-f", "ARMSCII-8", "-i", "hy_AM", tmp_path / "hy_AM.ARMSCII-8"],
+        capture_output=True,
+        check=False,
+    )
+    if not made or made.returncode > 1:  # 1: with warnings
+        pytest.skip("no localedef, or not the sources of hy_AM and ARMSCII-8 (Debian: locales)")
+    for variable in ("LC_ALL", "LC_CTYPE", "LANG"):
+        locale = {"LOCPATH": str(tmp_path), "LC_ALL": "", variable: "hy_AM.ARMSCII-8"}
+        bare = subprocess.run(
+            [sys.executable, "-X", "utf8=0", "-c", "open(0, encoding='locale')"],
+            env=environment(**locale),
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        assert b"ARMSCII-8" in bare.stderr  # the control: it is in effect, and Python dies of it
+        assert start_with(kvmbox, locale, "guests").returncode == 0
+
+
 def test_mask_variable_is_the_launchers_alone(built: Path, tmp_path: Path) -> None:
     done = start(install(built, tmp_path / "bin", SHOW), KVMBOX_SIGMASK="bogus")
     assert done.stdout.split()[1] == "0" * 16
