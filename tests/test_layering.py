@@ -415,9 +415,9 @@ def _texts() -> Iterator[Path]:
     for path in sorted(PROJECT.iterdir()):
         if path.is_file() and path.suffix in (".md", ".py", ".toml", "") and path.name != "LICENSE":
             yield path
-    for directory in ("kvmbox", "tests", "docs", "guests", "tools", ".ci"):
+    for directory in ("kvmbox", "tests", "docs", "guests", "launcher", "tools", ".ci"):
         for path in sorted((PROJECT / directory).rglob("*")):
-            if path.is_file() and path.suffix in (".md", ".py", ".S", ".c", ".ld", ".sh", ".toml", ""):
+            if path.is_file() and path.suffix in (".md", ".py", ".S", ".c", ".h", ".ld", ".sh", ".toml", ""):
                 yield path
 
 
