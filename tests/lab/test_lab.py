@@ -188,6 +188,7 @@ def test_selections_name_tests_that_exist() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+    assert f" {selection.QUICK.count('--deselect')} deselected" in done.stdout.replace("(", " ")
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], command.UNAVAILABLE), (["--if-available"], 0)])
