@@ -157,7 +157,7 @@ def test_output_that_looks_like_a_status_is_none(tmp_path: Path) -> None:
 
 def test_status_that_is_no_number_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(LabFailure, match="without a status"):
-        Emulator(tmp_path, "echo >$r/status").run()
+        Emulator(tmp_path, "echo yes >$r/started; echo >$r/status").run()
 
 
 def test_work_without_end_is_a_timeout(tmp_path: Path) -> None:
@@ -165,6 +165,14 @@ def test_work_without_end_is_a_timeout(tmp_path: Path) -> None:
     started.touch()
     with pytest.raises(LabTimeout, match="no end within 1 s"):
         machine.watch(["sleep", "1000"], started, timeout_s=1, log=tmp_path / "log")
+
+
+def test_machine_that_panics_before_it_has_started_is_started_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = f"test -e {tmp_path}/once || {{ touch {tmp_path}/once; exit 0; }}; "
+    assert Emulator(tmp_path, f"{second} echo yes >$r/started; echo 3 >$r/status").run() == 3
+    assert capsys.readouterr().err == "lab: attempt 1: the machine did not start\n"
 
 
 def test_machine_that_does_not_start_is_started_again_and_given_up(

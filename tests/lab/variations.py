@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 USER_ID: Final = 1000
@@ -56,6 +59,9 @@ def _one_cpu(host: Host) -> None:
 def _user(host: Host) -> None:
     host.user = USER_ID
     host.preparation.append(f"chown {USER_ID} /dev/kvm")
+    # Python may lie in a home directory that only its owner may enter.
+    parents = Path(sys.executable).resolve().parents
+    host.preparation.append(shlex.join(["chmod", "a+x", *map(str, parents)]))
 
 
 def _cgroup(host: Host) -> None:
