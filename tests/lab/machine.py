@@ -89,8 +89,8 @@ def run(emulator: str, kernel: Path, archive: bytes, host: Host, *, timeout_s: f
             *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
             *("-smp", str(host.cpus), "-m", str(host.memory_mib)),
             *("-kernel", str(image), "-initrd", str(initrd)),
-            # A panic is a reset at once, and a reset is the end of QEMU. The kernel's check of the timer ends in
-            # a panic where the host is busy.
+            # A panic is a reset, and a reset is the end of QEMU. The kernel's check of the timer is left out:
+            # on a busy host it ends in a panic.
             *("-append", " ".join(("console=ttyS0 panic=-1 quiet no_timer_check", *host.parameters))),
             *("-serial", f"file:{log}", "-chardev", "stdio,id=output,signal=off"),
             *("-device", "isa-serial,chardev=output,index=1"),
