@@ -35,10 +35,21 @@ static void on_rtc(void)
     updates += !!(flags & RTC_C_UF);
 }
 
+/* Ask for an alarm so many seconds from now. False if it did not come, or not in that second. */
+static bool alarm_comes(uint8_t seconds)
+{
+    unsigned before = alarms;
+    uint8_t asked = rtc_encode((uint8_t)((rtc_decode(rtc_read(RTC_SECONDS)) + seconds) % 60));
+
+    rtc_write(RTC_SECONDS_ALARM, asked);
+    rtc_write(RTC_MINUTES_ALARM, RTC_DONT_CARE);
+    rtc_write(RTC_HOURS_ALARM, RTC_DONT_CARE);
+    rtc_enable(RTC_B_AIE);
+    return wait_for(&alarms, before + 1, seconds + 2u) && rtc_read(RTC_SECONDS) == asked;
+}
+
 static void prove_rtc(void)
 {
-    uint8_t next_second;
-
     rtc_enable(0);
     irq_enable(RTC_IRQ, on_rtc);
 
@@ -53,14 +64,13 @@ static void prove_rtc(void)
         fail("RTC: update-ended interrupt");
     ok("RTC: update-ended interrupt");
 
-    /* An update has just ended: there is a whole second to set the alarm for the next one. */
-    next_second = rtc_encode((uint8_t)((rtc_decode(rtc_read(RTC_SECONDS)) + 1) % 60));
-    rtc_write(RTC_SECONDS_ALARM, next_second);
-    rtc_write(RTC_MINUTES_ALARM, RTC_DONT_CARE);
-    rtc_write(RTC_HOURS_ALARM, RTC_DONT_CARE);
-    rtc_enable(RTC_B_AIE);
-    if (!wait_for(&alarms, 1, 3) || rtc_read(RTC_SECONDS) != next_second)
-        fail("RTC: alarm interrupt at the second asked for");
+    /*
+     * An update has just ended: there is a whole second to set the alarm for the next one, and to look at the clock
+     * when it came. A host that is too slow for that is given longer.
+     */
+    for (uint8_t seconds = 1; !alarm_comes(seconds); seconds *= 2)
+        if (seconds == 8)
+            fail("RTC: alarm interrupt at the second asked for");
     ok("RTC: alarm interrupt at the second asked for");
 
     rtc_enable(0);

@@ -15,7 +15,7 @@ from tests.lab.modules import Modules
 from tests.lab.variations import Host
 
 BOOT: Final = Path(__file__).parent / "boot"
-MODULES: Final = ("9p", "9pnet_virtio", "overlay", "kvm_amd")
+MODULES: Final = ("virtio_pci", "9p", "9pnet_virtio", "overlay", "kvm_amd")
 CONSOLE_TAIL: Final = 20
 """How many lines of the kernel's log a failure shows."""
 BOOT_S: Final = 150
