@@ -19,7 +19,7 @@ class Shortcut(NamedTuple):
     """The call that makes an access: `access(word, offset, value, limit)`, with 0 for the value of a read.
 
     `indexed_word` takes the place of `word` where a read is to carry the write of an index register along,
-    whose register and byte are then the value (`remote.protocol.INDEXED_READ`).
+    whose register and byte are then the value (`wire.protocol.INDEXED_READ`).
     """
 
     access: Callable[[int, int, int, int], int]

@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.remote.spawner_client import DEFAULT_ENTRY, INTERPRETER_FLAGS
+from kvmbox.processes.spawner_client import DEFAULT_ENTRY, INTERPRETER_FLAGS
 
 PROJECT: Final = Path(__file__).parent.parent
 PACKAGE: Final = PROJECT / "kvmbox"
@@ -103,7 +103,7 @@ PURE: Final = (
     "kvmbox.bus",
     "kvmbox.board",
     "kvmbox.layout",
-    "kvmbox.remote.protocol",
+    "kvmbox.wire.protocol",
     "kvmbox.sandbox.policy",
 )
 
@@ -124,11 +124,11 @@ MAY_LEAVE: Final = {
     # A forked child must not run its parent's clean-up: there is no other way out for it.
     "kvmbox.sandbox.jail": {"os._exit"},
     "kvmbox.sandbox.namespaces": {"os._exit"},
-    "kvmbox.remote.spawner": {"os._exit"},
+    "kvmbox.processes.spawner": {"os._exit"},
     # A signal that asks for the end of a command; in a run the third one, when two have not brought it.
     "kvmbox.early": {"KeyboardInterrupt"},
     "kvmbox.host.signals": {"KeyboardInterrupt"},
-    "kvmbox.run": {"KeyboardInterrupt"},
+    "kvmbox.machine.run": {"KeyboardInterrupt"},
 }
 """The processes that end themselves, outside of `cli`."""
 
@@ -147,7 +147,7 @@ def tree_of(name: str) -> ast.Module:
 
 
 def group_of(name: str) -> str:
-    """`kvmbox.remote.pool` → "remote", `kvmbox.bus` → "bus", `kvmbox` → ""."""
+    """`kvmbox.processes.pool` → "remote", `kvmbox.bus` → "bus", `kvmbox` → ""."""
     if name == "kvmbox.__main__":
         return "cli"  # another way to start it
     return name.partition(".")[2].partition(".")[0]
@@ -289,7 +289,7 @@ def test_pure_module_calls_no_built_in_that_does_io_or_runs_text(name: str) -> N
 
 
 def sandboxed_side() -> set[str]:
-    return closure("kvmbox.remote.spawner", DEFAULT_ENTRY.partition(":")[0])
+    return closure("kvmbox.processes.spawner", DEFAULT_ENTRY.partition(":")[0])
 
 
 def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
@@ -297,13 +297,13 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
     assert {group_of(name) for name in side} == {"remote", "sandbox", "devices", "layout", ""}
     assert {name for name in side if group_of(name) == "remote"} == {
         "kvmbox.remote",
-        "kvmbox.remote.entry",
-        "kvmbox.remote.page",
-        "kvmbox.remote.page_server",
-        "kvmbox.remote.protocol",
-        "kvmbox.remote.server",
-        "kvmbox.remote.spawner",
-        "kvmbox.remote.spawner_frames",
+        "kvmbox.jailed.main",
+        "kvmbox.wire.page_layout",
+        "kvmbox.jailed.page_server",
+        "kvmbox.wire.protocol",
+        "kvmbox.jailed.server",
+        "kvmbox.processes.spawner",
+        "kvmbox.wire.spawner_frames",
     }
     # Filters are compiled by the VMM: neither libseccomp nor the policy is in the sandbox.
     assert side & {"kvmbox.sandbox.seccomp", "kvmbox.sandbox.policy", "kvmbox.sandbox.listener"} == set()
@@ -316,7 +316,7 @@ def test_spawner_and_device_processes_import_little_of_the_standard_library() ->
 
 def test_spawner_started_as_the_vmm_starts_it_has_no_heavy_module_loaded() -> None:
     code = (
-        f"import sys; sys.path += [{str(PROJECT)!r}]; import kvmbox.remote.spawner, kvmbox.remote.entry; "
+        f"import sys; sys.path += [{str(PROJECT)!r}]; import kvmbox.processes.spawner, kvmbox.jailed.main; "
         "print(*sys.modules)"
     )
     # The output is a list of module names; the environment is empty, as the spawner's is.

@@ -14,11 +14,11 @@ from typing import Final
 from kvmbox.audit.attacks.channel import BAD, FLOOD, GOOD, REPLY_VALUE_WORD
 from kvmbox.audit.result import Ended, Result
 from kvmbox.audit.subject import PATIENCE_MS, Subject
+from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.links import channel_on
 from kvmbox.errors import DeviceGoneError, DeviceProcessError
-from kvmbox.remote import page as layout
-from kvmbox.remote import protocol
-from kvmbox.remote.channel import Channel, Grants
-from kvmbox.remote.links import channel_on
+from kvmbox.wire import page_layout as layout
+from kvmbox.wire import protocol
 
 LIMIT: Final = 0xFF
 """The highest value that a read of one byte may have."""

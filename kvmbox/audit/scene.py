@@ -25,7 +25,7 @@ from typing import Final, Self
 import kvmbox
 from kvmbox.audit import decoy
 from kvmbox.errors import SandboxError
-from kvmbox.remote.spawner_client import INTERPRETER_FLAGS
+from kvmbox.processes.spawner_client import INTERPRETER_FLAGS
 
 PATIENCE_MS: Final = 5_000
 """How long the decoy may take to start."""

@@ -23,9 +23,9 @@ from kvmbox.audit.provoke import provoke
 from kvmbox.audit.result import Ended, Result
 from kvmbox.audit.scene import SIGNAL_PATIENCE_MS, Scene
 from kvmbox.audit.subject import Subject
+from kvmbox.channel.links import SOCKETPAIR
 from kvmbox.errors import DeviceProcessError, SandboxError
-from kvmbox.remote.links import SOCKETPAIR
-from kvmbox.remote.spawner_client import ANY_LANDLOCK, SpawnerClient
+from kvmbox.processes.spawner_client import ANY_LANDLOCK, SpawnerClient
 from kvmbox.sandbox import landlock, layers
 from kvmbox.sandbox.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER
 from kvmbox.sandbox.seccomp import device_filter

@@ -13,8 +13,8 @@ from kvmbox.audit import payload, wire
 from kvmbox.audit.attacks.processes import LIMITED
 from kvmbox.audit.interruption import let_signals_in
 from kvmbox.audit.result import Ended, Result
-from kvmbox.remote.links import Link, make_link
-from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
+from kvmbox.channel.links import Link, make_link
+from kvmbox.processes.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox import passing
 from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 

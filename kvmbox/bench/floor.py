@@ -22,13 +22,13 @@ from contextlib import ExitStack
 from typing import Final
 
 from kvmbox import layout
-from kvmbox.config import RunConfig
 from kvmbox.errors import KvmboxError, KvmError, UnknownExitError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.ioctl import libc
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.machine import BootSource, GuestVm
+from kvmbox.machine.builder import BootSource, GuestVm
+from kvmbox.machine.config import RunConfig
 from kvmbox.memory import GuestMemory
 
 LISTING: Final = """

@@ -61,12 +61,12 @@ def entry_point() -> NoReturn:
             # Imports make garbage for nobody to collect; `kvmbox run` enables it again when they are done.
             gc.disable()
             from kvmbox.cli import open_files
-            from kvmbox.remote import head_start
+            from kvmbox.processes import prestart
 
             # The spawner inherits the limit. Where it is too low, `kvmbox run` says so.
             if open_files.enough()[0]:
                 open_files.allow_enough()
-                head_start.start()
+                prestart.start()
         from kvmbox.cli import main
 
         early.check()

@@ -13,7 +13,7 @@ from kvmbox.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kvmbox.sandbox.describe import Confinement
+    from kvmbox.policy.describe import Confinement
 
 MAX_ARGUMENTS: Final = 6  # of a system call
 NOTIFY_ACTION: Final = "0x7fc00000"  # SECCOMP_RET_USER_NOTIF, which libseccomp's PFC has no word for
@@ -74,7 +74,7 @@ def command(
     Status 0, whatever the verdict; 2: usage, also an unknown system call; 4: --format pfc without
     libseccomp.
     """
-    from kvmbox.sandbox.describe import confinements
+    from kvmbox.policy.describe import confinements
 
     everybody = confinements(_device_types(), seccomp=seccomp, ipc=ipc)
     chosen, arguments = _split(words, everybody)
@@ -113,10 +113,10 @@ def _split(words: tuple[str, ...], everybody: list[Confinement]) -> tuple[list[C
 
 
 def _simulate(chosen: list[Confinement], call: str, texts: Sequence[str], *, as_json: bool) -> str:
-    from kvmbox.sandbox.describe import decide
-    from kvmbox.sandbox.describe_calls import number_of
-    from kvmbox.sandbox.describe_render import call_in_words, decision_as_data, decisions_as_text
-    from kvmbox.sandbox.describe_words import parse_argument
+    from kvmbox.policy.calls import number_of
+    from kvmbox.policy.describe import decide
+    from kvmbox.policy.render import call_in_words, decision_as_data, decisions_as_text
+    from kvmbox.policy.words import parse_argument
 
     if len(texts) > MAX_ARGUMENTS:
         raise UsageError(f"a system call has {MAX_ARGUMENTS} arguments at most, not {len(texts)}")
@@ -134,7 +134,7 @@ def _simulate(chosen: list[Confinement], call: str, texts: Sequence[str], *, as_
 
 
 def _pages(chosen: list[Confinement], form: str) -> str:
-    from kvmbox.sandbox.describe_render import as_data, as_text
+    from kvmbox.policy.render import as_data, as_text
 
     if form == "pfc":
         return _pfc(chosen)
@@ -152,7 +152,7 @@ def _missing_layers() -> dict[str, str | None]:
 
 
 def _pfc(chosen: list[Confinement]) -> str:
-    from kvmbox.sandbox.describe_render import groups
+    from kvmbox.policy.render import groups
     from kvmbox.sandbox.pfc import policy_as_pfc
     from kvmbox.sandbox.policy import Verdict
 

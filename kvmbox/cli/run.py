@@ -25,8 +25,8 @@ from kvmbox.cli.values import (
 from kvmbox.errors import KvmboxError, UsageError
 
 if TYPE_CHECKING:
-    from kvmbox.config import RunConfig
-    from kvmbox.remote.pool import Design
+    from kvmbox.machine.config import RunConfig
+    from kvmbox.processes.pool import Design
 
 
 @click.command("run", short_help="boot a guest")
@@ -226,12 +226,12 @@ def command(
       124  --timeout                              130  signal, Ctrl-A X
     """
     from kvmbox import bundled
-    from kvmbox.config import RunConfig
     from kvmbox.host.serial import parse_debugcon, serial_plan
-    from kvmbox.run import run
+    from kvmbox.machine.config import RunConfig
+    from kvmbox.machine.run import run
+    from kvmbox.machine.statistics import format_stats
+    from kvmbox.machine.timeline import Timeline
     from kvmbox.sandbox import layers
-    from kvmbox.stats import format_stats
-    from kvmbox.timeline import Timeline
 
     gc.enable()  # `cli.entry` has disabled it for the imports
     allow_enough()
@@ -362,7 +362,7 @@ def _survivable(on_device_crash: str, sandbox: str) -> str:
 
 
 def _budget(budget: int | None, on_device_crash: str) -> int:
-    from kvmbox.config import DEFAULT_RESTART_BUDGET
+    from kvmbox.machine.config import DEFAULT_RESTART_BUDGET
 
     if budget is not None and on_device_crash != "restart":
         raise UsageError("--restart-budget needs --on-device-crash restart")
@@ -371,7 +371,7 @@ def _budget(budget: int | None, on_device_crash: str) -> int:
 
 def _design(sandbox: str, seccomp: str | None, ipc: str | None, without: int) -> Design:
     """The three choices, where they make sense together."""
-    from kvmbox.remote.pool import Design
+    from kvmbox.processes.pool import Design
 
     if sandbox == "none" and ipc is not None:
         raise UsageError("--ipc needs a --sandbox", hint="with --sandbox none there is nobody to talk to")

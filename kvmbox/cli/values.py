@@ -11,8 +11,8 @@ from typing import Any, Final
 import click
 
 from kvmbox import layout
-from kvmbox.config import ModuleSpec
 from kvmbox.errors import UsageError
+from kvmbox.machine.config import ModuleSpec
 
 _UNITS: Final = {"": 1, "K": layout.KIB, "M": layout.MIB, "G": layout.GIB}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

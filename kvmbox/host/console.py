@@ -21,7 +21,7 @@ from kvmbox.host.mirror import MirroredOutput
 from kvmbox.host.output import OutputStream
 from kvmbox.host.serial import DEBUGCON, DEBUGCON_DEFAULT, SerialSpec, open_file, open_pty
 from kvmbox.host.terminal import HELP, EscapeParser, RawTerminal
-from kvmbox.verdict import (
+from kvmbox.outcome import (
     DEVICE_FAILED,
     EXPECTED_SEEN,
     INTERRUPTED,

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 
 from kvmbox.board import DeviceSpec
 from kvmbox.bus import Bus, Mapping
+from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.memory import GuestMemory
-from kvmbox.remote import protocol
-from kvmbox.remote.channel import Channel, Grants
-from kvmbox.remote.protocol import NO_DEADLINE, request_word
-from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import NO_DEADLINE, request_word
 
 PORT_BITS = 16
 ADDRESS_BITS = 52  # as in a run: the most that an x86 physical address can have

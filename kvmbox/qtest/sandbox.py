@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from typing import Protocol, Self
 
 from kvmbox.board import DeviceSpec
+from kvmbox.channel.channel import WAIT_SLICE_MS, hung_error
+from kvmbox.channel.direct import direct_channels
+from kvmbox.channel.watchdog import Watchdog
 from kvmbox.errors import DeviceProcessError
+from kvmbox.processes.pool import DevicePool
 from kvmbox.qtest.machine import Machine
-from kvmbox.remote.channel import WAIT_SLICE_MS, hung_error
-from kvmbox.remote.direct import direct_channels
-from kvmbox.remote.pool import DevicePool
-from kvmbox.remote.watchdog import Watchdog
 
 
 class Sandbox(Protocol):
@@ -89,7 +89,7 @@ class ProcessSandbox:
 
     def __init__(self) -> None:
         """Start the spawner: before anything else is opened, in the main thread. Raises SandboxError."""
-        from kvmbox.placement import place
+        from kvmbox.host.placement import place
 
         self._ended = threading.Event()
         self._watchdog: threading.Thread | None = None

@@ -11,12 +11,12 @@ import select
 from collections.abc import Sequence
 from typing import Protocol
 
+from kvmbox.channel.channel import REPLY_SLICES, WAIT_SLICE_MS
 from kvmbox.errors import DeviceGoneError
+from kvmbox.jailed.server import DeviceServer, error_frame
+from kvmbox.processes.pool import DevicePool
 from kvmbox.record.format import MAX_REPLY, ChannelHeader
-from kvmbox.remote import protocol
-from kvmbox.remote.channel import REPLY_SLICES, WAIT_SLICE_MS
-from kvmbox.remote.pool import DevicePool
-from kvmbox.remote.server import DeviceServer, error_frame
+from kvmbox.wire import protocol
 
 
 class Backend(Protocol):
@@ -42,7 +42,7 @@ class InProcess:
         self._servers: list[DeviceServer | None] = [DeviceServer() for _ in channels]
 
     def handle(self, channel: int, request: bytes) -> bytes:
-        """As `remote.server.serve` answers: a model that raises sends its error, and is gone."""
+        """As `jailed.server.serve` answers: a model that raises sends its error, and is gone."""
         server = self._servers[channel]
         if server is None:
             return b""
@@ -69,7 +69,7 @@ class InProcesses:
         This process and those move to one CPU: asking and answering alternate, and across CPUs a request
         costs several times as much (docs/adr/0005).
         """
-        from kvmbox.placement import place
+        from kvmbox.host.placement import place
         from kvmbox.sandbox.seccomp import device_filter
 
         self._placement = place("auto")

@@ -17,7 +17,7 @@ from kvmbox.record.describe import reply_text, request_text, subject
 from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.record.select import DeviceChoice
 from kvmbox.record.trace import effects_of, line_name
-from kvmbox.remote import protocol
+from kvmbox.wire import protocol
 
 PROCESS: Final = 1
 

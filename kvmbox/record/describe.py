@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kvmbox.board import DeviceSpec
+from kvmbox.channel.channel import printable
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine
 from kvmbox.record.format import ChannelHeader, Record
-from kvmbox.remote import protocol
-from kvmbox.remote.channel import printable
-from kvmbox.remote.protocol import HEADER, KIND_NAMES, NO_DEADLINE, FrameError, Request
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import HEADER, KIND_NAMES, NO_DEADLINE, FrameError, Request
 
 WHOLE_PROCESS: Final = frozenset({protocol.HELLO, protocol.ADVANCE, protocol.RESET, protocol.SHUTDOWN})
 """Requests to all devices of a process."""

@@ -30,8 +30,8 @@ from typing import Any, Final, NamedTuple
 
 from kvmbox.board import AddressRange, DeviceSpec, by_type
 from kvmbox.errors import RecordingError
-from kvmbox.remote import protocol
-from kvmbox.remote.protocol import HEADER
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import HEADER
 
 MAGIC: Final = b"\x89KVMREC\n"
 VERSION: Final = 1

@@ -18,7 +18,7 @@ from kvmbox.record.backends import Backend, is_error
 from kvmbox.record.describe import reply_text, request_text, seconds, subject
 from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.record.select import DeviceChoice
-from kvmbox.remote import protocol
+from kvmbox.wire import protocol
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from kvmbox.devices.model import Effect, HostOutput, IrqLine
 from kvmbox.record.describe import ACCESSES, device_of, place_of, seconds
 from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.record.select import DeviceChoice
-from kvmbox.remote import protocol
-from kvmbox.remote.protocol import HEADER, KIND_NAMES, FrameError
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import HEADER, KIND_NAMES, FrameError
 
 
 @dataclass(slots=True)

@@ -8,20 +8,20 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from kvmbox.board import BoardOptions, DeviceSpec, by_type, pc_board
-from kvmbox.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
+from kvmbox.channel import channel as channel_module
+from kvmbox.channel.channel import Grants
+from kvmbox.channel.greeting import board_description, greet
+from kvmbox.channel.links import Link
+from kvmbox.channel.recovery import POISONED, Recovery, Restart
+from kvmbox.channel.stream import StreamChannel
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError, GivenUpError, UnknownExitError
+from kvmbox.jailed.server import DeviceServer, error_frame
 from kvmbox.kvm import uapi
 from kvmbox.layout import PAGE_SIZE
-from kvmbox.remote import channel as channel_module
-from kvmbox.remote import protocol
-from kvmbox.remote.channel import Grants
-from kvmbox.remote.greeting import board_description, greet
-from kvmbox.remote.links import Link
-from kvmbox.remote.protocol import HEADER, MAX_PAYLOAD, Request
-from kvmbox.remote.recovery import POISONED, Recovery, Restart
-from kvmbox.remote.server import DeviceServer, error_frame
-from kvmbox.remote.stream import StreamChannel
+from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request
 from tests.fuzz.frames import Liar, Log
 from tests.fuzz.targets import Fault
 

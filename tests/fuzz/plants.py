@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
-from kvmbox.coalescing import CoalescedRing
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.recovery import Recovery
+from kvmbox.channel.shared import SharedChannel
+from kvmbox.channel.stream import StreamChannel
 from kvmbox.devices import uart_snapshot
-from kvmbox.remote.channel import Channel
-from kvmbox.remote.recovery import Recovery
-from kvmbox.remote.shared import SharedChannel
-from kvmbox.remote.stream import StreamChannel
+from kvmbox.machine.coalescing import CoalescedRing
 
 
 class Plant(NamedTuple):

@@ -13,16 +13,16 @@ from select import PIPE_BUF
 from types import SimpleNamespace
 from typing import Final
 
+from kvmbox.channel import channel as channel_module
+from kvmbox.channel import shared as shared_module
+from kvmbox.channel import stream as stream_module
+from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.links import Link, channel_on, make_link
+from kvmbox.channel.shared import SharedChannel
+from kvmbox.channel.stream import StreamChannel
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
-from kvmbox.remote import channel as channel_module
-from kvmbox.remote import page as layout
-from kvmbox.remote import shared as shared_module
-from kvmbox.remote import stream as stream_module
-from kvmbox.remote.channel import Channel, Grants
-from kvmbox.remote.links import Link, channel_on, make_link
-from kvmbox.remote.protocol import MAX_PAYLOAD, request_word
-from kvmbox.remote.shared import SharedChannel
-from kvmbox.remote.stream import StreamChannel
+from kvmbox.wire import page_layout as layout
+from kvmbox.wire.protocol import MAX_PAYLOAD, request_word
 from tests.fuzz.frames import ACCESSES, BROKEN, GONE, HEADER, MAX_FRAME, NOW, Ask, Liar, Log, Verdict, judge
 
 NEVER: Final = "is hung: "

@@ -23,10 +23,10 @@ from kvmbox.audit.audit import EVERY_LAYER, Options, Report, run_audit
 from kvmbox.audit.probes import OF_VMM
 from kvmbox.audit.result import Ended, Verdict
 from kvmbox.audit.stand_in import THREADS
+from kvmbox.channel.links import IPC_CHOICES
 from kvmbox.cli.main import run_command
 from kvmbox.errors import SandboxError
-from kvmbox.remote.links import IPC_CHOICES
-from kvmbox.remote.spawner_client import SpawnerClient
+from kvmbox.processes.spawner_client import SpawnerClient
 from kvmbox.sandbox import layers
 from kvmbox.sandbox.linux import SECCOMP_MODE_STRICT, seccomp_mode
 from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from kvmbox.processes.spawner_client import DeviceProcess
 from kvmbox.record import backends
 from kvmbox.record.backends import InProcesses
-from kvmbox.remote import protocol
-from kvmbox.remote.protocol import Request
-from kvmbox.remote.spawner_client import DeviceProcess
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import Request
 from tests.unit.record.recordings import CHANNELS, LSR, PIT, UART, small_machine
 
 BROKEN = Request(protocol.READ, 200, 1).encode()

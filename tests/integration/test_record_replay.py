@@ -157,7 +157,7 @@ def test_record_limit_alone_is_a_usage_error() -> None:
 
 def test_run_without_record_does_not_import_it() -> None:
     code = (
-        "import sys, kvmbox.cli.run, kvmbox.run, kvmbox.stats, kvmbox.bundled\n"
+        "import sys, kvmbox.cli.run, kvmbox.machine.run, kvmbox.machine.statistics, kvmbox.bundled\n"
         "sys.exit(any(name.startswith(('kvmbox.record', 'zlib')) for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)

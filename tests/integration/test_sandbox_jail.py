@@ -15,7 +15,7 @@ from typing import Protocol
 import pytest
 
 from kvmbox.errors import DeviceProcessError, SandboxError
-from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
+from kvmbox.processes.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox import landlock, layers, probes
 from kvmbox.sandbox.descriptors import CHANNEL_FD
 from kvmbox.sandbox.policy import (

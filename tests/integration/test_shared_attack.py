@@ -1,7 +1,7 @@
 """A device process that rewrites the shared page in a tight loop while the VMM reads it.
 
 Whatever it hits, the VMM uses what it has checked: a value within its limit, effects that were granted, each
-as it was copied once; or it sees that the protocol is broken. `tests/unit/remote/test_shared.py` shows the
+as it was copied once; or it sees that the protocol is broken. `tests/unit/channel/test_shared.py` shows the
 same one access at a time; here a real process does its worst on another CPU.
 """
 
@@ -15,14 +15,14 @@ from typing import Final
 
 import pytest
 
+from kvmbox.channel.channel import Grants
+from kvmbox.channel.links import Link, channel_on, make_link
+from kvmbox.channel.shared import SharedChannel
 from kvmbox.devices.model import HostOutput
 from kvmbox.errors import ProtocolError
-from kvmbox.remote import page as layout
-from kvmbox.remote import protocol
-from kvmbox.remote.channel import Grants
-from kvmbox.remote.links import Link, channel_on, make_link
-from kvmbox.remote.protocol import HEADER, encode_effects, request_word
-from kvmbox.remote.shared import SharedChannel
+from kvmbox.wire import page_layout as layout
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import HEADER, encode_effects, request_word
 
 ACCESSES: Final = 5_000
 PATIENCE: Final = 100

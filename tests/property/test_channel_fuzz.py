@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kvmbox.channel.channel import Grants
+from kvmbox.channel.stream import StreamChannel
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError
-from kvmbox.remote import protocol
-from kvmbox.remote.channel import Grants
-from kvmbox.remote.protocol import NO_DEADLINE, encode_effects, request_word
-from kvmbox.remote.stream import StreamChannel
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import NO_DEADLINE, encode_effects, request_word
 
 NOW = 1_000
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
-from kvmbox.remote import protocol
-from kvmbox.remote.protocol import (
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import (
     HEADER,
     MAX_EFFECTS,
     MAX_PAYLOAD,

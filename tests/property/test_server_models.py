@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from kvmbox import layout
 from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, pc_board
+from kvmbox.channel.channel import Grants
+from kvmbox.channel.stream import StreamChannel
 from kvmbox.devices.catalog import MODELS
-from kvmbox.remote import protocol
-from kvmbox.remote.channel import Grants
-from kvmbox.remote.protocol import MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, request_word
-from kvmbox.remote.server import DeviceServer
-from kvmbox.remote.stream import StreamChannel
+from kvmbox.jailed.server import DeviceServer
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, request_word
 
 SECOND = 1_000_000_000
 MAX_SNAPSHOT = 1 << 20

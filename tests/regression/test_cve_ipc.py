@@ -1,6 +1,6 @@
 """Bugs of other hypervisors between processes, by class: a number from the other side that was believed.
 
-What the channel checks of replies in general is in tests/unit/remote; here is the class of one advisory.
+What the channel checks of replies in general is in tests/unit/channel; here is the class of one advisory.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from kvmbox.channel.channel import Grants
+from kvmbox.channel.stream import StreamChannel
 from kvmbox.errors import ProtocolError
-from kvmbox.remote import protocol
-from kvmbox.remote.channel import Grants
-from kvmbox.remote.protocol import request_word
-from kvmbox.remote.stream import StreamChannel
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import request_word
 
 SIZES = (1, 2, 4)
 
@@ -158,7 +158,7 @@ def test_xsa_199_stop_in_the_reply_to_a_read_is_a_protocol_break(peer: Peer) -> 
 
 def test_xsa_199_request_with_a_device_that_is_not_there_is_refused_by_the_server() -> None:
     """The other direction: a server takes its own requests no more at their word than the VMM its replies."""
-    from kvmbox.remote.server import DeviceServer
+    from kvmbox.jailed.server import DeviceServer
 
     server = DeviceServer()
     description = protocol.encode_board([("post", {})])

@@ -13,11 +13,12 @@ from pathlib import Path
 import click
 import pytest
 
-from kvmbox import verdict
+from kvmbox import outcome as verdict
 from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
-from kvmbox.remote import page, protocol
 from kvmbox.sandbox import layers
+from kvmbox.wire import page_layout as page
+from kvmbox.wire import protocol
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(

@@ -7,8 +7,8 @@ from __future__ import annotations
 import os
 
 from kvmbox.audit.attacks.calls import write_all
-from kvmbox.remote import page as layout
-from kvmbox.remote import protocol
+from kvmbox.wire import page_layout as layout
+from kvmbox.wire import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

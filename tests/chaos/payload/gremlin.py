@@ -10,9 +10,9 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
-from kvmbox.remote import protocol
-from kvmbox.remote.page_server import serve_page
-from kvmbox.remote.server import DeviceServer, serve
+from kvmbox.jailed.page_server import serve_page
+from kvmbox.jailed.server import DeviceServer, serve
+from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     import mmap
@@ -91,7 +91,7 @@ class Gremlin(DeviceServer):
 
 
 def main(channel: int, replies: int | None = None, page: mmap.mmap | None = None) -> int:
-    """As `kvmbox.remote.entry.main`."""
+    """As `kvmbox.jailed.main.main`."""
     server = Gremlin(channel)
     if page is not None and replies is not None:
         return serve_page(page, channel, replies, server=server)

@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kvmbox.channel.links import Link
+from kvmbox.channel.recovery import Restart
 from kvmbox.cli.entry import entry_point
 from kvmbox.errors import DeviceProcessError
-from kvmbox.remote import head_start
-from kvmbox.remote.links import Link
-from kvmbox.remote.pool import DevicePool
-from kvmbox.remote.recovery import Restart
-from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
-from kvmbox.remote.standby import StandbyProcesses
+from kvmbox.processes import prestart
+from kvmbox.processes.pool import DevicePool
+from kvmbox.processes.spawner_client import DeviceProcess, SpawnerClient
+from kvmbox.processes.standby import StandbyProcesses
 
 ENTRY = "gremlin:main"
 STILLBORN = 8
@@ -66,7 +66,7 @@ def main() -> None:
         restarted(standby, restart)
         tell(restart.device_type)
 
-    vars(head_start)["SpawnerClient"] = Spawner
+    vars(prestart)["SpawnerClient"] = Spawner
     for owner, name, function in (
         (DevicePool, "connect", telling_connect),
         (StandbyProcesses, "replace", killing_replace),

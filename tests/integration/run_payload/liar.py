@@ -7,9 +7,9 @@ import signal
 from collections.abc import Callable
 
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
-from kvmbox.remote import protocol
-from kvmbox.remote.protocol import HEADER, NO_DEADLINE
-from kvmbox.remote.server import DeviceServer
+from kvmbox.jailed.server import DeviceServer
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import HEADER, NO_DEADLINE
 
 WRITES = (protocol.WRITE, protocol.WRITE_RUN)
 SEQUENCE, COUNT, DEADLINE, VALUE, ZERO, LENGTH = 4, 3, 5, 6, 7, 8  # places in the header
@@ -208,7 +208,7 @@ def error(channel: int) -> int:
 
 def raises(channel: int) -> int:
     """A model's bug, at its second write: the real server's way of telling it."""
-    from kvmbox.remote.server import serve
+    from kvmbox.jailed.server import serve
 
     server = DeviceServer()
 

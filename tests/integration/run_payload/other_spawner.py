@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from kvmbox.cli.entry import entry_point
-from kvmbox.remote import head_start
-from kvmbox.remote.spawner_client import DEFAULT_ENTRY, DeviceProcess, SpawnerClient
+from kvmbox.processes import prestart
+from kvmbox.processes.spawner_client import DEFAULT_ENTRY, DeviceProcess, SpawnerClient
 
 PATIENCE_NS = 30_000_000_000
 
@@ -57,7 +57,7 @@ def main() -> None:
                 options["entry"] = entry
             return super().spawn(*arguments, **options)
 
-    vars(head_start)["SpawnerClient"] = OtherSpawner  # there is no other seam, and none is needed
+    vars(prestart)["SpawnerClient"] = OtherSpawner  # there is no other seam, and none is needed
     entry_point()
 
 

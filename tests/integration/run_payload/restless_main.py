@@ -9,12 +9,12 @@ import threading
 import time
 from typing import Any
 
-from kvmbox import supervisor
+from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.cli.entry import entry_point
-from kvmbox.coalescing import CoalescedRing
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.remote.proxy import DeviceProxy
-from kvmbox.run_loop import LoopEnd, VcpuLoop
+from kvmbox.machine import main_loop as supervisor
+from kvmbox.machine.coalescing import CoalescedRing
+from kvmbox.machine.run_loop import LoopEnd, VcpuLoop
 
 flush_run = DeviceProxy.flush_run
 

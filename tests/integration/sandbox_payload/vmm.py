@@ -23,7 +23,7 @@ def main() -> None:
     sys.path.append(sys.argv[1])
     import payload  # it cannot be read any more once this is confined
 
-    from kvmbox.remote.spawner_client import SpawnerClient
+    from kvmbox.processes.spawner_client import SpawnerClient
     from kvmbox.sandbox import layers
 
     if "scoped" in sys.argv:

@@ -18,8 +18,8 @@ def main(directory: str, seccomp: str, ipc: str, requests: int) -> None:
     """Ask each device process so many times."""
     sys.path.append(directory)
     from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, pc_board
-    from kvmbox.remote.channel import Grants
-    from kvmbox.remote.pool import Design, DevicePool
+    from kvmbox.channel.channel import Grants
+    from kvmbox.processes.pool import Design, DevicePool
 
     effects: dict[str, int] = {}
 
@@ -62,8 +62,8 @@ def main(directory: str, seccomp: str, ipc: str, requests: int) -> None:
 
 def soak(channel: Any, devices: Any, requests: int, clock: list[int]) -> None:
     """`requests` requests to one process, the same in every run."""
-    from kvmbox.remote import protocol
-    from kvmbox.remote.protocol import MAX_PAYLOAD, request_word
+    from kvmbox.wire import protocol
+    from kvmbox.wire.protocol import MAX_PAYLOAD, request_word
 
     chance = random.Random(len(devices))
     registers = [sum(addresses.count for addresses in (*device.ports, *device.mmio)) for device in devices]

@@ -56,7 +56,7 @@ def test_system_call_numbers_are_those_of_libseccomp() -> None:
 def test_payload_loads_nothing_that_device_processes_do_not() -> None:
     code = (
         f"import sys; sys.path.append({str(Path(kvmbox.__file__).parent.parent)!r}); "
-        "import kvmbox.remote.spawner, kvmbox.remote.server; before = set(sys.modules); "
+        "import kvmbox.processes.spawner, kvmbox.jailed.server; before = set(sys.modules); "
         "import kvmbox.audit.payload; print(*sorted(set(sys.modules) - before))"
     )
     done = subprocess.run(

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from kvmbox.audit.attacks.channel import BAD, GOOD
 from kvmbox.audit.provoke import ask
+from kvmbox.channel.channel import Channel
 from kvmbox.errors import ProtocolError
-from kvmbox.remote.channel import Channel
 
 
 class Scripted(Channel):

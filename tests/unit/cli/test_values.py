@@ -22,8 +22,8 @@ from kvmbox.cli.values import (
     parse_rtc_base,
     parse_size,
 )
-from kvmbox.config import ModuleSpec
 from kvmbox.errors import UsageError
+from kvmbox.machine.config import ModuleSpec
 
 
 @pytest.mark.parametrize(

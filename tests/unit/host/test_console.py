@@ -15,7 +15,7 @@ from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.mirror import PATIENCE_TICKS
 from kvmbox.host.serial import DEBUGCON, SerialSpec, parse_debugcon, serial_plan
 from kvmbox.host.terminal import HELP, EscapeParser
-from kvmbox.verdict import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome, Verdict
+from kvmbox.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome, Verdict
 
 
 class Stdio:

@@ -9,14 +9,14 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.board import MMIO_UART, BoardOptions, pc_board
+from kvmbox.channel.direct import direct_channels
 from kvmbox.devices.rtc_mc146818 import RtcMc146818
 from kvmbox.errors import DeviceProcessError
 from kvmbox.memory import GuestMemory
 from kvmbox.qtest import session as session_module
 from kvmbox.qtest.machine import Machine
 from kvmbox.qtest.session import IrqWatch, Session
-from kvmbox.remote import protocol as wire
-from kvmbox.remote.direct import direct_channels
+from kvmbox.wire import protocol as wire
 
 BASE = int(datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC).timestamp())
 MEMORY = 2 << 20

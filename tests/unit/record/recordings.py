@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kvmbox.board import BoardOptions, pc_board
+from kvmbox.jailed.server import DeviceServer
 from kvmbox.record import format as fmt
 from kvmbox.record.format import ChannelHeader, End, EndReason, Record
 from kvmbox.record.reader import RecordingReader
-from kvmbox.remote import protocol
-from kvmbox.remote.protocol import Request
-from kvmbox.remote.server import DeviceServer
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import Request
 
 BOARD = pc_board(BoardOptions(("COM1", "COM2"), rtc_base=0, memory_size=1 << 24))
 CHANNELS = fmt.channels_of(BOARD)

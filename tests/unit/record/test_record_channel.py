@@ -9,11 +9,11 @@ from functools import partial
 
 import pytest
 
+from kvmbox.channel.channel import Grants
+from kvmbox.channel.stream import StreamChannel
 from kvmbox.errors import DeviceProcessError
-from kvmbox.remote import protocol
-from kvmbox.remote.channel import Grants
-from kvmbox.remote.protocol import Request, encode_reply, request_word
-from kvmbox.remote.stream import StreamChannel
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import Request, encode_reply, request_word
 
 NOW = 77
 READ_LSR = Request(protocol.READ, 0, 1, 1, NOW, 0, 5)

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.jailed.server import error_frame
 from kvmbox.record.describe import record_data, record_line, reply_text, request_text
 from kvmbox.record.format import Record
-from kvmbox.remote import protocol
-from kvmbox.remote.protocol import Request, encode_reply
-from kvmbox.remote.server import error_frame
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import Request, encode_reply
 from tests.unit.record.recordings import BOARD, CHANNELS, PIT, UART
 
 LSR_READ = Request(protocol.READ, 0, 1, 7, 1_500_000_000, 0, 5)

@@ -9,8 +9,8 @@ import pytest
 from kvmbox.errors import RecordingError
 from kvmbox.record import format as fmt
 from kvmbox.record.format import End, EndReason, RequestCheck
-from kvmbox.remote import protocol
-from kvmbox.remote.protocol import Request
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import Request
 from tests.unit.record.recordings import BOARD, CHANNELS, UART
 
 

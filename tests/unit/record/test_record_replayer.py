@@ -14,8 +14,8 @@ from kvmbox.record.backends import InProcess
 from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.record.replayer import Difference, ReplayResult, replay
 from kvmbox.record.select import DeviceChoice
-from kvmbox.remote import protocol
-from kvmbox.remote.protocol import HEADER
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import HEADER
 from tests.unit.record.recordings import CHANNELS, LSR, UART, Machine, small_machine
 
 

@@ -11,8 +11,8 @@ from kvmbox.record.chrome import export
 from kvmbox.record.format import Record
 from kvmbox.record.select import DeviceChoice
 from kvmbox.record.trace import LineCount, Span, Summary, format_summary, summarise
-from kvmbox.remote import protocol
-from kvmbox.remote.protocol import Request, encode_reply
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import Request, encode_reply
 from tests.unit.record.recordings import CHANNELS, LSR, UART, small_machine
 
 

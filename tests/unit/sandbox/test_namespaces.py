@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from kvmbox.remote import spawner_frames
 from kvmbox.sandbox import identity, layers, linux, namespaces
+from kvmbox.wire import spawner_frames
 
 VMM = 4242
 UNSHARE = {flag: layers.NAMES[bit] for bit, flag in namespaces._FLAGS.items()}

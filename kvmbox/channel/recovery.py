@@ -1,0 +1,310 @@
+"""Surviving the death of a device process: `--on-device-crash restart` and `all-ones`.
+
+Theory of operation
+-------------------
+A model is a function of its requests. So a process that is lost can be had again: another one, which stands
+ready, takes the last snapshot, lives through the requests since (the channel's journal) and must give the
+same replies; then it is asked what the lost one did not answer. Effects of requests that were answered are
+not applied again, those of the open one are applied once. Guest time stands still meanwhile. So the guest
+cannot tell, whatever the process died of: a signal, a forbidden call, a broken protocol, a hang that the
+watchdog ended.
+
+`Recovery` belongs to one channel. Its `rescue` runs under the channel's lock, on whichever thread found the
+process broken; so what it asks of the pool is safe on any thread. What happened is queued for the main
+thread, which alone finds out how a process died, and tells.
+
+It gives up, and the run ends as with `fail`, when the same request has broken `POISONED` processes (poison:
+the next one would break as well), when `ATTEMPTS` replacements do not come as far as that request (the model
+is not deterministic, the snapshot was damaged, or something kills them all), and when the budget of restarts
+is used up.
+
+Why poison takes three. A death tells nothing about its cause: a model that dies of a request and a process
+that somebody kills while it has that request look the same to the channel. Somebody who kills at random hits
+the same request twice now and then, because a guest that waits for one reply asks nothing else. So two
+losses prove nothing, and a third process, which nobody has touched yet, decides.
+
+A checkpoint, which lets the journal begin anew, asks for snapshots through the same channel, under the same
+lock. A process that breaks in the middle of it is rescued like any other, by the old snapshots and the whole
+journal; the parts of a snapshot must be of one process, so the device whose turn it was begins again.
+"""
+
+from __future__ import annotations
+
+import binascii
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from kvmbox.board import DeviceSpec
+from kvmbox.channel.channel import REPLY_SLICES, Channel, printable
+from kvmbox.channel.greeting import board_description
+from kvmbox.channel.journal import MAX_SNAPSHOT, Batch, batches
+from kvmbox.channel.links import Link, adopt, sever
+from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
+from kvmbox.lean import Value
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS
+
+ATTEMPTS: Final = 2
+"""How many replacements may be lost before they come as far as the open request: one that was ready may have
+died unnoticed."""
+
+POISONED: Final = 3
+"""How many processes in a row the same request must break to be poison."""
+
+SAMPLE: Final = 4096
+"""How many recovery times are kept for statistics."""
+
+
+class Restart(Value):
+    """One restart. `used` is how many processes it replaced: more than one where a replacement was lost."""
+
+    device_type: str
+    used: int
+    replayed: int
+    duration: int
+    """From the detection to the reply of the new process, in ns."""
+
+
+class Standby(Protocol):
+    """Where processes come from: the pool. Safe on any thread."""
+
+    def replace(self, name: str, error: DeviceProcessError) -> Link:
+        """Kill the process of `name`, lost for the reason given; return the link to a jailed one instead.
+
+        Raises SandboxError where none can be had.
+        """
+        ...
+
+    def pause_time(self) -> None:
+        """Guest time stands still until `resume_time`."""
+        ...
+
+    def resume_time(self) -> None:
+        """Guest time goes on."""
+        ...
+
+    def restarted(self, restart: Restart) -> None:
+        """A process was replaced: the main thread will tell."""
+        ...
+
+    def take_from_budget(self) -> bool:
+        """Whether there may be one more restart."""
+        ...
+
+
+class Recovery:
+    """Keeps what a device process would need to begin again, and lets another one do it."""
+
+    def __init__(self, channel: Channel, devices: Sequence[DeviceSpec], standby: Standby) -> None:
+        """From now on `channel` is journaled and rescued. Nothing but its HELLO may have been asked."""
+        self._channel = channel
+        self._devices = list(devices)
+        self._standby = standby
+        self._snapshots: dict[int, bytes] = {}
+        self._suspect = b""  # the request that broke the last process, or the last few
+        self._broken = 0  # how many in a row
+        self._asked = 0  # the sequence number of our own requests
+        self.restarts = 0
+        self._journal: list[Any] = []
+        channel.journal = self._journal
+        channel.journal_is_full = self._checkpoint
+        channel.rescue = self.rescue
+        channel.overdue = self._overdue
+
+    # --- Keeping ------------------------------------------------------------------------------------------
+
+    def _checkpoint(self) -> None:
+        """Take a snapshot of each device: the journal begins anew."""
+        self._suspect = b""
+        # Only when all are here are the old ones out of date: until then they go with the whole journal.
+        self._snapshots = {index: self._snapshot(index) for index in range(len(self._devices))}
+        self._journal.clear()
+        self._channel.journal_bytes = 0
+
+    def _snapshot(self, device: int) -> bytes:
+        while True:
+            state = self._parts(device)
+            if state is not None:
+                return state
+
+    def _parts(self, device: int) -> bytes | None:
+        """The snapshot of a device, or None if there is another process now, which begins again."""
+        state = b""
+        restarts = self.restarts
+        while True:
+            part = len(state) // MAX_PAYLOAD
+            total, payload = self._channel.ask_under_lock(
+                protocol.SNAPSHOT, device=device, offset=part, limit=MAX_SNAPSHOT
+            )
+            if self.restarts != restarts:
+                if part:
+                    return None
+                restarts = self.restarts
+            if len(payload) != min(MAX_PAYLOAD, total - len(state)):
+                error = ProtocolError(
+                    self._channel.device_type,
+                    f"broke the protocol: part {part} of a snapshot of {total} bytes has {len(payload)}",
+                )
+                # Nothing is open but the snapshot itself: the reply to this is not looked at.
+                self.rescue(error, protocol.Request(protocol.SNAPSHOT, device).encode())
+                return None
+            state += payload
+            if len(state) == total:
+                return state
+
+    def _overdue(self, late: bool) -> None:
+        # A process that hangs is found out after many slices: the guest sees no more than the first of them.
+        if late:
+            self._standby.pause_time()
+        else:
+            self._standby.resume_time()
+
+    # --- Rescuing -----------------------------------------------------------------------------------------
+
+    def rescue(self, error: DeviceProcessError, sent: bytes) -> bytes:
+        """Another process's reply to the open request `sent`. Raises DeviceProcessError, for good."""
+        began = time.monotonic_ns()
+        channel = self._channel
+        self._blame(error, sent)
+        # The watchdog counted how long the lost process took. What follows has limits of its own.
+        channel.waiting = 0
+        channel.being_rescued = True
+        self._standby.pause_time()
+        try:
+            used, replayed, reply = self._begin_again(error, sent)
+        finally:
+            self._standby.resume_time()
+            channel.being_rescued = False
+        self.restarts += 1
+        duration = time.monotonic_ns() - began
+        self._standby.restarted(Restart(channel.device_type, used, replayed, duration))
+        return reply
+
+    def _begin_again(self, error: DeviceProcessError, sent: bytes) -> tuple[int, int, bytes]:
+        """How many processes that took, how many requests were replayed, and the reply to `sent`."""
+        channel = self._channel
+        lost = error
+        no_other: SandboxError | None = None
+        used = failed = 0
+        while failed < ATTEMPTS:
+            if not self._standby.take_from_budget():
+                raise self._give_up(lost, f"the budget of restarts is used up; open was {show(sent)}")
+            try:
+                link = self._standby.replace(channel.device_type, lost)
+                used += 1
+                adopt(channel, link)
+                # A process that was lost at its HELLO has no past.
+                replayed = self._live_through() if sent[0] != protocol.HELLO else 0
+            except DeviceProcessError as another:
+                channel.forget_failure()
+                lost, failed = another, failed + 1
+                continue
+            except SandboxError as another:
+                no_other, failed = another, failed + 1
+                continue
+            try:
+                return used, replayed, channel.exchange_raw(sent, REPLY_SLICES)
+            except DeviceProcessError as another:
+                channel.forget_failure()
+                self._blame(another, sent)
+                lost = another
+        if no_other is not None:
+            raise self._give_up(lost, f"there is no replacement: {no_other}") from no_other
+        raise self._give_up(lost, f"{failed} replacements failed after the same loss")
+
+    def _blame(self, error: DeviceProcessError, sent: bytes) -> None:
+        """A process was lost while `sent` was open. Gives up where that is poison."""
+        self._broken = self._broken + 1 if sent == self._suspect else 1
+        self._suspect = sent
+        if self._broken == POISONED:
+            raise self._give_up(error, poison(sent))
+
+    def _live_through(self) -> int:
+        """Bring a fresh process to where the lost one was; returns how many requests that took."""
+        description = board_description(self._devices)
+        self._ask(protocol.HELLO, protocol.VERSION, payload=description, good=protocol.VERSION)
+        for device, state in self._snapshots.items():
+            for part in range(max(1, -(-len(state) // MAX_PAYLOAD))):
+                piece = state[part * MAX_PAYLOAD : (part + 1) * MAX_PAYLOAD]
+                self._ask(protocol.RESTORE, len(state), device=device, offset=part, payload=piece, good=1)
+        replayed = 0
+        for batch in batches(self._journal):
+            self._replay(batch)
+            replayed += batch.count
+        return replayed
+
+    def _ask(
+        self, kind: int, value: int, *, payload: bytes, good: int, device: int = 0, offset: int = 0
+    ) -> None:
+        # In shared memory a frame is new if its first word is: the number has to change.
+        self._asked = (self._asked + 1) & protocol.SEQUENCE_MASK or 1
+        sent = protocol.Request(kind, device, 0, self._asked, 0, value, offset, payload).encode()
+        frame = self._channel.exchange_raw(sent, REPLY_SLICES)
+        reply, _, result, _ = WORDS.unpack_from(frame) if len(frame) >= HEADER.size else (0, 0, 0, 0)
+        if reply & 0xFF == protocol.ERROR:
+            raise self._unlike(f"it failed: {printable(frame[HEADER.size :])}")
+        if reply != WORDS.unpack_from(sent)[0] | protocol.REPLY or result != good:
+            name = protocol.KIND_NAMES[kind]
+            raise self._unlike(f"to {name} it answered {result:#x}, not {good:#x}, in {len(frame)} bytes")
+
+    def _replay(self, batch: Batch) -> None:
+        if batch.alone:
+            frame = self._channel.exchange_raw(batch.frames, REPLY_SLICES)
+            if binascii.crc32(frame) != batch.checksum:  # also what is no reply, or an error
+                raise self._unlike(f"another reply to {show(batch.frames)}")
+            return
+        self._ask(protocol.REPLAY, 0, payload=batch.frames, good=batch.checksum)
+
+    def _unlike(self, what: str) -> DeviceProcessError:
+        return ProtocolError(
+            self._channel.device_type, f"did not live through its past in the same way again: {what}"
+        )
+
+    def _give_up(self, error: DeviceProcessError, why: str) -> DeviceProcessError:
+        self._channel.rescue = None
+        return self._channel.fail(GivenUpError(error, why))
+
+
+def all_ones(request: bytes) -> bytes:
+    """What a missing device answers: ones to a read, nothing to anything else but a greeting."""
+    first, _, _, _ = WORDS.unpack_from(request)
+    kind, size = first & 0xFF, first >> 16 & 0xFF
+    value = (1 << 8 * size) - 1 if kind in (protocol.READ, protocol.INDEXED_READ) else 0
+    if kind == protocol.HELLO:
+        value = protocol.VERSION
+    return WORDS.pack(first | protocol.REPLY, NO_DEADLINE, value, 0)
+
+
+def poison(request: bytes) -> str:
+    """Why there is no further process for a request that broke `POISONED`."""
+    return f"the same request had broken the {POISONED - 1} processes before it: {show(request)}"
+
+
+def show(frame: bytes) -> str:
+    """A request for a person: one line, bounded."""
+    request = protocol.decode_request(frame)
+    name = protocol.KIND_NAMES.get(request.kind, f"kind {request.kind:#x}")
+    text = f"{name} device {request.device} offset {request.offset:#x} size {request.size}"
+    if request.kind == protocol.WRITE:
+        text += f" value {request.value:#x}"
+    if request.payload:
+        text += f" payload {request.payload[:16].hex()}" + ("…" if len(request.payload) > 16 else "")
+    return f"{text} at {request.now} ns"
+
+
+def install_all_ones(channel: Channel, tell: Callable[[DeviceProcessError], None]) -> None:
+    """Let `channel` answer as if nobody were there once its process is lost; `tell` hears of it, once."""
+    told: list[DeviceProcessError] = []
+
+    def rescue(error: DeviceProcessError, sent: bytes) -> bytes:
+        if not told:
+            told.append(error)
+            # One that only lied must not be heard again: neither it nor what it left behind.
+            if channel.kill is not None and not isinstance(error, DeviceGoneError):
+                channel.kill(error)
+            sever(channel)
+            tell(error)
+        return all_ones(sent)
+
+    channel.rescue = rescue

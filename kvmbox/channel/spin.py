@@ -1,0 +1,144 @@
+"""Who may spin: of the device processes behind shared memory at most one, if there is a spare CPU.
+
+Spinning makes a request as cheap as a function call, if the spinner has a CPU for itself; two that share
+one, or one that shares the vCPU's, make it a hundred times dearer. So the right to spin is granted, by the
+vCPU thread, to the process that the guest asks most, and the process is moved: a spinner to the spare CPU,
+every other one beside the vCPU, where waking it costs least.
+
+A right that does not pay is taken back. When the vCPU thread has to sleep for a spinner's reply, somebody
+else has that CPU; once what was lost so exceeds what a doorbell would have cost for all requests, nobody
+spins for a while, each time for twice as long. And where the guest asks so seldom that the spinner has gone
+to sleep each time, it goes back beside the vCPU, where it wakes faster. The right is given only to who is
+asked often in short time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from kvmbox.channel.shared import SharedChannel
+
+DOORBELL_NS: Final = 8_000
+"""What a request costs more without spinning, about: more than that must not be lost per request."""
+
+LEAST_LOSS_NS: Final = 2_000_000
+"""A loss below this is an accident."""
+
+WINDOW: Final = 8192
+"""After how many requests losses are forgotten."""
+
+SLEEPY: Final = 16
+"""A spinner that was found asleep so often is asked too seldom to spin."""
+
+DENSE_NS: Final = 2_000_000
+"""Who wants to spin has been asked sixteen times within this time."""
+
+BUSY: Final = 16
+"""A spinner that has answered so many requests since somebody else asked to spin keeps its right."""
+
+FIRST_PAUSE_NS: Final = 200_000_000
+LONGEST_PAUSE_NS: Final = 10_000_000_000
+
+
+class SpinGrants:
+    """The right to spin on one spare CPU. Belongs to the vCPU thread."""
+
+    def __init__(
+        self,
+        home: int | None,
+        spare: int | None,
+        *,
+        pid_of: Callable[[str], int],
+        clock: Callable[[], int] = time.monotonic_ns,
+        set_affinity: Callable[[int, Sequence[int]], None] = os.sched_setaffinity,
+    ) -> None:
+        """`home` is the vCPU's CPU and `spare` the one to spin on, both None where nothing is pinned.
+
+        `pid_of` gives the pid of a device type's process.
+        """
+        self._home = home
+        self._spare = spare
+        self._pid_of = pid_of
+        self._clock = clock
+        self._set_affinity = set_affinity
+        self._holder: SharedChannel | None = None
+        self._mark = 0
+        self._since = 0  # number of the holder's request from which on losses count
+        self._lost = 0
+        self._asleep = 0
+        self._asked_at: dict[str, int] = {}
+        self._pause = FIRST_PAUSE_NS
+        self._paused_until = 0
+        self.granted = 0
+        """How often the right was given, for statistics."""
+        self.revoked = 0
+        """How often it was taken back, because its holder answered too late too often."""
+
+    def wanted_by(self, channel: SharedChannel) -> None:
+        """`channel` has been asked sixteen times without spinning: it may get the right."""
+        now = self._clock()
+        before = self._asked_at.get(channel.device_type)
+        self._asked_at[channel.device_type] = now
+        if before is None or now - before > DENSE_NS or now < self._paused_until or channel is self._holder:
+            return
+        holder = self._holder
+        if holder is not None:
+            answered = holder.answered - self._mark
+            self._mark = holder.answered
+            if answered >= BUSY:
+                return
+            self._move(holder, spins=False)
+        self._holder = channel
+        self._mark = self._since = channel.answered
+        self._lost = self._asleep = 0
+        self.granted += 1
+        self._move(channel, spins=True)
+
+    def late(self, channel: SharedChannel, lost: int) -> None:
+        """The vCPU thread went to sleep for a reply of the holder and lost so many ns, or 0 where the holder
+        had to be woken first.
+        """
+        if channel is not self._holder:
+            return
+        answered = channel.answered - self._since
+        if answered > WINDOW:
+            self._since = channel.answered
+            self._lost = self._asleep = 0
+            self._pause = FIRST_PAUSE_NS
+            return
+        if lost == 0:
+            self._asleep += 1
+            if self._asleep >= SLEEPY and answered < 4 * self._asleep:
+                self._holder = None
+                self._move(channel, spins=False)
+            return
+        self._lost += lost
+        if self._lost > max(LEAST_LOSS_NS, DOORBELL_NS * answered):
+            self._holder = None
+            self.revoked += 1
+            self._paused_until = self._clock() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_NS)
+            self._move(channel, spins=False)
+
+    def replaced(self, channel: object) -> None:
+        """Another process is behind `channel` now: it starts without the right."""
+        if channel is self._holder:
+            self._holder = None
+
+    def _move(self, channel: SharedChannel, *, spins: bool) -> None:
+        cpu = self._spare if spins else self._home
+        if cpu is not None:
+            try:
+                self._set_affinity(self._pid_of(channel.device_type), {cpu})  # type: ignore[arg-type]
+            except ProcessLookupError:
+                return  # it is dead, which its next request will show
+            except PermissionError:
+                # Another user's process and no CAP_SYS_NICE: without its own CPU it must not spin.
+                self._paused_until = 1 << 63
+                self._holder = None
+                return
+        channel.allow_spinning(spins)

@@ -1,0 +1,53 @@
+"""The deadline of the vCPU thread's requests, kept by the main thread in counted slices.
+
+`Watchdog.tick` is called once per slice. A request that is still the open one of its channel slice after
+slice is hung, unless its process is excused (`host.starvation`); a suspended VMM does not tick, so it does
+not misfire when it wakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Channel
+
+
+class _Open:
+    """The open request of a channel, as the last tick saw it."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.slices = 0
+        self.excused: Callable[[], bool] | None = None
+
+
+class Watchdog:
+    """Counts for each channel how many slices its open request has been the same."""
+
+    def __init__(self, channels: Sequence[Channel], limit: int = REPLY_SLICES) -> None:
+        self._limit = limit
+        self._open = {channel: _Open() for channel in channels}
+
+    def tick(self) -> Channel | None:
+        """One slice has passed; returns a channel whose request went unanswered for too long, or None."""
+        hung: Channel | None = None
+        for channel, request in self._open.items():
+            waiting = channel.waiting
+            if not waiting or waiting != request.sequence:
+                if request.slices and channel.overdue is not None:
+                    channel.overdue(False)
+                request.sequence, request.slices, request.excused = waiting, 0, None
+                continue
+            request.slices += 1
+            if request.slices == 1 and channel.overdue is not None:
+                channel.overdue(True)
+            if request.slices >= self._limit and not self._excused(channel, request):
+                hung = channel
+        return hung
+
+    def _excused(self, channel: Channel, request: _Open) -> bool:
+        if request.slices >= START_SLICES or channel.excuse is None:
+            return False
+        if request.excused is None:
+            request.excused = channel.excuse()
+        return request.excused()

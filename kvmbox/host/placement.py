@@ -1,0 +1,86 @@
+"""Which CPU the vCPU thread and its device processes share.
+
+A request to a process on the same CPU costs one switch there and one back; across CPUs each side has to be
+woken, which costs several times as much (docs/adr: CPU placement). So both sides of a machine share one
+CPU, and machines spread over the CPUs that the caller was given.
+
+Machines find each other without a daemon or a file: a machine claims a CPU by binding an abstract Unix
+socket, whose name is gone when its owner is. Another user could claim names as well; that costs a machine
+its better place, and nothing else.
+
+With shared memory a device process spins on another CPU, the spare one. That is not claimed: a machine that
+comes later is welcome to it, and the spinner, which notices, gives it up (`channel.spin`).
+"""
+
+from __future__ import annotations
+
+import _socket as socket  # the module of that name adds enumerations, and 1.5 ms to import them
+import os
+from contextlib import closing
+from typing import Final
+
+from kvmbox.errors import UsageError
+
+MAX_SHARERS: Final = 64
+"""How many machines may count on one CPU before placement gives up counting."""
+
+
+class Placement:
+    """`cpu` is the number of the shared CPU and `spare` that of another one, each None where there is none
+    or where the kernel's scheduler decides. `allowed` is how many CPUs there are to decide between.
+    """
+
+    def __init__(self, cpu: int | None, allowed: list[int], claim: socket.socket | None = None) -> None:
+        self.cpu = cpu
+        self.spare = None if cpu is None else _unclaimed([other for other in allowed if other != cpu])
+        self.allowed = len(allowed)
+        self._claim = claim
+
+    def close(self) -> None:
+        """Give the claim back. Idempotent."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+
+def place(choice: str) -> Placement:
+    """`choice` is "auto", "none" or a CPU number; UsageError if it is none of these or not ours to use."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if choice == "none":
+        return Placement(None, allowed)
+    if choice == "auto":
+        return _claim_one(allowed)
+    if not choice.isdecimal():
+        raise UsageError(f"--pin '{choice}' is neither auto, none nor a CPU number")
+    if int(choice) not in allowed:
+        raise UsageError(
+            f"--pin {choice}: this process may not run on CPU {choice}",
+            hint=f"allowed: {', '.join(map(str, allowed))}",
+        )
+    return Placement(int(choice), allowed)
+
+
+def _unclaimed(cpus: list[int]) -> int | None:
+    """One of `cpus`, if possible one that no machine has claimed; None if there is none at all."""
+    for cpu in cpus:
+        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)) as probe:
+            try:
+                probe.bind(f"\0kvmbox/cpu{cpu}/0")
+            except OSError:
+                continue
+            return cpu
+    return cpus[0] if cpus else None
+
+
+def _claim_one(allowed: list[int]) -> Placement:
+    # All CPUs with no machine first, then those with one, and so on.
+    for sharers in range(MAX_SHARERS):
+        for cpu in allowed:
+            claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            try:
+                claim.bind(f"\0kvmbox/cpu{cpu}/{sharers}")
+            except OSError:
+                claim.close()
+                continue
+            return Placement(cpu, allowed, claim)
+    return Placement(allowed[0], allowed)

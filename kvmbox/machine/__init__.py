@@ -1,0 +1,1 @@
+"""One machine: configuration, builder, vCPU thread, main loop, outcome and statistics."""

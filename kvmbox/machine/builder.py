@@ -1,0 +1,222 @@
+"""The builder: from a configuration to devices on their buses, and to a virtual machine per boot.
+
+`Devices` live as long as the run: processes, channels, buses, clock. `GuestVm` lives from one reset to the
+next: a fresh VM with fresh interrupt controllers is the surest reset that KVM has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping as ZoneMap
+
+from kvmbox import layout
+from kvmbox.board import BoardOptions, DeviceSpec, pc_board
+from kvmbox.boot.image import read_image, read_module
+from kvmbox.boot.load import BootOptions, BootResult, load_image
+from kvmbox.boot.state import CpuState
+from kvmbox.bus import Bus, Mapping
+from kvmbox.channel.channel import Grants
+from kvmbox.channel.proxy import DeviceProxy
+from kvmbox.errors import UsageError
+from kvmbox.host.clock import GuestClock
+from kvmbox.host.console import Console
+from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.kvm import uapi
+from kvmbox.kvm.system import Kvm, is_pvm
+from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.kvm.vm import Vm
+from kvmbox.lean import Value
+from kvmbox.machine.coalescing import CoalescedRing
+from kvmbox.machine.config import RunConfig
+from kvmbox.memory import GuestMemory
+from kvmbox.outcome import CLEAN, Outcome, Verdict, debug_exit_status
+from kvmbox.processes.pool import DevicePool
+
+PORT_BITS = 16
+ADDRESS_BITS = 52  # the most that an x86 physical address can have
+
+
+def board_of(config: RunConfig) -> list[DeviceSpec]:
+    """The devices that this run asks for; UsageError if two of them want the same port."""
+    board = pc_board(
+        BoardOptions(
+            serial_ports=tuple(config.serial),
+            rtc_base=config.rtc_base,
+            memory_size=config.memory_size,
+            debug_exit_port=config.debug_exit_port,
+            uart_pace=config.uart_pace,
+        )
+    )
+    # The only device that the user puts somewhere.
+    for device in board:
+        if device.stops == "value":
+            for other in board:
+                if other is not device and _overlap(device, other):
+                    raise UsageError(f"--debug-exit {config.debug_exit_port:#x} belongs to {other.name}")
+    return board
+
+
+def _overlap(one: DeviceSpec, other: DeviceSpec) -> bool:
+    return any(
+        mine.first < theirs.first + theirs.count and theirs.first < mine.first + mine.count
+        for mine in one.ports
+        for theirs in other.ports
+    )
+
+
+class Devices:
+    """All devices of a run: launched, wired, reachable through two buses."""
+
+    def __init__(
+        self,
+        board: list[DeviceSpec],
+        pool: DevicePool,
+        console: Console,
+        verdict: Verdict,
+        *,
+        reset: Callable[[], None],
+        deadline_changed: Callable[[str, int, int], None],
+        prepare: Callable[[DevicePool, GuestClock], None] = lambda _pool, _clock: None,
+    ) -> None:
+        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one;
+        `prepare`, with `pool` and the clock, before any process is waited for.
+        """
+        self.board = board
+        self.pool = pool
+        self.clock = GuestClock()
+        self.router = InterruptRouter()
+        self.ports = Bus(PORT_BITS)
+        self.mmio = Bus(ADDRESS_BITS)
+        self.proxies: list[DeviceProxy] = []
+        self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
+        """Device and register of each port whose writes may come late."""
+        grants = {device.name: self._grants(device, console, verdict, reset) for device in board}
+        pool.connect(
+            grants,
+            now=self.clock.now,
+            deadline_changed=deadline_changed,
+            prepare=lambda: prepare(pool, self.clock),
+        )
+        for member in pool.members.values():
+            channel = pool.channel(member.device_type)
+            channel.settle = console.wait_for_room
+            for index, device in enumerate(member.devices):
+                self._attach(device, DeviceProxy(channel, index, device.name, device.whole_sizes))
+
+    def _grants(
+        self, device: DeviceSpec, console: Console, verdict: Verdict, reset: Callable[[], None]
+    ) -> Grants:
+        def stop_with_value(_offset: int, _size: int, value: int) -> None:
+            verdict.decide(
+                Outcome(debug_exit_status(value), f"the guest wrote {value:#x} to the debug-exit port")
+            )
+
+        def stop_clean(_offset: int, _size: int, _value: int) -> None:
+            verdict.decide(Outcome(CLEAN, "the guest shut down"))
+
+        return Grants(
+            device.name,
+            irq_lines=[self.router.source(gsi) for gsi in device.irqs],
+            output=console.sink(device.stream) if device.stream is not None else None,
+            input_room=console.room(device.stream) if device.takes_input and device.stream else None,
+            reset=reset if device.may_reset else None,
+            stop={"value": stop_with_value, "clean": stop_clean, None: None}[device.stops],
+        )
+
+    def _attach(self, device: DeviceSpec, proxy: DeviceProxy) -> None:
+        self.proxies.append(proxy)
+        for bus, ranges in ((self.ports, device.ports), (self.mmio, device.mmio)):
+            for addresses in ranges:
+                bus.attach(Mapping(addresses.first, addresses.count, proxy, addresses.offset, direct=proxy))
+        for port in device.coalesced:
+            mapping = self.ports.find(port)
+            assert mapping is not None
+            self.coalesced[port] = (proxy, port - mapping.first + mapping.offset)
+
+
+class BootSource(Value):
+    """What is loaded at each boot: read once, so that a reboot sees the same bytes."""
+
+    load: Callable[[GuestMemory], BootResult]
+
+    @classmethod
+    def read(cls, config: RunConfig) -> BootSource:
+        """Read the image and the modules; ImageError if one cannot be read."""
+        image = read_image(config.guest)
+        modules = tuple(read_module(spec.path, spec.arguments) for spec in config.modules)
+        options = BootOptions(
+            command_line=config.append or None,
+            modules=modules,
+            mode=config.mode,
+            load_address=config.load_address,
+        )
+        return cls(lambda memory: load_image(image, memory, options))
+
+
+class GuestVm:
+    """One virtual machine from reset to reset: memory, interrupt controllers, one vCPU, a loaded guest."""
+
+    def __init__(self, kvm: Kvm, memory: GuestMemory, source: BootSource) -> None:
+        """Raises ImageError and KvmError."""
+        self._coalesces = kvm.check_extension(uapi.KVM_CAP_COALESCED_PIO) > 0
+        self.boot = source.load(memory)
+        self.memory = memory
+        self.vm: Vm = kvm.create_vm()
+        try:
+            self.vm.set_identity_map_address(layout.KVM_IDENTITY_MAP_ADDRESS)
+            self.vm.set_tss_address(layout.KVM_TSS_ADDRESS)
+            # Before the interrupt controllers: KVM then builds its routing once.
+            self.vm.map_memory(memory.regions)
+            self.vm.create_irqchip()
+            self.vcpu: Vcpu = self.vm.create_vcpu(0)
+            self.vcpu.set_cpuid(own_cpuid(kvm.supported_cpuid(), self.vcpu.index))
+            apply_state(self.vcpu, self.boot.state)
+            self.is_pvm = is_pvm(self.vcpu)
+        except BaseException:
+            self.vm.close()
+            raise
+
+    def coalesce(self, zones: ZoneMap[int, tuple[DeviceProxy, int]]) -> CoalescedRing | None:
+        """Let writes to these ports not exit, where KVM can do that: they come through the ring."""
+        if not self._coalesces or not zones:
+            return None
+        for port in zones:
+            self.vm.register_coalesced(port, 1, pio=True)
+        return CoalescedRing(self.vcpu.words64, self.vcpu.words32, self.vcpu.bytes, zones)
+
+    def close(self) -> None:
+        """Close the VM and its vCPU; the memory stays."""
+        self.vm.close()
+
+
+def own_cpuid(entries: list[uapi.kvm_cpuid_entry2], index: int) -> list[uapi.kvm_cpuid_entry2]:
+    """What the guest's CPUID says: the host's, but for the APIC id, which is the vCPU's own.
+
+    KVM passes on the id of the host CPU that it was asked on (Intel SDM vol. 2, CPUID: leaf 1 EBX 31..24,
+    leaves 0xb and 0x1f EDX): two runs would differ.
+    """
+    for entry in entries:
+        if entry.function == 1:
+            entry.ebx = entry.ebx & 0x00FF_FFFF | index << 24
+        elif entry.function in (0xB, 0x1F):
+            entry.edx = index
+    return entries
+
+
+def apply_state(vcpu: Vcpu, state: CpuState) -> None:
+    """Give a vCPU its first registers."""
+    sregs = vcpu.get_sregs()
+    for name in ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt"):
+        source, target = getattr(state, name), getattr(sregs, name)
+        for field in ("base", "limit", "selector", "type", "present", "dpl", "db", "s", "l", "g", "avl"):
+            setattr(target, field, getattr(source, field))
+        target.unusable = 0 if source.present else 1
+    for name in ("gdt", "idt"):
+        source, table = getattr(state, name), getattr(sregs, name)
+        table.base, table.limit = source.base, source.limit
+    sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = state.cr0, state.cr3, state.cr4, state.efer
+    vcpu.set_sregs(sregs)
+    regs = uapi.kvm_regs()
+    for name, _ in uapi.kvm_regs._fields_:
+        setattr(regs, name, getattr(state, name))
+    vcpu.set_regs(regs)

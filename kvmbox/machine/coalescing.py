@@ -1,0 +1,174 @@
+"""Writes that did not exit: the kernel's ring of coalesced port writes, and how they reach their devices.
+
+For a port that is registered with KVM_REGISTER_COALESCED_MMIO (and KVM_CAP_COALESCED_PIO) the kernel notes a
+byte write in a ring and lets the guest go on; only a full ring exits (Documentation/virt/kvm/api.rst, 4.116).
+One ring of a page serves the whole virtual machine: {u32 first, u32 last}, then 170 entries of 24 bytes
+{u64 address, u32 length, u32 is_port, u8 data[8]}; the kernel moves `last`, its user moves `first`.
+
+That is for writes whose moment does not matter: the board says which (`DeviceSpec.coalesced`). Their order
+does matter: the guest must not see a write overtaken. So the ring is drained, as a run of bytes per port,
+before any write that exits and before any read that exits to a process with such a port. And the main
+thread flushes it once per slice, so that what a guest prints last is not held back when it never exits again.
+
+Who moves `first`, when, and under which lock
+---------------------------------------------
+1. Only the holder of the ring's lock moves `first`, and only forwards.
+2. `first` passes an entry when the device has answered for the write, or has failed at it; never before. So
+   an empty ring means that the devices have everything, whoever gave it to them. That is all the run loop
+   looks at between two exits: one 64-bit word, no lock.
+3. `first` passes an entry even if giving it raises. The error ends the run or another process has been put
+   in place; either way nothing is given twice. What lies behind that entry stays in the ring, for whoever
+   takes the lock next.
+4. Whoever has the lock gives what was in the ring when the lock was taken, and no more: a guest that goes on
+   writing keeps no thread here. What a vCPU wrote before its exit is in the ring by then.
+5. The vCPU thread waits for the lock: the main thread holds it no longer than its patience with a device
+   process lasts (`Channel.request`). The main thread never waits for the lock: the vCPU thread may hold it
+   while it waits for a reply, or for room in an output stream, and only the main thread ends those waits.
+6. The ring's lock comes before a channel's lock. Nobody who holds a channel's lock takes the ring's.
+
+`take_index` is the exception to rule 2: `first` passes the write before the read that carries it is
+answered. Nobody can see that as long as one vCPU thread is the only one that looks for an empty ring, as it
+carries the write itself. With more vCPU threads the lock has to be held until the answer.
+
+The ring is shared with the kernel, which is trusted; still its indices and lengths are checked, as no bug of
+either side may look like a guest's doing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from kvmbox.errors import UnknownExitError
+from kvmbox.kvm import uapi
+from kvmbox.layout import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from kvmbox.channel.proxy import DeviceProxy
+
+RING_WORD: Final = uapi.KVM_COALESCED_MMIO_PAGE_OFFSET * PAGE_SIZE // 8
+"""Index among the 64-bit words of a vCPU's mapping of the one that holds `first` and, above it, `last`."""
+
+ENTRY_SIZE: Final = 24
+ENTRIES: Final = (PAGE_SIZE - 8) // ENTRY_SIZE
+_START: Final = RING_WORD * 8 + 8
+_BYTE_TO_PORT: Final = 1 | 1 << 32  # length and is_port of an entry
+_LOW: Final = 0xFFFF_FFFF
+
+
+class CoalescedRing:
+    """The ring of one virtual machine. `drain` and `take_index` by the vCPU thread, `flush` by the main."""
+
+    def __init__(
+        self,
+        words64: memoryview,
+        words32: memoryview,
+        data: memoryview,
+        zones: Mapping[int, tuple[DeviceProxy, int]],
+    ) -> None:
+        """The views are those of the vCPU's mapping; `zones` gives device and register of each port."""
+        self._words64 = words64
+        self._words32 = words32
+        self._data = data
+        self._zones = zones
+        self._lock = threading.Lock()
+        self.writes = 0
+        """How many writes came this way."""
+
+    @property
+    def ports(self) -> list[int]:
+        """The ports to register."""
+        return list(self._zones)
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything in the ring."""
+        ring = self._words64[RING_WORD]
+        return bool(ring >> 32 != ring & _LOW)
+
+    def shares_process_with(self, device: object) -> bool:
+        """Whether a write in the ring may be for the process of `device`."""
+        channel = getattr(device, "channel", None)
+        return any(proxy.channel is channel for proxy, _ in self._zones.values())
+
+    def take_index(self, device: object) -> int | None:
+        """The register and byte (register << 32 | byte) of the only write in the ring, if it is for `device`:
+        to be carried along with a read of it. Otherwise None, and the ring is drained.
+        """
+        with self._lock:
+            first, last = self._indices()
+            if (last - first) % ENTRIES == 1:
+                ((port, byte),) = self._runs(first, first + 1)
+                proxy, register = self._zones[port]
+                if proxy is device:
+                    self._words32[2 * RING_WORD] = last
+                    self.writes += 1
+                    proxy.writes += 1
+                    return register << 32 | byte[0]
+        self.drain()
+        return None
+
+    def drain(self) -> None:
+        """Give every write to its device, by the vCPU thread. Raises DeviceProcessError."""
+        with self._lock:
+            self._give_all(lambda proxy, register, data: proxy.write_run(register, data))
+
+    def flush(self) -> bool:
+        """The same by the main thread, unless the vCPU thread is at it; returns whether there were any.
+
+        Raises DeviceProcessError.
+        """
+        if not self.pending or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return self._give_all(lambda proxy, register, data: proxy.flush_run(register, data))
+        finally:
+            self._lock.release()
+
+    def _give_all(self, give: Callable[[DeviceProxy, int, bytes], None]) -> bool:
+        """Under the lock: give what is in the ring now; returns whether that is anything."""
+        first, last = self._indices()
+        if first == last:
+            return False
+        while first != last:
+            for port, data in self._runs(first, last if last > first else ENTRIES):
+                proxy, register = self._zones[port]
+                first = (first + len(data)) % ENTRIES
+                self.writes += len(data)
+                try:
+                    give(proxy, register, data)
+                finally:
+                    # Not before: the other thread takes an empty ring for devices that have it all.
+                    self._words32[2 * RING_WORD] = first
+        return True
+
+    def _indices(self) -> tuple[int, int]:
+        ring = self._words64[RING_WORD]
+        first, last = ring & _LOW, ring >> 32
+        if first >= ENTRIES or last >= ENTRIES:
+            raise UnknownExitError(f"KVM's ring of coalesced writes goes from {first} to {last} of {ENTRIES}")
+        return first, last
+
+    def _runs(self, first: int, end: int) -> list[tuple[int, bytes]]:
+        """The entries from `first` up to `end`: port and bytes of each run of writes to one port."""
+        count = end - first
+        words = self._words64[RING_WORD + 1 + 3 * first : RING_WORD + 1 + 3 * end]
+        addresses = words[0::3].tolist()
+        shapes = words[1::3].tolist()
+        start = _START + ENTRY_SIZE * first + 16
+        data = bytes(self._data[start : start + ENTRY_SIZE * (count - 1) + 1 : ENTRY_SIZE])
+        if shapes.count(_BYTE_TO_PORT) != count or not self._zones.keys() >= set(addresses):
+            raise UnknownExitError(
+                f"KVM coalesced writes that it was not asked for, to {', '.join(map(hex, set(addresses)))}"
+            )
+        if addresses.count(addresses[0]) == count:
+            return [(addresses[0], data)]
+        runs = []
+        done = 0
+        for port, run in groupby(addresses):
+            length = len(list(run))
+            runs.append((port, data[done : done + length]))
+            done += length
+        return runs

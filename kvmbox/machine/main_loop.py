@@ -1,0 +1,515 @@
+"""The main thread of a run: signals, timers, input, watchdog; it starts the vCPU thread and waits for an end.
+
+The loop polls descriptors in slices; `pace` decides how long they are. Per slice it looks whether a device
+process has left a request of the vCPU thread unanswered for too long (`channel.watchdog`), whether the vCPU
+has not exited for a while and might be halted for ever, whether idle device processes still answer. What
+happens in between (a deadline of a device, a key, a death, a forbidden call, the first exit after a quiet
+time) wakes it through a descriptor. It never blocks on a channel that the vCPU thread holds for longer than
+its slices allow.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from kvmbox.channel.channel import WAIT_SLICE_MS, hung_error
+from kvmbox.channel.watchdog import Watchdog
+from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
+from kvmbox.host.clock import GuestClock
+from kvmbox.host.console import OFFER_SIZE, Console, InputPort
+from kvmbox.host.signals import SignalDesk, Wakeup
+from kvmbox.host.timers import DeadlineTimer, Timerfd
+from kvmbox.kvm.vcpu import KICK_SIGNAL, Vcpu
+from kvmbox.machine.builder import Devices, GuestVm
+from kvmbox.machine.coalescing import CoalescedRing
+from kvmbox.machine.config import RunConfig
+from kvmbox.machine.pace import Pace
+from kvmbox.machine.run_loop import LEAVE, LOOK, LoopTotals, VcpuLoop
+from kvmbox.outcome import (
+    CLEAN,
+    DEVICE_FAILED,
+    GUEST_CRASHED,
+    INTERRUPTED,
+    TIMED_OUT,
+    UNKNOWN_EXIT,
+    Outcome,
+    Verdict,
+)
+from kvmbox.processes.pool import DevicePool
+from kvmbox.sandbox.vmm import Confinement, confine_vcpu
+from kvmbox.wire import protocol
+
+MAX_DRAIN_STEPS: Final = 256
+"""More deadlines than the transmit FIFOs and time-outs of all UARTs can have."""
+
+CONGESTED_WAIT: Final = WAIT_SLICE_MS * 1_000_000
+"""How much later, in ns, a UART whose output has no room is told the time."""
+
+JOIN_SECONDS: Final = 2.0
+"""How long the vCPU thread may take to leave once it was kicked and nothing can block it any more."""
+
+
+class Supervisor:
+    """Runs one guest to its end. Belongs to the main thread."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        verdict: Verdict,
+        console: Console,
+        wakeup: Wakeup,
+        *,
+        cpu: int | None,
+        started: int,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`started` is when the command began, in ns of the host's monotonic clock: --timeout counts from
+        there.
+        """
+        self._config = config
+        self._verdict = verdict
+        self._console = console
+        self._wakeup = wakeup
+        self._cpu = cpu
+        self._say = say
+        self._timerfd = Timerfd()
+        self._timers: DeadlineTimer | None = None
+        self._pool: DevicePool | None = None
+        self._devices: Devices | None = None
+        self._loop: VcpuLoop | None = None
+        self._ring: CoalescedRing | None = None
+        self._thread: threading.Thread | None = None
+        self._vcpu_error: BaseException | None = None
+        self._reset_wanted = threading.Event()
+        self._pace = Pace()
+        self._guest: GuestVm | None = None
+        self._put_off: set[str] = set()
+        """The processes whose deadline has come, and that nobody would hear if they were told."""
+        self._signals = SignalDesk(
+            suspend=console.terminal.restore,
+            resume=console.terminal.enter,
+            give_up=self._give_up,
+            others={KICK_SIGNAL},
+        )
+        self._watchdog: Watchdog | None = None
+        self._slice_began = 0.0
+        self._hung_up: set[int] = set()
+        self._watched: set[int] = set()
+        self._talkers: set[str] = set()
+        """The processes whose devices print as time passes: those with UARTs."""
+        self._started = started
+        self.confinement: Confinement | None = None
+        """What the VMM has confined itself with, if it has."""
+        self.totals = LoopTotals()
+        """What the run loops of all boots have counted."""
+        self.diagnosis: str | None = None
+        """What the guest's last state tells of why it did not come to a good end."""
+        self.boot_format = ""
+        """How the image was booted: "multiboot", "elf32", "elf64" or "real"."""
+        verdict.on_decided(self._decided)
+
+    # --- Wiring -------------------------------------------------------------------------------------------
+
+    def deadline_changed(self, device_type: str, deadline: int, _now: int) -> None:
+        """A reply told a new deadline; called by whichever thread got it."""
+        if self._timers is not None:
+            self._timers.set(device_type, None if deadline == protocol.NO_DEADLINE else deadline)
+
+    def reset_requested(self) -> None:
+        """A device asked for a reset; called by whichever thread got the reply."""
+        if self._config.no_reboot:
+            self._verdict.decide(Outcome(CLEAN, "the guest asked for a reset (--no-reboot)"))
+            return
+        self._reset_wanted.set()
+        if self._loop is not None:
+            self._loop.request_attention(LEAVE)
+
+    def _decided(self) -> None:
+        self._console.wake_waiters()
+        if self._loop is not None:
+            self._loop.request_attention(LEAVE)
+        self._wakeup.wake()
+
+    def prepare(self, pool: DevicePool, clock: GuestClock) -> None:
+        """There are channels, and no process has been greeted: from now on their deadlines are kept, and a
+        process that is lost is replaced, if that is wanted.
+        """
+        self._pool = pool
+        self._timers = DeadlineTimer(clock, self._timerfd)
+        self._survive_crashes(pool, clock, self._timers)
+
+    def adopt(self, devices: Devices) -> None:
+        """Take over the devices, which `prepare` has seen before they were greeted."""
+        self._devices = devices
+        self._watchdog = Watchdog(devices.pool.channels)
+        self._talkers = {
+            name
+            for name, member in devices.pool.members.items()
+            if any(device.takes_input for device in member.devices)
+        }
+
+    def _survive_crashes(self, pool: DevicePool, clock: GuestClock, timers: DeadlineTimer) -> None:
+        choice = self._config.on_device_crash
+
+        def resume() -> None:
+            clock.resume()
+            timers.rearm()
+
+        if choice == "restart":
+            from kvmbox.processes.standby import StandbyProcesses
+
+            pool.standby = StandbyProcesses(
+                pool,
+                budget=self._config.restart_budget,
+                pause_time=clock.pause,
+                resume_time=resume,
+                wake=self._wakeup.wake,
+            )
+        elif choice == "all-ones":
+            from kvmbox.channel.recovery import install_all_ones
+
+            for channel in pool.channels:
+                install_all_ones(channel, self._answered_by_nobody)
+        for channel in pool.channels:
+            channel.kill = partial(pool.kill, channel.device_type)
+
+    def _answered_by_nobody(self, error: DeviceProcessError) -> None:
+        assert self._pool is not None
+        self._say(f"{self._pool.explain(error)}: from now on its ports read as ones")
+
+    # --- Signals ------------------------------------------------------------------------------------------
+
+    def install_signals(self) -> None:
+        """Every signal that ends a run ends it in order; stopping and continuing mind the terminal."""
+        self._wakeup.install()
+        self._signals.install()
+
+    def release_signals(self) -> None:
+        """Put every handler back, last of all. Idempotent."""
+        self._signals.restore()
+
+    @property
+    def ended_by_signal(self) -> Outcome:
+        """The outcome that a signal gives, if it is the first decisive event."""
+        return Outcome(INTERRUPTED, self._signals.reason or "interrupted")
+
+    def _give_up(self) -> bool:
+        if self._verdict.outcome is not None:
+            return False
+        self._console.terminal.leave()
+        return True
+
+    def _must_end(self) -> bool:
+        """Whether the run has to end; decides it if a signal or the time-out says so."""
+        timeout = self._config.timeout
+        if self._signals.reason is not None:
+            self._verdict.decide(self.ended_by_signal)
+        elif timeout is not None and time.monotonic_ns() >= self._started + timeout * 1e9:
+            self._verdict.decide(Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True))
+        return self._verdict.outcome is not None
+
+    # --- One boot -----------------------------------------------------------------------------------------
+
+    def run_until_reset(self, guest: GuestVm) -> bool:
+        """Run the guest until it wants a reset (True) or the verdict is decided (False)."""
+        assert self._devices is not None
+        self._reset_wanted.clear()
+        self._vcpu_error = None
+        vcpu = guest.vcpu
+        self.boot_format = guest.boot.format
+        self._ring = guest.coalesce(self._devices.coalesced)
+        loop = VcpuLoop(
+            vcpu,
+            self._devices.ports,
+            self._devices.mmio,
+            read_memory=guest.memory.byte_at,
+            read_ioapic=guest.vm.get_ioapic,
+            ring=self._ring,
+            told=self._wakeup.wake,
+            is_pvm=guest.is_pvm,
+        )
+        self._loop, self._guest, self._pace = loop, guest, Pace()
+        self._put_off.clear()
+        if self._must_end():
+            return False
+        self._thread = threading.Thread(target=self._run_vcpu, args=(loop, vcpu), name="vcpu 0", daemon=True)
+        self._devices.clock.release()
+        assert self._timers is not None
+        self._timers.rearm()
+        self._thread.start()
+        try:
+            self._main_loop(self._thread, loop)
+        finally:
+            self._join()
+            self._devices.clock.hold()
+            self._timers.rearm()
+            self.totals.add(loop)
+            self._ring = self._guest = None
+        self._settle_vcpu(loop)
+        self._diagnose(loop)
+        # A guest that resets all the time must not outlive a signal or the time-out by that.
+        return self._reset_wanted.is_set() and not self._must_end()
+
+    def _run_vcpu(self, loop: VcpuLoop, vcpu: Vcpu) -> None:
+        try:
+            if self._cpu is not None:
+                os.sched_setaffinity(0, {self._cpu})
+            vcpu.bind_thread()
+            if self.confinement is not None:
+                confine_vcpu(self.confinement)
+            loop.run()
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which reports it
+            self._vcpu_error = error
+        finally:
+            vcpu.unbind_thread()
+            self._wakeup.wake()
+
+    def _settle_vcpu(self, loop: VcpuLoop) -> None:
+        """The vCPU thread has left: what it found is the verdict, unless there is one."""
+        error = self._vcpu_error
+        if error is None:
+            if loop.outcome is not None:
+                self._verdict.decide(loop.outcome)
+            return
+        if isinstance(error, DeviceProcessError):
+            self.device_failed(error)
+        elif isinstance(error, UnknownExitError):
+            first, _, report = str(error).partition("\n")
+            self._verdict.decide(Outcome(UNKNOWN_EXIT, first, error=True, hint=error.hint, report=report))
+        else:
+            raise error
+
+    def _diagnose(self, loop: VcpuLoop) -> None:
+        """Look for more to tell of a guest that went wrong, or that did not come to an end by itself."""
+        outcome = self._verdict.outcome
+        if outcome is not None and outcome.status in (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT, INTERRUPTED):
+            self.diagnosis = loop.diagnose()
+
+    def device_failed(self, error: DeviceProcessError) -> None:
+        """A device process is of no use any more: find out why, and end the run."""
+        if self._verdict.outcome is not None:
+            return
+        assert self._devices is not None
+        found = self._devices.pool.explain(error)
+        self._verdict.decide(Outcome(DEVICE_FAILED, str(found), error=True, hint=found.hint))
+
+    def _join(self) -> None:
+        """The vCPU thread leaves: kicked out of KVM_RUN, its channel ended if it waits for a reply."""
+        thread, loop = self._thread, self._loop
+        if thread is None or loop is None:
+            return
+        self._console.wake_waiters()
+        loop.request_attention(LEAVE)
+        thread.join(JOIN_SECONDS / 4)
+        if thread.is_alive() and self._devices is not None:
+            for channel in self._devices.pool.channels:
+                if channel.waiting:
+                    self._devices.pool.kill(channel.device_type)
+            thread.join(JOIN_SECONDS)
+        if thread.is_alive():
+            raise KvmboxError("the vCPU thread does not end: KVM_RUN ignores the kick")
+        self._thread = None
+
+    def drain(self) -> None:
+        """The guest has ended: what paced UARTs still hold goes out, in guest time that nobody waits for."""
+        devices = self._devices
+        assert devices is not None
+        for channel in devices.pool.channels:
+            if channel.device_type not in self._talkers:
+                continue
+            for _ in range(MAX_DRAIN_STEPS):
+                if channel.failure is not None or channel.deadline == protocol.NO_DEADLINE:
+                    break
+                devices.clock.skip_to(channel.deadline)
+                try:
+                    channel.request(protocol.ADVANCE)
+                except DeviceProcessError as error:
+                    self.device_failed(error)
+
+    # --- The loop -----------------------------------------------------------------------------------------
+
+    def _main_loop(self, thread: threading.Thread, loop: VcpuLoop) -> None:
+        devices = self._devices
+        assert devices is not None
+        pool = devices.pool
+        poll = select.poll()
+        poll.register(self._wakeup.read_end, select.POLLIN)
+        poll.register(self._timerfd.descriptor, select.POLLIN)
+        pool.watch(poll)
+        inputs = {port.descriptor: port for port in self._console.inputs}
+        self._watched.clear()
+        while not self._must_end() and thread.is_alive():
+            self._watch_inputs(poll, inputs)
+            # Input that the UART takes goes on at once, but one offer a turn: everything else gets its turn.
+            ready = any(port.can_send for port in self._console.inputs)
+            events = poll.poll(0.0 if ready else self._sleep_ms(loop))
+            try:
+                length = self._pace.slice_ms(told=loop.tells_next_exit)
+                if time.monotonic() >= self._slice_began + length / 1000:
+                    # Counted, not caught up: a VMM that was suspended has missed slices, nobody else has.
+                    self._slice_began = time.monotonic()
+                    self._slice(loop, length)
+                self._handle(poll, events, inputs)
+                self._feed_inputs()
+                if pool.standby is not None:
+                    pool.standby.tend(self._say, partial(_forget, poll))
+                    pool.watch(poll)
+            except DeviceProcessError as error:
+                self.device_failed(error)
+
+    def _sleep_ms(self, loop: VcpuLoop) -> float:
+        """How long the main thread may sleep: to the end of the slice, or the time-out."""
+        wake = self._slice_began + self._pace.slice_ms(told=loop.tells_next_exit) / 1000
+        if self._config.timeout is not None:
+            wake = min(wake, self._started / 1e9 + self._config.timeout)
+        return max(0.0, (wake - time.monotonic()) * 1000)
+
+    def _handle(self, poll: select.poll, events: list[tuple[int, int]], inputs: dict[int, InputPort]) -> None:
+        assert self._devices is not None
+        assert self._timers is not None
+        for descriptor, mask in events:
+            if descriptor == self._wakeup.read_end:
+                self._wakeup.clear()
+            elif descriptor == self._timerfd.descriptor:
+                self._timerfd.clear()
+                for device_type in self._timers.due():
+                    if self._may_put_off(device_type):
+                        self._put_off.add(device_type)
+                    else:
+                        self._advance(device_type)
+            elif descriptor in inputs:
+                port = inputs[descriptor]
+                if mask & select.POLLIN or not port.is_pty:
+                    self._console.read_input(port)
+                else:
+                    self._hung_up.add(descriptor)
+            else:
+                if not mask & select.POLLIN:
+                    # The listener of a dead process hangs up for ever; how it died comes from the spawner.
+                    poll.unregister(descriptor)
+                error = self._devices.pool.check()
+                if error is not None:
+                    self._lost(error)
+
+    def _lost(self, error: DeviceProcessError) -> None:
+        """A device process was found dead, or about to be. Raises the error where that ends the run."""
+        assert self._devices is not None
+        member = self._devices.pool.members.get(error.device_type)
+        if member is None or member.channel is None or member.channel.rescue is None:
+            raise error
+        # Whatever is asked next finds it gone, and finds a replacement: this is as good as any. If the vCPU
+        # thread was first, it asks the replacement, which must not be killed for the other one's fault.
+        member.channel.request(protocol.ADVANCE)
+
+    def _advance(self, device_type: str) -> None:
+        devices = self._devices
+        assert devices is not None
+        assert self._timers is not None
+        channel = devices.pool.channel(device_type)
+        if device_type in self._talkers and self._console.congested:
+            # More time is more output of paced UARTs, and there is no room for it.
+            self._timers.set(device_type, devices.clock.now() + CONGESTED_WAIT)
+            return
+        channel.request(protocol.ADVANCE)
+
+    def _may_put_off(self, device_type: str) -> bool:
+        """Whether the guest cannot hear before the end of a quiet slice that a deadline has come."""
+        devices, loop, guest = self._devices, self._loop, self._guest
+        assert devices is not None
+        if loop is None or guest is None or device_type in self._talkers:
+            return False
+        if not self._pace.may_put_off(told=loop.tells_next_exit, halted=loop.halted):
+            return False
+        lines = [gsi for device in devices.pool.members[device_type].devices for gsi in device.irqs]
+        return guest.vm.are_masked(lines)
+
+    def _watch_inputs(self, poll: select.poll, inputs: dict[int, InputPort]) -> None:
+        for descriptor, port in inputs.items():
+            wanted = port.wants_more and descriptor not in self._hung_up
+            if wanted and port.escapes is not None and not self._console.terminal.foreground:
+                # In the background a read would stop us (SIGTTIN): what is typed belongs to the shell.
+                wanted = False
+            watched = descriptor in self._watched
+            if wanted and not watched:
+                poll.register(descriptor, select.POLLIN)
+                self._watched.add(descriptor)
+            elif watched and not wanted:
+                poll.unregister(descriptor)
+                self._watched.discard(descriptor)
+
+    def _feed_inputs(self) -> None:
+        assert self._devices is not None
+        for port in self._console.inputs:
+            if not port.can_send:
+                continue
+            offered = bytes(port.pending[:OFFER_SIZE])
+            # Set before asking: room that comes up between the reply and here is not forgotten.
+            port.waiting_for_room = True
+            member, index = self._device_of(port.name)
+            accepted, _ = self._devices.pool.channel(member).request(
+                protocol.RECEIVE, device=index, payload=offered, limit=len(offered)
+            )
+            del port.pending[:accepted]
+            if accepted == len(offered):
+                port.waiting_for_room = False
+
+    def _device_of(self, port_name: str) -> tuple[str, int]:
+        assert self._devices is not None
+        for member in self._devices.pool.members.values():
+            for index, device in enumerate(member.devices):
+                if device.stream == port_name:
+                    return member.device_type, index
+        raise KeyError(port_name)
+
+    def _slice(self, loop: VcpuLoop, milliseconds: int) -> None:
+        """What is looked at once per slice; this one was so long."""
+        devices = self._devices
+        assert devices is not None
+        self._hung_up.clear()
+        withheld = self._console.tick()
+        assert self._watchdog is not None
+        hung = self._watchdog.tick()
+        if hung is not None and hung.rescue is not None:
+            devices.pool.kill(hung.device_type, hung_error(hung.device_type))
+        elif hung is not None:
+            hung.fail(hung_error(hung.device_type))
+            self.device_failed(hung_error(hung.device_type))
+            devices.pool.kill(hung.device_type)
+            return
+        congested = self._console.congested
+        flushed = self._ring is not None and not congested and self._ring.flush()
+        waiting = any(channel.waiting for channel in devices.pool.channels)
+        chores = self._pace.passed(
+            milliseconds,
+            exits=loop.guest_exits,
+            busy=congested or flushed or waiting or withheld,
+            halted=loop.halted,
+        )
+        if chores.look:
+            loop.request_attention(LOOK)
+        for device_type in sorted(self._put_off):
+            if chores.probe or not self._may_put_off(device_type):
+                self._put_off.discard(device_type)
+                self._advance(device_type)
+        if chores.probe:
+            for channel in devices.pool.channels:
+                if not channel.waiting:
+                    self._advance(channel.device_type)
+
+    def close(self) -> None:
+        """Close what belongs to the supervisor. Its signal handlers stay until `release_signals`."""
+        if self._pool is not None and self._pool.standby is not None:
+            self._pool.standby.tell(self._say, lambda _: None)
+        self._timerfd.close()
+
+
+def _forget(poll: select.poll, descriptor: int) -> None:
+    with suppress(KeyError):
+        poll.unregister(descriptor)

@@ -1,0 +1,252 @@
+"""One run from start to end: what is started in which order, and how all of it ends whatever happens.
+
+The order is design: the spawner first, because it must not inherit anything; device processes start while
+the VMM reads the image and opens /dev/kvm; the vCPU starts when everybody is ready. Everything that was
+opened is closed in reverse, also when a step in between fails.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+from kvmbox.board import DeviceSpec
+from kvmbox.channel.links import SHM, SOCKETPAIR
+from kvmbox.errors import DeviceProcessError, SandboxError
+from kvmbox.host.console import Console
+from kvmbox.host.matcher import ConsoleMatcher
+from kvmbox.host.placement import Placement, place
+from kvmbox.host.signals import Wakeup
+from kvmbox.host.start_timeout import StartTimeout
+from kvmbox.kvm.system import Kvm
+from kvmbox.kvm.vcpu import install_kick_signal
+from kvmbox.lean import Value
+from kvmbox.machine.builder import BootSource, Devices, GuestVm, board_of
+from kvmbox.machine.config import RunConfig
+from kvmbox.machine.main_loop import Supervisor
+from kvmbox.machine.statistics import RunStats, collect
+from kvmbox.machine.timeline import Timeline
+from kvmbox.memory import GuestMemory
+from kvmbox.outcome import CLEAN, KVMBOX_FAILED, Expectations, Outcome, Verdict
+from kvmbox.processes.pool import PER_DEVICE, THREAD, Design, DevicePool
+from kvmbox.sandbox import layers, linux, vmm
+from kvmbox.sandbox.seccomp import device_filter
+from kvmbox.wire import protocol
+
+if TYPE_CHECKING:
+    from kvmbox.record.recorder import Recorder
+
+
+SWITCH_INTERVAL: Final = 20e-6
+"""How long, in seconds, a thread that comes back from the guest waits for one that computes. Python's own
+default of 5 ms would be hundreds of exits; when nobody else computes it costs nothing."""
+
+
+class RunResult(Value):
+    """How a run ended, judged by what was expected of it, and what it did."""
+
+    outcome: Outcome
+    stats: RunStats
+
+
+def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | None = None) -> RunResult:
+    """Boot `config.guest` and run it to its end. `say` prints a line for the person.
+
+    Raises KvmboxError where the run could not start; a run that started ends in a RunResult.
+    """
+    timeline = timeline or Timeline()
+    board = board_of(config)
+    starting = StartTimeout(config.timeout, timeline.started, timeline.latest)
+    # Signal handlers are put back last of all: until then a signal cannot change what was decided. The
+    # start's time-out is left before the clean-up begins: no alarm interrupts that.
+    with ExitStack() as last, ExitStack() as cleanup, starting:
+        placement = place(config.pin)
+        cleanup.callback(placement.close)
+        pool = DevicePool(_checked(config.design, config.require, placement, say))
+        cleanup.callback(pool.close)
+        recorder = _recorder(config, board, say)
+        if recorder is not None:
+            cleanup.callback(recorder.finish)
+            pool.recorder_of = recorder.of
+        timeline.mark("spawner started")
+        pool.launch(
+            board,
+            device_filter(pipes=config.design.ipc != SOCKETPAIR) if config.design.filters else b"",
+            cpu=placement.cpu,
+            spare_cpu=placement.spare,
+            may_spin=config.design.ipc == SHM and placement.allowed > 1,
+            require=config.require,
+        )
+        timeline.mark("device processes asked for")
+        source = BootSource.read(config)
+        memory = GuestMemory(config.memory_size)
+        cleanup.callback(memory.close)
+        kvm = cleanup.enter_context(Kvm.open(config.kvm_path))
+        guest = GuestVm(kvm, memory, source)
+        cleanup.callback(guest.close)
+        timeline.mark("virtual machine built")
+
+        verdict = Verdict()
+        wakeup = Wakeup()
+        cleanup.callback(wakeup.close)
+        matcher = ConsoleMatcher(config.expect, config.fail_on) if config.expect or config.fail_on else None
+        console = Console(
+            config.serial,
+            verdict,
+            matcher,
+            debugcon=config.debugcon,
+            overflow=config.serial_overflow,
+            limit=config.serial_limit,
+            say=say,
+            wake=wakeup.wake,
+        )
+        cleanup.callback(console.close)
+        supervisor = Supervisor(
+            config, verdict, console, wakeup, cpu=placement.cpu, started=timeline.started, say=say
+        )
+        cleanup.callback(supervisor.close)
+        last.callback(supervisor.release_signals)
+        try:
+            devices = Devices(
+                board,
+                pool,
+                console,
+                verdict,
+                reset=supervisor.reset_requested,
+                deadline_changed=supervisor.deadline_changed,
+                prepare=supervisor.prepare,
+            )
+            supervisor.adopt(devices)
+            install_kick_signal()
+            sys.setswitchinterval(SWITCH_INTERVAL)
+            starting.over()
+            supervisor.install_signals()
+            console.terminal.enter()
+            timeline.mark("devices ready")
+            if config.confine:
+                spawner = pool.spawner
+                keep = spawner.capabilities_needed(moves_processes=pool.spin is not None) if spawner else 0
+                supervisor.confinement = vmm.confine_main(
+                    keep=keep,
+                    spawner_pidfd=spawner.pin() if spawner else None,
+                    without=config.design.without,
+                    require=config.require,
+                    tracebacks=config.tracebacks,
+                )
+                timeline.mark("confined")
+            # Threads inherit what confines the one that starts them: those that write come now.
+            if recorder is not None:
+                recorder.start()
+            console.start()
+            try:
+                _boot_until_end(guest, GuestFactory(kvm, memory, source), devices, supervisor)
+                if config.uart_pace:
+                    supervisor.drain()
+            except KeyboardInterrupt:
+                # The third signal that asks for the end, when two have not brought it.
+                verdict.decide(supervisor.ended_by_signal)
+        finally:
+            problem = console.finish()
+            if recorder is not None:
+                problem = recorder.finish() or problem
+        timeline.mark("guest ended")
+        outcome = verdict.outcome
+        assert outcome is not None
+        judged = _with_hint(_judge(outcome, config, matcher, problem), supervisor.diagnosis)
+        stats = collect(devices, supervisor, console, timeline, pool)
+    timeline.mark("closed")
+    return RunResult(judged, stats)
+
+
+def _checked(design: Design, require: int, placement: Placement, say: Callable[[str], None]) -> Design:
+    """The design, if this host can have it; what it gives up is said aloud. Raises SandboxError."""
+    if not design.has_processes:
+        if require & ~layers.VMM:
+            raise SandboxError(
+                f"--require: there is no sandbox layer at all with --sandbox {design.sandbox}",
+                hint="leave --sandbox out, or --require",
+            )
+        say(f"--sandbox {design.sandbox}: device models run in kvmbox itself, nothing contains them")
+    elif design.seccomp == "off":
+        say("--seccomp off: device processes may make any system call")
+    elif design.seccomp == "strict" and linux.seccomp_mode() != linux.SECCOMP_MODE_DISABLED:
+        raise SandboxError(
+            "--seccomp strict is refused by the kernel: kvmbox itself runs under a seccomp filter",
+            hint="a container runtime installs one; use --seccomp filter, or run outside of it",
+        )
+    if design.ipc == SHM and design.has_processes and placement.allowed == 1:
+        say("--ipc shm: there is no second CPU to spin on, so each request rings a doorbell")
+    elif design.ipc == SHM and design.sandbox == THREAD:
+        say("--ipc shm: threads of one interpreter cannot spin for each other: each request rings a doorbell")
+    return design
+
+
+def _recorder(config: RunConfig, board: list[DeviceSpec], say: Callable[[str], None]) -> Recorder | None:
+    if config.record is None:
+        return None
+    from kvmbox.record.recorder import Recorder
+
+    per_device = config.design.sandbox == PER_DEVICE
+    return Recorder(
+        config.record, board, per_device=per_device, limit=config.record_limit, start=False, say=say
+    )
+
+
+class GuestFactory(Value):
+    """What a reboot needs to build the next virtual machine on the same memory."""
+
+    kvm: Kvm
+    memory: GuestMemory
+    source: BootSource
+
+    def build(self) -> GuestVm:
+        """A fresh VM with the image loaded anew."""
+        self.memory.clear()
+        return GuestVm(self.kvm, self.memory, self.source)
+
+
+def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, supervisor: Supervisor) -> None:
+    """Run the guest, and again after each reset, until the verdict is decided."""
+    while True:
+        try:
+            devices.router.attach(guest.vm.irq_line)
+            again = supervisor.run_until_reset(guest)
+        finally:
+            devices.router.detach()
+            guest.close()
+        if not again:
+            return
+        try:
+            for channel in devices.pool.channels:
+                channel.request(protocol.RESET)
+        except DeviceProcessError as error:
+            supervisor.device_failed(error)
+            return
+        guest = factory.build()
+
+
+def _with_hint(outcome: Outcome, diagnosis: str | None) -> Outcome:
+    """The outcome with what the guest's state tells: more to the point than a hint that fits any such end."""
+    if diagnosis is None:
+        return outcome
+    return Outcome(outcome.status, outcome.reason, outcome.error, diagnosis, outcome.report)
+
+
+def _judge(
+    outcome: Outcome, config: RunConfig, matcher: ConsoleMatcher | None, problem: str | None
+) -> Outcome:
+    """The outcome against the expectations, and against output or records that the host did not take."""
+    missing = ""
+    if matcher is not None:
+        missing = ", ".join(repr(text.decode("utf-8", "replace")) for text in matcher.missing)
+    judged = Expectations(
+        success_status=config.success_status,
+        unfulfilled=lambda: matcher is not None and matcher.unfulfilled,
+        missing=lambda: missing,
+    ).judge(outcome)
+    # A run whose output was lost has not succeeded; the guest's own failures and kvmbox's keep their word.
+    if problem is not None and (judged.status == CLEAN or judged.status & 1):
+        return Outcome(KVMBOX_FAILED, problem, error=True)
+    return judged

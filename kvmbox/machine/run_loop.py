@@ -1,0 +1,427 @@
+"""The vCPU thread: KVM_RUN, look at kvm_run, route, ask the device, complete; again.
+
+Where the time goes: on a virtual CPU with hardware support the exit itself is about 1 µs, and the request
+to the device process is most of the rest. So the loop reads kvm_run through memoryviews that were cast
+once, and one dictionary, keyed on the packed (direction, size, port, count) word of the exit, leads
+straight to the channel's `access` and what it is to be called with. Between two KVM_RUNs of a byte-wide
+port exit there are four looks at kvm_run, one dictionary lookup, one list unpacked, the count, and the
+call; some 0.3 µs besides `access` and the foreign function call of KVM_RUN itself (0.5 µs). Memory-mapped
+accesses have a dictionary of their own, keyed on address, length and direction. Only claimed ports and
+addresses get an entry, so that a guest that sweeps all of them cannot make it grow.
+
+Writes that KVM coalesced are drained (`coalescing`) before what they must not be overtaken by.
+
+After a look at the vCPU that found nothing wrong, the next exit is told to the main thread before it is
+handled (`tells_next_exit`): that is what lets the main thread sleep longer. It costs the other exits nothing,
+as the loop enters the guest by another function meanwhile.
+
+The loop ends when the verdict is decided, when the guest asked for a reset, or when KVM or a device process
+failed; `attention` is the one flag that it looks at between exits, and whoever sets it kicks the vCPU.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from ctypes import get_errno
+from enum import Enum
+from itertools import takewhile
+from typing import Any, Final
+
+from kvmbox.bus import Bus, Mapping
+from kvmbox.errors import UnknownExitError
+from kvmbox.kvm import exits, registers, uapi
+from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.kvm.wakeups import may_start, may_wake_halted
+from kvmbox.machine.coalescing import RING_WORD, CoalescedRing
+from kvmbox.outcome import GUEST_CRASHED, Outcome
+
+_EXIT_REASON: Final = 2  # index into 32-bit words of kvm_run
+_IO_WORD: Final = 4  # index into 64-bit words: direction, size, port and count of a port exit
+_IO_DATA_OFFSET: Final = 5
+_MMIO_ADDRESS: Final = 4  # the same words of a memory-mapped exit; between them lie the eight bytes of data
+_MMIO_KIND: Final = 6
+_MMIO_KIND_BITS: Final = 40  # length and direction; what lies above is nobody's, and may be anything
+_MMIO_KIND_MASK: Final = (1 << _MMIO_KIND_BITS) - 1
+_MMIO_DATA: Final = uapi.RUN_MMIO_DATA
+_KVM_EXIT_IO: Final = uapi.KVM_EXIT_IO
+_KVM_EXIT_MMIO: Final = uapi.KVM_EXIT_MMIO
+_SAME_HALVES: Final = 0x1_0000_0001
+"""What divides a 64-bit word if its halves are equal: first and last of an empty ring."""
+
+_IS_READ: Final = 6  # places in a route
+_DEVICE: Final = 9
+_ACCESS: Final = 0xFFFF_FFFF  # direction, size and port of a packed word
+_RFLAGS_IF: Final = 1 << 9
+_WAITS_FOR_SIPI: Final = (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED)
+
+LOOK: Final = 1  # attention: the vCPU has not exited for long, look whether it sleeps for ever
+LEAVE: Final = 2  # attention: end the loop
+_TOLD: Final = 4  # attention, by the loop itself: the next exits need no telling
+
+
+CODE_BYTES: Final = 16
+"""How many bytes of code a crash report shows."""
+
+
+class LoopEnd(Enum):
+    """Why `VcpuLoop.run` returned."""
+
+    LEFT = "asked to leave"
+    DECIDED = "the loop itself has an outcome"
+
+
+class LoopTotals:
+    """What the run loops of all boots of a run have counted. `ports` is keyed as `VcpuLoop.port_exits`."""
+
+    def __init__(self) -> None:
+        self.boots = 0
+        self.exits = 0
+        self.mmio_exits = 0
+        self.ports: dict[int, int] = {}
+
+    def add(self, loop: VcpuLoop) -> None:
+        """Count a loop that has ended."""
+        self.boots += 1
+        self.exits += loop.exit_count
+        self.mmio_exits += loop.mmio_exits
+        for word, count in loop.port_exits.items():
+            self.ports[word] = self.ports.get(word, 0) + count
+
+
+def _exits(routes: dict[int, list[Any]]) -> int:
+    # A copy of the routes in one step, as the vCPU thread may add one meanwhile.
+    return sum(route[0] for route in list(routes.values()))
+
+
+class VcpuLoop:
+    """Runs one vCPU. `exit_count` may be read by any thread; `request_attention` called by any."""
+
+    def __init__(
+        self,
+        vcpu: Vcpu,
+        ports: Bus,
+        mmio: Bus,
+        *,
+        read_memory: Callable[[int], int | None],
+        read_ioapic: Callable[[], uapi.kvm_ioapic_state],
+        ring: CoalescedRing | None = None,
+        told: Callable[[], None] = lambda: None,
+        is_pvm: bool = False,
+    ) -> None:
+        """`read_memory` gives the byte at a guest-physical address, None where there is no RAM. `read_ioapic`
+        gives the state of the machine's I/O APIC. `ring` has the writes that KVM coalesced, if it does.
+        `told` is called with the exit that `tells_next_exit` promised, before that is handled. `is_pvm` tells
+        what a refused instruction means.
+        """
+        self._is_pvm = is_pvm
+        self._vcpu = vcpu
+        self._read_memory = read_memory
+        self._read_ioapic = read_ioapic
+        self._ports = ports
+        self._mmio = mmio
+        self._ring = ring
+        # count, access, word, offset, limit, size, is_read, guarded, indexed word, device
+        self._routes: dict[int, list[Any]] = {}
+        self._mmio_routes: dict[int, list[Any]] = {}
+        self._told = told
+        self.tells_next_exit = False
+        """Whether the next exit is told: for any thread to read."""
+        self.halted = False
+        """Whether the vCPU was halted when it was last looked at."""
+        self._interruptions = 0
+        self._attention = 0
+        self._attention_lock = threading.Lock()
+        self._other_port_exits: dict[int, int] = {}
+        self._unrouted_exits = 0
+        self.unclaimed_exits = 0
+        self._other_mmio_exits = 0
+        self.other_exits: dict[int, int] = {}
+        self.outcome: Outcome | None = None
+
+    def request_attention(self, flag: int) -> None:
+        """Make the loop look up, now: it leaves KVM_RUN even if the guest is halted or spinning."""
+        with self._attention_lock:
+            self._attention |= flag
+        self._vcpu.kick()
+
+    @property
+    def exit_count(self) -> int:
+        """How often KVM_RUN has returned."""
+        return self._interruptions + self.guest_exits
+
+    @property
+    def guest_exits(self) -> int:
+        """The same, without the times that it was kicked."""
+        return self._unrouted_exits + _exits(self._routes) + _exits(self._mmio_routes)
+
+    @property
+    def mmio_exits(self) -> int:
+        """How often it was for a memory-mapped access."""
+        return self._other_mmio_exits + _exits(self._mmio_routes)
+
+    @property
+    def port_exits(self) -> dict[int, int]:
+        """Exits by packed word (direction, size, port), claimed ports only."""
+        counts = dict(self._other_port_exits)
+        for word, route in self._routes.items():
+            counts[word & _ACCESS] = counts.get(word & _ACCESS, 0) + route[0]
+        return counts
+
+    def run(self) -> LoopEnd:
+        """Run the guest until something ends it. Raises DeviceProcessError, UnknownExitError."""
+        try:
+            end = self._run()
+            if self._ring is not None:
+                self._ring.drain()
+            return end
+        finally:
+            for route in (*self._routes.values(), *self._mmio_routes.values()):
+                route[_DEVICE].count(route[_IS_READ], route[0])
+
+    def _run(self) -> LoopEnd:
+        vcpu, ring = self._vcpu, self._ring
+        enter: Callable[[], int] = vcpu.enter
+        words32, words64, data = vcpu.words32, vcpu.words64, vcpu.bytes
+        routes, mmio_routes = self._routes, self._mmio_routes
+        while True:
+            if enter() >= 0:
+                reason = words32[_EXIT_REASON]
+                if reason == _KVM_EXIT_IO:
+                    route = routes.get(words64[_IO_WORD])
+                    position = words64[_IO_DATA_OFFSET]
+                elif reason == _KVM_EXIT_MMIO:
+                    kind = words64[_MMIO_KIND] & _MMIO_KIND_MASK
+                    route = mmio_routes.get(words64[_MMIO_ADDRESS] << _MMIO_KIND_BITS | kind)
+                    position = _MMIO_DATA
+                else:
+                    route, position = None, 0
+                if route is not None:
+                    route[0] += 1
+                    _, access, first, offset, limit, size, is_read, guarded, indexed, device = route
+                    value = 0
+                    if guarded and words64[RING_WORD] % _SAME_HALVES:  # the ring is not empty
+                        assert ring is not None
+                        if indexed:
+                            carried = ring.take_index(device)
+                            if carried is not None:
+                                first, value = indexed, carried
+                        else:
+                            ring.drain()
+                    if size == 1:
+                        if is_read:
+                            data[position] = access(first, offset, value, limit)
+                        else:
+                            access(first, offset, data[position], 0)
+                    elif is_read:
+                        value = access(first, offset, value, limit)
+                        data[position : position + size] = value.to_bytes(size, "little")
+                    else:
+                        value = int.from_bytes(data[position : position + size], "little")
+                        access(first, offset, value, 0)
+                elif reason == _KVM_EXIT_IO:
+                    self._port_exit(words64[_IO_WORD], position)
+                elif self._rare_exit():
+                    return LoopEnd.DECIDED
+            else:
+                number = get_errno()
+                if number == errno.EINTR:
+                    self._interruptions += 1
+                    vcpu.clear_kick()
+                else:
+                    self._unrouted_exits += 1
+                    if number != errno.EAGAIN:
+                        raise UnknownExitError(f"KVM_RUN failed: {os.strerror(number)}")
+            if self._attention:
+                if self._pay_attention():
+                    return LoopEnd.LEFT if self.outcome is None else LoopEnd.DECIDED
+                enter = self._enter_and_tell if self.tells_next_exit else vcpu.enter
+
+    def _enter_and_tell(self) -> int:
+        result: int = self._vcpu.enter()
+        if result >= 0:
+            # In this order: the main thread, once it is woken, must not see the old promise.
+            self.tells_next_exit = False
+            self._told()
+            with self._attention_lock:
+                self._attention |= _TOLD
+        return result
+
+    # --- Ports -------------------------------------------------------------------------------------------
+
+    def _port_exit(self, word: int, position: int) -> None:
+        """A port exit without a route: the first of its kind, a string instruction, or nobody's port."""
+        if self._ring is not None:
+            self._ring.drain()
+        is_read, size = not word & 1, word >> 8 & 0xFF
+        port, count = word >> 16 & 0xFFFF, word >> 32
+        data = self._vcpu.bytes
+        if size not in (1, 2, 4) or position + size * count > len(data):
+            raise UnknownExitError(f"KVM reports a port exit of {count} × {size} bytes, which cannot be")
+        self._unrouted_exits += 1
+        mapping = self._ports.find_whole(port, size)
+        if mapping is None:
+            self.unclaimed_exits += 1
+        else:
+            if count == 1:
+                self._add_route(self._routes, word, mapping, port, is_read, size)
+            # Without the count, or a string instruction of each length would be an entry of its own.
+            word &= _ACCESS
+            self._other_port_exits[word] = self._other_port_exits.get(word, 0) + 1
+        for start in range(position, position + size * count, size):
+            if is_read:
+                data[start : start + size] = self._ports.read(port, size).to_bytes(size, "little")
+            else:
+                self._ports.write(port, size, int.from_bytes(data[start : start + size], "little"))
+
+    def _add_route(
+        self, routes: dict[int, list[Any]], key: int, mapping: Mapping, address: int, is_read: bool, size: int
+    ) -> None:
+        device = mapping.direct
+        if device is None:
+            return
+        shortcut = device.shortcut(is_read, size)
+        # A write must not overtake any other. What a read can see is only in its own process.
+        shared = self._ring is not None and self._ring.shares_process_with(device)
+        routes[key] = [
+            0,
+            shortcut.access,
+            shortcut.word,
+            address - mapping.first + mapping.offset,
+            shortcut.limit,
+            size,
+            is_read,
+            self._ring is not None and (shared or not is_read),
+            shortcut.indexed_word if shared else 0,
+            device,
+        ]
+
+    # --- Everything else ---------------------------------------------------------------------------------
+
+    def _rare_exit(self) -> bool:
+        """Any exit but a port's; returns whether it ends the run."""
+        self._unrouted_exits += 1
+        if self._ring is not None:
+            self._ring.drain()
+        found = exits.decode_exit(self._vcpu.bytes)
+        match found:
+            case exits.MmioExit(address, length, is_write, data):
+                self._other_mmio_exits += 1
+                mapping = self._mmio.find_whole(address, length)
+                if mapping is not None:
+                    kind = self._vcpu.words64[_MMIO_KIND] & _MMIO_KIND_MASK
+                    key = address << _MMIO_KIND_BITS | kind
+                    self._add_route(self._mmio_routes, key, mapping, address, not is_write, length)
+                if is_write:
+                    self._mmio.write(address, length, int.from_bytes(data[:length], "little"))
+                else:
+                    value = self._mmio.read(address, length).to_bytes(8, "little")
+                    start = uapi.RUN_MMIO_DATA
+                    self._vcpu.bytes[start : start + length] = value[:length]
+                return False
+            case exits.IntrExit() | exits.HltExit():
+                reason = self._vcpu.words32[_EXIT_REASON]
+                self.other_exits[reason] = self.other_exits.get(reason, 0) + 1
+                return False
+            case exits.ShutdownExit():
+                self.outcome = Outcome(
+                    GUEST_CRASHED,
+                    "the guest crashed: triple fault",
+                    error=True,
+                    hint="an exception could not be delivered: look at RIP, CR2 and the IDT below",
+                    report=self.crash_report(),
+                )
+                return True
+            case exits.InternalErrorExit():
+                raise self._internal_error(found)
+            case _:
+                raise UnknownExitError(f"{exits.describe(found)}\n{self.crash_report()}")
+
+    def _internal_error(self, found: exits.InternalErrorExit) -> UnknownExitError:
+        from kvmbox.machine.diagnosis import bios_call, refused_instruction
+
+        report = self.crash_report()
+        try:
+            regs, sregs, code = self._vcpu.get_regs(), self._vcpu.get_sregs(), self._code_at_rip()
+        except OSError:  # the report says so
+            return UnknownExitError(f"{exits.describe(found)}\n{report}")
+        known = bytes(takewhile(lambda byte: byte is not None, code))  # type: ignore[arg-type]
+        astray = bios_call(regs, sregs, self._read_memory) is not None
+        told = refused_instruction(found, sregs, known, pvm=self._is_pvm, astray=astray)
+        if told is None:
+            return UnknownExitError(f"{exits.describe(found)}\n{report}")
+        return UnknownExitError(f"{told.reason}\n{report}", hint=told.hint)
+
+    def diagnose(self) -> str | None:
+        """What the vCPU's state tells of why the guest went wrong, once the loop has ended; for a person."""
+        from kvmbox.machine.diagnosis import bios_call
+
+        try:
+            regs, sregs = self._vcpu.get_regs(), self._vcpu.get_sregs()
+        except OSError:  # only a hint is lost
+            return None
+        return bios_call(regs, sregs, self._read_memory)
+
+    def _pay_attention(self) -> bool:
+        """Someone asked the loop to look up; returns whether it must end."""
+        # In this order: a request that comes after the clearing kicks again, one before it is seen now.
+        self._vcpu.clear_kick()
+        with self._attention_lock:
+            flags, self._attention = self._attention, 0
+        if flags & LEAVE:
+            return True
+        if flags & LOOK:
+            self.outcome = self._sleeps_for_ever()
+            self.tells_next_exit = True
+        return self.outcome is not None
+
+    def _sleeps_for_ever(self) -> Outcome | None:
+        """The end of a guest whose only vCPU sleeps and that nothing can wake (see `kvm.wakeups`)."""
+        state = self._vcpu.get_mp_state()
+        self.halted = state == uapi.KVM_MP_STATE_HALTED
+        if state == uapi.KVM_MP_STATE_HALTED:
+            if self._may_leave_halt():
+                return None
+            reason = "the guest is halted for ever: hlt with interrupts off"
+            hint = "end the guest with a write to the debug-exit or shutdown port"
+        elif state in _WAITS_FOR_SIPI:
+            if may_start(self._read_ioapic()):
+                return None
+            reason = (
+                "the guest is halted for ever: it waits for a start-up IPI, and no other CPU can send one"
+            )
+            hint = "an INIT makes a CPU wait if its IA32_APIC_BASE says that it is no bootstrap processor"
+        else:
+            return None
+        return Outcome(GUEST_CRASHED, reason, error=True, hint=hint, report=self.crash_report())
+
+    def _may_leave_halt(self) -> bool:
+        vcpu = self._vcpu
+        if vcpu.get_regs().rflags & _RFLAGS_IF:
+            return True
+        events = vcpu.get_vcpu_events()
+        if events.nmi.pending or events.nmi.injected or events.smi.pending:
+            return True
+        return may_wake_halted(self._read_ioapic(), vcpu.get_lapic(), nmi_blocked=bool(events.nmi.masked))
+
+    def crash_report(self) -> str:
+        """Registers and the code at RIP, for a person."""
+        vcpu = self._vcpu
+        try:
+            regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
+            lines = [registers.format_registers(regs, sregs)]
+            code = ["??" if byte is None else f"{byte:02x}" for byte in self._code_at_rip()]
+            lines.append(f"Code at RIP: {' '.join(code)}")
+            return "\n".join(lines)
+        except OSError as error:
+            return f"(registers cannot be read: {error})"
+
+    def _code_at_rip(self) -> list[int | None]:
+        """The bytes at RIP, None for each that is not in RAM. Raises OSError."""
+        vcpu = self._vcpu
+        start = vcpu.get_sregs().cs.base + vcpu.get_regs().rip
+        # Linear to physical once per byte: the code may straddle two pages.
+        places = [vcpu.translate(address) for address in range(start, start + CODE_BYTES)]
+        return [None if place is None else self._read_memory(place) for place in places]

@@ -1,0 +1,195 @@
+"""What a run did, as numbers: for --stats as text, for --json as data. Collected once, at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvmbox.host.console import Console
+from kvmbox.lean import Value
+from kvmbox.machine.builder import Devices
+from kvmbox.machine.main_loop import Supervisor
+from kvmbox.machine.timeline import Timeline
+from kvmbox.processes.pool import DevicePool
+from kvmbox.sandbox import layers
+
+NS_PER_MS = 1_000_000
+
+
+class PortCount(Value):
+    """Exits of one kind of access. `direction` is "in" or "out", `size` bytes."""
+
+    port: int
+    direction: str
+    size: int
+    count: int
+
+
+class InterruptCount(Value):
+    """One interrupt line: rising edges delivered, and those that were folded into another one."""
+
+    line: int
+    raised: int
+    coalesced: int
+
+
+class RunStats(Value):
+    """Numbers of one run; times in ns since the start of kvmbox, sizes in bytes."""
+
+    format: str
+    boots: int
+    exits: int
+    device_accesses: dict[str, dict[str, int]]
+    ports: list[PortCount]
+    unclaimed: dict[str, int]
+    mmio_exits: int
+    interrupts: list[InterruptCount]
+    bytes_out: dict[str, int]
+    bytes_in: dict[str, int]
+    bytes_dropped: dict[str, int]
+    bytes_shown_for_another: dict[str, int]
+    """Printed by a port after another one had printed the same, and so not shown again."""
+    first_console_byte: int | None
+    guest_time: int
+    stages: dict[str, int]
+    design: str
+    spins: dict[str, int]
+    sandbox: dict[str, list[str]]
+    restarts: dict[str, Any]
+    """Empty where lost device processes are not restarted."""
+    vmm: list[str]
+    missing: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers as JSON-able data."""
+        return self.as_dict() | {
+            "ports": [port.as_dict() for port in self.ports],
+            "interrupts": [line.as_dict() for line in self.interrupts],
+        }
+
+
+def collect(
+    devices: Devices, supervisor: Supervisor, console: Console, timeline: Timeline, pool: DevicePool
+) -> RunStats:
+    """Gather everything at the end of a run, before it is closed."""
+    totals = supervisor.totals
+    first = console.first_byte_at
+    return RunStats(
+        format=supervisor.boot_format,
+        boots=totals.boots,
+        exits=totals.exits,
+        device_accesses={
+            proxy.name: {"reads": proxy.reads, "writes": proxy.writes} for proxy in devices.proxies
+        },
+        ports=[
+            PortCount(word >> 16 & 0xFFFF, "out" if word & 1 else "in", word >> 8 & 0xFF, count)
+            for word, count in sorted(totals.ports.items(), key=lambda item: -item[1])
+        ],
+        unclaimed={
+            "port reads": devices.ports.unclaimed_reads,
+            "port writes": devices.ports.unclaimed_writes,
+            "memory reads": devices.mmio.unclaimed_reads,
+            "memory writes": devices.mmio.unclaimed_writes,
+        },
+        mmio_exits=totals.mmio_exits,
+        interrupts=[
+            InterruptCount(line, state.raised, state.coalesced)
+            for line, state in sorted(devices.router.lines.items())
+        ],
+        bytes_out=dict(console.bytes_out),
+        bytes_in=dict(console.bytes_in),
+        bytes_dropped=console.dropped,
+        bytes_shown_for_another=console.shown_for_another,
+        first_console_byte=None if first is None else first - timeline.started,
+        guest_time=devices.clock.now(),
+        stages=dict(timeline.stages),
+        design=str(pool.design),
+        spins={"granted": pool.spin.granted, "revoked": pool.spin.revoked} if pool.spin is not None else {},
+        vmm=[] if supervisor.confinement is None else layers.names(supervisor.confinement.applied),
+        missing=_missing(pool, supervisor),
+        sandbox={member.device_type: layers.names(member.layers) for member in pool.members.values()},
+        restarts=_restarts(pool),
+    )
+
+
+def _restarts(pool: DevicePool) -> dict[str, Any]:
+    """What `--on-device-crash restart` has done: how often for whom, how long each took, in ns."""
+    standby = pool.standby
+    if standby is None:
+        return {}
+    return {
+        "by_type": dict(standby.restarts),
+        "durations": list(standby.durations),
+        "replayed": standby.replayed,
+        "budget": standby.budget,
+    }
+
+
+def _missing(pool: DevicePool, supervisor: Supervisor) -> dict[str, str]:
+    """Why each layer that is not there is not, by name."""
+    found = dict(pool.spawner.missing) if pool.spawner is not None else {}
+    if supervisor.confinement is not None:
+        found |= supervisor.confinement.missing
+    return found
+
+
+def format_stats(stats: RunStats, wall: int) -> str:
+    """The numbers for a person, one fact a line. `wall` is ns from start to end."""
+    lines = [
+        f"wall time                {wall / NS_PER_MS:.1f} ms",
+        f"guest time               {stats.guest_time / NS_PER_MS:.1f} ms"
+        + (f", {stats.boots} boots" if stats.boots > 1 else ""),
+        "first console byte       "
+        + ("none" if stats.first_console_byte is None else f"{stats.first_console_byte / NS_PER_MS:.1f} ms"),
+        f"exits                    {stats.exits}",
+    ]
+    for name, count in stats.device_accesses.items():
+        if count["reads"] or count["writes"]:
+            lines.append(f"  {name:<22} {count['reads']} reads, {count['writes']} writes")
+    for port in stats.ports:
+        lines.append(f"  {port.direction:<3} {port.port:#06x} size {port.size}      {port.count}")
+    if stats.mmio_exits:
+        lines.append(f"  memory-mapped          {stats.mmio_exits}")
+    for kind, number in stats.unclaimed.items():
+        if number:
+            lines.append(f"  unclaimed {kind:<12} {number}")
+    for line in stats.interrupts:
+        if line.raised or line.coalesced:
+            lines.append(f"IRQ {line.line:<20} {line.raised} raised, {line.coalesced} coalesced")
+    for name, number in stats.bytes_out.items():
+        if number:
+            lines.append(f"{name + ' output':<24} {number} bytes")
+    for name, number in stats.bytes_in.items():
+        lines.append(f"{name + ' input':<24} {number} bytes")
+    for name, number in stats.bytes_dropped.items():
+        if number:
+            lines.append(f"{name + ' dropped':<24} {number} bytes")
+    for name, number in stats.bytes_shown_for_another.items():
+        if number:
+            lines.append(f"{name + ' not repeated':<24} {number} bytes, which stdout had of the other port")
+    before = 0
+    for stage, at in stats.stages.items():
+        lines.append(f"{stage:<24} +{(at - before) / NS_PER_MS:.1f} ms (at {at / NS_PER_MS:.1f})")
+        before = at
+    every = list(stats.sandbox.values())
+    common = [name for name in every[0] if all(name in other for other in every)] if every else []
+    if stats.spins:
+        lines.append(
+            f"right to spin            {stats.spins['granted']} granted, {stats.spins['revoked']} revoked"
+        )
+    if stats.restarts:
+        durations = sorted(stats.restarts["durations"])
+        told = ", ".join(f"{name} {count}" for name, count in stats.restarts["by_type"].items())
+        lines.append(f"restarts                 {told or 'none'}; {stats.restarts['budget']} left")
+        if durations:
+            lines.append(
+                f"  took                   {durations[len(durations) // 2] / NS_PER_MS:.1f} ms (median), "
+                f"{durations[-1] / NS_PER_MS:.1f} ms (longest), {stats.restarts['replayed']} requests again"
+            )
+    lines.append(f"sandbox ({stats.design}): {', '.join(common) or 'no layer'}")
+    missing = [name for name in layers.NAMES.values() if name not in common]
+    if missing:
+        lines.append(f"sandbox layers missing   {', '.join(missing)}")
+    lines.append(f"sandbox of kvmbox itself {', '.join(stats.vmm) or 'no layer'}")
+    for name, reason in stats.missing.items():
+        lines.append(f"  {name:<22} {reason}")
+    return "\n".join(lines)

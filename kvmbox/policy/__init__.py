@@ -1,0 +1,1 @@
+"""What each process may do, as `kvmbox policy` tells it."""

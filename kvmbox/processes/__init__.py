@@ -1,0 +1,1 @@
+"""Device processes and their spawner: started, replaced, named when they fail, ended."""

@@ -1,0 +1,83 @@
+"""A device "process" that is a thread of the VMM: `--sandbox thread`.
+
+The server's loop, the protocol and the channel are those of a process; only the address space is shared. So
+it shows what of the price of a sandbox is the IPC and what is the process, and it protects from nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from contextlib import suppress
+from typing import Final
+
+from kvmbox.channel.links import Link
+from kvmbox.jailed.main import main
+from kvmbox.sandbox.listener import ForbiddenCall
+
+ENDED: Final = 0
+"""What stands for a wait status: a thread has none."""
+
+
+class DeviceThread:
+    """Serves the device's end of a link. Looks like a `DeviceProcess` to the pool."""
+
+    listener = None
+    layers = 0
+    pid = 0
+
+    def __init__(self, device_type: str, link: Link, *, cpu: int | None = None) -> None:
+        """Start at once, on `cpu`; the device's descriptors are the thread's from now on."""
+        self.type = device_type
+        self.wait_status: int | None = None
+        self._link = link
+        self._cpu = cpu
+        self._lock = threading.Lock()
+        self._open = True
+        self._thread = threading.Thread(target=self._serve, name=f"device {device_type}", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        channel, *replies = self._link.device[:2]
+        if self._cpu is not None:
+            # Beside the vCPU, as a process is: elsewhere an exit takes three times as long.
+            with suppress(OSError):
+                os.sched_setaffinity(0, {self._cpu})
+        try:
+            main(channel, replies[0] if replies else None, self._link.page)
+        except OSError:
+            pass  # the VMM has closed its end while a reply was on its way
+        finally:
+            self._close()
+            self.wait_status = ENDED
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._open:
+                self._open = False
+                for descriptor in self._link.device:
+                    os.close(descriptor)
+
+    def kill(self) -> None:
+        """No thread can be killed: its end of the link is cut off, and what it still does goes nowhere."""
+        with self._lock:
+            if not self._open:
+                return
+            if len(self._link.device) == 1:
+                with socket.socket(fileno=os.dup(self._link.device[0])) as end:
+                    end.shutdown(socket.SHUT_RDWR)
+                return
+            # Not closed: the thread uses the numbers for as long as it lives, whosever they would be then.
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            for descriptor in self._link.device[:2]:
+                os.dup2(null, descriptor, inheritable=False)
+            os.close(null)
+
+    def take_forbidden_call(self) -> ForbiddenCall | None:
+        """A thread may call what the VMM may."""
+        return None
+
+    def join(self, seconds: float) -> None:
+        """Wait for the loop's end, the VMM's end being closed."""
+        self._thread.join(seconds)

@@ -1,0 +1,372 @@
+"""All device processes of one machine: started together, named when they fail, ended together.
+
+    pool = DevicePool(Design())            # the spawner starts; nothing else has been opened yet
+    pool.launch(board, bpf, cpu=0)         # one process per device type, in parallel
+    pool.connect(grants, now, changed)     # jailed, greeted, ready for requests
+    ...
+    pool.close()                           # no process and no zombie is left
+
+The `Design` says where models run and how they are reached. What is different about `--sandbox none` and
+`thread` ends here: everybody else sees channels.
+
+Belongs to the main thread, but for the channels, which any thread may use.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from kvmbox.board import DeviceSpec, by_type
+from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS, Channel, Grants
+from kvmbox.channel.greeting import greet
+from kvmbox.channel.links import SOCKETPAIR, Link, channel_on, make_link
+from kvmbox.channel.spin import SpinGrants
+from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, SandboxError
+from kvmbox.host.starvation import Starvation
+from kvmbox.lean import Value
+from kvmbox.processes import prestart
+from kvmbox.processes.spawner_client import DeviceProcess, SpawnerClient, describe_wait_status
+from kvmbox.sandbox import layers
+from kvmbox.sandbox.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
+from kvmbox.wire import protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.processes.device_thread import DeviceThread
+    from kvmbox.processes.standby import StandbyProcesses
+
+NONE, THREAD, PROCESS, PER_DEVICE = "none", "thread", "process", "per-device"
+SANDBOX_CHOICES = (NONE, THREAD, PROCESS, PER_DEVICE)
+
+SECCOMP_MODES = {"filter": SECCOMP_MODE_FILTER, "strict": SECCOMP_MODE_STRICT, "off": SECCOMP_MODE_DISABLED}
+
+JOIN_SECONDS = 1.0
+
+
+class Design(Value):
+    """The three choices of the RFC, and the layers to leave out (a mask of `sandbox.layers`)."""
+
+    sandbox: str = PROCESS
+    seccomp: str = "filter"
+    ipc: str = SOCKETPAIR
+    without: int = 0
+
+    @property
+    def has_processes(self) -> bool:
+        """Whether models run in processes of their own."""
+        return self.sandbox in (PROCESS, PER_DEVICE)
+
+    @property
+    def filters(self) -> bool:
+        """Whether the device processes need a compiled filter."""
+        return self.has_processes and self.seccomp == "filter"
+
+    def __str__(self) -> str:
+        if self.sandbox == NONE:
+            return "none: models run in the vCPU thread"
+        return f"{self.sandbox}, {self.seccomp if self.has_processes else 'no seccomp'}, {self.ipc}"
+
+
+class PoolMember:
+    """One process: its devices in index order, how it lives, and its channel once connected."""
+
+    def __init__(
+        self,
+        device_type: str,
+        devices: list[DeviceSpec],
+        process: DeviceProcess | DeviceThread | None,
+        link: Link | None,
+    ) -> None:
+        """`process` and `link` are None where the models run in the vCPU thread."""
+        self.device_type = device_type
+        self.devices = devices
+        self.process = process
+        self.link = link
+        self.channel: Channel | None = None
+        self.cause: DeviceProcessError | None = None
+        """Why the process is being killed, if that is known."""
+
+    @property
+    def layers(self) -> int:
+        """The sandbox layers in force (`sandbox.layers`)."""
+        return self.process.layers if self.process is not None else 0
+
+
+class DevicePool:
+    """The device processes of a machine, by device type, or by device where each has its own."""
+
+    def __init__(self, design: Design = Design()) -> None:  # noqa: B008 - it cannot be changed
+        """Start the spawner, if the design has processes: before /dev/kvm is opened, in the main thread.
+
+        Raises SandboxError.
+        """
+        self.design = design
+        self.spawner: SpawnerClient | None = None
+        if design.has_processes:
+            mode = SECCOMP_MODES[design.seccomp]
+            without = design.without | (layers.SECCOMP if mode == SECCOMP_MODE_DISABLED else 0)
+            self.spawner = prestart.take(seccomp=mode, without=without)
+        self.members: dict[str, PoolMember] = {}
+        self._lock = threading.RLock()  # the spawner's client is not thread-safe; a rescue is on any thread
+        self._order: Callable[[str, Link], DeviceProcess] | None = None
+        self.standby: StandbyProcesses | None = None
+        """Replacements, where lost processes are to be replaced."""
+        self.spin: SpinGrants | None = None
+        self.recorder_of: Callable[[str], Callable[[bytes, bytes], None]] | None = None
+        """What gives each channel its recorder, by device type; to be set before `connect`."""
+
+    def launch(
+        self,
+        board: Sequence[DeviceSpec],
+        bpf: bytes,
+        *,
+        cpu: int | None,
+        spare_cpu: int | None = None,
+        may_spin: bool = False,
+        require: int = 0,
+    ) -> None:
+        """Ask for a process for each device type of `board`; returns before they run. Raises SandboxError.
+
+        With shared memory, and `may_spin`, the one that is asked most spins on `spare_cpu`, if there is one,
+        or anywhere.
+        """
+        ipc = self.design.ipc
+        if self.spawner is not None:
+            spawn = self.spawner.spawn
+            self._order = lambda name, link: spawn(name, link.device, bpf, cpu=cpu, require=require)
+        for name, devices in by_type(board, per_device=self.design.sandbox == PER_DEVICE).items():
+            link: Link | None = None
+            process: DeviceProcess | DeviceThread | None = None
+            if self.design.sandbox == THREAD:
+                from kvmbox.processes.device_thread import DeviceThread
+
+                link = make_link(ipc)
+                process = DeviceThread(name, link, cpu=cpu)
+            elif self.spawner is not None:
+                link = make_link(ipc)
+                process = self.spawn(name, link)
+            self.members[name] = PoolMember(name, devices, process, link)
+        if may_spin and self.spawner is not None:
+            self.spin = SpinGrants(cpu, spare_cpu, pid_of=self._pid_of)
+
+    def spawn(self, name: str, link: Link) -> DeviceProcess:
+        """Ask for one more process, as `launch` did, on the device's end of `link`. Raises SandboxError."""
+        assert self._order is not None
+        with self._lock:
+            return self._order(name, link)
+
+    def wait_for(self, process: DeviceProcess) -> None:
+        """Wait until `process` is jailed and serves; SandboxError if it does not come to that."""
+        assert self.spawner is not None
+        with self._lock:
+            self.spawner.wait_ready(process)
+
+    def wait_ready(self) -> None:
+        """Wait until every process is jailed and serves; SandboxError if one does not come to that."""
+        for member in self.members.values():
+            self._wait_for_member(member)
+
+    def _wait_for_member(self, member: PoolMember) -> None:
+        process = member.process
+        if not isinstance(process, DeviceProcess):
+            return
+        try:
+            self.wait_for(process)
+        except SandboxError:
+            # One that refused to serve (a layer is missing) would refuse again, and one whose pidfd has not
+            # come shows that the spawner hangs. Any other was lost, which the first request finds out.
+            rescued = member.channel is not None and member.channel.rescue is not None
+            if not rescued or process.failure is not None or process.pidfd < 0:
+                raise
+
+    def _excuse(self, name: str) -> Callable[[], bool]:
+        return Starvation(self._pid_of(name)).excused
+
+    def _pid_of(self, name: str) -> int:
+        process = self.members[name].process
+        return process.pid if process is not None else 0
+
+    def connect(
+        self,
+        grants: Mapping[str, Grants],
+        *,
+        now: Callable[[], int],
+        deadline_changed: Callable[[str, int, int], None],
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Wait for the processes and greet them. `grants` are by device name; SandboxError if one fails.
+
+        `prepare` is called when there are channels, and nobody has been waited for: a process that is lost at
+        or before its first request is as good as replaced if it gives the channel a `rescue`.
+        """
+        for member in self.members.values():
+            changed = partial(deadline_changed, member.device_type)
+            granted = [grants[device.name] for device in member.devices]
+            channel: Channel
+            if member.link is None:
+                from kvmbox.channel.direct import DirectChannel  # and with it every model
+
+                channel = DirectChannel(member.device_type, granted, now=now, deadline_changed=changed)
+            else:
+                channel = channel_on(
+                    member.link,
+                    member.device_type,
+                    granted,
+                    now=now,
+                    deadline_changed=changed,
+                    spin=self.spin,
+                )
+            if self.recorder_of is not None:
+                channel.recorder = self.recorder_of(member.device_type)
+            member.channel = channel
+            if self.spawner is not None:
+                channel.excuse = partial(self._excuse, member.device_type)
+        prepare()
+        self.wait_ready()
+        for member in self.members.values():
+            channel = self.channel(member.device_type)
+            try:
+                version = greet(channel, member.devices, slices=START_SLICES)
+            except DeviceProcessError as error:
+                raise self.explain(error) from error
+            if version != protocol.VERSION:
+                raise SandboxError(
+                    f"device process '{member.device_type}' speaks protocol {version}, "
+                    f"this kvmbox speaks {protocol.VERSION}",
+                    hint="two versions of kvmbox are mixed on this system: install it anew",
+                )
+
+    @property
+    def channels(self) -> list[Channel]:
+        """All channels, connected."""
+        return [member.channel for member in self.members.values() if member.channel is not None]
+
+    def channel(self, name: str) -> Channel:
+        """The channel of a process that is connected."""
+        channel = self.members[name].channel
+        assert channel is not None
+        return channel
+
+    def watch(self, poll: select.poll) -> None:
+        """Register what tells that a process died or called what it must not. May be repeated."""
+        if self.spawner is not None:
+            poll.register(self.spawner.fileno(), select.POLLIN)
+        processes = [member.process for member in self.members.values()]
+        if self.standby is not None:
+            processes.append(self.standby.spare)
+        for process in processes:
+            if process is not None and process.listener is not None:
+                poll.register(process.listener.fileno(), select.POLLIN)
+
+    def check(self) -> DeviceProcessError | None:
+        """Why a device process is of no use any more, if one is; never blocks for long."""
+        for member in self.members.values():
+            error = self._forbidden_call(member.device_type, member.process)
+            if error is not None:
+                member.cause = error
+                return error
+        if self.spawner is not None:
+            try:
+                with self._lock:
+                    self.spawner.poll_deaths()
+            except DeviceProcessError as error:
+                return error
+        for member in self.members.values():
+            process = member.process
+            if process is not None and process.wait_status is not None:
+                told = member.channel.told() if member.channel is not None else None
+                return told or self._death(member.device_type, process)
+        return None
+
+    def kill(self, name: str, cause: DeviceProcessError | None = None) -> None:
+        """SIGKILL: whoever waits for a reply of the process reads the end of its channel."""
+        member = self.members[name]
+        if member.process is not None:
+            member.cause = cause
+            member.process.kill()
+
+    def explain(self, error: DeviceProcessError) -> DeviceProcessError:
+        """The error with the cause that only the spawner knows: how the process died, and on which call."""
+        member = self.members.get(error.device_type)
+        if member is None or member.process is None or self.spawner is None:
+            return error
+        if isinstance(error, GivenUpError):
+            return GivenUpError(member.cause or self.explain_process(error.cause, member.process), error.why)
+        if isinstance(error, DeviceGoneError) and member.cause is not None:
+            return member.cause
+        found = self.explain_process(error, member.process)
+        if found is error or member.channel is None:
+            return found
+        return member.channel.told() or found
+
+    def explain_process(
+        self, error: DeviceProcessError, process: DeviceProcess | DeviceThread
+    ) -> DeviceProcessError:
+        """The same for one process, which may be nobody's any more."""
+        assert self.spawner is not None
+        # A process that is held in a forbidden call looks hung to whoever waits for its reply.
+        found = self._forbidden_call(error.device_type, process)
+        if found is not None or not isinstance(error, DeviceGoneError):
+            return found or error
+        poll = select.poll()
+        self.watch(poll)
+        if process.listener is not None:
+            poll.register(process.listener.fileno(), select.POLLIN)
+        for _ in range(REPLY_SLICES):
+            found = self._forbidden_call(error.device_type, process)
+            if found is not None:
+                return found
+            try:
+                with self._lock:
+                    self.spawner.poll_deaths()
+            except DeviceProcessError as spawner_error:
+                return spawner_error
+            if process.wait_status is not None:
+                return self._death(error.device_type, process)
+            for descriptor, mask in poll.poll(WAIT_SLICE_MS):
+                if not mask & select.POLLIN:
+                    # The listener of a dead process hangs up: it would end all slices at once, before the
+                    # spawner has told how the process died.
+                    poll.unregister(descriptor)
+        return error
+
+    @staticmethod
+    def _forbidden_call(name: str, process: DeviceProcess | DeviceThread | None) -> DeviceProcessError | None:
+        call = process.take_forbidden_call() if process is not None else None
+        if call is None:
+            return None
+        return DeviceProcessError(
+            name,
+            f"was killed (SIGKILL): it called {call}, which its seccomp filter forbids",
+            hint="its model is broken or was taken over by the guest: please report it",
+        )
+
+    def _death(self, name: str, process: DeviceProcess | DeviceThread) -> DeviceProcessError:
+        status = process.wait_status
+        assert status is not None
+        if self.spawner is None:
+            return DeviceGoneError(name, "has ended")
+        how = describe_wait_status(status)
+        if self.design.seccomp == "strict" and how.endswith("(SIGKILL)"):
+            how += ", as a forbidden system call under strict seccomp is, too"
+        return DeviceProcessError(name, how)
+
+    def close(self) -> None:
+        """End all processes. Idempotent, never raises."""
+        for member in self.members.values():
+            if member.channel is not None:
+                member.channel.close()
+            elif member.link is not None:
+                member.link.close_vmm_end()
+            member.link = None
+        if self.standby is not None:
+            self.standby.close()
+        if self.spawner is not None:
+            self.spawner.close()
+        elif self.design.sandbox == THREAD:
+            for member in self.members.values():
+                if member.process is not None and not isinstance(member.process, DeviceProcess):
+                    member.process.join(JOIN_SECONDS)

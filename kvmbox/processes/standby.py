@@ -1,0 +1,164 @@
+"""Device processes in reserve, and the account of those that were lost: `--on-device-crash restart`.
+
+Until it is greeted a device process is of no type. So one that is jailed and waits is a replacement for any,
+and it stands ready before it is needed: a restart does not wait for a fork and a jail. The main thread
+orders the next one as soon as it hears that one was used; a second loss before that waits for it.
+
+What was lost is told by the main thread: only it may take the time to learn how a process died.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from kvmbox.channel.links import Link, make_link
+from kvmbox.channel.recovery import SAMPLE, Recovery, Restart
+from kvmbox.errors import DeviceGoneError, DeviceProcessError, SandboxError
+from kvmbox.processes.spawner_client import DeviceProcess
+
+if TYPE_CHECKING:
+    from kvmbox.processes.pool import DevicePool
+
+NAME: Final = "standby"
+
+
+class StandbyProcesses:
+    """Implements `recovery.Standby` for the pool's channels."""
+
+    def __init__(
+        self,
+        pool: DevicePool,
+        *,
+        budget: int,
+        pause_time: Callable[[], None],
+        resume_time: Callable[[], None],
+        wake: Callable[[], None],
+    ) -> None:
+        """`wake` makes the main thread call `tend`. `budget` is how many restarts there may be in all."""
+        self.pause_time = pause_time
+        self.resume_time = resume_time
+        self.budget = budget
+        self.restarts: dict[str, int] = {}
+        """How often each process was restarted."""
+        self.durations: list[int] = []
+        """How long each of the first restarts took, in ns."""
+        self.replayed = 0
+        """How many requests were lived through again, in all."""
+        self._pool = pool
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._spare: tuple[DeviceProcess, Link] | None = None
+        self._lost: dict[str, deque[tuple[DeviceProcess, DeviceProcessError]]] = {
+            name: deque() for name in pool.members
+        }
+        self._told: deque[Restart] = deque()
+        self._number = 0
+        for member in pool.members.values():
+            if member.channel is not None:
+                Recovery(member.channel, member.devices, self)
+
+    @property
+    def spare(self) -> DeviceProcess | None:
+        """The process that waits to be used."""
+        spare = self._spare
+        return spare[0] if spare is not None else None
+
+    # --- On any thread ------------------------------------------------------------------------------------
+
+    def take_from_budget(self) -> bool:
+        """See Standby."""
+        with self._lock:
+            if self.budget == 0:
+                return False
+            self.budget -= 1
+            return True
+
+    def replace(self, name: str, error: DeviceProcessError) -> Link:
+        """See Standby."""
+        member = self._pool.members[name]
+        old = member.process
+        assert isinstance(old, DeviceProcess)
+        old.kill()
+        with self._lock:
+            process, link = self._spare or self._ordered()
+            self._spare = None
+        try:
+            self._pool.wait_for(process)
+        except SandboxError:
+            link.close_vmm_end()
+            raise
+        # Whoever had it killed knows better than the end of a channel what was wrong with it.
+        known = member.cause if isinstance(error, DeviceGoneError) else None
+        self._lost[name].append((old, known or error))
+        member.process, member.link, member.cause = process, link, None
+        if self._pool.spin is not None and member.channel is not None:
+            self._pool.spin.replaced(member.channel)
+        return link
+
+    def restarted(self, restart: Restart) -> None:
+        """See Standby."""
+        with self._lock:
+            self.restarts[restart.device_type] = self.restarts.get(restart.device_type, 0) + 1
+            self.replayed += restart.replayed
+            if len(self.durations) < SAMPLE:
+                self.durations.append(restart.duration)
+        self._told.append(restart)
+        self._wake()
+
+    def _ordered(self) -> tuple[DeviceProcess, Link]:
+        link = make_link(self._pool.design.ipc)
+        return self._pool.spawn(NAME, link), link
+
+    # --- On the main thread -------------------------------------------------------------------------------
+
+    def tend(self, say: Callable[[str], None], forget: Callable[[int], None]) -> None:
+        """Have a process in reserve, and tell of the restarts since the last call.
+
+        `forget` hears of each descriptor that `DevicePool.watch` gave to a poll, before it is closed.
+        """
+        with self._lock:
+            spare = self._spare
+            if spare is not None and spare[0].wait_status is not None:
+                spare[1].close_vmm_end()
+                _release(spare[0], forget)
+                spare = self._spare = None
+            if spare is None and self.budget > 0:
+                try:
+                    self._spare = self._ordered()
+                except SandboxError as error:
+                    self.budget = 0
+                    say(f"no device process can be had in reserve: {error}")
+        self.tell(say, forget)
+
+    def tell(self, say: Callable[[str], None], forget: Callable[[int], None]) -> None:
+        """A line for each restart since the last call; `forget` as in `tend`."""
+        while self._told:
+            restart = self._told.popleft()
+            self._number += 1
+            causes = []
+            # Those that were to replace it and did not live to do so were lost after it.
+            for _ in range(restart.used):
+                process, error = self._lost[restart.device_type].popleft()
+                causes.append(str(self._pool.explain_process(error, process)))
+                _release(process, forget)
+            say(
+                f"{'; its replacement: '.join(causes)}: restarted, {restart.replayed} requests replayed in "
+                f"{restart.duration / 1e6:.1f} ms (restart {self._number}, {self.budget} left)"
+            )
+
+    def close(self) -> None:
+        """Close what no channel has taken over. The spawner ends the processes."""
+        with self._lock:
+            if self._spare is not None:
+                self._spare[1].close_vmm_end()
+                self._spare = None
+
+
+def _release(process: DeviceProcess, forget: Callable[[int], None]) -> None:
+    # A number that is closed and still watched would be watched in whatever gets it next.
+    if process.listener is not None:
+        forget(process.listener.fileno())
+    process.release()

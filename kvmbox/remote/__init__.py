@@ -1,1 +1,0 @@
-"""Device models at the far end of a channel: protocol, processes, proxies."""

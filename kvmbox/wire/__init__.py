@@ -1,0 +1,1 @@
+"""What the VMM and the sandbox say to each other: frames, layouts, effects. Pure."""

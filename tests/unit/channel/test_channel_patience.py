@@ -1,0 +1,182 @@
+"""How long the main thread waits: for a reply, for another thread that waits, and what it does after that."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from kvmbox.channel import channel as module
+from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Grants
+from kvmbox.channel.recovery import all_ones
+from kvmbox.channel.stream import StreamChannel
+from kvmbox.errors import DeviceGoneError, DeviceProcessError
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import NO_DEADLINE, WORDS, request_word
+
+READ = request_word(protocol.READ, 0, 1)
+
+
+class Silent:
+    """A channel whose process answers nothing; a vCPU thread can be made to wait for it."""
+
+    def __init__(self) -> None:
+        vmm_end, self.device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel = StreamChannel("uart", vmm_end.detach(), [Grants("COM1")], now=lambda: 5)
+        self.threads = ThreadPoolExecutor(1)
+        self.killed: list[DeviceProcessError] = []
+        self.rescued: list[DeviceProcessError] = []
+
+    def kill(self, error: DeviceProcessError) -> None:
+        self.killed.append(error)
+        self.device_end.close()
+
+    def rescue(self, error: DeviceProcessError, sent: bytes) -> bytes:
+        self.rescued.append(error)
+        return all_ones(sent)
+
+    def vcpu_waits(self) -> Callable[[], int]:
+        """Returns when the vCPU thread waits for a reply, with what gives the result of its access."""
+        future = self.threads.submit(self.channel.access, READ, 5, 0, 0xFF)
+        self.device_end.recv(8192)
+        return future.result
+
+    def reply(self, kind: int, sequence: int, value: int = 0) -> None:
+        size = 1 if kind == protocol.READ else 0
+        word = kind | protocol.REPLY | size << 16 | sequence << 32
+        self.device_end.send(WORDS.pack(word, NO_DEADLINE, value, 0))
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]:
+    monkeypatch.setattr(module, "WAIT_SLICE_MS", 1)
+    peer = Silent()
+    yield peer
+    peer.device_end.close()
+    peer.threads.shutdown()
+    peer.channel.close()
+
+
+def test_request_that_finds_a_hung_access_kills_and_is_answered_by_the_rescue(silent: Silent) -> None:
+    silent.channel.rescue, silent.channel.kill = silent.rescue, silent.kill
+    value = silent.vcpu_waits()
+    assert silent.channel.request(protocol.ADVANCE) == (0, b"")
+    assert value() == 0xFF
+    (killed,) = silent.killed
+    assert "is hung: no reply within" in str(killed)
+    assert isinstance(silent.rescued[0], DeviceGoneError)
+    assert silent.channel.failure is None
+
+
+def test_request_that_finds_a_hung_access_fails_where_nobody_is_rescued(silent: Silent) -> None:
+    value = silent.vcpu_waits()
+    with pytest.raises(DeviceProcessError, match="is hung"):
+        silent.channel.request(protocol.ADVANCE)
+    assert silent.killed == []
+    silent.device_end.close()
+    with pytest.raises(DeviceProcessError, match="is hung"):
+        value()
+
+
+def test_request_waits_for_an_access_that_is_answered_in_time(silent: Silent) -> None:
+    silent.channel.rescue, silent.channel.kill = silent.rescue, silent.kill
+    value = silent.vcpu_waits()
+    slices = []
+
+    def excused() -> bool:
+        # The last moment: the reply to the access, and the one to the request that waits for it.
+        slices.append(1)
+        if len(slices) == 1:
+            silent.reply(protocol.READ, 1, 0x60)
+            silent.reply(protocol.ADVANCE, 2)
+        return True
+
+    silent.channel.excuse = lambda: excused
+    assert silent.channel.request(protocol.ADVANCE) == (0, b"")
+    assert value() == 0x60
+    assert silent.killed == []
+
+
+def test_request_waits_for_a_rescue_for_longer_than_for_a_reply(silent: Silent) -> None:
+    # A replacement may have to be forked and jailed first: the main thread must not kill it for that.
+    begun, finish = threading.Event(), threading.Event()
+
+    def rescue(error: DeviceProcessError, sent: bytes) -> bytes:
+        silent.channel.being_rescued = True
+        begun.set()
+        finish.wait()
+        silent.channel.being_rescued = False
+        return all_ones(sent)
+
+    silent.channel.rescue, silent.channel.kill = rescue, silent.kill
+    value = silent.vcpu_waits()
+    silent.device_end.close()
+    begun.wait()
+    silent.channel._lock = PatientLock(  # type: ignore[assignment]  # as the main thread uses it
+        silent.channel._lock, tries=3 * REPLY_SLICES, then=finish.set
+    )
+    assert silent.channel.request(protocol.ADVANCE) == (0, b"")
+    assert value() == 0xFF
+    assert silent.killed == []
+
+
+class PatientLock:
+    """A lock; at one of the tries to take it, something happens."""
+
+    def __init__(self, lock: threading.Lock, *, tries: int, then: Callable[[], None]) -> None:
+        self._lock = lock
+        self._tries = tries
+        self._then = then
+        self.release = lock.release
+
+    def acquire(self, *, timeout: float) -> bool:
+        self._tries -= 1
+        if self._tries == 0:
+            self._then()
+        return self._lock.acquire(timeout=timeout)
+
+
+@pytest.mark.parametrize("excuses", [0, 1, 7])
+def test_request_an_excused_process_gets_more_slices(silent: Silent, excuses: int) -> None:
+    left = [excuses]
+
+    def excused() -> bool:
+        left[0] -= 1
+        return left[0] >= 0
+
+    silent.channel.excuse = lambda: excused
+    with pytest.raises(DeviceProcessError, match="is hung: no reply within"):
+        silent.channel.request(protocol.ADVANCE)
+    assert left[0] == -1
+
+
+def test_request_no_excuse_lasts_for_ever(silent: Silent) -> None:
+    asked = []
+
+    def excused() -> bool:
+        asked.append(1)
+        return True
+
+    silent.channel.excuse = lambda: excused
+    with pytest.raises(DeviceProcessError, match="is hung"):
+        silent.channel.request(protocol.ADVANCE, slices=2)
+    assert len(asked) == START_SLICES
+
+
+def test_request_tells_that_a_reply_is_overdue_once(silent: Silent) -> None:
+    heard: list[bool] = []
+    silent.channel.overdue = heard.append
+    with pytest.raises(DeviceProcessError, match="is hung"):
+        silent.channel.request(protocol.ADVANCE)
+    assert heard == [True, False]
+
+
+def test_request_that_is_answered_at_once_is_not_overdue(silent: Silent) -> None:
+    heard: list[bool] = []
+    silent.channel.overdue = heard.append
+    silent.reply(protocol.ADVANCE, 1)
+    silent.channel.request(protocol.ADVANCE)
+    assert heard == []

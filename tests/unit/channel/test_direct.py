@@ -1,0 +1,224 @@
+"""The channel without a process: what it makes of models is what every other channel does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kvmbox.board import BoardOptions, DeviceSpec, pc_board
+from kvmbox.channel.channel import Grants
+from kvmbox.channel.direct import DirectChannel, direct_channels
+from kvmbox.channel.greeting import greet
+from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, Stop
+from kvmbox.errors import DeviceProcessError, ProtocolError
+from kvmbox.jailed import server as server_module
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import INDEXED_READ, NO_DEADLINE, READ, WRITE, Request, request_word
+from tests.unit.jailed.test_server import FakeModel
+
+NOW = 5_000
+
+
+class Rig:
+    """Two fake models behind a channel; the first may raise its line and print, the second stop and reset."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[object, ...]] = []
+        self.one, self.two = FakeModel("one"), FakeModel("two")
+        self.channel = DirectChannel(
+            "fakes",
+            [
+                Grants("one", irq_lines=[self._note("irq")], output=self._note("output")),
+                Grants("two", reset=self._note("reset"), stop=self._note("stop")),
+            ],
+            now=lambda: NOW,
+            deadline_changed=self._note("deadline"),
+        )
+        waiting = [self.one, self.two]
+        devices = [DeviceSpec(name, "fakes", "fake") for name in ("one", "two")]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(server_module, "build_model", lambda _name, _parameters: waiting.pop(0))
+            assert greet(self.channel, devices) == protocol.VERSION
+
+    def _note(self, what: str) -> Callable[..., None]:
+        return lambda *arguments: self.log.append((what, *arguments))
+
+    def access(self, kind: int, device: int = 0, size: int = 1, *, offset: int = 0, value: int = 0) -> int:
+        limit = (1 << 8 * size) - 1 if kind != WRITE else 0
+        return self.channel.access(request_word(kind, device, size), offset, value, limit)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    assert not rig.channel._lock.locked()
+
+
+def test_accesses_reach_the_right_model_with_guest_time(rig: Rig) -> None:
+    rig.two.value = 0x1234
+    assert rig.access(READ, 1, 2, offset=6) == 0x1234
+    assert rig.access(WRITE, 0, 4, offset=3, value=0xDEADBEEF) == 0
+    assert rig.access(INDEXED_READ, 1, 2, offset=1, value=3 << 32 | 0x8C) == 0x1234
+    assert rig.two.calls == [("read", NOW, 6, 2), ("write", NOW, 3, 1, 0x8C), ("read", NOW, 1, 2)]
+    assert rig.one.calls == [("write", NOW, 3, 4, 0xDEADBEEF)]
+    assert rig.log == []
+
+
+def test_effects_are_applied_in_order_then_settled(rig: Rig) -> None:
+    rig.channel.settle = lambda: rig.log.append(("settle", rig.channel._lock.locked()))
+    rig.one.effects = [IrqLine(0, 1, 2), HostOutput(b"x"), IrqLine(0, 0)]
+    rig.access(WRITE)
+    assert rig.log == [("irq", 1, 2), ("output", b"x"), ("irq", 0, 0), ("settle", False)]
+    rig.log.clear()
+    rig.access(WRITE)  # nothing happened: nothing to settle
+    assert rig.log == []
+
+
+@pytest.mark.parametrize(("effect", "noted"), [(Reset(), ("reset",)), (Stop(), ("stop", 2, 1, 0x55))])
+def test_stop_and_reset_count_in_a_write_to_that_device_only(
+    rig: Rig, effect: Effect, noted: tuple[object, ...]
+) -> None:
+    rig.two.effects = [effect]
+    rig.access(WRITE, 1, offset=2, value=0x55)
+    assert rig.log == [noted]
+    for kind in (READ, INDEXED_READ):
+        rig.log.clear()
+        rig.channel.forget_failure()
+        rig.two.effects = [effect]
+        with pytest.raises(ProtocolError, match="not granted"):
+            rig.access(kind, 1)
+        assert rig.log == []
+
+
+def test_effect_that_was_not_granted_breaks_the_protocol_before_any_is_applied(rig: Rig) -> None:
+    rig.one.effects = [IrqLine(0, 1), Reset()]
+    with pytest.raises(ProtocolError, match="effect Reset of one: not granted"):
+        rig.access(WRITE)
+    assert rig.log == []
+
+
+def test_deadline_is_the_earliest_and_told_when_it_changes(rig: Rig) -> None:
+    rig.one.deadline = 9_000
+    rig.access(READ)
+    rig.two.deadline = 8_000
+    rig.access(WRITE, 1)
+    rig.access(READ, 1)
+    rig.two.deadline = None
+    rig.access(READ, 1)
+    rig.one.deadline = None
+    rig.access(READ)
+    assert rig.log == [("deadline", at, NOW) for at in (9_000, 8_000, 9_000, NO_DEADLINE)]
+    assert rig.channel.deadline == NO_DEADLINE
+
+
+def test_deadline_after_a_request_is_known_to_the_next_access(rig: Rig) -> None:
+    rig.one.deadline = 9_000
+    rig.channel.request(protocol.ADVANCE)
+    assert rig.one.calls == [("advance", NOW)]
+    assert rig.channel.deadline == 9_000
+    rig.log.clear()
+    rig.access(READ, 1)
+    assert rig.log == []  # no change
+
+
+@pytest.mark.parametrize("kind", [READ, INDEXED_READ])
+def test_value_beyond_the_size_of_the_access_breaks_the_protocol(rig: Rig, kind: int) -> None:
+    rig.one.value = 0x100
+    with pytest.raises(ProtocolError, match="value 0x100 where at most 0xff can be"):
+        rig.access(kind)
+
+
+def test_model_that_raises_is_named_and_the_channel_of_no_use_any_more(rig: Rig) -> None:
+    class Broken(FakeModel):
+        def read(self, now: int, offset: int, size: int) -> int:
+            raise KeyError("register\n")
+
+    model = Broken()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server_module, "build_model", lambda _name, _parameters: model)
+        rig.channel = DirectChannel("fakes", [Grants("one")], now=lambda: NOW)
+        greet(rig.channel, [DeviceSpec("one", "fakes", "fake")])
+    with pytest.raises(DeviceProcessError, match=r"device process 'fakes' failed: KeyError: ") as caught:
+        rig.access(READ)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DeviceProcessError, match="KeyError"):
+        rig.access(WRITE)
+    with pytest.raises(DeviceProcessError, match="KeyError"):
+        rig.channel.request(protocol.ADVANCE)
+    assert model.calls == []
+
+
+def test_request_that_a_model_fails_is_its_error_frame(rig: Rig) -> None:
+    with pytest.raises(DeviceProcessError, match="failed: IndexError"):
+        rig.channel.request(protocol.RECEIVE, device=7, payload=b"x", limit=1)
+
+
+def test_access_to_a_device_that_is_not_there_is_a_failure(rig: Rig) -> None:
+    with pytest.raises(DeviceProcessError, match="failed: FrameError"):
+        rig.access(READ, 2)
+
+
+def test_recorder_sees_frames_as_of_a_process(rig: Rig) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    rig.channel.recorder = lambda sent, frame: seen.append((sent, frame))
+    rig.one.value, rig.one.deadline = 0x41, 7_000
+    rig.one.effects = [HostOutput(b"x")]
+    assert rig.access(READ, offset=5) == 0x41
+    rig.channel.recorder = None
+    assert rig.access(READ, offset=5) == 0x41
+    request = Request(READ, 0, 1, 2, NOW, 0, 5)  # the second request, after HELLO
+    assert seen == [(request.encode(), protocol.encode_reply(request, 7_000, 0x41, [(0, HostOutput(b"x"))]))]
+    assert rig.log == [("output", b"x"), ("deadline", 7_000, NOW)]
+
+
+def test_run_of_writes_is_one_request(rig: Rig) -> None:
+    rig.channel.transact(protocol.WRITE_RUN, 1, 3, b"ab")
+    assert rig.two.calls == [("write", NOW, 3, 1, byte) for byte in b"ab"]
+
+
+def test_threads_take_turns(rig: Rig) -> None:
+    inside = threading.Event()
+    go_on = threading.Event()
+    order: list[str] = []
+
+    def settle_later(*_arguments: object) -> None:
+        inside.set()
+        assert go_on.wait(30)
+        order.append("vcpu")
+
+    rig.channel._grants = [Grants("one", irq_lines=[settle_later]), rig.channel._grants[1]]
+    rig.one.effects = [IrqLine(0, 1)]
+    vcpu = threading.Thread(target=lambda: rig.access(WRITE), daemon=True)
+    vcpu.start()
+    assert inside.wait(30)
+
+    def advance() -> None:
+        rig.channel.request(protocol.ADVANCE)
+        order.append("main")
+
+    main = threading.Thread(target=advance, daemon=True)
+    main.start()
+    go_on.set()
+    vcpu.join(30)
+    main.join(30)
+    assert order == ["vcpu", "main"]
+
+
+def test_channels_of_a_board_are_one_for_each_type_in_index_order() -> None:
+    board = pc_board(BoardOptions(("COM1", "COM2"), rtc_base=0, memory_size=1 << 20))
+    channels = direct_channels(
+        board,
+        {device.name: Grants(device.name) for device in board},
+        now=lambda: 0,
+        deadline_changed=lambda *_: None,
+    )
+    assert {channel.device_type: [d.name for d in devices] for channel, devices in channels} == {
+        "uart": ["COM1", "COM2"],
+        "pit": ["PIT"],
+        "rtc": ["RTC"],
+        "i8042": ["i8042"],
+        "debug": ["debugcon", "POST", "debug-exit", "shutdown"],
+    }

@@ -1,0 +1,85 @@
+"""The proxy: a device in another process, as the bus sees it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from kvmbox.bus import Bus, Mapping
+from kvmbox.channel.channel import Grants
+from kvmbox.channel.proxy import DeviceProxy
+from kvmbox.channel.stream import StreamChannel
+from kvmbox.errors import ProtocolError
+from kvmbox.wire import protocol
+
+
+class Far:
+    """The other end of a channel with one granted device."""
+
+    def __init__(self) -> None:
+        vmm_end, self.end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        grants = [Grants(str(number)) for number in range(4)]
+        self.channel = StreamChannel("debug", vmm_end.detach(), grants, now=lambda: 11)
+        self.sequence = 0
+
+    def will_answer(self, kind: int, size: int, value: int = 0, device: int = 3) -> None:
+        self.sequence += 1
+        request = protocol.Request(kind, device, size, self.sequence)
+        self.end.send(protocol.encode_reply(request, None, value, []))
+
+    def asked(self) -> protocol.Request:
+        return protocol.decode_request(self.end.recv(8192))
+
+
+@pytest.fixture
+def far() -> Iterator[Far]:
+    peer = Far()
+    yield peer
+    peer.channel.close()
+    peer.end.close()
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_read_of_each_size_asks_for_it_and_takes_the_largest_value(far: Far, size: int) -> None:
+    proxy = DeviceProxy(far.channel, 3, "debug-exit", frozenset())
+    largest = (1 << 8 * size) - 1
+    far.will_answer(protocol.READ, size, largest)
+    assert proxy.read(6, size) == largest
+    assert far.asked() == protocol.Request(protocol.READ, 3, size, 1, 11, 0, 6)
+    assert (proxy.reads, proxy.writes) == (1, 0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_read_value_beyond_its_size_is_a_lie(far: Far, size: int) -> None:
+    proxy = DeviceProxy(far.channel, 3, "debug-exit", frozenset())
+    far.will_answer(protocol.READ, size, 1 << 8 * size)
+    with pytest.raises(ProtocolError):
+        proxy.read(0, size)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_write_of_each_size_forwards_the_value(far: Far, size: int) -> None:
+    proxy = DeviceProxy(far.channel, 3, "debug-exit", frozenset())
+    far.will_answer(protocol.WRITE, size)
+    proxy.write(2, size, 0x7F)
+    assert far.asked() == protocol.Request(protocol.WRITE, 3, size, 1, 11, 0x7F, 2)
+    assert (proxy.reads, proxy.writes) == (0, 1)
+
+
+def test_proxy_on_a_bus_takes_whole_what_it_says(far: Far) -> None:
+    bus = Bus(16)
+    bus.attach(Mapping(0xF4, 4, DeviceProxy(far.channel, 3, "debug-exit", frozenset({2}))))
+    for size in (2, 1, 1, 1, 1):
+        far.will_answer(protocol.WRITE, size)
+    bus.write(0xF4, 2, 0x2211)
+    bus.write(0xF4, 4, 0x44332211)
+    asked = [far.asked() for _ in range(5)]
+    assert [(one.offset, one.size, one.value) for one in asked] == [
+        (0, 2, 0x2211),
+        (0, 1, 0x11),
+        (1, 1, 0x22),
+        (2, 1, 0x33),
+        (3, 1, 0x44),
+    ]

@@ -1,0 +1,699 @@
+"""The channel in shared memory against a peer that plays on the same page: honest, late, dead, lying."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, Final
+
+import pytest
+
+from kvmbox.channel import shared as module
+from kvmbox.channel.channel import REPLY_SLICES, WAIT_SLICE_MS, Grants
+from kvmbox.channel.shared import MAX_IDLE_RINGS, SharedChannel
+from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset
+from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.wire import page_layout as layout
+from kvmbox.wire import protocol
+from kvmbox.wire.page_layout import DOORBELL, DOORBELLS_READ
+from kvmbox.wire.protocol import EFFECT, HEADER, MAX_PAYLOAD, NO_DEADLINE, encode_effects, request_word
+
+NOW: Final = 5_000
+READ_OF_COM1: Final = request_word(protocol.READ, 0, 1)
+READ_REPLY: Final = protocol.READ | protocol.REPLY
+
+
+class FakeSpin:
+    """Notes who asks for the right to spin, and who disappoints."""
+
+    def __init__(self) -> None:
+        self.wanted = 0
+        self.lost: list[int] = []
+
+    def wanted_by(self, _channel: SharedChannel) -> None:
+        self.wanted += 1
+
+    def late(self, _channel: SharedChannel, lost: int) -> None:
+        self.lost.append(lost)
+
+
+class Peer:
+    """A channel, and everything that the far end can do to its page and its doorbells."""
+
+    def __init__(self) -> None:
+        self.page = mmap.mmap(-1, layout.SIZE)
+        self.data = memoryview(self.page)
+        self.words = self.data.cast("Q")
+        self.doorbell, bell_of_device = os.pipe()  # the device's end of the one, the VMM's of the other
+        vmm_doorbell, self.bell_of_vmm = os.pipe()
+        self.log: list[tuple[object, ...]] = []
+        self.now = NOW
+        self.spin = FakeSpin()
+        grants = [
+            Grants("COM1", irq_lines=[self._note("irq")], output=self._note("output")),
+            Grants("COM2", reset=self._note("reset")),
+        ]
+        self.channel = SharedChannel(
+            "uart",
+            self.page,
+            bell_of_device,
+            vmm_doorbell,
+            grants,
+            now=lambda: self.now,
+            deadline_changed=self._note("deadline"),
+            spin=self.spin,  # type: ignore[arg-type]  # a fake
+        )
+
+    def _note(self, what: str) -> Callable[..., None]:
+        return lambda *arguments: self.log.append((what, *arguments))
+
+    def close(self) -> None:
+        self.words.release()
+        self.data.release()
+        self.channel.close()
+        for descriptor in (self.doorbell, self.bell_of_vmm):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def die(self) -> None:
+        """Both ends of a process that is gone."""
+        os.close(self.doorbell)
+        os.close(self.bell_of_vmm)
+        self.doorbell = self.bell_of_vmm = -1
+
+    def reply(
+        self,
+        kind: int = READ_REPLY,
+        *,
+        device: int = 0,
+        size: int = 1,
+        count: int = 0,
+        sequence: int = 1,
+        deadline: int = NO_DEADLINE,
+        value: int = 0,
+        zero: int = 0,
+        body: bytes = b"",
+        length: int | None = None,
+        ring: bool = False,
+    ) -> None:
+        """Hand over a reply to a byte read of COM1, the first request, but for what the test changes."""
+        announced = len(body) if length is None else length
+        frame = HEADER.pack(kind, device, size, count, sequence, deadline, value, zero, announced) + body
+        self.data[layout.REPLY + 8 : layout.REPLY + len(frame)] = frame[8:]
+        self.words[layout.REPLY_WORD] = int.from_bytes(frame[:8], "little")
+        if ring:
+            self.ring()
+
+    def ring(self) -> None:
+        os.write(self.bell_of_vmm, DOORBELL)
+
+    def request(self) -> tuple[int, ...]:
+        """The header that lies there."""
+        return HEADER.unpack_from(self.data, layout.REQUEST)
+
+    def read(self, limit: int = 0xFF) -> int:
+        """The vCPU thread's byte read at offset 5 of COM1."""
+        return self.channel.access(READ_OF_COM1, 5, 0, limit)
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    peer = Peer()
+    yield peer
+    peer.close()
+
+
+@pytest.fixture(params=[False, True], ids=["sleeping", "spinning"])
+def ready(request: pytest.FixtureRequest) -> Iterator[Peer]:
+    """A peer whose replies lie there before they are asked for, in both ways to wait."""
+    peer = Peer()
+    peer.channel.allow_spinning(request.param)
+    yield peer
+    peer.close()
+
+
+# --- What is asked, and what is accepted -----------------------------------------------------------------
+
+
+def test_access_lays_the_request_down_and_takes_the_reply(ready: Peer) -> None:
+    ready.reply(value=0x60)
+    assert ready.read() == 0x60
+    assert ready.request() == (protocol.READ, 0, 1, 0, 1, NOW, 0, 5, 0)
+    ready.reply(sequence=2, value=0x61)
+    assert ready.read() == 0x61
+    assert ready.request()[4] == 2
+    assert ready.channel.waiting == 0
+
+
+def test_access_of_a_write_carries_its_value(ready: Peer) -> None:
+    ready.reply(protocol.WRITE | protocol.REPLY, size=4)
+    assert ready.channel.access(request_word(protocol.WRITE, 0, 4), 3, 0xDEADBEEF, 0) == 0
+    assert ready.request() == (protocol.WRITE, 0, 4, 0, 1, NOW, 0xDEADBEEF, 3, 0)
+
+
+def test_access_applies_effects_in_order_and_tells_the_deadline(ready: Peer) -> None:
+    effects: list[tuple[int, Effect]] = [(0, IrqLine(0, 1)), (0, HostOutput(b"hi")), (0, IrqLine(0, 0))]
+    ready.channel.settle = lambda: ready.log.append(("settle",))
+    ready.reply(count=3, deadline=9_000, value=7, body=encode_effects(effects))
+    assert ready.read() == 7
+    assert ready.log == [
+        ("irq", 1, 0),
+        ("output", b"hi"),
+        ("irq", 0, 0),
+        ("deadline", 9_000, NOW),
+        ("settle",),
+    ]
+    # The same deadline again is no news, and nothing is to be settled.
+    ready.log.clear()
+    ready.reply(sequence=2, deadline=9_000)
+    ready.read()
+    assert ready.log == []
+
+
+def test_access_takes_the_longest_reply_that_there_is(ready: Peer) -> None:
+    text = bytes(index & 0xFF for index in range(MAX_PAYLOAD - EFFECT.size))
+    ready.reply(count=1, body=encode_effects([(0, HostOutput(text))]))
+    ready.read()
+    assert ready.log[0] == ("output", text)
+
+
+@pytest.mark.parametrize("length", [MAX_PAYLOAD + 1, 8192, 2**31, 2**32 - 1])
+def test_payload_that_is_longer_than_a_frame_breaks_the_protocol(ready: Peer, length: int) -> None:
+    ready.reply(count=1, length=length)
+    with pytest.raises(ProtocolError, match=f"a payload of {length} bytes"):
+        ready.read()
+    assert ready.log == []
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"sequence": 2},
+        {"sequence": 0},
+        {"sequence": 2**32 - 1},
+        {"kind": protocol.WRITE | protocol.REPLY},
+        {"kind": protocol.READ},
+        {"device": 1},
+        {"size": 2},
+        {"zero": 1},
+        {"value": 0x100},
+        {"value": 2**64 - 1},
+        {"count": 1},
+        {"body": b"stray"},
+        {"count": 1, "body": encode_effects([(0, Reset())])},
+        {"count": 1, "body": encode_effects([(1, HostOutput(b"x"))])},
+        {"count": 1, "body": encode_effects([(2, HostOutput(b"x"))])},
+        {"count": 2, "body": encode_effects([(0, HostOutput(b"x"))])},
+        {"count": 1, "body": EFFECT.pack(protocol.EFFECT_HOST_OUTPUT, 0, 0, 0, 5) + b"four"},
+    ],
+    ids=str,
+)
+def test_reply_that_lies_breaks_the_protocol_without_effect(ready: Peer, lie: dict[str, Any]) -> None:
+    ready.reply(**lie)
+    with pytest.raises(ProtocolError, match="device process 'uart' broke the protocol"):
+        ready.read()
+    assert ready.log == []
+    # It is of no use any more, whatever it says then.
+    ready.reply(sequence=2)
+    with pytest.raises(ProtocolError):
+        ready.read()
+
+
+def test_error_frame_is_the_devices_failure(ready: Peer) -> None:
+    ready.reply(protocol.ERROR, size=0, body=b"ZeroDivisionError: by\nzero")
+    with pytest.raises(DeviceProcessError, match="'uart' failed: ZeroDivisionError: by"):
+        ready.read()
+
+
+def test_recorder_gets_the_copies_that_were_checked(ready: Peer) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    ready.channel.recorder = lambda sent, frame: seen.append((sent, frame))
+    ready.reply(value=3)
+    assert ready.read() == 3
+    expected = HEADER.pack(protocol.READ, 0, 1, 0, 1, NOW, 0, 5, 0)
+    assert seen == [(expected, HEADER.pack(READ_REPLY, 0, 1, 0, 1, NO_DEADLINE, 3, 0, 0))]
+
+
+def test_request_and_transact_carry_a_payload(peer: Peer) -> None:
+    peer.reply(protocol.RECEIVE | protocol.REPLY, size=0, value=3)
+    assert peer.channel.request(protocol.RECEIVE, payload=b"abc", limit=3) == (3, b"")
+    start = layout.REQUEST + HEADER.size
+    assert bytes(peer.data[start : start + 3]) == b"abc"
+    assert peer.request()[8] == 3
+    peer.reply(protocol.WRITE_RUN | protocol.REPLY, size=0, sequence=2)
+    peer.channel.transact(protocol.WRITE_RUN, 0, 4, b"x" * MAX_PAYLOAD)
+    assert peer.request() == (protocol.WRITE_RUN, 0, 0, 0, 2, NOW, 0, 4, MAX_PAYLOAD)
+    assert bytes(peer.data[start : start + MAX_PAYLOAD]) == b"x" * MAX_PAYLOAD
+
+
+def test_snapshot_has_a_payload_and_no_effects(peer: Peer) -> None:
+    peer.reply(protocol.SNAPSHOT | protocol.REPLY, size=0, value=5, body=b"state")
+    assert peer.channel.request(protocol.SNAPSHOT, limit=100) == (5, b"state")
+    body = encode_effects([(0, IrqLine(0, 1))]) + b"state"
+    peer.reply(protocol.SNAPSHOT | protocol.REPLY, size=0, sequence=2, count=1, value=5, body=body)
+    with pytest.raises(ProtocolError, match="an effect in the reply to snapshot"):
+        peer.channel.request(protocol.SNAPSHOT, limit=100)
+    assert peer.log == []
+
+
+def test_adopt_starts_anew_on_another_page(peer: Peer) -> None:
+    peer.channel.allow_spinning(True)
+    peer.reply(value=1)
+    peer.read()
+    old_doorbell, old_bell = peer.doorbell, peer.bell_of_vmm
+    peer.words.release()
+    peer.data.release()
+    page = mmap.mmap(-1, layout.SIZE)
+    peer.data = memoryview(page)
+    peer.words = peer.data.cast("Q")
+    peer.doorbell, bell_of_device = os.pipe()
+    vmm_doorbell, peer.bell_of_vmm = os.pipe()
+    peer.channel.adopt(page, bell_of_device, vmm_doorbell)
+    peer.reply(sequence=2, value=9)
+    assert peer.read() == 9
+    # Nobody spins there unless the right is given again.
+    assert peer.words[layout.MAY_SPIN] == 0
+    assert os.read(peer.doorbell, 9) == DOORBELL
+    os.close(old_doorbell)
+    with pytest.raises(BrokenPipeError):
+        os.write(old_bell, DOORBELL)
+    os.close(old_bell)
+
+
+# --- Waiting, with real pipes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spins", [False, True])
+def test_reply_that_comes_while_the_vmm_sleeps_wakes_it(peer: Peer, spins: bool) -> None:
+    peer.channel.allow_spinning(spins)
+    peer.words[layout.DEVICE_WAITS] = 1
+    answers: list[int] = []
+    vcpu_thread = threading.Thread(target=lambda: answers.append(peer.read()), daemon=True)
+    vcpu_thread.start()
+    # The flag stays up: it may have been seen twice.
+    assert os.read(peer.doorbell, 9) in (DOORBELL, 2 * DOORBELL)
+    assert peer.channel.waiting == 1
+    while not peer.words[layout.VMM_WAITS]:
+        pass
+    peer.reply(value=5, ring=True)
+    vcpu_thread.join(30)
+    assert answers == [5]
+    assert peer.words[layout.VMM_WAITS] == 0
+
+
+@pytest.mark.parametrize("spins", [False, True])
+def test_end_of_the_doorbell_ends_the_wait(peer: Peer, spins: bool) -> None:
+    peer.channel.allow_spinning(spins)
+    caught: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            peer.read()
+        except DeviceProcessError as error:
+            caught.append(error)
+
+    vcpu_thread = threading.Thread(target=read, daemon=True)
+    vcpu_thread.start()
+    while not peer.words[layout.VMM_WAITS]:
+        pass
+    peer.die()
+    vcpu_thread.join(30)
+    assert [type(error) for error in caught] == [DeviceGoneError]
+
+
+def test_process_that_is_gone_is_told_by_its_pipe(ready: Peer) -> None:
+    ready.words[layout.DEVICE_WAITS] = 1
+    ready.die()
+    with pytest.raises(DeviceGoneError, match="Broken pipe"):
+        ready.read()
+
+
+def test_last_words_of_a_process_that_is_gone_are_heard(ready: Peer) -> None:
+    ready.words[layout.DEVICE_WAITS] = 1
+    ready.reply(protocol.ERROR, size=0, body=b"KeyError: 5")
+    ready.die()
+    with pytest.raises(DeviceProcessError, match="failed: KeyError: 5"):
+        ready.read()
+
+
+def test_request_without_an_answer_counts_as_hung(peer: Peer) -> None:
+    with pytest.raises(DeviceProcessError, match="is hung"):
+        peer.channel.request(protocol.ADVANCE, slices=1)
+    with pytest.raises(DeviceProcessError, match="is hung"):
+        peer.read()
+
+
+def test_request_does_not_wait_for_room_among_bells_that_nobody_took(peer: Peer) -> None:
+    os.write(peer.channel._bell_of_device, bytes(fcntl.fcntl(peer.doorbell, fcntl.F_GETPIPE_SZ)))
+    peer.words[layout.DEVICE_WAITS] = 1
+    peer.reply(protocol.ADVANCE | protocol.REPLY, size=0)
+    assert peer.channel.request(protocol.ADVANCE) == (0, b"")
+
+
+# --- Waiting, step by step -------------------------------------------------------------------------------
+
+
+NAMES: Final = {
+    layout.REQUEST_WORD: "request",
+    layout.REPLY_WORD: "reply",
+    layout.DEVICE_WAITS: "DEVICE_WAITS",
+    layout.VMM_WAITS: "VMM_WAITS",
+    layout.MAY_SPIN: "MAY_SPIN",
+}
+LOOKS: Final = 3
+
+
+class Words:
+    """The page as words: each look and each store is a step."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def __getitem__(self, index: int) -> int:
+        self._steps.step(f"look at {NAMES[index]}")
+        return self._steps.peer.words[index]
+
+    def __setitem__(self, index: int, value: int) -> None:
+        self._steps.step(f"{NAMES[index]} = {value}" if index >= layout.DEVICE_WAITS else NAMES[index])
+        self._steps.peer.words[index] = value
+
+    def release(self) -> None:
+        pass
+
+
+class Steps:
+    """Notes the steps of the channel; `before` has what the peer does just before a step."""
+
+    def __init__(self, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.peer = peer
+        self.steps: list[str] = []
+        self.before: list[tuple[str, Callable[[], None]]] = []
+        self.bell = DOORBELL
+        peer.channel._words.release()
+        peer.channel._words = Words(self)  # type: ignore[assignment]  # a spy
+        monkeypatch.setattr(module, "_looks", range(LOOKS))
+        monkeypatch.setattr(module, "fence", lambda: self.step("fence"))
+        monkeypatch.setattr(module, "_pack_rest", self._pack_rest)
+        monkeypatch.setattr(module, "_unpack_from", self._unpack_from)
+        monkeypatch.setattr(module, "os", SimpleNamespace(read=self._read, write=self._write, close=os.close))
+
+    def step(self, what: str) -> None:
+        if self.before and self.before[0][0] == what:
+            self.before.pop(0)[1]()
+        self.steps.append(what)
+
+    def _pack_rest(self, *arguments: Any) -> None:
+        self.step("rest of the request")
+        struct.pack_into("<QQQ", *arguments)
+
+    def _unpack_from(self, *arguments: Any) -> tuple[Any, ...]:
+        self.step("copy")
+        return protocol.WORDS.unpack_from(*arguments)
+
+    def _read(self, descriptor: int, size: int) -> bytes:
+        assert (descriptor, size) == (self.peer.channel._doorbell, DOORBELLS_READ)
+        self.step("sleep")
+        return self.bell
+
+    def _write(self, descriptor: int, data: bytes) -> int:
+        assert (descriptor, data) == (self.peer.channel._bell_of_device, DOORBELL)
+        self.step("ring")
+        return 1
+
+
+@pytest.fixture
+def steps(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> Steps:
+    return Steps(peer, monkeypatch)
+
+
+ASK: Final = ["rest of the request", "request", "look at DEVICE_WAITS"]
+TOO_LATE: Final = ["fence", "look at DEVICE_WAITS", "VMM_WAITS = 1", "fence", "look at reply"]
+AWAKE: Final = ["look at reply", "VMM_WAITS = 0", "copy"]
+
+
+def test_spinning_access_makes_no_system_call(steps: Steps) -> None:
+    steps.peer.channel.allow_spinning(True)
+    steps.steps.clear()
+    steps.before = [("look at reply", steps.peer.reply)]
+    steps.peer.read()
+    assert steps.steps == [*ASK, "look at reply", "copy"]
+    assert not steps.peer.spin.lost
+
+
+def test_spinning_access_rings_for_a_device_that_waits(steps: Steps) -> None:
+    steps.peer.channel.allow_spinning(True)
+    steps.steps.clear()
+    steps.before = [
+        ("look at DEVICE_WAITS", lambda: steps.peer.words.__setitem__(layout.DEVICE_WAITS, 1)),
+        ("ring", steps.peer.reply),
+    ]
+    steps.peer.read()
+    assert steps.steps == [*ASK, "ring", "look at reply", "copy"]
+
+
+def test_spinning_access_that_gets_no_reply_sleeps_after_flag_fence_and_a_last_look(steps: Steps) -> None:
+    steps.peer.channel.allow_spinning(True)
+    steps.steps.clear()
+    steps.before = [("sleep", steps.peer.reply)]
+    steps.peer.read()
+    assert steps.steps == [*ASK, *["look at reply"] * LOOKS, *TOO_LATE, "sleep", *AWAKE]
+    assert len(steps.peer.spin.lost) == 1
+
+
+def test_spinning_access_looks_a_second_time_whether_the_device_waits(steps: Steps) -> None:
+    steps.peer.channel.allow_spinning(True)
+    steps.steps.clear()
+    steps.before = [
+        ("fence", lambda: steps.peer.words.__setitem__(layout.DEVICE_WAITS, 1)),
+        ("sleep", steps.peer.reply),
+    ]
+    steps.peer.read()
+    second_look = [*TOO_LATE[:2], "ring", *TOO_LATE[2:]]
+    assert steps.steps == [*ASK, *["look at reply"] * LOOKS, *second_look, "sleep", *AWAKE]
+
+
+@pytest.mark.parametrize("moment", [*TOO_LATE[1:3], "look at reply"])
+def test_reply_that_comes_while_the_vmm_falls_asleep_is_taken(steps: Steps, moment: str) -> None:
+    steps.peer.channel.allow_spinning(True)
+    steps.steps.clear()
+    looks = [("look at reply", lambda: None)] * LOOKS
+    steps.before = [("look at DEVICE_WAITS", lambda: None), *looks, (moment, steps.peer.reply)]
+    steps.peer.read()
+    assert steps.steps == [*ASK, *["look at reply"] * LOOKS, *TOO_LATE, "VMM_WAITS = 0", "copy"]
+
+
+def test_last_words_that_come_with_the_end_of_the_doorbell_are_heard(steps: Steps) -> None:
+    steps.bell = b""
+    steps.before = [("sleep", steps.peer.reply)]
+    steps.peer.read()
+    assert steps.steps[-4:] == ["sleep", "look at reply", "VMM_WAITS = 0", "copy"]
+
+
+def test_access_that_must_not_spin_rings_in_any_case(steps: Steps) -> None:
+    steps.before = [("sleep", steps.peer.reply)]
+    steps.peer.read()
+    assert steps.steps == [
+        "rest of the request",
+        "VMM_WAITS = 1",
+        "request",
+        "ring",
+        *TOO_LATE[2:],
+        "sleep",
+        *AWAKE,
+    ]
+    assert not steps.peer.spin.lost
+
+
+def test_request_of_the_main_thread_looks_behind_a_fence_whether_to_ring(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps.before = [("look at reply", lambda: steps.peer.reply(protocol.ADVANCE | protocol.REPLY, size=0))]
+    steps.peer.channel.request(protocol.ADVANCE)
+    assert steps.steps == [
+        *("VMM_WAITS = 1", "request", "fence", "look at DEVICE_WAITS"),
+        *("VMM_WAITS = 1", "fence", "look at reply", "VMM_WAITS = 0", "copy"),
+    ]
+
+
+def test_right_to_spin_is_told_to_the_device(steps: Steps) -> None:
+    for allowed in (True, False):
+        steps.peer.channel.allow_spinning(allowed)
+        assert steps.peer.words[layout.MAY_SPIN] == allowed
+
+
+def test_every_16th_access_without_spinning_asks_for_the_right(steps: Steps) -> None:
+    for sequence in range(1, 16):
+        steps.peer.reply(sequence=sequence)
+        steps.peer.read()
+    assert steps.peer.spin.wanted == 0
+    steps.peer.reply(sequence=16)
+    steps.peer.read()
+    assert steps.peer.spin.wanted == 1
+
+
+# --- Floods ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spins", [False, True])
+def test_device_that_rings_and_does_not_answer_breaks_the_protocol(steps: Steps, spins: bool) -> None:
+    steps.peer.channel.allow_spinning(spins)
+    with pytest.raises(ProtocolError, match="rings and rings"):
+        steps.peer.read()
+    assert steps.steps.count("sleep") == MAX_IDLE_RINGS
+
+
+def test_bells_of_earlier_replies_are_no_flood(steps: Steps) -> None:
+    """An honest process leaves one for each reply that was found without it: up to a pipe full of them."""
+    stale = (1 << 16) // DOORBELLS_READ
+    steps.before = [("sleep", lambda: None)] * stale + [("sleep", steps.peer.reply)]
+    steps.peer.read()
+    assert steps.steps.count("sleep") == stale + 1
+
+
+class RingingPoll:
+    """A doorbell that rings at the end of each so many slices, and of those only."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.waited = 0
+
+    def register(self, *_arguments: int) -> None:
+        pass
+
+    def poll(self, milliseconds: int) -> list[tuple[int, int]]:
+        if not milliseconds:
+            return []
+        assert milliseconds == WAIT_SLICE_MS
+        self.waited += 1
+        return [] if self.waited % self.every else [(0, 1)]
+
+
+@pytest.mark.parametrize("every", range(1, REPLY_SLICES + 1))
+def test_bells_do_not_make_the_main_threads_wait_longer_than_twice_its_patience(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    poll = RingingPoll(every)
+    monkeypatch.setattr(module, "select", SimpleNamespace(poll=lambda: poll, POLLIN=1))
+    with pytest.raises(DeviceProcessError, match="is hung: no reply within 500 ms"):
+        steps.peer.channel.request(protocol.ADVANCE)
+    assert poll.waited <= 2 * REPLY_SLICES
+
+
+# --- A page that changes while it is read ----------------------------------------------------------------
+
+
+class HostilePage:
+    """The page of a process that rewrites its reply after every access of the VMM to it.
+
+    `attack(number)` is called after the `number`-th copy; `copies` has the places that were read.
+    """
+
+    def __init__(self, peer: Peer, monkeypatch: pytest.MonkeyPatch, attack: Callable[[int], None]) -> None:
+        self._peer = peer
+        self._attack = attack
+        self.copies: list[tuple[int, int]] = []
+        real = peer.channel._data
+        monkeypatch.setattr(peer.channel, "_data", self)
+        monkeypatch.setattr(module, "_unpack_from", lambda page, at: page.unpack_from(at))
+        monkeypatch.setattr(
+            module, "_pack_rest", lambda _page, *values: struct.pack_into("<QQQ", real, *values)
+        )
+
+    def unpack_from(self, at: int) -> tuple[Any, ...]:
+        found = protocol.WORDS.unpack_from(self._peer.data, at)
+        self._copied(at, at + HEADER.size)
+        return found
+
+    def __getitem__(self, place: slice) -> bytes:
+        found = bytes(self._peer.data[place])
+        self._copied(place.start, place.stop)
+        return found
+
+    def __setitem__(self, place: slice, content: bytes) -> None:
+        self._peer.data[place] = content
+
+    def _copied(self, start: int, end: int) -> None:
+        self.copies.append((start, end))
+        self._attack(len(self.copies))
+
+    def release(self) -> None:
+        pass
+
+
+LIES: Final[list[dict[str, Any]]] = [
+    {"value": 0xFFFF},
+    {"sequence": 99},
+    {"count": 1, "body": encode_effects([(1, Reset())])},
+    {"count": 0, "length": 0},
+    {"count": 1, "length": 2**32 - 1},
+]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=str)
+@pytest.mark.parametrize("spins", [False, True])
+def test_nothing_changes_after_it_was_copied(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch, lie: dict[str, Any], spins: bool
+) -> None:
+    peer.channel.allow_spinning(spins)
+    body = encode_effects([(0, HostOutput(b"good")), (0, IrqLine(0, 1))])
+    page = HostilePage(peer, monkeypatch, lambda _number: peer.reply(**lie))
+
+    peer.reply(value=0x41)
+    assert peer.read() == 0x41
+    assert page.copies == [(layout.REPLY, layout.REPLY + HEADER.size)]
+
+    page.copies.clear()
+    page._attack = lambda number: peer.reply(**lie) if number == 2 else None
+    peer.reply(sequence=2, count=2, value=0x42, deadline=77, body=body)
+    assert peer.read() == 0x42
+    start = layout.REPLY + HEADER.size
+    assert page.copies == [(layout.REPLY, start), (start, start + len(body))]  # each byte once
+    assert peer.log == [("output", b"good"), ("irq", 1, 0), ("deadline", 77, NOW)]
+
+
+def test_payload_that_is_replaced_before_it_is_copied_is_judged_as_it_is_copied(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attack(number: int) -> None:
+        if number == 1:
+            body = encode_effects([(1, Reset())])  # granted, but not to a read
+            start = layout.REPLY + HEADER.size
+            peer.data[start : start + len(body)] = body
+
+    HostilePage(peer, monkeypatch, attack)
+    peer.reply(count=1, body=encode_effects([(0, IrqLine(0, 1))]))
+    with pytest.raises(ProtocolError, match="effect Reset of COM2: not granted"):
+        peer.read()
+    assert peer.log == []
+
+
+def test_reply_word_that_flickers_is_looked_at_until_it_changes_and_then_checked(steps: Steps) -> None:
+    peer = steps.peer
+    peer.channel.allow_spinning(True)
+    # It changes, and is back before the header is copied: what was copied is an old reply.
+    steps.before = [
+        ("look at reply", lambda: peer.words.__setitem__(layout.REPLY_WORD, 1)),
+        ("copy", lambda: peer.words.__setitem__(layout.REPLY_WORD, 0)),
+    ]
+    with pytest.raises(ProtocolError, match="reply 0 to request 1"):
+        peer.read()
+
+
+def test_fence_is_an_atomic_instruction_that_nobody_else_holds_up() -> None:
+    module.fence()
+    assert not module._barrier.locked()
+
+
+def test_ring_failing_otherwise_names_the_reason(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(module, "os", SimpleNamespace(read=os.read, write=write, close=os.close))
+    with pytest.raises(DeviceGoneError, match="Bad file descriptor"):
+        peer.read()
