@@ -29,62 +29,44 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "layout": set(),
     "lean": set(),
     "early": set(),
-    "timeline": set(),
     "regular": set(),
     "bus": {"lean"},
-    "verdict": {"lean"},
+    "outcome": {"lean"},
     "bundled": {"lean"},
     "board": {"layout", "lean"},
+    # Inside of the jail, and what is spoken with it.
     "devices": {"layout", "lean"},
+    "wire": {"devices", "lean"},
+    "jailed": {"devices", "lean", "wire"},
     # The host's parts, each alone: none of them knows another one's business.
     "memory": {"errors", "layout", "lean"},
-    "placement": {"errors"},
     "kvm": {"errors", "lean"},
     "boot": {"errors", "layout", "lean", "memory", "regular"},
     "sandbox": {"errors", "lean"},
-    "host": {"board", "early", "errors", "lean", "verdict"},
-    "remote": {"board", "bus", "devices", "early", "errors", "host", "lean", "sandbox"},
-    "config": {"host", "layout", "lean", "remote"},
+    "host": {"board", "early", "errors", "lean", "outcome"},
+    # The VMM's side of device processes.
+    "channel": {"board", "bus", "devices", "errors", "jailed", "lean", "sandbox", "wire"},
+    "processes": {"board", "channel", "early", "errors", "host", "jailed", "lean", "sandbox", "wire"},
+    # What puts them together.
+    "machine": {
+        *("board", "boot", "bus", "channel", "errors", "host", "kvm", "layout", "lean", "memory", "outcome"),
+        *("processes", "record", "sandbox", "wire"),
+    },
+    # Tools on top, loaded by their command alone.
     # A recording is read, checked and replayed where there is no /dev/kvm.
     "record": {
-        *("board", "devices", "errors", "host", "layout", "placement", "regular", "remote", "sandbox"),
+        *("board", "channel", "devices", "errors", "host", "jailed", "layout", "processes", "regular"),
+        *("sandbox", "wire"),
     },
     # A board without a CPU, driven over QEMU's test protocol.
-    "qtest": {"board", "bus", "errors", "host", "layout", "memory", "placement", "remote", "sandbox"},
-    # What puts them together.
-    "coalescing": {"errors", "kvm", "layout", "remote"},
-    "diagnosis": {"kvm", "lean"},
-    "run_loop": {"bus", "coalescing", "diagnosis", "errors", "kvm", "verdict"},
-    "machine": {
-        *("board", "boot", "bus", "coalescing", "config", "errors", "host", "kvm", "layout", "memory"),
-        *("remote", "verdict"),
-        "lean",
-    },
-    "pace": {"lean", "remote"},
-    "supervisor": {
-        *(
-            "coalescing",
-            "config",
-            "errors",
-            "host",
-            "kvm",
-            "machine",
-            "pace",
-            "remote",
-            "run_loop",
-            "sandbox",
-        ),
-        "verdict",
+    "qtest": {
+        *("board", "bus", "channel", "errors", "host", "layout", "memory", "processes", "sandbox", "wire"),
     },
     # What runs in a device process in place of its models, and tries to get out.
-    "audit": {"errors", "remote", "sandbox"},
-    "stats": {"host", "lean", "machine", "remote", "sandbox", "supervisor", "timeline"},
+    "audit": {"channel", "errors", "processes", "sandbox", "wire"},
     # Starts the product as processes; the floor builds a machine of its own from the same parts.
-    "bench": {"config", "errors", "kvm", "layout", "machine", "memory", "regular"},
-    "run": {
-        *("board", "config", "errors", "host", "kvm", "lean", "machine", "memory", "placement", "record"),
-        *("remote", "sandbox", "stats", "supervisor", "timeline", "verdict"),
-    },
+    "bench": {"errors", "kvm", "layout", "machine", "memory", "regular"},
+    "policy": {"errors", "sandbox"},
 }
 """Package or top-level module → those of kvmbox that it may import, itself apart. `cli` may import all."""
 
@@ -147,7 +129,7 @@ def tree_of(name: str) -> ast.Module:
 
 
 def group_of(name: str) -> str:
-    """`kvmbox.processes.pool` → "remote", `kvmbox.bus` → "bus", `kvmbox` → ""."""
+    """`kvmbox.processes.pool` → "processes", `kvmbox.bus` → "bus", `kvmbox` → ""."""
     if name == "kvmbox.__main__":
         return "cli"  # another way to start it
     return name.partition(".")[2].partition(".")[0]
@@ -294,15 +276,19 @@ def sandboxed_side() -> set[str]:
 
 def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
     side = sandboxed_side()
-    assert {group_of(name) for name in side} == {"remote", "sandbox", "devices", "layout", ""}
-    assert {name for name in side if group_of(name) == "remote"} == {
-        "kvmbox.remote",
+    assert {group_of(name) for name in side} == {
+        *("devices", "jailed", "layout", "processes", "sandbox", "wire", ""),
+    }
+    assert {name for name in side if group_of(name) in ("jailed", "processes", "wire")} == {
+        "kvmbox.jailed",
         "kvmbox.jailed.main",
-        "kvmbox.wire.page_layout",
         "kvmbox.jailed.page_server",
-        "kvmbox.wire.protocol",
         "kvmbox.jailed.server",
+        "kvmbox.processes",
         "kvmbox.processes.spawner",
+        "kvmbox.wire",
+        "kvmbox.wire.page_layout",
+        "kvmbox.wire.protocol",
         "kvmbox.wire.spawner_frames",
     }
     # Filters are compiled by the VMM: neither libseccomp nor the policy is in the sandbox.

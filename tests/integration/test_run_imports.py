@@ -38,7 +38,10 @@ def loaded_by(code: str) -> list[str]:
 
 
 def test_run_imports_nothing_that_a_plain_run_does_without() -> None:
-    code = "import kvmbox.cli.entry, kvmbox.cli.main, kvmbox.cli.run, kvmbox.machine.run, kvmbox.machine.statistics, kvmbox.bundled"
+    code = (
+        "import kvmbox.cli.entry, kvmbox.cli.main, kvmbox.cli.run, kvmbox.machine.run, "
+        "kvmbox.machine.statistics, kvmbox.bundled"
+    )
     # Some version of click, or of what it imports, may need one of them itself.
     assert set(loaded_by(code)) - set(loaded_by("import click, ctypes, gc, mmap, tty")) == set()
 
