@@ -25,10 +25,12 @@ from __future__ import annotations
 
 import select
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.channel.follow_up import MAX_FOLLOW_UPS, Application, FollowUp
+from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.lean import Value
 from kvmbox.wire import protocol
@@ -115,6 +117,8 @@ class Channel:
         self._lock = threading.Lock()
         self._sequence = 0
         self._failure: DeviceProcessError | None = None
+        self._follow_ups: deque[FollowUp] = deque()
+        self._asked_for = 0  # how many follow-ups the open request has caused
 
     # --- The three ways to ask ------------------------------------------------------------------------
 
@@ -139,6 +143,7 @@ class Channel:
                 self._answer(request, 0, None)
             finally:
                 self.waiting = 0
+            self._follow_up(None)
         if self.settle is not None:
             self.settle()
 
@@ -166,7 +171,9 @@ class Channel:
             self.kill(error)  # the other thread's wait ends, and it is rescued
             slices = START_SLICES
         try:
-            return self._answer(self._next(kind, device, value, offset, payload), limit, slices)
+            answer = self._answer(self._next(kind, device, value, offset, payload), limit, slices)
+            self._follow_up(REPLY_SLICES)
+            return answer
         finally:
             self._lock.release()
 
@@ -188,6 +195,22 @@ class Channel:
             return self._accept(sent, self._exchange(sent, slices), limit)
         except DeviceProcessError as error:
             return self._survive(error, sent, limit)
+
+    def _follow_up(self, slices: int | None) -> None:
+        """Send what the effects of the request that was just answered have asked for; under the lock.
+
+        `slices` is how long each may take; None: by the vCPU thread, which waits as `access` does.
+        """
+        try:
+            while self._follow_ups:
+                request = self._next(*self._follow_ups.popleft())
+                if slices is None:
+                    self.waiting = request.sequence
+                self._answer(request, 0, slices)
+        finally:
+            self.waiting = 0
+            self._follow_ups.clear()
+            self._asked_for = 0
 
     def ask_under_lock(self, kind: int, *, device: int, offset: int, limit: int) -> tuple[int, bytes]:
         """A request from within another one, by whichever thread has the lock."""
@@ -312,10 +335,7 @@ class Channel:
         # otherwise would make the timer spin. (In other replies a sibling's deadline may be overdue.)
         if kind == protocol.ADVANCE and deadline <= now:
             raise self._break(f"deadline {deadline} ns is not after {now} ns")
-        granted = [self._granted(index, effect, sent) for index, effect in effects]
-        # The reply is good as a whole: only now is any of it used.
-        for apply, arguments in granted:
-            apply(*arguments)
+        self._apply_all(effects, sent)
         # After an advance also an unchanged deadline is told: the timer has forgotten it.
         self._set_deadline(deadline, now, tell=kind == protocol.ADVANCE)
         if self.recorder is not None and self.rescue is not None:
@@ -323,6 +343,23 @@ class Channel:
         if self.journal is not None and kind not in _SENT_ONLY:
             self._note(sent, frame)
         return value, payload
+
+    def _apply_all(self, effects: Sequence[tuple[int, Effect]], sent: bytes) -> None:
+        """Apply the effects of the reply to `sent`, if all are granted; ProtocolError if one is not."""
+        applications = [self.check_effect(index, effect, sent) for index, effect in effects]
+        asked_for = self._asked_for
+        for (index, _), application in zip(effects, applications, strict=True):
+            asked_for += application.follow_ups
+            if asked_for > MAX_FOLLOW_UPS:
+                name = self._grants[index].name
+                raise self._break(f"{name} asks for more than {MAX_FOLLOW_UPS} follow-ups of one request")
+        # The reply is good as a whole: only now is any of it used.
+        for apply, arguments, follow_ups in applications:
+            asked = apply(*arguments)
+            if follow_ups:
+                assert len(asked) <= follow_ups
+                self._follow_ups += asked
+        self._asked_for = asked_for
 
     def _explain_header(self, first: int, asked: int, frame: bytes) -> DeviceProcessError:
         if first & 0xFF == protocol.ERROR:
@@ -332,7 +369,7 @@ class Channel:
             return self._break(f"reply {first >> 32} to request {asked >> 32}")
         return self._break(f"a reply of kind {first & 0xFF:#x} to a request of kind {asked & 0xFF:#x}")
 
-    def _granted(self, index: int, effect: Any, sent: bytes) -> tuple[Callable[..., None], tuple[Any, ...]]:
+    def check_effect(self, index: int, effect: Effect, sent: bytes) -> Application:
         """What an effect calls, with which arguments; ProtocolError if the device was not granted it.
 
         `sent` is the request that it is an effect of.
@@ -340,20 +377,19 @@ class Channel:
         if index >= len(self._grants):
             raise self._break(f"an effect of device {index}, it has {len(self._grants)}")
         grants = self._grants[index]
-        kind = type(effect)
-        if kind is HostOutput and grants.output is not None:
-            return grants.output, (effect.data,)
-        if kind is IrqLine and effect.pin < len(grants.irq_lines):
-            return grants.irq_lines[effect.pin], (effect.level, effect.coalesced)
-        if kind is InputRoom and grants.input_room is not None:
-            return grants.input_room, (effect.count,)
+        if isinstance(effect, HostOutput) and grants.output is not None:
+            return Application(grants.output, (effect.data,))
+        if isinstance(effect, IrqLine) and effect.pin < len(grants.irq_lines):
+            return Application(grants.irq_lines[effect.pin], (effect.level, effect.coalesced))
+        if isinstance(effect, InputRoom) and grants.input_room is not None:
+            return Application(grants.input_room, (effect.count,))
         if sent[0] == protocol.WRITE and sent[1] == index:
-            if kind is Reset and grants.reset is not None:
-                return grants.reset, ()
-            if kind is Stop and grants.stop is not None:
+            if isinstance(effect, Reset) and grants.reset is not None:
+                return Application(grants.reset)
+            if isinstance(effect, Stop) and grants.stop is not None:
                 request = protocol.decode_request(sent)
-                return grants.stop, (request.offset, request.size, request.value)
-        raise self._break(f"effect {kind.__name__} of {grants.name}: not granted")
+                return Application(grants.stop, (request.offset, request.size, request.value))
+        raise self._break(f"effect {type(effect).__name__} of {grants.name}: not granted")
 
     def _set_deadline(self, deadline: int, now: int, *, tell: bool = False) -> None:
         # Under the lock, so that deadlines reach the timer in the order of the replies.

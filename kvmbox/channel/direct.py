@@ -53,6 +53,7 @@ class DirectChannel(Channel):
                 sequence = self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
                 sent = WORDS.pack(word | sequence << 32, now, value, offset)
                 result = self._finish(sent, self._exchange(sent, None), limit)
+                self._follow_up(None)
             else:
                 kind, read, write, size, _, next_deadline, take_effects = route
                 try:
@@ -121,12 +122,12 @@ class DirectChannel(Channel):
         """The effects of an access, and its device's deadline."""
         device = word >> 8 & 0xFF
         if effects:
-            sent = WORDS.pack(word, now, value, offset)
-            for apply, arguments in [self._granted(device, effect, sent) for effect in effects]:
-                apply(*arguments)
+            self._apply_all([(device, effect) for effect in effects], WORDS.pack(word, now, value, offset))
         if deadline != self._deadlines[device]:
             self._deadlines[device] = deadline
             self._set_deadline(self._earliest(), now)
+        if self._follow_ups:
+            self._follow_up(None)
 
     def _earliest(self) -> int:
         return min((deadline for deadline in self._deadlines if deadline is not None), default=NO_DEADLINE)

@@ -94,6 +94,8 @@ class StreamChannel(Channel):
                 result = self._survive(error, sent, limit)[0]
             finally:
                 self.waiting = 0
+            if self._follow_ups:
+                self._follow_up(None)
         finally:
             self._release()
         if self.settle is not None:

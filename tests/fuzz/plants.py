@@ -43,9 +43,9 @@ PLANTS: Final = {
         "stream", Channel, "_accept", "if count and kind in _NO_EFFECTS:", "if False:"
     ),
     "deadline": Plant("stream", Channel, "_accept", "deadline <= now:", "deadline < now:"),
-    "foreign device": Plant("shared", Channel, "_granted", "if index >= len(self._grants):", "if False:"),
-    "foreign pin": Plant("stream", Channel, "_granted", "effect.pin < len(grants.irq_lines)", "True"),
-    "foreign stop": Plant("stream", Channel, "_granted", "sent[0] == protocol.WRITE and", ""),
+    "foreign device": Plant("shared", Channel, "check_effect", "if index >= len(self._grants):", "if False:"),
+    "foreign pin": Plant("stream", Channel, "check_effect", "effect.pin < len(grants.irq_lines)", "True"),
+    "foreign stop": Plant("stream", Channel, "check_effect", "sent[0] == protocol.WRITE and", ""),
     "blame": Plant("stream", Channel, "_explain_header", "if first & 0xFF == protocol.ERROR:", "if False:"),
     "journal": Plant(
         "lives",

@@ -1,0 +1,172 @@
+"""Requests that effects ask for: under the same lock, in order, bounded, and each one like any other."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.follow_up import MAX_FOLLOW_UPS, Application, FollowUp
+from kvmbox.channel.stream import StreamChannel
+from kvmbox.devices.model import Effect, InputRoom, IrqLine
+from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import Request, encode_reply, request_word
+
+NOW = 5_000
+READ = request_word(protocol.READ, 1, 1)
+WRITE = request_word(protocol.WRITE, 0, 1)
+QUESTION = InputRoom
+"""The effect that stands for a question here; its count is how many follow-ups it asks for."""
+
+
+class Asking(StreamChannel):
+    """A channel where a device may ask: with RECEIVE as the follow-up."""
+
+    def check_effect(self, index: int, effect: Effect, sent: bytes) -> Application:
+        if isinstance(effect, QUESTION):
+            return Application(self._asked, (index, effect.count), follow_ups=effect.count)
+        return super().check_effect(index, effect, sent)
+
+    @staticmethod
+    def _asked(device: int, count: int) -> list[FollowUp]:
+        return [FollowUp(protocol.RECEIVE, device, 0, number, b"answer") for number in range(count)]
+
+
+class Rig:
+    """The channel, and the far end with its replies in the VMM's hands before it asks."""
+
+    def __init__(self) -> None:
+        vmm_end, self.device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.log: list[tuple[object, ...]] = []
+        grants = [Grants("DISK", irq_lines=[self._note("irq")]), Grants("NET", irq_lines=[self._note("irq")])]
+        self.channel: Channel = Asking("dma", vmm_end.detach(), grants, now=lambda: NOW)
+        self.sequence = 0
+
+    def _note(self, what: str) -> Callable[..., None]:
+        return lambda *arguments: self.log.append((what, *arguments))
+
+    def reply(self, kind: int, *effects: tuple[int, Effect], device: int = 0, value: int = 0) -> None:
+        """What the process will answer to the next request."""
+        self.sequence += 1
+        size = 1 if kind in (protocol.READ, protocol.WRITE) else 0
+        request = Request(kind, device, size, self.sequence)
+        self.device_end.send(encode_reply(request, None, value, list(effects)))
+
+    def asked(self) -> list[Request]:
+        """The requests so far."""
+        self.device_end.setblocking(False)
+        found = []
+        while True:
+            try:
+                found.append(protocol.decode_request(self.device_end.recv(8192)))
+            except BlockingIOError:
+                return found
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.channel.close()
+    rig.device_end.close()
+
+
+def answer(sequence: int, device: int, number: int = 0) -> Request:
+    return Request(protocol.RECEIVE, device, 0, sequence, NOW, 0, number, b"answer")
+
+
+def test_access_gives_its_own_value_and_its_follow_ups_come_behind_it(rig: Rig) -> None:
+    rig.reply(protocol.READ, (1, QUESTION(2)), device=1, value=0x41)
+    rig.reply(protocol.RECEIVE, (1, IrqLine(0, 1)), device=1)
+    rig.reply(protocol.RECEIVE, (1, IrqLine(0, 0)), device=1)
+    assert rig.channel.access(READ, 3, 0, 0xFF) == 0x41
+    assert rig.asked() == [Request(protocol.READ, 1, 1, 1, NOW, 0, 3), answer(2, 1, 0), answer(3, 1, 1)]
+    assert rig.log == [("irq", 1, 0), ("irq", 0, 0)]
+    assert rig.channel.waiting == 0
+
+
+@pytest.mark.parametrize("way", ["access", "request", "transact"])
+def test_follow_ups_of_a_follow_up_come_behind_those_that_were_asked_for_before(rig: Rig, way: str) -> None:
+    kind = {"access": protocol.WRITE, "request": protocol.ADVANCE, "transact": protocol.WRITE_RUN}[way]
+    rig.reply(kind, (0, QUESTION(1)), (1, QUESTION(1)))
+    rig.reply(protocol.RECEIVE, (0, QUESTION(1)))
+    rig.reply(protocol.RECEIVE, device=1)
+    rig.reply(protocol.RECEIVE)
+    if way == "access":
+        rig.channel.access(WRITE, 0, 5, 0)
+    elif way == "request":
+        rig.channel.request(kind)
+    else:
+        rig.channel.transact(kind, 0, 0, b"run")
+    assert rig.asked()[1:] == [answer(2, 0), answer(3, 1), answer(4, 0)]
+
+
+def test_each_follow_up_is_journaled_and_recorded_after_the_reply_that_asked_for_it(rig: Rig) -> None:
+    recorded: list[int] = []
+    rig.channel.recorder = lambda sent, _frame: recorded.append(sent[0])
+    rig.channel.journal = []
+    rig.reply(protocol.WRITE, (0, QUESTION(1)))
+    rig.reply(protocol.RECEIVE)
+    rig.channel.access(WRITE, 0, 5, 0)
+    assert recorded == [protocol.WRITE, protocol.RECEIVE]
+    assert [sent[0] for sent, _ in rig.channel.journal] == recorded
+
+
+def test_follow_up_that_a_process_does_not_live_through_is_rescued_by_itself(rig: Rig) -> None:
+    rescued: list[bytes] = []
+
+    def rescue(_error: DeviceProcessError, sent: bytes) -> bytes:
+        rescued.append(sent)
+        return encode_reply(protocol.decode_request(sent), None, 0, [(0, IrqLine(0, 1))])
+
+    rig.channel.rescue = rescue
+    rig.reply(protocol.READ, (1, QUESTION(1)), device=1, value=7)
+    rig.device_end.shutdown(socket.SHUT_WR)
+    assert rig.channel.access(READ, 3, 0, 0xFF) == 7
+    assert [protocol.decode_request(sent) for sent in rescued] == [answer(2, 1)]
+    assert rig.log == [("irq", 1, 0)]
+
+
+def test_follow_up_that_fails_fails_the_access_and_leaves_none_for_the_next_one(rig: Rig) -> None:
+    rig.reply(protocol.READ, (1, QUESTION(2)), device=1, value=7)
+    rig.device_end.shutdown(socket.SHUT_WR)
+    with pytest.raises(DeviceGoneError):
+        rig.channel.access(READ, 3, 0, 0xFF)
+    asked = rig.asked()
+    rig.channel.forget_failure()
+    with pytest.raises(DeviceGoneError):
+        rig.channel.request(protocol.ADVANCE)
+    assert [request.kind for request in asked + rig.asked()] == [
+        protocol.READ,
+        protocol.RECEIVE,
+        protocol.ADVANCE,
+    ]
+
+
+def test_as_many_follow_ups_as_there_may_be_are_sent_for_each_request(rig: Rig) -> None:
+    for _ in range(2):
+        rig.reply(protocol.WRITE, (0, QUESTION(MAX_FOLLOW_UPS)))
+        for _ in range(MAX_FOLLOW_UPS):
+            rig.reply(protocol.RECEIVE)
+        rig.channel.access(WRITE, 0, 5, 0)
+    assert len(rig.asked()) == 2 * (1 + MAX_FOLLOW_UPS)
+
+
+def test_reply_that_asks_for_more_breaks_the_protocol_and_nothing_of_it_is_applied(rig: Rig) -> None:
+    rig.reply(protocol.WRITE, (1, IrqLine(0, 1)), (1, QUESTION(MAX_FOLLOW_UPS + 1)))
+    with pytest.raises(ProtocolError, match="NET asks for more than 16 follow-ups of one request"):
+        rig.channel.access(WRITE, 0, 5, 0)
+    assert rig.log == []
+    assert len(rig.asked()) == 1
+
+
+def test_process_that_asks_again_in_each_follow_up_is_stopped_by_the_same_bound(rig: Rig) -> None:
+    rig.reply(protocol.WRITE, (0, QUESTION(1)))
+    for _ in range(MAX_FOLLOW_UPS):
+        rig.reply(protocol.RECEIVE, (0, QUESTION(1)))
+    with pytest.raises(ProtocolError, match="DISK asks for more than 16"):
+        rig.channel.access(WRITE, 0, 5, 0)
+    assert len(rig.asked()) == 1 + MAX_FOLLOW_UPS
