@@ -15,17 +15,12 @@ from typing import NamedTuple, Protocol
 from kvmbox.lean import Value
 
 
-class Shortcut(NamedTuple):
-    """The call that makes an access: `access(word, offset, value, limit)`, with 0 for the value of a read.
-
-    `indexed_word` takes the place of `word` where a read is to carry the write of an index register along,
-    whose register and byte are then the value (`wire.protocol.INDEXED_READ`).
-    """
+class FastPath(NamedTuple):
+    """The call that makes an access: `access(word, offset, value, limit)`, with 0 for the value of a read."""
 
     access: Callable[[int, int, int, int], int]
     word: int
     limit: int
-    indexed_word: int = 0
 
 
 class BusDevice(Protocol):
@@ -45,19 +40,19 @@ class BusDevice(Protocol):
 class DirectDevice(Protocol):
     """A device whose accesses can be made by a call that is known beforehand: what the run loop wants."""
 
-    def shortcut(self, is_read: bool, size: int) -> Shortcut:
+    def fast_path(self, is_read: bool, size: int) -> FastPath:
         """How accesses of this kind are made without the detour through `read` and `write`."""
         ...
 
     def count(self, is_read: bool, accesses: int) -> None:
-        """So many accesses took the shortcut."""
+        """So many accesses took the fast path."""
         ...
 
 
 class Mapping(Value):
     """`count` addresses from `first`, the registers from `offset` on of `device`.
 
-    `direct` is the same device, if it has shortcuts.
+    `direct` is the same device, if it has fast paths.
     """
 
     first: int

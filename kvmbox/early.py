@@ -73,7 +73,7 @@ breakable = False
 answered = False
 """Whether a run accounts for the signals, so that notes do not decide the status."""
 
-leftovers: list[Callable[[], None]] = []
+exit_callbacks: list[Callable[[], None]] = []
 """What ends that which was started early, for the case that nobody has taken it over. None of it raises."""
 
 

@@ -15,7 +15,6 @@ from kvmbox.audit.attacks.channel import BAD, FLOOD, GOOD, REPLY_VALUE_WORD
 from kvmbox.audit.result import Ended, Result
 from kvmbox.audit.subject import PATIENCE_MS, Subject
 from kvmbox.channel.channel import Channel, Grants
-from kvmbox.channel.links import channel_on
 from kvmbox.errors import DeviceGoneError, DeviceProcessError
 from kvmbox.wire import page_layout as layout
 from kvmbox.wire import protocol
@@ -46,7 +45,7 @@ def provoke(subject: Subject, attack: str, *, careless: bool) -> Result:
         if careless:
             caught, evidence = _CARELESS[attack](subject)
         else:
-            channel = channel_on(subject.give_away_link(), "audit", [Grants("audit")], now=lambda: 0)
+            channel = Channel("audit", subject.give_away_link(), [Grants("audit")], now=lambda: 0)
             try:
                 caught, evidence = ask(channel, REQUESTS[attack], honest_replies=attack != "flood")
             finally:

@@ -13,7 +13,9 @@ from kvmbox.audit import payload, wire
 from kvmbox.audit.attacks.processes import LIMITED
 from kvmbox.audit.interruption import let_signals_in
 from kvmbox.audit.result import Ended, Result
-from kvmbox.channel.links import Link, make_link
+from kvmbox.channel.stream import SocketTransport
+from kvmbox.channel.transport import Link
+from kvmbox.channel.transports import make_link
 from kvmbox.processes.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox import passing
 from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
@@ -48,7 +50,9 @@ class Subject:
         self._own_layers = 0
         if planted:
             ours, theirs = passing.socket_pair()
-            self.link = Link((ours,), (theirs, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)))
+            self.link = Link(
+                SocketTransport, (ours,), (theirs, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+            )
         else:
             self.link = make_link(ipc)
         self._open = True

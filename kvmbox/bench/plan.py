@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, Literal, TypeAlias
 
+from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.errors import UsageError
 
 Unit: TypeAlias = Literal["ns", "ns/byte", "bytes", "times"]
@@ -42,27 +43,26 @@ class Configuration:
         return tuple(word for option, value in pairs if value for word in (option, value))
 
 
-IPCS: Final = ("socketpair", "pipe", "shm")
 SECCOMPS: Final = ("filter", "strict", "off")
 
 
 def configurations() -> list[Configuration]:
     """The design space: every choice that makes a difference. A thread has no seccomp filter of its own."""
     found = [Configuration(FLOOR, "floor"), Configuration(NONE, sandbox="none")]
-    found += [Configuration(f"thread/{ipc}", sandbox="thread", ipc=ipc) for ipc in IPCS]
+    found += [Configuration(f"thread/{ipc}", sandbox="thread", ipc=ipc) for ipc in IPC_CHOICES]
     for sandbox, modes in (("process", SECCOMPS), ("per-device", SECCOMPS[:1])):
         found += [
             Configuration(f"{sandbox}/{seccomp}/{ipc}", sandbox=sandbox, seccomp=seccomp, ipc=ipc)
             for seccomp in modes
-            for ipc in IPCS
+            for ipc in IPC_CHOICES
         ]
     return found
 
 
-DEFAULT: Final = "process/filter/socketpair"
+DEFAULT: Final = f"process/filter/{DEFAULT_IPC}"
 """What `kvmbox run` does without options."""
 
-MAIN: Final = (NONE, *(f"process/filter/{ipc}" for ipc in IPCS))
+MAIN: Final = (NONE, *(f"process/filter/{ipc}" for ipc in IPC_CHOICES))
 """The configurations of the jobs that are dear: many VMs at once."""
 
 

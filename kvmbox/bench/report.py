@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from kvmbox.bench.analysis import Cell, added, cells, ratio
-from kvmbox.bench.plan import FLOOR, IPCS, MAIN, NONE, QEMU, START_PREFIX, Plan, Row, Unit
+from kvmbox.bench.plan import FLOOR, MAIN, NONE, QEMU, START_PREFIX, Plan, Row, Unit
 from kvmbox.bench.results import Results
 from kvmbox.bench.statistics import NOISY_WIDTH, Estimate, median
+from kvmbox.channel.transports import IPC_CHOICES
 
 MIB: Final = 1 << 20
 REASON_WIDTH: Final = 70
@@ -149,17 +150,17 @@ def _overview_cell(one: Cell | None) -> str:
 
 def _pairs() -> Iterator[tuple[str, str, str]]:
     """(what, one configuration, the one that it is compared with) of each choice that the RFC asked about."""
-    for ipc in IPCS:
+    for ipc in IPC_CHOICES:
         yield f"isolation over {ipc}", f"process/filter/{ipc}", NONE
-    for ipc in IPCS:
+    for ipc in IPC_CHOICES:
         yield f"a process, not a thread, {ipc}", f"process/filter/{ipc}", f"thread/{ipc}"
-    for ipc in IPCS:
+    for ipc in IPC_CHOICES:
         yield f"filter, not off, {ipc}", f"process/filter/{ipc}", f"process/off/{ipc}"
-    for ipc in IPCS:
+    for ipc in IPC_CHOICES:
         yield f"strict, not filter, {ipc}", f"process/strict/{ipc}", f"process/filter/{ipc}"
-    for ipc in IPCS:
+    for ipc in IPC_CHOICES:
         yield f"per-device, not process, {ipc}", f"per-device/filter/{ipc}", f"process/filter/{ipc}"
-    for ipc in IPCS:
+    for ipc in IPC_CHOICES:
         yield f"isolated, not QEMU, {ipc}", f"process/filter/{ipc}", QEMU
 
 

@@ -17,9 +17,10 @@ from typing import Final
 
 from kvmbox.bench import report
 from kvmbox.bench.analysis import added, ratio
-from kvmbox.bench.plan import DEFAULT, FLOOR, IPCS, NONE, QEMU
+from kvmbox.bench.plan import DEFAULT, FLOOR, NONE, QEMU
 from kvmbox.bench.results import Results
 from kvmbox.bench.statistics import Estimate, median
+from kvmbox.channel.transports import IPC_CHOICES
 
 ROW: Final = "inb_from_device"
 CHEAP: Final = 1.25
@@ -48,7 +49,7 @@ def _value(results: Results, row: str, name: str) -> str:
 
 def _costs(results: Results) -> dict[str, Estimate]:
     """ipc → ratio of the isolated configuration to `none`, of those that were measured."""
-    found = {ipc: ratio(results, ROW, _isolated(ipc), ROW, NONE) for ipc in IPCS}
+    found = {ipc: ratio(results, ROW, _isolated(ipc), ROW, NONE) for ipc in IPC_CHOICES}
     return {ipc: cost for ipc, cost in found.items() if cost is not None}
 
 
@@ -105,7 +106,7 @@ def _against(results: Results, name: str, other: str) -> Estimate | None:
 
 def _over_each_ipc(results: Results, one: str) -> str:
     """What `one` costs instead of a process under a filter, over each ipc that was measured; or nothing."""
-    costs = {ipc: _against(results, f"{one}/{ipc}", _isolated(ipc)) for ipc in IPCS}
+    costs = {ipc: _against(results, f"{one}/{ipc}", _isolated(ipc)) for ipc in IPC_CHOICES}
     parts = [f"{_times(cost)} over {ipc}" for ipc, cost in costs.items() if cost is not None]
     return _listed(parts) if parts else ""
 
@@ -208,7 +209,7 @@ def verdict(results: Results) -> str:
     costs = _costs(results)
     opening = f"On this host ({host}) {_base(results)}"
     if not costs:
-        reasons = [results.failures.get(_isolated(ipc), {}).get("accesses", "") for ipc in IPCS]
+        reasons = [results.failures.get(_isolated(ipc), {}).get("accesses", "") for ipc in IPC_CHOICES]
         reason = next((text for text in reasons if text), "not asked for")
         return f"{opening} What isolation costs was not measured: {reason}."
     best, _ = best_ipc(costs)

@@ -1,10 +1,14 @@
 """The VMM's connection to the models of one device process: requests out, replies checked, effects applied.
 
-What is the same for every way of reaching them is here; `stream` (a socket or two pipes), `shared` (memory)
-and `direct` (no process at all) are the ways, each with an `access` of its own, which is the hot path.
+How the models are reached is a `Transport`'s business: `stream` (a socket or two pipes), `shared` (memory)
+and `direct` (no process at all). What comes back is judged here, whoever brings it.
 
 One lock per channel covers stamping `now`, the request, the reply and applying its effects. So `now` never
 decreases on a channel and effects keep the order of replies, whichever thread asked.
+
+Where the time goes in `access`, besides the transport: an uncontended lock, the clock, one call and two
+comparisons. A reply without effects is one compare against the request's own first eight bytes, so a wrong
+sequence number, kind, device or size is caught by the same instruction that lets a good reply pass.
 
 Who waits, and for how long
 ---------------------------
@@ -16,9 +20,8 @@ hour has used up one slice, not its patience.
 
 Surviving
 ---------
-With a `journal` every request that was answered well is kept, with its reply. Whatever then goes wrong is
-given to `rescue`, which may put another process in place of the broken one and answer the open request
-again; see `recovery`.
+Whatever goes wrong is given to the channel's `Survival`, which may put another process in place of the broken
+one and answer the open request again; see `recovery`.
 """
 
 from __future__ import annotations
@@ -27,14 +30,36 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from kvmbox.channel.follow_up import MAX_FOLLOW_UPS, Application, FollowUp
+from kvmbox.channel.journal import Entry, entry_of
+from kvmbox.channel.survival import Survival
+from kvmbox.channel.transport import (
+    Disconnected,
+    EndedError,
+    MisusedError,
+    Opens,
+    OverdueError,
+    Transport,
+    TransportError,
+    Words,
+    frame_of,
+)
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.lean import Value
 from kvmbox.wire import protocol
-from kvmbox.wire.protocol import EFFECT, EFFECT_HOST_OUTPUT, HEADER, MAX_FRAME, NO_DEADLINE, WORDS, FrameError
+from kvmbox.wire.protocol import (
+    EFFECT,
+    EFFECT_HOST_OUTPUT,
+    HEADER,
+    MAX_FRAME,
+    MAX_PAYLOAD,
+    NO_DEADLINE,
+    WORDS,
+    FrameError,
+)
 
 WAIT_SLICE_MS: Final = 50
 """How long one slice of waiting for a device process is, in milliseconds of a running VMM."""
@@ -45,9 +70,9 @@ REPLY_SLICES: Final = 10
 START_SLICES: Final = 200
 """The same for the first reply of a process, which includes its start on a busy host (10 s)."""
 
+_pack: Final = WORDS.pack
 _REPLY_BIT: Final = protocol.REPLY
 _REPLY_AND_ONE_EFFECT: Final = protocol.REPLY | 1 << 24
-_ONE_EFFECT: Final = HEADER.size + EFFECT.size
 _SENT_ONLY: Final = (protocol.SNAPSHOT, protocol.HELLO)  # change no model's state: not for the journal
 _NO_EFFECTS: Final = frozenset(
     (protocol.HELLO, protocol.SNAPSHOT, protocol.RESTORE, protocol.REPLAY, protocol.SHUTDOWN)
@@ -72,53 +97,73 @@ class Grants(Value):
     stop: Callable[[int, int, int], None] | None = None
 
 
+def _nobody_hears(_deadline: int, _now: int) -> None:
+    """Deadlines are of no interest."""
+
+
+def output_has_room() -> None:
+    """Output goes nowhere that could be full."""
+
+
 class Channel:
     """One device process, as the VMM sees it. Thread-safe; see the module's theory of operation."""
 
     def __init__(
         self,
         device_type: str,
+        link: Opens,
         grants: Sequence[Grants],
         *,
         now: Callable[[], int],
-        deadline_changed: Callable[[int, int], None] | None = None,
+        deadline_changed: Callable[[int, int], None] = _nobody_hears,
+        wait_for_output: Callable[[], None] = output_has_room,
+        record: Callable[[bytes, bytes], None] | None = None,
+        survival: Survival | None = None,
+        last_sequence: int = 0,
+        lock: threading.Lock | None = None,
     ) -> None:
-        """`deadline_changed(deadline, now)` hears of each new deadline."""
+        """Take over the VMM's end of `link`.
+
+        `deadline_changed(deadline, now)` hears of each new deadline. `wait_for_output` is called by `access`
+        and `transact`, after the lock is released, when a reply had effects: back-pressure. `record` is
+        called under the lock with each request and what came back for it: before that is checked, or after
+        it was found good where there is a rescue. The first request has the number after `last_sequence`.
+        """
         self.device_type = device_type
         self.deadline = NO_DEADLINE
         self.waiting = 0
         """Sequence number of the request that the vCPU thread waits on, or 0: read by the watchdog."""
-        self.settle: Callable[[], None] | None = None
-        """Called by `access`, after the lock is released, when a reply had effects: back-pressure."""
-        self.recorder: Callable[[bytes, bytes], None] | None = None
-        """Called under the lock with each request and what came back for it: before that is checked, or
-        after it was found good where there is a `rescue`."""
-        self.journal: list[Any] | None = None
-        """An entry for each request: see `journal`."""
-        self.journal_is_full: Callable[[], None] = lambda: None
-        """Called under the lock when the journal has got `JOURNAL_LIMIT` entries, or too many bytes: time
-        for a snapshot."""
-        self.journal_bytes = 0
-        """What the frames in the journal hold beyond their headers."""
-        self.being_rescued = False
-        """Whether another process is just being put in place: who waits for the lock has to be patient."""
-        self.rescue: Callable[[DeviceProcessError, bytes], bytes] | None = None
-        """Called under the lock with what went wrong and the open request: gives another reply to it."""
-        self.excuse: Callable[[], Callable[[], bool]] | None = None
-        """Asked when a reply is overdue: gives what tells, slice by slice, whether the process is excused."""
-        self.overdue: Callable[[bool], None] | None = None
-        """Hears when a reply has been due for a whole slice, and when nobody waits for it any more."""
-        self.kill: Callable[[DeviceProcessError], None] | None = None
-        """Kills the process, for the reason given; for whoever is not the thread that waits for it."""
+        self.survival = survival or Survival()
+        self._journal = self.survival.journal
+        self._record = record
         self._grants = list(grants)
         self._outputs = [device.output for device in grants]
         self._now = now
         self._deadline_changed = deadline_changed
-        self._lock = threading.Lock()
-        self._sequence = 0
+        self._wait_for_output = wait_for_output
+        self._lock = lock or threading.Lock()
+        self._acquire = self._lock.acquire
+        self._release = self._lock.release
+        self._sequence = last_sequence
         self._failure: DeviceProcessError | None = None
         self._follow_ups: deque[FollowUp] = deque()
         self._asked_for = 0  # how many follow-ups the open request has caused
+        self.transport: Transport = Disconnected()
+        self.connect(link)
+        self.survival.attach(self)
+
+    def connect(self, link: Opens) -> None:
+        """From now on talk to another process. The caller holds the lock, or is alone."""
+        self._reach_by(link.open(self.device_type, self._waits))
+
+    def disconnect(self) -> None:
+        """From now on there is nobody at the other end, for good. The caller holds the lock."""
+        self._reach_by(Disconnected())
+
+    def _reach_by(self, transport: Transport) -> None:
+        self.transport.close()
+        self.transport = transport
+        self._exchange_words = transport.exchange_words
 
     # --- The three ways to ask ------------------------------------------------------------------------
 
@@ -127,7 +172,44 @@ class Channel:
 
         `word` is `protocol.request_word(...)` of the access. Raises DeviceProcessError.
         """
-        raise NotImplementedError
+        self._acquire()
+        try:
+            if self._failure is not None:
+                raise self._failure
+            sequence = self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
+            first = word | sequence << 32
+            now = self._now()
+            self.waiting = sequence
+            try:
+                words = self._exchange_words(first, now, value, offset)
+                reply, deadline, result, rest = words
+                if reply == first | _REPLY_BIT and result <= limit and not rest and self._record is None:
+                    if deadline != self.deadline:
+                        self._set_deadline(deadline, now)
+                    journal = self._journal
+                    if journal is not None:
+                        journal.append(((first, now, value, offset), b"", words, b""))
+                        if len(journal) >= journal.limit:
+                            self.survival.journal_is_full()
+                    return result
+                payload = self.transport.payload(words)
+                if self._prints(first, limit, words, payload):
+                    if deadline != self.deadline:
+                        self._set_deadline(deadline, now)
+                    self._note(((first, now, value, offset), b"", words, payload))
+                else:
+                    sent = _pack(first, now, value, offset)
+                    result, _ = self._accept(sent, frame_of(words, payload), limit)
+            except (DeviceProcessError, TransportError) as error:
+                result, _ = self._survive(error, _pack(first, now, value, offset), limit)
+            finally:
+                self.waiting = 0
+            if self._follow_ups:
+                self._follow_up(None)
+        finally:
+            self._release()
+        self._wait_for_output()
+        return result
 
     def access_for(self, word: int) -> Callable[[int, int, int, int], int]:
         """What to call for accesses with this very `word`: `access`, or something faster."""
@@ -144,8 +226,7 @@ class Channel:
             finally:
                 self.waiting = 0
             self._follow_up(None)
-        if self.settle is not None:
-            self.settle()
+        self._wait_for_output()
 
     def request(
         self,
@@ -166,9 +247,9 @@ class Channel:
         while not self._acquires(slices):
             # The thread that holds the lock waits for a reply, and we are who would watch over that.
             error = hung_error(self.device_type, slices)
-            if self.rescue is None or self.kill is None:
+            if not self.survival.rescues:
                 raise self.fail(error)
-            self.kill(error)  # the other thread's wait ends, and it is rescued
+            self.survival.process.kill(error)  # the other thread's wait ends, and it is rescued
             slices = START_SLICES
         try:
             answer = self._answer(self._next(kind, device, value, offset, payload), limit, slices)
@@ -192,8 +273,8 @@ class Channel:
         """Send `request` and accept its reply, which may be another process's."""
         sent = request.encode()
         try:
-            return self._accept(sent, self._exchange(sent, slices), limit)
-        except DeviceProcessError as error:
+            return self._accept(sent, self.transport.exchange(sent, slices), limit)
+        except (DeviceProcessError, TransportError) as error:
             return self._survive(error, sent, limit)
 
     def _follow_up(self, slices: int | None) -> None:
@@ -218,64 +299,50 @@ class Channel:
 
     def exchange_raw(self, sent: bytes, slices: int) -> bytes:
         """Whatever comes back for a frame; under the lock. Raises DeviceProcessError."""
-        return self._exchange(sent, slices)
+        try:
+            return self.transport.exchange(sent, slices)
+        except TransportError as error:
+            raise self._not_answered(error) from error
 
     def forget_failure(self) -> None:
         """What went wrong is somebody else's to report; under the lock."""
         self._failure = None
 
-    def _exchange(self, sent: bytes, slices: int | None) -> bytes:
-        """What comes back for `sent`, within `slices` slices or whenever. Raises DeviceProcessError."""
-        raise NotImplementedError
-
     def _waits(self, poll: select.poll, slices: int) -> bool:
-        """Wait for a descriptor for so many slices, and for as long as the process is excused."""
+        """Wait for a descriptor for so many slices, and for as long as the process is starved."""
         return self._patiently(lambda: bool(poll.poll(WAIT_SLICE_MS)), slices)
 
     def _patiently(self, comes: Callable[[], bool], slices: int, *, for_another_thread: bool = False) -> bool:
         """Whether it `comes`, which takes a slice to tell, within so many slices, and some more as long as
-        the process is excused, or another thread is just putting another one in its place.
+        the process is starved, or another thread is just putting another one in its place.
         """
         if slices > 0 and comes():
             return True
-        if self.overdue is not None:
-            self.overdue(True)
+        survival = self.survival
+        survival.overdue(True)
         try:
             if any(comes() for _ in range(slices - 1)):
                 return True
-            excused = self.excuse() if self.excuse is not None else None
+            is_starved = survival.process.starvation()
             for _ in range(START_SLICES):
-                busy = for_another_thread and self.being_rescued
-                if not busy and (excused is None or not excused()):
+                if not (for_another_thread and survival.being_rescued) and not is_starved():
                     return False
                 if comes():
                     return True
             return False
         finally:
-            if self.overdue is not None:
-                self.overdue(False)
+            survival.overdue(False)
 
     # --- Behind the hot path ----------------------------------------------------------------------------
 
-    def _finish(self, sent: bytes, frame: bytes, limit: int) -> int:
-        """The rest of an access whose reply is not the shortest possible; returns its value."""
-        if _ONE_EFFECT < len(frame) <= MAX_FRAME and self.recorder is None:
-            first, now, _, _ = WORDS.unpack(sent)
-            words = WORDS.unpack_from(frame)
-            if self._prints(first, limit, words, frame[HEADER.size :]):
-                if words[1] != self.deadline:
-                    self._set_deadline(words[1], now)
-                if self.journal is not None:
-                    self._note(sent, frame)
-                return words[2]  # type: ignore[no-any-return]  # struct's words are ints
-        return self._accept(sent, frame, limit)[0]
-
-    def _prints(self, first: int, limit: int, words: tuple[int, int, int, int], payload: bytes) -> bool:
+    def _prints(self, first: int, limit: int, words: Words, payload: bytes) -> bool:
         """If the reply to `first` is good and carries one piece of host output: output it.
 
         That is what printing causes, at each character, so it is checked as fast as it can be. `words` are
-        the reply's header, `payload` has at least the size of an effect.
+        the reply's header.
         """
+        if not EFFECT.size < len(payload) <= MAX_PAYLOAD or self._record is not None:
+            return False
         tag, device, pin, level, length = EFFECT.unpack_from(payload)
         if (
             words[0] == first | _REPLY_AND_ONE_EFFECT
@@ -291,25 +358,39 @@ class Channel:
             return True
         return False
 
-    def _survive(self, error: DeviceProcessError, sent: bytes, limit: int) -> tuple[int, bytes]:
+    def _survive(
+        self, error: DeviceProcessError | TransportError, sent: bytes, limit: int
+    ) -> tuple[int, bytes]:
         """Something is wrong with the process: another one's reply to the request, or the error."""
-        while self.rescue is not None:
+        if isinstance(error, TransportError):
+            if self._record is not None and not self.survival.rescues:
+                self._record(sent, b"")
+            error = self._not_answered(error)
+        while self.survival.rescues:
             self._failure = None
             try:
-                frame = self.rescue(error, sent)
+                frame = self.survival.rescue(error, sent)
                 return self._accept(sent, frame, limit)
             except DeviceProcessError as another:
-                if self.rescue is None:
-                    raise
                 error = another
+        raise error
+
+    def _not_answered(self, error: TransportError) -> DeviceProcessError:
+        match error:
+            case EndedError():
+                return self.fail(DeviceGoneError(self.device_type, f"is gone: {error}"))
+            case OverdueError():
+                return self.fail(hung_error(self.device_type, error.slices))
+            case MisusedError():
+                return self._break(str(error))
         raise error
 
     # --- Checking what came back ------------------------------------------------------------------------
 
     def _accept(self, sent: bytes, frame: bytes, limit: int) -> tuple[int, bytes]:
         """Check a whole reply and apply its effects; returns its value and payload."""
-        if self.recorder is not None and self.rescue is None:
-            self.recorder(sent, frame)
+        if self._record is not None and not self.survival.rescues:
+            self._record(sent, frame)
         size = len(frame)
         if not HEADER.size <= size <= MAX_FRAME:
             raise self._break(f"a frame of {size} bytes")
@@ -338,20 +419,24 @@ class Channel:
         self._apply_all(effects, sent)
         # After an advance also an unchanged deadline is told: the timer has forgotten it.
         self._set_deadline(deadline, now, tell=kind == protocol.ADVANCE)
-        if self.recorder is not None and self.rescue is not None:
-            self.recorder(sent, frame)  # not the exchanges that failed: they have not happened to the guest
-        if self.journal is not None and kind not in _SENT_ONLY:
-            self._note(sent, frame)
+        if self._record is not None and self.survival.rescues:
+            self._record(sent, frame)  # not the exchanges that failed: they have not happened to the guest
+        if kind not in _SENT_ONLY:
+            self._note(entry_of(sent, frame))
         return value, payload
 
     def _apply_all(self, effects: Sequence[tuple[int, Effect]], sent: bytes) -> None:
         """Apply the effects of the reply to `sent`, if all are granted; ProtocolError if one is not."""
+        if len(effects) == 1 and type(effects[0][1]) is HostOutput:  # what printing causes
+            apply, arguments, _ = self.check_effect(*effects[0], sent)
+            apply(*arguments)
+            return
         applications = [self.check_effect(index, effect, sent) for index, effect in effects]
         asked_for = self._asked_for
-        for (index, _), application in zip(effects, applications, strict=True):
-            asked_for += application.follow_ups
+        for number, application in enumerate(applications):
+            asked_for += application[2]
             if asked_for > MAX_FOLLOW_UPS:
-                name = self._grants[index].name
+                name = self._grants[effects[number][0]].name
                 raise self._break(f"{name} asks for more than {MAX_FOLLOW_UPS} follow-ups of one request")
         # The reply is good as a whole: only now is any of it used.
         for apply, arguments, follow_ups in applications:
@@ -377,18 +462,18 @@ class Channel:
         if index >= len(self._grants):
             raise self._break(f"an effect of device {index}, it has {len(self._grants)}")
         grants = self._grants[index]
-        if isinstance(effect, HostOutput) and grants.output is not None:
-            return Application(grants.output, (effect.data,))
+        if type(effect) is HostOutput and grants.output is not None:
+            return grants.output, (effect.data,), 0
         if isinstance(effect, IrqLine) and effect.pin < len(grants.irq_lines):
-            return Application(grants.irq_lines[effect.pin], (effect.level, effect.coalesced))
+            return grants.irq_lines[effect.pin], (effect.level, effect.coalesced), 0
         if isinstance(effect, InputRoom) and grants.input_room is not None:
-            return Application(grants.input_room, (effect.count,))
+            return grants.input_room, (effect.count,), 0
         if sent[0] == protocol.WRITE and sent[1] == index:
             if isinstance(effect, Reset) and grants.reset is not None:
-                return Application(grants.reset)
+                return grants.reset, (), 0
             if isinstance(effect, Stop) and grants.stop is not None:
                 request = protocol.decode_request(sent)
-                return Application(grants.stop, (request.offset, request.size, request.value))
+                return grants.stop, (request.offset, request.size, request.value), 0
         raise self._break(f"effect {type(effect).__name__} of {grants.name}: not granted")
 
     def _set_deadline(self, deadline: int, now: int, *, tell: bool = False) -> None:
@@ -396,19 +481,14 @@ class Channel:
         if deadline == self.deadline and not tell:
             return
         self.deadline = deadline
-        if self._deadline_changed is not None:
-            self._deadline_changed(deadline, now)
+        self._deadline_changed(deadline, now)
 
-    def _note(self, sent: bytes, frame: bytes) -> None:
-        """Journal a request that is done: its reply was good and its effects are applied.
-
-        The hot paths do it themselves, for replies without effects.
-        """
-        assert self.journal is not None
-        self.journal.append((sent, frame))
-        self.journal_bytes += len(sent) + len(frame) - 2 * HEADER.size
-        if len(self.journal) >= JOURNAL_LIMIT or self.journal_bytes > JOURNAL_BYTES:
-            self.journal_is_full()
+    def _note(self, entry: Entry) -> None:
+        """Journal a request that is done: its reply was good and its effects are applied."""
+        if self._journal is not None:
+            self._journal.note(entry)
+            if self._journal.is_full:
+                self.survival.journal_is_full()
 
     # --- Failing ----------------------------------------------------------------------------------------
 
@@ -432,21 +512,12 @@ class Channel:
             self._lock.release()
         return None if isinstance(self._failure, DeviceGoneError) else self._failure
 
-    def _gone(self, why: str | None) -> DeviceProcessError:
-        return self.fail(DeviceGoneError(self.device_type, f"is gone: {why}"))
-
     def _break(self, what: str) -> DeviceProcessError:
         return self.fail(ProtocolError(self.device_type, f"broke the protocol: {what}"))
 
     def close(self) -> None:
         """Close the VMM's end: the device process reads end of file and leaves. Idempotent."""
-
-
-JOURNAL_LIMIT: Final = 1024
-"""How many entries a journal gets. Bounds memory, and the time that a replay takes."""
-
-JOURNAL_BYTES: Final = 1 << 20
-"""The same for what its frames hold beyond their headers."""
+        self.transport.close()
 
 
 def hung_error(device_type: str, slices: int = REPLY_SLICES) -> DeviceProcessError:

@@ -25,13 +25,8 @@ class FollowUp(NamedTuple):
     payload: bytes = b""
 
 
-class Application(NamedTuple):
-    """An effect that was found good: `apply(*arguments)` is what it does.
-
-    `follow_ups` is how many requests that call asks for at most; it returns them as a list. With 0, what it
-    returns is not looked at.
-    """
-
-    apply: Callable[..., Any]
-    arguments: tuple[Any, ...] = ()
-    follow_ups: int = 0
+Application = tuple[Callable[..., Any], tuple[Any, ...], int]
+"""An effect that was found good: what it calls, with which arguments, and how many follow-ups the call asks
+for at most. It returns them as a list; with 0, what it returns is not looked at. (A plain tuple: one is made
+for each effect.)
+"""

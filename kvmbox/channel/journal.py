@@ -1,8 +1,7 @@
 """The journal of a device process, and what it takes to let another process live through it again. Pure.
 
-A journal has an entry for each request that was answered: its frame and its reply's; or six words, where the
-hot path had them at hand and no reason to pack them: the four of the request's header, and deadline and
-value of a reply without effects, which has nothing else to say.
+A journal has an entry for each request that was answered: the four words of its header (`protocol.WORDS`) and
+its payload, and the same of its reply. The hot path has the words at hand, and no reason to pack them.
 
 Replaying does not go request by request, which would cost a switch of processes each. As many of them as
 fit travel in one REPLAY request; its reply carries the CRC-32 of all replies, and none of their effects:
@@ -13,13 +12,58 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
+from kvmbox.channel.transport import Words
 from kvmbox.lean import Value
-from kvmbox.wire.protocol import MAX_PAYLOAD, REPLY, WORDS
+from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, WORDS
 
 MAX_SNAPSHOT: Final = 1 << 20
 """How many bytes the snapshot of one device may have."""
+
+
+JOURNAL_LIMIT: Final = 1024
+"""How many entries a journal gets. Bounds memory, and the time that a replay takes."""
+
+JOURNAL_BYTES: Final = 1 << 20
+"""The same for the payloads in it."""
+
+Entry = tuple[Words, bytes, Words, bytes]
+"""Header and payload of a request, header and payload of its reply."""
+
+
+def entry_of(request: bytes, reply: bytes) -> Entry:
+    """The entry of two frames."""
+    return (
+        WORDS.unpack_from(request),
+        request[HEADER.size :],
+        WORDS.unpack_from(reply),
+        reply[HEADER.size :],
+    )
+
+
+class Journal(list[Entry]):
+    """Requests that were answered, in order."""
+
+    def __init__(self, limit: int = JOURNAL_LIMIT) -> None:
+        super().__init__()
+        self.limit = limit
+        self._payload_bytes = 0
+
+    def note(self, entry: Entry) -> None:
+        """Add a request and its reply. (The hot path, which has no payloads, appends by itself.)"""
+        self.append(entry)
+        self._payload_bytes += len(entry[1]) + len(entry[3])
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has got as much as it takes."""
+        return len(self) >= self.limit or self._payload_bytes > JOURNAL_BYTES
+
+    def clear(self) -> None:
+        """Begin anew."""
+        super().clear()
+        self._payload_bytes = 0
 
 
 class Batch(Value):
@@ -32,21 +76,13 @@ class Batch(Value):
     """Whether it is one request that is to be sent as it is, and whose reply has that checksum."""
 
 
-def as_frames(entry: Any) -> tuple[bytes, bytes]:
-    """The request and the reply that an entry stands for."""
-    if len(entry) == 2:
-        request, reply = entry
-        return request, reply
-    first, now, value, place, deadline, result = entry
-    return WORDS.pack(first, now, value, place), WORDS.pack(first | REPLY, deadline, result, 0)
-
-
-def batches(journal: Sequence[Any]) -> Iterator[Batch]:
+def batches(journal: Sequence[Entry]) -> Iterator[Batch]:
     """The journal in pieces that fit in a request each, in order."""
     frames: list[bytes] = []
     size = checksum = 0
-    for entry in journal:
-        frame, reply = as_frames(entry)
+    for request_words, request_payload, reply_words, reply_payload in journal:
+        frame = WORDS.pack(*request_words) + request_payload
+        reply = WORDS.pack(*reply_words) + reply_payload
         if frames and size + len(frame) > MAX_PAYLOAD:
             yield Batch(b"".join(frames), checksum, len(frames))
             frames, size, checksum = [], 0, 0

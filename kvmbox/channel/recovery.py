@@ -33,13 +33,14 @@ from __future__ import annotations
 import binascii
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from kvmbox.board import DeviceSpec
 from kvmbox.channel.channel import REPLY_SLICES, Channel, printable
 from kvmbox.channel.greeting import board_description
-from kvmbox.channel.journal import MAX_SNAPSHOT, Batch, batches
-from kvmbox.channel.links import Link, adopt, sever
+from kvmbox.channel.journal import JOURNAL_LIMIT, MAX_SNAPSHOT, Batch, Journal, batches
+from kvmbox.channel.survival import ProcessControl, Survival
+from kvmbox.channel.transport import Opens
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
 from kvmbox.lean import Value
 from kvmbox.wire import protocol
@@ -69,7 +70,7 @@ class Restart(Value):
 class Standby(Protocol):
     """Where processes come from: the pool. Safe on any thread."""
 
-    def replace(self, name: str, error: DeviceProcessError) -> Link:
+    def replace(self, name: str, error: DeviceProcessError) -> Opens:
         """Kill the process of `name`, lost for the reason given; return the link to a jailed one instead.
 
         Raises SandboxError where none can be had.
@@ -93,12 +94,18 @@ class Standby(Protocol):
         ...
 
 
-class Recovery:
+class Recovery(Survival):
     """Keeps what a device process would need to begin again, and lets another one do it."""
 
-    def __init__(self, channel: Channel, devices: Sequence[DeviceSpec], standby: Standby) -> None:
-        """From now on `channel` is journaled and rescued. Nothing but its HELLO may have been asked."""
-        self._channel = channel
+    def __init__(
+        self,
+        devices: Sequence[DeviceSpec],
+        standby: Standby,
+        process: ProcessControl | None = None,
+        *,
+        journal_limit: int = JOURNAL_LIMIT,
+    ) -> None:
+        super().__init__(process)
         self._devices = list(devices)
         self._standby = standby
         self._snapshots: dict[int, bytes] = {}
@@ -106,21 +113,23 @@ class Recovery:
         self._broken = 0  # how many in a row
         self._asked = 0  # the sequence number of our own requests
         self.restarts = 0
-        self._journal: list[Any] = []
-        channel.journal = self._journal
-        channel.journal_is_full = self._checkpoint
-        channel.rescue = self.rescue
-        channel.overdue = self._overdue
+        self.journal: Journal = Journal(journal_limit)
+        self._channel: Channel
+
+    def attach(self, channel: object) -> None:
+        """See Survival."""
+        assert isinstance(channel, Channel)
+        self._channel = channel
+        self.rescues = True
 
     # --- Keeping ------------------------------------------------------------------------------------------
 
-    def _checkpoint(self) -> None:
-        """Take a snapshot of each device: the journal begins anew."""
+    def journal_is_full(self) -> None:
+        """See Survival. A snapshot of each device is taken, and the journal begins anew."""
         self._suspect = b""
         # Only when all are here are the old ones out of date: until then they go with the whole journal.
         self._snapshots = {index: self._snapshot(index) for index in range(len(self._devices))}
-        self._journal.clear()
-        self._channel.journal_bytes = 0
+        self.journal.clear()
 
     def _snapshot(self, device: int) -> bytes:
         while True:
@@ -153,7 +162,8 @@ class Recovery:
             if len(state) == total:
                 return state
 
-    def _overdue(self, late: bool) -> None:
+    def overdue(self, late: bool) -> None:
+        """See Survival."""
         # A process that hangs is found out after many slices: the guest sees no more than the first of them.
         if late:
             self._standby.pause_time()
@@ -163,19 +173,19 @@ class Recovery:
     # --- Rescuing -----------------------------------------------------------------------------------------
 
     def rescue(self, error: DeviceProcessError, sent: bytes) -> bytes:
-        """Another process's reply to the open request `sent`. Raises DeviceProcessError, for good."""
+        """See Survival: another process's reply to the request."""
         began = time.monotonic_ns()
         channel = self._channel
         self._blame(error, sent)
         # The watchdog counted how long the lost process took. What follows has limits of its own.
         channel.waiting = 0
-        channel.being_rescued = True
+        self.being_rescued = True
         self._standby.pause_time()
         try:
             used, replayed, reply = self._begin_again(error, sent)
         finally:
             self._standby.resume_time()
-            channel.being_rescued = False
+            self.being_rescued = False
         self.restarts += 1
         duration = time.monotonic_ns() - began
         self._standby.restarted(Restart(channel.device_type, used, replayed, duration))
@@ -193,7 +203,7 @@ class Recovery:
             try:
                 link = self._standby.replace(channel.device_type, lost)
                 used += 1
-                adopt(channel, link)
+                channel.connect(link)
                 # A process that was lost at its HELLO has no past.
                 replayed = self._live_through() if sent[0] != protocol.HELLO else 0
             except DeviceProcessError as another:
@@ -229,7 +239,7 @@ class Recovery:
                 piece = state[part * MAX_PAYLOAD : (part + 1) * MAX_PAYLOAD]
                 self._ask(protocol.RESTORE, len(state), device=device, offset=part, payload=piece, good=1)
         replayed = 0
-        for batch in batches(self._journal):
+        for batch in batches(self.journal):
             self._replay(batch)
             replayed += batch.count
         return replayed
@@ -262,7 +272,7 @@ class Recovery:
         )
 
     def _give_up(self, error: DeviceProcessError, why: str) -> DeviceProcessError:
-        self._channel.rescue = None
+        self.rescues = False
         return self._channel.fail(GivenUpError(error, why))
 
 
@@ -293,18 +303,30 @@ def show(frame: bytes) -> str:
     return f"{text} at {request.now} ns"
 
 
-def install_all_ones(channel: Channel, tell: Callable[[DeviceProcessError], None]) -> None:
-    """Let `channel` answer as if nobody were there once its process is lost; `tell` hears of it, once."""
-    told: list[DeviceProcessError] = []
+class AllOnes(Survival):
+    """The channel answers as if nobody were there once its process is lost; `tell` hears of it, once."""
 
-    def rescue(error: DeviceProcessError, sent: bytes) -> bytes:
-        if not told:
-            told.append(error)
+    def __init__(
+        self, tell: Callable[[DeviceProcessError], None], process: ProcessControl | None = None
+    ) -> None:
+        super().__init__(process)
+        self._tell = tell
+        self._told = False
+        self._channel: Channel
+
+    def attach(self, channel: object) -> None:
+        """See Survival."""
+        assert isinstance(channel, Channel)
+        self._channel = channel
+        self.rescues = True
+
+    def rescue(self, error: DeviceProcessError, sent: bytes) -> bytes:
+        """See Survival."""
+        if not self._told:
+            self._told = True
             # One that only lied must not be heard again: neither it nor what it left behind.
-            if channel.kill is not None and not isinstance(error, DeviceGoneError):
-                channel.kill(error)
-            sever(channel)
-            tell(error)
+            if not isinstance(error, DeviceGoneError):
+                self.process.kill(error)
+            self._channel.disconnect()
+            self._tell(error)
         return all_ones(sent)
-
-    channel.rescue = rescue

@@ -1,38 +1,49 @@
-"""The channel in shared memory: a mailbox that both sides look at, and two pipes as doorbells.
+"""The transport in shared memory: a mailbox that both sides look at, and two pipes as doorbells.
 
-`page` has the layout, the order of stores, and why no wake-up is lost. Here is the VMM's side of it.
+`wire.page_layout` has the layout, the order of stores, and why no wake-up is lost. Here is the VMM's side.
 
 Nothing is read twice. The reply's first word is looked at until it changes, which is only a hint that there
-is something to read; then its header is copied, once, and its payload, once; what is checked and used are
-the copies. What the device process does to the page meanwhile, or later, changes nothing.
+is something to read; then its header is copied, once, and its payload, once; what the channel checks and
+uses are the copies. What the device process does to the page meanwhile, or later, changes nothing.
 
 Spinning costs a CPU that the device process has to itself: it may spin only while `SpinGrants` lets it.
 Without that, each request rings the doorbell and the vCPU thread sleeps until the reply rings back.
 
-Where the time goes in `access`: the lock, the clock, three words and one word stored; then some ten looks at
-60 ns until the device process, which looks as often, has found the request and answered it; one unpack and
-two comparisons. No system call is made.
+A pipe and not a socket is the doorbell: it wakes in 5 µs instead of 8, and ends, as a socket does and an
+eventfd does not, when the process at its other end dies.
+
+Where the time goes in `exchange_words`: three words and one word stored; then some ten looks at 60 ns until
+the device process, which looks as often, has found the request and answered it. No system call is made.
 """
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import select
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
-from kvmbox.channel.channel import JOURNAL_LIMIT, Channel, Grants, hung_error
 from kvmbox.channel.spin import SpinGrants
-from kvmbox.errors import DeviceProcessError
-from kvmbox.wire import page_layout as layout
-from kvmbox.wire import protocol
+from kvmbox.channel.transport import (
+    EndedError,
+    Link,
+    LinkedTransport,
+    MisusedError,
+    OverdueError,
+    Waits,
+    Words,
+    frame_of,
+)
+from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
+from kvmbox.wire import page_layout
 from kvmbox.wire.page_layout import DOORBELL, DOORBELLS_READ
-from kvmbox.wire.protocol import EFFECT, HEADER, MAX_FRAME, MAX_PAYLOAD, WORDS
+from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, WORDS
 
 LOOKS: Final = 800
 """How often the vCPU thread looks for a reply before it sleeps: some 50 µs."""
@@ -42,19 +53,16 @@ MAX_IDLE_RINGS: Final = (1 << 16) // DOORBELLS_READ + 64
 at most, but each reply that was found before its bell was heard leaves one: up to a pipe full of them.
 """
 
-_pack_rest: Final = Struct("<QQQ").pack_into
-_pack: Final = WORDS.pack
-_unpack_from: Final = WORDS.unpack_from
-_REPLY_BIT: Final = protocol.REPLY
-_REST_AT: Final = layout.REQUEST + 8
-_REQUEST_WORD: Final = layout.REQUEST_WORD
-_REPLY_WORD: Final = layout.REPLY_WORD
-_REPLY_AT: Final = layout.REPLY
-_PAYLOAD_AT: Final = layout.REPLY + HEADER.size
-_EFFECT_SIZE: Final = EFFECT.size
-_DEVICE_WAITS: Final = layout.DEVICE_WAITS
-_looks: Final = range(LOOKS)
+REST: Final = Struct("<QQQ")
+"""The words of a header behind the first one."""
 
+_REST_AT: Final = page_layout.REQUEST + 8
+_REQUEST_WORD: Final = page_layout.REQUEST_WORD
+_REPLY_WORD: Final = page_layout.REPLY_WORD
+_REPLY_AT: Final = page_layout.REPLY
+_PAYLOAD_AT: Final = page_layout.REPLY + HEADER.size
+_DEVICE_WAITS: Final = page_layout.DEVICE_WAITS
+_VMM_WAITS: Final = page_layout.VMM_WAITS
 
 _barrier: Final = threading.Lock()
 
@@ -68,133 +76,137 @@ def fence() -> None:
     _barrier.release()
 
 
-class SharedChannel(Channel):
-    """A `Channel` whose frames lie in shared memory."""
+class PageTransport(LinkedTransport):
+    """Frames that lie in shared memory."""
+
+    spins = True
+    device_holds = (
+        f"a page shared with the VMM, and two pipes as doorbells, descriptors {CHANNEL_FD} and {REPLY_FD}"
+    )
+
+    @classmethod
+    def connect(cls, made: list[int], spin: SpinGrants | None) -> Link:
+        """See LinkedTransport."""
+        made += os.pipe2(os.O_CLOEXEC)
+        made += os.pipe2(os.O_CLOEXEC)
+        memory = os.memfd_create("kvmbox-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        made.append(memory)
+        os.ftruncate(memory, page_layout.SIZE)
+        # Neither side can take the memory away under the other, which would be a SIGBUS.
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        # SAFETY: both sides may write to it at any time; see the module for what the VMM makes of that.
+        page = mmap.mmap(memory, page_layout.SIZE)
+        return Link(cls, (made[1], made[2]), (made[0], made[3], memory), page, spin)
 
     def __init__(
         self,
+        link: Link,
         device_type: str,
-        page: mmap.mmap,
-        bell_of_device: int,
-        doorbell: int,
-        grants: Sequence[Grants],
+        waits: Waits,
         *,
-        now: Callable[[], int],
-        deadline_changed: Callable[[int, int], None] | None = None,
-        spin: SpinGrants | None = None,
+        view: Callable[[mmap.mmap], Any] = memoryview,
+        pack: Callable[..., None] = REST.pack_into,
+        unpack: Callable[..., Any] = WORDS.unpack_from,
+        fence: Callable[[], None] = fence,
+        looks: int = LOOKS,
+        poll: Callable[[], select.poll] = select.poll,
+        read: Callable[[int, int], bytes] = os.read,
+        write: Callable[[int, bytes], int] = os.write,
+        close: Callable[[int], None] = os.close,
     ) -> None:
-        """`page` has `page.SIZE` bytes; `bell_of_device` is the pipe that wakes the device process,
-        `doorbell` the one that wakes the VMM. `spin` grants the right to spin; without it nobody does.
-        """
-        super().__init__(device_type, grants, now=now, deadline_changed=deadline_changed)
-        self._acquire = self._lock.acquire
-        self._release = self._lock.release
-        self._spin = spin
-        self._slow = 0  # accesses since the last question whether this one may spin
-        self._doorbell = -1
-        self.adopt(page, bell_of_device, doorbell)
-
-    def adopt(self, page: mmap.mmap, bell_of_device: int, doorbell: int) -> None:
-        """From now on talk to another process. The caller holds the lock, or is alone."""
-        self.close()
+        """The keywords are what touches the page and the doorbells: a test looks at each step."""
+        assert link.page is not None
+        self.device_type = device_type
+        self._waits = waits
+        self._spin = link.spin
         # SAFETY: the views are released before the mapping is closed. Whatever a hostile peer stores there
         # is read as integers and bytes, of a size that is fixed or checked.
-        self._page = page
-        self._data = memoryview(page)
+        self._page = link.page
+        self._data = view(link.page)
         self._words = self._data.cast("Q")
-        self._bell_of_device = bell_of_device
-        self._doorbell = doorbell
+        self.bell_of_device, self.doorbell = link.vmm
+        self._pack = pack
+        self._unpack = unpack
+        self._fence = fence
+        self._looks = range(looks)
+        self._poll = poll
+        self._read = read
+        self._write = write
+        self._close = close
         self._seen = 0
         self._may_spin = False
+        self._slow = 0  # requests since the last question whether this one may spin
 
     @property
     def answered(self) -> int:
         """How many requests there have been, roughly: `SpinGrants` compares it with itself."""
-        return self._sequence
+        return self._seen >> 32
 
     def allow_spinning(self, allowed: bool) -> None:
         """Whether both sides may spin from now on. By the vCPU thread, or while it does not run."""
         self._may_spin = allowed
-        self._words[layout.MAY_SPIN] = int(allowed)
+        # The right moves under the lock of the channel that gets it: this one may just have been closed.
+        with suppress(ValueError):
+            self._words[page_layout.MAY_SPIN] = int(allowed)
 
-    def access(self, word: int, offset: int, value: int, limit: int) -> int:
-        """See Channel."""
-        self._acquire()
-        try:
-            if self._failure is not None:
-                raise self._failure
-            sequence = self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
-            first = word | sequence << 32
-            now = self._now()
-            words = self._words
+    def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
+        """See Transport."""
+        words = self._words
+        self._pack(self._data, _REST_AT, now, value, offset_and_length)
+        if self._may_spin:
             seen = self._seen
-            self.waiting = sequence
-            try:
-                _pack_rest(self._data, _REST_AT, now, value, offset)
-                if self._may_spin:
-                    words[_REQUEST_WORD] = first
-                    slept = words[_DEVICE_WAITS]
-                    if slept:
-                        self._ring()
-                    for _ in _looks:
-                        if words[_REPLY_WORD] != seen:
-                            break
-                    else:
-                        self._sleep_late(slept)
-                else:
-                    self._ring_and_sleep(first)
-                copied = _unpack_from(self._data, _REPLY_AT)
-                reply, deadline, result, rest = copied
-                self._seen = reply
-                if reply == first | _REPLY_BIT and result <= limit and not rest and self.recorder is None:
-                    if deadline != self.deadline:
-                        self._set_deadline(deadline, now)
-                    journal = self.journal
-                    if journal is not None:
-                        journal.append((first, now, value, offset, deadline, result))
-                        if len(journal) >= JOURNAL_LIMIT:
-                            self.journal_is_full()
-                    return result  # type: ignore[no-any-return]  # struct's words are ints
-                length = rest >> 32
-                if _EFFECT_SIZE < length <= MAX_PAYLOAD and self.recorder is None and self.journal is None:
-                    payload = bytes(self._data[_PAYLOAD_AT : _PAYLOAD_AT + length])
-                    if self._prints(first, limit, copied, payload):
-                        if deadline != self.deadline:
-                            self._set_deadline(deadline, now)
-                    else:
-                        sent = _pack(first, now, value, offset)
-                        result = self._finish(sent, _pack(*copied) + payload, limit)
-                else:
-                    sent = _pack(first, now, value, offset)
-                    result = self._finish(sent, self._with_payload(copied), limit)
-            except DeviceProcessError as error:
-                sent = _pack(first, now, value, offset)
-                result = self._survive(error, sent, limit)[0]
-            finally:
-                self.waiting = 0
-            if self._follow_ups:
-                self._follow_up(None)
-        finally:
-            self._release()
-        if self.settle is not None:
-            self.settle()
-        return result  # type: ignore[no-any-return]  # struct's words are ints
+            words[_REQUEST_WORD] = first
+            slept = words[_DEVICE_WAITS]
+            if slept:
+                self._ring()
+            for _ in self._looks:
+                if words[_REPLY_WORD] != seen:
+                    break
+            else:
+                self._sleep_late(slept)
+        else:
+            self._ring_and_sleep(first)
+        copied: Words = self._unpack(self._data, _REPLY_AT)
+        self._seen = copied[0]
+        return copied
+
+    def payload(self, words: Words) -> bytes:
+        """See Transport: a copy of as much as the copied header announces."""
+        length = words[3] >> 32
+        if length > MAX_PAYLOAD:
+            raise MisusedError(f"a payload of {length} bytes, at most {MAX_PAYLOAD} fit")
+        return bytes(self._data[_PAYLOAD_AT : _PAYLOAD_AT + length])
+
+    def exchange(self, sent: bytes, slices: int | None) -> bytes:
+        """See Transport."""
+        words = self._words
+        # VMM_WAITS goes up first: whenever the device process answers, it rings.
+        words[_VMM_WAITS] = 1
+        self._data[_REST_AT : page_layout.REQUEST + len(sent)] = sent[8:]
+        words[_REQUEST_WORD] = int.from_bytes(sent[:8], "little")
+        self._fence()
+        if words[_DEVICE_WAITS]:
+            self._ring_now()
+        self._sleep(slices)
+        copied: Words = self._unpack(self._data, _REPLY_AT)
+        self._seen = copied[0]
+        return frame_of(copied, self.payload(copied))
 
     # --- Waiting ----------------------------------------------------------------------------------------
 
     def _ring(self) -> None:
         try:
-            os.write(self._bell_of_device, DOORBELL)
+            self._write(self.bell_of_device, DOORBELL)
         except OSError as error:
             if self._words[_REPLY_WORD] == self._seen:
-                raise self._gone(error.strerror) from error
+                raise EndedError(error.strerror) from error
 
     def _sleep_late(self, slept: int) -> None:
         """The reply has taken longer than spinning is good for. The process may be about to sleep, too, if
         it had not `slept` when it was asked.
         """
         began = time.monotonic_ns()
-        fence()
+        self._fence()
         if self._words[_DEVICE_WAITS]:
             self._ring()
         self._sleep()
@@ -203,7 +215,7 @@ class SharedChannel(Channel):
 
     def _ring_and_sleep(self, first: int) -> None:
         words = self._words
-        words[layout.VMM_WAITS] = 1
+        words[_VMM_WAITS] = 1
         words[_REQUEST_WORD] = first
         self._ring()
         self._sleep()
@@ -214,68 +226,49 @@ class SharedChannel(Channel):
     def _sleep(self, slices: int | None = None) -> None:
         """Wait for the reply at the doorbell: for ever, or for so many slices."""
         words = self._words
-        words[layout.VMM_WAITS] = 1
-        fence()
+        words[_VMM_WAITS] = 1
+        self._fence()
         poll = None
         rings = 0
         patience = slices or 0
         while words[_REPLY_WORD] == self._seen:
             if slices is not None:
                 if poll is None:
-                    poll = select.poll()
-                    poll.register(self._doorbell, select.POLLIN)
+                    poll = self._poll()
+                    poll.register(self.doorbell, select.POLLIN)
                 if not poll.poll(0):
                     if not self._waits(poll, patience):
-                        raise self.fail(hung_error(self.device_type, slices))
+                        raise OverdueError(slices)
                     patience //= 2  # or bells for nothing would make the wait endless
             rings += 1
             if rings > MAX_IDLE_RINGS:
-                raise self._break("it rings and rings, and does not answer")
-            if not os.read(self._doorbell, DOORBELLS_READ):
+                raise MisusedError("it rings and rings, and does not answer")
+            if not self._read(self.doorbell, DOORBELLS_READ):
                 if words[_REPLY_WORD] == self._seen:
-                    raise self._gone("its channel ended")
+                    raise EndedError("its channel ended")
                 break
-        words[layout.VMM_WAITS] = 0
-
-    def _exchange(self, sent: bytes, slices: int | None) -> bytes:
-        words = self._words
-        # VMM_WAITS goes up first: whenever the device process answers, it rings.
-        words[layout.VMM_WAITS] = 1
-        self._data[_REST_AT : layout.REQUEST + len(sent)] = sent[8:]
-        words[_REQUEST_WORD] = int.from_bytes(sent[:8], "little")
-        fence()
-        if words[_DEVICE_WAITS]:
-            self._ring_now()
-        self._sleep(slices)
-        copied = _unpack_from(self._data, _REPLY_AT)
-        self._seen = copied[0]
-        return self._with_payload(copied)
+        words[_VMM_WAITS] = 0
 
     def _ring_now(self) -> None:
         # Never waits for room, as the main thread must not: bells that nobody took ring already.
-        poll = select.poll()
-        poll.register(self._bell_of_device, select.POLLOUT)
+        poll = self._poll()
+        poll.register(self.bell_of_device, select.POLLOUT)
         if any(mask & select.POLLOUT for _, mask in poll.poll(0)):
             self._ring()
 
-    def _with_payload(self, copied: tuple[int, ...]) -> bytes:
-        """The reply as a frame: the copied header and a copy of as much payload as it announces."""
-        length = copied[3] >> 32
-        if length > MAX_PAYLOAD:
-            raise self._break(f"a payload of {length} bytes, at most {MAX_PAYLOAD} fit")
-        return _pack(*copied) + bytes(self._data[_PAYLOAD_AT : _PAYLOAD_AT + length])
-
     def close(self) -> None:
-        """See Channel."""
-        if self._doorbell < 0:
+        """See Transport."""
+        if self.doorbell < 0:
             return
-        for descriptor in (self._bell_of_device, self._doorbell):
-            os.close(descriptor)
+        if self._spin is not None:
+            self._spin.replaced(self)
+        for descriptor in (self.bell_of_device, self.doorbell):
+            self._close(descriptor)
         for view in (self._words, self._data):
             view.release()
         with suppress(BufferError):  # a device thread that has not ended yet still looks at it
             self._page.close()
-        self._bell_of_device = self._doorbell = -1
+        self.bell_of_device = self.doorbell = -1
 
 
-assert layout.REPLY + MAX_FRAME <= layout.FLAGS
+assert page_layout.REPLY + MAX_FRAME <= page_layout.FLAGS

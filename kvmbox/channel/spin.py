@@ -17,10 +17,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from kvmbox.channel.shared import SharedChannel
+from typing import Final, Protocol
 
 DOORBELL_NS: Final = 8_000
 """What a request costs more without spinning, about: more than that must not be lost per request."""
@@ -44,6 +41,21 @@ FIRST_PAUSE_NS: Final = 200_000_000
 LONGEST_PAUSE_NS: Final = 10_000_000_000
 
 
+class Spinner(Protocol):
+    """Who may be given the right to spin."""
+
+    device_type: str
+
+    @property
+    def answered(self) -> int:
+        """How many requests there have been, roughly: it is compared with itself."""
+        ...
+
+    def allow_spinning(self, allowed: bool) -> None:
+        """Whether both sides may spin from now on. By the vCPU thread, or while it does not run."""
+        ...
+
+
 class SpinGrants:
     """The right to spin on one spare CPU. Belongs to the vCPU thread."""
 
@@ -65,7 +77,7 @@ class SpinGrants:
         self._pid_of = pid_of
         self._clock = clock
         self._set_affinity = set_affinity
-        self._holder: SharedChannel | None = None
+        self._holder: Spinner | None = None
         self._mark = 0
         self._since = 0  # number of the holder's request from which on losses count
         self._lost = 0
@@ -78,12 +90,12 @@ class SpinGrants:
         self.revoked = 0
         """How often it was taken back, because its holder answered too late too often."""
 
-    def wanted_by(self, channel: SharedChannel) -> None:
-        """`channel` has been asked sixteen times without spinning: it may get the right."""
+    def wanted_by(self, spinner: Spinner) -> None:
+        """`spinner` has been asked sixteen times without spinning: it may get the right."""
         now = self._clock()
-        before = self._asked_at.get(channel.device_type)
-        self._asked_at[channel.device_type] = now
-        if before is None or now - before > DENSE_NS or now < self._paused_until or channel is self._holder:
+        before = self._asked_at.get(spinner.device_type)
+        self._asked_at[spinner.device_type] = now
+        if before is None or now - before > DENSE_NS or now < self._paused_until or spinner is self._holder:
             return
         holder = self._holder
         if holder is not None:
@@ -92,21 +104,21 @@ class SpinGrants:
             if answered >= BUSY:
                 return
             self._move(holder, spins=False)
-        self._holder = channel
-        self._mark = self._since = channel.answered
+        self._holder = spinner
+        self._mark = self._since = spinner.answered
         self._lost = self._asleep = 0
         self.granted += 1
-        self._move(channel, spins=True)
+        self._move(spinner, spins=True)
 
-    def late(self, channel: SharedChannel, lost: int) -> None:
+    def late(self, spinner: Spinner, lost: int) -> None:
         """The vCPU thread went to sleep for a reply of the holder and lost so many ns, or 0 where the holder
         had to be woken first.
         """
-        if channel is not self._holder:
+        if spinner is not self._holder:
             return
-        answered = channel.answered - self._since
+        answered = spinner.answered - self._since
         if answered > WINDOW:
-            self._since = channel.answered
+            self._since = spinner.answered
             self._lost = self._asleep = 0
             self._pause = FIRST_PAUSE_NS
             return
@@ -114,7 +126,7 @@ class SpinGrants:
             self._asleep += 1
             if self._asleep >= SLEEPY and answered < 4 * self._asleep:
                 self._holder = None
-                self._move(channel, spins=False)
+                self._move(spinner, spins=False)
             return
         self._lost += lost
         if self._lost > max(LEAST_LOSS_NS, DOORBELL_NS * answered):
@@ -122,18 +134,18 @@ class SpinGrants:
             self.revoked += 1
             self._paused_until = self._clock() + self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE_NS)
-            self._move(channel, spins=False)
+            self._move(spinner, spins=False)
 
-    def replaced(self, channel: object) -> None:
-        """Another process is behind `channel` now: it starts without the right."""
-        if channel is self._holder:
+    def replaced(self, spinner: Spinner) -> None:
+        """`spinner` is closed: whoever comes after it starts without the right."""
+        if spinner is self._holder:
             self._holder = None
 
-    def _move(self, channel: SharedChannel, *, spins: bool) -> None:
+    def _move(self, spinner: Spinner, *, spins: bool) -> None:
         cpu = self._spare if spins else self._home
         if cpu is not None:
             try:
-                self._set_affinity(self._pid_of(channel.device_type), {cpu})  # type: ignore[arg-type]
+                self._set_affinity(self._pid_of(spinner.device_type), {cpu})  # type: ignore[arg-type]
             except ProcessLookupError:
                 return  # it is dead, which its next request will show
             except PermissionError:
@@ -141,4 +153,4 @@ class SpinGrants:
                 self._paused_until = 1 << 63
                 self._holder = None
                 return
-        channel.allow_spinning(spins)
+        spinner.allow_spinning(spins)

@@ -1,168 +1,169 @@
-"""The channel over descriptors: a SOCK_SEQPACKET socket, or two pipes in packet mode.
+"""The transports over descriptors: a SOCK_SEQPACKET socket, or two pipes in packet mode.
 
-Either keeps the boundaries of frames: one write is one frame, one read gives one frame.
-
-Where the time goes in `access`: an uncontended lock, two system calls, and between them the switch to the
-device process and back, which is nearly all of it; the rest is one pack, one unpack and two comparisons. A
-reply without effects is one compare against the request's own first eight bytes, so a wrong sequence
-number, kind, device or size is caught by the same instruction that lets a good reply pass.
+Either keeps the boundaries of frames: one write is one frame, one read gives one frame. Where the time goes:
+two system calls, and between them the switch to the device process and back, which is nearly all of it.
 """
 
 from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-from kvmbox.channel.channel import JOURNAL_LIMIT, Channel, Grants, hung_error
-from kvmbox.errors import DeviceProcessError
+from kvmbox.channel.spin import SpinGrants
+from kvmbox.channel.transport import (
+    NO_HEADER,
+    EndedError,
+    Link,
+    LinkedTransport,
+    MisusedError,
+    OverdueError,
+    Waits,
+    Words,
+)
 from kvmbox.sandbox import passing
-from kvmbox.wire import protocol
+from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.wire.protocol import HEADER, MAX_FRAME, WORDS
 
 _pack: Final = WORDS.pack
 _unpack: Final = WORDS.unpack
-_write: Final = os.write
-_read: Final = os.read
 _HEADER_SIZE: Final = HEADER.size
-_REPLY_BIT: Final = protocol.REPLY
 _READ_SIZE: Final = MAX_FRAME + 1  # one more than a frame may have, so that a longer one shows
 
 
-class StreamChannel(Channel):
-    """A `Channel` whose frames go through descriptors."""
+class StreamTransport(LinkedTransport):
+    """Frames through descriptors; both kinds of them have this in common."""
 
     def __init__(
         self,
+        link: Link,
         device_type: str,
-        descriptor: int,
-        grants: Sequence[Grants],
+        waits: Waits,
         *,
-        now: Callable[[], int],
-        deadline_changed: Callable[[int, int], None] | None = None,
-        reply_descriptor: int | None = None,
+        read: Callable[[int, int], bytes] = os.read,
+        write: Callable[[int, bytes], int] = os.write,
     ) -> None:
-        """`descriptor` is the VMM's end of a socket; or of the pipe for requests, where `reply_descriptor`
-        is the end of the pipe for replies.
-        """
-        super().__init__(device_type, grants, now=now, deadline_changed=deadline_changed)
-        self.descriptor = self.reply_descriptor = -1
-        self.adopt(descriptor, reply_descriptor)
-        self._acquire = self._lock.acquire
-        self._release = self._lock.release
+        del device_type
+        self.requests, self.replies = link.vmm[0], link.vmm[-1]
+        self._waits = waits
+        self._read = read
+        self._write = write
+        self._frame = b""  # the last reply to `exchange_words`
 
-    def adopt(self, descriptor: int, reply_descriptor: int | None = None) -> None:
-        """From now on talk to another process. The caller holds the lock, or is alone."""
-        self.close()
-        self.descriptor = descriptor
-        self.reply_descriptor = descriptor if reply_descriptor is None else reply_descriptor
-        self.is_socket = reply_descriptor is None
-
-    def access(self, word: int, offset: int, value: int, limit: int) -> int:
-        """See Channel."""
-        self._acquire()
+    def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
+        """See Transport."""
         try:
-            if self._failure is not None:
-                raise self._failure
-            sequence = self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
-            first = word | sequence << 32
-            now = self._now()
-            sent = _pack(first, now, value, offset)
-            self.waiting = sequence
-            try:
-                try:
-                    _write(self.descriptor, sent)
-                    frame = _read(self.reply_descriptor, _READ_SIZE)
-                except OSError as error:
-                    frame = self._last_words(error)
-                if len(frame) == _HEADER_SIZE and self.recorder is None:
-                    reply, deadline, result, rest = _unpack(frame)
-                    if reply == first | _REPLY_BIT and result <= limit and not rest:
-                        if deadline != self.deadline:
-                            self._set_deadline(deadline, now)
-                        journal = self.journal
-                        if journal is not None:
-                            journal.append((sent, frame))
-                            if len(journal) >= JOURNAL_LIMIT:
-                                self.journal_is_full()
-                        return result  # type: ignore[no-any-return]  # struct's words are ints
-                if not frame:
-                    raise self._nothing(sent)
-                result = self._finish(sent, frame, limit)
-            except DeviceProcessError as error:
-                result = self._survive(error, sent, limit)[0]
-            finally:
-                self.waiting = 0
-            if self._follow_ups:
-                self._follow_up(None)
-        finally:
-            self._release()
-        if self.settle is not None:
-            self.settle()
-        return result
+            self._write(self.requests, _pack(first, now, value, offset_and_length))
+            frame = self._read(self.replies, _READ_SIZE)
+        except OSError as error:
+            frame = self._last_words(error)
+        self._frame = frame
+        if len(frame) == _HEADER_SIZE:
+            return _unpack(frame)
+        if not frame:
+            raise self._nothing()
+        if len(frame) > _HEADER_SIZE:
+            words: Words = WORDS.unpack_from(frame)
+            if words[3]:
+                return words
+        return NO_HEADER
 
-    def _exchange(self, sent: bytes, slices: int | None) -> bytes:
+    def payload(self, words: Words) -> bytes:
+        """See Transport."""
+        return self._frame if words is NO_HEADER else self._frame[_HEADER_SIZE:]
+
+    def exchange(self, sent: bytes, slices: int | None) -> bytes:
+        """See Transport."""
         try:
             if slices is None:
-                _write(self.descriptor, sent)
+                self._write(self.requests, sent)
             else:
                 self._send_now(sent)
                 if not self._wait_readable(slices):
-                    self._record_nothing(sent)
-                    raise self.fail(hung_error(self.device_type, slices))
-            frame = _read(self.reply_descriptor, _READ_SIZE)
+                    raise OverdueError(slices)
+            frame = self._read(self.replies, _READ_SIZE)
         except OSError as error:
             frame = self._last_words(error)
         if not frame:
-            raise self._nothing(sent)
+            raise self._nothing()
         return frame
 
     def _send_now(self, frame: bytes) -> None:
         # Never waits for room: the main thread is the watchdog, and nobody watches it. A process that has
         # answered every request has read every request, so there is room unless it lies.
         try:
-            if self.is_socket:
-                passing.send(self.descriptor, frame, wait=False)
-            else:
-                poll = select.poll()
-                poll.register(self.descriptor, select.POLLOUT)
-                if not any(mask & select.POLLOUT for _, mask in poll.poll(0)):
-                    raise BlockingIOError
-                _write(self.descriptor, frame)
+            self._send_if_there_is_room(frame)
         except BlockingIOError:
-            raise self._break("it answers requests that it has not read") from None
+            raise MisusedError("it answers requests that it has not read") from None
+
+    def _send_if_there_is_room(self, frame: bytes) -> None:
+        """Write at once, or raise BlockingIOError."""
+        raise NotImplementedError
+
+    def _nothing(self) -> EndedError | MisusedError:
+        """Why a read gave nothing."""
+        return EndedError("its channel ended")
 
     def _wait_readable(self, slices: int) -> bool:
         poll = select.poll()
-        poll.register(self.reply_descriptor, select.POLLIN)
+        poll.register(self.replies, select.POLLIN)
         return self._waits(poll, slices)
 
-    def _record_nothing(self, sent: bytes) -> None:
-        if self.recorder is not None and self.rescue is None:
-            self.recorder(sent, b"")
-
-    def _nothing(self, sent: bytes) -> DeviceProcessError:
-        """Why a read gave nothing: a packet of no bytes reads like the end, but only the end hangs up."""
-        self._record_nothing(sent)
-        if not self.is_socket or passing.hung_up(self.descriptor):
-            return self._gone("its channel ended")
-        return self._break("an empty frame")
-
     def _last_words(self, error: OSError) -> bytes:
-        """The frame that the process left behind when it died with a request unread, or DeviceGoneError.
+        """The frame that the process left behind when it died with a request unread. Raises EndedError.
 
         The kernel reports the reset before it hands out what was queued; a process that failed says why.
         """
         try:
             # A pipe for replies may be open still, though nobody reads the one for requests.
-            return _read(self.reply_descriptor, _READ_SIZE) if self._wait_readable(1) else b""
+            return self._read(self.replies, _READ_SIZE) if self._wait_readable(1) else b""
         except OSError:
-            raise self._gone(error.strerror) from error
+            raise EndedError(error.strerror) from error
 
     def close(self) -> None:
-        """See Channel."""
-        for descriptor in {self.descriptor, self.reply_descriptor}:
+        """See Transport."""
+        for descriptor in {self.requests, self.replies}:
             if descriptor >= 0:
                 os.close(descriptor)
-        self.descriptor = self.reply_descriptor = -1
+        self.requests = self.replies = -1
+
+
+class SocketTransport(StreamTransport):
+    """One socket for both ways."""
+
+    uses_pipes = False
+    device_holds = f"a socket, descriptor {CHANNEL_FD}"
+
+    @classmethod
+    def connect(cls, made: list[int], spin: SpinGrants | None) -> Link:
+        """See LinkedTransport."""
+        made += passing.socket_pair()
+        return Link(cls, (made[0],), (made[1],))
+
+    def _send_if_there_is_room(self, frame: bytes) -> None:
+        passing.send(self.requests, frame, wait=False)
+
+    def _nothing(self) -> EndedError | MisusedError:
+        # A packet of no bytes reads like the end, but only the end hangs up.
+        return super()._nothing() if passing.hung_up(self.requests) else MisusedError("an empty frame")
+
+
+class PipeTransport(StreamTransport):
+    """One pipe for requests and one for replies."""
+
+    device_holds = f"two pipes: requests from descriptor {CHANNEL_FD}, replies to {REPLY_FD}"
+
+    @classmethod
+    def connect(cls, made: list[int], spin: SpinGrants | None) -> Link:
+        """See LinkedTransport."""
+        made += os.pipe2(os.O_CLOEXEC | os.O_DIRECT)
+        made += os.pipe2(os.O_CLOEXEC | os.O_DIRECT)
+        return Link(cls, (made[1], made[2]), (made[0], made[3]))
+
+    def _send_if_there_is_room(self, frame: bytes) -> None:
+        poll = select.poll()
+        poll.register(self.requests, select.POLLOUT)
+        if not any(mask & select.POLLOUT for _, mask in poll.poll(0)):
+            raise BlockingIOError
+        self._write(self.requests, frame)

@@ -1,8 +1,8 @@
 """The deadline of the vCPU thread's requests, kept by the main thread in counted slices.
 
 `Watchdog.tick` is called once per slice. A request that is still the open one of its channel slice after
-slice is hung, unless its process is excused (`host.starvation`); a suspended VMM does not tick, so it does
-not misfire when it wakes.
+slice is hung, unless its process is starved of CPU time (`host.starvation`); a suspended VMM does not tick,
+so it does not misfire when it wakes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class _Open:
     def __init__(self) -> None:
         self.sequence = 0
         self.slices = 0
-        self.excused: Callable[[], bool] | None = None
+        self.is_starved: Callable[[], bool] | None = None
 
 
 class Watchdog:
@@ -34,20 +34,20 @@ class Watchdog:
         for channel, request in self._open.items():
             waiting = channel.waiting
             if not waiting or waiting != request.sequence:
-                if request.slices and channel.overdue is not None:
-                    channel.overdue(False)
-                request.sequence, request.slices, request.excused = waiting, 0, None
+                if request.slices:
+                    channel.survival.overdue(False)
+                request.sequence, request.slices, request.is_starved = waiting, 0, None
                 continue
             request.slices += 1
-            if request.slices == 1 and channel.overdue is not None:
-                channel.overdue(True)
-            if request.slices >= self._limit and not self._excused(channel, request):
+            if request.slices == 1:
+                channel.survival.overdue(True)
+            if request.slices >= self._limit and not self._is_starved(channel, request):
                 hung = channel
         return hung
 
-    def _excused(self, channel: Channel, request: _Open) -> bool:
-        if request.slices >= START_SLICES or channel.excuse is None:
+    def _is_starved(self, channel: Channel, request: _Open) -> bool:
+        if request.slices >= START_SLICES:
             return False
-        if request.excused is None:
-            request.excused = channel.excuse()
-        return request.excused()
+        if request.is_starved is None:
+            request.is_starved = channel.survival.process.starvation()
+        return request.is_starved()

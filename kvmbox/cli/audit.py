@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmbox import early, layout
+from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.output_files import open_json, write_json
 from kvmbox.cli.values import given
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--ipc",
-    type=click.Choice(("socketpair", "pipe", "shm")),
-    default="socketpair",
+    type=click.Choice(IPC_CHOICES),
+    default=DEFAULT_IPC,
     show_default=True,
     help="As of 'kvmbox run'.",
 )

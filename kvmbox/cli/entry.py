@@ -109,7 +109,7 @@ def _name_process() -> None:
 def _leave(error: BaseException) -> NoReturn:
     """End before there is a command: interrupted, or not even imported; said with what there is by then."""
     try:
-        for end in early.leftovers:
+        for end in early.exit_callbacks:
             end()
         if isinstance(error, KeyboardInterrupt):
             os._exit(INTERRUPTED)

@@ -187,7 +187,7 @@ def entry_point(command: click.Command | None = None, name: str = "kvmbox") -> N
             status = _flush(status)
         # Handlers of commands, too, have had their say.
         signal.pthread_sigmask(signal.SIG_BLOCK, early.END_SIGNALS)
-        for end in early.leftovers:
+        for end in early.exit_callbacks:
             end()
     except KeyboardInterrupt:
         status = INTERRUPTED

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from kvmbox import layout
+from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ NOTIFY_ACTION: Final = "0x7fc00000"  # SECCOMP_RET_USER_NOTIF, which libseccomp'
 )
 @click.option(
     "--ipc",
-    type=click.Choice(("socketpair", "pipe", "shm")),
-    default="socketpair",
+    type=click.Choice(IPC_CHOICES),
+    default=DEFAULT_IPC,
     show_default=True,
     help="As of 'kvmbox run'.",
 )

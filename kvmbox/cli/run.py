@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import click
 
 from kvmbox import early, layout
+from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.cli.main import INTERRUPTED, report, say
 from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.output_files import open_json, refuse_shared, write_json
@@ -134,9 +135,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--ipc",
-    type=click.Choice(["socketpair", "pipe", "shm"]),
+    type=click.Choice(IPC_CHOICES),
     default=None,
-    help="How requests reach them: a socket, two pipes, or shared memory.  [default: socketpair]",
+    help=f"How requests reach them: a socket, two pipes, or shared memory.  [default: {DEFAULT_IPC}]",
 )
 @click.option("--no-reboot", is_flag=True, help="A reset ends the run with status 0 instead of rebooting.")
 @click.option(
@@ -380,7 +381,7 @@ def _design(sandbox: str, seccomp: str | None, ipc: str | None, without: int) ->
             f"--seccomp {seccomp} needs device processes",
             hint="--sandbox process or per-device; a filter on kvmbox's own threads is another matter",
         )
-    return Design(sandbox, seccomp or "filter", ipc or "socketpair", without)
+    return Design(sandbox, seccomp or "filter", ipc or DEFAULT_IPC, without)
 
 
 def _is_file(name: str) -> bool:

@@ -1,12 +1,13 @@
-"""What a device process runs once it is jailed: the server's loop that fits its channel.
+"""What a device process runs once it is jailed: the loop, on the port that fits its link.
 
-Imported by the spawner, so that both loops are there before the jail closes.
+Imported by the spawner, so that all of it is there before the jail closes.
 """
 
 from __future__ import annotations
 
-from kvmbox.jailed.page_server import serve_page
-from kvmbox.jailed.server import serve
+from kvmbox.jailed.loop import serve
+from kvmbox.jailed.page_port import PagePort
+from kvmbox.jailed.stream_port import StreamPort
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,5 +17,5 @@ if TYPE_CHECKING:
 def main(channel: int, replies: int | None = None, page: mmap.mmap | None = None) -> int:
     """Serve on a socket; or on two pipes; or in shared memory with two pipes as doorbells."""
     if page is not None and replies is not None:
-        return serve_page(page, channel, replies)
-    return serve(channel, replies)
+        return serve(PagePort(page, channel, replies))
+    return serve(StreamPort(channel, channel if replies is None else replies))

@@ -1,13 +1,11 @@
-"""The device process: models behind a channel.
+"""The models of a device process, and the answer to every request.
 
-`DeviceServer.handle` turns one request frame into one reply frame and does no I/O, so that the same code
-serves a jailed process, a thread, and a test. `serve` is the process's loop: it blocks in one place,
-reading the next request, and needs nothing but read, write and exit. (`page_server` is the loop for shared
-memory.)
+`DeviceServer` turns one request into one reply and does no I/O, so that the same code serves a jailed process
+(`loop`), the VMM itself (`--sandbox none`), and a test.
 
-Where the time goes between read and write: one dictionary leads from the request's first word (kind,
-device and size) straight to the bound methods of the model, the header is four words, unpacked and packed
-by one Struct, and a reply without effects is those four words and nothing else. What is left is the model.
+Where the time goes: one dictionary leads from the request's first word (kind, device and size) straight to
+the bound methods of the model, the header is four words, and a reply without effects is those four words and
+nothing else. What is left is the model.
 
 The request comes from the VMM, which is trusted, but a frame that makes no sense is still answered with
 an error frame and the end: a device process that guesses is worse than one that stops.
@@ -16,7 +14,6 @@ an error frame and the end: a device process that guesses is worse than one that
 from __future__ import annotations
 
 import binascii
-import os
 
 from kvmbox.devices.catalog import build_model
 from kvmbox.devices.model import DeviceModel, Effect, HostOutput, SnapshotError
@@ -41,77 +38,66 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
+    Words = tuple[int, int, int, int]
+    Answer = tuple[int, int, int, bytes]
+
 MAX_SNAPSHOT: Final = 1 << 20
 MAX_ERROR_TEXT: Final = 1024
 
 ACCESS_SIZES: Final = (1, 2, 4, 8)
-DEVICE_OF_ROUTE: Final = 4
-_NO_ACCESS: Final = (0, 0, 0, 0)
+NO_HEADER: Final = (0, 0, 0, 0)
+"""Instead of a request's words: it is no frame. No good request begins with a zero."""
 
 
 class DeviceServer:
-    """The models of one device process, and the answer to every request."""
+    """The models of one device process. An answer is the reply's first word, its deadline and value, and the
+    payload that follows its header.
+    """
 
     def __init__(self) -> None:
         self.models: list[DeviceModel] = []
         self.running = True
         self.routes: dict[int, tuple[Any, ...]] = {}
         """By the first word of an access, without its sequence number: what `answer` needs to know of it."""
-        self._deadlines: list[int | None] = []
+        self.deadlines: list[int | None] = []
+        """When each model must next be told the time, in ns of guest time."""
         self.deadline = NO_DEADLINE
-        """When the process must next be told the time, in ns of guest time."""
-        self.effects: list[Effect] = []
-        """What the last `perform` caused."""
+        """The earliest of them."""
         self._outgoing_snapshot = b""
         self._incoming_snapshot = bytearray()
 
     def handle(self, frame: bytes) -> bytes:
         """The reply to `frame`. Raises what a model raises, and FrameError for a frame that is none."""
-        if len(frame) == HEADER.size:
-            first, now, value, place = WORDS.unpack(frame)
-            route = self.routes.get(first & ROUTE_MASK)
-            if route is not None:
-                return self.answer(route, first, now, value, place)
-        return self._handle_rare(frame)
+        words = WORDS.unpack(frame) if len(frame) == HEADER.size else NO_HEADER
+        first, deadline, value, payload = self.answer(words, lambda _words: frame)
+        return WORDS.pack(first, deadline, value, len(payload) << 32) + payload
 
-    def answer(self, route: tuple[Any, ...], first: int, now: int, value: int, place: int) -> bytes:
-        """The reply to an access whose header's four words these are. Raises what a model raises."""
-        value = self.perform(route, now, value, place)
-        if self.effects:
-            return self.reply_with_effects(first, route[DEVICE_OF_ROUTE], value)
-        return WORDS.pack(first | REPLY, self.deadline, value, 0)
-
-    def reply_with_effects(self, first: int, device: int, value: int) -> bytes:
-        """The reply to an access of `device` that has just been performed, and had effects."""
-        body = encode_effects_of(device, self.effects)
-        word = first | REPLY | len(self.effects) << 24
-        return WORDS.pack(word, self.deadline, value, len(body) << 32) + body
-
-    def perform(self, route: tuple[Any, ...], now: int, value: int, place: int) -> int:
-        """Make an access; returns what a read gives, 0 for a write. Raises what a model raises.
-
-        What it caused is in `effects`, the process's next deadline in `deadline`.
-        """
-        kind, read, write, size, device, next_deadline, take_effects = route
-        if kind == READ:
-            value = read(now, place, size)
-        elif kind == WRITE:
-            write(now, place, size, value)
-            value = 0
-        else:
-            write(now, value >> 32, 1, value & 0xFF)
-            value = read(now, place, size)
+    def answer(self, words: Words, frame: Callable[[Words], bytes]) -> Answer:
+        """The answer to a request whose header is `words`; `frame` gives all of it. Raises as `handle`."""
+        first, now, value, offset = words
+        route = self.routes.get(first & ROUTE_MASK)
+        if route is None or offset >> 32:  # the length of a payload
+            return self._answer_rare(frame(words))
+        kind, call, size, device, next_deadline, take_effects = route
+        value = call(now, offset, size) if kind == READ else call(now, offset, size, value) or 0
         deadline = next_deadline()
-        if deadline != self._deadlines[device]:
-            self._deadlines[device] = deadline
-            self.deadline = self._earliest()
-        self.effects = take_effects()
-        return value
+        if deadline != self.deadlines[device]:
+            self.set_deadline(device, deadline)
+        effects = take_effects()
+        if effects:
+            word = first | REPLY | len(effects) << 24
+            return word, self.deadline, value, encode_effects_of(device, effects)
+        return first | REPLY, self.deadline, value, b""
+
+    def set_deadline(self, device: int, deadline: int | None) -> None:
+        """A model has another deadline than before."""
+        self.deadlines[device] = deadline
+        self.deadline = self._earliest()
 
     def _earliest(self) -> int:
-        return min((deadline for deadline in self._deadlines if deadline is not None), default=NO_DEADLINE)
+        return min((deadline for deadline in self.deadlines if deadline is not None), default=NO_DEADLINE)
 
-    def _handle_rare(self, frame: bytes) -> bytes:
+    def _answer_rare(self, frame: bytes) -> Answer:
         request = protocol.decode_request(frame)
         value, payload = 0, b""
         match request.kind:
@@ -144,9 +130,11 @@ class DeviceServer:
         effects: list[tuple[int, Effect]] = []
         for index, model in enumerate(self.models):
             effects += [(index, effect) for effect in joined(model.take_effects())]
-            self._deadlines[index] = model.next_deadline()
+            self.deadlines[index] = model.next_deadline()
         self.deadline = self._earliest()
-        return protocol.encode_reply(request, self.deadline, value, effects, payload)
+        reply = protocol.encode_reply(request, self.deadline, value, effects, payload)
+        first, deadline, value, _ = WORDS.unpack_from(reply)
+        return first, deadline, value, reply[HEADER.size :]
 
     def _hello(self, request: protocol.Request) -> int:
         if request.value != protocol.VERSION:
@@ -154,19 +142,12 @@ class DeviceServer:
         if self.models:
             raise FrameError("a second hello")
         self.models = [build_model(name, values) for name, values in protocol.decode_board(request.payload)]
-        self._deadlines = [None] * len(self.models)
+        self.deadlines = [None] * len(self.models)
         for device, model in enumerate(self.models):
-            for kind in (READ, WRITE, INDEXED_READ):
+            for kind, call in ((READ, model.read), (WRITE, model.write), (INDEXED_READ, _indexed(model))):
                 for size in ACCESS_SIZES:
-                    self.routes[request_word(kind, device, size)] = (
-                        kind,
-                        model.read,
-                        model.write,
-                        size,
-                        device,
-                        model.next_deadline,
-                        model.take_effects,
-                    )
+                    route = kind, call, size, device, model.next_deadline, model.take_effects
+                    self.routes[request_word(kind, device, size)] = route
         return protocol.VERSION
 
     def _replay(self, frames: bytes) -> int:
@@ -203,6 +184,17 @@ class DeviceServer:
         return 1
 
 
+def _indexed(model: DeviceModel) -> Callable[[int, int, int, int], int]:
+    """What INDEXED_READ calls: the write of an index register that the VMM has posted, then the read."""
+    read, write = model.read, model.write
+
+    def indexed_read(now: int, offset: int, size: int, posted: int) -> int:
+        write(now, posted >> 32, 1, posted & 0xFF)
+        return read(now, offset, size)
+
+    return indexed_read
+
+
 def joined(effects: list[Effect]) -> list[Effect]:
     """The same effects, neighbouring host output made one: a run of writes is one piece of output."""
     merged: list[Effect] = []
@@ -220,55 +212,20 @@ def joined(effects: list[Effect]) -> list[Effect]:
     return merged
 
 
-def error_frame(sequence: int, error: BaseException) -> bytes:
-    """The last frame of a process whose model raised: bounded text, the exception and where it came from."""
+def error_answer(sequence: int, error: BaseException) -> Answer:
+    """The last answer of a process whose model raised: bounded text, the exception and where it came from."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
-    place = ""
+    where = ""
     if traceback is not None:
         code = traceback.tb_frame.f_code
-        place = f" at {code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno}"
-    text = f"{type(error).__name__}: {error}{place}".encode("utf-8", "replace")[:MAX_ERROR_TEXT]
-    return HEADER.pack(protocol.ERROR, 0, 0, 0, sequence, NO_DEADLINE, 0, 0, len(text)) + text
+        where = f" at {code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno}"
+    text = f"{type(error).__name__}: {error}{where}".encode("utf-8", "replace")[:MAX_ERROR_TEXT]
+    return protocol.ERROR | sequence << 32, NO_DEADLINE, 0, text
 
 
-def serve(
-    channel: int,
-    replies: int | None = None,
-    *,
-    server: DeviceServer | None = None,
-    read: Callable[[int, int], bytes] = os.read,
-    write: Callable[[int, bytes], int] = os.write,
-) -> int:
-    """Answer requests until SHUTDOWN or end of file; returns the exit status.
-
-    They come from descriptor `channel`; replies go there too, or to `replies` if that is given. A model's
-    exception sends one bounded error frame and ends the loop with status 1.
-    """
-    server = server or DeviceServer()
-    out = channel if replies is None else replies
-    routes, perform, handle = server.routes, server.perform, server.handle
-    unpack, pack, header_size, frame_size = WORDS.unpack, WORDS.pack, HEADER.size, protocol.MAX_FRAME
-    while server.running:
-        frame = read(channel, frame_size)
-        if not frame:
-            return 0
-        try:
-            # What nearly every request is, without a call between reading and the model: see `handle`.
-            first, now, value, place = unpack(frame) if len(frame) == header_size else _NO_ACCESS
-            route = routes.get(first & ROUTE_MASK)
-            if route is None:
-                reply = handle(frame)
-            else:
-                value = perform(route, now, value, place)
-                if server.effects:
-                    reply = server.reply_with_effects(first, route[DEVICE_OF_ROUTE], value)
-                else:
-                    reply = pack(first | REPLY, server.deadline, value, 0)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises must reach the VMM as a frame
-            sequence = HEADER.unpack_from(frame)[4] if len(frame) >= HEADER.size else 0
-            write(out, error_frame(sequence, error))
-            return 1
-        write(out, reply)
-    return 0
+def error_frame(sequence: int, error: BaseException) -> bytes:
+    """The same as a frame."""
+    first, deadline, value, text = error_answer(sequence, error)
+    return WORDS.pack(first, deadline, value, len(text) << 32) + text

@@ -30,7 +30,7 @@ from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, Outcome, Verdict, debug_exit_status
-from kvmbox.processes.pool import DevicePool
+from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
 
 PORT_BITS = 16
 ADDRESS_BITS = 52  # the most that an x86 physical address can have
@@ -76,10 +76,11 @@ class Devices:
         *,
         reset: Callable[[], None],
         deadline_changed: Callable[[str, int, int], None],
-        prepare: Callable[[DevicePool, GuestClock], None] = lambda _pool, _clock: None,
+        prepare: Callable[[DevicePool, GuestClock], SurvivalOf] = lambda _pool, _clock: fails,
     ) -> None:
-        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one;
-        `prepare`, with `pool` and the clock, before any process is waited for.
+        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one.
+        `prepare` is called, with `pool` and the clock, before there is any channel, and gives each of them
+        its survival.
         """
         self.board = board
         self.pool = pool
@@ -95,11 +96,11 @@ class Devices:
             grants,
             now=self.clock.now,
             deadline_changed=deadline_changed,
-            prepare=lambda: prepare(pool, self.clock),
+            wait_for_output=console.wait_for_room,
+            survival_of=prepare(pool, self.clock),
         )
         for member in pool.members.values():
             channel = pool.channel(member.device_type)
-            channel.settle = console.wait_for_room
             for index, device in enumerate(member.devices):
                 self._attach(device, DeviceProxy(channel, index, device.name, device.whole_sizes))
 

@@ -26,7 +26,7 @@ Who moves `first`, when, and under which lock
    while it waits for a reply, or for room in an output stream, and only the main thread ends those waits.
 6. The ring's lock comes before a channel's lock. Nobody who holds a channel's lock takes the ring's.
 
-`take_index` is the exception to rule 2: `first` passes the write before the read that carries it is
+`carry_along` is the exception to rule 2: `first` passes the write before the read that carries it is
 answered. Nobody can see that as long as one vCPU thread is the only one that looks for an empty ring, as it
 carries the write itself. With more vCPU threads the lock has to be held until the answer.
 
@@ -59,7 +59,7 @@ _LOW: Final = 0xFFFF_FFFF
 
 
 class CoalescedRing:
-    """The ring of one virtual machine. `drain` and `take_index` by the vCPU thread, `flush` by the main."""
+    """The ring of one virtual machine. `drain` and `carry_along` by the vCPU thread, `flush` by the main."""
 
     def __init__(
         self,
@@ -93,9 +93,9 @@ class CoalescedRing:
         channel = getattr(device, "channel", None)
         return any(proxy.channel is channel for proxy, _ in self._zones.values())
 
-    def take_index(self, device: object) -> int | None:
-        """The register and byte (register << 32 | byte) of the only write in the ring, if it is for `device`:
-        to be carried along with a read of it. Otherwise None, and the ring is drained.
+    def carry_along(self, device: object, word: int) -> tuple[int, int]:
+        """Word and value of a read of `device`, to which `word` belongs. The only write in the ring is
+        carried along with it, if it is for `device`; otherwise the ring is drained.
         """
         with self._lock:
             first, last = self._indices()
@@ -106,9 +106,9 @@ class CoalescedRing:
                     self._words32[2 * RING_WORD] = last
                     self.writes += 1
                     proxy.writes += 1
-                    return register << 32 | byte[0]
+                    return proxy.with_index(word, register, byte[0])
         self.drain()
-        return None
+        return word, 0
 
     def drain(self) -> None:
         """Give every write to its device, by the vCPU thread. Raises DeviceProcessError."""

@@ -42,7 +42,7 @@ from kvmbox.outcome import (
     Outcome,
     Verdict,
 )
-from kvmbox.processes.pool import DevicePool
+from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
 from kvmbox.sandbox.vmm import Confinement, confine_vcpu
 from kvmbox.wire import protocol
 
@@ -137,13 +137,14 @@ class Supervisor:
             self._loop.request_attention(LEAVE)
         self._wakeup.wake()
 
-    def prepare(self, pool: DevicePool, clock: GuestClock) -> None:
-        """There are channels, and no process has been greeted: from now on their deadlines are kept, and a
-        process that is lost is replaced, if that is wanted.
+    def prepare(self, pool: DevicePool, clock: GuestClock) -> SurvivalOf:
+        """Processes are launched, and there is no channel: from now on the deadlines of channels are kept.
+
+        Returns what gives each channel its survival: a process that is lost is replaced, if that is wanted.
         """
         self._pool = pool
         self._timers = DeadlineTimer(clock, self._timerfd)
-        self._survive_crashes(pool, clock, self._timers)
+        return self._survivals(pool, clock, self._timers)
 
     def adopt(self, devices: Devices) -> None:
         """Take over the devices, which `prepare` has seen before they were greeted."""
@@ -155,7 +156,8 @@ class Supervisor:
             if any(device.takes_input for device in member.devices)
         }
 
-    def _survive_crashes(self, pool: DevicePool, clock: GuestClock, timers: DeadlineTimer) -> None:
+    def _survivals(self, pool: DevicePool, clock: GuestClock, timers: DeadlineTimer) -> SurvivalOf:
+        """What gives each channel of `pool`, which has been launched, the survival that the run asks for."""
         choice = self._config.on_device_crash
 
         def resume() -> None:
@@ -163,22 +165,22 @@ class Supervisor:
             timers.rearm()
 
         if choice == "restart":
+            from kvmbox.channel.recovery import Recovery
             from kvmbox.processes.standby import StandbyProcesses
 
-            pool.standby = StandbyProcesses(
+            standby = pool.standby = StandbyProcesses(
                 pool,
                 budget=self._config.restart_budget,
                 pause_time=clock.pause,
                 resume_time=resume,
                 wake=self._wakeup.wake,
             )
-        elif choice == "all-ones":
-            from kvmbox.channel.recovery import install_all_ones
+            return lambda member, process: Recovery(member.devices, standby, process)
+        if choice == "all-ones":
+            from kvmbox.channel.recovery import AllOnes
 
-            for channel in pool.channels:
-                install_all_ones(channel, self._answered_by_nobody)
-        for channel in pool.channels:
-            channel.kill = partial(pool.kill, channel.device_type)
+            return lambda _member, process: AllOnes(self._answered_by_nobody, process)
+        return fails
 
     def _answered_by_nobody(self, error: DeviceProcessError) -> None:
         assert self._pool is not None
@@ -252,7 +254,7 @@ class Supervisor:
             self._timers.rearm()
             self.totals.add(loop)
             self._ring = self._guest = None
-        self._settle_vcpu(loop)
+        self._judge_vcpu(loop)
         self._diagnose(loop)
         # A guest that resets all the time must not outlive a signal or the time-out by that.
         return self._reset_wanted.is_set() and not self._must_end()
@@ -271,7 +273,7 @@ class Supervisor:
             vcpu.unbind_thread()
             self._wakeup.wake()
 
-    def _settle_vcpu(self, loop: VcpuLoop) -> None:
+    def _judge_vcpu(self, loop: VcpuLoop) -> None:
         """The vCPU thread has left: what it found is the verdict, unless there is one."""
         error = self._vcpu_error
         if error is None:
@@ -402,7 +404,7 @@ class Supervisor:
         """A device process was found dead, or about to be. Raises the error where that ends the run."""
         assert self._devices is not None
         member = self._devices.pool.members.get(error.device_type)
-        if member is None or member.channel is None or member.channel.rescue is None:
+        if member is None or member.channel is None or not member.channel.survival.rescues:
             raise error
         # Whatever is asked next finds it gone, and finds a replacement: this is as good as any. If the vCPU
         # thread was first, it asks the replacement, which must not be killed for the other one's fault.
@@ -476,7 +478,7 @@ class Supervisor:
         withheld = self._console.tick()
         assert self._watchdog is not None
         hung = self._watchdog.tick()
-        if hung is not None and hung.rescue is not None:
+        if hung is not None and hung.survival.rescues:
             devices.pool.kill(hung.device_type, hung_error(hung.device_type))
         elif hung is not None:
             hung.fail(hung_error(hung.device_type))

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.board import DeviceSpec
-from kvmbox.channel.links import SHM, SOCKETPAIR
+from kvmbox.channel.transports import TRANSPORTS
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.host.console import Console
 from kvmbox.host.matcher import ConsoleMatcher
@@ -71,12 +71,13 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
             cleanup.callback(recorder.finish)
             pool.recorder_of = recorder.of
         timeline.mark("spawner started")
+        transport = TRANSPORTS[config.design.ipc]
         pool.launch(
             board,
-            device_filter(pipes=config.design.ipc != SOCKETPAIR) if config.design.filters else b"",
+            device_filter(pipes=transport.uses_pipes) if config.design.filters else b"",
             cpu=placement.cpu,
             spare_cpu=placement.spare,
-            may_spin=config.design.ipc == SHM and placement.allowed > 1,
+            may_spin=transport.spins and placement.allowed > 1,
             require=config.require,
         )
         timeline.mark("device processes asked for")
@@ -176,10 +177,14 @@ def _checked(design: Design, require: int, placement: Placement, say: Callable[[
             "--seccomp strict is refused by the kernel: kvmbox itself runs under a seccomp filter",
             hint="a container runtime installs one; use --seccomp filter, or run outside of it",
         )
-    if design.ipc == SHM and design.has_processes and placement.allowed == 1:
-        say("--ipc shm: there is no second CPU to spin on, so each request rings a doorbell")
-    elif design.ipc == SHM and design.sandbox == THREAD:
-        say("--ipc shm: threads of one interpreter cannot spin for each other: each request rings a doorbell")
+    spins = TRANSPORTS[design.ipc].spins
+    if spins and design.has_processes and placement.allowed == 1:
+        say(f"--ipc {design.ipc}: there is no second CPU to spin on, so each request rings a doorbell")
+    elif spins and design.sandbox == THREAD:
+        say(
+            f"--ipc {design.ipc}: threads of one interpreter cannot spin for each other: "
+            "each request rings a doorbell"
+        )
     return design
 
 

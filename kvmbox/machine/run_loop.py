@@ -52,7 +52,7 @@ _SAME_HALVES: Final = 0x1_0000_0001
 """What divides a 64-bit word if its halves are equal: first and last of an empty ring."""
 
 _IS_READ: Final = 6  # places in a route
-_DEVICE: Final = 9
+_DEVICE: Final = 8
 _ACCESS: Final = 0xFFFF_FFFF  # direction, size and port of a packed word
 _RFLAGS_IF: Final = 1 << 9
 _WAITS_FOR_SIPI: Final = (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED)
@@ -123,7 +123,7 @@ class VcpuLoop:
         self._ports = ports
         self._mmio = mmio
         self._ring = ring
-        # count, access, word, offset, limit, size, is_read, guarded, indexed word, device
+        # count, access, word, offset, limit, size, is_read, guarded, device
         self._routes: dict[int, list[Any]] = {}
         self._mmio_routes: dict[int, list[Any]] = {}
         self._told = told
@@ -200,27 +200,25 @@ class VcpuLoop:
                     route, position = None, 0
                 if route is not None:
                     route[0] += 1
-                    _, access, first, offset, limit, size, is_read, guarded, indexed, device = route
+                    _, access, word, offset, limit, size, is_read, guarded, device = route
                     value = 0
                     if guarded and words64[RING_WORD] % _SAME_HALVES:  # the ring is not empty
                         assert ring is not None
-                        if indexed:
-                            carried = ring.take_index(device)
-                            if carried is not None:
-                                first, value = indexed, carried
+                        if is_read:
+                            word, value = ring.carry_along(device, word)
                         else:
                             ring.drain()
                     if size == 1:
                         if is_read:
-                            data[position] = access(first, offset, value, limit)
+                            data[position] = access(word, offset, value, limit)
                         else:
-                            access(first, offset, data[position], 0)
+                            access(word, offset, data[position], 0)
                     elif is_read:
-                        value = access(first, offset, value, limit)
+                        value = access(word, offset, value, limit)
                         data[position : position + size] = value.to_bytes(size, "little")
                     else:
                         value = int.from_bytes(data[position : position + size], "little")
-                        access(first, offset, value, 0)
+                        access(word, offset, value, 0)
                 elif reason == _KVM_EXIT_IO:
                     self._port_exit(words64[_IO_WORD], position)
                 elif self._rare_exit():
@@ -282,19 +280,18 @@ class VcpuLoop:
         device = mapping.direct
         if device is None:
             return
-        shortcut = device.shortcut(is_read, size)
+        access, request, limit = device.fast_path(is_read, size)
         # A write must not overtake any other. What a read can see is only in its own process.
         shared = self._ring is not None and self._ring.shares_process_with(device)
         routes[key] = [
             0,
-            shortcut.access,
-            shortcut.word,
+            access,
+            request,
             address - mapping.first + mapping.offset,
-            shortcut.limit,
+            limit,
             size,
             is_read,
             self._ring is not None and (shared or not is_read),
-            shortcut.indexed_word if shared else 0,
             device,
         ]
 

@@ -14,21 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from kvmbox.channel.transports import DEFAULT_IPC, TRANSPORTS
 from kvmbox.policy.words import condition_in_words, unmet_in_words
 from kvmbox.sandbox import jail, layers
-from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Policy, Rule, Verdict
 from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
 
 SECCOMP_CHOICES: Final = ("filter", "strict", "off")
-IPC_CHOICES: Final = ("socketpair", "pipe", "shm")
-
-CHANNELS: Final = {
-    "socketpair": f"a socket, descriptor {CHANNEL_FD}",
-    "pipe": f"two pipes: requests from descriptor {CHANNEL_FD}, replies to {REPLY_FD}",
-    "shm": f"a page shared with the VMM, and two pipes as doorbells, descriptors {CHANNEL_FD} and {REPLY_FD}",
-}
-"""All that a device process holds, by ipc."""
 
 VMM_HOLDS: Final = "/dev/kvm, guest memory, the streams and files of the run, the channels"
 
@@ -104,7 +96,7 @@ class Decision:
 
 
 def confinements(
-    device_types: Mapping[str, str], *, seccomp: str = "filter", ipc: str = "socketpair"
+    device_types: Mapping[str, str], *, seccomp: str = "filter", ipc: str = DEFAULT_IPC
 ) -> list[Confinement]:
     """The confinement of every process of a run, device processes first.
 
@@ -113,7 +105,7 @@ def confinements(
     """
     policy, rest, mask = _device_calls(seccomp, ipc)
     found = [
-        Confinement(name, about, CHANNELS[ipc], seccomp, policy, rest, mask, device_limits())
+        Confinement(name, about, TRANSPORTS[ipc].device_holds, seccomp, policy, rest, mask, device_limits())
         for name, about in device_types.items()
     ]
     found.append(
@@ -151,7 +143,7 @@ def _device_calls(seccomp: str, ipc: str) -> tuple[Policy | None, Verdict, int]:
 
 def device_policy(ipc: str) -> Policy:
     """The filter's policy of device processes that talk over `ipc`."""
-    return DEVICE_POLICY if ipc == "socketpair" else DEVICE_POLICY_PIPES
+    return DEVICE_POLICY_PIPES if TRANSPORTS[ipc].uses_pipes else DEVICE_POLICY
 
 
 def device_limits() -> tuple[tuple[str, int], ...]:

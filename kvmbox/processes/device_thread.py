@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-from kvmbox.channel.links import Link
+from kvmbox.channel.transport import Link
 from kvmbox.jailed.main import main
 from kvmbox.sandbox.listener import ForbiddenCall
 

@@ -20,10 +20,19 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from kvmbox.board import DeviceSpec, by_type
-from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS, Channel, Grants
+from kvmbox.channel.channel import (
+    REPLY_SLICES,
+    START_SLICES,
+    WAIT_SLICE_MS,
+    Channel,
+    Grants,
+    output_has_room,
+)
 from kvmbox.channel.greeting import greet
-from kvmbox.channel.links import SOCKETPAIR, Link, channel_on, make_link
 from kvmbox.channel.spin import SpinGrants
+from kvmbox.channel.survival import ProcessControl, Survival
+from kvmbox.channel.transport import Link, Opens
+from kvmbox.channel.transports import DEFAULT_IPC, make_link
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, SandboxError
 from kvmbox.host.starvation import Starvation
 from kvmbox.lean import Value
@@ -51,7 +60,7 @@ class Design(Value):
 
     sandbox: str = PROCESS
     seccomp: str = "filter"
-    ipc: str = SOCKETPAIR
+    ipc: str = DEFAULT_IPC
     without: int = 0
 
     @property
@@ -95,6 +104,33 @@ class PoolMember:
         return self.process.layers if self.process is not None else 0
 
 
+class _Member(ProcessControl):
+    """The process of one member, as its channel sees it: `survival.ProcessControl`."""
+
+    def __init__(self, pool: DevicePool, name: str) -> None:
+        self._pool = pool
+        self._name = name
+
+    def kill(self, cause: DeviceProcessError) -> None:
+        """See ProcessControl."""
+        self._pool.kill(self._name, cause)
+
+    def starvation(self) -> Callable[[], bool]:
+        """See ProcessControl."""
+        if self._pool.spawner is None:
+            return super().starvation()  # a thread starves with everybody else
+        return Starvation(self._pool.pid_of(self._name)).excused
+
+
+SurvivalOf = Callable[[PoolMember, ProcessControl], Survival]
+"""What gives the channel of a member its survival."""
+
+
+def fails(_member: PoolMember, process: ProcessControl) -> Survival:
+    """The survival of a channel whose process is not replaced."""
+    return Survival(process)
+
+
 class DevicePool:
     """The device processes of a machine, by device type, or by device where each has its own."""
 
@@ -133,8 +169,9 @@ class DevicePool:
         With shared memory, and `may_spin`, the one that is asked most spins on `spare_cpu`, if there is one,
         or anywhere.
         """
-        ipc = self.design.ipc
         if self.spawner is not None:
+            if may_spin:
+                self.spin = SpinGrants(cpu, spare_cpu, pid_of=self.pid_of)
             spawn = self.spawner.spawn
             self._order = lambda name, link: spawn(name, link.device, bpf, cpu=cpu, require=require)
         for name, devices in by_type(board, per_device=self.design.sandbox == PER_DEVICE).items():
@@ -143,14 +180,16 @@ class DevicePool:
             if self.design.sandbox == THREAD:
                 from kvmbox.processes.device_thread import DeviceThread
 
-                link = make_link(ipc)
+                link = self.make_link()
                 process = DeviceThread(name, link, cpu=cpu)
             elif self.spawner is not None:
-                link = make_link(ipc)
+                link = self.make_link()
                 process = self.spawn(name, link)
             self.members[name] = PoolMember(name, devices, process, link)
-        if may_spin and self.spawner is not None:
-            self.spin = SpinGrants(cpu, spare_cpu, pid_of=self._pid_of)
+
+    def make_link(self) -> Link:
+        """A link of the kind that the design wants. Raises SandboxError."""
+        return make_link(self.design.ipc, self.spin)
 
     def spawn(self, name: str, link: Link) -> DeviceProcess:
         """Ask for one more process, as `launch` did, on the device's end of `link`. Raises SandboxError."""
@@ -178,14 +217,12 @@ class DevicePool:
         except SandboxError:
             # One that refused to serve (a layer is missing) would refuse again, and one whose pidfd has not
             # come shows that the spawner hangs. Any other was lost, which the first request finds out.
-            rescued = member.channel is not None and member.channel.rescue is not None
+            rescued = member.channel is not None and member.channel.survival.rescues
             if not rescued or process.failure is not None or process.pidfd < 0:
                 raise
 
-    def _excuse(self, name: str) -> Callable[[], bool]:
-        return Starvation(self._pid_of(name)).excused
-
-    def _pid_of(self, name: str) -> int:
+    def pid_of(self, name: str) -> int:
+        """The pid of a member's process, 0 where it has none."""
         process = self.members[name].process
         return process.pid if process is not None else 0
 
@@ -195,36 +232,34 @@ class DevicePool:
         *,
         now: Callable[[], int],
         deadline_changed: Callable[[str, int, int], None],
-        prepare: Callable[[], None] = lambda: None,
+        wait_for_output: Callable[[], None] = output_has_room,
+        survival_of: SurvivalOf = fails,
     ) -> None:
         """Wait for the processes and greet them. `grants` are by device name; SandboxError if one fails.
 
-        `prepare` is called when there are channels, and nobody has been waited for: a process that is lost at
-        or before its first request is as good as replaced if it gives the channel a `rescue`.
+        `survival_of` gives each channel its survival, before any process is waited for: one that is lost at
+        or before its first request is as good as replaced if that rescues. The other callbacks are those of
+        `Channel`.
         """
         for member in self.members.values():
-            changed = partial(deadline_changed, member.device_type)
-            granted = [grants[device.name] for device in member.devices]
-            channel: Channel
-            if member.link is None:
-                from kvmbox.channel.direct import DirectChannel  # and with it every model
-
-                channel = DirectChannel(member.device_type, granted, now=now, deadline_changed=changed)
+            link: Opens
+            kind = Channel
+            if member.link is not None:
+                link = member.link
             else:
-                channel = channel_on(
-                    member.link,
-                    member.device_type,
-                    granted,
-                    now=now,
-                    deadline_changed=changed,
-                    spin=self.spin,
-                )
-            if self.recorder_of is not None:
-                channel.recorder = self.recorder_of(member.device_type)
-            member.channel = channel
-            if self.spawner is not None:
-                channel.excuse = partial(self._excuse, member.device_type)
-        prepare()
+                from kvmbox.channel.direct import DirectChannel, DirectLink  # and with it every model
+
+                link, kind = DirectLink(), DirectChannel
+            member.channel = kind(
+                member.device_type,
+                link,
+                [grants[device.name] for device in member.devices],
+                now=now,
+                deadline_changed=partial(deadline_changed, member.device_type),
+                wait_for_output=wait_for_output,
+                record=self.recorder_of(member.device_type) if self.recorder_of is not None else None,
+                survival=survival_of(member, _Member(self, member.device_type)),
+            )
         self.wait_ready()
         for member in self.members.values():
             channel = self.channel(member.device_type)

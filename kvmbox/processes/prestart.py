@@ -22,7 +22,7 @@ def start() -> None:
     """Start a spawner for filtered device processes with every layer. Where it cannot be, `take` says why."""
     with contextlib.suppress(SandboxError):
         _waiting.append(SpawnerClient.start())
-        early.leftovers.append(drop)
+        early.exit_callbacks.append(drop)
 
 
 def take(*, seccomp: int = SECCOMP_MODE_FILTER, without: int = 0) -> SpawnerClient:

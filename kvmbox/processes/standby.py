@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.channel.links import Link, make_link
-from kvmbox.channel.recovery import SAMPLE, Recovery, Restart
+from kvmbox.channel.recovery import SAMPLE, Restart
+from kvmbox.channel.transport import Link
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, SandboxError
 from kvmbox.processes.spawner_client import DeviceProcess
 
@@ -56,9 +56,6 @@ class StandbyProcesses:
         }
         self._told: deque[Restart] = deque()
         self._number = 0
-        for member in pool.members.values():
-            if member.channel is not None:
-                Recovery(member.channel, member.devices, self)
 
     @property
     def spare(self) -> DeviceProcess | None:
@@ -94,8 +91,6 @@ class StandbyProcesses:
         known = member.cause if isinstance(error, DeviceGoneError) else None
         self._lost[name].append((old, known or error))
         member.process, member.link, member.cause = process, link, None
-        if self._pool.spin is not None and member.channel is not None:
-            self._pool.spin.replaced(member.channel)
         return link
 
     def restarted(self, restart: Restart) -> None:
@@ -109,7 +104,7 @@ class StandbyProcesses:
         self._wake()
 
     def _ordered(self) -> tuple[DeviceProcess, Link]:
-        link = make_link(self._pool.design.ipc)
+        link = self._pool.make_link()
         return self._pool.spawn(NAME, link), link
 
     # --- On the main thread -------------------------------------------------------------------------------

@@ -8,12 +8,10 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from kvmbox.board import BoardOptions, DeviceSpec, by_type, pc_board
-from kvmbox.channel import channel as channel_module
-from kvmbox.channel.channel import Grants
+from kvmbox.channel.channel import Channel, Grants
 from kvmbox.channel.greeting import board_description, greet
-from kvmbox.channel.links import Link
 from kvmbox.channel.recovery import POISONED, Recovery, Restart
-from kvmbox.channel.stream import StreamChannel
+from kvmbox.channel.transport import NO_HEADER, EndedError, Transport, Waits, Words
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError, GivenUpError, UnknownExitError
 from kvmbox.jailed.server import DeviceServer, error_frame
@@ -21,7 +19,7 @@ from kvmbox.kvm import uapi
 from kvmbox.layout import PAGE_SIZE
 from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
 from kvmbox.wire import protocol
-from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request
+from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, WORDS, Request, request_word
 from tests.fuzz.frames import Liar, Log
 from tests.fuzz.targets import Fault
 
@@ -90,30 +88,48 @@ def spoil(dice: random.Random, frame: bytes, reply: bytes) -> bytes:
     return HEADER.pack(*fields) + reply[HEADER.size :]
 
 
-class _Life(StreamChannel):
-    """A channel that calls its process, which the target may break."""
+class _Life(Transport):
+    """A process that is called, and that the target may break; as a link it leads to itself."""
 
-    server: DeviceServer
-    on_reply: Callable[[bytes, bytes], bytes]
+    def __init__(self, on_reply: Callable[[bytes, bytes], bytes]) -> None:
+        self._server = DeviceServer()
+        self._on_reply = on_reply
+        self._frame = b""
 
-    def adopt(self, descriptor: int, reply_descriptor: int | None = None) -> None:
-        self.server = DeviceServer()
+    def open(self, device_type: str, waits: Waits) -> Transport:
+        """See Opens."""
+        del device_type, waits
+        return self
 
-    def _exchange(self, sent: bytes, slices: int | None) -> bytes:
+    def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
+        self._frame = self.exchange(WORDS.pack(first, now, value, offset_and_length), None)
+        return NO_HEADER
+
+    def payload(self, words: Words) -> bytes:
+        assert words is NO_HEADER
+        return self._frame
+
+    def exchange(self, sent: bytes, slices: int | None) -> bytes:
         try:
-            return self.on_reply(sent, self.server.handle(sent))
+            return self._on_reply(sent, self._server.handle(sent))
         except Death:
-            raise self._gone("its channel ended") from None
+            raise EndedError("its channel ended") from None
 
-    def close(self) -> None:
-        pass
 
-    def send(self, request: Request, limit: int) -> tuple[int, bytes]:
-        """A request as a whole, by whoever would make it."""
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            return self._answer(request, limit, None)
+def send(channel: Channel, request: Request, limit: int) -> int:
+    """The value of `request`, which is made by whoever would make it."""
+    if request.size:
+        word = request_word(request.kind, request.device, request.size)
+        return channel.access(word, request.offset, request.value, limit)
+    value, _ = channel.request(
+        request.kind,
+        device=request.device,
+        value=request.value,
+        offset=request.offset,
+        payload=request.payload,
+        limit=limit,
+    )
+    return value
 
 
 MOST_LOSSES: Final = POISONED - 1
@@ -127,8 +143,6 @@ class LivesTarget:
         self.frames = self.accepted = 0
         self._log: Log = []
         self._twin_log: Log = []
-        self._limit = vars(channel_module)["JOURNAL_LIMIT"]
-        vars(channel_module)["JOURNAL_LIMIT"] = 20
         self._begun = False
 
     def _begin(self, dice: random.Random) -> None:
@@ -137,10 +151,15 @@ class LivesTarget:
         self._devices: list[DeviceSpec] = BOARD[dice.choice(TYPES)]
         self._now = 0
         self._sequence = 1
-        self._losses = MOST_LOSSES
+        self._losses = MOST_LOSSES  # none by its HELLO
         grants = [self._grants(index) for index in range(len(self._devices))]
-        self._channel = _Life("fuzzed", -1, grants, now=lambda: self._now, reply_descriptor=-1)
-        self._channel.on_reply = lambda _frame, reply: reply
+        self._channel = Channel(
+            "fuzzed",
+            _Life(self._reply),
+            grants,
+            now=lambda: self._now,
+            survival=Recovery(self._devices, self, journal_limit=20),
+        )
         greet(self._channel, self._devices)
         self._twin = DeviceServer()
         self._twin.handle(
@@ -148,8 +167,6 @@ class LivesTarget:
                 protocol.HELLO, 0, 0, 1, 0, protocol.VERSION, 0, board_description(self._devices)
             ).encode()
         )
-        Recovery(self._channel, self._devices, self)
-        self._channel.on_reply = self._reply
 
     def _grants(self, index: int) -> Grants:
         log = self._log
@@ -175,11 +192,11 @@ class LivesTarget:
 
     # What Recovery asks of its pool.
 
-    def replace(self, name: str, error: DeviceProcessError) -> Link:
+    def replace(self, name: str, error: DeviceProcessError) -> _Life:
         assert name == "fuzzed"
         if not str(error).isprintable():
             raise Fault(f"said {error}")
-        return Link((-1, -1), ())
+        return _Life(self._reply)
 
     def pause_time(self) -> None:
         pass
@@ -200,7 +217,6 @@ class LivesTarget:
         dice = self._dice
         self._now += dice.randrange(MAX_STEP_NS)
         self._sequence += 1
-        self._channel._sequence = self._sequence
         request = random_request(dice, self._devices, self._sequence, self._now)
         self._log.clear()
         self._losses = 0
@@ -209,7 +225,7 @@ class LivesTarget:
         fields = HEADER.unpack_from(reply)
         effects, _ = protocol.decode_effects(fields[3], reply[HEADER.size :])
         try:
-            value, _ = self._channel.send(request, (1 << 64) - 1)
+            value = send(self._channel, request, (1 << 64) - 1)
         except GivenUpError as error:
             raise Fault(f"{request.encode().hex()}: gave up: {error}") from error
         self.accepted += self._losses == 0
@@ -221,7 +237,7 @@ class LivesTarget:
             raise Fault(f"{request.encode().hex()}: deadline {self._channel.deadline}, not {fields[5]}")
 
     def close(self) -> None:
-        vars(channel_module)["JOURNAL_LIMIT"] = self._limit
+        """Nothing is open."""
 
 
 # --- Snapshots ------------------------------------------------------------------------------------------

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from kvmbox.channel.channel import Channel
+from kvmbox.channel.journal import Journal
 from kvmbox.channel.recovery import Recovery
-from kvmbox.channel.shared import SharedChannel
-from kvmbox.channel.stream import StreamChannel
 from kvmbox.devices import uart_snapshot
 from kvmbox.machine.coalescing import CoalescedRing
 
@@ -29,10 +28,10 @@ class Plant(NamedTuple):
 
 PLANTS: Final = {
     "value": Plant("stream", Channel, "_accept", "if value > limit:", "if False:"),
-    "fast value": Plant("stream", StreamChannel, "access", "and result <= limit", ""),
-    "fast rest": Plant("shared", SharedChannel, "access", "and not rest", ""),
+    "fast value": Plant("stream", Channel, "access", "and result <= limit", ""),
+    "fast rest": Plant("shared", Channel, "access", "and not rest", ""),
     "sequence": Plant(
-        "stream", StreamChannel, "access", "reply == first | _REPLY_BIT", "reply & 0xFF == first & 0xFF | 128"
+        "stream", Channel, "access", "reply == first | _REPLY_BIT", "reply & 0xFF == first & 0xFF | 128"
     ),
     "header": Plant("shared", Channel, "_accept", "if first != asked | _REPLY_BIT | count << 24 or", "if"),
     "length": Plant("stream", Channel, "_accept", "if rest >> 32 != size - HEADER.size:", "if False:"),
@@ -49,12 +48,14 @@ PLANTS: Final = {
     "blame": Plant("stream", Channel, "_explain_header", "if first & 0xFF == protocol.ERROR:", "if False:"),
     "journal": Plant(
         "lives",
-        Channel,
-        "_note",
-        "self.journal.append((sent, frame))",
-        "self.journal[:] = [*self.journal[:6], *self.journal[7:], (sent, frame)]",
+        Journal,
+        "note",
+        "self.append(entry)",
+        "self[:] = [*self[:6], *self[7:], entry]",
     ),
-    "checkpoint": Plant("lives", Recovery, "_checkpoint", "self._journal.clear()", "del self._journal[:-1]"),
+    "checkpoint": Plant(
+        "lives", Recovery, "journal_is_full", "self.journal.clear()", "del self.journal[:-1]"
+    ),
     "restore": Plant("lives", Recovery, "_live_through", "self._snapshots.items()", "()"),
     "ring": Plant("ring", CoalescedRing, "_indices", "if first >= ENTRIES or last >= ENTRIES:", "if False:"),
     "snapshot size": Plant("snapshot", uart_snapshot, "unpack", "if len(data) != _STRUCT.size:", "if False:"),

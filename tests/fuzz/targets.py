@@ -10,18 +10,16 @@ import mmap
 import os
 import select
 from select import PIPE_BUF
-from types import SimpleNamespace
 from typing import Final
 
 from kvmbox.channel import channel as channel_module
-from kvmbox.channel import shared as shared_module
-from kvmbox.channel import stream as stream_module
 from kvmbox.channel.channel import Channel, Grants
-from kvmbox.channel.links import Link, channel_on, make_link
-from kvmbox.channel.shared import SharedChannel
-from kvmbox.channel.stream import StreamChannel
+from kvmbox.channel.shared import PageTransport
+from kvmbox.channel.stream import PipeTransport
+from kvmbox.channel.transport import Link, Waits
+from kvmbox.channel.transports import make_link
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
-from kvmbox.wire import page_layout as layout
+from kvmbox.wire import page_layout
 from kvmbox.wire.protocol import MAX_PAYLOAD, request_word
 from tests.fuzz.frames import ACCESSES, BROKEN, GONE, HEADER, MAX_FRAME, NOW, Ask, Liar, Log, Verdict, judge
 
@@ -61,18 +59,20 @@ class Target:
         self.frames = 0
         self.accepted = 0
         self.channel: Channel
+        self._sequence = 0
 
     def step(self, liar: Liar) -> None:
         """One frame. Raises Fault."""
         ask = liar.ask()
-        sequence = self.channel._sequence + 1
+        sequence = self._sequence + 1
         frame = liar.reply(ask, sequence)
         expected = self.expect(ask, sequence, frame)
         if expected.error == NEVER and ask.kind in ACCESSES:
             return  # the vCPU thread waits until the main thread ends it: there is no such thread here
+        self._sequence = sequence
         self.frames += 1
         self.log.clear()
-        self.channel._failure = None
+        self.channel.forget_failure()
         deadline = self.channel.deadline
         try:
             value, payload = self.send(ask, frame)
@@ -131,14 +131,14 @@ class Target:
         self.channel.close()
 
 
-class FedStream(StreamChannel):
-    """Requests that are not accesses get the next frame, too."""
+class FedTransport(PipeTransport):
+    """Requests of the main thread get the next frame, too, without a poll."""
 
     fed: bytes = b""
 
-    def _exchange(self, sent: bytes, slices: int | None) -> bytes:
+    def exchange(self, sent: bytes, slices: int | None) -> bytes:
         if not self.fed:
-            raise self._nothing(sent)
+            raise self._nothing()
         return self.fed
 
 
@@ -147,19 +147,23 @@ class StreamTarget(Target):
 
     def __init__(self) -> None:
         super().__init__()
-        self._channel = self.channel = FedStream(
-            "fuzzed", -1, grants(self.log), now=lambda: NOW, reply_descriptor=-1
+        self.channel = Channel("fuzzed", self, grants(self.log), now=lambda: NOW)
+
+    def open(self, device_type: str, waits: Waits) -> FedTransport:
+        """See Opens."""
+        nothing = Link(FedTransport, (-1, -1), ())
+        self._transport = FedTransport(
+            nothing,
+            device_type,
+            waits,
+            read=lambda _descriptor, _size: self._transport.fed,
+            write=lambda _descriptor, data: len(data),
         )
-        self._saved = vars(stream_module)["_read"], vars(stream_module)["_write"]
-        vars(stream_module)["_read"] = lambda _descriptor, _size: self._channel.fed
-        vars(stream_module)["_write"] = lambda _descriptor, _data: None
+        return self._transport
 
     def send(self, ask: Ask, frame: bytes) -> tuple[int, bytes]:
-        self._channel.fed = frame
+        self._transport.fed = frame
         return self.ask(ask)
-
-    def close(self) -> None:
-        vars(stream_module)["_read"], vars(stream_module)["_write"] = self._saved
 
 
 def filled(frame: bytes) -> bytes:
@@ -169,8 +173,8 @@ def filled(frame: bytes) -> bytes:
 
 def put(page: memoryview, frame: bytes) -> None:
     """Put `frame` where a reply lies, its first word at the place that is looked at."""
-    at = 8 * layout.REPLY_WORD - layout.REPLY
-    page[layout.REPLY : layout.REPLY + len(frame)] = frame[8 : 8 + at] + frame[:8] + frame[8 + at :]
+    at = 8 * page_layout.REPLY_WORD - page_layout.REPLY
+    page[page_layout.REPLY : page_layout.REPLY + len(frame)] = frame[8 : 8 + at] + frame[:8] + frame[8 + at :]
 
 
 def judge_page(ask: Ask, sequence: int, frame: bytes, last: int, nothing: str) -> Verdict:
@@ -184,7 +188,7 @@ def judge_page(ask: Ask, sequence: int, frame: bytes, last: int, nothing: str) -
     return judge(ask, sequence, whole[: HEADER.size + length])
 
 
-class FedShared(SharedChannel):
+class FedPage(PageTransport):
     """Ringing the doorbell puts the reply into the page."""
 
     def _ring_now(self) -> None:
@@ -196,36 +200,42 @@ class SharedTarget(Target):
 
     def __init__(self) -> None:
         super().__init__()
-        self._page = mmap.mmap(-1, layout.SIZE)
+        self._page = mmap.mmap(-1, page_layout.SIZE)
         self._view = memoryview(self._page)
         self._words = self._view.cast("Q")
         self._frame = b""
-        doorbell, ringer = os.pipe()
+        self._doorbell, ringer = os.pipe()
         os.close(ringer)
-        self.channel = FedShared("fuzzed", self._page, -1, doorbell, grants(self.log), now=lambda: NOW)
-        self._doorbell = doorbell
-        self._saved = vars(shared_module)["os"]
-        vars(shared_module)["os"] = SimpleNamespace(write=self._rung, read=os.read, close=lambda _: None)
-        self._words[layout.DEVICE_WAITS] = 1
+        self.channel = Channel("fuzzed", self, grants(self.log), now=lambda: NOW)
+        self._words[page_layout.DEVICE_WAITS] = 1
+
+    def open(self, device_type: str, waits: Waits) -> FedPage:
+        """See Opens."""
+        self._transport = FedPage(
+            Link(FedPage, (-1, self._doorbell), (), self._page),
+            device_type,
+            waits,
+            write=self._rung,
+            close=lambda _descriptor: None,
+        )
+        return self._transport
 
     def _rung(self, _descriptor: int, _data: bytes) -> int:
         put(self._view, self._frame)
         return 1
 
     def expect(self, ask: Ask, sequence: int, frame: bytes) -> Verdict:
-        return judge_page(ask, sequence, frame, self._words[layout.REPLY_WORD], GONE)
+        return judge_page(ask, sequence, frame, self._words[page_layout.REPLY_WORD], GONE)
 
     def send(self, ask: Ask, frame: bytes) -> tuple[int, bytes]:
         self._frame = filled(frame)
-        assert isinstance(self.channel, SharedChannel)
-        self.channel.allow_spinning(frame[-1:] < b"\x80")
+        self._transport.allow_spinning(frame[-1:] < b"\x80")
         return self.ask(ask)
 
     def close(self) -> None:
         self._words.release()
         self._view.release()
-        super().close()  # its descriptors are closed by what stands for `os`
-        vars(shared_module)["os"] = self._saved
+        super().close()
         os.close(self._doorbell)
 
 
@@ -242,7 +252,8 @@ class RealTarget(Target):
 
     def _open(self) -> None:
         self._link = make_link(self._ipc)
-        self.channel = channel_on(self._link, "fuzzed", grants(self.log), now=lambda: NOW)
+        self._sequence = 0
+        self.channel = Channel("fuzzed", self._link, grants(self.log), now=lambda: NOW)
 
     def expect(self, ask: Ask, sequence: int, frame: bytes) -> Verdict:
         if not frame and self._ipc != "shm":
@@ -254,7 +265,7 @@ class RealTarget(Target):
         page = self._link.page
         if page is None:
             return judge(ask, sequence, frame)
-        place = 8 * layout.REPLY_WORD
+        place = 8 * page_layout.REPLY_WORD
         return judge_page(ask, sequence, frame, int.from_bytes(page[place : place + 8], "little"), NEVER)
 
     def send(self, ask: Ask, frame: bytes) -> tuple[int, bytes]:

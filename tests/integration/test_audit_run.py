@@ -23,7 +23,7 @@ from kvmbox.audit.audit import EVERY_LAYER, Options, Report, run_audit
 from kvmbox.audit.probes import OF_VMM
 from kvmbox.audit.result import Ended, Verdict
 from kvmbox.audit.stand_in import THREADS
-from kvmbox.channel.links import IPC_CHOICES
+from kvmbox.channel.transports import IPC_CHOICES
 from kvmbox.cli.main import run_command
 from kvmbox.errors import SandboxError
 from kvmbox.processes.spawner_client import SpawnerClient

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvmbox.channel.channel import Grants
-from kvmbox.channel.stream import StreamChannel
+from kvmbox.channel.channel import Channel, Grants
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, encode_effects, request_word
+from tests.support.links import socket_link
 
 NOW = 1_000
 
@@ -49,7 +49,7 @@ class Ask:
     size: int
     limit: int
 
-    def send(self, channel: StreamChannel) -> int:
+    def send(self, channel: Channel) -> int:
         if self.kind in (protocol.READ, protocol.WRITE) and self.size:
             return channel.access(request_word(self.kind, self.device, self.size), 3, 0x55, self.limit)
         return channel.request(self.kind, device=self.device, limit=self.limit, offset=3, value=0x55)[0]
@@ -157,7 +157,7 @@ def replies(draw: st.DrawFn, ask: Ask) -> bytes:
 def run(ask: Ask, frame: bytes) -> None:
     vmm_end, device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     applied = Applied()
-    channel = StreamChannel("fuzzed", vmm_end.detach(), applied.grants(), now=lambda: NOW)
+    channel = Channel("fuzzed", socket_link(vmm_end.detach()), applied.grants(), now=lambda: NOW)
     try:
         device_end.send(frame)
         expected = judge(ask, frame)

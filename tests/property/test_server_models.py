@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from kvmbox import layout
 from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, pc_board
-from kvmbox.channel.channel import Grants
-from kvmbox.channel.stream import StreamChannel
+from kvmbox.channel.channel import Channel, Grants
 from kvmbox.devices.catalog import MODELS
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, request_word
+from tests.support.links import socket_link
 
 SECOND = 1_000_000_000
 MAX_SNAPSHOT = 1 << 20
@@ -42,15 +42,20 @@ TYPES = sorted(board(pace=False))
 class Process:
     """A device process without the process: a server, asked through a real channel."""
 
-    def __init__(self, devices: list[DeviceSpec]) -> None:
+    def __init__(self, devices: list[DeviceSpec], record: Callable[[bytes], None] | None = None) -> None:
+        """`record` hears of each reply."""
         vmm_end, self._device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.server = DeviceServer()
         self.devices = devices
         self.now = 0
         self.stops = 0
         self.lines: dict[tuple[str, int], int] = {}
-        self.channel = StreamChannel(
-            devices[0].device_type, vmm_end.detach(), [self._grants(d) for d in devices], now=lambda: self.now
+        self.channel = Channel(
+            devices[0].device_type,
+            socket_link(vmm_end.detach()),
+            [self._grants(d) for d in devices],
+            now=lambda: self.now,
+            record=(lambda _sent, frame: record(frame)) if record is not None else None,
         )
         description = protocol.encode_board([(d.model, dict(d.parameters)) for d in devices])
         self.ask(protocol.HELLO, value=protocol.VERSION, payload=description, limit=protocol.VERSION)
@@ -226,8 +231,7 @@ def test_same_requests_give_the_same_replies(device_type: str, steps: list[tuple
 
     def trace() -> list[bytes]:
         replies: list[bytes] = []
-        process = Process(board(pace=True)[device_type])
-        process.channel.recorder = lambda _sent, frame: replies.append(frame)
+        process = Process(board(pace=True)[device_type], replies.append)
         try:
             for step in steps:
                 play(process, step)
@@ -245,7 +249,8 @@ def test_restored_process_goes_on_as_the_one_that_it_replaces(
     device_type: str, before: list[tuple[object, ...]], after: list[tuple[object, ...]]
 ) -> None:
     devices = board(pace=True)[device_type]
-    one, other = Process(devices), Process(devices)
+    replies: tuple[list[bytes], list[bytes]] = ([], [])
+    one, other = (Process(devices, to.append) for to in replies)
     try:
         for step in before:
             play(one, step)
@@ -254,13 +259,12 @@ def test_restored_process_goes_on_as_the_one_that_it_replaces(
         for index in range(len(devices)):
             assert other.restore(index, one.snapshot(index))
         other.now = one.now
-        replies: dict[Process, list[bytes]] = {one: [], other: []}
-        for process in (one, other):
-            process.channel.recorder = lambda _sent, frame, to=replies[process]: to.append(frame[8:])
+        for to, process in zip(replies, (one, other), strict=True):
+            to.clear()
             for step in after:
                 play(process, step)
         # All but the sequence numbers.
-        assert replies[one] == replies[other]
+        assert [frame[8:] for frame in replies[0]] == [frame[8:] for frame in replies[1]]
     finally:
         one.close()
         other.close()

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.channel.channel import Grants
-from kvmbox.channel.stream import StreamChannel
+from kvmbox.channel.channel import Channel, Grants
 from kvmbox.errors import ProtocolError
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import request_word
+from tests.support.links import pipe_link, socket_link
 
 SIZES = (1, 2, 4)
 
@@ -30,14 +30,15 @@ class Peer:
             # Requests lie unread in their pipe; what the attacker says is there before they are sent.
             self._requests, descriptor = os.pipe2(os.O_DIRECT)
             held, self._replies = os.pipe2(os.O_DIRECT)
+            link = pipe_link(descriptor, held)
         else:
             vmm_end, attacker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            descriptor = held = vmm_end.detach()
+            link = socket_link(vmm_end.detach())
             self._requests = self._replies = attacker.detach()
         self.log: list[tuple[object, ...]] = []
-        self.channel = StreamChannel(
+        self.channel = Channel(
             "debug",
-            descriptor,
+            link,
             [
                 Grants("debug-exit", stop=lambda *write: self.log.append(("stop", *write))),
                 Grants(
@@ -47,7 +48,6 @@ class Peer:
                 ),
             ],
             now=lambda: 1_000,
-            reply_descriptor=held if ipc == "pipe" else None,
         )
 
     def answer(self, kind: int, *, size: int, value: int = 0, device: int = 0, effects: bytes = b"") -> None:

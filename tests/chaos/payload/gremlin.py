@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from kvmbox.jailed.page_server import serve_page
-from kvmbox.jailed.server import DeviceServer, serve
+from kvmbox.jailed.loop import serve
+from kvmbox.jailed.page_port import PagePort
+from kvmbox.jailed.server import DeviceServer
+from kvmbox.jailed.stream_port import StreamPort
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     import mmap
+    from collections.abc import Callable
+
+    from kvmbox.jailed.server import Answer, Words
 
 FAULTS: Final = ("raises", "calls", "leaves", "sequence", "value", "garbage", "short", "never")
 """In the order of the signals that ask for them, from SIGRTMIN on. In shared memory no reply is short."""
@@ -33,40 +38,30 @@ if __name__ == "gremlin":  # not where a test imports it to know the faults
         signal.signal(signal.SIGRTMIN + _index, _arm)
 
 
-class Routes(dict[int, Any]):
-    """The routes of a server, which are not found while there is a fault to be made: so whoever answers
-    accesses by himself, as the loops do, leaves that one to `handle`.
-    """
-
-    depth = 0
-
-    def get(self, key: int, default: Any = None) -> Any:
-        """As a dictionary's."""
-        return default if _armed and not self.depth else super().get(key, default)
-
-
 class Gremlin(DeviceServer):
-    """The real server, but for the replies that go wrong."""
+    """The real server, but for the answers that go wrong."""
 
     def __init__(self, requests: int) -> None:
         """`requests` is the descriptor that requests, or their doorbells, come from."""
         super().__init__()
         self._requests = requests
-        self.routes: Routes = Routes()
+        self._depth = 0
+        self.cuts = False
+        """Whether the next frame is to be cut short."""
 
-    def handle(self, frame: bytes) -> bytes:
+    def answer(self, words: Words, frame: Callable[[Words], bytes]) -> Answer:
         """As the server's, or a fault."""
-        outermost = not self.routes.depth
-        self.routes.depth += 1
+        self._depth += 1  # REPLAY has answers within its answer
         try:
-            reply = super().handle(frame)
+            answer = super().answer(words, frame)
         finally:
-            self.routes.depth -= 1
-        return self._spoil(reply) if outermost and frame[0] not in _HONEST else reply
+            self._depth -= 1
+        if self._depth or not _armed or words[0] & 0xFF in _HONEST:
+            return answer
+        return self._spoil(answer)
 
-    def _spoil(self, reply: bytes) -> bytes:
-        if not _armed:
-            return reply
+    def _spoil(self, answer: Answer) -> Answer:
+        first, deadline, value, payload = answer
         fault = _armed.pop()
         if fault == "raises":
             raise RuntimeError("a gremlin")
@@ -78,21 +73,25 @@ class Gremlin(DeviceServer):
             while os.read(self._requests, 1):
                 pass
             raise SystemExit(0)
-        words = bytearray(reply)
         if fault == "sequence":
-            words[4] ^= 0x80
+            first ^= 0x80 << 32
         if fault == "value":
-            words[16:24] = b"\xff" * 8
+            value = (1 << 64) - 1
         if fault == "garbage":
-            words[:] = b"\xa5" * len(words)
-        if fault == "short":
-            del words[20:]
-        return bytes(words)
+            first = deadline = value = int.from_bytes(b"\xa5" * 8)
+            payload = b"\xa5" * len(payload)
+        self.cuts = fault == "short"
+        return first, deadline, value, payload
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        """As os.write, but for a frame that is to be short."""
+        cut, self.cuts = self.cuts, False
+        return os.write(descriptor, data[:20] if cut else data)
 
 
 def main(channel: int, replies: int | None = None, page: mmap.mmap | None = None) -> int:
     """As `kvmbox.jailed.main.main`."""
     server = Gremlin(channel)
     if page is not None and replies is not None:
-        return serve_page(page, channel, replies, server=server)
-    return serve(channel, replies, server=server)
+        return serve(PagePort(page, channel, replies), server)
+    return serve(StreamPort(channel, channel if replies is None else replies, write=server.write), server)

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kvmbox.channel.links import Link
 from kvmbox.channel.recovery import Restart
+from kvmbox.channel.transport import Link
 from kvmbox.cli.entry import entry_point
 from kvmbox.errors import DeviceProcessError
 from kvmbox.processes import prestart

@@ -208,7 +208,8 @@ def error(channel: int) -> int:
 
 def raises(channel: int) -> int:
     """A model's bug, at its second write: the real server's way of telling it."""
-    from kvmbox.jailed.server import serve
+    from kvmbox.jailed.loop import serve
+    from kvmbox.jailed.stream_port import StreamPort
 
     server = DeviceServer()
 
@@ -218,11 +219,11 @@ def raises(channel: int) -> int:
     def read(descriptor: int, size: int) -> bytes:
         frame = os.read(descriptor, size)
         if frame and frame[0] in WRITES:
-            for word, (kind, _, _, *rest) in server.routes.items():
-                server.routes[word] = (kind, broken, broken, *rest)
+            for word, (kind, _, *rest) in server.routes.items():
+                server.routes[word] = (kind, broken, *rest)
         return frame
 
-    return serve(channel, server=server, read=read)
+    return serve(StreamPort(channel, channel, read=read), server)
 
 
 def leave(channel: int) -> int:

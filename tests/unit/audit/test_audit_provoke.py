@@ -8,13 +8,14 @@ from kvmbox.audit.attacks.channel import BAD, GOOD
 from kvmbox.audit.provoke import ask
 from kvmbox.channel.channel import Channel
 from kvmbox.errors import ProtocolError
+from tests.support.links import Nowhere
 
 
 class Scripted(Channel):
     """A channel whose answers are given by the number of the request."""
 
     def __init__(self, answer: Callable[[int], int]) -> None:
-        super().__init__("audit", [], now=lambda: 0)
+        super().__init__("audit", Nowhere(), [], now=lambda: 0)
         self._answer_of = answer
         self._count = 0
 

@@ -7,17 +7,19 @@ import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from kvmbox.channel import channel as module
-from kvmbox.channel.channel import Grants, printable
-from kvmbox.channel.stream import StreamChannel
+from kvmbox.channel.channel import Channel, Grants, hung_error, printable
+from kvmbox.channel.stream import SocketTransport
+from kvmbox.channel.transport import Waits, Words
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import EFFECT, HEADER, NO_DEADLINE, encode_effects, request_word
+from tests.support.links import Opening, socket_link
 
 NOW: Final = 5_000
 READ_OF_COM2: Final = request_word(protocol.READ, 1, 1)
@@ -29,10 +31,28 @@ class Liar:
     Device 0 was granted two interrupt lines and output; device 1 input room, reset and stop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, now: Callable[[], int] | None = None, **options: Any) -> None:
+        """`options` are those of the channel."""
         vmm_end, self.device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.log: list[tuple[object, ...]] = []
         self.now = NOW
+        self.asked = 0
+        descriptor = vmm_end.detach()
+        rig = self
+
+        class Counting(SocketTransport):
+            def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
+                rig.asked += 1
+                return super().exchange_words(first, now, value, offset_and_length)
+
+            def exchange(self, sent: bytes, slices: int | None) -> bytes:
+                rig.asked += 1
+                return super().exchange(sent, slices)
+
+        def reach(device_type: str, waits: Waits) -> SocketTransport:
+            self.transport = Counting(socket_link(descriptor), device_type, waits)
+            return self.transport
+
         grants = [
             Grants(
                 "COM1",
@@ -41,12 +61,13 @@ class Liar:
             ),
             Grants("COM2", input_room=self._note("room"), reset=self._note("reset"), stop=self._note("stop")),
         ]
-        self.channel = StreamChannel(
+        self.channel = Channel(
             "uart",
-            vmm_end.detach(),
+            Opening(reach),
             grants,
-            now=lambda: self.now,
+            now=now or (lambda: self.now),
             deadline_changed=self._note("deadline"),
+            **options,
         )
 
     def _note(self, what: str) -> Callable[..., None]:
@@ -83,11 +104,23 @@ class Liar:
 
 
 @pytest.fixture
-def liar(monkeypatch: pytest.MonkeyPatch) -> Iterator[Liar]:
+def make_liar(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Liar]]:
+    """A liar with options of the channel that the test wants."""
     monkeypatch.setattr(module, "WAIT_SLICE_MS", 1)
-    peer = Liar()
-    yield peer
-    peer.close()
+    peers: list[Liar] = []
+
+    def make(**options: Any) -> Liar:
+        peers.append(Liar(**options))
+        return peers[-1]
+
+    yield make
+    for peer in peers:
+        peer.close()
+
+
+@pytest.fixture
+def liar(make_liar: Callable[..., Liar]) -> Liar:
+    return make_liar()
 
 
 def check_broken(liar: Liar, error: DeviceProcessError) -> None:
@@ -98,8 +131,7 @@ def check_broken(liar: Liar, error: DeviceProcessError) -> None:
     assert error.exit_status == 8
     assert liar.channel.failure is error
     assert liar.channel.waiting == 0
-    asked: list[bytes] = []
-    liar.channel.recorder = lambda sent, _frame: asked.append(sent)
+    asked = liar.asked
     liar.device_end.close()  # so that nobody waits if it does ask
     with pytest.raises(DeviceProcessError) as again:
         liar.read()
@@ -107,7 +139,7 @@ def check_broken(liar: Liar, error: DeviceProcessError) -> None:
     with pytest.raises(DeviceProcessError) as again:
         liar.channel.request(protocol.ADVANCE, slices=2)
     assert again.value is error
-    assert asked == []
+    assert liar.asked == asked
 
 
 # --- Honest replies --------------------------------------------------------------------------------------
@@ -133,13 +165,13 @@ def test_access_value_at_the_limit_passes(liar: Liar) -> None:
     assert liar.read() == 0xFF
 
 
-def test_access_numbers_requests_and_skips_zero_at_the_end_of_numbers(liar: Liar) -> None:
-    liar.channel._sequence = 0xFFFF_FFFE
+def test_access_numbers_requests_and_skips_zero_at_the_end_of_numbers(make_liar: Callable[..., Liar]) -> None:
+    liar = make_liar(last_sequence=0xFFFF_FFFE)
     for sequence in (0xFFFF_FFFF, 1, 2):
         liar.queue(sequence=sequence)
         liar.read()
         assert protocol.decode_request(liar.device_end.recv(8192)).sequence == sequence
-    liar.channel._sequence = 0xFFFF_FFFF
+    liar = make_liar(last_sequence=0xFFFF_FFFF)
     liar.queue(protocol.ADVANCE | protocol.REPLY, device=0, size=0, sequence=1)
     liar.channel.request(protocol.ADVANCE)
 
@@ -256,25 +288,27 @@ def test_advance_tells_the_deadline_also_where_it_has_not_changed(liar: Liar) ->
     assert liar.log == [("deadline", 9_000, NOW)] * 2
 
 
-def test_settle_is_called_after_effects_with_the_lock_free_and_not_without(liar: Liar) -> None:
-    settled: list[tuple[int, bytes]] = []
+def test_output_is_waited_for_after_effects_with_the_lock_free_and_not_without(
+    make_liar: Callable[..., Liar],
+) -> None:
+    waited: list[tuple[int, bytes]] = []
 
-    def settle() -> None:
-        liar.queue(protocol.ADVANCE | protocol.REPLY, device=0, size=0, sequence=3)
-        settled.append(liar.channel.request(protocol.ADVANCE, slices=2))
+    def wait_for_output() -> None:
+        peer.queue(protocol.ADVANCE | protocol.REPLY, device=0, size=0, sequence=3)
+        waited.append(peer.channel.request(protocol.ADVANCE, slices=2))
 
-    liar.channel.settle = settle
-    liar.queue()
-    liar.read()
-    assert settled == []
-    liar.queue(sequence=2, count=1, body=encode_effects([(0, HostOutput(b"x"))]))
-    liar.read()
-    assert settled == [(0, b"")]
+    peer = make_liar(wait_for_output=wait_for_output)
+    peer.queue()
+    peer.read()
+    assert waited == []
+    peer.queue(sequence=2, count=1, body=encode_effects([(0, HostOutput(b"x"))]))
+    peer.read()
+    assert waited == [(0, b"")]
 
 
-def test_recorder_hears_of_each_request_and_reply_also_of_a_bad_one(liar: Liar) -> None:
+def test_recorder_hears_of_each_request_and_reply_also_of_a_bad_one(make_liar: Callable[..., Liar]) -> None:
     heard: list[tuple[protocol.Request, bytes]] = []
-    liar.channel.recorder = lambda sent, frame: heard.append((protocol.decode_request(sent), frame))
+    liar = make_liar(record=lambda sent, frame: heard.append((protocol.decode_request(sent), frame)))
     liar.queue(value=1)
     liar.read()
     liar.raw(b"junk")
@@ -305,6 +339,7 @@ LIES: Final[dict[str, tuple[dict[str, object], str]]] = {
     "the largest value": ({"value": 2**64 - 1}, "where at most 0xff can be"),
     "a payload that is shorter than announced": ({"length": 5, "body": b"1234"}, "announces a payload of 5"),
     "a payload that is longer than announced": ({"length": 3, "body": b"1234"}, "announces a payload of 3"),
+    "a payload that is not announced": ({"length": 0, "body": b"1234"}, "announces a payload of 0"),
     "a payload of 4 GiB": ({"length": 0xFFFF_FFFF}, "announces a payload of 4294967295"),
     "a stray payload": ({"body": b"1234"}, "4 stray bytes after its effects"),
     "stray bytes after an effect": ({"count": 1, "body": IRQ + b"1"}, "1 stray bytes"),
@@ -544,7 +579,7 @@ def test_closed_channel_with_an_error_frame_behind_tells_it(liar: Liar) -> None:
 @pytest.mark.parametrize("way", ["access", "request"])
 def test_reset_channel_with_an_error_frame_queued_tells_it(liar: Liar, way: str) -> None:
     # Closed with a message unread, so that the VMM's end is reset; the frame is still in there.
-    os.write(liar.channel.descriptor, b"never read")
+    os.write(liar.transport.requests, b"never read")
     liar.raw(error_frame(b"MemoryError"))
     liar.device_end.close()
     with pytest.raises(DeviceProcessError, match="failed: MemoryError") as caught:
@@ -554,7 +589,7 @@ def test_reset_channel_with_an_error_frame_queued_tells_it(liar: Liar, way: str)
 
 @pytest.mark.parametrize("way", ["access", "request"])
 def test_reset_channel_with_nothing_queued_is_gone(liar: Liar, way: str) -> None:
-    os.write(liar.channel.descriptor, b"never read")
+    os.write(liar.transport.requests, b"never read")
     liar.device_end.close()
     with pytest.raises(DeviceGoneError) as caught:
         liar.read() if way == "access" else liar.channel.request(protocol.ADVANCE)
@@ -588,7 +623,7 @@ def test_access_of_a_process_that_dies_with_the_request_unread_tells_its_last_wo
     ids=["few slices", "as many as in a run"],
 )
 def test_request_without_a_reply_is_hung_after_its_slices(
-    liar: Liar, ask: Callable[[StreamChannel], object]
+    liar: Liar, ask: Callable[[Channel], object]
 ) -> None:
     with pytest.raises(DeviceProcessError, match="'uart' is hung: no reply within") as caught:
         ask(liar.channel)
@@ -619,8 +654,8 @@ class Blocked:
         assert not self._thread.is_alive()
 
 
-def test_access_tells_the_watchdog_which_request_is_open(liar: Liar) -> None:
-    liar.channel._sequence = 41
+def test_access_tells_the_watchdog_which_request_is_open(make_liar: Callable[..., Liar]) -> None:
+    liar = make_liar(last_sequence=41)
     blocked = Blocked(liar)
     assert blocked.request.sequence == liar.channel.waiting == 42
     liar.queue(sequence=42, value=9)
@@ -641,17 +676,17 @@ def test_request_behind_a_hung_access_gives_up_and_the_access_ends_with_the_same
 
 def test_failure_that_the_watchdog_found_wins_over_the_end_of_file_that_follows(liar: Liar) -> None:
     blocked = Blocked(liar)
-    hung = liar.channel.fail(module.hung_error("uart"))
+    hung = liar.channel.fail(hung_error("uart"))
     liar.device_end.close()
     blocked.join()
     assert blocked.error is hung
     assert liar.channel.fail(DeviceProcessError("uart", "later")) is hung
 
 
-def test_threads_share_a_channel_without_time_going_backwards(liar: Liar) -> None:
+def test_threads_share_a_channel_without_time_going_backwards(make_liar: Callable[..., Liar]) -> None:
     """`now` is stamped under the lock: requests on the wire carry growing numbers and times."""
     ticks = iter(range(1, 10_000))
-    liar.channel._now = lambda: next(ticks)
+    liar = make_liar(now=lambda: next(ticks))
     rounds = 150
     seen: list[protocol.Request] = []
 

@@ -10,33 +10,86 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kvmbox.channel import channel as module
-from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Grants
+from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Channel, Grants
 from kvmbox.channel.recovery import all_ones
-from kvmbox.channel.stream import StreamChannel
+from kvmbox.channel.survival import ProcessControl, Survival
 from kvmbox.errors import DeviceGoneError, DeviceProcessError
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, WORDS, request_word
+from tests.support.links import socket_link
 
 READ = request_word(protocol.READ, 0, 1)
+
+
+class PatientLock:
+    """A lock; at one of the tries to take it with a time-out, as the main thread does, something happens."""
+
+    def __init__(self, *, tries: int, then: Callable[[], None]) -> None:
+        self._lock = threading.Lock()
+        self._tries = tries
+        self._then = then
+        self.release = self._lock.release
+
+    def acquire(self, *, timeout: float = -1) -> bool:
+        if timeout >= 0:
+            self._tries -= 1
+            if self._tries == 0:
+                self._then()
+        return self._lock.acquire(timeout=timeout)
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Rescue(Survival, ProcessControl):
+    """Answers for the lost process, if it `rescues`; notes what is overdue. Also the process itself."""
+
+    def __init__(self) -> None:
+        super().__init__(self)
+        self.rescued: list[DeviceProcessError] = []
+        self.killed: list[DeviceProcessError] = []
+        self.heard: list[bool] = []
+        self.end: Callable[[], None]
+        self.is_starved: Callable[[], bool] = lambda: False
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def rescue(self, error: DeviceProcessError, sent: bytes) -> bytes:
+        self.rescued.append(error)
+        self.being_rescued = True
+        self.meanwhile()
+        self.being_rescued = False
+        return all_ones(sent)
+
+    def overdue(self, late: bool) -> None:
+        self.heard.append(late)
+
+    def kill(self, cause: DeviceProcessError) -> None:
+        self.killed.append(cause)
+        self.end()
+
+    def starvation(self) -> Callable[[], bool]:
+        return self.is_starved
 
 
 class Silent:
     """A channel whose process answers nothing; a vCPU thread can be made to wait for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, lock: PatientLock | None = None) -> None:
         vmm_end, self.device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.channel = StreamChannel("uart", vmm_end.detach(), [Grants("COM1")], now=lambda: 5)
+        self.survival = Rescue()
+        self.survival.end = self.device_end.close
+        self.channel = Channel(
+            "uart",
+            socket_link(vmm_end.detach()),
+            [Grants("COM1")],
+            now=lambda: 5,
+            survival=self.survival,
+            lock=lock,  # type: ignore[arg-type]  # a fake
+        )
         self.threads = ThreadPoolExecutor(1)
-        self.killed: list[DeviceProcessError] = []
-        self.rescued: list[DeviceProcessError] = []
-
-    def kill(self, error: DeviceProcessError) -> None:
-        self.killed.append(error)
-        self.device_end.close()
-
-    def rescue(self, error: DeviceProcessError, sent: bytes) -> bytes:
-        self.rescued.append(error)
-        return all_ones(sent)
 
     def vcpu_waits(self) -> Callable[[], int]:
         """Returns when the vCPU thread waits for a reply, with what gives the result of its access."""
@@ -49,25 +102,28 @@ class Silent:
         word = kind | protocol.REPLY | size << 16 | sequence << 32
         self.device_end.send(WORDS.pack(word, NO_DEADLINE, value, 0))
 
+    def close(self) -> None:
+        self.device_end.close()
+        self.threads.shutdown()
+        self.channel.close()
+
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]:
     monkeypatch.setattr(module, "WAIT_SLICE_MS", 1)
     peer = Silent()
     yield peer
-    peer.device_end.close()
-    peer.threads.shutdown()
-    peer.channel.close()
+    peer.close()
 
 
 def test_request_that_finds_a_hung_access_kills_and_is_answered_by_the_rescue(silent: Silent) -> None:
-    silent.channel.rescue, silent.channel.kill = silent.rescue, silent.kill
+    silent.survival.rescues = True
     value = silent.vcpu_waits()
     assert silent.channel.request(protocol.ADVANCE) == (0, b"")
     assert value() == 0xFF
-    (killed,) = silent.killed
+    (killed,) = silent.survival.killed
     assert "is hung: no reply within" in str(killed)
-    assert isinstance(silent.rescued[0], DeviceGoneError)
+    assert isinstance(silent.survival.rescued[0], DeviceGoneError)
     assert silent.channel.failure is None
 
 
@@ -75,18 +131,18 @@ def test_request_that_finds_a_hung_access_fails_where_nobody_is_rescued(silent: 
     value = silent.vcpu_waits()
     with pytest.raises(DeviceProcessError, match="is hung"):
         silent.channel.request(protocol.ADVANCE)
-    assert silent.killed == []
+    assert silent.survival.killed == []
     silent.device_end.close()
     with pytest.raises(DeviceProcessError, match="is hung"):
         value()
 
 
 def test_request_waits_for_an_access_that_is_answered_in_time(silent: Silent) -> None:
-    silent.channel.rescue, silent.channel.kill = silent.rescue, silent.kill
+    silent.survival.rescues = True
     value = silent.vcpu_waits()
     slices = []
 
-    def excused() -> bool:
+    def is_starved() -> bool:
         # The last moment: the reply to the access, and the one to the request that waits for it.
         slices.append(1)
         if len(slices) == 1:
@@ -94,60 +150,42 @@ def test_request_waits_for_an_access_that_is_answered_in_time(silent: Silent) ->
             silent.reply(protocol.ADVANCE, 2)
         return True
 
-    silent.channel.excuse = lambda: excused
+    silent.survival.is_starved = is_starved
     assert silent.channel.request(protocol.ADVANCE) == (0, b"")
     assert value() == 0x60
-    assert silent.killed == []
+    assert silent.survival.killed == []
 
 
-def test_request_waits_for_a_rescue_for_longer_than_for_a_reply(silent: Silent) -> None:
+def test_request_waits_for_a_rescue_for_longer_than_for_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     # A replacement may have to be forked and jailed first: the main thread must not kill it for that.
+    monkeypatch.setattr(module, "WAIT_SLICE_MS", 1)
     begun, finish = threading.Event(), threading.Event()
 
-    def rescue(error: DeviceProcessError, sent: bytes) -> bytes:
-        silent.channel.being_rescued = True
+    def meanwhile() -> None:
         begun.set()
         finish.wait()
-        silent.channel.being_rescued = False
-        return all_ones(sent)
 
-    silent.channel.rescue, silent.channel.kill = rescue, silent.kill
+    silent = Silent(PatientLock(tries=3 * REPLY_SLICES, then=finish.set))
+    silent.survival.rescues = True
+    silent.survival.meanwhile = meanwhile
     value = silent.vcpu_waits()
     silent.device_end.close()
     begun.wait()
-    silent.channel._lock = PatientLock(  # type: ignore[assignment]  # as the main thread uses it
-        silent.channel._lock, tries=3 * REPLY_SLICES, then=finish.set
-    )
     assert silent.channel.request(protocol.ADVANCE) == (0, b"")
     assert value() == 0xFF
-    assert silent.killed == []
-
-
-class PatientLock:
-    """A lock; at one of the tries to take it, something happens."""
-
-    def __init__(self, lock: threading.Lock, *, tries: int, then: Callable[[], None]) -> None:
-        self._lock = lock
-        self._tries = tries
-        self._then = then
-        self.release = lock.release
-
-    def acquire(self, *, timeout: float) -> bool:
-        self._tries -= 1
-        if self._tries == 0:
-            self._then()
-        return self._lock.acquire(timeout=timeout)
+    assert silent.survival.killed == []
+    silent.close()
 
 
 @pytest.mark.parametrize("excuses", [0, 1, 7])
 def test_request_an_excused_process_gets_more_slices(silent: Silent, excuses: int) -> None:
     left = [excuses]
 
-    def excused() -> bool:
+    def is_starved() -> bool:
         left[0] -= 1
         return left[0] >= 0
 
-    silent.channel.excuse = lambda: excused
+    silent.survival.is_starved = is_starved
     with pytest.raises(DeviceProcessError, match="is hung: no reply within"):
         silent.channel.request(protocol.ADVANCE)
     assert left[0] == -1
@@ -156,27 +194,23 @@ def test_request_an_excused_process_gets_more_slices(silent: Silent, excuses: in
 def test_request_no_excuse_lasts_for_ever(silent: Silent) -> None:
     asked = []
 
-    def excused() -> bool:
+    def is_starved() -> bool:
         asked.append(1)
         return True
 
-    silent.channel.excuse = lambda: excused
+    silent.survival.is_starved = is_starved
     with pytest.raises(DeviceProcessError, match="is hung"):
         silent.channel.request(protocol.ADVANCE, slices=2)
     assert len(asked) == START_SLICES
 
 
 def test_request_tells_that_a_reply_is_overdue_once(silent: Silent) -> None:
-    heard: list[bool] = []
-    silent.channel.overdue = heard.append
     with pytest.raises(DeviceProcessError, match="is hung"):
         silent.channel.request(protocol.ADVANCE)
-    assert heard == [True, False]
+    assert silent.survival.heard == [True, False]
 
 
 def test_request_that_is_answered_at_once_is_not_overdue(silent: Silent) -> None:
-    heard: list[bool] = []
-    silent.channel.overdue = heard.append
     silent.reply(protocol.ADVANCE, 1)
     silent.channel.request(protocol.ADVANCE)
-    assert heard == []
+    assert silent.survival.heard == []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from kvmbox.board import BoardOptions, DeviceSpec, pc_board
 from kvmbox.channel.channel import Grants
-from kvmbox.channel.direct import DirectChannel, direct_channels
+from kvmbox.channel.direct import DirectChannel, DirectLink, direct_channels
 from kvmbox.channel.greeting import greet
 from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError, ProtocolError
@@ -24,17 +25,21 @@ NOW = 5_000
 class Rig:
     """Two fake models behind a channel; the first may raise its line and print, the second stop and reset."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, written_out: bool = True, **options: Any) -> None:
+        """`written_out`: make accesses as the run loop does. `options` are those of the channel."""
+        self.written_out = written_out
         self.log: list[tuple[object, ...]] = []
         self.one, self.two = FakeModel("one"), FakeModel("two")
         self.channel = DirectChannel(
             "fakes",
+            DirectLink(),
             [
                 Grants("one", irq_lines=[self._note("irq")], output=self._note("output")),
                 Grants("two", reset=self._note("reset"), stop=self._note("stop")),
             ],
             now=lambda: NOW,
             deadline_changed=self._note("deadline"),
+            **options,
         )
         waiting = [self.one, self.two]
         devices = [DeviceSpec(name, "fakes", "fake") for name in ("one", "two")]
@@ -47,14 +52,18 @@ class Rig:
 
     def access(self, kind: int, device: int = 0, size: int = 1, *, offset: int = 0, value: int = 0) -> int:
         limit = (1 << 8 * size) - 1 if kind != WRITE else 0
-        return self.channel.access(request_word(kind, device, size), offset, value, limit)
+        word = request_word(kind, device, size)
+        access = self.channel.access_for(word) if self.written_out else self.channel.access
+        return access(word, offset, value, limit)
 
 
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    rig = Rig()
+@pytest.fixture(params=[False, True], ids=["access", "written out"])
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """A rig for each of the two ways that an access is made here."""
+    rig = Rig(written_out=request.param)
     yield rig
-    assert not rig.channel._lock.locked()
+    rig.channel.forget_failure()
+    rig.channel.request(protocol.ADVANCE)  # the lock is free, or this does not come back
 
 
 def test_accesses_reach_the_right_model_with_guest_time(rig: Rig) -> None:
@@ -67,14 +76,22 @@ def test_accesses_reach_the_right_model_with_guest_time(rig: Rig) -> None:
     assert rig.log == []
 
 
-def test_effects_are_applied_in_order_then_settled(rig: Rig) -> None:
-    rig.channel.settle = lambda: rig.log.append(("settle", rig.channel._lock.locked()))
-    rig.one.effects = [IrqLine(0, 1, 2), HostOutput(b"x"), IrqLine(0, 0)]
-    rig.access(WRITE)
-    assert rig.log == [("irq", 1, 2), ("output", b"x"), ("irq", 0, 0), ("settle", False)]
-    rig.log.clear()
-    rig.access(WRITE)  # nothing happened: nothing to settle
-    assert rig.log == []
+def test_effects_are_applied_in_order_then_output_is_waited_for() -> None:
+    def wait_for_output() -> None:
+        fakes.log.append(("wait", fakes.channel.request(protocol.ADVANCE)))  # the lock is free
+
+    fakes = Rig(wait_for_output=wait_for_output)
+    fakes.one.effects = [IrqLine(0, 1, 2), HostOutput(b"x"), IrqLine(0, 0)]
+    fakes.access(WRITE)
+    assert [entry for entry in fakes.log if entry[0] != "deadline"] == [
+        ("irq", 1, 2),
+        ("output", b"x"),
+        ("irq", 0, 0),
+        ("wait", (0, b"")),
+    ]
+    fakes.log.clear()
+    fakes.access(WRITE)  # nothing happened: there is nothing to wait for
+    assert fakes.log == []
 
 
 @pytest.mark.parametrize(("effect", "noted"), [(Reset(), ("reset",)), (Stop(), ("stop", 2, 1, 0x55))])
@@ -139,7 +156,7 @@ def test_model_that_raises_is_named_and_the_channel_of_no_use_any_more(rig: Rig)
     model = Broken()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server_module, "build_model", lambda _name, _parameters: model)
-        rig.channel = DirectChannel("fakes", [Grants("one")], now=lambda: NOW)
+        rig.channel = DirectChannel("fakes", DirectLink(), [Grants("one")], now=lambda: NOW)
         greet(rig.channel, [DeviceSpec("one", "fakes", "fake")])
     with pytest.raises(DeviceProcessError, match=r"device process 'fakes' failed: KeyError: ") as caught:
         rig.access(READ)
@@ -161,16 +178,19 @@ def test_access_to_a_device_that_is_not_there_is_a_failure(rig: Rig) -> None:
         rig.access(READ, 2)
 
 
-def test_recorder_sees_frames_as_of_a_process(rig: Rig) -> None:
+def test_recorder_sees_frames_as_of_a_process() -> None:
     seen: list[tuple[bytes, bytes]] = []
-    rig.channel.recorder = lambda sent, frame: seen.append((sent, frame))
+    rig = Rig(record=lambda sent, frame: seen.append((sent, frame)))
+    seen.clear()  # HELLO
     rig.one.value, rig.one.deadline = 0x41, 7_000
     rig.one.effects = [HostOutput(b"x")]
     assert rig.access(READ, offset=5) == 0x41
-    rig.channel.recorder = None
     assert rig.access(READ, offset=5) == 0x41
-    request = Request(READ, 0, 1, 2, NOW, 0, 5)  # the second request, after HELLO
-    assert seen == [(request.encode(), protocol.encode_reply(request, 7_000, 0x41, [(0, HostOutput(b"x"))]))]
+    first, second = Request(READ, 0, 1, 2, NOW, 0, 5), Request(READ, 0, 1, 3, NOW, 0, 5)
+    assert seen == [
+        (first.encode(), protocol.encode_reply(first, 7_000, 0x41, [(0, HostOutput(b"x"))])),
+        (second.encode(), protocol.encode_reply(second, 7_000, 0x41, [])),
+    ]
     assert rig.log == [("output", b"x"), ("deadline", 7_000, NOW)]
 
 
@@ -179,17 +199,21 @@ def test_run_of_writes_is_one_request(rig: Rig) -> None:
     assert rig.two.calls == [("write", NOW, 3, 1, byte) for byte in b"ab"]
 
 
-def test_threads_take_turns(rig: Rig) -> None:
+def test_threads_take_turns() -> None:
     inside = threading.Event()
     go_on = threading.Event()
     order: list[str] = []
 
-    def settle_later(*_arguments: object) -> None:
+    class Late(Rig):
+        def _note(self, what: str) -> Callable[..., None]:
+            return later if what == "irq" else super()._note(what)
+
+    def later(*_arguments: object) -> None:
         inside.set()
         assert go_on.wait(30)
         order.append("vcpu")
 
-    rig.channel._grants = [Grants("one", irq_lines=[settle_later]), rig.channel._grants[1]]
+    rig = Late()
     rig.one.effects = [IrqLine(0, 1)]
     vcpu = threading.Thread(target=lambda: rig.access(WRITE), daemon=True)
     vcpu.start()

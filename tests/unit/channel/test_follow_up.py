@@ -9,11 +9,13 @@ import pytest
 
 from kvmbox.channel.channel import Channel, Grants
 from kvmbox.channel.follow_up import MAX_FOLLOW_UPS, Application, FollowUp
-from kvmbox.channel.stream import StreamChannel
+from kvmbox.channel.journal import Journal
+from kvmbox.channel.survival import Survival
 from kvmbox.devices.model import Effect, InputRoom, IrqLine
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import Request, encode_reply, request_word
+from tests.support.links import socket_link
 
 NOW = 5_000
 READ = request_word(protocol.READ, 1, 1)
@@ -22,17 +24,30 @@ QUESTION = InputRoom
 """The effect that stands for a question here; its count is how many follow-ups it asks for."""
 
 
-class Asking(StreamChannel):
+class Asking(Channel):
     """A channel where a device may ask: with RECEIVE as the follow-up."""
 
     def check_effect(self, index: int, effect: Effect, sent: bytes) -> Application:
         if isinstance(effect, QUESTION):
-            return Application(self._asked, (index, effect.count), follow_ups=effect.count)
+            return self._asked, (index, effect.count), effect.count
         return super().check_effect(index, effect, sent)
 
     @staticmethod
     def _asked(device: int, count: int) -> list[FollowUp]:
         return [FollowUp(protocol.RECEIVE, device, 0, number, b"answer") for number in range(count)]
+
+
+class Rescue(Survival):
+    """Answers with an interrupt; keeps a journal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.journal = Journal()
+        self.rescued: list[bytes] = []
+
+    def rescue(self, error: DeviceProcessError, sent: bytes) -> bytes:
+        self.rescued.append(sent)
+        return encode_reply(protocol.decode_request(sent), None, 0, [(0, IrqLine(0, 1))])
 
 
 class Rig:
@@ -42,7 +57,16 @@ class Rig:
         vmm_end, self.device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.log: list[tuple[object, ...]] = []
         grants = [Grants("DISK", irq_lines=[self._note("irq")]), Grants("NET", irq_lines=[self._note("irq")])]
-        self.channel: Channel = Asking("dma", vmm_end.detach(), grants, now=lambda: NOW)
+        self.recorded: list[int] = []
+        self.survival = Rescue()
+        self.channel = Asking(
+            "dma",
+            socket_link(vmm_end.detach()),
+            grants,
+            now=lambda: NOW,
+            record=lambda sent, _frame: self.recorded.append(sent[0]),
+            survival=self.survival,
+        )
         self.sequence = 0
 
     def _note(self, what: str) -> Callable[..., None]:
@@ -105,28 +129,19 @@ def test_follow_ups_of_a_follow_up_come_behind_those_that_were_asked_for_before(
 
 
 def test_each_follow_up_is_journaled_and_recorded_after_the_reply_that_asked_for_it(rig: Rig) -> None:
-    recorded: list[int] = []
-    rig.channel.recorder = lambda sent, _frame: recorded.append(sent[0])
-    rig.channel.journal = []
     rig.reply(protocol.WRITE, (0, QUESTION(1)))
     rig.reply(protocol.RECEIVE)
     rig.channel.access(WRITE, 0, 5, 0)
-    assert recorded == [protocol.WRITE, protocol.RECEIVE]
-    assert [sent[0] for sent, _ in rig.channel.journal] == recorded
+    assert rig.recorded == [protocol.WRITE, protocol.RECEIVE]
+    assert [words[0] & 0xFF for words, _, _, _ in rig.survival.journal or ()] == rig.recorded
 
 
 def test_follow_up_that_a_process_does_not_live_through_is_rescued_by_itself(rig: Rig) -> None:
-    rescued: list[bytes] = []
-
-    def rescue(_error: DeviceProcessError, sent: bytes) -> bytes:
-        rescued.append(sent)
-        return encode_reply(protocol.decode_request(sent), None, 0, [(0, IrqLine(0, 1))])
-
-    rig.channel.rescue = rescue
+    rig.survival.rescues = True
     rig.reply(protocol.READ, (1, QUESTION(1)), device=1, value=7)
     rig.device_end.shutdown(socket.SHUT_WR)
     assert rig.channel.access(READ, 3, 0, 0xFF) == 7
-    assert [protocol.decode_request(sent) for sent in rescued] == [answer(2, 1)]
+    assert [protocol.decode_request(sent) for sent in rig.survival.rescued] == [answer(2, 1)]
     assert rig.log == [("irq", 1, 0)]
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import binascii
-from typing import Any
 
 import pytest
 
-from kvmbox.channel.journal import Batch, as_frames, batches
+from kvmbox.channel.journal import JOURNAL_BYTES, Batch, Entry, Journal, batches, entry_of
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request
@@ -23,8 +22,8 @@ def reply(number: int) -> bytes:
     return protocol.encode_reply(Request(protocol.READ, 0, 1, number), None, number & 0xFF, [])
 
 
-def journal(count: int) -> list[Any]:
-    return [(read(number), reply(number)) for number in range(1, count + 1)]
+def journal(count: int) -> list[Entry]:
+    return [entry_of(read(number), reply(number)) for number in range(1, count + 1)]
 
 
 def test_batches_of_nothing_is_nothing() -> None:
@@ -47,28 +46,48 @@ def test_batches_are_as_full_as_a_payload_lets_them(count: int, sizes: list[int]
     cut = list(batches(entries))
     assert [batch.count for batch in cut] == sizes
     assert all(len(batch.frames) <= MAX_PAYLOAD for batch in cut)
-    assert b"".join(batch.frames for batch in cut) == b"".join(request for request, _ in entries)
+    assert b"".join(batch.frames for batch in cut) == b"".join(read(number) for number in range(1, count + 1))
 
 
-def test_batches_words_stand_for_the_frames_that_they_are() -> None:
-    words = []
-    for request, answer in journal(5):
-        _, deadline, value, _ = protocol.WORDS.unpack(answer)
-        words.append((*protocol.WORDS.unpack(request), deadline, value))
-    assert list(batches(words)) == list(batches(journal(5)))
-    assert list(batches([*words, *journal(5)])) == list(batches(journal(5) * 2))
-    assert as_frames(words[0]) == as_frames((read(1), reply(1))) == (read(1), reply(1))
+def test_entry_of_a_header_alone_is_what_the_hot_path_has_at_hand() -> None:
+    request, answer = read(1), reply(1)
+    words = protocol.WORDS.unpack(request), b"", protocol.WORDS.unpack(answer), b""
+    assert entry_of(request, answer) == words
+    assert next(batches([words])).frames == request
+
+
+def test_journal_is_full_by_its_entries_or_by_their_payloads_until_it_is_cleared() -> None:
+    few = Journal(limit=2)
+    few.note(entry_of(read(1), reply(1)))
+    assert not few.is_full
+    few.note(entry_of(read(2), reply(2)))
+    assert few.is_full
+    few.clear()
+    assert not few.is_full
+    long = Journal()
+    for _ in range(JOURNAL_BYTES // MAX_PAYLOAD):
+        long.note(entry_of(read(1, bytes(MAX_PAYLOAD)), reply(1)))
+    assert not long.is_full
+    for _ in range(2):
+        long.note(entry_of(read(1), reply(1) + bytes(MAX_PAYLOAD)))
+    assert long.is_full
+    long.clear()
+    assert not long.is_full
 
 
 def test_batches_a_payload_that_just_fits_is_no_exception() -> None:
     widest = read(1, bytes(MAX_PAYLOAD - HEADER.size))
-    assert list(batches([(widest, reply(1))])) == [Batch(widest, binascii.crc32(reply(1)), 1)]
+    assert list(batches([entry_of(widest, reply(1))])) == [Batch(widest, binascii.crc32(reply(1)), 1)]
 
 
 @pytest.mark.parametrize("size", [MAX_PAYLOAD - HEADER.size + 1, MAX_PAYLOAD])
 def test_batches_a_frame_too_long_for_a_payload_goes_alone_and_in_its_place(size: int) -> None:
     long = read(2, bytes(size))
-    entries = [(read(1), reply(1)), (long, reply(2)), (read(3), reply(3))]
+    entries = [
+        entry_of(read(1), reply(1)),
+        entry_of(long, reply(2)),
+        entry_of(read(3), reply(3)),
+    ]
     assert list(batches(entries)) == [
         Batch(read(1), binascii.crc32(reply(1)), 1),
         Batch(long, binascii.crc32(reply(2)), 1, alone=True),
@@ -86,7 +105,8 @@ def test_replay_by_the_real_server_gives_the_checksum_of_the_batch() -> None:
     # What the journal computes from the replies of one server is what another one answers to the batch.
     lived, again = DeviceServer(), DeviceServer()
     hello = Request(protocol.HELLO, 0, 0, 1, 0, protocol.VERSION, 0, b"uart_16550a").encode()
-    entries: list[tuple[bytes, bytes]] = []
+    entries: list[Entry] = []
+    lengths = set()
     for server in (lived, again):
         server.handle(hello)
     for number in range(1, 200):
@@ -94,8 +114,10 @@ def test_replay_by_the_real_server_gives_the_checksum_of_the_batch() -> None:
         request = Request(kind, 0, 1, number, 1000 * number, number & 0xFF, number % 8).encode()
         if kind == protocol.READ:
             request = Request(kind, 0, 1, number, 1000 * number, 0, number % 8).encode()
-        entries.append((request, lived.handle(request)))
-    assert len({len(answer) for _, answer in entries}) > 1  # some had effects
+        answer = lived.handle(request)
+        entries.append(entry_of(request, answer))
+        lengths.add(len(answer))
+    assert len(lengths) > 1  # some had effects
     for batch in batches(entries):
         replay = Request(protocol.REPLAY, 0, 0, 7, 0, 0, 0, batch.frames)
         answer = again.handle(replay.encode())

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from kvmbox.bus import Bus, Mapping
-from kvmbox.channel.channel import Grants
+from kvmbox.channel.channel import Channel, Grants
 from kvmbox.channel.proxy import DeviceProxy
-from kvmbox.channel.stream import StreamChannel
 from kvmbox.errors import ProtocolError
 from kvmbox.wire import protocol
+from tests.support.links import socket_link
 
 
 class Far:
@@ -21,7 +21,7 @@ class Far:
     def __init__(self) -> None:
         vmm_end, self.end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         grants = [Grants(str(number)) for number in range(4)]
-        self.channel = StreamChannel("debug", vmm_end.detach(), grants, now=lambda: 11)
+        self.channel = Channel("debug", socket_link(vmm_end.detach()), grants, now=lambda: 11)
         self.sequence = 0
 
     def will_answer(self, kind: int, size: int, value: int = 0, device: int = 3) -> None:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
 
 from kvmbox.board import DeviceSpec
-from kvmbox.channel import channel as channel_module
+from kvmbox.channel import journal as journal_module
 from kvmbox.channel import recovery
-from kvmbox.channel.channel import Grants
+from kvmbox.channel.channel import Channel, Grants
 from kvmbox.channel.greeting import greet
-from kvmbox.channel.journal import MAX_SNAPSHOT
-from kvmbox.channel.links import Link
-from kvmbox.channel.recovery import Recovery, Restart, all_ones, install_all_ones, show
-from kvmbox.channel.stream import StreamChannel
+from kvmbox.channel.journal import JOURNAL_BYTES, JOURNAL_LIMIT, MAX_SNAPSHOT, Journal
+from kvmbox.channel.recovery import AllOnes, Recovery, Restart, all_ones, show
+from kvmbox.channel.survival import ProcessControl, Survival
+from kvmbox.channel.transport import NO_HEADER, EndedError, Transport, Waits, Words
 from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, SnapshotError, Stop
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
 from kvmbox.jailed import server as server_module
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS, Request, request_word
+from tests.support.links import socket_link
 
 READ, WRITE = request_word(protocol.READ, 0, 1), request_word(protocol.WRITE, 0, 1)
 Peer = Callable[[bytes, bytes], bytes]
@@ -120,39 +120,46 @@ def on(kind: int, act: Peer, *, after: int = 0) -> Peer:
     return lie
 
 
-class FakeChannel(StreamChannel):
-    """A channel that calls its process; whoever adopts a link brings the number of one."""
+class CallingTransport(Transport):
+    """Calls its process, as the link to it too: whoever opens it."""
 
-    processes: Sequence[Process] = ()
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self._frame = b""
 
-    def adopt(self, descriptor: int, reply_descriptor: int | None = None) -> None:
-        self.process = self.processes[descriptor]
-        self.is_socket = True
+    def open(self, device_type: str, waits: Waits) -> Transport:
+        del waits
+        assert device_type == "books"
+        return self
 
-    def _exchange(self, sent: bytes, slices: int | None) -> bytes:
+    def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
+        self._frame = self.exchange(WORDS.pack(first, now, value, offset_and_length), None)
+        return NO_HEADER
+
+    def payload(self, words: Words) -> bytes:
+        assert words is NO_HEADER
+        return self._frame
+
+    def exchange(self, sent: bytes, slices: int | None) -> bytes:
         try:
             return self.process.answer(sent)
         except Dead:
-            raise self._gone("its channel ended") from None
-
-    def access(self, word: int, offset: int, value: int, limit: int) -> int:
-        with self._lock:
-            request = self._next(word & 0xFF, word >> 8 & 0xFF, value, offset, b"")
-            request.size = word >> 16 & 0xFF
-            self.waiting = request.sequence
-            try:
-                return self._answer(request, limit, None)[0]
-            finally:
-                self.waiting = 0
-
-    def close(self) -> None:
-        pass
+            raise EndedError("its channel ended") from None
 
 
 class Bench:
     """A channel with a recovery, `processes` to run through, and all that came of it."""
 
-    def __init__(self, *processes: Process, budget: int = 100, devices: int = 1) -> None:
+    def __init__(
+        self,
+        *processes: Process,
+        budget: int = 100,
+        devices: int = 1,
+        journal_limit: int = JOURNAL_LIMIT,
+        survival: Survival | None = None,
+        record: Callable[[bytes, bytes], None] | None = None,
+    ) -> None:
+        """`survival` instead of the recovery."""
         self.processes = processes
         self.output = b""
         self.interrupts: list[int] = []
@@ -171,13 +178,17 @@ class Bench:
             for index in range(devices)
         ]
 
-        class Wired(FakeChannel):
-            processes = self.processes
-
-        self.channel = Wired("books", 0, grants, now=self._now)
         specs = [DeviceSpec(f"book {index}", "books", "notebook") for index in range(devices)]
+        self.recovery = Recovery(specs, self, journal_limit=journal_limit)
+        self.channel = Channel(
+            "books",
+            CallingTransport(processes[0]),
+            grants,
+            now=self._now,
+            survival=survival or self.recovery,
+            record=record,
+        )
         greet(self.channel, specs)
-        self.recovery = Recovery(self.channel, specs, self)
 
     def _print(self, data: bytes) -> None:
         self.output += data
@@ -195,11 +206,16 @@ class Bench:
 
     @property
     def process(self) -> Process:
-        return self.channel.process
+        assert isinstance(self.channel.transport, CallingTransport)
+        return self.channel.transport.process
+
+    @property
+    def journal(self) -> Journal:
+        return self.recovery.journal
 
     # --- Standby ---
 
-    def replace(self, name: str, error: DeviceProcessError) -> Link:
+    def replace(self, name: str, error: DeviceProcessError) -> CallingTransport:
         assert name == "books"
         assert self.clock.count("pause") > self.clock.count("resume")
         assert self.channel.waiting == 0
@@ -207,7 +223,7 @@ class Bench:
         self._next += 1
         if self._next >= len(self.processes):
             raise SandboxError("no process can be had")
-        return Link((self._next,), ())
+        return CallingTransport(self.processes[self._next])
 
     def pause_time(self) -> None:
         self.clock.append("pause")
@@ -230,10 +246,8 @@ def notebooks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     Notebook.padding = 0
 
 
-@pytest.fixture
-def short_journal(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(channel_module, "JOURNAL_LIMIT", 10)
-    return 10
+SHORT = 10
+"""The limit of a journal that is full soon."""
 
 
 # --- Restarts that the guest cannot tell ------------------------------------------------------------------
@@ -351,9 +365,14 @@ def test_no_two_neighbouring_frames_begin_alike() -> None:
 
 
 def test_recorder_sees_what_happened_to_the_guest_and_nothing_else() -> None:
-    bench = Bench(Process(on(protocol.WRITE, die, after=1)), Process())
     seen: list[tuple[int, int]] = []
-    bench.channel.recorder = lambda sent, frame: seen.append((sent[0], frame[0]))
+    bench = Bench(
+        Process(on(protocol.WRITE, die, after=1)),
+        Process(),
+        record=lambda sent, frame: seen.append((sent[0], frame[0])),
+    )
+    assert [kind for kind, _ in seen] == [protocol.HELLO]
+    seen.clear()
     bench.write(b"ab")
     assert seen == [(protocol.WRITE, protocol.WRITE | protocol.REPLY)] * 2
 
@@ -361,62 +380,57 @@ def test_recorder_sees_what_happened_to_the_guest_and_nothing_else() -> None:
 # --- Checkpoints ------------------------------------------------------------------------------------------
 
 
-def test_checkpoint_clears_the_journal_and_the_replacement_begins_with_snapshots(short_journal: int) -> None:
+def test_checkpoint_clears_the_journal_and_the_replacement_begins_with_snapshots() -> None:
     second = Process()
-    bench = Bench(Process(on(protocol.READ, die)), second, devices=2)
-    bench.write(b"x" * (short_journal + 3))
-    journal = bench.channel.journal
-    assert journal is not None
-    assert len(journal) == 3
-    assert bench.count() == short_journal + 3
+    bench = Bench(Process(on(protocol.READ, die)), second, devices=2, journal_limit=SHORT)
+    bench.write(b"x" * (SHORT + 3))
+    assert len(bench.journal) == 3
+    assert bench.count() == SHORT + 3
     restores = [protocol.RESTORE] * 2
     assert second.kinds() == [protocol.HELLO, *restores, protocol.REPLAY, protocol.READ]
     assert bench.restarts[0].replayed == 3
-    assert bench.output == b"x" * (short_journal + 3)
+    assert bench.output == b"x" * (SHORT + 3)
 
 
 def test_journal_is_bounded_by_what_its_frames_hold_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel_module, "JOURNAL_BYTES", 10_000)
+    monkeypatch.setattr(journal_module, "JOURNAL_BYTES", 10_000)
     bench = Bench(Process())
     sizes = []
     for _ in range(20):
         bench.channel.request(protocol.RECEIVE, payload=bytes(1000), limit=1000)
-        journal = bench.channel.journal
-        assert journal is not None
-        sizes.append(sum(len(request) + len(reply) for request, reply in journal))
+        sizes.append(sum(len(request) + len(reply) for _, request, _, reply in bench.journal))
     assert max(sizes) < 12_000
     assert sizes.count(0) == 1
     assert bench.process.kinds().count(protocol.SNAPSHOT) > 1  # 10,000 bytes and more are some parts
 
 
 def test_journal_limit_bounds_memory() -> None:
-    assert 2 * channel_module.JOURNAL_LIMIT * HEADER.size + channel_module.JOURNAL_BYTES < 2 << 20
+    assert 2 * JOURNAL_LIMIT * HEADER.size + JOURNAL_BYTES < 2 << 20
 
 
 @pytest.mark.parametrize("after", range(3))
-def test_death_in_a_checkpoint_is_survived_by_the_whole_journal(short_journal: int, after: int) -> None:
+def test_death_in_a_checkpoint_is_survived_by_the_whole_journal(after: int) -> None:
     second = Process()
-    bench = Bench(Process(on(protocol.SNAPSHOT, die, after=after)), second, devices=3)
-    bench.write(b"y" * short_journal)
-    assert bench.restarts[0].replayed == short_journal
-    journal = bench.channel.journal
-    assert journal == []
+    bench = Bench(Process(on(protocol.SNAPSHOT, die, after=after)), second, devices=3, journal_limit=SHORT)
+    bench.write(b"y" * SHORT)
+    assert bench.restarts[0].replayed == SHORT
+    assert bench.journal == []
     # The rest of the checkpoint is the replacement's, and good: a third process could begin with it.
     assert second.kinds().count(protocol.SNAPSHOT) == 3 - after
-    assert bench.count() == short_journal
-    assert bench.output == b"y" * short_journal
+    assert bench.count() == SHORT
+    assert bench.output == b"y" * SHORT
 
 
-def test_death_between_the_parts_of_a_snapshot_begins_that_snapshot_again(short_journal: int) -> None:
+def test_death_between_the_parts_of_a_snapshot_begins_that_snapshot_again() -> None:
     Notebook.padding = 3 * MAX_PAYLOAD
     second = Process()
-    bench = Bench(Process(on(protocol.SNAPSHOT, die, after=2)), second, Process())
-    bench.write(b"z" * short_journal)
+    bench = Bench(Process(on(protocol.SNAPSHOT, die, after=2)), second, Process(), journal_limit=SHORT)
+    bench.write(b"z" * SHORT)
     offsets = [Request.offset for Request in map(protocol.decode_request, second.asked) if Request.kind == 7]
     assert offsets == [2, 0, 1, 2, 3]
-    assert bench.channel.journal == []
+    assert bench.journal == []
     second.lie = die
-    assert bench.count() == short_journal
+    assert bench.count() == SHORT
     assert bench.process.kinds() == [protocol.HELLO, *[protocol.RESTORE] * 4, protocol.READ]
 
 
@@ -439,41 +453,41 @@ def total_that_grows(frame: bytes, _reply: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("lie", [part_too_short, total_too_large, total_that_grows])
-def test_lie_about_a_snapshot_is_a_loss_like_any_other(short_journal: int, lie: Peer) -> None:
-    bench = Bench(Process(on(protocol.SNAPSHOT, lie)), Process())
-    bench.write(b"s" * short_journal)
+def test_lie_about_a_snapshot_is_a_loss_like_any_other(lie: Peer) -> None:
+    bench = Bench(Process(on(protocol.SNAPSHOT, lie)), Process(), journal_limit=SHORT)
+    bench.write(b"s" * SHORT)
     (error,) = bench.losses
     assert isinstance(error, ProtocolError)
-    assert bench.channel.journal == []
-    assert bench.count() == short_journal
-    assert bench.output == b"s" * short_journal
+    assert bench.journal == []
+    assert bench.count() == SHORT
+    assert bench.output == b"s" * SHORT
 
 
-def test_lie_about_a_snapshot_by_three_in_a_row_is_poison(short_journal: int) -> None:
+def test_lie_about_a_snapshot_by_three_in_a_row_is_poison() -> None:
     liars = [Process(on(protocol.SNAPSHOT, part_too_short)) for _ in range(recovery.POISONED)]
-    bench = Bench(*liars, Process())
+    bench = Bench(*liars, Process(), journal_limit=SHORT)
     with pytest.raises(
         GivenUpError, match=r"part 0 of a snapshot of 22 bytes has 21; the same request .*snap"
     ):
-        bench.write(b"s" * short_journal)
-    assert bench.output == b"s" * short_journal  # the write itself was done, once
+        bench.write(b"s" * SHORT)
+    assert bench.output == b"s" * SHORT  # the write itself was done, once
 
 
-def test_lies_about_snapshots_of_different_times_are_not_poison(short_journal: int) -> None:
+def test_lies_about_snapshots_of_different_times_are_not_poison() -> None:
     liars = [Process(on(protocol.SNAPSHOT, part_too_short, after=after)) for after in (0, 2, 2)]
-    bench = Bench(*liars, Process())
-    bench.write(b"s" * 4 * short_journal)
-    assert bench.count() == 4 * short_journal
+    bench = Bench(*liars, Process(), journal_limit=SHORT)
+    bench.write(b"s" * 4 * SHORT)
+    assert bench.count() == 4 * SHORT
 
 
-def test_snapshot_that_is_refused_ends_in_giving_up(short_journal: int) -> None:
+def test_snapshot_that_is_refused_ends_in_giving_up() -> None:
     def damaged(frame: bytes, reply: bytes) -> bytes:
         request = protocol.decode_request(frame)
         return protocol.encode_reply(request, None, 4, [], b"boom")
 
     first = Process(on(protocol.SNAPSHOT, damaged))
-    bench = Bench(first, *(Process() for _ in range(5)))
-    bench.write(b"s" * short_journal)
+    bench = Bench(first, *(Process() for _ in range(5)), journal_limit=SHORT)
+    bench.write(b"s" * SHORT)
     first.lie = die
     with pytest.raises(GivenUpError, match="to restore it answered 0x0, not 0x1"):
         bench.count()
@@ -635,10 +649,9 @@ def test_processes_that_cannot_be_had_end_it() -> None:
 
 def test_overdue_replies_hold_guest_time() -> None:
     bench = Bench(Process())
-    assert bench.channel.overdue is not None
-    bench.channel.overdue(True)
+    bench.recovery.overdue(True)
     assert bench.clock == ["pause"]
-    bench.channel.overdue(False)
+    bench.recovery.overdue(False)
     assert bench.clock == ["pause", "resume"]
 
 
@@ -667,10 +680,8 @@ def test_show_is_one_bounded_line() -> None:
     ],
 )
 def test_all_ones_is_a_good_reply_to_every_access(word: int, limit: int, value: int) -> None:
-    bench = Bench(Process(on(word & 0xFF, die)), devices=2)
     told: list[DeviceProcessError] = []
-    install_all_ones(bench.channel, told.append)
-    recovery_severs_nothing(bench)
+    bench = Bench(Process(on(word & 0xFF, die)), devices=2, survival=AllOnes(told.append))
     for _ in range(3):
         assert bench.channel.access(word, 0, 0x12, limit) == value
     assert len(told) == 1
@@ -681,9 +692,7 @@ def test_all_ones_is_a_good_reply_to_every_access(word: int, limit: int, value: 
     [protocol.ADVANCE, protocol.RECEIVE, protocol.RESET, protocol.WRITE_RUN, protocol.SHUTDOWN],
 )
 def test_all_ones_is_a_good_reply_to_every_request(kind: int) -> None:
-    bench = Bench(Process(on(kind, die)))
-    install_all_ones(bench.channel, lambda _error: None)
-    recovery_severs_nothing(bench)
+    bench = Bench(Process(on(kind, die)), survival=AllOnes(lambda _error: None))
     assert bench.channel.request(kind, payload=b"input", limit=5) == (0, b"")
     assert bench.channel.deadline == NO_DEADLINE
 
@@ -693,27 +702,23 @@ def test_all_ones_keeps_the_request_number() -> None:
     assert HEADER.unpack(all_ones(sent)) == (0x82, 3, 2, 0, 77, NO_DEADLINE, 0xFFFF, 0, 0)
 
 
-def recovery_severs_nothing(bench: Bench) -> None:
-    """The fake channel has no descriptors: what it is severed to is a process that is dead."""
-    dead = Process(die)
-    number = len(bench.processes)
-
-    def adopt(descriptor: int, reply_descriptor: int | None = None) -> None:
-        for open_one in {descriptor, reply_descriptor} - {None, number}:
-            os.close(open_one)  # type: ignore[arg-type]  # None is taken away
-        bench.channel.process = dead
-
-    bench.channel.adopt = adopt  # type: ignore[method-assign]  # of this one
-
-
 def test_all_ones_never_listens_to_a_liar_again() -> None:
     # It lies once, has the replies to later requests ready, and would be believed.
     vmm_end, device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    channel = StreamChannel("uart", vmm_end.detach(), [Grants("COM1")], now=lambda: 0)
     killed: list[DeviceProcessError] = []
-    channel.kill = killed.append
     told: list[DeviceProcessError] = []
-    install_all_ones(channel, told.append)
+
+    class Liar(ProcessControl):
+        def kill(self, cause: DeviceProcessError) -> None:
+            killed.append(cause)
+
+    channel = Channel(
+        "uart",
+        socket_link(vmm_end.detach()),
+        [Grants("COM1")],
+        now=lambda: 0,
+        survival=AllOnes(told.append, Liar()),
+    )
     for sequence in (77, 2, 3):
         device_end.send(WORDS.pack(READ | protocol.REPLY | sequence << 32, NO_DEADLINE, 0, 0))
     for _ in range(3):

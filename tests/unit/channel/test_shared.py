@@ -9,45 +9,52 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
 
-from kvmbox.channel import shared as module
-from kvmbox.channel.channel import REPLY_SLICES, WAIT_SLICE_MS, Grants
-from kvmbox.channel.shared import MAX_IDLE_RINGS, SharedChannel
+from kvmbox.channel.channel import REPLY_SLICES, WAIT_SLICE_MS, Channel, Grants
+from kvmbox.channel.shared import MAX_IDLE_RINGS, PageTransport, fence
+from kvmbox.channel.spin import SpinGrants, Spinner
+from kvmbox.channel.transport import Link, Waits
 from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
-from kvmbox.wire import page_layout as layout
-from kvmbox.wire import protocol
+from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.page_layout import DOORBELL, DOORBELLS_READ
 from kvmbox.wire.protocol import EFFECT, HEADER, MAX_PAYLOAD, NO_DEADLINE, encode_effects, request_word
+from tests.support.links import Opening
 
 NOW: Final = 5_000
 READ_OF_COM1: Final = request_word(protocol.READ, 0, 1)
 READ_REPLY: Final = protocol.READ | protocol.REPLY
 
 
-class FakeSpin:
+class FakeSpin(SpinGrants):
     """Notes who asks for the right to spin, and who disappoints."""
 
     def __init__(self) -> None:
+        super().__init__(None, None, pid_of=lambda _name: 0)
         self.wanted = 0
         self.lost: list[int] = []
+        self.closed = 0
 
-    def wanted_by(self, _channel: SharedChannel) -> None:
+    def wanted_by(self, _spinner: Spinner) -> None:
         self.wanted += 1
 
-    def late(self, _channel: SharedChannel, lost: int) -> None:
+    def late(self, _spinner: Spinner, lost: int) -> None:
         self.lost.append(lost)
+
+    def replaced(self, _spinner: Spinner) -> None:
+        self.closed += 1
 
 
 class Peer:
     """A channel, and everything that the far end can do to its page and its doorbells."""
 
-    def __init__(self) -> None:
-        self.page = mmap.mmap(-1, layout.SIZE)
+    def __init__(self, **options: Any) -> None:
+        """`options` are those of the channel, but for `seams`: what the transport touches the world with."""
+        seams = options.pop("seams", {})
+        self.page = mmap.mmap(-1, page_layout.SIZE)
         self.data = memoryview(self.page)
         self.words = self.data.cast("Q")
         self.doorbell, bell_of_device = os.pipe()  # the device's end of the one, the VMM's of the other
@@ -59,16 +66,24 @@ class Peer:
             Grants("COM1", irq_lines=[self._note("irq")], output=self._note("output")),
             Grants("COM2", reset=self._note("reset")),
         ]
-        self.channel = SharedChannel(
+        self.link = Link(PageTransport, (bell_of_device, vmm_doorbell), (), self.page, self.spin)
+
+        def reach(device_type: str, waits: Waits) -> PageTransport:
+            return PageTransport(self.link, device_type, waits, **seams)
+
+        self.channel = Channel(
             "uart",
-            self.page,
-            bell_of_device,
-            vmm_doorbell,
+            Opening(reach),
             grants,
             now=lambda: self.now,
             deadline_changed=self._note("deadline"),
-            spin=self.spin,  # type: ignore[arg-type]  # a fake
+            **options,
         )
+
+    @property
+    def transport(self) -> PageTransport:
+        assert isinstance(self.channel.transport, PageTransport)
+        return self.channel.transport
 
     def _note(self, what: str) -> Callable[..., None]:
         return lambda *arguments: self.log.append((what, *arguments))
@@ -105,8 +120,8 @@ class Peer:
         """Hand over a reply to a byte read of COM1, the first request, but for what the test changes."""
         announced = len(body) if length is None else length
         frame = HEADER.pack(kind, device, size, count, sequence, deadline, value, zero, announced) + body
-        self.data[layout.REPLY + 8 : layout.REPLY + len(frame)] = frame[8:]
-        self.words[layout.REPLY_WORD] = int.from_bytes(frame[:8], "little")
+        self.data[page_layout.REPLY + 8 : page_layout.REPLY + len(frame)] = frame[8:]
+        self.words[page_layout.REPLY_WORD] = int.from_bytes(frame[:8], "little")
         if ring:
             self.ring()
 
@@ -115,7 +130,7 @@ class Peer:
 
     def request(self) -> tuple[int, ...]:
         """The header that lies there."""
-        return HEADER.unpack_from(self.data, layout.REQUEST)
+        return HEADER.unpack_from(self.data, page_layout.REQUEST)
 
     def read(self, limit: int = 0xFF) -> int:
         """The vCPU thread's byte read at offset 5 of COM1."""
@@ -123,19 +138,29 @@ class Peer:
 
 
 @pytest.fixture
-def peer() -> Iterator[Peer]:
-    peer = Peer()
-    yield peer
-    peer.close()
+def make_peer() -> Iterator[Callable[..., Peer]]:
+    """A peer with options of the channel that the test wants."""
+    peers: list[Peer] = []
+
+    def make(**options: Any) -> Peer:
+        peers.append(Peer(**options))
+        return peers[-1]
+
+    yield make
+    for peer in peers:
+        peer.close()
+
+
+@pytest.fixture
+def peer(make_peer: Callable[..., Peer]) -> Peer:
+    return make_peer()
 
 
 @pytest.fixture(params=[False, True], ids=["sleeping", "spinning"])
-def ready(request: pytest.FixtureRequest) -> Iterator[Peer]:
+def ready(request: pytest.FixtureRequest, peer: Peer) -> Peer:
     """A peer whose replies lie there before they are asked for, in both ways to wait."""
-    peer = Peer()
-    peer.channel.allow_spinning(request.param)
-    yield peer
-    peer.close()
+    peer.transport.allow_spinning(request.param)
+    return peer
 
 
 # --- What is asked, and what is accepted -----------------------------------------------------------------
@@ -157,23 +182,30 @@ def test_access_of_a_write_carries_its_value(ready: Peer) -> None:
     assert ready.request() == (protocol.WRITE, 0, 4, 0, 1, NOW, 0xDEADBEEF, 3, 0)
 
 
-def test_access_applies_effects_in_order_and_tells_the_deadline(ready: Peer) -> None:
+@pytest.mark.parametrize("spins", [False, True])
+def test_access_applies_effects_in_order_and_tells_the_deadline(
+    make_peer: Callable[..., Peer], spins: bool
+) -> None:
+    def wait_for_output() -> None:
+        mine.log.append(("wait",))
+
+    mine: Peer = make_peer(wait_for_output=wait_for_output)
+    mine.transport.allow_spinning(spins)
     effects: list[tuple[int, Effect]] = [(0, IrqLine(0, 1)), (0, HostOutput(b"hi")), (0, IrqLine(0, 0))]
-    ready.channel.settle = lambda: ready.log.append(("settle",))
-    ready.reply(count=3, deadline=9_000, value=7, body=encode_effects(effects))
-    assert ready.read() == 7
-    assert ready.log == [
+    mine.reply(count=3, deadline=9_000, value=7, body=encode_effects(effects))
+    assert mine.read() == 7
+    assert mine.log == [
         ("irq", 1, 0),
         ("output", b"hi"),
         ("irq", 0, 0),
         ("deadline", 9_000, NOW),
-        ("settle",),
+        ("wait",),
     ]
-    # The same deadline again is no news, and nothing is to be settled.
-    ready.log.clear()
-    ready.reply(sequence=2, deadline=9_000)
-    ready.read()
-    assert ready.log == []
+    # The same deadline again is no news, and there is nothing to wait for.
+    mine.log.clear()
+    mine.reply(sequence=2, deadline=9_000)
+    mine.read()
+    assert mine.log == []
 
 
 def test_access_takes_the_longest_reply_that_there_is(ready: Peer) -> None:
@@ -231,9 +263,11 @@ def test_error_frame_is_the_devices_failure(ready: Peer) -> None:
         ready.read()
 
 
-def test_recorder_gets_the_copies_that_were_checked(ready: Peer) -> None:
+@pytest.mark.parametrize("spins", [False, True])
+def test_recorder_gets_the_copies_that_were_checked(make_peer: Callable[..., Peer], spins: bool) -> None:
     seen: list[tuple[bytes, bytes]] = []
-    ready.channel.recorder = lambda sent, frame: seen.append((sent, frame))
+    ready = make_peer(record=lambda sent, frame: seen.append((sent, frame)))
+    ready.transport.allow_spinning(spins)
     ready.reply(value=3)
     assert ready.read() == 3
     expected = HEADER.pack(protocol.READ, 0, 1, 0, 1, NOW, 0, 5, 0)
@@ -243,7 +277,7 @@ def test_recorder_gets_the_copies_that_were_checked(ready: Peer) -> None:
 def test_request_and_transact_carry_a_payload(peer: Peer) -> None:
     peer.reply(protocol.RECEIVE | protocol.REPLY, size=0, value=3)
     assert peer.channel.request(protocol.RECEIVE, payload=b"abc", limit=3) == (3, b"")
-    start = layout.REQUEST + HEADER.size
+    start = page_layout.REQUEST + HEADER.size
     assert bytes(peer.data[start : start + 3]) == b"abc"
     assert peer.request()[8] == 3
     peer.reply(protocol.WRITE_RUN | protocol.REPLY, size=0, sequence=2)
@@ -262,23 +296,24 @@ def test_snapshot_has_a_payload_and_no_effects(peer: Peer) -> None:
     assert peer.log == []
 
 
-def test_adopt_starts_anew_on_another_page(peer: Peer) -> None:
-    peer.channel.allow_spinning(True)
+def test_connect_starts_anew_on_another_page(peer: Peer) -> None:
+    peer.transport.allow_spinning(True)
     peer.reply(value=1)
     peer.read()
     old_doorbell, old_bell = peer.doorbell, peer.bell_of_vmm
     peer.words.release()
     peer.data.release()
-    page = mmap.mmap(-1, layout.SIZE)
+    page = mmap.mmap(-1, page_layout.SIZE)
     peer.data = memoryview(page)
     peer.words = peer.data.cast("Q")
     peer.doorbell, bell_of_device = os.pipe()
     vmm_doorbell, peer.bell_of_vmm = os.pipe()
-    peer.channel.adopt(page, bell_of_device, vmm_doorbell)
+    peer.channel.connect(Link(PageTransport, (bell_of_device, vmm_doorbell), (), page, peer.spin))
+    assert peer.spin.closed == 1
     peer.reply(sequence=2, value=9)
     assert peer.read() == 9
     # Nobody spins there unless the right is given again.
-    assert peer.words[layout.MAY_SPIN] == 0
+    assert peer.words[page_layout.MAY_SPIN] == 0
     assert os.read(peer.doorbell, 9) == DOORBELL
     os.close(old_doorbell)
     with pytest.raises(BrokenPipeError):
@@ -291,25 +326,25 @@ def test_adopt_starts_anew_on_another_page(peer: Peer) -> None:
 
 @pytest.mark.parametrize("spins", [False, True])
 def test_reply_that_comes_while_the_vmm_sleeps_wakes_it(peer: Peer, spins: bool) -> None:
-    peer.channel.allow_spinning(spins)
-    peer.words[layout.DEVICE_WAITS] = 1
+    peer.transport.allow_spinning(spins)
+    peer.words[page_layout.DEVICE_WAITS] = 1
     answers: list[int] = []
     vcpu_thread = threading.Thread(target=lambda: answers.append(peer.read()), daemon=True)
     vcpu_thread.start()
     # The flag stays up: it may have been seen twice.
     assert os.read(peer.doorbell, 9) in (DOORBELL, 2 * DOORBELL)
     assert peer.channel.waiting == 1
-    while not peer.words[layout.VMM_WAITS]:
+    while not peer.words[page_layout.VMM_WAITS]:
         pass
     peer.reply(value=5, ring=True)
     vcpu_thread.join(30)
     assert answers == [5]
-    assert peer.words[layout.VMM_WAITS] == 0
+    assert peer.words[page_layout.VMM_WAITS] == 0
 
 
 @pytest.mark.parametrize("spins", [False, True])
 def test_end_of_the_doorbell_ends_the_wait(peer: Peer, spins: bool) -> None:
-    peer.channel.allow_spinning(spins)
+    peer.transport.allow_spinning(spins)
     caught: list[BaseException] = []
 
     def read() -> None:
@@ -320,7 +355,7 @@ def test_end_of_the_doorbell_ends_the_wait(peer: Peer, spins: bool) -> None:
 
     vcpu_thread = threading.Thread(target=read, daemon=True)
     vcpu_thread.start()
-    while not peer.words[layout.VMM_WAITS]:
+    while not peer.words[page_layout.VMM_WAITS]:
         pass
     peer.die()
     vcpu_thread.join(30)
@@ -328,14 +363,14 @@ def test_end_of_the_doorbell_ends_the_wait(peer: Peer, spins: bool) -> None:
 
 
 def test_process_that_is_gone_is_told_by_its_pipe(ready: Peer) -> None:
-    ready.words[layout.DEVICE_WAITS] = 1
+    ready.words[page_layout.DEVICE_WAITS] = 1
     ready.die()
     with pytest.raises(DeviceGoneError, match="Broken pipe"):
         ready.read()
 
 
 def test_last_words_of_a_process_that_is_gone_are_heard(ready: Peer) -> None:
-    ready.words[layout.DEVICE_WAITS] = 1
+    ready.words[page_layout.DEVICE_WAITS] = 1
     ready.reply(protocol.ERROR, size=0, body=b"KeyError: 5")
     ready.die()
     with pytest.raises(DeviceProcessError, match="failed: KeyError: 5"):
@@ -350,8 +385,8 @@ def test_request_without_an_answer_counts_as_hung(peer: Peer) -> None:
 
 
 def test_request_does_not_wait_for_room_among_bells_that_nobody_took(peer: Peer) -> None:
-    os.write(peer.channel._bell_of_device, bytes(fcntl.fcntl(peer.doorbell, fcntl.F_GETPIPE_SZ)))
-    peer.words[layout.DEVICE_WAITS] = 1
+    os.write(peer.transport.bell_of_device, bytes(fcntl.fcntl(peer.doorbell, fcntl.F_GETPIPE_SZ)))
+    peer.words[page_layout.DEVICE_WAITS] = 1
     peer.reply(protocol.ADVANCE | protocol.REPLY, size=0)
     assert peer.channel.request(protocol.ADVANCE) == (0, b"")
 
@@ -360,11 +395,11 @@ def test_request_does_not_wait_for_room_among_bells_that_nobody_took(peer: Peer)
 
 
 NAMES: Final = {
-    layout.REQUEST_WORD: "request",
-    layout.REPLY_WORD: "reply",
-    layout.DEVICE_WAITS: "DEVICE_WAITS",
-    layout.VMM_WAITS: "VMM_WAITS",
-    layout.MAY_SPIN: "MAY_SPIN",
+    page_layout.REQUEST_WORD: "request",
+    page_layout.REPLY_WORD: "reply",
+    page_layout.DEVICE_WAITS: "DEVICE_WAITS",
+    page_layout.VMM_WAITS: "VMM_WAITS",
+    page_layout.MAY_SPIN: "MAY_SPIN",
 }
 LOOKS: Final = 3
 
@@ -380,56 +415,80 @@ class Words:
         return self._steps.peer.words[index]
 
     def __setitem__(self, index: int, value: int) -> None:
-        self._steps.step(f"{NAMES[index]} = {value}" if index >= layout.DEVICE_WAITS else NAMES[index])
+        self._steps.step(f"{NAMES[index]} = {value}" if index >= page_layout.DEVICE_WAITS else NAMES[index])
         self._steps.peer.words[index] = value
 
     def release(self) -> None:
         pass
 
 
+class View:
+    """The page as bytes, as it is, and as words, spied upon."""
+
+    def __init__(self, steps: Steps, page: mmap.mmap) -> None:
+        self._steps = steps
+        self.data = memoryview(page)
+
+    def cast(self, _format: str) -> Words:
+        return Words(self._steps)
+
+    def __getitem__(self, place: slice) -> memoryview:
+        return self.data[place]
+
+    def __setitem__(self, place: slice, content: bytes) -> None:
+        self.data[place] = content
+
+    def release(self) -> None:
+        self.data.release()
+
+
 class Steps:
     """Notes the steps of the channel; `before` has what the peer does just before a step."""
 
-    def __init__(self, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.peer = peer
+    def __init__(self, make_peer: Callable[..., Peer], **seams: Any) -> None:
         self.steps: list[str] = []
         self.before: list[tuple[str, Callable[[], None]]] = []
         self.bell = DOORBELL
-        peer.channel._words.release()
-        peer.channel._words = Words(self)  # type: ignore[assignment]  # a spy
-        monkeypatch.setattr(module, "_looks", range(LOOKS))
-        monkeypatch.setattr(module, "fence", lambda: self.step("fence"))
-        monkeypatch.setattr(module, "_pack_rest", self._pack_rest)
-        monkeypatch.setattr(module, "_unpack_from", self._unpack_from)
-        monkeypatch.setattr(module, "os", SimpleNamespace(read=self._read, write=self._write, close=os.close))
+        self.peer = make_peer(
+            seams={
+                "view": lambda page: View(self, page),
+                "pack": self._pack_rest,
+                "unpack": self._unpack_from,
+                "fence": lambda: self.step("fence"),
+                "looks": LOOKS,
+                "read": self._read,
+                "write": self._write,
+            }
+            | seams
+        )
 
     def step(self, what: str) -> None:
         if self.before and self.before[0][0] == what:
             self.before.pop(0)[1]()
         self.steps.append(what)
 
-    def _pack_rest(self, *arguments: Any) -> None:
+    def _pack_rest(self, view: View, *arguments: int) -> None:
         self.step("rest of the request")
-        struct.pack_into("<QQQ", *arguments)
+        struct.pack_into("<QQQ", view.data, *arguments)
 
-    def _unpack_from(self, *arguments: Any) -> tuple[Any, ...]:
+    def _unpack_from(self, view: View, at: int) -> tuple[Any, ...]:
         self.step("copy")
-        return protocol.WORDS.unpack_from(*arguments)
+        return protocol.WORDS.unpack_from(view.data, at)
 
     def _read(self, descriptor: int, size: int) -> bytes:
-        assert (descriptor, size) == (self.peer.channel._doorbell, DOORBELLS_READ)
+        assert (descriptor, size) == (self.peer.transport.doorbell, DOORBELLS_READ)
         self.step("sleep")
         return self.bell
 
     def _write(self, descriptor: int, data: bytes) -> int:
-        assert (descriptor, data) == (self.peer.channel._bell_of_device, DOORBELL)
+        assert (descriptor, data) == (self.peer.transport.bell_of_device, DOORBELL)
         self.step("ring")
         return 1
 
 
 @pytest.fixture
-def steps(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> Steps:
-    return Steps(peer, monkeypatch)
+def steps(make_peer: Callable[..., Peer]) -> Steps:
+    return Steps(make_peer)
 
 
 ASK: Final = ["rest of the request", "request", "look at DEVICE_WAITS"]
@@ -438,7 +497,7 @@ AWAKE: Final = ["look at reply", "VMM_WAITS = 0", "copy"]
 
 
 def test_spinning_access_makes_no_system_call(steps: Steps) -> None:
-    steps.peer.channel.allow_spinning(True)
+    steps.peer.transport.allow_spinning(True)
     steps.steps.clear()
     steps.before = [("look at reply", steps.peer.reply)]
     steps.peer.read()
@@ -447,10 +506,10 @@ def test_spinning_access_makes_no_system_call(steps: Steps) -> None:
 
 
 def test_spinning_access_rings_for_a_device_that_waits(steps: Steps) -> None:
-    steps.peer.channel.allow_spinning(True)
+    steps.peer.transport.allow_spinning(True)
     steps.steps.clear()
     steps.before = [
-        ("look at DEVICE_WAITS", lambda: steps.peer.words.__setitem__(layout.DEVICE_WAITS, 1)),
+        ("look at DEVICE_WAITS", lambda: steps.peer.words.__setitem__(page_layout.DEVICE_WAITS, 1)),
         ("ring", steps.peer.reply),
     ]
     steps.peer.read()
@@ -458,7 +517,7 @@ def test_spinning_access_rings_for_a_device_that_waits(steps: Steps) -> None:
 
 
 def test_spinning_access_that_gets_no_reply_sleeps_after_flag_fence_and_a_last_look(steps: Steps) -> None:
-    steps.peer.channel.allow_spinning(True)
+    steps.peer.transport.allow_spinning(True)
     steps.steps.clear()
     steps.before = [("sleep", steps.peer.reply)]
     steps.peer.read()
@@ -467,10 +526,10 @@ def test_spinning_access_that_gets_no_reply_sleeps_after_flag_fence_and_a_last_l
 
 
 def test_spinning_access_looks_a_second_time_whether_the_device_waits(steps: Steps) -> None:
-    steps.peer.channel.allow_spinning(True)
+    steps.peer.transport.allow_spinning(True)
     steps.steps.clear()
     steps.before = [
-        ("fence", lambda: steps.peer.words.__setitem__(layout.DEVICE_WAITS, 1)),
+        ("fence", lambda: steps.peer.words.__setitem__(page_layout.DEVICE_WAITS, 1)),
         ("sleep", steps.peer.reply),
     ]
     steps.peer.read()
@@ -480,7 +539,7 @@ def test_spinning_access_looks_a_second_time_whether_the_device_waits(steps: Ste
 
 @pytest.mark.parametrize("moment", [*TOO_LATE[1:3], "look at reply"])
 def test_reply_that_comes_while_the_vmm_falls_asleep_is_taken(steps: Steps, moment: str) -> None:
-    steps.peer.channel.allow_spinning(True)
+    steps.peer.transport.allow_spinning(True)
     steps.steps.clear()
     looks = [("look at reply", lambda: None)] * LOOKS
     steps.before = [("look at DEVICE_WAITS", lambda: None), *looks, (moment, steps.peer.reply)]
@@ -510,9 +569,7 @@ def test_access_that_must_not_spin_rings_in_any_case(steps: Steps) -> None:
     assert not steps.peer.spin.lost
 
 
-def test_request_of_the_main_thread_looks_behind_a_fence_whether_to_ring(
-    steps: Steps, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_request_of_the_main_thread_looks_behind_a_fence_whether_to_ring(steps: Steps) -> None:
     steps.before = [("look at reply", lambda: steps.peer.reply(protocol.ADVANCE | protocol.REPLY, size=0))]
     steps.peer.channel.request(protocol.ADVANCE)
     assert steps.steps == [
@@ -523,8 +580,16 @@ def test_request_of_the_main_thread_looks_behind_a_fence_whether_to_ring(
 
 def test_right_to_spin_is_told_to_the_device(steps: Steps) -> None:
     for allowed in (True, False):
-        steps.peer.channel.allow_spinning(allowed)
-        assert steps.peer.words[layout.MAY_SPIN] == allowed
+        steps.peer.transport.allow_spinning(allowed)
+        assert steps.peer.words[page_layout.MAY_SPIN] == allowed
+
+
+def test_right_to_spin_may_still_be_taken_from_a_transport_that_was_closed(peer: Peer) -> None:
+    # Another channel gets it while the main thread puts another process behind this one.
+    transport = peer.transport
+    peer.channel.disconnect()
+    assert peer.spin.closed == 1
+    transport.allow_spinning(False)
 
 
 def test_every_16th_access_without_spinning_asks_for_the_right(steps: Steps) -> None:
@@ -542,7 +607,7 @@ def test_every_16th_access_without_spinning_asks_for_the_right(steps: Steps) -> 
 
 @pytest.mark.parametrize("spins", [False, True])
 def test_device_that_rings_and_does_not_answer_breaks_the_protocol(steps: Steps, spins: bool) -> None:
-    steps.peer.channel.allow_spinning(spins)
+    steps.peer.transport.allow_spinning(spins)
     with pytest.raises(ProtocolError, match="rings and rings"):
         steps.peer.read()
     assert steps.steps.count("sleep") == MAX_IDLE_RINGS
@@ -576,10 +641,10 @@ class RingingPoll:
 
 @pytest.mark.parametrize("every", range(1, REPLY_SLICES + 1))
 def test_bells_do_not_make_the_main_threads_wait_longer_than_twice_its_patience(
-    steps: Steps, monkeypatch: pytest.MonkeyPatch, every: int
+    make_peer: Callable[..., Peer], every: int
 ) -> None:
     poll = RingingPoll(every)
-    monkeypatch.setattr(module, "select", SimpleNamespace(poll=lambda: poll, POLLIN=1))
+    steps = Steps(make_peer, poll=lambda: poll)
     with pytest.raises(DeviceProcessError, match="is hung: no reply within 500 ms"):
         steps.peer.channel.request(protocol.ADVANCE)
     assert poll.waited <= 2 * REPLY_SLICES
@@ -588,39 +653,58 @@ def test_bells_do_not_make_the_main_threads_wait_longer_than_twice_its_patience(
 # --- A page that changes while it is read ----------------------------------------------------------------
 
 
+class WordsOf:
+    """The words of a hostile page, as they are."""
+
+    def __init__(self, page: HostilePage) -> None:
+        self._page = page
+
+    def __getitem__(self, index: int) -> int:
+        return self._page.peer.words[index]
+
+    def __setitem__(self, index: int, value: int) -> None:
+        self._page.peer.words[index] = value
+
+    def release(self) -> None:
+        pass
+
+
 class HostilePage:
     """The page of a process that rewrites its reply after every access of the VMM to it.
 
     `attack(number)` is called after the `number`-th copy; `copies` has the places that were read.
     """
 
-    def __init__(self, peer: Peer, monkeypatch: pytest.MonkeyPatch, attack: Callable[[int], None]) -> None:
-        self._peer = peer
-        self._attack = attack
+    def __init__(self, make_peer: Callable[..., Peer]) -> None:
+        self.attack: Callable[[int], None] = lambda _number: None
         self.copies: list[tuple[int, int]] = []
-        real = peer.channel._data
-        monkeypatch.setattr(peer.channel, "_data", self)
-        monkeypatch.setattr(module, "_unpack_from", lambda page, at: page.unpack_from(at))
-        monkeypatch.setattr(
-            module, "_pack_rest", lambda _page, *values: struct.pack_into("<QQQ", real, *values)
+        self.peer: Peer = make_peer(
+            seams={
+                "view": lambda _page: self,
+                "pack": lambda _view, *values: struct.pack_into("<QQQ", self.peer.data, *values),
+                "unpack": lambda _view, at: self.unpack_from(at),
+            }
         )
 
+    def cast(self, _format: str) -> WordsOf:
+        return WordsOf(self)
+
     def unpack_from(self, at: int) -> tuple[Any, ...]:
-        found = protocol.WORDS.unpack_from(self._peer.data, at)
+        found = protocol.WORDS.unpack_from(self.peer.data, at)
         self._copied(at, at + HEADER.size)
         return found
 
     def __getitem__(self, place: slice) -> bytes:
-        found = bytes(self._peer.data[place])
+        found = bytes(self.peer.data[place])
         self._copied(place.start, place.stop)
         return found
 
     def __setitem__(self, place: slice, content: bytes) -> None:
-        self._peer.data[place] = content
+        self.peer.data[place] = content
 
     def _copied(self, start: int, end: int) -> None:
         self.copies.append((start, end))
-        self._attack(len(self.copies))
+        self.attack(len(self.copies))
 
     def release(self) -> None:
         pass
@@ -638,35 +722,40 @@ LIES: Final[list[dict[str, Any]]] = [
 @pytest.mark.parametrize("lie", LIES, ids=str)
 @pytest.mark.parametrize("spins", [False, True])
 def test_nothing_changes_after_it_was_copied(
-    peer: Peer, monkeypatch: pytest.MonkeyPatch, lie: dict[str, Any], spins: bool
+    make_peer: Callable[..., Peer], lie: dict[str, Any], spins: bool
 ) -> None:
-    peer.channel.allow_spinning(spins)
+    page = HostilePage(make_peer)
+    peer = page.peer
+    peer.transport.allow_spinning(spins)
     body = encode_effects([(0, HostOutput(b"good")), (0, IrqLine(0, 1))])
-    page = HostilePage(peer, monkeypatch, lambda _number: peer.reply(**lie))
+    page.attack = lambda _number: peer.reply(**lie)
 
     peer.reply(value=0x41)
     assert peer.read() == 0x41
-    assert page.copies == [(layout.REPLY, layout.REPLY + HEADER.size)]
+    assert page.copies == [(page_layout.REPLY, page_layout.REPLY + HEADER.size)]
 
     page.copies.clear()
-    page._attack = lambda number: peer.reply(**lie) if number == 2 else None
+    page.attack = lambda number: peer.reply(**lie) if number == 2 else None
     peer.reply(sequence=2, count=2, value=0x42, deadline=77, body=body)
     assert peer.read() == 0x42
-    start = layout.REPLY + HEADER.size
-    assert page.copies == [(layout.REPLY, start), (start, start + len(body))]  # each byte once
+    start = page_layout.REPLY + HEADER.size
+    assert page.copies == [(page_layout.REPLY, start), (start, start + len(body))]  # each byte once
     assert peer.log == [("output", b"good"), ("irq", 1, 0), ("deadline", 77, NOW)]
 
 
 def test_payload_that_is_replaced_before_it_is_copied_is_judged_as_it_is_copied(
-    peer: Peer, monkeypatch: pytest.MonkeyPatch
+    make_peer: Callable[..., Peer],
 ) -> None:
+    page = HostilePage(make_peer)
+    peer = page.peer
+
     def attack(number: int) -> None:
         if number == 1:
             body = encode_effects([(1, Reset())])  # granted, but not to a read
-            start = layout.REPLY + HEADER.size
+            start = page_layout.REPLY + HEADER.size
             peer.data[start : start + len(body)] = body
 
-    HostilePage(peer, monkeypatch, attack)
+    page.attack = attack
     peer.reply(count=1, body=encode_effects([(0, IrqLine(0, 1))]))
     with pytest.raises(ProtocolError, match="effect Reset of COM2: not granted"):
         peer.read()
@@ -675,25 +764,33 @@ def test_payload_that_is_replaced_before_it_is_copied_is_judged_as_it_is_copied(
 
 def test_reply_word_that_flickers_is_looked_at_until_it_changes_and_then_checked(steps: Steps) -> None:
     peer = steps.peer
-    peer.channel.allow_spinning(True)
+    peer.transport.allow_spinning(True)
     # It changes, and is back before the header is copied: what was copied is an old reply.
     steps.before = [
-        ("look at reply", lambda: peer.words.__setitem__(layout.REPLY_WORD, 1)),
-        ("copy", lambda: peer.words.__setitem__(layout.REPLY_WORD, 0)),
+        ("look at reply", lambda: peer.words.__setitem__(page_layout.REPLY_WORD, 1)),
+        ("copy", lambda: peer.words.__setitem__(page_layout.REPLY_WORD, 0)),
     ]
     with pytest.raises(ProtocolError, match="reply 0 to request 1"):
         peer.read()
 
 
-def test_fence_is_an_atomic_instruction_that_nobody_else_holds_up() -> None:
-    module.fence()
-    assert not module._barrier.locked()
+def test_fence_comes_back_though_others_pass_it_at_the_same_time() -> None:
+    def pass_it() -> None:
+        for _ in range(1000):
+            fence()
+
+    threads = [threading.Thread(target=pass_it) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
 
 
-def test_ring_failing_otherwise_names_the_reason(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ring_failing_otherwise_names_the_reason(make_peer: Callable[..., Peer]) -> None:
     def write(_descriptor: int, _data: bytes) -> int:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
-    monkeypatch.setattr(module, "os", SimpleNamespace(read=os.read, write=write, close=os.close))
+    peer = make_peer(seams={"write": write})
     with pytest.raises(DeviceGoneError, match="Bad file descriptor"):
         peer.read()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import pytest
 
-from kvmbox.channel.shared import SharedChannel
 from kvmbox.channel.spin import (
     BUSY,
     DENSE_NS,
@@ -24,7 +22,7 @@ HOME, SPARE = 2, 5
 PIDS = {"uart": 100, "rtc": 200}
 
 
-class FakeChannel:
+class FakeSpinner:
     """A channel whose requests are counted by the test."""
 
     def __init__(self, device_type: str, log: list[tuple[object, ...]]) -> None:
@@ -43,7 +41,7 @@ class Rig:
         self.log: list[tuple[object, ...]] = []
         self.now = 10**9
         self.refuses: type[OSError] | None = None
-        self.uart, self.rtc = (FakeChannel(name, self.log) for name in PIDS)
+        self.uart, self.rtc = (FakeSpinner(name, self.log) for name in PIDS)
         self.grants = SpinGrants(
             home, spare, pid_of=PIDS.__getitem__, clock=lambda: self.now, set_affinity=self._set_affinity
         )
@@ -53,17 +51,17 @@ class Rig:
             raise self.refuses
         self.log.append((pid, *cpus))
 
-    def wanted_by(self, channel: FakeChannel, *, apart: int = 0) -> list[tuple[object, ...]]:
+    def wanted_by(self, channel: FakeSpinner, *, apart: int = 0) -> list[tuple[object, ...]]:
         """What happens when it is asked sixteen times, `apart` ns after sixteen times before."""
         self.log.clear()
         self.grants._asked_at[channel.device_type] = self.now - apart
-        self.grants.wanted_by(cast(SharedChannel, channel))
+        self.grants.wanted_by(channel)
         return list(self.log)
 
-    def late(self, channel: FakeChannel, lost: int, times: int = 1) -> list[tuple[object, ...]]:
+    def late(self, channel: FakeSpinner, lost: int, times: int = 1) -> list[tuple[object, ...]]:
         self.log.clear()
         for _ in range(times):
-            self.grants.late(cast(SharedChannel, channel), lost)
+            self.grants.late(channel, lost)
         return list(self.log)
 
 
@@ -90,11 +88,11 @@ def test_without_pinning_it_spins_where_it_is() -> None:
 
 def test_holder_that_is_busy_keeps_the_right(rig: Rig) -> None:
     rig.wanted_by(rig.uart)
-    rig.grants.wanted_by(cast(SharedChannel, rig.rtc))
+    rig.grants.wanted_by(rig.rtc)
     for _ in range(2):
         rig.uart.answered += BUSY
         rig.log.clear()
-        rig.grants.wanted_by(cast(SharedChannel, rig.rtc))
+        rig.grants.wanted_by(rig.rtc)
         assert rig.log == []
     assert rig.grants.granted == 1
 
@@ -184,7 +182,7 @@ def test_late_reply_of_who_has_not_the_right_moves_nobody(rig: Rig) -> None:
 
 
 def test_first_sixteen_requests_say_nothing_about_how_often_it_is_asked(rig: Rig) -> None:
-    rig.grants.wanted_by(cast(SharedChannel, rig.uart))
+    rig.grants.wanted_by(rig.uart)
     assert rig.log == []
 
 

@@ -13,9 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.channel.channel import Grants
-from kvmbox.channel.links import PIPE, make_link
-from kvmbox.channel.stream import StreamChannel
+from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.transports import make_link
 from kvmbox.devices.model import Effect, HostOutput
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
@@ -39,16 +38,15 @@ class Peer:
     """A channel, and the device's ends of its two pipes."""
 
     def __init__(self) -> None:
-        link = make_link(PIPE)
+        link = make_link("pipe")
         self.requests, self.replies = link.device
         self.log: list[tuple[object, ...]] = []
-        self.channel = StreamChannel(
+        self.channel = Channel(
             "uart",
-            link.vmm[0],
+            link,
             [Grants("COM1", output=self._note("output"))],
             now=lambda: NOW,
             deadline_changed=self._note("deadline"),
-            reply_descriptor=link.vmm[1],
         )
 
     def _note(self, what: str) -> Callable[..., None]:
@@ -223,10 +221,10 @@ def test_request_does_not_wait_for_room_that_a_liar_left_none_of(peer: Peer) -> 
         peer.channel.request(protocol.ADVANCE)
 
 
-def test_adopt_talks_to_another_process_and_closes_nothing_twice(peer: Peer) -> None:
-    link = make_link(PIPE)
+def test_connect_talks_to_another_process_and_closes_nothing_twice(peer: Peer) -> None:
+    link = make_link("pipe")
     old = (peer.requests, peer.replies)
-    peer.channel.adopt(*link.vmm)
+    peer.channel.connect(link)
     peer.requests, peer.replies = link.device
     peer.reply(value=4)
     assert peer.read() == 4

@@ -7,12 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Channel
-from kvmbox.channel.stream import StreamChannel
+from kvmbox.channel.survival import ProcessControl, Survival
 from kvmbox.channel.watchdog import Watchdog
+from tests.support.links import Nowhere
 
 
-def channel(name: str = "uart") -> StreamChannel:
-    return StreamChannel(name, -1, [], now=lambda: 0)
+def channel(name: str = "uart", survival: Survival | None = None) -> Channel:
+    return Channel(name, Nowhere(), [], now=lambda: 0, survival=survival)
 
 
 def ticks(watchdog: Watchdog, count: int) -> list[Channel | None]:
@@ -82,54 +83,53 @@ def test_suspended_vmm_that_does_not_tick_uses_up_nothing(limit: int) -> None:
     assert ticks(watchdog, limit) == [None] * limit
 
 
-class Excuses:
-    """What `Channel.excuse` gives, and how often it was asked for."""
+class Starving(ProcessControl):
+    """A process that is starved for so many slices, and how often it was asked for."""
 
     def __init__(self, slices: int) -> None:
         self.left = slices
         self.asked = 0
 
-    def __call__(self) -> Callable[[], bool]:
+    def starvation(self) -> Callable[[], bool]:
         self.asked += 1
-        return self.excused
+        return self.is_starved
 
-    def excused(self) -> bool:
+    def is_starved(self) -> bool:
         self.left -= 1
         return self.left >= 0
 
 
 def test_tick_excused_process_is_not_hung_until_the_excuse_ends() -> None:
-    uart = channel()
-    uart.excuse = excuses = Excuses(5)
+    process = Starving(5)
+    uart = channel(survival=Survival(process))
     watchdog = Watchdog([uart], limit=3)
     uart.waiting = 7
     assert ticks(watchdog, 3 + 5) == [None] * 8
     assert watchdog.tick() is uart
-    assert excuses.asked == 1
+    assert process.asked == 1
 
 
 def test_tick_nobody_is_asked_for_an_excuse_within_the_limit() -> None:
-    uart = channel()
-    uart.excuse = excuses = Excuses(1)
+    process = Starving(1)
+    uart = channel(survival=Survival(process))
     watchdog = Watchdog([uart], limit=3)
     uart.waiting = 7
     ticks(watchdog, 3)
-    assert excuses.asked == 0
+    assert process.asked == 0
 
 
 def test_tick_next_request_needs_an_excuse_of_its_own() -> None:
-    uart = channel()
-    uart.excuse = excuses = Excuses(1000)
+    process = Starving(1000)
+    uart = channel(survival=Survival(process))
     watchdog = Watchdog([uart], limit=3)
     for sequence in (1, 2):
         uart.waiting = sequence
         ticks(watchdog, 6)
-    assert excuses.asked == 2
+    assert process.asked == 2
 
 
 def test_tick_no_excuse_lasts_for_ever() -> None:
-    uart = channel()
-    uart.excuse = Excuses(1 << 30)
+    uart = channel(survival=Survival(Starving(1 << 30)))
     watchdog = Watchdog([uart], limit=3)
     uart.waiting = 1
     assert ticks(watchdog, START_SLICES) == [None] * START_SLICES
@@ -137,9 +137,13 @@ def test_tick_no_excuse_lasts_for_ever() -> None:
 
 
 def test_tick_tells_that_a_reply_is_overdue_and_that_it_is_not_any_more() -> None:
-    uart = channel()
     heard: list[bool] = []
-    uart.overdue = heard.append
+
+    class Overdue(Survival):
+        def overdue(self, late: bool) -> None:
+            heard.append(late)
+
+    uart = channel(survival=Overdue())
     watchdog = Watchdog([uart], limit=3)
     for sequence in range(1, 5):
         uart.waiting = sequence

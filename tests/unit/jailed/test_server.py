@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 
 from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, SnapshotError
-from kvmbox.jailed import server
-from kvmbox.jailed.server import MAX_ERROR_TEXT, MAX_SNAPSHOT, DeviceServer, error_frame, serve
+from kvmbox.jailed import loop, page_port, server, stream_port
+from kvmbox.jailed.loop import serve
+from kvmbox.jailed.server import MAX_ERROR_TEXT, MAX_SNAPSHOT, DeviceServer, error_frame
+from kvmbox.jailed.stream_port import StreamPort
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, FrameError, Request
 
@@ -285,7 +288,8 @@ class Wire:
         return len(data)
 
     def serve(self, *models: FakeModel) -> int:
-        return serve(33, server=Rig(*models).server, read=self.read, write=self.write)
+        port = StreamPort(33, 33, read=self.read, write=self.write)
+        return serve(port, Rig(*models).server)
 
 
 def request(kind: int, sequence: int = 5) -> bytes:
@@ -353,7 +357,7 @@ def test_serve_over_a_real_pipe() -> None:
         replies.append(data)
         return len(data)
 
-    assert serve(requests, write=write) == 0
+    assert serve(StreamPort(requests, requests, write=write)) == 0
     assert HEADER.unpack(replies[0])[0] == protocol.SHUTDOWN | protocol.REPLY
     os.close(requests)
     os.close(vmm)
@@ -368,5 +372,8 @@ def test_error_frame_is_bounded_whatever_the_text(text: str) -> None:
     assert length == len(frame) - HEADER.size
 
 
-def test_server_module_does_no_io_but_in_its_loop() -> None:
-    assert {name for name in vars(server) if name in ("os", "socket", "select")} == {"os"}
+@pytest.mark.parametrize(
+    ("module", "used"), [(server, set()), (loop, set()), (stream_port, {"os"}), (page_port, {"os"})]
+)
+def test_only_ports_do_input_and_output(module: ModuleType, used: set[str]) -> None:
+    assert {name for name in vars(module) if name in ("os", "socket", "select")} == used

@@ -14,9 +14,14 @@ from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import DeviceProcessError, UnknownExitError
 from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
 from kvmbox.wire import protocol
+from kvmbox.wire.protocol import request_word
 
 RTC, POST, DEBUGCON = 0x70, 0x80, 0xE9
 RING: Final = 8 * RING_WORD
+
+
+READ_RTC: Final = request_word(protocol.READ, 0, 1)
+INDEXED_RTC: Final = request_word(protocol.INDEXED_READ, 0, 1)
 
 
 class FakeChannel:
@@ -287,49 +292,53 @@ def test_flush_that_fails_leaves_the_ring_usable() -> None:
 
 
 @pytest.mark.parametrize("start", [0, ENTRIES - 1])
-def test_take_index_takes_the_only_write_if_it_is_for_the_device(start: int) -> None:
+def test_carry_along_takes_the_only_write_if_it_is_for_the_device(start: int) -> None:
     rig = Rig(start=start)
     rig.kernel_writes(RTC, b"\x8c")
-    assert rig.ring.take_index(rig.rtc) == 0 << 32 | 0x8C
+    assert rig.ring.carry_along(rig.rtc, READ_RTC) == (INDEXED_RTC, 0 << 32 | 0x8C)
     assert rig.rtc_channel.asked == []
     assert not rig.ring.pending
     assert (rig.ring.writes, rig.rtc.writes) == (1, 1)
 
 
-def test_take_index_tells_the_register_of_the_port() -> None:
+def test_carry_along_tells_the_register_of_the_port() -> None:
     rig = Rig()
     rig.kernel_writes(POST, b"\x05")
-    assert rig.ring.take_index(rig.post) == 3 << 32 | 5
+    word, value = rig.ring.carry_along(rig.post, request_word(protocol.READ, 1, 1))
+    assert (word, value) == (request_word(protocol.INDEXED_READ, 1, 1), 3 << 32 | 5)
 
 
-def test_take_index_of_another_devices_write_drains() -> None:
+def test_carry_along_of_another_devices_write_drains() -> None:
     rig = Rig()
     rig.kernel_writes(POST, b"\x05")
-    assert rig.ring.take_index(rig.debugcon) is None  # the same process, but not the same device
+    assert rig.ring.carry_along(rig.debugcon, READ_RTC) == (
+        READ_RTC,
+        0,
+    )  # the same process, but not the same device
     assert rig.debug_channel.asked == [("vcpu", 1, 3, b"\x05")]
     assert rig.ring.writes == 1
 
 
-def test_take_index_of_two_writes_drains_in_order() -> None:
+def test_carry_along_of_two_writes_drains_in_order() -> None:
     rig = Rig(start=ENTRIES - 1)
     rig.kernel_writes(RTC, b"\x0a\x0b")
-    assert rig.ring.take_index(rig.rtc) is None
+    assert rig.ring.carry_along(rig.rtc, READ_RTC) == (READ_RTC, 0)
     assert [data for *_, data in rig.rtc_channel.asked] == [b"\x0a", b"\x0b"]
     assert not rig.ring.pending
 
 
-def test_take_index_behind_another_write_drains() -> None:
+def test_carry_along_behind_another_write_drains() -> None:
     rig = Rig()
     rig.kernel_writes(DEBUGCON, b"x")
     rig.kernel_writes(RTC, b"\x0a")
-    assert rig.ring.take_index(rig.rtc) is None
+    assert rig.ring.carry_along(rig.rtc, READ_RTC) == (READ_RTC, 0)
     assert rig.debug_channel.asked == [("vcpu", 0, 0, b"x")]
     assert rig.rtc_channel.asked == [("vcpu", 0, 0, b"\x0a")]
 
 
-def test_take_index_of_an_empty_ring_is_none() -> None:
+def test_carry_along_of_an_empty_ring_carries_nothing() -> None:
     # The main thread was quicker.
-    assert Rig().ring.take_index(object()) is None
+    assert Rig().ring.carry_along(object(), READ_RTC) == (READ_RTC, 0)
 
 
 def test_ring_shares_a_process_with_the_devices_behind_its_channels() -> None:
@@ -345,7 +354,7 @@ def test_ring_shares_a_process_with_the_devices_behind_its_channels() -> None:
 TAKERS: Final[list[Callable[[Rig], object]]] = [
     lambda rig: rig.ring.drain(),
     lambda rig: rig.ring.flush(),
-    lambda rig: rig.ring.take_index(rig.post),
+    lambda rig: rig.ring.carry_along(rig.post, READ_RTC),
 ]
 
 

@@ -12,14 +12,14 @@ from typing import Final, cast
 
 import pytest
 
-from kvmbox.bus import Bus, Mapping, Shortcut
+from kvmbox.bus import Bus, FastPath, Mapping
 from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.machine.run_loop import LEAVE, LoopEnd, VcpuLoop
 from kvmbox.outcome import GUEST_CRASHED
 
-READ_WORD: Final = 0x100  # what the fake devices' shortcuts are asked with, but for the size
+READ_WORD: Final = 0x100  # what the fake devices' fast_paths are asked with, but for the size
 WRITE_WORD: Final = 0x200
 
 DATA: Final = 0x1000
@@ -94,24 +94,24 @@ class FakeVcpu:
 
 
 class Device:
-    """Notes each access; reads give the values the test queued, then ones. It has shortcuts to itself."""
+    """Notes each access; reads give the values the test queued, then ones. It has fast_paths to itself."""
 
     def __init__(self, whole_sizes: frozenset[int] = frozenset()) -> None:
         self.whole_sizes = whole_sizes
         self.accesses: list[tuple[object, ...]] = []
         self.values: list[int] = []
-        self.shortcuts = 0
+        self.fast_paths = 0
         self.counted = {True: 0, False: 0}
 
-    def shortcut(self, is_read: bool, size: int) -> Shortcut:
+    def fast_path(self, is_read: bool, size: int) -> FastPath:
         word, limit = (READ_WORD, (1 << 8 * size) - 1) if is_read else (WRITE_WORD, 0)
-        return Shortcut(self.access, word | size, limit)
+        return FastPath(self.access, word | size, limit)
 
     def count(self, is_read: bool, accesses: int) -> None:
         self.counted[is_read] += accesses
 
     def access(self, word: int, offset: int, value: int, limit: int) -> int:
-        self.shortcuts += 1
+        self.fast_paths += 1
         size = word & 0xFF
         if word & ~0xFF == READ_WORD:
             assert (value, limit) == (0, (1 << 8 * size) - 1)
@@ -252,18 +252,18 @@ def test_port_access_again_takes_the_short_way_and_does_the_same(rig: Rig) -> No
     assert seen == [b"\x01", b"\x02", b"\x03"]
     assert rig.uart.accesses[3:] == [("write", 7, 1, byte) for byte in b"abc"]
     # The first of each kind went by the bus, which counts by itself; the others are counted at the end.
-    assert rig.uart.shortcuts == 4
+    assert rig.uart.fast_paths == 4
     assert rig.uart.counted == {True: 2, False: 2}
 
 
-def test_port_of_a_device_without_shortcuts_always_goes_by_the_bus(rig: Rig) -> None:
+def test_port_of_a_device_without_fast_paths_always_goes_by_the_bus(rig: Rig) -> None:
     plain = Device()
     rig.ports.attach(Mapping(0x80, 1, plain))
     for value in b"abc":
         rig.port(OUT, 0x80, data=bytes([value]))
     rig.play()
     assert plain.accesses == [("write", 0, 1, value) for value in b"abc"]
-    assert (plain.shortcuts, rig.loop._routes) == (0, {})
+    assert (plain.fast_paths, rig.loop._routes) == (0, {})
     assert sum(rig.loop.port_exits.values()) == 3
 
 
@@ -412,7 +412,7 @@ def test_memory_access_again_takes_the_short_way_and_does_the_same(rig: Rig) -> 
     rig.play()
     assert seen == [b"\1\xee", b"\2\xee", b"\3\xee"]
     assert rig.mmio_uart.accesses == [*[("read", 5, 1)] * 3, *(("write", 5, 1, ord(c)) for c in "abc")]
-    assert rig.mmio_uart.shortcuts == 4  # all but the first of each kind
+    assert rig.mmio_uart.fast_paths == 4  # all but the first of each kind
     assert rig.mmio_uart.counted == {True: 2, False: 2}
     assert rig.loop.mmio_exits == 6
     assert rig.loop.exit_count == 6 + 4  # with those that looked, and the one that asked to leave
@@ -435,7 +435,7 @@ def test_memory_access_is_known_whatever_the_kernel_left_behind_its_fields(rig: 
         rig.peek(lambda rest=rest: leave(rest))  # type: ignore[misc]  # a default
         rig.memory(0xD000_0005, 1)
     rig.play()
-    assert rig.mmio_uart.shortcuts == 2
+    assert rig.mmio_uart.fast_paths == 2
 
 
 def test_memory_sweep_of_every_length_leaves_the_tables_small(rig: Rig) -> None:

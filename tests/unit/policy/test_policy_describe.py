@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvmbox.channel.transports import IPC_CHOICES
 from kvmbox.policy import describe
 from kvmbox.policy.describe import Confinement, confinements, decide
 from kvmbox.policy.render import as_data, as_text, decisions_as_text, groups, rule_as_data
@@ -111,7 +112,7 @@ ARGUMENTS = st.lists(
 )
 
 
-@given(number=NUMBERS, arguments=ARGUMENTS, ipc=st.sampled_from(describe.IPC_CHOICES))
+@given(number=NUMBERS, arguments=ARGUMENTS, ipc=st.sampled_from(IPC_CHOICES))
 def test_decision_under_filter_is_that_of_the_policy(number: int, arguments: list[int], ipc: str) -> None:
     uart = of("uart", ipc=ipc)
     assert uart.policy is not None

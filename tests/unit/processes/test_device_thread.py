@@ -11,7 +11,8 @@ import pytest
 from kvmbox.board import DeviceSpec
 from kvmbox.channel.channel import Channel, Grants
 from kvmbox.channel.greeting import greet
-from kvmbox.channel.links import IPC_CHOICES, Link, channel_on, make_link
+from kvmbox.channel.transport import Link
+from kvmbox.channel.transports import IPC_CHOICES, make_link
 from kvmbox.devices.post import PostPort
 from kvmbox.errors import DeviceProcessError
 from kvmbox.processes.device_thread import ENDED, DeviceThread
@@ -30,7 +31,7 @@ class Served:
         self.link: Link = make_link(ipc)
         self.thread = DeviceThread("debug", self.link)
         grants = [Grants("POST"), Grants("debugcon", output=self.outputs.append)]
-        self.channel: Channel = channel_on(self.link, "debug", grants, now=lambda: 5)
+        self.channel: Channel = Channel("debug", self.link, grants, now=lambda: 5)
 
     def ended(self) -> bool:
         """Whether it has ended within reason."""
@@ -63,7 +64,7 @@ def test_thread_serves_on_the_cpu_that_it_was_given() -> None:
     link = make_link("socketpair")
     cpu = max(os.sched_getaffinity(0))
     thread = DeviceThread("debug", link, cpu=cpu)
-    channel = channel_on(link, "debug", [Grants("POST"), Grants("debugcon")], now=lambda: 5)
+    channel = Channel("debug", link, [Grants("POST"), Grants("debugcon")], now=lambda: 5)
     greet(channel, DEVICES)
     native_id = thread._thread.native_id
     assert native_id is not None
@@ -76,7 +77,7 @@ def test_thread_serves_on_the_cpu_that_it_was_given() -> None:
 def test_thread_on_a_cpu_that_is_not_to_be_had_serves_elsewhere() -> None:
     link = make_link("socketpair")
     thread = DeviceThread("debug", link, cpu=1023)
-    channel = channel_on(link, "debug", [Grants("POST"), Grants("debugcon")], now=lambda: 5)
+    channel = Channel("debug", link, [Grants("POST"), Grants("debugcon")], now=lambda: 5)
     assert greet(channel, DEVICES) == protocol.VERSION
     channel.close()
     thread.join(PATIENCE_S)

@@ -37,7 +37,7 @@ def spawner(monkeypatch: pytest.MonkeyPatch) -> type[FakeSpawner]:
     monkeypatch.setattr(FakeSpawner, "refused", False)
     monkeypatch.setattr(prestart, "SpawnerClient", FakeSpawner)
     monkeypatch.setattr(prestart, "_waiting", [])
-    monkeypatch.setattr(early, "leftovers", [])
+    monkeypatch.setattr(early, "exit_callbacks", [])
     return FakeSpawner
 
 
@@ -74,14 +74,14 @@ def test_take_another_kind_ends_the_early_one(wanted: dict[str, int]) -> None:
     assert (taken, first.closed, second.closed) == (second, 1, 0)
 
 
-def test_leftovers_end_what_nobody_took_and_nothing_else() -> None:
+def test_exit_callbacks_end_what_nobody_took_and_nothing_else() -> None:
     prestart.start()
-    for end in early.leftovers * 2:
+    for end in early.exit_callbacks * 2:
         end()
     assert FakeSpawner.made[0].closed == 1
     prestart.start()
     prestart.take()
-    for end in early.leftovers:
+    for end in early.exit_callbacks:
         end()
     assert FakeSpawner.made[1].closed == 0
 
@@ -89,6 +89,6 @@ def test_leftovers_end_what_nobody_took_and_nothing_else() -> None:
 def test_start_refused_is_left_for_take_to_report() -> None:
     FakeSpawner.refused = True
     prestart.start()
-    assert early.leftovers == []
+    assert early.exit_callbacks == []
     with pytest.raises(SandboxError):
         prestart.take()

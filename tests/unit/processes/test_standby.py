@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -57,10 +57,10 @@ class FakePool:
 
     def __init__(self, *names: str) -> None:
         self.design = SimpleNamespace(ipc="socketpair")
-        self.spin: Any = None
         self.ordered: list[FakeProcess] = []
         self.waited: list[int] = []
         self.closed: list[int] = []
+        self.links = 0
         self.fails_to_spawn = self.fails_to_wait = False
         self.deaths: dict[int, str] = {}
         self.members = {
@@ -69,6 +69,10 @@ class FakePool:
             )
             for index, name in enumerate(names or ("uart", "pit"))
         }
+
+    def make_link(self) -> FakeLink:
+        self.links += 1
+        return FakeLink(self.links, self.closed)
 
     def spawn(self, name: str, link: FakeLink) -> FakeProcess:
         assert name == "standby"
@@ -94,8 +98,6 @@ class Bench:
         self.said: list[str] = []
         self.forgotten: list[int] = []
         self.wakes = 0
-        self._links = 0
-        monkeypatch.setattr(module, "make_link", self._make_link)
         monkeypatch.setattr(module, "DeviceProcess", FakeProcess)
         self.standby = StandbyProcesses(
             cast(DevicePool, self.pool),
@@ -104,11 +106,6 @@ class Bench:
             resume_time=lambda: None,
             wake=self._wake,
         )
-
-    def _make_link(self, ipc: str) -> FakeLink:
-        assert ipc == "socketpair"
-        self._links += 1
-        return FakeLink(self._links, self.pool.closed)
 
     def _wake(self) -> None:
         self.wakes += 1
@@ -162,15 +159,6 @@ def test_replace_that_cannot_have_one_closes_what_it_had(bench: Bench) -> None:
         bench.standby.replace("uart", GONE)
     assert bench.pool.closed == [1]
     assert bench.pool.members["uart"].process is old
-
-
-def test_replace_takes_the_right_to_spin_from_the_lost_one(bench: Bench) -> None:
-    replaced: list[object] = []
-    bench.pool.spin = SimpleNamespace(replaced=replaced.append)
-    bench.standby.replace("uart", GONE)  # a member without a channel
-    bench.pool.members["uart"].channel = channel = object()
-    bench.standby.replace("uart", GONE)
-    assert replaced == [channel]
 
 
 def test_tend_replaces_a_spare_that_died(bench: Bench) -> None:

@@ -372,18 +372,6 @@ def test_device_that_stays_due_is_asked_in_the_way_that_names_it(board: Board) -
         board("clock_step 10")
 
 
-def test_local_channel_records_what_it_exchanges(board: Board) -> None:
-    frames: list[tuple[bytes, bytes]] = []
-    channel = board.channels["uart"]
-    channel.recorder = lambda sent, got: frames.append((sent, got))
-    board("inb 0x3fd")
-    board("outb 0x3f8 0x41")
-    (read, read_reply), (write, write_reply) = frames
-    assert (read[0], write[0]) == (wire.READ, wire.WRITE)
-    assert (read_reply[0], write_reply[0]) == (wire.READ | wire.REPLY, wire.WRITE | wire.REPLY)
-    assert wire.decode_request(read).offset == 5
-
-
 @pytest.mark.parametrize("make", [Board, lambda: Board(64 << 20)])
 def test_memory_size_is_in_cmos(make: Callable[[], Board]) -> None:
     board = make()

@@ -9,11 +9,11 @@ from functools import partial
 
 import pytest
 
-from kvmbox.channel.channel import Grants
-from kvmbox.channel.stream import StreamChannel
+from kvmbox.channel.channel import Channel, Grants
 from kvmbox.errors import DeviceProcessError
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import Request, encode_reply, request_word
+from tests.support.links import socket_link
 
 NOW = 77
 READ_LSR = Request(protocol.READ, 0, 1, 1, NOW, 0, 5)
@@ -23,11 +23,16 @@ LSR_WORD = request_word(protocol.READ, 0, 1)
 class Wire:
     """A channel whose device process has said all it will say in advance."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, recorded: bool = True) -> None:
         self.vmm_end, self.device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.seen: list[tuple[bytes, bytes]] = []
-        self.channel = StreamChannel("uart", self.vmm_end.fileno(), [Grants("COM1")], now=lambda: NOW)
-        self.channel.recorder = lambda request, reply: self.seen.append((request, reply))
+        self.channel = Channel(
+            "uart",
+            socket_link(self.vmm_end.fileno()),
+            [Grants("COM1")],
+            now=lambda: NOW,
+            record=(lambda request, reply: self.seen.append((request, reply))) if recorded else None,
+        )
 
     def say(self, reply: bytes) -> bytes:
         """The next reply of the process."""
@@ -96,9 +101,11 @@ def test_request_that_is_not_answered_in_time_is_recorded_without_a_reply(wire: 
     assert wire.seen == [(wire.heard(), b"")]
 
 
-def test_channel_without_a_recorder_works(wire: Wire) -> None:
-    wire.channel.recorder = None
+def test_channel_without_a_recorder_works() -> None:
+    wire = Wire(recorded=False)
     wire.say(encode_reply(READ_LSR, None, 0x60, []))
 
     assert wire.channel.access(LSR_WORD, 5, 0, 0xFF) == 0x60
-    assert os.fstat(wire.channel.descriptor)
+    assert os.fstat(wire.vmm_end.fileno())
+    wire.vmm_end.close()
+    wire.device_end.close()

@@ -4,7 +4,7 @@ Each side is a short program over the words of the page. A store goes into the s
 memory at any later moment, in order; a load sees the side's own buffer first (TSO); a fence waits until the
 buffer is empty, and so do ringing and reading a doorbell, which take a lock in the kernel. The search goes
 through every reachable state. One in which the VMM waits for a reply and nobody can move is a lost wake-up.
-`test_page_server` and `test_shared` show that the real loops make these steps in this order.
+`test_page_port` and `test_shared` show that the real loops make these steps in this order.
 """
 
 from __future__ import annotations

@@ -9,14 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.channel.channel import Grants
-from kvmbox.channel.direct import DirectChannel
-from kvmbox.channel.links import IPC_CHOICES, PIPE, SHM, SOCKETPAIR, Link, adopt, channel_on, make_link
-from kvmbox.channel.shared import SharedChannel
-from kvmbox.channel.stream import StreamChannel
+from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.transport import Link
+from kvmbox.channel.transports import IPC_CHOICES, TRANSPORTS, make_link
 from kvmbox.errors import DeviceGoneError, SandboxError
-from kvmbox.wire import page_layout as layout
-from kvmbox.wire import protocol
+from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.protocol import MAX_FRAME, Request
 
 
@@ -41,7 +38,7 @@ def test_link_survives_no_exec(link: Link) -> None:
     assert not any(os.get_inheritable(descriptor) for descriptor in descriptors(link))
 
 
-@pytest.mark.parametrize(("ipc", "kinds"), [(SOCKETPAIR, "s"), (PIPE, "pp"), (SHM, "ppf")])
+@pytest.mark.parametrize(("ipc", "kinds"), [("socketpair", "s"), ("pipe", "pp"), ("shm", "ppf")])
 def test_device_gets_no_more_than_its_end(ipc: str, kinds: str) -> None:
     link = make_link(ipc)
     test = {"s": stat.S_ISSOCK, "p": stat.S_ISFIFO, "f": stat.S_ISREG}
@@ -55,7 +52,7 @@ def test_device_gets_no_more_than_its_end(ipc: str, kinds: str) -> None:
             os.fstat(descriptor)
 
 
-@pytest.mark.parametrize("ipc", [PIPE, SHM])
+@pytest.mark.parametrize("ipc", ["pipe", "shm"])
 def test_each_pipe_goes_one_way(ipc: str) -> None:
     link = make_link(ipc)
     ways = [fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE for descriptor in descriptors(link)[:4]]
@@ -65,7 +62,7 @@ def test_each_pipe_goes_one_way(ipc: str) -> None:
     link.close_vmm_end()
 
 
-@pytest.mark.parametrize("ipc", [SOCKETPAIR, PIPE])
+@pytest.mark.parametrize("ipc", ["socketpair", "pipe"])
 def test_frames_keep_their_boundaries(ipc: str) -> None:
     link = make_link(ipc)
     frames = [b"a" * 32, b"b", b"c" * MAX_FRAME, b"d" * 33]
@@ -78,26 +75,26 @@ def test_frames_keep_their_boundaries(ipc: str) -> None:
     link.close_vmm_end()
 
 
-@pytest.mark.parametrize("resize", [layout.SIZE - 1, 0, layout.SIZE + 1])
+@pytest.mark.parametrize("resize", [page_layout.SIZE - 1, 0, page_layout.SIZE + 1])
 def test_shared_memory_cannot_be_resized_by_anyone(resize: int) -> None:
-    link = make_link(SHM)
+    link = make_link("shm")
     memory = link.device[2]
     with pytest.raises(PermissionError):
         os.ftruncate(memory, resize)
     with pytest.raises(PermissionError):
-        os.pwrite(memory, b"x", layout.SIZE)
+        os.pwrite(memory, b"x", page_layout.SIZE)
     with pytest.raises(PermissionError):
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
-    assert os.fstat(memory).st_size == layout.SIZE
+    assert os.fstat(memory).st_size == page_layout.SIZE
     for descriptor in link.device:
         os.close(descriptor)
     link.close_vmm_end()
 
 
 def test_shared_memory_is_the_same_on_both_sides_and_empty_at_first() -> None:
-    link = make_link(SHM)
+    link = make_link("shm")
     assert link.page is not None
-    assert link.page[:] == bytes(layout.SIZE)
+    assert link.page[:] == bytes(page_layout.SIZE)
     os.pwrite(link.device[2], b"here", 100)
     assert link.page[100:104] == b"here"
     for descriptor in link.device:
@@ -110,7 +107,7 @@ def test_link_that_cannot_be_made_says_how_it_was_to_be_made(monkeypatch: pytest
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(os, "pipe2", none_left)
-    for ipc in (PIPE, SHM):
+    for ipc in ("pipe", "shm"):
         with pytest.raises(SandboxError, match=f"by {ipc}: Too many open files"):
             make_link(ipc)
 
@@ -119,8 +116,8 @@ def test_link_that_cannot_be_made_says_how_it_was_to_be_made(monkeypatch: pytest
 
 
 def test_channel_fits_its_link_and_closes_it(link: Link) -> None:
-    channel = channel_on(link, "uart", [Grants("COM1")], now=lambda: 0)
-    assert type(channel) is (StreamChannel if link.page is None else SharedChannel)
+    channel = Channel("uart", link, [Grants("COM1")], now=lambda: 0)
+    assert type(channel.transport) is link.kind
     channel.close()
     channel.close()  # idempotent
     for descriptor in link.vmm:
@@ -135,7 +132,7 @@ def test_channel_to_a_device_end_that_nobody_holds_is_gone(ipc: str) -> None:
     link = make_link(ipc)
     for descriptor in link.device:
         os.close(descriptor)
-    channel = channel_on(link, "uart", [Grants("COM1")], now=lambda: 0)
+    channel = Channel("uart", link, [Grants("COM1")], now=lambda: 0)
     for _ in range(2):
         with pytest.raises(DeviceGoneError):
             channel.request(protocol.ADVANCE)
@@ -145,25 +142,54 @@ def test_channel_to_a_device_end_that_nobody_holds_is_gone(ipc: str) -> None:
 
 
 @pytest.mark.parametrize("ipc", IPC_CHOICES)
-def test_adopt_puts_another_device_end_behind_a_channel(ipc: str) -> None:
+def test_connect_puts_another_device_end_behind_a_channel(ipc: str) -> None:
     first, second = make_link(ipc), make_link(ipc)
-    channel = channel_on(first, "uart", [Grants("COM1")], now=lambda: 7)
-    adopt(channel, second)
+    channel = Channel("uart", first, [Grants("COM1")], now=lambda: 7)
+    channel.connect(second)
     for descriptor in first.device:
         os.close(descriptor)
-    if ipc != SHM:
-        reply = protocol.encode_reply(Request(protocol.ADVANCE, sequence=1), None, 0, [])
+    request = Request(protocol.ADVANCE, sequence=1)
+    reply = protocol.encode_reply(request, None, 0, [])
+    if second.page is None:
         os.write(second.device[-1], reply)
-        channel.request(protocol.ADVANCE)
-        assert os.read(second.device[0], MAX_FRAME) == Request(protocol.ADVANCE, sequence=1, now=7).encode()
+    else:
+        second.page[page_layout.REPLY : page_layout.REPLY + len(reply)] = reply
+    channel.request(protocol.ADVANCE)
+    request.now = 7
+    sent = request.encode()
+    if second.page is None:
+        assert os.read(second.device[0], MAX_FRAME) == sent
+    else:
+        assert second.page[page_layout.REQUEST : page_layout.REQUEST + len(sent)] == sent
     channel.close()
     for descriptor in second.device:
         os.close(descriptor)
 
 
-def test_adopt_by_a_channel_without_a_process_is_refused() -> None:
-    link = make_link(SOCKETPAIR)
-    with pytest.raises(TypeError, match="DirectChannel"):
-        adopt(DirectChannel("uart", [], now=lambda: 0), link)
-    link.close_vmm_end()
-    os.close(link.device[0])
+@pytest.mark.parametrize("ipc", IPC_CHOICES)
+def test_disconnect_leaves_a_channel_with_nobody_at_its_other_end(ipc: str) -> None:
+    link = make_link(ipc)
+    channel = Channel("uart", link, [Grants("COM1")], now=lambda: 0)
+    channel.disconnect()
+    for descriptor in link.vmm:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+    with pytest.raises(DeviceGoneError, match="its channel was disconnected"):
+        channel.access(protocol.request_word(protocol.READ, 0, 1), 0, 0, 0xFF)
+    channel.forget_failure()
+    with pytest.raises(DeviceGoneError, match="its channel was disconnected"):
+        channel.request(protocol.ADVANCE)
+    channel.close()
+    for descriptor in link.device:
+        os.close(descriptor)
+
+
+def test_table_is_where_a_transport_is_found() -> None:
+    for ipc, kind in TRANSPORTS.items():
+        link = make_link(ipc)
+        assert link.kind is kind
+        assert kind.uses_pipes == (len(link.device) > 1)
+        assert kind.spins == (link.page is not None)
+        for descriptor in link.device:
+            os.close(descriptor)
+        link.close_vmm_end()

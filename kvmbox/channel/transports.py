@@ -1,0 +1,38 @@
+"""The table of transports (`--ipc`): another one is a module and a line here.
+
+socketpair   one SOCK_SEQPACKET socket                 it keeps the boundaries of frames itself
+pipe         two pipes in packet mode (O_DIRECT)       the same, and the switch is cheaper than a socket's
+shm          a sealed memfd, mapped by both, and       no system call while both sides spin
+             two pipes that serve as doorbells
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from kvmbox.channel.shared import PageTransport
+from kvmbox.channel.spin import SpinGrants
+from kvmbox.channel.stream import PipeTransport, SocketTransport
+from kvmbox.channel.transport import Link, LinkedTransport
+from kvmbox.errors import SandboxError
+
+TRANSPORTS: Final[dict[str, type[LinkedTransport]]] = {
+    "socketpair": SocketTransport,
+    "pipe": PipeTransport,
+    "shm": PageTransport,
+}
+
+IPC_CHOICES: Final = tuple(TRANSPORTS)
+DEFAULT_IPC: Final = IPC_CHOICES[0]
+
+
+def make_link(ipc: str, spin: SpinGrants | None = None) -> Link:
+    """A new connection of a kind of `IPC_CHOICES`. `spin` grants the right to spin. Raises SandboxError."""
+    made: list[int] = []
+    try:
+        return TRANSPORTS[ipc].connect(made, spin)
+    except OSError as error:
+        for descriptor in made:
+            os.close(descriptor)
+        raise SandboxError(f"cannot connect a device process by {ipc}: {error.strerror}") from error
