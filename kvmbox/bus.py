@@ -45,7 +45,7 @@ class DirectDevice(Protocol):
         ...
 
     def count(self, is_read: bool, accesses: int) -> None:
-        """So many accesses took the fast path."""
+        """So many accesses took the fast path. On any thread."""
         ...
 
 

@@ -6,6 +6,8 @@ size, so they are computed here, once.
 
 from __future__ import annotations
 
+import threading
+
 from kvmbox.bus import FastPath
 from kvmbox.channel.channel import Channel
 from kvmbox.wire import protocol
@@ -15,9 +17,19 @@ ACCESS_SIZES = (1, 2, 4, 8)
 
 
 class DeviceProxy:
-    """Device number `index` of the process behind `channel`. Counts its accesses for statistics."""
+    """Device number `index` of the process behind `channel`. Thread-safe. Counts accesses for statistics."""
 
-    __slots__ = ("_reads_of", "_writes_of", "channel", "index", "name", "reads", "whole_sizes", "writes")
+    __slots__ = (
+        "_counting",
+        "_reads_of",
+        "_writes_of",
+        "channel",
+        "index",
+        "name",
+        "reads",
+        "whole_sizes",
+        "writes",
+    )
 
     def __init__(self, channel: Channel, index: int, name: str, whole_sizes: frozenset[int]) -> None:
         self.channel = channel
@@ -26,6 +38,7 @@ class DeviceProxy:
         self.whole_sizes = whole_sizes
         self.reads = 0
         self.writes = 0
+        self._counting = threading.Lock()
         self._reads_of = {size: self._fast_path(protocol.READ, size) for size in ACCESS_SIZES}
         self._writes_of = {size: self._fast_path(protocol.WRITE, size) for size in ACCESS_SIZES}
 
@@ -49,26 +62,27 @@ class DeviceProxy:
 
     def count(self, is_read: bool, accesses: int) -> None:
         """See DirectDevice."""
-        if is_read:
-            self.reads += accesses
-        else:
-            self.writes += accesses
+        with self._counting:
+            if is_read:
+                self.reads += accesses
+            else:
+                self.writes += accesses
 
     def read(self, offset: int, size: int) -> int:
         """What the guest reads: `size` bytes at `offset`. Raises DeviceProcessError."""
-        self.reads += 1
+        self.count(True, 1)
         access, word, limit = self._reads_of[size]
         return access(word, offset, 0, limit)
 
     def write(self, offset: int, size: int, value: int) -> None:
         """The guest writes `size` bytes at `offset`. Raises DeviceProcessError."""
-        self.writes += 1
+        self.count(False, 1)
         access, word, _ = self._writes_of[size]
         access(word, offset, value, 0)
 
     def write_run(self, offset: int, data: bytes) -> None:
         """The guest has written the bytes of `data`, one after another, to `offset`. By the vCPU thread."""
-        self.writes += len(data)
+        self.count(False, len(data))
         if len(data) == 1:
             access, word, _ = self._writes_of[1]
             access(word, offset, data[0], 0)
@@ -77,5 +91,5 @@ class DeviceProxy:
 
     def flush_run(self, offset: int, data: bytes) -> None:
         """The same by the main thread, which waits no longer than it may."""
-        self.writes += len(data)
+        self.count(False, len(data))
         self.channel.request(protocol.WRITE_RUN, device=self.index, offset=offset, payload=data)

@@ -105,7 +105,7 @@ class CoalescedRing:
                 if proxy is device:
                     self._words32[2 * RING_WORD] = last
                     self.writes += 1
-                    proxy.writes += 1
+                    proxy.count(False, 1)
                     return proxy.with_index(word, register, byte[0])
         self.drain()
         return word, 0

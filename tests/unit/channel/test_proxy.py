@@ -13,6 +13,7 @@ from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import ProtocolError
 from kvmbox.wire import protocol
 from tests.support.links import socket_link
+from tests.support.racing import race
 
 
 class Far:
@@ -83,3 +84,22 @@ def test_proxy_on_a_bus_takes_whole_what_it_says(far: Far) -> None:
         (2, 1, 0x33),
         (3, 1, 0x44),
     ]
+
+
+class Slow(int):
+    """A number that takes a while to add: another thread may run before the sum is stored."""
+
+    def __radd__(self, other: int) -> int:
+        return other + int(self)
+
+
+def test_threads_that_count_at_once_lose_nothing(far: Far) -> None:
+    proxy = DeviceProxy(far.channel, 3, "debug-exit", frozenset())
+
+    def count() -> None:
+        for _ in range(5000):
+            proxy.count(True, Slow(1))
+            proxy.count(False, Slow(2))
+
+    race(count, count, count, count)
+    assert (proxy.reads, proxy.writes) == (20_000, 40_000)
