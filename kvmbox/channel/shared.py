@@ -143,7 +143,8 @@ class PageTransport(LinkedTransport):
         return self._seen >> 32
 
     def allow_spinning(self, allowed: bool) -> None:
-        """Whether both sides may spin from now on. By the vCPU thread, or while it does not run."""
+        """See Spinner."""
+        # Whoever spins just now on the strength of the old value gives up after `LOOKS`, and rings.
         self._may_spin = allowed
         # The right moves under the lock of the channel that gets it: this one may just have been closed.
         with suppress(ValueError):

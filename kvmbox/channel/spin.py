@@ -2,10 +2,10 @@
 
 Spinning makes a request as cheap as a function call, if the spinner has a CPU for itself; two that share
 one, or one that shares the vCPU's, make it a hundred times dearer. So the right to spin is granted, by the
-vCPU thread, to the process that the guest asks most, and the process is moved: a spinner to the spare CPU,
-every other one beside the vCPU, where waking it costs least.
+vCPU thread that asks, to the process that the guest asks most, and the process is moved: a spinner to the
+spare CPU, every other one beside the vCPU, where waking it costs least.
 
-A right that does not pay is taken back. When the vCPU thread has to sleep for a spinner's reply, somebody
+A right that does not pay is taken back. When a vCPU thread has to sleep for a spinner's reply, somebody
 else has that CPU; once what was lost so exceeds what a doorbell would have cost for all requests, nobody
 spins for a while, each time for twice as long. And where the guest asks so seldom that the spinner has gone
 to sleep each time, it goes back beside the vCPU, where it wakes faster. The right is given only to who is
@@ -15,6 +15,7 @@ asked often in short time.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -52,12 +53,17 @@ class Spinner(Protocol):
         ...
 
     def allow_spinning(self, allowed: bool) -> None:
-        """Whether both sides may spin from now on. By the vCPU thread, or while it does not run."""
+        """Whether both sides may spin from now on. True by who asks this one just now, False by any thread:
+        the right goes to another one while this one may be waiting for a reply.
+        """
         ...
 
 
 class SpinGrants:
-    """The right to spin on one spare CPU. Belongs to the vCPU thread."""
+    """The right to spin on one spare CPU. Thread-safe: at most one has it at any moment.
+
+    Whoever calls has the lock of the spinner's channel. The lock in here comes after every such lock.
+    """
 
     def __init__(
         self,
@@ -85,6 +91,7 @@ class SpinGrants:
         self._asked_at: dict[str, int] = {}
         self._pause = FIRST_PAUSE_NS
         self._paused_until = 0
+        self._lock = threading.Lock()
         self.granted = 0
         """How often the right was given, for statistics."""
         self.revoked = 0
@@ -92,6 +99,10 @@ class SpinGrants:
 
     def wanted_by(self, spinner: Spinner) -> None:
         """`spinner` has been asked sixteen times without spinning: it may get the right."""
+        with self._lock:
+            self._wanted_by(spinner)
+
+    def _wanted_by(self, spinner: Spinner) -> None:
         now = self._clock()
         before = self._asked_at.get(spinner.device_type)
         self._asked_at[spinner.device_type] = now
@@ -111,9 +122,13 @@ class SpinGrants:
         self._move(spinner, spins=True)
 
     def late(self, spinner: Spinner, lost: int) -> None:
-        """The vCPU thread went to sleep for a reply of the holder and lost so many ns, or 0 where the holder
+        """A vCPU thread went to sleep for a reply of the holder and lost so many ns, or 0 where the holder
         had to be woken first.
         """
+        with self._lock:
+            self._late(spinner, lost)
+
+    def _late(self, spinner: Spinner, lost: int) -> None:
         if spinner is not self._holder:
             return
         answered = spinner.answered - self._since
@@ -138,8 +153,9 @@ class SpinGrants:
 
     def replaced(self, spinner: Spinner) -> None:
         """`spinner` is closed: whoever comes after it starts without the right."""
-        if spinner is self._holder:
-            self._holder = None
+        with self._lock:
+            if spinner is self._holder:
+                self._holder = None
 
     def _move(self, spinner: Spinner, *, spins: bool) -> None:
         cpu = self._spare if spins else self._home

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import os
+import threading
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -17,6 +20,7 @@ from kvmbox.channel.spin import (
     WINDOW,
     SpinGrants,
 )
+from tests.support.racing import race
 
 HOME, SPARE = 2, 5
 PIDS = {"uart": 100, "rtc": 200}
@@ -206,3 +210,62 @@ def test_process_that_may_not_be_moved_never_spins(rig: Rig) -> None:
     rig.refuses = None
     rig.now += 10 * LONGEST_PAUSE_NS
     assert rig.wanted_by(rig.uart) == []
+
+
+def others_run() -> None:
+    """Gives the interpreter away for a moment, as every call of the kernel does."""
+    os.stat("/")
+
+
+class Racer:
+    """A spinner that a thread of its own asks for. `spinning` are those that spin, `granted` who ever did."""
+
+    def __init__(self, device_type: str, spinning: set[Racer], granted: list[str]) -> None:
+        self.device_type = device_type
+        self._spinning = spinning
+        self._granted = granted
+
+    @property
+    def answered(self) -> int:
+        others_run()
+        return 0
+
+    def allow_spinning(self, allowed: bool) -> None:
+        if allowed:
+            assert not self._spinning, "two spin"
+            self._spinning.add(self)
+            self._granted.append(self.device_type)
+        else:
+            self._spinning.discard(self)
+
+
+def test_threads_that_race_for_the_right_never_have_it_at_once() -> None:
+    spinning: set[Racer] = set()
+    granted: list[str] = []
+    moving = threading.Lock()
+    ticks = itertools.count(10**9)
+
+    def set_affinity(_pid: int, _cpus: Sequence[int]) -> None:
+        assert moving.acquire(blocking=False), "two processes are moved at once"
+        others_run()
+        moving.release()
+
+    grants = SpinGrants(HOME, SPARE, pid_of=lambda _name: 1, clock=ticks.__next__, set_affinity=set_affinity)
+
+    def asks(name: str) -> Callable[[], None]:
+        spinner = Racer(name, spinning, granted)
+
+        def ask() -> None:
+            for turn in range(2000):
+                grants.wanted_by(spinner)
+                for _ in range(SLEEPY):
+                    grants.late(spinner, 0)
+                if turn % 100 == 99:
+                    spinning.discard(spinner)  # its process is dead, and spins no more
+                    grants.replaced(spinner)
+
+        return ask
+
+    race(*map(asks, ("uart", "pit", "rtc", "i8042")))
+    assert grants.granted == len(granted) > 0
+    assert spinning == {grants._holder} - {None}
