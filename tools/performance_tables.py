@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
 """Put what `kvmbox bench --json` measured into docs/: `tools/performance_tables.py RESULT.json`.
 
-The result itself becomes docs/performance.json, some of it the picture, and the pages get their tables. A
-page has blocks, which are replaced as a whole:
+The result itself becomes docs/performance/results.json, some of it the picture, and the page gets its
+tables. The page has blocks, which are replaced as a whole:
 
-    <!-- bench: verdict -->             the verdict
     <!-- bench: heading -->             host and rounds
     <!-- bench: TABLE [PATTERN...] -->  that table of `kvmbox bench --load RESULT.json --only PATTERN ...`;
-    ...                                 TABLE is the name of a row, or how else its title begins, or `all`
+    ...                                 TABLE is the name of a row, or how else its title begins
     <!-- bench: end -->
 
 Run it with a Python that has kvmbox and matplotlib.
@@ -19,12 +18,13 @@ import re
 import sys
 from pathlib import Path
 
-from kvmbox.bench import plot, report, verdict
+from kvmbox.bench import answer, plot, report
 from kvmbox.bench.results import Results, load
 from kvmbox.errors import KvmboxError
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = (DOCS / "performance.md", DOCS / "performance-tables.md")
+PAGE = DOCS / "performance.md"
+DATA = DOCS / "performance"
 DRAWN = (
     *("inb_from_device", "mov_from_device", "rtc_read", "thr_polled", "debugcon", "inb_from_device_cpl3"),
     "process/*",
@@ -36,13 +36,13 @@ _BLOCK = re.compile(r"(<!-- bench: (?!end -->)([^\n]*) -->\n).*?(<!-- bench: end
 
 def content(results: Results, what: str, patterns: list[str]) -> str:
     """A block's lines. ValueError if there is no such table."""
-    if what == "verdict":
-        return verdict.verdict(results)
     if what == "heading":
         return "  \n".join(report.heading(results))
     tables = report.row_tables(results.narrowed(patterns))
-    if what != "all":
-        tables = [table for table in tables if table.title.startswith(what)]
+    concluded = answer.answer_table(results)
+    if concluded is not None:
+        tables.append(concluded)
+    tables = [table for table in tables if table.title.startswith(what)]
     if not tables:
         raise ValueError(f"the result has no table '{what}'")
     return "\n".join(report.markdown(table) for table in tables)
@@ -70,14 +70,13 @@ def main() -> int:
         return 2
     try:
         results = load(sys.argv[1])
-        pages = {page: filled(page.read_text(encoding="utf-8"), results) for page in PAGES}
+        page = filled(PAGE.read_text(encoding="utf-8"), results)
     except (KvmboxError, ValueError) as error:
         sys.stderr.write(f"{sys.argv[0]}: {error}\n")
         return 1
-    for page, text in pages.items():
-        page.write_text(text, encoding="utf-8")
-    (DOCS / "performance.json").write_text(results.as_json(), encoding="utf-8")
-    plot.draw(results.narrowed(DRAWN), str(DOCS / "performance.svg"))
+    PAGE.write_text(page, encoding="utf-8")
+    (DATA / "results.json").write_text(results.as_json(), encoding="utf-8")
+    plot.draw(results.narrowed(DRAWN), str(DATA / "ratios.svg"))
     return 0
 
 

@@ -72,7 +72,9 @@ def draw(results: Results, path: str) -> None:
     ]
     colours = {name: pyplot.get_cmap("tab20")(index % 20) for index, name in enumerate(used)}
     height = sum(len(line) * BAR + GAP for line in shown.values()) + 1.6
-    with pyplot.rc_context({"font.size": 8, "svg.hashsalt": "kvmbox", "hatch.linewidth": 0.5}):
+    with pyplot.rc_context(
+        {"font.size": 8, "svg.hashsalt": "kvmbox", "svg.fonttype": "none", "hatch.linewidth": 0.5}
+    ):
         figure, axes = pyplot.subplots(figsize=(WIDTH, height), layout="constrained")
         position, ticks = 0.0, []
         for row in rows:

@@ -48,11 +48,13 @@ def speed(value: float) -> str:
     return f"{1e6 / value:.0f} kB/s" if value > 0 else "∞"
 
 
-def _ratio(estimate: Estimate | None) -> str:
+def ratio_text(estimate: Estimate | None) -> str:
+    """A ratio for a person, or nothing."""
     return "" if estimate is None else f"{estimate.median:.2f}"
 
 
-def _range(estimate: Estimate | None) -> str:
+def ratio_range(estimate: Estimate | None) -> str:
+    """The interval of a ratio for a person, or nothing."""
     return "" if estimate is None or estimate.count < 2 else f"{estimate.low:.2f}–{estimate.high:.2f}"
 
 
@@ -65,7 +67,7 @@ def _remarks(one: Cell) -> str:
     if one.value is not None and one.row.unit == "ns/byte":
         found.append(speed(one.value.median))
     if one.to_reference is not None:
-        found.append(f"{one.to_reference.median:.2f} × {one.row.reference} ({_range(one.to_reference)})")
+        found.append(f"{one.to_reference.median:.2f} × {one.row.reference} ({ratio_range(one.to_reference)})")
     if one.noise:
         found.append(f"noisy: {one.noise}")
     if one.failure:
@@ -96,10 +98,10 @@ def _line(one: Cell, *, peer: bool) -> tuple[str, ...]:
         one.configuration.name,
         number(one.value.median, unit),
         spread,
-        _ratio(one.to_none),
-        "" if is_base else _range(one.to_none),
-        _ratio(one.to_floor),
-        *((_ratio(one.to_peer),) if peer else ()),
+        ratio_text(one.to_none),
+        "" if is_base else ratio_range(one.to_none),
+        ratio_text(one.to_floor),
+        *((ratio_text(one.to_peer),) if peer else ()),
         _remarks(one),
     )
 
@@ -145,7 +147,7 @@ def _overview_cell(one: Cell | None) -> str:
     text = number(one.value.median, one.row.unit)
     if one.to_none is None or one.configuration.name in (NONE, FLOOR):
         return text
-    return f"{text} ({_ratio(one.to_none)})"
+    return f"{text} ({ratio_text(one.to_none)})"
 
 
 def _pairs() -> Iterator[tuple[str, str, str]]:
@@ -171,14 +173,15 @@ def choice_table(results: Results, row: str = CHOICE_ROW) -> Table | None:
         factor, more = ratio(results, row, one, row, other), added(results, row, one, other)
         if factor is None or more is None:
             continue
-        spread = f"{_difference(more.low)}–{_difference(more.high)}" if more.count > 1 else ""
+        spread = f"{difference(more.low)}–{difference(more.high)}" if more.count > 1 else ""
         remark = f"noisy: {factor.noise}" if factor.noise else ""
-        lines.append((what, _ratio(factor), _range(factor), _difference(more.median), spread, remark))
+        lines.append((what, ratio_text(factor), ratio_range(factor), difference(more.median), spread, remark))
     columns = ("choice", "ratio", "from–to", "added, µs", "from–to", "")
     return Table(f"what each choice costs: {row}", columns, tuple(lines)) if lines else None
 
 
-def _difference(nanoseconds: float) -> str:
+def difference(nanoseconds: float) -> str:
+    """A difference of so many ns, in µs, with its sign."""
     return f"{nanoseconds / 1e3:+.2f}".replace("-", "−")
 
 

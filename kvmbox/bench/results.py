@@ -90,9 +90,19 @@ class Results:
         )
 
     def as_json(self) -> str:
-        """The file's text."""
+        """The file's text: a line for each row, configuration and cell, so that two files can be compared."""
         data = {"schema": SCHEMA} | asdict(self)
-        return json.dumps(data, indent=1, allow_nan=False) + "\n"
+        return _lines(data, depth=2) + "\n"
+
+
+def _lines(value: object, depth: int) -> str:
+    """JSON whose lists and objects are broken into lines down to `depth`, and no further."""
+    if depth == 0 or not value or not isinstance(value, dict | list):
+        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key)}: {_lines(item, depth - 1)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(items) + "\n}"
+    return "[\n" + ",\n".join(_lines(item, depth - 1) for item in value) + "\n]"
 
 
 # --- Reading -----------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def command(
         shown = results.narrowed(only)
         if plot_path is not None:
             _check_plot(plot_path)
-        _show(shown, markdown, verdict_of=results)
+        _show(shown, markdown, answer_of=results)
         _draw(shown, plot_path)
         return 0
     plan = plans.choose(only=only, quick=quick, rounds=repeat, peer=peer is not None, divide=divide)
@@ -105,7 +105,7 @@ def command(
     try:
         write_json(json_path, json_file, results.as_json())
     finally:
-        _show(results, markdown, verdict_of=results)
+        _show(results, markdown, answer_of=results)
     if interrupted:
         say("kvmbox: interrupted")
         return INTERRUPTED
@@ -225,18 +225,16 @@ def _describe(step: Step) -> str:
     return f"round {step.round + 1}: {step.job}, {step.configuration.name}"
 
 
-def _show(results: Results, markdown: bool, *, verdict_of: Results) -> None:
-    """Heading and tables of `results`, and the verdict of all that was measured."""
+def _show(results: Results, markdown: bool, *, answer_of: Results) -> None:
+    """Heading and tables of `results`, and the answer of all that was measured."""
+    from kvmbox.bench.answer import answer_table
     from kvmbox.bench.report import failure_table, heading, row_tables
-    from kvmbox.bench.verdict import verdict
 
     for line in heading(results):
         click.echo(line)
     click.echo()
-    tables = row_tables(results)
-    failures = failure_table(results)
-    _print_tables([*tables, failures] if failures is not None else tables, markdown)
-    _print_paragraph(verdict(verdict_of), markdown)
+    tables = [*row_tables(results), failure_table(results), answer_table(answer_of)]
+    _print_tables([table for table in tables if table is not None], markdown)
 
 
 def _print_tables(tables: Sequence[Table], markdown: bool) -> None:
@@ -266,12 +264,6 @@ def _print_tables(tables: Sequence[Table], markdown: bool) -> None:
         for line in table.lines:
             shown.add_row(*(Text(text) for text in line))
         console.print(shown)
-
-
-def _print_paragraph(text: str, markdown: bool) -> None:
-    import textwrap
-
-    click.echo(f"{text}\n" if markdown else textwrap.fill(text, 110))
 
 
 def _check_plot(path: str) -> None:

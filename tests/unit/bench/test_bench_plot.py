@@ -40,10 +40,9 @@ def test_picture_has_no_bar_for_what_everything_is_compared_with(results: Result
     pytest.importorskip("matplotlib")
     path = tmp_path / "plot.svg"
     plot.draw(results, str(path))
-    # Text is drawn as outlines, and each text stands before them as a comment.
     text = path.read_text(encoding="utf-8")
-    assert f"<!-- {SHM} -->" in text
-    assert f"<!-- {NONE} -->" not in text
+    assert f">{SHM}</text>" in text
+    assert f">{NONE}</text>" not in text
 
 
 def test_picture_has_only_rows_with_a_ratio_of_times(results: Results) -> None:
