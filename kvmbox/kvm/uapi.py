@@ -440,6 +440,12 @@ class kvm_cpuid_entry2(Structure):
     ]
 
 
+class kvm_signal_mask_header(Structure):
+    """struct kvm_signal_mask without its set; what the ioctl number is computed from."""
+
+    _fields_ = [("len", c_uint32)]
+
+
 class kvm_cpuid2_header(Structure):
     """struct kvm_cpuid2 without its entries; what the ioctl numbers are computed from."""
 
@@ -451,6 +457,14 @@ def kvm_msrs(count: int) -> type[Any]:
     """The type `struct kvm_msrs` with room for `count` entries."""
     entries = ("entries", kvm_msr_entry * count)
     return type("kvm_msrs", (Structure,), {"_fields_": [("nmsrs", c_uint32), ("pad", c_uint32), entries]})
+
+
+@lru_cache(maxsize=8)
+def kvm_signal_mask(size: int) -> type[Any]:
+    """The type `struct kvm_signal_mask` with a set of `size` bytes: the kernel's has eight on x86-64."""
+    return type(
+        "kvm_signal_mask", (Structure,), {"_fields_": [("len", c_uint32), ("sigset", c_uint8 * size)]}
+    )
 
 
 @lru_cache(maxsize=8)

@@ -120,7 +120,7 @@ _BOTH: Final = (
     _rule("mmap", "memory, and files that are mapped: never executable", _NOT_EXECUTABLE),
     _rule("mprotect", "the C library's arenas grow: never executable", _NOT_EXECUTABLE),
     *_rules("memory", "munmap mremap madvise brk"),
-    *_rules("signals: handlers, masks", "rt_sigreturn rt_sigprocmask rt_sigaction sigaltstack"),
+    *_rules("signals: handlers, masks", "rt_sigreturn rt_sigprocmask rt_sigaction rt_sigtimedwait sigaltstack"),
     _rule("tgkill", "the vCPU's kick: a thread of our own", Condition(0, OWN_PID, INT)),
     *_rules("who we are", "getpid gettid"),
     *_rules("the end of a thread, and of the process", "exit exit_group"),

@@ -15,7 +15,11 @@ import pytest
 from kvmbox.kvm import ioctl, uapi
 
 # Structures whose Python side differs from the C side by design: flexible arrays, unnamed C members.
-_HEADERS_OF = {"kvm_msrs_header": "kvm_msrs", "kvm_cpuid2_header": "kvm_cpuid2"}
+_HEADERS_OF = {
+    "kvm_cpuid2_header": "kvm_cpuid2",
+    "kvm_msrs_header": "kvm_msrs",
+    "kvm_signal_mask_header": "kvm_signal_mask",
+}
 _EVENT_MEMBERS = {
     f"kvm_vcpu_events_{member}": member for member in ("exception", "interrupt", "nmi", "smi", "triple_fault")
 }
