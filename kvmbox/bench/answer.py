@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.bench.analysis import added, ratio
-from kvmbox.bench.plan import IPCS, NONE, QEMU
+from kvmbox.bench.plan import NONE, QEMU
 from kvmbox.bench.report import Table, difference, ratio_range, ratio_text
 from kvmbox.bench.results import Results
 from kvmbox.bench.statistics import Estimate
+from kvmbox.channel.transports import IPC_CHOICES
 
 ROW: Final = "inb_from_device"
 ALWAYS: Final = 1.25
@@ -42,7 +43,7 @@ def doubt(cost: Estimate) -> str:
 def answer_table(results: Results) -> Table | None:
     """A line for each ipc that was measured; None if there is nothing to compare with."""
     lines = []
-    for ipc in IPCS:
+    for ipc in IPC_CHOICES:
         name = f"process/filter/{ipc}"
         cost, more = ratio(results, ROW, name, ROW, NONE), added(results, ROW, name, NONE)
         if cost is None or more is None:

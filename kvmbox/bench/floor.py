@@ -173,7 +173,7 @@ def run(image: str, words: str) -> bytes:
         kvm = cleanup.enter_context(Kvm.open())
         guest = GuestVm(kvm, memory, source)
         cleanup.callback(guest.close)
-        return loop(guest.vcpu)[0]
+        return loop(guest.vcpus[0])[0]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -155,9 +155,12 @@ class BootSource(Value):
 
 
 class GuestVm:
-    """One virtual machine from reset to reset: memory, interrupt controllers, one vCPU, a loaded guest."""
+    """One virtual machine from reset to reset: memory, interrupt controllers, vCPUs, a loaded guest.
 
-    def __init__(self, kvm: Kvm, memory: GuestMemory, source: BootSource) -> None:
+    The first vCPU is the bootstrap processor. The others wait for INIT and a start-up IPI.
+    """
+
+    def __init__(self, kvm: Kvm, memory: GuestMemory, source: BootSource, *, cpus: int = 1) -> None:
         """Raises ImageError and KvmError."""
         self._coalesces = kvm.check_extension(uapi.KVM_CAP_COALESCED_PIO) > 0
         self.boot = source.load(memory)
@@ -169,10 +172,11 @@ class GuestVm:
             # Before the interrupt controllers: KVM then builds its routing once.
             self.vm.map_memory(memory.regions)
             self.vm.create_irqchip()
-            self.vcpu: Vcpu = self.vm.create_vcpu(0)
-            self.vcpu.set_cpuid(own_cpuid(kvm.supported_cpuid(), self.vcpu.index))
-            apply_state(self.vcpu, self.boot.state)
-            self.is_pvm = is_pvm(self.vcpu)
+            self.vcpus: list[Vcpu] = [self.vm.create_vcpu(index) for index in range(cpus)]
+            for vcpu in self.vcpus:
+                vcpu.set_cpuid(own_cpuid(kvm.supported_cpuid(), vcpu.index))
+            apply_state(self.vcpus[0], self.boot.state)
+            self.is_pvm = is_pvm(self.vcpus[0])
         except BaseException:
             self.vm.close()
             raise
@@ -183,10 +187,13 @@ class GuestVm:
             return None
         for port in zones:
             self.vm.register_coalesced(port, 1, pio=True)
-        return CoalescedRing(self.vcpu.words64, self.vcpu.words32, self.vcpu.bytes, zones)
+        # The ring belongs to the VM: KVM maps the same page behind each vCPU.
+        vcpu = self.vcpus[0]
+        alone = len(self.vcpus) == 1
+        return CoalescedRing(vcpu.words64, vcpu.words32, vcpu.bytes, zones, carries=alone)
 
     def close(self) -> None:
-        """Close the VM and its vCPU; the memory stays."""
+        """Close the VM and its vCPUs; the memory stays."""
         self.vm.close()
 
 

@@ -27,8 +27,8 @@ Who moves `first`, when, and under which lock
 6. The ring's lock comes before a channel's lock. Nobody who holds a channel's lock takes the ring's.
 
 `carry_along` is the exception to rule 2: `first` passes the write before the read that carries it is
-answered. Nobody can see that as long as one vCPU thread is the only one that looks for an empty ring, as it
-carries the write itself. With more vCPU threads the lock has to be held until the answer.
+answered. Nobody can see that where one vCPU thread is the only one that looks for an empty ring, as it
+carries the write itself. Where there are more vCPUs, no write is carried (`carries`).
 
 The ring is shared with the kernel, which is trusted; still its indices and lengths are checked, as no bug of
 either side may look like a guest's doing.
@@ -59,7 +59,7 @@ _LOW: Final = 0xFFFF_FFFF
 
 
 class CoalescedRing:
-    """The ring of one virtual machine. `drain` and `carry_along` by the vCPU thread, `flush` by the main."""
+    """The ring of one virtual machine. `drain` and `carry_along` by vCPU threads, `flush` by the main one."""
 
     def __init__(
         self,
@@ -67,12 +67,17 @@ class CoalescedRing:
         words32: memoryview,
         data: memoryview,
         zones: Mapping[int, tuple[DeviceProxy, int]],
+        *,
+        carries: bool = True,
     ) -> None:
-        """The views are those of the vCPU's mapping; `zones` gives device and register of each port."""
+        """The views are those of a vCPU's mapping; `zones` gives device and register of each port. `carries`
+        lets a write leave together with the read that needs it, which takes a machine of one vCPU.
+        """
         self._words64 = words64
         self._words32 = words32
         self._data = data
         self._zones = zones
+        self._carries = carries
         self._lock = threading.Lock()
         self.writes = 0
         """How many writes came this way."""
@@ -99,7 +104,7 @@ class CoalescedRing:
         """
         with self._lock:
             first, last = self._indices()
-            if (last - first) % ENTRIES == 1:
+            if self._carries and (last - first) % ENTRIES == 1:
                 ((port, byte),) = self._runs(first, first + 1)
                 proxy, register = self._zones[port]
                 if proxy is device:

@@ -33,6 +33,7 @@ class RunConfig(Value):
     serial: dict[str, SerialSpec]
     rtc_base: int
     memory_size: int = layout.DEFAULT_MEMORY
+    cpus: int = 1
     append: str = ""
     modules: tuple[ModuleSpec, ...] = ()
     mode: Literal["auto", "real"] = "auto"

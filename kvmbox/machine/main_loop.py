@@ -1,16 +1,15 @@
-"""The main thread of a run: signals, timers, input, watchdog; it starts the vCPU thread and waits for an end.
+"""The main thread of a run: signals, timers, input, watchdog; it starts the vCPUs and waits for an end.
 
 The loop polls descriptors in slices; `pace` decides how long they are. Per slice it looks whether a device
-process has left a request of the vCPU thread unanswered for too long (`channel.watchdog`), whether the vCPU
-has not exited for a while and might be halted for ever, whether idle device processes still answer. What
+process has left a request of a vCPU thread unanswered for too long (`channel.watchdog`), whether no vCPU has
+exited for a while and all of them might be halted for ever, whether idle device processes still answer. What
 happens in between (a deadline of a device, a key, a death, a forbidden call, the first exit after a quiet
-time) wakes it through a descriptor. It never blocks on a channel that the vCPU thread holds for longer than
-its slices allow.
+time) wakes it through a descriptor. It never blocks on a channel that a vCPU thread holds for longer than its
+slices allow.
 """
 
 from __future__ import annotations
 
-import os
 import select
 import threading
 import time
@@ -26,12 +25,14 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import OFFER_SIZE, Console, InputPort
 from kvmbox.host.signals import SignalDesk, Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
-from kvmbox.kvm.vcpu import KICK_SIGNAL, Vcpu
+from kvmbox.kvm.vcpu import KICK_SIGNAL
 from kvmbox.machine.builder import Devices, GuestVm
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
+from kvmbox.machine.crash_report import diagnose
 from kvmbox.machine.pace import Pace
-from kvmbox.machine.run_loop import LEAVE, LOOK, LoopTotals, VcpuLoop
+from kvmbox.machine.run_loop import LoopTotals, VcpuLoop
+from kvmbox.machine.vcpu_thread import VcpuThread, look_at_all
 from kvmbox.outcome import (
     CLEAN,
     DEVICE_FAILED,
@@ -53,7 +54,7 @@ CONGESTED_WAIT: Final = WAIT_SLICE_MS * 1_000_000
 """How much later, in ns, a UART whose output has no room is told the time."""
 
 JOIN_SECONDS: Final = 2.0
-"""How long the vCPU thread may take to leave once it was kicked and nothing can block it any more."""
+"""How long the vCPU threads may take to leave once they were kicked and nothing can block them any more."""
 
 
 class Supervisor:
@@ -83,10 +84,13 @@ class Supervisor:
         self._timers: DeadlineTimer | None = None
         self._pool: DevicePool | None = None
         self._devices: Devices | None = None
-        self._loop: VcpuLoop | None = None
+        self._vcpus: list[VcpuThread] = []
+        """Those of the present boot."""
+        self._ended: list[VcpuThread] = []
+        """Those whose loop has ended, in that order."""
+        self._looking = False  # whether the vCPUs have been asked to pause for a look
+        self._halted = False  # whether all of them were, at the last look
         self._ring: CoalescedRing | None = None
-        self._thread: threading.Thread | None = None
-        self._vcpu_error: BaseException | None = None
         self._reset_wanted = threading.Event()
         self._pace = Pace()
         self._guest: GuestVm | None = None
@@ -128,14 +132,16 @@ class Supervisor:
             self._verdict.decide(Outcome(CLEAN, "the guest asked for a reset (--no-reboot)"))
             return
         self._reset_wanted.set()
-        if self._loop is not None:
-            self._loop.request_attention(LEAVE)
+        self._leave_all()
 
     def _decided(self) -> None:
         self._console.wake_waiters()
-        if self._loop is not None:
-            self._loop.request_attention(LEAVE)
+        self._leave_all()
         self._wakeup.wake()
+
+    def _leave_all(self) -> None:
+        for thread in self._vcpus:
+            thread.leave()
 
     def prepare(self, pool: DevicePool, clock: GuestClock) -> SurvivalOf:
         """Processes are launched, and there is no channel: from now on the deadlines of channels are kept.
@@ -222,77 +228,83 @@ class Supervisor:
     def run_until_reset(self, guest: GuestVm) -> bool:
         """Run the guest until it wants a reset (True) or the verdict is decided (False)."""
         assert self._devices is not None
+        assert self._timers is not None
         self._reset_wanted.clear()
-        self._vcpu_error = None
-        vcpu = guest.vcpu
         self.boot_format = guest.boot.format
         self._ring = guest.coalesce(self._devices.coalesced)
-        loop = VcpuLoop(
-            vcpu,
-            self._devices.ports,
-            self._devices.mmio,
-            read_memory=guest.memory.byte_at,
-            read_ioapic=guest.vm.get_ioapic,
-            ring=self._ring,
-            told=self._wakeup.wake,
-            is_pvm=guest.is_pvm,
-        )
-        self._loop, self._guest, self._pace = loop, guest, Pace()
+        self._guest, self._pace = guest, Pace()
         self._put_off.clear()
+        self._ended, self._looking, self._halted = [], False, False
+        self._vcpus = self._threads_of(guest, self._devices)
         if self._must_end():
             return False
-        self._thread = threading.Thread(target=self._run_vcpu, args=(loop, vcpu), name="vcpu 0", daemon=True)
         self._devices.clock.release()
-        assert self._timers is not None
         self._timers.rearm()
-        self._thread.start()
+        for thread in self._vcpus:
+            thread.start()
         try:
-            self._main_loop(self._thread, loop)
+            self._main_loop()
         finally:
             self._join()
             self._devices.clock.hold()
             self._timers.rearm()
-            self.totals.add(loop)
+            self.totals.add([thread.loop for thread in self._vcpus])
             self._ring = self._guest = None
-        self._judge_vcpu(loop)
-        self._diagnose(loop)
+        self._take_ends()
+        self._diagnose(guest)
         # A guest that resets all the time must not outlive a signal or the time-out by that.
         return self._reset_wanted.is_set() and not self._must_end()
 
-    def _run_vcpu(self, loop: VcpuLoop, vcpu: Vcpu) -> None:
-        try:
-            if self._cpu is not None:
-                os.sched_setaffinity(0, {self._cpu})
-            vcpu.bind_thread()
-            if self.confinement is not None:
-                confine_vcpu(self.confinement)
-            loop.run()
-        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which reports it
-            self._vcpu_error = error
-        finally:
-            vcpu.unbind_thread()
-            self._wakeup.wake()
+    def _threads_of(self, guest: GuestVm, devices: Devices) -> list[VcpuThread]:
+        return [
+            VcpuThread(
+                vcpu,
+                VcpuLoop(
+                    vcpu,
+                    devices.ports,
+                    devices.mmio,
+                    read_memory=guest.memory.byte_at,
+                    ring=self._ring,
+                    told=self._wakeup.wake,
+                    is_pvm=guest.is_pvm,
+                ),
+                # The device processes share the CPU of the first one. The others run where there is room.
+                cpu=self._cpu if vcpu.index == 0 else None,
+                confine=self._confine_vcpu,
+                ended=self._vcpu_ended,
+            )
+            for vcpu in guest.vcpus
+        ]
 
-    def _judge_vcpu(self, loop: VcpuLoop) -> None:
-        """The vCPU thread has left: what it found is the verdict, unless there is one."""
-        error = self._vcpu_error
-        if error is None:
-            if loop.outcome is not None:
-                self._verdict.decide(loop.outcome)
-            return
-        if isinstance(error, DeviceProcessError):
-            self.device_failed(error)
-        elif isinstance(error, UnknownExitError):
-            first, _, report = str(error).partition("\n")
-            self._verdict.decide(Outcome(UNKNOWN_EXIT, first, error=True, hint=error.hint, report=report))
-        else:
-            raise error
+    def _confine_vcpu(self) -> None:
+        if self.confinement is not None:
+            confine_vcpu(self.confinement)
 
-    def _diagnose(self, loop: VcpuLoop) -> None:
+    def _vcpu_ended(self, thread: VcpuThread) -> None:
+        self._ended.append(thread)
+        self._wakeup.wake()
+
+    def _take_ends(self) -> None:
+        """All vCPU threads have left: what the first of them found is the verdict, unless there is one."""
+        for thread in self._ended:
+            error = thread.error
+            if error is None:
+                if thread.loop.outcome is not None:
+                    self._verdict.decide(thread.loop.outcome)
+            elif isinstance(error, DeviceProcessError):
+                self.device_failed(error)
+            elif isinstance(error, UnknownExitError):
+                first, _, report = str(error).partition("\n")
+                self._verdict.decide(Outcome(UNKNOWN_EXIT, first, error=True, hint=error.hint, report=report))
+            else:
+                raise error
+
+    def _diagnose(self, guest: GuestVm) -> None:
         """Look for more to tell of a guest that went wrong, or that did not come to an end by itself."""
         outcome = self._verdict.outcome
         if outcome is not None and outcome.status in (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT, INTERRUPTED):
-            self.diagnosis = loop.diagnose()
+            told = (diagnose(vcpu, guest.memory.byte_at) for vcpu in guest.vcpus)
+            self.diagnosis = next((text for text in told if text is not None), None)
 
     def device_failed(self, error: DeviceProcessError) -> None:
         """A device process is of no use any more: find out why, and end the run."""
@@ -303,21 +315,22 @@ class Supervisor:
         self._verdict.decide(Outcome(DEVICE_FAILED, str(found), error=True, hint=found.hint))
 
     def _join(self) -> None:
-        """The vCPU thread leaves: kicked out of KVM_RUN, its channel ended if it waits for a reply."""
-        thread, loop = self._thread, self._loop
-        if thread is None or loop is None:
-            return
+        """The vCPU threads leave: kicked out of KVM_RUN, and their channel ended if one waits for a reply."""
+        assert self._devices is not None
         self._console.wake_waiters()
-        loop.request_attention(LEAVE)
-        thread.join(JOIN_SECONDS / 4)
-        if thread.is_alive() and self._devices is not None:
+        self._leave_all()
+        if not self._have_ended(JOIN_SECONDS / 4):
             for channel in self._devices.pool.channels:
                 if channel.waiting:
                     self._devices.pool.kill(channel.device_type)
-            thread.join(JOIN_SECONDS)
-        if thread.is_alive():
-            raise KvmboxError("the vCPU thread does not end: KVM_RUN ignores the kick")
-        self._thread = None
+            if not self._have_ended(JOIN_SECONDS):
+                raise KvmboxError("a vCPU thread does not end: KVM_RUN ignores the kick")
+
+    def _have_ended(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        for thread in self._vcpus:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive for thread in self._vcpus)
 
     def drain(self) -> None:
         """The guest has ended: what paced UARTs still hold goes out, in guest time that nobody waits for."""
@@ -337,7 +350,7 @@ class Supervisor:
 
     # --- The loop -----------------------------------------------------------------------------------------
 
-    def _main_loop(self, thread: threading.Thread, loop: VcpuLoop) -> None:
+    def _main_loop(self) -> None:
         devices = self._devices
         assert devices is not None
         pool = devices.pool
@@ -347,18 +360,19 @@ class Supervisor:
         pool.watch(poll)
         inputs = {port.descriptor: port for port in self._console.inputs}
         self._watched.clear()
-        while not self._must_end() and thread.is_alive():
+        while not self._must_end() and not self._ended:
             self._watch_inputs(poll, inputs)
             # Input that the UART takes goes on at once, but one offer a turn: everything else gets its turn.
             ready = any(port.can_send for port in self._console.inputs)
-            events = poll.poll(0.0 if ready else self._sleep_ms(loop))
+            events = poll.poll(0.0 if ready else self._sleep_ms())
             try:
-                length = self._pace.slice_ms(told=loop.tells_next_exit)
+                length = self._pace.slice_ms(told=self._tells_next_exit)
                 if time.monotonic() >= self._slice_began + length / 1000:
                     # Counted, not caught up: a VMM that was suspended has missed slices, nobody else has.
                     self._slice_began = time.monotonic()
-                    self._slice(loop, length)
+                    self._slice(length)
                 self._handle(poll, events, inputs)
+                self._finish_look()
                 self._feed_inputs()
                 if pool.standby is not None:
                     pool.standby.tend(self._say, partial(_forget, poll))
@@ -366,9 +380,9 @@ class Supervisor:
             except DeviceProcessError as error:
                 self.device_failed(error)
 
-    def _sleep_ms(self, loop: VcpuLoop) -> float:
+    def _sleep_ms(self) -> float:
         """How long the main thread may sleep: to the end of the slice, or the time-out."""
-        wake = self._slice_began + self._pace.slice_ms(told=loop.tells_next_exit) / 1000
+        wake = self._slice_began + self._pace.slice_ms(told=self._tells_next_exit) / 1000
         if self._config.timeout is not None:
             wake = min(wake, self._started / 1e9 + self._config.timeout)
         return max(0.0, (wake - time.monotonic()) * 1000)
@@ -423,11 +437,11 @@ class Supervisor:
 
     def _may_put_off(self, device_type: str) -> bool:
         """Whether the guest cannot hear before the end of a quiet slice that a deadline has come."""
-        devices, loop, guest = self._devices, self._loop, self._guest
+        devices, guest = self._devices, self._guest
         assert devices is not None
-        if loop is None or guest is None or device_type in self._talkers:
+        if guest is None or device_type in self._talkers:
             return False
-        if not self._pace.may_put_off(told=loop.tells_next_exit, halted=loop.halted):
+        if not self._pace.may_put_off(told=self._tells_next_exit, halted=self._halted):
             return False
         lines = [gsi for device in devices.pool.members[device_type].devices for gsi in device.irqs]
         return guest.vm.are_masked(lines)
@@ -470,11 +484,14 @@ class Supervisor:
                     return member.device_type, index
         raise KeyError(port_name)
 
-    def _slice(self, loop: VcpuLoop, milliseconds: int) -> None:
+    def _slice(self, milliseconds: int) -> None:
         """What is looked at once per slice; this one was so long."""
         devices = self._devices
         assert devices is not None
         self._hung_up.clear()
+        if self._looking:
+            # One of them waits, for a device process or for room in an output stream: the guest is awake.
+            self._resume_all()
         withheld = self._console.tick()
         assert self._watchdog is not None
         hung = self._watchdog.tick()
@@ -490,12 +507,14 @@ class Supervisor:
         waiting = any(channel.waiting for channel in devices.pool.channels)
         chores = self._pace.passed(
             milliseconds,
-            exits=loop.guest_exits,
+            exits=sum(thread.loop.guest_exits for thread in self._vcpus),
             busy=congested or flushed or waiting or withheld,
-            halted=loop.halted,
+            halted=self._halted,
         )
         if chores.look:
-            loop.request_attention(LOOK)
+            self._looking = True
+            for thread in self._vcpus:
+                thread.pause()
         for device_type in sorted(self._put_off):
             if chores.probe or not self._may_put_off(device_type):
                 self._put_off.discard(device_type)
@@ -504,6 +523,30 @@ class Supervisor:
             for channel in devices.pool.channels:
                 if not channel.waiting:
                     self._advance(channel.device_type)
+
+    @property
+    def _tells_next_exit(self) -> bool:
+        """Whether the first exit of any vCPU will wake the main thread."""
+        return all(thread.loop.tells_next_exit for thread in self._vcpus)
+
+    def _finish_look(self) -> None:
+        """If all vCPUs have paused for a look: look, and end the guest if nothing can wake it."""
+        guest = self._guest
+        if not self._looking or guest is None or not all(thread.is_paused for thread in self._vcpus):
+            return
+        try:
+            if not self._ended:
+                look = look_at_all(self._vcpus, guest.vm.get_ioapic(), guest.memory.byte_at)
+                self._halted = look.halted
+                if look.outcome is not None:
+                    self._verdict.decide(look.outcome)
+        finally:
+            self._resume_all()
+
+    def _resume_all(self) -> None:
+        self._looking = False
+        for thread in self._vcpus:
+            thread.resume()
 
     def close(self) -> None:
         """Close what belongs to the supervisor. Its signal handlers stay until `release_signals`."""

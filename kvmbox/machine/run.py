@@ -85,7 +85,7 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
         memory = GuestMemory(config.memory_size)
         cleanup.callback(memory.close)
         kvm = cleanup.enter_context(Kvm.open(config.kvm_path))
-        guest = GuestVm(kvm, memory, source)
+        guest = GuestVm(kvm, memory, source, cpus=config.cpus)
         cleanup.callback(guest.close)
         timeline.mark("virtual machine built")
 
@@ -142,7 +142,7 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
                 recorder.start()
             console.start()
             try:
-                _boot_until_end(guest, GuestFactory(kvm, memory, source), devices, supervisor)
+                _boot_until_end(guest, GuestFactory(kvm, memory, source, config.cpus), devices, supervisor)
                 if config.uart_pace:
                     supervisor.drain()
             except KeyboardInterrupt:
@@ -205,11 +205,12 @@ class GuestFactory(Value):
     kvm: Kvm
     memory: GuestMemory
     source: BootSource
+    cpus: int
 
     def build(self) -> GuestVm:
         """A fresh VM with the image loaded anew."""
         self.memory.clear()
-        return GuestVm(self.kvm, self.memory, self.source)
+        return GuestVm(self.kvm, self.memory, self.source, cpus=self.cpus)
 
 
 def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, supervisor: Supervisor) -> None:

@@ -11,9 +11,9 @@ addresses get an entry, so that a guest that sweeps all of them cannot make it g
 
 Writes that KVM coalesced are drained (`coalescing`) before what they must not be overtaken by.
 
-After a look at the vCPU that found nothing wrong, the next exit is told to the main thread before it is
-handled (`tells_next_exit`): that is what lets the main thread sleep longer. It costs the other exits nothing,
-as the loop enters the guest by another function meanwhile.
+A loop that was parked tells the main thread of the next exit before the exit is handled (`tells_next_exit`).
+That lets the main thread sleep longer. It costs the other exits nothing, as the loop enters the guest by
+another function meanwhile.
 
 The loop ends when the verdict is decided, when the guest asked for a reset, or when KVM or a device process
 failed; `attention` is the one flag that it looks at between exits, and whoever sets it kicks the vCPU.
@@ -24,18 +24,17 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import get_errno
 from enum import Enum
-from itertools import takewhile
 from typing import Any, Final
 
 from kvmbox.bus import Bus, Mapping
 from kvmbox.errors import UnknownExitError
-from kvmbox.kvm import exits, registers, uapi
+from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.kvm.wakeups import may_start, may_wake_halted
 from kvmbox.machine.coalescing import RING_WORD, CoalescedRing
+from kvmbox.machine.crash_report import ReadMemory, crash_report, internal_error
 from kvmbox.outcome import GUEST_CRASHED, Outcome
 
 _EXIT_REASON: Final = 2  # index into 32-bit words of kvm_run
@@ -54,16 +53,10 @@ _SAME_HALVES: Final = 0x1_0000_0001
 _IS_READ: Final = 6  # places in a route
 _DEVICE: Final = 8
 _ACCESS: Final = 0xFFFF_FFFF  # direction, size and port of a packed word
-_RFLAGS_IF: Final = 1 << 9
-_WAITS_FOR_SIPI: Final = (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED)
 
-LOOK: Final = 1  # attention: the vCPU has not exited for long, look whether it sleeps for ever
+PARK: Final = 1  # attention: stand still between two exits, until `unpark`
 LEAVE: Final = 2  # attention: end the loop
 _TOLD: Final = 4  # attention, by the loop itself: the next exits need no telling
-
-
-CODE_BYTES: Final = 16
-"""How many bytes of code a crash report shows."""
 
 
 class LoopEnd(Enum):
@@ -82,13 +75,14 @@ class LoopTotals:
         self.mmio_exits = 0
         self.ports: dict[int, int] = {}
 
-    def add(self, loop: VcpuLoop) -> None:
-        """Count a loop that has ended."""
+    def add(self, loops: Sequence[VcpuLoop]) -> None:
+        """Count the loops of a boot that has ended."""
         self.boots += 1
-        self.exits += loop.exit_count
-        self.mmio_exits += loop.mmio_exits
-        for word, count in loop.port_exits.items():
-            self.ports[word] = self.ports.get(word, 0) + count
+        for loop in loops:
+            self.exits += loop.exit_count
+            self.mmio_exits += loop.mmio_exits
+            for word, count in loop.port_exits.items():
+                self.ports[word] = self.ports.get(word, 0) + count
 
 
 def _exits(routes: dict[int, list[Any]]) -> int:
@@ -105,21 +99,18 @@ class VcpuLoop:
         ports: Bus,
         mmio: Bus,
         *,
-        read_memory: Callable[[int], int | None],
-        read_ioapic: Callable[[], uapi.kvm_ioapic_state],
+        read_memory: ReadMemory,
         ring: CoalescedRing | None = None,
         told: Callable[[], None] = lambda: None,
         is_pvm: bool = False,
     ) -> None:
-        """`read_memory` gives the byte at a guest-physical address, None where there is no RAM. `read_ioapic`
-        gives the state of the machine's I/O APIC. `ring` has the writes that KVM coalesced, if it does.
-        `told` is called with the exit that `tells_next_exit` promised, before that is handled. `is_pvm` tells
-        what a refused instruction means.
+        """`ring` has the writes that KVM coalesced, if it does. `told` is called by the loop's thread when the
+        loop has parked, and with the exit that `tells_next_exit` promised, before that is handled. `is_pvm`
+        tells what a refused instruction means.
         """
         self._is_pvm = is_pvm
         self._vcpu = vcpu
         self._read_memory = read_memory
-        self._read_ioapic = read_ioapic
         self._ports = ports
         self._mmio = mmio
         self._ring = ring
@@ -129,11 +120,11 @@ class VcpuLoop:
         self._told = told
         self.tells_next_exit = False
         """Whether the next exit is told: for any thread to read."""
-        self.halted = False
-        """Whether the vCPU was halted when it was last looked at."""
+        self.parked = False
+        """Whether the loop stands still between two exits: for any thread to read."""
         self._interruptions = 0
         self._attention = 0
-        self._attention_lock = threading.Lock()
+        self._attention_changed = threading.Condition(threading.Lock())
         self._other_port_exits: dict[int, int] = {}
         self._unrouted_exits = 0
         self.unclaimed_exits = 0
@@ -143,9 +134,17 @@ class VcpuLoop:
 
     def request_attention(self, flag: int) -> None:
         """Make the loop look up, now: it leaves KVM_RUN even if the guest is halted or spinning."""
-        with self._attention_lock:
+        with self._attention_changed:
             self._attention |= flag
+            self._attention_changed.notify_all()
         self._vcpu.kick()
+
+    def unpark(self) -> None:
+        """Let a parked loop go on, or take PARK back where the loop has not seen it yet."""
+        with self._attention_changed:
+            self._attention &= ~PARK
+            self.parked = False
+            self._attention_changed.notify_all()
 
     @property
     def exit_count(self) -> int:
@@ -234,7 +233,7 @@ class VcpuLoop:
                         raise UnknownExitError(f"KVM_RUN failed: {os.strerror(number)}")
             if self._attention:
                 if self._pay_attention():
-                    return LoopEnd.LEFT if self.outcome is None else LoopEnd.DECIDED
+                    return LoopEnd.LEFT
                 enter = self._enter_and_tell if self.tells_next_exit else vcpu.enter
 
     def _enter_and_tell(self) -> int:
@@ -243,7 +242,7 @@ class VcpuLoop:
             # In this order: the main thread, once it is woken, must not see the old promise.
             self.tells_next_exit = False
             self._told()
-            with self._attention_lock:
+            with self._attention_changed:
                 self._attention |= _TOLD
         return result
 
@@ -328,97 +327,26 @@ class VcpuLoop:
                     "the guest crashed: triple fault",
                     error=True,
                     hint="an exception could not be delivered: look at RIP, CR2 and the IDT below",
-                    report=self.crash_report(),
+                    report=crash_report(self._vcpu, self._read_memory),
                 )
                 return True
             case exits.InternalErrorExit():
-                raise self._internal_error(found)
+                raise internal_error(found, self._vcpu, self._read_memory, is_pvm=self._is_pvm)
             case _:
-                raise UnknownExitError(f"{exits.describe(found)}\n{self.crash_report()}")
-
-    def _internal_error(self, found: exits.InternalErrorExit) -> UnknownExitError:
-        from kvmbox.machine.diagnosis import bios_call, refused_instruction
-
-        report = self.crash_report()
-        try:
-            regs, sregs, code = self._vcpu.get_regs(), self._vcpu.get_sregs(), self._code_at_rip()
-        except OSError:  # the report says so
-            return UnknownExitError(f"{exits.describe(found)}\n{report}")
-        known = bytes(takewhile(lambda byte: byte is not None, code))  # type: ignore[arg-type]
-        astray = bios_call(regs, sregs, self._read_memory) is not None
-        told = refused_instruction(found, sregs, known, pvm=self._is_pvm, astray=astray)
-        if told is None:
-            return UnknownExitError(f"{exits.describe(found)}\n{report}")
-        return UnknownExitError(f"{told.reason}\n{report}", hint=told.hint)
-
-    def diagnose(self) -> str | None:
-        """What the vCPU's state tells of why the guest went wrong, once the loop has ended; for a person."""
-        from kvmbox.machine.diagnosis import bios_call
-
-        try:
-            regs, sregs = self._vcpu.get_regs(), self._vcpu.get_sregs()
-        except OSError:  # only a hint is lost
-            return None
-        return bios_call(regs, sregs, self._read_memory)
+                report = crash_report(self._vcpu, self._read_memory)
+                raise UnknownExitError(f"{exits.describe(found)}\n{report}")
 
     def _pay_attention(self) -> bool:
         """Someone asked the loop to look up; returns whether it must end."""
         # In this order: a request that comes after the clearing kicks again, one before it is seen now.
         self._vcpu.clear_kick()
-        with self._attention_lock:
-            flags, self._attention = self._attention, 0
-        if flags & LEAVE:
-            return True
-        if flags & LOOK:
-            self.outcome = self._sleeps_for_ever()
+        while True:
+            with self._attention_changed:
+                if not self._attention & PARK or self._attention & LEAVE:
+                    flags, self._attention, self.parked = self._attention, 0, False
+                    return bool(flags & LEAVE)
+                self.parked = True
+            self._told()
+            with self._attention_changed:
+                self._attention_changed.wait_for(lambda: not self.parked or self._attention & LEAVE)
             self.tells_next_exit = True
-        return self.outcome is not None
-
-    def _sleeps_for_ever(self) -> Outcome | None:
-        """The end of a guest whose only vCPU sleeps and that nothing can wake (see `kvm.wakeups`)."""
-        state = self._vcpu.get_mp_state()
-        self.halted = state == uapi.KVM_MP_STATE_HALTED
-        if state == uapi.KVM_MP_STATE_HALTED:
-            if self._may_leave_halt():
-                return None
-            reason = "the guest is halted for ever: hlt with interrupts off"
-            hint = "end the guest with a write to the debug-exit or shutdown port"
-        elif state in _WAITS_FOR_SIPI:
-            if may_start(self._read_ioapic()):
-                return None
-            reason = (
-                "the guest is halted for ever: it waits for a start-up IPI, and no other CPU can send one"
-            )
-            hint = "an INIT makes a CPU wait if its IA32_APIC_BASE says that it is no bootstrap processor"
-        else:
-            return None
-        return Outcome(GUEST_CRASHED, reason, error=True, hint=hint, report=self.crash_report())
-
-    def _may_leave_halt(self) -> bool:
-        vcpu = self._vcpu
-        if vcpu.get_regs().rflags & _RFLAGS_IF:
-            return True
-        events = vcpu.get_vcpu_events()
-        if events.nmi.pending or events.nmi.injected or events.smi.pending:
-            return True
-        return may_wake_halted(self._read_ioapic(), vcpu.get_lapic(), nmi_blocked=bool(events.nmi.masked))
-
-    def crash_report(self) -> str:
-        """Registers and the code at RIP, for a person."""
-        vcpu = self._vcpu
-        try:
-            regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
-            lines = [registers.format_registers(regs, sregs)]
-            code = ["??" if byte is None else f"{byte:02x}" for byte in self._code_at_rip()]
-            lines.append(f"Code at RIP: {' '.join(code)}")
-            return "\n".join(lines)
-        except OSError as error:
-            return f"(registers cannot be read: {error})"
-
-    def _code_at_rip(self) -> list[int | None]:
-        """The bytes at RIP, None for each that is not in RAM. Raises OSError."""
-        vcpu = self._vcpu
-        start = vcpu.get_sregs().cs.base + vcpu.get_regs().rip
-        # Linear to physical once per byte: the code may straddle two pages.
-        places = [vcpu.translate(address) for address in range(start, start + CODE_BYTES)]
-        return [None if place is None else self._read_memory(place) for place in places]

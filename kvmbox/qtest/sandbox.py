@@ -94,6 +94,7 @@ class ProcessSandbox:
         self._ended = threading.Event()
         self._watchdog: threading.Thread | None = None
         self._placement = place("auto")
+        self._found_affinity = os.sched_getaffinity(0)
         try:
             self._pool = DevicePool()
         except BaseException:
@@ -110,6 +111,7 @@ class ProcessSandbox:
             self._watchdog.join()
         self._pool.close()
         self._placement.close()
+        os.sched_setaffinity(0, self._found_affinity)
 
     def connect(self, machine: Machine, board: Sequence[DeviceSpec]) -> None:
         """See Sandbox."""

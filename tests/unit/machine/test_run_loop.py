@@ -133,6 +133,8 @@ class Rig:
 
     def __init__(self) -> None:
         self.vcpu = FakeVcpu()
+        self.parked = 0
+        """How often the loop has parked."""
         self.told: list[tuple[int, bool]] = []
         """How many accesses COM1 had seen, and the promise for the next exit, whenever one was told."""
         self.ports, self.mmio = Bus(16), Bus(52)
@@ -145,11 +147,16 @@ class Rig:
             self.ports,
             self.mmio,
             read_memory=lambda a: a & 0xFF if a != 0x7C03 else None,
-            read_ioapic=lambda: self.vcpu.ioapic,
             told=self._told,
         )
+        self.while_parked: Callable[[], object] = self.loop.unpark
+        """What the main thread does when the loop has parked."""
 
     def _told(self) -> None:
+        if self.loop.parked:
+            self.parked += 1
+            self.while_parked()
+            return
         self.told.append((len(self.uart.accesses), self.loop.tells_next_exit))
 
     def step(self, step: Callable[[], int]) -> None:

@@ -69,7 +69,6 @@ class Rig:
             ports,
             mmio,
             read_memory=lambda _address: None,
-            read_ioapic=uapi.kvm_ioapic_state,
             ring=self.ring,
         )
 

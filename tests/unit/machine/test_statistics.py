@@ -22,7 +22,7 @@ def gathered(*loops: Any) -> RunStats:
     """What `collect` makes of a run with these boots."""
     totals = LoopTotals()
     for loop in loops:
-        totals.add(loop)
+        totals.add([loop])
     parts: dict[str, Any] = {
         "devices": SimpleNamespace(
             proxies=[SimpleNamespace(name="COM1", reads=2, writes=3)],

@@ -1,0 +1,65 @@
+"""What a vCPU that stands still shows a person: registers, the code at RIP, what both tell of the fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import takewhile
+from typing import Final, TypeAlias
+
+from kvmbox.errors import UnknownExitError
+from kvmbox.kvm import exits, registers
+from kvmbox.kvm.vcpu import Vcpu
+
+CODE_BYTES: Final = 16
+"""How many bytes of code a report shows."""
+
+ReadMemory: TypeAlias = Callable[[int], int | None]
+"""Gives the byte at a guest-physical address, None where there is no RAM."""
+
+
+def crash_report(vcpu: Vcpu, read_memory: ReadMemory) -> str:
+    """Registers and the code at RIP, for a person."""
+    try:
+        regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
+        code = ["??" if byte is None else f"{byte:02x}" for byte in code_at_rip(vcpu, read_memory)]
+    except OSError as error:
+        return f"(registers cannot be read: {error})"
+    return f"{registers.format_registers(regs, sregs)}\nCode at RIP: {' '.join(code)}"
+
+
+def code_at_rip(vcpu: Vcpu, read_memory: ReadMemory) -> list[int | None]:
+    """The bytes at RIP, None for each that is not in RAM. Raises OSError."""
+    start = vcpu.get_sregs().cs.base + vcpu.get_regs().rip
+    # Linear to physical once per byte: the code may straddle two pages.
+    places = [vcpu.translate(address) for address in range(start, start + CODE_BYTES)]
+    return [None if place is None else read_memory(place) for place in places]
+
+
+def internal_error(
+    found: exits.InternalErrorExit, vcpu: Vcpu, read_memory: ReadMemory, *, is_pvm: bool
+) -> UnknownExitError:
+    """The error that an internal error of KVM is; it names the instruction where that is the cause."""
+    from kvmbox.machine.diagnosis import bios_call, refused_instruction
+
+    report = crash_report(vcpu, read_memory)
+    try:
+        regs, sregs, code = vcpu.get_regs(), vcpu.get_sregs(), code_at_rip(vcpu, read_memory)
+    except OSError:  # the report says so
+        return UnknownExitError(f"{exits.describe(found)}\n{report}")
+    known = bytes(takewhile(lambda byte: byte is not None, code))  # type: ignore[arg-type]
+    astray = bios_call(regs, sregs, read_memory) is not None
+    told = refused_instruction(found, sregs, known, pvm=is_pvm, astray=astray)
+    if told is None:
+        return UnknownExitError(f"{exits.describe(found)}\n{report}")
+    return UnknownExitError(f"{told.reason}\n{report}", hint=told.hint)
+
+
+def diagnose(vcpu: Vcpu, read_memory: ReadMemory) -> str | None:
+    """What the vCPU's state tells of why the guest went wrong, for a person."""
+    from kvmbox.machine.diagnosis import bios_call
+
+    try:
+        regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
+    except OSError:  # only a hint is lost
+        return None
+    return bios_call(regs, sregs, read_memory)

@@ -1,0 +1,127 @@
+"""A virtual CPU as an object: its run loop on a thread of its own, and what others may ask of it.
+
+The main loop holds a list of these and knows no other way to a vCPU. Whoever wants something of a running
+vCPU sets a flag that the run loop looks at between two exits, and kicks the vCPU out of KVM_RUN. `leave` may
+be called by any thread, everything else belongs to the main loop.
+
+A look at the machine
+---------------------
+HLT does not exit, so somebody has to look whether the guest can ever go on. A vCPU that sleeps may be woken
+by another one, and a look at one after the other could miss that: the second one may wake the first one after
+its look, and fall asleep before its own. So all vCPUs are paused first. Then nothing moves, and the states
+that are read belong together (`look_at_all`). A vCPU that waits for a device process does not pause, which
+shows that the guest is awake.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+from kvmbox.kvm import uapi
+from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.lean import Value
+from kvmbox.machine.crash_report import ReadMemory, crash_report
+from kvmbox.machine.run_loop import LEAVE, PARK, VcpuLoop
+from kvmbox.machine.sleep import Sleep, look_at
+from kvmbox.outcome import GUEST_CRASHED, Outcome
+
+
+class VcpuThread:
+    """One vCPU of a machine, from its first KVM_RUN to the end of its loop."""
+
+    def __init__(
+        self,
+        vcpu: Vcpu,
+        loop: VcpuLoop,
+        *,
+        cpu: int | None,
+        confine: Callable[[], None],
+        ended: Callable[[VcpuThread], None],
+    ) -> None:
+        """`cpu` is the host CPU that the thread binds itself to, or None. The thread calls `confine` before
+        the guest runs, and `ended` after the loop has ended, whatever ended it.
+        """
+        self.vcpu = vcpu
+        self.loop = loop
+        self.error: BaseException | None = None
+        """What ended the loop, if that was an error."""
+        self._cpu = cpu
+        self._confine = confine
+        self._ended = ended
+        self._thread = threading.Thread(target=self._run, name=f"vcpu {vcpu.index}", daemon=True)
+
+    def start(self) -> None:
+        """Run the guest."""
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the loop has been started and has not ended."""
+        return self._thread.is_alive()
+
+    def pause(self) -> None:
+        """Ask the loop to stand still between two exits. `is_paused` tells when it does."""
+        self.loop.request_attention(PARK)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the vCPU stands still, so that any thread may read its state."""
+        return self.loop.parked or not self.is_alive
+
+    def resume(self) -> None:
+        """End a `pause`, whether the loop stands still already or not."""
+        self.loop.unpark()
+
+    def leave(self) -> None:
+        """Make the loop end at the next exit, which is now, paused or not. Any thread."""
+        self.loop.request_attention(LEAVE)
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the thread to end; returns whether it has."""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            if self._cpu is not None:
+                os.sched_setaffinity(0, {self._cpu})
+            self.vcpu.bind_thread()
+            self._confine()
+            self.loop.run()
+        except BaseException as error:  # noqa: BLE001 - handed to the main loop, which reports it
+            self.error = error
+        finally:
+            self.vcpu.unbind_thread()
+            self._ended(self)
+
+
+class Look(Value):
+    """What a look at all vCPUs has found. `halted`: each of them is in HLT. `outcome`: the guest's end, if
+    all of them sleep and nothing is left that could wake one.
+    """
+
+    halted: bool
+    outcome: Outcome | None
+
+
+def look_at_all(
+    threads: Sequence[VcpuThread], ioapic: uapi.kvm_ioapic_state, read_memory: ReadMemory
+) -> Look:
+    """Look at the vCPUs of a machine, all of them paused. Raises KvmError."""
+    sleeps = [look_at(thread.vcpu, ioapic) for thread in threads]
+    outcome = None
+    if all(sleep.reason for sleep in sleeps):
+        outcome = _end(sleeps, [crash_report(thread.vcpu, read_memory) for thread in threads])
+    return Look(all(sleep.halted for sleep in sleeps), outcome)
+
+
+def _end(sleeps: Sequence[Sleep], reports: Sequence[str]) -> Outcome:
+    """The end of a guest that sleeps for ever, told by its first CPU."""
+    reason = f"the guest is halted for ever: {sleeps[0].reason}"
+    if len(sleeps) > 1:
+        reason += f", and each of its {len(sleeps)} CPUs sleeps"
+        reports = [f"CPU {index}\n{report}" for index, report in enumerate(reports)]
+    return Outcome(GUEST_CRASHED, reason, error=True, hint=sleeps[0].hint, report="\n".join(reports))
