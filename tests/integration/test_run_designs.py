@@ -165,7 +165,7 @@ def test_device_process_that_is_lost_gives_8_and_is_named(
     with images.run(say(b"ready\n") + IDLE, *chosen) as run:
         run.stdout.until(b"ready\n")
         os.kill(run.family.devices[device], number)
-        assert run.status() == 8
+        assert run.status() == 8, run.messages
         (line,) = error_lines(run.messages)
         how = "was killed by signal 9 (SIGKILL)" if number == signal.SIGKILL else "is hung"
         assert f"device process '{device}' {how}" in line
