@@ -104,9 +104,9 @@ class VcpuLoop:
         told: Callable[[], None] = lambda: None,
         is_pvm: bool = False,
     ) -> None:
-        """`ring` has the writes that KVM coalesced, if it does. `told` is called by the loop's thread when the
-        loop has parked, and with the exit that `tells_next_exit` promised, before that is handled. `is_pvm`
-        tells what a refused instruction means.
+        """`ring` has the writes that KVM coalesced, if it does. `told` is called by the loop's thread when
+        the loop has parked, and with the exit that `tells_next_exit` promised, before that is handled.
+        `is_pvm` tells what a refused instruction means.
         """
         self._is_pvm = is_pvm
         self._vcpu = vcpu

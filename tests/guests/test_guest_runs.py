@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from kvmbox.kvm import Kvm
 from tests.patience import patience, patient_options
+from tests.support.guest_table import skip_where_it_cannot_run
 
 SOURCES = Path(__file__).parents[2] / "guests"
 RUNS: list[dict[str, Any]] = tomllib.loads((SOURCES / "expectations.toml").read_text())["run"]
@@ -51,19 +51,9 @@ def image_and_mode(images: Path, guest: str) -> list[str]:
     return ["--mode", "real", str(flat)] if flat.exists() else [str(images / f"{guest}.elf")]
 
 
-@pytest.fixture(scope="module")
-def backend() -> str:
-    """What KVM runs guests with here."""
-    with Kvm.open() as kvm:
-        return kvm.backend()
-
-
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run['guest']}: {run['proves']}")
-def test_guest_run_gives_status_and_output(
-    run: dict[str, Any], images: Path, tmp_path: Path, backend: str
-) -> None:
-    if "needs" in run and backend == "pvm":
-        pytest.skip(f"needs {run['needs']}, and KVM's backend here is {backend}: make test-svm runs it")
+def test_guest_run_gives_status_and_output(run: dict[str, Any], images: Path, tmp_path: Path) -> None:
+    skip_where_it_cannot_run(run)
     for name, content in run.get("files", {}).items():
         (tmp_path / name).write_text(content)
     arguments = [

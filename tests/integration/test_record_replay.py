@@ -24,6 +24,7 @@ from tests.integration.run_support import (
     say,
 )
 from tests.patience import patience
+from tests.support.guest_table import skip_where_it_cannot_run
 from tests.unit.record.recordings import LSR, UART, recording, small_machine
 
 QUICK = ("hello32", "hello64", "irq64", "real16", "clock", "echo", "mmio64", "reboot")
@@ -46,6 +47,7 @@ def kvmbox(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
 
 def record_bundled(entry: dict[str, Any], directory: Path) -> Path:
     """Run a bundled guest as the table says, recorded."""
+    skip_where_it_cannot_run(entry)
     for name, content in entry.get("files", {}).items():
         (directory / name).write_text(content)
     path = directory / "run.rec"
