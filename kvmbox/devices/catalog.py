@@ -5,14 +5,11 @@ Parameters are integers: they cross a process boundary as text.
 
 from __future__ import annotations
 
-from kvmbox.devices.debug_exit import DebugExit
-from kvmbox.devices.debugcon import DebugCon
 from kvmbox.devices.i8042 import I8042
 from kvmbox.devices.model import DeviceModel
 from kvmbox.devices.pit_8254 import Pit8254
-from kvmbox.devices.post import PostPort
+from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
 from kvmbox.devices.rtc_mc146818 import RtcMc146818
-from kvmbox.devices.shutdown_port import ShutdownPort
 from kvmbox.devices.uart_16550a import Uart16550A
 
 TYPE_CHECKING = False

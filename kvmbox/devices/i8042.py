@@ -25,7 +25,7 @@ from __future__ import annotations
 import struct
 
 from kvmbox.devices.model import IrqLine, Reset, SnapshotError
-from kvmbox.devices.timeless import TimelessModel, check_snapshot
+from kvmbox.devices.port_models import PortModel, check_snapshot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ _SNAPSHOT_MAGIC: Final = b"KBC\x01"
 _STATUS_BITS: Final = ST_OBF | ST_SYS | ST_CD | ST_UNLOCKED | ST_AUX_OBF | ST_TIMEOUT
 
 
-class I8042(TimelessModel):
+class I8042(PortModel):
     """The controller and port 0x92; see the module's theory of operation."""
 
     __slots__ = ("_command", "_command_byte", "_lines", "_output", "_output_port", "_port_92", "_status")

@@ -1,4 +1,4 @@
-"""The debug console, POST, debug-exit and shutdown ports, and what the timeless models share."""
+"""The debug console, POST, debug-exit and shutdown ports, and what models without time share."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from kvmbox.devices.debug_exit import DebugExit
-from kvmbox.devices.debugcon import DebugCon
 from kvmbox.devices.i8042 import I8042
 from kvmbox.devices.model import DeviceModel, HostOutput, SnapshotError, Stop
-from kvmbox.devices.post import PostPort
-from kvmbox.devices.shutdown_port import ShutdownPort
+from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
 
 ALL: list[Callable[[], DeviceModel]] = [DebugCon, DebugExit, I8042, PostPort, ShutdownPort]
 

@@ -13,7 +13,7 @@ from kvmbox.channel.channel import Channel, Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.channel.transport import Link
 from kvmbox.channel.transports import IPC_CHOICES, make_link
-from kvmbox.devices.post import PostPort
+from kvmbox.devices.port_models import PostPort
 from kvmbox.errors import DeviceProcessError
 from kvmbox.processes.device_thread import ENDED, DeviceThread
 from kvmbox.wire import protocol
