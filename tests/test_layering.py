@@ -289,6 +289,7 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
         "kvmbox.processes",
         "kvmbox.processes.spawner",
         "kvmbox.wire",
+        "kvmbox.wire.effects",
         "kvmbox.wire.page_layout",
         "kvmbox.wire.protocol",
         "kvmbox.wire.spawner_frames",

@@ -50,16 +50,8 @@ from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, 
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.lean import Value
 from kvmbox.wire import protocol
-from kvmbox.wire.protocol import (
-    EFFECT,
-    EFFECT_HOST_OUTPUT,
-    HEADER,
-    MAX_FRAME,
-    MAX_PAYLOAD,
-    NO_DEADLINE,
-    WORDS,
-    FrameError,
-)
+from kvmbox.wire.effects import EFFECT, HOST_OUTPUT, decode_effects
+from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, WORDS, FrameError
 
 WAIT_SLICE_MS: Final = 50
 """How long one slice of waiting for a device process is, in milliseconds of a running VMM."""
@@ -348,7 +340,7 @@ class Channel:
             words[0] == first | _REPLY_AND_ONE_EFFECT
             and words[3] == len(payload) << 32
             and words[2] <= limit
-            and tag == EFFECT_HOST_OUTPUT
+            and tag == HOST_OUTPUT
             and length == len(payload) - EFFECT.size
             and not pin | level
             and device < len(self._outputs)
@@ -407,7 +399,7 @@ class Channel:
         if count and kind in _NO_EFFECTS:
             raise self._break(f"an effect in the reply to {protocol.KIND_NAMES[kind]}, which has none")
         try:
-            effects, payload = protocol.decode_effects(count, frame[HEADER.size :])
+            effects, payload = decode_effects(count, frame[HEADER.size :])
         except FrameError as error:
             raise self._break(str(error)) from error
         if payload and kind != protocol.SNAPSHOT:

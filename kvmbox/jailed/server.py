@@ -18,6 +18,7 @@ import binascii
 from kvmbox.devices.catalog import build_model
 from kvmbox.devices.model import DeviceModel, Effect, HostOutput, SnapshotError
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import encode_effects_of, encode_reply
 from kvmbox.wire.protocol import (
     HEADER,
     INDEXED_READ,
@@ -29,7 +30,6 @@ from kvmbox.wire.protocol import (
     WORDS,
     WRITE,
     FrameError,
-    encode_effects_of,
     request_word,
 )
 
@@ -132,7 +132,7 @@ class DeviceServer:
             effects += [(index, effect) for effect in joined(model.take_effects())]
             self.deadlines[index] = model.next_deadline()
         self.deadline = self._earliest()
-        reply = protocol.encode_reply(request, self.deadline, value, effects, payload)
+        reply = encode_reply(request, self.deadline, value, effects, payload)
         first, deadline, value, _ = WORDS.unpack_from(reply)
         return first, deadline, value, reply[HEADER.size :]
 

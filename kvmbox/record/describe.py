@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from kvmbox.board import DeviceSpec
 from kvmbox.channel.channel import printable
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine
+from kvmbox.devices.model import Effect
 from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import BY_CLASS, decode_effects, excerpt
 from kvmbox.wire.protocol import HEADER, KIND_NAMES, NO_DEADLINE, FrameError, Request
 
 WHOLE_PROCESS: Final = frozenset({protocol.HELLO, protocol.ADVANCE, protocol.RESET, protocol.SHUTDOWN})
@@ -87,14 +88,10 @@ def request_text(channel: ChannelHeader, request: Request) -> str:
         return f"write {request.value & 0xFF:#04x} to {index}, read {place_of(device, request.offset)}"
     if request.kind == protocol.WRITE_RUN:
         where = place_of(device, request.offset)
-        return f"write {len(request.payload)} times to {where}: {_excerpt(request.payload)}"
+        return f"write {len(request.payload)} times to {where}: {excerpt(request.payload)}"
     if request.kind == protocol.RECEIVE:
-        return f"receive {len(request.payload)} bytes: {_excerpt(request.payload)}"
+        return f"receive {len(request.payload)} bytes: {excerpt(request.payload)}"
     return f"{kind} part {request.offset}"
-
-
-def _excerpt(data: bytes, limit: int = 32) -> str:
-    return repr(data[:limit])[1:] + ("…" if len(data) > limit else "")
 
 
 def reply_text(channel: ChannelHeader, request: Request, reply: bytes) -> str:
@@ -120,7 +117,7 @@ def reply_text(channel: ChannelHeader, request: Request, reply: bytes) -> str:
     if length != len(body):
         return ", ".join([*parts, f"{len(body)} bytes where {length} are announced: {body.hex()}"])
     try:
-        effects, rest = protocol.decode_effects(count, body)
+        effects, rest = decode_effects(count, body)
     except FrameError as error:
         return ", ".join([*parts, f"{error}: {body.hex()}"])
     parts += [_effect_text(channel.devices, index, effect) for index, effect in effects]
@@ -131,18 +128,12 @@ def reply_text(channel: ChannelHeader, request: Request, reply: bytes) -> str:
 
 def _effect_text(devices: Sequence[DeviceSpec], index: int, effect: Effect) -> str:
     name = devices[index].name if index < len(devices) else f"device {index}"
-    match effect:
-        case IrqLine(pin, level, coalesced):
-            irqs = devices[index].irqs if index < len(devices) else ()
-            line = f"IRQ {irqs[pin]}" if pin < len(irqs) else f"pin {pin}"
-            missed = f" ({coalesced} coalesced)" if coalesced else ""
-            return f"{name} {'raises' if level else 'lowers'} {line}{missed}"
-        case HostOutput(data):
-            return f"{name} sends {_excerpt(data)}"
-        case InputRoom(count):
-            return f"{name} has room for {count} bytes"
-        case _:
-            return f"{name} asks for a {type(effect).__name__.lower()}"
+    irqs = devices[index].irqs if index < len(devices) else ()
+
+    def wire(pin: int) -> str:
+        return f"IRQ {irqs[pin]}" if pin < len(irqs) else f"pin {pin}"
+
+    return f"{name} {BY_CLASS[type(effect)].text(effect, wire)}"
 
 
 def record_line(channel: ChannelHeader, record: Record) -> str:
@@ -192,7 +183,7 @@ def _reply_data(channel: ChannelHeader, reply: bytes) -> dict[str, Any] | None:
     try:
         if length != len(body):
             raise FrameError("length")
-        effects, rest = protocol.decode_effects(count, body)
+        effects, rest = decode_effects(count, body)
     except FrameError:
         return {"frame": reply.hex()}
     data: dict[str, Any] = {
@@ -207,12 +198,9 @@ def _reply_data(channel: ChannelHeader, reply: bytes) -> dict[str, Any] | None:
 
 def _effect_data(channel: ChannelHeader, index: int, effect: Effect) -> dict[str, Any]:
     name = channel.devices[index].name if index < len(channel.devices) else None
-    match effect:
-        case IrqLine(pin, level, coalesced):
-            return {"device": name, "effect": "irq", "pin": pin, "level": level, "coalesced": coalesced}
-        case HostOutput(output):
-            return {"device": name, "effect": "output", "data": output.hex()}
-        case InputRoom(count):
-            return {"device": name, "effect": "room", "count": count}
-        case _:
-            return {"device": name, "effect": type(effect).__name__.lower()}
+    fields = {field: getattr(effect, field) for field in effect.__match_args__}
+    return {
+        "device": name,
+        "effect": BY_CLASS[type(effect)].short,
+        **{field: value.hex() if isinstance(value, bytes) else value for field, value in fields.items()},
+    }

@@ -10,6 +10,7 @@ from kvmbox.record.describe import ACCESSES, device_of, place_of, seconds
 from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.record.select import DeviceChoice
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.protocol import HEADER, KIND_NAMES, FrameError
 
 
@@ -57,7 +58,7 @@ def effects_of(reply: bytes) -> list[tuple[int, Effect]]:
     if len(reply) <= HEADER.size or reply[0] == protocol.ERROR:
         return []
     try:
-        return protocol.decode_effects(reply[3], reply[HEADER.size :])[0]
+        return decode_effects(reply[3], reply[HEADER.size :])[0]
     except FrameError:
         return []
 

@@ -15,15 +15,12 @@ number. docs/wire-protocol.md is the page for people; this file is the only code
     24      4     offset, or part number           0
     28      4     length of the payload            length of the payload
 
-Every byte from a device process is hostile, so `decode_reply` and `decode_effects` check all that can be
-checked without knowing the devices; what a device was granted is checked where effects are applied.
+The effects at the beginning of a reply's payload are those of `effects`.
 """
 
 from __future__ import annotations
 
 from struct import Struct
-
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,14 +56,6 @@ INDEXED_READ: Final = 11  # a byte write, then a READ: value = register << 32 | 
 REPLY: Final = 0x80
 ERROR: Final = 0xFF  # the model raised: payload is text, bounded; the process exits after it
 
-# Effects in a reply's payload: tag, device, pin, level, argument; host output is followed by its bytes.
-EFFECT: Final = Struct("<BBBBI")
-EFFECT_IRQ_LINE: Final = 1  # argument: coalesced
-EFFECT_HOST_OUTPUT: Final = 2  # argument: length of the bytes that follow
-EFFECT_INPUT_ROOM: Final = 3  # argument: count
-EFFECT_RESET: Final = 4
-EFFECT_STOP: Final = 5
-
 KIND_NAMES: Final = {
     HELLO: "hello",
     READ: "read",
@@ -81,9 +70,6 @@ KIND_NAMES: Final = {
     INDEXED_READ: "indexed read",
     REPLAY: "replay",
 }
-
-MAX_EFFECTS: Final = 255
-_MAX_COUNT: Final = 0xFFFF_FFFF
 
 
 def request_word(kind: int, device: int, size: int) -> int:
@@ -151,93 +137,6 @@ def decode_request(frame: bytes) -> Request:
     if len(frame) != HEADER.size + length:
         raise FrameError(f"frame of {len(frame)} bytes announces a payload of {length}")
     return Request(kind, device, size, sequence, now, value, offset, frame[HEADER.size :])
-
-
-def encode_reply(
-    request: Request,
-    deadline: int | None,
-    value: int,
-    effects: list[tuple[int, Effect]],
-    payload: bytes = b"",
-) -> bytes:
-    """The reply to `request`. `effects` are (device index, effect) pairs; they precede `payload`."""
-    body = encode_effects(effects) + payload
-    if len(effects) > MAX_EFFECTS or len(body) > MAX_PAYLOAD:
-        raise FrameError(f"{len(effects)} effects in {len(body)} bytes do not fit in a reply")
-    header = HEADER.pack(
-        request.kind | REPLY,
-        request.device,
-        request.size,
-        len(effects),
-        request.sequence,
-        NO_DEADLINE if deadline is None else deadline,
-        value,
-        0,
-        len(body),
-    )
-    return header + body
-
-
-def encode_effects_of(device: int, effects: list[Effect]) -> bytes:
-    """The bytes of the effects of one device, in order."""
-    if len(effects) == 1 and isinstance(effects[0], HostOutput):  # what printing causes, at each character
-        data = effects[0].data
-        return EFFECT.pack(EFFECT_HOST_OUTPUT, device, 0, 0, len(data)) + data
-    return encode_effects([(device, effect) for effect in effects])
-
-
-def encode_effects(effects: list[tuple[int, Effect]]) -> bytes:
-    """The bytes of (device index, effect) pairs, in order."""
-    parts: list[bytes] = []
-    for device, effect in effects:
-        if isinstance(effect, HostOutput):
-            parts.append(EFFECT.pack(EFFECT_HOST_OUTPUT, device, 0, 0, len(effect.data)))
-            parts.append(effect.data)
-        elif isinstance(effect, IrqLine):
-            count = min(effect.coalesced, _MAX_COUNT)
-            parts.append(EFFECT.pack(EFFECT_IRQ_LINE, device, effect.pin, effect.level, count))
-        elif isinstance(effect, InputRoom):
-            parts.append(EFFECT.pack(EFFECT_INPUT_ROOM, device, 0, 0, effect.count))
-        else:
-            tag = EFFECT_RESET if isinstance(effect, Reset) else EFFECT_STOP
-            parts.append(EFFECT.pack(tag, device, 0, 0, 0))
-    return b"".join(parts)
-
-
-def decode_effects(count: int, body: bytes) -> tuple[list[tuple[int, Effect]], bytes]:
-    """`count` (device index, effect) pairs from the front of `body`, and what follows them.
-
-    FrameError for anything that `encode_effects` cannot have written. Whether the device was granted the
-    effect is the caller's to check.
-    """
-    effects: list[tuple[int, Effect]] = []
-    position = 0
-    for _ in range(count):
-        if position + EFFECT.size > len(body):
-            raise FrameError(f"{count} effects announced, the payload ends after {len(effects)}")
-        tag, device, pin, level, argument = EFFECT.unpack_from(body, position)
-        position += EFFECT.size
-        if tag == EFFECT_IRQ_LINE:
-            if level > 1 or (argument and not level):
-                raise FrameError(f"interrupt line effect with level {level}, coalesced {argument}")
-            effects.append((device, IrqLine(pin, level, argument)))
-            continue
-        if pin or level:
-            raise FrameError(f"effect {tag} with stray fields")
-        if tag == EFFECT_HOST_OUTPUT:
-            if argument > len(body) - position:
-                raise FrameError(f"host output of {argument} bytes, {len(body) - position} are left")
-            effects.append((device, HostOutput(body[position : position + argument])))
-            position += argument
-        elif tag == EFFECT_INPUT_ROOM:
-            effects.append((device, InputRoom(argument)))
-        elif tag in (EFFECT_RESET, EFFECT_STOP):
-            if argument:
-                raise FrameError(f"effect {tag} with a value")
-            effects.append((device, Reset() if tag == EFFECT_RESET else Stop()))
-        else:
-            raise FrameError(f"unknown effect {tag}")
-    return effects, body[position:]
 
 
 def encode_board(devices: list[tuple[str, dict[str, int]]]) -> bytes:

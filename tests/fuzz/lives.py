@@ -19,6 +19,7 @@ from kvmbox.kvm import uapi
 from kvmbox.layout import PAGE_SIZE
 from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, WORDS, Request, request_word
 from tests.fuzz.frames import Liar, Log
 from tests.fuzz.targets import Fault
@@ -223,7 +224,7 @@ class LivesTarget:
         self.frames += 1
         reply = self._twin.handle(request.encode())
         fields = HEADER.unpack_from(reply)
-        effects, _ = protocol.decode_effects(fields[3], reply[HEADER.size :])
+        effects, _ = decode_effects(fields[3], reply[HEADER.size :])
         try:
             value = send(self._channel, request, (1 << 64) - 1)
         except GivenUpError as error:

@@ -23,7 +23,8 @@ from kvmbox.devices.model import HostOutput
 from kvmbox.errors import ProtocolError
 from kvmbox.wire import page_layout as layout
 from kvmbox.wire import protocol
-from kvmbox.wire.protocol import HEADER, encode_effects, request_word
+from kvmbox.wire.effects import decode_effects, encode_effects
+from kvmbox.wire.protocol import HEADER, request_word
 
 ACCESSES: Final = 5_000
 PATIENCE: Final = 100
@@ -149,6 +150,6 @@ def test_effects_are_those_of_the_copy_that_was_checked(attack: Attack) -> None:
         (frame,) = frames
         _, _, _, count, _, _, value, _, length = HEADER.unpack_from(frame)
         assert (result, len(frame)) == (value, HEADER.size + length)
-        effects, rest = protocol.decode_effects(count, frame[HEADER.size :])
+        effects, rest = decode_effects(count, frame[HEADER.size :])
         assert [(0, HostOutput(output)) for output in attack.outputs] == effects
         assert rest == b""

@@ -14,7 +14,8 @@ from kvmbox.channel.channel import Channel, Grants
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError
 from kvmbox.wire import protocol
-from kvmbox.wire.protocol import NO_DEADLINE, encode_effects, request_word
+from kvmbox.wire.effects import encode_effects
+from kvmbox.wire.protocol import NO_DEADLINE, request_word
 from tests.support.links import socket_link
 
 NOW = 1_000

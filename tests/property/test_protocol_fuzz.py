@@ -7,18 +7,15 @@ from hypothesis import strategies as st
 
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import MAX_EFFECTS, decode_effects, encode_effects, encode_reply
 from kvmbox.wire.protocol import (
     HEADER,
-    MAX_EFFECTS,
     MAX_PAYLOAD,
     FrameError,
     Request,
     decode_board,
-    decode_effects,
     decode_request,
     encode_board,
-    encode_effects,
-    encode_reply,
 )
 
 BYTE = st.integers(0, 0xFF)

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 import pytest
 
 from kvmbox.channel.channel import Channel, Grants
+from kvmbox.devices.model import HostOutput, IrqLine, Stop
 from kvmbox.errors import ProtocolError
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import BY_CLASS, EFFECT
 from kvmbox.wire.protocol import request_word
 from tests.support.links import pipe_link, socket_link
 
@@ -105,7 +107,7 @@ def test_xsa_199_effect_with_an_index_that_was_not_granted_is_a_protocol_break(
     peer: Peer, device: int, pin: int
 ) -> None:
     """Device and pin of an effect are indices into the VMM's lists: both are compared with their lengths."""
-    effect = protocol.EFFECT.pack(protocol.EFFECT_IRQ_LINE, device, pin, 1, 0)
+    effect = EFFECT.pack(BY_CLASS[IrqLine].tag, device, pin, 1, 0)
     peer.answer(protocol.WRITE, size=1, effects=effect)
     with pytest.raises(ProtocolError, match="effect"):
         peer.access(protocol.WRITE, size=1, value=1)
@@ -115,8 +117,8 @@ def test_xsa_199_effect_with_an_index_that_was_not_granted_is_a_protocol_break(
 @pytest.mark.parametrize("beyond", [0, 1])
 def test_xsa_199_length_is_bounded_by_the_frame(peer: Peer, beyond: int) -> None:
     """Output that fills the largest frame passes; a byte more does not, though it says its own length."""
-    text = b"x" * (protocol.MAX_PAYLOAD - protocol.EFFECT.size + beyond)
-    effect = protocol.EFFECT.pack(protocol.EFFECT_HOST_OUTPUT, 1, 0, 0, len(text))
+    text = b"x" * (protocol.MAX_PAYLOAD - EFFECT.size + beyond)
+    effect = EFFECT.pack(BY_CLASS[HostOutput].tag, 1, 0, 0, len(text))
     peer.answer(protocol.WRITE, size=1, effects=effect + text)
     if beyond:
         with pytest.raises(ProtocolError, match=r"a frame of \d+ bytes"):
@@ -131,7 +133,7 @@ def test_xsa_199_stop_tells_what_the_vmm_forwarded_and_not_what_came_back(peer: 
     """The exit status follows from the value that the guest wrote. The Stop effect has a field that is no
     value; whatever the device puts there, or into the reply, counts for nothing or breaks the protocol.
     """
-    peer.answer(protocol.WRITE, size=4, effects=protocol.EFFECT.pack(protocol.EFFECT_STOP, 0, 0, 0, 0))
+    peer.answer(protocol.WRITE, size=4, effects=EFFECT.pack(BY_CLASS[Stop].tag, 0, 0, 0, 0))
     peer.access(protocol.WRITE, size=4, value=0x1234)
     assert peer.log == [("stop", 0, 4, 0x1234)]
 
@@ -141,7 +143,7 @@ def test_xsa_199_stop_with_a_value_of_its_own_is_a_protocol_break(
     peer: Peer, pin: int, level: int, argument: int
 ) -> None:
     """A device process cannot choose the exit status of the run: there is no field for it."""
-    effect = protocol.EFFECT.pack(protocol.EFFECT_STOP, 0, pin, level, argument)
+    effect = EFFECT.pack(BY_CLASS[Stop].tag, 0, pin, level, argument)
     peer.answer(protocol.WRITE, size=4, effects=effect)
     with pytest.raises(ProtocolError):
         peer.access(protocol.WRITE, size=4, value=7)
@@ -150,7 +152,7 @@ def test_xsa_199_stop_with_a_value_of_its_own_is_a_protocol_break(
 
 def test_xsa_199_stop_in_the_reply_to_a_read_is_a_protocol_break(peer: Peer) -> None:
     """Nor can it choose when: only a write of the guest to that very device stops the machine."""
-    peer.answer(protocol.READ, size=4, effects=protocol.EFFECT.pack(protocol.EFFECT_STOP, 0, 0, 0, 0))
+    peer.answer(protocol.READ, size=4, effects=EFFECT.pack(BY_CLASS[Stop].tag, 0, 0, 0, 0))
     with pytest.raises(ProtocolError, match="not granted"):
         peer.access(protocol.READ, size=4, limit=0xFFFF_FFFF)
     assert peer.log == []

@@ -17,8 +17,8 @@ from kvmbox import outcome as verdict
 from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
 from kvmbox.sandbox import layers
+from kvmbox.wire import effects, protocol
 from kvmbox.wire import page_layout as page
-from kvmbox.wire import protocol
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -251,15 +251,12 @@ def test_wire_page_table_is_the_layout_of_the_page() -> None:
     assert f"a sealed memory file of {page.SIZE} bytes" in WIRE_PROSE
 
 
-def test_wire_effect_table_is_all_effects() -> None:
-    rows = table_with_heading(WIRE, "tag", "name", "pin, level", "argument")
-    assert {row[1]: int(row[0]) for row in rows} == {
-        name.removeprefix("EFFECT_"): value
-        for name, value in vars(protocol).items()
-        if name.startswith("EFFECT_")
-    }
-    assert protocol.EFFECT.format == "<BBBBI"
-    assert f"at most {protocol.MAX_EFFECTS}. Each has {protocol.EFFECT.size} bytes" in WIRE_PROSE
+def test_wire_effect_table_is_the_table_of_effects() -> None:
+    rows = table_with_heading(WIRE, *effects.PAGE_HEADING)
+    assert [tuple(row) for row in rows] == [effects.page_row(kind) for kind in effects.TABLE]
+    assert effects.EFFECT.format == "<BBBBI"
+    assert f"at most {effects.MAX_EFFECTS}. Each has {effects.EFFECT.size} bytes" in WIRE_PROSE
+    assert f"a range has {effects.RANGE.size} bytes" in WIRE_PROSE
 
 
 # --- Architecture and threats ----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import HEADER, NO_DEADLINE
 
 WRITES = (protocol.WRITE, protocol.WRITE_RUN)
@@ -43,7 +44,7 @@ def _effect(channel: int, device: int, effect: IrqLine | HostOutput | InputRoom 
 
     def lie(frame: bytes, _reply: bytes) -> None:
         request = protocol.decode_request(frame)
-        os.write(channel, protocol.encode_reply(request, None, 0, [(device, effect)]))
+        os.write(channel, encode_reply(request, None, 0, [(device, effect)]))
 
     return _serve(channel, lie)
 
@@ -136,7 +137,7 @@ def stray(channel: int) -> int:
     """Answer with bytes behind the effects."""
 
     def lie(frame: bytes, _reply: bytes) -> None:
-        os.write(channel, protocol.encode_reply(protocol.decode_request(frame), None, 0, [], b"stray"))
+        os.write(channel, encode_reply(protocol.decode_request(frame), None, 0, [], b"stray"))
 
     return _serve(channel, lie)
 

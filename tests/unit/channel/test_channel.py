@@ -18,7 +18,8 @@ from kvmbox.channel.transport import Waits, Words
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
-from kvmbox.wire.protocol import EFFECT, HEADER, NO_DEADLINE, encode_effects, request_word
+from kvmbox.wire.effects import EFFECT, encode_effects, encode_reply
+from kvmbox.wire.protocol import HEADER, NO_DEADLINE, request_word
 from tests.support.links import Opening, socket_link
 
 NOW: Final = 5_000
@@ -694,7 +695,7 @@ def test_threads_share_a_channel_without_time_going_backwards(make_liar: Callabl
         for _ in range(2 * rounds):
             request = protocol.decode_request(liar.device_end.recv(8192))
             seen.append(request)
-            liar.raw(protocol.encode_reply(request, None, 0, []))
+            liar.raw(encode_reply(request, None, 0, []))
 
     def ask() -> None:
         for _ in range(rounds):

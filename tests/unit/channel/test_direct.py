@@ -16,6 +16,7 @@ from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError, ProtocolError
 from kvmbox.jailed import server as server_module
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import INDEXED_READ, NO_DEADLINE, READ, WRITE, Request, request_word
 from tests.unit.jailed.test_server import FakeModel
 
@@ -188,8 +189,8 @@ def test_recorder_sees_frames_as_of_a_process() -> None:
     assert rig.access(READ, offset=5) == 0x41
     first, second = Request(READ, 0, 1, 2, NOW, 0, 5), Request(READ, 0, 1, 3, NOW, 0, 5)
     assert seen == [
-        (first.encode(), protocol.encode_reply(first, 7_000, 0x41, [(0, HostOutput(b"x"))])),
-        (second.encode(), protocol.encode_reply(second, 7_000, 0x41, [])),
+        (first.encode(), encode_reply(first, 7_000, 0x41, [(0, HostOutput(b"x"))])),
+        (second.encode(), encode_reply(second, 7_000, 0x41, [])),
     ]
     assert rig.log == [("output", b"x"), ("deadline", 7_000, NOW)]
 

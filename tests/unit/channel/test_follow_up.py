@@ -14,7 +14,8 @@ from kvmbox.channel.survival import Survival
 from kvmbox.devices.model import Effect, InputRoom, IrqLine
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
-from kvmbox.wire.protocol import Request, encode_reply, request_word
+from kvmbox.wire.effects import encode_reply
+from kvmbox.wire.protocol import Request, request_word
 from tests.support.links import socket_link
 
 NOW = 5_000

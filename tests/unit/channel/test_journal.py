@@ -9,6 +9,7 @@ import pytest
 from kvmbox.channel.journal import JOURNAL_BYTES, Batch, Entry, Journal, batches, entry_of
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request
 
 FIT = MAX_PAYLOAD // HEADER.size
@@ -19,7 +20,7 @@ def read(number: int, payload: bytes = b"") -> bytes:
 
 
 def reply(number: int) -> bytes:
-    return protocol.encode_reply(Request(protocol.READ, 0, 1, number), None, number & 0xFF, [])
+    return encode_reply(Request(protocol.READ, 0, 1, number), None, number & 0xFF, [])
 
 
 def journal(count: int) -> list[Entry]:

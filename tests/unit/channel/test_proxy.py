@@ -12,6 +12,7 @@ from kvmbox.channel.channel import Channel, Grants
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import ProtocolError
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import encode_reply
 from tests.support.links import socket_link
 from tests.support.racing import race
 
@@ -28,7 +29,7 @@ class Far:
     def will_answer(self, kind: int, size: int, value: int = 0, device: int = 3) -> None:
         self.sequence += 1
         request = protocol.Request(kind, device, size, self.sequence)
-        self.end.send(protocol.encode_reply(request, None, value, []))
+        self.end.send(encode_reply(request, None, value, []))
 
     def asked(self) -> protocol.Request:
         return protocol.decode_request(self.end.recv(8192))

@@ -22,6 +22,7 @@ from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, Pro
 from kvmbox.jailed import server as server_module
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS, Request, request_word
 from tests.support.links import socket_link
 
@@ -302,8 +303,8 @@ def test_every_kind_of_loss_is_survived() -> None:
         lambda _frame, reply: reply + bytes(5000),
         lambda _frame, _reply: b"\xa5" * 32,
         lambda _frame, reply: reply[:16] + b"\xff" * 8 + reply[24:],
-        lambda frame, _reply: protocol.encode_reply(protocol.decode_request(frame), None, 0, [(0, Stop())]),
-        lambda frame, _reply: protocol.encode_reply(protocol.decode_request(frame), None, 0, [(9, Reset())]),
+        lambda frame, _reply: encode_reply(protocol.decode_request(frame), None, 0, [(0, Stop())]),
+        lambda frame, _reply: encode_reply(protocol.decode_request(frame), None, 0, [(9, Reset())]),
     ]
     # The first read of each but the first is the one that it inherits.
     bench = Bench(*(Process(on(protocol.READ, lie, after=lie is not die)) for lie in lies), Process())
@@ -449,7 +450,7 @@ def total_too_large(_frame: bytes, reply: bytes) -> bytes:
 def total_that_grows(frame: bytes, _reply: bytes) -> bytes:
     request = protocol.decode_request(frame)
     total = min((request.offset + 3) * MAX_PAYLOAD, MAX_SNAPSHOT + 1)
-    return protocol.encode_reply(request, None, total, [], bytes(MAX_PAYLOAD))
+    return encode_reply(request, None, total, [], bytes(MAX_PAYLOAD))
 
 
 @pytest.mark.parametrize("lie", [part_too_short, total_too_large, total_that_grows])
@@ -483,7 +484,7 @@ def test_lies_about_snapshots_of_different_times_are_not_poison() -> None:
 def test_snapshot_that_is_refused_ends_in_giving_up() -> None:
     def damaged(frame: bytes, reply: bytes) -> bytes:
         request = protocol.decode_request(frame)
-        return protocol.encode_reply(request, None, 4, [], b"boom")
+        return encode_reply(request, None, 4, [], b"boom")
 
     first = Process(on(protocol.SNAPSHOT, damaged))
     bench = Bench(first, *(Process() for _ in range(5)), journal_limit=SHORT)

@@ -20,8 +20,9 @@ from kvmbox.channel.transport import Link, Waits
 from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import page_layout, protocol
+from kvmbox.wire.effects import BY_CLASS, EFFECT, encode_effects
 from kvmbox.wire.page_layout import DOORBELL, DOORBELLS_READ
-from kvmbox.wire.protocol import EFFECT, HEADER, MAX_PAYLOAD, NO_DEADLINE, encode_effects, request_word
+from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, request_word
 from tests.support.links import Opening
 
 NOW: Final = 5_000
@@ -242,7 +243,7 @@ def test_payload_that_is_longer_than_a_frame_breaks_the_protocol(ready: Peer, le
         {"count": 1, "body": encode_effects([(1, HostOutput(b"x"))])},
         {"count": 1, "body": encode_effects([(2, HostOutput(b"x"))])},
         {"count": 2, "body": encode_effects([(0, HostOutput(b"x"))])},
-        {"count": 1, "body": EFFECT.pack(protocol.EFFECT_HOST_OUTPUT, 0, 0, 0, 5) + b"four"},
+        {"count": 1, "body": EFFECT.pack(BY_CLASS[HostOutput].tag, 0, 0, 0, 5) + b"four"},
     ],
     ids=str,
 )

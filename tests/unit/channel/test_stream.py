@@ -18,17 +18,8 @@ from kvmbox.channel.transports import make_link
 from kvmbox.devices.model import Effect, HostOutput
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
-from kvmbox.wire.protocol import (
-    EFFECT,
-    HEADER,
-    MAX_FRAME,
-    MAX_PAYLOAD,
-    NO_DEADLINE,
-    Request,
-    encode_effects,
-    encode_reply,
-    request_word,
-)
+from kvmbox.wire.effects import EFFECT, encode_effects, encode_reply
+from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, Request, request_word
 
 NOW: Final = 5_000
 READ: Final = request_word(protocol.READ, 0, 1)

@@ -14,6 +14,7 @@ from kvmbox.channel.transport import Link
 from kvmbox.channel.transports import IPC_CHOICES, TRANSPORTS, make_link
 from kvmbox.errors import DeviceGoneError, SandboxError
 from kvmbox.wire import page_layout, protocol
+from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import MAX_FRAME, Request
 
 
@@ -149,7 +150,7 @@ def test_connect_puts_another_device_end_behind_a_channel(ipc: str) -> None:
     for descriptor in first.device:
         os.close(descriptor)
     request = Request(protocol.ADVANCE, sequence=1)
-    reply = protocol.encode_reply(request, None, 0, [])
+    reply = encode_reply(request, None, 0, [])
     if second.page is None:
         os.write(second.device[-1], reply)
     else:

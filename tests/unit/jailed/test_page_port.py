@@ -13,6 +13,7 @@ from kvmbox.jailed.loop import serve
 from kvmbox.jailed.page_port import PagePort
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import page_layout, protocol
+from kvmbox.wire.effects import EFFECT, decode_effects
 from kvmbox.wire.page_layout import DOORBELL, DOORBELLS_READ
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request
 
@@ -25,7 +26,7 @@ NAMES: Final = {
     page_layout.MAY_SPIN: "MAY_SPIN",
 }
 LOOKS: Final = 5
-LONG_RUN: Final = MAX_PAYLOAD - protocol.EFFECT.size
+LONG_RUN: Final = MAX_PAYLOAD - EFFECT.size
 """As many bytes as the reply to a run of writes to the debug console can give back."""
 
 
@@ -179,7 +180,7 @@ def test_serve_stores_all_of_a_reply_before_its_first_word(model: bytes, kind: i
     assert rig.steps[start : start + len(expected)] == expected
     assert rig.reply()[:2] == (kind | protocol.REPLY, 2)
     if stores == 2:
-        assert protocol.decode_effects(1, rig.reply()[2]) == ([(0, HostOutput(b"x"))], b"")
+        assert decode_effects(1, rig.reply()[2]) == ([(0, HostOutput(b"x"))], b"")
 
 
 def test_serve_rings_if_the_vmm_waits() -> None:
@@ -276,9 +277,9 @@ def test_serve_one_request_after_another() -> None:
     rig.serve()
     answers.append(rig.reply())
     assert [sequence for _, sequence, _ in answers] == [1, 2, 3, 4, 5, 6]
-    output, rest = protocol.decode_effects(1, answers[3][2])
+    output, rest = decode_effects(1, answers[3][2])
     assert (output, rest) == ([(1, HostOutput(b"x"))], b"")
-    assert protocol.decode_effects(1, answers[4][2])[0] == [(1, HostOutput(b"y" * LONG_RUN))]
+    assert decode_effects(1, answers[4][2])[0] == [(1, HostOutput(b"y" * LONG_RUN))]
 
 
 def test_serve_leaves_after_shutdown() -> None:

@@ -14,6 +14,7 @@ from kvmbox.jailed.loop import serve
 from kvmbox.jailed.server import MAX_ERROR_TEXT, MAX_SNAPSHOT, DeviceServer, error_frame
 from kvmbox.jailed.stream_port import StreamPort
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, FrameError, Request
 
 
@@ -92,7 +93,7 @@ class Rig:
         got = HEADER.unpack_from(reply)
         assert got[:3] == (kind | protocol.REPLY, device, size)
         assert (got[4], got[7], got[8]) == (self.sequence, 0, len(reply) - HEADER.size)
-        effects, rest = protocol.decode_effects(got[3], reply[HEADER.size :])
+        effects, rest = decode_effects(got[3], reply[HEADER.size :])
         return got[6], None if got[5] == NO_DEADLINE else got[5], effects, rest
 
 

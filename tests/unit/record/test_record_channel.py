@@ -12,7 +12,8 @@ import pytest
 from kvmbox.channel.channel import Channel, Grants
 from kvmbox.errors import DeviceProcessError
 from kvmbox.wire import protocol
-from kvmbox.wire.protocol import Request, encode_reply, request_word
+from kvmbox.wire.effects import encode_reply
+from kvmbox.wire.protocol import Request, request_word
 from tests.support.links import socket_link
 
 NOW = 77

@@ -15,6 +15,7 @@ from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.record.replayer import Difference, ReplayResult, replay
 from kvmbox.record.select import DeviceChoice
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import HEADER
 from tests.unit.record.recordings import CHANNELS, LSR, UART, Machine, small_machine
 
@@ -117,7 +118,7 @@ def test_difference_that_words_leave_out_is_shown_as_bytes() -> None:
 def sent_with(output: bytes) -> Record:
     """A write to COM1 that sends `output`."""
     request = protocol.Request(protocol.WRITE, 0, 1, 1)
-    reply = protocol.encode_reply(request, None, 0, [(0, HostOutput(output))])
+    reply = encode_reply(request, None, 0, [(0, HostOutput(output))])
     return Record(0, UART, request.encode(), reply)
 
 

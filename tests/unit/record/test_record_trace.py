@@ -12,7 +12,8 @@ from kvmbox.record.format import Record
 from kvmbox.record.select import DeviceChoice
 from kvmbox.record.trace import LineCount, Span, Summary, format_summary, summarise
 from kvmbox.wire import protocol
-from kvmbox.wire.protocol import Request, encode_reply
+from kvmbox.wire.effects import encode_reply
+from kvmbox.wire.protocol import Request
 from tests.unit.record.recordings import CHANNELS, LSR, UART, small_machine
 
 

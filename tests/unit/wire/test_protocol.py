@@ -8,21 +8,17 @@ import pytest
 
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import BY_CLASS, EFFECT, MAX_EFFECTS, decode_effects, encode_effects, encode_reply
 from kvmbox.wire.protocol import (
-    EFFECT,
     HEADER,
-    MAX_EFFECTS,
     MAX_FRAME,
     MAX_PAYLOAD,
     NO_DEADLINE,
     FrameError,
     Request,
     decode_board,
-    decode_effects,
     decode_request,
     encode_board,
-    encode_effects,
-    encode_reply,
 )
 
 
@@ -129,8 +125,8 @@ def effect(tag: int, device: int = 0, pin: int = 0, level: int = 0, argument: in
         (1, effect(1, level=2), "level 2"),
         (1, effect(1, level=255), "level 255"),
         (1, effect(1, level=0, argument=1), "level 0, coalesced 1"),
-        (1, effect(2, argument=1), "host output of 1 bytes, 0 are left"),
-        (1, effect(2, argument=0xFFFF_FFFF) + b"x", "host output of 4294967295 bytes, 1 are left"),
+        (1, effect(2, argument=1), "output of 1 bytes, 0 are left"),
+        (1, effect(2, argument=0xFFFF_FFFF) + b"x", "output of 4294967295 bytes, 1 are left"),
         (1, effect(2, pin=1), "effect 2 with stray fields"),
         (1, effect(2, level=1), "effect 2 with stray fields"),
         (1, effect(3, pin=1), "effect 3 with stray fields"),
@@ -147,8 +143,8 @@ def test_decode_effects_that_nobody_encoded_raises(count: int, body: bytes, mess
 
 def test_host_output_may_not_reach_into_the_next_effect_by_accident() -> None:
     # What is text to one reader must not be an effect to another: lengths alone decide.
-    body = encode_effects([(0, HostOutput(effect(protocol.EFFECT_STOP))), (0, Reset())])
-    assert decode_effects(2, body) == ([(0, HostOutput(effect(protocol.EFFECT_STOP))), (0, Reset())], b"")
+    body = encode_effects([(0, HostOutput(effect(BY_CLASS[Stop].tag))), (0, Reset())])
+    assert decode_effects(2, body) == ([(0, HostOutput(effect(BY_CLASS[Stop].tag))), (0, Reset())], b"")
 
 
 def test_encode_reply_refuses_more_effects_than_the_header_can_count() -> None:

@@ -1,0 +1,310 @@
+"""The effects of a device model: one table, from which everything that concerns their bytes follows.
+
+A row of `TABLE` says for an effect: its tag, its name, its class, where each of its fields lies in the frame,
+which grant of the board allows it (`kvmbox.board`), and how a person reads it. Encoding, decoding, the check
+of grants (`channel.grants`), the descriptions of `kvmbox replay --dump` and the table in
+docs/wire-protocol.md follow from it. A new effect is a class in `devices.model`, a row here, and what the
+host does for it (`channel.grants`).
+
+Effects stand at the beginning of a reply's payload. Each has 8 bytes, and some have more behind them:
+
+    offset  size  what
+    0       1     tag
+    1       1     device: index in the process
+    2       1     pin, or the number of ranges that follow
+    3       1     level
+    4       4     argument, or the length of the data that follow
+    8             words of 8 bytes; then ranges, each an address of 8 bytes and a size of 4; or else data
+
+Every byte from a device process is hostile: `decode_effects` refuses what `encode_effects` cannot have
+written. Whether the device was granted the effect is checked where effects are applied.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, REPLY, FrameError, Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final, TypeAlias
+
+    Fields: TypeAlias = tuple[tuple[str, str], ...]
+    Text: TypeAlias = Callable[[Any, Callable[[int], str]], str]
+
+EFFECT: Final = Struct("<BBBBI")
+WORD: Final = Struct("<Q")
+RANGE: Final = Struct("<QI")
+
+MAX_EFFECTS: Final = 255
+MAX_ARGUMENT: Final = 0xFFFF_FFFF
+
+# Where a field of an effect lies.
+PIN: Final = "pin"
+LEVEL: Final = "level"
+ARGUMENT: Final = "argument"
+WORD_BEHIND: Final = "words"
+RANGES: Final = "ranges"  # their number is where the pin would be
+DATA: Final = "data"  # their length is the argument
+
+
+class EffectKind:
+    """A row of the table.
+
+    `fields` are (place, meaning), one for each argument of `make` in its order. `grants` are the names of the
+    classes in `kvmbox.board` that allow the effect. With `after_write` it is valid only in the reply to a
+    write of the guest to the very device that has it. `text` says it for a person: a function of the effect
+    and of what names the wire at a pin. `flaw` says what is wrong with fields that do not fit together.
+    """
+
+    __slots__ = (
+        *("after_write", "fields", "flaw", "grants", "has_argument", "has_data", "has_level", "has_pin"),
+        *("has_ranges", "make", "name", "short", "tag", "text", "words"),
+    )
+
+    def __init__(
+        self,
+        tag: int,
+        name: str,
+        short: str,
+        make: type[Effect],
+        fields: Fields,
+        *,
+        grants: tuple[str, ...],
+        text: Text,
+        after_write: bool = False,
+        flaw: Callable[[Any], str | None] = lambda _: None,
+    ) -> None:
+        self.tag = tag
+        self.name = name
+        self.short = short
+        self.make = make
+        self.fields = fields
+        self.grants = grants
+        self.text = text
+        self.after_write = after_write
+        self.flaw = flaw
+        places = [place for place, _ in fields]
+        self.words = places.count(WORD_BEHIND)
+        self.has_ranges = RANGES in places
+        self.has_data = DATA in places
+        self.has_pin = PIN in places or self.has_ranges
+        self.has_level = LEVEL in places
+        self.has_argument = ARGUMENT in places or self.has_data
+
+    def encode(self, device: int, effect: Effect) -> bytes:
+        """The bytes of an effect of this kind."""
+        pin = level = argument = 0
+        words = tail = b""
+        for (place, _), name in zip(self.fields, self.make.__match_args__, strict=True):
+            value = getattr(effect, name)
+            if place == PIN:
+                pin = value
+            elif place == LEVEL:
+                level = value
+            elif place == ARGUMENT:
+                argument = min(value, MAX_ARGUMENT)
+            elif place == WORD_BEHIND:
+                words += WORD.pack(value)
+            elif place == RANGES:
+                pin = len(value)
+                tail = b"".join([RANGE.pack(address, size) for address, size in value])
+            else:
+                argument = len(value)
+                tail = value
+        return EFFECT.pack(self.tag, device, pin, level, argument) + words + tail
+
+    def decode(self, pin: int, level: int, argument: int, body: bytes, start: int) -> tuple[Effect, int]:
+        """The effect, and where in `body` its bytes end that stand at `start`, behind the first eight."""
+        if (pin and not self.has_pin) or (level and not self.has_level):
+            raise FrameError(f"effect {self.tag} with stray fields")
+        if argument and not self.has_argument:
+            raise FrameError(f"effect {self.tag} with a value")
+        if level > 1:
+            raise FrameError(f"{self.short} effect with level {level}")
+        end = start + self.words * WORD.size
+        tail = argument if self.has_data else pin * RANGE.size if self.has_ranges else 0
+        if end + tail > len(body):
+            raise FrameError(f"{self.short} of {end + tail - start} bytes, {len(body) - start} are left")
+        values: list[Any] = []
+        word = start
+        for place, _ in self.fields:
+            if place == PIN:
+                values.append(pin)
+            elif place == LEVEL:
+                values.append(level)
+            elif place == ARGUMENT:
+                values.append(argument)
+            elif place == WORD_BEHIND:
+                values.append(WORD.unpack_from(body, word)[0])
+                word += WORD.size
+            elif place == RANGES:
+                values.append([RANGE.unpack_from(body, end + RANGE.size * index) for index in range(pin)])
+            else:
+                values.append(body[end : end + tail])
+        effect = self.make(*values)
+        flaw = self.flaw(effect)
+        if flaw is not None:
+            raise FrameError(f"{self.short} effect {flaw}")
+        return effect, end + tail
+
+
+def _stray_coalesced(effect: IrqLine) -> str | None:
+    return f"with level 0, coalesced {effect.coalesced}" if effect.coalesced and not effect.level else None
+
+
+def _irq_text(effect: IrqLine, wire: Callable[[int], str]) -> str:
+    missed = f" ({effect.coalesced} coalesced)" if effect.coalesced else ""
+    return f"{'raises' if effect.level else 'lowers'} {wire(effect.pin)}{missed}"
+
+
+TABLE: Final = (
+    EffectKind(
+        1,
+        "IRQ_LINE",
+        "irq",
+        IrqLine,
+        (
+            (PIN, "the model's output pin"),
+            (LEVEL, "its new level"),
+            (ARGUMENT, "rising edges folded into this one; 0 if the level is 0"),
+        ),
+        grants=("Irq",),
+        text=_irq_text,
+        flaw=_stray_coalesced,
+    ),
+    EffectKind(
+        2,
+        "HOST_OUTPUT",
+        "output",
+        HostOutput,
+        ((DATA, "the output"),),
+        grants=("Output",),
+        text=lambda effect, _: f"sends {excerpt(effect.data)}",
+    ),
+    EffectKind(
+        3,
+        "INPUT_ROOM",
+        "room",
+        InputRoom,
+        ((ARGUMENT, "how many bytes RECEIVE would accept now"),),
+        grants=("Input",),
+        text=lambda effect, _: f"has room for {effect.count} bytes",
+    ),
+    EffectKind(
+        4,
+        "RESET",
+        "reset",
+        Reset,
+        (),
+        grants=("Reset",),
+        after_write=True,
+        text=lambda *_: "asks for a reset",
+    ),
+    EffectKind(
+        5,
+        "STOP",
+        "stop",
+        Stop,
+        (),
+        grants=("StopValue", "StopClean"),
+        after_write=True,
+        text=lambda *_: "asks for a stop",
+    ),
+)
+"""All effects there are."""
+
+BY_CLASS: Final = {kind.make: kind for kind in TABLE}
+BY_TAG: Final = {kind.tag: kind for kind in TABLE}
+
+HOST_OUTPUT: Final = BY_CLASS[HostOutput].tag
+
+
+PAGE_HEADING: Final = ("tag", "name", "granted by", "pin", "level", "argument", "behind it")
+
+
+def page_row(kind: EffectKind) -> tuple[str, ...]:
+    """The row of docs/wire-protocol.md under `PAGE_HEADING`."""
+    meanings: dict[str, list[str]] = {}
+    for place, meaning in kind.fields:
+        meanings.setdefault(place, []).append(meaning)
+    words = [f"8 bytes: {meaning}" for meaning in meanings.get(WORD_BEHIND, [])]
+    tail = [
+        f"{what}: {meaning}"
+        for place, what in ((RANGES, "ranges"), (DATA, "bytes"))
+        for meaning in meanings.get(place, [])
+    ]
+    return (
+        str(kind.tag),
+        kind.name,
+        " or ".join(f"`{grant}`" for grant in kind.grants) + (", after a write" if kind.after_write else ""),
+        *meanings.get(PIN, ["number of ranges" if kind.has_ranges else "0"]),
+        *meanings.get(LEVEL, ["0"]),
+        *meanings.get(ARGUMENT, ["number of bytes" if kind.has_data else "0"]),
+        "; ".join([*words, *tail]),
+    )
+
+
+def encode_effects_of(device: int, effects: list[Effect]) -> bytes:
+    """The bytes of the effects of one device, in order."""
+    if len(effects) == 1 and isinstance(effects[0], HostOutput):  # what printing causes, at each character
+        data = effects[0].data
+        return EFFECT.pack(HOST_OUTPUT, device, 0, 0, len(data)) + data
+    return b"".join([BY_CLASS[type(effect)].encode(device, effect) for effect in effects])
+
+
+def encode_effects(effects: list[tuple[int, Effect]]) -> bytes:
+    """The bytes of (device index, effect) pairs, in order."""
+    return b"".join([BY_CLASS[type(effect)].encode(device, effect) for device, effect in effects])
+
+
+def decode_effects(count: int, body: bytes) -> tuple[list[tuple[int, Effect]], bytes]:
+    """`count` (device index, effect) pairs from the front of `body`, and what follows them.
+
+    FrameError for anything that `encode_effects` cannot have written.
+    """
+    effects: list[tuple[int, Effect]] = []
+    position = 0
+    for _ in range(count):
+        if position + EFFECT.size > len(body):
+            raise FrameError(f"{count} effects announced, the payload ends after {len(effects)}")
+        tag, device, pin, level, argument = EFFECT.unpack_from(body, position)
+        kind = BY_TAG.get(tag)
+        if kind is None:
+            raise FrameError(f"unknown effect {tag}")
+        effect, position = kind.decode(pin, level, argument, body, position + EFFECT.size)
+        effects.append((device, effect))
+    return effects, body[position:]
+
+
+def encode_reply(
+    request: Request,
+    deadline: int | None,
+    value: int,
+    effects: list[tuple[int, Effect]],
+    payload: bytes = b"",
+) -> bytes:
+    """The reply to `request`. `effects` are (device index, effect) pairs; they precede `payload`."""
+    body = encode_effects(effects) + payload
+    if len(effects) > MAX_EFFECTS or len(body) > MAX_PAYLOAD:
+        raise FrameError(f"{len(effects)} effects in {len(body)} bytes do not fit in a reply")
+    header = HEADER.pack(
+        request.kind | REPLY,
+        request.device,
+        request.size,
+        len(effects),
+        request.sequence,
+        NO_DEADLINE if deadline is None else deadline,
+        value,
+        0,
+        len(body),
+    )
+    return header + body
+
+
+def excerpt(data: bytes, limit: int = 32) -> str:
+    """The beginning of data for a person, as a literal without its b."""
+    return repr(data[:limit])[1:] + ("…" if len(data) > limit else "")
