@@ -7,7 +7,7 @@ uses the same board.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from kvmbox import layout
 from kvmbox.lean import Value
@@ -21,17 +21,51 @@ class AddressRange(Value):
     offset: int = 0
 
 
+class Irq(Value):
+    """The model's next output pin is wired to the interrupt line `gsi`."""
+
+    gsi: int
+
+
+class Output(Value):
+    """Output goes to `stream` of the host: a serial port's name, or "debugcon"."""
+
+    stream: str
+
+
+class Input(Value):
+    """Input comes from `stream` of the host."""
+
+    stream: str
+
+
+class Reset(Value):
+    """A write may reset the machine."""
+
+
+class StopValue(Value):
+    """A write may stop the machine, and the written value counts for the exit status."""
+
+
+class StopClean(Value):
+    """A write may stop the machine, with exit status 0."""
+
+
+Grant = Irq | Output | Input | Reset | StopValue | StopClean
+"""What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
+
+_AnyGrant = TypeVar("_AnyGrant", bound=Grant)
+
 _NO_PARAMETERS: Final[Mapping[str, int]] = {}
 
 
 class DeviceSpec(Value):
     """One device of the board.
 
-    `irqs` holds the interrupt line (GSI) of each pin of the model. `stream` names the host side that its
-    output goes to and its input comes from: a serial port's name, "debugcon", or None. `stops` says whether a
-    write may stop the machine: "value" if the value counts for the exit status, "clean" if it is always 0.
-    `coalesced` are ports whose byte writes may reach the device late, in order, before any other request to
-    it: nothing that the guest can see depends on when they do.
+    `grants` is all that its effects may do; the output pins of its model are its `Irq` grants in their order.
+    `natural_sizes` are the sizes in bytes, beyond 1, of accesses that its registers take at once, where they
+    are aligned to their size. `coalesced` are ports whose byte writes may reach the device late, in order,
+    before any other request to it: nothing that the guest can see depends on when they do.
     """
 
     name: str
@@ -40,13 +74,18 @@ class DeviceSpec(Value):
     ports: tuple[AddressRange, ...] = ()
     mmio: tuple[AddressRange, ...] = ()
     parameters: Mapping[str, int] = _NO_PARAMETERS
-    irqs: tuple[int, ...] = ()
-    stream: str | None = None
-    takes_input: bool = False
-    whole_sizes: frozenset[int] = frozenset()
-    may_reset: bool = False
-    stops: str | None = None
+    grants: tuple[Grant, ...] = ()
+    natural_sizes: frozenset[int] = frozenset()
     coalesced: tuple[int, ...] = ()
+
+    def granted(self, kind: type[_AnyGrant]) -> list[_AnyGrant]:
+        """The grants of one kind, in order."""
+        return [grant for grant in self.grants if isinstance(grant, kind)]
+
+    @property
+    def irqs(self) -> tuple[int, ...]:
+        """The interrupt line (GSI) of each output pin of the model."""
+        return tuple(grant.gsi for grant in self.granted(Irq))
 
 
 class BoardOptions(Value):
@@ -86,9 +125,7 @@ def _serial_port(name: str, *, pace: bool) -> DeviceSpec:
         ports=ports,
         mmio=mmio,
         parameters={"pace_transmit": int(pace)},
-        irqs=(irq,),
-        stream=name,
-        takes_input=True,
+        grants=(Irq(irq), Output(name), Input(name)),
     )
 
 
@@ -117,7 +154,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
                 AddressRange(layout.PIT_PORT, layout.PIT_PORT_COUNT),
                 AddressRange(layout.SYSTEM_CONTROL_B_PORT, 1, offset=layout.PIT_PORT_COUNT),
             ),
-            irqs=(layout.PIT_IRQ,),
+            grants=(Irq(layout.PIT_IRQ),),
         )
     )
     board.append(
@@ -127,7 +164,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             "rtc_mc146818",
             ports=(AddressRange(layout.RTC_INDEX_PORT, 2),),
             parameters={"base_seconds": options.rtc_base, "memory_bytes": options.memory_size},
-            irqs=(layout.RTC_IRQ,),
+            grants=(Irq(layout.RTC_IRQ),),
             coalesced=(layout.RTC_INDEX_PORT,),
         )
     )
@@ -141,8 +178,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
                 AddressRange(layout.I8042_COMMAND_PORT, 1, offset=1),
                 AddressRange(layout.SYSTEM_CONTROL_A_PORT, 1, offset=2),
             ),
-            irqs=(layout.I8042_IRQ, layout.I8042_AUX_IRQ),
-            may_reset=True,
+            grants=(Irq(layout.I8042_IRQ), Irq(layout.I8042_AUX_IRQ), Reset()),
         )
     )
     board.append(
@@ -151,7 +187,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             "debug",
             "debugcon",
             ports=tuple(AddressRange(port, 1) for port in layout.DEBUGCON_PORTS),
-            stream="debugcon",
+            grants=(Output("debugcon"),),
             coalesced=layout.DEBUGCON_PORTS,
         )
     )
@@ -171,8 +207,8 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
                 "debug",
                 "debug_exit",
                 ports=(AddressRange(options.debug_exit_port, layout.DEBUG_EXIT_PORT_COUNT),),
-                whole_sizes=frozenset({2, 4}),
-                stops="value",
+                grants=(StopValue(),),
+                natural_sizes=frozenset({2, 4}),
             )
         )
     board.append(
@@ -181,7 +217,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             "debug",
             "shutdown_port",
             ports=(AddressRange(layout.SHUTDOWN_PORT, 1),),
-            stops="clean",
+            grants=(StopClean(),),
         )
     )
     return board

@@ -1,10 +1,10 @@
 """Pure routing: which device answers at a port or address, and how a wide access falls into bytes.
 
 One `Bus` serves I/O ports, another one memory-mapped devices; it knows neither KVM nor channels. A device
-takes an access whole if it is one byte wide, or if the device lists that size and the access starts at its
-first port. Every other access becomes byte accesses at consecutive addresses, low byte first, each routed
-alone, as an ISA bus does with an 8-bit card. Where nothing answers, a read gives all ones and a write is
-dropped; both are counted.
+takes an access whole if it is one byte wide; or if that is a natural size of its registers, all of its bytes
+are the device's, and it begins at a register whose number is a multiple of the size. Every other access
+becomes byte accesses at consecutive addresses, low byte first, each routed alone, as an ISA bus does with an
+8-bit card. Where nothing answers, a read gives all ones and a write is dropped; both are counted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class FastPath(NamedTuple):
 class BusDevice(Protocol):
     """What the bus routes to: offsets are relative to the device's first register."""
 
-    whole_sizes: frozenset[int]
+    natural_sizes: frozenset[int]
 
     def read(self, offset: int, size: int) -> int:
         """The value read, unsigned, within `size` bytes."""
@@ -99,7 +99,11 @@ class Bus:
             return None
         if size == 1:
             return mapping
-        if size in mapping.device.whole_sizes and address == mapping.first:
+        if (
+            size in mapping.device.natural_sizes
+            and not (address - mapping.first + mapping.offset) % size
+            and address + size <= mapping.end
+        ):
             return mapping
         return None
 

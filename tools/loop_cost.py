@@ -23,8 +23,8 @@ from typing import cast
 from kvmbox import layout
 from kvmbox.board import BoardOptions, pc_board
 from kvmbox.bus import Bus, Mapping
-from kvmbox.channel.channel import Grants
 from kvmbox.channel.direct import direct_channels
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.host.clock import GuestClock
 from kvmbox.kvm import ioctl, uapi

@@ -14,7 +14,8 @@ from typing import Final
 from kvmbox.audit.attacks.channel import BAD, FLOOD, GOOD, REPLY_VALUE_WORD
 from kvmbox.audit.result import Ended, Result
 from kvmbox.audit.subject import PATIENCE_MS, Subject
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.errors import DeviceGoneError, DeviceProcessError
 from kvmbox.wire import page_layout as layout
 from kvmbox.wire import protocol

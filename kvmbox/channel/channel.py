@@ -33,6 +33,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from kvmbox.channel.follow_up import MAX_FOLLOW_UPS, Application, FollowUp
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.journal import Entry, entry_of
 from kvmbox.channel.survival import Survival
 from kvmbox.channel.transport import (
@@ -46,9 +47,8 @@ from kvmbox.channel.transport import (
     Words,
     frame_of,
 )
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.devices.model import Effect, HostOutput
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
-from kvmbox.lean import Value
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import EFFECT, HOST_OUTPUT, decode_effects
 from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, WORDS, FrameError
@@ -70,23 +70,6 @@ _NO_EFFECTS: Final = frozenset(
     (protocol.HELLO, protocol.SNAPSHOT, protocol.RESTORE, protocol.REPLAY, protocol.SHUTDOWN)
 )
 """Requests that no device of the guest's sees: a model has no cause to ask for anything."""
-
-
-class Grants(Value):
-    """What the effects of one device may do, each None or empty where it may not.
-
-    irq_lines: by pin, called with (level, coalesced). output: host output bytes. input_room: how many bytes
-    the device would accept now. reset: the machine's reset line. stop: called with the (offset, size, value)
-    of the write that the VMM forwarded, because the device's word does not count for an exit status. Both
-    are valid only in the reply to a write of the guest to that very device.
-    """
-
-    name: str
-    irq_lines: Sequence[Callable[[int, int], None]] = ()
-    output: Callable[[bytes], None] | None = None
-    input_room: Callable[[int], None] | None = None
-    reset: Callable[[], None] | None = None
-    stop: Callable[[int, int, int], None] | None = None
 
 
 def _nobody_hears(_deadline: int, _now: int) -> None:
@@ -454,18 +437,9 @@ class Channel:
         if index >= len(self._grants):
             raise self._break(f"an effect of device {index}, it has {len(self._grants)}")
         grants = self._grants[index]
-        if type(effect) is HostOutput and grants.output is not None:
-            return grants.output, (effect.data,), 0
-        if isinstance(effect, IrqLine) and effect.pin < len(grants.irq_lines):
-            return grants.irq_lines[effect.pin], (effect.level, effect.coalesced), 0
-        if isinstance(effect, InputRoom) and grants.input_room is not None:
-            return grants.input_room, (effect.count,), 0
-        if sent[0] == protocol.WRITE and sent[1] == index:
-            if isinstance(effect, Reset) and grants.reset is not None:
-                return grants.reset, (), 0
-            if isinstance(effect, Stop) and grants.stop is not None:
-                request = protocol.decode_request(sent)
-                return grants.stop, (request.offset, request.size, request.value), 0
+        application = grants.check(index, effect, sent)
+        if application is not None:
+            return application
         raise self._break(f"effect {type(effect).__name__} of {grants.name}: not granted")
 
     def _set_deadline(self, deadline: int, now: int, *, tell: bool = False) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from kvmbox.board import DeviceSpec, by_type
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.channel.transport import Transport, Waits, Words
 from kvmbox.jailed.server import DeviceServer, error_answer, error_frame

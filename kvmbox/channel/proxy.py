@@ -26,16 +26,16 @@ class DeviceProxy:
         "channel",
         "index",
         "name",
+        "natural_sizes",
         "reads",
-        "whole_sizes",
         "writes",
     )
 
-    def __init__(self, channel: Channel, index: int, name: str, whole_sizes: frozenset[int]) -> None:
+    def __init__(self, channel: Channel, index: int, name: str, natural_sizes: frozenset[int]) -> None:
         self.channel = channel
         self.index = index
         self.name = name
-        self.whole_sizes = whole_sizes
+        self.natural_sizes = natural_sizes
         self.reads = 0
         self.writes = 0
         self._counting = threading.Lock()

@@ -15,8 +15,8 @@ its `now` first, so that `advance` at more points in between never changes what 
 many interrupts were folded into one may differ.
 
 `offset` is relative to the model's first port or address, `size` is 1, 2, 4 or 8 bytes and `value` is an
-unsigned integer of that size. The bus splits wide accesses into bytes, low byte first, unless
-`whole_sizes` says that the model takes that size at once. Whatever arrives, a model answers: a read of an
+unsigned integer of that size. The bus splits wide accesses into bytes, low byte first, unless the
+board says that the model's registers have that size. Whatever arrives, a model answers: a read of an
 unknown offset gives all ones of the size asked, a write of it is dropped, a value is masked to its size.
 """
 
@@ -107,9 +107,6 @@ class SnapshotError(ValueError):
 
 class DeviceModel(Protocol):
     """One chip. See the module's theory of operation."""
-
-    whole_sizes: frozenset[int]
-    """Access sizes in bytes, beyond 1, that the model takes in one call at offset 0."""
 
     def read(self, now: int, offset: int, size: int) -> int:
         """The value the guest reads, unsigned, within `size` bytes."""

@@ -69,8 +69,6 @@ class Pit8254:
 
     __slots__ = ("_control_b", "_counters", "_deadline", "_effects", "_line", "_line_driven", "_now")
 
-    whole_sizes: frozenset[int] = frozenset()
-
     def __init__(self) -> None:
         self._now = 0
         self._effects: list[Effect] = []

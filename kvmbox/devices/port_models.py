@@ -24,7 +24,6 @@ class PortModel:
 
     __slots__ = ("_effects", "_state")
 
-    whole_sizes: frozenset[int] = frozenset()
     port_count: int = 1
     magic: bytes = b""
     state_count: int = 0
@@ -150,7 +149,6 @@ class DebugExit(PortModel):
     __slots__ = ()
 
     magic: bytes = b"DEX\x01"
-    whole_sizes: frozenset[int] = frozenset({2, 4})
     port_count: int = DEBUG_EXIT_PORT_COUNT
 
     def _read_byte(self, offset: int) -> int:

@@ -131,8 +131,6 @@ class RtcMc146818:
         "_written",
     )
 
-    whole_sizes: frozenset[int] = frozenset()
-
     def __init__(self, *, base_seconds: int, memory_bytes: int) -> None:
         if not -_MAX_BASE_SECONDS <= base_seconds <= _MAX_BASE_SECONDS:
             raise ValueError(f"base_seconds is out of range: {base_seconds}")

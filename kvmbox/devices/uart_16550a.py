@@ -97,8 +97,6 @@ class Uart16550A:
         "_transmitter",
     )
 
-    whole_sizes: frozenset[int] = frozenset()
-
     def __init__(self, *, pace_transmit: bool = False, modem_inputs: int = reg.MSR_CONNECTED) -> None:
         self._paced = bool(pace_transmit)
         self._modem_inputs = modem_inputs & reg.MSR_LINES

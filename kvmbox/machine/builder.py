@@ -10,12 +10,12 @@ from collections.abc import Callable
 from collections.abc import Mapping as ZoneMap
 
 from kvmbox import layout
-from kvmbox.board import BoardOptions, DeviceSpec, pc_board
+from kvmbox.board import BoardOptions, DeviceSpec, StopValue, pc_board
 from kvmbox.boot.image import read_image, read_module
 from kvmbox.boot.load import BootOptions, BootResult, load_image
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, Mapping
-from kvmbox.channel.channel import Grants
+from kvmbox.channel.grants import bind
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import UsageError
 from kvmbox.host.clock import GuestClock
@@ -49,7 +49,7 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
     )
     # The only device that the user puts somewhere.
     for device in board:
-        if device.stops == "value":
+        if device.granted(StopValue):
             for other in board:
                 if other is not device and _overlap(device, other):
                     raise UsageError(f"--debug-exit {config.debug_exit_port:#x} belongs to {other.name}")
@@ -62,6 +62,27 @@ def _overlap(one: DeviceSpec, other: DeviceSpec) -> bool:
         for mine in one.ports
         for theirs in other.ports
     )
+
+
+class RunHost:
+    """What a run does for its devices: see `channel.grants.Host`."""
+
+    def __init__(
+        self, router: InterruptRouter, console: Console, verdict: Verdict, reset: Callable[[], None]
+    ) -> None:
+        self.irq_source = router.source
+        self.output = console.sink
+        self.input_room = console.room
+        self.ask_for_reset = reset
+        self._verdict = verdict
+
+    def stop(self, value: int | None) -> None:
+        """The guest's own verdict."""
+        if value is None:
+            outcome = Outcome(CLEAN, "the guest shut down")
+        else:
+            outcome = Outcome(debug_exit_status(value), f"the guest wrote {value:#x} to the debug-exit port")
+        self._verdict.decide(outcome)
 
 
 class Devices:
@@ -91,7 +112,8 @@ class Devices:
         self.proxies: list[DeviceProxy] = []
         self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
         """Device and register of each port whose writes may come late."""
-        grants = {device.name: self._grants(device, console, verdict, reset) for device in board}
+        host = RunHost(self.router, console, verdict, reset)
+        grants = {device.name: bind(device, host) for device in board}
         pool.connect(
             grants,
             now=self.clock.now,
@@ -102,27 +124,7 @@ class Devices:
         for member in pool.members.values():
             channel = pool.channel(member.device_type)
             for index, device in enumerate(member.devices):
-                self._attach(device, DeviceProxy(channel, index, device.name, device.whole_sizes))
-
-    def _grants(
-        self, device: DeviceSpec, console: Console, verdict: Verdict, reset: Callable[[], None]
-    ) -> Grants:
-        def stop_with_value(_offset: int, _size: int, value: int) -> None:
-            verdict.decide(
-                Outcome(debug_exit_status(value), f"the guest wrote {value:#x} to the debug-exit port")
-            )
-
-        def stop_clean(_offset: int, _size: int, _value: int) -> None:
-            verdict.decide(Outcome(CLEAN, "the guest shut down"))
-
-        return Grants(
-            device.name,
-            irq_lines=[self.router.source(gsi) for gsi in device.irqs],
-            output=console.sink(device.stream) if device.stream is not None else None,
-            input_room=console.room(device.stream) if device.takes_input and device.stream else None,
-            reset=reset if device.may_reset else None,
-            stop={"value": stop_with_value, "clean": stop_clean, None: None}[device.stops],
-        )
+                self._attach(device, DeviceProxy(channel, index, device.name, device.natural_sizes))
 
     def _attach(self, device: DeviceSpec, proxy: DeviceProxy) -> None:
         self.proxies.append(proxy)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from kvmbox.board import Input
 from kvmbox.channel.channel import WAIT_SLICE_MS, hung_error
 from kvmbox.channel.watchdog import Watchdog
 from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
@@ -159,7 +160,7 @@ class Supervisor:
         self._talkers = {
             name
             for name, member in devices.pool.members.items()
-            if any(device.takes_input for device in member.devices)
+            if any(device.granted(Input) for device in member.devices)
         }
 
     def _survivals(self, pool: DevicePool, clock: GuestClock, timers: DeadlineTimer) -> SurvivalOf:
@@ -480,7 +481,7 @@ class Supervisor:
         assert self._devices is not None
         for member in self._devices.pool.members.values():
             for index, device in enumerate(member.devices):
-                if device.stream == port_name:
+                if Input(port_name) in device.grants:
                     return member.device_type, index
         raise KeyError(port_name)
 

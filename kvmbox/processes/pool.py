@@ -25,9 +25,9 @@ from kvmbox.channel.channel import (
     START_SLICES,
     WAIT_SLICE_MS,
     Channel,
-    Grants,
     output_has_room,
 )
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.channel.spin import SpinGrants
 from kvmbox.channel.survival import ProcessControl, Survival

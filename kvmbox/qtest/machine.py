@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 from kvmbox.board import DeviceSpec
 from kvmbox.bus import Bus, Mapping
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants, bind
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.memory import GuestMemory
@@ -53,18 +54,9 @@ class Machine:
     # --- Building -------------------------------------------------------------------------------------
 
     def grants(self) -> dict[str, Grants]:
-        """What the devices may do, by name. There is nobody to take output, and no run that a stop ends."""
-        return {
-            device.name: Grants(
-                device.name,
-                irq_lines=[self._router.source(line) for line in device.irqs],
-                output=_drop_output if device.stream is not None else None,
-                input_room=_drop_room if device.takes_input else None,
-                reset=self._ask_for_reset if device.may_reset else None,
-                stop=_ignore_stop if device.stops is not None else None,
-            )
-            for device in self._board
-        }
+        """What the devices may do, by name."""
+        host = _Host(self._router, self._ask_for_reset)
+        return {device.name: bind(device, host) for device in self._board}
 
     def clock(self) -> int:
         """Virtual time, for the channels."""
@@ -79,7 +71,7 @@ class Machine:
         """The devices of one channel, in index order, answer from now on."""
         self._channels.append(channel)
         for index, device in enumerate(devices):
-            proxy = DeviceProxy(channel, index, device.name, device.whole_sizes)
+            proxy = DeviceProxy(channel, index, device.name, device.natural_sizes)
             for bus, ranges in ((self._ports, device.ports), (self._mmio, device.mmio)):
                 for addresses in ranges:
                     bus.attach(Mapping(addresses.first, addresses.count, proxy, addresses.offset))
@@ -194,13 +186,23 @@ class Machine:
             channel.request(protocol.RESET)
 
 
-def _drop_output(_data: bytes) -> None:
-    """Serial output has nowhere to go here: the protocol has no word for it."""
+class _Host:
+    """What qtest does for devices: nobody takes output or sends input, and no run is there to be stopped.
 
+    See `channel.grants.Host`.
+    """
 
-def _drop_room(_count: int) -> None:
-    """Nobody sends input."""
+    def __init__(self, router: InterruptRouter, ask_for_reset: Callable[[], None]) -> None:
+        self.irq_source = router.source
+        self.ask_for_reset = ask_for_reset
 
+    def output(self, _stream: str) -> Callable[[bytes], None]:
+        """The protocol has no word for it."""
+        return lambda _data: None
 
-def _ignore_stop(_offset: int, _size: int, _value: int) -> None:
-    """A stop ends a run; here is none."""
+    def input_room(self, _stream: str) -> Callable[[int], None]:
+        """Nobody sends input."""
+        return lambda _count: None
+
+    def stop(self, value: int | None) -> None:
+        """A stop ends a run; here is none."""

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
-from kvmbox.board import AddressRange, DeviceSpec, by_type
+from kvmbox.board import AddressRange, DeviceSpec, Irq, by_type
 from kvmbox.errors import RecordingError
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER
@@ -166,7 +166,7 @@ def _decode_channel(entry: Any) -> ChannelHeader:
             _name(device["model"]),
             ports=tuple(_address_range(item) for item in device["ports"]),
             mmio=tuple(_address_range(item) for item in device["mmio"]),
-            irqs=tuple(_integer(item, 1 << 16) for item in device["irqs"]),
+            grants=tuple(Irq(_integer(item, 1 << 16)) for item in device["irqs"]),
         )
         for device in entry["devices"]
     )

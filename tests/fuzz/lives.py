@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from kvmbox.board import BoardOptions, DeviceSpec, by_type, pc_board
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import board_description, greet
 from kvmbox.channel.recovery import POISONED, Recovery, Restart
 from kvmbox.channel.transport import NO_HEADER, EndedError, Transport, Waits, Words

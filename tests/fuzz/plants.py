@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.journal import Journal
 from kvmbox.channel.recovery import Recovery
 from kvmbox.devices import uart_snapshot
@@ -43,8 +44,8 @@ PLANTS: Final = {
     ),
     "deadline": Plant("stream", Channel, "_accept", "deadline <= now:", "deadline < now:"),
     "foreign device": Plant("shared", Channel, "check_effect", "if index >= len(self._grants):", "if False:"),
-    "foreign pin": Plant("stream", Channel, "check_effect", "effect.pin < len(grants.irq_lines)", "True"),
-    "foreign stop": Plant("stream", Channel, "check_effect", "sent[0] == protocol.WRITE and", ""),
+    "foreign pin": Plant("stream", Grants, "check", "pin < len(self.irq_lines)", "True"),
+    "foreign stop": Plant("stream", Grants, "check", "sent[0] != protocol.WRITE or", ""),
     "blame": Plant("stream", Channel, "_explain_header", "if first & 0xFF == protocol.ERROR:", "if False:"),
     "journal": Plant(
         "lives",

@@ -13,7 +13,8 @@ from select import PIPE_BUF
 from typing import Final
 
 from kvmbox.channel import channel as channel_module
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.stream import PipeTransport
 from kvmbox.channel.transport import Link, Waits

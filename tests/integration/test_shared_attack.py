@@ -15,7 +15,8 @@ from typing import Final
 
 import pytest
 
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.transport import Link
 from kvmbox.channel.transports import make_link

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError
 from kvmbox.wire import protocol

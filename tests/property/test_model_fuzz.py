@@ -13,8 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox import layout
-from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, pc_board
+from kvmbox import board, layout
+from kvmbox.board import (
+    SERIAL_PORTS,
+    BoardOptions,
+    DeviceSpec,
+    Input,
+    Output,
+    StopClean,
+    StopValue,
+    pc_board,
+)
 from kvmbox.devices.catalog import MODELS, build_model
 from kvmbox.devices.model import (
     DeviceModel,
@@ -260,7 +269,7 @@ class Rig:
             case "receive":
                 accepted = self.model.receive(self.now, step.data)
                 assert 0 <= accepted <= len(step.data)
-                assert accepted == 0 or self.device.takes_input
+                assert accepted == 0 or self.device.granted(Input)
                 self.trace.append(accepted)
             case "reset":
                 self.model.reset(self.now)
@@ -286,16 +295,16 @@ class Rig:
                     assert coalesced == 0 or level == 1
                     self.rises += level * (1 + coalesced)
                 case HostOutput(data):
-                    assert self.device.stream is not None
+                    assert self.device.granted(Output)
                     assert 0 < len(data) <= 64 + written
                 case InputRoom(count):
-                    assert self.device.takes_input
+                    assert self.device.granted(Input)
                     assert 0 < count <= 16
                 case Reset():
-                    assert self.device.may_reset
+                    assert self.device.granted(board.Reset)
                     assert is_write
                 case Stop():
-                    assert self.device.stops
+                    assert any(isinstance(grant, StopValue | StopClean) for grant in self.device.grants)
                     assert is_write
 
     def snapshot(self) -> bytes:

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmbox import layout
-from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, pc_board
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, Input, pc_board
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import bind
 from kvmbox.devices.catalog import MODELS
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
@@ -49,36 +50,42 @@ class Process:
         self.devices = devices
         self.now = 0
         self.stops = 0
-        self.lines: dict[tuple[str, int], int] = {}
+        self.lines: dict[int, int] = {}
         self.channel = Channel(
             devices[0].device_type,
             socket_link(vmm_end.detach()),
-            [self._grants(d) for d in devices],
+            [bind(d, self) for d in devices],
             now=lambda: self.now,
             record=(lambda _sent, frame: record(frame)) if record is not None else None,
         )
         description = protocol.encode_board([(d.model, dict(d.parameters)) for d in devices])
         self.ask(protocol.HELLO, value=protocol.VERSION, payload=description, limit=protocol.VERSION)
 
-    def _grants(self, device: DeviceSpec) -> Grants:
-        def irq(pin: int) -> Callable[[int, int], None]:
-            def change(level: int, coalesced: int) -> None:
-                assert coalesced >= 0
-                self.lines[device.name, pin] = level
+    # What `bind` asks of a host.
 
-            return change
+    def irq_source(self, gsi: int) -> Callable[[int, int], None]:
+        """A line remembers its level."""
 
-        def stop(*_write: int) -> None:
-            self.stops += 1
+        def change(level: int, coalesced: int) -> None:
+            assert coalesced >= 0
+            self.lines[gsi] = level
 
-        return Grants(
-            device.name,
-            irq_lines=[irq(pin) for pin in range(len(device.irqs))],
-            output=(lambda data: None) if device.stream is not None else None,
-            input_room=(lambda count: None) if device.takes_input else None,
-            reset=(lambda: None) if device.may_reset else None,
-            stop=stop if device.stops else None,
-        )
+        return change
+
+    def output(self, _stream: str) -> Callable[[bytes], None]:
+        """Nobody looks."""
+        return lambda _data: None
+
+    def input_room(self, _stream: str) -> Callable[[int], None]:
+        """Nobody looks."""
+        return lambda _count: None
+
+    def ask_for_reset(self) -> None:
+        """Nobody minds."""
+
+    def stop(self, value: int | None) -> None:
+        """Counted."""
+        self.stops += 1
 
     def _serve(self, frame: bytes) -> None:
         reply = self.server.handle(frame)
@@ -184,7 +191,7 @@ def play(process: Process, step: tuple[object, ...]) -> None:
             process.ask(protocol.ADVANCE)
         case ("receive", int(device), bytes(data)):
             accepted, _ = process.ask(protocol.RECEIVE, device=device % count, payload=data, limit=len(data))
-            assert accepted == 0 or process.devices[device % count].takes_input
+            assert accepted == 0 or process.devices[device % count].granted(Input)
         case ("reset",):
             process.ask(protocol.RESET)
         case ("snapshot", int(device)):

@@ -19,10 +19,10 @@ PORT_BITS = 16
 class AtTime:
     """A model as the bus sees it, asked at the board's time."""
 
-    def __init__(self, board: Pc, model: DeviceModel, whole_sizes: frozenset[int]) -> None:
+    def __init__(self, board: Pc, model: DeviceModel, natural_sizes: frozenset[int]) -> None:
         self._board = board
         self._model = model
-        self.whole_sizes = whole_sizes
+        self.natural_sizes = natural_sizes
 
     def read(self, offset: int, size: int) -> int:
         """What the model answers now."""
@@ -46,7 +46,7 @@ class Pc:
             model = build_model(device.model, dict(device.parameters))
             self.models[device.name] = model
             for place in device.ports:
-                at_time = AtTime(self, model, device.whole_sizes)
+                at_time = AtTime(self, model, device.natural_sizes)
                 self.ports.attach(Mapping(place.first, place.count, at_time, place.offset))
 
     def effects(self, name: str) -> list[Effect]:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.devices.model import HostOutput, IrqLine, Stop
 from kvmbox.errors import ProtocolError
 from kvmbox.wire import protocol

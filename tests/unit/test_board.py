@@ -7,7 +7,19 @@ from itertools import combinations
 import pytest
 
 from kvmbox import layout
-from kvmbox.board import MMIO_UART, SERIAL_PORTS, AddressRange, BoardOptions, DeviceSpec, pc_board
+from kvmbox.board import (
+    MMIO_UART,
+    SERIAL_PORTS,
+    AddressRange,
+    BoardOptions,
+    DeviceSpec,
+    Input,
+    Output,
+    Reset,
+    StopClean,
+    StopValue,
+    pc_board,
+)
 from kvmbox.devices.catalog import build_model
 
 
@@ -71,11 +83,18 @@ def test_board_interrupt_lines_are_those_of_the_pc() -> None:
 
 def test_board_grants_reset_and_stop_to_few() -> None:
     devices = board()
-    assert [name for name, device in devices.items() if device.may_reset] == ["i8042"]
-    stops = {name: device.stops for name, device in devices.items() if device.stops}
-    assert stops == {"debug-exit": "value", "shutdown": "clean"}
-    assert {name for name, device in devices.items() if device.takes_input} == set(SERIAL_PORTS)
-    assert {device.stream for device in devices.values()} == {*SERIAL_PORTS, "debugcon", None}
+    assert [name for name, device in devices.items() if device.granted(Reset)] == ["i8042"]
+    assert [name for name, device in devices.items() if device.granted(StopValue)] == ["debug-exit"]
+    assert [name for name, device in devices.items() if device.granted(StopClean)] == ["shutdown"]
+    inputs = {name: device.granted(Input) for name, device in devices.items() if device.granted(Input)}
+    assert inputs == {name: [Input(name)] for name in SERIAL_PORTS}
+    outputs = {name: device.granted(Output) for name, device in devices.items() if device.granted(Output)}
+    assert outputs == {name: [Output(name)] for name in (*SERIAL_PORTS, "debugcon")}
+
+
+def test_board_debug_exit_alone_has_registers_of_more_than_a_byte() -> None:
+    sizes = {name: device.natural_sizes for name, device in board().items() if device.natural_sizes}
+    assert sizes == {"debug-exit": {2, 4}}
 
 
 def test_board_serial_ports_are_those_asked_for_in_the_order_of_the_pc() -> None:
@@ -102,8 +121,9 @@ def test_board_rtc_knows_time_and_memory() -> None:
 
 @pytest.mark.parametrize("device", board().values(), ids=lambda device: device.name)
 def test_board_device_has_a_model_that_fits_it(device: DeviceSpec) -> None:
-    model = build_model(device.model, device.parameters)
-    assert model.whole_sizes == device.whole_sizes
+    build_model(device.model, device.parameters)
+    for size in device.natural_sizes:
+        assert all(each.count % size == 0 for each in (*device.ports, *device.mmio))
     assert device.ports or device.mmio
     # Every register of the model that the board maps is one that the model has, and is mapped once.
     offsets = [

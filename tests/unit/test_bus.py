@@ -10,8 +10,8 @@ from kvmbox.bus import Bus, Mapping
 class Recorder:
     """A device that notes each access, and reads as its offset."""
 
-    def __init__(self, whole_sizes: frozenset[int] = frozenset(), base: int = 0) -> None:
-        self.whole_sizes = whole_sizes
+    def __init__(self, natural_sizes: frozenset[int] = frozenset(), base: int = 0) -> None:
+        self.natural_sizes = natural_sizes
         self.base = base
         self.accesses: list[tuple[object, ...]] = []
 
@@ -70,12 +70,17 @@ def test_wide_access_across_devices_routes_each_byte_alone() -> None:
     assert high.accesses == [("read", 5, 1), ("write", 5, 1, 0x44)]
 
 
-def test_listed_size_is_taken_whole_at_the_first_address_only() -> None:
+def test_natural_size_is_taken_whole_where_it_is_aligned_in_the_device() -> None:
     device = Recorder(frozenset({2, 4}))
     bus = ports(Mapping(0xF4, 4, device))
     bus.write(0xF4, 4, 0x12345678)
     bus.write(0xF5, 2, 0xABCD)
-    assert device.accesses == [("write", 0, 4, 0x12345678), ("write", 1, 1, 0xCD), ("write", 2, 1, 0xAB)]
+    bus.write(0xF6, 2, 0x1234)
+    assert device.accesses == [
+        *[("write", 0, 4, 0x12345678), ("write", 1, 1, 0xCD), ("write", 2, 1, 0xAB)],
+        ("write", 2, 2, 0x1234),
+    ]
+    assert bus.find_whole(0xF6, 4) is None
     assert bus.find_whole(0xF4, 2) is not None
     assert bus.find_whole(0xF5, 2) is None
     assert bus.find_whole(0xF4, 8) is None
@@ -86,6 +91,13 @@ def test_listed_size_is_taken_whole_at_the_first_address_only() -> None:
 def test_whole_read_hands_out_what_the_device_gives() -> None:
     bus = ports(Mapping(0, 4, Recorder(frozenset({4}), base=0xCAFEBABE)))
     assert bus.read(0, 4) == 0xCAFEBABE
+
+
+def test_natural_size_counts_from_the_register_and_may_not_reach_beyond_the_mapping() -> None:
+    bus = ports(Mapping(0x10, 3, Recorder(frozenset({2, 4})), offset=3))
+    assert bus.find_whole(0x10, 2) is None  # register 3
+    assert bus.find_whole(0x11, 2) is not None  # register 4
+    assert bus.find_whole(0x11, 4) is None  # registers 4 to 7, of which 6 and 7 are nobody's
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

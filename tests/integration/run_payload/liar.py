@@ -56,7 +56,7 @@ def greets(channel: int) -> int:
     server.handle(frame)
     request = protocol.decode_request(frame)
     forged = (0, HostOutput(b"forged"))
-    os.write(channel, protocol.encode_reply(request, None, protocol.VERSION, [forged]))
+    os.write(channel, encode_reply(request, None, protocol.VERSION, [forged]))
     return _serve(channel, lambda _frame, reply: _write(channel, reply))
 
 

@@ -17,42 +17,41 @@ from typing import Any
 def main(directory: str, seccomp: str, ipc: str, requests: int) -> None:
     """Ask each device process so many times."""
     sys.path.append(directory)
-    from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, pc_board
-    from kvmbox.channel.channel import Grants
+    from kvmbox.board import SERIAL_PORTS, BoardOptions, pc_board
+    from kvmbox.channel.grants import bind
     from kvmbox.processes.pool import Design, DevicePool
 
-    effects: dict[str, int] = {}
+    class Counting:
+        """A host that counts what a device does; see `kvmbox.channel.grants.Host`."""
 
-    def counting(name: str) -> Callable[..., None]:
-        def count(*_arguments: Any) -> None:
-            effects[name] = effects.get(name, 0) + 1
+        def __init__(self) -> None:
+            self.effects = 0
 
-        return count
+        def count(self, *_arguments: Any) -> None:
+            """One more."""
+            self.effects += 1
 
-    def granted(device: DeviceSpec) -> Grants:
-        count = counting(device.device_type)
-        return Grants(
-            device.name,
-            irq_lines=[count for _ in device.irqs],
-            output=count if device.stream else None,
-            input_room=count if device.takes_input else None,
-            reset=count if device.may_reset else None,
-            stop=count if device.stops else None,
-        )
+        def source(self, _wired_to: Any) -> Callable[..., None]:
+            """Whatever it is wired to, it is counted."""
+            return self.count
+
+        irq_source = output = input_room = source
+        ask_for_reset = stop = count
 
     board = pc_board(BoardOptions(SERIAL_PORTS, 1_767_323_045, 128 << 20))
+    hosts = {device.device_type: Counting() for device in board}
     pool = DevicePool(Design(seccomp=seccomp, ipc=ipc))
     clock = [0]
     try:
         pool.launch(board, b"", cpu=None, may_spin=ipc == "shm")
         pool.connect(
-            {device.name: granted(device) for device in board},
+            {device.name: bind(device, hosts[device.device_type]) for device in board},
             now=lambda: clock[0],
             deadline_changed=lambda *_: None,
         )
         for member in pool.members.values():
             soak(pool.channel(member.device_type), member.devices, requests, clock)
-            print(member.device_type, requests, "requests,", effects.get(member.device_type, 0), "effects")
+            print(member.device_type, requests, "requests,", hosts[member.device_type].effects, "effects")
         problem = pool.check()
         if problem is not None:
             raise SystemExit(str(problem))
@@ -62,6 +61,7 @@ def main(directory: str, seccomp: str, ipc: str, requests: int) -> None:
 
 def soak(channel: Any, devices: Any, requests: int, clock: list[int]) -> None:
     """`requests` requests to one process, the same in every run."""
+    from kvmbox.board import Input
     from kvmbox.wire import protocol
     from kvmbox.wire.protocol import MAX_PAYLOAD, request_word
 
@@ -83,7 +83,7 @@ def soak(channel: Any, devices: Any, requests: int, clock: list[int]) -> None:
             channel.request(protocol.ADVANCE)
         elif what < 0.96 and devices[index].coalesced:
             channel.transact(protocol.WRITE_RUN, index, offset, chance.randbytes(chance.randrange(1, 170)))
-        elif what < 0.98 and devices[index].takes_input:
+        elif what < 0.98 and devices[index].granted(Input):
             data = chance.randbytes(chance.randrange(1, 64))
             channel.request(protocol.RECEIVE, device=index, payload=data, limit=len(data))
         elif number % 50 == 0:

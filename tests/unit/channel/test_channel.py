@@ -12,7 +12,8 @@ from typing import Any, Final
 import pytest
 
 from kvmbox.channel import channel as module
-from kvmbox.channel.channel import Channel, Grants, hung_error, printable
+from kvmbox.channel.channel import Channel, hung_error, printable
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.stream import SocketTransport
 from kvmbox.channel.transport import Waits, Words
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop

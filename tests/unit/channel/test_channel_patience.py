@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kvmbox.channel import channel as module
-from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Channel, Grants
+from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.recovery import all_ones
 from kvmbox.channel.survival import ProcessControl, Survival
 from kvmbox.errors import DeviceGoneError, DeviceProcessError

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kvmbox.board import BoardOptions, DeviceSpec, pc_board
-from kvmbox.channel.channel import Grants
 from kvmbox.channel.direct import DirectChannel, DirectLink, direct_channels
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError, ProtocolError

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
 from kvmbox.channel.follow_up import MAX_FOLLOW_UPS, Application, FollowUp
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.journal import Journal
 from kvmbox.channel.survival import Survival
 from kvmbox.devices.model import Effect, InputRoom, IrqLine

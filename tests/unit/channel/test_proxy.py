@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from kvmbox.bus import Bus, Mapping
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import ProtocolError
 from kvmbox.wire import protocol

@@ -11,7 +11,8 @@ import pytest
 from kvmbox.board import DeviceSpec
 from kvmbox.channel import journal as journal_module
 from kvmbox.channel import recovery
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.channel.journal import JOURNAL_BYTES, JOURNAL_LIMIT, MAX_SNAPSHOT, Journal
 from kvmbox.channel.recovery import AllOnes, Recovery, Restart, all_ones, show
@@ -33,7 +34,6 @@ Peer = Callable[[bytes, bytes], bytes]
 class Notebook:
     """A model that remembers all that was written to it, prints it, and raises an interrupt on each 7."""
 
-    whole_sizes: frozenset[int] = frozenset()
     padding = 0
     """How much longer its snapshot is than it has to be."""
 

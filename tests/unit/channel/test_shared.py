@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.channel.channel import REPLY_SLICES, WAIT_SLICE_MS, Channel, Grants
+from kvmbox.channel.channel import REPLY_SLICES, WAIT_SLICE_MS, Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.shared import MAX_IDLE_RINGS, PageTransport, fence
 from kvmbox.channel.spin import SpinGrants, Spinner
 from kvmbox.channel.transport import Link, Waits

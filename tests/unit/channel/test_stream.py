@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.transports import make_link
 from kvmbox.devices.model import Effect, HostOutput
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError

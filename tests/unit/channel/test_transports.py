@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.transport import Link
 from kvmbox.channel.transports import IPC_CHOICES, TRANSPORTS, make_link
 from kvmbox.errors import DeviceGoneError, SandboxError

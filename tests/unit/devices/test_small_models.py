@@ -86,7 +86,6 @@ def test_post_keeps_the_last_code_until_reset() -> None:
 @pytest.mark.parametrize(("offset", "size"), [(0, 1), (3, 1), (0, 2), (0, 4)])
 def test_debug_exit_write_is_one_stop(offset: int, size: int) -> None:
     model = DebugExit()
-    assert model.whole_sizes == {2, 4}
     assert model.read(0, offset, size) == (0 if offset + size <= 4 else 0xFF)
     model.write(0, offset, size, 0)
     assert model.take_effects() == [Stop()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.devices.model import DeviceModel, Effect, HostOutput, IrqLine
+from kvmbox.devices.model import Effect, HostOutput, IrqLine
 from kvmbox.devices.uart_16550a import Uart16550A
 
 RBR, THR, IER, IIR, FCR, LCR, MCR, LSR, MSR, SCR = 0, 0, 1, 2, 2, 3, 4, 5, 6, 7
@@ -29,12 +29,6 @@ def set_up(*pairs: tuple[int, int]) -> Uart16550A:
 
 
 # --- Registers --------------------------------------------------------------------------------------
-
-
-def test_uart_is_a_device_model() -> None:
-    model: DeviceModel = Uart16550A()
-
-    assert model.whole_sizes == frozenset()
 
 
 def test_registers_after_power_on_hold_the_reset_configuration() -> None:

@@ -21,8 +21,6 @@ from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, FrameError, R
 class FakeModel:
     """A model that notes its calls, and has what effects and deadline the test gives it."""
 
-    whole_sizes: frozenset[int] = frozenset()
-
     def __init__(self, name: str = "fake") -> None:
         self.name = name
         self.calls: list[tuple[object, ...]] = []

@@ -96,8 +96,8 @@ class FakeVcpu:
 class Device:
     """Notes each access; reads give the values the test queued, then ones. It has fast_paths to itself."""
 
-    def __init__(self, whole_sizes: frozenset[int] = frozenset()) -> None:
-        self.whole_sizes = whole_sizes
+    def __init__(self, natural_sizes: frozenset[int] = frozenset()) -> None:
+        self.natural_sizes = natural_sizes
         self.accesses: list[tuple[object, ...]] = []
         self.values: list[int] = []
         self.fast_paths = 0
@@ -353,10 +353,10 @@ def test_port_sweep_of_every_port_and_size_leaves_the_tables_small(rig: Rig) -> 
                     rig.loop._port_exit(word, DATA)
 
     sweep(0x10000)
-    # 12 byte ports both ways, and two whole sizes at one port both ways.
-    assert len(rig.loop._routes) == len(rig.loop.port_exits) == 12 * 2 + 2 * 2
+    # 12 byte ports both ways; 2 bytes at two ports and 4 bytes at one, both ways.
+    assert len(rig.loop._routes) == len(rig.loop.port_exits) == 12 * 2 + 3 * 2
     sweep(0x400)
-    assert len(rig.loop._routes) == len(rig.loop.port_exits) == 12 * 2 + 2 * 2
+    assert len(rig.loop._routes) == len(rig.loop.port_exits) == 12 * 2 + 3 * 2
 
 
 def test_port_string_counts_leave_the_tables_small(rig: Rig) -> None:

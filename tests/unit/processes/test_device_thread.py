@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from kvmbox.board import DeviceSpec
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.channel.transport import Link
 from kvmbox.channel.transports import IPC_CHOICES, make_link

@@ -9,7 +9,8 @@ from functools import partial
 
 import pytest
 
-from kvmbox.channel.channel import Channel, Grants
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.grants import Grants
 from kvmbox.errors import DeviceProcessError
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply

@@ -1,0 +1,104 @@
+"""What a device may do: the grants of its `DeviceSpec`, bound to what a host does for them.
+
+The board says what a device is granted, as values (`Irq(4)`, `Output("COM1")`, …). `bind` asks a host for
+what each of them stands for; a run's host has KVM, a console and a verdict, qtest's has virtual lines. From
+then on `Grants.check` is the one place that says whether an effect is allowed, and what it calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, assert_never
+
+from kvmbox import board
+from kvmbox.board import DeviceSpec
+from kvmbox.channel.follow_up import Application
+from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.lean import Value
+from kvmbox.wire import protocol
+from kvmbox.wire.effects import BY_CLASS
+
+
+class Host(Protocol):
+    """What the trusted side does for devices. What it returns is called by whichever thread got a reply."""
+
+    def irq_source(self, gsi: int) -> Callable[[int, int], None]:
+        """A new source of an interrupt line: called with its level, and edges folded into this one."""
+        ...
+
+    def output(self, stream: str) -> Callable[[bytes], None]:
+        """Where the output of a stream goes; never blocks."""
+        ...
+
+    def input_room(self, stream: str) -> Callable[[int], None]:
+        """What hears how many bytes of a stream's input the device would take now."""
+        ...
+
+    def ask_for_reset(self) -> None:
+        """The guest asked for a reset of the machine."""
+        ...
+
+    def stop(self, value: int | None) -> None:
+        """The guest asked to stop: with a value that counts for the exit status, or cleanly (None)."""
+        ...
+
+
+class Grants(Value):
+    """What the effects of one device call, each None or empty where it may not have them.
+
+    irq_lines: by pin, called with (level, coalesced). output: host output bytes. input_room: how many bytes
+    the device would accept now. reset: the machine's reset line. stop: called with the (offset, size, value)
+    of the write that the VMM forwarded, because the device's word does not count for an exit status.
+    """
+
+    name: str
+    irq_lines: Sequence[Callable[[int, int], None]] = ()
+    output: Callable[[bytes], None] | None = None
+    input_room: Callable[[int], None] | None = None
+    reset: Callable[[], None] | None = None
+    stop: Callable[[int, int, int], None] | None = None
+
+    def check(self, index: int, effect: Effect, sent: bytes) -> Application | None:
+        """What an effect of this device, number `index` of its process, calls; None if it is not granted.
+
+        `sent` is the request in whose reply the effect came.
+        """
+        if type(effect) is HostOutput and self.output is not None:  # each character that a guest prints
+            return self.output, (effect.data,), 0
+        if BY_CLASS[type(effect)].after_write and (sent[0] != protocol.WRITE or sent[1] != index):
+            return None
+        match effect:
+            case IrqLine(pin, level, coalesced) if pin < len(self.irq_lines):
+                return self.irq_lines[pin], (level, coalesced), 0
+            case InputRoom(count) if self.input_room is not None:
+                return self.input_room, (count,), 0
+            case Reset() if self.reset is not None:
+                return self.reset, (), 0
+            case Stop() if self.stop is not None:
+                request = protocol.decode_request(sent)
+                return self.stop, (request.offset, request.size, request.value), 0
+            case _:
+                return None
+
+
+def bind(device: DeviceSpec, host: Host) -> Grants:
+    """The grants of `device`, done by `host`."""
+    bound: dict[str, object] = {}
+    lines = []
+    for grant in device.grants:
+        match grant:
+            case board.Irq(gsi):
+                lines.append(host.irq_source(gsi))
+            case board.Output(stream):
+                bound["output"] = host.output(stream)
+            case board.Input(stream):
+                bound["input_room"] = host.input_room(stream)
+            case board.Reset():
+                bound["reset"] = host.ask_for_reset
+            case board.StopValue():
+                bound["stop"] = lambda _offset, _size, value: host.stop(value)
+            case board.StopClean():
+                bound["stop"] = lambda *_write: host.stop(None)
+            case _:
+                assert_never(grant)
+    return Grants(device.name, irq_lines=lines, **bound)  # type: ignore[arg-type]  # by name above

@@ -1,0 +1,119 @@
+"""Grants: what the board allows a device, bound to a host, and the check of each effect against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from kvmbox import board
+from kvmbox.board import DeviceSpec, Grant
+from kvmbox.channel.grants import bind
+from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.wire import protocol
+from kvmbox.wire.effects import TABLE, EffectKind
+from kvmbox.wire.protocol import Request
+
+WRITE: Final = Request(protocol.WRITE, 1, 2, value=0x1234, offset=3).encode()
+OTHERS: Final = {
+    "a read": Request(protocol.READ, 1, 2).encode(),
+    "a write to another device": Request(protocol.WRITE, 0, 2).encode(),
+    "an indexed read": Request(protocol.INDEXED_READ, 1, 2).encode(),
+    "a run of writes": Request(protocol.WRITE_RUN, 1, payload=b"x").encode(),
+    "the time": Request(protocol.ADVANCE, 1).encode(),
+    "a reset": Request(protocol.RESET, 1).encode(),
+}
+
+
+class Host:
+    """Notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[object, ...]] = []
+
+    def irq_source(self, gsi: int) -> Callable[[int, int], None]:
+        return lambda *what: self.log.append(("irq", gsi, *what))
+
+    def output(self, stream: str) -> Callable[[bytes], None]:
+        return lambda *what: self.log.append(("output", stream, *what))
+
+    def input_room(self, stream: str) -> Callable[[int], None]:
+        return lambda *what: self.log.append(("room", stream, *what))
+
+    def ask_for_reset(self) -> None:
+        self.log.append(("reset",))
+
+    def stop(self, value: int | None) -> None:
+        self.log.append(("stop", value))
+
+
+CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
+    "Irq": (board.Irq(9), IrqLine(0, 1, 2), ("irq", 9, 1, 2)),
+    "Output": (board.Output("COM2"), HostOutput(b"x"), ("output", "COM2", b"x")),
+    "Input": (board.Input("COM2"), InputRoom(7), ("room", "COM2", 7)),
+    "Reset": (board.Reset(), Reset(), ("reset",)),
+    "StopValue": (board.StopValue(), Stop(), ("stop", 0x1234)),
+    "StopClean": (board.StopClean(), Stop(), ("stop", None)),
+}
+"""By the name of the grant: an effect that it allows, and what the host is asked for."""
+
+
+def device(*grants: Grant) -> DeviceSpec:
+    return DeviceSpec("X", "x", "x", grants=grants)
+
+
+def test_every_grant_that_the_table_names_is_one_of_the_board_and_is_tried_here() -> None:
+    named = {name for kind in TABLE for name in kind.grants}
+    assert named == set(CASES)
+    for name, (grant, effect, _) in CASES.items():
+        assert type(grant) is getattr(board, name)
+        (kind,) = [kind for kind in TABLE if name in kind.grants]
+        assert type(effect) is kind.make
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_granted_effect_asks_the_host_for_what_the_grant_says(name: str) -> None:
+    grant, effect, asked = CASES[name]
+    host = Host()
+    application = bind(device(grant), host).check(1, effect, WRITE)
+    assert application is not None
+    assert host.log == []  # found good, not done yet
+    apply, arguments, _ = application
+    apply(*arguments)
+    assert host.log == [asked]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_effect_is_allowed_by_its_own_grants_alone(name: str) -> None:
+    _, effect, _ = CASES[name]
+    others = [grant for grant, other, _ in CASES.values() if type(other) is not type(effect)]
+    assert bind(device(*others), Host()).check(1, effect, WRITE) is None
+
+
+@pytest.mark.parametrize("kind", TABLE, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("sent", OTHERS.values(), ids=OTHERS)
+def test_effect_after_a_write_is_allowed_in_the_reply_to_no_other_request(
+    kind: EffectKind, sent: bytes
+) -> None:
+    grants = bind(device(*(grant for grant, _, _ in CASES.values())), Host())
+    for _, effect, _ in CASES.values():
+        if kind.make is type(effect):
+            allowed = grants.check(1, effect, sent) is not None
+            assert allowed is not kind.after_write
+
+
+def test_reset_and_stop_alone_need_a_write() -> None:
+    assert {kind.make for kind in TABLE if kind.after_write} == {Reset, Stop}
+
+
+def test_pins_are_the_irq_grants_in_their_order() -> None:
+    host = Host()
+    grants = bind(device(board.Irq(1), board.Output("COM1"), board.Irq(12)), host)
+    for pin in (1, 0):
+        application = grants.check(0, IrqLine(pin, 1), WRITE)
+        assert application is not None
+        apply, arguments, _ = application
+        apply(*arguments)
+    assert host.log == [("irq", 12, 1, 0), ("irq", 1, 1, 0)]
+    assert grants.check(0, IrqLine(2, 1), WRITE) is None
