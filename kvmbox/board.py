@@ -56,7 +56,9 @@ Grant = Irq | Output | Input | Reset | StopValue | StopClean
 
 _AnyGrant = TypeVar("_AnyGrant", bound=Grant)
 
-_NO_PARAMETERS: Final[Mapping[str, int]] = {}
+Parameter = int | bytes
+
+_NO_PARAMETERS: Final[Mapping[str, Parameter]] = {}
 
 
 class DeviceSpec(Value):
@@ -73,7 +75,7 @@ class DeviceSpec(Value):
     model: str
     ports: tuple[AddressRange, ...] = ()
     mmio: tuple[AddressRange, ...] = ()
-    parameters: Mapping[str, int] = _NO_PARAMETERS
+    parameters: Mapping[str, Parameter] = _NO_PARAMETERS
     grants: tuple[Grant, ...] = ()
     natural_sizes: frozenset[int] = frozenset()
     coalesced: tuple[int, ...] = ()

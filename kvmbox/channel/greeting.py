@@ -14,16 +14,21 @@ from kvmbox.wire import protocol
 
 def greet(channel: Channel, devices: Sequence[DeviceSpec], **options: int) -> int:
     """Say hello: the models of `devices` are made. Returns the protocol version of the other side."""
-    version, _ = channel.request(
-        protocol.HELLO,
-        value=protocol.VERSION,
-        payload=board_description(devices),
-        limit=0xFFFF_FFFF,
-        **options,
-    )
+    version = protocol.VERSION
+    for part in hello_of(devices):
+        version, _ = channel.request(
+            protocol.HELLO,
+            value=part.value,
+            offset=part.offset,
+            payload=part.payload,
+            limit=0xFFFF_FFFF,
+            **options,
+        )
+        if version != protocol.VERSION:
+            break
     return version
 
 
-def board_description(devices: Sequence[DeviceSpec]) -> bytes:
-    """The payload of HELLO."""
-    return protocol.encode_board([(device.model, dict(device.parameters)) for device in devices])
+def hello_of(devices: Sequence[DeviceSpec]) -> list[protocol.Request]:
+    """The HELLO requests of a process with these devices."""
+    return protocol.hello_requests([(device.model, device.parameters) for device in devices])

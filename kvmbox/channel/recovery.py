@@ -37,7 +37,7 @@ from typing import Final, Protocol
 
 from kvmbox.board import DeviceSpec
 from kvmbox.channel.channel import REPLY_SLICES, Channel, printable
-from kvmbox.channel.greeting import board_description
+from kvmbox.channel.greeting import hello_of
 from kvmbox.channel.journal import JOURNAL_LIMIT, MAX_SNAPSHOT, Batch, Journal, batches
 from kvmbox.channel.survival import ProcessControl, Survival
 from kvmbox.channel.transport import Opens
@@ -232,8 +232,10 @@ class Recovery(Survival):
 
     def _live_through(self) -> int:
         """Bring a fresh process to where the lost one was; returns how many requests that took."""
-        description = board_description(self._devices)
-        self._ask(protocol.HELLO, protocol.VERSION, payload=description, good=protocol.VERSION)
+        for hello in hello_of(self._devices):
+            self._ask(
+                hello.kind, hello.value, offset=hello.offset, payload=hello.payload, good=protocol.VERSION
+            )
         for device, state in self._snapshots.items():
             for part in range(max(1, -(-len(state) // MAX_PAYLOAD))):
                 piece = state[part * MAX_PAYLOAD : (part + 1) * MAX_PAYLOAD]

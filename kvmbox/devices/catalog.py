@@ -1,6 +1,6 @@
 """Model names, as the HELLO frame of a device process spells them, and what they build.
 
-Parameters are integers: they cross a process boundary as text.
+Parameters are integers or bytes: they cross a process boundary in HELLO.
 """
 
 from __future__ import annotations
@@ -29,6 +29,6 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
 }
 
 
-def build_model(name: str, parameters: Mapping[str, int]) -> DeviceModel:
+def build_model(name: str, parameters: Mapping[str, int | bytes]) -> DeviceModel:
     """The model `name`; KeyError for an unknown name, TypeError for an unknown parameter."""
     return MODELS[name](**parameters)

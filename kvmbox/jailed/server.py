@@ -30,6 +30,7 @@ from kvmbox.wire.protocol import (
     WORDS,
     WRITE,
     FrameError,
+    Parts,
     request_word,
 )
 
@@ -64,7 +65,8 @@ class DeviceServer:
         self.deadline = NO_DEADLINE
         """The earliest of them."""
         self._outgoing_snapshot = b""
-        self._incoming_snapshot = bytearray()
+        self._incoming_snapshot = Parts("snapshot", MAX_SNAPSHOT)
+        self._description = Parts("hello", protocol.MAX_BOARD)
 
     def handle(self, frame: bytes) -> bytes:
         """The reply to `frame`. Raises what a model raises, and FrameError for a frame that is none."""
@@ -137,11 +139,15 @@ class DeviceServer:
         return first, deadline, value, reply[HEADER.size :]
 
     def _hello(self, request: protocol.Request) -> int:
-        if request.value != protocol.VERSION:
-            raise FrameError(f"protocol version {request.value}, this side speaks {protocol.VERSION}")
+        version, total = request.value & 0xFFFF_FFFF, request.value >> 32
+        if version != protocol.VERSION:
+            raise FrameError(f"protocol version {version}, this side speaks {protocol.VERSION}")
         if self.models:
             raise FrameError("a second hello")
-        self.models = [build_model(name, values) for name, values in protocol.decode_board(request.payload)]
+        description = self._description.add(request.offset, total, request.payload)
+        if description is None:
+            return protocol.VERSION
+        self.models = [build_model(name, values) for name, values in protocol.decode_board(description)]
         self.deadlines = [None] * len(self.models)
         for device, model in enumerate(self.models):
             for kind, call in ((READ, model.read), (WRITE, model.write), (INDEXED_READ, _indexed(model))):
@@ -167,16 +173,9 @@ class DeviceServer:
         return len(self._outgoing_snapshot), self._outgoing_snapshot[start : start + MAX_PAYLOAD]
 
     def _restore_part(self, request: protocol.Request) -> int:
-        total = request.value
-        if request.offset == 0:
-            self._incoming_snapshot.clear()
-        if total > MAX_SNAPSHOT or request.offset * MAX_PAYLOAD != len(self._incoming_snapshot):
-            raise FrameError(f"snapshot part {request.offset} of {total} bytes is out of order")
-        self._incoming_snapshot += request.payload
-        if len(self._incoming_snapshot) < total:
+        state = self._incoming_snapshot.add(request.offset, request.value, request.payload)
+        if state is None:
             return 1
-        state = bytes(self._incoming_snapshot)
-        self._incoming_snapshot.clear()
         try:
             self.models[request.device].restore(state)
         except SnapshotError:

@@ -31,10 +31,10 @@ from typing import Any, Final, NamedTuple
 from kvmbox.board import AddressRange, DeviceSpec, Irq, by_type
 from kvmbox.errors import RecordingError
 from kvmbox.wire import protocol
-from kvmbox.wire.protocol import HEADER
+from kvmbox.wire.protocol import HEADER, Parts
 
 MAGIC: Final = b"\x89KVMREC\n"
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_HEADER: Final = 1 << 16
 MAX_CHANNELS: Final = 32
 MAX_DEVICES: Final = 256
@@ -138,7 +138,10 @@ def header_length(preamble: bytes) -> int:
     if magic != MAGIC:
         raise RecordingError("it is no recording", hint="'kvmbox run --record FILE' makes one")
     if version != VERSION or zero:
-        raise RecordingError(f"it has format version {version}, this kvmbox reads version {VERSION}")
+        raise RecordingError(
+            f"it has format version {version}, this kvmbox reads version {VERSION}",
+            hint="replay it with the version of kvmbox that recorded it",
+        )
     if length > MAX_HEADER:
         raise RecordingError(f"its header is damaged: {length} bytes, at most {MAX_HEADER} can be")
     return int(length)
@@ -219,17 +222,18 @@ def decode_end(payload: bytes, reply_length: int) -> End:
 class RequestCheck:
     """Whether the requests of one channel are such as a VMM sends: models are never given others."""
 
-    __slots__ = ("_devices", "_greeted")
+    __slots__ = ("_description", "_devices", "_greeted")
 
     def __init__(self, channel: ChannelHeader) -> None:
         self._devices = len(channel.devices)
+        self._description = Parts("hello", protocol.MAX_BOARD)
         self._greeted = False
 
     def problem(self, request: bytes) -> str | None:
         """What is wrong with `request`, the next one of the channel, or None."""
         if len(request) < HEADER.size:
             return f"a request of {len(request)} bytes"
-        kind, device, size, zero, _, now, value, _, length = HEADER.unpack_from(request)
+        kind, device, size, zero, _, now, value, offset, length = HEADER.unpack_from(request)
         if length != len(request) - HEADER.size or len(request) > protocol.MAX_FRAME or zero:
             return f"a request of {len(request)} bytes that announces a payload of {length}"
         if now > MAX_NOW:
@@ -246,5 +250,10 @@ class RequestCheck:
             return f"a request to device {device}, its process has {self._devices}"
         if (kind == protocol.HELLO) == self._greeted:
             return "a second hello" if self._greeted else "a request before the hello"
-        self._greeted = True
+        if kind == protocol.HELLO:
+            try:
+                whole = self._description.add(offset, value >> 32, request[HEADER.size :])
+            except protocol.FrameError as error:
+                return str(error)
+            self._greeted = whole is not None
         return None

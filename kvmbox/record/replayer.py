@@ -69,6 +69,7 @@ def replay(
     """
     result = ReplayResult()
     handle = backend.handle
+    hellos: dict[int, bytearray] = {}
     wanted = [index is not None for index in choice.by_channel]
     everything = all(index == -1 for index in choice.by_channel)
     for record in records:
@@ -78,7 +79,8 @@ def replay(
         got = handle(channel, request)
         result.driven += 1
         if request[0] == protocol.HELLO:
-            _check_hello(channels[channel], record, got)
+            hello = hellos.setdefault(channel, bytearray())
+            _check_hello(channels[channel], record, hello, got)
         if everything or choice.concerns(record):
             result.compared += 1
             if got != expected:
@@ -88,19 +90,27 @@ def replay(
     return result
 
 
-def _check_hello(channel: ChannelHeader, record: Record, got: bytes) -> None:
-    """The board of a hello is text from the file: it must be one that this kvmbox can build."""
-    try:
-        models = [name for name, _ in protocol.decode_board(protocol.decode_request(record.request).payload)]
-    except ValueError:
-        models = []
+def _check_hello(channel: ChannelHeader, record: Record, description: bytearray, got: bytes) -> None:
+    """The board of a hello comes from the file: it must be one that this kvmbox can build.
+
+    `description` is what the hello's parts before this one had.
+    """
+    request = protocol.decode_request(record.request)
+    description += request.payload
+    if len(description) < request.value >> 32:
+        models = [device.model for device in channel.devices]  # there is more to come
+    else:
+        try:
+            models = [name for name, _ in protocol.decode_board(bytes(description))]
+        except protocol.FrameError:
+            models = []
     if models != [device.model for device in channel.devices]:
         raise RecordingError(
             f"the recording cannot be replayed: record {record.number} greets devices "
             "that are not those of its header"
         )
     if not got or is_error(got):
-        why = reply_text(channel, protocol.decode_request(record.request), got)
+        why = reply_text(channel, request, got)
         raise RecordingError(
             f"the recording cannot be replayed: device type '{channel.device_type}' does not start: {why}",
             hint="it was recorded by another version of kvmbox, or damaged",

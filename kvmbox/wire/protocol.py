@@ -24,23 +24,30 @@ from struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
+    from collections.abc import Mapping, Sequence
+    from typing import Final, TypeAlias
 
-VERSION: Final = 2
+    Parameter: TypeAlias = int | bytes
+
+VERSION: Final = 3
 MAX_FRAME: Final = 4096
 
 HEADER: Final = Struct("<BBBBIQQII")
 
 # The header as four words, for the hot paths: everything up to the sequence number is the first.
 WORDS: Final = Struct("<QQQQ")
+_MODEL: Final = Struct("<BB")  # length of the model's name, number of parameters; the name, the parameters
+_PARAMETER: Final = Struct("<B?I")  # length of the name, whether it is bytes, length of the value; both
 ROUTE_MASK: Final = 0xFFFF_FFFF
 """Of the first word: kind, device, size and count, which is what a request is routed by."""
 MAX_PAYLOAD: Final = MAX_FRAME - HEADER.size
+MAX_BOARD: Final = 4 << 20
+"""How many bytes may describe the devices of a process: what their parameters hold is most of it."""
 NO_DEADLINE: Final = (1 << 64) - 1
 SEQUENCE_MASK: Final = 0xFFFF_FFFF
 
 # Kinds of requests.
-HELLO: Final = 1  # value: VERSION, payload: the description of the board; reply: VERSION
+HELLO: Final = 1  # value: VERSION | length of the description << 32, offset: part, payload; reply: VERSION
 READ: Final = 2  # reply value: what the guest reads
 WRITE: Final = 3
 ADVANCE: Final = 4  # let guest time pass in every model of the process
@@ -139,17 +146,95 @@ def decode_request(frame: bytes) -> Request:
     return Request(kind, device, size, sequence, now, value, offset, frame[HEADER.size :])
 
 
-def encode_board(devices: list[tuple[str, dict[str, int]]]) -> bytes:
-    """The payload of HELLO: one line a device, `model name=integer …`, in index order."""
-    lines = [" ".join([model, *(f"{k}={v}" for k, v in values.items())]) for model, values in devices]
-    return "\n".join(lines).encode("ascii")
+def encode_board(devices: Sequence[tuple[str, Mapping[str, Parameter]]]) -> bytes:
+    """The description of a process: the model and the parameters of each device, in index order.
+
+    FrameError if it is longer than `MAX_BOARD`.
+    """
+    parts: list[bytes] = []
+    for model, parameters in devices:
+        name = model.encode("ascii")
+        parts += [_MODEL.pack(len(name), len(parameters)), name]
+        for key, value in parameters.items():
+            is_bytes = isinstance(value, bytes)
+            # An integer has a byte more than its bits may need: the sign.
+            data = (
+                value
+                if isinstance(value, bytes)
+                else value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+            )
+            name = key.encode("ascii")
+            parts += [_PARAMETER.pack(len(name), is_bytes, len(data)), name, data]
+    description = b"".join(parts)
+    if len(description) > MAX_BOARD:
+        raise FrameError(
+            f"the devices of a process are described by {len(description)} bytes, at most {MAX_BOARD} may be"
+        )
+    return description
 
 
-def decode_board(payload: bytes) -> list[tuple[str, dict[str, int]]]:
-    """What `encode_board` was given."""
-    board: list[tuple[str, dict[str, int]]] = []
-    for line in payload.decode("ascii").splitlines():
-        model, *words = line.split(" ")
-        pairs = [word.partition("=") for word in words]
-        board.append((model, {name: int(value) for name, _, value in pairs}))
+def decode_board(description: bytes) -> list[tuple[str, dict[str, Parameter]]]:
+    """What `encode_board` was given; FrameError for anything that it cannot have written."""
+    position = 0
+
+    def take(size: int) -> bytes:
+        nonlocal position
+        position += size
+        if position > len(description):
+            raise FrameError(f"a description of {len(description)} bytes ends within a device")
+        return description[position - size : position]
+
+    board: list[tuple[str, dict[str, Parameter]]] = []
+    try:
+        while position < len(description):
+            length, count = _MODEL.unpack(take(_MODEL.size))
+            model = take(length).decode("ascii")
+            parameters: dict[str, Parameter] = {}
+            for _ in range(count):
+                length, is_bytes, size = _PARAMETER.unpack(take(_PARAMETER.size))
+                key = take(length).decode("ascii")
+                data = take(size)
+                parameters[key] = data if is_bytes else int.from_bytes(data, "little", signed=True)
+            board.append((model, parameters))
+    except UnicodeDecodeError as error:
+        raise FrameError("a name in a description is not ASCII") from error
     return board
+
+
+def hello_requests(devices: Sequence[tuple[str, Mapping[str, Parameter]]]) -> list[Request]:
+    """The first requests on a channel, without their sequence numbers: the description in its parts."""
+    description = encode_board(devices)
+    value = VERSION | len(description) << 32
+    return [
+        Request(HELLO, value=value, offset=part, payload=description[start : start + MAX_PAYLOAD])
+        for part, start in enumerate(range(0, max(1, len(description)), MAX_PAYLOAD))
+    ]
+
+
+class Parts:
+    """Puts together what comes in numbered parts of `MAX_PAYLOAD` bytes, the last one less."""
+
+    __slots__ = ("_data", "_limit", "_what")
+
+    def __init__(self, what: str, limit: int) -> None:
+        self._what = what
+        self._limit = limit
+        self._data = bytearray()
+
+    def add(self, part: int, total: int, payload: bytes) -> bytes | None:
+        """The whole, if it is complete now. Part 0 begins anew. FrameError where a part is out of order."""
+        data = self._data
+        if part == 0:
+            data.clear()
+        if (
+            total > self._limit
+            or part * MAX_PAYLOAD != len(data)
+            or len(payload) != min(MAX_PAYLOAD, total - len(data))
+        ):
+            raise FrameError(f"{self._what} part {part} of {total} bytes is out of order")
+        data += payload
+        if len(data) < total:
+            return None
+        whole = bytes(data)
+        data.clear()
+        return whole

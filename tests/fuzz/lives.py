@@ -10,7 +10,7 @@ from typing import Any, Final
 from kvmbox.board import BoardOptions, DeviceSpec, by_type, pc_board
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants
-from kvmbox.channel.greeting import board_description, greet
+from kvmbox.channel.greeting import greet, hello_of
 from kvmbox.channel.recovery import POISONED, Recovery, Restart
 from kvmbox.channel.transport import NO_HEADER, EndedError, Transport, Waits, Words
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
@@ -164,11 +164,8 @@ class LivesTarget:
         )
         greet(self._channel, self._devices)
         self._twin = DeviceServer()
-        self._twin.handle(
-            Request(
-                protocol.HELLO, 0, 0, 1, 0, protocol.VERSION, 0, board_description(self._devices)
-            ).encode()
-        )
+        for hello in hello_of(self._devices):
+            self._twin.handle(hello.encode())
 
     def _grants(self, index: int) -> Grants:
         log = self._log
@@ -258,8 +255,8 @@ class SnapshotTarget:
         if self._server is None:
             self._devices = BOARD[dice.choice(TYPES)]
             self._server = DeviceServer()
-            hello = board_description(self._devices)
-            self._server.handle(Request(protocol.HELLO, 0, 0, 1, 0, protocol.VERSION, 0, hello).encode())
+            for hello in hello_of(self._devices):
+                self._server.handle(hello.encode())
             self._now = 0
         server = self._server
         for _ in range(3):

@@ -92,8 +92,14 @@ def test_reply_echoes_its_request_and_carries_everything(
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz_0123456789", min_size=1, max_size=12)
 
 
-@given(st.lists(st.tuples(NAMES, st.dictionaries(NAMES, st.integers(), max_size=4)), min_size=1, max_size=6))
-def test_board_survives_the_wire(board: list[tuple[str, dict[str, int]]]) -> None:
+@given(
+    st.lists(
+        st.tuples(NAMES, st.dictionaries(NAMES, st.one_of(st.integers(), st.binary()), max_size=4)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_board_survives_the_wire(board: list[tuple[str, dict[str, int | bytes]]]) -> None:
     assert decode_board(encode_board(board)) == board
 
 
@@ -103,4 +109,4 @@ def test_board_of_any_bytes_is_refused_with_a_value_error_or_decoded(payload: by
         board = decode_board(payload)
     except ValueError:
         return
-    assert all(isinstance(value, int) for _, values in board for value in values.values())
+    assert all(isinstance(value, int | bytes) for _, values in board for value in values.values())

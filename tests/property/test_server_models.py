@@ -17,6 +17,7 @@ from kvmbox import layout
 from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, Input, pc_board
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import bind
+from kvmbox.channel.greeting import hello_of
 from kvmbox.devices.catalog import MODELS
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
@@ -58,8 +59,14 @@ class Process:
             now=lambda: self.now,
             record=(lambda _sent, frame: record(frame)) if record is not None else None,
         )
-        description = protocol.encode_board([(d.model, dict(d.parameters)) for d in devices])
-        self.ask(protocol.HELLO, value=protocol.VERSION, payload=description, limit=protocol.VERSION)
+        for hello in hello_of(devices):
+            self.ask(
+                hello.kind,
+                value=hello.value,
+                offset=hello.offset,
+                payload=hello.payload,
+                limit=protocol.VERSION,
+            )
 
     # What `bind` asks of a host.
 

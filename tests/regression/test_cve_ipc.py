@@ -164,8 +164,8 @@ def test_xsa_199_request_with_a_device_that_is_not_there_is_refused_by_the_serve
     from kvmbox.jailed.server import DeviceServer
 
     server = DeviceServer()
-    description = protocol.encode_board([("post", {})])
-    server.handle(protocol.Request(protocol.HELLO, 0, 0, 1, 0, protocol.VERSION, 0, description).encode())
+    (hello,) = protocol.hello_requests([("post", {})])
+    server.handle(hello.encode())
     request = protocol.Request(protocol.READ, 200, 1, 2, 0, 0, 0xFFFF_FFFF)
     with pytest.raises((protocol.FrameError, IndexError)):
         server.handle(request.encode())

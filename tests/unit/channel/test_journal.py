@@ -105,11 +105,11 @@ def test_batches_checksum_starts_anew_with_each_batch() -> None:
 def test_replay_by_the_real_server_gives_the_checksum_of_the_batch() -> None:
     # What the journal computes from the replies of one server is what another one answers to the batch.
     lived, again = DeviceServer(), DeviceServer()
-    hello = Request(protocol.HELLO, 0, 0, 1, 0, protocol.VERSION, 0, b"uart_16550a").encode()
+    (hello,) = protocol.hello_requests([("uart_16550a", {})])
     entries: list[Entry] = []
     lengths = set()
     for server in (lived, again):
-        server.handle(hello)
+        server.handle(hello.encode())
     for number in range(1, 200):
         kind = protocol.WRITE if number % 3 else protocol.READ
         request = Request(kind, 0, 1, number, 1000 * number, number & 0xFF, number % 8).encode()

@@ -283,7 +283,7 @@ def test_replacement_is_greeted_like_the_first_one_and_gets_the_past_in_one_requ
     bench.write(b"de", device=1)
     assert bench.count() == 3
     assert second.kinds() == [protocol.HELLO, protocol.REPLAY, protocol.READ]
-    assert second.asked[0][HEADER.size :] == b"notebook\nnotebook"
+    assert protocol.decode_board(second.asked[0][HEADER.size :]) == [("notebook", {}), ("notebook", {})]
     assert len(second.server.models) == 2
     assert second.server.models[1].snapshot().endswith(b"de")
 

@@ -111,8 +111,9 @@ class Rig:
         self.data[page_layout.REQUEST + 8 : page_layout.REQUEST + len(frame)] = frame[8:]
         self.words[page_layout.REQUEST_WORD] = int.from_bytes(frame[:8], "little")
 
-    def hello(self, board: bytes = b"post") -> None:
-        self.ask(protocol.HELLO, value=protocol.VERSION, payload=board)
+    def hello(self, *models: str) -> None:
+        (hello,) = protocol.hello_requests([(model, {}) for model in models or ("post",)])
+        self.ask(protocol.HELLO, value=hello.value, payload=hello.payload)
 
     def serve(self) -> int:
         port = PagePort(
@@ -168,9 +169,9 @@ def test_serve_answers_and_hands_over_by_the_first_word_last() -> None:
 
 @pytest.mark.parametrize(
     ("model", "kind", "stores"),
-    [(b"post", protocol.READ, 1), (b"post", protocol.WRITE, 1), (b"debugcon", protocol.WRITE, 2)],
+    [("post", protocol.READ, 1), ("post", protocol.WRITE, 1), ("debugcon", protocol.WRITE, 2)],
 )
-def test_serve_stores_all_of_a_reply_before_its_first_word(model: bytes, kind: int, stores: int) -> None:
+def test_serve_stores_all_of_a_reply_before_its_first_word(model: str, kind: int, stores: int) -> None:
     rig = Rig()
     rig.hello(model)
     rig.before = [("sleep", lambda: rig.ask(kind, size=1, value=ord("x")))]
@@ -266,7 +267,7 @@ def test_serve_one_request_after_another() -> None:
 
         return act
 
-    rig.hello(b"post\ndebugcon")
+    rig.hello("post", "debugcon")
     rig.before = [
         ("look at MAY_SPIN", then(protocol.WRITE, device=0, size=1, value=0x42)),
         ("look at MAY_SPIN", then(protocol.READ, device=0, size=1)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from types import ModuleType
+from typing import Final
 
 import pytest
 
@@ -73,12 +74,17 @@ class Rig:
         self.sequence = 0
         if models:
             waiting = list(models)
-            hello = Request(
-                protocol.HELLO, value=protocol.VERSION, payload=b"\n".join([b"fake"] * len(models))
-            )
+            (hello,) = protocol.hello_requests([("fake", {})] * len(models))
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(server, "build_model", lambda _name, _parameters: waiting.pop(0))
                 self.server.handle(hello.encode())
+
+    def hello(self, board: list[tuple[str, dict[str, int | bytes]]]) -> list[int]:
+        """Greet the server; returns the values of the replies."""
+        return [
+            self.ask(part.kind, value=part.value, offset=part.offset, payload=part.payload)[0]
+            for part in protocol.hello_requests(board)
+        ]
 
     def ask(
         self, kind: int, *, device: int = 0, size: int = 0, now: int = 0, value: int = 0, offset: int = 0,
@@ -242,23 +248,69 @@ def test_shutdown_is_answered_and_ends_the_loop() -> None:
 
 def test_hello_builds_the_board() -> None:
     rig = Rig()
-    board = protocol.encode_board([("post", {}), ("uart_16550a", {"pace_transmit": 1})])
-    assert rig.ask(protocol.HELLO, value=protocol.VERSION, payload=board)[0] == protocol.VERSION
+    assert rig.hello(BOARD) == [protocol.VERSION]
     assert [type(model).__name__ for model in rig.server.models] == ["PostPort", "Uart16550A"]
     assert rig.ask(protocol.READ, device=1, size=1, offset=5)[0] == 0x60
     with pytest.raises(FrameError, match="a second hello"):
-        rig.ask(protocol.HELLO, value=protocol.VERSION, payload=board)
+        rig.hello(BOARD)
+
+
+BOARD: Final[list[tuple[str, dict[str, int | bytes]]]] = [("post", {}), ("uart_16550a", {"pace_transmit": 1})]
 
 
 def test_hello_of_another_version_raises() -> None:
-    with pytest.raises(FrameError, match="protocol version 1, this side speaks 2"):
-        Rig().ask(protocol.HELLO, value=1, payload=b"post")
+    with pytest.raises(FrameError, match=f"protocol version 1, this side speaks {protocol.VERSION}"):
+        Rig().ask(protocol.HELLO, value=1)
 
 
-@pytest.mark.parametrize("board", [b"no_such_model", b"post no_such_parameter=1", b"post x"])
-def test_hello_of_a_board_that_cannot_be_built_raises(board: bytes) -> None:
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        Rig().ask(protocol.HELLO, value=protocol.VERSION, payload=board)
+@pytest.mark.parametrize("device", [("no_such_model", {}), ("post", {"no_such_parameter": 1})])
+def test_hello_of_a_device_that_cannot_be_built_raises(device: tuple[str, dict[str, int | bytes]]) -> None:
+    with pytest.raises((KeyError, TypeError)):
+        Rig().hello([device])
+
+
+def test_hello_of_bytes_that_describe_no_board_raises() -> None:
+    with pytest.raises(FrameError, match="ends within a device"):
+        Rig().ask(protocol.HELLO, value=protocol.VERSION | 4 << 32, payload=b"post")
+
+
+TABLE: Final = bytes(range(256)) * 40  # three parts
+
+
+def test_hello_in_parts_builds_the_board_with_the_last_and_hands_bytes_to_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built: list[tuple[str, object]] = []
+
+    def build(name: str, parameters: object) -> FakeModel:
+        built.append((name, parameters))
+        return FakeModel()
+
+    monkeypatch.setattr(server, "build_model", build)
+    rig = Rig()
+    parts = protocol.hello_requests([("a", {"table": TABLE, "count": -3}), ("b", {"none": b""})])
+    assert len(parts) == 3
+    for part in parts:
+        assert built == []
+        assert rig.ask(protocol.HELLO, value=part.value, offset=part.offset, payload=part.payload)[0] == (
+            protocol.VERSION
+        )
+    assert built == [("a", {"table": TABLE, "count": -3}), ("b", {"none": b""})]
+
+
+@pytest.mark.parametrize(
+    ("offset", "total", "payload"),
+    [
+        (1, 5000, bytes(936)),
+        (0, 5000, bytes(4063)),
+        (0, 10, bytes(11)),
+        (0, protocol.MAX_BOARD + 1, bytes(protocol.MAX_PAYLOAD)),
+    ],
+    ids=["the second first", "a part that is too short", "one too long", "more than may be"],
+)
+def test_hello_part_out_of_order_raises(offset: int, total: int, payload: bytes) -> None:
+    with pytest.raises(FrameError, match="out of order"):
+        Rig().ask(protocol.HELLO, value=protocol.VERSION | total << 32, offset=offset, payload=payload)
 
 
 @pytest.mark.parametrize("kind", [0, max(protocol.KIND_NAMES) + 1, 0x7F])

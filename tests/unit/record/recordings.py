@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kvmbox.board import BoardOptions, pc_board
+from kvmbox.channel.greeting import hello_of
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.record import format as fmt
 from kvmbox.record.format import ChannelHeader, End, EndReason, Record
@@ -29,8 +30,8 @@ class Machine:
         self._servers = [DeviceServer() for _ in channels]
         self._sequence = [0 for _ in channels]
         for index, channel in enumerate(channels):
-            payload = protocol.encode_board([(d.model, dict(d.parameters)) for d in channel.devices])
-            self.request(index, protocol.HELLO, value=protocol.VERSION, payload=payload)
+            for hello in hello_of(channel.devices):
+                self.request(index, hello.kind, value=hello.value, offset=hello.offset, payload=hello.payload)
 
     def request(
         self,

@@ -203,19 +203,29 @@ def test_hello_of_other_devices_than_the_header_has_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "payload", "complaint"),
+    ("version", "device", "complaint"),
     [
-        (protocol.VERSION + 1, b"post", f"protocol version {protocol.VERSION + 1}"),
-        (protocol.VERSION, b"quantum_uart", "KeyError"),
-        (protocol.VERSION, b"uart_16550a pace_transmit=0 speed=1", "TypeError"),
-        (protocol.VERSION, b"\xff", "greets devices"),
-        (protocol.VERSION, b"post x=y", "greets devices"),
+        (protocol.VERSION + 1, ("post", {}), f"protocol version {protocol.VERSION + 1}"),
+        (protocol.VERSION, ("quantum_uart", {}), "KeyError"),
+        (protocol.VERSION, ("uart_16550a", {"pace_transmit": 0, "speed": 1}), "TypeError"),
     ],
 )
-def test_hello_that_these_models_cannot_follow_is_refused(value: int, payload: bytes, complaint: str) -> None:
-    model = payload.split(b" ")[0].decode("latin-1")
-    channels = (ChannelHeader("any", (with_model(model),)),)
-    hello = protocol.Request(protocol.HELLO, value=value, payload=payload).encode()
+def test_hello_that_these_models_cannot_follow_is_refused(
+    version: int, device: tuple[str, dict[str, int | bytes]], complaint: str
+) -> None:
+    channels = (ChannelHeader("any", (with_model(device[0]),)),)
+    (request,) = protocol.hello_requests([device])
+    request.value += version - protocol.VERSION
 
     with pytest.raises(RecordingError, match=complaint):
+        replay_all([Record(0, 0, request.encode(), b"")], channels=channels)
+
+
+@pytest.mark.parametrize("payload", [b"\xff", b"post", b"\x04\x00p\xf6st"])
+def test_hello_that_describes_nothing_is_refused(payload: bytes) -> None:
+    channels = (ChannelHeader("any", (with_model("post"),)),)
+    value = protocol.VERSION | len(payload) << 32
+    hello = protocol.Request(protocol.HELLO, value=value, payload=payload).encode()
+
+    with pytest.raises(RecordingError, match="greets devices"):
         replay_all([Record(0, 0, hello, b"")], channels=channels)

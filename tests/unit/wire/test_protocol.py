@@ -163,15 +163,45 @@ def test_encode_reply_refuses_a_payload_that_is_longer_than_a_frame() -> None:
 
 
 def test_board_is_decoded_as_it_was_encoded() -> None:
-    board = [("rtc_mc146818", {"base_seconds": -5, "memory_bytes": 1 << 40}), ("post", {})]
-    assert encode_board(board) == b"rtc_mc146818 base_seconds=-5 memory_bytes=1099511627776\npost"
+    board: list[tuple[str, dict[str, int | bytes]]] = [
+        ("rtc_mc146818", {"base_seconds": -5, "memory_bytes": 1 << 40}),
+        ("post", {}),
+        ("rom", {"content": bytes(range(256)), "empty": b"", "zero": 0, "minus": -128, "byte": 255}),
+    ]
     assert decode_board(encode_board(board)) == board
 
 
-@pytest.mark.parametrize("payload", [b"post x", b"post x=", b"post x=y", b"p\xc3\xb6st", b"post  x=1"])
-def test_decode_board_that_nobody_encoded_raises_value_error(payload: bytes) -> None:
-    with pytest.raises(ValueError):
+def test_board_layout_is_that_of_the_documentation() -> None:
+    assert encode_board([("rom", {"a": -2, "bc": b"xy"})]).hex() == (
+        "0302" + b"rom".hex() + "010001000000" + b"a".hex() + "fe" + "020102000000" + b"bcxy".hex()
+    )
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"\x04", b"\x05\x00post", b"\x04\x01post", b"\x04\x00p\xc3\xb6s", b"\x01\x01a\x01\x00\x09\0\0\0bc"],
+)
+def test_decode_board_that_nobody_encoded_raises(payload: bytes) -> None:
+    with pytest.raises(FrameError):
         decode_board(payload)
+
+
+def test_board_that_is_too_large_is_not_encoded() -> None:
+    fits = protocol.MAX_BOARD - len(encode_board([("a", {"b": b""})]))
+    assert len(encode_board([("a", {"b": bytes(fits)})])) == protocol.MAX_BOARD
+    with pytest.raises(FrameError, match="at most 4194304 may be"):
+        encode_board([("a", {"b": bytes(fits + 1)})])
+
+
+@pytest.mark.parametrize("size", [0, 1, 4064, 4065, 3 * 4064])
+def test_hello_is_the_description_in_its_parts(size: int) -> None:
+    board = [("rom", {"content": bytes(size)})] if size else []
+    parts = protocol.hello_requests(board)
+    description = encode_board(board)
+    assert b"".join(part.payload for part in parts) == description
+    assert [part.offset for part in parts] == list(range(len(parts)))
+    assert {part.value for part in parts} == {protocol.VERSION | len(description) << 32}
+    assert all(len(part.payload) == MAX_PAYLOAD for part in parts[:-1])
 
 
 def test_words_of_a_header_are_where_the_channel_looks_for_them() -> None:
