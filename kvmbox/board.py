@@ -51,7 +51,33 @@ class StopClean(Value):
     """A write may stop the machine, with exit status 0."""
 
 
-Grant = Irq | Output | Input | Reset | StopValue | StopClean
+class Memory(Value):
+    """Guest memory may be read and written, by effects of at most `max_bytes` in `max_ranges` ranges.
+
+    What one effect reads or writes travels in one frame, which has room for no more than that.
+    """
+
+    max_bytes: int = 4040
+    max_ranges: int = 64
+
+
+class Resource(Value):
+    """Bytes of the host may be transferred from and, if `writable`, to guest memory.
+
+    The model's resources are its `Resource` grants in their order. `name` says which bytes of the host;
+    `size` is how many there are. One transfer moves at most `max_bytes` in `max_ranges` ranges, and at most
+    `max_pending` of a device wait at a time: the model is told BUSY of more.
+    """
+
+    name: str
+    size: int
+    writable: bool = False
+    max_bytes: int = 1 << 20
+    max_ranges: int = 128
+    max_pending: int = 64
+
+
+Grant = Irq | Output | Input | Reset | StopValue | StopClean | Memory | Resource
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
 
 _AnyGrant = TypeVar("_AnyGrant", bound=Grant)
@@ -67,7 +93,8 @@ class DeviceSpec(Value):
     `grants` is all that its effects may do; the output pins of its model are its `Irq` grants in their order.
     `natural_sizes` are the sizes in bytes, beyond 1, of accesses that its registers take at once, where they
     are aligned to their size. `coalesced` are ports whose byte writes may reach the device late, in order,
-    before any other request to it: nothing that the guest can see depends on when they do.
+    before any other request to it: nothing that the guest can see depends on when they do. `source` is the
+    text of the Python module that defines the class `model`, where that is none of the catalogue.
     """
 
     name: str
@@ -79,6 +106,7 @@ class DeviceSpec(Value):
     grants: tuple[Grant, ...] = ()
     natural_sizes: frozenset[int] = frozenset()
     coalesced: tuple[int, ...] = ()
+    source: bytes = b""
 
     def granted(self, kind: type[_AnyGrant]) -> list[_AnyGrant]:
         """The grants of one kind, in order."""

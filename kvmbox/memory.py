@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Sequence
 from typing import Final
 
 from kvmbox import layout
@@ -89,6 +90,14 @@ class GuestMemory:
         """`size` bytes from guest-physical `address`; GuestMemoryError if they are not all RAM."""
         pages, offset = self._locate(address, size)
         return pages[offset : offset + size]
+
+    def has(self, ranges: Sequence[tuple[int, int]]) -> bool:
+        """Whether every (address, size) is RAM; one of no bytes is, wherever it is."""
+        return all(size == 0 or self.contains(address, size) for address, size in ranges)
+
+    def gather(self, ranges: Sequence[tuple[int, int]]) -> bytes:
+        """The bytes of ranges that are RAM, joined in order."""
+        return b"".join([self.read(address, size) for address, size in ranges if size])
 
     def byte_at(self, address: int) -> int | None:
         """The byte at guest-physical `address`, or None if it is not RAM."""

@@ -43,9 +43,9 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "kvm": {"errors", "lean"},
     "boot": {"errors", "layout", "lean", "memory", "regular"},
     "sandbox": {"errors", "lean"},
-    "host": {"board", "early", "errors", "lean", "outcome"},
+    "host": {"board", "devices", "early", "errors", "lean", "memory", "outcome"},
     # The VMM's side of device processes.
-    "channel": {"board", "bus", "devices", "errors", "jailed", "lean", "sandbox", "wire"},
+    "channel": {"board", "bus", "devices", "errors", "jailed", "lean", "memory", "sandbox", "wire"},
     "processes": {"board", "channel", "early", "errors", "host", "jailed", "lean", "sandbox", "wire"},
     # What puts them together.
     "machine": {
@@ -283,6 +283,7 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
         "kvmbox.jailed",
         "kvmbox.jailed.loop",
         "kvmbox.jailed.main",
+        "kvmbox.jailed.own_model",
         "kvmbox.jailed.page_port",
         "kvmbox.jailed.server",
         "kvmbox.jailed.stream_port",

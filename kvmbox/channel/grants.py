@@ -13,8 +13,20 @@ from typing import Protocol, assert_never
 from kvmbox import board
 from kvmbox.board import DeviceSpec
 from kvmbox.channel.follow_up import Application
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.channel.guest_memory import MemoryAccess, Submit, TransferAccess
+from kvmbox.devices.model import (
+    Effect,
+    HostOutput,
+    InputRoom,
+    IrqLine,
+    MemoryRead,
+    MemoryWrite,
+    Reset,
+    Stop,
+    Transfer,
+)
 from kvmbox.lean import Value
+from kvmbox.memory import GuestMemory
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import BY_CLASS
 
@@ -42,13 +54,23 @@ class Host(Protocol):
         """The guest asked to stop: with a value that counts for the exit status, or cleanly (None)."""
         ...
 
+    @property
+    def ram(self) -> GuestMemory:
+        """Guest memory."""
+        ...
+
+    def transfers(self, device: str, grant: board.Resource) -> Submit:
+        """What takes transfers of a device's resource; never blocks."""
+        ...
+
 
 class Grants(Value):
     """What the effects of one device call, each None or empty where it may not have them.
 
     irq_lines: by pin, called with (level, coalesced). output: host output bytes. input_room: how many bytes
     the device would accept now. reset: the machine's reset line. stop: called with the (offset, size, value)
-    of the write that the VMM forwarded, because the device's word does not count for an exit status.
+    of the write that the VMM forwarded, because the device's word does not count for an exit status. memory,
+    resources: see `guest_memory`.
     """
 
     name: str
@@ -57,6 +79,8 @@ class Grants(Value):
     input_room: Callable[[int], None] | None = None
     reset: Callable[[], None] | None = None
     stop: Callable[[int, int, int], None] | None = None
+    memory: MemoryAccess | None = None
+    resources: Sequence[TransferAccess] = ()
 
     def check(self, index: int, effect: Effect, sent: bytes) -> Application | None:
         """What an effect of this device, number `index` of its process, calls; None if it is not granted.
@@ -77,6 +101,17 @@ class Grants(Value):
             case Stop() if self.stop is not None:
                 request = protocol.decode_request(sent)
                 return self.stop, (request.offset, request.size, request.value), 0
+            case MemoryRead(tag, ranges) if self.memory is not None and self.memory.allows(ranges):
+                return self.memory.read, (index, tag, ranges), 1
+            case MemoryWrite(address, data, tag) if self.memory is not None:
+                if not self.memory.allows([(address, len(data))]):
+                    return None
+                return self.memory.write, (index, address, data, tag), int(tag != 0)
+            case Transfer(tag, resource, offset, ranges, to_guest) if resource < len(self.resources):
+                access = self.resources[resource]
+                if not access.allows(ranges, to_guest=bool(to_guest)):
+                    return None
+                return access.start, (index, tag, offset, ranges, to_guest), 1
             case _:
                 return None
 
@@ -85,6 +120,7 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
     """The grants of `device`, done by `host`."""
     bound: dict[str, object] = {}
     lines = []
+    resources = []
     for grant in device.grants:
         match grant:
             case board.Irq(gsi):
@@ -99,6 +135,10 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 bound["stop"] = lambda _offset, _size, value: host.stop(value)
             case board.StopClean():
                 bound["stop"] = lambda *_write: host.stop(None)
+            case board.Memory():
+                bound["memory"] = MemoryAccess(grant, host.ram)
+            case board.Resource():
+                resources.append(TransferAccess(grant, host.transfers(device.name, grant)))
             case _:
                 assert_never(grant)
-    return Grants(device.name, irq_lines=lines, **bound)  # type: ignore[arg-type]  # by name above
+    return Grants(device.name, irq_lines=lines, resources=resources, **bound)  # type: ignore[arg-type]  # by name above

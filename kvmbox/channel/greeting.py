@@ -31,4 +31,9 @@ def greet(channel: Channel, devices: Sequence[DeviceSpec], **options: int) -> in
 
 def hello_of(devices: Sequence[DeviceSpec]) -> list[protocol.Request]:
     """The HELLO requests of a process with these devices."""
-    return protocol.hello_requests([(device.model, device.parameters) for device in devices])
+    return protocol.hello_requests([(device.model, _parameters_of(device)) for device in devices])
+
+
+def _parameters_of(device: DeviceSpec) -> dict[str, int | bytes]:
+    source: dict[str, int | bytes] = {protocol.SOURCE: device.source} if device.source else {}
+    return source | dict(device.parameters)

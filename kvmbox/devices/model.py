@@ -24,7 +24,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final, Protocol, TypeAlias
+
+    Ranges: TypeAlias = Sequence[tuple[int, int]]
 else:
     Protocol = object
 
@@ -98,7 +101,64 @@ class Stop(_Effect):
     __slots__ = ()
 
 
-Effect: TypeAlias = IrqLine | HostOutput | InputRoom | Reset | Stop
+class MemoryRead(_Effect):
+    """The bytes of `ranges`, (address, size) pairs in guest memory, are wanted: `memory` brings them.
+
+    `tag` is the model's own name for the question. The ranges are read in order and their bytes joined; they
+    may overlap, and one of no bytes is good wherever it is.
+    """
+
+    __slots__ = ("ranges", "tag")
+    __match_args__ = ("tag", "ranges")
+
+    def __init__(self, tag: int, ranges: Ranges) -> None:
+        self.tag = tag
+        self.ranges = ranges
+
+
+class MemoryWrite(_Effect):
+    """`data` is to be written to guest memory at `address`.
+
+    With a `tag` other than 0 `complete` tells what became of it. Without one, what cannot be written is
+    dropped, as on a bus where nobody answers.
+    """
+
+    __slots__ = ("address", "data", "tag")
+    __match_args__ = ("address", "data", "tag")
+
+    def __init__(self, address: int, data: bytes, tag: int = 0) -> None:
+        self.address = address
+        self.data = data
+        self.tag = tag
+
+
+class Transfer(_Effect):
+    """The host is to move bytes between a resource, from `offset` on, and `ranges` in guest memory, in order.
+
+    They never pass through the device: `complete` tells when it is done. `resource` counts the device's
+    `Resource` grants. `to_guest` is 1 for bytes that go into guest memory, 0 for those that come from it.
+    """
+
+    __slots__ = ("offset", "ranges", "resource", "tag", "to_guest")
+    __match_args__ = ("tag", "resource", "offset", "ranges", "to_guest")
+
+    def __init__(self, tag: int, resource: int, offset: int, ranges: Ranges, to_guest: int) -> None:
+        self.tag = tag
+        self.resource = resource
+        self.offset = offset
+        self.ranges = ranges
+        self.to_guest = to_guest
+
+
+Effect: TypeAlias = IrqLine | HostOutput | InputRoom | Reset | Stop | MemoryRead | MemoryWrite | Transfer
+
+# How a transfer, or a write that was to be told of, went.
+DONE: Final = 0
+BAD_ADDRESS: Final = 1  # a range is not guest memory as a whole: nothing was moved
+BEYOND_END: Final = 2  # the resource ends before that: nothing was moved
+FAILED: Final = 3  # the host's file gave an error
+NO_SPACE: Final = 4  # the host's disk is full: some of it may have been written
+BUSY: Final = 5  # too many transfers of this device wait already: nothing was moved
 
 
 class SnapshotError(ValueError):
@@ -134,3 +194,17 @@ class DeviceModel(Protocol):
 
     def restore(self, state: bytes) -> None:
         """Become what `snapshot` saw; raises SnapshotError for anything malformed, without effect."""
+
+
+class MemoryModel(DeviceModel, Protocol):
+    """A model that was granted guest memory: what it asked for comes back by these calls.
+
+    An answer belongs to the question with its tag. A reset may lie between the two, so a model ignores a tag
+    that it does not wait for.
+    """
+
+    def memory(self, now: int, tag: int, data: bytes | None) -> None:
+        """The bytes that a `MemoryRead` asked for; None if one of its ranges is not guest memory."""
+
+    def complete(self, now: int, tag: int, status: int) -> None:
+        """How a `Transfer`, or a `MemoryWrite` with a tag, went: `DONE`, `BAD_ADDRESS`, …"""

@@ -16,7 +16,8 @@ from __future__ import annotations
 import binascii
 
 from kvmbox.devices.catalog import build_model
-from kvmbox.devices.model import DeviceModel, Effect, HostOutput, SnapshotError
+from kvmbox.devices.model import DONE, DeviceModel, Effect, HostOutput, SnapshotError
+from kvmbox.jailed.own_model import build_from_source
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_effects_of, encode_reply
 from kvmbox.wire.protocol import (
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
+    from kvmbox.devices.model import MemoryModel
+    from kvmbox.wire.protocol import Parameter
+
     Words = tuple[int, int, int, int]
     Answer = tuple[int, int, int, bytes]
 
@@ -55,7 +59,9 @@ class DeviceServer:
     payload that follows its header.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_source: bool = True) -> None:
+        """`takes_source`: whether a HELLO may bring the text of a model, which is run then."""
+        self._takes_source = takes_source
         self.models: list[DeviceModel] = []
         self.running = True
         self.routes: dict[int, tuple[Any, ...]] = {}
@@ -110,6 +116,12 @@ class DeviceServer:
                     model.advance(request.now)
             case protocol.RECEIVE:
                 value = self.models[request.device].receive(request.now, request.payload)
+            case protocol.MEMORY:
+                data = request.payload if request.value >> 32 == DONE else None
+                self._memory_model(request).memory(request.now, request.value & 0xFFFF_FFFF, data)
+            case protocol.COMPLETE:
+                tag, status = request.value & 0xFFFF_FFFF, request.value >> 32
+                self._memory_model(request).complete(request.now, tag, status)
             case protocol.WRITE_RUN:
                 write = self.models[request.device].write
                 for byte in request.payload:
@@ -138,6 +150,19 @@ class DeviceServer:
         first, deadline, value, _ = WORDS.unpack_from(reply)
         return first, deadline, value, reply[HEADER.size :]
 
+    def _model_of(self, name: str, parameters: dict[str, Parameter]) -> DeviceModel:
+        source = parameters.pop(protocol.SOURCE, None)
+        if source is None:
+            return build_model(name, parameters)
+        if not self._takes_source:
+            raise FrameError(f"model {name} brings its own source, which is for jailed processes only")
+        return build_from_source(name, source, parameters)
+
+    def _memory_model(self, request: protocol.Request) -> MemoryModel:
+        # Only what a model has asked for is ever answered: one that has not these methods has not asked.
+        model: Any = self.models[request.device]
+        return model  # type: ignore[no-any-return]
+
     def _hello(self, request: protocol.Request) -> int:
         version, total = request.value & 0xFFFF_FFFF, request.value >> 32
         if version != protocol.VERSION:
@@ -147,7 +172,7 @@ class DeviceServer:
         description = self._description.add(request.offset, total, request.payload)
         if description is None:
             return protocol.VERSION
-        self.models = [build_model(name, values) for name, values in protocol.decode_board(description)]
+        self.models = [self._model_of(*device) for device in protocol.decode_board(description)]
         self.deadlines = [None] * len(self.models)
         for device, model in enumerate(self.models):
             for kind, call in ((READ, model.read), (WRITE, model.write), (INDEXED_READ, _indexed(model))):

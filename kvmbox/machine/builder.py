@@ -6,16 +6,17 @@ next: a fresh VM with fresh interrupt controllers is the surest reset that KVM h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as ZoneMap
 
 from kvmbox import layout
-from kvmbox.board import BoardOptions, DeviceSpec, StopValue, pc_board
+from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
 from kvmbox.boot.image import read_image, read_module
 from kvmbox.boot.load import BootOptions, BootResult, load_image
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, Mapping
 from kvmbox.channel.grants import bind
+from kvmbox.channel.guest_memory import Submit
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import UsageError
 from kvmbox.host.clock import GuestClock
@@ -32,6 +33,12 @@ from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, Outcome, Verdict, debug_exit_status
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.host.transfers import Store, TransferThread
+
+    Stores = ZoneMap[str, Store]
+
 PORT_BITS = 16
 ADDRESS_BITS = 52  # the most that an x86 physical address can have
 
@@ -47,20 +54,29 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
             uart_pace=config.uart_pace,
         )
     )
-    # The only device that the user puts somewhere.
+    board += config.devices
+    # The only devices that the user puts somewhere.
     for device in board:
         if device.granted(StopValue):
             for other in board:
                 if other is not device and _overlap(device, other):
                     raise UsageError(f"--debug-exit {config.debug_exit_port:#x} belongs to {other.name}")
+    for device in config.devices:
+        for other in board:
+            if other is not device and (other.name == device.name or _overlap(device, other)):
+                raise UsageError(f"device {device.name} is in the place of {other.name}")
+        for grant in device.granted(Resource):
+            if grant.name not in config.resources:
+                raise UsageError(f"device {device.name} needs a resource '{grant.name}'")
     return board
 
 
 def _overlap(one: DeviceSpec, other: DeviceSpec) -> bool:
     return any(
         mine.first < theirs.first + theirs.count and theirs.first < mine.first + mine.count
-        for mine in one.ports
-        for theirs in other.ports
+        for mine_all, theirs_all in ((one.ports, other.ports), (one.mmio, other.mmio))
+        for mine in mine_all
+        for theirs in theirs_all
     )
 
 
@@ -68,13 +84,39 @@ class RunHost:
     """What a run does for its devices: see `channel.grants.Host`."""
 
     def __init__(
-        self, router: InterruptRouter, console: Console, verdict: Verdict, reset: Callable[[], None]
+        self,
+        router: InterruptRouter,
+        console: Console,
+        verdict: Verdict,
+        reset: Callable[[], None],
+        ram: GuestMemory,
+        stores: Stores,
+        wake: Callable[[], None],
     ) -> None:
         self.irq_source = router.source
         self.output = console.sink
         self.input_room = console.room
         self.ask_for_reset = reset
+        self.ram = ram
+        self.transfer_thread: TransferThread | None = None
+        """What moves bulk data, if a device may have some moved."""
         self._verdict = verdict
+        self._stores = stores
+        self._wake = wake
+
+    def transfers(self, device: str, grant: Resource) -> Submit:
+        """Transfers are done by a thread, which starts when the VMM is confined."""
+        from kvmbox.host.transfers import Order, TransferThread
+
+        if self.transfer_thread is None:
+            self.transfer_thread = TransferThread(self.ram, self._wake)
+        thread, store = self.transfer_thread, self._stores[grant.name]
+
+        def submit(tag: int, offset: int, ranges: Sequence[tuple[int, int]], to_guest: bool) -> bool:
+            order = Order(device, tag, store, grant.size, offset, ranges, to_guest)
+            return thread.submit(order, grant.max_pending)
+
+        return submit
 
     def stop(self, value: int | None) -> None:
         """The guest's own verdict."""
@@ -97,11 +139,17 @@ class Devices:
         *,
         reset: Callable[[], None],
         deadline_changed: Callable[[str, int, int], None],
+        ram: GuestMemory,
+        stores: Stores,
+        wake: Callable[[], None],
         prepare: Callable[[DevicePool, GuestClock], SurvivalOf] = lambda _pool, _clock: fails,
     ) -> None:
         """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one.
         `prepare` is called, with `pool` and the clock, before there is any channel, and gives each of them
         its survival.
+
+        `stores` are the resources of the host that devices were granted, by name; `wake` wakes the main
+        thread, which tells devices what has become of their transfers.
         """
         self.board = board
         self.pool = pool
@@ -112,8 +160,9 @@ class Devices:
         self.proxies: list[DeviceProxy] = []
         self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
         """Device and register of each port whose writes may come late."""
-        host = RunHost(self.router, console, verdict, reset)
+        host = RunHost(self.router, console, verdict, reset, ram, stores, wake)
         grants = {device.name: bind(device, host) for device in board}
+        self.transfers = host.transfer_thread
         pool.connect(
             grants,
             now=self.clock.now,

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from kvmbox import layout
+from kvmbox.board import DeviceSpec
 from kvmbox.host.serial import DEBUGCON_DEFAULT, SerialSpec
 from kvmbox.lean import Value
 from kvmbox.processes.pool import Design
 
 DEFAULT_RESTART_BUDGET: Final = 16
 """How many restarts a run may have before a device that keeps dying ends it."""
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.host.transfers import Store
+
+_NO_RESOURCES: Final[Mapping[str, Store]] = {}
 
 
 class ModuleSpec(Value):
@@ -26,7 +35,8 @@ class RunConfig(Value):
     `rtc_base` is the wall clock at guest time 0, in seconds since 1970. `timeout` is seconds or None.
     `require` is the mask of sandbox layers (`sandbox.layers`) that must not be missing.
     With `confine` the whole calling process is confined, for good, before the guest starts (`sandbox.vmm`);
-    `tracebacks` says that it is to be able to print them afterwards.
+    `tracebacks` says that it is to be able to print them afterwards. `devices` are put on the board beside
+    those of a PC; `resources` are what their `Resource` grants name.
     """
 
     guest: str
@@ -58,3 +68,5 @@ class RunConfig(Value):
     kvm_path: str = "/dev/kvm"
     confine: bool = False
     tracebacks: bool = False
+    devices: tuple[DeviceSpec, ...] = ()
+    resources: Mapping[str, Store] = _NO_RESOURCES

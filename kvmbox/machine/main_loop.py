@@ -375,6 +375,7 @@ class Supervisor:
                 self._handle(poll, events, inputs)
                 self._finish_look()
                 self._feed_inputs()
+                self._tell_transfers()
                 if pool.standby is not None:
                     pool.standby.tend(self._say, partial(_forget, poll))
                     pool.watch(poll)
@@ -476,6 +477,19 @@ class Supervisor:
             del port.pending[:accepted]
             if accepted == len(offered):
                 port.waiting_for_room = False
+
+    def _tell_transfers(self) -> None:
+        """Devices hear of the transfers that are done."""
+        assert self._devices is not None
+        if self._devices.transfers is None:
+            return
+        for name, tag, status in self._devices.transfers.take_done():
+            for member in self._devices.pool.members.values():
+                for index, device in enumerate(member.devices):
+                    if device.name == name:
+                        self._devices.pool.channel(member.device_type).request(
+                            protocol.COMPLETE, device=index, value=tag | status << 32
+                        )
 
     def _device_of(self, port_name: str) -> tuple[str, int]:
         assert self._devices is not None

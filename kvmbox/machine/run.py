@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.board import DeviceSpec
 from kvmbox.channel.transports import TRANSPORTS
-from kvmbox.errors import DeviceProcessError, SandboxError
+from kvmbox.errors import DeviceProcessError, KvmboxError, SandboxError
 from kvmbox.host.console import Console
 from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.placement import Placement, place
@@ -118,7 +118,12 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
                 reset=supervisor.reset_requested,
                 deadline_changed=supervisor.deadline_changed,
                 prepare=supervisor.prepare,
+                ram=memory,
+                stores=config.resources,
+                wake=wakeup.wake,
             )
+            if devices.transfers is not None:
+                cleanup.callback(devices.transfers.close)
             supervisor.adopt(devices)
             install_kick_signal()
             sys.setswitchinterval(SWITCH_INTERVAL)
@@ -141,6 +146,8 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
             if recorder is not None:
                 recorder.start()
             console.start()
+            if devices.transfers is not None:
+                devices.transfers.start()
             try:
                 _boot_until_end(guest, GuestFactory(kvm, memory, source, config.cpus), devices, supervisor)
                 if config.uart_pace:
@@ -225,6 +232,9 @@ def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, sup
         if not again:
             return
         try:
+            # What was asked for before the reset must not reach the memory of the next boot.
+            if devices.transfers is not None and not devices.transfers.quiesce():
+                raise KvmboxError("a transfer of a device does not end: its file does not answer")
             for channel in devices.pool.channels:
                 channel.request(protocol.RESET)
         except DeviceProcessError as error:

@@ -4,26 +4,34 @@ Time stands still but for `advance_to`. On the way every deadline of every devic
 time, so that interrupt lines change when they would. Where nobody watches the lines, only their last level
 counts, and the models are told the time once: they cost the same for a nanosecond and for a century.
 
-A deadline that a request leaves at or before the present fires before the request is done. A reset that a
-device asks for takes place then, too.
+A deadline that a request leaves at or before the present fires before the request is done. A transfer or a
+reset that a device asks for takes place then, too.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from collections.abc import Mapping as Stores
 
-from kvmbox.board import DeviceSpec
+from kvmbox.board import DeviceSpec, Resource
 from kvmbox.bus import Bus, Mapping
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants, bind
+from kvmbox.channel.guest_memory import Submit
 from kvmbox.channel.proxy import DeviceProxy
+from kvmbox.errors import ProtocolError
 from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.host.transfers import Order, Store, perform
 from kvmbox.memory import GuestMemory
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, request_word
 
 PORT_BITS = 16
 ADDRESS_BITS = 52  # as in a run: the most that an x86 physical address can have
+
+MAX_TRANSFERS = 4096
+"""How many transfers one request may cause, those that follow from others included."""
 
 _ADVANCE = request_word(protocol.ADVANCE, 0, 0)
 
@@ -32,9 +40,16 @@ class Machine:
     """Devices, memory and virtual time. `irq_changed(line, level)` hears of each level change."""
 
     def __init__(
-        self, board: Sequence[DeviceSpec], memory: GuestMemory, irq_changed: Callable[[int, int], None]
+        self,
+        board: Sequence[DeviceSpec],
+        memory: GuestMemory,
+        irq_changed: Callable[[int, int], None],
+        stores: Stores[str, Store] | None = None,
     ) -> None:
-        """Build the buses; the devices answer once `adopt` was called for each device type."""
+        """Build the buses; the devices answer once `adopt` was called for each device type.
+
+        `stores` are the resources of the host that devices were granted, by name.
+        """
         self.now = 0
         """Virtual time in ns."""
         self.watched = False
@@ -50,12 +65,15 @@ class Machine:
         """(first, end, whether it is RAM) of all that answers at a physical address; nothing overlaps."""
         self._unsettled = False
         self._reset_wanted = False
+        self._stores = stores or {}
+        self._orders: deque[Order] = deque()
+        self._places: dict[str, tuple[Channel, int]] = {}
 
     # --- Building -------------------------------------------------------------------------------------
 
     def grants(self) -> dict[str, Grants]:
         """What the devices may do, by name."""
-        host = _Host(self._router, self._ask_for_reset)
+        host = _Host(self._router, self._ask_for_reset, self._memory, self._transfers)
         return {device.name: bind(device, host) for device in self._board}
 
     def clock(self) -> int:
@@ -71,6 +89,7 @@ class Machine:
         """The devices of one channel, in index order, answer from now on."""
         self._channels.append(channel)
         for index, device in enumerate(devices):
+            self._places[device.name] = channel, index
             proxy = DeviceProxy(channel, index, device.name, device.natural_sizes)
             for bus, ranges in ((self._ports, device.ports), (self._mmio, device.mmio)):
                 for addresses in ranges:
@@ -166,13 +185,41 @@ class Machine:
                     channel.request(protocol.ADVANCE)
 
     def _settle(self) -> None:
-        """Nothing that is due at the present is left, nor a reset that was asked for."""
+        """Nothing that is due at the present is left, nor a transfer or a reset that was asked for."""
+        if self._orders:
+            self._move()
         if self._reset_wanted:
             self._reset_wanted = False
             self.reset()
         if self._unsettled:
             self._unsettled = False
             self._fire()
+
+    # --- Transfers ------------------------------------------------------------------------------------
+
+    def _transfers(self, name: str, grant: Resource) -> Submit:
+        store = self._stores[grant.name]
+
+        def submit(tag: int, offset: int, ranges: Sequence[tuple[int, int]], to_guest: bool) -> bool:
+            if sum(order.device == name for order in self._orders) >= grant.max_pending:
+                return False
+            self._orders.append(Order(name, tag, store, grant.size, offset, ranges, to_guest))
+            return True
+
+        return submit
+
+    def _move(self) -> None:
+        """Do the transfers that were asked for, and those that are asked for when a device hears of one."""
+        moved = 0
+        while self._orders:
+            order = self._orders.popleft()
+            channel, index = self._places[order.device]
+            moved += 1
+            if moved > MAX_TRANSFERS:
+                what = f"broke the protocol: {order.device} asks for transfers without end"
+                raise channel.fail(ProtocolError(channel.device_type, what))
+            status = perform(order, self._memory)
+            channel.request(protocol.COMPLETE, device=index, value=order.tag | status << 32)
 
     # --- Reset ----------------------------------------------------------------------------------------
 
@@ -182,6 +229,7 @@ class Machine:
 
     def reset(self) -> None:
         """The machine's reset line. Time goes on, memory stays. Raises DeviceProcessError."""
+        self._orders.clear()
         for channel in self._channels:
             channel.request(protocol.RESET)
 
@@ -192,9 +240,17 @@ class _Host:
     See `channel.grants.Host`.
     """
 
-    def __init__(self, router: InterruptRouter, ask_for_reset: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        router: InterruptRouter,
+        ask_for_reset: Callable[[], None],
+        ram: GuestMemory,
+        transfers: Callable[[str, Resource], Submit],
+    ) -> None:
         self.irq_source = router.source
         self.ask_for_reset = ask_for_reset
+        self.ram = ram
+        self.transfers = transfers
 
     def output(self, _stream: str) -> Callable[[bytes], None]:
         """The protocol has no word for it."""

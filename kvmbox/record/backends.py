@@ -39,7 +39,11 @@ class InProcess:
     """`--sandbox none`: as fast as the models are, and with a debugger's view of them."""
 
     def __init__(self, channels: Sequence[ChannelHeader]) -> None:
-        self._servers: list[DeviceServer | None] = [DeviceServer() for _ in channels]
+        self._servers: list[DeviceServer | None] = [
+            # A recording may come from a stranger: what it brings along runs in a jail or not at all.
+            DeviceServer(takes_source=False)
+            for _ in channels
+        ]
 
     def handle(self, channel: int, request: bytes) -> bytes:
         """As `jailed.server.serve` answers: a model that raises sends its error, and is gone."""

@@ -29,6 +29,10 @@ REGISTER_NAMES: Final = {
 """Names of the registers of a model by offset, where they have names."""
 
 
+STATUS_NAMES: Final = ("done", "bad address", "beyond the end", "failed", "no space", "busy")
+"""How an access to memory or a transfer went, by its status (`devices.model`)."""
+
+
 def seconds(now: int) -> str:
     """Guest time for a person."""
     return f"{now // 1_000_000_000}.{now % 1_000_000_000:09d} s"
@@ -91,6 +95,14 @@ def request_text(channel: ChannelHeader, request: Request) -> str:
         return f"write {len(request.payload)} times to {where}: {excerpt(request.payload)}"
     if request.kind == protocol.RECEIVE:
         return f"receive {len(request.payload)} bytes: {excerpt(request.payload)}"
+    if request.kind in (protocol.MEMORY, protocol.COMPLETE):
+        tag, status = request.value & 0xFFFF_FFFF, request.value >> 32
+        how = STATUS_NAMES[status] if status < len(STATUS_NAMES) else f"status {status}"
+        if request.kind == protocol.COMPLETE:
+            return f"complete (tag {tag}): {how}"
+        return f"memory (tag {tag}): " + (
+            how if status else f"{len(request.payload)} bytes: {excerpt(request.payload)}"
+        )
     return f"{kind} part {request.offset}"
 
 

@@ -24,13 +24,25 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.devices.model import (
+    Effect,
+    HostOutput,
+    InputRoom,
+    IrqLine,
+    MemoryRead,
+    MemoryWrite,
+    Reset,
+    Stop,
+    Transfer,
+)
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, REPLY, FrameError, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final, TypeAlias
+
+    from kvmbox.devices.model import Ranges
 
     Fields: TypeAlias = tuple[tuple[str, str], ...]
     Text: TypeAlias = Callable[[Any, Callable[[int], str]], str]
@@ -214,6 +226,44 @@ TABLE: Final = (
         after_write=True,
         text=lambda *_: "asks for a stop",
     ),
+    EffectKind(
+        6,
+        "MEMORY_READ",
+        "memory read",
+        MemoryRead,
+        ((ARGUMENT, "tag"), (RANGES, "where the bytes are")),
+        grants=("Memory",),
+        text=lambda effect, _: f"asks for memory (tag {effect.tag}): {ranges_text(effect.ranges)}",
+    ),
+    EffectKind(
+        7,
+        "MEMORY_WRITE",
+        "memory write",
+        MemoryWrite,
+        ((WORD_BEHIND, "address"), (DATA, "the data"), (WORD_BEHIND, "tag, or 0")),
+        grants=("Memory",),
+        text=lambda effect, _: (
+            f"writes {len(effect.data)} bytes to memory at {effect.address:#x}: {excerpt(effect.data)}"
+        ),
+    ),
+    EffectKind(
+        8,
+        "TRANSFER",
+        "transfer",
+        Transfer,
+        (
+            (ARGUMENT, "tag"),
+            (WORD_BEHIND, "index of the resource"),
+            (WORD_BEHIND, "offset in it"),
+            (RANGES, "where in memory"),
+            (LEVEL, "1: to memory, 0: from memory"),
+        ),
+        grants=("Resource",),
+        text=lambda effect, _: (
+            f"asks to {'read' if effect.to_guest else 'write'} resource {effect.resource} at byte "
+            f"{effect.offset} (tag {effect.tag}): {ranges_text(effect.ranges)}"
+        ),
+    ),
 )
 """All effects there are."""
 
@@ -303,6 +353,12 @@ def encode_reply(
         len(body),
     )
     return header + body
+
+
+def ranges_text(ranges: Ranges) -> str:
+    """Ranges of memory for a person, bounded."""
+    shown = ", ".join(f"{size} bytes at {address:#x}" for address, size in ranges[:8])
+    return (shown or "nothing") + (", …" if len(ranges) > 8 else "")
 
 
 def excerpt(data: bytes, limit: int = 32) -> str:

@@ -59,6 +59,8 @@ SHUTDOWN: Final = 9  # answer, then leave
 WRITE_RUN: Final = 10  # payload: bytes that the guest wrote, one after another, to the register at `offset`
 REPLAY: Final = 12  # payload: requests, back to back; reply value: CRC-32 of their replies, without effects
 INDEXED_READ: Final = 11  # a byte write, then a READ: value = register << 32 | byte of the write
+MEMORY: Final = 13  # value: tag | status << 32, payload: the bytes that MEMORY_READ asked for, if status is 0
+COMPLETE: Final = 14  # value: tag | status << 32: how a TRANSFER, or a MEMORY_WRITE with a tag, went
 
 REPLY: Final = 0x80
 ERROR: Final = 0xFF  # the model raised: payload is text, bounded; the process exits after it
@@ -76,6 +78,8 @@ KIND_NAMES: Final = {
     WRITE_RUN: "write run",
     INDEXED_READ: "indexed read",
     REPLAY: "replay",
+    MEMORY: "memory",
+    COMPLETE: "complete",
 }
 
 
@@ -209,6 +213,10 @@ def hello_requests(devices: Sequence[tuple[str, Mapping[str, Parameter]]]) -> li
         Request(HELLO, value=value, offset=part, payload=description[start : start + MAX_PAYLOAD])
         for part, start in enumerate(range(0, max(1, len(description)), MAX_PAYLOAD))
     ]
+
+
+SOURCE: Final = ".source"
+"""The parameter that is no parameter of the model, but the text of the module that defines it."""
 
 
 class Parts:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants
-from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_effects
@@ -131,7 +131,7 @@ EFFECTS = st.lists(
 @st.composite
 def replies(draw: st.DrawFn, ask: Ask) -> bytes:
     """A reply that is good, or has a few things wrong."""
-    pairs = draw(EFFECTS)
+    pairs: list[tuple[int, Effect]] = list(draw(EFFECTS))
     body = encode_effects(pairs) + draw(st.one_of(st.just(b""), st.binary(max_size=9)))
     fields = [
         ask.kind | protocol.REPLY,

@@ -5,7 +5,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.devices.model import (
+    Effect,
+    HostOutput,
+    InputRoom,
+    IrqLine,
+    MemoryRead,
+    MemoryWrite,
+    Reset,
+    Stop,
+    Transfer,
+)
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import MAX_EFFECTS, decode_effects, encode_effects, encode_reply
 from kvmbox.wire.protocol import (
@@ -22,13 +32,17 @@ BYTE = st.integers(0, 0xFF)
 WORD = st.integers(0, 0xFFFF_FFFF)
 LONG = st.integers(0, 2**64 - 1)
 
-EFFECTS = st.one_of(
+RANGES = st.lists(st.tuples(LONG, WORD), max_size=5)
+EFFECTS: st.SearchStrategy[Effect] = st.one_of(
     st.builds(IrqLine, BYTE, st.just(1), WORD),
     st.builds(IrqLine, BYTE, st.just(0)),
     st.builds(HostOutput, st.binary(max_size=40)),
     st.builds(InputRoom, WORD),
     st.just(Reset()),
     st.just(Stop()),
+    st.builds(MemoryRead, WORD, RANGES),
+    st.builds(MemoryWrite, LONG, st.binary(max_size=40), LONG),
+    st.builds(Transfer, WORD, LONG, LONG, RANGES, st.integers(0, 1)),
 )
 PAIRS = st.lists(st.tuples(BYTE, EFFECTS), max_size=30)
 REQUESTS = st.builds(Request, BYTE, BYTE, BYTE, WORD, LONG, LONG, WORD, st.binary(max_size=60))

@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmbox import layout
-from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, Input, pc_board
+from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, Input, Resource, pc_board
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import bind
 from kvmbox.channel.greeting import hello_of
+from kvmbox.channel.guest_memory import Submit
 from kvmbox.devices.catalog import MODELS
 from kvmbox.jailed.server import DeviceServer
+from kvmbox.memory import GuestMemory
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, request_word
 from tests.support.links import socket_link
@@ -52,6 +54,7 @@ class Process:
         self.now = 0
         self.stops = 0
         self.lines: dict[int, int] = {}
+        self.ram = GuestMemory(layout.PAGE_SIZE)
         self.channel = Channel(
             devices[0].device_type,
             socket_link(vmm_end.detach()),
@@ -89,6 +92,10 @@ class Process:
 
     def ask_for_reset(self) -> None:
         """Nobody minds."""
+
+    def transfers(self, _device: str, grant: Resource) -> Submit:
+        """No device of a PC has any."""
+        raise AssertionError(grant)
 
     def stop(self, value: int | None) -> None:
         """Counted."""

@@ -36,6 +36,8 @@ def main(directory: str, seccomp: str, ipc: str, requests: int) -> None:
             return self.count
 
         irq_source = output = input_room = source
+        ram: Any = None  # no device of the board is granted it, nor transfers
+        transfers: Any = None
         ask_for_reset = stop = count
 
     board = pc_board(BoardOptions(SERIAL_PORTS, 1_767_323_045, 128 << 20))

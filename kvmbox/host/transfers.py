@@ -1,0 +1,194 @@
+"""Bulk data between resources of the host and guest memory: what a device process names and never touches.
+
+A device's `Transfer` effect becomes an `Order`. `perform` does one, and never raises for what the host or
+the guest does: the order gets a status. `TransferThread` does them in the order in which they came, on a
+thread of its own, because a read of a file may block for as long as its disk likes; what is done is given to
+the main thread, which tells the device. Where time stands still (qtest), `perform` is called in place.
+
+Bytes move as a whole or not at all, with one exception: a write that the host's disk has no room for, or that
+fails, may have written some of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, NO_SPACE
+from kvmbox.memory import GuestMemory
+
+QUIET_SECONDS: Final = 5.0
+"""How long `quiesce` waits for the transfer that is under way."""
+
+
+class Store(Protocol):
+    """A resource of the host: bytes that can be read and, where the grant says so, written."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset`, or less where it ends. Raises OSError."""
+        ...
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Store bytes from `offset`. Raises OSError."""
+        ...
+
+
+class BytesStore:
+    """A resource in the VMM's memory."""
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        """A bytearray is changed in place; bytes are copied."""
+        self.data = data if isinstance(data, bytearray) else bytearray(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """See Store."""
+        return bytes(self.data[offset : offset + size])
+
+    def write(self, offset: int, data: bytes) -> None:
+        """See Store. What would make it longer is NO_SPACE."""
+        if offset + len(data) > len(self.data):
+            raise OSError(errno.ENOSPC, "the resource has no more bytes")
+        self.data[offset : offset + len(data)] = data
+
+
+class FileStore:
+    """An open file. Its descriptor is used by one thread at a time, and is the caller's to close."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def read(self, offset: int, size: int) -> bytes:
+        """See Store."""
+        # Not pread, which a confined VMM may not call: nobody else moves this offset.
+        os.lseek(self.descriptor, offset, os.SEEK_SET)
+        parts = []
+        while size and (part := os.read(self.descriptor, size)):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """See Store."""
+        os.lseek(self.descriptor, offset, os.SEEK_SET)
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self.descriptor, left) :]
+
+
+class Order(NamedTuple):
+    """One transfer: `device` is the name of who asked, `size` how many bytes the resource has."""
+
+    device: str
+    tag: int
+    store: Store
+    size: int
+    offset: int
+    ranges: Sequence[tuple[int, int]]
+    to_guest: bool
+
+
+def perform(order: Order, ram: GuestMemory) -> int:
+    """Move the bytes; returns the status."""
+    length = sum(size for _, size in order.ranges)
+    if not ram.has(order.ranges):
+        return BAD_ADDRESS
+    if order.offset + length > order.size:
+        return BEYOND_END
+    try:
+        if not order.to_guest:
+            order.store.write(order.offset, ram.gather(order.ranges))
+            return DONE
+        data = order.store.read(order.offset, length)
+    except OSError as error:
+        return NO_SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else FAILED
+    if len(data) < length:
+        return BEYOND_END  # the file has become shorter than the board says
+    position = 0
+    for address, size in order.ranges:
+        if size:
+            ram.write(address, data[position : position + size])
+            position += size
+    return DONE
+
+
+class TransferThread:
+    """Does orders one after the other. `submit` on any thread, everything else on the main thread."""
+
+    def __init__(self, ram: GuestMemory, wake: Callable[[], None]) -> None:
+        """`wake` makes the main thread call `take_done`. The thread starts with the first order."""
+        self._ram = ram
+        self._wake = wake
+        self._changed = threading.Condition()
+        self._waiting: deque[Order] = deque()
+        self._done: deque[tuple[str, int, int]] = deque()
+        self._pending: dict[str, int] = {}
+        self._working = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def submit(self, order: Order, limit: int) -> bool:
+        """Take an order, if fewer than `limit` of its device are pending: not told of yet."""
+        with self._changed:
+            pending = self._pending.get(order.device, 0)
+            if pending >= limit:
+                return False
+            self._pending[order.device] = pending + 1
+            self._waiting.append(order)
+            self._changed.notify_all()
+        return True
+
+    def start(self) -> None:
+        """Start the thread: after the VMM has confined itself, since threads inherit that."""
+        self._thread = threading.Thread(target=self._work, name="transfers", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._working = False
+                self._changed.notify_all()
+                while not self._waiting and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                order = self._waiting.popleft()
+                self._working = True
+            status = perform(order, self._ram)
+            with self._changed:
+                self._done.append((order.device, order.tag, status))
+            self._wake()
+
+    def take_done(self) -> list[tuple[str, int, int]]:
+        """(device, tag, status) of what was done since the last call."""
+        if not self._done:
+            return []
+        with self._changed:
+            done = list(self._done)
+            self._done.clear()
+            for device, _, _ in done:
+                self._pending[device] -= 1
+        return done
+
+    def quiesce(self) -> bool:
+        """The machine is reset: drop what waits, and let what is under way end. False if it does not end."""
+        with self._changed:
+            self._waiting.clear()
+            ended = self._changed.wait_for(lambda: not self._working, timeout=QUIET_SECONDS)
+            self._done.clear()
+            self._pending.clear()
+        return ended
+
+    def close(self) -> bool:
+        """End the thread. False if a transfer does not end: it is left behind. Idempotent."""
+        ended = self.quiesce()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None and ended:
+            self._thread.join()
+            self._thread = None
+        return ended

@@ -1,0 +1,58 @@
+"""A run with the DMA probe on its board, as a program: for there is no option of `kvmbox run` for that yet.
+
+Usage: dma_run.py IMAGE DISK OPTIONS, where OPTIONS are JSON: fields of `Design` and `RunConfig`, `way` for a
+hostile version of the probe, `grants` "none" for one that was granted nothing. The exit status is the run's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from kvmbox.board import DeviceSpec, Irq
+from kvmbox.errors import KvmboxError
+from kvmbox.host.serial import serial_plan
+from kvmbox.host.transfers import BytesStore, FileStore
+from kvmbox.machine.config import RunConfig
+from kvmbox.machine.run import run
+from kvmbox.processes.pool import Design
+from tests.support.dma import GSI, MEMORY_SIZE, probe
+
+
+def device(options: dict[str, Any]) -> DeviceSpec:
+    """The probe that the options ask for."""
+    way = options.pop("way", None)
+    grants = (Irq(GSI),) if options.pop("grants", None) == "none" else None
+    return probe(way=None if way is None else way.encode(), grants=grants)
+
+
+def main(image: str, disk: str, options: dict[str, Any]) -> int:
+    """Run to the end; returns the exit status."""
+    choices = {name: options.pop(name) for name in ("sandbox", "seccomp", "ipc") if name in options}
+    descriptor = os.open(disk, os.O_RDWR)
+    config = RunConfig(
+        image,
+        serial_plan([]),
+        0,
+        memory_size=MEMORY_SIZE,
+        mode="real",
+        design=Design(**choices),
+        confine=True,
+        devices=(device(options),),
+        resources={"disk": FileStore(descriptor), "rom": BytesStore(bytes(4096))},
+        **options,
+    )
+    try:
+        outcome = run(config, say=lambda text: print(text, file=sys.stderr)).outcome
+    except KvmboxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    if outcome.error:
+        print(f"error: {outcome.reason}", file=sys.stderr)
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])))
