@@ -229,7 +229,7 @@ def test_wire_request_table_is_all_kinds() -> None:
         name: getattr(protocol, name)
         for name in (
             "HELLO", "READ", "WRITE", "ADVANCE", "RECEIVE", "RESET", "SNAPSHOT", "RESTORE", "SHUTDOWN",
-            "WRITE_RUN", "INDEXED_READ", "REPLAY",
+            "WRITE_RUN", "INDEXED_READ", "REPLAY", "MEMORY", "COMPLETE",
         )
     }  # fmt: skip
     kinds = sorted(int(row[0]) for row in rows)

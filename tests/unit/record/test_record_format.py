@@ -149,7 +149,7 @@ def test_request_of_a_vmm_is_accepted(request_: Request) -> None:
         Request(protocol.ADVANCE, now=(1 << 64) - 1).encode(),
         Request(0).encode(),
         Request(protocol.REPLAY).encode(),
-        Request(13).encode(),
+        Request(15).encode(),
         Request(protocol.INDEXED_READ, 0, 1, value=0x100).encode(),
         Request(protocol.INDEXED_READ, 0, 1, value=0x0A, payload=b"x").encode(),
         Request(protocol.WRITE_RUN, 0, 1, payload=b"x").encode(),

@@ -6,7 +6,17 @@ import struct
 
 import pytest
 
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.devices.model import (
+    Effect,
+    HostOutput,
+    InputRoom,
+    IrqLine,
+    MemoryRead,
+    MemoryWrite,
+    Reset,
+    Stop,
+    Transfer,
+)
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import BY_CLASS, EFFECT, MAX_EFFECTS, decode_effects, encode_effects, encode_reply
 from kvmbox.wire.protocol import (
@@ -91,6 +101,12 @@ EVERY_EFFECT: list[tuple[int, Effect]] = [
     (3, InputRoom(16)),
     (4, Reset()),
     (5, Stop()),
+    (6, MemoryRead(7, [(0x1000, 16), ((1 << 64) - 1, 0xFFFF_FFFF)])),
+    (7, MemoryRead(0, [])),
+    (8, MemoryWrite(0x123456789A, b"data", 1 << 40)),
+    (9, MemoryWrite(0, b"")),
+    (10, Transfer(3, 1, 512, [(0, 1), (2, 3)], 1)),
+    (11, Transfer(0xFFFF_FFFF, 0, 0, [], 0)),
 ]
 
 
@@ -120,7 +136,7 @@ def effect(tag: int, device: int = 0, pin: int = 0, level: int = 0, argument: in
         (1, effect(1)[:-1], "ends after 0"),
         (3, effect(4) + effect(5), "ends after 2"),
         (1, effect(0), "unknown effect 0"),
-        (1, effect(6), "unknown effect 6"),
+        (1, effect(9), "unknown effect 9"),
         (1, effect(255), "unknown effect 255"),
         (1, effect(1, level=2), "level 2"),
         (1, effect(1, level=255), "level 255"),
@@ -134,6 +150,14 @@ def effect(tag: int, device: int = 0, pin: int = 0, level: int = 0, argument: in
         (1, effect(5, argument=1), "effect 5 with a value"),
         (1, effect(5, level=1), "effect 5 with stray fields"),
         (2, effect(2, argument=3) + b"abc", "ends after 1"),
+        (1, effect(6, pin=1), "memory read of 12 bytes, 0 are left"),
+        (1, effect(6, pin=255) + bytes(12 * 254), "memory read of 3060 bytes, 3048 are left"),
+        (1, effect(6, level=1), "effect 6 with stray fields"),
+        (1, effect(7, argument=1) + bytes(16), "memory write of 17 bytes, 16 are left"),
+        (1, effect(7) + bytes(15), "memory write of 16 bytes, 15 are left"),
+        (1, effect(7, pin=1) + bytes(16), "effect 7 with stray fields"),
+        (1, effect(8, pin=1) + bytes(27), "transfer of 28 bytes, 27 are left"),
+        (1, effect(8, level=2) + bytes(16), "transfer effect with level 2"),
     ],
 )
 def test_decode_effects_that_nobody_encoded_raises(count: int, body: bytes, message: str) -> None:
