@@ -136,6 +136,8 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
             case board.StopClean():
                 bound["stop"] = lambda *_write: host.stop(None)
             case board.Memory():
+                if grant.max_bytes > protocol.MAX_PAYLOAD:
+                    raise ValueError(f"device {device.name}: {grant.max_bytes} bytes of memory at a time")
                 bound["memory"] = MemoryAccess(grant, host.ram)
             case board.Resource():
                 resources.append(TransferAccess(grant, host.transfers(device.name, grant)))

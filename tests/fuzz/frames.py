@@ -21,8 +21,10 @@ WRITE_RUN, INDEXED = 10, 11
 ACCESSES: Final = (READ, WRITE, INDEXED)
 WITHOUT_EFFECTS: Final = (HELLO, SNAPSHOT, RESTORE)
 
-# What the devices of the fuzzed process are granted. Device 0: two interrupt lines and output. Device 1:
-# input room, reset, stop. Device 2: nothing.
+# What the devices of the fuzzed process are granted. Device 0: two interrupt lines, output, and transfers
+# from a resource of at most two ranges and TRANSFER_SIZE bytes. Device 1: input room, reset, stop. Device 2:
+# nothing.
+TRANSFER_SIZE: Final = 64
 DEVICES: Final = 3
 Log = list[tuple[object, ...]]
 
@@ -100,6 +102,13 @@ def judge(ask: Ask, sequence: int, frame: bytes) -> Verdict:
             applied.append(("room", argument))
         elif tag == 4 and may_stop and not pin | level and not argument:
             applied.append(("reset",))
+        elif tag == 8 and index == 0 and level == 1 and pin < 3 and len(body) >= 16 + 12 * pin:
+            resource, offset = struct.unpack_from("<QQ", body)
+            ranges = [struct.unpack_from("<QI", body, 16 + 12 * number) for number in range(pin)]
+            if resource or sum(size for _, size in ranges) > TRANSFER_SIZE:
+                return refuse(BROKEN)
+            applied.append(("transfer", argument, offset, ranges, True))
+            body = body[16 + 12 * pin :]
         elif tag == 5 and may_stop and not pin | level and not argument:
             applied.append(("stop", 3, ask.size, 0x55))
         else:
@@ -136,9 +145,9 @@ class Liar:
     def effect(self, ask: Ask) -> bytes:
         """One effect, as it may be or nearly so."""
         dice = self.dice
-        tag = dice.randrange(1, 6)
+        tag = dice.randrange(1, 9)
         data = b""
-        fields = [tag, 1 if tag > 2 else 0, 0, 0, 0]
+        fields = [tag, 1 if tag in (3, 4, 5) else 0, 0, 0, 0]
         if tag == 1:
             fields[2:] = [dice.randrange(2), dice.randrange(2), 0]
         elif tag == 2:
@@ -146,6 +155,12 @@ class Liar:
             fields[4] = len(data)
         elif tag == 3:
             fields[4] = dice.randrange(100)
+        elif tag > 5:  # of these, only what is read from the first resource is granted
+            fields[2:] = [dice.randrange(4), int(tag == 8), self.number(32)]
+            words = (0 if dice.random() < 0.9 else self.number(64), self.number(64))
+            data = struct.pack("<QQ", *words) if tag > 6 else b""
+            for _ in range(fields[2]):
+                data += struct.pack("<QI", self.number(64), dice.randrange(40))
         if dice.random() < 0.1:
             place = dice.randrange(5)
             fields[place] = self.number(32 if place == 4 else 8)

@@ -12,9 +12,11 @@ import select
 from select import PIPE_BUF
 from typing import Final
 
+from kvmbox.board import Resource
 from kvmbox.channel import channel as channel_module
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants
+from kvmbox.channel.guest_memory import TransferAccess
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.stream import PipeTransport
 from kvmbox.channel.transport import Link, Waits
@@ -22,7 +24,20 @@ from kvmbox.channel.transports import make_link
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import page_layout
 from kvmbox.wire.protocol import MAX_PAYLOAD, request_word
-from tests.fuzz.frames import ACCESSES, BROKEN, GONE, HEADER, MAX_FRAME, NOW, Ask, Liar, Log, Verdict, judge
+from tests.fuzz.frames import (
+    ACCESSES,
+    BROKEN,
+    GONE,
+    HEADER,
+    MAX_FRAME,
+    NOW,
+    TRANSFER_SIZE,
+    Ask,
+    Liar,
+    Log,
+    Verdict,
+    judge,
+)
 
 NEVER: Final = "is hung: "
 
@@ -33,6 +48,11 @@ class Fault(Exception):
 
 def grants(log: Log) -> list[Grants]:
     """What the process may do; see `frames`. All that is done is noted."""
+
+    def submit(*order: object) -> bool:
+        log.append(("transfer", *order))
+        return True
+
     return [
         Grants(
             "a",
@@ -41,6 +61,12 @@ def grants(log: Log) -> list[Grants]:
                 lambda level, coalesced: log.append(("irq", 1, level, coalesced)),
             ],
             output=lambda data: log.append(("output", data)),
+            resources=[
+                TransferAccess(
+                    Resource("disk", 512, max_bytes=TRANSFER_SIZE, max_ranges=2),
+                    submit,
+                )
+            ],
         ),
         Grants(
             "b",

@@ -164,7 +164,8 @@ def test_device_process_killed_again_and_again_is_not_noticed_by_the_guest(
         b"device process '%s' was killed" % (b"DMA" if "per-device" in design.values() else b"dma")
         in messages
     )
-    assert messages.count(b": restarted, ") == laps
+    # Nobody asks the last one any more if its lap was over before it died.
+    assert messages.count(b": restarted, ") in (laps - 1, laps)
     assert disk.read_bytes() == DISK_AFTER
 
 
