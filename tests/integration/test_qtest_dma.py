@@ -116,7 +116,7 @@ def test_transfer_beyond_the_end_is_a_status(rig: Rig) -> None:
 @pytest.mark.parametrize("way", [b"too many bytes", b"endless legs", b"another resource"])
 def test_device_that_asks_for_more_than_it_was_granted_is_named(sandbox: str, way: bytes) -> None:
     for rig in rigs(sandbox, way):
-        with pytest.raises(ProtocolError, match="device process 'dma' broke the protocol: .*DMA"):
+        with pytest.raises(ProtocolError, match=r"device process 'dma' broke the protocol: .*DMA"):
             rig.machine.write_port(COMMAND, 4, READ)
 
 
