@@ -69,12 +69,13 @@ class EffectKind:
     `fields` are (place, meaning), one for each argument of `make` in its order. `grants` are the names of the
     classes in `kvmbox.board` that allow the effect. With `after_write` it is valid only in the reply to a
     write of the guest to the very device that has it. `text` says it for a person: a function of the effect
-    and of what names the wire at a pin. `flaw` says what is wrong with fields that do not fit together.
+    and of what names the wire at a pin. `flaw` says what is wrong with an
+    argument that does not fit the other fields.
     """
 
     __slots__ = (
-        *("after_write", "fields", "flaw", "grants", "has_argument", "has_data", "has_level", "has_pin"),
-        *("has_ranges", "make", "name", "short", "tag", "text", "words"),
+        *("_attributes", "_order", "after_write", "fields", "flaw", "grants", "has_argument", "has_data"),
+        *("has_level", "has_pin", "has_ranges", "make", "name", "plain", "short", "tag", "text", "words"),
     )
 
     def __init__(
@@ -106,16 +107,28 @@ class EffectKind:
         self.has_pin = PIN in places or self.has_ranges
         self.has_level = LEVEL in places
         self.has_argument = ARGUMENT in places or self.has_data
+        # The eight bytes alone, as interrupt lines have them at each edge: which of them is which field.
+        names = dict(zip(places, make.__match_args__, strict=True))
+        self.plain = not (self.words or self.has_ranges or self.has_data)
+        self._attributes = names.get(PIN), names.get(LEVEL), names.get(ARGUMENT)
+        self._order = [(PIN, LEVEL, ARGUMENT).index(place) for place in places] if self.plain else []
 
     def encode(self, device: int, effect: Effect) -> bytes:
         """The bytes of an effect of this kind."""
+        if self.plain:
+            first, second, third = self._attributes
+            return EFFECT.pack(
+                self.tag,
+                device,
+                getattr(effect, first) if first else 0,
+                getattr(effect, second) if second else 0,
+                min(getattr(effect, third), MAX_ARGUMENT) if third else 0,
+            )
         pin = level = argument = 0
         words = tail = b""
         for (place, _), name in zip(self.fields, self.make.__match_args__, strict=True):
             value = getattr(effect, name)
-            if place == PIN:
-                pin = value
-            elif place == LEVEL:
+            if place == LEVEL:
                 level = value
             elif place == ARGUMENT:
                 argument = min(value, MAX_ARGUMENT)
@@ -137,6 +150,12 @@ class EffectKind:
             raise FrameError(f"effect {self.tag} with a value")
         if level > 1:
             raise FrameError(f"{self.short} effect with level {level}")
+        if self.plain:
+            given: tuple[Any, ...] = pin, level, argument
+            plain = self.make(*[given[index] for index in self._order])
+            if argument and (flaw := self.flaw(plain)) is not None:
+                raise FrameError(f"{self.short} effect {flaw}")
+            return plain, start
         end = start + self.words * WORD.size
         tail = argument if self.has_data else pin * RANGE.size if self.has_ranges else 0
         if end + tail > len(body):
@@ -144,9 +163,7 @@ class EffectKind:
         values: list[Any] = []
         word = start
         for place, _ in self.fields:
-            if place == PIN:
-                values.append(pin)
-            elif place == LEVEL:
+            if place == LEVEL:
                 values.append(level)
             elif place == ARGUMENT:
                 values.append(argument)
@@ -157,11 +174,7 @@ class EffectKind:
                 values.append([RANGE.unpack_from(body, end + RANGE.size * index) for index in range(pin)])
             else:
                 values.append(body[end : end + tail])
-        effect = self.make(*values)
-        flaw = self.flaw(effect)
-        if flaw is not None:
-            raise FrameError(f"{self.short} effect {flaw}")
-        return effect, end + tail
+        return self.make(*values), end + tail
 
 
 def _stray_coalesced(effect: IrqLine) -> str | None:
