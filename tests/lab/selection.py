@@ -28,8 +28,14 @@ QUICK: Final = (
     "tests/integration/test_kvm_guest.py",
     "tests/integration/test_kvm_kick.py",
     "tests/guests/test_guest_runs.py",
-    # Two minutes for 65,536 characters, each of them two exits: the flood's other runs prove the same guest.
+    # Four minutes for tens of thousands of exits: other runs of the same guests remain.
     *("--deselect", f"{_GUEST}[flood: bulk output arrives complete]"),
+    *("--deselect", f"{_GUEST}[bench: what each kind of device access costs, in cycles: every test once]"),
+    *(
+        "--deselect",
+        f"{_GUEST}[bench64: the same costs for a guest whose code runs natively everywhere, "
+        "at privilege level 3]",
+    ),
     *(f"{_SAME_OUTPUT}[irq64-{design}]" for design in DESIGNS),
     "tests/integration/test_run_designs.py::test_order_of_com1_and_debug_console_is_kept",
     "tests/integration/test_run_status.py",
