@@ -218,8 +218,8 @@ def test_import_table_names_nothing_that_is_gone() -> None:
     assert set().union(*MAY_IMPORT.values()) - groups == set()
 
 
-def test_modules_do_not_import_each_other_in_circles_not_even_lazily() -> None:
-    graph = {name: {other for other in imports_of(name) if other in MODULES} for name in MODULES}
+def test_modules_do_not_import_each_other_in_circles_not_even_for_the_type_checker() -> None:
+    graph = {name: {other for other in imports_of(name, typing=True) if other in MODULES} for name in MODULES}
     TopologicalSorter(graph).prepare()  # raises CycleError, which shows the circle
 
 

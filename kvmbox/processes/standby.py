@@ -11,18 +11,48 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 from kvmbox.channel.recovery import SAMPLE, Restart
 from kvmbox.channel.transport import Link
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, SandboxError
 from kvmbox.processes.spawner_client import DeviceProcess
 
-if TYPE_CHECKING:
-    from kvmbox.processes.pool import DevicePool
-
 NAME: Final = "standby"
+
+
+class Member(Protocol):
+    """One process of the machine, as far as it can be replaced: see `pool.PoolMember`."""
+
+    process: Any
+    link: Link | None
+    cause: DeviceProcessError | None
+
+
+class Processes(Protocol):
+    """All processes of the machine, where replacements are ordered: see `pool.DevicePool`."""
+
+    @property
+    def members(self) -> Mapping[str, Member]:
+        """By name."""
+        ...
+
+    def make_link(self) -> Link:
+        """A link as the machine's design wants it."""
+        ...
+
+    def spawn(self, name: str, link: Link) -> DeviceProcess:
+        """Ask for one more process."""
+        ...
+
+    def wait_for(self, process: DeviceProcess) -> None:
+        """Wait until it is jailed."""
+        ...
+
+    def explain_process(self, error: DeviceProcessError, process: DeviceProcess) -> DeviceProcessError:
+        """The error with its cause."""
+        ...
 
 
 class StandbyProcesses:
@@ -30,7 +60,7 @@ class StandbyProcesses:
 
     def __init__(
         self,
-        pool: DevicePool,
+        pool: Processes,
         *,
         budget: int,
         pause_time: Callable[[], None],
