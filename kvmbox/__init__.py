@@ -1,7 +1,77 @@
 """kvmbox: boot small x86 guests on /dev/kvm, every legacy device in its own sandboxed process.
 
-Importing this package costs nothing: the spawner of the device processes starts from a bare
-interpreter and must not load what it does not need.
+    from kvmbox import Machine
+
+    with Machine("hello32") as vm:
+        print(vm.wait(timeout=10).status)
+
+The names below are loaded when they are first used. Importing this package costs nothing: the spawner of the
+device processes starts from a bare interpreter and must not load what it does not need.
 """
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.errors import (
+        DeviceProcessError,
+        ExpectError,
+        HostOutputError,
+        ImageError,
+        KvmboxError,
+        KvmError,
+        RecordingError,
+        SandboxError,
+        StartError,
+        StartTimeoutError,
+        UnknownExitError,
+        UsageError,
+        WaitTimeoutError,
+    )
+    from kvmbox.host.capture import Capture
+    from kvmbox.machine.config import ModuleSpec
+    from kvmbox.machine.machine import Machine, RunResult
+    from kvmbox.machine.statistics import RunStats
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Capture",
+    "DeviceProcessError",
+    "ExpectError",
+    "HostOutputError",
+    "ImageError",
+    "KvmError",
+    "KvmboxError",
+    "Machine",
+    "ModuleSpec",
+    "RecordingError",
+    "RunResult",
+    "RunStats",
+    "SandboxError",
+    "StartError",
+    "StartTimeoutError",
+    "UnknownExitError",
+    "UsageError",
+    "WaitTimeoutError",
+]
+
+_HOMES = {
+    "Capture": "kvmbox.host.capture",
+    "Machine": "kvmbox.machine.machine",
+    "ModuleSpec": "kvmbox.machine.config",
+    "RunResult": "kvmbox.machine.machine",
+    "RunStats": "kvmbox.machine.statistics",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'kvmbox' has no attribute '{name}'")
+    from importlib import import_module
+
+    found: object = getattr(import_module(_HOMES.get(name, "kvmbox.errors")), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

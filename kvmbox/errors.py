@@ -1,7 +1,7 @@
 """The exception tree: what kvmbox can report, each error with an exit status and an optional hint.
 
     KvmboxError                 14  kvmbox itself failed (also the fallback for bugs)
-    ├── UsageError               2  the command line asks for something that cannot be
+    ├── UsageError               2  the command line, or a program, asks for something that cannot be
     ├── StartError               4  could not start: /dev/kvm, the image, a sandbox layer
     │   ├── ImageError           4  the guest image is damaged or of a kind that is not accepted
     │   ├── KvmError             4  /dev/kvm is missing, forbidden or refuses a call
@@ -12,8 +12,10 @@
     │   ├── ProtocolError        8  a frame from it is not what it may be
     │   └── GivenUpError         8  it was not restarted, or not again
     ├── UnknownExitError        10  KVM_INTERNAL_ERROR, or an exit that kvmbox does not know
+    ├── ExpectError             12  a text was not seen in time, or not before the guest ended
     ├── HostOutputError         14  the guest's output cannot be written
-    └── StartTimeoutError      124  --timeout ran out before the guest ran
+    ├── StartTimeoutError      124  --timeout ran out before the guest ran
+    └── WaitTimeoutError       124  the guest runs on when the time to wait for its end is over
 
 A subclass exists where a caller reacts differently or the exit status differs (design: "Exit status of
 `kvmbox run`"). Every message says what failed, on what, and why, in one line; the hint says what to do.
@@ -35,7 +37,9 @@ class KvmboxError(Exception):
 
 
 class UsageError(KvmboxError):
-    """The command line asks for something that cannot be."""
+    """Something is asked for that cannot be. Options are named as the command line spells them: what
+    `--serial-limit` is to `kvmbox run` is the parameter `serial_limit` of `kvmbox.Machine`.
+    """
 
     exit_status: ClassVar[int] = 2
 
@@ -96,11 +100,29 @@ class UnknownExitError(KvmboxError):
     exit_status: ClassVar[int] = 10
 
 
+class ExpectError(KvmboxError):
+    """A text was not seen in time, or not before the guest ended. `output` is what was printed, as far as it
+    is kept.
+    """
+
+    exit_status: ClassVar[int] = 12
+
+    def __init__(self, message: str, *, output: bytes = b"", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.output = output
+
+
 class HostOutputError(KvmboxError):
     """The guest's output cannot be written: closed, full, or broken."""
 
 
 class StartTimeoutError(KvmboxError):
     """`--timeout` ran out before the guest ran."""
+
+    exit_status: ClassVar[int] = 124
+
+
+class WaitTimeoutError(KvmboxError):
+    """The guest runs on when the time to wait for its end is over."""
 
     exit_status: ClassVar[int] = 124

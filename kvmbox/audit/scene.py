@@ -22,7 +22,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-import kvmbox
 from kvmbox.audit import decoy
 from kvmbox.errors import SandboxError
 from kvmbox.processes.spawner_client import INTERPRETER_FLAGS
@@ -112,7 +111,7 @@ class Scene:
             return 0
 
     def _start_decoy(self, stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
-        directory = str(Path(kvmbox.__file__).parent.parent.absolute())
+        directory = str(Path(__file__).parents[2].absolute())
         code = (
             f"import sys; sys.path.append({directory!r}); from kvmbox.audit.decoy import main; "
             f"main({os.getpid()})"

@@ -28,7 +28,7 @@ from kvmbox.kvm.ioctl import libc
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.machine.builder import BootSource, GuestVm
-from kvmbox.machine.config import RunConfig
+from kvmbox.machine.machine import Machine
 from kvmbox.memory import GuestMemory
 
 LISTING: Final = """
@@ -166,7 +166,7 @@ def loop(vcpu: Vcpu, output_size: int = OUTPUT_SIZE) -> tuple[bytes, int]:
 
 def run(image: str, words: str) -> bytes:
     """Boot `image` with the command line `words`, and return what it prints on COM1."""
-    source = BootSource.read(RunConfig(guest=image, serial={}, rtc_base=0, append=words))
+    source = BootSource.read(Machine(image, append=words).config)
     with ExitStack() as cleanup:
         memory = GuestMemory(layout.DEFAULT_MEMORY)
         cleanup.callback(memory.close)

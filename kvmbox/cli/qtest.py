@@ -11,8 +11,9 @@ import click
 
 from kvmbox import layout
 from kvmbox.cli.open_files import allow_enough
-from kvmbox.cli.values import MEMORY_SIZE, parse_rtc_base
+from kvmbox.cli.values import MEMORY_SIZE
 from kvmbox.errors import StartError
+from kvmbox.machine.values import parse_rtc_base
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

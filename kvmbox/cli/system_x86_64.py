@@ -21,9 +21,9 @@ import click
 from kvmbox import layout
 from kvmbox.cli import main
 from kvmbox.cli.open_files import allow_enough
-from kvmbox.cli.values import parse_rtc_base, parse_size
 from kvmbox.errors import StartError, UsageError
 from kvmbox.host.serial import open_for_writing, reason
+from kvmbox.machine.values import parse_rtc_base, parse_size
 
 if TYPE_CHECKING:
     from kvmbox.qtest.machine import Machine

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmbox.cli.output_files import refuse_shared
 from kvmbox.errors import KvmboxError
+from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.serial import open_for_writing, reason
 
 if TYPE_CHECKING:

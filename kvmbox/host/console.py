@@ -1,11 +1,11 @@
 """The host side of all serial ports and of the debug console.
 
-Output goes to one `OutputStream` per backend; what is the guest's console (COM1, the debug console, and
-whatever port is on stdio) is also shown to the matcher of --expect and --fail-on, in the order in which it
-came out of the devices, whether or not it is shown. The debug console shares stdout with the port on stdio,
-and what both print is shown once (`host.mirror`), unless --debugcon says otherwise. Input is read by the
-main thread and handed to a port only while its UART has room, so that a guest that does not read loses
-nothing and costs no memory: then the host's pipe fills.
+Output goes to one stream per backend; what is the guest's console (COM1, the debug console, and whatever port
+is on stdio) is also shown to the matcher of --expect and --fail-on, in the order in which it came out of the
+devices, whether or not it is shown. The debug console shares the stream of the port on stdio, or of the one
+whose Capture is the console, and what both print is shown once (`host.mirror`), unless --debugcon says
+otherwise. Input is read by the main loop and handed to a port only while its UART has room, so that a guest
+that does not read loses nothing and costs no memory: then the host's pipe fills.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from kvmbox.host.capture import Capture, CaptureStream
 from kvmbox.host.matcher import ConsoleMatcher, Match
 from kvmbox.host.mirror import MirroredOutput
 from kvmbox.host.output import OutputStream
 from kvmbox.host.serial import DEBUGCON, DEBUGCON_DEFAULT, SerialSpec, open_file, open_pty
-from kvmbox.host.terminal import HELP, EscapeParser, RawTerminal
+from kvmbox.host.terminal import HELP, EscapeParser, NoTerminal, RawTerminal
 from kvmbox.outcome import (
     DEVICE_FAILED,
     EXPECTED_SEEN,
@@ -50,20 +51,29 @@ class InputPort:
     __slots__ = ("descriptor", "ended", "escapes", "is_pty", "name", "pending", "waiting_for_room")
 
     def __init__(
-        self, name: str, descriptor: int, *, is_pty: bool = False, escapes: EscapeParser | None = None
+        self,
+        name: str,
+        descriptor: int,
+        *,
+        is_pty: bool = False,
+        escapes: EscapeParser | None = None,
+        pending: bytearray | None = None,
     ) -> None:
+        """`descriptor` is -1 where other threads append to `pending`; the main loop takes from its front."""
         self.name = name
         self.descriptor = descriptor
         self.is_pty = is_pty
         self.escapes = escapes
-        self.pending = bytearray()
+        self.pending = bytearray() if pending is None else pending
         self.waiting_for_room = False
         self.ended = False
 
     @property
     def wants_more(self) -> bool:
         """Whether the descriptor should be read: a terminal always, or Ctrl-A X would wait for the guest."""
-        return not self.ended and (self.escapes is not None or len(self.pending) < INPUT_CHUNK)
+        if self.ended or self.descriptor < 0:
+            return False
+        return self.escapes is not None or len(self.pending) < INPUT_CHUNK
 
     @property
     def can_send(self) -> bool:
@@ -85,11 +95,14 @@ class Console:
         limit: int | None = None,
         say: Callable[[str], None] = lambda text: None,
         wake: Callable[[], None] = lambda: None,
+        terminal: RawTerminal | NoTerminal | None = None,
     ) -> None:
-        """`say` prints a line for the person (on stderr); `wake` wakes the main thread."""
+        """`say` tells the person a line; `wake` wakes the main thread. `terminal` is what stdin is taken for,
+        None where it may be made raw if it is one.
+        """
         self.inputs: list[InputPort] = []
-        self.streams: list[OutputStream] = []
-        self.terminal = RawTerminal(STDIN)
+        self.streams: list[OutputStream | CaptureStream] = []
+        self.terminal = RawTerminal(STDIN) if terminal is None else terminal
         self.bytes_out: dict[str, int] = {}
         self.bytes_in: dict[str, int] = {}
         self.first_byte_at: int | None = None
@@ -107,20 +120,62 @@ class Console:
         self._writers: dict[str, Callable[[bytes], None] | None] = {}
         self._console_ports = {"COM1", DEBUGCON}
         self._mirror: MirroredOutput | None = None
-        stdout = self._stream("stdout", STDOUT)
+        self._shared: dict[Capture | None, OutputStream | CaptureStream] = {}
         try:
             for port, spec in (*plan.items(), (DEBUGCON, debugcon)):
-                stream = self._open_backend(spec, stdout)
+                stream = self._open_backend(spec)
                 self._writers[port] = None if stream is None else stream.append
-            beside = next((port for port, spec in plan.items() if spec.kind == "stdio"), None)
-            if debugcon.kind == "auto" and beside is not None:
-                self._mirror = MirroredOutput(stdout.append, (beside, DEBUGCON))
-                for port in (beside, DEBUGCON):
-                    self._writers[port] = self._mirror.input(port)
+            self._mirror_console(plan, debugcon)
         except BaseException:
             self.finish()
             self.close()
             raise
+
+    def _mirror_console(self, plan: Mapping[str, SerialSpec], debugcon: SerialSpec) -> None:
+        """What the debug console and the port beside it both print is shown once, if nobody objects."""
+        beside = next(
+            (
+                port
+                for port, spec in plan.items()
+                if spec.kind in ("stdio", "capture") and spec.capture is debugcon.capture
+            ),
+            None,
+        )
+        if debugcon.kind == "auto" and beside is not None:
+            self._mirror = MirroredOutput(self._shared[debugcon.capture].append, (beside, DEBUGCON))
+            for port in (beside, DEBUGCON):
+                self._writers[port] = self._mirror.input(port)
+
+    def _console_stream(self, capture: Capture | None = None) -> OutputStream | CaptureStream:
+        """The one stream that several ports may write to: stdout, or a Capture."""
+        if capture not in self._shared:
+            self._shared[capture] = (
+                self._stream("stdout", STDOUT) if capture is None else self._capture_stream(capture)
+            )
+        return self._shared[capture]
+
+    def _capture_stream(self, capture: Capture) -> CaptureStream:
+        name = "capture" if not any(self._shared) else f"capture {len(self._shared) + 1}"
+        stream = CaptureStream(
+            name, capture, limit=self._limit, limit_reached=lambda: self._limit_reached(name)
+        )
+        self.streams.append(stream)
+        return stream
+
+    def _open_capture(self, spec: SerialSpec, capture: Capture) -> CaptureStream | OutputStream:
+        if spec.kind == "shared":
+            self._console_ports.add(spec.port)
+        elif spec.kind == "capture":
+
+            def heard(count: int) -> None:
+                self.bytes_in[spec.port] = self.bytes_in.get(spec.port, 0) + count
+                self._wake()
+
+            if spec.port != DEBUGCON:
+                self.inputs.append(InputPort(spec.port, -1, pending=capture.pending))
+            if capture not in self._shared:
+                capture.attach(heard)
+        return self._console_stream(capture)
 
     def _stream(self, name: str, descriptor: int, *, pty: bool = False) -> OutputStream:
         stream = OutputStream(
@@ -137,15 +192,17 @@ class Console:
         self.streams.append(stream)
         return stream
 
-    def _open_backend(self, spec: SerialSpec, stdout: OutputStream) -> OutputStream | None:
+    def _open_backend(self, spec: SerialSpec) -> OutputStream | CaptureStream | None:
+        if spec.capture is not None:
+            return self._open_capture(spec, spec.capture)
         if spec.kind == "stdio":
             self._console_ports.add(spec.port)
             escapes = EscapeParser() if self.terminal.is_terminal else None
             self.inputs.append(InputPort(spec.port, STDIN, escapes=escapes))
-            return stdout
+            return self._console_stream()
         if spec.kind in ("stdout", "auto"):
             self._console_ports.add(spec.port)
-            return stdout
+            return self._console_stream()
         if spec.kind == "stderr":
             return self._stream("stderr", STDERR)
         if spec.kind == "file":

@@ -157,7 +157,11 @@ class OutputStream:
             self._closing = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._broken or not self._unwritten(), timeout=seconds)
-            return self._unwritten() + self._lost
+            left = self._unwritten() + self._lost
+        if not left and self._thread is not None and self._thread is not threading.current_thread():
+            # The thread has nothing left to do. A program that goes on, or ends, must not meet it any more.
+            self._thread.join(seconds)
+        return left
 
     def _unwritten(self) -> int:
         return len(self._buffer) + self._writing

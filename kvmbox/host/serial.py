@@ -1,8 +1,9 @@
 """Where a serial port's bytes go and come from: `PORT=file:PATH`, `PORT=null`, `PORT=pty`, `PORT=stdio`.
 
-COM1 and the memory-mapped UART are always there. Unless told otherwise COM1 is on stdio, and the
-memory-mapped one shows its output on stdout as well and has no input. The debug console has an option of its
-own: without it, its output is on stdout, but for what the port on stdio prints as well (`host.mirror`).
+COM1 and the memory-mapped UART are always there. Unless told otherwise COM1 is the console: on stdio for the
+command line, in memory (`host.capture`) for a program. The memory-mapped one shows its output there as well
+and has no input. The debug console has an option of its own: without it, its output goes to the console, but
+for what the port there prints as well (`host.mirror`).
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import tty
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from kvmbox.board import MMIO_UART, SERIAL_PORTS
 from kvmbox.errors import StartError, UsageError
+from kvmbox.host.capture import Capture
 from kvmbox.lean import Value
 
 DEBUGCON: Final = "debugcon"
@@ -21,59 +24,95 @@ DEBUGCON: Final = "debugcon"
 
 
 class SerialSpec(Value):
-    """`kind` is "file", "null", "pty", "stdio" or, output only, "stdout", "stderr" or "auto" (the debug
-    console: stdout, and what the port on stdio prints too is shown once); `path` belongs to "file".
+    """`kind` is "file", "null", "pty", "stdio" or "capture"; or, output only, "stdout", "stderr", "shared"
+    (the Capture that another port has), or "auto" (the debug console: where the console is, and what the port
+    there prints too is shown once). `path` belongs to "file", `capture` to what is kept in memory.
     """
 
     port: str
     kind: str
     path: str = ""
+    capture: Capture | None = None
 
 
 DEBUGCON_DEFAULT: Final = SerialSpec(DEBUGCON, "auto")
 
 
 def parse_serial(text: str) -> SerialSpec:
-    """The option's text; UsageError that says what is accepted."""
+    """'PORT=BACKEND'; UsageError that says what is accepted."""
     port, equals, backend = text.partition("=")
+    return _serial_spec(f"'{text}'", port if equals else "", backend, named=port)
+
+
+def _serial_spec(given: str, port: str, backend: str | Capture, *, named: str) -> SerialSpec:
     accepted = f"PORT=file:PATH, PORT=null, PORT=pty or PORT=stdio, PORT one of {', '.join(SERIAL_PORTS)}"
-    if not equals or port.upper() not in SERIAL_PORTS:
-        raise UsageError(f"--serial '{text}': no such serial port '{port}'", hint=f"accepted: {accepted}")
+    if port.upper() not in SERIAL_PORTS:
+        raise UsageError(f"--serial {given}: no such serial port '{named}'", hint=f"accepted: {accepted}")
+    if isinstance(backend, Capture):
+        return SerialSpec(port.upper(), "capture", capture=backend)
     kind, colon, path = backend.partition(":")
     if kind == "file" and colon and path:
         return SerialSpec(port.upper(), kind, path)
     if kind in ("null", "pty", "stdio") and not colon:
         return SerialSpec(port.upper(), kind)
-    raise UsageError(f"--serial '{text}': unknown backend '{backend}'", hint=f"accepted: {accepted}")
+    raise UsageError(f"--serial {given}: unknown backend '{backend}'", hint=f"accepted: {accepted}")
 
 
-def parse_debugcon(text: str) -> SerialSpec:
-    """The text of --debugcon; UsageError that says what is accepted."""
-    kind, colon, path = text.partition(":")
+def parse_debugcon(backend: str | Capture) -> SerialSpec:
+    """What --debugcon may be; UsageError that says what is accepted."""
+    if isinstance(backend, Capture):
+        return SerialSpec(DEBUGCON, "capture", capture=backend)
+    kind, colon, path = backend.partition(":")
     if kind == "file" and colon and path:
         return SerialSpec(DEBUGCON, kind, path)
     if kind in ("auto", "stdout", "stderr", "null") and not colon:
         return SerialSpec(DEBUGCON, kind)
     raise UsageError(
-        f"--debugcon: unknown backend '{text}'", hint="accepted: auto, stdout, stderr, null or file:PATH"
+        f"--debugcon: unknown backend '{backend}'", hint="accepted: auto, stdout, stderr, null or file:PATH"
     )
 
 
-def serial_plan(options: list[str]) -> dict[str, SerialSpec]:
-    """All serial ports of a run by name: COM1 on stdio unless it was given, and what `options` ask for."""
+Backends = Mapping[str, "str | Capture"] | Sequence[str]
+"""Serial ports by name, each with its backend; or texts such as 'COM2=null'."""
+
+
+def serial_plan(options: Backends, console: Capture | None = None) -> dict[str, SerialSpec]:
+    """All serial ports of a run by name: COM1, and what `options` ask for.
+
+    COM1 is on `console`, or where that is None on stdio, unless `options` name it; the memory-mapped UART's
+    output is shown there, too. Raises UsageError.
+    """
+    if isinstance(options, Mapping):
+        specs = [
+            _serial_spec(f"{port}={backend}", port, backend, named=port) for port, backend in options.items()
+        ]
+    else:
+        specs = [parse_serial(text) for text in options]
     plan: dict[str, SerialSpec] = {}
-    for text in options:
-        spec = parse_serial(text)
+    for spec in specs:
         if spec.port in plan:
             raise UsageError(f"--serial names {spec.port} twice")
         plan[spec.port] = spec
     if "COM1" not in plan:
-        taken = any(spec.kind == "stdio" for spec in plan.values())
-        plan["COM1"] = SerialSpec("COM1", "null" if taken else "stdio")
-    plan.setdefault(MMIO_UART, SerialSpec(MMIO_UART, "stdout"))
-    users = [spec.port for spec in plan.values() if spec.kind == "stdio"]
-    if len(users) > 1:
-        raise UsageError(f"--serial puts {' and '.join(users)} on stdio", hint="one port can have it")
+        taken = any(spec.kind == "stdio" or spec.capture is console is not None for spec in plan.values())
+        used = (
+            SerialSpec("COM1", "stdio") if console is None else SerialSpec("COM1", "capture", capture=console)
+        )
+        plan["COM1"] = SerialSpec("COM1", "null") if taken else used
+    shown = (
+        SerialSpec(MMIO_UART, "stdout")
+        if console is None
+        else SerialSpec(MMIO_UART, "shared", capture=console)
+    )
+    plan.setdefault(MMIO_UART, shown)
+    for kind, place in (("stdio", "on stdio"), ("capture", "on one Capture")):
+        users = [spec for spec in plan.values() if spec.kind == kind]
+        for one in users:
+            for other in users:
+                if one.port < other.port and one.capture is other.capture:
+                    raise UsageError(
+                        f"--serial puts {one.port} and {other.port} {place}", hint="one port can have it"
+                    )
     return plan
 
 

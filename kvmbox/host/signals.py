@@ -1,4 +1,4 @@
-"""Signals that end or suspend a run, and the pipe that wakes the main thread for them.
+"""Signals that end or suspend a run, and the pipe that wakes the main loop for them and for other threads.
 
 A handler interrupts the main thread anywhere, also where it holds a lock. So handlers only take a note; the
 main loop, which their byte in the wake-up pipe makes return from poll, acts on it. Whoever ignores a signal
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -19,10 +21,11 @@ from kvmbox.early import END_SIGNALS, IMPATIENCE
 
 
 class Wakeup:
-    """A pipe that makes the main thread's poll return: written by signals and by other threads."""
+    """A pipe that makes the main loop's poll return: written by signals and by other threads."""
 
     def __init__(self) -> None:
         self.read_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._lock = threading.Lock()  # nobody writes to a number that is somebody else's by now
         self._previous = -1
         self._installed = False
 
@@ -32,11 +35,11 @@ class Wakeup:
         self._installed = True
 
     def wake(self) -> None:
-        """Make poll return. Any thread; a full pipe wakes as well."""
-        try:
-            os.write(self._write_end, b"\0")
-        except BlockingIOError:
-            return
+        """Make poll return. Any thread; a full pipe wakes as well. Once closed, it does nothing."""
+        with self._lock:
+            if self._write_end >= 0:
+                with suppress(BlockingIOError):
+                    os.write(self._write_end, b"\0")
 
     def clear(self) -> None:
         """Take all wake-ups."""
@@ -50,8 +53,10 @@ class Wakeup:
         """Undo `install` and close."""
         if self._installed:
             signal.set_wakeup_fd(self._previous)
-        os.close(self.read_end)
-        os.close(self._write_end)
+        with self._lock:
+            os.close(self.read_end)
+            os.close(self._write_end)
+            self._write_end = -1
 
 
 class SignalDesk:

@@ -1,8 +1,12 @@
-"""`--timeout` while a run starts: the main thread may be in any system call, and comes out of it.
+"""`--timeout` while a run starts: before the main loop looks at the clock, somebody else has to.
 
-The main loop looks at the clock; before it runs, nothing does: the main thread waits for the spawner, for
-device processes, for a slow disk. So a timer of the kernel sends SIGALRM, whose handler raises an exception
-wherever the main thread is; what was opened is closed on its way out, as after any error.
+`StartTimeout` is for a process that belongs to kvmbox. The main thread may be in any system call (it waits
+for the spawner, for device processes, for a slow disk), and comes out of it: a timer of the kernel sends
+SIGALRM, whose handler raises an exception wherever the main thread is. What was opened is closed on its way
+out, as after any error.
+
+`StartDeadline` is for a program that uses kvmbox, whose signals are its own. Whoever waits for a process does
+so until `at` and no longer, and `check` looks at the clock in between. A disk that hangs is waited for.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, Self
 
-from kvmbox.errors import StartTimeoutError
+from kvmbox.errors import KvmboxError, StartTimeoutError
 
 AGAIN_SECONDS: Final = 1.0
 """Python drops what is raised inside of a destructor: then the next alarm, so much later, ends the start."""
@@ -23,6 +27,42 @@ LONGEST_SECONDS: Final = 1e6
 
 LATE_SECONDS: Final = 100e-6
 """The alarm comes so much behind the deadline, so that rounding cannot put it before."""
+
+
+def _expired(timeout: float | None, stage: str) -> StartTimeoutError:
+    return StartTimeoutError(f"--timeout {timeout:g} s ran out before the guest ran", hint=f"so far: {stage}")
+
+
+class StartDeadline:
+    """A context that turns what failed behind the deadline into StartTimeoutError. Any thread."""
+
+    def __init__(self, timeout: float | None, started: int, stage: Callable[[], str]) -> None:
+        """As `StartTimeout`."""
+        self._timeout = timeout
+        self._stage = stage
+        self.at = None if timeout is None else started + int(min(timeout, LONGEST_SECONDS) * 1e9)
+        """In ns of the monotonic clock; None: no end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        late = isinstance(error, KvmboxError) and not isinstance(error, StartTimeoutError)
+        if late and self._is_over():
+            raise _expired(self._timeout, self._stage()) from error
+
+    def check(self) -> None:
+        """StartTimeoutError if it is over."""
+        if self._is_over():
+            raise _expired(self._timeout, self._stage())
+
+    def over(self) -> None:
+        """The main loop takes over. Idempotent."""
+        self.check()
+        self.at = None
+
+    def _is_over(self) -> bool:
+        return self.at is not None and time.monotonic_ns() >= self.at
 
 
 class _Expired(BaseException):
@@ -40,6 +80,8 @@ class StartTimeout:
         """`timeout` is in seconds from `started`, ns of the monotonic clock; None: no end. `stage` tells for
         the error how far the start has come.
         """
+        self.at: int | None = None
+        """No wait needs a deadline of its own."""
         self._timeout = timeout
         self._deadline = 0 if timeout is None else started + int(min(timeout, LONGEST_SECONDS) * 1e9)
         self._stage = stage
@@ -67,9 +109,10 @@ class StartTimeout:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self.over()
         if isinstance(error, _Expired):
-            raise StartTimeoutError(
-                f"--timeout {self._timeout:g} s ran out before the guest ran", hint=f"so far: {self._stage()}"
-            ) from None
+            raise _expired(self._timeout, self._stage()) from None
+
+    def check(self) -> None:
+        """The alarm has looked."""
 
     def over(self) -> None:
         """The main loop takes over: nothing is raised any more. Idempotent."""

@@ -1,16 +1,45 @@
-"""What a run was asked to do: the command line's options, checked, with no trace of the command line."""
+"""What a run is asked to do: its options, with their choices and defaults, and what cannot be asked for.
+
+`Machine` and `kvmbox run` have the same options, of the same names: `--serial-limit` is `serial_limit`. Both
+take choices and defaults from here, and give what they are asked to the functions below. A UsageError names
+the option as the command line spells it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Literal
+import os
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, get_args
 
 from kvmbox import layout
 from kvmbox.board import DeviceSpec
-from kvmbox.host.serial import DEBUGCON_DEFAULT, SerialSpec
+from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
+from kvmbox.errors import UsageError
+from kvmbox.host.serial import SerialSpec
+from kvmbox.host.transfers import Store
 from kvmbox.lean import Value
-from kvmbox.processes.pool import Design
+from kvmbox.processes.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES, Design
+from kvmbox.sandbox import layers
 
+Mode = Literal["auto", "real"]
+SerialOverflow = Literal["wait", "drop"]
+OnDeviceCrash = Literal["fail", "restart", "all-ones"]
+
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+SERIAL_OVERFLOWS: Final[tuple[SerialOverflow, ...]] = get_args(SerialOverflow)
+CRASH_ANSWERS: Final[tuple[OnDeviceCrash, ...]] = get_args(OnDeviceCrash)
+SECCOMP_CHOICES: Final = tuple(SECCOMP_MODES)
+
+DEFAULT_MEMORY: Final = layout.DEFAULT_MEMORY
+DEFAULT_MODE: Final = MODES[0]
+DEFAULT_SERIAL_OVERFLOW: Final = SERIAL_OVERFLOWS[0]
+DEFAULT_ON_DEVICE_CRASH: Final = CRASH_ANSWERS[0]
+DEFAULT_SANDBOX: Final = PROCESS
+DEFAULT_SECCOMP: Final = SECCOMP_CHOICES[0]
+DEFAULT_DEBUG_EXIT: Final = layout.DEBUG_EXIT_PORT
+DEFAULT_RTC_BASE: Final = "utc"
+DEFAULT_PIN: Final = "auto"
+DEFAULT_KVM_PATH: Final = "/dev/kvm"
 DEFAULT_RESTART_BUDGET: Final = 16
 """How many restarts a run may have before a device that keeps dying ends it."""
 
@@ -30,43 +59,149 @@ class ModuleSpec(Value):
 
 
 class RunConfig(Value):
-    """One run. Sizes are bytes, times nanoseconds unless said otherwise.
+    """One run, checked. Sizes are bytes, `timeout` is seconds.
 
-    `rtc_base` is the wall clock at guest time 0, in seconds since 1970. `timeout` is seconds or None.
-    `require` is the mask of sandbox layers (`sandbox.layers`) that must not be missing.
-    With `confine` the whole calling process is confined, for good, before the guest starts (`sandbox.vmm`);
-    `tracebacks` says that it is to be able to print them afterwards. `devices` are put on the board beside
-    those of a PC; `resources` are what their `Resource` grants name.
+    `rtc_base` is the wall clock at guest time 0, in seconds since 1970. `require` is the mask of sandbox
+    layers (`sandbox.layers`) that must not be missing. `devices` are put on the board beside those of a PC;
+    `resources` are what their `Resource` grants name.
     """
 
     guest: str
     serial: dict[str, SerialSpec]
+    debugcon: SerialSpec
     rtc_base: int
-    memory_size: int = layout.DEFAULT_MEMORY
-    cpus: int = 1
-    append: str = ""
-    modules: tuple[ModuleSpec, ...] = ()
-    mode: Literal["auto", "real"] = "auto"
-    load_address: int | None = None
-    debugcon: SerialSpec = DEBUGCON_DEFAULT
-    serial_overflow: str = "wait"
-    serial_limit: int | None = None
-    timeout: float | None = None
-    expect: tuple[bytes, ...] = ()
-    fail_on: tuple[bytes, ...] = ()
-    success_status: int | None = None
-    uart_pace: bool = False
-    debug_exit_port: int | None = layout.DEBUG_EXIT_PORT
-    no_reboot: bool = False
-    pin: str = "auto"
-    design: Design = Design()
-    on_device_crash: str = "fail"
-    restart_budget: int = DEFAULT_RESTART_BUDGET
-    require: int = 0
-    record: str | None = None
-    record_limit: int | None = None
-    kvm_path: str = "/dev/kvm"
-    confine: bool = False
-    tracebacks: bool = False
-    devices: tuple[DeviceSpec, ...] = ()
-    resources: Mapping[str, Store] = _NO_RESOURCES
+    memory_size: int
+    cpus: int
+    append: str
+    modules: tuple[ModuleSpec, ...]
+    mode: Mode
+    load_address: int | None
+    serial_overflow: SerialOverflow
+    serial_limit: int | None
+    timeout: float | None
+    expect: tuple[bytes, ...]
+    fail_on: tuple[bytes, ...]
+    success_status: int | None
+    uart_pace: bool
+    debug_exit_port: int | None
+    no_reboot: bool
+    pin: str
+    design: Design
+    on_device_crash: OnDeviceCrash
+    restart_budget: int
+    require: int
+    record: str | None
+    record_limit: int | None
+    kvm_path: str
+    devices: tuple[DeviceSpec, ...]
+    resources: Mapping[str, Store]
+
+    @property
+    def files_written(self) -> list[tuple[str, str]]:
+        """What for, and the path, of each file that the run writes."""
+        found = [("--record", self.record)] if self.record is not None else []
+        found += [(f"--serial {one.port}=file:", one.path) for one in self.serial.values() if one.path]
+        if self.debugcon.path:
+            found.append(("--debugcon file:", self.debugcon.path))
+        return found
+
+    @property
+    def files_read(self) -> list[tuple[str, str]]:
+        """The same of the files that it reads."""
+        return [("the guest's image", self.guest), *(("a --module", module.path) for module in self.modules)]
+
+
+def parse_module(text: str) -> ModuleSpec:
+    """'FILE' or 'FILE,ARGUMENTS'. Raises UsageError."""
+    path, _, arguments = text.partition(",")
+    if not path:
+        raise UsageError(f"--module '{text}' names no file")
+    return ModuleSpec(path, arguments)
+
+
+def texts(wanted: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
+    """The texts of --expect or --fail-on as bytes: one, or several. Raises UsageError."""
+    several = (wanted,) if isinstance(wanted, str | bytes) else wanted
+    found = tuple(os.fsencode(text) for text in several)
+    if not all(found):
+        raise UsageError("--expect and --fail-on want a text that is not empty")
+    return found
+
+
+def layer_mask(option: str, names: Sequence[str]) -> int:
+    """The sandbox layers that `option` names, as a mask. Raises UsageError."""
+    try:
+        return layers.mask_of(names)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def design_of(sandbox: str, seccomp: str | None, ipc: str | None, *, without: int, require: int) -> Design:
+    """The three choices, None where none was made, and the layers that are left out and required.
+
+    UsageError where they make no sense together.
+    """
+    _refuse_other("--sandbox", sandbox, SANDBOX_CHOICES)
+    _refuse_other("--seccomp", seccomp, SECCOMP_CHOICES)
+    _refuse_other("--ipc", ipc, IPC_CHOICES)
+    design = Design(sandbox, seccomp or DEFAULT_SECCOMP, ipc or DEFAULT_IPC, without)
+    if without & require:
+        raise UsageError(f"--require and --without name {', '.join(layers.names(without & require))}")
+    of_processes = without & ~layers.VMM
+    if of_processes and not design.has_processes:
+        raise UsageError(
+            f"--without {', '.join(layers.names(of_processes))} needs device processes",
+            hint=f"with --sandbox {sandbox} there is no such layer to leave out",
+        )
+    if without & layers.SECCOMP and seccomp in ("filter", "strict"):
+        raise UsageError(f"--without seccomp contradicts --seccomp {seccomp}")
+    if require & layers.SECCOMP and seccomp == "off":
+        raise UsageError("--require seccomp contradicts --seccomp off")
+    if sandbox == "none" and ipc is not None:
+        raise UsageError("--ipc needs a --sandbox", hint="with --sandbox none there is nobody to talk to")
+    if not design.has_processes and seccomp not in (None, "off"):
+        raise UsageError(
+            f"--seccomp {seccomp} needs device processes",
+            hint="--sandbox process or per-device; a filter on kvmbox's own threads is another matter",
+        )
+    return design
+
+
+def check(config: RunConfig, restart_budget: int | None, *, flat: bool) -> None:
+    """UsageError where options contradict each other. `restart_budget` is the one that was asked for, `flat`
+    says that the guest is a bundled image that only fits mode real.
+    """
+    _refuse_other("--mode", config.mode, MODES)
+    _refuse_other("--serial-overflow", config.serial_overflow, SERIAL_OVERFLOWS)
+    _refuse_other("--on-device-crash", config.on_device_crash, CRASH_ANSWERS)
+    status = config.success_status
+    if config.load_address is not None and config.mode != "real" and not flat:
+        raise UsageError("--load-address needs --mode real", hint="other images say where they belong")
+    if status is not None and not 1 <= status <= 255:
+        raise UsageError(f"--success-status {status} is not between 1 and 255")
+    if status is not None and status % 2 == 0:
+        raise UsageError(
+            f"--success-status {status} is even, a guest's own statuses are odd",
+            hint="a guest that writes V to the debug-exit port ends with (V << 1 | 1) & 0xff",
+        )
+    if status is not None and config.debug_exit_port is None:
+        raise UsageError(
+            "--success-status needs the debug-exit port, and --debug-exit is none",
+            hint="only a write to that port gives an odd status",
+        )
+    if config.record_limit is not None and config.record is None:
+        raise UsageError("--record-limit needs --record", hint="name the file to record to")
+    if config.on_device_crash != "fail" and not config.design.has_processes:
+        raise UsageError(
+            f"--on-device-crash {config.on_device_crash} needs device processes",
+            hint=f"with --sandbox {config.design.sandbox} a model that fails takes kvmbox along",
+        )
+    if restart_budget is not None and config.on_device_crash != "restart":
+        raise UsageError("--restart-budget needs --on-device-crash restart")
+    if config.restart_budget < 1:
+        raise UsageError(f"--restart-budget {config.restart_budget} is less than 1")
+
+
+def _refuse_other(option: str, value: str | None, choices: Sequence[str]) -> None:
+    if value is not None and value not in choices:
+        raise UsageError(f"{option} '{value}' is none of {', '.join(choices)}")

@@ -24,10 +24,10 @@ from kvmbox.channel.watchdog import Watchdog
 from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import OFFER_SIZE, Console, InputPort
-from kvmbox.host.signals import SignalDesk, Wakeup
+from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
-from kvmbox.kvm.vcpu import KICK_SIGNAL
 from kvmbox.machine.builder import Devices, GuestVm
+from kvmbox.machine.caller import Caller
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.crash_report import diagnose
@@ -67,6 +67,7 @@ class Supervisor:
         verdict: Verdict,
         console: Console,
         wakeup: Wakeup,
+        caller: Caller,
         *,
         cpu: int | None,
         started: int,
@@ -79,6 +80,7 @@ class Supervisor:
         self._verdict = verdict
         self._console = console
         self._wakeup = wakeup
+        self._caller = caller
         self._cpu = cpu
         self._say = say
         self._timerfd = Timerfd()
@@ -97,12 +99,6 @@ class Supervisor:
         self._guest: GuestVm | None = None
         self._put_off: set[str] = set()
         """The processes whose deadline has come, and that nobody would hear if they were told."""
-        self._signals = SignalDesk(
-            suspend=console.terminal.restore,
-            resume=console.terminal.enter,
-            give_up=self._give_up,
-            others={KICK_SIGNAL},
-        )
         self._watchdog: Watchdog | None = None
         self._slice_began = 0.0
         self._hung_up: set[int] = set()
@@ -193,32 +189,17 @@ class Supervisor:
         assert self._pool is not None
         self._say(f"{self._pool.explain(error)}: from now on its ports read as ones")
 
-    # --- Signals ------------------------------------------------------------------------------------------
-
-    def install_signals(self) -> None:
-        """Every signal that ends a run ends it in order; stopping and continuing mind the terminal."""
-        self._wakeup.install()
-        self._signals.install()
-
-    def release_signals(self) -> None:
-        """Put every handler back, last of all. Idempotent."""
-        self._signals.restore()
+    # --- The end --------------------------------------------------------------------------------------------
 
     @property
     def ended_by_signal(self) -> Outcome:
         """The outcome that a signal gives, if it is the first decisive event."""
-        return Outcome(INTERRUPTED, self._signals.reason or "interrupted")
-
-    def _give_up(self) -> bool:
-        if self._verdict.outcome is not None:
-            return False
-        self._console.terminal.leave()
-        return True
+        return Outcome(INTERRUPTED, self._caller.ended_by or "interrupted")
 
     def _must_end(self) -> bool:
         """Whether the run has to end; decides it if a signal or the time-out says so."""
         timeout = self._config.timeout
-        if self._signals.reason is not None:
+        if self._caller.ended_by is not None:
             self._verdict.decide(self.ended_by_signal)
         elif timeout is not None and time.monotonic_ns() >= self._started + timeout * 1e9:
             self._verdict.decide(Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True))
@@ -359,7 +340,7 @@ class Supervisor:
         poll.register(self._wakeup.read_end, select.POLLIN)
         poll.register(self._timerfd.descriptor, select.POLLIN)
         pool.watch(poll)
-        inputs = {port.descriptor: port for port in self._console.inputs}
+        inputs = {port.descriptor: port for port in self._console.inputs if port.descriptor >= 0}
         self._watched.clear()
         while not self._must_end() and not self._ended:
             self._watch_inputs(poll, inputs)
@@ -564,7 +545,7 @@ class Supervisor:
             thread.resume()
 
     def close(self) -> None:
-        """Close what belongs to the supervisor. Its signal handlers stay until `release_signals`."""
+        """Close what belongs to the supervisor."""
         if self._pool is not None and self._pool.standby is not None:
             self._pool.standby.tell(self._say, lambda _: None)
         self._timerfd.close()

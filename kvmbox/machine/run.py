@@ -7,23 +7,22 @@ opened is closed in reverse, also when a step in between fails.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from kvmbox.board import DeviceSpec
 from kvmbox.channel.transports import TRANSPORTS
 from kvmbox.errors import DeviceProcessError, KvmboxError, SandboxError
 from kvmbox.host.console import Console
+from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.placement import Placement, place
 from kvmbox.host.signals import Wakeup
-from kvmbox.host.start_timeout import StartTimeout
 from kvmbox.kvm.system import Kvm
-from kvmbox.kvm.vcpu import install_kick_signal
 from kvmbox.lean import Value
 from kvmbox.machine.builder import BootSource, Devices, GuestVm, board_of
+from kvmbox.machine.caller import Caller
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.main_loop import Supervisor
 from kvmbox.machine.statistics import RunStats, collect
@@ -31,7 +30,7 @@ from kvmbox.machine.timeline import Timeline
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, KVMBOX_FAILED, Expectations, Outcome, Verdict
 from kvmbox.processes.pool import PER_DEVICE, THREAD, Design, DevicePool
-from kvmbox.sandbox import layers, linux, vmm
+from kvmbox.sandbox import layers, linux
 from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.wire import protocol
 
@@ -39,26 +38,26 @@ if TYPE_CHECKING:
     from kvmbox.record.recorder import Recorder
 
 
-SWITCH_INTERVAL: Final = 20e-6
-"""How long, in seconds, a thread that comes back from the guest waits for one that computes. Python's own
-default of 5 ms would be hundreds of exits; when nobody else computes it costs nothing."""
+def run(
+    config: RunConfig,
+    caller: Caller,
+    *,
+    verdict: Verdict,
+    say: Callable[[str], None],
+    started: Callable[[], None] = lambda: None,
+    timeline: Timeline | None = None,
+) -> tuple[Outcome, RunStats]:
+    """Boot `config.guest` and run it to its end, in this thread; returns how it ended, judged by what was
+    expected of it, and what it did.
 
-
-class RunResult(Value):
-    """How a run ended, judged by what was expected of it, and what it did."""
-
-    outcome: Outcome
-    stats: RunStats
-
-
-def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | None = None) -> RunResult:
-    """Boot `config.guest` and run it to its end. `say` prints a line for the person.
-
-    Raises KvmboxError where the run could not start; a run that started ends in a RunResult.
+    Whoever decides `verdict` ends the run. `say` tells the person a line, `started` hears that the guest is
+    about to run.
+    Raises KvmboxError where the run could not start; a run that started has an outcome.
     """
     timeline = timeline or Timeline()
     board = board_of(config)
-    starting = StartTimeout(config.timeout, timeline.started, timeline.latest)
+    refuse_shared(config.files_written, config.files_read)
+    starting = caller.starting(config.timeout, timeline)
     # Signal handlers are put back last of all: until then a signal cannot change what was decided. The
     # start's time-out is left before the clean-up begins: no alarm interrupts that.
     with ExitStack() as last, ExitStack() as cleanup, starting:
@@ -66,6 +65,7 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
         cleanup.callback(placement.close)
         pool = DevicePool(_checked(config.design, config.require, placement, say))
         cleanup.callback(pool.close)
+        pool.ready_by = starting.at
         recorder = _recorder(config, board, say)
         if recorder is not None:
             cleanup.callback(recorder.finish)
@@ -88,8 +88,8 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
         guest = GuestVm(kvm, memory, source, cpus=config.cpus)
         cleanup.callback(guest.close)
         timeline.mark("virtual machine built")
+        starting.check()
 
-        verdict = Verdict()
         wakeup = Wakeup()
         cleanup.callback(wakeup.close)
         matcher = ConsoleMatcher(config.expect, config.fail_on) if config.expect or config.fail_on else None
@@ -102,13 +102,14 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
             limit=config.serial_limit,
             say=say,
             wake=wakeup.wake,
+            terminal=caller.terminal,
         )
         cleanup.callback(console.close)
         supervisor = Supervisor(
-            config, verdict, console, wakeup, cpu=placement.cpu, started=timeline.started, say=say
+            config, verdict, console, wakeup, caller, cpu=placement.cpu, started=timeline.started, say=say
         )
         cleanup.callback(supervisor.close)
-        last.callback(supervisor.release_signals)
+        last.callback(caller.release)
         try:
             devices = Devices(
                 board,
@@ -125,22 +126,14 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
             if devices.transfers is not None:
                 cleanup.callback(devices.transfers.close)
             supervisor.adopt(devices)
-            install_kick_signal()
-            sys.setswitchinterval(SWITCH_INTERVAL)
+            pool.ready_by = None
             starting.over()
-            supervisor.install_signals()
-            console.terminal.enter()
+            caller.ready(verdict, wakeup)
             timeline.mark("devices ready")
-            if config.confine:
-                spawner = pool.spawner
-                keep = spawner.capabilities_needed(moves_processes=pool.spin is not None) if spawner else 0
-                supervisor.confinement = vmm.confine_main(
-                    keep=keep,
-                    spawner_pidfd=spawner.pin() if spawner else None,
-                    without=config.design.without,
-                    require=config.require,
-                    tracebacks=config.tracebacks,
-                )
+            supervisor.confinement = caller.confine(
+                pool, without=config.design.without, require=config.require
+            )
+            if supervisor.confinement is not None:
                 timeline.mark("confined")
             # Threads inherit what confines the one that starts them: those that write come now.
             if recorder is not None:
@@ -148,6 +141,7 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
             console.start()
             if devices.transfers is not None:
                 devices.transfers.start()
+            started()
             try:
                 _boot_until_end(guest, GuestFactory(kvm, memory, source, config.cpus), devices, supervisor)
                 if config.uart_pace:
@@ -165,11 +159,14 @@ def run(config: RunConfig, *, say: Callable[[str], None], timeline: Timeline | N
         judged = _with_hint(_judge(outcome, config, matcher, problem), supervisor.diagnosis)
         stats = collect(devices, supervisor, console, timeline, pool)
     timeline.mark("closed")
-    return RunResult(judged, stats)
+    return judged, stats
 
 
 def _checked(design: Design, require: int, placement: Placement, say: Callable[[str], None]) -> Design:
     """The design, if this host can have it; what it gives up is said aloud. Raises SandboxError."""
+    if design.without:
+        left_out = ", ".join(layers.names(design.without))
+        say(f"--without {left_out}: this run is contained less than others")
     if not design.has_processes:
         if require & ~layers.VMM:
             raise SandboxError(

@@ -9,13 +9,14 @@
 The `Design` says where models run and how they are reached. What is different about `--sandbox none` and
 `thread` ends here: everybody else sees channels.
 
-Belongs to the main thread, but for the channels, which any thread may use.
+Belongs to the thread that makes it, but for the channels, which any thread may use.
 """
 
 from __future__ import annotations
 
 import select
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -37,7 +38,13 @@ from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, San
 from kvmbox.host.starvation import Starvation
 from kvmbox.lean import Value
 from kvmbox.processes import prestart
-from kvmbox.processes.spawner_client import DeviceProcess, SpawnerClient, describe_wait_status
+from kvmbox.processes.spawner_client import (
+    NS_PER_MS,
+    READY_TIMEOUT_NS,
+    DeviceProcess,
+    SpawnerClient,
+    describe_wait_status,
+)
 from kvmbox.sandbox import layers
 from kvmbox.sandbox.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.wire import protocol
@@ -135,7 +142,7 @@ class DevicePool:
     """The device processes of a machine, by device type, or by device where each has its own."""
 
     def __init__(self, design: Design = Design()) -> None:  # noqa: B008 - it cannot be changed
-        """Start the spawner, if the design has processes: before /dev/kvm is opened, in the main thread.
+        """Start the spawner, if there are processes: before /dev/kvm is opened. It dies with the thread.
 
         Raises SandboxError.
         """
@@ -151,6 +158,8 @@ class DevicePool:
         self.standby: StandbyProcesses | None = None
         """Replacements, where lost processes are to be replaced."""
         self.spin: SpinGrants | None = None
+        self.ready_by: int | None = None
+        """When the start has failed if a process does not serve, in ns of the monotonic clock."""
         self.recorder_of: Callable[[str], Callable[[bytes, bytes], None]] | None = None
         """What gives each channel its recorder, by device type; to be set before `connect`."""
 
@@ -201,7 +210,17 @@ class DevicePool:
         """Wait until `process` is jailed and serves; SandboxError if it does not come to that."""
         assert self.spawner is not None
         with self._lock:
-            self.spawner.wait_ready(process)
+            self.spawner.wait_ready(process, min(READY_TIMEOUT_NS, self._time_left()))
+
+    def _time_left(self) -> int:
+        """How long, in ns, a process may take to serve."""
+        return READY_TIMEOUT_NS if self.ready_by is None else max(0, self.ready_by - time.monotonic_ns())
+
+    def _start_slices(self) -> int:
+        """How many slices the first reply may take."""
+        if self.ready_by is None:
+            return START_SLICES
+        return min(START_SLICES, 1 + self._time_left() // (WAIT_SLICE_MS * NS_PER_MS))
 
     def wait_ready(self) -> None:
         """Wait until every process is jailed and serves; SandboxError if one does not come to that."""
@@ -264,7 +283,7 @@ class DevicePool:
         for member in self.members.values():
             channel = self.channel(member.device_type)
             try:
-                version = greet(channel, member.devices, slices=START_SLICES)
+                version = greet(channel, member.devices, slices=self._start_slices())
             except DeviceProcessError as error:
                 raise self.explain(error) from error
             if version != protocol.VERSION:

@@ -1,15 +1,15 @@
 """The VMM's side of the spawner: start it, have device processes made, watch them, end them.
 
-    client = SpawnerClient.start()                       # first of all, in the main thread
+    client = SpawnerClient.start()                       # first of all
     uart = client.spawn("uart", device_end, bpf)         # returns at once; they start in parallel
     client.wait_ready(uart, timeout_ns)                  # jailed and serving, or SandboxError
     ...                                                  # poll client.fileno() and uart.listener
     for death in client.poll_deaths(): ...
     client.close(timeout_ns)                             # nothing is left, no zombie either
 
-Everything here belongs to the main thread: the death signal of the spawner fires when the *thread* that
-started it exits (prctl(2), PR_SET_PDEATHSIG). `DeviceProcess.kill` alone may be called from another, up
-to `close`.
+Everything here belongs to the thread that starts the spawner, and that thread lives until `close`: the death
+signal of the spawner fires when the *thread* that started it exits (prctl(2), PR_SET_PDEATHSIG).
+`DeviceProcess.kill` alone may be called from another, up to `close`.
 
 Who kills whom: the spawner kills device processes, when it is told to. So the VMM needs no right over them,
 and may signal nobody but the spawner, by its pidfd, which `pin` puts where no other descriptor can be. A
@@ -35,13 +35,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-import kvmbox
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.processes.spawner import CONTROL_FD
 from kvmbox.sandbox import layers, linux, passing
 from kvmbox.sandbox.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.sandbox.listener import ForbiddenCall, NotificationListener
 from kvmbox.wire import spawner_frames as frames
+
+PACKAGE_DIRECTORY: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+"""Where the spawner finds kvmbox."""
 
 DEFAULT_ENTRY: Final = "kvmbox.jailed.main:main"
 ANY_LANDLOCK: Final = 1000
@@ -148,6 +150,7 @@ class SpawnerClient:
         """Use `start`. `pid` is the process that was started: the spawner, or its stage."""
         self._pid = pid
         self._pidfd = pidfd
+        self._owner = threading.get_ident()
         self._owned = False  # by our user, the spawner's user namespace
         self._stage: tuple[int, int] | None = None  # pid and pidfd, once its time is over
         self._staged = False
@@ -176,7 +179,7 @@ class SpawnerClient:
         seccomp: int = SECCOMP_MODE_FILTER,
         without: int = 0,
     ) -> SpawnerClient:
-        """Start a spawner; returns before it is up. Call it first of all, in the main thread.
+        """Start a spawner; returns before it is up. Call it first of all; it dies with the calling thread.
 
         `entries` are the 'module:function' that device processes may run, called with the channel's
         descriptor; what they return is the exit status. They are imported before the spawner confines
@@ -184,9 +187,7 @@ class SpawnerClient:
         Landlock ABI to use, 0 for none. `seccomp` is the mode of all its device processes, `without` a mask
         of layers that they are to do without. Raises SandboxError.
         """
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("the spawner dies with the thread that starts it: start it in the main thread")
-        directories = [os.path.dirname(os.path.dirname(os.path.abspath(kvmbox.__file__)))]
+        directories = [PACKAGE_DIRECTORY]
         if payload_directory is not None:
             directories.append(os.path.abspath(payload_directory))
         # Appended: the standard library comes first, whatever lies beside kvmbox.
@@ -313,7 +314,7 @@ class SpawnerClient:
         with contextlib.suppress(OSError):
             passing.send(self._control, frames.pack(frames.KILL, identifier), wait=False)
         overdue = now - process.kill_asked_at > KILL_PATIENCE_NS
-        if overdue and threading.current_thread() is threading.main_thread() and not _is_over(process.pidfd):
+        if overdue and threading.get_ident() == self._owner and not _is_over(process.pidfd):
             self._disobeyed = True
             self._signal(signal.SIGKILL)
 

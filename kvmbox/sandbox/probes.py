@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import kvmbox
 from kvmbox.errors import SandboxError
 from kvmbox.sandbox import identity, landlock, layers, linux, namespaces, notify
 from kvmbox.sandbox.seccomp import device_filter
@@ -136,7 +135,7 @@ def _landlock(bit: int, since: str) -> Callable[[], _Finding]:
 
 def _try(code: str) -> tuple[int, dict[int, str]]:
     """Run `code` in a process of its own: the mask of what it got, and by bit why not the others."""
-    code = code.format(root=str(Path(kvmbox.__file__).parent.parent.absolute()))
+    code = code.format(root=str(Path(__file__).parents[2].absolute()))
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", code],

@@ -26,7 +26,6 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
-import kvmbox
 from kvmbox.errors import SandboxError
 from kvmbox.sandbox import landlock, layers, linux, notify, scope
 from kvmbox.sandbox.seccomp import bind, filter_of
@@ -129,7 +128,7 @@ def readable_directories(path: Iterable[str] | None = None) -> list[str]:
     Of the search path only directories of packages count. The script's own and the working directory may hold
     anything.
     """
-    modules = (kvmbox.__file__, os.__file__)
+    modules = (os.path.dirname(__file__), os.__file__)
     found = {PROC, *(os.path.dirname(os.path.realpath(file)) for file in modules if file)}
     for entry in sys.path if path is None else path:
         if os.path.basename(entry) in ("site-packages", "dist-packages", "lib-dynload"):

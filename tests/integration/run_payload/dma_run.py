@@ -1,7 +1,7 @@
 """A run with the DMA probe on its board, as a program: for there is no option of `kvmbox run` for that yet.
 
-Usage: dma_run.py IMAGE DISK OPTIONS, where OPTIONS are JSON: fields of `Design` and `RunConfig`, `way` for a
-hostile version of the probe, `grants` "none" for one that was granted nothing. The exit status is the run's.
+Usage: dma_run.py IMAGE DISK OPTIONS, where OPTIONS are JSON: parameters of `Machine`, `way` for a hostile
+version of the probe, `grants` "none" for one that was granted nothing. The exit status is the run's.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from typing import Any
 
 from kvmbox.board import DeviceSpec, Irq
 from kvmbox.errors import KvmboxError
-from kvmbox.host.serial import serial_plan
 from kvmbox.host.transfers import BytesStore, FileStore
-from kvmbox.machine.config import RunConfig
-from kvmbox.machine.run import run
-from kvmbox.processes.pool import Design
+from kvmbox.machine.caller import ProcessOwner
+from kvmbox.machine.machine import Machine
 from tests.support.dma import GSI, MEMORY_SIZE, probe
 
 
@@ -30,28 +28,26 @@ def device(options: dict[str, Any]) -> DeviceSpec:
 
 def main(image: str, disk: str, options: dict[str, Any]) -> int:
     """Run to the end; returns the exit status."""
-    choices = {name: options.pop(name) for name in ("sandbox", "seccomp", "ipc") if name in options}
     descriptor = os.open(disk, os.O_RDWR)
-    config = RunConfig(
+    machine = Machine(
         image,
-        serial_plan([]),
-        0,
-        memory_size=MEMORY_SIZE,
+        console="stdio",
+        rtc_base=0,
+        memory=MEMORY_SIZE,
         mode="real",
-        design=Design(**choices),
-        confine=True,
         devices=(device(options),),
         resources={"disk": FileStore(descriptor), "rom": BytesStore(bytes(4096))},
+        say=lambda text: print(text, file=sys.stderr),
         **options,
     )
     try:
-        outcome = run(config, say=lambda text: print(text, file=sys.stderr)).outcome
+        result = machine.run_here(ProcessOwner())
     except KvmboxError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
-    if outcome.error:
-        print(f"error: {outcome.reason}", file=sys.stderr)
-    return outcome.status
+    if result.failed:
+        print(f"error: {result.reason}", file=sys.stderr)
+    return result.status
 
 
 if __name__ == "__main__":

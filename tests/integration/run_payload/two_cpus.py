@@ -5,28 +5,16 @@ from __future__ import annotations
 import json
 import sys
 
-from kvmbox.channel.transports import DEFAULT_IPC
-from kvmbox.host.serial import serial_plan
-from kvmbox.machine.config import RunConfig
-from kvmbox.machine.run import run
-from kvmbox.processes.pool import Design
+from kvmbox import Machine
 
 
 def main() -> None:
     image, sandbox, ipc = sys.argv[1:]
-    config = RunConfig(
-        guest=image,
-        serial=serial_plan([]),
-        rtc_base=0,
-        cpus=2,
-        timeout=100.0,
-        design=Design(sandbox, ipc=ipc or DEFAULT_IPC),
-    )
-    result = run(config, say=lambda text: print(text, file=sys.stderr))
-    outcome = result.outcome
+    with Machine(image, cpus=2, timeout=100.0, sandbox=sandbox, ipc=ipc or None) as machine:
+        result = machine.wait()
     json.dump(
-        {"status": outcome.status, "reason": outcome.reason, "report": outcome.report}
-        | {"stats": result.stats.as_json()},
+        {"status": result.status, "reason": result.reason, "report": result.crash_report}
+        | {"stats": result.statistics.as_json()},
         sys.stdout,
     )
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.cli.output_files import open_json, refuse_shared, write_json
+from kvmbox.cli.output_files import open_json, write_json
 from kvmbox.errors import HostOutputError, StartError, UsageError
+from kvmbox.host.distinct import refuse_shared
 
 
 def test_json_file_is_emptied_at_once_and_filled_later(tmp_path: Path) -> None:

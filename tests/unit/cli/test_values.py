@@ -18,12 +18,10 @@ from kvmbox.cli.values import (
     OPTIONAL_PORT,
     POSITIVE_BYTES,
     SECONDS,
-    parse_module,
-    parse_rtc_base,
-    parse_size,
 )
 from kvmbox.errors import UsageError
-from kvmbox.machine.config import ModuleSpec
+from kvmbox.machine.config import ModuleSpec, parse_module
+from kvmbox.machine.values import parse_rtc_base, parse_size
 
 
 @pytest.mark.parametrize(

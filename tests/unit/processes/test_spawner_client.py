@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 
 import pytest
 
@@ -31,22 +30,6 @@ def test_describe_wait_status_says_how_it_ended(status: int, text: str) -> None:
 def test_death_is_a_pair_of_pid_and_status() -> None:
     pid, status = Death(12, 9)
     assert (pid, status) == (12, 9)
-
-
-def test_start_outside_the_main_thread_is_refused() -> None:
-    # The spawner would be killed when that thread ends.
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            SpawnerClient.start()
-        except RuntimeError as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    assert "main thread" in str(failures[0])
 
 
 def test_start_interpreter_missing_is_a_sandbox_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,349 @@
+"""A machine as a program sees it: `with Machine("kernel.elf") as vm: ...`.
+
+A machine lives in a thread of its own, which starts the spawner, is the main loop, and takes everything apart
+again: the spawner's death signal fires when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG), so
+this thread outlives its processes whoever calls. All methods may be called by any thread.
+
+`kvmbox run` uses the same class, in its main thread and as the owner of its process: `run_here`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar
+
+from kvmbox import bundled
+from kvmbox.board import DeviceSpec
+from kvmbox.errors import ExpectError, UsageError, WaitTimeoutError
+from kvmbox.host.capture import Capture
+from kvmbox.host.serial import Backends, SerialSpec, parse_debugcon, serial_plan
+from kvmbox.host.transfers import Store
+from kvmbox.lean import Value
+from kvmbox.machine import config as options
+from kvmbox.machine import values
+from kvmbox.machine.caller import Caller
+from kvmbox.machine.config import ModuleSpec, OnDeviceCrash, RunConfig, SerialOverflow
+from kvmbox.machine.run import run
+from kvmbox.machine.statistics import RunStats
+from kvmbox.machine.timeline import Timeline
+from kvmbox.outcome import INTERRUPTED, Outcome, Verdict
+
+_Read = TypeVar("_Read")
+
+MOST_MESSAGES: Final = 1000
+"""How many lines `Machine.messages` keeps: the last ones."""
+
+STOPPED: Final = Outcome(INTERRUPTED, "stopped by the program")
+
+
+class RunResult(Value):
+    """How a run ended, and what it did.
+
+    `status` is what `kvmbox run` would exit with: odd is the guest's verdict, even is kvmbox's. `reason` says
+    in a few words why, `hint` what to do about it. `crash_report` has registers and code where the guest went
+    wrong, or is empty. `output` is what the console's Capture has kept. `failed` tells whether something went
+    wrong that a person would want to hear of.
+    """
+
+    status: int
+    reason: str
+    hint: str | None
+    crash_report: str
+    failed: bool
+    output: bytes
+    statistics: RunStats
+
+
+class Machine:
+    """One machine, from its start to the end of its guest. It runs once."""
+
+    def __init__(
+        self,
+        image: str | os.PathLike[str],
+        *,
+        memory: int | str = options.DEFAULT_MEMORY,
+        cpus: int = 1,
+        append: str = "",
+        modules: Sequence[str | ModuleSpec] = (),
+        mode: options.Mode = options.DEFAULT_MODE,
+        load_address: int | str | None = None,
+        serial: Backends = (),
+        debugcon: str | Capture = "auto",
+        console: Literal["capture", "stdio"] = "capture",
+        serial_overflow: SerialOverflow = options.DEFAULT_SERIAL_OVERFLOW,
+        serial_limit: int | str | None = None,
+        uart_pace: bool = False,
+        rtc_base: int | str = options.DEFAULT_RTC_BASE,
+        timeout: float | None = None,
+        expect: str | bytes | Sequence[str | bytes] = (),
+        fail_on: str | bytes | Sequence[str | bytes] = (),
+        success_status: int | None = None,
+        debug_exit: int | str | None = options.DEFAULT_DEBUG_EXIT,
+        sandbox: str = options.DEFAULT_SANDBOX,
+        seccomp: str | None = None,
+        ipc: str | None = None,
+        no_reboot: bool = False,
+        on_device_crash: OnDeviceCrash = options.DEFAULT_ON_DEVICE_CRASH,
+        restart_budget: int | None = None,
+        require: Sequence[str] = (),
+        without: Sequence[str] = (),
+        pin: int | str = options.DEFAULT_PIN,
+        record: str | os.PathLike[str] | None = None,
+        record_limit: int | str | None = None,
+        kvm_path: str = options.DEFAULT_KVM_PATH,
+        devices: Sequence[DeviceSpec] = (),
+        resources: Mapping[str, Store] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        """`image` is a file, or the name of a bundled guest. The options are those of `kvmbox run`.
+
+        `serial` gives ports a backend: a Capture, or "null", "pty", "file:PATH", "stdio". `console` is where
+        COM1 and the debug console are that nothing else was said of: in a Capture, `Machine.console`, or on
+        this process's stdin and stdout. `devices` are put on the board beside those of a PC, and `resources`
+        are the stores that their `Resource` grants name. `say` gets each line that is for a person, from the
+        machine's thread. Nothing is opened yet. Raises UsageError.
+        """
+        path, flat = _find(os.fspath(image))
+        required = options.layer_mask("--require", require)
+        left_out = options.layer_mask("--without", without)
+        self.console: Final = _console_of(serial, console)
+        """The Capture with the console's output; None where the console is on stdio."""
+        plan = serial_plan(serial, self.console)
+        self.config: Final = RunConfig(
+            guest=path,
+            serial=plan,
+            debugcon=_debugcon(debugcon, self.console),
+            rtc_base=values.parse_rtc_base(rtc_base) if isinstance(rtc_base, str) else rtc_base,
+            memory_size=_read("--memory", values.memory_size, memory),
+            cpus=cpus,
+            append=append,
+            modules=tuple(options.parse_module(one) if isinstance(one, str) else one for one in modules),
+            mode="real" if flat else mode,
+            load_address=_if_given("--load-address", values.address, load_address),
+            serial_overflow=serial_overflow,
+            serial_limit=_if_given("--serial-limit", values.byte_count, serial_limit),
+            timeout=_if_given("--timeout", values.seconds, timeout),
+            expect=options.texts(expect),
+            fail_on=options.texts(fail_on),
+            success_status=success_status,
+            uart_pace=uart_pace,
+            debug_exit_port=_read("--debug-exit", values.optional_port, debug_exit),
+            no_reboot=no_reboot,
+            pin=str(pin),
+            design=options.design_of(sandbox, seccomp, ipc, without=left_out, require=required),
+            on_device_crash=on_device_crash,
+            restart_budget=options.DEFAULT_RESTART_BUDGET if restart_budget is None else restart_budget,
+            require=required,
+            record=None if record is None else os.fspath(record),
+            record_limit=_if_given("--record-limit", values.byte_count, record_limit),
+            kvm_path=kvm_path,
+            devices=tuple(devices),
+            resources=dict(resources or {}),
+        )
+        options.check(self.config, restart_budget, flat=flat)
+        self.messages: Final[deque[str]] = deque(maxlen=MOST_MESSAGES)
+        """What was there to tell a person, the last lines: restarts, the path of a pseudo-terminal, …"""
+        self._say = say
+        self._verdict = Verdict()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._used = False
+        self._begun = threading.Event()  # the guest runs, or will not
+        self._ended = threading.Event()
+        self._started = False
+        self._result: RunResult | None = None
+        self._error: BaseException | None = None
+
+    # --- Life ---------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start it, and wait until the guest runs.
+
+        Raises StartError, or another KvmboxError, if it could not start; then nothing of it is left.
+        UsageError if it was started before.
+        """
+        self._use_once()
+        thread = threading.Thread(target=self._live, name="kvmbox machine", daemon=True)
+        with self._lock:
+            self._thread = thread
+        try:
+            thread.start()
+            self._begun.wait()
+        except BaseException as error:
+            if thread.ident is None:  # no further thread can be had
+                self._error = error
+                self._ended.set()
+            self.stop()
+            raise
+        if not self._started:
+            thread.join()
+            self._raise_error()
+        return self
+
+    def stop(self) -> None:
+        """End the guest if it still runs, and wait until nothing of it is left. Idempotent."""
+        self._verdict.decide(STOPPED)
+        with self._lock:
+            thread = self._thread
+        # `say` runs in the machine's thread, and may want the end.
+        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def wait(self, timeout: float | None = None) -> RunResult:
+        """Wait for the end of the guest; returns how it ended. `timeout` is in seconds.
+
+        Raises WaitTimeoutError if the guest runs on, and whatever made kvmbox itself fail.
+        """
+        if not self._used:
+            raise UsageError("there is nothing to wait for: the machine was not started")
+        if not self._ended.wait(timeout):
+            raise WaitTimeoutError(f"the guest still runs after {timeout:g} s")
+        self._raise_error()
+        assert self._result is not None
+        return self._result
+
+    def run_here(self, caller: Caller, timeline: Timeline | None = None) -> RunResult:
+        """Start it and run the guest to its end in this thread, as `caller` says.
+
+        Raises KvmboxError where it could not start.
+        """
+        self._use_once()
+        try:
+            return self._run(caller, lambda: None, timeline)
+        finally:
+            self._ended.set()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether the guest runs."""
+        return self._started and not self._ended.is_set()
+
+    # --- The console --------------------------------------------------------------------------------------
+
+    @property
+    def output(self) -> bytes:
+        """What the console has shown so far, as far as its Capture keeps it."""
+        return self._captured().output
+
+    def send(self, data: bytes) -> None:
+        """Type on the console. Never waits; see `Capture.send`."""
+        self._captured().send(data)
+
+    def expect(
+        self, pattern: str | bytes | re.Pattern[bytes], timeout: float | None = None
+    ) -> re.Match[bytes]:
+        """Wait until the console shows something that matches, behind what was found last: `Capture.expect`.
+
+        Raises ExpectError if the time (in seconds) is over, or the guest has ended, without it.
+        """
+        console = self._captured()
+        if not self._used:
+            raise UsageError("there is nothing to wait for: the machine was not started")
+        try:
+            return console.expect(pattern, timeout)
+        except ExpectError as error:
+            outcome = self._verdict.outcome
+            if outcome is not None and error.hint is None:
+                error.hint = f"the run ended: {outcome.reason}"
+            raise
+
+    def _captured(self) -> Capture:
+        if self.console is None:
+            raise UsageError("the console is on stdio: there is no Capture of it")
+        return self.console
+
+    # --- The machine's thread -----------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        try:
+            self._run(Caller(), self._guest_runs, None)
+        except BaseException as error:  # noqa: BLE001 - raised again in whoever waits
+            self._error = error
+        finally:
+            self._ended.set()
+            self._begun.set()
+
+    def _guest_runs(self) -> None:
+        self._started = True
+        self._begun.set()
+
+    def _run(self, caller: Caller, started: Callable[[], None], timeline: Timeline | None) -> RunResult:
+        outcome, statistics = run(
+            self.config, caller, verdict=self._verdict, say=self._tell, started=started, timeline=timeline
+        )
+        self._result = RunResult(
+            outcome.status,
+            outcome.reason,
+            outcome.hint,
+            outcome.report,
+            outcome.error,
+            self.console.output if self.console is not None else b"",
+            statistics,
+        )
+        return self._result
+
+    def _tell(self, line: str) -> None:
+        self.messages.append(line)
+        if self._say is not None:
+            self._say(line)
+
+    def _use_once(self) -> None:
+        with self._lock:
+            if self._used:
+                raise UsageError("a machine runs once: make another one")
+            self._used = True
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+def _find(image: str) -> tuple[str, bool]:
+    """The file of an image, and whether it is a bundled one that is flat. A file goes first."""
+    found = bundled.find(image)
+    if found is None or os.path.exists(image):
+        return image, False
+    return found, bundled.is_flat(found)
+
+
+def _read(option: str, read: Callable[[Any], _Read], value: object) -> _Read:
+    try:
+        return read(value)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def _if_given(option: str, read: Callable[[Any], _Read], value: object) -> _Read | None:
+    return None if value is None else _read(option, read, value)
+
+
+def _console_of(serial: Backends, choice: str) -> Capture | None:
+    """Where the console is: COM1's own Capture, or a new one; None for stdio."""
+    if choice not in ("capture", "stdio"):
+        raise UsageError(f"console '{choice}' is none of capture, stdio")
+    if isinstance(serial, Mapping):
+        backends: dict[str, str | Capture] = {port.upper(): backend for port, backend in serial.items()}
+    else:
+        backends = {port.upper(): backend for port, _, backend in (text.partition("=") for text in serial)}
+    if choice == "stdio" or "stdio" in backends.values():
+        return None
+    com1 = backends.get("COM1")
+    return com1 if isinstance(com1, Capture) else Capture()
+
+
+def _debugcon(backend: str | Capture, console: Capture | None) -> SerialSpec:
+    spec = parse_debugcon(backend)
+    return SerialSpec(spec.port, "auto", capture=console) if spec.kind == "auto" else spec

@@ -1,0 +1,108 @@
+"""Sizes, ports and times that a person writes: what is accepted, by the Python API and the command line.
+
+Each function takes what a program has (a number) or what a person types (text), and gives the number. A
+ValueError says what was given and what is accepted; whoever calls adds the option's name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from kvmbox import layout
+from kvmbox.errors import UsageError
+
+_UNITS: Final = {"": 1, "K": layout.KIB, "M": layout.MIB, "G": layout.GIB}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_size(text: str) -> int | None:
+    """Bytes from '4096', '64K', '128M', '1G', or None."""
+    found = re.fullmatch(r"([0-9]{1,18})(?:([KMG])(?:i?B)?|B)?", text.strip(), re.ASCII | re.IGNORECASE)
+    return int(found[1]) * _UNITS[(found[2] or "").upper()] if found else None
+
+
+def memory_size(value: int | str) -> int:
+    """Guest memory in bytes. ValueError."""
+    size = parse_size(value) if isinstance(value, str) else value
+    if size is None:
+        raise ValueError(f"'{value}' is not a size: give bytes, or a number with K, M or G")
+    if size % layout.PAGE_SIZE:
+        raise ValueError(f"'{value}' is not a multiple of the page size, {layout.PAGE_SIZE} bytes")
+    if not layout.MIN_MEMORY <= size <= layout.MAX_MEMORY:
+        raise ValueError(
+            f"'{value}' is not between {layout.MIN_MEMORY // layout.MIB}M and "
+            f"{layout.MAX_MEMORY // layout.GIB}G"
+        )
+    return size
+
+
+def byte_count(value: int | str) -> int:
+    """A positive number of bytes. ValueError."""
+    size = parse_size(value) if isinstance(value, str) else value
+    if not size or size < 0:
+        raise ValueError(f"'{value}' is not a positive number of bytes (K, M and G may follow)")
+    return size
+
+
+def address(value: int | str) -> int:
+    """A guest address. ValueError."""
+    number = _integer(value)
+    if number is None:
+        raise ValueError(f"'{value}' is not an address: give a number such as 0x7c00")
+    return number
+
+
+def optional_port(value: int | str | None) -> int | None:
+    """The first port of the debug-exit device, or None for None and 'none': no such device. ValueError."""
+    if value is None or value == "none":
+        return None
+    number = _integer(value)
+    last = 0x10000 - layout.DEBUG_EXIT_PORT_COUNT
+    if number is None or number > last:
+        raise ValueError(f"'{value}' is neither none nor a port from 0 to {last:#x}")
+    return number
+
+
+def seconds(value: float | str) -> float:
+    """A positive time in seconds. ValueError."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not number > 0 or math.isinf(number):
+        raise ValueError(f"'{value}' is not a positive number of seconds")
+    return number
+
+
+def _integer(value: int | str) -> int | None:
+    try:
+        number = int(value, 0) if isinstance(value, str) else value
+    except ValueError:
+        return None
+    return number if number >= 0 else None
+
+
+def parse_rtc_base(text: str, *, now: float | None = None) -> int:
+    """The wall clock that the RTC shows at first, in seconds since 1970 as if that clock were UTC.
+
+    'utc' and 'localtime' are the host's; an ISO 8601 date or date and time is shown as it is written.
+    Raises UsageError.
+    """
+    moment = time.time() if now is None else now
+    if text == "utc":
+        return int(moment)
+    if text == "localtime":
+        return int(moment) + time.localtime(moment).tm_gmtoff
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--rtc-base '{text}' is neither utc, localtime nor an ISO date and time",
+            hint="for example 2026-02-28T23:59:50",
+        ) from error
+    # The RTC shows a wall clock: what was written is what it shows, whatever the zone.
+    return (given.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
