@@ -1,1 +1,75 @@
-"""Pure models of the legacy devices: functions of state, input and guest time."""
+"""Pure models of the legacy devices: functions of state, input and guest time.
+
+A program may use them as they are. Time is a number that it passes in. What a model asks for comes back as
+effects, which the program applies or ignores:
+
+>>> from kvmbox.devices import HostOutput, Uart16550A
+>>> uart = Uart16550A()
+>>> uart.write(0, 0, 1, ord("A"))
+>>> [effect.data for effect in uart.take_effects() if isinstance(effect, HostOutput)]
+[b'A']
+
+`DeviceModel` has what all of them can do. The names below are loaded when they are first used.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.devices.i8042 import I8042
+    from kvmbox.devices.model import (
+        DeviceModel,
+        Effect,
+        HostOutput,
+        InputRoom,
+        IrqLine,
+        Reset,
+        SnapshotError,
+        Stop,
+    )
+    from kvmbox.devices.pit_8254 import Pit8254
+    from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
+    from kvmbox.devices.rtc_mc146818 import RtcMc146818
+    from kvmbox.devices.uart_16550a import Uart16550A
+
+__all__ = [
+    "I8042",
+    "DebugCon",
+    "DebugExit",
+    "DeviceModel",
+    "Effect",
+    "HostOutput",
+    "InputRoom",
+    "IrqLine",
+    "Pit8254",
+    "PostPort",
+    "Reset",
+    "RtcMc146818",
+    "ShutdownPort",
+    "SnapshotError",
+    "Stop",
+    "Uart16550A",
+]
+
+_HOMES = {
+    "DebugCon": "port_models",
+    "DebugExit": "port_models",
+    "I8042": "i8042",
+    "Pit8254": "pit_8254",
+    "PostPort": "port_models",
+    "RtcMc146818": "rtc_mc146818",
+    "ShutdownPort": "port_models",
+    "Uart16550A": "uart_16550a",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'kvmbox.devices' has no attribute '{name}'")
+    from importlib import import_module
+
+    found: object = getattr(import_module(f"kvmbox.devices.{_HOMES.get(name, 'model')}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -95,7 +95,15 @@ _STATUS_BITS: Final = ST_OBF | ST_SYS | ST_CD | ST_UNLOCKED | ST_AUX_OBF | ST_TI
 
 
 class I8042(PortModel):
-    """The controller and port 0x92; see the module's theory of operation."""
+    """The controller and port 0x92; see the module's theory of operation.
+
+    Command 0xfe pulses the processor's reset line:
+
+    >>> model = I8042()
+    >>> model.write(0, 1, 1, 0xFE)
+    >>> model.take_effects()
+    [Reset()]
+    """
 
     __slots__ = ("_command", "_command_byte", "_lines", "_output", "_output_port", "_port_92", "_status")
 

@@ -65,7 +65,19 @@ _NEVER: Final = MAX_TIME + 1
 
 
 class Pit8254:
-    """The 8254 at offsets 0..3 and port 0x61 at offset 4. Pin 0 is OUT of counter 0. A `DeviceModel`."""
+    """The 8254 at offsets 0..3 and port 0x61 at offset 4. Pin 0 is OUT of counter 0. A `DeviceModel`.
+
+    Counter 0 in mode 0 counts 1192 of its clocks, which are 838 ns each, and raises its line:
+
+    >>> pit = Pit8254()
+    >>> for offset, value in ((3, 0x30), (0, 1192 & 0xFF), (0, 1192 >> 8)):
+    ...     pit.write(0, offset, 1, value)
+    >>> pit.take_effects(), pit.next_deadline()
+    ([], 999010)
+    >>> pit.advance(999010)
+    >>> pit.take_effects()
+    [IrqLine(pin=0, level=1, coalesced=0)]
+    """
 
     __slots__ = ("_control_b", "_counters", "_deadline", "_effects", "_line", "_line_driven", "_now")
 

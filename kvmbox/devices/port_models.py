@@ -104,6 +104,13 @@ class DebugCon(PortModel):
 
     Reading gives 0xE9, by which guests tell that the console is there. The bus maps the one port at each of
     the console's addresses. It has no state.
+
+    >>> model = DebugCon()
+    >>> hex(model.read(0, 0, 1))
+    '0xe9'
+    >>> model.write(0, 0, 1, ord("!"))
+    >>> model.take_effects()
+    [HostOutput(data=b'!')]
     """
 
     __slots__ = ()
@@ -125,6 +132,11 @@ class PostPort(PortModel):
 
     Guests also write to it to pass the time (an `outb` is about a microsecond on a real ISA bus). The code is
     0 until the first write, and after a reset.
+
+    >>> model = PostPort()
+    >>> model.write(0, 0, 1, 0x5A)
+    >>> hex(model.read(0, 0, 1))
+    '0x5a'
     """
 
     __slots__ = ()
@@ -144,6 +156,11 @@ class DebugExit(PortModel):
 
     The exit status, ((value << 1) | 1) & 0xff, is computed by the VMM from the value that it forwarded:
     `Stop` carries none. Reading gives 0, as in QEMU. It has no state.
+
+    >>> model = DebugExit()
+    >>> model.write(0, 0, 4, 0x10)
+    >>> model.take_effects()
+    [Stop()]
     """
 
     __slots__ = ()
@@ -165,6 +182,12 @@ class ShutdownPort(PortModel):
 
     A byte out of order begins the match anew, and is itself the beginning if it is an "S". The port is
     write-only: reading gives all ones. The state is how many bytes have matched.
+
+    >>> model = ShutdownPort()
+    >>> for letter in b"Shutdown":
+    ...     model.write(0, 0, 1, letter)
+    >>> model.take_effects()
+    [Stop()]
     """
 
     __slots__ = ()

@@ -106,6 +106,13 @@ class RtcMc146818:
     `base_seconds` is the wall-clock time shown at guest time 0, in seconds since 1970-01-01 (within ±2**60;
     years outside 0..9999 show modulo 10,000); `memory_bytes` is what the CMOS memory-size bytes tell. Both
     come from the host: a value out of range raises ValueError.
+
+    The seconds are register 0, in BCD by default:
+
+    >>> rtc = RtcMc146818(base_seconds=42, memory_bytes=1 << 20)
+    >>> rtc.write(0, 0, 1, 0)
+    >>> hex(rtc.read(0, 1, 1))
+    '0x42'
     """
 
     __slots__ = (

@@ -69,6 +69,20 @@ class Uart16550A:
 
     The bus makes no access wider than a byte. One that comes all the same reaches the register at `offset`
     with its low byte, and its upper bytes read as ones.
+
+    A guest enables the interrupt of the receiver (IER at offset 1, OUT2 in MCR at 4), and reads the byte:
+
+    >>> uart = Uart16550A()
+    >>> uart.write(0, 4, 1, 0x08)
+    >>> uart.write(0, 1, 1, 0x01)
+    >>> uart.receive(0, b"hi")  # without FIFOs there is room for one byte
+    1
+    >>> uart.take_effects()
+    [IrqLine(pin=0, level=1, coalesced=0)]
+    >>> chr(uart.read(0, 0, 1))
+    'h'
+    >>> uart.take_effects()
+    [IrqLine(pin=0, level=0, coalesced=0), InputRoom(count=1)]
     """
 
     __slots__ = (

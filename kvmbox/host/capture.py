@@ -47,6 +47,7 @@ class Capture:
         self._kept = bytearray()
         self._dropped = 0
         self._searched = 0  # where in all output `expect` goes on
+        self._claimed = False
         self._ended = False
         self._heard: Callable[[int], None] | None = None
         self._sent = 0  # before there was a machine
@@ -115,14 +116,16 @@ class Capture:
 
     # --- The machine's side -------------------------------------------------------------------------------
 
-    def attach(self, heard: Callable[[int], None]) -> None:
-        """A machine takes it. `heard` is called with the number of bytes sent, by whichever thread sends.
-
-        UsageError if one had it before: output of two guests would be mixed.
-        """
+    def claim(self) -> None:
+        """A machine takes it. UsageError if one had it before: output of two guests would be mixed."""
         with self._changed:
-            if self._heard is not None:
-                raise UsageError("a Capture belongs to one port of one machine, and this one has been used")
+            if self._claimed:
+                raise UsageError("a Capture belongs to one machine, and this one has been used")
+            self._claimed = True
+
+    def connect(self, heard: Callable[[int], None]) -> None:
+        """There is a port now. `heard` is called with the number of bytes sent, by whichever thread sends."""
+        with self._changed:
             self._heard = heard
             sent = self._sent
         if sent:

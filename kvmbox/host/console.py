@@ -173,8 +173,7 @@ class Console:
 
             if spec.port != DEBUGCON:
                 self.inputs.append(InputPort(spec.port, -1, pending=capture.pending))
-            if capture not in self._shared:
-                capture.attach(heard)
+                capture.connect(heard)
         return self._console_stream(capture)
 
     def _stream(self, name: str, descriptor: int, *, pty: bool = False) -> OutputStream:

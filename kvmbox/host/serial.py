@@ -41,13 +41,13 @@ DEBUGCON_DEFAULT: Final = SerialSpec(DEBUGCON, "auto")
 def parse_serial(text: str) -> SerialSpec:
     """'PORT=BACKEND'; UsageError that says what is accepted."""
     port, equals, backend = text.partition("=")
-    return _serial_spec(f"'{text}'", port if equals else "", backend, named=port)
+    return _serial_spec(port, backend if equals else None, text)
 
 
-def _serial_spec(given: str, port: str, backend: str | Capture, *, named: str) -> SerialSpec:
+def _serial_spec(port: str, backend: str | Capture | None, text: str) -> SerialSpec:
     accepted = f"PORT=file:PATH, PORT=null, PORT=pty or PORT=stdio, PORT one of {', '.join(SERIAL_PORTS)}"
-    if port.upper() not in SERIAL_PORTS:
-        raise UsageError(f"--serial {given}: no such serial port '{named}'", hint=f"accepted: {accepted}")
+    if port.upper() not in SERIAL_PORTS or backend is None:
+        raise UsageError(f"--serial '{text}': no such serial port '{port}'", hint=f"accepted: {accepted}")
     if isinstance(backend, Capture):
         return SerialSpec(port.upper(), "capture", capture=backend)
     kind, colon, path = backend.partition(":")
@@ -55,7 +55,7 @@ def _serial_spec(given: str, port: str, backend: str | Capture, *, named: str) -
         return SerialSpec(port.upper(), kind, path)
     if kind in ("null", "pty", "stdio") and not colon:
         return SerialSpec(port.upper(), kind)
-    raise UsageError(f"--serial {given}: unknown backend '{backend}'", hint=f"accepted: {accepted}")
+    raise UsageError(f"--serial '{text}': unknown backend '{backend}'", hint=f"accepted: {accepted}")
 
 
 def parse_debugcon(backend: str | Capture) -> SerialSpec:
@@ -83,9 +83,7 @@ def serial_plan(options: Backends, console: Capture | None = None) -> dict[str, 
     output is shown there, too. Raises UsageError.
     """
     if isinstance(options, Mapping):
-        specs = [
-            _serial_spec(f"{port}={backend}", port, backend, named=port) for port, backend in options.items()
-        ]
+        specs = [_serial_spec(port, backend, f"{port}={backend}") for port, backend in options.items()]
     else:
         specs = [parse_serial(text) for text in options]
     plan: dict[str, SerialSpec] = {}

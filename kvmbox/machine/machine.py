@@ -146,6 +146,11 @@ class Machine:
             resources=dict(resources or {}),
         )
         options.check(self.config, restart_budget, flat=flat)
+        self._captures = {
+            spec.capture for spec in (*plan.values(), self.config.debugcon) if spec.capture is not None
+        }
+        for capture in self._captures:
+            capture.claim()
         self.messages: Final[deque[str]] = deque(maxlen=MOST_MESSAGES)
         """What was there to tell a person, the last lines: restarts, the path of a pseudo-terminal, …"""
         self._say = say
@@ -177,7 +182,7 @@ class Machine:
         except BaseException as error:
             if thread.ident is None:  # no further thread can be had
                 self._error = error
-                self._ended.set()
+                self._end()
             self.stop()
             raise
         if not self._started:
@@ -216,7 +221,7 @@ class Machine:
         try:
             return self._run(caller, lambda: None, timeline)
         finally:
-            self._ended.set()
+            self._end()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -273,8 +278,13 @@ class Machine:
         except BaseException as error:  # noqa: BLE001 - raised again in whoever waits
             self._error = error
         finally:
-            self._ended.set()
+            self._end()
             self._begun.set()
+
+    def _end(self) -> None:
+        for capture in self._captures:
+            capture.end()
+        self._ended.set()
 
     def _guest_runs(self) -> None:
         self._started = True
