@@ -163,6 +163,7 @@ class Machine:
         self._started = False
         self._result: RunResult | None = None
         self._error: BaseException | None = None
+        self._error_told = False
 
     # --- Life ---------------------------------------------------------------------------------------------
 
@@ -230,6 +231,9 @@ class Machine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        # What made kvmbox itself fail must not get lost if nobody waits for the result.
+        if error is None and not self._error_told:
+            self._raise_error()
 
     @property
     def running(self) -> bool:
@@ -318,6 +322,7 @@ class Machine:
 
     def _raise_error(self) -> None:
         if self._error is not None:
+            self._error_told = True
             raise self._error
 
 

@@ -278,6 +278,32 @@ def test_every_design_works_in_a_thread_of_its_own(images: Images, choices: dict
     assert (result.status, result.output) == (1, b"x")
 
 
+class Broken(Capture):
+    """A bug in the machine, as it were."""
+
+    def append(self, data: bytes) -> None:
+        raise ZeroDivisionError(data)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_failure_of_kvmbox_itself_is_raised_in_who_waits_or_at_the_end_of_the_block(images: Images) -> None:
+    guest = real(images, say(b"x"), IDLE)
+    vm = Machine(**guest, serial={"COM1": Broken()})
+    with pytest.raises(ZeroDivisionError), vm, pytest.raises(ExpectError, match="before the guest ended"):
+        vm.expect(b"never", PATIENCE_S)
+    with Machine(**guest, serial={"COM1": Broken()}) as vm, pytest.raises(ZeroDivisionError):
+        vm.wait(PATIENCE_S)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_failure_of_the_function_that_is_told_is_raised_by_start(images: Images) -> None:
+    def refuse(line: str) -> None:
+        raise ZeroDivisionError(line)
+
+    with pytest.raises(ZeroDivisionError, match="COM2 is /dev/pts/"):
+        Machine(**real(images, IDLE), serial={"COM2": "pty"}, say=refuse).start()
+
+
 # --- Machines that cannot start ---------------------------------------------------------------------------
 
 
@@ -384,8 +410,8 @@ from kvmbox import Machine
 from tests.integration.run_support import children_of
 with Machine(sys.argv[1], mode="real") as vm:
     vm.expect(b"ready")
-    print("children", *children_of(os.getpid()), flush=True)
     try:
+        print("children", *children_of(os.getpid()), flush=True)
         {body}
     except KeyboardInterrupt:
         print("interrupted", flush=True)

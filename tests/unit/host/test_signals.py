@@ -210,3 +210,17 @@ def test_wakeup_hears_of_signals_while_installed() -> None:
         wakeup.close()
         signals.restore()
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_wake_after_close_writes_to_nobody() -> None:
+    wakeup = Wakeup()
+    wakeup.close()
+    # The numbers are somebody else's now.
+    ends = os.pipe2(os.O_NONBLOCK)
+    try:
+        wakeup.wake()
+        with pytest.raises(BlockingIOError):
+            os.read(ends[0], 1)
+    finally:
+        for end in ends:
+            os.close(end)

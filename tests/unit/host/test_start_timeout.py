@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.errors import StartTimeoutError
+from kvmbox.errors import SandboxError, StartTimeoutError
 from kvmbox.host import start_timeout as module
-from kvmbox.host.start_timeout import StartTimeout
+from kvmbox.host.start_timeout import StartDeadline, StartTimeout
 
 LONG_AGO = 0
 FAR = 3600.0
@@ -137,3 +137,41 @@ def test_alarm_of_somebody_else_that_has_not_come_is_set_again() -> None:
     left, interval = signal.setitimer(signal.ITIMER_REAL, 0)
     assert FAR - 60 < left <= FAR
     assert interval == 7.0
+
+
+# --- Without an alarm --------------------------------------------------------------------------------------
+
+
+def test_deadline_that_is_over_ends_the_start_where_the_clock_is_looked_at() -> None:
+    with (
+        pytest.raises(StartTimeoutError, match=r"--timeout 0.01 s ran out before the guest ran") as caught,
+        StartDeadline(0.01, LONG_AGO, lambda: "spawner started") as starting,
+    ):
+        starting.check()
+    assert caught.value.hint == "so far: spawner started"
+
+
+def test_deadline_turns_what_fails_behind_it_into_the_timeout() -> None:
+    with pytest.raises(StartTimeoutError) as caught, StartDeadline(0.01, LONG_AGO, lambda: ""):
+        raise SandboxError("it was not ready within 0 ms")
+    assert isinstance(caught.value.__cause__, SandboxError)
+
+
+@pytest.mark.parametrize("error", [SandboxError("early"), KeyError("a bug")])
+def test_deadline_leaves_other_failures_alone(error: Exception) -> None:
+    started = time.monotonic_ns() if isinstance(error, SandboxError) else LONG_AGO
+    with pytest.raises(type(error)), StartDeadline(FAR, started, lambda: ""):
+        raise error
+
+
+def test_deadline_is_told_to_whoever_waits_and_is_gone_when_the_start_is_over() -> None:
+    started = time.monotonic_ns()
+    with StartDeadline(FAR, started, lambda: "") as starting:
+        assert starting.at == started + int(FAR * 1e9)
+        starting.over()
+        starting.over()
+        assert starting.at is None
+    with StartDeadline(None, LONG_AGO, lambda: "") as starting:
+        starting.check()
+    with StartDeadline(1.7e308, started, lambda: "") as starting:
+        starting.check()
