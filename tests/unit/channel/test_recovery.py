@@ -579,6 +579,20 @@ def test_two_requests_that_break_a_process_each_are_not_poison() -> None:
     assert len(bench.restarts) == 2
 
 
+def test_process_that_is_lost_at_its_greeting_is_replaced_by_one_without_a_past() -> None:
+    bench = Bench(Process(on(protocol.HELLO, die)), Process())
+    assert bench.process.kinds() == [protocol.HELLO]
+    (restart,) = bench.restarts
+    assert (restart.used, restart.replayed) == (1, 0)
+    bench.write(b"a")
+    assert bench.count() == 1
+
+
+def test_greeting_that_three_in_a_row_do_not_live_through_is_poison() -> None:
+    with pytest.raises(GivenUpError, match="had broken the 2 processes before it: hello"):
+        Bench(*(Process(on(protocol.HELLO, die)) for _ in range(9)))
+
+
 @pytest.mark.parametrize("kind", [protocol.HELLO, protocol.REPLAY])
 def test_replacement_that_is_lost_before_the_open_request_is_replaced_once(kind: int) -> None:
     bench = Bench(Process(on(protocol.READ, die)), Process(on(kind, die)), Process())
@@ -696,6 +710,14 @@ def test_all_ones_is_a_good_reply_to_every_request(kind: int) -> None:
     bench = Bench(Process(on(kind, die)), survival=AllOnes(lambda _error: None))
     assert bench.channel.request(kind, payload=b"input", limit=5) == (0, b"")
     assert bench.channel.deadline == NO_DEADLINE
+
+
+def test_all_ones_answers_a_greeting_with_our_version() -> None:
+    told: list[DeviceProcessError] = []
+    bench = Bench(Process(on(protocol.HELLO, die)), survival=AllOnes(told.append))
+    assert len(told) == 1
+    assert greet(bench.channel, []) == protocol.VERSION
+    assert bench.count() == 0xFF
 
 
 def test_all_ones_keeps_the_request_number() -> None:
