@@ -155,17 +155,17 @@ def test_device_process_killed_again_and_again_is_not_noticed_by_the_guest(
             assert output.endswith(b"<")
             process.stdin.write(b"x")
             process.stdin.flush()
-            # Somewhere in the middle of the next commands.
-            output += next_bytes(process, 5 * lap + 1)
-            os.kill(device_process(process.pid), signal.SIGKILL)
+            if lap < laps - 1:  # the run may end with the last lap at any moment
+                # Somewhere in the middle of the next commands.
+                output += next_bytes(process, 5 * lap + 1)
+                os.kill(device_process(process.pid), signal.SIGKILL)
         rest, messages = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, output + rest) == (0, printed), messages.decode()
     assert (
         b"device process '%s' was killed" % (b"DMA" if "per-device" in design.values() else b"dma")
         in messages
     )
-    # Nobody asks the last one any more if its lap was over before it died.
-    assert messages.count(b": restarted, ") in (laps - 1, laps)
+    assert messages.count(b": restarted, ") == laps - 1
     assert disk.read_bytes() == DISK_AFTER
 
 
