@@ -70,7 +70,7 @@ class Uart16550A:
     The bus makes no access wider than a byte. One that comes all the same reaches the register at `offset`
     with its low byte, and its upper bytes read as ones.
 
-    A guest enables the interrupt of the receiver (IER at offset 1, OUT2 in MCR at 4), and reads the byte:
+    A guest that enables the receiver's interrupt (IER at offset 1, OUT2 in MCR at 4) is interrupted:
 
     >>> uart = Uart16550A()
     >>> uart.write(0, 4, 1, 0x08)

@@ -6,7 +6,7 @@ SIGALRM, whose handler raises an exception wherever the main thread is. What was
 out, as after any error.
 
 `StartDeadline` is for a program that uses kvmbox, whose signals are its own. Whoever waits for a process does
-so until `at` and no longer, and `check` looks at the clock in between. A disk that hangs is waited for.
+so until `at` and no longer; what fails after that failed for want of time. A disk that hangs is waited for.
 """
 
 from __future__ import annotations
@@ -51,14 +51,10 @@ class StartDeadline:
         if late and self._is_over():
             raise _expired(self._timeout, self._stage()) from error
 
-    def check(self) -> None:
-        """StartTimeoutError if it is over."""
+    def over(self) -> None:
+        """The main loop takes over; StartTimeoutError if it is too late for that. Idempotent."""
         if self._is_over():
             raise _expired(self._timeout, self._stage())
-
-    def over(self) -> None:
-        """The main loop takes over. Idempotent."""
-        self.check()
         self.at = None
 
     def _is_over(self) -> bool:
@@ -110,9 +106,6 @@ class StartTimeout:
         self.over()
         if isinstance(error, _Expired):
             raise _expired(self._timeout, self._stage()) from None
-
-    def check(self) -> None:
-        """The alarm has looked."""
 
     def over(self) -> None:
         """The main loop takes over: nothing is raised any more. Idempotent."""

@@ -18,7 +18,7 @@ from kvmbox.errors import UsageError
 from kvmbox.host.serial import SerialSpec
 from kvmbox.host.transfers import Store
 from kvmbox.lean import Value
-from kvmbox.processes.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES, Design
+from kvmbox.processes.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES, Design, Sandbox, Seccomp
 from kvmbox.sandbox import layers
 
 Mode = Literal["auto", "real"]
@@ -136,7 +136,9 @@ def layer_mask(option: str, names: Sequence[str]) -> int:
         raise UsageError(f"{option}: {error}") from error
 
 
-def design_of(sandbox: str, seccomp: str | None, ipc: str | None, *, without: int, require: int) -> Design:
+def design_of(
+    sandbox: Sandbox, seccomp: Seccomp | None, ipc: str | None, *, without: int, require: int
+) -> Design:
     """The three choices, None where none was made, and the layers that are left out and required.
 
     UsageError where they make no sense together.

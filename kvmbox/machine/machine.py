@@ -32,6 +32,7 @@ from kvmbox.machine.run import run
 from kvmbox.machine.statistics import RunStats
 from kvmbox.machine.timeline import Timeline
 from kvmbox.outcome import INTERRUPTED, Outcome, Verdict
+from kvmbox.processes.pool import Sandbox, Seccomp
 
 _Read = TypeVar("_Read")
 
@@ -84,8 +85,8 @@ class Machine:
         fail_on: str | bytes | Sequence[str | bytes] = (),
         success_status: int | None = None,
         debug_exit: int | str | None = options.DEFAULT_DEBUG_EXIT,
-        sandbox: str = options.DEFAULT_SANDBOX,
-        seccomp: str | None = None,
+        sandbox: Sandbox = options.DEFAULT_SANDBOX,
+        seccomp: Seccomp | None = None,
         ipc: str | None = None,
         no_reboot: bool = False,
         on_device_crash: OnDeviceCrash = options.DEFAULT_ON_DEVICE_CRASH,

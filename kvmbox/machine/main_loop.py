@@ -1,5 +1,7 @@
 """The main thread of a run: signals, timers, input, watchdog; it starts the vCPUs and waits for an end.
 
+In `kvmbox run` it is that of the process; in a program each machine has one of its own (`machine.machine`).
+
 The loop polls descriptors in slices; `pace` decides how long they are. Per slice it looks whether a device
 process has left a request of a vCPU thread unanswered for too long (`channel.watchdog`), whether no vCPU has
 exited for a while and all of them might be halted for ever, whether idle device processes still answer. What
@@ -56,6 +58,9 @@ CONGESTED_WAIT: Final = WAIT_SLICE_MS * 1_000_000
 
 JOIN_SECONDS: Final = 2.0
 """How long the vCPU threads may take to leave once they were kicked and nothing can block them any more."""
+
+JOIN_TRIES: Final = 4
+"""How often within that time device processes are killed for which it waits."""
 
 
 class Supervisor:
@@ -301,12 +306,17 @@ class Supervisor:
         assert self._devices is not None
         self._console.wake_waiters()
         self._leave_all()
-        if not self._have_ended(JOIN_SECONDS / 4):
+        ended = self._have_ended(JOIN_SECONDS / 4)
+        for _ in range(JOIN_TRIES):
+            if ended:
+                return
+            # Told again, a spawner that hangs is killed: its processes die with it.
             for channel in self._devices.pool.channels:
                 if channel.waiting:
                     self._devices.pool.kill(channel.device_type)
-            if not self._have_ended(JOIN_SECONDS):
-                raise KvmboxError("a vCPU thread does not end: KVM_RUN ignores the kick")
+            ended = self._have_ended(JOIN_SECONDS / JOIN_TRIES)
+        if not ended:
+            raise KvmboxError("a vCPU thread does not end: KVM_RUN ignores the kick")
 
     def _have_ended(self, seconds: float) -> bool:
         end = time.monotonic() + seconds

@@ -88,7 +88,6 @@ def run(
         guest = GuestVm(kvm, memory, source, cpus=config.cpus)
         cleanup.callback(guest.close)
         timeline.mark("virtual machine built")
-        starting.check()
 
         wakeup = Wakeup()
         cleanup.callback(wakeup.close)

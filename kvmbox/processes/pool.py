@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Literal, get_args
 
 from kvmbox.board import DeviceSpec, by_type
 from kvmbox.channel.channel import (
@@ -54,10 +55,16 @@ if TYPE_CHECKING:
     from kvmbox.processes.device_thread import DeviceThread
     from kvmbox.processes.standby import StandbyProcesses
 
-NONE, THREAD, PROCESS, PER_DEVICE = "none", "thread", "process", "per-device"
-SANDBOX_CHOICES = (NONE, THREAD, PROCESS, PER_DEVICE)
+Sandbox = Literal["none", "thread", "process", "per-device"]
+SANDBOX_CHOICES: tuple[Sandbox, ...] = get_args(Sandbox)
+NONE, THREAD, PROCESS, PER_DEVICE = SANDBOX_CHOICES
 
-SECCOMP_MODES = {"filter": SECCOMP_MODE_FILTER, "strict": SECCOMP_MODE_STRICT, "off": SECCOMP_MODE_DISABLED}
+Seccomp = Literal["filter", "strict", "off"]
+SECCOMP_MODES: dict[Seccomp, int] = {
+    "filter": SECCOMP_MODE_FILTER,
+    "strict": SECCOMP_MODE_STRICT,
+    "off": SECCOMP_MODE_DISABLED,
+}
 
 JOIN_SECONDS = 1.0
 
@@ -65,8 +72,8 @@ JOIN_SECONDS = 1.0
 class Design(Value):
     """The three choices of the RFC, and the layers to leave out (a mask of `sandbox.layers`)."""
 
-    sandbox: str = PROCESS
-    seccomp: str = "filter"
+    sandbox: Sandbox = PROCESS
+    seccomp: Seccomp = "filter"
     ipc: str = DEFAULT_IPC
     without: int = 0
 

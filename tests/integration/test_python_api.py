@@ -69,6 +69,14 @@ def nothing_left() -> Iterator[None]:
     assert census() == before
 
 
+def device_process(name: str) -> int:
+    """The pid of the one device process of this name."""
+    (spawner,) = children_of(os.getpid())
+    titles = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(spawner)}
+    (found,) = [pid for pid, title in titles.items() if title.startswith(f"kvmbox: {name}\0".encode())]
+    return found
+
+
 def real(images: Images, *code: bytes) -> dict[str, Any]:
     """The parameters for a flat guest of these bytes."""
     return {"image": images.write(*code), "mode": "real"}
@@ -126,6 +134,36 @@ def test_stop_while_another_thread_starts_it_ends_it(images: Images) -> None:
             starting.result()
         vm.stop()
         assert vm.wait(0).status == 130
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_stop_before_the_start_ends_the_guest_before_it_runs(images: Images) -> None:
+    vm = Machine(**real(images, say(b"x"), IDLE))
+    vm.stop()
+    vm.start()
+    assert (vm.wait(PATIENCE_S).status, vm.output) == (130, b"")
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_start_that_is_interrupted_leaves_nothing(images: Images) -> None:
+    heard = threading.Event()
+
+    def interrupt(_number: int, _frame: object) -> None:
+        heard.set()
+        raise KeyboardInterrupt
+
+    def tell(_line: str) -> None:  # in the machine's thread, while it starts
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert heard.wait(PATIENCE_S)
+
+    found = signal.signal(signal.SIGUSR1, interrupt)
+    vm = Machine(**real(images, IDLE), serial={"COM2": "pty"}, say=tell)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            vm.start()
+    finally:
+        signal.signal(signal.SIGUSR1, found)
+    assert not vm.running
 
 
 # --- The console ------------------------------------------------------------------------------------------
@@ -278,6 +316,36 @@ def test_every_design_works_in_a_thread_of_its_own(images: Images, choices: dict
     assert (result.status, result.output) == (1, b"x")
 
 
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("answer", ["fail", "restart"])
+def test_lost_device_process_is_a_result_or_replaced(images: Images, answer: Any) -> None:
+    with Machine(**real(images, say(b"ready"), echo()), on_device_crash=answer) as vm:
+        vm.expect(b"ready", PATIENCE_S)
+        os.kill(device_process("uart"), signal.SIGKILL)
+        vm.send(b"x")
+        if answer == "restart":
+            vm.expect(b"x", PATIENCE_S)
+            vm.stop()
+            assert "device process 'uart' was killed by signal 9 (SIGKILL): restarted" in vm.messages[0]
+        else:
+            result = vm.wait(PATIENCE_S)
+            assert (result.status, result.failed) == (8, True)
+            assert result.reason == "device process 'uart' was killed by signal 9 (SIGKILL)"
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_spawner_that_hangs_beside_a_device_delays_the_end_and_prevents_none(images: Images) -> None:
+    with Machine(**real(images, say(b"ready"), echo())) as vm:
+        vm.expect(b"ready", PATIENCE_S)
+        (spawner,) = children_of(os.getpid())
+        uart = device_process("uart")
+        for pid in (spawner, uart):
+            os.kill(pid, signal.SIGSTOP)
+        vm.send(b"x")
+        result = vm.wait(PATIENCE_S)
+    assert (result.status, result.failed) == (8, True)
+
+
 class Broken(Capture):
     """A bug in the machine, as it were."""
 
@@ -331,8 +399,8 @@ def test_machine_that_cannot_start_raises_the_documented_error_and_leaves_nothin
         assert not vm.running
         with pytest.raises(error):
             vm.wait(0)
-        with pytest.raises(ExpectError):
-            vm.expect(b"never")
+        with pytest.raises(ExpectError, match="before the guest ended"):
+            vm.expect(b"never", PATIENCE_S)
         vm.stop()
 
 

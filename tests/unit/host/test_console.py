@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox.errors import ExpectError
 from kvmbox.host import console as module
+from kvmbox.host.capture import Capture
 from kvmbox.host.console import INPUT_CHUNK, Console, InputPort
 from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.mirror import PATIENCE_TICKS
@@ -45,10 +47,10 @@ class Stdio:
             debugcon=parse_debugcon(debugcon),
             limit=limit,
             say=self.said.append,
-            wake=self._wake,
+            wake=self.wake,
         )
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         self.wakes += 1
 
     def shown(self, console: Console) -> bytes:
@@ -434,6 +436,30 @@ def test_room_lets_the_right_port_send_again_and_wakes_the_main_thread(stdio: St
     assert stdio.wakes == 1
     console.finish()
     console.close()
+
+
+def test_capture_gets_output_and_what_is_sent_wakes_the_main_loop(stdio: Stdio) -> None:
+    com1, com2 = Capture(), Capture()
+    com2.send(b"early")
+    plan = serial_plan({"COM1": com1, "COM2": com2}, com1)
+    console = Console(
+        plan, stdio.verdict, None, debugcon=SerialSpec(DEBUGCON, "auto", capture=com1), wake=stdio.wake
+    )
+    assert (stdio.wakes, console.bytes_in) == (1, {"COM2": 5})
+    com1.send(b"xy")
+    assert (stdio.wakes, console.bytes_in) == (2, {"COM2": 5, "COM1": 2})
+    assert [(port.name, bytes(port.pending), port.wants_more) for port in console.inputs] == [
+        ("COM1", b"xy", False),
+        ("COM2", b"early", False),
+    ]
+    for port in ("COM1", "COM2", "MMIO", DEBUGCON):
+        console.sink(port)(port.encode() + b"\n")
+    assert console.finish() is None
+    console.close()
+    assert (com1.output, com2.output) == (b"COM1\nMMIO\ndebugcon\n", b"COM2\n")
+    assert not any(stream.name == "stdout" for stream in console.streams)  # nobody asked for it
+    with pytest.raises(ExpectError, match="before the guest ended"):
+        com1.expect("never")
 
 
 def test_console_serial_spec_of_every_kind_is_known(stdio: Stdio) -> None:

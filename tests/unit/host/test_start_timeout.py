@@ -142,12 +142,12 @@ def test_alarm_of_somebody_else_that_has_not_come_is_set_again() -> None:
 # --- Without an alarm --------------------------------------------------------------------------------------
 
 
-def test_deadline_that_is_over_ends_the_start_where_the_clock_is_looked_at() -> None:
+def test_deadline_that_has_passed_ends_the_start_before_the_guest_runs() -> None:
     with (
         pytest.raises(StartTimeoutError, match=r"--timeout 0.01 s ran out before the guest ran") as caught,
         StartDeadline(0.01, LONG_AGO, lambda: "spawner started") as starting,
     ):
-        starting.check()
+        starting.over()
     assert caught.value.hint == "so far: spawner started"
 
 
@@ -172,6 +172,6 @@ def test_deadline_is_told_to_whoever_waits_and_is_gone_when_the_start_is_over() 
         starting.over()
         assert starting.at is None
     with StartDeadline(None, LONG_AGO, lambda: "") as starting:
-        starting.check()
+        starting.over()
     with StartDeadline(1.7e308, started, lambda: "") as starting:
-        starting.check()
+        starting.over()
