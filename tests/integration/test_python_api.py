@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,10 @@ def nothing_left() -> Iterator[None]:
 def device_process(name: str) -> int:
     """The pid of the one device process of this name."""
     (spawner,) = children_of(os.getpid())
-    titles = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(spawner)}
+    titles: dict[int, bytes] = {}
+    for pid in children_of(spawner):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a messenger of a process that is being jailed
+            titles[pid] = Path(f"/proc/{pid}/cmdline").read_bytes()
     (found,) = [pid for pid, title in titles.items() if title.startswith(f"kvmbox: {name}\0".encode())]
     return found
 

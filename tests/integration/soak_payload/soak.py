@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def main(directory: str, seccomp: str, ipc: str, requests: int) -> None:
+def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
     """Ask each device process so many times."""
     sys.path.append(directory)
     from kvmbox.board import SERIAL_PORTS, BoardOptions, pc_board
