@@ -11,6 +11,7 @@ device processes starts from a bare interpreter and must not load what it does n
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.board import AddressRange, DeviceSpec, Input, Irq, Memory, Output, Resource
     from kvmbox.errors import (
         DeviceProcessError,
         ExpectError,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         WaitTimeoutError,
     )
     from kvmbox.host.capture import Capture
+    from kvmbox.host.transfers import BytesStore, FileStore
     from kvmbox.machine.config import ModuleSpec
     from kvmbox.machine.machine import Machine, RunResult
     from kvmbox.machine.statistics import RunStats
@@ -31,14 +33,23 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AddressRange",
+    "BytesStore",
     "Capture",
     "DeviceProcessError",
+    "DeviceSpec",
     "ExpectError",
+    "FileStore",
     "ImageError",
+    "Input",
+    "Irq",
     "KvmError",
     "KvmboxError",
     "Machine",
+    "Memory",
     "ModuleSpec",
+    "Output",
+    "Resource",
     "RunResult",
     "RunStats",
     "SandboxError",
@@ -49,6 +60,15 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AddressRange": "kvmbox.board",
+    "DeviceSpec": "kvmbox.board",
+    "Input": "kvmbox.board",
+    "Irq": "kvmbox.board",
+    "Memory": "kvmbox.board",
+    "Output": "kvmbox.board",
+    "Resource": "kvmbox.board",
+    "BytesStore": "kvmbox.host.transfers",
+    "FileStore": "kvmbox.host.transfers",
     "Capture": "kvmbox.host.capture",
     "Machine": "kvmbox.machine.machine",
     "ModuleSpec": "kvmbox.machine.config",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 from kvmbox import Machine
 
 
 def main() -> None:
     image, sandbox, ipc = sys.argv[1:]
-    with Machine(image, cpus=2, timeout=100.0, sandbox=sandbox, ipc=ipc or None) as machine:
+    options: dict[str, Any] = {"sandbox": sandbox, "ipc": ipc or None}
+    with Machine(image, cpus=2, timeout=100.0, **options) as machine:
         result = machine.wait()
     json.dump(
         {"status": result.status, "reason": result.reason, "report": result.crash_report}
