@@ -16,6 +16,7 @@ from kvmbox.cli.descriptors import open_standard_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Final, NoReturn
 
 INTERRUPTED: Final = 130
@@ -26,27 +27,24 @@ _SAME_SPAWNER: Final = {"--sandbox": ("process", "per-device"), "--seccomp": ("f
 """Options of which some values, these, want the spawner of a plain run."""
 
 
+def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:
+    """Each word of the command line with the value that it has if it is an option with one."""
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        yield name, value if equals else following
+
+
 def _has_plain_device_processes(arguments: list[str]) -> bool:
     """Whether this is a `kvmbox run` whose spawner is surely wanted; a wrong no costs 20 ms."""
-    if arguments[:1] != ["run"]:
-        return False
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, equals, value = argument.partition("=")
-        if name in _OTHER_SPAWNER:
-            return False
-        if name in _SAME_SPAWNER and (value if equals else following) not in _SAME_SPAWNER[name]:
-            return False
-    return True
+    return arguments[:1] == ["run"] and not any(
+        name in _OTHER_SPAWNER or (name in _SAME_SPAWNER and value not in _SAME_SPAWNER[name])
+        for name, value in _options(arguments)
+    )
 
 
 def _wants_scope(arguments: list[str]) -> bool:
     """Whether this is a `kvmbox run`, which confines itself, and is to have all of that."""
-    return arguments[:1] == ["run"] and not any(
-        (name, value) == ("--without", "vmm-scopes")
-        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
-        for name, equals, given in (argument.partition("="),)
-        for value in (given if equals else following,)
-    )
+    return arguments[:1] == ["run"] and ("--without", "vmm-scopes") not in _options(arguments)
 
 
 def entry_point() -> NoReturn:
