@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class CompiledFilter(NamedTuple):
-    """BPF, and what it was made from: the table, and the verdict (by value) for the rest."""
+    """BPF, and what it was made from: the table, and the action (by value) for the rest."""
 
     table: Table
     bpf: bytes

@@ -116,7 +116,7 @@ def _split(words: tuple[str, ...], everybody: list[Confinement]) -> tuple[list[C
 def _simulate(chosen: list[Confinement], call: str, texts: Sequence[str], *, as_json: bool) -> str:
     from kvmbox.policy.calls import number_of
     from kvmbox.policy.describe import decide
-    from kvmbox.policy.render import call_in_words, decision_as_data, decisions_as_text
+    from kvmbox.policy.render import call_in_words, result_as_data, results_as_text
     from kvmbox.policy.words import parse_argument
 
     if len(texts) > MAX_ARGUMENTS:
@@ -126,11 +126,11 @@ def _simulate(chosen: list[Confinement], call: str, texts: Sequence[str], *, as_
         arguments = tuple(parse_argument(text) for text in texts)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    decisions = [(one, decide(one, number, arguments)) for one in chosen]
+    results = [(one, decide(one, number, arguments)) for one in chosen]
     spelled = call_in_words(name, arguments)
     if not as_json:
-        return decisions_as_text(spelled, decisions)
-    answers = [decision_as_data(one, decision) for one, decision in decisions]
+        return results_as_text(spelled, results)
+    answers = [result_as_data(one, result) for one, result in results]
     return json.dumps({"call": name, "number": number, "spelled": spelled, "answers": answers}, indent=2)
 
 
@@ -155,14 +155,14 @@ def _missing_layers() -> dict[str, str | None]:
 def _pfc(chosen: list[Confinement]) -> str:
     from kvmbox.policy.render import groups
     from kvmbox.sandbox.pfc import policy_as_pfc
-    from kvmbox.sandbox.policy import Verdict
+    from kvmbox.sandbox.policy import Action
 
     parts = []
     for group in groups(chosen):
         policy = group[0].policy
         if group[0].seccomp == "filter" and policy is not None:
             heading = f"# processes: {', '.join(one.process for one in group)}"
-            if group[0].rest is Verdict.NOTIFY:
+            if group[0].rest is Action.NOTIFY:
                 heading += f"\n# action {NOTIFY_ACTION} is NOTIFY: held, for the VMM to name and to kill"
             parts.append(f"{heading}\n{policy_as_pfc(policy).rstrip()}")
     if not parts:

@@ -17,7 +17,7 @@ from typing import Final
 from kvmbox.channel.transports import DEFAULT_IPC, TRANSPORTS
 from kvmbox.policy.words import condition_in_words, unmet_in_words
 from kvmbox.sandbox import jail, layers
-from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Policy, Rule, Verdict
+from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Action, Policy, Rule
 from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
 
 SECCOMP_CHOICES: Final = ("filter", "strict", "off")
@@ -68,7 +68,7 @@ class Confinement:
     """All that one process has.
 
     `channel` says what it holds, in words. `policy` is None where no system call is filtered; `rest` is the
-    verdict for a call that no rule matches; `layers` is a mask of those taken where the kernel has them;
+    action for a call that no rule matches; `layers` is a mask of those taken where the kernel has them;
     `limits` are the resource limits, by name.
     """
 
@@ -77,19 +77,19 @@ class Confinement:
     channel: str
     seccomp: str
     policy: Policy | None
-    rest: Verdict
+    rest: Action
     layers: int
     limits: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """What becomes of a call: the verdict, the rule that allowed it, and the reason in words.
+class CallResult:
+    """What becomes of a call: the action, the rule that allowed it, and the reason in words.
 
     `foreign` says that the number is not one of the x86-64 ABI.
     """
 
-    verdict: Verdict
+    action: Action
     rule: Rule | None
     why: str
     foreign: bool = False
@@ -116,7 +116,7 @@ def confinements(
             "a socket to the VMM",
             "off",
             None,
-            Verdict.ALLOW,
+            Action.ALLOW,
             SPAWNER_LAYERS,
             (),
         )
@@ -128,15 +128,15 @@ def confinements(
     return found
 
 
-def _device_calls(seccomp: str, ipc: str) -> tuple[Policy | None, Verdict, int]:
-    """Policy, verdict for the rest, and mask of layers of a device process."""
+def _device_calls(seccomp: str, ipc: str) -> tuple[Policy | None, Action, int]:
+    """Policy, action for the rest, and mask of layers of a device process."""
     every = 0
     for bit in layers.NAMES:
         every |= bit
     if seccomp == "off":
-        return None, Verdict.ALLOW, every & ~layers.SECCOMP
+        return None, Action.ALLOW, every & ~layers.SECCOMP
     if seccomp == "strict":
-        return STRICT_POLICY, Verdict.KILL, every
+        return STRICT_POLICY, Action.KILL, every
     policy = device_policy(ipc)
     return policy, policy.default, every
 
@@ -156,21 +156,21 @@ def device_limits() -> tuple[tuple[str, int], ...]:
     return tuple((names[number], value) for number, value in jail.LIMITS)
 
 
-def decide(confinement: Confinement, number: int, arguments: tuple[int, ...]) -> Decision:
+def decide(confinement: Confinement, number: int, arguments: tuple[int, ...]) -> CallResult:
     """What becomes of system call `number` of the x86-64 ABI with up to six `arguments`, and why."""
     policy = confinement.policy
     if policy is None:
-        return Decision(Verdict.ALLOW, None, "no filter is in force; other layers may still refuse it")
-    verdict = policy.simulate(number, arguments)
-    if verdict is Verdict.KILL:
-        return Decision(verdict, None, "a number of the x32 ABI, which is foreign here", foreign=True)
+        return CallResult(Action.ALLOW, None, "no filter is in force; other layers may still refuse it")
+    action = policy.simulate(number, arguments)
+    if action is Action.KILL:
+        return CallResult(action, None, "a number of the x32 ABI, which is foreign here", foreign=True)
     registers = tuple(argument & (1 << 64) - 1 for argument in arguments) + (0,) * (6 - len(arguments))
     named = [rule for rule in policy.rules if rule.number == number]
-    if verdict is Verdict.ALLOW:
+    if action is Action.ALLOW:
         rule = next(r for r in named if all(condition.holds(registers) for condition in r.conditions))
-        return Decision(verdict, rule, rule.reason)
+        return CallResult(action, rule, rule.reason)
     if not named:
-        return Decision(confinement.rest, None, f"the '{policy.name}' policy has no rule for it")
+        return CallResult(confinement.rest, None, f"the '{policy.name}' policy has no rule for it")
     unmet = [
         " and ".join(
             unmet_in_words(rule.name, condition, registers)
@@ -179,7 +179,7 @@ def decide(confinement: Confinement, number: int, arguments: tuple[int, ...]) ->
         )
         for rule in named
     ]
-    return Decision(confinement.rest, None, "; or ".join(unmet))
+    return CallResult(confinement.rest, None, "; or ".join(unmet))
 
 
 def conditions_in_words(rule: Rule) -> str:

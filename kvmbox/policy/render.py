@@ -9,20 +9,20 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, Final
 
-from kvmbox.policy.describe import Confinement, Decision, conditions_in_words
+from kvmbox.policy.describe import CallResult, Confinement, conditions_in_words
 from kvmbox.policy.words import argument_name, condition_in_words, value_in_words
 from kvmbox.sandbox import layers
-from kvmbox.sandbox.policy import INT, Rule, Verdict
+from kvmbox.sandbox.policy import INT, Action, Rule
 
 WIDTH: Final = 100
 CALL_WIDTH: Final = 17
 CONDITION_WIDTH: Final = 35
 
 REST: Final = {
-    Verdict.NOTIFY: "held by the kernel; the VMM names the call and kills the process (status 8)",
-    Verdict.KILL: "the kernel kills the process (SIGKILL), and nobody is told which call it was (status 8)",
-    Verdict.REFUSE: "fails with ENOSYS, as if this kernel did not have it; the run ends with status 14",
-    Verdict.ALLOW: "allowed: no system call is looked at",
+    Action.NOTIFY: "held by the kernel; the VMM names the call and kills the process (status 8)",
+    Action.KILL: "the kernel kills the process (SIGKILL), and nobody is told which call it was (status 8)",
+    Action.REFUSE: "fails with ENOSYS, as if this kernel did not have it; the run ends with status 14",
+    Action.ALLOW: "allowed: no system call is looked at",
 }
 """What becomes of a call that no rule allows."""
 
@@ -85,7 +85,7 @@ def _group_lines(group: Sequence[Confinement], available: dict[str, str | None])
         if one.seccomp == "strict":
             yield "  RDTSC: faults (SIGSEGV), because the mode takes the time stamp counter away"
     else:
-        yield f"  anything: {REST[Verdict.ALLOW]}"
+        yield f"  anything: {REST[Action.ALLOW]}"
     yield ""
     yield "Layers"
     width = max(len(name) for name in layers.NAMES.values())
@@ -150,26 +150,26 @@ def call_in_words(name: str, arguments: Sequence[int]) -> str:
     return f"{name}({', '.join(words)})"
 
 
-def decisions_as_text(call: str, decisions: Sequence[tuple[Confinement, Decision]]) -> str:
+def results_as_text(call: str, results: Sequence[tuple[Confinement, CallResult]]) -> str:
     """The answer of --simulate: the call, then for each different answer who gives it, and why."""
-    by_answer: dict[tuple[Decision, str], list[str]] = {}
-    for confinement, decision in decisions:
-        by_answer.setdefault((decision, confinement.seccomp), []).append(confinement.process)
+    by_answer: dict[tuple[CallResult, str], list[str]] = {}
+    for confinement, result in results:
+        by_answer.setdefault((result, confinement.seccomp), []).append(confinement.process)
     lines = [call]
-    for (decision, seccomp), processes in by_answer.items():
-        verdict = "allowed" if decision.verdict is Verdict.ALLOW else "refused"
-        lines += _wrapped(", ".join(processes), f"  {verdict}: ")
-        if decision.rule is not None:
-            rule = f"{decision.rule.name}, {conditions_in_words(decision.rule)}"
+    for (result, seccomp), processes in by_answer.items():
+        word = "allowed" if result.action is Action.ALLOW else "refused"
+        lines += _wrapped(", ".join(processes), f"  {word}: ")
+        if result.rule is not None:
+            rule = f"{result.rule.name}, {conditions_in_words(result.rule)}"
             lines += _wrapped(rule, "    rule: ")
-        lines += _wrapped(decision.why, "    why:  ")
-        if decision.verdict is not Verdict.ALLOW:
-            lines += _wrapped(_consequence(decision, seccomp), "    then: ")
+        lines += _wrapped(result.why, "    why:  ")
+        if result.action is not Action.ALLOW:
+            lines += _wrapped(_consequence(result, seccomp), "    then: ")
     return "\n".join(lines)
 
 
-def _consequence(decision: Decision, seccomp: str) -> str:
-    return FOREIGN[seccomp] if decision.foreign else REST[decision.verdict]
+def _consequence(result: CallResult, seccomp: str) -> str:
+    return FOREIGN[seccomp] if result.foreign else REST[result.action]
 
 
 def as_data(confinement: Confinement, available: dict[str, str | None]) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def as_data(confinement: Confinement, available: dict[str, str | None]) -> dict[
         "policy": policy.name if policy is not None else None,
         "rules": [rule_as_data(rule) for rule in policy.rules] if policy is not None else [],
         "otherwise": confinement.rest.value,
-        "foreign_abi": (Verdict.ALLOW if policy is None else Verdict.KILL).value,
+        "foreign_abi": (Action.ALLOW if policy is None else Action.KILL).value,
         "layers": [
             {
                 "name": name,
@@ -217,11 +217,11 @@ def rule_as_data(rule: Rule) -> dict[str, Any]:
     }
 
 
-def decision_as_data(confinement: Confinement, decision: Decision) -> dict[str, Any]:
+def result_as_data(confinement: Confinement, result: CallResult) -> dict[str, Any]:
     """An answer of --simulate for JSON."""
     return {
         "process": confinement.process,
-        "verdict": decision.verdict.value,
-        "rule": rule_as_data(decision.rule) if decision.rule is not None else None,
-        "why": decision.why,
+        "verdict": result.action.value,
+        "rule": rule_as_data(result.rule) if result.rule is not None else None,
+        "why": result.why,
     }

@@ -5,7 +5,7 @@ Theory of operation
 A device process blocks in one place, reading its channel, and everything else is computation. So the
 table is short: read and write on the channel's descriptors, the three memory calls by which CPython's
 allocators grow and shrink, and the ways out. A rule matches if all its conditions hold; a call that no
-rule matches gets the default verdict: a notification to the VMM, which names the call and kills the
+rule matches gets the default action: a notification to the VMM, which names the call and kills the
 process. Where nobody listens the call fails; there is no way in which it succeeds.
 
 A condition compares an argument under a mask. The kernel takes a descriptor as a 32-bit number and
@@ -43,7 +43,7 @@ ARCH_X86_64: Final = 0xC000_003E  # AUDIT_ARCH_X86_64, <linux/audit.h>
 X32_BIT: Final = 0x4000_0000  # system calls of the x32 ABI come with the same arch and this bit
 
 
-class Verdict(enum.Enum):
+class Action(enum.Enum):
     """What becomes of a system call."""
 
     ALLOW = "allow"
@@ -81,7 +81,7 @@ class Policy(Value):
 
     name: str
     rules: tuple[Rule, ...]
-    default: Verdict = Verdict.NOTIFY
+    default: Action = Action.NOTIFY
 
     def bound(self, values: Mapping[int, int]) -> Policy:
         """The same policy with the placeholders among its values replaced, see `seccomp.bind`."""
@@ -106,17 +106,17 @@ class Policy(Value):
             for rule in self.rules
         )
 
-    def simulate(self, number: int, arguments: tuple[int, ...] = (), *, arch: int = ARCH_X86_64) -> Verdict:
-        """The verdict for system call `number` with up to six `arguments`, taken as 64-bit registers."""
+    def simulate(self, number: int, arguments: tuple[int, ...] = (), *, arch: int = ARCH_X86_64) -> Action:
+        """The action for system call `number` with up to six `arguments`, taken as 64-bit registers."""
         number &= INT
         if arch != ARCH_X86_64:
-            return Verdict.KILL
+            return Action.KILL
         if number >= X32_BIT and number != INT:  # -1 is what a tracer leaves to skip a call: no x32 number
-            return Verdict.KILL
+            return Action.KILL
         registers = tuple(argument & WORD for argument in arguments) + (0,) * (6 - len(arguments))
         for rule in self.rules:
             if rule.number == number and all(condition.holds(registers) for condition in rule.conditions):
-                return Verdict.ALLOW
+                return Action.ALLOW
         return self.default
 
 

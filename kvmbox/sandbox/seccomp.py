@@ -19,7 +19,7 @@ from typing import BinaryIO, Final
 
 from kvmbox.errors import SandboxError
 from kvmbox.sandbox.compiled_filters import FILTERS
-from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Policy, Verdict
+from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Action, Policy
 
 BPF_INSTRUCTION: Final = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k
 BPF_JUMP_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
@@ -50,7 +50,7 @@ def export(policy: Policy, method: str) -> bytes:
     """
     seccomp = load_libseccomp()
     try:
-        rest = seccomp.NOTIFY if policy.default is Verdict.NOTIFY else seccomp.ERRNO(errno.ENOSYS)
+        rest = seccomp.NOTIFY if policy.default is Action.NOTIFY else seccomp.ERRNO(errno.ENOSYS)
         built = seccomp.SyscallFilter(rest)
         built.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
         for index, rule in enumerate(policy.rules):

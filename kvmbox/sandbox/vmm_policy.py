@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.sandbox.policy import INT, Condition, Policy, Rule, Verdict
+from kvmbox.sandbox.policy import INT, Action, Condition, Policy, Rule
 from kvmbox.sandbox.syscall_names import NUMBERS
 
 # <asm-generic/fcntl.h>
@@ -160,7 +160,7 @@ _BOTH: Final = (
     ),
 )
 
-VCPU_POLICY: Final = Policy("vmm-vcpu", (_KVM, *_BOTH), default=Verdict.REFUSE)
+VCPU_POLICY: Final = Policy("vmm-vcpu", (_KVM, *_BOTH), default=Action.REFUSE)
 """The thread that runs the guest, and handles its exits."""
 
 MAIN_POLICY: Final = Policy(
@@ -196,7 +196,7 @@ MAIN_POLICY: Final = Policy(
         ),
         *_rules("a record's end", "fsync fdatasync"),
     ),
-    default=Verdict.REFUSE,
+    default=Action.REFUSE,
 )
 """Every other thread: the main thread, and those that write."""
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from struct import Struct
 
 from kvmbox.sandbox import policy
-from kvmbox.sandbox.policy import Verdict
+from kvmbox.sandbox.policy import Action
 
 RETURNS = {
-    0x7FFF_0000: Verdict.ALLOW,
-    0x7FC0_0000: Verdict.NOTIFY,
-    0x8000_0000: Verdict.KILL,
-    0x0005_0026: Verdict.REFUSE,
+    0x7FFF_0000: Action.ALLOW,
+    0x7FC0_0000: Action.NOTIFY,
+    0x8000_0000: Action.KILL,
+    0x0005_0026: Action.REFUSE,
 }  # ENOSYS
 DATA = Struct("=iIQ6Q")  # struct seccomp_data
 INSTRUCTION = Struct("=HBBI")  # struct sock_filter
 
 
-def run_bpf(bpf: bytes, number: int, arch: int, arguments: tuple[int, ...]) -> Verdict:
+def run_bpf(bpf: bytes, number: int, arch: int, arguments: tuple[int, ...]) -> Action:
     """A slow, independent reading of the filter: the subset of BPF that libseccomp emits."""
     padded = [argument & policy.WORD for argument in arguments] + [0] * (6 - len(arguments))
     signed = (number & policy.INT) - ((number & 0x8000_0000) << 1)

@@ -1,4 +1,4 @@
-"""What `kvmbox policy` tells is what is enforced: the registry, the decisions, the page, the data."""
+"""What `kvmbox policy` tells is what is enforced: the registry, the results, the page, the data."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from kvmbox.channel.transports import IPC_CHOICES
 from kvmbox.policy import describe
 from kvmbox.policy.describe import Confinement, confinements, decide
-from kvmbox.policy.render import as_data, as_text, decisions_as_text, groups, rule_as_data
+from kvmbox.policy.render import as_data, as_text, groups, results_as_text, rule_as_data
 from kvmbox.sandbox import jail, layers
 from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox.pfc import policy_as_pfc
-from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Policy, Rule, Verdict
+from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Action, Policy, Rule
 from kvmbox.sandbox.syscall_names import NUMBERS as NUMBERS_BY_NAME
 
 TYPES = {"uart": "device process: COM1", "pit": "device process: PIT"}
@@ -46,8 +46,8 @@ def test_device_process_has_the_policy_of_its_ipc(ipc: str, policy: Policy) -> N
 @pytest.mark.parametrize("ipc", ["pipe", "shm"])
 def test_device_process_with_two_ends_writes_to_the_reply_end_only(ipc: str) -> None:
     uart = of("uart", ipc=ipc)
-    assert decide(uart, 1, (REPLY_FD,)).verdict is Verdict.ALLOW
-    assert decide(uart, 1, (CHANNEL_FD,)).verdict is Verdict.NOTIFY
+    assert decide(uart, 1, (REPLY_FD,)).action is Action.ALLOW
+    assert decide(uart, 1, (CHANNEL_FD,)).action is Action.NOTIFY
 
 
 @pytest.mark.parametrize(("ipc", "words"), [("socketpair", "a socket"), ("shm", "a page shared")])
@@ -75,23 +75,23 @@ def test_spawner_has_no_filter_and_no_limit() -> None:
     assert spawner.policy is None
     assert not spawner.layers & (layers.SECCOMP | layers.RLIMITS)
     assert spawner.layers & layers.ISOLATION == layers.ISOLATION
-    assert decide(spawner, 59, ()).verdict is Verdict.ALLOW
+    assert decide(spawner, 59, ()).action is Action.ALLOW
 
 
 def test_added_vmm_policy_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = Policy("vmm", (Rule("futex", 202, "locks"),))
     monkeypatch.setattr(describe, "VMM_THREADS", (("vmm-main", "the main thread", policy),))
     main = of("vmm-main")
-    assert decide(main, 202, ()).verdict is Verdict.ALLOW
-    assert decide(main, 59, ()).verdict is Verdict.NOTIFY
+    assert decide(main, 202, ()).action is Action.ALLOW
+    assert decide(main, 59, ()).action is Action.NOTIFY
     assert "futex" in as_text([main], EVERYTHING_THERE)
 
 
 def test_vmm_threads_refuse_what_they_do_not_need() -> None:
     for name in ("vmm-main", "vmm-vcpu"):
         thread = of(name)
-        assert decide(thread, NUMBERS_BY_NAME["execve"], ()).verdict is Verdict.REFUSE
-        assert decide(thread, NUMBERS_BY_NAME["futex"], ()).verdict is Verdict.ALLOW
+        assert decide(thread, NUMBERS_BY_NAME["execve"], ()).action is Action.REFUSE
+        assert decide(thread, NUMBERS_BY_NAME["futex"], ()).action is Action.ALLOW
         assert "fails with ENOSYS" in as_text([thread], EVERYTHING_THERE)
         assert set(layers.names(thread.layers)) == set(layers.VMM_NAMES.values())
 
@@ -104,7 +104,7 @@ def test_vcpu_thread_may_do_nothing_that_the_main_thread_may_not() -> None:
     assert set(vcpu.table()) <= set(main.table())
 
 
-# --- Decisions -------------------------------------------------------------------------------------------
+# --- Simulated calls ------------------------------------------------------------------------------------
 
 NUMBERS = st.one_of(st.sampled_from([0, 1, 9, 11, 12, 15, 60, 231]), st.integers(-1, (1 << 32) - 1))
 ARGUMENTS = st.lists(
@@ -113,24 +113,24 @@ ARGUMENTS = st.lists(
 
 
 @given(number=NUMBERS, arguments=ARGUMENTS, ipc=st.sampled_from(IPC_CHOICES))
-def test_decision_under_filter_is_that_of_the_policy(number: int, arguments: list[int], ipc: str) -> None:
+def test_result_under_filter_is_that_of_the_policy(number: int, arguments: list[int], ipc: str) -> None:
     uart = of("uart", ipc=ipc)
     assert uart.policy is not None
-    decision = decide(uart, number, tuple(arguments))
-    assert decision.verdict is uart.policy.simulate(number, tuple(arguments))
-    assert (decision.rule is not None) == (decision.verdict is Verdict.ALLOW)
-    assert decision.why
+    result = decide(uart, number, tuple(arguments))
+    assert result.action is uart.policy.simulate(number, tuple(arguments))
+    assert (result.rule is not None) == (result.action is Action.ALLOW)
+    assert result.why
 
 
 @given(number=NUMBERS, arguments=ARGUMENTS)
-def test_decision_under_strict_is_the_kernels_table(number: int, arguments: list[int]) -> None:
-    verdict = decide(of("uart", seccomp="strict"), number, tuple(arguments)).verdict
-    assert verdict is (Verdict.ALLOW if number in (0, 1, 15, 60) else Verdict.KILL)
+def test_result_under_strict_is_the_kernels_table(number: int, arguments: list[int]) -> None:
+    action = decide(of("uart", seccomp="strict"), number, tuple(arguments)).action
+    assert action is (Action.ALLOW if number in (0, 1, 15, 60) else Action.KILL)
 
 
 @given(number=NUMBERS, arguments=ARGUMENTS)
-def test_decision_without_seccomp_allows(number: int, arguments: list[int]) -> None:
-    assert decide(of("uart", seccomp="off"), number, tuple(arguments)).verdict is Verdict.ALLOW
+def test_result_without_seccomp_allows(number: int, arguments: list[int]) -> None:
+    assert decide(of("uart", seccomp="off"), number, tuple(arguments)).action is Action.ALLOW
 
 
 def test_refusal_names_every_condition_that_fails_and_no_other() -> None:
@@ -145,11 +145,11 @@ def test_refusal_of_a_call_without_rule_says_so() -> None:
 
 
 def test_number_of_a_foreign_abi_is_killed_and_marked() -> None:
-    decision = decide(of("uart"), 1 << 30, ())
-    assert (decision.verdict, decision.foreign) == (Verdict.KILL, True)
-    assert "then: the kernel kills the process (SIGSYS)" in decisions_as_text("x", [(of("uart"), decision)])
+    result = decide(of("uart"), 1 << 30, ())
+    assert (result.action, result.foreign) == (Action.KILL, True)
+    assert "then: the kernel kills the process (SIGSYS)" in results_as_text("x", [(of("uart"), result)])
     other = decide(of("uart"), 59, ())
-    assert "then: held by the kernel" in decisions_as_text("execve()", [(of("uart"), other)])
+    assert "then: held by the kernel" in results_as_text("execve()", [(of("uart"), other)])
 
 
 def test_two_rules_for_a_call_both_tell_why_they_do_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_page_of_strict_and_off_say_what_becomes_of_the_rest() -> None:
 
 def test_answer_puts_processes_of_one_answer_together() -> None:
     answers = [(one, decide(one, 0, (3,))) for one in confinements(TYPES)]
-    text = decisions_as_text("read(3)", answers)
+    text = results_as_text("read(3)", answers)
     assert text.splitlines()[:3] == ["read(3)", "  allowed: uart, pit", "    rule: read, fd is 3"]
     assert "allowed: spawner" in text.replace("spawner, vmm-main", "spawner")
 

@@ -12,7 +12,7 @@ from kvmbox.errors import SandboxError
 from kvmbox.sandbox import policy, seccomp
 from kvmbox.sandbox.compiled_filters import FILTERS
 from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
-from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Condition, Policy, Rule, Verdict
+from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Action, Condition, Policy, Rule
 from kvmbox.sandbox.seccomp import (
     compile_policy,
     compiled_ahead,
@@ -24,13 +24,13 @@ from kvmbox.sandbox.seccomp import (
 from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
 from tests.reference.bpf import run_bpf
 
-ALLOW, NOTIFY, KILL = Verdict.ALLOW, Verdict.NOTIFY, Verdict.KILL
+ALLOW, NOTIFY, KILL = Action.ALLOW, Action.NOTIFY, Action.KILL
 RW = policy.PROT_READ | policy.PROT_WRITE
 ANONYMOUS = policy.MAP_PRIVATE | policy.MAP_ANONYMOUS
 UPPER = 0xABCD_0000_0000
 READ, WRITE, MMAP = 0, 1, 9
 
-VERDICTS = [
+ACTIONS = [
     (ALLOW, READ, (CHANNEL_FD, 0x1000, 4096)),
     (ALLOW, READ, (UPPER | CHANNEL_FD, 0x1000, 4096)),  # the kernel looks at 32 bits
     (NOTIFY, READ, (0, 0x1000, 4096)),
@@ -78,16 +78,16 @@ def bpf() -> bytes:
     return compile_policy(DEVICE_POLICY)
 
 
-@pytest.mark.parametrize(("verdict", "number", "arguments"), VERDICTS)
-def test_simulate_call_gives_verdict(verdict: Verdict, number: int, arguments: tuple[int, ...]) -> None:
-    assert DEVICE_POLICY.simulate(number, arguments) is verdict
+@pytest.mark.parametrize(("action", "number", "arguments"), ACTIONS)
+def test_simulate_call_gives_action(action: Action, number: int, arguments: tuple[int, ...]) -> None:
+    assert DEVICE_POLICY.simulate(number, arguments) is action
 
 
-@pytest.mark.parametrize(("verdict", "number", "arguments"), VERDICTS)
-def test_compiled_filter_call_gives_verdict(
-    bpf: bytes, verdict: Verdict, number: int, arguments: tuple[int, ...]
+@pytest.mark.parametrize(("action", "number", "arguments"), ACTIONS)
+def test_compiled_filter_call_gives_action(
+    bpf: bytes, action: Action, number: int, arguments: tuple[int, ...]
 ) -> None:
-    assert run_bpf(bpf, number, policy.ARCH_X86_64, arguments) is verdict
+    assert run_bpf(bpf, number, policy.ARCH_X86_64, arguments) is action
 
 
 def test_simulate_foreign_architecture_kills(bpf: bytes) -> None:
@@ -159,8 +159,8 @@ def test_shipped_filter_each_argument_at_its_edges_decides_as_the_simulation(by:
             for position in range(6):
                 for value in EDGES:
                     arguments = (*passing[:position], value, *passing[position + 1 :])
-                    verdict = by.simulate(number, arguments)
-                    assert run_bpf(bpf, number, policy.ARCH_X86_64, arguments) is verdict
+                    action = by.simulate(number, arguments)
+                    assert run_bpf(bpf, number, policy.ARCH_X86_64, arguments) is action
 
 
 @pytest.mark.parametrize("one", POLICIES, ids=lambda one: one.name)
@@ -181,7 +181,7 @@ def test_device_filter_is_the_shipped_one() -> None:
         Policy("device", DEVICE_POLICY.rules[::-1]),
         Policy("device", DEVICE_POLICY_PIPES.rules),
         Policy("other", DEVICE_POLICY.rules),
-        Policy("device", DEVICE_POLICY.rules, Verdict.REFUSE),
+        Policy("device", DEVICE_POLICY.rules, Action.REFUSE),
     ],
     ids=["rule-gone", "other-order", "other-descriptor", "other-name", "other-default"],
 )
@@ -221,14 +221,14 @@ def test_device_policy_allows_exactly_these_calls() -> None:
 
 def test_device_policy_of_pipes_reads_on_one_descriptor_and_writes_on_the_other() -> None:
     pipes = device_filter(pipes=True)
-    for number, descriptor, verdict in [
+    for number, descriptor, action in [
         (READ, CHANNEL_FD, ALLOW),
         (READ, REPLY_FD, NOTIFY),
         (WRITE, REPLY_FD, ALLOW),
         (WRITE, CHANNEL_FD, NOTIFY),
     ]:
-        assert DEVICE_POLICY_PIPES.simulate(number, (descriptor,)) is verdict
-        assert run_bpf(pipes, number, policy.ARCH_X86_64, (descriptor,)) is verdict
+        assert DEVICE_POLICY_PIPES.simulate(number, (descriptor,)) is action
+        assert run_bpf(pipes, number, policy.ARCH_X86_64, (descriptor,)) is action
 
 
 def test_device_policies_differ_in_the_descriptor_of_write_and_in_nothing_else() -> None:

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from kvmbox.sandbox import vmm
 from kvmbox.sandbox.compiled_filters import FILTERS
-from kvmbox.sandbox.policy import ARCH_X86_64, Policy, Verdict
+from kvmbox.sandbox.policy import ARCH_X86_64, Action, Policy
 from kvmbox.sandbox.seccomp import BPF_INSTRUCTION, bind
 from kvmbox.sandbox.syscall_names import NAMES, NUMBERS
 from kvmbox.sandbox.vmm_policy import MAIN_POLICY, OWN_PID, SPAWNER_PIDFD, VCPU_POLICY, bound_to
 from tests.reference.bpf import run_bpf
 
-ALLOW, REFUSE = Verdict.ALLOW, Verdict.REFUSE
+ALLOW, REFUSE = Action.ALLOW, Action.REFUSE
 BOTH = [MAIN_POLICY, VCPU_POLICY]
 KVM_RUN, TIOCSTI, TCGETS, NOTIF_RECV = 0xAE80, 0x5412, 0x5401, 0xC050_2100
 CLONE_OF_PTHREAD_CREATE = 0x3D0F00
@@ -28,7 +28,7 @@ ARGUMENTS = st.tuples(
 PIDS = st.integers(1, 1 << 22)
 
 CALLS = [
-    # name, arguments, verdict of the main thread's table, of the vCPU thread's
+    # name, arguments, action of the main thread's table, of the vCPU thread's
     ("ioctl", (3, KVM_RUN), ALLOW, ALLOW),
     ("ioctl", (3, 0xFFFF_FFFF_0000_0000 | KVM_RUN), ALLOW, ALLOW),  # the kernel looks at 32 bits
     ("ioctl", (3, 0x4008_AE61), ALLOW, ALLOW),  # KVM_IRQ_LINE
@@ -105,13 +105,13 @@ NEVER = [
 
 
 @pytest.mark.parametrize(("name", "arguments", "main", "vcpu"), CALLS)
-def test_vmm_call_gives_verdict(name: str, arguments: tuple[int, ...], main: Verdict, vcpu: Verdict) -> None:
+def test_vmm_call_gives_action(name: str, arguments: tuple[int, ...], main: Action, vcpu: Action) -> None:
     number = NUMBERS[name]
     both = [policy.bound(BOUND) for policy in BOTH]
     assert [policy.simulate(number, arguments) for policy in both] == [main, vcpu]
-    for policy, verdict in zip(BOTH, (main, vcpu), strict=True):
+    for policy, action in zip(BOTH, (main, vcpu), strict=True):
         bpf = bind(FILTERS[policy.name].bpf, BOUND)
-        assert run_bpf(bpf, number, ARCH_X86_64, arguments) is verdict
+        assert run_bpf(bpf, number, ARCH_X86_64, arguments) is action
 
 
 @pytest.mark.parametrize("policy", BOTH, ids=lambda one: one.name)
