@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from kvmbox import layout
-from kvmbox.boot import entry as entries
+from kvmbox.boot import entry_state
 from kvmbox.boot.detect import identify
 from kvmbox.boot.elf import ELF_MAGIC, parse_elf
 from kvmbox.boot.flat import plan_flat
@@ -68,12 +68,12 @@ def load_image(image: GuestImage, memory: GuestMemory, options: BootOptions) -> 
     elf = parse_elf(image)
     if elf.bits == 64:
         _check_reach(image, elf.entry)
-        state = entries.long_mode_state(elf.entry)
+        state = entry_state.long_mode_state(elf.entry)
     else:
-        state = entries.protected_mode_state(elf.entry, stack=layout.BOOT_STACK_TOP)
+        state = entry_state.protected_mode_state(elf.entry, stack=layout.BOOT_STACK_TOP)
     modules = _write_all(image, elf.segments, memory, options)
     if elf.bits == 64:
-        entries.write_page_tables(memory)
+        entry_state.write_page_tables(memory)
     return BootResult(state, f"elf{elf.bits}", elf.entry, elf.segments, modules)
 
 
@@ -95,7 +95,7 @@ def _load_multiboot(
             hint="build it as ELF, or give the header its address fields",
         )
     modules = _write_all(image, segments, memory, options)
-    return BootResult(entries.protected_mode_state(entry), "multiboot", entry, segments, modules)
+    return BootResult(entry_state.protected_mode_state(entry), "multiboot", entry, segments, modules)
 
 
 def _load_flat(image: GuestImage, memory: GuestMemory, options: BootOptions) -> BootResult:
@@ -109,7 +109,7 @@ def _load_flat(image: GuestImage, memory: GuestMemory, options: BootOptions) -> 
         )
     segment, stack = plan_flat(image, options.load_address, memory)
     copy_segments(image, (segment,), memory)
-    state = entries.real_mode_state(segment.address, stack)
+    state = entry_state.real_mode_state(segment.address, stack)
     return BootResult(state, "real", segment.address, (segment,))
 
 
@@ -119,7 +119,7 @@ def _write_all(
     check_placement(image, segments, memory)
     information = plan_information(image, segments, memory, options.command_line, options.modules)
     copy_segments(image, segments, memory)
-    entries.write_gdt(memory)
+    entry_state.write_gdt(memory)
     information.write(memory)
     return information.module_ranges
 

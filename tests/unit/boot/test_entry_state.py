@@ -8,7 +8,7 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.boot import BootOptions, CpuState, GuestImage, Segment, load_image
-from kvmbox.boot.entry import descriptor
+from kvmbox.boot.entry_state import descriptor
 from kvmbox.memory import GuestMemory
 from tests.unit.boot.boot_images import CODE, Piece, elf, multiboot_header
 
