@@ -1,4 +1,4 @@
-"""The journal of a device process, and what it takes to let another process live through it again. Pure.
+"""The journal of a device process, and its batches for the replay in another process. Pure.
 
 A journal has an entry for each request that was answered: the four words of its header (`protocol.WORDS`) and
 its payload, and the same of its reply. The hot path has the words at hand, and no reason to pack them.

@@ -205,7 +205,7 @@ class Recovery(Survival):
                 used += 1
                 channel.connect(link)
                 # A process that was lost at its HELLO has no past.
-                replayed = self._live_through() if sent[0] != protocol.HELLO else 0
+                replayed = self._replay() if sent[0] != protocol.HELLO else 0
             except DeviceProcessError as another:
                 channel.forget_failure()
                 lost, failed = another, failed + 1
@@ -230,7 +230,7 @@ class Recovery(Survival):
         if self._broken == POISONED:
             raise self._give_up(error, poison(sent))
 
-    def _live_through(self) -> int:
+    def _replay(self) -> int:
         """Bring a fresh process to where the lost one was; returns how many requests that took."""
         for hello in hello_of(self._devices):
             self._ask(
@@ -242,7 +242,7 @@ class Recovery(Survival):
                 self._ask(protocol.RESTORE, len(state), device=device, offset=part, payload=piece, good=1)
         replayed = 0
         for batch in batches(self.journal):
-            self._replay(batch)
+            self._replay_batch(batch)
             replayed += batch.count
         return replayed
 
@@ -260,7 +260,7 @@ class Recovery(Survival):
             name = protocol.KIND_NAMES[kind]
             raise self._unlike(f"to {name} it answered {result:#x}, not {good:#x}, in {len(frame)} bytes")
 
-    def _replay(self, batch: Batch) -> None:
+    def _replay_batch(self, batch: Batch) -> None:
         if batch.alone:
             frame = self._channel.exchange_raw(batch.frames, REPLY_SLICES)
             if binascii.crc32(frame) != batch.checksum:  # also what is no reply, or an error
@@ -270,7 +270,7 @@ class Recovery(Survival):
 
     def _unlike(self, what: str) -> DeviceProcessError:
         return ProtocolError(
-            self._channel.device_type, f"did not live through its past in the same way again: {what}"
+            self._channel.device_type, f"did not answer the replay as the lost process did: {what}"
         )
 
     def _give_up(self, error: DeviceProcessError, why: str) -> DeviceProcessError:

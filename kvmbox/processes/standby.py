@@ -76,7 +76,7 @@ class StandbyProcesses:
         self.durations: list[int] = []
         """How long each of the first restarts took, in ns."""
         self.replayed = 0
-        """How many requests were lived through again, in all."""
+        """How many requests were replayed, in all."""
         self._pool = pool
         self._wake = wake
         self._lock = threading.Lock()

@@ -57,7 +57,7 @@ PLANTS: Final = {
     "checkpoint": Plant(
         "lives", Recovery, "journal_is_full", "self.journal.clear()", "del self.journal[:-1]"
     ),
-    "restore": Plant("lives", Recovery, "_live_through", "self._snapshots.items()", "()"),
+    "restore": Plant("lives", Recovery, "_replay", "self._snapshots.items()", "()"),
     "ring": Plant("ring", CoalescedRing, "_indices", "if first >= ENTRIES or last >= ENTRIES:", "if False:"),
     "snapshot size": Plant("snapshot", uart_snapshot, "unpack", "if len(data) != _STRUCT.size:", "if False:"),
 }

@@ -619,7 +619,7 @@ def test_replay_that_goes_another_way_ends_it() -> None:
 
     bench = Bench(Process(on(protocol.READ, die)), *(Process(on(protocol.REPLAY, another)) for _ in range(9)))
     bench.write(b"abc")
-    with pytest.raises(GivenUpError, match="did not live through its past in the same way again: to replay"):
+    with pytest.raises(GivenUpError, match="did not answer the replay as the lost process did: to replay"):
         bench.count()
     assert bench.output == b"abc"
 
@@ -642,7 +642,7 @@ def test_replacement_that_raises_in_its_past_is_told_with_its_error() -> None:
 
     bench = Bench(Process(on(protocol.READ, die)), *(Process(on(protocol.REPLAY, raises)) for _ in range(9)))
     bench.write(b"a")
-    with pytest.raises(GivenUpError, match=r"same way again: it failed: ValueError: no\\x1b\[2J"):
+    with pytest.raises(GivenUpError, match=r"the lost process did: it failed: ValueError: no\\x1b\[2J"):
         bench.count()
 
 
