@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 ENOUGH_NS: Final = 250_000_000
-"""A process that has had so much CPU time since it was first excused has had its chance."""
+"""A process that has had so much CPU time since it was first watched has had its chance."""
 
 
 class Starvation:
@@ -21,14 +21,14 @@ class Starvation:
         self._directory = f"{proc}/{pid}"
         self._had = self._cpu_time()
 
-    def excused(self) -> bool:
+    def is_starved(self) -> bool:
         """Whether it is ready to run, but has hardly been let."""
         try:
             with open(f"{self._directory}/stat", "rb") as file:
                 # The name in parentheses may contain anything: the state follows the last of them.
                 state = file.read().rpartition(b")")[2].split()[0]
         except (OSError, IndexError):
-            return False  # it is gone, or /proc is not there: no excuse is known
+            return False  # it is gone, or /proc is not there: it is not known to be starved
         now = self._cpu_time()
         return state == b"R" and self._had is not None and now is not None and now - self._had < ENOUGH_NS
 

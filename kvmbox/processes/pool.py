@@ -133,7 +133,7 @@ class _Member(ProcessControl):
         """See ProcessControl."""
         if self._pool.spawner is None:
             return super().starvation()  # a thread starves with everybody else
-        return Starvation(self._pool.pid_of(self._name)).excused
+        return Starvation(self._pool.pid_of(self._name)).is_starved
 
 
 SurvivalOf = Callable[[PoolMember, ProcessControl], Survival]
