@@ -77,7 +77,7 @@ class DeviceProcessError(KvmboxError):
 
 
 class DeviceGoneError(DeviceProcessError):
-    """The channel of a device process ended. The supervisor asks the spawner how the process died."""
+    """The channel of a device process ended. The main loop asks the spawner how the process died."""
 
 
 class ProtocolError(DeviceProcessError):

@@ -1,6 +1,6 @@
 """How a run ends: the first decisive event wins, and nothing that comes later can change it.
 
-Odd exit statuses are the guest's own verdict, even ones are kvmbox's (docs: "Exit status").
+An odd exit status comes from the guest, an even one from kvmbox (docs: "Exit status").
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def debug_exit_status(value: int) -> int:
     return (value << 1 | 1) & 0xFF
 
 
-class Verdict:
+class Decision:
     """The outcome of a run, once. Thread-safe."""
 
     def __init__(self) -> None:

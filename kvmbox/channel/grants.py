@@ -1,7 +1,7 @@
 """What a device may do: the grants of its `DeviceSpec`, bound to what a host does for them.
 
 The board says what a device is granted, as values (`Irq(4)`, `Output("COM1")`, …). `bind` asks a host for
-what each of them stands for; a run's host has KVM, a console and a verdict, qtest's has virtual lines. From
+what each of them stands for; a run's host has KVM, a console and a decision, qtest's has virtual lines. From
 then on `Grants.check` is the one place that says whether an effect is allowed, and what it calls.
 """
 

@@ -28,8 +28,8 @@ from kvmbox.outcome import (
     INTERRUPTED,
     KVMBOX_FAILED,
     UNEXPECTED,
+    Decision,
     Outcome,
-    Verdict,
 )
 
 INPUT_CHUNK: Final = 4096
@@ -87,7 +87,7 @@ class Console:
     def __init__(
         self,
         plan: Mapping[str, SerialSpec],
-        verdict: Verdict,
+        verdict: Decision,
         matcher: ConsoleMatcher | None,
         *,
         debugcon: SerialSpec = DEBUGCON_DEFAULT,

@@ -59,7 +59,7 @@ class Wakeup:
             self._write_end = -1
 
 
-class SignalDesk:
+class SignalHandlers:
     """The handlers of one run. Belongs to the main thread."""
 
     def __init__(
@@ -120,8 +120,8 @@ class SignalDesk:
         self._count += 1
         if self._count < IMPATIENCE:
             return
-        # Whoever sends a third signal waits for a write that nobody takes, or for something that should have
-        # ended and has not. Behind the verdict there is only the former, and the status is what it is.
+        # The user waits for a write that nobody takes, or for something that should have ended and has not.
+        # Once the outcome is decided, only such a write is left, and the status stays as it is.
         if early.breakable:
             raise KeyboardInterrupt
         if not self._gave_up and self._give_up():

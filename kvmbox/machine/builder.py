@@ -30,7 +30,7 @@ from kvmbox.lean import Value
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
 from kvmbox.memory import GuestMemory
-from kvmbox.outcome import CLEAN, Outcome, Verdict, debug_exit_status
+from kvmbox.outcome import CLEAN, Decision, Outcome, debug_exit_status
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
 
 TYPE_CHECKING = False
@@ -87,7 +87,7 @@ class RunHost:
         self,
         router: InterruptRouter,
         console: Console,
-        verdict: Verdict,
+        decision: Decision,
         reset: Callable[[], None],
         ram: GuestMemory,
         stores: Stores,
@@ -100,7 +100,7 @@ class RunHost:
         self.ram = ram
         self.transfer_thread: TransferThread | None = None
         """What moves bulk data, if a device may have some moved."""
-        self._verdict = verdict
+        self._decision = decision
         self._stores = stores
         self._wake = wake
 
@@ -119,12 +119,12 @@ class RunHost:
         return submit
 
     def stop(self, value: int | None) -> None:
-        """The guest's own verdict."""
+        """The guest ends the run: with `value` at the debug-exit port, or cleanly (None)."""
         if value is None:
             outcome = Outcome(CLEAN, "the guest shut down")
         else:
             outcome = Outcome(debug_exit_status(value), f"the guest wrote {value:#x} to the debug-exit port")
-        self._verdict.decide(outcome)
+        self._decision.decide(outcome)
 
 
 class Devices:
@@ -135,7 +135,7 @@ class Devices:
         board: list[DeviceSpec],
         pool: DevicePool,
         console: Console,
-        verdict: Verdict,
+        decision: Decision,
         *,
         reset: Callable[[], None],
         deadline_changed: Callable[[str, int, int], None],
@@ -160,7 +160,7 @@ class Devices:
         self.proxies: list[DeviceProxy] = []
         self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
         """Device and register of each port whose writes may come late."""
-        host = RunHost(self.router, console, verdict, reset, ram, stores, wake)
+        host = RunHost(self.router, console, decision, reset, ram, stores, wake)
         grants = {device.name: bind(device, host) for device in board}
         self.transfers = host.transfer_thread
         pool.connect(

@@ -13,12 +13,12 @@ from typing import Final
 
 from kvmbox.errors import SandboxError
 from kvmbox.host.console import STDIN
-from kvmbox.host.signals import SignalDesk, Wakeup
+from kvmbox.host.signals import SignalHandlers, Wakeup
 from kvmbox.host.start_timeout import StartDeadline, StartTimeout
 from kvmbox.host.terminal import NoTerminal, RawTerminal
 from kvmbox.kvm.vcpu import KICK_SIGNAL, install_kick_signal
 from kvmbox.machine.timeline import Timeline
-from kvmbox.outcome import Verdict
+from kvmbox.outcome import Decision
 from kvmbox.processes.pool import DevicePool
 from kvmbox.sandbox import layers, vmm
 from kvmbox.sandbox.vmm import Confinement
@@ -39,8 +39,8 @@ class Caller:
         """The context in which the run starts: StartTimeoutError ends it."""
         return StartDeadline(timeout, timeline.started, timeline.latest)
 
-    def ready(self, verdict: Verdict, wakeup: Wakeup) -> None:
-        """Nothing can go wrong with the start any more: from now on `verdict` is what ends the run, and
+    def ready(self, decision: Decision, wakeup: Wakeup) -> None:
+        """Nothing can go wrong with the start any more: from now on `decision` is what ends the run, and
         `wakeup` what makes the main loop look.
         """
 
@@ -71,8 +71,8 @@ class ProcessOwner(Caller):
         super().__init__()
         self.terminal = RawTerminal(STDIN)
         self._tracebacks = tracebacks
-        self._verdict: Verdict | None = None
-        self._signals = SignalDesk(
+        self._decision: Decision | None = None
+        self._signals = SignalHandlers(
             suspend=self.terminal.restore,
             resume=self.terminal.enter,
             give_up=self._give_up,
@@ -83,9 +83,9 @@ class ProcessOwner(Caller):
         """See Caller."""
         return StartTimeout(timeout, timeline.started, timeline.latest)
 
-    def ready(self, verdict: Verdict, wakeup: Wakeup) -> None:
+    def ready(self, decision: Decision, wakeup: Wakeup) -> None:
         """Every signal that ends a run ends it in order; stopping and continuing mind the terminal."""
-        self._verdict = verdict
+        self._decision = decision
         install_kick_signal()
         sys.setswitchinterval(SWITCH_INTERVAL)
         wakeup.install()
@@ -113,7 +113,7 @@ class ProcessOwner(Caller):
         self._signals.restore()
 
     def _give_up(self) -> bool:
-        if self._verdict is None or self._verdict.outcome is not None:
+        if self._decision is None or self._decision.outcome is not None:
             return False
         self.terminal.leave()
         return True

@@ -31,7 +31,7 @@ from kvmbox.machine.config import ModuleSpec, OnDeviceCrash, RunConfig, SerialOv
 from kvmbox.machine.run import run
 from kvmbox.machine.statistics import RunStats
 from kvmbox.machine.timeline import Timeline
-from kvmbox.outcome import INTERRUPTED, Outcome, Verdict
+from kvmbox.outcome import INTERRUPTED, Decision, Outcome
 from kvmbox.processes.pool import Sandbox, Seccomp
 
 _Read = TypeVar("_Read")
@@ -155,7 +155,7 @@ class Machine:
         self.messages: Final[deque[str]] = deque(maxlen=MOST_MESSAGES)
         """What was there to tell a person, the last lines: restarts, the path of a pseudo-terminal, …"""
         self._say = say
-        self._verdict = Verdict()
+        self._decision = Decision()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._used = False
@@ -194,7 +194,7 @@ class Machine:
 
     def stop(self) -> None:
         """End the guest if it still runs, and wait until nothing of it is left. Idempotent."""
-        self._verdict.decide(STOPPED)
+        self._decision.decide(STOPPED)
         with self._lock:
             thread = self._thread
         # `say` runs in the machine's thread, and may want the end.
@@ -265,7 +265,7 @@ class Machine:
         try:
             return console.expect(pattern, timeout)
         except ExpectError as error:
-            outcome = self._verdict.outcome
+            outcome = self._decision.outcome
             if outcome is not None and error.hint is None:
                 error.hint = f"the run ended: {outcome.reason}"
             raise
@@ -297,7 +297,7 @@ class Machine:
 
     def _run(self, caller: Caller, started: Callable[[], None], timeline: Timeline | None) -> RunResult:
         outcome, statistics = run(
-            self.config, caller, verdict=self._verdict, say=self._tell, started=started, timeline=timeline
+            self.config, caller, decision=self._decision, say=self._tell, started=started, timeline=timeline
         )
         self._result = RunResult(
             outcome.status,

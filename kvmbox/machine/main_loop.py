@@ -43,8 +43,8 @@ from kvmbox.outcome import (
     INTERRUPTED,
     TIMED_OUT,
     UNKNOWN_EXIT,
+    Decision,
     Outcome,
-    Verdict,
 )
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
 from kvmbox.sandbox.vmm import Confinement, confine_vcpu
@@ -63,13 +63,13 @@ JOIN_TRIES: Final = 4
 """How often within that time device processes are killed for which it waits."""
 
 
-class Supervisor:
+class MainLoop:
     """Runs one guest to its end. Belongs to the main thread."""
 
     def __init__(
         self,
         config: RunConfig,
-        verdict: Verdict,
+        decision: Decision,
         console: Console,
         wakeup: Wakeup,
         caller: Caller,
@@ -82,7 +82,7 @@ class Supervisor:
         there.
         """
         self._config = config
-        self._verdict = verdict
+        self._decision = decision
         self._console = console
         self._wakeup = wakeup
         self._caller = caller
@@ -119,7 +119,7 @@ class Supervisor:
         """What the guest's last state tells of why it did not come to a good end."""
         self.boot_format = ""
         """How the image was booted: "multiboot", "elf32", "elf64" or "real"."""
-        verdict.on_decided(self._decided)
+        decision.on_decided(self._decided)
 
     # --- Wiring -------------------------------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class Supervisor:
     def reset_requested(self) -> None:
         """A device asked for a reset; called by whichever thread got the reply."""
         if self._config.no_reboot:
-            self._verdict.decide(Outcome(CLEAN, "the guest asked for a reset (--no-reboot)"))
+            self._decision.decide(Outcome(CLEAN, "the guest asked for a reset (--no-reboot)"))
             return
         self._reset_wanted.set()
         self._leave_all()
@@ -154,7 +154,7 @@ class Supervisor:
         self._timers = DeadlineTimer(clock, self._timerfd)
         return self._survivals(pool, clock, self._timers)
 
-    def adopt(self, devices: Devices) -> None:
+    def take_devices(self, devices: Devices) -> None:
         """Take over the devices, which `prepare` has seen before they were greeted."""
         self._devices = devices
         self._watchdog = Watchdog(devices.pool.channels)
@@ -205,15 +205,15 @@ class Supervisor:
         """Whether the run has to end; decides it if a signal or the time-out says so."""
         timeout = self._config.timeout
         if self._caller.ended_by is not None:
-            self._verdict.decide(self.ended_by_signal)
+            self._decision.decide(self.ended_by_signal)
         elif timeout is not None and time.monotonic_ns() >= self._started + timeout * 1e9:
-            self._verdict.decide(Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True))
-        return self._verdict.outcome is not None
+            self._decision.decide(Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True))
+        return self._decision.outcome is not None
 
     # --- One boot -----------------------------------------------------------------------------------------
 
     def run_until_reset(self, guest: GuestVm) -> bool:
-        """Run the guest until it wants a reset (True) or the verdict is decided (False)."""
+        """Run the guest until it wants a reset (True) or the outcome is decided (False)."""
         assert self._devices is not None
         assert self._timers is not None
         self._reset_wanted.clear()
@@ -230,7 +230,7 @@ class Supervisor:
         for thread in self._vcpus:
             thread.start()
         try:
-            self._main_loop()
+            self._poll_until_end()
         finally:
             self._join()
             self._devices.clock.hold()
@@ -272,34 +272,36 @@ class Supervisor:
         self._wakeup.wake()
 
     def _take_ends(self) -> None:
-        """All vCPU threads have left: what the first of them found is the verdict, unless there is one."""
+        """All vCPU threads have left: the first of them decides the outcome, unless it is decided."""
         for thread in self._ended:
             error = thread.error
             if error is None:
                 if thread.loop.outcome is not None:
-                    self._verdict.decide(thread.loop.outcome)
+                    self._decision.decide(thread.loop.outcome)
             elif isinstance(error, DeviceProcessError):
                 self.device_failed(error)
             elif isinstance(error, UnknownExitError):
                 first, _, report = str(error).partition("\n")
-                self._verdict.decide(Outcome(UNKNOWN_EXIT, first, error=True, hint=error.hint, report=report))
+                self._decision.decide(
+                    Outcome(UNKNOWN_EXIT, first, error=True, hint=error.hint, report=report)
+                )
             else:
                 raise error
 
     def _diagnose(self, guest: GuestVm) -> None:
         """Look for more to tell of a guest that went wrong, or that did not come to an end by itself."""
-        outcome = self._verdict.outcome
+        outcome = self._decision.outcome
         if outcome is not None and outcome.status in (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT, INTERRUPTED):
             told = (diagnose(vcpu, guest.memory.byte_at) for vcpu in guest.vcpus)
             self.diagnosis = next((text for text in told if text is not None), None)
 
     def device_failed(self, error: DeviceProcessError) -> None:
         """A device process is of no use any more: find out why, and end the run."""
-        if self._verdict.outcome is not None:
+        if self._decision.outcome is not None:
             return
         assert self._devices is not None
         found = self._devices.pool.explain(error)
-        self._verdict.decide(Outcome(DEVICE_FAILED, str(found), error=True, hint=found.hint))
+        self._decision.decide(Outcome(DEVICE_FAILED, str(found), error=True, hint=found.hint))
 
     def _join(self) -> None:
         """The vCPU threads leave: kicked out of KVM_RUN, and their channel ended if one waits for a reply."""
@@ -342,7 +344,7 @@ class Supervisor:
 
     # --- The loop -----------------------------------------------------------------------------------------
 
-    def _main_loop(self) -> None:
+    def _poll_until_end(self) -> None:
         devices = self._devices
         assert devices is not None
         pool = devices.pool
@@ -545,7 +547,7 @@ class Supervisor:
                 look = look_at_all(self._vcpus, guest.vm.get_ioapic(), guest.memory.byte_at)
                 self._halted = look.halted
                 if look.outcome is not None:
-                    self._verdict.decide(look.outcome)
+                    self._decision.decide(look.outcome)
         finally:
             self._resume_all()
 
@@ -555,7 +557,7 @@ class Supervisor:
             thread.resume()
 
     def close(self) -> None:
-        """Close what belongs to the supervisor."""
+        """Close what belongs to the main loop."""
         if self._pool is not None and self._pool.standby is not None:
             self._pool.standby.tell(self._say, lambda _: None)
         self._timerfd.close()

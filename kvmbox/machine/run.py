@@ -24,11 +24,11 @@ from kvmbox.lean import Value
 from kvmbox.machine.builder import BootSource, Devices, GuestVm, board_of
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.config import RunConfig
-from kvmbox.machine.main_loop import Supervisor
+from kvmbox.machine.main_loop import MainLoop
 from kvmbox.machine.statistics import RunStats, collect
 from kvmbox.machine.timeline import Timeline
 from kvmbox.memory import GuestMemory
-from kvmbox.outcome import CLEAN, KVMBOX_FAILED, Expectations, Outcome, Verdict
+from kvmbox.outcome import CLEAN, KVMBOX_FAILED, Decision, Expectations, Outcome
 from kvmbox.processes.pool import PER_DEVICE, THREAD, Design, DevicePool
 from kvmbox.sandbox import layers, linux
 from kvmbox.sandbox.seccomp import device_filter
@@ -42,7 +42,7 @@ def run(
     config: RunConfig,
     caller: Caller,
     *,
-    verdict: Verdict,
+    decision: Decision,
     say: Callable[[str], None],
     started: Callable[[], None] = lambda: None,
     timeline: Timeline | None = None,
@@ -50,7 +50,7 @@ def run(
     """Boot `config.guest` and run it to its end, in this thread; returns how it ended, judged by what was
     expected of it, and what it did.
 
-    Whoever decides `verdict` ends the run. `say` tells the person a line, `started` hears that the guest is
+    Whoever decides `decision` ends the run. `say` tells the person a line, `started` hears that the guest is
     about to run.
     Raises KvmboxError where the run could not start; a run that started has an outcome.
     """
@@ -94,7 +94,7 @@ def run(
         matcher = ConsoleMatcher(config.expect, config.fail_on) if config.expect or config.fail_on else None
         console = Console(
             config.serial,
-            verdict,
+            decision,
             matcher,
             debugcon=config.debugcon,
             overflow=config.serial_overflow,
@@ -104,35 +104,35 @@ def run(
             terminal=caller.terminal,
         )
         cleanup.callback(console.close)
-        supervisor = Supervisor(
-            config, verdict, console, wakeup, caller, cpu=placement.cpu, started=timeline.started, say=say
+        main_loop = MainLoop(
+            config, decision, console, wakeup, caller, cpu=placement.cpu, started=timeline.started, say=say
         )
-        cleanup.callback(supervisor.close)
+        cleanup.callback(main_loop.close)
         last.callback(caller.release)
         try:
             devices = Devices(
                 board,
                 pool,
                 console,
-                verdict,
-                reset=supervisor.reset_requested,
-                deadline_changed=supervisor.deadline_changed,
-                prepare=supervisor.prepare,
+                decision,
+                reset=main_loop.reset_requested,
+                deadline_changed=main_loop.deadline_changed,
+                prepare=main_loop.prepare,
                 ram=memory,
                 stores=config.resources,
                 wake=wakeup.wake,
             )
             if devices.transfers is not None:
                 cleanup.callback(devices.transfers.close)
-            supervisor.adopt(devices)
+            main_loop.take_devices(devices)
             pool.ready_by = None
             starting.over()
-            caller.ready(verdict, wakeup)
+            caller.ready(decision, wakeup)
             timeline.mark("devices ready")
-            supervisor.confinement = caller.confine(
+            main_loop.confinement = caller.confine(
                 pool, without=config.design.without, require=config.require
             )
-            if supervisor.confinement is not None:
+            if main_loop.confinement is not None:
                 timeline.mark("confined")
             # Threads inherit what confines the one that starts them: those that write come now.
             if recorder is not None:
@@ -142,21 +142,21 @@ def run(
                 devices.transfers.start()
             started()
             try:
-                _boot_until_end(guest, GuestFactory(kvm, memory, source, config.cpus), devices, supervisor)
+                _boot_until_end(guest, GuestFactory(kvm, memory, source, config.cpus), devices, main_loop)
                 if config.uart_pace:
-                    supervisor.drain()
+                    main_loop.drain()
             except KeyboardInterrupt:
                 # The third signal that asks for the end, when two have not brought it.
-                verdict.decide(supervisor.ended_by_signal)
+                decision.decide(main_loop.ended_by_signal)
         finally:
             problem = console.finish()
             if recorder is not None:
                 problem = recorder.finish() or problem
         timeline.mark("guest ended")
-        outcome = verdict.outcome
+        outcome = decision.outcome
         assert outcome is not None
-        judged = _with_hint(_judge(outcome, config, matcher, problem), supervisor.diagnosis)
-        stats = collect(devices, supervisor, console, timeline, pool)
+        judged = _with_hint(_judge(outcome, config, matcher, problem), main_loop.diagnosis)
+        stats = collect(devices, main_loop, console, timeline, pool)
     timeline.mark("closed")
     return judged, stats
 
@@ -216,12 +216,12 @@ class GuestFactory(Value):
         return GuestVm(self.kvm, self.memory, self.source, cpus=self.cpus)
 
 
-def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, supervisor: Supervisor) -> None:
-    """Run the guest, and again after each reset, until the verdict is decided."""
+def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, main_loop: MainLoop) -> None:
+    """Run the guest, and again after each reset, until the decision is decided."""
     while True:
         try:
             devices.router.attach(guest.vm.irq_line)
-            again = supervisor.run_until_reset(guest)
+            again = main_loop.run_until_reset(guest)
         finally:
             devices.router.detach()
             guest.close()
@@ -234,7 +234,7 @@ def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, sup
             for channel in devices.pool.channels:
                 channel.request(protocol.RESET)
         except DeviceProcessError as error:
-            supervisor.device_failed(error)
+            main_loop.device_failed(error)
             return
         guest = factory.build()
 

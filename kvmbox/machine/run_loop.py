@@ -15,7 +15,7 @@ A loop that was parked tells the main thread of the next exit before the exit is
 That lets the main thread sleep longer. It costs the other exits nothing, as the loop enters the guest by
 another function meanwhile.
 
-The loop ends when the verdict is decided, when the guest asked for a reset, or when KVM or a device process
+The loop ends when the outcome is decided, when the guest asked for a reset, or when KVM or a device process
 failed; `attention` is the one flag that it looks at between exits, and whoever sets it kicks the vCPU.
 """
 

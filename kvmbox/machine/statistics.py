@@ -7,7 +7,7 @@ from typing import Any
 from kvmbox.host.console import Console
 from kvmbox.lean import Value
 from kvmbox.machine.builder import Devices
-from kvmbox.machine.main_loop import Supervisor
+from kvmbox.machine.main_loop import MainLoop
 from kvmbox.machine.timeline import Timeline
 from kvmbox.processes.pool import DevicePool
 from kvmbox.sandbox import layers
@@ -68,13 +68,13 @@ class RunStats(Value):
 
 
 def collect(
-    devices: Devices, supervisor: Supervisor, console: Console, timeline: Timeline, pool: DevicePool
+    devices: Devices, main_loop: MainLoop, console: Console, timeline: Timeline, pool: DevicePool
 ) -> RunStats:
     """Gather everything at the end of a run, before it is closed."""
-    totals = supervisor.totals
+    totals = main_loop.totals
     first = console.first_byte_at
     return RunStats(
-        format=supervisor.boot_format,
+        format=main_loop.boot_format,
         boots=totals.boots,
         exits=totals.exits,
         device_accesses={
@@ -104,8 +104,8 @@ def collect(
         stages=dict(timeline.stages),
         design=str(pool.design),
         spins={"granted": pool.spin.granted, "revoked": pool.spin.revoked} if pool.spin is not None else {},
-        vmm=[] if supervisor.confinement is None else layers.names(supervisor.confinement.applied),
-        missing=_missing(pool, supervisor),
+        vmm=[] if main_loop.confinement is None else layers.names(main_loop.confinement.applied),
+        missing=_missing(pool, main_loop),
         sandbox={member.device_type: layers.names(member.layers) for member in pool.members.values()},
         restarts=_restarts(pool),
     )
@@ -124,11 +124,11 @@ def _restarts(pool: DevicePool) -> dict[str, Any]:
     }
 
 
-def _missing(pool: DevicePool, supervisor: Supervisor) -> dict[str, str]:
+def _missing(pool: DevicePool, main_loop: MainLoop) -> dict[str, str]:
     """Why each layer that is not there is not, by name."""
     found = dict(pool.spawner.missing) if pool.spawner is not None else {}
-    if supervisor.confinement is not None:
-        found |= supervisor.confinement.missing
+    if main_loop.confinement is not None:
+        found |= main_loop.confinement.missing
     return found
 
 

@@ -46,7 +46,7 @@ class Machine:
         irq_changed: Callable[[int, int], None],
         stores: Stores[str, Store] | None = None,
     ) -> None:
-        """Build the buses; the devices answer once `adopt` was called for each device type.
+        """Build the buses; the devices answer once `connect` was called for each device type.
 
         `stores` are the resources of the host that devices were granted, by name.
         """
@@ -85,7 +85,7 @@ class Machine:
         if deadline <= now:
             self._unsettled = True
 
-    def adopt(self, channel: Channel, devices: Sequence[DeviceSpec]) -> None:
+    def connect(self, channel: Channel, devices: Sequence[DeviceSpec]) -> None:
         """The devices of one channel, in index order, answer from now on."""
         self._channels.append(channel)
         for index, device in enumerate(devices):

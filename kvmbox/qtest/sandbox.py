@@ -67,7 +67,7 @@ class NoSandbox:
             board, machine.grants(), now=machine.clock, deadline_changed=machine.deadline_changed
         )
         for channel, devices in channels:
-            machine.adopt(channel, devices)
+            machine.connect(channel, devices)
 
     def watch(self, poll: select.poll) -> None:
         """Nothing can fail between requests."""
@@ -123,7 +123,7 @@ class ProcessSandbox:
             os.sched_setaffinity(0, {cpu})
         self._pool.connect(machine.grants(), now=machine.clock, deadline_changed=machine.deadline_changed)
         for member in self._pool.members.values():
-            machine.adopt(self._pool.channel(member.device_type), member.devices)
+            machine.connect(self._pool.channel(member.device_type), member.devices)
         self._watchdog = threading.Thread(target=self._watch_requests, name="watchdog", daemon=True)
         self._watchdog.start()
 

@@ -1,4 +1,4 @@
-"""The verdict: the first decisive event wins; and what was expected of a run judges it."""
+"""The decision: the first decisive event wins; and what was expected of a run judges it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kvmbox.outcome import (
     TIMED_OUT,
     UNEXPECTED,
     UNKNOWN_EXIT,
+    Decision,
     Expectations,
     Outcome,
-    Verdict,
     debug_exit_status,
 )
 
@@ -36,43 +36,43 @@ def test_debug_exit_status_is_odd_for_every_byte() -> None:
 
 
 def test_decide_first_outcome_stays() -> None:
-    verdict = Verdict()
+    decision = Decision()
     first = Outcome(33, "the guest wrote 0x10")
-    assert verdict.outcome is None
-    assert verdict.decide(first)
-    assert not verdict.decide(Outcome(TIMED_OUT, "too late"))
-    assert verdict.outcome is first
+    assert decision.outcome is None
+    assert decision.decide(first)
+    assert not decision.decide(Outcome(TIMED_OUT, "too late"))
+    assert decision.outcome is first
 
 
 def test_decide_calls_every_hook_once_with_the_outcome_set() -> None:
-    verdict = Verdict()
+    decision = Decision()
     seen: list[tuple[str, Outcome | None]] = []
-    verdict.on_decided(lambda: seen.append(("one", verdict.outcome)))
-    verdict.on_decided(lambda: seen.append(("two", verdict.outcome)))
+    decision.on_decided(lambda: seen.append(("one", decision.outcome)))
+    decision.on_decided(lambda: seen.append(("two", decision.outcome)))
     outcome = Outcome(CLEAN, "done")
-    verdict.decide(outcome)
-    verdict.decide(Outcome(UNEXPECTED, "again"))
+    decision.decide(outcome)
+    decision.decide(Outcome(UNEXPECTED, "again"))
     assert seen == [("one", outcome), ("two", outcome)]
 
 
 def test_decide_hook_may_propose_another_outcome_without_a_deadlock() -> None:
-    verdict = Verdict()
+    decision = Decision()
     answers: list[bool] = []
-    verdict.on_decided(lambda: answers.append(verdict.decide(Outcome(UNEXPECTED, "from the hook"))))
-    assert verdict.decide(Outcome(CLEAN, "done"))
+    decision.on_decided(lambda: answers.append(decision.decide(Outcome(UNEXPECTED, "from the hook"))))
+    assert decision.decide(Outcome(CLEAN, "done"))
     assert answers == [False]
 
 
 def test_decide_by_many_threads_lets_exactly_one_win() -> None:
-    verdict = Verdict()
+    decision = Decision()
     calls: list[int] = []
-    verdict.on_decided(lambda: calls.append(1))
+    decision.on_decided(lambda: calls.append(1))
     barrier = threading.Barrier(8)
     wins: list[int] = []
 
     def propose(number: int) -> None:
         barrier.wait()
-        if verdict.decide(Outcome(number, "one of many")):
+        if decision.decide(Outcome(number, "one of many")):
             wins.append(number)
 
     threads = [threading.Thread(target=propose, args=(number,)) for number in range(8)]
@@ -81,8 +81,8 @@ def test_decide_by_many_threads_lets_exactly_one_win() -> None:
     for thread in threads:
         thread.join()
     assert len(wins) == len(calls) == 1
-    assert verdict.outcome is not None
-    assert verdict.outcome.status == wins[0]
+    assert decision.outcome is not None
+    assert decision.outcome.status == wins[0]
 
 
 def test_judge_without_expectations_changes_nothing() -> None:

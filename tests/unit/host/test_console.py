@@ -17,7 +17,7 @@ from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.mirror import PATIENCE_TICKS
 from kvmbox.host.serial import DEBUGCON, SerialSpec, parse_debugcon, serial_plan
 from kvmbox.host.terminal import HELP, EscapeParser
-from kvmbox.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome, Verdict
+from kvmbox.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Decision, Outcome
 
 
 class Stdio:
@@ -29,7 +29,7 @@ class Stdio:
         self.messages, self.stderr = os.pipe()
         self.said: list[str] = []
         self.wakes = 0
-        self.verdict = Verdict()
+        self.verdict = Decision()
 
     def console(
         self,
@@ -333,7 +333,7 @@ def test_output_that_breaks_decides_the_run(stdio: Stdio, monkeypatch: pytest.Mo
 class DecidedBy:
     """Waits for the verdict that another thread decides."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: Decision) -> None:
         self._verdict = verdict
         self._event = threading.Event()
         verdict.on_decided(self._event.set)

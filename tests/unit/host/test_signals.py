@@ -13,7 +13,7 @@ import pytest
 
 from kvmbox import early
 from kvmbox.early import END_SIGNALS, IMPATIENCE
-from kvmbox.host.signals import SignalDesk, Wakeup
+from kvmbox.host.signals import SignalHandlers, Wakeup
 
 
 @pytest.fixture(autouse=True)
@@ -23,12 +23,12 @@ def handlers_as_found() -> Iterator[None]:
     assert {number: signal.getsignal(number) for number in found} == found
 
 
-def desk(log: list[str], *, undecided: bool = True, **others: set[int]) -> SignalDesk:
+def handlers(log: list[str], *, undecided: bool = True, **others: set[int]) -> SignalHandlers:
     def give_up() -> bool:
         log.append("give up")
         return undecided
 
-    return SignalDesk(
+    return SignalHandlers(
         suspend=lambda: log.append("suspend"),
         resume=lambda: log.append("resume"),
         give_up=give_up,
@@ -37,7 +37,7 @@ def desk(log: list[str], *, undecided: bool = True, **others: set[int]) -> Signa
 
 
 def test_end_signal_is_noted_and_the_first_one_counts() -> None:
-    signals = desk([])
+    signals = handlers([])
     signals.install()
     try:
         assert signals.reason is None
@@ -52,7 +52,7 @@ def test_signal_that_came_before_the_run_ends_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(early, "received", [int(signal.SIGTERM)])
     monkeypatch.setattr(early, "answered", False)
     monkeypatch.setattr(early, "raising", True)
-    signals = desk([])
+    signals = handlers([])
     signals.install()
     signals.restore()
     assert signals.reason == "ended by SIGTERM"
@@ -60,7 +60,7 @@ def test_signal_that_came_before_the_run_ends_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_real_time_signal_ends_a_run_by_its_number() -> None:
-    signals = desk([])
+    signals = handlers([])
     signals.install()
     try:
         signal.raise_signal(signal.SIGRTMIN + 5)
@@ -71,7 +71,7 @@ def test_real_time_signal_ends_a_run_by_its_number() -> None:
 
 def test_third_end_signal_gives_up() -> None:
     log: list[str] = []
-    signals = desk(log)
+    signals = handlers(log)
     signals.install()
     try:
         for _ in range(IMPATIENCE - 1):
@@ -85,7 +85,7 @@ def test_third_end_signal_gives_up() -> None:
 
 
 def test_no_signal_raises_a_second_time() -> None:
-    signals = desk([])
+    signals = handlers([])
     signals.install()
     try:
         for _ in range(IMPATIENCE - 1):
@@ -98,7 +98,7 @@ def test_no_signal_raises_a_second_time() -> None:
 
 
 def test_no_signal_raises_once_the_run_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
-    signals = desk([], undecided=False)
+    signals = handlers([], undecided=False)
     signals.install()
     try:
         for _ in range(2 * IMPATIENCE):
@@ -116,10 +116,10 @@ def test_handler_from_c_is_left_alone() -> None:
     # that back. PYTHONFAULTHANDLER and PYTHONDEVMODE install it.
     code = """
 import signal
-from kvmbox.host.signals import SignalDesk
-desk = SignalDesk(suspend=int, resume=int, give_up=bool)
-desk.install()
-desk.restore()
+from kvmbox.host.signals import SignalHandlers
+handlers = SignalHandlers(suspend=int, resume=int, give_up=bool)
+handlers.install()
+handlers.restore()
 print(signal.getsignal(signal.SIGABRT))
 """
     done = subprocess.run(
@@ -131,7 +131,7 @@ print(signal.getsignal(signal.SIGABRT))
 def test_ignored_signal_stays_ignored() -> None:
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        signals = desk([])
+        signals = handlers([])
         signals.install()
         signal.raise_signal(signal.SIGHUP)
         assert signals.reason is None
@@ -149,7 +149,7 @@ def test_signal_of_somebody_else_is_left_alone() -> None:
 
     previous = signal.signal(signal.SIGUSR1, theirs)
     try:
-        signals = desk([], others={signal.SIGUSR1})
+        signals = handlers([], others={signal.SIGUSR1})
         signals.install()
         signal.raise_signal(signal.SIGUSR1)
         assert calls == [signal.SIGUSR1]
@@ -161,7 +161,7 @@ def test_signal_of_somebody_else_is_left_alone() -> None:
 
 def test_continue_signal_resumes() -> None:
     log: list[str] = []
-    signals = desk(log)
+    signals = handlers(log)
     signals.install()
     try:
         signal.raise_signal(signal.SIGCONT)
@@ -200,7 +200,7 @@ def test_wakeup_is_readable_until_cleared() -> None:
 
 def test_wakeup_hears_of_signals_while_installed() -> None:
     wakeup = Wakeup()
-    signals = desk([])
+    signals = handlers([])
     signals.install()
     wakeup.install()
     try:

@@ -14,7 +14,7 @@ from kvmbox.host.start_timeout import StartDeadline, StartTimeout
 from kvmbox.kvm.vcpu import KICK_SIGNAL
 from kvmbox.machine.caller import SWITCH_INTERVAL, Caller, ProcessOwner
 from kvmbox.machine.timeline import Timeline
-from kvmbox.outcome import CLEAN, Outcome, Verdict
+from kvmbox.outcome import CLEAN, Decision, Outcome
 from kvmbox.processes.pool import NONE, Design, DevicePool
 from kvmbox.sandbox import layers
 
@@ -41,7 +41,7 @@ def handlers() -> list[object]:
 def test_program_keeps_its_handlers_and_its_switch_interval(wakeup: Wakeup) -> None:
     before = handlers(), sys.getswitchinterval()
     caller = Caller()
-    caller.ready(Verdict(), wakeup)
+    caller.ready(Decision(), wakeup)
     assert (handlers(), sys.getswitchinterval()) == before
     assert caller.ended_by is None
     assert not caller.terminal.is_terminal
@@ -64,7 +64,7 @@ def test_program_is_not_confined_and_cannot_require_it() -> None:
 def test_owner_of_the_process_hears_signals_until_it_is_released(wakeup: Wakeup) -> None:
     before = [one for number, one in enumerate(handlers()) if number]
     owner = ProcessOwner()
-    owner.ready(Verdict(), wakeup)
+    owner.ready(Decision(), wakeup)
     try:
         assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL)
         signal.raise_signal(signal.SIGTERM)
@@ -80,7 +80,7 @@ def test_owner_of_the_process_hears_signals_until_it_is_released(wakeup: Wakeup)
 def test_owner_of_the_process_gives_up_at_the_third_signal_unless_the_run_is_decided(
     wakeup: Wakeup, decided: bool
 ) -> None:
-    owner, verdict = ProcessOwner(), Verdict()
+    owner, verdict = ProcessOwner(), Decision()
     if decided:
         verdict.decide(Outcome(CLEAN, "over"))
     owner.ready(verdict, wakeup)

@@ -36,7 +36,7 @@ def gathered(*loops: Any) -> RunStats:
             ),
             clock=SimpleNamespace(now=lambda: 1_500_000_000),
         ),
-        "supervisor": SimpleNamespace(
+        "main_loop": SimpleNamespace(
             totals=totals,
             boot_format="elf64",
             confinement=SimpleNamespace(

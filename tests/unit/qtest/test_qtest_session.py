@@ -43,7 +43,7 @@ class Board:
             deadline_changed=self.machine.deadline_changed,
         )
         for channel, devices in channels:
-            self.machine.adopt(channel, devices)
+            self.machine.connect(channel, devices)
         self.channels = {channel.device_type: channel for channel, _ in channels}
         self.session = Session(self.machine, irqs, self.sent.append)
 
@@ -354,7 +354,7 @@ class DueChannel:
 
 def test_deadline_that_a_request_leaves_in_the_present_fires_before_its_answer(board: Board) -> None:
     channel = DueChannel()
-    board.machine.adopt(channel, [])  # type: ignore[arg-type]  # a fake
+    board.machine.connect(channel, [])  # type: ignore[arg-type]  # a fake
     board("clock_step 10")
     channel.deadline = 10
     board.machine.deadline_changed("pit", 10, 10)
@@ -366,7 +366,7 @@ def test_deadline_that_a_request_leaves_in_the_present_fires_before_its_answer(b
 
 def test_device_that_stays_due_is_asked_in_the_way_that_names_it(board: Board) -> None:
     channel = DueChannel()
-    board.machine.adopt(channel, [])  # type: ignore[arg-type]  # a fake
+    board.machine.connect(channel, [])  # type: ignore[arg-type]  # a fake
     channel.stubborn, channel.deadline = True, 5
     with pytest.raises(DeviceProcessError, match=f"'pit' was asked for {wire.ADVANCE}"):
         board("clock_step 10")
