@@ -20,34 +20,40 @@ if TYPE_CHECKING:
     from kvmbox.audit.report import Row
 
 
-@click.command("audit", short_help="try to get out of the sandbox, and tell what stopped each attempt")
+@click.command("audit", short_help="attack the sandbox, and show what stopped each attack")
 @click.option(
     "--type",
     "types",
     multiple=True,
     metavar="TYPE",
-    help="Only this device type, or thread of kvmbox itself (vmm-main, vmm-vcpu). May be repeated.",
+    help="Audit only this device type or thread of kvmbox (vmm-main, vmm-vcpu). May be repeated.",
 )
-@click.option("--probe", "probes", multiple=True, metavar="PROBE", help="Only this probe. May be repeated.")
+@click.option(
+    "--probe", "probes", multiple=True, metavar="PROBE", help="Run only this probe. May be repeated."
+)
 @click.option(
     "--seccomp",
     type=click.Choice(("filter", "strict", "off")),
     default="filter",
     show_default=True,
-    help="As of 'kvmbox run'.",
+    help="As in 'kvmbox run'.",
 )
 @click.option(
     "--ipc",
     type=click.Choice(IPC_CHOICES),
     default=DEFAULT_IPC,
     show_default=True,
-    help="As of 'kvmbox run'.",
+    help="As in 'kvmbox run'.",
 )
-@click.option("--without", multiple=True, metavar="LAYER", help="Leave out this layer. May be repeated.")
-@click.option("--control", is_flag=True, help="Without any layer: each probe must succeed.")
-@click.option("--matrix", is_flag=True, help="Each layer alone, and each layer less, for the first type.")
-@click.option("--json", "json_path", metavar="FILE", help="Write the report there.")
-@click.option("--debug", is_flag=True, help="Print tracebacks.")
+@click.option(
+    "--without", multiple=True, metavar="LAYER", help="Do not use this sandbox layer. May be repeated."
+)
+@click.option("--control", is_flag=True, help="Use no sandbox layer: every probe should succeed.")
+@click.option(
+    "--matrix", is_flag=True, help="Run the first type with each layer alone, and without each layer."
+)
+@click.option("--json", "json_path", metavar="FILE", help="Write the report to FILE.")
+@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 def command(
     types: tuple[str, ...],
     probes: tuple[str, ...],
@@ -59,19 +65,25 @@ def command(
     json_path: str | None,
     debug: bool,
 ) -> int:
-    """Start each device process with a payload in place of its models that tries to escape, and print how
-    each attempt ended and which layer of the sandbox stopped it.
+    """Attack the sandbox from inside, and show which layer stopped each attack.
+
+    Each device process runs a payload instead of its device models. The payload tries to escape from the
+    sandbox. A successful attack is harmless: its targets are files, sockets and processes that the audit has
+    created.
 
     \b
-    kvmbox audit                       every layer, every device type, and the threads of kvmbox itself
-    kvmbox audit --control             no layer: proves that the attempts are real
-    kvmbox audit --without seccomp     what the layers behind the filter still stop
+    kvmbox audit                       all layers, all device types, the threads of kvmbox itself
+    kvmbox audit --control             no layer: shows that the attacks work
+    kvmbox audit --without seccomp     what the other layers stop
     kvmbox audit --matrix              a table of probes and layers
 
-    The attempts are harmless where they succeed: aimed at files, sockets and processes of audit's own.
-
-    Status 0: nothing got out; 12: something did, or it is unclear; 4: could not start; 2: usage; 130:
-    interrupted.
+    \b
+    Exit status:
+      0    every attack was contained
+      2    usage error
+      4    the audit could not start
+      12   an attack succeeded, or its result is unclear
+      130  interrupted
     """
     from kvmbox.audit.audit import Options, run_audit
     from kvmbox.audit.probes import catalogue

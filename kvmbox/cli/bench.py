@@ -24,29 +24,55 @@ if TYPE_CHECKING:
 NOTHING_MEASURED = 4
 
 
-@click.command("bench", short_help="measure what isolation costs on this host")
-@click.option("--quick", is_flag=True, help="Few rows, few configurations, three rounds: half a minute.")
+@click.command("bench", short_help="measure the cost of isolation on this host")
+@click.option(
+    "--quick", is_flag=True, help="Measure few rows and configurations in three rounds (half a minute)."
+)
 @click.option(
     "--only",
     multiple=True,
     metavar="ROW|CONFIGURATION",
-    help="Only these, by name or pattern such as 'process/*/shm'; may be repeated. See --list.",
+    help="Measure only this row or configuration: a name or a pattern such as 'process/*/shm'. May be "
+    "repeated. See --list.",
 )
-@click.option("--repeat", type=click.IntRange(1, 1000), metavar="N", help="Interleaved rounds.  [default: 7]")
-@click.option("--peer", type=click.Choice(["qemu"]), help="Measure QEMU with the same guest beside it.")
-@click.option("--pin", type=click.IntRange(0), metavar="CPU", help="The CPU of single VMs.  [default: last]")
 @click.option(
-    "--timeout", type=SECONDS, default=60.0, metavar="SECONDS", help="Limit of one guest.  [default: 60]"
+    "--repeat",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="The number of interleaved rounds.  [default: 7]",
 )
-@click.option("--json", "json_path", metavar="FILE", help="Write all samples, host and versions to FILE.")
+@click.option("--peer", type=click.Choice(["qemu"]), help="Measure QEMU with the same guest as well.")
 @click.option(
-    "--plot", "plot_path", metavar="FILE", help="Draw the ratios to FILE, .svg or .png (matplotlib)."
+    "--pin",
+    type=click.IntRange(0),
+    metavar="CPU",
+    help="The host CPU of measurements with one VM.  [default: last]",
+)
+@click.option(
+    "--timeout",
+    type=SECONDS,
+    default=60.0,
+    metavar="SECONDS",
+    help="The time limit of one guest.  [default: 60]",
+)
+@click.option(
+    "--json", "json_path", metavar="FILE", help="Write all samples and a description of the host to FILE."
+)
+@click.option(
+    "--plot", "plot_path", metavar="FILE", help="Draw the ratios to FILE (.svg or .png; needs matplotlib)."
 )
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
-@click.option("--load", metavar="FILE", help="Measure nothing: show a file of --json, or --only some of it.")
-@click.option("--compare", nargs=2, metavar="OLD NEW", help="Measure nothing: compare two files of --json.")
-@click.option("--list", "list_", is_flag=True, help="List rows and configurations, and measure nothing.")
-@click.option("--debug", is_flag=True, help="Print tracebacks.")
+@click.option(
+    "--load", metavar="FILE", help="Show the results in FILE, written by --json, instead of measuring."
+)
+@click.option(
+    "--compare",
+    nargs=2,
+    metavar="OLD NEW",
+    help="Compare two files, written by --json, instead of measuring.",
+)
+@click.option("--list", "list_", is_flag=True, help="List all rows and configurations instead of measuring.")
+@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 @click.option(
     "--divide", type=click.IntRange(1), hidden=True, help="Divide the guest's iterations: for tests."
 )
@@ -66,14 +92,19 @@ def command(
     debug: bool,
     divide: int | None,
 ) -> int:
-    """Measure every sandbox, seccomp and ipc choice of 'kvmbox run' against 'none' and against the bare exit.
+    """Measure every choice of --sandbox, --seccomp and --ipc of 'kvmbox run'.
 
-    Rounds are interleaved: each measures every configuration once. Shown are medians, the interval that
-    covers the true median, and the median of the per-round ratios. docs/performance.md tells how to read it.
+    Each configuration is compared with '--sandbox none' and with the bare exit from KVM. The rounds are
+    interleaved: each round measures every configuration once. The tables show medians, their confidence
+    intervals, and the medians of the ratios in each round. docs/performance.md explains the tables.
 
     \b
-    Exit status: 0 measured (what failed is shown in its place)   2 usage, or not a file of --json
-      4 nothing could be measured   14 output failed   130 interrupted: what there is so far is shown
+    Exit status:
+      0    measured; a configuration that failed is marked in the tables
+      2    usage error, or FILE was not written by --json
+      4    nothing could be measured
+      14   the output could not be written
+      130  interrupted; the results so far are shown
     """
     from kvmbox.bench import plan as plans
 

@@ -24,10 +24,16 @@ class Finding:
     remedy: str | None = None
 
 
-@click.command("doctor", short_help="tell what this host can do, and what to do about the rest")
-@click.option("--debug", is_flag=True, help="Print tracebacks.")
+@click.command("doctor", short_help="check this host, and show remedies")
+@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 def command(debug: bool) -> int:
-    """Check this host. Status 0 if 'kvmbox run' can work here, 4 if something that it needs is missing."""
+    """Check whether 'kvmbox run' works on this host, and show a remedy for each problem.
+
+    \b
+    Exit status:
+      0    'kvmbox run' works
+      4    something that 'kvmbox run' needs is missing
+    """
     missing = False
     for finding in _examine():
         state = "ok" if finding.good else "MISSING" if finding.needed else "absent"

@@ -8,11 +8,11 @@ from kvmbox import bundled
 from kvmbox.errors import StartError
 
 
-@click.command("guests", short_help="list the guests that come with kvmbox")
-@click.option("--paths", is_flag=True, help="Print the image's path instead of what it proves.")
-@click.option("--debug", is_flag=True, help="Print tracebacks.")
+@click.command("guests", short_help="list the bundled guests")
+@click.option("--paths", is_flag=True, help="Print the path of each image instead of its purpose.")
+@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 def command(paths: bool, debug: bool) -> int:
-    """List the guests that 'kvmbox run NAME' knows by name."""
+    """List the bundled guests, which 'kvmbox run NAME' boots by name."""
     found = bundled.catalogue()
     if not found:
         raise StartError(f"no guest is built in {bundled.DIRECTORY}", hint="in a source tree: make guests")

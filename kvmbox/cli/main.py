@@ -25,14 +25,14 @@ USAGE: Final = 2
 
 COMMANDS: Final = {
     "run": "boot a guest",
-    "replay": "drive fresh device processes with a recording, and compare",
-    "qtest": "drive the devices over QEMU's qtest protocol, without a CPU",
-    "trace": "summarise a recording, or export it for ui.perfetto.dev",
-    "policy": "show what each process may do, or the verdict on a system call",
-    "audit": "try to get out of the sandbox, and tell what stopped each attempt",
-    "bench": "measure what isolation costs on this host",
-    "guests": "list the guests that come with kvmbox",
-    "doctor": "tell what this host can do, and what to do about the rest",
+    "replay": "replay a recording and compare the replies",
+    "qtest": "test the devices with QEMU's qtest protocol, without a CPU",
+    "trace": "summarise a recording, or export it to Perfetto",
+    "policy": "show what each process may do, or simulate a system call",
+    "audit": "attack the sandbox, and show what stopped each attack",
+    "bench": "measure the cost of isolation on this host",
+    "guests": "list the bundled guests",
+    "doctor": "check this host, and show remedies",
 }
 
 

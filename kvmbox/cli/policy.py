@@ -22,7 +22,7 @@ NOTIFY_ACTION: Final = "0x7fc00000"  # SECCOMP_RET_USER_NOTIF, which libseccomp'
 
 @click.command(
     "policy",
-    short_help="show what each process may do, or the verdict on a system call",
+    short_help="show what each process may do, or simulate a system call",
     # An argument of a system call may be -1, which is no option.
     context_settings={"ignore_unknown_options": True},
 )
@@ -30,8 +30,8 @@ NOTIFY_ACTION: Final = "0x7fc00000"  # SECCOMP_RET_USER_NOTIF, which libseccomp'
 @click.option(
     "--simulate",
     metavar="SYSCALL",
-    help="Tell what would become of this system call, by name or number, with the ARGUMENTs given; "
-    "nothing is executed.",
+    help="Show what would happen to this system call (a name or a number) with these ARGUMENTs. The call is "
+    "not executed.",
 )
 @click.option(
     "--format",
@@ -39,28 +39,30 @@ NOTIFY_ACTION: Final = "0x7fc00000"  # SECCOMP_RET_USER_NOTIF, which libseccomp'
     type=click.Choice(("text", "pfc", "json")),
     default="text",
     show_default=True,
-    help="For people, as libseccomp's Pseudo Filter Code, or for programs.",
+    help="The output format. pfc: Pseudo Filter Code of libseccomp.",
 )
 @click.option(
     "--seccomp",
     type=click.Choice(("filter", "strict", "off")),
     default="filter",
     show_default=True,
-    help="As of 'kvmbox run'.",
+    help="As in 'kvmbox run'.",
 )
 @click.option(
     "--ipc",
     type=click.Choice(IPC_CHOICES),
     default=DEFAULT_IPC,
     show_default=True,
-    help="As of 'kvmbox run'.",
+    help="As in 'kvmbox run'.",
 )
-@click.option("--debug", is_flag=True, help="Print tracebacks.")
+@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 def command(
     words: tuple[str, ...], simulate: str | None, form: str, seccomp: str, ipc: str, debug: bool
 ) -> int:
-    """Show the effective policy of every process of a run, or of PROCESS: a device type (uart, pit, rtc …)
-    'spawner', or a thread of kvmbox itself ('vmm-main', 'vmm-vcpu').
+    """Show what each process of a run may do: its system calls, sandbox layers and limits.
+
+    PROCESS is a device type (uart, pit, rtc …), 'spawner', or a thread of kvmbox itself ('vmm-main',
+    'vmm-vcpu'). Without PROCESS, all are shown.
 
     \b
     kvmbox policy                                  all processes
@@ -68,12 +70,15 @@ def command(
     kvmbox policy --simulate write 1 0 5           would a write to descriptor 1 pass?
     kvmbox policy rtc --simulate mmap 0 4096 'PROT_READ|PROT_EXEC' 0x22 -1 0
 
-    Arguments are decimal or 0x… numbers, or names: PROT_READ|PROT_WRITE, MAP_PRIVATE, O_RDWR, AF_INET,
-    AT_FDCWD, stdin, stdout, stderr, channel; own-pid and spawner stand for kvmbox's pid, and for its
-    descriptor of the spawner. What is left out counts as 0.
+    An ARGUMENT is a number (decimal or 0x…) or a name: PROT_READ|PROT_WRITE, MAP_PRIVATE, O_RDWR, AF_INET,
+    AT_FDCWD, stdin, stdout, stderr, channel, own-pid (the pid of kvmbox) or spawner (the descriptor of kvmbox
+    to the spawner). A missing ARGUMENT is 0.
 
-    Status 0, whatever the verdict; 2: usage, also an unknown system call; 4: --format pfc without
-    libseccomp.
+    \b
+    Exit status:
+      0    shown; with --simulate also if the call would be refused
+      2    usage error, or an unknown system call
+      4    --format pfc needs libseccomp
     """
     from kvmbox.policy.describe import confinements
 

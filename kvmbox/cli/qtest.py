@@ -21,37 +21,50 @@ if TYPE_CHECKING:
     from kvmbox.qtest.serve import Client
 
 
-@click.command("qtest", short_help="drive the devices over QEMU's qtest protocol, without a CPU")
-@click.option("--socket", "path", metavar="PATH", help="Listen here for one client, not on stdin and stdout.")
+@click.command("qtest", short_help="test the devices with QEMU's qtest protocol, without a CPU")
+@click.option(
+    "--socket",
+    "path",
+    metavar="PATH",
+    help="Accept one client on this Unix socket instead of stdin and stdout.",
+)
 @click.option(
     "--rtc-base",
     default="utc",
     metavar="WHEN",
-    help="What the RTC shows at first: utc, localtime or an ISO date and time.  [default: utc]",
+    help="The initial time of the RTC: utc, localtime or an ISO date and time.  [default: utc]",
 )
 @click.option(
     "--memory",
     type=MEMORY_SIZE,
     default=layout.DEFAULT_MEMORY,
     metavar="SIZE",
-    help="RAM, such as 64M or 1G.  [default: 128M]",
+    help="Memory of the board, such as 64M or 1G.  [default: 128M]",
 )
-@click.option("--uart-pace", is_flag=True, help="UARTs transmit at the speed of their divisor, not at once.")
+@click.option(
+    "--uart-pace", is_flag=True, help="UARTs transmit at their programmed baud rate, not immediately."
+)
 @click.option(
     "--sandbox",
     type=click.Choice(["process", "none"]),
     default="process",
-    help="Where the models run: in jailed processes, or in this one.  [default: process]",
+    help="Where the device models run: in jailed processes, or in the process of kvmbox.  [default: process]",
 )
-@click.option("--debug", is_flag=True, help="Print tracebacks.")
+@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 def command(path: str | None, rtc_base: str, memory: int, uart_pace: bool, sandbox: str, debug: bool) -> int:
-    """Serve QEMU's qtest protocol on the board of 'kvmbox run', with COM1, COM2 and the MMIO UART.
+    """Serve QEMU's qtest protocol, which accesses the devices of 'kvmbox run' without a CPU.
 
-    One request a line: outb ADDR VAL, inb ADDR, clock_step NS, irq_intercept_in ioapic … (docs/qtest.md).
-    Virtual time moves by command only. Needs no /dev/kvm. Serial output is dropped.
+    Each line of input is one request: outb ADDR VAL, inb ADDR, clock_step NS, irq_intercept_in ioapic …
+    (docs/qtest.md). Only requests advance virtual time. The board has COM1, COM2 and the MMIO UART; their
+    output is dropped. /dev/kvm is not needed.
 
-    Status 0: end of input, or SIGTERM; 2: usage; 4: could not start; 8: a device process failed; 14: kvmbox
-    or its output failed.
+    \b
+    Exit status:
+      0    end of input, or SIGTERM
+      2    usage error
+      4    the server could not start
+      8    a device process failed
+      14   kvmbox or its output failed
     """
     from kvmbox.qtest.serve import Client, QtestOptions, run_server
     from kvmbox.qtest.server import Terminated, end_on_sigterm

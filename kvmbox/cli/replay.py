@@ -30,34 +30,40 @@ class _DumpCommand(click.Command):
         return super().parse_args(ctx, ["--dump=text" if word == "--dump" else word for word in args])
 
 
-@click.command(
-    "replay", cls=_DumpCommand, short_help="drive fresh device processes with a recording, and compare"
-)
+@click.command("replay", cls=_DumpCommand, short_help="replay a recording and compare the replies")
 @click.argument("file")
 @click.option(
-    "--until", metavar="TIME|RECORD", help="Stop behind this guest time (1.5s, 200ms) or record (4711)."
+    "--until", metavar="TIME|RECORD", help="Stop after this guest time (1.5s, 200ms) or record (4711)."
 )
-@click.option("--device", metavar="NAME|TYPE", help="Only this device (COM1) or device type (uart).")
+@click.option("--device", metavar="NAME|TYPE", help="Use only this device (COM1) or device type (uart).")
 @click.option(
     "--dump",
     type=click.Choice(["text", "json"]),
     metavar="[=json]",
-    help="Print the records, as text or JSON lines, instead of replaying them.",
+    help="Print the records as text or JSON lines instead of replaying them.",
 )
 @click.option(
     "--sandbox",
     type=click.Choice(["process", "none"]),
     default="process",
-    help="Where the models run: in jailed processes, or in this one.  [default: process]",
+    help="Where the device models run: in jailed processes, or in the process of kvmbox.  [default: process]",
 )
-@click.option("--debug", is_flag=True, help="Print tracebacks.")
+@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 def command(
     file: str, until: str | None, device: str | None, dump: str | None, sandbox: str, debug: bool
 ) -> int:
-    """Give fresh device models the requests in FILE ('kvmbox run --record FILE'), and compare each reply.
+    """Replay FILE, a recording of 'kvmbox run --record FILE', and compare the replies.
 
-    Needs no /dev/kvm. Status 0: all replies are the recorded ones; 12: one differs, the first is described;
-    2: usage; 4: FILE cannot be used; 14: kvmbox failed.
+    New device models get the recorded requests. Their replies are compared with the recorded replies.
+    /dev/kvm is not needed.
+
+    \b
+    Exit status:
+      0    all replies are equal
+      2    usage error
+      4    FILE cannot be read, or is not a recording
+      12   a reply differs; the first difference is described
+      14   kvmbox failed
     """
     from kvmbox.record.reader import RecordingReader
     from kvmbox.record.select import DeviceChoice, Until

@@ -28,150 +28,198 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
     metavar="SIZE",
     help="Guest memory, such as 64M or 1G.  [default: 128M]",
 )
-@click.option("--append", metavar="TEXT", help="Command line behind the image's name.")
+@click.option("--append", metavar="TEXT", help="Arguments passed to the guest kernel.")
 @click.option(
     "--module",
     "modules",
     multiple=True,
     metavar="FILE[,ARGUMENTS]",
-    help="A Multiboot module; may be repeated.",
+    help="Load FILE as a Multiboot module. May be repeated.",
 )
 @click.option(
     "--mode",
     type=click.Choice(config.MODES),
-    help="auto: by content (Multiboot, ELF32, ELF64). real: a flat 16-bit image.  [default: auto]",
+    help="auto: detect the format of the image (Multiboot, ELF32, ELF64). real: a flat 16-bit image."
+    "  [default: auto]",
 )
 @click.option(
     "--load-address",
     type=ADDRESS,
     metavar="ADDRESS",
-    help="Where --mode real loads the image and enters it.  [default: 0x7c00]",
+    help="The load address and entry point of a --mode real image.  [default: 0x7c00]",
 )
 @click.option(
     "--serial",
     multiple=True,
     metavar="PORT=BACKEND",
-    help="COM1..COM4 or MMIO = stdio, null, pty or file:PATH; may be repeated.  [default: COM1=stdio]",
+    help="Connect PORT (COM1..COM4, MMIO) to BACKEND (stdio, null, pty, file:PATH). May be repeated."
+    "  [default: COM1=stdio]",
 )
 @click.option(
     "--debugcon",
     metavar="BACKEND",
-    help="The debug console (port 0xe9): stdout, stderr, null, file:PATH, or auto: stdout, and what the port "
-    "on stdio prints as well is shown once.  [default: auto]",
+    help="Where the debug console (port 0xe9) prints: stdout, stderr, null, file:PATH or auto. auto: "
+    "stdout, but a line that the serial port on stdio also prints is shown only once.  [default: auto]",
 )
 @click.option(
     "--serial-overflow",
     type=click.Choice(config.SERIAL_OVERFLOWS),
-    help="When the host is slow: let the guest wait, or drop and count.  [default: wait]",
+    help="What happens when the host reads output too slowly: the guest waits, or the output is dropped and "
+    "counted.  [default: wait]",
 )
 @click.option(
     "--serial-limit",
     type=POSITIVE_BYTES,
     metavar="BYTES",
-    help="End the run when a stream has got this much output (status 12).",
+    help="End the run with status 12 when one output stream exceeds this size.",
 )
-@click.option("--uart-pace", is_flag=True, help="UARTs transmit at the speed of their divisor, not at once.")
+@click.option(
+    "--uart-pace", is_flag=True, help="UARTs transmit at their programmed baud rate, not immediately."
+)
 @click.option(
     "--rtc-base",
     metavar="WHEN",
-    help="What the RTC shows at first: utc, localtime or an ISO date and time.  [default: utc]",
+    help="The initial time of the RTC: utc, localtime or an ISO date and time.  [default: utc]",
 )
 @click.option(
-    "--timeout", type=SECONDS, metavar="SECONDS", help="End the run so long after its start (status 124)."
+    "--timeout", type=SECONDS, metavar="SECONDS", help="End the run with status 124 after this time."
 )
 @click.option(
     "--expect",
     multiple=True,
     metavar="TEXT",
-    help="End with status 0 once the guest has printed this; may be repeated: all of them.",
+    help="End the run with status 0 when the guest has printed TEXT. If repeated: when all have been "
+    "printed.",
 )
 @click.option(
     "--fail-on",
     multiple=True,
     metavar="TEXT",
-    help="End with status 12 once the guest has printed this; may be repeated: any of them.",
+    help="End the run with status 12 when the guest has printed TEXT. If repeated: when any has been "
+    "printed.",
 )
 @click.option(
     "--success-status",
     type=click.IntRange(1, 255),
     metavar="N",
-    help="The odd debug-exit status that means success: 0 for it, 12 for any other end.",
+    help="Turn the odd debug-exit status N into 0 (success), and every other end of the guest into 12.",
 )
 @click.option(
     "--debug-exit",
     type=OPTIONAL_PORT,
     metavar="PORT",
-    help="The debug-exit port, or none.  [default: 0xf4]",
+    help="The I/O port of debug-exit, or none.  [default: 0xf4]",
 )
 @click.option(
     "--sandbox",
     type=click.Choice(SANDBOX_CHOICES),
-    help="Where device models run: in the vCPU thread, in threads, in a process per device type, or in one "
-    "per device.  [default: process]",
+    help="Where device models run. none: in the vCPU thread. thread: in one thread per device type. "
+    "process: in one process per device type. per-device: in one process per device.  [default: process]",
 )
 @click.option(
     "--seccomp",
     type=click.Choice(config.SECCOMP_CHOICES),
-    help="What device processes may call: a filter's list, read and write alone, or anything."
-    "  [default: filter]",
+    help="The system calls of device processes. filter: those on a list. strict: only read, write and exit. "
+    "off: all.  [default: filter]",
 )
 @click.option(
     "--ipc",
     type=click.Choice(IPC_CHOICES),
-    help=f"How requests reach them: a socket, two pipes, or shared memory.  [default: {DEFAULT_IPC}]",
+    help=f"How the VMM sends requests to device processes.  [default: {DEFAULT_IPC}]",
 )
-@click.option("--no-reboot", is_flag=True, help="A reset ends the run with status 0 instead of rebooting.")
+@click.option(
+    "--no-reboot", is_flag=True, help="End the run with status 0 when the guest resets, instead of rebooting."
+)
 @click.option(
     "--on-device-crash",
     type=click.Choice(config.CRASH_ANSWERS),
-    help="When a device process dies, hangs or lies: end with status 8, restart it so that the guest cannot "
-    "tell, or let its ports read as ones.  [default: fail]",
+    help="What happens when a device process dies, hangs or breaks the protocol. fail: the run ends with "
+    "status 8. restart: the process is restarted, invisibly to the guest. all-ones: the ports of the device "
+    "read as ones.  [default: fail]",
 )
 @click.option(
     "--restart-budget",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many restarts a run may have.  [default: 16]",
+    help="The maximum number of restarts in one run.  [default: 16]",
 )
 @click.option(
     "--require",
     multiple=True,
     metavar="LAYER",
-    help="A sandbox layer that must not be missing; see 'kvmbox doctor'. May be repeated.",
+    help="Fail with status 4 if this host does not have the sandbox layer (see 'kvmbox doctor'). May be "
+    "repeated.",
 )
 @click.option(
     "--without",
     multiple=True,
     metavar="LAYER",
-    help="A sandbox layer to leave out, for experiments; see 'kvmbox doctor'. May be repeated.",
+    help="Do not use this sandbox layer (see 'kvmbox doctor'). For experiments. May be repeated.",
 )
 @click.option(
     "--pin",
     metavar="auto|none|CPU",
-    help="The CPU that the vCPU and its device processes share.  [default: auto]",
+    help="The host CPU on which the vCPU and its device processes run.  [default: auto]",
 )
-@click.option("--record", metavar="FILE", help="Record all device requests in FILE, for 'kvmbox replay'.")
+@click.option("--record", metavar="FILE", help="Record all requests to devices in FILE, for 'kvmbox replay'.")
 @click.option(
     "--record-limit",
     type=POSITIVE_BYTES,
     metavar="SIZE",
-    help="Stop recording, not the run, before FILE gets larger than this.",
+    help="Stop recording before FILE exceeds this size. The run continues.",
 )
-@click.option("--stats", is_flag=True, help="Print what the run did, on stderr, at its end.")
-@click.option("--json", "json_path", metavar="FILE", help="Write outcome and statistics to FILE.")
-@click.option("--debug", is_flag=True, help="Print tracebacks.")
-def command(guest: str, stats: bool, json_path: str | None, debug: bool, **options: Any) -> int:
-    """Boot GUEST, a file or the name of a bundled guest ('kvmbox guests'), on /dev/kvm.
+@click.option("--stats", is_flag=True, help="Print statistics on stderr when the run ends.")
+@click.option(
+    "--json", "json_path", metavar="FILE", help="Write the outcome and the statistics of the run to FILE."
+)
+@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
+def command(
+    guest: str,
+    memory: int,
+    append: str,
+    modules: tuple[str, ...],
+    mode: Literal[auto, real],
+    load_address: int | None,
+    serial: tuple[str, ...],
+    debugcon: str,
+    serial_overflow: str,
+    serial_limit: int | None,
+    uart_pace: bool,
+    rtc_base: str,
+    timeout: float | None,
+    expect: tuple[str, ...],
+    fail_on: tuple[str, ...],
+    success_status: int | None,
+    debug_exit: int | None,
+    sandbox: str,
+    seccomp: str | None,
+    ipc: str | None,
+    no_reboot: bool,
+    on_device_crash: str,
+    restart_budget: int | None,
+    require: tuple[str, ...],
+    without: tuple[str, ...],
+    pin: str,
+    record: str | None,
+    record_limit: int | None,
+    stats: bool,
+    json_path: str | None,
+    debug: bool,
+) -> int:
+    """Boot GUEST on /dev/kvm.
 
-    The guest's console (COM1 and the debug console) is on stdin and stdout; Ctrl-A X leaves, Ctrl-A H helps.
+    GUEST is an image file or the name of a bundled guest (see 'kvmbox guests'). The console of the guest
+    (COM1 and the debug console) is connected to stdin and stdout. On a terminal, Ctrl-A X ends the run and
+    Ctrl-A H shows help.
 
     \b
-    Exit status: odd is the guest's verdict, even is kvmbox's.
+    Exit status: an odd status comes from the guest, an even one from kvmbox.
       0    clean stop, or all --expect seen       odd  debug-exit: (value << 1 | 1) & 0xff
-      2    usage    4  could not start            6    the guest crashed
-      8    a device process died, hung or lied    10   KVM internal error or unknown exit
-      12   --fail-on, or --expect not fulfilled   14   kvmbox or its output failed
-      124  --timeout                              130  signal, Ctrl-A X
+      2    usage error                            4    the run could not start
+      6    the guest crashed                      8    a device process failed
+      10   KVM internal error or unknown exit     12   --fail-on seen, or --expect not fulfilled
+      14   kvmbox or its output failed            124  --timeout expired
+      130  ended by a signal or by Ctrl-A X
     """
     from kvmbox.machine.caller import ProcessOwner
     from kvmbox.machine.machine import Machine

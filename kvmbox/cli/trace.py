@@ -16,20 +16,28 @@ if TYPE_CHECKING:
     from kvmbox.record.select import DeviceChoice, Until
 
 
-@click.command("trace", short_help="summarise a recording, or export it for ui.perfetto.dev")
+@click.command("trace", short_help="summarise a recording, or export it to Perfetto")
 @click.argument("file")
 @click.option(
-    "--chrome", "chrome_path", metavar="FILE.json", help="Write a Chrome trace, for ui.perfetto.dev."
+    "--chrome",
+    "chrome_path",
+    metavar="FILE.json",
+    help="Write a Chrome trace, for https://ui.perfetto.dev, instead of the summary.",
 )
 @click.option(
-    "--until", metavar="TIME|RECORD", help="Stop behind this guest time (1.5s, 200ms) or record (4711)."
+    "--until", metavar="TIME|RECORD", help="Stop after this guest time (1.5s, 200ms) or record (4711)."
 )
-@click.option("--device", metavar="NAME|TYPE", help="Only this device (COM1) or device type (uart).")
-@click.option("--debug", is_flag=True, help="Print tracebacks.")
+@click.option("--device", metavar="NAME|TYPE", help="Use only this device (COM1) or device type (uart).")
+@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 def command(file: str, chrome_path: str | None, until: str | None, device: str | None, debug: bool) -> int:
-    """Summarise the recording FILE ('kvmbox run --record FILE') by device, register and guest time.
+    """Summarise FILE, a recording of 'kvmbox run --record FILE', by device, register and guest time.
 
-    Status 0; 2: usage; 4: FILE cannot be used; 14: kvmbox failed.
+    \b
+    Exit status:
+      0    done
+      2    usage error
+      4    FILE cannot be read, or is not a recording
+      14   kvmbox failed
     """
     from kvmbox.record.reader import RecordingReader
     from kvmbox.record.select import DeviceChoice, Until
