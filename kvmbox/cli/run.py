@@ -173,39 +173,7 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
     "--json", "json_path", metavar="FILE", help="Write the outcome and the statistics of the run to FILE."
 )
 @click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(
-    guest: str,
-    memory: int,
-    append: str,
-    modules: tuple[str, ...],
-    mode: Literal[auto, real],
-    load_address: int | None,
-    serial: tuple[str, ...],
-    debugcon: str,
-    serial_overflow: str,
-    serial_limit: int | None,
-    uart_pace: bool,
-    rtc_base: str,
-    timeout: float | None,
-    expect: tuple[str, ...],
-    fail_on: tuple[str, ...],
-    success_status: int | None,
-    debug_exit: int | None,
-    sandbox: str,
-    seccomp: str | None,
-    ipc: str | None,
-    no_reboot: bool,
-    on_device_crash: str,
-    restart_budget: int | None,
-    require: tuple[str, ...],
-    without: tuple[str, ...],
-    pin: str,
-    record: str | None,
-    record_limit: int | None,
-    stats: bool,
-    json_path: str | None,
-    debug: bool,
-) -> int:
+def command(guest: str, stats: bool, json_path: str | None, debug: bool, **options: Any) -> int:
     """Boot GUEST on /dev/kvm.
 
     GUEST is an image file or the name of a bundled guest (see 'kvmbox guests'). The console of the guest
