@@ -13,12 +13,12 @@ thread flushes it once per slice, so that what a guest prints last is not held b
 Who moves `first`, when, and under which lock
 ---------------------------------------------
 1. Only the holder of the ring's lock moves `first`, and only forwards.
-2. `first` passes an entry when the device has answered for the write, or has failed at it; never before. So
-   an empty ring means that the devices have everything, whoever gave it to them. That is all the run loop
-   looks at between two exits: one 64-bit word, no lock.
-3. `first` passes an entry even if giving it raises. The error ends the run or another process has been put
-   in place; either way nothing is given twice. What lies behind that entry stays in the ring, for whoever
-   takes the lock next.
+2. `first` passes an entry when the device has answered for the write, never before. So an empty ring means
+   that the devices have everything, whoever gave it to them. That is all the run loop looks at between two
+   exits: one 64-bit word, no lock.
+3. A write that its device fails at stays in the ring, and so does what lies behind it. Whoever takes the lock
+   next gets the same error and gives nothing. The error ends the run, and no access of the guest overtakes
+   that: if the main thread was who flushed, the vCPU thread does not print or shut down meanwhile.
 4. Whoever has the lock gives what was in the ring when the lock was taken, and no more: a guest that goes on
    writing keeps no thread here. What a vCPU wrote before its exit is in the ring by then.
 5. The vCPU thread waits for the lock: the main thread holds it no longer than its patience with a device
@@ -79,6 +79,7 @@ class CoalescedRing:
         self._zones = zones
         self._carries = carries
         self._lock = threading.Lock()
+        self._failure: BaseException | None = None  # of the write that `first` points to
         self.writes = 0
         """How many writes came this way."""
 
@@ -141,15 +142,19 @@ class CoalescedRing:
             for port, data in self._runs(first, last if last > first else ENTRIES):
                 proxy, register = self._zones[port]
                 first = (first + len(data)) % ENTRIES
-                self.writes += len(data)
                 try:
                     give(proxy, register, data)
-                finally:
-                    # Not before: the other thread takes an empty ring for devices that have it all.
-                    self._words32[2 * RING_WORD] = first
+                except BaseException as error:
+                    self._failure = error
+                    raise
+                self.writes += len(data)
+                # Not before: the other thread takes an empty ring for devices that have it all.
+                self._words32[2 * RING_WORD] = first
         return True
 
     def _indices(self) -> tuple[int, int]:
+        if self._failure is not None:
+            raise self._failure
         ring = self._words64[RING_WORD]
         first, last = ring & _LOW, ring >> 32
         if first >= ENTRIES or last >= ENTRIES:

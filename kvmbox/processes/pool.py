@@ -361,7 +361,8 @@ class DevicePool:
         found = self.explain_process(error, member.process)
         if found is error or member.channel is None:
             return found
-        return member.channel.told() or found
+        told = member.channel.told()
+        return found if told is None or told is error else told
 
     def explain_process(
         self, error: DeviceProcessError, process: DeviceProcess | DeviceThread

@@ -66,9 +66,9 @@ def run_with_liar(images: Images, device_type: str, entry: str, *arguments: str)
         ("uart", "error", "failed: \\x1b]0;owned\\x07\\x0d\\x0akvmbox: all is well"),
         ("uart", "raises", "failed: IndexError"),
         ("uart", "leave", "exited with status 7"),
-        ("uart", "opens", "openat"),
-        ("rtc", "kills", "kill"),
-        ("pit", "writes", "write"),
+        ("uart", "opens", "it called openat("),
+        ("rtc", "kills", "it called kill(0x1, 0x9, "),
+        ("pit", "writes", "it called write(0x2, "),
     ],
 )
 def test_hostile_device_process_gives_8_and_is_named(
@@ -80,6 +80,41 @@ def test_hostile_device_process_gives_8_and_is_named(
     assert f"device process '{device_type}'" in line
     assert words in line
     assert all(character.isprintable() for character in line)
+
+
+def read_often(port: int, times: int) -> bytes:
+    """mov cx,times; mov dx,port; again: in al,dx; dec cx; jnz again."""
+    return (
+        b"\xb9"
+        + times.to_bytes(2, "little")
+        + b"\xba"
+        + port.to_bytes(2, "little")
+        + bytes.fromhex("ec4975fc")
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("opens", "it called openat("),
+        ("never", "is hung: no reply within 500 ms"),
+        ("sequence", "broke the protocol: reply 43981 to request"),
+        ("leave", "exited with status 7"),
+    ],
+)
+def test_guest_does_not_go_on_behind_a_write_that_the_main_thread_has_failed_to_deliver(
+    images: Images, entry: str, words: str
+) -> None:
+    """The write does not exit. The guest reads from another device until the main thread has flushed it."""
+    busy = read_often(layout.I8042_COMMAND_PORT, 1)  # the first read of its kind drains the ring
+    code = say(b"before\n", DEBUGCON) + busy + FIRST_WRITE["rtc"]
+    code += read_often(layout.I8042_COMMAND_PORT, 4_000) + say(b"after", DEBUGCON) + SHUTDOWN + IDLE
+    command = (sys.executable, PROGRAM, "rtc", entry, "1000")
+    status, output, messages = run_to_end(images.run(code, command=command))
+    assert (status, output) == (8, b"before\n")
+    (line,) = error_lines(messages)
+    assert "device process 'rtc'" in line
+    assert words in line
 
 
 @pytest.mark.parametrize("entry", ["opens", "kills", "writes"])

@@ -197,27 +197,43 @@ def test_flush_tells_whether_there_was_anything() -> None:
 
 
 @pytest.mark.parametrize("take", TAKES_ALL)
-def test_write_that_its_device_fails_at_is_not_given_again_and_the_rest_is_kept(
-    take: Callable[[Rig], object],
+@pytest.mark.parametrize("then", TAKES_ALL)
+def test_nothing_is_given_once_a_device_has_failed_at_a_write(
+    take: Callable[[Rig], object], then: Callable[[Rig], object]
 ) -> None:
     rig = Rig(start=ENTRIES - 1)
     rig.kernel_writes(POST, b"\x01")
     rig.kernel_writes(RTC, b"\x0c")
     rig.kernel_writes(DEBUGCON, b"bc")
+    failure = DeviceProcessError("rtc", "is gone")
+
+    def fail() -> None:
+        raise failure
+
+    rig.rtc_channel.meanwhile = fail
+    for taken in (take, then, take):
+        with pytest.raises(DeviceProcessError) as caught:
+            taken(rig)
+        assert caught.value is failure
+    assert [data for *_, data in rig.debug_channel.asked] == [b"\x01"]
+    assert [data for *_, data in rig.rtc_channel.asked] == [b"\x0c"]
+    assert rig.ring.pending  # so the vCPU thread does not take the devices for served
+    assert rig.indices() == (0, 3)
+    assert rig.ring.writes == 1
+
+
+def test_read_does_not_carry_the_write_that_its_device_has_failed_at() -> None:
+    rig = Rig()
+    rig.kernel_writes(RTC, b"\x0c")
 
     def fail() -> None:
         raise DeviceProcessError("rtc", "is gone")
 
     rig.rtc_channel.meanwhile = fail
     with pytest.raises(DeviceProcessError):
-        take(rig)
-    assert [data for *_, data in rig.debug_channel.asked] == [b"\x01"]
-    assert rig.indices() == (1, 3)
-    assert rig.ring.writes == 2
-    take(rig)
-    assert [data for *_, data in rig.debug_channel.asked] == [b"\x01", b"bc"]
-    assert [data for *_, data in rig.rtc_channel.asked] == [b"\x0c"]
-    assert rig.ring.writes == 4
+        rig.ring.flush()
+    with pytest.raises(DeviceProcessError):
+        rig.ring.carry_along(rig.rtc, READ_RTC)
 
 
 def test_flush_uses_the_way_of_the_main_thread() -> None:
@@ -267,25 +283,9 @@ def test_flush_does_not_wait_for_a_drain_that_hangs() -> None:
     assert not waits
     assert len(ended) == 1
     # And the lock is free again.
-    rig.debug_channel.transact = lambda *_: None  # type: ignore[method-assign]  # another device process
-    rig.ring.flush()
-    assert rig.debug_channel.asked == [("main", 0, 0, b"cd")]
-
-
-def test_flush_that_fails_leaves_the_ring_usable() -> None:
-    rig = Rig()
-
-    def request(*_: Any, **__: Any) -> tuple[int, bytes]:
-        raise DeviceProcessError("debug", "is gone")
-
-    kept, rig.debug_channel.request = rig.debug_channel.request, request  # type: ignore[method-assign]  # dies
-    rig.kernel_writes(DEBUGCON, b"ab")
     with pytest.raises(DeviceProcessError):
         rig.ring.flush()
-    rig.debug_channel.request = kept  # type: ignore[method-assign]  # as it was
-    rig.kernel_writes(DEBUGCON, b"cd")
-    rig.ring.flush()
-    assert rig.debug_channel.asked == [("main", 0, 0, b"cd")]
+    assert rig.debug_channel.asked == []
 
 
 # --- The index that travels with a read -----------------------------------------------------------------
