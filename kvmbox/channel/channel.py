@@ -96,6 +96,7 @@ class Channel:
         survival: Survival | None = None,
         last_sequence: int = 0,
         lock: threading.Lock | None = None,
+        slice_ms: int = WAIT_SLICE_MS,
     ) -> None:
         """Take over the VMM's end of `link`.
 
@@ -103,6 +104,7 @@ class Channel:
         and `transact`, after the lock is released, when a reply had effects: back-pressure. `record` is
         called under the lock with each request and what came back for it: before that is checked, or after
         it was found good where there is a rescue. The first request has the number after `last_sequence`.
+        A slice of waiting is `slice_ms` long.
         """
         self.device_type = device_type
         self.deadline = NO_DEADLINE
@@ -114,6 +116,7 @@ class Channel:
         self._grants = list(grants)
         self._outputs = [device.output for device in grants]
         self._now = now
+        self._slice_ms = slice_ms
         self._deadline_changed = deadline_changed
         self._wait_for_output = wait_for_output
         self._lock = lock or threading.Lock()
@@ -235,7 +238,7 @@ class Channel:
 
     def _acquires(self, slices: int) -> bool:
         """Take the lock from a thread that waits for a reply, with the patience that `_waits` has."""
-        wait = WAIT_SLICE_MS / 1000
+        wait = self._slice_ms / 1000
         return self._patiently(lambda: self._lock.acquire(timeout=wait), slices, for_another_thread=True)
 
     def _next(self, kind: int, device: int, value: int, offset: int, payload: bytes) -> protocol.Request:
@@ -285,7 +288,7 @@ class Channel:
 
     def _waits(self, poll: select.poll, slices: int) -> bool:
         """Wait for a descriptor for so many slices, and for as long as the process is starved."""
-        return self._patiently(lambda: bool(poll.poll(WAIT_SLICE_MS)), slices)
+        return self._patiently(lambda: bool(poll.poll(self._slice_ms)), slices)
 
     def _patiently(self, comes: Callable[[], bool], slices: int, *, for_another_thread: bool = False) -> bool:
         """Whether it `comes`, which takes a slice to tell, within so many slices, and some more as long as
@@ -474,7 +477,7 @@ class Channel:
 
         A process that fails says why and exits: whoever reads its last frame is given a slice to do so.
         """
-        if self._lock.acquire(timeout=WAIT_SLICE_MS / 1000):
+        if self._lock.acquire(timeout=self._slice_ms / 1000):
             self._lock.release()
         return None if isinstance(self._failure, DeviceGoneError) else self._failure
 

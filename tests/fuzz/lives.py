@@ -11,18 +11,19 @@ from kvmbox.board import BoardOptions, DeviceSpec, by_type, pc_board
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet, hello_of
-from kvmbox.channel.recovery import POISONED, Recovery, Restart
+from kvmbox.channel.recovery import POISONED, Restart
 from kvmbox.channel.transport import NO_HEADER, EndedError, Transport, Waits, Words
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError, GivenUpError, UnknownExitError
 from kvmbox.jailed.server import DeviceServer, error_frame
 from kvmbox.kvm import uapi
 from kvmbox.layout import PAGE_SIZE
-from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
+from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, WORDS, Request, request_word
 from tests.fuzz.frames import Liar, Log
+from tests.fuzz.plants import Parts
 from tests.fuzz.targets import Fault
 
 BOARD: Final = by_type(
@@ -90,11 +91,11 @@ def spoil(dice: random.Random, frame: bytes, reply: bytes) -> bytes:
     return HEADER.pack(*fields) + reply[HEADER.size :]
 
 
-class _Life(Transport):
+class Life(Transport):
     """A process that is called, and that the target may break; as a link it leads to itself."""
 
-    def __init__(self, on_reply: Callable[[bytes, bytes], bytes]) -> None:
-        self._server = DeviceServer()
+    def __init__(self, on_reply: Callable[[bytes, bytes], bytes], server: Callable[[], DeviceServer]) -> None:
+        self._server = server()
         self._on_reply = on_reply
         self._frame = b""
 
@@ -141,7 +142,8 @@ MOST_LOSSES: Final = POISONED - 1
 class LivesTarget:
     """A device process that breaks all the time, and its guest, who has a twin whose process never does."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self.frames = self.accepted = 0
         self._log: Log = []
         self._twin_log: Log = []
@@ -157,10 +159,10 @@ class LivesTarget:
         grants = [self._grants(index) for index in range(len(self._devices))]
         self._channel = Channel(
             "fuzzed",
-            _Life(self._reply),
+            Life(self._reply, self._parts.server),
             grants,
             now=lambda: self._now,
-            survival=Recovery(self._devices, self, journal_limit=20),
+            survival=self._parts.recovery(self._devices, self, journal_limit=20),
         )
         greet(self._channel, self._devices)
         self._twin = DeviceServer()
@@ -191,11 +193,11 @@ class LivesTarget:
 
     # What Recovery asks of its pool.
 
-    def replace(self, name: str, error: DeviceProcessError) -> _Life:
+    def replace(self, name: str, error: DeviceProcessError) -> Life:
         assert name == "fuzzed"
         if not str(error).isprintable():
             raise Fault(f"said {error}")
-        return _Life(self._reply)
+        return Life(self._reply, self._parts.server)
 
     def pause_time(self) -> None:
         pass
@@ -245,7 +247,8 @@ class LivesTarget:
 class SnapshotTarget:
     """A model that is given damaged snapshots, as RESTORE requests, and has to live with what it accepts."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self.frames = self.accepted = 0
         self._server: DeviceServer | None = None
 
@@ -254,7 +257,7 @@ class SnapshotTarget:
         dice = liar.dice
         if self._server is None:
             self._devices = BOARD[dice.choice(TYPES)]
-            self._server = DeviceServer()
+            self._server = self._parts.server()
             for hello in hello_of(self._devices):
                 self._server.handle(hello.encode())
             self._now = 0
@@ -332,7 +335,7 @@ PORTS: Final = (0x80, 0xE9, 0x402)
 class RingTarget:
     """The ring of coalesced writes with arbitrary indices and entries."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Parts) -> None:
         self.frames = self.accepted = 0
         self._given: list[tuple[int, int]] = []
         memory = bytearray((uapi.KVM_COALESCED_MMIO_PAGE_OFFSET + 1) * PAGE_SIZE)
@@ -343,7 +346,7 @@ class RingTarget:
             proxy = SimpleNamespace(writes=0, channel=None)
             proxy.write_run = proxy.flush_run = self._give
             zones[port] = proxy, port
-        self._ring = CoalescedRing(self._words, self._data.cast("I"), self._data, zones)
+        self._ring = parts.ring(self._words, self._data.cast("I"), self._data, zones)
 
     def _give(self, register: int, data: bytes) -> None:
         self._given += [(register, byte) for byte in data]

@@ -10,31 +10,30 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any, Final
 
 from tests.fuzz.frames import Liar
 from tests.fuzz.lives import LivesTarget, RingTarget, SnapshotTarget
-from tests.fuzz.plants import PLANTS, planted
+from tests.fuzz.plants import PLANTS, SOUND, Parts
 from tests.fuzz.targets import Fault, RealTarget, SharedTarget, StreamTarget
 
 CHUNK: Final = 2_000
-TARGETS: Final[dict[str, tuple[int, Callable[[], Any]]]] = {
+TARGETS: Final[dict[str, tuple[int, Callable[[Parts], Any]]]] = {
     "stream": (400, StreamTarget),
     "shared": (400, SharedTarget),
     "lives": (130, LivesTarget),
     "snapshot": (40, SnapshotTarget),
     "ring": (20, RingTarget),
-    "socketpair": (4, lambda: RealTarget("socketpair")),
-    "pipe": (4, lambda: RealTarget("pipe")),
-    "shm": (2, lambda: RealTarget("shm")),
+    "socketpair": (4, lambda parts: RealTarget(parts, "socketpair")),
+    "pipe": (4, lambda parts: RealTarget(parts, "pipe")),
+    "shm": (2, lambda parts: RealTarget(parts, "shm")),
 }
 """Of a thousand frames, how many each target gets, and what makes it."""
 
 
-def fuzz(target: str, frames: int, seed: int) -> tuple[int, int]:
+def fuzz(target: str, frames: int, seed: int, parts: Parts = SOUND) -> tuple[int, int]:
     """Give `frames` frames to a fresh target; how many there were, and how many it accepted. Raises Fault."""
-    made = TARGETS[target][1]()
+    made = TARGETS[target][1](parts)
     liar = Liar(seed)
     try:
         for number in range(frames):
@@ -65,15 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     total = 0
     print(f"seed {options.seed}", flush=True)
     try:
-        with planted(options.plant) if options.plant else nullcontext():
-            for name, count in deal(options.frames, options.target or list(TARGETS)).items():
-                done, accepted, seconds = _campaign(name, count, options.seed)
-                total += done
-                print(
-                    f"{name:<12}{done:>10} frames {accepted:>10} accepted {seconds:>8.1f} s "
-                    f"{done / max(seconds, 1e-9):>8.0f}/s",
-                    flush=True,
-                )
+        parts = PLANTS[options.plant].parts if options.plant else SOUND
+        for name, count in deal(options.frames, options.target or list(TARGETS)).items():
+            done, accepted, seconds = _campaign(name, count, options.seed, parts)
+            total += done
+            print(
+                f"{name:<12}{done:>10} frames {accepted:>10} accepted {seconds:>8.1f} s "
+                f"{done / max(seconds, 1e-9):>8.0f}/s",
+                flush=True,
+            )
     except Fault as fault:
         print(f"FAULT: {fault}", flush=True)
         return 1
@@ -82,12 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _campaign(name: str, frames: int, seed: int) -> tuple[int, int, float]:
+def _campaign(name: str, frames: int, seed: int, parts: Parts) -> tuple[int, int, float]:
     began = time.monotonic()
     done = accepted = dealt = 0
     while dealt < frames:
         size = min(CHUNK, frames - dealt)
-        chunk = fuzz(name, size, seed)
+        chunk = fuzz(name, size, seed, parts)
         dealt += size
         done += chunk[0]
         accepted += chunk[1]

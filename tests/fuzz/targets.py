@@ -13,13 +13,12 @@ from select import PIPE_BUF
 from typing import Final
 
 from kvmbox.board import Resource
-from kvmbox.channel import channel as channel_module
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.guest_memory import TransferAccess
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.stream import PipeTransport
-from kvmbox.channel.transport import Link, Waits
+from kvmbox.channel.transport import Link, Transport, Waits
 from kvmbox.channel.transports import make_link
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import page_layout
@@ -38,6 +37,7 @@ from tests.fuzz.frames import (
     Verdict,
     judge,
 )
+from tests.fuzz.plants import Parts
 
 NEVER: Final = "is hung: "
 
@@ -81,7 +81,8 @@ def grants(log: Log) -> list[Grants]:
 class Target:
     """A channel that gets one hostile reply after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
         self.log: Log = []
         self.frames = 0
         self.accepted = 0
@@ -172,11 +173,11 @@ class FedTransport(PipeTransport):
 class StreamTarget(Target):
     """`stream` without descriptors: its `read` gives the frame."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.channel = Channel("fuzzed", self, grants(self.log), now=lambda: NOW)
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self.channel = parts.channel("fuzzed", self, grants(self.log), now=lambda: NOW)
 
-    def open(self, device_type: str, waits: Waits) -> FedTransport:
+    def open(self, device_type: str, waits: Waits) -> Transport:
         """See Opens."""
         nothing = Link(FedTransport, (-1, -1), ())
         self._transport = FedTransport(
@@ -186,7 +187,7 @@ class StreamTarget(Target):
             read=lambda _descriptor, _size: self._transport.fed,
             write=lambda _descriptor, data: len(data),
         )
-        return self._transport
+        return self.parts.transport(self._transport)
 
     def send(self, ask: Ask, frame: bytes) -> tuple[int, bytes]:
         self._transport.fed = frame
@@ -225,18 +226,18 @@ class FedPage(PageTransport):
 class SharedTarget(Target):
     """`shared` without descriptors but for a doorbell that is at its end. Some frames find it spinning."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
         self._page = mmap.mmap(-1, page_layout.SIZE)
         self._view = memoryview(self._page)
         self._words = self._view.cast("Q")
         self._frame = b""
         self._doorbell, ringer = os.pipe()
         os.close(ringer)
-        self.channel = Channel("fuzzed", self, grants(self.log), now=lambda: NOW)
+        self.channel = parts.channel("fuzzed", self, grants(self.log), now=lambda: NOW)
         self._words[page_layout.DEVICE_WAITS] = 1
 
-    def open(self, device_type: str, waits: Waits) -> FedPage:
+    def open(self, device_type: str, waits: Waits) -> Transport:
         """See Opens."""
         self._transport = FedPage(
             Link(FedPage, (-1, self._doorbell), (), self._page),
@@ -245,7 +246,7 @@ class SharedTarget(Target):
             write=self._rung,
             close=lambda _descriptor: None,
         )
-        return self._transport
+        return self.parts.transport(self._transport)
 
     def _rung(self, _descriptor: int, _data: bytes) -> int:
         put(self._view, self._frame)
@@ -269,18 +270,16 @@ class SharedTarget(Target):
 class RealTarget(Target):
     """A channel of kind `ipc` with its descriptors, made anew after each frame that it refused."""
 
-    def __init__(self, ipc: str) -> None:
-        super().__init__()
+    def __init__(self, parts: Parts, ipc: str) -> None:
+        super().__init__(parts)
         self._ipc = ipc
-        self._slice = vars(channel_module)["WAIT_SLICE_MS"]
-        vars(channel_module)["WAIT_SLICE_MS"] = 1
         self._link: Link
         self._open()
 
     def _open(self) -> None:
         self._link = make_link(self._ipc)
         self._sequence = 0
-        self.channel = Channel("fuzzed", self._link, grants(self.log), now=lambda: NOW)
+        self.channel = self.parts.channel("fuzzed", self._link, grants(self.log), now=lambda: NOW, slice_ms=1)
 
     def expect(self, ask: Ask, sequence: int, frame: bytes) -> Verdict:
         if not frame and self._ipc != "shm":
@@ -327,4 +326,3 @@ class RealTarget(Target):
 
     def close(self) -> None:
         self._drop()
-        vars(channel_module)["WAIT_SLICE_MS"] = self._slice

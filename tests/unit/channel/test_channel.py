@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.channel import channel as module
 from kvmbox.channel.channel import Channel, hung_error, printable
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.stream import SocketTransport
@@ -69,6 +68,7 @@ class Liar:
             grants,
             now=now or (lambda: self.now),
             deadline_changed=self._note("deadline"),
+            slice_ms=1,
             **options,
         )
 
@@ -106,9 +106,8 @@ class Liar:
 
 
 @pytest.fixture
-def make_liar(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Liar]]:
+def make_liar() -> Iterator[Callable[..., Liar]]:
     """A liar with options of the channel that the test wants."""
-    monkeypatch.setattr(module, "WAIT_SLICE_MS", 1)
     peers: list[Liar] = []
 
     def make(**options: Any) -> Liar:

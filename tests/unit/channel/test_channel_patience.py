@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kvmbox.channel import channel as module
 from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Channel
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.recovery import all_ones
@@ -89,6 +88,7 @@ class Silent:
             now=lambda: 5,
             survival=self.survival,
             lock=lock,  # type: ignore[arg-type]  # a fake
+            slice_ms=1,
         )
         self.threads = ThreadPoolExecutor(1)
 
@@ -110,8 +110,7 @@ class Silent:
 
 
 @pytest.fixture
-def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]:
-    monkeypatch.setattr(module, "WAIT_SLICE_MS", 1)
+def silent() -> Iterator[Silent]:
     peer = Silent()
     yield peer
     peer.close()
@@ -157,9 +156,8 @@ def test_request_waits_for_an_access_that_is_answered_in_time(silent: Silent) ->
     assert silent.survival.killed == []
 
 
-def test_request_waits_for_a_rescue_for_longer_than_for_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_waits_for_a_rescue_for_longer_than_for_a_reply() -> None:
     # A replacement may have to be forked and jailed first: the main thread must not kill it for that.
-    monkeypatch.setattr(module, "WAIT_SLICE_MS", 1)
     begun, finish = threading.Event(), threading.Event()
 
     def meanwhile() -> None:
