@@ -64,7 +64,7 @@ def entry_point() -> NoReturn:
             # The spawner inherits the limit. Where it is too low, `kvmbox run` says so.
             if open_files.enough()[0]:
                 open_files.allow_enough()
-                prestart.start()
+                prestart.OWN.start()
         from kvmbox.cli import main
 
         early.check()

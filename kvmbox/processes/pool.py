@@ -158,7 +158,7 @@ class DevicePool:
         if design.has_processes:
             mode = SECCOMP_MODES[design.seccomp]
             without = design.without | (layers.SECCOMP if mode == SECCOMP_MODE_DISABLED else 0)
-            self.spawner = prestart.take(seccomp=mode, without=without)
+            self.spawner = prestart.OWN.take(seccomp=mode, without=without)
         self.members: dict[str, PoolMember] = {}
         self._lock = threading.RLock()  # the spawner's client is not thread-safe; a rescue is on any thread
         self._order: Callable[[str, Link], DeviceProcess] | None = None

@@ -9,31 +9,39 @@ changes: it is still the main thread that starts it, and nothing has been opened
 from __future__ import annotations
 
 import contextlib
+from typing import Final
 
 from kvmbox import early
 from kvmbox.errors import SandboxError
 from kvmbox.processes.spawner_client import SpawnerClient
 from kvmbox.sandbox.linux import SECCOMP_MODE_FILTER
 
-_waiting: list[SpawnerClient] = []
+
+class Prestart:
+    """Where spawners come from. `kind` starts them, and may be changed before the first one is wanted."""
+
+    def __init__(self, kind: type[SpawnerClient] = SpawnerClient) -> None:
+        self.kind = kind
+        self._waiting: list[SpawnerClient] = []
+
+    def start(self) -> None:
+        """Start a spawner for filtered device processes with every layer. If that fails, `take` says why."""
+        with contextlib.suppress(SandboxError):
+            self._waiting.append(self.kind.start())
+            early.exit_callbacks.append(self.drop)
+
+    def take(self, *, seccomp: int = SECCOMP_MODE_FILTER, without: int = 0) -> SpawnerClient:
+        """A spawner as `kind.start` makes it, perhaps one that is up already. Raises SandboxError."""
+        if self._waiting and (seccomp, without) == (SECCOMP_MODE_FILTER, 0):
+            return self._waiting.pop()
+        self.drop()
+        return self.kind.start(seccomp=seccomp, without=without)
+
+    def drop(self) -> None:
+        """End the spawner that nobody took. Idempotent, never raises."""
+        while self._waiting:
+            self._waiting.pop().close()
 
 
-def start() -> None:
-    """Start a spawner for filtered device processes with every layer. Where it cannot be, `take` says why."""
-    with contextlib.suppress(SandboxError):
-        _waiting.append(SpawnerClient.start())
-        early.exit_callbacks.append(drop)
-
-
-def take(*, seccomp: int = SECCOMP_MODE_FILTER, without: int = 0) -> SpawnerClient:
-    """A spawner as `SpawnerClient.start` makes it, perhaps one that is up already. Raises SandboxError."""
-    if _waiting and (seccomp, without) == (SECCOMP_MODE_FILTER, 0):
-        return _waiting.pop()
-    drop()
-    return SpawnerClient.start(seccomp=seccomp, without=without)
-
-
-def drop() -> None:
-    """End the spawner that nobody took. Idempotent, never raises."""
-    while _waiting:
-        _waiting.pop().close()
+OWN: Final = Prestart()
+"""This process's."""

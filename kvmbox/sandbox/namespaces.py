@@ -147,7 +147,7 @@ def _as_root(isolation: Isolation, vmm_pid: int, without: int, hand_over: Callab
     if isolation.applied & layers.IPC_NS:
         isolation.attempt(layers.IPC_LIMITS, lambda: forbid_objects(former))
     wanted = not without & (layers.OTHER_UID | layers.USER_NS)
-    proc = _open_proc() if wanted else -1
+    proc = open_proc() if wanted else -1
     if isolation.applied & layers.MOUNT_NS:
         _empty_root(isolation)
     isolation.attempt(layers.OTHER_UID, identity.leave_groups)
@@ -218,7 +218,7 @@ def _empty_root(isolation: Isolation) -> None:
     isolation.attempt(layers.MOUNT_NS, empty_root)
 
 
-def _open_proc() -> int:
+def open_proc() -> int:
     """A descriptor of /proc, or -1 where there is none."""
     try:
         return os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -57,6 +57,10 @@ os.write(1, "\\n".join(lines).encode())
 _TRIAL_SECONDS: Final = 10
 
 
+Attempt = Callable[[str], tuple[int, dict[int, str]]]
+"""Runs code in a process of its own: the mask of what it got, and by bit why not the others."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerStatus:
     """Whether a layer can be had here. `remedy` is what to do about it, None where it is available."""
@@ -76,11 +80,15 @@ class _Finding:
     remedy: str | None = None
 
 
-def probe() -> list[LayerStatus]:
-    """The state of every layer, in the order of the tables of `layers`. Never raises."""
+def probe(attempt: Attempt | None = None) -> list[LayerStatus]:
+    """The state of every layer, in the order of the tables of `layers`. Never raises.
+
+    `attempt` is how a process tries what only a process of its own can (`attempt_in_a_process`).
+    """
+    attempt = attempt or attempt_in_a_process
     found = {bit: _PROBES.get(bit, _always)() for bit in layers.NAMES if not layers.ISOLATION & bit}
-    found |= _findings(layers.ISOLATION, _try(_TRIAL))
-    found |= _findings(layers.VMM, _try(_VMM_TRIAL))
+    found |= _findings(layers.ISOLATION, attempt(_TRIAL))
+    found |= _findings(layers.VMM, attempt(_VMM_TRIAL))
     return [
         LayerStatus(
             name,
@@ -133,7 +141,7 @@ def _landlock(bit: int, since: str) -> Callable[[], _Finding]:
     return examine
 
 
-def _try(code: str) -> tuple[int, dict[int, str]]:
+def attempt_in_a_process(code: str) -> tuple[int, dict[int, str]]:
     """Run `code` in a process of its own: the mask of what it got, and by bit why not the others."""
     code = code.format(root=str(Path(__file__).parents[2].absolute()))
     try:

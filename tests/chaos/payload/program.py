@@ -66,7 +66,7 @@ def main() -> None:
         restarted(standby, restart)
         tell(restart.device_type)
 
-    vars(prestart)["SpawnerClient"] = Spawner
+    prestart.OWN.kind = Spawner
     for owner, name, function in (
         (DevicePool, "connect", telling_connect),
         (StandbyProcesses, "replace", killing_replace),

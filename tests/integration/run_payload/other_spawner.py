@@ -57,7 +57,7 @@ def main() -> None:
                 options["entry"] = entry
             return super().spawn(*arguments, **options)
 
-    vars(prestart)["SpawnerClient"] = OtherSpawner  # there is no other seam, and none is needed
+    prestart.OWN.kind = OtherSpawner
     entry_point()
 
 

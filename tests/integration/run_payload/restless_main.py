@@ -5,71 +5,95 @@ Usage: restless_main.py ARGUMENTS-OF-KVMBOX... For tests that no access of a gue
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from typing import Any
+from types import FrameType
+from typing import Any, cast
 
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.cli.entry import entry_point
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.machine import main_loop as supervisor
+from kvmbox.machine import main_loop
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.run_loop import LoopEnd, VcpuLoop
 
-flush_run = DeviceProxy.flush_run
 
+class Flusher:
+    """A thread that flushes the ring when it is told to, beside the main thread."""
 
-class RestlessLoop(VcpuLoop):
-    """A run loop whose KVM_RUN, with writes in the ring, returns when a flush has begun to give them."""
-
-    def __init__(self, vcpu: Vcpu, *arguments: Any, ring: CoalescedRing, **options: Any) -> None:
-        super().__init__(vcpu, *arguments, ring=ring, **options)
-        self._waiting_ring = ring
+    def __init__(self, ring: CoalescedRing) -> None:
+        self.met = 0
+        self._ring = ring
         self._go, self._begun = threading.Semaphore(0), threading.Event()
         self._ended = False
-        self._met = 0
-        enter = vcpu.enter
+        self._thread = threading.Thread(target=self._flush, daemon=True)
+        self._thread.start()
 
-        def enter_and_meet_a_flush() -> int:
-            result: int = enter()
-            if ring.pending:
-                self._begun.clear()
-                self._go.release()
-                self._begun.wait()
-            return result
+    def begin(self) -> None:
+        """Return when a flush has begun to give what is in the ring."""
+        self._begun.clear()
+        self._go.release()
+        self._begun.wait()
 
-        vars(vcpu)["enter"] = enter_and_meet_a_flush
-        # Here, not in `run`: the vCPU thread, once it is confined, may not make threads.
-        self._flusher = threading.Thread(target=self._flush, daemon=True)
-        self._flusher.start()
+    def end(self) -> None:
+        """End the thread."""
+        self._ended = True
+        self._go.release()
+        self._thread.join()
 
     def _flush(self) -> None:
-        def begin(proxy: DeviceProxy, offset: int, data: bytes) -> None:
-            if threading.current_thread() is self._flusher:
-                self._met += 1
-                self._begun.set()
-                time.sleep(0)  # the vCPU thread's turn
-            flush_run(proxy, offset, data)
-
-        setattr(DeviceProxy, "flush_run", begin)  # noqa: B010 - mypy minds an assignment
+        sys.setprofile(self._watch)
         while True:
             self._go.acquire()
             if self._ended:
                 return
-            self._waiting_ring.flush()
+            self._ring.flush()
             self._begun.set()  # also if the main thread itself was just flushing
+
+    def _watch(self, frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and frame.f_code is DeviceProxy.flush_run.__code__:
+            self.met += 1
+            self._begun.set()
+            time.sleep(0)  # the vCPU thread's turn
+
+
+class RestlessVcpu:
+    """A vCPU whose KVM_RUN, with writes in the ring, returns when a flush has begun to give them."""
+
+    def __init__(self, vcpu: Vcpu, ring: CoalescedRing, flusher: Flusher) -> None:
+        self._vcpu = vcpu
+        self._ring = ring
+        self._flusher = flusher
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vcpu, name)
+
+    def enter(self) -> int:
+        """See Vcpu."""
+        result: int = self._vcpu.enter()
+        if self._ring.pending:
+            self._flusher.begin()
+        return result
+
+
+class RestlessLoop(VcpuLoop):
+    """The run loop of a restless vCPU."""
+
+    def __init__(self, vcpu: Vcpu, *arguments: Any, ring: CoalescedRing, **options: Any) -> None:
+        # Here, not in `run`: the vCPU thread, once it is confined, may not make threads.
+        self.flusher = Flusher(ring)
+        restless = cast(Vcpu, RestlessVcpu(vcpu, ring, self.flusher))
+        super().__init__(restless, *arguments, ring=ring, **options)
 
     def run(self) -> LoopEnd:
         try:
             return super().run()
         finally:
-            self._ended = True
-            self._go.release()
-            self._flusher.join()
-            assert self._met, "no exit met a flush"
+            self.flusher.end()
+            assert self.flusher.met, "no exit met a flush"
 
-
-vars(supervisor)["VcpuLoop"] = RestlessLoop
 
 if __name__ == "__main__":
+    vars(main_loop)["VcpuLoop"] = RestlessLoop
     entry_point()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ from kvmbox.bench import host
 from kvmbox.bench.jobs import Jobs
 from kvmbox.bench.plan import Configuration, Job, Row
 from kvmbox.bench.runner import Outcome
-from kvmbox.cli import bench
 from kvmbox.cli.main import run_command
 from kvmbox.errors import KvmError
 
@@ -101,7 +101,7 @@ def test_measured_results_are_shown_with_their_answer(capsys: pytest.CaptureFixt
 def test_tables_without_rich_are_plain_text(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "_has_rich", lambda: False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     assert run_command(["bench", *SMALL]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[:3] == ["process/filter/shm", "11.0", "µs"] for line in lines)
@@ -143,14 +143,18 @@ def test_tables_are_shown_though_the_json_file_finds_no_room(capsys: pytest.Capt
     assert "cannot write --json '/dev/full': No space left on device" in captured.err
 
 
+class ClosedPipe(io.StringIO):
+    """A stdout whose reader has gone."""
+
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError
+
+
 @pytest.mark.usefixtures("fake_host")
 def test_json_is_written_though_nobody_reads_the_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise BrokenPipeError
-
-    monkeypatch.setattr(bench, "_print_tables", fail)
+    monkeypatch.setattr("sys.stdout", ClosedPipe())
     path = tmp_path / "new.json"
     assert run_command(["bench", *SMALL, "--json", str(path)]) == 14
     assert json.loads(path.read_text(encoding="utf-8"))["finished"] is True

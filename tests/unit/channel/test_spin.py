@@ -23,6 +23,8 @@ from kvmbox.channel.spin import (
 from tests.support.racing import race
 
 HOME, SPARE = 2, 5
+QUIET_NS = DENSE_NS + 1
+"""Who was not asked for so long is not asked often."""
 PIDS = {"uart": 100, "rtc": 200}
 
 
@@ -56,9 +58,14 @@ class Rig:
         self.log.append((pid, *cpus))
 
     def wanted_by(self, channel: FakeSpinner, *, apart: int = 0) -> list[tuple[object, ...]]:
-        """What happens when it is asked sixteen times, `apart` ns after sixteen times before."""
+        """What happens when it is asked sixteen times, `apart` ns after sixteen times before.
+
+        Before those it was not asked for a while.
+        """
+        self.now += QUIET_NS
+        self.grants.wanted_by(channel)
+        self.now += apart
         self.log.clear()
-        self.grants._asked_at[channel.device_type] = self.now - apart
         self.grants.wanted_by(channel)
         return list(self.log)
 
@@ -116,9 +123,9 @@ def test_right_that_costs_more_than_a_doorbell_is_taken_back_for_a_while(rig: Ri
     assert rig.late(rig.uart, 1) == [(100, HOME), ("uart", "sleeps")]
     assert rig.grants.revoked == 1
     assert rig.wanted_by(rig.uart) == []
-    rig.now += FIRST_PAUSE_NS - DENSE_NS
+    rig.now += FIRST_PAUSE_NS - 3 * QUIET_NS
     assert rig.wanted_by(rig.rtc) == []
-    rig.now += DENSE_NS
+    rig.now += QUIET_NS
     assert rig.wanted_by(rig.rtc) == [(200, SPARE), ("rtc", "spins")]
 
 
@@ -133,7 +140,7 @@ def test_each_pause_is_twice_the_former_up_to_a_limit(rig: Rig) -> None:
     for _ in range(12):
         assert rig.wanted_by(rig.uart) != []
         rig.late(rig.uart, LEAST_LOSS_NS + 1)
-        rig.now += pause - 1
+        rig.now += pause - 1 - QUIET_NS
         assert rig.wanted_by(rig.uart) == []
         rig.now += 1
         pause = min(2 * pause, LONGEST_PAUSE_NS)

@@ -27,7 +27,7 @@ class Host:
         monkeypatch.setattr(linux, "checked_syscall", self._call)
         monkeypatch.setattr(linux, "clone_sibling", self._clone)
         monkeypatch.setattr(os, "setsid", lambda: None)
-        monkeypatch.setattr(namespaces, "_open_proc", lambda: os.open(os.devnull, os.O_PATH))
+        monkeypatch.setattr(namespaces, "open_proc", lambda: os.open(os.devnull, os.O_PATH))
         # Nothing of this host is to be touched, whatever the code under test believes.
         monkeypatch.setattr(namespaces, "IPC_SYSCTLS", {})
         monkeypatch.setattr(namespaces, "forbid_objects", lambda former: self._note("ipc-limits"))
