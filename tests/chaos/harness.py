@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.chaos.payload.gremlin import FAULTS
-from tests.integration.run_support import DEVICE_TYPES
-from tests.patience import patience
+from tests.support.family import DEVICE_TYPES
+from tests.support.patience import patience
 
 PROGRAM: Final = str(Path(__file__).parent / "payload" / "program.py")
 PATIENCE_MS: Final = patience(60_000)

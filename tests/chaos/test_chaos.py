@@ -17,7 +17,8 @@ import pytest
 
 from kvmbox import layout
 from tests.chaos.harness import Chaos, Guest, Result, undisturbed
-from tests.integration.run_support import SHUTDOWN, Images, out, say
+from tests.support.real_mode import SHUTDOWN, out, say
+from tests.support.runs import Images
 
 pytestmark = pytest.mark.kvm
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import patience
+from tests.support.patience import patience
 
 SOURCES = Path(__file__).parents[2] / "guests"
 QEMU = shutil.which("qemu-system-x86_64")

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.patience import patience, patient_options
 from tests.support.guest_table import skip_where_it_cannot_run
+from tests.support.patience import patience, patient_options
 
 SOURCES = Path(__file__).parents[2] / "guests"
 RUNS: list[dict[str, Any]] = tomllib.loads((SOURCES / "expectations.toml").read_text())["run"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.run_support import Images
+from tests.support.runs import Images
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from tests.integration.run_support import KVMBOX
-from tests.patience import patience
+from tests.support.patience import patience
+from tests.support.runs import KVMBOX
 
 pytestmark = pytest.mark.kvm
 

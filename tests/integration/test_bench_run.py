@@ -15,8 +15,8 @@ from kvmbox.bench import floor, guest_output
 from kvmbox.bench.plan import ROWS
 from kvmbox.bench.results import load
 from kvmbox.kvm.system import Kvm
-from tests.integration.run_support import KVMBOX
-from tests.patience import patience
+from tests.support.patience import patience
+from tests.support.runs import KVMBOX
 
 TINY = ("--repeat", "1", "--divide", "1000", "--timeout", f"{patience(60):g}")
 DEFAULT = "process/filter/socketpair"

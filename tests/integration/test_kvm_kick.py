@@ -17,7 +17,7 @@ import pytest
 from kvmbox.errors import KvmError
 from kvmbox.kvm import KICK_SIGNAL, Kvm, Vcpu, Vm, install_kick_signal, uapi
 from kvmbox.memory import GuestMemory
-from tests.patience import patience
+from tests.support.patience import patience
 
 pytestmark = pytest.mark.kvm
 

@@ -19,7 +19,8 @@ from typing import Final
 import pytest
 
 from kvmbox.early import END_SIGNALS, MASK_VARIABLE
-from tests.integration.run_support import IDLE, Images, error_lines, say
+from tests.support.real_mode import IDLE, say
+from tests.support.runs import Images, error_lines
 
 LAUNCHERS: Final = Path(__file__).parents[2] / "launcher"
 FAULTS: Final = {signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import pytest
 
-from tests.integration.run_support import PATIENCE_S
+from tests.support.waiting import PATIENCE_S
 
 SYSTEM = (sys.executable, "-c", "from kvmbox.cli.system_x86_64 import entry_point; entry_point()")
 

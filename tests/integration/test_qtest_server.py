@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.run_support import KVMBOX, PATIENCE_S
+from tests.support.runs import KVMBOX
+from tests.support.waiting import PATIENCE_S
 
 BASE = ("--rtc-base", "2023-11-14T22:13:20")
 LINES = (

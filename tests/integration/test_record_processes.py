@@ -13,7 +13,7 @@ from kvmbox.record import backends
 from kvmbox.record.backends import InProcesses
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import Request
-from tests.unit.record.recordings import CHANNELS, LSR, PIT, UART, small_machine
+from tests.support.recordings import CHANNELS, LSR, PIT, UART, small_machine
 
 BROKEN = Request(protocol.READ, 200, 1).encode()
 """To a device that the process does not have: no VMM sends it, and the process fails."""

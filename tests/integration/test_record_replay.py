@@ -12,20 +12,11 @@ from typing import Any
 import pytest
 
 from kvmbox import bundled
-from tests.integration.run_support import (
-    HALT_FOR_EVER,
-    KVMBOX,
-    SPIN,
-    Images,
-    Run,
-    debug_exit,
-    error_lines,
-    run_to_end,
-    say,
-)
-from tests.patience import patience
 from tests.support.guest_table import skip_where_it_cannot_run
-from tests.unit.record.recordings import LSR, UART, recording, small_machine
+from tests.support.patience import patience
+from tests.support.real_mode import HALT_FOR_EVER, SPIN, debug_exit, say
+from tests.support.recordings import LSR, UART, recording, small_machine
+from tests.support.runs import KVMBOX, Images, Run, error_lines, run_to_end
 
 QUICK = ("hello32", "hello64", "irq64", "real16", "clock", "echo", "mmio64", "reboot")
 """Guests that end by themselves, soon, and between them use every device."""

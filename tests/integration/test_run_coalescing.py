@@ -9,17 +9,8 @@ from typing import Final
 import pytest
 
 from kvmbox import layout
-from tests.integration.run_support import (
-    COM1,
-    DEBUGCON,
-    SHUTDOWN,
-    SPIN,
-    Images,
-    debug_exit,
-    out,
-    run_to_end,
-    say,
-)
+from tests.support.real_mode import COM1, DEBUGCON, SHUTDOWN, SPIN, debug_exit, out, say
+from tests.support.runs import Images, run_to_end
 
 pytestmark = pytest.mark.kvm
 

@@ -16,21 +16,10 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.sandbox.linux import seccomp_mode
-from tests.integration.run_support import (
-    COM1,
-    DEBUGCON,
-    DEVICE_TYPES,
-    ENTRY,
-    IDLE,
-    SHUTDOWN,
-    Images,
-    Run,
-    error_lines,
-    out,
-    run_to_end,
-    say,
-)
-from tests.patience import patience
+from tests.support.family import DEVICE_TYPES
+from tests.support.patience import patience
+from tests.support.real_mode import COM1, DEBUGCON, IDLE, SHUTDOWN, out, say
+from tests.support.runs import ENTRY, Images, Run, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
 

@@ -17,18 +17,6 @@ from typing import Any
 
 import pytest
 
-from tests.integration.run_support import (
-    DEBUGCON,
-    KVMBOX,
-    PATIENCE_S,
-    SHUTDOWN,
-    SPIN,
-    Images,
-    children_of,
-    out,
-    say,
-    wait_input,
-)
 from tests.support.dma import (
     ADDRESS,
     BAD_ADDRESS,
@@ -48,6 +36,10 @@ from tests.support.dma import (
     store,
     tour,
 )
+from tests.support.family import children_of
+from tests.support.real_mode import DEBUGCON, SHUTDOWN, SPIN, out, say, wait_input
+from tests.support.runs import KVMBOX, Images
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.kvm
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.run_support import ENTRY
+from tests.support.runs import ENTRY
 
 COLD = (
     "dataclasses",  # values are `lean.Value`

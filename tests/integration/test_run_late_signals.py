@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from kvmbox.record.reader import RecordingReader
-from tests.integration.run_support import IDLE, Images, Stream, debug_exit, run_to_end, say
+from tests.support.real_mode import IDLE, debug_exit, say
+from tests.support.runs import Images, run_to_end
+from tests.support.waiting import Stream
 
 pytestmark = pytest.mark.kvm
 

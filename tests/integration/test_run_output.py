@@ -13,25 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.run_support import (
+from tests.support.patience import patience
+from tests.support.real_mode import (
     COM2,
-    ENTRY,
     FLOOD,
     HALT_FOR_EVER,
     IDLE,
-    KVMBOX,
     SHUTDOWN,
-    Images,
-    Run,
-    Stream,
     debug_exit,
-    error_lines,
-    run_to_end,
     say,
     say_much,
     wait_input,
 )
-from tests.patience import patience
+from tests.support.runs import ENTRY, KVMBOX, Images, Run, error_lines, run_to_end
+from tests.support.waiting import Stream
 
 pytestmark = pytest.mark.kvm
 

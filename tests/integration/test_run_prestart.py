@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.integration.run_support import KVMBOX
-from tests.patience import patience
+from tests.support.patience import patience
+from tests.support.runs import KVMBOX
 
 # Runs a command as a subreaper, whose children all orphans of the command become, and counts those that are
 # left when it has ended: a line with its status, how many were alive, how many were never reaped.

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.run_support import (
-    DEVICE_TYPES,
+from tests.support.family import DEVICE_TYPES
+from tests.support.patience import patience
+from tests.support.real_mode import (
     HALT_FOR_EVER,
     IDLE,
     POPCNT,
@@ -21,14 +22,11 @@ from tests.integration.run_support import (
     SHUTDOWN,
     SPIN,
     TRIPLE_FAULT,
-    Images,
-    Run,
     debug_exit,
-    error_lines,
     say,
     wait_input,
 )
-from tests.patience import patience
+from tests.support.runs import Images, Run, error_lines
 
 pytestmark = pytest.mark.kvm
 

@@ -10,18 +10,9 @@ from typing import Any
 import pytest
 
 from kvmbox import bundled, layout
-from tests.integration.run_support import (
-    DEVICE_TYPES,
-    HALT_FOR_EVER,
-    SHUTDOWN,
-    Images,
-    Run,
-    debug_exit,
-    error_lines,
-    out,
-    run_to_end,
-    say,
-)
+from tests.support.family import DEVICE_TYPES
+from tests.support.real_mode import HALT_FOR_EVER, SHUTDOWN, debug_exit, out, say
+from tests.support.runs import Images, Run, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
 

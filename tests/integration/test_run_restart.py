@@ -14,17 +14,8 @@ from pathlib import Path
 import pytest
 
 from kvmbox import layout
-from tests.integration.run_support import (
-    COM1,
-    DEBUGCON,
-    IDLE,
-    SHUTDOWN,
-    Images,
-    error_lines,
-    out,
-    run_to_end,
-    say,
-)
+from tests.support.real_mode import COM1, DEBUGCON, IDLE, SHUTDOWN, out, say
+from tests.support.runs import Images, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
 

@@ -11,23 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.run_support import (
+from tests.support.real_mode import (
     COM1,
     COM2,
     DEBUGCON,
     IDLE,
     SHUTDOWN,
     SPIN,
-    Images,
-    Run,
-    Stream,
     debug_exit,
     echo,
     out,
-    run_to_end,
     say,
     wait_input,
 )
+from tests.support.runs import Images, Run, run_to_end
+from tests.support.waiting import Stream
 
 pytestmark = pytest.mark.kvm
 

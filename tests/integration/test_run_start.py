@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from kvmbox import bundled
-from tests.integration.run_support import KVMBOX, SHUTDOWN, Images, Run, error_lines, run_to_end, say
+from tests.support.real_mode import SHUTDOWN, say
+from tests.support.runs import KVMBOX, Images, Run, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
 

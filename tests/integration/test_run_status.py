@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.run_support import (
+from tests.support.patience import patience
+from tests.support.real_mode import (
     COM2,
     DEBUGCON,
     HALT_FOR_EVER,
@@ -23,15 +24,12 @@ from tests.integration.run_support import (
     SHUTDOWN,
     SPIN,
     TRIPLE_FAULT,
-    Images,
     debug_exit,
     echo,
-    error_lines,
     out,
-    run_to_end,
     say,
 )
-from tests.patience import patience
+from tests.support.runs import Images, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
 

@@ -15,21 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.run_support import (
-    ENTRY,
-    HALT_FOR_EVER,
-    IDLE,
-    SHUTDOWN,
-    Images,
-    Run,
-    Stream,
-    debug_exit,
-    echo,
-    error_lines,
-    say,
-    wait_input,
-)
-from tests.patience import patience
+from tests.support.patience import patience
+from tests.support.real_mode import HALT_FOR_EVER, IDLE, SHUTDOWN, debug_exit, echo, say, wait_input
+from tests.support.runs import ENTRY, Images, Run, error_lines
+from tests.support.waiting import Stream
 
 pytestmark = pytest.mark.kvm
 

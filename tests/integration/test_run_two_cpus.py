@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.patience import patience
+from tests.support.patience import patience
 
 pytestmark = pytest.mark.kvm
 

@@ -24,7 +24,7 @@ from kvmbox.processes.spawner_client import KILL_PATIENCE_NS, SpawnerClient
 from kvmbox.sandbox import layers
 from kvmbox.sandbox.policy import DEVICE_POLICY
 from kvmbox.sandbox.seccomp import compile_policy
-from tests.patience import patience
+from tests.support.patience import patience
 
 PAYLOADS = Path(__file__).parent / "sandbox_payload"
 ROOT = str(Path(kvmbox.__file__).parent.parent)

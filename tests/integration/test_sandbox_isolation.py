@@ -23,7 +23,7 @@ from kvmbox.processes.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox import identity, layers, linux, namespaces
 from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule
 from kvmbox.sandbox.seccomp import compile_policy
-from tests.patience import patience
+from tests.support.patience import patience
 
 PAYLOADS = Path(__file__).parent / "sandbox_payload"
 ROOT = str(Path(kvmbox.__file__).parent.parent)

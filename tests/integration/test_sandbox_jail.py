@@ -29,7 +29,7 @@ from kvmbox.sandbox.policy import (
     Rule,
 )
 from kvmbox.sandbox.seccomp import compile_policy
-from tests.patience import patience
+from tests.support.patience import patience
 
 PAYLOADS = str(Path(__file__).parent / "sandbox_payload")
 ENTRIES = [

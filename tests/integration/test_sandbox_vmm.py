@@ -13,7 +13,7 @@ import pytest
 
 import kvmbox
 from kvmbox.sandbox import landlock, layers, linux, scope
-from tests.patience import patience
+from tests.support.patience import patience
 
 PROGRAM = str(Path(__file__).parent / "sandbox_payload" / "confined.py")
 ROOT = str(Path(kvmbox.__file__).parent.parent)

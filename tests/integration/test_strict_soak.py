@@ -18,7 +18,7 @@ from typing import Final
 import pytest
 
 from kvmbox.sandbox.linux import seccomp_mode
-from tests.patience import patience
+from tests.support.patience import patience
 
 REQUESTS: Final = int(os.environ.get("KVMBOX_SOAK_REQUESTS", "20000"))
 SOAK: Final = Path(__file__).parent / "soak_payload" / "soak.py"

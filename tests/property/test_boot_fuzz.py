@@ -12,7 +12,7 @@ from kvmbox import layout
 from kvmbox.boot import BootOptions, BootResult, GuestImage, load_image
 from kvmbox.errors import ImageError
 from kvmbox.memory import GuestMemory
-from tests.unit.boot.boot_images import (
+from tests.support.boot_images import (
     CODE,
     PT_NOTE,
     Piece,

@@ -35,7 +35,7 @@ from kvmbox.devices.model import (
     SnapshotError,
     Stop,
 )
-from tests.regression.pc import footprint
+from tests.support.work import footprint
 
 SECOND: Final = 1_000_000_000
 LAST_TIME: Final = 1 << 62

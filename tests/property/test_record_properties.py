@@ -21,7 +21,7 @@ from kvmbox.record.replayer import ReplayResult, replay
 from kvmbox.record.select import DeviceChoice
 from kvmbox.record.trace import format_summary, summarise
 from kvmbox.wire import protocol
-from tests.unit.record.recordings import BOARD, CHANNELS, Machine, pack, recording, stream_of
+from tests.support.recordings import BOARD, CHANNELS, Machine, pack, recording, stream_of
 
 U32 = st.integers(0, (1 << 32) - 1)
 TIMES = st.integers(0, fmt.MAX_NOW)

@@ -14,7 +14,8 @@ from kvmbox import layout
 from kvmbox.board import SERIAL_PORTS, BoardOptions, by_type, pc_board
 from kvmbox.devices.model import HostOutput, InputRoom
 from kvmbox.devices.uart_registers import LSR_TEMT
-from tests.regression.pc import Pc, footprint, lines_executed, rising_edges
+from tests.support.pc import Pc, rising_edges
+from tests.support.work import footprint, lines_executed
 
 SECOND = 1_000_000_000
 YEAR = 365 * 86_400 * SECOND

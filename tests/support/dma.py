@@ -98,7 +98,7 @@ def probe(
     )
 
 
-# --- A guest in real mode: see tests.integration.run_support -----------------------------------------------
+# --- A guest in real mode: see tests.support.real_mode -----------------------------------------------
 
 
 def store(port: int, value: int) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from kvmbox.cli import system_x86_64
 from kvmbox.cli.main import run_command
 from kvmbox.regular import open_regular
-from tests.unit.record.recordings import recording, small_machine
+from tests.support.recordings import recording, small_machine
 
 
 def test_regular_file_is_opened(tmp_path: Path) -> None:

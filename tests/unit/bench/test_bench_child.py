@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from kvmbox.bench.child import Child, MeasurementError, end_all
-from tests.patience import patience
+from tests.support.patience import patience
 
 LONG = patience(30.0)
 

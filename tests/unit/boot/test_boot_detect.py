@@ -12,7 +12,7 @@ from kvmbox import layout
 from kvmbox.boot import BootOptions, GuestImage, Module, load_image
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.memory import GuestMemory
-from tests.unit.boot.boot_images import CODE, Piece, elf, multiboot2_header, multiboot_header
+from tests.support.boot_images import CODE, Piece, elf, multiboot2_header, multiboot_header
 
 
 def refusal(data: bytes) -> ImageError:

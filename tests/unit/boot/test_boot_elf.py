@@ -13,7 +13,7 @@ from kvmbox import layout
 from kvmbox.boot import BootOptions, BootResult, GuestImage, load_image, read_image
 from kvmbox.errors import ImageError
 from kvmbox.memory import GuestMemory
-from tests.unit.boot.boot_images import (
+from tests.support.boot_images import (
     CODE,
     ET_CORE,
     ET_DYN,

@@ -11,7 +11,7 @@ from kvmbox.boot import BootOptions, BootResult, GuestImage, Module, load_image
 from kvmbox.boot.multiboot_info import MAX_MODULES, memory_map
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.memory import GuestMemory
-from tests.unit.boot.boot_images import CODE, Piece, elf, multiboot_header
+from tests.support.boot_images import CODE, Piece, elf, multiboot_header
 
 SIZE = 8 * layout.MIB
 

@@ -10,7 +10,7 @@ from kvmbox import layout
 from kvmbox.boot import BootOptions, CpuState, GuestImage, Segment, load_image
 from kvmbox.boot.entry_state import descriptor
 from kvmbox.memory import GuestMemory
-from tests.unit.boot.boot_images import CODE, Piece, elf, multiboot_header
+from tests.support.boot_images import CODE, Piece, elf, multiboot_header
 
 MULTIBOOT = elf([Piece(data=multiboot_header() + CODE)])
 

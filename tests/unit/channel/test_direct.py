@@ -18,7 +18,7 @@ from kvmbox.jailed import server as server_module
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import INDEXED_READ, NO_DEADLINE, READ, WRITE, Request, request_word
-from tests.unit.jailed.test_server import FakeModel
+from tests.support.fake_model import FakeModel
 
 NOW = 5_000
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kvmbox.host import output
 from kvmbox.host.output import CAPACITY, GATHER_SIZE, WRITE_SIZE, OutputStream
-from tests.patience import patience
+from tests.support.patience import patience
 
 PATIENCE = patience(30.0)
 """Seconds after which a test that waits for another thread has failed; none ever takes that long."""

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, SnapshotError
+from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset
 from kvmbox.jailed import loop, page_port, server, stream_port
 from kvmbox.jailed.loop import serve
 from kvmbox.jailed.server import MAX_ERROR_TEXT, MAX_SNAPSHOT, DeviceServer, error_frame
@@ -17,52 +17,7 @@ from kvmbox.jailed.stream_port import StreamPort
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, FrameError, Request
-
-
-class FakeModel:
-    """A model that notes its calls, and has what effects and deadline the test gives it."""
-
-    def __init__(self, name: str = "fake") -> None:
-        self.name = name
-        self.calls: list[tuple[object, ...]] = []
-        self.effects: list[Effect] = []
-        self.deadline: int | None = None
-        self.value = 0
-        self.state = b"state"
-
-    def read(self, now: int, offset: int, size: int) -> int:
-        self.calls.append(("read", now, offset, size))
-        return self.value
-
-    def write(self, now: int, offset: int, size: int, value: int) -> None:
-        self.calls.append(("write", now, offset, size, value))
-
-    def advance(self, now: int) -> None:
-        self.calls.append(("advance", now))
-
-    def next_deadline(self) -> int | None:
-        return self.deadline
-
-    def receive(self, now: int, data: bytes) -> int:
-        self.calls.append(("receive", now, data))
-        return len(data) - 1
-
-    def reset(self, now: int) -> None:
-        self.calls.append(("reset", now))
-
-    def take_effects(self) -> list[Effect]:
-        effects, self.effects = self.effects, []
-        return effects
-
-    def snapshot(self) -> bytes:
-        self.calls.append(("snapshot",))
-        return self.state
-
-    def restore(self, state: bytes) -> None:
-        self.calls.append(("restore", len(state)))
-        if state == b"bad":
-            raise SnapshotError("not mine")
-        self.state = state
+from tests.support.fake_model import FakeModel
 
 
 class Rig:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from kvmbox.machine.run_loop import LEAVE, PARK, LoopEnd
-from tests.patience import patience
-from tests.unit.machine.test_run_loop import OUT, Rig
+from tests.support.loop_rig import Rig
+from tests.support.patience import patience
+from tests.support.scripted_vcpu import OUT
 
 
 @pytest.fixture

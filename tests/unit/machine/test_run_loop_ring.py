@@ -20,7 +20,7 @@ from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
 from kvmbox.machine.run_loop import LEAVE, LoopEnd, VcpuLoop
 from kvmbox.wire import protocol
-from tests.unit.machine.test_run_loop import DATA, IN, OUT, FakeVcpu
+from tests.support.scripted_vcpu import DATA, IN, OUT, FakeVcpu
 
 COM1, RTC, POST = 0x3F8, 0x70, 0x80
 RING: Final = 8 * RING_WORD

@@ -12,7 +12,7 @@ from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.machine.sleep import Sleep, look_at
 from kvmbox.machine.vcpu_thread import VcpuThread, look_at_all
 from kvmbox.outcome import GUEST_CRASHED
-from tests.unit.machine.test_run_loop import RFLAGS_IF, FakeVcpu
+from tests.support.scripted_vcpu import RFLAGS_IF, FakeVcpu
 
 
 def look(vcpu: FakeVcpu) -> Sleep:

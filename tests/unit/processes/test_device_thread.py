@@ -18,7 +18,7 @@ from kvmbox.devices.port_models import PostPort
 from kvmbox.errors import DeviceProcessError
 from kvmbox.processes.device_thread import ENDED, DeviceThread
 from kvmbox.wire import protocol
-from tests.patience import patience
+from tests.support.patience import patience
 
 PATIENCE_S = patience(30.0)
 DEVICES = [DeviceSpec("POST", "debug", "post"), DeviceSpec("debugcon", "debug", "debugcon")]

@@ -13,7 +13,7 @@ from kvmbox.record.format import Record
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import Request
-from tests.unit.record.recordings import BOARD, CHANNELS, PIT, UART
+from tests.support.recordings import BOARD, CHANNELS, PIT, UART
 
 LSR_READ = Request(protocol.READ, 0, 1, 7, 1_500_000_000, 0, 5)
 

@@ -11,7 +11,7 @@ from kvmbox.record import format as fmt
 from kvmbox.record.format import End, EndReason, RequestCheck
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import Request
-from tests.unit.record.recordings import BOARD, CHANNELS, UART
+from tests.support.recordings import BOARD, CHANNELS, UART
 
 
 def header_text(**changes: object) -> bytes:

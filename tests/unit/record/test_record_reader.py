@@ -9,7 +9,7 @@ import pytest
 from kvmbox.errors import RecordingError
 from kvmbox.record import format as fmt
 from kvmbox.record.format import End, EndReason, Record
-from tests.unit.record.recordings import (
+from tests.support.recordings import (
     CHANNELS,
     Machine,
     pack,

@@ -14,7 +14,7 @@ from kvmbox.record import format as fmt
 from kvmbox.record import recorder as module
 from kvmbox.record.format import EndReason, Record
 from kvmbox.record.recorder import Recorder
-from tests.unit.record.recordings import BOARD, CHANNELS, read_back, small_machine
+from tests.support.recordings import BOARD, CHANNELS, read_back, small_machine
 
 NO_SPACE = os.strerror(errno.ENOSPC)
 

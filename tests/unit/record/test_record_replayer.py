@@ -17,7 +17,7 @@ from kvmbox.record.select import DeviceChoice
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import HEADER
-from tests.unit.record.recordings import CHANNELS, LSR, UART, Machine, small_machine
+from tests.support.recordings import CHANNELS, LSR, UART, Machine, small_machine
 
 
 def replay_all(

@@ -9,7 +9,7 @@ import pytest
 from kvmbox.errors import UsageError
 from kvmbox.record.format import Record
 from kvmbox.record.select import DeviceChoice, Until
-from tests.unit.record.recordings import CHANNELS, UART, small_machine
+from tests.support.recordings import CHANNELS, UART, small_machine
 
 
 @pytest.mark.parametrize(

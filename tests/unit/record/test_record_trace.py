@@ -14,7 +14,7 @@ from kvmbox.record.trace import LineCount, Span, Summary, format_summary, summar
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import Request
-from tests.unit.record.recordings import CHANNELS, LSR, UART, small_machine
+from tests.support.recordings import CHANNELS, LSR, UART, small_machine
 
 
 def summary_of(records: list[Record], device: str | None = None) -> Summary:

@@ -1,0 +1,58 @@
+"""The processes of one running kvmbox: the spawner and the device processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from tests.support.waiting import wait_readable
+
+DEVICE_TYPES = ("debug", "i8042", "pit", "rtc", "uart")
+
+
+def children_of(pid: int) -> list[int]:
+    """The process ids of the children of `pid`."""
+    found = []
+    for name in os.listdir("/proc"):
+        with suppress(OSError):
+            # Field 4 of stat, after the name in parentheses, is the parent (proc_pid_stat(5)).
+            if (
+                name.isdecimal()
+                and int(Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[1]) == pid
+            ):
+                found.append(int(name))
+    return found
+
+
+class Family:
+    """The spawner and device processes of one running kvmbox: taken once its guest runs."""
+
+    def __init__(self, vmm: int) -> None:
+        (self.spawner,) = children_of(vmm)
+        self.devices: dict[str, int] = {}
+        for pid in children_of(self.spawner):
+            title = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode()
+            self.devices[title.removeprefix("kvmbox: ")] = pid
+        assert sorted(self.devices) == sorted(DEVICE_TYPES)
+        self._pidfds = [os.pidfd_open(pid) for pid in (self.spawner, *self.devices.values())]
+
+    def assert_gone(self) -> None:
+        """All of them are dead and reaped: of a zombie, the pidfd could still be signalled."""
+        for pidfd in self._pidfds:
+            try:
+                signal.pidfd_send_signal(pidfd, 0)
+            except ProcessLookupError:
+                continue
+            raise AssertionError("a process outlived the run")
+
+    def wait_dead(self) -> None:
+        """Wait until all of them have exited, reaped or not."""
+        for pidfd in self._pidfds:
+            wait_readable(pidfd, "the death of a process of the run")
+
+    def close(self) -> None:
+        """Close the pidfds."""
+        for pidfd in self._pidfds:
+            os.close(pidfd)

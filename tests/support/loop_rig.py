@@ -1,0 +1,149 @@
+"""A run loop on a scripted vCPU, with devices at ports and in memory that note what they are asked."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Callable
+from typing import Final, cast
+
+from kvmbox.bus import Bus, FastPath, Mapping
+from kvmbox.kvm import uapi
+from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.machine.run_loop import LEAVE, LoopEnd, VcpuLoop
+from tests.support.scripted_vcpu import DATA, OUT, FakeVcpu
+
+READ_WORD: Final = 0x100  # what the fake devices' fast_paths are asked with, but for the size
+WRITE_WORD: Final = 0x200
+
+
+class Device:
+    """Notes each access; reads give the values the test queued, then ones. It has fast_paths to itself."""
+
+    def __init__(self, natural_sizes: frozenset[int] = frozenset()) -> None:
+        self.natural_sizes = natural_sizes
+        self.accesses: list[tuple[object, ...]] = []
+        self.values: list[int] = []
+        self.fast_paths = 0
+        self.counted = {True: 0, False: 0}
+
+    def fast_path(self, is_read: bool, size: int) -> FastPath:
+        word, limit = (READ_WORD, (1 << 8 * size) - 1) if is_read else (WRITE_WORD, 0)
+        return FastPath(self.access, word | size, limit)
+
+    def count(self, is_read: bool, accesses: int) -> None:
+        self.counted[is_read] += accesses
+
+    def access(self, word: int, offset: int, value: int, limit: int) -> int:
+        self.fast_paths += 1
+        size = word & 0xFF
+        if word & ~0xFF == READ_WORD:
+            assert (value, limit) == (0, (1 << 8 * size) - 1)
+            return self.read(offset, size)
+        assert (word & ~0xFF, limit) == (WRITE_WORD, 0)
+        self.write(offset, size, value)
+        return 0
+
+    def read(self, offset: int, size: int) -> int:
+        self.accesses.append(("read", offset, size))
+        return self.values.pop(0) if self.values else (1 << 8 * size) - 1
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self.accesses.append(("write", offset, size, value))
+
+
+class Rig:
+    """A loop on a fake vCPU, with devices at ports and in memory."""
+
+    def __init__(self) -> None:
+        self.vcpu = FakeVcpu()
+        self.parked = 0
+        """How often the loop has parked."""
+        self.told: list[tuple[int, bool]] = []
+        """How many accesses COM1 had seen, and the promise for the next exit, whenever one was told."""
+        self.ports, self.mmio = Bus(16), Bus(52)
+        self.uart, self.exit, self.mmio_uart = Device(), Device(frozenset({2, 4})), Device()
+        self.ports.attach(Mapping(0x3F8, 8, self.uart, direct=self.uart))
+        self.ports.attach(Mapping(0xF4, 4, self.exit, direct=self.exit))
+        self.mmio.attach(Mapping(0xD000_0000, 8, self.mmio_uart, direct=self.mmio_uart))
+        self.loop = VcpuLoop(
+            cast(Vcpu, self.vcpu),
+            self.ports,
+            self.mmio,
+            read_memory=lambda a: a & 0xFF if a != 0x7C03 else None,
+            told=self._told,
+        )
+        self.while_parked: Callable[[], object] = self.loop.unpark
+        """What the main thread does when the loop has parked."""
+
+    def _told(self) -> None:
+        if self.loop.parked:
+            self.parked += 1
+            self.while_parked()
+            return
+        self.told.append((len(self.uart.accesses), self.loop.tells_next_exit))
+
+    def step(self, step: Callable[[], int]) -> None:
+        self.vcpu.script.append(step)
+
+    def port(
+        self,
+        direction: int,
+        port: int,
+        *,
+        size: int = 1,
+        count: int = 1,
+        data: bytes = b"",
+        offset: int = DATA,
+    ) -> None:
+        """The next exit: a port access, with what the guest writes."""
+
+        def play() -> int:
+            struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_IO)
+            struct.pack_into("<BBHIQ", self.vcpu.page, 32, direction, size, port, count, offset)
+            if direction == OUT:
+                self.vcpu.page[offset : offset + len(data)] = data
+            elif offset < len(self.vcpu.page):
+                # What is there is from an earlier exit: it must not be what the guest reads.
+                length = min(size * count, len(self.vcpu.page) - offset)
+                self.vcpu.page[offset : offset + length] = b"\xee" * length
+            return 0
+
+        self.step(play)
+
+    def memory(self, address: int, length: int, data: bytes | None = None) -> None:
+        """The next exit: a memory access, a write if there is `data`."""
+
+        def play() -> int:
+            struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_MMIO)
+            content = b"\xee" * 8 if data is None else data.ljust(8, b"\xee")
+            struct.pack_into("<Q8sIB", self.vcpu.page, 32, address, content, length, data is not None)
+            return 0
+
+        self.step(play)
+
+    def reason(self, reason: int) -> None:
+        """The next exit: nothing but a reason."""
+
+        def play() -> int:
+            struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, reason)
+            return 0
+
+        self.step(play)
+
+    def peek(self, look: Callable[[], None]) -> None:
+        """Between two exits, look; the loop sees an interrupted KVM_RUN."""
+
+        def play() -> int:
+            look()
+            return -errno.EINTR
+
+        self.step(play)
+
+    def data(self, length: int, *, at: int = DATA) -> bytes:
+        return bytes(self.vcpu.page[at : at + length])
+
+    def play(self) -> LoopEnd:
+        """Run the script, then leave."""
+        self.peek(lambda: self.loop.request_attention(LEAVE))
+        return self.loop.run()

@@ -1,0 +1,82 @@
+"""A vCPU that the test plays: exits in, completions out."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Final
+
+from kvmbox.kvm import uapi
+
+DATA: Final = 0x1000
+"""Where the data of port exits lies: the page behind kvm_run."""
+
+IN, OUT = uapi.KVM_EXIT_IO_IN, uapi.KVM_EXIT_IO_OUT
+RFLAGS_IF: Final = 1 << 9
+
+
+class FakeVcpu:
+    """Plays a script: each step sets kvm_run up and gives what the kernel returns, an error as its negative.
+
+    After the script it behaves as a halted guest does: `enter` sleeps until somebody kicks.
+    """
+
+    def __init__(self) -> None:
+        self.page = bytearray(0x3000)
+        self.bytes = memoryview(self.page)
+        self.words32 = self.bytes.cast("I")
+        self.words64 = self.bytes.cast("Q")
+        self.script: list[Callable[[], int]] = []
+        self.runs = 0
+        self._kicked = threading.Event()
+        self.mp_state = uapi.KVM_MP_STATE_RUNNABLE
+        self.rflags = RFLAGS_IF
+        self.nmi = SimpleNamespace(pending=0, injected=0, masked=0)
+        self.smi = SimpleNamespace(pending=0)
+        self.ioapic = uapi.kvm_ioapic_state()
+        self.gone = False
+
+    def enter(self) -> int:
+        self.runs += 1
+        if self.script:
+            status = self.script.pop(0)()
+        else:
+            assert self._kicked.wait(30), "nobody kicks, and the loop waits"
+            status = -errno.EINTR
+        if status < 0:
+            ctypes.set_errno(-status)
+            return -1
+        return status
+
+    @property
+    def kicked(self) -> bool:
+        return self._kicked.is_set()
+
+    def kick(self) -> None:
+        self._kicked.set()
+
+    def clear_kick(self) -> None:
+        self._kicked.clear()
+
+    def get_mp_state(self) -> int:
+        return self.mp_state
+
+    def get_regs(self) -> uapi.kvm_regs:
+        if self.gone:
+            raise OSError(errno.EIO, "Input/output error")
+        return uapi.kvm_regs(rip=0x7C00, rflags=self.rflags)
+
+    def get_sregs(self) -> uapi.kvm_sregs:
+        return uapi.kvm_sregs()
+
+    def get_vcpu_events(self) -> SimpleNamespace:
+        return SimpleNamespace(nmi=self.nmi, smi=self.smi)
+
+    def get_lapic(self) -> uapi.kvm_lapic_state:
+        return uapi.kvm_lapic_state()
+
+    def translate(self, linear: int) -> int | None:
+        return linear if linear < 0x7C08 else None

@@ -1,0 +1,52 @@
+"""Waiting for what a process does: for the end or the contents of a stream, never for time to pass.
+
+PATIENCE_S only bounds how long a broken kvmbox may hang a test.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from tests.support.patience import patience
+
+PATIENCE_S = patience(30.0)
+
+
+def wait_readable(descriptor: int, what: str) -> None:
+    """Wait until `descriptor` is readable or at its end; fail after PATIENCE_S."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    assert poller.poll(PATIENCE_S * 1000), f"waited {PATIENCE_S} s for {what}"
+
+
+class Stream:
+    """The reading end of a pipe or terminal; `seen` is all that came so far."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self.descriptor = descriptor
+        self.name = name
+        self.seen = b""
+        self._from = 0
+
+    def more(self) -> bool:
+        """Take what comes next; False at the end."""
+        wait_readable(self.descriptor, f"{self.name} after {self.seen[-200:]!r}")
+        try:
+            data = os.read(self.descriptor, 1 << 16)
+        except OSError:  # a terminal whose other side is closed
+            return False
+        self.seen += data
+        return bool(data)
+
+    def until(self, text: bytes) -> None:
+        """Read until `text` has come, behind what an earlier `until` was waiting for."""
+        while (found := self.seen.find(text, self._from)) < 0:
+            assert self.more(), f"{self.name} ended without {text!r}: {self.seen!r}"
+        self._from = found + len(text)
+
+    def rest(self) -> bytes:
+        """Read to the end; returns all that ever came."""
+        while self.more():
+            pass
+        return self.seen
