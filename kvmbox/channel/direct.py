@@ -56,12 +56,15 @@ def _frame_of_header(words: Words) -> bytes:
 
 
 class DirectLink:
-    """Leads to models in this process; they are made by the HELLO request."""
+    """Leads to models in this process; they are made by the HELLO request. `server` is what holds them."""
+
+    def __init__(self, server: Callable[[], DeviceServer] = DeviceServer) -> None:
+        self._server = server
 
     def open(self, device_type: str, waits: Waits) -> DirectTransport:
         """See Opens."""
         del device_type, waits
-        return DirectTransport(DeviceServer())
+        return DirectTransport(self._server())
 
 
 class DirectChannel(Channel):

@@ -59,9 +59,17 @@ class DeviceServer:
     payload that follows its header.
     """
 
-    def __init__(self, *, takes_source: bool = True) -> None:
-        """`takes_source`: whether a HELLO may bring the text of a model, which is run then."""
+    def __init__(
+        self,
+        *,
+        takes_source: bool = True,
+        build: Callable[[str, dict[str, Parameter]], DeviceModel] = build_model,
+    ) -> None:
+        """`takes_source`: whether a HELLO may bring the text of a model, which is run then. `build` makes the
+        models that have a name only.
+        """
         self._takes_source = takes_source
+        self._build = build
         self.models: list[DeviceModel] = []
         self.running = True
         self.routes: dict[int, tuple[Any, ...]] = {}
@@ -153,7 +161,7 @@ class DeviceServer:
     def _model_of(self, name: str, parameters: dict[str, Parameter]) -> DeviceModel:
         source = parameters.pop(protocol.SOURCE, None)
         if source is None:
-            return build_model(name, parameters)
+            return self._build(name, parameters)
         if not self._takes_source:
             raise FrameError(f"model {name} brings its own source, which is for jailed processes only")
         return build_from_source(name, source, parameters)

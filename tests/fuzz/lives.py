@@ -12,7 +12,6 @@ from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet, hello_of
 from kvmbox.channel.recovery import POISONED, Restart
-from kvmbox.channel.transport import NO_HEADER, EndedError, Transport, Waits, Words
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError, GivenUpError, UnknownExitError
 from kvmbox.jailed.server import DeviceServer, error_frame
@@ -21,10 +20,11 @@ from kvmbox.layout import PAGE_SIZE
 from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects
-from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, WORDS, Request, request_word
+from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request, request_word
 from tests.fuzz.frames import Liar, Log
 from tests.fuzz.plants import Parts
 from tests.fuzz.targets import Fault
+from tests.support.calling import CallingTransport, GoneError
 
 BOARD: Final = by_type(
     pc_board(BoardOptions(serial_ports=("COM1", "COM2"), rtc_base=1_700_000_000, memory_size=1 << 24))
@@ -60,16 +60,12 @@ def random_request(dice: random.Random, devices: list[DeviceSpec], sequence: int
 # --- Restarts ---------------------------------------------------------------------------------------------
 
 
-class Death(Exception):
-    """A process that ends instead of answering."""
-
-
 def spoil(dice: random.Random, frame: bytes, reply: bytes) -> bytes:
     """A reply that nobody may believe."""
     fields: list[int] = list(HEADER.unpack_from(reply))
     match dice.randrange(8):
         case 0:
-            raise Death
+            raise GoneError
         case 1:
             fields[4] ^= 1 << dice.randrange(32)
         case 2:
@@ -87,36 +83,16 @@ def spoil(dice: random.Random, frame: bytes, reply: bytes) -> bytes:
         case 7:
             fields[3] = (fields[3] + 1 + dice.randrange(200)) & 0xFF
             if fields[0] == protocol.SNAPSHOT | protocol.REPLY:
-                raise Death  # a snapshot's payload may look like effects
+                raise GoneError  # a snapshot's payload may look like effects
     return HEADER.pack(*fields) + reply[HEADER.size :]
 
 
-class Life(Transport):
-    """A process that is called, and that the target may break; as a link it leads to itself."""
+class Life(CallingTransport):
+    """A process that the target may break."""
 
     def __init__(self, on_reply: Callable[[bytes, bytes], bytes], server: Callable[[], DeviceServer]) -> None:
-        self._server = server()
-        self._on_reply = on_reply
-        self._frame = b""
-
-    def open(self, device_type: str, waits: Waits) -> Transport:
-        """See Opens."""
-        del device_type, waits
-        return self
-
-    def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
-        self._frame = self.exchange(WORDS.pack(first, now, value, offset_and_length), None)
-        return NO_HEADER
-
-    def payload(self, words: Words) -> bytes:
-        assert words is NO_HEADER
-        return self._frame
-
-    def exchange(self, sent: bytes, slices: int | None) -> bytes:
-        try:
-            return self._on_reply(sent, self._server.handle(sent))
-        except Death:
-            raise EndedError("its channel ended") from None
+        handle = server().handle
+        super().__init__(lambda sent: on_reply(sent, handle(sent)))
 
 
 def send(channel: Channel, request: Request, limit: int) -> int:

@@ -21,6 +21,7 @@ from kvmbox.wire import protocol
 from kvmbox.wire.effects import EFFECT, encode_effects, encode_reply
 from kvmbox.wire.protocol import HEADER, NO_DEADLINE, request_word
 from tests.support.links import Opening, socket_link
+from tests.support.log import Log
 
 NOW: Final = 5_000
 READ_OF_COM2: Final = request_word(protocol.READ, 1, 1)
@@ -35,7 +36,7 @@ class Liar:
     def __init__(self, *, now: Callable[[], int] | None = None, **options: Any) -> None:
         """`options` are those of the channel."""
         vmm_end, self.device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.log: list[tuple[object, ...]] = []
+        self.log = Log()
         self.now = NOW
         self.asked = 0
         descriptor = vmm_end.detach()
@@ -57,23 +58,25 @@ class Liar:
         grants = [
             Grants(
                 "COM1",
-                irq_lines=[self._note("irq 0"), self._note("irq 1")],
-                output=self._note("output"),
+                irq_lines=[self.log.note("irq 0"), self.log.note("irq 1")],
+                output=self.log.note("output"),
             ),
-            Grants("COM2", input_room=self._note("room"), reset=self._note("reset"), stop=self._note("stop")),
+            Grants(
+                "COM2",
+                input_room=self.log.note("room"),
+                reset=self.log.note("reset"),
+                stop=self.log.note("stop"),
+            ),
         ]
         self.channel = Channel(
             "uart",
             Opening(reach),
             grants,
             now=now or (lambda: self.now),
-            deadline_changed=self._note("deadline"),
+            deadline_changed=self.log.note("deadline"),
             slice_ms=1,
             **options,
         )
-
-    def _note(self, what: str) -> Callable[..., None]:
-        return lambda *arguments: self.log.append((what, *arguments))
 
     def queue(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from kvmbox.channel.survival import ProcessControl, Survival
 from kvmbox.errors import DeviceGoneError, DeviceProcessError
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, WORDS, request_word
-from tests.support.links import socket_link
+from tests.support.far_end import FarEnd
 
 READ = request_word(protocol.READ, 0, 1)
 
@@ -78,12 +77,13 @@ class Silent:
     """A channel whose process answers nothing; a vCPU thread can be made to wait for it."""
 
     def __init__(self, lock: PatientLock | None = None) -> None:
-        vmm_end, self.device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        far = FarEnd()
+        self.device_end = far.socket
         self.survival = Rescue()
         self.survival.end = self.device_end.close
         self.channel = Channel(
             "uart",
-            socket_link(vmm_end.detach()),
+            far.link,
             [Grants("COM1")],
             now=lambda: 5,
             survival=self.survival,

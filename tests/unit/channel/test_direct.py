@@ -14,42 +14,47 @@ from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError, ProtocolError
-from kvmbox.jailed import server as server_module
+from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import INDEXED_READ, NO_DEADLINE, READ, WRITE, Request, request_word
 from tests.support.fake_model import FakeModel
+from tests.support.log import Log
 
 NOW = 5_000
+
+
+def link_to(models: list[FakeModel]) -> DirectLink:
+    """A link whose HELLO gets these models, in order."""
+    return DirectLink(lambda: DeviceServer(build=lambda _name, _parameters: models.pop(0)))
 
 
 class Rig:
     """Two fake models behind a channel; the first may raise its line and print, the second stop and reset."""
 
-    def __init__(self, *, written_out: bool = True, **options: Any) -> None:
-        """`written_out`: make accesses as the run loop does. `options` are those of the channel."""
+    def __init__(
+        self, *, written_out: bool = True, irq: Callable[[int, int], None] | None = None, **options: Any
+    ) -> None:
+        """`written_out`: make accesses as the run loop does. `irq` hears of the line. `options` are those of
+        the channel.
+        """
         self.written_out = written_out
-        self.log: list[tuple[object, ...]] = []
+        self.log = Log()
         self.one, self.two = FakeModel("one"), FakeModel("two")
+        waiting = [self.one, self.two]
         self.channel = DirectChannel(
             "fakes",
-            DirectLink(),
+            link_to(waiting),
             [
-                Grants("one", irq_lines=[self._note("irq")], output=self._note("output")),
-                Grants("two", reset=self._note("reset"), stop=self._note("stop")),
+                Grants("one", irq_lines=[irq or self.log.note("irq")], output=self.log.note("output")),
+                Grants("two", reset=self.log.note("reset"), stop=self.log.note("stop")),
             ],
             now=lambda: NOW,
-            deadline_changed=self._note("deadline"),
+            deadline_changed=self.log.note("deadline"),
             **options,
         )
-        waiting = [self.one, self.two]
         devices = [DeviceSpec(name, "fakes", "fake") for name in ("one", "two")]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(server_module, "build_model", lambda _name, _parameters: waiting.pop(0))
-            assert greet(self.channel, devices) == protocol.VERSION
-
-    def _note(self, what: str) -> Callable[..., None]:
-        return lambda *arguments: self.log.append((what, *arguments))
+        assert greet(self.channel, devices) == protocol.VERSION
 
     def access(self, kind: int, device: int = 0, size: int = 1, *, offset: int = 0, value: int = 0) -> int:
         limit = (1 << 8 * size) - 1 if kind != WRITE else 0
@@ -155,10 +160,8 @@ def test_model_that_raises_is_named_and_the_channel_of_no_use_any_more(rig: Rig)
             raise KeyError("register\n")
 
     model = Broken()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server_module, "build_model", lambda _name, _parameters: model)
-        rig.channel = DirectChannel("fakes", DirectLink(), [Grants("one")], now=lambda: NOW)
-        greet(rig.channel, [DeviceSpec("one", "fakes", "fake")])
+    rig.channel = DirectChannel("fakes", link_to([model]), [Grants("one")], now=lambda: NOW)
+    greet(rig.channel, [DeviceSpec("one", "fakes", "fake")])
     with pytest.raises(DeviceProcessError, match=r"device process 'fakes' failed: KeyError: ") as caught:
         rig.access(READ)
     assert "\n" not in str(caught.value)
@@ -205,16 +208,12 @@ def test_threads_take_turns() -> None:
     go_on = threading.Event()
     order: list[str] = []
 
-    class Late(Rig):
-        def _note(self, what: str) -> Callable[..., None]:
-            return later if what == "irq" else super()._note(what)
-
     def later(*_arguments: object) -> None:
         inside.set()
         assert go_on.wait(30)
         order.append("vcpu")
 
-    rig = Late()
+    rig = Rig(irq=later)
     rig.one.effects = [IrqLine(0, 1)]
     vcpu = threading.Thread(target=lambda: rig.access(WRITE), daemon=True)
     vcpu.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,7 +17,8 @@ from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import Request, request_word
-from tests.support.links import socket_link
+from tests.support.far_end import FarEnd
+from tests.support.log import Log
 
 NOW = 5_000
 READ = request_word(protocol.READ, 1, 1)
@@ -56,40 +57,27 @@ class Rig:
     """The channel, and the far end with its replies in the VMM's hands before it asks."""
 
     def __init__(self) -> None:
-        vmm_end, self.device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.log: list[tuple[object, ...]] = []
-        grants = [Grants("DISK", irq_lines=[self._note("irq")]), Grants("NET", irq_lines=[self._note("irq")])]
+        self.far = FarEnd()
+        self.log = Log()
+        grants = [
+            Grants("DISK", irq_lines=[self.log.note("irq")]),
+            Grants("NET", irq_lines=[self.log.note("irq")]),
+        ]
         self.recorded: list[int] = []
         self.survival = Rescue()
         self.channel = Asking(
             "dma",
-            socket_link(vmm_end.detach()),
+            self.far.link,
             grants,
             now=lambda: NOW,
             record=lambda sent, _frame: self.recorded.append(sent[0]),
             survival=self.survival,
         )
-        self.sequence = 0
-
-    def _note(self, what: str) -> Callable[..., None]:
-        return lambda *arguments: self.log.append((what, *arguments))
 
     def reply(self, kind: int, *effects: tuple[int, Effect], device: int = 0, value: int = 0) -> None:
         """What the process will answer to the next request."""
-        self.sequence += 1
         size = 1 if kind in (protocol.READ, protocol.WRITE) else 0
-        request = Request(kind, device, size, self.sequence)
-        self.device_end.send(encode_reply(request, None, value, list(effects)))
-
-    def asked(self) -> list[Request]:
-        """The requests so far."""
-        self.device_end.setblocking(False)
-        found = []
-        while True:
-            try:
-                found.append(protocol.decode_request(self.device_end.recv(8192)))
-            except BlockingIOError:
-                return found
+        self.far.reply(kind, *effects, device=device, size=size, value=value)
 
 
 @pytest.fixture
@@ -97,7 +85,7 @@ def rig() -> Iterator[Rig]:
     rig = Rig()
     yield rig
     rig.channel.close()
-    rig.device_end.close()
+    rig.far.close()
 
 
 def answer(sequence: int, device: int, number: int = 0) -> Request:
@@ -109,7 +97,7 @@ def test_access_gives_its_own_value_and_its_follow_ups_come_behind_it(rig: Rig) 
     rig.reply(protocol.RECEIVE, (1, IrqLine(0, 1)), device=1)
     rig.reply(protocol.RECEIVE, (1, IrqLine(0, 0)), device=1)
     assert rig.channel.access(READ, 3, 0, 0xFF) == 0x41
-    assert rig.asked() == [Request(protocol.READ, 1, 1, 1, NOW, 0, 3), answer(2, 1, 0), answer(3, 1, 1)]
+    assert rig.far.asked() == [Request(protocol.READ, 1, 1, 1, NOW, 0, 3), answer(2, 1, 0), answer(3, 1, 1)]
     assert rig.log == [("irq", 1, 0), ("irq", 0, 0)]
     assert rig.channel.waiting == 0
 
@@ -127,7 +115,7 @@ def test_follow_ups_of_a_follow_up_come_behind_those_that_were_asked_for_before(
         rig.channel.request(kind)
     else:
         rig.channel.transact(kind, 0, 0, b"run")
-    assert rig.asked()[1:] == [answer(2, 0), answer(3, 1), answer(4, 0)]
+    assert rig.far.asked()[1:] == [answer(2, 0), answer(3, 1), answer(4, 0)]
 
 
 def test_each_follow_up_is_journaled_and_recorded_after_the_reply_that_asked_for_it(rig: Rig) -> None:
@@ -141,7 +129,7 @@ def test_each_follow_up_is_journaled_and_recorded_after_the_reply_that_asked_for
 def test_follow_up_that_a_process_does_not_live_through_is_rescued_by_itself(rig: Rig) -> None:
     rig.survival.rescues = True
     rig.reply(protocol.READ, (1, QUESTION(1)), device=1, value=7)
-    rig.device_end.shutdown(socket.SHUT_WR)
+    rig.far.socket.shutdown(socket.SHUT_WR)
     assert rig.channel.access(READ, 3, 0, 0xFF) == 7
     assert [protocol.decode_request(sent) for sent in rig.survival.rescued] == [answer(2, 1)]
     assert rig.log == [("irq", 1, 0)]
@@ -149,14 +137,14 @@ def test_follow_up_that_a_process_does_not_live_through_is_rescued_by_itself(rig
 
 def test_follow_up_that_fails_fails_the_access_and_leaves_none_for_the_next_one(rig: Rig) -> None:
     rig.reply(protocol.READ, (1, QUESTION(2)), device=1, value=7)
-    rig.device_end.shutdown(socket.SHUT_WR)
+    rig.far.socket.shutdown(socket.SHUT_WR)
     with pytest.raises(DeviceGoneError):
         rig.channel.access(READ, 3, 0, 0xFF)
-    asked = rig.asked()
+    asked = rig.far.asked()
     rig.channel.forget_failure()
     with pytest.raises(DeviceGoneError):
         rig.channel.request(protocol.ADVANCE)
-    assert [request.kind for request in asked + rig.asked()] == [
+    assert [request.kind for request in asked + rig.far.asked()] == [
         protocol.READ,
         protocol.RECEIVE,
         protocol.ADVANCE,
@@ -169,7 +157,7 @@ def test_as_many_follow_ups_as_there_may_be_are_sent_for_each_request(rig: Rig) 
         for _ in range(MAX_FOLLOW_UPS):
             rig.reply(protocol.RECEIVE)
         rig.channel.access(WRITE, 0, 5, 0)
-    assert len(rig.asked()) == 2 * (1 + MAX_FOLLOW_UPS)
+    assert len(rig.far.asked()) == 2 * (1 + MAX_FOLLOW_UPS)
 
 
 def test_reply_that_asks_for_more_breaks_the_protocol_and_nothing_of_it_is_applied(rig: Rig) -> None:
@@ -177,7 +165,7 @@ def test_reply_that_asks_for_more_breaks_the_protocol_and_nothing_of_it_is_appli
     with pytest.raises(ProtocolError, match="NET asks for more than 16 follow-ups of one request"):
         rig.channel.access(WRITE, 0, 5, 0)
     assert rig.log == []
-    assert len(rig.asked()) == 1
+    assert len(rig.far.asked()) == 1
 
 
 def test_process_that_asks_again_in_each_follow_up_is_stopped_by_the_same_bound(rig: Rig) -> None:
@@ -186,4 +174,4 @@ def test_process_that_asks_again_in_each_follow_up_is_stopped_by_the_same_bound(
         rig.reply(protocol.RECEIVE, (0, QUESTION(1)))
     with pytest.raises(ProtocolError, match="DISK asks for more than 16"):
         rig.channel.access(WRITE, 0, 5, 0)
-    assert len(rig.asked()) == 1 + MAX_FOLLOW_UPS
+    assert len(rig.far.asked()) == 1 + MAX_FOLLOW_UPS

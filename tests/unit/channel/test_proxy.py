@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -13,8 +12,7 @@ from kvmbox.channel.grants import Grants
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import ProtocolError
 from kvmbox.wire import protocol
-from kvmbox.wire.effects import encode_reply
-from tests.support.links import socket_link
+from tests.support.far_end import FarEnd
 from tests.support.racing import race
 
 
@@ -22,18 +20,12 @@ class Far:
     """The other end of a channel with one granted device."""
 
     def __init__(self) -> None:
-        vmm_end, self.end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.end = FarEnd()
         grants = [Grants(str(number)) for number in range(4)]
-        self.channel = Channel("debug", socket_link(vmm_end.detach()), grants, now=lambda: 11)
-        self.sequence = 0
+        self.channel = Channel("debug", self.end.link, grants, now=lambda: 11)
 
     def will_answer(self, kind: int, size: int, value: int = 0, device: int = 3) -> None:
-        self.sequence += 1
-        request = protocol.Request(kind, device, size, self.sequence)
-        self.end.send(encode_reply(request, None, value, []))
-
-    def asked(self) -> protocol.Request:
-        return protocol.decode_request(self.end.recv(8192))
+        self.end.reply(kind, device=device, size=size, value=value)
 
 
 @pytest.fixture
@@ -50,7 +42,7 @@ def test_read_of_each_size_asks_for_it_and_takes_the_largest_value(far: Far, siz
     largest = (1 << 8 * size) - 1
     far.will_answer(protocol.READ, size, largest)
     assert proxy.read(6, size) == largest
-    assert far.asked() == protocol.Request(protocol.READ, 3, size, 1, 11, 0, 6)
+    assert far.end.asked() == [protocol.Request(protocol.READ, 3, size, 1, 11, 0, 6)]
     assert (proxy.reads, proxy.writes) == (1, 0)
 
 
@@ -67,7 +59,7 @@ def test_write_of_each_size_forwards_the_value(far: Far, size: int) -> None:
     proxy = DeviceProxy(far.channel, 3, "debug-exit", frozenset())
     far.will_answer(protocol.WRITE, size)
     proxy.write(2, size, 0x7F)
-    assert far.asked() == protocol.Request(protocol.WRITE, 3, size, 1, 11, 0x7F, 2)
+    assert far.end.asked() == [protocol.Request(protocol.WRITE, 3, size, 1, 11, 0x7F, 2)]
     assert (proxy.reads, proxy.writes) == (0, 1)
 
 
@@ -78,8 +70,7 @@ def test_proxy_on_a_bus_takes_whole_what_it_says(far: Far) -> None:
         far.will_answer(protocol.WRITE, size)
     bus.write(0xF4, 2, 0x2211)
     bus.write(0xF4, 4, 0x44332211)
-    asked = [far.asked() for _ in range(5)]
-    assert [(one.offset, one.size, one.value) for one in asked] == [
+    assert [(one.offset, one.size, one.value) for one in far.end.asked()] == [
         (0, 2, 0x2211),
         (0, 1, 0x11),
         (1, 1, 0x22),

@@ -17,7 +17,6 @@ from kvmbox.channel.greeting import greet
 from kvmbox.channel.journal import JOURNAL_BYTES, JOURNAL_LIMIT, MAX_SNAPSHOT, Journal
 from kvmbox.channel.recovery import AllOnes, Recovery, Restart, all_ones, show
 from kvmbox.channel.survival import ProcessControl, Survival
-from kvmbox.channel.transport import NO_HEADER, EndedError, Transport, Waits, Words
 from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, SnapshotError, Stop
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
 from kvmbox.jailed import server as server_module
@@ -25,6 +24,7 @@ from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS, Request, request_word
+from tests.support.calling import CallingTransport, GoneError
 from tests.support.links import socket_link
 
 READ, WRITE = request_word(protocol.READ, 0, 1), request_word(protocol.WRITE, 0, 1)
@@ -84,7 +84,7 @@ class Process:
     """A device process as its channel sees it. `lie` may change or refuse any reply, by the request."""
 
     def __init__(self, lie: Peer | None = None) -> None:
-        self.server = DeviceServer()
+        self.server = DeviceServer(build=lambda _name, _parameters: Notebook())
         self.lie = lie
         self.asked: list[bytes] = []
 
@@ -94,17 +94,13 @@ class Process:
     def answer(self, frame: bytes) -> bytes:
         self.asked.append(frame)
         if self.lie is die:
-            raise Dead
+            raise GoneError
         reply = self.server.handle(frame)
         return self.lie(frame, reply) if self.lie is not None else reply
 
 
-class Dead(Exception):
-    """A process that ends instead of answering."""
-
-
 def die(_frame: bytes, _reply: bytes) -> bytes:
-    raise Dead
+    raise GoneError
 
 
 def on(kind: int, act: Peer, *, after: int = 0) -> Peer:
@@ -121,31 +117,12 @@ def on(kind: int, act: Peer, *, after: int = 0) -> Peer:
     return lie
 
 
-class CallingTransport(Transport):
-    """Calls its process, as the link to it too: whoever opens it."""
+class Way(CallingTransport):
+    """The transport to a process of the test."""
 
     def __init__(self, process: Process) -> None:
+        super().__init__(process.answer)
         self.process = process
-        self._frame = b""
-
-    def open(self, device_type: str, waits: Waits) -> Transport:
-        del waits
-        assert device_type == "books"
-        return self
-
-    def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
-        self._frame = self.exchange(WORDS.pack(first, now, value, offset_and_length), None)
-        return NO_HEADER
-
-    def payload(self, words: Words) -> bytes:
-        assert words is NO_HEADER
-        return self._frame
-
-    def exchange(self, sent: bytes, slices: int | None) -> bytes:
-        try:
-            return self.process.answer(sent)
-        except Dead:
-            raise EndedError("its channel ended") from None
 
 
 class Bench:
@@ -183,7 +160,7 @@ class Bench:
         self.recovery = Recovery(specs, self, journal_limit=journal_limit)
         self.channel = Channel(
             "books",
-            CallingTransport(processes[0]),
+            Way(processes[0]),
             grants,
             now=self._now,
             survival=survival or self.recovery,
@@ -207,7 +184,7 @@ class Bench:
 
     @property
     def process(self) -> Process:
-        assert isinstance(self.channel.transport, CallingTransport)
+        assert isinstance(self.channel.transport, Way)
         return self.channel.transport.process
 
     @property
@@ -216,7 +193,7 @@ class Bench:
 
     # --- Standby ---
 
-    def replace(self, name: str, error: DeviceProcessError) -> CallingTransport:
+    def replace(self, name: str, error: DeviceProcessError) -> Way:
         assert name == "books"
         assert self.clock.count("pause") > self.clock.count("resume")
         assert self.channel.waiting == 0
@@ -224,7 +201,7 @@ class Bench:
         self._next += 1
         if self._next >= len(self.processes):
             raise SandboxError("no process can be had")
-        return CallingTransport(self.processes[self._next])
+        return Way(self.processes[self._next])
 
     def pause_time(self) -> None:
         self.clock.append("pause")
@@ -241,8 +218,7 @@ class Bench:
 
 
 @pytest.fixture(autouse=True)
-def notebooks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(server_module, "build_model", lambda _name, _values: Notebook())
+def notebooks() -> Iterator[None]:
     yield
     Notebook.padding = 0
 

@@ -25,6 +25,7 @@ from kvmbox.wire.effects import BY_CLASS, EFFECT, encode_effects
 from kvmbox.wire.page_layout import DOORBELL, DOORBELLS_READ
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, request_word
 from tests.support.links import Opening
+from tests.support.log import Log
 
 NOW: Final = 5_000
 READ_OF_COM1: Final = request_word(protocol.READ, 0, 1)
@@ -61,12 +62,12 @@ class Peer:
         self.words = self.data.cast("Q")
         self.doorbell, bell_of_device = os.pipe()  # the device's end of the one, the VMM's of the other
         vmm_doorbell, self.bell_of_vmm = os.pipe()
-        self.log: list[tuple[object, ...]] = []
+        self.log = Log()
         self.now = NOW
         self.spin = FakeSpin()
         grants = [
-            Grants("COM1", irq_lines=[self._note("irq")], output=self._note("output")),
-            Grants("COM2", reset=self._note("reset")),
+            Grants("COM1", irq_lines=[self.log.note("irq")], output=self.log.note("output")),
+            Grants("COM2", reset=self.log.note("reset")),
         ]
         self.link = Link(PageTransport, (bell_of_device, vmm_doorbell), (), self.page, self.spin)
 
@@ -78,7 +79,7 @@ class Peer:
             Opening(reach),
             grants,
             now=lambda: self.now,
-            deadline_changed=self._note("deadline"),
+            deadline_changed=self.log.note("deadline"),
             **options,
         )
 
@@ -86,9 +87,6 @@ class Peer:
     def transport(self) -> PageTransport:
         assert isinstance(self.channel.transport, PageTransport)
         return self.channel.transport
-
-    def _note(self, what: str) -> Callable[..., None]:
-        return lambda *arguments: self.log.append((what, *arguments))
 
     def close(self) -> None:
         self.words.release()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
@@ -21,6 +21,7 @@ from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import EFFECT, encode_effects, encode_reply
 from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, Request, request_word
+from tests.support.log import Log
 
 NOW: Final = 5_000
 READ: Final = request_word(protocol.READ, 0, 1)
@@ -32,17 +33,14 @@ class Peer:
     def __init__(self) -> None:
         link = make_link("pipe")
         self.requests, self.replies = link.device
-        self.log: list[tuple[object, ...]] = []
+        self.log = Log()
         self.channel = Channel(
             "uart",
             link,
-            [Grants("COM1", output=self._note("output"))],
+            [Grants("COM1", output=self.log.note("output"))],
             now=lambda: NOW,
-            deadline_changed=self._note("deadline"),
+            deadline_changed=self.log.note("deadline"),
         )
-
-    def _note(self, what: str) -> Callable[..., None]:
-        return lambda *arguments: self.log.append((what, *arguments))
 
     def say(self, frame: bytes) -> None:
         assert os.write(self.replies, frame) == len(frame)

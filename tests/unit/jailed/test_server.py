@@ -25,14 +25,13 @@ class Rig:
 
     def __init__(self, *models: FakeModel) -> None:
         """The server is greeted, and gets `models` for the catalogue's; without any it waits for HELLO."""
-        self.server = DeviceServer()
         self.sequence = 0
+        self.server = DeviceServer()
         if models:
             waiting = list(models)
+            self.server = DeviceServer(build=lambda _name, _parameters: waiting.pop(0))
             (hello,) = protocol.hello_requests([("fake", {})] * len(models))
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(server, "build_model", lambda _name, _parameters: waiting.pop(0))
-                self.server.handle(hello.encode())
+            self.server.handle(hello.encode())
 
     def hello(self, board: list[tuple[str, dict[str, int | bytes]]]) -> list[int]:
         """Greet the server; returns the values of the replies."""
@@ -232,17 +231,15 @@ def test_hello_of_bytes_that_describe_no_board_raises() -> None:
 TABLE: Final = bytes(range(256)) * 40  # three parts
 
 
-def test_hello_in_parts_builds_the_board_with_the_last_and_hands_bytes_to_the_model(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_hello_in_parts_builds_the_board_with_the_last_and_hands_bytes_to_the_model() -> None:
     built: list[tuple[str, object]] = []
 
     def build(name: str, parameters: object) -> FakeModel:
         built.append((name, parameters))
         return FakeModel()
 
-    monkeypatch.setattr(server, "build_model", build)
     rig = Rig()
+    rig.server = DeviceServer(build=build)
     parts = protocol.hello_requests([("a", {"table": TABLE, "count": -3}), ("b", {"none": b""})])
     assert len(parts) == 3
     for part in parts:

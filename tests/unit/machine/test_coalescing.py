@@ -12,12 +12,12 @@ import pytest
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import DeviceProcessError, UnknownExitError
-from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
+from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, CoalescedRing
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import request_word
+from tests.support.kernel_ring import RING, indices, kernel_writes
 
 RTC, POST, DEBUGCON = 0x70, 0x80, 0xE9
-RING: Final = 8 * RING_WORD
 
 
 READ_RTC: Final = request_word(protocol.READ, 0, 1)
@@ -76,20 +76,10 @@ class Rig:
         return DeviceProxy(cast(Channel, channel), index, name, frozenset())
 
     def indices(self) -> tuple[int, int]:
-        first, last = struct.unpack_from("<II", self.page, RING)
-        return first, last
+        return indices(self.page)
 
-    def kernel_writes(self, port: int, data: bytes, *, length: int = 1, is_port: int = 1) -> None:
-        """What KVM does with writes of a byte each; it leaves one entry free."""
-        for byte in data:
-            first, last = self.indices()
-            assert (last + 1) % ENTRIES != first, "the ring is full: this one exits"
-            # What KVM does not write of an entry is left from before, here on purpose.
-            content = bytes([byte]) + b"\xee" * 7
-            struct.pack_into(
-                "<QII8s", self.page, RING + 8 + ENTRY_SIZE * last, port, length, is_port, content
-            )
-            struct.pack_into("<I", self.page, RING + 4, (last + 1) % ENTRIES)
+    def kernel_writes(self, port: int, data: bytes, **entry: int) -> None:
+        kernel_writes(self.page, port, data, **entry)
 
 
 def test_ring_page_is_behind_kvm_run_and_the_data_page() -> None:

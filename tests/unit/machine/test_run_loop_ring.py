@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, cast
+from typing import cast
 
 import pytest
 
@@ -17,13 +17,13 @@ from kvmbox.channel.channel import Channel
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
+from kvmbox.machine.coalescing import ENTRIES, CoalescedRing
 from kvmbox.machine.run_loop import LEAVE, LoopEnd, VcpuLoop
 from kvmbox.wire import protocol
+from tests.support.kernel_ring import RING, kernel_writes
 from tests.support.scripted_vcpu import DATA, IN, OUT, FakeVcpu
 
 COM1, RTC, POST = 0x3F8, 0x70, 0x80
-RING: Final = 8 * RING_WORD
 
 
 class FakeChannel:
@@ -94,9 +94,7 @@ class Rig:
     def coalesce(self, what: str) -> None:
         """What the kernel does with a write of 0x0c to the index, or of 0x33 to POST."""
         port, value = {"index": (RTC, 0x0C), "post": (POST, 0x33)}[what]
-        (last,) = struct.unpack_from("<I", self.vcpu.page, RING + 4)
-        struct.pack_into("<QII8s", self.vcpu.page, RING + 8 + ENTRY_SIZE * last, port, 1, 1, bytes([value]))
-        struct.pack_into("<I", self.vcpu.page, RING + 4, (last + 1) % ENTRIES)
+        kernel_writes(self.vcpu.page, port, bytes([value]))
 
     def play(self) -> list[tuple[object, ...]]:
         """Run the script and leave; gives what came before the leaving, at which the ring is emptied."""
