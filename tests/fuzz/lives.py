@@ -21,10 +21,11 @@ from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request, request_word
-from tests.fuzz.frames import Liar, Log
+from tests.fuzz.frames import Liar
 from tests.fuzz.plants import Parts
 from tests.fuzz.targets import Fault
 from tests.support.calling import CallingTransport, GoneError
+from tests.support.log import Calls
 
 BOARD: Final = by_type(
     pc_board(BoardOptions(serial_ports=("COM1", "COM2"), rtc_base=1_700_000_000, memory_size=1 << 24))
@@ -121,8 +122,8 @@ class LivesTarget:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.frames = self.accepted = 0
-        self._log: Log = []
-        self._twin_log: Log = []
+        self._log: Calls = []
+        self._twin_log: Calls = []
         self._begun = False
 
     def _begin(self, dice: random.Random) -> None:

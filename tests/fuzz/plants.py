@@ -22,7 +22,7 @@ from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, WORDS, FrameError
-from tests.fuzz.frames import DEVICES, WITHOUT_EFFECTS
+from tests.support.judge import DEVICES, WITHOUT_EFFECTS
 
 ANY_VALUE: Final = (1 << 64) - 1
 KIND, COUNT, SEQUENCE, DEADLINE, LENGTH = 0, 3, 4, 5, 8  # places in the header

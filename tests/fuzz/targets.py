@@ -12,32 +12,30 @@ import select
 from select import PIPE_BUF
 from typing import Final
 
-from kvmbox.board import Resource
 from kvmbox.channel.channel import Channel
-from kvmbox.channel.grants import Grants
-from kvmbox.channel.guest_memory import TransferAccess
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.stream import PipeTransport
 from kvmbox.channel.transport import Link, Transport, Waits
 from kvmbox.channel.transports import make_link
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import page_layout
-from kvmbox.wire.protocol import MAX_PAYLOAD, request_word
-from tests.fuzz.frames import (
+from kvmbox.wire.protocol import MAX_PAYLOAD
+from tests.fuzz.frames import Liar
+from tests.fuzz.plants import Parts
+from tests.support.judge import (
     ACCESSES,
     BROKEN,
     GONE,
     HEADER,
     MAX_FRAME,
     NOW,
-    TRANSFER_SIZE,
     Ask,
-    Liar,
-    Log,
     Verdict,
+    grants,
     judge,
+    send,
 )
-from tests.fuzz.plants import Parts
+from tests.support.log import Calls
 
 NEVER: Final = "is hung: "
 
@@ -46,44 +44,12 @@ class Fault(Exception):
     """The code under test did something else than what the definition asks for."""
 
 
-def grants(log: Log) -> list[Grants]:
-    """What the process may do; see `frames`. All that is done is noted."""
-
-    def submit(*order: object) -> bool:
-        log.append(("transfer", *order))
-        return True
-
-    return [
-        Grants(
-            "a",
-            irq_lines=[
-                lambda level, coalesced: log.append(("irq", 0, level, coalesced)),
-                lambda level, coalesced: log.append(("irq", 1, level, coalesced)),
-            ],
-            output=lambda data: log.append(("output", data)),
-            resources=[
-                TransferAccess(
-                    Resource("disk", 512, max_bytes=TRANSFER_SIZE, max_ranges=2),
-                    submit,
-                )
-            ],
-        ),
-        Grants(
-            "b",
-            input_room=lambda count: log.append(("room", count)),
-            reset=lambda: log.append(("reset",)),
-            stop=lambda *arguments: log.append(("stop", *arguments)),
-        ),
-        Grants("c"),
-    ]
-
-
 class Target:
     """A channel that gets one hostile reply after the other."""
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.log: Log = []
+        self.log: Calls = []
         self.frames = 0
         self.accepted = 0
         self.channel: Channel
@@ -147,13 +113,6 @@ class Target:
         """Ask, with `frame` as the reply; value and payload of what was accepted."""
         raise NotImplementedError
 
-    def ask(self, ask: Ask) -> tuple[int, bytes]:
-        """The request, by whom it would be made."""
-        if ask.kind in ACCESSES:
-            word = request_word(ask.kind, ask.device, ask.size)
-            return self.channel.access(word, 3, 0x55, ask.limit), b""
-        return self.channel.request(ask.kind, device=ask.device, limit=ask.limit, offset=3, value=0x55)
-
     def close(self) -> None:
         """Give back what the kernel gave."""
         self.channel.close()
@@ -191,7 +150,7 @@ class StreamTarget(Target):
 
     def send(self, ask: Ask, frame: bytes) -> tuple[int, bytes]:
         self._transport.fed = frame
-        return self.ask(ask)
+        return send(self.channel, ask)
 
 
 def filled(frame: bytes) -> bytes:
@@ -258,7 +217,7 @@ class SharedTarget(Target):
     def send(self, ask: Ask, frame: bytes) -> tuple[int, bytes]:
         self._frame = filled(frame)
         self._transport.allow_spinning(frame[-1:] < b"\x80")
-        return self.ask(ask)
+        return send(self.channel, ask)
 
     def close(self) -> None:
         self._words.release()
@@ -302,7 +261,7 @@ class RealTarget(Target):
                 put(view, filled(frame))
         elif frame or self._ipc == "socketpair":
             os.write(self._link.device[-1], frame if self._ipc == "socketpair" else frame[:PIPE_BUF])
-        return self.ask(ask)
+        return send(self.channel, ask)
 
     def step(self, liar: Liar) -> None:
         super().step(liar)

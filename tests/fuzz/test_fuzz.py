@@ -7,10 +7,11 @@ from typing import Final
 
 import pytest
 
-from tests.fuzz.frames import ASKS, HEADER, Liar, judge
+from tests.fuzz.frames import Liar
 from tests.fuzz.plants import PLANTS, Plant
 from tests.fuzz.run import CHUNK, TARGETS, deal, fuzz, main
 from tests.fuzz.targets import Fault
+from tests.support.judge import ASKS, HEADER, judge
 
 FRAMES: Final = int(os.environ.get("KVMBOX_FUZZ_FRAMES", "60000"))
 SEED: Final = 20_261_125

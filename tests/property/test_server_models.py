@@ -5,8 +5,6 @@ Each reply goes through the channel's own checks, with exactly the grants that t
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable
 
 import pytest
@@ -24,7 +22,7 @@ from kvmbox.jailed.server import DeviceServer
 from kvmbox.memory import GuestMemory
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, request_word
-from tests.support.links import socket_link
+from tests.support.far_end import FarEnd
 
 SECOND = 1_000_000_000
 MAX_SNAPSHOT = 1 << 20
@@ -48,7 +46,7 @@ class Process:
 
     def __init__(self, devices: list[DeviceSpec], record: Callable[[bytes], None] | None = None) -> None:
         """`record` hears of each reply."""
-        vmm_end, self._device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._far = FarEnd()
         self.server = DeviceServer()
         self.devices = devices
         self.now = 0
@@ -57,7 +55,7 @@ class Process:
         self.ram = GuestMemory(layout.PAGE_SIZE)
         self.channel = Channel(
             devices[0].device_type,
-            socket_link(vmm_end.detach()),
+            self._far.link,
             [bind(d, self) for d in devices],
             now=lambda: self.now,
             record=(lambda _sent, frame: record(frame)) if record is not None else None,
@@ -104,7 +102,7 @@ class Process:
     def _serve(self, frame: bytes) -> None:
         reply = self.server.handle(frame)
         assert len(reply) <= MAX_FRAME
-        self._device_end.send(reply)
+        self._far.socket.send(reply)
 
     def ask(self, kind: int, *, device: int = 0, value: int = 0, offset: int = 0, payload: bytes = b"",
             limit: int = 0) -> tuple[int, bytes]:  # fmt: skip
@@ -116,7 +114,7 @@ class Process:
         answer = self.channel.request(
             kind, device=device, value=value, offset=offset, payload=payload, limit=limit
         )
-        assert os.read(self._device_end.fileno(), MAX_FRAME) == request.encode()
+        assert self._far.socket.recv(MAX_FRAME) == request.encode()
         return answer
 
     def access(self, kind: int, device: int, offset: int, size: int, value: int) -> int:
@@ -125,7 +123,7 @@ class Process:
         self._serve(request.encode())
         limit = (1 << 8 * size) - 1 if kind == protocol.READ else 0
         result = self.channel.access(request_word(kind, device, size), offset, value, limit)
-        assert os.read(self._device_end.fileno(), MAX_FRAME) == request.encode()
+        assert self._far.socket.recv(MAX_FRAME) == request.encode()
         return result
 
     def snapshot(self, device: int) -> bytes:
@@ -150,7 +148,7 @@ class Process:
 
     def close(self) -> None:
         self.channel.close()
-        self._device_end.close()
+        self._far.close()
 
 
 # A register's interesting values are few: bits, limits, BCD, divisors.

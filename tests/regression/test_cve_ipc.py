@@ -6,19 +6,18 @@ What the channel checks of replies in general is in tests/unit/channel; here is 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 
 import pytest
 
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants
+from kvmbox.channel.transports import make_link
 from kvmbox.devices.model import HostOutput, IrqLine, Stop
 from kvmbox.errors import ProtocolError
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import BY_CLASS, EFFECT
 from kvmbox.wire.protocol import request_word
-from tests.support.links import pipe_link, socket_link
 
 SIZES = (1, 2, 4)
 
@@ -29,15 +28,9 @@ class Peer:
     """The VMM's channel over a socket or two pipes, and the far end in the hands of an attacker."""
 
     def __init__(self, ipc: str) -> None:
-        if ipc == "pipe":
-            # Requests lie unread in their pipe; what the attacker says is there before they are sent.
-            self._requests, descriptor = os.pipe2(os.O_DIRECT)
-            held, self._replies = os.pipe2(os.O_DIRECT)
-            link = pipe_link(descriptor, held)
-        else:
-            vmm_end, attacker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            link = socket_link(vmm_end.detach())
-            self._requests = self._replies = attacker.detach()
+        # Requests lie unread; what the attacker says is there before they are sent.
+        link = make_link(ipc)
+        self._device_end = link.device
         self.log: list[tuple[object, ...]] = []
         self.channel = Channel(
             "debug",
@@ -59,7 +52,7 @@ class Peer:
         header = protocol.HEADER.pack(
             kind | protocol.REPLY, device, size, count, 1, protocol.NO_DEADLINE, value, 0, len(effects)
         )
-        os.write(self._replies, header + effects)
+        os.write(self._device_end[-1], header + effects)
 
     def access(self, kind: int, *, size: int, value: int = 0, limit: int = 0) -> int:
         """The guest's access to the debug-exit port."""
@@ -68,7 +61,7 @@ class Peer:
     def close(self) -> None:
         """Close both ends."""
         self.channel.close()
-        for descriptor in {self._requests, self._replies}:
+        for descriptor in self._device_end:
             os.close(descriptor)
 
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvmbox.channel.stream import PipeTransport, SocketTransport
+from kvmbox.channel.stream import SocketTransport
 from kvmbox.channel.transport import Link, Transport, Waits
 
 
 def socket_link(descriptor: int) -> Link:
     """The VMM's end of a socket whose other end the test has."""
     return Link(SocketTransport, (descriptor,), ())
-
-
-def pipe_link(requests: int, replies: int) -> Link:
-    """The VMM's ends of two pipes whose other ends the test has."""
-    return Link(PipeTransport, (requests, replies), ())
 
 
 class Opening:

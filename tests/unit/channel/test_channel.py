@@ -20,7 +20,8 @@ from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import EFFECT, encode_effects, encode_reply
 from kvmbox.wire.protocol import HEADER, NO_DEADLINE, request_word
-from tests.support.links import Opening, socket_link
+from tests.support.far_end import FarEnd
+from tests.support.links import Opening
 from tests.support.log import Log
 
 NOW: Final = 5_000
@@ -35,11 +36,11 @@ class Liar:
 
     def __init__(self, *, now: Callable[[], int] | None = None, **options: Any) -> None:
         """`options` are those of the channel."""
-        vmm_end, self.device_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        far = FarEnd()
+        self.device_end = far.socket
         self.log = Log()
         self.now = NOW
         self.asked = 0
-        descriptor = vmm_end.detach()
         rig = self
 
         class Counting(SocketTransport):
@@ -52,7 +53,7 @@ class Liar:
                 return super().exchange(sent, slices)
 
         def reach(device_type: str, waits: Waits) -> SocketTransport:
-            self.transport = Counting(socket_link(descriptor), device_type, waits)
+            self.transport = Counting(far.link, device_type, waits)
             return self.transport
 
         grants = [
