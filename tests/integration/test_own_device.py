@@ -22,8 +22,11 @@ import pytest
 
 from kvmbox.channel.journal import JOURNAL_LIMIT
 from kvmbox.outcome import debug_exit_status
-from tests.integration.run_support import KVMBOX, PATIENCE_S, Images, Run, children_of, say, wait_input
 from tests.support.dma import store
+from tests.support.family import children_of
+from tests.support.real_mode import say, wait_input
+from tests.support.runs import KVMBOX, Images, Run
+from tests.support.waiting import PATIENCE_S
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs/writing-a-device.md").read_text(encoding="utf-8")

@@ -32,18 +32,11 @@ from kvmbox import (
     UsageError,
     WaitTimeoutError,
 )
-from tests.integration.run_support import (
-    IDLE,
-    TRIPLE_FAULT,
-    Images,
-    Stream,
-    children_of,
-    debug_exit,
-    echo,
-    say,
-    wait_readable,
-)
-from tests.patience import patience
+from tests.support.family import children_of
+from tests.support.patience import patience
+from tests.support.real_mode import IDLE, TRIPLE_FAULT, debug_exit, echo, say
+from tests.support.runs import Images
+from tests.support.waiting import Stream, wait_readable
 
 pytestmark = pytest.mark.kvm
 
@@ -479,7 +472,7 @@ def test_nothing_of_the_process_is_touched(images: Images) -> None:
 PROGRAM = """
 import os, sys
 from kvmbox import Machine
-from tests.integration.run_support import children_of
+from tests.support.family import children_of
 with Machine(sys.argv[1], mode="real") as vm:
     vm.expect(b"ready")
     try:

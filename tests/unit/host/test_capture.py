@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kvmbox.errors import ExpectError, UsageError
 from kvmbox.host.capture import Capture, CaptureStream
-from tests.patience import patience
+from tests.support.patience import patience
 
 PATIENCE_S = patience(30.0)
 
