@@ -45,7 +45,7 @@ def replies(draw: st.DrawFn, ask: Ask) -> bytes:
         len(pairs),
         1,
         draw(st.sampled_from([NO_DEADLINE, NOW + 1, NOW, 0])),
-        draw(st.sampled_from([0, ask.limit, ask.limit + 1])),
+        draw(st.sampled_from([0, ask.limit, min(ask.limit + 1, (1 << 64) - 1)])),
         0,
         len(body),
     ]
