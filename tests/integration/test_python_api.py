@@ -34,7 +34,7 @@ from kvmbox import (
 )
 from tests.support.family import children_of
 from tests.support.patience import patience
-from tests.support.real_mode import IDLE, TRIPLE_FAULT, debug_exit, echo, say
+from tests.support.real_mode import IDLE, TRIPLE_FAULT, debug_exit, echo, say, wait_input
 from tests.support.runs import Images
 from tests.support.waiting import Stream, wait_readable
 
@@ -516,6 +516,20 @@ def test_interrupt_while_it_waits_reaches_the_program(images: Images) -> None:
         assert program.process.wait() == 0
     finally:
         program.close()
+
+
+def test_console_on_stdio_is_that_of_the_program(images: Images) -> None:
+    code = "import sys; from kvmbox import Machine\n"
+    code += "with Machine(sys.argv[1], mode='real', console='stdio') as vm: sys.exit(vm.wait().status)"
+    image = images.write(say(b"name? "), wait_input(), say(b"hello"), debug_exit(4))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(image)],
+        input=b"x",
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (9, b"name? hello", b"")
 
 
 def test_program_that_ends_without_stopping_it_takes_everything_along(images: Images) -> None:
