@@ -1,7 +1,7 @@
-"""The board: which devices a machine has, where they answer, and what their outputs are wired to.
+"""The board: the devices of a machine, their ports and addresses, and the wiring of their outputs.
 
-Pure data. `kvmbox run` wires it to /dev/kvm and to device processes; whatever else drives the same devices
-uses the same board.
+Pure data. `kvmbox run` connects the board to /dev/kvm and to device processes. Other tools that use the same
+devices use the same board.
 """
 
 from __future__ import annotations

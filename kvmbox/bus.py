@@ -1,10 +1,11 @@
-"""Pure routing: which device answers at a port or address, and how a wide access falls into bytes.
+"""Pure routing: which device answers at a port or address, and how a wide access is split into bytes.
 
-One `Bus` serves I/O ports, another one memory-mapped devices; it knows neither KVM nor channels. A device
-takes an access whole if it is one byte wide; or if that is a natural size of its registers, all of its bytes
-are the device's, and it begins at a register whose number is a multiple of the size. Every other access
-becomes byte accesses at consecutive addresses, low byte first, each routed alone, as an ISA bus does with an
-8-bit card. Where nothing answers, a read gives all ones and a write is dropped; both are counted.
+One `Bus` serves I/O ports, and another one memory-mapped devices. A bus does not know KVM or channels. A
+device gets an access as a whole in two cases: the access is one byte wide; or its width is a natural size of
+the registers, the device claims all of its bytes, and the number of the first register is a multiple of the
+size. Every other access is split into byte accesses at consecutive addresses, lowest byte first. Each byte is
+routed separately, as an ISA bus does for an 8-bit card. If no device answers, a read gives all ones and a
+write is dropped. Both are counted.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
-"""Signals from the first line of a command to its last, and what was started before a run is there to end it.
+"""Signals from the first line of a command to its last, and callbacks for a start that is interrupted.
 
-The launcher (docs/adr/0016) starts the interpreter with the signals that ask for the end blocked. `listen`
-installs a handler for them, and lets in those that waited. The handler always takes a note. Whether it raises
-KeyboardInterrupt as well depends on where the command is:
+The launcher (docs/adr/0016) starts the interpreter with blocked end signals. `listen` installs a handler for
+these signals and unblocks them. The handler always records the signal. Whether the handler also raises
+KeyboardInterrupt depends on the phase of the command:
 
-- While modules are imported it does not: an exception that is raised in the middle of an import can be
-  dropped, in a destructor, in a weak reference's callback, in C code that clears errors. `check` is called
-  between two steps, and ends the command.
-- While a command works it does (`raising`): a command may wait anywhere. If Python drops the exception
-  nevertheless, the handler is called again a moment later where Python reports that, and the note makes the
-  status 130 at the end in any case.
-- From the moment in which a run takes over (`hand_over`), and from the moment in which a status is decided,
-  it does not. What is left to do is bounded, but for writing to a stderr that nobody reads: there
-  (`breakable`), a user who insists is heard.
+- During imports the handler does not raise. Python can drop an exception that is raised in the middle of an
+  import: in a destructor, in the callback of a weak reference, or in C code that clears errors. `check` is
+  called between two steps, and ends the command.
+- While a command works, the handler raises (`raising`), because the command may wait anywhere. If Python
+  drops the exception, Python reports this, and the handler is called again a moment later. In any case the
+  recorded signal leads to status 130 at the end.
+- After a run takes over (`hand_over`), and after the status is decided, the handler does not raise. The
+  remaining work is bounded. The only exception is writing to a stderr that nobody reads: there (`breakable`),
+  several signals interrupt the write.
 
-Nothing in here knows what a command is; `kvmbox.cli` moves from one phase to the next.
+This module knows nothing about commands. `kvmbox.cli` changes the phases.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _NOT_OURS: Final = frozenset(
 )
 
 END_SIGNALS: Final = tuple(sorted(signal.valid_signals() - _NOT_OURS))
-"""Every signal whose default would kill: a command ends in order instead."""
+"""Every signal whose default action kills the process. A command ends in order instead."""
 
 IMPATIENCE: Final = 3
-"""After how many signals that ask for the end whoever sends them means it."""
+"""The number of end signals after which a blocked write is interrupted."""
 
 MASK_VARIABLE: Final = "KVMBOX_SIGMASK"
-"""Where the launcher leaves the signal mask that it found: 16 hexadecimal digits, bit n - 1 is signal n."""
+"""The original signal mask, from the launcher: 16 hexadecimal digits, bit n - 1 is signal n."""
 
 AGAIN_SECONDS: Final = 0.01
 """How long after a dropped KeyboardInterrupt it is raised again."""
@@ -74,11 +74,11 @@ answered = False
 """Whether a run accounts for the signals, so that notes do not decide the status."""
 
 exit_callbacks: list[Callable[[], None]] = []
-"""What ends that which was started early, for the case that nobody has taken it over. None of it raises."""
+"""Callbacks that end what was started early, if no run has taken it over. They do not raise."""
 
 
 def listen() -> None:
-    """Note the signals that ask for the end, those that the launcher held back too. Main thread, once.
+    """Record end signals from now on, including those that the launcher has blocked. Main thread, once.
 
     A signal that is ignored when kvmbox starts stays ignored, and a handler that C code has installed stays:
     Python could not put it back.
@@ -108,7 +108,7 @@ def check() -> None:
 
 
 def hand_over() -> list[int]:
-    """The signals so far. From now on whoever calls this accounts for all of them, by handlers of its own."""
+    """Return the signals so far. From now on the caller handles all signals with its own handlers."""
     global raising, answered
     raising, answered = False, True
     taken = received.copy()

@@ -1,16 +1,16 @@
 """The exception tree: what kvmbox can report, each error with an exit status and an optional hint.
 
     KvmboxError                 14  kvmbox itself failed (also the fallback for bugs)
-    ├── UsageError               2  the command line, or a program, asks for something that cannot be
+    ├── UsageError               2  the command line, or a call of the Python API, is not valid
     ├── StartError               4  could not start: /dev/kvm, the image, a sandbox layer
-    │   ├── ImageError           4  the guest image is damaged or of a kind that is not accepted
-    │   ├── KvmError             4  /dev/kvm is missing, forbidden or refuses a call
-    │   ├── SandboxError         4  a required sandbox layer cannot be had
-    │   └── RecordingError       4  a recording is damaged, or of a version that is not read
+    │   ├── ImageError           4  the guest image is damaged, or has an unsupported format
+    │   ├── KvmError             4  /dev/kvm is missing, not permitted, or refuses a call
+    │   ├── SandboxError         4  a required sandbox layer is not available
+    │   └── RecordingError       4  a recording is damaged, or has an unsupported version
     ├── DeviceProcessError       8  a device process died, hung or broke the protocol
-    │   ├── DeviceGoneError      8  its channel ended; how it died is the spawner's to tell
-    │   ├── ProtocolError        8  a frame from it is not what it may be
-    │   └── GivenUpError         8  it was not restarted, or not again
+    │   ├── DeviceGoneError      8  its channel ended; the spawner knows the cause
+    │   ├── ProtocolError        8  a frame from it is malformed or not permitted
+    │   └── GivenUpError         8  it is not restarted (any more)
     ├── UnknownExitError        10  KVM_INTERNAL_ERROR, or an exit that kvmbox does not know
     ├── ExpectError             12  a text was not seen in time, or not before the guest ended
     ├── HostOutputError         14  the guest's output cannot be written
@@ -51,19 +51,19 @@ class StartError(KvmboxError):
 
 
 class ImageError(StartError):
-    """The guest image is damaged, absurd, or of a kind that is not accepted."""
+    """The guest image is damaged, or has an unsupported format."""
 
 
 class KvmError(StartError):
-    """/dev/kvm is missing, forbidden, or refuses a call that kvmbox needs."""
+    """/dev/kvm is missing, not permitted, or refuses a call that kvmbox needs."""
 
 
 class SandboxError(StartError):
-    """A required sandbox layer cannot be had on this host."""
+    """A required sandbox layer is not available on this host."""
 
 
 class RecordingError(StartError):
-    """A recording is damaged, or of a version that this kvmbox does not read."""
+    """A recording is damaged, or has a version that this kvmbox does not support."""
 
 
 class DeviceProcessError(KvmboxError):
@@ -81,11 +81,11 @@ class DeviceGoneError(DeviceProcessError):
 
 
 class ProtocolError(DeviceProcessError):
-    """A frame from a device process is malformed, out of sequence, or carries what was not granted."""
+    """A frame from a device process is malformed, out of sequence, or has an effect that was not granted."""
 
 
 class GivenUpError(DeviceProcessError):
-    """A device process is not restarted again. `cause` is what happened to the last one, `why` the rest."""
+    """A device process is not restarted. `cause` is the last error, `why` the reason for giving up."""
 
     def __init__(self, cause: DeviceProcessError, why: str) -> None:
         text = str(cause).removeprefix(f"device process '{cause.device_type}' ")
@@ -113,7 +113,7 @@ class ExpectError(KvmboxError):
 
 
 class HostOutputError(KvmboxError):
-    """The guest's output cannot be written: closed, full, or broken."""
+    """The output of the guest cannot be written: closed, full, or broken."""
 
 
 class StartTimeoutError(KvmboxError):

@@ -1,4 +1,4 @@
-"""How a run ends: the first decisive event wins, and nothing that comes later can change it.
+"""The outcome of a run: the first decisive event wins, and later events do not change the outcome.
 
 An odd exit status comes from the guest, an even one from kvmbox (docs: "Exit status").
 """
@@ -22,9 +22,9 @@ INTERRUPTED: Final = 130
 
 
 class Outcome(Value):
-    """`status` is the exit status, `reason` a few words, `report` what a person needs beyond them.
+    """`status` is the exit status, `reason` a few words, `report` more details for the user.
 
-    `error` tells whether it is worth a line on stderr without being asked.
+    `error` tells whether the outcome is always reported by a line on stderr.
     """
 
     status: int
@@ -40,7 +40,7 @@ def debug_exit_status(value: int) -> int:
 
 
 class Decision:
-    """The outcome of a run, once. Thread-safe."""
+    """The decision on the outcome of a run, which is made once. Thread-safe."""
 
     def __init__(self) -> None:
         self.outcome: Outcome | None = None
@@ -48,11 +48,11 @@ class Decision:
         self._hooks: list[Callable[[], None]] = []
 
     def on_decided(self, hook: Callable[[], None]) -> None:
-        """`hook` is called once, by the thread that decides: to wake and to kick, not to work."""
+        """Call `hook` once, on the thread that decides. A hook only wakes or kicks threads."""
         self._hooks.append(hook)
 
     def decide(self, outcome: Outcome) -> bool:
-        """Propose how the run ends; returns whether it was the first."""
+        """Decide the outcome, unless it is decided. Return whether this call has decided."""
         with self._lock:
             if self.outcome is not None:
                 return False
@@ -63,17 +63,17 @@ class Decision:
 
 
 class Expectations(Value):
-    """What the caller wants of a run: `success_status` is an odd status that counts as success, or None."""
+    """The expectations of the caller. `success_status` is the odd status that means success, or None."""
 
     success_status: int | None = None
     unfulfilled: Callable[[], bool] = lambda: False
     missing: Callable[[], str] = lambda: ""
 
     def judge(self, outcome: Outcome) -> Outcome:
-        """The final outcome: a guest that ended by itself is measured by what was expected of it.
+        """The final outcome: compare the end of the guest with the expectations.
 
-        Only the guest's own ends (clean, or an odd status) are judged. kvmbox's even statuses say what went
-        wrong and stay.
+        This changes only the outcomes of a guest (a clean end, or an odd status). The even statuses of kvmbox
+        say what went wrong, and do not change.
         """
         guest_ended = outcome.status == CLEAN or outcome.status & 1
         if not guest_ended:

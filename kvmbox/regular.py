@@ -1,4 +1,4 @@
-"""Opening a file to read it, without waiting: a FIFO would wait until somebody writes to it."""
+"""Open a regular file for reading, without blocking on a FIFO."""
 
 from __future__ import annotations
 

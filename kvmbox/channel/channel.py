@@ -1,27 +1,29 @@
-"""The VMM's connection to the models of one device process: requests out, replies checked, effects applied.
+"""The VMM's connection to the models of one device process: send requests, check replies, apply effects.
 
-How the models are reached is a `Transport`'s business: `stream` (a socket or two pipes), `shared` (memory)
-and `direct` (no process at all). What comes back is judged here, whoever brings it.
+A `Transport` reaches the models: `stream` (a socket or two pipes), `shared` (memory) or `direct` (no
+process). The channel checks the replies of every transport.
 
-One lock per channel covers stamping `now`, the request, the reply and applying its effects. So `now` never
-decreases on a channel and effects keep the order of replies, whichever thread asked.
+One lock per channel covers stamping `now`, the request, the reply and the effects. So `now` never decreases
+on a channel, and effects keep the order of the replies, whichever thread asks.
 
-Where the time goes in `access`, besides the transport: an uncontended lock, the clock, one call and two
-comparisons. A reply without effects is one compare against the request's own first eight bytes, so a wrong
-sequence number, kind, device or size is caught by the same instruction that lets a good reply pass.
+The cost of `access`, besides the transport, is an uncontended lock, the clock, one call and two comparisons.
+For a reply without effects, one comparison with the first eight bytes of the request is enough. It detects a
+wrong sequence number, kind, device or size.
 
 Who waits, and for how long
 ---------------------------
-The vCPU thread blocks in `access` and `transact` without a time-out of its own: `waiting` tells the watchdog
-(the main thread) which request is open, and the watchdog kills a process that does not answer, which ends
-the wait. The main thread itself uses `request`, which waits in slices of `WAIT_SLICE_MS` and gives up after
-`REPLY_SLICES` of them. Slices are counted, not clocks compared: a VMM that was suspended (Ctrl-Z) for an
-hour has used up one slice, not its patience.
 
-Surviving
----------
-Whatever goes wrong is given to the channel's `Survival`, which may put another process in place of the broken
-one and answer the open request again; see `recovery`.
+The vCPU thread blocks in `access` and `transact` without a time-out. `waiting` tells the watchdog (the main
+thread) which request is open. If the process does not answer, the watchdog kills it, and this ends the wait.
+The main thread itself uses `request`. It waits in slices of `WAIT_SLICE_MS`, and gives up after
+`REPLY_SLICES` slices. Slices are counted, and clocks are not compared. So a VMM that was suspended for an
+hour (Ctrl-Z) has used up one slice.
+
+Crash survival
+--------------
+
+The `Survival` of the channel gets every failure. It may replace the broken process and answer the open
+request again; see `recovery`.
 """
 
 from __future__ import annotations
@@ -73,11 +75,11 @@ _NO_EFFECTS: Final = frozenset(
 
 
 def _nobody_hears(_deadline: int, _now: int) -> None:
-    """Deadlines are of no interest."""
+    """Ignore deadlines."""
 
 
 def output_has_room() -> None:
-    """Output goes nowhere that could be full."""
+    """Do not wait: the output has no stream that could be full."""
 
 
 class Channel:
@@ -131,11 +133,11 @@ class Channel:
         self.survival.attach(self)
 
     def connect(self, link: Opens) -> None:
-        """From now on talk to another process. The caller holds the lock, or is alone."""
+        """Connect to another process. The caller holds the lock, or no other thread uses the channel."""
         self._reach_by(link.open(self.device_type, self._waits))
 
     def disconnect(self) -> None:
-        """From now on there is nobody at the other end, for good. The caller holds the lock."""
+        """Disconnect from the process for good. The caller holds the lock."""
         self._reach_by(Disconnected())
 
     def _reach_by(self, transport: Transport) -> None:
@@ -190,7 +192,7 @@ class Channel:
         return result
 
     def access_for(self, word: int) -> Callable[[int, int, int, int], int]:
-        """What to call for accesses with this very `word`: `access`, or something faster."""
+        """The function for accesses with this `word`: `access`, or a faster one."""
         del word
         return self.access
 
@@ -276,14 +278,14 @@ class Channel:
         return self._answer(self._next(kind, device, 0, offset, b""), limit, REPLY_SLICES)
 
     def exchange_raw(self, sent: bytes, slices: int) -> bytes:
-        """Whatever comes back for a frame; under the lock. Raises DeviceProcessError."""
+        """Send a frame and return the unchecked reply. Under the lock. Raises DeviceProcessError."""
         try:
             return self.transport.exchange(sent, slices)
         except TransportError as error:
             raise self._not_answered(error) from error
 
     def forget_failure(self) -> None:
-        """What went wrong is somebody else's to report; under the lock."""
+        """Clear the failure, which the caller reports. Under the lock."""
         self._failure = None
 
     def _waits(self, poll: select.poll, slices: int) -> bool:
@@ -463,11 +465,11 @@ class Channel:
 
     @property
     def failure(self) -> DeviceProcessError | None:
-        """Why the channel is of no use any more, or None."""
+        """The error that made the channel unusable, or None."""
         return self._failure
 
     def fail(self, error: DeviceProcessError) -> DeviceProcessError:
-        """Remember the first error of the channel and return it: every later request raises it."""
+        """Store the first error of the channel, and return it. Every later request raises this error."""
         if self._failure is None:
             self._failure = error
         return self._failure
@@ -475,7 +477,7 @@ class Channel:
     def told(self) -> DeviceProcessError | None:
         """What the process, now dead, did wrong before it died, if that is more than dying.
 
-        A process that fails says why and exits: whoever reads its last frame is given a slice to do so.
+        A process that fails sends its reason and exits. Reading this last frame takes one slice at most.
         """
         if self._lock.acquire(timeout=self._slice_ms / 1000):
             self._lock.release()
@@ -485,7 +487,7 @@ class Channel:
         return self.fail(ProtocolError(self.device_type, f"broke the protocol: {what}"))
 
     def close(self) -> None:
-        """Close the VMM's end: the device process reads end of file and leaves. Idempotent."""
+        """Close the VMM's end: the device process reads end of file and exits. Idempotent."""
         self.transport.close()
 
 

@@ -1,8 +1,9 @@
-"""The transport of `--sandbox none`: the models of one device type in this process, called by who asks.
+"""The transport of `--sandbox none`: the models of one device type in the VMM, called on the thread that
+asks.
 
-No process and no system call: what remains of a channel is the lock, the clock, the checks and the grants of
-effects, which are the same as everybody's. What is lost is the protection: a model that raises is still
-named, one that hangs or corrupts memory is not kept away from anything.
+There is no process and no system call. The lock, the clock, the checks and the grants are the same as for
+other transports. The protection is lost: a model that raises is still named in the error, but a model that
+hangs or corrupts memory is not contained.
 """
 
 from __future__ import annotations

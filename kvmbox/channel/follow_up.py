@@ -1,9 +1,9 @@
-"""What an accepted effect calls, and the requests that the call may ask for. Pure.
+"""The call of an accepted effect, and the requests that this call may cause. Pure.
 
-Some effects are questions: the answer goes back to the same device process as a request of its own, a
-*follow-up*. The channel sends follow-ups under the lock of the request whose reply asked for them, in order,
-right after that reply is in the journal; each is journaled, recorded and rescued like any other request. The
-value of the guest's access stays that of its own reply.
+Some effects ask for data. The answer is a new request to the same device process, a *follow-up*. The channel
+sends follow-ups in order, under the lock of the request whose reply had the effect, after the reply is in the
+journal. Each follow-up is journaled, recorded and rescued like any other request. The value of the guest's
+access is the value of the first reply.
 """
 
 from __future__ import annotations

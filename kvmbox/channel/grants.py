@@ -1,8 +1,8 @@
-"""What a device may do: the grants of its `DeviceSpec`, bound to what a host does for them.
+"""The permissions of a device: the grants of its `DeviceSpec`, bound to the services of a host.
 
-The board says what a device is granted, as values (`Irq(4)`, `Output("COM1")`, …). `bind` asks a host for
-what each of them stands for; a run's host has KVM, a console and a decision, qtest's has virtual lines. From
-then on `Grants.check` is the one place that says whether an effect is allowed, and what it calls.
+The board lists grants as values (`Irq(4)`, `Output("COM1")`, …). `bind` asks a host for the service behind
+each grant. The host of a run has KVM, a console and a decision, and the host of qtest has virtual lines. Only
+`Grants.check` decides whether an effect is allowed, and what the effect calls.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The first request on a channel: which models to make, and which protocol is spoken.
+"""HELLO, the first request on a channel: the models to create, and the version of the protocol.
 
-Apart from `direct`, because a VMM whose models run elsewhere has no business to load them.
+This is not in `direct`, because a VMM whose models run elsewhere should not load the models.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kvmbox.wire import protocol
 
 
 def greet(channel: Channel, devices: Sequence[DeviceSpec], **options: int) -> int:
-    """Say hello: the models of `devices` are made. Returns the protocol version of the other side."""
+    """Send HELLO, which creates the models of `devices`. Return the protocol version of the other side."""
     version = protocol.VERSION
     for part in hello_of(devices):
         version, _ = channel.request(

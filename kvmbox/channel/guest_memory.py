@@ -1,17 +1,17 @@
-"""What a device may do with guest memory, checked and done by the VMM: no device process ever maps it.
+"""Guest memory for devices: the VMM checks and copies, and no device process maps guest memory.
 
-A model asks by effects. The VMM checks what it asks for against its grant and against RAM, copies, and gives
-back what it found as a request, a follow-up of the access (`follow_up`). So memory is one more input of a
-model: it is journaled, recorded, replayed and fuzzed like all others.
+A model asks with effects. The VMM checks the effect against the grant and against RAM, copies the bytes, and
+returns the result as a request, a follow-up of the access (`follow_up`). So memory is an input of a model. It
+is journaled, recorded, replayed and fuzzed like all other input.
 
-Who is to blame for what. The guest programs addresses and sizes, so a range that is not RAM, or not wholly,
-is the guest's doing: nothing is copied and the model is told, as a real device is told of a master abort. How
-much it asks for at a time is the model's doing: more bytes or ranges than the grant has, or more questions
-for one access than `MAX_FOLLOW_UPS`, is a protocol break of the device process.
+Who is at fault. The guest programs addresses and sizes. So a range that is not completely RAM is a fault of
+the guest: nothing is copied, and the model gets an error, like the master abort of a real device. The model
+decides how much to ask for at a time. So more bytes or ranges than the grant permits, or more requests for
+one access than `MAX_FOLLOW_UPS`, break the protocol and are a fault of the device process.
 
-A range [address, address + size) is RAM if it lies wholly in one region of it. It cannot wrap: an address and
-a size that reach beyond the last address are not RAM. Ranges may overlap: they are copied one after the
-other, in order. A range of no bytes is good wherever it is.
+A range [address, address + size) is RAM if it is completely inside one region. A range cannot wrap around: a
+range beyond the last address is not RAM. Ranges may overlap, and are copied one after the other. A range of
+zero bytes is valid at any address.
 """
 
 from __future__ import annotations

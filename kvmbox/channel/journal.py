@@ -1,11 +1,11 @@
 """The journal of a device process, and its batches for the replay in another process. Pure.
 
-A journal has an entry for each request that was answered: the four words of its header (`protocol.WORDS`) and
-its payload, and the same of its reply. The hot path has the words at hand, and no reason to pack them.
+A journal has an entry for each answered request: the four words of its header (`protocol.WORDS`) and its
+payload, and the same for its reply. The hot path already has these words and does not have to pack them.
 
-Replaying does not go request by request, which would cost a switch of processes each. As many of them as
-fit travel in one REPLAY request; its reply carries the CRC-32 of all replies, and none of their effects:
-those have been applied already. A request too long to travel so is sent by itself.
+A replay of single requests would cost two switches of processes for each. So one REPLAY request contains as
+many requests as fit. Its reply contains the CRC-32 of all replies, but not their effects, which have been
+applied before. A request that is too long for a batch is sent alone.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Journal(list[Entry]):
 
     @property
     def is_full(self) -> bool:
-        """Whether it has got as much as it takes."""
+        """Whether the journal has reached its limit."""
         return len(self) >= self.limit or self._payload_bytes > JOURNAL_BYTES
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Remove all entries."""
         super().clear()
         self._payload_bytes = 0
 

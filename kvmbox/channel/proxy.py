@@ -1,7 +1,7 @@
-"""A device in another process, as the bus sees it: it reads and writes like the device itself.
+"""The proxy of a device in another process: the bus reads and writes a proxy like the device itself.
 
-The first word of each request and the largest value of each reply are the same for every access of one
-size, so they are computed here, once.
+The first word of each request and the largest value of each reply depend only on the size of the access. So
+the proxy computes them once.
 """
 
 from __future__ import annotations

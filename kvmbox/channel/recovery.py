@@ -1,31 +1,33 @@
-"""Surviving the death of a device process: `--on-device-crash restart` and `all-ones`.
+"""How a crashed device process is restarted: `--on-device-crash restart` and `all-ones`.
 
 Theory of operation
 -------------------
-A model is a function of its requests. So a process that is lost can be had again: another one, which stands
-ready, takes the last snapshot, lives through the requests since (the channel's journal) and must give the
-same replies; then it is asked what the lost one did not answer. Effects of requests that were answered are
-not applied again, those of the open one are applied once. Guest time stands still meanwhile. So the guest
-cannot tell, whatever the process died of: a signal, a forbidden call, a broken protocol, a hang that the
-watchdog ended.
 
-`Recovery` belongs to one channel. Its `rescue` runs under the channel's lock, on whichever thread found the
-process broken; so what it asks of the pool is safe on any thread. What happened is queued for the main
-thread, which alone finds out how a process died, and tells.
+The state of a model depends only on its requests. So a standby process can reach the state of a lost process.
+It restores the last snapshot and replays the requests since then (the journal of the channel). Its replies
+must be the same as before. Then it gets the request that the lost process did not answer. The effects of
+answered requests are not applied again. The effects of the open request are applied once. Guest time stands
+still meanwhile. So a restart is invisible to the guest, whatever the cause: a signal, a forbidden call, a
+broken protocol, or a hang.
 
-It gives up, and the run ends as with `fail`, when the same request has broken `POISONED` processes (poison:
-the next one would break as well), when `ATTEMPTS` replacements do not come as far as that request (the model
-is not deterministic, the snapshot was damaged, or something kills them all), and when the budget of restarts
-is used up.
+A `Recovery` belongs to one channel. Its `rescue` runs under the lock of the channel, on the thread that found
+the process broken. So the functions of the pool that it calls are thread-safe. A restart is queued for the
+main thread, because only the main thread can find out how a process died. The main thread reports the
+restart.
 
-Why poison takes three. A death tells nothing about its cause: a model that dies of a request and a process
-that somebody kills while it has that request look the same to the channel. Somebody who kills at random hits
-the same request twice now and then, because a guest that waits for one reply asks nothing else. So two
-losses prove nothing, and a third process, which nobody has touched yet, decides.
+`Recovery` gives up in three cases, and the run then ends as with `fail`. First, the same request has broken
+`POISONED` processes (poison: the next process would break as well). Second, `ATTEMPTS` replacements do not
+reach the open request: the model is not deterministic, the snapshot was damaged, or something kills all
+processes. Third, the budget of restarts is used up.
 
-A checkpoint, which lets the journal begin anew, asks for snapshots through the same channel, under the same
-lock. A process that breaks in the middle of it is rescued like any other, by the old snapshots and the whole
-journal; the parts of a snapshot must be of one process, so the device whose turn it was begins again.
+Why poison takes three. A death does not show its cause. For the channel, a model that dies of a request looks
+the same as a process that is killed from outside during this request. A guest that waits for one reply sends
+no other request, so random kills sometimes hit the same request twice. So two losses prove nothing, and the
+third process decides.
+
+A checkpoint takes snapshots through the same channel, under the same lock, and clears the journal. If a
+process breaks during a checkpoint, its replacement gets the old snapshots and the whole journal. All parts of
+a snapshot must come from one process, so the snapshot of the current device starts again.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ class Restart(Value):
 
 
 class Standby(Protocol):
-    """Where processes come from: the pool. Safe on any thread."""
+    """The source of replacements: the pool. Thread-safe."""
 
     def replace(self, name: str, error: DeviceProcessError) -> Opens:
         """Kill the process of `name`, lost for the reason given; return the link to a jailed one instead.
@@ -82,11 +84,11 @@ class Standby(Protocol):
         ...
 
     def resume_time(self) -> None:
-        """Guest time goes on."""
+        """Guest time continues."""
         ...
 
     def restarted(self, restart: Restart) -> None:
-        """A process was replaced: the main thread will tell."""
+        """A process was replaced. The main thread will report it."""
         ...
 
     def take_from_budget(self) -> bool:
@@ -95,7 +97,7 @@ class Standby(Protocol):
 
 
 class Recovery(Survival):
-    """Keeps what a device process would need to begin again, and lets another one do it."""
+    """Keeps the snapshots and the journal of a device process, and restarts the process."""
 
     def __init__(
         self,
@@ -224,14 +226,14 @@ class Recovery(Survival):
         raise self._give_up(lost, f"{failed} replacements failed after the same loss")
 
     def _blame(self, error: DeviceProcessError, sent: bytes) -> None:
-        """A process was lost while `sent` was open. Gives up where that is poison."""
+        """A process was lost while `sent` was open. Raises if the request is poison."""
         self._broken = self._broken + 1 if sent == self._suspect else 1
         self._suspect = sent
         if self._broken == POISONED:
             raise self._give_up(error, poison(sent))
 
     def _replay(self) -> int:
-        """Bring a fresh process to where the lost one was; returns how many requests that took."""
+        """Bring a new process to the state of the lost one. Return the number of replayed requests."""
         for hello in hello_of(self._devices):
             self._ask(
                 hello.kind, hello.value, offset=hello.offset, payload=hello.payload, good=protocol.VERSION
@@ -279,7 +281,7 @@ class Recovery(Survival):
 
 
 def all_ones(request: bytes) -> bytes:
-    """What a missing device answers: ones to a read, nothing to anything else but a greeting."""
+    """The reply of a missing device: all ones to a read, the version to HELLO, and 0 otherwise."""
     first, _, _, _ = WORDS.unpack_from(request)
     kind, size = first & 0xFF, first >> 16 & 0xFF
     value = (1 << 8 * size) - 1 if kind in (protocol.READ, protocol.INDEXED_READ) else 0
@@ -289,7 +291,7 @@ def all_ones(request: bytes) -> bytes:
 
 
 def poison(request: bytes) -> str:
-    """Why there is no further process for a request that broke `POISONED`."""
+    """The reason to give up on a request that broke `POISONED` processes."""
     return f"the same request had broken the {POISONED - 1} processes before it: {show(request)}"
 
 
@@ -306,7 +308,7 @@ def show(frame: bytes) -> str:
 
 
 class AllOnes(Survival):
-    """The channel answers as if nobody were there once its process is lost; `tell` hears of it, once."""
+    """After the loss of its process the channel answers like a missing device. Calls `tell` once."""
 
     def __init__(
         self, tell: Callable[[DeviceProcessError], None], process: ProcessControl | None = None

@@ -1,19 +1,21 @@
-"""The transport in shared memory: a mailbox that both sides look at, and two pipes as doorbells.
+"""The transport in shared memory: a mailbox that both sides poll, and two pipes as doorbells.
 
-`wire.page_layout` has the layout, the order of stores, and why no wake-up is lost. Here is the VMM's side.
+`wire.page_layout` describes the layout, the order of the stores, and why no wake-up is lost. This module is
+the VMM's side.
 
-Nothing is read twice. The reply's first word is looked at until it changes, which is only a hint that there
-is something to read; then its header is copied, once, and its payload, once; what the channel checks and
-uses are the copies. What the device process does to the page meanwhile, or later, changes nothing.
+Nothing is read twice. The transport polls the first word of the reply until the word changes. The change is
+only a hint that there is a reply. Then the header is copied once, and the payload is copied once. The channel
+checks and uses the copies. Later changes by the device process have no effect.
 
-Spinning costs a CPU that the device process has to itself: it may spin only while `SpinGrants` lets it.
-Without that, each request rings the doorbell and the vCPU thread sleeps until the reply rings back.
+Spinning occupies a CPU, which the device process needs for itself. So a process may spin only with a right
+from `SpinGrants`. Without this right, each request rings the doorbell, and the vCPU thread sleeps until the
+reply rings back.
 
-A pipe and not a socket is the doorbell: it wakes in 5 µs instead of 8, and ends, as a socket does and an
-eventfd does not, when the process at its other end dies.
+The doorbell is a pipe, because a pipe wakes a process in 5 µs and a socket in 8 µs. Like a socket, and unlike
+an eventfd, a pipe also ends when the process at the other end dies.
 
-Where the time goes in `exchange_words`: three words and one word stored; then some ten looks at 60 ns until
-the device process, which looks as often, has found the request and answered it. No system call is made.
+The cost of `exchange_words` is three words and one word stored, and then some ten polls of 60 ns, until the
+device process, which polls as often, has found the request and answered it. There is no system call.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ _barrier: Final = threading.Lock()
 
 
 def fence() -> None:
-    """Every store of this thread before it is visible before any load after it.
+    """Make all earlier stores of this thread visible before any later load.
 
     Taking a lock and giving it back are atomic instructions, which are full barriers on x86.
     """

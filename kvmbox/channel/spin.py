@@ -1,15 +1,15 @@
-"""Who may spin: of the device processes behind shared memory at most one, if there is a spare CPU.
+"""The right to spin: at most one device process with shared memory has it, if there is a spare CPU.
 
-Spinning makes a request as cheap as a function call, if the spinner has a CPU for itself; two that share
-one, or one that shares the vCPU's, make it a hundred times dearer. So the right to spin is granted, by the
-vCPU thread that asks, to the process that the guest asks most, and the process is moved: a spinner to the
-spare CPU, every other one beside the vCPU, where waking it costs least.
+If the spinner has a CPU for itself, a request is as fast as a function call. If two spinners share a CPU, or
+a spinner shares the CPU of the vCPU, a request is a hundred times slower. So the vCPU thread grants the right
+to the process that the guest uses most, and moves the processes. The spinner runs on the spare CPU. All other
+processes run beside the vCPU, where waking them is fastest.
 
-A right that does not pay is taken back. When a vCPU thread has to sleep for a spinner's reply, somebody
-else has that CPU; once what was lost so exceeds what a doorbell would have cost for all requests, nobody
-spins for a while, each time for twice as long. And where the guest asks so seldom that the spinner has gone
-to sleep each time, it goes back beside the vCPU, where it wakes faster. The right is given only to who is
-asked often in short time.
+A right that does not pay is withdrawn. If a vCPU thread has to sleep for a reply of the spinner, another
+program uses the spare CPU. The lost time is added up. When it exceeds the cost of a doorbell for all
+requests, no process spins for a while, and each time for twice as long. If the guest sends requests so rarely
+that the spinner sleeps each time, the spinner goes back beside the vCPU, where it wakes faster. A process
+gets the right only if it has many requests in a short time.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ LONGEST_PAUSE_NS: Final = 10_000_000_000
 
 
 class Spinner(Protocol):
-    """Who may be given the right to spin."""
+    """A process that may get the right to spin."""
 
     device_type: str
 
     @property
     def answered(self) -> int:
-        """How many requests there have been, roughly: it is compared with itself."""
+        """The approximate number of requests, for comparison with an earlier value."""
         ...
 
     def allow_spinning(self, allowed: bool) -> None:
@@ -152,7 +152,7 @@ class SpinGrants:
             self._move(spinner, spins=False)
 
     def replaced(self, spinner: Spinner) -> None:
-        """`spinner` is closed: whoever comes after it starts without the right."""
+        """`spinner` is closed. Its replacement starts without the right."""
         with self._lock:
             if spinner is self._holder:
                 self._holder = None

@@ -1,7 +1,7 @@
 """The transports over descriptors: a SOCK_SEQPACKET socket, or two pipes in packet mode.
 
-Either keeps the boundaries of frames: one write is one frame, one read gives one frame. Where the time goes:
-two system calls, and between them the switch to the device process and back, which is nearly all of it.
+Both keep the boundaries of frames: one write sends one frame, and one read returns one frame. The cost is two
+system calls and the switch to the device process and back. The switch is almost the whole cost.
 """
 
 from __future__ import annotations

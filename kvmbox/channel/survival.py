@@ -1,6 +1,7 @@
-"""What becomes of a channel when something is wrong with its process. Here: nothing, and the run ends.
+"""What happens to a channel whose process fails. The default in this module does nothing, and the run ends.
 
-`recovery` has the others. A survival belongs to one channel, from the start, and is called under its lock.
+`recovery` has the other variants. A survival belongs to one channel from the start, and is called under the
+lock of the channel.
 """
 
 from __future__ import annotations
@@ -12,31 +13,31 @@ from kvmbox.errors import DeviceProcessError
 
 
 class ProcessControl:
-    """The process behind a channel, as far as the channel has to do with it. Safe on any thread.
+    """The process behind a channel, as the channel sees it. Thread-safe.
 
-    This one is no process: nobody can kill it, and it is never starved.
+    This class stands for no process: `kill` does nothing, and the process is never starved.
     """
 
     def kill(self, cause: DeviceProcessError) -> None:
-        """Kill it, for the reason given: who waits for a reply of it reads the end of its channel."""
+        """Kill the process because of `cause`. A thread that waits for a reply then reads end of file."""
 
     def starvation(self) -> Callable[[], bool]:
-        """Asked when a reply is overdue: gives what tells, slice by slice, whether it `is_starved`."""
+        """Called when a reply is overdue. The result tells in each slice whether the process is starved."""
         return lambda: False
 
 
 class Survival:
-    """The survival of a channel that fails: what is lost stays lost."""
+    """The survival of a channel whose process is not replaced."""
 
     journal: Journal | None = None
-    """An entry for each request that was answered, where that is of use to `rescue`."""
+    """An entry for each answered request, if `rescue` needs it."""
 
     def __init__(self, process: ProcessControl | None = None) -> None:
         self.process = process or ProcessControl()
         self.rescues = False
         """Whether `rescue` may be called."""
         self.being_rescued = False
-        """Whether another process is just being put in place: who waits for the lock has to be patient."""
+        """Whether a replacement is in progress. Other threads then wait longer for the lock."""
 
     def attach(self, channel: object) -> None:
         """`channel` is the Channel that this belongs to. Called once, by its constructor."""
@@ -46,7 +47,7 @@ class Survival:
         raise error
 
     def journal_is_full(self) -> None:
-        """The journal has got as much as it takes: time for a snapshot. Raises DeviceProcessError."""
+        """The journal has reached its limit: take a snapshot. Raises DeviceProcessError."""
 
     def overdue(self, late: bool) -> None:
-        """A reply has been due for a whole slice; or nobody waits for it any more."""
+        """A reply is overdue by a whole slice (`late`), or no thread waits for the reply any more."""

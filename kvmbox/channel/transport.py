@@ -1,11 +1,10 @@
-"""What a channel asks of its way to the models: a `Transport` moves words and frames, and checks nothing.
+"""The interface of a transport: a `Transport` moves words and frames to the models, and checks nothing.
 
-A request goes out and whatever is there as its reply comes back, copied once into private memory. Whether
-that is a good reply is the channel's business alone. The hot path moves words: a request without a payload
-is the four words of its header (`protocol.WORDS`), and so is a reply without effects. Everything else is a
-frame of bytes.
+A transport sends a request and returns the reply, copied once into private memory. Only the channel decides
+whether the reply is good. The hot path moves words. A request without a payload is the four words of its
+header (`protocol.WORDS`), and so is a reply without effects. Everything else is a frame of bytes.
 
-A `Link` is a connection with nobody at its ends yet: `transports` has the table of the kinds that there are.
+A `Link` is a connection that no channel and no process uses yet. `transports` has the table of all kinds.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ Waits = Callable[[select.poll, int], bool]
 
 
 class TransportError(Exception):
-    """No reply has come, for the reason given: how the channel tells it is the channel's business."""
+    """There is no reply, for the given reason. The channel turns this into an error of kvmbox."""
 
 
 class EndedError(TransportError):
-    """There is nobody at the other end."""
+    """The other end is closed."""
 
 
 class MisusedError(TransportError):
-    """The other end does what no device process does."""
+    """The other end does something that no honest device process does."""
 
 
 class OverdueError(TransportError):
@@ -58,7 +57,7 @@ class OverdueError(TransportError):
 
 
 class Transport(ABC):
-    """One way to the models of a channel. Used under the channel's lock."""
+    """A connection to the models of a channel. Used under the lock of the channel."""
 
     @abstractmethod
     def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
@@ -83,11 +82,11 @@ class Transport(ABC):
         """
 
     def close(self) -> None:  # noqa: B027 - most have something to close
-        """Close the VMM's end: the device process reads end of file and leaves. Idempotent."""
+        """Close the VMM's end: the device process reads end of file and exits. Idempotent."""
 
 
 class Disconnected(Transport):
-    """The way to a process that is not to be heard any more."""
+    """The transport of a channel that is disconnected for good."""
 
     def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
         """See Transport."""

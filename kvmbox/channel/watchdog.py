@@ -1,8 +1,8 @@
-"""The deadline of the vCPU thread's requests, kept by the main thread in counted slices.
+"""The deadline of the vCPU thread's requests. The main thread counts it in slices.
 
-`Watchdog.tick` is called once per slice. A request that is still the open one of its channel slice after
-slice is hung, unless its process is starved of CPU time (`host.starvation`); a suspended VMM does not tick,
-so it does not misfire when it wakes.
+`Watchdog.tick` is called once per slice. If a request is still open after a number of slices, its process is
+hung, unless the process is starved of CPU time (`host.starvation`). A suspended VMM does not tick, so the
+watchdog does not misfire when the VMM continues.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What runs inside of the jail besides the models: the serving loop of a device process."""
+"""The code in the jail besides the models: the serving loop of a device process."""

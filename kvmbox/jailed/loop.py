@@ -1,8 +1,8 @@
-"""The loop of a device process: the next request, its answer, and the next one.
+"""The serving loop of a device process: read a request, answer it, and continue.
 
-It blocks in one place, waiting for the next request, and what it waits on is a `Port`: descriptors, or a page
-of shared memory. Read, write and exit are the only system calls of either, so that the same loop runs under
-every filter, strict mode included.
+The loop blocks only while waiting for the next request, on a `Port`: descriptors, or a page of shared memory.
+Both ports need only the system calls read, write and exit. So the same loop runs under every filter,
+including strict mode.
 """
 
 from __future__ import annotations

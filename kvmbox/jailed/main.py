@@ -1,6 +1,6 @@
-"""What a device process runs once it is jailed: the loop, on the port that fits its link.
+"""The entry point of a jailed device process: run the serving loop on the port for its link.
 
-Imported by the spawner, so that all of it is there before the jail closes.
+The spawner imports this module, so that all code is loaded before the jail closes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A model that is none of kvmbox's own: its module's text comes with HELLO and is run here, in the jail.
+"""User-defined models: the source text of the module comes with HELLO and is executed here, in the jail.
 
-Nobody else ever runs it: the spawner would do so without a filter, and a device process cannot open a file.
-So the VMM reads the file and hands over its text. The text may import what a device process has loaded anyway
-(`kvmbox.devices`, `struct`): an import of anything else looks for a file, and is a forbidden call.
+No other process executes the text. The spawner has no filter, and a device process cannot open a file. So the
+VMM reads the file and sends its text. The text may import only modules that are loaded in a device process
+(`kvmbox.devices`, `struct`). The import of another module would open a file, which is a forbidden call.
 """
 
 from __future__ import annotations

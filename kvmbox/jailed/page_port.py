@@ -1,11 +1,12 @@
 """The device process's end of shared memory: spin for a while, then sleep at the doorbell.
 
-See `wire.page_layout` for the layout and for why no wake-up is lost. It sleeps in read, like any other device
-process, so that read, write and exit are all that it needs here too: no futex, no clock. How long it spins is
-counted in looks, since time is an input that it gets with requests only.
+`wire.page_layout` describes the layout, and why no wake-up is lost. The port sleeps in read, like every
+device process. So read, write and exit are enough here too, without futex and clock. The port counts its
+polls to limit spinning, because a device process gets time only with requests.
 
-Where the time goes: a look costs 60 ns and finds the request with half of one on average; then the header is
-unpacked, the model answers, the reply is copied in behind its first word and that word is stored.
+One poll costs 60 ns, and on average a request is found half a poll after its arrival. Then the header is
+unpacked and the model answers. The reply is copied, first without its first word, and then the first word is
+stored.
 """
 
 from __future__ import annotations

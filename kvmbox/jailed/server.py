@@ -106,7 +106,7 @@ class DeviceServer:
         return first | REPLY, self.deadline, value, b""
 
     def set_deadline(self, device: int, deadline: int | None) -> None:
-        """A model has another deadline than before."""
+        """The deadline of a model has changed."""
         self.deadlines[device] = deadline
         self.deadline = self._earliest()
 
@@ -190,7 +190,7 @@ class DeviceServer:
         return protocol.VERSION
 
     def _replay(self, frames: bytes) -> int:
-        """Live through requests that another process has answered; returns the CRC-32 of the replies."""
+        """Replay requests that a lost process has answered. Return the CRC-32 of the replies."""
         checksum = start = 0
         while start < len(frames):
             end = start + HEADER.size + HEADER.unpack_from(frames, start)[-1]
@@ -228,7 +228,7 @@ def _indexed(model: DeviceModel) -> Callable[[int, int, int, int], int]:
 
 
 def joined(effects: list[Effect]) -> list[Effect]:
-    """The same effects, neighbouring host output made one: a run of writes is one piece of output."""
+    """The same effects, with consecutive host output combined: a run of writes gives one output."""
     merged: list[Effect] = []
     pieces: list[bytes] = []
     for effect in effects:
@@ -245,7 +245,7 @@ def joined(effects: list[Effect]) -> list[Effect]:
 
 
 def error_answer(sequence: int, error: BaseException) -> Answer:
-    """The last answer of a process whose model raised: bounded text, the exception and where it came from."""
+    """The last answer of a process whose model raised: a bounded text with the exception and its origin."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

@@ -1,37 +1,41 @@
-"""Writes that did not exit: the kernel's ring of coalesced port writes, and how they reach their devices.
+"""Coalesced port writes: writes that do not exit, and their delivery to the devices.
 
-For a port that is registered with KVM_REGISTER_COALESCED_MMIO (and KVM_CAP_COALESCED_PIO) the kernel notes a
-byte write in a ring and lets the guest go on; only a full ring exits (Documentation/virt/kvm/api.rst, 4.116).
-One ring of a page serves the whole virtual machine: {u32 first, u32 last}, then 170 entries of 24 bytes
-{u64 address, u32 length, u32 is_port, u8 data[8]}; the kernel moves `last`, its user moves `first`.
+A port can be registered with KVM_REGISTER_COALESCED_MMIO (and KVM_CAP_COALESCED_PIO). The kernel then stores
+a byte write to this port in a ring, and the guest continues. Only a full ring causes an exit
+(Documentation/virt/kvm/api.rst, 4.116). The whole virtual machine has one ring of one page: {u32 first, u32
+last}, then 170 entries of 24 bytes {u64 address, u32 length, u32 is_port, u8 data[8]}. The kernel moves
+`last`, and the VMM moves `first`.
 
-That is for writes whose moment does not matter: the board says which (`DeviceSpec.coalesced`). Their order
-does matter: the guest must not see a write overtaken. So the ring is drained, as a run of bytes per port,
-before any write that exits and before any read that exits to a process with such a port. And the main
-thread flushes it once per slice, so that what a guest prints last is not held back when it never exits again.
+The board lists the ports whose writes may be late (`DeviceSpec.coalesced`). The order of writes still
+matters: the guest must not see that another access overtakes a write. If KVM's ring holds earlier writes,
+deliver them first: before any write that exits, and before any read that exits to a process with such a port.
+Writes to one port are delivered as a run of bytes. The main thread also flushes the ring once per slice, so
+that the last output of a guest appears even if the guest never exits again.
 
 Who moves `first`, when, and under which lock
 ---------------------------------------------
+
 1. Only the holder of the ring's lock moves `first`, and only forwards.
-2. `first` passes an entry when the device has answered for the write, never before. So an empty ring means
-   that the devices have everything, whoever gave it to them. That is all the run loop looks at between two
-   exits: one 64-bit word, no lock.
-3. A write that its device fails at stays in the ring, and so does what lies behind it. Whoever takes the lock
-   next gets the same error and gives nothing. The error ends the run, and no access of the guest overtakes
-   that: if the main thread was who flushed, the vCPU thread does not print or shut down meanwhile.
-4. Whoever has the lock gives what was in the ring when the lock was taken, and no more: a guest that goes on
-   writing keeps no thread here. What a vCPU wrote before its exit is in the ring by then.
-5. The vCPU thread waits for the lock: the main thread holds it no longer than its patience with a device
-   process lasts (`Channel.request`). The main thread never waits for the lock: the vCPU thread may hold it
-   while it waits for a reply, or for room in an output stream, and only the main thread ends those waits.
-6. The ring's lock comes before a channel's lock. Nobody who holds a channel's lock takes the ring's.
+2. `first` passes an entry only after the device has answered the write. So an empty ring means that the
+   devices have all writes. The run loop checks only this between two exits: one 64-bit word, without a lock.
+3. A write at which its device fails stays in the ring, and so do the entries behind it. The next holder of
+   the lock gets the same error and delivers nothing. The error ends the run, and no access of the guest
+   overtakes the error: if the main thread has flushed, the vCPU thread neither prints nor shuts down.
+4. The holder of the lock delivers the entries that were in the ring when the lock was taken, and no more. So
+   a guest that continues to write cannot keep a thread here. The writes of a vCPU before its exit are in the
+   ring at this time.
+5. The vCPU thread waits for the lock. The main thread holds the lock at most as long as it waits for a device
+   process (`Channel.request`). The main thread never waits for the lock: the vCPU thread may hold it while
+   waiting for a reply or for room in an output stream, and only the main thread can end these waits.
+6. The lock of the ring is taken before the lock of a channel. A thread with the lock of a channel never takes
+   the lock of the ring.
 
-`carry_along` is the exception to rule 2: `first` passes the write before the read that carries it is
-answered. Nobody can see that where one vCPU thread is the only one that looks for an empty ring, as it
-carries the write itself. Where there are more vCPUs, no write is carried (`carries`).
+`carry_along` is the exception to rule 2. `first` passes the write before the read that carries the write is
+answered. With one vCPU nobody sees this, because the only thread that checks for an empty ring is the one
+that carries the write. With more vCPUs no write is carried (`carries`).
 
-The ring is shared with the kernel, which is trusted; still its indices and lengths are checked, as no bug of
-either side may look like a guest's doing.
+The kernel shares the ring and is trusted. The indices and lengths are checked anyway, so that a bug of the
+kernel or of kvmbox does not look like a fault of the guest.
 """
 
 from __future__ import annotations
@@ -90,7 +94,7 @@ class CoalescedRing:
 
     @property
     def pending(self) -> bool:
-        """Whether there is anything in the ring."""
+        """Whether the ring holds writes."""
         ring = self._words64[RING_WORD]
         return bool(ring >> 32 != ring & _LOW)
 
@@ -117,7 +121,7 @@ class CoalescedRing:
         return word, 0
 
     def drain(self) -> None:
-        """Give every write to its device, by the vCPU thread. Raises DeviceProcessError."""
+        """Deliver every write to its device. Called by a vCPU thread. Raises DeviceProcessError."""
         with self._lock:
             self._give_all(lambda proxy, register, data: proxy.write_run(register, data))
 

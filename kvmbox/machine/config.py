@@ -1,8 +1,8 @@
-"""What a run is asked to do: its options, with their choices and defaults, and what cannot be asked for.
+"""The options of a run, with their choices and defaults, and the checks that refuse contradictions.
 
-`Machine` and `kvmbox run` have the same options, of the same names: `--serial-limit` is `serial_limit`. Both
-take choices and defaults from here, and give what they are asked to the functions below. A UsageError names
-the option as the command line spells it.
+`Machine` and `kvmbox run` have the same options with the same names: `--serial-limit` is `serial_limit`. Both
+take choices and defaults from here, and check values with the functions below. A UsageError names the option
+as the command line spells it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a vCPU that stands still shows a person: registers, the code at RIP, what both tell of the fault."""
+"""The crash report of a paused vCPU: registers, the code at RIP, and a hint."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""What the end of a guest means, where its state says more than the exit does: hints for a person. Pure.
+"""Hints about the end of a guest, when the state of the guest says more than the exit. Pure.
 
-Two findings. An instruction that KVM's emulator refuses is named, and it is told whose fault that is. A guest
-that called a BIOS service is told that there is no BIOS: real mode's vector table is empty at first, so `int`
-goes to 0000:0000 and on through memory that is zero, which is the code of `add [bx+si], al`.
+There are two findings. If KVM's emulator refused an instruction, the hint names the instruction, and says
+whether the backend or the guest is at fault. If a guest called a BIOS service, the hint says that there is no
+BIOS. In real mode the vector table is empty at first. So `int` jumps to 0000:0000, and continues through
+memory that is zero, which is the instruction `add [bx+si], al`.
 
-A call of the BIOS leaves its trace on the stack: flags, CS and IP (Intel SDM volume 2, INT n, real-address
-mode). It is taken for one if the two bytes in front of the return address are `int n`, the flags have the one
-and zeros that every processor pushes, and vector n is 0000:0000. A guest that fills its vector table is never
-said to have called a BIOS by the vectors it filled.
+A BIOS call leaves flags, CS and IP on the stack (Intel SDM volume 2, INT n, real-address mode). Three
+conditions show a BIOS call: the two bytes before the return address are `int n`; the flags have the one and
+the zeros that every processor pushes; and vector n is 0000:0000. A vector that the guest has set is never
+reported as a BIOS call.
 """
 
 from __future__ import annotations

@@ -1,13 +1,16 @@
-"""The main thread of a run: signals, timers, input, watchdog; it starts the vCPUs and waits for an end.
+"""The main thread of a run: signals, timers, input and watchdog. It starts the vCPUs and waits for their end.
 
-In `kvmbox run` it is that of the process; in a program each machine has one of its own (`machine.machine`).
+In `kvmbox run` this is the main thread of the process. In a program, each machine has a main loop in a
+thread of its own (`machine.machine`).
 
-The loop polls descriptors in slices; `pace` decides how long they are. Per slice it looks whether a device
-process has left a request of a vCPU thread unanswered for too long (`channel.watchdog`), whether no vCPU has
-exited for a while and all of them might be halted for ever, whether idle device processes still answer. What
-happens in between (a deadline of a device, a key, a death, a forbidden call, the first exit after a quiet
-time) wakes it through a descriptor. It never blocks on a channel that a vCPU thread holds for longer than its
-slices allow.
+The loop polls descriptors in slices, and `pace` decides the length of a slice. Once per slice the loop checks
+- whether a device process has left a request of a vCPU thread unanswered for too long (`channel.watchdog`);
+- whether no vCPU has exited for a while, so that all vCPUs may be halted for ever;
+- whether idle device processes still answer.
+
+Events between two slices wake the loop through a descriptor: a deadline of a device, a key, a death, a
+forbidden call, the first exit after a quiet time. If a vCPU thread holds a channel, the loop waits for the
+channel only for a limited number of slices.
 """
 
 from __future__ import annotations
@@ -124,12 +127,12 @@ class MainLoop:
     # --- Wiring -------------------------------------------------------------------------------------------
 
     def deadline_changed(self, device_type: str, deadline: int, _now: int) -> None:
-        """A reply told a new deadline; called by whichever thread got it."""
+        """A reply has a new deadline. Called by the thread that received the reply."""
         if self._timers is not None:
             self._timers.set(device_type, None if deadline == protocol.NO_DEADLINE else deadline)
 
     def reset_requested(self) -> None:
-        """A device asked for a reset; called by whichever thread got the reply."""
+        """A device asked for a reset. Called by the thread that received the reply."""
         if self._config.no_reboot:
             self._decision.decide(Outcome(CLEAN, "the guest asked for a reset (--no-reboot)"))
             return
@@ -146,7 +149,7 @@ class MainLoop:
             thread.leave()
 
     def prepare(self, pool: DevicePool, clock: GuestClock) -> SurvivalOf:
-        """Processes are launched, and there is no channel: from now on the deadlines of channels are kept.
+        """Prepare for the channels of `pool`, whose processes have been launched. Keep deadlines from now on.
 
         Returns what gives each channel its survival: a process that is lost is replaced, if that is wanted.
         """
@@ -155,7 +158,7 @@ class MainLoop:
         return self._survivals(pool, clock, self._timers)
 
     def take_devices(self, devices: Devices) -> None:
-        """Take over the devices, which `prepare` has seen before they were greeted."""
+        """Take over the devices, whose channels are connected now."""
         self._devices = devices
         self._watchdog = Watchdog(devices.pool.channels)
         self._talkers = {
@@ -194,7 +197,7 @@ class MainLoop:
         assert self._pool is not None
         self._say(f"{self._pool.explain(error)}: from now on its ports read as ones")
 
-    # --- The end --------------------------------------------------------------------------------------------
+    # --- The end ------------------------------------------------------------------------------------------
 
     @property
     def ended_by_signal(self) -> Outcome:
@@ -289,14 +292,14 @@ class MainLoop:
                 raise error
 
     def _diagnose(self, guest: GuestVm) -> None:
-        """Look for more to tell of a guest that went wrong, or that did not come to an end by itself."""
+        """Find a hint for a guest that crashed, or that did not end by itself."""
         outcome = self._decision.outcome
         if outcome is not None and outcome.status in (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT, INTERRUPTED):
             told = (diagnose(vcpu, guest.memory.byte_at) for vcpu in guest.vcpus)
             self.diagnosis = next((text for text in told if text is not None), None)
 
     def device_failed(self, error: DeviceProcessError) -> None:
-        """A device process is of no use any more: find out why, and end the run."""
+        """A device process has failed: find the cause, and end the run."""
         if self._decision.outcome is not None:
             return
         assert self._devices is not None
@@ -304,7 +307,7 @@ class MainLoop:
         self._decision.decide(Outcome(DEVICE_FAILED, str(found), error=True, hint=found.hint))
 
     def _join(self) -> None:
-        """The vCPU threads leave: kicked out of KVM_RUN, and their channel ended if one waits for a reply."""
+        """End the vCPU threads. Kick them out of KVM_RUN, and kill a device process that does not answer."""
         assert self._devices is not None
         self._console.wake_waiters()
         self._leave_all()
@@ -327,7 +330,7 @@ class MainLoop:
         return not any(thread.is_alive for thread in self._vcpus)
 
     def drain(self) -> None:
-        """The guest has ended: what paced UARTs still hold goes out, in guest time that nobody waits for."""
+        """The guest has ended: send the characters that paced UARTs still hold, without real waiting."""
         devices = self._devices
         assert devices is not None
         for channel in devices.pool.channels:
@@ -376,7 +379,7 @@ class MainLoop:
                 self.device_failed(error)
 
     def _sleep_ms(self) -> float:
-        """How long the main thread may sleep: to the end of the slice, or the time-out."""
+        """How long the main thread may sleep: until the end of the slice, or until the time-out."""
         wake = self._slice_began + self._pace.slice_ms(told=self._tells_next_exit) / 1000
         if self._config.timeout is not None:
             wake = min(wake, self._started / 1e9 + self._config.timeout)
@@ -431,7 +434,7 @@ class MainLoop:
         channel.request(protocol.ADVANCE)
 
     def _may_put_off(self, device_type: str) -> bool:
-        """Whether the guest cannot hear before the end of a quiet slice that a deadline has come."""
+        """Whether the guest cannot notice that a deadline is handled only at the end of a quiet slice."""
         devices, guest = self._devices, self._guest
         assert devices is not None
         if guest is None or device_type in self._talkers:
@@ -472,7 +475,7 @@ class MainLoop:
                 port.waiting_for_room = False
 
     def _tell_transfers(self) -> None:
-        """Devices hear of the transfers that are done."""
+        """Send COMPLETE for the transfers that are done."""
         assert self._devices is not None
         if self._devices.transfers is None:
             return
@@ -493,7 +496,7 @@ class MainLoop:
         raise KeyError(port_name)
 
     def _slice(self, milliseconds: int) -> None:
-        """What is looked at once per slice; this one was so long."""
+        """Make the checks of one slice, which was `milliseconds` long."""
         devices = self._devices
         assert devices is not None
         self._hung_up.clear()

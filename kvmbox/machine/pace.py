@@ -1,27 +1,29 @@
-"""How often the main thread looks around, slice by slice: often while something happens, rarely while not.
+"""How often the main thread makes its checks: often while something happens, rarely while the guest is idle.
 
-The main thread learns of deaths, deadlines, input, signals and the end of a run through descriptors. What it
-has to look for by itself, once per slice, is: a request that a device process leaves unanswered, writes that
-did not exit, a vCPU that is halted for ever, a stopped device process that nobody asks. With a slice of
-50 ms, a look at the vCPU each 100 ms and a probe of each process each 200 ms, that costs an idle guest 0.9 %
-of a CPU; each deadline of a device in between costs as much as a slice.
+The main thread learns of deaths, deadlines, input, signals and the end of a run through descriptors. It has
+to check the following by itself, once per slice: a request that a device process leaves unanswered, writes
+that did not exit, a vCPU that is halted for ever, and a stopped device process that gets no requests. With
+slices of 50 ms, an examination of the vCPU each 100 ms and a probe of each process each 200 ms, the checks
+use 0.9 % of a CPU for an idle guest. Each deadline of a device in between costs as much as a slice.
 
-So once the vCPU has not exited for `LOOK_MS`, and nothing else is open, all of that gets rarer:
+If the vCPU has not exited for `LOOK_MS`, and nothing else is open, the checks become rarer:
 
-- Slices grow to `QUIET_SLICE_MS`, but only when the vCPU thread has promised to tell its next exit *before*
-  it asks a device (`VcpuLoop.tells_next_exit`). So no request is ever open in a long slice, and the deadline
-  of a request is as short as ever. A long slice ends when the vCPU thread tells.
-- The look at a vCPU that was halted at the last one comes after twice the time, up to `MAX_LOOK_MS`. One that
-  computes is looked at as often as before: it costs a CPU anyway, and may halt at any moment.
-- Probes likewise, up to `MAX_PROBE_MS`. As soon as the guest uses a stopped process, its request's deadline
-  counts.
-- Writes that did not exit wait for the end of the slice: a guest that only ever prints on the debug console,
-  and is woken by the local APIC's timer only, is shown `QUIET_SLICE_MS` late at most. Its output is something
-  that happens, so what follows is shown sooner.
-- A timer whose interrupt line is masked in every controller is told the time once per slice (`may_put_off`):
-  nobody would hear its ticks. The model is as late as on a busy host, and counts what it folds together.
+- Slices grow to `QUIET_SLICE_MS`. The condition is that the vCPU thread has promised to announce its next
+  exit *before* it asks a device (`VcpuLoop.tells_next_exit`). So no request is ever open during a long slice,
+  and the deadline of a request does not grow. A long slice ends with the announcement.
+- If a vCPU was halted at the last examination, the next one comes after twice the time, up to `MAX_LOOK_MS`.
+  A vCPU that computes is examined as often as before, because it may halt at any moment, and uses a CPU
+  anyway.
+- The time between probes doubles as well, up to `MAX_PROBE_MS`. If the guest uses a stopped process, the
+  deadline of the request applies.
+- Writes that did not exit wait for the end of the slice. So the output of a guest that only prints on the
+  debug console, and is woken only by the timer of the local APIC, appears at most `QUIET_SLICE_MS` late.
+  Output counts as activity, so the following output appears sooner.
+- A timer whose interrupt line is masked in every controller is advanced once per slice (`may_put_off`),
+  because the guest cannot notice its ticks. The model is as late as on a busy host, and counts the ticks that
+  it combines.
 
-Time is counted in slices, never measured: a VMM that was suspended has missed some, and nobody else has.
+Time is counted in slices, and never measured. So a VMM that was suspended has only missed some slices.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ class Chores(Value):
 
 
 class Pace:
-    """Decides when one boot is looked at. By the main thread."""
+    """Decides when the checks of one boot are made. Belongs to the main thread."""
 
     def __init__(self) -> None:
         self._exits = -1

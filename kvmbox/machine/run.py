@@ -1,8 +1,8 @@
-"""One run from start to end: what is started in which order, and how all of it ends whatever happens.
+"""One run from start to end: the order in which its parts are started, and how they end in every case.
 
-The order is design: the spawner first, because it must not inherit anything; device processes start while
-the VMM reads the image and opens /dev/kvm; the vCPU starts when everybody is ready. Everything that was
-opened is closed in reverse, also when a step in between fails.
+The order is part of the design. The spawner starts first, because it must not inherit anything. Device
+processes start while the VMM reads the image and opens /dev/kvm. The vCPU starts when everything is ready. If
+a step fails, everything that is open is closed in reverse order.
 """
 
 from __future__ import annotations

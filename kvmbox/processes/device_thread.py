@@ -1,7 +1,7 @@
-"""A device "process" that is a thread of the VMM: `--sandbox thread`.
+"""A thread of the VMM in place of a device process: `--sandbox thread`.
 
-The server's loop, the protocol and the channel are those of a process; only the address space is shared. So
-it shows what of the price of a sandbox is the IPC and what is the process, and it protects from nothing.
+The serving loop, the protocol and the channel are those of a process. Only the address space is shared. A
+comparison with `process` shows how much of the cost of a sandbox is IPC. A thread protects from nothing.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class DeviceThread:
                     os.close(descriptor)
 
     def kill(self) -> None:
-        """No thread can be killed: its end of the link is cut off, and what it still does goes nowhere."""
+        """Disconnect the thread, because a thread cannot be killed. Its later replies are lost."""
         with self._lock:
             if not self._open:
                 return
@@ -68,14 +68,14 @@ class DeviceThread:
                 with socket.socket(fileno=os.dup(self._link.device[0])) as end:
                     end.shutdown(socket.SHUT_RDWR)
                 return
-            # Not closed: the thread uses the numbers for as long as it lives, whosever they would be then.
+            # Not closed: the thread may still use the numbers, which could then belong to other files.
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             for descriptor in self._link.device[:2]:
                 os.dup2(null, descriptor, inheritable=False)
             os.close(null)
 
     def take_forbidden_call(self) -> ForbiddenCall | None:
-        """A thread may call what the VMM may."""
+        """None: a thread may make every system call of the VMM."""
         return None
 
     def join(self, seconds: float) -> None:

@@ -6,10 +6,10 @@
     ...
     pool.close()                           # no process and no zombie is left
 
-The `Design` says where models run and how they are reached. What is different about `--sandbox none` and
-`thread` ends here: everybody else sees channels.
+The `Design` says where models run and how requests reach them. Only this module knows the difference between
+`--sandbox none`, `thread` and processes. All other modules see channels.
 
-Belongs to the thread that makes it, but for the channels, which any thread may use.
+A pool belongs to the thread that makes it. Any thread may use its channels.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class DevicePool:
         may_spin: bool = False,
         require: int = 0,
     ) -> None:
-        """Ask for a process for each device type of `board`; returns before they run. Raises SandboxError.
+        """Request a process for each device type of `board`. Return before they run. Raises SandboxError.
 
         With shared memory, and `may_spin`, the one that is asked most spins on `spare_cpu`, if there is one,
         or anywhere.
@@ -312,7 +312,7 @@ class DevicePool:
         return channel
 
     def watch(self, poll: select.poll) -> None:
-        """Register what tells that a process died or called what it must not. May be repeated."""
+        """Register the descriptors that report a death or a forbidden call. May be repeated."""
         if self.spawner is not None:
             poll.register(self.spawner.fileno(), select.POLLIN)
         processes = [member.process for member in self.members.values()]
@@ -323,7 +323,7 @@ class DevicePool:
                 poll.register(process.listener.fileno(), select.POLLIN)
 
     def check(self) -> DeviceProcessError | None:
-        """Why a device process is of no use any more, if one is; never blocks for long."""
+        """The error of a device process that has failed, or None. Never blocks for long."""
         for member in self.members.values():
             error = self._forbidden_call(member.device_type, member.process)
             if error is not None:
@@ -343,7 +343,7 @@ class DevicePool:
         return None
 
     def kill(self, name: str, cause: DeviceProcessError | None = None) -> None:
-        """SIGKILL: whoever waits for a reply of the process reads the end of its channel."""
+        """Kill the process (SIGKILL). A thread that waits for its reply then reads end of file."""
         member = self.members[name]
         if member.process is not None:
             member.cause = cause
@@ -369,7 +369,7 @@ class DevicePool:
     ) -> DeviceProcessError:
         """The same for one process, which may be nobody's any more."""
         assert self.spawner is not None
-        # A process that is held in a forbidden call looks hung to whoever waits for its reply.
+        # A process that is held in a forbidden call looks hung to the thread that waits for its reply.
         found = self._forbidden_call(error.device_type, process)
         if found is not None or not isinstance(error, DeviceGoneError):
             return found or error

@@ -1,9 +1,9 @@
-"""A spawner that is started before anything else, so that it comes up while the VMM imports the rest.
+"""The early start of a spawner, which starts while the VMM imports its other modules.
 
-A spawner takes some 20 ms to come up, most of it in its own interpreter, on a CPU that is idle then. The
-`kvmbox run` script starts one as its first act, before the command line has been read, with what is wanted
-of nearly every run; `take` hands it out if it is what is wanted, and starts another one if not. Nothing else
-changes: it is still the main thread that starts it, and nothing has been opened yet.
+A spawner needs some 20 ms to start, mostly in its own interpreter, on an otherwise idle CPU. `kvmbox run`
+starts a spawner as its first action, before the command line has been read, with the options of nearly every
+run. If the run needs other options, `take` starts another spawner. Otherwise nothing changes: the main thread
+starts the spawner, and no file has been opened yet.
 """
 
 from __future__ import annotations

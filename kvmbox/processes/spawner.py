@@ -1,25 +1,30 @@
-"""The spawner: a small process that forks device processes, jails them and reports how they die.
+"""The spawner: a small process that forks device processes, jails them and reports their deaths.
 
 Theory of operation
 -------------------
-The VMM starts it first of all, as a fresh interpreter with an empty environment and one descriptor, so
-that there is nothing of the VMM in it to leak. It imports what device processes need, confines itself, and
-then serves the frames of `spawner_frames`. It is single-threaded always, which is what makes fork safe.
 
-A new pid namespace is for the children of whoever asks for it. So where one can be had, the process that the
-VMM started is a *stage*: it makes its namespaces, clones the spawner as a sibling, tells the VMM with STAGED,
-and exits. The spawner is PID 1 and sees no process of the host, not even its parent.
+The VMM starts the spawner before everything else, as a new interpreter with an empty environment and one
+descriptor. So the spawner has no data of the VMM that could leak. It imports the modules that device
+processes need, confines itself, and serves the frames of `spawner_frames`. It always has a single thread,
+which makes fork safe.
 
-It learns of deaths by a signalfd, reaps everything, and reports the wait status of each device process.
-A messenger (see `sandbox.jail`) is reaped in silence. A device process is READY when the report socket
-has brought its listener *and* then ended: until then a messenger may still hold descriptors.
+A new pid namespace applies to the children of the process that creates it. So with a pid namespace, the
+process that the VMM started is only a *stage*. It creates the namespaces, clones the spawner as a sibling,
+reports the spawner with STAGED, and exits. The spawner is PID 1 and sees no process of the host, not even its
+parent.
 
-It dies with the VMM's main thread (death signal; and end of file on the control socket), and every device
-process dies with it (death signal; and the end of the pid namespace). It is not filtered itself: filters are
-inherited.
+A signalfd reports deaths to the spawner. The spawner reaps all children, and reports the wait status of each
+device process. A messenger (see `sandbox.jail`) is reaped without a report. A device process is READY when
+its report socket has delivered the listener *and* has then ended, because a messenger may hold descriptors
+until then.
 
-Where it has ids to give out (see `sandbox.identity`), it keeps the capabilities for that, and the one to kill
-who has another id, in its user namespace, where there are no other ids.
+The spawner dies with the VMM's main thread (by death signal, or by end of file on the control socket). Every
+device process dies with the spawner (by death signal, or by the end of the pid namespace). The spawner has no
+filter, because filters are inherited.
+
+If there are ids for device processes (see `sandbox.identity`), the spawner keeps the capabilities to set
+these ids and to kill processes with them. The capabilities are valid in its user namespace, which has no
+other ids.
 """
 
 from __future__ import annotations

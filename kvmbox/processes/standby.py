@@ -1,10 +1,11 @@
-"""Device processes in reserve, and the account of those that were lost: `--on-device-crash restart`.
+"""Standby device processes, and the reports of restarts: `--on-device-crash restart`.
 
-Until it is greeted a device process is of no type. So one that is jailed and waits is a replacement for any,
-and it stands ready before it is needed: a restart does not wait for a fork and a jail. The main thread
-orders the next one as soon as it hears that one was used; a second loss before that waits for it.
+A device process has no type before it gets HELLO. So a standby process, which is already jailed, can replace
+any other process, and a restart does not wait for a fork and a jail. The main thread requests the next
+standby process when one was used. A second loss before that time waits for the new process.
 
-What was lost is told by the main thread: only it may take the time to learn how a process died.
+The main thread reports the losses, because only the main thread may take the time to find out how a process
+died.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class StandbyProcesses:
 
     @property
     def spare(self) -> DeviceProcess | None:
-        """The process that waits to be used."""
+        """The standby process, if there is one."""
         spare = self._spare
         return spare[0] if spare is not None else None
 
@@ -140,7 +141,7 @@ class StandbyProcesses:
     # --- On the main thread -------------------------------------------------------------------------------
 
     def tend(self, say: Callable[[str], None], forget: Callable[[int], None]) -> None:
-        """Have a process in reserve, and tell of the restarts since the last call.
+        """Request a standby process if there is none, and report the restarts since the last call.
 
         `forget` hears of each descriptor that `DevicePool.watch` gave to a poll, before it is closed.
         """

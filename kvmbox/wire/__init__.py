@@ -1,1 +1,1 @@
-"""What the VMM and the sandbox say to each other: frames, layouts, effects. Pure."""
+"""The data between the VMM and the sandbox: frames, layouts, effects. Pure."""

@@ -1,12 +1,12 @@
-"""The effects of a device model: one table, from which everything that concerns their bytes follows.
+"""The table of the effects of device models, which defines their bytes, grants and descriptions.
 
-A row of `TABLE` says for an effect: its tag, its name, its class, where each of its fields lies in the frame,
-which grant of the board allows it (`kvmbox.board`), and how a person reads it. Encoding, decoding, the check
-of grants (`channel.grants`), the descriptions of `kvmbox replay --dump` and the table in
-docs/wire-protocol.md follow from it. A new effect is a class in `devices.model`, a row here, and what the
-host does for it (`channel.grants`).
+A row of `TABLE` has the tag, the name and the class of an effect, the place of each field in the frame, the
+grants of the board that allow the effect (`kvmbox.board`), and a description for people. The table drives
+encoding, decoding, the check of grants (`channel.grants`), the descriptions of `kvmbox replay --dump`, and
+the table in docs/wire-protocol.md. A new effect needs a class in `devices.model`, a row here, and the service
+of the host (`channel.grants`).
 
-Effects stand at the beginning of a reply's payload. Each has 8 bytes, and some have more behind them:
+Effects are at the beginning of the payload of a reply. Each has 8 bytes, and some have more data after them:
 
     offset  size  what
     0       1     tag

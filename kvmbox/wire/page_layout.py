@@ -1,7 +1,7 @@
-"""The layout of the memory that a VMM and a device process share with `--ipc shm`, and how its parties wait.
+"""The layout of the shared memory of `--ipc shm`, and how the VMM and the device process wait.
 
-One request and one reply fit in it, each a frame as on any other channel (`protocol`), and three flags on
-cache lines of their own:
+The memory has room for one request and one reply, each a frame as on any other channel (`protocol`), and for
+three flags on separate cache lines:
 
     0      request: frame of up to 4096 bytes      written by the VMM
     4096   reply: the same                          written by the device process
@@ -9,19 +9,19 @@ cache lines of their own:
     8256   VMM_WAITS: the VMM is about to sleep     written by the VMM
     8320   MAY_SPIN: it may wait by spinning        written by the VMM
 
-Handing over. The first word of a frame holds its sequence number, so it differs from the word before it.
-Whoever writes a frame stores that word last, in one store of eight bytes; whoever waits for a frame looks at
-that word until it changes, and then copies. x86 keeps stores, and loads, in order, so the rest of the frame
-is there. What the VMM copied it checks, and it never looks at the shared original again: the device process
-may rewrite it at any time, to no effect.
+Sending. The first word of a frame holds the sequence number, so it differs from the word of the last frame.
+The sender stores this word last, in one store of eight bytes. The receiver polls the word until it changes,
+and then copies the frame. x86 keeps the order of stores and the order of loads, so the rest of the frame is
+there. The VMM checks the copy, and does not read the shared memory again. So later changes by the device
+process have no effect.
 
-Sleeping. A party that has spun for long enough, or must not spin, raises its flag, looks once more, and
-then reads its doorbell, a pipe; the other party looks at the flag after it has handed over, and rings if it
-is up. x86 lets the load of the flag overtake the store of the frame, so that both could miss each other. A
-fence after each store would prevent that and cost every exit 65 ns. But the party that hands over a request
-waits for the reply, and the one that hands over a reply waits for the next request. So both look at the
-flag a second time, behind a fence, before they go to sleep themselves: whoever was missed is found then. A
-doorbell rung once too often costs a turn of the loop, one that is missing cannot be.
+Sleeping. A receiver that has polled for long enough, or must not spin, sets its flag, polls once more, and
+then reads its doorbell, a pipe. The sender checks the flag after sending, and rings if the flag is set. On
+x86 the load of the flag can overtake the store of the frame, so that both sides could miss each other. A
+fence after each store would prevent this, but would cost 65 ns per exit. The sender of a request then waits
+for the reply, and the sender of a reply waits for the next request. So each side checks the flag a second
+time, after a fence, before it sleeps itself, and finds a missed receiver. An unnecessary ring costs one turn
+of the loop. A missing ring cannot happen.
 """
 
 from __future__ import annotations

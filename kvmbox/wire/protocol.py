@@ -1,8 +1,8 @@
 """The wire protocol between the VMM and a device process: pure encoding and decoding.
 
 Every frame is one fixed little-endian header and a payload; header and payload fit in `MAX_FRAME` bytes.
-The VMM asks, the device process answers, in order, with the request's kind (plus `REPLY`) and sequence
-number. docs/wire-protocol.md is the page for people; this file is the only code that knows the layout.
+The VMM sends requests. The device process answers them in order, with the kind of the request (plus `REPLY`)
+and the sequence number. docs/wire-protocol.md describes the protocol. Only this module knows the layout.
 
     offset  size  request                          reply
     0       1     kind                             kind | REPLY, or ERROR
