@@ -10,6 +10,9 @@ from hypothesis import settings
 
 from kvmbox.early import END_SIGNALS
 
+# Their assertions say what they have compared, as those of tests do.
+pytest.register_assert_rewrite("tests.support")
+
 # The host's speed is no part of any test: no deadlines, and a fixed number of examples.
 settings.register_profile("kvmbox", deadline=None, print_blob=True)
 settings.load_profile("kvmbox")
