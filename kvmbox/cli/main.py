@@ -146,7 +146,7 @@ def run_command(arguments: list[str], command: click.Command | None = None, name
         _trace(debug)
         if "can't start new thread" not in str(error):
             return _internal_error(error, debug)
-        report("no further thread can be had", "look at the limits of memory and processes: 'ulimit -v -u'")
+        report("cannot start another thread", "look at the limits of memory and processes: 'ulimit -v -u'")
         return FAILED
     except BaseException as error:  # noqa: BLE001 - the outermost handler: a bug is status 14, not 1
         _trace(debug)

@@ -1,7 +1,7 @@
-"""Guest time: nanoseconds since the guest's power-on, read from the host's monotonic clock.
+"""Guest time: nanoseconds since the power-on of the guest, read from the monotonic clock of the host.
 
-Device models never see a clock; the trusted helper stamps `now` on every request. The clock can be held,
-and then guest time stands still: what happens to the host meanwhile is nothing that the guest can notice.
+Device models never see a clock: the trusted helper stamps `now` on every request. While the clock is held,
+guest time stands still, and the guest cannot notice what happens on the host.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ class GuestClock:
         return self._host_now() - self._base if held_at is None else held_at
 
     def hold(self) -> None:
-        """Guest time stands still from now on."""
+        """Stop guest time."""
         with self._lock:
             self._held = True
             self._settle()
 
     def release(self) -> None:
-        """Guest time goes on from where it was held, unless somebody has paused it."""
+        """Continue guest time, unless it is paused."""
         with self._lock:
             self._held = False
             self._settle()
 
     def pause(self) -> None:
-        """As `hold`, but for any number of callers: until each has called `resume`. Thread-safe."""
+        """Stop guest time until every caller of `pause` has called `resume`. Thread-safe."""
         with self._lock:
             self._pauses += 1
             self._settle()
@@ -62,7 +62,7 @@ class GuestClock:
             self._held_at = None
 
     def skip_to(self, guest_time: int) -> None:
-        """Let a held clock stand at `guest_time` instead, if that is later."""
+        """Move a held clock forward to `guest_time`, if that is later."""
         if self._held_at is None:
             raise RuntimeError("the clock runs: it skips nothing")
         self._held_at = max(self._held_at, guest_time)

@@ -263,7 +263,7 @@ class Console:
                     pass
 
     def tick(self) -> bool:
-        """The main thread, every slice: what was withheld for too long is shown. Returns whether more is."""
+        """Show what was withheld for too long, once per slice. Return whether more is withheld."""
         return self._mirror is not None and self._mirror.tick()
 
     @property
@@ -284,7 +284,7 @@ class Console:
         self._tight = True
 
     def wake_waiters(self) -> None:
-        """The verdict is decided: nobody waits for room any more."""
+        """The outcome is decided: wake all threads that wait for room."""
         for stream in self.streams:
             stream.wake()
 

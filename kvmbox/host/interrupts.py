@@ -1,8 +1,8 @@
-"""Interrupt lines: the wired OR of all devices that share one, handed to the interrupt controllers.
+"""Interrupt lines: the OR of all devices that share a line, passed to the interrupt controllers.
 
-ISA lines are levels. Each device's pin is one source of a line; the line is high while any source is. A
-pulse (low, high) between two looks is an edge that the 8259 must see, so every change is passed on in the
-order in which it came, under one lock, whichever thread brings it.
+ISA lines are levels. Each device pin is one source of a line, and the line is high while any source is high.
+A pulse (low, high) between two readings is an edge that the 8259 must see. So every change is passed on, in
+order, under one lock, whichever thread causes it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class InterruptRouter:
         return change
 
     def attach(self, set_line: Callable[[int, int], None]) -> None:
-        """`set_line(gsi, level)` drives the controllers from now on; lines that are high are driven high."""
+        """From now on `set_line(gsi, level)` drives the controllers. Lines that are high are set at once."""
         with self._lock:
             self._set_line = set_line
             for gsi, state in self.lines.items():
@@ -60,6 +60,6 @@ class InterruptRouter:
                     set_line(gsi, 1)
 
     def detach(self) -> None:
-        """The controllers are going away: changes are only remembered until the next `attach`."""
+        """Disconnect the controllers. Changes are only stored until the next `attach`."""
         with self._lock:
             self._set_line = None

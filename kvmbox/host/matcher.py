@@ -1,10 +1,10 @@
-"""`--expect` and `--fail-on`: texts looked for in the guest's console output, in the order of the output.
+"""`--expect` and `--fail-on`: search for texts in the console output of the guest.
 
-Matching happens where the output is taken from the device, not where it is written to the host, so that a
-text that the guest printed before it stopped has been seen before the stop is. All bytes are fed once; a
-text may straddle any number of pieces. It counts if one port printed it, also where another one printed
-between its bytes (a kernel that writes each character to two ports), and if it stands in the order of all
-output.
+The search happens when the output is received from the device, not when it is written to the host. So a text
+that the guest printed before it stopped is found before the stop. Each byte is searched once, and a text may
+be split into any number of pieces. A text counts if one port printed it, even if another port printed between
+its bytes (some kernels write each character to two ports). A text also counts if it appears in the combined
+output of all ports.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Match(Enum):
 
 
 class ConsoleMatcher:
-    """Feeds on console output. `missing` are the expected texts not seen yet, `failure` the fatal one."""
+    """Searches console output. `missing`: the expected texts not found yet. `failure`: the fatal text."""
 
     def __init__(self, expect: Sequence[bytes], fail_on: Sequence[bytes]) -> None:
         if any(not text for text in (*expect, *fail_on)):
@@ -63,7 +63,7 @@ class ConsoleMatcher:
         return Match.UNDECIDED
 
     def _keep_of(self, output: bytes) -> bytes:
-        """What of its end may be the beginning of a text."""
+        """The end of `output` that may be the beginning of a text."""
         return output[-self._keep :] if self._keep else b""
 
     @property

@@ -1,15 +1,15 @@
 """Guest output on its way to the host: a bounded buffer and a thread that writes.
 
-The thread that runs the guest must never wait inside a device request, and the main thread must never
-wait for a terminal or a full pipe. So output is appended here by whichever thread took it from a reply, and
-a writer thread of the stream's own does the blocking `write`. It collects for `GATHER_SECONDS` before it
-writes: a wake-up for each byte that a guest prints would make its exits several times dearer, and a device
-process that spins would lose its CPU to it each time.
+The vCPU thread must never wait inside a device request, and the main thread must never wait for a terminal or
+a full pipe. So the thread that received the output appends it to a stream, and the writer thread of the
+stream makes the blocking calls of `write`. The writer collects output for `GATHER_SECONDS` first. A wake-up
+for each byte would make the exits of a printing guest several times slower, and a spinning device process
+would lose its CPU to the writer each time.
 
-A stream that holds `CAPACITY` bytes is congested. With overflow "wait" the vCPU thread then waits in
-`wait_for_room`, outside of any lock, while timers, signals and time-outs go on; with "drop" what does not
-fit is counted and dropped. One reply adds at most one frame, so a guest that waits stays within a frame of
-the capacity; what gets to twice as much comes from a device process that makes output up.
+A stream with `CAPACITY` bytes is congested. With overflow "wait", the vCPU thread then waits in
+`wait_for_room`, without a lock, while timers, signals and time-outs continue. With "drop", output that does
+not fit is counted and dropped. One reply adds at most one frame, so a guest that waits exceeds the capacity
+by one frame at most. Twice the capacity can only come from a device process that invents output.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CAPACITY: Final = 1 << 20
 WRITE_SIZE: Final = 1 << 16
 GATHER_SIZE: Final = 4096
 GATHER_SECONDS: Final = 0.008
-"""How long output is gathered before it is written: what a person does not notice."""
+"""How long output is collected before it is written. A user does not notice this delay."""
 
 
 class OutputStream:
@@ -90,11 +90,11 @@ class OutputStream:
 
     @property
     def congested(self) -> bool:
-        """Whether the guest ought to wait; never with overflow "drop"."""
+        """Whether the guest should wait. Never with overflow "drop"."""
         return not self._drop and len(self._buffer) >= CAPACITY and not self._broken
 
     def append(self, data: bytes) -> None:
-        """More output of the guest. Never blocks for the host."""
+        """Append output of the guest. Never waits for the host."""
         with self._lock:
             # The common case, at each character that a guest prints: there is room, and someone who writes.
             before = len(self._buffer)

@@ -1,15 +1,15 @@
-"""Which CPU the vCPU thread and its device processes share.
+"""The choice of the CPU that the vCPU thread and its device processes share.
 
-A request to a process on the same CPU costs one switch there and one back; across CPUs each side has to be
-woken, which costs several times as much (docs/adr: CPU placement). So both sides of a machine share one
-CPU, and machines spread over the CPUs that the caller was given.
+A request to a process on the same CPU costs one switch there and one switch back. Across CPUs each side has
+to be woken, which costs several times as much (docs/adr: CPU placement). So both sides of a machine share one
+CPU, and several machines use different CPUs of those that the caller may use.
 
-Machines find each other without a daemon or a file: a machine claims a CPU by binding an abstract Unix
-socket, whose name is gone when its owner is. Another user could claim names as well; that costs a machine
-its better place, and nothing else.
+Machines coordinate without a daemon or a file. A machine claims a CPU by binding an abstract Unix socket,
+whose name disappears with its owner. Another user could claim names as well. Then a machine only gets a worse
+CPU.
 
-With shared memory a device process spins on another CPU, the spare one. That is not claimed: a machine that
-comes later is welcome to it, and the spinner, which notices, gives it up (`channel.spin`).
+With shared memory a device process spins on another CPU, the spare CPU. The spare CPU is not claimed. If a
+later machine uses it, the spinner notices this and gives it up (`channel.spin`).
 """
 
 from __future__ import annotations

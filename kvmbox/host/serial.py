@@ -1,9 +1,9 @@
-"""Where a serial port's bytes go and come from: `PORT=file:PATH`, `PORT=null`, `PORT=pty`, `PORT=stdio`.
+"""The backends of serial ports: `PORT=file:PATH`, `PORT=null`, `PORT=pty`, `PORT=stdio`.
 
-COM1 and the memory-mapped UART are always there. Unless told otherwise COM1 is the console: on stdio for the
-command line, in memory (`host.capture`) for a program. The memory-mapped one shows its output there as well
-and has no input. The debug console has an option of its own: without it, its output goes to the console, but
-for what the port there prints as well (`host.mirror`).
+COM1 and the memory-mapped UART always exist. By default COM1 is the console. The console is on stdio for the
+command line, and in memory (`host.capture`) for a program. The memory-mapped UART prints on the console and
+has no input. The debug console has a separate option. By default it prints on the console, except for lines
+that the other port there prints as well (`host.mirror`).
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def serial_plan(options: Backends, console: Capture | None = None) -> dict[str, 
 
 
 def open_file(spec: SerialSpec) -> int:
-    """A descriptor to write a port's output to, created or emptied; StartError if it cannot be had."""
+    """A descriptor for the output of a port; the file is created or emptied. Raises StartError."""
     try:
         return open_for_writing(spec.path)
     except OSError as error:

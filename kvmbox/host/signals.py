@@ -1,9 +1,9 @@
-"""Signals that end or suspend a run, and the pipe that wakes the main loop for them and for other threads.
+"""Signals that end or suspend a run, and the pipe that wakes the main loop for signals and other threads.
 
-A handler interrupts the main thread anywhere, also where it holds a lock. So handlers only take a note; the
-main loop, which their byte in the wake-up pipe makes return from poll, acts on it. Whoever ignores a signal
-when kvmbox starts (nohup, a shell's background job) goes on ignoring it, and everything is put back as it
-was found.
+A handler can interrupt the main thread anywhere, even while it holds a lock. So a handler only stores the
+signal. The signal also writes a byte to the wake-up pipe, poll returns, and the main loop acts. If a signal
+is ignored when kvmbox starts (nohup, a background job of a shell), it stays ignored. At the end all handlers
+are restored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Wakeup:
         self._installed = False
 
     def install(self) -> None:
-        """Have every signal with a Python handler write here."""
+        """From now on, every signal with a Python handler writes to this pipe."""
         self._previous = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         self._installed = True
 
@@ -85,7 +85,7 @@ class SignalHandlers:
         self._found: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take over all signals that nobody ignores, and those that came before."""
+        """Handle all signals that are not ignored, and the signals that were received before."""
         for number in END_SIGNALS:
             if number not in self._others:
                 self._take(number, self._end)
@@ -101,7 +101,7 @@ class SignalHandlers:
             self._found[number] = signal.signal(number, handler)
 
     def restore(self) -> None:
-        """Put every handler back. Idempotent."""
+        """Restore all previous handlers. Idempotent."""
         while self._found:
             number, handler = self._found.popitem()
             signal.signal(number, handler)

@@ -1,12 +1,12 @@
-"""`--timeout` while a run starts: before the main loop looks at the clock, somebody else has to.
+"""`--timeout` during the start of a run, when nothing else checks the clock.
 
-`StartTimeout` is for a process that belongs to kvmbox. The main thread may be in any system call (it waits
-for the spawner, for device processes, for a slow disk), and comes out of it: a timer of the kernel sends
-SIGALRM, whose handler raises an exception wherever the main thread is. What was opened is closed on its way
-out, as after any error.
+`StartTimeout` is for a process that belongs to kvmbox. The main thread may be in any system call: it waits for
+the spawner, for device processes, or for a slow disk. So a kernel timer sends SIGALRM. Its handler raises an
+exception in the main thread, wherever the main thread is. Everything that is open is then closed, as after any
+error.
 
-`StartDeadline` is for a program that uses kvmbox, whose signals are its own. Whoever waits for a process does
-so until `at` and no longer; what fails after that failed for want of time. A disk that hangs is waited for.
+`StartDeadline` is for a program that uses kvmbox and owns its signals. Each wait for a process ends at `at`.
+Every failure after that is a time-out. The wait for a disk that hangs is not limited.
 """
 
 from __future__ import annotations

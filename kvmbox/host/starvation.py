@@ -1,8 +1,8 @@
-"""Whether a silent process can help it: on a host with too much to do it may be ready, and never run.
+"""Whether a silent process is starved of CPU time: on a busy host it may be ready but never run.
 
-A process that is stopped, sleeps, or computes for ever is hung. One that waits for a CPU is not: killing it
-would make the failure of a busy host look like the failure of a device. /proc tells the difference, also of
-a process that is not dumpable.
+A process that is stopped, sleeps, or computes for ever is hung. A process that waits for a CPU is not hung.
+Killing it would make the failure of a busy host look like the failure of a device. /proc shows the
+difference, even for a process that is not dumpable.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 from typing import Final
 
 ENOUGH_NS: Final = 250_000_000
-"""A process that has had so much CPU time since it was first watched has had its chance."""
+"""A process that got this much CPU time since it was first watched is not starved."""
 
 
 class Starvation:
-    """Watches one process that ought to have answered."""
+    """Watches one process whose reply is overdue."""
 
     def __init__(self, pid: int, proc: str = "/proc") -> None:
-        """Begin now: what CPU time it had before does not count."""
+        """Start now. Earlier CPU time does not count."""
         self._directory = f"{proc}/{pid}"
         self._had = self._cpu_time()
 
     def is_starved(self) -> bool:
-        """Whether it is ready to run, but has hardly been let."""
+        """Whether the process is ready to run, but has got hardly any CPU time."""
         try:
             with open(f"{self._directory}/stat", "rb") as file:
                 # The name in parentheses may contain anything: the state follows the last of them.

@@ -1,9 +1,9 @@
 """Deadlines of device processes, kept by one timerfd of the host.
 
-A reply tells when its process must next be told the time; whichever thread got the reply re-arms the timer,
-and the main thread, which polls it, sends the `advance`. A process may not be told the time more often than
-every `MIN_INTERVAL` ns: a guest that programs the PIT to tick every microsecond, or a process that lies,
-costs the host a bounded number of wake-ups, and the model coalesces the ticks in between.
+Every reply contains the next deadline of its process. The thread that received the reply sets the timer, and
+the main thread, which polls the timer, sends ADVANCE. A process is advanced at most once per `MIN_INTERVAL`
+ns. So a guest that programs the PIT to tick every microsecond, or a hostile process, causes a bounded number
+of wake-ups, and the model coalesces the ticks in between.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Timerfd:
             raise OSError(number, f"timerfd_create: {os.strerror(number)}")
 
     def arm(self, nanoseconds: int) -> None:
-        """Expire once, `nanoseconds` from now, at once for 0; a former setting is forgotten."""
+        """Expire once, in `nanoseconds` (at once for 0). This replaces the previous setting."""
         # All zero would disarm the timer.
         seconds, rest = divmod(max(1, nanoseconds), 1_000_000_000)
         self._set(_Itimerspec(_Timespec(0, 0), _Timespec(min(seconds, 1 << 40), rest)))
@@ -101,7 +101,7 @@ class DeadlineTimer:
         self._armed: int | None = None
 
     def set(self, name: str, deadline: int | None) -> None:
-        """`name` must be told the time at `deadline`; None: never."""
+        """`name` must be advanced at `deadline`, or never (None)."""
         with self._lock:
             if deadline is None:
                 self._deadlines.pop(name, None)
@@ -112,7 +112,7 @@ class DeadlineTimer:
             self._arm()
 
     def due(self) -> list[str]:
-        """The names whose deadline has come, earliest first; each must be set again to come again."""
+        """The names whose deadline has expired, earliest first. Their deadlines are removed."""
         with self._lock:
             now = self._clock.now()
             due = sorted((d, name) for name, d in self._deadlines.items() if d <= now)

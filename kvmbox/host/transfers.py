@@ -1,12 +1,12 @@
-"""Bulk data between resources of the host and guest memory: what a device process names and never touches.
+"""Bulk data between resources of the host and guest memory, which no device process touches.
 
-A device's `Transfer` effect becomes an `Order`. `perform` does one, and never raises for what the host or
-the guest does: the order gets a status. `TransferThread` does them in the order in which they came, on a
-thread of its own, because a read of a file may block for as long as its disk likes; what is done is given to
-the main thread, which tells the device. Where time stands still (qtest), `perform` is called in place.
+A `Transfer` effect of a device becomes an `Order`. `perform` executes an order. A fault of the host or of the
+guest never raises, but gives a status. `TransferThread` executes orders in sequence on a separate thread,
+because reading a file may block. It passes finished orders to the main thread, which informs the device. If
+time stands still (qtest), `perform` is called directly.
 
-Bytes move as a whole or not at all, with one exception: a write that the host's disk has no room for, or that
-fails, may have written some of them.
+An order moves all bytes or none, with one exception: a write that fails, or for which the disk of the host
+has no room, may have written some bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The builder: from a configuration to devices on their buses, and to a virtual machine per boot.
+"""The builder: from a configuration to devices on their buses, and to one virtual machine per boot.
 
-`Devices` live as long as the run: processes, channels, buses, clock. `GuestVm` lives from one reset to the
-next: a fresh VM with fresh interrupt controllers is the surest reset that KVM has.
+`Devices` exist as long as the run: processes, channels, buses, clock. A `GuestVm` exists from one reset to
+the next, because a new VM with new interrupt controllers is the most reliable reset that KVM has.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ADDRESS_BITS = 52  # the most that an x86 physical address can have
 
 
 def board_of(config: RunConfig) -> list[DeviceSpec]:
-    """The devices that this run asks for; UsageError if two of them want the same port."""
+    """The devices of this run. Raises UsageError if two devices claim the same port."""
     board = pc_board(
         BoardOptions(
             serial_ports=tuple(config.serial),
@@ -128,7 +128,7 @@ class RunHost:
 
 
 class Devices:
-    """All devices of a run: launched, wired, reachable through two buses."""
+    """All devices of a run: launched, wired, and connected to two buses."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class Devices:
 
 
 class BootSource(Value):
-    """What is loaded at each boot: read once, so that a reboot sees the same bytes."""
+    """The image and the modules. They are read once, so that a reboot loads the same bytes."""
 
     load: Callable[[GuestMemory], BootResult]
 
@@ -233,7 +233,7 @@ class GuestVm:
             raise
 
     def coalesce(self, zones: ZoneMap[int, tuple[DeviceProxy, int]]) -> CoalescedRing | None:
-        """Let writes to these ports not exit, where KVM can do that: they come through the ring."""
+        """Coalesce writes to these ports, if KVM can do this: the writes do not exit, but go to the ring."""
         if not self._coalesces or not zones:
             return None
         for port in zones:

@@ -18,7 +18,7 @@ ReadMemory: TypeAlias = Callable[[int], int | None]
 
 
 def crash_report(vcpu: Vcpu, read_memory: ReadMemory) -> str:
-    """Registers and the code at RIP, for a person."""
+    """Registers and the code at RIP, as text."""
     try:
         regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
         code = ["??" if byte is None else f"{byte:02x}" for byte in code_at_rip(vcpu, read_memory)]
@@ -55,7 +55,7 @@ def internal_error(
 
 
 def diagnose(vcpu: Vcpu, read_memory: ReadMemory) -> str | None:
-    """What the vCPU's state tells of why the guest went wrong, for a person."""
+    """A hint from the state of the vCPU about the cause of the failure, or None."""
     from kvmbox.machine.diagnosis import bios_call
 
     try:

@@ -1,22 +1,23 @@
-"""The vCPU thread: KVM_RUN, look at kvm_run, route, ask the device, complete; again.
+"""The run loop of a vCPU: KVM_RUN, read kvm_run, route, ask the device, complete, and again.
 
-Where the time goes: on a virtual CPU with hardware support the exit itself is about 1 µs, and the request
-to the device process is most of the rest. So the loop reads kvm_run through memoryviews that were cast
-once, and one dictionary, keyed on the packed (direction, size, port, count) word of the exit, leads
-straight to the channel's `access` and what it is to be called with. Between two KVM_RUNs of a byte-wide
-port exit there are four looks at kvm_run, one dictionary lookup, one list unpacked, the count, and the
-call; some 0.3 µs besides `access` and the foreign function call of KVM_RUN itself (0.5 µs). Memory-mapped
-accesses have a dictionary of their own, keyed on address, length and direction. Only claimed ports and
-addresses get an entry, so that a guest that sweeps all of them cannot make it grow.
+The cost. With hardware virtualization the exit itself takes about 1 µs, and the request to the device process
+is most of the rest. So the loop reads kvm_run through memoryviews that were cast once. One dictionary, whose
+key is the packed (direction, size, port, count) word of the exit, leads directly to the channel's `access`
+and its arguments. Between two KVM_RUNs of a byte-wide port exit there are four reads of kvm_run, one
+dictionary lookup, one list unpacked, the count, and the call. This takes some 0.3 µs, besides `access` and
+the foreign function call of KVM_RUN itself (0.5 µs). Memory-mapped accesses have another dictionary, whose
+key is address, length and direction. Only claimed ports and addresses get an entry, so a guest that accesses
+all of them cannot fill the dictionaries.
 
-Writes that KVM coalesced are drained (`coalescing`) before what they must not be overtaken by.
+If KVM's ring holds earlier writes, deliver them first (`coalescing`).
 
-A loop that was parked tells the main thread of the next exit before the exit is handled (`tells_next_exit`).
-That lets the main thread sleep longer. It costs the other exits nothing, as the loop enters the guest by
-another function meanwhile.
+After a pause, the loop announces its next exit to the main thread before it handles the exit
+(`tells_next_exit`). This allows the main thread to sleep longer. It costs other exits nothing, because the
+loop enters the guest through another function meanwhile.
 
 The loop ends when the outcome is decided, when the guest asked for a reset, or when KVM or a device process
-failed; `attention` is the one flag that it looks at between exits, and whoever sets it kicks the vCPU.
+failed. `attention` is the only flag that the loop checks between exits. A thread that sets the flag also
+kicks the vCPU.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class LoopEnd(Enum):
 
 
 class LoopTotals:
-    """What the run loops of all boots of a run have counted. `ports` is keyed as `VcpuLoop.port_exits`."""
+    """The counts of the run loops of all boots. The keys of `ports` are those of `VcpuLoop.port_exits`."""
 
     def __init__(self) -> None:
         self.boots = 0
@@ -121,7 +122,7 @@ class VcpuLoop:
         self.tells_next_exit = False
         """Whether the next exit is told: for any thread to read."""
         self.parked = False
-        """Whether the loop stands still between two exits: for any thread to read."""
+        """Whether the loop is parked between two exits. Thread-safe."""
         self._interruptions = 0
         self._attention = 0
         self._attention_changed = threading.Condition(threading.Lock())
@@ -133,14 +134,14 @@ class VcpuLoop:
         self.outcome: Outcome | None = None
 
     def request_attention(self, flag: int) -> None:
-        """Make the loop look up, now: it leaves KVM_RUN even if the guest is halted or spinning."""
+        """Make the loop check `attention` now, even if the guest is halted or spinning."""
         with self._attention_changed:
             self._attention |= flag
             self._attention_changed.notify_all()
         self._vcpu.kick()
 
     def unpark(self) -> None:
-        """Let a parked loop go on, or take PARK back where the loop has not seen it yet."""
+        """Let a parked loop continue, or withdraw PARK if the loop has not seen it yet."""
         with self._attention_changed:
             self._attention &= ~PARK
             self.parked = False
@@ -249,7 +250,7 @@ class VcpuLoop:
     # --- Ports -------------------------------------------------------------------------------------------
 
     def _port_exit(self, word: int, position: int) -> None:
-        """A port exit without a route: the first of its kind, a string instruction, or nobody's port."""
+        """A port exit without a route: the first of its kind, a string instruction, or an unclaimed port."""
         if self._ring is not None:
             self._ring.drain()
         is_read, size = not word & 1, word >> 8 & 0xFF
@@ -297,7 +298,7 @@ class VcpuLoop:
     # --- Everything else ---------------------------------------------------------------------------------
 
     def _rare_exit(self) -> bool:
-        """Any exit but a port's; returns whether it ends the run."""
+        """Any other exit than a port exit. Return whether the exit ends the run."""
         self._unrouted_exits += 1
         if self._ring is not None:
             self._ring.drain()
@@ -337,7 +338,7 @@ class VcpuLoop:
                 raise UnknownExitError(f"{exits.describe(found)}\n{report}")
 
     def _pay_attention(self) -> bool:
-        """Someone asked the loop to look up; returns whether it must end."""
+        """Handle a request for attention. Return whether the loop must end."""
         # In this order: a request that comes after the clearing kicks again, one before it is seen now.
         self._vcpu.clear_kick()
         while True:

@@ -1,7 +1,7 @@
-"""Whether a vCPU sleeps, and whether anything but another vCPU can still wake it.
+"""Whether a vCPU sleeps, and whether anything except another vCPU can still wake it.
 
-A vCPU must stand still while it is looked at, and for an answer about a machine all of them must: one that
-runs could wake another one meanwhile. See `vcpu_thread.look_at_all`.
+A vCPU must be paused while it is examined. For an answer about a machine all vCPUs must be paused, because a
+running vCPU could wake another one meanwhile. See `vcpu_thread.look_at_all`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WAITS_FOR_SIPI: Final = (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INI
 
 
 class Sleep(Value):
-    """What a vCPU was found doing.
+    """The state of an examined vCPU.
 
     `halted`: the vCPU is in HLT. `reason` says why no device can wake the vCPU, and is empty where one can,
     or where the vCPU runs; `hint` goes with it.
@@ -30,7 +30,7 @@ class Sleep(Value):
 
 
 def look_at(vcpu: Vcpu, ioapic: uapi.kvm_ioapic_state) -> Sleep:
-    """Look at a vCPU that stands still. Raises KvmError."""
+    """Examine a paused vCPU. Raises KvmError."""
     state = vcpu.get_mp_state()
     if state == uapi.KVM_MP_STATE_HALTED:
         if _may_leave_halt(vcpu, ioapic):

@@ -1,4 +1,4 @@
-"""What a run did, as numbers: for --stats as text, for --json as data. Collected once, at the end."""
+"""The statistics of a run: text for --stats and data for --json. Collected once, at the end."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class RunStats(Value):
     missing: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
-        """The numbers as JSON-able data."""
+        """The numbers as data for JSON."""
         return self.as_dict() | {
             "ports": [port.as_dict() for port in self.ports],
             "interrupts": [line.as_dict() for line in self.interrupts],
@@ -70,7 +70,7 @@ class RunStats(Value):
 def collect(
     devices: Devices, main_loop: MainLoop, console: Console, timeline: Timeline, pool: DevicePool
 ) -> RunStats:
-    """Gather everything at the end of a run, before it is closed."""
+    """Collect all numbers at the end of a run, before its parts are closed."""
     totals = main_loop.totals
     first = console.first_byte_at
     return RunStats(
@@ -125,7 +125,7 @@ def _restarts(pool: DevicePool) -> dict[str, Any]:
 
 
 def _missing(pool: DevicePool, main_loop: MainLoop) -> dict[str, str]:
-    """Why each layer that is not there is not, by name."""
+    """The reason for each missing layer, by name."""
     found = dict(pool.spawner.missing) if pool.spawner is not None else {}
     if main_loop.confinement is not None:
         found |= main_loop.confinement.missing
@@ -133,7 +133,7 @@ def _missing(pool: DevicePool, main_loop: MainLoop) -> dict[str, str]:
 
 
 def format_stats(stats: RunStats, wall: int) -> str:
-    """The numbers for a person, one fact a line. `wall` is ns from start to end."""
+    """The numbers as text, one fact a line. `wall` is the time from start to end in ns."""
     lines = [
         f"wall time                {wall / NS_PER_MS:.1f} ms",
         f"guest time               {stats.guest_time / NS_PER_MS:.1f} ms"

@@ -1,4 +1,4 @@
-"""When the stages of a run were done."""
+"""The times at which the stages of a run were done."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ class Timeline:
         self.stages[stage] = time.monotonic_ns() - self.started
 
     def latest(self) -> str:
-        """The stage that was done last, for a person."""
+        """The stage that was done last, in words."""
         return next(reversed(self.stages), "nothing")

@@ -1,16 +1,17 @@
-"""A virtual CPU as an object: its run loop on a thread of its own, and what others may ask of it.
+"""A virtual CPU as an object: its run loop, its thread, and the requests of other threads.
 
-The main loop holds a list of these and knows no other way to a vCPU. Whoever wants something of a running
-vCPU sets a flag that the run loop looks at between two exits, and kicks the vCPU out of KVM_RUN. `leave` may
-be called by any thread, everything else belongs to the main loop.
+The main loop holds a list of these objects, and has no other access to a vCPU. A request to a running vCPU
+sets a flag that the run loop checks between two exits, and kicks the vCPU out of KVM_RUN. Any thread may call
+`leave`. All other methods belong to the main loop.
 
-A look at the machine
+Examining the machine
 ---------------------
-HLT does not exit, so somebody has to look whether the guest can ever go on. A vCPU that sleeps may be woken
-by another one, and a look at one after the other could miss that: the second one may wake the first one after
-its look, and fall asleep before its own. So all vCPUs are paused first. Then nothing moves, and the states
-that are read belong together (`look_at_all`). A vCPU that waits for a device process does not pause, which
-shows that the guest is awake.
+
+HLT does not exit, so the main loop has to examine whether the guest can ever continue. One vCPU can wake
+another. If the main loop examined the vCPUs one after the other, it could miss this: the second vCPU could
+wake the first after the examination of the first, and fall asleep before its own. So all vCPUs are paused
+first, and then their states belong together (`look_at_all`). A vCPU that waits for a device process does not
+pause. In this case the guest is awake.
 """
 
 from __future__ import annotations
@@ -62,24 +63,24 @@ class VcpuThread:
         return self._thread.is_alive()
 
     def pause(self) -> None:
-        """Ask the loop to stand still between two exits. `is_paused` tells when it does."""
+        """Ask the loop to pause between two exits. `is_paused` tells when it has paused."""
         self.loop.request_attention(PARK)
 
     @property
     def is_paused(self) -> bool:
-        """Whether the vCPU stands still, so that any thread may read its state."""
+        """Whether the vCPU is paused, so that any thread may read its state."""
         return self.loop.parked or not self.is_alive
 
     def resume(self) -> None:
-        """End a `pause`, whether the loop stands still already or not."""
+        """End a `pause`, whether the loop has already paused or not."""
         self.loop.unpark()
 
     def leave(self) -> None:
-        """Make the loop end at the next exit, which is now, paused or not. Any thread."""
+        """End the loop at the next exit, and cause this exit now, even if paused. Thread-safe."""
         self.loop.request_attention(LEAVE)
 
     def join(self, seconds: float) -> bool:
-        """Wait for the thread to end; returns whether it has."""
+        """Wait for the thread to end. Return whether it has ended."""
         if self._thread.ident is not None:
             self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -110,7 +111,7 @@ class Look(Value):
 def look_at_all(
     threads: Sequence[VcpuThread], ioapic: uapi.kvm_ioapic_state, read_memory: ReadMemory
 ) -> Look:
-    """Look at the vCPUs of a machine, all of them paused. Raises KvmError."""
+    """Examine the paused vCPUs of a machine. Raises KvmError."""
     sleeps = [look_at(thread.vcpu, ioapic) for thread in threads]
     outcome = None
     if all(sleep.reason for sleep in sleeps):
@@ -119,7 +120,7 @@ def look_at_all(
 
 
 def _end(sleeps: Sequence[Sleep], reports: Sequence[str]) -> Outcome:
-    """The end of a guest that sleeps for ever, told by its first CPU."""
+    """The outcome of a guest that sleeps for ever, from the state of its first CPU."""
     reason = f"the guest is halted for ever: {sleeps[0].reason}"
     if len(sleeps) > 1:
         reason += f", and each of its {len(sleeps)} CPUs sleeps"

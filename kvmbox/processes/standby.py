@@ -156,7 +156,7 @@ class StandbyProcesses:
                     self._spare = self._ordered()
                 except SandboxError as error:
                     self.budget = 0
-                    say(f"no device process can be had in reserve: {error}")
+                    say(f"cannot start a standby device process: {error}")
         self.tell(say, forget)
 
     def tell(self, say: Callable[[str], None], forget: Callable[[int], None]) -> None:

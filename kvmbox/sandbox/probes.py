@@ -63,7 +63,7 @@ Attempt = Callable[[str], tuple[int, dict[int, str]]]
 
 @dataclass(frozen=True, slots=True)
 class LayerStatus:
-    """Whether a layer can be had here. `remedy` is what to do about it, None where it is available."""
+    """Whether a layer is available here. `remedy` is what to do about it, None where it is available."""
 
     name: str
     purpose: str
@@ -164,7 +164,7 @@ def attempt_in_a_process(code: str) -> tuple[int, dict[int, str]]:
 def _findings(mask: int, tried: tuple[int, dict[int, str]]) -> dict[int, _Finding]:
     applied, reasons = tried
     return {
-        bit: _Finding(True, "can be had")
+        bit: _Finding(True, "available")
         if applied & bit
         else _Finding(False, reasons.get(bit, "not told"), _remedy(bit, reasons.get(bit, "")))
         for bit in (*layers.NAMES, *layers.VMM_NAMES)

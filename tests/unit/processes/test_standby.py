@@ -176,7 +176,7 @@ def test_tend_that_cannot_order_says_so_once_and_ends_restarts(bench: Bench) -> 
     bench.pool.fails_to_spawn = True
     for _ in range(3):
         bench.tend()
-    assert bench.said == ["no device process can be had in reserve: cannot fork"]
+    assert bench.said == ["cannot start a standby device process: cannot fork"]
     assert not bench.standby.take_from_budget()
 
 
