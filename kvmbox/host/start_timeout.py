@@ -1,9 +1,9 @@
 """`--timeout` during the start of a run, when nothing else checks the clock.
 
-`StartTimeout` is for a process that belongs to kvmbox. The main thread may be in any system call: it waits for
-the spawner, for device processes, or for a slow disk. So a kernel timer sends SIGALRM. Its handler raises an
-exception in the main thread, wherever the main thread is. Everything that is open is then closed, as after any
-error.
+`StartTimeout` is for a process that belongs to kvmbox. The main thread may be in any system call: it waits
+for the spawner, for device processes, or for a slow disk. So a kernel timer sends SIGALRM. Its handler raises
+an exception in the main thread, wherever the main thread is. Everything that is open is then closed, as after
+any error.
 
 `StartDeadline` is for a program that uses kvmbox and owns its signals. Each wait for a process ends at `at`.
 Every failure after that is a time-out. The wait for a disk that hangs is not limited.
