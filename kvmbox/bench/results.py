@@ -1,7 +1,7 @@
 """What was measured, and its JSON file: written at the end, read back for --load and --compare.
 
-The file has every sample, so that whoever doubts a median can take another one. It is read like any input:
-its shape is checked first, and what is wrong is said in one line (UsageError, status 2).
+The file has every sample, so that a reader can compute another statistic than the median. It is read like any
+input: its shape is checked first, and what is wrong is said in one line (UsageError, status 2).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The first register state of a vCPU, as plain numbers.
 
-The package does not know KVM: whoever owns the vCPU turns a `CpuState` into KVM_SET_REGS and
+The package does not know KVM. The owner of the vCPU passes a `CpuState` to KVM_SET_REGS and
 KVM_SET_SREGS. The fields are those that an entry convention can care about; everything else (debug
 registers, FPU, other MSRs) keeps what the processor has after a reset.
 

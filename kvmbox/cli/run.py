@@ -1,4 +1,4 @@
-"""`kvmbox run`: options in, one run, and what a person or a script wants to know of it out."""
+"""`kvmbox run`: read the options, make one run, and report its outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract between a device model and whoever drives it.
+"""The contract between a device model and its caller.
 
 Theory of operation
 -------------------

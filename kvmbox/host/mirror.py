@@ -1,23 +1,26 @@
-"""One output of two ports that may print the same: what both print is shown once.
+"""One output for two ports that may print the same text, which is shown only once.
 
-Many kernels write each line to COM1 and to the debug console. Both belong on stdout, since a guest may use
-one alone; a line of both would be there twice.
+Many kernels write each line to COM1 and to the debug console. Both ports are shown on stdout, because a guest
+may use only one of them. Without this module, a line on both ports would appear twice.
 
 Rules
 -----
-- A byte is withheld only while the same bytes, from the beginning of its line, have been shown for the other
-  port: in a line that is complete, or in the other port's open line. Each shown line stands for one line.
-- A line that turns out to be another one is shown at once, whole: what was withheld of it, then the rest. So
-  nothing is dropped that was not shown for the other port, and no line appears without its beginning.
-- Lines are compared in order. A line that the other port has printed later than the expected one counts, and
-  the skipped ones do not any more; a line without text counts only as the next in order.
-- CR LF and LF end a line alike.
-- What is withheld for two ticks of the caller without going on is shown, unless it stands in the other
-  port's open line, where a person sees it already. So a prompt appears, though a line began like it earlier.
+
+- A byte is withheld only if the same bytes, from the beginning of its line, have been shown for the other
+  port, in a complete line or in the open line of the other port. Each shown line accounts for one withheld
+  line.
+- If a withheld line turns out to be different, it is shown at once and in full. So no byte is dropped unless
+  it was shown for the other port, and no line appears without its beginning.
+- Lines are compared in order. If a line matches a later line of the other port, the lines in between can no
+  longer match. A line without text matches only the next line.
+- CR LF and LF both end a line.
+- If a withheld line gets no byte for two ticks of the caller, it is shown. The exception is a line that
+  equals the open line of the other port, which the user sees already. So a prompt appears even if an earlier
+  line began with the same bytes.
 - Memory is bounded: `HISTORY_LINES` lines of `LINE_LIMIT` bytes for each port. Longer lines are not compared.
 
-A port is either *free*, its bytes go out as they come, or it *follows*: its line is so far the beginning of
-something that was shown for the other. Whichever port is ahead in a common line is the free one.
+A port is *free* if its bytes are shown at once. A port *follows* if its line is, so far, the beginning of a
+line that was shown for the other port. In a common line, the port that is ahead is the free one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The terminal on stdin: raw while the guest has it, and as it was in every way out.
+"""The terminal on stdin: raw while the guest uses it, and restored in every case.
 
-Ctrl-A is the escape character, as QEMU users know it: Ctrl-A X leaves, Ctrl-A H prints help, Ctrl-A Ctrl-A
-sends one Ctrl-A to the guest. It counts on a terminal only: a pipe's bytes all belong to the guest.
+Ctrl-A is the escape character, as in QEMU: Ctrl-A X ends the run, Ctrl-A H prints help, and Ctrl-A Ctrl-A
+sends one Ctrl-A to the guest. This applies to a terminal only. All bytes of a pipe go to the guest.
 
 Several runs on one terminal
 ----------------------------

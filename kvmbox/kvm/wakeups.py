@@ -13,7 +13,7 @@ while it sleeps, so what is left are the lines of devices:
   drives LINT1 or the thermal sensor, KVM's performance counters stand still with the vCPU, and the timer's
   interrupt is always maskable.
 
-An entry that is not masked counts, whether its line will ever rise or not, and whoever it is addressed to: a
+An entry that is not masked counts, whether its line will ever rise or not, and whatever its destination is: a
 wait that could end must not be called endless.
 """
 

@@ -1,24 +1,25 @@
-"""The VMM's side of the spawner: start it, have device processes made, watch them, end them.
+"""The VMM's side of the spawner: start the spawner, request device processes, watch them, end them.
 
     client = SpawnerClient.start()                       # first of all
     uart = client.spawn("uart", device_end, bpf)         # returns at once; they start in parallel
     client.wait_ready(uart, timeout_ns)                  # jailed and serving, or SandboxError
     ...                                                  # poll client.fileno() and uart.listener
     for death in client.poll_deaths(): ...
-    client.close(timeout_ns)                             # nothing is left, no zombie either
+    client.close(timeout_ns)                             # no process and no zombie is left
 
-Everything here belongs to the thread that starts the spawner, and that thread lives until `close`: the death
-signal of the spawner fires when the *thread* that started it exits (prctl(2), PR_SET_PDEATHSIG).
-`DeviceProcess.kill` alone may be called from another, up to `close`.
+Everything in this module belongs to the thread that starts the spawner. This thread must live until `close`,
+because the death signal of the spawner fires when the *thread* that started it exits (prctl(2),
+PR_SET_PDEATHSIG). The only exception is `DeviceProcess.kill`, which any thread may call before `close`.
 
-Who kills whom: the spawner kills device processes, when it is told to. So the VMM needs no right over them,
-and may signal nobody but the spawner, by its pidfd, which `pin` puts where no other descriptor can be. A
-spawner that has not killed within KILL_PATIENCE_NS is killed itself when it is told again, and every device
-process dies with it. Who waits for a device process to be gone tells it again: the watchdog in each slice,
-and who joins the vCPU thread after half a second. So a spawner that hangs delays an end, and prevents none.
+Who kills: the spawner kills device processes on request. So the VMM needs no right over them. The VMM may
+signal only the spawner, through its pidfd. `pin` gives this pidfd a number that no other descriptor can get.
+If the spawner has not killed a process within KILL_PATIENCE_NS, the next request kills the spawner, and every
+device process dies with it. A thread that waits for the end of a device process repeats the request: the
+watchdog in each slice, and the thread that joins the vCPU thread after half a second. So a hung spawner
+delays an end, but does not prevent it.
 
-Pids are for people, and are what the VMM sees: the spawner's own numbers mean nothing outside of its pid
-namespace. Every wait has a deadline.
+Pids are only for messages, and are those that the VMM sees. The numbers of the spawner mean nothing outside
+its pid namespace. Every wait has a deadline.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def describe_wait_status(status: int) -> str:
 
 
 class Death(NamedTuple):
-    """A device process that is gone, and how: `wait_status` as waitpid(2) gives it."""
+    """The death of a device process. `wait_status` is that of waitpid(2)."""
 
     pid: int
     wait_status: int
@@ -122,7 +123,7 @@ class DeviceProcess:
         return bool(self.layers)
 
     def kill(self) -> None:
-        """Have it killed (SIGKILL); who waits for its end calls this again. Never raises, never waits."""
+        """Request SIGKILL for the process. May be repeated until its end. Never raises, never waits."""
         if self._killer is not None and self.wait_status is None:
             self._killer(self)
 
@@ -134,7 +135,7 @@ class DeviceProcess:
         return call
 
     def release(self) -> None:
-        """Close what it was watched by; it is dead, or about to be. Idempotent."""
+        """Close the descriptors that watch the process, which is dead or about to be. Idempotent."""
         if self.listener:
             self.listener.close()
             self.listener = None
@@ -256,7 +257,7 @@ class SpawnerClient:
         require: int = 0,
         entry: str = DEFAULT_ENTRY,
     ) -> DeviceProcess:
-        """Ask for a device process; returns at once, `wait_ready` tells how it went.
+        """Request a device process. Return at once; `wait_ready` has the result.
 
         `channel` is the device's end: a socket; or the pipe to read requests from and the one to write
         replies to; or those two and shared memory, which the entry gets mapped. They are sent away and
@@ -395,7 +396,7 @@ class SpawnerClient:
         return [process for process in self._processes.values() if process.wait_status is None]
 
     def _pump(self, deadline: int | None = None) -> bool:
-        """Take what the spawner has sent; wait for one frame until `deadline` (monotonic ns) if there is
+        """Receive the frames of the spawner; wait for one frame until `deadline` (monotonic ns) if there is
         none. Returns whether anything came: a frame, or the spawner's end.
         """
         came = False

@@ -1,11 +1,11 @@
-"""The board of `kvmbox run` without a CPU: memory, two buses, interrupt lines, and a clock under command.
+"""The board of `kvmbox run` without a CPU: memory, two buses, interrupt lines, and a controlled clock.
 
-Time stands still but for `advance_to`. On the way every deadline of every device fires, in order, at its own
-time, so that interrupt lines change when they would. Where nobody watches the lines, only their last level
-counts, and the models are told the time once: they cost the same for a nanosecond and for a century.
+Only `advance_to` advances time. Every deadline of every device in between fires in order, each at its own
+time, so that interrupt lines change at the right times. If no client watches the lines, only their last level
+matters. Then the models are advanced once, which takes as long for a nanosecond as for a century.
 
-A deadline that a request leaves at or before the present fires before the request is done. A transfer or a
-reset that a device asks for takes place then, too.
+If a request leaves a deadline at or before the present time, the deadline fires before the request is done. A
+transfer or a reset that a device asks for also happens at this time.
 """
 
 from __future__ import annotations

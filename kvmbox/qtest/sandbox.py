@@ -53,7 +53,7 @@ class Sandbox(Protocol):
 
 
 class NoSandbox:
-    """`--sandbox none`: the models are called by whoever asks them."""
+    """`--sandbox none`: the models are called on the thread that asks."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,17 +1,18 @@
-"""Writes a recording while the machine runs: records are queued by whoever got a reply, one thread writes.
+"""Writes a recording while the machine runs: threads that receive replies queue records, and one thread
+writes.
 
-Recording must not slow the guest more than it has to, nor stop it when the disk does. So a channel's
-recorder, called under the channel's lock, appends to a queue and no more; the writer thread gathers for
-`GATHER_SECONDS`, compresses (zlib lets other threads run meanwhile) and writes. After each write the stream
-stands at a byte boundary, so that all of it can be read back if kvmbox is killed: what a kill loses is what
-was gathered, not what was written.
+Recording should slow the guest as little as possible, and a slow disk must not stop the guest. So the
+recorder of a channel, which is called under the lock of the channel, only appends to a queue. The writer
+thread collects records for `GATHER_SECONDS`, compresses them (zlib lets other threads run meanwhile) and
+writes. After each write the stream is at a byte boundary, so that everything written can be read if kvmbox is
+killed. Only the records that were not yet written are lost.
 
-The queue is bounded. When it is full, because the disk is slow, whoever adds to it waits `WAIT_SECONDS` at
-most for each record: the guest is slowed to what the disk takes, and the channel's lock is held for less
-than another thread would wait for it.
+The queue is bounded. If the queue is full because the disk is slow, the thread that adds a record waits for
+`WAIT_SECONDS` at most. So the guest is slowed to the speed of the disk, and the lock of the channel is held
+for less time than other threads wait for it.
 
-A recording ends early in two ways. At --record-limit it gets its end mark and the run goes on. If the file
-cannot be written, what is there remains as a cut recording, and `finish` tells why.
+A recording can end early in two ways. At --record-limit it gets its end mark, and the run continues. If the
+file cannot be written, the file is a truncated recording, and `finish` returns the reason.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""Replay: give fresh models the recorded requests, and compare what they answer byte by byte.
+"""Replay: send the recorded requests to new models, and compare their replies byte by byte.
 
-Models are functions of their state, their input and the guest time in each request, so the same requests
-give the same replies. Where one differs, the models are not those that were recorded, or something in them
-depends on what it must not.
+The reply of a model depends only on its state, its input and the guest time in the request. So the same
+requests give the same replies. If a reply differs, the models have changed since the recording, or depend on
+something else.
 
-Only the order within a channel matters; the file's order is kept. With a choice of one device its whole
-process is driven, since its siblings share deadlines with it, but only what concerns the device is compared.
+Only the order within a channel matters, and the replay keeps the order of the file. If one device is
+selected, its whole process gets its requests, because the devices of a process share deadlines. Only the
+replies that concern the device are compared.
 """
 
 from __future__ import annotations

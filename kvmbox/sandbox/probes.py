@@ -1,4 +1,4 @@
-"""What of the sandbox this host can give: one line per layer, each with a remedy. For `kvmbox doctor`.
+"""The sandbox layers that this host supports: one line per layer, with a remedy. For `kvmbox doctor`.
 
 Nothing is changed in the calling process: namespaces and the user id are tried in a process made for that.
 A probe asks the kernel; it does not read version numbers.

@@ -1,4 +1,4 @@
-"""Whom kvmbox may signal, from its first act on: itself, and what it starts.
+"""Landlock's scope of signals: from its start on, kvmbox may signal only itself and its children.
 
 Landlock's scope for signals asks whether the target is in the same domain, or in one below. A spawner that
 was started before is in neither. So the command that runs a guest takes this scope before it starts its
