@@ -53,7 +53,7 @@ END_SIGNALS: Final = tuple(sorted(signal.valid_signals() - _NOT_OURS))
 """Every signal whose default action kills the process. A command ends in order instead."""
 
 IMPATIENCE: Final = 3
-"""The number of end signals after which a blocked write is interrupted."""
+"""The number of end signals that interrupt even a blocked write, or an end that hangs."""
 
 MASK_VARIABLE: Final = "KVMBOX_SIGMASK"
 """The original signal mask, from the launcher: 16 hexadecimal digits, bit n - 1 is signal n."""

@@ -68,7 +68,7 @@ def entry_point() -> NoReturn:
         from kvmbox.cli import main
 
         early.check()
-    except BaseException as error:  # noqa: BLE001 - Python's own answer is status 1, which is a guest's verdict
+    except BaseException as error:  # noqa: BLE001 - Python's own answer is status 1, as if from the guest
         _leave(error)
     main.entry_point()
 

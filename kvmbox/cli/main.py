@@ -119,7 +119,7 @@ def run_command(arguments: list[str], command: click.Command | None = None, name
         report(error.format_message())
         return USAGE
     except SystemExit:
-        # click's own answer to a broken pipe is exit(1), which here would be a guest's verdict.
+        # click's own answer to a broken pipe is exit(1), which here would be a status of the guest.
         report("cannot write to stdout: nobody reads it any more")
         return FAILED
     except (click.Abort, KeyboardInterrupt):
