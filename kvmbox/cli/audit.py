@@ -79,10 +79,11 @@ def command(
 
     \b
     Exit status:
-      0    every attack was contained
+      0    no attack escaped, or --control has finished
       2    usage error
       4    the audit could not start
-      12   an attack succeeded, or its result is unclear
+      12   an attack escaped, or its result is unclear
+      14   the report could not be written
       130  interrupted
     """
     from kvmbox.audit.audit import Options, run_audit

@@ -45,7 +45,7 @@ STOPPED: Final = Outcome(INTERRUPTED, "stopped by the program")
 class RunResult(Value):
     """How a run ended, and what it did.
 
-    `status` is what `kvmbox run` would exit with: odd is the guest's verdict, even is kvmbox's. `reason` says
+    `status` is what `kvmbox run` would exit with: an odd status comes from the guest, an even one from kvmbox. `reason` says
     in a few words why, `hint` what to do about it. `crash_report` has registers and code where the guest went
     wrong, or is empty. `output` is what the console's Capture has kept. `failed` tells whether something went
     wrong that a person would want to hear of.

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from kvmbox import outcome as verdict
+from kvmbox import outcome
 from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
 from kvmbox.sandbox import layers
@@ -87,6 +87,7 @@ def test_links_of_a_page_all_resolve(page: Path) -> None:
 def test_decisions_each_are_in_the_index_and_in_the_architecture() -> None:
     decisions = sorted(path.name for path in (ROOT / "docs/adr").glob("0*.md"))
     index = (ROOT / "docs/adr/README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| \[(\d{4})\]", index, re.MULTILINE) == [name[:4] for name in decisions]
     assert [name[:4] for name in decisions] == [f"{number:04}" for number in range(1, len(decisions) + 1)]
     for name in decisions:
         assert f"({name})" in index
@@ -138,18 +139,18 @@ def test_readme_exit_statuses_are_those_of_the_code() -> None:
     assert {int(status) for status in listed if status != "odd"} == {
         UsageError.exit_status,
         StartError.exit_status,
-        verdict.CLEAN,
-        verdict.GUEST_CRASHED,
-        verdict.DEVICE_FAILED,
-        verdict.UNKNOWN_EXIT,
-        verdict.UNEXPECTED,
-        verdict.KVMBOX_FAILED,
-        verdict.TIMED_OUT,
-        verdict.INTERRUPTED,
+        outcome.CLEAN,
+        outcome.GUEST_CRASHED,
+        outcome.DEVICE_FAILED,
+        outcome.UNKNOWN_EXIT,
+        outcome.UNEXPECTED,
+        outcome.KVMBOX_FAILED,
+        outcome.TIMED_OUT,
+        outcome.INTERRUPTED,
     }
     assert "odd" in listed
     assert "`((V << 1) \\| 1) & 0xff`" in README
-    assert verdict.debug_exit_status(21) == 43  # the README's own guest
+    assert outcome.debug_exit_status(21) == 43  # the README's own guest
 
 
 @pytest.mark.kvm
