@@ -45,10 +45,10 @@ STOPPED: Final = Outcome(INTERRUPTED, "stopped by the program")
 class RunResult(Value):
     """How a run ended, and what it did.
 
-    `status` is what `kvmbox run` would exit with: an odd status comes from the guest, an even one from kvmbox. `reason` says
-    in a few words why, `hint` what to do about it. `crash_report` has registers and code where the guest went
-    wrong, or is empty. `output` is what the console's Capture has kept. `failed` tells whether something went
-    wrong that a person would want to hear of.
+    `status` is the exit status of `kvmbox run`: an odd status comes from the guest, an even one from
+    kvmbox. `reason` says why in a few words, `hint` what to do about it. `crash_report` has the registers and
+    the code of a guest that crashed, or is empty. `output` is what the Capture of the console has kept.
+    `failed` is true if `kvmbox run` would print an error.
     """
 
     status: int
