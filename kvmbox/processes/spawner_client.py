@@ -374,7 +374,7 @@ class SpawnerClient:
         now = time.monotonic_ns()
         deadline = now + timeout_ns
         grace = min(deadline, now + grace_ns)
-        while self._alive() and self._end is None and self._pump(grace):
+        while self._alive() and self._end is None and self._hears(grace):
             pass
         for process in self._alive():
             process.kill()
@@ -382,7 +382,7 @@ class SpawnerClient:
         self._signal(signal.SIGCONT)
         with contextlib.suppress(OSError):
             passing.send(self._control, frames.pack(frames.SHUTDOWN), wait=False)
-        while self._end is None and self._pump(deadline):
+        while self._end is None and self._hears(deadline):
             pass
         if self._end is None:
             self._reap(kill=True)
@@ -394,6 +394,14 @@ class SpawnerClient:
 
     def _alive(self) -> list[DeviceProcess]:
         return [process for process in self._processes.values() if process.wait_status is None]
+
+    def _hears(self, deadline: int) -> bool:
+        """As `_pump`, which never raises here: a spawner that can be understood no more is killed."""
+        try:
+            return self._pump(deadline)
+        except (OSError, frames.FrameError):
+            self._reap(kill=True)
+            return True
 
     def _pump(self, deadline: int | None = None) -> bool:
         """Receive the frames of the spawner; wait for one frame until `deadline` (monotonic ns) if there is

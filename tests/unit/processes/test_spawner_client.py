@@ -80,3 +80,15 @@ def test_stage_that_tells_late_is_reaped_all_the_same(staged_first: bool) -> Non
 
 def test_spawn_limits_agree() -> None:
     assert spawner_frames.MAXIMUM_FRAME <= passing.MAXIMUM_MESSAGE
+
+
+@pytest.mark.parametrize("last_words", [b"no frame", bytes(passing.MAXIMUM_MESSAGE + 1)])
+def test_close_of_a_spawner_that_makes_no_sense_kills_it(last_words: bytes) -> None:
+    own_end, spawner_end = passing.socket_pair()
+    spawner = os.posix_spawn("/bin/sleep", ["sleep", "infinity"], {})
+    client = SpawnerClient(spawner, os.pidfd_open(spawner), own_end, [])
+    passing.send(spawner_end, last_words)
+    client.close()
+    os.close(spawner_end)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(spawner, os.WNOHANG)
