@@ -42,6 +42,8 @@ DEFAULT_PIN: Final = "auto"
 DEFAULT_KVM_PATH: Final = "/dev/kvm"
 DEFAULT_RESTART_BUDGET: Final = 16
 """How many restarts a run may have before a device that keeps dying ends it."""
+MOST_CPUS: Final = 32
+"""How many vCPUs a machine may have."""
 
 
 TYPE_CHECKING = False
@@ -126,6 +128,13 @@ def texts(wanted: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
     if not all(found):
         raise UsageError("--expect and --fail-on want a text that is not empty")
     return found
+
+
+def vcpu_count(wanted: object) -> int:
+    """The number of vCPUs that a program asks for. Raises UsageError."""
+    if not isinstance(wanted, int) or not 1 <= wanted <= MOST_CPUS:
+        raise UsageError(f"cpus={wanted!r} is not a whole number from 1 to {MOST_CPUS}")
+    return wanted
 
 
 def layer_mask(option: str, names: Sequence[str]) -> int:

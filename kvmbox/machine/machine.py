@@ -107,7 +107,7 @@ class Machine:
         COM1 and the debug console are that nothing else was said of: in a Capture, `Machine.console`, or on
         this process's stdin and stdout. `devices` are put on the board beside those of a PC, and `resources`
         are the stores that their `Resource` grants name. `say` gets each line that is for a person, from the
-        machine's thread. Nothing is opened yet. Raises UsageError.
+        machine's thread. `cpus` is a number of vCPUs from 1 to 32. Nothing is opened yet. Raises UsageError.
         """
         path, flat = _find(os.fspath(image))
         required = options.layer_mask("--require", require)
@@ -121,7 +121,7 @@ class Machine:
             debugcon=_debugcon(debugcon, self.console),
             rtc_base=values.parse_rtc_base(rtc_base) if isinstance(rtc_base, str) else rtc_base,
             memory_size=_read("--memory", values.memory_size, memory),
-            cpus=cpus,
+            cpus=options.vcpu_count(cpus),
             append=append,
             modules=tuple(options.parse_module(one) if isinstance(one, str) else one for one in modules),
             mode="real" if flat else mode,

@@ -191,9 +191,18 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
         ["--serial", "COM1=stdio", "--serial", "COM2=stdio"],
         "--serial puts COM1 and COM2 on stdio",
     ),
+    ({"cpus": 0}, [], "cpus=0 is not a whole number from 1 to 32"),
+    ({"cpus": 33}, [], "cpus=33 is not a whole number from 1 to 32"),
+    ({"cpus": "2"}, [], "cpus='2' is not a whole number from 1 to 32"),
+    ({"cpus": 1.5}, [], "cpus=1.5 is not a whole number from 1 to 32"),
     ({"serial": {"COM9": "null"}}, [], "--serial 'COM9=null': no such serial port 'COM9'"),
     ({"serial": {"COM1": "tcp"}}, [], "--serial 'COM1=tcp': unknown backend 'tcp'"),
 ]
+
+
+@pytest.mark.parametrize("cpus", [1, config.MOST_CPUS])
+def test_number_of_vcpus_may_be_any_in_the_range(cpus: int) -> None:
+    assert Machine("hello32", cpus=cpus).config.cpus == cpus
 
 
 @pytest.mark.parametrize(("wrong", "written", "message"), WRONG)
