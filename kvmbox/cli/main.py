@@ -75,7 +75,8 @@ def say(text: str) -> None:
     """
     main_thread = threading.current_thread() is threading.main_thread()
     try:
-        early.breakable = main_thread or early.breakable
+        if main_thread:  # what another thread stored here could outlast the main thread's own write
+            early.breakable = True
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except OSError:
@@ -84,7 +85,8 @@ def say(text: str) -> None:
         if early.raising:
             raise
     finally:
-        early.breakable = early.breakable and not main_thread
+        if main_thread:
+            early.breakable = False
 
 
 def report(message: str, hint: str | None = None) -> None:
@@ -177,7 +179,7 @@ def _command_of(error: click.UsageError, arguments: list[str]) -> str:
 
 def entry_point(command: click.Command | None = None, name: str = "kvmbox") -> NoReturn:
     """The `kvmbox` script, or another one that ends the same way."""
-    status = FAILED
+    status: int | None = None
     try:
         open_standard_descriptors()
         name_stdout_in_errors()
@@ -190,10 +192,11 @@ def entry_point(command: click.Command | None = None, name: str = "kvmbox") -> N
         for end in early.exit_callbacks:
             end()
     except KeyboardInterrupt:
-        status = INTERRUPTED
+        # A failure that is decided stays, as in `_flush`.
+        status = status or INTERRUPTED
     finally:
         # Daemon threads may sit in a write that never returns; nothing is left to clean up.
-        os._exit(status)
+        os._exit(FAILED if status is None else status)
 
 
 def _flush(status: int) -> int:
@@ -204,6 +207,7 @@ def _flush(status: int) -> int:
     except KeyboardInterrupt:
         return status or INTERRUPTED
     except OSError as error:
+        early.breakable = False  # no signal interrupts the failure from here on
         if not status:
             report(f"cannot write to stdout: {error.strerror}")
             return FAILED

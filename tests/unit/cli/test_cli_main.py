@@ -6,12 +6,13 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 
 import click
 import pytest
 
-from kvmbox import errors
+from kvmbox import early, errors
 from kvmbox.cli import main
 from kvmbox.cli.main import run_command
 
@@ -172,3 +173,63 @@ def test_usage_error_points_to_the_page_of_its_command(
 ) -> None:
     assert run_command(arguments) == 2
     assert capsys.readouterr().err.endswith(f"hint: try 'kvmbox {page}'\n")
+
+
+class Phase:
+    """Stands in for `early`: remembers each change of `breakable`."""
+
+    def __init__(self) -> None:
+        self.changes: list[bool] = []
+        self.raising = False
+
+    @property
+    def breakable(self) -> bool:
+        return bool(self.changes) and self.changes[-1]
+
+    @breakable.setter
+    def breakable(self, value: bool) -> None:
+        self.changes.append(value)
+
+
+def test_only_the_main_thread_says_that_its_write_may_be_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    phase = Phase()
+    monkeypatch.setattr(main, "early", phase)
+    other = threading.Thread(target=main.say, args=["from another thread"])
+    other.start()
+    other.join()
+    assert phase.changes == []
+    main.say("from the main thread")
+    assert phase.changes == [True, False]
+    assert capsys.readouterr().err == "from another thread\nfrom the main thread\n"
+
+
+@pytest.mark.parametrize(("decided", "status"), [(0, 130), (4, 4), (14, 14)])
+def test_interruption_of_the_last_flush_leaves_a_failure_as_it_is(
+    decided: int, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("open_standard_descriptors", "name_stdout_in_errors"):
+        monkeypatch.setattr(main, name, lambda: None)
+    monkeypatch.setattr(main, "run_command", lambda *_: decided)
+
+    def interrupt(_status: int) -> int:
+        raise KeyboardInterrupt
+
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.setattr(main, "_flush", interrupt)
+    main.entry_point()
+    assert left == [status]
+
+
+def test_failure_of_the_last_flush_cannot_be_interrupted_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    reported: list[tuple[bool, str]] = []
+    monkeypatch.setattr("sys.stdout", Full())
+    monkeypatch.setattr(main, "report", lambda text: reported.append((early.breakable, text)))
+    assert main._flush(0) == main.FAILED
+    assert reported == [(False, "cannot write to stdout: No space left on device")]
