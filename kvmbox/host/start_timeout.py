@@ -90,20 +90,36 @@ class StartTimeout:
     def __enter__(self) -> Self:
         if self._timeout is None:
             return self
+        # All that `_restore` needs comes first: the alarm may strike as soon as there is a handler.
         self._entered = time.monotonic()
-        self._running = True
-        self._found = signal.signal(signal.SIGALRM, self._alarm)
-        found_mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-        self._found_blocked = signal.SIGALRM in found_mask
+        self._found = signal.getsignal(signal.SIGALRM)
+        self._found_blocked = signal.SIGALRM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._found_timer = signal.getitimer(signal.ITIMER_REAL)
+        try:
+            self._arm()
+        except BaseException as error:
+            # Without `__exit__`, which is only called behind this method.
+            self._running = False
+            self._restore()
+            if isinstance(error, _Expired):
+                raise _expired(self._timeout, self._stage()) from None
+            raise
+        return self
+
+    def _arm(self) -> None:
+        self._running = True
+        signal.signal(signal.SIGALRM, self._alarm)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         first = max(0.0, self._deadline / 1e9 - time.monotonic()) + LATE_SECONDS
         if self._found_timer[0]:
             first = min(first, self._found_timer[0])
         signal.setitimer(signal.ITIMER_REAL, first, AGAIN_SECONDS)
-        return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        self.over()
+        # No call before the first statement's end: Python runs handlers in calls. `_alarm` knows of this one.
+        was_running, self._running = self._running, False
+        if was_running:
+            self._restore()
         if isinstance(error, _Expired):
             raise _expired(self._timeout, self._stage()) from None
 
@@ -112,6 +128,9 @@ class StartTimeout:
         if not self._running:
             return
         self._running = False
+        self._restore()
+
+    def _restore(self) -> None:
         first, interval = self._found_timer
         if first:
             first = max(1e-6, first - (time.monotonic() - self._entered))
@@ -124,6 +143,9 @@ class StartTimeout:
         if not self._running:
             return
         if time.monotonic_ns() >= self._deadline:
+            # What is raised as `__exit__` begins would leave as it is, and the body has ended.
+            if frame is not None and frame.f_code is StartTimeout.__exit__.__code__:
+                return
             raise _Expired
         # Somebody else's.
         if callable(self._found):

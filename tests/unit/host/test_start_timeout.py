@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -137,6 +140,77 @@ def test_alarm_of_somebody_else_that_has_not_come_is_set_again() -> None:
     left, interval = signal.setitimer(signal.ITIMER_REAL, 0)
     assert FAR - 60 < left <= FAR
     assert interval == 7.0
+
+
+def at_call_of(function: object, strike: Callable[[FrameType], None]) -> Any:
+    """A trace function that calls `strike` once, as `function` begins: where Python would run a handler."""
+    code = function.__code__  # type: ignore[attr-defined]
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        if frame.f_code is code and event == "call":
+            sys.settrace(None)
+            strike(frame)
+
+    return trace
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    before = sys.gettrace()
+    yield
+    sys.settrace(before)
+
+
+def ring(frame: FrameType) -> None:
+    handler = signal.getsignal(signal.SIGALRM)
+    assert callable(handler)
+    handler(signal.SIGALRM, frame)
+
+
+@pytest.mark.usefixtures("untraced")
+def test_alarm_at_the_first_instruction_of_the_exit_leaves_the_error_as_it_is() -> None:
+    def strike(frame: FrameType) -> None:
+        starting._deadline = 0  # its time has just come
+        ring(frame)
+        struck.append(frame)
+
+    struck: list[FrameType] = []
+    starting = StartTimeout(FAR, time.monotonic_ns(), lambda: "")
+    sys.settrace(at_call_of(StartTimeout.__exit__, strike))
+    with pytest.raises(KeyError), starting:
+        raise KeyError
+    assert len(struck) == 1
+
+
+@pytest.mark.parametrize("step", ["signal", "pthread_sigmask", "setitimer"])
+def test_alarm_within_the_entry_is_the_timeout_too(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = getattr(signal, step)
+
+    def and_ring(*arguments: object) -> object:
+        found = real(*arguments)
+        if starting._running:
+            ring(sys._getframe())
+        return found
+
+    monkeypatch.setattr(signal, step, and_ring)
+    starting = StartTimeout(0.01, LONG_AGO, lambda: "spawner started")
+    with pytest.raises(StartTimeoutError, match="ran out"), starting:
+        pytest.fail("the alarm was lost")
+
+
+def test_interruption_of_the_entry_leaves_no_alarm_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = signal.setitimer
+
+    def and_interrupt(which: int, first: float, interval: float) -> object:
+        found = real(which, first, interval)
+        if interval:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(signal, "setitimer", and_interrupt)
+    with pytest.raises(KeyboardInterrupt), StartTimeout(FAR, time.monotonic_ns(), lambda: ""):
+        pytest.fail("the interruption was lost")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 # --- Without an alarm --------------------------------------------------------------------------------------
