@@ -173,9 +173,11 @@ class Vcpu:
                 return
             # tgkill, not pthread_kill: should the thread be gone without unbind_thread, the kernel says
             # ESRCH. It must not be gone: another thread of this process may have got its number.
+            # EAGAIN: the user's queue of real-time signals is full (RLIMIT_SIGPENDING). A queue full of kicks
+            # ends KVM_RUN anyway; for a queue full of others' signals, immediate_exit ends the next one.
             if _syscall(_SYS_TGKILL, os.getpid(), thread_id, KICK_SIGNAL) < 0:
                 number = ctypes.get_errno()
-                if number != errno.ESRCH:
+                if number not in (errno.ESRCH, errno.EAGAIN):
                     raise OSError(number, os.strerror(number), "tgkill")
 
     def clear_kick(self) -> None:
