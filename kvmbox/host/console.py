@@ -105,6 +105,7 @@ class Console:
         self.terminal = RawTerminal(STDIN) if terminal is None else terminal
         self.bytes_out: dict[str, int] = {}
         self.bytes_in: dict[str, int] = {}
+        self._counting = threading.Lock()  # several threads may send to one Capture
         self.first_byte_at: int | None = None
         """Host monotonic ns at the first byte of console output."""
         self._verdict = verdict
@@ -168,7 +169,7 @@ class Console:
         elif spec.kind == "capture":
 
             def heard(count: int) -> None:
-                self.bytes_in[spec.port] = self.bytes_in.get(spec.port, 0) + count
+                self._count_in(spec.port, count)
                 self._wake()
 
             if spec.port != DEBUGCON:
@@ -336,7 +337,11 @@ class Console:
             # Nobody types megabytes that a guest does not read, but a key may get stuck.
             data = data[: max(0, TYPED_LIMIT - len(port.pending))]
         port.pending += data
-        self.bytes_in[port.name] = self.bytes_in.get(port.name, 0) + len(data)
+        self._count_in(port.name, len(data))
+
+    def _count_in(self, port_name: str, count: int) -> None:
+        with self._counting:
+            self.bytes_in[port_name] = self.bytes_in.get(port_name, 0) + count
 
     def room(self, port_name: str) -> Callable[[int], None]:
         """What an InputRoom effect of `port_name` calls."""

@@ -438,6 +438,35 @@ def test_room_lets_the_right_port_send_again_and_wakes_the_main_thread(stdio: St
     console.close()
 
 
+def test_no_byte_is_lost_from_the_count_where_several_threads_send(stdio: Stdio) -> None:
+    class Slow(dict[str, int]):
+        """Lets another thread run between the reading of a count and its writing."""
+
+        def get(self, port: str, default: int = 0) -> int:  # type: ignore[override]
+            found = super().get(port, default)
+            os.sched_yield()
+            return found
+
+    com1 = Capture()
+    console = Console(serial_plan({"COM1": com1}, com1), stdio.verdict, None)
+    console.bytes_in = Slow()
+    together = threading.Barrier(4)
+
+    def type_much() -> None:
+        together.wait()
+        for _ in range(200):
+            com1.send(b"xy")
+
+    senders = [threading.Thread(target=type_much) for _ in range(together.parties)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    assert console.bytes_in == {"COM1": 4 * 200 * 2}
+    console.finish()
+    console.close()
+
+
 def test_capture_gets_output_and_what_is_sent_wakes_the_main_loop(stdio: Stdio) -> None:
     com1, com2 = Capture(), Capture()
     com2.send(b"early")
