@@ -205,22 +205,20 @@ def test_only_the_main_thread_says_that_its_write_may_be_interrupted(
     assert capsys.readouterr().err == "from another thread\nfrom the main thread\n"
 
 
-@pytest.mark.parametrize(("decided", "status"), [(0, 130), (4, 4), (14, 14)])
-def test_interruption_of_the_last_flush_leaves_a_failure_as_it_is(
-    decided: int, status: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("open_standard_descriptors", "name_stdout_in_errors"):
-        monkeypatch.setattr(main, name, lambda: None)
-    monkeypatch.setattr(main, "run_command", lambda *_: decided)
+@pytest.mark.parametrize(("argument", "status"), [("--version", 130), ("--nope", 2)])
+def test_interruption_of_the_end_leaves_a_failure_as_it_is(argument: str, status: int) -> None:
+    code = """
+from kvmbox import early
+from kvmbox.cli import main
 
-    def interrupt(_status: int) -> int:
-        raise KeyboardInterrupt
+def interrupt():
+    raise KeyboardInterrupt
 
-    left: list[int] = []
-    monkeypatch.setattr(os, "_exit", left.append)
-    monkeypatch.setattr(main, "_flush", interrupt)
-    main.entry_point()
-    assert left == [status]
+early.exit_callbacks.append(interrupt)
+main.entry_point()
+"""
+    done = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, check=False)
+    assert done.returncode == status
 
 
 def test_failure_of_the_last_flush_cannot_be_interrupted_any_more(monkeypatch: pytest.MonkeyPatch) -> None:

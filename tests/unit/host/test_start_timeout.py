@@ -168,14 +168,17 @@ def ring(frame: FrameType) -> None:
 
 
 @pytest.mark.usefixtures("untraced")
-def test_alarm_at_the_first_instruction_of_the_exit_leaves_the_error_as_it_is() -> None:
+def test_alarm_at_the_first_instruction_of_the_exit_leaves_the_error_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def strike(frame: FrameType) -> None:
-        starting._deadline = 0  # its time has just come
+        monkeypatch.setattr(time, "monotonic_ns", lambda: started + int(2 * FAR * 1e9))  # its time has come
         ring(frame)
         struck.append(frame)
 
     struck: list[FrameType] = []
-    starting = StartTimeout(FAR, time.monotonic_ns(), lambda: "")
+    started = time.monotonic_ns()
+    starting = StartTimeout(FAR, started, lambda: "")
     sys.settrace(at_call_of(StartTimeout.__exit__, strike))
     with pytest.raises(KeyError), starting:
         raise KeyError
