@@ -222,15 +222,17 @@ class Channel:
         """One request of any kind by the main thread; returns the reply's value (≤ `limit`) and payload.
 
         Raises DeviceProcessError: also when the reply, or another thread's that holds the channel, does not
-        come within `slices` slices.
+        come within `slices` slices. Where there is a rescue, it gets `START_SLICES` slices more.
         """
-        while not self._acquires(slices):
+        if not self._acquires(slices):
             # The thread that holds the lock waits for a reply, and we are who would watch over that.
             error = hung_error(self.device_type, slices)
             if not self.survival.rescues:
                 raise self.fail(error)
             self.survival.process.kill(error)  # the other thread's wait ends, and it is rescued
-            slices = START_SLICES
+            if not self._acquires(START_SLICES):
+                # Killing did not end the wait: whatever that thread waits for, it is not the process.
+                raise self.fail(hung_error(self.device_type, START_SLICES))
         try:
             answer = self._answer(self._next(kind, device, value, offset, payload), limit, slices)
             self._follow_up(REPLY_SLICES)

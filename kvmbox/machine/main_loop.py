@@ -18,6 +18,7 @@ from __future__ import annotations
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -107,6 +108,8 @@ class MainLoop:
         self._guest: GuestVm | None = None
         self._put_off: set[str] = set()
         """The processes whose deadline has come, and that nobody would hear if they were told."""
+        self._unanswered: deque[DeviceProcessError] = deque()
+        """The losses after which ports read as ones, and that nobody has been told of yet."""
         self._watchdog: Watchdog | None = None
         self._slice_began = 0.0
         self._hung_up: set[int] = set()
@@ -194,8 +197,14 @@ class MainLoop:
         return fails
 
     def _answered_by_nobody(self, error: DeviceProcessError) -> None:
-        assert self._pool is not None
-        self._say(f"{self._pool.explain(error)}: from now on its ports read as ones")
+        # On the thread that found it, which holds the channel: it must not wait for a person to read.
+        self._unanswered.append(error)
+        self._wakeup.wake()
+
+    def _tell_unanswered(self) -> None:
+        while self._unanswered and self._pool is not None:
+            error = self._unanswered.popleft()
+            self._say(f"{self._pool.explain(error)}: from now on its ports read as ones")
 
     # --- The end ------------------------------------------------------------------------------------------
 
@@ -372,6 +381,7 @@ class MainLoop:
                 self._finish_look()
                 self._feed_inputs()
                 self._tell_transfers()
+                self._tell_unanswered()
                 if pool.standby is not None:
                     pool.standby.tend(self._say, partial(_forget, poll))
                     pool.watch(poll)
@@ -561,6 +571,7 @@ class MainLoop:
 
     def close(self) -> None:
         """Close what belongs to the main loop."""
+        self._tell_unanswered()
         if self._pool is not None and self._pool.standby is not None:
             self._pool.standby.tell(self._say, lambda _: None)
         self._timerfd.close()

@@ -213,3 +213,26 @@ def test_request_that_is_answered_at_once_is_not_overdue(silent: Silent) -> None
     silent.reply(protocol.ADVANCE, 1)
     silent.channel.request(protocol.ADVANCE)
     assert silent.survival.heard == []
+
+
+def test_request_does_not_wait_for_ever_for_a_rescue_that_does_not_end() -> None:
+    begun, finish = threading.Event(), threading.Event()
+
+    def meanwhile() -> None:
+        begun.set()
+        finish.wait()
+
+    silent = Silent(PatientLock(tries=5 * START_SLICES, then=lambda: pytest.fail("the request waits on")))
+    silent.survival.rescues = True
+    silent.survival.meanwhile = meanwhile
+    value = silent.vcpu_waits()
+    silent.device_end.close()
+    begun.wait()
+    try:
+        with pytest.raises(DeviceProcessError, match="is hung: no reply within 10000 ms"):
+            silent.channel.request(protocol.ADVANCE)
+        assert silent.channel.failure is not None
+    finally:
+        finish.set()
+    assert value() == 0xFF
+    silent.close()
