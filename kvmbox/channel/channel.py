@@ -127,7 +127,7 @@ class Channel:
         self._sequence = last_sequence
         self._failure: DeviceProcessError | None = None
         self._follow_ups: deque[FollowUp] = deque()
-        self._asked_for = 0  # how many follow-ups the open request has caused
+        self._asked_for = 0  # how many follow-ups the open request may cause, the sent ones included
         self.transport: Transport = Disconnected()
         self.connect(link)
         self.survival.attach(self)
@@ -184,7 +184,7 @@ class Channel:
                 result, _ = self._survive(error, _pack(first, now, value, offset), limit)
             finally:
                 self.waiting = 0
-            if self._follow_ups:
+            if self._asked_for:
                 self._follow_up(None)
         finally:
             self._release()

@@ -110,7 +110,7 @@ class DirectChannel(Channel):
                 self._set_deadline(server.deadline, now)
             if not effects:
                 return result
-            if self._follow_ups:
+            if self._asked_for:
                 self._follow_up(None)
         finally:
             self._release()

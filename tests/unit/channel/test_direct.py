@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from kvmbox.board import BoardOptions, DeviceSpec, pc_board
+from kvmbox.board import BoardOptions, DeviceSpec, Resource, pc_board
 from kvmbox.channel.direct import DirectChannel, DirectLink, direct_channels
+from kvmbox.channel.follow_up import MAX_FOLLOW_UPS
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
-from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, Stop
+from kvmbox.channel.guest_memory import TransferAccess
+from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, Stop, Transfer
 from kvmbox.errors import DeviceProcessError, ProtocolError
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
@@ -40,13 +42,19 @@ class Rig:
         """
         self.written_out = written_out
         self.log = Log()
+        disk = TransferAccess(Resource("disk", 1 << 20), lambda *_order: True)
         self.one, self.two = FakeModel("one"), FakeModel("two")
         waiting = [self.one, self.two]
         self.channel = DirectChannel(
             "fakes",
             link_to(waiting),
             [
-                Grants("one", irq_lines=[irq or self.log.note("irq")], output=self.log.note("output")),
+                Grants(
+                    "one",
+                    irq_lines=[irq or self.log.note("irq")],
+                    output=self.log.note("output"),
+                    resources=[disk],
+                ),
                 Grants("two", reset=self.log.note("reset"), stop=self.log.note("stop")),
             ],
             now=lambda: NOW,
@@ -246,3 +254,10 @@ def test_channels_of_a_board_are_one_for_each_type_in_index_order() -> None:
         "i8042": ["i8042"],
         "debug": ["debugcon", "POST", "debug-exit", "shutdown"],
     }
+
+
+def test_transfers_that_are_told_of_later_are_no_follow_ups_of_later_accesses(rig: Rig) -> None:
+    for number in range(3 * MAX_FOLLOW_UPS):
+        rig.one.effects.append(Transfer(number, 0, 0, ((0, 512),), True))
+        rig.access(WRITE)
+    assert rig.channel.failure is None

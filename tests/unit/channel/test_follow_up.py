@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from kvmbox.board import Resource
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.follow_up import MAX_FOLLOW_UPS, Application, FollowUp
 from kvmbox.channel.grants import Grants
+from kvmbox.channel.guest_memory import TransferAccess
 from kvmbox.channel.journal import Journal
 from kvmbox.channel.survival import Survival
-from kvmbox.devices.model import Effect, InputRoom, IrqLine
+from kvmbox.devices.model import Effect, InputRoom, IrqLine, Transfer
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
@@ -59,8 +61,9 @@ class Rig:
     def __init__(self) -> None:
         self.far = FarEnd()
         self.log = Log()
+        disk = TransferAccess(Resource("disk", 1 << 20), lambda *_order: True)
         grants = [
-            Grants("DISK", irq_lines=[self.log.note("irq")]),
+            Grants("DISK", irq_lines=[self.log.note("irq")], resources=[disk]),
             Grants("NET", irq_lines=[self.log.note("irq")]),
         ]
         self.recorded: list[int] = []
@@ -175,3 +178,17 @@ def test_process_that_asks_again_in_each_follow_up_is_stopped_by_the_same_bound(
     with pytest.raises(ProtocolError, match="DISK asks for more than 16"):
         rig.channel.access(WRITE, 0, 5, 0)
     assert len(rig.far.asked()) == 1 + MAX_FOLLOW_UPS
+
+
+def test_transfers_that_are_told_of_later_are_no_follow_ups_of_later_requests(rig: Rig) -> None:
+    for number in range(3 * MAX_FOLLOW_UPS):
+        rig.reply(protocol.WRITE, (0, Transfer(number, 0, 0, ((0, 512),), True)))
+        rig.channel.access(WRITE, 0, 5, 0)
+    assert len(rig.far.asked()) == 3 * MAX_FOLLOW_UPS
+
+
+def test_transfers_of_one_request_are_bounded_even_if_they_are_told_of_later(rig: Rig) -> None:
+    transfers = [(0, Transfer(number, 0, 0, ((0, 512),), True)) for number in range(MAX_FOLLOW_UPS + 1)]
+    rig.reply(protocol.WRITE, *transfers)
+    with pytest.raises(ProtocolError, match="DISK asks for more than 16 follow-ups of one request"):
+        rig.channel.access(WRITE, 0, 5, 0)
