@@ -1,9 +1,12 @@
 """Bulk data between resources of the host and guest memory, which no device process touches.
 
 A `Transfer` effect of a device becomes an `Order`. `perform` executes an order. A fault of the host or of the
-guest never raises, but gives a status. `TransferThread` executes orders in sequence on a separate thread,
-because reading a file may block. It passes finished orders to the main thread, which informs the device. If
-time stands still (qtest), `perform` is called directly.
+guest never raises, but gives a status. A store that is a program's own may raise something else than OSError.
+`perform` does not catch that.
+
+`TransferThread` executes orders in sequence on a separate thread, because reading a file may block. There an
+order that raises has failed, and `problem` keeps the reason. The thread passes finished orders to the main
+thread, which informs the device. If time stands still (qtest), `perform` is called directly.
 
 An order moves all bytes or none, with one exception: a write that fails, or for which the disk of the host
 has no room, may have written some bytes.
@@ -92,7 +95,7 @@ class Order(NamedTuple):
 
 
 def perform(order: Order, ram: GuestMemory) -> int:
-    """Move the bytes; returns the status."""
+    """Move the bytes; returns the status. Raises what a store raises besides OSError."""
     length = sum(size for _, size in order.ranges)
     if not ram.has(order.ranges):
         return BAD_ADDRESS
@@ -129,6 +132,8 @@ class TransferThread:
         self._working = False
         self._closed = False
         self._thread: threading.Thread | None = None
+        self.problem: str | None = None
+        """What a store raised besides OSError, the first time: one line."""
 
     def submit(self, order: Order, limit: int) -> bool:
         """Take an order, if fewer than `limit` of its device are pending: not told of yet."""
@@ -157,8 +162,14 @@ class TransferThread:
                     return
                 order = self._waiting.popleft()
                 self._working = True
-            status = perform(order, self._ram)
+            try:
+                status = perform(order, self._ram)
+            except Exception as error:  # noqa: BLE001 - a store may be a program's: no order may end the thread
+                status = FAILED
+                self.problem = self.problem or f"a transfer of device '{order.device}' failed: {error!r}"
             with self._changed:
+                if self._closed:
+                    continue  # left behind by `close`: nobody is to be woken any more
                 self._done.append((order.device, order.tag, status))
             self._wake()
 

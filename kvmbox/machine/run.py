@@ -35,6 +35,7 @@ from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
+    from kvmbox.host.transfers import TransferThread
     from kvmbox.record.recorder import Recorder
 
 
@@ -123,7 +124,7 @@ def run(
                 wake=wakeup.wake,
             )
             if devices.transfers is not None:
-                cleanup.callback(devices.transfers.close)
+                cleanup.callback(_end_transfers, devices.transfers, say)
             main_loop.take_devices(devices)
             pool.ready_by = None
             starting.over()
@@ -200,6 +201,14 @@ def _recorder(config: RunConfig, board: list[DeviceSpec], say: Callable[[str], N
     return Recorder(
         config.record, board, per_device=per_device, limit=config.record_limit, start=False, say=say
     )
+
+
+def _end_transfers(transfers: TransferThread, say: Callable[[str], None]) -> None:
+    if not transfers.close():
+        # Guest memory may be closed now: what the thread would still write to it is refused, and ends there.
+        say("a transfer of a device does not end: its file does not answer")
+    if transfers.problem is not None:
+        say(transfers.problem)
 
 
 class GuestFactory(Value):

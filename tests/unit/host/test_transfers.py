@@ -191,3 +191,48 @@ def test_quiesce_gives_up_on_a_disk_that_does_not_answer(rig: Rig, monkeypatch: 
     assert not rig.thread.quiesce()
     assert not rig.thread.close()
     monkeypatch.undo()
+
+
+class Defective:
+    """A store of a program with a defect: its first read raises, the next ones give what is no bytes."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        self.reads += 1
+        if self.reads == 1:
+            raise ValueError("I/O operation on closed file")
+        return None  # type: ignore[return-value]
+
+    def write(self, offset: int, data: bytes) -> None:
+        raise AssertionError
+
+
+def test_store_with_a_defect_fails_its_transfers_and_does_not_end_the_thread(rig: Rig) -> None:
+    defective = Defective()
+    for tag in (1, 2):
+        assert rig.thread.submit(order(defective, 0, (0, 4), tag=tag), 8)
+        assert rig.woken.acquire(timeout=PATIENCE_S)
+        assert rig.thread.take_done() == [("X", tag, FAILED)]
+    assert rig.thread.problem == "a transfer of device 'X' failed: ValueError('I/O operation on closed file')"
+    rig.submit(3)
+    rig.finish_one()
+    assert rig.thread.take_done() == [("X", 3, DONE)]
+
+
+def test_transfer_that_ends_after_the_thread_was_left_behind_writes_nothing_and_wakes_nobody(
+    ram: GuestMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvmbox.host.transfers.QUIET_SECONDS", 0.01)
+    rig = Rig(ram)
+    rig.submit(1)
+    assert rig.store.asked.acquire(timeout=PATIENCE_S)
+    assert not rig.thread.close()
+    monkeypatch.undo()
+    ram.close()  # as a run does then: the late bytes find no memory
+    rig.store.may_answer.release()
+    assert rig.thread.close()
+    assert "guest memory 0x1+0x1 is not RAM" in (rig.thread.problem or "")
+    assert rig.thread.take_done() == []
+    assert not rig.woken.acquire(blocking=False)
