@@ -224,12 +224,13 @@ class Channel:
         Raises DeviceProcessError: also when the reply, or another thread's that holds the channel, does not
         come within `slices` slices. Where there is a rescue, it gets `START_SLICES` slices more.
         """
+        kill = self.survival.process.killer() if self.survival.rescues else None
         if not self._acquires(slices):
             # The thread that holds the lock waits for a reply, and we are who would watch over that.
             error = hung_error(self.device_type, slices)
-            if not self.survival.rescues:
+            if kill is None or not self.survival.rescues:
                 raise self.fail(error)
-            self.survival.process.kill(error)  # the other thread's wait ends, and it is rescued
+            kill(error)  # the other thread's wait ends, and it is rescued; if it was already, nothing happens
             if not self._acquires(START_SLICES):
                 # Killing did not end the wait: whatever that thread waits for, it is not the process.
                 raise self.fail(hung_error(self.device_type, START_SLICES))

@@ -330,7 +330,7 @@ class AllOnes(Survival):
             self._told = True
             # One that only lied must not be heard again: neither it nor what it left behind.
             if not isinstance(error, DeviceGoneError):
-                self.process.kill(error)
+                self.process.killer()(error)
             self._channel.disconnect()
             self._tell(error)
         return all_ones(sent)

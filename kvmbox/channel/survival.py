@@ -15,11 +15,15 @@ from kvmbox.errors import DeviceProcessError
 class ProcessControl:
     """The process behind a channel, as the channel sees it. Thread-safe.
 
-    This class stands for no process: `kill` does nothing, and the process is never starved.
+    This class stands for no process: nothing is killed, and the process is never starved.
     """
 
-    def kill(self, cause: DeviceProcessError) -> None:
-        """Kill the process because of `cause`. A thread that waits for a reply then reads end of file."""
+    def killer(self) -> Callable[[DeviceProcessError], None]:
+        """What kills the present process for a reason, and never a process that has replaced it by then.
+
+        A thread that waits for a reply of the killed process then reads end of file.
+        """
+        return lambda _cause: None
 
     def starvation(self) -> Callable[[], bool]:
         """Called when a reply is overdue. The result tells in each slice whether the process is starved."""

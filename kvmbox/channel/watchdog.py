@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Channel
+from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Channel, hung_error
+from kvmbox.errors import DeviceProcessError
 
 
 class _Open:
@@ -27,10 +28,12 @@ class Watchdog:
     def __init__(self, channels: Sequence[Channel], limit: int = REPLY_SLICES) -> None:
         self._limit = limit
         self._open = {channel: _Open() for channel in channels}
+        self._kill: Callable[[DeviceProcessError], None] | None = None
 
     def tick(self) -> Channel | None:
         """One slice has passed; returns a channel whose request went unanswered for too long, or None."""
         hung: Channel | None = None
+        self._kill = None
         for channel, request in self._open.items():
             waiting = channel.waiting
             if not waiting or waiting != request.sequence:
@@ -42,8 +45,19 @@ class Watchdog:
             if request.slices == 1:
                 channel.survival.overdue(True)
             if request.slices >= self._limit and not self._is_starved(channel, request):
-                hung = channel
+                kill = channel.survival.process.killer()
+                # A rescue ends `waiting` before it replaces the process: while the request is open, this is
+                # the process that does not answer it.
+                if channel.waiting == waiting:
+                    hung, self._kill = channel, kill
         return hung
+
+    def kill(self, channel: Channel) -> None:
+        """Kill the process that the last `tick` found hung, which belongs to `channel`. If another process
+        has replaced it since then, nothing happens.
+        """
+        assert self._kill is not None
+        self._kill(hung_error(channel.device_type))
 
     def _is_starved(self, channel: Channel, request: _Open) -> bool:
         if request.slices >= START_SLICES:

@@ -517,7 +517,7 @@ class MainLoop:
         assert self._watchdog is not None
         hung = self._watchdog.tick()
         if hung is not None and hung.survival.rescues:
-            devices.pool.kill(hung.device_type, hung_error(hung.device_type))
+            self._watchdog.kill(hung)
         elif hung is not None:
             hung.fail(hung_error(hung.device_type))
             self.device_failed(hung_error(hung.device_type))

@@ -109,8 +109,17 @@ class PoolMember:
         self.process = process
         self.link = link
         self.channel: Channel | None = None
-        self.cause: DeviceProcessError | None = None
-        """Why the process is being killed, if that is known."""
+        self._blamed: tuple[object, DeviceProcessError] | None = None
+
+    @property
+    def cause(self) -> DeviceProcessError | None:
+        """Why the present process is being killed, if that is known."""
+        blamed = self._blamed
+        return blamed[1] if blamed is not None and blamed[0] is self.process else None
+
+    def blame(self, process: DeviceProcess | DeviceThread, cause: DeviceProcessError) -> None:
+        """`process`, which may have been replaced by now, is killed because of `cause`."""
+        self._blamed = process, cause
 
     @property
     def layers(self) -> int:
@@ -125,9 +134,17 @@ class _Member(ProcessControl):
         self._pool = pool
         self._name = name
 
-    def kill(self, cause: DeviceProcessError) -> None:
+    def killer(self) -> Callable[[DeviceProcessError], None]:
         """See ProcessControl."""
-        self._pool.kill(self._name, cause)
+        member = self._pool.members[self._name]
+        process = member.process
+
+        def kill(cause: DeviceProcessError) -> None:
+            if process is not None:
+                member.blame(process, cause)
+                process.kill()
+
+        return kill
 
     def starvation(self) -> Callable[[], bool]:
         """See ProcessControl."""
@@ -323,11 +340,16 @@ class DevicePool:
                 poll.register(process.listener.fileno(), select.POLLIN)
 
     def check(self) -> DeviceProcessError | None:
-        """The error of a device process that has failed, or None. Never blocks for long."""
+        """The error of a device process that has failed, or None.
+
+        Waits for the lock of the spawner's client, which a rescue holds until its replacement serves
+        (`READY_TIMEOUT_NS` at most). `explain` waits for that, too.
+        """
         for member in self.members.values():
-            error = self._forbidden_call(member.device_type, member.process)
-            if error is not None:
-                member.cause = error
+            process = member.process
+            error = self._forbidden_call(member.device_type, process)
+            if process is not None and error is not None:
+                member.blame(process, error)
                 return error
         if self.spawner is not None:
             try:
@@ -342,12 +364,11 @@ class DevicePool:
                 return told or self._death(member.device_type, process)
         return None
 
-    def kill(self, name: str, cause: DeviceProcessError | None = None) -> None:
+    def kill(self, name: str) -> None:
         """Kill the process (SIGKILL). A thread that waits for its reply then reads end of file."""
-        member = self.members[name]
-        if member.process is not None:
-            member.cause = cause
-            member.process.kill()
+        process = self.members[name].process
+        if process is not None:
+            process.kill()
 
     def explain(self, error: DeviceProcessError) -> DeviceProcessError:
         """The error with the cause that only the spawner knows: how the process died, and on which call."""
@@ -417,7 +438,7 @@ class DevicePool:
         return DeviceProcessError(name, how)
 
     def close(self) -> None:
-        """End all processes. Idempotent, never raises."""
+        """End all processes. Idempotent."""
         for member in self.members.values():
             if member.channel is not None:
                 member.channel.close()

@@ -28,7 +28,11 @@ class Member(Protocol):
 
     process: Any
     link: Link | None
-    cause: DeviceProcessError | None
+
+    @property
+    def cause(self) -> DeviceProcessError | None:
+        """Why the present process is being killed, if that is known."""
+        ...
 
 
 class Processes(Protocol):
@@ -121,7 +125,7 @@ class StandbyProcesses:
         # Whoever had it killed knows better than the end of a channel what was wrong with it.
         known = member.cause if isinstance(error, DeviceGoneError) else None
         self._lost[name].append((old, known or error))
-        member.process, member.link, member.cause = process, link, None
+        member.process, member.link = process, link
         return link
 
     def restarted(self, restart: Restart) -> None:

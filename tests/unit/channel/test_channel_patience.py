@@ -65,9 +65,15 @@ class Rescue(Survival, ProcessControl):
     def overdue(self, late: bool) -> None:
         self.heard.append(late)
 
-    def kill(self, cause: DeviceProcessError) -> None:
-        self.killed.append(cause)
-        self.end()
+    def killer(self) -> Callable[[DeviceProcessError], None]:
+        generation = len(self.rescued)
+
+        def kill(cause: DeviceProcessError) -> None:
+            if generation == len(self.rescued):
+                self.killed.append(cause)
+                self.end()
+
+        return kill
 
     def starvation(self) -> Callable[[], bool]:
         return self.is_starved

@@ -708,8 +708,8 @@ def test_all_ones_never_listens_to_a_liar_again() -> None:
     told: list[DeviceProcessError] = []
 
     class Liar(ProcessControl):
-        def kill(self, cause: DeviceProcessError) -> None:
-            killed.append(cause)
+        def killer(self) -> Callable[[DeviceProcessError], None]:
+            return killed.append
 
     channel = Channel(
         "uart",

@@ -9,6 +9,7 @@ import pytest
 from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Channel
 from kvmbox.channel.survival import ProcessControl, Survival
 from kvmbox.channel.watchdog import Watchdog
+from kvmbox.errors import DeviceProcessError
 from tests.support.links import Nowhere
 
 
@@ -158,3 +159,42 @@ def test_tick_tells_that_a_reply_is_overdue_and_that_it_is_not_any_more() -> Non
     uart.waiting = 0
     ticks(watchdog, 3)
     assert heard == [True, False, True, False]
+
+
+class Replaced(ProcessControl):
+    """A process; its number says which, counting replacements."""
+
+    def __init__(self) -> None:
+        self.number = 1
+        self.killed: list[tuple[int, str]] = []
+        self.in_killer: Callable[[], None] = lambda: None
+
+    def killer(self) -> Callable[[DeviceProcessError], None]:
+        self.in_killer()
+        number = self.number
+        return lambda cause: self.killed.append((number, str(cause)))
+
+
+def test_kill_is_of_the_process_that_the_tick_saw() -> None:
+    process = Replaced()
+    uart = channel(survival=Survival(process))
+    watchdog = Watchdog([uart], limit=1)
+    uart.waiting = 1
+    assert ticks(watchdog, 2) == [None, uart]
+    process.number = 2  # between the tick and the kill
+    watchdog.kill(uart)
+    assert process.killed == [(1, "device process 'uart' is hung: no reply within 500 ms")]
+
+
+def test_tick_request_that_ends_while_the_tick_looks_at_it_is_not_hung() -> None:
+    process = Replaced()
+    uart = channel(survival=Survival(process))
+    watchdog = Watchdog([uart], limit=1)
+
+    def rescue() -> None:
+        uart.waiting = 0
+        process.number = 2
+
+    process.in_killer = rescue
+    uart.waiting = 1
+    assert ticks(watchdog, 3) == [None, None, None]

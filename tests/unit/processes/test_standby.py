@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from kvmbox.channel.recovery import Restart
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError, SandboxError
 from kvmbox.processes import standby as module
-from kvmbox.processes.pool import DevicePool
+from kvmbox.processes.pool import Design, DevicePool, PoolMember, _Member
 from kvmbox.processes.standby import StandbyProcesses
 
 GONE = DeviceGoneError("uart", "is gone: its channel ended")
@@ -63,10 +63,8 @@ class FakePool:
         self.links = 0
         self.fails_to_spawn = self.fails_to_wait = False
         self.deaths: dict[int, str] = {}
-        self.members = {
-            name: SimpleNamespace(
-                process=FakeProcess(-1 - index), link=None, channel=None, devices=[], cause=None
-            )
+        self.members: dict[str, Any] = {
+            name: PoolMember(name, [], FakeProcess(-1 - index), None)  # type: ignore[arg-type]  # a fake
             for index, name in enumerate(names or ("uart", "pit"))
         }
 
@@ -232,11 +230,12 @@ def test_tell_names_what_it_did_wrong_rather_than_that_we_killed_it_for_that(ben
 
 
 def test_tell_believes_who_had_it_killed_rather_than_the_end_of_its_channel(bench: Bench) -> None:
-    bench.pool.members["uart"].cause = DeviceProcessError("uart", "is hung: no reply within 500 ms")
+    member = bench.pool.members["uart"]
+    member.blame(member.process, DeviceProcessError("uart", "is hung: no reply within 500 ms"))
     bench.lose("uart", GONE)
     bench.tend()
     assert bench.said[0].startswith("device process 'uart' is hung: no reply within 500 ms: restarted, ")
-    assert bench.pool.members["uart"].cause is None  # its replacement is not to blame
+    assert member.cause is None  # its replacement is not to blame
 
 
 def test_tell_names_the_replacements_that_were_lost_too_and_each_with_its_own_restart(bench: Bench) -> None:
@@ -263,3 +262,14 @@ def test_close_closes_the_spares_end_and_nothing_else(bench: Bench) -> None:
     for _ in range(2):
         bench.standby.close()
     assert bench.pool.closed == [2]
+
+
+def test_killer_of_a_process_that_was_replaced_meanwhile_spares_the_replacement() -> None:
+    pool = DevicePool(Design(sandbox="none"))
+    old, new = FakeProcess(1), FakeProcess(2)
+    member = pool.members["uart"] = PoolMember("uart", [], old, None)  # type: ignore[arg-type]  # a fake
+    kill = _Member(pool, "uart").killer()
+    member.process = new  # type: ignore[assignment]  # as above
+    kill(DeviceProcessError("uart", "is hung"))
+    assert (old.log, new.log) == (["kill"], [])
+    assert member.cause is None
