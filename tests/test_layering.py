@@ -36,8 +36,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "board": {"layout", "lean"},
     # Inside of the jail, and what is spoken with it.
     "devices": {"layout", "lean"},
-    "wire": {"devices", "lean"},
-    "jailed": {"devices", "lean", "wire"},
+    "wire": {"devices"},
+    "jailed": {"devices", "wire"},
     # The host's parts, each alone: none of them knows another one's business.
     "memory": {"errors", "layout", "lean"},
     "kvm": {"errors", "lean"},
@@ -55,7 +55,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # Tools on top, loaded by their command alone.
     # A recording is read, checked and replayed where there is no /dev/kvm.
     "record": {
-        *("board", "channel", "devices", "errors", "host", "jailed", "layout", "processes", "regular"),
+        *("board", "channel", "devices", "errors", "host", "jailed", "processes", "regular"),
         *("sandbox", "wire"),
     },
     # A board without a CPU, driven over QEMU's test protocol.
