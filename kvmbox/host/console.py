@@ -113,6 +113,7 @@ class Console:
         self._matching = threading.Lock()
         self._cut = False
         self._tight = False  # whether some stream may be congested
+        self._leaving = False  # whether the vCPU threads are to end, so that none of them may wait
         self._say = say
         self._wake = wake
         self._descriptors: list[int] = []
@@ -279,13 +280,18 @@ class Console:
         self._tight = False
         for stream in self.streams:
             if stream.congested:
-                stream.wait_for_room(lambda: self._verdict.outcome is None)
+                stream.wait_for_room(lambda: not self._leaving and self._verdict.outcome is None)
+
+    def may_wait(self) -> None:
+        """A boot begins: its vCPU threads may wait for room."""
+        self._leaving = False
 
     def _became_tight(self) -> None:
         self._tight = True
 
     def wake_waiters(self) -> None:
-        """The outcome is decided: wake all threads that wait for room."""
+        """The vCPU threads are to end: wake all that wait for room. None waits again before `may_wait`."""
+        self._leaving = True
         for stream in self.streams:
             stream.wake()
 

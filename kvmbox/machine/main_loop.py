@@ -99,7 +99,9 @@ class MainLoop:
         self._vcpus: list[VcpuThread] = []
         """Those of the present boot."""
         self._ended: list[VcpuThread] = []
-        """Those whose loop has ended, in that order."""
+        """Those whose loop has ended, in that order, and whose end has not decided the outcome yet."""
+        self._failure: BaseException | None = None
+        """The first decisive event of the boot, if that is a failure that no outcome describes."""
         self._looking = False  # whether the vCPUs have been asked to pause for a look
         self._halted = False  # whether all of them were, at the last look
         self._ring: CoalescedRing | None = None
@@ -143,11 +145,11 @@ class MainLoop:
         self._leave_all()
 
     def _decided(self) -> None:
-        self._console.wake_waiters()
         self._leave_all()
         self._wakeup.wake()
 
     def _leave_all(self) -> None:
+        self._console.wake_waiters()
         for thread in self._vcpus:
             thread.leave()
 
@@ -229,28 +231,35 @@ class MainLoop:
         assert self._devices is not None
         assert self._timers is not None
         self._reset_wanted.clear()
+        self._console.may_wait()
         self.boot_format = guest.boot.format
         self._ring = guest.coalesce(self._devices.coalesced)
         self._guest, self._pace = guest, Pace()
         self._put_off.clear()
-        self._ended, self._looking, self._halted = [], False, False
+        self._ended, self._failure = [], None
+        self._looking = self._halted = False
         self._vcpus = self._threads_of(guest, self._devices)
         if self._must_end():
             return False
-        self._devices.clock.release()
-        self._timers.rearm()
-        for thread in self._vcpus:
-            thread.start()
         try:
+            self._devices.clock.release()
+            self._timers.rearm()
+            for thread in self._vcpus:
+                thread.start()
             self._poll_until_end()
         finally:
+            # Before the other threads leave: what makes them leave must not look like the first event.
+            self._take_ends()
             self._join()
             self._devices.clock.hold()
             self._timers.rearm()
             self.totals.add([thread.loop for thread in self._vcpus])
             self._ring = self._guest = None
-        self._take_ends()
-        self._diagnose(guest)
+            self._take_ends()
+        if self._failure is not None:
+            raise self._failure
+        if not self.has_live_vcpu:
+            self._diagnose(guest)
         # A guest that resets all the time must not outlive a signal or the time-out by that.
         return self._reset_wanted.is_set() and not self._must_end()
 
@@ -283,9 +292,19 @@ class MainLoop:
         self._ended.append(thread)
         self._wakeup.wake()
 
+    @property
+    def has_live_vcpu(self) -> bool:
+        """Whether a vCPU thread of the last boot runs: its virtual machine and the memory are in use."""
+        return any(thread.is_alive for thread in self._vcpus)
+
     def _take_ends(self) -> None:
-        """All vCPU threads have left: the first of them decides the outcome, unless it is decided."""
-        for thread in self._ended:
+        """Let the vCPU threads that have ended decide the outcome, the first one first, unless it is decided.
+
+        An error that has no outcome is kept for `run_until_reset` to raise. If it comes too late to be the
+        first decisive event, it is told.
+        """
+        while self._ended:
+            thread = self._ended.pop(0)
             error = thread.error
             if error is None:
                 if thread.loop.outcome is not None:
@@ -298,7 +317,14 @@ class MainLoop:
                     Outcome(UNKNOWN_EXIT, first, error=True, hint=error.hint, report=report)
                 )
             else:
-                raise error
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Keep an error that ends the run, unless something else has ended the run first."""
+        if self._failure is None and self._decision.outcome is None:
+            self._failure = error
+        else:
+            self._say(f"after the end of the run: {error}")
 
     def _diagnose(self, guest: GuestVm) -> None:
         """Find a hint for a guest that crashed, or that did not end by itself."""
@@ -318,7 +344,6 @@ class MainLoop:
     def _join(self) -> None:
         """End the vCPU threads. Kick them out of KVM_RUN, and kill a device process that does not answer."""
         assert self._devices is not None
-        self._console.wake_waiters()
         self._leave_all()
         ended = self._have_ended(JOIN_SECONDS / 4)
         for _ in range(JOIN_TRIES):
@@ -330,7 +355,7 @@ class MainLoop:
                     self._devices.pool.kill(channel.device_type)
             ended = self._have_ended(JOIN_SECONDS / JOIN_TRIES)
         if not ended:
-            raise KvmboxError("a vCPU thread does not end: KVM_RUN ignores the kick")
+            self._fail(KvmboxError("a vCPU thread does not end: KVM_RUN ignores the kick"))
 
     def _have_ended(self, seconds: float) -> bool:
         end = time.monotonic() + seconds

@@ -7,7 +7,7 @@ a step fails, everything that is open is closed in reverse order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -84,10 +84,11 @@ def run(
         timeline.mark("device processes asked for")
         source = BootSource.read(config)
         memory = GuestMemory(config.memory_size)
-        cleanup.callback(memory.close)
+        users: list[Callable[[], bool]] = []  # what tells whether a thread still uses the guest's memory
+        cleanup.callback(_close_unused, memory.close, users)
         kvm = cleanup.enter_context(Kvm.open(config.kvm_path))
         guest = GuestVm(kvm, memory, source, cpus=config.cpus)
-        cleanup.callback(guest.close)
+        cleanup.callback(_close_unused, guest.close, users)
         timeline.mark("virtual machine built")
 
         wakeup = Wakeup()
@@ -108,6 +109,7 @@ def run(
         main_loop = MainLoop(
             config, decision, console, wakeup, caller, cpu=placement.cpu, started=timeline.started, say=say
         )
+        users.append(lambda: main_loop.has_live_vcpu)
         cleanup.callback(main_loop.close)
         last.callback(caller.release)
         try:
@@ -160,6 +162,14 @@ def run(
         stats = collect(devices, main_loop, console, timeline, pool)
     timeline.mark("closed")
     return judged, stats
+
+
+def _close_unused(close: Callable[[], None], users: Sequence[Callable[[], bool]]) -> None:
+    """Close what is unmapped by that, unless a thread that does not end still uses it: then the end of the
+    process unmaps it.
+    """
+    if not any(uses() for uses in users):
+        close()
 
 
 def _checked(design: Design, require: int, placement: Placement, say: Callable[[str], None]) -> Design:
@@ -233,7 +243,7 @@ def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, mai
             again = main_loop.run_until_reset(guest)
         finally:
             devices.router.detach()
-            guest.close()
+            _close_unused(guest.close, [lambda: main_loop.has_live_vcpu])
         if not again:
             return
         try:

@@ -20,6 +20,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 
+from kvmbox.errors import KvmboxError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.lean import Value
@@ -54,8 +55,14 @@ class VcpuThread:
         self._thread = threading.Thread(target=self._run, name=f"vcpu {vcpu.index}", daemon=True)
 
     def start(self) -> None:
-        """Run the guest."""
-        self._thread.start()
+        """Run the guest. Raises KvmboxError if the host has no room for a thread."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise KvmboxError(
+                f"cannot start the thread of vCPU {self.vcpu.index}: {error}",
+                hint="the limit of threads may be reached: look at ulimit -u and at pids.max of the cgroup",
+            ) from error
 
     @property
     def is_alive(self) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -15,6 +16,7 @@ from kvmbox.host.capture import Capture
 from kvmbox.host.console import INPUT_CHUNK, Console, InputPort
 from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.mirror import PATIENCE_TICKS
+from kvmbox.host.output import OutputStream
 from kvmbox.host.serial import DEBUGCON, SerialSpec, parse_debugcon, serial_plan
 from kvmbox.host.terminal import HELP, EscapeParser
 from kvmbox.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Decision, Outcome
@@ -348,6 +350,56 @@ def test_wait_for_room_without_congestion_does_not_wait(stdio: Stdio) -> None:
     console.wait_for_room()
     console.wake_waiters()
     console.finish()
+
+
+class FullStream:
+    """A stream without room: notes at each wait whether the waiter may go on waiting."""
+
+    def __init__(self, tight: Callable[[], None]) -> None:
+        self.congested = True
+        self.waits: list[Callable[[], bool]] = []
+        self.wakes = 0
+        self._tight = tight
+
+    def append(self, _data: bytes) -> None:
+        self._tight()
+
+    def wait_for_room(self, wanted: Callable[[], bool]) -> None:
+        self.waits.append(wanted)
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+
+def test_wake_waiters_lets_nobody_wait_until_the_next_boot(
+    stdio: Stdio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A vCPU thread has ended, or the guest resets: the others have to leave, although nothing is decided.
+    full: list[FullStream] = []
+
+    def stream(console: Console, _name: str, _descriptor: int) -> FullStream:
+        full.append(FullStream(console._became_tight))
+        console.streams.append(cast(OutputStream, full[-1]))
+        return full[-1]
+
+    monkeypatch.setattr(Console, "_stream", stream)
+    console = stdio.console()
+    (stdout,) = full
+    com1 = console.sink("COM1")
+    com1(b"x")
+    console.wait_for_room()
+    (wanted,) = stdout.waits
+    assert wanted()
+    console.wake_waiters()
+    assert stdout.wakes == 1
+    assert not wanted()
+    com1(b"y")
+    console.wait_for_room()
+    assert not stdout.waits[-1]()
+    console.may_wait()
+    assert wanted()
+    stdio.verdict.decide(Outcome(CLEAN, "the guest shut down"))
+    assert not wanted()
 
 
 # --- Input -----------------------------------------------------------------------------------------------

@@ -1,43 +1,230 @@
-"""The main loop's part in the loss of a device process: nothing is said on the thread that finds the loss."""
+"""The end of a boot: the first decisive event wins, and nothing is unmapped under a vCPU thread."""
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
-from kvmbox.channel.channel import Channel
-from kvmbox.channel.survival import ProcessControl
-from kvmbox.errors import DeviceProcessError
-from kvmbox.host.clock import GuestClock
+import pytest
+
+from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
+from kvmbox.host.console import Console
 from kvmbox.host.signals import Wakeup
+from kvmbox.machine import main_loop as module
+from kvmbox.machine.builder import Devices, GuestVm
+from kvmbox.machine.caller import Caller
 from kvmbox.machine.main_loop import MainLoop
-from kvmbox.outcome import Decision
-from kvmbox.wire import protocol
-from tests.support.far_end import FarEnd
+from kvmbox.outcome import CLEAN, DEVICE_FAILED, UNKNOWN_EXIT, Decision, Outcome
+
+SHUTDOWN = Outcome(CLEAN, "the guest shut down")
 
 
-def test_loss_that_ports_read_as_ones_for_is_explained_and_said_by_the_main_thread_alone() -> None:
-    explained: list[DeviceProcessError] = []
-    said: list[str] = []
+class FakeThread:
+    """A vCPU thread whose loop ends when the test says so: at its start, when it is joined, or never."""
 
-    def explain(error: DeviceProcessError) -> DeviceProcessError:
-        explained.append(error)
-        return error
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name = name
+        self.loop = SimpleNamespace(outcome=None, tells_next_exit=False, guest_exits=0)
+        self.error: BaseException | None = None
+        self.is_alive = False
+        self.ended: Callable[[Any], None] = lambda thread: None
+        self.at_start: Callable[[], None] = lambda: None
+        self.ends_when_asked = True
+        self._log = log
+        self._asked = False
 
-    config: Any = SimpleNamespace(on_device_crash="all-ones")
-    pool: Any = SimpleNamespace(explain=explain, standby=None)
-    nothing: Any = SimpleNamespace()
-    with closing(Wakeup()) as wakeup:
-        loop = MainLoop(config, Decision(), nothing, wakeup, nothing, cpu=None, started=0, say=said.append)
-        survival = loop.prepare(pool, GuestClock())(nothing, ProcessControl())
-        far = FarEnd()
-        far.close()
-        channel = Channel("rtc", far.link, [], now=lambda: 0, survival=survival)
-        assert channel.access(protocol.request_word(protocol.READ, 0, 1), 0, 0, 0xFF) == 0xFF
-        assert (explained, said) == ([], [])  # whoever reads stderr slowly does not hold up the channel
-        loop.close()
-        channel.close()
-    (line,) = said
-    assert line.startswith("device process 'rtc' ")
-    assert line.endswith(": from now on its ports read as ones")
+    def start(self) -> None:
+        self.is_alive = True
+        self.at_start()
+
+    def end(self, error: BaseException | None = None) -> None:
+        self.error = error
+        self.is_alive = False
+        self.ended(self)
+
+    def leave(self) -> None:
+        self._log.append(f"{self.name} leaves")
+        self._asked = True
+
+    def join(self, seconds: float) -> bool:
+        if self.is_alive and self._asked and self.ends_when_asked:
+            self._log.append(f"{self.name} has left")
+            self.end(self.error)
+        return not self.is_alive
+
+
+class FakeConsole:
+    def __init__(self, log: list[str]) -> None:
+        self.inputs: list[Any] = []
+        self.congested = False
+        self._log = log
+
+    def wake_waiters(self) -> None:
+        self._log.append("no vCPU may wait for room")
+
+    def may_wait(self) -> None:
+        self._log.append("vCPUs may wait for room")
+
+    def tick(self) -> bool:
+        return False
+
+
+class Rig:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log: list[str] = []
+        self.said: list[str] = []
+        self.decision = Decision()
+        self.wakeup = Wakeup()
+        self.threads = [FakeThread("vCPU 0", self.log), FakeThread("vCPU 1", self.log)]
+        config = SimpleNamespace(no_reboot=False, timeout=None, on_device_crash="fail")
+        self.main_loop = MainLoop(
+            cast(Any, config),
+            self.decision,
+            cast(Console, FakeConsole(self.log)),
+            self.wakeup,
+            cast(Caller, SimpleNamespace(ended_by=None)),
+            cpu=None,
+            started=0,
+            say=self.said.append,
+        )
+        pool = SimpleNamespace(
+            channels=[], members={}, standby=None, watch=lambda poll: None, explain=lambda error: error
+        )
+        clock = SimpleNamespace(
+            release=lambda: self.log.append("clock runs"), hold=lambda: self.log.append("clock stands")
+        )
+        self.devices = SimpleNamespace(
+            pool=pool, clock=clock, ports=None, mmio=None, coalesced={}, transfers=None
+        )
+        timers = SimpleNamespace(rearm=lambda: None, due=list)
+        monkeypatch.setattr(module, "DeadlineTimer", lambda clock, timerfd: timers)
+        self.main_loop.prepare(cast(Any, pool), cast(Any, clock))
+        self.main_loop.take_devices(cast(Devices, self.devices))
+        monkeypatch.setattr(self.main_loop, "_threads_of", self._threads_of)
+        monkeypatch.setattr(self.main_loop, "_diagnose", lambda guest: self.log.append("diagnosed"))
+        monkeypatch.setattr(self.main_loop.totals, "add", lambda loops: None)
+
+    def _threads_of(self, guest: object, devices: object) -> list[FakeThread]:
+        for thread in self.threads:
+            thread.ended = cast(Any, self.main_loop)._vcpu_ended
+        return self.threads
+
+    def run(self) -> bool:
+        guest = SimpleNamespace(boot=SimpleNamespace(format="real"), coalesce=lambda zones: None)
+        return self.main_loop.run_until_reset(cast(GuestVm, guest))
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    rig = Rig(monkeypatch)
+    yield rig
+    rig.main_loop.close()
+    rig.wakeup.close()
+
+
+def test_end_of_one_vcpu_decides_before_the_other_is_made_to_leave(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = rig.threads
+    second.at_start = lambda: second.end(UnknownExitError("KVM_RUN failed: planted"))
+    seen: list[Outcome | None] = []
+    leave = first.leave
+
+    def note_and_leave() -> None:
+        seen.append(rig.decision.outcome)
+        leave()
+
+    monkeypatch.setattr(first, "leave", note_and_leave)
+    assert rig.run() is False
+    assert seen[0] is not None
+    assert (seen[0].status, seen[0].reason) == (UNKNOWN_EXIT, "KVM_RUN failed: planted")
+
+
+def test_end_is_not_lost_where_the_other_vcpu_never_leaves(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "JOIN_SECONDS", 0.0)
+    first, second = rig.threads
+    first.ends_when_asked = False
+    second.loop.outcome = SHUTDOWN
+    second.at_start = second.end
+    assert rig.run() is False
+    assert rig.decision.outcome is SHUTDOWN
+    assert rig.said == ["after the end of the run: a vCPU thread does not end: KVM_RUN ignores the kick"]
+    assert rig.main_loop.has_live_vcpu
+    assert "diagnosed" not in rig.log  # its state is in use
+
+
+def test_vcpu_that_never_leaves_a_reset_is_an_error(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "JOIN_SECONDS", 0.0)
+    first, second = rig.threads
+    first.ends_when_asked = False
+
+    def reset() -> None:
+        rig.main_loop.reset_requested()
+        second.end()
+
+    second.at_start = reset
+    with pytest.raises(KvmboxError, match="does not end"):
+        rig.run()
+
+
+def test_reset_lets_no_vcpu_wait_for_room_until_the_next_boot(rig: Rig) -> None:
+    first, second = rig.threads
+
+    def reset() -> None:
+        rig.main_loop.reset_requested()
+        first.end()
+
+    second.at_start = reset
+    assert rig.run() is True
+    assert rig.log[:3] == ["vCPUs may wait for room", "clock runs", "no vCPU may wait for room"]
+
+
+def test_late_error_is_told_and_does_not_replace_the_outcome(rig: Rig) -> None:
+    first, second = rig.threads
+    first.error = ValueError("a defect of kvmbox")
+    second.loop.outcome = SHUTDOWN
+    second.at_start = second.end
+    assert rig.run() is False
+    assert rig.decision.outcome is SHUTDOWN
+    assert rig.said == ["after the end of the run: a defect of kvmbox"]
+
+
+def test_error_that_comes_first_is_raised_although_another_vcpu_has_an_outcome(rig: Rig) -> None:
+    first, second = rig.threads
+    defect = ValueError("a defect of kvmbox")
+    first.loop.outcome = SHUTDOWN
+    second.at_start = lambda: second.end(defect)
+    with pytest.raises(ValueError, match="a defect") as caught:
+        rig.run()
+    assert caught.value is defect
+    assert rig.said == []
+
+
+def test_error_of_a_vcpu_that_leaves_for_a_reset_still_ends_the_run(rig: Rig) -> None:
+    first, second = rig.threads
+    first.error = DeviceProcessError("rtc", "is gone")
+
+    def reset() -> None:
+        rig.main_loop.reset_requested()
+        second.end()
+
+    second.at_start = reset
+    assert rig.run() is False
+    assert rig.decision.outcome is not None
+    assert rig.decision.outcome.status == DEVICE_FAILED
+
+
+def test_vcpu_thread_that_cannot_start_ends_those_that_run(rig: Rig) -> None:
+    first, second = rig.threads
+
+    def fail() -> None:
+        second.is_alive = False
+        raise KvmboxError("cannot start the thread of vCPU 1")
+
+    second.at_start = fail
+    with pytest.raises(KvmboxError, match="vCPU 1"):
+        rig.run()
+    assert not first.is_alive
+    assert not rig.main_loop.has_live_vcpu
+    assert rig.log[-1] == "clock stands"

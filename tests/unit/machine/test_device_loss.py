@@ -1,0 +1,43 @@
+"""The main loop's part in the loss of a device process: nothing is said on the thread that finds the loss."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from types import SimpleNamespace
+from typing import Any
+
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.survival import ProcessControl
+from kvmbox.errors import DeviceProcessError
+from kvmbox.host.clock import GuestClock
+from kvmbox.host.signals import Wakeup
+from kvmbox.machine.main_loop import MainLoop
+from kvmbox.outcome import Decision
+from kvmbox.wire import protocol
+from tests.support.far_end import FarEnd
+
+
+def test_loss_that_ports_read_as_ones_for_is_explained_and_said_by_the_main_thread_alone() -> None:
+    explained: list[DeviceProcessError] = []
+    said: list[str] = []
+
+    def explain(error: DeviceProcessError) -> DeviceProcessError:
+        explained.append(error)
+        return error
+
+    config: Any = SimpleNamespace(on_device_crash="all-ones")
+    pool: Any = SimpleNamespace(explain=explain, standby=None)
+    nothing: Any = SimpleNamespace()
+    with closing(Wakeup()) as wakeup:
+        loop = MainLoop(config, Decision(), nothing, wakeup, nothing, cpu=None, started=0, say=said.append)
+        survival = loop.prepare(pool, GuestClock())(nothing, ProcessControl())
+        far = FarEnd()
+        far.close()
+        channel = Channel("rtc", far.link, [], now=lambda: 0, survival=survival)
+        assert channel.access(protocol.request_word(protocol.READ, 0, 1), 0, 0, 0xFF) == 0xFF
+        assert (explained, said) == ([], [])  # whoever reads stderr slowly does not hold up the channel
+        loop.close()
+        channel.close()
+    (line,) = said
+    assert line.startswith("device process 'rtc' ")
+    assert line.endswith(": from now on its ports read as ones")
