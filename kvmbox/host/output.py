@@ -1,15 +1,16 @@
 """Guest output on its way to the host: a bounded buffer and a thread that writes.
 
-The vCPU thread must never wait inside a device request, and the main thread must never wait for a terminal or
+A vCPU thread must never wait inside a device request, and the main thread must never wait for a terminal or
 a full pipe. So the thread that received the output appends it to a stream, and the writer thread of the
 stream makes the blocking calls of `write`. The writer collects output for `GATHER_SECONDS` first. A wake-up
 for each byte would make the exits of a printing guest several times slower, and a spinning device process
 would lose its CPU to the writer each time.
 
-A stream with `CAPACITY` bytes is congested. With overflow "wait", the vCPU thread then waits in
+A stream with `CAPACITY` bytes is congested. With overflow "wait", a vCPU thread then waits in
 `wait_for_room`, without a lock, while timers, signals and time-outs continue. With "drop", output that does
-not fit is counted and dropped. One reply adds at most one frame, so a guest that waits exceeds the capacity
-by one frame at most. Twice the capacity can only come from a device process that invents output.
+not fit is counted and dropped. One reply adds at most one frame. Each vCPU that waits has added one reply, or
+the replies to the writes in KVM's ring (`machine.coalescing`). So a guest exceeds the capacity by little.
+Twice the capacity can only come from a device process that invents output.
 """
 
 from __future__ import annotations
@@ -152,7 +153,6 @@ class OutputStream:
 
     def flush(self, seconds: float) -> int:
         """Wait until all is written, `seconds` at most; returns how many bytes are not, lost ones too."""
-        self.start()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -177,6 +177,7 @@ class OutputStream:
                 chunk = bytes(self._buffer[:WRITE_SIZE])
                 del self._buffer[:WRITE_SIZE]
                 self._writing = len(chunk)
+                self._changed.notify_all()  # there is room now: the write may take long
             try:
                 self._write_chunk(chunk)
             except OSError as error:

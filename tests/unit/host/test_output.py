@@ -223,6 +223,31 @@ def test_wait_for_room_ends_when_the_host_reads(pipe: Pipe) -> None:
     pipe.everything()
 
 
+def test_wait_for_room_ends_when_the_writer_takes_a_chunk_which_the_host_does_not(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The waiter comes while the writer gathers, so that nothing but the chunk taken makes it look again.
+    monkeypatch.setattr(output, "GATHER_SIZE", 2 * CAPACITY)
+    monkeypatch.setattr(output, "GATHER_SECONDS", 0.1)
+    stream = stuck_stream(pipe)
+    stream.append(b"x" * CAPACITY)
+    waiter = in_thread(lambda: stream.wait_for_room(lambda: True))
+    waiter.join(PATIENCE)
+    waits = waiter.is_alive()
+    drain(pipe, stream)
+    assert not waits
+
+
+def test_flush_of_a_stream_without_output_starts_no_thread(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", started.append)
+    stream = OutputStream("none", pipe.write_end, failed=unexpected)
+    assert stream.flush(PATIENCE) == 0
+    assert started == []
+
+
 def test_wait_for_room_ends_when_the_run_does(pipe: Pipe) -> None:
     stream = stuck_stream(pipe)
     stream.append(b"x" * (CAPACITY + WRITE_SIZE))
