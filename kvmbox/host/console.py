@@ -113,6 +113,7 @@ class Console:
         self._matching = threading.Lock()
         self._cut = False
         self._tight = False  # whether some stream may be congested
+        self._postponed = 0  # the thread that must not wait now
         self._leaving = False  # whether the vCPU threads are to end, so that none of them may wait
         self._say = say
         self._wake = wake
@@ -274,13 +275,20 @@ class Console:
         return self._mirror.withheld if self._mirror is not None else {}
 
     def wait_for_room(self) -> None:
-        """The vCPU thread, holding no lock: wait while a stream is congested and the run goes on."""
-        if not self._tight:
+        """A vCPU thread, holding no lock: wait while a stream is congested and the run goes on."""
+        if not self._tight or self._postponed == threading.get_ident():
             return
         self._tight = False
         for stream in self.streams:
             if stream.congested:
                 stream.wait_for_room(lambda: not self._leaving and self._verdict.outcome is None)
+
+    def postpone(self, thread: int) -> None:
+        """`thread` (its `get_ident`; 0: none) holds a lock that others need: let it not wait for room now.
+
+        One thread at a time. The caller holds that lock, and calls `wait_for_room` after its release.
+        """
+        self._postponed = thread
 
     def may_wait(self) -> None:
         """A boot begins: its vCPU threads may wait for room."""

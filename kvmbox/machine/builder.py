@@ -27,7 +27,7 @@ from kvmbox.kvm.system import Kvm, is_pvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 from kvmbox.lean import Value
-from kvmbox.machine.coalescing import CoalescedRing
+from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
 from kvmbox.machine.config import RunConfig
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, Decision, Outcome, debug_exit_status
@@ -232,7 +232,9 @@ class GuestVm:
             self.vm.close()
             raise
 
-    def coalesce(self, zones: ZoneMap[int, tuple[DeviceProxy, int]]) -> CoalescedRing | None:
+    def coalesce(
+        self, zones: ZoneMap[int, tuple[DeviceProxy, int]], room: OutputRoom
+    ) -> CoalescedRing | None:
         """Coalesce writes to these ports, if KVM can do this: the writes do not exit, but go to the ring."""
         if not self._coalesces or not zones:
             return None
@@ -241,7 +243,7 @@ class GuestVm:
         # The ring belongs to the VM: KVM maps the same page behind each vCPU.
         vcpu = self.vcpus[0]
         alone = len(self.vcpus) == 1
-        return CoalescedRing(vcpu.words64, vcpu.words32, vcpu.bytes, zones, carries=alone)
+        return CoalescedRing(vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=room, carries=alone)
 
     def close(self) -> None:
         """Close the VM and its vCPUs; the memory stays."""

@@ -9,6 +9,7 @@ last}, then 170 entries of 24 bytes {u64 address, u32 length, u32 is_port, u8 da
 The board lists the ports whose writes may be late (`DeviceSpec.coalesced`). The order of writes still
 matters: the guest must not see that another access overtakes a write. If KVM's ring holds earlier writes,
 deliver them first: before any write that exits, and before any read that exits to a process with such a port.
+With several vCPUs, this covers the writes of all of them.
 Writes to one port are delivered as a run of bytes. The main thread also flushes the ring once per slice, so
 that the last output of a guest appears even if the guest never exits again.
 
@@ -20,13 +21,15 @@ Who moves `first`, when, and under which lock
    devices have all writes. The run loop checks only this between two exits: one 64-bit word, without a lock.
 3. A write at which its device fails stays in the ring, and so do the entries behind it. The next holder of
    the lock gets the same error and delivers nothing. The error ends the run, and no access of the guest
-   overtakes the error: if the main thread has flushed, the vCPU thread neither prints nor shuts down.
+   overtakes the error: if the main thread has flushed, no vCPU thread prints or shuts down.
 4. The holder of the lock delivers the entries that were in the ring when the lock was taken, and no more. So
    a guest that continues to write cannot keep a thread here. The writes of a vCPU before its exit are in the
    ring at this time.
-5. The vCPU thread waits for the lock. The main thread holds the lock at most as long as it waits for a device
-   process (`Channel.request`). The main thread never waits for the lock: the vCPU thread may hold it while
-   waiting for a reply or for room in an output stream, and only the main thread can end these waits.
+5. A vCPU thread waits for the lock. The thread with the lock waits at most for device processes: the main
+   thread limits its own waits (`Channel.request`), and the watchdog limits those of vCPU threads. A vCPU
+   thread waits for room in an output stream only after the lock is released. Otherwise the end of another
+   vCPU, or a reset, would wait for the reader of the output. The main thread never waits for the lock: a
+   vCPU thread may hold the lock while it waits for a reply, and only the main thread can end this wait.
 6. The lock of the ring is taken before the lock of a channel. A thread with the lock of a channel never takes
    the lock of the ring.
 
@@ -43,7 +46,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import uapi
@@ -62,6 +65,16 @@ _BYTE_TO_PORT: Final = 1 | 1 << 32  # length and is_port of an entry
 _LOW: Final = 0xFFFF_FFFF
 
 
+class OutputRoom(Protocol):
+    """Where a vCPU thread waits for room in the output streams, at the end of each access that prints."""
+
+    def postpone(self, thread: int) -> None:
+        """Let `thread` not wait until another one, or 0 for none, is named. Under the lock of the ring."""
+
+    def wait_for_room(self) -> None:
+        """Wait as long as a stream has no room, unless the calling thread's waits are postponed."""
+
+
 class CoalescedRing:
     """The ring of one virtual machine. `drain` and `carry_along` by vCPU threads, `flush` by the main one."""
 
@@ -72,18 +85,21 @@ class CoalescedRing:
         data: memoryview,
         zones: Mapping[int, tuple[DeviceProxy, int]],
         *,
+        room: OutputRoom,
         carries: bool = True,
     ) -> None:
-        """The views are those of a vCPU's mapping; `zones` gives device and register of each port. `carries`
-        lets a write leave together with the read that needs it, which takes a machine of one vCPU.
+        """The views are those of a vCPU's mapping; `zones` gives device and register of each port. `room` is
+        where the devices' channels make a vCPU thread wait. `carries` lets a write leave together with the
+        read that needs it, which takes a machine of one vCPU.
         """
+        self._room = room
         self._words64 = words64
         self._words32 = words32
         self._data = data
         self._zones = zones
         self._carries = carries
         self._lock = threading.Lock()
-        self._failure: BaseException | None = None  # of the write that `first` points to
+        self._failure: Exception | None = None  # of the write that `first` points to
         self.writes = 0
         """How many writes came this way."""
 
@@ -121,12 +137,20 @@ class CoalescedRing:
         return word, 0
 
     def drain(self) -> None:
-        """Deliver every write to its device. Called by a vCPU thread. Raises DeviceProcessError."""
+        """Deliver every write to its device, then wait for room if the output has none. Called by a vCPU
+        thread. Raises DeviceProcessError.
+        """
+        room = self._room
         with self._lock:
-            self._give_all(lambda proxy, register, data: proxy.write_run(register, data))
+            room.postpone(threading.get_ident())
+            try:
+                self._give_all(lambda proxy, register, data: proxy.write_run(register, data))
+            finally:
+                room.postpone(0)
+        room.wait_for_room()
 
     def flush(self) -> bool:
-        """The same by the main thread, unless the vCPU thread is at it; returns whether there were any.
+        """The same by the main thread, unless a vCPU thread is at it; returns whether there were any.
 
         Raises DeviceProcessError.
         """
@@ -148,11 +172,11 @@ class CoalescedRing:
                 first = (first + len(data)) % ENTRIES
                 try:
                     give(proxy, register, data)
-                except BaseException as error:
+                except Exception as error:
                     self._failure = error
                     raise
                 self.writes += len(data)
-                # Not before: the other thread takes an empty ring for devices that have it all.
+                # Not before: another thread takes an empty ring for devices that have it all.
                 self._words32[2 * RING_WORD] = first
         return True
 

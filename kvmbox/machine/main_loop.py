@@ -233,7 +233,7 @@ class MainLoop:
         self._reset_wanted.clear()
         self._console.may_wait()
         self.boot_format = guest.boot.format
-        self._ring = guest.coalesce(self._devices.coalesced)
+        self._ring = guest.coalesce(self._devices.coalesced, self._console)
         self._guest, self._pace = guest, Pace()
         self._put_off.clear()
         self._ended, self._failure = [], None
@@ -274,6 +274,7 @@ class MainLoop:
                     read_memory=guest.memory.byte_at,
                     ring=self._ring,
                     told=self._wakeup.wake,
+                    decide=self._decision.decide,
                     is_pvm=guest.is_pvm,
                 ),
                 # The device processes share the CPU of the first one. The others run where there is room.
@@ -298,7 +299,7 @@ class MainLoop:
         return any(thread.is_alive for thread in self._vcpus)
 
     def _take_ends(self) -> None:
-        """Let the vCPU threads that have ended decide the outcome, the first one first, unless it is decided.
+        """Let the vCPU threads that have failed decide the outcome, in their order, unless it is decided.
 
         An error that has no outcome is kept for `run_until_reset` to raise. If it comes too late to be the
         first decisive event, it is told.
@@ -307,9 +308,8 @@ class MainLoop:
             thread = self._ended.pop(0)
             error = thread.error
             if error is None:
-                if thread.loop.outcome is not None:
-                    self._decision.decide(thread.loop.outcome)
-            elif isinstance(error, DeviceProcessError):
+                continue  # it has decided the outcome itself, or was asked to leave
+            if isinstance(error, DeviceProcessError):
                 self.device_failed(error)
             elif isinstance(error, UnknownExitError):
                 first, _, report = str(error).partition("\n")

@@ -3,17 +3,17 @@
 The main thread learns of deaths, deadlines, input, signals and the end of a run through descriptors. It has
 to check the following by itself, once per slice: a request that a device process leaves unanswered, writes
 that did not exit, a vCPU that is halted for ever, and a stopped device process that gets no requests. With
-slices of 50 ms, an examination of the vCPU each 100 ms and a probe of each process each 200 ms, the checks
+slices of 50 ms, an examination of the vCPUs each 100 ms and a probe of each process each 200 ms, the checks
 use 0.9 % of a CPU for an idle guest. Each deadline of a device in between costs as much as a slice.
 
-If the vCPU has not exited for `LOOK_MS`, and nothing else is open, the checks become rarer:
+If no vCPU has exited for `LOOK_MS`, and nothing else is open, the checks become rarer:
 
-- Slices grow to `QUIET_SLICE_MS`. The condition is that the vCPU thread has promised to announce its next
+- Slices grow to `QUIET_SLICE_MS`. The condition is that each vCPU thread has promised to announce its next
   exit *before* it asks a device (`VcpuLoop.tells_next_exit`). So no request is ever open during a long slice,
   and the deadline of a request does not grow. A long slice ends with the announcement.
-- If a vCPU was halted at the last examination, the next one comes after twice the time, up to `MAX_LOOK_MS`.
-  A vCPU that computes is examined as often as before, because it may halt at any moment, and uses a CPU
-  anyway.
+- If all vCPUs were halted at the last examination, the next one comes after twice the time, up to
+  `MAX_LOOK_MS`. A guest with a vCPU that computes is examined as often as before, because this vCPU may halt
+  at any moment, and uses a CPU anyway.
 - The time between probes doubles as well, up to `MAX_PROBE_MS`. If the guest uses a stopped process, the
   deadline of the request applies.
 - Writes that did not exit wait for the end of the slice. So the output of a guest that only prints on the
@@ -37,10 +37,10 @@ QUIET_SLICE_MS: Final = 200
 """A slice while nothing happens; while something does, it is `WAIT_SLICE_MS`."""
 
 LOOK_MS: Final = 100
-"""After how long without an exit the vCPU is looked at for the first time."""
+"""After how long without an exit the vCPUs are looked at for the first time."""
 
 MAX_LOOK_MS: Final = 1600
-"""How long, at most, between two looks at a vCPU that stays halted."""
+"""How long, at most, between two looks at vCPUs that stay halted."""
 
 PROBE_MS: Final = 200
 """How often, while something happens, every device process is asked to answer."""
@@ -50,7 +50,7 @@ MAX_PROBE_MS: Final = 3200
 
 
 class Chores(Value):
-    """What is to be done at the end of a slice: kick the vCPU and look at it; probe the device processes."""
+    """To be done at the end of a slice: pause the vCPUs and look at them; probe the device processes."""
 
     look: bool
     probe: bool
@@ -66,7 +66,7 @@ class Pace:
         self._probe_in = self._probe_every = PROBE_MS
 
     def slice_ms(self, *, told: bool) -> int:
-        """How long the slice that has begun is. `told`: the vCPU thread will tell its next exit."""
+        """How long the slice that has begun is. `told`: each vCPU thread will tell its next exit."""
         return QUIET_SLICE_MS if told and self._quiet_ms >= LOOK_MS else WAIT_SLICE_MS
 
     def may_put_off(self, *, told: bool, halted: bool) -> bool:
@@ -75,7 +75,7 @@ class Pace:
 
     def passed(self, milliseconds: int, *, exits: int, busy: bool, halted: bool) -> Chores:
         """A slice of this length is over. `exits`: of the guest, so far. `busy`: anything else happens, or a
-        request is open. `halted`: at the last look the vCPU was.
+        request is open. `halted`: at the last look all vCPUs were.
         """
         moved, self._exits = exits != self._exits, exits
         if moved or busy:

@@ -103,10 +103,12 @@ class VcpuLoop:
         read_memory: ReadMemory,
         ring: CoalescedRing | None = None,
         told: Callable[[], None] = lambda: None,
+        decide: Callable[[Outcome], object] = lambda outcome: None,
         is_pvm: bool = False,
     ) -> None:
         """`ring` has the writes that KVM coalesced, if it does. `told` is called by the loop's thread when
         the loop has parked, and with the exit that `tells_next_exit` promised, before that is handled.
+        `decide` hears the outcome if the loop itself has one.
         `is_pvm` tells what a refused instruction means.
         """
         self._is_pvm = is_pvm
@@ -119,6 +121,7 @@ class VcpuLoop:
         self._routes: dict[int, list[Any]] = {}
         self._mmio_routes: dict[int, list[Any]] = {}
         self._told = told
+        self._decide = decide
         self.tells_next_exit = False
         """Whether the next exit is told: for any thread to read."""
         self.parked = False
@@ -174,6 +177,9 @@ class VcpuLoop:
         """Run the guest until something ends it. Raises DeviceProcessError, UnknownExitError."""
         try:
             end = self._run()
+            if self.outcome is not None:
+                # Before the drain, which may wait for another vCPU: that one may wait for this decision.
+                self._decide(self.outcome)
             if self._ring is not None:
                 self._ring.drain()
             return end

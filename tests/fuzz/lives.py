@@ -25,6 +25,7 @@ from tests.fuzz.frames import Liar
 from tests.fuzz.plants import Parts
 from tests.fuzz.targets import Fault
 from tests.support.calling import CallingTransport, GoneError
+from tests.support.fake_room import FakeRoom
 from tests.support.log import Calls
 
 BOARD: Final = by_type(
@@ -323,7 +324,7 @@ class RingTarget:
             proxy = SimpleNamespace(writes=0, channel=None)
             proxy.write_run = proxy.flush_run = self._give
             zones[port] = proxy, port
-        self._ring = parts.ring(self._words, self._data.cast("I"), self._data, zones)
+        self._ring = parts.ring(self._words, self._data.cast("I"), self._data, zones, room=FakeRoom())
 
     def _give(self, register: int, data: bytes) -> None:
         self._given += [(register, byte) for byte in data]

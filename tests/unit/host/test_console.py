@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -16,7 +15,6 @@ from kvmbox.host.capture import Capture
 from kvmbox.host.console import INPUT_CHUNK, Console, InputPort
 from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.mirror import PATIENCE_TICKS
-from kvmbox.host.output import OutputStream
 from kvmbox.host.serial import DEBUGCON, SerialSpec, parse_debugcon, serial_plan
 from kvmbox.host.terminal import HELP, EscapeParser
 from kvmbox.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Decision, Outcome
@@ -355,7 +353,8 @@ def test_wait_for_room_without_congestion_does_not_wait(stdio: Stdio) -> None:
 class FullStream:
     """A stream without room: notes at each wait whether the waiter may go on waiting."""
 
-    def __init__(self, tight: Callable[[], None]) -> None:
+    def __init__(self, name: str, _descriptor: int, *, tight: Callable[[], None], **_options: object) -> None:
+        self.name = name
         self.congested = True
         self.waits: list[Callable[[], bool]] = []
         self.wakes = 0
@@ -371,20 +370,20 @@ class FullStream:
         self.wakes += 1
 
 
+def full_console(stdio: Stdio, monkeypatch: pytest.MonkeyPatch) -> tuple[Console, FullStream]:
+    """A console whose stdout has no room."""
+    monkeypatch.setattr(module, "OutputStream", FullStream)
+    console = stdio.console()
+    (stdout,) = console.streams
+    assert isinstance(stdout, FullStream)
+    return console, stdout
+
+
 def test_wake_waiters_lets_nobody_wait_until_the_next_boot(
     stdio: Stdio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A vCPU thread has ended, or the guest resets: the others have to leave, although nothing is decided.
-    full: list[FullStream] = []
-
-    def stream(console: Console, _name: str, _descriptor: int) -> FullStream:
-        full.append(FullStream(console._became_tight))
-        console.streams.append(cast(OutputStream, full[-1]))
-        return full[-1]
-
-    monkeypatch.setattr(Console, "_stream", stream)
-    console = stdio.console()
-    (stdout,) = full
+    console, stdout = full_console(stdio, monkeypatch)
     com1 = console.sink("COM1")
     com1(b"x")
     console.wait_for_room()
@@ -400,6 +399,21 @@ def test_wake_waiters_lets_nobody_wait_until_the_next_boot(
     assert wanted()
     stdio.verdict.decide(Outcome(CLEAN, "the guest shut down"))
     assert not wanted()
+
+
+def test_postponed_wait_for_room_is_made_up_for(stdio: Stdio, monkeypatch: pytest.MonkeyPatch) -> None:
+    console, stdout = full_console(stdio, monkeypatch)
+    console.sink("COM1")(b"x")
+    console.postpone(threading.get_ident())
+    console.wait_for_room()
+    assert stdout.waits == []
+    console.postpone(threading.get_ident() + 1)  # another thread's: this one waits
+    console.wait_for_room()
+    assert len(stdout.waits) == 1
+    console.sink("COM1")(b"y")
+    console.postpone(0)
+    console.wait_for_room()
+    assert len(stdout.waits) == 2
 
 
 # --- Input -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from kvmbox.errors import DeviceProcessError, UnknownExitError
 from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, CoalescedRing
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import request_word
+from tests.support.fake_room import FakeRoom
 from tests.support.kernel_ring import RING, indices, kernel_writes
 
 RTC, POST, DEBUGCON = 0x70, 0x80, 0xE9
@@ -59,6 +60,7 @@ class Rig:
     def __init__(self, *, start: int = 0) -> None:
         self.page = bytearray(3 * 4096)
         view = memoryview(self.page)
+        self.room = FakeRoom()
         self.rtc_channel, self.debug_channel = FakeChannel(), FakeChannel()
         self.rtc = self._proxy(self.rtc_channel, 0, "RTC")
         self.debugcon = self._proxy(self.debug_channel, 0, "debugcon")
@@ -68,6 +70,7 @@ class Rig:
             view.cast("I"),
             view,
             {RTC: (self.rtc, 0), DEBUGCON: (self.debugcon, 0), POST: (self.post, 3)},
+            room=self.room,
         )
         struct.pack_into("<II", self.page, RING, start, start)
 
@@ -176,6 +179,54 @@ def test_ring_is_not_empty_before_the_devices_have_it_all(take: Callable[[Rig], 
     assert seen[0][1] == (start, last)
     assert seen[-1][1] == ((last - 1) % ENTRIES, last)  # and what a device has makes room at once
     assert rig.indices() == (last, last)
+
+
+def test_drain_waits_for_room_only_after_the_release_of_the_lock() -> None:
+    """Another vCPU that resets or crashes drains, too: it must not wait for whoever reads the output."""
+    rig = Rig()
+    rig.kernel_writes(DEBUGCON, b"a")
+    during: list[int] = []
+    rig.debug_channel.meanwhile = lambda: during.append(rig.room.postponed)
+    flushed: list[bool] = []
+
+    def wait() -> None:
+        rig.kernel_writes(DEBUGCON, b"b")
+        rig.debug_channel.meanwhile = lambda: None
+        flushed.append(rig.ring.flush())  # takes the lock, if it is free
+
+    rig.room.wait = wait
+    rig.ring.drain()
+    assert during == [threading.get_ident()]  # so the channel did not wait
+    assert rig.room.postponed == 0
+    assert flushed == [True]
+
+
+def test_drain_that_fails_postpones_no_wait_any_more() -> None:
+    rig = Rig()
+    rig.kernel_writes(DEBUGCON, b"a")
+
+    def fail() -> None:
+        raise DeviceProcessError("debug", "is gone")
+
+    rig.debug_channel.meanwhile = fail
+    with pytest.raises(DeviceProcessError):
+        rig.ring.drain()
+    assert rig.room.postponed == 0
+
+
+def test_interrupt_of_the_main_thread_is_no_failure_of_the_ring() -> None:
+    rig = Rig()
+    rig.kernel_writes(DEBUGCON, b"a")
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    rig.debug_channel.meanwhile = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        rig.ring.flush()
+    rig.debug_channel.meanwhile = lambda: None
+    rig.ring.drain()  # raises nothing that another thread was told
+    assert not rig.ring.pending
 
 
 def test_flush_tells_whether_there_was_anything() -> None:

@@ -15,8 +15,9 @@ from kvmbox.machine import main_loop as module
 from kvmbox.machine.builder import Devices, GuestVm
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.main_loop import MainLoop
-from kvmbox.outcome import CLEAN, DEVICE_FAILED, UNKNOWN_EXIT, Decision, Outcome
+from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, UNKNOWN_EXIT, Decision, Outcome
 
+CRASH = Outcome(GUEST_CRASHED, "the guest crashed: triple fault", error=True)
 SHUTDOWN = Outcome(CLEAN, "the guest shut down")
 
 
@@ -25,7 +26,10 @@ class FakeThread:
 
     def __init__(self, name: str, log: list[str]) -> None:
         self.name = name
-        self.loop = SimpleNamespace(outcome=None, tells_next_exit=False, guest_exits=0)
+        self.outcome: Outcome | None = None
+        """What the loop decides when it ends."""
+        self.decide: Callable[[Outcome], object] = lambda outcome: None
+        self.loop = SimpleNamespace(tells_next_exit=False, guest_exits=0)
         self.error: BaseException | None = None
         self.is_alive = False
         self.ended: Callable[[Any], None] = lambda thread: None
@@ -41,6 +45,8 @@ class FakeThread:
     def end(self, error: BaseException | None = None) -> None:
         self.error = error
         self.is_alive = False
+        if self.outcome is not None:
+            self.decide(self.outcome)
         self.ended(self)
 
     def leave(self) -> None:
@@ -101,17 +107,26 @@ class Rig:
         monkeypatch.setattr(module, "DeadlineTimer", lambda clock, timerfd: timers)
         self.main_loop.prepare(cast(Any, pool), cast(Any, clock))
         self.main_loop.take_devices(cast(Devices, self.devices))
-        monkeypatch.setattr(self.main_loop, "_threads_of", self._threads_of)
-        monkeypatch.setattr(self.main_loop, "_diagnose", lambda guest: self.log.append("diagnosed"))
+        monkeypatch.setattr(module, "VcpuLoop", lambda vcpu, *arguments, **options: None)
+        monkeypatch.setattr(module, "VcpuThread", self._thread_of)
+        monkeypatch.setattr(module, "diagnose", lambda vcpu, read_memory: self.log.append("diagnosed"))
         monkeypatch.setattr(self.main_loop.totals, "add", lambda loops: None)
 
-    def _threads_of(self, guest: object, devices: object) -> list[FakeThread]:
-        for thread in self.threads:
-            thread.ended = cast(Any, self.main_loop)._vcpu_ended
-        return self.threads
+    def _thread_of(
+        self, vcpu: Any, _loop: object, *, ended: Callable[[Any], None], **_: object
+    ) -> FakeThread:
+        thread: FakeThread = self.threads[vcpu.index]
+        thread.decide, thread.ended = self.decision.decide, ended
+        return thread
 
     def run(self) -> bool:
-        guest = SimpleNamespace(boot=SimpleNamespace(format="real"), coalesce=lambda zones: None)
+        guest = SimpleNamespace(
+            boot=SimpleNamespace(format="real"),
+            coalesce=lambda zones, room: None,
+            memory=SimpleNamespace(byte_at=lambda address: None),
+            vcpus=[SimpleNamespace(index=index) for index in range(2)],
+            is_pvm=False,
+        )
         return self.main_loop.run_until_reset(cast(GuestVm, guest))
 
 
@@ -145,13 +160,21 @@ def test_end_is_not_lost_where_the_other_vcpu_never_leaves(rig: Rig, monkeypatch
     monkeypatch.setattr(module, "JOIN_SECONDS", 0.0)
     first, second = rig.threads
     first.ends_when_asked = False
-    second.loop.outcome = SHUTDOWN
+    second.outcome = CRASH
     second.at_start = second.end
     assert rig.run() is False
-    assert rig.decision.outcome is SHUTDOWN
+    assert rig.decision.outcome is CRASH
     assert rig.said == ["after the end of the run: a vCPU thread does not end: KVM_RUN ignores the kick"]
     assert rig.main_loop.has_live_vcpu
     assert "diagnosed" not in rig.log  # its state is in use
+
+
+def test_crashed_guest_is_diagnosed_once_its_vcpus_have_left(rig: Rig) -> None:
+    _, second = rig.threads
+    second.outcome = CRASH
+    second.at_start = second.end
+    assert rig.run() is False
+    assert rig.log.index("diagnosed") > rig.log.index("vCPU 0 has left")
 
 
 def test_vcpu_that_never_leaves_a_reset_is_an_error(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +206,7 @@ def test_reset_lets_no_vcpu_wait_for_room_until_the_next_boot(rig: Rig) -> None:
 def test_late_error_is_told_and_does_not_replace_the_outcome(rig: Rig) -> None:
     first, second = rig.threads
     first.error = ValueError("a defect of kvmbox")
-    second.loop.outcome = SHUTDOWN
+    second.outcome = SHUTDOWN
     second.at_start = second.end
     assert rig.run() is False
     assert rig.decision.outcome is SHUTDOWN
@@ -193,7 +216,7 @@ def test_late_error_is_told_and_does_not_replace_the_outcome(rig: Rig) -> None:
 def test_error_that_comes_first_is_raised_although_another_vcpu_has_an_outcome(rig: Rig) -> None:
     first, second = rig.threads
     defect = ValueError("a defect of kvmbox")
-    first.loop.outcome = SHUTDOWN
+    first.outcome = SHUTDOWN
     second.at_start = lambda: second.end(defect)
     with pytest.raises(ValueError, match="a defect") as caught:
         rig.run()

@@ -19,7 +19,9 @@ from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.machine.coalescing import ENTRIES, CoalescedRing
 from kvmbox.machine.run_loop import LEAVE, LoopEnd, VcpuLoop
+from kvmbox.outcome import GUEST_CRASHED, Outcome
 from kvmbox.wire import protocol
+from tests.support.fake_room import FakeRoom
 from tests.support.kernel_ring import RING, kernel_writes
 from tests.support.scripted_vcpu import DATA, IN, OUT, FakeVcpu
 
@@ -55,6 +57,8 @@ class Rig:
 
     def __init__(self) -> None:
         self.log: list[tuple[object, ...]] = []
+        self.room = FakeRoom()
+        self.decided: list[Outcome] = []
         self.vcpu = FakeVcpu()
         ports, mmio = Bus(16), Bus(52)
         self.uart, self.rtc, self.post = (self._proxy(name) for name in ("uart", "rtc", "post"))
@@ -62,7 +66,11 @@ class Rig:
             ports.attach(Mapping(first, count, device, direct=device))
         mmio.attach(Mapping(0xD000_0000, 8, self.uart, direct=self.uart))
         self.ring = CoalescedRing(
-            self.vcpu.words64, self.vcpu.words32, self.vcpu.bytes, {RTC: (self.rtc, 0), POST: (self.post, 0)}
+            self.vcpu.words64,
+            self.vcpu.words32,
+            self.vcpu.bytes,
+            {RTC: (self.rtc, 0), POST: (self.post, 0)},
+            room=self.room,
         )
         self.loop = VcpuLoop(
             cast(Vcpu, self.vcpu),
@@ -70,6 +78,7 @@ class Rig:
             mmio,
             read_memory=lambda _address: None,
             ring=self.ring,
+            decide=self.decided.append,
         )
 
     def _proxy(self, name: str) -> DeviceProxy:
@@ -213,6 +222,22 @@ def test_ring_that_went_around_is_drained_in_order(rig: Rig) -> None:
     rig.exit(OUT, COM1, b"x")
     rig.exit(OUT, COM1, b"y", coalesced="post index")
     assert rig.play() == [("uart", "write", 0, ord("x")), CODE, INDEX, ("uart", "write", 0, ord("y"))]
+
+
+def test_outcome_is_decided_before_the_last_drain(rig: Rig) -> None:
+    # That may wait for another vCPU, which ends its wait for room when the outcome is decided.
+    def crash() -> int:
+        struct.pack_into("<I", rig.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_SHUTDOWN)
+        return 0
+
+    rig.vcpu.script.append(crash)
+    held: list[int] = []
+    rig.room.wait = lambda: held.append(len(rig.decided))
+    rig.loop.run()
+    (outcome,) = rig.decided
+    assert outcome.status == GUEST_CRASHED
+    assert outcome is rig.loop.outcome
+    assert held == [0, 1]  # before the crash is looked at, and after the loop
 
 
 def test_no_exit_overtakes_what_the_main_thread_is_flushing(rig: Rig) -> None:
