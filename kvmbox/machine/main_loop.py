@@ -39,7 +39,7 @@ from kvmbox.machine.config import RunConfig
 from kvmbox.machine.crash_report import diagnose
 from kvmbox.machine.pace import Pace
 from kvmbox.machine.run_loop import LoopTotals, VcpuLoop
-from kvmbox.machine.vcpu_thread import VcpuThread, look_at_all
+from kvmbox.machine.vcpu_thread import VcpuThread, join_all, look_at_all
 from kvmbox.outcome import (
     CLEAN,
     DEVICE_FAILED,
@@ -345,7 +345,7 @@ class MainLoop:
         """End the vCPU threads. Kick them out of KVM_RUN, and kill a device process that does not answer."""
         assert self._devices is not None
         self._leave_all()
-        ended = self._have_ended(JOIN_SECONDS / 4)
+        ended = join_all(self._vcpus, JOIN_SECONDS / JOIN_TRIES)
         for _ in range(JOIN_TRIES):
             if ended:
                 return
@@ -353,15 +353,9 @@ class MainLoop:
             for channel in self._devices.pool.channels:
                 if channel.waiting:
                     self._devices.pool.kill(channel.device_type)
-            ended = self._have_ended(JOIN_SECONDS / JOIN_TRIES)
+            ended = join_all(self._vcpus, JOIN_SECONDS / JOIN_TRIES)
         if not ended:
             self._fail(KvmboxError("a vCPU thread does not end: KVM_RUN ignores the kick"))
-
-    def _have_ended(self, seconds: float) -> bool:
-        end = time.monotonic() + seconds
-        for thread in self._vcpus:
-            thread.join(max(0.0, end - time.monotonic()))
-        return not any(thread.is_alive for thread in self._vcpus)
 
     def drain(self) -> None:
         """The guest has ended: send the characters that paced UARTs still hold, without real waiting."""
@@ -515,19 +509,16 @@ class MainLoop:
         if self._devices.transfers is None:
             return
         for name, tag, status in self._devices.transfers.take_done():
-            for member in self._devices.pool.members.values():
-                for index, device in enumerate(member.devices):
-                    if device.name == name:
-                        self._devices.pool.channel(member.device_type).request(
-                            protocol.COMPLETE, device=index, value=tag | status << 32
-                        )
+            for device_type, index, device in self._devices.pool.places():
+                if device.name == name:
+                    channel = self._devices.pool.channel(device_type)
+                    channel.request(protocol.COMPLETE, device=index, value=tag | status << 32)
 
     def _device_of(self, port_name: str) -> tuple[str, int]:
         assert self._devices is not None
-        for member in self._devices.pool.members.values():
-            for index, device in enumerate(member.devices):
-                if Input(port_name) in device.grants:
-                    return member.device_type, index
+        for device_type, index, device in self._devices.pool.places():
+            if Input(port_name) in device.grants:
+                return device_type, index
         raise KeyError(port_name)
 
     def _slice(self, milliseconds: int) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal, get_args
 
@@ -327,6 +327,12 @@ class DevicePool:
         channel = self.members[name].channel
         assert channel is not None
         return channel
+
+    def places(self) -> Iterator[tuple[str, int, DeviceSpec]]:
+        """Where each device is: the type of its process, its index there, and what it was made from."""
+        for member in self.members.values():
+            for index, device in enumerate(member.devices):
+                yield member.device_type, index, device
 
     def watch(self, poll: select.poll) -> None:
         """Register the descriptors that report a death or a forbidden call. May be repeated."""
