@@ -30,8 +30,8 @@ QUICK: Final = (
     "tests/guests/test_guest_runs.py",
     # Four minutes for tens of thousands of exits: other runs of the same guests remain.
     *("--deselect", f"{_GUEST}[flood: bulk output arrives complete]"),
-    # Seen once in three runs: after some 11,000 bytes of REP OUTSB the guest had an ESI and an ECX that cannot
-    # be true together, and ran into zeroes. Emulator or kernel are suspected; the cause is not known.
+    # Seen once in three runs: after some 11,000 bytes of REP OUTSB the guest had an ESI and an ECX that
+    # cannot be true together, and ran into zeroes. Emulator or kernel are suspected; the cause is not known.
     *("--deselect", f"{_GUEST}[flood: --timeout ends a guest that floods the console]"),
     *("--deselect", f"{_GUEST}[bench: what each kind of device access costs, in cycles: every test once]"),
     *(
