@@ -10,6 +10,7 @@ attack.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 from kvmbox.audit import payload, wire
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 ENTRY: Final = "kvmbox.audit.stand_in:main"
 MAIN: Final = "vmm-main"
 VCPU: Final = "vmm-vcpu"
+NEVER_S: Final = 1e6
+"""A switch interval, in s, after which no attack is still running."""
+
 THREADS: Final = (MAIN, VCPU)
 """The names of the VMM's threads, as `kvmbox policy` has them."""
 
@@ -42,11 +46,20 @@ def main(channel: int) -> int:
         payload.attack(channel, channel, name, given, confinement.applied)
         return 0
 
+    # An attack forks by a raw system call, and a child has only the thread that forked: if this thread
+    # held the interpreter's lock at that moment, the child would wait for the lock for ever. No thread is
+    # made to give up the lock; so the attack begins when this thread gives it up, to wait for the end.
+    sys.setswitchinterval(NEVER_S)
+    begin = threading.Lock()
+    begin.acquire()
+
     def be_vcpu() -> None:
+        begin.acquire()
         vmm.confine_vcpu(confinement)
         payload.attack(channel, channel, name, given, confinement.applied)
 
     thread = threading.Thread(target=be_vcpu)
     thread.start()
+    begin.release()
     thread.join()
     return 0

@@ -69,7 +69,8 @@ def _child_came(pid: int, evidence: bytes = b"child") -> bytes:
 
 def fork(_given: dict[str, str]) -> bytes:
     """A child by fork(2), which exits."""
-    # SAFETY: the only thread forks; the child makes one system call. So in all that follow.
+    # SAFETY: no other thread wants the interpreter's lock (`stand_in`); the child makes one system call.
+    # So in all that follow.
     pid = attempt("fork")
     if pid == 0:
         _leave(CHILD_STATUS)
