@@ -87,7 +87,7 @@ class Console:
     def __init__(
         self,
         plan: Mapping[str, SerialSpec],
-        verdict: Decision,
+        decision: Decision,
         matcher: ConsoleMatcher | None,
         *,
         debugcon: SerialSpec = DEBUGCON_DEFAULT,
@@ -108,7 +108,7 @@ class Console:
         self._counting = threading.Lock()  # several threads may send to one Capture
         self.first_byte_at: int | None = None
         """Host monotonic ns at the first byte of console output."""
-        self._verdict = verdict
+        self._decision = decision
         self._matcher = matcher
         self._matching = threading.Lock()
         self._cut = False
@@ -256,10 +256,10 @@ class Console:
             self._cut = found is not Match.UNDECIDED
             match found:
                 case Match.EXPECTED:
-                    self._verdict.decide(Outcome(0, EXPECTED_SEEN))
+                    self._decision.decide(Outcome(0, EXPECTED_SEEN))
                 case Match.FAILED:
                     text = (self._matcher.failure or b"").decode("utf-8", "replace")
-                    self._verdict.decide(
+                    self._decision.decide(
                         Outcome(UNEXPECTED, f"the guest printed {text!r} (--fail-on)", error=True)
                     )
                 case Match.UNDECIDED:
@@ -281,7 +281,7 @@ class Console:
         self._tight = False
         for stream in self.streams:
             if stream.congested:
-                stream.wait_for_room(lambda: not self._leaving and self._verdict.outcome is None)
+                stream.wait_for_room(lambda: not self._leaving and self._decision.outcome is None)
 
     def postpone(self, thread: int) -> None:
         """`thread` (its `get_ident`; 0: none) holds a lock that others need: let it not wait for room now.
@@ -304,7 +304,7 @@ class Console:
             stream.wake()
 
     def _failed(self, name: str, error: OSError) -> None:
-        self._verdict.decide(
+        self._decision.decide(
             Outcome(
                 KVMBOX_FAILED,
                 f"cannot write the guest's output to {name}: {error.strerror}",
@@ -313,12 +313,12 @@ class Console:
         )
 
     def _limit_reached(self, name: str) -> None:
-        self._verdict.decide(
+        self._decision.decide(
             Outcome(UNEXPECTED, f"the guest's output to {name} reached --serial-limit", error=True)
         )
 
     def _overflowed(self, name: str) -> None:
-        self._verdict.decide(
+        self._decision.decide(
             Outcome(
                 DEVICE_FAILED,
                 f"a device process floods {name} with output that the guest did not write",
@@ -347,7 +347,7 @@ class Console:
                 for line in HELP:
                     self._say(line)
             if keys.leave:
-                self._verdict.decide(Outcome(INTERRUPTED, "left by Ctrl-A X"))
+                self._decision.decide(Outcome(INTERRUPTED, "left by Ctrl-A X"))
             # Nobody types megabytes that a guest does not read, but a key may get stuck.
             data = data[: max(0, TYPED_LIMIT - len(port.pending))]
         port.pending += data

@@ -29,7 +29,7 @@ class Stdio:
         self.messages, self.stderr = os.pipe()
         self.said: list[str] = []
         self.wakes = 0
-        self.verdict = Decision()
+        self.decision = Decision()
 
     def console(
         self,
@@ -42,7 +42,7 @@ class Stdio:
         matcher = ConsoleMatcher(expect, fail_on) if expect or fail_on else None
         return Console(
             serial_plan(list(options)),
-            self.verdict,
+            self.decision,
             matcher,
             debugcon=parse_debugcon(debugcon),
             limit=limit,
@@ -140,17 +140,17 @@ def test_console_pty_is_announced_and_takes_input(stdio: Stdio) -> None:
 def test_expected_text_across_ports_of_the_console_decides(stdio: Stdio) -> None:
     console = stdio.console(expect=(b"hello",))
     console.sink("COM1")(b"hel")
-    assert stdio.verdict.outcome is None
+    assert stdio.decision.outcome is None
     console.sink(DEBUGCON)(b"lo")
-    assert stdio.verdict.outcome is not None
-    assert stdio.verdict.outcome.status == CLEAN
+    assert stdio.decision.outcome is not None
+    assert stdio.decision.outcome.status == CLEAN
     assert stdio.shown(console) == b"hello"
 
 
 def test_fatal_text_decides_and_is_named(stdio: Stdio) -> None:
     console = stdio.console(expect=(b"ok",), fail_on=(b"BUG\n",))
     console.sink("COM1")(b"BUG\n ok")
-    outcome = stdio.verdict.outcome
+    outcome = stdio.decision.outcome
     assert outcome is not None
     assert (outcome.status, outcome.error) == (UNEXPECTED, True)
     assert outcome.reason == r"the guest printed 'BUG\n' (--fail-on)"
@@ -170,7 +170,7 @@ def test_output_behind_the_decisive_text_does_not_belong_to_the_run(stdio: Stdio
 def test_port_that_is_not_the_console_is_not_matched(stdio: Stdio, option: str) -> None:
     console = stdio.console(option, expect=(b"ok",))
     console.sink("COM2")(b"ok")
-    assert stdio.verdict.outcome is None
+    assert stdio.decision.outcome is None
     console.finish()
     console.close()
 
@@ -178,14 +178,14 @@ def test_port_that_is_not_the_console_is_not_matched(stdio: Stdio, option: str) 
 def test_com1_is_matched_wherever_its_output_goes(stdio: Stdio) -> None:
     console = stdio.console("COM1=null", expect=(b"ok",))
     console.sink("COM1")(b"ok")
-    assert stdio.verdict.outcome is not None
+    assert stdio.decision.outcome is not None
     console.finish()
 
 
 def test_port_on_stdio_is_matched(stdio: Stdio) -> None:
     console = stdio.console("COM2=stdio", expect=(b"ok",))
     console.sink("COM2")(b"ok")
-    assert stdio.verdict.outcome is not None
+    assert stdio.decision.outcome is not None
     console.finish()
 
 
@@ -195,9 +195,9 @@ def test_text_is_matched_in_a_port_that_another_one_interrupts(stdio: Stdio) -> 
     for byte in (b"o", b"k"):
         com1(byte)
         debugcon(byte)
-    assert stdio.verdict.outcome is None
+    assert stdio.decision.outcome is None
     com1(b"!")
-    assert stdio.verdict.outcome is not None
+    assert stdio.decision.outcome is not None
     assert stdio.shown(console) == b"ok!"
 
 
@@ -208,7 +208,7 @@ def test_debug_console_is_matched_wherever_its_output_goes(
     where = f"file:{tmp_path / 'log'}" if debugcon == "file" else debugcon
     console = stdio.console(debugcon=where, expect=(b"ok",))
     console.sink(DEBUGCON)(b"ok")
-    assert stdio.verdict.outcome is not None
+    assert stdio.decision.outcome is not None
     console.finish()
     console.close()
 
@@ -295,11 +295,11 @@ def test_output_beyond_the_limit_decides(stdio: Stdio) -> None:
     console = stdio.console(limit=4)
     com1 = console.sink("COM1")
     com1(b"1234")
-    assert stdio.verdict.outcome is None
+    assert stdio.decision.outcome is None
     com1(b"5")
-    assert stdio.verdict.outcome is not None
-    assert stdio.verdict.outcome.status == UNEXPECTED
-    assert "stdout reached --serial-limit" in stdio.verdict.outcome.reason
+    assert stdio.decision.outcome is not None
+    assert stdio.decision.outcome.status == UNEXPECTED
+    assert "stdout reached --serial-limit" in stdio.decision.outcome.reason
     assert stdio.shown(console) == b"1234"
 
 
@@ -309,7 +309,7 @@ def test_finish_of_a_run_that_was_decided_before_its_output_broke_tells_it(
     broken = os.open("/dev/full", os.O_WRONLY)
     monkeypatch.setattr(module, "STDOUT", broken)
     console = stdio.console()
-    stdio.verdict.decide(Outcome(CLEAN, "the guest shut down"))
+    stdio.decision.decide(Outcome(CLEAN, "the guest shut down"))
     console.sink("COM1")(b"lost")
     assert str(console.finish()).startswith("4 bytes of the guest's output to stdout could not be written")
     os.close(broken)
@@ -319,7 +319,7 @@ def test_output_that_breaks_decides_the_run(stdio: Stdio, monkeypatch: pytest.Mo
     broken = os.open("/dev/full", os.O_WRONLY)
     monkeypatch.setattr(module, "STDOUT", broken)
     console = stdio.console()
-    decided = DecidedBy(stdio.verdict)
+    decided = DecidedBy(stdio.decision)
     console.sink("COM1")(b"lost")
     console.finish()
     assert decided() == Outcome(
@@ -331,16 +331,16 @@ def test_output_that_breaks_decides_the_run(stdio: Stdio, monkeypatch: pytest.Mo
 
 
 class DecidedBy:
-    """Waits for the verdict that another thread decides."""
+    """Waits for the decision that another thread decides."""
 
-    def __init__(self, verdict: Decision) -> None:
-        self._verdict = verdict
+    def __init__(self, decision: Decision) -> None:
+        self._decision = decision
         self._event = threading.Event()
-        verdict.on_decided(self._event.set)
+        decision.on_decided(self._event.set)
 
     def __call__(self) -> Outcome | None:
         assert self._event.wait(30)
-        return self._verdict.outcome
+        return self._decision.outcome
 
 
 def test_wait_for_room_without_congestion_does_not_wait(stdio: Stdio) -> None:
@@ -397,7 +397,7 @@ def test_wake_waiters_lets_nobody_wait_until_the_next_boot(
     assert not stdout.waits[-1]()
     console.may_wait()
     assert wanted()
-    stdio.verdict.decide(Outcome(CLEAN, "the guest shut down"))
+    stdio.decision.decide(Outcome(CLEAN, "the guest shut down"))
     assert not wanted()
 
 
@@ -432,7 +432,7 @@ def test_input_of_a_pipe_is_all_the_guests(stdio: Stdio) -> None:
     console.read_input(port)
     assert bytes(port.pending) == b"a\x01xb"
     assert console.bytes_in == {"COM1": 4}
-    assert stdio.verdict.outcome is None
+    assert stdio.decision.outcome is None
     console.finish()
 
 
@@ -482,10 +482,10 @@ def test_input_commands_of_a_terminal_are_obeyed(stdio: Stdio) -> None:
     console.read_input(port)
     assert bytes(port.pending) == b"ab"
     assert tuple(stdio.said) == HELP
-    assert stdio.verdict.outcome is None
+    assert stdio.decision.outcome is None
     os.write(stdio.keyboard, b"\x01x")
     console.read_input(port)
-    assert stdio.verdict.outcome == Outcome(INTERRUPTED, "left by Ctrl-A X")
+    assert stdio.decision.outcome == Outcome(INTERRUPTED, "left by Ctrl-A X")
     assert console.bytes_in == {"COM1": 2}
     console.finish()
 
@@ -538,7 +538,7 @@ def test_capture_gets_output_and_what_is_sent_wakes_the_main_loop(stdio: Stdio) 
     com2.send(b"early")
     plan = serial_plan({"COM1": com1, "COM2": com2}, com1)
     console = Console(
-        plan, stdio.verdict, None, debugcon=SerialSpec(DEBUGCON, "auto", capture=com1), wake=stdio.wake
+        plan, stdio.decision, None, debugcon=SerialSpec(DEBUGCON, "auto", capture=com1), wake=stdio.wake
     )
     assert (stdio.wakes, console.bytes_in) == (1, {"COM2": 5})
     com1.send(b"xy")
@@ -559,7 +559,7 @@ def test_capture_gets_output_and_what_is_sent_wakes_the_main_loop(stdio: Stdio) 
 
 def test_console_serial_spec_of_every_kind_is_known(stdio: Stdio) -> None:
     plan = {"COM1": SerialSpec("COM1", "stdout"), "COM2": SerialSpec("COM2", "null")}
-    console = Console(plan, stdio.verdict, None)
+    console = Console(plan, stdio.decision, None)
     console.sink("COM1")(b"x")
     assert stdio.shown(console) == b"x"
     assert console.dropped == {"stdout": 0}

@@ -322,7 +322,7 @@ def test_append_to_a_closed_pipe_is_told_once_and_counted(pipe: Pipe) -> None:
 
 
 def test_flush_of_a_broken_descriptor_tells_that_output_was_lost(pipe: Pipe) -> None:
-    # The guest printed and stopped within the time in which output is gathered: the run has its verdict
+    # The guest printed and stopped within the time in which output is gathered: the run has its outcome
     # before the write fails, so this number is all that keeps the exit status from lying.
     os.close(pipe.read_end)
     pipe.read_end = -1
