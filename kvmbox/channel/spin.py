@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Protocol
 
 DOORBELL_NS: Final = 8_000
@@ -72,7 +72,7 @@ class SpinGrants:
         *,
         pid_of: Callable[[str], int],
         clock: Callable[[], int] = time.monotonic_ns,
-        set_affinity: Callable[[int, Sequence[int]], None] = os.sched_setaffinity,
+        set_affinity: Callable[[int, set[int]], None] = os.sched_setaffinity,
     ) -> None:
         """`home` is the vCPU's CPU and `spare` the one to spin on, both None where nothing is pinned.
 
@@ -161,7 +161,7 @@ class SpinGrants:
         cpu = self._spare if spins else self._home
         if cpu is not None:
             try:
-                self._set_affinity(self._pid_of(spinner.device_type), {cpu})  # type: ignore[arg-type]
+                self._set_affinity(self._pid_of(spinner.device_type), {cpu})
             except ProcessLookupError:
                 return  # it is dead, which its next request will show
             except PermissionError:

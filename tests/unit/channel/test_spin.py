@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 
@@ -52,7 +52,7 @@ class Rig:
             home, spare, pid_of=PIDS.__getitem__, clock=lambda: self.now, set_affinity=self._set_affinity
         )
 
-    def _set_affinity(self, pid: int, cpus: Sequence[int]) -> None:
+    def _set_affinity(self, pid: int, cpus: set[int]) -> None:
         if self.refuses is not None:
             raise self.refuses
         self.log.append((pid, *cpus))
@@ -252,7 +252,7 @@ def test_threads_that_race_for_the_right_never_have_it_at_once() -> None:
     moving = threading.Lock()
     ticks = itertools.count(10**9)
 
-    def set_affinity(_pid: int, _cpus: Sequence[int]) -> None:
+    def set_affinity(_pid: int, _cpus: set[int]) -> None:
         assert moving.acquire(blocking=False), "two processes are moved at once"
         others_run()
         moving.release()

@@ -514,7 +514,7 @@ def test_no_byte_is_lost_from_the_count_where_several_threads_send(stdio: Stdio)
             return found
 
     com1 = Capture()
-    console = Console(serial_plan({"COM1": com1}, com1), stdio.verdict, None)
+    console = Console(serial_plan({"COM1": com1}, com1), stdio.decision, None)
     console.bytes_in = Slow()
     together = threading.Barrier(4)
 
