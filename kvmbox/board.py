@@ -27,6 +27,12 @@ class Irq(Value):
     gsi: int
 
 
+class ReplacingIrq(Value):
+    """The same, and while the model says so, the line follows this pin alone: other devices are cut off."""
+
+    gsi: int
+
+
 class Output(Value):
     """Output goes to `stream` of the host: a serial port's name, or "debugcon"."""
 
@@ -49,6 +55,10 @@ class StopValue(Value):
 
 class StopClean(Value):
     """A write may stop the machine, with exit status 0."""
+
+
+class Suspend(Value):
+    """A write may suspend the machine to memory, until a wake-up, of which the device is told as input."""
 
 
 class Memory(Value):
@@ -77,7 +87,7 @@ class Resource(Value):
     max_pending: int = 64
 
 
-Grant = Irq | Output | Input | Reset | StopValue | StopClean | Memory | Resource
+Grant = Irq | ReplacingIrq | Output | Input | Reset | StopValue | StopClean | Suspend | Memory | Resource
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
 
 _AnyGrant = TypeVar("_AnyGrant", bound=Grant)
@@ -90,7 +100,8 @@ _NO_PARAMETERS: Final[Mapping[str, Parameter]] = {}
 class DeviceSpec(Value):
     """One device of the board.
 
-    `grants` is all that its effects may do; the output pins of its model are its `Irq` grants in their order.
+    `grants` is all that its effects may do; the output pins of its model are its `Irq` and `ReplacingIrq`
+    grants in their order.
     `natural_sizes` are the sizes in bytes, beyond 1, of accesses that its registers take at once, where they
     are aligned to their size. `coalesced` are ports whose byte writes may reach the device late, in order,
     before any other request to it: nothing that the guest can see depends on when they do. `source` is the
@@ -115,7 +126,7 @@ class DeviceSpec(Value):
     @property
     def irqs(self) -> tuple[int, ...]:
         """The interrupt line (GSI) of each output pin of the model."""
-        return tuple(grant.gsi for grant in self.granted(Irq))
+        return tuple(grant.gsi for grant in self.grants if isinstance(grant, Irq | ReplacingIrq))
 
 
 class BoardOptions(Value):
@@ -159,6 +170,47 @@ def _serial_port(name: str, *, pace: bool) -> DeviceSpec:
         mmio=mmio,
         parameters={"pace_transmit": int(pace)},
         grants=(Irq(irq), Output(name), Input(name)),
+    )
+
+
+def _power_management() -> DeviceSpec:
+    """Named by the block that its registers are: PM1a."""
+    return DeviceSpec(
+        "PM",
+        "pm",
+        "acpi_pm",
+        ports=(AddressRange(layout.PM1_EVENT_PORT, layout.PM_PORT_COUNT),),
+        grants=(Irq(layout.SCI_IRQ), StopClean(), Suspend()),
+        natural_sizes=frozenset({2, 4}),
+    )
+
+
+def _power_off_ports() -> DeviceSpec:
+    return DeviceSpec(
+        "power-off",
+        "pm",
+        "power_off_ports",
+        ports=(
+            AddressRange(layout.BOCHS_POWER_OFF_PORT, 4),
+            AddressRange(layout.VIRTUALBOX_POWER_OFF_PORT, 4, offset=4),
+        ),
+        grants=(StopClean(),),
+        natural_sizes=frozenset({2, 4}),
+    )
+
+
+def _hpet() -> DeviceSpec:
+    return DeviceSpec(
+        "HPET",
+        "hpet",
+        "hpet",
+        mmio=(AddressRange(layout.HPET_BASE, layout.HPET_SIZE),),
+        grants=(
+            ReplacingIrq(layout.PIT_IRQ),
+            ReplacingIrq(layout.RTC_IRQ),
+            *(Irq(gsi) for gsi in layout.HPET_IRQS),
+        ),
+        natural_sizes=frozenset({4, 8}),
     )
 
 
@@ -253,4 +305,5 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             grants=(StopClean(),),
         )
     )
+    board += [_power_management(), _power_off_ports(), _hpet()]
     return board

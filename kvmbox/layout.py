@@ -60,6 +60,10 @@ KVM_TSS_ADDRESS: Final = 0xFFFB_D000  # three pages
 MMIO_UART_BASE: Final = 0xD000_0000  # eight byte registers, as a port UART has them
 MMIO_UART_IRQ: Final = 5
 
+HPET_BASE: Final = 0xFED0_0000
+HPET_SIZE: Final = 1 * KIB
+HPET_IRQS: Final = (16, 17, 18, 19, 20, 21, 22, 23)  # pins of the I/O APIC behind those of ISA
+
 # --- I/O ports --------------------------------------------------------------------------------------
 UART_PORT_COUNT: Final = 8
 COM_PORTS: Final = {"COM1": 0x3F8, "COM2": 0x2F8, "COM3": 0x3E8, "COM4": 0x2E8}
@@ -85,3 +89,12 @@ DEBUG_EXIT_PORT: Final = 0xF4  # QEMU's isa-debug-exit by default
 DEBUG_EXIT_PORT_COUNT: Final = 4
 DEBUGCON_PORTS: Final = (0xE9, 0x402)  # Bochs/QEMU debug console, SeaBIOS debug port
 SHUTDOWN_PORT: Final = 0x8900  # Bochs: the bytes "Shutdown" stop the machine
+
+# ACPI power management, where QEMU's Q35 has it: status, enable, control, and the timer at 0x608.
+PM1_EVENT_PORT: Final = 0x600
+PM1_CONTROL_PORT: Final = 0x604
+PM_TIMER_PORT: Final = 0x608
+PM_PORT_COUNT: Final = 12
+SCI_IRQ: Final = 9
+BOCHS_POWER_OFF_PORT: Final = 0xB004  # PM1a control of Bochs and of old QEMU
+VIRTUALBOX_POWER_OFF_PORT: Final = 0x4004  # PM1a control of VirtualBox

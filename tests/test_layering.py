@@ -56,6 +56,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
             "bundled",
             "bus",
             "channel",
+            "devices",
             "errors",
             "firmware",
             "host",

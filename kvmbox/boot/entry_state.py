@@ -164,3 +164,21 @@ def real_mode_state(address: int, stack: tuple[int, int]) -> CpuState:
         rsp=stack[1],
         rip=address - (code_selector << 4),
     )
+
+
+def waking_state(vector: int) -> CpuState:
+    """Real mode at `vector` (below 1 MiB), as firmware enters an OS that wakes from S3: ACPI 6.5, 5.2.10.
+
+    CS is the vector divided by 16 and IP the rest. The other registers, and so the stack, are the OS's care.
+    """
+    data = _real_mode_segment(0, TYPE_DATA)
+    return CpuState(
+        cs=_real_mode_segment(vector >> 4, TYPE_CODE),
+        ds=data,
+        es=data,
+        fs=data,
+        gs=data,
+        ss=data,
+        idt=DescriptorTable(0, 0x3FF),
+        rip=vector & 0xF,
+    )

@@ -14,6 +14,8 @@ effects, which the program applies or ignores:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.devices.acpi_pm import AcpiPm
+    from kvmbox.devices.hpet import Hpet
     from kvmbox.devices.i8042 import I8042
     from kvmbox.devices.model import (
         DeviceModel,
@@ -24,37 +26,48 @@ if TYPE_CHECKING:
         Reset,
         SnapshotError,
         Stop,
+        Suspend,
+        TakeLine,
     )
     from kvmbox.devices.pit_8254 import Pit8254
     from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
+    from kvmbox.devices.power_off_ports import PowerOffPorts
     from kvmbox.devices.rtc_mc146818 import RtcMc146818
     from kvmbox.devices.uart_16550a import Uart16550A
 
 __all__ = [
     "I8042",
+    "AcpiPm",
     "DebugCon",
     "DebugExit",
     "DeviceModel",
     "Effect",
     "HostOutput",
+    "Hpet",
     "InputRoom",
     "IrqLine",
     "Pit8254",
     "PostPort",
+    "PowerOffPorts",
     "Reset",
     "RtcMc146818",
     "ShutdownPort",
     "SnapshotError",
     "Stop",
+    "Suspend",
+    "TakeLine",
     "Uart16550A",
 ]
 
 _HOMES = {
+    "AcpiPm": "acpi_pm",
     "DebugCon": "port_models",
     "DebugExit": "port_models",
+    "Hpet": "hpet",
     "I8042": "i8042",
     "Pit8254": "pit_8254",
     "PostPort": "port_models",
+    "PowerOffPorts": "power_off_ports",
     "RtcMc146818": "rtc_mc146818",
     "ShutdownPort": "port_models",
     "Uart16550A": "uart_16550a",

@@ -101,6 +101,30 @@ class Stop(_Effect):
     __slots__ = ()
 
 
+class TakeLine(_Effect):
+    """While `taken` is 1, output `pin` alone drives its interrupt line, whatever other devices do.
+
+    What the other devices ask for is kept: the line is theirs again, at their level, when `taken` is 0.
+    """
+
+    __slots__ = ("pin", "taken")
+    __match_args__ = ("pin", "taken")
+
+    def __init__(self, pin: int, taken: int) -> None:
+        self.pin = pin
+        self.taken = taken
+
+
+class Suspend(_Effect):
+    """The guest asked to suspend to memory (S3) until one of `wakes` happens: the sum of `WAKE_BY_RTC`, …"""
+
+    __slots__ = ("wakes",)
+    __match_args__ = ("wakes",)
+
+    def __init__(self, wakes: int) -> None:
+        self.wakes = wakes
+
+
 class MemoryRead(_Effect):
     """The bytes of `ranges`, (address, size) pairs in guest memory, are wanted: `memory` brings them.
 
@@ -150,7 +174,12 @@ class Transfer(_Effect):
         self.to_guest = to_guest
 
 
-Effect: TypeAlias = IrqLine | HostOutput | InputRoom | Reset | Stop | MemoryRead | MemoryWrite | Transfer
+_Power: TypeAlias = Reset | Stop | Suspend
+_Memory: TypeAlias = MemoryRead | MemoryWrite | Transfer
+Effect: TypeAlias = IrqLine | TakeLine | HostOutput | InputRoom | _Power | _Memory
+
+WAKE_BY_RTC: Final = 1 << 0
+"""The alarm of the clock: its interrupt line is high."""
 
 # How a transfer, or a write that was to be told of, went.
 DONE: Final = 0

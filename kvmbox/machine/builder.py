@@ -93,14 +93,17 @@ class RunHost:
         console: Console,
         decision: Decision,
         reset: Callable[[], None],
+        suspend: Callable[[str, int], None],
         ram: GuestMemory,
         stores: Stores,
         wake: Callable[[], None],
     ) -> None:
         self.irq_source = router.source
+        self.replacing_irq_source = router.replacing_source
         self.output = console.sink
         self.input_room = console.room
         self.ask_for_reset = reset
+        self.suspend = suspend
         self.ram = ram
         self.transfer_thread: TransferThread | None = None
         """What moves bulk data, if a device may have some moved."""
@@ -142,13 +145,15 @@ class Devices:
         decision: Decision,
         *,
         reset: Callable[[], None],
+        suspend: Callable[[str, int], None],
         deadline_changed: Callable[[str, int, int], None],
         ram: GuestMemory,
         stores: Stores,
         wake: Callable[[], None],
         prepare: Callable[[DevicePool, GuestClock], SurvivalOf] = lambda _pool, _clock: fails,
     ) -> None:
-        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one.
+        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one,
+        `suspend` with its name and the wake-ups that it wants when it asks for that.
         `prepare` is called, with `pool` and the clock, before there is any channel, and gives each of them
         its survival.
 
@@ -164,7 +169,7 @@ class Devices:
         self.proxies: list[DeviceProxy] = []
         self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
         """Device and register of each port whose writes may come late."""
-        host = RunHost(self.router, console, decision, reset, ram, stores, wake)
+        host = RunHost(self.router, console, decision, reset, suspend, ram, stores, wake)
         grants = {device.name: bind(device, host) for device in board}
         self.transfers = host.transfer_thread
         pool.connect(
@@ -239,6 +244,7 @@ class GuestVm:
             # Before the interrupt controllers: KVM then builds its routing once.
             self.vm.map_memory(memory.regions)
             self.vm.create_irqchip()
+            self.vm.route_as_pc()
             self.vcpus: list[Vcpu] = [self.vm.create_vcpu(index) for index in range(cpus)]
             for vcpu in self.vcpus:
                 vcpu.set_cpuid(own_cpuid(kvm.supported_cpuid(), vcpu.index))

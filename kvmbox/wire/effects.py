@@ -33,6 +33,8 @@ from kvmbox.devices.model import (
     MemoryWrite,
     Reset,
     Stop,
+    Suspend,
+    TakeLine,
     Transfer,
 )
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, REPLY, FrameError, Request
@@ -197,7 +199,7 @@ TABLE: Final = (
             (LEVEL, "its new level"),
             (ARGUMENT, "rising edges folded into this one; 0 if the level is 0"),
         ),
-        grants=("Irq",),
+        grants=("Irq", "ReplacingIrq"),
         text=_irq_text,
         flaw=_stray_coalesced,
     ),
@@ -276,6 +278,28 @@ TABLE: Final = (
             f"asks to {'read' if effect.to_guest else 'write'} resource {effect.resource} at byte "
             f"{effect.offset} (tag {effect.tag}): {ranges_text(effect.ranges)}"
         ),
+    ),
+    EffectKind(
+        9,
+        "TAKE_LINE",
+        "line",
+        TakeLine,
+        (
+            (PIN, "the model's output pin"),
+            (LEVEL, "1: it alone drives its line, 0: other devices do, too"),
+        ),
+        grants=("ReplacingIrq",),
+        text=lambda effect, wire: f"{'takes' if effect.taken else 'gives back'} {wire(effect.pin)}",
+    ),
+    EffectKind(
+        10,
+        "SUSPEND",
+        "suspend",
+        Suspend,
+        ((ARGUMENT, "what may wake the machine: 1 for the clock's alarm"),),
+        grants=("Suspend",),
+        after_write=True,
+        text=lambda effect, _: f"asks to suspend (wake-up {effect.wakes:#x})",
     ),
 )
 """All effects there are."""

@@ -19,13 +19,16 @@ from kvmbox.board import (
     BoardOptions,
     DeviceSpec,
     Input,
+    Irq,
     Output,
+    ReplacingIrq,
     StopClean,
     StopValue,
     pc_board,
 )
 from kvmbox.devices.catalog import MODELS, build_model
 from kvmbox.devices.model import (
+    WAKE_BY_RTC,
     DeviceModel,
     Effect,
     HostOutput,
@@ -34,6 +37,8 @@ from kvmbox.devices.model import (
     Reset,
     SnapshotError,
     Stop,
+    Suspend,
+    TakeLine,
 )
 from tests.support.work import footprint
 
@@ -188,6 +193,53 @@ def shutdown_program(tape: Tape) -> list[Step]:
     return program(*((0, value) for value in b"Shutdown"[: 1 + tape.byte() % 8]))
 
 
+def pm_program(tape: Tape) -> list[Step]:
+    v = tape.byte()
+    match tape.byte() % 4:
+        case 0:  # the enables, and the status that may be pending
+            return [Step("write", 0, 2, 2, 0x0721 & v * 0x101), Step("write", 0, 0, 2, v * 0x101)]
+        case 1:
+            return [Step("write", 0, 4, 2, (0x2000, 0x2400, 0x2800, 0x3400)[v % 4])]
+        case 2:
+            return [Step("read", 0, 8, 4), Step("read", 0, 0, 2)]
+        case _:
+            return [Step("write", 0, 2, 2, 1), Step("deadline", 0)]
+
+
+def power_off_program(tape: Tape) -> list[Step]:
+    v = tape.byte()
+    return [Step("write", 0, (0, 4)[v % 2], (1, 2, 4, 8)[v // 2 % 4], (0x2000, 0x3400)[v // 8 % 2])]
+
+
+def hpet_program(tape: Tape) -> list[Step]:
+    timer, v = 0x100 + 0x20 * (tape.byte() % 3), tape.byte()
+    few = tape.number(2)
+    match tape.byte() % 6:
+        case 0:
+            return [Step("write", 0, 0x10, 4, v & 3)]
+        case 1:  # type, enable, mode and one of a few routes, so that timers meet on a line
+            return [Step("write", 0, timer, 4, v & 0x4E | (v & 0x80) << 1 | (16 + few % 3) << 9)]
+        case 2:  # periodic, as its comparator and period are set: often soon
+            soon = 1 + few % 200
+            conf = 0x4C | v & 2 | (16 + v % 2) << 9 | (v & 0x80) << 1
+            return [
+                *(
+                    Step("write", 0, 0x10, 4, 0),
+                    Step("write", 0, 0xF0, 8, 0),
+                    Step("write", 0, timer, 8, conf),
+                ),
+                *(Step("write", 0, timer + 8, 8, soon), Step("write", 0, timer + 8, 8, 1 + few)),
+                Step("write", 0, 0x10, 4, 1 | v & 2),
+            ]
+        case 3:
+            return [Step("write", 0, timer + 8 + (v & 4), (4, 8)[not v & 4], tape.number(8))]
+        case 4:
+            return [Step("write", 0, 0x20, 4, v & 7), Step("read", 0, timer + 8, 8), Step("read", 0, 0xF0, 8)]
+        case _:
+            near = [Step("write", 0, 0x10, 4, 0), Step("write", 0, 0xF0, 8, (1 << (32, 64)[v & 1]) - 1 - few)]
+            return [*near, Step("write", 0, 0x10, 4, 1)]
+
+
 # What gets a chip anywhere takes several writes in order, which chance would rarely find.
 PROGRAMS: Final = {
     "uart_16550a": uart_program,
@@ -195,6 +247,9 @@ PROGRAMS: Final = {
     "rtc_mc146818": rtc_program,
     "i8042": i8042_program,
     "shutdown_port": shutdown_program,
+    "acpi_pm": pm_program,
+    "power_off_ports": power_off_program,
+    "hpet": hpet_program,
 }
 
 
@@ -239,6 +294,7 @@ class Rig:
         self.seen = 0
         """The largest time that the model has been told."""
         self.lines = dict.fromkeys(range(len(device.irqs)), 0)
+        self.taken = dict.fromkeys(range(len(device.irqs)), 0)
         self.rises = 0
         self.trace: list[object] = []
 
@@ -269,7 +325,8 @@ class Rig:
             case "receive":
                 accepted = self.model.receive(self.now, step.data)
                 assert 0 <= accepted <= len(step.data)
-                assert accepted == 0 or self.device.granted(Input)
+                takes_input = bool(self.device.granted(Input)) or bool(self.device.granted(board.Suspend))
+                assert accepted == 0 or takes_input
                 self.trace.append(accepted)
             case "reset":
                 self.model.reset(self.now)
@@ -303,6 +360,16 @@ class Rig:
                 case Reset():
                     assert self.device.granted(board.Reset)
                     assert is_write
+                case TakeLine(pin, taken):
+                    granted = [one for one in self.device.grants if isinstance(one, Irq | ReplacingIrq)]
+                    assert isinstance(granted[pin], ReplacingIrq)
+                    assert taken == 1 - self.taken[pin], "taken or given back twice"
+                    assert self.lines[pin] == 0, "a line changes hands while it is low"
+                    self.taken[pin] = taken
+                case Suspend(wakes):
+                    assert self.device.granted(board.Suspend)
+                    assert is_write
+                    assert wakes in (0, WAKE_BY_RTC)
                 case Stop():
                     assert any(isinstance(grant, StopValue | StopClean) for grant in self.device.grants)
                     assert is_write
@@ -316,7 +383,12 @@ class Rig:
         """A fresh model that became what `state` says, at the same time of the same board."""
         other = Rig(self.device)
         other.model.restore(state)
-        other.now, other.seen, other.lines = self.now, self.seen, dict(self.lines)
+        other.now, other.seen, other.lines, other.taken = (
+            self.now,
+            self.seen,
+            dict(self.lines),
+            dict(self.taken),
+        )
         return other
 
 
@@ -385,6 +457,7 @@ def test_advancing_more_often_changes_nothing_that_the_guest_reads(
     numbers = [item for item in once.trace if isinstance(item, int)]
     assert [item for item in often.trace if isinstance(item, int)] == numbers
     assert often.lines == once.lines
+    assert often.taken == once.taken
     assert often.rises == once.rises
 
 

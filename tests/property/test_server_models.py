@@ -80,6 +80,10 @@ class Process:
 
         return change
 
+    def replacing_irq_source(self, gsi: int) -> tuple[Callable[[int, int], None], Callable[[int], None]]:
+        """It may be taken, whoever else drives it."""
+        return self.irq_source(gsi), lambda _taken: None
+
     def output(self, _stream: str) -> Callable[[bytes], None]:
         """Nobody looks."""
         return lambda _data: None
@@ -98,6 +102,9 @@ class Process:
     def stop(self, value: int | None) -> None:
         """Counted."""
         self.stops += 1
+
+    def suspend(self, _device: str, _wakes: int) -> None:
+        """Nobody minds."""
 
     def _serve(self, frame: bytes) -> None:
         reply = self.server.handle(frame)

@@ -15,9 +15,11 @@ from kvmbox.board import (
     DeviceSpec,
     Input,
     Output,
+    ReplacingIrq,
     Reset,
     StopClean,
     StopValue,
+    Suspend,
     pc_board,
 )
 from kvmbox.devices.catalog import build_model
@@ -45,7 +47,7 @@ def addresses(ranges: tuple[AddressRange, ...]) -> set[int]:
 
 def test_board_has_each_device_once_and_no_address_twice() -> None:
     devices = pc_board(BoardOptions(SERIAL_PORTS, 0, 128 * layout.MIB))
-    assert len({device.name for device in devices}) == len(devices) == 12
+    assert len({device.name for device in devices}) == len(devices) == 15
     for one, other in combinations(devices, 2):
         assert not addresses(one.ports) & addresses(other.ports)
         assert not addresses(one.mmio) & addresses(other.mmio)
@@ -64,6 +66,9 @@ def test_board_ports_are_those_of_the_pc() -> None:
     assert addresses(devices["POST"].ports) == {0x80}
     assert addresses(devices["debug-exit"].ports) == {0xF4, 0xF5, 0xF6, 0xF7}
     assert addresses(devices["shutdown"].ports) == {0x8900}
+    assert addresses(devices["PM"].ports) == set(range(0x600, 0x60C))
+    assert addresses(devices["power-off"].ports) == {*range(0xB004, 0xB008), *range(0x4004, 0x4008)}
+    assert addresses(devices["HPET"].mmio) == set(range(0xFED0_0000, 0xFED0_0400))
     assert addresses(devices["MMIO"].mmio) == set(range(0xD000_0000, 0xD000_0008))
 
 
@@ -78,23 +83,30 @@ def test_board_interrupt_lines_are_those_of_the_pc() -> None:
         "PIT": (0,),
         "RTC": (8,),
         "i8042": (1, 12),
+        "PM": (9,),
+        "HPET": (0, 8, 16, 17, 18, 19, 20, 21, 22, 23),
     }
+    replaced = {grant.gsi for device in board().values() for grant in device.granted(ReplacingIrq)}
+    assert replaced == {0, 8}
 
 
-def test_board_grants_reset_and_stop_to_few() -> None:
+def test_board_grants_reset_stop_and_suspend_to_few() -> None:
     devices = board()
     assert [name for name, device in devices.items() if device.granted(Reset)] == ["i8042"]
     assert [name for name, device in devices.items() if device.granted(StopValue)] == ["debug-exit"]
-    assert [name for name, device in devices.items() if device.granted(StopClean)] == ["shutdown"]
+    assert [name for name, device in devices.items() if device.granted(StopClean)] == [
+        *("shutdown", "PM", "power-off")
+    ]
+    assert [name for name, device in devices.items() if device.granted(Suspend)] == ["PM"]
     inputs = {name: device.granted(Input) for name, device in devices.items() if device.granted(Input)}
     assert inputs == {name: [Input(name)] for name in SERIAL_PORTS}
     outputs = {name: device.granted(Output) for name, device in devices.items() if device.granted(Output)}
     assert outputs == {name: [Output(name)] for name in (*SERIAL_PORTS, "debugcon")}
 
 
-def test_board_debug_exit_alone_has_registers_of_more_than_a_byte() -> None:
+def test_board_devices_with_registers_of_more_than_a_byte() -> None:
     sizes = {name: device.natural_sizes for name, device in board().items() if device.natural_sizes}
-    assert sizes == {"debug-exit": {2, 4}}
+    assert sizes == {"debug-exit": {2, 4}, "PM": {2, 4}, "power-off": {2, 4}, "HPET": {4, 8}}
 
 
 def test_board_serial_ports_are_those_asked_for_in_the_order_of_the_pc() -> None:

@@ -35,10 +35,15 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
             """Whatever it is wired to, it is counted."""
             return self.count
 
+        def replacing_source(self, _wired_to: Any) -> tuple[Callable[..., None], Callable[..., None]]:
+            """The same for a line that may be taken."""
+            return self.count, self.count
+
+        replacing_irq_source = replacing_source
         irq_source = output = input_room = source
         ram: Any = None  # no device of the board is granted it, nor transfers
         transfers: Any = None
-        ask_for_reset = stop = count
+        ask_for_reset = stop = suspend = count
 
     board = pc_board(BoardOptions(SERIAL_PORTS, 1_767_323_045, 128 << 20))
     hosts = {device.device_type: Counting() for device in board}

@@ -19,11 +19,13 @@ from kvmbox.devices.model import (
     MemoryWrite,
     Reset,
     Stop,
+    Suspend,
+    TakeLine,
     Transfer,
 )
 from kvmbox.memory import GuestMemory
 from kvmbox.wire import protocol
-from kvmbox.wire.effects import TABLE, EffectKind
+from kvmbox.wire.effects import BY_CLASS, TABLE, EffectKind
 from kvmbox.wire.protocol import Request
 
 WRITE: Final = Request(protocol.WRITE, 1, 2, value=0x1234, offset=3).encode()
@@ -54,6 +56,9 @@ class Host:
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         return lambda *what: self.log.append(("irq", gsi, *what))
 
+    def replacing_irq_source(self, gsi: int) -> tuple[Callable[[int, int], None], Callable[[int], None]]:
+        return self.irq_source(gsi), lambda *what: self.log.append(("take", gsi, *what))
+
     def output(self, stream: str) -> Callable[[bytes], None]:
         return lambda *what: self.log.append(("output", stream, *what))
 
@@ -66,8 +71,12 @@ class Host:
     def stop(self, value: int | None) -> None:
         self.log.append(("stop", value))
 
+    def suspend(self, device: str, wakes: int) -> None:
+        self.log.append(("suspend", device, wakes))
+
 
 CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
+    "ReplacingIrq": (board.ReplacingIrq(8), TakeLine(0, 1), ("take", 8, 1)),
     "Irq": (board.Irq(9), IrqLine(0, 1, 2), ("irq", 9, 1, 2)),
     "Output": (board.Output("COM2"), HostOutput(b"x"), ("output", "COM2", b"x")),
     "Input": (board.Input("COM2"), InputRoom(7), ("room", "COM2", 7)),
@@ -80,6 +89,7 @@ CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
         ("transfer", "X", "disk", 9, 7, [], True),
     ),
     "StopClean": (board.StopClean(), Stop(), ("stop", None)),
+    "Suspend": (board.Suspend(), Suspend(1), ("suspend", "X", 1)),
 }
 """By the name of the grant: an effect that it allows, and what the host is asked for."""
 
@@ -111,7 +121,8 @@ def test_granted_effect_asks_the_host_for_what_the_grant_says(name: str) -> None
 @pytest.mark.parametrize("name", CASES)
 def test_effect_is_allowed_by_its_own_grants_alone(name: str) -> None:
     _, effect, _ = CASES[name]
-    others = [grant for grant, other, _ in CASES.values() if type(other) is not type(effect)]
+    allowing = BY_CLASS[type(effect)].grants
+    others = [grant for other, (grant, _, _) in CASES.items() if other not in allowing]
     assert bind(device(*others), Host()).check(1, effect, WRITE) is None
 
 
@@ -127,8 +138,8 @@ def test_effect_after_a_write_is_allowed_in_the_reply_to_no_other_request(
             assert allowed is not kind.after_write
 
 
-def test_reset_and_stop_alone_need_a_write() -> None:
-    assert {kind.make for kind in TABLE if kind.after_write} == {Reset, Stop}
+def test_reset_stop_and_suspend_alone_need_a_write() -> None:
+    assert {kind.make for kind in TABLE if kind.after_write} == {Reset, Stop, Suspend}
 
 
 def test_pins_are_the_irq_grants_in_their_order() -> None:
@@ -141,3 +152,17 @@ def test_pins_are_the_irq_grants_in_their_order() -> None:
         apply(*arguments)
     assert host.log == [("irq", 12, 1, 0), ("irq", 1, 1, 0)]
     assert grants.check(0, IrqLine(2, 1), WRITE) is None
+
+
+def test_line_is_taken_by_the_pin_that_may_and_by_no_other() -> None:
+    host = Host()
+    grants = bind(device(board.Irq(1), board.ReplacingIrq(0), board.ReplacingIrq(8)), host)
+    assert device(board.Irq(1), board.ReplacingIrq(0), board.ReplacingIrq(8)).irqs == (1, 0, 8)
+    assert grants.check(0, TakeLine(0, 1), WRITE) is None  # the pin of an Irq drives its line, and no more
+    assert grants.check(0, TakeLine(3, 1), WRITE) is None
+    for effect in (TakeLine(2, 1), IrqLine(2, 1), TakeLine(2, 0)):
+        application = grants.check(0, effect, WRITE)
+        assert application is not None
+        apply, arguments, _ = application
+        apply(*arguments)
+    assert host.log == [("take", 8, 1), ("irq", 8, 1, 0), ("take", 8, 0)]

@@ -41,6 +41,9 @@ class Host:
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         raise AssertionError(gsi)
 
+    def replacing_irq_source(self, gsi: int) -> tuple[Callable[[int, int], None], Callable[[int], None]]:
+        raise AssertionError(gsi)
+
     def output(self, stream: str) -> Callable[[bytes], None]:
         raise AssertionError(stream)
 
@@ -52,6 +55,9 @@ class Host:
 
     def stop(self, value: int | None) -> None:
         raise AssertionError(value)
+
+    def suspend(self, device: str, wakes: int) -> None:
+        raise AssertionError(device, wakes)
 
 
 @pytest.fixture
