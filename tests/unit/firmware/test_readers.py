@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -121,3 +122,21 @@ def test_dmidecode_shows_the_size_of_memory(size: int, shown: str, tmp_path: Pat
     dump.write_bytes(firmware_memory(size).dmidecode_dump())
 
     assert f"\tSize: {shown}\n" in run(dmidecode, "--from-dump", str(dump), "--type", "17")
+
+
+def test_acpica_loads_the_tables_and_evaluates_the_sleep_states(
+    memory: FirmwareMemory, tmp_path: Path
+) -> None:
+    """ACPICA is what Linux and the BSDs have: it checks the FADT's fields against each other, too."""
+    acpiexec = tool("acpiexec", "acpica-tools")
+    names = ["FACP", "FACS", "APIC", "HPET", "DSDT"]
+    for name in names:
+        (tmp_path / name).write_bytes(memory.acpi[name])
+
+    batch = "evaluate \\_S3;evaluate \\_S5"
+    text = run(acpiexec, "-b", batch, *(str(tmp_path / name) for name in names))
+
+    assert "ACPI: 1 ACPI AML tables successfully acquired and loaded" in text
+    assert not any(word in text for word in ("Warning", "ACPI Error", "BIOS Error", "invalid"))
+    values = [int(value, 16) for value in re.findall(r"\[Integer\] = ([0-9A-F]{16})", text)]
+    assert values == [1, 1, 0, 0] + [0, 0, 0, 0]
