@@ -127,3 +127,32 @@ def test_s5_is_found_by_those_who_search_the_dsdt_for_its_bytes(memory: Firmware
 
 def test_s3_has_sleep_type_1(memory: FirmwareMemory) -> None:
     assert b"\x08_S3_\x12\x06\x04\x01\x01\x00\x00" in memory.acpi["DSDT"]
+
+
+@pytest.mark.parametrize(
+    "hardware_id",
+    [
+        b"\x08_HID\x0dACPI0007\0",  # processors
+        b"\x08_HID\x0c\x41\xd0\x05\x01",  # PNP0501: UARTs
+        b"\x08_HID\x0c\x41\xd0\x03\x03",  # PNP0303: keyboard controller
+        b"\x08_HID\x0c\x41\xd0\x01\x00",  # PNP0100: timer
+        b"\x08_HID\x0c\x41\xd0\x0b\x00",  # PNP0B00: real-time clock
+        b"\x08_HID\x0c\x41\xd0\x01\x03",  # PNP0103: HPET
+        b"\x08_HID\x0dQEMU0001\0",  # pvpanic
+        b"\x08_HID\x0dQEMU0002\0",  # fw_cfg
+    ],
+)
+def test_dsdt_has_a_device_for_what_cannot_be_found_otherwise(
+    memory: FirmwareMemory, hardware_id: bytes
+) -> None:
+    assert memory.acpi["DSDT"].count(hardware_id) == (4 if b"ACPI0007" in hardware_id else 1)
+
+
+def test_dsdt_has_only_the_serial_ports_that_are_there() -> None:
+    def ports(names: tuple[str, ...]) -> list[bytes]:
+        dsdt = firmware_memory(serial_ports=names).acpi["DSDT"]
+        return [name for name in (b"COM1", b"COM2", b"COM3", b"COM4", b"COM5") if name in dsdt]
+
+    assert ports(()) == []
+    assert ports(("COM1", "COM3")) == [b"COM1", b"COM3"]
+    assert ports(("COM2", "MMIO")) == [b"COM2", b"COM5"]

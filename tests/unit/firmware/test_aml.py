@@ -44,7 +44,7 @@ def test_integer_outside_of_64_bits_is_refused(value: int) -> None:
         ((1 << 20) - 8, "c1 00 00 01"),  # 4 + 5 + data = 2^20 + 1
     ],
 )
-def testpackage_length_counts_itself_in_one_to_four_bytes(data_size: int, length: str) -> None:
+def test_package_length_counts_itself_in_one_to_four_bytes(data_size: int, length: str) -> None:
     encoded = aml.buffer(bytes(data_size))
 
     expected = bytes.fromhex(length)
