@@ -18,7 +18,7 @@ def checksum(data: bytes | bytearray) -> int:
 class TableArea:
     """Gives out [FIRMWARE_TABLES, FIRMWARE_TABLES_END) and collects what is put there.
 
-    The largest machine needs a third of the area, so running out of it is an error of kvmbox: ValueError.
+    The largest machine needs an eighth of the area, so running out of it is an error of kvmbox: ValueError.
     """
 
     def __init__(self) -> None:
