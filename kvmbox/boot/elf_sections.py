@@ -1,4 +1,4 @@
-"""The section headers of an ELF kernel in guest memory, with symbols: what a kernel prints its backtraces from.
+"""The section headers of an ELF kernel in guest memory: what it names its symbols with.
 
 Multiboot 1 (flag 5) and Multiboot 2 (tag 9) give a kernel its own section headers. Sections that no segment
 loads (symbols, strings, debug information) are loaded behind everything else, and their `sh_addr` says where.
@@ -32,7 +32,7 @@ _NAMES_AT: Final = {32: 34, 64: 46}  # e_shstrndx, in the file header behind the
 
 
 class ElfSections(Value):
-    """`count` headers of `entry_size` bytes at guest-physical `address`; header `names` has the names' strings.
+    """`count` headers of `entry_size` bytes at guest-physical `address`; header `names` has their names.
 
     `headers` is the table. `writes` puts the table and the sections into memory, below `end`.
     """
@@ -47,7 +47,7 @@ class ElfSections(Value):
 
 
 def plan_sections(image: GuestImage, bits: int, start: int, limit: int) -> ElfSections | None:
-    """The section headers of a checked ELF file of class `bits`, with what they name, between `start` and `limit`.
+    """The section headers of a checked ELF file of class `bits`, between `start` and `limit`.
 
     None if there is nothing to give, or it does not fit.
     """
@@ -62,9 +62,8 @@ def plan_sections(image: GuestImage, bits: int, start: int, limit: int) -> ElfSe
     address = _aligned(start, layout.PAGE_SIZE)
     position = address + len(table)
     writes = []
-    left = len(
-        data
-    )  # sections do not overlap in a file that a linker wrote: together they are smaller than it
+    # Sections do not overlap in a file that a linker wrote, so together they are smaller than it.
+    left = len(data)
     word = _WORD[bits]
     for place in range(0, len(table), size):
         (kind,) = _TYPE.unpack_from(table, place + _TYPE_AT)

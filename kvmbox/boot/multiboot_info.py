@@ -52,7 +52,9 @@ def information(
     sections: ElfSections | None = None,
     video: bool = False,
 ) -> tuple[tuple[int, bytes], ...]:
-    """The structure, at `area.info`, with its strings and lists, as writes. With `video` it has the text screen.
+    """The structure, at `area.info`, with its strings and lists, as writes.
+
+    With `video` it tells of the text screen.
 
     UsageError if they do not fit into the area, or a string cannot be passed on.
     """

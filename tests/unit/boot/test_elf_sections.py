@@ -18,7 +18,7 @@ NULL, PROGBITS, SYMTAB, STRTAB, NOBITS = 0, 1, 2, 3, 8
 def section(
     bits: int, kind: int, address: int = 0, offset: int = 0, size: int = 0, alignment: int = 1
 ) -> bytes:
-    """A section header (gABI): name, type, flags, address, offset, size, link, info, alignment, entry size."""
+    """A section header (gABI): where its bytes are, and where it belongs."""
     layout_of_class = "<10I" if bits == 32 else "<IIQQQQIIQQ"
     return struct.pack(layout_of_class, 0, kind, 0, address, offset, size, 0, 0, alignment, 0)
 
@@ -94,9 +94,9 @@ def test_absurd_section_does_not_stop_the_kernel(headers: list[bytes]) -> None:
 
 
 def test_sections_larger_than_the_file_together_are_left_out() -> None:
-    once = [section(32, SYMTAB, offset=symbols_offset(32), size=16)]
-    image = GuestImage("k", with_sections(32, once))
-    bomb = GuestImage("k", with_sections(32, once * 100))
+    most = symbols_offset(32)
+    image = GuestImage("k", with_sections(32, [section(32, SYMTAB, size=most)]))
+    bomb = GuestImage("k", with_sections(32, [section(32, SYMTAB, size=most)] * 3))
 
     assert plan_sections(image, 32, 0x200000, 0x300000) is not None
     assert plan_sections(bomb, 32, 0x200000, 0x300000) is None
