@@ -51,6 +51,10 @@ class StopClean(Value):
     """A write may stop the machine, with exit status 0."""
 
 
+class StopPanic(Value):
+    """A write tells how the guest fares, in the bits of pvpanic: what the value means is the host's to say."""
+
+
 class Memory(Value):
     """Guest memory may be read and written, by effects of at most `max_bytes` in `max_ranges` ranges.
 
@@ -64,7 +68,7 @@ class Memory(Value):
 class Resource(Value):
     """Bytes of the host may be transferred from and, if `writable`, to guest memory.
 
-    The model's resources are its `Resource` grants in their order. `name` says which bytes of the host;
+    The model's resources are its `Resource` and `Content` grants in their order. `name` says which bytes of the host;
     `size` is how many there are. One transfer moves at most `max_bytes` in `max_ranges` ranges, and at most
     `max_pending` of a device wait at a time: the model is told BUSY of more.
     """
@@ -77,7 +81,20 @@ class Resource(Value):
     max_pending: int = 64
 
 
-Grant = Irq | Output | Input | Reset | StopValue | StopClean | Memory | Resource
+class Content(Value):
+    """Bytes that the VMM holds may be copied to guest memory, and given to the model in pieces.
+
+    A resource that is read only and never late: what a model asks for is done before the guest's access is.
+    Its bytes are those of `parts`, one after the other, and zeros without end behind them. One transfer
+    copies at most `max_bytes` to `max_ranges` ranges.
+    """
+
+    parts: tuple[bytes, ...]
+    max_bytes: int = 32 << 20
+    max_ranges: int = 16
+
+
+Grant = Irq | Output | Input | Reset | StopValue | StopClean | StopPanic | Memory | Resource | Content
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
 
 _AnyGrant = TypeVar("_AnyGrant", bound=Grant)

@@ -13,8 +13,9 @@ from typing import Protocol, assert_never
 from kvmbox import board
 from kvmbox.board import DeviceSpec
 from kvmbox.channel.follow_up import Application
-from kvmbox.channel.guest_memory import MemoryAccess, Submit, TransferAccess
+from kvmbox.channel.guest_memory import ContentAccess, MemoryAccess, Submit, TransferAccess
 from kvmbox.devices.model import (
+    ContentRead,
     Effect,
     HostOutput,
     InputRoom,
@@ -54,6 +55,10 @@ class Host(Protocol):
         """The guest asked to stop: with a value that counts for the exit status, or cleanly (None)."""
         ...
 
+    def panic(self, events: int) -> None:
+        """The guest wrote `events` to pvpanic."""
+        ...
+
     @property
     def ram(self) -> GuestMemory:
         """Guest memory."""
@@ -80,7 +85,7 @@ class Grants(Value):
     reset: Callable[[], None] | None = None
     stop: Callable[[int, int, int], None] | None = None
     memory: MemoryAccess | None = None
-    resources: Sequence[TransferAccess] = ()
+    resources: Sequence[TransferAccess | ContentAccess] = ()
 
     def check(self, index: int, effect: Effect, sent: bytes) -> Application | None:
         """What an effect of this device, number `index` of its process, calls; None if it is not granted.
@@ -112,6 +117,11 @@ class Grants(Value):
                 if not access.allows(ranges, to_guest=bool(to_guest)):
                     return None
                 return access.start, (index, tag, offset, ranges, to_guest), 1
+            case ContentRead(tag, resource, offset, size) if resource < len(self.resources):
+                content = self.resources[resource]
+                if not isinstance(content, ContentAccess) or size > protocol.MAX_PAYLOAD:
+                    return None
+                return content.read, (index, tag, offset, size), 1
             case _:
                 return None
 
@@ -120,7 +130,7 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
     """The grants of `device`, done by `host`."""
     bound: dict[str, object] = {}
     lines = []
-    resources = []
+    resources: list[TransferAccess | ContentAccess] = []
     for grant in device.grants:
         match grant:
             case board.Irq(gsi):
@@ -135,12 +145,16 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 bound["stop"] = lambda _offset, _size, value: host.stop(value)
             case board.StopClean():
                 bound["stop"] = lambda *_write: host.stop(None)
+            case board.StopPanic():
+                bound["stop"] = lambda _offset, _size, value: host.panic(value)
             case board.Memory():
                 if grant.max_bytes > protocol.MAX_PAYLOAD:
                     raise ValueError(f"device {device.name}: {grant.max_bytes} bytes of memory at a time")
                 bound["memory"] = MemoryAccess(grant, host.ram)
             case board.Resource():
                 resources.append(TransferAccess(grant, host.transfers(device.name, grant)))
+            case board.Content():
+                resources.append(ContentAccess(grant, host.ram))
             case _:
                 assert_never(grant)
     return Grants(device.name, irq_lines=lines, resources=resources, **bound)  # type: ignore[arg-type]  # by name above

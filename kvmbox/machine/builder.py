@@ -30,7 +30,8 @@ from kvmbox.lean import Value
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
 from kvmbox.machine.config import RunConfig
 from kvmbox.memory import GuestMemory
-from kvmbox.outcome import CLEAN, Decision, Outcome, debug_exit_status
+from kvmbox.devices.pvpanic import CRASH_LOADED, PANICKED, SHUTDOWN
+from kvmbox.outcome import CLEAN, GUEST_CRASHED, Decision, Outcome, debug_exit_status
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
 
 TYPE_CHECKING = False
@@ -100,9 +101,11 @@ class RunHost:
         self.ram = ram
         self.transfer_thread: TransferThread | None = None
         """What moves bulk data, if a device may have some moved."""
+        self._console = console
         self._decision = decision
         self._stores = stores
         self._wake = wake
+        self._crash_kernel = False
 
     def transfers(self, device: str, grant: Resource) -> Submit:
         """Transfers are done by a thread, which starts when the VMM is confined."""
@@ -125,6 +128,17 @@ class RunHost:
         else:
             outcome = Outcome(debug_exit_status(value), f"the guest wrote {value:#x} to the debug-exit port")
         self._decision.decide(outcome)
+
+    def panic(self, events: int) -> None:
+        """The guest wrote `events` to pvpanic. The bits are QEMU's: docs/specs/pvpanic.rst."""
+        if events & PANICKED:
+            reason = "the guest reported a panic (pvpanic)"
+            self._decision.decide(Outcome(GUEST_CRASHED, reason, error=True))
+        elif events & CRASH_LOADED and not self._crash_kernel:
+            self._crash_kernel = True
+            self._console.note("the guest reported a panic and boots its crash kernel (pvpanic)")
+        elif events & SHUTDOWN:
+            self.stop(None)
 
 
 class Devices:

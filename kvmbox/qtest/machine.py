@@ -262,3 +262,6 @@ class _Host:
 
     def stop(self, value: int | None) -> None:
         """A stop ends a run; here is none."""
+
+    def panic(self, events: int) -> None:
+        """As above."""
