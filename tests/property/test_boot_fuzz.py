@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox import layout
-from kvmbox.boot import BootOptions, BootResult, GuestImage, load_image
+from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
 from kvmbox.errors import ImageError
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
@@ -82,7 +82,7 @@ def damaged_images(draw: st.DrawFn) -> bytes:
 
 def load_or_refuse(data: bytes) -> None:
     MEMORY.clear()
-    result: BootResult | None = None
+    result: BootPlan | None = None
     message = ""
     try:
         result = load_image(GuestImage("fuzzed", data), MEMORY, BootOptions())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox import layout
-from kvmbox.boot import BootOptions, BootResult, GuestImage, load_image, read_image
+from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image, read_image
 from kvmbox.errors import ImageError
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
@@ -30,7 +30,7 @@ from tests.support.boot_images import (
 SIZE = 8 * layout.MIB
 
 
-def load(data: bytes, memory: GuestMemory | None = None) -> tuple[BootResult, GuestMemory]:
+def load(data: bytes, memory: GuestMemory | None = None) -> tuple[BootPlan, GuestMemory]:
     memory = memory or GuestMemory(SIZE)
     return load_image(GuestImage("/images/guest.elf", data), memory, BootOptions()), memory
 

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from kvmbox import layout
-from kvmbox.boot import BootOptions, BootResult, GuestImage, Module, load_image
+from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, load_image
 from kvmbox.boot.multiboot_info import MAX_MODULES, memory_map
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.memory import GuestMemory
@@ -18,7 +18,7 @@ SIZE = 8 * layout.MIB
 
 def load(
     data: bytes, options: BootOptions | None = None, *, path: str = "/x/kernel", size: int = SIZE
-) -> tuple[BootResult, GuestMemory]:
+) -> tuple[BootPlan, GuestMemory]:
     memory = GuestMemory(size)
     return load_image(GuestImage(path, data), memory, options or BootOptions()), memory
 

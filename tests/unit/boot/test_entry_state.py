@@ -17,7 +17,7 @@ MULTIBOOT = elf([Piece(data=multiboot_header() + CODE)])
 
 def start(data: bytes, mode: str = "auto") -> tuple[CpuState, GuestMemory]:
     memory = GuestMemory(2 * layout.MIB)
-    options = BootOptions(mode="real") if mode == "real" else BootOptions()
+    options = BootOptions(boot="real") if mode == "real" else BootOptions()
     return load_image(GuestImage("k", data), memory, options).state, memory
 
 
