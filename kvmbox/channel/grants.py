@@ -14,6 +14,7 @@ from kvmbox import board
 from kvmbox.board import DeviceSpec
 from kvmbox.channel.follow_up import Application
 from kvmbox.channel.guest_memory import ContentAccess, MemoryAccess, Submit, TransferAccess
+from kvmbox.devices import pvpanic
 from kvmbox.devices.model import (
     ContentRead,
     Effect,
@@ -55,8 +56,8 @@ class Host(Protocol):
         """The guest asked to stop: with a value that counts for the exit status, or cleanly (None)."""
         ...
 
-    def panic(self, events: int) -> None:
-        """The guest wrote `events` to pvpanic."""
+    def panic(self, *, crash_kernel: bool) -> None:
+        """The guest says that it has panicked; with `crash_kernel`, that it goes on with that."""
         ...
 
     @property
@@ -126,6 +127,16 @@ class Grants(Value):
                 return None
 
 
+def _pvpanic(host: Host, events: int) -> None:
+    """What the guest wrote to pvpanic: the first of the events counts, as on QEMU."""
+    if events & pvpanic.PANICKED:
+        host.panic(crash_kernel=False)
+    elif events & pvpanic.CRASH_LOADED:
+        host.panic(crash_kernel=True)
+    elif events & pvpanic.SHUTDOWN:
+        host.stop(None)
+
+
 def bind(device: DeviceSpec, host: Host) -> Grants:
     """The grants of `device`, done by `host`."""
     bound: dict[str, object] = {}
@@ -146,7 +157,7 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
             case board.StopClean():
                 bound["stop"] = lambda *_write: host.stop(None)
             case board.StopPanic():
-                bound["stop"] = lambda _offset, _size, value: host.panic(value)
+                bound["stop"] = lambda _offset, _size, value: _pvpanic(host, value)
             case board.Memory():
                 if grant.max_bytes > protocol.MAX_PAYLOAD:
                     raise ValueError(f"device {device.name}: {grant.max_bytes} bytes of memory at a time")

@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 
-All items lie one after the other in the device's *content*, which the VMM holds (the board's `Content` grant).
-The model knows their keys, places and sizes (`directory`), and the bytes of the small ones (`small`), which
-come first. So an item of many megabytes, a kernel, is in no device process.
+All items lie one after the other in the device's *content*, which the VMM holds (the board's `Content`
+grant). The model knows their keys, places and sizes (`directory`), and the bytes of the small ones (`small`),
+which come first. So an item of many megabytes, a kernel, is in no device process.
 
 The guest selects an item, and reads it in one of two ways:
 
@@ -60,7 +60,7 @@ MOST_AT_ONCE: Final = 32 << 20
 """How many bytes one transfer moves: what the grant allows."""
 
 MOST_BY_DMA: Final = 13 * MOST_AT_ONCE
-"""The longest read: the request block, 13 transfers and the window are less than the follow-ups of an access."""
+"""The longest read: the request block, 13 transfers and a window are fewer than an access may cause."""
 
 # Tags: at most one question of each is open, and is answered before the guest's access is done.
 BLOCK: Final = 1
@@ -73,11 +73,19 @@ NOTHING: Final = (0, 0)
 
 
 class FwCfg:
-    """See the module."""
+    """See the module.
+
+    >>> model = FwCfg(directory=DIRECTORY.pack(0x05, 2, 0), small=b"\\x04\\x00")  # key, size, place
+    >>> model.write(0, SELECTOR, 2, 0x05)
+    >>> [model.read(0, DATA, 1) for _ in range(3)]
+    [4, 0, 0]
+    """
 
     def __init__(self, *, directory: bytes, small: bytes) -> None:
         """`directory` has a `DIRECTORY` entry for each item; the content begins with `small`."""
-        self._items = {key: (place, size) for key, size, place in DIRECTORY.iter_unpack(directory)}
+        self._items: dict[int, tuple[int, int]] = {  # by key: place in the content, size
+            key: (place, size) for key, size, place in DIRECTORY.iter_unpack(directory)
+        }
         self._small = small
         self._end = max((place + size for place, size in self._items.values()), default=0)
         self._effects: list[Effect] = []
@@ -105,7 +113,7 @@ class FwCfg:
             return self._next_byte()
         if offset == SELECTOR and size == 2:
             return 0
-        if DMA_HIGH <= offset and offset + size <= DMA_END:
+        if offset >= DMA_HIGH and offset + size <= DMA_END:
             return int.from_bytes(SIGNATURE[offset - DMA_HIGH : offset - DMA_HIGH + size], "little")
         return (1 << 8 * size) - 1
 
@@ -222,7 +230,7 @@ class FwCfg:
 
     def _finish(self, control: int) -> None:
         self._waits_for = 0
-        self._left = self._zeros = 0
+        self._target = self._source = self._left = self._zeros = 0
         self._effects.append(MemoryWrite(self._block, CONTROL.pack(control)))
         self._look_ahead()
 
@@ -269,7 +277,9 @@ class FwCfg:
     def restore(self, state: bytes) -> None:
         """See DeviceModel."""
         if len(state) != SNAPSHOT.size or not state.startswith(MAGIC):
-            raise SnapshotError(f"not a snapshot of this model and version ({MAGIC!r}, {SNAPSHOT.size} bytes)")
+            raise SnapshotError(
+                f"not a snapshot of this model and version ({MAGIC!r}, {SNAPSHOT.size} bytes)"
+            )
         _, key, position, high, waits, block, target, source, left, zeros, place, length, window = (
             SNAPSHOT.unpack(state)
         )

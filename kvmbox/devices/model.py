@@ -96,7 +96,7 @@ class Reset(_Effect):
 
 
 class Stop(_Effect):
-    """The guest asked to stop, or says that it has failed. Carries no value: the VMM knows what it forwarded."""
+    """The guest asked to stop, or says that it has failed. The VMM knows the value that it forwarded."""
 
     __slots__ = ()
 
@@ -153,7 +153,8 @@ class Transfer(_Effect):
     """The host is to move bytes between a resource, from `offset` on, and `ranges` in guest memory, in order.
 
     They never pass through the device: `complete` tells when it is done. `resource` counts the device's
-    `Resource` and `Content` grants. `to_guest` is 1 for bytes that go into guest memory, 0 for those that come from it.
+    `Resource` and `Content` grants. `to_guest` is 1 for bytes that go into guest memory, 0 for those that
+    come from it.
     """
 
     __slots__ = ("offset", "ranges", "resource", "tag", "to_guest")
@@ -167,7 +168,9 @@ class Transfer(_Effect):
         self.to_guest = to_guest
 
 
-Effect: TypeAlias = IrqLine | HostOutput | InputRoom | Reset | Stop | MemoryRead | MemoryWrite | Transfer
+Effect: TypeAlias = (
+    IrqLine | HostOutput | InputRoom | Reset | Stop | MemoryRead | MemoryWrite | ContentRead | Transfer
+)
 
 # How a transfer, or a write that was to be told of, went.
 DONE: Final = 0

@@ -1,8 +1,8 @@
 """pvpanic: a port by which a guest tells how it fares (QEMU, docs/specs/pvpanic.rst).
 
-Reading gives the events that are understood. A write of one of them is told to the host by `Stop`, which has no
-value: the VMM looks at the value that it forwarded. It ends the run for a panic and for a shutdown, and
-notes that a crash kernel takes over.
+Reading gives the events that are understood. A write of one of them is told to the host by `Stop`, which has
+no value: the VMM looks at the value that it forwarded. It ends the run for a panic and for a shutdown, and
+tells its user that a crash kernel takes over.
 """
 
 from __future__ import annotations

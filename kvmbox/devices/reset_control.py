@@ -1,8 +1,8 @@
 """The reset control register, port 0xCF9 (Intel ICH9 datasheet, section 13.7.5, RST_CNT).
 
-The port is in the middle of the four of PCI's address register, 0xCF8. An access of four bytes there is one to
-that register, not to this one, and a guest that looks for PCI makes it: so this model has all four ports, and
-answers as a PC without PCI does to what is not its own.
+The port is in the middle of the four of PCI's address register, 0xCF8. An access of four bytes there is one
+to that register, not to this one, and a guest that looks for PCI makes it: so this model has all four ports,
+and answers as a PC without PCI does to what is not its own.
 """
 
 from __future__ import annotations

@@ -35,8 +35,14 @@ FIXED: Final = len(MAGIC) + 4 + 3  # the scratch register, a bit for each line
 SNAPSHOT_SIZE: Final = FIXED + TESTDEV_MEMORY_SIZE
 
 
-class PcTestDev:
-    """See the module."""
+class PcTestdev:
+    """See the module.
+
+    >>> model = PcTestdev()
+    >>> model.write(0, LINES + 9, 1, 1)
+    >>> model.take_effects()
+    [IrqLine(pin=9, level=1, coalesced=0)]
+    """
 
     def __init__(self) -> None:
         self._effects: list[Effect] = []
@@ -46,7 +52,7 @@ class PcTestDev:
 
     def read(self, now: int, offset: int, size: int) -> int:
         """See DeviceModel."""
-        if MEMORY <= offset and offset + size <= MEMORY_END:
+        if offset >= MEMORY and offset + size <= MEMORY_END:
             return int.from_bytes(self._memory[offset - MEMORY : offset - MEMORY + size], "little")
         if size != 1:
             return sum(self.read(now, offset + index, 1) << 8 * index for index in range(size))
@@ -56,7 +62,7 @@ class PcTestDev:
 
     def write(self, now: int, offset: int, size: int, value: int) -> None:
         """See DeviceModel."""
-        if MEMORY <= offset and offset + size <= MEMORY_END:
+        if offset >= MEMORY and offset + size <= MEMORY_END:
             data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
             self._memory[offset - MEMORY : offset - MEMORY + size] = data
         elif size != 1:

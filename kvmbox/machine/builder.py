@@ -20,6 +20,7 @@ from kvmbox.channel.grants import bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import UsageError
+from kvmbox.firmware.fw_cfg import MOST_BYTES, FwCfgItem, check_name
 from kvmbox.firmware.platform import Platform
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
@@ -30,9 +31,8 @@ from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 from kvmbox.lean import Value
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
-from kvmbox.machine.config import RunConfig
+from kvmbox.machine.config import FirmwareFile, RunConfig
 from kvmbox.memory import GuestMemory
-from kvmbox.devices.pvpanic import CRASH_LOADED, PANICKED, SHUTDOWN
 from kvmbox.outcome import CLEAN, GUEST_CRASHED, Decision, Outcome, debug_exit_status
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
 
@@ -57,6 +57,7 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
             uart_pace=config.uart_pace,
             cpus=config.cpus,
             testdev=config.testdev,
+            fw_cfg=tuple(_told_file(file) for file in config.fw_cfg),
         )
     )
     board += config.devices
@@ -74,6 +75,11 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
             if grant.name not in config.resources:
                 raise UsageError(f"device {device.name} needs a resource '{grant.name}'")
     return board
+
+
+def _told_file(file: FirmwareFile) -> FwCfgItem:
+    check_name(file.name)
+    return FwCfgItem(read_module(file.path, max_size=MOST_BYTES).data, file.name)
 
 
 def _overlap(one: DeviceSpec, other: DeviceSpec) -> bool:
@@ -133,16 +139,14 @@ class RunHost:
             outcome = Outcome(debug_exit_status(value), f"the guest wrote {value:#x} to the debug-exit port")
         self._decision.decide(outcome)
 
-    def panic(self, events: int) -> None:
-        """The guest wrote `events` to pvpanic. The bits are QEMU's: docs/specs/pvpanic.rst."""
-        if events & PANICKED:
+    def panic(self, *, crash_kernel: bool) -> None:
+        """The guest says that it has panicked: the end, unless it goes on with a crash kernel."""
+        if not crash_kernel:
             reason = "the guest reported a panic (pvpanic)"
             self._decision.decide(Outcome(GUEST_CRASHED, reason, error=True))
-        elif events & CRASH_LOADED and not self._crash_kernel:
+        elif not self._crash_kernel:
             self._crash_kernel = True
-            self._console.note("the guest reported a panic and boots its crash kernel (pvpanic)")
-        elif events & SHUTDOWN:
-            self.stop(None)
+            self._console.note("the guest reported a panic, and boots its crash kernel (pvpanic)")
 
 
 class Devices:

@@ -263,5 +263,5 @@ class _Host:
     def stop(self, value: int | None) -> None:
         """A stop ends a run; here is none."""
 
-    def panic(self, events: int) -> None:
+    def panic(self, *, crash_kernel: bool) -> None:
         """As above."""

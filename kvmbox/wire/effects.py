@@ -291,7 +291,8 @@ TABLE: Final = (
         ),
         grants=("Content",),
         text=lambda effect, _: (
-            f"asks for {effect.size} bytes of resource {effect.resource} at byte {effect.offset} (tag {effect.tag})"
+            f"asks for {effect.size} bytes of resource {effect.resource} at byte {effect.offset}"
+            f" (tag {effect.tag})"
         ),
     ),
 )

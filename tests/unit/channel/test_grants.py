@@ -12,6 +12,7 @@ from kvmbox.board import DeviceSpec, Grant
 from kvmbox.channel.grants import bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.devices.model import (
+    ContentRead,
     Effect,
     HostOutput,
     InputRoom,
@@ -23,7 +24,7 @@ from kvmbox.devices.model import (
 )
 from kvmbox.memory import GuestMemory
 from kvmbox.wire import protocol
-from kvmbox.wire.effects import TABLE, EffectKind
+from kvmbox.wire.effects import BY_CLASS, TABLE, EffectKind
 from kvmbox.wire.protocol import Request
 
 WRITE: Final = Request(protocol.WRITE, 1, 2, value=0x1234, offset=3).encode()
@@ -66,6 +67,9 @@ class Host:
     def stop(self, value: int | None) -> None:
         self.log.append(("stop", value))
 
+    def panic(self, *, crash_kernel: bool) -> None:
+        self.log.append(("panic", crash_kernel))
+
 
 CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
     "Irq": (board.Irq(9), IrqLine(0, 1, 2), ("irq", 9, 1, 2)),
@@ -74,12 +78,15 @@ CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
     "Reset": (board.Reset(), Reset(), ("reset",)),
     "StopValue": (board.StopValue(), Stop(), ("stop", 0x1234)),
     "Memory": (board.Memory(), MemoryWrite(1 << 40, b"nobody's", 9), ()),
+    # The first resource: content may be asked for all that a resource may.
+    "Content": (board.Content((b"abc",)), ContentRead(9, 0, 1, 4), ()),
     "Resource": (
         board.Resource("disk", 512),
         Transfer(9, 0, 7, [], 1),
         ("transfer", "X", "disk", 9, 7, [], True),
     ),
     "StopClean": (board.StopClean(), Stop(), ("stop", None)),
+    "StopPanic": (board.StopPanic(), Stop(), ("stop", None)),  # 0x1234 has bit 2 alone of the three
 }
 """By the name of the grant: an effect that it allows, and what the host is asked for."""
 
@@ -111,7 +118,8 @@ def test_granted_effect_asks_the_host_for_what_the_grant_says(name: str) -> None
 @pytest.mark.parametrize("name", CASES)
 def test_effect_is_allowed_by_its_own_grants_alone(name: str) -> None:
     _, effect, _ = CASES[name]
-    others = [grant for grant, other, _ in CASES.values() if type(other) is not type(effect)]
+    allowing = BY_CLASS[type(effect)].grants
+    others = [grant for other, (grant, _, _) in CASES.items() if other not in allowing]
     assert bind(device(*others), Host()).check(1, effect, WRITE) is None
 
 
@@ -141,3 +149,27 @@ def test_pins_are_the_irq_grants_in_their_order() -> None:
         apply(*arguments)
     assert host.log == [("irq", 12, 1, 0), ("irq", 1, 1, 0)]
     assert grants.check(0, IrqLine(2, 1), WRITE) is None
+
+
+@pytest.mark.parametrize(
+    ("events", "asked"),
+    [
+        (0x01, [("panic", False)]),
+        (0x07, [("panic", False)]),
+        (0x02, [("panic", True)]),
+        (0x06, [("panic", True)]),
+        (0x04, [("stop", None)]),
+        (0xF8, []),
+        (0x00, []),
+    ],
+)
+def test_pvpanic_does_what_the_guest_wrote_and_not_what_its_process_says(
+    events: int, asked: list[tuple[object, ...]]
+) -> None:
+    host = Host()
+    sent = Request(protocol.WRITE, 1, 1, value=events).encode()
+    application = bind(device(board.StopPanic()), host).check(1, Stop(), sent)
+    assert application is not None
+    apply, arguments, _ = application
+    apply(*arguments)
+    assert host.log == asked

@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from kvmbox.devices.model import (
+    ContentRead,
     Effect,
     HostOutput,
     InputRoom,
@@ -107,6 +108,7 @@ EVERY_EFFECT: list[tuple[int, Effect]] = [
     (9, MemoryWrite(0, b"")),
     (10, Transfer(3, 1, 512, [(0, 1), (2, 3)], 1)),
     (11, Transfer(0xFFFF_FFFF, 0, 0, [], 0)),
+    (12, ContentRead(3, 1, 1 << 40, 64)),
 ]
 
 
@@ -136,7 +138,7 @@ def effect(tag: int, device: int = 0, pin: int = 0, level: int = 0, argument: in
         (1, effect(1)[:-1], "ends after 0"),
         (3, effect(4) + effect(5), "ends after 2"),
         (1, effect(0), "unknown effect 0"),
-        (1, effect(9), "unknown effect 9"),
+        (1, effect(10), "unknown effect 10"),
         (1, effect(255), "unknown effect 255"),
         (1, effect(1, level=2), "level 2"),
         (1, effect(1, level=255), "level 255"),
