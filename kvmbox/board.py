@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 from kvmbox import layout
+from kvmbox.firmware.fw_cfg import FwCfgItem, content_of, machine_items
 from kvmbox.lean import Value
 
 
@@ -61,6 +62,10 @@ class Suspend(Value):
     """A write may suspend the machine to memory, until a wake-up, of which the device is told as input."""
 
 
+class StopPanic(Value):
+    """A write tells how the guest fares, in the bits of pvpanic. The VMM knows the value that was written."""
+
+
 class Memory(Value):
     """Guest memory may be read and written, by effects of at most `max_bytes` in `max_ranges` ranges.
 
@@ -74,9 +79,9 @@ class Memory(Value):
 class Resource(Value):
     """Bytes of the host may be transferred from and, if `writable`, to guest memory.
 
-    The model's resources are its `Resource` grants in their order. `name` says which bytes of the host;
-    `size` is how many there are. One transfer moves at most `max_bytes` in `max_ranges` ranges, and at most
-    `max_pending` of a device wait at a time: the model is told BUSY of more.
+    The model's resources are its `Resource` and `Content` grants in their order. `name` says which bytes of
+    the host; `size` is how many there are. One transfer moves at most `max_bytes` in `max_ranges` ranges, and
+    at most `max_pending` of a device wait at a time: the model is told BUSY of more.
     """
 
     name: str
@@ -87,7 +92,22 @@ class Resource(Value):
     max_pending: int = 64
 
 
-Grant = Irq | ReplacingIrq | Output | Input | Reset | StopValue | StopClean | Suspend | Memory | Resource
+class Content(Value):
+    """Bytes that the VMM holds may be copied to guest memory, and given to the model in pieces.
+
+    A resource that is read only and never late: what a model asks for is done before the guest's access is.
+    Its bytes are those of `parts`, one after the other, and zeros without end behind them. One transfer
+    copies at most `max_bytes` to `max_ranges` ranges.
+    """
+
+    parts: tuple[bytes, ...]
+    max_bytes: int = 32 << 20
+    max_ranges: int = 16
+
+
+_Wire = Irq | ReplacingIrq | Output | Input
+_Power = Reset | StopValue | StopClean | StopPanic | Suspend
+Grant = _Wire | _Power | Memory | Resource | Content
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
 
 _AnyGrant = TypeVar("_AnyGrant", bound=Grant)
@@ -135,7 +155,7 @@ class BoardOptions(Value):
     `serial_ports` are those present; `rtc_base` is the wall clock that the RTC shows at guest time 0, in
     seconds since 1970; `debug_exit_port` None leaves the debug-exit device out; `uart_pace` makes UARTs take
     the time that their divisor asks for to transmit a character; `testdev` puts the test device of
-    kvm-unit-tests on the board.
+    kvm-unit-tests on the board; `fw_cfg` are items beyond those that every guest is told.
     """
 
     serial_ports: tuple[str, ...]
@@ -145,6 +165,7 @@ class BoardOptions(Value):
     uart_pace: bool = False
     cpus: int = 1
     testdev: bool = False
+    fw_cfg: tuple[FwCfgItem, ...] = ()
 
 
 MMIO_UART: Final = "MMIO"
@@ -286,16 +307,10 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
         )
     )
     if options.debug_exit_port is not None:
-        board.append(
-            DeviceSpec(
-                "debug-exit",
-                "debug",
-                "debug_exit",
-                ports=(AddressRange(options.debug_exit_port, layout.DEBUG_EXIT_PORT_COUNT),),
-                grants=(StopValue(),),
-                natural_sizes=frozenset({2, 4}),
-            )
-        )
+        board.append(_debug_exit("debug-exit", options.debug_exit_port))
+        # The user's port wins: it may be this one, or beside it.
+        if abs(options.debug_exit_port - layout.EXTRA_DEBUG_EXIT_PORT) >= layout.DEBUG_EXIT_PORT_COUNT:
+            board.append(_debug_exit("debug-exit-501", layout.EXTRA_DEBUG_EXIT_PORT))
     board.append(
         DeviceSpec(
             "shutdown",
@@ -306,4 +321,73 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
         )
     )
     board += [_power_management(), _power_off_ports(), _hpet()]
+    board.append(
+        DeviceSpec(
+            "pvpanic",
+            "debug",
+            "pvpanic",
+            ports=(AddressRange(layout.PVPANIC_PORT, 1),),
+            grants=(StopPanic(),),
+        )
+    )
+    board.append(
+        DeviceSpec(
+            "reset-control",
+            "debug",
+            "reset_control",
+            # All four, because a wide access to the first one is none to the second one.
+            ports=(AddressRange(layout.PCI_ADDRESS_PORT, 4),),
+            grants=(Reset(),),
+            natural_sizes=frozenset({2, 4}),
+        )
+    )
+    board.append(_fw_cfg(options))
+    if options.testdev:
+        board.append(_testdev())
     return board
+
+
+def _debug_exit(name: str, port: int) -> DeviceSpec:
+    return DeviceSpec(
+        name,
+        "debug",
+        "debug_exit",
+        ports=(AddressRange(port, layout.DEBUG_EXIT_PORT_COUNT),),
+        grants=(StopValue(),),
+        natural_sizes=frozenset({2, 4}),
+    )
+
+
+def _fw_cfg(options: BoardOptions) -> DeviceSpec:
+    content = content_of([*machine_items(options.memory_size, options.cpus), *options.fw_cfg])
+    return DeviceSpec(
+        "fw_cfg",
+        "fwcfg",
+        "fw_cfg",
+        ports=(
+            AddressRange(layout.FW_CFG_PORT, 2),
+            AddressRange(layout.FW_CFG_DMA_PORT, 8, offset=4),
+        ),
+        parameters={"directory": content.directory, "small": content.small},
+        # The request block, and the control word that is written back to it.
+        grants=(Memory(max_bytes=16, max_ranges=1), Content(content.parts)),
+        natural_sizes=frozenset({2, 4}),
+    )
+
+
+def _testdev() -> DeviceSpec:
+    port = layout.TESTDEV_PORT
+    return DeviceSpec(
+        "testdev",
+        "testdev",
+        "pc_testdev",
+        ports=(
+            AddressRange(port, 9),
+            # Not 0xE9, which is the debug console's.
+            AddressRange(port + 10, 2, offset=10),
+            AddressRange(layout.TESTDEV_IRQ_PORT, layout.TESTDEV_IRQ_COUNT, offset=16),
+        ),
+        mmio=(AddressRange(layout.TESTDEV_MEMORY, layout.TESTDEV_MEMORY_SIZE, offset=0x1_0000),),
+        grants=tuple(Irq(line) for line in range(layout.TESTDEV_IRQ_COUNT)),
+        natural_sizes=frozenset({2, 4, 8}),
+    )

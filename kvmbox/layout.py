@@ -94,11 +94,21 @@ POST_PORT: Final = 0x80
 DEBUG_EXIT_PORT: Final = 0xF4  # QEMU's isa-debug-exit by default
 DEBUG_EXIT_PORT_COUNT: Final = 4
 DEBUGCON_PORTS: Final = (0xE9, 0x402)  # Bochs/QEMU debug console, SeaBIOS debug port
-SHUTDOWN_PORT: Final = 0x8900  # Bochs: the bytes "Shutdown" stop the machine
+EXTRA_DEBUG_EXIT_PORT: Final = 0x501  # where Solo5, Unikraft and Nanos have isa-debug-exit
 PVPANIC_PORT: Final = 0x505
 FW_CFG_PORT: Final = 0x510  # selector; the data port is the next one
 FW_CFG_DMA_PORT: Final = 0x514  # 8 bytes
+PCI_ADDRESS_PORT: Final = 0xCF8  # 4 bytes of PCI's address register, with the reset control in them
 RESET_CONTROL_PORT: Final = 0xCF9
+
+# kvm-unit-tests' pc-testdev (with --testdev)
+TESTDEV_PORT: Final = 0xE0  # 4 bytes of scratch, again at 0xE8, and at 0xE4 the page to flush
+TESTDEV_IRQ_PORT: Final = 0x2000  # one port for each of the 24 lines
+TESTDEV_IRQ_COUNT: Final = 24
+TESTDEV_MEMORY: Final = 0xFF00_0000
+TESTDEV_MEMORY_SIZE: Final = 64 * KIB
+
+SHUTDOWN_PORT: Final = 0x8900  # Bochs: the bytes "Shutdown" stop the machine
 
 # ACPI power management, where QEMU's Q35 has it.
 PM1_EVENT_PORT: Final = 0x600

@@ -14,8 +14,10 @@ from typing import Final, Protocol, assert_never
 from kvmbox import board
 from kvmbox.board import DeviceSpec
 from kvmbox.channel.follow_up import Application
-from kvmbox.channel.guest_memory import MemoryAccess, Submit, TransferAccess
+from kvmbox.channel.guest_memory import ContentAccess, MemoryAccess, Submit, TransferAccess
+from kvmbox.devices import pvpanic
 from kvmbox.devices.model import (
+    ContentRead,
     Effect,
     HostOutput,
     InputRoom,
@@ -67,6 +69,10 @@ class Host(Protocol):
         """The guest asked to suspend until one of `wakes`, of which `device` is then told as its input."""
         ...
 
+    def panic(self, *, crash_kernel: bool) -> None:
+        """The guest says that it has panicked; with `crash_kernel`, that it goes on with that."""
+        ...
+
     @property
     def ram(self) -> GuestMemory:
         """Guest memory."""
@@ -96,7 +102,7 @@ class Grants(Value):
     stop: Callable[[int, int, int], None] | None = None
     suspend: Callable[[int], None] | None = None
     memory: MemoryAccess | None = None
-    resources: Sequence[TransferAccess] = ()
+    resources: Sequence[TransferAccess | ContentAccess] = ()
 
     def check(self, index: int, effect: Effect, sent: bytes) -> Application | None:
         """What an effect of this device, number `index` of its process, calls; None if it is not granted.
@@ -132,8 +138,23 @@ class Grants(Value):
                 if not access.allows(ranges, to_guest=bool(to_guest)):
                     return None
                 return access.start, (index, tag, offset, ranges, to_guest), 1
+            case ContentRead(tag, resource, offset, size) if resource < len(self.resources):
+                content = self.resources[resource]
+                if not isinstance(content, ContentAccess) or size > protocol.MAX_PAYLOAD:
+                    return None
+                return content.read, (index, tag, offset, size), 1
             case _:
                 return None
+
+
+def _pvpanic(host: Host, events: int) -> None:
+    """What the guest wrote to pvpanic: the first of the events counts, as on QEMU."""
+    if events & pvpanic.PANICKED:
+        host.panic(crash_kernel=False)
+    elif events & pvpanic.CRASH_LOADED:
+        host.panic(crash_kernel=True)
+    elif events & pvpanic.SHUTDOWN:
+        host.stop(None)
 
 
 def bind(device: DeviceSpec, host: Host) -> Grants:
@@ -141,7 +162,7 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
     bound: dict[str, object] = {}
     lines: list[Callable[[int, int], None]] = []
     takers: dict[int, Callable[[int], None]] = {}
-    resources = []
+    resources: list[TransferAccess | ContentAccess] = []
     for grant in device.grants:
         match grant:
             case board.Irq(gsi):
@@ -161,12 +182,16 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 bound["stop"] = lambda *_write: host.stop(None)
             case board.Suspend():
                 bound["suspend"] = partial(host.suspend, device.name)
+            case board.StopPanic():
+                bound["stop"] = lambda _offset, _size, value: _pvpanic(host, value)
             case board.Memory():
                 if grant.max_bytes > protocol.MAX_PAYLOAD:
                     raise ValueError(f"device {device.name}: {grant.max_bytes} bytes of memory at a time")
                 bound["memory"] = MemoryAccess(grant, host.ram)
             case board.Resource():
                 resources.append(TransferAccess(grant, host.transfers(device.name, grant)))
+            case board.Content():
+                resources.append(ContentAccess(grant, host.ram))
             case _:
                 assert_never(grant)
     wired = {"irq_lines": lines, "takers": takers, "resources": resources}

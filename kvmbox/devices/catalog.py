@@ -6,13 +6,17 @@ Parameters are integers or bytes: they cross a process boundary in HELLO.
 from __future__ import annotations
 
 from kvmbox.devices.acpi_pm import AcpiPm
+from kvmbox.devices.fw_cfg import FwCfg
 from kvmbox.devices.hpet import Hpet
 from kvmbox.devices.i8042 import I8042
 from kvmbox.devices.model import DeviceModel
 from kvmbox.devices.pit_8254 import Pit8254
 from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
 from kvmbox.devices.power_off_ports import PowerOffPorts
+from kvmbox.devices.pvpanic import PvPanic
+from kvmbox.devices.reset_control import ResetControl
 from kvmbox.devices.rtc_mc146818 import RtcMc146818
+from kvmbox.devices.testdev import PcTestdev
 from kvmbox.devices.uart_16550a import Uart16550A
 
 TYPE_CHECKING = False
@@ -32,6 +36,10 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "debug_exit": DebugExit,
     "post": PostPort,
     "shutdown_port": ShutdownPort,
+    "pvpanic": PvPanic,
+    "reset_control": ResetControl,
+    "fw_cfg": FwCfg,
+    "pc_testdev": PcTestdev,
 }
 
 

@@ -116,6 +116,7 @@ class Console:
         self._postponed = 0  # the thread that must not wait now
         self._leaving = False  # whether the vCPU threads are to end, so that none of them may wait
         self._say = say
+        self._notes: list[str] = []  # for the person, from a thread that must not wait for stderr
         self._wake = wake
         self._descriptors: list[int] = []
         self._overflow = overflow
@@ -267,12 +268,19 @@ class Console:
 
     def tick(self) -> bool:
         """Show what was withheld for too long, once per slice. Return whether more is withheld."""
+        while self._notes:
+            self._say(self._notes.pop(0))
         return self._mirror is not None and self._mirror.tick()
 
     @property
     def shown_for_another(self) -> dict[str, int]:
         """Bytes of each port that stdout did not get, as another port had printed the same."""
         return self._mirror.withheld if self._mirror is not None else {}
+
+    def note(self, text: str) -> None:
+        """Tell the person a line, on any thread: the main thread says it in its next slice."""
+        self._notes.append(text)
+        self._wake()
 
     def wait_for_room(self) -> None:
         """A vCPU thread, holding no lock: wait while a stream is congested and the run goes on."""

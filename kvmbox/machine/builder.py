@@ -21,6 +21,7 @@ from kvmbox.channel.grants import bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import UsageError
+from kvmbox.firmware.fw_cfg import MOST_BYTES, FwCfgItem, check_name
 from kvmbox.firmware.platform import Platform
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
@@ -31,9 +32,9 @@ from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 from kvmbox.lean import Value
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
-from kvmbox.machine.config import RunConfig
+from kvmbox.machine.config import FirmwareFile, RunConfig
 from kvmbox.memory import GuestMemory
-from kvmbox.outcome import CLEAN, Decision, Outcome, debug_exit_status
+from kvmbox.outcome import CLEAN, GUEST_CRASHED, Decision, Outcome, debug_exit_status
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
 
 TYPE_CHECKING = False
@@ -57,6 +58,7 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
             uart_pace=config.uart_pace,
             cpus=config.cpus,
             testdev=config.testdev,
+            fw_cfg=tuple(_told_file(file) for file in config.fw_cfg),
         )
     )
     board += config.devices
@@ -74,6 +76,11 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
             if grant.name not in config.resources:
                 raise UsageError(f"device {device.name} needs a resource '{grant.name}'")
     return board
+
+
+def _told_file(file: FirmwareFile) -> FwCfgItem:
+    check_name(file.name)
+    return FwCfgItem(read_module(file.path, max_size=MOST_BYTES).data, file.name)
 
 
 def _overlap(one: DeviceSpec, other: DeviceSpec) -> bool:
@@ -108,9 +115,11 @@ class RunHost:
         self.ram = ram
         self.transfer_thread: TransferThread | None = None
         """What moves bulk data, if a device may have some moved."""
+        self._console = console
         self._decision = decision
         self._stores = stores
         self._wake = wake
+        self._crash_kernel = False
 
     def transfers(self, device: str, grant: Resource) -> Submit:
         """Transfers are done by a thread, which starts when the VMM is confined."""
@@ -133,6 +142,15 @@ class RunHost:
         else:
             outcome = Outcome(debug_exit_status(value), f"the guest wrote {value:#x} to the debug-exit port")
         self._decision.decide(outcome)
+
+    def panic(self, *, crash_kernel: bool) -> None:
+        """The guest says that it has panicked: the end, unless it goes on with a crash kernel."""
+        if not crash_kernel:
+            reason = "the guest reported a panic (pvpanic)"
+            self._decision.decide(Outcome(GUEST_CRASHED, reason, error=True))
+        elif not self._crash_kernel:
+            self._crash_kernel = True
+            self._console.note("the guest reported a panic, and boots its crash kernel (pvpanic)")
 
 
 class Devices:

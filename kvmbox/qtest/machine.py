@@ -266,3 +266,6 @@ class _Host:
 
     def suspend(self, device: str, wakes: int) -> None:
         """Nothing runs that could be suspended."""
+
+    def panic(self, *, crash_kernel: bool) -> None:
+        """As above."""

@@ -27,7 +27,7 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
         def __init__(self) -> None:
             self.effects = 0
 
-        def count(self, *_arguments: Any) -> None:
+        def count(self, *_arguments: Any, **_named: Any) -> None:
             """One more."""
             self.effects += 1
 
@@ -41,9 +41,9 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
 
         replacing_irq_source = replacing_source
         irq_source = output = input_room = source
-        ram: Any = None  # no device of the board is granted it, nor transfers
+        ram: Any = None  # no request of the soak lets a device ask for it, nor for transfers
         transfers: Any = None
-        ask_for_reset = stop = suspend = count
+        ask_for_reset = stop = panic = suspend = count
 
     board = pc_board(BoardOptions(SERIAL_PORTS, 1_767_323_045, 128 << 20))
     hosts = {device.device_type: Counting() for device in board}

@@ -12,6 +12,7 @@ from kvmbox.board import DeviceSpec, Grant
 from kvmbox.channel.grants import bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.devices.model import (
+    ContentRead,
     Effect,
     HostOutput,
     InputRoom,
@@ -74,6 +75,9 @@ class Host:
     def suspend(self, device: str, wakes: int) -> None:
         self.log.append(("suspend", device, wakes))
 
+    def panic(self, *, crash_kernel: bool) -> None:
+        self.log.append(("panic", crash_kernel))
+
 
 CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
     "ReplacingIrq": (board.ReplacingIrq(8), TakeLine(0, 1), ("take", 8, 1)),
@@ -83,6 +87,8 @@ CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
     "Reset": (board.Reset(), Reset(), ("reset",)),
     "StopValue": (board.StopValue(), Stop(), ("stop", 0x1234)),
     "Memory": (board.Memory(), MemoryWrite(1 << 40, b"nobody's", 9), ()),
+    # The first resource: content may be asked for all that a resource may.
+    "Content": (board.Content((b"abc",)), ContentRead(9, 0, 1, 4), ()),
     "Resource": (
         board.Resource("disk", 512),
         Transfer(9, 0, 7, [], 1),
@@ -90,6 +96,7 @@ CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
     ),
     "StopClean": (board.StopClean(), Stop(), ("stop", None)),
     "Suspend": (board.Suspend(), Suspend(1), ("suspend", "X", 1)),
+    "StopPanic": (board.StopPanic(), Stop(), ("stop", None)),  # 0x1234 has bit 2 alone of the three
 }
 """By the name of the grant: an effect that it allows, and what the host is asked for."""
 
@@ -166,3 +173,27 @@ def test_line_is_taken_by_the_pin_that_may_and_by_no_other() -> None:
         apply, arguments, _ = application
         apply(*arguments)
     assert host.log == [("take", 8, 1), ("irq", 8, 1, 0), ("take", 8, 0)]
+
+
+@pytest.mark.parametrize(
+    ("events", "asked"),
+    [
+        (0x01, [("panic", False)]),
+        (0x07, [("panic", False)]),
+        (0x02, [("panic", True)]),
+        (0x06, [("panic", True)]),
+        (0x04, [("stop", None)]),
+        (0xF8, []),
+        (0x00, []),
+    ],
+)
+def test_pvpanic_does_what_the_guest_wrote_and_not_what_its_process_says(
+    events: int, asked: list[tuple[object, ...]]
+) -> None:
+    host = Host()
+    sent = Request(protocol.WRITE, 1, 1, value=events).encode()
+    application = bind(device(board.StopPanic()), host).check(1, Stop(), sent)
+    assert application is not None
+    apply, arguments, _ = application
+    apply(*arguments)
+    assert host.log == asked

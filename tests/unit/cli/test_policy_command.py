@@ -11,7 +11,7 @@ from kvmbox.cli.main import run_command
 from kvmbox.errors import SandboxError
 from kvmbox.sandbox import seccomp
 
-TYPES = ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet"]
+TYPES = ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg"]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
