@@ -52,7 +52,7 @@ _SETUP_HINT: Final = "its own loader, or a BIOS with a disk, can start it"
 class LinuxKernel(Value):
     """A kernel image. `header` is what goes into the boot parameters at HEADER_START.
 
-    The kernel proper is `size` bytes of the file from `offset`; it is loaded at `address`, and uses `run_size`
+    The kernel proper is `size` bytes of the file from `offset`. It goes to `address`, and takes `run_size`
     bytes of memory from `run_address` on. `bits` (32 or 64) is the mode of its `entry`.
     """
 
@@ -105,7 +105,8 @@ def parse_linux(image: GuestImage) -> LinuxKernel:
     if end < needed or end > len(data):
         raise _damaged(
             image,
-            f"it ends at byte {end:#x}; version {version_of(data)} goes to {needed:#x}, the file to {len(data):#x}",
+            f"it ends at byte {end:#x}, version {version_of(data)} at {needed:#x} or later, and the file at"
+            f" {len(data):#x}",
         )
     sectors = data[_SETUP_SECTORS[0]] or _OLD_SETUP_SECTORS
     offset = (sectors + 1) * _SECTOR

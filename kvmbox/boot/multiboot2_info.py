@@ -9,7 +9,7 @@ import struct
 from typing import Final
 
 from kvmbox import layout
-from kvmbox.boot.elf_sections import Sections
+from kvmbox.boot.elf_sections import ElfSections
 from kvmbox.boot.modules import encoded, module_string
 from kvmbox.boot.multiboot_info import LOADER_NAME
 from kvmbox.boot.plan import BootContext
@@ -33,7 +33,7 @@ _HEAD: Final = struct.Struct("<II")  # total_size, reserved; and of a tag: type,
 _MAP_ENTRY: Final = struct.Struct("<QQII")  # base_addr, length, type, reserved
 _MAP_VERSION: Final = 0
 _FRAMEBUFFER_INFO: Final = struct.Struct("<QIIIBBH")  # addr, pitch, width, height, bpp, type, reserved
-_EGA_TEXT: Final = (0xB8000, 160, 80, 25, 16, 2, 0)  # two bytes a character: 16 bits "per pixel"
+_EGA_TEXT: Final = (layout.TEXT_SCREEN, 160, 80, 25, 16, 2, 0)  # two bytes a character: 16 bits "per pixel"
 _ALIGN: Final = 8
 
 # ACPI Specification 6.5, section 5.2.5.3: the first 20 bytes are all of the RSDP before revision 2.
@@ -41,6 +41,8 @@ _RSDP_OLD_SIZE: Final = 20
 _RSDP_NEW_SIZE: Final = 36
 _RSDP_REVISION: Final = 15
 
+MAX_SECTIONS: Final = 1024
+"""Kernels have some dozens. A longer table would not fit into conventional memory, and is left out."""
 MAX_SIZE: Final = 0x40000
 """Bytes. More does not fit into conventional memory beside the rest."""
 
@@ -48,7 +50,7 @@ MAX_SIZE: Final = 0x40000
 def information(
     context: BootContext,
     module_ranges: tuple[tuple[int, int], ...],
-    sections: Sections | None,
+    sections: ElfSections | None,
     *,
     ega_text: bool,
     load_base: int | None,
@@ -78,9 +80,9 @@ def information(
     ]
     if ega_text:
         tags.append(_tag(_FRAMEBUFFER, _FRAMEBUFFER_INFO.pack(*_EGA_TEXT)))
-    if sections is not None:
+    if sections is not None and sections.count <= MAX_SECTIONS:
         head = struct.pack("<III", sections.count, sections.entry_size, sections.names)
-        tags.append(_tag(_ELF_SECTIONS, head + sections.table))
+        tags.append(_tag(_ELF_SECTIONS, head + sections.headers))
     tags += _acpi(context)
     if load_base is not None:
         tags.append(_tag(_LOAD_BASE, struct.pack("<I", load_base)))

@@ -7,10 +7,10 @@ from typing import Final
 from kvmbox import layout
 from kvmbox.boot.area import DEFAULT_INFO_SIZE, place_area
 from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
-from kvmbox.boot.elf_sections import Sections, place_sections, room_for_sections
+from kvmbox.boot.elf_sections import plan_sections
 from kvmbox.boot.entry_state import gdt, protected_mode_state
 from kvmbox.boot.image import GuestImage
-from kvmbox.boot.modules import module_writes, place_modules
+from kvmbox.boot.modules import behind, module_writes, place_modules
 from kvmbox.boot.multiboot2_header import (
     LOADER_MAGIC,
     NO_HEADER,
@@ -51,12 +51,11 @@ class Multiboot2:
         loaded = _relocate(image, header, _linked(image, header), context)
         check_placement(image, loaded.segments, context.memory)
         check_reach(image, loaded.entry)
-        sections: Sections | None = None
         segments = loaded.segments
-        if loaded.elf_bits:
-            sections = place_sections(image, loaded.elf_bits, segments, context.memory)
-            segments += sections.segments if sections is not None else ()
         modules = place_modules(image, segments, context.memory, context.all_modules)
+        sections = None
+        if loaded.elf_bits:
+            sections = plan_sections(image, loaded.elf_bits, *behind(segments, modules, context.memory))
         told = information(
             context,
             modules,
@@ -71,7 +70,12 @@ class Multiboot2:
             protected_mode_state(area, loaded.entry, eax=LOADER_MAGIC, ebx=area.info),
             loaded.entry,
             segments,
-            (gdt(area), (area.info, told), *module_writes(context.all_modules, modules)),
+            (
+                gdt(area),
+                (area.info, told),
+                *module_writes(context.all_modules, modules),
+                *(sections.writes if sections is not None else ()),
+            ),
             modules,
         )
 
@@ -139,11 +143,14 @@ def _relocate(image: GuestImage, header: Multiboot2Header, linked: _Loaded, cont
         return linked
     size = linked.end - linked.base
     lowest = _up(max(tag.minimum, layout.HIGH_MEMORY_START), tag.align)
-    # Sections and modules follow the image, so the highest place leaves room for them.
-    behind = room_for_sections(image, linked.elf_bits) if linked.elf_bits else 0
-    behind += sum(_up(len(module.data), layout.PAGE_SIZE) for module in context.all_modules)
-    behind = _up(behind, layout.PAGE_SIZE) + (layout.PAGE_SIZE if behind else 0)
-    highest = min(tag.maximum + 1, context.memory.regions[0].end - behind) - size
+    # Modules and sections follow the image, so the highest place leaves room for them.
+    after = sum(_up(len(module.data), layout.PAGE_SIZE) for module in context.all_modules)
+    limit = context.memory.regions[0].end
+    sections = plan_sections(image, linked.elf_bits, 0, limit) if linked.elf_bits else None
+    if sections is not None:
+        after += _up(sections.end, layout.PAGE_SIZE)
+    after = _up(after, layout.PAGE_SIZE) + (layout.PAGE_SIZE if after else 0)
+    highest = min(tag.maximum + 1, limit - after) - size
     highest -= highest % tag.align
     if highest < lowest:
         raise image.error(

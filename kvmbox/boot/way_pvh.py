@@ -1,8 +1,8 @@
 """The way of PVH: an ELF note of Xen's names an entry in 32-bit protected mode.
 
-Xen's docs/misc/pvh.pandoc describes the machine state. XEN_ELFNOTE_PHYS32_ENTRY is a guest-physical address of
-4 bytes, or of 8, as Linux writes it. The note says all about the entry: the file's class, machine and e_entry
-are for other loaders.
+Xen's docs/misc/pvh.pandoc describes the machine state. XEN_ELFNOTE_PHYS32_ENTRY is a guest-physical address
+of 4 bytes, or of 8, as Linux writes it. The note says all about the entry: the file's class, machine and
+e_entry are for other loaders.
 """
 
 from __future__ import annotations
