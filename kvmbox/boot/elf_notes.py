@@ -72,20 +72,21 @@ def _note_segments(data: bytes) -> Iterator[ProgramHeader]:
 
 
 def _notes(data: bytes, header: ProgramHeader, align: int) -> Iterator[Note]:
-    position = header.offset
-    end = min(header.offset + header.file_size, len(data))
+    # Positions count from the start of the segment, whose alignment in the file is not to be relied on.
+    segment = memoryview(data)[header.offset : header.offset + header.file_size]
+    position = 0
     for _ in range(MAX_NOTES):
-        if position + _NOTE.size > end:
+        if position + _NOTE.size > len(segment):
             return
-        name_size, size, note_type = _NOTE.unpack_from(data, position)
+        name_size, size, note_type = _NOTE.unpack_from(segment, position)
         name = position + _NOTE.size
         descriptor = -(-(name + name_size) // align) * align
-        if descriptor + size > end:
+        if descriptor + size > len(segment):
             return
         yield Note(
-            data[name : name + min(name_size, _MAX_NAME)].rstrip(b"\0"),
+            bytes(segment[name : name + min(name_size, _MAX_NAME)]).rstrip(b"\0"),
             note_type,
             size,
-            data[descriptor : descriptor + min(size, MAX_DESCRIPTOR)],
+            bytes(segment[descriptor : descriptor + min(size, MAX_DESCRIPTOR)]),
         )
         position = -(-(descriptor + size) // align) * align

@@ -119,6 +119,13 @@ def parse_linux(image: GuestImage) -> LinuxKernel:
             hint=_SETUP_HINT,
         )
     address, run_address, run_size = _places(image, version, size, code32)
+    run_end = run_address + run_size
+    if run_address < layout.HIGH_MEMORY_START or run_end > layout.MMIO_HOLE_START:
+        raise image.error(
+            f"it is a Linux kernel that wants to run at {run_address:#x}..{run_end:#x}: accepted is"
+            f" {layout.HIGH_MEMORY_START:#x}..{layout.MMIO_HOLE_START:#x}",
+            hint=_AGAIN,
+        )
     bits = 64 if version >= _VERSION_XLOADFLAGS and _field(data, _XLOADFLAGS) & _KERNEL_64 else 32
     entry = address + (ENTRY_64 if bits == 64 else 0)
     if entry >= address + size:

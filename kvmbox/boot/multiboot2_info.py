@@ -15,7 +15,6 @@ from kvmbox.boot.multiboot_info import LOADER_NAME
 from kvmbox.boot.plan import BootContext
 from kvmbox.errors import UsageError
 from kvmbox.firmware.memory_map import memory_map
-from kvmbox.firmware.tables import firmware_tables
 
 _END: Final = 0
 _COMMAND_LINE: Final = 1
@@ -113,7 +112,7 @@ def _acpi(context: BootContext) -> list[bytes]:
     """Copies of the RSDP that firmware left at `context.rsdp`: old, and new where it is of revision 2."""
     if not context.rsdp:
         return []
-    for address, data in firmware_tables(context.platform).writes:
+    for address, data in context.firmware:
         start = context.rsdp - address
         if 0 <= start <= len(data) - _RSDP_OLD_SIZE:
             rsdp = data[start : start + _RSDP_NEW_SIZE]

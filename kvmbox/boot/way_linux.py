@@ -95,12 +95,6 @@ class _Found(Value):
 def _bzimage(image: GuestImage, kernel: LinuxKernel, context: BootContext) -> _Found:
     segment = LoadSegment(0, kernel.offset, kernel.size, kernel.address, kernel.size)
     run_end = kernel.run_address + kernel.run_size
-    if kernel.run_address < layout.HIGH_MEMORY_START or run_end > layout.MMIO_HOLE_START:
-        raise image.error(
-            f"it is a Linux kernel that wants to run at {kernel.run_address:#x}..{run_end:#x}: accepted is"
-            f" {layout.HIGH_MEMORY_START:#x}..{layout.MMIO_HOLE_START:#x}",
-            hint="build or copy it again",
-        )
     if not context.memory.contains(kernel.run_address, kernel.run_size):
         raise image.error(
             f"it needs {kernel.run_address:#x}..{run_end:#x} to unpack itself and to start, and the guest has"
