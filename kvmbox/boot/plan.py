@@ -35,7 +35,8 @@ class BootContext(Value):
     """All that a plan may depend on, besides the image.
 
     `rsdp` is the guest-physical address of ACPI's RSDP, 0 where there are no tables, and `firmware` all that
-    firmware writes. `command_line` is None if none was given. `load_address`, `entry` (CS, IP) and `segments` are for flat 16-bit images.
+    firmware writes. `command_line` is None if none was given. `load_address`, `entry` (CS, IP) and `segments`
+    are for flat 16-bit images.
     """
 
     memory: GuestMemory
