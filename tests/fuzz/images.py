@@ -220,7 +220,10 @@ def wrong_in(plan: BootPlan, memory: GuestMemory, size: int) -> str:
         return f"entry {plan.entry:#x} in no segment"
     if plan.state.rip != plan.entry:
         return f"RIP {plan.state.rip:#x} for entry {plan.entry:#x}"
-    if any(one.offset + one.file_size > size or one.file_size > one.memory_size for one in plan.segments):
+    if any(
+        one.file_size > (one.memory_size if one.offset + one.file_size <= size else 0)
+        for one in plan.segments
+    ):
         return f"a segment from outside of the file: {plan.segments}"
     spans += [(address, address + len(data), "write") for address, data in plan.writes if data]
     if not all(memory.contains(start, end - start) for start, end, _ in spans):
