@@ -35,6 +35,7 @@ EBDA: Final = 0x9FC00  # the extended BIOS data area, the last KiB of convention
 FIRMWARE_START: Final = 0xF0000  # reserved up to 1 MiB
 FIRMWARE_TABLES: Final = 0xF0000  # ACPI, MP and SMBIOS tables
 FIRMWARE_TABLES_END: Final = 0xF8000
+ACPI_FACS: Final = 0xF0040  # behind the RSDP: whoever resumes from S3 reads its waking vector
 BIOS_ROM: Final = 0xF8000  # the built-in BIOS, up to 1 MiB
 
 # --- What kvmbox itself writes into guest memory before the first instruction ------------------------
@@ -59,6 +60,14 @@ KVM_TSS_ADDRESS: Final = 0xFFFB_D000  # three pages
 # --- Memory-mapped devices --------------------------------------------------------------------------
 MMIO_UART_BASE: Final = 0xD000_0000  # eight byte registers, as a port UART has them
 MMIO_UART_IRQ: Final = 5
+
+# --- The chip set's memory: APICs, HPET, flash, and what KVM wants for itself ------------------------
+CHIP_SET_START: Final = 0xFEC0_0000  # up to 4 GiB
+IO_APIC_BASE: Final = 0xFEC0_0000
+HPET_BASE: Final = 0xFED0_0000
+HPET_SIZE: Final = 1 * KIB
+HPET_BLOCK_ID: Final = 0x8086_A201  # Intel, legacy replacement, 64-bit counter, three timers, revision 1
+LOCAL_APIC_BASE: Final = 0xFEE0_0000
 
 # --- I/O ports --------------------------------------------------------------------------------------
 UART_PORT_COUNT: Final = 8
@@ -85,3 +94,16 @@ DEBUG_EXIT_PORT: Final = 0xF4  # QEMU's isa-debug-exit by default
 DEBUG_EXIT_PORT_COUNT: Final = 4
 DEBUGCON_PORTS: Final = (0xE9, 0x402)  # Bochs/QEMU debug console, SeaBIOS debug port
 SHUTDOWN_PORT: Final = 0x8900  # Bochs: the bytes "Shutdown" stop the machine
+PVPANIC_PORT: Final = 0x505
+FW_CFG_PORT: Final = 0x510  # selector; the data port is the next one
+FW_CFG_DMA_PORT: Final = 0x514  # 8 bytes
+RESET_CONTROL_PORT: Final = 0xCF9
+
+# ACPI power management, where QEMU's Q35 has it.
+PM1_EVENT_PORT: Final = 0x600
+PM1_EVENT_PORT_COUNT: Final = 4  # status and enable
+PM1_CONTROL_PORT: Final = 0x604
+PM1_CONTROL_PORT_COUNT: Final = 2
+PM_TIMER_PORT: Final = 0x608
+PM_TIMER_PORT_COUNT: Final = 4
+SCI_IRQ: Final = 9
