@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.boot.foreign import foreign_file, linux_image, multiboot2_kernel
-from kvmbox.boot.image import ACCEPTED, GuestImage, not_supported_yet
-from kvmbox.boot.multiboot2_header import has_multiboot2_header
+from kvmbox.boot.foreign import foreign_file
+from kvmbox.boot.image import ACCEPTED, GuestImage
 from kvmbox.boot.plan import Offer, Way
 from kvmbox.boot.ways import WAYS
 from kvmbox.errors import ImageError, UsageError
@@ -26,12 +25,6 @@ def choose(image: GuestImage, name: str = AUTO) -> Way:
     """The way named `name`, or the first that makes an offer. Raises ImageError, UsageError."""
     if name != AUTO:
         return _named(name)
-    if not isinstance(WAYS[0].examine(image), Offer):
-        if has_multiboot2_header(image.data):
-            raise not_supported_yet(image, multiboot2_kernel())
-        linux = linux_image(image.data)
-        if linux is not None:
-            raise not_supported_yet(image, linux)
     refused = None
     for way in WAYS:
         found = way.examine(image)

@@ -65,6 +65,7 @@ def load_image(
         options.load_address,
         options.entry,
         options.segments,
+        tables.writes,
     )
     plan = way.plan(image, context)
     firmware = tables.writes if plan.has_firmware else ()

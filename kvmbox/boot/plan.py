@@ -34,8 +34,9 @@ class Refusal(Value):
 class BootContext(Value):
     """All that a plan may depend on, besides the image.
 
-    `rsdp` is the guest-physical address of ACPI's RSDP, 0 where there are no tables. `command_line` is None
-    if none was given. `load_address`, `entry` (CS, IP) and `segments` are for flat 16-bit images.
+    `rsdp` is the guest-physical address of ACPI's RSDP, 0 where there are no tables, and `firmware` all that
+    firmware writes. `command_line` is None if none was given. `load_address`, `entry` (CS, IP) and `segments`
+    are for flat 16-bit images.
     """
 
     memory: GuestMemory
@@ -47,6 +48,7 @@ class BootContext(Value):
     load_address: int | None = None
     entry: tuple[int, int] | None = None
     segments: str | None = None
+    firmware: tuple[tuple[int, bytes], ...] = ()
 
     @property
     def all_modules(self) -> tuple[Module, ...]:
