@@ -123,7 +123,8 @@ class BoardOptions(Value):
 
     `serial_ports` are those present; `rtc_base` is the wall clock that the RTC shows at guest time 0, in
     seconds since 1970; `debug_exit_port` None leaves the debug-exit device out; `uart_pace` makes UARTs take
-    the time that their divisor asks for to transmit a character.
+    the time that their divisor asks for to transmit a character; `testdev` puts the test device of
+    kvm-unit-tests on the board.
     """
 
     serial_ports: tuple[str, ...]
@@ -131,6 +132,8 @@ class BoardOptions(Value):
     memory_size: int
     debug_exit_port: int | None = layout.DEBUG_EXIT_PORT
     uart_pace: bool = False
+    cpus: int = 1
+    testdev: bool = False
 
 
 MMIO_UART: Final = "MMIO"

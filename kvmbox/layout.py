@@ -26,21 +26,23 @@ MAX_MEMORY: Final = 64 * GIB
 # The legacy video and BIOS area: reported to guests as not usable (Multiboot memory map, E820 habit).
 LOW_MEMORY_END: Final = 0xA0000
 HIGH_MEMORY_START: Final = 1 * MIB
+TEXT_SCREEN: Final = 0xB8000  # 80 x 25 characters with attributes, mode 3 of a VGA
 
-# --- What kvmbox itself writes into guest memory before the first instruction (not for --mode real) --
-# ELF and Multiboot segments must stay clear of [BOOT_AREA_START, BOOT_AREA_END).
+# --- What firmware leaves in memory ------------------------------------------------------------------
+BIOS_DATA_AREA: Final = 0x400
+BIOS_DATA_AREA_SIZE: Final = 0x100
+EBDA: Final = 0x9FC00  # the extended BIOS data area, the last KiB of conventional memory
+FIRMWARE_START: Final = 0xF0000  # reserved up to 1 MiB
+FIRMWARE_TABLES: Final = 0xF0000  # ACPI, MP and SMBIOS tables
+FIRMWARE_TABLES_END: Final = 0xF8000
+BIOS_ROM: Final = 0xF8000  # the built-in BIOS, up to 1 MiB
+
+# --- What kvmbox itself writes into guest memory before the first instruction ------------------------
+# The usual place of the boot area (`boot.area`), which moves if an image wants to be there.
 BOOT_AREA_START: Final = 0x1000
-BOOT_GDT: Final = 0x1000  # one page
-BOOT_PML4: Final = 0x2000  # long mode: PML4, PDPT and four page directories map 0..4 GiB
-BOOT_PDPT: Final = 0x3000
-BOOT_PAGE_DIRECTORIES: Final = 0x4000  # 4 pages
-BOOT_STACK_TOP: Final = 0x9000  # one page below it, first ESP/RSP of ELF entries
-BOOT_INFO: Final = 0x9000  # Multiboot information structure, memory map and module list
-BOOT_STRINGS: Final = 0xA000  # command lines: the image's and the modules'
-BOOT_STRINGS_SIZE: Final = 0x2000
 BOOT_AREA_END: Final = 0xC000
 
-# Selectors in the GDT at BOOT_GDT.
+# Selectors in the GDT of the boot area.
 GDT_CODE32: Final = 0x08
 GDT_DATA32: Final = 0x10
 GDT_CODE64: Final = 0x18

@@ -13,6 +13,7 @@ from typing import Final
 
 from kvmbox import layout
 from kvmbox.errors import StartError
+from kvmbox.firmware.memory_map import ram_ranges
 from kvmbox.lean import Value
 
 MAP_NORESERVE: Final = 0x4000  # <asm-generic/mman-common.h>; the mmap module has it from Python 3.13
@@ -36,15 +37,6 @@ class MemoryRegion(Value):
         return self.start + self.size
 
 
-def split_around_hole(size: int) -> list[tuple[int, int]]:
-    """The (start, size) pairs that `size` bytes of RAM take, in bytes, skipping the hole below 4 GiB."""
-    low = min(size, layout.MMIO_HOLE_START)
-    ranges = [(0, low)]
-    if size > low:
-        ranges.append((layout.MMIO_HOLE_END, size - low))
-    return ranges
-
-
 def _host_address(pages: mmap.mmap) -> int:
     # SAFETY: from_buffer exports the mapping, so it cannot be unmapped while `view` lives; the address
     # stays valid for as long as the mmap object, which MemoryRegion keeps.
@@ -62,7 +54,7 @@ class GuestMemory:
             raise ValueError(f"memory size {size} is not a positive multiple of {layout.PAGE_SIZE}")
         self.size = size
         self.regions: list[MemoryRegion] = []
-        for start, length in split_around_hole(size):
+        for start, length in ram_ranges(size):
             try:
                 # MAP_NORESERVE: a guest is given its size, the host pays for what is touched.
                 pages = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)

@@ -39,9 +39,10 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "wire": {"devices"},
     "jailed": {"devices", "wire"},
     # The host's parts, each alone: none of them knows another one's business.
-    "memory": {"errors", "layout", "lean"},
+    "firmware": {"errors", "layout", "lean"},
+    "memory": {"errors", "firmware", "layout", "lean"},
     "kvm": {"errors", "lean"},
-    "boot": {"errors", "layout", "lean", "memory", "regular"},
+    "boot": {"errors", "firmware", "layout", "lean", "memory", "regular"},
     "sandbox": {"errors", "lean"},
     "host": {"board", "devices", "early", "errors", "lean", "memory", "outcome"},
     # The VMM's side of device processes.
@@ -49,7 +50,20 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "processes": {"board", "channel", "early", "errors", "host", "jailed", "lean", "sandbox", "wire"},
     # What puts them together.
     "machine": {
-        *("board", "boot", "bundled", "bus", "channel", "errors", "host", "kvm", "layout", "lean", "memory"),
+        *(
+            "board",
+            "boot",
+            "bundled",
+            "bus",
+            "channel",
+            "errors",
+            "firmware",
+            "host",
+            "kvm",
+            "layout",
+            "lean",
+        ),
+        "memory",
         *("outcome", "processes", "record", "sandbox", "wire"),
     },
     # Tools on top, loaded by their command alone.

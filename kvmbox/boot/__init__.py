@@ -1,16 +1,17 @@
 """From an image file to guest memory and the first registers.
 
-`read_image` takes the file, `load_image` puts it into a `GuestMemory` and returns the `CpuState` to start
-with. The package knows nothing of KVM.
+`read_image` takes the file, `load_image` puts it into a `GuestMemory` and returns the `BootPlan` that it
+carried out, with the `CpuState` to start with. The package knows nothing of KVM.
 """
 
 from kvmbox.boot.image import GuestImage, Module, read_image, read_module
-from kvmbox.boot.load import BootOptions, BootResult, load_image
+from kvmbox.boot.load import BootOptions, load_image
+from kvmbox.boot.plan import BootPlan
 from kvmbox.boot.state import CpuState, DescriptorTable, Segment
 
 __all__ = [
     "BootOptions",
-    "BootResult",
+    "BootPlan",
     "CpuState",
     "DescriptorTable",
     "GuestImage",

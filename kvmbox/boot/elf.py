@@ -12,9 +12,9 @@ in a segment's physical range and is used as it is, which is how some higher-hal
 
 from __future__ import annotations
 
-import struct
 from typing import Final
 
+from kvmbox import layout
 from kvmbox.boot.elf_headers import (
     EM_386,
     EM_X86_64,
@@ -27,14 +27,12 @@ from kvmbox.boot.elf_headers import (
     PROGRAM_HEADER_SIZE,
     PT_INTERP,
     PT_LOAD,
-    PT_NOTE,
     FileHeader,
     ProgramHeader,
     file_header,
     program_header,
 )
-from kvmbox.boot.foreign import Foreign
-from kvmbox.boot.image import ACCEPTED, GuestImage, not_supported_yet
+from kvmbox.boot.image import ACCEPTED, GuestImage
 from kvmbox.boot.segments import LoadSegment
 from kvmbox.errors import ImageError
 from kvmbox.lean import Value
@@ -48,15 +46,6 @@ _LITTLE_ENDIAN: Final = 1  # EI_DATA
 _BIG_ENDIAN: Final = 2
 _CURRENT_VERSION: Final = 1  # EI_VERSION
 
-_NOTE_HEADER: Final = struct.Struct("<III")
-_XEN_NOTE_NAME: Final = b"Xen\0"
-_XEN_ELFNOTE_PHYS32_ENTRY: Final = 18  # xen/include/public/elfnote.h: the PVH entry point
-_MAX_NOTE_BYTES: Final = 65536  # per segment; notes are read to name PVH, and for nothing else
-
-_PVH_HINT: Final = (
-    "give the kernel a Multiboot 1 header; without the note it would be entered by its ELF entry, in the"
-    " state of docs/booting.md"
-)
 _AGAIN: Final = "build or copy it again"
 _STATIC_HINT: Final = "link it statically at a fixed address: -static -no-pie -nostdlib"
 
@@ -69,17 +58,11 @@ class ElfImage(Value):
     segments: tuple[LoadSegment, ...]
 
 
-def parse_elf(image: GuestImage, *, has_other_entry: bool = False) -> ElfImage:
-    """The executable in `image`; ImageError for anything that is not a whole, static x86 executable.
-
-    A PVH kernel is refused, whatever else it may be, unless it `has_other_entry`: a Multiboot header.
-    """
+def parse_elf(image: GuestImage) -> ElfImage:
+    """The executable in `image`; ImageError for anything that is not a whole, static x86 executable."""
     bits = _check_identity(image)
     _check_inside(image, "the ELF header", 0, FILE_HEADER_SIZE[bits])
     header = file_header(image.data, bits)
-    # Before a file is judged that is to be entered by its ELF entry: this one is not meant to be.
-    if not has_other_entry and header.machine in _MACHINE.values() and _has_pvh_entry(image, header, bits):
-        raise not_supported_yet(image, Foreign(_pvh_kind(header, bits), _PVH_HINT))
     _check_file_header(image, header, bits)
     program_headers = [
         program_header(image.data, bits, index, header.program_offset + index * PROGRAM_HEADER_SIZE[bits])
@@ -99,6 +82,15 @@ def parse_elf(image: GuestImage, *, has_other_entry: bool = False) -> ElfImage:
         _physical_entry(image, header.entry, loads),
         tuple(LoadSegment(p.index, p.offset, p.file_size, p.physical, p.memory_size) for p in loads),
     )
+
+
+def check_reach(image: GuestImage, entry: int) -> None:
+    """ImageError if the entry is where neither 32-bit code nor the identity map goes."""
+    if entry >= layout.MMIO_HOLE_END:
+        raise image.error(
+            f"its entry {entry:#x} is not below 4 GiB, the part of memory that it is entered with",
+            hint="give the segment with the entry a load address (LMA) below 4 GiB",
+        )
 
 
 def _check_identity(image: GuestImage) -> int:
@@ -197,48 +189,12 @@ def _physical_entry(image: GuestImage, entry: int, loads: list[ProgramHeader]) -
     )
 
 
-def _has_pvh_entry(image: GuestImage, header: FileHeader, bits: int) -> bool:
-    """Whether a note names a PVH entry. Looks at what there is: the file is not checked yet."""
-    size = PROGRAM_HEADER_SIZE[bits]
-    for index in range(min(header.program_count, MAX_PROGRAM_HEADERS)):
-        offset = header.program_offset + index * size
-        if offset + size > len(image.data):
-            return False
-        found = program_header(image.data, bits, index, offset)
-        if found.type == PT_NOTE and _has_pvh_note(image.data, found):
-            return True
-    return False
-
-
-def _pvh_kind(header: FileHeader, bits: int) -> str:
-    x32 = ", in an x32 ELF file" if bits == 32 and header.machine == EM_X86_64 else ""
-    return f"a PVH kernel (Xen note {_XEN_ELFNOTE_PHYS32_ENTRY}, XEN_ELFNOTE_PHYS32_ENTRY{x32})"
-
-
-def _has_pvh_note(data: bytes, header: ProgramHeader) -> bool:
-    # Notes: namesz, descsz, type, then name and descriptor, each padded to four bytes (gABI, "Note Section").
-    notes = data[header.offset : header.offset + min(header.file_size, _MAX_NOTE_BYTES)]
-    position = 0
-    while position + _NOTE_HEADER.size <= len(notes):
-        name_size, descriptor_size, note_type = _NOTE_HEADER.unpack_from(notes, position)
-        position += _NOTE_HEADER.size
-        name = notes[position : position + name_size]
-        if note_type == _XEN_ELFNOTE_PHYS32_ENTRY and name == _XEN_NOTE_NAME:
-            return True
-        position += _padded(name_size) + _padded(descriptor_size)
-    return False
-
-
 def _name_of(field: str, number: int) -> str:
     """The name that <elf.h> has for a value of the file header's `field`, else the number."""
     from elftools.elf import enums
 
     names = {value: name for name, value in getattr(enums, f"ENUM_{field}").items()}
     return str(names.get(number, number))
-
-
-def _padded(size: int) -> int:
-    return -(-size // 4) * 4
 
 
 def _check_inside(image: GuestImage, what: str, offset: int, size: int) -> None:

@@ -1,8 +1,8 @@
 """Entry conventions: the registers and tables with which each kind of image starts.
 
 All kinds start with interrupts off, A20 open (guest memory has no gate) and an IDT of size 0, or the
-real-mode vector table at 0. There is no BIOS. The GDT and the page tables lie in guest memory, at the
-addresses of `kvmbox.layout`, where the guest may read, change or leave them.
+real-mode vector table at 0. The GDT and the page tables lie in guest memory, in the boot area, where the
+guest may read, change or leave them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 from typing import Final
 
 from kvmbox import layout
-from kvmbox.boot.multiboot import LOADER_MAGIC
+from kvmbox.boot.area import PAGE_DIRECTORIES, BootArea
 from kvmbox.boot.state import (
     CR0_ET,
     CR0_MP,
@@ -31,7 +31,6 @@ from kvmbox.boot.state import (
     DescriptorTable,
     Segment,
 )
-from kvmbox.memory import GuestMemory
 
 _LARGE_PAGE: Final = 2 * layout.MIB
 _PAGE_TABLE: Final = 0x7  # present, writable, user: SDM vol. 3, 4.5
@@ -47,7 +46,7 @@ _USER_CODE64: Final = Segment(
     0, FLAT_LIMIT, layout.GDT_USER_CODE64, TYPE_CODE, present=1, dpl=3, s=1, l=1, g=1
 )
 _GDT: Final = (_CODE32, _DATA32, _CODE64, _DATA64, _USER_DATA, _USER_CODE64)
-_GDTR: Final = DescriptorTable(layout.BOOT_GDT, 8 * (len(_GDT) + 1) - 1)
+_GDT_LIMIT: Final = 8 * (len(_GDT) + 1) - 1
 
 REAL_MODE_DRIVE: Final = 0x80  # DL: the first hard disk, as a BIOS would say
 
@@ -67,31 +66,36 @@ def descriptor(segment: Segment) -> int:
     )
 
 
-def write_gdt(memory: GuestMemory) -> None:
-    """Put the GDT at `layout.BOOT_GDT`: the null descriptor, then those of the layout's selectors."""
+def gdt(area: BootArea) -> tuple[int, bytes]:
+    """The GDT as a write: the null descriptor, then those of the layout's selectors."""
     table = [0] * (len(_GDT) + 1)
     for segment in _GDT:
         table[segment.selector // 8] = descriptor(segment)
-    memory.write(layout.BOOT_GDT, struct.pack(f"<{len(table)}Q", *table))
+    return area.gdt, struct.pack(f"<{len(table)}Q", *table)
 
 
-def write_page_tables(memory: GuestMemory) -> None:
-    """Map the first 4 GiB to themselves with 2 MiB pages, writable and open to user mode.
+def page_tables(area: BootArea) -> tuple[tuple[int, bytes], ...]:
+    """Writes that map the first 4 GiB to themselves with 2 MiB pages, writable and open to user mode.
 
     Not with 1 GiB pages, which are an optional feature of the processor.
     """
-    directories = layout.MMIO_HOLE_END // (_ENTRIES * _LARGE_PAGE)
-    memory.write(layout.BOOT_PML4, struct.pack("<Q", layout.BOOT_PDPT | _PAGE_TABLE))
-    pointers = [layout.BOOT_PAGE_DIRECTORIES + i * layout.PAGE_SIZE | _PAGE_TABLE for i in range(directories)]
-    memory.write(layout.BOOT_PDPT, struct.pack(f"<{directories}Q", *pointers))
-    pages = [i * _LARGE_PAGE | _PAGE_LARGE for i in range(directories * _ENTRIES)]
-    memory.write(layout.BOOT_PAGE_DIRECTORIES, struct.pack(f"<{len(pages)}Q", *pages))
+    pointers = [
+        area.page_directories + index * layout.PAGE_SIZE | _PAGE_TABLE for index in range(PAGE_DIRECTORIES)
+    ]
+    pages = [index * _LARGE_PAGE | _PAGE_LARGE for index in range(PAGE_DIRECTORIES * _ENTRIES)]
+    return (
+        (area.pml4, struct.pack("<Q", area.pdpt | _PAGE_TABLE)),
+        (area.pdpt, struct.pack(f"<{len(pointers)}Q", *pointers)),
+        (area.page_directories, struct.pack(f"<{len(pages)}Q", *pages)),
+    )
 
 
-def protected_mode_state(entry: int, *, stack: int = 0) -> CpuState:
-    """32-bit flat protected mode, paging off: Multiboot 1's machine state (its section 3.2).
+def protected_mode_state(
+    area: BootArea, entry: int, *, eax: int = 0, ebx: int = 0, stack: int = 0
+) -> CpuState:
+    """32-bit flat protected mode, paging off: the machine state of Multiboot 1 (its section 3.2) and of PVH.
 
-    That leaves ESP undefined, and so 0 by default; an ELF32 entry gets a stack.
+    Both leave ESP undefined, and so 0 by default; an ELF32 entry gets a stack.
     """
     return CpuState(
         cs=_CODE32,
@@ -100,17 +104,19 @@ def protected_mode_state(entry: int, *, stack: int = 0) -> CpuState:
         fs=_DATA32,
         gs=_DATA32,
         ss=_DATA32,
-        gdt=_GDTR,
+        gdt=DescriptorTable(area.gdt, _GDT_LIMIT),
         cr0=CR0_PE | CR0_MP | CR0_ET | CR0_NE,
-        rax=LOADER_MAGIC,
-        rbx=layout.BOOT_INFO,
+        rax=eax,
+        rbx=ebx,
         rsp=stack,
         rip=entry,
     )
 
 
-def long_mode_state(entry: int) -> CpuState:
-    """64-bit mode with the page tables of `write_page_tables`; SSE moves are enabled.
+def long_mode_state(
+    area: BootArea, entry: int, *, rax: int = 0, rbx: int = 0, rdi: int = 0, rsi: int = 0
+) -> CpuState:
+    """64-bit mode with the page tables of `page_tables`; SSE moves are enabled.
 
     RSP is a multiple of 16, as the psABI wants it at a program's first instruction (not at a function's).
     """
@@ -121,15 +127,16 @@ def long_mode_state(entry: int) -> CpuState:
         fs=_DATA64,
         gs=_DATA64,
         ss=_DATA64,
-        gdt=_GDTR,
+        gdt=DescriptorTable(area.gdt, _GDT_LIMIT),
         cr0=CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_PG,
-        cr3=layout.BOOT_PML4,
+        cr3=area.pml4,
         cr4=CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT,
         efer=EFER_LME | EFER_LMA,
-        rax=LOADER_MAGIC,
-        rbx=layout.BOOT_INFO,
-        rdi=layout.BOOT_INFO,
-        rsp=layout.BOOT_STACK_TOP,
+        rax=rax,
+        rbx=rbx,
+        rdi=rdi,
+        rsi=rsi,
+        rsp=area.stack_top,
         rip=entry,
     )
 

@@ -1,4 +1,4 @@
-"""Load an image: decide what it is, check all of it, then write guest memory once.
+"""Load an image: choose a way to boot it, plan all of it, then write guest memory once.
 
 Loading depends on nothing but its arguments, so a reboot of the guest clears memory and loads the same
 `GuestImage` again. Nothing is written until everything was checked.
@@ -6,20 +6,13 @@ Loading depends on nothing but its arguments, so a reboot of the guest clears me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
-
-from kvmbox import layout
-from kvmbox.boot import entry_state
-from kvmbox.boot.detect import identify
-from kvmbox.boot.elf import ELF_MAGIC, parse_elf
-from kvmbox.boot.flat import plan_flat
-from kvmbox.boot.image import ACCEPTED, GuestImage, Module
-from kvmbox.boot.multiboot import FLAG_ADDRESSES, MultibootHeader, address_override, check_demands
-from kvmbox.boot.multiboot_info import plan_information
-from kvmbox.boot.segments import LoadSegment, check_placement, copy_segments
-from kvmbox.boot.state import CpuState
+from kvmbox.boot.choose import AUTO, choose
+from kvmbox.boot.image import GuestImage, Module
+from kvmbox.boot.plan import BootContext, BootPlan
+from kvmbox.boot.segments import check_firmware, copy_segments
 from kvmbox.errors import UsageError
+from kvmbox.firmware.platform import Platform
+from kvmbox.firmware.tables import NO_TABLES, firmware_tables
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 
@@ -27,107 +20,56 @@ from kvmbox.memory import GuestMemory
 class BootOptions(Value):
     """How to boot.
 
-    `command_line` follows the image's name in what the guest is told; `load_address` is for mode 'real'
-    only, `command_line` and `modules` for mode 'auto' only.
+    `boot` is the way, or "auto". `command_line` follows the image's name in what the guest is told.
+    `load_address`, `entry` (CS, IP) and `segments` are for flat 16-bit images only.
     """
 
     command_line: str | None = None
     modules: tuple[Module, ...] = ()
-    mode: Literal["auto", "real"] = "auto"
+    initrd: Module | None = None
+    boot: str = AUTO
     load_address: int | None = None
+    entry: tuple[int, int] | None = None
+    segments: str | None = None
+    firmware_tables: bool = True
 
 
-class BootResult(Value):
-    """What was loaded. `format` is 'multiboot', 'elf32', 'elf64' or 'real'; addresses are guest-physical.
-
-    `modules` has the (start, end) of each module.
-    """
-
-    state: CpuState
-    format: str
-    entry: int
-    segments: tuple[LoadSegment, ...]
-    modules: tuple[tuple[int, int], ...] = ()
-
-
-def load_image(image: GuestImage, memory: GuestMemory, options: BootOptions) -> BootResult:
+def load_image(
+    image: GuestImage, memory: GuestMemory, options: BootOptions, platform: Platform | None = None
+) -> BootPlan:
     """Put `image` into `memory`, which is fresh or cleared, and say how the vCPU starts.
 
     Raises ImageError for an image that cannot be booted, UsageError for options that contradict each
     other; memory is unchanged then.
     """
-    if options.mode == "real":
-        return _load_flat(image, memory, options)
-    if options.load_address is not None:
-        raise UsageError(
-            "--load-address has a meaning with --mode real only", hint="ELF files say where they go"
-        )
-    header = identify(image)
-    if header is not None:
-        return _load_multiboot(image, header, memory, options)
-    elf = parse_elf(image)
-    if elf.bits == 64:
-        _check_reach(image, elf.entry)
-        state = entry_state.long_mode_state(elf.entry)
-    else:
-        state = entry_state.protected_mode_state(elf.entry, stack=layout.BOOT_STACK_TOP)
-    modules = _write_all(image, elf.segments, memory, options)
-    if elf.bits == 64:
-        entry_state.write_page_tables(memory)
-    return BootResult(state, f"elf{elf.bits}", elf.entry, elf.segments, modules)
-
-
-def _load_multiboot(
-    image: GuestImage, header: MultibootHeader, memory: GuestMemory, options: BootOptions
-) -> BootResult:
-    check_demands(image, header)
-    segments: tuple[LoadSegment, ...]
-    if header.flags & FLAG_ADDRESSES:
-        segment, entry = address_override(image, header)
-        segments = (segment,)
-    elif image.data.startswith(ELF_MAGIC):
-        elf = parse_elf(image, has_other_entry=True)
-        segments, entry = elf.segments, elf.entry
-        _check_reach(image, entry)
-    else:
-        raise image.error(
-            f"it has a Multiboot header without address fields (flag 16), and is no ELF file; {ACCEPTED}",
-            hint="build it as ELF, or give the header its address fields",
-        )
-    modules = _write_all(image, segments, memory, options)
-    return BootResult(entry_state.protected_mode_state(entry), "multiboot", entry, segments, modules)
-
-
-def _load_flat(image: GuestImage, memory: GuestMemory, options: BootOptions) -> BootResult:
-    if options.modules:
-        raise UsageError(
-            "--module has no meaning with --mode real", hint="modules are for ELF and Multiboot kernels"
-        )
-    if options.command_line is not None:
-        raise UsageError(
-            "--append has no meaning with --mode real", hint="a command line is for ELF and Multiboot"
-        )
-    segment, stack = plan_flat(image, options.load_address, memory)
-    copy_segments(image, (segment,), memory)
-    state = entry_state.real_mode_state(segment.address, stack)
-    return BootResult(state, "real", segment.address, (segment,))
-
-
-def _write_all(
-    image: GuestImage, segments: Sequence[LoadSegment], memory: GuestMemory, options: BootOptions
-) -> tuple[tuple[int, int], ...]:
-    check_placement(image, segments, memory)
-    information = plan_information(image, segments, memory, options.command_line, options.modules)
-    copy_segments(image, segments, memory)
-    entry_state.write_gdt(memory)
-    information.write(memory)
-    return information.module_ranges
-
-
-def _check_reach(image: GuestImage, entry: int) -> None:
-    """A 64-bit file may have its entry where neither 32-bit code nor the identity map goes."""
-    if entry >= layout.MMIO_HOLE_END:
-        raise image.error(
-            f"its entry {entry:#x} is not below 4 GiB, the part of memory that it is entered with",
-            hint="give the segment with the entry a load address (LMA) below 4 GiB",
-        )
+    platform = platform or Platform(memory.size)
+    way = choose(image, options.boot)
+    if way.name != "real":
+        for option, value in (
+            ("--load-address", options.load_address),
+            ("--entry", options.entry),
+            ("--segments", options.segments),
+        ):
+            if value is not None:
+                raise UsageError(
+                    f"{option} has a meaning with --boot real only", hint="other images say where they belong"
+                )
+    tables = firmware_tables(platform) if options.firmware_tables else NO_TABLES
+    context = BootContext(
+        memory,
+        platform,
+        tables.rsdp,
+        options.command_line,
+        options.modules,
+        options.initrd,
+        options.load_address,
+        options.entry,
+        options.segments,
+    )
+    plan = way.plan(image, context)
+    firmware = tables.writes if plan.has_firmware else ()
+    check_firmware(image, plan.segments, firmware)
+    copy_segments(image, plan.segments, memory)
+    for address, data in (*firmware, *plan.writes):
+        memory.write(address, data)
+    return plan

@@ -40,9 +40,8 @@ class LoadSegment(Value):
 
 
 def check_placement(image: GuestImage, segments: Sequence[LoadSegment], memory: GuestMemory) -> None:
-    """ImageError unless every segment is in RAM, clear of the boot area and of all others."""
+    """ImageError unless every segment is in RAM, and clear of all others."""
     for segment in segments:
-        _check_low_memory(image, segment)
         if not memory.contains(segment.address, segment.memory_size):
             raise _beyond_memory(image, segment, memory)
     for lower, upper in pairwise(sorted(segments, key=lambda s: s.address)):
@@ -53,27 +52,30 @@ def check_placement(image: GuestImage, segments: Sequence[LoadSegment], memory: 
             )
 
 
+def ranges_of(segments: Sequence[LoadSegment]) -> list[tuple[int, int]]:
+    """The (start, end) of each segment."""
+    return [(one.address, one.end) for one in segments]
+
+
+def check_firmware(
+    image: GuestImage, segments: Sequence[LoadSegment], writes: Sequence[tuple[int, bytes]]
+) -> None:
+    """ImageError if a segment overlaps what firmware leaves in memory."""
+    for address, data in writes:
+        for segment in segments:
+            if segment.address < address + len(data) and address < segment.end:
+                raise image.error(
+                    f"{segment} overlaps {address:#x}..{address + len(data):#x}, where firmware data are",
+                    hint=f"{_LINK_HINT}; or leave the firmware's tables out: --firmware-tables none",
+                )
+
+
 def copy_segments(image: GuestImage, segments: Sequence[LoadSegment], memory: GuestMemory) -> None:
     """Put segments that passed `check_placement` into guest memory; what is not from the file is zeroed."""
     view = memoryview(image.data)
     for segment in segments:
         memory.write(segment.address, view[segment.offset : segment.offset + segment.file_size])
         _zero(memory, segment.address + segment.file_size, segment.memory_size - segment.file_size)
-
-
-def _check_low_memory(image: GuestImage, segment: LoadSegment) -> None:
-    if segment.address < layout.BOOT_AREA_START:
-        raise image.error(
-            f"{segment} begins in the first page of memory, which stays free for null pointers and a"
-            " real-mode vector table",
-            hint=_LINK_HINT,
-        )
-    if segment.address < layout.BOOT_AREA_END:
-        raise image.error(
-            f"{segment} overlaps {layout.BOOT_AREA_START:#x}..{layout.BOOT_AREA_END:#x}, where kvmbox puts"
-            " the GDT, page tables, first stack and boot information",
-            hint=_LINK_HINT,
-        )
 
 
 def _beyond_memory(image: GuestImage, segment: LoadSegment, memory: GuestMemory) -> ImageError:

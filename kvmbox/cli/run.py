@@ -9,11 +9,21 @@ from typing import Any, TextIO
 import click
 
 from kvmbox import early
+from kvmbox.boot.choose import WAY_NAMES
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.cli.main import INTERRUPTED, report, say
 from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.output_files import open_json, write_json
-from kvmbox.cli.values import ADDRESS, MEMORY_SIZE, OPTIONAL_PORT, POSITIVE_BYTES, SECONDS, is_given
+from kvmbox.cli.values import (
+    ADDRESS,
+    CPU_COUNT,
+    FAR_ADDRESS,
+    MEMORY_SIZE,
+    OPTIONAL_PORT,
+    POSITIVE_BYTES,
+    SECONDS,
+    is_given,
+)
 from kvmbox.errors import KvmboxError
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.machine import config
@@ -28,6 +38,13 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
     metavar="SIZE",
     help="Guest memory, such as 64M or 1G.  [default: 128M]",
 )
+@click.option("--cpus", type=CPU_COUNT, metavar="N", help="The number of CPUs, 1 to 32.  [default: 1]")
+@click.option(
+    "--cpu",
+    metavar="MODEL[,±FEATURE...]",
+    help="What CPUID shows. host: what this host runs. max: all that KVM claims. none: the least. "
+    "+FEATURE and -FEATURE add and remove one.  [default: host]",
+)
 @click.option("--append", metavar="TEXT", help="Arguments passed to the guest kernel.")
 @click.option(
     "--module",
@@ -36,18 +53,48 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
     metavar="FILE[,ARGUMENTS]",
     help="Load FILE as a Multiboot module. May be repeated.",
 )
+@click.option("--initrd", metavar="FILE", help="Load FILE as the initial RAM disk.")
 @click.option(
-    "--mode",
-    type=click.Choice(config.MODES),
-    help="auto: detect the format of the image (Multiboot, ELF32, ELF64). real: a flat 16-bit image."
-    "  [default: auto]",
+    "--boot",
+    type=click.Choice(WAY_NAMES),
+    help="How the image boots. auto: detect by its content ('kvmbox inspect' tells). real: a flat 16-bit "
+    "image.  [default: auto]",
+)
+@click.option("--mode", type=click.Choice(config.MODES), help="An older spelling of --boot auto and real.")
+@click.option(
+    "--bios",
+    metavar="FILE|builtin|none",
+    help="The firmware. builtin: kvmbox's own BIOS, the default for boot sectors. FILE: a ROM image.",
 )
 @click.option(
     "--load-address",
     type=ADDRESS,
     metavar="ADDRESS",
-    help="The load address and entry point of a --mode real image.  [default: 0x7c00]",
+    help="The load address of a --boot real image.  [default: 0x7c00]",
 )
+@click.option(
+    "--entry",
+    type=FAR_ADDRESS,
+    metavar="CS:IP",
+    help="The entry point of a --boot real image.  [default: the load address]",
+)
+@click.option(
+    "--segments",
+    type=click.Choice(config.DATA_SEGMENTS),
+    help="The data segments of a --boot real image. cs: as the code segment.  [default: zero]",
+)
+@click.option(
+    "--firmware-tables",
+    type=click.Choice(config.FIRMWARE_CHOICES),
+    help="Whether the guest finds ACPI, MP and SMBIOS tables in memory.  [default: auto]",
+)
+@click.option(
+    "--fw-cfg",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="The guest reads FILE through fw_cfg under NAME, such as opt/org.example/key. May be repeated.",
+)
+@click.option("--testdev", is_flag=True, help="Add the test device of kvm-unit-tests (pc-testdev).")
 @click.option(
     "--serial",
     multiple=True,

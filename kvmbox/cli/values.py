@@ -44,5 +44,7 @@ def is_given(name: str) -> bool:
 MEMORY_SIZE: Final = _Value("size", values.memory_size)
 POSITIVE_BYTES: Final = _Value("bytes", values.byte_count)
 ADDRESS: Final = _Value("address", values.address)
+FAR_ADDRESS: Final = _Value("address", values.far_address)
+CPU_COUNT: Final = _Value("number", values.cpu_count)
 OPTIONAL_PORT: Final = _Value("port", values.optional_port)
 SECONDS: Final = _Value("seconds", values.seconds)

@@ -12,13 +12,15 @@ from collections.abc import Mapping as ZoneMap
 from kvmbox import layout
 from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
 from kvmbox.boot.image import read_image, read_module
-from kvmbox.boot.load import BootOptions, BootResult, load_image
+from kvmbox.boot.load import BootOptions, load_image
+from kvmbox.boot.plan import BootPlan
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, Mapping
 from kvmbox.channel.grants import bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import UsageError
+from kvmbox.firmware.platform import Platform
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.interrupts import InterruptRouter
@@ -52,6 +54,8 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
             memory_size=config.memory_size,
             debug_exit_port=config.debug_exit_port,
             uart_pace=config.uart_pace,
+            cpus=config.cpus,
+            testdev=config.testdev,
         )
     )
     board += config.devices
@@ -186,10 +190,17 @@ class Devices:
             self.coalesced[port] = (proxy, port - mapping.first + mapping.offset)
 
 
+def platform_of(config: RunConfig) -> Platform:
+    """The machine as its firmware describes it."""
+    return Platform(
+        config.memory_size, config.cpus, tuple(one for one in config.serial if one in layout.COM_PORTS)
+    )
+
+
 class BootSource(Value):
     """The image and the modules. They are read once, so that a reboot loads the same bytes."""
 
-    load: Callable[[GuestMemory], BootResult]
+    load: Callable[[GuestMemory], BootPlan]
 
     @classmethod
     def read(cls, config: RunConfig) -> BootSource:
@@ -199,10 +210,15 @@ class BootSource(Value):
         options = BootOptions(
             command_line=config.append or None,
             modules=modules,
-            mode=config.mode,
+            initrd=None if config.initrd is None else read_module(config.initrd),
+            boot=config.boot,
             load_address=config.load_address,
+            entry=config.entry,
+            segments=config.segments,
+            firmware_tables=config.firmware_tables != "none",
         )
-        return cls(lambda memory: load_image(image, memory, options))
+        platform = platform_of(config)
+        return cls(lambda memory: load_image(image, memory, options, platform))
 
 
 class GuestVm:

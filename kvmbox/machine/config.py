@@ -13,6 +13,7 @@ from typing import Final, Literal, get_args
 
 from kvmbox import layout
 from kvmbox.board import DeviceSpec
+from kvmbox.boot.choose import AUTO, WAY_NAMES
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.errors import UsageError
 from kvmbox.host.serial import SerialSpec
@@ -22,16 +23,22 @@ from kvmbox.processes.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES, Desig
 from kvmbox.sandbox import layers
 
 Mode = Literal["auto", "real"]
+DataSegments = Literal["zero", "cs"]
+FirmwareChoice = Literal["auto", "none"]
 SerialOverflow = Literal["wait", "drop"]
 OnDeviceCrash = Literal["fail", "restart", "all-ones"]
 
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+DATA_SEGMENTS: Final[tuple[DataSegments, ...]] = get_args(DataSegments)
+FIRMWARE_CHOICES: Final[tuple[FirmwareChoice, ...]] = get_args(FirmwareChoice)
 SERIAL_OVERFLOWS: Final[tuple[SerialOverflow, ...]] = get_args(SerialOverflow)
 CRASH_ANSWERS: Final[tuple[OnDeviceCrash, ...]] = get_args(OnDeviceCrash)
 SECCOMP_CHOICES: Final = tuple(SECCOMP_MODES)
 
 DEFAULT_MEMORY: Final = layout.DEFAULT_MEMORY
-DEFAULT_MODE: Final = MODES[0]
+DEFAULT_BOOT: Final = AUTO
+DEFAULT_CPU: Final = "host"
+DEFAULT_FIRMWARE: Final = FIRMWARE_CHOICES[0]
 DEFAULT_SERIAL_OVERFLOW: Final = SERIAL_OVERFLOWS[0]
 DEFAULT_ON_DEVICE_CRASH: Final = CRASH_ANSWERS[0]
 DEFAULT_SANDBOX: Final = PROCESS
@@ -42,8 +49,6 @@ DEFAULT_PIN: Final = "auto"
 DEFAULT_KVM_PATH: Final = "/dev/kvm"
 DEFAULT_RESTART_BUDGET: Final = 16
 """How many restarts a run may have before a device that keeps dying ends it."""
-MOST_CPUS: Final = 32
-"""How many vCPUs a machine may have."""
 
 
 TYPE_CHECKING = False
@@ -60,9 +65,18 @@ class ModuleSpec(Value):
     arguments: str = ""
 
 
+class FirmwareFile(Value):
+    """A file of the host that the guest reads through fw_cfg, under `name`."""
+
+    name: str
+    path: str
+
+
 class RunConfig(Value):
     """One run, checked. Sizes are bytes, `timeout` is seconds.
 
+    `boot` is a way to boot; `bios` is None where the image decides whether there is a BIOS, else "builtin",
+    "none" or a file. `entry` is (CS, IP).
     `rtc_base` is the wall clock at guest time 0, in seconds since 1970. `require` is the mask of sandbox
     layers (`sandbox.layers`) that must not be missing. `devices` are put on the board beside those of a PC;
     `resources` are what their `Resource` grants name.
@@ -74,10 +88,18 @@ class RunConfig(Value):
     rtc_base: int
     memory_size: int
     cpus: int
+    cpu: str
     append: str
     modules: tuple[ModuleSpec, ...]
-    mode: Mode
+    initrd: str | None
+    boot: str
+    bios: str | None
     load_address: int | None
+    entry: tuple[int, int] | None
+    segments: DataSegments | None
+    firmware_tables: FirmwareChoice
+    fw_cfg: tuple[FirmwareFile, ...]
+    testdev: bool
     serial_overflow: SerialOverflow
     serial_limit: int | None
     timeout: float | None
@@ -110,7 +132,10 @@ class RunConfig(Value):
     @property
     def files_read(self) -> list[tuple[str, str]]:
         """The same of the files that it reads."""
-        return [("the guest's image", self.guest), *(("a --module", module.path) for module in self.modules)]
+        found = [("the guest's image", self.guest), *(("a --module", module.path) for module in self.modules)]
+        if self.initrd is not None:
+            found.append(("--initrd", self.initrd))
+        return found + [(f"--fw-cfg {file.name}", file.path) for file in self.fw_cfg]
 
 
 def parse_module(text: str) -> ModuleSpec:
@@ -121,6 +146,30 @@ def parse_module(text: str) -> ModuleSpec:
     return ModuleSpec(path, arguments)
 
 
+def parse_fw_cfg(text: str) -> FirmwareFile:
+    """'NAME=FILE'. Raises UsageError."""
+    name, separator, path = text.partition("=")
+    if not name or not separator or not path:
+        raise UsageError(
+            f"--fw-cfg '{text}' is not NAME=FILE", hint="for example opt/org.example/key=key.txt"
+        )
+    return FirmwareFile(name, path)
+
+
+def boot_way(boot: str, mode: Mode | None, *, flat: bool) -> str:
+    """The way to boot: `mode` is an older spelling of `boot`; a `flat` bundled image only boots one way.
+
+    Raises UsageError.
+    """
+    _refuse_other("--boot", boot, WAY_NAMES)
+    _refuse_other("--mode", mode, MODES)
+    if mode is not None and boot not in (AUTO, mode):
+        raise UsageError(f"--mode {mode} contradicts --boot {boot}", hint="--boot is enough")
+    if boot == AUTO and mode is not None:
+        boot = mode
+    return "real" if flat and boot == AUTO else boot
+
+
 def texts(wanted: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
     """The texts of --expect or --fail-on as bytes: one, or several. Raises UsageError."""
     several = (wanted,) if isinstance(wanted, str | bytes) else wanted
@@ -128,13 +177,6 @@ def texts(wanted: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
     if not all(found):
         raise UsageError("--expect and --fail-on want a text that is not empty")
     return found
-
-
-def vcpu_count(wanted: object) -> int:
-    """The number of vCPUs that a program asks for. Raises UsageError."""
-    if not isinstance(wanted, int) or not 1 <= wanted <= MOST_CPUS:
-        raise UsageError(f"cpus={wanted!r} is not a whole number from 1 to {MOST_CPUS}")
-    return wanted
 
 
 def layer_mask(option: str, names: Sequence[str]) -> int:
@@ -178,16 +220,20 @@ def design_of(
     return design
 
 
-def check(config: RunConfig, restart_budget: int | None, *, flat: bool) -> None:
-    """UsageError where options contradict each other. `restart_budget` is the one that was asked for, `flat`
-    says that the guest is a bundled image that only fits mode real.
-    """
-    _refuse_other("--mode", config.mode, MODES)
+def check(config: RunConfig, restart_budget: int | None) -> None:
+    """UsageError where options contradict each other. `restart_budget` is the one that was asked for."""
+    _refuse_other("--segments", config.segments, DATA_SEGMENTS)
+    _refuse_other("--firmware-tables", config.firmware_tables, FIRMWARE_CHOICES)
     _refuse_other("--serial-overflow", config.serial_overflow, SERIAL_OVERFLOWS)
     _refuse_other("--on-device-crash", config.on_device_crash, CRASH_ANSWERS)
     status = config.success_status
-    if config.load_address is not None and config.mode != "real" and not flat:
-        raise UsageError("--load-address needs --mode real", hint="other images say where they belong")
+    for option, value in (
+        ("--load-address", config.load_address),
+        ("--entry", config.entry),
+        ("--segments", config.segments),
+    ):
+        if value is not None and config.boot != "real":
+            raise UsageError(f"{option} needs --boot real", hint="other images say where they belong")
     if status is not None and not 1 <= status <= 255:
         raise UsageError(f"--success-status {status} is not between 1 and 255")
     if status is not None and status % 2 == 0:

@@ -27,7 +27,7 @@ from kvmbox.lean import Value
 from kvmbox.machine import config as options
 from kvmbox.machine import values
 from kvmbox.machine.caller import Caller
-from kvmbox.machine.config import ModuleSpec, OnDeviceCrash, RunConfig, SerialOverflow
+from kvmbox.machine.config import FirmwareFile, ModuleSpec, OnDeviceCrash, RunConfig, SerialOverflow
 from kvmbox.machine.run import run
 from kvmbox.machine.statistics import RunStats
 from kvmbox.machine.timeline import Timeline
@@ -69,10 +69,19 @@ class Machine:
         *,
         memory: int | str = options.DEFAULT_MEMORY,
         cpus: int = 1,
+        cpu: str = options.DEFAULT_CPU,
         append: str = "",
         modules: Sequence[str | ModuleSpec] = (),
-        mode: options.Mode = options.DEFAULT_MODE,
+        initrd: str | os.PathLike[str] | None = None,
+        boot: str = options.DEFAULT_BOOT,
+        mode: options.Mode | None = None,
+        bios: str | os.PathLike[str] | None = None,
         load_address: int | str | None = None,
+        entry: tuple[int, int] | str | None = None,
+        segments: options.DataSegments | None = None,
+        firmware_tables: options.FirmwareChoice = options.DEFAULT_FIRMWARE,
+        fw_cfg: Sequence[str | FirmwareFile] = (),
+        testdev: bool = False,
         serial: Backends = (),
         debugcon: str | Capture = "auto",
         console: Literal["capture", "stdio"] = "capture",
@@ -107,7 +116,7 @@ class Machine:
         COM1 and the debug console are that nothing else was said of: in a Capture, `Machine.console`, or on
         this process's stdin and stdout. `devices` are put on the board beside those of a PC, and `resources`
         are the stores that their `Resource` grants name. `say` gets each line that is for a person, from the
-        machine's thread. `cpus` is a number of vCPUs from 1 to 32. Nothing is opened yet. Raises UsageError.
+        machine's thread. `mode` is an older spelling of `boot`. Nothing is opened yet. Raises UsageError.
         """
         path, flat = _find(os.fspath(image))
         required = options.layer_mask("--require", require)
@@ -121,11 +130,19 @@ class Machine:
             debugcon=_debugcon(debugcon, self.console),
             rtc_base=values.parse_rtc_base(rtc_base) if isinstance(rtc_base, str) else rtc_base,
             memory_size=_read("--memory", values.memory_size, memory),
-            cpus=options.vcpu_count(cpus),
+            cpus=_read("--cpus", values.cpu_count, cpus),
+            cpu=cpu,
             append=append,
             modules=tuple(options.parse_module(one) if isinstance(one, str) else one for one in modules),
-            mode="real" if flat else mode,
+            initrd=None if initrd is None else os.fspath(initrd),
+            boot=options.boot_way(boot, mode, flat=flat),
+            bios=None if bios is None else os.fspath(bios),
             load_address=_if_given("--load-address", values.address, load_address),
+            entry=_if_given("--entry", values.far_address, entry),
+            segments=segments,
+            firmware_tables=firmware_tables,
+            fw_cfg=tuple(options.parse_fw_cfg(one) if isinstance(one, str) else one for one in fw_cfg),
+            testdev=testdev,
             serial_overflow=serial_overflow,
             serial_limit=_if_given("--serial-limit", values.byte_count, serial_limit),
             timeout=_if_given("--timeout", values.seconds, timeout),
@@ -146,7 +163,7 @@ class Machine:
             devices=tuple(devices),
             resources=dict(resources or {}),
         )
-        options.check(self.config, restart_budget, flat=flat)
+        options.check(self.config, restart_budget)
         self._captures = {
             spec.capture for spec in (*plan.values(), self.config.debugcon) if spec.capture is not None
         }

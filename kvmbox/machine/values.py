@@ -15,6 +15,9 @@ from typing import Final
 from kvmbox import layout
 from kvmbox.errors import UsageError
 
+MOST_CPUS: Final = 32
+"""How many vCPUs a machine may have."""
+
 _UNITS: Final = {"": 1, "K": layout.KIB, "M": layout.MIB, "G": layout.GIB}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -53,6 +56,27 @@ def address(value: int | str) -> int:
     number = _integer(value)
     if number is None:
         raise ValueError(f"'{value}' is not an address: give a number such as 0x7c00")
+    return number
+
+
+def far_address(value: tuple[int, int] | str) -> tuple[int, int]:
+    """A real-mode address CS:IP, such as '1000:0', in hexadecimal. ValueError."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"(?:0x)?([0-9a-fA-F]{1,4}):(?:0x)?([0-9a-fA-F]{1,4})", value.strip())
+        if found is None:
+            raise ValueError(f"'{value}' is not CS:IP, two hexadecimal numbers such as 07c0:0000")
+        return int(found[1], 16), int(found[2], 16)
+    selector, offset = value
+    if not 0 <= selector <= 0xFFFF or not 0 <= offset <= 0xFFFF:
+        raise ValueError(f"{value} is not (CS, IP), two numbers of 16 bits")
+    return selector, offset
+
+
+def cpu_count(value: int | str) -> int:
+    """A number of vCPUs. ValueError."""
+    number = _integer(value)
+    if number is None or isinstance(value, bool) or not 1 <= number <= MOST_CPUS:
+        raise ValueError(f"'{value}' is not a whole number from 1 to {MOST_CPUS}")
     return number
 
 

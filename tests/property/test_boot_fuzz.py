@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox import layout
-from kvmbox.boot import BootOptions, BootResult, GuestImage, load_image
+from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
 from kvmbox.errors import ImageError
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
@@ -82,7 +82,7 @@ def damaged_images(draw: st.DrawFn) -> bytes:
 
 def load_or_refuse(data: bytes) -> None:
     MEMORY.clear()
-    result: BootResult | None = None
+    result: BootPlan | None = None
     message = ""
     try:
         result = load_image(GuestImage("fuzzed", data), MEMORY, BootOptions())
@@ -95,7 +95,6 @@ def load_or_refuse(data: bytes) -> None:
         return
     spans = sorted((s.address, s.end) for s in result.segments)
     assert spans
-    assert spans[0][0] >= layout.BOOT_AREA_END
     assert all(end <= SIZE for _, end in spans)
     assert all(upper[0] >= lower[1] for lower, upper in pairwise(spans))
     assert any(start <= result.entry < end for start, end in spans)

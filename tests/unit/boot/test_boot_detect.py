@@ -114,8 +114,8 @@ def test_multiboot1_header_wins_over_multiboot2_and_bzimage() -> None:
     ("options", "data", "found"),
     [
         (BootOptions(load_address=0x7C00), elf(), "--load-address"),
-        (BootOptions(mode="real", modules=(Module("m", b""),)), CODE, "--module"),
-        (BootOptions(mode="real", command_line=""), CODE, "--append"),
+        (BootOptions(boot="real", modules=(Module("m", b""),)), CODE, "--module"),
+        (BootOptions(boot="real", command_line=""), CODE, "--append"),
     ],
 )
 def test_options_of_the_other_mode_are_a_usage_error(options: BootOptions, data: bytes, found: str) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from kvmbox import layout
-from kvmbox.boot import BootOptions, BootResult, GuestImage, load_image
+from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.memory import GuestMemory
 
 END = layout.LOW_MEMORY_END
 
 
-def load(data: bytes, address: int | None = None) -> tuple[BootResult, GuestMemory]:
+def load(data: bytes, address: int | None = None) -> tuple[BootPlan, GuestMemory]:
     memory = GuestMemory(2 * layout.MIB)
-    return load_image(GuestImage("g", data), memory, BootOptions(mode="real", load_address=address)), memory
+    return load_image(GuestImage("g", data), memory, BootOptions(boot="real", load_address=address)), memory
 
 
 def test_flat_boot_sector_starts_as_a_bios_would_start_it() -> None:

@@ -1,0 +1,69 @@
+"""Which way an image boots: the first that makes an offer for its content, or the one that was asked for.
+
+An image's name counts for nothing. One that no way makes an offer for is named as well as it can be
+(`boot.foreign`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvmbox.boot.foreign import foreign_file, linux_image, multiboot2_kernel
+from kvmbox.boot.image import ACCEPTED, GuestImage, not_supported_yet
+from kvmbox.boot.multiboot2_header import has_multiboot2_header
+from kvmbox.boot.plan import Offer, Way
+from kvmbox.boot.ways import WAYS
+from kvmbox.errors import ImageError, UsageError
+
+AUTO: Final = "auto"
+WAY_NAMES: Final = (AUTO, *(way.name for way in WAYS))
+
+_BOOT_SIGNATURE: Final = b"\x55\xaa"
+_BOOT_SIGNATURE_OFFSET: Final = 510
+
+
+def choose(image: GuestImage, name: str = AUTO) -> Way:
+    """The way named `name`, or the first that makes an offer. Raises ImageError, UsageError."""
+    if name != AUTO:
+        return _named(name)
+    if not isinstance(WAYS[0].examine(image), Offer):
+        if has_multiboot2_header(image.data):
+            raise not_supported_yet(image, multiboot2_kernel())
+        linux = linux_image(image.data)
+        if linux is not None:
+            raise not_supported_yet(image, linux)
+    refused = None
+    for way in WAYS:
+        found = way.examine(image)
+        if isinstance(found, Offer):
+            return way
+        if found.kind and refused is None:
+            refused = found
+    if refused is not None:
+        raise image.error(f"it is {refused.kind}: {refused.reason}", hint=refused.hint or None)
+    raise unrecognised(image)
+
+
+def _named(name: str) -> Way:
+    for way in WAYS:
+        if way.name == name:
+            return way
+    raise UsageError(f"--boot {name} is none of {', '.join(WAY_NAMES)}")
+
+
+def unrecognised(image: GuestImage) -> ImageError:
+    """The refusal of an image that no way makes an offer for."""
+    data = image.data
+    if not data:
+        return image.error(f"the file is empty; {ACCEPTED}", hint="build or copy it again")
+    foreign = foreign_file(data)
+    if foreign is not None:
+        return image.error(f"it is {foreign.kind}; {ACCEPTED}", hint=foreign.hint)
+    if data[_BOOT_SIGNATURE_OFFSET : _BOOT_SIGNATURE_OFFSET + 2] == _BOOT_SIGNATURE:
+        return image.error(
+            f"it looks like a boot sector (55 AA at byte 510); {ACCEPTED}", hint="boot it with --mode real"
+        )
+    return image.error(
+        f"it is of no known kind (first bytes {data[:8].hex(' ')}); {ACCEPTED}",
+        hint="a flat 16-bit image needs --mode real",
+    )

@@ -1,0 +1,85 @@
+"""What a way to boot looks like: it examines an image, and plans what is written and how the CPU starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from kvmbox.boot.image import GuestImage, Module
+from kvmbox.boot.segments import LoadSegment
+from kvmbox.boot.state import CpuState
+from kvmbox.lean import Value
+
+if TYPE_CHECKING:
+    from kvmbox.firmware.platform import Platform
+    from kvmbox.memory import GuestMemory
+
+
+class Offer(Value):
+    """The image can be booted this way. `kind` says what it is then, with its article."""
+
+    kind: str
+
+
+class Refusal(Value):
+    """The image cannot be booted this way: `reason`, and a `hint` if there is something to do about it.
+
+    `kind` names the image if it was meant for this way all the same.
+    """
+
+    reason: str
+    hint: str = ""
+    kind: str = ""
+
+
+class BootContext(Value):
+    """All that a plan may depend on, besides the image.
+
+    `rsdp` is the guest-physical address of ACPI's RSDP, 0 where there are no tables. `command_line` is None
+    if none was given. `load_address`, `entry` (CS, IP) and `segments` are for flat 16-bit images.
+    """
+
+    memory: GuestMemory
+    platform: Platform
+    rsdp: int = 0
+    command_line: str | None = None
+    modules: tuple[Module, ...] = ()
+    initrd: Module | None = None
+    load_address: int | None = None
+    entry: tuple[int, int] | None = None
+    segments: str | None = None
+
+    @property
+    def all_modules(self) -> tuple[Module, ...]:
+        """The initrd, if there is one, and the modules: for ways that know only modules."""
+        return self.modules if self.initrd is None else (self.initrd, *self.modules)
+
+
+class BootPlan(Value):
+    """A way to boot an image, checked whole. Nothing is written yet.
+
+    `segments` come from the image; `writes` are further (guest-physical address, bytes) pairs. `modules` has
+    the (start, end) of each module. `format` names the way, and what it found. `has_firmware` says whether
+    firmware tables are written as well.
+    """
+
+    format: str
+    state: CpuState
+    entry: int
+    segments: tuple[LoadSegment, ...] = ()
+    writes: tuple[tuple[int, bytes], ...] = ()
+    modules: tuple[tuple[int, int], ...] = ()
+    has_firmware: bool = True
+
+
+class Way(Protocol):
+    """A way to boot. `name` is how --boot spells it."""
+
+    name: str
+
+    def examine(self, image: GuestImage) -> Offer | Refusal:
+        """Whether this way fits the image: a look, not a check."""
+        ...
+
+    def plan(self, image: GuestImage, context: BootContext) -> BootPlan:
+        """Check everything, and lay it out. Raises ImageError and UsageError."""
+        ...

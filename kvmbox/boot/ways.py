@@ -1,0 +1,13 @@
+"""All ways to boot, in the order in which an image is offered to them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvmbox.boot.plan import Way
+from kvmbox.boot.way_elf import Elf
+from kvmbox.boot.way_multiboot import Multiboot
+from kvmbox.boot.way_real import Real
+
+WAYS: Final[tuple[Way, ...]] = (Multiboot(), Elf(), Real())
+"""The first that makes an offer is taken."""
