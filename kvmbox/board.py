@@ -51,6 +51,10 @@ class StopClean(Value):
     """A write may stop the machine, with exit status 0."""
 
 
+class BiosReport(Value):
+    """A write may name what the built-in BIOS does not provide, or stop the machine because of it."""
+
+
 class Memory(Value):
     """Guest memory may be read and written, by effects of at most `max_bytes` in `max_ranges` ranges.
 
@@ -77,7 +81,7 @@ class Resource(Value):
     max_pending: int = 64
 
 
-Grant = Irq | Output | Input | Reset | StopValue | StopClean | Memory | Resource
+Grant = Irq | Output | Input | Reset | StopValue | StopClean | BiosReport | Memory | Resource
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
 
 _AnyGrant = TypeVar("_AnyGrant", bound=Grant)
@@ -124,7 +128,8 @@ class BoardOptions(Value):
     `serial_ports` are those present; `rtc_base` is the wall clock that the RTC shows at guest time 0, in
     seconds since 1970; `debug_exit_port` None leaves the debug-exit device out; `uart_pace` makes UARTs take
     the time that their divisor asks for to transmit a character; `testdev` puts the test device of
-    kvm-unit-tests on the board.
+    kvm-unit-tests on the board; `has_bios` adds what is behind the built-in BIOS, and `boot_disk_sectors` is
+    the size of its disk, 0 for none.
     """
 
     serial_ports: tuple[str, ...]
@@ -134,6 +139,8 @@ class BoardOptions(Value):
     uart_pace: bool = False
     cpus: int = 1
     testdev: bool = False
+    has_bios: bool = False
+    boot_disk_sectors: int = 0
 
 
 MMIO_UART: Final = "MMIO"
@@ -253,4 +260,47 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             grants=(StopClean(),),
         )
     )
+    if options.has_bios:
+        board += _bios_devices(options.boot_disk_sectors)
     return board
+
+
+BOOT_DISK: Final = "boot disk"
+"""Name of the disk of the built-in BIOS, and of the resource that is behind it."""
+
+BIOS_TEXT: Final = "BIOS"
+"""Name of the stream of text that the built-in BIOS prints."""
+
+
+def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
+    devices = [
+        DeviceSpec(
+            "BIOS report",
+            "debug",
+            "bios_report",
+            ports=(AddressRange(layout.BIOS_REPORT_PORT, layout.BIOS_REPORT_PORT_COUNT),),
+            grants=(BiosReport(),),
+            natural_sizes=frozenset({4}),
+        ),
+        DeviceSpec(
+            "BIOS text",
+            "debug",
+            "debugcon",
+            ports=(AddressRange(layout.BIOS_TEXT_PORT, 1),),
+            grants=(Output(BIOS_TEXT),),
+            coalesced=(layout.BIOS_TEXT_PORT,),
+        ),
+    ]
+    if disk_sectors:
+        devices.append(
+            DeviceSpec(
+                BOOT_DISK,
+                "bdisk",
+                "boot_disk",
+                ports=(AddressRange(layout.BOOT_DISK_PORT, layout.BOOT_DISK_PORT_COUNT),),
+                parameters={"sectors": disk_sectors},
+                grants=(Resource(BOOT_DISK, disk_sectors * layout.SECTOR_SIZE, max_ranges=1, max_pending=1),),
+                natural_sizes=frozenset({4}),
+            )
+        )
+    return devices

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.boot.plan import Way
+from kvmbox.boot.way_bios import BootSector
 from kvmbox.boot.way_elf import Elf
+from kvmbox.boot.way_firmware import Firmware
 from kvmbox.boot.way_multiboot import Multiboot
 from kvmbox.boot.way_real import Real
 
-WAYS: Final[tuple[Way, ...]] = (Multiboot(), Elf(), Real())
+WAYS: Final[tuple[Way, ...]] = (Firmware(), Multiboot(), Elf(), BootSector(), Real())
 """The first that makes an offer is taken."""

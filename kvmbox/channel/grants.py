@@ -54,6 +54,10 @@ class Host(Protocol):
         """The guest asked to stop: with a value that counts for the exit status, or cleanly (None)."""
         ...
 
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """What takes reports of the built-in BIOS, and what hears of the write that asked for a stop."""
+        ...
+
     @property
     def ram(self) -> GuestMemory:
         """Guest memory."""
@@ -135,6 +139,8 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 bound["stop"] = lambda _offset, _size, value: host.stop(value)
             case board.StopClean():
                 bound["stop"] = lambda *_write: host.stop(None)
+            case board.BiosReport():
+                bound["output"], bound["stop"] = host.bios_reports()
             case board.Memory():
                 if grant.max_bytes > protocol.MAX_PAYLOAD:
                     raise ValueError(f"device {device.name}: {grant.max_bytes} bytes of memory at a time")

@@ -5,6 +5,8 @@ Parameters are integers or bytes: they cross a process boundary in HELLO.
 
 from __future__ import annotations
 
+from kvmbox.devices.bios_report import BiosReport
+from kvmbox.devices.boot_disk import BootDisk
 from kvmbox.devices.i8042 import I8042
 from kvmbox.devices.model import DeviceModel
 from kvmbox.devices.pit_8254 import Pit8254
@@ -26,6 +28,8 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "debug_exit": DebugExit,
     "post": PostPort,
     "shutdown_port": ShutdownPort,
+    "bios_report": BiosReport,
+    "boot_disk": BootDisk,
 }
 
 

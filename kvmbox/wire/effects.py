@@ -207,7 +207,7 @@ TABLE: Final = (
         "output",
         HostOutput,
         ((DATA, "the output"),),
-        grants=("Output",),
+        grants=("Output", "BiosReport"),
         text=lambda effect, _: f"sends {excerpt(effect.data)}",
     ),
     EffectKind(
@@ -235,7 +235,7 @@ TABLE: Final = (
         "stop",
         Stop,
         (),
-        grants=("StopValue", "StopClean"),
+        grants=("StopValue", "StopClean", "BiosReport"),
         after_write=True,
         text=lambda *_: "asks for a stop",
     ),

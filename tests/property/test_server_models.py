@@ -80,6 +80,10 @@ class Process:
 
         return change
 
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """Nobody looks."""
+        return (lambda _data: None), (lambda _offset, _size, _value: None)
+
     def output(self, _stream: str) -> Callable[[bytes], None]:
         """Nobody looks."""
         return lambda _data: None

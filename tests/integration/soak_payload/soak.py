@@ -38,6 +38,7 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
         irq_source = output = input_room = source
         ram: Any = None  # no device of the board is granted it, nor transfers
         transfers: Any = None
+        bios_reports: Any = None
         ask_for_reset = stop = count
 
     board = pc_board(BoardOptions(SERIAL_PORTS, 1_767_323_045, 128 << 20))

@@ -63,6 +63,12 @@ class Host:
     def ask_for_reset(self) -> None:
         self.log.append(("reset",))
 
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        return (
+            lambda *what: self.log.append(("report", *what)),
+            lambda *what: self.log.append(("stop of the BIOS", *what)),
+        )
+
     def stop(self, value: int | None) -> None:
         self.log.append(("stop", value))
 
