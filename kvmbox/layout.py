@@ -61,7 +61,7 @@ KVM_TSS_ADDRESS: Final = 0xFEFF_D000  # three pages
 
 # --- Firmware images -----------------------------------------------------------------------------------
 MAX_FIRMWARE: Final = 16 * MIB  # it ends at 4 GiB
-LOW_FIRMWARE: Final = 128 * KIB  # so much of its end is also below 1 MiB
+LOW_FIRMWARE: Final = 256 * KIB  # so much of its end is also below 1 MiB
 
 # --- Memory-mapped devices --------------------------------------------------------------------------
 MMIO_UART_BASE: Final = 0xD000_0000  # eight byte registers, as a port UART has them

@@ -172,7 +172,7 @@ void keyboard_start(void);
 void clock_start(void);
 void print(const char *text);
 
-/* Sectors of the image to a linear address; 0, or the status of int 13h. */
+/* Sectors of the image, which exist, to a linear address; 0, or the status of int 13h. */
 uint8_t disk_read(uint32_t lba, uint32_t count, uint32_t address);
 
 /* entry.S */

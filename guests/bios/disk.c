@@ -16,8 +16,6 @@ enum { PACKET_SIZE = 0, PACKET_COUNT = 2, PACKET_BUFFER = 4, PACKET_LBA = 8, PAC
 
 uint8_t disk_read(uint32_t lba, uint32_t count, uint32_t address)
 {
-    if (lba >= parameters.disk_sectors || count > parameters.disk_sectors - lba)
-        return BAD_TRACK;
     while (count) {
         uint32_t now = count < MOST_AT_ONCE ? count : MOST_AT_ONCE;
         uint32_t status;
@@ -45,26 +43,31 @@ static const struct geometry *geometry(uint8_t drive)
     return g && g->cylinders ? g : NULL;
 }
 
+/* So many of `count` sectors exist. Those before the end of the disk are moved, then there is an error. */
+static uint32_t existing(uint32_t lba, uint32_t count)
+{
+    uint32_t left = parameters.disk_sectors - lba;
+
+    return count < left ? count : left;
+}
+
 /* Read (or verify, which reads nothing) what CX, DH and AL say. */
 static uint8_t by_cylinder(struct frame *f, const struct geometry *g, int verify)
 {
     uint16_t cylinder = (uint16_t)(f->c.h | (f->c.l & 0xc0) << 2);
     uint8_t sector = f->c.l & 0x3f;
     uint8_t count = f->a.l;
-    uint8_t status;
-    uint32_t lba;
+    uint8_t status = OK;
+    uint32_t lba, there;
 
-    if (cylinder >= g->cylinders || f->d.h >= g->heads || sector == 0 || sector > g->sectors || count == 0 || count > 128) {
-        f->a.l = 0;
+    if (cylinder >= g->cylinders || f->d.h >= g->heads || sector == 0 || sector > g->sectors || count == 0 || count > 128)
         return BAD_COMMAND;
-    }
     lba = ((uint32_t)cylinder * g->heads + f->d.h) * g->sectors + sector - 1;
-    if (verify)
-        status = lba + count > parameters.disk_sectors ? BAD_TRACK : OK;
-    else
-        status = disk_read(lba, count, linear(f->es, f->b.x));
-    f->a.l = status == OK ? count : 0;
-    return status;
+    there = lba < parameters.disk_sectors ? existing(lba, count) : 0;
+    if (!verify)
+        status = disk_read(lba, there, linear(f->es, f->b.x));
+    f->a.l = status == OK ? (uint8_t)there : 0;
+    return status == OK && there < count ? BAD_TRACK : status;
 }
 
 static uint8_t by_packet(struct frame *f, int transfers)
@@ -75,35 +78,33 @@ static uint8_t by_packet(struct frame *f, int transfers)
     uint32_t buffer = far32(f->ds, at + PACKET_BUFFER);
     uint32_t address = linear((uint16_t)(buffer >> 16), (uint16_t)buffer);
     uint32_t lba = far32(f->ds, at + PACKET_LBA);
-    uint8_t status;
+    uint32_t there;
+    uint8_t status = OK;
 
     if (size < 16)
         return BAD_COMMAND;
     if (buffer == 0xffffffff && size >= 24)
         address = far32(f->ds, at + PACKET_FLAT);
-    if (far32(f->ds, at + PACKET_LBA + 4))
-        status = BAD_COMMAND;
-    else if (lba >= parameters.disk_sectors)
-        status = BAD_COMMAND;
-    else if (count > parameters.disk_sectors - lba)
-        status = BAD_TRACK;
-    else
-        status = transfers ? disk_read(lba, count, address) : OK;
-    if (status != OK)
-        set_far16(f->ds, at + PACKET_COUNT, 0);
-    return status;
+    if (far32(f->ds, at + PACKET_LBA + 4) || lba >= parameters.disk_sectors)
+        return BAD_COMMAND;
+    there = existing(lba, count);
+    if (transfers)
+        status = disk_read(lba, there, address);
+    set_far16(f->ds, at + PACKET_COUNT, status == OK ? (uint16_t)there : 0);
+    return status == OK && there < count ? BAD_TRACK : status;
 }
 
 static void tell_parameters(struct frame *f, const struct geometry *g)
 {
-    uint16_t last = (uint16_t)(g->cylinders - 1);
+    /* The last cylinder of a hard disk is for diagnosis: IBM PC AT Technical Reference, DISK_BIOS. */
+    uint16_t last = (uint16_t)(g->cylinders - (g == &parameters.disk ? 2 : 1));
 
     f->a.x = 0;
     f->c.h = (uint8_t)last;
     f->c.l = (uint8_t)((last >> 2 & 0xc0) | g->sectors);
     f->d.h = (uint8_t)(g->heads - 1);
     f->d.l = 1;
-    if (f->d.l && g == &parameters.diskette) {
+    if (g == &parameters.diskette) {
         f->b.x = parameters.diskette_type;
         f->es = 0xf000;
         f->di.x = offset_of(diskette_parameters);
@@ -145,7 +146,9 @@ enum action disk_service(struct frame *f)
         set_flag(f, CARRY, 0);
         return DONE;
     }
-    if (!g && function != 0x00) {
+    if (function >= 0x41 && function <= 0x48 && g == &parameters.diskette) {
+        status = BAD_COMMAND; /* no extensions for diskettes, as on PCs */
+    } else if (!g && function != 0x00) {
         if (function == 0x08 && f->d.l < 0x80) { /* no diskettes: the number of them is an answer, too */
             f->a.x = f->b.x = f->c.x = f->d.x = 0;
             set_flag(f, CARRY, 0);
@@ -182,9 +185,11 @@ enum action disk_service(struct frame *f)
         case 0x15:
             set_flag(f, CARRY, 0);
             if (f->d.l & 0x80) {
+                uint32_t sectors = (uint32_t)(g->cylinders - 1) * g->heads * g->sectors;
+
                 f->a.h = 3;
-                f->c.x = (uint16_t)(parameters.disk_sectors >> 16);
-                f->d.x = (uint16_t)parameters.disk_sectors;
+                f->c.x = (uint16_t)(sectors >> 16);
+                f->d.x = (uint16_t)sectors;
             } else {
                 f->a.h = 1; /* cannot tell a changed diskette */
             }

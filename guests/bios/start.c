@@ -68,7 +68,7 @@ _Noreturn void boot(void)
     if (p->enter)
         enter_guest((uint32_t)p->entry_cs << 16 | p->entry_ip, (uint32_t)p->entry_ss << 16 | p->entry_sp,
                     p->entry_data, p->drive);
-    if (disk_read(0, 1, 0x7c00) == 0 && far16(0, 0x7dfe) == 0xaa55)
+    if (p->disk_sectors && disk_read(0, 1, 0x7c00) == 0 && far16(0, 0x7dfe) == 0xaa55)
         enter_guest(0x7c00, 0x7000, 0, p->drive);
     __asm__ volatile("int $0x18");
     __builtin_unreachable();

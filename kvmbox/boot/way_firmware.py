@@ -1,6 +1,6 @@
 """The way of firmware: a ROM image, entered at the reset vector of the processor.
 
-The image ends at 4 GiB, where it can be read only. Its last 128 KiB, or all of it, are also below 1 MiB, in
+The image ends at 4 GiB, where it can be read only. Its last 256 KiB, or all of it, are also below 1 MiB, in
 RAM: a copy that firmware may write to, as PCs have it once their shadow RAM is on. The processor starts at
 F000:FFF0 with a code segment base of 0xFFFF0000 (Intel SDM volume 3, 10.1.4).
 
