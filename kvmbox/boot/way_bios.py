@@ -39,6 +39,8 @@ class BootSector:
                 found.reason, hint="no BIOS boots such an image; --boot real enters any flat 16-bit image"
             )
         refuse_options(context, "a boot sector")
+        if not context.bios_rom:  # nothing will run: see BootContext
+            return BootPlan(self.name, reset_state(layout.FIRMWARE_START), layout.BOOT_SECTOR)
         rom = rom_with(context.bios_rom, memory_map(context.memory.size), drives(len(image.data)))
         return BootPlan(
             self.name,

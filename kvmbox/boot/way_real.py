@@ -36,7 +36,7 @@ class Real:
         entry = place_entry(segment, stack, context.entry, context.segments)
         start = (entry.cs << 4) + entry.ip
         ranges = memory_map(context.memory.size)
-        if context.bios == BUILTIN_BIOS:
+        if context.bios == BUILTIN_BIOS and context.bios_rom:
             _check_bios_memory(image, segment)
             rom = rom_with(context.bios_rom, ranges, drives(len(image.data)), entry=entry)
             state = reset_state(layout.FIRMWARE_START)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from kvmbox import bundled, layout
 from kvmbox.boot.choose import AUTO, choose
+from kvmbox.boot.compressed import decompressed
 from kvmbox.boot.image import GuestImage, read_image, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, BootPlan
@@ -46,7 +47,7 @@ class BootSource(Value):
     @classmethod
     def read(cls, config: RunConfig) -> BootSource:
         """Read all of it; ImageError if something cannot be read, UsageError if it does not go together."""
-        image, boot = read_image(config.guest), config.boot
+        image, boot = decompressed(read_image(config.guest)), config.boot
         if config.bios_file is not None:
             image, boot = _firmware(config, image)
         way = choose(image, boot, bios=config.bios)
