@@ -25,7 +25,7 @@ from kvmbox.cli.values import (
     SECONDS,
     is_given,
 )
-from kvmbox.errors import KvmboxError, UsageError
+from kvmbox.errors import KvmboxError
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.machine import config
 from kvmbox.processes.pool import SANDBOX_CHOICES
@@ -249,7 +249,9 @@ def command(guest: str | None, stats: bool, json_path: str | None, debug: bool, 
     if guest is None:  # firmware is a guest by itself
         guest = wanted.get("bios")
         if guest in (None, BUILTIN_BIOS, NO_BIOS):
-            raise UsageError("a GUEST is missing", hint="name an image, or firmware with --bios FILE")
+            raise click.MissingParameter(
+                ctx=click.get_current_context(), param_hint="'GUEST'", param_type="argument"
+            )
     machine = Machine(guest, console="stdio", say=lambda text: say(f"kvmbox: {text}"), **wanted)
     json_files = [("--json", json_path)] if json_path is not None else []
     refuse_shared([*json_files, *machine.config.files_written], machine.config.files_read)

@@ -14,6 +14,8 @@ effects, which the program applies or ignores:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.devices.bios_report import BiosReport
+    from kvmbox.devices.boot_disk import BootDisk
     from kvmbox.devices.i8042 import I8042
     from kvmbox.devices.model import (
         DeviceModel,
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "I8042",
+    "BiosReport",
+    "BootDisk",
     "DebugCon",
     "DebugExit",
     "DeviceModel",
@@ -50,6 +54,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BiosReport": "bios_report",
+    "BootDisk": "boot_disk",
     "DebugCon": "port_models",
     "DebugExit": "port_models",
     "I8042": "i8042",

@@ -17,6 +17,7 @@ from kvmbox.channel.grants import bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import UsageError
+from kvmbox.host.bios_reports import BiosReports
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.interrupts import InterruptRouter
@@ -24,7 +25,6 @@ from kvmbox.kvm import uapi
 from kvmbox.kvm.system import Kvm, is_pvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
-from kvmbox.machine.bios_reports import BiosReports
 from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
 from kvmbox.machine.config import RunConfig
