@@ -8,6 +8,7 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.boot import BootOptions, GuestImage, Module, load_image
+from kvmbox.boot.choose import choose
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import CODE, Piece, elf, multiboot2_header, multiboot_header
