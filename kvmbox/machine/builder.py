@@ -216,9 +216,7 @@ class Devices:
 
 def platform_of(config: RunConfig) -> Platform:
     """The machine as its firmware describes it."""
-    return Platform(
-        config.memory_size, config.cpus, tuple(one for one in config.serial if one in layout.COM_PORTS)
-    )
+    return Platform(config.memory_size, config.cpus, tuple(config.serial))
 
 
 class BootSource(Value):
