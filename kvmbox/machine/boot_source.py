@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from kvmbox import bundled, layout
+from kvmbox import bundled
 from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.compressed import decompressed
 from kvmbox.boot.image import GuestImage, read_image, read_module
@@ -23,9 +23,7 @@ BIOS_ROM = os.path.join(bundled.DIRECTORY, "bios.bin")
 
 def platform_of(config: RunConfig) -> Platform:
     """The machine as its firmware describes it."""
-    return Platform(
-        config.memory_size, config.cpus, tuple(one for one in config.serial if one in layout.COM_PORTS)
-    )
+    return Platform(config.memory_size, config.cpus, tuple(config.serial))
 
 
 class BootSource(Value):

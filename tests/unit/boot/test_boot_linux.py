@@ -118,7 +118,8 @@ def test_boot_params_have_the_header_and_what_a_loader_tells() -> None:
         (0x9FC00, 0x400, 2),
         (0xF0000, 0x10000, 2),
         (0x100000, SIZE - 0x100000, 1),
-        (0xC000_0000, 0x4000_0000, 2),
+        (0xD000_0000, 0x1000, 2),
+        (0xFEC0_0000, 0x140_0000, 2),
     ]
     assert page[0x2D0 + 20 * count :] == bytes(4096 - 0x2D0 - 20 * count)
 
