@@ -26,7 +26,7 @@ def test_header_of_a_board_is_read_back() -> None:
     found = fmt.decode_header(data[fmt.PREAMBLE.size :])
 
     assert len(data) == fmt.PREAMBLE.size + length
-    assert [channel.device_type for channel in found] == ["uart", "pit", "rtc", "i8042", "debug"]
+    assert [channel.device_type for channel in found] == ["uart", "pit", "rtc", "i8042", "debug", "fwcfg"]
     names = [device.name for channel in found for device in channel.devices]
     assert sorted(names) == sorted(device.name for device in BOARD)
     assert [(d.ports, d.irqs) for d in found[UART].devices] == [

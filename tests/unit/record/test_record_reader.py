@@ -120,7 +120,7 @@ def damaged(records: list[Record], **changes: int) -> bytes:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"channel": 5}, "channel 5"),
+        ({"channel": 6}, "channel 6"),
         ({"kind": 2}, "kind 2"),
         ({"request": 5}, "a request of 5 bytes"),
         ({"request": 33}, "announces a payload"),
