@@ -268,8 +268,7 @@ class Console:
 
     def tick(self) -> bool:
         """Show what was withheld for too long, once per slice. Return whether more is withheld."""
-        while self._notes:
-            self._say(self._notes.pop(0))
+        self._say_notes()
         return self._mirror is not None and self._mirror.tick()
 
     @property
@@ -281,6 +280,10 @@ class Console:
         """Tell the person a line, on any thread: the main thread says it in its next slice."""
         self._notes.append(text)
         self._wake()
+
+    def _say_notes(self) -> None:
+        while self._notes:
+            self._say(self._notes.pop(0))
 
     def wait_for_room(self) -> None:
         """A vCPU thread, holding no lock: wait while a stream is congested and the run goes on."""
@@ -385,6 +388,7 @@ class Console:
 
     def finish(self) -> str | None:
         """Write out what is left, for `FLUSH_SECONDS` at most; returns what could not be written, or None."""
+        self._say_notes()
         if self._mirror is not None:
             self._mirror.finish()
         deadline = time.monotonic() + FLUSH_SECONDS

@@ -15,6 +15,7 @@ from kvmbox.board import DeviceSpec
 from kvmbox.boot.plan import BootPlan
 from kvmbox.channel.transports import TRANSPORTS
 from kvmbox.errors import DeviceProcessError, KvmboxError, SandboxError
+from kvmbox.firmware.fw_cfg import warning_about
 from kvmbox.host.console import Console
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.matcher import ConsoleMatcher
@@ -58,12 +59,15 @@ def run(
     Raises KvmboxError where the run could not start; a run that started has an outcome.
     """
     timeline = timeline or Timeline()
-    board = board_of(config)
     refuse_shared(config.files_written, config.files_read)
     starting = caller.starting(config.timeout, timeline)
     # Signal handlers are put back last of all: until then a signal cannot change what was decided. The
     # start's time-out is left before the clean-up begins: no alarm interrupts that.
     with ExitStack() as last, ExitStack() as cleanup, starting:
+        board = board_of(config)
+        for file in config.fw_cfg:
+            if (warning := warning_about(file.name)) is not None:
+                say(warning)
         placement = place(config.pin)
         cleanup.callback(placement.close)
         pool = DevicePool(_checked(config.design, config.require, placement, say))
