@@ -81,8 +81,10 @@ static bool passes(const volatile unsigned *counter, unsigned goal, unsigned par
 {
     uint64_t end = *reg(MAIN_CNT) + hz / 100 * parts;
 
+    __asm__ volatile("sti" : : : "memory");
     while (*counter < goal && *reg(MAIN_CNT) < end)
-        __asm__ volatile("sti; nop; cli" : : : "memory");
+        ;
+    __asm__ volatile("cli" : : : "memory");
     return *counter >= goal;
 }
 
