@@ -15,6 +15,7 @@ from kvmbox.boot.linux_header import HEADER_START
 from kvmbox.boot.plan import BootContext
 from kvmbox.boot.way_linux import Linux
 from kvmbox.errors import ImageError, UsageError
+from kvmbox.firmware.memory_map import memory_map
 from kvmbox.firmware.platform import Platform
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
@@ -114,11 +115,7 @@ def test_boot_params_have_the_header_and_what_a_loader_tells() -> None:
     assert (page[6], page[7], page[0xE], page[0xF], page[0x10]) == (3, 80, 25, 1, 16)
     count = page[0x1E8]
     assert [struct.unpack_from("<QQI", page, 0x2D0 + 20 * i) for i in range(count)] == [
-        (0, 0x9FC00, 1),
-        (0x9FC00, 0x400, 2),
-        (0xF0000, 0x10000, 2),
-        (0x100000, SIZE - 0x100000, 1),
-        (0xC000_0000, 0x4000_0000, 2),
+        (one.base, one.length, one.kind) for one in memory_map(SIZE)
     ]
     assert page[0x2D0 + 20 * count :] == bytes(4096 - 0x2D0 - 20 * count)
 
