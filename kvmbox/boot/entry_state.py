@@ -31,6 +31,7 @@ from kvmbox.boot.state import (
     DescriptorTable,
     Segment,
 )
+from kvmbox.firmware.builtin_bios import Entry
 
 _LARGE_PAGE: Final = 2 * layout.MIB
 _PAGE_TABLE: Final = 0x7  # present, writable, user: SDM vol. 3, 4.5
@@ -201,22 +202,55 @@ def _real_mode_segment(selector: int, segment_type: int) -> Segment:
     return Segment(selector << 4, REAL_MODE_LIMIT, selector, segment_type, present=1, s=1)
 
 
-def real_mode_state(address: int, stack: tuple[int, int]) -> CpuState:
-    """Real mode at physical `address` (below 1 MiB), with `stack` as (SS, SP).
+def reset_state(code_base: int) -> CpuState:
+    """The processor after a reset, at F000:FFF0, with `code_base` behind the selector of CS.
 
-    CS is 0 where a 16-bit offset reaches the address, as a BIOS enters a boot sector, else address / 16.
+    See Intel SDM volume 3, table 10-1.
     """
-    code_selector = 0 if address <= 0xFFFF else address >> 4
     data = _real_mode_segment(0, TYPE_DATA)
     return CpuState(
-        cs=_real_mode_segment(code_selector, TYPE_CODE),
+        cs=Segment(code_base, REAL_MODE_LIMIT, 0xF000, TYPE_CODE, present=1, s=1),
         ds=data,
         es=data,
         fs=data,
         gs=data,
-        ss=_real_mode_segment(stack[0], TYPE_DATA),
+        ss=data,
+        idt=DescriptorTable(0, 0x3FF),
+        gdt=DescriptorTable(0, 0xFFFF),
+        rip=0xFFF0,
+    )
+
+
+def real_mode_state(entry: Entry) -> CpuState:
+    """Real mode at `entry`."""
+    data = _real_mode_segment(entry.data, TYPE_DATA)
+    return CpuState(
+        cs=_real_mode_segment(entry.cs, TYPE_CODE),
+        ds=data,
+        es=data,
+        fs=data,
+        gs=data,
+        ss=_real_mode_segment(entry.ss, TYPE_DATA),
         idt=DescriptorTable(0, 0x3FF),
         rdx=REAL_MODE_DRIVE,
-        rsp=stack[1],
-        rip=address - (code_selector << 4),
+        rsp=entry.sp,
+        rip=entry.ip,
+    )
+
+
+def waking_state(vector: int) -> CpuState:
+    """Real mode at `vector` (below 1 MiB), as firmware enters an OS that wakes from S3: ACPI 6.5, 5.2.10.
+
+    CS is the vector divided by 16 and IP the rest. The other registers, and so the stack, are the OS's care.
+    """
+    data = _real_mode_segment(0, TYPE_DATA)
+    return CpuState(
+        cs=_real_mode_segment(vector >> 4, TYPE_CODE),
+        ds=data,
+        es=data,
+        fs=data,
+        gs=data,
+        ss=data,
+        idt=DescriptorTable(0, 0x3FF),
+        rip=vector & 0xF,
     )

@@ -8,6 +8,7 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.boot import BootOptions, GuestImage, Module, load_image
+from kvmbox.boot.choose import choose
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import CODE, Piece, bzimage, elf, multiboot2_header, multiboot_header
@@ -53,7 +54,6 @@ def portable_executable(machine: int, subsystem: int) -> bytes:
         (b"QFI\xfb", "a qcow2 disk image"),
         (b"KDMV", "a VMDK disk image"),
         (bytes(0x8001) + b"CD001", "an ISO 9660 image"),
-        (bytes(510) + b"\x55\xaa" + bytes(0x7E01) + b"CD001", "an ISO 9660 image"),
         (b"!<arch>\n", "an archive of object files"),
         (b"PK\x03\x04", "a zip archive"),
         (b"\x27\x05\x19\x56", "a U-Boot image"),
@@ -69,12 +69,14 @@ def test_image_of_another_kind_is_named(data: bytes, found: str) -> None:
     assert error.hint
 
 
-@pytest.mark.parametrize("size", [512, 1024])
-def test_boot_sector_without_mode_real_is_told_of_it(size: int) -> None:
-    error = refusal((bytes(510) + b"\x55\xaa").ljust(size, b"\0"))
+@pytest.mark.parametrize("behind", [b"", bytes(512), bytes(0x7E01) + b"CD001"], ids=["512", "1024", "ISO"])
+def test_image_with_the_boot_signature_is_a_boot_sector_unless_there_is_no_bios(behind: bytes) -> None:
+    image = GuestImage("guest", bytes(510) + b"\x55\xaa" + behind)
 
-    assert "boot sector" in str(error)
-    assert "--mode real" in str(error.hint)
+    assert choose(image).name == "bios"
+    assert choose(image, bios="builtin").name == "bios"
+    assert choose(image, bios="none").name == "real"
+    assert choose(image, "real").name == "real"
 
 
 def test_multiboot2_magic_with_bad_checksum_or_alignment_does_not_count() -> None:
