@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kvmbox.boot import multiboot_info
 from kvmbox.boot.area import place_area
+from kvmbox.boot.bios_services import bios_services
 from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
 from kvmbox.boot.elf_sections import plan_sections
 from kvmbox.boot.entry_state import gdt, protected_mode_state
@@ -63,6 +64,7 @@ class Multiboot:
                     video=bool(header.flags & FLAG_VIDEO_MODE),
                 ),
                 *module_writes(context.all_modules, modules),
+                *bios_services(image, context, segments),
                 *(sections.writes if sections is not None else ()),
             ),
             modules,

@@ -6,6 +6,7 @@ from typing import Final
 
 from kvmbox import layout
 from kvmbox.boot.area import DEFAULT_INFO_SIZE, place_area
+from kvmbox.boot.bios_services import bios_services
 from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
 from kvmbox.boot.elf_sections import plan_sections
 from kvmbox.boot.entry_state import gdt, protected_mode_state
@@ -74,6 +75,7 @@ class Multiboot2:
                 gdt(area),
                 (area.info, told),
                 *module_writes(context.all_modules, modules),
+                *bios_services(image, context, segments),
                 *(sections.writes if sections is not None else ()),
             ),
             modules,
