@@ -54,7 +54,10 @@ def main(arguments: Sequence[str]) -> int:
         host.memory_mib = options.memory
     host.parameters += options.parameter
     chosen = tests or (selection.EACH_VARIATION if options.vary or options.suite else selection.QUICK)
-    work = machine.script(_commands(chosen), host, directory=TOP, environment=ENVIRONMENT)
+    commands = _commands(chosen)
+    if options.module is not None:
+        commands = [[sys.executable, "-m", options.module, *tests]]
+    work = machine.script(commands, host, directory=TOP, environment=ENVIRONMENT)
     archive = machine.initramfs(kernel, busybox, work)
     # What is compiled here is not compiled there, twelve times slower, by every process of every test's run.
     for package in ("kvmbox", "tests"):
@@ -114,6 +117,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--suite", help="Debian's suite to take the kernel from: bookworm, say (the host's own)"
+    )
+    parser.add_argument(
+        "--module",
+        help="run this module of Python with the arguments, in place of doctor and pytest",
     )
     parser.add_argument("--timeout", type=float, default=3600, metavar="SECONDS", help="for all of it (3600)")
     parser.add_argument(

@@ -1,0 +1,306 @@
+"""The table of foreign guests: how each is started, and by which milestones its output tells how far it got.
+
+A milestone is a regular expression; milestones are looked for one after the other. Where a backend of KVM
+cannot run a guest to its last milestone, `limits` says how far the guest must get there, and why not further.
+With a backend that `limits` does not name the guest must reach the last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.foreign import images
+
+GNUMACH: Final = ("gnumach-image-1.8-amd64-up", "boot/gnumach-1.8-amd64-up.gz")
+XEN: Final = ("xen-hypervisor-4.20-amd64", "boot/xen-4.20-amd64.gz")
+TBOOT: Final = ("tboot", "boot/tboot.gz")
+LINUX: Final = ("linux-image-cloud-amd64", "boot/vmlinuz-*")
+U_BOOT: Final = "u-boot-qemu"
+SERIAL: Final = "com1=115200,8n1 console=com1 noreboot"
+LINUX_WORDS: Final = "console=ttyS0 earlyprintk=ttyS0 panic=-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a guest is started."""
+
+    kvmbox: tuple[str, ...]
+    """Arguments after `kvmbox run`."""
+    qemu: tuple[str, ...] = ()
+    """Arguments of QEMU, beside those that every guest gets; none where QEMU has no such way to boot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """A point that a guest reaches, and the output that shows it."""
+
+    name: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How far a guest must get with a backend of KVM that does not take it to its last milestone."""
+
+    milestones: int
+    """How many it must reach."""
+    why: str
+    """Why not more."""
+    status: int | None = None
+    """What kvmbox must end with; None where the run is not followed beyond the milestones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """One guest, started in one way."""
+
+    name: str
+    package: str
+    form: str
+    start: Callable[[Path], Start]
+    """Finds or makes the images (in the given directory); images.Unavailable where that is impossible."""
+    milestones: tuple[Milestone, ...]
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    """By the backend of KVM."""
+    timeout_s: int = 60
+
+    def limit(self, backend: str) -> Limit:
+        """What is asked of the guest with `backend`."""
+        return self.limits.get(backend, Limit(len(self.milestones), ""))
+
+    def reached(self, output: str) -> int:
+        """How many milestones `output` shows, in their order."""
+        position = count = 0
+        for milestone in self.milestones:
+            found = re.compile(milestone.pattern).search(output, position)
+            if found is None:
+                break
+            position, count = found.end(), count + 1
+        return count
+
+
+def _milestones(*pairs: tuple[str, str]) -> tuple[Milestone, ...]:
+    return tuple(Milestone(*pair) for pair in pairs)
+
+
+def _gnumach(_: Path) -> Start:
+    kernel = str(images.find(*GNUMACH))
+    unzipped = str(images.unzipped(*GNUMACH))
+    return Start(
+        ("--boot", "multiboot", "--append", "console=com0", kernel),
+        ("-kernel", unzipped, "-append", "console=com0"),
+    )
+
+
+def _xen(way: str) -> Callable[[Path], Start]:
+    def start(_: Path) -> Start:
+        arguments = ("--boot", way, "--memory", "256M", "--append", SERIAL, str(images.find(*XEN)))
+        if way != "multiboot":
+            return Start(arguments)
+        return Start(arguments, ("-kernel", str(images.unzipped(*XEN)), "-append", SERIAL))
+
+    return start
+
+
+def _tboot(way: str) -> Callable[[Path], Start]:
+    def start(_: Path) -> Start:
+        words = "logging=serial serial=115200,8n1,0x3f8"
+        arguments = ("--boot", way, "--append", words, str(images.find(*TBOOT)))
+        if way != "multiboot":
+            return Start(arguments)
+        return Start(arguments, ("-kernel", str(images.unzipped(*TBOOT)), "-append", words))
+
+    return start
+
+
+def _memtest(which: str) -> Callable[[Path], Start]:
+    def start(_: Path) -> Start:
+        image = str(images.find("memtest86+", f"boot/memtest86+{which}.bin"))
+        words = "console=ttyS0,115200"
+        # It looks at all of its memory before it shows anything.
+        return Start(
+            ("--memory", "16M", "--append", words, image), ("-m", "16M", "-kernel", image, "-append", words)
+        )
+
+    return start
+
+
+def _linux(way: str, cpus: int) -> Callable[[Path], Start]:
+    def start(directory: Path) -> Start:
+        image = str(images.find(*LINUX) if way == "linux" else images.vmlinux(*LINUX))
+        initrd = str(images.initramfs(directory))
+        words = f"{LINUX_WORDS} -- poweroff"
+        return Start(
+            (
+                *("--boot", way, "--cpus", str(cpus), "--memory", "256M", "--no-reboot"),
+                *("--initrd", initrd, "--append", words, image),
+            ),
+            ("-smp", str(cpus), "-kernel", image, "-initrd", initrd, "-append", words),
+        )
+
+    return start
+
+
+def _seabios(directory: Path) -> Start:
+    image = str(images.find("seabios", "usr/share/seabios/bios-256k.bin"))
+    # SeaBIOS shows its screen on the serial port that this file names.
+    port = directory / "sercon-port"
+    port.write_bytes((0x3F8).to_bytes(2, "little"))
+    named = "etc/sercon-port"
+    return Start(
+        ("--boot", "bios", "--fw-cfg", f"{named}={port}", image),
+        ("-bios", image, "-fw_cfg", f"name={named},file={port}"),
+    )
+
+
+def _qboot(directory: Path) -> Start:
+    firmware = str(images.find("qemu-system-data", "usr/share/qemu/qboot.rom"))
+    image = str(images.find(*LINUX))
+    initrd = str(images.initramfs(directory))
+    words = f"{LINUX_WORDS} -- poweroff"
+    return Start(
+        (
+            *("--bios", firmware, "--memory", "256M", "--no-reboot"),
+            *("--initrd", initrd, "--append", words, image),
+        ),
+        ("-bios", firmware, "-kernel", image, "-initrd", initrd, "-append", words),
+    )
+
+
+def _u_boot(build: str) -> Callable[[Path], Start]:
+    def start(_: Path) -> Start:
+        image = str(images.find(U_BOOT, f"usr/lib/u-boot/{build}/u-boot.rom"))
+        return Start(("--boot", "bios", image), ("-bios", image))
+
+    return start
+
+
+def _ipxe(_: Path) -> Start:
+    image = str(images.find("ipxe", "usr/lib/ipxe/ipxe.lkrn"))
+    return Start(("--memory", "64M", image), ("-machine", "graphics=off", "-kernel", image))
+
+
+_LINUX_MILESTONES: Final = _milestones(
+    ("the first line of its log", r"Linux version \d"),
+    ("our init runs", r"kvmbox-init: running on \d+ CPU"),
+    ("it powers off", r"reboot: Power down"),
+)
+
+
+def _linux_milestones(cpus: int) -> tuple[Milestone, ...]:
+    first, init, last = _LINUX_MILESTONES
+    return (first, Milestone(init.name, init.pattern.replace(r"\d+", str(cpus))), last)
+
+
+GUESTS: Final = (
+    Guest(
+        "GNU Mach",
+        GNUMACH[0],
+        "ELF64 with a Multiboot 1 header, gzip",
+        _gnumach,
+        _milestones(
+            ("its first message", r"(?i)biosmem|Mach"), ("it finds no module", r"(?i)no bootstrap|panic")
+        ),
+    ),
+    Guest(
+        "Xen, Multiboot 1",
+        XEN[0],
+        "ELF32, Multiboot 1, gzip",
+        _xen("multiboot"),
+        _milestones(("its banner", r"Xen version 4\."), ("it has no dom0", r"(?i)dom0|domain 0")),
+    ),
+    Guest(
+        "Xen, Multiboot 2",
+        XEN[0],
+        "ELF32, Multiboot 2, gzip",
+        _xen("multiboot2"),
+        _milestones(("its banner", r"Xen version 4\."), ("it has no dom0", r"(?i)dom0|domain 0")),
+    ),
+    Guest(
+        "tboot, Multiboot 1",
+        TBOOT[0],
+        "ELF32, Multiboot 1, gzip",
+        _tboot("multiboot"),
+        _milestones(("its banner", r"\* TBOOT \*"), ("it finds no module", r"no MB\d modules")),
+    ),
+    Guest(
+        "tboot, Multiboot 2",
+        TBOOT[0],
+        "ELF32, Multiboot 2, gzip",
+        _tboot("multiboot2"),
+        _milestones(("its banner", r"\* TBOOT \*"), ("it finds no module", r"(?i)no MB\d modules|module")),
+    ),
+    Guest(
+        "memtest86+, 64 bits",
+        "memtest86+",
+        "bzImage, 64-bit entry",
+        _memtest("x64"),
+        _milestones(
+            ("its screen", r"Memtest86\+"),
+        ),
+    ),
+    Guest(
+        "memtest86+, 32 bits",
+        "memtest86+",
+        "bzImage, 32-bit entry",
+        _memtest("ia32"),
+        _milestones(
+            ("its screen", r"Memtest86\+"),
+        ),
+    ),
+    Guest(
+        "iPXE",
+        "ipxe",
+        "bzImage without a 32-bit entry",
+        _ipxe,
+        _milestones(
+            ("its banner", r"iPXE \d"),
+        ),
+    ),
+    Guest(
+        "SeaBIOS",
+        "seabios",
+        "firmware, 256 KiB",
+        _seabios,
+        _milestones(("its banner", r"SeaBIOS \(version"), ("it finds nothing to boot", r"No bootable")),
+        timeout_s=90,
+    ),
+    Guest(
+        "qboot and Linux",
+        "qemu-system-data",
+        "firmware, 64 KiB",
+        _qboot,
+        _LINUX_MILESTONES,
+        timeout_s=90,
+    ),
+    Guest(
+        "U-Boot, 32 bits",
+        U_BOOT,
+        "firmware, 1 MiB",
+        _u_boot("qemu-x86"),
+        _milestones(("its banner", r"U-Boot 20\d\d"), ("its prompt", r"=> ")),
+    ),
+    Guest(
+        "U-Boot, 64 bits",
+        U_BOOT,
+        "firmware, 1 MiB",
+        _u_boot("qemu-x86_64"),
+        _milestones(("its banner", r"U-Boot (SPL )?20\d\d"), ("its prompt", r"=> ")),
+    ),
+    *(
+        Guest(
+            f"Linux, {form}, {cpus} CPU{'s' * (cpus > 1)}",
+            LINUX[0],
+            form,
+            _linux(way, cpus),
+            _linux_milestones(cpus),
+            timeout_s=90,
+        )
+        for way, form in (("linux", "bzImage"), ("pvh", "PVH"))
+        for cpus in (1, 2)
+    ),
+)
