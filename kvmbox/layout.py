@@ -26,6 +26,7 @@ MAX_MEMORY: Final = 64 * GIB
 # The legacy video and BIOS area: reported to guests as not usable (Multiboot memory map, E820 habit).
 LOW_MEMORY_END: Final = 0xA0000
 HIGH_MEMORY_START: Final = 1 * MIB
+TEXT_SCREEN: Final = 0xB8000  # 80 x 25 characters with attributes, mode 3 of a VGA
 
 # --- What firmware leaves in memory ------------------------------------------------------------------
 BIOS_DATA_AREA: Final = 0x400

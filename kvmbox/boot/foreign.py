@@ -42,10 +42,6 @@ _OTHER_KERNELS: Final = ((b"ARM\x64", "AArch64"), (b"RSC\x05", "RISC-V"))
 _OTHER_KERNEL_OFFSET: Final = 56
 
 _COMPRESSED: Final = (
-    (b"\x1f\x8b", "gzip", "gunzip"),  # RFC 1952
-    (b"\xfd7zXZ\0", "xz", "unxz"),  # .xz file format 1.2.1
-    (b"\x28\xb5\x2f\xfd", "zstd", "unzstd"),  # RFC 8878
-    (b"BZh", "bzip2", "bunzip2"),
     (b"\x5d\0\0", "lzma", "unlzma"),
     (b"\x04\x22\x4d\x18", "lz4", "unlz4"),
     (b"\x02\x21\x4c\x18", "lz4 (legacy format)", "unlz4"),

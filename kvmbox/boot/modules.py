@@ -44,8 +44,7 @@ def place_modules(
 
     ImageError if one does not fit.
     """
-    limit = memory.regions[0].end
-    position = max([layout.HIGH_MEMORY_START, *(one.end for one in segments if one.address < limit)])
+    position, limit = behind(segments, (), memory)
     ranges = []
     for module in modules:
         start = -(-position // layout.PAGE_SIZE) * layout.PAGE_SIZE
@@ -54,6 +53,15 @@ def place_modules(
             raise _no_room(image, module, memory)
         ranges.append((start, position))
     return tuple(ranges)
+
+
+def behind(
+    segments: Sequence[LoadSegment], modules: Sequence[tuple[int, int]], memory: GuestMemory
+) -> tuple[int, int]:
+    """The (start, end) of low RAM that is free behind the segments and placed modules."""
+    limit = memory.regions[0].end
+    ends = [one.end for one in segments if one.address < limit] + [end for _, end in modules]
+    return max([layout.HIGH_MEMORY_START, *ends]), limit
 
 
 def module_writes(

@@ -2,10 +2,9 @@
 
 A kernel declares itself by a header in its first 8192 bytes, on a 4-byte boundary. Flags 0 to 15 are
 demands: a loader that cannot meet one must refuse. kvmbox meets page-aligned modules (bit 0) and memory
-information (bit 1). A video mode (bit 2) is taken as a wish, as QEMU takes it: the machine has no display,
-the information structure says so by clear video flags, and kernels that ask for one commonly fall back to
-the serial port. Flag 16 says that the header itself tells where the image goes, whatever its file format
-("a.out kludge").
+information (bit 1). A video mode (bit 2) is a preference, in the specification's words: the kernel is told of
+the text screen, the only mode that there is. Flag 16 says that the header itself tells where the image goes,
+whatever its file format ("a.out kludge").
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The Multiboot 1 information structure (Multiboot Specification 0.6.96, section 3.3).
 
 Every ELF entry gets it, also an ELF file without a Multiboot header: that is kvmbox's own convention, so
-that a kernel has one way to learn its command line, memory and modules. Not given: boot device, symbol
-table, drives, configuration table, APM and video (flags 1, 4, 5, 7, 8, 10, 11, 12).
+that a kernel has one way to learn its command line, memory, modules and symbols. A kernel that asks for video
+is told of the text screen. The list of drives is empty. Not given: boot device, a.out symbols, configuration
+table, APM and VBE (flags 1, 4, 8, 10, 11).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final
 
 from kvmbox import layout
 from kvmbox.boot.area import BootArea, InfoWriter
+from kvmbox.boot.elf_sections import ElfSections
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.modules import boot_string, module_string
 from kvmbox.boot.plan import BootContext
@@ -20,23 +22,39 @@ from kvmbox.firmware.memory_map import memory_map
 INFO_MEMORY: Final = 1 << 0
 INFO_COMMAND_LINE: Final = 1 << 2
 INFO_MODULES: Final = 1 << 3
+INFO_ELF_SECTIONS: Final = 1 << 5
 INFO_MEMORY_MAP: Final = 1 << 6
+INFO_DRIVES: Final = 1 << 7
 INFO_LOADER_NAME: Final = 1 << 9
+INFO_FRAMEBUFFER: Final = 1 << 12
 
 LOADER_NAME: Final = b"kvmbox"
 
 # flags, mem_lower, mem_upper, boot_device, cmdline, mods_count, mods_addr, syms[4], mmap_length, mmap_addr,
 # drives_length, drives_addr, config_table, boot_loader_name
 _INFO: Final = struct.Struct("<7I4I6I")
-_INFO_SIZE: Final = 116  # with APM and video, as a reader of the whole structure expects it
+_VIDEO_AT: Final = 88  # behind APM and VBE
+_EGA_TEXT: Final = 2
+# Address, bytes a line, columns, lines, bits a character, type, six bytes of colours.
+_VIDEO: Final = struct.Struct("<QIIIBB6x")
+_TEXT_SCREEN: Final = _VIDEO.pack(layout.TEXT_SCREEN, 160, 80, 25, 16, _EGA_TEXT)
+_INFO_SIZE: Final = _VIDEO_AT + _VIDEO.size
 _MEMORY_ENTRY: Final = struct.Struct("<IQQI")  # size of what follows, base, length, type
 _MODULE_ENTRY: Final = struct.Struct("<IIII")  # start, end, string, reserved
 
 
 def information(
-    image: GuestImage, context: BootContext, area: BootArea, module_ranges: tuple[tuple[int, int], ...]
+    image: GuestImage,
+    context: BootContext,
+    area: BootArea,
+    module_ranges: tuple[tuple[int, int], ...],
+    *,
+    sections: ElfSections | None = None,
+    video: bool = False,
 ) -> tuple[tuple[int, bytes], ...]:
     """The structure, at `area.info`, with its strings and lists, as writes.
+
+    With `video` it tells of the text screen.
 
     UsageError if they do not fit into the area, or a string cannot be passed on.
     """
@@ -56,20 +74,24 @@ def information(
     )
     writer.put(list_address, module_list)
     low_end = context.memory.regions[0].end
-    flags = INFO_MEMORY | INFO_COMMAND_LINE | INFO_MEMORY_MAP | INFO_LOADER_NAME
+    flags = INFO_MEMORY | INFO_COMMAND_LINE | INFO_MEMORY_MAP | INFO_DRIVES | INFO_LOADER_NAME
+    symbols = (0, 0, 0, 0)
+    if sections is not None:
+        flags |= INFO_ELF_SECTIONS
+        symbols = (sections.count, sections.entry_size, sections.address, sections.names)
     info = _INFO.pack(
-        flags | (INFO_MODULES if module_ranges else 0),
+        flags | (INFO_MODULES if module_ranges else 0) | (INFO_FRAMEBUFFER if video else 0),
         min(low_end, layout.EBDA) // layout.KIB,
         max(low_end - layout.HIGH_MEMORY_START, 0) // layout.KIB,
         0,
         line,
         len(module_ranges),
         list_address if module_ranges else 0,
-        *(0, 0, 0, 0),
+        *symbols,
         len(packed_map),
         map_address,
         *(0, 0, 0),
         loader_name,
     )
-    writer.put(place, info.ljust(_INFO_SIZE, b"\0"))
+    writer.put(place, info.ljust(_VIDEO_AT, b"\0") + (_TEXT_SCREEN if video else bytes(_VIDEO.size)))
     return writer.writes

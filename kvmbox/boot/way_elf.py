@@ -9,9 +9,10 @@ from __future__ import annotations
 from kvmbox.boot import multiboot_info
 from kvmbox.boot.area import place_area
 from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
+from kvmbox.boot.elf_sections import plan_sections
 from kvmbox.boot.entry_state import gdt, long_mode_state, page_tables, protected_mode_state
 from kvmbox.boot.image import GuestImage
-from kvmbox.boot.modules import module_writes, place_modules
+from kvmbox.boot.modules import behind, module_writes, place_modules
 from kvmbox.boot.multiboot_header import LOADER_MAGIC
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.segments import check_placement, ranges_of
@@ -46,6 +47,8 @@ class Elf:
             state = protected_mode_state(
                 area, elf.entry, eax=LOADER_MAGIC, ebx=area.info, stack=area.stack_top
             )
-        writes += multiboot_info.information(image, context, area, modules)
+        sections = plan_sections(image, elf.bits, *behind(elf.segments, modules, context.memory))
+        writes += multiboot_info.information(image, context, area, modules, sections=sections)
         writes += module_writes(context.all_modules, modules)
+        writes += sections.writes if sections is not None else ()
         return BootPlan(f"elf{elf.bits}", state, elf.entry, elf.segments, tuple(writes), modules)

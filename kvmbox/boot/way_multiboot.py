@@ -5,11 +5,13 @@ from __future__ import annotations
 from kvmbox.boot import multiboot_info
 from kvmbox.boot.area import place_area
 from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
+from kvmbox.boot.elf_sections import plan_sections
 from kvmbox.boot.entry_state import gdt, protected_mode_state
 from kvmbox.boot.image import GuestImage
-from kvmbox.boot.modules import module_writes, place_modules
+from kvmbox.boot.modules import behind, module_writes, place_modules
 from kvmbox.boot.multiboot_header import (
     FLAG_ADDRESSES,
+    FLAG_VIDEO_MODE,
     LOADER_MAGIC,
     SEARCH_SIZE,
     MultibootHeader,
@@ -38,10 +40,13 @@ class Multiboot:
         if header is None:
             raise image.error(f"there is no Multiboot 1 header in its first {SEARCH_SIZE} bytes")
         check_demands(image, header)
-        segments, entry = _segments(image, header)
+        segments, entry, bits = _segments(image, header)
         check_placement(image, segments, context.memory)
         modules = place_modules(image, segments, context.memory, context.all_modules)
         area = place_area(image, ranges_of(segments))
+        sections = None
+        if bits is not None:
+            sections = plan_sections(image, bits, *behind(segments, modules, context.memory))
         return BootPlan(
             self.name,
             protected_mode_state(area, entry, eax=LOADER_MAGIC, ebx=area.info),
@@ -49,17 +54,26 @@ class Multiboot:
             segments,
             (
                 gdt(area),
-                *multiboot_info.information(image, context, area, modules),
+                *multiboot_info.information(
+                    image,
+                    context,
+                    area,
+                    modules,
+                    sections=sections,
+                    video=bool(header.flags & FLAG_VIDEO_MODE),
+                ),
                 *module_writes(context.all_modules, modules),
+                *(sections.writes if sections is not None else ()),
             ),
             modules,
         )
 
 
-def _segments(image: GuestImage, header: MultibootHeader) -> tuple[tuple[LoadSegment, ...], int]:
+def _segments(image: GuestImage, header: MultibootHeader) -> tuple[tuple[LoadSegment, ...], int, int | None]:
+    """The segments, the entry, and the class of the ELF file if that is what gave them."""
     if header.flags & FLAG_ADDRESSES:
         segment, entry = address_override(image, header)
-        return (segment,), entry
+        return (segment,), entry, None
     if not image.data.startswith(ELF_MAGIC):
         raise image.error(
             "it has a Multiboot header without address fields (flag 16), and is no ELF file",
@@ -67,4 +81,4 @@ def _segments(image: GuestImage, header: MultibootHeader) -> tuple[tuple[LoadSeg
         )
     elf = parse_elf(image)
     check_reach(image, elf.entry)
-    return elf.segments, elf.entry
+    return elf.segments, elf.entry, elf.bits

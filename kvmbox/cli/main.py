@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "policy": "show what each process may do, or simulate a system call",
     "audit": "attack the sandbox, and show what stopped each attack",
     "bench": "measure the cost of isolation on this host",
+    "inspect": "show what an image is, and how it boots",
     "guests": "list the bundled guests",
     "doctor": "check this host, and show remedies",
 }

@@ -11,6 +11,7 @@ from collections.abc import Mapping as ZoneMap
 
 from kvmbox import layout
 from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
+from kvmbox.boot.compressed import decompressed
 from kvmbox.boot.image import read_image, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BootPlan
@@ -205,7 +206,7 @@ class BootSource(Value):
     @classmethod
     def read(cls, config: RunConfig) -> BootSource:
         """Read the image and the modules; ImageError if one cannot be read."""
-        image = read_image(config.guest)
+        image = decompressed(read_image(config.guest))
         modules = tuple(read_module(spec.path, spec.arguments) for spec in config.modules)
         options = BootOptions(
             command_line=config.append or None,

@@ -95,7 +95,6 @@ def load_or_refuse(data: bytes) -> None:
         return
     spans = sorted((s.address, s.end) for s in result.segments)
     assert spans
-    assert spans[0][0] >= layout.BOOT_AREA_END
     assert all(end <= SIZE for _, end in spans)
     assert all(upper[0] >= lower[1] for lower, upper in pairwise(spans))
     assert any(start <= result.entry < end for start, end in spans)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kvmbox import layout
 from kvmbox.errors import StartError
-from kvmbox.memory import GuestMemory, GuestMemoryError, split_around_hole
+from kvmbox.firmware.memory_map import ram_ranges
+from kvmbox.memory import GuestMemory, GuestMemoryError
 
 GIB = layout.GIB
 
@@ -39,13 +40,13 @@ def large() -> Iterator[GuestMemory]:
         (8 * GIB, [(0, 3 * GIB), (4 * GIB, 5 * GIB)]),
     ],
 )
-def test_split_around_hole_at_its_edges(size: int, ranges: list[tuple[int, int]]) -> None:
-    assert split_around_hole(size) == ranges
+def test_ram_ranges_at_its_edges(size: int, ranges: list[tuple[int, int]]) -> None:
+    assert ram_ranges(size) == ranges
 
 
 @given(st.integers(1, layout.MAX_MEMORY // 4096))
-def test_split_around_hole_keeps_size_and_stays_out_of_the_hole(pages: int) -> None:
-    ranges = split_around_hole(pages * 4096)
+def test_ram_ranges_keeps_size_and_stays_out_of_the_hole(pages: int) -> None:
+    ranges = ram_ranges(pages * 4096)
 
     assert sum(length for _, length in ranges) == pages * 4096
     assert all(start + length <= 3 * GIB or start >= 4 * GIB for start, length in ranges)

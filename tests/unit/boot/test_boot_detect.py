@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 
 import pytest
@@ -40,11 +38,7 @@ def portable_executable(machine: int, subsystem: int) -> bytes:
         (b"", "empty"),
         (b"\x7fEL", "no known kind (first bytes 7f 45 4c)"),
         (b"hello, world\n", "first bytes 68 65 6c 6c 6f 2c 20 77"),
-        (gzip.compress(elf()), "gzip-compressed data"),
-        (lzma.compress(elf()), "xz-compressed data"),
         (lzma.compress(elf(), lzma.FORMAT_ALONE), "lzma-compressed data"),
-        (bz2.compress(elf()), "bzip2-compressed data"),
-        (b"\x28\xb5\x2f\xfdrest", "zstd-compressed data"),
         (b"\x04\x22\x4d\x18rest", "lz4-compressed data"),
         (b"\x02\x21\x4c\x18rest", "lz4 (legacy format)-compressed data"),
         (b"\x89LZO\0\r\n\x1a\n", "lzop-compressed data"),

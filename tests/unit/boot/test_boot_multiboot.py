@@ -8,12 +8,13 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, load_image
-from kvmbox.boot.multiboot_info import MAX_MODULES, memory_map
+from kvmbox.boot.area import BootArea
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import CODE, Piece, elf, multiboot_header
 
 SIZE = 8 * layout.MIB
+AREA = BootArea()
 
 
 def load(
@@ -34,11 +35,11 @@ def kernel(flags: int = 3) -> bytes:
 
 
 def text(memory: GuestMemory, address: int) -> bytes:
-    return memory.read(address, layout.BOOT_STRINGS + layout.BOOT_STRINGS_SIZE - address).split(b"\0")[0]
+    return memory.read(address, AREA.end - address).split(b"\0")[0]
 
 
 def information(memory: GuestMemory) -> tuple[int, ...]:
-    return struct.unpack("<17I", memory.read(layout.BOOT_INFO, 68))
+    return struct.unpack("<17I", memory.read(AREA.info, 68))
 
 
 @pytest.mark.parametrize("flags", [0, 1, 2, 3])
@@ -51,7 +52,7 @@ def test_multiboot_elf_enters_protected_mode(flags: int, bits: int) -> None:
     assert result.format == "multiboot"
     assert result.state.rip == result.entry == 0x10000C
     assert result.state.rax == 0x2BADB002
-    assert result.state.rbx == layout.BOOT_INFO
+    assert result.state.rbx == AREA.info
     assert result.state.efer == 0
     assert result.state.cs.selector == layout.GDT_CODE32
 
@@ -71,11 +72,19 @@ def test_multiboot_demand_that_cannot_be_met_is_refused(flags: int, found: str) 
 
 
 @pytest.mark.parametrize("flags", [4, 7])
-def test_multiboot_video_wish_boots_with_clear_video_flags(flags: int) -> None:
+def test_multiboot_kernel_that_asks_for_video_is_told_of_the_text_screen(flags: int) -> None:
     result, memory = load(kernel(flags))
 
     assert result.format == "multiboot"
-    assert int.from_bytes(memory.read(layout.BOOT_INFO, 4), "little") & (1 << 11 | 1 << 12) == 0
+    assert information(memory)[0] & (1 << 11 | 1 << 12) == 1 << 12
+    assert struct.unpack("<QIIIBB", memory.read(AREA.info + 88, 22)) == (0xB8000, 160, 80, 25, 16, 2)
+
+
+def test_multiboot_kernel_that_asks_for_no_video_is_told_of_none() -> None:
+    _, memory = load(kernel(3))
+
+    assert information(memory)[0] & (1 << 11 | 1 << 12) == 0
+    assert memory.read(AREA.info + 72, 44) == bytes(44)
 
 
 def test_multiboot_optional_flags_are_ignored() -> None:
@@ -152,7 +161,6 @@ def test_multiboot_addresses_win_over_elf_headers() -> None:
         ((0x200000, 0x200000, 0, 0, 0x200040), "entry_addr"),
         ((0x200000, 0x200000, 0, 0, 0x1FFFFF), "entry_addr"),
         ((0x200000, 0x200000, 0, 0xF0000000, 0x200020), "0xc0000000"),
-        ((0x1000, 0x1000, 0, 0, 0x1020), "overlaps"),
         ((SIZE, SIZE, 0, 0, SIZE), "does not fit"),
     ],
 )
@@ -192,40 +200,27 @@ def test_information_of_a_plain_boot_says_what_is_there() -> None:
         loader,
     ) = information(memory)
 
-    assert head == [1 << 0 | 1 << 2 | 1 << 6 | 1 << 9, 640, 7 * 1024, 0]
+    assert head == [1 << 0 | 1 << 2 | 1 << 6 | 1 << 7 | 1 << 9, 639, 7 * 1024, 0]
     assert (mods_count, mods_addr, sym0, sym1, sym2, sym3) == (0, 0, 0, 0, 0, 0)
     assert (drives_length, drives_address, config) == (0, 0, 0)
     assert text(memory, loader) == b"kvmbox"
     assert result.modules == ()
     raw = memory.read(map_address, map_length)
     assert [struct.unpack_from("<IQQI", raw, at) for at in range(0, len(raw), 24)] == [
-        (20, 0, 0xA0000, 1),
-        (20, 0xA0000, 0x60000, 2),
+        (20, 0, 0x9FC00, 1),
+        (20, 0x9FC00, 0x400, 2),
+        (20, 0xF0000, 0x10000, 2),
         (20, 0x100000, 7 * layout.MIB, 1),
         (20, 0xC0000000, 0x40000000, 2),
     ]
-    assert map_length == 4 * 24
-
-
-def test_memory_map_above_the_hole_goes_on_at_4_gib() -> None:
-    assert memory_map(5 * layout.GIB) == [
-        (0, 0xA0000, 1),
-        (0xA0000, 0x60000, 2),
-        (0x100000, 3 * layout.GIB - layout.MIB, 1),
-        (3 * layout.GIB, layout.GIB, 2),
-        (4 * layout.GIB, 2 * layout.GIB, 1),
-    ]
-
-
-def test_memory_map_of_1_mib_has_no_high_memory() -> None:
-    assert [r for r in memory_map(layout.MIB) if r[2] == 1] == [(0, 0xA0000, 1)]
+    assert map_length == 5 * 24
 
 
 def test_information_of_5_gib_gives_upper_memory_below_the_hole() -> None:
     _, memory = load(kernel(), size=5 * layout.GIB)
 
     assert information(memory)[2] == (3 * layout.GIB - layout.MIB) // 1024
-    assert information(memory)[11] == 5 * 24
+    assert information(memory)[11] == 6 * 24
 
 
 @pytest.mark.parametrize(
@@ -247,12 +242,12 @@ def test_command_line_starts_with_the_name_as_one_word(
 
 
 def test_command_line_of_the_largest_size_fits_and_one_more_does_not() -> None:
-    room = layout.BOOT_STRINGS_SIZE - len(b"kvmbox\0kernel \0")
-    _, memory = load(kernel(), BootOptions(command_line="x" * room))
+    long = "x" * 8192
+    _, memory = load(kernel(), BootOptions(command_line=long))
 
-    assert text(memory, information(memory)[4]) == b"kernel " + b"x" * room
-    with pytest.raises(UsageError, match="longer than"):
-        load(kernel(), BootOptions(command_line="x" * (room + 1)))
+    assert text(memory, information(memory)[4]) == b"kernel " + long.encode()
+    with pytest.raises(UsageError, match="longer than the 12288 bytes"):
+        load(kernel(), BootOptions(command_line="x" * AREA.info_size))
 
 
 @pytest.mark.parametrize("command_line", ["a\0b", "\ud800"])
@@ -305,28 +300,29 @@ def test_module_that_just_fits_is_loaded_and_one_byte_more_refused() -> None:
     assert "--memory" in str(error.hint)
 
 
-def test_modules_as_many_as_the_list_holds_are_loaded_and_no_more() -> None:
-    modules = tuple(Module(str(i), b"x") for i in range(MAX_MODULES))
+def test_modules_are_as_many_as_the_boot_information_has_room_for() -> None:
+    modules = tuple(Module(f"m{i:03}", b"x") for i in range(500))
     result, memory = load(kernel(), BootOptions(modules=modules))
 
-    assert len(result.modules) == 240
-    last = struct.unpack("<4I", memory.read(layout.BOOT_STRINGS - 16, 16))
+    assert len(result.modules) == information(memory)[5] == 500
+    last = struct.unpack("<4I", memory.read(information(memory)[6] + 499 * 16, 16))
     assert last[:2] == result.modules[-1]
+    assert text(memory, last[2]) == b"m499"
     assert text(memory, information(memory)[16]) == b"kvmbox"
-    with pytest.raises(UsageError, match="241 modules"):
-        load(kernel(), BootOptions(modules=(*modules, Module("one", b""))))
+    with pytest.raises(UsageError, match="longer than the 12288 bytes"):
+        load(kernel(), BootOptions(modules=modules * 2))
 
 
 def test_module_arguments_that_are_too_long_are_a_usage_error() -> None:
     with pytest.raises(UsageError, match="longer than"):
-        load(kernel(), BootOptions(modules=(Module("m", b"", "x" * layout.BOOT_STRINGS_SIZE),)))
+        load(kernel(), BootOptions(modules=(Module("m", b"", "x" * AREA.info_size),)))
 
 
 @pytest.mark.parametrize("bits", [32, 64])
 def test_plain_elf_gets_the_same_information(bits: int) -> None:
     result, memory = load(elf(bits=bits), BootOptions(command_line="hi", modules=(Module("m", b"data"),)))
 
-    assert result.state.rbx == layout.BOOT_INFO
+    assert result.state.rbx == AREA.info
     assert text(memory, information(memory)[4]) == b"kernel hi"
     assert memory.read(result.modules[0][0], 4) == b"data"
 
@@ -344,7 +340,7 @@ def test_information_of_a_guest_without_high_memory_says_so() -> None:
 
     _, memory = load(data, size=layout.MIB)
 
-    assert information(memory)[1:3] == (640, 0)
+    assert information(memory)[1:3] == (639, 0)
 
 
 def test_multiboot_addresses_with_zero_end_load_from_the_middle_of_the_file() -> None:
@@ -354,9 +350,3 @@ def test_multiboot_addresses_with_zero_end_load_from_the_middle_of_the_file() ->
 
     assert [(s.offset, s.file_size, s.memory_size) for s in result.segments] == [(32, 96, 96)]
     assert memory.read(0x200000, 97) == data[32:] + b"\0"
-
-
-def test_information_parts_are_where_the_documentation_says() -> None:
-    _, memory = load(kernel(), BootOptions(modules=(Module("m", b"m"),)))
-
-    assert (information(memory)[6], information(memory)[12]) == (0x9100, 0x9080)

@@ -8,6 +8,7 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.boot import BootOptions, CpuState, GuestImage, Segment, load_image
+from kvmbox.boot.area import BootArea
 from kvmbox.boot.entry_state import descriptor
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import CODE, Piece, elf, multiboot_header
@@ -22,7 +23,7 @@ def start(data: bytes, mode: str = "auto") -> tuple[CpuState, GuestMemory]:
 
 
 def gdt_entry(memory: GuestMemory, selector: int) -> int:
-    (value,) = struct.unpack("<Q", memory.read(layout.BOOT_GDT + selector, 8))
+    (value,) = struct.unpack("<Q", memory.read(BootArea().gdt + selector, 8))
     assert isinstance(value, int)
     return value
 
@@ -82,7 +83,7 @@ def test_elf64_page_tables_map_4_gib_to_themselves_for_user_mode() -> None:
     for address in range(0, 4 * layout.GIB, 2 * layout.MIB):
         assert translate(address + 0x12345) == address + 0x12345
     assert entry(state.cr3, 1) == 0
-    assert entry(layout.BOOT_PDPT, 4) == 0
+    assert entry(BootArea().pdpt, 4) == 0
 
 
 @pytest.mark.parametrize("data", [MULTIBOOT, elf(), elf(bits=64)])
@@ -134,23 +135,6 @@ def test_state_satisfies_vmx_entry_checks_on_segments(data: bytes, mode: str) ->
     assert state.cs.dpl == state.ss.dpl == state.cs.selector & 3 == 0
     assert state.rflags & 0x202 == 2  # bit 1 is set, IF is clear
     assert bool(state.efer & 1 << 10) == bool(state.cr0 >> 31 and state.efer & 1 << 8)
-
-
-def test_boot_area_entries_do_not_overlap() -> None:
-    starts = [
-        layout.BOOT_GDT,
-        layout.BOOT_PML4,
-        layout.BOOT_PDPT,
-        layout.BOOT_PAGE_DIRECTORIES,
-        layout.BOOT_PAGE_DIRECTORIES + 4 * layout.PAGE_SIZE,
-        layout.BOOT_INFO,
-        layout.BOOT_STRINGS,
-        layout.BOOT_STRINGS + layout.BOOT_STRINGS_SIZE,
-    ]
-
-    assert starts == sorted(set(starts))
-    assert layout.BOOT_STACK_TOP - layout.PAGE_SIZE == layout.BOOT_PAGE_DIRECTORIES + 4 * layout.PAGE_SIZE
-    assert starts[-1] == layout.BOOT_AREA_END
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ WRONG = [
     (["--memory", "65G", "a"], "'65G' is not between"),
     (["--memory", "9" * 30, "a"], "is not a size"),
     (["--mode", "protected", "a"], "'protected'"),
-    (["--load-address", "0x7c00", "a"], "--load-address needs --mode real"),
+    (["--load-address", "0x7c00", "a"], "--load-address needs --boot real"),
     (["--mode", "real", "--load-address", "here", "a"], "'here' is not an address"),
     (["--mode", "real", "--load-address", "-1", "a"], "'-1' is not an address"),
     (["--serial", "COM1", "a"], "'COM1'"),

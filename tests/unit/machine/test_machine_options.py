@@ -14,12 +14,12 @@ from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.cli.main import run_command
 from kvmbox.cli.run import command
 from kvmbox.host.serial import SerialSpec
-from kvmbox.machine import config
+from kvmbox.machine import config, values
 from kvmbox.sandbox import layers
 
 PARAMETERS = inspect.signature(Machine).parameters
 OF_THE_COMMAND = {"guest", "stats", "json_path", "debug"}
-OF_THE_LIBRARY = {"image", "console", "kvm_path", "say", "cpus", "devices", "resources"}
+OF_THE_LIBRARY = {"image", "console", "kvm_path", "say", "devices", "resources"}
 
 
 def test_machine_has_the_options_of_the_command_and_the_command_has_those_of_the_machine() -> None:
@@ -43,7 +43,9 @@ def test_every_option_of_a_machine_has_a_type_and_a_default() -> None:
 @pytest.mark.parametrize(
     ("name", "written"),
     [
-        ("mode", f"[default: {config.DEFAULT_MODE}]"),
+        ("boot", f"[default: {config.DEFAULT_BOOT}]"),
+        ("cpu", f"[default: {config.DEFAULT_CPU}]"),
+        ("firmware_tables", f"[default: {config.DEFAULT_FIRMWARE}]"),
         ("serial_overflow", f"[default: {config.DEFAULT_SERIAL_OVERFLOW}]"),
         ("sandbox", f"[default: {config.DEFAULT_SANDBOX}]"),
         ("seccomp", f"[default: {config.DEFAULT_SECCOMP}]"),
@@ -65,7 +67,7 @@ def test_help_tells_the_default(name: str, written: str) -> None:
 def test_defaults_are_a_plain_run_with_its_console_in_memory() -> None:
     vm = Machine("no-such-guest")
     made = vm.config
-    assert (made.guest, made.memory_size, made.mode) == ("no-such-guest", config.DEFAULT_MEMORY, "auto")
+    assert (made.guest, made.memory_size, made.boot) == ("no-such-guest", config.DEFAULT_MEMORY, "auto")
     assert made.serial == {
         "COM1": SerialSpec("COM1", "capture", capture=vm.console),
         "MMIO": SerialSpec("MMIO", "shared", capture=vm.console),
@@ -106,10 +108,10 @@ def test_bundled_guest_is_found_unless_there_is_such_a_file(
 ) -> None:
     bundled = Machine("real16").config
     assert bundled.guest.endswith("real16.bin")
-    assert bundled.mode == "real"
+    assert bundled.boot == "real"
     (tmp_path / "real16").touch()
     monkeypatch.chdir(tmp_path)
-    assert (Machine("real16").config.guest, Machine("real16").config.mode) == ("real16", "auto")
+    assert (Machine("real16").config.guest, Machine("real16").config.boot) == ("real16", "auto")
 
 
 WRONG: list[tuple[dict[str, Any], list[str], str]] = [
@@ -128,7 +130,7 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
     ({"on_device_crash": "x"}, [], "--on-device-crash 'x' is none of fail, restart, all-ones"),
     ({"console": "x"}, [], "console 'x' is none of capture, stdio"),
     # The same as on the command line, word for word.
-    ({"load_address": 4096}, ["--load-address", "4096"], "--load-address needs --mode real"),
+    ({"load_address": 4096}, ["--load-address", "4096"], "--load-address needs --boot real"),
     ({"success_status": 2}, ["--success-status", "2"], "--success-status 2 is even"),
     ({"expect": ""}, ["--expect", ""], "--expect and --fail-on want a text that is not empty"),
     ({"fail_on": ["a", b""]}, ["--fail-on", "a", "--fail-on", ""], "want a text that is not empty"),
@@ -191,16 +193,21 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
         ["--serial", "COM1=stdio", "--serial", "COM2=stdio"],
         "--serial puts COM1 and COM2 on stdio",
     ),
-    ({"cpus": 0}, [], "cpus=0 is not a whole number from 1 to 32"),
-    ({"cpus": 33}, [], "cpus=33 is not a whole number from 1 to 32"),
-    ({"cpus": "2"}, [], "cpus='2' is not a whole number from 1 to 32"),
-    ({"cpus": 1.5}, [], "cpus=1.5 is not a whole number from 1 to 32"),
+    ({"cpus": 0}, [], "--cpus: '0' is not a whole number from 1 to 32"),
+    ({"cpus": 33}, [], "--cpus: '33' is not a whole number from 1 to 32"),
+    ({"cpus": "two"}, [], "--cpus: 'two' is not a whole number from 1 to 32"),
+    ({"boot": "fake"}, [], "--boot 'fake' is none of auto, "),
+    ({"mode": "real", "boot": "elf"}, [], "--mode real contradicts --boot elf"),
+    ({"entry": "1000"}, [], "--entry: '1000' is not CS:IP"),
+    ({"entry": "1000:0"}, [], "--entry needs --boot real"),
+    ({"segments": "cs"}, [], "--segments needs --boot real"),
+    ({"fw_cfg": ["opt/a"]}, [], "--fw-cfg 'opt/a' is not NAME=FILE"),
     ({"serial": {"COM9": "null"}}, [], "--serial 'COM9=null': no such serial port 'COM9'"),
     ({"serial": {"COM1": "tcp"}}, [], "--serial 'COM1=tcp': unknown backend 'tcp'"),
 ]
 
 
-@pytest.mark.parametrize("cpus", [1, config.MOST_CPUS])
+@pytest.mark.parametrize("cpus", [1, values.MOST_CPUS])
 def test_number_of_vcpus_may_be_any_in_the_range(cpus: int) -> None:
     assert Machine("hello32", cpus=cpus).config.cpus == cpus
 

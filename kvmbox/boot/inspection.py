@@ -1,0 +1,101 @@
+"""What an image is, and every way in which it could boot, as data: for `kvmbox inspect`.
+
+Each way is asked to plan the boot, as a run would ask it, and the plan is thrown away.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvmbox.boot.choose import AUTO, choose
+from kvmbox.boot.compressed import compression_of, decompressed
+from kvmbox.boot.image import GuestImage
+from kvmbox.boot.plan import BootContext, BootPlan, Refusal, Way
+from kvmbox.boot.ways import WAYS
+from kvmbox.errors import ImageError, UsageError
+from kvmbox.firmware.platform import Platform
+from kvmbox.firmware.tables import firmware_tables
+from kvmbox.lean import Value
+from kvmbox.memory import GuestMemory
+
+
+class WayResult(Value):
+    """What one way makes of the image: a `plan`, or why not. `kind` is what the image is to this way."""
+
+    name: str
+    kind: str
+    plan: BootPlan | None = None
+    reason: str = ""
+    hint: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for a program: addresses and sizes are numbers of bytes."""
+        found: dict[str, Any] = {"name": self.name, "kind": self.kind, "possible": self.plan is not None}
+        if self.plan is None:
+            return found | {"reason": self.reason, "hint": self.hint}
+        segments = [
+            {
+                "offset": one.offset,
+                "file_size": one.file_size,
+                "address": one.address,
+                "memory_size": one.memory_size,
+            }
+            for one in self.plan.segments
+        ]
+        return found | {"format": self.plan.format, "entry": self.plan.entry, "segments": segments}
+
+
+class Inspection(Value):
+    """An image: its size in bytes as a file and decompressed, and what each way makes of it.
+
+    `taken` is the name of the way that a run would take, or empty; then `reason` says why there is none.
+    """
+
+    path: str
+    size: int
+    compression: str
+    decompressed_size: int
+    taken: str
+    reason: str
+    hint: str
+    ways: tuple[WayResult, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for a program."""
+        return self.as_dict() | {"ways": [way.as_json() for way in self.ways]}
+
+
+def inspect(image: GuestImage, memory: GuestMemory, boot: str = AUTO) -> Inspection:
+    """Examine `image` for a machine with this memory, which is not changed; `boot` is the way asked for.
+
+    ImageError if it is damaged compressed data.
+    """
+    inner = decompressed(image)
+    platform = Platform(memory.size)
+    context = BootContext(memory, platform, firmware_tables(platform).rsdp)
+    taken, reason, hint = "", "", ""
+    try:
+        taken = choose(inner, boot).name
+    except ImageError as error:
+        reason, hint = str(error), error.hint or ""
+    return Inspection(
+        image.path,
+        len(image.data),
+        compression_of(image.data) or "",
+        len(inner.data),
+        taken,
+        reason,
+        hint,
+        tuple(_ask(way, inner, context, asked_for=way.name == boot) for way in WAYS),
+    )
+
+
+def _ask(way: Way, image: GuestImage, context: BootContext, *, asked_for: bool) -> WayResult:
+    found = way.examine(image)
+    if isinstance(found, Refusal) and not asked_for:
+        return WayResult(way.name, found.kind, reason=found.reason, hint=found.hint)
+    try:
+        return WayResult(way.name, found.kind, way.plan(image, context))
+    except (ImageError, UsageError) as error:
+        reason = str(error).removeprefix(str(image.error("")))
+        return WayResult(way.name, found.kind, reason=reason, hint=error.hint or "")

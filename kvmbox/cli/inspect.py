@@ -1,0 +1,90 @@
+"""`kvmbox inspect`: what an image is, and every way in which it could boot."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from kvmbox.cli.output_files import open_json, write_json
+from kvmbox.cli.values import MEMORY_SIZE
+from kvmbox.host.distinct import refuse_shared
+
+if TYPE_CHECKING:
+    from kvmbox.boot.inspection import Inspection, WayResult
+
+_UNBOOTABLE = 4
+
+
+@click.command("inspect", short_help="show what an image is, and how it boots")
+@click.argument("image")
+@click.option(
+    "--memory",
+    type=MEMORY_SIZE,
+    metavar="SIZE",
+    help="The guest memory that the image must fit into.  [default: 128M]",
+)
+@click.option("--json", "json_path", metavar="FILE", help="Write the same as data to FILE.")
+@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
+def command(image: str, memory: int | None, json_path: str | None, debug: bool) -> int:
+    """Show what IMAGE is, and every way in which 'kvmbox run' could boot it.
+
+    IMAGE is an image file or the name of a bundled guest. The guest does not run, and /dev/kvm is not needed.
+
+    \b
+    Exit status:
+      0    'kvmbox run IMAGE' finds a way to boot it
+      2    usage error
+      4    IMAGE cannot be read, or there is no way to boot it
+      14   kvmbox failed
+    """
+    from kvmbox import bundled, layout
+    from kvmbox.boot.choose import AUTO
+    from kvmbox.boot.image import read_image
+    from kvmbox.boot.inspection import inspect
+    from kvmbox.memory import GuestMemory
+
+    path = image if os.path.exists(image) else bundled.find(image) or image
+    if json_path is not None:
+        refuse_shared([("--json", json_path)], [("the image", path)])
+    json_file = open_json(json_path)
+    boot = "real" if path != image and bundled.is_flat(path) else AUTO  # as `kvmbox run` does
+    found = inspect(read_image(path), GuestMemory(memory or layout.DEFAULT_MEMORY), boot)
+    click.echo(_as_text(found))
+    if json_path is not None:
+        import json
+
+        write_json(json_path, json_file, json.dumps(found.as_json(), indent=2) + "\n")
+    return 0 if found.taken else _UNBOOTABLE
+
+
+def _as_text(found: Inspection) -> str:
+    size = f"{found.size} bytes"
+    if found.compression:
+        size += f", {found.compression}-compressed: {found.decompressed_size} bytes"
+    lines = [f"{found.path}: {size}"]
+    for way in found.ways:
+        mark = "*" if way.name == found.taken else "+" if way.plan is not None else "-"
+        lines += [f" {mark} {way.name:<11} {line}" for line in _headline(way)]
+        if way.plan is not None:
+            lines += _details(way)
+    lines.append("(* is taken by 'kvmbox run', + can be chosen with --boot, - does not fit)")
+    if not found.taken:
+        lines.append(found.reason + (f"\nhint: {found.hint}" if found.hint else ""))
+    return "\n".join(lines)
+
+
+def _headline(way: WayResult) -> list[str]:
+    if way.plan is not None:
+        return [f"{way.kind}; entry {way.plan.entry:#x}"]
+    text = f"{way.kind}, but {way.reason}" if way.kind else way.reason
+    return [text + (f" ({way.hint})" if way.hint else "")]
+
+
+def _details(way: WayResult) -> list[str]:
+    assert way.plan is not None
+    return [
+        f"     {one.address:#012x}..{one.end:#012x}  {one.file_size:>9} bytes from offset {one.offset:#x}"
+        for one in way.plan.segments
+    ]

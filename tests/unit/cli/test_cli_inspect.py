@@ -1,0 +1,97 @@
+"""kvmbox inspect: what an image is, which way is taken, and why the others are not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from kvmbox import layout
+from kvmbox.boot.image import GuestImage
+from kvmbox.boot.inspection import Inspection, inspect
+from kvmbox.cli.main import run_command
+from kvmbox.memory import GuestMemory
+from tests.support.boot_images import CODE, Piece, elf, multiboot_header
+
+MULTIBOOT = elf([Piece(data=multiboot_header() + CODE)], entry=0x10000C)
+
+
+def found(data: bytes, boot: str = "auto") -> Inspection:
+    memory = GuestMemory(2 * layout.MIB)
+    result = inspect(GuestImage("kernel", data), memory, boot)
+    assert memory.read(0, memory.size) == bytes(memory.size)
+    return result
+
+
+def way(result: Inspection, name: str) -> dict[str, object]:
+    (one,) = (way for way in result.as_json()["ways"] if way["name"] == name)
+    assert isinstance(one, dict)
+    return one
+
+
+def test_kernel_with_two_ways_shows_both_and_takes_the_first() -> None:
+    result = found(MULTIBOOT)
+
+    assert result.taken == "multiboot"
+    assert way(result, "multiboot")["entry"] == way(result, "elf")["entry"] == 0x10000C
+    assert way(result, "multiboot")["segments"] == [
+        {"offset": 84, "file_size": 44, "address": 0x100000, "memory_size": 44}
+    ]
+    assert not way(result, "real")["possible"]
+
+
+def test_way_that_recognises_a_kernel_and_cannot_boot_it_says_why() -> None:
+    result = found(elf([Piece(data=multiboot_header(8) + CODE)], entry=0x10000C))
+
+    assert result.taken == "multiboot"
+    assert not way(result, "multiboot")["possible"]
+    assert str(way(result, "multiboot")["reason"]).startswith("its Multiboot header demands")
+    assert way(result, "elf")["possible"]
+
+
+def test_image_that_nobody_knows_has_a_reason_and_no_way() -> None:
+    result = found(b"text")
+
+    assert result.taken == ""
+    assert "no known kind" in result.reason
+    assert not any(one.plan for one in result.ways)
+
+
+def test_compressed_image_is_inspected_inside() -> None:
+    result = found(gzip.compress(MULTIBOOT))
+
+    assert (result.compression, result.decompressed_size) == ("gzip", len(MULTIBOOT))
+    assert result.taken == "multiboot"
+
+
+def test_flat_image_has_a_way_where_it_is_asked_for() -> None:
+    assert way(found(CODE, "real"), "real")["entry"] == 0x7C00
+
+
+def test_command_prints_ways_and_writes_the_same_as_data(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "kernel.elf"
+    image.write_bytes(MULTIBOOT)
+
+    assert run_command(["inspect", str(image), "--json", str(tmp_path / "out.json")]) == 0
+
+    out, err = capfd.readouterr()
+    assert " * multiboot   a Multiboot 1 kernel; entry 0x10000c\n" in out
+    assert " + elf         an ELF file; entry 0x10000c\n" in out
+    assert err == ""
+    assert json.loads((tmp_path / "out.json").read_text())["taken"] == "multiboot"
+
+
+def test_command_gives_4_for_what_does_not_boot_and_for_what_is_not_there(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "text"
+    image.write_bytes(b"text")
+
+    assert run_command(["inspect", str(image)]) == 4
+    assert "no known kind" in capfd.readouterr().out
+    assert run_command(["inspect", str(tmp_path / "nothing")]) == 4
+    assert "no such file" in capfd.readouterr().err
