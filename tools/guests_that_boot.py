@@ -14,8 +14,6 @@ it with a Python that has kvmbox, from a checkout.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,29 +23,19 @@ TOP = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))  # the tests are no package of the installation
 
 from tests.foreign import page, survey  # noqa: E402  (after the path)
+from tests.foreign.rows import Row, load, merged, rows_of, save  # noqa: E402  (after the path)
 
 PAGE = TOP / "docs/guests-that-boot.md"
 DATA = TOP / "docs/guests-that-boot.json"
 
 
-def load(file: Path) -> list[survey.Row]:
-    """The rows of a file; none where there is no file yet."""
-    return [survey.Row(**row) for row in json.loads(file.read_text())] if file.exists() else []
-
-
-def save(file: Path, rows: Sequence[survey.Row]) -> None:
-    """Write rows, a line each: a change is then a change of its line."""
-    lines = ",\n".join(json.dumps(dataclasses.asdict(row)) for row in rows)
-    file.write_text(f"[\n{lines}\n]\n")
-
-
-def in_the_lab(arguments: Sequence[str], timeout_s: int) -> Iterator[survey.Row]:
+def in_the_lab(arguments: Sequence[str], timeout_s: int) -> Iterator[Row]:
     """The rows that the survey prints in the lab's machine. RuntimeError if it ends without success."""
     lab = [sys.executable, "-m", "tests.lab", "--timeout", str(timeout_s), "--module", "tests.foreign.survey"]
     with subprocess.Popen([*lab, "--", *arguments], cwd=TOP, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            yield from survey.rows_of(line)
+            yield from rows_of(line)
     if process.returncode:
         raise RuntimeError(f"the lab ended with status {process.returncode}")
 
@@ -68,18 +56,18 @@ def main(arguments: Sequence[str]) -> int:
     if not options.page:
         if options.lab:
             words = [word for word in arguments if word != "--lab"]
-            measured = in_the_lab(_without(words, "--lab-timeout"), options.lab_timeout)
+            measured = in_the_lab(without(words, "--lab-timeout"), options.lab_timeout)
         else:
             measured = survey.survey(options.only, survey.programs(options), options.kut)
         for row in measured:
             print(f"{row.backend} {row.program:6} {row.name}: {row.result} {row.note}", flush=True)
-            rows = page.merged(rows, [row])
+            rows = merged(rows, [row])
             save(DATA, rows)
     PAGE.write_text(page.filled(PAGE.read_text(), rows))
     return 0
 
 
-def _without(words: Sequence[str], option: str) -> list[str]:
+def without(words: Sequence[str], option: str) -> list[str]:
     """`words` without `option` and its value, in either spelling."""
     kept, skip = list[str](), False
     for word in words:

@@ -160,7 +160,8 @@ def kvmbox_verdict(seen: Observation) -> Verdict:
         return Verdict.TIMEOUT
     known = {PASSED: Verdict.PASS, SKIPPED: Verdict.SKIP, 0: Verdict.CRASHED, 6: Verdict.CRASHED}
     known |= {10: Verdict.REFUSED, 124: Verdict.TIMEOUT}
-    return known.get(seen.status, Verdict.FAIL if seen.status % 2 else Verdict.BROKEN)
+    guests_own = seen.status > 0 and seen.status % 2
+    return known.get(seen.status, Verdict.FAIL if guests_own else Verdict.BROKEN)
 
 
 def qemu_verdict(seen: Observation) -> Verdict:

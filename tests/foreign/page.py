@@ -11,18 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from tests.foreign.guests import GUESTS, Guest
-from tests.foreign.survey import KVMBOX_NAME, QEMU_NAME, Row
+from tests.foreign.rows import ENTRY, GUEST, Row
+from tests.foreign.survey import KVMBOX_NAME, QEMU_NAME
 
 COLUMNS: Final = (("pvm", QEMU_NAME), ("pvm", KVMBOX_NAME), ("svm", QEMU_NAME), ("svm", KVMBOX_NAME))
 _BLOCK: Final = re.compile(r"(<!-- guests: (?!end -->)([a-z-]+) -->\n)(.*?)(<!-- guests: end -->)", re.DOTALL)
 _HEAD: Final = ("QEMU, pvm", "kvmbox, pvm", "QEMU, svm", "kvmbox, svm")
-
-
-def merged(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
-    """The old rows with the new ones in their places; what is new comes last."""
-    rows = {(row.name, row.backend, row.program): row for row in old}
-    rows.update({(row.name, row.backend, row.program): row for row in new})
-    return list(rows.values())
 
 
 def filled(page: str, rows: Sequence[Row]) -> str:
@@ -42,7 +36,7 @@ def filled(page: str, rows: Sequence[Row]) -> str:
 
 def guests_table(rows: Sequence[Row]) -> str:
     """How far each guest got."""
-    measured = _by_place(rows, "guest")
+    measured = _by_place(rows, GUEST)
     lines = [_line("guest", "version", "format", *_HEAD, "why not further"), _line(*["---"] * 8)]
     for guest in GUESTS:
         found = [measured.get((guest.name, *column)) for column in COLUMNS]
@@ -53,7 +47,7 @@ def guests_table(rows: Sequence[Row]) -> str:
 
 def entries_table(rows: Sequence[Row]) -> str:
     """The verdict of each entry of kvm-unit-tests, and how many there are of each."""
-    measured = _by_place(rows, "entry")
+    measured = _by_place(rows, ENTRY)
     names = list(dict.fromkeys(name for name, _, _ in measured))
     lines = [_line("entry", *_HEAD, "why not"), _line(*["---"] * 6)]
     for name in names:
@@ -61,7 +55,7 @@ def entries_table(rows: Sequence[Row]) -> str:
         if all(row is None or row.result == "left out" for row in found):
             continue
         note = next((row.note for row in reversed(found) if row and row.note), "")
-        lines.append(_line(name, *(row.result if row else "" for row in found), _code(note)))
+        lines.append(_line(name, *map(_verdict, found), _code(note)))
     totals = [_total(measured, column) for column in COLUMNS]
     lines.append(_line("**passed**", *totals, ""))
     return "".join(lines)
@@ -80,16 +74,21 @@ def _by_place(rows: Iterable[Row], kind: str) -> dict[tuple[str, str, str], Row]
 def _reached(row: Row | None) -> str:
     if row is None or row.result == "not tried":
         return ""
-    if row.of and row.reached == row.of:
-        return f"**{row.result}**"
-    return row.result
+    return _verdict(row)
+
+
+def _verdict(row: Row | None) -> str:
+    """The result; in bold where it is all that can be had."""
+    if row is None:
+        return ""
+    return f"**{row.result}**" if row.reached == row.of else row.result
 
 
 def _why(guest: Guest, found: Sequence[Row | None]) -> str:
     """The table's own words for a limit that is known, else what kvmbox said where it got no further."""
     parts = []
     for row in found:
-        if row is None or row.program != KVMBOX_NAME or (row.of and row.reached == row.of):
+        if row is None or row.program != KVMBOX_NAME or row.reached == row.of:
             continue
         known = guest.limit(row.backend)
         text = known.why if known.why and row.reached >= known.milestones else _code(row.note)

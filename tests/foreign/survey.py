@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +18,7 @@ from tests.foreign import images
 from tests.foreign import kvm_unit_tests as suite
 from tests.foreign.guests import GUESTS, Guest
 from tests.foreign.observe import End, Observation, observe
+from tests.foreign.rows import ENTRY, GUEST, Row
 from tests.lab.packages import EMULATOR, Unavailable
 from tests.support.guest_table import backend
 from tests.support.patience import patience
@@ -28,44 +26,10 @@ from tests.support.runs import KVMBOX
 
 KVMBOX_NAME: Final = "kvmbox"
 QEMU_NAME: Final = "QEMU"
-MARK: Final = "row: "
-"""What a line with a Row begins with: other lines may stand between them."""
 _NOTE: Final = 160
 """Characters of a note: one line of a table."""
 # QEMU's own words for features that this host's KVM cannot give are no news about a guest.
 _NO_NEWS: Final = re.compile(r"warning: |^$")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One guest or entry under one program with one backend."""
-
-    backend: str
-    program: str
-    kind: str
-    """"guest" or "entry"."""
-    name: str
-    result: str
-    """The last milestone that a guest reached, an entry's verdict, or that there is no way to start it."""
-    reached: int
-    of: int
-    note: str
-    """What ended it: the most telling line of stderr, or how the run was ended."""
-    seconds: float
-    version: str = ""
-
-    def line(self) -> str:
-        """The row as a line of output."""
-        return MARK + json.dumps(dataclasses.asdict(self))
-
-
-def rows_of(text: str) -> list[Row]:
-    """The rows in an output that may have other lines too."""
-    return [
-        Row(**json.loads(line.removeprefix(MARK)))
-        for line in (line.strip() for line in text.splitlines())
-        if line.startswith(MARK)
-    ]
 
 
 def qemu_guest_command(arguments: Sequence[str]) -> list[str]:
@@ -92,7 +56,7 @@ def survey_guest(guest: Guest, program: str, backend_name: str) -> Row:
 
     def row(result: str, reached: int = 0, note: str = "", seconds: float = 0.0) -> Row:
         return Row(
-            *(backend_name, program, "guest", guest.name, result, reached, len(guest.milestones), note),
+            *(backend_name, program, GUEST, guest.name, result, reached, len(guest.milestones), note),
             round(seconds, 1),
             images.version(guest.package),
         )
@@ -125,7 +89,7 @@ def survey_entry(entry: suite.Entry, tree: Path, program: str, backend_name: str
 
     def row(result: str, note: str, seconds: float = 0.0) -> Row:
         passed = int(result == suite.Verdict.PASS.value)
-        return Row(backend_name, program, "entry", entry.name, result, passed, 1, note, round(seconds, 1))
+        return Row(backend_name, program, ENTRY, entry.name, result, passed, 1, note, round(seconds, 1))
 
     if reason := entry.left_out():
         return row("left out", reason)
