@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
             words = [word for word in arguments if word != "--lab"]
             measured = in_the_lab(without(words, "--lab-timeout"), options.lab_timeout)
         else:
-            measured = survey.survey(options.only, survey.programs(options), options.kut)
+            measured = survey.survey(options.only, survey.programs(options), options.kut, options.limit)
         for row in measured:
             print(f"{row.backend} {row.program:6} {row.name}: {row.result} {row.note}", flush=True)
             rows = merged(rows, [row])

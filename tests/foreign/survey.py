@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +52,7 @@ def guest_note(seen: Observation) -> str:
     return "" if seen.end is End.SEEN else seen.end.value
 
 
-def survey_guest(guest: Guest, program: str, backend_name: str) -> Row:
+def survey_guest(guest: Guest, program: str, backend_name: str, limit_s: float) -> Row:
     """Run `guest` to its last milestone, its end or its time limit."""
 
     def row(result: str, reached: int = 0, note: str = "", seconds: float = 0.0) -> Row:
@@ -73,7 +74,7 @@ def survey_guest(guest: Guest, program: str, backend_name: str) -> Row:
         )
         seen = observe(
             command,
-            timeout_s=patience(guest.timeout_s),
+            timeout_s=min(limit_s, patience(guest.timeout_s)),
             enough=lambda output, errors: (
                 guest.reached(output) == len(guest.milestones) or suite.qemu_stopped(output, errors)
             ),
@@ -84,7 +85,7 @@ def survey_guest(guest: Guest, program: str, backend_name: str) -> Row:
     return row(result, reached, note, seen.seconds)
 
 
-def survey_entry(entry: suite.Entry, tree: Path, program: str, backend_name: str) -> Row:
+def survey_entry(entry: suite.Entry, tree: Path, program: str, backend_name: str, limit_s: float) -> Row:
     """Run one entry of kvm-unit-tests."""
 
     def row(result: str, note: str, seconds: float = 0.0) -> Row:
@@ -94,12 +95,14 @@ def survey_entry(entry: suite.Entry, tree: Path, program: str, backend_name: str
     if reason := entry.left_out():
         return row("left out", reason)
     if program == KVMBOX_NAME:
-        seen = observe([*KVMBOX, *suite.kvmbox_arguments(entry, tree)], timeout_s=patience(entry.timeout_s))
+        seen = observe(
+            [*KVMBOX, *suite.kvmbox_arguments(entry, tree)], timeout_s=min(limit_s, patience(entry.timeout_s))
+        )
         verdict = suite.kvmbox_verdict(seen)
     else:
         seen = observe(
             suite.qemu_command(entry, tree, EMULATOR),
-            timeout_s=patience(entry.timeout_s),
+            timeout_s=min(limit_s, patience(entry.timeout_s)),
             enough=suite.qemu_stopped,
         )
         verdict = suite.qemu_verdict(seen)
@@ -107,22 +110,19 @@ def survey_entry(entry: suite.Entry, tree: Path, program: str, backend_name: str
     return row(verdict.value, note, seen.seconds)
 
 
-def survey(pattern: str, programs: Sequence[str], tree: Path | None) -> Iterator[Row]:
-    """All rows whose name matches `pattern`, as they are measured."""
+def survey(pattern: str, programs: Sequence[str], tree: Path | None, limit_s: float) -> Iterator[Row]:
+    """All rows whose name matches `pattern`, as they are measured; each run takes at most `limit_s`."""
     here = backend()
-    tasks: list[tuple[str, Callable[[str], Row]]] = [
-        (guest.name, lambda program, guest=guest: survey_guest(guest, program, here))  # type: ignore[misc] # mypy cannot infer a lambda with a default
-        for guest in GUESTS
-    ]
-    if tree is not None:
-        tasks += [
-            (entry.name, lambda program, entry=entry: survey_entry(entry, tree, program, here))  # type: ignore[misc] # as above
-            for entry in suite.entries(tree)
-        ]
-    for name, measure in tasks:
-        if re.search(pattern, name):
+    for guest in GUESTS:
+        if re.search(pattern, guest.name):
             for program in programs:
-                yield measure(program)
+                yield survey_guest(guest, program, here, limit_s)
+    if tree is None:
+        return
+    for entry in suite.entries(tree):
+        if re.search(pattern, entry.name):
+            for program in programs:
+                yield survey_entry(entry, tree, program, here, limit_s)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.foreign.survey", description=__doc__)
     add_options(parser)
     options = parser.parse_args(arguments)
-    for row in survey(options.only, programs(options), options.kut):
+    for row in survey(options.only, programs(options), options.kut, options.limit):
         print(row.line(), flush=True)
     return 0
 
@@ -139,6 +139,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What to measure."""
     parser.add_argument("--only", default="", metavar="PATTERN", help="names that match a regular expression")
     parser.add_argument("--program", choices=(QEMU_NAME, KVMBOX_NAME), help="one of them (both)")
+    parser.add_argument(
+        "--limit", type=float, default=math.inf, metavar="SECONDS", help="for each run, if less than its own"
+    )
     parser.add_argument("--kut", type=Path, metavar="DIR", help="a built tree of kvm-unit-tests")
 
 
