@@ -14,6 +14,7 @@ it with a Python that has kvmbox, from a checkout.
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -78,4 +79,6 @@ def without(words: Sequence[str], option: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    # Whoever ends this command ends the guest too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main(sys.argv[1:]))

@@ -102,7 +102,7 @@ def _payload(image: bytes) -> bytes:
 def _made(name: str, source: Path, make: Callable[[], bytes]) -> Path:
     """A file that is made of `source`, and made again only if `source` is another."""
     stamp = source.stat()
-    key = hashlib.sha256(f"{source} {stamp.st_size} {stamp.st_mtime_ns}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{source.name} {stamp.st_size} {stamp.st_mtime_ns}".encode()).hexdigest()[:12]
     target = CACHE / "made" / f"{key}-{name}"
     if not target.exists():
         content = make()

@@ -9,6 +9,7 @@ import argparse
 import math
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -155,4 +156,6 @@ def programs(options: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
+    # Whoever ends this command ends the guest too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main(sys.argv[1:]))
