@@ -11,17 +11,15 @@ from collections.abc import Mapping as ZoneMap
 
 from kvmbox import layout
 from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
-from kvmbox.boot.compressed import decompressed
-from kvmbox.boot.image import read_image, read_module
-from kvmbox.boot.load import BootOptions, load_image
-from kvmbox.boot.plan import BootPlan
+from kvmbox.boot.image import read_module
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, Mapping
 from kvmbox.channel.grants import bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import UsageError
-from kvmbox.firmware.platform import Platform
+from kvmbox.firmware.fw_cfg import MOST_BYTES, FwCfgItem, check_name
+from kvmbox.host.bios_reports import BiosReports
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.interrupts import InterruptRouter
@@ -29,11 +27,11 @@ from kvmbox.kvm import uapi
 from kvmbox.kvm.system import Kvm, is_pvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
-from kvmbox.lean import Value
+from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
-from kvmbox.machine.config import RunConfig
+from kvmbox.machine.config import FirmwareFile, RunConfig
 from kvmbox.memory import GuestMemory
-from kvmbox.outcome import CLEAN, Decision, Outcome, debug_exit_status
+from kvmbox.outcome import CLEAN, GUEST_CRASHED, Decision, Outcome, debug_exit_status
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
 
 TYPE_CHECKING = False
@@ -46,8 +44,11 @@ PORT_BITS = 16
 ADDRESS_BITS = 52  # the most that an x86 physical address can have
 
 
-def board_of(config: RunConfig) -> list[DeviceSpec]:
-    """The devices of this run. Raises UsageError if two devices claim the same port."""
+def board_of(config: RunConfig, *, bios: bool = False, disk: int = 0) -> list[DeviceSpec]:
+    """The devices of this run, with those behind the built-in BIOS, whose disk has `disk` sectors.
+
+    Raises UsageError if two devices claim the same port.
+    """
     board = pc_board(
         BoardOptions(
             serial_ports=tuple(config.serial),
@@ -57,6 +58,9 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
             uart_pace=config.uart_pace,
             cpus=config.cpus,
             testdev=config.testdev,
+            fw_cfg=tuple(_told_file(file) for file in config.fw_cfg),
+            has_bios=bios,
+            boot_disk_sectors=disk,
         )
     )
     board += config.devices
@@ -74,6 +78,11 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
             if grant.name not in config.resources:
                 raise UsageError(f"device {device.name} needs a resource '{grant.name}'")
     return board
+
+
+def _told_file(file: FirmwareFile) -> FwCfgItem:
+    check_name(file.name)
+    return FwCfgItem(read_module(file.path, max_size=MOST_BYTES).data, file.name)
 
 
 def _overlap(one: DeviceSpec, other: DeviceSpec) -> bool:
@@ -94,20 +103,30 @@ class RunHost:
         console: Console,
         decision: Decision,
         reset: Callable[[], None],
+        suspend: Callable[[str, int], None],
         ram: GuestMemory,
         stores: Stores,
         wake: Callable[[], None],
     ) -> None:
         self.irq_source = router.source
+        self.replacing_irq_source = router.replacing_source
         self.output = console.sink
         self.input_room = console.room
+        self.bios = BiosReports(decision, wake)
         self.ask_for_reset = reset
+        self.suspend = suspend
         self.ram = ram
         self.transfer_thread: TransferThread | None = None
         """What moves bulk data, if a device may have some moved."""
+        self._console = console
         self._decision = decision
         self._stores = stores
         self._wake = wake
+        self._crash_kernel = False
+
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """Reports become lines for the person, or the end of the run."""
+        return self.bios.take, self.bios.stop
 
     def transfers(self, device: str, grant: Resource) -> Submit:
         """Transfers are done by a thread, which starts when the VMM is confined."""
@@ -131,6 +150,15 @@ class RunHost:
             outcome = Outcome(debug_exit_status(value), f"the guest wrote {value:#x} to the debug-exit port")
         self._decision.decide(outcome)
 
+    def panic(self, *, crash_kernel: bool) -> None:
+        """The guest says that it has panicked: the end, unless it goes on with a crash kernel."""
+        if not crash_kernel:
+            reason = "the guest reported a panic (pvpanic)"
+            self._decision.decide(Outcome(GUEST_CRASHED, reason, error=True))
+        elif not self._crash_kernel:
+            self._crash_kernel = True
+            self._console.note("the guest reported a panic, and boots its crash kernel (pvpanic)")
+
 
 class Devices:
     """All devices of a run: launched, wired, and connected to two buses."""
@@ -143,13 +171,15 @@ class Devices:
         decision: Decision,
         *,
         reset: Callable[[], None],
+        suspend: Callable[[str, int], None],
         deadline_changed: Callable[[str, int, int], None],
         ram: GuestMemory,
         stores: Stores,
         wake: Callable[[], None],
         prepare: Callable[[DevicePool, GuestClock], SurvivalOf] = lambda _pool, _clock: fails,
     ) -> None:
-        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one.
+        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one,
+        `suspend` with its name and the wake-ups that it wants when it asks for that.
         `prepare` is called, with `pool` and the clock, before there is any channel, and gives each of them
         its survival.
 
@@ -165,9 +195,10 @@ class Devices:
         self.proxies: list[DeviceProxy] = []
         self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
         """Device and register of each port whose writes may come late."""
-        host = RunHost(self.router, console, decision, reset, ram, stores, wake)
+        host = RunHost(self.router, console, decision, reset, suspend, ram, stores, wake)
         grants = {device.name: bind(device, host) for device in board}
         self.transfers = host.transfer_thread
+        self.bios = host.bios
         pool.connect(
             grants,
             now=self.clock.now,
@@ -191,37 +222,6 @@ class Devices:
             self.coalesced[port] = (proxy, port - mapping.first + mapping.offset)
 
 
-def platform_of(config: RunConfig) -> Platform:
-    """The machine as its firmware describes it."""
-    return Platform(
-        config.memory_size, config.cpus, tuple(one for one in config.serial if one in layout.COM_PORTS)
-    )
-
-
-class BootSource(Value):
-    """The image and the modules. They are read once, so that a reboot loads the same bytes."""
-
-    load: Callable[[GuestMemory], BootPlan]
-
-    @classmethod
-    def read(cls, config: RunConfig) -> BootSource:
-        """Read the image and the modules; ImageError if one cannot be read."""
-        image = decompressed(read_image(config.guest))
-        modules = tuple(read_module(spec.path, spec.arguments) for spec in config.modules)
-        options = BootOptions(
-            command_line=config.append or None,
-            modules=modules,
-            initrd=None if config.initrd is None else read_module(config.initrd),
-            boot=config.boot,
-            load_address=config.load_address,
-            entry=config.entry,
-            segments=config.segments,
-            firmware_tables=config.firmware_tables != "none",
-        )
-        platform = platform_of(config)
-        return cls(lambda memory: load_image(image, memory, options, platform))
-
-
 class GuestVm:
     """One virtual machine from reset to reset: memory, interrupt controllers, vCPUs, a loaded guest.
 
@@ -239,7 +239,10 @@ class GuestVm:
             self.vm.set_tss_address(layout.KVM_TSS_ADDRESS)
             # Before the interrupt controllers: KVM then builds its routing once.
             self.vm.map_memory(memory.regions)
+            for slot, rom in enumerate(memory.roms, len(memory.regions)):
+                self.vm.set_user_memory_region(slot, rom.start, rom.size, rom.host_address, read_only=True)
             self.vm.create_irqchip()
+            self.vm.route_as_pc()
             self.vcpus: list[Vcpu] = [self.vm.create_vcpu(index) for index in range(cpus)]
             for vcpu in self.vcpus:
                 vcpu.set_cpuid(own_cpuid(kvm.supported_cpuid(), vcpu.index))

@@ -7,13 +7,15 @@ a step fails, everything that is open is closed in reverse order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from kvmbox.board import DeviceSpec
+from kvmbox.board import BOOT_DISK, DeviceSpec
+from kvmbox.boot.plan import BootPlan
 from kvmbox.channel.transports import TRANSPORTS
 from kvmbox.errors import DeviceProcessError, KvmboxError, SandboxError
+from kvmbox.firmware.fw_cfg import warning_about
 from kvmbox.host.console import Console
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.matcher import ConsoleMatcher
@@ -21,11 +23,13 @@ from kvmbox.host.placement import Placement, place
 from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
 from kvmbox.lean import Value
-from kvmbox.machine.builder import BootSource, Devices, GuestVm, board_of
+from kvmbox.machine.boot_source import BootSource
+from kvmbox.machine.builder import Devices, GuestVm, board_of
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.main_loop import MainLoop
 from kvmbox.machine.statistics import RunStats, collect
+from kvmbox.machine.suspend import sleep_until_woken, tell_wake_up, waking_plan
 from kvmbox.machine.timeline import Timeline
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, KVMBOX_FAILED, Decision, Expectations, Outcome
@@ -35,7 +39,7 @@ from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
-    from kvmbox.host.transfers import TransferThread
+    from kvmbox.host.transfers import Store, TransferThread
     from kvmbox.record.recorder import Recorder
 
 
@@ -56,17 +60,22 @@ def run(
     Raises KvmboxError where the run could not start; a run that started has an outcome.
     """
     timeline = timeline or Timeline()
-    board = board_of(config)
     refuse_shared(config.files_written, config.files_read)
     starting = caller.starting(config.timeout, timeline)
     # Signal handlers are put back last of all: until then a signal cannot change what was decided. The
     # start's time-out is left before the clean-up begins: no alarm interrupts that.
     with ExitStack() as last, ExitStack() as cleanup, starting:
+        board = board_of(config)
+        for file in config.fw_cfg:
+            if (warning := warning_about(file.name)) is not None:
+                say(warning)
         placement = place(config.pin)
         cleanup.callback(placement.close)
         pool = DevicePool(_checked(config.design, config.require, placement, say))
         cleanup.callback(pool.close)
         pool.ready_by = starting.at
+        source = BootSource.read(config)  # it tells which devices there are
+        board = board_of(config, bios=source.has_bios, disk=source.disk_sectors)
         recorder = _recorder(config, board, say)
         if recorder is not None:
             cleanup.callback(recorder.finish)
@@ -82,7 +91,6 @@ def run(
             require=config.require,
         )
         timeline.mark("device processes asked for")
-        source = BootSource.read(config)
         memory = GuestMemory(config.memory_size)
         users: list[Callable[[], bool]] = []  # what tells whether a thread still uses the guest's memory
         cleanup.callback(_close_unused, memory.close, users)
@@ -101,6 +109,7 @@ def run(
             debugcon=config.debugcon,
             overflow=config.serial_overflow,
             limit=config.serial_limit,
+            bios=source.has_bios,
             say=say,
             wake=wakeup.wake,
             terminal=caller.terminal,
@@ -119,10 +128,11 @@ def run(
                 console,
                 decision,
                 reset=main_loop.reset_requested,
+                suspend=main_loop.suspend_requested,
                 deadline_changed=main_loop.deadline_changed,
                 prepare=main_loop.prepare,
                 ram=memory,
-                stores=config.resources,
+                stores=_stores(config, source),
                 wake=wakeup.wake,
             )
             if devices.transfers is not None:
@@ -145,7 +155,10 @@ def run(
                 devices.transfers.start()
             started()
             try:
-                _boot_until_end(guest, GuestFactory(kvm, memory, source, config.cpus), devices, main_loop)
+                _boot_until_end(
+                    guest, GuestFactory(kvm, memory, source, config.cpus), devices, main_loop, decision
+                )
+                devices.bios.tell(say)
                 if config.uart_pace:
                     main_loop.drain()
             except KeyboardInterrupt:
@@ -162,6 +175,14 @@ def run(
         stats = collect(devices, main_loop, console, timeline, pool)
     timeline.mark("closed")
     return judged, stats
+
+
+def _stores(config: RunConfig, source: BootSource) -> Mapping[str, Store]:
+    if not source.disk:
+        return config.resources
+    from kvmbox.host.transfers import ReadOnlyStore
+
+    return {**config.resources, BOOT_DISK: ReadOnlyStore(source.disk)}
 
 
 def _close_unused(close: Callable[[], None], users: Sequence[Callable[[], bool]]) -> None:
@@ -234,9 +255,15 @@ class GuestFactory(Value):
         self.memory.clear()
         return GuestVm(self.kvm, self.memory, self.source, cpus=self.cpus)
 
+    def resume(self, plan: BootPlan) -> GuestVm:
+        """A fresh VM on the memory as it is, which starts as `plan` says."""
+        return GuestVm(self.kvm, self.memory, BootSource(lambda _memory: plan), cpus=self.cpus)
 
-def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, main_loop: MainLoop) -> None:
-    """Run the guest, and again after each reset, until the decision is decided."""
+
+def _boot_until_end(
+    guest: GuestVm, factory: GuestFactory, devices: Devices, main_loop: MainLoop, decision: Decision
+) -> None:
+    """Run the guest, and again after each reset and each suspension, until the decision is decided."""
     while True:
         try:
             devices.router.attach(guest.vm.irq_line)
@@ -246,16 +273,30 @@ def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, mai
             _close_unused(guest.close, [lambda: main_loop.has_live_vcpu])
         if not again:
             return
+        suspension = main_loop.suspension
         try:
+            if suspension is not None and not sleep_until_woken(
+                suspension, devices, decision, main_loop.sleep
+            ):
+                return
             # What was asked for before the reset must not reach the memory of the next boot.
             if devices.transfers is not None and not devices.transfers.quiesce():
                 raise KvmboxError("a transfer of a device does not end: its file does not answer")
             for channel in devices.pool.channels:
                 channel.request(protocol.RESET)
+            if suspension is not None:
+                tell_wake_up(suspension, devices)
         except DeviceProcessError as error:
             main_loop.device_failed(error)
             return
-        guest = factory.build()
+        if suspension is None:
+            guest = factory.build()
+            continue
+        plan = waking_plan(factory.memory, guest.boot)
+        if isinstance(plan, Outcome):
+            decision.decide(plan)
+            return
+        guest = factory.resume(plan)
 
 
 def _with_hint(outcome: Outcome, diagnosis: str | None) -> Outcome:

@@ -248,6 +248,7 @@ class _Host:
         transfers: Callable[[str, Resource], Submit],
     ) -> None:
         self.irq_source = router.source
+        self.replacing_irq_source = router.replacing_source
         self.ask_for_reset = ask_for_reset
         self.ram = ram
         self.transfers = transfers
@@ -260,5 +261,15 @@ class _Host:
         """Nobody sends input."""
         return lambda _count: None
 
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """There is no BIOS on this board."""
+        return (lambda _data: None), (lambda _offset, _size, _value: None)
+
     def stop(self, value: int | None) -> None:
         """A stop ends a run; here is none."""
+
+    def suspend(self, device: str, wakes: int) -> None:
+        """Nothing runs that could be suspended."""
+
+    def panic(self, *, crash_kernel: bool) -> None:
+        """As above."""
