@@ -179,9 +179,15 @@ def _u_boot(build: str) -> Callable[[Path], Start]:
     return start
 
 
-def _ipxe(_: Path) -> Start:
+def _ipxe_kernel(_: Path) -> Start:
     image = str(images.find("ipxe", "usr/lib/ipxe/ipxe.lkrn"))
     return Start(("--memory", "64M", image), ("-machine", "graphics=off", "-kernel", image))
+
+
+def _ipxe_disk(_: Path) -> Start:
+    image = str(images.find("ipxe", "usr/lib/ipxe/ipxe.iso"))
+    drive = f"file={image},format=raw,if=ide,snapshot=on"
+    return Start(("--memory", "64M", image), ("-machine", "graphics=off", "-drive", drive))
 
 
 _LINUX_MILESTONES: Final = _milestones(
@@ -206,6 +212,7 @@ _MEMTEST_MILESTONES: Final = _milestones(("its screen", r"Memtest86\+"))
 _U_BOOT_MILESTONES: Final = _milestones(("its banner", r"U-Boot (SPL )?20\d\d"), ("its prompt", r"=> "))
 # The decompressor takes BMI2 from CPUID, which shows the host's features whatever KVM is told to show.
 _NO_SHLX: Final = Limit(0, "SHLX is refused, in its decompressor", status=10)
+_NO_IRET: Final = "IRET is refused in 32-bit mode"
 _NO_RDSSP: Final = Limit(0, "RDSSP is refused", status=10)
 _NO_FINIT: Final = Limit(0, "FINIT is refused", status=10)
 
@@ -245,7 +252,23 @@ GUESTS: Final = (
         )
         for which, bits in (("x64", 64), ("ia32", 32))
     ),
-    Guest("iPXE", "ipxe", "bzImage with a real-mode entry", _ipxe, _milestones(("its banner", r"iPXE \d"))),
+    Guest(
+        "iPXE, a disk",
+        "ipxe",
+        "boot sector of a hybrid ISO",
+        _ipxe_disk,
+        _milestones(("its boot loader", r"ISOLINUX \d"), ("its banner", r"iPXE \d")),
+        {"pvm": Limit(1, _NO_IRET, status=10)},
+        timeout_s=90,
+    ),
+    Guest(
+        "iPXE, a kernel",
+        "ipxe",
+        "bzImage with a real-mode entry alone",
+        _ipxe_kernel,
+        _milestones(("its banner", r"iPXE \d")),
+        {backend: Limit(0, "kvmbox starts no kernel in real mode", status=4) for backend in ("pvm", "svm")},
+    ),
     Guest(
         "SeaBIOS",
         "seabios",
@@ -266,8 +289,8 @@ GUESTS: Final = (
     *(
         Guest(f"U-Boot, {bits} bits", U_BOOT, "firmware, 1 MiB", _u_boot(build), _U_BOOT_MILESTONES, limits)
         for bits, build, limits in (
-            (32, "qemu-x86", {"pvm": Limit(1, "paging in 32-bit mode is refused")}),
-            (64, "qemu-x86_64", {"pvm": Limit(0, "an instruction is refused", status=10)}),
+            (32, "qemu-x86", {"pvm": Limit(1, _NO_IRET, status=10)}),
+            (64, "qemu-x86_64", {"pvm": Limit(0, _NO_IRET, status=10)}),
         )
     ),
     *(
