@@ -54,9 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         host.memory_mib = options.memory
     host.parameters += options.parameter
     chosen = tests or (selection.EACH_VARIATION if options.vary or options.suite else selection.QUICK)
-    commands = _commands(chosen)
-    if options.module is not None:
-        commands = [[sys.executable, "-m", options.module, *tests]]
+    commands = module_commands(options.module, tests) if options.module else pytest_commands(chosen)
     work = machine.script(commands, host, directory=TOP, environment=ENVIRONMENT)
     archive = machine.initramfs(kernel, busybox, work)
     # What is compiled here is not compiled there, twelve times slower, by every process of every test's run.
@@ -81,7 +79,13 @@ def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     return arguments[:at], arguments[at + 1 :]
 
 
-def _commands(tests: Sequence[str]) -> list[list[str]]:
+def module_commands(module: str, arguments: Sequence[str]) -> list[list[str]]:
+    """What `--module` runs."""
+    return [[sys.executable, "-m", module, *arguments]]
+
+
+def pytest_commands(tests: Sequence[str]) -> list[list[str]]:
+    """What runs otherwise: doctor, and pytest with its arguments."""
     kvmbox = [sys.executable, "-c", "from kvmbox.cli.entry import entry_point; entry_point()"]
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--require-kvm", "--durations=10"]
     # It sees a serial line, which pytest takes for a terminal with colours.
