@@ -41,9 +41,9 @@ class BootContext(Value):
 
     `rsdp` is the guest-physical address of ACPI's RSDP, 0 where there are no tables, and `firmware` all that
     firmware writes. `command_line` is None if none was given. `load_address`, `entry` (CS, IP) and `segments`
-    are for flat 16-bit images. `bios` is "builtin", "none", or None where the image decides; `bios_rom` is the
-    ROM of the built-in BIOS, empty where it is not there: nothing will run then (`boot.inspection`), or a test
-    runs without.
+    are for flat 16-bit images. `bios` is "builtin", "none", or None where the image decides. `bios_rom` is
+    the ROM of the built-in BIOS, empty where it is not there: nothing will run then (`boot.inspection`), or a
+    test runs without.
     """
 
     memory: GuestMemory
