@@ -37,6 +37,7 @@ FIRMWARE_START: Final = 0xF0000  # reserved up to 1 MiB
 FIRMWARE_TABLES: Final = 0xF0000  # ACPI, MP and SMBIOS tables
 FIRMWARE_TABLES_END: Final = 0xF8000
 BIOS_DATA_END: Final = 0x500
+ACPI_FACS: Final = 0xF0040  # behind the RSDP: whoever resumes from S3 reads its waking vector
 BIOS_ROM: Final = 0xF8000  # the built-in BIOS, up to 1 MiB
 
 # --- What kvmbox itself writes into guest memory before the first instruction ------------------------
@@ -67,6 +68,15 @@ LOW_FIRMWARE: Final = 256 * KIB  # so much of its end is also below 1 MiB
 MMIO_UART_BASE: Final = 0xD000_0000  # eight byte registers, as a port UART has them
 MMIO_UART_IRQ: Final = 5
 
+# --- The chip set's memory: APICs, HPET, flash, and what KVM wants for itself ------------------------
+CHIP_SET_START: Final = 0xFEC0_0000  # up to 4 GiB
+IO_APIC_BASE: Final = 0xFEC0_0000
+HPET_BASE: Final = 0xFED0_0000
+HPET_SIZE: Final = 1 * KIB
+HPET_BLOCK_ID: Final = 0x8086_A201  # Intel, legacy replacement, 64-bit counter, three timers, revision 1
+HPET_IRQS: Final = (16, 17, 18, 19, 20, 21, 22, 23)  # pins of the I/O APIC behind those of ISA
+LOCAL_APIC_BASE: Final = 0xFEE0_0000
+
 # --- I/O ports --------------------------------------------------------------------------------------
 UART_PORT_COUNT: Final = 8
 COM_PORTS: Final = {"COM1": 0x3F8, "COM2": 0x2F8, "COM3": 0x3E8, "COM4": 0x2E8}
@@ -96,4 +106,30 @@ BIOS_REPORT_PORT_COUNT: Final = 8
 BIOS_TEXT_PORT: Final = 0x9208
 BOOT_DISK_PORT: Final = 0x9210
 BOOT_DISK_PORT_COUNT: Final = 24
+EXTRA_DEBUG_EXIT_PORT: Final = 0x501  # where Solo5, Unikraft and Nanos have isa-debug-exit
+PVPANIC_PORT: Final = 0x505
+FW_CFG_PORT: Final = 0x510  # selector; the data port is the next one
+FW_CFG_DMA_PORT: Final = 0x514  # 8 bytes
+PCI_ADDRESS_PORT: Final = 0xCF8  # 4 bytes of PCI's address register, with the reset control in them
+RESET_CONTROL_PORT: Final = 0xCF9
+
+# kvm-unit-tests' pc-testdev (with --testdev)
+TESTDEV_PORT: Final = 0xE0  # 4 bytes of scratch, again at 0xE8, and at 0xE4 the page to flush
+TESTDEV_IRQ_PORT: Final = 0x2000  # one port for each of the 24 lines
+TESTDEV_IRQ_COUNT: Final = 24
+TESTDEV_MEMORY: Final = 0xFF00_0000
+TESTDEV_MEMORY_SIZE: Final = 64 * KIB
+
 SHUTDOWN_PORT: Final = 0x8900  # Bochs: the bytes "Shutdown" stop the machine
+
+# ACPI power management, where QEMU's Q35 has it.
+PM1_EVENT_PORT: Final = 0x600
+PM1_EVENT_PORT_COUNT: Final = 4  # status and enable
+PM1_CONTROL_PORT: Final = 0x604
+PM1_CONTROL_PORT_COUNT: Final = 2
+PM_TIMER_PORT: Final = 0x608
+PM_TIMER_PORT_COUNT: Final = 4
+PM_PORT_COUNT: Final = 12  # with two ports between control and timer that are nobody's
+SCI_IRQ: Final = 9
+BOCHS_POWER_OFF_PORT: Final = 0xB004  # PM1a control of Bochs and of old QEMU
+VIRTUALBOX_POWER_OFF_PORT: Final = 0x4004  # PM1a control of VirtualBox

@@ -33,7 +33,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "bus": {"lean"},
     "outcome": {"lean"},
     "bundled": {"lean"},
-    "board": {"layout", "lean"},
+    "board": {"firmware", "layout", "lean"},
     # Inside of the jail, and what is spoken with it.
     "devices": {"layout", "lean"},
     "wire": {"devices"},
@@ -56,6 +56,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
             "bundled",
             "bus",
             "channel",
+            "devices",
             "errors",
             "firmware",
             "host",

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.boot.foreign import foreign_file, linux_image, multiboot2_kernel
-from kvmbox.boot.image import ACCEPTED, GuestImage, not_supported_yet
-from kvmbox.boot.multiboot2_header import has_multiboot2_header
+from kvmbox.boot.foreign import foreign_file
+from kvmbox.boot.image import ACCEPTED, GuestImage
 from kvmbox.boot.plan import NO_BIOS, Offer, Way
 from kvmbox.boot.ways import WAYS
 from kvmbox.errors import ImageError, UsageError
@@ -31,12 +30,6 @@ def choose(image: GuestImage, name: str = AUTO, *, bios: str | None = None) -> W
 def _choose(image: GuestImage, name: str) -> Way:
     if name != AUTO:
         return _named(name)
-    if not any(isinstance(_named(way).examine(image), Offer) for way in ("firmware", "multiboot")):
-        if has_multiboot2_header(image.data):
-            raise not_supported_yet(image, multiboot2_kernel())
-        linux = linux_image(image.data)
-        if linux is not None:
-            raise not_supported_yet(image, linux)
     refused = None
     for way in WAYS:
         found = way.examine(image)

@@ -68,6 +68,7 @@ def load_image(
         options.load_address,
         options.entry,
         options.segments,
+        tables.writes,
         options.bios,
         options.bios_rom,
     )

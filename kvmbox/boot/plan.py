@@ -39,10 +39,10 @@ class Refusal(Value):
 class BootContext(Value):
     """All that a plan may depend on, besides the image.
 
-    `rsdp` is the guest-physical address of ACPI's RSDP, 0 where there are no tables. `command_line` is None
-    if none was given. `load_address`, `entry` (CS, IP) and `segments` are for flat 16-bit images. `bios` is
-    "builtin", "none", or None where the image decides; `bios_rom` is the ROM of the built-in BIOS, empty
-    where it is not there: nothing will run then (`boot.inspection`), or a test runs without.
+    `rsdp` is the guest-physical address of ACPI's RSDP, 0 where there are no tables, and `firmware` all that
+    firmware writes. `command_line` is None if none was given. `load_address`, `entry` (CS, IP) and `segments`
+    are for flat 16-bit images. `bios` is "builtin", "none", or None where the image decides; `bios_rom` is
+    the ROM of the built-in BIOS, empty where nothing will run (`boot.inspection`), or a test runs without.
     """
 
     memory: GuestMemory
@@ -54,6 +54,7 @@ class BootContext(Value):
     load_address: int | None = None
     entry: tuple[int, int] | None = None
     segments: str | None = None
+    firmware: tuple[tuple[int, bytes], ...] = ()
     bios: str | None = None
     bios_rom: bytes = b""
 

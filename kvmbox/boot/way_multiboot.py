@@ -79,6 +79,6 @@ def _segments(image: GuestImage, header: MultibootHeader) -> tuple[tuple[LoadSeg
             "it has a Multiboot header without address fields (flag 16), and is no ELF file",
             hint="build it as ELF, or give the header its address fields",
         )
-    elf = parse_elf(image)
+    elf = parse_elf(image, by_protocol=True)
     check_reach(image, elf.entry)
     return elf.segments, elf.entry, elf.bits

@@ -118,6 +118,7 @@ class Console:
         self._postponed = 0  # the thread that must not wait now
         self._leaving = False  # whether the vCPU threads are to end, so that none of them may wait
         self._say = say
+        self._notes: list[str] = []  # for the person, from a thread that must not wait for stderr
         self._wake = wake
         self._descriptors: list[int] = []
         self._overflow = overflow
@@ -295,6 +296,7 @@ class Console:
 
     def tick(self) -> bool:
         """Show what was withheld for too long, once per slice. Return whether more is withheld."""
+        self._say_notes()
         # The one before the other, which it prints to.
         waits = [mirror.tick() for mirror in (self._bios_mirror, self._mirror) if mirror is not None]
         return any(waits)
@@ -307,6 +309,15 @@ class Console:
             for port, count in mirror.withheld.items() if mirror is not None else ():
                 withheld[port] = withheld.get(port, 0) + count
         return withheld
+
+    def note(self, text: str) -> None:
+        """Tell the person a line, on any thread: the main thread says it in its next slice."""
+        self._notes.append(text)
+        self._wake()
+
+    def _say_notes(self) -> None:
+        while self._notes:
+            self._say(self._notes.pop(0))
 
     def wait_for_room(self) -> None:
         """A vCPU thread, holding no lock: wait while a stream is congested and the run goes on."""
@@ -411,6 +422,7 @@ class Console:
 
     def finish(self) -> str | None:
         """Write out what is left, for `FLUSH_SECONDS` at most; returns what could not be written, or None."""
+        self._say_notes()
         for mirror in (self._bios_mirror, self._mirror):
             if mirror is not None:
                 mirror.finish()

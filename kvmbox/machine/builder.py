@@ -11,12 +11,14 @@ from collections.abc import Mapping as ZoneMap
 
 from kvmbox import layout
 from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
+from kvmbox.boot.image import read_module
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, Mapping
 from kvmbox.channel.grants import bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import UsageError
+from kvmbox.firmware.fw_cfg import MOST_BYTES, FwCfgItem, check_name
 from kvmbox.host.bios_reports import BiosReports
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
@@ -27,9 +29,9 @@ from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
-from kvmbox.machine.config import RunConfig
+from kvmbox.machine.config import FirmwareFile, RunConfig
 from kvmbox.memory import GuestMemory
-from kvmbox.outcome import CLEAN, Decision, Outcome, debug_exit_status
+from kvmbox.outcome import CLEAN, GUEST_CRASHED, Decision, Outcome, debug_exit_status
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
 
 TYPE_CHECKING = False
@@ -58,6 +60,7 @@ def board_of(config: RunConfig, *, bios: bool = False, disk: int = 0) -> list[De
             testdev=config.testdev,
             has_bios=bios,
             boot_disk_sectors=disk,
+            fw_cfg=tuple(_told_file(file) for file in config.fw_cfg),
         )
     )
     board += config.devices
@@ -75,6 +78,11 @@ def board_of(config: RunConfig, *, bios: bool = False, disk: int = 0) -> list[De
             if grant.name not in config.resources:
                 raise UsageError(f"device {device.name} needs a resource '{grant.name}'")
     return board
+
+
+def _told_file(file: FirmwareFile) -> FwCfgItem:
+    check_name(file.name)
+    return FwCfgItem(read_module(file.path, max_size=MOST_BYTES).data, file.name)
 
 
 def _overlap(one: DeviceSpec, other: DeviceSpec) -> bool:
@@ -95,21 +103,26 @@ class RunHost:
         console: Console,
         decision: Decision,
         reset: Callable[[], None],
+        suspend: Callable[[str, int], None],
         ram: GuestMemory,
         stores: Stores,
         wake: Callable[[], None],
     ) -> None:
         self.irq_source = router.source
+        self.replacing_irq_source = router.replacing_source
         self.output = console.sink
         self.input_room = console.room
-        self.bios = BiosReports(decision, wake)
+        self.bios = BiosReports(decision, console.note)
         self.ask_for_reset = reset
+        self.suspend = suspend
         self.ram = ram
         self.transfer_thread: TransferThread | None = None
         """What moves bulk data, if a device may have some moved."""
+        self._console = console
         self._decision = decision
         self._stores = stores
         self._wake = wake
+        self._crash_kernel = False
 
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
         """Reports become lines for the person, or the end of the run."""
@@ -137,6 +150,15 @@ class RunHost:
             outcome = Outcome(debug_exit_status(value), f"the guest wrote {value:#x} to the debug-exit port")
         self._decision.decide(outcome)
 
+    def panic(self, *, crash_kernel: bool) -> None:
+        """The guest says that it has panicked: the end, unless it goes on with a crash kernel."""
+        if not crash_kernel:
+            reason = "the guest reported a panic (pvpanic)"
+            self._decision.decide(Outcome(GUEST_CRASHED, reason, error=True))
+        elif not self._crash_kernel:
+            self._crash_kernel = True
+            self._console.note("the guest reported a panic, and boots its crash kernel (pvpanic)")
+
 
 class Devices:
     """All devices of a run: launched, wired, and connected to two buses."""
@@ -149,13 +171,15 @@ class Devices:
         decision: Decision,
         *,
         reset: Callable[[], None],
+        suspend: Callable[[str, int], None],
         deadline_changed: Callable[[str, int, int], None],
         ram: GuestMemory,
         stores: Stores,
         wake: Callable[[], None],
         prepare: Callable[[DevicePool, GuestClock], SurvivalOf] = lambda _pool, _clock: fails,
     ) -> None:
-        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one.
+        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one,
+        `suspend` with its name and the wake-ups that it wants when it asks for that.
         `prepare` is called, with `pool` and the clock, before there is any channel, and gives each of them
         its survival.
 
@@ -171,10 +195,9 @@ class Devices:
         self.proxies: list[DeviceProxy] = []
         self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
         """Device and register of each port whose writes may come late."""
-        host = RunHost(self.router, console, decision, reset, ram, stores, wake)
+        host = RunHost(self.router, console, decision, reset, suspend, ram, stores, wake)
         grants = {device.name: bind(device, host) for device in board}
         self.transfers = host.transfer_thread
-        self.bios = host.bios
         pool.connect(
             grants,
             now=self.clock.now,
@@ -218,6 +241,7 @@ class GuestVm:
             for slot, rom in enumerate(memory.roms, len(memory.regions)):
                 self.vm.set_user_memory_region(slot, rom.start, rom.size, rom.host_address, read_only=True)
             self.vm.create_irqchip()
+            self.vm.route_as_pc()
             self.vcpus: list[Vcpu] = [self.vm.create_vcpu(index) for index in range(cpus)]
             for vcpu in self.vcpus:
                 vcpu.set_cpuid(own_cpuid(kvm.supported_cpuid(), vcpu.index))

@@ -39,6 +39,8 @@ from kvmbox.machine.config import RunConfig
 from kvmbox.machine.crash_report import diagnose
 from kvmbox.machine.pace import Pace
 from kvmbox.machine.run_loop import LoopTotals, VcpuLoop
+from kvmbox.machine.survival_choice import survival_of
+from kvmbox.machine.suspend import Suspension
 from kvmbox.machine.vcpu_thread import VcpuThread, join_all, look_at_all
 from kvmbox.outcome import (
     CLEAN,
@@ -50,7 +52,7 @@ from kvmbox.outcome import (
     Decision,
     Outcome,
 )
-from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
+from kvmbox.processes.pool import DevicePool, SurvivalOf
 from kvmbox.sandbox.vmm import Confinement, confine_vcpu
 from kvmbox.wire import protocol
 
@@ -106,6 +108,8 @@ class MainLoop:
         self._halted = False  # whether all of them were, at the last look
         self._ring: CoalescedRing | None = None
         self._reset_wanted = threading.Event()
+        self.suspension: Suspension | None = None
+        """What the guest asked for, if the boot has ended because it asked to be suspended."""
         self._pace = Pace()
         self._guest: GuestVm | None = None
         self._put_off: set[str] = set()
@@ -144,6 +148,11 @@ class MainLoop:
         self._reset_wanted.set()
         self._leave_all()
 
+    def suspend_requested(self, device: str, wakes: int) -> None:
+        """A device asked for the sleep of which it is told the end. By the thread that received the reply."""
+        self.suspension = Suspension(device, wakes)
+        self._leave_all()
+
     def _decided(self) -> None:
         self._leave_all()
         self._wakeup.wake()
@@ -160,7 +169,9 @@ class MainLoop:
         """
         self._pool = pool
         self._timers = DeadlineTimer(clock, self._timerfd)
-        return self._survivals(pool, clock, self._timers)
+        return survival_of(
+            self._config, pool, clock, self._timers, self._answered_by_nobody, self._wakeup.wake
+        )
 
     def take_devices(self, devices: Devices) -> None:
         """Take over the devices, whose channels are connected now."""
@@ -171,32 +182,6 @@ class MainLoop:
             for name, member in devices.pool.members.items()
             if any(device.granted(Input) for device in member.devices)
         }
-
-    def _survivals(self, pool: DevicePool, clock: GuestClock, timers: DeadlineTimer) -> SurvivalOf:
-        """What gives each channel of `pool`, which has been launched, the survival that the run asks for."""
-        choice = self._config.on_device_crash
-
-        def resume() -> None:
-            clock.resume()
-            timers.rearm()
-
-        if choice == "restart":
-            from kvmbox.channel.recovery import Recovery
-            from kvmbox.processes.standby import StandbyProcesses
-
-            standby = pool.standby = StandbyProcesses(
-                pool,
-                budget=self._config.restart_budget,
-                pause_time=clock.pause,
-                resume_time=resume,
-                wake=self._wakeup.wake,
-            )
-            return lambda member, process: Recovery(member.devices, standby, process)
-        if choice == "all-ones":
-            from kvmbox.channel.recovery import AllOnes
-
-            return lambda _member, process: AllOnes(self._answered_by_nobody, process)
-        return fails
 
     def _answered_by_nobody(self, error: DeviceProcessError) -> None:
         # On the thread that found it, which holds the channel: it must not wait for a person to read.
@@ -227,10 +212,11 @@ class MainLoop:
     # --- One boot -----------------------------------------------------------------------------------------
 
     def run_until_reset(self, guest: GuestVm) -> bool:
-        """Run the guest until it wants a reset (True) or the outcome is decided (False)."""
+        """Run the guest until it wants a reset or a suspension (True) or the outcome is decided (False)."""
         assert self._devices is not None
         assert self._timers is not None
         self._reset_wanted.clear()
+        self.suspension = None
         self._console.may_wait()
         self.boot_format = guest.boot.format
         self._ring = guest.coalesce(self._devices.coalesced, self._console)
@@ -260,8 +246,24 @@ class MainLoop:
             raise self._failure
         if not self.has_live_vcpu:
             self._diagnose(guest)
+        if self._reset_wanted.is_set():
+            self.suspension = None  # two vCPUs asked at a time
         # A guest that resets all the time must not outlive a signal or the time-out by that.
-        return self._reset_wanted.is_set() and not self._must_end()
+        return (self._reset_wanted.is_set() or self.suspension is not None) and not self._must_end()
+
+    def sleep(self, woken: Callable[[], bool]) -> bool:
+        """Let guest time pass with no vCPU until `woken` (True), or until the outcome is decided (False)."""
+        assert self._devices is not None
+        assert self._timers is not None
+        self._vcpus, self._pace = [], Pace()
+        self._devices.clock.release()
+        self._timers.rearm()
+        try:
+            self._poll_until_end(woken)
+        finally:
+            self._devices.clock.hold()
+            self._timers.rearm()
+        return not self._must_end()
 
     def _threads_of(self, guest: GuestVm, devices: Devices) -> list[VcpuThread]:
         return [
@@ -375,7 +377,7 @@ class MainLoop:
 
     # --- The loop -----------------------------------------------------------------------------------------
 
-    def _poll_until_end(self) -> None:
+    def _poll_until_end(self, until: Callable[[], bool] = lambda: False) -> None:
         devices = self._devices
         assert devices is not None
         pool = devices.pool
@@ -385,7 +387,7 @@ class MainLoop:
         pool.watch(poll)
         inputs = {port.descriptor: port for port in self._console.inputs if port.descriptor >= 0}
         self._watched.clear()
-        while not self._must_end() and not self._ended:
+        while not self._must_end() and not self._ended and not until():
             self._watch_inputs(poll, inputs)
             # Input that the UART takes goes on at once, but one offer a turn: everything else gets its turn.
             ready = any(port.can_send for port in self._console.inputs)
@@ -401,7 +403,6 @@ class MainLoop:
                 self._feed_inputs()
                 self._tell_transfers()
                 self._tell_unanswered()
-                devices.bios.tell(self._say)
                 if pool.standby is not None:
                     pool.standby.tend(self._say, partial(_forget, poll))
                     pool.watch(poll)

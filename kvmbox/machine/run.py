@@ -12,8 +12,10 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from kvmbox.board import BOOT_DISK, DeviceSpec
+from kvmbox.boot.plan import BootPlan
 from kvmbox.channel.transports import TRANSPORTS
 from kvmbox.errors import DeviceProcessError, KvmboxError, SandboxError
+from kvmbox.firmware.fw_cfg import warning_about
 from kvmbox.host.console import Console
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.matcher import ConsoleMatcher
@@ -27,6 +29,7 @@ from kvmbox.machine.caller import Caller
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.main_loop import MainLoop
 from kvmbox.machine.statistics import RunStats, collect
+from kvmbox.machine.suspend import sleep_until_woken, tell_wake_up, waking_plan
 from kvmbox.machine.timeline import Timeline
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, KVMBOX_FAILED, Decision, Expectations, Outcome
@@ -62,6 +65,10 @@ def run(
     # Signal handlers are put back last of all: until then a signal cannot change what was decided. The
     # start's time-out is left before the clean-up begins: no alarm interrupts that.
     with ExitStack() as last, ExitStack() as cleanup, starting:
+        board = board_of(config)
+        for file in config.fw_cfg:
+            if (warning := warning_about(file.name)) is not None:
+                say(warning)
         placement = place(config.pin)
         cleanup.callback(placement.close)
         pool = DevicePool(_checked(config.design, config.require, placement, say))
@@ -121,6 +128,7 @@ def run(
                 console,
                 decision,
                 reset=main_loop.reset_requested,
+                suspend=main_loop.suspend_requested,
                 deadline_changed=main_loop.deadline_changed,
                 prepare=main_loop.prepare,
                 ram=memory,
@@ -147,8 +155,9 @@ def run(
                 devices.transfers.start()
             started()
             try:
-                _boot_until_end(guest, GuestFactory(kvm, memory, source, config.cpus), devices, main_loop)
-                devices.bios.tell(say)
+                _boot_until_end(
+                    guest, GuestFactory(kvm, memory, source, config.cpus), devices, main_loop, decision
+                )
                 if config.uart_pace:
                     main_loop.drain()
             except KeyboardInterrupt:
@@ -245,9 +254,15 @@ class GuestFactory(Value):
         self.memory.clear()
         return GuestVm(self.kvm, self.memory, self.source, cpus=self.cpus)
 
+    def resume(self, plan: BootPlan) -> GuestVm:
+        """A fresh VM on the memory as it is, which starts as `plan` says."""
+        return GuestVm(self.kvm, self.memory, BootSource(lambda _memory: plan), cpus=self.cpus)
 
-def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, main_loop: MainLoop) -> None:
-    """Run the guest, and again after each reset, until the decision is decided."""
+
+def _boot_until_end(
+    guest: GuestVm, factory: GuestFactory, devices: Devices, main_loop: MainLoop, decision: Decision
+) -> None:
+    """Run the guest, and again after each reset and each suspension, until the decision is decided."""
     while True:
         try:
             devices.router.attach(guest.vm.irq_line)
@@ -257,16 +272,30 @@ def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, mai
             _close_unused(guest.close, [lambda: main_loop.has_live_vcpu])
         if not again:
             return
+        suspension = main_loop.suspension
         try:
+            if suspension is not None and not sleep_until_woken(
+                suspension, devices, decision, main_loop.sleep
+            ):
+                return
             # What was asked for before the reset must not reach the memory of the next boot.
             if devices.transfers is not None and not devices.transfers.quiesce():
                 raise KvmboxError("a transfer of a device does not end: its file does not answer")
             for channel in devices.pool.channels:
                 channel.request(protocol.RESET)
+            if suspension is not None:
+                tell_wake_up(suspension, devices)
         except DeviceProcessError as error:
             main_loop.device_failed(error)
             return
-        guest = factory.build()
+        if suspension is None:
+            guest = factory.build()
+            continue
+        plan = waking_plan(factory.memory, guest.boot)
+        if isinstance(plan, Outcome):
+            decision.decide(plan)
+            return
+        guest = factory.resume(plan)
 
 
 def _with_hint(outcome: Outcome, diagnosis: str | None) -> Outcome:

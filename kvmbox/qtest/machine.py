@@ -248,6 +248,7 @@ class _Host:
         transfers: Callable[[str, Resource], Submit],
     ) -> None:
         self.irq_source = router.source
+        self.replacing_irq_source = router.replacing_source
         self.ask_for_reset = ask_for_reset
         self.ram = ram
         self.transfers = transfers
@@ -266,3 +267,9 @@ class _Host:
 
     def stop(self, value: int | None) -> None:
         """A stop ends a run; here is none."""
+
+    def suspend(self, device: str, wakes: int) -> None:
+        """Nothing runs that could be suspended."""
+
+    def panic(self, *, crash_kernel: bool) -> None:
+        """As above."""

@@ -24,7 +24,7 @@ GUESTS = sorted({run["guest"] for run in RUNS})
 REAL_MODE = {"real16"}
 MULTIBOOT = {
     *("hello32", "memmap", "debugexit", "flood", "portsweep", "haltforever", "haltnmi", "waitsipi"),
-    *("spin", "bench", "irq32", "paging32"),
+    *("spin", "bench", "irq32", "paging32", "acpi"),
 }
 ELF32 = MULTIBOOT | {"elf32"}
 ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE]

@@ -46,6 +46,10 @@ HELLO = say(b"Hello\n")
         (say(b"ShutShutdown", 0x8900), ()),
         (RESET_8042, ("--no-reboot",)),
         (RESET_92, ("--no-reboot",)),
+        (out(0xCF9, 0x02) + out(0xCF9, 0x06) + IDLE, ("--no-reboot",)),
+        (out(0xCF9, 0x0E) + IDLE, ("--no-reboot",)),
+        (out(0x505, 0x04), ()),
+        (out(0x501, 41, 4), ("--success-status", "83")),
         (IDLE, ("--expect", "Hello\n")),
         (IDLE, ("--expect", "lo\n", "--expect", "Hell")),
         (debug_exit(16), ("--success-status", "33")),
@@ -56,6 +60,10 @@ HELLO = say(b"Hello\n")
         "shutdown after a false start",
         "8042 reset",
         "port 92 reset",
+        "port cf9 reset",
+        "port cf9 full reset",
+        "pvpanic shutdown",
+        "success of Solo5, Unikraft and Nanos",
         "expect",
         "two expects",
         "success status",
@@ -90,13 +98,42 @@ def test_debug_exit_gives_odd_status_and_all_output(
     assert run_to_end(images.run(HELLO + debug_exit(value, size))) == (status, b"Hello\n", "")
 
 
+@pytest.mark.parametrize(("value", "size", "status"), [(41, 1, 83), (0, 2, 1), (0x10, 4, 33)])
+def test_debug_exit_is_at_0x501_too(images: Images, value: int, size: int, status: int) -> None:
+    assert run_to_end(images.run(HELLO + out(0x501, value, size))) == (status, b"Hello\n", "")
+
+
+def test_debug_exit_elsewhere_moves_the_first_port_and_keeps_the_second(images: Images) -> None:
+    code = debug_exit(1) + out(0x600, 2)
+    assert run_to_end(images.run(code, "--debug-exit", "0x600"))[0] == 5
+    assert run_to_end(images.run(debug_exit(1) + out(0x501, 2), "--debug-exit", "0x600"))[0] == 5
+
+
 def test_debug_exit_elsewhere_obeys_the_new_port_only(images: Images) -> None:
     code = debug_exit(1) + out(0x501, 2)
     assert run_to_end(images.run(code, "--debug-exit", "0x501"))[0] == 5
 
 
+def test_looking_for_pci_resets_nothing(images: Images) -> None:
+    code = out(0xCF8, 0x8000_0600, 4) + out(0xCF8, 0x0606, 2) + out(0xCFB, 0x06) + debug_exit(7)
+    assert run_to_end(images.run(code, "--no-reboot"))[0] == 15
+
+
+@pytest.mark.parametrize("value", [0x01, 0x03, 0xFF])
+def test_pvpanic_gives_6_and_says_so(images: Images, value: int) -> None:
+    status, output, messages = run_to_end(images.run(HELLO + out(0x505, value) + debug_exit(0)))
+    assert (status, output) == (6, b"Hello\n")
+    assert error_lines(messages) == ["kvmbox: error: the guest reported a panic (pvpanic)"]
+
+
+def test_pvpanic_of_a_guest_with_a_crash_kernel_is_said_once_and_the_run_goes_on(images: Images) -> None:
+    status, output, messages = run_to_end(images.run(out(0x505, 0x02) * 3 + HELLO + debug_exit(4)))
+    assert (status, output) == (9, b"Hello\n")
+    assert messages == "kvmbox: the guest reported a panic, and boots its crash kernel (pvpanic)\n"
+
+
 def test_debug_exit_none_leaves_no_port(images: Images) -> None:
-    code = debug_exit(1) + debug_exit(2, 4) + SHUTDOWN
+    code = debug_exit(1) + debug_exit(2, 4) + out(0x501, 3, 4) + SHUTDOWN
     assert run_to_end(images.run(code, "--debug-exit", "none"))[0] == 0
 
 

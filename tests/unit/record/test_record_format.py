@@ -26,7 +26,8 @@ def test_header_of_a_board_is_read_back() -> None:
     found = fmt.decode_header(data[fmt.PREAMBLE.size :])
 
     assert len(data) == fmt.PREAMBLE.size + length
-    assert [channel.device_type for channel in found] == ["uart", "pit", "rtc", "i8042", "debug"]
+    types = ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg"]
+    assert [channel.device_type for channel in found] == types
     names = [device.name for channel in found for device in channel.devices]
     assert sorted(names) == sorted(device.name for device in BOARD)
     assert [(d.ports, d.irqs) for d in found[UART].devices] == [
@@ -41,7 +42,7 @@ def test_header_of_a_board_is_read_back() -> None:
         (b"\x7fELF", "no recording"),
         (fmt.MAGIC[:3], "cut within its first bytes"),
         (fmt.PREAMBLE.pack(b"\x89KVMREC\r", fmt.VERSION, 0, 10), "no recording"),
-        (fmt.PREAMBLE.pack(fmt.MAGIC, fmt.VERSION + 1, 0, 10), "version 2"),
+        (fmt.PREAMBLE.pack(fmt.MAGIC, fmt.VERSION + 1, 0, 10), "version 4"),
         (fmt.PREAMBLE.pack(fmt.MAGIC, fmt.VERSION, 1, 10), "version"),
         (fmt.PREAMBLE.pack(fmt.MAGIC, fmt.VERSION, 0, fmt.MAX_HEADER + 1), "header is damaged"),
     ],

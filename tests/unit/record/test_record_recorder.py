@@ -102,7 +102,7 @@ def test_written_data_is_usable_before_the_finish(file: Path) -> None:
     assert read_back(copy)[0] == records[:1]
 
 
-@pytest.mark.parametrize("limit", [1200, 1400, 1800])
+@pytest.mark.parametrize("limit", [2000, 2200, 2600])
 def test_limit_bounds_the_file_and_is_said_once(file: Path, limit: int) -> None:
     said: list[str] = []
     records = small_machine().records
@@ -119,7 +119,7 @@ def test_limit_bounds_the_file_and_is_said_once(file: Path, limit: int) -> None:
 
 def test_limit_keeps_as_many_records_as_fit(file: Path) -> None:
     records = small_machine().records
-    limit = 1400
+    limit = 2400
     recorder = Recorder(str(file), BOARD, limit=limit)
 
     record_all(recorder, records)
@@ -204,7 +204,7 @@ def test_stderr_that_is_gone_does_not_harm_the_recording(file: Path) -> None:
     def say(_text: str) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
-    recorder = Recorder(str(file), BOARD, limit=1200, say=say)
+    recorder = Recorder(str(file), BOARD, limit=2000, say=say)
     record_all(recorder, small_machine().records * 40)
 
     assert recorder.finish() is None
