@@ -34,6 +34,9 @@ def _choose(image: GuestImage, name: str) -> Way:
     for way in WAYS:
         found = way.examine(image)
         if isinstance(found, Offer):
+            # A boot sector is known by two bytes alone: what another way knows better is none.
+            if way.name == "bios" and refused is not None:
+                continue
             return way
         if found.kind and refused is None:
             refused = found
