@@ -89,6 +89,7 @@ def run(
             spare_cpu=placement.spare,
             may_spin=transport.spins and placement.allowed > 1,
             require=config.require,
+            on_demand=True,
         )
         timeline.mark("device processes asked for")
         memory = GuestMemory(config.memory_size)
