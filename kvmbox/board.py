@@ -51,6 +51,15 @@ class StopClean(Value):
     """A write may stop the machine, with exit status 0."""
 
 
+class LateWrites(Value):
+    """Byte writes to `register` may reach the device late, in order, whenever its model allows it.
+
+    As `DeviceSpec.coalesced`, but at times only. They are allowed after a reset.
+    """
+
+    register: int
+
+
 class Memory(Value):
     """Guest memory may be read and written, by effects of at most `max_bytes` in `max_ranges` ranges.
 
@@ -77,7 +86,7 @@ class Resource(Value):
     max_pending: int = 64
 
 
-Grant = Irq | Output | Input | Reset | StopValue | StopClean | Memory | Resource
+Grant = Irq | Output | Input | Reset | StopValue | StopClean | LateWrites | Memory | Resource
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
 
 _AnyGrant = TypeVar("_AnyGrant", bound=Grant)
@@ -111,6 +120,13 @@ class DeviceSpec(Value):
     def granted(self, kind: type[_AnyGrant]) -> list[_AnyGrant]:
         """The grants of one kind, in order."""
         return [grant for grant in self.grants if isinstance(grant, kind)]
+
+    def port_of(self, register: int) -> int | None:
+        """The port at which a register of the device is, or None for one that is in memory."""
+        for one in self.ports:
+            if one.offset <= register < one.offset + one.count:
+                return one.first + register - one.offset
+        return None
 
     @property
     def irqs(self) -> tuple[int, ...]:
@@ -158,7 +174,7 @@ def _serial_port(name: str, *, pace: bool) -> DeviceSpec:
         ports=ports,
         mmio=mmio,
         parameters={"pace_transmit": int(pace)},
-        grants=(Irq(irq), Output(name), Input(name)),
+        grants=(Irq(irq), Output(name), Input(name), *(() if pace else (LateWrites(0),))),
     )
 
 

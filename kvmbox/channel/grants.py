@@ -7,8 +7,8 @@ each grant. The host of a run has KVM, a console and a decision, and the host of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, assert_never
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol, assert_never
 
 from kvmbox import board
 from kvmbox.board import DeviceSpec
@@ -19,6 +19,7 @@ from kvmbox.devices.model import (
     HostOutput,
     InputRoom,
     IrqLine,
+    LateWrites,
     MemoryRead,
     MemoryWrite,
     Reset,
@@ -54,6 +55,10 @@ class Host(Protocol):
         """The guest asked to stop: with a value that counts for the exit status, or cleanly (None)."""
         ...
 
+    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+        """What hears whether writes to a register may be late (1) or must not (0); never waits long."""
+        ...
+
     @property
     def ram(self) -> GuestMemory:
         """Guest memory."""
@@ -64,13 +69,16 @@ class Host(Protocol):
         ...
 
 
+_NONE: Final[Mapping[int, Callable[[int], None]]] = {}
+
+
 class Grants(Value):
     """What the effects of one device call, each None or empty where it may not have them.
 
     irq_lines: by pin, called with (level, coalesced). output: host output bytes. input_room: how many bytes
     the device would accept now. reset: the machine's reset line. stop: called with the (offset, size, value)
-    of the write that the VMM forwarded, because the device's word does not count for an exit status. memory,
-    resources: see `guest_memory`.
+    of the write that the VMM forwarded, because the device's word does not count for an exit status.
+    late_writes: by register, called with whether they are allowed. memory, resources: see `guest_memory`.
     """
 
     name: str
@@ -81,6 +89,7 @@ class Grants(Value):
     stop: Callable[[int, int, int], None] | None = None
     memory: MemoryAccess | None = None
     resources: Sequence[TransferAccess] = ()
+    late_writes: Mapping[int, Callable[[int], None]] = _NONE
 
     def check(self, index: int, effect: Effect, sent: bytes) -> Application | None:
         """What an effect of this device, number `index` of its process, calls; None if it is not granted.
@@ -96,6 +105,8 @@ class Grants(Value):
                 return self.irq_lines[pin], (level, coalesced), 0
             case InputRoom(count) if self.input_room is not None:
                 return self.input_room, (count,), 0
+            case LateWrites(register, allowed) if register in self.late_writes:
+                return self.late_writes[register], (allowed,), 0
             case Reset() if self.reset is not None:
                 return self.reset, (), 0
             case Stop() if self.stop is not None:
@@ -121,6 +132,7 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
     bound: dict[str, object] = {}
     lines = []
     resources = []
+    late: dict[int, Callable[[int], None]] = {}
     for grant in device.grants:
         match grant:
             case board.Irq(gsi):
@@ -135,6 +147,8 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 bound["stop"] = lambda _offset, _size, value: host.stop(value)
             case board.StopClean():
                 bound["stop"] = lambda *_write: host.stop(None)
+            case board.LateWrites(register):
+                late[register] = host.late_writes(device, grant)
             case board.Memory():
                 if grant.max_bytes > protocol.MAX_PAYLOAD:
                     raise ValueError(f"device {device.name}: {grant.max_bytes} bytes of memory at a time")
@@ -143,4 +157,5 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 resources.append(TransferAccess(grant, host.transfers(device.name, grant)))
             case _:
                 assert_never(grant)
+    bound["late_writes"] = late
     return Grants(device.name, irq_lines=lines, resources=resources, **bound)  # type: ignore[arg-type]  # by name above

@@ -89,6 +89,21 @@ class InputRoom(_Effect):
         self.count = count
 
 
+class LateWrites(_Effect):
+    """Whether byte writes to `register` may reach the model late from now on, in order: `allowed` is 1 or 0.
+
+    They may after a reset, and wherever nothing that the guest sees before its next access to the device can
+    depend on them. The board says which registers this is asked for (`board.LateWrites`).
+    """
+
+    __slots__ = ("allowed", "register")
+    __match_args__ = ("register", "allowed")
+
+    def __init__(self, register: int, allowed: int) -> None:
+        self.register = register
+        self.allowed = allowed
+
+
 class Reset(_Effect):
     """The guest asked for a reset of the machine."""
 
@@ -150,7 +165,9 @@ class Transfer(_Effect):
         self.to_guest = to_guest
 
 
-Effect: TypeAlias = IrqLine | HostOutput | InputRoom | Reset | Stop | MemoryRead | MemoryWrite | Transfer
+Effect: TypeAlias = (
+    IrqLine | HostOutput | InputRoom | Reset | Stop | MemoryRead | MemoryWrite | Transfer | LateWrites
+)
 
 # How a transfer, or a write that was to be told of, went.
 DONE: Final = 0

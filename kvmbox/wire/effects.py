@@ -29,6 +29,7 @@ from kvmbox.devices.model import (
     HostOutput,
     InputRoom,
     IrqLine,
+    LateWrites,
     MemoryRead,
     MemoryWrite,
     Reset,
@@ -275,6 +276,17 @@ TABLE: Final = (
         text=lambda effect, _: (
             f"asks to {'read' if effect.to_guest else 'write'} resource {effect.resource} at byte "
             f"{effect.offset} (tag {effect.tag}): {ranges_text(effect.ranges)}"
+        ),
+    ),
+    EffectKind(
+        9,
+        "LATE_WRITES",
+        "late writes",
+        LateWrites,
+        ((PIN, "the register"), (LEVEL, "1: writes to it may be late; 0: they must not")),
+        grants=("LateWrites",),
+        text=lambda effect, _: (
+            f"{'allows' if effect.allowed else 'forbids'} late writes to register {effect.register}"
         ),
     ),
 )

@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmbox import layout
-from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, Input, Resource, pc_board
+from kvmbox.board import (
+    SERIAL_PORTS,
+    BoardOptions,
+    DeviceSpec,
+    Input,
+    LateWrites,
+    Resource,
+    pc_board,
+)
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import bind
 from kvmbox.channel.greeting import hello_of
@@ -90,6 +98,10 @@ class Process:
 
     def ask_for_reset(self) -> None:
         """Nobody minds."""
+
+    def late_writes(self, _device: DeviceSpec, _grant: LateWrites) -> Callable[[int], None]:
+        """Nobody looks."""
+        return lambda _allowed: None
 
     def transfers(self, _device: str, grant: Resource) -> Submit:
         """No device of a PC has any."""

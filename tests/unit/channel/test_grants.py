@@ -16,6 +16,7 @@ from kvmbox.devices.model import (
     HostOutput,
     InputRoom,
     IrqLine,
+    LateWrites,
     MemoryWrite,
     Reset,
     Stop,
@@ -63,6 +64,9 @@ class Host:
     def ask_for_reset(self) -> None:
         self.log.append(("reset",))
 
+    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+        return lambda *what: self.log.append(("late", device.name, grant.register, *what))
+
     def stop(self, value: int | None) -> None:
         self.log.append(("stop", value))
 
@@ -79,6 +83,7 @@ CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
         Transfer(9, 0, 7, [], 1),
         ("transfer", "X", "disk", 9, 7, [], True),
     ),
+    "LateWrites": (board.LateWrites(3), LateWrites(3, 1), ("late", "X", 3, 1)),
     "StopClean": (board.StopClean(), Stop(), ("stop", None)),
 }
 """By the name of the grant: an effect that it allows, and what the host is asked for."""

@@ -136,7 +136,7 @@ def effect(tag: int, device: int = 0, pin: int = 0, level: int = 0, argument: in
         (1, effect(1)[:-1], "ends after 0"),
         (3, effect(4) + effect(5), "ends after 2"),
         (1, effect(0), "unknown effect 0"),
-        (1, effect(9), "unknown effect 9"),
+        (1, effect(99), "unknown effect 99"),
         (1, effect(255), "unknown effect 255"),
         (1, effect(1, level=2), "level 2"),
         (1, effect(1, level=255), "level 255"),
@@ -158,6 +158,8 @@ def effect(tag: int, device: int = 0, pin: int = 0, level: int = 0, argument: in
         (1, effect(7, pin=1) + bytes(16), "effect 7 with stray fields"),
         (1, effect(8, pin=1) + bytes(27), "transfer of 28 bytes, 27 are left"),
         (1, effect(8, level=2) + bytes(16), "transfer effect with level 2"),
+        (1, effect(9, level=2), "late writes effect with level 2"),
+        (1, effect(9, argument=1), "effect 9 with a value"),
     ],
 )
 def test_decode_effects_that_nobody_encoded_raises(count: int, body: bytes, message: str) -> None:
