@@ -66,6 +66,10 @@ class StopPanic(Value):
     """A write tells how the guest fares, in the bits of pvpanic. The VMM knows the value that was written."""
 
 
+class BiosReport(Value):
+    """A write may name what the built-in BIOS does not provide, or stop the machine because of it."""
+
+
 class Memory(Value):
     """Guest memory may be read and written, by effects of at most `max_bytes` in `max_ranges` ranges.
 
@@ -106,7 +110,7 @@ class Content(Value):
 
 
 _Wire = Irq | ReplacingIrq | Output | Input
-_Power = Reset | StopValue | StopClean | StopPanic | Suspend
+_Power = Reset | StopValue | StopClean | StopPanic | BiosReport | Suspend
 Grant = _Wire | _Power | Memory | Resource | Content
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
 
@@ -155,7 +159,8 @@ class BoardOptions(Value):
     `serial_ports` are those present; `rtc_base` is the wall clock that the RTC shows at guest time 0, in
     seconds since 1970; `debug_exit_port` None leaves the debug-exit device out; `uart_pace` makes UARTs take
     the time that their divisor asks for to transmit a character; `testdev` puts the test device of
-    kvm-unit-tests on the board; `fw_cfg` are items beyond those that every guest is told.
+    kvm-unit-tests on the board; `fw_cfg` are items beyond those that every guest is told; `has_bios` adds
+    what is behind the built-in BIOS, and `boot_disk_sectors` is the size of its disk, 0 for none.
     """
 
     serial_ports: tuple[str, ...]
@@ -166,6 +171,8 @@ class BoardOptions(Value):
     cpus: int = 1
     testdev: bool = False
     fw_cfg: tuple[FwCfgItem, ...] = ()
+    has_bios: bool = False
+    boot_disk_sectors: int = 0
 
 
 MMIO_UART: Final = "MMIO"
@@ -344,6 +351,8 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
     board.append(_fw_cfg(options))
     if options.testdev:
         board.append(_testdev())
+    if options.has_bios:
+        board += _bios_devices(options.boot_disk_sectors)
     return board
 
 
@@ -391,3 +400,44 @@ def _testdev() -> DeviceSpec:
         grants=tuple(Irq(line) for line in range(layout.TESTDEV_IRQ_COUNT)),
         natural_sizes=frozenset({2, 4, 8}),
     )
+
+
+BOOT_DISK: Final = "boot disk"
+"""Name of the disk of the built-in BIOS, and of the resource that is behind it."""
+
+BIOS_TEXT: Final = "BIOS"
+"""Name of the stream of text that the built-in BIOS prints."""
+
+
+def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
+    devices = [
+        DeviceSpec(
+            "BIOS report",
+            "debug",
+            "bios_report",
+            ports=(AddressRange(layout.BIOS_REPORT_PORT, layout.BIOS_REPORT_PORT_COUNT),),
+            grants=(BiosReport(),),
+            natural_sizes=frozenset({4}),
+        ),
+        DeviceSpec(
+            "BIOS text",
+            "debug",
+            "debugcon",
+            ports=(AddressRange(layout.BIOS_TEXT_PORT, 1),),
+            grants=(Output(BIOS_TEXT),),
+            coalesced=(layout.BIOS_TEXT_PORT,),
+        ),
+    ]
+    if disk_sectors:
+        devices.append(
+            DeviceSpec(
+                BOOT_DISK,
+                "bdisk",
+                "boot_disk",
+                ports=(AddressRange(layout.BOOT_DISK_PORT, layout.BOOT_DISK_PORT_COUNT),),
+                parameters={"sectors": disk_sectors},
+                grants=(Resource(BOOT_DISK, disk_sectors * layout.SECTOR_SIZE, max_ranges=1, max_pending=1),),
+                natural_sizes=frozenset({4}),
+            )
+        )
+    return devices

@@ -13,6 +13,7 @@ KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 PAGE_SIZE: Final = 4096
+SECTOR_SIZE: Final = 512
 
 # --- Physical memory --------------------------------------------------------------------------------
 # RAM starts at 0 and skips the hole below 4 GiB, where PCs keep device memory.
@@ -36,6 +37,7 @@ FIRMWARE_START: Final = 0xF0000  # reserved up to 1 MiB
 FIRMWARE_TABLES: Final = 0xF0000  # ACPI, MP and SMBIOS tables
 FIRMWARE_TABLES_END: Final = 0xF8000
 ACPI_FACS: Final = 0xF0040  # behind the RSDP: whoever resumes from S3 reads its waking vector
+BIOS_DATA_END: Final = 0x500
 BIOS_ROM: Final = 0xF8000  # the built-in BIOS, up to 1 MiB
 
 # --- What kvmbox itself writes into guest memory before the first instruction ------------------------
@@ -52,10 +54,15 @@ GDT_USER_DATA: Final = 0x28
 GDT_USER_CODE64: Final = 0x30
 
 REAL_MODE_LOAD_ADDRESS: Final = 0x7C00
+BOOT_SECTOR: Final = 0x7C00  # where a BIOS loads it
 
 # --- Memory that KVM wants for itself (VMX without unrestricted guest; Intel SDM vol. 3, 26.3.1) -----
-KVM_IDENTITY_MAP_ADDRESS: Final = 0xFFFB_C000
-KVM_TSS_ADDRESS: Final = 0xFFFB_D000  # three pages
+KVM_IDENTITY_MAP_ADDRESS: Final = 0xFEFF_C000
+KVM_TSS_ADDRESS: Final = 0xFEFF_D000  # three pages
+
+# --- Firmware images -----------------------------------------------------------------------------------
+MAX_FIRMWARE: Final = 16 * MIB  # it ends at 4 GiB
+LOW_FIRMWARE: Final = 256 * KIB  # so much of its end is also below 1 MiB
 
 # --- Memory-mapped devices --------------------------------------------------------------------------
 MMIO_UART_BASE: Final = 0xD000_0000  # eight byte registers, as a port UART has them
@@ -108,6 +115,11 @@ TESTDEV_IRQ_COUNT: Final = 24
 TESTDEV_MEMORY: Final = 0xFF00_0000
 TESTDEV_MEMORY_SIZE: Final = 64 * KIB
 
+BIOS_REPORT_PORT: Final = 0x9200  # what the built-in BIOS has behind it: guests/common/ports.h has the same
+BIOS_REPORT_PORT_COUNT: Final = 8
+BIOS_TEXT_PORT: Final = 0x9208
+BOOT_DISK_PORT: Final = 0x9210
+BOOT_DISK_PORT_COUNT: Final = 24
 SHUTDOWN_PORT: Final = 0x8900  # Bochs: the bytes "Shutdown" stop the machine
 
 # ACPI power management, where QEMU's Q35 has it.

@@ -73,6 +73,10 @@ class Host(Protocol):
         """The guest says that it has panicked; with `crash_kernel`, that it goes on with that."""
         ...
 
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """What takes reports of the built-in BIOS, and what hears of the write that asked for a stop."""
+        ...
+
     @property
     def ram(self) -> GuestMemory:
         """Guest memory."""
@@ -184,6 +188,8 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 bound["suspend"] = partial(host.suspend, device.name)
             case board.StopPanic():
                 bound["stop"] = lambda _offset, _size, value: _pvpanic(host, value)
+            case board.BiosReport():
+                bound["output"], bound["stop"] = host.bios_reports()
             case board.Memory():
                 if grant.max_bytes > protocol.MAX_PAYLOAD:
                     raise ValueError(f"device {device.name}: {grant.max_bytes} bytes of memory at a time")

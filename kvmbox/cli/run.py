@@ -10,6 +10,7 @@ import click
 
 from kvmbox import early
 from kvmbox.boot.choose import WAY_NAMES
+from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.cli.main import INTERRUPTED, report, say
 from kvmbox.cli.open_files import allow_enough
@@ -31,7 +32,7 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
 
 
 @click.command("run", short_help="boot a guest")
-@click.argument("guest")
+@click.argument("guest", required=False)
 @click.option(
     "--memory",
     type=MEMORY_SIZE,
@@ -220,7 +221,7 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
     "--json", "json_path", metavar="FILE", help="Write the outcome and the statistics of the run to FILE."
 )
 @click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(guest: str, stats: bool, json_path: str | None, debug: bool, **options: Any) -> int:
+def command(guest: str | None, stats: bool, json_path: str | None, debug: bool, **options: Any) -> int:
     """Boot GUEST on /dev/kvm.
 
     GUEST is an image file or the name of a bundled guest (see 'kvmbox guests'). The console of the guest
@@ -245,6 +246,12 @@ def command(guest: str, stats: bool, json_path: str | None, debug: bool, **optio
     allow_enough()
     timeline = Timeline()
     wanted = {name: value for name, value in options.items() if is_given(name)}
+    if guest is None:  # firmware is a guest by itself
+        guest = wanted.get("bios")
+        if guest in (None, BUILTIN_BIOS, NO_BIOS):
+            raise click.MissingParameter(
+                ctx=click.get_current_context(), param_hint="'GUEST'", param_type="argument"
+            )
     machine = Machine(guest, console="stdio", say=lambda text: say(f"kvmbox: {text}"), **wanted)
     json_files = [("--json", json_path)] if json_path is not None else []
     refuse_shared([*json_files, *machine.config.files_written], machine.config.files_read)

@@ -15,6 +15,8 @@ effects, which the program applies or ignores:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.devices.acpi_pm import AcpiPm
+    from kvmbox.devices.bios_report import BiosReport
+    from kvmbox.devices.boot_disk import BootDisk
     from kvmbox.devices.fw_cfg import FwCfg
     from kvmbox.devices.hpet import Hpet
     from kvmbox.devices.i8042 import I8042
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 __all__ = [
     "I8042",
     "AcpiPm",
+    "BiosReport",
+    "BootDisk",
     "ContentRead",
     "DebugCon",
     "DebugExit",
@@ -79,6 +83,8 @@ __all__ = [
 
 _HOMES = {
     "AcpiPm": "acpi_pm",
+    "BiosReport": "bios_report",
+    "BootDisk": "boot_disk",
     "DebugCon": "port_models",
     "DebugExit": "port_models",
     "Hpet": "hpet",

@@ -6,6 +6,8 @@ Parameters are integers or bytes: they cross a process boundary in HELLO.
 from __future__ import annotations
 
 from kvmbox.devices.acpi_pm import AcpiPm
+from kvmbox.devices.bios_report import BiosReport
+from kvmbox.devices.boot_disk import BootDisk
 from kvmbox.devices.fw_cfg import FwCfg
 from kvmbox.devices.hpet import Hpet
 from kvmbox.devices.i8042 import I8042
@@ -40,6 +42,8 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "reset_control": ResetControl,
     "fw_cfg": FwCfg,
     "pc_testdev": PcTestdev,
+    "bios_report": BiosReport,
+    "boot_disk": BootDisk,
 }
 
 

@@ -11,18 +11,16 @@ from collections.abc import Mapping as ZoneMap
 
 from kvmbox import layout
 from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
-from kvmbox.boot.compressed import decompressed
-from kvmbox.boot.image import read_image, read_module
-from kvmbox.boot.load import BootOptions, load_image
-from kvmbox.boot.plan import BootPlan
+from kvmbox.boot.image import read_module
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, Mapping
 from kvmbox.channel.grants import bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import UsageError
+from kvmbox.firmware import builtin_bios
 from kvmbox.firmware.fw_cfg import MOST_BYTES, FwCfgItem, check_name
-from kvmbox.firmware.platform import Platform
+from kvmbox.host.bios_reports import BiosReports
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.interrupts import InterruptRouter
@@ -30,12 +28,13 @@ from kvmbox.kvm import uapi
 from kvmbox.kvm.system import Kvm, is_pvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
-from kvmbox.lean import Value
+from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
 from kvmbox.machine.config import FirmwareFile, RunConfig
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, GUEST_CRASHED, Decision, Outcome, debug_exit_status
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
+from kvmbox.wire import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,8 +46,11 @@ PORT_BITS = 16
 ADDRESS_BITS = 52  # the most that an x86 physical address can have
 
 
-def board_of(config: RunConfig) -> list[DeviceSpec]:
-    """The devices of this run. Raises UsageError if two devices claim the same port."""
+def board_of(config: RunConfig, *, bios: bool = False, disk: int = 0) -> list[DeviceSpec]:
+    """The devices of this run, with those behind the built-in BIOS, whose disk has `disk` sectors.
+
+    Raises UsageError if two devices claim the same port.
+    """
     board = pc_board(
         BoardOptions(
             serial_ports=tuple(config.serial),
@@ -59,6 +61,8 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
             cpus=config.cpus,
             testdev=config.testdev,
             fw_cfg=tuple(_told_file(file) for file in config.fw_cfg),
+            has_bios=bios,
+            boot_disk_sectors=disk,
         )
     )
     board += config.devices
@@ -110,6 +114,7 @@ class RunHost:
         self.replacing_irq_source = router.replacing_source
         self.output = console.sink
         self.input_room = console.room
+        self.bios = BiosReports(decision, wake)
         self.ask_for_reset = reset
         self.suspend = suspend
         self.ram = ram
@@ -120,6 +125,10 @@ class RunHost:
         self._stores = stores
         self._wake = wake
         self._crash_kernel = False
+
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """Reports become lines for the person, or the end of the run."""
+        return self.bios.take, self.bios.stop
 
     def transfers(self, device: str, grant: Resource) -> Submit:
         """Transfers are done by a thread, which starts when the VMM is confined."""
@@ -191,6 +200,7 @@ class Devices:
         host = RunHost(self.router, console, decision, reset, suspend, ram, stores, wake)
         grants = {device.name: bind(device, host) for device in board}
         self.transfers = host.transfer_thread
+        self.bios = host.bios
         pool.connect(
             grants,
             now=self.clock.now,
@@ -214,37 +224,6 @@ class Devices:
             self.coalesced[port] = (proxy, port - mapping.first + mapping.offset)
 
 
-def platform_of(config: RunConfig) -> Platform:
-    """The machine as its firmware describes it."""
-    return Platform(
-        config.memory_size, config.cpus, tuple(one for one in config.serial if one in layout.COM_PORTS)
-    )
-
-
-class BootSource(Value):
-    """The image and the modules. They are read once, so that a reboot loads the same bytes."""
-
-    load: Callable[[GuestMemory], BootPlan]
-
-    @classmethod
-    def read(cls, config: RunConfig) -> BootSource:
-        """Read the image and the modules; ImageError if one cannot be read."""
-        image = decompressed(read_image(config.guest))
-        modules = tuple(read_module(spec.path, spec.arguments) for spec in config.modules)
-        options = BootOptions(
-            command_line=config.append or None,
-            modules=modules,
-            initrd=None if config.initrd is None else read_module(config.initrd),
-            boot=config.boot,
-            load_address=config.load_address,
-            entry=config.entry,
-            segments=config.segments,
-            firmware_tables=config.firmware_tables != "none",
-        )
-        platform = platform_of(config)
-        return cls(lambda memory: load_image(image, memory, options, platform))
-
-
 class GuestVm:
     """One virtual machine from reset to reset: memory, interrupt controllers, vCPUs, a loaded guest.
 
@@ -262,8 +241,12 @@ class GuestVm:
             self.vm.set_tss_address(layout.KVM_TSS_ADDRESS)
             # Before the interrupt controllers: KVM then builds its routing once.
             self.vm.map_memory(memory.regions)
+            for slot, rom in enumerate(memory.roms, len(memory.regions)):
+                self.vm.set_user_memory_region(slot, rom.start, rom.size, rom.host_address, read_only=True)
             self.vm.create_irqchip()
             self.vm.route_as_pc()
+            if self.boot.after_bios:
+                initialize_pics(self.vm)
             self.vcpus: list[Vcpu] = [self.vm.create_vcpu(index) for index in range(cpus)]
             for vcpu in self.vcpus:
                 vcpu.set_cpuid(own_cpuid(kvm.supported_cpuid(), vcpu.index))
@@ -289,6 +272,24 @@ class GuestVm:
     def close(self) -> None:
         """Close the VM and its vCPUs; the memory stays."""
         self.vm.close()
+
+
+def initialize_pics(vm: Vm) -> None:
+    """Bring the 8259s into the state in which the built-in BIOS leaves them. Raises KvmError."""
+    chips = (uapi.KVM_IRQCHIP_PIC_MASTER, uapi.KVM_IRQCHIP_PIC_SLAVE)
+    for chip, vector, mask in zip(chips, builtin_bios.FIRST_VECTORS, builtin_bios.MASKS, strict=True):
+        state = vm.get_irqchip(chip)
+        state.pic.irq_base, state.pic.imr, state.pic.init4 = vector, mask, 1
+        vm.set_irqchip(state)
+
+
+def start_timer(devices: Devices) -> None:
+    """Start counter 0 of the PIT as the built-in BIOS does. Raises DeviceProcessError."""
+    for device_type, index, device in devices.pool.places():
+        if device.model == "pit_8254":
+            channel = devices.pool.channel(device_type)
+            for register, data in ((3, bytes((builtin_bios.TIMER_MODE,))), (0, bytes(2))):
+                channel.request(protocol.WRITE_RUN, device=index, offset=register, payload=data)
 
 
 def own_cpuid(entries: list[uapi.kvm_cpuid_entry2], index: int) -> list[uapi.kvm_cpuid_entry2]:

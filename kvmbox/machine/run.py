@@ -7,11 +7,11 @@ a step fails, everything that is open is closed in reverse order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from kvmbox.board import DeviceSpec
+from kvmbox.board import BOOT_DISK, DeviceSpec
 from kvmbox.boot.plan import BootPlan
 from kvmbox.channel.transports import TRANSPORTS
 from kvmbox.errors import DeviceProcessError, KvmboxError, SandboxError
@@ -23,7 +23,8 @@ from kvmbox.host.placement import Placement, place
 from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
 from kvmbox.lean import Value
-from kvmbox.machine.builder import BootSource, Devices, GuestVm, board_of
+from kvmbox.machine.boot_source import BootSource
+from kvmbox.machine.builder import Devices, GuestVm, board_of, start_timer
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.main_loop import MainLoop
@@ -38,7 +39,7 @@ from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
-    from kvmbox.host.transfers import TransferThread
+    from kvmbox.host.transfers import Store, TransferThread
     from kvmbox.record.recorder import Recorder
 
 
@@ -73,6 +74,8 @@ def run(
         pool = DevicePool(_checked(config.design, config.require, placement, say))
         cleanup.callback(pool.close)
         pool.ready_by = starting.at
+        source = BootSource.read(config)  # it tells which devices there are
+        board = board_of(config, bios=source.has_bios, disk=source.disk_sectors)
         recorder = _recorder(config, board, say)
         if recorder is not None:
             cleanup.callback(recorder.finish)
@@ -88,7 +91,6 @@ def run(
             require=config.require,
         )
         timeline.mark("device processes asked for")
-        source = BootSource.read(config)
         memory = GuestMemory(config.memory_size)
         users: list[Callable[[], bool]] = []  # what tells whether a thread still uses the guest's memory
         cleanup.callback(_close_unused, memory.close, users)
@@ -107,6 +109,7 @@ def run(
             debugcon=config.debugcon,
             overflow=config.serial_overflow,
             limit=config.serial_limit,
+            bios=source.has_bios,
             say=say,
             wake=wakeup.wake,
             terminal=caller.terminal,
@@ -129,7 +132,7 @@ def run(
                 deadline_changed=main_loop.deadline_changed,
                 prepare=main_loop.prepare,
                 ram=memory,
-                stores=config.resources,
+                stores=_stores(config, source),
                 wake=wakeup.wake,
             )
             if devices.transfers is not None:
@@ -155,6 +158,7 @@ def run(
                 _boot_until_end(
                     guest, GuestFactory(kvm, memory, source, config.cpus), devices, main_loop, decision
                 )
+                devices.bios.tell(say)
                 if config.uart_pace:
                     main_loop.drain()
             except KeyboardInterrupt:
@@ -171,6 +175,14 @@ def run(
         stats = collect(devices, main_loop, console, timeline, pool)
     timeline.mark("closed")
     return judged, stats
+
+
+def _stores(config: RunConfig, source: BootSource) -> Mapping[str, Store]:
+    if not source.disk:
+        return config.resources
+    from kvmbox.host.transfers import ReadOnlyStore
+
+    return {**config.resources, BOOT_DISK: ReadOnlyStore(source.disk)}
 
 
 def _close_unused(close: Callable[[], None], users: Sequence[Callable[[], bool]]) -> None:
@@ -255,7 +267,12 @@ def _boot_until_end(
     while True:
         try:
             devices.router.attach(guest.vm.irq_line)
+            if guest.boot.after_bios:
+                start_timer(devices)
             again = main_loop.run_until_reset(guest)
+        except DeviceProcessError as error:
+            main_loop.device_failed(error)
+            return
         finally:
             devices.router.detach()
             _close_unused(guest.close, [lambda: main_loop.has_live_vcpu])

@@ -274,6 +274,10 @@ class _Host:
         """Nobody sends input."""
         return lambda _count: None
 
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """There is no BIOS on this board."""
+        return (lambda _data: None), (lambda _offset, _size, _value: None)
+
     def stop(self, value: int | None) -> None:
         """A stop ends a run; here is none."""
 

@@ -210,7 +210,7 @@ TABLE: Final = (
         "output",
         HostOutput,
         ((DATA, "the output"),),
-        grants=("Output",),
+        grants=("Output", "BiosReport"),
         text=lambda effect, _: f"sends {excerpt(effect.data)}",
     ),
     EffectKind(
@@ -238,7 +238,7 @@ TABLE: Final = (
         "stop",
         Stop,
         (),
-        grants=("StopValue", "StopClean", "StopPanic"),
+        grants=("StopValue", "StopClean", "StopPanic", "BiosReport"),
         after_write=True,
         text=lambda *_: "asks for a stop",
     ),

@@ -17,17 +17,23 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from kvmbox import layout
+from kvmbox.boot import read_image
+from kvmbox.boot.choose import choose
 
 SOURCES = Path(__file__).parents[2] / "guests"
 RUNS: list[dict[str, Any]] = tomllib.loads((SOURCES / "expectations.toml").read_text())["run"]
 GUESTS = sorted({run["guest"] for run in RUNS})
 REAL_MODE = {"real16"}
+LINUX = {"linuxboot"}
+MULTIBOOT2 = {"mb2"}
+PVH = {"pvh32"}
 MULTIBOOT = {
     *("hello32", "memmap", "debugexit", "flood", "portsweep", "haltforever", "haltnmi", "waitsipi"),
     *("spin", "bench", "irq32", "paging32", "acpi"),
 }
-ELF32 = MULTIBOOT | {"elf32"}
-ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE]
+ELF32 = MULTIBOOT | MULTIBOOT2 | PVH | {"elf32"}
+ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE | LINUX]
+HEADER_DATA = {"header", "request", "request_end"}  # of Multiboot 2, in front of the code
 NOT_PLAIN = {"badinsn", "native64"}
 
 MULTIBOOT_MAGIC = 0x1BADB002
@@ -84,7 +90,8 @@ def test_build_again_says_and_rebuilds_nothing(images: Path) -> None:
 
 
 def test_images_all_are_in_the_table_and_in_the_readme(images: Path) -> None:
-    expected = {f"{guest}.bin" if guest in REAL_MODE else f"{guest}.elf" for guest in GUESTS}
+    suffixes = dict.fromkeys(REAL_MODE, "bin") | dict.fromkeys(LINUX, "bzimage")
+    expected = {f"{guest}.{suffixes.get(guest, 'elf')}" for guest in GUESTS}
     assert {image.name for image in images.iterdir()} == expected | {"expectations.toml"}
     readme = (SOURCES / "README.md").read_text()
     assert [guest for guest in GUESTS if f"| `{guest}` |" not in readme] == []
@@ -100,7 +107,8 @@ def test_elf_headers_fit_the_boot_contract(images: Path, guest: str) -> None:
 
         assert elf.elfclass == (32 if guest in ELF32 else 64)
         assert elf["e_type"] == "ET_EXEC"
-        assert {s["p_type"] for s in segments} <= {"PT_LOAD", "PT_GNU_STACK"}
+        notes = {"PT_NOTE"} if guest in PVH else set()
+        assert {s["p_type"] for s in segments} <= {"PT_LOAD", "PT_GNU_STACK"} | notes
         assert not any(s["p_flags"] & GNU_STACK_EXECUTABLE for s in segments if s["p_type"] == "PT_GNU_STACK")
         assert loaded
         for segment in loaded:
@@ -116,6 +124,18 @@ def test_elf_headers_fit_the_boot_contract(images: Path, guest: str) -> None:
 def test_multiboot_header_is_where_the_table_says_only(images: Path, guest: str) -> None:
     offset = multiboot_header((images / f"{guest}.elf").read_bytes())
     assert (offset is not None) == (guest in MULTIBOOT)
+
+
+def test_ways_to_boot_are_those_that_the_guests_prove(images: Path) -> None:
+    ways = {
+        "mb2.elf": "multiboot2",
+        "pvh32.elf": "pvh",
+        "linuxboot.bzimage": "linux",
+        "hello32.elf": "multiboot",
+    }
+
+    for name, way in ways.items():
+        assert choose(read_image(str(images / name))).name == way
 
 
 def test_real_mode_image_fits_below_64_kib_and_starts_with_code(images: Path) -> None:
@@ -135,7 +155,10 @@ def test_code_has_plain_integer_instructions_only(images: Path, guest: str) -> N
         text=True,
         check=True,
     ).stdout
-    code = [line.split("\t", 1)[1] for line in listing.splitlines() if "\t" in line]
+    blocks = re.split(r"^[0-9a-f]+ <(\w+)>:$", listing, flags=re.MULTILINE)
+    named = zip(blocks[1::2], blocks[2::2], strict=True)
+    lines = [line for name, block in named if name not in HEADER_DATA for line in block.splitlines()]
+    code = [line.split("\t", 1)[1] for line in lines if "\t" in line]
     refused = re.compile(
         r"%[xyz]mm|%st|%mm\d|^(popcnt|lzcnt|tzcnt|crc32|rdrand|xgetbv|xsave|cmpxchg16b|\(bad\))"
     )

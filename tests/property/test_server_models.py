@@ -118,6 +118,10 @@ class Process:
         """It may be taken, whoever else drives it."""
         return self.irq_source(gsi), lambda _taken: None
 
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """Nobody looks."""
+        return (lambda _data: None), (lambda _offset, _size, _value: None)
+
     def output(self, _stream: str) -> Callable[[bytes], None]:
         """Nobody looks."""
         return lambda _data: None

@@ -69,6 +69,12 @@ class Host:
     def ask_for_reset(self) -> None:
         self.log.append(("reset",))
 
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        return (
+            lambda *what: self.log.append(("report", *what)),
+            lambda *what: self.log.append(("stop of the BIOS", *what)),
+        )
+
     def stop(self, value: int | None) -> None:
         self.log.append(("stop", value))
 
@@ -94,6 +100,7 @@ CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
         Transfer(9, 0, 7, [], 1),
         ("transfer", "X", "disk", 9, 7, [], True),
     ),
+    "BiosReport": (board.BiosReport(), Stop(), ("stop of the BIOS", 3, 2, 0x1234)),
     "StopClean": (board.StopClean(), Stop(), ("stop", None)),
     "Suspend": (board.Suspend(), Suspend(1), ("suspend", "X", 1)),
     "StopPanic": (board.StopPanic(), Stop(), ("stop", None)),  # 0x1234 has bit 2 alone of the three
@@ -128,8 +135,8 @@ def test_granted_effect_asks_the_host_for_what_the_grant_says(name: str) -> None
 @pytest.mark.parametrize("name", CASES)
 def test_effect_is_allowed_by_its_own_grants_alone(name: str) -> None:
     _, effect, _ = CASES[name]
-    allowing = BY_CLASS[type(effect)].grants
-    others = [grant for other, (grant, _, _) in CASES.items() if other not in allowing]
+    allowed_by = BY_CLASS[type(effect)].grants
+    others = [grant for other, (grant, _, _) in CASES.items() if other not in allowed_by]
     assert bind(device(*others), Host()).check(1, effect, WRITE) is None
 
 

@@ -62,6 +62,9 @@ class Host:
     def ask_for_reset(self) -> None:
         raise AssertionError
 
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        raise AssertionError
+
     def stop(self, value: int | None) -> None:
         raise AssertionError(value)
 
