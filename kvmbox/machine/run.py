@@ -158,7 +158,6 @@ def run(
                 _boot_until_end(
                     guest, GuestFactory(kvm, memory, source, config.cpus), devices, main_loop, decision
                 )
-                devices.bios.tell(say)
                 if config.uart_pace:
                     main_loop.drain()
             except KeyboardInterrupt:
