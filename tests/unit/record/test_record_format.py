@@ -167,7 +167,7 @@ def test_request_before_the_hello_is_refused() -> None:
 
 
 def test_header_of_every_device_that_a_board_may_have_is_read_back() -> None:
-    options = BoardOptions(SERIAL_PORTS, 0, 1 << 20, testdev=True, bios_report=True)
+    options = BoardOptions(SERIAL_PORTS, 0, 1 << 20, testdev=True, has_bios=True)
     channels = fmt.channels_of(pc_board(options), per_device=True)
     found = fmt.decode_header(fmt.encode_header(channels)[fmt.PREAMBLE.size :])
     assert [channel.device_type for channel in found] == [channel.device_type for channel in channels]
