@@ -12,10 +12,11 @@ from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
 from kvmbox.boot.choose import choose
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.memory import GuestMemory
+from tests.support.bios_rom import make_rom
 
 KIB: Final = layout.KIB
 JUMP: Final = b"\xea\x5b\xe0\x00\xf0"
-ROM: Final = struct.pack("<12sHHHH", b"kvmbox BIOS\0", 1, 0x9000, 5, 0x8100).ljust(0x8000, b"\xff")
+ROM: Final = make_rom()
 SECTOR: Final = bytes(510) + b"\x55\xaa"
 TRAPS: Final = 0xF0009000
 
