@@ -356,7 +356,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
     return board
 
 
-BOOT_DISK: Final = "boot disk"
+BOOT_DISK: Final = "boot-disk"
 """Name of the disk of the built-in BIOS, and of the resource that is behind it."""
 
 BIOS_TEXT: Final = "BIOS"
@@ -366,7 +366,7 @@ BIOS_TEXT: Final = "BIOS"
 def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
     devices = [
         DeviceSpec(
-            "BIOS report",
+            "BIOS-report",
             "debug",
             "bios_report",
             ports=(AddressRange(layout.BIOS_REPORT_PORT, layout.BIOS_REPORT_PORT_COUNT),),
@@ -374,7 +374,7 @@ def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
             natural_sizes=frozenset({4}),
         ),
         DeviceSpec(
-            "BIOS text",
+            "BIOS-text",
             "debug",
             "debugcon",
             ports=(AddressRange(layout.BIOS_TEXT_PORT, 1),),

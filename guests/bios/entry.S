@@ -13,7 +13,7 @@
 /* kvmbox/firmware/builtin_bios.py reads this: a name, a version, the stubs, their size, and where parameters go. */
     .section .header, "a"
     .ascii  "kvmbox BIOS\0"
-    .word   1, vector_stubs, 5, parameters
+    .word   1, vector_stubs, 6, parameters
 
     .section .reset, "ax"
     ljmp    $SEGMENT, $reset
@@ -46,7 +46,7 @@ reset:
 vector_stubs:
     .set    vector, 0
     .rept   256
-    .byte   0x6a, vector, 0xe9      /* push $vector; jmp service */
+    .byte   0x68, vector, 0, 0xe9   /* pushw $vector; jmp service */
     .word   service - (. + 2)
     .set    vector, vector + 1
     .endr
