@@ -64,7 +64,7 @@ def test_rom_is_no_ram_and_is_mapped_once() -> None:
 
 @pytest.mark.parametrize(
     "reset",
-    [b"\xea", b"\xe9\x01\x02", b"\xeb\x00", b"\x90\x90\xe9", b"\x0f\x09\xe9", b"\xfa\xeb", b"\x66\xea"],
+    [b"\xea", b"\xe9\x01\x02", b"\xeb\x00", b"\x90\x90\xe9", b"\x0f\x09\xe9", b"\xfa\xfc\xe9", b"\x66\xea"],
 )
 def test_firmware_is_known_by_the_jump_at_its_reset_vector(reset: bytes) -> None:
     assert choose(GuestImage("image", firmware(64 * KIB, reset))).name == "firmware"
