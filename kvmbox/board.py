@@ -58,16 +58,16 @@ class StopClean(Value):
     """A write may stop the machine, with exit status 0."""
 
 
-class BiosReport(Value):
-    """A write may name what the built-in BIOS does not provide, or stop the machine because of it."""
-
-
 class Suspend(Value):
     """A write may suspend the machine to memory, until a wake-up, of which the device is told as input."""
 
 
 class StopPanic(Value):
     """A write tells how the guest fares, in the bits of pvpanic. The VMM knows the value that was written."""
+
+
+class BiosReport(Value):
+    """A write may name what the built-in BIOS does not provide, or stop the machine because of it."""
 
 
 class Memory(Value):
@@ -159,7 +159,7 @@ class BoardOptions(Value):
     `serial_ports` are those present; `rtc_base` is the wall clock that the RTC shows at guest time 0, in
     seconds since 1970; `debug_exit_port` None leaves the debug-exit device out; `uart_pace` makes UARTs take
     the time that their divisor asks for to transmit a character; `testdev` puts the test device of
-    kvm-unit-tests on the board; `fw_cfg` are items beyond those that every guest is told. `has_bios` adds
+    kvm-unit-tests on the board; `fw_cfg` are items beyond those that every guest is told; `has_bios` adds
     what is behind the built-in BIOS, and `boot_disk_sectors` is the size of its disk, 0 for none.
     """
 
@@ -170,9 +170,9 @@ class BoardOptions(Value):
     uart_pace: bool = False
     cpus: int = 1
     testdev: bool = False
+    fw_cfg: tuple[FwCfgItem, ...] = ()
     has_bios: bool = False
     boot_disk_sectors: int = 0
-    fw_cfg: tuple[FwCfgItem, ...] = ()
 
 
 MMIO_UART: Final = "MMIO"
@@ -356,47 +356,6 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
     return board
 
 
-BOOT_DISK: Final = "boot-disk"
-"""Name of the disk of the built-in BIOS, and of the resource that is behind it."""
-
-BIOS_TEXT: Final = "BIOS"
-"""Name of the stream of text that the built-in BIOS prints."""
-
-
-def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
-    devices = [
-        DeviceSpec(
-            "BIOS-report",
-            "debug",
-            "bios_report",
-            ports=(AddressRange(layout.BIOS_REPORT_PORT, layout.BIOS_REPORT_PORT_COUNT),),
-            grants=(BiosReport(),),
-            natural_sizes=frozenset({4}),
-        ),
-        DeviceSpec(
-            "BIOS-text",
-            "debug",
-            "debugcon",
-            ports=(AddressRange(layout.BIOS_TEXT_PORT, 1),),
-            grants=(Output(BIOS_TEXT),),
-            coalesced=(layout.BIOS_TEXT_PORT,),
-        ),
-    ]
-    if disk_sectors:
-        devices.append(
-            DeviceSpec(
-                BOOT_DISK,
-                "bdisk",
-                "boot_disk",
-                ports=(AddressRange(layout.BOOT_DISK_PORT, layout.BOOT_DISK_PORT_COUNT),),
-                parameters={"sectors": disk_sectors},
-                grants=(Resource(BOOT_DISK, disk_sectors * layout.SECTOR_SIZE, max_ranges=1, max_pending=1),),
-                natural_sizes=frozenset({4}),
-            )
-        )
-    return devices
-
-
 def _debug_exit(name: str, port: int) -> DeviceSpec:
     return DeviceSpec(
         name,
@@ -441,3 +400,44 @@ def _testdev() -> DeviceSpec:
         grants=tuple(Irq(line) for line in range(layout.TESTDEV_IRQ_COUNT)),
         natural_sizes=frozenset({2, 4, 8}),
     )
+
+
+BOOT_DISK: Final = "boot-disk"
+"""Name of the disk of the built-in BIOS, and of the resource that is behind it."""
+
+BIOS_TEXT: Final = "BIOS"
+"""Name of the stream of text that the built-in BIOS prints."""
+
+
+def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
+    devices = [
+        DeviceSpec(
+            "BIOS-report",
+            "debug",
+            "bios_report",
+            ports=(AddressRange(layout.BIOS_REPORT_PORT, layout.BIOS_REPORT_PORT_COUNT),),
+            grants=(BiosReport(),),
+            natural_sizes=frozenset({4}),
+        ),
+        DeviceSpec(
+            "BIOS-text",
+            "debug",
+            "debugcon",
+            ports=(AddressRange(layout.BIOS_TEXT_PORT, 1),),
+            grants=(Output(BIOS_TEXT),),
+            coalesced=(layout.BIOS_TEXT_PORT,),
+        ),
+    ]
+    if disk_sectors:
+        devices.append(
+            DeviceSpec(
+                BOOT_DISK,
+                "bdisk",
+                "boot_disk",
+                ports=(AddressRange(layout.BOOT_DISK_PORT, layout.BOOT_DISK_PORT_COUNT),),
+                parameters={"sectors": disk_sectors},
+                grants=(Resource(BOOT_DISK, disk_sectors * layout.SECTOR_SIZE, max_ranges=1, max_pending=1),),
+                natural_sizes=frozenset({4}),
+            )
+        )
+    return devices

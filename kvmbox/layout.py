@@ -36,8 +36,8 @@ EBDA: Final = 0x9FC00  # the extended BIOS data area, the last KiB of convention
 FIRMWARE_START: Final = 0xF0000  # reserved up to 1 MiB
 FIRMWARE_TABLES: Final = 0xF0000  # ACPI, MP and SMBIOS tables
 FIRMWARE_TABLES_END: Final = 0xF8000
-BIOS_DATA_END: Final = 0x500
 ACPI_FACS: Final = 0xF0040  # behind the RSDP: whoever resumes from S3 reads its waking vector
+BIOS_DATA_END: Final = 0x500
 BIOS_ROM: Final = 0xF8000  # the built-in BIOS, up to 1 MiB
 
 # --- What kvmbox itself writes into guest memory before the first instruction ------------------------
@@ -101,11 +101,6 @@ POST_PORT: Final = 0x80
 DEBUG_EXIT_PORT: Final = 0xF4  # QEMU's isa-debug-exit by default
 DEBUG_EXIT_PORT_COUNT: Final = 4
 DEBUGCON_PORTS: Final = (0xE9, 0x402)  # Bochs/QEMU debug console, SeaBIOS debug port
-BIOS_REPORT_PORT: Final = 0x9200  # what the built-in BIOS has behind it: guests/common/ports.h has the same
-BIOS_REPORT_PORT_COUNT: Final = 8
-BIOS_TEXT_PORT: Final = 0x9208
-BOOT_DISK_PORT: Final = 0x9210
-BOOT_DISK_PORT_COUNT: Final = 24
 EXTRA_DEBUG_EXIT_PORT: Final = 0x501  # where Solo5, Unikraft and Nanos have isa-debug-exit
 PVPANIC_PORT: Final = 0x505
 FW_CFG_PORT: Final = 0x510  # selector; the data port is the next one
@@ -120,6 +115,11 @@ TESTDEV_IRQ_COUNT: Final = 24
 TESTDEV_MEMORY: Final = 0xFF00_0000
 TESTDEV_MEMORY_SIZE: Final = 64 * KIB
 
+BIOS_REPORT_PORT: Final = 0x9200  # what the built-in BIOS has behind it: guests/common/ports.h has the same
+BIOS_REPORT_PORT_COUNT: Final = 8
+BIOS_TEXT_PORT: Final = 0x9208
+BOOT_DISK_PORT: Final = 0x9210
+BOOT_DISK_PORT_COUNT: Final = 24
 SHUTDOWN_PORT: Final = 0x8900  # Bochs: the bytes "Shutdown" stop the machine
 
 # ACPI power management, where QEMU's Q35 has it.

@@ -4,21 +4,17 @@
 _Noreturn void start(void);
 enum action dispatch(struct frame *f);
 
-static void own(uint8_t vector, const void *handler)
+static void own(uint16_t vector, uint16_t handler)
 {
-    set_far32(0, (uint16_t)(4 * vector), 0xf0000000u | offset_of(handler));
+    set_far32(0, (uint16_t)(4 * vector), 0xf0000000u | handler);
 }
 
 static void start_vectors(void)
 {
     for (unsigned vector = 0; vector < 256; vector++)
-        own((uint8_t)vector, vector_stubs + STUB_SIZE * vector);
-    own(0x05, return_stub); /* print screen */
-    own(0x08, timer_interrupt);
-    own(0x1b, return_stub); /* Ctrl-Break, timer tick, RTC alarm: for the guest to take */
-    own(0x1c, return_stub);
-    own(0x4a, return_stub);
-    own(0x1e, diskette_parameters); /* no code */
+        own((uint16_t)vector, offset_of(vector_stubs + STUB_SIZE * vector));
+    for (const uint16_t *pair = handlers; *pair != NO_HANDLER; pair += 2)
+        own(pair[0], pair[1]);
 }
 
 static void start_interrupts(void)

@@ -15,6 +15,7 @@ from kvmbox.boot.ways import WAYS
 from kvmbox.errors import ImageError, UsageError
 
 AUTO: Final = "auto"
+BOOT_SECTOR: Final = "bios"
 WAY_NAMES: Final = (AUTO, *(way.name for way in WAYS))
 
 
@@ -24,7 +25,7 @@ def choose(image: GuestImage, name: str = AUTO, *, bios: str | None = None) -> W
     With `bios` "none", a boot sector is a flat 16-bit image.
     """
     way = _choose(image, name)
-    return _named("real") if way.name == "bios" and bios == NO_BIOS else way
+    return _named("real") if way.name == BOOT_SECTOR and bios == NO_BIOS else way
 
 
 def _choose(image: GuestImage, name: str) -> Way:
@@ -34,9 +35,8 @@ def _choose(image: GuestImage, name: str) -> Way:
     for way in WAYS:
         found = way.examine(image)
         if isinstance(found, Offer):
-            # A boot sector is known by two bytes alone: what another way knows better is none.
-            if way.name == "bios" and refused is not None:
-                continue
+            if refused is not None and way.name == BOOT_SECTOR:
+                break  # a kernel may begin with a boot sector, but that one only says that it is none
             return way
         if found.kind and refused is None:
             refused = found

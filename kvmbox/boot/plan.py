@@ -41,8 +41,9 @@ class BootContext(Value):
 
     `rsdp` is the guest-physical address of ACPI's RSDP, 0 where there are no tables, and `firmware` all that
     firmware writes. `command_line` is None if none was given. `load_address`, `entry` (CS, IP) and `segments`
-    are for flat 16-bit images. `bios` is "builtin", "none", or None where the image decides; `bios_rom` is
-    the ROM of the built-in BIOS, empty where nothing will run (`boot.inspection`), or a test runs without.
+    are for flat 16-bit images. `bios` is "builtin", "none", or None where the image decides. `bios_rom` is
+    the ROM of the built-in BIOS, empty where it is not there: nothing will run then (`boot.inspection`), or a
+    test runs without.
     """
 
     memory: GuestMemory
@@ -69,7 +70,8 @@ class BootPlan(Value):
 
     `segments` come from the image; `writes` are further (guest-physical address, bytes) pairs. `modules` has
     the (start, end) of each module. `format` names the way, and what it found. `has_firmware` says whether
-    firmware tables are written as well. `rom` is (guest-physical address, bytes) that only can be read.
+    firmware tables are written as well, `after_bios` whether interrupt controllers and timer are to be as a
+    PC's BIOS leaves them. `rom` is (guest-physical address, bytes) that only can be read.
     """
 
     format: str
@@ -79,6 +81,7 @@ class BootPlan(Value):
     writes: tuple[tuple[int, bytes], ...] = ()
     modules: tuple[tuple[int, int], ...] = ()
     has_firmware: bool = True
+    after_bios: bool = False
     rom: tuple[int, bytes] | None = None
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from kvmbox import layout
 from kvmbox.boot.area import DEFAULT_INFO_SIZE, place_area
+from kvmbox.boot.bios_services import bios_services
 from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
 from kvmbox.boot.elf_sections import plan_sections
 from kvmbox.boot.entry_state import gdt, protected_mode_state
@@ -65,6 +66,7 @@ class Multiboot2:
         )
         room = max(DEFAULT_INFO_SIZE, _up(len(told), layout.PAGE_SIZE))
         area = place_area(image, ranges_of(segments), room)
+        bios = bios_services(context, segments)
         return BootPlan(
             self.name,
             protected_mode_state(area, loaded.entry, eax=LOADER_MAGIC, ebx=area.info),
@@ -75,8 +77,10 @@ class Multiboot2:
                 (area.info, told),
                 *module_writes(context.all_modules, modules),
                 *(sections.writes if sections is not None else ()),
+                *bios,
             ),
             modules,
+            after_bios=bool(bios),
         )
 
 

@@ -15,7 +15,13 @@ from kvmbox.boot.way_pvh import Pvh
 from kvmbox.boot.way_real import Real
 
 WAYS: Final[tuple[Way, ...]] = (
-    *(Firmware(), Pvh(), Multiboot(), Multiboot2(), Linux(), Elf()),
-    *(BootSector(), Real()),
+    Firmware(),
+    Pvh(),
+    Multiboot(),
+    Multiboot2(),
+    Linux(),
+    Elf(),
+    BootSector(),
+    Real(),
 )
 """The first that makes an offer is taken."""

@@ -65,16 +65,16 @@ class Host(Protocol):
         """The guest asked to stop: with a value that counts for the exit status, or cleanly (None)."""
         ...
 
-    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
-        """What takes reports of the built-in BIOS, and what hears of the write that asked for a stop."""
-        ...
-
     def suspend(self, device: str, wakes: int) -> None:
         """The guest asked to suspend until one of `wakes`, of which `device` is then told as its input."""
         ...
 
     def panic(self, *, crash_kernel: bool) -> None:
         """The guest says that it has panicked; with `crash_kernel`, that it goes on with that."""
+        ...
+
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """What takes reports of the built-in BIOS, and what hears of the write that asked for a stop."""
         ...
 
     @property
@@ -184,12 +184,12 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 bound["stop"] = lambda _offset, _size, value: host.stop(value)
             case board.StopClean():
                 bound["stop"] = lambda *_write: host.stop(None)
-            case board.BiosReport():
-                bound["output"], bound["stop"] = host.bios_reports()
             case board.Suspend():
                 bound["suspend"] = partial(host.suspend, device.name)
             case board.StopPanic():
                 bound["stop"] = lambda _offset, _size, value: _pvpanic(host, value)
+            case board.BiosReport():
+                bound["output"], bound["stop"] = host.bios_reports()
             case board.Memory():
                 if grant.max_bytes > protocol.MAX_PAYLOAD:
                     raise ValueError(f"device {device.name}: {grant.max_bytes} bytes of memory at a time")

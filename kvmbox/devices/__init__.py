@@ -82,9 +82,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AcpiPm": "acpi_pm",
     "BiosReport": "bios_report",
     "BootDisk": "boot_disk",
-    "AcpiPm": "acpi_pm",
     "DebugCon": "port_models",
     "DebugExit": "port_models",
     "Hpet": "hpet",

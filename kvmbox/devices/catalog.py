@@ -38,12 +38,12 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "debug_exit": DebugExit,
     "post": PostPort,
     "shutdown_port": ShutdownPort,
-    "bios_report": BiosReport,
-    "boot_disk": BootDisk,
     "pvpanic": PvPanic,
     "reset_control": ResetControl,
     "fw_cfg": FwCfg,
     "pc_testdev": PcTestdev,
+    "bios_report": BiosReport,
+    "boot_disk": BootDisk,
 }
 
 

@@ -17,18 +17,24 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from kvmbox import layout
+from kvmbox.boot import read_image
+from kvmbox.boot.choose import choose
 
 SOURCES = Path(__file__).parents[2] / "guests"
 RUNS: list[dict[str, Any]] = tomllib.loads((SOURCES / "expectations.toml").read_text())["run"]
 GUESTS = sorted({run["guest"] for run in RUNS})
 REAL_MODE = {"real16"}
+LINUX = {"linuxboot"}
+MULTIBOOT2 = {"mb2"}
+PVH = {"pvh32"}
 BOOT_SECTORS = {"bootservices", "bootdisk", "bootlong"}
 MULTIBOOT = {
     *("hello32", "memmap", "debugexit", "flood", "portsweep", "haltforever", "haltnmi", "waitsipi"),
     *("spin", "bench", "irq32", "paging32", "acpi"),
 }
-ELF32 = MULTIBOOT | {"elf32"}
-ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE | BOOT_SECTORS]
+ELF32 = MULTIBOOT | MULTIBOOT2 | PVH | {"elf32"}
+ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE | LINUX | BOOT_SECTORS]
+HEADER_DATA = {"header", "request", "request_end"}  # of Multiboot 2, in front of the code
 NOT_PLAIN = {"badinsn", "native64"}
 
 MULTIBOOT_MAGIC = 0x1BADB002
@@ -75,7 +81,8 @@ def multiboot_header(image: bytes) -> int | None:
 
 
 def suffix_of(guest: str) -> str:
-    return "bin" if guest in REAL_MODE else "img" if guest in BOOT_SECTORS else "elf"
+    kinds = ((REAL_MODE, "bin"), (BOOT_SECTORS, "img"), (LINUX, "bzimage"))
+    return next((suffix for guests, suffix in kinds if guest in guests), "elf")
 
 
 def test_build_clean_says_nothing(build: tuple[Path, str]) -> None:
@@ -105,7 +112,8 @@ def test_elf_headers_fit_the_boot_contract(images: Path, guest: str) -> None:
 
         assert elf.elfclass == (32 if guest in ELF32 else 64)
         assert elf["e_type"] == "ET_EXEC"
-        assert {s["p_type"] for s in segments} <= {"PT_LOAD", "PT_GNU_STACK"}
+        notes = {"PT_NOTE"} if guest in PVH else set()
+        assert {s["p_type"] for s in segments} <= {"PT_LOAD", "PT_GNU_STACK"} | notes
         assert not any(s["p_flags"] & GNU_STACK_EXECUTABLE for s in segments if s["p_type"] == "PT_GNU_STACK")
         assert loaded
         for segment in loaded:
@@ -121,6 +129,18 @@ def test_elf_headers_fit_the_boot_contract(images: Path, guest: str) -> None:
 def test_multiboot_header_is_where_the_table_says_only(images: Path, guest: str) -> None:
     offset = multiboot_header((images / f"{guest}.elf").read_bytes())
     assert (offset is not None) == (guest in MULTIBOOT)
+
+
+def test_ways_to_boot_are_those_that_the_guests_prove(images: Path) -> None:
+    ways = {
+        "mb2.elf": "multiboot2",
+        "pvh32.elf": "pvh",
+        "linuxboot.bzimage": "linux",
+        "hello32.elf": "multiboot",
+    }
+
+    for name, way in ways.items():
+        assert choose(read_image(str(images / name))).name == way
 
 
 @pytest.mark.parametrize("guest", sorted(BOOT_SECTORS))
@@ -158,7 +178,10 @@ def test_code_has_plain_integer_instructions_only(images: Path, guest: str) -> N
         text=True,
         check=True,
     ).stdout
-    code = [line.split("\t", 1)[1] for line in listing.splitlines() if "\t" in line]
+    blocks = re.split(r"^[0-9a-f]+ <(\w+)>:$", listing, flags=re.MULTILINE)
+    named = zip(blocks[1::2], blocks[2::2], strict=True)
+    lines = [line for name, block in named if name not in HEADER_DATA for line in block.splitlines()]
+    code = [line.split("\t", 1)[1] for line in lines if "\t" in line]
     refused = re.compile(
         r"%[xyz]mm|%st|%mm\d|^(popcnt|lzcnt|tzcnt|crc32|rdrand|xgetbv|xsave|cmpxchg16b|\(bad\))"
     )

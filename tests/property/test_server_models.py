@@ -114,13 +114,13 @@ class Process:
 
         return change
 
-    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
-        """Nobody looks."""
-        return (lambda _data: None), (lambda _offset, _size, _value: None)
-
     def replacing_irq_source(self, gsi: int) -> tuple[Callable[[int, int], None], Callable[[int], None]]:
         """It may be taken, whoever else drives it."""
         return self.irq_source(gsi), lambda _taken: None
+
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """Nobody looks."""
+        return (lambda _data: None), (lambda _offset, _size, _value: None)
 
     def output(self, _stream: str) -> Callable[[bytes], None]:
         """Nobody looks."""

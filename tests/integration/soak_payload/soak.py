@@ -43,8 +43,8 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
         irq_source = output = input_room = source
         ram: Any = None  # no request of the soak lets a device ask for it, nor for transfers
         transfers: Any = None
-        bios_reports: Any = None
         ask_for_reset = stop = panic = suspend = count
+        bios_reports: Any = None
 
     board = pc_board(BoardOptions(SERIAL_PORTS, 1_767_323_045, 128 << 20))
     hosts = {device.device_type: Counting() for device in board}

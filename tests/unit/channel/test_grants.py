@@ -135,8 +135,8 @@ def test_granted_effect_asks_the_host_for_what_the_grant_says(name: str) -> None
 @pytest.mark.parametrize("name", CASES)
 def test_effect_is_allowed_by_its_own_grants_alone(name: str) -> None:
     _, effect, _ = CASES[name]
-    allowing = BY_CLASS[type(effect)].grants
-    others = [grant for other, (grant, _, _) in CASES.items() if other not in allowing]
+    allowed_by = BY_CLASS[type(effect)].grants
+    others = [grant for other, (grant, _, _) in CASES.items() if other not in allowed_by]
     assert bind(device(*others), Host()).check(1, effect, WRITE) is None
 
 
