@@ -15,7 +15,7 @@ from kvmbox.memory import GuestMemory
 
 KIB: Final = layout.KIB
 JUMP: Final = b"\xea\x5b\xe0\x00\xf0"
-ROM: Final = struct.pack("<12sHHHH", b"kvmbox BIOS\0", 1, 0x9000, 5, 0x8100).ljust(0x8000, b"\xff")
+ROM: Final = struct.pack("<12sHHHHH", b"kvmbox BIOS\0", 2, 0x9000, 6, 0x8100, 0x8800).ljust(0x8000, b"\xff")
 SECTOR: Final = bytes(510) + b"\x55\xaa"
 TRAPS: Final = 0xF0009000
 
@@ -135,8 +135,8 @@ def test_boot_sector_takes_no_options_of_others(option: dict[str, Any]) -> None:
 def test_flat_image_without_a_bios_has_vectors_that_trap() -> None:
     plan, memory = load(b"\xf4", "real")
 
-    assert memory.read(0, 8) == struct.pack("<II", TRAPS, TRAPS + 5)
-    assert memory.read(0x3FC, 8) == struct.pack("<II", TRAPS + 5 * 255, 0)
+    assert memory.read(0, 8) == struct.pack("<II", TRAPS, TRAPS + 6)
+    assert memory.read(0x3FC, 8) == struct.pack("<II", TRAPS + 6 * 255, 0)
     assert memory.read(layout.BIOS_ROM + 0x100, 1) == b"\1"
     assert not plan.has_firmware
 
@@ -146,7 +146,7 @@ def test_flat_image_in_the_vector_table_keeps_its_place(address: int) -> None:
     _, memory = load(b"image", "real", load_address=address)
 
     assert memory.read(address, 5) == b"image"
-    assert memory.read(0, address) == struct.pack("<256I", *(TRAPS + 5 * n for n in range(256)))[:address]
+    assert memory.read(0, address) == struct.pack("<256I", *(TRAPS + 6 * n for n in range(256)))[:address]
 
 
 def test_flat_image_with_the_builtin_bios_is_entered_by_the_rom() -> None:
