@@ -158,7 +158,7 @@ def test_flat_image_uses_the_builtin_bios_and_starts_as_kvmtool_starts_it(sector
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--bios", "builtin", "hello32"), "--bios builtin has no meaning for what is booted as 'multiboot'"),
+        (("--bios", "builtin", "hello64"), "--bios builtin has no meaning for what is booted as 'elf'"),
         (("--bios", "none", "hello64"), "--bios none has no meaning for what is booted as 'elf'"),
         (("--append", "x", "bootdisk"), "--append has no meaning for a boot sector"),
         (("--entry", "0:7c00", "bootdisk"), "--entry needs --boot real"),
