@@ -8,7 +8,7 @@ from typing import Final
 from kvmbox.firmware.builtin_bios import ROM_SIZE
 
 STUBS: Final = 0x9000
-STUB_SIZE: Final = 5
+STUB_SIZE: Final = 6
 PARAMETERS: Final = 0x100  # in the ROM
 HANDLERS: Final = 0x80
 TIMER: Final = 0xB123

@@ -114,7 +114,7 @@ def test_rom_without_a_disk_that_traps() -> None:
 def test_trap_vectors_lead_to_the_stubs() -> None:
     vectors = list(struct.iter_unpack("<HH", trap_vectors(ROM)))
 
-    assert vectors == [(0x9000 + 5 * number, 0xF000) for number in range(256)]
+    assert vectors == [(0x9000 + 6 * number, 0xF000) for number in range(256)]
 
 
 @pytest.mark.parametrize(
