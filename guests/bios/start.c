@@ -74,8 +74,11 @@ _Noreturn void boot(void)
     __builtin_unreachable();
 }
 
+static int started; /* whether the code below has run: not where a kernel only calls services */
+
 _Noreturn void start(void)
 {
+    started = 1;
     start_vectors();
     start_interrupts();
     start_data_area();
@@ -117,6 +120,16 @@ static int in_service(uint16_t pic, unsigned irq)
     return inb(pic) >> irq & 1;
 }
 
+/* Where a kernel started without this ROM's start, nobody may have given the first controller its vectors: IRQ n then
+ * comes as vector n. */
+static int is_unprogrammed_irq(uint8_t vector)
+{
+    if (started || vector > 7 || !in_service(PIC1_COMMAND, vector))
+        return 0;
+    outb(PIC1_COMMAND, PIC_EOI);
+    return 1;
+}
+
 /* IRQs that nobody has taken. The first controller's vectors are those of exceptions, too. */
 static void hardware_interrupt(struct frame *f, uint8_t vector)
 {
@@ -149,6 +162,8 @@ enum action dispatch(struct frame *f)
 
     if (parameters.trap)
         report(f, REPORT_TRAP);
+    if (is_unprogrammed_irq(vector))
+        return DONE;
     switch (vector) {
     case 0x00: /* faults: to return is to have them again */
     case 0x06:

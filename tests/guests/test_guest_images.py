@@ -29,7 +29,7 @@ MULTIBOOT2 = {"mb2"}
 PVH = {"pvh32"}
 MULTIBOOT = {
     *("hello32", "memmap", "debugexit", "flood", "portsweep", "haltforever", "haltnmi", "waitsipi"),
-    *("spin", "bench", "irq32", "paging32", "acpi"),
+    *("spin", "bench", "irq32", "paging32", "acpi", "mbbios"),
 }
 ELF32 = MULTIBOOT | MULTIBOOT2 | PVH | {"elf32"}
 ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE | LINUX]
