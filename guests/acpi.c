@@ -142,6 +142,23 @@ static void print_s5(const uint8_t *dsdt)
     fail("DSDT: no S5");
 }
 
+/* DeviceOp, a length of one byte or two, a name of four characters. */
+static void print_serial_ports(const uint8_t *dsdt)
+{
+    uint32_t size = number(dsdt + TABLE_LENGTH, 4);
+
+    put_string("DSDT: serial ports");
+    for (uint32_t i = HEADER; i + 8 < size; i++) {
+        const uint8_t *name = dsdt + i + (dsdt[i + 2] < 64 ? 3 : 4);
+
+        if (dsdt[i] == 0x5b && dsdt[i + 1] == 0x82 && is(name, "COM")) {
+            put_char(' ');
+            put_signature(name);
+        }
+    }
+    put_char('\n');
+}
+
 static void print_fadt(const uint8_t *fadt)
 {
     const uint8_t *facs = at(number(fadt + 36, 4));
@@ -162,6 +179,7 @@ static void print_fadt(const uint8_t *fadt)
         fail("DSDT: not there");
     check_sum(dsdt, number(dsdt + TABLE_LENGTH, 4), "DSDT: checksum");
     print_s5(dsdt);
+    print_serial_ports(dsdt);
 }
 
 static void print_hpet(const uint8_t *hpet)

@@ -1,6 +1,6 @@
 /*
- * mbbios: a Multiboot kernel that goes back to real mode and calls the BIOS, as Xen does. Proves that --bios builtin
- * puts one beside the kernel: int 0x12 and int 0x10. Status 0; 7 if int 0x12 answers something else than 639 KiB.
+ * mbbios: a Multiboot kernel that goes back to real mode and calls the BIOS, as Xen does. Proves that there is
+ * one: int 0x12 and int 0x10. Status 0; 7 if int 0x12 answers something else than 639 KiB.
  */
 #include "common/macros.inc"
 #include "common/multiboot.h"

@@ -64,6 +64,9 @@ struct parameters {
     struct range map[16];
 };
 
+_Static_assert(offsetof(struct parameters, map) == 36 && sizeof(struct range) == 24, "as the VMM packs them");
+_Static_assert(sizeof(struct frame) == 52, "as entry.S copies it");
+
 extern const struct parameters parameters;
 
 enum report {
@@ -177,6 +180,8 @@ uint8_t disk_read(uint32_t lba, uint32_t count, uint32_t address);
 
 /* entry.S */
 extern const char vector_stubs[], timer_interrupt[], return_stub[], diskette_parameters[];
+extern const uint16_t handlers[]; /* vector and offset, and so on, and NO_HANDLER */
+enum { NO_HANDLER = 0xffff };
 enum { STUB_SIZE = 5 };
 static inline uint16_t offset_of(const void *object)
 {

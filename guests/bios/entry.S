@@ -1,5 +1,6 @@
 /* Where the guest comes in: the reset vector, a stub for each interrupt, the timer; and the way out to the guest. */
 #define SEGMENT 0xf000
+#define NO_HANDLER 0xffff
 #define TICKS_A_DAY 0x1800b0 /* 24 hours at 1193182 / 65536 Hz */
 #define BDA 0x40
 #define BDA_TICKS 0x6c
@@ -10,10 +11,20 @@
 
     .code16
 
-/* kvmbox/firmware/builtin_bios.py reads this: a name, a version, the stubs, their size, and where parameters go. */
+/* kvmbox/firmware/builtin_bios.py reads this: a name, a version, the stubs, their size, where parameters go, and the
+ * vectors that lead elsewhere than to their stub. */
     .section .header, "a"
     .ascii  "kvmbox BIOS\0"
-    .word   1, vector_stubs, 5, parameters
+    .word   2, vector_stubs, 5, parameters, handlers
+    .globl  handlers
+handlers:
+    .word   0x05, return_stub       /* print screen */
+    .word   0x08, timer_interrupt
+    .word   0x1b, return_stub       /* Ctrl-Break, timer tick, RTC alarm: for the guest to take */
+    .word   0x1c, return_stub
+    .word   0x4a, return_stub
+    .word   0x1e, diskette_parameters /* no code */
+    .word   NO_HANDLER
 
     .section .reset, "ax"
     ljmp    $SEGMENT, $reset
@@ -239,7 +250,7 @@ own_gdt:
     .data
     .balign 8
 parameters:                         /* struct parameters of bios.h */
-    .space  44 + 16 * 24
+    .space  36 + 16 * 24
 
     .bss
     .balign 4

@@ -4,21 +4,17 @@
 _Noreturn void start(void);
 enum action dispatch(struct frame *f);
 
-static void own(uint8_t vector, const void *handler)
+static void own(uint16_t vector, uint16_t handler)
 {
-    set_far32(0, (uint16_t)(4 * vector), 0xf0000000u | offset_of(handler));
+    set_far32(0, (uint16_t)(4 * vector), 0xf0000000u | handler);
 }
 
 static void start_vectors(void)
 {
     for (unsigned vector = 0; vector < 256; vector++)
-        own((uint8_t)vector, vector_stubs + STUB_SIZE * vector);
-    own(0x05, return_stub); /* print screen */
-    own(0x08, timer_interrupt);
-    own(0x1b, return_stub); /* Ctrl-Break, timer tick, RTC alarm: for the guest to take */
-    own(0x1c, return_stub);
-    own(0x4a, return_stub);
-    own(0x1e, diskette_parameters); /* no code */
+        own((uint16_t)vector, offset_of(vector_stubs + STUB_SIZE * vector));
+    for (const uint16_t *pair = handlers; *pair != NO_HANDLER; pair += 2)
+        own(pair[0], pair[1]);
 }
 
 static void start_interrupts(void)
@@ -74,11 +70,8 @@ _Noreturn void boot(void)
     __builtin_unreachable();
 }
 
-static int started; /* whether the code below has run: not where a kernel only calls services */
-
 _Noreturn void start(void)
 {
-    started = 1;
     start_vectors();
     start_interrupts();
     start_data_area();
@@ -120,16 +113,6 @@ static int in_service(uint16_t pic, unsigned irq)
     return inb(pic) >> irq & 1;
 }
 
-/* Where a kernel started without this ROM's start, nobody may have given the first controller its vectors: IRQ n then
- * comes as vector n. */
-static int is_unprogrammed_irq(uint8_t vector)
-{
-    if (started || vector > 7 || !in_service(PIC1_COMMAND, vector))
-        return 0;
-    outb(PIC1_COMMAND, PIC_EOI);
-    return 1;
-}
-
 /* IRQs that nobody has taken. The first controller's vectors are those of exceptions, too. */
 static void hardware_interrupt(struct frame *f, uint8_t vector)
 {
@@ -162,8 +145,6 @@ enum action dispatch(struct frame *f)
 
     if (parameters.trap)
         report(f, REPORT_TRAP);
-    if (is_unprogrammed_irq(vector))
-        return DONE;
     switch (vector) {
     case 0x00: /* faults: to return is to have them again */
     case 0x06:

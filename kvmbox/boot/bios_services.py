@@ -1,7 +1,9 @@
-"""The built-in BIOS beside a kernel that does not start with it: its ROM, and the vectors that lead there.
+"""What a kernel finds that a PC's boot loader has started: the BIOS is still there.
 
-Kernels that loaders of PCs start may go back to real mode and call the BIOS. Xen does, for the memory map and
-the video mode. The ROM's own start does not run: the data areas are as the firmware's tables have them.
+A Multiboot kernel may go back to real mode and call the BIOS (Xen does, for the memory map, disks and the
+screen), or use the interrupt controllers and the timer as the BIOS has left them. So the ROM of the built-in
+BIOS and its vector table lie in memory, and the plan says that the chips are to be in the state in which its
+power-on code would leave them.
 """
 
 from __future__ import annotations
@@ -9,22 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvmbox import layout
-from kvmbox.boot.image import GuestImage
-from kvmbox.boot.plan import BUILTIN_BIOS, BootContext
-from kvmbox.boot.segments import LoadSegment, check_firmware
-from kvmbox.firmware.builtin_bios import rom_with, trap_vectors
+from kvmbox.boot.plan import BootContext
+from kvmbox.boot.segments import LoadSegment
+from kvmbox.firmware.builtin_bios import rom_with, service_vectors
 from kvmbox.firmware.memory_map import memory_map
 
 
-def bios_services(
-    image: GuestImage, context: BootContext, segments: Sequence[LoadSegment]
-) -> tuple[tuple[int, bytes], ...]:
-    """ROM and vectors as writes, where the user asks for them; ImageError if a segment wants their place."""
-    if context.bios != BUILTIN_BIOS or not context.bios_rom:
+def bios_services(context: BootContext, segments: Sequence[LoadSegment]) -> tuple[tuple[int, bytes], ...]:
+    """Vector table and ROM as writes; none where there is no BIOS, or where the kernel takes their place."""
+    if not context.bios_rom or not context.firmware:
         return ()
-    writes = (
-        (0, trap_vectors(context.bios_rom)),
-        (layout.BIOS_ROM, rom_with(context.bios_rom, memory_map(context.memory.size), None)),
-    )
-    check_firmware(image, segments, writes)
+    rom = rom_with(context.bios_rom, memory_map(context.memory.size), None)
+    writes = ((0, service_vectors(rom)), (layout.BIOS_ROM, rom))
+    for address, data in writes:
+        if any(one.address < address + len(data) and address < one.end for one in segments):
+            return ()
     return writes

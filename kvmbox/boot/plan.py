@@ -70,7 +70,8 @@ class BootPlan(Value):
 
     `segments` come from the image; `writes` are further (guest-physical address, bytes) pairs. `modules` has
     the (start, end) of each module. `format` names the way, and what it found. `has_firmware` says whether
-    firmware tables are written as well. `rom` is (guest-physical address, bytes) that only can be read.
+    firmware tables are written as well, `after_bios` whether interrupt controllers and timer are to be as a
+    PC's BIOS leaves them. `rom` is (guest-physical address, bytes) that only can be read.
     """
 
     format: str
@@ -80,6 +81,7 @@ class BootPlan(Value):
     writes: tuple[tuple[int, bytes], ...] = ()
     modules: tuple[tuple[int, int], ...] = ()
     has_firmware: bool = True
+    after_bios: bool = False
     rom: tuple[int, bytes] | None = None
 
 

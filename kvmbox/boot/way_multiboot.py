@@ -48,6 +48,7 @@ class Multiboot:
         sections = None
         if bits is not None:
             sections = plan_sections(image, bits, *behind(segments, modules, context.memory))
+        bios = bios_services(context, segments)
         return BootPlan(
             self.name,
             protected_mode_state(area, entry, eax=LOADER_MAGIC, ebx=area.info),
@@ -64,10 +65,11 @@ class Multiboot:
                     video=bool(header.flags & FLAG_VIDEO_MODE),
                 ),
                 *module_writes(context.all_modules, modules),
-                *bios_services(image, context, segments),
                 *(sections.writes if sections is not None else ()),
+                *bios,
             ),
             modules,
+            after_bios=bool(bios),
         )
 
 

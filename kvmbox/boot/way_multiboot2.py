@@ -66,6 +66,7 @@ class Multiboot2:
         )
         room = max(DEFAULT_INFO_SIZE, _up(len(told), layout.PAGE_SIZE))
         area = place_area(image, ranges_of(segments), room)
+        bios = bios_services(context, segments)
         return BootPlan(
             self.name,
             protected_mode_state(area, loaded.entry, eax=LOADER_MAGIC, ebx=area.info),
@@ -75,10 +76,11 @@ class Multiboot2:
                 gdt(area),
                 (area.info, told),
                 *module_writes(context.all_modules, modules),
-                *bios_services(image, context, segments),
                 *(sections.writes if sections is not None else ()),
+                *bios,
             ),
             modules,
+            after_bios=bool(bios),
         )
 
 

@@ -20,15 +20,24 @@ RESET_OFFSET: Final = 0xFFF0
 DISKETTE: Final = 0x00
 HARD_DISK: Final = 0x80
 
-_HEADER: Final = struct.Struct("<12sHHHH")
+_HEADER: Final = struct.Struct("<12sHHHHH")
 _NAME: Final = b"kvmbox BIOS\0"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _ROM_OFFSET: Final = layout.BIOS_ROM - (ROM_SEGMENT << 4)
 _PARAMETERS: Final = struct.Struct("<4B3H3HII5HH")
 _RANGE: Final = struct.Struct("<QQII")
 _MOST_RANGES: Final = 16
 
 _VECTORS: Final = 256
+_HANDLER: Final = struct.Struct("<HH")  # vector, offset in the segment
+_NO_HANDLER: Final = 0xFFFF
+
+# The 8259s as `start_interrupts` of guests/bios/start.c leaves them: first vector, and mask. Timer,
+# keyboard and cascade are open.
+FIRST_VECTORS: Final = (0x08, 0x70)
+MASKS: Final = (0xF8, 0xFF)
+TIMER_MODE: Final = 0x34
+"""Counter 0 of the PIT: both bytes, mode 2, with a count of 0, which is 65536."""
 
 
 class Geometry(Value):
@@ -128,7 +137,7 @@ def rom_with(
     It boots from `disk`, or enters a flat image at `entry`. With `trap` it provides nothing, and each call
     ends the run. ValueError if `rom` is none of this version.
     """
-    _, place = _header(rom)
+    place = _header(rom).parameters
     above = next(
         (one.length for one in ranges if one.base == layout.HIGH_MEMORY_START and one.kind == AVAILABLE),
         0,
@@ -155,15 +164,38 @@ def rom_with(
 
 def trap_vectors(rom: bytes) -> bytes:
     """A real-mode vector table whose vectors all lead to the ROM. ValueError as of `rom_with`."""
-    (first, size), _ = _header(rom)
-    return b"".join(struct.pack("<HH", first + size * vector, ROM_SEGMENT) for vector in range(_VECTORS))
+    header = _header(rom)
+    return b"".join(
+        struct.pack("<HH", header.stubs + header.stub_size * vector, ROM_SEGMENT)
+        for vector in range(_VECTORS)
+    )
 
 
-def _header(rom: bytes) -> tuple[tuple[int, int], int]:
-    """The first vector stub's offset in the segment and the stubs' size; the parameters' place in the ROM."""
+def service_vectors(rom: bytes) -> bytes:
+    """The real-mode vector table that the ROM makes when it starts. ValueError as of `rom_with`."""
+    table = bytearray(trap_vectors(rom))
+    place = _header(rom).handlers
+    while True:
+        vector, offset = _HANDLER.unpack_from(rom, place)
+        if vector == _NO_HANDLER:
+            return bytes(table)
+        struct.pack_into("<HH", table, 4 * vector, offset, ROM_SEGMENT)
+        place += _HANDLER.size
+
+
+class _Header(Value):
+    """Offset of the first vector stub in the segment, size of a stub, places of other things in the ROM."""
+
+    stubs: int
+    stub_size: int
+    parameters: int
+    handlers: int
+
+
+def _header(rom: bytes) -> _Header:
     if len(rom) != ROM_SIZE or not rom.startswith(_NAME):
         raise ValueError("no ROM of the built-in BIOS")
-    _, version, stubs, size, parameters = _HEADER.unpack_from(rom)
+    _, version, stubs, size, parameters, handlers = _HEADER.unpack_from(rom)
     if version != _VERSION:
         raise ValueError(f"a built-in BIOS of version {version}, not {_VERSION}")
-    return (stubs, size), parameters - _ROM_OFFSET
+    return _Header(stubs, size, parameters - _ROM_OFFSET, handlers - _ROM_OFFSET)

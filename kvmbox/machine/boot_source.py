@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from kvmbox import bundled, layout
+from kvmbox import bundled
 from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.compressed import decompressed
 from kvmbox.boot.image import GuestImage, read_image, read_module
 from kvmbox.boot.linux_header import starts_in_real_mode
 from kvmbox.boot.load import BootOptions, load_image
-from kvmbox.boot.plan import BUILTIN_BIOS, BootPlan
+from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
 from kvmbox.firmware.builtin_bios import sectors_of
 from kvmbox.firmware.platform import Platform
@@ -24,9 +24,7 @@ BIOS_ROM = os.path.join(bundled.DIRECTORY, "bios.bin")
 
 def platform_of(config: RunConfig) -> Platform:
     """The machine as its firmware describes it."""
-    return Platform(
-        config.memory_size, config.cpus, tuple(one for one in config.serial if one in layout.COM_PORTS)
-    )
+    return Platform(config.memory_size, config.cpus, tuple(config.serial))
 
 
 class BootSource(Value):
@@ -52,10 +50,15 @@ class BootSource(Value):
         if config.bios_file is not None:
             image, boot = _firmware(config, image)
         way = choose(image, boot, bios=config.bios)
+        # A kernel of Multiboot may go back to real mode and call the BIOS of the PC that it was started on.
         has_bios = (
             way.name in ("bios", "real")
             or (way.name == "linux" and starts_in_real_mode(image.data))
-            or (way.name in ("multiboot", "multiboot2") and config.bios == BUILTIN_BIOS)
+            or (
+                way.name in ("multiboot", "multiboot2")
+                and config.bios != NO_BIOS
+                and config.firmware_tables != "none"
+            )
         )
         options = BootOptions(
             command_line=config.append or None,
@@ -69,7 +72,8 @@ class BootSource(Value):
             bios=config.bios,
             bios_rom=_bios_rom() if has_bios else b"",
         )
-        if config.bios is not None and not has_bios and way.name != "firmware":
+        takes_bios = has_bios or way.name in ("multiboot", "multiboot2")
+        if config.bios is not None and not takes_bios and way.name != "firmware":
             raise UsageError(
                 f"--bios {config.bios} has no meaning for what is booted as '{way.name}'",
                 hint="boot sectors, flat 16-bit images and Multiboot kernels may have a BIOS",

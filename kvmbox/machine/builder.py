@@ -18,6 +18,7 @@ from kvmbox.channel.grants import bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import UsageError
+from kvmbox.firmware import builtin_bios
 from kvmbox.firmware.fw_cfg import MOST_BYTES, FwCfgItem, check_name
 from kvmbox.host.bios_reports import BiosReports
 from kvmbox.host.clock import GuestClock
@@ -33,6 +34,7 @@ from kvmbox.machine.config import FirmwareFile, RunConfig
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, GUEST_CRASHED, Decision, Outcome, debug_exit_status
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
+from kvmbox.wire import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ class RunHost:
         self.replacing_irq_source = router.replacing_source
         self.output = console.sink
         self.input_room = console.room
-        self.bios = BiosReports(decision, wake)
+        self.bios = BiosReports(decision, console.note)
         self.ask_for_reset = reset
         self.suspend = suspend
         self.ram = ram
@@ -198,7 +200,6 @@ class Devices:
         host = RunHost(self.router, console, decision, reset, suspend, ram, stores, wake)
         grants = {device.name: bind(device, host) for device in board}
         self.transfers = host.transfer_thread
-        self.bios = host.bios
         pool.connect(
             grants,
             now=self.clock.now,
@@ -243,6 +244,8 @@ class GuestVm:
                 self.vm.set_user_memory_region(slot, rom.start, rom.size, rom.host_address, read_only=True)
             self.vm.create_irqchip()
             self.vm.route_as_pc()
+            if self.boot.after_bios:
+                initialize_pics(self.vm)
             self.vcpus: list[Vcpu] = [self.vm.create_vcpu(index) for index in range(cpus)]
             for vcpu in self.vcpus:
                 vcpu.set_cpuid(own_cpuid(kvm.supported_cpuid(), vcpu.index))
@@ -268,6 +271,24 @@ class GuestVm:
     def close(self) -> None:
         """Close the VM and its vCPUs; the memory stays."""
         self.vm.close()
+
+
+def initialize_pics(vm: Vm) -> None:
+    """Bring the 8259s into the state in which the built-in BIOS leaves them. Raises KvmError."""
+    chips = (uapi.KVM_IRQCHIP_PIC_MASTER, uapi.KVM_IRQCHIP_PIC_SLAVE)
+    for chip, vector, mask in zip(chips, builtin_bios.FIRST_VECTORS, builtin_bios.MASKS, strict=True):
+        state = vm.get_irqchip(chip)
+        state.pic.irq_base, state.pic.imr, state.pic.init4 = vector, mask, 1
+        vm.set_irqchip(state)
+
+
+def start_timer(devices: Devices) -> None:
+    """Start counter 0 of the PIT as the built-in BIOS does. Raises DeviceProcessError."""
+    for device_type, index, device in devices.pool.places():
+        if device.model == "pit_8254":
+            channel = devices.pool.channel(device_type)
+            for register, data in ((3, bytes((builtin_bios.TIMER_MODE,))), (0, bytes(2))):
+                channel.request(protocol.WRITE_RUN, device=index, offset=register, payload=data)
 
 
 def own_cpuid(entries: list[uapi.kvm_cpuid_entry2], index: int) -> list[uapi.kvm_cpuid_entry2]:

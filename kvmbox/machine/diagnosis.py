@@ -128,8 +128,7 @@ def bios_call(regs: kvm_regs, sregs: kvm_sregs, read: ReadByte) -> str | None:
             called = (
                 f"the guest executed int {vector:#x} at {cs:04x}:{start:04x}, and its vector is 0000:0000"
             )
-            remedy = "--bios builtin gives Multiboot kernels one"
-            return f"{called}: there is no BIOS here; {remedy}{_instead(vector)}"
+            return f"{called}: there is no BIOS here{_instead(vector)}"
     return None
 
 

@@ -24,7 +24,7 @@ from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
 from kvmbox.lean import Value
 from kvmbox.machine.boot_source import BootSource
-from kvmbox.machine.builder import Devices, GuestVm, board_of
+from kvmbox.machine.builder import Devices, GuestVm, board_of, start_timer
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.main_loop import MainLoop
@@ -158,7 +158,6 @@ def run(
                 _boot_until_end(
                     guest, GuestFactory(kvm, memory, source, config.cpus), devices, main_loop, decision
                 )
-                devices.bios.tell(say)
                 if config.uart_pace:
                     main_loop.drain()
             except KeyboardInterrupt:
@@ -267,7 +266,12 @@ def _boot_until_end(
     while True:
         try:
             devices.router.attach(guest.vm.irq_line)
+            if guest.boot.after_bios:
+                start_timer(devices)
             again = main_loop.run_until_reset(guest)
+        except DeviceProcessError as error:
+            main_loop.device_failed(error)
+            return
         finally:
             devices.router.detach()
             _close_unused(guest.close, [lambda: main_loop.has_live_vcpu])

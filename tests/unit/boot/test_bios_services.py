@@ -1,50 +1,74 @@
-"""The built-in BIOS beside a Multiboot kernel: only where it is asked for, and clear of the image."""
+"""The BIOS behind a Multiboot kernel: vectors and ROM in memory, and when they are not there."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import struct
+from typing import Any
 
 import pytest
 
-from kvmbox import bundled, layout
-from kvmbox.boot import BootOptions, GuestImage, load_image
-from kvmbox.errors import ImageError
-from kvmbox.firmware.builtin_bios import trap_vectors
+from kvmbox import layout
+from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
+from kvmbox.firmware.builtin_bios import ROM_SIZE
 from kvmbox.memory import GuestMemory
-from tests.support.boot_images import CODE, Piece, elf, multiboot2_header, multiboot_header
+from tests.support.boot_images import CODE, Piece, elf, multiboot_header
 
-ROM = Path(bundled.DIRECTORY, "bios.bin").read_bytes()
-SIZE = 4 * layout.MIB
-HEADERS = {"multiboot": multiboot_header(), "multiboot2": bytes(4) + multiboot2_header()}
-
-
-def load(way: str, bios: str | None, at: int = 0x100000) -> GuestMemory:
-    memory = GuestMemory(SIZE)
-    data = elf([Piece(data=HEADERS[way] + CODE, virtual=at)], entry=at)
-    options = BootOptions(boot=way, bios=bios, bios_rom=ROM)
-    load_image(GuestImage("kernel", data), memory, options)
-    return memory
+STUBS, STUB_SIZE, PARAMETERS, HANDLERS = 0x8040, 5, 0x9000, 0xA000
+TIMER, PRINT_SCREEN = 0xB123, 0xB456
 
 
-@pytest.mark.parametrize("way", HEADERS)
-def test_bios_is_there_where_it_is_asked_for(way: str) -> None:
-    memory = load(way, "builtin")
+def rom() -> bytes:
+    """A ROM with the header of the built-in BIOS, and two vectors of its own."""
+    data = bytearray(b"\xf4" * ROM_SIZE)
+    struct.pack_into("<12s5H", data, 0, b"kvmbox BIOS\0", 2, STUBS, STUB_SIZE, PARAMETERS, HANDLERS)
+    struct.pack_into("<5H", data, HANDLERS - 0x8000, 8, TIMER, 5, PRINT_SCREEN, 0xFFFF)
+    return bytes(data)
 
-    assert memory.read(0, 0x400) == trap_vectors(ROM)
-    assert memory.read(layout.BIOS_ROM, 12) == b"kvmbox BIOS\0"
+
+def boot(address: int = 0x100000, **options: Any) -> tuple[BootPlan, GuestMemory]:
+    data = elf([Piece(data=multiboot_header() + CODE, virtual=address)], entry=address + 12)
+    memory = GuestMemory(2 * layout.MIB)
+    chosen = BootOptions(**({"bios_rom": rom()} | options))
+    return load_image(GuestImage("kernel", data), memory, chosen), memory
 
 
-@pytest.mark.parametrize("way", HEADERS)
-@pytest.mark.parametrize("bios", [None, "none"])
-def test_no_bios_is_there_without_being_asked_for(way: str, bios: str | None) -> None:
-    memory = load(way, bios)
+def vector(memory: GuestMemory, number: int) -> tuple[int, int]:
+    offset, segment = struct.unpack("<HH", memory.read(4 * number, 4))
+    return segment, offset
 
+
+def test_multiboot_kernel_finds_vectors_and_rom() -> None:
+    plan, memory = boot()
+
+    assert plan.after_bios
+    assert vector(memory, 8) == (0xF000, TIMER)
+    assert vector(memory, 5) == (0xF000, PRINT_SCREEN)
+    assert vector(memory, 0x10) == (0xF000, STUBS + 0x10 * STUB_SIZE)
+    assert vector(memory, 0xFF) == (0xF000, STUBS + 0xFF * STUB_SIZE)
+    assert memory.read(layout.BIOS_ROM, 11) == b"kvmbox BIOS"
+
+
+@pytest.mark.parametrize(
+    ("address", "options"), [(0x100000, {"bios_rom": b""}), (0x100000, {"firmware_tables": False})]
+)
+def test_kernel_without_a_bios_finds_an_empty_vector_table(address: int, options: dict[str, Any]) -> None:
+    plan, memory = boot(address, **options)
+
+    assert not plan.after_bios
     assert memory.read(0, 0x400) == bytes(0x400)
-    assert memory.read(layout.BIOS_ROM, 12) == bytes(12)
 
 
-@pytest.mark.parametrize("way", HEADERS)
-@pytest.mark.parametrize("at", [0x100, layout.BIOS_ROM])
-def test_kernel_in_the_place_of_the_bios_is_refused(way: str, at: int) -> None:
-    with pytest.raises(ImageError, match="where firmware data are"):
-        load(way, "builtin", at)
+@pytest.mark.parametrize(("address", "there"), [(0x3C0, False), (0x500, True), (layout.BIOS_ROM, False)])
+def test_kernel_has_the_precedence_over_the_bios(address: int, there: bool) -> None:
+    plan, memory = boot(address)
+
+    assert plan.after_bios == there
+    assert memory.read(address, 12) == multiboot_header()
+
+
+def test_elf_kernel_has_no_bios() -> None:
+    memory = GuestMemory(2 * layout.MIB)
+    plan = load_image(GuestImage("kernel", elf()), memory, BootOptions(bios_rom=rom()))
+
+    assert not plan.after_bios
+    assert memory.read(0, 0x400) == bytes(0x400)

@@ -124,12 +124,11 @@ class RealMode:
 
 def test_call_of_an_empty_vector_names_it_and_its_place() -> None:
     assert RealMode().found() == (
-        "the guest executed int 0x10 at 0000:7c05, and its vector is 0000:0000: there is no BIOS here;"
-        " --bios builtin gives Multiboot kernels one; print to COM1 (port 0x3f8) or to the debug console"
-        " (port 0xe9) instead"
+        "the guest executed int 0x10 at 0000:7c05, and its vector is 0000:0000: there is no BIOS here; print"
+        " to COM1 (port 0x3f8) or to the debug console (port 0xe9) instead"
     )
     assert "there is no disk" in str(RealMode(0x13, cs=0x7C0, ip=5, ss=0x9000, sp=0xF000).found())
-    assert str(RealMode(0x11).found()).endswith("; --bios builtin gives Multiboot kernels one")
+    assert str(RealMode(0x11).found()).endswith("there is no BIOS here")
 
 
 def test_call_is_found_above_and_below_the_stack_pointer() -> None:
