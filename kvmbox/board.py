@@ -412,7 +412,7 @@ BIOS_TEXT: Final = "BIOS"
 def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
     devices = [
         DeviceSpec(
-            "BIOS report",
+            "BIOS-report",
             "debug",
             "bios_report",
             ports=(AddressRange(layout.BIOS_REPORT_PORT, layout.BIOS_REPORT_PORT_COUNT),),
@@ -420,7 +420,7 @@ def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
             natural_sizes=frozenset({4}),
         ),
         DeviceSpec(
-            "BIOS text",
+            "BIOS-text",
             "debug",
             "debugcon",
             ports=(AddressRange(layout.BIOS_TEXT_PORT, 1),),

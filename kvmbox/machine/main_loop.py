@@ -169,9 +169,8 @@ class MainLoop:
         """
         self._pool = pool
         self._timers = DeadlineTimer(clock, self._timerfd)
-        return survival_of(
-            self._config, pool, clock, self._timers, self._answered_by_nobody, self._wakeup.wake
-        )
+        told = self._answered_by_nobody
+        return survival_of(self._config, pool, clock, self._timers, told, self._wakeup.wake)
 
     def take_devices(self, devices: Devices) -> None:
         """Take over the devices, whose channels are connected now."""
