@@ -171,7 +171,7 @@ def run(
         timeline.mark("guest ended")
         outcome = decision.outcome
         assert outcome is not None
-        judged = _with_hint(_judge(outcome, config, matcher, problem), main_loop.diagnosis)
+        judged = _with_aftermath(_judge(outcome, config, matcher, problem), main_loop.aftermath)
         stats = collect(devices, main_loop, console, timeline, pool)
     timeline.mark("closed")
     return judged, stats
@@ -304,11 +304,14 @@ def _boot_until_end(
         guest = factory.resume(plan)
 
 
-def _with_hint(outcome: Outcome, diagnosis: str | None) -> Outcome:
+def _with_aftermath(outcome: Outcome, aftermath: Aftermath | None) -> Outcome:
     """The outcome with what the guest's state tells: more to the point than a hint that fits any such end."""
-    if diagnosis is None:
+    if aftermath is None:
         return outcome
-    return Outcome(outcome.status, outcome.reason, outcome.error, diagnosis, outcome.report)
+    report = outcome.report
+    if report and aftermath.other_cpus:
+        report = f"{report}\n{aftermath.other_cpus}"
+    return Outcome(outcome.status, outcome.reason, outcome.error, aftermath.diagnosis or outcome.hint, report)
 
 
 def _judge(
