@@ -104,7 +104,7 @@ PURE: Final = (
     "kvmbox.layout",
     "kvmbox.wire.protocol",
     "kvmbox.sandbox.policy",
-    *(f"kvmbox.cpuid.{name}" for name in ("backend_limits", "leaves", "topology")),
+    *(f"kvmbox.cpuid.{name}" for name in ("backend_limits", "leaves", "probes", "topology")),
 )
 
 LAZY: Final = {"kvmbox": {"importlib"}, "kvmbox.devices": {"importlib"}}

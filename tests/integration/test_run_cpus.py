@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from kvmbox import Machine, bundled
+from kvmbox.cpuid.backend_limits import PVM
 from kvmbox.cpuid.features import FEATURES, shown_in
 from kvmbox.cpuid.leaves import find
 from kvmbox.kvm import Kvm, uapi
+from kvmbox.machine.cpu_probe import Trial, examine_features
 from kvmbox.machine.processors import Processors, claimed_leaves, leaves_of
 from tests.support.guest_table import backend
 from tests.support.patience import patience
@@ -267,3 +269,33 @@ def test_kvm_takes_the_leaves_of_every_vcpu_as_they_are(model: str) -> None:
             assert (basic.ebx >> 24, basic.ebx >> 16 & 0xFF) == (number, cpus)
             if cores is not None:
                 assert (cores.eax, cores.ebx, cores.edx) == (2, cpus, number)
+
+
+# --- What really runs --------------------------------------------------------------------------------------
+
+
+def test_what_is_hidden_by_default_does_not_run_and_what_is_shown_does() -> None:
+    with Kvm.open() as kvm:
+        states = {state.name: state for state in examine_features(kvm, "host")}
+    assert states["tsc"].trial is Trial.RUNS
+    assert states["cx8"].trial is Trial.RUNS
+    if backend() == "pvm":
+        for name in PVM.keys() & states.keys():
+            assert states[name].trial in (None, Trial.REFUSED, Trial.FAULTS, Trial.DIFFERS), name
+    else:
+        broken = [
+            name for name, state in states.items() if state.shown and state.trial not in (None, Trial.RUNS)
+        ]
+        assert broken == []
+
+
+def test_doctor_lists_each_feature_in_a_line() -> None:
+    done = kvmbox("doctor", "--cpu")
+    assert done.returncode == 0, done.stderr
+    heading, *lines = done.stdout.splitlines()
+    assert heading.split() == [
+        *("feature", "host", "KVM", "in", "a", "guest's", "ring", "0"),
+        *("a", "guest", "sees", "it", "(--cpu", "host)"),
+    ]
+    assert [line.split()[0] for line in lines[:2]] == ["fpu", "vme"]
+    assert {line.split()[0] for line in lines} >= claimed()
