@@ -64,6 +64,9 @@ struct parameters {
     struct range map[16];
 };
 
+_Static_assert(offsetof(struct parameters, map) == 36 && sizeof(struct range) == 24, "as the VMM packs them");
+_Static_assert(sizeof(struct frame) == 52, "as entry.S copies it");
+
 extern const struct parameters parameters;
 
 enum report {

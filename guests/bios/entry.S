@@ -250,7 +250,7 @@ own_gdt:
     .data
     .balign 8
 parameters:                         /* struct parameters of bios.h */
-    .space  44 + 16 * 24
+    .space  36 + 16 * 24
 
     .bss
     .balign 4

@@ -46,7 +46,6 @@ _VERSION_PREF_ADDRESS: Final = 0x20A  # and init_size
 _VERSION_XLOADFLAGS: Final = 0x20C
 _MAX_ALIGNMENT: Final = layout.GIB
 _AGAIN: Final = "build or copy it again"
-_SETUP_HINT: Final = "its own loader, or a BIOS with a disk, can start it"
 
 
 class LinuxKernel(Value):
@@ -93,8 +92,35 @@ def too_old(data: bytes) -> str | None:
     return None
 
 
+def starts_in_real_mode(data: bytes) -> bool:
+    """Whether this is a kernel image without a 32-bit entry: its setup code has to run, over a BIOS."""
+    return (
+        is_linux(data)
+        and too_old(data) is None
+        and len(data) >= sum(_CMDLINE_SIZE)
+        and _field(data, _CODE32_START) < layout.HIGH_MEMORY_START
+    )
+
+
+def command_line_max(data: bytes) -> int:
+    """Bytes that the kernel in `data`, which `starts_in_real_mode`, takes as its command line."""
+    return _field(data, _CMDLINE_SIZE)
+
+
+def initrd_max(data: bytes) -> int:
+    """The highest address that an initial RAM disk may have there."""
+    return _field(data, _INITRD_ADDR_MAX)
+
+
+def setup_and_kernel(image: GuestImage) -> tuple[int, int]:
+    """Bytes of boot sector and setup code, and of the kernel proper behind. ImageError if it is cut short."""
+    sectors = image.data[_SETUP_SECTORS[0]] or _OLD_SETUP_SECTORS
+    offset = (sectors + 1) * _SECTOR
+    return offset, _kernel_size(image, offset)
+
+
 def parse_linux(image: GuestImage) -> LinuxKernel:
-    """The kernel in `image`, which `is_linux`; ImageError for one that is damaged or cannot be entered."""
+    """The kernel in `image`, which `is_linux`, and has an entry in protected mode. Raises ImageError."""
     data = image.data
     why = too_old(data)
     if why is not None:
@@ -108,16 +134,8 @@ def parse_linux(image: GuestImage) -> LinuxKernel:
             f"it ends at byte {end:#x}, version {version_of(data)} at {needed:#x} or later, and the file at"
             f" {len(data):#x}",
         )
-    sectors = data[_SETUP_SECTORS[0]] or _OLD_SETUP_SECTORS
-    offset = (sectors + 1) * _SECTOR
-    size = _kernel_size(image, offset)
+    offset, size = setup_and_kernel(image)
     code32 = _field(data, _CODE32_START)
-    if code32 < layout.HIGH_MEMORY_START:
-        raise image.error(
-            f"it is a Linux image without a 32-bit entry (code32_start {code32:#x}): it starts in real mode,"
-            " and calls a BIOS",
-            hint=_SETUP_HINT,
-        )
     address, run_address, run_size = _places(image, version, size, code32)
     run_end = run_address + run_size
     if run_address < layout.HIGH_MEMORY_START or run_end > layout.MMIO_HOLE_START:

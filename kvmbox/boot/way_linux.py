@@ -1,6 +1,7 @@
 """The way of Linux: a bzImage at its 64-bit or 32-bit entry, or a vmlinux (ELF) at its own.
 
-Documentation/arch/x86/boot.rst describes both entries. An ELF file is taken for a vmlinux if it has a note of
+Documentation/arch/x86/boot.rst describes both entries. An image that has neither starts with its setup code
+(`boot.linux_setup`). An ELF file is taken for a vmlinux if it has a note of
 Linux' name; one that also has a PVH note is offered to that way first.
 """
 
@@ -14,9 +15,19 @@ from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
 from kvmbox.boot.elf_notes import find_note
 from kvmbox.boot.entry_state import linux_gdt, linux_state, page_tables
 from kvmbox.boot.image import GuestImage, printable
-from kvmbox.boot.linux_header import LinuxKernel, is_linux, parse_linux, too_old, version_of
+from kvmbox.boot.linux_header import (
+    LinuxKernel,
+    command_line_max,
+    initrd_max,
+    is_linux,
+    parse_linux,
+    starts_in_real_mode,
+    too_old,
+    version_of,
+)
 from kvmbox.boot.linux_params import SIZE as PARAMS_SIZE
 from kvmbox.boot.linux_params import boot_params
+from kvmbox.boot.linux_setup import COMMAND_LINE_MAX, kernel_segment, plan_setup
 from kvmbox.boot.modules import encoded
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.segments import LoadSegment, check_placement, ranges_of
@@ -48,19 +59,20 @@ class Linux:
 
     def plan(self, image: GuestImage, context: BootContext) -> BootPlan:
         """See Way."""
-        if is_linux(image.data):
-            kernel = parse_linux(image)
-            found = _bzimage(image, kernel, context)
-        elif image.data.startswith(ELF_MAGIC):
-            found = _vmlinux(image, context)
-        else:
-            raise image.error(_NOT_LINUX, hint="name a bzImage (vmlinuz) or a vmlinux")
         if context.modules:
             raise UsageError(
                 "--module has no meaning for a Linux kernel", hint="give it an initial RAM disk with --initrd"
             )
-        line = _command_line(context, found.command_line_max)
-        initrd = _place_initrd(image, context, found)
+        if starts_in_real_mode(image.data):
+            return _setup(image, context)
+        if is_linux(image.data):
+            found = _bzimage(image, parse_linux(image), context)
+        elif image.data.startswith(ELF_MAGIC):
+            found = _vmlinux(image, context)
+        else:
+            raise image.error(_NOT_LINUX, hint="name a bzImage (vmlinuz) or a vmlinux")
+        line = _command_line(context, min(found.command_line_max, _LONGEST))
+        initrd = _place_initrd(image, context, found.taken, found.initrd_max)
         area = place_area(image, found.taken)
         writer = InfoWriter(area)
         params = writer.reserve(PARAMS_SIZE, layout.PAGE_SIZE)
@@ -90,6 +102,13 @@ class _Found(Value):
     header: bytes | None
     command_line_max: int
     initrd_max: int
+
+
+def _setup(image: GuestImage, context: BootContext) -> BootPlan:
+    segment = kernel_segment(image, context)
+    line = _command_line(context, min(command_line_max(image.data), COMMAND_LINE_MAX))
+    initrd = _place_initrd(image, context, ((segment.address, segment.end),), initrd_max(image.data))
+    return plan_setup(image, context, segment, line, initrd)
 
 
 def _bzimage(image: GuestImage, kernel: LinuxKernel, context: BootContext) -> _Found:
@@ -130,7 +149,6 @@ def _vmlinux(image: GuestImage, context: BootContext) -> _Found:
 
 def _command_line(context: BootContext, longest: int) -> bytes:
     line = encoded(context.command_line or "", "the command line")
-    longest = min(longest, _LONGEST)
     if len(line) > longest:
         raise UsageError(
             f"the command line has {len(line)} bytes, and this kernel takes {longest}",
@@ -139,13 +157,15 @@ def _command_line(context: BootContext, longest: int) -> bytes:
     return line
 
 
-def _place_initrd(image: GuestImage, context: BootContext, found: _Found) -> tuple[int, int] | None:
+def _place_initrd(
+    image: GuestImage, context: BootContext, taken: tuple[tuple[int, int], ...], highest: int
+) -> tuple[int, int] | None:
     """Its (start, end): on a page boundary, as high as the kernel and memory allow. None if there is none."""
     initrd = context.initrd
     if initrd is None:
         return None
-    limit = min(found.initrd_max + 1, context.memory.regions[0].end)
-    lowest = max([layout.HIGH_MEMORY_START, *(end for start, end in found.taken if start < limit)])
+    limit = min(highest + 1, context.memory.regions[0].end)
+    lowest = max([layout.HIGH_MEMORY_START, *(end for start, end in taken if start < limit)])
     start = (limit - len(initrd.data)) // layout.PAGE_SIZE * layout.PAGE_SIZE
     if start < lowest:
         raise image.error(

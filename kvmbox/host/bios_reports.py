@@ -6,7 +6,6 @@ named once, and at most `MOST` of them are. The text is made of the numbers alon
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -76,14 +75,13 @@ def _hint(what: int) -> str | None:
 
 
 class BiosReports:
-    """Collects reports on any thread, and tells them on the main thread."""
+    """Takes reports, on any thread."""
 
-    def __init__(self, decision: Decision, wake: Callable[[], None]) -> None:
-        """`wake` makes the main thread call `tell`."""
+    def __init__(self, decision: Decision, note: Callable[[str], None]) -> None:
+        """`note` tells the person a line, and does not block."""
         self._decision = decision
-        self._wake = wake
+        self._note = note
         self._named: set[int] = set()
-        self._waiting: deque[str] = deque()
         self._at = 0
 
     def take(self, data: bytes) -> None:
@@ -98,10 +96,7 @@ class BiosReports:
             return
         self._named.add(service)
         full = len(self._named) > MOST
-        self._waiting.append(
-            "further missing BIOS services are not named" if full else sentence(self._at, what)
-        )
-        self._wake()
+        self._note("further missing BIOS services are not named" if full else sentence(self._at, what))
 
     def stop(self, offset: int, size: int, value: int) -> None:
         """The device asks for the end of the run, in the reply to this write of the guest."""
@@ -112,8 +107,3 @@ class BiosReports:
                 DEVICE_FAILED, "the device process of the BIOS report asks for a stop unasked", error=True
             )
         self._decision.decide(outcome)
-
-    def tell(self, say: Callable[[str], None]) -> None:
-        """Say what has come since the last call."""
-        while self._waiting:
-            say(self._waiting.popleft())

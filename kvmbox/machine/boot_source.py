@@ -9,6 +9,7 @@ from kvmbox import bundled
 from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.compressed import decompressed
 from kvmbox.boot.image import GuestImage, read_image, read_module
+from kvmbox.boot.linux_header import starts_in_real_mode
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
@@ -50,10 +51,14 @@ class BootSource(Value):
             image, boot = _firmware(config, image)
         way = choose(image, boot, bios=config.bios)
         # A kernel of Multiboot may go back to real mode and call the BIOS of the PC that it was started on.
-        has_bios = way.name in ("bios", "real") or (
-            way.name in ("multiboot", "multiboot2")
-            and config.bios != NO_BIOS
-            and config.firmware_tables != "none"
+        has_bios = (
+            way.name in ("bios", "real")
+            or (way.name == "linux" and starts_in_real_mode(image.data))
+            or (
+                way.name in ("multiboot", "multiboot2")
+                and config.bios != NO_BIOS
+                and config.firmware_tables != "none"
+            )
         )
         options = BootOptions(
             command_line=config.append or None,
@@ -71,14 +76,14 @@ class BootSource(Value):
         if config.bios is not None and not takes_bios and way.name != "firmware":
             raise UsageError(
                 f"--bios {config.bios} has no meaning for what is booted as '{way.name}'",
-                hint="boot sectors, flat 16-bit images and Multiboot kernels have a BIOS",
+                hint="boot sectors, flat 16-bit images and Multiboot kernels may have a BIOS",
             )
-        provides = way.name == "bios" or config.bios == BUILTIN_BIOS
+        shows_disk = way.name == "bios" or (way.name == "real" and config.bios == BUILTIN_BIOS)
         platform = platform_of(config)
         return cls(
             lambda memory: load_image(image, memory, options, platform),
             has_bios,
-            image.data if provides and way.name in ("bios", "real") else b"",
+            image.data if shows_disk else b"",
         )
 
 

@@ -115,7 +115,7 @@ class RunHost:
         self.replacing_irq_source = router.replacing_source
         self.output = console.sink
         self.input_room = console.room
-        self.bios = BiosReports(decision, wake)
+        self.bios = BiosReports(decision, console.note)
         self.ask_for_reset = reset
         self.suspend = suspend
         self.ram = ram
@@ -201,7 +201,6 @@ class Devices:
         host = RunHost(self.router, console, decision, reset, suspend, ram, stores, wake)
         grants = {device.name: bind(device, host) for device in board}
         self.transfers = host.transfer_thread
-        self.bios = host.bios
         pool.connect(
             grants,
             now=self.clock.now,

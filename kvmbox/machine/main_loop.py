@@ -396,7 +396,6 @@ class MainLoop:
                 self._feed_inputs()
                 self._tell_transfers()
                 self._tell_unanswered()
-                devices.bios.tell(self._say)
                 if pool.standby is not None:
                     pool.standby.tend(self._say, partial(_forget, poll))
                     pool.watch(poll)

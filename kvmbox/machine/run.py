@@ -160,7 +160,6 @@ def run(
             started()
             try:
                 _boot_until_end(guest, factory, devices, main_loop, decision)
-                devices.bios.tell(say)
                 if config.uart_pace:
                     main_loop.drain()
             except KeyboardInterrupt:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import layout
+from kvmbox import bundled, layout
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, linux_params, load_image
 from kvmbox.boot.linux_header import HEADER_START
 from kvmbox.boot.plan import BootContext
 from kvmbox.boot.way_linux import Linux
 from kvmbox.errors import ImageError, UsageError
+from kvmbox.firmware.memory_map import memory_map
 from kvmbox.firmware.platform import Platform
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
@@ -114,12 +115,7 @@ def test_boot_params_have_the_header_and_what_a_loader_tells() -> None:
     assert (page[6], page[7], page[0xE], page[0xF], page[0x10]) == (3, 80, 25, 1, 16)
     count = page[0x1E8]
     assert [struct.unpack_from("<QQI", page, 0x2D0 + 20 * i) for i in range(count)] == [
-        (0, 0x9FC00, 1),
-        (0x9FC00, 0x400, 2),
-        (0xF0000, 0x10000, 2),
-        (0x100000, SIZE - 0x100000, 1),
-        (0xD000_0000, 0x1000, 2),
-        (0xFEC0_0000, 0x140_0000, 2),
+        (one.base, one.length, one.kind) for one in memory_map(SIZE)
     ]
     assert page[0x2D0 + 20 * count :] == bytes(4096 - 0x2D0 - 20 * count)
 
@@ -250,8 +246,7 @@ def test_kernel_that_needs_more_memory_says_how_much() -> None:
         ({0x258: (1 << 63, 8)}, "accepted is 0x100000..0xc0000000"),
         ({0x258: (0xBFE0_0000, 8), 0x260: (0x200001, 4)}, "accepted is 0x100000..0xc0000000"),
         ({0x234: (0, 1), 0x258: (0xFF000, 8)}, "accepted is 0x100000..0xc0000000"),
-        ({0x214: (0, 4)}, "without a 32-bit entry (code32_start 0x0): it starts in real mode"),
-        ({0x214: (0xFFFFF, 4)}, "without a 32-bit entry"),
+        ({0x214: (0, 4), 0x1F1: (64, 1), 0x1F4: (0, 4)}, "cut short"),
         ({0x234: (0, 1), 0x214: (0xC000_0000, 4)}, "0xc0000000"),
         ({0x1F4: (66, 4)}, "cut short"),
         ({0x1F4: (0xFFFF_FFFF, 4)}, "cut short"),
@@ -372,3 +367,49 @@ def test_offsets_are_those_of_bootparam_h(tmp_path: Path) -> None:
     source.write_text(f"#include <asm/bootparam.h>\n{checks}")
 
     subprocess.run(["cc", "-fsyntax-only", source], check=True)
+
+
+def real_mode_image(sectors: int = 2, fields: dict[int, tuple[int, int]] | None = None) -> bytes:
+    return bzimage(version=0x207, sectors=sectors, fields={0x214: (0, 4)} | (fields or {}))
+
+
+@pytest.mark.parametrize("code32", [0, 0xFFFFF])
+def test_image_without_32_bit_entry_starts_with_its_setup_code(code32: int) -> None:
+    options = BootOptions(command_line="a b", initrd=Module("init", b"i" * 10), firmware_tables=False)
+
+    result, memory = load(real_mode_image(fields={0x214: (code32, 4)}), options)
+
+    assert result.format == "linux16"
+    assert result.entry == 0x10200
+    assert (result.state.cr0 & 1, result.state.cs.selector, result.state.rip) == (0, 0xF000, 0xFFF0)
+    setup = memory.read(0x10000, 1536)
+    assert (setup[0x210], setup[0x211]) == (0xFF, 0x81)
+    assert number(setup, 0x224, 2) == 0xDE00
+    assert number(setup, 0x228, 4) == 0x1E000
+    assert memory.read(0x1E000, 4) == b"a b\0"
+    assert memory.read(number(setup, 0x218, 4), number(setup, 0x21C, 4)) == b"i" * 10
+    assert memory.read(0x100000, len(CODE) * 32) == CODE * 32
+
+
+def test_bios_enters_the_setup_code_as_linux_documents() -> None:
+    rom = Path(bundled.DIRECTORY, "bios.bin").read_bytes()
+
+    result, memory = load(real_mode_image(), BootOptions(bios_rom=rom, firmware_tables=False))
+
+    assert result.format == "linux16"
+    segments = struct.pack("<5H", 0, 0x1020, 0xE000, 0x1000, 0x1000)  # IP, CS, SP, SS, and the others
+    assert memory.read(layout.BIOS_ROM, len(rom)).count(segments) == 1
+
+
+def test_setup_code_is_bounded_and_needs_a_bios() -> None:
+    load(real_mode_image(63))
+    assert "its setup code has 33280 bytes" in str(refusal(real_mode_image(64)))
+    assert "calls a BIOS" in str(refusal(real_mode_image(), BootOptions(bios="none")))
+
+
+def test_command_line_for_setup_code_is_bounded() -> None:
+    data = real_mode_image(fields={0x238: (0xFFFF_FFFF, 4)})
+
+    load(data, BootOptions(command_line="x" * 0x1FFF))
+    with pytest.raises(UsageError, match="takes 8191"):
+        load(data, BootOptions(command_line="x" * 0x2000))

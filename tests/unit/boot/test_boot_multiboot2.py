@@ -12,6 +12,7 @@ from kvmbox.boot.multiboot2_info import MAX_SECTIONS
 from kvmbox.boot.plan import BootContext, Offer
 from kvmbox.boot.way_multiboot2 import Multiboot2
 from kvmbox.errors import ImageError, UsageError
+from kvmbox.firmware.memory_map import memory_map
 from kvmbox.firmware.platform import Platform
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
@@ -113,12 +114,7 @@ def test_memory_map_has_entries_of_24_bytes() -> None:
 
     assert struct.unpack_from("<II", content) == (24, 0)
     assert list(struct.iter_unpack("<QQII", content[8:])) == [
-        (0, 0x9FC00, 1, 0),
-        (0x9FC00, 0x400, 2, 0),
-        (0xF0000, 0x10000, 2, 0),
-        (0x100000, 7 * layout.MIB, 1, 0),
-        (0xD000_0000, 0x1000, 2, 0),
-        (0xFEC0_0000, 0x140_0000, 2, 0),
+        (one.base, one.length, one.kind, 0) for one in memory_map(SIZE)
     ]
 
 

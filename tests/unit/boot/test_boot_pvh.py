@@ -13,6 +13,7 @@ from kvmbox.boot.plan import BootContext
 from kvmbox.boot.state import CR0_ET, CR0_PE
 from kvmbox.boot.way_pvh import Pvh
 from kvmbox.errors import ImageError, UsageError
+from kvmbox.firmware.memory_map import memory_map
 from kvmbox.firmware.platform import Platform
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
@@ -105,12 +106,7 @@ def test_start_information_of_a_plain_boot() -> None:
     assert (count, modules, rsdp) == (0, 0, 0)
     assert text(memory, line) == b""
     assert [struct.unpack("<QQII", memory.read(map_at + 24 * i, 24)) for i in range(map_count)] == [
-        (0, 0x9FC00, 1, 0),
-        (0x9FC00, 0x400, 2, 0),
-        (0xF0000, 0x10000, 2, 0),
-        (0x100000, SIZE - 0x100000, 1, 0),
-        (0xD000_0000, 0x1000, 2, 0),
-        (0xFEC0_0000, 0x140_0000, 2, 0),
+        (one.base, one.length, one.kind, 0) for one in memory_map(SIZE)
     ]
 
 
