@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Final
 
 from kvmbox import layout
+from kvmbox.cpuid.dependencies import missing
 from kvmbox.cpuid.features import FEATURES, shown_in
 from kvmbox.cpuid.leaves import Leaf, find
 from kvmbox.cpuid.probes import PROBES, RBX, Probe
@@ -36,6 +37,7 @@ _LARGE_PAGE: Final = 0x80
 _CR0: Final = 1 << 31 | 1 << 5 | 1 << 4 | 1 << 1 | 1  # PG, NE, ET, MP, PE
 _CR4: Final = 1 << 5 | 1 << 9 | 1 << 10  # PAE, OSFXSR, OSXMMEXCPT
 _CR4_OF: Final = {"fsgsbase": 1 << 16, "xsave": 1 << 18}
+_VECTOR_STATE: Final = 0xE7  # XCR0: x87, SSE, AVX, AVX-512
 _EFER: Final = 1 << 8 | 1 << 10  # LME, LMA
 _EFER_NX: Final = 1 << 11
 
@@ -109,7 +111,10 @@ def _write_tables(memory: GuestMemory) -> None:
 
 def _try(vcpu: Vcpu, memory: GuestMemory, probe: Probe, claimed: list[Leaf]) -> Trial:
     memory.write(_DATA, bytes(2 * _PAGE))
-    memory.write(_CODE, bytes.fromhex(probe.code) + bytes((0xE6, _DONE_PORT)))  # out %al, $_DONE_PORT
+    enable = _enable_state(claimed) if missing(probe.feature, {"xsave"}) else b""
+    memory.write(
+        _CODE, enable + bytes.fromhex(probe.code) + bytes((0xE6, _DONE_PORT))
+    )  # out %al, $_DONE_PORT
     vcpu.set_cpuid([entry_of(leaf) for leaf in claimed])
     vcpu.set_mp_state(uapi.KVM_MP_STATE_RUNNABLE)
     seen = leaves_of(vcpu.get_cpuid())
@@ -123,6 +128,13 @@ def _try(vcpu: Vcpu, memory: GuestMemory, probe: Probe, claimed: list[Leaf]) -> 
         differs = probe.result is not None and vcpu.get_regs().rax != probe.result
         return Trial.DIFFERS if differs else Trial.RUNS
     return Trial.FAULTS if reason == uapi.KVM_EXIT_SHUTDOWN else Trial.REFUSED
+
+
+def _enable_state(claimed: list[Leaf]) -> bytes:
+    """mov $XCR0, %eax; xor %edx, %edx; xor %ecx, %ecx; xsetbv; xor %eax, %eax: lets AVX and its kind run."""
+    area = find(claimed, 0xD)
+    state = 0 if area is None else area.eax & _VECTOR_STATE
+    return b"\xb8" + state.to_bytes(4, "little") + bytes.fromhex("31d2 31c9 0f01d1 31c0")
 
 
 def _enter_long_mode(vcpu: Vcpu, seen: list[Leaf]) -> None:

@@ -23,6 +23,7 @@ from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 
 _TSC_DEADLINE_TIMER: Final = 1 << 24  # leaf 1, ECX
+_HYPERVISOR: Final = 1 << 31
 
 
 class Processors:
@@ -54,14 +55,15 @@ class Processors:
 def claimed_leaves(kvm: Kvm) -> list[Leaf]:
     """What KVM says that it can show a guest whose interrupt controllers are in the kernel.
 
-    KVM_GET_SUPPORTED_CPUID leaves out the timer that needs these (api.rst, KVM_CAP_TSC_DEADLINE_TIMER).
+    KVM_GET_SUPPORTED_CPUID leaves out the timer that needs these (api.rst, KVM_CAP_TSC_DEADLINE_TIMER). That
+    of Linux 6.12 also leaves out the bit that says that there is a hypervisor, which is true of every guest.
     """
-    leaves = leaves_of(kvm.supported_cpuid())
-    if not kvm.check_extension(uapi.KVM_CAP_TSC_DEADLINE_TIMER):
-        return leaves
+    more = _HYPERVISOR
+    if kvm.check_extension(uapi.KVM_CAP_TSC_DEADLINE_TIMER):
+        more |= _TSC_DEADLINE_TIMER
     return [
-        leaf.with_registers({ECX: leaf.ecx | _TSC_DEADLINE_TIMER}) if leaf.function == 1 else leaf
-        for leaf in leaves
+        leaf.with_registers({ECX: leaf.ecx | more}) if leaf.function == 1 else leaf
+        for leaf in leaves_of(kvm.supported_cpuid())
     ]
 
 

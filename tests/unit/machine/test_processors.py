@@ -13,6 +13,7 @@ from kvmbox.machine.processors import Processors, claimed_leaves, entry_of, leav
 
 CX16 = 1 << 13
 DEADLINE = 1 << 24
+HYPERVISOR = 1 << 31
 LEAVES = [
     Leaf(0, 0, False, 0xB, 0, 0, 0),
     Leaf(1, 0, False, 0xA0671, 0x0800, CX16, 0),
@@ -73,10 +74,10 @@ def test_leaves_and_entries_are_the_same_both_ways() -> None:
 
 
 @pytest.mark.parametrize("has", [0, 1])
-def test_deadline_timer_is_claimed_where_kvm_has_one(has: int) -> None:
+def test_hypervisor_is_always_claimed_and_the_deadline_timer_where_kvm_has_one(has: int) -> None:
     basic = find(claimed_leaves(cast(Any, FakeKvm(TSC_DEADLINE_TIMER=has))), 1)
     assert basic is not None
-    assert basic.ecx == (CX16 | DEADLINE if has else CX16)
+    assert basic.ecx == HYPERVISOR | (CX16 | DEADLINE if has else CX16)
 
 
 def test_each_vcpu_is_told_its_own_place() -> None:
