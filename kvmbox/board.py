@@ -70,6 +70,15 @@ class BiosReport(Value):
     """A write may name what the built-in BIOS does not provide, or stop the machine because of it."""
 
 
+class LateWrites(Value):
+    """Byte writes to `register` may reach the device late, in order, whenever its model allows it.
+
+    As `DeviceSpec.coalesced`, but at times only. They are allowed after a reset.
+    """
+
+    register: int
+
+
 class Memory(Value):
     """Guest memory may be read and written, by effects of at most `max_bytes` in `max_ranges` ranges.
 
@@ -108,10 +117,15 @@ class Content(Value):
     max_bytes: int = 32 << 20
     max_ranges: int = 16
 
+    @property
+    def size(self) -> int:
+        """How many bytes the parts have."""
+        return sum(len(part) for part in self.parts)
+
 
 _Wire = Irq | ReplacingIrq | Output | Input
 _Power = Reset | StopValue | StopClean | StopPanic | BiosReport | Suspend
-Grant = _Wire | _Power | Memory | Resource | Content
+Grant = _Wire | _Power | LateWrites | Memory | Resource | Content
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
 
 _AnyGrant = TypeVar("_AnyGrant", bound=Grant)
@@ -152,6 +166,13 @@ class DeviceSpec(Value):
     def granted(self, kind: type[_AnyGrant]) -> list[_AnyGrant]:
         """The grants of one kind, in order."""
         return [grant for grant in self.grants if isinstance(grant, kind)]
+
+    def port_of(self, register: int) -> int | None:
+        """The port at which a register of the device is, or None for one that is in memory."""
+        for one in self.ports:
+            if one.offset <= register < one.offset + one.count:
+                return one.first + register - one.offset
+        return None
 
     @property
     def irqs(self) -> tuple[int, ...]:
@@ -203,7 +224,7 @@ def _serial_port(name: str, *, pace: bool) -> DeviceSpec:
         ports=ports,
         mmio=mmio,
         parameters={"pace_transmit": int(pace)},
-        grants=(Irq(irq), Output(name), Input(name)),
+        grants=(Irq(irq), Output(name), Input(name), *(() if pace else (LateWrites(0),))),
     )
 
 
@@ -413,7 +434,7 @@ def _testdev() -> DeviceSpec:
     )
 
 
-BOOT_DISK: Final = "boot disk"
+BOOT_DISK: Final = "boot-disk"
 """Name of the disk of the built-in BIOS, and of the resource that is behind it."""
 
 BIOS_TEXT: Final = "BIOS"
@@ -423,7 +444,7 @@ BIOS_TEXT: Final = "BIOS"
 def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
     devices = [
         DeviceSpec(
-            "BIOS report",
+            "BIOS-report",
             "debug",
             "bios_report",
             ports=(AddressRange(layout.BIOS_REPORT_PORT, layout.BIOS_REPORT_PORT_COUNT),),
@@ -431,7 +452,7 @@ def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
             natural_sizes=frozenset({4}),
         ),
         DeviceSpec(
-            "BIOS text",
+            "BIOS-text",
             "debug",
             "debugcon",
             ports=(AddressRange(layout.BIOS_TEXT_PORT, 1),),

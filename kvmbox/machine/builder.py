@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as ZoneMap
 
-from kvmbox import layout
+from kvmbox import board, layout
 from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
 from kvmbox.boot.image import read_module
 from kvmbox.boot.state import CpuState
@@ -25,12 +25,14 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.kvm import uapi
-from kvmbox.kvm.system import Kvm, is_pvm
+from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
-from kvmbox.machine.config import FirmwareFile, RunConfig
+from kvmbox.machine.config import DEFAULT_CPU, FirmwareFile, RunConfig
+from kvmbox.machine.late_writes import LateWrites
+from kvmbox.machine.processors import Processors
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, GUEST_CRASHED, Decision, Outcome, debug_exit_status
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
@@ -110,6 +112,8 @@ class RunHost:
         stores: Stores,
         wake: Callable[[], None],
     ) -> None:
+        self.late = LateWrites()
+        """The ports whose writes may be late at times."""
         self.irq_source = router.source
         self.replacing_irq_source = router.replacing_source
         self.output = console.sink
@@ -143,6 +147,11 @@ class RunHost:
             return thread.submit(order, grant.max_pending)
 
         return submit
+
+    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+        """KVM coalesces writes to the register's port while they may be late. Those to memory always exit."""
+        port = device.port_of(grant.register)
+        return (lambda _allowed: None) if port is None else self.late.add(port)
 
     def stop(self, value: int | None) -> None:
         """The guest ends the run: with `value` at the debug-exit port, or cleanly (None)."""
@@ -196,10 +205,13 @@ class Devices:
         self.mmio = Bus(ADDRESS_BITS)
         self.proxies: list[DeviceProxy] = []
         self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
-        """Device and register of each port whose writes may come late."""
+        """Device and register of each port whose writes may always come late."""
+        self.late_ports: dict[int, tuple[DeviceProxy, int]] = {}
+        """The same of those whose writes may come late at times."""
         host = RunHost(self.router, console, decision, reset, suspend, ram, stores, wake)
         grants = {device.name: bind(device, host) for device in board}
         self.transfers = host.transfer_thread
+        self.late = host.late
         pool.connect(
             grants,
             now=self.clock.now,
@@ -221,6 +233,10 @@ class Devices:
             mapping = self.ports.find(port)
             assert mapping is not None
             self.coalesced[port] = (proxy, port - mapping.first + mapping.offset)
+        for grant in device.granted(board.LateWrites):
+            late = device.port_of(grant.register)
+            if late is not None:
+                self.late_ports[late] = (proxy, grant.register)
 
 
 class GuestVm:
@@ -229,8 +245,10 @@ class GuestVm:
     The first vCPU is the bootstrap processor. The others wait for INIT and a start-up IPI.
     """
 
-    def __init__(self, kvm: Kvm, memory: GuestMemory, source: BootSource, *, cpus: int = 1) -> None:
-        """Raises ImageError and KvmError."""
+    def __init__(
+        self, kvm: Kvm, memory: GuestMemory, source: BootSource, *, cpus: int = 1, cpu: str = DEFAULT_CPU
+    ) -> None:
+        """`cpu` is what `--cpu` says. Raises ImageError, KvmError and UsageError."""
         self._coalesces = kvm.check_extension(uapi.KVM_CAP_COALESCED_PIO) > 0
         self.boot = source.load(memory)
         self.memory = memory
@@ -246,23 +264,23 @@ class GuestVm:
             self.vm.route_as_pc()
             if self.boot.after_bios:
                 initialize_pics(self.vm)
-            self.vcpus: list[Vcpu] = [self.vm.create_vcpu(index) for index in range(cpus)]
-            for vcpu in self.vcpus:
-                vcpu.set_cpuid(own_cpuid(kvm.supported_cpuid(), vcpu.index))
+            processors = Processors(kvm, self.vm, cpus=cpus, cpu=cpu)
+            self.vcpus: list[Vcpu] = processors.vcpus
+            self.is_pvm = processors.is_pvm
+            self.not_hidden = processors.not_hidden
             apply_state(self.vcpus[0], self.boot.state)
-            self.is_pvm = is_pvm(self.vcpus[0])
         except BaseException:
             self.vm.close()
             raise
 
-    def coalesce(
-        self, zones: ZoneMap[int, tuple[DeviceProxy, int]], room: OutputRoom
-    ) -> CoalescedRing | None:
-        """Coalesce writes to these ports, if KVM can do this: the writes do not exit, but go to the ring."""
+    def coalesce(self, devices: Devices, room: OutputRoom) -> CoalescedRing | None:
+        """Coalesce the writes that may be late, if KVM can do this: they do not exit, but go to the ring."""
+        zones = devices.coalesced | devices.late_ports
         if not self._coalesces or not zones:
             return None
-        for port in zones:
+        for port in devices.coalesced:
             self.vm.register_coalesced(port, 1, pio=True)
+        devices.late.attach(self.vm)
         # The ring belongs to the VM: KVM maps the same page behind each vCPU.
         vcpu = self.vcpus[0]
         alone = len(self.vcpus) == 1
@@ -289,20 +307,6 @@ def start_timer(devices: Devices) -> None:
             channel = devices.pool.channel(device_type)
             for register, data in ((3, bytes((builtin_bios.TIMER_MODE,))), (0, bytes(2))):
                 channel.request(protocol.WRITE_RUN, device=index, offset=register, payload=data)
-
-
-def own_cpuid(entries: list[uapi.kvm_cpuid_entry2], index: int) -> list[uapi.kvm_cpuid_entry2]:
-    """What the guest's CPUID says: the host's, but for the APIC id, which is the vCPU's own.
-
-    KVM passes on the id of the host CPU that it was asked on (Intel SDM vol. 2, CPUID: leaf 1 EBX 31..24,
-    leaves 0xb and 0x1f EDX): two runs would differ.
-    """
-    for entry in entries:
-        if entry.function == 1:
-            entry.ebx = entry.ebx & 0x00FF_FFFF | index << 24
-        elif entry.function in (0xB, 0x1F):
-            entry.edx = index
-    return entries
 
 
 def apply_state(vcpu: Vcpu, state: CpuState) -> None:

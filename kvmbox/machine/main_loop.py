@@ -30,20 +30,19 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import OFFER_SIZE, Console, InputPort
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
+from kvmbox.machine.aftermath import Aftermath, examine
 from kvmbox.machine.builder import Devices, GuestVm
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
-from kvmbox.machine.crash_report import diagnose
 from kvmbox.machine.pace import Pace
-from kvmbox.machine.run_loop import LoopTotals, VcpuLoop
+from kvmbox.machine.run_loop import LoopTotals, VcpuLoop, port_exits
 from kvmbox.machine.survival_choice import survival_of
 from kvmbox.machine.suspend import Suspension
 from kvmbox.machine.vcpu_thread import VcpuThread, join_all, look_at_all
 from kvmbox.outcome import (
     CLEAN,
     DEVICE_FAILED,
-    GUEST_CRASHED,
     INTERRUPTED,
     TIMED_OUT,
     UNKNOWN_EXIT,
@@ -82,8 +81,8 @@ class MainLoop:
         started: int,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`started` is when the command began, in ns of the host's monotonic clock: --timeout counts from
-        there.
+        """`cpu` is the host CPU of the first vCPU. `started` is when the command began, in ns of the host's
+        monotonic clock: --timeout counts from there.
         """
         self._config = config
         self._decision = decision
@@ -125,8 +124,8 @@ class MainLoop:
         """What the VMM has confined itself with, if it has."""
         self.totals = LoopTotals()
         """What the run loops of all boots have counted."""
-        self.diagnosis: str | None = None
-        """What the guest's last state tells of why it did not come to a good end."""
+        self.aftermath: Aftermath | None = None
+        """What the guest's last state tells, if it was examined at the end."""
         self.boot_format = ""
         """How the image was booted: "multiboot", "elf32", "elf64" or "real"."""
         decision.on_decided(self._decided)
@@ -167,9 +166,8 @@ class MainLoop:
         """
         self._pool = pool
         self._timers = DeadlineTimer(clock, self._timerfd)
-        return survival_of(
-            self._config, pool, clock, self._timers, self._answered_by_nobody, self._wakeup.wake
-        )
+        told = self._answered_by_nobody
+        return survival_of(self._config, pool, clock, self._timers, told, self._wakeup.wake)
 
     def take_devices(self, devices: Devices) -> None:
         """Take over the devices, whose channels are connected now."""
@@ -217,7 +215,7 @@ class MainLoop:
         self.suspension = None
         self._console.may_wait()
         self.boot_format = guest.boot.format
-        self._ring = guest.coalesce(self._devices.coalesced, self._console)
+        self._ring = guest.coalesce(self._devices, self._console)
         self._guest, self._pace = guest, Pace()
         self._put_off.clear()
         self._ended, self._failure = [], None
@@ -238,12 +236,13 @@ class MainLoop:
             self._devices.clock.hold()
             self._timers.rearm()
             self.totals.add([thread.loop for thread in self._vcpus])
+            self._devices.late.detach()
             self._ring = self._guest = None
             self._take_ends()
         if self._failure is not None:
             raise self._failure
-        if not self.has_live_vcpu:
-            self._diagnose(guest)
+        if not self.has_live_vcpu and self._decision.outcome is not None:
+            self.aftermath = examine(self._vcpus, guest.memory.byte_at, self._decision.outcome)
         if self._reset_wanted.is_set():
             self.suspension = None  # two vCPUs asked at a time
         # A guest that resets all the time must not outlive a signal or the time-out by that.
@@ -276,8 +275,9 @@ class MainLoop:
                     told=self._wakeup.wake,
                     decide=self._decision.decide,
                     is_pvm=guest.is_pvm,
+                    name=f"CPU {vcpu.index}" if len(guest.vcpus) > 1 else None,
                 ),
-                # The device processes share the CPU of the first one. The others run where there is room.
+                # The device processes share the CPU of the first one (host.placement).
                 cpu=self._cpu if vcpu.index == 0 else None,
                 confine=self._confine_vcpu,
                 ended=self._vcpu_ended,
@@ -325,13 +325,6 @@ class MainLoop:
             self._failure = error
         else:
             self._say(f"after the end of the run: {error}")
-
-    def _diagnose(self, guest: GuestVm) -> None:
-        """Find a hint for a guest that crashed, or that did not end by itself."""
-        outcome = self._decision.outcome
-        if outcome is not None and outcome.status in (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT, INTERRUPTED):
-            told = (diagnose(vcpu, guest.memory.byte_at) for vcpu in guest.vcpus)
-            self.diagnosis = next((text for text in told if text is not None), None)
 
     def device_failed(self, error: DeviceProcessError) -> None:
         """A device process has failed: find the cause, and end the run."""
@@ -540,6 +533,7 @@ class MainLoop:
             return
         congested = self._console.congested
         flushed = self._ring is not None and not congested and self._ring.flush()
+        devices.late.tend(lambda: port_exits([thread.loop for thread in self._vcpus]))
         waiting = any(channel.waiting for channel in devices.pool.channels)
         chores = self._pace.passed(
             milliseconds,

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import struct
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -217,6 +218,17 @@ def test_unit_tests_of_a_configuration_are_its_sections() -> None:
     assert re.fullmatch(r"two words \d{10}", full.arguments)
     assert found["small"].arguments == "cpuid"
     assert found["small"].memory_mib == 2048
+
+
+def test_unit_tests_have_one_verdict_each_for_a_backend() -> None:
+    table = tomllib.loads(Path(__file__).with_name("kvm_unit_tests.toml").read_text())
+
+    assert table
+    for backend, verdicts in table.items():
+        assert backend in ("pvm", "svm", "vmx")
+        assert all(Verdict(verdict) is not Verdict.BROKEN for verdict in verdicts)
+        names = [name for names in verdicts.values() for name in names]
+        assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("line", ["file = before.flat", "[open", "[one]\nneither\n"])

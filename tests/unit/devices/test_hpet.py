@@ -302,6 +302,16 @@ def test_pulses_on_a_line_that_another_timer_holds_are_no_edges() -> None:
     assert hpet.take_effects() == [*pulse(pin(16), coalesced=3), IrqLine(pin(16), 1)]
 
 
+def test_pulses_on_a_line_that_has_been_held_for_long_are_no_edges_either() -> None:
+    hpet = one_shot(1, LEVEL, 50)
+    hpet.advance(50 * TICK)
+    hpet.take_effects()
+    hpet.write(50 * TICK, conf(0), 8, EDGE | route(16))
+    hpet.write(50 * TICK, comp(0), 8, 100)
+    hpet.advance(SECOND)
+    assert hpet.take_effects() == []
+
+
 def test_level_line_is_high_while_any_of_its_timers_holds_it() -> None:
     hpet = one_shot(0, LEVEL, 100)
     hpet.write(0, conf(2), 8, LEVEL | route(16))
