@@ -57,8 +57,8 @@ class RunStats(Value):
     sandbox: dict[str, list[str]]
     """The layers of each device process that has started."""
     on_demand: dict[str, dict[str, int] | None]
-    """Of each process that starts when the guest uses its devices: when that began, and how long it took.
-    None where it has not started."""
+    """Of each process that starts when the guest uses its devices: when that began, how long it took, and
+    whether it failed. None where the guest has not used them."""
     restarts: dict[str, Any]
     """Empty where lost device processes are not restarted."""
     vmm: list[str]
@@ -115,7 +115,7 @@ def collect(
         sandbox={
             member.device_type: layers.names(member.layers)
             for member in pool.members.values()
-            if member.channel is None or member.channel.is_started
+            if member.device_type not in pool.starts.names or member.device_type in pool.starts.made
         },
         on_demand=_on_demand(pool, timeline),
         restarts=_restarts(pool),
@@ -124,8 +124,8 @@ def collect(
 
 def _on_demand(pool: DevicePool, timeline: Timeline) -> dict[str, dict[str, int] | None]:
     found: dict[str, dict[str, int] | None] = dict.fromkeys(pool.starts.names)
-    for name, start in pool.starts.done.items():
-        found[name] = {"at": start.at - timeline.started, "took": start.took}
+    for name, start in pool.starts.made.items():
+        found[name] = start.as_dict() | {"at": start.at - timeline.started}
     return found
 
 
@@ -195,9 +195,9 @@ def format_stats(stats: RunStats, wall: int) -> str:
         if start is None:
             lines.append(f"{what:<24} not needed")
         else:
-            lines.append(
-                f"{what:<24} started in {start['took'] / NS_PER_MS:.1f} ms (at {start['at'] / NS_PER_MS:.1f})"
-            )
+            how = "failed after" if start["failed"] else "started in"
+            took, began = start["took"] / NS_PER_MS, start["at"] / NS_PER_MS
+            lines.append(f"{what:<24} {how} {took:.1f} ms (at {began:.1f})")
     every = list(stats.sandbox.values())
     common = [name for name in every[0] if all(name in other for other in every)] if every else []
     if stats.spins:

@@ -46,10 +46,13 @@ class Processes(Protocol):
 
 
 class Start(Value):
-    """One start: when it began, in ns of the host's monotonic clock, and how long it took, in ns."""
+    """One start: when it began, in ns of the host's monotonic clock, and how long it took, in ns, until the
+    process was jailed, or had `failed`.
+    """
 
     at: int
     took: int
+    failed: bool
 
 
 def _nothing() -> None:
@@ -62,8 +65,8 @@ class ProcessStarts:
     def __init__(self, pool: Processes) -> None:
         self.names: list[str] = []
         """The processes that start when they are needed."""
-        self.done: dict[str, Start] = {}
-        """Those of them that have started, in that order."""
+        self.made: dict[str, Start] = {}
+        """The starts of those that were needed, in that order."""
         self.pause_time: Callable[[], None] = _nothing
         self.resume_time: Callable[[], None] = _nothing
         self._pool = pool
@@ -81,8 +84,18 @@ class ProcessStarts:
     def start(self, name: str) -> Link:
         """See Starts. On any thread."""
         began = time.monotonic_ns()
-        member = self._pool.members[name]
-        # In place of one that cannot even be ordered: what is asked of it later finds that it never was.
+        failed = True
+        try:
+            link = self._started(name, self._pool.members[name])
+            failed = False
+            return link
+        finally:
+            self.made[name] = Start(began, time.monotonic_ns() - began, failed)
+            self._news.set()
+            self._wake()
+
+    def _started(self, name: str, member: Member) -> Link:
+        # In place of one that cannot even be ordered: whoever looks for it finds that it never was.
         member.process = DeviceProcess(name)
         link = self._pool.make_link()
         try:
@@ -93,9 +106,6 @@ class ProcessStarts:
             link.close_vmm_end()
             raise
         member.link = link
-        self.done[name] = Start(began, time.monotonic_ns() - began)
-        self._news.set()
-        self._wake()
         return link
 
     def take_news(self) -> bool:

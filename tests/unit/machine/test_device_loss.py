@@ -26,7 +26,8 @@ def test_loss_that_ports_read_as_ones_for_is_explained_and_said_by_the_main_thre
         return error
 
     config: Any = SimpleNamespace(on_device_crash="all-ones")
-    pool: Any = SimpleNamespace(explain=explain, standby=None)
+    starts = SimpleNamespace(attend=lambda **_: None)
+    pool: Any = SimpleNamespace(explain=explain, standby=None, starts=starts)
     nothing: Any = SimpleNamespace()
     with closing(Wakeup()) as wakeup:
         loop = MainLoop(config, Decision(), nothing, wakeup, nothing, cpu=None, started=0, say=said.append)
