@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from kvmbox.board import DeviceSpec
-from kvmbox.channel.channel import Channel
+from kvmbox.channel.channel import REPLY_SLICES, Channel
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.channel.journal import JOURNAL_LIMIT
@@ -21,6 +22,7 @@ from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, NO_DEADLINE, WORDS, request_word
 from tests.support.calling import CallingTransport, GoneError
+from tests.support.patience import patience
 
 READ, WRITE = request_word(protocol.READ, 0, 4), request_word(protocol.WRITE, 0, 2)
 PM_TIMER, PM_ENABLE = 8, 2
@@ -184,6 +186,64 @@ def test_watchdog_does_not_count_the_start_but_the_request_behind_it() -> None:
     assert bench.waiting == [0]
     assert seen == [WORDS.unpack_from(bench.processes[0].asked[-1])[0] >> 32]
     assert bench.channel.waiting == 0
+
+
+class Contended:
+    """A lock that says when somebody comes to it who has to wait."""
+
+    def __init__(self) -> None:
+        self.waits = threading.Event()
+        self._lock = threading.Lock()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if not self._lock.acquire(blocking=False):
+            self.waits.set()
+            return self._lock.acquire(blocking, timeout)
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def test_two_cpus_that_are_first_at_once_start_one_process() -> None:
+    lock = Contended()
+    bench = Bench(lock=lock)
+    bench.time = SECOND
+    found: list[int] = []
+    second = threading.Thread(target=lambda: found.append(bench.ticks()))
+    start = bench.start
+
+    def start_while_another_waits(name: str) -> Opens:
+        second.start()
+        assert lock.waits.wait(patience(10))
+        return start(name)
+
+    vars(bench)["start"] = start_while_another_waits
+    found.append(bench.ticks())
+    second.join()
+    assert found == [TICKS, TICKS]
+    assert bench.log == ["pause", "start", "resume"]
+
+
+def test_main_thread_waits_for_a_start_for_longer_than_for_a_reply() -> None:
+    lock = Contended()
+    bench = Bench(lock=lock, slice_ms=1)
+    asked: list[object] = []
+    main = threading.Thread(target=lambda: asked.append(bench.channel.request(protocol.ADVANCE)))
+    start = bench.start
+
+    def start_slowly(name: str) -> Opens:
+        main.start()
+        # More than the slices that a reply may take: the lock is asked for again and again.
+        for _ in range(3 * REPLY_SLICES):
+            assert lock.waits.wait(patience(10))
+            lock.waits.clear()
+        return start(name)
+
+    vars(bench)["start"] = start_slowly
+    assert bench.ticks() == 0
+    main.join()
+    assert asked == [(0, b"")]
 
 
 def test_recording_has_each_exchange_once_and_as_the_process_would_have_answered() -> None:
