@@ -51,8 +51,9 @@ def main() -> None:
     def telling_connect(pool: DevicePool, grants: Mapping[str, Any], **options: Any) -> None:
         connect(pool, grants, **options)
         pools.append(pool)
-        for name in pool.members:
-            tell(name)
+        for name, member in pool.members.items():
+            if member.process is not None:  # or it starts when the guest uses its devices, which these do not
+                tell(name)
 
     def killing_replace(standby: StandbyProcesses, name: str, error: DeviceProcessError) -> Link:
         link = replace(standby, name, error)
