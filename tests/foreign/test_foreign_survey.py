@@ -361,6 +361,7 @@ def test_rows_that_are_measured_again_replace_the_old_ones_in_place() -> None:
     [
         (seen(10, errors="kvmbox: error: KVM does not know it\nhint: no\n"), "KVM does not know it"),
         (seen(1, errors="qemu: warning: feature\nqemu: give a 32bit one\n"), "qemu: give a 32bit one"),
+        (seen(10, errors="kvmbox: int 0x10 is not provided\nkvmbox: error: no iret\n"), "no iret"),
         (seen(0), "status 0"),
         (seen(0, end=End.TIME, errors="qemu: terminating on signal 15\n"), "time ran out"),
         (seen(-15, end=End.SEEN), ""),
