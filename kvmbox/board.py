@@ -402,7 +402,7 @@ def _testdev() -> DeviceSpec:
     )
 
 
-BOOT_DISK: Final = "boot disk"
+BOOT_DISK: Final = "boot-disk"
 """Name of the disk of the built-in BIOS, and of the resource that is behind it."""
 
 BIOS_TEXT: Final = "BIOS"

@@ -42,6 +42,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "firmware": {"errors", "layout", "lean"},
     "memory": {"errors", "firmware", "layout", "lean"},
     "kvm": {"errors", "lean"},
+    "cpuid": {"errors", "lean"},
     "boot": {"errors", "firmware", "layout", "lean", "memory", "regular"},
     "sandbox": {"errors", "lean"},
     "host": {"board", "devices", "early", "errors", "lean", "memory", "outcome"},
@@ -56,6 +57,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
             "bundled",
             "bus",
             "channel",
+            "cpuid",
             "devices",
             "errors",
             "firmware",
@@ -102,6 +104,7 @@ PURE: Final = (
     "kvmbox.layout",
     "kvmbox.wire.protocol",
     "kvmbox.sandbox.policy",
+    *(f"kvmbox.cpuid.{name}" for name in ("backend_limits", "leaves", "probes", "topology")),
 )
 
 LAZY: Final = {"kvmbox": {"importlib"}, "kvmbox.devices": {"importlib"}}

@@ -182,7 +182,7 @@ uint8_t disk_read(uint32_t lba, uint32_t count, uint32_t address);
 extern const char vector_stubs[], timer_interrupt[], return_stub[], diskette_parameters[];
 extern const uint16_t handlers[]; /* vector and offset, and so on, and NO_HANDLER */
 enum { NO_HANDLER = 0xffff };
-enum { STUB_SIZE = 5 };
+enum { STUB_SIZE = 6 };
 static inline uint16_t offset_of(const void *object)
 {
     return (uint16_t)(uintptr_t)object;

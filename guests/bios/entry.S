@@ -15,7 +15,7 @@
  * vectors that lead elsewhere than to their stub. */
     .section .header, "a"
     .ascii  "kvmbox BIOS\0"
-    .word   2, vector_stubs, 5, parameters, handlers
+    .word   2, vector_stubs, 6, parameters, handlers
     .globl  handlers
 handlers:
     .word   0x05, return_stub       /* print screen */
@@ -57,7 +57,7 @@ reset:
 vector_stubs:
     .set    vector, 0
     .rept   256
-    .byte   0x6a, vector, 0xe9      /* push $vector; jmp service */
+    .byte   0x68, vector, 0, 0xe9   /* pushw $vector; jmp service */
     .word   service - (. + 2)
     .set    vector, vector + 1
     .endr

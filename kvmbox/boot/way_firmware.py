@@ -23,8 +23,8 @@ _GRANULE: Final = 64 * layout.KIB
 _RESET_VECTOR: Final = 16  # bytes before the end
 _RESET_BASE: Final = 0xFFFF_0000
 
-# What stands at a reset vector: nothing, disabled interrupts or a flushed cache, and then a jump.
-_RESET_CODE: Final = re.compile(rb"(?:\x90|\xfa|\x0f\x09|\x66)*[\xe9\xea\xeb]")
+# What stands at a reset vector: interrupts, directions and caches put in order, perhaps, and then a jump.
+_RESET_CODE: Final = re.compile(rb"(?:\x90|\xfa|\xfc|\x0f\x09|\x66)*[\xe9\xea\xeb]")
 
 
 class Firmware:

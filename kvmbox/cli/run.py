@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from typing import Any, TextIO
 
@@ -247,11 +248,13 @@ def command(guest: str | None, stats: bool, json_path: str | None, debug: bool, 
     timeline = Timeline()
     wanted = {name: value for name, value in options.items() if is_given(name)}
     if guest is None:  # firmware is a guest by itself
-        guest = wanted.get("bios")
-        if guest in (None, BUILTIN_BIOS, NO_BIOS):
+        bios = wanted.get("bios")
+        if bios in (None, BUILTIN_BIOS, NO_BIOS):
             raise click.MissingParameter(
                 ctx=click.get_current_context(), param_hint="'GUEST'", param_type="argument"
             )
+        # A path, and never the name of a bundled guest.
+        guest = wanted["bios"] = os.path.join(os.path.dirname(bios) or ".", os.path.basename(bios))
     machine = Machine(guest, console="stdio", say=lambda text: say(f"kvmbox: {text}"), **wanted)
     json_files = [("--json", json_path)] if json_path is not None else []
     refuse_shared([*json_files, *machine.config.files_written], machine.config.files_read)

@@ -25,12 +25,13 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.kvm import uapi
-from kvmbox.kvm.system import Kvm, is_pvm
+from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
-from kvmbox.machine.config import FirmwareFile, RunConfig
+from kvmbox.machine.config import DEFAULT_CPU, FirmwareFile, RunConfig
+from kvmbox.machine.processors import Processors
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, GUEST_CRASHED, Decision, Outcome, debug_exit_status
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
@@ -229,8 +230,10 @@ class GuestVm:
     The first vCPU is the bootstrap processor. The others wait for INIT and a start-up IPI.
     """
 
-    def __init__(self, kvm: Kvm, memory: GuestMemory, source: BootSource, *, cpus: int = 1) -> None:
-        """Raises ImageError and KvmError."""
+    def __init__(
+        self, kvm: Kvm, memory: GuestMemory, source: BootSource, *, cpus: int = 1, cpu: str = DEFAULT_CPU
+    ) -> None:
+        """`cpu` is what `--cpu` says. Raises ImageError, KvmError and UsageError."""
         self._coalesces = kvm.check_extension(uapi.KVM_CAP_COALESCED_PIO) > 0
         self.boot = source.load(memory)
         self.memory = memory
@@ -246,11 +249,11 @@ class GuestVm:
             self.vm.route_as_pc()
             if self.boot.after_bios:
                 initialize_pics(self.vm)
-            self.vcpus: list[Vcpu] = [self.vm.create_vcpu(index) for index in range(cpus)]
-            for vcpu in self.vcpus:
-                vcpu.set_cpuid(own_cpuid(kvm.supported_cpuid(), vcpu.index))
+            processors = Processors(kvm, self.vm, cpus=cpus, cpu=cpu)
+            self.vcpus: list[Vcpu] = processors.vcpus
+            self.is_pvm = processors.is_pvm
+            self.not_hidden = processors.not_hidden
             apply_state(self.vcpus[0], self.boot.state)
-            self.is_pvm = is_pvm(self.vcpus[0])
         except BaseException:
             self.vm.close()
             raise
@@ -289,20 +292,6 @@ def start_timer(devices: Devices) -> None:
             channel = devices.pool.channel(device_type)
             for register, data in ((3, bytes((builtin_bios.TIMER_MODE,))), (0, bytes(2))):
                 channel.request(protocol.WRITE_RUN, device=index, offset=register, payload=data)
-
-
-def own_cpuid(entries: list[uapi.kvm_cpuid_entry2], index: int) -> list[uapi.kvm_cpuid_entry2]:
-    """What the guest's CPUID says: the host's, but for the APIC id, which is the vCPU's own.
-
-    KVM passes on the id of the host CPU that it was asked on (Intel SDM vol. 2, CPUID: leaf 1 EBX 31..24,
-    leaves 0xb and 0x1f EDX): two runs would differ.
-    """
-    for entry in entries:
-        if entry.function == 1:
-            entry.ebx = entry.ebx & 0x00FF_FFFF | index << 24
-        elif entry.function in (0xB, 0x1F):
-            entry.edx = index
-    return entries
 
 
 def apply_state(vcpu: Vcpu, state: CpuState) -> None:

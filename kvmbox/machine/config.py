@@ -187,6 +187,14 @@ def texts(wanted: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
     return found
 
 
+def check_cpu(model: str) -> None:
+    """Refuse what `--cpu` cannot mean. Raises UsageError."""
+    if model not in ("host", "max"):  # these need no table of features
+        from kvmbox.cpuid.model import parse_model
+
+        parse_model(model)
+
+
 def layer_mask(option: str, names: Sequence[str]) -> int:
     """The sandbox layers that `option` names, as a mask. Raises UsageError."""
     try:
@@ -230,6 +238,7 @@ def design_of(
 
 def check(config: RunConfig, restart_budget: int | None) -> None:
     """UsageError where options contradict each other. `restart_budget` is the one that was asked for."""
+    check_cpu(config.cpu)
     _refuse_other("--segments", config.segments, DATA_SEGMENTS)
     _refuse_other("--firmware-tables", config.firmware_tables, FIRMWARE_CHOICES)
     _refuse_other("--serial-overflow", config.serial_overflow, SERIAL_OVERFLOWS)

@@ -32,11 +32,11 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import OFFER_SIZE, Console, InputPort
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
+from kvmbox.machine.aftermath import Aftermath, examine
 from kvmbox.machine.builder import Devices, GuestVm
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
-from kvmbox.machine.crash_report import diagnose
 from kvmbox.machine.pace import Pace
 from kvmbox.machine.run_loop import LoopTotals, VcpuLoop
 from kvmbox.machine.survival_choice import survival_of
@@ -45,7 +45,6 @@ from kvmbox.machine.vcpu_thread import VcpuThread, join_all, look_at_all
 from kvmbox.outcome import (
     CLEAN,
     DEVICE_FAILED,
-    GUEST_CRASHED,
     INTERRUPTED,
     TIMED_OUT,
     UNKNOWN_EXIT,
@@ -84,8 +83,8 @@ class MainLoop:
         started: int,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`started` is when the command began, in ns of the host's monotonic clock: --timeout counts from
-        there.
+        """`cpu` is the host CPU of the first vCPU. `started` is when the command began, in ns of the host's
+        monotonic clock: --timeout counts from there.
         """
         self._config = config
         self._decision = decision
@@ -127,8 +126,8 @@ class MainLoop:
         """What the VMM has confined itself with, if it has."""
         self.totals = LoopTotals()
         """What the run loops of all boots have counted."""
-        self.diagnosis: str | None = None
-        """What the guest's last state tells of why it did not come to a good end."""
+        self.aftermath: Aftermath | None = None
+        """What the guest's last state tells, if it was examined at the end."""
         self.boot_format = ""
         """How the image was booted: "multiboot", "elf32", "elf64" or "real"."""
         decision.on_decided(self._decided)
@@ -243,8 +242,8 @@ class MainLoop:
             self._take_ends()
         if self._failure is not None:
             raise self._failure
-        if not self.has_live_vcpu:
-            self._diagnose(guest)
+        if not self.has_live_vcpu and self._decision.outcome is not None:
+            self.aftermath = examine(self._vcpus, guest.memory.byte_at, self._decision.outcome)
         if self._reset_wanted.is_set():
             self.suspension = None  # two vCPUs asked at a time
         # A guest that resets all the time must not outlive a signal or the time-out by that.
@@ -277,8 +276,9 @@ class MainLoop:
                     told=self._wakeup.wake,
                     decide=self._decision.decide,
                     is_pvm=guest.is_pvm,
+                    name=f"CPU {vcpu.index}" if len(guest.vcpus) > 1 else None,
                 ),
-                # The device processes share the CPU of the first one. The others run where there is room.
+                # The device processes share the CPU of the first one (host.placement).
                 cpu=self._cpu if vcpu.index == 0 else None,
                 confine=self._confine_vcpu,
                 ended=self._vcpu_ended,
@@ -326,13 +326,6 @@ class MainLoop:
             self._failure = error
         else:
             self._say(f"after the end of the run: {error}")
-
-    def _diagnose(self, guest: GuestVm) -> None:
-        """Find a hint for a guest that crashed, or that did not end by itself."""
-        outcome = self._decision.outcome
-        if outcome is not None and outcome.status in (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT, INTERRUPTED):
-            told = (diagnose(vcpu, guest.memory.byte_at) for vcpu in guest.vcpus)
-            self.diagnosis = next((text for text in told if text is not None), None)
 
     def device_failed(self, error: DeviceProcessError) -> None:
         """A device process has failed: find the cause, and end the run."""

@@ -23,6 +23,7 @@ from kvmbox.host.placement import Placement, place
 from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
 from kvmbox.lean import Value
+from kvmbox.machine.aftermath import Aftermath
 from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.builder import Devices, GuestVm, board_of, start_timer
 from kvmbox.machine.caller import Caller
@@ -69,7 +70,7 @@ def run(
         for file in config.fw_cfg:
             if (warning := warning_about(file.name)) is not None:
                 say(warning)
-        placement = place(config.pin)
+        placement = place(config.pin, config.cpus)
         cleanup.callback(placement.close)
         pool = DevicePool(_checked(config.design, config.require, placement, say))
         cleanup.callback(pool.close)
@@ -87,7 +88,7 @@ def run(
             device_filter(pipes=transport.uses_pipes) if config.design.filters else b"",
             cpu=placement.cpu,
             spare_cpu=placement.spare,
-            may_spin=transport.spins and placement.allowed > 1,
+            may_spin=transport.spins and placement.has_room_to_spin,
             require=config.require,
         )
         timeline.mark("device processes asked for")
@@ -95,8 +96,11 @@ def run(
         users: list[Callable[[], bool]] = []  # what tells whether a thread still uses the guest's memory
         cleanup.callback(_close_unused, memory.close, users)
         kvm = cleanup.enter_context(Kvm.open(config.kvm_path))
-        guest = GuestVm(kvm, memory, source, cpus=config.cpus)
+        factory = GuestFactory(kvm, memory, source, config.cpus, config.cpu)
+        guest = factory.build()
         cleanup.callback(_close_unused, guest.close, users)
+        if guest.not_hidden:
+            say(f"--cpu {config.cpu}: this host's KVM shows all the same: {', '.join(guest.not_hidden)}")
         timeline.mark("virtual machine built")
 
         wakeup = Wakeup()
@@ -155,9 +159,7 @@ def run(
                 devices.transfers.start()
             started()
             try:
-                _boot_until_end(
-                    guest, GuestFactory(kvm, memory, source, config.cpus), devices, main_loop, decision
-                )
+                _boot_until_end(guest, factory, devices, main_loop, decision)
                 if config.uart_pace:
                     main_loop.drain()
             except KeyboardInterrupt:
@@ -170,7 +172,7 @@ def run(
         timeline.mark("guest ended")
         outcome = decision.outcome
         assert outcome is not None
-        judged = _with_hint(_judge(outcome, config, matcher, problem), main_loop.diagnosis)
+        judged = _with_aftermath(_judge(outcome, config, matcher, problem), main_loop.aftermath)
         stats = collect(devices, main_loop, console, timeline, pool)
     timeline.mark("closed")
     return judged, stats
@@ -212,8 +214,8 @@ def _checked(design: Design, require: int, placement: Placement, say: Callable[[
             hint="a container runtime installs one; use --seccomp filter, or run outside of it",
         )
     spins = TRANSPORTS[design.ipc].spins
-    if spins and design.has_processes and placement.allowed == 1:
-        say(f"--ipc {design.ipc}: there is no second CPU to spin on, so each request rings a doorbell")
+    if spins and design.has_processes and not placement.has_room_to_spin:
+        say(f"--ipc {design.ipc}: there is no further CPU to spin on, so each request rings a doorbell")
     elif spins and design.sandbox == THREAD:
         say(
             f"--ipc {design.ipc}: threads of one interpreter cannot spin for each other: "
@@ -248,15 +250,15 @@ class GuestFactory(Value):
     memory: GuestMemory
     source: BootSource
     cpus: int
+    cpu: str
 
     def build(self) -> GuestVm:
-        """A fresh VM with the image loaded anew."""
-        self.memory.clear()
-        return GuestVm(self.kvm, self.memory, self.source, cpus=self.cpus)
+        """A VM with the image loaded, in memory that is all zero."""
+        return GuestVm(self.kvm, self.memory, self.source, cpus=self.cpus, cpu=self.cpu)
 
     def resume(self, plan: BootPlan) -> GuestVm:
         """A fresh VM on the memory as it is, which starts as `plan` says."""
-        return GuestVm(self.kvm, self.memory, BootSource(lambda _memory: plan), cpus=self.cpus)
+        return GuestVm(self.kvm, self.memory, BootSource(lambda _memory: plan), cpus=self.cpus, cpu=self.cpu)
 
 
 def _boot_until_end(
@@ -294,6 +296,7 @@ def _boot_until_end(
             main_loop.device_failed(error)
             return
         if suspension is None:
+            factory.memory.clear()
             guest = factory.build()
             continue
         plan = waking_plan(factory.memory, guest.boot)
@@ -303,11 +306,14 @@ def _boot_until_end(
         guest = factory.resume(plan)
 
 
-def _with_hint(outcome: Outcome, diagnosis: str | None) -> Outcome:
+def _with_aftermath(outcome: Outcome, aftermath: Aftermath | None) -> Outcome:
     """The outcome with what the guest's state tells: more to the point than a hint that fits any such end."""
-    if diagnosis is None:
+    if aftermath is None:
         return outcome
-    return Outcome(outcome.status, outcome.reason, outcome.error, diagnosis, outcome.report)
+    report = outcome.report
+    if report and aftermath.other_cpus:
+        report = f"{report}\n{aftermath.other_cpus}"
+    return Outcome(outcome.status, outcome.reason, outcome.error, aftermath.diagnosis or outcome.hint, report)
 
 
 def _judge(

@@ -38,6 +38,7 @@ class RunStats(Value):
     format: str
     boots: int
     exits: int
+    exits_by_cpu: list[int]
     device_accesses: dict[str, dict[str, int]]
     ports: list[PortCount]
     unclaimed: dict[str, int]
@@ -77,6 +78,7 @@ def collect(
         format=main_loop.boot_format,
         boots=totals.boots,
         exits=totals.exits,
+        exits_by_cpu=list(totals.exits_by_cpu),
         device_accesses={
             proxy.name: {"reads": proxy.reads, "writes": proxy.writes} for proxy in devices.proxies
         },
@@ -142,6 +144,8 @@ def format_stats(stats: RunStats, wall: int) -> str:
         + ("none" if stats.first_console_byte is None else f"{stats.first_console_byte / NS_PER_MS:.1f} ms"),
         f"exits                    {stats.exits}",
     ]
+    if len(stats.exits_by_cpu) > 1:
+        lines += [f"  CPU {number:<18} {count}" for number, count in enumerate(stats.exits_by_cpu)]
     for name, count in stats.device_accesses.items():
         if count["reads"] or count["writes"]:
             lines.append(f"  {name:<22} {count['reads']} reads, {count['writes']} writes")

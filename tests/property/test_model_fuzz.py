@@ -105,6 +105,8 @@ def variants() -> dict[str, DeviceSpec]:
             *(SERIAL_PORTS, 1_700_000_000, layout.MIN_MEMORY),
             uart_pace=pace,
             testdev=True,
+            has_bios=True,
+            boot_disk_sectors=64,
             fw_cfg=(FwCfgItem(bytes(range(1, 252)) * 20, "opt/large"),),
         )
         for device in pc_board(options):

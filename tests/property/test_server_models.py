@@ -38,6 +38,8 @@ def board(*, pace: bool, rtc_base: int = 1_700_000_000) -> dict[str, list[Device
         *(SERIAL_PORTS, rtc_base, 128 * layout.MIB),
         uart_pace=pace,
         testdev=True,
+        has_bios=True,
+        boot_disk_sectors=64,
         fw_cfg=(FwCfgItem(bytes(range(256)) * 20, "opt/large"),),
     )
     by_type: dict[str, list[DeviceSpec]] = {}

@@ -9,26 +9,15 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
-from kvmbox.firmware.builtin_bios import ROM_SIZE
 from kvmbox.memory import GuestMemory
+from tests.support.bios_rom import PRINT_SCREEN, STUB_SIZE, STUBS, TIMER, make_rom
 from tests.support.boot_images import CODE, Piece, elf, multiboot_header
-
-STUBS, STUB_SIZE, PARAMETERS, HANDLERS = 0x8040, 5, 0x9000, 0xA000
-TIMER, PRINT_SCREEN = 0xB123, 0xB456
-
-
-def rom() -> bytes:
-    """A ROM with the header of the built-in BIOS, and two vectors of its own."""
-    data = bytearray(b"\xf4" * ROM_SIZE)
-    struct.pack_into("<12s5H", data, 0, b"kvmbox BIOS\0", 2, STUBS, STUB_SIZE, PARAMETERS, HANDLERS)
-    struct.pack_into("<5H", data, HANDLERS - 0x8000, 8, TIMER, 5, PRINT_SCREEN, 0xFFFF)
-    return bytes(data)
 
 
 def boot(address: int = 0x100000, **options: Any) -> tuple[BootPlan, GuestMemory]:
     data = elf([Piece(data=multiboot_header() + CODE, virtual=address)], entry=address + 12)
     memory = GuestMemory(2 * layout.MIB)
-    chosen = BootOptions(**({"bios_rom": rom()} | options))
+    chosen = BootOptions(**({"bios_rom": make_rom()} | options))
     return load_image(GuestImage("kernel", data), memory, chosen), memory
 
 
@@ -68,7 +57,7 @@ def test_kernel_has_the_precedence_over_the_bios(address: int, there: bool) -> N
 
 def test_elf_kernel_has_no_bios() -> None:
     memory = GuestMemory(2 * layout.MIB)
-    plan = load_image(GuestImage("kernel", elf()), memory, BootOptions(bios_rom=rom()))
+    plan = load_image(GuestImage("kernel", elf()), memory, BootOptions(bios_rom=make_rom()))
 
     assert not plan.after_bios
     assert memory.read(0, 0x400) == bytes(0x400)

@@ -12,10 +12,11 @@ from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
 from kvmbox.boot.choose import choose
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.memory import GuestMemory
+from tests.support.bios_rom import make_rom
 
 KIB: Final = layout.KIB
 JUMP: Final = b"\xea\x5b\xe0\x00\xf0"
-ROM: Final = struct.pack("<12sHHHH", b"kvmbox BIOS\0", 1, 0x9000, 5, 0x8100).ljust(0x8000, b"\xff")
+ROM: Final = make_rom()
 SECTOR: Final = bytes(510) + b"\x55\xaa"
 TRAPS: Final = 0xF0009000
 
@@ -64,7 +65,7 @@ def test_rom_is_no_ram_and_is_mapped_once() -> None:
 
 @pytest.mark.parametrize(
     "reset",
-    [b"\xea", b"\xe9\x01\x02", b"\xeb\x00", b"\x90\x90\xe9", b"\x0f\x09\xe9", b"\xfa\xeb", b"\x66\xea"],
+    [b"\xea", b"\xe9\x01\x02", b"\xeb\x00", b"\x90\x90\xe9", b"\x0f\x09\xe9", b"\xfa\xfc\xe9", b"\x66\xea"],
 )
 def test_firmware_is_known_by_the_jump_at_its_reset_vector(reset: bytes) -> None:
     assert choose(GuestImage("image", firmware(64 * KIB, reset))).name == "firmware"
@@ -135,8 +136,8 @@ def test_boot_sector_takes_no_options_of_others(option: dict[str, Any]) -> None:
 def test_flat_image_without_a_bios_has_vectors_that_trap() -> None:
     plan, memory = load(b"\xf4", "real")
 
-    assert memory.read(0, 8) == struct.pack("<II", TRAPS, TRAPS + 5)
-    assert memory.read(0x3FC, 8) == struct.pack("<II", TRAPS + 5 * 255, 0)
+    assert memory.read(0, 8) == struct.pack("<II", TRAPS, TRAPS + 6)
+    assert memory.read(0x3FC, 8) == struct.pack("<II", TRAPS + 6 * 255, 0)
     assert memory.read(layout.BIOS_ROM + 0x100, 1) == b"\1"
     assert not plan.has_firmware
 
@@ -146,7 +147,7 @@ def test_flat_image_in_the_vector_table_keeps_its_place(address: int) -> None:
     _, memory = load(b"image", "real", load_address=address)
 
     assert memory.read(address, 5) == b"image"
-    assert memory.read(0, address) == struct.pack("<256I", *(TRAPS + 5 * n for n in range(256)))[:address]
+    assert memory.read(0, address) == struct.pack("<256I", *(TRAPS + 6 * n for n in range(256)))[:address]
 
 
 def test_flat_image_with_the_builtin_bios_is_entered_by_the_rom() -> None:

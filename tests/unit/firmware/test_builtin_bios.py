@@ -22,10 +22,11 @@ from kvmbox.firmware.builtin_bios import (
     trap_vectors,
 )
 from kvmbox.firmware.memory_map import AVAILABLE, RESERVED, MemoryRange
+from tests.support.bios_rom import PARAMETERS, make_rom
 
 KIB: Final = layout.KIB
-PLACE: Final = 0x100  # of the parameters, in the ROM made here
-ROM: Final = struct.pack("<12sHHHH", b"kvmbox BIOS\0", 1, 0x9000, 5, 0x8000 + PLACE).ljust(ROM_SIZE, b"\xff")
+PLACE: Final = PARAMETERS
+ROM: Final = make_rom()
 MAP: Final = (
     MemoryRange(0, 0x9FC00, AVAILABLE),
     MemoryRange(0xF0000, 0x10000, RESERVED),
@@ -113,12 +114,12 @@ def test_rom_without_a_disk_that_traps() -> None:
 def test_trap_vectors_lead_to_the_stubs() -> None:
     vectors = list(struct.iter_unpack("<HH", trap_vectors(ROM)))
 
-    assert vectors == [(0x9000 + 5 * number, 0xF000) for number in range(256)]
+    assert vectors == [(0x9000 + 6 * number, 0xF000) for number in range(256)]
 
 
 @pytest.mark.parametrize(
     "rom",
-    [b"", ROM[:-1], b"another ROM".ljust(ROM_SIZE, b"\0"), ROM[:12] + b"\2\0" + ROM[14:]],
+    [b"", ROM[:-1], b"another ROM".ljust(ROM_SIZE, b"\0"), make_rom(version=3)],
     ids=["none", "short", "another", "another version"],
 )
 def test_what_is_no_rom_of_this_version_is_refused(rom: bytes) -> None:

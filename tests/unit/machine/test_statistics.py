@@ -85,6 +85,21 @@ def test_collect_adds_up_boots_by_port() -> None:
     ]
 
 
+def test_collect_counts_the_exits_of_each_cpu_over_all_boots() -> None:
+    boots: list[list[Any]] = [[boot(10, 0, {}), boot(1, 0, {})], [boot(20, 0, {}), boot(2, 0, {})]]
+    totals = LoopTotals()
+    for loops in boots:
+        totals.add(loops)
+    assert (totals.exits, totals.exits_by_cpu) == (33, [30, 3])
+
+
+def test_format_stats_shows_each_cpu_where_there_are_several() -> None:
+    lines = format_stats(numbers(exits=33, exits_by_cpu=[30, 3]), wall=0).splitlines()
+    at = lines.index("exits                    33")
+    assert lines[at + 1 : at + 3] == ["  CPU 0                  30", "  CPU 1                  3"]
+    assert "CPU 0" not in format_stats(numbers(exits=30, exits_by_cpu=[30]), wall=0)
+
+
 def test_collect_takes_every_number_from_where_it_is_counted() -> None:
     stats = gathered()
     assert stats.format == "elf64"
@@ -120,6 +135,7 @@ def numbers(**changes: Any) -> RunStats:
         "format": "real",
         "boots": 1,
         "exits": 0,
+        "exits_by_cpu": [0],
         "device_accesses": {"COM1": {"reads": 0, "writes": 0}},
         "ports": [],
         "unclaimed": {"port reads": 0, "port writes": 0},
