@@ -47,8 +47,12 @@ PORT_BITS = 16
 ADDRESS_BITS = 52  # the most that an x86 physical address can have
 
 
-def board_of(config: RunConfig, *, bios: bool = False, disk: int = 0) -> list[DeviceSpec]:
+def board_of(
+    config: RunConfig, *, bios: bool = False, disk: int = 0, fw_cfg: Sequence[FwCfgItem] = ()
+) -> list[DeviceSpec]:
     """The devices of this run, with those behind the built-in BIOS, whose disk has `disk` sectors.
+
+    `fw_cfg` are items beside the user's files.
 
     Raises UsageError if two devices claim the same port.
     """
@@ -61,7 +65,7 @@ def board_of(config: RunConfig, *, bios: bool = False, disk: int = 0) -> list[De
             uart_pace=config.uart_pace,
             cpus=config.cpus,
             testdev=config.testdev,
-            fw_cfg=tuple(_told_file(file) for file in config.fw_cfg),
+            fw_cfg=(*fw_cfg, *(_told_file(file) for file in config.fw_cfg)),
             has_bios=bios,
             boot_disk_sectors=disk,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
 import struct
@@ -414,6 +415,16 @@ def test_page_gives_the_words_of_kvmbox_where_a_guest_got_less_far_than_it_must(
     text = page.filled(PAGE, [row("pvm", "kvmbox", note="a | b"), row("svm", "kvmbox", note="other")])
 
     assert r"| pvm: `a \| b`; svm: `other` |" in text
+
+
+def test_page_gives_the_words_of_kvmbox_where_a_run_ended_otherwise_than_its_limit_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limited = dataclasses.replace(A_GUEST, limits={"pvm": Limit(0, "IRET is refused", 10, "iret")})
+    monkeypatch.setattr(page, "GUESTS", (limited,))
+
+    assert "pvm: `no such file`" in page.filled(PAGE, [row("pvm", "kvmbox", note="no such file")])
+    assert "pvm: IRET is refused" in page.filled(PAGE, [row("pvm", "kvmbox", note="does not know iret")])
 
 
 @pytest.mark.parametrize(
