@@ -70,6 +70,15 @@ class BiosReport(Value):
     """A write may name what the built-in BIOS does not provide, or stop the machine because of it."""
 
 
+class LateWrites(Value):
+    """Byte writes to `register` may reach the device late, in order, whenever its model allows it.
+
+    As `DeviceSpec.coalesced`, but at times only. They are allowed after a reset.
+    """
+
+    register: int
+
+
 class Memory(Value):
     """Guest memory may be read and written, by effects of at most `max_bytes` in `max_ranges` ranges.
 
@@ -108,10 +117,15 @@ class Content(Value):
     max_bytes: int = 32 << 20
     max_ranges: int = 16
 
+    @property
+    def size(self) -> int:
+        """How many bytes the parts have."""
+        return sum(len(part) for part in self.parts)
+
 
 _Wire = Irq | ReplacingIrq | Output | Input
 _Power = Reset | StopValue | StopClean | StopPanic | BiosReport | Suspend
-Grant = _Wire | _Power | Memory | Resource | Content
+Grant = _Wire | _Power | LateWrites | Memory | Resource | Content
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
 
 _AnyGrant = TypeVar("_AnyGrant", bound=Grant)
@@ -146,6 +160,13 @@ class DeviceSpec(Value):
     def granted(self, kind: type[_AnyGrant]) -> list[_AnyGrant]:
         """The grants of one kind, in order."""
         return [grant for grant in self.grants if isinstance(grant, kind)]
+
+    def port_of(self, register: int) -> int | None:
+        """The port at which a register of the device is, or None for one that is in memory."""
+        for one in self.ports:
+            if one.offset <= register < one.offset + one.count:
+                return one.first + register - one.offset
+        return None
 
     @property
     def irqs(self) -> tuple[int, ...]:
@@ -197,7 +218,7 @@ def _serial_port(name: str, *, pace: bool) -> DeviceSpec:
         ports=ports,
         mmio=mmio,
         parameters={"pace_transmit": int(pace)},
-        grants=(Irq(irq), Output(name), Input(name)),
+        grants=(Irq(irq), Output(name), Input(name), *(() if pace else (LateWrites(0),))),
     )
 
 

@@ -22,6 +22,7 @@ from kvmbox.devices.model import (
     HostOutput,
     InputRoom,
     IrqLine,
+    LateWrites,
     MemoryRead,
     MemoryWrite,
     Reset,
@@ -35,7 +36,7 @@ from kvmbox.memory import GuestMemory
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import BY_CLASS
 
-_NO_TAKERS: Final[Mapping[int, Callable[[int], None]]] = {}
+_NONE: Final[Mapping[int, Callable[[int], None]]] = {}
 
 
 class Host(Protocol):
@@ -77,6 +78,10 @@ class Host(Protocol):
         """What takes reports of the built-in BIOS, and what hears of the write that asked for a stop."""
         ...
 
+    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+        """What hears whether writes to a register may be late (1) or must not (0); never waits long."""
+        ...
+
     @property
     def ram(self) -> GuestMemory:
         """Guest memory."""
@@ -94,12 +99,13 @@ class Grants(Value):
     other devices, called with 1 or 0. output: host output bytes. input_room: how many bytes
     the device would accept now. reset: the machine's reset line. stop: called with the (offset, size, value)
     of the write that the VMM forwarded, because the device's word does not count for an exit status. suspend:
-    called with what may wake the machine. memory, resources: see `guest_memory`.
+    called with what may wake the machine. late_writes: by register, called with whether they are allowed.
+    memory, resources: see `guest_memory`.
     """
 
     name: str
     irq_lines: Sequence[Callable[[int, int], None]] = ()
-    takers: Mapping[int, Callable[[int], None]] = _NO_TAKERS
+    takers: Mapping[int, Callable[[int], None]] = _NONE
     output: Callable[[bytes], None] | None = None
     input_room: Callable[[int], None] | None = None
     reset: Callable[[], None] | None = None
@@ -107,6 +113,7 @@ class Grants(Value):
     suspend: Callable[[int], None] | None = None
     memory: MemoryAccess | None = None
     resources: Sequence[TransferAccess | ContentAccess] = ()
+    late_writes: Mapping[int, Callable[[int], None]] = _NONE
 
     def check(self, index: int, effect: Effect, sent: bytes) -> Application | None:
         """What an effect of this device, number `index` of its process, calls; None if it is not granted.
@@ -124,6 +131,8 @@ class Grants(Value):
                 return self.takers[pin], (taken,), 0
             case InputRoom(count) if self.input_room is not None:
                 return self.input_room, (count,), 0
+            case LateWrites(register, allowed) if register in self.late_writes:
+                return self.late_writes[register], (allowed,), 0
             case Reset() if self.reset is not None:
                 return self.reset, (), 0
             case Stop() if self.stop is not None:
@@ -167,6 +176,7 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
     lines: list[Callable[[int, int], None]] = []
     takers: dict[int, Callable[[int], None]] = {}
     resources: list[TransferAccess | ContentAccess] = []
+    late: dict[int, Callable[[int], None]] = {}
     for grant in device.grants:
         match grant:
             case board.Irq(gsi):
@@ -190,6 +200,8 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 bound["stop"] = lambda _offset, _size, value: _pvpanic(host, value)
             case board.BiosReport():
                 bound["output"], bound["stop"] = host.bios_reports()
+            case board.LateWrites(register):
+                late[register] = host.late_writes(device, grant)
             case board.Memory():
                 if grant.max_bytes > protocol.MAX_PAYLOAD:
                     raise ValueError(f"device {device.name}: {grant.max_bytes} bytes of memory at a time")
@@ -200,5 +212,5 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 resources.append(ContentAccess(grant, host.ram))
             case _:
                 assert_never(grant)
-    wired = {"irq_lines": lines, "takers": takers, "resources": resources}
+    wired = {"irq_lines": lines, "takers": takers, "resources": resources, "late_writes": late}
     return Grants(device.name, **wired, **bound)  # type: ignore[arg-type]  # by name above

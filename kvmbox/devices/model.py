@@ -89,6 +89,21 @@ class InputRoom(_Effect):
         self.count = count
 
 
+class LateWrites(_Effect):
+    """Whether byte writes to `register` may reach the model late from now on, in order: `allowed` is 1 or 0.
+
+    They may after a reset, and wherever nothing that the guest sees before its next access to the device can
+    depend on them. The board says which registers this is asked for (`board.LateWrites`).
+    """
+
+    __slots__ = ("allowed", "register")
+    __match_args__ = ("register", "allowed")
+
+    def __init__(self, register: int, allowed: int) -> None:
+        self.register = register
+        self.allowed = allowed
+
+
 class Reset(_Effect):
     """The guest asked for a reset of the machine."""
 
@@ -194,7 +209,7 @@ class Transfer(_Effect):
 
 _Power: TypeAlias = Reset | Stop | Suspend
 _Memory: TypeAlias = MemoryRead | MemoryWrite | ContentRead | Transfer
-Effect: TypeAlias = IrqLine | TakeLine | HostOutput | InputRoom | _Power | _Memory
+Effect: TypeAlias = IrqLine | TakeLine | HostOutput | InputRoom | LateWrites | _Power | _Memory
 
 WAKE_BY_RTC: Final = 1 << 0
 """The alarm of the clock: its interrupt line is high."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as ZoneMap
 
-from kvmbox import layout
+from kvmbox import board, layout
 from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
 from kvmbox.boot.image import read_module
 from kvmbox.boot.state import CpuState
@@ -31,6 +31,7 @@ from kvmbox.kvm.vm import Vm
 from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
 from kvmbox.machine.config import DEFAULT_CPU, FirmwareFile, RunConfig
+from kvmbox.machine.late_writes import LateWrites
 from kvmbox.machine.processors import Processors
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, GUEST_CRASHED, Decision, Outcome, debug_exit_status
@@ -115,6 +116,8 @@ class RunHost:
         stores: Stores,
         wake: Callable[[], None],
     ) -> None:
+        self.late = LateWrites()
+        """The ports whose writes may be late at times."""
         self.irq_source = router.source
         self.replacing_irq_source = router.replacing_source
         self.output = console.sink
@@ -148,6 +151,11 @@ class RunHost:
             return thread.submit(order, grant.max_pending)
 
         return submit
+
+    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+        """KVM coalesces writes to the register's port while they may be late. Those to memory always exit."""
+        port = device.port_of(grant.register)
+        return (lambda _allowed: None) if port is None else self.late.add(port)
 
     def stop(self, value: int | None) -> None:
         """The guest ends the run: with `value` at the debug-exit port, or cleanly (None)."""
@@ -201,10 +209,13 @@ class Devices:
         self.mmio = Bus(ADDRESS_BITS)
         self.proxies: list[DeviceProxy] = []
         self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
-        """Device and register of each port whose writes may come late."""
+        """Device and register of each port whose writes may always come late."""
+        self.late_ports: dict[int, tuple[DeviceProxy, int]] = {}
+        """The same of those whose writes may come late at times."""
         host = RunHost(self.router, console, decision, reset, suspend, ram, stores, wake)
         grants = {device.name: bind(device, host) for device in board}
         self.transfers = host.transfer_thread
+        self.late = host.late
         pool.connect(
             grants,
             now=self.clock.now,
@@ -226,6 +237,10 @@ class Devices:
             mapping = self.ports.find(port)
             assert mapping is not None
             self.coalesced[port] = (proxy, port - mapping.first + mapping.offset)
+        for grant in device.granted(board.LateWrites):
+            late = device.port_of(grant.register)
+            if late is not None:
+                self.late_ports[late] = (proxy, grant.register)
 
 
 class GuestVm:
@@ -262,14 +277,14 @@ class GuestVm:
             self.vm.close()
             raise
 
-    def coalesce(
-        self, zones: ZoneMap[int, tuple[DeviceProxy, int]], room: OutputRoom
-    ) -> CoalescedRing | None:
-        """Coalesce writes to these ports, if KVM can do this: the writes do not exit, but go to the ring."""
+    def coalesce(self, devices: Devices, room: OutputRoom) -> CoalescedRing | None:
+        """Coalesce the writes that may be late, if KVM can do this: they do not exit, but go to the ring."""
+        zones = devices.coalesced | devices.late_ports
         if not self._coalesces or not zones:
             return None
-        for port in zones:
+        for port in devices.coalesced:
             self.vm.register_coalesced(port, 1, pio=True)
+        devices.late.attach(self.vm)
         # The ring belongs to the VM: KVM maps the same page behind each vCPU.
         vcpu = self.vcpus[0]
         alone = len(self.vcpus) == 1

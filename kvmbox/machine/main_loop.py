@@ -38,7 +38,7 @@ from kvmbox.machine.caller import Caller
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.pace import Pace
-from kvmbox.machine.run_loop import LoopTotals, VcpuLoop
+from kvmbox.machine.run_loop import LoopTotals, VcpuLoop, port_exits
 from kvmbox.machine.survival_choice import survival_of
 from kvmbox.machine.suspend import Suspension
 from kvmbox.machine.vcpu_thread import VcpuThread, join_all, look_at_all
@@ -217,7 +217,7 @@ class MainLoop:
         self.suspension = None
         self._console.may_wait()
         self.boot_format = guest.boot.format
-        self._ring = guest.coalesce(self._devices.coalesced, self._console)
+        self._ring = guest.coalesce(self._devices, self._console)
         self._guest, self._pace = guest, Pace()
         self._put_off.clear()
         self._ended, self._failure = [], None
@@ -238,6 +238,7 @@ class MainLoop:
             self._devices.clock.hold()
             self._timers.rearm()
             self.totals.add([thread.loop for thread in self._vcpus])
+            self._devices.late.detach()
             self._ring = self._guest = None
             self._take_ends()
         if self._failure is not None:
@@ -535,6 +536,7 @@ class MainLoop:
             return
         congested = self._console.congested
         flushed = self._ring is not None and not congested and self._ring.flush()
+        devices.late.tend(lambda: port_exits([thread.loop for thread in self._vcpus]))
         waiting = any(channel.waiting for channel in devices.pool.channels)
         chores = self._pace.passed(
             milliseconds,

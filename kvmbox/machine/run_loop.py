@@ -85,8 +85,17 @@ class LoopTotals:
             self.exits += loop.exit_count
             self.exits_by_cpu[number] += loop.exit_count
             self.mmio_exits += loop.mmio_exits
-            for word, count in loop.port_exits.items():
-                self.ports[word] = self.ports.get(word, 0) + count
+        for word, count in port_exits(loops).items():
+            self.ports[word] = self.ports.get(word, 0) + count
+
+
+def port_exits(loops: Sequence[VcpuLoop]) -> dict[int, int]:
+    """`VcpuLoop.port_exits` of several vCPUs together."""
+    counts: dict[int, int] = {}
+    for loop in loops:
+        for word, count in loop.port_exits.items():
+            counts[word] = counts.get(word, 0) + count
+    return counts
 
 
 def _exits(routes: dict[int, list[Any]]) -> int:
@@ -174,7 +183,7 @@ class VcpuLoop:
     def port_exits(self) -> dict[int, int]:
         """Exits by packed word (direction, size, port), claimed ports only."""
         counts = dict(self._other_port_exits)
-        for word, route in self._routes.items():
+        for word, route in list(self._routes.items()):
             counts[word & _ACCESS] = counts.get(word & _ACCESS, 0) + route[0]
         return counts
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Stores
 
-from kvmbox.board import DeviceSpec, Resource
+from kvmbox.board import DeviceSpec, LateWrites, Resource
 from kvmbox.bus import Bus, Mapping
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants, bind
@@ -277,6 +277,10 @@ class _Host:
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
         """There is no BIOS on this board."""
         return (lambda _data: None), (lambda _offset, _size, _value: None)
+
+    def late_writes(self, _device: DeviceSpec, _grant: LateWrites) -> Callable[[int], None]:
+        """Nothing is late here."""
+        return lambda _allowed: None
 
     def stop(self, value: int | None) -> None:
         """A stop ends a run; here is none."""

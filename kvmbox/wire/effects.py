@@ -30,6 +30,7 @@ from kvmbox.devices.model import (
     HostOutput,
     InputRoom,
     IrqLine,
+    LateWrites,
     MemoryRead,
     MemoryWrite,
     Reset,
@@ -318,6 +319,17 @@ TABLE: Final = (
         grants=("Suspend",),
         after_write=True,
         text=lambda effect, _: f"asks to suspend (wake-up {effect.wakes:#x})",
+    ),
+    EffectKind(
+        12,
+        "LATE_WRITES",
+        "late writes",
+        LateWrites,
+        ((PIN, "the register"), (LEVEL, "1: writes to it may be late; 0: they must not")),
+        grants=("LateWrites",),
+        text=lambda effect, _: (
+            f"{'allows' if effect.allowed else 'forbids'} late writes to register {effect.register}"
+        ),
     ),
 )
 """All effects there are."""

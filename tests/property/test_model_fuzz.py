@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from kvmbox import board, layout
 from kvmbox.board import (
     SERIAL_PORTS,
+    BiosReport,
     BoardOptions,
     Content,
     DeviceSpec,
@@ -25,6 +26,7 @@ from kvmbox.board import (
     Memory,
     Output,
     ReplacingIrq,
+    Resource,
     StopClean,
     StopPanic,
     StopValue,
@@ -41,6 +43,7 @@ from kvmbox.devices.model import (
     HostOutput,
     InputRoom,
     IrqLine,
+    LateWrites,
     MemoryRead,
     MemoryWrite,
     Reset,
@@ -436,7 +439,7 @@ class Rig:
                     assert coalesced == 0 or level == 1
                     self.rises += level * (1 + coalesced)
                 case HostOutput(data):
-                    assert self.device.granted(Output)
+                    assert any(isinstance(grant, Output | BiosReport) for grant in self.device.grants)
                     assert 0 < len(data) <= 64 + written
                 case InputRoom(count):
                     assert self.device.granted(Input)
@@ -456,9 +459,13 @@ class Rig:
                     assert wakes in (0, WAKE_BY_RTC)
                 case Stop():
                     assert any(
-                        isinstance(grant, StopValue | StopClean | StopPanic) for grant in self.device.grants
+                        isinstance(grant, StopValue | StopClean | StopPanic | BiosReport)
+                        for grant in self.device.grants
                     )
                     assert is_write
+                case LateWrites(register, allowed):
+                    assert board.LateWrites(register) in self.device.grants
+                    assert allowed in (0, 1)
                 case MemoryRead(_, ranges):
                     (memory,) = self.device.granted(Memory)
                     assert len(ranges) <= memory.max_ranges
@@ -470,16 +477,18 @@ class Rig:
                     assert len(data) <= memory.max_bytes
                     assert tag == 0  # else it would be a question
                 case Transfer(_, resource, offset, ranges, to_guest):
-                    content = self.device.granted(Content)[resource]
+                    source = [one for one in self.device.grants if isinstance(one, Content | Resource)][
+                        resource
+                    ]
                     assert to_guest == 1
-                    assert 0 <= offset <= sum(len(part) for part in content.parts)
-                    assert len(ranges) <= content.max_ranges
-                    assert sum(size for _, size in ranges) <= content.max_bytes
+                    assert 0 <= offset <= source.size
+                    assert len(ranges) <= source.max_ranges
+                    assert sum(size for _, size in ranges) <= source.max_bytes
                     assert all(0 <= address < 1 << 64 for address, _ in ranges)
                 case ContentRead(_, resource, offset, size):
                     content = self.device.granted(Content)[resource]
                     assert 0 < size <= 4064
-                    assert 0 <= offset <= offset + size <= sum(len(part) for part in content.parts)
+                    assert 0 <= offset <= offset + size <= content.size
                 case _:
                     assert_never(effect)
 

@@ -13,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmbox import layout
-from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, Input, Resource, Suspend, pc_board
+from kvmbox.board import (
+    BOOT_DISK,
+    SERIAL_PORTS,
+    BoardOptions,
+    DeviceSpec,
+    Input,
+    LateWrites,
+    Resource,
+    Suspend,
+    pc_board,
+)
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.direct import DirectTransport
 from kvmbox.channel.grants import bind
@@ -135,9 +145,14 @@ class Process:
     def ask_for_reset(self) -> None:
         """Nobody minds."""
 
+    def late_writes(self, _device: DeviceSpec, _grant: LateWrites) -> Callable[[int], None]:
+        """Nobody looks."""
+        return lambda _allowed: None
+
     def transfers(self, _device: str, grant: Resource) -> Submit:
-        """No device of a PC has any."""
-        raise AssertionError(grant)
+        """Nobody moves anything: a transfer stays open, as with a slow disk."""
+        assert grant.name == BOOT_DISK
+        return lambda *_order: True
 
     def stop(self, value: int | None) -> None:
         """Counted."""

@@ -17,6 +17,7 @@ from kvmbox.devices.model import (
     HostOutput,
     InputRoom,
     IrqLine,
+    LateWrites,
     MemoryWrite,
     Reset,
     Stop,
@@ -69,6 +70,9 @@ class Host:
     def ask_for_reset(self) -> None:
         self.log.append(("reset",))
 
+    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+        return lambda *what: self.log.append(("late", device.name, grant.register, *what))
+
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
         return (
             lambda *what: self.log.append(("report", *what)),
@@ -101,6 +105,7 @@ CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
         ("transfer", "X", "disk", 9, 7, [], True),
     ),
     "BiosReport": (board.BiosReport(), Stop(), ("stop of the BIOS", 3, 2, 0x1234)),
+    "LateWrites": (board.LateWrites(3), LateWrites(3, 1), ("late", "X", 3, 1)),
     "StopClean": (board.StopClean(), Stop(), ("stop", None)),
     "Suspend": (board.Suspend(), Suspend(1), ("suspend", "X", 1)),
     "StopPanic": (board.StopPanic(), Stop(), ("stop", None)),  # 0x1234 has bit 2 alone of the three

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from kvmbox import layout
-from kvmbox.board import Content, DeviceSpec, Memory, Resource
+from kvmbox.board import Content, DeviceSpec, LateWrites, Memory, Resource
 from kvmbox.channel.follow_up import FollowUp
 from kvmbox.channel.grants import Grants, bind
 from kvmbox.channel.guest_memory import Submit
@@ -61,6 +61,9 @@ class Host:
 
     def ask_for_reset(self) -> None:
         raise AssertionError
+
+    def late_writes(self, device: DeviceSpec, grant: LateWrites) -> Callable[[int], None]:
+        raise AssertionError(device, grant)
 
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
         raise AssertionError

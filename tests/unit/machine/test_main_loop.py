@@ -14,6 +14,7 @@ from kvmbox.host.signals import Wakeup
 from kvmbox.machine import main_loop as module
 from kvmbox.machine.builder import Devices, GuestVm
 from kvmbox.machine.caller import Caller
+from kvmbox.machine.late_writes import LateWrites
 from kvmbox.machine.main_loop import MainLoop
 from kvmbox.machine.suspend import Suspension
 from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, UNKNOWN_EXIT, Decision, Outcome
@@ -102,7 +103,7 @@ class Rig:
             release=lambda: self.log.append("clock runs"), hold=lambda: self.log.append("clock stands")
         )
         self.devices = SimpleNamespace(
-            pool=pool, clock=clock, ports=None, mmio=None, coalesced={}, transfers=None
+            pool=pool, clock=clock, ports=None, mmio=None, transfers=None, late=LateWrites()
         )
         timers = SimpleNamespace(rearm=lambda: None, due=list)
         monkeypatch.setattr(module, "DeadlineTimer", lambda clock, timerfd: timers)
@@ -125,7 +126,7 @@ class Rig:
     def run(self) -> bool:
         guest = SimpleNamespace(
             boot=SimpleNamespace(format="real"),
-            coalesce=lambda zones, room: None,
+            coalesce=lambda devices, room: None,
             memory=SimpleNamespace(byte_at=lambda address: None),
             vcpus=[SimpleNamespace(index=index) for index in range(2)],
             is_pvm=False,

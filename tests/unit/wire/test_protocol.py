@@ -143,7 +143,7 @@ def effect(tag: int, device: int = 0, pin: int = 0, level: int = 0, argument: in
         (1, effect(1)[:-1], "ends after 0"),
         (3, effect(4) + effect(5), "ends after 2"),
         (1, effect(0), "unknown effect 0"),
-        (1, effect(12), "unknown effect 12"),
+        (1, effect(99), "unknown effect 99"),
         (1, effect(255), "unknown effect 255"),
         (1, effect(1, level=2), "level 2"),
         (1, effect(1, level=255), "level 255"),
@@ -168,6 +168,8 @@ def effect(tag: int, device: int = 0, pin: int = 0, level: int = 0, argument: in
         (1, effect(10, level=2), "line effect with level 2"),
         (1, effect(10, argument=1), "effect 10 with a value"),
         (1, effect(11, level=1), "effect 11 with stray fields"),
+        (1, effect(12, level=2), "late writes effect with level 2"),
+        (1, effect(12, argument=1), "effect 12 with a value"),
     ],
 )
 def test_decode_effects_that_nobody_encoded_raises(count: int, body: bytes, message: str) -> None:
