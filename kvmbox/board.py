@@ -144,6 +144,11 @@ class DeviceSpec(Value):
     are aligned to their size. `coalesced` are ports whose byte writes may reach the device late, in order,
     before any other request to it: nothing that the guest can see depends on when they do. `source` is the
     text of the Python module that defines the class `model`, where that is none of the catalogue.
+
+    `on_demand` says that the process may start at the first use of the device. Of such a model it is true, as
+    long as it gets no other requests than HELLO, RESET and ADVANCE: these have no effects, and no deadline
+    follows from them; and what an ADVANCE, or a RESET before the last one, has changed makes no difference to
+    what comes later.
     """
 
     name: str
@@ -156,6 +161,7 @@ class DeviceSpec(Value):
     natural_sizes: frozenset[int] = frozenset()
     coalesced: tuple[int, ...] = ()
     source: bytes = b""
+    on_demand: bool = False
 
     def granted(self, kind: type[_AnyGrant]) -> list[_AnyGrant]:
         """The grants of one kind, in order."""
@@ -231,6 +237,7 @@ def _power_management() -> DeviceSpec:
         ports=(AddressRange(layout.PM1_EVENT_PORT, layout.PM_PORT_COUNT),),
         grants=(Irq(layout.SCI_IRQ), StopClean(), Suspend()),
         natural_sizes=frozenset({2, 4}),
+        on_demand=True,
     )
 
 
@@ -245,6 +252,7 @@ def _power_off_ports() -> DeviceSpec:
         ),
         grants=(StopClean(),),
         natural_sizes=frozenset({2, 4}),
+        on_demand=True,
     )
 
 
@@ -260,6 +268,7 @@ def _hpet() -> DeviceSpec:
             *(Irq(gsi) for gsi in layout.HPET_IRQS),
         ),
         natural_sizes=frozenset({4, 8}),
+        on_demand=True,
     )
 
 
@@ -402,6 +411,7 @@ def _fw_cfg(options: BoardOptions) -> DeviceSpec:
         # The request block, and the control word that is written back to it.
         grants=(Memory(max_bytes=16, max_ranges=1), Content(content.parts)),
         natural_sizes=frozenset({2, 4}),
+        on_demand=True,
     )
 
 
@@ -420,6 +430,7 @@ def _testdev() -> DeviceSpec:
         mmio=(AddressRange(layout.TESTDEV_MEMORY, layout.TESTDEV_MEMORY_SIZE, offset=0x1_0000),),
         grants=tuple(Irq(line) for line in range(layout.TESTDEV_IRQ_COUNT)),
         natural_sizes=frozenset({2, 4, 8}),
+        on_demand=True,
     )
 
 
@@ -459,6 +470,7 @@ def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
                 parameters={"sectors": disk_sectors},
                 grants=(Resource(BOOT_DISK, disk_sectors * layout.SECTOR_SIZE, max_ranges=1, max_pending=1),),
                 natural_sizes=frozenset({4}),
+                on_demand=True,
             )
         )
     return devices

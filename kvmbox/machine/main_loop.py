@@ -20,8 +20,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from typing import Final
 
 from kvmbox.board import Input
@@ -341,12 +339,13 @@ class MainLoop:
         assert self._devices is not None
         self._leave_all()
         ended = join_all(self._vcpus, JOIN_SECONDS / JOIN_TRIES)
-        for _ in range(JOIN_TRIES):
+        for attempt in range(JOIN_TRIES):
             if ended:
                 return
             # Told again, a spawner that hangs is killed: its processes die with it.
             for channel in self._devices.pool.channels:
-                if channel.waiting:
+                # A process that is about to start, or to replace another one, has more time for that.
+                if channel.waiting or (attempt >= JOIN_TRIES // 2 and channel.survival.being_connected):
                     self._devices.pool.kill(channel.device_type)
             ended = join_all(self._vcpus, JOIN_SECONDS / JOIN_TRIES)
         if not ended:
@@ -396,9 +395,7 @@ class MainLoop:
                 self._feed_inputs()
                 self._tell_transfers()
                 self._tell_unanswered()
-                if pool.standby is not None:
-                    pool.standby.tend(self._say, partial(_forget, poll))
-                    pool.watch(poll)
+                pool.tend(poll, self._say)
             except DeviceProcessError as error:
                 self.device_failed(error)
 
@@ -554,7 +551,7 @@ class MainLoop:
                 self._advance(device_type)
         if chores.probe:
             for channel in devices.pool.channels:
-                if not channel.waiting:
+                if not channel.waiting and channel.is_started:
                     self._advance(channel.device_type)
 
     @property
@@ -587,8 +584,3 @@ class MainLoop:
         if self._pool is not None and self._pool.standby is not None:
             self._pool.standby.tell(self._say, lambda _: None)
         self._timerfd.close()
-
-
-def _forget(poll: select.poll, descriptor: int) -> None:
-    with suppress(KeyError):
-        poll.unregister(descriptor)

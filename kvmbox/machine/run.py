@@ -90,6 +90,7 @@ def run(
             spare_cpu=placement.spare,
             may_spin=transport.spins and placement.has_room_to_spin,
             require=config.require,
+            on_demand=True,
         )
         timeline.mark("device processes asked for")
         memory = GuestMemory(config.memory_size)

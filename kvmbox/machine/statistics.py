@@ -55,6 +55,10 @@ class RunStats(Value):
     design: str
     spins: dict[str, int]
     sandbox: dict[str, list[str]]
+    """The layers of each device process that has started."""
+    on_demand: dict[str, dict[str, int] | None]
+    """Of each process that starts when the guest uses its devices: when that began, how long it took, and
+    whether it failed. None where the guest has not used them."""
     restarts: dict[str, Any]
     """Empty where lost device processes are not restarted."""
     vmm: list[str]
@@ -108,9 +112,21 @@ def collect(
         spins={"granted": pool.spin.granted, "revoked": pool.spin.revoked} if pool.spin is not None else {},
         vmm=[] if main_loop.confinement is None else layers.names(main_loop.confinement.applied),
         missing=_missing(pool, main_loop),
-        sandbox={member.device_type: layers.names(member.layers) for member in pool.members.values()},
+        sandbox={
+            member.device_type: layers.names(member.layers)
+            for member in pool.members.values()
+            if member.device_type not in pool.starts.names or member.device_type in pool.starts.made
+        },
+        on_demand=_on_demand(pool, timeline),
         restarts=_restarts(pool),
     )
+
+
+def _on_demand(pool: DevicePool, timeline: Timeline) -> dict[str, dict[str, int] | None]:
+    found: dict[str, dict[str, int] | None] = dict.fromkeys(pool.starts.names)
+    for name, start in pool.starts.made.items():
+        found[name] = start.as_dict() | {"at": start.at - timeline.started}
+    return found
 
 
 def _restarts(pool: DevicePool) -> dict[str, Any]:
@@ -174,6 +190,14 @@ def format_stats(stats: RunStats, wall: int) -> str:
     for stage, at in stats.stages.items():
         lines.append(f"{stage:<24} +{(at - before) / NS_PER_MS:.1f} ms (at {at / NS_PER_MS:.1f})")
         before = at
+    for name, start in stats.on_demand.items():
+        what = f"process of {name}"
+        if start is None:
+            lines.append(f"{what:<24} not needed")
+        else:
+            how = "failed after" if start["failed"] else "started in"
+            took, began = start["took"] / NS_PER_MS, start["at"] / NS_PER_MS
+            lines.append(f"{what:<24} {how} {took:.1f} ms (at {began:.1f})")
     every = list(stats.sandbox.values())
     common = [name for name in every[0] if all(name in other for other in every)] if every else []
     if stats.spins:

@@ -1,4 +1,7 @@
-"""What becomes of the loss of a device process: `--on-device-crash`, as the channels ask for it."""
+"""What becomes of the loss of a device process: `--on-device-crash`, as the channels ask for it.
+
+A process that starts in the midst of the run is no loss, but guest time stands still for it as for a restart.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ def survival_of(
         clock.resume()
         timers.rearm()
 
+    pool.starts.attend(pause_time=clock.pause, resume_time=resume, wake=wake)
     if config.on_device_crash == "restart":
         from kvmbox.channel.recovery import Recovery
         from kvmbox.processes.standby import StandbyProcesses

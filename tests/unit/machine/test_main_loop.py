@@ -97,10 +97,18 @@ class Rig:
             say=self.said.append,
         )
         pool = SimpleNamespace(
-            channels=[], members={}, standby=None, watch=lambda poll: None, explain=lambda error: error
+            channels=[],
+            members={},
+            standby=None,
+            starts=SimpleNamespace(attend=lambda **_: None),
+            watch=lambda poll: None,
+            tend=lambda poll, say: None,
+            explain=lambda error: error,
         )
         clock = SimpleNamespace(
-            release=lambda: self.log.append("clock runs"), hold=lambda: self.log.append("clock stands")
+            release=lambda: self.log.append("clock runs"),
+            hold=lambda: self.log.append("clock stands"),
+            pause=lambda: None,
         )
         self.devices = SimpleNamespace(
             pool=pool, clock=clock, ports=None, mmio=None, transfers=None, late=LateWrites()
