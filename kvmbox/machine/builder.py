@@ -30,6 +30,7 @@ from kvmbox.kvm.system import Kvm, is_pvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 from kvmbox.lean import Value
+from kvmbox.machine.choice import guest_clock
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
 from kvmbox.machine.config import RunConfig
 from kvmbox.memory import GuestMemory
@@ -158,7 +159,7 @@ class Devices:
         """
         self.board = board
         self.pool = pool
-        self.clock = GuestClock()
+        self.clock = guest_clock()
         self.router = InterruptRouter()
         self.ports = Bus(PORT_BITS)
         self.mmio = Bus(ADDRESS_BITS)

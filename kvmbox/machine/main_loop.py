@@ -34,11 +34,12 @@ from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
 from kvmbox.machine.builder import Devices, GuestVm
 from kvmbox.machine.caller import Caller
+from kvmbox.machine.choice import loop_kind
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.crash_report import diagnose
 from kvmbox.machine.pace import Pace
-from kvmbox.machine.run_loop import LoopTotals, VcpuLoop
+from kvmbox.machine.run_loop import LoopTotals
 from kvmbox.machine.vcpu_thread import VcpuThread, join_all, look_at_all
 from kvmbox.outcome import (
     CLEAN,
@@ -264,10 +265,11 @@ class MainLoop:
         return self._reset_wanted.is_set() and not self._must_end()
 
     def _threads_of(self, guest: GuestVm, devices: Devices) -> list[VcpuThread]:
+        make = loop_kind()
         return [
             VcpuThread(
                 vcpu,
-                VcpuLoop(
+                make(
                     vcpu,
                     devices.ports,
                     devices.mmio,

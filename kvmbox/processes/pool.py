@@ -29,6 +29,7 @@ from kvmbox.channel.channel import (
     Channel,
     output_has_room,
 )
+from kvmbox.channel.choice import channel_kind
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.channel.spin import SpinGrants
@@ -286,7 +287,7 @@ class DevicePool:
         """
         for member in self.members.values():
             link: Opens
-            kind = Channel
+            kind = channel_kind()
             if member.link is not None:
                 link = member.link
             else:

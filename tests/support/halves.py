@@ -1,0 +1,46 @@
+"""Both halves of the hot path: the classes in pure Python, and those with compiled code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvmbox.accel.choice import why_not_built
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.shared import PageTransport
+from kvmbox.channel.stream import PipeTransport, SocketTransport
+from kvmbox.host.clock import GuestClock
+from kvmbox.machine.run_loop import VcpuLoop
+
+
+@dataclass(frozen=True)
+class Half:
+    """What a test makes its loop, its channel and its transports of."""
+
+    loop: type[VcpuLoop] = VcpuLoop
+    clock: type[GuestClock] = GuestClock
+    channel: type[Channel] = Channel
+    page: type[PageTransport] = PageTransport
+    socket: type[SocketTransport] = SocketTransport
+    pipe: type[PipeTransport] = PipeTransport
+
+
+def compiled_half() -> Half:
+    """The compiled one. ImportError where it was not built."""
+    from kvmbox.channel import compiled as channels
+    from kvmbox.machine import compiled as machines
+
+    return Half(
+        machines.CompiledLoop,
+        machines.CompiledClock,
+        channels.CompiledChannel,
+        channels.CompiledPageTransport,
+        channels.CompiledSocketTransport,
+        channels.CompiledPipeTransport,
+    )
+
+
+def half_of(name: str) -> Half | None:
+    """The half of that name, "pure" or "compiled"; None where it was not built."""
+    if name == "pure":
+        return Half()
+    return None if why_not_built() else compiled_half()
