@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvmbox.channel.transport import Words
+from kvmbox.jailed.server import DeviceServer
 
 class Lock:
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
@@ -43,6 +44,10 @@ class ChannelCore:
     # What the other half has: `access` in pure Python, and the rest of one that was begun here.
     def pure_access(self, word: int, offset: int, value: int, limit: int) -> int: ...
     def finish_access(self, asked: Words, words: Words | None, limit: int) -> int: ...
+
+class DirectCore(ChannelCore):
+    def calls(self, server: DeviceServer) -> None: ...
+    def _direct_access(self, word: int, offset: int, value: int, limit: int) -> int: ...
 
 class LoopCore:
     _attention: int

@@ -55,6 +55,7 @@ cdef extern from "volatile.h" nogil:
 
 # From the modules that define them, so that there is one source; C variables, read once.
 cdef uint64_t REPLY = protocol.REPLY
+cdef int READ = protocol.READ
 cdef size_t REQUEST_WORD = page_layout.REQUEST_WORD
 cdef size_t REPLY_WORD = page_layout.REPLY_WORD
 cdef size_t DEVICE_WAITS = page_layout.DEVICE_WAITS
@@ -397,6 +398,50 @@ cdef class ChannelCore:
         return self.end_access(&it)
 
 
+cdef class DirectCore(ChannelCore):
+    """The compiled half of `channel.direct.DirectChannel`: its models are called here, with the GIL."""
+
+    cdef object server
+    cdef dict routes    # the server's
+
+    def calls(self, server):
+        """The models are those of `server`. Under the lock."""
+        self.server = server
+        self.routes = server.routes
+
+    cdef object call(self, object word, object offset, object value, object limit):
+        """See DirectChannel._direct_access."""
+        cdef tuple route = self.routes.get(word)
+        if route is None or self._failure is not None:
+            return self.access(word, offset, value, limit)
+        kind, call, size, device, next_deadline, take_effects = route
+        if not PyThread_acquire_lock(self.mutex.lock, 0):
+            with nogil:
+                PyThread_acquire_lock(self.mutex.lock, 1)
+        try:
+            now = self.clock.time() if self.clock is not None and self.clock.runs() else self.now()
+            try:
+                if kind == READ:
+                    result = call(now, offset, size)
+                else:
+                    result = call(now, offset, size, value) or 0
+                deadline = next_deadline()
+                effects = take_effects()
+            except Exception as error:
+                return self._raised(error, (word, now, value, offset), limit)
+            if effects or result > limit or deadline != self.server.deadlines[device]:
+                self._use_direct((word, now, value, offset), limit, device, result, deadline, effects)
+            if not effects:
+                return result
+        finally:
+            PyThread_release_lock(self.mutex.lock)
+        self._wait_for_output()
+        return result
+
+    def _direct_access(self, word, offset, value, limit):
+        return self.call(word, offset, value, limit)
+
+
 # --- The loop --------------------------------------------------------------------------------------------
 
 
@@ -411,7 +456,9 @@ cdef struct Route:
     bint is_read
     bint guarded
     PyObject *core    # the ChannelCore, or NULL
+    PyObject *direct  # the DirectCore, or NULL
     PyObject *access  # the function for everything else
+    PyObject *arguments[4]  # word, offset, 0 and limit, for calls of Python
 
 
 cdef uint64_t PORT = <uint64_t>-1
@@ -500,9 +547,14 @@ cdef class LoopCore:
         core = getattr(access, "__self__", None)
         # A channel's own access; anything else, such as that of a model in this process, is called.
         is_core = isinstance(core, ChannelCore) and core.access == access
-        self.owned.append((access, core))
+        is_direct = isinstance(core, DirectCore) and core._direct_access == access
+        arguments = (word, offset, 0, limit)
+        self.owned.append((access, core, arguments))
         one.access = <PyObject *>access
         one.core = <PyObject *>core if is_core else NULL
+        one.direct = <PyObject *>core if is_direct else NULL
+        for index, argument in enumerate(arguments):
+            one.arguments[index] = <PyObject *>argument
 
     def count_of(self, uint64_t key, kind):
         """How many exits of this route were handled here. Thread-safe."""
@@ -624,12 +676,20 @@ cdef class LoopCore:
         cdef Route *route = self.current
         cdef uint8_t *data = <uint8_t *>self.buffer.buf + self.position
         cdef uint64_t value = 0
-        access = <object>route.access
-        if route.is_read:
-            return self.complete(access(route.word, route.offset, 0, route.limit))
-        memcpy(&value, data, route.size)
-        access(route.word, route.offset, value, 0)
-        return 0
+        word, offset, given, limit = (
+            <object>route.arguments[0],
+            <object>route.arguments[1],
+            <object>route.arguments[2],
+            <object>route.arguments[3],
+        )
+        if not route.is_read:
+            memcpy(&value, data, route.size)
+            given = value
+        if route.direct != NULL:
+            result = (<DirectCore>route.direct).call(word, offset, given, limit)
+        else:
+            result = (<object>route.access)(word, offset, given, limit)
+        return self.complete(result) if route.is_read else 0
 
     cdef int give(self, PyObject *core, Open *it) except -1:
         """The exit of `current` with the reply that Python finds."""

@@ -29,7 +29,7 @@ from kvmbox.channel.channel import (
     Channel,
     output_has_room,
 )
-from kvmbox.channel.choice import channel_kind
+from kvmbox.channel.choice import channel_kind, direct_channel_kind
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.channel.spin import SpinGrants
@@ -291,9 +291,9 @@ class DevicePool:
             if member.link is not None:
                 link = member.link
             else:
-                from kvmbox.channel.direct import DirectChannel, DirectLink  # and with it every model
+                from kvmbox.channel.direct import DirectLink  # and with it every model
 
-                link, kind = DirectLink(), DirectChannel
+                link, kind = DirectLink(), direct_channel_kind()
             member.channel = kind(
                 member.device_type,
                 link,

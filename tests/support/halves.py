@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kvmbox.accel.choice import why_not_built
 from kvmbox.channel.channel import Channel
+from kvmbox.channel.direct import DirectChannel
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.stream import PipeTransport, SocketTransport
 from kvmbox.host.clock import GuestClock
@@ -19,6 +20,7 @@ class Half:
     loop: type[VcpuLoop] = VcpuLoop
     clock: type[GuestClock] = GuestClock
     channel: type[Channel] = Channel
+    direct: type[DirectChannel] = DirectChannel
     page: type[PageTransport] = PageTransport
     socket: type[SocketTransport] = SocketTransport
     pipe: type[PipeTransport] = PipeTransport
@@ -27,12 +29,14 @@ class Half:
 def compiled_half() -> Half:
     """The compiled one. ImportError where it was not built."""
     from kvmbox.channel import compiled as channels
+    from kvmbox.channel.compiled_direct import CompiledDirectChannel
     from kvmbox.machine import compiled as machines
 
     return Half(
         machines.CompiledLoop,
         machines.CompiledClock,
         channels.CompiledChannel,
+        CompiledDirectChannel,
         channels.CompiledPageTransport,
         channels.CompiledSocketTransport,
         channels.CompiledPipeTransport,
