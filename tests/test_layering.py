@@ -95,7 +95,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # What runs in a device process in place of its models, and tries to get out.
     "audit": {"channel", "errors", "processes", "sandbox", "wire"},
     # Starts the product as processes; the floor builds a machine of its own from the same parts.
-    "bench": {"channel", "errors", "kvm", "layout", "machine", "memory", "regular"},
+    "bench": {"accel", "channel", "errors", "kvm", "layout", "machine", "memory", "regular"},
     "policy": {"channel", "errors", "sandbox"},
 }
 """Package or top-level module → those of kvmbox that it may import, itself apart. `cli` may import all."""

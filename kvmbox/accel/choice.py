@@ -24,6 +24,12 @@ def why_not_built() -> str | None:
     return None
 
 
+def describe() -> str:
+    """The choice, for people: "compiled", or "pure Python" and why."""
+    reason = why_pure()
+    return "compiled" if reason is None else f"pure Python ({reason})"
+
+
 def is_compiled() -> bool:
     """Whether the hot path is compiled."""
     return why_pure() is None
