@@ -17,11 +17,18 @@ class Clock:
 
 class End: ...
 
+LATE: int
+NOT_RUNG: int
+ASLEEP: int
+CAME: int
+
 class PageEnd(End):
     _seen: int
     _may_spin: bool
     bell_of_device: int
     doorbell: int
+    _slow: int
+    left: int
     slept: bool
     def map(self, page: Any) -> None: ...
     def unmap(self) -> None: ...

@@ -59,6 +59,7 @@ cdef int READ = protocol.READ
 cdef size_t REQUEST_WORD = page_layout.REQUEST_WORD
 cdef size_t REPLY_WORD = page_layout.REPLY_WORD
 cdef size_t DEVICE_WAITS = page_layout.DEVICE_WAITS
+cdef size_t VMM_WAITS = page_layout.VMM_WAITS
 cdef Py_ssize_t PAGE_BYTES = page_layout.SIZE
 cdef uint8_t BELL = page_layout.DOORBELL[0]
 cdef size_t HEADER_BYTES = protocol.HEADER.size
@@ -154,6 +155,16 @@ cdef class End:
         return UNUSED
 
 
+LATE, NOT_RUNG, ASLEEP, CAME = range(4)
+"""Where an exchange over a page was left: the reply did not come while spinning; the bell could not be rung; it
+was rung; the reply has come, and it is time to ask for the right to spin."""
+
+cdef int _LATE = LATE, _NOT_RUNG = NOT_RUNG, _ASLEEP = ASLEEP, _CAME = CAME
+
+cdef int IDLE_RINGS = 64
+"""How often a doorbell is read here without a reply being there, before Python counts on."""
+
+
 cdef class PageEnd(End):
     """The compiled half of `channel.shared.PageTransport`."""
 
@@ -161,6 +172,8 @@ cdef class PageEnd(End):
     cdef public bint _may_spin
     cdef public int bell_of_device
     cdef public int doorbell
+    cdef public uint64_t _slow
+    cdef readonly int left
     cdef readonly bint slept
     """Whether the device process had slept when it was asked last."""
     cdef Py_buffer buffer
@@ -192,33 +205,64 @@ cdef class PageEnd(End):
         cdef int status = UNUSED
         store(&self.busy, 1)
         fence()
-        if not load(&self.closed) and self._may_spin:
-            status = self.spin(asked, reply)
+        if not load(&self.closed):
+            status = self.spin(asked, reply) if self._may_spin else self.sleep(asked, reply)
         store(&self.busy, 0)
         return status
 
     cdef int spin(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
-        cdef uint64_t *words = self.words
-        cdef uint64_t seen = self._seen
         cdef int looks
-        store(words + REQUEST_WORD + 1, asked[1])
-        store(words + REQUEST_WORD + 2, asked[2])
-        store(words + REQUEST_WORD + 3, asked[3])
-        store(words + REQUEST_WORD, asked[0])
-        self.slept = load(words + DEVICE_WAITS) != 0
+        self.lay_down(asked)
+        self.left = _LATE
+        self.slept = load(self.words + DEVICE_WAITS) != 0
         if self.slept and write(self.bell_of_device, &BELL, 1) != 1:
             return UNFINISHED
         for looks in range(SPIN_LOOKS):
-            reply[0] = load(words + REPLY_WORD)
-            if reply[0] != seen:
-                # The first word once more would be a second load: this is the one that is checked.
-                reply[1] = load(words + REPLY_WORD + 1)
-                reply[2] = load(words + REPLY_WORD + 2)
-                reply[3] = load(words + REPLY_WORD + 3)
-                self._seen = reply[0]
+            if self.take(reply):
                 return ANSWERED
             relax()
         return UNFINISHED
+
+    cdef int sleep(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
+        cdef uint8_t bells[64]
+        cdef int rings = 0
+        store(self.words + VMM_WAITS, 1)
+        self.lay_down(asked)
+        self.left = _NOT_RUNG
+        if write(self.bell_of_device, &BELL, 1) != 1:
+            return UNFINISHED
+        self.left = _ASLEEP
+        fence()
+        while load(self.words + REPLY_WORD) == self._seen:
+            rings += 1
+            if rings > IDLE_RINGS or read(self.doorbell, bells, sizeof(bells)) <= 0:
+                return UNFINISHED
+        store(self.words + VMM_WAITS, 0)
+        self._slow += 1
+        if self._slow & 15 == 0:
+            self.left = _CAME
+            return UNFINISHED
+        return ANSWERED if self.take(reply) else UNFINISHED
+
+    cdef void lay_down(self, const uint64_t *asked) noexcept nogil:
+        cdef uint64_t *request = self.words + REQUEST_WORD
+        store(request + 1, asked[1])
+        store(request + 2, asked[2])
+        store(request + 3, asked[3])
+        store(request, asked[0])
+
+    cdef bint take(self, uint64_t *reply) noexcept nogil:
+        """Copy the header of the reply, if one has come."""
+        cdef uint64_t *words = self.words + REPLY_WORD
+        reply[0] = load(words)
+        if reply[0] == self._seen:
+            return False
+        # The first word once more would be a second load: this is the one that is checked.
+        reply[1] = load(words + 1)
+        reply[2] = load(words + 2)
+        reply[3] = load(words + 3)
+        self._seen = reply[0]
+        return True
 
 
 cdef class StreamEnd(End):

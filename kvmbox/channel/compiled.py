@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kvmbox.accel.vmm import ChannelCore, Lock, PageEnd, StreamEnd
+from kvmbox.accel.vmm import CAME, LATE, NOT_RUNG, ChannelCore, Lock, PageEnd, StreamEnd
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.stream import PipeTransport, SocketTransport
@@ -32,8 +32,15 @@ class CompiledPageTransport(PageEnd, PageTransport):
         super().close()
 
     def rest_of_exchange(self) -> Words:
-        """The header of the reply to the last request, which has not come in time."""
-        self._sleep_late(int(self.slept))
+        """See Transport."""
+        if self.left == LATE:
+            self._sleep_late(int(self.slept))
+        elif self.left == CAME:
+            self._ask_to_spin()
+        else:
+            if self.left == NOT_RUNG:
+                self._ring()
+            self._sleep()
         return self._copied()
 
 

@@ -228,7 +228,11 @@ class PageTransport(LinkedTransport):
         self._ring()
         self._sleep()
         self._slow += 1
-        if self._spin is not None and not self._slow & 15:
+        if not self._slow & 15:
+            self._ask_to_spin()
+
+    def _ask_to_spin(self) -> None:
+        if self._spin is not None:
             self._spin.wanted_by(self)
 
     def _sleep(self, slices: int | None = None) -> None:
