@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from typing import Any, Final
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -28,7 +29,10 @@ class GuestBuildHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build both; a missing compiler ends the build with make's own message."""
-        build_data["tag"] = COMPILED_TAG if self._compile() else TAG
+        build_data["tag"] = TAG
+        if self._compile():
+            build_data["tag"] = COMPILED_TAG
+            build_data["artifacts"].append(f"kvmbox/*/*{sysconfig.get_config_var('EXT_SUFFIX')}")
         for directory in ("guests", "launcher"):
             try:
                 subprocess.run(["make", "-C", f"{self.root}/{directory}"], check=True)
@@ -39,8 +43,8 @@ class GuestBuildHook(BuildHookInterface[Any]):
                 ) from error
 
     def _compile(self) -> bool:
-        """Whether the compiled hot path is there now. The tool says why it is not."""
-        tool = [sys.executable, f"{self.root}/tools/build_accelerator.py"]
+        """Whether the compiled hot path is wanted, and there now. The tool says why it is not there."""
         if os.environ.get("KVMBOX_PURE", "0") not in ("", "0"):
-            tool.append("--remove")
+            return False
+        tool = [sys.executable, f"{self.root}/tools/build_accelerator.py"]
         return subprocess.run(tool, check=False).returncode == 0

@@ -69,10 +69,7 @@ def loads() -> str | None:
 
 
 def main() -> int:
-    """Build all modules, or none. With --remove, none."""
-    if sys.argv[1:] == ["--remove"]:
-        remove()
-        return 1
+    """Build all modules, or none."""
     with tempfile.TemporaryDirectory(dir=PACKAGE) as directory:
         reasons = [reason for module in MODULES if (reason := build(module, directory))]
     reason = reasons[0] if reasons else loads()
