@@ -184,6 +184,8 @@ cdef class PageEnd(End):
 
     def map(self, page):
         """Look at `page` from now on."""
+        # SAFETY: the mapping cannot go away while the buffer is held. Whatever a hostile peer stores there is
+        # read as words, once each.
         PyObject_GetBuffer(page, &self.buffer, PyBUF_SIMPLE | PyBUF_WRITABLE)
         if self.buffer.len < PAGE_BYTES:
             raise ValueError(f"a page of {self.buffer.len} bytes, {PAGE_BYTES} are needed")
@@ -193,6 +195,7 @@ cdef class PageEnd(End):
         """Do not look at the page any more, so that it can be unmapped. If another thread looks just now, the
         page stays mapped until this object is gone.
         """
+        # SAFETY: either that thread sees `closed`, or this one sees `busy`: each stores before it looks.
         store(&self.closed, 1)
         fence()
         if not load(&self.busy):
@@ -284,10 +287,8 @@ cdef class StreamEnd(End):
             done = write(self.requests, asked, HEADER_BYTES)
             if done >= 0:
                 break
-            if errno != EINTR:
+            if errno != EINTR:  # the signal of a kick, or one that only the main thread handles
                 self.error = errno
-                return UNFINISHED
-            if not self.goes_on():
                 return UNFINISHED
         while True:
             done = read(self.replies, self.frame, sizeof(self.frame))
@@ -296,20 +297,11 @@ cdef class StreamEnd(End):
             if errno != EINTR:
                 self.error = errno
                 return UNFINISHED
-            if not self.goes_on():
-                return UNFINISHED
         self.size = done
         if <size_t>done != HEADER_BYTES:
             return UNFINISHED
         memcpy(reply, self.frame, HEADER_BYTES)
         return ANSWERED
-
-    cdef bint goes_on(self) noexcept nogil:
-        """A signal interrupted a system call: it is to be repeated, unless a handler of Python's objects.
-
-        Only the main thread runs those, and no handler of kvmbox's raises there.
-        """
-        return True
 
     def received(self):
         """The frame that the last exchange has read. Raises OSError if it could not send or read."""
@@ -637,6 +629,7 @@ cdef class LoopCore:
         1 if there is no exit to look at, but somebody wants attention. Raises what an access raises.
         """
         cdef int found
+        # SAFETY: the mapping cannot go away while the buffer is held; indices are checked against its length.
         PyObject_GetBuffer(self.page, &self.buffer, PyBUF_SIMPLE | PyBUF_WRITABLE)
         try:
             while True:
@@ -659,7 +652,7 @@ cdef class LoopCore:
                 if found == ASK:
                     self.ask()
                 elif found == CONTINUE:
-                    self.give(self.current.core, &self.open)
+                    self.give()
                 if self._attention:
                     return 1
         finally:
@@ -707,6 +700,7 @@ cdef class LoopCore:
         if not route.is_read:
             memcpy(&value, data, route.size)
         self.open.limit = route.limit
+        # SAFETY: `owned` holds the channel.
         if not (<ChannelCore>route.core).begin(&self.open, route.word, route.offset, value):
             return ASK
         if self.open.status != ANSWERED:
@@ -717,32 +711,35 @@ cdef class LoopCore:
 
     cdef int ask(self) except -1:
         """The exit of `current` by the function that Python has for it."""
-        cdef Route *route = self.current
-        cdef uint8_t *data = <uint8_t *>self.buffer.buf + self.position
-        cdef uint64_t value = 0
-        word, offset, given, limit = (
+        cdef Route route = self.current[0]  # a copy: whatever is called may add routes
+        cdef uint64_t written = 0
+        # SAFETY: `owned` holds them.
+        word, offset, value, limit = (
             <object>route.arguments[0],
             <object>route.arguments[1],
             <object>route.arguments[2],
             <object>route.arguments[3],
         )
         if not route.is_read:
-            memcpy(&value, data, route.size)
-            given = value
+            memcpy(&written, <uint8_t *>self.buffer.buf + self.position, route.size)
+            value = written
         if route.direct != NULL:
-            result = (<DirectCore>route.direct).call(word, offset, given, limit)
+            result = (<DirectCore>route.direct).call(word, offset, value, limit)
         else:
-            result = (<object>route.access)(word, offset, given, limit)
-        return self.complete(result) if route.is_read else 0
+            result = (<object>route.access)(word, offset, value, limit)
+        return self.complete(&route, result)
 
-    cdef int give(self, PyObject *core, Open *it) except -1:
-        """The exit of `current` with the reply that Python finds."""
-        value = (<ChannelCore>core).end_access(it)
-        return self.complete(value) if self.current.is_read else 0
+    cdef int give(self) except -1:
+        """The exit of `current`, whose request is sent, with what Python makes of the reply."""
+        cdef Route route = self.current[0]
+        return self.complete(&route, (<ChannelCore>route.core).end_access(&self.open))
 
-    cdef int complete(self, object result) except -1:
-        cdef uint64_t value = result
-        if value > self.current.limit:
-            raise OverflowError(f"a device gave {value:#x}, which does not fit")
-        memcpy(<uint8_t *>self.buffer.buf + self.position, &value, self.current.size)
+    cdef int complete(self, const Route *route, object result) except -1:
+        """Give a read what it reads."""
+        cdef uint64_t value
+        if route.is_read:
+            value = result
+            if value > route.limit:
+                raise OverflowError(f"a device gave {value:#x}, which does not fit")
+            memcpy(<uint8_t *>self.buffer.buf + self.position, &value, route.size)
         return 0

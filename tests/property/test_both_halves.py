@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from kvmbox.accel.choice import why_not_built
 from kvmbox.bus import Mapping
+from kvmbox.channel.journal import Journal
 from kvmbox.channel.shared import PageTransport
+from kvmbox.channel.survival import Survival
 from kvmbox.channel.transport import EndedError, Link
 from kvmbox.errors import KvmboxError
 from kvmbox.jailed.server import DeviceServer
@@ -179,7 +181,19 @@ def lies(draw: st.DrawFn) -> tuple[Ask, bytes]:
     return ask, HEADER.pack(*fields) + body
 
 
-def lied_to(half: Half, ipc: str, ask: Ask, frame: bytes) -> tuple[object, ...]:
+class Keeping(Survival):
+    """Keeps a journal, which is full after `limit` requests."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.journal = Journal(limit)
+        self.full = 0
+
+    def journal_is_full(self) -> None:
+        self.full += 1
+
+
+def lied_to(half: Half, ipc: str, ask: Ask, frame: bytes, journal_limit: int | None) -> tuple[object, ...]:
     """Everything that an access leaves behind whose reply is `frame`."""
     made: list[int] = []
     log = Calls()
@@ -197,8 +211,14 @@ def lied_to(half: Half, ipc: str, ask: Ask, frame: bytes) -> tuple[object, ...]:
         made = list(link.device)
         os.write(made[-1], frame)
     heard: list[tuple[int, int]] = []
+    survival = None if journal_limit is None else Keeping(journal_limit)
     channel = half.channel(
-        "fuzzed", link, grants(log), now=lambda: NOW, deadline_changed=lambda *what: heard.append(what)
+        "fuzzed",
+        link,
+        grants(log),
+        now=lambda: NOW,
+        deadline_changed=lambda *what: heard.append(what),
+        survival=survival,
     )
     if isinstance(channel.transport, PageTransport):
         channel.transport.allow_spinning(ipc == "page")
@@ -208,7 +228,9 @@ def lied_to(half: Half, ipc: str, ask: Ask, frame: bytes) -> tuple[object, ...]:
             result = send(channel, ask)
         except KvmboxError as error:
             result = type(error), str(error)
-        return result, list(log), heard, channel.deadline, channel.waiting, str(channel.failure)
+        kept = None if survival is None else (list(survival.journal or ()), survival.full)
+        state = channel.deadline, channel.waiting, str(channel.failure)
+        return result, list(log), heard, kept, *state
     finally:
         channel.close()
         for descriptor in made:
@@ -216,9 +238,9 @@ def lied_to(half: Half, ipc: str, ask: Ask, frame: bytes) -> tuple[object, ...]:
 
 
 @settings(max_examples=300)
-@given(st.sampled_from(["page", "sleeping page", "pipe", "socket"]), lies())
-def test_channels_believe_the_same(ipc: str, lie: tuple[Ask, bytes]) -> None:
-    pure, compiled = (lied_to(half, ipc, *lie) for half in HALVES)
+@given(st.sampled_from(["page", "sleeping page", "pipe", "socket"]), lies(), st.sampled_from([None, 1, 2]))
+def test_channels_believe_the_same(ipc: str, lie: tuple[Ask, bytes], journal_limit: int | None) -> None:
+    pure, compiled = (lied_to(half, ipc, *lie, journal_limit) for half in HALVES)
     assert compiled == pure
 
 

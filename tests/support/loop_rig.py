@@ -118,7 +118,9 @@ class Rig:
         def play() -> int:
             struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_MMIO)
             content = b"\xee" * 8 if data is None else data.ljust(8, b"\xee")
-            struct.pack_into("<Q8sIB", self.vcpu.page, 32, address, content, length, data is not None)
+            # Behind the direction is nothing that anybody has written.
+            rest = b"\xee" * 3
+            struct.pack_into("<Q8sIB3s", self.vcpu.page, 32, address, content, length, data is not None, rest)
             return 0
 
         self.step(play)
