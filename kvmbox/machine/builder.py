@@ -29,6 +29,7 @@ from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 from kvmbox.machine.boot_source import BootSource
+from kvmbox.machine.choice import guest_clock
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
 from kvmbox.machine.config import DEFAULT_CPU, FirmwareFile, RunConfig
 from kvmbox.machine.late_writes import LateWrites
@@ -203,7 +204,7 @@ class Devices:
         """
         self.board = board
         self.pool = pool
-        self.clock = GuestClock()
+        self.clock = guest_clock()
         self.router = InterruptRouter()
         self.ports = Bus(PORT_BITS)
         self.mmio = Bus(ADDRESS_BITS)
