@@ -9,13 +9,15 @@ STAMP  := $(VENV)/.kvmbox-installed
 # Where PYTHONDONTWRITEBYTECODE is set, each start would compile the package anew: 40 ms. A source that is newer than
 # its bytecode is merely compiled in memory, so what is run without make is slower, never wrong.
 BYTECODE := $(VENV)/.kvmbox-bytecode
+# The compiled hot path; without it, or with KVMBOX_PURE=1, kvmbox is slower, and does the same.
+COMPILED := $(VENV)/.kvmbox-compiled
 LAUNCHER := $(wildcard launcher/*.c launcher/*.h launcher/*-python) launcher/Makefile
 # .ci/run sets PYTEST_ARGS=--require-kvm where /dev/kvm exists.
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 # What a target needs that runs kvmbox.
-READY := $(BYTECODE) guests
+READY := $(BYTECODE) $(COMPILED) guests
 
 .PHONY: help run test test-devmode test-svm check chaos fuzz lint format types guests clean
 
@@ -28,6 +30,10 @@ $(STAMP): pyproject.toml hatch_build.py tools/make-venv.sh $(LAUNCHER)
 
 $(BYTECODE): $(STAMP) $(shell find kvmbox -name '*.py')
 	@$(BIN)/python -m compileall -q kvmbox
+	@touch $@
+
+$(COMPILED): $(STAMP) tools/build_accelerator.py $(wildcard kvmbox/*/*.pyx kvmbox/*/*.h)
+	@$(BIN)/python tools/build_accelerator.py || true
 	@touch $@
 
 guests: ## build the bundled guests into kvmbox/guest_images
@@ -55,7 +61,7 @@ chaos: $(READY) ## hit device processes FAULTS times (1000) while guests run
 	KVMBOX_CHAOS_FAULTS=$(FAULTS) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/chaos
 
 FRAMES ?= 10000000
-fuzz: $(BYTECODE) ## send FRAMES (10,000,000) hostile frames to the VMM's side, in this process
+fuzz: $(BYTECODE) $(COMPILED) ## send FRAMES (10,000,000) hostile frames to the VMM's side, in this process
 	$(BIN)/python -m tests.fuzz.run --frames $(FRAMES)
 
 lint: $(STAMP) ## ruff: lint and format
@@ -72,5 +78,5 @@ types: $(STAMP) ## mypy --strict
 check: lint types test test-devmode ## all that CI runs
 
 clean: ## remove what the build made
-	rm -rf $(VENV) kvmbox/guest_images guests/build launcher/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .lab dist
+	rm -rf $(VENV) kvmbox/*/*.so kvmbox/guest_images guests/build launcher/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .lab dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,14 +1,25 @@
-"""Build hook: a wheel ships guests and launchers built, so that `kvmbox run hello32` works after install."""
+"""Build hook: a wheel ships guests and launchers built, so that `kvmbox run hello32` works after install.
+
+It also ships the compiled hot path for the Python that builds it, if that can be built. Otherwise, and with
+KVMBOX_PURE=1 in the environment, the wheel is for every Python, and pure.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
+import sysconfig
 from typing import Any, Final
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 TAG: Final = "py3-none-manylinux_2_17_x86_64.musllinux_1_1_x86_64"
 """Any Python and any C library of Linux on x86-64: the launchers are programs for it that need no library."""
+
+VERSION: Final = f"cp{sys.version_info.major}{sys.version_info.minor}"
+COMPILED_TAG: Final = f"{VERSION}-{VERSION}-linux_x86_64"
+"""This Python, and the C library that it was built with: auditwheel finds out what others it may be."""
 
 
 class GuestBuildHook(BuildHookInterface[Any]):
@@ -19,6 +30,9 @@ class GuestBuildHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build both; a missing compiler ends the build with make's own message."""
         build_data["tag"] = TAG
+        if self._compile():
+            build_data["tag"] = COMPILED_TAG
+            build_data["artifacts"].append(f"kvmbox/*/*{sysconfig.get_config_var('EXT_SUFFIX')}")
         for directory in ("guests", "launcher"):
             try:
                 subprocess.run(["make", "-C", f"{self.root}/{directory}"], check=True)
@@ -27,3 +41,10 @@ class GuestBuildHook(BuildHookInterface[Any]):
                     f"kvmbox: error: cannot build what is in {directory}/: {error}\n"
                     "hint: install make and a C compiler (cc, as, ld)"
                 ) from error
+
+    def _compile(self) -> bool:
+        """Whether the compiled hot path is wanted, and there now. The tool says why it is not there."""
+        if os.environ.get("KVMBOX_PURE", "0") not in ("", "0"):
+            return False
+        tool = [sys.executable, f"{self.root}/tools/build_accelerator.py"]
+        return subprocess.run(tool, check=False).returncode == 0

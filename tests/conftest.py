@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from kvmbox.accel.choice import why_not_built
 from kvmbox.early import END_SIGNALS
+
+if TYPE_CHECKING:
+    from tests.support.halves import Half
 
 # Their assertions say what they have compared, as those of tests do.
 pytest.register_assert_rewrite("tests.support")
@@ -16,6 +21,17 @@ pytest.register_assert_rewrite("tests.support")
 # The host's speed is no part of any test: no deadlines, and a fixed number of examples.
 settings.register_profile("kvmbox", deadline=None, print_blob=True)
 settings.load_profile("kvmbox")
+
+
+@pytest.fixture(params=["pure", "compiled"])
+def half(request: pytest.FixtureRequest) -> Half:
+    """The hot path in pure Python, and the compiled one."""
+    from tests.support.halves import half_of  # not before its assertions are rewritten
+
+    found = half_of(request.param)
+    if found is None:
+        pytest.skip(f"compiled: {why_not_built()}")
+    return found
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

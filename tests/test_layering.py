@@ -18,7 +18,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.processes.spawner_client import DEFAULT_ENTRY, INTERPRETER_FLAGS
+from kvmbox.processes.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, INTERPRETER_FLAGS
 
 PROJECT: Final = Path(__file__).parent.parent
 PACKAGE: Final = PROJECT / "kvmbox"
@@ -34,10 +34,12 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "outcome": {"lean"},
     "bundled": {"lean"},
     "board": {"firmware", "layout", "lean"},
+    # What may be compiled; what the .pyx import is checked below.
+    "accel": set(),
     # Inside of the jail, and what is spoken with it.
     "devices": {"layout", "lean"},
     "wire": {"devices"},
-    "jailed": {"devices", "wire"},
+    "jailed": {"accel", "devices", "wire"},
     # The host's parts, each alone: none of them knows another one's business.
     "firmware": {"errors", "layout", "lean"},
     "memory": {"errors", "firmware", "layout", "lean"},
@@ -47,11 +49,25 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "sandbox": {"errors", "lean"},
     "host": {"board", "devices", "early", "errors", "lean", "memory", "outcome"},
     # The VMM's side of device processes.
-    "channel": {"board", "bus", "devices", "errors", "jailed", "lean", "memory", "sandbox", "wire"},
-    "processes": {"board", "channel", "early", "errors", "host", "jailed", "lean", "sandbox", "wire"},
+    "channel": {
+        *("accel", "board", "bus", "devices", "errors", "jailed", "lean", "memory", "sandbox", "wire"),
+    },
+    "processes": {
+        "accel",
+        "board",
+        "channel",
+        "early",
+        "errors",
+        "host",
+        "jailed",
+        "lean",
+        "sandbox",
+        "wire",
+    },
     # What puts them together.
     "machine": {
         *(
+            "accel",
             "board",
             "boot",
             "bundled",
@@ -82,7 +98,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # What runs in a device process in place of its models, and tries to get out.
     "audit": {"channel", "errors", "processes", "sandbox", "wire"},
     # Starts the product as processes; the floor builds a machine of its own from the same parts.
-    "bench": {"channel", "errors", "kvm", "layout", "machine", "memory", "regular"},
+    "bench": {"accel", "channel", "errors", "kvm", "layout", "machine", "memory", "regular"},
     "policy": {"channel", "errors", "sandbox"},
 }
 """Package or top-level module → those of kvmbox that it may import, itself apart. `cli` may import all."""
@@ -142,6 +158,12 @@ def module_name(path: Path) -> str:
 
 
 MODULES: Final = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+COMPILED: Final = {
+    module_name(path): set(re.findall(r"^from (kvmbox[.\w]*)", path.read_text("utf-8"), re.MULTILINE))
+    for path in sorted(PACKAGE.rglob("*.pyx"))
+}
+"""Compiled module → the modules and packages of kvmbox that it imports."""
 
 
 @cache
@@ -229,6 +251,13 @@ def test_imports_of_kvmbox_go_one_way(name: str) -> None:
     assert used - MAY_IMPORT[group] - {group, ""} == set()
 
 
+def test_compiled_modules_import_what_is_pure_or_runs_where_they_do() -> None:
+    assert {name: {group_of(other) for other in used} for name, used in COMPILED.items()} == {
+        "kvmbox.accel.vmm": {"wire"},
+        "kvmbox.jailed.serving": {"jailed", "wire"},
+    }
+
+
 def test_import_table_has_no_circle() -> None:
     TopologicalSorter(MAY_IMPORT).prepare()  # raises CycleError
 
@@ -292,7 +321,8 @@ def test_pure_module_calls_no_built_in_that_does_io_or_runs_text(name: str) -> N
 
 
 def sandboxed_side() -> set[str]:
-    return closure("kvmbox.processes.spawner", DEFAULT_ENTRY.partition(":")[0])
+    entries = [entry.partition(":")[0] for entry in (DEFAULT_ENTRY, COMPILED_ENTRY)]
+    return closure("kvmbox.processes.spawner", *entries, *COMPILED["kvmbox.jailed.serving"])
 
 
 def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
@@ -300,8 +330,9 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
     assert {group_of(name) for name in side} == {
         *("devices", "jailed", "layout", "processes", "sandbox", "wire", ""),
     }
-    assert {name for name in side if group_of(name) in ("jailed", "processes", "wire")} == {
+    assert {name for name in side if group_of(name) in ("accel", "jailed", "processes", "wire")} == {
         "kvmbox.jailed",
+        "kvmbox.jailed.compiled",
         "kvmbox.jailed.loop",
         "kvmbox.jailed.main",
         "kvmbox.jailed.own_model",
@@ -322,7 +353,7 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
 
 def test_spawner_and_device_processes_import_little_of_the_standard_library() -> None:
     for module, foreign in foreign_imports(sandboxed_side()).items():
-        assert foreign - SPAWNER_STDLIB == set(), module
+        assert foreign - SPAWNER_STDLIB - set(COMPILED) == set(), module
 
 
 def test_spawner_started_as_the_vmm_starts_it_has_no_heavy_module_loaded() -> None:
@@ -401,7 +432,7 @@ def _modules_named_in_text() -> set[str]:
     named |= {"kvmbox.cli.entry", "kvmbox.__main__"}  # the scripts, and `python -m kvmbox`
     named.add("kvmbox.lean")  # imported where TYPE_CHECKING is false, which `imports_of` takes for true
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
-    named.add(DEFAULT_ENTRY.partition(":")[0])
+    named |= {entry.partition(":")[0] for entry in (DEFAULT_ENTRY, COMPILED_ENTRY)}
     return named & set(MODULES)
 
 

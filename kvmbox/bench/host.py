@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from kvmbox import __version__
+from kvmbox.accel.choice import describe
 from kvmbox.bench.floor import NativeCode
 from kvmbox.bench.peer import version as qemu_version
 from kvmbox.errors import KvmError
@@ -46,6 +47,7 @@ def facts(*, peer: bool = False) -> dict[str, str | int]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "kvmbox": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "hot_path": describe(),
         "kernel": f"{platform.system()} {platform.release()}",
         "processor": processor(),
         "cpus": len(os.sched_getaffinity(0)),

@@ -212,6 +212,7 @@ def heading(results: Results) -> list[str]:
     """The lines that go before the tables: the host, and how to read them."""
     facts = results.facts
     host = ", ".join(str(facts[key]) for key in ("kernel", "processor", "python", "qemu") if facts.get(key))
+    hot_path = f"; hot path {facts['hot_path']}" if facts.get("hot_path") else ""
     covered = min(
         (one.value.covered for row in results.rows for one in cells(results, row) if one.value is not None),
         default=0.0,
@@ -226,7 +227,7 @@ def heading(results: Results) -> list[str]:
         else "too few rounds for an interval that says much"
     )
     return [
-        f"kvmbox {facts.get('kvmbox', '?')} bench on {host}",
+        f"kvmbox {facts.get('kvmbox', '?')} bench on {host}{hot_path}",
         f"KVM backend {facts.get('kvm_backend', '?')}, {facts.get('cpus', '?')} CPUs, "
         f"TSC {int(facts.get('tsc_khz', 0)) / 1000:.0f} MHz, load {facts.get('load', '?')} at the start, "
         f"{facts.get('started', '')}",

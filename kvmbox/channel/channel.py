@@ -32,7 +32,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final, Protocol
 
 from kvmbox.channel.follow_up import MAX_FOLLOW_UPS, Application, FollowUp
 from kvmbox.channel.grants import Grants
@@ -74,6 +74,22 @@ _NO_EFFECTS: Final = frozenset(
 """Requests that no device of the guest's sees: a model has no cause to ask for anything."""
 
 
+class Mutex(Protocol):
+    """What a channel needs of `threading.Lock`."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """See threading.Lock."""
+        ...
+
+    def release(self) -> None:
+        """See threading.Lock."""
+        ...
+
+    def __enter__(self) -> bool: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
 def _nobody_hears(_deadline: int, _now: int) -> None:
     """Ignore deadlines."""
 
@@ -97,7 +113,7 @@ class Channel:
         record: Callable[[bytes, bytes], None] | None = None,
         survival: Survival | None = None,
         last_sequence: int = 0,
-        lock: threading.Lock | None = None,
+        lock: Mutex | None = None,
         slice_ms: int = WAIT_SLICE_MS,
     ) -> None:
         """Take over the VMM's end of `link`.
@@ -121,7 +137,7 @@ class Channel:
         self._slice_ms = slice_ms
         self._deadline_changed = deadline_changed
         self._wait_for_output = wait_for_output
-        self._lock = lock or threading.Lock()
+        self._lock: Any = lock or threading.Lock()
         self._acquire = self._lock.acquire
         self._release = self._lock.release
         self._sequence = last_sequence
@@ -172,14 +188,7 @@ class Channel:
                         if len(journal) >= journal.limit:
                             self.survival.journal_is_full()
                     return result
-                payload = self.transport.payload(words)
-                if self._prints(first, limit, words, payload):
-                    if deadline != self.deadline:
-                        self._set_deadline(deadline, now)
-                    self._note(((first, now, value, offset), b"", words, payload))
-                else:
-                    sent = _pack(first, now, value, offset)
-                    result, _ = self._accept(sent, frame_of(words, payload), limit)
+                result = self._use((first, now, value, offset), words, limit)
             except (DeviceProcessError, TransportError) as error:
                 result, _ = self._survive(error, _pack(first, now, value, offset), limit)
             finally:
@@ -190,6 +199,16 @@ class Channel:
             self._release()
         self._wait_for_output()
         return result
+
+    def _use(self, asked: Words, words: Words, limit: int) -> int:
+        """Use the reply to an access, `words` and what follows them, that changes more than what is read."""
+        payload = self.transport.payload(words)
+        if not self._prints(asked[0], limit, words, payload):
+            return self._accept(_pack(*asked), frame_of(words, payload), limit)[0]
+        if words[1] != self.deadline:
+            self._set_deadline(words[1], asked[1])
+        self._note((asked, b"", words, payload))
+        return words[2]
 
     def access_for(self, word: int) -> Callable[[int, int, int, int], int]:
         """The function for accesses with this `word`: `access`, or a faster one."""

@@ -16,6 +16,7 @@ from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.channel.transport import Transport, Waits, Words
+from kvmbox.devices.model import Effect
 from kvmbox.jailed.server import DeviceServer, error_answer, error_frame
 from kvmbox.wire.protocol import HEADER, READ, REPLY, WORDS
 
@@ -97,25 +98,35 @@ class DirectChannel(Channel):
                 deadline = next_deadline()
                 effects = take_effects()
             except Exception as error:  # noqa: BLE001 - as above
-                sent = WORDS.pack(word, now, value, offset)
-                return self._accept(sent, error_frame(0, error), limit)[0]
-            if result > limit:
-                sent = WORDS.pack(word, now, value, offset)
-                return self._accept(sent, WORDS.pack(word | REPLY, server.deadline, result, 0), limit)[0]
-            if effects:
-                sent = WORDS.pack(word, now, value, offset)
-                self._apply_all([(device, effect) for effect in effects], sent)
-            if deadline != server.deadlines[device]:
-                server.set_deadline(device, deadline)
-                self._set_deadline(server.deadline, now)
+                return self._raised(error, (word, now, value, offset), limit)
+            if effects or result > limit or deadline != server.deadlines[device]:
+                self._use_direct((word, now, value, offset), limit, device, result, deadline, effects)
             if not effects:
                 return result
-            if self._asked_for:
-                self._follow_up(None)
         finally:
             self._release()
         self._wait_for_output()
         return result
+
+    def _raised(self, error: Exception, asked: Words, limit: int) -> int:
+        """The model has raised `error`: raise what a channel raises of it. Under the lock."""
+        return self._accept(WORDS.pack(*asked), error_frame(0, error), limit)[0]
+
+    def _use_direct(
+        self, asked: Words, limit: int, device: int, result: int, deadline: int | None, effects: list[Effect]
+    ) -> None:
+        """Use an answer that changes more than what is read, or is wrong. Under the lock."""
+        word, now, _, _ = asked
+        server = self.transport.server
+        if result > limit:
+            self._accept(WORDS.pack(*asked), WORDS.pack(word | REPLY, server.deadline, result, 0), limit)
+        if effects:
+            self._apply_all([(device, effect) for effect in effects], WORDS.pack(*asked))
+        if deadline != server.deadlines[device]:
+            server.set_deadline(device, deadline)
+            self._set_deadline(server.deadline, now)
+        if self._asked_for:
+            self._follow_up(None)
 
 
 def direct_channels(

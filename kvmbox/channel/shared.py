@@ -173,6 +173,12 @@ class PageTransport(LinkedTransport):
         self._seen = copied[0]
         return copied
 
+    def _copied(self) -> Words:
+        """The header of the reply that has come."""
+        copied: Words = self._unpack(self._data, _REPLY_AT)
+        self._seen = copied[0]
+        return copied
+
     def payload(self, words: Words) -> bytes:
         """See Transport: a copy of as much as the copied header announces."""
         length = words[3] >> 32
@@ -191,8 +197,7 @@ class PageTransport(LinkedTransport):
         if words[_DEVICE_WAITS]:
             self._ring_now()
         self._sleep(slices)
-        copied: Words = self._unpack(self._data, _REPLY_AT)
-        self._seen = copied[0]
+        copied = self._copied()
         return frame_of(copied, self.payload(copied))
 
     # --- Waiting ----------------------------------------------------------------------------------------
@@ -223,7 +228,11 @@ class PageTransport(LinkedTransport):
         self._ring()
         self._sleep()
         self._slow += 1
-        if self._spin is not None and not self._slow & 15:
+        if not self._slow & 15:
+            self._ask_to_spin()
+
+    def _ask_to_spin(self) -> None:
+        if self._spin is not None:
             self._spin.wanted_by(self)
 
     def _sleep(self, slices: int | None = None) -> None:

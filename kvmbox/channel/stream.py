@@ -58,6 +58,9 @@ class StreamTransport(LinkedTransport):
             frame = self._read(self.replies, _READ_SIZE)
         except OSError as error:
             frame = self._last_words(error)
+        return self._words_of(frame)
+
+    def _words_of(self, frame: bytes) -> Words:
         self._frame = frame
         if len(frame) == _HEADER_SIZE:
             return _unpack(frame)

@@ -84,6 +84,10 @@ class Transport(ABC):
         With a number of slices nothing else blocks either. Raises TransportError.
         """
 
+    def rest_of_exchange(self) -> Words:
+        """As `exchange_words`, for a request that compiled code has sent, and could not finish."""
+        raise NotImplementedError
+
     def close(self) -> None:  # noqa: B027 - most have something to close
         """Close the VMM's end: the device process reads end of file and exits. Idempotent."""
 

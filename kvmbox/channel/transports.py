@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from kvmbox.channel.choice import chosen
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.spin import SpinGrants
 from kvmbox.channel.stream import PipeTransport, SocketTransport
@@ -31,7 +32,7 @@ def make_link(ipc: str, spin: SpinGrants | None = None) -> Link:
     """A new connection of a kind of `IPC_CHOICES`. `spin` grants the right to spin. Raises SandboxError."""
     made: list[int] = []
     try:
-        return TRANSPORTS[ipc].connect(made, spin)
+        return chosen(TRANSPORTS[ipc]).connect(made, spin)
     except OSError as error:
         for descriptor in made:
             os.close(descriptor)

@@ -58,6 +58,7 @@ def _examine() -> Iterator[Finding]:
     version = platform.python_version()
     yield Finding("python", True, f"{version} ({platform.python_implementation()})")
     yield Finding("kernel", True, f"{platform.system()} {platform.release()} {platform.machine()}")
+    yield _hot_path()
     yield from _kvm()
     yield _libseccomp()
     yield from _layers()
@@ -65,6 +66,15 @@ def _examine() -> Iterator[Finding]:
     enough, files = open_files.enough()
     yield Finding("open files", enough, files, remedy=open_files.REMEDY)
     yield _guests()
+
+
+def _hot_path() -> Finding:
+    from kvmbox.accel import choice
+
+    remedy = None
+    if choice.why_not_built():
+        remedy = "install a C compiler and Python's headers (python3-dev), then build or install kvmbox anew"
+    return Finding("hot path", choice.is_compiled(), choice.describe(), needed=False, remedy=remedy)
 
 
 def _kvm() -> Iterator[Finding]:

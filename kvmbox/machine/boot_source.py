@@ -8,12 +8,14 @@ from collections.abc import Callable
 from kvmbox import bundled
 from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.compressed import decompressed
-from kvmbox.boot.image import GuestImage, read_image, read_module
+from kvmbox.boot.image import read_image, read_module
+from kvmbox.boot.linux_for_firmware import kernel_for_firmware
 from kvmbox.boot.linux_header import starts_in_real_mode
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
 from kvmbox.firmware.builtin_bios import sectors_of
+from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.platform import Platform
 from kvmbox.lean import Value
 from kvmbox.machine.config import RunConfig
@@ -31,12 +33,13 @@ class BootSource(Value):
     """The image, the modules and the firmware. They are read once, so that a reboot loads the same bytes.
 
     `has_bios` says whether the ROM of the built-in BIOS is in memory, if only to trap what is called.
-    `disk` is what the BIOS shows as a disk, or empty.
+    `disk` is what the BIOS shows as a disk, or empty. `fw_cfg` has the kernel that firmware is to start.
     """
 
     load: Callable[[GuestMemory], BootPlan]
     has_bios: bool = False
     disk: bytes = b""
+    fw_cfg: tuple[FwCfgItem, ...] = ()
 
     @property
     def disk_sectors(self) -> int:
@@ -47,8 +50,15 @@ class BootSource(Value):
     def read(cls, config: RunConfig) -> BootSource:
         """Read all of it; ImageError if something cannot be read, UsageError if it does not go together."""
         image, boot = decompressed(read_image(config.guest)), config.boot
+        initrd = None if config.initrd is None else read_module(config.initrd)
+        command_line, for_firmware = config.append or None, list[FwCfgItem]()
         if config.bios_file is not None:
-            image, boot = _firmware(config, image)
+            if config.boot not in (AUTO, "bios", "firmware"):
+                raise UsageError(f"--bios {config.bios_file} contradicts --boot {config.boot}")
+            if config.guest != config.bios_file:
+                for_firmware = kernel_for_firmware(image, command_line, initrd, config.memory_size)
+                image, command_line, initrd = decompressed(read_image(config.bios_file)), None, None
+            boot = "firmware"
         way = choose(image, boot, bios=config.bios)
         # A kernel of Multiboot may go back to real mode and call the BIOS of the PC that it was started on.
         has_bios = (
@@ -61,9 +71,9 @@ class BootSource(Value):
             )
         )
         options = BootOptions(
-            command_line=config.append or None,
+            command_line=command_line,
             modules=tuple(read_module(spec.path, spec.arguments) for spec in config.modules),
-            initrd=None if config.initrd is None else read_module(config.initrd),
+            initrd=initrd,
             boot=boot,
             load_address=config.load_address,
             entry=config.entry,
@@ -84,6 +94,7 @@ class BootSource(Value):
             lambda memory: load_image(image, memory, options, platform),
             has_bios,
             image.data if shows_disk else b"",
+            tuple(for_firmware),
         )
 
 
@@ -96,16 +107,3 @@ def _bios_rom() -> bytes:
             f"cannot read the built-in BIOS '{BIOS_ROM}': {error.strerror}",
             hint="build it: make guests; an installed kvmbox has it",
         ) from error
-
-
-def _firmware(config: RunConfig, guest: GuestImage) -> tuple[GuestImage, str]:
-    """The firmware of --bios FILE, and its way to boot."""
-    assert config.bios is not None
-    if config.boot not in (AUTO, "bios", "firmware"):
-        raise UsageError(f"--bios {config.bios} contradicts --boot {config.boot}")
-    if config.guest == config.bios:
-        return guest, "firmware"
-    raise UsageError(
-        "--bios FILE starts firmware, which finds no disk here: it takes no GUEST",
-        hint=f"kvmbox run --bios {config.bios}",
-    )

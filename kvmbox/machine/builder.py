@@ -29,6 +29,7 @@ from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 from kvmbox.machine.boot_source import BootSource
+from kvmbox.machine.choice import guest_clock
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
 from kvmbox.machine.config import DEFAULT_CPU, FirmwareFile, RunConfig
 from kvmbox.machine.late_writes import LateWrites
@@ -48,8 +49,12 @@ PORT_BITS = 16
 ADDRESS_BITS = 52  # the most that an x86 physical address can have
 
 
-def board_of(config: RunConfig, *, bios: bool = False, disk: int = 0) -> list[DeviceSpec]:
+def board_of(
+    config: RunConfig, *, bios: bool = False, disk: int = 0, fw_cfg: Sequence[FwCfgItem] = ()
+) -> list[DeviceSpec]:
     """The devices of this run, with those behind the built-in BIOS, whose disk has `disk` sectors.
+
+    `fw_cfg` are items beside the user's files.
 
     Raises UsageError if two devices claim the same port.
     """
@@ -62,7 +67,7 @@ def board_of(config: RunConfig, *, bios: bool = False, disk: int = 0) -> list[De
             uart_pace=config.uart_pace,
             cpus=config.cpus,
             testdev=config.testdev,
-            fw_cfg=tuple(_told_file(file) for file in config.fw_cfg),
+            fw_cfg=(*fw_cfg, *(_told_file(file) for file in config.fw_cfg)),
             has_bios=bios,
             boot_disk_sectors=disk,
         )
@@ -199,7 +204,7 @@ class Devices:
         """
         self.board = board
         self.pool = pool
-        self.clock = GuestClock()
+        self.clock = guest_clock()
         self.router = InterruptRouter()
         self.ports = Bus(PORT_BITS)
         self.mmio = Bus(ADDRESS_BITS)

@@ -33,10 +33,11 @@ from kvmbox.host.timers import DeadlineTimer, Timerfd
 from kvmbox.machine.aftermath import Aftermath, examine
 from kvmbox.machine.builder import Devices, GuestVm
 from kvmbox.machine.caller import Caller
+from kvmbox.machine.choice import loop_kind
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.pace import Pace
-from kvmbox.machine.run_loop import LoopTotals, VcpuLoop, port_exits
+from kvmbox.machine.run_loop import LoopTotals, port_exits
 from kvmbox.machine.survival_choice import survival_of
 from kvmbox.machine.suspend import Suspension
 from kvmbox.machine.vcpu_thread import VcpuThread, join_all, look_at_all
@@ -263,10 +264,11 @@ class MainLoop:
         return not self._must_end()
 
     def _threads_of(self, guest: GuestVm, devices: Devices) -> list[VcpuThread]:
+        make = loop_kind()
         return [
             VcpuThread(
                 vcpu,
-                VcpuLoop(
+                make(
                     vcpu,
                     devices.ports,
                     devices.mmio,

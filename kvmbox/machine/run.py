@@ -76,7 +76,7 @@ def run(
         cleanup.callback(pool.close)
         pool.ready_by = starting.at
         source = BootSource.read(config)  # it tells which devices there are
-        board = board_of(config, bios=source.has_bios, disk=source.disk_sectors)
+        board = board_of(config, bios=source.has_bios, disk=source.disk_sectors, fw_cfg=source.fw_cfg)
         recorder = _recorder(config, board, say)
         if recorder is not None:
             cleanup.callback(recorder.finish)

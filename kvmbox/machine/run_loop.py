@@ -43,8 +43,8 @@ _IO_WORD: Final = 4  # index into 64-bit words: direction, size, port and count 
 _IO_DATA_OFFSET: Final = 5
 _MMIO_ADDRESS: Final = 4  # the same words of a memory-mapped exit; between them lie the eight bytes of data
 _MMIO_KIND: Final = 6
-_MMIO_KIND_BITS: Final = 40  # length and direction; what lies above is nobody's, and may be anything
-_MMIO_KIND_MASK: Final = (1 << _MMIO_KIND_BITS) - 1
+MMIO_KIND_BITS: Final = 40  # length and direction; what lies above is nobody's, and may be anything
+MMIO_KIND_MASK: Final = (1 << MMIO_KIND_BITS) - 1
 _MMIO_DATA: Final = uapi.RUN_MMIO_DATA
 _KVM_EXIT_IO: Final = uapi.KVM_EXIT_IO
 _KVM_EXIT_MMIO: Final = uapi.KVM_EXIT_MMIO
@@ -98,11 +98,6 @@ def port_exits(loops: Sequence[VcpuLoop]) -> dict[int, int]:
     return counts
 
 
-def _exits(routes: dict[int, list[Any]]) -> int:
-    # A copy of the routes in one step, as the vCPU thread may add one meanwhile.
-    return sum(route[0] for route in list(routes.values()))
-
-
 class VcpuLoop:
     """Runs one vCPU. `exit_count` may be read by any thread; `request_attention` called by any."""
 
@@ -127,6 +122,7 @@ class VcpuLoop:
         self._is_pvm = is_pvm
         self._name = name
         self._vcpu = vcpu
+        self._enter: Callable[[], int] = vcpu.enter
         self._read_memory = read_memory
         self._ports = ports
         self._mmio = mmio
@@ -172,20 +168,29 @@ class VcpuLoop:
     @property
     def guest_exits(self) -> int:
         """The same, without the times that it was kicked."""
-        return self._unrouted_exits + _exits(self._routes) + _exits(self._mmio_routes)
+        return self._unrouted_exits + self._exits(self._routes) + self._exits(self._mmio_routes)
 
     @property
     def mmio_exits(self) -> int:
         """How often it was for a memory-mapped access."""
-        return self._other_mmio_exits + _exits(self._mmio_routes)
+        return self._other_mmio_exits + self._exits(self._mmio_routes)
 
     @property
     def port_exits(self) -> dict[int, int]:
         """Exits by packed word (direction, size, port), claimed ports only."""
         counts = dict(self._other_port_exits)
-        for word, route in list(self._routes.items()):
-            counts[word & _ACCESS] = counts.get(word & _ACCESS, 0) + route[0]
+        for word in list(self._routes):
+            counts[word & _ACCESS] = counts.get(word & _ACCESS, 0) + self._exits_of(self._routes, word)
         return counts
+
+    def _exits_of(self, routes: dict[int, list[Any]], key: int) -> int:
+        """How many exits took the route of `key`."""
+        exits: int = routes[key][0]
+        return exits
+
+    def _exits(self, routes: dict[int, list[Any]]) -> int:
+        # A copy of the keys in one step, as the vCPU thread may add one meanwhile.
+        return sum(self._exits_of(routes, key) for key in list(routes))
 
     def run(self) -> LoopEnd:
         """Run the guest until something ends it. Raises DeviceProcessError, UnknownExitError."""
@@ -198,23 +203,25 @@ class VcpuLoop:
                 self._ring.drain()
             return end
         finally:
-            for route in (*self._routes.values(), *self._mmio_routes.values()):
-                route[_DEVICE].count(route[_IS_READ], route[0])
+            for routes in (self._routes, self._mmio_routes):
+                for key, route in routes.items():
+                    route[_DEVICE].count(route[_IS_READ], self._exits_of(routes, key))
 
     def _run(self) -> LoopEnd:
         vcpu, ring = self._vcpu, self._ring
-        enter: Callable[[], int] = vcpu.enter
+        enter = self._enter
         words32, words64, data = vcpu.words32, vcpu.words64, vcpu.bytes
         routes, mmio_routes = self._routes, self._mmio_routes
         while True:
-            if enter() >= 0:
+            status = enter()
+            if status == 0:
                 reason = words32[_EXIT_REASON]
                 if reason == _KVM_EXIT_IO:
                     route = routes.get(words64[_IO_WORD])
                     position = words64[_IO_DATA_OFFSET]
                 elif reason == _KVM_EXIT_MMIO:
-                    kind = words64[_MMIO_KIND] & _MMIO_KIND_MASK
-                    route = mmio_routes.get(words64[_MMIO_ADDRESS] << _MMIO_KIND_BITS | kind)
+                    kind = words64[_MMIO_KIND] & MMIO_KIND_MASK
+                    route = mmio_routes.get(words64[_MMIO_ADDRESS] << MMIO_KIND_BITS | kind)
                     position = _MMIO_DATA
                 else:
                     route, position = None, 0
@@ -243,7 +250,7 @@ class VcpuLoop:
                     self._port_exit(words64[_IO_WORD], position)
                 elif self._rare_exit():
                     return LoopEnd.DECIDED
-            else:
+            elif status < 0:
                 number = get_errno()
                 if number == errno.EINTR:
                     self._interruptions += 1
@@ -255,7 +262,7 @@ class VcpuLoop:
             if self._attention:
                 if self._pay_attention():
                     return LoopEnd.LEFT
-                enter = self._enter_and_tell if self.tells_next_exit else vcpu.enter
+                enter = self._enter_and_tell if self.tells_next_exit else self._enter
 
     def _enter_and_tell(self) -> int:
         result: int = self._vcpu.enter()
@@ -328,8 +335,8 @@ class VcpuLoop:
                 self._other_mmio_exits += 1
                 mapping = self._mmio.find_whole(address, length)
                 if mapping is not None:
-                    kind = self._vcpu.words64[_MMIO_KIND] & _MMIO_KIND_MASK
-                    key = address << _MMIO_KIND_BITS | kind
+                    kind = self._vcpu.words64[_MMIO_KIND] & MMIO_KIND_MASK
+                    key = address << MMIO_KIND_BITS | kind
                     self._add_route(self._mmio_routes, key, mapping, address, not is_write, length)
                 if is_write:
                     self._mmio.write(address, length, int.from_bytes(data[:length], "little"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kvmbox.accel.choice import describe
 from kvmbox.host.console import Console
 from kvmbox.lean import Value
 from kvmbox.machine.builder import Devices
@@ -53,6 +54,8 @@ class RunStats(Value):
     guest_time: int
     stages: dict[str, int]
     design: str
+    hot_path: str
+    """Whether the run loop, the channels and the serving loops are compiled."""
     spins: dict[str, int]
     sandbox: dict[str, list[str]]
     """The layers of each device process that has started."""
@@ -109,6 +112,7 @@ def collect(
         guest_time=devices.clock.now(),
         stages=dict(timeline.stages),
         design=str(pool.design),
+        hot_path=describe(),
         spins={"granted": pool.spin.granted, "revoked": pool.spin.revoked} if pool.spin is not None else {},
         vmm=[] if main_loop.confinement is None else layers.names(main_loop.confinement.applied),
         missing=_missing(pool, main_loop),
@@ -200,6 +204,7 @@ def format_stats(stats: RunStats, wall: int) -> str:
             lines.append(f"{what:<24} {how} {took:.1f} ms (at {began:.1f})")
     every = list(stats.sandbox.values())
     common = [name for name in every[0] if all(name in other for other in every)] if every else []
+    lines.append(f"hot path                 {stats.hot_path}")
     if stats.spins:
         lines.append(
             f"right to spin            {stats.spins['granted']} granted, {stats.spins['revoked']} revoked"

@@ -9,15 +9,26 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
+from kvmbox.accel.choice import is_compiled
 from kvmbox.channel.transport import Link
 from kvmbox.jailed.main import main
 from kvmbox.sandbox.listener import ForbiddenCall
 
 ENDED: Final = 0
 """What stands for a wait status: a thread has none."""
+
+
+def _main() -> Callable[..., int]:
+    if not is_compiled():
+        return main
+    from kvmbox.jailed.compiled import main as compiled_main
+
+    return partial(compiled_main, alone=False)
 
 
 class DeviceThread:
@@ -32,6 +43,7 @@ class DeviceThread:
         self.type = device_type
         self.wait_status: int | None = None
         self._link = link
+        self._main = _main()
         self._cpu = cpu
         self._lock = threading.Lock()
         self._open = True
@@ -45,7 +57,7 @@ class DeviceThread:
             with suppress(OSError):
                 os.sched_setaffinity(0, {self._cpu})
         try:
-            main(channel, replies[0] if replies else None, self._link.page)
+            self._main(channel, replies[0] if replies else None, self._link.page)
         except OSError:
             pass  # the VMM has closed its end while a reply was on its way
         finally:

@@ -30,6 +30,7 @@ from kvmbox.channel.channel import (
     Channel,
     output_has_room,
 )
+from kvmbox.channel.choice import channel_kind, direct_channel_kind
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.channel.on_demand import NoProcess
@@ -298,15 +299,15 @@ class DevicePool:
         """
         for member in self.members.values():
             link: Opens
-            kind = Channel
+            kind = channel_kind()
             if member.link is not None:
                 link = member.link
             elif member.device_type in self.starts.names:
                 link = NoProcess(self.starts)
             else:
-                from kvmbox.channel.direct import DirectChannel, DirectLink  # and with it every model
+                from kvmbox.channel.direct import DirectLink  # and with it every model
 
-                link, kind = DirectLink(), DirectChannel
+                link, kind = DirectLink(), direct_channel_kind()
             member.channel = kind(
                 member.device_type,
                 link,

@@ -36,6 +36,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from kvmbox.accel.choice import is_compiled
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.processes.spawner import CONTROL_FD
 from kvmbox.sandbox import layers, linux, passing
@@ -47,6 +48,14 @@ PACKAGE_DIRECTORY: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.pa
 """Where the spawner finds kvmbox."""
 
 DEFAULT_ENTRY: Final = "kvmbox.jailed.main:main"
+COMPILED_ENTRY: Final = "kvmbox.jailed.compiled:main"
+
+
+def device_entry() -> str:
+    """What device processes run: the VMM's choice, because they have no environment to read it from."""
+    return COMPILED_ENTRY if is_compiled() else DEFAULT_ENTRY
+
+
 ANY_LANDLOCK: Final = 1000
 """A limit on the Landlock ABI that is none."""
 
@@ -174,7 +183,7 @@ class SpawnerClient:
     def start(
         cls,
         *,
-        entries: Sequence[str] = (DEFAULT_ENTRY,),
+        entries: Sequence[str] | None = None,
         payload_directory: str | None = None,
         landlock_limit: int = ANY_LANDLOCK,
         seccomp: int = SECCOMP_MODE_FILTER,
@@ -183,18 +192,19 @@ class SpawnerClient:
         """Start a spawner; returns before it is up. Call it first of all; it dies with the calling thread.
 
         `entries` are the 'module:function' that device processes may run, called with the channel's
-        descriptor; what they return is the exit status. They are imported before the spawner confines
-        itself, from kvmbox or, if it is given, from `payload_directory`. `landlock_limit` is the highest
-        Landlock ABI to use, 0 for none. `seccomp` is the mode of all its device processes, `without` a mask
-        of layers that they are to do without. Raises SandboxError.
+        descriptor; what they return is the exit status; `device_entry()` by default. They are imported
+        before the spawner confines itself, from kvmbox or, if it is given, from `payload_directory`.
+        `landlock_limit` is the highest Landlock ABI to use, 0 for none. `seccomp` is the mode of all its
+        device processes, `without` a mask of layers that they are to do without. Raises SandboxError.
         """
+        entries = (device_entry(),) if entries is None else tuple(entries)
         directories = [PACKAGE_DIRECTORY]
         if payload_directory is not None:
             directories.append(os.path.abspath(payload_directory))
         # Appended: the standard library comes first, whatever lies beside kvmbox.
         code = (
             f"import sys; sys.path += {directories!r}; from kvmbox.processes.spawner import main; "
-            f"main({os.getpid()}, {tuple(entries)!r}, {landlock_limit}, {seccomp}, {without})"
+            f"main({os.getpid()}, {entries!r}, {landlock_limit}, {seccomp}, {without})"
         )
         own_end, spawner_end = passing.socket_pair()
         strict = seccomp == SECCOMP_MODE_STRICT
@@ -255,7 +265,7 @@ class SpawnerClient:
         *,
         cpu: int | None = None,
         require: int = 0,
-        entry: str = DEFAULT_ENTRY,
+        entry: str | None = None,
     ) -> DeviceProcess:
         """Request a device process. Return at once; `wait_ready` has the result.
 
@@ -263,7 +273,7 @@ class SpawnerClient:
         replies to; or those two and shared memory, which the entry gets mapped. They are sent away and
         closed here, in all cases. `bpf` is the compiled filter, `cpu` the only CPU it may use, `require` a
         mask of layers, beyond those that are always required, without which it must not serve. `entry` is
-        one of those given to `start`.
+        one of those given to `start`, the first of them if it is not given.
         Raises SandboxError.
         """
         identifier = self._next_identifier
@@ -273,7 +283,7 @@ class SpawnerClient:
         self._next_identifier += 1
         self._processes[identifier] = process
         try:
-            payload = frames.pack_spawn(self._entries.index(entry), device_type, bpf)
+            payload = frames.pack_spawn(self._entries.index(entry or self._entries[0]), device_type, bpf)
             frame = frames.pack(frames.SPAWN, identifier, number, require & ~layers.VMM, payload)
             passing.send(self._control, frame, channel)
         except OSError as error:

@@ -30,6 +30,8 @@ KVMBOX_NAME: Final = "kvmbox"
 QEMU_NAME: Final = "QEMU"
 _NOTE: Final = 160
 """Characters of a note: one line of a table."""
+_OUR_SIGNAL: Final = "terminating on signal"
+"""What QEMU says when the survey ends it."""
 # QEMU's own words for features that this host's KVM cannot give are no news about a guest.
 _NO_NEWS: Final = re.compile(r"warning: |^$")
 
@@ -44,10 +46,12 @@ def qemu_guest_command(arguments: Sequence[str]) -> list[str]:
 
 
 def guest_note(seen: Observation) -> str:
-    """Why a guest got no further, in one line."""
-    for line in seen.errors.splitlines():
-        if not _NO_NEWS.search(line) and (seen.end is End.ITSELF or "terminating on signal" not in line):
-            return line.removeprefix("kvmbox: error: ").strip()[:_NOTE]
+    """Why a guest got no further, in one line: an error, else any other words, else how it ended."""
+    ours = "" if seen.end is End.ITSELF else _OUR_SIGNAL
+    lines = [line.strip() for line in seen.errors.splitlines() if not _NO_NEWS.search(line)]
+    lines = [line for line in lines if not (ours and ours in line)]
+    for line in [*(line for line in lines if "error" in line), *lines]:
+        return line.removeprefix("kvmbox: error: ")[:_NOTE]
     if seen.end is End.ITSELF:
         return f"status {seen.status}"
     return "" if seen.end is End.SEEN else seen.end.value

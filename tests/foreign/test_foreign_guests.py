@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,13 @@ pytestmark = pytest.mark.kvm
 
 @pytest.mark.parametrize("guest", GUESTS, ids=lambda guest: guest.name)
 def test_foreign_guest_gets_as_far_as_kvm_here_allows(guest: Guest, tmp_path: Path) -> None:
+    limit = guest.limit(backend())
+    if not limit.milestones and limit.status is None:
+        pytest.skip(f"{limit.why}, and KVM's backend here is {backend()}: make test-svm runs it")
     try:
         start = guest.start(tmp_path)
     except Unavailable as problem:
         pytest.skip(str(problem))
-    limit = guest.limit(backend())
 
     seen = observe(
         [*KVMBOX, "run", *start.kvmbox],
@@ -34,3 +37,4 @@ def test_foreign_guest_gets_as_far_as_kvm_here_allows(guest: Guest, tmp_path: Pa
     assert guest.reached(seen.output) >= limit.milestones, story
     if limit.status is not None:
         assert (seen.end, seen.status) == (End.ITSELF, limit.status), story
+        assert re.search(limit.says, seen.errors), story

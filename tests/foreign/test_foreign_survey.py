@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
 import struct
@@ -95,14 +96,13 @@ def test_guest_must_reach_the_last_milestone_where_no_limit_is_known() -> None:
     assert A_GUEST.limit("svm").milestones == 2
 
 
-def test_guests_have_names_of_their_own_and_limits_that_can_be_met_and_broken() -> None:
+def test_guests_have_names_of_their_own_and_limits_within_their_milestones() -> None:
     assert len({guest.name for guest in GUESTS}) == len(GUESTS)
     for guest in GUESTS:
         assert guest.milestones
         for limit in guest.limits.values():
-            # A limit of no milestone and no status would be a test that cannot fail.
-            assert limit.milestones or limit.status is not None, guest.name
             assert limit.milestones <= len(guest.milestones)
+            assert not limit.says or limit.status is not None
             assert limit.why
 
 
@@ -362,6 +362,7 @@ def test_rows_that_are_measured_again_replace_the_old_ones_in_place() -> None:
     [
         (seen(10, errors="kvmbox: error: KVM does not know it\nhint: no\n"), "KVM does not know it"),
         (seen(1, errors="qemu: warning: feature\nqemu: give a 32bit one\n"), "qemu: give a 32bit one"),
+        (seen(10, errors="kvmbox: int 0x10 is not provided\nkvmbox: error: no iret\n"), "no iret"),
         (seen(0), "status 0"),
         (seen(0, end=End.TIME, errors="qemu: terminating on signal 15\n"), "time ran out"),
         (seen(-15, end=End.SEEN), ""),
@@ -414,6 +415,16 @@ def test_page_gives_the_words_of_kvmbox_where_a_guest_got_less_far_than_it_must(
     text = page.filled(PAGE, [row("pvm", "kvmbox", note="a | b"), row("svm", "kvmbox", note="other")])
 
     assert r"| pvm: `a \| b`; svm: `other` |" in text
+
+
+def test_page_gives_the_words_of_kvmbox_where_a_run_ended_otherwise_than_its_limit_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limited = dataclasses.replace(A_GUEST, limits={"pvm": Limit(0, "IRET is refused", 10, "iret")})
+    monkeypatch.setattr(page, "GUESTS", (limited,))
+
+    assert "pvm: `no such file`" in page.filled(PAGE, [row("pvm", "kvmbox", note="no such file")])
+    assert "pvm: IRET is refused" in page.filled(PAGE, [row("pvm", "kvmbox", note="does not know iret")])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from kvmbox import bundled, layout
 from kvmbox.host.bios_reports import MOST, TRAP
+from tests.support.boot_images import bzimage
 from tests.support.real_mode import DEBUGCON, SHUTDOWN, SPIN, debug_exit, out, say
 from tests.support.runs import ENTRY, Images, Run, error_lines, run_to_end
 
@@ -204,11 +205,25 @@ def test_firmware_boots_again_with_its_copy_as_it_was(sectors: Images) -> None:
     assert (status, output) == (0, b"00")
 
 
-def test_firmware_takes_no_guest_and_is_of_a_size_that_roms_have(sectors: Images) -> None:
+def test_firmware_reads_the_kernel_and_its_command_line_through_fw_cfg(sectors: Images) -> None:
+    # mov dx,0x510; mov ax,KEY; out dx,ax; inc dx; then COUNT times: in al,dx; out 0xe9,al
+    def show(key: int, count: int) -> bytes:
+        select = b"\xba\x10\x05\xb8" + key.to_bytes(2, "little") + b"\xef\x42"
+        return select + bytes.fromhex("ec e6e9") * count
+
+    image = sectors.write(firmware(show(0x15, 3) + show(0x11, 4) + show(0x12, 2) + SHUTDOWN + SPIN))
+    kernel, initrd = sectors.write(bzimage(b"core" * 64)), sectors.write(b"ram")
+
+    run = Run("--bios", image, "--append", "arg", "--initrd", initrd, kernel)
+
+    assert run_to_end(run)[:2] == (0, b"argcorera")
+
+
+def test_firmware_starts_no_other_guest_than_linux_and_is_of_a_size_that_roms_have(sectors: Images) -> None:
     image = sectors.write(firmware(SPIN))
     status, _, messages = run_to_end(Run("--bios", image, "hello32"))
-    assert status == 2
-    assert "it takes no GUEST" in messages
+    assert status == 4
+    assert "firmware starts a Linux kernel (bzImage), and it is none" in messages
     status, _, messages = run_to_end(Run("--bios", sectors.write(bytes(1000))))
     assert status == 4
     assert "its 1000 bytes are not a multiple of 64 KiB" in messages

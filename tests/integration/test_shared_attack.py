@@ -15,17 +15,16 @@ from typing import Final
 
 import pytest
 
-from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.transport import Link
-from kvmbox.channel.transports import make_link
 from kvmbox.devices.model import HostOutput
 from kvmbox.errors import ProtocolError
 from kvmbox.wire import page_layout as layout
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects, encode_effects
 from kvmbox.wire.protocol import HEADER, request_word
+from tests.support.halves import Half
 
 ACCESSES: Final = 5_000
 PATIENCE: Final = 100
@@ -68,9 +67,9 @@ while True:
 class Attack:
     """A channel to the attacker, and what it makes the VMM do."""
 
-    def __init__(self, cpus: list[int], *, recorded: bool) -> None:
+    def __init__(self, half: Half, cpus: list[int], *, recorded: bool) -> None:
         """Each side has a CPU, if nobody else wants them: what happens on one CPU happens in turns."""
-        self.link: Link = make_link("shm")
+        self.link: Link = half.page.connect([], None)
         requests, bell, memory = self.link.device
         places = (layout.REPLY, layout.REQUEST, layout.VMM_WAITS, protocol.REPLY)
         bodies = [encode_effects([(0, HostOutput(text))]).hex() for text in (SHORT, LONG)]
@@ -84,7 +83,7 @@ class Attack:
             os.close(descriptor)
         self.outputs: list[bytes] = []
         self.frames: list[bytes] = []
-        self.channel = Channel(
+        self.channel = half.channel(
             "uart",
             self.link,
             [Grants("COM1", output=self.outputs.append)],
@@ -109,12 +108,12 @@ class Attack:
 
 
 @pytest.fixture
-def attack(request: pytest.FixtureRequest) -> Iterator[Attack]:
+def attack(request: pytest.FixtureRequest, half: Half) -> Iterator[Attack]:
     """The attack; with the parameter True its replies are recorded."""
     allowed = os.sched_getaffinity(0)
     if len(allowed) < 2:
         pytest.skip("on one CPU nothing changes while it is read")
-    attack = Attack(sorted(allowed), recorded=getattr(request, "param", False))
+    attack = Attack(half, sorted(allowed), recorded=getattr(request, "param", False))
     yield attack
     attack.close()
     os.sched_setaffinity(0, allowed)

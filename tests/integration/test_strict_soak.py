@@ -17,6 +17,7 @@ from typing import Final
 
 import pytest
 
+from kvmbox.accel.choice import VARIABLE
 from kvmbox.sandbox.linux import seccomp_mode
 from tests.support.patience import patience
 
@@ -31,12 +32,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def soak(python: str, seccomp: str, ipc: str, requests: int = REQUESTS) -> subprocess.CompletedProcess[str]:
+def soak(
+    python: str, seccomp: str, ipc: str, requests: int = REQUESTS, *, pure: bool = False
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [python, str(SOAK), str(ROOT), seccomp, ipc, str(requests)],
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, VARIABLE: "1" if pure else "0"},
         timeout=patience(60 + SOME_SECONDS_A_THOUSAND * requests / 1000),
     )
 
@@ -53,8 +57,9 @@ def python_or_skip(python: str) -> str:
 
 @pytest.mark.parametrize("ipc", ["socketpair", "pipe", "shm"])
 @pytest.mark.parametrize("python", [sys.executable, DISTRIBUTIONS], ids=["this Python", "the distribution's"])
-def test_device_processes_in_strict_mode_answer_every_request(python: str, ipc: str) -> None:
-    done = soak(python_or_skip(python), "strict", ipc)
+@pytest.mark.parametrize("pure", [False, True], ids=["as built", "pure"])
+def test_device_processes_in_strict_mode_answer_every_request(python: str, ipc: str, pure: bool) -> None:
+    done = soak(python_or_skip(python), "strict", ipc, pure=pure)
     assert (done.returncode, done.stderr) == (0, "")
     answered = [line.split()[:2] for line in done.stdout.splitlines()]
     assert answered == [[name, str(REQUESTS)] for name in ("uart", "pit", "rtc", "i8042", "debug", "fwcfg")]

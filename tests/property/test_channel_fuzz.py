@@ -8,15 +8,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvmbox.channel.channel import Channel
+from kvmbox.channel.transport import Link
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_effects
 from kvmbox.wire.protocol import NO_DEADLINE
 from tests.support.far_end import FarEnd
+from tests.support.halves import Half, built_halves
 from tests.support.judge import ASKS, BROKEN, NOW, Ask, grants, judge, send
 from tests.support.log import Calls
+
+HALVES = built_halves()
 
 EFFECTS = st.lists(
     st.tuples(
@@ -62,8 +65,14 @@ def replies(draw: st.DrawFn, ask: Ask) -> bytes:
 
 
 def run(ask: Ask, frame: bytes) -> None:
+    for half in HALVES:
+        run_half(half, ask, frame)
+
+
+def run_half(half: Half, ask: Ask, frame: bytes) -> None:
     far, log = FarEnd(), Calls()
-    channel = Channel("fuzzed", far.link, grants(log), now=lambda: NOW)
+    link = Link(half.socket, far.link.vmm, ())
+    channel = half.channel("fuzzed", link, grants(log), now=lambda: NOW)
     try:
         far.socket.send(frame)
         expected = judge(ask, 1, frame)

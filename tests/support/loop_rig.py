@@ -10,7 +10,8 @@ from typing import Final, cast
 from kvmbox.bus import Bus, FastPath, Mapping
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.machine.run_loop import LEAVE, LoopEnd, VcpuLoop
+from kvmbox.machine.run_loop import LEAVE, LoopEnd
+from tests.support.halves import Half
 from tests.support.scripted_vcpu import DATA, OUT, FakeVcpu
 
 READ_WORD: Final = 0x100  # what the fake devices' fast_paths are asked with, but for the size
@@ -55,7 +56,7 @@ class Device:
 class Rig:
     """A loop on a fake vCPU, with devices at ports and in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, half: Half | None = None) -> None:
         self.vcpu = FakeVcpu()
         self.parked = 0
         """How often the loop has parked."""
@@ -66,13 +67,14 @@ class Rig:
         self.ports.attach(Mapping(0x3F8, 8, self.uart, direct=self.uart))
         self.ports.attach(Mapping(0xF4, 4, self.exit, direct=self.exit))
         self.mmio.attach(Mapping(0xD000_0000, 8, self.mmio_uart, direct=self.mmio_uart))
+        self._half = half or Half()
         self.named(None)
         self.while_parked: Callable[[], object] = self.loop.unpark
         """What the main thread does when the loop has parked."""
 
     def named(self, name: str | None) -> None:
         """Make the loop that of the CPU `name`: one of several."""
-        self.loop = VcpuLoop(
+        self.loop = self._half.loop(
             cast(Vcpu, self.vcpu),
             self.ports,
             self.mmio,
@@ -122,7 +124,9 @@ class Rig:
         def play() -> int:
             struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_MMIO)
             content = b"\xee" * 8 if data is None else data.ljust(8, b"\xee")
-            struct.pack_into("<Q8sIB", self.vcpu.page, 32, address, content, length, data is not None)
+            # Behind the direction is nothing that anybody has written.
+            rest = b"\xee" * 3
+            struct.pack_into("<Q8sIB3s", self.vcpu.page, 32, address, content, length, data is not None, rest)
             return 0
 
         self.step(play)

@@ -52,6 +52,9 @@ class FakeVcpu:
             return -1
         return status
 
+    def fileno(self) -> int:
+        return -1
+
     @property
     def kicked(self) -> bool:
         return self._kicked.is_set()

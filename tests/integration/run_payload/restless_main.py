@@ -15,8 +15,9 @@ from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.cli.entry import entry_point
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.machine import main_loop
+from kvmbox.machine.choice import loop_kind
 from kvmbox.machine.coalescing import CoalescedRing
-from kvmbox.machine.run_loop import LoopEnd, VcpuLoop
+from kvmbox.machine.run_loop import LoopEnd
 
 
 class Flusher:
@@ -69,6 +70,10 @@ class RestlessVcpu:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._vcpu, name)
 
+    def fileno(self) -> int:
+        """None: compiled code must not call KVM_RUN by itself."""
+        return -1
+
     def enter(self) -> int:
         """See Vcpu."""
         result: int = self._vcpu.enter()
@@ -77,7 +82,10 @@ class RestlessVcpu:
         return result
 
 
-class RestlessLoop(VcpuLoop):
+_Loop: Any = loop_kind()
+
+
+class RestlessLoop(_Loop):  # type: ignore[misc]  # the pure one or the compiled one, as the run chooses
     """The run loop of a restless vCPU."""
 
     def __init__(self, vcpu: Vcpu, *arguments: Any, ring: CoalescedRing, **options: Any) -> None:
@@ -88,12 +96,13 @@ class RestlessLoop(VcpuLoop):
 
     def run(self) -> LoopEnd:
         try:
-            return super().run()
+            end: LoopEnd = super().run()
+            return end
         finally:
             self.flusher.end()
             assert self.flusher.met, "no exit met a flush"
 
 
 if __name__ == "__main__":
-    vars(main_loop)["VcpuLoop"] = RestlessLoop
+    vars(main_loop)["loop_kind"] = lambda: RestlessLoop
     entry_point()

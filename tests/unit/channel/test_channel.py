@@ -21,6 +21,7 @@ from kvmbox.wire import protocol
 from kvmbox.wire.effects import EFFECT, encode_effects, encode_reply
 from kvmbox.wire.protocol import HEADER, NO_DEADLINE, request_word
 from tests.support.far_end import FarEnd
+from tests.support.halves import Half
 from tests.support.links import Opening
 from tests.support.log import Log
 
@@ -34,7 +35,9 @@ class Liar:
     Device 0 was granted two interrupt lines and output; device 1 input room, reset and stop.
     """
 
-    def __init__(self, *, now: Callable[[], int] | None = None, **options: Any) -> None:
+    def __init__(
+        self, *, half: Half | None = None, now: Callable[[], int] | None = None, **options: Any
+    ) -> None:
         """`options` are those of the channel."""
         far = FarEnd()
         self.device_end = far.socket
@@ -43,14 +46,19 @@ class Liar:
         self.asked = 0
         rig = self
 
-        class Counting(SocketTransport):
+        half = half or Half()
+        socket_transport: Any = half.socket
+
+        class Counting(socket_transport):  # type: ignore[misc]  # one of two
             def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
                 rig.asked += 1
-                return super().exchange_words(first, now, value, offset_and_length)
+                words: Words = super().exchange_words(first, now, value, offset_and_length)
+                return words
 
             def exchange(self, sent: bytes, slices: int | None) -> bytes:
                 rig.asked += 1
-                return super().exchange(sent, slices)
+                frame: bytes = super().exchange(sent, slices)
+                return frame
 
         def reach(device_type: str, waits: Waits) -> SocketTransport:
             self.transport = Counting(far.link, device_type, waits)
@@ -69,7 +77,7 @@ class Liar:
                 stop=self.log.note("stop"),
             ),
         ]
-        self.channel = Channel(
+        self.channel = half.channel(
             "uart",
             Opening(reach),
             grants,
@@ -110,12 +118,12 @@ class Liar:
 
 
 @pytest.fixture
-def make_liar() -> Iterator[Callable[..., Liar]]:
+def make_liar(half: Half) -> Iterator[Callable[..., Liar]]:
     """A liar with options of the channel that the test wants."""
     peers: list[Liar] = []
 
     def make(**options: Any) -> Liar:
-        peers.append(Liar(**options))
+        peers.append(Liar(half=half, **options))
         return peers[-1]
 
     yield make

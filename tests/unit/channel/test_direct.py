@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kvmbox.board import BoardOptions, DeviceSpec, Resource, pc_board
-from kvmbox.channel.direct import DirectChannel, DirectLink, direct_channels
+from kvmbox.channel.direct import DirectLink, direct_channels
 from kvmbox.channel.follow_up import MAX_FOLLOW_UPS
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
@@ -21,6 +21,7 @@ from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import INDEXED_READ, NO_DEADLINE, READ, WRITE, Request, request_word
 from tests.support.fake_model import FakeModel
+from tests.support.halves import Half
 from tests.support.log import Log
 
 NOW = 5_000
@@ -35,17 +36,23 @@ class Rig:
     """Two fake models behind a channel; the first may raise its line and print, the second stop and reset."""
 
     def __init__(
-        self, *, written_out: bool = True, irq: Callable[[int, int], None] | None = None, **options: Any
+        self,
+        half: Half,
+        *,
+        written_out: bool = True,
+        irq: Callable[[int, int], None] | None = None,
+        **options: Any,
     ) -> None:
         """`written_out`: make accesses as the run loop does. `irq` hears of the line. `options` are those of
         the channel.
         """
+        self.half = half
         self.written_out = written_out
         self.log = Log()
         disk = TransferAccess(Resource("disk", 1 << 20), lambda *_order: True)
         self.one, self.two = FakeModel("one"), FakeModel("two")
         waiting = [self.one, self.two]
-        self.channel = DirectChannel(
+        self.channel = half.direct(
             "fakes",
             link_to(waiting),
             [
@@ -72,9 +79,9 @@ class Rig:
 
 
 @pytest.fixture(params=[False, True], ids=["access", "written out"])
-def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+def rig(request: pytest.FixtureRequest, half: Half) -> Iterator[Rig]:
     """A rig for each of the two ways that an access is made here."""
-    rig = Rig(written_out=request.param)
+    rig = Rig(half, written_out=request.param)
     yield rig
     rig.channel.forget_failure()
     rig.channel.request(protocol.ADVANCE)  # the lock is free, or this does not come back
@@ -90,11 +97,11 @@ def test_accesses_reach_the_right_model_with_guest_time(rig: Rig) -> None:
     assert rig.log == []
 
 
-def test_effects_are_applied_in_order_then_output_is_waited_for() -> None:
+def test_effects_are_applied_in_order_then_output_is_waited_for(half: Half) -> None:
     def wait_for_output() -> None:
         fakes.log.append(("wait", fakes.channel.request(protocol.ADVANCE)))  # the lock is free
 
-    fakes = Rig(wait_for_output=wait_for_output)
+    fakes = Rig(half, wait_for_output=wait_for_output)
     fakes.one.effects = [IrqLine(0, 1, 2), HostOutput(b"x"), IrqLine(0, 0)]
     fakes.access(WRITE)
     assert [entry for entry in fakes.log if entry[0] != "deadline"] == [
@@ -168,7 +175,7 @@ def test_model_that_raises_is_named_and_the_channel_of_no_use_any_more(rig: Rig)
             raise KeyError("register\n")
 
     model = Broken()
-    rig.channel = DirectChannel("fakes", link_to([model]), [Grants("one")], now=lambda: NOW)
+    rig.channel = rig.half.direct("fakes", link_to([model]), [Grants("one")], now=lambda: NOW)
     greet(rig.channel, [DeviceSpec("one", "fakes", "fake")])
     with pytest.raises(DeviceProcessError, match=r"device process 'fakes' failed: KeyError: ") as caught:
         rig.access(READ)
@@ -190,9 +197,9 @@ def test_access_to_a_device_that_is_not_there_is_a_failure(rig: Rig) -> None:
         rig.access(READ, 2)
 
 
-def test_recorder_sees_frames_as_of_a_process() -> None:
+def test_recorder_sees_frames_as_of_a_process(half: Half) -> None:
     seen: list[tuple[bytes, bytes]] = []
-    rig = Rig(record=lambda sent, frame: seen.append((sent, frame)))
+    rig = Rig(half, record=lambda sent, frame: seen.append((sent, frame)))
     seen.clear()  # HELLO
     rig.one.value, rig.one.deadline = 0x41, 7_000
     rig.one.effects = [HostOutput(b"x")]
@@ -211,7 +218,7 @@ def test_run_of_writes_is_one_request(rig: Rig) -> None:
     assert rig.two.calls == [("write", NOW, 3, 1, byte) for byte in b"ab"]
 
 
-def test_threads_take_turns() -> None:
+def test_threads_take_turns(half: Half) -> None:
     inside = threading.Event()
     go_on = threading.Event()
     order: list[str] = []
@@ -221,7 +228,7 @@ def test_threads_take_turns() -> None:
         assert go_on.wait(30)
         order.append("vcpu")
 
-    rig = Rig(irq=later)
+    rig = Rig(half, irq=later)
     rig.one.effects = [IrqLine(0, 1)]
     vcpu = threading.Thread(target=lambda: rig.access(WRITE), daemon=True)
     vcpu.start()

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.transports import make_link
 from kvmbox.devices.model import Effect, HostOutput
@@ -21,6 +20,7 @@ from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import EFFECT, encode_effects, encode_reply
 from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, Request, request_word
+from tests.support.halves import Half
 from tests.support.log import Log
 
 NOW: Final = 5_000
@@ -30,11 +30,12 @@ READ: Final = request_word(protocol.READ, 0, 1)
 class Peer:
     """A channel, and the device's ends of its two pipes."""
 
-    def __init__(self) -> None:
-        link = make_link("pipe")
+    def __init__(self, half: Half) -> None:
+        made: list[int] = []
+        link = half.pipe.connect(made, None)
         self.requests, self.replies = link.device
         self.log = Log()
-        self.channel = Channel(
+        self.channel = half.channel(
             "uart",
             link,
             [Grants("COM1", output=self.log.note("output"))],
@@ -73,8 +74,8 @@ class Peer:
 
 
 @pytest.fixture
-def peer() -> Iterator[Peer]:
-    peer = Peer()
+def peer(half: Half) -> Iterator[Peer]:
+    peer = Peer(half)
     yield peer
     peer.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from types import ModuleType
 from typing import Final
@@ -18,6 +19,7 @@ from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, FrameError, Request
 from tests.support.fake_model import FakeModel
+from tests.support.halves import Half
 
 
 class Rig:
@@ -277,7 +279,8 @@ def test_unknown_request_raises(kind: int) -> None:
 class Wire:
     """Requests that wait, and replies that were written."""
 
-    def __init__(self, *frames: bytes) -> None:
+    def __init__(self, half: Half, *frames: bytes) -> None:
+        self.half = half
         self.frames = list(frames)
         self.replies: list[bytes] = []
 
@@ -291,22 +294,36 @@ class Wire:
         return len(data)
 
     def serve(self, *models: FakeModel) -> int:
-        port = StreamPort(33, 33, read=self.read, write=self.write)
-        return serve(port, Rig(*models).server)
+        server = Rig(*models).server
+        if self.half.is_compiled:
+            return self._serve_really(server)
+        return serve(StreamPort(33, 33, read=self.read, write=self.write), server)
+
+    def _serve_really(self, server: DeviceServer) -> int:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            for frame in self.frames:
+                ours.send(frame)
+            ours.shutdown(socket.SHUT_WR)
+            status = self.half.serve(self.half.stream_port(theirs.fileno(), theirs.fileno()), server)
+            self.frames = list(iter(lambda: theirs.recv(8192), b""))
+            theirs.shutdown(socket.SHUT_WR)
+            self.replies = list(iter(lambda: ours.recv(8192), b""))
+        return status
 
 
 def request(kind: int, sequence: int = 5) -> bytes:
     return Request(kind, sequence=sequence).encode()
 
 
-def test_serve_answers_each_request_until_the_end_of_the_channel() -> None:
-    wire = Wire(request(protocol.ADVANCE, 1), request(protocol.RESET, 2))
+def test_serve_answers_each_request_until_the_end_of_the_channel(half: Half) -> None:
+    wire = Wire(half, request(protocol.ADVANCE, 1), request(protocol.RESET, 2))
     assert wire.serve(FakeModel()) == 0
     assert [HEADER.unpack(reply)[4] for reply in wire.replies] == [1, 2]
 
 
-def test_serve_leaves_after_shutdown_with_requests_unread() -> None:
-    wire = Wire(request(protocol.SHUTDOWN), request(protocol.RESET))
+def test_serve_leaves_after_shutdown_with_requests_unread(half: Half) -> None:
+    wire = Wire(half, request(protocol.SHUTDOWN), request(protocol.RESET))
     assert wire.serve(FakeModel()) == 0
     assert len(wire.replies) == len(wire.frames) == 1
 
@@ -318,10 +335,10 @@ def raising(error: Exception) -> Callable[..., int]:
     return read
 
 
-def test_serve_model_that_raises_sends_one_error_frame_and_ends() -> None:
+def test_serve_model_that_raises_sends_one_error_frame_and_ends(half: Half) -> None:
     model = FakeModel()
     model.read = raising(ZeroDivisionError("by zero"))  # type: ignore[method-assign]  # a model with a bug
-    wire = Wire(Request(protocol.READ, size=1, sequence=77).encode(), request(protocol.RESET))
+    wire = Wire(half, Request(protocol.READ, size=1, sequence=77).encode(), request(protocol.RESET))
     assert wire.serve(model) == 1
     (reply,) = wire.replies
     kind, _, _, count, sequence, _, _, _, length = HEADER.unpack_from(reply)
@@ -330,23 +347,25 @@ def test_serve_model_that_raises_sends_one_error_frame_and_ends() -> None:
 
 
 @pytest.mark.parametrize("frame", [b"x", bytes(31), request(protocol.READ)[:-1], request(99), bytes(40)])
-def test_serve_frame_that_is_none_sends_an_error_frame_and_ends(frame: bytes) -> None:
-    wire = Wire(frame)
+def test_serve_frame_that_is_none_sends_an_error_frame_and_ends(half: Half, frame: bytes) -> None:
+    wire = Wire(half, frame)
     assert wire.serve(FakeModel()) == 1
     assert wire.replies[0][0] == protocol.ERROR
 
 
 @pytest.mark.parametrize(("device", "size"), [(1, 1), (0xFF, 1), (0, 0), (0, 3), (0, 16)])
-def test_serve_access_that_cannot_be_sends_an_error_frame_and_ends(device: int, size: int) -> None:
-    wire = Wire(Request(protocol.READ, device, size).encode())
+def test_serve_access_that_cannot_be_sends_an_error_frame_and_ends(
+    half: Half, device: int, size: int
+) -> None:
+    wire = Wire(half, Request(protocol.READ, device, size).encode())
     model = FakeModel()
     assert wire.serve(model) == 1
     assert b"FrameError: an access of" in wire.replies[0]
     assert model.calls == []
 
 
-def test_serve_run_of_writes_to_a_device_that_is_none_sends_an_error_frame_and_ends() -> None:
-    wire = Wire(Request(protocol.WRITE_RUN, device=1, payload=b"x").encode())
+def test_serve_run_of_writes_to_a_device_that_is_none_sends_an_error_frame_and_ends(half: Half) -> None:
+    wire = Wire(half, Request(protocol.WRITE_RUN, device=1, payload=b"x").encode())
     assert wire.serve(FakeModel()) == 1
     assert b"IndexError" in wire.replies[0]
 

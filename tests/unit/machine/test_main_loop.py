@@ -117,7 +117,7 @@ class Rig:
         monkeypatch.setattr(module, "DeadlineTimer", lambda clock, timerfd: timers)
         self.main_loop.prepare(cast(Any, pool), cast(Any, clock))
         self.main_loop.take_devices(cast(Devices, self.devices))
-        monkeypatch.setattr(module, "VcpuLoop", lambda vcpu, *arguments, **options: None)
+        monkeypatch.setattr(module, "loop_kind", lambda: lambda vcpu, *arguments, **options: None)
         monkeypatch.setattr(module, "VcpuThread", self._thread_of)
         monkeypatch.setattr(
             module, "examine", lambda threads, read_memory, outcome: self.log.append("diagnosed")

@@ -11,13 +11,14 @@ from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import uapi
 from kvmbox.machine.run_loop import LoopEnd
 from kvmbox.outcome import GUEST_CRASHED
+from tests.support.halves import Half
 from tests.support.loop_rig import Device, Rig
 from tests.support.scripted_vcpu import DATA, IN, OUT
 
 
 @pytest.fixture
-def rig() -> Rig:
-    return Rig()
+def rig(half: Half) -> Rig:
+    return Rig(half)
 
 
 # --- Ports -----------------------------------------------------------------------------------------------

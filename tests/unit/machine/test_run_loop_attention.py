@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from kvmbox.machine.run_loop import LEAVE, PARK, LoopEnd
+from tests.support.halves import Half
 from tests.support.loop_rig import Rig
 from tests.support.patience import patience
 from tests.support.scripted_vcpu import OUT
 
 
 @pytest.fixture
-def rig() -> Rig:
-    return Rig()
+def rig(half: Half) -> Rig:
+    return Rig(half)
 
 
 def in_thread(work: Callable[[], Any]) -> threading.Thread:

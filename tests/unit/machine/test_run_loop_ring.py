@@ -18,10 +18,11 @@ from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.machine.coalescing import ENTRIES, CoalescedRing
-from kvmbox.machine.run_loop import LEAVE, LoopEnd, VcpuLoop
+from kvmbox.machine.run_loop import LEAVE, LoopEnd
 from kvmbox.outcome import GUEST_CRASHED, Outcome
 from kvmbox.wire import protocol
 from tests.support.fake_room import FakeRoom
+from tests.support.halves import Half
 from tests.support.kernel_ring import RING, kernel_writes
 from tests.support.scripted_vcpu import DATA, IN, OUT, FakeVcpu
 
@@ -55,7 +56,7 @@ class FakeChannel:
 class Rig:
     """COM1, whose writes exit; the RTC, whose index does not; POST, whose only port does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, half: Half) -> None:
         self.log: list[tuple[object, ...]] = []
         self.room = FakeRoom()
         self.decided: list[Outcome] = []
@@ -72,7 +73,7 @@ class Rig:
             {RTC: (self.rtc, 0), POST: (self.post, 0)},
             room=self.room,
         )
-        self.loop = VcpuLoop(
+        self.loop = half.loop(
             cast(Vcpu, self.vcpu),
             ports,
             mmio,
@@ -124,8 +125,8 @@ CODE = ("post", "write", 0, 0x33)
 
 
 @pytest.fixture
-def rig() -> Rig:
-    return Rig()
+def rig(half: Half) -> Rig:
+    return Rig(half)
 
 
 @pytest.mark.parametrize("rounds", [1, 3])

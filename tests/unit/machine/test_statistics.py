@@ -158,6 +158,7 @@ def numbers(**changes: Any) -> RunStats:
         "guest_time": 0,
         "stages": {},
         "design": "process, filter, socketpair",
+        "hot_path": "pure Python (KVMBOX_PURE is set)",
         "spins": {},
         "sandbox": {},
         "on_demand": {},
@@ -196,6 +197,7 @@ def test_format_stats_shows_a_fact_a_line() -> None:
     )
     lines = text.splitlines()
     assert "guest time               0.0 ms, 3 boots" in lines
+    assert "hot path                 pure Python (KVMBOX_PURE is set)" in lines
     assert "first console byte       2.0 ms" in lines
     assert "  COM1                   2 reads, 3 writes" in lines
     assert "  out 0x03f8 size 1      6" in lines

@@ -1,0 +1,75 @@
+from collections.abc import Callable
+from typing import Any
+
+from kvmbox.channel.transport import Words
+from kvmbox.jailed.server import DeviceServer
+
+class Lock:
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *exception: object) -> None: ...
+
+class Clock:
+    _base: int
+    _held_at: int | None
+
+class End: ...
+
+LATE: int
+NOT_RUNG: int
+ASLEEP: int
+CAME: int
+
+class PageEnd(End):
+    _seen: int
+    _may_spin: bool
+    bell_of_device: int
+    doorbell: int
+    _slow: int
+    left: int
+    slept: bool
+    def map(self, page: Any) -> None: ...
+    def unmap(self) -> None: ...
+
+class StreamEnd(End):
+    requests: int
+    replies: int
+    def received(self) -> bytes: ...
+
+class ChannelCore:
+    deadline: int
+    waiting: int
+    _sequence: int
+    _failure: Any
+    _record: Any
+    _journal: Any
+    def set_up(self, lock: Lock, now: Callable[[], int]) -> None: ...
+    def leads_to(self, transport: object) -> None: ...
+    def access(self, word: int, offset: int, value: int, limit: int) -> int: ...
+    # What the other half has: `access` in pure Python, and the rest of one that was begun here.
+    def pure_access(self, word: int, offset: int, value: int, limit: int) -> int: ...
+    def finish_access(self, asked: Words, words: Words | None, limit: int) -> int: ...
+
+class DirectCore(ChannelCore):
+    def calls(self, server: DeviceServer) -> None: ...
+    def _direct_access(self, word: int, offset: int, value: int, limit: int) -> int: ...
+
+class LoopCore:
+    _attention: int
+    def set_up(
+        self,
+        page: memoryview,
+        descriptor: int,
+        run_request: int,
+        fake_enter: Callable[[], int] | None,
+        *,
+        ring_word: int,
+        mmio_data: int,
+        io_exit: int,
+        mmio_exit: int,
+    ) -> None: ...
+    def learn(self, key: int, kind: int | None, route: list[Any]) -> None: ...
+    def count_of(self, key: int, kind: int | None) -> int: ...
+    def enter_compiled(self) -> int: ...

@@ -1,0 +1,41 @@
+"""The choice between the pure and the compiled hot path, for channels and transports: see `accel`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvmbox.accel.choice import is_compiled
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.transport import LinkedTransport
+
+if TYPE_CHECKING:
+    from kvmbox.channel.direct import DirectChannel
+
+
+def channel_kind() -> type[Channel]:
+    """The class of channels to processes."""
+    if not is_compiled():
+        return Channel
+    from kvmbox.channel.compiled import CompiledChannel
+
+    return CompiledChannel
+
+
+def direct_channel_kind() -> type[DirectChannel]:
+    """The class of channels to models in this process. Loads every model."""
+    if not is_compiled():
+        from kvmbox.channel.direct import DirectChannel
+
+        return DirectChannel
+    from kvmbox.channel.compiled_direct import CompiledDirectChannel
+
+    return CompiledDirectChannel
+
+
+def chosen(transport: type[LinkedTransport]) -> type[LinkedTransport]:
+    """The transport of the same kind."""
+    if not is_compiled():
+        return transport
+    from kvmbox.channel.compiled import COMPILED_TRANSPORTS
+
+    return COMPILED_TRANSPORTS[transport]

@@ -1,0 +1,25 @@
+"""The choice between the pure and the compiled hot path, for what belongs to a machine: see `accel`."""
+
+from __future__ import annotations
+
+from kvmbox.accel.choice import is_compiled
+from kvmbox.host.clock import GuestClock
+from kvmbox.machine.run_loop import VcpuLoop
+
+
+def loop_kind() -> type[VcpuLoop]:
+    """The class of run loops."""
+    if not is_compiled():
+        return VcpuLoop
+    from kvmbox.machine.compiled import CompiledLoop
+
+    return CompiledLoop
+
+
+def guest_clock() -> GuestClock:
+    """A clock that the chosen loop and channels can read at once."""
+    if not is_compiled():
+        return GuestClock()
+    from kvmbox.machine.compiled import CompiledClock
+
+    return CompiledClock()

@@ -1,0 +1,73 @@
+"""Both halves of the hot path: the classes in pure Python, and those with compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kvmbox.accel.choice import why_not_built
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.direct import DirectChannel
+from kvmbox.channel.shared import PageTransport
+from kvmbox.channel.stream import PipeTransport, SocketTransport
+from kvmbox.host.clock import GuestClock
+from kvmbox.jailed.loop import serve
+from kvmbox.jailed.page_port import PagePort
+from kvmbox.jailed.server import DeviceServer
+from kvmbox.jailed.stream_port import StreamPort
+from kvmbox.machine.run_loop import VcpuLoop
+
+
+@dataclass(frozen=True)
+class Half:
+    """What a test makes its loop, its channel and its transports of."""
+
+    loop: type[VcpuLoop] = VcpuLoop
+    clock: type[GuestClock] = GuestClock
+    channel: type[Channel] = Channel
+    direct: type[DirectChannel] = DirectChannel
+    page: type[PageTransport] = PageTransport
+    socket: type[SocketTransport] = SocketTransport
+    pipe: type[PipeTransport] = PipeTransport
+    page_port: Callable[..., Any] = PagePort
+    stream_port: Callable[..., Any] = StreamPort
+    serve: Callable[[Any, DeviceServer], int] = serve
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it has no seams: it touches real descriptors and real memory."""
+        return self.loop is not VcpuLoop
+
+
+def compiled_half() -> Half:
+    """The compiled one. ImportError where it was not built."""
+    from kvmbox.channel import compiled as channels
+    from kvmbox.channel.compiled_direct import CompiledDirectChannel
+    from kvmbox.jailed import serving
+    from kvmbox.machine import compiled as machines
+
+    return Half(
+        machines.CompiledLoop,
+        machines.CompiledClock,
+        channels.CompiledChannel,
+        CompiledDirectChannel,
+        channels.CompiledPageTransport,
+        channels.CompiledSocketTransport,
+        channels.CompiledPipeTransport,
+        serving.PagePort,
+        serving.StreamPort,
+        serving.serve,
+    )
+
+
+def built_halves() -> list[Half]:
+    """The halves that are there."""
+    return [half for half in map(half_of, ("pure", "compiled")) if half is not None]
+
+
+def half_of(name: str) -> Half | None:
+    """The half of that name, "pure" or "compiled"; None where it was not built."""
+    if name == "pure":
+        return Half()
+    return None if why_not_built() else compiled_half()
