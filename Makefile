@@ -49,6 +49,7 @@ test: $(READY) ## set up everything, then run the tests
 TESTS ?=
 LAB   ?=
 test-svm: $(READY) ## run tests (TESTS=…) in an emulated machine with AMD-V (LAB='--vary user', LAB=--help)
+	@$(BIN)/python -m tests.foreign.fetch
 	$(BIN)/python -m tests.lab $(LAB) -- $(TESTS)
 
 # CI images set it: it installs handlers from C, checks allocations, and tells of what is left open.

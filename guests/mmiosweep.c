@@ -23,7 +23,7 @@ static const uint32_t holes[] = {
 };
 
 /* What answers there: the interrupt controllers, which are the kernel's, and the UART. */
-static const uint32_t devices[] = {0xfec00000, 0xfee00000, MMIO_UART};
+static const uint32_t devices[] = {0xfec00000, 0xfed00000, 0xfee00000, MMIO_UART};
 
 static uint32_t reads, writes;
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 from kvmbox import layout
+from kvmbox.firmware.fw_cfg import FwCfgItem, content_of, machine_items
 from kvmbox.lean import Value
 
 
@@ -23,6 +24,12 @@ class AddressRange(Value):
 
 class Irq(Value):
     """The model's next output pin is wired to the interrupt line `gsi`."""
+
+    gsi: int
+
+
+class ReplacingIrq(Value):
+    """The same, and while the model says so, the line follows this pin alone: other devices are cut off."""
 
     gsi: int
 
@@ -51,6 +58,27 @@ class StopClean(Value):
     """A write may stop the machine, with exit status 0."""
 
 
+class Suspend(Value):
+    """A write may suspend the machine to memory, until a wake-up, of which the device is told as input."""
+
+
+class StopPanic(Value):
+    """A write tells how the guest fares, in the bits of pvpanic. The VMM knows the value that was written."""
+
+
+class BiosReport(Value):
+    """A write may name what the built-in BIOS does not provide, or stop the machine because of it."""
+
+
+class LateWrites(Value):
+    """Byte writes to `register` may reach the device late, in order, whenever its model allows it.
+
+    As `DeviceSpec.coalesced`, but at times only. They are allowed after a reset.
+    """
+
+    register: int
+
+
 class Memory(Value):
     """Guest memory may be read and written, by effects of at most `max_bytes` in `max_ranges` ranges.
 
@@ -64,9 +92,9 @@ class Memory(Value):
 class Resource(Value):
     """Bytes of the host may be transferred from and, if `writable`, to guest memory.
 
-    The model's resources are its `Resource` grants in their order. `name` says which bytes of the host;
-    `size` is how many there are. One transfer moves at most `max_bytes` in `max_ranges` ranges, and at most
-    `max_pending` of a device wait at a time: the model is told BUSY of more.
+    The model's resources are its `Resource` and `Content` grants in their order. `name` says which bytes of
+    the host; `size` is how many there are. One transfer moves at most `max_bytes` in `max_ranges` ranges, and
+    at most `max_pending` of a device wait at a time: the model is told BUSY of more.
     """
 
     name: str
@@ -77,7 +105,27 @@ class Resource(Value):
     max_pending: int = 64
 
 
-Grant = Irq | Output | Input | Reset | StopValue | StopClean | Memory | Resource
+class Content(Value):
+    """Bytes that the VMM holds may be copied to guest memory, and given to the model in pieces.
+
+    A resource that is read only and never late: what a model asks for is done before the guest's access is.
+    Its bytes are those of `parts`, one after the other, and zeros without end behind them. One transfer
+    copies at most `max_bytes` to `max_ranges` ranges.
+    """
+
+    parts: tuple[bytes, ...]
+    max_bytes: int = 32 << 20
+    max_ranges: int = 16
+
+    @property
+    def size(self) -> int:
+        """How many bytes the parts have."""
+        return sum(len(part) for part in self.parts)
+
+
+_Wire = Irq | ReplacingIrq | Output | Input
+_Power = Reset | StopValue | StopClean | StopPanic | BiosReport | Suspend
+Grant = _Wire | _Power | LateWrites | Memory | Resource | Content
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
 
 _AnyGrant = TypeVar("_AnyGrant", bound=Grant)
@@ -90,11 +138,17 @@ _NO_PARAMETERS: Final[Mapping[str, Parameter]] = {}
 class DeviceSpec(Value):
     """One device of the board.
 
-    `grants` is all that its effects may do; the output pins of its model are its `Irq` grants in their order.
+    `grants` is all that its effects may do; the output pins of its model are its `Irq` and `ReplacingIrq`
+    grants in their order.
     `natural_sizes` are the sizes in bytes, beyond 1, of accesses that its registers take at once, where they
     are aligned to their size. `coalesced` are ports whose byte writes may reach the device late, in order,
     before any other request to it: nothing that the guest can see depends on when they do. `source` is the
     text of the Python module that defines the class `model`, where that is none of the catalogue.
+
+    `on_demand` says that the process may start at the first use of the device. Of such a model it is true, as
+    long as it gets no other requests than HELLO, RESET and ADVANCE: these have no effects, and no deadline
+    follows from them; and what an ADVANCE, or a RESET before the last one, has changed makes no difference to
+    what comes later.
     """
 
     name: str
@@ -107,15 +161,23 @@ class DeviceSpec(Value):
     natural_sizes: frozenset[int] = frozenset()
     coalesced: tuple[int, ...] = ()
     source: bytes = b""
+    on_demand: bool = False
 
     def granted(self, kind: type[_AnyGrant]) -> list[_AnyGrant]:
         """The grants of one kind, in order."""
         return [grant for grant in self.grants if isinstance(grant, kind)]
 
+    def port_of(self, register: int) -> int | None:
+        """The port at which a register of the device is, or None for one that is in memory."""
+        for one in self.ports:
+            if one.offset <= register < one.offset + one.count:
+                return one.first + register - one.offset
+        return None
+
     @property
     def irqs(self) -> tuple[int, ...]:
         """The interrupt line (GSI) of each output pin of the model."""
-        return tuple(grant.gsi for grant in self.granted(Irq))
+        return tuple(grant.gsi for grant in self.grants if isinstance(grant, Irq | ReplacingIrq))
 
 
 class BoardOptions(Value):
@@ -124,7 +186,8 @@ class BoardOptions(Value):
     `serial_ports` are those present; `rtc_base` is the wall clock that the RTC shows at guest time 0, in
     seconds since 1970; `debug_exit_port` None leaves the debug-exit device out; `uart_pace` makes UARTs take
     the time that their divisor asks for to transmit a character; `testdev` puts the test device of
-    kvm-unit-tests on the board.
+    kvm-unit-tests on the board; `fw_cfg` are items beyond those that every guest is told; `has_bios` adds
+    what is behind the built-in BIOS, and `boot_disk_sectors` is the size of its disk, 0 for none.
     """
 
     serial_ports: tuple[str, ...]
@@ -134,6 +197,9 @@ class BoardOptions(Value):
     uart_pace: bool = False
     cpus: int = 1
     testdev: bool = False
+    fw_cfg: tuple[FwCfgItem, ...] = ()
+    has_bios: bool = False
+    boot_disk_sectors: int = 0
 
 
 MMIO_UART: Final = "MMIO"
@@ -158,7 +224,51 @@ def _serial_port(name: str, *, pace: bool) -> DeviceSpec:
         ports=ports,
         mmio=mmio,
         parameters={"pace_transmit": int(pace)},
-        grants=(Irq(irq), Output(name), Input(name)),
+        grants=(Irq(irq), Output(name), Input(name), *(() if pace else (LateWrites(0),))),
+    )
+
+
+def _power_management() -> DeviceSpec:
+    """Named by the block that its registers are: PM1a."""
+    return DeviceSpec(
+        "PM",
+        "pm",
+        "acpi_pm",
+        ports=(AddressRange(layout.PM1_EVENT_PORT, layout.PM_PORT_COUNT),),
+        grants=(Irq(layout.SCI_IRQ), StopClean(), Suspend()),
+        natural_sizes=frozenset({2, 4}),
+        on_demand=True,
+    )
+
+
+def _power_off_ports() -> DeviceSpec:
+    return DeviceSpec(
+        "power-off",
+        "pm",
+        "power_off_ports",
+        ports=(
+            AddressRange(layout.BOCHS_POWER_OFF_PORT, 4),
+            AddressRange(layout.VIRTUALBOX_POWER_OFF_PORT, 4, offset=4),
+        ),
+        grants=(StopClean(),),
+        natural_sizes=frozenset({2, 4}),
+        on_demand=True,
+    )
+
+
+def _hpet() -> DeviceSpec:
+    return DeviceSpec(
+        "HPET",
+        "hpet",
+        "hpet",
+        mmio=(AddressRange(layout.HPET_BASE, layout.HPET_SIZE),),
+        grants=(
+            ReplacingIrq(layout.PIT_IRQ),
+            ReplacingIrq(layout.RTC_IRQ),
+            *(Irq(gsi) for gsi in layout.HPET_IRQS),
+        ),
+        natural_sizes=frozenset({4, 8}),
+        on_demand=True,
     )
 
 
@@ -234,16 +344,10 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
         )
     )
     if options.debug_exit_port is not None:
-        board.append(
-            DeviceSpec(
-                "debug-exit",
-                "debug",
-                "debug_exit",
-                ports=(AddressRange(options.debug_exit_port, layout.DEBUG_EXIT_PORT_COUNT),),
-                grants=(StopValue(),),
-                natural_sizes=frozenset({2, 4}),
-            )
-        )
+        board.append(_debug_exit("debug-exit", options.debug_exit_port))
+        # The user's port wins: it may be this one, or beside it.
+        if abs(options.debug_exit_port - layout.EXTRA_DEBUG_EXIT_PORT) >= layout.DEBUG_EXIT_PORT_COUNT:
+            board.append(_debug_exit("debug-exit-501", layout.EXTRA_DEBUG_EXIT_PORT))
     board.append(
         DeviceSpec(
             "shutdown",
@@ -253,4 +357,120 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             grants=(StopClean(),),
         )
     )
+    board += [_power_management(), _power_off_ports(), _hpet()]
+    board.append(
+        DeviceSpec(
+            "pvpanic",
+            "debug",
+            "pvpanic",
+            ports=(AddressRange(layout.PVPANIC_PORT, 1),),
+            grants=(StopPanic(),),
+        )
+    )
+    board.append(
+        DeviceSpec(
+            "reset-control",
+            "debug",
+            "reset_control",
+            # All four, because a wide access to the first one is none to the second one.
+            ports=(AddressRange(layout.PCI_ADDRESS_PORT, 4),),
+            grants=(Reset(),),
+            natural_sizes=frozenset({2, 4}),
+        )
+    )
+    board.append(_fw_cfg(options))
+    if options.testdev:
+        board.append(_testdev())
+    if options.has_bios:
+        board += _bios_devices(options.boot_disk_sectors)
     return board
+
+
+def _debug_exit(name: str, port: int) -> DeviceSpec:
+    return DeviceSpec(
+        name,
+        "debug",
+        "debug_exit",
+        ports=(AddressRange(port, layout.DEBUG_EXIT_PORT_COUNT),),
+        grants=(StopValue(),),
+        natural_sizes=frozenset({2, 4}),
+    )
+
+
+def _fw_cfg(options: BoardOptions) -> DeviceSpec:
+    content = content_of([*machine_items(options.memory_size, options.cpus), *options.fw_cfg])
+    return DeviceSpec(
+        "fw_cfg",
+        "fwcfg",
+        "fw_cfg",
+        ports=(
+            AddressRange(layout.FW_CFG_PORT, 2),
+            AddressRange(layout.FW_CFG_DMA_PORT, 8, offset=4),
+        ),
+        parameters={"directory": content.directory, "small": content.small},
+        # The request block, and the control word that is written back to it.
+        grants=(Memory(max_bytes=16, max_ranges=1), Content(content.parts)),
+        natural_sizes=frozenset({2, 4}),
+        on_demand=True,
+    )
+
+
+def _testdev() -> DeviceSpec:
+    port = layout.TESTDEV_PORT
+    return DeviceSpec(
+        "testdev",
+        "testdev",
+        "pc_testdev",
+        ports=(
+            AddressRange(port, 9),
+            # Not 0xE9, which is the debug console's.
+            AddressRange(port + 10, 2, offset=10),
+            AddressRange(layout.TESTDEV_IRQ_PORT, layout.TESTDEV_IRQ_COUNT, offset=16),
+        ),
+        mmio=(AddressRange(layout.TESTDEV_MEMORY, layout.TESTDEV_MEMORY_SIZE, offset=0x1_0000),),
+        grants=tuple(Irq(line) for line in range(layout.TESTDEV_IRQ_COUNT)),
+        natural_sizes=frozenset({2, 4, 8}),
+        on_demand=True,
+    )
+
+
+BOOT_DISK: Final = "boot-disk"
+"""Name of the disk of the built-in BIOS, and of the resource that is behind it."""
+
+BIOS_TEXT: Final = "BIOS"
+"""Name of the stream of text that the built-in BIOS prints."""
+
+
+def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
+    devices = [
+        DeviceSpec(
+            "BIOS-report",
+            "debug",
+            "bios_report",
+            ports=(AddressRange(layout.BIOS_REPORT_PORT, layout.BIOS_REPORT_PORT_COUNT),),
+            grants=(BiosReport(),),
+            natural_sizes=frozenset({4}),
+        ),
+        DeviceSpec(
+            "BIOS-text",
+            "debug",
+            "debugcon",
+            ports=(AddressRange(layout.BIOS_TEXT_PORT, 1),),
+            grants=(Output(BIOS_TEXT),),
+            coalesced=(layout.BIOS_TEXT_PORT,),
+        ),
+    ]
+    if disk_sectors:
+        devices.append(
+            DeviceSpec(
+                BOOT_DISK,
+                "bdisk",
+                "boot_disk",
+                ports=(AddressRange(layout.BOOT_DISK_PORT, layout.BOOT_DISK_PORT_COUNT),),
+                parameters={"sectors": disk_sectors},
+                grants=(Resource(BOOT_DISK, disk_sectors * layout.SECTOR_SIZE, max_ranges=1, max_pending=1),),
+                natural_sizes=frozenset({4}),
+                on_demand=True,
+            )
+        )
+    return devices

@@ -25,7 +25,7 @@ def find(name: str) -> str | None:
     """The image of the bundled guest `name`, or None if there is none of that name."""
     if "/" in name:
         return None
-    for suffix in (".elf", ".bin"):
+    for suffix in (".elf", ".bin", ".img", ".bzimage"):
         path = os.path.join(DIRECTORY, name + suffix)
         if os.path.isfile(path):
             return path

@@ -13,6 +13,7 @@ KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 PAGE_SIZE: Final = 4096
+SECTOR_SIZE: Final = 512
 
 # --- Physical memory --------------------------------------------------------------------------------
 # RAM starts at 0 and skips the hole below 4 GiB, where PCs keep device memory.
@@ -35,6 +36,8 @@ EBDA: Final = 0x9FC00  # the extended BIOS data area, the last KiB of convention
 FIRMWARE_START: Final = 0xF0000  # reserved up to 1 MiB
 FIRMWARE_TABLES: Final = 0xF0000  # ACPI, MP and SMBIOS tables
 FIRMWARE_TABLES_END: Final = 0xF8000
+ACPI_FACS: Final = 0xF0040  # behind the RSDP: whoever resumes from S3 reads its waking vector
+BIOS_DATA_END: Final = 0x500
 BIOS_ROM: Final = 0xF8000  # the built-in BIOS, up to 1 MiB
 
 # --- What kvmbox itself writes into guest memory before the first instruction ------------------------
@@ -51,14 +54,28 @@ GDT_USER_DATA: Final = 0x28
 GDT_USER_CODE64: Final = 0x30
 
 REAL_MODE_LOAD_ADDRESS: Final = 0x7C00
+BOOT_SECTOR: Final = 0x7C00  # where a BIOS loads it
 
 # --- Memory that KVM wants for itself (VMX without unrestricted guest; Intel SDM vol. 3, 26.3.1) -----
-KVM_IDENTITY_MAP_ADDRESS: Final = 0xFFFB_C000
-KVM_TSS_ADDRESS: Final = 0xFFFB_D000  # three pages
+KVM_IDENTITY_MAP_ADDRESS: Final = 0xFEFF_C000
+KVM_TSS_ADDRESS: Final = 0xFEFF_D000  # three pages
+
+# --- Firmware images -----------------------------------------------------------------------------------
+MAX_FIRMWARE: Final = 16 * MIB  # it ends at 4 GiB
+LOW_FIRMWARE: Final = 256 * KIB  # so much of its end is also below 1 MiB
 
 # --- Memory-mapped devices --------------------------------------------------------------------------
 MMIO_UART_BASE: Final = 0xD000_0000  # eight byte registers, as a port UART has them
 MMIO_UART_IRQ: Final = 5
+
+# --- The chip set's memory: APICs, HPET, flash, and what KVM wants for itself ------------------------
+CHIP_SET_START: Final = 0xFEC0_0000  # up to 4 GiB
+IO_APIC_BASE: Final = 0xFEC0_0000
+HPET_BASE: Final = 0xFED0_0000
+HPET_SIZE: Final = 1 * KIB
+HPET_BLOCK_ID: Final = 0x8086_A201  # Intel, legacy replacement, 64-bit counter, three timers, revision 1
+HPET_IRQS: Final = (16, 17, 18, 19, 20, 21, 22, 23)  # pins of the I/O APIC behind those of ISA
+LOCAL_APIC_BASE: Final = 0xFEE0_0000
 
 # --- I/O ports --------------------------------------------------------------------------------------
 UART_PORT_COUNT: Final = 8
@@ -84,4 +101,35 @@ POST_PORT: Final = 0x80
 DEBUG_EXIT_PORT: Final = 0xF4  # QEMU's isa-debug-exit by default
 DEBUG_EXIT_PORT_COUNT: Final = 4
 DEBUGCON_PORTS: Final = (0xE9, 0x402)  # Bochs/QEMU debug console, SeaBIOS debug port
+EXTRA_DEBUG_EXIT_PORT: Final = 0x501  # where Solo5, Unikraft and Nanos have isa-debug-exit
+PVPANIC_PORT: Final = 0x505
+FW_CFG_PORT: Final = 0x510  # selector; the data port is the next one
+FW_CFG_DMA_PORT: Final = 0x514  # 8 bytes
+PCI_ADDRESS_PORT: Final = 0xCF8  # 4 bytes of PCI's address register, with the reset control in them
+RESET_CONTROL_PORT: Final = 0xCF9
+
+# kvm-unit-tests' pc-testdev (with --testdev)
+TESTDEV_PORT: Final = 0xE0  # 4 bytes of scratch, again at 0xE8, and at 0xE4 the page to flush
+TESTDEV_IRQ_PORT: Final = 0x2000  # one port for each of the 24 lines
+TESTDEV_IRQ_COUNT: Final = 24
+TESTDEV_MEMORY: Final = 0xFF00_0000
+TESTDEV_MEMORY_SIZE: Final = 64 * KIB
+
+BIOS_REPORT_PORT: Final = 0x9200  # what the built-in BIOS has behind it: guests/common/ports.h has the same
+BIOS_REPORT_PORT_COUNT: Final = 8
+BIOS_TEXT_PORT: Final = 0x9208
+BOOT_DISK_PORT: Final = 0x9210
+BOOT_DISK_PORT_COUNT: Final = 24
 SHUTDOWN_PORT: Final = 0x8900  # Bochs: the bytes "Shutdown" stop the machine
+
+# ACPI power management, where QEMU's Q35 has it.
+PM1_EVENT_PORT: Final = 0x600
+PM1_EVENT_PORT_COUNT: Final = 4  # status and enable
+PM1_CONTROL_PORT: Final = 0x604
+PM1_CONTROL_PORT_COUNT: Final = 2
+PM_TIMER_PORT: Final = 0x608
+PM_TIMER_PORT_COUNT: Final = 4
+PM_PORT_COUNT: Final = 12  # with two ports between control and timer that are nobody's
+SCI_IRQ: Final = 9
+BOCHS_POWER_OFF_PORT: Final = 0xB004  # PM1a control of Bochs and of old QEMU
+VIRTUALBOX_POWER_OFF_PORT: Final = 0x4004  # PM1a control of VirtualBox

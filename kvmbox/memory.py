@@ -54,6 +54,8 @@ class GuestMemory:
             raise ValueError(f"memory size {size} is not a positive multiple of {layout.PAGE_SIZE}")
         self.size = size
         self.regions: list[MemoryRegion] = []
+        self.roms: list[MemoryRegion] = []
+        """What the guest can read and execute, and is no RAM: neither devices nor `write` reach it."""
         for start, length in ram_ranges(size):
             try:
                 # MAP_NORESERVE: a guest is given its size, the host pays for what is touched.
@@ -67,6 +69,16 @@ class GuestMemory:
             pages.madvise(mmap.MADV_DONTDUMP)
             pages.madvise(mmap.MADV_DONTFORK)
             self.regions.append(MemoryRegion(start, length, pages, _host_address(pages)))
+
+    def add_rom(self, start: int, data: bytes) -> None:
+        """Put `data`, whole pages, at guest-physical `start`, outside of RAM; again is harmless."""
+        for rom in self.roms:
+            if (rom.start, rom.size) == (start, len(data)):
+                return
+        pages = mmap.mmap(-1, len(data), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        pages.madvise(mmap.MADV_DONTFORK)
+        pages[:] = data
+        self.roms.append(MemoryRegion(start, len(data), pages, _host_address(pages)))
 
     def _locate(self, address: int, size: int) -> tuple[mmap.mmap, int]:
         for region in self.regions:
@@ -92,8 +104,11 @@ class GuestMemory:
         return b"".join([self.read(address, size) for address, size in ranges if size])
 
     def byte_at(self, address: int) -> int | None:
-        """The byte at guest-physical `address`, or None if it is not RAM."""
-        return self.read(address, 1)[0] if self.contains(address, 1) else None
+        """The byte at guest-physical `address`, or None if there is neither RAM nor ROM."""
+        for region in (*self.regions, *self.roms):
+            if region.start <= address < region.end:
+                return region.pages[address - region.start]
+        return None
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Store `data` at guest-physical `address`; GuestMemoryError if not all of it is RAM."""
@@ -117,6 +132,7 @@ class GuestMemory:
 
     def close(self) -> None:
         """Unmap. The VM that uses the memory must be closed first."""
-        for region in self.regions:
+        for region in (*self.regions, *self.roms):
             region.pages.close()
         self.regions.clear()
+        self.roms.clear()

@@ -33,7 +33,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "bus": {"lean"},
     "outcome": {"lean"},
     "bundled": {"lean"},
-    "board": {"layout", "lean"},
+    "board": {"firmware", "layout", "lean"},
     # What may be compiled; what the .pyx import is checked below.
     "accel": set(),
     # Inside of the jail, and what is spoken with it.
@@ -44,6 +44,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "firmware": {"errors", "layout", "lean"},
     "memory": {"errors", "firmware", "layout", "lean"},
     "kvm": {"errors", "lean"},
+    "cpuid": {"errors", "lean"},
     "boot": {"errors", "firmware", "layout", "lean", "memory", "regular"},
     "sandbox": {"errors", "lean"},
     "host": {"board", "devices", "early", "errors", "lean", "memory", "outcome"},
@@ -72,6 +73,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
             "bundled",
             "bus",
             "channel",
+            "cpuid",
+            "devices",
             "errors",
             "firmware",
             "host",
@@ -117,6 +120,7 @@ PURE: Final = (
     "kvmbox.layout",
     "kvmbox.wire.protocol",
     "kvmbox.sandbox.policy",
+    *(f"kvmbox.cpuid.{name}" for name in ("backend_limits", "leaves", "probes", "topology")),
 )
 
 LAZY: Final = {"kvmbox": {"importlib"}, "kvmbox.devices": {"importlib"}}

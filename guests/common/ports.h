@@ -95,6 +95,19 @@
 #define POST     0x80
 #define DEBUGCON 0xe9
 
+/* What the built-in BIOS has behind it, in kvmbox alone. */
+#define BIOS_REPORT_AT   0x9200 /* CS << 16 | IP */
+#define BIOS_REPORT      0x9204 /* kind << 24 | vector << 16 | AX */
+#define BIOS_TEXT        0x9208 /* a byte for the console */
+#define BOOT_DISK_LBA     0x9210
+#define BOOT_DISK_COUNT   0x9214
+#define BOOT_DISK_ADDRESS 0x9218
+#define BOOT_DISK_COMMAND 0x921c
+#define BOOT_DISK_STATUS  0x9220
+#define BOOT_DISK_READ    1 /* a command */
+#define BOOT_DISK_BUSY    1 /* a status; 2 and up: done, with its result */
+#define BOOT_DISK_DONE    2
+
 /* Ways out. */
 #define DEBUG_EXIT     0xf4   /* write V: the run ends with status ((V << 1) | 1) & 0xff */
 #define SHUTDOWN       0x8900 /* write the bytes "Shutdown": the run ends with status 0 */

@@ -27,7 +27,8 @@ from kvmbox.kvm import uapi
 from kvmbox.kvm.ioctl import libc
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.machine.builder import BootSource, GuestVm
+from kvmbox.machine.boot_source import BootSource
+from kvmbox.machine.builder import GuestVm
 from kvmbox.machine.machine import Machine
 from kvmbox.memory import GuestMemory
 

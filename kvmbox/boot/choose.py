@@ -8,34 +8,35 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.boot.foreign import foreign_file, linux_image, multiboot2_kernel
-from kvmbox.boot.image import ACCEPTED, GuestImage, not_supported_yet
-from kvmbox.boot.multiboot2_header import has_multiboot2_header
-from kvmbox.boot.plan import Offer, Way
+from kvmbox.boot.foreign import foreign_file
+from kvmbox.boot.image import ACCEPTED, GuestImage
+from kvmbox.boot.plan import NO_BIOS, Offer, Way
 from kvmbox.boot.ways import WAYS
 from kvmbox.errors import ImageError, UsageError
 
 AUTO: Final = "auto"
+BOOT_SECTOR: Final = "bios"
 WAY_NAMES: Final = (AUTO, *(way.name for way in WAYS))
 
-_BOOT_SIGNATURE: Final = b"\x55\xaa"
-_BOOT_SIGNATURE_OFFSET: Final = 510
+
+def choose(image: GuestImage, name: str = AUTO, *, bios: str | None = None) -> Way:
+    """The way named `name`, or the first that makes an offer. Raises ImageError, UsageError.
+
+    With `bios` "none", a boot sector is a flat 16-bit image.
+    """
+    way = _choose(image, name)
+    return _named("real") if way.name == BOOT_SECTOR and bios == NO_BIOS else way
 
 
-def choose(image: GuestImage, name: str = AUTO) -> Way:
-    """The way named `name`, or the first that makes an offer. Raises ImageError, UsageError."""
+def _choose(image: GuestImage, name: str) -> Way:
     if name != AUTO:
         return _named(name)
-    if not isinstance(WAYS[0].examine(image), Offer):
-        if has_multiboot2_header(image.data):
-            raise not_supported_yet(image, multiboot2_kernel())
-        linux = linux_image(image.data)
-        if linux is not None:
-            raise not_supported_yet(image, linux)
     refused = None
     for way in WAYS:
         found = way.examine(image)
         if isinstance(found, Offer):
+            if refused is not None and way.name == BOOT_SECTOR:
+                break  # a kernel may begin with a boot sector, but that one only says that it is none
             return way
         if found.kind and refused is None:
             refused = found
@@ -59,10 +60,6 @@ def unrecognised(image: GuestImage) -> ImageError:
     foreign = foreign_file(data)
     if foreign is not None:
         return image.error(f"it is {foreign.kind}; {ACCEPTED}", hint=foreign.hint)
-    if data[_BOOT_SIGNATURE_OFFSET : _BOOT_SIGNATURE_OFFSET + 2] == _BOOT_SIGNATURE:
-        return image.error(
-            f"it looks like a boot sector (55 AA at byte 510); {ACCEPTED}", hint="boot it with --mode real"
-        )
     return image.error(
         f"it is of no known kind (first bytes {data[:8].hex(' ')}); {ACCEPTED}",
         hint="a flat 16-bit image needs --mode real",

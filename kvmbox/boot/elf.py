@@ -58,17 +58,22 @@ class ElfImage(Value):
     segments: tuple[LoadSegment, ...]
 
 
-def parse_elf(image: GuestImage) -> ElfImage:
-    """The executable in `image`; ImageError for anything that is not a whole, static x86 executable."""
+def parse_elf(image: GuestImage, *, by_protocol: bool = False, needs_entry: bool = True) -> ElfImage:
+    """The executable in `image`; ImageError for anything that is not a whole, static x86 executable.
+
+    `by_protocol` says that a boot protocol tells how the entry is entered. The class need not go with the
+    machine then, and a position-independent file (ET_DYN) is taken at the addresses it names. Where the
+    protocol also says where the entry is, `needs_entry` is false: e_entry is not looked at, and `entry` is 0.
+    """
     bits = _check_identity(image)
     _check_inside(image, "the ELF header", 0, FILE_HEADER_SIZE[bits])
     header = file_header(image.data, bits)
-    _check_file_header(image, header, bits)
+    _check_file_header(image, header, bits, by_protocol)
     program_headers = [
         program_header(image.data, bits, index, header.program_offset + index * PROGRAM_HEADER_SIZE[bits])
         for index in range(header.program_count)
     ]
-    _check_type(image, header.type, program_headers)
+    _check_type(image, header.type, program_headers, by_protocol)
     loads = [p for p in program_headers if p.type == PT_LOAD and p.memory_size]
     for load in loads:
         _check_load(image, load)
@@ -79,7 +84,7 @@ def parse_elf(image: GuestImage) -> ElfImage:
         )
     return ElfImage(
         bits,
-        _physical_entry(image, header.entry, loads),
+        _physical_entry(image, header.entry, loads) if needs_entry else 0,
         tuple(LoadSegment(p.index, p.offset, p.file_size, p.physical, p.memory_size) for p in loads),
     )
 
@@ -108,16 +113,16 @@ def _check_identity(image: GuestImage) -> int:
     return bits
 
 
-def _check_file_header(image: GuestImage, header: FileHeader, bits: int) -> None:
+def _check_file_header(image: GuestImage, header: FileHeader, bits: int, by_protocol: bool) -> None:
     machine = header.machine
-    if bits == 32 and machine == EM_X86_64:
+    if bits == 32 and machine == EM_X86_64 and not by_protocol:
         raise image.error(
             f"it is an x32 ELF file (32-bit class, x86-64 machine): its code is 64-bit, and its headers do"
             f" not say in which mode its entry is meant; {ACCEPTED}",
             hint="link 64-bit code with -m elf_x86_64, or 32-bit code with -m elf_i386; not -mx32, and not"
             " objcopy -O elf32-x86-64",
         )
-    if machine != _MACHINE[bits]:
+    if machine != _MACHINE[bits] and not (by_protocol and machine in _MACHINE.values()):
         raise _not_accepted(image, f"an ELF{bits} file for machine {_name_of('E_MACHINE', machine)}")
     count = header.program_count
     if count > MAX_PROGRAM_HEADERS:
@@ -142,9 +147,11 @@ def _check_file_header(image: GuestImage, header: FileHeader, bits: int) -> None
         )
 
 
-def _check_type(image: GuestImage, file_type: int, headers: list[ProgramHeader]) -> None:
+def _check_type(image: GuestImage, file_type: int, headers: list[ProgramHeader], by_protocol: bool) -> None:
     if any(p.type == PT_INTERP for p in headers):
         raise image.error("it is a dynamically linked program (PT_INTERP), not a kernel", hint=_STATIC_HINT)
+    if file_type == ET_DYN and by_protocol:
+        return
     if file_type == ET_DYN:
         raise image.error(
             "it is position independent (ET_DYN: static-pie or a shared library);"

@@ -31,6 +31,7 @@ from kvmbox.boot.state import (
     DescriptorTable,
     Segment,
 )
+from kvmbox.firmware.builtin_bios import Entry
 
 _LARGE_PAGE: Final = 2 * layout.MIB
 _PAGE_TABLE: Final = 0x7  # present, writable, user: SDM vol. 3, 4.5
@@ -47,6 +48,15 @@ _USER_CODE64: Final = Segment(
 )
 _GDT: Final = (_CODE32, _DATA32, _CODE64, _DATA64, _USER_DATA, _USER_CODE64)
 _GDT_LIMIT: Final = 8 * (len(_GDT) + 1) - 1
+
+# Linux names these selectors __BOOT_CS and __BOOT_DS (Documentation/arch/x86/boot.rst).
+_BOOT_CS: Final = 0x10
+_BOOT_DS: Final = 0x18
+_LINUX_CODE32: Final = Segment(0, FLAT_LIMIT, _BOOT_CS, TYPE_CODE, present=1, db=1, s=1, g=1)
+_LINUX_DATA32: Final = Segment(0, FLAT_LIMIT, _BOOT_DS, TYPE_DATA, present=1, db=1, s=1, g=1)
+_LINUX_CODE64: Final = Segment(0, FLAT_LIMIT, _BOOT_CS, TYPE_CODE, present=1, s=1, l=1, g=1)
+_LINUX_DATA64: Final = _LINUX_DATA32
+_LINUX_GDT_LIMIT: Final = _BOOT_DS + 7
 
 REAL_MODE_DRIVE: Final = 0x80  # DL: the first hard disk, as a BIOS would say
 
@@ -93,7 +103,7 @@ def page_tables(area: BootArea) -> tuple[tuple[int, bytes], ...]:
 def protected_mode_state(
     area: BootArea, entry: int, *, eax: int = 0, ebx: int = 0, stack: int = 0
 ) -> CpuState:
-    """32-bit flat protected mode, paging off: the machine state of Multiboot 1 (its section 3.2) and of PVH.
+    """32-bit flat protected mode, paging off: the machine state of Multiboot 1 (its section 3.2) and 2 (3.3).
 
     Both leave ESP undefined, and so 0 by default; an ELF32 entry gets a stack.
     """
@@ -109,6 +119,53 @@ def protected_mode_state(
         rax=eax,
         rbx=ebx,
         rsp=stack,
+        rip=entry,
+    )
+
+
+def pvh_state(area: BootArea, entry: int, start_info: int) -> CpuState:
+    """The machine state of PVH (Xen, docs/misc/pvh.pandoc): of CR0, PE is set, and ET, which always is."""
+    return CpuState(
+        cs=_CODE32,
+        ds=_DATA32,
+        es=_DATA32,
+        fs=_DATA32,
+        gs=_DATA32,
+        ss=_DATA32,
+        gdt=DescriptorTable(area.gdt, _GDT_LIMIT),
+        cr0=CR0_PE | CR0_ET,
+        rbx=start_info,
+        rip=entry,
+    )
+
+
+def linux_gdt(area: BootArea, bits: int) -> tuple[int, bytes]:
+    """The GDT for a Linux entry, as a write: __BOOT_CS is 0x10 and __BOOT_DS 0x18, both flat."""
+    code, data = (_LINUX_CODE64, _LINUX_DATA64) if bits == 64 else (_LINUX_CODE32, _LINUX_DATA32)
+    return area.gdt, struct.pack("<4Q", 0, 0, descriptor(code), descriptor(data))
+
+
+def linux_state(area: BootArea, bits: int, entry: int, boot_params: int) -> CpuState:
+    """The state of Linux' 32-bit and 64-bit boot protocols (Documentation/arch/x86/boot.rst), by `bits`.
+
+    The 64-bit one has the page tables of `page_tables`. Neither needs a stack; there is one all the same.
+    """
+    code, data = (_LINUX_CODE64, _LINUX_DATA64) if bits == 64 else (_LINUX_CODE32, _LINUX_DATA32)
+    long_mode = bits == 64
+    return CpuState(
+        cs=code,
+        ds=data,
+        es=data,
+        fs=data,
+        gs=data,
+        ss=data,
+        gdt=DescriptorTable(area.gdt, _LINUX_GDT_LIMIT),
+        cr0=CR0_PE | CR0_MP | CR0_ET | CR0_NE | (CR0_PG if long_mode else 0),
+        cr3=area.pml4 if long_mode else 0,
+        cr4=CR4_PAE if long_mode else 0,
+        efer=EFER_LME | EFER_LMA if long_mode else 0,
+        rsi=boot_params,
+        rsp=area.stack_top,
         rip=entry,
     )
 
@@ -145,22 +202,55 @@ def _real_mode_segment(selector: int, segment_type: int) -> Segment:
     return Segment(selector << 4, REAL_MODE_LIMIT, selector, segment_type, present=1, s=1)
 
 
-def real_mode_state(address: int, stack: tuple[int, int]) -> CpuState:
-    """Real mode at physical `address` (below 1 MiB), with `stack` as (SS, SP).
+def reset_state(code_base: int) -> CpuState:
+    """The processor after a reset, at F000:FFF0, with `code_base` behind the selector of CS.
 
-    CS is 0 where a 16-bit offset reaches the address, as a BIOS enters a boot sector, else address / 16.
+    See Intel SDM volume 3, table 10-1.
     """
-    code_selector = 0 if address <= 0xFFFF else address >> 4
     data = _real_mode_segment(0, TYPE_DATA)
     return CpuState(
-        cs=_real_mode_segment(code_selector, TYPE_CODE),
+        cs=Segment(code_base, REAL_MODE_LIMIT, 0xF000, TYPE_CODE, present=1, s=1),
         ds=data,
         es=data,
         fs=data,
         gs=data,
-        ss=_real_mode_segment(stack[0], TYPE_DATA),
+        ss=data,
+        idt=DescriptorTable(0, 0x3FF),
+        gdt=DescriptorTable(0, 0xFFFF),
+        rip=0xFFF0,
+    )
+
+
+def real_mode_state(entry: Entry) -> CpuState:
+    """Real mode at `entry`."""
+    data = _real_mode_segment(entry.data, TYPE_DATA)
+    return CpuState(
+        cs=_real_mode_segment(entry.cs, TYPE_CODE),
+        ds=data,
+        es=data,
+        fs=data,
+        gs=data,
+        ss=_real_mode_segment(entry.ss, TYPE_DATA),
         idt=DescriptorTable(0, 0x3FF),
         rdx=REAL_MODE_DRIVE,
-        rsp=stack[1],
-        rip=address - (code_selector << 4),
+        rsp=entry.sp,
+        rip=entry.ip,
+    )
+
+
+def waking_state(vector: int) -> CpuState:
+    """Real mode at `vector` (below 1 MiB), as firmware enters an OS that wakes from S3: ACPI 6.5, 5.2.10.
+
+    CS is the vector divided by 16 and IP the rest. The other registers, and so the stack, are the OS's care.
+    """
+    data = _real_mode_segment(0, TYPE_DATA)
+    return CpuState(
+        cs=_real_mode_segment(vector >> 4, TYPE_CODE),
+        ds=data,
+        es=data,
+        fs=data,
+        gs=data,
+        ss=data,
+        idt=DescriptorTable(0, 0x3FF),
+        rip=vector & 0xF,
     )

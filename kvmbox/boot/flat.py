@@ -1,7 +1,4 @@
-"""Flat 16-bit images (`--mode real`): any bytes, put at one address and entered there in real mode.
-
-There is no boot area and no BIOS: all of memory but the image reads as zero, the vector table too.
-"""
+"""Where a flat 16-bit image goes, where it is entered, and with which segments and stack."""
 
 from __future__ import annotations
 
@@ -11,11 +8,14 @@ from kvmbox import layout
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.segments import LoadSegment
 from kvmbox.errors import ImageError, UsageError
+from kvmbox.firmware.builtin_bios import Entry
 from kvmbox.memory import GuestMemory
 
 # The stack grows down from the first of these (SS, SP) that has STACK_SIZE bytes below it clear of the image:
 # below the usual load address, else at the end of conventional memory.
 STACK_SIZE: Final = 0x1000
+SEGMENTS_CS: Final = "cs"
+KVMTOOL_STACK: Final = 0x8000
 _STACKS: Final = ((0, layout.REAL_MODE_LOAD_ADDRESS), (0x9000, 0xF000))
 
 
@@ -40,6 +40,32 @@ def plan_flat(
         if segment.end <= top - STACK_SIZE or top <= segment.address:
             return segment, (selector, offset)
     raise _too_large(image, f"its {len(image.data)} bytes at {address:#x} leave no room for a stack")
+
+
+def place_entry(
+    segment: LoadSegment,
+    stack: tuple[int, int],
+    entry: tuple[int, int] | None,
+    segments: str | None,
+) -> Entry:
+    """The first registers. UsageError if `entry` (CS, IP) is not in the image.
+
+    With `segments` "cs", all segments are CS and SP is 0x8000, as kvmtool starts flat images.
+    """
+    if entry is None:
+        selector = 0 if segment.address <= 0xFFFF else segment.address >> 4
+        entry = selector, segment.address - (selector << 4)
+    cs, ip = entry
+    at = (cs << 4) + ip
+    if not segment.address <= at < segment.end:
+        raise UsageError(
+            f"--entry {cs:04x}:{ip:04x} is {at:#x}, outside of the image at"
+            f" {segment.address:#x}..{segment.end:#x}",
+            hint=f"load it there: --load-address {at:#x}",
+        )
+    if segments == SEGMENTS_CS:
+        return Entry(cs, ip, cs, KVMTOOL_STACK, cs)
+    return Entry(cs, ip, *stack, 0)
 
 
 def _too_large(image: GuestImage, why: str) -> ImageError:

@@ -6,7 +6,6 @@ them is told apart where a second field can be checked.
 
 from __future__ import annotations
 
-import struct
 from typing import Final
 
 from kvmbox.lean import Value
@@ -20,16 +19,7 @@ class Foreign(Value):
 
 
 _KERNEL_HINT: Final = "name the kernel's ELF file"
-_MULTIBOOT_HINT: Final = "give the kernel a Multiboot 1 header, or an ELF entry of its own"
-_LINUX_HINT: Final = "kvmbox boots kernels with a Multiboot 1 header or an ELF entry of their own, not Linux"
-
-# The Linux boot protocol (Documentation/arch/x86/boot.rst): offsets in the setup header.
-_LINUX_MAGIC: Final = b"HdrS"
-_LINUX_MAGIC_OFFSET: Final = 0x202
-_LINUX_VERSION: Final = struct.Struct("<BB")  # minor, major
-_LINUX_VERSION_OFFSET: Final = 0x206
-_LINUX_LOAD_FLAGS_OFFSET: Final = 0x211
-_LOADED_HIGH: Final = 1  # a bzImage; without it an old zImage
+_MULTIBOOT_HINT: Final = "give the kernel a Multiboot header, or an ELF entry of its own"
 
 # PE/COFF: the offset of "PE\0\0" is at 0x3C; machine, then, in the optional header, the subsystem.
 _PE_OFFSET: Final = 0x3C
@@ -61,25 +51,6 @@ _OTHERS: Final = (
     (0, b"\xce\xfa\xed\xfe", "a Mach-O executable", "build it as ELF: a cross compiler for i686-elf"),
     (0, b"070701", "a cpio archive (an initramfs)", "load it with --module, and name a kernel"),
 )
-
-
-def linux_image(data: bytes) -> Foreign | None:
-    """A Linux kernel with its setup header. To be asked first: it may also be an EFI executable."""
-    if data[_LINUX_MAGIC_OFFSET : _LINUX_MAGIC_OFFSET + len(_LINUX_MAGIC)] != _LINUX_MAGIC:
-        return None
-    if len(data) <= _LINUX_LOAD_FLAGS_OFFSET:
-        return Foreign("a Linux kernel cut short within its setup header", "build or copy it again")
-    minor, major = _LINUX_VERSION.unpack_from(data, _LINUX_VERSION_OFFSET)
-    name = "bzImage" if data[_LINUX_LOAD_FLAGS_OFFSET] & _LOADED_HIGH else "zImage"
-    return Foreign(f"a Linux {name} (boot protocol {major}.{minor:02})", _LINUX_HINT)
-
-
-def multiboot2_kernel() -> Foreign:
-    """A kernel that has a Multiboot 2 header, and none of Multiboot 1."""
-    return Foreign(
-        "a Multiboot 2 kernel without a Multiboot 1 header",
-        "give it a Multiboot 1 header beside the other (both may be there), or an ELF entry of its own",
-    )
 
 
 def foreign_file(data: bytes) -> Foreign | None:

@@ -10,7 +10,6 @@ import os
 from typing import Final
 
 from kvmbox import layout
-from kvmbox.boot.foreign import Foreign
 from kvmbox.errors import ImageError
 from kvmbox.lean import Value
 from kvmbox.regular import refusal
@@ -19,7 +18,7 @@ from kvmbox.regular import refusal
 MAX_FILE_SIZE: Final = 512 * layout.MIB
 
 ACCEPTED: Final = (
-    "accepted are x86 ELF32 and ELF64 executables, Multiboot 1 kernels, and flat 16-bit images"
+    "accepted are x86 ELF32 and ELF64 executables, Multiboot, PVH and Linux kernels, and flat 16-bit images"
     " with --mode real"
 )
 
@@ -43,11 +42,6 @@ class GuestImage(Value):
     def error(self, found: str, *, hint: str | None = None) -> ImageError:
         """The ImageError that says why this image cannot be booted; for the caller to raise."""
         return ImageError(f"cannot boot '{printable(self.path)}': {found}", hint=hint)
-
-
-def not_supported_yet(image: GuestImage, found: Foreign) -> ImageError:
-    """The refusal of a kind of kernel that is known by name only."""
-    return image.error(f"it is {found.kind}, which is not supported yet; {ACCEPTED}", hint=found.hint)
 
 
 class Module(Value):

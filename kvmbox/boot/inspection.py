@@ -72,7 +72,8 @@ def inspect(image: GuestImage, memory: GuestMemory, boot: str = AUTO) -> Inspect
     """
     inner = decompressed(image)
     platform = Platform(memory.size)
-    context = BootContext(memory, platform, firmware_tables(platform).rsdp)
+    tables = firmware_tables(platform)
+    context = BootContext(memory, platform, tables.rsdp, firmware=tables.writes)
     taken, reason, hint = "", "", ""
     try:
         taken = choose(inner, boot).name

@@ -21,7 +21,8 @@ class BootOptions(Value):
     """How to boot.
 
     `boot` is the way, or "auto". `command_line` follows the image's name in what the guest is told.
-    `load_address`, `entry` (CS, IP) and `segments` are for flat 16-bit images only.
+    `load_address`, `entry` (CS, IP) and `segments` are for flat 16-bit images only. `bios` is "builtin",
+    "none" or None; `bios_rom` is the ROM of the built-in BIOS, for the ways that have one.
     """
 
     command_line: str | None = None
@@ -32,6 +33,8 @@ class BootOptions(Value):
     entry: tuple[int, int] | None = None
     segments: str | None = None
     firmware_tables: bool = True
+    bios: str | None = None
+    bios_rom: bytes = b""
 
 
 def load_image(
@@ -43,7 +46,7 @@ def load_image(
     other; memory is unchanged then.
     """
     platform = platform or Platform(memory.size)
-    way = choose(image, options.boot)
+    way = choose(image, options.boot, bios=options.bios)
     if way.name != "real":
         for option, value in (
             ("--load-address", options.load_address),
@@ -65,6 +68,9 @@ def load_image(
         options.load_address,
         options.entry,
         options.segments,
+        tables.writes,
+        options.bios,
+        options.bios_rom,
     )
     plan = way.plan(image, context)
     firmware = tables.writes if plan.has_firmware else ()
@@ -72,4 +78,6 @@ def load_image(
     copy_segments(image, plan.segments, memory)
     for address, data in (*firmware, *plan.writes):
         memory.write(address, data)
+    if plan.rom is not None:
+        memory.add_rom(*plan.rom)
     return plan

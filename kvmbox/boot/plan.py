@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.segments import LoadSegment
@@ -12,6 +12,11 @@ from kvmbox.lean import Value
 if TYPE_CHECKING:
     from kvmbox.firmware.platform import Platform
     from kvmbox.memory import GuestMemory
+
+
+BUILTIN_BIOS: Final = "builtin"
+NO_BIOS: Final = "none"
+"""What --bios may say instead of a file."""
 
 
 class Offer(Value):
@@ -34,8 +39,11 @@ class Refusal(Value):
 class BootContext(Value):
     """All that a plan may depend on, besides the image.
 
-    `rsdp` is the guest-physical address of ACPI's RSDP, 0 where there are no tables. `command_line` is None
-    if none was given. `load_address`, `entry` (CS, IP) and `segments` are for flat 16-bit images.
+    `rsdp` is the guest-physical address of ACPI's RSDP, 0 where there are no tables, and `firmware` all that
+    firmware writes. `command_line` is None if none was given. `load_address`, `entry` (CS, IP) and `segments`
+    are for flat 16-bit images. `bios` is "builtin", "none", or None where the image decides. `bios_rom` is
+    the ROM of the built-in BIOS, empty where it is not there: nothing will run then (`boot.inspection`), or a
+    test runs without.
     """
 
     memory: GuestMemory
@@ -47,6 +55,9 @@ class BootContext(Value):
     load_address: int | None = None
     entry: tuple[int, int] | None = None
     segments: str | None = None
+    firmware: tuple[tuple[int, bytes], ...] = ()
+    bios: str | None = None
+    bios_rom: bytes = b""
 
     @property
     def all_modules(self) -> tuple[Module, ...]:
@@ -59,7 +70,8 @@ class BootPlan(Value):
 
     `segments` come from the image; `writes` are further (guest-physical address, bytes) pairs. `modules` has
     the (start, end) of each module. `format` names the way, and what it found. `has_firmware` says whether
-    firmware tables are written as well.
+    firmware tables are written as well, `after_bios` whether interrupt controllers and timer are to be as a
+    PC's BIOS leaves them. `rom` is (guest-physical address, bytes) that only can be read.
     """
 
     format: str
@@ -69,6 +81,8 @@ class BootPlan(Value):
     writes: tuple[tuple[int, bytes], ...] = ()
     modules: tuple[tuple[int, int], ...] = ()
     has_firmware: bool = True
+    after_bios: bool = False
+    rom: tuple[int, bytes] | None = None
 
 
 class Way(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kvmbox.boot import multiboot_info
 from kvmbox.boot.area import place_area
+from kvmbox.boot.bios_services import bios_services
 from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
 from kvmbox.boot.elf_sections import plan_sections
 from kvmbox.boot.entry_state import gdt, protected_mode_state
@@ -47,6 +48,7 @@ class Multiboot:
         sections = None
         if bits is not None:
             sections = plan_sections(image, bits, *behind(segments, modules, context.memory))
+        bios = bios_services(context, segments)
         return BootPlan(
             self.name,
             protected_mode_state(area, entry, eax=LOADER_MAGIC, ebx=area.info),
@@ -64,8 +66,10 @@ class Multiboot:
                 ),
                 *module_writes(context.all_modules, modules),
                 *(sections.writes if sections is not None else ()),
+                *bios,
             ),
             modules,
+            after_bios=bool(bios),
         )
 
 
@@ -79,6 +83,6 @@ def _segments(image: GuestImage, header: MultibootHeader) -> tuple[tuple[LoadSeg
             "it has a Multiboot header without address fields (flag 16), and is no ELF file",
             hint="build it as ELF, or give the header its address fields",
         )
-    elf = parse_elf(image)
+    elf = parse_elf(image, by_protocol=True)
     check_reach(image, elf.entry)
     return elf.segments, elf.entry, elf.bits

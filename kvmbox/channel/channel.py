@@ -327,7 +327,7 @@ class Channel:
                 return True
             is_starved = survival.process.starvation()
             for _ in range(START_SLICES):
-                if not (for_another_thread and survival.being_rescued) and not is_starved():
+                if not (for_another_thread and survival.being_connected) and not is_starved():
                     return False
                 if comes():
                     return True
@@ -456,6 +456,14 @@ class Channel:
             return self._break(f"reply {first >> 32} to request {asked >> 32}")
         return self._break(f"a reply of kind {first & 0xFF:#x} to a request of kind {asked & 0xFF:#x}")
 
+    def refuse(self, sent: bytes, frame: bytes) -> DeviceProcessError:
+        """The error of a frame that is not the reply to `sent` that alone is good. Under the lock."""
+        first = WORDS.unpack_from(frame)[0] if len(frame) >= HEADER.size else 0
+        asked = WORDS.unpack_from(sent)[0]
+        if first != asked | _REPLY_BIT:
+            return self._explain_header(first, asked, frame)
+        return self._break(f"to {protocol.KIND_NAMES[sent[0]]} it did not answer as a device that is unused")
+
     def check_effect(self, index: int, effect: Effect, sent: bytes) -> Application:
         """What an effect calls, with which arguments; ProtocolError if the device was not granted it.
 
@@ -489,6 +497,11 @@ class Channel:
     def failure(self) -> DeviceProcessError | None:
         """The error that made the channel unusable, or None."""
         return self._failure
+
+    @property
+    def is_started(self) -> bool:
+        """Whether its process has been started, or never has to be."""
+        return self.transport.is_started
 
     def fail(self, error: DeviceProcessError) -> DeviceProcessError:
         """Store the first error of the channel, and return it. Every later request raises this error."""

@@ -7,22 +7,28 @@ each grant. The host of a run has KVM, a console and a decision, and the host of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, assert_never
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, Protocol, assert_never
 
 from kvmbox import board
 from kvmbox.board import DeviceSpec
 from kvmbox.channel.follow_up import Application
-from kvmbox.channel.guest_memory import MemoryAccess, Submit, TransferAccess
+from kvmbox.channel.guest_memory import ContentAccess, MemoryAccess, Submit, TransferAccess
+from kvmbox.devices import pvpanic
 from kvmbox.devices.model import (
+    ContentRead,
     Effect,
     HostOutput,
     InputRoom,
     IrqLine,
+    LateWrites,
     MemoryRead,
     MemoryWrite,
     Reset,
     Stop,
+    Suspend,
+    TakeLine,
     Transfer,
 )
 from kvmbox.lean import Value
@@ -30,12 +36,18 @@ from kvmbox.memory import GuestMemory
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import BY_CLASS
 
+_NONE: Final[Mapping[int, Callable[[int], None]]] = {}
+
 
 class Host(Protocol):
     """What the trusted side does for devices. What it returns is called by whichever thread got a reply."""
 
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         """A new source of an interrupt line: called with its level, and edges folded into this one."""
+        ...
+
+    def replacing_irq_source(self, gsi: int) -> tuple[Callable[[int, int], None], Callable[[int], None]]:
+        """The same, and what is called with 1 for the line to follow this source alone, with 0 for all."""
         ...
 
     def output(self, stream: str) -> Callable[[bytes], None]:
@@ -54,6 +66,22 @@ class Host(Protocol):
         """The guest asked to stop: with a value that counts for the exit status, or cleanly (None)."""
         ...
 
+    def suspend(self, device: str, wakes: int) -> None:
+        """The guest asked to suspend until one of `wakes`, of which `device` is then told as its input."""
+        ...
+
+    def panic(self, *, crash_kernel: bool) -> None:
+        """The guest says that it has panicked; with `crash_kernel`, that it goes on with that."""
+        ...
+
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """What takes reports of the built-in BIOS, and what hears of the write that asked for a stop."""
+        ...
+
+    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+        """What hears whether writes to a register may be late (1) or must not (0); never waits long."""
+        ...
+
     @property
     def ram(self) -> GuestMemory:
         """Guest memory."""
@@ -67,20 +95,25 @@ class Host(Protocol):
 class Grants(Value):
     """What the effects of one device call, each None or empty where it may not have them.
 
-    irq_lines: by pin, called with (level, coalesced). output: host output bytes. input_room: how many bytes
+    irq_lines: by pin, called with (level, coalesced). takers: by pin, for those that may take their line from
+    other devices, called with 1 or 0. output: host output bytes. input_room: how many bytes
     the device would accept now. reset: the machine's reset line. stop: called with the (offset, size, value)
-    of the write that the VMM forwarded, because the device's word does not count for an exit status. memory,
-    resources: see `guest_memory`.
+    of the write that the VMM forwarded, because the device's word does not count for an exit status. suspend:
+    called with what may wake the machine. late_writes: by register, called with whether they are allowed.
+    memory, resources: see `guest_memory`.
     """
 
     name: str
     irq_lines: Sequence[Callable[[int, int], None]] = ()
+    takers: Mapping[int, Callable[[int], None]] = _NONE
     output: Callable[[bytes], None] | None = None
     input_room: Callable[[int], None] | None = None
     reset: Callable[[], None] | None = None
     stop: Callable[[int, int, int], None] | None = None
+    suspend: Callable[[int], None] | None = None
     memory: MemoryAccess | None = None
-    resources: Sequence[TransferAccess] = ()
+    resources: Sequence[TransferAccess | ContentAccess] = ()
+    late_writes: Mapping[int, Callable[[int], None]] = _NONE
 
     def check(self, index: int, effect: Effect, sent: bytes) -> Application | None:
         """What an effect of this device, number `index` of its process, calls; None if it is not granted.
@@ -94,13 +127,19 @@ class Grants(Value):
         match effect:
             case IrqLine(pin, level, coalesced) if pin < len(self.irq_lines):
                 return self.irq_lines[pin], (level, coalesced), 0
+            case TakeLine(pin, taken) if pin in self.takers:
+                return self.takers[pin], (taken,), 0
             case InputRoom(count) if self.input_room is not None:
                 return self.input_room, (count,), 0
+            case LateWrites(register, allowed) if register in self.late_writes:
+                return self.late_writes[register], (allowed,), 0
             case Reset() if self.reset is not None:
                 return self.reset, (), 0
             case Stop() if self.stop is not None:
                 request = protocol.decode_request(sent)
                 return self.stop, (request.offset, request.size, request.value), 0
+            case Suspend(wakes) if self.suspend is not None:
+                return self.suspend, (wakes,), 0
             case MemoryRead(tag, ranges) if self.memory is not None and self.memory.allows(ranges):
                 return self.memory.read, (index, tag, ranges), 1
             case MemoryWrite(address, data, tag) if self.memory is not None:
@@ -112,19 +151,39 @@ class Grants(Value):
                 if not access.allows(ranges, to_guest=bool(to_guest)):
                     return None
                 return access.start, (index, tag, offset, ranges, to_guest), 1
+            case ContentRead(tag, resource, offset, size) if resource < len(self.resources):
+                content = self.resources[resource]
+                if not isinstance(content, ContentAccess) or size > protocol.MAX_PAYLOAD:
+                    return None
+                return content.read, (index, tag, offset, size), 1
             case _:
                 return None
+
+
+def _pvpanic(host: Host, events: int) -> None:
+    """What the guest wrote to pvpanic: the first of the events counts, as on QEMU."""
+    if events & pvpanic.PANICKED:
+        host.panic(crash_kernel=False)
+    elif events & pvpanic.CRASH_LOADED:
+        host.panic(crash_kernel=True)
+    elif events & pvpanic.SHUTDOWN:
+        host.stop(None)
 
 
 def bind(device: DeviceSpec, host: Host) -> Grants:
     """The grants of `device`, done by `host`."""
     bound: dict[str, object] = {}
-    lines = []
-    resources = []
+    lines: list[Callable[[int, int], None]] = []
+    takers: dict[int, Callable[[int], None]] = {}
+    resources: list[TransferAccess | ContentAccess] = []
+    late: dict[int, Callable[[int], None]] = {}
     for grant in device.grants:
         match grant:
             case board.Irq(gsi):
                 lines.append(host.irq_source(gsi))
+            case board.ReplacingIrq(gsi):
+                line, takers[len(lines)] = host.replacing_irq_source(gsi)
+                lines.append(line)
             case board.Output(stream):
                 bound["output"] = host.output(stream)
             case board.Input(stream):
@@ -135,12 +194,23 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 bound["stop"] = lambda _offset, _size, value: host.stop(value)
             case board.StopClean():
                 bound["stop"] = lambda *_write: host.stop(None)
+            case board.Suspend():
+                bound["suspend"] = partial(host.suspend, device.name)
+            case board.StopPanic():
+                bound["stop"] = lambda _offset, _size, value: _pvpanic(host, value)
+            case board.BiosReport():
+                bound["output"], bound["stop"] = host.bios_reports()
+            case board.LateWrites(register):
+                late[register] = host.late_writes(device, grant)
             case board.Memory():
                 if grant.max_bytes > protocol.MAX_PAYLOAD:
                     raise ValueError(f"device {device.name}: {grant.max_bytes} bytes of memory at a time")
                 bound["memory"] = MemoryAccess(grant, host.ram)
             case board.Resource():
                 resources.append(TransferAccess(grant, host.transfers(device.name, grant)))
+            case board.Content():
+                resources.append(ContentAccess(grant, host.ram))
             case _:
                 assert_never(grant)
-    return Grants(device.name, irq_lines=lines, resources=resources, **bound)  # type: ignore[arg-type]  # by name above
+    wired = {"irq_lines": lines, "takers": takers, "resources": resources, "late_writes": late}
+    return Grants(device.name, **wired, **bound)  # type: ignore[arg-type]  # by name above

@@ -16,14 +16,17 @@ zero bytes is valid at any address.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
-from kvmbox.board import Memory, Resource
+from kvmbox.board import Content, Memory, Resource
 from kvmbox.channel.follow_up import FollowUp
 from kvmbox.devices.model import BAD_ADDRESS, BUSY, DONE
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.wire import protocol
+
+ZEROS: Final = bytes(1 << 16)
 
 
 def answer(kind: int, device: int, tag: int, status: int, payload: bytes = b"") -> FollowUp:
@@ -81,3 +84,47 @@ class TransferAccess(Value):
         if self.submit(tag, offset, ranges, bool(to_guest)):
             return []
         return [answer(protocol.COMPLETE, device, tag, BUSY)]
+
+
+class ContentAccess:
+    """A `Content` grant and the RAM that its bytes may go to."""
+
+    def __init__(self, grant: Content, ram: GuestMemory) -> None:
+        self.grant = grant
+        self._ram = ram
+        self._parts = [memoryview(part) for part in grant.parts]
+
+    def allows(self, ranges: Sequence[tuple[int, int]], *, to_guest: bool) -> bool:
+        """Whether the grant has room for such a transfer."""
+        size = sum(size for _, size in ranges)
+        return to_guest and len(ranges) <= self.grant.max_ranges and size <= self.grant.max_bytes
+
+    def pieces(self, offset: int, size: int) -> Iterator[memoryview | bytes]:
+        """The bytes [offset, offset + size), in order; nothing of the parts is copied."""
+        for part in self._parts:
+            piece = part[offset : offset + size]
+            offset = max(0, offset - len(part))
+            size -= len(piece)
+            if piece:
+                yield piece
+        while size:
+            yield (zeros := ZEROS[:size])
+            size -= len(zeros)
+
+    def start(
+        self, device: int, tag: int, offset: int, ranges: Sequence[tuple[int, int]], _to_guest: int
+    ) -> list[FollowUp]:
+        """What a `Transfer` does, at once."""
+        if not self._ram.has(ranges):
+            return [answer(protocol.COMPLETE, device, tag, BAD_ADDRESS)]
+        for address, size in ranges:
+            position = address
+            for piece in self.pieces(offset, size):
+                self._ram.write(position, piece)
+                position += len(piece)
+            offset += size
+        return [answer(protocol.COMPLETE, device, tag, DONE)]
+
+    def read(self, device: int, tag: int, offset: int, size: int) -> list[FollowUp]:
+        """What a `ContentRead` asks for."""
+        return [answer(protocol.MEMORY, device, tag, DONE, b"".join(self.pieces(offset, size)))]

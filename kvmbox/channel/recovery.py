@@ -181,13 +181,13 @@ class Recovery(Survival):
         self._blame(error, sent)
         # The watchdog counted how long the lost process took. What follows has limits of its own.
         channel.waiting = 0
-        self.being_rescued = True
+        self.being_connected = True
         self._standby.pause_time()
         try:
             used, replayed, reply = self._begin_again(error, sent)
         finally:
             self._standby.resume_time()
-            self.being_rescued = False
+            self.being_connected = False
         self.restarts += 1
         duration = time.monotonic_ns() - began
         self._standby.restarted(Restart(channel.device_type, used, replayed, duration))

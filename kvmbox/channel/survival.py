@@ -40,8 +40,9 @@ class Survival:
         self.process = process or ProcessControl()
         self.rescues = False
         """Whether `rescue` may be called."""
-        self.being_rescued = False
-        """Whether a replacement is in progress. Other threads then wait longer for the lock."""
+        self.being_connected = False
+        """Whether a thread is connecting the channel to a process: its first one, or a replacement. Other
+        threads then wait longer for the lock."""
 
     def attach(self, channel: object) -> None:
         """`channel` is the Channel that this belongs to. Called once, by its constructor."""

@@ -59,6 +59,9 @@ class OverdueError(TransportError):
 class Transport(ABC):
     """A connection to the models of a channel. Used under the lock of the channel."""
 
+    is_started: ClassVar[bool] = True
+    """Whether there are models at the other end: see `on_demand`."""
+
     @abstractmethod
     def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
         """Send a request without a payload and wait for the reply for as long as it takes.

@@ -25,8 +25,11 @@ class Finding:
 
 
 @click.command("doctor", short_help="check this host, and show remedies")
+@click.option(
+    "--cpu", is_flag=True, help="List the CPU's features: who has each, and whether a guest can use it."
+)
 @click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(debug: bool) -> int:
+def command(cpu: bool, debug: bool) -> int:
     """Check whether 'kvmbox run' works on this host, and show a remedy for each problem.
 
     \b
@@ -34,6 +37,12 @@ def command(debug: bool) -> int:
       0    'kvmbox run' works
       4    something that 'kvmbox run' needs is missing
     """
+    if cpu:
+        from kvmbox.cli.doctor_cpu import feature_lines
+
+        for line in feature_lines():
+            click.echo(line)
+        return 0
     missing = False
     for finding in _examine():
         state = "ok" if finding.good else "MISSING" if finding.needed else "absent"
@@ -125,7 +134,8 @@ def _cpus() -> Finding:
     return Finding(
         "CPUs",
         True,
-        f"{len(allowed)} allowed: a machine's vCPU and device processes share one, chosen by --pin",
+        f"{len(allowed)} allowed: a machine's first vCPU and its device processes share one, chosen by --pin;"
+        " further vCPUs (--cpus) run where there is room",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from typing import Any, TextIO
 
@@ -10,6 +11,7 @@ import click
 
 from kvmbox import early
 from kvmbox.boot.choose import WAY_NAMES
+from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.cli.main import INTERRUPTED, report, say
 from kvmbox.cli.open_files import allow_enough
@@ -31,7 +33,7 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
 
 
 @click.command("run", short_help="boot a guest")
-@click.argument("guest")
+@click.argument("guest", required=False)
 @click.option(
     "--memory",
     type=MEMORY_SIZE,
@@ -220,7 +222,7 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
     "--json", "json_path", metavar="FILE", help="Write the outcome and the statistics of the run to FILE."
 )
 @click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(guest: str, stats: bool, json_path: str | None, debug: bool, **options: Any) -> int:
+def command(guest: str | None, stats: bool, json_path: str | None, debug: bool, **options: Any) -> int:
     """Boot GUEST on /dev/kvm.
 
     GUEST is an image file or the name of a bundled guest (see 'kvmbox guests'). The console of the guest
@@ -245,6 +247,14 @@ def command(guest: str, stats: bool, json_path: str | None, debug: bool, **optio
     allow_enough()
     timeline = Timeline()
     wanted = {name: value for name, value in options.items() if is_given(name)}
+    if guest is None:  # firmware is a guest by itself
+        bios = wanted.get("bios")
+        if bios in (None, BUILTIN_BIOS, NO_BIOS):
+            raise click.MissingParameter(
+                ctx=click.get_current_context(), param_hint="'GUEST'", param_type="argument"
+            )
+        # A path, and never the name of a bundled guest.
+        guest = wanted["bios"] = os.path.join(os.path.dirname(bios) or ".", os.path.basename(bios))
     machine = Machine(guest, console="stdio", say=lambda text: say(f"kvmbox: {text}"), **wanted)
     json_files = [("--json", json_path)] if json_path is not None else []
     refuse_shared([*json_files, *machine.config.files_written], machine.config.files_read)

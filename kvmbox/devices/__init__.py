@@ -14,47 +14,88 @@ effects, which the program applies or ignores:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.devices.acpi_pm import AcpiPm
+    from kvmbox.devices.bios_report import BiosReport
+    from kvmbox.devices.boot_disk import BootDisk
+    from kvmbox.devices.fw_cfg import FwCfg
+    from kvmbox.devices.hpet import Hpet
     from kvmbox.devices.i8042 import I8042
     from kvmbox.devices.model import (
+        ContentRead,
         DeviceModel,
         Effect,
         HostOutput,
         InputRoom,
         IrqLine,
+        MemoryModel,
+        MemoryRead,
+        MemoryWrite,
         Reset,
         SnapshotError,
         Stop,
+        Suspend,
+        TakeLine,
+        Transfer,
     )
     from kvmbox.devices.pit_8254 import Pit8254
     from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
+    from kvmbox.devices.power_off_ports import PowerOffPorts
+    from kvmbox.devices.pvpanic import PvPanic
+    from kvmbox.devices.reset_control import ResetControl
     from kvmbox.devices.rtc_mc146818 import RtcMc146818
+    from kvmbox.devices.testdev import PcTestdev
     from kvmbox.devices.uart_16550a import Uart16550A
 
 __all__ = [
     "I8042",
+    "AcpiPm",
+    "BiosReport",
+    "BootDisk",
+    "ContentRead",
     "DebugCon",
     "DebugExit",
     "DeviceModel",
     "Effect",
+    "FwCfg",
     "HostOutput",
+    "Hpet",
     "InputRoom",
     "IrqLine",
+    "MemoryModel",
+    "MemoryRead",
+    "MemoryWrite",
+    "PcTestdev",
     "Pit8254",
     "PostPort",
+    "PowerOffPorts",
+    "PvPanic",
     "Reset",
+    "ResetControl",
     "RtcMc146818",
     "ShutdownPort",
     "SnapshotError",
     "Stop",
+    "Suspend",
+    "TakeLine",
+    "Transfer",
     "Uart16550A",
 ]
 
 _HOMES = {
+    "AcpiPm": "acpi_pm",
+    "BiosReport": "bios_report",
+    "BootDisk": "boot_disk",
     "DebugCon": "port_models",
     "DebugExit": "port_models",
+    "Hpet": "hpet",
+    "FwCfg": "fw_cfg",
     "I8042": "i8042",
+    "PcTestdev": "testdev",
     "Pit8254": "pit_8254",
     "PostPort": "port_models",
+    "PowerOffPorts": "power_off_ports",
+    "PvPanic": "pvpanic",
+    "ResetControl": "reset_control",
     "RtcMc146818": "rtc_mc146818",
     "ShutdownPort": "port_models",
     "Uart16550A": "uart_16550a",

@@ -5,11 +5,20 @@ Parameters are integers or bytes: they cross a process boundary in HELLO.
 
 from __future__ import annotations
 
+from kvmbox.devices.acpi_pm import AcpiPm
+from kvmbox.devices.bios_report import BiosReport
+from kvmbox.devices.boot_disk import BootDisk
+from kvmbox.devices.fw_cfg import FwCfg
+from kvmbox.devices.hpet import Hpet
 from kvmbox.devices.i8042 import I8042
 from kvmbox.devices.model import DeviceModel
 from kvmbox.devices.pit_8254 import Pit8254
 from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
+from kvmbox.devices.power_off_ports import PowerOffPorts
+from kvmbox.devices.pvpanic import PvPanic
+from kvmbox.devices.reset_control import ResetControl
 from kvmbox.devices.rtc_mc146818 import RtcMc146818
+from kvmbox.devices.testdev import PcTestdev
 from kvmbox.devices.uart_16550a import Uart16550A
 
 TYPE_CHECKING = False
@@ -22,10 +31,19 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "pit_8254": Pit8254,
     "rtc_mc146818": RtcMc146818,
     "i8042": I8042,
+    "acpi_pm": AcpiPm,
+    "power_off_ports": PowerOffPorts,
+    "hpet": Hpet,
     "debugcon": DebugCon,
     "debug_exit": DebugExit,
     "post": PostPort,
     "shutdown_port": ShutdownPort,
+    "pvpanic": PvPanic,
+    "reset_control": ResetControl,
+    "fw_cfg": FwCfg,
+    "pc_testdev": PcTestdev,
+    "bios_report": BiosReport,
+    "boot_disk": BootDisk,
 }
 
 

@@ -89,6 +89,21 @@ class InputRoom(_Effect):
         self.count = count
 
 
+class LateWrites(_Effect):
+    """Whether byte writes to `register` may reach the model late from now on, in order: `allowed` is 1 or 0.
+
+    They may after a reset, and wherever nothing that the guest sees before its next access to the device can
+    depend on them. The board says which registers this is asked for (`board.LateWrites`).
+    """
+
+    __slots__ = ("allowed", "register")
+    __match_args__ = ("register", "allowed")
+
+    def __init__(self, register: int, allowed: int) -> None:
+        self.register = register
+        self.allowed = allowed
+
+
 class Reset(_Effect):
     """The guest asked for a reset of the machine."""
 
@@ -96,9 +111,33 @@ class Reset(_Effect):
 
 
 class Stop(_Effect):
-    """The guest asked to stop. Carries no value: the VMM knows what it forwarded."""
+    """The guest asked to stop, or says that it has failed. The VMM knows the value that it forwarded."""
 
     __slots__ = ()
+
+
+class TakeLine(_Effect):
+    """While `taken` is 1, output `pin` alone drives its interrupt line, whatever other devices do.
+
+    What the other devices ask for is kept: the line is theirs again, at their level, when `taken` is 0.
+    """
+
+    __slots__ = ("pin", "taken")
+    __match_args__ = ("pin", "taken")
+
+    def __init__(self, pin: int, taken: int) -> None:
+        self.pin = pin
+        self.taken = taken
+
+
+class Suspend(_Effect):
+    """The guest asked to suspend to memory (S3) until one of `wakes` happens: the sum of `WAKE_BY_RTC`, …"""
+
+    __slots__ = ("wakes",)
+    __match_args__ = ("wakes",)
+
+    def __init__(self, wakes: int) -> None:
+        self.wakes = wakes
 
 
 class MemoryRead(_Effect):
@@ -132,11 +171,29 @@ class MemoryWrite(_Effect):
         self.tag = tag
 
 
+class ContentRead(_Effect):
+    """`size` bytes of a resource, from `offset` on, are wanted: `memory` brings them.
+
+    `tag` is the model's own name for the question; `resource` counts the device's resources as `Transfer`
+    does. For resources that the VMM holds in its own memory (the `Content` grant), which end in zeros.
+    """
+
+    __slots__ = ("offset", "resource", "size", "tag")
+    __match_args__ = ("tag", "resource", "offset", "size")
+
+    def __init__(self, tag: int, resource: int, offset: int, size: int) -> None:
+        self.tag = tag
+        self.resource = resource
+        self.offset = offset
+        self.size = size
+
+
 class Transfer(_Effect):
     """The host is to move bytes between a resource, from `offset` on, and `ranges` in guest memory, in order.
 
     They never pass through the device: `complete` tells when it is done. `resource` counts the device's
-    `Resource` grants. `to_guest` is 1 for bytes that go into guest memory, 0 for those that come from it.
+    `Resource` and `Content` grants. `to_guest` is 1 for bytes that go into guest memory, 0 for those that
+    come from it.
     """
 
     __slots__ = ("offset", "ranges", "resource", "tag", "to_guest")
@@ -150,7 +207,12 @@ class Transfer(_Effect):
         self.to_guest = to_guest
 
 
-Effect: TypeAlias = IrqLine | HostOutput | InputRoom | Reset | Stop | MemoryRead | MemoryWrite | Transfer
+_Power: TypeAlias = Reset | Stop | Suspend
+_Memory: TypeAlias = MemoryRead | MemoryWrite | ContentRead | Transfer
+Effect: TypeAlias = IrqLine | TakeLine | HostOutput | InputRoom | LateWrites | _Power | _Memory
+
+WAKE_BY_RTC: Final = 1 << 0
+"""The alarm of the clock: its interrupt line is high."""
 
 # How a transfer, or a write that was to be told of, went.
 DONE: Final = 0
@@ -197,14 +259,14 @@ class DeviceModel(Protocol):
 
 
 class MemoryModel(DeviceModel, Protocol):
-    """A model that was granted guest memory: what it asked for comes back by these calls.
+    """A model that was granted guest memory or resources: what it asked for comes back by these calls.
 
     An answer belongs to the question with its tag. A reset may lie between the two, so a model ignores a tag
     that it does not wait for.
     """
 
     def memory(self, now: int, tag: int, data: bytes | None) -> None:
-        """The bytes that a `MemoryRead` asked for; None if one of its ranges is not guest memory."""
+        """The bytes that a `MemoryRead` or a `ContentRead` asked for; None if a range is not guest memory."""
 
     def complete(self, now: int, tag: int, status: int) -> None:
         """How a `Transfer`, or a `MemoryWrite` with a tag, went: `DONE`, `BAD_ADDRESS`, …"""

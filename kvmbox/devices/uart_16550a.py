@@ -38,7 +38,7 @@ from __future__ import annotations
 
 from kvmbox.devices import uart_registers as reg
 from kvmbox.devices import uart_snapshot as snap
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine
+from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, LateWrites
 from kvmbox.devices.uart_receiver import Receiver
 from kvmbox.devices.uart_transmitter import Transmitter
 
@@ -52,6 +52,9 @@ INTR_PIN: Final = 0
 # Effects that are the same each time are made once: they are immutable, and a UART makes many.
 _OUTPUTS: Final = tuple(HostOutput(bytes((character,))) for character in range(256))
 _LINE_LEVELS: Final = (IrqLine(INTR_PIN, 0), IrqLine(INTR_PIN, 1))
+
+# Without an interrupt the guest cannot tell when a character was taken, until it looks.
+_LATE_THR: Final = (LateWrites(reg.THR, 0), LateWrites(reg.THR, 1))
 
 _CLEARED_BY_LSR_READ: Final = reg.LSR_ERRORS | reg.LSR_FIFO_ERROR
 _LINE_ENABLE: Final = reg.MCR_OUT2 | reg.MCR_LOOP
@@ -78,7 +81,7 @@ class Uart16550A:
     >>> uart.receive(0, b"hi")  # without FIFOs there is room for one byte
     1
     >>> uart.take_effects()
-    [IrqLine(pin=0, level=1, coalesced=0)]
+    [LateWrites(register=0, allowed=0), IrqLine(pin=0, level=1, coalesced=0)]
     >>> chr(uart.read(0, 0, 1))
     'h'
     >>> uart.take_effects()
@@ -373,6 +376,8 @@ class Uart16550A:
 
     def _write_ier(self, value: int) -> None:
         newly = value & ~self._ier
+        if bool(value) != bool(self._ier) and not self._paced:
+            self._effects.append(_LATE_THR[not value])
         self._ier = value
         if newly & reg.IER_ETBEI:
             # Enabling makes an empty THR interrupt, even one acknowledged before.

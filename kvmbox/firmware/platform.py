@@ -8,10 +8,14 @@ from kvmbox.lean import Value
 class Platform(Value):
     """A machine as its firmware describes it.
 
-    `memory_size` is bytes of RAM; CPU i of `cpus` has the APIC id i; `serial_ports` are those of COM1 to COM4
-    that are present.
+    `memory_size` is bytes of RAM; CPU i of `cpus` has the APIC id i; `serial_ports` are those that are
+    present: COM1 to COM4, and "MMIO" for the memory-mapped one. `cpu_signature` and `cpu_features` are EAX
+    and EDX of CPUID leaf 1, which MP and SMBIOS tables repeat; by default those of a P6 with FPU, CMPXCHG8B
+    and local APIC.
     """
 
     memory_size: int
     cpus: int = 1
     serial_ports: tuple[str, ...] = ("COM1",)
+    cpu_signature: int = 0x600
+    cpu_features: int = 0x301

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from kvmbox.board import BIOS_TEXT
 from kvmbox.host.capture import Capture, CaptureStream
 from kvmbox.host.matcher import ConsoleMatcher, Match
 from kvmbox.host.mirror import MirroredOutput
@@ -93,6 +94,7 @@ class Console:
         debugcon: SerialSpec = DEBUGCON_DEFAULT,
         overflow: str = "wait",
         limit: int | None = None,
+        bios: bool = False,
         say: Callable[[str], None] = lambda text: None,
         wake: Callable[[], None] = lambda: None,
         terminal: RawTerminal | NoTerminal | None = None,
@@ -116,6 +118,7 @@ class Console:
         self._postponed = 0  # the thread that must not wait now
         self._leaving = False  # whether the vCPU threads are to end, so that none of them may wait
         self._say = say
+        self._notes: list[str] = []  # for the person, from a thread that must not wait for stderr
         self._wake = wake
         self._descriptors: list[int] = []
         self._overflow = overflow
@@ -123,19 +126,25 @@ class Console:
         self._writers: dict[str, Callable[[bytes], None] | None] = {}
         self._console_ports = {"COM1", DEBUGCON}
         self._mirror: MirroredOutput | None = None
+        self._bios_mirror: MirroredOutput | None = None
         self._shared: dict[Capture | None, OutputStream | CaptureStream] = {}
         try:
             for port, spec in (*plan.items(), (DEBUGCON, debugcon)):
                 stream = self._open_backend(spec)
                 self._writers[port] = None if stream is None else stream.append
-            self._mirror_console(plan, debugcon)
+            beside = self._mirror_console(plan, debugcon)
+            if bios:
+                self._open_bios(plan, debugcon, beside)
         except BaseException:
             self.finish()
             self.close()
             raise
 
-    def _mirror_console(self, plan: Mapping[str, SerialSpec], debugcon: SerialSpec) -> None:
-        """What the debug console and the port beside it both print is shown once, if nobody objects."""
+    def _mirror_console(self, plan: Mapping[str, SerialSpec], debugcon: SerialSpec) -> str | None:
+        """What the debug console and the port beside it both print is shown once, if nobody objects.
+
+        Returns that port.
+        """
         beside = next(
             (
                 port
@@ -148,6 +157,26 @@ class Console:
             self._mirror = MirroredOutput(self._shared[debugcon.capture].append, (beside, DEBUGCON))
             for port in (beside, DEBUGCON):
                 self._writers[port] = self._mirror.input(port)
+        return beside
+
+    def _open_bios(self, plan: Mapping[str, SerialSpec], debugcon: SerialSpec, beside: str | None) -> None:
+        """The text of the BIOS is shown where the console is. What another port there prints, too, is shown
+        once.
+        """
+        self._console_ports.add(BIOS_TEXT)
+        if debugcon.kind == "auto":
+            partner, stream = DEBUGCON, self._writers[DEBUGCON]
+        elif beside is not None:
+            partner, stream = beside, self._writers[beside]
+        else:
+            partner = next((port for port, spec in plan.items() if spec.kind in ("stdio", "capture")), "")
+            stream = self._writers.get(partner)
+        if stream is None:
+            self._writers[BIOS_TEXT] = None
+            return
+        self._bios_mirror = MirroredOutput(stream, (partner, BIOS_TEXT))
+        for port in (partner, BIOS_TEXT):
+            self._writers[port] = self._bios_mirror.input(port)
 
     def _console_stream(self, capture: Capture | None = None) -> OutputStream | CaptureStream:
         """The one stream that several ports may write to: stdout, or a Capture."""
@@ -267,12 +296,28 @@ class Console:
 
     def tick(self) -> bool:
         """Show what was withheld for too long, once per slice. Return whether more is withheld."""
-        return self._mirror is not None and self._mirror.tick()
+        self._say_notes()
+        # The one before the other, which it prints to.
+        waits = [mirror.tick() for mirror in (self._bios_mirror, self._mirror) if mirror is not None]
+        return any(waits)
 
     @property
     def shown_for_another(self) -> dict[str, int]:
         """Bytes of each port that stdout did not get, as another port had printed the same."""
-        return self._mirror.withheld if self._mirror is not None else {}
+        withheld: dict[str, int] = {}
+        for mirror in (self._bios_mirror, self._mirror):
+            for port, count in mirror.withheld.items() if mirror is not None else ():
+                withheld[port] = withheld.get(port, 0) + count
+        return withheld
+
+    def note(self, text: str) -> None:
+        """Tell the person a line, on any thread: the main thread says it in its next slice."""
+        self._notes.append(text)
+        self._wake()
+
+    def _say_notes(self) -> None:
+        while self._notes:
+            self._say(self._notes.pop(0))
 
     def wait_for_room(self) -> None:
         """A vCPU thread, holding no lock: wait while a stream is congested and the run goes on."""
@@ -377,8 +422,10 @@ class Console:
 
     def finish(self) -> str | None:
         """Write out what is left, for `FLUSH_SECONDS` at most; returns what could not be written, or None."""
-        if self._mirror is not None:
-            self._mirror.finish()
+        self._say_notes()
+        for mirror in (self._bios_mirror, self._mirror):
+            if mirror is not None:
+                mirror.finish()
         deadline = time.monotonic() + FLUSH_SECONDS
         problem: str | None = None
         for stream in self.streams:

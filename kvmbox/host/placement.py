@@ -1,4 +1,4 @@
-"""The choice of the CPU that the vCPU thread and its device processes share.
+"""The choice of the CPU that the first vCPU thread and the device processes share.
 
 A request to a process on the same CPU costs one switch there and one switch back. Across CPUs each side has
 to be woken, which costs several times as much (docs/adr: CPU placement). So both sides of a machine share one
@@ -7,6 +7,10 @@ CPU, and several machines use different CPUs of those that the caller may use.
 Machines coordinate without a daemon or a file. A machine claims a CPU by binding an abstract Unix socket,
 whose name disappears with its owner. Another user could claim names as well. Then a machine only gets a worse
 CPU.
+
+Further vCPUs are not bound. The kernel's scheduler runs one that computes where there is room, and pulls one
+that asks devices towards their CPU. Bound to CPUs of their own, two vCPUs that both ask devices took 2 to 3
+times as long (docs/adr: processors).
 
 With shared memory a device process spins on another CPU, the spare CPU. The spare CPU is not claimed. If a
 later machine uses it, the spinner notices this and gives it up (`channel.spin`).
@@ -27,14 +31,23 @@ MAX_SHARERS: Final = 64
 
 class Placement:
     """`cpu` is the number of the shared CPU and `spare` that of another one, each None where there is none
-    or where the kernel's scheduler decides. `allowed` is how many CPUs there are to decide between.
+    or where the kernel's scheduler decides. `allowed` is how many CPUs there are to decide between, `vcpus`
+    how many vCPUs the machine has.
     """
 
-    def __init__(self, cpu: int | None, allowed: list[int], claim: socket.socket | None = None) -> None:
+    def __init__(
+        self, cpu: int | None, allowed: list[int], vcpus: int, claim: socket.socket | None = None
+    ) -> None:
         self.cpu = cpu
+        self.vcpus = vcpus
         self.spare = None if cpu is None else _unclaimed([other for other in allowed if other != cpu])
         self.allowed = len(allowed)
         self._claim = claim
+
+    @property
+    def has_room_to_spin(self) -> bool:
+        """Whether there is a CPU for more than the vCPUs."""
+        return self.allowed > self.vcpus
 
     def close(self) -> None:
         """Give the claim back. Idempotent."""
@@ -43,13 +56,15 @@ class Placement:
             self._claim = None
 
 
-def place(choice: str) -> Placement:
-    """`choice` is "auto", "none" or a CPU number; UsageError if it is none of these or not ours to use."""
+def place(choice: str, vcpus: int = 1) -> Placement:
+    """Place a machine with so many vCPUs. `choice` is "auto", "none" or a CPU number; UsageError if it is
+    none of these or not ours to use.
+    """
     allowed = sorted(os.sched_getaffinity(0))
     if choice == "none":
-        return Placement(None, allowed)
+        return Placement(None, allowed, vcpus)
     if choice == "auto":
-        return _claim_one(allowed)
+        return _claim_one(allowed, vcpus)
     if not choice.isdecimal():
         raise UsageError(f"--pin '{choice}' is neither auto, none nor a CPU number")
     if int(choice) not in allowed:
@@ -57,7 +72,7 @@ def place(choice: str) -> Placement:
             f"--pin {choice}: this process may not run on CPU {choice}",
             hint=f"allowed: {', '.join(map(str, allowed))}",
         )
-    return Placement(int(choice), allowed)
+    return Placement(int(choice), allowed, vcpus)
 
 
 def _unclaimed(cpus: list[int]) -> int | None:
@@ -72,7 +87,7 @@ def _unclaimed(cpus: list[int]) -> int | None:
     return cpus[0] if cpus else None
 
 
-def _claim_one(allowed: list[int]) -> Placement:
+def _claim_one(allowed: list[int], vcpus: int) -> Placement:
     # All CPUs with no machine first, then those with one, and so on.
     for sharers in range(MAX_SHARERS):
         for cpu in allowed:
@@ -82,5 +97,5 @@ def _claim_one(allowed: list[int]) -> Placement:
             except OSError:
                 claim.close()
                 continue
-            return Placement(cpu, allowed, claim)
-    return Placement(allowed[0], allowed)
+            return Placement(cpu, allowed, vcpus, claim)
+    return Placement(allowed[0], allowed, vcpus)

@@ -46,7 +46,8 @@ _OPEN_HINTS: Final = {
 }
 
 
-def _cpu_flags() -> frozenset[str]:
+def cpu_flags() -> frozenset[str]:
+    """The words behind "flags" in /proc/cpuinfo; none if they cannot be read."""
     with suppress(OSError), open("/proc/cpuinfo", encoding="ascii", errors="replace") as cpuinfo:
         for line in cpuinfo:
             if line.startswith("flags"):
@@ -159,7 +160,7 @@ class Kvm:
         with self.create_vm() as vm, vm.create_vcpu(0) as vcpu:
             if is_pvm(vcpu):
                 return "pvm"
-        flags = _cpu_flags()
+        flags = cpu_flags()
         if "vmx" in flags:
             return "vmx"
         return "svm" if "svm" in flags else "unknown"

@@ -29,6 +29,7 @@ KVM_CAP_ADJUST_CLOCK: Final = 39
 KVM_CAP_INTERNAL_ERROR_DATA: Final = 40
 KVM_CAP_VCPU_EVENTS: Final = 41
 KVM_CAP_MAX_VCPUS: Final = 66
+KVM_CAP_TSC_DEADLINE_TIMER: Final = 72
 KVM_CAP_READONLY_MEM: Final = 81
 KVM_CAP_IRQFD_RESAMPLE: Final = 82
 KVM_CAP_IMMEDIATE_EXIT: Final = 136
@@ -49,6 +50,7 @@ KVM_IOEVENTFD_FLAG_DEASSIGN: Final = 1 << 2
 KVM_IRQCHIP_PIC_MASTER: Final = 0
 KVM_IRQCHIP_PIC_SLAVE: Final = 1
 KVM_IRQCHIP_IOAPIC: Final = 2
+KVM_IRQ_ROUTING_IRQCHIP: Final = 1
 KVM_IOAPIC_NUM_PINS: Final = 24
 
 KVM_MP_STATE_RUNNABLE: Final = 0
@@ -406,6 +408,18 @@ class kvm_irqchip(Structure):
         return kvm_ioapic_state.from_buffer(self, type(self).chip.offset)
 
 
+class kvm_irq_routing_entry(Structure):
+    """One wire of an interrupt line. In C, `u` is a union: for KVM_IRQ_ROUTING_IRQCHIP, chip and pin."""
+
+    _fields_ = [*_fields(c_uint32, "gsi type flags pad"), ("u", c_uint32 * 8)]
+
+
+class kvm_irq_routing_header(Structure):
+    """struct kvm_irq_routing without its entries; what the ioctl number is computed from."""
+
+    _fields_ = [("nr", c_uint32), ("flags", c_uint32)]
+
+
 class kvm_clock_data(Structure):
     """kvmclock: nanoseconds since the VM was made."""
 
@@ -457,6 +471,15 @@ def kvm_msrs(count: int) -> type[Any]:
     """The type `struct kvm_msrs` with room for `count` entries."""
     entries = ("entries", kvm_msr_entry * count)
     return type("kvm_msrs", (Structure,), {"_fields_": [("nmsrs", c_uint32), ("pad", c_uint32), entries]})
+
+
+@lru_cache(maxsize=8)
+def kvm_irq_routing(count: int) -> type[Any]:
+    """The type `struct kvm_irq_routing` with room for `count` entries."""
+    entries = ("entries", kvm_irq_routing_entry * count)
+    return type(
+        "kvm_irq_routing", (Structure,), {"_fields_": [("nr", c_uint32), ("flags", c_uint32), entries]}
+    )
 
 
 @lru_cache(maxsize=8)

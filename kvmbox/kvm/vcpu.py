@@ -49,6 +49,7 @@ KICK_SIGNAL: Final = signal.SIGRTMIN + 1
 """A real-time signal, so that it collides with no one's habit; SIGRTMIN itself is left to the embedder."""
 
 _SIGSET_SIZE: Final = 8
+_MOST_CPUID_ENTRIES: Final = 256  # KVM_MAX_CPUID_ENTRIES of arch/x86/include/asm/kvm_host.h
 _SYS_TGKILL: Final = 234  # x86-64; glibc has a wrapper from 2.30 only, musl has none
 _syscall: Final = io.libc["syscall"]
 # SAFETY: integers only, each widened to the register that the kernel reads it from.
@@ -262,6 +263,14 @@ class Vcpu:
         leaves.nent = len(entries)
         leaves.entries[:] = list(entries)
         self._set(io.KVM_SET_CPUID2, leaves)
+
+    def get_cpuid(self) -> list[uapi.kvm_cpuid_entry2]:
+        """What CPUID answers since `set_cpuid`: KVM may have changed what it was given."""
+        leaves = uapi.kvm_cpuid2(_MOST_CPUID_ENTRIES)()
+        leaves.nent = _MOST_CPUID_ENTRIES
+        doing = self._doing("read", type(leaves))
+        io.kvm_call(doing, self._descriptor, io.KVM_GET_CPUID2, byref(leaves))
+        return list(leaves.entries[: leaves.nent])
 
     def tsc_khz(self) -> int:
         """Rate of the guest's time-stamp counter in kHz. KvmError where KVM does not tell."""

@@ -9,33 +9,35 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as ZoneMap
 
-from kvmbox import layout
+from kvmbox import board, layout
 from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
-from kvmbox.boot.compressed import decompressed
-from kvmbox.boot.image import read_image, read_module
-from kvmbox.boot.load import BootOptions, load_image
-from kvmbox.boot.plan import BootPlan
+from kvmbox.boot.image import read_module
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, Mapping
 from kvmbox.channel.grants import bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.errors import UsageError
-from kvmbox.firmware.platform import Platform
+from kvmbox.firmware import builtin_bios
+from kvmbox.firmware.fw_cfg import MOST_BYTES, FwCfgItem, check_name
+from kvmbox.host.bios_reports import BiosReports
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.kvm import uapi
-from kvmbox.kvm.system import Kvm, is_pvm
+from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
-from kvmbox.lean import Value
+from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.choice import guest_clock
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
-from kvmbox.machine.config import RunConfig
+from kvmbox.machine.config import DEFAULT_CPU, FirmwareFile, RunConfig
+from kvmbox.machine.late_writes import LateWrites
+from kvmbox.machine.processors import Processors
 from kvmbox.memory import GuestMemory
-from kvmbox.outcome import CLEAN, Decision, Outcome, debug_exit_status
+from kvmbox.outcome import CLEAN, GUEST_CRASHED, Decision, Outcome, debug_exit_status
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
+from kvmbox.wire import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,8 +49,15 @@ PORT_BITS = 16
 ADDRESS_BITS = 52  # the most that an x86 physical address can have
 
 
-def board_of(config: RunConfig) -> list[DeviceSpec]:
-    """The devices of this run. Raises UsageError if two devices claim the same port."""
+def board_of(
+    config: RunConfig, *, bios: bool = False, disk: int = 0, fw_cfg: Sequence[FwCfgItem] = ()
+) -> list[DeviceSpec]:
+    """The devices of this run, with those behind the built-in BIOS, whose disk has `disk` sectors.
+
+    `fw_cfg` are items beside the user's files.
+
+    Raises UsageError if two devices claim the same port.
+    """
     board = pc_board(
         BoardOptions(
             serial_ports=tuple(config.serial),
@@ -58,6 +67,9 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
             uart_pace=config.uart_pace,
             cpus=config.cpus,
             testdev=config.testdev,
+            fw_cfg=(*fw_cfg, *(_told_file(file) for file in config.fw_cfg)),
+            has_bios=bios,
+            boot_disk_sectors=disk,
         )
     )
     board += config.devices
@@ -75,6 +87,11 @@ def board_of(config: RunConfig) -> list[DeviceSpec]:
             if grant.name not in config.resources:
                 raise UsageError(f"device {device.name} needs a resource '{grant.name}'")
     return board
+
+
+def _told_file(file: FirmwareFile) -> FwCfgItem:
+    check_name(file.name)
+    return FwCfgItem(read_module(file.path, max_size=MOST_BYTES).data, file.name)
 
 
 def _overlap(one: DeviceSpec, other: DeviceSpec) -> bool:
@@ -95,20 +112,32 @@ class RunHost:
         console: Console,
         decision: Decision,
         reset: Callable[[], None],
+        suspend: Callable[[str, int], None],
         ram: GuestMemory,
         stores: Stores,
         wake: Callable[[], None],
     ) -> None:
+        self.late = LateWrites()
+        """The ports whose writes may be late at times."""
         self.irq_source = router.source
+        self.replacing_irq_source = router.replacing_source
         self.output = console.sink
         self.input_room = console.room
+        self.bios = BiosReports(decision, console.note)
         self.ask_for_reset = reset
+        self.suspend = suspend
         self.ram = ram
         self.transfer_thread: TransferThread | None = None
         """What moves bulk data, if a device may have some moved."""
+        self._console = console
         self._decision = decision
         self._stores = stores
         self._wake = wake
+        self._crash_kernel = False
+
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """Reports become lines for the person, or the end of the run."""
+        return self.bios.take, self.bios.stop
 
     def transfers(self, device: str, grant: Resource) -> Submit:
         """Transfers are done by a thread, which starts when the VMM is confined."""
@@ -124,6 +153,11 @@ class RunHost:
 
         return submit
 
+    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+        """KVM coalesces writes to the register's port while they may be late. Those to memory always exit."""
+        port = device.port_of(grant.register)
+        return (lambda _allowed: None) if port is None else self.late.add(port)
+
     def stop(self, value: int | None) -> None:
         """The guest ends the run: with `value` at the debug-exit port, or cleanly (None)."""
         if value is None:
@@ -131,6 +165,15 @@ class RunHost:
         else:
             outcome = Outcome(debug_exit_status(value), f"the guest wrote {value:#x} to the debug-exit port")
         self._decision.decide(outcome)
+
+    def panic(self, *, crash_kernel: bool) -> None:
+        """The guest says that it has panicked: the end, unless it goes on with a crash kernel."""
+        if not crash_kernel:
+            reason = "the guest reported a panic (pvpanic)"
+            self._decision.decide(Outcome(GUEST_CRASHED, reason, error=True))
+        elif not self._crash_kernel:
+            self._crash_kernel = True
+            self._console.note("the guest reported a panic, and boots its crash kernel (pvpanic)")
 
 
 class Devices:
@@ -144,13 +187,15 @@ class Devices:
         decision: Decision,
         *,
         reset: Callable[[], None],
+        suspend: Callable[[str, int], None],
         deadline_changed: Callable[[str, int, int], None],
         ram: GuestMemory,
         stores: Stores,
         wake: Callable[[], None],
         prepare: Callable[[DevicePool, GuestClock], SurvivalOf] = lambda _pool, _clock: fails,
     ) -> None:
-        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one.
+        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one,
+        `suspend` with its name and the wake-ups that it wants when it asks for that.
         `prepare` is called, with `pool` and the clock, before there is any channel, and gives each of them
         its survival.
 
@@ -165,10 +210,13 @@ class Devices:
         self.mmio = Bus(ADDRESS_BITS)
         self.proxies: list[DeviceProxy] = []
         self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
-        """Device and register of each port whose writes may come late."""
-        host = RunHost(self.router, console, decision, reset, ram, stores, wake)
+        """Device and register of each port whose writes may always come late."""
+        self.late_ports: dict[int, tuple[DeviceProxy, int]] = {}
+        """The same of those whose writes may come late at times."""
+        host = RunHost(self.router, console, decision, reset, suspend, ram, stores, wake)
         grants = {device.name: bind(device, host) for device in board}
         self.transfers = host.transfer_thread
+        self.late = host.late
         pool.connect(
             grants,
             now=self.clock.now,
@@ -190,37 +238,10 @@ class Devices:
             mapping = self.ports.find(port)
             assert mapping is not None
             self.coalesced[port] = (proxy, port - mapping.first + mapping.offset)
-
-
-def platform_of(config: RunConfig) -> Platform:
-    """The machine as its firmware describes it."""
-    return Platform(
-        config.memory_size, config.cpus, tuple(one for one in config.serial if one in layout.COM_PORTS)
-    )
-
-
-class BootSource(Value):
-    """The image and the modules. They are read once, so that a reboot loads the same bytes."""
-
-    load: Callable[[GuestMemory], BootPlan]
-
-    @classmethod
-    def read(cls, config: RunConfig) -> BootSource:
-        """Read the image and the modules; ImageError if one cannot be read."""
-        image = decompressed(read_image(config.guest))
-        modules = tuple(read_module(spec.path, spec.arguments) for spec in config.modules)
-        options = BootOptions(
-            command_line=config.append or None,
-            modules=modules,
-            initrd=None if config.initrd is None else read_module(config.initrd),
-            boot=config.boot,
-            load_address=config.load_address,
-            entry=config.entry,
-            segments=config.segments,
-            firmware_tables=config.firmware_tables != "none",
-        )
-        platform = platform_of(config)
-        return cls(lambda memory: load_image(image, memory, options, platform))
+        for grant in device.granted(board.LateWrites):
+            late = device.port_of(grant.register)
+            if late is not None:
+                self.late_ports[late] = (proxy, grant.register)
 
 
 class GuestVm:
@@ -229,8 +250,10 @@ class GuestVm:
     The first vCPU is the bootstrap processor. The others wait for INIT and a start-up IPI.
     """
 
-    def __init__(self, kvm: Kvm, memory: GuestMemory, source: BootSource, *, cpus: int = 1) -> None:
-        """Raises ImageError and KvmError."""
+    def __init__(
+        self, kvm: Kvm, memory: GuestMemory, source: BootSource, *, cpus: int = 1, cpu: str = DEFAULT_CPU
+    ) -> None:
+        """`cpu` is what `--cpu` says. Raises ImageError, KvmError and UsageError."""
         self._coalesces = kvm.check_extension(uapi.KVM_CAP_COALESCED_PIO) > 0
         self.boot = source.load(memory)
         self.memory = memory
@@ -240,24 +263,29 @@ class GuestVm:
             self.vm.set_tss_address(layout.KVM_TSS_ADDRESS)
             # Before the interrupt controllers: KVM then builds its routing once.
             self.vm.map_memory(memory.regions)
+            for slot, rom in enumerate(memory.roms, len(memory.regions)):
+                self.vm.set_user_memory_region(slot, rom.start, rom.size, rom.host_address, read_only=True)
             self.vm.create_irqchip()
-            self.vcpus: list[Vcpu] = [self.vm.create_vcpu(index) for index in range(cpus)]
-            for vcpu in self.vcpus:
-                vcpu.set_cpuid(own_cpuid(kvm.supported_cpuid(), vcpu.index))
+            self.vm.route_as_pc()
+            if self.boot.after_bios:
+                initialize_pics(self.vm)
+            processors = Processors(kvm, self.vm, cpus=cpus, cpu=cpu)
+            self.vcpus: list[Vcpu] = processors.vcpus
+            self.is_pvm = processors.is_pvm
+            self.not_hidden = processors.not_hidden
             apply_state(self.vcpus[0], self.boot.state)
-            self.is_pvm = is_pvm(self.vcpus[0])
         except BaseException:
             self.vm.close()
             raise
 
-    def coalesce(
-        self, zones: ZoneMap[int, tuple[DeviceProxy, int]], room: OutputRoom
-    ) -> CoalescedRing | None:
-        """Coalesce writes to these ports, if KVM can do this: the writes do not exit, but go to the ring."""
+    def coalesce(self, devices: Devices, room: OutputRoom) -> CoalescedRing | None:
+        """Coalesce the writes that may be late, if KVM can do this: they do not exit, but go to the ring."""
+        zones = devices.coalesced | devices.late_ports
         if not self._coalesces or not zones:
             return None
-        for port in zones:
+        for port in devices.coalesced:
             self.vm.register_coalesced(port, 1, pio=True)
+        devices.late.attach(self.vm)
         # The ring belongs to the VM: KVM maps the same page behind each vCPU.
         vcpu = self.vcpus[0]
         alone = len(self.vcpus) == 1
@@ -268,18 +296,22 @@ class GuestVm:
         self.vm.close()
 
 
-def own_cpuid(entries: list[uapi.kvm_cpuid_entry2], index: int) -> list[uapi.kvm_cpuid_entry2]:
-    """What the guest's CPUID says: the host's, but for the APIC id, which is the vCPU's own.
+def initialize_pics(vm: Vm) -> None:
+    """Bring the 8259s into the state in which the built-in BIOS leaves them. Raises KvmError."""
+    chips = (uapi.KVM_IRQCHIP_PIC_MASTER, uapi.KVM_IRQCHIP_PIC_SLAVE)
+    for chip, vector, mask in zip(chips, builtin_bios.FIRST_VECTORS, builtin_bios.MASKS, strict=True):
+        state = vm.get_irqchip(chip)
+        state.pic.irq_base, state.pic.imr, state.pic.init4 = vector, mask, 1
+        vm.set_irqchip(state)
 
-    KVM passes on the id of the host CPU that it was asked on (Intel SDM vol. 2, CPUID: leaf 1 EBX 31..24,
-    leaves 0xb and 0x1f EDX): two runs would differ.
-    """
-    for entry in entries:
-        if entry.function == 1:
-            entry.ebx = entry.ebx & 0x00FF_FFFF | index << 24
-        elif entry.function in (0xB, 0x1F):
-            entry.edx = index
-    return entries
+
+def start_timer(devices: Devices) -> None:
+    """Start counter 0 of the PIT as the built-in BIOS does. Raises DeviceProcessError."""
+    for device_type, index, device in devices.pool.places():
+        if device.model == "pit_8254":
+            channel = devices.pool.channel(device_type)
+            for register, data in ((3, bytes((builtin_bios.TIMER_MODE,))), (0, bytes(2))):
+                channel.request(protocol.WRITE_RUN, device=index, offset=register, payload=data)
 
 
 def apply_state(vcpu: Vcpu, state: CpuState) -> None:

@@ -14,6 +14,7 @@ from typing import Final, Literal, get_args
 from kvmbox import layout
 from kvmbox.board import DeviceSpec
 from kvmbox.boot.choose import AUTO, WAY_NAMES
+from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.errors import UsageError
 from kvmbox.host.serial import SerialSpec
@@ -121,6 +122,11 @@ class RunConfig(Value):
     resources: Mapping[str, Store]
 
     @property
+    def bios_file(self) -> str | None:
+        """The firmware image of --bios FILE, or None."""
+        return None if self.bios in (BUILTIN_BIOS, NO_BIOS) else self.bios
+
+    @property
     def files_written(self) -> list[tuple[str, str]]:
         """What for, and the path, of each file that the run writes."""
         found = [("--record", self.record)] if self.record is not None else []
@@ -135,6 +141,8 @@ class RunConfig(Value):
         found = [("the guest's image", self.guest), *(("a --module", module.path) for module in self.modules)]
         if self.initrd is not None:
             found.append(("--initrd", self.initrd))
+        if self.bios_file is not None:
+            found.append(("--bios", self.bios_file))
         return found + [(f"--fw-cfg {file.name}", file.path) for file in self.fw_cfg]
 
 
@@ -177,6 +185,14 @@ def texts(wanted: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
     if not all(found):
         raise UsageError("--expect and --fail-on want a text that is not empty")
     return found
+
+
+def check_cpu(model: str) -> None:
+    """Refuse what `--cpu` cannot mean. Raises UsageError."""
+    if model not in ("host", "max"):  # these need no table of features
+        from kvmbox.cpuid.model import parse_model
+
+        parse_model(model)
 
 
 def layer_mask(option: str, names: Sequence[str]) -> int:
@@ -222,6 +238,7 @@ def design_of(
 
 def check(config: RunConfig, restart_budget: int | None) -> None:
     """UsageError where options contradict each other. `restart_budget` is the one that was asked for."""
+    check_cpu(config.cpu)
     _refuse_other("--segments", config.segments, DATA_SEGMENTS)
     _refuse_other("--firmware-tables", config.firmware_tables, FIRMWARE_CHOICES)
     _refuse_other("--serial-overflow", config.serial_overflow, SERIAL_OVERFLOWS)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Final, TypeAlias
 
-from kvmbox.errors import UnknownExitError
-from kvmbox.kvm import exits, registers
+from kvmbox.errors import KvmError, UnknownExitError
+from kvmbox.kvm import exits, registers, uapi
 from kvmbox.kvm.vcpu import Vcpu
 
 CODE_BYTES: Final = 16
@@ -25,6 +25,18 @@ def crash_report(vcpu: Vcpu, read_memory: ReadMemory) -> str:
     except OSError as error:
         return f"(registers cannot be read: {error})"
     return f"{registers.format_registers(regs, sregs)}\nCode at RIP: {' '.join(code)}"
+
+
+def report_beside(vcpu: Vcpu, read_memory: ReadMemory) -> str:
+    """The report of a paused vCPU that has not crashed itself, under its name."""
+    try:
+        state = vcpu.get_mp_state()
+    except KvmError as error:
+        return f"CPU {vcpu.index}\n({error})"
+    if state in (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED):
+        return f"CPU {vcpu.index} waits for a start-up IPI"
+    halted = " is halted" if state == uapi.KVM_MP_STATE_HALTED else ""
+    return f"CPU {vcpu.index}{halted}\n{crash_report(vcpu, read_memory)}"
 
 
 def code_at_rip(vcpu: Vcpu, read_memory: ReadMemory) -> list[int | None]:

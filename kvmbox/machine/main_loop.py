@@ -20,8 +20,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from typing import Final
 
 from kvmbox.board import Input
@@ -32,26 +30,27 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import OFFER_SIZE, Console, InputPort
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
+from kvmbox.machine.aftermath import Aftermath, examine
 from kvmbox.machine.builder import Devices, GuestVm
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.choice import loop_kind
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
-from kvmbox.machine.crash_report import diagnose
 from kvmbox.machine.pace import Pace
-from kvmbox.machine.run_loop import LoopTotals
+from kvmbox.machine.run_loop import LoopTotals, port_exits
+from kvmbox.machine.survival_choice import survival_of
+from kvmbox.machine.suspend import Suspension
 from kvmbox.machine.vcpu_thread import VcpuThread, join_all, look_at_all
 from kvmbox.outcome import (
     CLEAN,
     DEVICE_FAILED,
-    GUEST_CRASHED,
     INTERRUPTED,
     TIMED_OUT,
     UNKNOWN_EXIT,
     Decision,
     Outcome,
 )
-from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
+from kvmbox.processes.pool import DevicePool, SurvivalOf
 from kvmbox.sandbox.vmm import Confinement, confine_vcpu
 from kvmbox.wire import protocol
 
@@ -83,8 +82,8 @@ class MainLoop:
         started: int,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`started` is when the command began, in ns of the host's monotonic clock: --timeout counts from
-        there.
+        """`cpu` is the host CPU of the first vCPU. `started` is when the command began, in ns of the host's
+        monotonic clock: --timeout counts from there.
         """
         self._config = config
         self._decision = decision
@@ -107,6 +106,8 @@ class MainLoop:
         self._halted = False  # whether all of them were, at the last look
         self._ring: CoalescedRing | None = None
         self._reset_wanted = threading.Event()
+        self.suspension: Suspension | None = None
+        """What the guest asked for, if the boot has ended because it asked to be suspended."""
         self._pace = Pace()
         self._guest: GuestVm | None = None
         self._put_off: set[str] = set()
@@ -124,8 +125,8 @@ class MainLoop:
         """What the VMM has confined itself with, if it has."""
         self.totals = LoopTotals()
         """What the run loops of all boots have counted."""
-        self.diagnosis: str | None = None
-        """What the guest's last state tells of why it did not come to a good end."""
+        self.aftermath: Aftermath | None = None
+        """What the guest's last state tells, if it was examined at the end."""
         self.boot_format = ""
         """How the image was booted: "multiboot", "elf32", "elf64" or "real"."""
         decision.on_decided(self._decided)
@@ -145,6 +146,11 @@ class MainLoop:
         self._reset_wanted.set()
         self._leave_all()
 
+    def suspend_requested(self, device: str, wakes: int) -> None:
+        """A device asked for the sleep of which it is told the end. By the thread that received the reply."""
+        self.suspension = Suspension(device, wakes)
+        self._leave_all()
+
     def _decided(self) -> None:
         self._leave_all()
         self._wakeup.wake()
@@ -161,7 +167,8 @@ class MainLoop:
         """
         self._pool = pool
         self._timers = DeadlineTimer(clock, self._timerfd)
-        return self._survivals(pool, clock, self._timers)
+        told = self._answered_by_nobody
+        return survival_of(self._config, pool, clock, self._timers, told, self._wakeup.wake)
 
     def take_devices(self, devices: Devices) -> None:
         """Take over the devices, whose channels are connected now."""
@@ -172,32 +179,6 @@ class MainLoop:
             for name, member in devices.pool.members.items()
             if any(device.granted(Input) for device in member.devices)
         }
-
-    def _survivals(self, pool: DevicePool, clock: GuestClock, timers: DeadlineTimer) -> SurvivalOf:
-        """What gives each channel of `pool`, which has been launched, the survival that the run asks for."""
-        choice = self._config.on_device_crash
-
-        def resume() -> None:
-            clock.resume()
-            timers.rearm()
-
-        if choice == "restart":
-            from kvmbox.channel.recovery import Recovery
-            from kvmbox.processes.standby import StandbyProcesses
-
-            standby = pool.standby = StandbyProcesses(
-                pool,
-                budget=self._config.restart_budget,
-                pause_time=clock.pause,
-                resume_time=resume,
-                wake=self._wakeup.wake,
-            )
-            return lambda member, process: Recovery(member.devices, standby, process)
-        if choice == "all-ones":
-            from kvmbox.channel.recovery import AllOnes
-
-            return lambda _member, process: AllOnes(self._answered_by_nobody, process)
-        return fails
 
     def _answered_by_nobody(self, error: DeviceProcessError) -> None:
         # On the thread that found it, which holds the channel: it must not wait for a person to read.
@@ -228,13 +209,14 @@ class MainLoop:
     # --- One boot -----------------------------------------------------------------------------------------
 
     def run_until_reset(self, guest: GuestVm) -> bool:
-        """Run the guest until it wants a reset (True) or the outcome is decided (False)."""
+        """Run the guest until it wants a reset or a suspension (True) or the outcome is decided (False)."""
         assert self._devices is not None
         assert self._timers is not None
         self._reset_wanted.clear()
+        self.suspension = None
         self._console.may_wait()
         self.boot_format = guest.boot.format
-        self._ring = guest.coalesce(self._devices.coalesced, self._console)
+        self._ring = guest.coalesce(self._devices, self._console)
         self._guest, self._pace = guest, Pace()
         self._put_off.clear()
         self._ended, self._failure = [], None
@@ -255,14 +237,31 @@ class MainLoop:
             self._devices.clock.hold()
             self._timers.rearm()
             self.totals.add([thread.loop for thread in self._vcpus])
+            self._devices.late.detach()
             self._ring = self._guest = None
             self._take_ends()
         if self._failure is not None:
             raise self._failure
-        if not self.has_live_vcpu:
-            self._diagnose(guest)
+        if not self.has_live_vcpu and self._decision.outcome is not None:
+            self.aftermath = examine(self._vcpus, guest.memory.byte_at, self._decision.outcome)
+        if self._reset_wanted.is_set():
+            self.suspension = None  # two vCPUs asked at a time
         # A guest that resets all the time must not outlive a signal or the time-out by that.
-        return self._reset_wanted.is_set() and not self._must_end()
+        return (self._reset_wanted.is_set() or self.suspension is not None) and not self._must_end()
+
+    def sleep(self, woken: Callable[[], bool]) -> bool:
+        """Let guest time pass with no vCPU until `woken` (True), or until the outcome is decided (False)."""
+        assert self._devices is not None
+        assert self._timers is not None
+        self._vcpus, self._pace = [], Pace()
+        self._devices.clock.release()
+        self._timers.rearm()
+        try:
+            self._poll_until_end(woken)
+        finally:
+            self._devices.clock.hold()
+            self._timers.rearm()
+        return not self._must_end()
 
     def _threads_of(self, guest: GuestVm, devices: Devices) -> list[VcpuThread]:
         make = loop_kind()
@@ -278,8 +277,9 @@ class MainLoop:
                     told=self._wakeup.wake,
                     decide=self._decision.decide,
                     is_pvm=guest.is_pvm,
+                    name=f"CPU {vcpu.index}" if len(guest.vcpus) > 1 else None,
                 ),
-                # The device processes share the CPU of the first one. The others run where there is room.
+                # The device processes share the CPU of the first one (host.placement).
                 cpu=self._cpu if vcpu.index == 0 else None,
                 confine=self._confine_vcpu,
                 ended=self._vcpu_ended,
@@ -328,13 +328,6 @@ class MainLoop:
         else:
             self._say(f"after the end of the run: {error}")
 
-    def _diagnose(self, guest: GuestVm) -> None:
-        """Find a hint for a guest that crashed, or that did not end by itself."""
-        outcome = self._decision.outcome
-        if outcome is not None and outcome.status in (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT, INTERRUPTED):
-            told = (diagnose(vcpu, guest.memory.byte_at) for vcpu in guest.vcpus)
-            self.diagnosis = next((text for text in told if text is not None), None)
-
     def device_failed(self, error: DeviceProcessError) -> None:
         """A device process has failed: find the cause, and end the run."""
         if self._decision.outcome is not None:
@@ -348,12 +341,13 @@ class MainLoop:
         assert self._devices is not None
         self._leave_all()
         ended = join_all(self._vcpus, JOIN_SECONDS / JOIN_TRIES)
-        for _ in range(JOIN_TRIES):
+        for attempt in range(JOIN_TRIES):
             if ended:
                 return
             # Told again, a spawner that hangs is killed: its processes die with it.
             for channel in self._devices.pool.channels:
-                if channel.waiting:
+                # A process that is about to start, or to replace another one, has more time for that.
+                if channel.waiting or (attempt >= JOIN_TRIES // 2 and channel.survival.being_connected):
                     self._devices.pool.kill(channel.device_type)
             ended = join_all(self._vcpus, JOIN_SECONDS / JOIN_TRIES)
         if not ended:
@@ -377,7 +371,7 @@ class MainLoop:
 
     # --- The loop -----------------------------------------------------------------------------------------
 
-    def _poll_until_end(self) -> None:
+    def _poll_until_end(self, until: Callable[[], bool] = lambda: False) -> None:
         devices = self._devices
         assert devices is not None
         pool = devices.pool
@@ -387,7 +381,7 @@ class MainLoop:
         pool.watch(poll)
         inputs = {port.descriptor: port for port in self._console.inputs if port.descriptor >= 0}
         self._watched.clear()
-        while not self._must_end() and not self._ended:
+        while not self._must_end() and not self._ended and not until():
             self._watch_inputs(poll, inputs)
             # Input that the UART takes goes on at once, but one offer a turn: everything else gets its turn.
             ready = any(port.can_send for port in self._console.inputs)
@@ -403,9 +397,7 @@ class MainLoop:
                 self._feed_inputs()
                 self._tell_transfers()
                 self._tell_unanswered()
-                if pool.standby is not None:
-                    pool.standby.tend(self._say, partial(_forget, poll))
-                    pool.watch(poll)
+                pool.tend(poll, self._say)
             except DeviceProcessError as error:
                 self.device_failed(error)
 
@@ -543,6 +535,7 @@ class MainLoop:
             return
         congested = self._console.congested
         flushed = self._ring is not None and not congested and self._ring.flush()
+        devices.late.tend(lambda: port_exits([thread.loop for thread in self._vcpus]))
         waiting = any(channel.waiting for channel in devices.pool.channels)
         chores = self._pace.passed(
             milliseconds,
@@ -560,7 +553,7 @@ class MainLoop:
                 self._advance(device_type)
         if chores.probe:
             for channel in devices.pool.channels:
-                if not channel.waiting:
+                if not channel.waiting and channel.is_started:
                     self._advance(channel.device_type)
 
     @property
@@ -593,8 +586,3 @@ class MainLoop:
         if self._pool is not None and self._pool.standby is not None:
             self._pool.standby.tell(self._say, lambda _: None)
         self._timerfd.close()
-
-
-def _forget(poll: select.poll, descriptor: int) -> None:
-    with suppress(KeyError):
-        poll.unregister(descriptor)

@@ -7,13 +7,15 @@ a step fails, everything that is open is closed in reverse order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from kvmbox.board import DeviceSpec
+from kvmbox.board import BOOT_DISK, DeviceSpec
+from kvmbox.boot.plan import BootPlan
 from kvmbox.channel.transports import TRANSPORTS
 from kvmbox.errors import DeviceProcessError, KvmboxError, SandboxError
+from kvmbox.firmware.fw_cfg import warning_about
 from kvmbox.host.console import Console
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.matcher import ConsoleMatcher
@@ -21,11 +23,14 @@ from kvmbox.host.placement import Placement, place
 from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
 from kvmbox.lean import Value
-from kvmbox.machine.builder import BootSource, Devices, GuestVm, board_of
+from kvmbox.machine.aftermath import Aftermath
+from kvmbox.machine.boot_source import BootSource
+from kvmbox.machine.builder import Devices, GuestVm, board_of, start_timer
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.main_loop import MainLoop
 from kvmbox.machine.statistics import RunStats, collect
+from kvmbox.machine.suspend import sleep_until_woken, tell_wake_up, waking_plan
 from kvmbox.machine.timeline import Timeline
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, KVMBOX_FAILED, Decision, Expectations, Outcome
@@ -35,7 +40,7 @@ from kvmbox.sandbox.seccomp import device_filter
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
-    from kvmbox.host.transfers import TransferThread
+    from kvmbox.host.transfers import Store, TransferThread
     from kvmbox.record.recorder import Recorder
 
 
@@ -56,17 +61,22 @@ def run(
     Raises KvmboxError where the run could not start; a run that started has an outcome.
     """
     timeline = timeline or Timeline()
-    board = board_of(config)
     refuse_shared(config.files_written, config.files_read)
     starting = caller.starting(config.timeout, timeline)
     # Signal handlers are put back last of all: until then a signal cannot change what was decided. The
     # start's time-out is left before the clean-up begins: no alarm interrupts that.
     with ExitStack() as last, ExitStack() as cleanup, starting:
-        placement = place(config.pin)
+        board = board_of(config)
+        for file in config.fw_cfg:
+            if (warning := warning_about(file.name)) is not None:
+                say(warning)
+        placement = place(config.pin, config.cpus)
         cleanup.callback(placement.close)
         pool = DevicePool(_checked(config.design, config.require, placement, say))
         cleanup.callback(pool.close)
         pool.ready_by = starting.at
+        source = BootSource.read(config)  # it tells which devices there are
+        board = board_of(config, bios=source.has_bios, disk=source.disk_sectors, fw_cfg=source.fw_cfg)
         recorder = _recorder(config, board, say)
         if recorder is not None:
             cleanup.callback(recorder.finish)
@@ -78,17 +88,20 @@ def run(
             device_filter(pipes=transport.uses_pipes) if config.design.filters else b"",
             cpu=placement.cpu,
             spare_cpu=placement.spare,
-            may_spin=transport.spins and placement.allowed > 1,
+            may_spin=transport.spins and placement.has_room_to_spin,
             require=config.require,
+            on_demand=True,
         )
         timeline.mark("device processes asked for")
-        source = BootSource.read(config)
         memory = GuestMemory(config.memory_size)
         users: list[Callable[[], bool]] = []  # what tells whether a thread still uses the guest's memory
         cleanup.callback(_close_unused, memory.close, users)
         kvm = cleanup.enter_context(Kvm.open(config.kvm_path))
-        guest = GuestVm(kvm, memory, source, cpus=config.cpus)
+        factory = GuestFactory(kvm, memory, source, config.cpus, config.cpu)
+        guest = factory.build()
         cleanup.callback(_close_unused, guest.close, users)
+        if guest.not_hidden:
+            say(f"--cpu {config.cpu}: this host's KVM shows all the same: {', '.join(guest.not_hidden)}")
         timeline.mark("virtual machine built")
 
         wakeup = Wakeup()
@@ -101,6 +114,7 @@ def run(
             debugcon=config.debugcon,
             overflow=config.serial_overflow,
             limit=config.serial_limit,
+            bios=source.has_bios,
             say=say,
             wake=wakeup.wake,
             terminal=caller.terminal,
@@ -119,10 +133,11 @@ def run(
                 console,
                 decision,
                 reset=main_loop.reset_requested,
+                suspend=main_loop.suspend_requested,
                 deadline_changed=main_loop.deadline_changed,
                 prepare=main_loop.prepare,
                 ram=memory,
-                stores=config.resources,
+                stores=_stores(config, source),
                 wake=wakeup.wake,
             )
             if devices.transfers is not None:
@@ -145,7 +160,7 @@ def run(
                 devices.transfers.start()
             started()
             try:
-                _boot_until_end(guest, GuestFactory(kvm, memory, source, config.cpus), devices, main_loop)
+                _boot_until_end(guest, factory, devices, main_loop, decision)
                 if config.uart_pace:
                     main_loop.drain()
             except KeyboardInterrupt:
@@ -158,10 +173,18 @@ def run(
         timeline.mark("guest ended")
         outcome = decision.outcome
         assert outcome is not None
-        judged = _with_hint(_judge(outcome, config, matcher, problem), main_loop.diagnosis)
+        judged = _with_aftermath(_judge(outcome, config, matcher, problem), main_loop.aftermath)
         stats = collect(devices, main_loop, console, timeline, pool)
     timeline.mark("closed")
     return judged, stats
+
+
+def _stores(config: RunConfig, source: BootSource) -> Mapping[str, Store]:
+    if not source.disk:
+        return config.resources
+    from kvmbox.host.transfers import ReadOnlyStore
+
+    return {**config.resources, BOOT_DISK: ReadOnlyStore(source.disk)}
 
 
 def _close_unused(close: Callable[[], None], users: Sequence[Callable[[], bool]]) -> None:
@@ -192,8 +215,8 @@ def _checked(design: Design, require: int, placement: Placement, say: Callable[[
             hint="a container runtime installs one; use --seccomp filter, or run outside of it",
         )
     spins = TRANSPORTS[design.ipc].spins
-    if spins and design.has_processes and placement.allowed == 1:
-        say(f"--ipc {design.ipc}: there is no second CPU to spin on, so each request rings a doorbell")
+    if spins and design.has_processes and not placement.has_room_to_spin:
+        say(f"--ipc {design.ipc}: there is no further CPU to spin on, so each request rings a doorbell")
     elif spins and design.sandbox == THREAD:
         say(
             f"--ipc {design.ipc}: threads of one interpreter cannot spin for each other: "
@@ -228,41 +251,70 @@ class GuestFactory(Value):
     memory: GuestMemory
     source: BootSource
     cpus: int
+    cpu: str
 
     def build(self) -> GuestVm:
-        """A fresh VM with the image loaded anew."""
-        self.memory.clear()
-        return GuestVm(self.kvm, self.memory, self.source, cpus=self.cpus)
+        """A VM with the image loaded, in memory that is all zero."""
+        return GuestVm(self.kvm, self.memory, self.source, cpus=self.cpus, cpu=self.cpu)
+
+    def resume(self, plan: BootPlan) -> GuestVm:
+        """A fresh VM on the memory as it is, which starts as `plan` says."""
+        return GuestVm(self.kvm, self.memory, BootSource(lambda _memory: plan), cpus=self.cpus, cpu=self.cpu)
 
 
-def _boot_until_end(guest: GuestVm, factory: GuestFactory, devices: Devices, main_loop: MainLoop) -> None:
-    """Run the guest, and again after each reset, until the decision is decided."""
+def _boot_until_end(
+    guest: GuestVm, factory: GuestFactory, devices: Devices, main_loop: MainLoop, decision: Decision
+) -> None:
+    """Run the guest, and again after each reset and each suspension, until the decision is decided."""
     while True:
         try:
             devices.router.attach(guest.vm.irq_line)
+            if guest.boot.after_bios:
+                start_timer(devices)
             again = main_loop.run_until_reset(guest)
+        except DeviceProcessError as error:
+            main_loop.device_failed(error)
+            return
         finally:
             devices.router.detach()
             _close_unused(guest.close, [lambda: main_loop.has_live_vcpu])
         if not again:
             return
+        suspension = main_loop.suspension
         try:
+            if suspension is not None and not sleep_until_woken(
+                suspension, devices, decision, main_loop.sleep
+            ):
+                return
             # What was asked for before the reset must not reach the memory of the next boot.
             if devices.transfers is not None and not devices.transfers.quiesce():
                 raise KvmboxError("a transfer of a device does not end: its file does not answer")
             for channel in devices.pool.channels:
                 channel.request(protocol.RESET)
+            if suspension is not None:
+                tell_wake_up(suspension, devices)
         except DeviceProcessError as error:
             main_loop.device_failed(error)
             return
-        guest = factory.build()
+        if suspension is None:
+            factory.memory.clear()
+            guest = factory.build()
+            continue
+        plan = waking_plan(factory.memory, guest.boot)
+        if isinstance(plan, Outcome):
+            decision.decide(plan)
+            return
+        guest = factory.resume(plan)
 
 
-def _with_hint(outcome: Outcome, diagnosis: str | None) -> Outcome:
+def _with_aftermath(outcome: Outcome, aftermath: Aftermath | None) -> Outcome:
     """The outcome with what the guest's state tells: more to the point than a hint that fits any such end."""
-    if diagnosis is None:
+    if aftermath is None:
         return outcome
-    return Outcome(outcome.status, outcome.reason, outcome.error, diagnosis, outcome.report)
+    report = outcome.report
+    if report and aftermath.other_cpus:
+        report = f"{report}\n{aftermath.other_cpus}"
+    return Outcome(outcome.status, outcome.reason, outcome.error, aftermath.diagnosis or outcome.hint, report)
 
 
 def _judge(

@@ -75,15 +75,27 @@ class LoopTotals:
         self.exits = 0
         self.mmio_exits = 0
         self.ports: dict[int, int] = {}
+        self.exits_by_cpu: list[int] = []
 
     def add(self, loops: Sequence[VcpuLoop]) -> None:
         """Count the loops of a boot that has ended."""
         self.boots += 1
-        for loop in loops:
+        self.exits_by_cpu += [0] * (len(loops) - len(self.exits_by_cpu))
+        for number, loop in enumerate(loops):
             self.exits += loop.exit_count
+            self.exits_by_cpu[number] += loop.exit_count
             self.mmio_exits += loop.mmio_exits
-            for word, count in loop.port_exits.items():
-                self.ports[word] = self.ports.get(word, 0) + count
+        for word, count in port_exits(loops).items():
+            self.ports[word] = self.ports.get(word, 0) + count
+
+
+def port_exits(loops: Sequence[VcpuLoop]) -> dict[int, int]:
+    """`VcpuLoop.port_exits` of several vCPUs together."""
+    counts: dict[int, int] = {}
+    for loop in loops:
+        for word, count in loop.port_exits.items():
+            counts[word] = counts.get(word, 0) + count
+    return counts
 
 
 class VcpuLoop:
@@ -100,13 +112,15 @@ class VcpuLoop:
         told: Callable[[], None] = lambda: None,
         decide: Callable[[Outcome], object] = lambda outcome: None,
         is_pvm: bool = False,
+        name: str | None = None,
     ) -> None:
         """`ring` has the writes that KVM coalesced, if it does. `told` is called by the loop's thread when
         the loop has parked, and with the exit that `tells_next_exit` promised, before that is handled.
         `decide` hears the outcome if the loop itself has one.
-        `is_pvm` tells what a refused instruction means.
+        `is_pvm` tells what a refused instruction means. `name` is that of the CPU, if there are several.
         """
         self._is_pvm = is_pvm
+        self._name = name
         self._vcpu = vcpu
         self._enter: Callable[[], int] = vcpu.enter
         self._read_memory = read_memory
@@ -338,17 +352,22 @@ class VcpuLoop:
             case exits.ShutdownExit():
                 self.outcome = Outcome(
                     GUEST_CRASHED,
-                    "the guest crashed: triple fault",
+                    "the guest crashed: triple fault" + ("" if self._name is None else f" of {self._name}"),
                     error=True,
                     hint="an exception could not be delivered: look at RIP, CR2 and the IDT below",
-                    report=crash_report(self._vcpu, self._read_memory),
+                    report=self._named(crash_report(self._vcpu, self._read_memory)),
                 )
                 return True
             case exits.InternalErrorExit():
-                raise internal_error(found, self._vcpu, self._read_memory, is_pvm=self._is_pvm)
+                error = internal_error(found, self._vcpu, self._read_memory, is_pvm=self._is_pvm)
+                first, _, report = str(error).partition("\n")
+                raise UnknownExitError(f"{first}\n{self._named(report)}", hint=error.hint)
             case _:
                 report = crash_report(self._vcpu, self._read_memory)
-                raise UnknownExitError(f"{exits.describe(found)}\n{report}")
+                raise UnknownExitError(f"{exits.describe(found)}\n{self._named(report)}")
+
+    def _named(self, report: str) -> str:
+        return report if self._name is None else f"{self._name}\n{report}"
 
     def _pay_attention(self) -> bool:
         """Handle a request for attention. Return whether the loop must end."""

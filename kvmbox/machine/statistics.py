@@ -39,6 +39,7 @@ class RunStats(Value):
     format: str
     boots: int
     exits: int
+    exits_by_cpu: list[int]
     device_accesses: dict[str, dict[str, int]]
     ports: list[PortCount]
     unclaimed: dict[str, int]
@@ -57,6 +58,10 @@ class RunStats(Value):
     """Whether the run loop, the channels and the serving loops are compiled."""
     spins: dict[str, int]
     sandbox: dict[str, list[str]]
+    """The layers of each device process that has started."""
+    on_demand: dict[str, dict[str, int] | None]
+    """Of each process that starts when the guest uses its devices: when that began, how long it took, and
+    whether it failed. None where the guest has not used them."""
     restarts: dict[str, Any]
     """Empty where lost device processes are not restarted."""
     vmm: list[str]
@@ -80,6 +85,7 @@ def collect(
         format=main_loop.boot_format,
         boots=totals.boots,
         exits=totals.exits,
+        exits_by_cpu=list(totals.exits_by_cpu),
         device_accesses={
             proxy.name: {"reads": proxy.reads, "writes": proxy.writes} for proxy in devices.proxies
         },
@@ -110,9 +116,21 @@ def collect(
         spins={"granted": pool.spin.granted, "revoked": pool.spin.revoked} if pool.spin is not None else {},
         vmm=[] if main_loop.confinement is None else layers.names(main_loop.confinement.applied),
         missing=_missing(pool, main_loop),
-        sandbox={member.device_type: layers.names(member.layers) for member in pool.members.values()},
+        sandbox={
+            member.device_type: layers.names(member.layers)
+            for member in pool.members.values()
+            if member.device_type not in pool.starts.names or member.device_type in pool.starts.made
+        },
+        on_demand=_on_demand(pool, timeline),
         restarts=_restarts(pool),
     )
+
+
+def _on_demand(pool: DevicePool, timeline: Timeline) -> dict[str, dict[str, int] | None]:
+    found: dict[str, dict[str, int] | None] = dict.fromkeys(pool.starts.names)
+    for name, start in pool.starts.made.items():
+        found[name] = start.as_dict() | {"at": start.at - timeline.started}
+    return found
 
 
 def _restarts(pool: DevicePool) -> dict[str, Any]:
@@ -146,6 +164,8 @@ def format_stats(stats: RunStats, wall: int) -> str:
         + ("none" if stats.first_console_byte is None else f"{stats.first_console_byte / NS_PER_MS:.1f} ms"),
         f"exits                    {stats.exits}",
     ]
+    if len(stats.exits_by_cpu) > 1:
+        lines += [f"  CPU {number:<18} {count}" for number, count in enumerate(stats.exits_by_cpu)]
     for name, count in stats.device_accesses.items():
         if count["reads"] or count["writes"]:
             lines.append(f"  {name:<22} {count['reads']} reads, {count['writes']} writes")
@@ -174,6 +194,14 @@ def format_stats(stats: RunStats, wall: int) -> str:
     for stage, at in stats.stages.items():
         lines.append(f"{stage:<24} +{(at - before) / NS_PER_MS:.1f} ms (at {at / NS_PER_MS:.1f})")
         before = at
+    for name, start in stats.on_demand.items():
+        what = f"process of {name}"
+        if start is None:
+            lines.append(f"{what:<24} not needed")
+        else:
+            how = "failed after" if start["failed"] else "started in"
+            took, began = start["took"] / NS_PER_MS, start["at"] / NS_PER_MS
+            lines.append(f"{what:<24} {how} {took:.1f} ms (at {began:.1f})")
     every = list(stats.sandbox.values())
     common = [name for name in every[0] if all(name in other for other in every)] if every else []
     lines.append(f"hot path                 {stats.hot_path}")

@@ -25,7 +25,7 @@ from kvmbox.errors import KvmboxError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.lean import Value
-from kvmbox.machine.crash_report import ReadMemory, crash_report
+from kvmbox.machine.crash_report import ReadMemory, crash_report, report_beside
 from kvmbox.machine.run_loop import LEAVE, PARK, VcpuLoop
 from kvmbox.machine.sleep import Sleep, look_at
 from kvmbox.outcome import GUEST_CRASHED, Outcome
@@ -131,7 +131,8 @@ def look_at_all(
     sleeps = [look_at(thread.vcpu, ioapic) for thread in threads]
     outcome = None
     if all(sleep.reason for sleep in sleeps):
-        outcome = _end(sleeps, [crash_report(thread.vcpu, read_memory) for thread in threads])
+        report = report_beside if len(threads) > 1 else crash_report
+        outcome = _end(sleeps, [report(thread.vcpu, read_memory) for thread in threads])
     return Look(all(sleep.halted for sleep in sleeps), outcome)
 
 
@@ -140,5 +141,4 @@ def _end(sleeps: Sequence[Sleep], reports: Sequence[str]) -> Outcome:
     reason = f"the guest is halted for ever: {sleeps[0].reason}"
     if len(sleeps) > 1:
         reason += f", and each of its {len(sleeps)} CPUs sleeps"
-        reports = [f"CPU {index}\n{report}" for index, report in enumerate(reports)]
     return Outcome(GUEST_CRASHED, reason, error=True, hint=sleeps[0].hint, report="\n".join(reports))

@@ -18,6 +18,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Literal, get_args
 
@@ -32,6 +33,7 @@ from kvmbox.channel.channel import (
 from kvmbox.channel.choice import channel_kind, direct_channel_kind
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
+from kvmbox.channel.on_demand import NoProcess
 from kvmbox.channel.spin import SpinGrants
 from kvmbox.channel.survival import ProcessControl, Survival
 from kvmbox.channel.transport import Link, Opens
@@ -47,6 +49,7 @@ from kvmbox.processes.spawner_client import (
     SpawnerClient,
     describe_wait_status,
 )
+from kvmbox.processes.starts import ProcessStarts
 from kvmbox.sandbox import layers
 from kvmbox.sandbox.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.wire import protocol
@@ -104,7 +107,7 @@ class PoolMember:
         process: DeviceProcess | DeviceThread | None,
         link: Link | None,
     ) -> None:
-        """`process` and `link` are None where the models run in the vCPU thread."""
+        """`process` and `link` are None where the models run in the vCPU thread, or do not run yet."""
         self.device_type = device_type
         self.devices = devices
         self.process = process
@@ -151,6 +154,8 @@ class _Member(ProcessControl):
         """See ProcessControl."""
         if self._pool.spawner is None:
             return super().starvation()  # a thread starves with everybody else
+        if self._pool.members[self._name].process is None:
+            return lambda: True  # it is about to be started: the thread that does it has got no further
         return Starvation(self._pool.pid_of(self._name)).is_starved
 
 
@@ -182,6 +187,8 @@ class DevicePool:
         self._order: Callable[[str, Link], DeviceProcess] | None = None
         self.standby: StandbyProcesses | None = None
         """Replacements, where lost processes are to be replaced."""
+        self.starts = ProcessStarts(self)
+        """The processes that start when they are needed."""
         self.spin: SpinGrants | None = None
         self.ready_by: int | None = None
         """When the start has failed if a process does not serve, in ns of the monotonic clock."""
@@ -197,8 +204,11 @@ class DevicePool:
         spare_cpu: int | None = None,
         may_spin: bool = False,
         require: int = 0,
+        on_demand: bool = False,
     ) -> None:
         """Request a process for each device type of `board`. Return before they run. Raises SandboxError.
+
+        With `on_demand`, and processes, those whose devices allow it are requested when they are needed.
 
         With shared memory, and `may_spin`, the one that is asked most spins on `spare_cpu`, if there is one,
         or anywhere.
@@ -216,6 +226,8 @@ class DevicePool:
 
                 link = self.make_link()
                 process = DeviceThread(name, link, cpu=cpu)
+            elif self.spawner is not None and on_demand and all(device.on_demand for device in devices):
+                self.starts.names.append(name)
             elif self.spawner is not None:
                 link = self.make_link()
                 process = self.spawn(name, link)
@@ -290,6 +302,8 @@ class DevicePool:
             kind = channel_kind()
             if member.link is not None:
                 link = member.link
+            elif member.device_type in self.starts.names:
+                link = NoProcess(self.starts)
             else:
                 from kvmbox.channel.direct import DirectLink  # and with it every model
 
@@ -304,6 +318,8 @@ class DevicePool:
                 record=self.recorder_of(member.device_type) if self.recorder_of is not None else None,
                 survival=survival_of(member, _Member(self, member.device_type)),
             )
+            if isinstance(link, NoProcess):
+                link.attach(member.channel)
         self.wait_ready()
         for member in self.members.values():
             channel = self.channel(member.device_type)
@@ -345,6 +361,15 @@ class DevicePool:
         for process in processes:
             if process is not None and process.listener is not None:
                 poll.register(process.listener.fileno(), select.POLLIN)
+
+    def tend(self, poll: select.poll, say: Callable[[str], None]) -> None:
+        """Watch the processes that have come since the last call, and keep one in reserve where that is
+        wanted. By the thread that polls; `say` tells the person a line.
+        """
+        if self.standby is not None:
+            self.standby.tend(say, partial(_forget, poll))
+        if self.standby is not None or self.starts.take_news():
+            self.watch(poll)
 
     def check(self) -> DeviceProcessError | None:
         """The error of a device process that has failed, or None.
@@ -460,3 +485,8 @@ class DevicePool:
             for member in self.members.values():
                 if member.process is not None and not isinstance(member.process, DeviceProcess):
                     member.process.join(JOIN_SECONDS)
+
+
+def _forget(poll: select.poll, descriptor: int) -> None:
+    with suppress(KeyError):
+        poll.unregister(descriptor)

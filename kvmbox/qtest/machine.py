@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Stores
 
-from kvmbox.board import DeviceSpec, Resource
+from kvmbox.board import DeviceSpec, LateWrites, Resource
 from kvmbox.bus import Bus, Mapping
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants, bind
@@ -29,6 +29,9 @@ from kvmbox.wire.protocol import NO_DEADLINE, request_word
 
 PORT_BITS = 16
 ADDRESS_BITS = 52  # as in a run: the most that an x86 physical address can have
+
+WIDE_ACCESSES = (2, 4, 8)
+"""Sizes beyond a byte that a device on the memory bus may take at once."""
 
 MAX_TRANSFERS = 4096
 """How many transfers one request may cause, those that follow from others included."""
@@ -110,7 +113,11 @@ class Machine:
         self._settle()
 
     def read_memory(self, address: int, size: int) -> bytes:
-        """`size` bytes at a physical address: RAM, devices byte by byte, all ones where there is neither."""
+        """`size` bytes at a physical address: RAM, devices, all ones where there is neither.
+
+        A device gets an access of 2, 4 or 8 bytes as one, where its registers have that size, any other one
+        byte by byte.
+        """
         if self._memory.contains(address, size):
             return self._memory.read(address, size)
         data = bytearray(b"\xff") * size
@@ -118,7 +125,11 @@ class Machine:
             if is_ram:
                 piece = self._memory.read(start, length)
             else:
-                piece = bytes(self._mmio.read(position, 1) for position in range(start, start + length))
+                step = length if length in WIDE_ACCESSES else 1
+                piece = b"".join(
+                    self._mmio.read(position, step).to_bytes(step, "little")
+                    for position in range(start, start + length, step)
+                )
             data[start - address : start - address + length] = piece
         self._settle()
         return bytes(data)
@@ -130,8 +141,10 @@ class Machine:
             if is_ram:
                 self._memory.write(start, piece)
             else:
-                for position, byte in enumerate(piece):
-                    self._mmio.write(start + position, 1, byte)
+                step = length if length in WIDE_ACCESSES else 1
+                for position in range(0, length, step):
+                    value = int.from_bytes(piece[position : position + step], "little")
+                    self._mmio.write(start + position, step, value)
         self._settle()
 
     def fill_memory(self, address: int, size: int, value: int) -> None:
@@ -248,6 +261,7 @@ class _Host:
         transfers: Callable[[str, Resource], Submit],
     ) -> None:
         self.irq_source = router.source
+        self.replacing_irq_source = router.replacing_source
         self.ask_for_reset = ask_for_reset
         self.ram = ram
         self.transfers = transfers
@@ -260,5 +274,19 @@ class _Host:
         """Nobody sends input."""
         return lambda _count: None
 
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """There is no BIOS on this board."""
+        return (lambda _data: None), (lambda _offset, _size, _value: None)
+
+    def late_writes(self, _device: DeviceSpec, _grant: LateWrites) -> Callable[[int], None]:
+        """Nothing is late here."""
+        return lambda _allowed: None
+
     def stop(self, value: int | None) -> None:
         """A stop ends a run; here is none."""
+
+    def suspend(self, device: str, wakes: int) -> None:
+        """Nothing runs that could be suspended."""
+
+    def panic(self, *, crash_kernel: bool) -> None:
+        """As above."""

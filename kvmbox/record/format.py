@@ -34,7 +34,7 @@ from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, Parts
 
 MAGIC: Final = b"\x89KVMREC\n"
-VERSION: Final = 2
+VERSION: Final = 3
 MAX_HEADER: Final = 1 << 16
 MAX_CHANNELS: Final = 32
 MAX_DEVICES: Final = 256

@@ -25,14 +25,18 @@ from __future__ import annotations
 from struct import Struct
 
 from kvmbox.devices.model import (
+    ContentRead,
     Effect,
     HostOutput,
     InputRoom,
     IrqLine,
+    LateWrites,
     MemoryRead,
     MemoryWrite,
     Reset,
     Stop,
+    Suspend,
+    TakeLine,
     Transfer,
 )
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, REPLY, FrameError, Request
@@ -197,7 +201,7 @@ TABLE: Final = (
             (LEVEL, "its new level"),
             (ARGUMENT, "rising edges folded into this one; 0 if the level is 0"),
         ),
-        grants=("Irq",),
+        grants=("Irq", "ReplacingIrq"),
         text=_irq_text,
         flaw=_stray_coalesced,
     ),
@@ -207,7 +211,7 @@ TABLE: Final = (
         "output",
         HostOutput,
         ((DATA, "the output"),),
-        grants=("Output",),
+        grants=("Output", "BiosReport"),
         text=lambda effect, _: f"sends {excerpt(effect.data)}",
     ),
     EffectKind(
@@ -235,7 +239,7 @@ TABLE: Final = (
         "stop",
         Stop,
         (),
-        grants=("StopValue", "StopClean"),
+        grants=("StopValue", "StopClean", "StopPanic", "BiosReport"),
         after_write=True,
         text=lambda *_: "asks for a stop",
     ),
@@ -271,10 +275,60 @@ TABLE: Final = (
             (RANGES, "where in memory"),
             (LEVEL, "1: to memory, 0: from memory"),
         ),
-        grants=("Resource",),
+        grants=("Resource", "Content"),
         text=lambda effect, _: (
             f"asks to {'read' if effect.to_guest else 'write'} resource {effect.resource} at byte "
             f"{effect.offset} (tag {effect.tag}): {ranges_text(effect.ranges)}"
+        ),
+    ),
+    EffectKind(
+        9,
+        "CONTENT_READ",
+        "content read",
+        ContentRead,
+        (
+            (ARGUMENT, "tag"),
+            (WORD_BEHIND, "index of the resource"),
+            (WORD_BEHIND, "offset in it"),
+            (WORD_BEHIND, "size"),
+        ),
+        grants=("Content",),
+        text=lambda effect, _: (
+            f"asks for {effect.size} bytes of resource {effect.resource} at byte {effect.offset}"
+            f" (tag {effect.tag})"
+        ),
+    ),
+    EffectKind(
+        10,
+        "TAKE_LINE",
+        "line",
+        TakeLine,
+        (
+            (PIN, "the model's output pin"),
+            (LEVEL, "1: it alone drives its line, 0: other devices do, too"),
+        ),
+        grants=("ReplacingIrq",),
+        text=lambda effect, wire: f"{'takes' if effect.taken else 'gives back'} {wire(effect.pin)}",
+    ),
+    EffectKind(
+        11,
+        "SUSPEND",
+        "suspend",
+        Suspend,
+        ((ARGUMENT, "what may wake the machine: 1 for the clock's alarm"),),
+        grants=("Suspend",),
+        after_write=True,
+        text=lambda effect, _: f"asks to suspend (wake-up {effect.wakes:#x})",
+    ),
+    EffectKind(
+        12,
+        "LATE_WRITES",
+        "late writes",
+        LateWrites,
+        ((PIN, "the register"), (LEVEL, "1: writes to it may be late; 0: they must not")),
+        grants=("LateWrites",),
+        text=lambda effect, _: (
+            f"{'allows' if effect.allowed else 'forbids'} late writes to register {effect.register}"
         ),
     ),
 )
@@ -303,12 +357,16 @@ def page_row(kind: EffectKind) -> tuple[str, ...]:
     return (
         str(kind.tag),
         kind.name,
-        " or ".join(f"`{grant}`" for grant in kind.grants) + (", after a write" if kind.after_write else ""),
+        _either([f"`{grant}`" for grant in kind.grants]) + (", after a write" if kind.after_write else ""),
         *meanings.get(PIN, ["number of ranges" if kind.has_ranges else "0"]),
         *meanings.get(LEVEL, ["0"]),
         *meanings.get(ARGUMENT, ["number of bytes" if kind.has_data else "0"]),
         "; ".join([*words, *tail]),
     )
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join([part for part in (", ".join(names[:-1]), names[-1]) if part])
 
 
 def encode_effects_of(device: int, effects: list[Effect]) -> bytes:

@@ -33,7 +33,7 @@ class Departure:
 
     @property
     def chip(self) -> str:
-        """uart, pit or rtc."""
+        """uart, pit, rtc, pm or hpet."""
         return self.key.partition("-")[0]
 
 
@@ -47,6 +47,11 @@ def _rtc(*values: tuple[int, int]) -> Said:
 
 
 _STOP_PIT: Final = ("outb 0x43 0x10", "outb 0x40 1", "clock_step 1000000")
+
+PM_ON: Final = (*("outl 0xcf8 0x80000b40", "outl 0xcfc 0x601", "outl 0xcf8 0x80000b80", "outb 0xcfc 1"),)
+"""QEMU's PIIX4 has its PM block where firmware puts it, by PCI configuration: 0x600. kvmbox has no PCI."""
+
+_EDGE_16: Final = f"writeq 0xfed00100 {4 | 16 << 9:#x}"
 
 DEPARTURES: Final = (
     # --- UART -------------------------------------------------------------------------------------------
@@ -400,6 +405,84 @@ DEPARTURES: Final = (
         ),
         ours=("IRQ raise 8", "OK 100001000000"),
         theirs=("OK 100001000000",),
+    ),
+    # --- ACPI power management ----------------------------------------------------------------------------
+    Departure(
+        "pm-power-on",
+        "TMR_STS at power-on",
+        "0 (4.8.4.1.1: set by a carry)",
+        "1",
+        lines=(*PM_ON, "inw 0x600"),
+        ours=("OK 0x0000",),
+        theirs=("OK 0x0001",),
+    ),
+    Departure(
+        "pm-sci-en",
+        "SCI_EN without firmware",
+        "1: always in ACPI mode",
+        "0 until firmware writes to port 0xb2",
+        lines=(*PM_ON, "inw 0x604"),
+        ours=("OK 0x0001",),
+        theirs=("OK 0x0000",),
+        mask=0xFFFE,
+    ),
+    Departure(
+        "pm-reserved",
+        "reserved bits of PM1 enable",
+        "0 (4.8.4.1.2)",
+        "read as written",
+        lines=(*PM_ON, "outw 0x602 0xffff", "inw 0x602"),
+        ours=("OK 0x0721",),
+        theirs=("OK 0xffff",),
+    ),
+    Departure(
+        "pm-bytes",
+        "the upper byte of a register",
+        "accessible (4.8)",
+        "reads 0",
+        lines=(*PM_ON, "outw 0x602 0x0400", "inb 0x603"),
+        ours=("OK 0x0004",),
+        theirs=("OK 0x0000",),
+    ),
+    # --- HPET ---------------------------------------------------------------------------------------------
+    Departure(
+        "hpet-routes",
+        "routes of the timers",
+        "any; here 16 to 23",
+        "2 alone is told, each one works",
+        lines=("readq 0xfed00100",),
+        ours=("OK 0x00ff000000000030",),
+        theirs=("OK 0x0000000400000030",),
+        mask=0xFFFF_FFFF,
+    ),
+    Departure(
+        "hpet-passed",
+        "a comparator that the counter has passed",
+        "no match",
+        "a match at once",
+        lines=(
+            *(*_STOP_PIT, _EDGE_16, "writeq 0xfed00010 1", "clock_step 1000000", "writeq 0xfed00108 5"),
+            "clock_step 1000",
+        ),
+        ours=("OK 2001000",),
+        theirs=("IRQ raise 16", "IRQ lower 16", "OK 2001000"),
+    ),
+    Departure(
+        "hpet-periodic",
+        "matches of a periodic timer",
+        "one interrupt each (2.3.9.2.2)",
+        "a second one at once, if the timer's handler is in time to the tick",
+        lines=(
+            *(*_STOP_PIT, f"writeq 0xfed00100 {0x4C | 16 << 9:#x}", "writeq 0xfed00108 20000"),
+            *(
+                "writeq 0xfed00108 100000000",
+                "writeq 0xfed00010 1",
+                "clock_step 200000",
+                "clock_step 1000000",
+            ),
+        ),
+        ours=("OK 2200000",),
+        theirs=("IRQ raise 16", "IRQ lower 16", "OK 2200000"),
     ),
 )
 

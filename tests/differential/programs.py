@@ -1,4 +1,4 @@
-"""Seeded random programs for the three chips, as lines of the qtest protocol.
+"""Seeded random programs for the chips, as lines of the qtest protocol.
 
 A program is a list of steps. A step is one or more lines that are compared as a whole: the answers one by
 one, under a mask where a bit of them is in the table of departures, and the interrupt messages together, for
@@ -15,7 +15,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.differential.departures import Departure, departure
+from tests.differential.departures import PM_ON, Departure, departure
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,4 +434,118 @@ def rtc_program(seed: int, size: int) -> Program:
     return rtc.program
 
 
-PROGRAMS: Final = {"uart": uart_program, "pit": pit_program, "rtc": rtc_program}
+# --- ACPI power management ---------------------------------------------------------------------------------
+
+_PM_ENABLES: Final = (0, 0x0001, 0x0001, 0x0421, 0x0721, 0x0720)
+
+
+def pm_program(seed: int, size: int) -> Program:
+    """`size` lines at least. Sleep is left out, which ends QEMU."""
+    rng = random.Random(seed)
+    program = Program(irq=9)
+    program.do("irq_intercept_in ioapic")
+    program.do(*PM_ON, "outb 0x43 0x10", "outb 0x40 1", watch=False)  # the PIT is still from here on
+    program.because_of("pm-power-on")
+    program.do("outw 0x600 0xffff")
+    sci_en = program.because_of("pm-sci-en").mask
+    program.because_of("pm-reserved")
+    program.because_of("pm-bytes")
+    while len(program.lines) < size:
+        match rng.randrange(8):
+            case 0:
+                program.do(
+                    f"outw 0x600 {rng.choice((0x0001, 0x0001, 0x8731, 0xFFFE, rng.randrange(1 << 16)))}"
+                )
+            case 1:
+                program.do(f"outw 0x602 {rng.choice(_PM_ENABLES)}")
+            case 2:
+                program.do(f"outw 0x604 {rng.randrange(1 << 16) & 0x1C02}")
+            case 3:
+                program.do("inw 0x604", mask=sci_en)
+            case 4:
+                program.do(rng.choice(("inw 0x600", "inw 0x602", "inl 0x600", "inb 0x600", "inb 0x602")))
+            case 5:
+                program.do("inl 0x608")
+            case 6:
+                program.do(f"clock_step {rng.randrange(1, 10**7)}")
+            case _:
+                program.do(f"clock_step {rng.randrange(1, 4 * 10**9)}")
+    return program
+
+
+# --- HPET --------------------------------------------------------------------------------------------------
+
+
+class _HpetProgram:
+    """One timer of the three, one-shot, on one route. Its counter begins anew before 2^32 ticks."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.timer = rng.randrange(3)
+        self.route = rng.choice(range(16, 24))
+        self.program = Program(irq=self.route)
+        self.ticks = 0
+        self.program.do("irq_intercept_in ioapic")
+        self.program.do("outb 0x43 0x10", "outb 0x40 1", watch=False)
+        self.program.because_of("hpet-passed")
+        self.program.because_of("hpet-periodic")
+        self.mask = self.program.because_of("hpet-routes").mask
+
+    def write(self, offset: int, value: int, size: str = "q") -> None:
+        self.program.do(f"write{size} {0xFED0_0000 + offset:#x} {value:#x}")
+
+    def read(self, offset: int, size: str = "q", mask: int | None = None) -> None:
+        self.program.do(f"read{size} {0xFED0_0000 + offset:#x}", mask=mask)
+
+    def set_timer(self) -> None:
+        """From a counter of zero, so that a comparator is never passed."""
+        conf, comparator = 0x100 + 0x20 * self.timer, 0x108 + 0x20 * self.timer
+        self.write(0x20, 7)
+        self.write(0x10, 0)
+        self.write(0xF0, 0)
+        self.ticks = 0
+        bits = 4 | self.rng.choice((0, 2)) | self.rng.choice((0, 0x100)) | self.route << 9
+        first = self.rng.randrange(1, 10 ** self.rng.randrange(3, 9))
+        self.write(conf, bits)
+        self.write(comparator, first)
+        self.write(0x10, 1, self.rng.choice("lq"))
+
+    def step(self) -> None:
+        match self.rng.randrange(8):
+            case 0:
+                self.set_timer()
+            case 1 | 2:
+                step = self.rng.randrange(1, 10 ** self.rng.randrange(1, 10))
+                self.ticks += step // 10 + 1
+                if self.ticks > 1 << 31:
+                    self.set_timer()
+                self.program.do(f"clock_step {step}")
+            case 3:
+                self.read(0xF0, self.rng.choice("lq"))
+            case 4:
+                self.read(0x108 + 0x20 * self.timer)
+            case 5:
+                self.read(0x20)
+                self.write(0x20, self.rng.choice((1 << self.timer, 0, 7)))
+            case 6:
+                self.read(0x100 + 0x20 * self.timer, mask=self.mask)
+            case _:
+                self.read(self.rng.choice((0x00, 0x10)), self.rng.choice("lq"))
+
+
+def hpet_program(seed: int, size: int) -> Program:
+    """`size` lines at least."""
+    hpet = _HpetProgram(random.Random(seed))
+    hpet.set_timer()
+    while len(hpet.program.lines) < size:
+        hpet.step()
+    return hpet.program
+
+
+PROGRAMS: Final = {
+    "uart": uart_program,
+    "pit": pit_program,
+    "rtc": rtc_program,
+    "pm": pm_program,
+    "hpet": hpet_program,
+}

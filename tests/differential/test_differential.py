@@ -21,7 +21,7 @@ from tests.differential.runner import Answer, ask, find_qemu, kvmbox_command, qe
 OPERATIONS = int(os.environ.get("KVMBOX_DIFFERENTIAL_OPS", "3000"))
 LINES_PER_PROGRAM = 1000
 PAGE = Path(__file__).parent.parent.parent / "docs" / "qtest.md"
-CHIPS = ("uart", "pit", "rtc")
+CHIPS = ("uart", "pit", "rtc", "pm", "hpet")
 
 needs_qemu = pytest.mark.skipif(
     find_qemu() is None,
@@ -115,7 +115,9 @@ def test_witness_shows_the_departure_in_qemu(entry: Departure) -> None:
 
 def test_published_table_is_the_one_that_the_programs_obey() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `((?:uart|pit|rtc)-[a-z0-9-]+)` \| (.*) \| (.*) \| (.*) \|$", text, re.MULTILINE)
+    rows = re.findall(
+        r"^\| `((?:uart|pit|rtc|pm|hpet)-[a-z0-9-]+)` \| (.*) \| (.*) \| (.*) \|$", text, re.MULTILINE
+    )
     assert rows == [(e.key, e.subject, e.datasheet, e.qemu) for e in DEPARTURES]
 
 

@@ -17,17 +17,24 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from kvmbox import layout
+from kvmbox.boot import read_image
+from kvmbox.boot.choose import choose
 
 SOURCES = Path(__file__).parents[2] / "guests"
 RUNS: list[dict[str, Any]] = tomllib.loads((SOURCES / "expectations.toml").read_text())["run"]
 GUESTS = sorted({run["guest"] for run in RUNS})
 REAL_MODE = {"real16"}
+LINUX = {"linuxboot"}
+MULTIBOOT2 = {"mb2"}
+PVH = {"pvh32"}
+BOOT_SECTORS = {"bootservices", "bootdisk", "bootlong"}
 MULTIBOOT = {
     *("hello32", "memmap", "debugexit", "flood", "portsweep", "haltforever", "haltnmi", "waitsipi"),
-    *("spin", "bench", "irq32", "paging32"),
+    *("spin", "bench", "irq32", "paging32", "acpi", "mbbios"),
 }
-ELF32 = MULTIBOOT | {"elf32"}
-ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE]
+ELF32 = MULTIBOOT | MULTIBOOT2 | PVH | {"elf32"}
+ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE | LINUX | BOOT_SECTORS]
+HEADER_DATA = {"header", "request", "request_end"}  # of Multiboot 2, in front of the code
 NOT_PLAIN = {"badinsn", "native64"}
 
 MULTIBOOT_MAGIC = 0x1BADB002
@@ -73,6 +80,11 @@ def multiboot_header(image: bytes) -> int | None:
     return None
 
 
+def suffix_of(guest: str) -> str:
+    kinds = ((REAL_MODE, "bin"), (BOOT_SECTORS, "img"), (LINUX, "bzimage"))
+    return next((suffix for guests, suffix in kinds if guest in guests), "elf")
+
+
 def test_build_clean_says_nothing(build: tuple[Path, str]) -> None:
     assert build[1] == ""
 
@@ -84,8 +96,8 @@ def test_build_again_says_and_rebuilds_nothing(images: Path) -> None:
 
 
 def test_images_all_are_in_the_table_and_in_the_readme(images: Path) -> None:
-    expected = {f"{guest}.bin" if guest in REAL_MODE else f"{guest}.elf" for guest in GUESTS}
-    assert {image.name for image in images.iterdir()} == expected | {"expectations.toml"}
+    expected = {f"{guest}.{suffix_of(guest)}" for guest in GUESTS}
+    assert {image.name for image in images.iterdir()} == expected | {"bios.bin", "expectations.toml"}
     readme = (SOURCES / "README.md").read_text()
     assert [guest for guest in GUESTS if f"| `{guest}` |" not in readme] == []
 
@@ -100,7 +112,8 @@ def test_elf_headers_fit_the_boot_contract(images: Path, guest: str) -> None:
 
         assert elf.elfclass == (32 if guest in ELF32 else 64)
         assert elf["e_type"] == "ET_EXEC"
-        assert {s["p_type"] for s in segments} <= {"PT_LOAD", "PT_GNU_STACK"}
+        notes = {"PT_NOTE"} if guest in PVH else set()
+        assert {s["p_type"] for s in segments} <= {"PT_LOAD", "PT_GNU_STACK"} | notes
         assert not any(s["p_flags"] & GNU_STACK_EXECUTABLE for s in segments if s["p_type"] == "PT_GNU_STACK")
         assert loaded
         for segment in loaded:
@@ -116,6 +129,36 @@ def test_elf_headers_fit_the_boot_contract(images: Path, guest: str) -> None:
 def test_multiboot_header_is_where_the_table_says_only(images: Path, guest: str) -> None:
     offset = multiboot_header((images / f"{guest}.elf").read_bytes())
     assert (offset is not None) == (guest in MULTIBOOT)
+
+
+def test_ways_to_boot_are_those_that_the_guests_prove(images: Path) -> None:
+    ways = {
+        "mb2.elf": "multiboot2",
+        "pvh32.elf": "pvh",
+        "linuxboot.bzimage": "linux",
+        "hello32.elf": "multiboot",
+    }
+
+    for name, way in ways.items():
+        assert choose(read_image(str(images / name))).name == way
+
+
+@pytest.mark.parametrize("guest", sorted(BOOT_SECTORS))
+def test_boot_sector_has_the_signature_and_whole_sectors(images: Path, guest: str) -> None:
+    image = (images / f"{guest}.img").read_bytes()
+    assert image[510:512] == b"\x55\xaa"
+    assert len(image) % 512 == 0
+
+
+def test_rom_of_the_bios_has_its_size_and_what_is_at_fixed_places(images: Path) -> None:
+    """IBM PC AT Technical Reference: the reset vector, the date, the model, and the diskette's parameters."""
+    rom = (images / "bios.bin").read_bytes()
+    assert len(rom) == 0x100000 - layout.BIOS_ROM
+    assert rom.startswith(b"kvmbox BIOS\0")
+    assert rom[0x7FF0] == 0xEA
+    assert rom[0x7FF3:0x7FF5] == b"\x00\xf0"
+    assert rom[0x7FFE] == 0xFC
+    assert rom[0x6FC7 + 3 : 0x6FC7 + 5] == bytes((2, 18))  # 512 bytes, 18 sectors
 
 
 def test_real_mode_image_fits_below_64_kib_and_starts_with_code(images: Path) -> None:
@@ -135,7 +178,10 @@ def test_code_has_plain_integer_instructions_only(images: Path, guest: str) -> N
         text=True,
         check=True,
     ).stdout
-    code = [line.split("\t", 1)[1] for line in listing.splitlines() if "\t" in line]
+    blocks = re.split(r"^[0-9a-f]+ <(\w+)>:$", listing, flags=re.MULTILINE)
+    named = zip(blocks[1::2], blocks[2::2], strict=True)
+    lines = [line for name, block in named if name not in HEADER_DATA for line in block.splitlines()]
+    code = [line.split("\t", 1)[1] for line in lines if "\t" in line]
     refused = re.compile(
         r"%[xyz]mm|%st|%mm\d|^(popcnt|lzcnt|tzcnt|crc32|rdrand|xgetbv|xsave|cmpxchg16b|\(bad\))"
     )

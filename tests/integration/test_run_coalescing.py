@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import pytest
 
 from kvmbox import layout
-from tests.support.real_mode import COM1, DEBUGCON, SHUTDOWN, SPIN, debug_exit, out, say
+from tests.support.real_mode import COM1, DEBUGCON, SHUTDOWN, SPIN, TRIPLE_FAULT, debug_exit, out, say
 from tests.support.runs import Images, run_to_end
 
 pytestmark = pytest.mark.kvm
@@ -62,3 +63,35 @@ def test_guest_that_never_stops_writing_keeps_the_main_thread_for_no_longer_than
     assert status == 124
     assert output.startswith(b"AAAA")
     assert "--timeout 1 s ran out" in messages
+
+
+LATE: Final = 200_000
+"""As many characters as take several slices of the main thread on any host."""
+
+
+def many(body: bytes, rounds: int) -> bytes:
+    """mov ecx,rounds; body; dec ecx; jnz body."""
+    back = -(len(body) + 6) & 0xFFFF
+    return (
+        b"\x66\xb9" + rounds.to_bytes(4, "little") + body + b"\x66\x49\x0f\x85" + back.to_bytes(2, "little")
+    )
+
+
+@pytest.mark.parametrize("ipc", IPC)
+def test_output_without_interrupts_takes_fewer_exits_than_characters_and_keeps_its_order(
+    images: Images, tmp_path: Path, ipc: str
+) -> None:
+    interrupts = out(COM1 + 1, 0x02) + say(b"c", COM1) + out(COM1 + 1, 0x00)
+    guest = many(b"\xba" + COM1.to_bytes(2, "little") + b"\xb0a\xee", LATE) + say(b"b", DEBUGCON) + interrupts
+    json_file = tmp_path / "out.json"
+    result = run_to_end(
+        images.run(guest * 2 + SHUTDOWN + SPIN, "--ipc", ipc, "--json", str(json_file), "--timeout", "60")
+    )
+    assert result == (0, (b"a" * LATE + b"bc") * 2, "")
+    assert json.loads(json_file.read_text())["exits"] < LATE
+
+
+def test_last_characters_of_a_guest_that_crashes_are_printed(images: Images) -> None:
+    guest = many(b"\xba" + COM1.to_bytes(2, "little") + b"\xb0a\xee", LATE) + TRIPLE_FAULT
+    status, output, _ = run_to_end(images.run(guest, "--timeout", "60"))
+    assert (status, output) == (6, b"a" * LATE)

@@ -6,10 +6,6 @@ holds one line that says what happened where the status is an error of the guest
 
 from __future__ import annotations
 
-import json
-import signal
-from pathlib import Path
-
 import pytest
 
 from tests.support.patience import patience
@@ -46,6 +42,10 @@ HELLO = say(b"Hello\n")
         (say(b"ShutShutdown", 0x8900), ()),
         (RESET_8042, ("--no-reboot",)),
         (RESET_92, ("--no-reboot",)),
+        (out(0xCF9, 0x02) + out(0xCF9, 0x06) + IDLE, ("--no-reboot",)),
+        (out(0xCF9, 0x0E) + IDLE, ("--no-reboot",)),
+        (out(0x505, 0x04), ()),
+        (out(0x501, 41, 4), ("--success-status", "83")),
         (IDLE, ("--expect", "Hello\n")),
         (IDLE, ("--expect", "lo\n", "--expect", "Hell")),
         (debug_exit(16), ("--success-status", "33")),
@@ -56,6 +56,10 @@ HELLO = say(b"Hello\n")
         "shutdown after a false start",
         "8042 reset",
         "port 92 reset",
+        "port cf9 reset",
+        "port cf9 full reset",
+        "pvpanic shutdown",
+        "success of Solo5, Unikraft and Nanos",
         "expect",
         "two expects",
         "success status",
@@ -90,13 +94,42 @@ def test_debug_exit_gives_odd_status_and_all_output(
     assert run_to_end(images.run(HELLO + debug_exit(value, size))) == (status, b"Hello\n", "")
 
 
+@pytest.mark.parametrize(("value", "size", "status"), [(41, 1, 83), (0, 2, 1), (0x10, 4, 33)])
+def test_debug_exit_is_at_0x501_too(images: Images, value: int, size: int, status: int) -> None:
+    assert run_to_end(images.run(HELLO + out(0x501, value, size))) == (status, b"Hello\n", "")
+
+
+def test_debug_exit_elsewhere_moves_the_first_port_and_keeps_the_second(images: Images) -> None:
+    code = debug_exit(1) + out(0x600, 2)
+    assert run_to_end(images.run(code, "--debug-exit", "0x600"))[0] == 5
+    assert run_to_end(images.run(debug_exit(1) + out(0x501, 2), "--debug-exit", "0x600"))[0] == 5
+
+
 def test_debug_exit_elsewhere_obeys_the_new_port_only(images: Images) -> None:
     code = debug_exit(1) + out(0x501, 2)
     assert run_to_end(images.run(code, "--debug-exit", "0x501"))[0] == 5
 
 
+def test_looking_for_pci_resets_nothing(images: Images) -> None:
+    code = out(0xCF8, 0x8000_0600, 4) + out(0xCF8, 0x0606, 2) + out(0xCFB, 0x06) + debug_exit(7)
+    assert run_to_end(images.run(code, "--no-reboot"))[0] == 15
+
+
+@pytest.mark.parametrize("value", [0x01, 0x03, 0xFF])
+def test_pvpanic_gives_6_and_says_so(images: Images, value: int) -> None:
+    status, output, messages = run_to_end(images.run(HELLO + out(0x505, value) + debug_exit(0)))
+    assert (status, output) == (6, b"Hello\n")
+    assert error_lines(messages) == ["kvmbox: error: the guest reported a panic (pvpanic)"]
+
+
+def test_pvpanic_of_a_guest_with_a_crash_kernel_is_said_once_and_the_run_goes_on(images: Images) -> None:
+    status, output, messages = run_to_end(images.run(out(0x505, 0x02) * 3 + HELLO + debug_exit(4)))
+    assert (status, output) == (9, b"Hello\n")
+    assert messages == "kvmbox: the guest reported a panic, and boots its crash kernel (pvpanic)\n"
+
+
 def test_debug_exit_none_leaves_no_port(images: Images) -> None:
-    code = debug_exit(1) + debug_exit(2, 4) + SHUTDOWN
+    code = debug_exit(1) + debug_exit(2, 4) + out(0x501, 3, 4) + SHUTDOWN
     assert run_to_end(images.run(code, "--debug-exit", "none"))[0] == 0
 
 
@@ -176,32 +209,24 @@ def test_instruction_that_kvm_does_not_know_gives_10(images: Images, arguments: 
 BOOT_SECTOR = bytes.fromhex("31c0 8ed0 bc007c 8ed8 bb007e b80102")
 
 
-@pytest.mark.parametrize("vector", [0x10, 0x13])
-def test_guest_that_calls_a_bios_is_told_that_there_is_none(images: Images, vector: int) -> None:
-    # Vector 0000:0000, and zeros from there to the guest, which then begins anew, for ever.
-    code = BOOT_SECTOR + bytes([0xCD, vector]) + SPIN
-    status, _, messages = run_to_end(images.run(code, "--timeout", "1"))
-    # Where the zeros take it depends on what they add to: they are the code of `add [bx+si],al`.
-    assert status in (6, 10, 124)
-    place = 0x7C00 + len(BOOT_SECTOR)
-    assert f"hint: the guest executed int {vector:#x} at 0000:{place:04x}, and its vector is" in messages
-    assert "there is no BIOS here" in messages
-    assert len(error_lines(messages)) == 1
-    assert "not of the guest" not in messages
+@pytest.mark.parametrize("vector", [0x10, 0x13, 0x7E])
+def test_guest_that_calls_a_bios_ends_there_and_is_told_what_is_missing(images: Images, vector: int) -> None:
+    code = say(b"calls\n") + BOOT_SECTOR + bytes([0xCD, vector]) + SPIN
+    place = 0x7C00 + len(code) - len(SPIN) - 2
+    status, output, messages = run_to_end(images.run(code))
+    assert (status, output) == (6, b"calls\n")
+    (line,) = error_lines(messages)
+    assert line == f"kvmbox: error: int {vector:#x} AH=0x02 is not provided, at {place:#x}"
+    assert "hint: there is no BIOS here; --bios builtin provides one" in messages
 
 
-def test_guest_that_hangs_in_a_bios_call_is_told_so_when_it_is_interrupted(
-    images: Images, tmp_path: Path
-) -> None:
-    result = tmp_path / "result.json"
-    code = BOOT_SECTOR + say(b"hangs\n") + bytes.fromhex("b80102 cd13") + SPIN
-    with images.run(code, "--json", result) as run:
-        run.stdout.until(b"hangs\nhangs\n")  # the zeros have led to it once
-        run.signal(signal.SIGINT)
-        assert run.status() == 130
-        assert "hint: the guest executed int 0x13" in run.messages
-        assert error_lines(run.messages) == []
-    assert json.loads(result.read_text())["hint"].startswith("the guest executed int 0x13")
+def test_exception_that_nobody_handles_ends_the_run_with_its_name(images: Images) -> None:
+    # xor dx,dx; xor cx,cx; div cx
+    status, _, messages = run_to_end(images.run(BOOT_SECTOR + bytes.fromhex("31d2 31c9 f7f1") + SPIN))
+    assert status == 6
+    (line,) = error_lines(messages)
+    place = 0x7C00 + len(BOOT_SECTOR) + 4
+    assert line == f"kvmbox: error: interrupt 0x00 (divide error) is not handled, at {place:#x}"
 
 
 def test_guest_with_a_vector_of_its_own_hears_nothing_of_a_bios(images: Images) -> None:

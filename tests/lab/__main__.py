@@ -54,7 +54,8 @@ def main(arguments: Sequence[str]) -> int:
         host.memory_mib = options.memory
     host.parameters += options.parameter
     chosen = tests or (selection.EACH_VARIATION if options.vary or options.suite else selection.QUICK)
-    work = machine.script(_commands(chosen), host, directory=TOP, environment=ENVIRONMENT)
+    commands = module_commands(options.module, tests) if options.module else pytest_commands(chosen)
+    work = machine.script(commands, host, directory=TOP, environment=ENVIRONMENT)
     archive = machine.initramfs(kernel, busybox, work)
     # What is compiled here is not compiled there, twelve times slower, by every process of every test's run.
     for package in ("kvmbox", "tests"):
@@ -78,7 +79,13 @@ def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     return arguments[:at], arguments[at + 1 :]
 
 
-def _commands(tests: Sequence[str]) -> list[list[str]]:
+def module_commands(module: str, arguments: Sequence[str]) -> list[list[str]]:
+    """What `--module` runs."""
+    return [[sys.executable, "-m", module, *arguments]]
+
+
+def pytest_commands(tests: Sequence[str]) -> list[list[str]]:
+    """What runs otherwise: doctor, and pytest with its arguments."""
     kvmbox = [sys.executable, "-c", "from kvmbox.cli.entry import entry_point; entry_point()"]
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--require-kvm", "--durations=10"]
     # It sees a serial line, which pytest takes for a terminal with colours.
@@ -114,6 +121,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--suite", help="Debian's suite to take the kernel from: bookworm, say (the host's own)"
+    )
+    parser.add_argument(
+        "--module",
+        help="run this module of Python with the arguments, in place of doctor and pytest",
     )
     parser.add_argument("--timeout", type=float, default=3600, metavar="SECONDS", help="for all of it (3600)")
     parser.add_argument(

@@ -22,6 +22,7 @@ _SAME_OUTPUT: Final = (
     "tests/integration/test_run_designs.py::test_design_gives_the_same_output_and_status_as_the_default"
 )
 _GUEST: Final = "tests/guests/test_guest_runs.py::test_guest_run_gives_status_and_output"
+_FOREIGN: Final = "tests/foreign/test_foreign_guests.py::test_foreign_guest_gets_as_far_as_kvm_here_allows"
 
 QUICK: Final = (
     "tests/integration/test_backend.py",
@@ -46,6 +47,9 @@ QUICK: Final = (
     "tests/integration/test_run_restart.py"
     "::test_restart_says_a_line_and_the_guest_goes_on_as_if_nothing_had_been",
     "tests/integration/test_audit_run.py::test_audit_with_all_layers_finds_nothing_that_gets_out[socketpair]",
+    "tests/foreign/test_foreign_guests.py",
+    # A minute for the kernel that boots four times already.
+    *("--deselect", f"{_FOREIGN}[qboot and Linux]"),
 )
 """What CI runs."""
 

@@ -144,6 +144,16 @@ class Emulator:
         return machine.run(str(self.path), self.directory, b"", Host(), timeout_s=60, log=self.log)
 
 
+def test_lab_runs_pytest_after_doctor_or_a_module_alone() -> None:
+    doctor, pytest_command = command.pytest_commands(["tests/a.py", "-x"])
+    assert doctor[-1] == "doctor"
+    assert pytest_command[1:3] == ["-m", "pytest"]
+    assert pytest_command[-2:] == ["tests/a.py", "-x"]
+    assert command.module_commands("tests.a", ["--only", "b"]) == [
+        [sys.executable, "-m", "tests.a", "--only", "b"]
+    ]
+
+
 def test_status_that_the_machine_left_is_the_status(tmp_path: Path) -> None:
     assert Emulator(tmp_path, "echo yes >$r/started; echo 5 >$r/status").run() == 5
 

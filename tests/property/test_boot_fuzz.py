@@ -16,10 +16,13 @@ from tests.support.boot_images import (
     CODE,
     PT_NOTE,
     Piece,
+    bzimage,
     elf,
     elf_note,
     multiboot2_header,
+    multiboot2_tag,
     multiboot_header,
+    pvh_note,
 )
 
 SIZE = 4 * layout.MIB
@@ -27,6 +30,7 @@ MEMORY = GuestMemory(SIZE)
 
 _NOTE = Piece(data=elf_note(b"GNU\0", 1, bytes(16)) + elf_note(b"Xen\0", 18, bytes(4)), type=PT_NOTE)
 _BSS = Piece(data=b"data" * 8, virtual=0x200000, memory_size=0x3000)
+_RELOCATABLE = multiboot2_tag(10, struct.pack("<IIII", 0x100000, 0x3FFFFF, 0x1000, 2))
 SEEDS = [
     elf([Piece(), _BSS]),
     elf([Piece(), _BSS], bits=64),
@@ -36,6 +40,12 @@ SEEDS = [
     multiboot_header(3, (0x200000, 0x200000, 0, 0x201000, 0x200020)) + CODE * 4,
     bytes(32) + multiboot_header(3, (0x200020, 0x200000, 0x200060, 0, 0x200040)) + CODE * 4,
     multiboot2_header(),
+    elf([Piece(data=bytes(4) + multiboot2_header(_RELOCATABLE) + CODE), _BSS]),
+    elf([Piece(), _BSS, pvh_note(0x100000)]),
+    elf([Piece(), pvh_note(0x100000, 8)], bits=64),
+    elf([Piece(), Piece(data=elf_note(b"Linux\0", 0x101, bytes(4)), type=PT_NOTE)], bits=64),
+    bzimage(),
+    bzimage(version=0x206),
 ]
 # Numbers at which size arithmetic goes wrong.
 _ABSURD = [

@@ -6,8 +6,9 @@ that the bus never passes on, snapshots that no RESTORE would carry, and the sta
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, assert_never
 
 import pytest
 from hypothesis import given, settings
@@ -16,25 +17,43 @@ from hypothesis import strategies as st
 from kvmbox import board, layout
 from kvmbox.board import (
     SERIAL_PORTS,
+    BiosReport,
     BoardOptions,
+    Content,
     DeviceSpec,
     Input,
+    Irq,
+    Memory,
     Output,
+    ReplacingIrq,
+    Resource,
     StopClean,
+    StopPanic,
     StopValue,
     pc_board,
 )
 from kvmbox.devices.catalog import MODELS, build_model
 from kvmbox.devices.model import (
+    BAD_ADDRESS,
+    DONE,
+    WAKE_BY_RTC,
+    ContentRead,
     DeviceModel,
     Effect,
     HostOutput,
     InputRoom,
     IrqLine,
+    LateWrites,
+    MemoryRead,
+    MemoryWrite,
     Reset,
     SnapshotError,
     Stop,
+    Suspend,
+    TakeLine,
+    Transfer,
 )
+from kvmbox.firmware.fw_cfg import FwCfgItem
 from tests.support.work import footprint
 
 SECOND: Final = 1_000_000_000
@@ -50,12 +69,49 @@ MOST_EFFECTS: Final = 64
 MOST_STATE: Final = 1024
 """Bytes of a snapshot: CMOS RAM, FIFOs and registers fit in; what a guest can fill beyond is a leak."""
 
+OWN_MEMORY: Final = {"pc_testdev": layout.TESTDEV_MEMORY_SIZE}
+"""By model: how many bytes of memory are a part of the device."""
+
+MOST_FOLLOW_UPS: Final = 16
+"""How many questions of a model are answered within one access."""
+
+REQUEST_BLOCKS: Final = (
+    (0x0020_000A, 5020, 0),
+    (0x0023_000A, 70, 0x100),
+    (0x0000_0008, 0, 0),
+    (0x0024_000C, 65, 0),
+    (2, 3, 0x100),
+    (4, 1000, 0),
+    (0x10, 1, 0),
+    (0x10, 0, 0),
+    (0, 9, 9),
+    (2, 0xFFFF_FFFF, 0),
+    (0x0019_000A, 1 << 26, 0x20),
+    (0xFFFF_FFFF, 7, 1 << 63),
+    (0x8003_000A, 40, 0x1001),
+    (6, 8, (1 << 64) - 4),
+)
+"""What a device that reads guest memory finds there, at multiples of 16: control, length and address."""
+
+
+def guest_memory(address: int, size: int) -> bytes | None:
+    """The guest's memory: the same at any time. What is written to it is gone."""
+    blocks = b"".join([struct.pack(">IIQ", *block) for block in REQUEST_BLOCKS])
+    return blocks[address : address + size] if address + size <= len(blocks) else None
+
 
 def variants() -> dict[str, DeviceSpec]:
     """Each model as the board has it, and with the parameters that make it behave in another way."""
     found: dict[str, DeviceSpec] = {}
     for pace in (False, True):
-        options = BoardOptions(SERIAL_PORTS, 1_700_000_000, layout.MIN_MEMORY, uart_pace=pace)
+        options = BoardOptions(
+            *(SERIAL_PORTS, 1_700_000_000, layout.MIN_MEMORY),
+            uart_pace=pace,
+            testdev=True,
+            has_bios=True,
+            boot_disk_sectors=64,
+            fw_cfg=(FwCfgItem(bytes(range(1, 252)) * 20, "opt/large"),),
+        )
         for device in pc_board(options):
             name = device.model + (" paced" if device.parameters.get("pace_transmit") else "")
             found.setdefault(name, device)
@@ -188,6 +244,62 @@ def shutdown_program(tape: Tape) -> list[Step]:
     return program(*((0, value) for value in b"Shutdown"[: 1 + tape.byte() % 8]))
 
 
+def pm_program(tape: Tape) -> list[Step]:
+    v = tape.byte()
+    match tape.byte() % 4:
+        case 0:  # the enables, and the status that may be pending
+            return [Step("write", 0, 2, 2, 0x0721 & v * 0x101), Step("write", 0, 0, 2, v * 0x101)]
+        case 1:
+            return [Step("write", 0, 4, 2, (0x2000, 0x2400, 0x2800, 0x3400)[v % 4])]
+        case 2:
+            return [Step("read", 0, 8, 4), Step("read", 0, 0, 2)]
+        case _:
+            return [Step("write", 0, 2, 2, 1), Step("deadline", 0)]
+
+
+def power_off_program(tape: Tape) -> list[Step]:
+    v = tape.byte()
+    return [Step("write", 0, (0, 4)[v % 2], (1, 2, 4, 8)[v // 2 % 4], (0x2000, 0x3400)[v // 8 % 2])]
+
+
+def hpet_program(tape: Tape) -> list[Step]:
+    timer, v = 0x100 + 0x20 * (tape.byte() % 3), tape.byte()
+    few = tape.number(2)
+    match tape.byte() % 6:
+        case 0:
+            return [Step("write", 0, 0x10, 4, v & 3)]
+        case 1:  # type, enable, mode and one of a few routes, so that timers meet on a line
+            return [Step("write", 0, timer, 4, v & 0x4E | (v & 0x80) << 1 | (16 + few % 3) << 9)]
+        case 2:  # periodic, as its comparator and period are set: often soon
+            soon = 1 + few % 200
+            conf = 0x4C | v & 2 | (16 + v % 2) << 9 | (v & 0x80) << 1
+            return [
+                *(
+                    Step("write", 0, 0x10, 4, 0),
+                    Step("write", 0, 0xF0, 8, 0),
+                    Step("write", 0, timer, 8, conf),
+                ),
+                *(Step("write", 0, timer + 8, 8, soon), Step("write", 0, timer + 8, 8, 1 + few)),
+                Step("write", 0, 0x10, 4, 1 | v & 2),
+            ]
+        case 3:
+            return [Step("write", 0, timer + 8 + (v & 4), (4, 8)[not v & 4], tape.number(8))]
+        case 4:
+            return [Step("write", 0, 0x20, 4, v & 7), Step("read", 0, timer + 8, 8), Step("read", 0, 0xF0, 8)]
+        case _:
+            near = [Step("write", 0, 0x10, 4, 0), Step("write", 0, 0xF0, 8, (1 << (32, 64)[v & 1]) - 1 - few)]
+            return [*near, Step("write", 0, 0x10, 4, 1)]
+
+
+def fw_cfg_program(tape: Tape) -> list[Step]:
+    keys = (0x00, 0x03, 0x19, 0x20, 0x23, 0x24, 0x8003, 0x4000, 0xFFFF)
+    select = Step("write", 0, 0, 2, keys[tape.byte() % len(keys)])
+    if tape.byte() & 1:
+        return [select, *[Step("read", 0, 1)] * (tape.byte() % 150)]
+    block = tape.byte() % (len(REQUEST_BLOCKS) + 2) * 16
+    return [select, Step("write", 0, 8, 4, int.from_bytes(block.to_bytes(4, "big"), "little"))]
+
+
 # What gets a chip anywhere takes several writes in order, which chance would rarely find.
 PROGRAMS: Final = {
     "uart_16550a": uart_program,
@@ -195,6 +307,10 @@ PROGRAMS: Final = {
     "rtc_mc146818": rtc_program,
     "i8042": i8042_program,
     "shutdown_port": shutdown_program,
+    "acpi_pm": pm_program,
+    "power_off_ports": power_off_program,
+    "hpet": hpet_program,
+    "fw_cfg": fw_cfg_program,
 }
 
 
@@ -229,6 +345,9 @@ def steps_for(name: str, *, most: int = 300) -> st.SearchStrategy[list[Step]]:
     return st.binary(min_size=most // 3, max_size=most).map(lambda data: steps_from(name, data))
 
 
+QUESTIONS: Final = (MemoryRead, ContentRead, Transfer)
+
+
 class Rig:
     """A model, its time, and the checks that hold after every call."""
 
@@ -239,6 +358,7 @@ class Rig:
         self.seen = 0
         """The largest time that the model has been told."""
         self.lines = dict.fromkeys(range(len(device.irqs)), 0)
+        self.taken = dict.fromkeys(range(len(device.irqs)), 0)
         self.rises = 0
         self.trace: list[object] = []
 
@@ -269,7 +389,8 @@ class Rig:
             case "receive":
                 accepted = self.model.receive(self.now, step.data)
                 assert 0 <= accepted <= len(step.data)
-                assert accepted == 0 or self.device.granted(Input)
+                takes_input = bool(self.device.granted(Input)) or bool(self.device.granted(board.Suspend))
+                assert accepted == 0 or takes_input
                 self.trace.append(accepted)
             case "reset":
                 self.model.reset(self.now)
@@ -278,10 +399,33 @@ class Rig:
         self.seen = max(self.seen, self.now)
         effects = self.model.take_effects()
         self.check_effects(effects, is_write=step.kind == "write", written=written)
+        effects += self.follow_up(effects)
         assert self.model.take_effects() == []
         deadline = self.model.next_deadline()
         assert deadline is None or (type(deadline) is int and self.seen < deadline < NO_DEADLINE)
         self.trace.append((deadline, effects))
+
+    def follow_up(self, effects: list[Effect]) -> list[Effect]:
+        """Answer what the model asks for, and what it asks for then; returns the effects of that."""
+        later: list[Effect] = []
+        model: Any = self.model
+        waiting = [effect for effect in effects if isinstance(effect, QUESTIONS)]
+        for _ in range(MOST_FOLLOW_UPS):
+            if not waiting:
+                break
+            match waiting.pop(0):
+                case MemoryRead(tag, ranges):
+                    model.memory(self.now, tag, guest_memory(*ranges[0]))
+                case ContentRead(tag, _, offset, size):
+                    model.memory(self.now, tag, bytes((offset + index) & 0xFF for index in range(size)))
+                case Transfer(tag, _, _, ranges, _):
+                    model.complete(self.now, tag, DONE if ranges[0][0] < 0x1000 else BAD_ADDRESS)
+            more = self.model.take_effects()
+            self.check_effects(more, is_write=False, written=0)
+            waiting += [effect for effect in more if isinstance(effect, QUESTIONS)]
+            later += more
+        assert not waiting, "more than are answered within one access"
+        return later
 
     def check_effects(self, effects: list[Effect], *, is_write: bool, written: int) -> None:
         """What a model may cause: what its board granted it, and not without end."""
@@ -295,7 +439,7 @@ class Rig:
                     assert coalesced == 0 or level == 1
                     self.rises += level * (1 + coalesced)
                 case HostOutput(data):
-                    assert self.device.granted(Output)
+                    assert any(isinstance(grant, Output | BiosReport) for grant in self.device.grants)
                     assert 0 < len(data) <= 64 + written
                 case InputRoom(count):
                     assert self.device.granted(Input)
@@ -303,20 +447,66 @@ class Rig:
                 case Reset():
                     assert self.device.granted(board.Reset)
                     assert is_write
-                case Stop():
-                    assert any(isinstance(grant, StopValue | StopClean) for grant in self.device.grants)
+                case TakeLine(pin, taken):
+                    granted = [one for one in self.device.grants if isinstance(one, Irq | ReplacingIrq)]
+                    assert isinstance(granted[pin], ReplacingIrq)
+                    assert taken == 1 - self.taken[pin], "taken or given back twice"
+                    assert self.lines[pin] == 0, "a line changes hands while it is low"
+                    self.taken[pin] = taken
+                case Suspend(wakes):
+                    assert self.device.granted(board.Suspend)
                     assert is_write
+                    assert wakes in (0, WAKE_BY_RTC)
+                case Stop():
+                    assert any(
+                        isinstance(grant, StopValue | StopClean | StopPanic | BiosReport)
+                        for grant in self.device.grants
+                    )
+                    assert is_write
+                case LateWrites(register, allowed):
+                    assert board.LateWrites(register) in self.device.grants
+                    assert allowed in (0, 1)
+                case MemoryRead(_, ranges):
+                    (memory,) = self.device.granted(Memory)
+                    assert len(ranges) <= memory.max_ranges
+                    assert sum(size for _, size in ranges) <= memory.max_bytes
+                    assert all(0 <= address < 1 << 64 for address, _ in ranges)
+                case MemoryWrite(address, data, tag):
+                    (memory,) = self.device.granted(Memory)
+                    assert 0 <= address < 1 << 64
+                    assert len(data) <= memory.max_bytes
+                    assert tag == 0  # else it would be a question
+                case Transfer(_, resource, offset, ranges, to_guest):
+                    source = [one for one in self.device.grants if isinstance(one, Content | Resource)][
+                        resource
+                    ]
+                    assert to_guest == 1
+                    assert 0 <= offset <= source.size
+                    assert len(ranges) <= source.max_ranges
+                    assert sum(size for _, size in ranges) <= source.max_bytes
+                    assert all(0 <= address < 1 << 64 for address, _ in ranges)
+                case ContentRead(_, resource, offset, size):
+                    content = self.device.granted(Content)[resource]
+                    assert 0 < size <= 4064
+                    assert 0 <= offset <= offset + size <= content.size
+                case _:
+                    assert_never(effect)
 
     def snapshot(self) -> bytes:
         state = self.model.snapshot()
-        assert len(state) <= MOST_STATE
+        assert len(state) <= MOST_STATE + OWN_MEMORY.get(self.device.model, 0)
         return state
 
     def twin(self, state: bytes) -> Rig:
         """A fresh model that became what `state` says, at the same time of the same board."""
         other = Rig(self.device)
         other.model.restore(state)
-        other.now, other.seen, other.lines = self.now, self.seen, dict(self.lines)
+        other.now, other.seen, other.lines, other.taken = (
+            self.now,
+            self.seen,
+            dict(self.lines),
+            dict(self.taken),
+        )
         return other
 
 
@@ -385,6 +575,7 @@ def test_advancing_more_often_changes_nothing_that_the_guest_reads(
     numbers = [item for item in once.trace if isinstance(item, int)]
     assert [item for item in often.trace if isinstance(item, int)] == numbers
     assert often.lines == once.lines
+    assert often.taken == once.taken
     assert often.rises == once.rises
 
 
@@ -522,6 +713,12 @@ OPENINGS: Final[dict[str, list[Step]]] = {
     ],
     "i8042": program((1, 0x60), (0, 0x47), (1, 0xD2), (0, 0x5A), (1, 0xD1)),
     "shutdown_port": program((0, ord("S")), (0, ord("h"))),
+    "fw_cfg": [
+        Step("write", 0, 0, 2, 0x24),
+        *[Step("read", 0, 1)] * 70,
+        Step("write", 0, 4, 4, 0x0100_0000),
+    ],
+    "pc_testdev": program((0, 0x11), (16, 1), (39, 1), (0x1_0000, 0x55), (0x1_FFFF, 0xAA)),
 }
 
 # Everything that a driver might do next, on every register, now and much later.
@@ -552,7 +749,10 @@ def test_every_place_of_a_snapshot_damaged_is_rejected_or_harmless(
     patterns = {bytes([fill]) * width for fill in (0x00, 0x01, 0x0F, 0x7F, 0x80, 0xFF)}
     patterns |= {b"\xff" * (width - 1) + b"\x7f", b"\x01" + bytes(width - 1), bytes(width - 1) + b"\x01"}
     taken = 0
-    for place in range(len(good) - width + 1):
+    last = len(good) - width
+    # Of much memory, where it begins and where it ends.
+    places = range(last + 1) if last < MOST_STATE else (*range(40), *range(last - 9, last + 1))
+    for place in places:
         for pattern in patterns:
             state = good[:place] + pattern + good[place + width :]
             rig = opened.twin(good)
@@ -584,4 +784,4 @@ def test_state_does_not_grow_with_input(name: str, data: st.DataObject, typed: b
     # take a few bytes more as they grow, and a bytearray keeps some room.
     early, late = sizes
     assert late <= early + 256
-    assert late < 16_384
+    assert late < 16_384 + OWN_MEMORY.get(rig.device.model, 0)

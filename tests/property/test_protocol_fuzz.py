@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.devices.model import (
+    ContentRead,
     Effect,
     HostOutput,
     InputRoom,
@@ -42,6 +43,7 @@ EFFECTS: st.SearchStrategy[Effect] = st.one_of(
     st.just(Stop()),
     st.builds(MemoryRead, WORD, RANGES),
     st.builds(MemoryWrite, LONG, st.binary(max_size=40), LONG),
+    st.builds(ContentRead, WORD, LONG, LONG, LONG),
     st.builds(Transfer, WORD, LONG, LONG, RANGES, st.integers(0, 1)),
 )
 PAIRS = st.lists(st.tuples(BYTE, EFFECTS), max_size=30)

@@ -67,7 +67,11 @@ def test_cve_2015_3214_and_2010_0309_read_of_a_write_only_port_is_a_constant(
 @pytest.mark.parametrize("offset", [3, 5, 6, 7, 255, 1 << 16, 1 << 32, (1 << 64) - 1, -1])
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 @pytest.mark.parametrize(
-    "name", ["PIT", "RTC", "COM1", "i8042", "POST", "debugcon", "debug-exit", "shutdown"]
+    "name",
+    [
+        *("PIT", "RTC", "COM1", "i8042", "POST", "debugcon", "debug-exit", "shutdown"),
+        *("debug-exit-501", "pvpanic", "reset-control", "fw_cfg", "testdev"),
+    ],
 )
 def test_cve_2015_3214_and_2010_0309_offset_beyond_the_registers_is_no_index(
     pc: Pc, name: str, offset: int, size: int
@@ -188,11 +192,12 @@ def test_cve_2015_3456_device_that_is_left_out_has_neither_port_nor_process() ->
     board = pc_board(BoardOptions(("COM1",), rtc_base=0, memory_size=layout.MIN_MEMORY, debug_exit_port=None))
     claimed = {place.first for device in board for place in device.ports}
     assert not claimed & {layout.COM_PORTS["COM2"], layout.COM_PORTS["COM3"], layout.DEBUG_EXIT_PORT}
+    assert not claimed & {layout.EXTRA_DEBUG_EXIT_PORT, layout.TESTDEV_PORT, layout.TESTDEV_IRQ_PORT}
     names = {name: [device.name for device in devices] for name, devices in by_type(board).items()}
     assert names["uart"] == ["COM1"]
     assert "debug-exit" not in names["debug"]
     # A process is started for each device type that has a device, and for no other.
-    assert set(names) == {"uart", "pit", "rtc", "i8042", "debug"}
+    assert set(names) == {"uart", "pit", "rtc", "i8042", "debug", "fwcfg"}
     assert all(names.values())
     no_serial = pc_board(BoardOptions((), rtc_base=0, memory_size=layout.MIN_MEMORY))
     assert "uart" not in by_type(no_serial)
@@ -202,7 +207,7 @@ def test_cve_2015_3456_every_model_of_the_catalogue_has_a_use() -> None:
     """No model lies about in device processes that no board wires."""
     from kvmbox.devices.catalog import MODELS
 
-    board = pc_board(BoardOptions(SERIAL_PORTS, rtc_base=0, memory_size=layout.MIN_MEMORY))
+    board = pc_board(BoardOptions(SERIAL_PORTS, 0, layout.MIN_MEMORY, testdev=True))
     assert {device.model for device in board} == set(MODELS)
 
 

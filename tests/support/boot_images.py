@@ -96,11 +96,63 @@ def multiboot_header(flags: int = 3, addresses: tuple[int, int, int, int, int] |
     return header + (struct.pack("<5I", *addresses) if addresses is not None else b"")
 
 
-def multiboot2_header() -> bytes:
-    """A Multiboot 2 header for i386 with the end tag only."""
-    length = 24
-    checksum = -(0xE85250D6 + length) & 0xFFFF_FFFF
-    return struct.pack("<IIII", 0xE85250D6, 0, length, checksum) + struct.pack("<HHI", 0, 0, 8)
+def multiboot2_tag(
+    kind: int, content: bytes = b"", *, optional: bool = False, size: int | None = None
+) -> bytes:
+    """One header tag with its padding; `size` is a wrong one."""
+    tag = struct.pack("<HHI", kind, int(optional), 8 + len(content) if size is None else size) + content
+    return tag + bytes(-len(tag) % 8)
+
+
+def multiboot2_header(
+    *tags: bytes, architecture: int = 0, length: int | None = None, end: bool = True
+) -> bytes:
+    """A Multiboot 2 header with `tags`, and the end tag behind them; `length` is a wrong one."""
+    body = b"".join(tags) + (multiboot2_tag(0) if end else b"")
+    length = 16 + len(body) if length is None else length
+    checksum = -(0xE85250D6 + architecture + length) & 0xFFFF_FFFF
+    return struct.pack("<IIII", 0xE85250D6, architecture, length, checksum) + body
+
+
+def pvh_note(entry: int, size: int = 4) -> Piece:
+    """A PT_NOTE segment with XEN_ELFNOTE_PHYS32_ENTRY, an address of `size` bytes."""
+    note = elf_note(b"Xen\0", 18, (entry & (1 << 8 * size) - 1).to_bytes(size, "little"))
+    return Piece(data=note, type=PT_NOTE)
+
+
+def bzimage(
+    code: bytes = CODE * 32,
+    *,
+    version: int = 0x20F,
+    sectors: int = 1,
+    jump: int = 0x6A,
+    fields: dict[int, tuple[int, int]] | None = None,
+) -> bytes:
+    """A Linux kernel image: boot sector, `sectors` of setup code, `code` as the kernel proper.
+
+    It has a 64-bit entry and wants 1 MiB from 0x200000 on. `fields` are {offset: (value, size)} that differ.
+    """
+    values = {
+        0x1F1: (sectors, 1),  # setup_sects
+        0x1F4: (-(-len(code) // 16), 4),  # syssize
+        0x1FE: (0xAA55, 2),
+        0x200: (0xEB | jump << 8, 2),
+        0x206: (version, 2),
+        0x211: (1, 1),  # loadflags: LOADED_HIGH
+        0x214: (0x100000, 4),  # code32_start
+        0x22C: (0x7FFF_FFFF, 4),  # initrd_addr_max
+        0x230: (0x200000, 4),  # kernel_alignment
+        0x234: (1, 1),  # relocatable_kernel
+        0x236: (1, 2),  # xloadflags: XLF_KERNEL_64
+        0x238: (100, 4),  # cmdline_size
+        0x258: (0x200000, 8),  # pref_address
+        0x260: (0x100000, 4),  # init_size
+    }
+    head = bytearray(512 * ((sectors or 4) + 1))
+    head[0x202:0x206] = b"HdrS"
+    for offset, (value, size) in (values | (fields or {})).items():
+        head[offset : offset + size] = value.to_bytes(size, "little")
+    return bytes(head) + code
 
 
 def elf_note(name: bytes, note_type: int, descriptor: bytes) -> bytes:

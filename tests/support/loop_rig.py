@@ -57,6 +57,7 @@ class Rig:
     """A loop on a fake vCPU, with devices at ports and in memory."""
 
     def __init__(self, half: Half | None = None) -> None:
+        self._half = half or Half()
         self.vcpu = FakeVcpu()
         self.parked = 0
         """How often the loop has parked."""
@@ -67,15 +68,20 @@ class Rig:
         self.ports.attach(Mapping(0x3F8, 8, self.uart, direct=self.uart))
         self.ports.attach(Mapping(0xF4, 4, self.exit, direct=self.exit))
         self.mmio.attach(Mapping(0xD000_0000, 8, self.mmio_uart, direct=self.mmio_uart))
-        self.loop = (half or Half()).loop(
+        self.named(None)
+        self.while_parked: Callable[[], object] = self.loop.unpark
+        """What the main thread does when the loop has parked."""
+
+    def named(self, name: str | None) -> None:
+        """Make the loop that of the CPU `name`: one of several."""
+        self.loop = self._half.loop(
             cast(Vcpu, self.vcpu),
             self.ports,
             self.mmio,
             read_memory=lambda a: a & 0xFF if a != 0x7C03 else None,
             told=self._told,
+            name=name,
         )
-        self.while_parked: Callable[[], object] = self.loop.unpark
-        """What the main thread does when the loop has parked."""
 
     def _told(self) -> None:
         if self.loop.parked:

@@ -36,7 +36,11 @@ class Pc:
         self.ports = Bus(PORT_BITS)
         self.models: dict[str, DeviceModel] = {}
         for device in pc_board(
-            BoardOptions(SERIAL_PORTS, rtc_base=0, memory_size=layout.MIN_MEMORY, uart_pace=pace)
+            BoardOptions(
+                *(SERIAL_PORTS, 0, layout.MIN_MEMORY),
+                uart_pace=pace,
+                testdev=True,
+            )
         ):
             model = build_model(device.model, dict(device.parameters))
             self.models[device.name] = model

@@ -25,6 +25,7 @@ class FakeVcpu:
     """
 
     def __init__(self) -> None:
+        self.index = 0
         self.page = bytearray(0x3000)
         self.bytes = memoryview(self.page)
         self.words32 = self.bytes.cast("I")

@@ -4,8 +4,8 @@ without Landlock.
 Usage: other_spawner.py TYPES ENTRY LANDLOCK-LIMIT ARGUMENTS-OF-KVMBOX... The processes of TYPES, with commas
 between them and "standby" for those in reserve, run `liar:ENTRY` in place of their models; "standby:2" means
 the first two of those; '-' for both leaves all as it is. With TYPES "spawner" SIGSTOP stops the spawner
-at its start. Processes whose ENTRY is "unborn" are killed before the VMM hears that they are jailed.
-LANDLOCK-LIMIT is the highest Landlock ABI to use.
+at its start. Processes whose ENTRY is "unborn" are killed before the VMM hears that they are jailed. Those
+whose ENTRY is "picky" are honest, and insist on Landlock. LANDLOCK-LIMIT is the highest Landlock ABI to use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Any
 from kvmbox.cli.entry import entry_point
 from kvmbox.processes import prestart
 from kvmbox.processes.spawner_client import DEFAULT_ENTRY, DeviceProcess, SpawnerClient
+from kvmbox.sandbox import layers
 
+PICKY = "liar:picky"
 PATIENCE_NS = 30_000_000_000
 
 
@@ -34,7 +36,7 @@ def main() -> None:
     class OtherSpawner(SpawnerClient):
         @classmethod
         def start(cls, **options: Any) -> SpawnerClient:
-            entries = [DEFAULT_ENTRY] if device_type == "-" else [DEFAULT_ENTRY, entry]
+            entries = [DEFAULT_ENTRY] if device_type == "-" or entry == PICKY else [DEFAULT_ENTRY, entry]
             directory = str(Path(__file__).parent)
             options |= {"payload_directory": directory, "landlock_limit": landlock_limit}
             client = super().start(entries=entries, **options)
@@ -54,7 +56,10 @@ def main() -> None:
             name = arguments[0]
             if left.get(name, 0) > 0:
                 left[name] -= 1
-                options["entry"] = entry
+                if entry == PICKY:
+                    options["require"] |= layers.LANDLOCK
+                else:
+                    options["entry"] = entry
             return super().spawn(*arguments, **options)
 
     prestart.OWN.kind = OtherSpawner

@@ -27,7 +27,7 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
         def __init__(self) -> None:
             self.effects = 0
 
-        def count(self, *_arguments: Any) -> None:
+        def count(self, *_arguments: Any, **_named: Any) -> None:
             """One more."""
             self.effects += 1
 
@@ -35,10 +35,20 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
             """Whatever it is wired to, it is counted."""
             return self.count
 
+        def replacing_source(self, _wired_to: Any) -> tuple[Callable[..., None], Callable[..., None]]:
+            """The same for a line that may be taken."""
+            return self.count, self.count
+
+        replacing_irq_source = replacing_source
         irq_source = output = input_room = source
-        ram: Any = None  # no device of the board is granted it, nor transfers
+        ram: Any = None  # no request of the soak lets a device ask for it, nor for transfers
         transfers: Any = None
-        ask_for_reset = stop = count
+        ask_for_reset = stop = panic = suspend = count
+        bios_reports: Any = None
+
+        def late_writes(self, _device: Any, _grant: Any) -> Callable[..., None]:
+            """Counted, too."""
+            return self.count
 
     board = pc_board(BoardOptions(SERIAL_PORTS, 1_767_323_045, 128 << 20))
     hosts = {device.device_type: Counting() for device in board}

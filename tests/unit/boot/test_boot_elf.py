@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -277,37 +276,6 @@ def test_elf_segments_that_touch_are_loaded() -> None:
     load(elf([Piece(), Piece(virtual=0x100020), Piece(virtual=0xFFFE0)]))
 
 
-def test_elf_with_pvh_note_is_named_and_refused() -> None:
-    notes = elf_note(b"GNU\0", 18, b"x" * 5) + elf_note(b"Xen\0", 18, bytes(4))
-
-    assert "PVH" in str(refusal(elf([Piece(), Piece(data=notes, type=PT_NOTE)], bits=64)))
-
-
-@pytest.mark.parametrize(
-    ("data", "found"),
-    [
-        (
-            lambda pieces: elf(pieces, machine=62),
-            "a PVH kernel (Xen note 18, XEN_ELFNOTE_PHYS32_ENTRY, in an x32 ELF file)",
-        ),
-        (lambda pieces: elf(pieces, bits=64, entry=0x500000), "a PVH kernel (Xen note 18"),
-        (lambda pieces: elf(pieces, bits=64, file_type=ET_DYN), "a PVH kernel (Xen note 18"),
-        (lambda pieces: elf(pieces, bits=64, section_offset=1 << 40, section_count=1), "a PVH kernel"),
-    ],
-    ids=["x32", "entry elsewhere", "position independent", "cut short"],
-)
-def test_elf_with_pvh_note_is_refused_for_that_whatever_else_it_is(
-    data: Callable[[list[Piece]], bytes], found: str
-) -> None:
-    note = Piece(data=elf_note(b"Xen\0", 18, bytes(4)), type=PT_NOTE)
-
-    error = refusal(data([Piece(), note]))
-
-    assert f"it is {found}" in str(error)
-    assert "which is not supported yet" in str(error)
-    assert "Multiboot 1 header" in str(error.hint)
-
-
 def test_elf_for_another_machine_is_named_as_that_though_it_has_a_xen_note() -> None:
     note = Piece(data=elf_note(b"Xen\0", 18, bytes(4)), type=PT_NOTE)
 
@@ -325,14 +293,6 @@ def test_elf_with_other_notes_is_loaded() -> None:
     notes = elf_note(b"GNU\0", 18, b"x") + elf_note(b"Xen\0", 6, b"linux\0")
 
     load(elf([Piece(), Piece(data=notes + b"\xff" * 11, type=PT_NOTE)]))
-
-
-def test_elf_with_pvh_note_and_multiboot_header_boots_by_multiboot() -> None:
-    note = Piece(data=elf_note(b"Xen\0", 18, bytes(4)), type=PT_NOTE)
-
-    result, _ = load(elf([Piece(data=multiboot_header() + CODE), note], bits=64))
-
-    assert result.format == "multiboot"
 
 
 def test_elf_reloaded_after_clear_gives_the_same_memory_and_state() -> None:
@@ -386,24 +346,6 @@ def test_elf_with_as_many_program_headers_as_accepted_is_loaded() -> None:
 
     load(elf([Piece(), *unused]))
     assert "absurd 257" in str(refusal(elf([Piece(), *unused, Piece(data=b"", type=0)])))
-
-
-@pytest.mark.parametrize(("size", "is_pvh"), [(16, True), (15, False), (12, False), (0, False)])
-def test_elf_note_counts_only_within_its_segment(size: int, is_pvh: bool) -> None:
-    note = Piece(data=elf_note(b"Xen\0", 18, b""), file_size=size, type=PT_NOTE)
-    data = elf([Piece(), note])
-
-    if is_pvh:
-        assert "PVH" in str(refusal(data))
-    else:
-        load(data)
-
-
-@pytest.mark.parametrize("descriptor", [b"", b"1", b"1234", b"12345"])
-def test_elf_note_behind_a_padded_descriptor_is_found(descriptor: bytes) -> None:
-    notes = elf_note(b"GNU\0", 1, descriptor) + elf_note(b"Xen\0", 18, bytes(4))
-
-    assert "PVH" in str(refusal(elf([Piece(), Piece(data=notes, type=PT_NOTE)])))
 
 
 @pytest.mark.parametrize(

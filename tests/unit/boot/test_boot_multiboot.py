@@ -211,16 +211,17 @@ def test_information_of_a_plain_boot_says_what_is_there() -> None:
         (20, 0x9FC00, 0x400, 2),
         (20, 0xF0000, 0x10000, 2),
         (20, 0x100000, 7 * layout.MIB, 1),
-        (20, 0xC0000000, 0x40000000, 2),
+        (20, 0xD0000000, 0x1000, 2),
+        (20, 0xFEC00000, 0x1400000, 2),
     ]
-    assert map_length == 5 * 24
+    assert map_length == 6 * 24
 
 
 def test_information_of_5_gib_gives_upper_memory_below_the_hole() -> None:
     _, memory = load(kernel(), size=5 * layout.GIB)
 
     assert information(memory)[2] == (3 * layout.GIB - layout.MIB) // 1024
-    assert information(memory)[11] == 6 * 24
+    assert information(memory)[11] == 7 * 24
 
 
 @pytest.mark.parametrize(

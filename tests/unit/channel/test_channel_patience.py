@@ -57,9 +57,9 @@ class Rescue(Survival, ProcessControl):
 
     def rescue(self, error: DeviceProcessError, sent: bytes) -> bytes:
         self.rescued.append(error)
-        self.being_rescued = True
+        self.being_connected = True
         self.meanwhile()
-        self.being_rescued = False
+        self.being_connected = False
         return all_ones(sent)
 
     def overdue(self, late: bool) -> None:

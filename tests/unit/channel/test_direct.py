@@ -259,7 +259,12 @@ def test_channels_of_a_board_are_one_for_each_type_in_index_order() -> None:
         "pit": ["PIT"],
         "rtc": ["RTC"],
         "i8042": ["i8042"],
-        "debug": ["debugcon", "POST", "debug-exit", "shutdown"],
+        "pm": ["PM", "power-off"],
+        "hpet": ["HPET"],
+        "debug": [
+            *("debugcon", "POST", "debug-exit", "debug-exit-501", "shutdown", "pvpanic", "reset-control"),
+        ],
+        "fwcfg": ["fw_cfg"],
     }
 
 

@@ -12,18 +12,22 @@ from kvmbox.board import DeviceSpec, Grant
 from kvmbox.channel.grants import bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.devices.model import (
+    ContentRead,
     Effect,
     HostOutput,
     InputRoom,
     IrqLine,
+    LateWrites,
     MemoryWrite,
     Reset,
     Stop,
+    Suspend,
+    TakeLine,
     Transfer,
 )
 from kvmbox.memory import GuestMemory
 from kvmbox.wire import protocol
-from kvmbox.wire.effects import TABLE, EffectKind
+from kvmbox.wire.effects import BY_CLASS, TABLE, EffectKind
 from kvmbox.wire.protocol import Request
 
 WRITE: Final = Request(protocol.WRITE, 1, 2, value=0x1234, offset=3).encode()
@@ -54,6 +58,9 @@ class Host:
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         return lambda *what: self.log.append(("irq", gsi, *what))
 
+    def replacing_irq_source(self, gsi: int) -> tuple[Callable[[int, int], None], Callable[[int], None]]:
+        return self.irq_source(gsi), lambda *what: self.log.append(("take", gsi, *what))
+
     def output(self, stream: str) -> Callable[[bytes], None]:
         return lambda *what: self.log.append(("output", stream, *what))
 
@@ -63,23 +70,45 @@ class Host:
     def ask_for_reset(self) -> None:
         self.log.append(("reset",))
 
+    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+        return lambda *what: self.log.append(("late", device.name, grant.register, *what))
+
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        return (
+            lambda *what: self.log.append(("report", *what)),
+            lambda *what: self.log.append(("stop of the BIOS", *what)),
+        )
+
     def stop(self, value: int | None) -> None:
         self.log.append(("stop", value))
 
+    def suspend(self, device: str, wakes: int) -> None:
+        self.log.append(("suspend", device, wakes))
+
+    def panic(self, *, crash_kernel: bool) -> None:
+        self.log.append(("panic", crash_kernel))
+
 
 CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {
+    "ReplacingIrq": (board.ReplacingIrq(8), TakeLine(0, 1), ("take", 8, 1)),
     "Irq": (board.Irq(9), IrqLine(0, 1, 2), ("irq", 9, 1, 2)),
     "Output": (board.Output("COM2"), HostOutput(b"x"), ("output", "COM2", b"x")),
     "Input": (board.Input("COM2"), InputRoom(7), ("room", "COM2", 7)),
     "Reset": (board.Reset(), Reset(), ("reset",)),
     "StopValue": (board.StopValue(), Stop(), ("stop", 0x1234)),
     "Memory": (board.Memory(), MemoryWrite(1 << 40, b"nobody's", 9), ()),
+    # The first resource: content may be asked for all that a resource may.
+    "Content": (board.Content((b"abc",)), ContentRead(9, 0, 1, 4), ()),
     "Resource": (
         board.Resource("disk", 512),
         Transfer(9, 0, 7, [], 1),
         ("transfer", "X", "disk", 9, 7, [], True),
     ),
+    "BiosReport": (board.BiosReport(), Stop(), ("stop of the BIOS", 3, 2, 0x1234)),
+    "LateWrites": (board.LateWrites(3), LateWrites(3, 1), ("late", "X", 3, 1)),
     "StopClean": (board.StopClean(), Stop(), ("stop", None)),
+    "Suspend": (board.Suspend(), Suspend(1), ("suspend", "X", 1)),
+    "StopPanic": (board.StopPanic(), Stop(), ("stop", None)),  # 0x1234 has bit 2 alone of the three
 }
 """By the name of the grant: an effect that it allows, and what the host is asked for."""
 
@@ -111,7 +140,8 @@ def test_granted_effect_asks_the_host_for_what_the_grant_says(name: str) -> None
 @pytest.mark.parametrize("name", CASES)
 def test_effect_is_allowed_by_its_own_grants_alone(name: str) -> None:
     _, effect, _ = CASES[name]
-    others = [grant for grant, other, _ in CASES.values() if type(other) is not type(effect)]
+    allowed_by = BY_CLASS[type(effect)].grants
+    others = [grant for other, (grant, _, _) in CASES.items() if other not in allowed_by]
     assert bind(device(*others), Host()).check(1, effect, WRITE) is None
 
 
@@ -127,8 +157,8 @@ def test_effect_after_a_write_is_allowed_in_the_reply_to_no_other_request(
             assert allowed is not kind.after_write
 
 
-def test_reset_and_stop_alone_need_a_write() -> None:
-    assert {kind.make for kind in TABLE if kind.after_write} == {Reset, Stop}
+def test_reset_stop_and_suspend_alone_need_a_write() -> None:
+    assert {kind.make for kind in TABLE if kind.after_write} == {Reset, Stop, Suspend}
 
 
 def test_pins_are_the_irq_grants_in_their_order() -> None:
@@ -141,3 +171,41 @@ def test_pins_are_the_irq_grants_in_their_order() -> None:
         apply(*arguments)
     assert host.log == [("irq", 12, 1, 0), ("irq", 1, 1, 0)]
     assert grants.check(0, IrqLine(2, 1), WRITE) is None
+
+
+def test_line_is_taken_by_the_pin_that_may_and_by_no_other() -> None:
+    host = Host()
+    grants = bind(device(board.Irq(1), board.ReplacingIrq(0), board.ReplacingIrq(8)), host)
+    assert device(board.Irq(1), board.ReplacingIrq(0), board.ReplacingIrq(8)).irqs == (1, 0, 8)
+    assert grants.check(0, TakeLine(0, 1), WRITE) is None  # the pin of an Irq drives its line, and no more
+    assert grants.check(0, TakeLine(3, 1), WRITE) is None
+    for effect in (TakeLine(2, 1), IrqLine(2, 1), TakeLine(2, 0)):
+        application = grants.check(0, effect, WRITE)
+        assert application is not None
+        apply, arguments, _ = application
+        apply(*arguments)
+    assert host.log == [("take", 8, 1), ("irq", 8, 1, 0), ("take", 8, 0)]
+
+
+@pytest.mark.parametrize(
+    ("events", "asked"),
+    [
+        (0x01, [("panic", False)]),
+        (0x07, [("panic", False)]),
+        (0x02, [("panic", True)]),
+        (0x06, [("panic", True)]),
+        (0x04, [("stop", None)]),
+        (0xF8, []),
+        (0x00, []),
+    ],
+)
+def test_pvpanic_does_what_the_guest_wrote_and_not_what_its_process_says(
+    events: int, asked: list[tuple[object, ...]]
+) -> None:
+    host = Host()
+    sent = Request(protocol.WRITE, 1, 1, value=events).encode()
+    application = bind(device(board.StopPanic()), host).check(1, Stop(), sent)
+    assert application is not None
+    apply, arguments, _ = application
+    apply(*arguments)
+    assert host.log == asked

@@ -8,11 +8,20 @@ from typing import Final
 import pytest
 
 from kvmbox import layout
-from kvmbox.board import DeviceSpec, Memory, Resource
+from kvmbox.board import Content, DeviceSpec, LateWrites, Memory, Resource
 from kvmbox.channel.follow_up import FollowUp
 from kvmbox.channel.grants import Grants, bind
 from kvmbox.channel.guest_memory import Submit
-from kvmbox.devices.model import BAD_ADDRESS, BUSY, DONE, Effect, MemoryRead, MemoryWrite, Transfer
+from kvmbox.devices.model import (
+    BAD_ADDRESS,
+    BUSY,
+    DONE,
+    ContentRead,
+    Effect,
+    MemoryRead,
+    MemoryWrite,
+    Transfer,
+)
 from kvmbox.memory import GuestMemory
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import MAX_PAYLOAD, Request
@@ -41,6 +50,9 @@ class Host:
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         raise AssertionError(gsi)
 
+    def replacing_irq_source(self, gsi: int) -> tuple[Callable[[int, int], None], Callable[[int], None]]:
+        raise AssertionError(gsi)
+
     def output(self, stream: str) -> Callable[[bytes], None]:
         raise AssertionError(stream)
 
@@ -50,8 +62,20 @@ class Host:
     def ask_for_reset(self) -> None:
         raise AssertionError
 
+    def late_writes(self, device: DeviceSpec, grant: LateWrites) -> Callable[[int], None]:
+        raise AssertionError(device, grant)
+
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        raise AssertionError
+
     def stop(self, value: int | None) -> None:
         raise AssertionError(value)
+
+    def suspend(self, device: str, wakes: int) -> None:
+        raise AssertionError(device, wakes)
+
+    def panic(self, *, crash_kernel: bool) -> None:
+        raise AssertionError(crash_kernel)
 
 
 @pytest.fixture
@@ -149,7 +173,9 @@ def test_effect_beyond_the_grant_is_refused(host: Host, grants: Grants, effect: 
     assert host.orders == []
 
 
-@pytest.mark.parametrize("effect", [MemoryRead(1, []), MemoryWrite(0, b""), Transfer(1, 0, 0, [], 1)])
+@pytest.mark.parametrize(
+    "effect", [MemoryRead(1, []), MemoryWrite(0, b""), Transfer(1, 0, 0, [], 1), ContentRead(1, 0, 0, 0)]
+)
 def test_effect_without_any_grant_is_refused(host: Host, effect: Effect) -> None:
     assert bind(DeviceSpec("X", "x", "x"), host).check(1, effect, READ) is None
 
@@ -170,3 +196,72 @@ def test_grant_of_more_than_a_frame_brings_is_a_board_that_is_wrong(host: Host) 
     assert bind(most, host).memory is not None
     with pytest.raises(ValueError, match="device X: 4065 bytes of memory at a time"):
         bind(DeviceSpec("X", "x", "x", grants=(Memory(max_bytes=MAX_PAYLOAD + 1),)), host)
+
+
+# --- Content: what the VMM holds ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def content(host: Host) -> Grants:
+    parts = (b"abc", b"", b"defgh", b"ij")
+    return bind(DeviceSpec("X", "x", "x", grants=(Content(parts, max_bytes=64, max_ranges=2),)), host)
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "told"),
+    [
+        (0, 10, b"abcdefghij"),
+        (2, 3, b"cde"),
+        (3, 5, b"defgh"),
+        (8, 1, b"i"),
+        (7, 5, b"hij\0\0"),
+        (10, 3, bytes(3)),
+        (TOP - 1, 3, bytes(3)),
+        (4, 0, b""),
+    ],
+)
+def test_content_is_its_parts_and_zeros_behind_them(
+    host: Host, content: Grants, offset: int, size: int, told: bytes
+) -> None:
+    assert do(content, ContentRead(5, 0, offset, size)) == [FollowUp(protocol.MEMORY, 1, 5, 0, told)]
+    assert do(content, Transfer(6, 0, offset, [(100, size)], 1)) == [FollowUp(protocol.COMPLETE, 1, 6)]
+    assert host.ram.read(100, size) == told
+
+
+def test_content_goes_to_several_ranges_in_order(host: Host, content: Grants) -> None:
+    assert do(content, Transfer(6, 0, 1, [(0, 4), (50, 3)], 1)) == [FollowUp(protocol.COMPLETE, 1, 6)]
+    assert (host.ram.read(0, 4), host.ram.read(50, 3)) == (b"bcde", b"fgh")
+
+
+def test_content_to_what_is_not_ram_is_told_and_nothing_is_written(host: Host, content: Grants) -> None:
+    before = host.ram.read(0, SIZE)
+    told = [FollowUp(protocol.COMPLETE, 1, 6 | BAD_ADDRESS << 32)]
+    assert do(content, Transfer(6, 0, 0, [(0, 4), (SIZE - 1, 2)], 1)) == told
+    assert host.ram.read(0, SIZE) == before
+
+
+def test_content_of_many_megabytes_of_zeros_is_written_in_pieces(host: Host) -> None:
+    grants = bind(DeviceSpec("X", "x", "x", grants=(Content((b"x",)),)), host)
+    host.ram.write(0, b"\xff" * SIZE)
+    do(grants, Transfer(6, 0, 0, [(0, SIZE)], 1))
+    assert host.ram.read(0, SIZE) == b"x" + bytes(SIZE - 1)
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [
+        Transfer(1, 0, 0, [(0, 65)], 1),
+        Transfer(1, 0, 0, [(0, 1)] * 3, 1),
+        Transfer(1, 0, 0, [(0, 1)], 0),
+        Transfer(1, 1, 0, [(0, 1)], 1),
+        ContentRead(1, 0, 0, MAX_PAYLOAD + 1),
+        ContentRead(1, 1, 0, 1),
+    ],
+    ids=["bytes", "ranges", "writing", "no such resource", "more than a frame", "nor that"],
+)
+def test_effect_beyond_the_content_grant_is_refused(content: Grants, effect: Effect) -> None:
+    assert content.check(1, effect, READ) is None
+
+
+def test_resource_is_not_read_like_content(grants: Grants) -> None:
+    assert grants.check(1, ContentRead(1, 0, 0, 1), READ) is None  # a file may make its reader wait

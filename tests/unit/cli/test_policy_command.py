@@ -11,7 +11,7 @@ from kvmbox.cli.main import run_command
 from kvmbox.errors import SandboxError
 from kvmbox.sandbox import seccomp
 
-TYPES = ["uart", "pit", "rtc", "i8042", "debug"]
+TYPES = ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg"]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -42,7 +42,7 @@ def test_policy_ipc_pipe_replies_on_descriptor_4(capsys: pytest.CaptureFixture[s
 
 def test_policy_as_json_is_a_list_of_processes(capsys: pytest.CaptureFixture[str]) -> None:
     data = json.loads(run(capsys, "--format", "json"))
-    assert [one["process"] for one in data][:6] == [*TYPES, "spawner"]
+    assert [one["process"] for one in data][: len(TYPES) + 1] == [*TYPES, "spawner"]
     (one,) = json.loads(run(capsys, "uart", "--format", "json", "--seccomp", "strict"))
     assert [rule["call"] for rule in one["rules"]] == ["read", "write", "rt_sigreturn", "exit"]
 

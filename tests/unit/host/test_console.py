@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox.board import BIOS_TEXT
 from kvmbox.errors import ExpectError
 from kvmbox.host import console as module
 from kvmbox.host.capture import Capture
@@ -38,6 +39,7 @@ class Stdio:
         fail_on: tuple[bytes, ...] = (),
         limit: int | None = None,
         debugcon: str = "auto",
+        bios: bool = False,
     ) -> Console:
         matcher = ConsoleMatcher(expect, fail_on) if expect or fail_on else None
         return Console(
@@ -46,6 +48,7 @@ class Stdio:
             matcher,
             debugcon=parse_debugcon(debugcon),
             limit=limit,
+            bios=bios,
             say=self.said.append,
             wake=self.wake,
         )
@@ -563,3 +566,55 @@ def test_console_serial_spec_of_every_kind_is_known(stdio: Stdio) -> None:
     console.sink("COM1")(b"x")
     assert stdio.shown(console) == b"x"
     assert console.dropped == {"stdout": 0}
+
+
+# --- The text of the built-in BIOS ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("serial", "debugcon", "shown"),
+    [
+        ([], "auto", b"one\ntwo\nthree\n"),
+        ([], "null", b"one\ntwo\n"),
+        (["COM1=null"], "auto", b"one\nthree\n"),
+        (["COM1=null"], "null", b""),
+    ],
+)
+def test_bios_text_is_shown_where_the_console_is_and_with_another_port_once(
+    stdio: Stdio, serial: list[str], debugcon: str, shown: bytes
+) -> None:
+    console = stdio.console(*serial, debugcon=debugcon, bios=True)
+    bios, com1, debug = console.sink(BIOS_TEXT), console.sink("COM1"), console.sink(DEBUGCON)
+
+    bios(b"one\n")
+    for sink in (com1, debug):
+        sink(b"one\n")
+    com1(b"two\n")
+    debug(b"three\n")
+
+    assert stdio.shown(console) == shown
+    assert console.bytes_out[BIOS_TEXT] == 4
+
+
+def test_bios_text_counts_for_expect(stdio: Stdio) -> None:
+    console = stdio.console(expect=(b"Type:",), bios=True)
+    bios = console.sink(BIOS_TEXT)
+
+    for byte in b"Type:":
+        bios(bytes((byte,)))
+
+    assert stdio.decision.outcome is not None
+    assert stdio.shown(console) == b"Type:"
+
+
+def test_bios_text_that_waits_is_shown_after_a_while(stdio: Stdio) -> None:
+    console = stdio.console(bios=True)
+    bios = console.sink(BIOS_TEXT)
+    console.sink(DEBUGCON)(b"Type a line\n")
+
+    bios(b"Type a")
+    waited = [console.tick() for _ in range(2 * PATIENCE_TICKS + 3)]
+
+    assert waited[0]
+    assert not waited[-1]
+    assert os.read(stdio.screen, 100)[:12] == b"Type a line\n"

@@ -37,6 +37,35 @@ def test_source_changes_reach_the_controllers_in_order() -> None:
     assert (router.lines[0].raised, router.lines[8].raised) == (2, 1)
 
 
+def test_taken_line_follows_its_taker_alone_and_the_others_when_it_is_given_back() -> None:
+    router, controllers = router_with_controllers()
+    pit, (hpet, take) = router.source(0), router.replacing_source(0)
+    pit(1, 0)
+    take(1)
+    assert controllers.changes == [(0, 1), (0, 0)]  # what the other one holds high is not heard
+    pit(0, 0)
+    pit(1, 3)
+    assert controllers.changes[2:] == []
+    hpet(1, 2)
+    hpet(0, 0)
+    assert controllers.changes[2:] == [(0, 1), (0, 0)]
+    take(0)
+    assert controllers.changes[4:] == [
+        (0, 1)
+    ]  # and it is, at its present level, as soon as the line is its own
+    assert (router.lines[0].raised, router.lines[0].coalesced) == (3, 2)
+    assert router.lines[0].is_high
+
+
+def test_taken_line_is_set_by_its_taker_alone_in_a_new_machine() -> None:
+    router, controllers = InterruptRouter(), Controllers()
+    pit, (_, take) = router.source(0), router.replacing_source(0)
+    pit(1, 0)
+    take(1)
+    router.attach(controllers.set_line)
+    assert controllers.changes == []
+
+
 def test_source_same_level_again_is_no_change() -> None:
     router, controllers = router_with_controllers()
     timer = router.source(0)

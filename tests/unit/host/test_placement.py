@@ -128,6 +128,14 @@ def test_place_anything_else_raises_usage_error(host: FakeSockets, choice: str) 
     assert not host.bound
 
 
+@pytest.mark.parametrize(("vcpus", "room"), [(1, True), (2, True), (3, False), (32, False)])
+@pytest.mark.parametrize("choice", ["auto", "none", "5"])
+def test_place_has_room_to_spin_where_a_cpu_is_left_of_the_vcpus(
+    host: FakeSockets, choice: str, vcpus: int, room: bool
+) -> None:
+    assert place(choice, vcpus).has_room_to_spin is room
+
+
 def test_place_auto_on_this_host_claims_and_gives_back() -> None:
     found = place("auto")
     assert found.cpu in os.sched_getaffinity(0)

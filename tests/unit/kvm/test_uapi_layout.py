@@ -17,6 +17,7 @@ from kvmbox.kvm import ioctl, uapi
 # Structures whose Python side differs from the C side by design: flexible arrays, unnamed C members.
 _HEADERS_OF = {
     "kvm_cpuid2_header": "kvm_cpuid2",
+    "kvm_irq_routing_header": "kvm_irq_routing",
     "kvm_msrs_header": "kvm_msrs",
     "kvm_signal_mask_header": "kvm_signal_mask",
 }
@@ -164,10 +165,11 @@ def test_request_names_are_unique_and_complete() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 75])
 def test_flexible_structure_with_n_entries_has_header_and_n_entries(count: int) -> None:
-    msrs, cpuid = uapi.kvm_msrs(count), uapi.kvm_cpuid2(count)
+    msrs, cpuid, routing = uapi.kvm_msrs(count), uapi.kvm_cpuid2(count), uapi.kvm_irq_routing(count)
 
     assert ctypes.sizeof(msrs) == ctypes.sizeof(uapi.kvm_msrs_header) + count * 16
     assert ctypes.sizeof(cpuid) == ctypes.sizeof(uapi.kvm_cpuid2_header) + count * 40
+    assert ctypes.sizeof(routing) == ctypes.sizeof(uapi.kvm_irq_routing_header) + count * 48
     assert uapi.kvm_msrs(count) is msrs
 
 

@@ -12,6 +12,7 @@ from kvmbox.errors import DeviceProcessError
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.signals import Wakeup
 from kvmbox.machine.main_loop import MainLoop
+from kvmbox.machine.survival_choice import survival_of
 from kvmbox.outcome import Decision
 from kvmbox.wire import protocol
 from tests.support.far_end import FarEnd
@@ -26,7 +27,8 @@ def test_loss_that_ports_read_as_ones_for_is_explained_and_said_by_the_main_thre
         return error
 
     config: Any = SimpleNamespace(on_device_crash="all-ones")
-    pool: Any = SimpleNamespace(explain=explain, standby=None)
+    starts = SimpleNamespace(attend=lambda **_: None)
+    pool: Any = SimpleNamespace(explain=explain, standby=None, starts=starts)
     nothing: Any = SimpleNamespace()
     with closing(Wakeup()) as wakeup:
         loop = MainLoop(config, Decision(), nothing, wakeup, nothing, cpu=None, started=0, say=said.append)
@@ -41,3 +43,26 @@ def test_loss_that_ports_read_as_ones_for_is_explained_and_said_by_the_main_thre
     (line,) = said
     assert line.startswith("device process 'rtc' ")
     assert line.endswith(": from now on its ports read as ones")
+
+
+def test_guest_time_stands_still_and_timers_rest_while_a_process_starts() -> None:
+    attended: dict[str, Any] = {}
+    log: list[str] = []
+    config: Any = SimpleNamespace(on_device_crash="fail")
+    pool: Any = SimpleNamespace(standby=None, starts=SimpleNamespace(attend=attended.update))
+    timers: Any = SimpleNamespace(rearm=lambda: log.append("timers run"))
+    host = [0]
+    clock = GuestClock(lambda: host[0])
+    clock.release()
+    survival_of(config, pool, clock, timers, lambda _error: None, lambda: log.append("main thread woken"))
+    host[0] = 5
+    attended["pause_time"]()
+    host[0] = 1_000
+    assert clock.now() == 5
+    assert log == []
+    attended["resume_time"]()
+    host[0] = 1_001
+    assert clock.now() == 6
+    assert log == ["timers run"]
+    attended["wake"]()
+    assert log == ["timers run", "main thread woken"]

@@ -14,7 +14,9 @@ from kvmbox.host.signals import Wakeup
 from kvmbox.machine import main_loop as module
 from kvmbox.machine.builder import Devices, GuestVm
 from kvmbox.machine.caller import Caller
+from kvmbox.machine.late_writes import LateWrites
 from kvmbox.machine.main_loop import MainLoop
+from kvmbox.machine.suspend import Suspension
 from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, UNKNOWN_EXIT, Decision, Outcome
 
 CRASH = Outcome(GUEST_CRASHED, "the guest crashed: triple fault", error=True)
@@ -95,13 +97,21 @@ class Rig:
             say=self.said.append,
         )
         pool = SimpleNamespace(
-            channels=[], members={}, standby=None, watch=lambda poll: None, explain=lambda error: error
+            channels=[],
+            members={},
+            standby=None,
+            starts=SimpleNamespace(attend=lambda **_: None),
+            watch=lambda poll: None,
+            tend=lambda poll, say: None,
+            explain=lambda error: error,
         )
         clock = SimpleNamespace(
-            release=lambda: self.log.append("clock runs"), hold=lambda: self.log.append("clock stands")
+            release=lambda: self.log.append("clock runs"),
+            hold=lambda: self.log.append("clock stands"),
+            pause=lambda: None,
         )
         self.devices = SimpleNamespace(
-            pool=pool, clock=clock, ports=None, mmio=None, coalesced={}, transfers=None
+            pool=pool, clock=clock, ports=None, mmio=None, transfers=None, late=LateWrites()
         )
         timers = SimpleNamespace(rearm=lambda: None, due=list)
         monkeypatch.setattr(module, "DeadlineTimer", lambda clock, timerfd: timers)
@@ -109,7 +119,9 @@ class Rig:
         self.main_loop.take_devices(cast(Devices, self.devices))
         monkeypatch.setattr(module, "loop_kind", lambda: lambda vcpu, *arguments, **options: None)
         monkeypatch.setattr(module, "VcpuThread", self._thread_of)
-        monkeypatch.setattr(module, "diagnose", lambda vcpu, read_memory: self.log.append("diagnosed"))
+        monkeypatch.setattr(
+            module, "examine", lambda threads, read_memory, outcome: self.log.append("diagnosed")
+        )
         monkeypatch.setattr(self.main_loop.totals, "add", lambda loops: None)
 
     def _thread_of(
@@ -122,7 +134,7 @@ class Rig:
     def run(self) -> bool:
         guest = SimpleNamespace(
             boot=SimpleNamespace(format="real"),
-            coalesce=lambda zones, room: None,
+            coalesce=lambda devices, room: None,
             memory=SimpleNamespace(byte_at=lambda address: None),
             vcpus=[SimpleNamespace(index=index) for index in range(2)],
             is_pvm=False,
@@ -250,4 +262,62 @@ def test_vcpu_thread_that_cannot_start_ends_those_that_run(rig: Rig) -> None:
         rig.run()
     assert not first.is_alive
     assert not rig.main_loop.has_live_vcpu
+    assert rig.log[-1] == "clock stands"
+
+
+def test_suspension_ends_the_boot_and_says_who_asked(rig: Rig) -> None:
+    first, second = rig.threads
+
+    def suspend() -> None:
+        rig.main_loop.suspend_requested("PM", 1)
+        first.end()
+
+    second.at_start = suspend
+    assert rig.run() is True
+    assert rig.main_loop.suspension == Suspension("PM", 1)
+    assert not rig.main_loop.has_live_vcpu
+    assert rig.log[-1] == "clock stands"
+
+
+def test_reset_beside_a_suspension_is_a_reset(rig: Rig) -> None:
+    first, second = rig.threads
+    first.at_start = lambda: rig.main_loop.suspend_requested("PM", 1)
+
+    def reset() -> None:
+        rig.main_loop.reset_requested()
+        second.end()
+
+    second.at_start = reset
+    assert rig.run() is True
+    assert rig.main_loop.suspension is None
+
+
+def test_suspension_is_forgotten_at_the_next_boot(rig: Rig) -> None:
+    rig.main_loop.suspend_requested("PM", 1)
+    first, second = rig.threads
+    first.outcome = SHUTDOWN
+    second.at_start = first.end
+    assert rig.run() is False
+    assert rig.main_loop.suspension is None
+
+
+def test_sleep_lets_time_pass_until_the_machine_is_woken(rig: Rig) -> None:
+    polls = []
+
+    def woken() -> bool:
+        polls.append(rig.log[-1])
+        rig.wakeup.wake()
+        return len(polls) == 3
+
+    assert rig.main_loop.sleep(woken) is True
+    assert polls == ["clock runs"] * 3
+    assert rig.log[-1] == "clock stands"
+
+
+def test_sleep_ends_with_the_decision(rig: Rig) -> None:
+    def never() -> bool:
+        rig.decision.decide(SHUTDOWN)
+        return False
+
+    assert rig.main_loop.sleep(never) is False
     assert rig.log[-1] == "clock stands"

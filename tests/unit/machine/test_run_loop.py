@@ -297,6 +297,26 @@ def test_triple_fault_is_the_outcome_with_registers_and_code(rig: Rig) -> None:
     assert outcome.report.endswith("Code at RIP: 00 01 02 ?? 04 05 06 07" + " ??" * 8)
 
 
+def test_triple_fault_of_one_of_several_cpus_names_it(rig: Rig) -> None:
+    rig.named("CPU 3")
+    rig.reason(uapi.KVM_EXIT_SHUTDOWN)
+    rig.loop.run()
+    assert rig.loop.outcome is not None
+    assert rig.loop.outcome.reason == "the guest crashed: triple fault of CPU 3"
+    assert rig.loop.outcome.report.startswith("CPU 3\nCPU in ")
+
+
+@pytest.mark.parametrize("reason", [uapi.KVM_EXIT_INTERNAL_ERROR, uapi.KVM_EXIT_FAIL_ENTRY])
+def test_error_of_one_of_several_cpus_names_it_above_its_registers(rig: Rig, reason: int) -> None:
+    rig.named("CPU 3")
+    rig.reason(reason)
+    with pytest.raises(UnknownExitError) as caught:
+        rig.loop.run()
+    _, second, third = str(caught.value).split("\n")[:3]
+    assert second == "CPU 3"
+    assert third.startswith("CPU in ")
+
+
 def test_crash_report_of_a_vcpu_that_cannot_be_read_says_so(rig: Rig) -> None:
     rig.vcpu.gone = True
     rig.reason(uapi.KVM_EXIT_SHUTDOWN)

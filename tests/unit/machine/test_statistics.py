@@ -9,6 +9,7 @@ from typing import Any
 from kvmbox.machine.run_loop import LoopTotals
 from kvmbox.machine.statistics import InterruptCount, PortCount, RunStats, collect, format_stats
 from kvmbox.processes.pool import Design
+from kvmbox.processes.starts import Start
 from kvmbox.sandbox import layers
 
 IN, OUT = 0, 1
@@ -61,7 +62,14 @@ def gathered(*loops: Any) -> RunStats:
                 replayed=321,
                 budget=13,
             ),
-            members={"uart": SimpleNamespace(device_type="uart", layers=layers.REQUIRED)},
+            members={
+                "uart": SimpleNamespace(device_type="uart", layers=layers.REQUIRED),
+                "pm": SimpleNamespace(device_type="pm", layers=layers.REQUIRED),
+                "hpet": SimpleNamespace(device_type="hpet", layers=0),
+            },
+            starts=SimpleNamespace(
+                names=["pm", "hpet"], made={"pm": Start(at=9_000_000, took=4_000_000, failed=False)}
+            ),
         ),
     }
     return collect(**parts)
@@ -85,6 +93,21 @@ def test_collect_adds_up_boots_by_port() -> None:
     ]
 
 
+def test_collect_counts_the_exits_of_each_cpu_over_all_boots() -> None:
+    boots: list[list[Any]] = [[boot(10, 0, {}), boot(1, 0, {})], [boot(20, 0, {}), boot(2, 0, {})]]
+    totals = LoopTotals()
+    for loops in boots:
+        totals.add(loops)
+    assert (totals.exits, totals.exits_by_cpu) == (33, [30, 3])
+
+
+def test_format_stats_shows_each_cpu_where_there_are_several() -> None:
+    lines = format_stats(numbers(exits=33, exits_by_cpu=[30, 3]), wall=0).splitlines()
+    at = lines.index("exits                    33")
+    assert lines[at + 1 : at + 3] == ["  CPU 0                  30", "  CPU 1                  3"]
+    assert "CPU 0" not in format_stats(numbers(exits=30, exits_by_cpu=[30]), wall=0)
+
+
 def test_collect_takes_every_number_from_where_it_is_counted() -> None:
     stats = gathered()
     assert stats.format == "elf64"
@@ -94,7 +117,8 @@ def test_collect_takes_every_number_from_where_it_is_counted() -> None:
     assert stats.first_console_byte == 2_000_000
     assert stats.bytes_shown_for_another == {"COM1": 2, "debugcon": 0}
     assert stats.guest_time == 1_500_000_000
-    assert stats.sandbox == {"uart": layers.names(layers.REQUIRED)}
+    assert stats.sandbox == dict.fromkeys(("uart", "pm"), layers.names(layers.REQUIRED))
+    assert stats.on_demand == {"pm": {"at": 4_000_000, "took": 4_000_000, "failed": False}, "hpet": None}
     assert stats.design == "process, filter, shm"
     assert stats.restarts == {
         "by_type": {"uart": 2, "pit": 1},
@@ -120,6 +144,7 @@ def numbers(**changes: Any) -> RunStats:
         "format": "real",
         "boots": 1,
         "exits": 0,
+        "exits_by_cpu": [0],
         "device_accesses": {"COM1": {"reads": 0, "writes": 0}},
         "ports": [],
         "unclaimed": {"port reads": 0, "port writes": 0},
@@ -136,6 +161,7 @@ def numbers(**changes: Any) -> RunStats:
         "hot_path": "pure Python (KVMBOX_PURE is set)",
         "spins": {},
         "sandbox": {},
+        "on_demand": {},
         "restarts": {},
         "vmm": [],
         "missing": {},
@@ -196,6 +222,18 @@ def test_format_stats_tells_restarts_and_how_long_they_took() -> None:
     lines = format_stats(numbers(restarts=restarts), wall=0).splitlines()
     at = lines.index("restarts                 uart 2, pit 1; 13 left")
     assert lines[at + 1] == ("  took                   2.0 ms (median), 4.0 ms (longest), 321 requests again")
+
+
+def test_format_stats_tells_which_processes_the_guest_needed_and_which_it_did_not() -> None:
+    on_demand = {
+        "pm": {"at": 70_000_000, "took": 4_500_000, "failed": False},
+        "hpet": {"at": 80_000_000, "took": 500_000, "failed": True},
+        "fwcfg": None,
+    }
+    lines = format_stats(numbers(on_demand=on_demand), wall=0).splitlines()
+    assert "process of pm            started in 4.5 ms (at 70.0)" in lines
+    assert "process of hpet          failed after 0.5 ms (at 80.0)" in lines
+    assert "process of fwcfg         not needed" in lines
 
 
 def test_format_stats_tells_that_nothing_was_restarted() -> None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from kvmbox.board import SERIAL_PORTS, BoardOptions, pc_board
 from kvmbox.errors import RecordingError
 from kvmbox.record import format as fmt
 from kvmbox.record.format import End, EndReason, RequestCheck
@@ -26,7 +27,8 @@ def test_header_of_a_board_is_read_back() -> None:
     found = fmt.decode_header(data[fmt.PREAMBLE.size :])
 
     assert len(data) == fmt.PREAMBLE.size + length
-    assert [channel.device_type for channel in found] == ["uart", "pit", "rtc", "i8042", "debug"]
+    types = ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg"]
+    assert [channel.device_type for channel in found] == types
     names = [device.name for channel in found for device in channel.devices]
     assert sorted(names) == sorted(device.name for device in BOARD)
     assert [(d.ports, d.irqs) for d in found[UART].devices] == [
@@ -41,7 +43,7 @@ def test_header_of_a_board_is_read_back() -> None:
         (b"\x7fELF", "no recording"),
         (fmt.MAGIC[:3], "cut within its first bytes"),
         (fmt.PREAMBLE.pack(b"\x89KVMREC\r", fmt.VERSION, 0, 10), "no recording"),
-        (fmt.PREAMBLE.pack(fmt.MAGIC, fmt.VERSION + 1, 0, 10), "version 2"),
+        (fmt.PREAMBLE.pack(fmt.MAGIC, fmt.VERSION + 1, 0, 10), "version 4"),
         (fmt.PREAMBLE.pack(fmt.MAGIC, fmt.VERSION, 1, 10), "version"),
         (fmt.PREAMBLE.pack(fmt.MAGIC, fmt.VERSION, 0, fmt.MAX_HEADER + 1), "header is damaged"),
     ],
@@ -162,3 +164,10 @@ def test_request_that_no_vmm_sends_is_refused(frame: bytes) -> None:
 
 def test_request_before_the_hello_is_refused() -> None:
     assert RequestCheck(CHANNELS[UART]).problem(Request(protocol.ADVANCE).encode())
+
+
+def test_header_of_every_device_that_a_board_may_have_is_read_back() -> None:
+    options = BoardOptions(SERIAL_PORTS, 0, 1 << 20, testdev=True, has_bios=True)
+    channels = fmt.channels_of(pc_board(options), per_device=True)
+    found = fmt.decode_header(fmt.encode_header(channels)[fmt.PREAMBLE.size :])
+    assert [channel.device_type for channel in found] == [channel.device_type for channel in channels]

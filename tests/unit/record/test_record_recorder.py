@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -17,6 +18,9 @@ from kvmbox.record.recorder import Recorder
 from tests.support.recordings import BOARD, CHANNELS, read_back, small_machine
 
 NO_SPACE = os.strerror(errno.ENOSPC)
+
+HEADER: Final = len(fmt.encode_header(CHANNELS))
+"""Bytes of a recording before its first record."""
 
 
 @pytest.fixture
@@ -102,7 +106,7 @@ def test_written_data_is_usable_before_the_finish(file: Path) -> None:
     assert read_back(copy)[0] == records[:1]
 
 
-@pytest.mark.parametrize("limit", [1200, 1400, 1800])
+@pytest.mark.parametrize("limit", [HEADER + 200, HEADER + 400, HEADER + 800])
 def test_limit_bounds_the_file_and_is_said_once(file: Path, limit: int) -> None:
     said: list[str] = []
     records = small_machine().records
@@ -119,7 +123,7 @@ def test_limit_bounds_the_file_and_is_said_once(file: Path, limit: int) -> None:
 
 def test_limit_keeps_as_many_records_as_fit(file: Path) -> None:
     records = small_machine().records
-    limit = 1400
+    limit = HEADER + 700
     recorder = Recorder(str(file), BOARD, limit=limit)
 
     record_all(recorder, records)
@@ -204,7 +208,7 @@ def test_stderr_that_is_gone_does_not_harm_the_recording(file: Path) -> None:
     def say(_text: str) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
-    recorder = Recorder(str(file), BOARD, limit=1200, say=say)
+    recorder = Recorder(str(file), BOARD, limit=HEADER + 200, say=say)
     record_all(recorder, small_machine().records * 40)
 
     assert recorder.finish() is None

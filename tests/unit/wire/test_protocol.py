@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from kvmbox.devices.model import (
+    ContentRead,
     Effect,
     HostOutput,
     InputRoom,
@@ -15,6 +16,8 @@ from kvmbox.devices.model import (
     MemoryWrite,
     Reset,
     Stop,
+    Suspend,
+    TakeLine,
     Transfer,
 )
 from kvmbox.wire import protocol
@@ -107,6 +110,10 @@ EVERY_EFFECT: list[tuple[int, Effect]] = [
     (9, MemoryWrite(0, b"")),
     (10, Transfer(3, 1, 512, [(0, 1), (2, 3)], 1)),
     (11, Transfer(0xFFFF_FFFF, 0, 0, [], 0)),
+    (12, TakeLine(255, 1)),
+    (13, TakeLine(0, 0)),
+    (14, Suspend(0xFFFF_FFFF)),
+    (15, ContentRead(3, 1, 1 << 40, 64)),
 ]
 
 
@@ -136,7 +143,7 @@ def effect(tag: int, device: int = 0, pin: int = 0, level: int = 0, argument: in
         (1, effect(1)[:-1], "ends after 0"),
         (3, effect(4) + effect(5), "ends after 2"),
         (1, effect(0), "unknown effect 0"),
-        (1, effect(9), "unknown effect 9"),
+        (1, effect(99), "unknown effect 99"),
         (1, effect(255), "unknown effect 255"),
         (1, effect(1, level=2), "level 2"),
         (1, effect(1, level=255), "level 255"),
@@ -158,6 +165,11 @@ def effect(tag: int, device: int = 0, pin: int = 0, level: int = 0, argument: in
         (1, effect(7, pin=1) + bytes(16), "effect 7 with stray fields"),
         (1, effect(8, pin=1) + bytes(27), "transfer of 28 bytes, 27 are left"),
         (1, effect(8, level=2) + bytes(16), "transfer effect with level 2"),
+        (1, effect(10, level=2), "line effect with level 2"),
+        (1, effect(10, argument=1), "effect 10 with a value"),
+        (1, effect(11, level=1), "effect 11 with stray fields"),
+        (1, effect(12, level=2), "late writes effect with level 2"),
+        (1, effect(12, argument=1), "effect 12 with a value"),
     ],
 )
 def test_decode_effects_that_nobody_encoded_raises(count: int, body: bytes, message: str) -> None:

@@ -1,0 +1,193 @@
+/*
+ * The built-in BIOS: what its parts share.
+ *
+ * Every service is C code that runs with interrupts off, on the ROM's own stack, and does not wait: a service that has
+ * to wait returns WAIT, and entry.S lets interrupts in on the caller's stack before it calls the service again. So no
+ * service is ever interrupted, and a guest may switch tasks while one of them waits.
+ *
+ * CS, DS, ES and SS are 0xF000. All other memory is reached through FS, by the functions below.
+ */
+#ifndef BIOS_H
+#define BIOS_H
+
+#include "../common/io.h"
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- The caller, as entry.S saves and restores it --------------------------------------------------- */
+
+union reg {
+    uint32_t e;
+    uint16_t x;
+    struct {
+        uint8_t l, h;
+    };
+};
+
+struct frame {
+    uint16_t gs, fs, es, ds;
+    union reg di, si, bp, sp, b, d, c, a; /* as PUSHAD stores them; sp is not restored */
+    uint32_t scratch;                     /* 0 at the call, kept while the service waits */
+    uint16_t vector, ip, cs, flags;
+};
+
+enum { CARRY = 1 << 0, ZERO = 1 << 6, INTERRUPTS = 1 << 9 };
+enum action { DONE, WAIT };
+
+static inline void set_flag(struct frame *f, uint16_t flag, int on)
+{
+    f->flags = (uint16_t)(on ? f->flags | flag : f->flags & ~flag);
+}
+
+/* --- What the VMM tells (kvmbox/firmware/builtin_bios.py has the same), and what the VMM is told ------- */
+
+struct range {
+    uint64_t base, size;
+    uint32_t kind, attributes;
+};
+
+struct geometry {
+    uint16_t cylinders, heads, sectors; /* cylinders 0: no such drive */
+};
+
+struct parameters {
+    uint8_t trap;             /* no BIOS: each call is reported, and ends the run */
+    uint8_t drive;            /* DL for the boot sector */
+    uint8_t diskette_type;    /* int 13h AH=08h BL */
+    uint8_t enter;            /* start at the entry below instead of booting from the disk */
+    struct geometry diskette; /* the image as drive 00h */
+    struct geometry disk;     /* the image as drive 80h */
+    uint32_t disk_sectors;    /* of the image */
+    uint32_t extended_kib;    /* RAM from 1 MiB up without a hole */
+    uint16_t entry_ip, entry_cs, entry_sp, entry_ss, entry_data;
+    uint16_t ranges; /* how many of the memory map */
+    struct range map[16];
+};
+
+_Static_assert(offsetof(struct parameters, map) == 36 && sizeof(struct range) == 24, "as the VMM packs them");
+_Static_assert(sizeof(struct frame) == 52, "as entry.S copies it");
+
+extern const struct parameters parameters;
+
+enum report {
+    REPORT_SERVICE = 0,    /* a service that is missing, named by AH */
+    REPORT_FUNCTION = 1,   /* the same, named by AX */
+    REPORT_TRAP = 0x80,    /* a call where there is no BIOS; this and what follows ends the run */
+    REPORT_UNHANDLED = 0x81, /* an exception or an interrupt that nobody handles */
+    REPORT_NO_BOOT = 0x82, /* int 18h: nothing to boot from */
+};
+
+void report(const struct frame *f, enum report kind);
+_Noreturn void boot(void);
+
+/* A service that is missing: named, and refused as PC BIOSes do (CF, AH = 86h). */
+void refuse(struct frame *f);
+
+static inline uint32_t linear(uint16_t segment, uint16_t offset)
+{
+    return ((uint32_t)segment << 4) + offset;
+}
+
+/* --- Memory of the guest: segment and offset --------------------------------------------------------- */
+
+#define FAR_ACCESS(bits, type, letter, class)                                                          \
+    static inline uint##bits##_t far##bits(uint16_t segment, uint16_t offset)                          \
+    {                                                                                                  \
+        uint##bits##_t value;                                                                          \
+        __asm__ volatile("movw %1, %%fs; mov" letter " %%fs:(%2), %0"                                  \
+                         : "=" class(value)                                                            \
+                         : "r"(segment), "r"((uint32_t)offset)                                         \
+                         : "memory");                                                                  \
+        return value;                                                                                  \
+    }                                                                                                  \
+    static inline void set_far##bits(uint16_t segment, uint16_t offset, uint##bits##_t value)          \
+    {                                                                                                  \
+        __asm__ volatile("movw %1, %%fs; mov" letter " %0, %%fs:(%2)"                                  \
+                         :                                                                             \
+                         : class(value), "r"(segment), "r"((uint32_t)offset)                           \
+                         : "memory");                                                                  \
+    }
+FAR_ACCESS(8, uint8_t, "b", "q")
+FAR_ACCESS(16, uint16_t, "w", "r")
+FAR_ACCESS(32, uint32_t, "l", "r")
+#undef FAR_ACCESS
+
+/* Fill or move words of the guest's memory; the segments are the guest's. */
+void far_fill16(uint32_t segment, uint32_t offset, uint32_t value, uint32_t count);
+void far_move16(uint32_t segment, uint32_t to, uint32_t from, uint32_t count);
+
+/* --- The BIOS data area (segment 0x40): IBM PC AT Technical Reference, section 5 ------------------------ */
+
+enum {
+    BDA = 0x40,
+    EBDA = 0x9fc0,
+    BDA_COM = 0x00,
+    BDA_EBDA = 0x0e,
+    BDA_EQUIPMENT = 0x10,
+    BDA_MEMORY = 0x13,
+    BDA_SHIFT = 0x17,
+    BDA_KEY_HEAD = 0x1a,
+    BDA_KEY_TAIL = 0x1c,
+    BDA_KEYS = 0x1e,
+    BDA_KEYS_END = 0x3e,
+    BDA_DISKETTE_STATUS = 0x41,
+    BDA_MODE = 0x49,
+    BDA_COLUMNS = 0x4a,
+    BDA_PAGE_SIZE = 0x4c,
+    BDA_PAGE_START = 0x4e,
+    BDA_CURSOR = 0x50, /* column and row of each of 8 pages */
+    BDA_CURSOR_SHAPE = 0x60,
+    BDA_PAGE = 0x62,
+    BDA_CRTC = 0x63,
+    BDA_TICKS = 0x6c,
+    BDA_MIDNIGHT = 0x70,
+    BDA_RESET_FLAG = 0x72,
+    BDA_DISK_STATUS = 0x74,
+    BDA_DISKS = 0x75,
+    BDA_COM_TIMEOUT = 0x7c,
+    BDA_KEYS_AT = 0x80,
+    BDA_KEYS_END_AT = 0x82,
+    BDA_ROWS = 0x84,
+    BDA_CELL_HEIGHT = 0x85,
+    BDA_KEYBOARD_FLAGS = 0x96,
+};
+
+/* --- Devices: ports.h has the others -------------------------------------------------------------------- */
+
+enum { PIT_2 = 0x42, KBC_DATA = 0x60, KBC_STATUS = 0x64 };
+
+uint8_t cmos(uint8_t index);
+void set_cmos(uint8_t index, uint8_t value);
+
+/* --- The services, by interrupt; and what starts them --------------------------------------------------- */
+
+enum action video_service(struct frame *f);
+enum action disk_service(struct frame *f);
+enum action serial_service(struct frame *f);
+enum action system_service(struct frame *f);
+enum action keyboard_service(struct frame *f);
+enum action clock_service(struct frame *f);
+void keyboard_interrupt(void);
+void console_interrupt(void);
+
+void video_start(void);
+void keyboard_start(void);
+void clock_start(void);
+void print(const char *text);
+
+/* Sectors of the image, which exist, to a linear address; 0, or the status of int 13h. */
+uint8_t disk_read(uint32_t lba, uint32_t count, uint32_t address);
+
+/* entry.S */
+extern const char vector_stubs[], timer_interrupt[], return_stub[], diskette_parameters[];
+extern const uint16_t handlers[]; /* vector and offset, and so on, and NO_HANDLER */
+enum { NO_HANDLER = 0xffff };
+enum { STUB_SIZE = 6 };
+static inline uint16_t offset_of(const void *object)
+{
+    return (uint16_t)(uintptr_t)object;
+}
+_Noreturn void enter_guest(uint32_t cs_ip, uint32_t ss_sp, uint32_t data, uint32_t drive);
+void copy_above(uint32_t to, uint32_t from, uint32_t words);
+
+#endif

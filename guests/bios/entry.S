@@ -1,0 +1,267 @@
+/* Where the guest comes in: the reset vector, a stub for each interrupt, the timer; and the way out to the guest. */
+#define SEGMENT 0xf000
+#define NO_HANDLER 0xffff
+#define TICKS_A_DAY 0x1800b0 /* 24 hours at 1193182 / 65536 Hz */
+#define BDA 0x40
+#define BDA_TICKS 0x6c
+#define BDA_MIDNIGHT 0x70
+#define WAIT 1
+#define FRAME_WORDS 26 /* struct frame of bios.h */
+#define STACK_SIZE 2048
+
+    .code16
+
+/* kvmbox/firmware/builtin_bios.py reads this: a name, a version, the stubs, their size, where parameters go, and the
+ * vectors that lead elsewhere than to their stub. */
+    .section .header, "a"
+    .ascii  "kvmbox BIOS\0"
+    .word   2, vector_stubs, 6, parameters, handlers
+    .globl  handlers
+handlers:
+    .word   0x05, return_stub       /* print screen */
+    .word   0x08, timer_interrupt
+    .word   0x1b, return_stub       /* Ctrl-Break, timer tick, RTC alarm: for the guest to take */
+    .word   0x1c, return_stub
+    .word   0x4a, return_stub
+    .word   0x1e, diskette_parameters /* no code */
+    .word   NO_HANDLER
+
+    .section .reset, "ax"
+    ljmp    $SEGMENT, $reset
+    .ascii  "11/26/26"              /* the ROM's date, at 0xffff5 */
+    .byte   0
+    .byte   0xfc                    /* the model: a PC AT */
+    .byte   0
+
+/* Intel 82078 data sheet and IBM PC AT Technical Reference: step rate, DMA, motor off, 512 bytes, sectors in a track,
+ * gap, data length, gap to format with, fill byte, head settling, motor start. */
+    .section .diskette, "a"
+    .globl  diskette_parameters
+diskette_parameters:
+    .byte   0xaf, 0x02, 0x25, 0x02, 18, 0x1b, 0xff, 0x6c, 0xf6, 0x0f, 0x08
+
+    .text
+    .globl  reset
+reset:
+    cli
+    cld
+    mov     $SEGMENT, %ax
+    mov     %ax, %ds
+    mov     %ax, %es
+    mov     %ax, %ss
+    mov     $stack_top, %esp
+    calll   start
+
+/* --- A stub for each vector ---------------------------------------------------------------------------- */
+    .globl  vector_stubs
+vector_stubs:
+    .set    vector, 0
+    .rept   256
+    .byte   0x68, vector, 0, 0xe9   /* pushw $vector; jmp service */
+    .word   service - (. + 2)
+    .set    vector, vector + 1
+    .endr
+
+/* All services. The caller's registers are copied to `frame`, and back when the service is done: its stack may be
+ * anywhere, and C code wants SS = DS. A service that waits leaves nothing behind on this side. */
+service:
+    pushl   $0                      /* scratch */
+again:
+    pushal
+    pushw   %ds
+    pushw   %es
+    pushw   %fs
+    pushw   %gs
+    cld
+    mov     $SEGMENT, %ax
+    mov     %ax, %es
+    mov     %ss, %ax
+    mov     %ax, %ds
+    mov     %sp, %si
+    mov     $frame, %di
+    mov     $FRAME_WORDS, %cx
+    rep movsw
+    mov     %ax, %es:caller + 4
+    mov     %esp, %es:caller
+    mov     %es, %ax
+    mov     %ax, %ds
+    mov     %ax, %ss
+    mov     $stack_top, %esp
+    pushl   $frame
+    calll   dispatch
+    mov     %al, action
+    lssl    caller, %esp
+    mov     %ss, %ax
+    mov     %ax, %es
+    mov     %sp, %di
+    mov     $frame, %si
+    mov     $FRAME_WORDS, %cx
+    rep movsw
+    cmpb    $WAIT, action
+    popw    %gs
+    popw    %fs
+    popw    %es
+    popw    %ds
+    je      wait
+    popal
+    add     $6, %sp                 /* scratch and vector */
+    iretw
+wait:
+    popal
+    sti
+    hlt
+    cli
+    jmp     again
+
+/* --- Interrupts that need no C ------------------------------------------------------------------------- */
+    .globl  timer_interrupt
+timer_interrupt:                    /* IRQ 0, 18.2 times a second: IBM PC AT Technical Reference, TIMER_INT */
+    pushw   %ax
+    pushw   %ds
+    mov     $BDA, %ax
+    mov     %ax, %ds
+    incl    BDA_TICKS
+    cmpl    $TICKS_A_DAY, BDA_TICKS
+    jb      1f
+    movl    $0, BDA_TICKS
+    movb    $1, BDA_MIDNIGHT
+1:  int     $0x1c
+    mov     $0x20, %al              /* end of interrupt */
+    outb    %al, $0x20
+    popw    %ds
+    popw    %ax
+    iretw
+
+    .globl  return_stub
+return_stub:
+    iretw
+
+/* --- enter_guest(CS:IP, SS:SP, DS and ES, DL) ------------------------------------------------------------ */
+    .globl  enter_guest
+enter_guest:
+    movl    4(%esp), %ebx
+    movl    8(%esp), %ecx
+    movl    12(%esp), %edi
+    movl    16(%esp), %edx
+    movl    %ecx, %eax
+    shrl    $16, %eax
+    movzwl  %cx, %ecx
+    mov     %ax, %ss
+    movl    %ecx, %esp
+    pushw   $0x0202                 /* interrupts on */
+    pushl   %ebx
+    mov     %di, %ds
+    mov     %di, %es
+    mov     %di, %fs
+    mov     %di, %gs
+    movl    $0xaa55, %eax
+    xorl    %ebx, %ebx
+    xorl    %ecx, %ecx
+    xorl    %esi, %esi
+    xorl    %edi, %edi
+    xorl    %ebp, %ebp
+    iretw
+
+/* --- far_fill16(segment, offset, value, count), far_move16(segment, to, from, count) ---------------------- */
+    .globl  far_fill16, far_move16
+far_fill16:
+    pushl   %edi
+    mov     8(%esp), %ax
+    mov     %ax, %es
+    movzwl  12(%esp), %edi
+    mov     16(%esp), %ax
+    mov     20(%esp), %cx
+    rep stosw
+    mov     %ds, %ax
+    mov     %ax, %es
+    popl    %edi
+    retl
+
+far_move16:
+    pushl   %esi
+    pushl   %edi
+    mov     12(%esp), %ax
+    movzwl  16(%esp), %edi
+    movzwl  20(%esp), %esi
+    mov     24(%esp), %cx
+    mov     %ax, %es
+    mov     %ax, %ds
+    cmp     %di, %si
+    jae     1f
+    std                             /* up in memory: from the end */
+    mov     %cx, %ax
+    dec     %ax
+    add     %ax, %ax
+    add     %ax, %si
+    add     %ax, %di
+1:  rep movsw
+    cld
+    mov     %ss, %ax
+    mov     %ax, %ds
+    mov     %ax, %es
+    popl    %edi
+    popl    %esi
+    retl
+
+/* --- copy_above(to, from, words): linear addresses, through protected mode -------------------------------- */
+    .globl  copy_above
+copy_above:
+    pushl   %esi
+    pushl   %edi
+    movl    12(%esp), %edi
+    movl    16(%esp), %esi
+    movl    20(%esp), %ecx
+    sgdtl   callers_gdt
+    lgdtl   own_gdt
+    movl    %cr0, %eax
+    or      $1, %al
+    movl    %eax, %cr0
+    ljmp    $8, $1f
+1:  mov     $16, %dx
+    mov     %dx, %ds
+    mov     %dx, %es
+    addr32 rep movsw
+    mov     $24, %dx                /* limits as real mode has them */
+    mov     %dx, %ds
+    mov     %dx, %es
+    and     $0xfe, %al
+    movl    %eax, %cr0
+    ljmp    $SEGMENT, $2f
+2:  mov     %ss, %ax
+    mov     %ax, %ds
+    mov     %ax, %es
+    lgdtl   callers_gdt
+    popl    %edi
+    popl    %esi
+    retl
+
+    .section .rodata
+    .balign 8
+gdt:
+    .quad   0
+    .quad   0x00009b0f0000ffff      /* 08: 16-bit code at 0xf0000 */
+    .quad   0x00cf93000000ffff      /* 10: all of 4 GiB */
+    .quad   0x0000930f0000ffff      /* 18: data at 0xf0000 */
+own_gdt:
+    .word   4 * 8 - 1
+    .long   0xf0000 + gdt
+
+    .globl  parameters
+    .data
+    .balign 8
+parameters:                         /* struct parameters of bios.h */
+    .space  36 + 16 * 24
+
+    .bss
+    .balign 4
+frame:
+    .space  2 * FRAME_WORDS
+caller:
+    .space  6                       /* SP, SS */
+callers_gdt:
+    .space  6
+action:
+    .space  1
+    .balign 16
+    .space  STACK_SIZE
+stack_top:

@@ -1,0 +1,338 @@
+/*
+ * int 10h: text in the buffer at 0xB8000, and the same text on the console.
+ *
+ * The console is a stream: it has no cursor to be set. `shown_row` and `shown_column` say where the stream is on the
+ * screen. A character that stands elsewhere is preceded by what leads there: a new line, blanks, backspaces. Blanks that
+ * a guest writes without moving the cursor (AH=09h, 0Ah: to clear the screen) are not sent.
+ */
+#include "bios.h"
+
+enum { ROWS = 25, ATTRIBUTE = 0x07, PAGES = 8 };
+enum { BEL = 7, BS = 8, LF = 10, CR = 13 };
+enum { NOWHERE = 0xff };
+
+static uint8_t shown_row, shown_column, shown;
+
+/* --- The console ------------------------------------------------------------------------------------------ */
+
+static void send(uint8_t character)
+{
+    outb(BIOS_TEXT, character);
+}
+
+static void lead_to(uint8_t row, uint8_t column)
+{
+    if (row != shown_row) {
+        if (shown_column) {
+            send(CR);
+            send(LF);
+        }
+        shown_row = row;
+        shown_column = 0;
+    }
+    for (; shown_column > column; shown_column--)
+        send(BS);
+    for (; shown_column < column; shown_column++)
+        send(' ');
+}
+
+static void show(uint8_t row, uint8_t column, uint8_t character)
+{
+    /* AH=09h for the colour, then AH=0Eh to move on, is one character. */
+    if (row == shown_row && column + 1 == shown_column && character == shown)
+        return;
+    lead_to(row, column);
+    send(character);
+    shown_column++;
+    shown = character;
+}
+
+/* --- The screen ------------------------------------------------------------------------------------------- */
+
+static uint16_t columns(void)
+{
+    return far16(BDA, BDA_COLUMNS);
+}
+
+static uint16_t screen(void)
+{
+    return far8(BDA, BDA_MODE) == 7 ? 0xb000 : 0xb800;
+}
+
+static uint16_t cell(uint8_t page, uint8_t row, uint8_t column)
+{
+    return (uint16_t)((page & (PAGES - 1)) * far16(BDA, BDA_PAGE_SIZE) + 2 * (row * columns() + column));
+}
+
+static uint16_t cursor(uint8_t page)
+{
+    return far16(BDA, (uint16_t)(BDA_CURSOR + 2 * (page & (PAGES - 1))));
+}
+
+static void set_cursor(uint8_t page, uint8_t row, uint8_t column)
+{
+    set_far16(BDA, (uint16_t)(BDA_CURSOR + 2 * (page & (PAGES - 1))), (uint16_t)(row << 8 | column));
+}
+
+/* A window up (or down) by so many lines; 0: all of it is cleared. */
+static void scroll(uint8_t page, uint8_t lines, uint8_t attribute, uint16_t from, uint16_t to, int down)
+{
+    uint16_t width = columns();
+    uint8_t top = (uint8_t)(from >> 8), left = (uint8_t)from, bottom = (uint8_t)(to >> 8), right = (uint8_t)to;
+    uint16_t count;
+
+    if (bottom >= ROWS)
+        bottom = ROWS - 1;
+    if (right >= width)
+        right = (uint8_t)(width - 1);
+    if (top > bottom || left > right)
+        return;
+    count = (uint16_t)(right - left + 1);
+    if (lines == 0 || lines > bottom - top + 1)
+        lines = (uint8_t)(bottom - top + 1);
+    for (uint8_t i = 0; i < bottom - top + 1 - lines; i++) {
+        uint8_t row = (uint8_t)(down ? bottom - i : top + i);
+        uint8_t source = (uint8_t)(down ? row - lines : row + lines);
+
+        far_move16(screen(), cell(page, row, left), cell(page, source, left), count);
+    }
+    for (uint8_t i = 0; i < lines; i++) {
+        uint8_t row = (uint8_t)(down ? top + i : bottom - i);
+
+        far_fill16(screen(), cell(page, row, left), (uint16_t)(attribute << 8 | ' '), count);
+    }
+}
+
+static void line_feed(uint8_t page, uint8_t *row)
+{
+    if (*row + 1 < ROWS) {
+        ++*row;
+        return;
+    }
+    scroll(page, 1, far8(screen(), (uint16_t)(cell(page, *row, 0) + 1)), 0,
+           (uint16_t)((ROWS - 1) << 8 | (columns() - 1)), 0);
+}
+
+/* A character as a teletype prints it; `attribute` is kept as it is in the cell if that is negative. */
+static void teletype(uint8_t page, uint8_t character, int attribute)
+{
+    uint8_t row = (uint8_t)(cursor(page) >> 8), column = (uint8_t)cursor(page);
+
+    switch (character) {
+    case BEL:
+        send(BEL);
+        return;
+    case BS:
+        if (column) {
+            column--;
+            if (row == shown_row && column + 1 == shown_column) {
+                send(BS);
+                shown_column--;
+                shown = 0;
+            }
+        }
+        break;
+    case CR:
+        column = 0;
+        if (row == shown_row) {
+            send(CR);
+            shown_column = 0;
+        }
+        break;
+    case LF:
+        lead_to(row, column);
+        send(LF);
+        line_feed(page, &row);
+        shown_row = row;
+        shown = 0;
+        break;
+    default:
+        set_far8(screen(), cell(page, row, column), character);
+        if (attribute >= 0)
+            set_far8(screen(), (uint16_t)(cell(page, row, column) + 1), (uint8_t)attribute);
+        if (character)
+            show(row, column, character);
+        if (++column == columns()) { /* the stream needs no new line where the screen does */
+            int together = row == shown_row;
+
+            column = 0;
+            line_feed(page, &row);
+            if (together) {
+                shown_row = row;
+                shown_column = 0;
+                shown = 0;
+            }
+        }
+    }
+    set_cursor(page, row, column);
+}
+
+void print(const char *text)
+{
+    for (; *text; text++)
+        teletype(far8(BDA, BDA_PAGE), (uint8_t)*text, -1);
+}
+
+/* AH=09h and 0Ah: so many characters from the cursor on, which stays. */
+static void write_cells(const struct frame *f, int with_attribute)
+{
+    uint16_t at = cursor(f->b.h);
+    uint8_t row = (uint8_t)(at >> 8), column = (uint8_t)at, character = f->a.l;
+    uint16_t most = (uint16_t)(ROWS * columns()), place = cell(f->b.h, row, column);
+    uint16_t count = f->c.x < most ? f->c.x : most;
+    int shows = character != ' ' && character != 0 && character != 0xff;
+
+    if (with_attribute) {
+        far_fill16(screen(), place, (uint16_t)(f->b.l << 8 | character), count);
+    } else {
+        for (uint16_t i = 0; i < count; i++)
+            set_far8(screen(), (uint16_t)(place + 2 * i), character);
+    }
+    for (uint16_t i = 0; shows && i < count && row < ROWS; i++) {
+        show(row, column, character);
+        if (++column == columns()) {
+            column = 0;
+            row++;
+        }
+    }
+}
+
+static void write_string(struct frame *f)
+{
+    uint16_t before = cursor(f->b.h);
+    uint16_t at = f->bp.x;
+
+    set_cursor(f->b.h, f->d.h, f->d.l);
+    for (uint16_t i = 0; i < f->c.x; i++) {
+        uint8_t character = far8(f->es, at++);
+
+        teletype(f->b.h, character, f->a.l & 2 ? far8(f->es, at++) : f->b.l);
+    }
+    if (!(f->a.l & 1))
+        set_cursor(f->b.h, (uint8_t)(before >> 8), (uint8_t)before);
+}
+
+static int set_mode(uint8_t mode)
+{
+    uint8_t number = mode & 0x7f;
+    uint16_t width = number < 2 ? 40 : 80;
+
+    if (number > 3 && number != 7)
+        return 0;
+    set_far8(BDA, BDA_MODE, number);
+    set_far16(BDA, BDA_COLUMNS, width);
+    set_far16(BDA, BDA_PAGE_SIZE, width == 40 ? 0x800 : 0x1000);
+    set_far16(BDA, BDA_PAGE_START, 0);
+    far_fill16(BDA, BDA_CURSOR, 0, PAGES);
+    set_far16(BDA, BDA_CURSOR_SHAPE, 0x0607);
+    set_far8(BDA, BDA_PAGE, 0);
+    set_far16(BDA, BDA_CRTC, number == 7 ? 0x3b4 : 0x3d4);
+    set_far8(BDA, BDA_ROWS, ROWS - 1);
+    set_far16(BDA, BDA_CELL_HEIGHT, 16);
+    if (!(mode & 0x80))
+        far_fill16(screen(), 0, ATTRIBUTE << 8 | ' ', 0x4000);
+    shown_row = NOWHERE;
+    return 1;
+}
+
+void video_start(void)
+{
+    set_mode(3);
+    shown_row = shown_column = shown = 0;
+}
+
+static int palette_is_nothing(uint8_t function)
+{
+    return function <= 0x03 || function == 0x10 || function == 0x12 || function == 0x13;
+}
+
+enum action video_service(struct frame *f)
+{
+    uint8_t page = f->b.h;
+
+    switch (f->a.h) {
+    case 0x00:
+        if (!set_mode(f->a.l))
+            break;
+        f->a.l = 0x30;
+        return DONE;
+    case 0x01:
+        set_far16(BDA, BDA_CURSOR_SHAPE, f->c.x);
+        return DONE;
+    case 0x02:
+        set_cursor(page, f->d.h, f->d.l);
+        return DONE;
+    case 0x03:
+        f->d.x = cursor(page);
+        f->c.x = far16(BDA, BDA_CURSOR_SHAPE);
+        return DONE;
+    case 0x04: /* no light pen */
+        f->a.h = 0;
+        return DONE;
+    case 0x05:
+        set_far8(BDA, BDA_PAGE, f->a.l & (PAGES - 1));
+        set_far16(BDA, BDA_PAGE_START, cell(f->a.l, 0, 0));
+        return DONE;
+    case 0x06:
+    case 0x07:
+        scroll(far8(BDA, BDA_PAGE), f->a.l, f->b.h, f->c.x, f->d.x, f->a.h == 0x07);
+        if (f->a.l == 0)
+            shown_row = NOWHERE;
+        return DONE;
+    case 0x08:
+        f->a.x = far16(screen(), cell(page, (uint8_t)(cursor(page) >> 8), (uint8_t)cursor(page)));
+        return DONE;
+    case 0x09:
+    case 0x0a:
+        write_cells(f, f->a.h == 0x09);
+        return DONE;
+    case 0x0b: /* the colour of the border */
+        return DONE;
+    case 0x0e:
+        teletype(far8(BDA, BDA_PAGE), f->a.l, -1);
+        return DONE;
+    case 0x0f:
+        f->a.x = (uint16_t)(columns() << 8 | far8(BDA, BDA_MODE));
+        f->b.h = far8(BDA, BDA_PAGE);
+        return DONE;
+    case 0x10:
+        if (palette_is_nothing(f->a.l))
+            return DONE;
+        break;
+    case 0x11:
+        if (f->a.l == 0x30) {
+            f->c.x = 16;
+            f->d.l = ROWS - 1;
+            f->es = f->bp.x = 0; /* where no font is */
+            return DONE;
+        }
+        if (f->a.l == 0x04 || f->a.l == 0x14) /* the font that is there */
+            return DONE;
+        break;
+    case 0x12:
+        if (f->b.l == 0x10) {
+            f->b.x = 0x0003;
+            f->c.x = 0x0009;
+        } else {
+            f->a.l = 0x12;
+        }
+        return DONE;
+    case 0x13:
+        write_string(f);
+        return DONE;
+    case 0x1a:
+        if (f->a.l == 0)
+            f->b.x = 0x0008; /* a VGA with a colour monitor */
+        f->a.l = 0x1a;
+        return DONE;
+    case 0x4f: /* no VBE */
+        report(f, REPORT_SERVICE);
+        f->a.x = 0x0100;
+        return DONE;
+    default:
+        report(f, REPORT_SERVICE);
+        return DONE;
+    }
+    report(f, REPORT_FUNCTION);
+    return DONE;
+}

@@ -1,0 +1,114 @@
+"""Registers whose writes may be late at times, and the ports that KVM coalesces because of that.
+
+A UART whose interrupts are off can take a character at any time before the guest's next access to the UART:
+nobody sees the difference. So the model tells by an effect when writes to THR may be late
+(`devices.model.LateWrites`). A model that lies delays its own output, and no more: the order of writes stays,
+and the ring is drained before every access that could see one missing.
+
+Registering a port with KVM takes 3 to 7 µs. Taking it back takes 15 to 25 µs alone, and 2 to 12 ms soon after
+another time (measured). A driver may switch the interrupt off and on around each character, as Linux does on
+its console. So:
+
+- The main thread registers a port at the end of a slice in which at least `BUSY_WRITES` writes to it have
+  exited, all of them while they might have been late.
+- The thread that hears that writes must not be late takes the port back at once, before the guest goes on.
+- The port then rests: for `FIRST_REST` slices after the first time, for twice as many after each further one,
+  and for `LONGEST_REST` at most.
+
+With several vCPUs, a write of another vCPU may be in the ring when its port is taken back. The write is
+delivered at the next exit of any vCPU, or at the end of the slice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+BUSY_WRITES: Final = 64
+FIRST_REST: Final = 20
+LONGEST_REST: Final = 1200
+
+_BYTE_OUT: Final = 1 | 1 << 8  # direction and size in the packed word of a port exit
+_PORT_SHIFT: Final = 16
+
+
+class Registrar(Protocol):
+    """What of `kvm.vm.Vm` is needed."""
+
+    def register_coalesced(self, address: int, size: int, *, pio: bool) -> None:
+        """Writes go to the ring."""
+        ...
+
+    def unregister_coalesced(self, address: int, size: int, *, pio: bool) -> None:
+        """Writes exit again."""
+        ...
+
+
+class _Port:
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.allowed = True
+        self.coalesced = False
+        self.exits = 0  # of writes, when it was looked at last
+        self.rest = 0  # slices to wait
+        self.next_rest = FIRST_REST
+        self.revoked = False  # in this slice
+
+
+class LateWrites:
+    """The ports of one machine whose writes may be late at times. `attach` and `tend` by the main thread."""
+
+    def __init__(self) -> None:
+        self._ports: list[_Port] = []
+        self._lock = threading.Lock()  # taken last: a thread with it takes no other
+        self._vm: Registrar | None = None
+
+    def add(self, port: int) -> Callable[[int], None]:
+        """Watch a port. The result hears whether writes to it may be late from now on (1), or must not (0).
+
+        Any thread may call it.
+        """
+        watched = _Port(port)
+        self._ports.append(watched)
+        return lambda allowed: self._allow(watched, bool(allowed))
+
+    def attach(self, vm: Registrar) -> None:
+        """A virtual machine was built, with devices after a reset: writes may be late."""
+        with self._lock:
+            self._vm = vm
+            for port in self._ports:
+                port.allowed, port.coalesced, port.revoked, port.exits = True, False, False, 0
+
+    def detach(self) -> None:
+        """The virtual machine is about to be closed."""
+        with self._lock:
+            self._vm = None
+
+    def tend(self, exits: Callable[[], Mapping[int, int]]) -> None:
+        """A slice is over. `exits` counts exits by packed (direction, size, port) word. Raises KvmError."""
+        if all(port.coalesced for port in self._ports):
+            return
+        counts = exits()
+        with self._lock:
+            if self._vm is None:
+                return
+            for port in self._ports:
+                before, port.exits = port.exits, counts.get(_BYTE_OUT | port.number << _PORT_SHIFT, 0)
+                revoked, port.revoked = port.revoked, False
+                if port.rest:
+                    port.rest -= 1
+                elif port.allowed and not revoked and port.exits - before >= BUSY_WRITES:
+                    self._vm.register_coalesced(port.number, 1, pio=True)
+                    port.coalesced = True
+
+    def _allow(self, port: _Port, allowed: bool) -> None:
+        with self._lock:
+            port.allowed = allowed
+            if allowed:
+                return
+            port.revoked = True
+            if port.coalesced and self._vm is not None:
+                self._vm.unregister_coalesced(port.number, 1, pio=True)
+                port.coalesced = False
+                port.rest, port.next_rest = port.next_rest, min(2 * port.next_rest, LONGEST_REST)

@@ -1,0 +1,47 @@
+"""What becomes of the loss of a device process: `--on-device-crash`, as the channels ask for it.
+
+A process that starts in the midst of the run is no loss, but guest time stands still for it as for a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kvmbox.errors import DeviceProcessError
+from kvmbox.host.clock import GuestClock
+from kvmbox.host.timers import DeadlineTimer
+from kvmbox.machine.config import RunConfig
+from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
+
+
+def survival_of(
+    config: RunConfig,
+    pool: DevicePool,
+    clock: GuestClock,
+    timers: DeadlineTimer,
+    answered_by_nobody: Callable[[DeviceProcessError], None],
+    wake: Callable[[], None],
+) -> SurvivalOf:
+    """What gives each channel of `pool`, which has been launched, the survival that the run asks for.
+
+    `answered_by_nobody` hears of losses after which ports read as ones; `wake` wakes the main thread.
+    """
+
+    def resume() -> None:
+        clock.resume()
+        timers.rearm()
+
+    pool.starts.attend(pause_time=clock.pause, resume_time=resume, wake=wake)
+    if config.on_device_crash == "restart":
+        from kvmbox.channel.recovery import Recovery
+        from kvmbox.processes.standby import StandbyProcesses
+
+        standby = pool.standby = StandbyProcesses(
+            pool, budget=config.restart_budget, pause_time=clock.pause, resume_time=resume, wake=wake
+        )
+        return lambda member, process: Recovery(member.devices, standby, process)
+    if config.on_device_crash == "all-ones":
+        from kvmbox.channel.recovery import AllOnes
+
+        return lambda _member, process: AllOnes(answered_by_nobody, process)
+    return fails

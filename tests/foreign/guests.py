@@ -1,0 +1,319 @@
+"""The table of foreign guests: how each is started, and by which milestones its output tells how far it got.
+
+A milestone is a regular expression; milestones are looked for one after the other. Where a backend of KVM
+cannot run a guest to its last milestone, `limits` says how far the guest must get there, and why not further.
+With a backend that `limits` does not name the guest must reach the last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.foreign import images
+
+GNUMACH: Final = ("gnumach-image-1.8-amd64-up", "boot/gnumach-1.8-amd64-up.gz")
+XEN: Final = ("xen-hypervisor-4.20-amd64", "boot/xen-4.20-amd64.gz")
+TBOOT: Final = ("tboot", "boot/tboot.gz")
+LINUX: Final = ("linux-image-cloud-amd64", "boot/vmlinuz-*")
+U_BOOT: Final = "u-boot-qemu"
+SERIAL: Final = "com1=115200,8n1 console=com1 noreboot"
+# Of its log the banner is shown, and what is more urgent than that: each character is an exit or two.
+LINUX_WORDS: Final = "console=ttyS0 earlyprintk=ttyS0 loglevel=6 panic=-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a guest is started."""
+
+    kvmbox: tuple[str, ...]
+    """Arguments after `kvmbox run`."""
+    qemu: tuple[str, ...] = ()
+    """Arguments of QEMU, beside those that every guest gets; none where QEMU has no such way to boot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """A point that a guest reaches, and the output that shows it."""
+
+    name: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How far a guest must get with a backend of KVM that does not take it to its last milestone.
+
+    Without milestones and without a status nothing is asked: the guest is not run.
+    """
+
+    milestones: int
+    """How many it must reach."""
+    why: str
+    """Why not more."""
+    status: int | None = None
+    """What kvmbox must end with; None where the run is not followed beyond the milestones."""
+    says: str = ""
+    """What stderr must match then: the refused instruction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """One guest, started in one way."""
+
+    name: str
+    package: str
+    form: str
+    start: Callable[[Path], Start]
+    """Finds or makes the images (in the given directory); images.Unavailable where that is impossible."""
+    milestones: tuple[Milestone, ...]
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    """By the backend of KVM."""
+    timeout_s: int = 60
+
+    def limit(self, backend: str) -> Limit:
+        """What is asked of the guest with `backend`."""
+        return self.limits.get(backend, Limit(len(self.milestones), ""))
+
+    def reached(self, output: str) -> int:
+        """How many milestones `output` shows, in their order."""
+        position = count = 0
+        for milestone in self.milestones:
+            found = re.compile(milestone.pattern).search(output, position)
+            if found is None:
+                break
+            position, count = found.end(), count + 1
+        return count
+
+
+def _milestones(*pairs: tuple[str, str]) -> tuple[Milestone, ...]:
+    return tuple(Milestone(*pair) for pair in pairs)
+
+
+def _gnumach(_: Path) -> Start:
+    kernel = str(images.find(*GNUMACH))
+    unzipped = str(images.unzipped(*GNUMACH))
+    return Start(
+        ("--boot", "multiboot", "--append", "console=com0", kernel),
+        ("-kernel", unzipped, "-append", "console=com0"),
+    )
+
+
+def _xen(way: str) -> Callable[[Path], Start]:
+    def start(_: Path) -> Start:
+        arguments = ("--boot", way, "--memory", "256M", "--append", SERIAL, str(images.find(*XEN)))
+        if way != "multiboot":
+            return Start(arguments)
+        return Start(arguments, ("-kernel", str(images.unzipped(*XEN)), "-append", SERIAL))
+
+    return start
+
+
+def _tboot(way: str) -> Callable[[Path], Start]:
+    def start(_: Path) -> Start:
+        words = "logging=serial serial=115200,8n1,0x3f8"
+        arguments = ("--boot", way, "--append", words, str(images.find(*TBOOT)))
+        if way != "multiboot":
+            return Start(arguments)
+        return Start(arguments, ("-kernel", str(images.unzipped(*TBOOT)), "-append", words))
+
+    return start
+
+
+def _memtest(which: str) -> Callable[[Path], Start]:
+    def start(_: Path) -> Start:
+        image = str(images.find("memtest86+", f"boot/memtest86+{which}.bin"))
+        words = "console=ttyS0,115200"
+        # It looks at all of its memory before it shows anything.
+        return Start(
+            ("--memory", "16M", "--append", words, image), ("-m", "16M", "-kernel", image, "-append", words)
+        )
+
+    return start
+
+
+def _linux(way: str, cpus: int) -> Callable[[Path], Start]:
+    def start(directory: Path) -> Start:
+        image = str(images.find(*LINUX) if way == "linux" else images.vmlinux(*LINUX))
+        initrd = str(images.initramfs(directory))
+        words = f"{LINUX_WORDS} -- poweroff"
+        return Start(
+            (
+                *("--boot", way, "--cpus", str(cpus), "--memory", "256M", "--no-reboot"),
+                *("--initrd", initrd, "--append", words, image),
+            ),
+            ("-smp", str(cpus), "-kernel", image, "-initrd", initrd, "-append", words),
+        )
+
+    return start
+
+
+def _seabios(directory: Path) -> Start:
+    image = str(images.find("seabios", "usr/share/seabios/bios-256k.bin"))
+    # SeaBIOS shows its screen on the serial port that this file names.
+    port = directory / "sercon-port"
+    port.write_bytes((0x3F8).to_bytes(2, "little"))
+    named = "etc/sercon-port"
+    return Start(
+        ("--fw-cfg", f"{named}={port}", "--bios", image),
+        ("-bios", image, "-fw_cfg", f"name={named},file={port}"),
+    )
+
+
+def _qboot(directory: Path) -> Start:
+    firmware = str(images.find("qemu-system-data", "usr/share/qemu/qboot.rom"))
+    image = str(images.find(*LINUX))
+    initrd = str(images.initramfs(directory))
+    words = f"{LINUX_WORDS} -- poweroff"
+    return Start(
+        (
+            *("--bios", firmware, "--memory", "256M", "--no-reboot"),
+            *("--initrd", initrd, "--append", words, image),
+        ),
+        ("-bios", firmware, "-kernel", image, "-initrd", initrd, "-append", words),
+    )
+
+
+def _u_boot(build: str) -> Callable[[Path], Start]:
+    def start(_: Path) -> Start:
+        image = str(images.find(U_BOOT, f"usr/lib/u-boot/{build}/u-boot.rom"))
+        return Start(("--bios", image), ("-bios", image))
+
+    return start
+
+
+def _ipxe_kernel(_: Path) -> Start:
+    image = str(images.find("ipxe", "usr/lib/ipxe/ipxe.lkrn"))
+    return Start(("--memory", "64M", image), ("-machine", "graphics=off", "-kernel", image))
+
+
+def _ipxe_disk(_: Path) -> Start:
+    image = str(images.find("ipxe", "usr/lib/ipxe/ipxe.iso"))
+    drive = f"file={image},format=raw,if=ide,snapshot=on"
+    return Start(("--memory", "64M", image), ("-machine", "graphics=off", "-drive", drive))
+
+
+_LINUX_MILESTONES: Final = _milestones(
+    ("the first line of its log", r"Linux version \d"),
+    ("our init runs", r"kvmbox-init: running on \d+ CPU"),
+    ("it powers off", r"reboot: Power down"),
+)
+
+
+def _linux_milestones(cpus: int) -> tuple[Milestone, ...]:
+    first, init, last = _LINUX_MILESTONES
+    return (first, Milestone(init.name, init.pattern.replace(r"\d+", str(cpus))), last)
+
+
+_XEN_MILESTONES: Final = _milestones(
+    ("its banner", r"Xen version 4\."), ("it has no dom0", r"(?i)dom0|domain 0")
+)
+_TBOOT_MILESTONES: Final = _milestones(
+    ("its banner", r"\* TBOOT \*"), ("it finds no module", r"no MB\d modules")
+)
+_MEMTEST_MILESTONES: Final = _milestones(("its screen", r"Memtest86\+"))
+_U_BOOT_MILESTONES: Final = _milestones(("its banner", r"U-Boot (SPL )?20\d\d"), ("its prompt", r"=> "))
+# The decompressor takes BMI2 from CPUID, which shows the host's features whatever KVM is told to show.
+_NO_SHLX: Final = Limit(0, "SHLX is refused, in its decompressor", 10, "shlx")
+_NO_RDSSP: Final = Limit(0, "RDSSP is refused", 10, "rdssp")
+_NO_FINIT: Final = Limit(0, "FINIT is refused", 10, "fwait")
+_IRET: Final = ("IRET is refused in 32-bit mode", 10, "iret")
+_LINUX_S: Final = 240
+
+
+GUESTS: Final = (
+    Guest(
+        "GNU Mach",
+        GNUMACH[0],
+        "ELF64 with a Multiboot 1 header, gzip",
+        _gnumach,
+        _milestones(("its first message", r"(?i)biosmem|Mach"), ("it finds no module", r"No bootstrap")),
+        {"pvm": Limit(0, "FNSTSW is refused", 10, "fnstsw")},
+    ),
+    *(
+        Guest(
+            f"Xen, {form}",
+            XEN[0],
+            f"ELF32, {form}, gzip",
+            _xen(way),
+            _XEN_MILESTONES,
+            {"pvm": _NO_RDSSP},
+        )
+        for way, form in (("multiboot", "Multiboot 1"), ("multiboot2", "Multiboot 2"))
+    ),
+    *(
+        Guest(f"tboot, {form}", TBOOT[0], f"ELF32, {form}, gzip", _tboot(way), _TBOOT_MILESTONES)
+        for way, form in (("multiboot", "Multiboot 1"), ("multiboot2", "Multiboot 2"))
+    ),
+    *(
+        Guest(
+            f"memtest86+, {bits} bits",
+            "memtest86+",
+            f"bzImage, {bits}-bit entry",
+            _memtest(which),
+            _MEMTEST_MILESTONES,
+            {"pvm": _NO_FINIT},
+        )
+        for which, bits in (("x64", 64), ("ia32", 32))
+    ),
+    Guest(
+        "iPXE, a disk",
+        "ipxe",
+        "boot sector of a hybrid ISO",
+        _ipxe_disk,
+        _milestones(("its boot loader", r"ISOLINUX \d"), ("its banner", r"iPXE \d")),
+        {"pvm": Limit(1, *_IRET)},
+        timeout_s=90,
+    ),
+    Guest(
+        "iPXE, a kernel",
+        "ipxe",
+        "bzImage with a real-mode entry alone",
+        _ipxe_kernel,
+        _milestones(("its banner", r"iPXE \d")),
+        {"pvm": Limit(0, "its decompressor takes minutes, instruction by instruction")},
+    ),
+    Guest(
+        "SeaBIOS",
+        "seabios",
+        "firmware, 256 KiB",
+        _seabios,
+        _milestones(("its banner", r"SeaBIOS \(version"), ("it finds nothing to boot", r"No bootable")),
+        timeout_s=90,
+    ),
+    Guest(
+        "qboot and Linux",
+        "qemu-system-data",
+        "firmware, 64 KiB",
+        _qboot,
+        _LINUX_MILESTONES,
+        {"pvm": _NO_SHLX},
+        timeout_s=_LINUX_S,
+    ),
+    *(
+        Guest(f"U-Boot, {bits} bits", U_BOOT, "firmware, 1 MiB", _u_boot(build), _U_BOOT_MILESTONES, limits)
+        for bits, build, limits in (
+            (32, "qemu-x86", {"pvm": Limit(1, *_IRET)}),
+            (64, "qemu-x86_64", {"pvm": Limit(0, *_IRET)}),
+        )
+    ),
+    *(
+        Guest(
+            f"Linux, {form}, {cpus} CPU{'s' * (cpus > 1)}",
+            LINUX[0],
+            form,
+            _linux(way, cpus),
+            _linux_milestones(cpus),
+            {"pvm": limit},
+            timeout_s=_LINUX_S,
+        )
+        for way, form, limit in (
+            ("linux", "bzImage", _NO_SHLX),
+            ("pvh", "PVH", Limit(1, "instructions of its set-up are refused")),
+        )
+        for cpus in (1, 2)
+    ),
+)

@@ -1,0 +1,163 @@
+"""Where foreign images come from: an environment variable, the installed package, or the package downloaded.
+
+KVMBOX_FOREIGN names a directory with unpacked packages (DIRECTORY/PACKAGE/boot/…), which are taken first.
+Then an installed package counts. Everything else is downloaded once with apt into `.lab/foreign` and unpacked
+there: no root is needed, and no network the next time. What is made of packages (a kernel taken out of its
+gzip file or its bzImage) is kept beside them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.lab.archive import Archive
+from tests.lab.packages import Apt, Unavailable
+
+TOP: Final = Path(__file__).parents[2]
+CACHE: Final = TOP / ".lab/foreign"
+VARIABLE: Final = "KVMBOX_FOREIGN"
+INIT_SOURCE: Final = Path(__file__).with_name("init.c")
+_VERSION: Final = "{}.version"
+_NO_LIBRARY: Final = (
+    "-static",
+    "-nostdlib",
+    "-nostartfiles",
+    "-ffreestanding",
+    "-fno-stack-protector",
+    "-fno-pie",
+)
+
+
+def find(package: str, pattern: str) -> Path:
+    """The one file of `package` that matches `pattern`, below its root. Unavailable if it cannot be had."""
+    if given := os.environ.get(VARIABLE):
+        return _only(Path(given, package), package, pattern)
+    if _installed_version(package) and sorted(Path("/").glob(pattern)):
+        return _only(Path("/"), package, pattern)
+    return _only(_downloaded(package), package, pattern)
+
+
+def version(package: str) -> str:
+    """The version of what `find` finds, or an empty text where nobody has told it."""
+    if os.environ.get(VARIABLE):
+        return ""
+    if installed := _installed_version(package):
+        return installed
+    file = CACHE / _VERSION.format(package)
+    return file.read_text().strip() if file.exists() else ""
+
+
+def unzipped(package: str, pattern: str) -> Path:
+    """The content of a gzip file of a package: for QEMU, which takes no compressed Multiboot kernel."""
+    source = find(package, pattern)
+    return _made(f"{source.stem}.elf", source, lambda: gzip.decompress(source.read_bytes()))
+
+
+def vmlinux(package: str, pattern: str) -> Path:
+    """The ELF kernel in a bzImage: payload_offset and payload_length of the setup header (boot.rst), zstd."""
+    source = find(package, pattern)
+    return _made(f"{source.name}.elf", source, lambda: _payload(source.read_bytes()))
+
+
+def initramfs(directory: Path) -> Path:
+    """An archive with nothing but /init of `init.c` and a console, in `directory`."""
+    program, archive = directory / "init", directory / "initramfs.cpio"
+    if shutil.which("cc") is None:
+        raise Unavailable("cc not found: the init of the initramfs cannot be compiled")
+    _run(["cc", "-O1", "-Wall", "-Werror", *_NO_LIBRARY, "-o", str(program), str(INIT_SOURCE)])
+    content = Archive()
+    content.directory("dev")
+    content.device("dev/console", 5, 1)
+    content.file("init", program.read_bytes(), executable=True)
+    archive.write_bytes(content.pack())
+    return archive
+
+
+def _payload(image: bytes) -> bytes:
+    """The uncompressed kernel in a bzImage."""
+    setup_sectors = image[0x1F1] or 4
+    offset, length = struct.unpack_from("<II", image, 0x248)
+    start = (setup_sectors + 1) * 512 + offset
+    # The build appends the size of what is inside: four bytes that belong to no format.
+    packed = image[start : start + length - 4]
+    if not packed.startswith(b"\x28\xb5\x2f\xfd"):
+        raise Unavailable("the kernel in the package's bzImage is not compressed with zstd")
+    if shutil.which("zstd") is None:
+        raise Unavailable(
+            "zstd not found: the kernel cannot be taken out of its bzImage (apt-get install zstd)"
+        )
+    return subprocess.run(["zstd", "-dcq"], input=packed, capture_output=True, check=True).stdout
+
+
+def _made(name: str, source: Path, make: Callable[[], bytes]) -> Path:
+    """A file that is made of `source`, and made again only if `source` is another."""
+    stamp = source.stat()
+    key = hashlib.sha256(f"{source.name} {stamp.st_size} {stamp.st_mtime_ns}".encode()).hexdigest()[:12]
+    target = CACHE / "made" / f"{key}-{name}"
+    if not target.exists():
+        content = make()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as scratch:
+            scratch.write(content)
+        Path(scratch.name).rename(target)
+    return target
+
+
+def _only(top: Path, package: str, pattern: str) -> Path:
+    found = sorted(top.glob(pattern))
+    if len(found) != 1:
+        raise Unavailable(f"{package}: {len(found) or 'no'} file(s) {top / pattern}")
+    return found[0]
+
+
+def _installed_version(package: str) -> str:
+    if shutil.which("dpkg-query") is None:
+        return ""
+    done = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}", package],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    status, _, number = done.stdout.partition(" ")
+    return number if done.returncode == 0 and status == "installed" else ""
+
+
+def _downloaded(package: str) -> Path:
+    """The tree of a package that is not installed; of a meta package of a kernel, what it stands for."""
+    target = CACHE / package
+    if not target.exists():
+        for tool in ("apt-get", "apt-cache", "dpkg-deb"):
+            if shutil.which(tool) is None:
+                raise Unavailable(f"{package} is not installed, and {tool} not found: it is a Debian package")
+        CACHE.mkdir(parents=True, exist_ok=True)
+        apt, name = Apt(CACHE), package
+        if found := re.search(r"^\s*Depends: (linux-image-\S+)$", apt.depends(package), re.MULTILINE):
+            name = found[1]
+        with tempfile.TemporaryDirectory(dir=CACHE, prefix="fetch-") as scratch:
+            archive = apt.download(name, Path(scratch))
+            tree = Path(scratch, "tree")
+            _run(["dpkg-deb", "-x", str(archive), str(tree)])
+            number = _run(["dpkg-deb", "-f", str(archive), "Version"])
+            (CACHE / _VERSION.format(package)).write_text(number)
+            tree.rename(target)
+    return target
+
+
+def _run(command: Sequence[str]) -> str:
+    """stdout of a tool; Unavailable, with the end of what it says, if it fails."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().rpartition("\n")[2]
+        raise Unavailable(f"{Path(command[0]).name} fails: {said}")
+    return done.stdout

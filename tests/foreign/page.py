@@ -1,0 +1,107 @@
+"""docs/guests-that-boot.md: tables of what was measured, put into the blocks of the page.
+
+A block begins with `<!-- guests: TABLE -->` and ends with `<!-- guests: end -->`; TABLE is `guests` or
+`kvm-unit-tests`. Everything else on the page is prose that people write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from tests.foreign.guests import GUESTS, Guest
+from tests.foreign.rows import ENTRY, GUEST, Row
+from tests.foreign.survey import KVMBOX_NAME, QEMU_NAME
+
+COLUMNS: Final = (("pvm", QEMU_NAME), ("pvm", KVMBOX_NAME), ("svm", QEMU_NAME), ("svm", KVMBOX_NAME))
+_BLOCK: Final = re.compile(r"(<!-- guests: (?!end -->)([a-z-]+) -->\n)(.*?)(<!-- guests: end -->)", re.DOTALL)
+_HEAD: Final = ("QEMU, pvm", "kvmbox, pvm", "QEMU, svm", "kvmbox, svm")
+
+
+def filled(page: str, rows: Sequence[Row]) -> str:
+    """`page` with its blocks filled. ValueError for a block that nobody knows, or a page without blocks."""
+    tables = {"guests": guests_table, "kvm-unit-tests": entries_table}
+
+    def block(match: re.Match[str]) -> str:
+        if match[2] not in tables:
+            raise ValueError(f"there is no table '{match[2]}'")
+        return f"{match[1]}{tables[match[2]](rows)}{match[4]}"
+
+    after, count = _BLOCK.subn(block, page)
+    if count != len(re.findall(r"<!-- guests: (?!end)", page)) or not count:
+        raise ValueError("the page has no block, or one without an end")
+    return after
+
+
+def guests_table(rows: Sequence[Row]) -> str:
+    """How far each guest got."""
+    measured = _by_place(rows, GUEST)
+    lines = [_line("guest", "version", "format", *_HEAD, "why not further"), _line(*["---"] * 8)]
+    for guest in GUESTS:
+        found = [measured.get((guest.name, *column)) for column in COLUMNS]
+        version = next((row.version for row in found if row and row.version), "")
+        lines.append(_line(guest.name, version, guest.form, *map(_reached, found), _why(guest, found)))
+    return "".join(lines)
+
+
+def entries_table(rows: Sequence[Row]) -> str:
+    """The verdict of each entry of kvm-unit-tests, and how many there are of each."""
+    measured = _by_place(rows, ENTRY)
+    names = list(dict.fromkeys(name for name, _, _ in measured))
+    lines = [_line("entry", *_HEAD, "why not"), _line(*["---"] * 6)]
+    for name in names:
+        found = [measured.get((name, *column)) for column in COLUMNS]
+        if all(row is None or row.result == "left out" for row in found):
+            continue
+        note = next((row.note for row in reversed(found) if row and row.note), "")
+        lines.append(_line(name, *map(_verdict, found), _code(note)))
+    totals = [_total(measured, column) for column in COLUMNS]
+    lines.append(_line("**passed**", *totals, ""))
+    return "".join(lines)
+
+
+def _total(measured: Mapping[tuple[str, str, str], Row], column: tuple[str, str]) -> str:
+    found = [row for (_, *place), row in measured.items() if tuple(place) == column]
+    tried = [row for row in found if row.result != "left out"]
+    return f"**{sum(row.reached for row in tried)} of {len(tried)}**" if tried else ""
+
+
+def _by_place(rows: Iterable[Row], kind: str) -> dict[tuple[str, str, str], Row]:
+    return {(row.name, row.backend, row.program): row for row in rows if row.kind == kind}
+
+
+def _reached(row: Row | None) -> str:
+    if row is None or row.result == "not tried":
+        return ""
+    return _verdict(row)
+
+
+def _verdict(row: Row | None) -> str:
+    """The result; in bold where it is all that can be had."""
+    if row is None:
+        return ""
+    return f"**{row.result}**" if row.reached == row.of else row.result
+
+
+def _why(guest: Guest, found: Sequence[Row | None]) -> str:
+    """The table's own words for a limit that is known, else what kvmbox said where it got no further."""
+    parts = []
+    for row in found:
+        if row is None or row.program != KVMBOX_NAME or row.reached == row.of:
+            continue
+        known = guest.limit(row.backend)
+        expected = row.reached >= known.milestones and re.search(known.says, row.note)
+        text = known.why if known.why and expected else _code(row.note)
+        if text:
+            parts.append(f"{row.backend}: {text}")
+    return "; ".join(parts)
+
+
+def _code(text: str) -> str:
+    return f"`{text.replace('`', '')}`" if text else ""
+
+
+def _line(*cells: str) -> str:
+    escaped = (cell.replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |\n"

@@ -1,0 +1,102 @@
+"""Boot sectors in the manner of the well-known tutorials, on the built-in BIOS and beside QEMU's."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.runs import Run, error_lines, run_to_end
+
+SOURCES: Final = Path(__file__).parent / "boot_sectors"
+INCLUDES: Final = Path(__file__).parents[2] / "guests" / "boot"
+
+PRINTS: Final = {
+    "hello": "Hello, World!\r\n",
+    "find_the_byte": "XXXX\r\n",
+    "disk_chs": "DADA FACE\r\n",
+    "disk_retry": "abc\r\nno sector 0\r\n",
+    "disk_lba": "2222 by LBA\r\n",
+    "echo": "Type: abc\r\nthank you\r\n",
+    "memory": "027F\r\nFC00\r\n00000000\r\n00100000\r\n",
+    "vesa": "No VBE, using text mode\r\n",
+    "a20": "01 A20 is on\r\n",
+    "screen": "one by one\r\nwhole0405\r\n",
+    "timer": "three ticks\r\n",
+    "protected": "Started in 16-bit Real Mode\r\nSuccessfully landed in 32-bit Protected Mode\r\n",
+}
+"""What each example prints, each character once."""
+
+SAID: Final = {"vesa": ["kvmbox: int 0x10 AH=0x4f is not provided, at 0x7c1b"]}
+TYPED: Final = b"abc\r"
+
+QEMU: Final = "qemu-system-x86_64"
+QEMU_SECONDS: Final = 60
+BESIDE_QEMU: Final = sorted(PRINTS.keys() - {"echo", "screen", "protected"})
+"""SeaBIOS' serial console takes keys late, leaves strings of AH=13h out, and knows no text of 32-bit code."""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All examples, assembled."""
+    for tool in ("cc", "ld"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} not found: boot sectors cannot be assembled")
+    directory = tmp_path_factory.mktemp("boot_sectors")
+    for name in PRINTS:
+        part, image = str(directory / f"{name}.o"), str(directory / f"{name}.img")
+        assemble = ["cc", "-m16", f"-I{INCLUDES}", "-c", "-o", part, str(SOURCES / f"{name}.S")]
+        subprocess.run(assemble, check=True)
+        link = ["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "-e", "0x7c00", "--oformat", "binary"]
+        subprocess.run([*link, "-o", image, part], check=True)
+    return directory
+
+
+def test_every_example_is_in_the_table() -> None:
+    assert {path.stem for path in SOURCES.glob("*.S")} == set(PRINTS)
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("name", PRINTS)
+def test_example_prints_what_it_prints_on_a_pc(images: Path, name: str) -> None:
+    run = Run(images / f"{name}.img", stdin=subprocess.PIPE)
+    run.send(TYPED)
+
+    status, output, messages = run_to_end(run)
+
+    assert output.decode() == PRINTS[name]
+    assert messages.splitlines() == SAID.get(name, [])
+    assert status == 0
+
+
+@pytest.mark.kvm
+def test_example_without_a_bios_ends_at_its_first_call(images: Path) -> None:
+    status, output, messages = run_to_end(Run("--bios", "none", images / "hello.img"))
+
+    assert (status, output) == (6, b"")
+    assert error_lines(messages) == ["kvmbox: error: int 0x10 AH=0x0e is not provided, at 0x7c1f"]
+
+
+@pytest.mark.parametrize("name", BESIDE_QEMU)
+def test_example_prints_the_same_under_qemu(images: Path, name: str) -> None:
+    """The console of QEMU's BIOS is a serial terminal, and the power goes off before its last character."""
+    if shutil.which(QEMU) is None:
+        pytest.skip(f"{QEMU} not found")
+    drive = f"if=ide,format=raw,file={images}/{name}.img"
+    command = [QEMU, "-accel", "tcg", "-m", "128", "-machine", "pc,graphics=off", "-vga", "none", "-snapshot"]
+    command += ["-display", "none", "-serial", "stdio", "-monitor", "none", "-net", "none", "-drive", drive]
+
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=QEMU_SECONDS, check=True
+    )
+
+    shown = re.sub(r"\x1b(?:\[[0-9;?=]*[a-zA-Z]|c)", "", done.stdout.decode())
+    letters = "".join(shown.partition("Booting from Hard Disk...")[2].split())
+    expected = "".join(PRINTS[name].split())
+    assert letters
+    assert expected.startswith(letters)
+    assert len(letters) >= len(expected) - 1

@@ -1,0 +1,242 @@
+"""The built-in BIOS and firmware from outside: reboots, lost processes, recordings, hostile guests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from kvmbox import bundled, layout
+from kvmbox.host.bios_reports import MOST, TRAP
+from tests.support.boot_images import bzimage
+from tests.support.real_mode import DEBUGCON, SHUTDOWN, SPIN, debug_exit, out, say
+from tests.support.runs import ENTRY, Images, Run, error_lines, run_to_end
+
+pytestmark = pytest.mark.kvm
+
+OTHER_SPAWNER: Final = str(Path(__file__).parent / "run_payload" / "other_spawner.py")
+SEABIOS: Final = Path("/usr/share/seabios/bios-256k.bin")
+DISK_SAYS: Final = b"ok by cylinder, head and sector\r\nok on the other head\r\nok by the extensions\r\n"
+REPORT: Final = layout.BIOS_REPORT_PORT + 4
+SEGMENTS: Final = bytes.fromhex("31c0 8ed8 8ec0")  # xor ax,ax; mov ds,ax; mov es,ax
+
+
+def print_text(text: bytes) -> bytes:
+    """By int 0x10 AH=0x0e, a character at a time."""
+    return b"".join(bytes((0xB8, character, 0x0E, 0xCD, 0x10)) for character in text)
+
+
+@pytest.fixture
+def sectors(tmp_path: Path) -> Images:
+    return Images(tmp_path)
+
+
+def boot_sector(sectors: Images, code: bytes, behind: bytes = b"") -> Path:
+    """The path of an image whose sector 0 has this code."""
+    assert len(code) <= 510
+    return sectors.write(code.ljust(510, b"\0") + b"\x55\xaa" + behind)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--sandbox", "none"),
+        ("--sandbox", "thread"),
+        ("--sandbox", "per-device"),
+        ("--seccomp", "strict"),
+        ("--ipc", "pipe"),
+        ("--ipc", "shm"),
+    ],
+    ids=" ".join,
+)
+def test_boot_sector_reads_its_disk_in_every_design(arguments: tuple[str, ...]) -> None:
+    status, output, messages = run_to_end(Run(*arguments, "bootdisk"))
+    assert (status, output) == (0, DISK_SAYS)
+    assert error_lines(messages) == []
+
+
+def test_bios_boots_again_after_a_reset(sectors: Images) -> None:
+    # CMOS RAM keeps: in al,0x71 of index 0x60; if it is 1, end; else set it and reset by port 0x92.
+    index = bytes.fromhex("b060 e670")
+    again = print_text(b"again") + SHUTDOWN + SPIN
+    first = print_text(b"first ") + index + bytes.fromhex("b001 e671") + out(0x92, 1) + SPIN
+    code = (
+        SEGMENTS + index + bytes.fromhex("e471 3c01 0f84") + len(first).to_bytes(2, "little") + first + again
+    )
+    status, output, _ = run_to_end(Run(boot_sector(sectors, code)))
+    assert (status, output) == (0, b"first again")
+
+
+def test_int_19h_loads_the_sector_again_and_int_18h_gives_up(sectors: Images) -> None:
+    # The counter is in memory, which a reset would clear: inc byte [0x600]; cmp byte [0x600],2; ja give up
+    code = SEGMENTS + print_text(b"x") + bytes.fromhex("fe060006 803e000602 7702 cd19 cd18") + SPIN
+    status, output, messages = run_to_end(Run(boot_sector(sectors, code)))
+    assert (status, output) == (
+        6,
+        b"xxx\r\nNo bootable device.\r\n",
+    ) or output == b"xxxNo bootable device.\r\n"
+    assert status == 6
+    assert "the guest called int 0x18: there is nothing to boot from" in error_lines(messages)[0]
+
+
+@pytest.mark.parametrize("lost", ["bdisk", "debug"])
+def test_lost_process_is_restarted_and_the_guest_cannot_tell(lost: str) -> None:
+    command = (sys.executable, OTHER_SPAWNER, lost, "leave", "1000")
+    run = Run("--on-device-crash", "restart", "bootdisk", command=command)
+    status, output, messages = run_to_end(run)
+    assert (status, output) == (0, DISK_SAYS)
+    assert f"device process '{lost}'" in messages
+    assert "restarted" in messages
+
+
+def test_recorded_boot_can_be_replayed(tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    status, output, _ = run_to_end(Run("--record", record, "bootdisk"))
+    assert (status, output) == (0, DISK_SAYS)
+    replay = subprocess.run(
+        [sys.executable, "-c", ENTRY, "replay", str(record)], capture_output=True, text=True, check=False
+    )
+    assert replay.returncode == 0, replay.stderr
+
+
+def test_image_of_a_diskettes_size_boots_from_drive_0(sectors: Images) -> None:
+    # mov al,dl; add al,'0'; mov ah,0x0e; int 0x10
+    code = bytes.fromhex("88d0 0430 b40e cd10") + SHUTDOWN + SPIN
+    status, output, _ = run_to_end(Run(boot_sector(sectors, code, bytes(1440 * 1024 - 512))))
+    assert (status, output) == (0, b"0")
+
+
+def test_text_that_a_guest_prints_by_the_bios_and_over_com1_is_shown_once(sectors: Images) -> None:
+    code = print_text(b"both\r\n") + say(b"both\r\n") + say(b"both\r\n", DEBUGCON) + SHUTDOWN + SPIN
+    status, output, _ = run_to_end(Run(boot_sector(sectors, code)))
+    assert (status, output) == (0, b"both\r\n")
+
+
+def test_missing_services_are_named_once_and_a_flood_of_them_is_cut(sectors: Images) -> None:
+    # The port takes what any guest writes. mov dx,REPORT; xor ecx,ecx; again: mov eax,ecx; or eax,1 << 24;
+    # out dx,eax; inc ecx; cmp ecx,2000; jb again
+    loop = b"\xba" + REPORT.to_bytes(2, "little") + bytes.fromhex("6631c9 6689c8 660d00000001 66ef 6641")
+    loop += bytes.fromhex("6681f9d0070000 72ea")
+    status, _, messages = run_to_end(Run(boot_sector(sectors, loop + debug_exit(0))))
+    assert status == 1
+    lines = messages.splitlines()
+    assert lines[0] == "kvmbox: int 0x00 AX=0x0000 is not provided, at 0x0"
+    assert lines[MOST:] == ["kvmbox: further missing BIOS services are not named"]
+
+
+def test_guest_that_forges_a_trap_ends_its_own_run_alone(sectors: Images) -> None:
+    code = out(REPORT - 4, 0x07C0_0001, 4) + out(REPORT, TRAP << 24 | 0x21 << 16 | 0x4C00, 4) + SPIN
+    status, _, messages = run_to_end(Run(boot_sector(sectors, code)))
+    assert status == 6
+    assert error_lines(messages) == ["kvmbox: error: int 0x21 AH=0x4c is not provided, at 0x7c01"]
+
+
+def test_missing_service_is_named_and_the_guest_goes_on(sectors: Images) -> None:
+    # mov ax,0x4c00; int 0x21, twice
+    call = bytes.fromhex("b8004c cd21")
+    status, output, messages = run_to_end(
+        Run(boot_sector(sectors, call * 2 + print_text(b"on") + SHUTDOWN + SPIN))
+    )
+    assert (status, output) == (0, b"on")
+    assert messages == "kvmbox: int 0x21 AH=0x4c is not provided, at 0x7c03\n"
+
+
+def test_flat_image_uses_the_builtin_bios_and_starts_as_kvmtool_starts_it(sectors: Images) -> None:
+    # mov ax,cs; mov bx,ds; sub bx,ax; mov cx,ss; sub cx,ax; or bx,cx; jnz end; cmp sp,0x8000; jnz end; print
+    check = (
+        bytes.fromhex("8cc8 8cdb 29c3 8cd1 29c1 09cb") + b"\x75\x0b" + bytes.fromhex("81fc0080") + b"\x75\x05"
+    )
+    code = check + print_text(b"k") + SHUTDOWN + SPIN
+    options = ("--load-address", "0x10000", "--entry", "1000:0", "--segments", "cs")
+    status, output, _ = run_to_end(sectors.run(code, "--bios", "builtin", *options))
+    assert (status, output) == (0, b"k")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--bios", "builtin", "hello64"), "--bios builtin has no meaning for what is booted as 'elf'"),
+        (("--bios", "none", "hello64"), "--bios none has no meaning for what is booted as 'elf'"),
+        (("--append", "x", "bootdisk"), "--append has no meaning for a boot sector"),
+        (("--entry", "0:7c00", "bootdisk"), "--entry needs --boot real"),
+        (("--bios", "hello32"), "no such file"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(arguments: tuple[str, ...], words: str) -> None:
+    status, output, messages = run_to_end(Run(*arguments))
+    assert status in (2, 4)
+    assert output == b""
+    (line,) = error_lines(messages)
+    assert words in line
+
+
+# --- Firmware ---------------------------------------------------------------------------------------------
+
+
+def firmware(code: bytes) -> bytes:
+    """A ROM of 64 KiB whose reset vector jumps near to `code`, at its start."""
+    jump = b"\xe9" + (0x10000 - 0xFFF3).to_bytes(2, "little")  # from F000:FFF0 to offset 0
+    return code.ljust(0xFFF0, b"\0") + jump.ljust(16, b"\0")
+
+
+def test_firmware_runs_at_4_gib_where_it_cannot_be_written_and_its_copy_can(sectors: Images) -> None:
+    # Through CS, whose base is 0xffff0000: mov byte cs:[0x8000],'x'; then read it and print it, a NUL still.
+    high = bytes.fromhex("2ec606008078 2ea00080 0430 bae900 ee")
+    # mov ax,0xf000; mov ds,ax; mov byte [0x8000],'x'; mov al,[0x8000]; out dx,al
+    low = bytes.fromhex("b800f0 8ed8 c606008078 a00080 ee")
+    image = sectors.write(firmware(high + low + SHUTDOWN + SPIN))
+    for arguments in (("--bios", image), (image,), ("--boot", "firmware", image)):
+        status, output, messages = run_to_end(Run(*arguments))
+        assert (status, output) == (0, b"0x"), messages
+
+
+def test_firmware_boots_again_with_its_copy_as_it_was(sectors: Images) -> None:
+    # The copy at 0xf8000 is printed, then written, then the machine is reset, once.
+    show = bytes.fromhex("b800f0 8ed8 a00080 0430 bae900 ee c606008009")
+    index = bytes.fromhex("b060 e670")
+    end = SHUTDOWN + SPIN
+    first = index + bytes.fromhex("b001 e671") + out(0x92, 1) + SPIN
+    code = show + index + bytes.fromhex("e471 3c01 0f84") + len(first).to_bytes(2, "little") + first + end
+    status, output, _ = run_to_end(Run("--bios", sectors.write(firmware(code))))
+    assert (status, output) == (0, b"00")
+
+
+def test_firmware_reads_the_kernel_and_its_command_line_through_fw_cfg(sectors: Images) -> None:
+    # mov dx,0x510; mov ax,KEY; out dx,ax; inc dx; then COUNT times: in al,dx; out 0xe9,al
+    def show(key: int, count: int) -> bytes:
+        select = b"\xba\x10\x05\xb8" + key.to_bytes(2, "little") + b"\xef\x42"
+        return select + bytes.fromhex("ec e6e9") * count
+
+    image = sectors.write(firmware(show(0x15, 3) + show(0x11, 4) + show(0x12, 2) + SHUTDOWN + SPIN))
+    kernel, initrd = sectors.write(bzimage(b"core" * 64)), sectors.write(b"ram")
+
+    run = Run("--bios", image, "--append", "arg", "--initrd", initrd, kernel)
+
+    assert run_to_end(run)[:2] == (0, b"argcorera")
+
+
+def test_firmware_starts_no_other_guest_than_linux_and_is_of_a_size_that_roms_have(sectors: Images) -> None:
+    image = sectors.write(firmware(SPIN))
+    status, _, messages = run_to_end(Run("--bios", image, "hello32"))
+    assert status == 4
+    assert "firmware starts a Linux kernel (bzImage), and it is none" in messages
+    status, _, messages = run_to_end(Run("--bios", sectors.write(bytes(1000))))
+    assert status == 4
+    assert "its 1000 bytes are not a multiple of 64 KiB" in messages
+
+
+def test_seabios_finds_no_boot_device_and_says_so() -> None:
+    if not SEABIOS.exists():
+        pytest.skip(f"{SEABIOS} not found: the Debian package seabios has it")
+    run = Run("--bios", SEABIOS, "--expect", "No bootable device.", "--timeout", "300", "--memory", "16M")
+    status, output, messages = run_to_end(run)
+    assert status == 0, messages
+    assert b"SeaBIOS (version" in output
+
+
+def test_rom_of_the_bios_is_bundled() -> None:
+    assert Path(bundled.DIRECTORY, "bios.bin").stat().st_size == 0x8000
