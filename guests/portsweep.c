@@ -29,10 +29,9 @@ static const struct {
     {DEBUG_EXIT, DEBUG_EXIT + 3},
     {COM1 + UART_THR, COM1 + UART_THR},
     {0x402, 0x402}, /* debug console */
+    {0x4d0, 0x4d1}, /* edge or level, per interrupt line */
     {0x501, 0x505}, /* the second debug-exit, pvpanic */
     {0x604, 0x605}, /* PM1a control: sleep */
-    {0x4d0, 0x4d1}, /* edge or level, per interrupt line */
-    {0x501, 0x505}, /* debug-exit of other hypervisors, pvpanic */
     {0xcf9, 0xcf9}, /* reset control of later chipsets */
     {SHUTDOWN, SHUTDOWN},
 };

@@ -322,6 +322,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
                 AddressRange(layout.SYSTEM_CONTROL_A_PORT, 1, offset=2),
             ),
             grants=(Irq(layout.I8042_IRQ), Irq(layout.I8042_AUX_IRQ), Reset()),
+            on_demand=True,
         )
     )
     board.append(

@@ -30,7 +30,7 @@ from tests.support.runs import Images, Run, error_lines, run_to_end
 pytestmark = pytest.mark.kvm
 
 PROGRAM = str(Path(__file__).parent / "run_payload" / "other_spawner.py")
-ON_DEMAND = {"pm", "hpet", "fwcfg"}
+ON_DEMAND = {"i8042", "pm", "hpet", "fwcfg"}
 SHOW = bytes.fromhex("ba1105 ec bae900 ee")
 """mov dx,0x511; in al,dx; mov dx,0xe9; out dx,al: the next byte of the item."""
 
@@ -95,7 +95,12 @@ def test_each_device_has_a_process_of_its_own_only_if_it_is_used(images: Images)
 def test_statistics_tell_which_have_started(images: Images) -> None:
     _, _, messages = run_to_end(images.run(GUEST, "--stats"))
     lines = [line for line in messages.splitlines() if line.startswith("process of ")]
-    assert [line.split()[2:4] for line in lines] == [["pm", "not"], ["hpet", "not"], ["fwcfg", "started"]]
+    assert [line.split()[2:4] for line in lines] == [
+        ["i8042", "not"],
+        ["pm", "not"],
+        ["hpet", "not"],
+        ["fwcfg", "started"],
+    ]
 
 
 @pytest.mark.parametrize("guest", [IDLE, SPIN], ids=["halted", "spinning"])

@@ -100,9 +100,9 @@ def test_debug_exit_is_at_0x501_too(images: Images, value: int, size: int, statu
 
 
 def test_debug_exit_elsewhere_moves_the_first_port_and_keeps_the_second(images: Images) -> None:
-    code = debug_exit(1) + out(0x600, 2)
-    assert run_to_end(images.run(code, "--debug-exit", "0x600"))[0] == 5
-    assert run_to_end(images.run(debug_exit(1) + out(0x501, 2), "--debug-exit", "0x600"))[0] == 5
+    code = debug_exit(1) + out(0x700, 2)
+    assert run_to_end(images.run(code, "--debug-exit", "0x700"))[0] == 5
+    assert run_to_end(images.run(debug_exit(1) + out(0x501, 2), "--debug-exit", "0x700"))[0] == 5
 
 
 def test_debug_exit_elsewhere_obeys_the_new_port_only(images: Images) -> None:

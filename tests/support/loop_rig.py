@@ -57,7 +57,6 @@ class Rig:
     """A loop on a fake vCPU, with devices at ports and in memory."""
 
     def __init__(self, half: Half | None = None) -> None:
-        self._half = half or Half()
         self.vcpu = FakeVcpu()
         self.parked = 0
         """How often the loop has parked."""
@@ -68,6 +67,7 @@ class Rig:
         self.ports.attach(Mapping(0x3F8, 8, self.uart, direct=self.uart))
         self.ports.attach(Mapping(0xF4, 4, self.exit, direct=self.exit))
         self.mmio.attach(Mapping(0xD000_0000, 8, self.mmio_uart, direct=self.mmio_uart))
+        self._half = half or Half()
         self.named(None)
         self.while_parked: Callable[[], object] = self.loop.unpark
         """What the main thread does when the loop has parked."""

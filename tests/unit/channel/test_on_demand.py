@@ -55,6 +55,7 @@ class Bench:
         self.log: list[str] = []
         self.time = 0
         self.fails: SandboxError | None = None
+        self.while_starting: Callable[[], None] = lambda: None
         self.waiting: list[int] = []
         self.links: list[CallingTransport] = []
         self.told: list[tuple[int, int]] = []
@@ -78,6 +79,7 @@ class Bench:
         self.waiting.append(self.channel.waiting)
         assert self.channel.survival.being_connected
         self.log.append("start")
+        self.while_starting()
         if self.fails is not None:
             raise self.fails
         return self._next()
@@ -211,14 +213,12 @@ def test_two_cpus_that_are_first_at_once_start_one_process() -> None:
     bench.time = SECOND
     found: list[int] = []
     second = threading.Thread(target=lambda: found.append(bench.ticks()))
-    start = bench.start
 
-    def start_while_another_waits(name: str) -> Opens:
+    def another_comes() -> None:
         second.start()
         assert lock.waits.wait(patience(10))
-        return start(name)
 
-    vars(bench)["start"] = start_while_another_waits
+    bench.while_starting = another_comes
     found.append(bench.ticks())
     second.join()
     assert found == [TICKS, TICKS]
@@ -230,17 +230,15 @@ def test_main_thread_waits_for_a_start_for_longer_than_for_a_reply() -> None:
     bench = Bench(lock=lock, slice_ms=1)
     asked: list[object] = []
     main = threading.Thread(target=lambda: asked.append(bench.channel.request(protocol.ADVANCE)))
-    start = bench.start
 
-    def start_slowly(name: str) -> Opens:
+    def take_long() -> None:
         main.start()
         # More than the slices that a reply may take: the lock is asked for again and again.
         for _ in range(3 * REPLY_SLICES):
             assert lock.waits.wait(patience(10))
             lock.waits.clear()
-        return start(name)
 
-    vars(bench)["start"] = start_slowly
+    bench.while_starting = take_long
     assert bench.ticks() == 0
     main.join()
     assert asked == [(0, b"")]

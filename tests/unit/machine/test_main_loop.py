@@ -181,6 +181,56 @@ def test_end_is_not_lost_where_the_other_vcpu_never_leaves(rig: Rig, monkeypatch
     assert "diagnosed" not in rig.log  # its state is in use
 
 
+def test_process_that_is_about_to_start_gets_time_before_it_is_killed_to_end_a_vcpu(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "JOIN_SECONDS", 0.0)
+    first, second = rig.threads
+    first.ends_when_asked = False
+    second.outcome = CRASH
+    second.at_start = second.end
+    starting = SimpleNamespace(waiting=0, device_type="pm", survival=SimpleNamespace(being_connected=True))
+    rig.devices.pool.channels = [starting]
+    joins = [0]
+    join = first.join
+
+    def count_and_join(seconds: float) -> bool:
+        joins[0] += 1
+        return join(seconds)
+
+    def kill(name: str) -> None:
+        rig.log.append(f"{name} killed after {joins[0]} joins")
+        if joins[0] == module.JOIN_TRIES:
+            first.end()
+
+    monkeypatch.setattr(first, "join", count_and_join)
+    rig.devices.pool.kill = kill
+    assert rig.run() is False
+    assert rig.said == []
+    # Twice: at the second time a spawner that hangs is killed.
+    assert [line for line in rig.log if "killed" in line] == [
+        "pm killed after 3 joins",
+        "pm killed after 4 joins",
+    ]
+
+
+def test_process_that_has_not_started_is_not_probed(rig: Rig) -> None:
+    asked: list[str] = []
+    channels = {
+        name: SimpleNamespace(
+            waiting=0,
+            device_type=name,
+            is_started=name == "uart",
+            request=lambda kind, name=name: asked.append(name),
+        )
+        for name in ("uart", "pm")
+    }
+    rig.devices.pool.channels = list(channels.values())
+    rig.devices.pool.channel = channels.__getitem__
+    rig.main_loop._slice(1_000)
+    assert asked == ["uart"]
+
+
 def test_crashed_guest_is_diagnosed_once_its_vcpus_have_left(rig: Rig) -> None:
     _, second = rig.threads
     second.outcome = CRASH
