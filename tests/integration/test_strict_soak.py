@@ -62,7 +62,9 @@ def test_device_processes_in_strict_mode_answer_every_request(python: str, ipc: 
     done = soak(python_or_skip(python), "strict", ipc, pure=pure)
     assert (done.returncode, done.stderr) == (0, "")
     answered = [line.split()[:2] for line in done.stdout.splitlines()]
-    assert answered == [[name, str(REQUESTS)] for name in ("uart", "pit", "rtc", "i8042", "debug", "fwcfg")]
+    assert answered == [
+        [name, str(REQUESTS)] for name in ("uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg")
+    ]
 
 
 def test_replies_in_strict_mode_are_those_without_seccomp() -> None:
