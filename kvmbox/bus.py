@@ -93,6 +93,10 @@ class Bus:
                 return mapping
         return None
 
+    def is_unclaimed(self, address: int, size: int) -> bool:
+        """Whether no device claims any of `size` bytes at `address`."""
+        return all(self.find((address + place) & self._mask) is None for place in range(size))
+
     def find_whole(self, address: int, size: int) -> Mapping | None:
         """The mapping whose device takes this access in one call, or None if it must be split."""
         mapping = self.find(address)

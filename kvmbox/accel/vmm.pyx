@@ -491,6 +491,7 @@ cdef struct Route:
     uint32_t size
     bint is_read
     bint guarded
+    bint unclaimed    # nobody answers: a read gives all ones
     PyObject *core    # the ChannelCore, or NULL
     PyObject *direct  # the DirectCore, or NULL
     PyObject *access  # the function for everything else
@@ -526,6 +527,7 @@ cdef class LoopCore:
     cdef int descriptor
     cdef unsigned long run_request
     cdef object fake_enter
+    cdef object nobody
     cdef object page
     cdef Py_ssize_t ring_word
     cdef Py_ssize_t mmio_data
@@ -553,14 +555,16 @@ cdef class LoopCore:
         PyMem_Free(self.table)
 
     def set_up(self, page, int descriptor, unsigned long run_request, fake_enter, *,
-               Py_ssize_t ring_word, Py_ssize_t mmio_data, int io_exit, int mmio_exit):
+               Py_ssize_t ring_word, Py_ssize_t mmio_data, int io_exit, int mmio_exit, nobody):
         """`page` is the mapping of the vCPU, `run_request` KVM_RUN. Without a `descriptor`, `fake_enter` is
-        called. `ring_word` is where the ring's indices are, -1 where there is no ring.
+        called. `ring_word` is where the ring's indices are, -1 where there is no ring. `nobody` is the access of
+        ports that no device claims.
         """
         self.page = page
         self.descriptor = descriptor
         self.run_request = run_request
         self.fake_enter = fake_enter
+        self.nobody = nobody
         self.ring_word = ring_word
         self.mmio_data = mmio_data
         self.io_exit = io_exit
@@ -580,6 +584,7 @@ cdef class LoopCore:
         one.key, one.kind = key, c_kind
         one.word, one.offset, one.limit = word, offset, limit
         one.size, one.is_read, one.guarded = size, is_read, guarded
+        one.unclaimed = access is self.nobody
         core = getattr(access, "__self__", None)
         # A channel's own access; anything else, such as that of a model in this process, is called.
         is_core = isinstance(core, ChannelCore) and core.access == access
@@ -692,6 +697,10 @@ cdef class LoopCore:
                 return NOT_OURS  # it holds earlier writes, which come first
         route.count += 1
         data = <uint8_t *>words + position
+        if route.unclaimed:
+            if route.is_read:
+                memset(data, 0xFF, route.size)
+            return NOTICED
         self.current = route
         self.position = position
         if route.core == NULL:

@@ -9,7 +9,7 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.machine.coalescing import RING_WORD
-from kvmbox.machine.run_loop import MMIO_KIND_BITS, MMIO_KIND_MASK, VcpuLoop
+from kvmbox.machine.run_loop import MMIO_KIND_BITS, MMIO_KIND_MASK, VcpuLoop, nobody
 
 
 class CompiledClock(Clock, GuestClock):
@@ -34,6 +34,7 @@ class CompiledLoop(LoopCore, VcpuLoop):
             mmio_data=uapi.RUN_MMIO_DATA,
             io_exit=uapi.KVM_EXIT_IO,
             mmio_exit=uapi.KVM_EXIT_MMIO,
+            nobody=nobody,
         )
         self._enter = self.enter_compiled
 
@@ -41,6 +42,11 @@ class CompiledLoop(LoopCore, VcpuLoop):
         super()._add_route(routes, key, *what)
         if key in routes:
             self.learn(*self._split(routes, key), routes[key])
+
+    def _add_unclaimed(self, key: int, is_read: bool, size: int) -> None:
+        super()._add_unclaimed(key, is_read, size)
+        if key in self._unclaimed:
+            self.learn(*self._split(self._routes, key), self._routes[key])
 
     def _exits_of(self, routes: dict[int, list[Any]], key: int) -> int:
         return super()._exits_of(routes, key) + self.count_of(*self._split(routes, key))

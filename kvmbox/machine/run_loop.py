@@ -6,8 +6,8 @@ key is the packed (direction, size, port, count) word of the exit, leads directl
 and its arguments. Between two KVM_RUNs of a byte-wide port exit there are four reads of kvm_run, one
 dictionary lookup, one list unpacked, the count, and the call. This takes some 0.3 µs, besides `access` and
 the foreign function call of KVM_RUN itself (0.5 µs). Memory-mapped accesses have another dictionary, whose
-key is address, length and direction. Only claimed ports and addresses get an entry, so a guest that accesses
-all of them cannot fill the dictionaries.
+key is address, length and direction. Claimed ports and addresses get an entry, and a few
+unclaimed ports do, so a guest that accesses all of them cannot fill the dictionaries.
 
 If KVM's ring holds earlier writes, deliver them first (`coalescing`).
 
@@ -58,6 +58,30 @@ _ACCESS: Final = 0xFFFF_FFFF  # direction, size and port of a packed word
 PARK: Final = 1  # attention: stand still between two exits, until `unpark`
 LEAVE: Final = 2  # attention: end the loop
 _TOLD: Final = 4  # attention, by the loop itself: the next exits need no telling
+
+
+MOST_UNCLAIMED: Final = 64
+"""How many kinds of accesses to unclaimed ports get a route."""
+
+
+def nobody(_word: int, _offset: int, _value: int, limit: int) -> int:
+    """The access to a port that no device claims: a read gives all ones."""
+    return limit
+
+
+class UnclaimedPorts:
+    """Counts such accesses, as the bus counts them: by bytes."""
+
+    def __init__(self, bus: Bus, size: int) -> None:
+        self._bus = bus
+        self._size = size
+
+    def count(self, is_read: bool, accesses: int) -> None:
+        """See DirectDevice."""
+        if is_read:
+            self._bus.unclaimed_reads += self._size * accesses
+        else:
+            self._bus.unclaimed_writes += self._size * accesses
 
 
 class LoopEnd(Enum):
@@ -141,7 +165,8 @@ class VcpuLoop:
         self._attention_changed = threading.Condition(threading.Lock())
         self._other_port_exits: dict[int, int] = {}
         self._unrouted_exits = 0
-        self.unclaimed_exits = 0
+        self._unclaimed: set[int] = set()  # the keys of routes to nobody
+        self._unclaimed_exits = 0
         self._other_mmio_exits = 0
         self.other_exits: dict[int, int] = {}
         self.outcome: Outcome | None = None
@@ -176,10 +201,15 @@ class VcpuLoop:
         return self._other_mmio_exits + self._exits(self._mmio_routes)
 
     @property
+    def unclaimed_exits(self) -> int:
+        """How often it was for a port that no device claims."""
+        return self._unclaimed_exits + sum(self._exits_of(self._routes, key) for key in self._unclaimed)
+
+    @property
     def port_exits(self) -> dict[int, int]:
         """Exits by packed word (direction, size, port), claimed ports only."""
         counts = dict(self._other_port_exits)
-        for word in list(self._routes):
+        for word in [word for word in list(self._routes) if word not in self._unclaimed]:
             counts[word & _ACCESS] = counts.get(word & _ACCESS, 0) + self._exits_of(self._routes, word)
         return counts
 
@@ -288,7 +318,9 @@ class VcpuLoop:
         self._unrouted_exits += 1
         mapping = self._ports.find_whole(port, size)
         if mapping is None:
-            self.unclaimed_exits += 1
+            self._unclaimed_exits += 1
+            if count == 1 and self._ports.is_unclaimed(port, size):
+                self._add_unclaimed(word, is_read, size)
         else:
             if count == 1:
                 self._add_route(self._routes, word, mapping, port, is_read, size)
@@ -321,6 +353,15 @@ class VcpuLoop:
             self._ring is not None and (shared or not is_read),
             device,
         ]
+
+    def _add_unclaimed(self, key: int, is_read: bool, size: int) -> None:
+        """Give a port that nobody has a route, too; so many at most, as a guest may try all ports."""
+        if len(self._unclaimed) >= MOST_UNCLAIMED:
+            return
+        self._unclaimed.add(key)
+        limit = (1 << 8 * size) - 1
+        # Dropped or all ones: no earlier write can make a difference.
+        self._routes[key] = [0, nobody, 0, 0, limit, size, is_read, False, UnclaimedPorts(self._ports, size)]
 
     # --- Everything else ---------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import pytest
 from kvmbox.bus import Mapping
 from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import uapi
-from kvmbox.machine.run_loop import LoopEnd
+from kvmbox.machine.run_loop import MOST_UNCLAIMED, LoopEnd
 from kvmbox.outcome import GUEST_CRASHED
 from tests.support.halves import Half
 from tests.support.loop_rig import Device, Rig
@@ -145,9 +145,44 @@ def test_port_sweep_of_every_port_and_size_leaves_the_tables_small(rig: Rig) -> 
 
     sweep(0x10000)
     # 12 byte ports both ways; 2 bytes at two ports and 4 bytes at one, both ways.
-    assert len(rig.loop._routes) == len(rig.loop.port_exits) == 12 * 2 + 3 * 2
+    claimed = 12 * 2 + 3 * 2
+    assert len(rig.loop.port_exits) == claimed
+    assert len(rig.loop._routes) == claimed + MOST_UNCLAIMED
     sweep(0x400)
-    assert len(rig.loop._routes) == len(rig.loop.port_exits) == 12 * 2 + 3 * 2
+    assert len(rig.loop.port_exits) == claimed
+    assert len(rig.loop._routes) == claimed + MOST_UNCLAIMED
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_port_unclaimed_that_is_polled_gives_ones_each_time_and_is_counted(rig: Rig, size: int) -> None:
+    for _ in range(5):
+        rig.port(OUT, 0x1234, size=size, data=b"\x55" * size)
+        rig.port(IN, 0x1234, size=size)
+    rig.play()
+    assert rig.data(size + 1) == b"\xff" * size + b"\x00"
+    assert (rig.ports.unclaimed_writes, rig.ports.unclaimed_reads) == (5 * size, 5 * size)
+    assert rig.loop.unclaimed_exits == 10
+    assert rig.loop.port_exits == {}
+    assert rig.loop.guest_exits == 10
+
+
+def test_port_claimed_in_part_is_no_unclaimed_one(rig: Rig) -> None:
+    rig.uart.values = [1, 2, 3]
+    for _ in range(3):
+        rig.port(IN, 0x3FF, size=2)  # the last register of COM1, and a port that nobody has
+    rig.play()
+    assert rig.uart.accesses == [("read", 7, 1)] * 3
+    assert rig.data(2) == b"\x03\xff"
+    assert rig.ports.unclaimed_reads == 3
+
+
+def test_more_unclaimed_ports_than_get_a_route_are_answered_all_the_same(rig: Rig) -> None:
+    for _ in range(2):
+        for port in range(0x2000, 0x2000 + MOST_UNCLAIMED + 5):
+            rig.port(IN, port)
+    rig.play()
+    assert rig.ports.unclaimed_reads == rig.loop.unclaimed_exits == 2 * (MOST_UNCLAIMED + 5)
+    assert rig.data(1) == b"\xff"
 
 
 def test_port_string_counts_leave_the_tables_small(rig: Rig) -> None:
