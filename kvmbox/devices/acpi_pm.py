@@ -132,12 +132,12 @@ class AcpiPm:
         return -(-(self._carries + 1 << _CARRY_BITS) * NANOSECONDS // TIMER_HZ)
 
     def receive(self, now: int, data: bytes) -> int:
-        """See DeviceModel. The VMM has woken the machine: a byte tells why (`WAKE_BY_RTC`)."""
+        """See DeviceModel. The VMM has woken the machine: one byte tells why (`WAKE_BY_RTC`)."""
         self.advance(now)
-        for reason in data:
+        for reason in data[:1]:
             self._status |= WAK_STS | (RTC if reason & WAKE_BY_RTC else 0)
         self._drive_sci()
-        return len(data)
+        return len(data[:1])
 
     def reset(self, now: int) -> None:
         """See DeviceModel. The timer goes on."""

@@ -116,7 +116,7 @@ def test_recorded_run_is_replayed_without_memory_and_without_disk(
     assert "brings its own source, which is for jailed processes only" in refused.stderr
     dump = kvmbox("replay", "--dump", "--device", "DMA", recording).stdout
     for words in (
-        "write 4 bytes 0x00000001 to port 0x60c",
+        "write 4 bytes 0x00000001 to port 0x70c",
         "DMA asks for memory (tag 2): 4000 bytes at 0x20000",
         "memory (tag 2): 4000 bytes: ",
         "memory (tag 7): bad address",

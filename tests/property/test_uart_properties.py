@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmbox.devices import uart_snapshot
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, SnapshotError
+from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, LateWrites, SnapshotError
 from kvmbox.devices.uart_16550a import Uart16550A
 from kvmbox.devices.uart_snapshot import UartState
 
@@ -114,7 +114,7 @@ def test_any_program_never_raises_and_keeps_every_invariant(program: list[Operat
                 assert (effect.pin, effect.level) == (0, 1 - line)
                 line = effect.level
             else:
-                assert isinstance(effect, HostOutput | InputRoom)
+                assert isinstance(effect, HostOutput | InputRoom | LateWrites)
         state = state_of(uart, paced)  # unpack checks all bounds and all rules of the state
         assert line == line_by_formula(state)
         deadline = uart.next_deadline()

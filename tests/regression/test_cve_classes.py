@@ -197,7 +197,7 @@ def test_cve_2015_3456_device_that_is_left_out_has_neither_port_nor_process() ->
     assert names["uart"] == ["COM1"]
     assert "debug-exit" not in names["debug"]
     # A process is started for each device type that has a device, and for no other.
-    assert set(names) == {"uart", "pit", "rtc", "i8042", "debug", "fwcfg"}
+    assert set(names) == {"uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg"}
     assert all(names.values())
     no_serial = pc_board(BoardOptions((), rtc_base=0, memory_size=layout.MIN_MEMORY))
     assert "uart" not in by_type(no_serial)
@@ -207,7 +207,9 @@ def test_cve_2015_3456_every_model_of_the_catalogue_has_a_use() -> None:
     """No model lies about in device processes that no board wires."""
     from kvmbox.devices.catalog import MODELS
 
-    board = pc_board(BoardOptions(SERIAL_PORTS, 0, layout.MIN_MEMORY, testdev=True))
+    board = pc_board(
+        BoardOptions(SERIAL_PORTS, 0, layout.MIN_MEMORY, testdev=True, has_bios=True, boot_disk_sectors=8)
+    )
     assert {device.model for device in board} == set(MODELS)
 
 

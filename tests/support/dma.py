@@ -8,7 +8,7 @@ from typing import Final
 from kvmbox.board import AddressRange, DeviceSpec, Irq, Memory, Resource
 
 SOURCE: Final = Path(__file__).with_name("dma_probe.py").read_bytes()
-PORT: Final = 0x600
+PORT: Final = 0x700
 PORTS: Final = 32
 GSI: Final = 11
 ADDRESS, LENGTH, OFFSET, COMMAND, STATUS, SUM, LINK = range(PORT, PORT + 0x1C, 4)
