@@ -83,12 +83,17 @@ _Noreturn void start(void)
 
 /* --- What is missing ------------------------------------------------------------------------------------ */
 
+/* Whether an INT instruction of this very vector is before the place to return to. Before a fault may be another one. */
+static int by_instruction(const struct frame *f)
+{
+    return far8(f->cs, (uint16_t)(f->ip - 2)) == 0xcd && far8(f->cs, (uint16_t)(f->ip - 1)) == (uint8_t)f->vector;
+}
+
 void report(const struct frame *f, enum report kind)
 {
     uint16_t ip = f->ip;
-    int by_instruction = far8(f->cs, (uint16_t)(ip - 2)) == 0xcd && far8(f->cs, (uint16_t)(ip - 1)) == (uint8_t)f->vector;
 
-    if (by_instruction)
+    if (by_instruction(f))
         ip -= 2;
     else if (kind == REPORT_TRAP)
         kind = REPORT_UNHANDLED;
@@ -149,7 +154,7 @@ enum action dispatch(struct frame *f)
     case 0x00: /* faults: to return is to have them again */
     case 0x06:
     case 0x07:
-        report(f, far8(f->cs, (uint16_t)(f->ip - 2)) == 0xcd ? REPORT_SERVICE : REPORT_UNHANDLED);
+        report(f, by_instruction(f) ? REPORT_SERVICE : REPORT_UNHANDLED);
         return DONE;
     case 0x10:
         return video_service(f);

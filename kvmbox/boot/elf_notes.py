@@ -1,14 +1,15 @@
 """The notes of an ELF file (gABI, "Note Section"), as far as they are in PT_NOTE segments.
 
 Notes say how a kernel wants to be booted, so they are looked at before anything is checked: whatever is
-damaged ends the list, and nothing here raises. The work is bounded by MAX_NOTES, and no descriptor is copied
-beyond MAX_DESCRIPTOR bytes.
+damaged ends the list, and nothing here raises. At most MAX_NOTES are looked at, of all segments together, and
+no descriptor is copied beyond MAX_DESCRIPTOR bytes.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Final
 
 from kvmbox.boot.elf_headers import (
@@ -47,10 +48,10 @@ class Note(Value):
 def find_note(data: bytes, name: bytes, note_type: int | None = None) -> Note | None:
     """The first note of that name and type (any type where it is None), or None."""
     for align in _ALIGNMENTS:
-        for header in _note_segments(data):
-            for note in _notes(data, header, align):
-                if note.name == name and note_type in (None, note.type):
-                    return note
+        notes = chain.from_iterable(_notes(data, header, align) for header in _note_segments(data))
+        for note in islice(notes, MAX_NOTES):
+            if note.name == name and note_type in (None, note.type):
+                return note
     return None
 
 
@@ -75,9 +76,7 @@ def _notes(data: bytes, header: ProgramHeader, align: int) -> Iterator[Note]:
     # Positions count from the start of the segment, whose alignment in the file is not to be relied on.
     segment = memoryview(data)[header.offset : header.offset + header.file_size]
     position = 0
-    for _ in range(MAX_NOTES):
-        if position + _NOTE.size > len(segment):
-            return
+    while position + _NOTE.size <= len(segment):
         name_size, size, note_type = _NOTE.unpack_from(segment, position)
         name = position + _NOTE.size
         descriptor = -(-(name + name_size) // align) * align

@@ -6,8 +6,9 @@ key is the packed (direction, size, port, count) word of the exit, leads directl
 and its arguments. Between two KVM_RUNs of a byte-wide port exit there are four reads of kvm_run, one
 dictionary lookup, one list unpacked, the count, and the call. This takes some 0.3 µs, besides `access` and
 the foreign function call of KVM_RUN itself (0.5 µs). Memory-mapped accesses have another dictionary, whose
-key is address, length and direction. Claimed ports and addresses get an entry, and a few
-unclaimed ports do, so a guest that accesses all of them cannot fill the dictionaries.
+key is address, length and direction. Claimed ports and addresses get an entry, `MAX_ROUTES` of them at most:
+a device of 64 KiB (pc-testdev) has more addresses than the main thread could count in a slice. A few unclaimed
+ports get one, too.
 
 If KVM's ring holds earlier writes, deliver them first (`coalescing`).
 
@@ -50,6 +51,9 @@ _KVM_EXIT_IO: Final = uapi.KVM_EXIT_IO
 _KVM_EXIT_MMIO: Final = uapi.KVM_EXIT_MMIO
 _SAME_HALVES: Final = 0x1_0000_0001
 """What divides a 64-bit word if its halves are equal: first and last of an empty ring."""
+
+MAX_ROUTES: Final = 4096
+"""How many routes each of the two dictionaries has at most. What has none goes by the bus."""
 
 _IS_READ: Final = 6  # places in a route
 _DEVICE: Final = 8
@@ -337,7 +341,7 @@ class VcpuLoop:
         self, routes: dict[int, list[Any]], key: int, mapping: Mapping, address: int, is_read: bool, size: int
     ) -> None:
         device = mapping.direct
-        if device is None:
+        if device is None or len(routes) >= MAX_ROUTES:
             return
         access, request, limit = device.fast_path(is_read, size)
         # A write must not overtake any other. What a read can see is only in its own process.

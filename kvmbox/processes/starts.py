@@ -110,6 +110,7 @@ class ProcessStarts:
 
     def take_news(self) -> bool:
         """Whether a process has started since the last call. By the main thread."""
-        news = self._news.is_set()
+        if not self._news.is_set():
+            return False  # and nothing is cleared: a process may start just now
         self._news.clear()
-        return news
+        return True

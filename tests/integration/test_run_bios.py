@@ -135,6 +135,22 @@ def test_guest_that_forges_a_trap_ends_its_own_run_alone(sectors: Images) -> Non
     assert error_lines(messages) == ["kvmbox: error: int 0x21 AH=0x4c is not provided, at 0x7c01"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [("0f0b", "0x06 (invalid opcode)"), ("31c9 f7f1", "0x00 (divide error)")],
+    ids=["ud2", "div"],
+)
+def test_fault_right_behind_a_call_ends_the_run(sectors: Images, fault: str, name: str) -> None:
+    # Before the fault is an INT instruction, but another one: mov ax,0x0e78; [xor cx,cx;] int 0x10; fault.
+    code = bytes.fromhex(fault)
+    before, faulting = code[:-2], code[-2:]
+    sector = before + print_text(b"x") + faulting + SPIN
+    status, output, messages = run_to_end(Run(boot_sector(sectors, sector)))
+    assert (status, output) == (6, b"x")
+    at = 0x7C00 + len(before) + len(print_text(b"x"))
+    assert error_lines(messages) == [f"kvmbox: error: interrupt {name} is not handled, at {at:#x}"]
+
+
 def test_missing_service_is_named_and_the_guest_goes_on(sectors: Images) -> None:
     # mov ax,0x4c00; int 0x21, twice
     call = bytes.fromhex("b8004c cd21")

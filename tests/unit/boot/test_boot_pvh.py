@@ -193,6 +193,18 @@ def test_notes_are_looked_at_up_to_a_bound(before: int, is_pvh: bool) -> None:
     assert load(with_notes(notes))[0].format == ("pvh" if is_pvh else "elf32")
 
 
+def test_bound_of_notes_is_that_of_all_segments_together() -> None:
+    half = elf_note(b"GNU\0", 1, b"") * (MAX_NOTES // 2)
+    xen = elf_note(b"Xen\0", 18, struct.pack("<I", 0x100000))
+
+    found = [
+        load(elf([Piece(), *(Piece(data=notes, type=PT_NOTE) for notes in (half, last, xen))]))[0].format
+        for last in (half[: -len(half) // 2], half)
+    ]
+
+    assert found == ["pvh", "elf32"]
+
+
 def test_pvh_way_for_what_has_no_note_is_refused_with_the_reason() -> None:
     for data, found in ((elf(), "no PVH note"), (b"text", "no ELF file")):
         with pytest.raises(ImageError, match=found):

@@ -9,7 +9,7 @@ import pytest
 from kvmbox.bus import Mapping
 from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import uapi
-from kvmbox.machine.run_loop import MOST_UNCLAIMED, LoopEnd
+from kvmbox.machine.run_loop import MAX_ROUTES, MOST_UNCLAIMED, LoopEnd
 from kvmbox.outcome import GUEST_CRASHED
 from tests.support.halves import Half
 from tests.support.loop_rig import Device, Rig
@@ -278,6 +278,18 @@ def test_memory_sweep_of_every_length_leaves_the_tables_small(rig: Rig) -> None:
             rig.memory(address, length, bytes(length))
     rig.play()
     assert len(rig.loop._mmio_routes) == 8 * 2
+
+
+def test_memory_of_a_large_device_has_no_more_routes_than_can_be_counted_at_once(rig: Rig) -> None:
+    large = Device()
+    rig.mmio.attach(Mapping(0xFF00_0000, 2 * MAX_ROUTES, large, direct=large))
+    last = 2 * MAX_ROUTES - 1
+    for offset in (*range(2 * MAX_ROUTES), 0, last):
+        rig.memory(0xFF00_0000 + offset, 1, b"\1")
+    rig.play()
+    assert len(rig.loop._mmio_routes) == MAX_ROUTES
+    assert large.accesses[-2:] == [("write", 0, 1, 1), ("write", last, 1, 1)]
+    assert rig.loop.mmio_exits == 2 * MAX_ROUTES + 2
 
 
 @pytest.mark.parametrize("length", [2, 3, 4, 5, 7, 8])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import threading
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -67,6 +68,22 @@ def test_start_orders_a_process_waits_for_it_and_wakes_the_main_thread_to_watch_
     assert not starts.made["lazy"].failed
     assert starts.take_news()
     assert not starts.take_news()
+
+
+class StartsAfterTheLook(threading.Event):
+    """A process starts right after the main thread has found that none had."""
+
+    def is_set(self) -> bool:
+        found = super().is_set()
+        self.set()
+        return found
+
+
+def test_start_in_the_midst_of_a_question_is_news_for_the_next_one() -> None:
+    starts = starts_of(FakePool())
+    starts._news = StartsAfterTheLook()
+    assert not starts.take_news()
+    assert starts.take_news()
 
 
 @pytest.mark.parametrize(
