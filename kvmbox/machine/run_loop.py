@@ -7,8 +7,8 @@ and its arguments. Between two KVM_RUNs of a byte-wide port exit there are four 
 dictionary lookup, one list unpacked, the count, and the call. This takes some 0.3 µs, besides `access` and
 the foreign function call of KVM_RUN itself (0.5 µs). Memory-mapped accesses have another dictionary, whose
 key is address, length and direction. Claimed ports and addresses get an entry, `MAX_ROUTES` of them at most:
-a device of 64 KiB (pc-testdev) has more addresses than the main thread could count in a slice. A few unclaimed
-ports get one, too.
+a device of 64 KiB (pc-testdev) has more addresses than the main thread could count in a slice. A few
+unclaimed ports get one, too.
 
 If KVM's ring holds earlier writes, deliver them first (`coalescing`).
 
