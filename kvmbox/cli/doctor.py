@@ -26,7 +26,9 @@ class Finding:
 
 @click.command("doctor", short_help="check this host, and show remedies")
 @click.option(
-    "--cpu", is_flag=True, help="List the CPU's features: who has each, and whether a guest can use it."
+    "--cpu",
+    is_flag=True,
+    help="List the features of the CPU: whether host and KVM have each, and whether a guest can use it.",
 )
 @click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 def command(cpu: bool, debug: bool) -> int:

@@ -25,7 +25,7 @@ _UNBOOTABLE = 4
     metavar="SIZE",
     help="The guest memory that the image must fit into.  [default: 128M]",
 )
-@click.option("--json", "json_path", metavar="FILE", help="Write the same as data to FILE.")
+@click.option("--json", "json_path", metavar="FILE", help="Also write the result as data to FILE.")
 @click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 def command(image: str, memory: int | None, json_path: str | None, debug: bool) -> int:
     """Show what IMAGE is, and every way in which 'kvmbox run' could boot it.

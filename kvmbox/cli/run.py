@@ -45,7 +45,7 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
     "--cpu",
     metavar="MODEL[,±FEATURE...]",
     help="What CPUID shows. host: what this host runs. max: all that KVM claims. none: the least. "
-    "+FEATURE and -FEATURE add and remove one.  [default: host]",
+    "+FEATURE adds a feature, -FEATURE removes one.  [default: host]",
 )
 @click.option("--append", metavar="TEXT", help="Arguments passed to the guest kernel.")
 @click.option(
@@ -53,20 +53,25 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
     "modules",
     multiple=True,
     metavar="FILE[,ARGUMENTS]",
-    help="Load FILE as a Multiboot module. May be repeated.",
+    help="Load FILE as a module for a Multiboot, PVH or ELF kernel. May be repeated.",
 )
-@click.option("--initrd", metavar="FILE", help="Load FILE as the initial RAM disk.")
+@click.option(
+    "--initrd",
+    metavar="FILE",
+    help="Load FILE as the initial RAM disk of a Linux kernel. Other kernels get FILE as their first module.",
+)
 @click.option(
     "--boot",
     type=click.Choice(WAY_NAMES),
-    help="How the image boots. auto: detect by its content ('kvmbox inspect' tells). real: a flat 16-bit "
-    "image.  [default: auto]",
+    help="How the image boots. auto: by its content, as 'kvmbox inspect' shows. bios: as a boot sector. "
+    "real: as a flat 16-bit image.  [default: auto]",
 )
 @click.option("--mode", type=click.Choice(config.MODES), help="An older spelling of --boot auto and real.")
 @click.option(
     "--bios",
     metavar="FILE|builtin|none",
-    help="The firmware. builtin: kvmbox's own BIOS, the default for boot sectors. FILE: a ROM image.",
+    help="The firmware. FILE: a ROM image, which needs no GUEST. builtin: kvmbox's own BIOS. none: no BIOS."
+    "  [default: builtin for boot sectors and Multiboot kernels, none for others]",
 )
 @click.option(
     "--load-address",
@@ -83,18 +88,19 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
 @click.option(
     "--segments",
     type=click.Choice(config.DATA_SEGMENTS),
-    help="The data segments of a --boot real image. cs: as the code segment.  [default: zero]",
+    help="The data segments of a --boot real image. zero: 0. cs: equal to the code segment.  [default: zero]",
 )
 @click.option(
     "--firmware-tables",
     type=click.Choice(config.FIRMWARE_CHOICES),
-    help="Whether the guest finds ACPI, MP and SMBIOS tables in memory.  [default: auto]",
+    help="Whether the guest finds a BIOS data area and ACPI, MP and SMBIOS tables in memory. auto: as its "
+    "kind of image expects.  [default: auto]",
 )
 @click.option(
     "--fw-cfg",
     multiple=True,
     metavar="NAME=FILE",
-    help="The guest reads FILE through fw_cfg under NAME, such as opt/org.example/key. May be repeated.",
+    help="Let the guest read FILE through fw_cfg under NAME, such as opt/org.example/key. May be repeated.",
 )
 @click.option("--testdev", is_flag=True, help="Add the test device of kvm-unit-tests (pc-testdev).")
 @click.option(
@@ -208,7 +214,7 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
 @click.option(
     "--pin",
     metavar="auto|none|CPU",
-    help="The host CPU on which the vCPU and its device processes run.  [default: auto]",
+    help="The host CPU on which the first vCPU and the device processes run.  [default: auto]",
 )
 @click.option("--record", metavar="FILE", help="Record all requests to devices in FILE, for 'kvmbox replay'.")
 @click.option(
