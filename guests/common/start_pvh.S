@@ -21,7 +21,7 @@ pvh_start:
     cmp     $1, %eax                /* PE, and nothing else */
     jne     bad_boot
     mov     %cr4, %eax
-    test    %eax, %eax
+    and     $~0x40, %eax            /* MCE is the host's where the guest reads the processor's own register (AMD-V) */
     jnz     bad_boot
     push    %ebx
     call    guest_main

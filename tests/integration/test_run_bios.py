@@ -141,7 +141,7 @@ def test_guest_that_forges_a_trap_ends_its_own_run_alone(sectors: Images) -> Non
     ids=["ud2", "div"],
 )
 def test_fault_right_behind_a_call_ends_the_run(sectors: Images, fault: str, name: str) -> None:
-    # Before the fault is an INT instruction, but another one: mov ax,0x0e78; [xor cx,cx;] int 0x10; fault.
+    # Before the fault is an INT of another vector: [xor cx,cx;] mov ax,0x0e78; int 0x10; ud2 or div cx.
     code = bytes.fromhex(fault)
     before, faulting = code[:-2], code[-2:]
     sector = before + print_text(b"x") + faulting + SPIN

@@ -46,7 +46,6 @@ QUICK: Final = (
     "tests/integration/test_run_restart.py::test_restart_counts_in_json_and_stats",
     "tests/integration/test_run_restart.py"
     "::test_restart_says_a_line_and_the_guest_goes_on_as_if_nothing_had_been",
-    "tests/integration/test_audit_run.py::test_audit_with_all_layers_finds_nothing_that_gets_out[socketpair]",
     "tests/foreign/test_foreign_guests.py",
     # A minute for the kernel that boots four times already.
     *("--deselect", f"{_FOREIGN}[qboot and Linux]"),
