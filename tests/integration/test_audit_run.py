@@ -74,7 +74,9 @@ def test_audit_with_all_layers_finds_nothing_that_gets_out(ipc: str) -> None:
     report = audit(ipc=ipc)
 
     harmful = {
-        one.probe.name: {name: f"{found.verdict.value}: it {found.result}" for name, found in one.findings.items()}
+        one.probe.name: {
+            name: f"{found.verdict.value}: it {found.result}" for name, found in one.findings.items()
+        }
         for one in report.probes
         if one.verdict not in HARMLESS_VERDICTS
     }

@@ -46,8 +46,9 @@ QUICK: Final = (
     "tests/integration/test_run_restart.py::test_restart_counts_in_json_and_stats",
     "tests/integration/test_run_restart.py"
     "::test_restart_says_a_line_and_the_guest_goes_on_as_if_nothing_had_been",
-    # Not the audit, which runs on the host for every ipc: in one of four runs here the probe ptrace-sibling was
-    # not found contained. Whether it got through or was not seen to end is not known; the test tells it now.
+    # Not the audit, which runs on the host for every ipc: in one of four runs here the probe ptrace-sibling
+    # was not found contained. Whether it got through or only was not seen to end is not known; the test
+    # tells it now.
     "tests/foreign/test_foreign_guests.py",
     # A minute for the kernel that boots four times already.
     *("--deselect", f"{_FOREIGN}[qboot and Linux]"),
