@@ -62,7 +62,8 @@ def _nothing() -> None:
 class ProcessStarts:
     """Implements `on_demand.Starts` for the channels of a pool."""
 
-    def __init__(self, pool: Processes) -> None:
+    def __init__(self, pool: Processes, news: threading.Event | None = None) -> None:
+        """`news` is what a start sets for the main thread; a new event by default."""
         self.names: list[str] = []
         """The processes that start when they are needed."""
         self.made: dict[str, Start] = {}
@@ -71,7 +72,7 @@ class ProcessStarts:
         self.resume_time: Callable[[], None] = _nothing
         self._pool = pool
         self._wake: Callable[[], None] = _nothing
-        self._news = threading.Event()
+        self._news = news or threading.Event()
 
     def attend(
         self, *, pause_time: Callable[[], None], resume_time: Callable[[], None], wake: Callable[[], None]

@@ -51,8 +51,8 @@ class FakePool:
         self._step("wait")
 
 
-def starts_of(pool: FakePool) -> ProcessStarts:
-    starts = ProcessStarts(pool)
+def starts_of(pool: FakePool, news: threading.Event | None = None) -> ProcessStarts:
+    starts = ProcessStarts(pool, news)
     starts.attend(pause_time=lambda: None, resume_time=lambda: None, wake=lambda: pool.log.append("wake"))
     return starts
 
@@ -80,8 +80,7 @@ class StartsAfterTheLook(threading.Event):
 
 
 def test_start_in_the_midst_of_a_question_is_news_for_the_next_one() -> None:
-    starts = starts_of(FakePool())
-    starts._news = StartsAfterTheLook()
+    starts = starts_of(FakePool(), StartsAfterTheLook())
     assert not starts.take_news()
     assert starts.take_news()
 
