@@ -59,7 +59,7 @@ def plan_sections(image: GuestImage, bits: int, start: int, limit: int) -> ElfSe
     if not header.section_offset or header.section_offset + count * size > len(data):
         return None
     table = bytearray(data[header.section_offset : header.section_offset + count * size])
-    address = _aligned(start, layout.PAGE_SIZE)
+    address = aligned(start, layout.PAGE_SIZE)
     position = address + len(table)
     writes = []
     # Sections do not overlap in a file that a linker wrote, so together they are smaller than it.
@@ -73,7 +73,7 @@ def plan_sections(image: GuestImage, bits: int, start: int, limit: int) -> ElfSe
         (alignment,) = word.unpack_from(table, place + _ALIGNMENT_AT[bits])
         if kind in (_SHT_NULL, _SHT_NOBITS) or where or not length or offset + length > len(data):
             continue
-        position = _aligned(position, min(max(alignment, 1), layout.PAGE_SIZE))
+        position = aligned(position, min(max(alignment, 1), layout.PAGE_SIZE))
         left -= length
         if left < 0 or position + length > limit:
             return None
@@ -87,5 +87,6 @@ def plan_sections(image: GuestImage, bits: int, start: int, limit: int) -> ElfSe
     return ElfSections(count, size, address, names, bytes(table), tuple(writes), position)
 
 
-def _aligned(address: int, alignment: int) -> int:
+def aligned(address: int, alignment: int) -> int:
+    """The first multiple of `alignment` that is not below `address`."""
     return -(-address // alignment) * alignment

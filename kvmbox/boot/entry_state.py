@@ -101,7 +101,13 @@ def page_tables(area: BootArea) -> tuple[tuple[int, bytes], ...]:
 
 
 def protected_mode_state(
-    area: BootArea, entry: int, *, eax: int = 0, ebx: int = 0, stack: int = 0
+    area: BootArea,
+    entry: int,
+    *,
+    eax: int = 0,
+    ebx: int = 0,
+    stack: int = 0,
+    cr0: int = CR0_PE | CR0_MP | CR0_ET | CR0_NE,
 ) -> CpuState:
     """32-bit flat protected mode, paging off: the machine state of Multiboot 1 (its section 3.2) and 2 (3.3).
 
@@ -115,7 +121,7 @@ def protected_mode_state(
         gs=_DATA32,
         ss=_DATA32,
         gdt=DescriptorTable(area.gdt, _GDT_LIMIT),
-        cr0=CR0_PE | CR0_MP | CR0_ET | CR0_NE,
+        cr0=cr0,
         rax=eax,
         rbx=ebx,
         rsp=stack,
@@ -125,18 +131,7 @@ def protected_mode_state(
 
 def pvh_state(area: BootArea, entry: int, start_info: int) -> CpuState:
     """The machine state of PVH (Xen, docs/misc/pvh.pandoc): of CR0, PE is set, and ET, which always is."""
-    return CpuState(
-        cs=_CODE32,
-        ds=_DATA32,
-        es=_DATA32,
-        fs=_DATA32,
-        gs=_DATA32,
-        ss=_DATA32,
-        gdt=DescriptorTable(area.gdt, _GDT_LIMIT),
-        cr0=CR0_PE | CR0_ET,
-        rbx=start_info,
-        rip=entry,
-    )
+    return protected_mode_state(area, entry, ebx=start_info, cr0=CR0_PE | CR0_ET)
 
 
 def linux_gdt(area: BootArea, bits: int) -> tuple[int, bytes]:

@@ -8,7 +8,7 @@ from kvmbox import layout
 from kvmbox.boot.area import DEFAULT_INFO_SIZE, place_area
 from kvmbox.boot.bios_services import bios_services
 from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
-from kvmbox.boot.elf_sections import plan_sections
+from kvmbox.boot.elf_sections import aligned, plan_sections
 from kvmbox.boot.entry_state import gdt, protected_mode_state
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.modules import behind, module_writes, place_modules
@@ -64,7 +64,7 @@ class Multiboot2:
             ega_text=header.ega_text,
             load_base=None if header.relocatable is None else loaded.base,
         )
-        room = max(DEFAULT_INFO_SIZE, _up(len(told), layout.PAGE_SIZE))
+        room = max(DEFAULT_INFO_SIZE, aligned(len(told), layout.PAGE_SIZE))
         area = place_area(image, ranges_of(segments), room)
         bios = bios_services(context, segments)
         return BootPlan(
@@ -146,14 +146,14 @@ def _relocate(image: GuestImage, header: Multiboot2Header, linked: _Loaded, cont
     if tag is None:
         return linked
     size = linked.end - linked.base
-    lowest = _up(max(tag.minimum, layout.HIGH_MEMORY_START), tag.align)
+    lowest = aligned(max(tag.minimum, layout.HIGH_MEMORY_START), tag.align)
     # Modules and sections follow the image, so the highest place leaves room for them.
-    after = sum(_up(len(module.data), layout.PAGE_SIZE) for module in context.all_modules)
+    after = sum(aligned(len(module.data), layout.PAGE_SIZE) for module in context.all_modules)
     limit = context.memory.regions[0].end
     sections = plan_sections(image, linked.elf_bits, 0, limit) if linked.elf_bits else None
     if sections is not None:
-        after += _up(sections.end, layout.PAGE_SIZE)
-    after = _up(after, layout.PAGE_SIZE) + (layout.PAGE_SIZE if after else 0)
+        after += aligned(sections.end, layout.PAGE_SIZE)
+    after = aligned(after, layout.PAGE_SIZE) + (layout.PAGE_SIZE if after else 0)
     highest = min(tag.maximum + 1, limit - after) - size
     highest -= highest % tag.align
     if highest < lowest:
@@ -179,7 +179,3 @@ def _choice(tag: RelocatableTag, base: int, lowest: int, highest: int) -> int:
     if tag.preference == _HIGHEST:
         return highest
     return base if lowest <= base <= highest and base % tag.align == 0 else lowest
-
-
-def _up(value: int, align: int) -> int:
-    return -(-value // align) * align

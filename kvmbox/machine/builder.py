@@ -31,7 +31,7 @@ from kvmbox.kvm.vm import Vm
 from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.choice import guest_clock
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
-from kvmbox.machine.config import DEFAULT_CPU, FirmwareFile, RunConfig
+from kvmbox.machine.config import DEFAULT_CPU, RunConfig
 from kvmbox.machine.late_writes import LateWrites
 from kvmbox.machine.processors import Processors
 from kvmbox.memory import GuestMemory
@@ -54,7 +54,7 @@ def board_of(
 ) -> list[DeviceSpec]:
     """The devices of this run, with those behind the built-in BIOS, whose disk has `disk` sectors.
 
-    `fw_cfg` are items beside the user's files.
+    `fw_cfg` are items beyond those that every guest is told: `fw_cfg_files` has the user's.
 
     Raises UsageError if two devices claim the same port.
     """
@@ -67,7 +67,7 @@ def board_of(
             uart_pace=config.uart_pace,
             cpus=config.cpus,
             testdev=config.testdev,
-            fw_cfg=(*fw_cfg, *(_told_file(file) for file in config.fw_cfg)),
+            fw_cfg=tuple(fw_cfg),
             has_bios=bios,
             boot_disk_sectors=disk,
         )
@@ -89,9 +89,13 @@ def board_of(
     return board
 
 
-def _told_file(file: FirmwareFile) -> FwCfgItem:
-    check_name(file.name)
-    return FwCfgItem(read_module(file.path, max_size=MOST_BYTES).data, file.name)
+def fw_cfg_files(config: RunConfig) -> tuple[FwCfgItem, ...]:
+    """The files of --fw-cfg, read once. Raises UsageError for a name, ImageError for a file."""
+    found = []
+    for file in config.fw_cfg:
+        check_name(file.name)
+        found.append(FwCfgItem(read_module(file.path, max_size=MOST_BYTES).data, file.name))
+    return tuple(found)
 
 
 def _overlap(one: DeviceSpec, other: DeviceSpec) -> bool:

@@ -25,7 +25,7 @@ from kvmbox.kvm.system import Kvm
 from kvmbox.lean import Value
 from kvmbox.machine.aftermath import Aftermath
 from kvmbox.machine.boot_source import BootSource
-from kvmbox.machine.builder import Devices, GuestVm, board_of, start_timer
+from kvmbox.machine.builder import Devices, GuestVm, board_of, fw_cfg_files, start_timer
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.main_loop import MainLoop
@@ -66,7 +66,8 @@ def run(
     # Signal handlers are put back last of all: until then a signal cannot change what was decided. The
     # start's time-out is left before the clean-up begins: no alarm interrupts that.
     with ExitStack() as last, ExitStack() as cleanup, starting:
-        board = board_of(config)
+        files = fw_cfg_files(config)
+        board_of(config, fw_cfg=files)  # what contradicts itself is refused before anything starts
         for file in config.fw_cfg:
             if (warning := warning_about(file.name)) is not None:
                 say(warning)
@@ -76,7 +77,9 @@ def run(
         cleanup.callback(pool.close)
         pool.ready_by = starting.at
         source = BootSource.read(config)  # it tells which devices there are
-        board = board_of(config, bios=source.has_bios, disk=source.disk_sectors, fw_cfg=source.fw_cfg)
+        board = board_of(
+            config, bios=source.has_bios, disk=source.disk_sectors, fw_cfg=(*source.fw_cfg, *files)
+        )
         recorder = _recorder(config, board, say)
         if recorder is not None:
             cleanup.callback(recorder.finish)
