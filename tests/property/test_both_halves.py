@@ -27,6 +27,7 @@ from kvmbox.errors import KvmboxError
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.kvm import uapi
 from kvmbox.wire import page_layout, protocol
+from kvmbox.wire.effects import EFFECT, HOST_OUTPUT
 from kvmbox.wire.protocol import HEADER, Request, hello_requests
 from tests.support.halves import Half, built_halves
 from tests.support.judge import ACCESSES, ASKS, NOW, Ask, grants, send
@@ -162,12 +163,19 @@ def test_serving_loops_answer_alike_in_shared_memory(frames: list[bytes], spins:
 def lies(draw: st.DrawFn) -> tuple[Ask, bytes]:
     """An access, and a reply to it that has a few things wrong, or none."""
     ask = draw(st.sampled_from([ask for ask in ASKS if ask.kind in ACCESSES]))
-    body = draw(st.one_of(st.just(b""), st.just(b""), st.binary(max_size=40)))
+    printed = st.builds(
+        lambda head, data: EFFECT.pack(*head, len(data)) + data,
+        st.one_of(
+            st.sampled_from([(HOST_OUTPUT, 0, 0, 0), (HOST_OUTPUT, 2, 0, 0)]), st.tuples(BYTE, BYTE, BYTE, BYTE)
+        ),
+        st.binary(min_size=1, max_size=2),
+    )
+    body = draw(st.one_of(st.just(b""), printed, st.binary(max_size=40)))
     fields = [
         ask.kind | protocol.REPLY,
         ask.device,
         ask.size,
-        0,
+        draw(st.sampled_from([1, 1, 0, 2])) if body else 0,
         1,
         draw(LONG),
         draw(LONG) & ask.limit,
