@@ -166,23 +166,24 @@ def lies(draw: st.DrawFn) -> tuple[Ask, bytes]:
     printed = st.builds(
         lambda head, data: EFFECT.pack(*head, len(data)) + data,
         st.one_of(
-            st.sampled_from([(HOST_OUTPUT, 0, 0, 0), (HOST_OUTPUT, 2, 0, 0)]), st.tuples(BYTE, BYTE, BYTE, BYTE)
+            st.sampled_from([(HOST_OUTPUT, device, 0, 0) for device in (0, 0, 2, 3)]),
+            st.tuples(BYTE, BYTE, BYTE, BYTE),
         ),
-        st.binary(min_size=1, max_size=2),
+        st.sampled_from([b"x", b"\xff", b"xy"]),
     )
-    body = draw(st.one_of(st.just(b""), printed, st.binary(max_size=40)))
+    body = draw(st.one_of(st.just(b""), printed, printed, st.binary(max_size=40)))
     fields = [
         ask.kind | protocol.REPLY,
         ask.device,
         ask.size,
         draw(st.sampled_from([1, 1, 0, 2])) if body else 0,
         1,
-        draw(LONG),
+        draw(st.one_of(st.just(protocol.NO_DEADLINE), LONG)),
         draw(LONG) & ask.limit,
         0,
         len(body),
     ]
-    if draw(st.booleans()):
+    if draw(st.sampled_from([False, False, True])):
         widths = (8, 8, 8, 8, 32, 64, 64, 32, 32)
         number = draw(st.integers(0, 8))
         fields[number] = draw(LONG) & (1 << widths[number]) - 1

@@ -50,8 +50,10 @@ BYTE: Final = st.integers(0, 0xFF)
 LATE: Final = st.tuples(st.just("late"), st.sampled_from(LATE_PORTS), BYTE)
 READ: Final = st.tuples(st.just("in"), st.sampled_from([0x3FD, 0x3FD, 0x3FF, 0x2FD, 0xE9, 0x80, 0x1234]))
 WRITE: Final = st.tuples(st.just("out"), st.sampled_from([0x3F8, 0x3F9, 0x3FC, 0x3FF, 0x2F8, 0x80]), BYTE)
+PRINT: Final = st.tuples(st.just("print"), st.sampled_from(["first", "second"]), BYTE)
+"""A late write to a UART, and a read of its LSR or its IIR."""
 STEPS: Final = st.lists(
-    st.one_of(LATE, LATE, READ, READ, READ, WRITE, st.just(("flush",)), st.just(("look",))), max_size=60
+    st.one_of(PRINT, PRINT, LATE, READ, WRITE, st.just(("flush",)), st.just(("look",))), max_size=40
 )
 
 
@@ -174,7 +176,11 @@ class Machine:
         """Have the guest, or the main thread, take `step`."""
         script = self.vcpu.script
         what, *details = step
-        if what == "late":
+        if what == "print":
+            process, byte = details
+            self.prepare(("late", FIRST_PORTS[process][0], byte))
+            self.prepare(("in", FIRST_PORTS[process][0] + (2 if byte == 0 else 5)))
+        elif what == "late":
             # As long as there is room; a full ring would exit.
             script.append(self.between(lambda: kernel_writes(self.vcpu.page, details[0], bytes(details[1:]))))
         elif what == "in":
