@@ -32,7 +32,7 @@ $(BYTECODE): $(STAMP) $(shell find kvmbox -name '*.py')
 	@$(BIN)/python -m compileall -q kvmbox
 	@touch $@
 
-$(COMPILED): $(STAMP) tools/build_accelerator.py $(wildcard kvmbox/*/*.pyx kvmbox/*/*.h)
+$(COMPILED): $(STAMP) tools/build_accelerator.py $(wildcard kvmbox/*/*.pyx kvmbox/*/*.pxi kvmbox/*/*.h)
 	@$(BIN)/python tools/build_accelerator.py || true
 	@touch $@
 

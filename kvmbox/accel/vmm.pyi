@@ -1,6 +1,7 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.channel.transport import Words
 from kvmbox.jailed.server import DeviceServer
 
@@ -15,7 +16,8 @@ class Clock:
     _base: int
     _held_at: int | None
 
-class End: ...
+class End:
+    def taken_payload(self) -> bytes | None: ...
 
 LATE: int
 NOT_RUNG: int
@@ -45,6 +47,8 @@ class ChannelCore:
     _failure: Any
     _record: Any
     _journal: Any
+    _outputs: list[Any]
+    _wait_for_output: Any
     def set_up(self, lock: Lock, now: Callable[[], int]) -> None: ...
     def leads_to(self, transport: object) -> None: ...
     def access(self, word: int, offset: int, value: int, limit: int) -> int: ...
@@ -56,6 +60,21 @@ class DirectCore(ChannelCore):
     def calls(self, server: DeviceServer) -> None: ...
     def _direct_access(self, word: int, offset: int, value: int, limit: int) -> int: ...
 
+class RingCore:
+    writes: int
+    _failure: Any
+    def set_up(
+        self,
+        lock: Lock,
+        zones: Mapping[int, tuple[DeviceProxy, int]],
+        carries: bool,
+        *,
+        entries: int,
+        entry_size: int,
+        byte_to_port: int,
+    ) -> None: ...
+    def take_carried(self) -> list[tuple[DeviceProxy, int]]: ...
+
 class LoopCore:
     _attention: int
     def set_up(
@@ -66,6 +85,7 @@ class LoopCore:
         fake_enter: Callable[[], int] | None,
         *,
         ring_word: int,
+        ring: object,
         mmio_data: int,
         io_exit: int,
         mmio_exit: int,

@@ -30,7 +30,9 @@ from posix.unistd cimport read, write
 import ctypes
 import time
 
+from kvmbox.devices.model import HostOutput
 from kvmbox.wire import page_layout, protocol
+from kvmbox.wire.effects import EFFECT, HOST_OUTPUT
 
 cdef extern from "pythread.h" nogil:
     ctypedef void *PyThread_type_lock
@@ -50,12 +52,14 @@ cdef extern from "<sys/ioctl.h>" nogil:
 cdef extern from "volatile.h" nogil:
     uint64_t load(const uint64_t *place)
     void store(uint64_t *place, uint64_t value)
+    void store_half(uint32_t *place, uint32_t value)
     void fence()
     void relax()
 
 # From the modules that define them, so that there is one source; C variables, read once.
 cdef uint64_t REPLY = protocol.REPLY
 cdef int READ = protocol.READ
+cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
 cdef size_t REQUEST_WORD = page_layout.REQUEST_WORD
 cdef size_t REPLY_WORD = page_layout.REPLY_WORD
 cdef size_t DEVICE_WAITS = page_layout.DEVICE_WAITS
@@ -63,6 +67,13 @@ cdef size_t VMM_WAITS = page_layout.VMM_WAITS
 cdef Py_ssize_t PAGE_BYTES = page_layout.SIZE
 cdef uint8_t BELL = page_layout.DOORBELL[0]
 cdef size_t HEADER_BYTES = protocol.HEADER.size
+
+# A reply with one effect, the output of one character: what its header announces, and its first word of payload
+# but for the device.
+cdef uint64_t ONE_EFFECT = protocol.REPLY | 1 << 24
+cdef uint64_t CHARACTER_BYTES = EFFECT.size + 1
+cdef uint64_t CHARACTER = HOST_OUTPUT | 1 << 32
+cdef tuple CHARACTERS = tuple(bytes((character,)) for character in range(256))
 
 cdef int SPIN_LOOKS = 1500
 """How often to look for a reply before sleeping: some 50 µs, as `shared.LOOKS`."""
@@ -74,6 +85,7 @@ cdef enum:
     UNUSED = 2      # nothing has been sent
     UNLIKE = 3      # `reply` has the words of a reply that is not plain
     RAISED = 4      # the clock has raised an exception; nothing has been sent
+    PRINTS = 5      # `reply` is good and changes nothing, but for the character that it prints
 
 
 cdef class Lock:
@@ -150,9 +162,19 @@ cdef class Clock:
 cdef class End:
     """The compiled half of a transport: the VMM's end. Used under the lock of the channel."""
 
+    cdef uint64_t body[2]   # the payload of the last reply, if it is as long as that of a character
+    cdef bint has_body
+
     cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
         """Send a request of four words, and give the four words of its reply."""
         return UNUSED
+
+    def taken_payload(self):
+        """The payload of the last reply, once, if the compiled half has copied it; else None."""
+        if not self.has_body:
+            return None
+        self.has_body = False
+        return (<char *>self.body)[:CHARACTER_BYTES]
 
 
 LATE, NOT_RUNG, ASLEEP, CAME = range(4)
@@ -206,6 +228,7 @@ cdef class PageEnd(End):
 
     cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
         cdef int status = UNUSED
+        self.has_body = False
         store(&self.busy, 1)
         fence()
         if not load(&self.closed):
@@ -264,6 +287,10 @@ cdef class PageEnd(End):
         reply[1] = load(words + 1)
         reply[2] = load(words + 2)
         reply[3] = load(words + 3)
+        if reply[3] == CHARACTER_BYTES << 32:
+            self.body[0] = load(words + 4)
+            self.body[1] = load(words + 5)
+            self.has_body = True
         self._seen = reply[0]
         return True
 
@@ -283,6 +310,7 @@ cdef class StreamEnd(End):
             return UNUSED
         self.error = 0
         self.size = 0
+        self.has_body = False
         while True:
             done = write(self.requests, asked, HEADER_BYTES)
             if done >= 0:
@@ -298,9 +326,15 @@ cdef class StreamEnd(End):
                 self.error = errno
                 return UNFINISHED
         self.size = done
-        if <size_t>done != HEADER_BYTES:
+        if <size_t>done < HEADER_BYTES:
             return UNFINISHED
         memcpy(reply, self.frame, HEADER_BYTES)
+        if <size_t>done == HEADER_BYTES:
+            return UNFINISHED if reply[3] else ANSWERED
+        if reply[3] != CHARACTER_BYTES << 32 or <size_t>done != HEADER_BYTES + CHARACTER_BYTES:
+            return UNFINISHED
+        memcpy(self.body, self.frame + HEADER_BYTES, CHARACTER_BYTES)
+        self.has_body = True
         return ANSWERED
 
     def received(self):
@@ -336,6 +370,8 @@ cdef class ChannelCore:
     cdef public object _failure
     cdef public object _record
     cdef public object _journal
+    cdef public list _outputs
+    cdef public object _wait_for_output
     cdef Lock mutex
     cdef Clock clock
     cdef object now
@@ -389,16 +425,38 @@ cdef class ChannelCore:
         self._sequence = sequence
         if it.status == ANSWERED:
             if (
-                it.reply[0] == it.asked[0] | REPLY
-                and it.reply[1] == self.deadline
-                and it.reply[2] <= it.limit
-                and it.reply[3] == 0
-                and <void *>self._journal == <void *>None
+                it.reply[1] != self.deadline
+                or it.reply[2] > it.limit
+                or <void *>self._journal != <void *>None
             ):
+                it.status = UNLIKE
+            elif it.reply[0] == it.asked[0] | REPLY and it.reply[3] == 0:
                 self.waiting = 0
                 PyThread_release_lock(self.mutex.lock)
-                return True
-            it.status = UNLIKE
+            elif it.reply[0] == it.asked[0] | ONE_EFFECT and self.end.has_body:
+                # Which device may print, and how, Python's objects tell.
+                it.status = PRINTS
+            else:
+                it.status = UNLIKE
+        return True
+
+    cdef bint print_character(self) except -1:
+        """Print the character of the last reply, and give the lock back, if its device may print. Otherwise
+        nothing has happened.
+        """
+        cdef uint64_t device = self.end.body[0] >> 8 & 0xFF
+        if self.end.body[0] != (CHARACTER | device << 8) or device >= <uint64_t>len(self._outputs):
+            return False
+        output = self._outputs[device]
+        if output is None:
+            return False
+        self.end.has_body = False
+        try:
+            output(CHARACTERS[self.end.body[1] & 0xFF])
+        finally:
+            self.waiting = 0
+            PyThread_release_lock(self.mutex.lock)
+        self._wait_for_output()
         return True
 
     cdef bint ask_now(self, uint64_t *now) noexcept with gil:
@@ -412,10 +470,12 @@ cdef class ChannelCore:
 
     cdef object end_access(self, Open *it):
         """The rest of an access that was begun: with the GIL, and with the lock, which is given back."""
-        asked = (it.asked[0], it.asked[1], it.asked[2], it.asked[3])
         if it.status == RAISED:
             error, self.error = self.error, None
             raise error
+        if it.status == PRINTS and self.print_character():
+            return it.reply[2]
+        asked = (it.asked[0], it.asked[1], it.asked[2], it.asked[3])
         if it.status == UNFINISHED:
             return self.finish_access(asked, None, it.limit)
         return self.finish_access(asked, (it.reply[0], it.reply[1], it.reply[2], it.reply[3]), it.limit)
@@ -466,7 +526,16 @@ cdef class DirectCore(ChannelCore):
             except Exception as error:
                 return self._raised(error, (word, now, value, offset), limit)
             if effects or result > limit or deadline != self.server.deadlines[device]:
-                self._use_direct((word, now, value, offset), limit, device, result, deadline, effects)
+                if (
+                    len(effects) == 1
+                    and type(effects[0]) is HostOutput
+                    and result <= limit
+                    and deadline == self.server.deadlines[device]
+                    and self._outputs[device] is not None
+                ):
+                    self._outputs[device](effects[0].data)  # what `_use_direct` would find, slowly
+                else:
+                    self._use_direct((word, now, value, offset), limit, device, result, deadline, effects)
             if not effects:
                 return result
         finally:
@@ -476,6 +545,9 @@ cdef class DirectCore(ChannelCore):
 
     def _direct_access(self, word, offset, value, limit):
         return self.call(word, offset, value, limit)
+
+
+include "ring.pxi"
 
 
 # --- The loop --------------------------------------------------------------------------------------------
@@ -492,6 +564,7 @@ cdef struct Route:
     bint is_read
     bint guarded
     bint unclaimed    # nobody answers: a read gives all ones
+    PyObject *device
     PyObject *core    # the ChannelCore, or NULL
     PyObject *direct  # the DirectCore, or NULL
     PyObject *access  # the function for everything else
@@ -529,6 +602,7 @@ cdef class LoopCore:
     cdef object fake_enter
     cdef object nobody
     cdef object page
+    cdef RingCore ring  # None where Python empties the ring
     cdef Py_ssize_t ring_word
     cdef Py_ssize_t mmio_data
     cdef uint32_t io_exit
@@ -541,6 +615,8 @@ cdef class LoopCore:
     cdef int error
     cdef Route *current
     cdef Py_ssize_t position
+    cdef uint64_t carried   # of the present access: what its word is changed by, and its value
+    cdef uint64_t value
     cdef Open open
 
     def __cinit__(self, *_, **__):
@@ -555,9 +631,9 @@ cdef class LoopCore:
         PyMem_Free(self.table)
 
     def set_up(self, page, int descriptor, unsigned long run_request, fake_enter, *,
-               Py_ssize_t ring_word, Py_ssize_t mmio_data, int io_exit, int mmio_exit, nobody):
+               Py_ssize_t ring_word, ring, Py_ssize_t mmio_data, int io_exit, int mmio_exit, nobody):
         """`page` is the mapping of the vCPU, `run_request` KVM_RUN. Without a `descriptor`, `fake_enter` is
-        called. `ring_word` is where the ring's indices are, -1 where there is no ring. `nobody` is the access of
+        called. `ring_word` is where the indices of `ring` are, if that is not None. `nobody` is the access of
         ports that no device claims.
         """
         self.page = page
@@ -566,6 +642,7 @@ cdef class LoopCore:
         self.fake_enter = fake_enter
         self.nobody = nobody
         self.ring_word = ring_word
+        self.ring = ring if isinstance(ring, RingCore) else None
         self.mmio_data = mmio_data
         self.io_exit = io_exit
         self.mmio_exit = mmio_exit
@@ -576,7 +653,7 @@ cdef class LoopCore:
         cdef uint64_t c_kind = PORT if kind is None else kind
         if 2 * (self.used + 1) > self.room:
             self.grow()
-        _, access, word, offset, limit, size, is_read, guarded, _ = route
+        _, access, word, offset, limit, size, is_read, guarded, device = route
         one = self.place(key, c_kind)
         if one.access == NULL:
             self.used += 1
@@ -590,7 +667,8 @@ cdef class LoopCore:
         is_core = isinstance(core, ChannelCore) and core.access == access
         is_direct = isinstance(core, DirectCore) and core._direct_access == access
         arguments = (word, offset, 0, limit)
-        self.owned.append((access, core, arguments))
+        self.owned.append((access, core, arguments, device))
+        one.device = <PyObject *>device
         one.access = <PyObject *>access
         one.core = <PyObject *>core if is_core else NULL
         one.direct = <PyObject *>core if is_direct else NULL
@@ -678,7 +756,7 @@ cdef class LoopCore:
         cdef uint64_t *words = <uint64_t *>self.buffer.buf
         cdef uint8_t *data
         cdef uint32_t reason = (<uint32_t *>words)[EXIT_REASON]
-        cdef uint64_t ring, value
+        cdef uint64_t ring
         cdef uint64_t position
         cdef Route *route
         if reason == self.io_exit:
@@ -691,10 +769,18 @@ cdef class LoopCore:
             return NOT_OURS
         if route.access == NULL or position > <uint64_t>(self.buffer.len - 8):
             return NOT_OURS
+        self.carried = self.value = 0
         if route.guarded:
             ring = load(words + self.ring_word)
             if ring >> 32 != ring & 0xFFFFFFFFULL:
-                return NOT_OURS  # it holds earlier writes, which come first
+                # It holds earlier writes, which come first. One that this read can take along does so.
+                if (
+                    <void *>self.ring == <void *>None
+                    or not route.is_read
+                    or not self.ring.carry_along(words + self.ring_word, route.device, &self.value)
+                ):
+                    return NOT_OURS
+                self.carried = READ_TO_INDEXED
         route.count += 1
         data = <uint8_t *>words + position
         if route.unclaimed:
@@ -705,12 +791,13 @@ cdef class LoopCore:
         self.position = position
         if route.core == NULL:
             return ASK
-        value = 0
         if not route.is_read:
-            memcpy(&value, data, route.size)
+            memcpy(&self.value, data, route.size)
         self.open.limit = route.limit
         # SAFETY: `owned` holds the channel.
-        if not (<ChannelCore>route.core).begin(&self.open, route.word, route.offset, value):
+        if not (<ChannelCore>route.core).begin(
+            &self.open, route.word ^ self.carried, route.offset, self.value
+        ):
             return ASK
         if self.open.status != ANSWERED:
             return CONTINUE
@@ -729,7 +816,9 @@ cdef class LoopCore:
             <object>route.arguments[2],
             <object>route.arguments[3],
         )
-        if not route.is_read:
+        if self.carried:
+            word, value = route.word ^ self.carried, self.value
+        elif not route.is_read:
             memcpy(&written, <uint8_t *>self.buffer.buf + self.position, route.size)
             value = written
         if route.direct != NULL:

@@ -11,6 +11,8 @@ static inline uint64_t load(const uint64_t *place) { return __atomic_load_n(plac
 /* Stores keep their order as well. */
 static inline void store(uint64_t *place, uint64_t value) { __atomic_store_n(place, value, __ATOMIC_RELEASE); }
 
+static inline void store_half(uint32_t *place, uint32_t value) { __atomic_store_n(place, value, __ATOMIC_RELEASE); }
+
 /* All earlier stores come before any later load. */
 static inline void fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 

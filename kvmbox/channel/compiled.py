@@ -13,7 +13,7 @@ from typing import Any, Final
 from kvmbox.accel.vmm import CAME, LATE, NOT_RUNG, ChannelCore, Lock, PageEnd, StreamEnd
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.shared import PageTransport
-from kvmbox.channel.stream import PipeTransport, SocketTransport
+from kvmbox.channel.stream import PipeTransport, SocketTransport, StreamTransport
 from kvmbox.channel.transport import Link, LinkedTransport, Transport, TransportError, Waits, Words
 from kvmbox.errors import DeviceProcessError
 from kvmbox.wire.protocol import REPLY, WORDS
@@ -31,6 +31,11 @@ class CompiledPageTransport(PageEnd, PageTransport):
         self.unmap()
         super().close()
 
+    def payload(self, words: Words) -> bytes:
+        """See Transport."""
+        taken = self.taken_payload()
+        return super().payload(words) if taken is None else taken
+
     def rest_of_exchange(self) -> Words:
         """See Transport."""
         if self.left == LATE:
@@ -45,6 +50,12 @@ class CompiledPageTransport(PageEnd, PageTransport):
 
 
 class _CompiledStream(StreamEnd):
+    def payload(self, words: Words) -> bytes:
+        """See Transport."""
+        assert isinstance(self, SocketTransport | PipeTransport)
+        taken = self.taken_payload()
+        return StreamTransport.payload(self, words) if taken is None else taken
+
     def rest_of_exchange(self) -> Words:
         """What `exchange_words` gives for the last request, whose reply is not four words."""
         assert isinstance(self, SocketTransport | PipeTransport)

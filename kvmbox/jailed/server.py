@@ -183,7 +183,7 @@ class DeviceServer:
         self.models = [self._model_of(*device) for device in protocol.decode_board(description)]
         self.deadlines = [None] * len(self.models)
         for device, model in enumerate(self.models):
-            for kind, call in ((READ, model.read), (WRITE, model.write), (INDEXED_READ, _indexed(model))):
+            for kind, call in ((READ, model.read), (WRITE, model.write), (INDEXED_READ, IndexedRead(model))):
                 for size in ACCESS_SIZES:
                     route = kind, call, size, device, model.next_deadline, model.take_effects
                     self.routes[request_word(kind, device, size)] = route
@@ -216,15 +216,18 @@ class DeviceServer:
         return 1
 
 
-def _indexed(model: DeviceModel) -> Callable[[int, int, int, int], int]:
+class IndexedRead:
     """What INDEXED_READ calls: the write of an index register that the VMM has posted, then the read."""
-    read, write = model.read, model.write
 
-    def indexed_read(now: int, offset: int, size: int, posted: int) -> int:
-        write(now, posted >> 32, 1, posted & 0xFF)
-        return read(now, offset, size)
+    __slots__ = ("read", "write")
 
-    return indexed_read
+    def __init__(self, model: DeviceModel) -> None:
+        self.read = model.read
+        self.write = model.write
+
+    def __call__(self, now: int, offset: int, size: int, posted: int) -> int:
+        self.write(now, posted >> 32, 1, posted & 0xFF)
+        return self.read(now, offset, size)
 
 
 def joined(effects: list[Effect]) -> list[Effect]:

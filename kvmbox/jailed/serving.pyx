@@ -18,9 +18,10 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 from posix.unistd cimport read, write
 
+from kvmbox.devices.model import HostOutput
 from kvmbox.jailed.server import NO_HEADER, error_answer
 from kvmbox.wire import page_layout, protocol
-from kvmbox.wire.effects import encode_effects_of
+from kvmbox.wire.effects import EFFECT, HOST_OUTPUT, encode_effects_of
 
 cdef extern from "volatile.h" nogil:
     uint64_t load(const uint64_t *place)
@@ -30,7 +31,10 @@ cdef extern from "volatile.h" nogil:
 
 # From the modules that define them, so that there is one source; C variables, read once.
 cdef uint64_t READ = protocol.READ
+cdef uint64_t INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t REPLY = protocol.REPLY
+cdef uint64_t CHARACTER = HOST_OUTPUT | 1 << 32     # the effect that prints one, but for the device
+cdef Py_ssize_t CHARACTER_BYTES = EFFECT.size + 1
 cdef uint64_t ROUTE_MASK = protocol.ROUTE_MASK
 cdef Py_ssize_t HEADER_BYTES = protocol.HEADER.size
 cdef Py_ssize_t FRAME_BYTES = protocol.MAX_FRAME
@@ -92,12 +96,23 @@ cdef class Port:
             PyErr_CheckSignals()
 
     cdef int reply(self, uint64_t first, uint64_t deadline, uint64_t value, bytes payload) except -1:
+        if len(payload) > FRAME_BYTES - HEADER_BYTES:
+            raise ValueError(f"a payload of {len(payload)} bytes")
+        return self.send(first, deadline, value, payload, len(payload))
+
+    cdef int reply_character(
+        self, uint64_t first, uint64_t deadline, uint64_t value, uint64_t device, const uint8_t *data
+    ) except -1:
+        """The reply whose only effect is that `device` prints one byte."""
+        cdef uint64_t body[2]
+        body[0], body[1] = CHARACTER | device << 8, data[0]
+        return self.send(first, deadline, value, <uint8_t *>body, CHARACTER_BYTES)
+
+    cdef int send(
+        self, uint64_t first, uint64_t deadline, uint64_t value, const uint8_t *data, Py_ssize_t length
+    ) except -1:
         cdef uint64_t words[4]
-        cdef Py_ssize_t length = len(payload)
-        cdef const uint8_t *data = payload
         words[0], words[1], words[2], words[3] = first, deadline, value, <uint64_t>length << 32
-        if length > FRAME_BYTES - HEADER_BYTES:
-            raise ValueError(f"a payload of {length} bytes")
         while self.put(words, data, length) < 0:
             if errno != EINTR:
                 PyErr_SetFromErrno(OSError)
@@ -226,41 +241,63 @@ cdef class StreamPort(Port):
 def serve(Port port, server):
     """See `jailed.loop.serve`."""
     cdef dict routes = server.routes
-    cdef list deadlines
-    cdef uint64_t first, offset
+    # Only what Python answers, and `set_deadline`, change these.
+    cdef bint running = server.running
+    cdef list deadlines = server.deadlines
+    cdef uint64_t earliest = server.deadline
+    cdef uint64_t first, offset, posted
+    cdef uint64_t answered
     cdef tuple route
     cdef bytes payload
-    while server.running:
+    cdef bint is_character
+    while running:
         if not port.next_request():
             return 0
+        payload, is_character = b"", False
         try:
             first, offset = port.asked[0], port.asked[3]
             # The length of a payload is the upper half of the last word.
             found = routes.get(first & ROUTE_MASK) if port.is_frame and not offset >> 32 else None
             if found is None:
                 words = (first, port.asked[1], port.asked[2], offset) if port.is_frame else NO_HEADER
-                answered, deadline, value, payload = server.answer(words, lambda _words: port.frame())
+                answered, _, value, payload = server.answer(words, lambda _words: port.frame())
+                running, deadlines, earliest = server.running, server.deadlines, server.deadline
             else:
                 route = found
                 kind, call, size, device, next_deadline, take_effects = route
+                now = port.asked[1]
                 if kind == READ:
-                    value = call(port.asked[1], offset, size)
+                    value = call(now, offset, size)
+                elif kind == INDEXED_READ:
+                    posted = port.asked[2]
+                    call.write(now, posted >> 32, 1, posted & 0xFF)  # as the call does, but for its frame
+                    value = call.read(now, offset, size)
                 else:
-                    value = call(port.asked[1], offset, size, port.asked[2]) or 0
-                deadline = next_deadline()
-                if deadline != server.deadlines[device]:
+                    value = call(now, offset, size, port.asked[2]) or 0
+                deadline, before = next_deadline(), deadlines[device]
+                if deadline is not before and deadline != before:
                     server.set_deadline(device, deadline)
-                deadline = server.deadline
+                    earliest = server.deadline
                 effects = take_effects()
-                answered, payload = first | REPLY, b""
+                answered = first | REPLY
                 if effects:
                     answered |= <uint64_t>len(effects) << 24
-                    payload = encode_effects_of(device, effects)
+                    is_character = len(effects) == 1 and type(effects[0]) is HostOutput
+                    if is_character:
+                        data = effects[0].data
+                        is_character = type(data) is bytes and len(data) == 1
+                    if is_character:
+                        payload = data
+                    else:
+                        payload = encode_effects_of(device, effects)
         except Exception as error:
             sequence = port.asked[0] >> 32 if port.is_frame else 0
             answered, deadline, value, payload = error_answer(sequence, error)
             port.reply(answered, deadline, value, payload)
             port.leave()
             return 1
-        port.reply(answered, deadline, value, payload)
+        if is_character:
+            port.reply_character(answered, earliest, value, device, payload)
+        else:
+            port.reply(answered, earliest, value, payload)
     return 0

@@ -29,7 +29,7 @@ from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 from kvmbox.machine.boot_source import BootSource
-from kvmbox.machine.choice import guest_clock
+from kvmbox.machine.choice import guest_clock, ring_kind
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
 from kvmbox.machine.config import DEFAULT_CPU, RunConfig
 from kvmbox.machine.late_writes import LateWrites
@@ -293,7 +293,7 @@ class GuestVm:
         # The ring belongs to the VM: KVM maps the same page behind each vCPU.
         vcpu = self.vcpus[0]
         alone = len(self.vcpus) == 1
-        return CoalescedRing(vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=room, carries=alone)
+        return ring_kind()(vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=room, carries=alone)
 
     def close(self) -> None:
         """Close the VM and its vCPUs; the memory stays."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kvmbox.accel.choice import is_compiled
 from kvmbox.host.clock import GuestClock
+from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.run_loop import VcpuLoop
 
 
@@ -14,6 +15,15 @@ def loop_kind() -> type[VcpuLoop]:
     from kvmbox.machine.compiled import CompiledLoop
 
     return CompiledLoop
+
+
+def ring_kind() -> type[CoalescedRing]:
+    """The class of rings of coalesced writes."""
+    if not is_compiled():
+        return CoalescedRing
+    from kvmbox.machine.compiled import CompiledRing
+
+    return CompiledRing
 
 
 def guest_clock() -> GuestClock:

@@ -46,13 +46,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import uapi
 from kvmbox.layout import PAGE_SIZE
 
 if TYPE_CHECKING:
+    from kvmbox.channel.channel import Mutex
     from kvmbox.channel.proxy import DeviceProxy
 
 RING_WORD: Final = uapi.KVM_COALESCED_MMIO_PAGE_OFFSET * PAGE_SIZE // 8
@@ -61,7 +62,7 @@ RING_WORD: Final = uapi.KVM_COALESCED_MMIO_PAGE_OFFSET * PAGE_SIZE // 8
 ENTRY_SIZE: Final = 24
 ENTRIES: Final = (PAGE_SIZE - 8) // ENTRY_SIZE
 _START: Final = RING_WORD * 8 + 8
-_BYTE_TO_PORT: Final = 1 | 1 << 32  # length and is_port of an entry
+BYTE_TO_PORT: Final = 1 | 1 << 32  # length and is_port of an entry
 _LOW: Final = 0xFFFF_FFFF
 
 
@@ -87,6 +88,7 @@ class CoalescedRing:
         *,
         room: OutputRoom,
         carries: bool = True,
+        lock: Mutex | None = None,
     ) -> None:
         """The views are those of a vCPU's mapping; `zones` gives device and register of each port. `room` is
         where the devices' channels make a vCPU thread wait. `carries` lets a write leave together with the
@@ -98,7 +100,7 @@ class CoalescedRing:
         self._data = data
         self._zones = zones
         self._carries = carries
-        self._lock = threading.Lock()
+        self._lock: Any = lock or threading.Lock()
         self._failure: Exception | None = None  # of the write that `first` points to
         self.writes = 0
         """How many writes came this way."""
@@ -197,7 +199,7 @@ class CoalescedRing:
         shapes = words[1::3].tolist()
         start = _START + ENTRY_SIZE * first + 16
         data = bytes(self._data[start : start + ENTRY_SIZE * (count - 1) + 1 : ENTRY_SIZE])
-        if shapes.count(_BYTE_TO_PORT) != count or not self._zones.keys() >= set(addresses):
+        if shapes.count(BYTE_TO_PORT) != count or not self._zones.keys() >= set(addresses):
             raise UnknownExitError(
                 f"KVM coalesced writes that it was not asked for, to {', '.join(map(hex, set(addresses)))}"
             )

@@ -1,15 +1,19 @@
-"""The run loop and the clock with their compiled halves: see `accel.vmm`."""
+"""The run loop, the ring and the clock with their compiled halves: see `accel.vmm`."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from kvmbox.accel.vmm import Clock, LoopCore
+from kvmbox.accel.vmm import Clock, Lock, LoopCore, RingCore
 from kvmbox.host.clock import GuestClock
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.machine.coalescing import RING_WORD
-from kvmbox.machine.run_loop import MMIO_KIND_BITS, MMIO_KIND_MASK, VcpuLoop, nobody
+from kvmbox.machine.coalescing import BYTE_TO_PORT, ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
+from kvmbox.machine.run_loop import MMIO_KIND_BITS, MMIO_KIND_MASK, LoopEnd, VcpuLoop, nobody
+
+if TYPE_CHECKING:
+    from kvmbox.channel.proxy import DeviceProxy
 
 
 class CompiledClock(Clock, GuestClock):
@@ -17,6 +21,32 @@ class CompiledClock(Clock, GuestClock):
 
     def __init__(self) -> None:
         super().__init__()
+
+
+class CompiledRing(RingCore, CoalescedRing):
+    """A ring whose only write compiled code takes along with a read."""
+
+    def __init__(
+        self,
+        words64: memoryview,
+        words32: memoryview,
+        data: memoryview,
+        zones: Mapping[int, tuple[DeviceProxy, int]],
+        *,
+        carries: bool = True,
+        **rest: Any,
+    ) -> None:
+        lock = Lock()
+        self.set_up(
+            lock, zones, carries, entries=ENTRIES, entry_size=ENTRY_SIZE, byte_to_port=BYTE_TO_PORT
+        )
+        super().__init__(words64, words32, data, zones, carries=carries, lock=lock, **rest)
+
+    def count_carried(self) -> None:
+        """Let the devices count what compiled code has carried along. Thread-safe."""
+        with self._lock:
+            for device, count in self.take_carried():
+                device.count(False, count)
 
 
 class CompiledLoop(LoopCore, VcpuLoop):
@@ -31,12 +61,21 @@ class CompiledLoop(LoopCore, VcpuLoop):
             ioctl.KVM_RUN,
             vcpu.enter if descriptor < 0 else None,
             ring_word=RING_WORD,
+            ring=self._ring,
             mmio_data=uapi.RUN_MMIO_DATA,
             io_exit=uapi.KVM_EXIT_IO,
             mmio_exit=uapi.KVM_EXIT_MMIO,
             nobody=nobody,
         )
         self._enter = self.enter_compiled
+
+    def run(self) -> LoopEnd:
+        """See VcpuLoop."""
+        try:
+            return super().run()
+        finally:
+            if isinstance(self._ring, CompiledRing):
+                self._ring.count_carried()
 
     def _add_route(self, routes: dict[int, list[Any]], key: int, *what: Any) -> None:
         super()._add_route(routes, key, *what)

@@ -27,6 +27,7 @@ from kvmbox.errors import KvmboxError
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.kvm import uapi
 from kvmbox.wire import page_layout, protocol
+from kvmbox.wire.effects import EFFECT, HOST_OUTPUT
 from kvmbox.wire.protocol import HEADER, Request, hello_requests
 from tests.support.halves import Half, built_halves
 from tests.support.judge import ACCESSES, ASKS, NOW, Ask, grants, send
@@ -162,19 +163,27 @@ def test_serving_loops_answer_alike_in_shared_memory(frames: list[bytes], spins:
 def lies(draw: st.DrawFn) -> tuple[Ask, bytes]:
     """An access, and a reply to it that has a few things wrong, or none."""
     ask = draw(st.sampled_from([ask for ask in ASKS if ask.kind in ACCESSES]))
-    body = draw(st.one_of(st.just(b""), st.just(b""), st.binary(max_size=40)))
+    printed = st.builds(
+        lambda head, data: EFFECT.pack(*head, len(data)) + data,
+        st.one_of(
+            st.sampled_from([(HOST_OUTPUT, device, 0, 0) for device in (0, 0, 2, 3)]),
+            st.tuples(BYTE, BYTE, BYTE, BYTE),
+        ),
+        st.sampled_from([b"x", b"\xff", b"xy"]),
+    )
+    body = draw(st.one_of(st.just(b""), printed, printed, st.binary(max_size=40)))
     fields = [
         ask.kind | protocol.REPLY,
         ask.device,
         ask.size,
-        0,
+        draw(st.sampled_from([1, 1, 0, 2])) if body else 0,
         1,
-        draw(LONG),
+        draw(st.one_of(st.just(protocol.NO_DEADLINE), LONG)),
         draw(LONG) & ask.limit,
         0,
         len(body),
     ]
-    if draw(st.booleans()):
+    if draw(st.sampled_from([False, False, True])):
         widths = (8, 8, 8, 8, 32, 64, 64, 32, 32)
         number = draw(st.integers(0, 8))
         fields[number] = draw(LONG) & (1 << widths[number]) - 1

@@ -16,6 +16,7 @@ from kvmbox.jailed.loop import serve
 from kvmbox.jailed.page_port import PagePort
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.jailed.stream_port import StreamPort
+from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.run_loop import VcpuLoop
 
 
@@ -24,6 +25,7 @@ class Half:
     """What a test makes its loop, its channel and its transports of."""
 
     loop: type[VcpuLoop] = VcpuLoop
+    ring: type[CoalescedRing] = CoalescedRing
     clock: type[GuestClock] = GuestClock
     channel: type[Channel] = Channel
     direct: type[DirectChannel] = DirectChannel
@@ -49,6 +51,7 @@ def compiled_half() -> Half:
 
     return Half(
         machines.CompiledLoop,
+        machines.CompiledRing,
         machines.CompiledClock,
         channels.CompiledChannel,
         CompiledDirectChannel,

@@ -10,7 +10,8 @@ from kvmbox.channel.choice import channel_kind, chosen, direct_channel_kind
 from kvmbox.channel.direct import DirectChannel
 from kvmbox.channel.transports import TRANSPORTS
 from kvmbox.host.clock import GuestClock
-from kvmbox.machine.choice import guest_clock, loop_kind
+from kvmbox.machine.choice import guest_clock, loop_kind, ring_kind
+from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.run_loop import VcpuLoop
 from kvmbox.processes.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, device_entry
 
@@ -18,10 +19,10 @@ from kvmbox.processes.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, devic
 def everything() -> set[type]:
     """All that is chosen in the VMM."""
     transports = {chosen(transport) for transport in TRANSPORTS.values()}
-    return {channel_kind(), direct_channel_kind(), loop_kind(), type(guest_clock()), *transports}
+    return {channel_kind(), direct_channel_kind(), loop_kind(), ring_kind(), type(guest_clock()), *transports}
 
 
-PURE = {Channel, DirectChannel, VcpuLoop, GuestClock, *TRANSPORTS.values()}
+PURE = {Channel, DirectChannel, VcpuLoop, CoalescedRing, GuestClock, *TRANSPORTS.values()}
 
 
 def test_environment_that_says_pure_means_every_part(monkeypatch: pytest.MonkeyPatch) -> None:

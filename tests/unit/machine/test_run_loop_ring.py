@@ -17,7 +17,7 @@ from kvmbox.channel.channel import Channel
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.machine.coalescing import ENTRIES, CoalescedRing
+from kvmbox.machine.coalescing import ENTRIES
 from kvmbox.machine.run_loop import LEAVE, LoopEnd
 from kvmbox.outcome import GUEST_CRASHED, Outcome
 from kvmbox.wire import protocol
@@ -66,7 +66,7 @@ class Rig:
         for first, count, device in ((COM1, 8, self.uart), (RTC, 2, self.rtc), (POST, 1, self.post)):
             ports.attach(Mapping(first, count, device, direct=device))
         mmio.attach(Mapping(0xD000_0000, 8, self.uart, direct=self.uart))
-        self.ring = CoalescedRing(
+        self.ring = half.ring(
             self.vcpu.words64,
             self.vcpu.words32,
             self.vcpu.bytes,

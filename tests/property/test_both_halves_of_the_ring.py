@@ -1,0 +1,226 @@
+"""The run loop with KVM's ring of coalesced writes, in pure Python and compiled, against each other.
+
+The guest makes writes that do not exit, and accesses that do, at random; the main thread flushes between them
+at random. Both halves must do the same, in the same order, whatever reaches the models: a read takes along the
+write before it, and some of the models print.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvmbox.accel.choice import why_not_built
+from kvmbox.bus import Bus, Mapping
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.direct import DirectLink
+from kvmbox.channel.grants import Grants
+from kvmbox.channel.journal import Journal
+from kvmbox.channel.proxy import DeviceProxy
+from kvmbox.channel.survival import Survival
+from kvmbox.jailed.server import DeviceServer
+from kvmbox.kvm import uapi
+from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.machine.run_loop import LEAVE
+from kvmbox.wire import protocol
+from tests.support.fake_room import FakeRoom
+from tests.support.halves import Half, built_halves
+from tests.support.kernel_ring import indices, kernel_writes
+from tests.support.log import Log
+from tests.support.scripted_vcpu import DATA, IN, OUT, FakeVcpu
+
+HALVES: Final = built_halves()
+
+pytestmark = pytest.mark.skipif(len(HALVES) < 2, reason=f"compiled: {why_not_built()}")
+
+# Two processes. The first has a UART, the debug console and POST, the second a UART.
+PROCESSES: Final = {"first": ("uart_16550a", "debugcon", "post"), "second": ("uart_16550a",)}
+FIRST_PORTS: Final = {"first": (0x3F8, 0xE9, 0x80), "second": (0x2F8,)}
+LATE_PORTS: Final = (0x3F8, 0xE9, 0x80, 0x2F8)
+
+BYTE: Final = st.integers(0, 0xFF)
+LATE: Final = st.tuples(st.just("late"), st.sampled_from(LATE_PORTS), BYTE)
+READ: Final = st.tuples(st.just("in"), st.sampled_from([0x3FD, 0x3FD, 0x3FF, 0x2FD, 0xE9, 0x80, 0x1234]))
+WRITE: Final = st.tuples(st.just("out"), st.sampled_from([0x3F8, 0x3F9, 0x3FC, 0x3FF, 0x2F8, 0x80]), BYTE)
+PRINT: Final = st.tuples(st.just("print"), st.sampled_from(["first", "second"]), BYTE)
+"""A late write to a UART, and a read of its LSR or its IIR."""
+STEPS: Final = st.lists(
+    st.one_of(PRINT, PRINT, LATE, READ, WRITE, st.just(("flush",)), st.just(("look",))), max_size=40
+)
+
+
+class Keeping(Survival):
+    """Keeps a journal, which is full after `limit` requests, and then begins anew."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.journal: Journal = Journal(limit)
+        self.kept: list[object] = []
+
+    def journal_is_full(self) -> None:
+        self.kept += self.journal
+        self.journal.clear()
+
+
+class Machine:
+    """A loop, a ring, and two channels; `ipc` is how the models are reached."""
+
+    def __init__(self, half: Half, ipc: str, *, carries: bool, journal_limit: int | None) -> None:
+        self.half = half
+        self.log = Log()
+        self.vcpu = FakeVcpu()
+        self.threads: list[threading.Thread] = []
+        self.survivals: list[Keeping] = []
+        self.channels: list[Channel] = []
+        self.proxies: list[DeviceProxy] = []
+        ports = Bus(16)
+        zones = {}
+        self.time = 1_000
+        for name, models in PROCESSES.items():
+            survival = None if journal_limit is None else Keeping(journal_limit)
+            if survival is not None:
+                self.survivals.append(survival)
+            channel = self.channel(name, ipc, survival)
+            self.channels.append(channel)
+            for request in protocol.hello_requests([(model, {}) for model in models]):
+                channel.request(
+                    protocol.HELLO,
+                    value=request.value,
+                    offset=request.offset,
+                    payload=request.payload,
+                    limit=0xFFFF_FFFF,
+                )
+            for index, port in enumerate(FIRST_PORTS[name]):
+                proxy = DeviceProxy(channel, index, f"{name} {index}", frozenset())
+                self.proxies.append(proxy)
+                count = 8 if models[index] == "uart_16550a" else 1
+                ports.attach(Mapping(port, count, proxy, direct=proxy))
+                zones[port] = (proxy, 0)
+        self.ring = half.ring(
+            self.vcpu.words64, self.vcpu.words32, self.vcpu.bytes, zones, room=FakeRoom(), carries=carries
+        )
+        self.loop = half.loop(
+            cast(Vcpu, self.vcpu), ports, Bus(52), read_memory=lambda _address: None, ring=self.ring
+        )
+
+    def now(self) -> int:
+        self.time += 1
+        return self.time
+
+    def channel(self, name: str, ipc: str, survival: Survival | None) -> Channel:
+        grants = [
+            Grants(
+                f"{name} {index}",
+                irq_lines=[self.log.note(f"{name} {index} line")] if model == "uart_16550a" else [],
+                output=self.log.note(f"{name} {index} prints") if model != "post" else None,
+                late_writes={0: self.log.note(f"{name} {index} late")} if model == "uart_16550a" else {},
+            )
+            for index, model in enumerate(PROCESSES[name])
+        ]
+        options: dict[str, Any] = {
+            "now": self.now,
+            "deadline_changed": self.log.note(f"{name} deadline"),
+            "survival": survival,
+        }
+        if ipc == "direct":
+            return self.half.direct(name, DirectLink(), grants, **options)
+        kind = {"page": self.half.page, "pipe": self.half.pipe, "socket": self.half.socket}[ipc]
+        link = kind.connect([], None)
+        channel = self.half.channel(name, link, grants, **options)
+        options = {"alone": False} if self.half.is_compiled else {}
+        if ipc == "page":
+            *bells, memory = link.device
+            os.close(memory)
+            port = self.half.page_port(link.page, *bells, **options)
+        else:
+            bells = list({link.device[0], link.device[-1]})
+            port = self.half.stream_port(link.device[0], link.device[-1], **options)
+
+        def serve() -> None:
+            self.half.serve(port, DeviceServer())
+            for descriptor in bells:
+                os.close(descriptor)
+
+        self.threads.append(threading.Thread(target=serve, daemon=True))
+        self.threads[-1].start()
+        return channel
+
+    def exit(self, direction: int, port: int, byte: int = 0xEE) -> Callable[[], int]:
+        def play() -> int:
+            struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_IO)
+            struct.pack_into("<BBHIQ", self.vcpu.page, 32, direction, 1, port, 1, DATA)
+            self.vcpu.page[DATA] = byte
+            return 0
+
+        return play
+
+    def between(self, act: Callable[[], object]) -> Callable[[], int]:
+        def play() -> int:
+            act()
+            return -errno.EINTR
+
+        return play
+
+    def look(self) -> None:
+        self.log.append(("look", self.vcpu.page[DATA], *indices(self.vcpu.page), self.ring.writes))
+
+    def prepare(self, step: tuple[Any, ...]) -> None:
+        """Have the guest, or the main thread, take `step`."""
+        script = self.vcpu.script
+        what, *details = step
+        if what == "print":
+            process, byte = details
+            self.prepare(("late", FIRST_PORTS[process][0], byte))
+            self.prepare(("in", FIRST_PORTS[process][0] + (2 if byte == 0 else 5)))
+        elif what == "late":
+            # As long as there is room; a full ring would exit.
+            script.append(self.between(lambda: kernel_writes(self.vcpu.page, details[0], bytes(details[1:]))))
+        elif what == "in":
+            script += [self.exit(IN, details[0]), self.between(self.look)]
+        elif what == "out":
+            script.append(self.exit(OUT, *details))
+        else:
+            script.append(self.between(self.ring.flush if what == "flush" else self.look))
+
+    def play(self, steps: list[tuple[Any, ...]]) -> tuple[object, ...]:
+        """Everything that the steps leave behind."""
+        for step in steps:
+            self.prepare(step)
+        self.vcpu.script.append(self.between(lambda: self.loop.request_attention(LEAVE)))
+        try:
+            self.loop.run()
+        finally:
+            for channel in self.channels:
+                channel.close()
+            for thread in self.threads:
+                thread.join(30)
+        return (
+            list(self.log),
+            [(proxy.name, proxy.reads, proxy.writes) for proxy in self.proxies],
+            (self.ring.writes, indices(self.vcpu.page)),
+            (self.loop.exit_count, self.loop.guest_exits, self.loop.port_exits),
+            [(survival.kept, list(survival.journal)) for survival in self.survivals],
+            [(channel.deadline, channel.waiting, channel.failure) for channel in self.channels],
+        )
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    STEPS, st.sampled_from(["direct", "page", "pipe", "socket"]), st.booleans(), st.sampled_from([None, 1, 7])
+)
+def test_loops_give_the_models_the_same_in_the_same_order(
+    steps: list[tuple[Any, ...]], ipc: str, carries: bool, journal_limit: int | None
+) -> None:
+    # Twice, as the first exit of each kind goes by the bus.
+    pure, compiled = (
+        Machine(half, ipc, carries=carries, journal_limit=journal_limit).play(steps * 2) for half in HALVES
+    )
+    assert compiled == pure
