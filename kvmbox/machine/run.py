@@ -100,7 +100,7 @@ def run(
         users: list[Callable[[], bool]] = []  # what tells whether a thread still uses the guest's memory
         cleanup.callback(_close_unused, memory.close, users)
         kvm = cleanup.enter_context(Kvm.open(config.kvm_path))
-        factory = GuestFactory(kvm, memory, source, config.cpus, config.cpu)
+        factory = GuestFactory(kvm, memory, source, config.cpus, config.cpu, caller.waits_for_kernel)
         guest = factory.build()
         cleanup.callback(_close_unused, guest.close, users)
         if guest.not_hidden:
@@ -255,14 +255,18 @@ class GuestFactory(Value):
     source: BootSource
     cpus: int
     cpu: str
+    waits: bool
 
     def build(self) -> GuestVm:
         """A VM with the image loaded, in memory that is all zero."""
-        return GuestVm(self.kvm, self.memory, self.source, cpus=self.cpus, cpu=self.cpu)
+        return self._start(self.source)
 
     def resume(self, plan: BootPlan) -> GuestVm:
         """A fresh VM on the memory as it is, which starts as `plan` says."""
-        return GuestVm(self.kvm, self.memory, BootSource(lambda _memory: plan), cpus=self.cpus, cpu=self.cpu)
+        return self._start(BootSource(lambda _memory: plan))
+
+    def _start(self, source: BootSource) -> GuestVm:
+        return GuestVm(self.kvm, self.memory, source, cpus=self.cpus, cpu=self.cpu, waits=self.waits)
 
 
 def _boot_until_end(
