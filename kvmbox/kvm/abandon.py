@@ -8,7 +8,7 @@ unmapped apart.
 So the last descriptor is put into a message that nobody can receive. The message lies in the queue of a
 socket, and holds this socket as well. All other descriptors of the two are closed. The kernel looks for such
 loops when a socket is closed (unix(7); net/unix/garbage.c). Since Linux 6.9 a kernel thread does that, and
-destroys what it finds. Before Linux 6.9 `close` did it, and took as long as it would have without the message.
+destroys what it finds. Before, `close` did it, and took as long as it would have without the message.
 """
 
 from __future__ import annotations

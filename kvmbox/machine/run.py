@@ -51,13 +51,14 @@ def run(
     decision: Decision,
     say: Callable[[str], None],
     started: Callable[[], None] = lambda: None,
+    settled: Callable[[Outcome, RunStats], None] = lambda _outcome, _statistics: None,
     timeline: Timeline | None = None,
 ) -> tuple[Outcome, RunStats]:
     """Boot `config.guest` and run it to its end, in this thread; returns how it ended, judged by what was
     expected of it, and what it did.
 
     Whoever decides `decision` ends the run. `say` tells the person a line, `started` hears that the guest is
-    about to run.
+    about to run, and `settled` hears what is returned before the processes and guest memory are closed.
     Raises KvmboxError where the run could not start; a run that started has an outcome.
     """
     timeline = timeline or Timeline()
@@ -178,6 +179,7 @@ def run(
         assert outcome is not None
         judged = _with_aftermath(_judge(outcome, config, matcher, problem), main_loop.aftermath)
         stats = collect(devices, main_loop, console, timeline, pool)
+        settled(judged, stats)
     timeline.mark("closed")
     return judged, stats
 
