@@ -25,6 +25,7 @@ USAGE: Final = 2
 
 COMMANDS: Final = {
     "run": "boot a guest",
+    "smoke": "boot a suite of guests, and judge each",
     "replay": "replay a recording and compare the replies",
     "qtest": "test the devices with QEMU's qtest protocol, without a CPU",
     "trace": "summarise a recording, or export it to Perfetto",
