@@ -100,6 +100,10 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # Starts the product as processes; the floor builds a machine of its own from the same parts.
     "bench": {"accel", "channel", "errors", "kvm", "layout", "machine", "memory", "regular"},
     "policy": {"channel", "errors", "sandbox"},
+    # Suites of guests: a pure core, and executors that boot in warm workers or start the product.
+    "smoke": {"bundled", "cpuid", "errors", "host", "kvm", "machine", "outcome", "regular", "warm"},
+    # Boots many machines, each as the command does it.
+    "warm": {"accel", "early", "errors", "lean", "machine", "processes", "sandbox"},
 }
 """Package or top-level module → those of kvmbox that it may import, itself apart. `cli` may import all."""
 

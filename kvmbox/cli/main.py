@@ -30,6 +30,7 @@ COMPLETION_VARIABLE: Final = "_KVMBOX_COMPLETE"
 SECTIONS: Final = {
     "Guests": {
         "run": "boot a guest",
+        "smoke": "boot a suite of guests, and judge each",
         "inspect": "show what an image is, and how it boots",
         "guests": "list the bundled guests",
     },
@@ -57,6 +58,7 @@ COMMANDS: Final = {name: text for section in SECTIONS.values() for name, text in
 EXAMPLES: Final = (
     ("kvmbox run hello32", "boots a bundled guest"),
     ("kvmbox run kernel.elf --timeout 10 --expect passed", "a test of a kernel"),
+    ("kvmbox smoke suite.toml -j auto", "boots many, and judges each"),
     ("kvmbox doctor", "tells whether this host can do that"),
 )
 

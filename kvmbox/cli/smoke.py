@@ -1,0 +1,343 @@
+"""`kvmbox smoke`: boot a suite of guests, judge each, and tell of it in the formats that others read."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from kvmbox import early
+from kvmbox.cli.main import say
+from kvmbox.cli.open_files import allow_enough
+from kvmbox.cli.values import SECONDS
+from kvmbox.errors import UsageError
+
+if TYPE_CHECKING:
+    from kvmbox.smoke.history import History
+    from kvmbox.smoke.model import Test
+    from kvmbox.smoke.reporter import Plan, Reporter
+    from kvmbox.smoke.summary import Summary
+
+MOST_JOBS: Final = 1024
+AUTO: Final = "auto"
+
+
+class _Jobs(click.ParamType[int]):
+    name = "number"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == AUTO:
+            return len(os.sched_getaffinity(0))
+        if isinstance(value, int):
+            return value
+        text = str(value)
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_JOBS:
+            self.fail(f"'{text}' is neither auto nor a number from 1 to {MOST_JOBS}", param, ctx)
+        return int(text)
+
+
+@click.command("smoke", short_help="boot a suite of guests, and judge each")
+@click.argument("suites", nargs=-1, metavar="SUITE...")
+@click.option(
+    "-j",
+    "--jobs",
+    type=_Jobs(),
+    default=1,
+    metavar="N|auto",
+    help="How many guests run at a time. auto: one for each CPU.  [default: 1]",
+)
+@click.option(
+    "-g",
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="GROUP",
+    help="Only tests of this group. May be repeated.",
+)
+@click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="TEXT",
+    help="Only tests whose name contains TEXT, or matches it as a shell pattern. May be repeated.",
+)
+@click.option(
+    "--timeout", type=SECONDS, metavar="SECONDS", help="The time limit of each boot, in place of the suite's."
+)
+@click.option("--fail-fast", is_flag=True, help="End after the first failure.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 1_000_000),
+    default=1,
+    metavar="N",
+    help="Boot each test N times, and fail those whose boots do not agree. Retries then mean nothing.",
+)
+@click.option(
+    "--shard", metavar="I/N", help="Run part I of N. --history, the same for all parts, balances them."
+)
+@click.option("--failed", is_flag=True, help="Begin with the tests that failed last time.")
+@click.option(
+    "--history",
+    "history_path",
+    metavar="FILE",
+    help="Where durations and failures are kept, or none.  [default: a file in ~/.cache/kvmbox]",
+)
+@click.option(
+    "--convention",
+    metavar="NAME",
+    help="What the end of a guest means, for images without a suite file.  [default: kvmbox]",
+)
+@click.option("--list", "list_only", is_flag=True, help="List the tests instead of running them.")
+@click.option("--tap", metavar="FILE", help="Write TAP 14 to FILE, or to stdout if FILE is -.")
+@click.option("--junit", metavar="FILE", help="Write JUnit XML to FILE, or to stdout if FILE is -.")
+@click.option("--jsonl", metavar="FILE", help="Write JSON lines to FILE, or to stdout if FILE is -.")
+@click.option(
+    "--markdown", metavar="FILE", help="Write a summary in Markdown to FILE, or to stdout if FILE is -."
+)
+@click.option("--logs", metavar="DIR", help="Keep console and report of each failure in DIR.")
+@click.option(
+    "--record", is_flag=True, help="Record each boot, and keep the recordings of failures in --logs."
+)
+@click.option("--plain", is_flag=True, help="Print lines also on a terminal, not a live table.")
+@click.option("-q", "--quiet", is_flag=True, help="Show failures and the sum only.")
+@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
+def command(
+    suites: tuple[str, ...],
+    jobs: int,
+    groups: tuple[str, ...],
+    filters: tuple[str, ...],
+    timeout: float | None,
+    fail_fast: bool,
+    repeat: int,
+    shard: str | None,
+    failed: bool,
+    history_path: str | None,
+    convention: str | None,
+    list_only: bool,
+    tap: str | None,
+    junit: str | None,
+    jsonl: str | None,
+    markdown: str | None,
+    logs: str | None,
+    record: bool,
+    plain: bool,
+    quiet: bool,
+    debug: bool,
+) -> int:
+    """Boot the tests of each SUITE on /dev/kvm, and say what became of each.
+
+    SUITE is a suite file (.toml), a unittests.cfg of kvm-unit-tests, a folder or glob of images, an image, or
+    a bundled guest. docs/smoke.md describes suites, verdicts and reports.
+
+    \b
+    Exit status:
+      0    every test that ran passed, and at least one did
+      2    usage error, or a suite is not valid
+      4    no guest can run here, or a report cannot be written
+      12   a test failed
+      14   kvmbox or its output failed
+      16   nothing is proven: no test passed, and none failed
+      130  ended by a signal; the reports tell what was run until then
+    """
+    from kvmbox.smoke import host
+    from kvmbox.smoke.collect import collect
+    from kvmbox.smoke.conventions import CONVENTIONS, PATTERN
+    from kvmbox.smoke.reporter import Plan
+    from kvmbox.smoke.schedule import Shard, failures_first, select, take_shard
+
+    if not suites:
+        raise UsageError("kvmbox smoke needs a SUITE", hint="for example: kvmbox smoke hello32 hello64")
+    if convention is not None and (convention not in CONVENTIONS or convention == PATTERN):
+        known = ", ".join(name for name in CONVENTIONS if name != PATTERN)
+        raise UsageError(f"--convention '{convention}' is none of {known}")
+    if record and logs is None:
+        raise UsageError("--record needs --logs", hint="name the folder for what is kept of failures")
+    collected = collect(suites, convention=convention)
+    tests = select(collected.tests, groups, filters)
+    history, history_file = _history(history_path, suites)
+    if shard is not None:
+        # Durations from this machine alone would make parts that do not fit those of the others.
+        tests = take_shard(tests, Shard.parse(shard), history.seconds if history_path is not None else {})
+    if failed:
+        tests = failures_first(tests, history.failed)
+    plan = Plan(tuple(tests), repeat, jobs, shard, len(collected.tests) - len(tests))
+    if list_only:
+        for test in tests:
+            reason = host.why_skipped(test)
+            click.echo(plan.label(test) + (f"  (skipped: {reason})" if reason else ""))
+        return 0
+    host.check_kvm()
+    allow_enough()
+    # From here on a signal is answered in order: every report is complete, whenever it comes.
+    early.raising = False
+    reports = [("--tap", tap), ("--junit", junit), ("--jsonl", jsonl), ("--markdown", markdown)]
+    with ExitStack() as stack:
+        reporters = _reporters(
+            stack, reports, collected.files, history_file, plain=plain, quiet=quiet, tests=tests
+        )
+        summary = _run(
+            plan, reporters, history, timeout=timeout, fail_fast=fail_fast, logs=logs, record=record
+        )
+    _remember(history_file, history_path, history, summary)
+    return summary.status
+
+
+def _run(
+    plan: Plan,
+    reporters: Sequence[Reporter],
+    history: History,
+    *,
+    timeout: float | None,
+    fail_fast: bool,
+    logs: str | None,
+    record: bool,
+) -> Summary:
+    from kvmbox.smoke import host
+    from kvmbox.smoke.artefacts import Artefacts
+    from kvmbox.smoke.engine import Engine
+    from kvmbox.smoke.local import LocalExecutor
+    from kvmbox.smoke.session import Session
+
+    artefacts = Artefacts(logs, record=record) if logs is not None else None
+    session = Session(plan.tests, repeat=plan.repeat, fail_fast=fail_fast, skip=host.why_skipped)
+    with LocalExecutor(plan.slots) as executor:
+        return Engine(
+            session,
+            executor,
+            reporters,
+            plan=plan,
+            timeout=timeout,
+            artefacts=artefacts,
+            interrupted=lambda: bool(early.received),
+            durations=history.seconds,
+        ).run()
+
+
+def _reporters(
+    stack: ExitStack,
+    reports: Sequence[tuple[str, str | None]],
+    read: Sequence[str],
+    history_file: str | None,
+    *,
+    plain: bool,
+    quiet: bool,
+    tests: Sequence[Test],
+) -> list[Reporter]:
+    """Every reporter that is asked for, its file open; `stack` closes them."""
+    from kvmbox.host.distinct import refuse_shared
+    from kvmbox.smoke.outputs import STDOUT, ReportFile
+    from kvmbox.smoke.report_github import GithubReporter, harmless
+    from kvmbox.smoke.report_jsonl import JsonLinesReporter
+    from kvmbox.smoke.report_junit import JunitReporter
+    from kvmbox.smoke.report_markdown import MarkdownReporter
+    from kvmbox.smoke.report_tap import TapReporter
+
+    wanted = [(option, path) for option, path in reports if path is not None]
+    on_stdout = [option for option, path in wanted if path == STDOUT]
+    if len(on_stdout) > 1:
+        raise UsageError(f"{on_stdout[0]} and {on_stdout[1]} are both on stdout", hint="name a file for one")
+    in_actions = os.environ.get("GITHUB_ACTIONS") == "true"
+    page = os.environ.get("GITHUB_STEP_SUMMARY") if in_actions else None
+    written = [(option, path) for option, path in wanted if path != STDOUT]
+    written += [("--history", history_file)] if history_file is not None else []
+    images = [("an image", test.image) for test in tests]
+    refuse_shared(written, [*(("a suite", path) for path in read), *images])
+
+    def writer(option: str, path: str) -> Callable[[str], None]:
+        if path == STDOUT:
+            return _print
+        file = ReportFile(option, path)
+        stack.callback(file.close)
+        return file.write
+
+    found: list[Reporter] = []
+    for option, path in wanted:
+        write = writer(option, path)
+        if option == "--tap":
+            found.append(TapReporter(write))
+        elif option == "--junit":
+            found.append(JunitReporter(write, now=time.time, host=socket.gethostname()))
+        elif option == "--jsonl":
+            found.append(JsonLinesReporter(write))
+        else:
+            found.append(MarkdownReporter(write))
+    if page:
+        file = ReportFile("GITHUB_STEP_SUMMARY", page, append=True)
+        stack.callback(file.close)
+        found.append(MarkdownReporter(file.write))
+    if in_actions and not on_stdout:
+        found.append(GithubReporter(_print))
+    for_people: Callable[[str], None] = say if on_stdout else lambda line: _print(f"{line}\n")
+    if in_actions:
+        show = for_people
+        for_people = lambda line: show(harmless(line))  # noqa: E731
+    reporter = _for_people(for_people, live=not plain and not on_stdout and not in_actions, quiet=quiet)
+    stack.callback(reporter.close)
+    found.insert(0, reporter)
+    return found
+
+
+def _for_people(write: Callable[[str], None], *, live: bool, quiet: bool) -> Reporter:
+    from kvmbox.smoke.artefacts import again
+    from kvmbox.smoke.report_plain import PlainReporter
+    from kvmbox.smoke.verdict import boot_of
+
+    def command_of(test: Test) -> str:
+        return again(boot_of(test))
+
+    if live and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        from importlib.util import find_spec
+
+        if find_spec("rich") is not None:
+            from kvmbox.smoke.report_live import LiveReporter, make_console
+
+            return LiveReporter(make_console(sys.stdout), clock=time.monotonic, again=command_of, quiet=quiet)
+    return PlainReporter(write, again=command_of, quiet=quiet)
+
+
+def _print(text: str) -> None:
+    """Text on stdout, now. Three signals end a write that nobody reads."""
+    early.breakable = True
+    try:
+        click.echo(text, nl=False)
+    finally:
+        early.breakable = False
+
+
+def _history(path: str | None, suites: Sequence[str]) -> tuple[History, str | None]:
+    """The history, and the file that is to keep it, or None."""
+    from kvmbox.smoke.history import History
+    from kvmbox.smoke.outputs import default_history_path, read_history
+
+    if path == "none":
+        return History(), None
+    if path is not None:
+        return read_history(path), path
+    found = default_history_path(suites, os.environ)
+    if found is None:
+        return History(), None
+    try:
+        return read_history(found), found
+    except UsageError as error:  # nobody has asked for it: it must not be in the way
+        say(f"kvmbox: note: {error}: it is made anew")
+        return History(), found
+
+
+def _remember(file: str | None, asked_for: str | None, history: History, summary: Summary) -> None:
+    from kvmbox.errors import HostOutputError
+    from kvmbox.smoke.outputs import write_history
+
+    if file is None:
+        return
+    try:
+        write_history(file, history.with_results(summary.results))
+    except OSError as error:
+        if asked_for is not None:
+            raise HostOutputError(f"cannot write --history '{file}': {error.strerror}") from error
+        say(f"kvmbox: note: cannot keep the history in '{file}': {error.strerror}")

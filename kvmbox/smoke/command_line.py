@@ -1,0 +1,46 @@
+"""A boot as arguments of `kvmbox run`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from kvmbox.smoke.model import DEFAULT_OUTPUT_LIMIT, Boot, Pattern
+
+_REPEATED: Final = {"modules": "--module", "fw_cfg": "--fw-cfg", "require": "--require"}
+
+
+def run_arguments(boot: Boot, json_path: str | None = None) -> list[str]:
+    """The arguments: options first, then the image. `json_path` is for --json."""
+    options: Mapping[str, object] = {"serial_limit": DEFAULT_OUTPUT_LIMIT} | dict(boot.options)
+    words = ["run", f"--timeout={boot.timeout:g}"]
+    for name, value in options.items():
+        if name in _REPEATED:
+            assert isinstance(value, tuple)
+            words += [f"{_REPEATED[name]}={one}" for one in value]
+        elif value is True:
+            words.append(f"--{name.replace('_', '-')}")
+        elif value is not False:
+            words.append(f"--{name.replace('_', '-')}={value}")
+    words += [f"--expect={one.text}" for one in expectations(boot)]
+    words += [f"--fail-on={one.text}" for one in failures(boot)]
+    if boot.record is not None:
+        words.append(f"--record={boot.record}")
+    if json_path is not None:
+        words.append(f"--json={json_path}")
+    return [*words, "--", boot.image]
+
+
+def expectations(boot: Boot) -> tuple[Pattern, ...]:
+    """What `--expect` looks for: all of `stop_all`, or nothing, since the run ends when all are seen."""
+    return boot.stop_all if all(map(is_for_run, boot.stop_all)) else ()
+
+
+def failures(boot: Boot) -> tuple[Pattern, ...]:
+    """What `--fail-on` looks for: the run ends when any is seen."""
+    return tuple(filter(is_for_run, boot.stop_any))
+
+
+def is_for_run(pattern: Pattern) -> bool:
+    """Whether `kvmbox run` finds it itself: it looks for bytes, and a line end may have two of them."""
+    return not pattern.is_regex and "\n" not in pattern.text

@@ -1,0 +1,125 @@
+"""The verdict on one boot, and on a test of several. Pure.
+
+Whether an executor ends a boot early must not change the verdict. So what is printed behind the point at
+which the verdict is complete does not count, whoever has seen it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvmbox.outcome import CLEAN, EXPECTED_SEEN
+from kvmbox.smoke.conventions import CONVENTIONS, of_kvmbox
+from kvmbox.smoke.model import Attempt, Boot, Judgement, Observation, Pattern, Test, TestResult, Verdict
+
+
+def console_of(output: bytes) -> bytes:
+    """The console as patterns see it: \\r\\n is \\n."""
+    return output.replace(b"\r\n", b"\n")
+
+
+def boot_of(test: Test, *, timeout: float | None = None, record: str | None = None) -> Boot:
+    """The boot of a test. `timeout` replaces the test's own time limit, in seconds."""
+    every, single = _decisive(test)
+    return Boot(
+        image=test.image,
+        options=test.options,
+        timeout=test.timeout if timeout is None else timeout,
+        dialogue=test.dialogue,
+        stop_all=every,
+        stop_any=(*single, *test.fail_on),
+        record=record,
+    )
+
+
+def judge(test: Test, seen: Observation) -> Judgement:
+    """The verdict on one boot of `test`."""
+    console = _that_counts(test, console_of(seen.output))
+    for pattern in test.fail_on:
+        if pattern.regex.search(console):
+            return Judgement(Verdict.FAIL, f"the guest printed {pattern}")
+    missing = next((one for one in test.expect if not one.regex.search(console)), None)
+    if _expect_decides(test):
+        found = _judge_expected(seen, missing)
+    else:
+        found = CONVENTIONS[test.convention].judge(test, seen, console)
+        if found.verdict is Verdict.PASS and missing is not None:
+            return Judgement(Verdict.FAIL, f"the guest has not printed {missing}")
+    if found.verdict is Verdict.PASS and not seen.stopped and seen.steps_done < len(test.dialogue):
+        step = test.dialogue[seen.steps_done]
+        return Judgement(Verdict.FAIL, f"the guest ended before the dialogue: {step.when} was not printed")
+    return found
+
+
+def _expect_decides(test: Test) -> bool:
+    """Whether the expected texts alone are success, as with `kvmbox run --expect`."""
+    return test.convention == "kvmbox" and bool(test.expect) and not test.statuses
+
+
+def _decisive(test: Test) -> tuple[tuple[Pattern, ...], tuple[Pattern, ...]]:
+    """What completes the verdict: all of the first patterns, or any of the second ones."""
+    if _expect_decides(test):
+        return test.expect, ()
+    convention = CONVENTIONS[test.convention]
+    if test.expect or not convention.reads_console:
+        return (), ()  # what is expected apart from the verdict may come behind it
+    own = tuple(pattern for _, pattern in test.verdict_lines)
+    return convention.stop_all, (*convention.stop_any, *own)
+
+
+def _that_counts(test: Test, console: bytes) -> bytes:
+    """The console up to where the verdict is complete."""
+    every, single = _decisive(test)
+    ends = [_end(pattern, console) for pattern in every]
+    points = [_end(pattern, console) for pattern in single]
+    if ends and None not in ends:
+        points.append(max(end for end in ends if end is not None))
+    return console[: min((point for point in points if point is not None), default=len(console))]
+
+
+def _end(pattern: Pattern, console: bytes) -> int | None:
+    """Where a match ends. The whole line belongs to that of a regular expression: see `watch`."""
+    found = pattern.regex.search(console)
+    if found is None or not pattern.is_regex:
+        return found.end() if found else None
+    line_end = console.find(b"\n", found.end())
+    return line_end if line_end >= 0 else len(console)
+
+
+def _judge_expected(seen: Observation, missing: Pattern | None) -> Judgement:
+    if missing is None or (seen.status == CLEAN and seen.reason == EXPECTED_SEEN):
+        return Judgement(Verdict.PASS)
+    decided = of_kvmbox(seen)
+    words = f"the guest has not printed {missing}"
+    if decided is None:
+        return Judgement(Verdict.FAIL, f"{seen.reason}, but {words}")
+    if decided.verdict is Verdict.FAIL or not seen.output:
+        return decided
+    return Judgement(decided.verdict, f"{decided.reason}; {words}")
+
+
+def conclude(test: Test, attempts: Sequence[Attempt], files: tuple[str, ...] = ()) -> TestResult:
+    """The verdict on a test of all its boots (one at least): flaky if they do not agree."""
+    passed = sum(one.judgement.verdict is Verdict.PASS for one in attempts)
+    failed = [one for one in attempts if one.judgement.verdict.is_failure]
+    told = failed[0] if failed else attempts[0]
+    verdict, reason = told.judgement.verdict, told.judgement.reason
+    if failed and passed:
+        verdict = Verdict.PASS if test.allow_flaky else Verdict.FLAKY
+        words = f"{passed} of {len(attempts)} boots passed"
+        reason = f"{'flaky, which is allowed: ' if test.allow_flaky else ''}{words}; else: {reason}"
+    if verdict.is_failure and test.tolerate is not None:
+        reason = (
+            f"{test.tolerate} ({verdict.value}: {reason})" if reason else f"{test.tolerate} ({verdict.value})"
+        )
+        verdict = Verdict.TOLERATED
+    return TestResult(
+        test=test,
+        verdict=verdict,
+        reason=reason,
+        told=told,
+        boots=len(attempts),
+        passed=passed,
+        seconds=sum(one.observation.seconds for one in attempts),
+        files=files,
+    )
