@@ -37,9 +37,7 @@ class CompiledRing(RingCore, CoalescedRing):
         **rest: Any,
     ) -> None:
         lock = Lock()
-        self.set_up(
-            lock, zones, carries, entries=ENTRIES, entry_size=ENTRY_SIZE, byte_to_port=BYTE_TO_PORT
-        )
+        self.set_up(lock, zones, carries, entries=ENTRIES, entry_size=ENTRY_SIZE, byte_to_port=BYTE_TO_PORT)
         super().__init__(words64, words32, data, zones, carries=carries, lock=lock, **rest)
 
     def count_carried(self) -> None:

@@ -1,8 +1,8 @@
 """The run loop with KVM's ring of coalesced writes, in pure Python and compiled, against each other.
 
-The guest makes writes that do not exit, and accesses that do, at random; the main thread flushes between them
-at random. Both halves must do the same, in the same order, whatever reaches the models: a read takes along the
-write before it, and some of the models print.
+The guest makes writes that do not exit, and accesses that do, at random. The main thread flushes between them
+at random. Both halves must do the same, in the same order, however the models are reached: a read takes along
+the write before it, and some of the models print.
 """
 
 from __future__ import annotations
