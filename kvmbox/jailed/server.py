@@ -131,9 +131,13 @@ class DeviceServer:
                 tag, status = request.value & 0xFFFF_FFFF, request.value >> 32
                 self._memory_model(request).complete(request.now, tag, status)
             case protocol.WRITE_RUN:
-                write = self.models[request.device].write
-                for byte in request.payload:
-                    write(request.now, request.offset, 1, byte)
+                model = self.models[request.device]
+                write_run = getattr(model, "write_run", None)
+                if write_run is not None and request.payload:
+                    write_run(request.now, request.offset, request.payload)
+                else:
+                    for byte in request.payload:
+                        model.write(request.now, request.offset, 1, byte)
             case protocol.REPLAY:
                 value = self._replay(request.payload)
             case protocol.RESET:
