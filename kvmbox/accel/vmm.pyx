@@ -59,6 +59,7 @@ cdef extern from "volatile.h" nogil:
 # From the modules that define them, so that there is one source; C variables, read once.
 cdef uint64_t REPLY = protocol.REPLY
 cdef int READ = protocol.READ
+cdef int INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
 cdef size_t REQUEST_WORD = page_layout.REQUEST_WORD
 cdef size_t REPLY_WORD = page_layout.REPLY_WORD
@@ -497,20 +498,22 @@ cdef class ChannelCore:
 cdef class DirectCore(ChannelCore):
     """The compiled half of `channel.direct.DirectChannel`: its models are called here, with the GIL."""
 
-    cdef object server
-    cdef dict routes    # the server's
+    cdef dict routes        # the server's
+    cdef list deadlines     # the server's
 
     def calls(self, server):
         """The models are those of `server`. Under the lock."""
-        self.server = server
         self.routes = server.routes
+        self.deadlines = server.deadlines
 
     cdef object call(self, object word, object offset, object value, object limit):
         """See DirectChannel._direct_access."""
-        cdef tuple route = self.routes.get(word)
-        if route is None or self._failure is not None:
+        cdef tuple route
+        found = self.routes.get(word)
+        if found is None or self._failure is not None:
             return self.access(word, offset, value, limit)
-        kind, call, size, device, next_deadline, take_effects = route
+        route = found
+        kind, model_call, size, device, next_deadline, take_effects = route
         if not PyThread_acquire_lock(self.mutex.lock, 0):
             with nogil:
                 PyThread_acquire_lock(self.mutex.lock, 1)
@@ -518,24 +521,25 @@ cdef class DirectCore(ChannelCore):
             now = self.clock.time() if self.clock is not None and self.clock.runs() else self.now()
             try:
                 if kind == READ:
-                    result = call(now, offset, size)
+                    result = model_call(now, offset, size)
+                elif kind == INDEXED_READ:
+                    model_call.write(now, value >> 32, 1, value & 0xFF)  # as the call does, but for its frame
+                    result = model_call.read(now, offset, size)
                 else:
-                    result = call(now, offset, size, value) or 0
+                    result = model_call(now, offset, size, value) or 0
                 deadline = next_deadline()
                 effects = take_effects()
             except Exception as error:
                 return self._raised(error, (word, now, value, offset), limit)
-            if effects or result > limit or deadline != self.server.deadlines[device]:
-                if (
-                    len(effects) == 1
-                    and type(effects[0]) is HostOutput
-                    and result <= limit
-                    and deadline == self.server.deadlines[device]
-                    and self._outputs[device] is not None
-                ):
-                    self._outputs[device](effects[0].data)  # what `_use_direct` would find, slowly
-                else:
-                    self._use_direct((word, now, value, offset), limit, device, result, deadline, effects)
+            before = self.deadlines[device]
+            changed = result > limit or (deadline is not before and deadline != before)
+            if not effects and not changed:
+                return result
+            output = self._outputs[device]
+            if len(effects) == 1 and type(effects[0]) is HostOutput and output is not None and not changed:
+                output(effects[0].data)  # what `_use_direct` would find, slowly
+            else:
+                self._use_direct((word, now, value, offset), limit, device, result, deadline, effects)
             if not effects:
                 return result
         finally:

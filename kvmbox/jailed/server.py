@@ -75,7 +75,7 @@ class DeviceServer:
         self.routes: dict[int, tuple[Any, ...]] = {}
         """By the first word of an access, without its sequence number: what `answer` needs to know of it."""
         self.deadlines: list[int | None] = []
-        """When each model must next be told the time, in ns of guest time."""
+        """When each model must next be told the time, in ns of guest time. Always the same list."""
         self.deadline = NO_DEADLINE
         """The earliest of them."""
         self._outgoing_snapshot = b""
@@ -185,7 +185,7 @@ class DeviceServer:
         if description is None:
             return protocol.VERSION
         self.models = [self._model_of(*device) for device in protocol.decode_board(description)]
-        self.deadlines = [None] * len(self.models)
+        self.deadlines[:] = [None] * len(self.models)
         for device, model in enumerate(self.models):
             for kind, call in ((READ, model.read), (WRITE, model.write), (INDEXED_READ, IndexedRead(model))):
                 for size in ACCESS_SIZES:

@@ -261,7 +261,7 @@ def serve(Port port, server):
             if found is None:
                 words = (first, port.asked[1], port.asked[2], offset) if port.is_frame else NO_HEADER
                 answered, _, value, payload = server.answer(words, lambda _words: port.frame())
-                running, deadlines, earliest = server.running, server.deadlines, server.deadline
+                running, earliest = server.running, server.deadline
             else:
                 route = found
                 kind, call, size, device, next_deadline, take_effects = route
