@@ -351,6 +351,9 @@ def _text_of(number):
     return os.strerror(number)
 
 
+include "journal.pxi"
+
+
 # --- The channel -----------------------------------------------------------------------------------------
 
 
@@ -371,6 +374,7 @@ cdef class ChannelCore:
     cdef public object _failure
     cdef public object _record
     cdef public object _journal
+    cdef JournalCore kept
     cdef public list _outputs
     cdef public object _wait_for_output
     cdef Lock mutex
@@ -386,6 +390,10 @@ cdef class ChannelCore:
         self.clock = clock if isinstance(clock, Clock) else None
         self.now = now
 
+    def keeps(self, JournalCore kept):
+        """`kept` is that of the journal, if there is one and it has one."""
+        self.kept = kept
+
     def leads_to(self, transport):
         """The transport has changed. Under the lock."""
         self.end = transport if isinstance(transport, End) else None
@@ -397,6 +405,7 @@ cdef class ChannelCore:
         the value of the reply is in `it.reply[2]`. Otherwise `end_access` has to follow.
         """
         cdef uint64_t sequence
+        cdef bint is_kept
         PyThread_acquire_lock(self.mutex.lock, 1)
         if (
             <void *>self._failure != <void *>None
@@ -425,15 +434,18 @@ cdef class ChannelCore:
             return False
         self._sequence = sequence
         if it.status == ANSWERED:
-            if (
-                it.reply[1] != self.deadline
-                or it.reply[2] > it.limit
-                or <void *>self._journal != <void *>None
-            ):
+            is_kept = <void *>self._journal != <void *>None
+            if it.reply[1] != self.deadline or it.reply[2] > it.limit:
                 it.status = UNLIKE
-            elif it.reply[0] == it.asked[0] | REPLY and it.reply[3] == 0:
+            elif (
+                it.reply[0] == it.asked[0] | REPLY
+                and it.reply[3] == 0
+                and (not is_kept or <void *>self.kept != <void *>None and self.kept.keep(it.asked, it.reply))
+            ):
                 self.waiting = 0
                 PyThread_release_lock(self.mutex.lock)
+            elif is_kept:
+                it.status = UNLIKE
             elif it.reply[0] == it.asked[0] | ONE_EFFECT and self.end.has_body:
                 # Which device may print, and how, Python's objects tell.
                 it.status = PRINTS
