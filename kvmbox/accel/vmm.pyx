@@ -59,6 +59,7 @@ cdef extern from "volatile.h" nogil:
 # From the modules that define them, so that there is one source; C variables, read once.
 cdef uint64_t REPLY = protocol.REPLY
 cdef int READ = protocol.READ
+cdef int INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
 cdef size_t REQUEST_WORD = page_layout.REQUEST_WORD
 cdef size_t REPLY_WORD = page_layout.REPLY_WORD
@@ -350,6 +351,9 @@ def _text_of(number):
     return os.strerror(number)
 
 
+include "journal.pxi"
+
+
 # --- The channel -----------------------------------------------------------------------------------------
 
 
@@ -370,6 +374,7 @@ cdef class ChannelCore:
     cdef public object _failure
     cdef public object _record
     cdef public object _journal
+    cdef JournalCore kept
     cdef public list _outputs
     cdef public object _wait_for_output
     cdef Lock mutex
@@ -385,6 +390,10 @@ cdef class ChannelCore:
         self.clock = clock if isinstance(clock, Clock) else None
         self.now = now
 
+    def keeps(self, JournalCore kept):
+        """`kept` is that of the journal, if there is one and it has one."""
+        self.kept = kept
+
     def leads_to(self, transport):
         """The transport has changed. Under the lock."""
         self.end = transport if isinstance(transport, End) else None
@@ -396,6 +405,7 @@ cdef class ChannelCore:
         the value of the reply is in `it.reply[2]`. Otherwise `end_access` has to follow.
         """
         cdef uint64_t sequence
+        cdef bint is_kept
         PyThread_acquire_lock(self.mutex.lock, 1)
         if (
             <void *>self._failure != <void *>None
@@ -424,15 +434,18 @@ cdef class ChannelCore:
             return False
         self._sequence = sequence
         if it.status == ANSWERED:
-            if (
-                it.reply[1] != self.deadline
-                or it.reply[2] > it.limit
-                or <void *>self._journal != <void *>None
-            ):
+            is_kept = <void *>self._journal != <void *>None
+            if it.reply[1] != self.deadline or it.reply[2] > it.limit:
                 it.status = UNLIKE
-            elif it.reply[0] == it.asked[0] | REPLY and it.reply[3] == 0:
+            elif (
+                it.reply[0] == it.asked[0] | REPLY
+                and it.reply[3] == 0
+                and (not is_kept or <void *>self.kept != <void *>None and self.kept.keep(it.asked, it.reply))
+            ):
                 self.waiting = 0
                 PyThread_release_lock(self.mutex.lock)
+            elif is_kept:
+                it.status = UNLIKE
             elif it.reply[0] == it.asked[0] | ONE_EFFECT and self.end.has_body:
                 # Which device may print, and how, Python's objects tell.
                 it.status = PRINTS
@@ -497,20 +510,22 @@ cdef class ChannelCore:
 cdef class DirectCore(ChannelCore):
     """The compiled half of `channel.direct.DirectChannel`: its models are called here, with the GIL."""
 
-    cdef object server
-    cdef dict routes    # the server's
+    cdef dict routes        # the server's
+    cdef list deadlines     # the server's
 
     def calls(self, server):
         """The models are those of `server`. Under the lock."""
-        self.server = server
         self.routes = server.routes
+        self.deadlines = server.deadlines
 
     cdef object call(self, object word, object offset, object value, object limit):
         """See DirectChannel._direct_access."""
-        cdef tuple route = self.routes.get(word)
-        if route is None or self._failure is not None:
+        cdef tuple route
+        found = self.routes.get(word)
+        if found is None or self._failure is not None:
             return self.access(word, offset, value, limit)
-        kind, call, size, device, next_deadline, take_effects = route
+        route = found
+        kind, model_call, size, device, next_deadline, take_effects = route
         if not PyThread_acquire_lock(self.mutex.lock, 0):
             with nogil:
                 PyThread_acquire_lock(self.mutex.lock, 1)
@@ -518,24 +533,25 @@ cdef class DirectCore(ChannelCore):
             now = self.clock.time() if self.clock is not None and self.clock.runs() else self.now()
             try:
                 if kind == READ:
-                    result = call(now, offset, size)
+                    result = model_call(now, offset, size)
+                elif kind == INDEXED_READ:
+                    model_call.write(now, value >> 32, 1, value & 0xFF)  # as the call does, but for its frame
+                    result = model_call.read(now, offset, size)
                 else:
-                    result = call(now, offset, size, value) or 0
+                    result = model_call(now, offset, size, value) or 0
                 deadline = next_deadline()
                 effects = take_effects()
             except Exception as error:
                 return self._raised(error, (word, now, value, offset), limit)
-            if effects or result > limit or deadline != self.server.deadlines[device]:
-                if (
-                    len(effects) == 1
-                    and type(effects[0]) is HostOutput
-                    and result <= limit
-                    and deadline == self.server.deadlines[device]
-                    and self._outputs[device] is not None
-                ):
-                    self._outputs[device](effects[0].data)  # what `_use_direct` would find, slowly
-                else:
-                    self._use_direct((word, now, value, offset), limit, device, result, deadline, effects)
+            before = self.deadlines[device]
+            changed = result > limit or (deadline is not before and deadline != before)
+            if not effects and not changed:
+                return result
+            output = self._outputs[device]
+            if len(effects) == 1 and type(effects[0]) is HostOutput and output is not None and not changed:
+                output(effects[0].data)  # what `_use_direct` would find, slowly
+            else:
+                self._use_direct((word, now, value, offset), limit, device, result, deadline, effects)
             if not effects:
                 return result
         finally:

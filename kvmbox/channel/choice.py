@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kvmbox.accel.choice import is_compiled
 from kvmbox.channel.channel import Channel
+from kvmbox.channel.journal import Journal
 from kvmbox.channel.transport import LinkedTransport
 
 if TYPE_CHECKING:
@@ -30,6 +31,15 @@ def direct_channel_kind() -> type[DirectChannel]:
     from kvmbox.channel.compiled_direct import CompiledDirectChannel
 
     return CompiledDirectChannel
+
+
+def journal_kind() -> type[Journal]:
+    """The class of journals."""
+    if not is_compiled():
+        return Journal
+    from kvmbox.channel.compiled import CompiledJournal
+
+    return CompiledJournal
 
 
 def chosen(transport: type[LinkedTransport]) -> type[LinkedTransport]:

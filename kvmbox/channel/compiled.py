@@ -8,10 +8,12 @@ A compiled transport works with a channel in pure Python as well, and the other 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
-from kvmbox.accel.vmm import CAME, LATE, NOT_RUNG, ChannelCore, Lock, PageEnd, StreamEnd
+from kvmbox.accel.vmm import CAME, LATE, NOT_RUNG, ChannelCore, JournalCore, Lock, PageEnd, StreamEnd
 from kvmbox.channel.channel import Channel
+from kvmbox.channel.journal import JOURNAL_LIMIT, Entry, Journal
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.stream import PipeTransport, SocketTransport, StreamTransport
 from kvmbox.channel.transport import Link, LinkedTransport, Transport, TransportError, Waits, Words
@@ -81,6 +83,46 @@ COMPILED_TRANSPORTS: Final[dict[type[LinkedTransport], type[LinkedTransport]]] =
 }
 
 
+class CompiledJournal(Journal):
+    """A journal that compiled code adds entries to. They become Python's when Python looks at them."""
+
+    def __init__(self, limit: int = JOURNAL_LIMIT) -> None:
+        super().__init__(limit)
+        self.core = JournalCore(limit)
+
+    def _settle(self) -> None:
+        super().extend(self.core.take())
+        self.core.listed = super().__len__()
+
+    def append(self, entry: Entry, /) -> None:
+        """See Journal: an entry without payloads."""
+        if not self.core.add(entry[0], entry[2]):
+            self._settle()
+            self.core.add(entry[0], entry[2])
+
+    def note(self, entry: Entry) -> None:
+        """See Journal."""
+        if entry[1] or entry[3]:
+            self._settle()
+            super().append(entry)
+            self.core.listed += 1
+            self._payload_bytes += len(entry[1]) + len(entry[3])
+        else:
+            self.append(entry)
+
+    def clear(self) -> None:
+        """See Journal."""
+        super().clear()
+        self.core.drop()
+
+    def __len__(self) -> int:
+        return super().__len__() + self.core.count
+
+    def __iter__(self) -> Iterator[Entry]:
+        self._settle()
+        return super().__iter__()
+
+
 class CompiledChannel(ChannelCore, Channel):
     """A channel whose accesses are compiled."""
 
@@ -90,6 +132,8 @@ class CompiledChannel(ChannelCore, Channel):
         lock = Lock()
         self.set_up(lock, options["now"])
         super().__init__(*arguments, **options, lock=lock)
+        if isinstance(self._journal, CompiledJournal):
+            self.keeps(self._journal.core)
 
     def _reach_by(self, transport: Transport) -> None:
         super()._reach_by(transport)

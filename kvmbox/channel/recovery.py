@@ -106,6 +106,7 @@ class Recovery(Survival):
         process: ProcessControl | None = None,
         *,
         journal_limit: int = JOURNAL_LIMIT,
+        journal: type[Journal] = Journal,
     ) -> None:
         super().__init__(process)
         self._devices = list(devices)
@@ -115,7 +116,7 @@ class Recovery(Survival):
         self._broken = 0  # how many in a row
         self._asked = 0  # the sequence number of our own requests
         self.restarts = 0
-        self.journal: Journal = Journal(journal_limit)
+        self.journal: Journal = journal(journal_limit)
         self._channel: Channel
 
     def attach(self, channel: object) -> None:

@@ -189,14 +189,23 @@ class PageTransport(LinkedTransport):
     def exchange(self, sent: bytes, slices: int | None) -> bytes:
         """See Transport."""
         words = self._words
-        # VMM_WAITS goes up first: whenever the device process answers, it rings.
-        words[_VMM_WAITS] = 1
+        spins = slices is None and self._may_spin  # the vCPU thread, as in `exchange_words`
+        if not spins:
+            # VMM_WAITS goes up first: whenever the device process answers, it rings.
+            words[_VMM_WAITS] = 1
         self._data[_REST_AT : page_layout.REQUEST + len(sent)] = sent[8:]
         words[_REQUEST_WORD] = int.from_bytes(sent[:8], "little")
-        self._fence()
-        if words[_DEVICE_WAITS]:
-            self._ring_now()
-        self._sleep(slices)
+        if spins:
+            slept = words[_DEVICE_WAITS]
+            if slept:
+                self._ring()
+            if not any(words[_REPLY_WORD] != self._seen for _ in self._looks):
+                self._sleep_late(slept)
+        else:
+            self._fence()
+            if words[_DEVICE_WAITS]:
+                self._ring_now()
+            self._sleep(slices)
         copied = self._copied()
         return frame_of(copied, self.payload(copied))
 

@@ -258,6 +258,16 @@ class DeviceModel(Protocol):
         """Become what `snapshot` saw; raises SnapshotError for anything malformed, without effect."""
 
 
+class RunModel(DeviceModel, Protocol):
+    """A model that takes a run of writes at once. Others get each byte by `write`."""
+
+    def write_run(self, now: int, offset: int, data: bytes) -> None:
+        """The same as `write` of each byte of `data`, in order, to the register at `offset`.
+
+        There is at least one byte. Host output may be joined to one effect.
+        """
+
+
 class MemoryModel(DeviceModel, Protocol):
     """A model that was granted guest memory or resources: what it asked for comes back by these calls.
 

@@ -123,6 +123,11 @@ class DebugCon(PortModel):
     def _write_byte(self, offset: int, value: int) -> None:
         self._effects.append(HostOutput(bytes((value,))))
 
+    def write_run(self, now: int, offset: int, data: bytes) -> None:
+        """See RunModel."""
+        if offset == 0:
+            self._effects.append(HostOutput(data))
+
 
 DEBUGCON_READBACK: Final = 0xE9
 

@@ -191,6 +191,18 @@ class Uart16550A:
         # LSR and MSR: writing is for factory testing (8.4); ignored.
         self._polled_lsr = self._polled_rbr = False
 
+    def write_run(self, now: int, offset: int, data: bytes) -> None:
+        """See RunModel. What a guest prints without interrupts goes out as one piece."""
+        hidden = reg.MCR_LOOP & self._mcr or (reg.LCR_DLAB | reg.LCR_SET_BREAK) & self._lcr
+        if offset != reg.THR or self._ier or self._paced or hidden or self._timing.word_mask != 0xFF:
+            for value in data:
+                self.write(now, offset, 1, value)
+            return
+        self.advance(now)
+        self._transmitter.thre_pending = True  # without an enabled interrupt nothing follows from it
+        self._effects.append(HostOutput(data))
+        self._polled_lsr = self._polled_rbr = False
+
     def advance(self, now: int) -> None:
         """See DeviceModel. At most the XMIT FIFO goes out, so the work is bounded for any jump."""
         if now > self._now:

@@ -75,7 +75,7 @@ class DeviceServer:
         self.routes: dict[int, tuple[Any, ...]] = {}
         """By the first word of an access, without its sequence number: what `answer` needs to know of it."""
         self.deadlines: list[int | None] = []
-        """When each model must next be told the time, in ns of guest time."""
+        """When each model must next be told the time, in ns of guest time. Always the same list."""
         self.deadline = NO_DEADLINE
         """The earliest of them."""
         self._outgoing_snapshot = b""
@@ -131,9 +131,13 @@ class DeviceServer:
                 tag, status = request.value & 0xFFFF_FFFF, request.value >> 32
                 self._memory_model(request).complete(request.now, tag, status)
             case protocol.WRITE_RUN:
-                write = self.models[request.device].write
-                for byte in request.payload:
-                    write(request.now, request.offset, 1, byte)
+                model = self.models[request.device]
+                write_run = getattr(model, "write_run", None)
+                if write_run is not None and request.payload:
+                    write_run(request.now, request.offset, request.payload)
+                else:
+                    for byte in request.payload:
+                        model.write(request.now, request.offset, 1, byte)
             case protocol.REPLAY:
                 value = self._replay(request.payload)
             case protocol.RESET:
@@ -181,7 +185,7 @@ class DeviceServer:
         if description is None:
             return protocol.VERSION
         self.models = [self._model_of(*device) for device in protocol.decode_board(description)]
-        self.deadlines = [None] * len(self.models)
+        self.deadlines[:] = [None] * len(self.models)
         for device, model in enumerate(self.models):
             for kind, call in ((READ, model.read), (WRITE, model.write), (INDEXED_READ, IndexedRead(model))):
                 for size in ACCESS_SIZES:

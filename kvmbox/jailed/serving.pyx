@@ -224,8 +224,8 @@ cdef class StreamPort(Port):
         self.is_frame = False
         if got >= HEADER_BYTES:
             memcpy(self.asked, self.request, HEADER_BYTES)
-            # A header that announces nothing behind it, and something behind it, or the other way round.
-            self.is_frame = (got > HEADER_BYTES) == (self.asked[3] >> 32 != 0)
+            # Not a header that announces nothing behind it, and something behind it.
+            self.is_frame = got == HEADER_BYTES or self.asked[3] >> 32 != 0
         return REQUEST
 
     cdef int put(self, const uint64_t *reply, const uint8_t *payload, Py_ssize_t length) noexcept nogil:
@@ -261,7 +261,7 @@ def serve(Port port, server):
             if found is None:
                 words = (first, port.asked[1], port.asked[2], offset) if port.is_frame else NO_HEADER
                 answered, _, value, payload = server.answer(words, lambda _words: port.frame())
-                running, deadlines, earliest = server.running, server.deadlines, server.deadline
+                running, earliest = server.running, server.deadline
             else:
                 route = found
                 kind, call, size, device, next_deadline, take_effects = route

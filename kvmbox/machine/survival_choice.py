@@ -33,13 +33,15 @@ def survival_of(
 
     pool.starts.attend(pause_time=clock.pause, resume_time=resume, wake=wake)
     if config.on_device_crash == "restart":
+        from kvmbox.channel.choice import journal_kind
         from kvmbox.channel.recovery import Recovery
         from kvmbox.processes.standby import StandbyProcesses
 
         standby = pool.standby = StandbyProcesses(
             pool, budget=config.restart_budget, pause_time=clock.pause, resume_time=resume, wake=wake
         )
-        return lambda member, process: Recovery(member.devices, standby, process)
+        journal = journal_kind()
+        return lambda member, process: Recovery(member.devices, standby, process, journal=journal)
     if config.on_device_crash == "all-ones":
         from kvmbox.channel.recovery import AllOnes
 

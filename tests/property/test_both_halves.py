@@ -193,9 +193,9 @@ def lies(draw: st.DrawFn) -> tuple[Ask, bytes]:
 class Keeping(Survival):
     """Keeps a journal, which is full after `limit` requests."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, journal: Journal) -> None:
         super().__init__()
-        self.journal = Journal(limit)
+        self.journal = journal
         self.full = 0
 
     def journal_is_full(self) -> None:
@@ -220,7 +220,7 @@ def lied_to(half: Half, ipc: str, ask: Ask, frame: bytes, journal_limit: int | N
         made = list(link.device)
         os.write(made[-1], frame)
     heard: list[tuple[int, int]] = []
-    survival = None if journal_limit is None else Keeping(journal_limit)
+    survival = None if journal_limit is None else Keeping(half.journal(journal_limit))
     channel = half.channel(
         "fuzzed",
         link,

@@ -1,7 +1,7 @@
 """The run loop with KVM's ring of coalesced writes, in pure Python and compiled, against each other.
 
-The guest makes writes that do not exit, and accesses that do, at random; the main thread flushes between them
-at random. Both halves must do the same, in the same order, whatever reaches the models: a read takes along
+The guest makes writes that do not exit, and accesses that do, at random. The main thread flushes between them
+at random. Both halves must do the same, in the same order, however the models are reached: a read takes along
 the write before it, and some of the models print.
 """
 
@@ -60,9 +60,9 @@ STEPS: Final = st.lists(
 class Keeping(Survival):
     """Keeps a journal, which is full after `limit` requests, and then begins anew."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, journal: Journal) -> None:
         super().__init__()
-        self.journal: Journal = Journal(limit)
+        self.journal: Journal = journal
         self.kept: list[object] = []
 
     def journal_is_full(self) -> None:
@@ -85,7 +85,7 @@ class Machine:
         zones = {}
         self.time = 1_000
         for name, models in PROCESSES.items():
-            survival = None if journal_limit is None else Keeping(journal_limit)
+            survival = None if journal_limit is None else Keeping(half.journal(journal_limit))
             if survival is not None:
                 self.survivals.append(survival)
             channel = self.channel(name, ipc, survival)

@@ -9,6 +9,7 @@ from typing import Any
 from kvmbox.accel.choice import why_not_built
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.direct import DirectChannel
+from kvmbox.channel.journal import Journal
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.stream import PipeTransport, SocketTransport
 from kvmbox.host.clock import GuestClock
@@ -29,6 +30,7 @@ class Half:
     clock: type[GuestClock] = GuestClock
     channel: type[Channel] = Channel
     direct: type[DirectChannel] = DirectChannel
+    journal: type[Journal] = Journal
     page: type[PageTransport] = PageTransport
     socket: type[SocketTransport] = SocketTransport
     pipe: type[PipeTransport] = PipeTransport
@@ -55,6 +57,7 @@ def compiled_half() -> Half:
         machines.CompiledClock,
         channels.CompiledChannel,
         CompiledDirectChannel,
+        channels.CompiledJournal,
         channels.CompiledPageTransport,
         channels.CompiledSocketTransport,
         channels.CompiledPipeTransport,

@@ -6,11 +6,12 @@ import binascii
 
 import pytest
 
-from kvmbox.channel.journal import JOURNAL_BYTES, Batch, Entry, Journal, batches, entry_of
+from kvmbox.channel.journal import JOURNAL_BYTES, Batch, Entry, batches, entry_of
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request
+from tests.support.halves import Half
 
 FIT = MAX_PAYLOAD // HEADER.size
 
@@ -57,15 +58,15 @@ def test_entry_of_a_header_alone_is_what_the_hot_path_has_at_hand() -> None:
     assert next(batches([words])).frames == request
 
 
-def test_journal_is_full_by_its_entries_or_by_their_payloads_until_it_is_cleared() -> None:
-    few = Journal(limit=2)
+def test_journal_is_full_by_its_entries_or_by_their_payloads_until_it_is_cleared(half: Half) -> None:
+    few = half.journal(limit=2)
     few.note(entry_of(read(1), reply(1)))
     assert not few.is_full
     few.note(entry_of(read(2), reply(2)))
     assert few.is_full
     few.clear()
     assert not few.is_full
-    long = Journal()
+    long = half.journal()
     for _ in range(JOURNAL_BYTES // MAX_PAYLOAD):
         long.note(entry_of(read(1, bytes(MAX_PAYLOAD)), reply(1)))
     assert not long.is_full
@@ -74,6 +75,22 @@ def test_journal_is_full_by_its_entries_or_by_their_payloads_until_it_is_cleared
     assert long.is_full
     long.clear()
     assert not long.is_full
+
+
+def test_journal_keeps_the_order_of_entries_with_and_without_payloads(half: Half) -> None:
+    kept = half.journal(limit=4)
+    entries = [entry_of(read(number, bytes(number % 3)), reply(number)) for number in range(1, 12)]
+    for number, entry in enumerate(entries, 1):
+        if entry[1]:
+            kept.note(entry)
+        else:
+            kept.append(entry)
+        assert len(kept) == number  # it grows beyond its limit, if nobody clears it
+        if number == 7:
+            assert list(kept) == entries[:7]
+    assert list(kept) == entries
+    kept.clear()
+    assert (len(kept), list(kept)) == (0, [])
 
 
 def test_batches_a_payload_that_just_fits_is_no_exception() -> None:

@@ -347,6 +347,25 @@ def test_reply_that_comes_while_the_vmm_sleeps_wakes_it(peer: Peer, spins: bool)
 
 
 @pytest.mark.parametrize("spins", [False, True])
+def test_run_of_writes_is_waited_for_as_an_access_is(peer: Peer, spins: bool) -> None:
+    """A holder of the right that is always asleep loses the right, whatever it is asked."""
+    peer.transport.allow_spinning(spins)
+    peer.words[page_layout.DEVICE_WAITS] = 1
+    run = threading.Thread(
+        target=lambda: peer.channel.transact(protocol.WRITE_RUN, 0, 0, b"text"), daemon=True
+    )
+    run.start()
+    assert os.read(peer.doorbell, 9) in (DOORBELL, 2 * DOORBELL)
+    while not peer.words[page_layout.VMM_WAITS]:
+        pass
+    peer.reply(protocol.WRITE_RUN | protocol.REPLY, size=0, ring=True)
+    run.join(30)
+    assert not run.is_alive()
+    assert peer.words[page_layout.VMM_WAITS] == 0
+    assert peer.spin.lost == ([0] if spins else [])
+
+
+@pytest.mark.parametrize("spins", [False, True])
 def test_end_of_the_doorbell_ends_the_wait(peer: Peer, spins: bool) -> None:
     peer.transport.allow_spinning(spins)
     caught: list[BaseException] = []
