@@ -34,7 +34,7 @@ from __future__ import annotations
 import struct
 
 from kvmbox.devices.cmos import memory_size_bytes
-from kvmbox.devices.model import NANOSECONDS, Effect, IrqLine, SnapshotError
+from kvmbox.devices.model import NANOSECONDS, NO_RISE, Effect, IrqLine, RisesAt, SnapshotError
 from kvmbox.devices.rtc_alarm import seconds_to_alarm
 from kvmbox.devices.rtc_calendar import SECONDS_PER_DAY, weekday_from_days
 from kvmbox.devices.rtc_daylight import next_special_update
@@ -117,6 +117,8 @@ class RtcMc146818:
 
     __slots__ = (
         "_af_due",
+        "_announced",
+        "_announces",
         "_base_ns",
         "_base_seconds",
         "_chain_tick",
@@ -138,7 +140,8 @@ class RtcMc146818:
         "_written",
     )
 
-    def __init__(self, *, base_seconds: int, memory_bytes: int) -> None:
+    def __init__(self, *, base_seconds: int, memory_bytes: int, announce: int = 0) -> None:
+        """`announce`: whether effects tell beforehand when the line will rise."""
         if not -_MAX_BASE_SECONDS <= base_seconds <= _MAX_BASE_SECONDS:
             raise ValueError(f"base_seconds is out of range: {base_seconds}")
         if memory_bytes < 0:
@@ -151,6 +154,8 @@ class RtcMc146818:
         self._ram[REGISTER_D] = D_VRT
         self._index = 0
         self._flags = 0
+        self._announces = announce
+        self._announced = NO_RISE
         self._line = 0
         self._now = 0
         self._base_seconds = base_seconds
@@ -288,6 +293,24 @@ class RtcMc146818:
         if level != self._line:
             self._line = level
             self._effects.append(IrqLine(0, level))
+        if self._announces:
+            at = NO_RISE if level else self._next_rise()
+            if at != self._announced:
+                self._announced = at
+                self._effects.append(RisesAt(0, at))
+
+    def _next_rise(self) -> int:
+        """When the line, which is low, will rise: at the next flag whose interrupt is enabled.
+
+        A special update moves the time of day, so that nothing is announced across one.
+        """
+        enabled = self._ram[REGISTER_B]
+        at = min(
+            self._pf_due if enabled & B_PIE else FOREVER,
+            self._af_due if enabled & B_AIE else FOREVER,
+            self._uf_due if enabled & B_UIE else FOREVER,
+        )
+        return at if at <= LAST_NOW and at < self._dse_due else NO_RISE
 
     def _wall(self) -> int:
         """The time of day shown now, in seconds since 1970; meaningful while updates are not held."""
@@ -582,6 +605,7 @@ class RtcMc146818:
         self._effects = []
         self._line = 1 if flags & ram[REGISTER_B] & C_FLAGS else 0
         self._arm()
+        self._effects = []  # what holds now has been announced before
 
 
 def _periodic_edge_is_next(pf_tick: int, now: int, ram: bytes) -> bool:
