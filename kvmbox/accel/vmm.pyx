@@ -600,7 +600,7 @@ cdef class RouterCore:
         PyThread_release_lock(self.arming.lock)
 
     def stop(self):
-        """End `run`, now or when it begins."""
+        """End `run`, now or when it begins, after a last look at all sources."""
         self.stopping = True
         with nogil:
             self.arm()
@@ -616,7 +616,7 @@ cdef class RouterCore:
     cdef int run(self) noexcept nogil:
         cdef uint64_t expirations
         cdef size_t index
-        while not self.stopping:
+        while True:
             if read(self.timer, &expirations, sizeof(expirations)) < 0:
                 if errno != EINTR:
                     return errno
@@ -624,11 +624,12 @@ cdef class RouterCore:
             for index in range(self.count):
                 # SAFETY: `owned` holds the source, and the source holds the lock.
                 self.look_at(<SourceCore>self.sources[index])
+            if self.stopping:
+                return 0
             PyThread_acquire_lock(self.arming.lock, 1)
             self.armed = UNKNOWN
             PyThread_release_lock(self.arming.lock)
             self.arm()
-        return 0
 
     cdef void look_at(self, SourceCore source) noexcept nogil:
         """Raise the line of `source`, if its time has come."""

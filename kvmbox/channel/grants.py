@@ -259,5 +259,11 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
             case _:
                 assert_never(grant)
     rises = {pin: rise for pin, line in enumerate(lines) if (rise := host.rise_of(line)) is not None}
-    wired = {"irq_lines": lines, "rises": rises, "takers": takers, "resources": resources, "late_writes": late}
+    wired = {
+        "irq_lines": lines,
+        "rises": rises,
+        "takers": takers,
+        "resources": resources,
+        "late_writes": late,
+    }
     return Grants(device.name, **wired, **bound)  # type: ignore[arg-type]  # by name above

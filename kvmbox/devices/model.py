@@ -73,7 +73,7 @@ class IrqLine(_Effect):
 
 
 class RisesAt(_Effect):
-    """Output `pin` will rise at guest time `at`, in ns, whatever happens but an access; `NO_RISE`: it may not.
+    """Output `pin` will rise at guest time `at`, in ns, unless an access prevents it; `NO_RISE`: it may not.
 
     An announcement. It holds until the next one for the pin, or until the rise. At `at`, or at the first call
     that is later, the model's effects have a rising edge of the pin, before which there may be a falling one.

@@ -82,7 +82,7 @@ def rising_edges(mode: int, count: int, position: int) -> int:
 
 
 def next_rising_edge(mode: int, count: int, position: int) -> int | None:
-    """The next position at which `rising_edges` counts one more, or None if none follows by counting alone."""
+    """The next position at which `rising_edges` counts one more; None if none follows by counting alone."""
     if mode in (RATE_GENERATOR, SQUARE_WAVE):
         return (position // count + 1) * count if count > 1 else None
     edge = count if mode in (INTERRUPT_ON_TERMINAL_COUNT, ONE_SHOT) else count + 1

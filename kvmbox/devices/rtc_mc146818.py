@@ -73,6 +73,7 @@ from kvmbox.devices.rtc_registers import (
     SECONDS,
     TIME_BASE_HZ,
     UIP_NS,
+    periodic_edge_is_next,
     periodic_ticks,
 )
 from kvmbox.devices.rtc_time_bytes import decode_alarm, decode_day_of_week, decode_time, encode_time
@@ -294,23 +295,14 @@ class RtcMc146818:
             self._line = level
             self._effects.append(IrqLine(0, level))
         if self._announces:
-            at = NO_RISE if level else self._next_rise()
+            flags = (B_PIE, self._pf_due), (B_AIE, self._af_due), (B_UIE, self._uf_due)
+            enabled = 0 if level else self._ram[REGISTER_B]
+            at = min([due for enable, due in flags if enabled & enable], default=FOREVER)
+            # A special update moves the time of day: nothing is announced across one.
+            at = at if at < self._dse_due else NO_RISE
             if at != self._announced:
                 self._announced = at
                 self._effects.append(RisesAt(0, at))
-
-    def _next_rise(self) -> int:
-        """When the line, which is low, will rise: at the next flag whose interrupt is enabled.
-
-        A special update moves the time of day, so that nothing is announced across one.
-        """
-        enabled = self._ram[REGISTER_B]
-        at = min(
-            self._pf_due if enabled & B_PIE else FOREVER,
-            self._af_due if enabled & B_AIE else FOREVER,
-            self._uf_due if enabled & B_UIE else FOREVER,
-        )
-        return at if at <= LAST_NOW and at < self._dse_due else NO_RISE
 
     def _wall(self) -> int:
         """The time of day shown now, in seconds since 1970; meaningful while updates are not held."""
@@ -582,7 +574,7 @@ class RtcMc146818:
             and -NANOSECONDS <= base_ns <= now
             and (fallen_back_on == _NEVER_FELL_BACK or abs(fallen_back_on) <= 2 * _MAX_BASE_SECONDS)
             and 0 <= chain_tick <= now * TIME_BASE_HZ // NANOSECONDS
-            and _periodic_edge_is_next(pf_tick, now, ram)
+            and periodic_edge_is_next(pf_tick, now, ram)
             and ram[REGISTER_A] & A_UIP == 0
             and ram[REGISTER_B] & (B_SET | B_UIE) != B_SET | B_UIE
             and ram[REGISTER_C] == 0
@@ -606,10 +598,3 @@ class RtcMc146818:
         self._line = 1 if flags & ram[REGISTER_B] & C_FLAGS else 0
         self._arm()
         self._effects = []  # what holds now has been announced before
-
-
-def _periodic_edge_is_next(pf_tick: int, now: int, ram: bytes) -> bool:
-    """Whether `pf_tick` lies ahead of `now`, by a period at most; without a period it has no meaning."""
-    period = periodic_ticks(ram[REGISTER_A])
-    late = 1 if ram[REGISTER_B] & B_PIE else 0
-    return period == 0 or 0 < pf_tick - (now * TIME_BASE_HZ - late) // NANOSECONDS <= period + late

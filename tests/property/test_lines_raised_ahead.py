@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,7 +61,8 @@ def test_line_that_is_raised_ahead_has_the_same_edges_and_counts(name: str, data
             if source.at <= max(time, rig.seen):
                 source.raise_ahead()
         rig.step(step)
-        _, effects = rig.trace[-1]  # type: ignore[misc]  # the last item of a step
+        last: Any = rig.trace[-1]
+        effects: list[Effect] = last[1]
         plain.apply(effects)
         ahead.apply(effects)
         for source in ahead.sources:

@@ -34,9 +34,9 @@ from kvmbox.board import (
 )
 from kvmbox.devices.catalog import MODELS, build_model
 from kvmbox.devices.model import (
-    NO_RISE,
     BAD_ADDRESS,
     DONE,
+    NO_RISE,
     WAKE_BY_RTC,
     ContentRead,
     DeviceModel,
@@ -699,6 +699,13 @@ class Lenient(Rig):
     def __init__(self, rig: Rig) -> None:
         self.__dict__.update(rig.__dict__)
         self._unknown = set(self.lines)
+        self.announced = {}
+
+    def check_announced(self, effects: list[Effect]) -> None:
+        for pin in self._unknown:
+            if self.announced.get(pin, NO_RISE) <= self.seen:
+                del self.announced[pin]
+        super().check_announced(effects)
 
     def check_effects(self, effects: list[Effect], *, is_write: bool, written: int) -> None:
         for effect in effects:

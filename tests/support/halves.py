@@ -12,11 +12,16 @@ from kvmbox.channel.direct import DirectChannel
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.stream import PipeTransport, SocketTransport
 from kvmbox.host.clock import GuestClock
+from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.jailed.loop import serve
 from kvmbox.jailed.page_port import PagePort
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.jailed.stream_port import StreamPort
 from kvmbox.machine.run_loop import VcpuLoop
+
+
+def _pure_router(_clock: GuestClock) -> InterruptRouter:
+    return InterruptRouter()
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Half:
 
     loop: type[VcpuLoop] = VcpuLoop
     clock: type[GuestClock] = GuestClock
+    router: Callable[[Any], InterruptRouter] = _pure_router
     channel: type[Channel] = Channel
     direct: type[DirectChannel] = DirectChannel
     page: type[PageTransport] = PageTransport
@@ -50,6 +56,7 @@ def compiled_half() -> Half:
     return Half(
         machines.CompiledLoop,
         machines.CompiledClock,
+        machines.CompiledRouter,
         channels.CompiledChannel,
         CompiledDirectChannel,
         channels.CompiledPageTransport,
