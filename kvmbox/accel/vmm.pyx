@@ -572,8 +572,8 @@ cdef class RouterCore:
     def rearm(self):
         """See InterruptRouter."""
         if self.count:
-            with nogil:
-                self.arm()
+            # With the GIL: nobody holds the lock of `arm` for longer than a call that sets a timer takes.
+            self.arm()
 
     cdef void arm(self) noexcept nogil:
         """Set the timer to the first announced rise. It waits while the clock stands still."""
@@ -602,8 +602,7 @@ cdef class RouterCore:
     def stop(self):
         """End `run`, now or when it begins, after a last look at all sources."""
         self.stopping = True
-        with nogil:
-            self.arm()
+        self.arm()
 
     def raise_lines(self):
         """Raise lines at their time, until `stop`. Raises OSError if the timer cannot be read."""

@@ -51,9 +51,10 @@ class CompiledRouter(RouterCore, InterruptRouter):
 
     def attach(self, set_line: Callable[[int, int], None], descriptor: int = -1) -> None:
         """See InterruptRouter."""
-        super().attach(set_line, descriptor)
         with self._lock:
+            # First: what the thread raises from now on is set once more, and what it has raised is not lost.
             self.controls(descriptor)
+        super().attach(set_line, descriptor)
 
     def detach(self) -> None:
         """See InterruptRouter."""
