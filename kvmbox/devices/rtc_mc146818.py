@@ -298,8 +298,7 @@ class RtcMc146818:
             flags = (B_PIE, self._pf_due), (B_AIE, self._af_due), (B_UIE, self._uf_due)
             enabled = 0 if level else self._ram[REGISTER_B]
             at = min([due for enable, due in flags if enabled & enable], default=FOREVER)
-            # A special update moves the time of day: nothing is announced across one.
-            at = at if at < self._dse_due else NO_RISE
+            at = at if at < FOREVER else NO_RISE
             if at != self._announced:
                 self._announced = at
                 self._effects.append(RisesAt(0, at))
