@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -235,3 +236,33 @@ def test_end_of_a_router_whose_thread_never_started_is_no_error(threaded: Thread
     threaded.router.close()
     threaded.router.close()
     assert threaded.counts() == (0, 0)
+
+
+def test_thread_and_models_that_report_at_the_same_time_leave_no_line_wrong(threaded: Threaded) -> None:
+    sources = [threaded.timer, threaded.source(1), threaded.source(2)]
+    locks: list[Any] = [threaded.lock, type(threaded.lock)(), type(threaded.lock)()]
+    rounds = 300
+    for source, lock in zip(sources, locks, strict=True):
+        source.guarded_by(lock)
+
+    def model(source: Source, lock: Any) -> None:
+        for count in range(rounds):
+            with lock:
+                source.announce(threaded.clock.now() + count % 7 * 1_000)
+            with lock:  # the thread was here, or was not
+                source(1, 0)
+                source(0, 0)
+                source.announce(NO_RISE)
+                source.settle()
+
+    threaded.start()
+    threads = [threading.Thread(target=model, args=pair) for pair in zip(sources, locks, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    threaded.router.close()
+    for gsi in range(3):
+        # Each rise once, whether the thread or the report was first.
+        assert threaded.counts(gsi) == (rounds, 0)
+        assert not threaded.router.lines[gsi].is_high
