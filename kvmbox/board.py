@@ -298,6 +298,7 @@ def _hpet() -> DeviceSpec:
         "HPET",
         "hpet",
         "hpet",
+        parameters={"announce": 1},
         mmio=(AddressRange(layout.HPET_BASE, layout.HPET_SIZE),),
         grants=(
             ReplacingIrq(layout.PIT_IRQ),
@@ -334,6 +335,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
                 AddressRange(layout.PIT_PORT, layout.PIT_PORT_COUNT),
                 AddressRange(layout.SYSTEM_CONTROL_B_PORT, 1, offset=layout.PIT_PORT_COUNT),
             ),
+            parameters={"announce": 1},
             grants=(Irq(layout.PIT_IRQ),),
         )
     )
@@ -343,7 +345,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             "rtc",
             "rtc_mc146818",
             ports=(AddressRange(layout.RTC_INDEX_PORT, 2),),
-            parameters={"base_seconds": options.rtc_base, "memory_bytes": options.memory_size},
+            parameters={"base_seconds": options.rtc_base, "memory_bytes": options.memory_size, "announce": 1},
             grants=(Irq(layout.RTC_IRQ),),
             coalesced=(layout.RTC_INDEX_PORT,),
         )

@@ -49,6 +49,13 @@ cdef extern from "pythread.h" nogil:
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int descriptor, unsigned long request, unsigned long argument)
 
+cdef extern from "<sys/timerfd.h>" nogil:
+    cdef struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int TFD_TIMER_ABSTIME
+    int timerfd_settime(int descriptor, int flags, const itimerspec *new, itimerspec *old)
+
 cdef extern from "volatile.h" nogil:
     uint64_t load(const uint64_t *place)
     void store(uint64_t *place, uint64_t value)
@@ -564,6 +571,7 @@ cdef class DirectCore(ChannelCore):
 
 
 include "ring.pxi"
+include "lines.pxi"
 
 
 # --- The loop --------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ from kvmbox.channel.transport import (
     Words,
     frame_of,
 )
-from kvmbox.devices.model import Effect, HostOutput
+from kvmbox.devices.model import NO_RISE, Effect, HostOutput
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import EFFECT, HOST_OUTPUT, decode_effects
@@ -68,6 +68,7 @@ _pack: Final = WORDS.pack
 _REPLY_BIT: Final = protocol.REPLY
 _REPLY_AND_ONE_EFFECT: Final = protocol.REPLY | 1 << 24
 _SENT_ONLY: Final = (protocol.SNAPSHOT, protocol.HELLO)  # change no model's state: not for the journal
+_TELL_ALL: Final = (protocol.ADVANCE, protocol.RESET)  # each model of the process is told the time
 _NO_EFFECTS: Final = frozenset(
     (protocol.HELLO, protocol.SNAPSHOT, protocol.RESTORE, protocol.REPLAY, protocol.SHUTDOWN)
 )
@@ -133,11 +134,14 @@ class Channel:
         self._record = record
         self._grants = list(grants)
         self._outputs = [device.output for device in grants]
+        self._rises = [rise for device in grants for rise in device.rises.values()]
         self._now = now
         self._slice_ms = slice_ms
         self._deadline_changed = deadline_changed
         self._wait_for_output = wait_for_output
         self._lock: Any = lock or threading.Lock()
+        for rise in self._rises:
+            rise.guarded_by(self._lock)
         self._acquire = self._lock.acquire
         self._release = self._lock.release
         self._sequence = last_sequence
@@ -154,6 +158,8 @@ class Channel:
 
     def disconnect(self) -> None:
         """Disconnect from the process for good. The caller holds the lock."""
+        for rise in self._rises:
+            rise.announce(NO_RISE)
         self._reach_by(Disconnected())
 
     def _reach_by(self, transport: Transport) -> None:
@@ -254,7 +260,13 @@ class Channel:
                 # Killing did not end the wait: whatever that thread waits for, it is not the process.
                 raise self.fail(hung_error(self.device_type, START_SLICES))
         try:
-            answer = self._answer(self._next(kind, device, value, offset, payload), limit, slices)
+            request = self._next(kind, device, value, offset, payload)
+            if kind == protocol.ADVANCE:
+                # The lines that this will raise, as far as that is known, without waiting for the reply.
+                for rise in self._rises:
+                    if rise.at <= request.now:
+                        rise.raise_ahead()
+            answer = self._answer(request, limit, slices)
             self._follow_up(REPLY_SLICES)
             return answer
         finally:
@@ -419,6 +431,9 @@ class Channel:
         if kind == protocol.ADVANCE and deadline <= now:
             raise self._break(f"deadline {deadline} ns is not after {now} ns")
         self._apply_all(effects, sent)
+        if kind in _TELL_ALL:
+            for rise in self._rises:
+                rise.settle()
         # After an advance also an unchanged deadline is told: the timer has forgotten it.
         self._set_deadline(deadline, now, tell=kind == protocol.ADVANCE)
         if self._record is not None and self.survival.rescues:

@@ -26,6 +26,7 @@ from kvmbox.devices.model import (
     MemoryRead,
     MemoryWrite,
     Reset,
+    RisesAt,
     Stop,
     Suspend,
     TakeLine,
@@ -39,6 +40,32 @@ from kvmbox.wire.effects import BY_CLASS
 _NONE: Final[Mapping[int, Callable[[int], None]]] = {}
 
 
+class Rise(Protocol):
+    """The VMM's side of an output pin whose rise a model may announce. Used under the lock of its channel."""
+
+    at: int
+    """When the pin will rise, in ns of guest time, or `NO_RISE`."""
+
+    def announce(self, at: int) -> None:
+        """The pin will rise at `at`, or it may not: `NO_RISE`."""
+        ...
+
+    def guarded_by(self, lock: object) -> None:
+        """`lock` is that of the channel: whoever raises the line beforehand has to take it."""
+        ...
+
+    def raise_ahead(self) -> None:
+        """The time has come: raise the line, before the model tells of it."""
+        ...
+
+    def settle(self) -> None:
+        """The model has been told the time: if it has not told of the rise, the line is as it said before."""
+        ...
+
+
+_NO_RISES: Final[Mapping[int, Rise]] = {}
+
+
 class Host(Protocol):
     """What the trusted side does for devices. What it returns is called by whichever thread got a reply."""
 
@@ -48,6 +75,10 @@ class Host(Protocol):
 
     def replacing_irq_source(self, gsi: int) -> tuple[Callable[[int, int], None], Callable[[int], None]]:
         """The same, and what is called with 1 for the line to follow this source alone, with 0 for all."""
+        ...
+
+    def rise_of(self, line: Callable[[int, int], None]) -> Rise | None:
+        """What hears of announcements for a source that this host has given; None: nobody."""
         ...
 
     def output(self, stream: str) -> Callable[[bytes], None]:
@@ -95,7 +126,8 @@ class Host(Protocol):
 class Grants(Value):
     """What the effects of one device call, each None or empty where it may not have them.
 
-    irq_lines: by pin, called with (level, coalesced). takers: by pin, for those that may take their line from
+    irq_lines: by pin, called with (level, coalesced). rises: by pin, for those whose announcements somebody
+    hears. takers: by pin, for those that may take their line from
     other devices, called with 1 or 0. output: host output bytes. input_room: how many bytes
     the device would accept now. reset: the machine's reset line. stop: called with the (offset, size, value)
     of the write that the VMM forwarded, because the device's word does not count for an exit status.
@@ -106,6 +138,7 @@ class Grants(Value):
 
     name: str
     irq_lines: Sequence[Callable[[int, int], None]] = ()
+    rises: Mapping[int, Rise] = _NO_RISES
     takers: Mapping[int, Callable[[int], None]] = _NONE
     output: Callable[[bytes], None] | None = None
     input_room: Callable[[int], None] | None = None
@@ -129,6 +162,9 @@ class Grants(Value):
         match effect:
             case IrqLine(pin, level, coalesced) if pin < len(self.irq_lines):
                 return self.irq_lines[pin], (level, coalesced), 0
+            case RisesAt(pin, at) if pin < len(self.irq_lines):
+                rise = self.rises.get(pin)
+                return _nobody_hears if rise is None else rise.announce, (at,), 0
             case TakeLine(pin, taken) if pin in self.takers:
                 return self.takers[pin], (taken,), 0
             case InputRoom(count) if self.input_room is not None:
@@ -163,6 +199,10 @@ class Grants(Value):
                 return content.read, (index, tag, offset, size), 1
             case _:
                 return None
+
+
+def _nobody_hears(_at: int) -> None:
+    """Ignore an announcement."""
 
 
 def _pvpanic(host: Host, events: int) -> None:
@@ -218,5 +258,12 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 resources.append(ContentAccess(grant, host.ram))
             case _:
                 assert_never(grant)
-    wired = {"irq_lines": lines, "takers": takers, "resources": resources, "late_writes": late}
+    rises = {pin: rise for pin, line in enumerate(lines) if (rise := host.rise_of(line)) is not None}
+    wired = {
+        "irq_lines": lines,
+        "rises": rises,
+        "takers": takers,
+        "resources": resources,
+        "late_writes": late,
+    }
     return Grants(device.name, **wired, **bound)  # type: ignore[arg-type]  # by name above

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import Effect, IrqLine, SnapshotError, TakeLine
+from kvmbox.devices.model import NO_RISE, Effect, IrqLine, RisesAt, SnapshotError, TakeLine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,7 +125,11 @@ class Hpet:
     100
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, announce: int = 0) -> None:
+        """`announce`: whether effects tell beforehand when a line will rise."""
+        self._announces = announce
+        self._announced = 0, NO_RISE
+        """The output pin, and when it will rise."""
         self._effects: list[Effect] = []
         self._now = 0
         self._levels = [0] * _PIN_COUNT
@@ -196,6 +200,7 @@ class Hpet:
         self.advance(now)
         self._power_on()
         self._drive()
+        self._announce(0, NO_RISE)
 
     def take_effects(self) -> list[Effect]:
         """See DeviceModel."""
@@ -306,14 +311,28 @@ class Hpet:
     def _arm(self) -> None:
         """Compute when the next match is."""
         self._due = self._deadline = _NEVER
-        if not self._config & ENABLE_CNF:
-            return
+        rise = 0, NO_RISE
         count = self._start + self._settled
-        for number, timer in enumerate(self._timers):
+        for number, timer in enumerate(self._timers if self._config & ENABLE_CNF else ()):
             at = self._start_ns + (self._settled + timer.first_match(count)) * TICK_NS
             self._due = min(self._due, at)
-            if self._pin(number) is not None and not self._status >> number & 1:
+            pin = self._pin(number)
+            if pin is not None and not self._status >> number & 1:
                 self._deadline = min(self._deadline, at)
+                if at < rise[1] and at <= _LAST_NOW and not self._levels[pin]:
+                    rise = pin, at
+        self._announce(*rise)
+
+    def _announce(self, pin: int, at: int) -> None:
+        """Tell the next rise of a line that is low, unless that has been told. A model has one at a time."""
+        before = self._announced
+        if not self._announces or (pin, at) == before:
+            return
+        self._announced = pin, at
+        if before[1] != NO_RISE and before[0] != pin:
+            self._effects.append(RisesAt(before[0], NO_RISE))
+        if at != NO_RISE or before[0] == pin:
+            self._effects.append(RisesAt(pin, at))
 
     # --- Interrupts -------------------------------------------------------------------------------------
 
@@ -362,7 +381,7 @@ class Hpet:
         """See DeviceModel."""
         if len(state) != _SNAPSHOT.size + TIMER_COUNT * _TIMER_SNAPSHOT.size or not state.startswith(_MAGIC):
             raise SnapshotError("not a snapshot of an HPET, version 1")
-        other = Hpet()
+        other = Hpet(announce=self._announces)
         _, other._now, other._start_ns, other._start, other._settled, other._config, other._status = (
             _SNAPSHOT.unpack_from(state)
         )
@@ -371,10 +390,11 @@ class Hpet:
             timer.comparator, timer.period, timer.conf = comparator, period, conf
         if not other._is_possible():
             raise SnapshotError("a state that an HPET cannot have")
+        other._levels, other._taken = other._wanted(), other._replaces()
         other._arm()
+        other._effects = []  # what holds now has been announced before
         if other._due <= other._now:
             raise SnapshotError("an HPET that has missed a match")
-        other._levels, other._taken = other._wanted(), other._replaces()
         self.__dict__ = other.__dict__  # all of it, now that all of it is good
 
     def _is_possible(self) -> bool:

@@ -34,6 +34,9 @@ else:
 NANOSECONDS: Final = 1_000_000_000
 """Nanoseconds in a second: the unit of guest time."""
 
+NO_RISE: Final = (1 << 64) - 1
+"""The time of an announcement that takes one back."""
+
 
 class _Effect:
     """Base of effects: values that compare and print by their fields. Not to be changed once made."""
@@ -67,6 +70,23 @@ class IrqLine(_Effect):
         self.pin = pin
         self.level = level
         self.coalesced = coalesced
+
+
+class RisesAt(_Effect):
+    """Output `pin` will rise at guest time `at`, in ns, unless an access prevents it; `NO_RISE`: it may not.
+
+    An announcement. It holds until the next one for the pin, or until the rise. At `at`, or at the first call
+    that is later, the model's effects have a rising edge of the pin, before which there may be a falling one.
+    So the VMM may raise the line at `at` and tell the model afterwards. Each model that announces has the
+    parameter `announce`.
+    """
+
+    __slots__ = ("at", "pin")
+    __match_args__ = ("pin", "at")
+
+    def __init__(self, pin: int, at: int) -> None:
+        self.pin = pin
+        self.at = at
 
 
 class HostOutput(_Effect):
@@ -207,9 +227,10 @@ class Transfer(_Effect):
         self.to_guest = to_guest
 
 
+_Line: TypeAlias = IrqLine | TakeLine | RisesAt
 _Power: TypeAlias = Reset | Stop | Suspend
 _Memory: TypeAlias = MemoryRead | MemoryWrite | ContentRead | Transfer
-Effect: TypeAlias = IrqLine | TakeLine | HostOutput | InputRoom | LateWrites | _Power | _Memory
+Effect: TypeAlias = _Line | HostOutput | InputRoom | LateWrites | _Power | _Memory
 
 WAKE_BY_RTC: Final = 1 << 0
 """The alarm of the clock: its interrupt line is high."""

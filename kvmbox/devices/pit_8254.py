@@ -31,7 +31,7 @@ its OUT changes. docs/devices/pit.md lists what is modelled, and where this and 
 
 from __future__ import annotations
 
-from kvmbox.devices.model import Effect, IrqLine
+from kvmbox.devices.model import NO_RISE, Effect, IrqLine, RisesAt
 from kvmbox.devices.pit_counter import Counter
 from kvmbox.devices.pit_snapshot import COUNTERS, MAX_TIME, PitState, pack, unpack
 from kvmbox.devices.pit_waveform import pulses_within
@@ -79,13 +79,20 @@ class Pit8254:
     [IrqLine(pin=0, level=1, coalesced=0)]
     """
 
-    __slots__ = ("_control_b", "_counters", "_deadline", "_effects", "_line", "_line_driven", "_now")
+    __slots__ = (
+        *("_announced", "_announces", "_control_b", "_counters", "_deadline", "_effects"),
+        *("_line", "_line_driven", "_now"),
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, announce: int = 0) -> None:
+        """`announce`: whether effects tell beforehand when the line will rise."""
+        self._announces = announce
+        self._announced = NO_RISE
         self._now = 0
         self._effects: list[Effect] = []
         self._line = 0
         self._power_on()
+        self._effects = []  # nobody is told before the first call
 
     def _power_on(self) -> None:
         self._counters = tuple(
@@ -172,8 +179,8 @@ class Pit8254:
         self._counters = tuple(Counter.from_state(counter, restored.now) for counter in restored.counters)
         self._line_driven = restored.line_driven
         self._line = self._counters[0].out() if restored.line_driven else 0
-        self._effects = []
         self._schedule()
+        self._effects = []  # what holds now has been announced before
 
     # --- Time and the interrupt line ----------------------------------------------------------------
 
@@ -208,6 +215,12 @@ class Pit8254:
         """Counter 0's programming or its OUT has changed: when must `advance` be called next?"""
         change = self._counters[0].next_change()
         self._deadline = _NEVER if change is None else change
+        if self._announces:
+            rise = self._counters[0].next_rise()
+            at = NO_RISE if rise is None or rise > MAX_TIME else rise
+            if at != self._announced:
+                self._announced = at
+                self._effects.append(RisesAt(IRQ_PIN, at))
 
     # --- Registers ----------------------------------------------------------------------------------
 

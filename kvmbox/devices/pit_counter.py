@@ -41,6 +41,7 @@ from kvmbox.devices.pit_waveform import (
     cycle_end,
     from_bcd,
     high_pulses,
+    next_rising_edge,
     next_transition,
     out_level,
     rising_edges,
@@ -234,6 +235,18 @@ class Counter:
             if self.reload_position == _NEVER:
                 return None
             position = self.reload_position
+        return self.epoch + time_of_pulse(position - self.base)
+
+    def next_rise(self) -> int | None:
+        """The time (ns) of the next rising edge of OUT, or None if there is none, or none that is sure yet.
+
+        In mode 3 a count that waits goes to CE in mid-cycle, and makes it another cycle.
+        """
+        if not self.running:
+            return None
+        position = next_rising_edge(self.mode, self.loaded_count, self.position)
+        if position is None or self.reload_position < position:
+            return None
         return self.epoch + time_of_pulse(position - self.base)
 
     def _reload(self) -> None:

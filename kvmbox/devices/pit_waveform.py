@@ -81,6 +81,14 @@ def rising_edges(mode: int, count: int, position: int) -> int:
     return int(position > count)
 
 
+def next_rising_edge(mode: int, count: int, position: int) -> int | None:
+    """The next position at which `rising_edges` counts one more; None if none follows by counting alone."""
+    if mode in (RATE_GENERATOR, SQUARE_WAVE):
+        return (position // count + 1) * count if count > 1 else None
+    edge = count if mode in (INTERRUPT_ON_TERMINAL_COUNT, ONE_SHOT) else count + 1
+    return edge if position < edge else None
+
+
 def next_transition(mode: int, count: int, position: int) -> int | None:
     """The next position at which OUT changes, or None if it will not by counting alone."""
     if mode in (RATE_GENERATOR, SQUARE_WAVE):

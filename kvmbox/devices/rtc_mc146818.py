@@ -34,7 +34,7 @@ from __future__ import annotations
 import struct
 
 from kvmbox.devices.cmos import memory_size_bytes
-from kvmbox.devices.model import NANOSECONDS, Effect, IrqLine, SnapshotError
+from kvmbox.devices.model import NANOSECONDS, NO_RISE, Effect, IrqLine, RisesAt, SnapshotError
 from kvmbox.devices.rtc_alarm import seconds_to_alarm
 from kvmbox.devices.rtc_calendar import SECONDS_PER_DAY, weekday_from_days
 from kvmbox.devices.rtc_daylight import next_special_update
@@ -73,6 +73,7 @@ from kvmbox.devices.rtc_registers import (
     SECONDS,
     TIME_BASE_HZ,
     UIP_NS,
+    periodic_edge_is_next,
     periodic_ticks,
 )
 from kvmbox.devices.rtc_time_bytes import decode_alarm, decode_day_of_week, decode_time, encode_time
@@ -117,6 +118,8 @@ class RtcMc146818:
 
     __slots__ = (
         "_af_due",
+        "_announced",
+        "_announces",
         "_base_ns",
         "_base_seconds",
         "_chain_tick",
@@ -138,7 +141,8 @@ class RtcMc146818:
         "_written",
     )
 
-    def __init__(self, *, base_seconds: int, memory_bytes: int) -> None:
+    def __init__(self, *, base_seconds: int, memory_bytes: int, announce: int = 0) -> None:
+        """`announce`: whether effects tell beforehand when the line will rise."""
         if not -_MAX_BASE_SECONDS <= base_seconds <= _MAX_BASE_SECONDS:
             raise ValueError(f"base_seconds is out of range: {base_seconds}")
         if memory_bytes < 0:
@@ -151,6 +155,8 @@ class RtcMc146818:
         self._ram[REGISTER_D] = D_VRT
         self._index = 0
         self._flags = 0
+        self._announces = announce
+        self._announced = NO_RISE
         self._line = 0
         self._now = 0
         self._base_seconds = base_seconds
@@ -288,6 +294,14 @@ class RtcMc146818:
         if level != self._line:
             self._line = level
             self._effects.append(IrqLine(0, level))
+        if self._announces:
+            flags = (B_PIE, self._pf_due), (B_AIE, self._af_due), (B_UIE, self._uf_due)
+            enabled = 0 if level else self._ram[REGISTER_B]
+            at = min([due for enable, due in flags if enabled & enable], default=FOREVER)
+            at = at if at < FOREVER else NO_RISE
+            if at != self._announced:
+                self._announced = at
+                self._effects.append(RisesAt(0, at))
 
     def _wall(self) -> int:
         """The time of day shown now, in seconds since 1970; meaningful while updates are not held."""
@@ -559,7 +573,7 @@ class RtcMc146818:
             and -NANOSECONDS <= base_ns <= now
             and (fallen_back_on == _NEVER_FELL_BACK or abs(fallen_back_on) <= 2 * _MAX_BASE_SECONDS)
             and 0 <= chain_tick <= now * TIME_BASE_HZ // NANOSECONDS
-            and _periodic_edge_is_next(pf_tick, now, ram)
+            and periodic_edge_is_next(pf_tick, now, ram)
             and ram[REGISTER_A] & A_UIP == 0
             and ram[REGISTER_B] & (B_SET | B_UIE) != B_SET | B_UIE
             and ram[REGISTER_C] == 0
@@ -582,10 +596,4 @@ class RtcMc146818:
         self._effects = []
         self._line = 1 if flags & ram[REGISTER_B] & C_FLAGS else 0
         self._arm()
-
-
-def _periodic_edge_is_next(pf_tick: int, now: int, ram: bytes) -> bool:
-    """Whether `pf_tick` lies ahead of `now`, by a period at most; without a period it has no meaning."""
-    period = periodic_ticks(ram[REGISTER_A])
-    late = 1 if ram[REGISTER_B] & B_PIE else 0
-    return period == 0 or 0 < pf_tick - (now * TIME_BASE_HZ - late) // NANOSECONDS <= period + late
+        self._effects = []  # what holds now has been announced before

@@ -82,3 +82,10 @@ def periodic_ticks(register_a: int) -> int:
         return 0
     # With the 32,768 Hz time base the two fastest taps do not exist: 1 and 2 repeat 8 and 9.
     return 1 << (rate + 6 if rate < 3 else rate - 1)
+
+
+def periodic_edge_is_next(pf_tick: int, now: int, ram: bytes) -> bool:
+    """Whether `pf_tick` lies ahead of `now`, by a period at most; without a period it has no meaning."""
+    period = periodic_ticks(ram[REGISTER_A])
+    late = 1 if ram[REGISTER_B] & B_PIE else 0
+    return period == 0 or 0 < pf_tick - (now * TIME_BASE_HZ - late) // NANOSECONDS <= period + late

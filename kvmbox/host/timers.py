@@ -53,8 +53,10 @@ _timerfd_settime.restype = ctypes.c_int
 class Timerfd:
     """One timer of the kernel. Readable, by poll, once it has expired."""
 
-    def __init__(self) -> None:
-        self.descriptor = _timerfd_create(_CLOCK_MONOTONIC, _TFD_CLOEXEC | _TFD_NONBLOCK)
+    def __init__(self, *, blocks: bool = False) -> None:
+        """`blocks`: whether a read of the descriptor waits for the expiration."""
+        flags = _TFD_CLOEXEC if blocks else _TFD_CLOEXEC | _TFD_NONBLOCK
+        self.descriptor = _timerfd_create(_CLOCK_MONOTONIC, flags)
         if self.descriptor < 0:
             number = ctypes.get_errno()
             raise OSError(number, f"timerfd_create: {os.strerror(number)}")

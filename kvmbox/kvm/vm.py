@@ -66,6 +66,10 @@ class Vm:
         self._c_descriptor = ctypes.c_int(descriptor)
         self._c_irq_line = ctypes.c_ulong(io.KVM_IRQ_LINE)
 
+    def fileno(self) -> int:
+        """The descriptor of the virtual machine."""
+        return self._descriptor
+
     def set_user_memory_region(
         self, slot: int, guest_address: int, size: int, host_address: int, *, read_only: bool = False
     ) -> None:

@@ -29,7 +29,7 @@ from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 from kvmbox.machine.boot_source import BootSource
-from kvmbox.machine.choice import guest_clock, ring_kind
+from kvmbox.machine.choice import guest_clock, interrupt_router, ring_kind
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
 from kvmbox.machine.config import DEFAULT_CPU, RunConfig
 from kvmbox.machine.late_writes import LateWrites
@@ -125,6 +125,7 @@ class RunHost:
         """The ports whose writes may be late at times."""
         self.irq_source = router.source
         self.replacing_irq_source = router.replacing_source
+        self.rise_of = router.rise_of
         self.output = console.sink
         self.input_room = console.room
         self.bios = BiosReports(decision, console.note)
@@ -209,7 +210,7 @@ class Devices:
         self.board = board
         self.pool = pool
         self.clock = guest_clock()
-        self.router = InterruptRouter()
+        self.router = interrupt_router(self.clock)
         self.ports = Bus(PORT_BITS)
         self.mmio = Bus(ADDRESS_BITS)
         self.proxies: list[DeviceProxy] = []

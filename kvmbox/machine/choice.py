@@ -5,6 +5,7 @@ from __future__ import annotations
 from kvmbox.accel.choice import is_compiled
 from kvmbox.host.clock import GuestClock
 from kvmbox.machine.coalescing import CoalescedRing
+from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.machine.run_loop import VcpuLoop
 
 
@@ -33,3 +34,13 @@ def guest_clock() -> GuestClock:
     from kvmbox.machine.compiled import CompiledClock
 
     return CompiledClock()
+
+
+def interrupt_router(clock: GuestClock) -> InterruptRouter:
+    """The interrupt lines of a machine whose time is `clock`, which is `guest_clock`'s."""
+    if not is_compiled():
+        return InterruptRouter()
+    from kvmbox.machine.compiled import CompiledClock, CompiledRouter
+
+    assert isinstance(clock, CompiledClock)
+    return CompiledRouter(clock)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kvmbox.accel.vmm import Clock, Lock, LoopCore, RingCore
+from kvmbox.accel.vmm import Clock, Lock, LoopCore, RingCore, RouterCore, SourceCore
+from kvmbox.errors import KvmboxError
 from kvmbox.host.clock import GuestClock
+from kvmbox.host.interrupts import InterruptRouter, Source
+from kvmbox.host.timers import Timerfd
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.machine.coalescing import BYTE_TO_PORT, ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
@@ -45,6 +50,78 @@ class CompiledRing(RingCore, CoalescedRing):
         with self._lock:
             for device, count in self.take_carried():
                 device.count(False, count)
+
+
+class CompiledSource(SourceCore, Source):
+    """A source that compiled code can raise."""
+
+
+class CompiledRouter(RouterCore, InterruptRouter):
+    """Interrupt lines, and a thread that raises those whose rise has been announced, without the GIL."""
+
+    source_kind = CompiledSource
+
+    def __init__(self, clock: CompiledClock) -> None:
+        lock = Lock()
+        super().__init__(lock)
+        self.set_up(clock, lock, ioctl.KVM_IRQ_LINE)
+        self._announcers: list[Source] = []
+        self._timer: Timerfd | None = Timerfd(blocks=True)  # now: later the VMM may open nothing more
+        self._thread: threading.Thread | None = None
+
+    def rise_of(self, line: Callable[[int, int], None]) -> Source | None:
+        """See InterruptRouter. The thread watches each source that has been asked for."""
+        source = super().rise_of(line)
+        if source is not None:
+            self._announcers.append(source)
+        return source
+
+    def attach(self, set_line: Callable[[int, int], None], descriptor: int = -1) -> None:
+        """See InterruptRouter."""
+        with self._lock:
+            # First: what the thread raises from now on is set once more, and what it has raised is not lost.
+            self.controls(descriptor)
+        super().attach(set_line, descriptor)
+
+    def detach(self) -> None:
+        """See InterruptRouter."""
+        with self._lock:
+            self.controls(-1)
+            self._set_line = None
+
+    def start(self, *, cpu: int | None, confine: Callable[[], None]) -> None:
+        """See InterruptRouter."""
+        assert self._timer is not None
+        self.watch(self._announcers, self._timer.descriptor)
+        self._thread = threading.Thread(
+            target=self._raise_lines, args=(cpu, confine), name="lines", daemon=True
+        )
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._thread = None
+            raise KvmboxError(
+                f"cannot start the thread that raises interrupt lines: {error}",
+                hint="the limit of threads may be reached: look at ulimit -u and at pids.max of the cgroup",
+            ) from error
+
+    def _raise_lines(self, cpu: int | None, confine: Callable[[], None]) -> None:
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})
+        confine()
+        self.raise_lines()
+
+    def close(self) -> None:
+        """See InterruptRouter."""
+        if self._timer is None:
+            return
+        self.stop()
+        if self._thread is not None:
+            self._thread.join(1)
+        if self._thread is None or not self._thread.is_alive():
+            self.unwatch()
+            self._timer.close()
+        self._timer = None
 
 
 class CompiledLoop(LoopCore, VcpuLoop):

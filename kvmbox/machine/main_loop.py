@@ -168,7 +168,7 @@ class MainLoop:
         self._pool = pool
         self._timers = DeadlineTimer(clock, self._timerfd)
         told = self._answered_by_nobody
-        return survival_of(self._config, pool, clock, self._timers, told, self._wakeup.wake)
+        return survival_of(self._config, pool, clock, self._rearm, told, self._wakeup.wake)
 
     def take_devices(self, devices: Devices) -> None:
         """Take over the devices, whose channels are connected now."""
@@ -179,6 +179,18 @@ class MainLoop:
             for name, member in devices.pool.members.items()
             if any(device.granted(Input) for device in member.devices)
         }
+
+    def start_router(self) -> None:
+        """Start what raises announced interrupt lines: beside the first vCPU, which most of them wake."""
+        assert self._devices is not None
+        self._devices.router.start(cpu=self._cpu, confine=self._confine_vcpu)
+
+    def _rearm(self) -> None:
+        """The clock was released or held."""
+        if self._timers is not None:
+            self._timers.rearm()
+        if self._devices is not None:
+            self._devices.router.rearm()
 
     def _answered_by_nobody(self, error: DeviceProcessError) -> None:
         # On the thread that found it, which holds the channel: it must not wait for a person to read.
@@ -211,7 +223,6 @@ class MainLoop:
     def run_until_reset(self, guest: GuestVm) -> bool:
         """Run the guest until it wants a reset or a suspension (True) or the outcome is decided (False)."""
         assert self._devices is not None
-        assert self._timers is not None
         self._reset_wanted.clear()
         self.suspension = None
         self._console.may_wait()
@@ -226,7 +237,7 @@ class MainLoop:
             return False
         try:
             self._devices.clock.release()
-            self._timers.rearm()
+            self._rearm()
             for thread in self._vcpus:
                 thread.start()
             self._poll_until_end()
@@ -235,7 +246,7 @@ class MainLoop:
             self._take_ends()
             self._join()
             self._devices.clock.hold()
-            self._timers.rearm()
+            self._rearm()
             self.totals.add([thread.loop for thread in self._vcpus])
             self._devices.late.detach()
             self._ring = self._guest = None
@@ -252,15 +263,14 @@ class MainLoop:
     def sleep(self, woken: Callable[[], bool]) -> bool:
         """Let guest time pass with no vCPU until `woken` (True), or until the outcome is decided (False)."""
         assert self._devices is not None
-        assert self._timers is not None
         self._vcpus, self._pace = [], Pace()
         self._devices.clock.release()
-        self._timers.rearm()
+        self._rearm()
         try:
             self._poll_until_end(woken)
         finally:
             self._devices.clock.hold()
-            self._timers.rearm()
+            self._rearm()
         return not self._must_end()
 
     def _threads_of(self, guest: GuestVm, devices: Devices) -> list[VcpuThread]:

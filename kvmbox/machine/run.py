@@ -144,6 +144,7 @@ def run(
                 stores=_stores(config, source),
                 wake=wakeup.wake,
             )
+            cleanup.callback(devices.router.close)
             if devices.transfers is not None:
                 cleanup.callback(_end_transfers, devices.transfers, say)
             main_loop.take_devices(devices)
@@ -162,6 +163,7 @@ def run(
             console.start()
             if devices.transfers is not None:
                 devices.transfers.start()
+            main_loop.start_router()
             started()
             try:
                 _boot_until_end(guest, factory, devices, main_loop, decision)
@@ -277,7 +279,7 @@ def _boot_until_end(
     """Run the guest, and again after each reset and each suspension, until the decision is decided."""
     while True:
         try:
-            devices.router.attach(guest.vm.irq_line)
+            devices.router.attach(guest.vm.irq_line, guest.vm.fileno())
             if guest.boot.after_bios:
                 start_timer(devices)
             again = main_loop.run_until_reset(guest)

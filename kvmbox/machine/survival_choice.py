@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from kvmbox.errors import DeviceProcessError
 from kvmbox.host.clock import GuestClock
-from kvmbox.host.timers import DeadlineTimer
 from kvmbox.machine.config import RunConfig
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
 
@@ -18,18 +17,19 @@ def survival_of(
     config: RunConfig,
     pool: DevicePool,
     clock: GuestClock,
-    timers: DeadlineTimer,
+    rearm: Callable[[], None],
     answered_by_nobody: Callable[[DeviceProcessError], None],
     wake: Callable[[], None],
 ) -> SurvivalOf:
     """What gives each channel of `pool`, which has been launched, the survival that the run asks for.
 
-    `answered_by_nobody` hears of losses after which ports read as ones; `wake` wakes the main thread.
+    `answered_by_nobody` hears of losses after which ports read as ones; `wake` wakes the main thread;
+    `rearm` is called when the clock goes on.
     """
 
     def resume() -> None:
         clock.resume()
-        timers.rearm()
+        rearm()
 
     pool.starts.attend(pause_time=clock.pause, resume_time=resume, wake=wake)
     if config.on_device_crash == "restart":

@@ -25,6 +25,7 @@ from __future__ import annotations
 from struct import Struct
 
 from kvmbox.devices.model import (
+    NO_RISE,
     ContentRead,
     Effect,
     HostOutput,
@@ -34,6 +35,7 @@ from kvmbox.devices.model import (
     MemoryRead,
     MemoryWrite,
     Reset,
+    RisesAt,
     Stop,
     Suspend,
     TakeLine,
@@ -132,7 +134,9 @@ class EffectKind:
         words = tail = b""
         for (place, _), name in zip(self.fields, self.make.__match_args__, strict=True):
             value = getattr(effect, name)
-            if place == LEVEL:
+            if place == PIN:
+                pin = value
+            elif place == LEVEL:
                 level = value
             elif place == ARGUMENT:
                 argument = min(value, MAX_ARGUMENT)
@@ -167,7 +171,9 @@ class EffectKind:
         values: list[Any] = []
         word = start
         for place, _ in self.fields:
-            if place == LEVEL:
+            if place == PIN:
+                values.append(pin)
+            elif place == LEVEL:
                 values.append(level)
             elif place == ARGUMENT:
                 values.append(argument)
@@ -183,6 +189,12 @@ class EffectKind:
 
 def _stray_coalesced(effect: IrqLine) -> str | None:
     return f"with level 0, coalesced {effect.coalesced}" if effect.coalesced and not effect.level else None
+
+
+def _rise_text(effect: RisesAt, wire: Callable[[int], str]) -> str:
+    if effect.at == NO_RISE:
+        return f"announces nothing for {wire(effect.pin)}"
+    return f"announces that {wire(effect.pin)} rises at {effect.at} ns"
 
 
 def _irq_text(effect: IrqLine, wire: Callable[[int], str]) -> str:
@@ -330,6 +342,15 @@ TABLE: Final = (
         text=lambda effect, _: (
             f"{'allows' if effect.allowed else 'forbids'} late writes to register {effect.register}"
         ),
+    ),
+    EffectKind(
+        13,
+        "RISES_AT",
+        "rise",
+        RisesAt,
+        ((PIN, "the model's output pin"), (WORD_BEHIND, "when it will rise, in ns; all ones: it may not")),
+        grants=("Irq", "ReplacingIrq"),
+        text=_rise_text,
     ),
 )
 """All effects there are."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Parameter: TypeAlias = int | bytes
 
-VERSION: Final = 4
+VERSION: Final = 5
 MAX_FRAME: Final = 4096
 
 HEADER: Final = Struct("<BBBBIQQII")

@@ -36,6 +36,7 @@ from kvmbox.devices.catalog import MODELS, build_model
 from kvmbox.devices.model import (
     BAD_ADDRESS,
     DONE,
+    NO_RISE,
     WAKE_BY_RTC,
     ContentRead,
     DeviceModel,
@@ -47,6 +48,7 @@ from kvmbox.devices.model import (
     MemoryRead,
     MemoryWrite,
     Reset,
+    RisesAt,
     SnapshotError,
     Stop,
     Suspend,
@@ -360,6 +362,8 @@ class Rig:
         self.lines = dict.fromkeys(range(len(device.irqs)), 0)
         self.taken = dict.fromkeys(range(len(device.irqs)), 0)
         self.rises = 0
+        self.announced: dict[int, int] = {}
+        """When each pin will rise, as far as that was announced."""
         self.written = (0, 0, 0)
         """Offset, size and value of the last write."""
         self.trace: list[object] = []
@@ -401,12 +405,23 @@ class Rig:
                 raise AssertionError(step)
         self.seen = max(self.seen, self.now)
         effects = self.model.take_effects()
+        self.check_announced(effects)
         self.check_effects(effects, is_write=step.kind == "write", written=written)
         effects += self.follow_up(effects)
         assert self.model.take_effects() == []
         deadline = self.model.next_deadline()
         assert deadline is None or (type(deadline) is int and self.seen < deadline < NO_DEADLINE)
+        for at in self.announced.values():
+            assert deadline is not None, "a rise that nobody would tell the model of"
+            assert deadline <= at
         self.trace.append((deadline, effects))
+
+    def check_announced(self, effects: list[Effect]) -> None:
+        """A pin whose time has come rises before anything else, but for a fall right before it."""
+        for pin in [pin for pin, at in self.announced.items() if at <= self.seen]:
+            levels = [one.level for one in effects if isinstance(one, IrqLine) and one.pin == pin]
+            assert levels[self.lines[pin] :][:1] == [1], "announced, and it does not rise"
+            del self.announced[pin]
 
     def follow_up(self, effects: list[Effect]) -> list[Effect]:
         """Answer what the model asks for, and what it asks for then; returns the effects of that."""
@@ -441,6 +456,14 @@ class Rig:
                     assert coalesced >= 0
                     assert coalesced == 0 or level == 1
                     self.rises += level * (1 + coalesced)
+                case RisesAt(pin, at):
+                    assert pin in self.lines
+                    assert self.device.parameters["announce"]
+                    assert at == NO_RISE or self.announced.get(pin) != at, "announced twice"
+                    self.announced.pop(pin, None)
+                    if at != NO_RISE:
+                        assert self.seen < at < NO_RISE
+                        self.announced[pin] = at
                 case HostOutput(data):
                     assert any(isinstance(grant, Output | BiosReport) for grant in self.device.grants)
                     assert 0 < len(data) <= 64 + written
@@ -509,11 +532,11 @@ class Rig:
         """A fresh model that became what `state` says, at the same time of the same board."""
         other = Rig(self.device)
         other.model.restore(state)
-        other.now, other.seen, other.lines, other.taken = (
-            self.now,
-            self.seen,
+        other.now, other.seen = self.now, self.seen
+        other.lines, other.taken, other.announced = (
             dict(self.lines),
             dict(self.taken),
+            dict(self.announced),
         )
         return other
 
@@ -676,6 +699,13 @@ class Lenient(Rig):
     def __init__(self, rig: Rig) -> None:
         self.__dict__.update(rig.__dict__)
         self._unknown = set(self.lines)
+        self.announced = {}
+
+    def check_announced(self, effects: list[Effect]) -> None:
+        for pin in self._unknown:
+            if self.announced.get(pin, NO_RISE) <= self.seen:
+                del self.announced[pin]
+        super().check_announced(effects)
 
     def check_effects(self, effects: list[Effect], *, is_write: bool, written: int) -> None:
         for effect in effects:

@@ -130,6 +130,9 @@ class Process:
         """It may be taken, whoever else drives it."""
         return self.irq_source(gsi), lambda _taken: None
 
+    def rise_of(self, _line: Callable[[int, int], None]) -> None:
+        """Announcements are not heard."""
+
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
         """Nobody looks."""
         return (lambda _data: None), (lambda _offset, _size, _value: None)

@@ -13,12 +13,17 @@ from kvmbox.channel.journal import Journal
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.stream import PipeTransport, SocketTransport
 from kvmbox.host.clock import GuestClock
+from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.jailed.loop import serve
 from kvmbox.jailed.page_port import PagePort
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.jailed.stream_port import StreamPort
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.run_loop import VcpuLoop
+
+
+def _pure_router(_clock: GuestClock) -> InterruptRouter:
+    return InterruptRouter()
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Half:
     loop: type[VcpuLoop] = VcpuLoop
     ring: type[CoalescedRing] = CoalescedRing
     clock: type[GuestClock] = GuestClock
+    router: Callable[[Any], InterruptRouter] = _pure_router
     channel: type[Channel] = Channel
     direct: type[DirectChannel] = DirectChannel
     journal: type[Journal] = Journal
@@ -55,6 +61,7 @@ def compiled_half() -> Half:
         machines.CompiledLoop,
         machines.CompiledRing,
         machines.CompiledClock,
+        machines.CompiledRouter,
         channels.CompiledChannel,
         CompiledDirectChannel,
         channels.CompiledJournal,

@@ -191,7 +191,14 @@ def test_board_debug_exit_port_beside_the_second_one_leaves_it(port: int) -> Non
 
 
 def test_board_rtc_knows_time_and_memory() -> None:
-    assert board()["RTC"].parameters == {"base_seconds": 1_700_000_000, "memory_bytes": 128 * layout.MIB}
+    parameters = board()["RTC"].parameters
+    assert (parameters["base_seconds"], parameters["memory_bytes"]) == (1_700_000_000, 128 * layout.MIB)
+
+
+def test_board_timers_announce_their_interrupts() -> None:
+    assert {name for name, device in board().items() if device.parameters.get("announce")} == {
+        *("PIT", "RTC", "HPET")
+    }
 
 
 @pytest.mark.parametrize("device", board(testdev=True).values(), ids=lambda device: device.name)

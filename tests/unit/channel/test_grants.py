@@ -9,9 +9,10 @@ import pytest
 
 from kvmbox import board, layout
 from kvmbox.board import DeviceSpec, Grant
-from kvmbox.channel.grants import bind
+from kvmbox.channel.grants import Rise, bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.devices.model import (
+    NO_RISE,
     ContentRead,
     Effect,
     HostOutput,
@@ -20,6 +21,7 @@ from kvmbox.devices.model import (
     LateWrites,
     MemoryWrite,
     Reset,
+    RisesAt,
     Stop,
     Suspend,
     TakeLine,
@@ -41,11 +43,33 @@ OTHERS: Final = {
 }
 
 
+class RecordedRise:
+    """Notes what it is announced."""
+
+    def __init__(self, log: list[tuple[object, ...]], number: int) -> None:
+        self.at = NO_RISE
+        self._log = log
+        self._number = number
+
+    def announce(self, at: int) -> None:
+        self._log.append(("rise", self._number, at))
+
+    def guarded_by(self, lock: object) -> None:
+        raise AssertionError(lock)
+
+    def raise_ahead(self) -> None:
+        raise AssertionError
+
+    def settle(self) -> None:
+        raise AssertionError
+
+
 class Host:
     """Notes what it is asked for."""
 
     def __init__(self) -> None:
         self.log: list[tuple[object, ...]] = []
+        self.asked_for: list[object] = []
         self.ram = GuestMemory(layout.PAGE_SIZE)
 
     def transfers(self, device: str, grant: board.Resource) -> Submit:
@@ -60,6 +84,11 @@ class Host:
 
     def replacing_irq_source(self, gsi: int) -> tuple[Callable[[int, int], None], Callable[[int], None]]:
         return self.irq_source(gsi), lambda *what: self.log.append(("take", gsi, *what))
+
+    def rise_of(self, line: Callable[[int, int], None]) -> Rise | None:
+        # As a host's own: it hears of the sources alone that it has given, here with an even number.
+        self.asked_for.append(line)
+        return RecordedRise(self.log, len(self.asked_for)) if len(self.asked_for) % 2 == 0 else None
 
     def output(self, stream: str) -> Callable[[bytes], None]:
         return lambda *what: self.log.append(("output", stream, *what))
@@ -171,6 +200,19 @@ def test_pins_are_the_irq_grants_in_their_order() -> None:
         apply(*arguments)
     assert host.log == [("irq", 12, 1, 0), ("irq", 1, 1, 0)]
     assert grants.check(0, IrqLine(2, 1), WRITE) is None
+
+
+def test_announcement_is_for_a_granted_pin_and_is_heard_by_the_host_of_its_source() -> None:
+    host = Host()
+    grants = bind(device(board.Irq(4), board.Reset(), board.ReplacingIrq(9)), host)
+    for pin, asked in ((0, []), (1, [("rise", 2, 77)])):
+        application = grants.check(1, RisesAt(pin, 77), WRITE)
+        assert application is not None
+        apply, arguments, _ = application
+        apply(*arguments)
+        assert host.log == asked
+    assert grants.check(1, RisesAt(2, 77), WRITE) is None
+    assert bind(device(board.Reset()), host).check(1, RisesAt(0, 77), WRITE) is None
 
 
 def test_line_is_taken_by_the_pin_that_may_and_by_no_other() -> None:

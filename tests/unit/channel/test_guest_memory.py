@@ -53,6 +53,9 @@ class Host:
     def replacing_irq_source(self, gsi: int) -> tuple[Callable[[int, int], None], Callable[[int], None]]:
         raise AssertionError(gsi)
 
+    def rise_of(self, line: Callable[[int, int], None]) -> None:
+        raise AssertionError(line)
+
     def output(self, stream: str) -> Callable[[bytes], None]:
         raise AssertionError(stream)
 

@@ -50,11 +50,11 @@ def test_guest_time_stands_still_and_timers_rest_while_a_process_starts() -> Non
     log: list[str] = []
     config: Any = SimpleNamespace(on_device_crash="fail")
     pool: Any = SimpleNamespace(standby=None, starts=SimpleNamespace(attend=attended.update))
-    timers: Any = SimpleNamespace(rearm=lambda: log.append("timers run"))
     host = [0]
     clock = GuestClock(lambda: host[0])
     clock.release()
-    survival_of(config, pool, clock, timers, lambda _error: None, lambda: log.append("main thread woken"))
+    rearm, wake = (lambda: log.append("timers run")), (lambda: log.append("main thread woken"))
+    survival_of(config, pool, clock, rearm, lambda _error: None, wake)
     host[0] = 5
     attended["pause_time"]()
     host[0] = 1_000

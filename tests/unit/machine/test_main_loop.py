@@ -110,8 +110,9 @@ class Rig:
             hold=lambda: self.log.append("clock stands"),
             pause=lambda: None,
         )
+        router = SimpleNamespace(rearm=lambda: None)
         self.devices = SimpleNamespace(
-            pool=pool, clock=clock, ports=None, mmio=None, transfers=None, late=LateWrites()
+            pool=pool, clock=clock, ports=None, mmio=None, transfers=None, late=LateWrites(), router=router
         )
         timers = SimpleNamespace(rearm=lambda: None, due=list)
         monkeypatch.setattr(module, "DeadlineTimer", lambda clock, timerfd: timers)

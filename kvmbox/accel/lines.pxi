@@ -1,0 +1,176 @@
+# --- Lines that are raised ahead --------------------------------------------------------------------------
+#
+# Part of vmm.pyx. The module `host.interrupts` says what an announced rise is, and who may take it back.
+
+
+cdef struct kvm_irq_level:
+    uint32_t irq
+    uint32_t level
+
+
+cdef uint64_t NO_RISE = <uint64_t>-1
+cdef int64_t NEVER = -1, UNKNOWN = -2
+
+
+cdef class SourceCore:
+    """The compiled half of `host.interrupts.Source`."""
+
+    cdef public uint64_t at
+    cdef public uint32_t gsi
+    cdef public bint lowers
+    cdef public bint passes
+    cdef public bint ready
+    cdef public bint fired
+    cdef Lock channel
+
+    def guarded_by(self, lock):
+        """See Rise. Without a lock that can be taken here, the thread leaves the source alone."""
+        self.channel = lock if isinstance(lock, Lock) else None
+
+
+cdef class RouterCore:
+    """The compiled half of `host.interrupts.InterruptRouter`: the thread that raises announced lines.
+
+    The thread sleeps in the read of a timer, which is set to the first announced rise. Then it takes the lock
+    of the channel, so that no request is on its way that may take the announcement back, looks again, and
+    raises the line under the lock of the lines. Nobody waits long for anything that holds one of the locks,
+    except for a device process that does not answer; the watchdog ends that.
+    """
+
+    cdef Clock clock
+    cdef Lock lines
+    cdef Lock arming        # covers `armed` and the setting of the timer
+    cdef int64_t armed      # the host's time that the timer is set to; NEVER, UNKNOWN
+    cdef bint stopping
+    cdef int timer
+    cdef int controllers    # the descriptor of the virtual machine, or -1; under `lines`
+    cdef unsigned long irq_line
+    cdef list owned
+    cdef PyObject **sources
+    cdef size_t count
+
+    def __cinit__(self, *_, **__):
+        self.controllers = self.timer = -1
+        self.armed = UNKNOWN
+        self.owned = []
+
+    def __dealloc__(self):
+        PyMem_Free(self.sources)
+
+    def set_up(self, Clock clock, Lock lines, unsigned long irq_line):
+        """`lines` is the lock of the router, `irq_line` KVM_IRQ_LINE."""
+        self.clock, self.lines, self.irq_line = clock, lines, irq_line
+        self.arming = Lock()
+
+    def controls(self, int descriptor):
+        """Lines are those of this virtual machine, or of none: -1. Under the lock of the lines."""
+        self.controllers = descriptor
+
+    def watch(self, sources, int timer):
+        """The sources that may be announced, for good, and the timer to read."""
+        self.owned = list(sources)
+        self.sources = <PyObject **>PyMem_Malloc((len(self.owned) + 1) * sizeof(PyObject *))
+        if self.sources == NULL:
+            raise MemoryError
+        for index, source in enumerate(self.owned):
+            if not isinstance(source, SourceCore):
+                raise TypeError("a source in pure Python")
+            self.sources[index] = <PyObject *>source
+        self.timer = timer
+        self.count = len(self.owned)
+        self.rearm()
+
+    def unwatch(self):
+        """Use the timer no more. The thread has ended."""
+        self.count = 0
+
+    def rearm(self):
+        """See InterruptRouter."""
+        if self.count:
+            # With the GIL: nobody holds the lock of `arm` for longer than a call that sets a timer takes.
+            self.arm()
+
+    cdef void arm(self) noexcept nogil:
+        """Set the timer to the first announced rise. It waits while the clock stands still."""
+        cdef itimerspec setting
+        cdef uint64_t first = NO_RISE
+        cdef uint64_t at
+        cdef int64_t host = NEVER
+        cdef size_t index
+        memset(&setting, 0, sizeof(setting))
+        PyThread_acquire_lock(self.arming.lock, 1)
+        for index in range(self.count):
+            at = load(&(<SourceCore>self.sources[index]).at)
+            first = min(first, at)
+        if self.stopping:
+            host = 1  # long ago
+        elif self.clock.runs() and not first >> 62:  # or in 146 years
+            host = <int64_t>first + self.clock._base
+        if host != self.armed:
+            self.armed = host
+            if host != NEVER:
+                setting.it_value.tv_sec = host // 1000000000
+                setting.it_value.tv_nsec = host % 1000000000
+            timerfd_settime(self.timer, TFD_TIMER_ABSTIME, &setting, NULL)
+        PyThread_release_lock(self.arming.lock)
+
+    def stop(self):
+        """End `run`, now or when it begins, after a last look at all sources."""
+        self.stopping = True
+        self.arm()
+
+    def raise_lines(self):
+        """Raise lines at their time, until `stop`. Raises OSError if the timer cannot be read."""
+        cdef int error
+        with nogil:
+            error = self.run()
+        if error:
+            raise OSError(error, _text_of(error))
+
+    cdef int run(self) noexcept nogil:
+        cdef uint64_t expirations
+        cdef size_t index
+        while True:
+            if read(self.timer, &expirations, sizeof(expirations)) < 0:
+                if errno != EINTR:
+                    return errno
+                continue
+            for index in range(self.count):
+                # SAFETY: `owned` holds the source, and the source holds the lock.
+                self.look_at(<SourceCore>self.sources[index])
+            if self.stopping:
+                return 0
+            PyThread_acquire_lock(self.arming.lock, 1)
+            self.armed = UNKNOWN
+            PyThread_release_lock(self.arming.lock)
+            self.arm()
+
+    cdef void look_at(self, SourceCore source) noexcept nogil:
+        """Raise the line of `source`, if its time has come."""
+        if <void *>source.channel == <void *>None or not self.is_due(source):
+            return
+        PyThread_acquire_lock(source.channel.lock, 1)
+        if self.is_due(source):
+            store(&source.at, NO_RISE)
+            PyThread_acquire_lock(self.lines.lock, 1)
+            if source.ready and (not source.passes or self.pulse(source)):
+                source.fired = True
+            PyThread_release_lock(self.lines.lock)
+        PyThread_release_lock(source.channel.lock)
+
+    cdef bint is_due(self, SourceCore source) noexcept nogil:
+        cdef uint64_t at = load(&source.at)
+        return at != NO_RISE and self.clock.runs() and at <= self.clock.time()
+
+    cdef bint pulse(self, SourceCore source) noexcept nogil:
+        """Whether KVM took it. If it did not, Python will say why, when the model tells of the rise."""
+        cdef kvm_irq_level line
+        line.irq = source.gsi
+        if self.controllers < 0:
+            return True  # nobody to tell: the line is set when there is
+        if source.lowers:
+            line.level = 0
+            if ioctl(self.controllers, self.irq_line, <unsigned long>&line) < 0:
+                return False
+        line.level = 1
+        return ioctl(self.controllers, self.irq_line, <unsigned long>&line) == 0
