@@ -101,7 +101,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "bench": {"accel", "channel", "errors", "kvm", "layout", "machine", "memory", "regular"},
     "policy": {"channel", "errors", "sandbox"},
     # Boots many machines, each as the command does it.
-    "warm": {"accel", "early", "errors", "lean", "machine", "processes", "sandbox"},
+    "warm": {"accel", "early", "errors", "host", "lean", "machine", "processes", "sandbox"},
 }
 """Package or top-level module → those of kvmbox that it may import, itself apart. `cli` may import all."""
 
