@@ -15,6 +15,7 @@ import click
 from kvmbox import early
 from kvmbox.cli.main import say
 from kvmbox.cli.open_files import allow_enough
+from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.values import SECONDS
 from kvmbox.errors import UsageError
 
@@ -42,7 +43,29 @@ class _Jobs(click.ParamType[int]):
         return int(text)
 
 
-@click.command("smoke", short_help="boot a suite of guests, and judge each")
+SECTIONS: Final = {
+    "Which tests": ("groups", "filters", "failed", "shard", "history_path", "list_only"),
+    "How they run": ("jobs", "timeout", "fail_fast", "repeat", "convention"),
+    "Reports": (*("tap", "junit", "jsonl", "markdown", "logs", "record", "plain", "quiet"),),
+}
+"""The options by purpose."""
+
+EXAMPLES: Final = (
+    ("kvmbox smoke suite.toml -j auto --junit report.xml --logs failures", "a job of CI"),
+    ("kvmbox smoke x86/unittests.cfg -g vmexit", "a group of kvm-unit-tests"),
+    ("kvmbox smoke 'kernels/*.elf' --convention bootimage --timeout 10", "images without a suite"),
+    ("kvmbox smoke hello32 --repeat 1000 -j auto -q", "does it always boot?"),
+)
+
+
+@click.command(
+    "smoke",
+    cls=SectionedCommand,
+    short_help="boot a suite of guests, and judge each",
+    sections=SECTIONS,
+    examples=EXAMPLES,
+    configurable=frozenset({"jobs", "timeout", "fail_fast", "plain", "quiet"}),
+)
 @click.argument("suites", nargs=-1, metavar="SUITE...")
 @click.option(
     "-j",
