@@ -103,7 +103,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # Suites of guests: a pure core, and executors that boot in warm workers or start the product.
     "smoke": {"bundled", "cpuid", "errors", "host", "kvm", "machine", "outcome", "regular", "warm"},
     # Boots many machines, each as the command does it.
-    "warm": {"accel", "early", "errors", "lean", "machine", "processes", "sandbox"},
+    "warm": {"accel", "early", "errors", "host", "lean", "machine", "processes", "sandbox"},
 }
 """Package or top-level module → those of kvmbox that it may import, itself apart. `cli` may import all."""
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import os
 import re
 import threading
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from kvmbox import early
-from kvmbox.errors import ExpectError, KvmboxError
+from kvmbox.errors import ExpectError, KvmboxError, UsageError
 from kvmbox.machine.caller import ProcessOwner
 from kvmbox.machine.machine import Machine, RunResult
 from kvmbox.machine.timeline import Timeline
@@ -97,6 +97,14 @@ def live(channel: int, parent_pid: int, name: Callable[[], None], *, spawns: boo
             os._exit(status)
 
 
+def _machine(options: dict[str, Any]) -> Machine:
+    """A machine with these options. Raises UsageError."""
+    try:
+        return Machine(**options)
+    except TypeError as error:  # an option that does not exist, or has a value of another kind
+        raise UsageError(f"wrong options: {str(error).removeprefix('Machine.__init__() ')}") from error
+
+
 def _boot(order: Order) -> None:
     timeline = Timeline()
     told = False
@@ -138,7 +146,7 @@ def _boot(order: Order) -> None:
     dialogue: _Dialogue | None = None
     try:
         os.chdir(order.directory)
-        machine = Machine(**order.options)
+        machine = _machine(order.options)
         dialogue = _Dialogue(machine, order.dialogue)
         if not machine.config.design.has_processes:
             prestart.OWN.drop()  # while it can be told to end

@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Final
 
 from kvmbox.errors import StartError
+from kvmbox.host.signals import Wakeup
 from kvmbox.processes.spawner_client import describe_wait_status
 from kvmbox.warm import frames
 from kvmbox.warm.client import News, TemplateClient
@@ -38,11 +39,13 @@ MOST_PER_WORKER: Final = 4
 
 MOST_FAILURES: Final = 3
 
+BUG: Final = "please report this"
+
 READ_SIZE: Final = 1 << 20
 
 INTERRUPTED: Final = 130
-_SUSPICIOUS: Final = (8, 10, KVMBOX_FAILED)
-"""Statuses after which a template is replaced: a device process or KVM failed, or kvmbox itself."""
+_SUSPICIOUS: Final = (8, KVMBOX_FAILED)
+"""Statuses after which a template is replaced: a device process failed, or kvmbox itself."""
 
 
 class _Boot:
@@ -102,11 +105,12 @@ class _Boot:
 class Dispatcher:
     """Everything of it belongs to the thread that runs `serve`, but for `wake`."""
 
-    def __init__(self, queue: JobQueue, *, workers: int, renew_after: int) -> None:
+    def __init__(self, queue: JobQueue, *, workers: int, renew_after: int, grace: float = GRACE_S) -> None:
         self._queue = queue
         self._workers = workers
         self._renew_after = renew_after
-        self._wake_end = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._grace_ns = int(grace * NS_PER_S)
+        self._wakeup = Wakeup()
         self._templates: list[TemplateClient] = []
         self._boots: dict[int, _Boot] = {}
         self._identifier = 0
@@ -115,9 +119,8 @@ class Dispatcher:
         self._given_up: tuple[str, str | None] | None = None
 
     def wake(self) -> None:
-        """There is something new in the queue. Any thread, before `serve` has returned."""
-        with suppress(BlockingIOError):
-            os.eventfd_write(self._wake_end, 1)
+        """There is something new in the queue. Any thread, at any time."""
+        self._wakeup.wake()
 
     def serve(self) -> None:
         """Serve until the queue is over and every process has ended."""
@@ -131,17 +134,16 @@ class Dispatcher:
                 self._replenish()
                 self._wait()
             self._let_end()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - told to everybody who waits
             reason = f"{reason}: {type(error).__name__}: {error}"
-            raise
-        finally:
-            self._queue.close(cancel=False)
-            self._queue.fail_all(reason, "please report this")
-            for template in self._templates:
-                template.close()
-            for boot in list(self._boots.values()):
-                self._finish(boot, lost(reason, "please report this"))
-                boot.close()
+        self._queue.close(cancel=False)
+        self._queue.fail_all(reason, BUG)
+        for template in self._templates:
+            template.close()
+        for boot in self._boots.values():
+            self._finish(boot, lost(reason, BUG))
+            boot.close()
+        self._wakeup.close()
 
     # --- What there is to do ------------------------------------------------------------------------------
 
@@ -235,7 +237,7 @@ class Dispatcher:
 
     def _wait(self) -> None:
         poll = select.poll()
-        poll.register(self._wake_end, select.POLLIN)
+        poll.register(self._wakeup.read_end, select.POLLIN)
         templates = {template.fileno(): template for template in self._templates}
         for descriptor in templates:
             poll.register(descriptor, select.POLLIN)
@@ -249,8 +251,8 @@ class Dispatcher:
         events = poll.poll(SLICE_MS if timed else None)
         self._pass_time(min(time.monotonic_ns() - before, 2 * SLICE_MS * NS_PER_MS))
         for descriptor, mask in events:
-            if descriptor == self._wake_end:
-                os.eventfd_read(self._wake_end)
+            if descriptor == self._wakeup.read_end:
+                self._wakeup.clear()
             elif descriptor in boots:
                 if mask & select.POLLOUT:
                     self._send(boots[descriptor])
@@ -267,9 +269,9 @@ class Dispatcher:
             if limit is None:
                 continue
             boot.waited_ns += elapsed_ns
-            overdue = boot.waited_ns - limit - int(GRACE_S * NS_PER_S)
-            if overdue > int(GRACE_S * NS_PER_S):
-                boot.kill(f"it did not end within {2 * GRACE_S:g} s of its time")
+            overdue = boot.waited_ns - limit - self._grace_ns
+            if overdue > self._grace_ns:
+                boot.kill("it did not end when its time was over")
             elif overdue > 0 and not boot.asked_to_end:
                 boot.asked_to_end = True
                 boot.signal(signal.SIGTERM)
@@ -305,11 +307,7 @@ class Dispatcher:
             boot.kill("it told a result without an order")
             return
         if boot.asked_to_end and result.status == INTERRUPTED:
-            late = {
-                "status": KVMBOX_FAILED,
-                "failed": True,
-                "reason": f"it ran on {GRACE_S:g} s behind its time-out",
-            }
+            late = {"status": KVMBOX_FAILED, "failed": True, "reason": "it ran on behind its time-out"}
             result = WarmResult(**result.as_dict() | late)
         self._failures = 0
         if result.status in _SUSPICIOUS:

@@ -26,7 +26,7 @@ from typing import Any, Final, Self
 from kvmbox.errors import UsageError
 from kvmbox.machine.config import DEFAULT_SANDBOX
 from kvmbox.processes.pool import PER_DEVICE, PROCESS
-from kvmbox.warm.dispatcher import Dispatcher
+from kvmbox.warm.dispatcher import GRACE_S, Dispatcher
 from kvmbox.warm.jobs import Job, JobQueue
 from kvmbox.warm.result import WarmResult, pack_order
 
@@ -37,11 +37,14 @@ RENEW_AFTER: Final = 1000
 class WarmPool:
     """A pool of warm workers. A context manager; any thread may call its methods."""
 
-    def __init__(self, workers: int | None = None, *, renew_after: int = RENEW_AFTER) -> None:
+    def __init__(
+        self, workers: int | None = None, *, renew_after: int = RENEW_AFTER, grace: float = GRACE_S
+    ) -> None:
         """`workers` is how many guests run at a time, by default one for each CPU of this process.
 
-        `renew_after` is how many boots a template serves. Returns before the workers are warm. UsageError
-        if a number is below 1.
+        `renew_after` is how many boots a template serves. `grace` is how long, in seconds, a boot may go on
+        behind its time-out before it is ended from outside; as long again, and it is killed. Returns before
+        the workers are warm. UsageError if a number is below 1.
         """
         self.workers: Final = len(os.sched_getaffinity(0)) if workers is None else workers
         if self.workers < 1:
@@ -49,7 +52,7 @@ class WarmPool:
         if renew_after < 1:
             raise UsageError(f"a template cannot serve {renew_after} boots")
         self._queue = JobQueue()
-        self._dispatcher = Dispatcher(self._queue, workers=self.workers, renew_after=renew_after)
+        self._dispatcher = Dispatcher(self._queue, workers=self.workers, renew_after=renew_after, grace=grace)
         self._thread = threading.Thread(target=self._dispatcher.serve, name="kvmbox warm pool", daemon=True)
         self._thread.start()
 
@@ -82,8 +85,7 @@ class WarmPool:
         say so.
         """
         self._queue.close(cancel=cancel)
-        if self._thread.is_alive():
-            self._dispatcher.wake()
+        self._dispatcher.wake()
         self._thread.join()
 
     def __enter__(self) -> Self:

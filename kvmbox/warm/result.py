@@ -38,9 +38,9 @@ class WarmResult(Value):
 
     `output` is what the Capture of the console has kept. `messages` are the lines that `kvmbox run` would
     have printed on stderr. `answered` counts the steps of the dialogue whose pattern was seen. `durations`
-    are in ns since the order reached the boot process: each stage of the run, and "total". `statistics` is what
-    `kvmbox run --json` writes; it is empty where the guest did not run. `lost` is true if the boot process
-    ended without a result of its own: then the status is 14.
+    are in ns since the order reached the boot process: each stage of the run, and "total". `statistics` is
+    what `kvmbox run --json` writes; it is empty where the guest did not run. `lost` is true if the boot
+    process ended without a result of its own: then the status is 14.
     """
 
     status: int

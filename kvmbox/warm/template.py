@@ -17,6 +17,7 @@ import struct
 from importlib import import_module
 from typing import Final, NoReturn
 
+from kvmbox.host.open_files import allow_enough
 from kvmbox.sandbox import linux, passing
 from kvmbox.sandbox.title import ProcessTitle
 from kvmbox.warm import boot, frames
@@ -104,6 +105,7 @@ def main(parent_pid: int, compiled: bool) -> NoReturn:
         linux.block_signals(linux.SIGCHLD)
         for name in (*PRELOADED, *(COMPILED if compiled else ())):
             import_module(name)
+        allow_enough()
         template = Template(title)
         gc.collect()
         gc.freeze()  # no collection writes into the pages that boot processes share
