@@ -14,10 +14,10 @@ import click
 
 from kvmbox import early
 from kvmbox.cli.main import say
-from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.values import SECONDS
 from kvmbox.errors import UsageError
+from kvmbox.host.open_files import allow_enough
 
 if TYPE_CHECKING:
     from kvmbox.smoke.history import History
