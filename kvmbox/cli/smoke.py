@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import sys
@@ -199,6 +200,8 @@ def command(
     allow_enough()
     # From here on a signal is answered in order: every report is complete, whenever it comes.
     early.raising = False
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may have letters that the terminal has not
     reports = [("--tap", tap), ("--junit", junit), ("--jsonl", jsonl), ("--markdown", markdown)]
     with ExitStack() as stack:
         reporters = _reporters(

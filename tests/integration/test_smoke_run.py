@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from tests.support.junit_xml import read_junit
 from tests.support.runs import KVMBOX
+from tests.support.sessions import members
 from tests.support.tap14 import read_tap
 from tests.support.waiting import Stream
 
@@ -248,14 +248,3 @@ def test_signal_leaves_complete_reports_and_no_process(tmp_path: Path, moment: s
     root = read_junit((tmp_path / "o.xml").read_text())
     assert root.attrib["tests"] == "4"
     assert list(members(process.pid)) == []
-
-
-def members(session: int) -> Iterator[int]:
-    """Processes of a session that still run."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                if os.getsid(int(name)) == session:
-                    yield int(name)
-            except ProcessLookupError:
-                continue
