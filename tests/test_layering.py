@@ -98,7 +98,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # What runs in a device process in place of its models, and tries to get out.
     "audit": {"channel", "errors", "processes", "sandbox", "wire"},
     # Starts the product as processes; the floor builds a machine of its own from the same parts.
-    "bench": {"accel", "channel", "errors", "kvm", "layout", "machine", "memory", "regular"},
+    "bench": {"accel", "channel", "errors", "kvm", "layout", "machine", "memory", "regular", "warm"},
     "policy": {"channel", "errors", "sandbox"},
     # Suites of guests: a pure core, and executors that boot in warm workers or start the product.
     "smoke": {"bundled", "cpuid", "errors", "host", "kvm", "machine", "outcome", "regular", "warm"},
@@ -154,6 +154,9 @@ MAY_LEAVE: Final = {
     "kvmbox.early": {"KeyboardInterrupt"},
     "kvmbox.host.signals": {"KeyboardInterrupt"},
     "kvmbox.machine.run": {"KeyboardInterrupt"},
+    # Forked children again. One that is interrupted before its guest runs has a result all the same.
+    "kvmbox.warm.boot": {"os._exit", "KeyboardInterrupt"},
+    "kvmbox.warm.template": {"os._exit"},
 }
 """The processes that end themselves, outside of `cli`."""
 

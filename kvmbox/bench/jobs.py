@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from kvmbox.bench import guest_output, memory, peer
 from kvmbox.bench.child import Child, MeasurementError, end_all
-from kvmbox.bench.plan import IDLE_VMS, START_PREFIX, Configuration, Job, Plan, Row, words
+from kvmbox.bench.plan import IDLE_VMS, START_PREFIX, WARM_BOOTS, Configuration, Job, Plan, Row, words
 from kvmbox.bench.runner import Outcome
 
 KVMBOX: Final = (sys.executable, "-P", "-c", "from kvmbox.cli.entry import entry_point; entry_point()")
@@ -86,6 +87,8 @@ class Jobs:
                     return self._accesses(configuration, rows)
                 case "start":
                     return self._start(configuration)
+                case "boots":
+                    return self._boots(configuration, rows)
                 case "memory":
                     return self._memory(configuration)
                 case "crowd":
@@ -139,6 +142,30 @@ class Jobs:
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 return Outcome({"start": wall}, f"no stages: {error}")
         return Outcome({"start": wall} | parts)
+
+    def _boots(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+        (row,) = rows
+        if configuration.kind == "qemu":
+            command = peer.command(os.path.join(self.images, f"{GUEST}.elf"), ())
+            with Child(command, timeout=self.timeout) as child:
+                status = child.finish()
+                if status != peer.ENDED or child.ended is None:
+                    return Outcome({}, child.reason(status))
+                return Outcome({row.name: child.ended - child.started})
+        from kvmbox.warm.pool import WarmPool
+
+        pairs = (("sandbox", configuration.sandbox), ("seccomp", configuration.seccomp))
+        options: dict[str, Any] = {"image": GUEST, "timeout": self.timeout}
+        options |= {name: value for name, value in (*pairs, ("ipc", configuration.ipc)) if value}
+        with WarmPool() as pool:
+            first = pool.submit(options).result()  # the workers are warm from now on
+            begun = time.monotonic_ns()
+            results = [future.result() for future in [pool.submit(options) for _ in range(WARM_BOOTS)]]
+            took = time.monotonic_ns() - begun
+        for result in (first, *results):
+            if result.status != 0:
+                return Outcome({}, result.reason)
+        return Outcome({row.name: took / WARM_BOOTS})
 
     def _holding(self, configuration: Configuration) -> Child:
         return self._kvmbox(configuration, "--append", "hold", GUEST, pin="auto")

@@ -16,7 +16,7 @@ from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.errors import UsageError
 
 Unit: TypeAlias = Literal["ns", "ns/byte", "bytes", "times"]
-Job: TypeAlias = Literal["accesses", "native", "start", "memory", "crowd", "neighbours", "devices"]
+Job: TypeAlias = Literal["accesses", "native", "start", "boots", "memory", "crowd", "neighbours", "devices"]
 
 NONE: Final = "none"
 FLOOR: Final = "floor"
@@ -103,6 +103,8 @@ round: somebody else who takes the CPU for some tenths of a second spoils a pass
 START_PREFIX: Final = "start: "
 BUSY_VMS: Final = (1, 2, 4)
 IDLE_VMS: Final = 20
+WARM_BOOTS: Final = 40
+"""How many boots in a row are timed together."""
 
 ROWS: Final = (
     _access("bare", "the loop around each of the rows below, without an access", 10_000),
@@ -156,6 +158,13 @@ ROWS: Final = (
     _native("mov_from_device"),
     _native("post"),
     Row("start", "ns", "start", "`kvmbox run hello32`, from exec to exit", quick=True),
+    Row(
+        "warm_boot",
+        "ns",
+        "boots",
+        "one of many boots of a guest that ends at once: a warm pool, QEMU one after the other "
+        "(1 s / this = boots per second)",
+    ),
     Row("pss", "bytes", "memory", "PSS of all processes of an idle VM"),
     Row("memory_alone", "bytes", "memory", "the same, pages that others map as well counted whole"),
     *(
@@ -235,8 +244,8 @@ class Plan:
         if configuration.kind == "floor":
             return row.job in ("accesses", "native") and row.word not in NOT_AT_FLOOR
         if configuration.kind == "qemu":
-            return row.job == "accesses" and row.word not in NOT_IN_QEMU
-        if row.job in ("crowd", "neighbours"):
+            return row.job == "boots" or (row.job == "accesses" and row.word not in NOT_IN_QEMU)
+        if row.job in ("crowd", "neighbours", "boots"):
             return self.everything or configuration.name in MAIN
         if row.job == "devices":
             return self.everything or configuration.name == NONE or configuration.sandbox == "per-device"
