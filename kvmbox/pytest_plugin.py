@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--kvmbox-timeout",
         type=float,
         metavar="SECONDS",
-        help="time limit of each guest, in place of that of fixtures (60) and suites",
+        help="time limit of each guest, in place of those that tests and suites name",
     )
     group.addoption(
         "--kvmbox-require",
@@ -103,9 +103,13 @@ def _need_kvm(config: pytest.Config) -> None:
 class Guests:
     """The guests of one test: the value of the fixture `kvmbox`."""
 
-    def __init__(self, defaults: dict[str, Any]) -> None:
-        """`defaults` are parameters of `kvmbox.Machine`, "image" among them where the marker names one."""
+    def __init__(self, defaults: dict[str, Any], timeout: float | None = None) -> None:
+        """`defaults` are parameters of `kvmbox.Machine`, "image" among them where the marker names one.
+
+        `timeout` (seconds) replaces whatever time limit a test names.
+        """
         self._defaults = defaults
+        self._timeout = timeout
         self._machines: list[Machine] = []
 
     def boot(self, image: str | Path | None = None, **options: Any) -> Machine:
@@ -117,6 +121,8 @@ class Guests:
         from kvmbox.machine.machine import Machine
 
         wanted = self._defaults | options
+        if self._timeout is not None:
+            wanted["timeout"] = self._timeout
         named = wanted.pop("image", None)
         image = named if image is None else image
         if image is None:
@@ -142,7 +148,7 @@ class Guests:
 def kvmbox(request: pytest.FixtureRequest) -> Iterator[Guests]:
     """Boots guests: `vm = kvmbox.boot("kernel.elf")`. What still runs when the test ends is stopped."""
     _need_kvm(request.config)
-    guests = Guests(_defaults_of(request))
+    guests = Guests(_defaults_of(request), request.config.getoption("--kvmbox-timeout"))
     request.node.stash[_GUESTS] = guests
     try:
         yield guests
@@ -151,14 +157,13 @@ def kvmbox(request: pytest.FixtureRequest) -> Iterator[Guests]:
 
 
 def _defaults_of(request: pytest.FixtureRequest) -> dict[str, Any]:
-    limit = request.config.getoption("--kvmbox-timeout")
     defaults: dict[str, Any] = {"timeout": DEFAULT_TIMEOUT_S}
     # The marker of the class first, that of the function last.
     for marker in reversed(list(request.node.iter_markers("guest"))):
         if len(marker.args) > 1:
             raise pytest.UsageError(f"@pytest.mark.guest takes one image, and options by name: {marker.args}")
         defaults |= dict(zip(("image",), marker.args, strict=False)) | marker.kwargs
-    return defaults if limit is None else defaults | {"timeout": limit}
+    return defaults
 
 
 @pytest.hookimpl(wrapper=True)

@@ -205,7 +205,14 @@ def command(
     reports = [("--tap", tap), ("--junit", junit), ("--jsonl", jsonl), ("--markdown", markdown)]
     with ExitStack() as stack:
         reporters = _reporters(
-            stack, reports, collected.files, history_file, plain=plain, quiet=quiet, tests=tests
+            stack,
+            reports,
+            collected.files,
+            history_file,
+            plain=plain,
+            quiet=quiet,
+            timeout=timeout,
+            tests=tests,
         )
         summary = _run(
             plan, reporters, history, timeout=timeout, fail_fast=fail_fast, logs=logs, record=record
@@ -253,6 +260,7 @@ def _reporters(
     *,
     plain: bool,
     quiet: bool,
+    timeout: float | None,
     tests: Sequence[Test],
 ) -> list[Reporter]:
     """Every reporter that is asked for, its file open; `stack` closes them."""
@@ -303,19 +311,21 @@ def _reporters(
     if in_actions:
         show = for_people
         for_people = lambda line: show(harmless(line))  # noqa: E731
-    reporter = _for_people(for_people, live=not plain and not on_stdout and not in_actions, quiet=quiet)
+    reporter = _for_people(
+        for_people, live=not plain and not on_stdout and not in_actions, quiet=quiet, timeout=timeout
+    )
     stack.callback(reporter.close)
     found.insert(0, reporter)
     return found
 
 
-def _for_people(write: Callable[[str], None], *, live: bool, quiet: bool) -> Reporter:
+def _for_people(write: Callable[[str], None], *, live: bool, quiet: bool, timeout: float | None) -> Reporter:
     from kvmbox.smoke.artefacts import again
     from kvmbox.smoke.report_plain import PlainReporter
     from kvmbox.smoke.verdict import boot_of
 
     def command_of(test: Test) -> str:
-        return again(boot_of(test))
+        return again(boot_of(test, timeout=timeout))
 
     if live and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         from importlib.util import find_spec

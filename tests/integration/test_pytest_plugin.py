@@ -221,10 +221,11 @@ def test_time_limit_of_the_command_line(project: Project) -> None:
     project.write("slow.guest.toml", '[[test]]\nimage = "spin"\n')
     project.write(
         "test_it.py",
-        "def test_it(kvmbox):\n    assert kvmbox.boot('spin', timeout=60).wait().status == 124\n",
+        "def test_it(kvmbox):\n    assert kvmbox.boot('spin', timeout=600).wait().status == 124\n",
     )
     status, text = project.run("--kvmbox-timeout", "0.5")
     assert "TIMEOUT    spin" in text
+    assert "1 failed, 1 passed" in text
     assert status == 1
     status, text = project.run("--kvmbox-timeout", "-1")
     assert status == 4
