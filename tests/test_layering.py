@@ -102,6 +102,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "policy": {"channel", "errors", "sandbox"},
     # Suites of guests: a pure core, and executors that boot in warm workers or start the product.
     "smoke": {"bundled", "cpuid", "errors", "host", "kvm", "machine", "outcome", "regular", "warm"},
+    # What pytest loads: the rest is loaded when a test boots a guest.
+    "pytest_plugin": {"errors", "machine", "smoke"},
     # Boots many machines, each as the command does it.
     "warm": {"accel", "early", "errors", "host", "lean", "machine", "processes", "sandbox"},
 }
@@ -437,6 +439,7 @@ def _modules_named_in_text() -> set[str]:
 
     named = {f"kvmbox.cli.{command}" for command in COMMANDS}
     named |= {"kvmbox.cli.entry", "kvmbox.__main__"}  # the scripts, and `python -m kvmbox`
+    named.add("kvmbox.pytest_plugin")  # an entry point of pytest
     named.add("kvmbox.lean")  # imported where TYPE_CHECKING is false, which `imports_of` takes for true
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
     named |= {entry.partition(":")[0] for entry in (DEFAULT_ENTRY, COMPILED_ENTRY)}

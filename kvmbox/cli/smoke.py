@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import sys
@@ -14,9 +15,10 @@ import click
 
 from kvmbox import early
 from kvmbox.cli.main import say
-from kvmbox.cli.open_files import allow_enough
+from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.values import SECONDS
 from kvmbox.errors import UsageError
+from kvmbox.host.open_files import allow_enough
 
 if TYPE_CHECKING:
     from kvmbox.smoke.history import History
@@ -42,7 +44,29 @@ class _Jobs(click.ParamType[int]):
         return int(text)
 
 
-@click.command("smoke", short_help="boot a suite of guests, and judge each")
+SECTIONS: Final = {
+    "Which tests": ("groups", "filters", "failed", "shard", "history_path", "list_only"),
+    "How they run": ("jobs", "timeout", "fail_fast", "repeat", "convention"),
+    "Reports": (*("tap", "junit", "jsonl", "markdown", "logs", "record", "plain", "quiet"),),
+}
+"""The options by purpose."""
+
+EXAMPLES: Final = (
+    ("kvmbox smoke suite.toml -j auto --junit report.xml --logs failures", "a job of CI"),
+    ("kvmbox smoke x86/unittests.cfg -g vmexit", "a group of kvm-unit-tests"),
+    ("kvmbox smoke 'kernels/*.elf' --convention bootimage --timeout 10", "images without a suite"),
+    ("kvmbox smoke hello32 --repeat 1000 -j auto -q", "does it always boot?"),
+)
+
+
+@click.command(
+    "smoke",
+    cls=SectionedCommand,
+    short_help="boot a suite of guests, and judge each",
+    sections=SECTIONS,
+    examples=EXAMPLES,
+    configurable=frozenset({"jobs", "timeout", "fail_fast", "plain", "quiet"}),
+)
 @click.argument("suites", nargs=-1, metavar="SUITE...")
 @click.option(
     "-j",
@@ -176,10 +200,19 @@ def command(
     allow_enough()
     # From here on a signal is answered in order: every report is complete, whenever it comes.
     early.raising = False
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may have letters that the terminal has not
     reports = [("--tap", tap), ("--junit", junit), ("--jsonl", jsonl), ("--markdown", markdown)]
     with ExitStack() as stack:
         reporters = _reporters(
-            stack, reports, collected.files, history_file, plain=plain, quiet=quiet, tests=tests
+            stack,
+            reports,
+            collected.files,
+            history_file,
+            plain=plain,
+            quiet=quiet,
+            timeout=timeout,
+            tests=tests,
         )
         summary = _run(
             plan, reporters, history, timeout=timeout, fail_fast=fail_fast, logs=logs, record=record
@@ -227,6 +260,7 @@ def _reporters(
     *,
     plain: bool,
     quiet: bool,
+    timeout: float | None,
     tests: Sequence[Test],
 ) -> list[Reporter]:
     """Every reporter that is asked for, its file open; `stack` closes them."""
@@ -277,19 +311,21 @@ def _reporters(
     if in_actions:
         show = for_people
         for_people = lambda line: show(harmless(line))  # noqa: E731
-    reporter = _for_people(for_people, live=not plain and not on_stdout and not in_actions, quiet=quiet)
+    reporter = _for_people(
+        for_people, live=not plain and not on_stdout and not in_actions, quiet=quiet, timeout=timeout
+    )
     stack.callback(reporter.close)
     found.insert(0, reporter)
     return found
 
 
-def _for_people(write: Callable[[str], None], *, live: bool, quiet: bool) -> Reporter:
+def _for_people(write: Callable[[str], None], *, live: bool, quiet: bool, timeout: float | None) -> Reporter:
     from kvmbox.smoke.artefacts import again
     from kvmbox.smoke.report_plain import PlainReporter
     from kvmbox.smoke.verdict import boot_of
 
     def command_of(test: Test) -> str:
-        return again(boot_of(test))
+        return again(boot_of(test, timeout=timeout))
 
     if live and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         from importlib.util import find_spec

@@ -266,6 +266,11 @@ class Machine:
         """Whether the guest runs."""
         return self._started and not self._ended.is_set()
 
+    @property
+    def result(self) -> RunResult | None:
+        """How the guest ended, as `wait` returns it; None as long as it runs, and if it could not start."""
+        return self._result
+
     # --- The console --------------------------------------------------------------------------------------
 
     @property

@@ -74,11 +74,8 @@ class LiveReporter(Reporter):
         self._failed += result.verdict.is_failure
         if self._quiet and not result.verdict.is_failure:
             return
-        first, *more = result_lines(result, self._plan, self._again)
-        word = WORDS[result.verdict]
-        self._print(first, STYLES.get(result.verdict, "bold red"), len(word))
-        for line in more:
-            self._print(line)
+        lines = result_lines(result, self._plan, self._again)
+        self._print("\n".join(lines), STYLES.get(result.verdict, "bold red"), len(WORDS[result.verdict]))
 
     def tick(self, running: Sequence[Test], seconds_left: float | None) -> None:
         """Draw the table anew."""
@@ -119,13 +116,14 @@ class LiveReporter(Reporter):
             else ""
         )
         failed = f", {self._failed} failed" if self._failed else ""
-        bar = "━" * filled + "╺" * (BAR_WIDTH - filled)
+        done, to_do = "━╺" if self._console.encoding.startswith("utf") else "#."
+        bar = done * filled + to_do * (BAR_WIDTH - filled)
         return Group(*rows, Text(f"  {bar} {self._done}/{count}{failed}{left}"))
 
-    def _print(self, line: str, style: str = "", styled: int = 0) -> None:
+    def _print(self, lines: str, style: str = "", styled: int = 0) -> None:
         from rich.text import Text
 
-        text = Text(line)
+        text = Text(lines)
         if style:
             text.stylize(style, 0, styled)
         self._console.print(text)

@@ -106,10 +106,8 @@ def end_lines(summary: Summary, plan: Plan) -> list[str]:
             label = printable(plan.label(one.test))
             lines.append(f"  {WORDS[one.verdict]:<{_WIDTH}}  {label}  {printable(one.reason)}".rstrip())
     rate = summary.boots / summary.seconds if summary.seconds > 0 else 0.0
-    lines += [
-        "",
-        f"{summary.words}; {summary.boots} boots in {in_seconds(summary.seconds)} ({rate:.1f}/s)",
-    ]
+    boots = f"{summary.boots} boot{'s' * (summary.boots != 1)}"
+    lines += ["", f"{summary.words}; {boots} in {in_seconds(summary.seconds)} ({rate:.1f}/s)"]
     if summary.stopped:
         lines.append(f"ended early: {printable(summary.stopped)}")
     if summary.status == NOTHING_TESTED:

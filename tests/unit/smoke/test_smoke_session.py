@@ -54,6 +54,13 @@ def test_failure_is_tried_again_before_the_next_test() -> None:
     assert begin(session).name == "b"
 
 
+def test_retry_goes_before_tests_that_wait_also_where_others_run() -> None:
+    session = Session([a_test("a", retries=1), a_test("b"), a_test("c")])
+    a, _ = begin(session), begin(session)
+    session.ended(a, BAD)
+    assert [begin(session).name, begin(session).name] == ["a", "c"]
+
+
 def test_retries_end() -> None:
     session = Session([a_test("a", retries=1)])
     a = begin(session)

@@ -164,6 +164,12 @@ def test_fatal_text_behind_a_complete_verdict_does_not_count() -> None:
     assert judge(test, seen(6, b"PANIC" + SOTEST)).verdict is FAIL
 
 
+def test_of_two_verdict_lines_the_first_completes_the_verdict() -> None:
+    lines = (("pass", literal("GOOD")[0]), ("fail", literal("BAD")[0]))
+    test = a_test(convention="pattern", verdict_lines=lines, fail_on=literal("PANIC"))
+    assert judge(test, seen(6, b"GOOD\nPANIC\nBAD\n")).verdict is PASS
+
+
 def test_dialogue_that_was_not_finished_fails() -> None:
     test = a_test(dialogue=(Step(literal("login:")[0], b"root\n"), Step(literal("# ")[0], b"x")))
     assert judge(test, seen(0, steps_done=2)).verdict is PASS
@@ -182,6 +188,11 @@ TESTS = st.sampled_from(
         a_test(expect=regex("^a"), fail_on=regex("c$")),
         a_test(convention="pattern", verdict_lines=(("pass", literal("ab")[0]), ("fail", regex("x.*x")[0]))),
         a_test(convention="pattern", verdict_lines=(("pass", regex("^ab")[0]),), fail_on=literal("xx")),
+        a_test(
+            convention="pattern",
+            verdict_lines=(("pass", literal("ab")[0]), ("fail", literal("c")[0])),
+            fail_on=literal("x"),
+        ),
         a_test(convention="lk"),
         a_test(convention="sotest", fail_on=literal("xx")),
     ]

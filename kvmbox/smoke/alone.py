@@ -1,0 +1,22 @@
+"""One test without a session around it: for programs that have a runner of their own, such as pytest."""
+
+from __future__ import annotations
+
+from kvmbox.smoke import host
+from kvmbox.smoke.executor import Executor
+from kvmbox.smoke.model import Test, TestResult
+from kvmbox.smoke.session import Session
+from kvmbox.smoke.verdict import boot_of
+
+
+def run_test(test: Test, executor: Executor, *, timeout: float | None = None) -> TestResult:
+    """Boot `test`, again where it has retries, and judge it. `timeout` replaces its own limit, in seconds.
+
+    Raises what the executor raises.
+    """
+    session = Session([test], skip=host.why_skipped)
+    while not session.finished:
+        found = session.next()
+        if isinstance(found, Test):
+            session.ended(found, executor.submit(boot_of(found, timeout=timeout)).result())
+    return session.results[0]

@@ -1,0 +1,250 @@
+"""`kvmbox smoke` with real guests: each kind of end has its verdict, and a signal leaves complete reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.junit_xml import read_junit
+from tests.support.runs import KVMBOX
+from tests.support.sessions import members
+from tests.support.tap14 import read_tap
+from tests.support.waiting import Stream
+
+pytestmark = pytest.mark.kvm
+
+EVERY_KIND = """
+[defaults]
+image = "hello32"
+timeout = 60
+
+[[test]]
+name = "good"
+expect = "protected mode"
+
+[[test]]
+name = "dialogue"
+image = "echo"
+dialogue = [{ when = "leaves", send = "hi\\r" }, { when = { regex = '^hi' }, send = "\\u0004" }]
+expect = { regex = 'echo: bye$' }
+
+[[test]]
+name = "warm dialogue"
+image = "echo"
+dialogue = [{ when = "leaves\\n", send = "hi\\r\\u0004" }]
+expect = "echo: bye"
+
+[[test]]
+name = "never ends"
+image = "spin"
+expect = { regex = 'looping for \\w+$' }
+
+[[test]]
+name = "missing text"
+expect = "Goodbye"
+
+[[test]]
+name = "missing regex"
+expect = { regex = 'Good\\w+' }
+
+[[test]]
+name = "fatal text"
+fail_on = "Hello"
+
+[[test]]
+name = "wrong status"
+status = 33
+
+[[test]]
+name = "no debug-exit"
+convention = "kvm-unit-tests"
+
+[[test]]
+name = "crash"
+image = "triplefault"
+
+[[test]]
+name = "halted"
+image = "haltforever"
+
+[[test]]
+name = "too slow"
+image = "spin"
+timeout = 0.5
+
+[[test]]
+name = "flood"
+image = "flood"
+serial_limit = "64K"
+
+[[test]]
+name = "no image"
+image = "gone.elf"
+
+[[test]]
+name = "unfinished dialogue"
+dialogue = [{ when = "login:", send = "x" }]
+
+[[test]]
+name = "no verdict"
+convention = "tap"
+
+[[test]]
+name = "tolerated"
+status = 33
+tolerate = "issue 7"
+
+[[test]]
+name = "skipped"
+skip = "not now"
+"""
+
+
+def smoke(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+    environment.pop("GITHUB_ACTIONS", None)
+    return subprocess.run(
+        [*KVMBOX, "smoke", *arguments],
+        cwd=folder,
+        env=environment | options,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def results(path: Path) -> dict[str, dict[str, Any]]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return {line["name"]: line for line in lines if line["event"] == "result"}
+
+
+def test_each_kind_of_end_has_its_verdict_in_every_report(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(EVERY_KIND)
+    done = smoke(
+        tmp_path,
+        *(
+            "s.toml",
+            "-j",
+            "2",
+            "--tap",
+            "o.tap",
+            "--junit",
+            "o.xml",
+            "--jsonl",
+            "o.jsonl",
+            "--markdown",
+            "o.md",
+        ),
+        *("--logs", "logs"),
+    )
+    assert done.returncode == 12, done.stderr
+    assert done.stderr == ""
+    found = results(tmp_path / "o.jsonl")
+    assert {name: one["verdict"] for name, one in found.items()} == {
+        "good": "pass",
+        "dialogue": "pass",
+        "warm dialogue": "pass",
+        "never ends": "pass",
+        "missing text": "fail",
+        "missing regex": "fail",
+        "fatal text": "fail",
+        "wrong status": "fail",
+        "no debug-exit": "fail",
+        "crash": "crash",
+        "halted": "crash",
+        "too slow": "timeout",
+        "flood": "fail",
+        "no image": "error",
+        "unfinished dialogue": "fail",
+        "no verdict": "fail",
+        "tolerated": "tolerated",
+        "skipped": "skip",
+    }
+    assert "RIP" in found["crash"]["crash_report"]
+    assert found["missing regex"]["console"] == "Hello from 32-bit protected mode!\n"
+    assert "'login:' was not printed" in found["unfinished dialogue"]["reason"]
+    document = read_tap((tmp_path / "o.tap").read_text())
+    assert document.complete
+    assert sum(point.ok for point in document.points) == 5
+    root = read_junit((tmp_path / "o.xml").read_text())
+    assert (root.attrib["failures"], root.attrib["errors"]) == ("10", "2")
+    assert (tmp_path / "o.md").read_text().startswith("### kvmbox smoke: 4 passed, 12 failed")
+    assert (tmp_path / "logs/s.fatal_text/console.log").read_bytes().startswith(b"Hello")
+    # The failures come first next time, and the history has all that ran.
+    listed = smoke(tmp_path, "s.toml", "--failed", "--list").stdout.splitlines()
+    assert listed[0] == "missing text"
+    assert listed[-1].startswith("skipped")
+
+
+def test_boots_of_one_guest_many_times_agree(tmp_path: Path) -> None:
+    done = smoke(tmp_path, "hello32", "--repeat", "20", "-j", "2", "--jsonl", "o.jsonl", "-q")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (result,) = results(tmp_path / "o.jsonl").values()
+    assert (result["boots"], result["passed"], result["verdict"]) == (20, 20, "pass")
+    assert result["console"] == "Hello from 32-bit protected mode!\n"
+
+
+def test_nothing_proven_and_reports_on_stdout(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text('[[test]]\nimage = "hello32"\nskip = "x"\n')
+    done = smoke(tmp_path, "s.toml", "--tap", "-")
+    assert done.returncode == 16
+    assert read_tap(done.stdout).points[0].directive == "SKIP"
+    assert "nothing is proven" in done.stderr
+
+
+def test_configuration_of_the_directory_is_not_that_of_the_guests(tmp_path: Path) -> None:
+    (tmp_path / "kvmbox.toml").write_text('[run]\nexpect = "never"\n')
+    (tmp_path / "s.toml").write_text("[[test]]\nimage = 'hello32'\nexpect = { regex = 'mode!$' }\n")
+    assert smoke(tmp_path, "s.toml").returncode == 0
+
+
+def test_annotations_and_summary_in_actions(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text("[[test]]\nimage = 'hello32'\nstatus = 33\n")
+    page = tmp_path / "page.md"
+    page.write_text("before\n")
+    done = smoke(tmp_path, "s.toml", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(page))
+    assert done.returncode == 12
+    assert "::error file=s.toml,line=1,title=hello32%3A fail::" in done.stdout
+    assert page.read_text().startswith("before\n### kvmbox smoke: 1 failed\n")
+
+
+@pytest.mark.parametrize("moment", ["begin", "boot", "result"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_leaves_complete_reports_and_no_process(tmp_path: Path, moment: str, number: int) -> None:
+    tests = ["[[test]]\nname = 'first'\nimage = 'hello32'\n"]
+    tests += [f"[[test]]\nname = '{name}'\nimage = 'spin'\n" for name in ("warm", "more")]
+    tests += ["[[test]]\nname = 'cold'\nimage = 'spin'\nexpect = { regex = 'never' }\n"]
+    (tmp_path / "s.toml").write_text("\n".join(tests))
+    command = [*KVMBOX, "smoke", "s.toml", "-j", "3", "--tap", "o.tap", "--junit", "o.xml", "--jsonl", "-"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        stream = Stream(process.stdout.fileno(), "stdout")
+        stream.until(f'"event": "{moment}"'.encode())
+        process.send_signal(number)
+        rest = stream.rest()
+        assert process.wait() == 130
+    lines = [json.loads(line) for line in rest.decode().splitlines()]
+    assert lines[-1]["event"] == "end"
+    assert lines[-1]["stopped"] == "interrupted"
+    assert sum(lines[-1]["counts"].values()) == 4
+    document = read_tap((tmp_path / "o.tap").read_text())
+    assert document.bail_out == "interrupted"
+    root = read_junit((tmp_path / "o.xml").read_text())
+    assert root.attrib["tests"] == "4"
+    assert list(members(process.pid)) == []
