@@ -26,7 +26,7 @@ from kvmbox.cli.values import (
     SECONDS,
     is_given,
 )
-from kvmbox.errors import KvmboxError
+from kvmbox.errors import KvmboxError, UsageError
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.machine import config
 from kvmbox.processes.pool import SANDBOX_CHOICES
@@ -223,12 +223,25 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
     metavar="SIZE",
     help="Stop recording before FILE exceeds this size. The run continues.",
 )
+@click.option(
+    "--snapshot-when",
+    multiple=True,
+    metavar="WHEN=FILE",
+    help="Write the whole machine to FILE when the guest has printed the text WHEN, has written to a port "
+    "(port:0x5f0), or has run for a time (time:SECONDS). The run continues. May be repeated.",
+)
+@click.option(
+    "--snapshot-stop", is_flag=True, help="End the run with status 0 when all snapshots are written."
+)
+@click.option("--from", "from_file", metavar="FILE", help="Start from a snapshot instead of a GUEST.")
 @click.option("--stats", is_flag=True, help="Print statistics on stderr when the run ends.")
 @click.option(
     "--json", "json_path", metavar="FILE", help="Write the outcome and the statistics of the run to FILE."
 )
 @click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(guest: str | None, stats: bool, json_path: str | None, debug: bool, **options: Any) -> int:
+def command(
+    guest: str | None, from_file: str | None, stats: bool, json_path: str | None, debug: bool, **options: Any
+) -> int:
     """Boot GUEST on /dev/kvm.
 
     GUEST is an image file or the name of a bundled guest (see 'kvmbox guests'). The console of the guest
@@ -253,7 +266,9 @@ def command(guest: str | None, stats: bool, json_path: str | None, debug: bool, 
     allow_enough()
     timeline = Timeline()
     wanted = {name: value for name, value in options.items() if is_given(name)}
-    if guest is None:  # firmware is a guest by itself
+    if guest is not None and from_file is not None:
+        raise UsageError("--from names the snapshot to start from, and there is a GUEST beside it")
+    if guest is None and from_file is None:  # firmware is a guest by itself
         bios = wanted.get("bios")
         if bios in (None, BUILTIN_BIOS, NO_BIOS):
             raise click.MissingParameter(
@@ -261,7 +276,13 @@ def command(guest: str | None, stats: bool, json_path: str | None, debug: bool, 
             )
         # A path, and never the name of a bundled guest.
         guest = wanted["bios"] = os.path.join(os.path.dirname(bios) or ".", os.path.basename(bios))
-    machine = Machine(guest, console="stdio", say=lambda text: say(f"kvmbox: {text}"), **wanted)
+    wanted |= {"console": "stdio", "say": lambda text: say(f"kvmbox: {text}")}
+    if from_file is None:
+        assert guest is not None
+        machine = Machine(guest, **wanted)
+    else:
+        machine = Machine.from_snapshot(from_file, **wanted)
+        timeline.mark("snapshot opened")
     json_files = [("--json", json_path)] if json_path is not None else []
     refuse_shared([*json_files, *machine.config.files_written], machine.config.files_read)
     json_file = open_json(json_path)

@@ -113,6 +113,7 @@ class Console:
         self._decision = decision
         self._matcher = matcher
         self._matching = threading.Lock()
+        self._listener: Callable[[str, bytes], None] | None = None
         self._cut = False
         self._tight = False  # whether some stream may be congested
         self._postponed = 0  # the thread that must not wait now
@@ -271,10 +272,16 @@ class Console:
                 return
             if write is not None:
                 write(data)
+            if shown and self._listener is not None:
+                self._listener(port, data)
             if shown and self._matcher is not None:
                 self._match(port, data)
 
         return take
+
+    def listen(self, listener: Callable[[str, bytes], None]) -> None:
+        """From now on `listener` gets what console ports print, on any thread, before it is judged."""
+        self._listener = listener
 
     def _match(self, port: str, data: bytes) -> None:
         assert self._matcher is not None

@@ -11,7 +11,7 @@ is kept meanwhile, and counts again when the line is given back.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class LineState:
@@ -90,10 +90,21 @@ class InterruptRouter:
             if self._set_line is not None:
                 self._set_line(gsi, int(level))
 
-    def attach(self, set_line: Callable[[int, int], None]) -> None:
-        """From now on `set_line(gsi, level)` drives the controllers. Lines that are high are set at once."""
+    def resume(self, states: Iterable[tuple[int, int, int]]) -> None:
+        """Go on as (line, sources that ask for it, sources that are heard) say. Nothing is attached yet."""
+        with self._lock:
+            for gsi, asserted, heard in states:
+                line = self.lines[gsi]
+                line.asserted, line.heard = asserted, heard
+
+    def attach(self, set_line: Callable[[int, int], None], *, are_set: bool = False) -> None:
+        """From now on `set_line(gsi, level)` drives the controllers. Lines that are high are set at once,
+        unless the controllers have them so already: for them it would be an edge.
+        """
         with self._lock:
             self._set_line = set_line
+            if are_set:
+                return
             for gsi, state in self.lines.items():
                 if state.is_high:
                     set_line(gsi, 1)

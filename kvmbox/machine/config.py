@@ -20,6 +20,7 @@ from kvmbox.errors import UsageError
 from kvmbox.host.serial import SerialSpec
 from kvmbox.host.transfers import Store
 from kvmbox.lean import Value
+from kvmbox.machine.snapshots import SnapshotCondition
 from kvmbox.processes.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES, Design, Sandbox, Seccomp
 from kvmbox.sandbox import layers
 
@@ -55,6 +56,7 @@ DEFAULT_RESTART_BUDGET: Final = 16
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.host.transfers import Store
+    from kvmbox.snapshot.file import SnapshotFile
 
 _NO_RESOURCES: Final[Mapping[str, Store]] = {}
 
@@ -80,7 +82,8 @@ class RunConfig(Value):
     "none" or a file. `entry` is (CS, IP).
     `rtc_base` is the wall clock at guest time 0, in seconds since 1970. `require` is the mask of sandbox
     layers (`sandbox.layers`) that must not be missing. `devices` are put on the board beside those of a PC;
-    `resources` are what their `Resource` grants name.
+    `resources` are what their `Resource` grants name. `start` is the snapshot that the machine starts from,
+    which decides many of the others.
     """
 
     guest: str
@@ -120,6 +123,9 @@ class RunConfig(Value):
     kvm_path: str
     devices: tuple[DeviceSpec, ...]
     resources: Mapping[str, Store]
+    snapshot_when: tuple[SnapshotCondition, ...] = ()
+    snapshot_stop: bool = False
+    start: SnapshotFile | None = None
 
     @property
     def bios_file(self) -> str | None:
@@ -130,6 +136,7 @@ class RunConfig(Value):
     def files_written(self) -> list[tuple[str, str]]:
         """What for, and the path, of each file that the run writes."""
         found = [("--record", self.record)] if self.record is not None else []
+        found += [("--snapshot-when", one.path) for one in self.snapshot_when]
         found += [(f"--serial {one.port}=file:", one.path) for one in self.serial.values() if one.path]
         if self.debugcon.path:
             found.append(("--debugcon file:", self.debugcon.path))
@@ -138,6 +145,8 @@ class RunConfig(Value):
     @property
     def files_read(self) -> list[tuple[str, str]]:
         """The same of the files that it reads."""
+        if self.start is not None:
+            return [("--from", self.start.path)]
         found = [("the guest's image", self.guest), *(("a --module", module.path) for module in self.modules)]
         if self.initrd is not None:
             found.append(("--initrd", self.initrd))
