@@ -90,6 +90,11 @@ class SnapshotFile:
                 raise damaged("the checksum of its description is wrong")
             self.description, self._sections = decode(text, self.header)
 
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The names of all sections."""
+        return tuple(self._sections)
+
     def section(self, name: str) -> bytes:
         """The bytes of a section that the description refers to."""
         section = self._sections[name]
