@@ -82,6 +82,8 @@ class GuestMemory:
         self.roms: list[MemoryRegion] = []
         """What the guest can read and execute, and is no RAM: neither devices nor `write` reach it."""
         self._is_file = file is not None
+        self.from_file: list[tuple[int, int]] = []
+        """(start, end) of what the file had in it that is not zero, counted through all regions."""
         descriptor, place = file or (-1, 0)
         for start, length in ram_ranges(size):
             self.regions.append(_map(start, length, descriptor, place))
@@ -152,6 +154,7 @@ class GuestMemory:
                 region.pages.close()
             self.regions[:] = fresh
             self._is_file = False
+            self.from_file.clear()
             return
         for region in self.regions:
             region.pages.madvise(mmap.MADV_DONTNEED)

@@ -10,6 +10,7 @@ host, and the stores of a program's own devices.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Final
@@ -64,24 +65,38 @@ class Taker:
         self._devices = devices
         self._say = say
 
-    def take(self, request: Request, guest: GuestVm, ring: CoalescedRing | None) -> None:
-        """Take one, or say why not. The vCPUs of `guest` stand still. Raises DeviceProcessError."""
+    def take(self, request: Request, guest: GuestVm, ring: CoalescedRing | None) -> Callable[[], None]:
+        """Write one. The vCPUs of `guest` stand still. Raises DeviceProcessError.
+
+        They may go on before what is returned is called, which gives the file its name, or says why there is
+        none: to wait for the disk takes most of the time.
+        """
         began = time.monotonic_ns()
         try:
             description, sections = self._describe(guest, ring)
             stored = write_snapshot(request.descriptor, description, sections, guest.memory)
-            request.commit()
         except DeviceProcessError as error:
             request.end(str(error))
             raise
         except (KvmboxError, OSError) as error:
-            why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            self._say(f"cannot write snapshot '{request.path}': {why}; the run goes on")
-            request.end(why)
-        else:
-            took = (time.monotonic_ns() - began) / 1e6
-            self._say(f"snapshot '{request.path}' written: {stored >> 10} KiB of memory, {took:.0f} ms")
-            request.end(None)
+            why = _reason(error)
+            return lambda: self._refuse(request, why)
+        took = (time.monotonic_ns() - began) / 1e6
+        return lambda: self._finish(request, f"{stored >> 10} KiB of memory, {took:.0f} ms")
+
+    def _finish(self, request: Request, facts: str) -> None:
+        try:
+            os.fsync(request.descriptor)
+            request.commit()
+        except OSError as error:
+            self._refuse(request, _reason(error))
+            return
+        self._say(f"snapshot '{request.path}' written: {facts}")
+        request.end(None)
+
+    def _refuse(self, request: Request, why: str) -> None:
+        self._say(f"cannot write snapshot '{request.path}': {why}; the run goes on")
+        request.end(why)
 
     def _describe(self, guest: GuestVm, ring: CoalescedRing | None) -> tuple[Description, dict[str, bytes]]:
         devices, config = self._devices, self._config
@@ -179,3 +194,7 @@ class Taker:
             tuple((file.name, file.path) for file in config.fw_cfg),
             tuple(self._files.kept),
         )
+
+
+def _reason(error: KvmboxError | OSError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)

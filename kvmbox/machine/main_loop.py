@@ -201,10 +201,10 @@ class MainLoop:
             thread.pause()
         self._wakeup.wake()
 
-    def take_snapshot(self, taker: Taker, request: Request) -> None:
-        """Take one of the guest, which stands still. Raises DeviceProcessError."""
+    def take_snapshot(self, taker: Taker, request: Request) -> Callable[[], None]:
+        """Take one of the guest, which stands still: see `Taker.take`."""
         assert self._guest is not None
-        taker.take(request, self._guest, self._ring)
+        return taker.take(request, self._guest, self._ring)
 
     def _take_snapshots(self, devices: Devices) -> None:
         if self._guest is not None and not self._ended and self._decision.outcome is None:

@@ -85,14 +85,18 @@ class PlannedSnapshots:
         if self._snapshots.hears:
             console.listen(self._snapshots.hear)
 
-        def take(request: Request) -> None:
+        def take(request: Request) -> Callable[[], None]:
             if self._taker is None:
                 from kvmbox.machine.capture import Taker
 
                 self._taker = Taker(kvm, self._config, files, devices, say=say)
-            main_loop.take_snapshot(self._taker, request)
-            if self._config.snapshot_stop and all(one.done.is_set() for one in self._requests):
-                decision.decide(Outcome(CLEAN, "the snapshots are written (--snapshot-stop)"))
+            finish = main_loop.take_snapshot(self._taker, request)
+            if self._config.snapshot_stop:
+                finish()  # before the guest goes on: what it prints then belongs to no run
+                if all(one.done.is_set() for one in self._requests):
+                    decision.decide(Outcome(CLEAN, "the snapshots are written (--snapshot-stop)"))
+                return lambda: None
+            return finish
 
         self._snapshots.attend(main_loop.stop_for_snapshot, take)
 

@@ -49,14 +49,20 @@ class Request:
         self.path = path
         self.descriptor = descriptor
         self.commit = commit
+        self.begun = False
+        """Whether it has been wanted, or is done: it is taken once."""
         self.done = threading.Event()
         self.problem: str | None = None
         """Why there is no snapshot, once it is done; None if there is one."""
 
     def end(self, problem: str | None) -> None:
         """It is written, or will never be."""
+        self.begun = True
         self.problem = problem
         self.done.set()
+
+
+Take = Callable[[Request], Callable[[], None]]
 
 
 class Stoppable(Protocol):
@@ -107,7 +113,7 @@ class Snapshots:
         self._texts: list[tuple[ConsoleMatcher, Request]] = []
         self._times: list[tuple[int, Request]] = []
         self._stop: Callable[[], None] = _nothing
-        self._take: Callable[[Request], None] | None = None
+        self._take: Take | None = None
         self._ended = False
 
     # --- What is wanted -----------------------------------------------------------------------------------
@@ -140,20 +146,22 @@ class Snapshots:
     def want(self, request: Request) -> None:
         """Take it as soon as the vCPUs stand still, unless that was done already. On any thread."""
         with self._lock:
-            if request.done.is_set() or request in self._wanted:
+            if request.begun:
                 return
-            if not self._ended:
+            request.begun = True
+            ended = self._ended
+            if not ended:
                 self._wanted.append(request)
-        if self._ended:
+        if ended:
             request.end(GUEST_ENDED)
         else:
             self._stop()
 
     # --- The main loop's ----------------------------------------------------------------------------------
 
-    def attend(self, stop: Callable[[], None], take: Callable[[Request], None]) -> None:
+    def attend(self, stop: Callable[[], None], take: Take) -> None:
         """`stop` asks all vCPUs to pause and wakes the main loop; `take` takes one snapshot of the machine,
-        which stands still.
+        which stands still, and returns what is to be called when it goes on.
         """
         self._stop, self._take = stop, take
         if self._wanted:
@@ -186,12 +194,15 @@ class Snapshots:
             vcpu.pause()  # again, as another look may have let it go
         if moving:
             return
+        unfinished = []
         try:
             while self._wanted:
-                self._take(self._wanted.popleft())
+                unfinished.append(self._take(self._wanted.popleft()))
         finally:
             for vcpu in vcpus:
                 vcpu.resume()
+        for finish in unfinished:
+            finish()
 
     def end(self) -> str | None:
         """The guest has ended. Returns in words which planned snapshot is missing, or None."""

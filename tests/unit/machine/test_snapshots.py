@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -54,8 +55,13 @@ class Rig:
     def stop(self) -> None:
         self.stopped += 1
 
-    def take(self, request: Request) -> None:
+    def take(self, request: Request) -> Callable[[], None]:
+        assert all(cpu.is_paused for cpu in self.cpus)
         self.taken.append(request)
+        return lambda: self.finish(request)
+
+    def finish(self, request: Request) -> None:
+        assert not any(cpu.is_paused for cpu in self.cpus)
         request.end(None)
 
     def request(self) -> Request:
@@ -173,7 +179,7 @@ def test_end_with_all_snapshots_taken_names_none(rig: Rig) -> None:
 
 
 def test_vcpus_go_on_if_a_snapshot_fails_in_a_way_that_ends_the_run(rig: Rig) -> None:
-    def fail(_request: Request) -> None:
+    def fail(_request: Request) -> Callable[[], None]:
         raise RuntimeError("the device process is gone")
 
     rig.snapshots.attend(rig.stop, fail)
