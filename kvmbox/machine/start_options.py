@@ -11,7 +11,7 @@ from kvmbox.host.serial import Backends, serial_plan
 from kvmbox.machine.config import FirmwareFile, ModuleSpec
 from kvmbox.snapshot.description import Description
 
-_OF_THE_SNAPSHOT: Final = (
+OF_THE_SNAPSHOT: Final = (
     *(
         "memory",
         "cpus",
@@ -37,7 +37,7 @@ def merged_options(
 
     Raises UsageError.
     """
-    for name in _OF_THE_SNAPSHOT:
+    for name in OF_THE_SNAPSHOT:
         if name in options:
             raise UsageError(
                 f"--{name.replace('_', '-')} contradicts --from", hint="the machine is as the snapshot has it"

@@ -18,7 +18,7 @@ from kvmbox.machine import config, values
 from kvmbox.sandbox import layers
 
 PARAMETERS = inspect.signature(Machine).parameters
-OF_THE_COMMAND = {"guest", "stats", "json_path", "debug", "from_file"}
+OF_THE_COMMAND = {"guest", "stats", "json_path", "debug", "from_file", "watch"}
 OF_THE_LIBRARY = {"image", "console", "kvm_path", "say", "devices", "resources", "start"}
 
 
