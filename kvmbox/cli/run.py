@@ -44,7 +44,7 @@ SECTIONS: Final = {
     "Console": ("serial", "debugcon", "serial_overflow", "serial_limit", "uart_pace"),
     "End of the run": ("timeout", "expect", "fail_on", "success_status", "debug_exit", "no_reboot"),
     "Work on a kernel": ("watch",),
-    "Snapshots": ("snapshot_when", "snapshot_stop", "from_file"),
+    "Snapshots": ("snapshot_when", "snapshot_stop", "from_file", "rtc"),
     "Isolation": (
         *("sandbox", "seccomp", "ipc", "on_device_crash", "restart_budget", "require", "without", "pin"),
     ),
@@ -280,6 +280,12 @@ EXAMPLES: Final = (
     "--snapshot-stop", is_flag=True, help="End the run with status 0 when all snapshots are written."
 )
 @click.option("--from", "from_file", metavar="FILE", help="Start from a snapshot instead of a GUEST.")
+@click.option(
+    "--rtc",
+    type=click.Choice(config.RTC_POLICIES),
+    help="The clock of a machine --from a snapshot. stand-still: it goes on as all else does. catch-up: it "
+    "shows the time that has passed since.  [default: stand-still]",
+)
 @click.option("--stats", is_flag=True, help="Print statistics on stderr when the run ends.")
 @click.option(
     "--json", "json_path", metavar="FILE", help="Write the outcome and the statistics of the run to FILE."

@@ -19,6 +19,7 @@ from kvmbox.boot.files import HostFiles
 from kvmbox.channel.device_state import take_state
 from kvmbox.channel.on_demand import NoProcess
 from kvmbox.errors import DeviceProcessError, KvmboxError, KvmError, SnapshotFileError
+from kvmbox.host.console import Console
 from kvmbox.kvm import uapi
 from kvmbox.kvm.system import Kvm
 from kvmbox.machine.builder import Devices, GuestVm, tell_transfers
@@ -34,6 +35,7 @@ from kvmbox.snapshot.description import (
     DeviceFacts,
     HostFacts,
     LineFacts,
+    PortText,
     Times,
     cpu_section,
     device_section,
@@ -55,6 +57,7 @@ class Taker:
         config: RunConfig,
         files: HostFiles,
         devices: Devices,
+        console: Console,
         *,
         say: Callable[[str], None],
     ) -> None:
@@ -63,6 +66,7 @@ class Taker:
         self._config = config
         self._files = files
         self._devices = devices
+        self._console = console
         self._say = say
 
     def take(self, request: Request, guest: GuestVm, ring: CoalescedRing | None) -> Callable[[], None]:
@@ -143,8 +147,7 @@ class Taker:
             devices.late.forbidden,
             pics,
             tuple(rom.start for rom in guest.memory.roms),
-            (),
-            (),
+            tuple(tuple(PortText(*port) for port in mirror) for mirror in self._console.lines()),
         )
         return description, sections
 

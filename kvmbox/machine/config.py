@@ -28,11 +28,13 @@ Mode = Literal["auto", "real"]
 DataSegments = Literal["zero", "cs"]
 FirmwareChoice = Literal["auto", "none"]
 SerialOverflow = Literal["wait", "drop"]
+RtcPolicy = Literal["stand-still", "catch-up"]
 OnDeviceCrash = Literal["fail", "restart", "all-ones"]
 
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 DATA_SEGMENTS: Final[tuple[DataSegments, ...]] = get_args(DataSegments)
 FIRMWARE_CHOICES: Final[tuple[FirmwareChoice, ...]] = get_args(FirmwareChoice)
+RTC_POLICIES: Final[tuple[RtcPolicy, ...]] = get_args(RtcPolicy)
 SERIAL_OVERFLOWS: Final[tuple[SerialOverflow, ...]] = get_args(SerialOverflow)
 CRASH_ANSWERS: Final[tuple[OnDeviceCrash, ...]] = get_args(OnDeviceCrash)
 SECCOMP_CHOICES: Final = tuple(SECCOMP_MODES)
@@ -42,6 +44,7 @@ DEFAULT_BOOT: Final = AUTO
 DEFAULT_CPU: Final = "host"
 DEFAULT_FIRMWARE: Final = FIRMWARE_CHOICES[0]
 DEFAULT_SERIAL_OVERFLOW: Final = SERIAL_OVERFLOWS[0]
+DEFAULT_RTC: Final = RTC_POLICIES[0]
 DEFAULT_ON_DEVICE_CRASH: Final = CRASH_ANSWERS[0]
 DEFAULT_SANDBOX: Final = PROCESS
 DEFAULT_SECCOMP: Final = SECCOMP_CHOICES[0]
@@ -49,6 +52,9 @@ DEFAULT_DEBUG_EXIT: Final = layout.DEBUG_EXIT_PORT
 DEFAULT_RTC_BASE: Final = "utc"
 DEFAULT_PIN: Final = "auto"
 DEFAULT_KVM_PATH: Final = "/dev/kvm"
+MOST_SNAPSHOTS: Final = 64
+"""How many snapshots a run may plan."""
+
 DEFAULT_RESTART_BUDGET: Final = 16
 """How many restarts a run may have before a device that keeps dying ends it."""
 
@@ -126,6 +132,7 @@ class RunConfig(Value):
     snapshot_when: tuple[SnapshotCondition, ...] = ()
     snapshot_stop: bool = False
     start: SnapshotFile | None = None
+    rtc: RtcPolicy = DEFAULT_RTC
 
     @property
     def bios_file(self) -> str | None:
@@ -251,6 +258,15 @@ def check(config: RunConfig, restart_budget: int | None) -> None:
     _refuse_other("--segments", config.segments, DATA_SEGMENTS)
     _refuse_other("--firmware-tables", config.firmware_tables, FIRMWARE_CHOICES)
     _refuse_other("--serial-overflow", config.serial_overflow, SERIAL_OVERFLOWS)
+    _refuse_other("--rtc", config.rtc, RTC_POLICIES)
+    if config.rtc != DEFAULT_RTC and config.start is None:
+        raise UsageError(
+            f"--rtc {config.rtc} needs --from", hint="the clock of a machine that boots is --rtc-base"
+        )
+    if config.snapshot_stop and not config.snapshot_when:
+        raise UsageError("--snapshot-stop needs --snapshot-when", hint="say when the snapshot is taken")
+    if len(config.snapshot_when) > MOST_SNAPSHOTS:
+        raise UsageError(f"--snapshot-when more than {MOST_SNAPSHOTS} times")
     _refuse_other("--on-device-crash", config.on_device_crash, CRASH_ANSWERS)
     status = config.success_status
     for option, value in (

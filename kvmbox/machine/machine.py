@@ -115,6 +115,7 @@ class Machine:
         resources: Mapping[str, Store] | None = None,
         snapshot_when: Sequence[str | SnapshotCondition] = (),
         snapshot_stop: bool = False,
+        rtc: options.RtcPolicy = options.DEFAULT_RTC,
         say: Callable[[str], None] | None = None,
         start: SnapshotFile | None = None,
     ) -> None:
@@ -176,6 +177,7 @@ class Machine:
             ),
             snapshot_stop=snapshot_stop,
             start=start,
+            rtc=rtc,
         )
         options.check(self.config, restart_budget)
         self._captures = {
@@ -206,13 +208,17 @@ class Machine:
         devices of the PC. Serial ports that the machine has and that `serial` does not name have the backend
         "null". Raises UsageError, and SnapshotFileError for a file that cannot be used.
         """
-        from kvmbox.machine.start_options import merged_options
+        from kvmbox.machine.start_options import merged, options_of
         from kvmbox.snapshot.file import SnapshotFile
 
         start = SnapshotFile(os.fspath(path))
         try:
-            guest, merged = merged_options(start.description, start.header.memory_size, options)
-            return cls(guest, start=start, **merged)
+            guest, own = options_of(start.description, start.header.memory_size)
+            try:
+                cls(guest, **own)  # whatever is wrong with these is not the caller's fault
+            except UsageError as error:
+                raise start.refuse(f"it is damaged: {error}", error.hint) from error
+            return cls(guest, start=start, **merged(own, options))
         except BaseException:
             start.close()
             raise

@@ -89,7 +89,7 @@ class PlannedSnapshots:
             if self._taker is None:
                 from kvmbox.machine.capture import Taker
 
-                self._taker = Taker(kvm, self._config, files, devices, say=say)
+                self._taker = Taker(kvm, self._config, files, devices, console, say=say)
             finish = main_loop.take_snapshot(self._taker, request)
             if self._config.snapshot_stop:
                 finish()  # before the guest goes on: what it prints then belongs to no run

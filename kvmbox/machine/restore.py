@@ -11,12 +11,16 @@ that: the last edge of a line is not seen a second time, and the next one is see
 the I/O APIC, which may pass on what is still pending.
 
 Time stands still between the snapshot and the restore: guest time, KVM's clock and the time-stamp counter go
-on where they were. The backend PVM cannot set the counter: there it jumps.
+on where they were. The RTC alone may be set to what has passed since. The backend PVM cannot set the counter:
+there it jumps.
 """
 
 from __future__ import annotations
 
 import ctypes
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from kvmbox import layout
@@ -25,19 +29,29 @@ from kvmbox.boot.files import StoredFiles
 from kvmbox.boot.plan import BootPlan
 from kvmbox.channel.device_state import give_state
 from kvmbox.cpuid.leaves import Leaf
-from kvmbox.errors import KvmError, SnapshotFileError
+from kvmbox.devices.model import NANOSECONDS
+from kvmbox.errors import ImageError, KvmError, SnapshotFileError, UsageError
 from kvmbox.firmware.memory_map import ram_ranges
 from kvmbox.kvm import uapi
 from kvmbox.kvm.system import Kvm
 from kvmbox.machine.device_checksum import checksum_of
 from kvmbox.memory import GuestMemory
 from kvmbox.snapshot import cpu_state
-from kvmbox.snapshot.description import Description, cpu_section, device_section, file_section, rom_section
+from kvmbox.snapshot.description import (
+    Description,
+    PortText,
+    cpu_section,
+    device_section,
+    file_section,
+    rom_section,
+)
 from kvmbox.snapshot.file import SnapshotFile
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.board import DeviceSpec
+    from kvmbox.host.console import Console
+    from kvmbox.host.mirror import PortLines
     from kvmbox.machine.builder import Devices, GuestVm
 
 TSC_TOLERANCE_PPM: Final = 250
@@ -50,8 +64,10 @@ _SAME_HOST: Final = "start it on a host like that it was taken on, with the same
 class Start:
     """A snapshot that a machine starts from. All methods raise SnapshotFileError."""
 
-    def __init__(self, file: SnapshotFile) -> None:
+    def __init__(self, file: SnapshotFile, *, catch_up: bool = False) -> None:
+        """`catch_up` lets the RTC show the time that has passed since."""
         self.file = file
+        self._catch_up = catch_up
         self.description: Description = file.description
 
     # --- Before there is a machine ------------------------------------------------------------------------
@@ -82,6 +98,14 @@ class Start:
                 raise self.file.refuse("it is damaged: a ROM is where something else is")
             taken.append((start, len(data)))
             memory.add_rom(start, data)
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """What is wrong with the machine's configuration is wrong with the snapshot."""
+        try:
+            yield
+        except (UsageError, ImageError) as error:
+            raise self.file.refuse(f"it is damaged: {error}", error.hint) from error
 
     def check_board(self, board: list[DeviceSpec]) -> None:
         """Whether this kvmbox's board has the same devices."""
@@ -176,7 +200,7 @@ class Start:
 
     # --- The devices --------------------------------------------------------------------------------------
 
-    def resume(self, devices: Devices) -> None:
+    def resume(self, devices: Devices, console: Console) -> None:
         """Give the devices, whose clock stands still, the states that they had. Raises DeviceProcessError."""
         times, clock = self.description.times, devices.clock
         started = {device.name for device in self.description.devices if device.started}
@@ -196,6 +220,22 @@ class Start:
             raise self.file.refuse("it is damaged: its interrupt lines are not those of its devices")
         devices.router.resume((line.gsi, line.asserted, line.heard) for line in known)
         devices.late_forbidden = self.description.late_forbidden
+        console.go_on([[_lines_of(port) for port in ports] for ports in self.description.mirrors])
+        if self._catch_up:
+            self._set_clock(devices)
+
+    def _set_clock(self, devices: Devices) -> None:
+        away = max(0, time.time_ns() - self.description.times.taken) // NANOSECONDS
+        for device_type, index, device in devices.pool.places():
+            if device.model == "rtc_mc146818":
+                data = away.to_bytes(8, "little")
+                devices.pool.channel(device_type).request(
+                    protocol.RECEIVE, device=index, payload=data, limit=len(data)
+                )
+
+
+def _lines_of(port: PortText) -> PortLines:
+    return port.name, port.text, port.history, port.shown, port.free, port.overlong
 
 
 def _difference(wanted: tuple[Leaf, ...], found: list[Leaf]) -> str:

@@ -8,7 +8,7 @@ a step fails, everything that is open is closed in reverse order.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from kvmbox.board import BOOT_DISK, DeviceSpec
@@ -74,8 +74,9 @@ def run(
     with ExitStack() as last, ExitStack() as cleanup, starting:
         start = _start(config)
         files = HostFiles() if start is None else start.files()
-        items = fw_cfg_files(config, files)
-        board_of(config, fw_cfg=items)  # what contradicts itself is refused before anything starts
+        with _blaming(start):
+            items = fw_cfg_files(config, files)
+            board_of(config, fw_cfg=items)  # what contradicts itself is refused before anything starts
         for file in config.fw_cfg:
             if (warning := warning_about(file.name)) is not None:
                 say(warning)
@@ -84,10 +85,11 @@ def run(
         pool = DevicePool(_checked(config.design, config.require, placement, say))
         cleanup.callback(pool.close)
         pool.ready_by = starting.at
-        source = BootSource.read(config, files)  # it tells which devices there are
-        board = board_of(
-            config, bios=source.has_bios, disk=source.disk_sectors, fw_cfg=(*source.fw_cfg, *items)
-        )
+        with _blaming(start):
+            source = BootSource.read(config, files)  # it tells which devices there are
+            board = board_of(
+                config, bios=source.has_bios, disk=source.disk_sectors, fw_cfg=(*source.fw_cfg, *items)
+            )
         if start is not None:
             start.check_board(board)
         snapshots = snapshots or Snapshots()
@@ -171,7 +173,7 @@ def run(
             main_loop.take_devices(devices)
             if start is not None:
                 timeline.mark("devices ready")
-                start.resume(devices)
+                start.resume(devices, console)
                 timeline.mark("device states restored")
             plans.attend(main_loop, kvm, files, devices, console, decision, say)
             pool.ready_by = None
@@ -268,7 +270,12 @@ def _start(config: RunConfig) -> Start | None:
         return None
     from kvmbox.machine.restore import Start
 
-    return Start(config.start)
+    return Start(config.start, catch_up=config.rtc == "catch-up")
+
+
+def _blaming(start: Start | None) -> AbstractContextManager[None]:
+    """What is wrong with the configuration of a machine from a snapshot is the snapshot's fault."""
+    return nullcontext() if start is None else start.blamed()
 
 
 def _recorder(config: RunConfig, board: list[DeviceSpec], say: Callable[[str], None]) -> Recorder | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from kvmbox.errors import UsageError
@@ -30,21 +30,10 @@ OF_THE_SNAPSHOT: Final = (
 """The options of a machine that a snapshot decides."""
 
 
-def merged_options(
-    description: Description, memory_size: int, options: Mapping[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """The image and the options of a machine from a snapshot, of which a program has given some.
-
-    Raises UsageError.
-    """
-    for name in OF_THE_SNAPSHOT:
-        if name in options:
-            raise UsageError(
-                f"--{name.replace('_', '-')} contradicts --from", hint="the machine is as the snapshot has it"
-            )
+def options_of(description: Description, memory_size: int) -> tuple[str, dict[str, Any]]:
+    """The image of the machine in a snapshot, and the options of the machine."""
     board, boot = description.board, description.boot
     return boot.guest, {
-        **options,
         "memory": memory_size,
         "cpus": board.cpus,
         "cpu": board.cpu,
@@ -62,11 +51,24 @@ def merged_options(
         "uart_pace": board.uart_pace,
         "rtc_base": board.rtc_base,
         "debug_exit": board.debug_exit_port,
-        "serial": _serial(board.serial, options.get("serial", ())),
+        "serial": dict.fromkeys(board.serial, "null"),
     }
 
 
-def _serial(ports: Sequence[str], given: Backends) -> Backends:
+def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a machine from a snapshot, which has its `own` and is `given` others.
+
+    Raises UsageError.
+    """
+    for name in OF_THE_SNAPSHOT:
+        if name in given:
+            raise UsageError(
+                f"--{name.replace('_', '-')} contradicts --from", hint="the machine is as the snapshot has it"
+            )
+    return {**own, **given, "serial": _serial(own["serial"], given.get("serial", ()))}
+
+
+def _serial(ports: Collection[str], given: Backends) -> Backends:
     """What `given` says of the ports that the machine has, and nothing at the others."""
     plan = serial_plan(given, Capture())  # which ports, and whether it can be, is all that is asked
     for port in plan:

@@ -22,8 +22,8 @@ MAX_DEVICES: Final = 64
 MAX_LINES: Final = 64
 MAX_FILES: Final = 64
 MAX_ROMS: Final = 4
-MAX_TAIL: Final = 1024
-"""How many bytes of recent console output are kept for each port."""
+MAX_LINE: Final = 1024
+"""How many bytes a line of the console has that ports which share a screen compare (`host.mirror`)."""
 
 MAX_HISTORY: Final = 64
 """How many lines of each port the console may still expect from the other one (`host.mirror`)."""
@@ -151,8 +151,8 @@ class Description(Value):
     """A machine, without its memory and the sections.
 
     `late_forbidden` are the ports whose writes must not be late now. `pics` are the interrupt controllers, as
-    KVM gives them. `roms` are the guest-physical addresses of memory that only can be read. `tails` is the
-    end of what each console port has printed.
+    KVM gives them. `roms` are the guest-physical addresses of memory that only can be read. `mirrors` is
+    what ports that share a screen have printed of their present lines.
     """
 
     host: HostFacts
@@ -164,7 +164,6 @@ class Description(Value):
     late_forbidden: tuple[int, ...]
     pics: tuple[bytes, ...]
     roms: tuple[int, ...]
-    tails: tuple[tuple[str, bytes], ...]
     mirrors: tuple[tuple[PortText, ...], ...]
 
 
@@ -188,7 +187,6 @@ def encode(description: Description, sections: Mapping[str, Section]) -> bytes:
     data["late_forbidden"] = [[port] for port in description.late_forbidden]
     data["roms"] = [[address] for address in description.roms]
     data["pics"] = [{"state": state.hex()} for state in description.pics]
-    data["tails"] = [{"name": name, "text": text.hex()} for name, text in description.tails]
     data["mirrors"] = [{"ports": [_port_text(port) for port in ports]} for ports in description.mirrors]
     data["sections"] = [section.as_dict() | {"name": name} for name, section in sections.items()]
     return json.dumps(data, separators=(",", ":")).encode("ascii")
@@ -214,7 +212,6 @@ def decode(text: bytes, header: Header) -> tuple[Description, dict[str, Section]
         _late(fields),
         tuple(_pic(one) for one in fields.objects("pics", 3)),
         tuple(address for (address,) in fields.rows("roms", MAX_ROMS, 1, 1 << 51)),
-        tuple(_tail(one) for one in fields.objects("tails", MAX_DEVICES)),
         tuple(_mirror(one) for one in fields.objects("mirrors", 2)),
     )
     sections = _sections(fields.objects("sections", layout.MAX_SECTIONS), header)
@@ -316,12 +313,6 @@ def _pic(fields: Fields) -> bytes:
     return found
 
 
-def _tail(fields: Fields) -> tuple[str, bytes]:
-    found = fields.text("name", 64), fields.data("text", MAX_TAIL)
-    fields.end()
-    return found
-
-
 def _mirror(fields: Fields) -> tuple[PortText, ...]:
     found = []
     for one in fields.objects("ports", 2):
@@ -329,9 +320,9 @@ def _mirror(fields: Fields) -> tuple[PortText, ...]:
         found.append(
             PortText(
                 one.text("name", 64),
-                one.data("text", MAX_TAIL),
-                tuple(line.data("line", MAX_TAIL + 2) for line in history),
-                one.integer("shown", 0, MAX_TAIL),
+                text := one.data("text", MAX_LINE),
+                tuple(line.data("line", MAX_LINE + 2) for line in history),
+                one.integer("shown", 0, len(text)),
                 one.flag("free"),
                 one.flag("overlong"),
             )

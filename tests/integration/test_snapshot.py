@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from kvmbox.snapshot.description import Description
 from kvmbox.snapshot.file import SnapshotFile, write_snapshot
 from tests.support.family import children_of
 from tests.support.patience import patience
-from tests.support.real_mode import IDLE, RESET_8042, SPIN, debug_exit, echo, out, say
+from tests.support.real_mode import DEBUGCON, IDLE, RESET_8042, SPIN, debug_exit, echo, out, say
 from tests.support.runs import Images, Run
 from tests.support.waiting import wait_readable
 
@@ -200,6 +201,31 @@ def test_lost_device_process_is_restarted_with_its_state(images: Images, tmp_pat
     assert any("restart" in line for line in vm.messages)
 
 
+def test_line_that_two_ports_print_is_shown_once_across_a_snapshot(images: Images, tmp_path: Path) -> None:
+    path = tmp_path / "a.snap"
+    guest = images.write(
+        say(b"both\n"), out(0x5F0, 1), say(b"both\n", DEBUGCON), say(b"end\n"), debug_exit(1)
+    )
+    with Machine(guest, mode="real", timeout=PATIENCE_S, snapshot_when=[f"port:0x5f0={path}"]) as vm:
+        assert vm.wait().output == b"both\nend\n"
+    with machine(path) as vm:
+        assert vm.wait().output == b"end\n"
+
+
+def test_clock_stands_still_or_catches_up(images: Images, tmp_path: Path) -> None:
+    path = tmp_path / "a.snap"
+    year = bytes.fromhex("b009 e670 e471 baf803 ee")  # the RTC's year, in BCD, to COM1
+    guest = images.write(out(0x5F0, 1), year, debug_exit(1))
+    options: dict[str, Any] = {"mode": "real", "timeout": PATIENCE_S, "rtc_base": "2001-01-01T00:00:00"}
+    with Machine(guest, snapshot_when=[f"port:0x5f0={path}"], **options) as vm:
+        assert vm.wait().output == b"\x01"
+    ten_years_ago = changed(path, {"taken": time.time_ns() - 10 * 366 * 86400 * 10**9}, "times")
+    with machine(ten_years_ago) as vm:
+        assert vm.wait().output == b"\x01"
+    with machine(ten_years_ago, rtc="catch-up") as vm:
+        assert vm.wait().output == b"\x11"
+
+
 # --- What is refused --------------------------------------------------------------------------------------
 
 
@@ -243,6 +269,9 @@ def changed(path: Path, change: dict[str, Any], part: str) -> Path:
         ("board", {"debug_exit_port": 0x900}, "device debug-exit is another one"),
         ("board", {"serial": ("COM1", "COM3", "MMIO")}, "device COM3 is another one"),
         ("times", {"reset_at": 1 << 60, "guest": 1}, "a reset in the future"),
+        ("board", {"cpu": "no such model"}, "it is damaged: --cpu"),
+        ("board", {"serial": ("COM1", "MMIO", "COM9")}, "it is damaged: .*COM9"),
+        ("boot", {"firmware_tables": "some"}, "it is damaged: --firmware-tables"),
     ],
 )
 def test_other_host_or_board_is_refused(

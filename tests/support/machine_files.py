@@ -15,6 +15,7 @@ from kvmbox.snapshot.description import (
     DeviceFacts,
     HostFacts,
     LineFacts,
+    PortText,
     Times,
     cpu_section,
     device_section,
@@ -48,8 +49,12 @@ DESCRIPTION = Description(
     (0x3F8,),
     (b"pic", b"slave", b"ioapic"),
     (),
-    (("COM1", b"login: "),),
-    (),
+    (
+        (
+            PortText("COM1", b"login: ", (b"one\n", b"two\n"), 7, True, False),
+            PortText("debugcon", b"", (), 0, False, False),
+        ),
+    ),
 )
 
 SECTIONS = {

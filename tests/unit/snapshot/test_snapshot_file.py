@@ -49,6 +49,24 @@ def test_memory_of_a_machine_is_its_own(path: Path) -> None:
     use(path)
 
 
+@pytest.mark.parametrize("checks", [False, True])
+def test_memory_that_came_from_a_file_is_written_again(path: Path, tmp_path: Path, checks: bool) -> None:
+    with SnapshotFile(str(path)) as file:
+        memory = file.memory()
+        if checks:
+            file.check_memory(memory)
+        memory.write(0x20_0000, b"new")
+        other = write(tmp_path / "b.snap", memory=memory)
+        memory.close()
+    with SnapshotFile(str(other)) as file:
+        found = file.memory()
+        file.check_memory(found)
+        assert found.read(0x1000, 5) == b"hello"
+        assert found.read(0x20_0000, 3) == b"new"
+        assert found.read(MEMORY_SIZE - 5, 5) == b"world"
+        found.close()
+
+
 def test_zeros_take_no_room(path: Path) -> None:
     found = os.stat(path)
     assert found.st_size > MEMORY_SIZE
