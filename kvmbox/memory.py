@@ -83,8 +83,9 @@ class GuestMemory:
         """What the guest can read and execute, and is no RAM: neither devices nor `write` reach it."""
         self._is_file = file is not None
         self.from_file = [(0, size)] if file is not None else []
-        """(start, end) of what is not zero because of the file, counted through all regions. Whoever knows more
-        of the file makes it less."""
+        """(start, end) of what may not be zero because of the file, counted through all regions: all of it,
+        or less as soon as somebody knows.
+        """
         descriptor, place = file or (-1, 0)
         for start, length in ram_ranges(size):
             self.regions.append(_map(start, length, descriptor, place))

@@ -343,6 +343,8 @@ def _sections(items: list[Fields], header: Header) -> dict[str, Section]:
         if name in found:
             raise damaged(f"section '{name}' twice")
         found[name] = check_section(section, header)
+    if sum(section.size for section in found.values()) > layout.MAX_SECTION_BYTES:
+        raise damaged("its sections are too long")
     return found
 
 

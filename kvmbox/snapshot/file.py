@@ -34,6 +34,8 @@ def write_snapshot(
     The header comes last: what was not written to its end is no snapshot. Nothing waits for the disk. Raises
     OSError.
     """
+    if sum(map(len, sections.values())) > layout.MAX_SECTION_BYTES // 2:
+        raise OSError(0, "the files that the machine was booted from are too long")
     os.ftruncate(descriptor, 0)
     _put(descriptor, PAGE_SIZE - 1, b"\0")
     runs = ram.write(memory, lambda place, data: _put(descriptor, place, data))

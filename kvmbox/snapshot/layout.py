@@ -32,10 +32,10 @@ MAX_DESCRIPTION: Final = 1 << 20
 """How many bytes the description may have."""
 
 MAX_SECTIONS: Final = 4096
-MAX_SECTION: Final = 1 << 30
-"""How many bytes one section may have: the longest is a file of the boot."""
-
-MAX_FILE: Final = 1 << 50
+MAX_SECTION_BYTES: Final = 1 << 30
+"""How many bytes all sections together may have: most of them are files of the boot. They are read into
+memory, and a hole in a file costs whoever has made it nothing.
+"""
 
 BLOCK: Final = 4 * PAGE_SIZE
 """Guest memory is written, left out, and described in units of so many bytes."""
@@ -117,7 +117,7 @@ def decode_header(data: bytes, size: int, checksum: int) -> Header:
 def check_section(section: Section, header: Header) -> Section:
     """`section`, if it lies behind memory and before the description. Raises SnapshotFileError."""
     start = PAGE_SIZE + header.memory_size
-    if section.size > MAX_SECTION or not start <= section.offset <= header.description_at - section.size:
+    if not start <= section.offset <= header.description_at - section.size:
         raise damaged("a section is not where it can be")
     return section
 

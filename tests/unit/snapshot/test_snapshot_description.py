@@ -124,6 +124,13 @@ def test_sections_that_cannot_be_are_refused(
         decode(encode(DESCRIPTION, change(dict(PLACES))), HEADER)
 
 
+def test_sections_that_are_together_too_long_are_refused() -> None:
+    huge = Header(1 << 40, MEMORY_SIZE, (1 << 40) - 100, 100, 0)
+    sections = {name: Section(1 << 30, 1 << 28, 0) for name in PLACES}
+    with pytest.raises(SnapshotFileError, match="too long"):
+        decode(encode(DESCRIPTION, sections), huge)
+
+
 @pytest.mark.parametrize(
     "runs", [b"x", b"\0" * 12, Run(300, 1, 0), Run(0, 257, 0), (Run(2, 2, 0), Run(3, 1, 0)), (Run(1, 0, 0),)]
 )
