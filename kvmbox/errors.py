@@ -6,6 +6,7 @@
     │   ├── ImageError           4  the guest image is damaged, or has an unsupported format
     │   ├── KvmError             4  /dev/kvm is missing, not permitted, or refuses a call
     │   ├── SandboxError         4  a required sandbox layer is not available
+    │   ├── SnapshotFileError    4  a snapshot is damaged, of another version, or of another kind of host
     │   └── RecordingError       4  a recording is damaged, or has an unsupported version
     ├── DeviceProcessError       8  a device process died, hung or broke the protocol
     │   ├── DeviceGoneError      8  its channel ended; the spawner knows the cause
@@ -60,6 +61,10 @@ class KvmError(StartError):
 
 class SandboxError(StartError):
     """A required sandbox layer is not available on this host."""
+
+
+class SnapshotFileError(StartError):
+    """A snapshot cannot be read or written, is damaged, or does not fit this kvmbox or this host."""
 
 
 class RecordingError(StartError):

@@ -64,6 +64,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "sandbox",
         "wire",
     },
+    # A machine in a file.
+    "snapshot": {"cpuid", "errors", "kvm", "layout", "lean", "memory", "regular"},
     # What puts them together.
     "machine": {
         *(
@@ -83,7 +85,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
             "lean",
         ),
         "memory",
-        *("outcome", "processes", "record", "sandbox", "wire"),
+        *("outcome", "processes", "record", "sandbox", "snapshot", "wire"),
     },
     # Tools on top, loaded by their command alone.
     # A recording is read, checked and replayed where there is no /dev/kvm.
@@ -150,6 +152,7 @@ MAY_LEAVE: Final = {
     "kvmbox.sandbox.jail": {"os._exit"},
     "kvmbox.sandbox.namespaces": {"os._exit"},
     "kvmbox.processes.spawner": {"os._exit"},
+    "kvmbox.snapshot.destination": {"os._exit"},
     # A signal that asks for the end of a command; in a run the third one, when two have not brought it.
     "kvmbox.early": {"KeyboardInterrupt"},
     "kvmbox.host.signals": {"KeyboardInterrupt"},

@@ -69,6 +69,11 @@ class NoProcess(Transport):
         """`channel` is the one that has opened this, and is to be connected to the process."""
         self._channel = channel
 
+    @property
+    def reset_at(self) -> int | None:
+        """The guest time of the last RESET, or None if there was none."""
+        return WORDS.unpack_from(self._reset[0])[1] if self._reset else None
+
     def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
         """See Transport: the guest uses the device."""
         return self._start().exchange_words(first, now, value, offset_and_length)

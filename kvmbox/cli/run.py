@@ -27,8 +27,9 @@ from kvmbox.cli.values import (
     POSITIVE_BYTES,
     SECONDS,
     is_given,
+    is_typed,
 )
-from kvmbox.errors import KvmboxError
+from kvmbox.errors import KvmboxError, UsageError
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.open_files import allow_enough
 from kvmbox.machine import config
@@ -43,6 +44,7 @@ SECTIONS: Final = {
     "Console": ("serial", "debugcon", "serial_overflow", "serial_limit", "uart_pace"),
     "End of the run": ("timeout", "expect", "fail_on", "success_status", "debug_exit", "no_reboot"),
     "Work on a kernel": ("watch",),
+    "Snapshots": ("snapshot_when", "snapshot_stop", "from_file", "rtc"),
     "Isolation": (
         *("sandbox", "seccomp", "ipc", "on_device_crash", "restart_budget", "require", "without", "pin"),
     ),
@@ -64,6 +66,7 @@ EXAMPLES: Final = (
     ("kvmbox run kernel.elf --timeout 10 --expect 'All tests passed' --fail-on PANIC", "a test in CI"),
     ("kvmbox run bzImage --initrd initrd.gz --append 'console=ttyS0' --memory 1G", "a Linux kernel"),
     ("kvmbox run kernel.elf --serial COM2=file:trace.log --stats", "a second serial port, and statistics"),
+    ("kvmbox run kernel.elf --snapshot-when 'login: =booted.snap'", "then: kvmbox run --from booted.snap"),
     ("kvmbox run kernel.elf --watch", "each build of a kernel is booted"),
 )
 
@@ -266,6 +269,23 @@ EXAMPLES: Final = (
     metavar="SIZE",
     help="Stop recording before FILE exceeds this size. The run continues.",
 )
+@click.option(
+    "--snapshot-when",
+    multiple=True,
+    metavar="WHEN=FILE",
+    help="Write the whole machine to FILE when the guest has printed the text WHEN, has written to a port "
+    "(port:0x5f0), or has run for a time (time:SECONDS). The run continues. May be repeated.",
+)
+@click.option(
+    "--snapshot-stop", is_flag=True, help="End the run with status 0 when all snapshots are written."
+)
+@click.option("--from", "from_file", metavar="FILE", help="Start from a snapshot instead of a GUEST.")
+@click.option(
+    "--rtc",
+    type=click.Choice(config.RTC_POLICIES),
+    help="The clock of a machine --from a snapshot. stand-still: it goes on as all else does. catch-up: it "
+    "shows the time that has passed since.  [default: stand-still]",
+)
 @click.option("--stats", is_flag=True, help="Print statistics on stderr when the run ends.")
 @click.option(
     "--json", "json_path", metavar="FILE", help="Write the outcome and the statistics of the run to FILE."
@@ -277,7 +297,13 @@ EXAMPLES: Final = (
 )
 @click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 def command(
-    guest: str | None, stats: bool, json_path: str | None, watch: bool, debug: bool, **options: Any
+    guest: str | None,
+    from_file: str | None,
+    stats: bool,
+    json_path: str | None,
+    watch: bool,
+    debug: bool,
+    **options: Any,
 ) -> int:
     """Boot GUEST on /dev/kvm.
 
@@ -303,7 +329,9 @@ def command(
     allow_enough()
     timeline = Timeline()
     wanted = {name: value for name, value in options.items() if is_given(name)}
-    if guest is None:  # firmware is a guest by itself
+    if guest is not None and from_file is not None:
+        raise UsageError("--from names the snapshot to start from, and there is a GUEST beside it")
+    if guest is None and from_file is None:  # firmware is a guest by itself
         bios = wanted.get("bios")
         if bios in (None, BUILTIN_BIOS, NO_BIOS):
             raise click.MissingParameter(
@@ -311,7 +339,17 @@ def command(
             )
         # A path, and never the name of a bundled guest.
         guest = wanted["bios"] = os.path.join(os.path.dirname(bios) or ".", os.path.basename(bios))
-    machine = Machine(guest, console="stdio", say=lambda text: say(f"kvmbox: {text}"), **wanted)
+    wanted |= {"console": "stdio", "say": lambda text: say(f"kvmbox: {text}")}
+    if from_file is None:
+        assert guest is not None
+        machine = Machine(guest, **wanted)
+    else:
+        from kvmbox.machine.start_options import OF_THE_SNAPSHOT
+
+        # What a configuration file says of machines is about those that boot.
+        free = {key: value for key, value in wanted.items() if key not in OF_THE_SNAPSHOT or is_typed(key)}
+        machine = Machine.from_snapshot(from_file, **free)
+        timeline.mark("snapshot opened")
     json_files = [("--json", json_path)] if json_path is not None else []
     refuse_shared([*json_files, *machine.config.files_written], machine.config.files_read)
     if watch:

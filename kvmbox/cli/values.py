@@ -42,6 +42,12 @@ def is_given(name: str) -> bool:
     return source in (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.DEFAULT_MAP)
 
 
+def is_typed(name: str) -> bool:
+    """Whether the command line itself names this parameter of the command."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
 MEMORY_SIZE: Final = _Value("size", values.memory_size)
 POSITIVE_BYTES: Final = _Value("bytes", values.byte_count)
 ADDRESS: Final = _Value("address", values.address)

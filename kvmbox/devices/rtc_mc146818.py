@@ -99,6 +99,7 @@ _SNAPSHOT: Final = struct.Struct("<4sBBBBqqqqqq128s")
 _SNAPSHOT_MAGIC: Final = b"RTC\x01"  # the last byte is the version
 # Times of day far outside any calendar would only overflow a snapshot's 64 bits.
 _MAX_BASE_SECONDS: Final = 1 << 60
+_MAX_AWAY: Final = 1 << 40
 
 
 class RtcMc146818:
@@ -240,9 +241,14 @@ class RtcMc146818:
         return due if due < FOREVER else None
 
     def receive(self, now: int, data: bytes) -> int:
-        """See DeviceModel. The clock has no host input."""
+        """See DeviceModel. Eight bytes are seconds that passed while guest time stood still."""
         self.advance(now)
-        return 0
+        if self._held or len(data) != 8:
+            return 0
+        self._base_seconds += min(int.from_bytes(data, "little"), _MAX_AWAY)
+        self._arm_alarm()
+        self._refresh_event()
+        return 8
 
     def reset(self, now: int) -> None:
         """The RESET pin (MC146818A, "RESET"): time, calendar, RAM, A and the rest of B stay as they are.

@@ -13,13 +13,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from kvmbox.board import BIOS_TEXT
 from kvmbox.host.capture import Capture, CaptureStream
 from kvmbox.host.matcher import ConsoleMatcher, Match
-from kvmbox.host.mirror import MirroredOutput
+from kvmbox.host.mirror import MirroredOutput, PortLines
 from kvmbox.host.output import OutputStream
 from kvmbox.host.serial import DEBUGCON, DEBUGCON_DEFAULT, SerialSpec, open_file, open_pty
 from kvmbox.host.terminal import HELP, EscapeParser, NoTerminal, RawTerminal
@@ -113,6 +113,7 @@ class Console:
         self._decision = decision
         self._matcher = matcher
         self._matching = threading.Lock()
+        self._listener: Callable[[str, bytes], None] | None = None
         self._cut = False
         self._tight = False  # whether some stream may be congested
         self._postponed = 0  # the thread that must not wait now
@@ -271,10 +272,27 @@ class Console:
                 return
             if write is not None:
                 write(data)
+            if shown and self._listener is not None:
+                self._listener(port, data)
             if shown and self._matcher is not None:
                 self._match(port, data)
 
         return take
+
+    def listen(self, listener: Callable[[str, bytes], None]) -> None:
+        """From now on `listener` gets what console ports print, on any thread, before it is judged."""
+        self._listener = listener
+
+    def lines(self) -> list[list[PortLines]]:
+        """What ports that share a screen have printed of their present lines, for each such pair."""
+        return [mirror.lines() for mirror in (self._bios_mirror, self._mirror) if mirror is not None]
+
+    def go_on(self, lines: Sequence[Sequence[PortLines]]) -> None:
+        """Go on as `lines` of another console says, as far as the same ports share a screen here."""
+        for mirror in (self._bios_mirror, self._mirror):
+            for one in lines:
+                if mirror is not None:
+                    mirror.go_on(one)
 
     def _match(self, port: str, data: bytes) -> None:
         assert self._matcher is not None

@@ -24,7 +24,7 @@ change of the line. All four are used under the router's lock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from kvmbox.devices.model import NO_RISE
@@ -240,8 +240,19 @@ class InterruptRouter:
 
     # --- Controllers ----------------------------------------------------------------------------------------
 
-    def attach(self, set_line: Callable[[int, int], None], descriptor: int = -1) -> None:
-        """From now on `set_line(gsi, level)` drives the controllers. Lines that are high are set at once.
+    def resume(self, states: Iterable[tuple[int, int, int]]) -> None:
+        """Go on as (line, sources that ask for it, sources that are heard) say. Nothing is attached yet."""
+        with self._lock:
+            for gsi, asserted, heard in states:
+                line = self._lines[gsi]
+                line.asserted, line.heard = asserted, heard
+                self._plan(line)
+
+    def attach(
+        self, set_line: Callable[[int, int], None], descriptor: int = -1, *, are_set: bool = False
+    ) -> None:
+        """From now on `set_line(gsi, level)` drives the controllers. Lines that are high are set at once,
+        unless the controllers have them so already (`are_set`): for them it would be an edge.
 
         `descriptor` is that of the virtual machine.
         """
@@ -249,7 +260,7 @@ class InterruptRouter:
         with self._lock:
             self._set_line = set_line
             for gsi, state in self._lines.items():
-                if self._level_before(state):
+                if self._level_before(state) and not are_set:
                     set_line(gsi, 1)
 
     def detach(self) -> None:

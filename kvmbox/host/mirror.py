@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 HISTORY_LINES: Final = 64
@@ -41,6 +41,10 @@ _CR: Final = b"\r"
 def _without_cr(text: bytes | bytearray) -> bytes | bytearray:
     """`text` without a CR that may belong to a line's end still to come."""
     return text[:-1] if text.endswith(_CR) else text
+
+
+PortLines = tuple[str, bytes, tuple[bytes, ...], int, bool, bool]
+"""Name of a port; its open line; the lines that the other one has not printed yet; shown, free, overlong."""
 
 
 class _Port:
@@ -96,6 +100,25 @@ class MirroredOutput:
                     append(out)
 
         return take
+
+    def lines(self) -> list[PortLines]:
+        """The present lines of both ports, for `go_on`."""
+        with self._lock:
+            return [
+                (name, bytes(port.text), tuple(port.history), port.shown, port.free, port.overlong)
+                for name, port in self._ports.items()
+            ]
+
+    def go_on(self, lines: Sequence[PortLines]) -> None:
+        """Go on as another output did, if that had the same ports; nothing of its lines is shown again."""
+        with self._lock:
+            if [name for name, *_ in lines] != list(self._ports):
+                return
+            for name, text, history, shown, free, overlong in lines:
+                port = self._ports[name]
+                port.text[:] = text
+                port.history.extend(history)
+                port.shown, port.free, port.overlong = shown, free, overlong
 
     def tick(self) -> bool:
         """Some tens of milliseconds have passed: show what has been withheld for too long. Returns whether

@@ -199,6 +199,13 @@ class TransferThread:
                 self._pending[device] -= 1
         return done
 
+    def settle(self) -> bool:
+        """Let all end that waits or is under way. False if it does not end."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not self._working and not self._waiting, timeout=QUIET_SECONDS
+            )
+
     def quiesce(self) -> bool:
         """The machine is reset: drop what waits, and let what is under way end. False if it does not end."""
         with self._changed:

@@ -43,6 +43,7 @@ def _IOWR(number: int, argument: type[Structure]) -> int:
 # On the /dev/kvm descriptor.
 KVM_GET_API_VERSION: Final = _IO(0x00)
 KVM_CREATE_VM: Final = _IO(0x01)
+KVM_GET_MSR_INDEX_LIST: Final = _IOWR(0x02, uapi.kvm_msr_list_header)
 KVM_CHECK_EXTENSION: Final = _IO(0x03)
 KVM_GET_VCPU_MMAP_SIZE: Final = _IO(0x04)
 KVM_GET_SUPPORTED_CPUID: Final = _IOWR(0x05, uapi.kvm_cpuid2_header)
@@ -87,6 +88,13 @@ KVM_SET_VCPU_EVENTS: Final = _IOW(0xA0, uapi.kvm_vcpu_events)
 KVM_GET_DEBUGREGS: Final = _IOR(0xA1, uapi.kvm_debugregs)
 KVM_SET_DEBUGREGS: Final = _IOW(0xA2, uapi.kvm_debugregs)
 KVM_GET_TSC_KHZ: Final = _IO(0xA3)
+KVM_GET_XSAVE: Final = _IOR(0xA4, uapi.kvm_xsave)
+KVM_SET_XSAVE: Final = _IOW(0xA5, uapi.kvm_xsave)
+KVM_GET_XCRS: Final = _IOR(0xA6, uapi.kvm_xcrs)
+KVM_SET_XCRS: Final = _IOW(0xA7, uapi.kvm_xcrs)
+KVM_GET_SREGS2: Final = _IOR(0xCC, uapi.kvm_sregs2)
+KVM_SET_SREGS2: Final = _IOW(0xCD, uapi.kvm_sregs2)
+KVM_GET_XSAVE2: Final = _IOR(0xCF, uapi.kvm_xsave)
 
 REQUEST_NAMES: Final[dict[int, str]] = {
     value: name

@@ -35,6 +35,8 @@ _PVM_SIGNATURE: Final = 0x4D5650
 
 _FIRST_CPUID_GUESS: Final = 128
 _MAX_CPUID_ENTRIES: Final = 4096
+_FIRST_MSR_GUESS: Final = 512
+_MAX_MSR_INDICES: Final = 65536
 
 _OPEN_HINTS: Final = {
     errno.ENOENT: "load the module kvm_intel or kvm_amd, and switch virtualization on in the firmware; "
@@ -150,6 +152,22 @@ class Kvm:
                     f"cannot get the CPUID of this host: {error.filename}: {error.strerror}"
                 ) from error
             return list(leaves.entries[: leaves.nent])
+
+    def msr_indices(self) -> list[int]:
+        """The model-specific registers that a vCPU's state has (KVM_GET_MSR_INDEX_LIST)."""
+        count = _FIRST_MSR_GUESS
+        while True:
+            indices = uapi.kvm_msr_list(count)(count)
+            try:
+                io.ioctl(self._descriptor, io.KVM_GET_MSR_INDEX_LIST, byref(indices))
+            except OSError as error:
+                if error.errno == errno.E2BIG and count < indices.nmsrs <= _MAX_MSR_INDICES:
+                    count = indices.nmsrs
+                    continue
+                raise KvmError(
+                    f"cannot get the list of MSRs of this host: {error.filename}: {error.strerror}"
+                ) from error
+            return list(indices.indices[: indices.nmsrs])
 
     def backend(self) -> Backend:
         """What runs guest code: 'vmx' (Intel), 'svm' (AMD), 'pvm' (neither) or 'unknown'.

@@ -28,6 +28,10 @@ KVM_CAP_SET_IDENTITY_MAP_ADDR: Final = 37
 KVM_CAP_ADJUST_CLOCK: Final = 39
 KVM_CAP_INTERNAL_ERROR_DATA: Final = 40
 KVM_CAP_VCPU_EVENTS: Final = 41
+KVM_CAP_DEBUGREGS: Final = 50
+KVM_CAP_XSAVE: Final = 55
+KVM_CAP_XCRS: Final = 56
+KVM_CAP_GET_TSC_KHZ: Final = 61
 KVM_CAP_MAX_VCPUS: Final = 66
 KVM_CAP_TSC_DEADLINE_TIMER: Final = 72
 KVM_CAP_READONLY_MEM: Final = 81
@@ -35,6 +39,8 @@ KVM_CAP_IRQFD_RESAMPLE: Final = 82
 KVM_CAP_IMMEDIATE_EXIT: Final = 136
 KVM_CAP_GET_MSR_FEATURES: Final = 153
 KVM_CAP_COALESCED_PIO: Final = 162
+KVM_CAP_SREGS2: Final = 200
+KVM_CAP_XSAVE2: Final = 208
 
 # --- Flags and small numbers ------------------------------------------------------------------------
 KVM_MEM_LOG_DIRTY_PAGES: Final = 1 << 0
@@ -50,6 +56,7 @@ KVM_IOEVENTFD_FLAG_DEASSIGN: Final = 1 << 2
 KVM_IRQCHIP_PIC_MASTER: Final = 0
 KVM_IRQCHIP_PIC_SLAVE: Final = 1
 KVM_IRQCHIP_IOAPIC: Final = 2
+KVM_IRQCHIPS: Final = (KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC)
 KVM_IRQ_ROUTING_IRQCHIP: Final = 1
 KVM_IOAPIC_NUM_PINS: Final = 24
 
@@ -59,11 +66,15 @@ KVM_MP_STATE_INIT_RECEIVED: Final = 2
 KVM_MP_STATE_HALTED: Final = 3
 KVM_MP_STATE_SIPI_RECEIVED: Final = 4
 
+KVM_VCPUEVENT_VALID_NMI_PENDING: Final = 1 << 0
+KVM_VCPUEVENT_VALID_SIPI_VECTOR: Final = 1 << 1
+
 KVM_CPUID_FLAG_SIGNIFCANT_INDEX: Final = 1 << 0  # sic: the header spells it so
 
 KVM_PIO_PAGE_OFFSET: Final = 1
 KVM_COALESCED_MMIO_PAGE_OFFSET: Final = 2
 KVM_APIC_REG_SIZE: Final = 0x400
+KVM_MAX_XCRS: Final = 16
 
 # --- Exit reasons (kvm_run.exit_reason) -------------------------------------------------------------
 KVM_EXIT_UNKNOWN: Final = 0
@@ -201,6 +212,41 @@ class kvm_sregs(Structure):
         *_fields(c_uint64, "cr0 cr2 cr3 cr4 cr8 efer apic_base"),
         ("interrupt_bitmap", c_uint64 * 4),
     ]
+
+
+class kvm_sregs2(Structure):
+    """The same without the interrupt, and with the PDPTEs, if `flags` says that they count."""
+
+    _fields_ = [
+        *_fields(kvm_segment, "cs ds es fs gs ss tr ldt"),
+        ("gdt", kvm_dtable),
+        ("idt", kvm_dtable),
+        *_fields(c_uint64, "cr0 cr2 cr3 cr4 cr8 efer apic_base flags"),
+        ("pdptrs", c_uint64 * 4),
+    ]
+
+
+class kvm_xcr(Structure):
+    """One extended control register."""
+
+    _fields_ = [("xcr", c_uint32), ("reserved", c_uint32), ("value", c_uint64)]
+
+
+class kvm_xcrs(Structure):
+    """The extended control registers: XCR0."""
+
+    _fields_ = [
+        ("nr_xcrs", c_uint32),
+        ("flags", c_uint32),
+        ("xcrs", kvm_xcr * KVM_MAX_XCRS),
+        ("padding", c_uint64 * 16),
+    ]
+
+
+class kvm_xsave(Structure):
+    """The area of XSAVE; in C more may follow (`kvm_xsave_area`)."""
+
+    _fields_ = [("region", c_uint32 * 1024)]
 
 
 class kvm_fpu(Structure):
@@ -445,6 +491,12 @@ class kvm_msrs_header(Structure):
     _fields_ = [("nmsrs", c_uint32), ("pad", c_uint32)]
 
 
+class kvm_msr_list_header(Structure):
+    """struct kvm_msr_list without its indices; what the ioctl number is computed from."""
+
+    _fields_ = [("nmsrs", c_uint32)]
+
+
 class kvm_cpuid_entry2(Structure):
     """One CPUID leaf or subleaf."""
 
@@ -471,6 +523,19 @@ def kvm_msrs(count: int) -> type[Any]:
     """The type `struct kvm_msrs` with room for `count` entries."""
     entries = ("entries", kvm_msr_entry * count)
     return type("kvm_msrs", (Structure,), {"_fields_": [("nmsrs", c_uint32), ("pad", c_uint32), entries]})
+
+
+@lru_cache(maxsize=8)
+def kvm_msr_list(count: int) -> type[Any]:
+    """The type `struct kvm_msr_list` with room for `count` indices."""
+    indices = ("indices", c_uint32 * count)
+    return type("kvm_msr_list", (Structure,), {"_fields_": [("nmsrs", c_uint32), indices]})
+
+
+@lru_cache(maxsize=8)
+def kvm_xsave_area(size: int) -> type[Any]:
+    """The type `struct kvm_xsave` with an area of `size` bytes, which KVM_CAP_XSAVE2 tells."""
+    return type("kvm_xsave", (Structure,), {"_fields_": [("region", c_uint32 * (size // 4))]})
 
 
 @lru_cache(maxsize=8)

@@ -28,6 +28,7 @@ So all methods but `kick` are for the vCPU's thread, or for when none is in `run
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import errno
 import mmap
@@ -50,6 +51,7 @@ KICK_SIGNAL: Final = signal.SIGRTMIN + 1
 
 _SIGSET_SIZE: Final = 8
 _MOST_CPUID_ENTRIES: Final = 256  # KVM_MAX_CPUID_ENTRIES of arch/x86/include/asm/kvm_host.h
+_MSRS_AT_ONCE: Final = 255  # MAX_IO_MSRS of arch/x86/kvm/x86.c is 256
 _SYS_TGKILL: Final = 234  # x86-64; glibc has a wrapper from 2.30 only, musl has none
 _syscall: Final = io.libc["syscall"]
 # SAFETY: integers only, each widened to the register that the kernel reads it from.
@@ -217,6 +219,31 @@ class Vcpu:
         """Set all of them; also injects the vector whose bit is set in `interrupt_bitmap`."""
         self._set(io.KVM_SET_SREGS, sregs)
 
+    def get_sregs2(self) -> uapi.kvm_sregs2:
+        """The same with the PDPTEs of PAE paging (needs KVM_CAP_SREGS2)."""
+        return self._get(io.KVM_GET_SREGS2, uapi.kvm_sregs2)
+
+    def set_sregs2(self, sregs: uapi.kvm_sregs2) -> None:
+        """Set them. Nothing is injected: see `set_vcpu_events`."""
+        self._set(io.KVM_SET_SREGS2, sregs)
+
+    def get_xsave(self, size: int) -> builtins.bytes:
+        """All extended state, x87 and SSE included, as XSAVE stores it; `size` is `Vm.xsave_size`."""
+        request = io.KVM_GET_XSAVE if size == ctypes.sizeof(uapi.kvm_xsave) else io.KVM_GET_XSAVE2
+        return builtins.bytes(self._get(request, uapi.kvm_xsave_area(size)))
+
+    def set_xsave(self, state: builtins.bytes) -> None:
+        """Set what `get_xsave` gave. XCR0 and CPUID come first: they say what may be in it."""
+        self._set(io.KVM_SET_XSAVE, uapi.kvm_xsave_area(len(state)).from_buffer_copy(state))
+
+    def get_xcrs(self) -> uapi.kvm_xcrs:
+        """The extended control registers."""
+        return self._get(io.KVM_GET_XCRS, uapi.kvm_xcrs)
+
+    def set_xcrs(self, xcrs: uapi.kvm_xcrs) -> None:
+        """Set them."""
+        self._set(io.KVM_SET_XCRS, xcrs)
+
     def get_fpu(self) -> uapi.kvm_fpu:
         """x87 and SSE registers."""
         return self._get(io.KVM_GET_FPU, uapi.kvm_fpu)
@@ -282,6 +309,18 @@ class Vcpu:
         msrs = self._msrs((index, 0) for index in wanted)
         count = io.kvm_call(f"read MSRs of vCPU {self.index}", self._descriptor, io.KVM_GET_MSRS, byref(msrs))
         return {int(entry.index): int(entry.data) for entry in msrs.entries[:count]}
+
+    def get_readable_msrs(self, indices: Sequence[int]) -> dict[int, int]:
+        """Index → value of those among `indices` that KVM can read."""
+        found: dict[int, int] = {}
+        start = 0
+        while start < len(indices):
+            read = self.get_msrs(indices[start : start + _MSRS_AT_ONCE])
+            found |= read
+            start += len(read)
+            if len(read) < _MSRS_AT_ONCE:
+                start += 1  # the one that stopped it, or the end
+        return found
 
     def set_msrs(self, values: Mapping[int, int]) -> None:
         """Set model-specific registers; KvmError names the first that KVM refuses."""

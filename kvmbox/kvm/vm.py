@@ -222,6 +222,13 @@ class Vm:
         data = uapi.kvm_clock_data(nanoseconds)
         io.kvm_call("set the guest's clock", self._descriptor, io.KVM_SET_CLOCK, byref(data))
 
+    def xsave_size(self) -> int:
+        """How many bytes the extended state of a vCPU of this VM may take (KVM_CAP_XSAVE2)."""
+        size = io.kvm_call(
+            "ask for the size of XSAVE", self._descriptor, io.KVM_CHECK_EXTENSION, uapi.KVM_CAP_XSAVE2
+        )
+        return max(size, ctypes.sizeof(uapi.kvm_xsave))
+
     def create_vcpu(self, index: int) -> Vcpu:
         """Virtual CPU `index`; its number is its APIC id. Number 0 is the one that starts runnable."""
         descriptor = io.kvm_call(f"create vCPU {index}", self._descriptor, io.KVM_CREATE_VCPU, index)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from kvmbox import bundled
 from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.compressed import decompressed
-from kvmbox.boot.image import read_image, read_module
+from kvmbox.boot.files import HostFiles
 from kvmbox.boot.linux_for_firmware import kernel_for_firmware
 from kvmbox.boot.linux_header import starts_in_real_mode
 from kvmbox.boot.load import BootOptions, load_image
@@ -47,17 +47,18 @@ class BootSource(Value):
         return sectors_of(len(self.disk))
 
     @classmethod
-    def read(cls, config: RunConfig) -> BootSource:
+    def read(cls, config: RunConfig, files: HostFiles | None = None) -> BootSource:
         """Read all of it; ImageError if something cannot be read, UsageError if it does not go together."""
-        image, boot = decompressed(read_image(config.guest)), config.boot
-        initrd = None if config.initrd is None else read_module(config.initrd)
+        files = files or HostFiles()
+        image, boot = decompressed(files.image(config.guest)), config.boot
+        initrd = None if config.initrd is None else files.module(config.initrd)
         command_line, for_firmware = config.append or None, list[FwCfgItem]()
         if config.bios_file is not None:
             if config.boot not in (AUTO, "bios", "firmware"):
                 raise UsageError(f"--bios {config.bios_file} contradicts --boot {config.boot}")
             if config.guest != config.bios_file:
                 for_firmware = kernel_for_firmware(image, command_line, initrd, config.memory_size)
-                image, command_line, initrd = decompressed(read_image(config.bios_file)), None, None
+                image, command_line, initrd = decompressed(files.image(config.bios_file)), None, None
             boot = "firmware"
         way = choose(image, boot, bios=config.bios)
         # A kernel of Multiboot may go back to real mode and call the BIOS of the PC that it was started on.
@@ -72,7 +73,7 @@ class BootSource(Value):
         )
         options = BootOptions(
             command_line=command_line,
-            modules=tuple(read_module(spec.path, spec.arguments) for spec in config.modules),
+            modules=tuple(files.module(spec.path, spec.arguments) for spec in config.modules),
             initrd=initrd,
             boot=boot,
             load_address=config.load_address,

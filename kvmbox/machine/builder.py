@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as ZoneMap
+from typing import Protocol
 
 from kvmbox import board, layout
 from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
-from kvmbox.boot.image import read_module
+from kvmbox.boot.files import HostFiles
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, Mapping
 from kvmbox.channel.grants import bind
@@ -89,12 +90,12 @@ def board_of(
     return board
 
 
-def fw_cfg_files(config: RunConfig) -> tuple[FwCfgItem, ...]:
+def fw_cfg_files(config: RunConfig, files: HostFiles) -> tuple[FwCfgItem, ...]:
     """The files of --fw-cfg, read once. Raises UsageError for a name, ImageError for a file."""
     found = []
     for file in config.fw_cfg:
         check_name(file.name)
-        found.append(FwCfgItem(read_module(file.path, max_size=MOST_BYTES).data, file.name))
+        found.append(FwCfgItem(files.module(file.path, max_size=MOST_BYTES).data, file.name))
     return tuple(found)
 
 
@@ -222,6 +223,8 @@ class Devices:
         grants = {device.name: bind(device, host) for device in board}
         self.transfers = host.transfer_thread
         self.late = host.late
+        self.late_forbidden: tuple[int, ...] = ()
+        """The ports whose writes must not be late when the next virtual machine starts."""
         pool.connect(
             grants,
             now=self.clock.now,
@@ -249,6 +252,14 @@ class Devices:
                 self.late_ports[late] = (proxy, grant.register)
 
 
+class SavedState(Protocol):
+    """The state of a virtual machine that was saved: see `restore.Start`."""
+
+    def apply(self, kvm: Kvm, guest: GuestVm) -> None:
+        """Bring a fresh machine to it. Raises SnapshotFileError."""
+        ...
+
+
 class GuestVm:
     """One virtual machine from reset to reset: memory, interrupt controllers, vCPUs, a loaded guest.
 
@@ -264,10 +275,12 @@ class GuestVm:
         cpus: int = 1,
         cpu: str = DEFAULT_CPU,
         waits: bool = True,
+        state: SavedState | None = None,
     ) -> None:
-        """`cpu` is what `--cpu` says. `waits` says whether `close` waits until the VM is destroyed.
+        """`cpu` is what `--cpu` says. `waits` says whether `close` waits until the VM is destroyed. With a
+        `state`, the machine goes on as that says, and `memory` has it already.
 
-        Raises ImageError, KvmError and UsageError.
+        Raises ImageError, KvmError, SnapshotFileError and UsageError.
         """
         self._waits = waits
         self._coalesces = kvm.check_extension(uapi.KVM_CAP_COALESCED_PIO) > 0
@@ -289,7 +302,13 @@ class GuestVm:
             self.vcpus: list[Vcpu] = processors.vcpus
             self.is_pvm = processors.is_pvm
             self.not_hidden = processors.not_hidden
-            apply_state(self.vcpus[0], self.boot.state)
+            self.leaves = processors.leaves
+            self.lines_are_set = state is not None
+            """Whether the interrupt controllers have the levels of the lines already."""
+            if state is None:
+                apply_state(self.vcpus[0], self.boot.state)
+            else:
+                state.apply(kvm, self)
         except BaseException:
             self.vm.close()
             raise
@@ -301,7 +320,8 @@ class GuestVm:
             return None
         for port in devices.coalesced:
             self.vm.register_coalesced(port, 1, pio=True)
-        devices.late.attach(self.vm)
+        devices.late.attach(self.vm, devices.late_forbidden)
+        devices.late_forbidden = ()
         # The ring belongs to the VM: KVM maps the same page behind each vCPU.
         vcpu = self.vcpus[0]
         alone = len(self.vcpus) == 1
@@ -319,6 +339,17 @@ def initialize_pics(vm: Vm) -> None:
         state = vm.get_irqchip(chip)
         state.pic.irq_base, state.pic.imr, state.pic.init4 = vector, mask, 1
         vm.set_irqchip(state)
+
+
+def tell_transfers(devices: Devices) -> None:
+    """Send COMPLETE for the transfers that are done. By the main thread. Raises DeviceProcessError."""
+    if devices.transfers is None:
+        return
+    for name, tag, status in devices.transfers.take_done():
+        for device_type, index, device in devices.pool.places():
+            if device.name == name:
+                channel = devices.pool.channel(device_type)
+                channel.request(protocol.COMPLETE, device=index, value=tag | status << 32)
 
 
 def start_timer(devices: Devices) -> None:

@@ -9,7 +9,8 @@ terminal, and is for a process that ends with its run.
 from __future__ import annotations
 
 import sys
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.errors import SandboxError
 from kvmbox.host.console import STDIN
@@ -22,6 +23,9 @@ from kvmbox.outcome import Decision
 from kvmbox.processes.pool import DevicePool
 from kvmbox.sandbox import layers, vmm
 from kvmbox.sandbox.vmm import Confinement
+
+if TYPE_CHECKING:
+    from kvmbox.snapshot.destination import Destination
 
 SWITCH_INTERVAL: Final = 20e-6
 """How long, in seconds, a thread that comes back from the guest waits for one that computes. Python's own
@@ -58,6 +62,12 @@ class Caller:
                 hint="only the kvmbox command confines its own process, not a program that uses it",
             )
         return None
+
+    def committer(
+        self, destinations: Sequence[Destination]
+    ) -> tuple[Callable[[int], None], Callable[[], None]]:
+        """What gives the destination of a number its name, and what ends that. Raises OSError."""
+        return (lambda number: destinations[number].commit()), (lambda: None)
 
     @property
     def ended_by(self) -> str | None:
@@ -114,6 +124,15 @@ class ProcessOwner(Caller):
     def ended_by(self) -> str | None:
         """See Caller."""
         return self._signals.reason
+
+    def committer(
+        self, destinations: Sequence[Destination]
+    ) -> tuple[Callable[[int], None], Callable[[], None]]:
+        """See Caller. The process will not be able to do it itself."""
+        from kvmbox.snapshot.destination import Committer
+
+        committer = Committer(destinations)
+        return committer.commit, committer.close
 
     def release(self) -> None:
         """See Caller."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kvmbox.accel.choice import is_compiled
 from kvmbox.host.clock import GuestClock
-from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.run_loop import VcpuLoop
 
 

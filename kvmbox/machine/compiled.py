@@ -76,12 +76,14 @@ class CompiledRouter(RouterCore, InterruptRouter):
             self._announcers.append(source)
         return source
 
-    def attach(self, set_line: Callable[[int, int], None], descriptor: int = -1) -> None:
+    def attach(
+        self, set_line: Callable[[int, int], None], descriptor: int = -1, *, are_set: bool = False
+    ) -> None:
         """See InterruptRouter."""
         with self._lock:
             # First: what the thread raises from now on is set once more, and what it has raised is not lost.
             self.controls(descriptor)
-        super().attach(set_line, descriptor)
+        super().attach(set_line, descriptor, are_set=are_set)
 
     def detach(self) -> None:
         """See InterruptRouter."""

@@ -20,6 +20,7 @@ from kvmbox.errors import UsageError
 from kvmbox.host.serial import SerialSpec
 from kvmbox.host.transfers import Store
 from kvmbox.lean import Value
+from kvmbox.machine.snapshots import SnapshotCondition
 from kvmbox.processes.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES, Design, Sandbox, Seccomp
 from kvmbox.sandbox import layers
 
@@ -27,11 +28,13 @@ Mode = Literal["auto", "real"]
 DataSegments = Literal["zero", "cs"]
 FirmwareChoice = Literal["auto", "none"]
 SerialOverflow = Literal["wait", "drop"]
+RtcPolicy = Literal["stand-still", "catch-up"]
 OnDeviceCrash = Literal["fail", "restart", "all-ones"]
 
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 DATA_SEGMENTS: Final[tuple[DataSegments, ...]] = get_args(DataSegments)
 FIRMWARE_CHOICES: Final[tuple[FirmwareChoice, ...]] = get_args(FirmwareChoice)
+RTC_POLICIES: Final[tuple[RtcPolicy, ...]] = get_args(RtcPolicy)
 SERIAL_OVERFLOWS: Final[tuple[SerialOverflow, ...]] = get_args(SerialOverflow)
 CRASH_ANSWERS: Final[tuple[OnDeviceCrash, ...]] = get_args(OnDeviceCrash)
 SECCOMP_CHOICES: Final = tuple(SECCOMP_MODES)
@@ -41,6 +44,7 @@ DEFAULT_BOOT: Final = AUTO
 DEFAULT_CPU: Final = "host"
 DEFAULT_FIRMWARE: Final = FIRMWARE_CHOICES[0]
 DEFAULT_SERIAL_OVERFLOW: Final = SERIAL_OVERFLOWS[0]
+DEFAULT_RTC: Final = RTC_POLICIES[0]
 DEFAULT_ON_DEVICE_CRASH: Final = CRASH_ANSWERS[0]
 DEFAULT_SANDBOX: Final = PROCESS
 DEFAULT_SECCOMP: Final = SECCOMP_CHOICES[0]
@@ -48,6 +52,9 @@ DEFAULT_DEBUG_EXIT: Final = layout.DEBUG_EXIT_PORT
 DEFAULT_RTC_BASE: Final = "utc"
 DEFAULT_PIN: Final = "auto"
 DEFAULT_KVM_PATH: Final = "/dev/kvm"
+MOST_SNAPSHOTS: Final = 64
+"""How many snapshots a run may plan."""
+
 DEFAULT_RESTART_BUDGET: Final = 16
 """How many restarts a run may have before a device that keeps dying ends it."""
 
@@ -55,6 +62,7 @@ DEFAULT_RESTART_BUDGET: Final = 16
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.host.transfers import Store
+    from kvmbox.snapshot.file import SnapshotFile
 
 _NO_RESOURCES: Final[Mapping[str, Store]] = {}
 
@@ -80,7 +88,8 @@ class RunConfig(Value):
     "none" or a file. `entry` is (CS, IP).
     `rtc_base` is the wall clock at guest time 0, in seconds since 1970. `require` is the mask of sandbox
     layers (`sandbox.layers`) that must not be missing. `devices` are put on the board beside those of a PC;
-    `resources` are what their `Resource` grants name.
+    `resources` are what their `Resource` grants name. `start` is the snapshot that the machine starts from,
+    which decides many of the others.
     """
 
     guest: str
@@ -120,6 +129,10 @@ class RunConfig(Value):
     kvm_path: str
     devices: tuple[DeviceSpec, ...]
     resources: Mapping[str, Store]
+    snapshot_when: tuple[SnapshotCondition, ...] = ()
+    snapshot_stop: bool = False
+    start: SnapshotFile | None = None
+    rtc: RtcPolicy = DEFAULT_RTC
 
     @property
     def bios_file(self) -> str | None:
@@ -130,6 +143,7 @@ class RunConfig(Value):
     def files_written(self) -> list[tuple[str, str]]:
         """What for, and the path, of each file that the run writes."""
         found = [("--record", self.record)] if self.record is not None else []
+        found += [("--snapshot-when", one.path) for one in self.snapshot_when]
         found += [(f"--serial {one.port}=file:", one.path) for one in self.serial.values() if one.path]
         if self.debugcon.path:
             found.append(("--debugcon file:", self.debugcon.path))
@@ -138,6 +152,8 @@ class RunConfig(Value):
     @property
     def files_read(self) -> list[tuple[str, str]]:
         """The same of the files that it reads."""
+        if self.start is not None:
+            return [("--from", self.start.path)]
         found = [("the guest's image", self.guest), *(("a --module", module.path) for module in self.modules)]
         if self.initrd is not None:
             found.append(("--initrd", self.initrd))
@@ -242,6 +258,15 @@ def check(config: RunConfig, restart_budget: int | None) -> None:
     _refuse_other("--segments", config.segments, DATA_SEGMENTS)
     _refuse_other("--firmware-tables", config.firmware_tables, FIRMWARE_CHOICES)
     _refuse_other("--serial-overflow", config.serial_overflow, SERIAL_OVERFLOWS)
+    _refuse_other("--rtc", config.rtc, RTC_POLICIES)
+    if config.rtc != DEFAULT_RTC and config.start is None:
+        raise UsageError(
+            f"--rtc {config.rtc} needs --from", hint="the clock of a machine that boots is --rtc-base"
+        )
+    if config.snapshot_stop and not config.snapshot_when:
+        raise UsageError("--snapshot-stop needs --snapshot-when", hint="say when the snapshot is taken")
+    if len(config.snapshot_when) > MOST_SNAPSHOTS:
+        raise UsageError(f"--snapshot-when more than {MOST_SNAPSHOTS} times")
     _refuse_other("--on-device-crash", config.on_device_crash, CRASH_ANSWERS)
     status = config.success_status
     for option, value in (

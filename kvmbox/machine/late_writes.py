@@ -22,7 +22,7 @@ delivered at the next exit of any vCPU, or at the end of the slice.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Protocol
 
 BUSY_WRITES: Final = 64
@@ -73,12 +73,21 @@ class LateWrites:
         self._ports.append(watched)
         return lambda allowed: self._allow(watched, bool(allowed))
 
-    def attach(self, vm: Registrar) -> None:
-        """A virtual machine was built, with devices after a reset: writes may be late."""
+    def attach(self, vm: Registrar, forbidden: Collection[int] = ()) -> None:
+        """A virtual machine was built. Its devices are as after a reset, where writes may be late, unless
+        their ports are among `forbidden`.
+        """
         with self._lock:
             self._vm = vm
             for port in self._ports:
-                port.allowed, port.coalesced, port.revoked, port.exits = True, False, False, 0
+                port.allowed = port.number not in forbidden
+                port.coalesced, port.revoked, port.exits = False, False, 0
+
+    @property
+    def forbidden(self) -> tuple[int, ...]:
+        """The ports whose writes must not be late now."""
+        with self._lock:
+            return tuple(port.number for port in self._ports if not port.allowed)
 
     def detach(self) -> None:
         """The virtual machine is about to be closed."""

@@ -29,10 +29,15 @@ from kvmbox.machine import values
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.config import FirmwareFile, ModuleSpec, OnDeviceCrash, RunConfig, SerialOverflow
 from kvmbox.machine.run import run
+from kvmbox.machine.snapshots import Request, SnapshotCondition, Snapshots, parse_condition, refused
 from kvmbox.machine.statistics import RunStats
 from kvmbox.machine.timeline import Timeline
 from kvmbox.outcome import INTERRUPTED, Decision, Outcome
 from kvmbox.processes.pool import Sandbox, Seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.snapshot.file import SnapshotFile
 
 _Read = TypeVar("_Read")
 
@@ -108,7 +113,11 @@ class Machine:
         kvm_path: str = options.DEFAULT_KVM_PATH,
         devices: Sequence[DeviceSpec] = (),
         resources: Mapping[str, Store] | None = None,
+        snapshot_when: Sequence[str | SnapshotCondition] = (),
+        snapshot_stop: bool = False,
+        rtc: options.RtcPolicy = options.DEFAULT_RTC,
         say: Callable[[str], None] | None = None,
+        start: SnapshotFile | None = None,
     ) -> None:
         """`image` is a file, or the name of a bundled guest. The options are those of `kvmbox run`.
 
@@ -116,7 +125,8 @@ class Machine:
         COM1 and the debug console are that nothing else was said of: in a Capture, `Machine.console`, or on
         this process's stdin and stdout. `devices` are put on the board beside those of a PC, and `resources`
         are the stores that their `Resource` grants name. `say` gets each line that is for a person, from the
-        machine's thread. `mode` is an older spelling of `boot`. Nothing is opened yet. Raises UsageError.
+        machine's thread. `mode` is an older spelling of `boot`. `start` is for `from_snapshot`. Nothing is
+        opened yet. Raises UsageError.
         """
         path, flat = _find(os.fspath(image))
         required = options.layer_mask("--require", require)
@@ -162,6 +172,12 @@ class Machine:
             kvm_path=kvm_path,
             devices=tuple(devices),
             resources=dict(resources or {}),
+            snapshot_when=tuple(
+                parse_condition(one) if isinstance(one, str) else one for one in snapshot_when
+            ),
+            snapshot_stop=snapshot_stop,
+            start=start,
+            rtc=rtc,
         )
         options.check(self.config, restart_budget)
         self._captures = {
@@ -172,6 +188,7 @@ class Machine:
         self.messages: Final[deque[str]] = deque(maxlen=MOST_MESSAGES)
         """What was there to tell a person, the last lines: restarts, the path of a pseudo-terminal, …"""
         self._say = say
+        self._snapshots = Snapshots()
         self._decision = Decision()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -182,6 +199,29 @@ class Machine:
         self._result: RunResult | None = None
         self._error: BaseException | None = None
         self._error_told = False
+
+    @classmethod
+    def from_snapshot(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+        """A machine that goes on where a snapshot was taken: a file of `snapshot`, or of --snapshot-when.
+
+        `options` are those of the constructor, but for what the snapshot decides: image, memory, CPUs,
+        devices of the PC. Serial ports that the machine has and that `serial` does not name have the backend
+        "null". Raises UsageError, and SnapshotFileError for a file that cannot be used.
+        """
+        from kvmbox.machine.start_options import merged, options_of
+        from kvmbox.snapshot.file import SnapshotFile
+
+        start = SnapshotFile(os.fspath(path))
+        try:
+            guest, own = options_of(start.description, start.header.memory_size)
+            try:
+                cls(guest, **own)  # whatever is wrong with these is not the caller's fault
+            except UsageError as error:
+                raise start.refuse(f"it is damaged: {error}", error.hint) from error
+            return cls(guest, start=start, **merged(own, options))
+        except BaseException:
+            start.close()
+            raise
 
     # --- Life ---------------------------------------------------------------------------------------------
 
@@ -250,6 +290,27 @@ class Machine:
         finally:
             self._end()
 
+    def snapshot(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole machine, as it is now, to a file; the guest goes on. Waits until it is written.
+
+        The file appears whole or not at all. Raises SnapshotFileError if it cannot be written, or if the
+        guest ends before; UsageError if the machine was not started.
+        """
+        if not self._used or threading.current_thread() is self._thread:
+            raise UsageError("there is nothing to take a snapshot of: the machine was not started")
+        from kvmbox.snapshot.destination import Destination
+
+        destination = Destination(os.fspath(path))
+        try:
+            request = Request(destination.path, destination.descriptor, destination.commit)
+            self._snapshots.want(request)
+            request.done.wait()
+            if request.problem is not None:
+                raise refused(destination.path, request.problem)
+        finally:
+            destination.abandon()
+            destination.close()
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -317,6 +378,9 @@ class Machine:
             self._begun.set()
 
     def _end(self) -> None:
+        self._snapshots.end()
+        if self.config.start is not None:
+            self.config.start.close()
         for capture in self._captures:
             capture.end()
         self._ended.set()
@@ -340,6 +404,7 @@ class Machine:
             started=started,
             settled=lambda outcome, statistics: settled(self._result_of(outcome, statistics)),
             timeline=timeline,
+            snapshots=self._snapshots,
         )
         self._result = self._result_of(outcome, statistics)
         return self._result

@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.board import Input
 from kvmbox.channel.channel import WAIT_SLICE_MS, hung_error
@@ -31,13 +31,14 @@ from kvmbox.host.console import OFFER_SIZE, Console, InputPort
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
 from kvmbox.machine.aftermath import Aftermath, examine
-from kvmbox.machine.builder import Devices, GuestVm
+from kvmbox.machine.builder import Devices, GuestVm, tell_transfers
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.choice import loop_kind
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.pace import Pace
 from kvmbox.machine.run_loop import LoopTotals, port_exits
+from kvmbox.machine.snapshots import Request, Snapshots
 from kvmbox.machine.survival_choice import survival_of
 from kvmbox.machine.suspend import Suspension
 from kvmbox.machine.vcpu_thread import VcpuThread, join_all, look_at_all
@@ -54,8 +55,8 @@ from kvmbox.processes.pool import DevicePool, SurvivalOf
 from kvmbox.sandbox.vmm import Confinement, confine_vcpu
 from kvmbox.wire import protocol
 
-MAX_DRAIN_STEPS: Final = 256
-"""More deadlines than the transmit FIFOs and time-outs of all UARTs can have."""
+if TYPE_CHECKING:
+    from kvmbox.machine.capture import Taker
 
 CONGESTED_WAIT: Final = WAIT_SLICE_MS * 1_000_000
 """How much later, in ns, a UART whose output has no room is told the time."""
@@ -81,10 +82,12 @@ class MainLoop:
         cpu: int | None,
         started: int,
         say: Callable[[str], None] = lambda text: None,
+        snapshots: Snapshots | None = None,
     ) -> None:
         """`cpu` is the host CPU of the first vCPU. `started` is when the command began, in ns of the host's
-        monotonic clock: --timeout counts from there.
+        monotonic clock: --timeout counts from there. `snapshots` are those to take.
         """
+        self._snapshots = snapshots or Snapshots()
         self._config = config
         self._decision = decision
         self._console = console
@@ -118,7 +121,7 @@ class MainLoop:
         self._slice_began = 0.0
         self._hung_up: set[int] = set()
         self._watched: set[int] = set()
-        self._talkers: set[str] = set()
+        self.talkers: set[str] = set()
         """The processes whose devices print as time passes: those with UARTs."""
         self._started = started
         self.confinement: Confinement | None = None
@@ -174,7 +177,7 @@ class MainLoop:
         """Take over the devices, whose channels are connected now."""
         self._devices = devices
         self._watchdog = Watchdog(devices.pool.channels)
-        self._talkers = {
+        self.talkers = {
             name
             for name, member in devices.pool.members.items()
             if any(device.granted(Input) for device in member.devices)
@@ -201,6 +204,23 @@ class MainLoop:
         while self._unanswered and self._pool is not None:
             error = self._unanswered.popleft()
             self._say(f"{self._pool.explain(error)}: from now on its ports read as ones")
+
+    # --- Snapshots ----------------------------------------------------------------------------------------
+
+    def stop_for_snapshot(self) -> None:
+        """Ask all vCPUs to stand still, and take the snapshots that are wanted when they do. Thread-safe."""
+        for thread in self._vcpus:
+            thread.pause()
+        self._wakeup.wake()
+
+    def take_snapshot(self, taker: Taker, request: Request) -> Callable[[], None]:
+        """Take one of the guest, which stands still: see `Taker.take`."""
+        assert self._guest is not None
+        return taker.take(request, self._guest, self._ring)
+
+    def _take_snapshots(self, devices: Devices) -> None:
+        if self._guest is not None and not self._ended and self._decision.outcome is None:
+            self._snapshots.turn(devices.clock, self._vcpus)
 
     # --- The end ------------------------------------------------------------------------------------------
 
@@ -363,22 +383,6 @@ class MainLoop:
         if not ended:
             self._fail(KvmboxError("a vCPU thread does not end: KVM_RUN ignores the kick"))
 
-    def drain(self) -> None:
-        """The guest has ended: send the characters that paced UARTs still hold, without real waiting."""
-        devices = self._devices
-        assert devices is not None
-        for channel in devices.pool.channels:
-            if channel.device_type not in self._talkers:
-                continue
-            for _ in range(MAX_DRAIN_STEPS):
-                if channel.failure is not None or channel.deadline == protocol.NO_DEADLINE:
-                    break
-                devices.clock.skip_to(channel.deadline)
-                try:
-                    channel.request(protocol.ADVANCE)
-                except DeviceProcessError as error:
-                    self.device_failed(error)
-
     # --- The loop -----------------------------------------------------------------------------------------
 
     def _poll_until_end(self, until: Callable[[], bool] = lambda: False) -> None:
@@ -405,7 +409,8 @@ class MainLoop:
                 self._handle(poll, events, inputs)
                 self._finish_look()
                 self._feed_inputs()
-                self._tell_transfers()
+                tell_transfers(devices)
+                self._take_snapshots(devices)
                 self._tell_unanswered()
                 pool.tend(poll, self._say)
             except DeviceProcessError as error:
@@ -416,7 +421,12 @@ class MainLoop:
         wake = self._slice_began + self._pace.slice_ms(told=self._tells_next_exit) / 1000
         if self._config.timeout is not None:
             wake = min(wake, self._started / 1e9 + self._config.timeout)
-        return max(0.0, (wake - time.monotonic()) * 1000)
+        now = time.monotonic()
+        assert self._devices is not None
+        snapshot = self._snapshots.wake_in(self._devices.clock)
+        if snapshot is not None:
+            wake = min(wake, now + snapshot)
+        return max(0.0, (wake - now) * 1000)
 
     def _handle(self, poll: select.poll, events: list[tuple[int, int]], inputs: dict[int, InputPort]) -> None:
         assert self._devices is not None
@@ -460,7 +470,7 @@ class MainLoop:
         assert devices is not None
         assert self._timers is not None
         channel = devices.pool.channel(device_type)
-        if device_type in self._talkers and self._console.congested:
+        if device_type in self.talkers and self._console.congested:
             # More time is more output of paced UARTs, and there is no room for it.
             self._timers.set(device_type, devices.clock.now() + CONGESTED_WAIT)
             return
@@ -470,7 +480,7 @@ class MainLoop:
         """Whether the guest cannot notice that a deadline is handled only at the end of a quiet slice."""
         devices, guest = self._devices, self._guest
         assert devices is not None
-        if guest is None or device_type in self._talkers:
+        if guest is None or device_type in self.talkers:
             return False
         if not self._pace.may_put_off(told=self._tells_next_exit, halted=self._halted):
             return False
@@ -506,17 +516,6 @@ class MainLoop:
             del port.pending[:accepted]
             if accepted == len(offered):
                 port.waiting_for_room = False
-
-    def _tell_transfers(self) -> None:
-        """Send COMPLETE for the transfers that are done."""
-        assert self._devices is not None
-        if self._devices.transfers is None:
-            return
-        for name, tag, status in self._devices.transfers.take_done():
-            for device_type, index, device in self._devices.pool.places():
-                if device.name == name:
-                    channel = self._devices.pool.channel(device_type)
-                    channel.request(protocol.COMPLETE, device=index, value=tag | status << 32)
 
     def _device_of(self, port_name: str) -> tuple[str, int]:
         assert self._devices is not None
@@ -587,6 +586,8 @@ class MainLoop:
 
     def _resume_all(self) -> None:
         self._looking = False
+        if self._snapshots.wanted:
+            return  # they are to stand still for that
         for thread in self._vcpus:
             thread.resume()
 

@@ -42,8 +42,11 @@ class Processors:
         self.is_pvm = is_pvm(first)
         claimed = claimed_leaves(kvm)
         shown = shown_leaves(cpu, claimed, pvm=self.is_pvm)
+        self.leaves: list[Leaf] = place(shown, 0, cpus)
+        """What CPUID shows on the first vCPU."""
         for vcpu in self.vcpus:
-            vcpu.set_cpuid([entry_of(leaf) for leaf in place(shown, vcpu.index, cpus)])
+            leaves = self.leaves if vcpu.index == 0 else place(shown, vcpu.index, cpus)
+            vcpu.set_cpuid([entry_of(leaf) for leaf in leaves])
         self.not_hidden: list[str] = []
         """The features that `cpu` hides and that the guest sees all the same: KVM ignores the request."""
         if cpu not in ("host", "max"):

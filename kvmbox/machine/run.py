@@ -8,10 +8,11 @@ a step fails, everything that is open is closed in reverse order.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from kvmbox.board import BOOT_DISK, DeviceSpec
+from kvmbox.boot.files import HostFiles
 from kvmbox.boot.plan import BootPlan
 from kvmbox.channel.transports import TRANSPORTS
 from kvmbox.errors import DeviceProcessError, KvmboxError, SandboxError
@@ -28,12 +29,15 @@ from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.builder import Devices, GuestVm, board_of, fw_cfg_files, start_timer
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.config import RunConfig
+from kvmbox.machine.drain import drain
 from kvmbox.machine.main_loop import MainLoop
+from kvmbox.machine.planned import PlannedSnapshots
+from kvmbox.machine.snapshots import Snapshots
 from kvmbox.machine.statistics import RunStats, collect
 from kvmbox.machine.suspend import sleep_until_woken, tell_wake_up, waking_plan
 from kvmbox.machine.timeline import Timeline
 from kvmbox.memory import GuestMemory
-from kvmbox.outcome import CLEAN, KVMBOX_FAILED, Decision, Expectations, Outcome
+from kvmbox.outcome import CLEAN, KVMBOX_FAILED, UNEXPECTED, Decision, Expectations, Outcome
 from kvmbox.processes import prestart
 from kvmbox.processes.pool import PER_DEVICE, THREAD, Design, DevicePool
 from kvmbox.sandbox import layers, linux
@@ -42,6 +46,7 @@ from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.host.transfers import Store, TransferThread
+    from kvmbox.machine.restore import Start
     from kvmbox.record.recorder import Recorder
 
 
@@ -54,12 +59,14 @@ def run(
     started: Callable[[], None] = lambda: None,
     settled: Callable[[Outcome, RunStats], None] = lambda _outcome, _statistics: None,
     timeline: Timeline | None = None,
+    snapshots: Snapshots | None = None,
 ) -> tuple[Outcome, RunStats]:
     """Boot `config.guest` and run it to its end, in this thread; returns how it ended, judged by what was
     expected of it, and what it did.
 
     Whoever decides `decision` ends the run. `say` tells the person a line, `started` hears that the guest is
     about to run, and `settled` hears what is returned before the processes and guest memory are closed.
+    `snapshots` are those that a program may ask for.
     Raises KvmboxError where the run could not start; a run that started has an outcome.
     """
     timeline = timeline or Timeline()
@@ -68,8 +75,11 @@ def run(
     # Signal handlers are put back last of all: until then a signal cannot change what was decided. The
     # start's time-out is left before the clean-up begins: no alarm interrupts that.
     with ExitStack() as last, ExitStack() as cleanup, starting:
-        files = fw_cfg_files(config)
-        board_of(config, fw_cfg=files)  # what contradicts itself is refused before anything starts
+        start = _start(config)
+        files = HostFiles() if start is None else start.files()
+        with _blaming(start):
+            items = fw_cfg_files(config, files)
+            board_of(config, fw_cfg=items)  # what contradicts itself is refused before anything starts
         for file in config.fw_cfg:
             if (warning := warning_about(file.name)) is not None:
                 say(warning)
@@ -78,10 +88,16 @@ def run(
         pool = DevicePool(_checked(config.design, config.require, placement, say))
         cleanup.callback(pool.close)
         pool.ready_by = starting.at
-        source = BootSource.read(config)  # it tells which devices there are
-        board = board_of(
-            config, bios=source.has_bios, disk=source.disk_sectors, fw_cfg=(*source.fw_cfg, *files)
-        )
+        with _blaming(start):
+            source = BootSource.read(config, files)  # it tells which devices there are
+            board = board_of(
+                config, bios=source.has_bios, disk=source.disk_sectors, fw_cfg=(*source.fw_cfg, *items)
+            )
+        if start is not None:
+            start.check_board(board)
+        snapshots = snapshots or Snapshots()
+        plans = PlannedSnapshots(config, board, snapshots, caller)
+        cleanup.callback(plans.close)
         recorder = _recorder(config, board, say)
         if recorder is not None:
             cleanup.callback(recorder.finish)
@@ -98,12 +114,14 @@ def run(
             on_demand=True,
         )
         timeline.mark("device processes asked for")
-        memory = GuestMemory(config.memory_size)
+        memory = GuestMemory(config.memory_size) if start is None else start.memory()
+        if start is not None:
+            timeline.mark("snapshot verified")
         users: list[Callable[[], bool]] = []  # what tells whether a thread still uses the guest's memory
         cleanup.callback(_close_unused, memory.close, users)
         kvm = cleanup.enter_context(Kvm.open(config.kvm_path))
         factory = GuestFactory(kvm, memory, source, config.cpus, config.cpu, caller.waits_for_kernel)
-        guest = factory.build()
+        guest = factory.build() if start is None else factory.continue_from(start)
         cleanup.callback(_close_unused, guest.close, users)
         if guest.not_hidden:
             say(f"--cpu {config.cpu}: this host's KVM shows all the same: {', '.join(guest.not_hidden)}")
@@ -126,7 +144,15 @@ def run(
         )
         cleanup.callback(console.close)
         main_loop = MainLoop(
-            config, decision, console, wakeup, caller, cpu=placement.cpu, started=timeline.started, say=say
+            config,
+            decision,
+            console,
+            wakeup,
+            caller,
+            cpu=placement.cpu,
+            started=timeline.started,
+            say=say,
+            snapshots=snapshots,
         )
         users.append(lambda: main_loop.has_live_vcpu)
         cleanup.callback(main_loop.close)
@@ -149,10 +175,16 @@ def run(
             if devices.transfers is not None:
                 cleanup.callback(_end_transfers, devices.transfers, say)
             main_loop.take_devices(devices)
+            if start is not None:
+                timeline.mark("devices ready")
+                start.resume(devices, console)
+                timeline.mark("device states restored")
+            plans.attend(main_loop, kvm, files, devices, console, decision, say)
             pool.ready_by = None
             starting.over()
             caller.ready(decision, wakeup)
-            timeline.mark("devices ready")
+            if start is None:
+                timeline.mark("devices ready")
             main_loop.confinement = caller.confine(
                 pool, without=config.design.without, require=config.require
             )
@@ -169,18 +201,23 @@ def run(
             try:
                 _boot_until_end(guest, factory, devices, main_loop, decision)
                 if config.uart_pace:
-                    main_loop.drain()
+                    drain(devices, main_loop.talkers)
+            except DeviceProcessError as error:
+                main_loop.device_failed(error)
             except KeyboardInterrupt:
                 # The third signal that asks for the end, when two have not brought it.
                 decision.decide(main_loop.ended_by_signal)
         finally:
-            problem = console.finish()
+            missing_snapshot = snapshots.end()
+            problem = console.finish() or plans.problem
             if recorder is not None:
                 problem = recorder.finish() or problem
         timeline.mark("guest ended")
         outcome = decision.outcome
         assert outcome is not None
-        judged = _with_aftermath(_judge(outcome, config, matcher, problem), main_loop.aftermath)
+        judged = _with_aftermath(
+            _judge(outcome, config, matcher, problem, missing_snapshot), main_loop.aftermath
+        )
         stats = collect(devices, main_loop, console, timeline, pool)
         settled(judged, stats)
     timeline.mark("closed")
@@ -233,6 +270,20 @@ def _checked(design: Design, require: int, placement: Placement, say: Callable[[
     return design
 
 
+def _start(config: RunConfig) -> Start | None:
+    """What the run starts from instead of its image, if it does."""
+    if config.start is None:
+        return None
+    from kvmbox.machine.restore import Start
+
+    return Start(config.start, catch_up=config.rtc == "catch-up")
+
+
+def _blaming(start: Start | None) -> AbstractContextManager[None]:
+    """What is wrong with the configuration of a machine from a snapshot is the snapshot's fault."""
+    return nullcontext() if start is None else start.blamed()
+
+
 def _recorder(config: RunConfig, board: list[DeviceSpec], say: Callable[[str], None]) -> Recorder | None:
     if config.record is None:
         return None
@@ -266,12 +317,18 @@ class GuestFactory(Value):
         """A VM with the image loaded, in memory that is all zero."""
         return self._start(self.source)
 
+    def continue_from(self, start: Start) -> GuestVm:
+        """A VM in the state of a snapshot, whose memory this one is."""
+        return self._start(BootSource(lambda _memory: start.plan), start)
+
     def resume(self, plan: BootPlan) -> GuestVm:
         """A fresh VM on the memory as it is, which starts as `plan` says."""
         return self._start(BootSource(lambda _memory: plan))
 
-    def _start(self, source: BootSource) -> GuestVm:
-        return GuestVm(self.kvm, self.memory, source, cpus=self.cpus, cpu=self.cpu, waits=self.waits)
+    def _start(self, source: BootSource, state: Start | None = None) -> GuestVm:
+        return GuestVm(
+            self.kvm, self.memory, source, cpus=self.cpus, cpu=self.cpu, waits=self.waits, state=state
+        )
 
 
 def _boot_until_end(
@@ -280,7 +337,7 @@ def _boot_until_end(
     """Run the guest, and again after each reset and each suspension, until the decision is decided."""
     while True:
         try:
-            devices.router.attach(guest.vm.irq_line, guest.vm.fileno())
+            devices.router.attach(guest.vm.irq_line, guest.vm.fileno(), are_set=guest.lines_are_set)
             if guest.boot.after_bios:
                 start_timer(devices)
             again = main_loop.run_until_reset(guest)
@@ -330,9 +387,13 @@ def _with_aftermath(outcome: Outcome, aftermath: Aftermath | None) -> Outcome:
 
 
 def _judge(
-    outcome: Outcome, config: RunConfig, matcher: ConsoleMatcher | None, problem: str | None
+    outcome: Outcome,
+    config: RunConfig,
+    matcher: ConsoleMatcher | None,
+    problem: str | None,
+    missing_snapshot: str | None,
 ) -> Outcome:
-    """The outcome against the expectations, and against output or records that the host did not take."""
+    """The outcome against the expectations, and against what the host did not take, or was not given."""
     missing = ""
     if matcher is not None:
         missing = ", ".join(repr(text.decode("utf-8", "replace")) for text in matcher.missing)
@@ -341,6 +402,8 @@ def _judge(
         unfulfilled=lambda: matcher is not None and matcher.unfulfilled,
         missing=lambda: missing,
     ).judge(outcome)
+    if missing_snapshot is not None and (judged.status == CLEAN or judged.status & 1):
+        return Outcome(UNEXPECTED, f"{judged.reason}, before {missing_snapshot}", error=True)
     # A run whose output was lost has not succeeded; the guest's own failures and kvmbox's keep their word.
     if problem is not None and (judged.status == CLEAN or judged.status & 1):
         return Outcome(KVMBOX_FAILED, problem, error=True)

@@ -294,7 +294,8 @@ class VcpuLoop:
                     if number != errno.EAGAIN:
                         raise UnknownExitError(f"KVM_RUN failed: {os.strerror(number)}")
             if self._attention:
-                if self._pay_attention():
+                # KVM_RUN that was interrupted has completed the exit before; after an exit it is still to do.
+                if self._pay_attention(settled=status < 0):
                     return LoopEnd.LEFT
                 enter = self._enter_and_tell if self.tells_next_exit else self._enter
 
@@ -414,8 +415,12 @@ class VcpuLoop:
     def _named(self, report: str) -> str:
         return report if self._name is None else f"{self._name}\n{report}"
 
-    def _pay_attention(self) -> bool:
-        """Handle a request for attention. Return whether the loop must end."""
+    def _pay_attention(self, *, settled: bool) -> bool:
+        """Handle a request for attention. Return whether the loop must end.
+
+        The loop parks only when it is `settled`: when KVM has completed the instruction of the last exit, so
+        that the registers and memory are those of a moment between two instructions.
+        """
         # In this order: a request that comes after the clearing kicks again, one before it is seen now.
         self._vcpu.clear_kick()
         while True:
@@ -423,6 +428,10 @@ class VcpuLoop:
                 if not self._attention & PARK or self._attention & LEAVE:
                     flags, self._attention, self.parked = self._attention, 0, False
                     return bool(flags & LEAVE)
+                if not settled:
+                    # The next KVM_RUN completes the exit, and returns before any guest code (api.rst, 5).
+                    self._vcpu.immediate_exit = True
+                    return False
                 self.parked = True
             self._told()
             with self._attention_changed:

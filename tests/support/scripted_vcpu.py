@@ -39,10 +39,16 @@ class FakeVcpu:
         self.smi = SimpleNamespace(pending=0)
         self.ioapic = uapi.kvm_ioapic_state()
         self.gone = False
+        self.immediate_exit = False
+        self.completed = 0
+        """How often KVM_RUN has only completed the exit before."""
 
     def enter(self) -> int:
         self.runs += 1
-        if self.script:
+        if self.immediate_exit:
+            self.completed += 1
+            status = -errno.EINTR
+        elif self.script:
             status = self.script.pop(0)()
         else:
             assert self._kicked.wait(30), "nobody kicks, and the loop waits"
@@ -63,6 +69,7 @@ class FakeVcpu:
         self._kicked.set()
 
     def clear_kick(self) -> None:
+        self.immediate_exit = False
         self._kicked.clear()
 
     def get_mp_state(self) -> int:

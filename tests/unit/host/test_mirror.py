@@ -229,3 +229,34 @@ def test_mirror_of_short_lag_is_shown_once_whoever_leads(text: bytes, order: lis
             done[name] += 1
     screen.output.finish()
     assert screen.shown == text
+
+
+def continued(screen: Screen) -> Screen:
+    """Another screen, which goes on where this one is, and has shown nothing yet."""
+    other = Screen()
+    other.output.go_on(screen.output.lines())
+    return other
+
+
+@pytest.mark.parametrize("cut", range(25))
+def test_continued_output_shows_exactly_what_the_first_one_would_have_shown(cut: int) -> None:
+    pieces = [
+        *each_byte_to_both(b"one\ntwo\n"),
+        (A, b"three\nfour"),
+        (B, b"three\n"),
+        (B, b"four\n"),
+        (A, b"\n"),
+    ]
+    pieces += each_byte_to_both(b"end\n", B, A)
+    whole, first = Screen(), Screen()
+    shown = whole.print(*pieces)
+    before = first.print(*pieces[:cut])
+    assert before + continued(first).print(*pieces[cut:]) == shown
+
+
+def test_output_with_other_ports_does_not_go_on() -> None:
+    screen = Screen()
+    screen.print((A, b"one\n"))
+    other = MirroredOutput(lambda data: None, (B, "BIOS"))
+    other.go_on(screen.output.lines())
+    assert other.lines() == MirroredOutput(lambda data: None, (B, "BIOS")).lines()

@@ -18,6 +18,7 @@ from kvmbox.kvm import ioctl, uapi
 _HEADERS_OF = {
     "kvm_cpuid2_header": "kvm_cpuid2",
     "kvm_irq_routing_header": "kvm_irq_routing",
+    "kvm_msr_list_header": "kvm_msr_list",
     "kvm_msrs_header": "kvm_msrs",
     "kvm_signal_mask_header": "kvm_signal_mask",
 }

@@ -64,6 +64,27 @@ def test_parked_loop_stands_still_until_it_is_let_go(rig: Rig) -> None:
     assert len(rig.uart.accesses) == 1
 
 
+def test_loop_parks_behind_an_exit_only_when_kvm_has_completed_it(rig: Rig) -> None:
+    rig.uart.write = lambda *_: rig.loop.request_attention(PARK)  # type: ignore[method-assign]  # in the exit
+    rig.port(OUT, 0x3F8, data=b"x")
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(rig.vcpu.completed)
+        rig.loop.unpark()
+
+    rig.while_parked = look
+    assert rig.play() is LoopEnd.LEFT
+    assert seen == [1]
+    assert not rig.vcpu.immediate_exit
+
+
+def test_loop_that_was_interrupted_parks_at_once(rig: Rig) -> None:
+    rig.peek(lambda: rig.loop.request_attention(PARK))
+    assert rig.play() is LoopEnd.LEFT
+    assert (rig.parked, rig.vcpu.completed) == (1, 0)
+
+
 def test_leave_ends_a_parked_loop(rig: Rig) -> None:
     rig.while_parked = lambda: rig.loop.request_attention(LEAVE)
     rig.peek(lambda: rig.loop.request_attention(PARK))

@@ -1,0 +1,131 @@
+"""The snapshots that a run is to take by itself (--snapshot-when): files, conditions, and who takes them.
+
+A file is opened before the VMM confines itself. So a wrong path is an error of the start, and no right to
+create files is left. See `snapshot.destination`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kvmbox.board import DeviceSpec
+from kvmbox.boot.files import HostFiles
+from kvmbox.bus import Mapping
+from kvmbox.errors import SnapshotFileError, UsageError
+from kvmbox.host.console import Console
+from kvmbox.kvm.system import Kvm
+from kvmbox.machine.builder import Devices
+from kvmbox.machine.caller import Caller
+from kvmbox.machine.config import RunConfig
+from kvmbox.machine.main_loop import MainLoop
+from kvmbox.machine.snapshots import PortWatch, Request, Snapshots
+from kvmbox.outcome import CLEAN, Decision, Outcome
+
+if TYPE_CHECKING:
+    from kvmbox.machine.capture import Taker
+    from kvmbox.snapshot.destination import Destination
+
+
+class PlannedSnapshots:
+    """The files of --snapshot-when, and the wiring of their conditions."""
+
+    def __init__(
+        self, config: RunConfig, board: Sequence[DeviceSpec], snapshots: Snapshots, caller: Caller
+    ) -> None:
+        """Open the files. Raises UsageError for a port of a device, SnapshotFileError for a file."""
+        self._config = config
+        self._snapshots = snapshots
+        self._destinations: list[Destination] = []
+        self._requests: list[Request] = []
+        self._rename: Callable[[int], None] | None = None
+        self._end: Callable[[], None] | None = None
+        self._taker: Taker | None = None
+        if not config.snapshot_when:
+            return
+        _refuse_ports_of_devices(config, board)
+        # What it loads cannot be loaded any more when the VMM is confined.
+        import kvmbox.machine.capture  # noqa: F401
+        from kvmbox.snapshot.destination import Destination
+
+        try:
+            for number, condition in enumerate(config.snapshot_when):
+                destination = Destination(condition.path)
+                self._destinations.append(destination)
+                commit = partial(self._commit, number)
+                self._requests.append(Request(condition.path, destination.descriptor, commit))
+            self._rename, self._end = caller.committer(self._destinations)
+        except OSError as error:
+            self.close()
+            raise SnapshotFileError(f"cannot write snapshots: {error.strerror}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _commit(self, number: int) -> None:
+        assert self._rename is not None
+        self._rename(number)
+
+    def attend(
+        self,
+        main_loop: MainLoop,
+        kvm: Kvm,
+        files: HostFiles,
+        devices: Devices,
+        console: Console,
+        decision: Decision,
+        say: Callable[[str], None],
+    ) -> None:
+        """Take the snapshots that are wanted from now on."""
+        for condition, request in zip(self._config.snapshot_when, self._requests, strict=True):
+            written = self._snapshots.plan(condition, request)
+            if written is not None and condition.port is not None:
+                devices.ports.attach(Mapping(condition.port, 1, PortWatch(written)))
+        if self._snapshots.hears:
+            console.listen(self._snapshots.hear)
+
+        def take(request: Request) -> Callable[[], None]:
+            if self._taker is None:
+                from kvmbox.machine.capture import Taker
+
+                self._taker = Taker(kvm, self._config, files, devices, console, say=say)
+            finish = main_loop.take_snapshot(self._taker, request)
+            if self._config.snapshot_stop:
+                finish()  # before the guest goes on: what it prints then belongs to no run
+                if all(one.done.is_set() for one in self._requests):
+                    decision.decide(Outcome(CLEAN, "the snapshots are written (--snapshot-stop)"))
+                return lambda: None
+            return finish
+
+        self._snapshots.attend(main_loop.stop_for_snapshot, take)
+
+    @property
+    def problem(self) -> str | None:
+        """The first reason why a planned snapshot could not be written."""
+        for request in self._requests:
+            if request.done.is_set() and request.problem is not None:
+                return f"cannot write snapshot '{request.path}': {request.problem}"
+        return None
+
+    def close(self) -> None:
+        """Remove what was not finished, and close the files. Idempotent."""
+        if self._end is not None:
+            self._end()
+            self._end = None
+        else:
+            for destination in self._destinations:
+                destination.abandon()
+        for destination in self._destinations:
+            destination.close()
+
+
+def _refuse_ports_of_devices(config: RunConfig, board: Sequence[DeviceSpec]) -> None:
+    for condition in config.snapshot_when:
+        for device in board:
+            for ports in device.ports:
+                if condition.port is not None and ports.first <= condition.port < ports.first + ports.count:
+                    raise UsageError(
+                        f"--snapshot-when: port {condition.port:#x} belongs to {device.name}",
+                        hint="choose one that no device has, such as 0x5f0",
+                    )

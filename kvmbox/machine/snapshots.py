@@ -1,0 +1,254 @@
+"""When snapshots are taken: what is wanted, by whom, and the moment at which the machine stands still for it.
+
+A snapshot is wanted when a console port has printed a text, when the guest writes to a port, at a guest time,
+or by a program. Whatever it is, all vCPUs are asked to pause at once, on the thread that found it: a vCPU
+that has printed the text executes no further instruction. The main loop takes the snapshot when all of them
+stand still, each between two instructions, and lets them go on.
+
+`capture` and what it needs are loaded for the first snapshot.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from kvmbox.errors import SnapshotFileError, UsageError
+from kvmbox.host.clock import GuestClock
+from kvmbox.host.matcher import ConsoleMatcher, Match
+from kvmbox.lean import Value
+
+GUEST_ENDED: Final = "the guest ended before"
+
+
+class SnapshotCondition(Value):
+    """One --snapshot-when: exactly one of text, port and time (ns of guest time), and the file."""
+
+    path: str
+    text: bytes | None = None
+    port: int | None = None
+    time: int | None = None
+
+    @property
+    def words(self) -> str:
+        """When that is, as part of a sentence."""
+        if self.text is not None:
+            return f"it had printed {self.text.decode('utf-8', 'replace')!r}"
+        if self.port is not None:
+            return f"it had written to port {self.port:#x}"
+        return f"{(self.time or 0) / 1e9:g} s of guest time"
+
+
+class Request:
+    """A snapshot that is wanted, or will be: written to `descriptor`, it gets its name by `commit`."""
+
+    def __init__(self, path: str, descriptor: int, commit: Callable[[], None]) -> None:
+        """`commit` raises OSError."""
+        self.path = path
+        self.descriptor = descriptor
+        self.commit = commit
+        self.begun = False
+        """Whether it has been wanted, or is done: it is taken once."""
+        self.done = threading.Event()
+        self.problem: str | None = None
+        """Why there is no snapshot, once it is done; None if there is one."""
+
+    def end(self, problem: str | None) -> None:
+        """It is written, or will never be."""
+        self.begun = True
+        self.problem = problem
+        self.done.set()
+
+
+Take = Callable[[Request], Callable[[], None]]
+
+
+class Stoppable(Protocol):
+    """A vCPU: see `vcpu_thread.VcpuThread`."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it stands still."""
+        ...
+
+    def pause(self) -> None:
+        """Ask it to."""
+        ...
+
+    def resume(self) -> None:
+        """Let it go on."""
+        ...
+
+
+class PortWatch:
+    """What the bus has at the port of a condition."""
+
+    natural_sizes = frozenset({1, 2, 4})
+
+    def __init__(self, written: Callable[[], None]) -> None:
+        self._written = written
+
+    def read(self, _offset: int, size: int) -> int:
+        """As a port that no device claims."""
+        return (1 << 8 * size) - 1
+
+    def write(self, _offset: int, _size: int, _value: int) -> None:
+        """The guest has written, whatever it was."""
+        self._written()
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+class Snapshots:
+    """The snapshots of one machine. `want` on any thread; everything else by the main loop's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted: deque[Request] = deque()
+        self._planned: list[tuple[SnapshotCondition, Request]] = []
+        self._texts: list[tuple[ConsoleMatcher, Request]] = []
+        self._times: list[tuple[int, Request]] = []
+        self._stop: Callable[[], None] = _nothing
+        self._take: Take | None = None
+        self._ended = False
+
+    # --- What is wanted -----------------------------------------------------------------------------------
+
+    def plan(self, condition: SnapshotCondition, request: Request) -> Callable[[], None] | None:
+        """Want it when the condition holds. Returns what the write to its port calls, if it has one."""
+        self._planned.append((condition, request))
+        if condition.text is not None:
+            self._texts.append((ConsoleMatcher([condition.text], []), request))
+        elif condition.port is not None:
+            return lambda: self.want(request)
+        elif condition.time is not None:
+            self._times.append((condition.time, request))
+        return None
+
+    def hear(self, port: str, data: bytes) -> None:
+        """A console port has printed. On any thread."""
+        with self._lock:
+            found = [one for one in self._texts if one[0].feed(data, port) is Match.EXPECTED]
+            for one in found:
+                self._texts.remove(one)
+        for _, request in found:
+            self.want(request)
+
+    @property
+    def hears(self) -> bool:
+        """Whether `hear` is to be called."""
+        return bool(self._texts)
+
+    def want(self, request: Request) -> None:
+        """Take it as soon as the vCPUs stand still, unless that was done already. On any thread."""
+        with self._lock:
+            if request.begun:
+                return
+            request.begun = True
+            ended = self._ended
+            if not ended:
+                self._wanted.append(request)
+        if ended:
+            request.end(GUEST_ENDED)
+        else:
+            self._stop()
+
+    # --- The main loop's ----------------------------------------------------------------------------------
+
+    def attend(self, stop: Callable[[], None], take: Take) -> None:
+        """`stop` asks all vCPUs to pause and wakes the main loop; `take` takes one snapshot of the machine,
+        which stands still, and returns what is to be called when it goes on.
+        """
+        self._stop, self._take = stop, take
+        if self._wanted:
+            stop()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the vCPUs are to stand still."""
+        return bool(self._wanted)
+
+    def wake_in(self, clock: GuestClock) -> float | None:
+        """In how many seconds the main loop must look again, because of a guest time; None: never."""
+        if not self._times:
+            return None
+        left = clock.until(min(at for at, _ in self._times))
+        return None if left is None else left / 1e9
+
+    def turn(self, clock: GuestClock, vcpus: Sequence[Stoppable]) -> None:
+        """Once a turn of the main loop, while a guest runs: take what is wanted, or see that it can be.
+
+        Raises DeviceProcessError.
+        """
+        for one in [one for one in self._times if one[0] <= clock.now()]:
+            self._times.remove(one)
+            self.want(one[1])
+        if not self._wanted or self._take is None:
+            return
+        moving = [vcpu for vcpu in vcpus if not vcpu.is_paused]
+        for vcpu in moving:
+            vcpu.pause()  # again, as another look may have let it go
+        if moving:
+            return
+        unfinished = []
+        try:
+            while self._wanted:
+                unfinished.append(self._take(self._wanted.popleft()))
+        finally:
+            for vcpu in vcpus:
+                vcpu.resume()
+        for finish in unfinished:
+            finish()
+
+    def end(self) -> str | None:
+        """The guest has ended. Returns in words which planned snapshot is missing, or None."""
+        with self._lock:
+            self._ended = True
+            left = list(self._wanted)
+            self._wanted.clear()
+        for request in left:
+            request.end(GUEST_ENDED)
+        for condition, request in self._planned:
+            if not request.done.is_set():
+                return f"{condition.words} (--snapshot-when)"
+        return None
+
+
+def parse_condition(text: str) -> SnapshotCondition:
+    """'TEXT=FILE', 'port:NUMBER=FILE' or 'time:SECONDS=FILE'. Raises UsageError."""
+    when, equals, path = text.rpartition("=")
+    kind, colon, rest = when.partition(":")
+    if not equals or not path or not when:
+        raise UsageError(
+            f"--snapshot-when '{text}' is not WHEN=FILE",
+            hint="WHEN is a text that the guest prints, port:0x5f0 or time:1.5",
+        )
+    if colon and kind == "port":
+        try:
+            port = int(rest, 0)
+        except ValueError:
+            port = -1
+        if not 0 <= port <= 0xFFFF:
+            raise UsageError(f"--snapshot-when: '{rest}' is not a port from 0 to 0xffff")
+        return SnapshotCondition(path, port=port)
+    if colon and kind == "time":
+        try:
+            seconds = float(rest)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds <= 1e9:
+            raise UsageError(f"--snapshot-when: '{rest}' is not a number of seconds")
+        return SnapshotCondition(path, time=int(seconds * 1e9))
+    wanted = rest if colon and kind == "text" else when
+    if not wanted:
+        raise UsageError("--snapshot-when wants a text that is not empty")
+    return SnapshotCondition(path, text=wanted.encode("utf-8", "surrogateescape"))
+
+
+def refused(path: str, why: object) -> SnapshotFileError:
+    """The error of a snapshot that was not written."""
+    return SnapshotFileError(f"cannot write snapshot '{path}': {why}")

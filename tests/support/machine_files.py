@@ -1,0 +1,98 @@
+"""Snapshot files for tests: a small machine, described by hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kvmbox import layout
+from kvmbox.cpuid.leaves import Leaf
+from kvmbox.memory import GuestMemory
+from kvmbox.snapshot.description import (
+    BoardFacts,
+    BootFacts,
+    Description,
+    DeviceFacts,
+    HostFacts,
+    LineFacts,
+    PortText,
+    Times,
+    cpu_section,
+    device_section,
+    file_section,
+)
+from kvmbox.snapshot.file import SnapshotFile, write_snapshot
+
+MEMORY_SIZE = 4 * layout.MIB
+
+DESCRIPTION = Description(
+    HostFacts(False, 2_600_000, 4096, True, (Leaf(0, 0, False, 0x10, 1, 2, 3), Leaf(7, 0, True, 0, 5, 6, 7))),
+    BootFacts(
+        "multiboot",
+        "/k/kernel.elf",
+        "quiet",
+        (("/k/module", "a b"),),
+        None,
+        "auto",
+        None,
+        None,
+        None,
+        None,
+        "auto",
+        (("opt/x", "/k/module"),),
+        ("/k/kernel.elf", "/k/module"),
+    ),
+    BoardFacts(1, "host", ("COM1", "MMIO"), 1_700_000_000, 0xF4, False, False),
+    Times(5_000_000, 6_000_000, 1_800_000_000_000_000_000, 77, 1_000),
+    (DeviceFacts("COM1", 0x1234, True), DeviceFacts("HPET", 0x5678, False)),
+    (LineFacts(4, 1, -1), LineFacts(0, 0, 2)),
+    (0x3F8,),
+    (b"pic", b"slave", b"ioapic"),
+    (),
+    (
+        (
+            PortText("COM1", b"login: ", (b"one\n", b"two\n"), 7, True, False),
+            PortText("debugcon", b"", (), 0, False, False),
+        ),
+    ),
+)
+
+SECTIONS = {
+    cpu_section(0): b"registers",
+    device_section("COM1"): b"uart",
+    file_section(0): b"\x7fELF",
+    file_section(1): b"",
+}
+
+
+def write(
+    path: Path,
+    description: Description = DESCRIPTION,
+    sections: dict[str, bytes] = SECTIONS,
+    memory: GuestMemory | None = None,
+) -> Path:
+    """A snapshot file at `path`; memory has a few bytes by default."""
+    own = memory or GuestMemory(MEMORY_SIZE)
+    if memory is None:
+        own.write(0x1000, b"hello")
+        own.write(MEMORY_SIZE - 5, b"world")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        write_snapshot(descriptor, description, sections, own)
+    finally:
+        os.close(descriptor)
+        if memory is None:
+            own.close()
+    return path
+
+
+def use(path: Path) -> None:
+    """Use everything of the file. Raises SnapshotFileError."""
+    with SnapshotFile(str(path)) as file:
+        for name in SECTIONS:
+            file.section(name)
+        memory = file.memory()
+        try:
+            file.check_memory(memory)
+        finally:
+            memory.close()

@@ -1,0 +1,191 @@
+"""When a snapshot is taken: conditions, and the moment at which all vCPUs stand still."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from kvmbox.errors import UsageError
+from kvmbox.host.clock import GuestClock
+from kvmbox.machine.snapshots import (
+    GUEST_ENDED,
+    PortWatch,
+    Request,
+    SnapshotCondition,
+    Snapshots,
+    parse_condition,
+)
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.time = 0
+
+    def now(self) -> int:
+        return self.time
+
+    def until(self, at: int) -> int | None:
+        return max(0, at - self.time)
+
+
+class FakeCpu:
+    def __init__(self) -> None:
+        self.is_paused = False
+        self.log: list[str] = []
+
+    def pause(self) -> None:
+        self.log.append("pause")
+
+    def resume(self) -> None:
+        self.is_paused = False
+        self.log.append("resume")
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.snapshots = Snapshots()
+        self.stopped = 0
+        self.taken: list[Request] = []
+        self.clock = FakeClock()
+        self.cpus = [FakeCpu(), FakeCpu()]
+        self.snapshots.attend(self.stop, self.take)
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+    def take(self, request: Request) -> Callable[[], None]:
+        assert all(cpu.is_paused for cpu in self.cpus)
+        self.taken.append(request)
+        return lambda: self.finish(request)
+
+    def finish(self, request: Request) -> None:
+        assert not any(cpu.is_paused for cpu in self.cpus)
+        request.end(None)
+
+    def request(self) -> Request:
+        return Request("a.snap", -1, lambda: None)
+
+    def turn(self) -> None:
+        self.snapshots.turn(cast(GuestClock, self.clock), self.cpus)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+@pytest.mark.parametrize(
+    ("text", "condition"),
+    [
+        ("login: =a.snap", SnapshotCondition("a.snap", text=b"login: ")),
+        ("a=b=c", SnapshotCondition("c", text=b"a=b")),
+        ("text:port:1=c", SnapshotCondition("c", text=b"port:1")),
+        ("port:0x5f0=c", SnapshotCondition("c", port=0x5F0)),
+        ("time:1.5=c", SnapshotCondition("c", time=1_500_000_000)),
+        ("time:0=c", SnapshotCondition("c", time=0)),
+    ],
+)
+def test_condition_is_read(text: str, condition: SnapshotCondition) -> None:
+    assert parse_condition(text) == condition
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "a", "=", "a=", "=a", "text:=a", "port:=a", "port:x=a", "port:0x10000=a", "port:-1=a"),
+        *("time:=a", "time:x=a", "time:-1=a", "time:nan=a", "time:inf=a"),
+    ],
+)
+def test_condition_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--snapshot-when"):
+        parse_condition(text)
+
+
+def test_snapshot_is_taken_when_all_stand_still_and_then_they_go_on(rig: Rig) -> None:
+    request = rig.request()
+    rig.snapshots.want(request)
+    assert (rig.stopped, rig.snapshots.wanted) == (1, True)
+    rig.cpus[0].is_paused = True
+    rig.turn()
+    assert rig.taken == []
+    assert [cpu.log for cpu in rig.cpus] == [[], ["pause"]]
+    rig.cpus[1].is_paused = True
+    rig.turn()
+    assert rig.taken == [request]
+    assert [cpu.log for cpu in rig.cpus] == [["resume"], ["pause", "resume"]]
+    assert not rig.snapshots.wanted
+
+
+def test_text_is_wanted_once_at_its_last_byte(rig: Rig) -> None:
+    request = rig.request()
+    rig.snapshots.plan(SnapshotCondition("a.snap", text=b"READY"), request)
+    assert rig.snapshots.hears
+    rig.snapshots.hear("COM1", b"REA")
+    rig.snapshots.hear("debugcon", b"DY")
+    rig.snapshots.hear("COM1", b"D")
+    assert rig.stopped in (0, 1)  # the ports together may have shown it
+    rig.snapshots.hear("COM1", b"Y")
+    rig.snapshots.hear("COM1", b"READY")
+    assert rig.stopped == 1
+    assert not rig.snapshots.hears
+
+
+def test_write_to_the_port_wants_it_once(rig: Rig) -> None:
+    request = rig.request()
+    written = rig.snapshots.plan(SnapshotCondition("a.snap", port=0x5F0), request)
+    assert written is not None
+    watch = PortWatch(written)
+    assert watch.read(0, 2) == 0xFFFF
+    assert rig.stopped == 0
+    watch.write(0, 1, 7)
+    for cpu in rig.cpus:
+        cpu.is_paused = True
+    rig.turn()
+    watch.write(0, 1, 7)
+    assert rig.taken == [request]
+    assert rig.stopped == 1
+
+
+def test_time_is_waited_for(rig: Rig) -> None:
+    assert rig.snapshots.wake_in(cast(GuestClock, rig.clock)) is None
+    rig.snapshots.plan(SnapshotCondition("a.snap", time=2_000_000_000), rig.request())
+    assert rig.snapshots.wake_in(cast(GuestClock, rig.clock)) == 2.0
+    rig.turn()
+    assert not rig.snapshots.wanted
+    rig.clock.time = 2_000_000_000
+    rig.turn()
+    assert rig.snapshots.wanted
+    assert rig.snapshots.wake_in(cast(GuestClock, rig.clock)) is None
+
+
+def test_end_of_the_guest_ends_all_requests_and_names_the_planned_one(rig: Rig) -> None:
+    asked, planned = rig.request(), rig.request()
+    rig.snapshots.plan(SnapshotCondition("a.snap", text=b"READY"), planned)
+    rig.snapshots.want(asked)
+    assert rig.snapshots.end() == "it had printed 'READY' (--snapshot-when)"
+    assert asked.problem == GUEST_ENDED
+    late = rig.request()
+    rig.snapshots.want(late)
+    assert late.problem == GUEST_ENDED
+
+
+def test_end_with_all_snapshots_taken_names_none(rig: Rig) -> None:
+    request = rig.request()
+    rig.snapshots.plan(SnapshotCondition("a.snap", port=1), request)
+    request.end(None)
+    assert rig.snapshots.end() is None
+
+
+def test_vcpus_go_on_if_a_snapshot_fails_in_a_way_that_ends_the_run(rig: Rig) -> None:
+    def fail(_request: Request) -> Callable[[], None]:
+        raise RuntimeError("the device process is gone")
+
+    rig.snapshots.attend(rig.stop, fail)
+    rig.snapshots.want(rig.request())
+    for cpu in rig.cpus:
+        cpu.is_paused = True
+    with pytest.raises(RuntimeError):
+        rig.turn()
+    assert [cpu.log for cpu in rig.cpus] == [["resume"], ["resume"]]
