@@ -27,7 +27,7 @@ from kvmbox.channel.channel import WAIT_SLICE_MS, hung_error
 from kvmbox.channel.watchdog import Watchdog
 from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
 from kvmbox.host.clock import GuestClock
-from kvmbox.host.console import OFFER_SIZE, Console, InputPort
+from kvmbox.host.console import Console
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
 from kvmbox.machine.aftermath import Aftermath, examine
@@ -36,6 +36,7 @@ from kvmbox.machine.caller import Caller
 from kvmbox.machine.choice import loop_kind
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
+from kvmbox.machine.feeding import Feeding
 from kvmbox.machine.pace import Pace
 from kvmbox.machine.run_loop import LoopTotals, port_exits
 from kvmbox.machine.snapshots import Request, Snapshots
@@ -119,8 +120,7 @@ class MainLoop:
         """The losses after which ports read as ones, and that nobody has been told of yet."""
         self._watchdog: Watchdog | None = None
         self._slice_began = 0.0
-        self._hung_up: set[int] = set()
-        self._watched: set[int] = set()
+        self._feeding: Feeding | None = None
         self.talkers: set[str] = set()
         """The processes whose devices print as time passes: those with UARTs."""
         self._started = started
@@ -216,7 +216,18 @@ class MainLoop:
     def take_snapshot(self, taker: Taker, request: Request) -> Callable[[], None]:
         """Take one of the guest, which stands still: see `Taker.take`."""
         assert self._guest is not None
-        return taker.take(request, self._guest, self._ring)
+        assert self._devices is not None
+        clock, pool = self._devices.clock, self._devices.pool
+        clock.pause()  # no line is raised ahead meanwhile
+        self._rearm()
+        try:
+            for channel in pool.channels:  # those that have been are told to their models
+                if channel.deadline <= clock.now():
+                    channel.request(protocol.ADVANCE)
+            return taker.take(request, self._guest, self._ring)
+        finally:
+            clock.resume()
+            self._rearm()
 
     def _take_snapshots(self, devices: Devices) -> None:
         if self._guest is not None and not self._ended and self._decision.outcome is None:
@@ -393,10 +404,9 @@ class MainLoop:
         poll.register(self._wakeup.read_end, select.POLLIN)
         poll.register(self._timerfd.descriptor, select.POLLIN)
         pool.watch(poll)
-        inputs = {port.descriptor: port for port in self._console.inputs if port.descriptor >= 0}
-        self._watched.clear()
+        feeding = self._feeding = Feeding(self._console, pool, poll)
         while not self._must_end() and not self._ended and not until():
-            self._watch_inputs(poll, inputs)
+            feeding.watch()
             # Input that the UART takes goes on at once, but one offer a turn: everything else gets its turn.
             ready = any(port.can_send for port in self._console.inputs)
             events = poll.poll(0.0 if ready else self._sleep_ms())
@@ -406,9 +416,9 @@ class MainLoop:
                     # Counted, not caught up: a VMM that was suspended has missed slices, nobody else has.
                     self._slice_began = time.monotonic()
                     self._slice(length)
-                self._handle(poll, events, inputs)
+                self._handle(poll, events, feeding)
                 self._finish_look()
-                self._feed_inputs()
+                feeding.feed()
                 tell_transfers(devices)
                 self._take_snapshots(devices)
                 self._tell_unanswered()
@@ -428,7 +438,7 @@ class MainLoop:
             wake = min(wake, now + snapshot)
         return max(0.0, (wake - now) * 1000)
 
-    def _handle(self, poll: select.poll, events: list[tuple[int, int]], inputs: dict[int, InputPort]) -> None:
+    def _handle(self, poll: select.poll, events: list[tuple[int, int]], feeding: Feeding) -> None:
         assert self._devices is not None
         assert self._timers is not None
         for descriptor, mask in events:
@@ -441,13 +451,7 @@ class MainLoop:
                         self._put_off.add(device_type)
                     else:
                         self._advance(device_type)
-            elif descriptor in inputs:
-                port = inputs[descriptor]
-                if mask & select.POLLIN or not port.is_pty:
-                    self._console.read_input(port)
-                else:
-                    self._hung_up.add(descriptor)
-            else:
+            elif not feeding.handle(descriptor, mask):
                 if not mask & select.POLLIN:
                     # The listener of a dead process hangs up for ever; how it died comes from the spawner.
                     poll.unregister(descriptor)
@@ -487,48 +491,12 @@ class MainLoop:
         lines = [gsi for device in devices.pool.members[device_type].devices for gsi in device.irqs]
         return guest.vm.are_masked(lines)
 
-    def _watch_inputs(self, poll: select.poll, inputs: dict[int, InputPort]) -> None:
-        for descriptor, port in inputs.items():
-            wanted = port.wants_more and descriptor not in self._hung_up
-            if wanted and port.escapes is not None and not self._console.terminal.foreground:
-                # In the background a read would stop us (SIGTTIN): what is typed belongs to the shell.
-                wanted = False
-            watched = descriptor in self._watched
-            if wanted and not watched:
-                poll.register(descriptor, select.POLLIN)
-                self._watched.add(descriptor)
-            elif watched and not wanted:
-                poll.unregister(descriptor)
-                self._watched.discard(descriptor)
-
-    def _feed_inputs(self) -> None:
-        assert self._devices is not None
-        for port in self._console.inputs:
-            if not port.can_send:
-                continue
-            offered = bytes(port.pending[:OFFER_SIZE])
-            # Set before asking: room that comes up between the reply and here is not forgotten.
-            port.waiting_for_room = True
-            member, index = self._device_of(port.name)
-            accepted, _ = self._devices.pool.channel(member).request(
-                protocol.RECEIVE, device=index, payload=offered, limit=len(offered)
-            )
-            del port.pending[:accepted]
-            if accepted == len(offered):
-                port.waiting_for_room = False
-
-    def _device_of(self, port_name: str) -> tuple[str, int]:
-        assert self._devices is not None
-        for device_type, index, device in self._devices.pool.places():
-            if Input(port_name) in device.grants:
-                return device_type, index
-        raise KeyError(port_name)
-
     def _slice(self, milliseconds: int) -> None:
         """Make the checks of one slice, which was `milliseconds` long."""
         devices = self._devices
         assert devices is not None
-        self._hung_up.clear()
+        if self._feeding is not None:
+            self._feeding.try_again()
         if self._looking:
             # One of them waits, for a device process or for room in an output stream: the guest is awake.
             self._resume_all()
