@@ -80,24 +80,6 @@ def pure_table(results: Results) -> Table | None:
     return _answers(results, map(plan.pure, MAIN), "the same in pure Python")
 
 
-def read_table(results: Results) -> Table | None:
-    """One read of a register in each main configuration: the time, and its ratio to QEMU's."""
-    titles = {
-        FLOOR: "the bare exit from KVM, before the VMM does anything",
-        QEMU: "QEMU, its devices in its own process",
-        NONE: "kvmbox without isolation",
-    } | {isolated(ipc): f"with a device process, over `{ipc}`" for ipc in IPCS}
-    lines = []
-    for row in _rows(results, [ROW]):
-        medians = _medians(results, row)
-        for name, title in titles.items():
-            if name in medians:
-                one = medians[name]
-                assert one.value is not None
-                lines.append((title, number(one.value.median, row.unit), _marked(one.to_peer)))
-    return Table("one read of a register", ("what", "time", "× QEMU"), tuple(lines), False) if lines else None
-
-
 def busy_table(results: Results) -> Table | None:
     """What company costs: ratios to QEMU with the same company, and to oneself alone."""
     rows = [row for row in results.rows if row.job == "crowd"]
@@ -182,7 +164,6 @@ def _overview_cell(one: Cell) -> str:
 TABLES: Final[dict[str, Callable[[Results], Table | None]]] = {
     "overview": overview_table,
     "choices": choice_table,
-    "read": read_table,
     "resources": resource_table,
     "busy": busy_table,
     "pure": pure_table,

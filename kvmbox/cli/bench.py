@@ -65,10 +65,9 @@ NOTHING_MEASURED = 4
 )
 @click.option(
     "--page",
-    "pages",
-    multiple=True,
+    "page_path",
     metavar="FILE",
-    help="Fill the tables between the markers of this page (needs --peer qemu). May be repeated.",
+    help="Fill the tables between the markers of this page (needs --peer qemu).",
 )
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
 @click.option(
@@ -95,7 +94,7 @@ def command(
     timeout: float,
     json_path: str | None,
     plot_path: str | None,
-    pages: tuple[str, ...],
+    page_path: str | None,
     markdown: bool,
     load: str | None,
     compare: tuple[str, str] | None,
@@ -129,11 +128,11 @@ def command(
 
         results = load_results(load)
         shown = results.narrowed(only)
-        _check(plot_path, pages)
+        _check(plot_path, page_path)
         _show(shown, markdown, each_row=bool(only))
-        _keep(shown, plot_path, results, pages)
+        _keep(shown, plot_path, results, page_path)
         return 0
-    if pages and peer is None and not list_:
+    if page_path is not None and peer is None and not list_:
         raise UsageError("--page compares with QEMU", hint="add --peer qemu")
     plan = plans.choose(
         only=only, quick=quick, rounds=repeat, peer=peer is not None, compiled=is_compiled(), divide=divide
@@ -143,7 +142,7 @@ def command(
 
         _print_tables(plan_tables(plan), markdown)
         return 0
-    _check(plot_path, pages)
+    _check(plot_path, page_path)
     allow_enough()
     json_file = open_json(json_path)
     results, interrupted = _measure(plan, pin, timeout, cpus or 1, peer=peer is not None)
@@ -158,16 +157,16 @@ def command(
     if results.empty:
         report("nothing could be measured", "the reasons stand above; 'kvmbox doctor' looks at this host")
         return NOTHING_MEASURED
-    _keep(results, plot_path, results, pages)
+    _keep(results, plot_path, results, page_path)
     return 0
 
 
 _MEASURING = ("repeat", "pin", "cpus", "timeout", "json_path", "divide")
 _CHOOSING = ("quick", "peer")
 _IGNORED_BESIDE = {
-    "compare": (*_MEASURING, *_CHOOSING, "only", "plot_path", "pages", "load", "list_"),
+    "compare": (*_MEASURING, *_CHOOSING, "only", "plot_path", "page_path", "load", "list_"),
     "load": (*_MEASURING, *_CHOOSING, "list_"),
-    "list_": (*_MEASURING, "plot_path", "pages"),
+    "list_": (*_MEASURING, "plot_path", "page_path"),
 }
 """What means nothing beside an option that measures nothing."""
 
@@ -315,33 +314,33 @@ def _print_tables(tables: Sequence[Table], markdown: bool) -> None:
         console.print(shown)
 
 
-def _check(plot_path: str | None, pages: Sequence[str]) -> None:
-    """Before anything is measured: that the picture can be drawn, and that the pages have their markers."""
+def _check(plot_path: str | None, page_path: str | None) -> None:
+    """Before anything is measured: that the picture can be drawn, and that the page has its markers."""
     if plot_path is not None:
         from kvmbox.bench.plot import check
 
         check(plot_path)
-    for path in pages:
+    if page_path is not None:
         from kvmbox.bench import page
 
-        page.check(path, _read_page(path))
+        page.check(page_path, _read_page(page_path))
 
 
-def _keep(drawn: Results, plot_path: str | None, results: Results, pages: Sequence[str]) -> None:
-    """Draw the picture of `drawn`, and fill the pages from `results`."""
+def _keep(drawn: Results, plot_path: str | None, results: Results, page_path: str | None) -> None:
+    """Draw the picture of `drawn`, and fill the page from `results`."""
     if plot_path is not None:
         from kvmbox.bench.plot import draw
 
         draw(drawn, plot_path)
-    for path in pages:
+    if page_path is not None:
         from kvmbox.bench.page import filled
 
-        text = filled(path, _read_page(path), results)
+        text = filled(page_path, _read_page(page_path), results)
         try:
-            with open(path, "w", encoding="utf-8") as file:
+            with open(page_path, "w", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
-            raise HostOutputError(f"cannot write --page '{path}': {error.strerror}") from error
+            raise HostOutputError(f"cannot write --page '{page_path}': {error.strerror}") from error
 
 
 def _read_page(path: str) -> str:

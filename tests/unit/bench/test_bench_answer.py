@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.bench import answer
-from kvmbox.bench.plan import FLOOR, NONE, QEMU, choose, isolated, pure
+from kvmbox.bench.plan import NONE, QEMU, choose, isolated, pure
 from kvmbox.bench.report import Table
 from kvmbox.bench.results import Results
 
@@ -69,18 +69,6 @@ def test_pure_python_has_the_same_table_of_its_own() -> None:
     assert table is not None
     assert table.columns == ("access", "QEMU, time", "none")
     assert lines_of(table) == {"read of the line status register": ("8.00 µs", "1.40")}
-
-
-def test_read_of_a_register_has_times_from_the_floor_on() -> None:
-    table = answer.read_table(results_of({READ: MEASURED[READ] | {FLOOR: 7_600.0}}))
-    assert table is not None
-    assert table.lines == (
-        ("the bare exit from KVM, before the VMM does anything", "7.60 µs", "0.95"),
-        ("QEMU, its devices in its own process", "8.00 µs", "1.00"),
-        ("kvmbox without isolation", "9.00 µs", "1.12"),
-        ("with a device process, over `shm`", "8.80 µs", "1.10"),
-        ("with a device process, over `pipe`", "12.0 µs", "1.50"),
-    )
 
 
 def test_busy_host_is_compared_with_qemu_in_the_same_company_and_with_oneself_alone() -> None:

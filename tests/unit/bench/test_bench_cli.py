@@ -148,19 +148,16 @@ def page_at(path: Path) -> str:
 
 
 @pytest.mark.usefixtures("fake_host")
-def test_pages_are_filled_when_it_is_measured_and_again_from_the_file(
+def test_page_is_filled_when_it_is_measured_and_again_from_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kvmbox.bench.peer.find", lambda: "/usr/bin/qemu")
-    pages, data = [tmp_path / "one.md", tmp_path / "two.md"], str(tmp_path / "new.json")
-    words = [word for page in pages for word in ("--page", page_at(page))]
-    assert run_command(["bench", *SMALL, "--peer", "qemu", "--json", data, *words]) == 0
-    text = pages[0].read_text(encoding="utf-8")
+    path, data = tmp_path / "page.md", str(tmp_path / "new.json")
+    assert run_command(["bench", *SMALL, "--peer", "qemu", "--json", data, "--page", page_at(path)]) == 0
+    text = path.read_text(encoding="utf-8")
     assert "| read of the line status register | 10.0 µs | 1.00 | 1.10 |" in text
-    assert pages[1].read_text(encoding="utf-8") == text
-    page_at(pages[0])
-    assert run_command(["bench", "--load", data, "--page", str(pages[0])]) == 0
-    assert pages[0].read_text(encoding="utf-8") == text
+    assert run_command(["bench", "--load", data, "--page", page_at(path)]) == 0
+    assert path.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.usefixtures("fake_host")
