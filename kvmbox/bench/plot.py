@@ -48,13 +48,15 @@ def _pyplot() -> Any:
 
 def drawn(results: Results) -> dict[str, dict[str, Estimate]]:
     """Row → ipc, or QEMU → ratio to `none`: what the picture shows, without rows that have no ratio."""
-    known = {row.name for row in results.rows}
+    known = {one.name for one in results.configurations}
     columns = {ipc: isolated(ipc) for ipc in IPCS} | {QEMU: QEMU}
     found = {}
-    for row in PRIMARY:
-        ratios = {column: ratio(results, row, name, row, NONE) for column, name in columns.items()}
+    for row in (row.name for row in results.rows if row.name in PRIMARY):
+        ratios = {
+            column: ratio(results, row, name, row, NONE) for column, name in columns.items() if name in known
+        }
         shown = {column: one for column, one in ratios.items() if one is not None}
-        if row in known and shown:
+        if shown:
             found[row] = shown
     return found
 

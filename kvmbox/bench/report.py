@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kvmbox.bench.analysis import Cell, cells
-from kvmbox.bench.plan import NONE, START_PREFIX, Plan, Row, Unit
+from kvmbox.bench.plan import NONE, START_PREFIX, Configuration, Plan, Row, Unit
 from kvmbox.bench.results import Results
 from kvmbox.bench.statistics import NOISY_WIDTH, Estimate, median
 
@@ -214,12 +214,17 @@ def markdown(table: Table) -> str:
     return f"### {table.title}\n\n{grid(table)}\n"
 
 
+def _how(configuration: Configuration) -> str:
+    """What chooses it: variables of the environment and options of `kvmbox run`, or its kind."""
+    variables = [f"{name}={value}" for name, value in configuration.environment.items()]
+    return " ".join((*variables, *configuration.options)) or configuration.kind
+
+
 def plan_tables(plan: Plan) -> list[Table]:
     """What would be measured: rows and configurations, by name."""
     rows = tuple((row.name, row.job, row.title) for row in plan.rows)
     configurations: list[tuple[str, ...]] = [
-        (one.name, " ".join(one.options) or one.kind, ", ".join(plan.jobs(one)))
-        for one in plan.configurations
+        (one.name, _how(one), ", ".join(plan.jobs(one))) for one in plan.configurations
     ]
     return [
         Table("rows", ("row", "job", "what it measures"), rows),

@@ -178,7 +178,7 @@ def test_loop_that_does_not_come_to_run_is_the_reason(
 
 
 def test_crowd_is_as_slow_as_its_slowest_vm(children: type[FakeChild]) -> None:
-    children.cycles = [2_000, 3_000, 9_000]  # vms_1, and the two of vms_2
+    children.cycles = [2_000, 9_000, 3_000]  # vms_1, and the two of vms_2
     outcome = measure(choose(only=["vms_2", "none"]), "crowd", "none")
     assert outcome.values == {"vms_1": 1_000.0, "vms_2": 4_500.0}
 

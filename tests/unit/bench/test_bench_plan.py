@@ -156,6 +156,13 @@ def test_words_ask_for_passes_over_all_means_then_for_each_spread_once() -> None
     assert words(plan.rows, plan) == ["inb_from_device=200", "post=100"] * 5 + ["inb_from_device=400,dist"]
 
 
+def test_words_have_the_passes_of_interrupts_at_the_end() -> None:
+    plan = choose(only=["thr_only", "thr_irq", "debugcon", "busy_p99"], divide=10)
+    found = words(plan.rows, plan)
+    assert found[:10] == ["thr_only=100", "debugcon=100"] * 5
+    assert found[10:] == ["thr_polled=400,dist", *["thr_irq=100"] * 5]
+
+
 def test_iterations_are_never_none() -> None:
     plan = choose(divide=1_000_000)
     assert all(plan.iterations(row) == 1 for row in plan.rows)

@@ -56,6 +56,14 @@ def test_picture_has_the_answers_rows_and_configurations_that_have_a_ratio(resul
     assert (found["debugcon"]["shm"].median, found["debugcon"][QEMU].median) == (1.6, 4.0)
 
 
+def test_picture_of_narrowed_results_has_only_what_was_named(results: Results) -> None:
+    results.record(0, NONE, "thr_only", 10.0)
+    results.record(0, QEMU, "thr_only", 10.0)
+    assert list(plot.drawn(results)) == ["thr_only", "debugcon"]
+    assert list(plot.drawn(results.narrowed(["debugcon"]))) == ["debugcon"]
+    assert list(plot.drawn(results.narrowed(["debugcon", SHM]))["debugcon"]) == ["shm"]
+
+
 def test_nothing_to_draw_is_a_usage_error(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     with pytest.raises(UsageError, match="no ratio to draw"):

@@ -224,3 +224,6 @@ def test_plan_tables_list_every_row_and_configuration() -> None:
     assert [line[0] for line in configurations.lines] == [
         one.name for one in choose(peer=True).configurations
     ]
+    how = {line[0]: line[1] for line in configurations.lines}
+    assert how["pure/process/filter/shm"] == "KVMBOX_PURE=1 --sandbox process --seccomp filter --ipc shm"
+    assert (how["floor"], how["none"], how["qemu"]) == ("floor", "--sandbox none", "qemu")
