@@ -301,9 +301,9 @@ def _print_tables(tables: Sequence[Table], markdown: bool) -> None:
     if not console.is_terminal:
         # A file or a pipe: lines are not to be broken.
         console = Console(width=160)
-    names = max((len(line[0]) for table in tables for line in table.lines), default=0)
     for table in tables:
-        shown = RichTable(title=Text(table.title, style="bold"), title_justify="left", box=SIMPLE_HEAD)
+        names = max((len(line[0]) for line in table.lines), default=0)
+        shown = RichTable(box=SIMPLE_HEAD)
         for index, name in enumerate(table.columns):
             left = table.is_left(index)
             shown.add_column(
@@ -311,6 +311,8 @@ def _print_tables(tables: Sequence[Table], markdown: bool) -> None:
             )
         for line in table.lines:
             shown.add_row(*(Text(text) for text in line))
+        # Not as the table's own title, which would be broken at the table's width.
+        console.print(Text(table.title, style="bold"), soft_wrap=True)
         console.print(shown)
 
 
