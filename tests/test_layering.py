@@ -98,8 +98,10 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # What runs in a device process in place of its models, and tries to get out.
     "audit": {"channel", "errors", "processes", "sandbox", "wire"},
     # Starts the product as processes; the floor builds a machine of its own from the same parts.
-    "bench": {"accel", "channel", "errors", "kvm", "layout", "machine", "memory", "regular"},
+    "bench": {"accel", "channel", "errors", "kvm", "layout", "machine", "memory", "regular", "warm"},
     "policy": {"channel", "errors", "sandbox"},
+    # Boots many machines, each as the command does it.
+    "warm": {"accel", "early", "errors", "host", "lean", "machine", "processes", "sandbox"},
 }
 """Package or top-level module → those of kvmbox that it may import, itself apart. `cli` may import all."""
 
@@ -148,6 +150,9 @@ MAY_LEAVE: Final = {
     "kvmbox.early": {"KeyboardInterrupt"},
     "kvmbox.host.signals": {"KeyboardInterrupt"},
     "kvmbox.machine.run": {"KeyboardInterrupt"},
+    # Forked children again. One that is interrupted before its guest runs has a result all the same.
+    "kvmbox.warm.boot": {"os._exit", "KeyboardInterrupt"},
+    "kvmbox.warm.template": {"os._exit"},
 }
 """The processes that end themselves, outside of `cli`."""
 

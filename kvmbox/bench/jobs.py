@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from kvmbox.bench import guest_output, memory, peer
 from kvmbox.bench.child import Child, MeasurementError, end_all
-from kvmbox.bench.plan import START_PREFIX, Configuration, Job, Plan, Row, words
+from kvmbox.bench.plan import START_PREFIX, WARM_BOOTS, Configuration, Job, Plan, Row, words
 from kvmbox.bench.runner import Outcome
 
 KVMBOX: Final = (sys.executable, "-P", "-c", "from kvmbox.cli.entry import entry_point; entry_point()")
@@ -88,6 +89,8 @@ class Jobs:
                     return self._accesses(configuration, rows)
                 case "start":
                     return self._start(configuration)
+                case "boots":
+                    return self._boots(configuration, rows)
                 case "memory":
                     return self._memory(configuration, rows)
                 case "crowd":
@@ -130,14 +133,17 @@ class Jobs:
             problem = child.reason(status) if status != expected else "no result"
         return Outcome(values, problem)
 
+    def _start_of_qemu(self, configuration: Configuration, row: str, *, bound: bool) -> Outcome:
+        # QEMU has no port by which START_GUEST could end it; GUEST does as little, and has one.
+        with self._guest(configuration, "bare=1", bound=bound) as child:
+            status = child.finish()
+            if status != peer.ENDED or child.ended is None:
+                return Outcome({}, child.reason(status))
+            return Outcome({row: child.ended - child.started})
+
     def _start(self, configuration: Configuration) -> Outcome:
         if configuration.kind == "qemu":
-            # QEMU has no port by which START_GUEST could end it; GUEST does as little, and has one.
-            with self._guest(configuration, "bare=1") as child:
-                status = child.finish()
-                if status != peer.ENDED or child.ended is None:
-                    return Outcome({}, child.reason(status))
-                return Outcome({"start": child.ended - child.started})
+            return self._start_of_qemu(configuration, "start", bound=True)
         with tempfile.TemporaryDirectory(prefix="kvmbox-bench-") as directory:
             path = os.path.join(directory, "run.json")
             with self._kvmbox(configuration, "--json", path, START_GUEST) as child:
@@ -151,6 +157,25 @@ class Jobs:
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 return Outcome({"start": wall}, f"no stages: {error}")
         return Outcome({"start": wall} | parts)
+
+    def _boots(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+        (row,) = rows
+        if configuration.kind == "qemu":
+            return self._start_of_qemu(configuration, row.name, bound=False)
+        from kvmbox.warm.pool import WarmPool
+
+        pairs = (("sandbox", configuration.sandbox), ("seccomp", configuration.seccomp))
+        options: dict[str, Any] = {"image": GUEST, "append": "bare=1", "timeout": self.timeout}
+        options |= {name: value for name, value in (*pairs, ("ipc", configuration.ipc)) if value}
+        with WarmPool() as pool:
+            first = pool.submit(options).result()  # the workers are warm from now on
+            begun = time.monotonic_ns()
+            results = [future.result() for future in [pool.submit(options) for _ in range(WARM_BOOTS)]]
+            took = time.monotonic_ns() - begun
+        for result in (first, *results):
+            if result.status != 0:
+                return Outcome({}, result.reason)
+        return Outcome({row.name: took / WARM_BOOTS})
 
     def _memory(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
         wanted = {row.name for row in rows}

@@ -17,7 +17,7 @@ from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.errors import UsageError
 
 Unit: TypeAlias = Literal["ns", "ns/byte", "bytes", "times"]
-Job: TypeAlias = Literal["accesses", "native", "start", "memory", "crowd"]
+Job: TypeAlias = Literal["accesses", "native", "start", "boots", "memory", "crowd"]
 
 NONE: Final = "none"
 FLOOR: Final = "floor"
@@ -135,6 +135,8 @@ for some time, though its writes could be late (`machine.late_writes`).
 START_PREFIX: Final = "start: "
 BUSY_VMS: Final = (1, 2, 4)
 BUSY_LOOPS: Final = (1, 2)
+WARM_BOOTS: Final = 40
+"""How many boots in a row are timed together."""
 
 ROWS: Final = (
     _access("bare", "the loop around each of the rows below, without an access", 10_000),
@@ -188,6 +190,13 @@ ROWS: Final = (
     _native("mov_from_device"),
     _native("post"),
     Row("start", "ns", "start", "start: `hello32` from exec to exit"),
+    Row(
+        "warm_boot",
+        "ns",
+        "boots",
+        "one of many boots of a guest that ends at once: a warm pool, QEMU one after the other "
+        "(1 s / this = boots per second)",
+    ),
     Row("pss", "bytes", "memory", "PSS of all processes of an idle VM"),
     Row("memory_alone", "bytes", "memory", "the same, pages that others map as well counted whole"),
     *(

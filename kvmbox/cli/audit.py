@@ -10,10 +10,10 @@ import click
 
 from kvmbox import early, layout
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
-from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.output_files import open_json, write_json
 from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
+from kvmbox.host.open_files import allow_enough
 
 if TYPE_CHECKING:
     from kvmbox.audit.audit import Report

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kvmbox.cli.main import INTERRUPTED, report, say
-from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.output_files import open_json, write_json
 from kvmbox.cli.values import CPU_COUNT, SECONDS, given
 from kvmbox.errors import HostOutputError, StartError, UsageError
+from kvmbox.host.open_files import allow_enough
 from kvmbox.regular import open_regular
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import click
 
-from kvmbox.cli import open_files
 from kvmbox.errors import KvmError, SandboxError
+from kvmbox.host import open_files
 
 
 @dataclass(frozen=True, slots=True)

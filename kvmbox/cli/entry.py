@@ -58,7 +58,7 @@ def entry_point() -> NoReturn:
         if _has_plain_device_processes(sys.argv[1:]):
             # Imports make garbage for nobody to collect; `kvmbox run` enables it again when they are done.
             gc.disable()
-            from kvmbox.cli import open_files
+            from kvmbox.host import open_files
             from kvmbox.processes import prestart
 
             # The spawner inherits the limit. Where it is too low, `kvmbox run` says so.

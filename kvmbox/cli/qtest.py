@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from kvmbox import layout
-from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.values import MEMORY_SIZE
 from kvmbox.errors import StartError
+from kvmbox.host.open_files import allow_enough
 from kvmbox.machine.values import parse_rtc_base
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
+from kvmbox.host.open_files import allow_enough
 
 if TYPE_CHECKING:
     from kvmbox.record.backends import Backend

@@ -16,7 +16,6 @@ from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.cli.completion import complete_guest
 from kvmbox.cli.main import INTERRUPTED, report, say
-from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.output_files import open_json, write_json
 from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.values import (
@@ -31,6 +30,7 @@ from kvmbox.cli.values import (
 )
 from kvmbox.errors import KvmboxError
 from kvmbox.host.distinct import refuse_shared
+from kvmbox.host.open_files import allow_enough
 from kvmbox.machine import config
 from kvmbox.processes.pool import SANDBOX_CHOICES
 

@@ -20,8 +20,8 @@ import click
 
 from kvmbox import layout
 from kvmbox.cli import main
-from kvmbox.cli.open_files import allow_enough
 from kvmbox.errors import StartError, UsageError
+from kvmbox.host.open_files import allow_enough
 from kvmbox.host.serial import open_for_writing, reason
 from kvmbox.machine.values import parse_rtc_base, parse_size
 

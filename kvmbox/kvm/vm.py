@@ -17,6 +17,7 @@ from typing import Final, Protocol, Self
 from kvmbox.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
+from kvmbox.kvm.abandon import abandon
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.wakeups import PIC_PINS, ioapic_pin_of, is_masked, pic_pin_of
 
@@ -51,8 +52,8 @@ class Vm:
     """One virtual machine. A context manager; closing it closes its vCPUs.
 
     A refused call raises KvmError that names the ioctl. Calls may come from any thread; the kernel orders
-    them. KVM's per-VM state lives until the last descriptor is closed, so guest memory must not be unmapped
-    before `close` has returned.
+    them. KVM's per-VM state lives until the last descriptor is closed. Guest memory must not be unmapped
+    while a vCPU may run, so not before `close` has returned.
     """
 
     def __init__(self, descriptor: int, vcpu_mmap_size: int) -> None:
@@ -224,14 +225,17 @@ class Vm:
         self._vcpus.append(vcpu)
         return vcpu
 
-    def close(self) -> None:
-        """Close the vCPUs and the VM. No thread may be in `Vcpu.run`. Harmless if repeated."""
+    def close(self, *, wait: bool = True) -> None:
+        """Close the vCPUs and the VM. No thread may be in `Vcpu.run`. Harmless if repeated.
+
+        Without `wait`, return before the kernel has destroyed the VM (see `kvm.abandon`).
+        """
         if self._descriptor < 0:
             return
         descriptor, self._descriptor = self._descriptor, -1
         self._c_descriptor.value = -1
         with ExitStack() as stack:  # all of it happens, even if a vCPU's views are still held
-            stack.callback(os.close, descriptor)
+            stack.callback(os.close if wait else abandon, descriptor)
             for vcpu in self._vcpus:
                 stack.callback(vcpu.close)
 

@@ -255,9 +255,20 @@ class GuestVm:
     """
 
     def __init__(
-        self, kvm: Kvm, memory: GuestMemory, source: BootSource, *, cpus: int = 1, cpu: str = DEFAULT_CPU
+        self,
+        kvm: Kvm,
+        memory: GuestMemory,
+        source: BootSource,
+        *,
+        cpus: int = 1,
+        cpu: str = DEFAULT_CPU,
+        waits: bool = True,
     ) -> None:
-        """`cpu` is what `--cpu` says. Raises ImageError, KvmError and UsageError."""
+        """`cpu` is what `--cpu` says. `waits` says whether `close` waits until the VM is destroyed.
+
+        Raises ImageError, KvmError and UsageError.
+        """
+        self._waits = waits
         self._coalesces = kvm.check_extension(uapi.KVM_CAP_COALESCED_PIO) > 0
         self.boot = source.load(memory)
         self.memory = memory
@@ -297,7 +308,7 @@ class GuestVm:
 
     def close(self) -> None:
         """Close the VM and its vCPUs; the memory stays."""
-        self.vm.close()
+        self.vm.close(wait=self._waits)
 
 
 def initialize_pics(vm: Vm) -> None:

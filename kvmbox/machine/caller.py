@@ -31,6 +31,11 @@ default of 5 ms would be hundreds of exits; when nobody else computes it costs n
 class Caller:
     """A program: it owns the process, and the machine touches nothing of that."""
 
+    waits_for_kernel = True
+    """Whether the end of a machine waits until the kernel has destroyed the VM, which may have a thread of
+    its own in the process till then. A process that ends anyway need not wait.
+    """
+
     def __init__(self) -> None:
         self.terminal: RawTerminal | NoTerminal = NoTerminal()
         """What stdin is, for a port that is on stdio."""
@@ -65,6 +70,8 @@ class Caller:
 
 class ProcessOwner(Caller):
     """The command line: in its main thread, once in a process."""
+
+    waits_for_kernel = False
 
     def __init__(self, *, tracebacks: bool = False) -> None:
         """`tracebacks` says that the confined process is to be able to print them."""

@@ -231,14 +231,22 @@ class Machine:
         assert self._result is not None
         return self._result
 
-    def run_here(self, caller: Caller, timeline: Timeline | None = None) -> RunResult:
+    def run_here(
+        self,
+        caller: Caller,
+        timeline: Timeline | None = None,
+        *,
+        started: Callable[[], None] = lambda: None,
+        settled: Callable[[RunResult], None] = lambda _result: None,
+    ) -> RunResult:
         """Start it and run the guest to its end in this thread, as `caller` says.
 
-        Raises KvmboxError where it could not start.
+        `started` hears that the guest is about to run, and `settled` hears the result before the processes
+        and guest memory are closed. Raises KvmboxError where it could not start.
         """
         self._use_once()
         try:
-            return self._run(caller, lambda: None, timeline)
+            return self._run(caller, started, timeline, settled)
         finally:
             self._end()
 
@@ -312,11 +320,27 @@ class Machine:
         self._started = True
         self._begun.set()
 
-    def _run(self, caller: Caller, started: Callable[[], None], timeline: Timeline | None) -> RunResult:
+    def _run(
+        self,
+        caller: Caller,
+        started: Callable[[], None],
+        timeline: Timeline | None,
+        settled: Callable[[RunResult], None] = lambda _result: None,
+    ) -> RunResult:
         outcome, statistics = run(
-            self.config, caller, decision=self._decision, say=self._tell, started=started, timeline=timeline
+            self.config,
+            caller,
+            decision=self._decision,
+            say=self._tell,
+            started=started,
+            settled=lambda outcome, statistics: settled(self._result_of(outcome, statistics)),
+            timeline=timeline,
         )
-        self._result = RunResult(
+        self._result = self._result_of(outcome, statistics)
+        return self._result
+
+    def _result_of(self, outcome: Outcome, statistics: RunStats) -> RunResult:
+        return RunResult(
             outcome.status,
             outcome.reason,
             outcome.hint,
@@ -325,7 +349,6 @@ class Machine:
             self.console.output if self.console is not None else b"",
             statistics,
         )
-        return self._result
 
     def _tell(self, line: str) -> None:
         self.messages.append(line)

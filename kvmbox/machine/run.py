@@ -51,13 +51,14 @@ def run(
     decision: Decision,
     say: Callable[[str], None],
     started: Callable[[], None] = lambda: None,
+    settled: Callable[[Outcome, RunStats], None] = lambda _outcome, _statistics: None,
     timeline: Timeline | None = None,
 ) -> tuple[Outcome, RunStats]:
     """Boot `config.guest` and run it to its end, in this thread; returns how it ended, judged by what was
     expected of it, and what it did.
 
     Whoever decides `decision` ends the run. `say` tells the person a line, `started` hears that the guest is
-    about to run.
+    about to run, and `settled` hears what is returned before the processes and guest memory are closed.
     Raises KvmboxError where the run could not start; a run that started has an outcome.
     """
     timeline = timeline or Timeline()
@@ -100,7 +101,7 @@ def run(
         users: list[Callable[[], bool]] = []  # what tells whether a thread still uses the guest's memory
         cleanup.callback(_close_unused, memory.close, users)
         kvm = cleanup.enter_context(Kvm.open(config.kvm_path))
-        factory = GuestFactory(kvm, memory, source, config.cpus, config.cpu)
+        factory = GuestFactory(kvm, memory, source, config.cpus, config.cpu, caller.waits_for_kernel)
         guest = factory.build()
         cleanup.callback(_close_unused, guest.close, users)
         if guest.not_hidden:
@@ -178,6 +179,7 @@ def run(
         assert outcome is not None
         judged = _with_aftermath(_judge(outcome, config, matcher, problem), main_loop.aftermath)
         stats = collect(devices, main_loop, console, timeline, pool)
+        settled(judged, stats)
     timeline.mark("closed")
     return judged, stats
 
@@ -255,14 +257,18 @@ class GuestFactory(Value):
     source: BootSource
     cpus: int
     cpu: str
+    waits: bool
 
     def build(self) -> GuestVm:
         """A VM with the image loaded, in memory that is all zero."""
-        return GuestVm(self.kvm, self.memory, self.source, cpus=self.cpus, cpu=self.cpu)
+        return self._start(self.source)
 
     def resume(self, plan: BootPlan) -> GuestVm:
         """A fresh VM on the memory as it is, which starts as `plan` says."""
-        return GuestVm(self.kvm, self.memory, BootSource(lambda _memory: plan), cpus=self.cpus, cpu=self.cpu)
+        return self._start(BootSource(lambda _memory: plan))
+
+    def _start(self, source: BootSource) -> GuestVm:
+        return GuestVm(self.kvm, self.memory, source, cpus=self.cpus, cpu=self.cpu, waits=self.waits)
 
 
 def _boot_until_end(

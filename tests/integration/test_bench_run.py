@@ -44,6 +44,7 @@ def test_bench_measures_every_kind_of_job(tmp_path: Path) -> None:
         "hlt_latency_p50",
         "post_cpl3",
         "start",
+        "warm_boot",
         "vms_2",
         "load_1",
     )

@@ -6,8 +6,8 @@ import resource
 
 import pytest
 
-from kvmbox.cli import open_files
 from kvmbox.errors import StartError
+from kvmbox.host import open_files
 
 MANY = resource.RLIM_INFINITY
 

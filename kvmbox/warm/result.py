@@ -1,0 +1,179 @@
+"""What a boot process tells of its one boot: the value, and its bytes on the way to the program.
+
+A boot process runs a guest, and a guest may have taken it over. So a result is JSON and raw bytes, of
+bounded length, and every field is checked before it is used. An order goes the other way, from the program
+to the boot process, and is a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from kvmbox.errors import UsageError
+from kvmbox.lean import Value
+
+MOST_HEADER: Final = 4 << 20
+"""The longest JSON text, in bytes."""
+
+MOST_OUTPUT: Final = 64 << 20
+"""The longest output of a console, in bytes."""
+
+TIMED_OUT: Final = 124
+KVMBOX_FAILED: Final = 14
+
+_LENGTHS: Final = struct.Struct("=II")
+_ORDER_LENGTH: Final = struct.Struct("=I")
+
+
+class MalformedResultError(Exception):
+    """What came is no result."""
+
+
+class WarmResult(Value):
+    """How one boot ended. `status` is the exit status of `kvmbox run`, `reason` says why in a few words.
+
+    `output` is what the Capture of the console has kept. `messages` are the lines that `kvmbox run` would
+    have printed on stderr. `answered` counts the steps of the dialogue whose pattern was seen. `durations`
+    are in ns since the order reached the boot process: each stage of the run, and "total". `statistics` is
+    what `kvmbox run --json` writes; it is empty where the guest did not run. `lost` is true if the boot
+    process ended without a result of its own: then the status is 14.
+    """
+
+    status: int
+    reason: str
+    hint: str | None
+    crash_report: str
+    failed: bool
+    output: bytes
+    messages: tuple[str, ...]
+    answered: int
+    durations: dict[str, int]
+    statistics: dict[str, Any]
+    lost: bool = False
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the option `timeout` ended the run."""
+        return self.status == TIMED_OUT
+
+
+def lost(reason: str, hint: str | None = None) -> WarmResult:
+    """The result of a boot whose process has none."""
+    return WarmResult(KVMBOX_FAILED, reason, hint, "", True, b"", (), 0, {}, {}, True)
+
+
+_KINDS: Final[dict[str, type | tuple[type, ...]]] = {
+    "status": int,
+    "reason": str,
+    "hint": (str, type(None)),
+    "crash_report": str,
+    "failed": bool,
+    "messages": list,
+    "answered": int,
+    "durations": dict,
+    "statistics": dict,
+}
+
+
+def pack_result(result: WarmResult) -> bytes:
+    """The bytes of a result."""
+    fields = {name: value for name, value in result.as_dict().items() if name in _KINDS}
+    header = json.dumps(fields | {"messages": list(result.messages)}).encode()
+    return b"".join((_LENGTHS.pack(len(header), len(result.output)), header, result.output))
+
+
+def unpack_result(received: bytes | bytearray) -> WarmResult | None:
+    """The result in what was received so far, or None if that is not all of it.
+
+    Raises MalformedResultError, as soon as that can be told.
+    """
+    if len(received) < _LENGTHS.size:
+        return None
+    header_length, output_length = _LENGTHS.unpack_from(received)
+    if header_length > MOST_HEADER or output_length > MOST_OUTPUT:
+        raise MalformedResultError(f"a result of {header_length} and {output_length} bytes")
+    end = _LENGTHS.size + header_length + output_length
+    if len(received) < end:
+        return None
+    if len(received) > end:
+        raise MalformedResultError(f"{len(received) - end} bytes behind a result")
+    header = bytes(received[_LENGTHS.size : _LENGTHS.size + header_length])
+    fields = _checked(header)
+    output = bytes(received[_LENGTHS.size + header_length :])
+    return WarmResult(output=output, **fields | {"messages": tuple(fields["messages"])})
+
+
+def _checked(header: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(header)
+    except (ValueError, RecursionError) as error:
+        raise MalformedResultError("a result that is no JSON") from error
+    if not isinstance(fields, dict) or fields.keys() != _KINDS.keys():
+        raise MalformedResultError("a result with other fields")
+    for name, kind in _KINDS.items():
+        value = fields[name]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise MalformedResultError(f"a result whose '{name}' is no {kind}")
+    if not 0 <= fields["status"] <= 0xFF or fields["answered"] < 0:
+        raise MalformedResultError("a result whose numbers are out of range")
+    if not all(isinstance(line, str) for line in fields["messages"]):
+        raise MalformedResultError("a result with other messages")
+    if not all(type(duration) is int for duration in fields["durations"].values()):
+        raise MalformedResultError("a result with other durations")
+    return fields
+
+
+class Order(Value):
+    """What a boot process is to do: the options of `kvmbox.Machine`, the dialogue, the working directory.
+
+    `dialogue` has pairs: a regular expression, and the bytes to send when the console has shown a match.
+    """
+
+    options: dict[str, Any]
+    dialogue: tuple[tuple[bytes, bytes], ...]
+    directory: str
+
+
+def pack_order(
+    options: Mapping[str, Any], dialogue: Sequence[tuple[str | bytes, bytes]], directory: str
+) -> bytes:
+    """The bytes of an order. UsageError if an option is something that cannot be sent to another process."""
+    pairs = tuple(
+        (pattern.encode() if isinstance(pattern, str) else pattern, answer) for pattern, answer in dialogue
+    )
+    try:
+        data = pickle.dumps(Order(dict(options), pairs, directory))
+    except Exception as error:  # whatever the object's own reduction raises
+        raise UsageError(
+            f"an option cannot be sent to another process: {error}",
+            hint="give numbers, texts and values of kvmbox; a console is captured by itself",
+        ) from error
+    return _ORDER_LENGTH.pack(len(data)) + data
+
+
+def read_order(receive: Any) -> Order | None:
+    """The order that `receive(size)` gives, or None if there comes none: the boot process is not needed."""
+    head = _exactly(receive, _ORDER_LENGTH.size)
+    if head is None:
+        return None
+    (length,) = _ORDER_LENGTH.unpack(head)
+    data = _exactly(receive, length)
+    if data is None:
+        return None
+    order = pickle.loads(data)  # noqa: S301 - from the program that started this process
+    assert isinstance(order, Order)
+    return order
+
+
+def _exactly(receive: Any, size: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < size:
+        part = receive(size - len(data))
+        if not part:
+            return None
+        data += part
+    return bytes(data)
