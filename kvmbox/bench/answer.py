@@ -22,6 +22,9 @@ from kvmbox.bench.statistics import Estimate
 ROW: Final = "inb_from_device"
 """The access that a guest makes most often, and that does least: nothing hides the way there and back."""
 
+FEW: Final = 3
+"""Fewer rounds than these say too little, however close they are."""
+
 
 def _short(name: str) -> str:
     """A configuration as the head of a column."""
@@ -29,10 +32,10 @@ def _short(name: str) -> str:
 
 
 def _marked(estimate: Estimate | None) -> str:
-    """A ratio, with a mark if it is noisy; a dash where there is none."""
+    """A ratio, with a mark if it should not be relied on; a dash where there is none."""
     if estimate is None:
         return "—"
-    return ratio_text(estimate) + (" ~" if estimate.noise else "")
+    return ratio_text(estimate) + (" ~" if estimate.noise or estimate.count < FEW else "")
 
 
 def _medians(results: Results, row: Row) -> dict[str, Cell]:

@@ -10,6 +10,7 @@ import os
 from typing import Any, Final
 
 from kvmbox.bench.analysis import ratio
+from kvmbox.bench.answer import FEW
 from kvmbox.bench.plan import IPCS, NONE, PRIMARY, QEMU, isolated
 from kvmbox.bench.results import Results
 from kvmbox.bench.statistics import Estimate
@@ -121,7 +122,7 @@ def _bar(axes: Any, position: float, ratio: Estimate, colour: str | None) -> Non
     if colour is None:
         axes.plot([ratio.median], [position], **_MARK)
     else:
-        hatch = "////" if ratio.noise else None
+        hatch = "////" if ratio.noise or ratio.count < FEW else None
         axes.barh(position, ratio.median - 1, BAR * 0.9, 1.0, color=colour, hatch=hatch, edgecolor="white")
     side = 1 if ratio.median >= 1 else -1
     axes.annotate(

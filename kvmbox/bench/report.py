@@ -165,7 +165,7 @@ def heading(results: Results) -> list[str]:
         f"intervals cover the true median with {percent:g} % or more; noisy (~): wider than {NOISY_WIDTH:.0%}"
         " or drifting"
         if covered >= MIN_COVERAGE
-        else "too few rounds for an interval that says much"
+        else "too few rounds (~) for an interval that says much"
     )
     return [
         f"kvmbox {facts.get('kvmbox', '?')} bench on {host}{hot_path}",

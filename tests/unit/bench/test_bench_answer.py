@@ -64,6 +64,18 @@ def test_answer_marks_a_noisy_ratio() -> None:
     assert lines_of(answer.answer_table(results))["read of the line status register"][2].endswith(" ~")
 
 
+def test_answer_marks_ratios_of_too_few_rounds() -> None:
+    results = results_of(MEASURED)
+    for cells in results.samples.values():
+        for series in cells.values():
+            del series[2:]
+    assert lines_of(answer.answer_table(results))["read of the line status register"][1:] == (
+        "1.12 ~",
+        "1.10 ~",
+        "1.50 ~",
+    )
+
+
 def test_pure_python_has_the_same_table_of_its_own() -> None:
     table = answer.pure_table(results_of(MEASURED))
     assert table is not None

@@ -9,6 +9,7 @@ import pytest
 from kvmbox.bench import page
 from kvmbox.bench.answer import TABLES
 from kvmbox.bench.plan import NONE, QEMU, choose, isolated
+from kvmbox.bench.plot import drawn
 from kvmbox.bench.results import Results, load
 from kvmbox.errors import UsageError
 
@@ -80,3 +81,10 @@ def test_page_of_the_project_has_every_table_once() -> None:
     assert {name: text.count(f"{page.BEGIN}{name} -->") for name in (page.HEADING, *TABLES)} == dict.fromkeys(
         (page.HEADING, *TABLES), 1
     )
+
+
+def test_picture_of_the_project_has_the_numbers_of_its_data() -> None:
+    picture = (PROJECT / "docs/performance.svg").read_text(encoding="utf-8")
+    for ratios in drawn(load(str(DATA))).values():
+        for ratio in ratios.values():
+            assert f">{ratio.median:.2f}</text>" in picture, f"kvmbox bench --load {DATA} --plot …"
