@@ -21,6 +21,7 @@ from kvmbox.bench.plan import (
     pure,
     words,
 )
+from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.errors import UsageError
 
 
@@ -38,7 +39,8 @@ def one(plan: Plan, name: str) -> Configuration:
 
 def test_space_has_each_choice_that_makes_a_difference_once() -> None:
     space = [configuration.name for configuration in configurations()]
-    assert len(space) == len(set(space)) == 1 + 1 + 3 + 9 + 3 + 4
+    chosen_by_the_default = DEFAULT_IPC not in IPC_CHOICES
+    assert len(space) == len(set(space)) == 1 + 1 + 3 + 9 + 3 + chosen_by_the_default + len(MAIN)
     assert {"none", "thread/shm", "process/strict/pipe", "process/off/shm", "per-device/filter/pipe"} < set(
         space
     )
@@ -49,6 +51,12 @@ def test_pure_python_is_a_choice_only_where_it_is_not_the_only_one() -> None:
     assert one(choose(), "process/filter/shm").environment == {}
     assert not any(configuration.pure for configuration in configurations(compiled=False))
     assert not any(configuration.pure for configuration in choose(compiled=False).configurations)
+
+
+def test_what_run_does_without_options_is_measured_whatever_its_ipc_is() -> None:
+    assert DEFAULT in MAIN
+    plan = choose()
+    assert one(plan, DEFAULT).options == ("--sandbox", "process", "--seccomp", "filter", "--ipc", DEFAULT_IPC)
 
 
 def test_pure_python_has_the_options_of_what_it_is_compared_with() -> None:
