@@ -47,18 +47,6 @@ def ratio(
     return estimate(found) if found else None
 
 
-def added(results: Results, row: str, configuration: str, to_configuration: str) -> Estimate | None:
-    """The median of the per-round differences of two configurations, in the unit of the row."""
-    found = [
-        one - other
-        for one, other in zip(
-            results.series(row, configuration), results.series(row, to_configuration), strict=False
-        )
-        if one is not None and other is not None
-    ]
-    return estimate(found) if found else None
-
-
 def cell(results: Results, row: Row, configuration: Configuration) -> Cell:
     """All that is known of one row in one configuration."""
     name = configuration.name

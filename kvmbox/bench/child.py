@@ -7,7 +7,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -26,8 +26,16 @@ class MeasurementError(Exception):
 class Child:
     """One process, and what it has printed so far. A context manager: it ends with it."""
 
-    def __init__(self, command: Sequence[str], *, timeout: float, cpu: int | None = None) -> None:
-        """Start it. `timeout` is seconds for all that is asked of it; `cpu` the only CPU that it may use.
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        timeout: float,
+        cpu: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start it. `timeout` is seconds for all that is asked of it; `cpu` the only CPU that it may use;
+        `environment` what it has in its environment besides ours.
 
         MeasurementError if it cannot be started.
         """
@@ -49,6 +57,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
+                env={**os.environ, **(environment or {})},
                 # Ctrl-C is ours: what was measured so far is still to be printed.
                 process_group=0,
             )

@@ -102,7 +102,7 @@ def table(old: Results, new: Results) -> report.Table:
 def summary(old: Results, new: Results) -> list[str]:
     """What changed, in a few lines; first of all that the hosts are not the same, if they are not."""
     lines = []
-    for key in ("processor", "kernel", "kvm_backend", "python", "kvmbox"):
+    for key in ("processor", "kernel", "kvm_backend", "python", "kvmbox", "hot_path", "guest_cpus"):
         before, after = old.facts.get(key), new.facts.get(key)
         if before != after:
             lines.append(f"{key} differs: {before} → {after}")

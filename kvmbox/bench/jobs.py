@@ -7,14 +7,14 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from kvmbox.bench import guest_output, memory, peer
 from kvmbox.bench.child import Child, MeasurementError, end_all
-from kvmbox.bench.plan import IDLE_VMS, START_PREFIX, WARM_BOOTS, Configuration, Job, Plan, Row, words
+from kvmbox.bench.plan import START_PREFIX, WARM_BOOTS, Configuration, Job, Plan, Row, words
 from kvmbox.bench.runner import Outcome
 
 KVMBOX: Final = (sys.executable, "-P", "-c", "from kvmbox.cli.entry import entry_point; entry_point()")
@@ -29,7 +29,8 @@ NATIVE_GUEST: Final = "bench64"
 """The same at privilege level 3, which KVM runs natively where it emulates ring 0."""
 START_GUEST: Final = "hello32"
 PIT_HZ: Final = 1_193_182
-MORE_PORTS: Final = ("COM1=stdio", "COM2=null", "COM3=null", "COM4=null")
+BUSY_LOOP: Final = (sys.executable, "-S", "-c", "import os\nos.write(1, b'.')\nwhile True: pass")
+"""A program that never sleeps, and says when it has begun."""
 BEFORE_RUN: Final = "interpreter, imports, exit"
 """The part of a start that no stage of `kvmbox run --json` covers."""
 
@@ -70,7 +71,7 @@ class Jobs:
     """Makes measurements.
 
     `images` is the directory of the guests, `cpu` where the vCPU of a single VM runs, `timeout` the seconds
-    that a guest may take.
+    that a guest may take, `guest_cpus` how many CPUs it has. The first of them does all of the work.
     """
 
     plan: Plan
@@ -78,6 +79,7 @@ class Jobs:
     tsc_khz: int
     cpu: int
     timeout: float
+    guest_cpus: int = 1
 
     def measure(self, job: Job, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
         """Make one measurement. What goes wrong with it is in the outcome."""
@@ -90,45 +92,58 @@ class Jobs:
                 case "boots":
                     return self._boots(configuration, rows)
                 case "memory":
-                    return self._memory(configuration)
+                    return self._memory(configuration, rows)
                 case "crowd":
                     return self._crowd(configuration, rows)
-                case "neighbours":
-                    return self._neighbours(configuration, rows)
-                case "devices":
-                    return self._devices(configuration, rows)
         except MeasurementError as error:
             return Outcome({}, str(error))
 
-    def _kvmbox(self, configuration: Configuration, *arguments: str, pin: str | None = None) -> Child:
-        pin = str(self.cpu) if pin is None else pin
+    def _kvmbox(self, configuration: Configuration, *arguments: str, bound: bool = True) -> Child:
         # All bytes of both consoles: the rows print lines of equal characters, and QEMU shows each.
-        options = ("--debugcon", "stdout", "--pin", pin, "--timeout", f"{self.timeout:g}")
-        words = (*options, *configuration.options, *arguments)
-        return Child((*KVMBOX, "run", *words), timeout=self.timeout + 5)
+        options = ["--debugcon", "stdout", "--pin", str(self.cpu) if bound else "auto"]
+        options += ["--cpus", str(self.guest_cpus), "--timeout", f"{self.timeout:g}"]
+        command = (*KVMBOX, "run", *options, *configuration.options, *arguments)
+        return Child(command, timeout=self.timeout + 5, environment=configuration.environment)
+
+    def _guest(
+        self, configuration: Configuration, asked: str, *, guest: str = GUEST, bound: bool = True
+    ) -> Child:
+        """The bench guest with the words `asked`. `bound`: on the CPU of measurements with one VM."""
+        image = os.path.join(self.images, f"{guest}.elf")
+        if configuration.kind == "kvmbox":
+            # --stats: whoever looks at a run has its counters on.
+            return self._kvmbox(configuration, "--stats", "--append", asked, guest, bound=bound)
+        command = [*FLOOR, image, asked]
+        if configuration.kind == "qemu":
+            command = peer.command(image, asked.split(), self.guest_cpus)
+        return Child(command, timeout=self.timeout, cpu=self.cpu if bound else None)
 
     def _accesses(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
         guest = NATIVE_GUEST if rows[0].job == "native" else GUEST
-        asked = words(rows, self.plan)
-        if configuration.kind == "qemu":
-            command = peer.command(os.path.join(self.images, f"{guest}.elf"), asked)
-            return self._finish(Child(command, timeout=self.timeout, cpu=self.cpu), rows, peer.ENDED)
-        if configuration.kind == "floor":
-            command = [*FLOOR, os.path.join(self.images, f"{guest}.elf"), " ".join(asked)]
-            return self._finish(Child(command, timeout=self.timeout, cpu=self.cpu), rows)
-        # --stats: whoever looks at a run has its counters on.
-        return self._finish(self._kvmbox(configuration, "--stats", "--append", " ".join(asked), guest), rows)
+        asked = " ".join(words(rows, self.plan))
+        return self._finish(self._guest(configuration, asked, guest=guest), configuration, rows)
 
-    def _finish(self, child: Child, rows: Sequence[Row], expected: int = 0) -> Outcome:
+    def _finish(self, child: Child, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
         with child:
             status = child.finish()
         values = values_of(bytes(child.output), rows, self.tsc_khz)
         problem = ""
+        expected = peer.ENDED if configuration.kind == "qemu" else 0
         if status != expected or len(values) < len(rows):
             problem = child.reason(status) if status != expected else "no result"
         return Outcome(values, problem)
 
+    def _start_of_qemu(self, configuration: Configuration, row: str, *, bound: bool) -> Outcome:
+        # QEMU has no port by which START_GUEST could end it; GUEST does as little, and has one.
+        with self._guest(configuration, "bare=1", bound=bound) as child:
+            status = child.finish()
+            if status != peer.ENDED or child.ended is None:
+                return Outcome({}, child.reason(status))
+            return Outcome({row: child.ended - child.started})
+
     def _start(self, configuration: Configuration) -> Outcome:
+        if configuration.kind == "qemu":
+            return self._start_of_qemu(configuration, "start", bound=True)
         with tempfile.TemporaryDirectory(prefix="kvmbox-bench-") as directory:
             path = os.path.join(directory, "run.json")
             with self._kvmbox(configuration, "--json", path, START_GUEST) as child:
@@ -146,16 +161,11 @@ class Jobs:
     def _boots(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
         (row,) = rows
         if configuration.kind == "qemu":
-            command = peer.command(os.path.join(self.images, f"{GUEST}.elf"), ())
-            with Child(command, timeout=self.timeout) as child:
-                status = child.finish()
-                if status != peer.ENDED or child.ended is None:
-                    return Outcome({}, child.reason(status))
-                return Outcome({row.name: child.ended - child.started})
+            return self._start_of_qemu(configuration, row.name, bound=False)
         from kvmbox.warm.pool import WarmPool
 
         pairs = (("sandbox", configuration.sandbox), ("seccomp", configuration.seccomp))
-        options: dict[str, Any] = {"image": GUEST, "timeout": self.timeout}
+        options: dict[str, Any] = {"image": GUEST, "append": "bare=1", "timeout": self.timeout}
         options |= {name: value for name, value in (*pairs, ("ipc", configuration.ipc)) if value}
         with WarmPool() as pool:
             first = pool.submit(options).result()  # the workers are warm from now on
@@ -167,64 +177,53 @@ class Jobs:
                 return Outcome({}, result.reason)
         return Outcome({row.name: took / WARM_BOOTS})
 
-    def _holding(self, configuration: Configuration) -> Child:
-        return self._kvmbox(configuration, "--append", "hold", GUEST, pin="auto")
-
-    def _wait_holding(self, child: Child) -> None:
-        if not child.read_until(lambda: guest_output.HOLDING in child.output):
-            raise MeasurementError(child.reason(child.finish()))
-
-    def _memory(self, configuration: Configuration) -> Outcome:
-        with self._holding(configuration) as child:
-            self._wait_holding(child)
+    def _memory(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+        wanted = {row.name for row in rows}
+        values: dict[str, float] = {}
+        with self._guest(configuration, "hold", bound=False) as child:
+            if not child.read_until(lambda: guest_output.HOLDING in child.output):
+                return Outcome({}, child.reason(child.finish()))
             pids = memory.family(child.pid)
-            values: dict[str, float] = {"pss": memory.pss(pids)}
+            if "pss" in wanted:
+                values["pss"] = memory.pss(pids)
             try:
-                values["memory_alone"] = memory.alone(pids)
+                if "memory_alone" in wanted:
+                    values["memory_alone"] = memory.alone(pids)
             except MeasurementError as error:
                 return Outcome(values, str(error))
         return Outcome(values)
 
-    def _busy(
-        self, configuration: Configuration, rows: Sequence[Row], *options: str, pin: str | None
-    ) -> Child:
-        text = " ".join(words(rows, self.plan))
-        return self._kvmbox(configuration, *options, "--append", text, GUEST, pin=pin)
-
     def _crowd(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+        """IN from LSR with company: `vms_N` are N such guests, `load_N` is one beside N busy loops."""
         values: dict[str, float] = {}
         for row in rows:
-            with ExitStack() as cleanup:
-                children = [
-                    cleanup.enter_context(self._busy(configuration, [row], pin="auto"))
-                    for _ in range(int(row.name.rpartition("_")[2]))
+            kind, _, count = row.name.partition("_")
+            vms, loops = (int(count), 0) if kind == "vms" else (1, int(count))
+            asked = " ".join(words([row], self.plan))
+            with _busy_loops(loops, self.timeout), ExitStack() as cleanup:
+                guests = [
+                    cleanup.enter_context(self._guest(configuration, asked, bound=False)) for _ in range(vms)
                 ]
                 slowest = 0.0
-                for child in children:
-                    outcome = self._finish(child, [row])
+                for child in guests:
+                    outcome = self._finish(child, configuration, [row])
                     if outcome.problem:
                         return Outcome(values, outcome.problem)
                     slowest = max(slowest, outcome.values[row.name])
                 values[row.name] = slowest
         return Outcome(values)
 
-    def _neighbours(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
-        idle: list[Child] = []
-        try:
-            for _ in range(IDLE_VMS):
-                idle.append(self._holding(configuration))
-                self._wait_holding(idle[-1])
-            return self._finish(self._busy(configuration, rows, pin="auto"), rows)
-        finally:
-            end_all(idle)
 
-    def _devices(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
-        values: dict[str, float] = {}
-        many = [word for port in MORE_PORTS for word in ("--serial", port)]
-        for row in rows:
-            options = many if row.name == "devices_many" else []
-            outcome = self._finish(self._busy(configuration, [row], *options, pin=None), [row])
-            values |= outcome.values
-            if outcome.problem:
-                return Outcome(values, outcome.problem)
-        return Outcome(values)
+@contextmanager
+def _busy_loops(count: int, timeout: float) -> Iterator[None]:
+    """So many processes that never sleep, on any CPU. MeasurementError if one does not come to run."""
+    loops: list[Child] = []
+    try:
+        for _ in range(count):
+            loops.append(Child(BUSY_LOOP, timeout=timeout))
+            loop = loops[-1]
+            if not loop.read_until(lambda loop=loop: len(loop.output) > 0):  # type: ignore[misc]
+                raise MeasurementError(f"a busy loop ended: {loop.reason(loop.finish())}")
+        yield
+    finally:
+        end_all(loops)

@@ -37,7 +37,7 @@ def version() -> str:
     return ""
 
 
-def command(image: str, words: Sequence[str]) -> list[str]:
+def command(image: str, words: Sequence[str], cpus: int = 1) -> list[str]:
     """QEMU's command line: a PC with COM1 and the debug console on stdout, and nothing that is not measured.
 
     /dev/stdout opens the pipe again, so that the debug console costs what COM1 costs. With the interrupt
@@ -47,8 +47,8 @@ def command(image: str, words: Sequence[str]) -> list[str]:
     return [
         find(),
         *("-machine", "pc,accel=kvm,kernel-irqchip=on,hpet=off"),
-        *("-m", str(layout.DEFAULT_MEMORY // layout.MIB), "-smp", "1", "-nodefaults", "-no-user-config"),
-        *("-display", "none", "-no-reboot", "-serial", "stdio"),
+        *("-m", str(layout.DEFAULT_MEMORY // layout.MIB), "-smp", str(cpus)),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
         *("-chardev", "file,id=debug,path=/dev/stdout"),
         *("-device", f"isa-debugcon,iobase={layout.DEBUGCON_PORTS[0]:#x},chardev=debug"),
         *(

@@ -8,15 +8,16 @@ can compare.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Final, Literal, TypeAlias
 
+from kvmbox.accel.choice import VARIABLE
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.errors import UsageError
 
 Unit: TypeAlias = Literal["ns", "ns/byte", "bytes", "times"]
-Job: TypeAlias = Literal["accesses", "native", "start", "boots", "memory", "crowd", "neighbours", "devices"]
+Job: TypeAlias = Literal["accesses", "native", "start", "boots", "memory", "crowd"]
 
 NONE: Final = "none"
 FLOOR: Final = "floor"
@@ -25,7 +26,8 @@ QEMU: Final = "qemu"
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """One way to run the models. `sandbox`, `seccomp` and `ipc` are options of `kvmbox run`.
+    """One way to run the models. `sandbox`, `seccomp` and `ipc` are options of `kvmbox run`; `pure` has the
+    hot path in Python where the others are compiled.
 
     A `kind` other than "kvmbox" is measured beside it: "floor" is KVM_RUN without kvmbox, "qemu" another VMM.
     """
@@ -35,6 +37,7 @@ class Configuration:
     sandbox: str = ""
     seccomp: str = ""
     ipc: str = ""
+    pure: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -42,28 +45,54 @@ class Configuration:
         pairs = (("--sandbox", self.sandbox), ("--seccomp", self.seccomp), ("--ipc", self.ipc))
         return tuple(word for option, value in pairs if value for word in (option, value))
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the environment of `kvmbox run` has besides."""
+        return {VARIABLE: "1"} if self.pure else {}
+
 
 SECCOMPS: Final = ("filter", "strict", "off")
+IPCS: Final = tuple(reversed(IPC_CHOICES))
+"""In the order of the tables: the cheapest first."""
 
 
-def configurations() -> list[Configuration]:
-    """The design space: every choice that makes a difference. A thread has no seccomp filter of its own."""
+def isolated(ipc: str) -> str:
+    """The name of the configuration that is `kvmbox run --ipc ipc`, everything else by default."""
+    return f"process/filter/{ipc}"
+
+
+def pure(name: str) -> str:
+    """The name of the configuration `name` in pure Python."""
+    return f"pure/{name}"
+
+
+def configurations(*, compiled: bool = True) -> list[Configuration]:
+    """The design space: every choice that makes a difference. A thread has no seccomp filter of its own.
+
+    Without a compiled hot path, everything is pure Python, and nothing is so once more.
+    """
     found = [Configuration(FLOOR, "floor"), Configuration(NONE, sandbox="none")]
-    found += [Configuration(f"thread/{ipc}", sandbox="thread", ipc=ipc) for ipc in IPC_CHOICES]
     for sandbox, modes in (("process", SECCOMPS), ("per-device", SECCOMPS[:1])):
         found += [
             Configuration(f"{sandbox}/{seccomp}/{ipc}", sandbox=sandbox, seccomp=seccomp, ipc=ipc)
             for seccomp in modes
-            for ipc in IPC_CHOICES
+            for ipc in IPCS
         ]
+    found += [Configuration(f"thread/{ipc}", sandbox="thread", ipc=ipc) for ipc in IPCS]
+    if DEFAULT_IPC not in IPCS:
+        # It chooses one of the others: measured to show that it is as fast as the fastest of them.
+        found.append(Configuration(DEFAULT, sandbox="process", seccomp="filter", ipc=DEFAULT_IPC))
+    if compiled:
+        main = [one for one in found if one.name in MAIN]
+        found += [replace(one, name=pure(one.name), pure=True) for one in main]
     return found
 
 
-DEFAULT: Final = f"process/filter/{DEFAULT_IPC}"
+DEFAULT: Final = isolated(DEFAULT_IPC)
 """What `kvmbox run` does without options."""
 
-MAIN: Final = (NONE, *(f"process/filter/{ipc}" for ipc in IPC_CHOICES))
-"""The configurations of the jobs that are dear: many VMs at once."""
+MAIN: Final = tuple(dict.fromkeys((NONE, *(isolated(ipc) for ipc in IPCS), DEFAULT)))
+"""The configurations that all rows are measured in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +101,7 @@ class Row:
 
     `word` is the bench guest's test, `count` its iterations in a full run, `value` which of its numbers
     counts: the mean, or one of the spread. `reference` is the row that it is compared with in the same
-    configuration, apart from itself in `none`. `quick` rows are those of --quick.
+    configuration, apart from itself in `none`.
     """
 
     name: str
@@ -83,11 +112,12 @@ class Row:
     count: int = 0
     value: str = "mean"
     reference: str | None = None
-    quick: bool = False
 
 
-def _access(name: str, title: str, count: int = 5000, *, unit: Unit = "ns", **rest: bool | str) -> Row:
-    return Row(name, unit, "accesses", title, word=name, count=count, **rest)  # type: ignore[arg-type]
+def _access(
+    name: str, title: str, count: int = 5000, *, unit: Unit = "ns", reference: str | None = None
+) -> Row:
+    return Row(name, unit, "accesses", title, word=name, count=count, reference=reference)
 
 
 def _native(word: str) -> Row:
@@ -100,31 +130,36 @@ PASSES: Final = 5
 round: somebody else who takes the CPU for some tenths of a second spoils a pass, not the round.
 """
 
+LAST: Final = ("thr_irq",)
+"""Tests that change how others are done after them: kvmbox lets a port whose driver has used interrupts exit
+for some time, though its writes could be late (`machine.late_writes`).
+"""
+
 START_PREFIX: Final = "start: "
 BUSY_VMS: Final = (1, 2, 4)
-IDLE_VMS: Final = 20
+BUSY_LOOPS: Final = (1, 2)
 WARM_BOOTS: Final = 40
 """How many boots in a row are timed together."""
 
 ROWS: Final = (
     _access("bare", "the loop around each of the rows below, without an access", 10_000),
     _access("rdtsc_pair", "RDTSC twice: what reading the clock costs", 5_000),
-    _access("inb_from_device", "IN from the UART's LSR", 10_000, quick=True),
-    _access("outb_to_device", "OUT to a register of the UART", quick=True),
+    _access("inb_from_device", "IN from the UART's LSR", 10_000),
+    _access("outb_to_device", "OUT to a register of the UART"),
     _access("inl_from_device", "four bytes in one IN"),
     _access("outl_to_device", "four bytes in one OUT"),
     _access("inb_unclaimed", "IN from a port that nobody has"),
     _access("outb_unclaimed", "OUT to a port that nobody has"),
-    _access("mov_from_device", "load from the memory-mapped UART", quick=True),
+    _access("mov_from_device", "load from the memory-mapped UART"),
     _access("mov_to_device", "store to the memory-mapped UART"),
-    _access("rtc_read", "RTC: index write and data read", 7_500, quick=True, reference="rtc_two_reads"),
-    _access("rtc_two_reads", "RTC: two acknowledged accesses", quick=True),
+    _access("rtc_read", "RTC: index write and data read", 7_500, reference="rtc_two_reads"),
+    _access("rtc_two_reads", "RTC: two acknowledged accesses"),
     _access("pit_read", "PIT: latch, then two reads"),
-    _access("post", "OUT to the POST port", quick=True),
-    _access("thr_polled", "console, polled: LSR and THR for each byte", unit="ns/byte", quick=True),
+    _access("post", "OUT to the POST port"),
+    _access("thr_polled", "console, polled: LSR and THR for each byte", unit="ns/byte"),
     _access("thr_only", "console without polling: THR for each byte", unit="ns/byte"),
     _access("thr_irq", "console, interrupt-driven: a FIFO per interrupt", unit="ns/byte"),
-    _access("debugcon", "debug console: OUT for each byte", unit="ns/byte", quick=True),
+    _access("debugcon", "debug console: OUT for each byte", unit="ns/byte"),
     Row(
         "inb_p99",
         "times",
@@ -157,7 +192,7 @@ ROWS: Final = (
     _native("outb_to_device"),
     _native("mov_from_device"),
     _native("post"),
-    Row("start", "ns", "start", "`kvmbox run hello32`, from exec to exit", quick=True),
+    Row("start", "ns", "start", "start: `hello32` from exec to exit"),
     Row(
         "warm_boot",
         "ns",
@@ -172,41 +207,42 @@ ROWS: Final = (
             f"vms_{count}",
             "ns",
             "crowd",
-            f"IN from LSR with {count} busy VM{'s' if count > 1 else ''}, the slowest of them",
+            "IN from LSR, one VM" if count == 1 else f"IN from LSR, the slowest of {count} busy VMs",
             "inb_from_device",
             20_000,
             reference=None if count == 1 else "vms_1",
         )
         for count in BUSY_VMS
     ),
-    Row(
-        "vms_idle",
-        "ns",
-        "neighbours",
-        f"IN from LSR beside {IDLE_VMS} idle VMs",
-        "inb_from_device",
-        20_000,
-        reference="vms_1",
-    ),
-    Row(
-        "devices_few",
-        "ns",
-        "devices",
-        "IN from LSR, serial ports COM1 and MMIO only",
-        "inb_from_device",
-        10_000,
-    ),
-    Row(
-        "devices_many",
-        "ns",
-        "devices",
-        "IN from LSR, with COM2 to COM4 as well (three more processes under per-device)",
-        "inb_from_device",
-        10_000,
-        reference="devices_few",
+    *(
+        Row(
+            f"load_{count}",
+            "ns",
+            "crowd",
+            f"IN from LSR, one VM beside {count} busy loop{'s' if count > 1 else ''}",
+            "inb_from_device",
+            20_000,
+            reference="vms_1",
+        )
+        for count in BUSY_LOOPS
     ),
 )
 
+PRIMARY: Final = {
+    "inb_from_device": "read of the line status register",
+    "thr_polled": "output, polled, per byte",
+    "thr_only": "output, blind, per byte",
+    "debugcon": "debug console, per byte",
+    "rtc_read": "RTC: index and data",
+    "inl_from_device": "inl from a byte device",
+    "inb_unclaimed": "unclaimed port",
+    "hlt_latency_p50": "hlt → handler",
+}
+"""Row → how the answer calls it: each kind of access once. --quick and pure Python measure only these."""
+CHOICES: Final = frozenset({"inb_from_device", "thr_polled", "start", "pss"})
+"""The rows of the configurations that only show what one choice costs."""
+
+QUICK_ROWS: Final = frozenset({*PRIMARY, "start"})
 QUICK_CONFIGURATIONS: Final = (FLOOR, *MAIN)
 
 NOT_AT_FLOOR: Final = frozenset({"thr_irq", "hlt_latency"})
@@ -229,7 +265,7 @@ class Plan:
     rounds: int
     divide: int = 1
     everything: bool = False
-    """Whether the dear jobs run in all of the configurations too, since these were named."""
+    """Whether each configuration measures all rows, since rows or configurations were named."""
 
     def jobs(self, configuration: Configuration) -> list[Job]:
         """The jobs of one configuration, in order."""
@@ -244,12 +280,10 @@ class Plan:
         if configuration.kind == "floor":
             return row.job in ("accesses", "native") and row.word not in NOT_AT_FLOOR
         if configuration.kind == "qemu":
-            return row.job == "boots" or (row.job == "accesses" and row.word not in NOT_IN_QEMU)
-        if row.job in ("crowd", "neighbours", "boots"):
-            return self.everything or configuration.name in MAIN
-        if row.job == "devices":
-            return self.everything or configuration.name == NONE or configuration.sandbox == "per-device"
-        return True
+            return row.job != "native" and row.word not in NOT_IN_QEMU
+        if self.everything or configuration.name in MAIN:
+            return True
+        return row.name in (QUICK_ROWS if configuration.pure else CHOICES)
 
     def rows_of(self, job: Job, configuration: Configuration) -> list[Row]:
         """The rows that `job` measures in `configuration`."""
@@ -262,15 +296,17 @@ class Plan:
 
 def words(rows: Iterable[Row], plan: Plan) -> list[str]:
     """The bench guest's command line for these rows: PASSES over the tests of which the mean counts, each
-    with its part of the iterations, and then, once, the tests whose spread some row wants.
+    with its part of the iterations, and then, once, the tests whose spread some row wants. The passes over
+    the tests in LAST come at the end.
     """
     counts: dict[str, int] = {}
     spreads: dict[str, int] = {}
     for row in rows:
         asked = counts if row.value == "mean" else spreads
         asked[row.word] = max(asked.get(row.word, 0), plan.iterations(row))
-    one_pass = [f"{word}={max(count // PASSES, 1)}" for word, count in counts.items()]
-    return one_pass * PASSES + [f"{word}={count},dist" for word, count in spreads.items()]
+    passes = {word: f"{word}={max(count // PASSES, 1)}" for word, count in counts.items()}
+    last = [passes.pop(word) for word in LAST if word in passes]
+    return [*passes.values()] * PASSES + [f"{word}={n},dist" for word, n in spreads.items()] + last * PASSES
 
 
 def match(
@@ -297,18 +333,23 @@ def choose(
     quick: bool = False,
     rounds: int | None = None,
     peer: bool = False,
+    compiled: bool = True,
     divide: int | None = None,
 ) -> Plan:
     """The plan for these options. UsageError if a pattern of `only` names nothing.
 
     A pattern that names a row and no configuration narrows the rows; one that names a configuration, the
     configurations. `none` and the floor stay, and so does what a row is compared with: there is no ratio
-    without them. What was named explicitly is measured even if --quick leaves it out.
+    without them. What was named explicitly is measured even if --quick leaves it out. `compiled` says whether
+    this host has a compiled hot path, so that pure Python is a choice.
     """
-    space: list[Configuration] = configurations() + ([Configuration(QEMU, "qemu")] if peer else [])
+    space = configurations(compiled=compiled)
+    if peer:
+        space.append(Configuration(QEMU, "qemu"))
     wanted_rows, wanted_configurations = match(only, ROWS, space)
-    rows = [row for row in ROWS if (row.name in wanted_rows if wanted_rows else row.quick or not quick)]
-    names = {row.name for row in rows} | {row.reference for row in rows}
+    if not wanted_rows:
+        wanted_rows = set(QUICK_ROWS) if quick else {row.name for row in ROWS}
+    names = wanted_rows | {row.reference for row in ROWS if row.name in wanted_rows}
     rows = [row for row in ROWS if row.name in names]
     kept = {NONE, FLOOR, QEMU} | (
         wanted_configurations
@@ -319,5 +360,5 @@ def choose(
         tuple(configuration for configuration in space if configuration.name in kept),
         rounds if rounds is not None else 3 if quick else 7,
         divide if divide is not None else 2 if quick else 1,
-        everything=bool(wanted_configurations),
+        everything=bool(only),
     )

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from kvmbox.bench.analysis import Cell, added, cells, ratio
-from kvmbox.bench.plan import FLOOR, MAIN, NONE, QEMU, START_PREFIX, Plan, Row, Unit
+from kvmbox.bench.analysis import Cell, cells
+from kvmbox.bench.plan import NONE, START_PREFIX, Configuration, Plan, Row, Unit
 from kvmbox.bench.results import Results
 from kvmbox.bench.statistics import NOISY_WIDTH, Estimate, median
-from kvmbox.channel.transports import IPC_CHOICES
 
 MIB: Final = 1 << 20
 REASON_WIDTH: Final = 70
 MIN_COVERAGE: Final = 0.5
-CHOICE_ROW: Final = "inb_from_device"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A title, names of columns, and lines of texts. The first column is a name, the last a remark: they are
-    left-aligned; what is between them is numbers."""
+    """A title, names of columns, and lines of texts. The first column is a name, and the last a remark if
+    there are `remarks`: these are left-aligned. All others are numbers."""
 
     title: str
     columns: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
+    remarks: bool = True
+
+    def is_left(self, index: int) -> bool:
+        """Whether the column is left-aligned."""
+        return index == 0 or (self.remarks and index == len(self.columns) - 1)
 
 
 def number(value: float, unit: Unit) -> str:
@@ -117,72 +119,9 @@ def row_table(results: Results, row: Row) -> Table | None:
 
 
 def row_tables(results: Results) -> list[Table]:
-    """One table for each row, one for the choices of the design space, one for the stages of a start, and the
-    overview.
-    """
+    """One table for each row, and one for the stages of a start."""
     found = [row_table(results, row) for row in results.rows if not row.name.startswith(START_PREFIX)]
-    found += [choice_table(results), stage_table(results), overview_table(results)]
-    return [table for table in found if table is not None]
-
-
-def overview_table(results: Results) -> Table | None:
-    """Medians of all rows in the main configurations, a column each; None if there is little to see."""
-    shown = [one for one in results.configurations if one.name in (FLOOR, *MAIN, QEMU)]
-    lines = []
-    for row in results.rows:
-        medians = {one.configuration.name: one for one in cells(results, row) if one.value is not None}
-        if row.name.startswith(START_PREFIX) or not any(one.name in medians for one in shown):
-            continue
-        texts = (_overview_cell(medians.get(one.name)) for one in shown)
-        lines.append((row.name, *texts, ""))
-    if len(shown) < 2 or len(lines) < 2:
-        return None
-    names = (one.name.removeprefix("process/filter/") for one in shown)
-    return Table("overview: medians, and their ratio to none", ("row", *names, ""), tuple(lines))
-
-
-def _overview_cell(one: Cell | None) -> str:
-    if one is None or one.value is None:
-        return "—"
-    text = number(one.value.median, one.row.unit)
-    if one.to_none is None or one.configuration.name in (NONE, FLOOR):
-        return text
-    return f"{text} ({ratio_text(one.to_none)})"
-
-
-def _pairs() -> Iterator[tuple[str, str, str]]:
-    """(what, one configuration, the one that it is compared with) of each choice that the RFC asked about."""
-    for ipc in IPC_CHOICES:
-        yield f"isolation over {ipc}", f"process/filter/{ipc}", NONE
-    for ipc in IPC_CHOICES:
-        yield f"a process, not a thread, {ipc}", f"process/filter/{ipc}", f"thread/{ipc}"
-    for ipc in IPC_CHOICES:
-        yield f"filter, not off, {ipc}", f"process/filter/{ipc}", f"process/off/{ipc}"
-    for ipc in IPC_CHOICES:
-        yield f"strict, not filter, {ipc}", f"process/strict/{ipc}", f"process/filter/{ipc}"
-    for ipc in IPC_CHOICES:
-        yield f"per-device, not process, {ipc}", f"per-device/filter/{ipc}", f"process/filter/{ipc}"
-    for ipc in IPC_CHOICES:
-        yield f"isolated, not QEMU, {ipc}", f"process/filter/{ipc}", QEMU
-
-
-def choice_table(results: Results, row: str = CHOICE_ROW) -> Table | None:
-    """What each choice costs by itself, for one row: ratio and difference, both round by round."""
-    lines = []
-    for what, one, other in _pairs():
-        factor, more = ratio(results, row, one, row, other), added(results, row, one, other)
-        if factor is None or more is None:
-            continue
-        spread = f"{difference(more.low)}–{difference(more.high)}" if more.count > 1 else ""
-        remark = f"noisy: {factor.noise}" if factor.noise else ""
-        lines.append((what, ratio_text(factor), ratio_range(factor), difference(more.median), spread, remark))
-    columns = ("choice", "ratio", "from–to", "added, µs", "from–to", "")
-    return Table(f"what each choice costs: {row}", columns, tuple(lines)) if lines else None
-
-
-def difference(nanoseconds: float) -> str:
-    """A difference of so many ns, in µs, with its sign."""
-    return f"{nanoseconds / 1e3:+.2f}".replace("-", "−")
+    return [table for table in (*found, stage_table(results)) if table is not None]
 
 
 def stage_table(results: Results) -> Table | None:
@@ -212,6 +151,8 @@ def heading(results: Results) -> list[str]:
     """The lines that go before the tables: the host, and how to read them."""
     facts = results.facts
     host = ", ".join(str(facts[key]) for key in ("kernel", "processor", "python", "qemu") if facts.get(key))
+    if int(facts.get("guest_cpus", 1)) > 1:
+        host += f"; {facts['guest_cpus']} CPUs in each VM"
     hot_path = f"; hot path {facts['hot_path']}" if facts.get("hot_path") else ""
     covered = min(
         (one.value.covered for row in results.rows for one in cells(results, row) if one.value is not None),
@@ -221,10 +162,10 @@ def heading(results: Results) -> list[str]:
     unfinished = "" if results.finished else " (not finished)"
     percent = int(covered * 1000) / 10  # rounded down: it is a promise
     worth = (
-        f"from–to covers the true median with {percent:g} % or more; noisy: wider than {NOISY_WIDTH:.0%}, or "
-        "drifting"
+        f"intervals cover the true median with {percent:g} % or more; noisy (~): wider than {NOISY_WIDTH:.0%}"
+        " or drifting"
         if covered >= MIN_COVERAGE
-        else "too few rounds for an interval that says much"
+        else "too few rounds (~) for an interval that says much"
     )
     return [
         f"kvmbox {facts.get('kvmbox', '?')} bench on {host}{hot_path}",
@@ -238,10 +179,6 @@ def heading(results: Results) -> list[str]:
 # --- Text ------------------------------------------------------------------------------------------------
 
 
-def _is_left(index: int, table: Table) -> bool:
-    return index in (0, len(table.columns) - 1)
-
-
 def plain(table: Table) -> str:
     """The table as aligned text."""
     widths = [
@@ -251,7 +188,7 @@ def plain(table: Table) -> str:
     lines = [table.title]
     for line in (table.columns, *table.lines):
         texts = (
-            text.ljust(width) if _is_left(index, table) else text.rjust(width)
+            text.ljust(width) if table.is_left(index) else text.rjust(width)
             for index, (text, width) in enumerate(zip(line, widths, strict=True))
         )
         lines.append("  ".join(texts).rstrip())
@@ -264,21 +201,30 @@ def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|")
 
 
+def grid(table: Table) -> str:
+    """The table as Markdown, without its title, and without a line break at the end."""
+    marks = (":--" if table.is_left(index) else "--:" for index in range(len(table.columns)))
+    lines = ["| " + " | ".join(map(_escape, table.columns)) + " |", "|" + "|".join(marks) + "|"]
+    lines += ["| " + " | ".join(map(_escape, line)) + " |" for line in table.lines]
+    return "\n".join(lines)
+
+
 def markdown(table: Table) -> str:
     """The table as Markdown, under a heading of the third level."""
-    marks = (":--" if _is_left(index, table) else "--:" for index in range(len(table.columns)))
-    lines = [f"### {table.title}", "", "| " + " | ".join(map(_escape, table.columns)) + " |"]
-    lines.append("|" + "|".join(marks) + "|")
-    lines += ["| " + " | ".join(map(_escape, line)) + " |" for line in table.lines]
-    return "\n".join(lines) + "\n"
+    return f"### {table.title}\n\n{grid(table)}\n"
+
+
+def _how(configuration: Configuration) -> str:
+    """What chooses it: variables of the environment and options of `kvmbox run`, or its kind."""
+    variables = [f"{name}={value}" for name, value in configuration.environment.items()]
+    return " ".join((*variables, *configuration.options)) or configuration.kind
 
 
 def plan_tables(plan: Plan) -> list[Table]:
     """What would be measured: rows and configurations, by name."""
     rows = tuple((row.name, row.job, row.title) for row in plan.rows)
     configurations: list[tuple[str, ...]] = [
-        (one.name, " ".join(one.options) or one.kind, ", ".join(plan.jobs(one)))
-        for one in plan.configurations
+        (one.name, _how(one), ", ".join(plan.jobs(one))) for one in plan.configurations
     ]
     return [
         Table("rows", ("row", "job", "what it measures"), rows),

@@ -10,14 +10,16 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, TypeAlias, TypeVar, get_args
 
 from kvmbox.bench.plan import NONE, Configuration, Job, Plan, Row, Unit, match, start_row
 from kvmbox.errors import UsageError
 from kvmbox.regular import open_regular
 
-SCHEMA: Final = "kvmbox-bench/1"
+SCHEMA: Final = "kvmbox-bench/2"
+DIGITS: Final = 5
+"""Significant digits of a sample: more than any measurement is worth, and a smaller file."""
 MAX_FILE: Final = 1 << 26
 MAX_NAMES: Final = 4096
 MAX_TEXT: Final = 4096
@@ -54,7 +56,7 @@ class Results:
             self.rows.insert(last + 1, start_row(row))
         series = self.samples.setdefault(row, {}).setdefault(configuration, [])
         series += [None] * (round_ + 1 - len(series))
-        series[round_] = value
+        series[round_] = _rounded(value)
 
     def fail(self, configuration: str, job: Job, reason: str) -> None:
         """A measurement gave nothing, or not all; the first reason is kept."""
@@ -92,7 +94,20 @@ class Results:
     def as_json(self) -> str:
         """The file's text: a line for each row, configuration and cell, so that two files can be compared."""
         data = {"schema": SCHEMA} | asdict(self)
+        for key, items in (("rows", self.rows), ("configurations", self.configurations)):
+            data[key] = [_stated(item) for item in items]
         return _lines(data, depth=2) + "\n"
+
+
+def _rounded(value: float) -> float:
+    """`value` to so many digits as are kept, as an int where it is whole: "287" is shorter than "287.0"."""
+    number = float(f"{value:.{DIGITS}g}")
+    return int(number) if number.is_integer() else number
+
+
+def _stated(item: Row | Configuration) -> dict[str, object]:
+    """The fields that are not what they are by default."""
+    return {one.name: value for one in fields(item) if (value := getattr(item, one.name)) != one.default}
 
 
 def _lines(value: object, depth: int) -> str:
@@ -162,16 +177,21 @@ def _row(data: object, where: str) -> Row:
         _count(entry.get("count", 0), 1 << 32, f"{where}.count"),
         _text(entry.get("value", "mean"), f"{where}.value"),
         None if reference is None else _text(reference, f"{where}.reference"),
-        _is(entry.get("quick", False), bool, f"{where}.quick"),
     )
 
 
 def _configuration(data: object, where: str) -> Configuration:
     entry = _is(data, dict, where)
+    sandbox, seccomp, ipc = (
+        _text(entry.get(key, ""), f"{where}.{key}") for key in ("sandbox", "seccomp", "ipc")
+    )
     return Configuration(
         _text(entry.get("name"), f"{where}.name"),
-        _one_of(entry.get("kind"), ("kvmbox", "floor", "qemu"), f"{where}.kind"),
-        *(_text(entry.get(key, ""), f"{where}.{key}") for key in ("sandbox", "seccomp", "ipc")),
+        _one_of(entry.get("kind", "kvmbox"), ("kvmbox", "floor", "qemu"), f"{where}.kind"),
+        sandbox,
+        seccomp,
+        ipc,
+        _is(entry.get("pure", False), bool, f"{where}.pure"),
     )
 
 
@@ -184,7 +204,7 @@ def _sample(value: object, where: str) -> float | None:
     number = float(value) if abs(value) < 1e300 else math.inf
     if not 0 <= number < 1e300:
         raise _Wrong(f"{where} is not a number from 0 on")
-    return number
+    return _rounded(number)
 
 
 def _named(data: object, where: str, names: set[str]) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import click
 
 from kvmbox.cli.main import INTERRUPTED, report, say
 from kvmbox.cli.output_files import open_json, write_json
-from kvmbox.cli.values import SECONDS, given
-from kvmbox.errors import StartError, UsageError
+from kvmbox.cli.values import CPU_COUNT, SECONDS, given
+from kvmbox.errors import HostOutputError, StartError, UsageError
 from kvmbox.host.open_files import allow_enough
+from kvmbox.regular import open_regular
 
 if TYPE_CHECKING:
     from kvmbox.bench.plan import Plan
@@ -48,6 +49,7 @@ NOTHING_MEASURED = 4
     metavar="CPU",
     help="The host CPU of measurements with one VM.  [default: last]",
 )
+@click.option("--cpus", type=CPU_COUNT, metavar="N", help="The number of CPUs of each VM.  [default: 1]")
 @click.option(
     "--timeout",
     type=SECONDS,
@@ -60,6 +62,12 @@ NOTHING_MEASURED = 4
 )
 @click.option(
     "--plot", "plot_path", metavar="FILE", help="Draw the ratios to FILE (.svg or .png; needs matplotlib)."
+)
+@click.option(
+    "--page",
+    "page_path",
+    metavar="FILE",
+    help="Fill the tables between the markers of this page (needs --peer qemu).",
 )
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
 @click.option(
@@ -82,9 +90,11 @@ def command(
     repeat: int | None,
     peer: str | None,
     pin: int | None,
+    cpus: int | None,
     timeout: float,
     json_path: str | None,
     plot_path: str | None,
+    page_path: str | None,
     markdown: bool,
     load: str | None,
     compare: tuple[str, str] | None,
@@ -92,11 +102,12 @@ def command(
     debug: bool,
     divide: int | None,
 ) -> int:
-    """Measure every choice of --sandbox, --seccomp and --ipc of 'kvmbox run'.
+    """Measure every choice of --sandbox, --seccomp and --ipc of 'kvmbox run', and pure Python.
 
-    Each configuration is compared with '--sandbox none' and with the bare exit from KVM. The rounds are
-    interleaved: each round measures every configuration once. The tables show medians, their confidence
-    intervals, and the medians of the ratios in each round. docs/performance.md explains the tables.
+    Each configuration is compared with QEMU (--peer), '--sandbox none' and the bare exit from KVM. The rounds
+    are interleaved: each round measures every configuration once. The tables show medians, and the medians of
+    the ratios in each round. With --only they also show each configuration of a row, with confidence
+    intervals. docs/performance.md explains the tables.
 
     \b
     Exit status:
@@ -106,6 +117,7 @@ def command(
       14   the output could not be written
       130  interrupted; the results so far are shown
     """
+    from kvmbox.accel.choice import is_compiled
     from kvmbox.bench import plan as plans
 
     _refuse_ignored()
@@ -116,43 +128,45 @@ def command(
 
         results = load_results(load)
         shown = results.narrowed(only)
-        if plot_path is not None:
-            _check_plot(plot_path)
-        _show(shown, markdown, answer_of=results)
-        _draw(shown, plot_path)
+        _check(plot_path, page_path)
+        _show(shown, markdown, each_row=bool(only))
+        _keep(shown, plot_path, results, page_path)
         return 0
-    plan = plans.choose(only=only, quick=quick, rounds=repeat, peer=peer is not None, divide=divide)
+    if page_path is not None and peer is None and not list_:
+        raise UsageError("--page compares with QEMU", hint="add --peer qemu")
+    plan = plans.choose(
+        only=only, quick=quick, rounds=repeat, peer=peer is not None, compiled=is_compiled(), divide=divide
+    )
     if list_:
         from kvmbox.bench.report import plan_tables
 
         _print_tables(plan_tables(plan), markdown)
         return 0
-    if plot_path is not None:
-        _check_plot(plot_path)
+    _check(plot_path, page_path)
     allow_enough()
     json_file = open_json(json_path)
-    results, interrupted = _measure(plan, pin, timeout, peer=peer is not None)
+    results, interrupted = _measure(plan, pin, timeout, cpus or 1, peer=peer is not None)
     # Minutes of measuring: neither a full disk nor a terminal that is gone may lose the other's part.
     try:
         write_json(json_path, json_file, results.as_json())
     finally:
-        _show(results, markdown, answer_of=results)
+        _show(results, markdown, each_row=bool(only))
     if interrupted:
         say("kvmbox: interrupted")
         return INTERRUPTED
     if results.empty:
         report("nothing could be measured", "the reasons stand above; 'kvmbox doctor' looks at this host")
         return NOTHING_MEASURED
-    _draw(results, plot_path)
+    _keep(results, plot_path, results, page_path)
     return 0
 
 
-_MEASURING = ("repeat", "pin", "timeout", "json_path", "divide")
+_MEASURING = ("repeat", "pin", "cpus", "timeout", "json_path", "divide")
 _CHOOSING = ("quick", "peer")
 _IGNORED_BESIDE = {
-    "compare": (*_MEASURING, *_CHOOSING, "only", "plot_path", "load", "list_"),
+    "compare": (*_MEASURING, *_CHOOSING, "only", "plot_path", "page_path", "load", "list_"),
     "load": (*_MEASURING, *_CHOOSING, "list_"),
-    "list_": (*_MEASURING, "plot_path"),
+    "list_": (*_MEASURING, "plot_path", "page_path"),
 }
 """What means nothing beside an option that measures nothing."""
 
@@ -168,7 +182,9 @@ def _refuse_ignored() -> None:
                 )
 
 
-def _measure(plan: Plan, pin: int | None, timeout: float, *, peer: bool) -> tuple[Results, bool]:
+def _measure(
+    plan: Plan, pin: int | None, timeout: float, guest_cpus: int, *, peer: bool
+) -> tuple[Results, bool]:
     """The results, and whether they were interrupted."""
     from kvmbox import bundled
     from kvmbox.bench import host
@@ -191,9 +207,9 @@ def _measure(plan: Plan, pin: int | None, timeout: float, *, peer: bool) -> tupl
             hint=f"allowed: {', '.join(map(str, allowed))}",
         )
     facts = host.facts(peer=peer)
-    facts["pinned_cpu"] = cpu
+    facts |= {"pinned_cpu": cpu, "guest_cpus": guest_cpus}
     results = Results.of(plan, facts)
-    jobs = Jobs(plan, bundled.DIRECTORY, int(facts["tsc_khz"]), cpu, timeout)
+    jobs = Jobs(plan, bundled.DIRECTORY, int(facts["tsc_khz"]), cpu, timeout, guest_cpus)
     try:
         with _progress() as before:
             measure_all(plan, results, jobs.measure, before=before)
@@ -256,15 +272,16 @@ def _describe(step: Step) -> str:
     return f"round {step.round + 1}: {step.job}, {step.configuration.name}"
 
 
-def _show(results: Results, markdown: bool, *, answer_of: Results) -> None:
-    """Heading and tables of `results`, and the answer of all that was measured."""
-    from kvmbox.bench.answer import answer_table
+def _show(results: Results, markdown: bool, *, each_row: bool) -> None:
+    """Heading and tables of `results`: with `each_row` the long ones, and always those over many rows."""
+    from kvmbox.bench.answer import TABLES
     from kvmbox.bench.report import failure_table, heading, row_tables
 
     for line in heading(results):
         click.echo(line)
     click.echo()
-    tables = [*row_tables(results), failure_table(results), answer_table(answer_of)]
+    tables = [*(row_tables(results) if each_row else ()), failure_table(results)]
+    tables += [table(results) for table in TABLES.values()]
     _print_tables([table for table in tables if table is not None], markdown)
 
 
@@ -284,31 +301,58 @@ def _print_tables(tables: Sequence[Table], markdown: bool) -> None:
     if not console.is_terminal:
         # A file or a pipe: lines are not to be broken.
         console = Console(width=160)
-    names = max((len(line[0]) for table in tables for line in table.lines), default=0)
     for table in tables:
-        shown = RichTable(title=Text(table.title, style="bold"), title_justify="left", box=SIMPLE_HEAD)
+        names = max((len(line[0]) for line in table.lines), default=0)
+        shown = RichTable(box=SIMPLE_HEAD)
         for index, name in enumerate(table.columns):
-            edge = index in (0, len(table.columns) - 1)
+            left = table.is_left(index)
             shown.add_column(
-                name, justify="left" if edge else "right", no_wrap=edge, min_width=names if index == 0 else 0
+                name, justify="left" if left else "right", no_wrap=left, min_width=names if index == 0 else 0
             )
         for line in table.lines:
             shown.add_row(*(Text(text) for text in line))
+        # Not as the table's own title, which would be broken at the table's width.
+        console.print(Text(table.title, style="bold"), soft_wrap=True)
         console.print(shown)
 
 
-def _check_plot(path: str) -> None:
-    from kvmbox.bench.plot import check
+def _check(plot_path: str | None, page_path: str | None) -> None:
+    """Before anything is measured: that the picture can be drawn, and that the page has its markers."""
+    if plot_path is not None:
+        from kvmbox.bench.plot import check
 
-    check(path)
+        check(plot_path)
+    if page_path is not None:
+        from kvmbox.bench import page
+
+        page.check(page_path, _read_page(page_path))
 
 
-def _draw(results: Results, path: str | None) -> None:
-    if path is None:
-        return
-    from kvmbox.bench.plot import draw
+def _keep(drawn: Results, plot_path: str | None, results: Results, page_path: str | None) -> None:
+    """Draw the picture of `drawn`, and fill the page from `results`."""
+    if plot_path is not None:
+        from kvmbox.bench.plot import draw
 
-    draw(results, path)
+        draw(drawn, plot_path)
+    if page_path is not None:
+        from kvmbox.bench.page import filled
+
+        text = filled(page_path, _read_page(page_path), results)
+        try:
+            with open(page_path, "w", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise HostOutputError(f"cannot write --page '{page_path}': {error.strerror}") from error
+
+
+def _read_page(path: str) -> str:
+    try:
+        with os.fdopen(open_regular(path), "r", encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise UsageError(f"--page: cannot read '{path}': {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--page '{path}' is not UTF-8") from error
 
 
 def _compare(paths: tuple[str, str], markdown: bool) -> int:

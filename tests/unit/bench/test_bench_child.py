@@ -35,6 +35,15 @@ def test_finish_gives_output_messages_and_status() -> None:
     assert child.ended > child.started
 
 
+def test_process_has_our_environment_and_what_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OURS", "1")
+    code = "import os; print(os.environ['OURS'], os.environ['ADDED'])"
+    command = [sys.executable, "-I", "-S", "-c", code]
+    with Child(command, timeout=LONG, environment={"ADDED": "2"}) as child:
+        assert child.finish() == 0
+    assert bytes(child.output) == b"1 2\n"
+
+
 def test_read_until_returns_while_the_process_runs() -> None:
     with python("import time; print('ready', flush=True); time.sleep(1000)") as child:
         assert child.read_until(lambda: b"ready" in child.output)

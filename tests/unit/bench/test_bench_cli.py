@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from kvmbox.bench.runner import Outcome
 from kvmbox.cli.main import run_command
 from kvmbox.errors import KvmError
 
-COST = {"floor": 8_000.0, "none": 10_000.0, "process/filter/shm": 11_000.0}
+COST = {"floor": 8_000.0, "none": 10_000.0, "process/filter/shm": 11_000.0, "qemu": 10_000.0}
 SMALL = ("--only", "post", "--only", "inb_from_device", "--only", "process/filter/shm", "--repeat", "3")
 
 
@@ -38,7 +39,7 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
 
 MEASURING = [
     *(["--quick"], ["--repeat", "3"], ["--peer", "qemu"], ["--pin", "0"], ["--timeout", "60"]),
-    *(["--json", "new.json"], ["--divide", "2"]),
+    *(["--json", "new.json"], ["--divide", "2"], ["--cpus", "2"]),
 ]
 """Options that mean something only where something is measured; --timeout as it is by default, too."""
 
@@ -52,6 +53,10 @@ MEASURING = [
         (["--pin", "99999"], "may not run on CPU 99999"),
         (["--timeout", "-1"], "not a positive number of seconds"),
         (["--plot", "picture.gif"], "ends neither in .svg nor in .png"),
+        (["--page", "page.md"], "--page compares with QEMU"),
+        (["--page", "/no/such/page", "--peer", "qemu"], "--page: cannot read '/no/such/page'"),
+        (["--page", "/dev/null", "--peer", "qemu"], "--page: cannot read '/dev/null'"),
+        (["--cpus", "0"], "--cpus"),
         (["--compare", "one"], "--compare"),
         (["--compare", "/no/such/old", "/no/such/new"], "cannot read '/no/such/old'"),
         (["--load", "/no/such/file"], "cannot read '/no/such/file'"),
@@ -64,7 +69,7 @@ MEASURING = [
         (["--load", "a", "--compare", "a", "b"], "--compare measures nothing: --load would"),
         *(
             (["--compare", "a", "b", *vain], f"--compare measures nothing: {vain[0]} would")
-            for vain in (*MEASURING, ["--only", "post"], ["--plot", "a.svg"], ["--list"])
+            for vain in (*MEASURING, ["--only", "post"], ["--plot", "a.svg"], ["--page", "a.md"], ["--list"])
         ),
         *(
             (["--list", *vain], f"--list measures nothing: {vain[0]} would")
@@ -74,6 +79,8 @@ MEASURING = [
                 ["--timeout", "9"],
                 ["--json", "a"],
                 ["--plot", "a.svg"],
+                ["--page", "a.md"],
+                ["--cpus", "2"],
             )
         ),
         (["--load", "a", "--repeat", "3", "--pin", "0"], "--repeat, --pin would mean nothing beside it"),
@@ -93,8 +100,94 @@ def test_measured_results_are_shown_with_their_answer(capsys: pytest.CaptureFixt
     captured = capsys.readouterr()
     assert "post: OUT to the POST port" in captured.out
     assert "11.0 µs" in captured.out
-    assert any(line.split()[:2] == ["shm", "1.10"] and "always" in line for line in captured.out.splitlines())
+    assert answer_in(captured.out) == [
+        "read",
+        "of",
+        "the",
+        "line",
+        "status",
+        "register",
+        "10.0",
+        "µs",
+        "1.10",
+    ]
     assert captured.err == ""
+
+
+def answer_in(out: str) -> list[str]:
+    """The words of the last table's last line."""
+    return [line.split() for line in out.splitlines() if line.strip()][-1]
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_rows_have_a_table_of_their_own_only_if_something_was_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Jobs, "measure", lambda *given: Outcome({row.name: 1e4 for row in given[3]}))
+    assert run_command(["bench", "--quick"]) == 0
+    quick = capsys.readouterr().out
+    assert "inb_from_device: " not in quick
+    assert answer_in(quick)[:3] == ["hlt", "→", "handler"]
+    assert run_command(["bench", "--quick", "--only", "inb_from_device"]) == 0
+    assert "inb_from_device: " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_pure_python_is_measured_only_where_the_hot_path_is_compiled(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for compiled in (True, False):
+        monkeypatch.setattr("kvmbox.accel.choice.is_compiled", lambda compiled=compiled: compiled)
+        assert run_command(["bench", "--list"]) == 0
+        assert ("pure/none" in capsys.readouterr().out) is compiled
+
+
+def page_at(path: Path) -> str:
+    path.write_text("before\n<!-- bench: answer -->\n<!-- bench: end -->\nafter\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_page_is_filled_when_it_is_measured_and_again_from_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvmbox.bench.peer.find", lambda: "/usr/bin/qemu")
+    path, data = tmp_path / "page.md", str(tmp_path / "new.json")
+    assert run_command(["bench", *SMALL, "--peer", "qemu", "--json", data, "--page", page_at(path)]) == 0
+    text = path.read_text(encoding="utf-8")
+    assert "| read of the line status register | 10.0 µs | 1.00 | 1.10 |" in text
+    assert run_command(["bench", "--load", data, "--page", page_at(path)]) == 0
+    assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_page_is_looked_at_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Jobs, "measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("kvmbox.bench.peer.find", lambda: "/usr/bin/qemu")
+    page = tmp_path / "page.md"
+    for text, words in ((b"nothing", "has no marker"), (b"\xff\xfe", "is not UTF-8")):
+        page.write_bytes(text)
+        assert run_command(["bench", *SMALL, "--peer", "qemu", "--page", str(page)]) == 2
+        assert words in error_of(capsys)
+
+
+@pytest.mark.usefixtures("fake_host")
+def test_page_that_cannot_be_written_is_an_output_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvmbox.bench.peer.find", lambda: "/usr/bin/qemu")
+    data, page = str(tmp_path / "new.json"), page_at(tmp_path / "page.md")
+    assert run_command(["bench", *SMALL, "--peer", "qemu", "--json", data]) == 0
+    capsys.readouterr()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        assert run_command(["bench", "--load", data, "--page", page]) == 14
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error_of(capsys).endswith(f"cannot write --page '{page}': File too large")
 
 
 @pytest.mark.usefixtures("fake_host")
@@ -119,14 +212,13 @@ def test_json_is_loaded_shown_as_markdown_and_compared(
     assert data["finished"] is True
     capsys.readouterr()
     assert run_command(["bench", "--load", path, "--markdown"]) == 0
+    assert "| post | 8.00 µs | 10.0 µs | 11.0 µs (1.10) |" in capsys.readouterr().out
+    assert run_command(["bench", "--load", path, "--markdown", "--only", "post"]) == 0
     assert "| process/filter/shm | 11.0 µs |" in capsys.readouterr().out
     assert run_command(["bench", "--load", path, "--only", "post"]) == 0
     out = capsys.readouterr().out
     assert "post: " in out
     assert "inb_from_device: " not in out
-    assert any(
-        line.split()[:2] == ["shm", "1.10"] for line in out.splitlines()
-    )  # the answer is of everything
     assert run_command(["bench", "--compare", path, path, "--markdown"]) == 0
     assert "|:--|" in capsys.readouterr().out
     assert run_command(["bench", "--list", "--quick", "--only", "post", "--peer", "qemu", "--markdown"]) == 0
@@ -171,7 +263,7 @@ def test_json_that_cannot_be_written_is_found_before_anything_is_measured(
 
 def test_malformed_file_gives_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bad.json"
-    path.write_text('{"schema": "kvmbox-bench/1", "rows": 5}')
+    path.write_text('{"schema": "kvmbox-bench/2", "rows": 5}')
     assert run_command(["bench", "--compare", str(path), str(path)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.bench.plan import (
+    CHOICES,
     DEFAULT,
     FLOOR,
     MAIN,
     NONE,
+    PRIMARY,
     QEMU,
     QUICK_CONFIGURATIONS,
     ROWS,
@@ -16,8 +18,10 @@ from kvmbox.bench.plan import (
     Plan,
     choose,
     configurations,
+    pure,
     words,
 )
+from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
 from kvmbox.errors import UsageError
 
 
@@ -35,10 +39,29 @@ def one(plan: Plan, name: str) -> Configuration:
 
 def test_space_has_each_choice_that_makes_a_difference_once() -> None:
     space = [configuration.name for configuration in configurations()]
-    assert len(space) == len(set(space)) == 1 + 1 + 3 + 9 + 3
+    chosen_by_the_default = DEFAULT_IPC not in IPC_CHOICES
+    assert len(space) == len(set(space)) == 1 + 1 + 3 + 9 + 3 + chosen_by_the_default + len(MAIN)
     assert {"none", "thread/shm", "process/strict/pipe", "process/off/shm", "per-device/filter/pipe"} < set(
         space
     )
+
+
+def test_pure_python_is_a_choice_only_where_it_is_not_the_only_one() -> None:
+    assert one(choose(), "pure/process/filter/shm").environment == {"KVMBOX_PURE": "1"}
+    assert one(choose(), "process/filter/shm").environment == {}
+    assert not any(configuration.pure for configuration in configurations(compiled=False))
+    assert not any(configuration.pure for configuration in choose(compiled=False).configurations)
+
+
+def test_what_run_does_without_options_is_measured_whatever_its_ipc_is() -> None:
+    assert DEFAULT in MAIN
+    plan = choose()
+    assert one(plan, DEFAULT).options == ("--sandbox", "process", "--seccomp", "filter", "--ipc", DEFAULT_IPC)
+
+
+def test_pure_python_has_the_options_of_what_it_is_compared_with() -> None:
+    plan = choose()
+    assert all(one(plan, pure(name)).options == one(plan, name).options for name in MAIN)
 
 
 def test_configuration_options_are_those_of_run() -> None:
@@ -54,6 +77,7 @@ def test_names_that_others_refer_to_exist() -> None:
     rows = [row.name for row in ROWS]
     assert len(rows) == len(set(rows))
     assert {row.reference for row in ROWS} - {None} <= set(rows)
+    assert {*PRIMARY, *CHOICES} <= set(rows)
     space = {configuration.name for configuration in configurations()}
     assert {*MAIN, *QUICK_CONFIGURATIONS, DEFAULT} <= space
 
@@ -69,8 +93,7 @@ def test_everything_is_measured_in_seven_rounds_by_default() -> None:
 def test_quick_has_few_rows_and_configurations() -> None:
     plan = choose(quick=True)
     assert names(plan) == list(QUICK_CONFIGURATIONS)
-    assert "inb_from_device" in row_names(plan)
-    assert len(plan.rows) < 12
+    assert set(row_names(plan)) == {*PRIMARY, "rtc_two_reads", "start"}
     assert plan.rounds == 3
     assert {job for name in names(plan) for job in plan.jobs(one(plan, name))} == {"accesses", "start"}
 
@@ -89,7 +112,7 @@ def test_only_a_configuration_keeps_all_rows_and_the_references() -> None:
 
 def test_only_takes_rows_and_configurations_together() -> None:
     plan = choose(only=["post", "inb_*", "process/off/*"])
-    assert names(plan) == [FLOOR, NONE, "process/off/socketpair", "process/off/pipe", "process/off/shm"]
+    assert names(plan) == [FLOOR, NONE, "process/off/shm", "process/off/pipe", "process/off/socketpair"]
     assert "post" in row_names(plan)
     assert "inb_unclaimed" in row_names(plan)
     assert "outb_to_device" not in row_names(plan)
@@ -110,7 +133,7 @@ def test_only_of_nothing_is_a_usage_error_that_names_it(pattern: str) -> None:
 def test_peer_adds_qemu_without_what_its_pc_does_not_have() -> None:
     plan = choose(peer=True)
     qemu = one(plan, QEMU)
-    assert plan.jobs(qemu) == ["accesses", "boots"]
+    assert plan.jobs(qemu) == ["accesses", "start", "boots", "memory", "crowd"]
     measured = {row.name for row in plan.rows_of("accesses", qemu)}
     assert "inb_from_device" in measured
     assert measured.isdisjoint({"mov_from_device", "mov_to_device", "pit_read"})
@@ -126,16 +149,26 @@ def test_floor_is_not_asked_for_what_needs_a_device() -> None:
     assert plan.jobs(floor) == ["accesses", "native"]
 
 
-def test_dear_jobs_run_in_the_main_configurations_unless_others_are_named() -> None:
-    assert "crowd" not in choose().jobs(one(choose(), "process/strict/shm"))
-    assert "crowd" in choose().jobs(one(choose(), "process/filter/shm"))
-    named = choose(only=["process/strict/shm"])
-    assert "crowd" in named.jobs(one(named, "process/strict/shm"))
+def test_configurations_beside_the_main_ones_measure_few_rows_unless_something_is_named() -> None:
+    plan = choose()
+    strict, python = one(plan, "process/strict/shm"), one(plan, "pure/none")
+    assert {row.name for row in plan.rows if plan.wants(row, strict)} == CHOICES
+    assert {row.name for row in plan.rows if plan.wants(row, python)} == {*PRIMARY, "start"}
+    assert all(plan.wants(row, one(plan, "process/filter/shm")) for row in plan.rows)
+    for named in (["process/strict/shm"], ["vms_4"]):
+        assert "crowd" in choose(only=named).jobs(one(choose(only=named), "process/strict/shm"))
 
 
 def test_words_ask_for_passes_over_all_means_then_for_each_spread_once() -> None:
     plan = choose(only=["inb_from_device", "inb_p99", "post"], divide=10)
     assert words(plan.rows, plan) == ["inb_from_device=200", "post=100"] * 5 + ["inb_from_device=400,dist"]
+
+
+def test_words_have_the_passes_of_interrupts_at_the_end() -> None:
+    plan = choose(only=["thr_only", "thr_irq", "debugcon", "busy_p99"], divide=10)
+    found = words(plan.rows, plan)
+    assert found[:10] == ["thr_only=100", "debugcon=100"] * 5
+    assert found[10:] == ["thr_polled=400,dist", *["thr_irq=100"] * 5]
 
 
 def test_iterations_are_never_none() -> None:

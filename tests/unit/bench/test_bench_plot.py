@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kvmbox.bench import plot
-from kvmbox.bench.plan import NONE, choose
+from kvmbox.bench.plan import NONE, QEMU, choose
 from kvmbox.bench.results import Results
 from kvmbox.errors import HostOutputError, StartError, UsageError
 
@@ -18,11 +18,15 @@ SHM = "process/filter/shm"
 
 @pytest.fixture
 def results() -> Results:
-    found = Results.of(choose(only=["post", "inb_p99", SHM]), {"kernel": "Linux 6.1"})
+    found = Results.of(choose(peer=True), {"kernel": "Linux 6.1"})
     for round_ in range(3):
-        found.record(round_, NONE, "post", 10.0)
-        found.record(round_, SHM, "post", 12.0 + round_ * 4)
-        found.record(round_, NONE, "inb_p99", 2.0)
+        found.record(round_, NONE, "debugcon", 10.0)
+        found.record(round_, SHM, "debugcon", 12.0 + round_ * 4)
+        found.record(round_, QEMU, "debugcon", 40.0)
+        found.record(round_, "process/strict/shm", "debugcon", 12.0)
+        found.record(round_, NONE, "post", 2.0)
+        found.record(round_, SHM, "post", 2.0)
+        found.record(round_, NONE, "rtc_read", 2.0)
     return found
 
 
@@ -36,17 +40,28 @@ def test_picture_is_drawn_in_the_format_of_its_name(
     assert path.read_bytes().startswith(magic)
 
 
-def test_picture_has_no_bar_for_what_everything_is_compared_with(results: Results, tmp_path: Path) -> None:
+def test_picture_names_accesses_and_ipcs_and_qemu(results: Results, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "plot.svg"
     plot.draw(results, str(path))
     text = path.read_text(encoding="utf-8")
-    assert f">{SHM}</text>" in text
-    assert f">{NONE}</text>" not in text
+    for shown in ("debug console, per byte", "shm", "QEMU, not isolated", "1.60", "4.00"):
+        assert f">{shown}</text>" in text
+    assert ">pipe</text>" not in text
 
 
-def test_picture_has_only_rows_with_a_ratio_of_times(results: Results) -> None:
-    assert [row.name for row in plot.drawn(results)] == ["post"]
+def test_picture_has_the_answers_rows_and_configurations_that_have_a_ratio(results: Results) -> None:
+    found = plot.drawn(results)
+    assert {row: list(columns) for row, columns in found.items()} == {"debugcon": ["shm", QEMU]}
+    assert (found["debugcon"]["shm"].median, found["debugcon"][QEMU].median) == (1.6, 4.0)
+
+
+def test_picture_of_narrowed_results_has_only_what_was_named(results: Results) -> None:
+    results.record(0, NONE, "thr_only", 10.0)
+    results.record(0, QEMU, "thr_only", 10.0)
+    assert list(plot.drawn(results)) == ["thr_only", "debugcon"]
+    assert list(plot.drawn(results.narrowed(["debugcon"]))) == ["debugcon"]
+    assert list(plot.drawn(results.narrowed(["debugcon", SHM]))["debugcon"]) == ["shm"]
 
 
 def test_nothing_to_draw_is_a_usage_error(tmp_path: Path) -> None:

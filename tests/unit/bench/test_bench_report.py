@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.bench import report
-from kvmbox.bench.analysis import Cell, added, cell, cells, ratio
+from kvmbox.bench.analysis import Cell, cell, cells, ratio
 from kvmbox.bench.plan import FLOOR, NONE, Plan, Unit, choose
 from kvmbox.bench.results import Results
 
@@ -86,13 +86,6 @@ def test_noise_is_judged_by_the_ratio_where_there_is_one(results: Results) -> No
     assert find(results, "post", NONE).noise == "wide"
 
 
-def test_added_is_the_median_of_differences(results: Results) -> None:
-    found = added(results, "post", SHM, NONE)
-    assert found is not None
-    assert found.median == pytest.approx(5_500)
-    assert added(results, "post", SHM, "nobody") is None
-
-
 def test_failed_cell_shows_the_reason_in_its_place(results: Results) -> None:
     results.fail(NONE, "accesses", "refused because of | reasons")
     table = report.row_table(results, next(row for row in results.rows if row.name == "rtc_read"))
@@ -131,50 +124,6 @@ def test_table_has_medians_ratios_and_the_noise_mark(results: Results) -> None:
     assert lines[NONE][3:] == ("1.00", "", "1.25", "noisy: wide")
     reads = {line[0]: line for line in tables["rtc_read"].lines}
     assert reads[SHM][-1].startswith("0.50 × rtc_two_reads (0.50–0.50)")
-
-
-def test_choices_of_the_design_space_are_compared_with_each_other() -> None:
-    microseconds = {NONE: 10, SHM: 12, "process/strict/shm": 18, "process/off/shm": 12, "qemu": 8}
-    results = results_of(
-        choose(peer=True),
-        {
-            "inb_from_device": {
-                name: [value * 1e3 * slow for slow in (1, 2, 1)] for name, value in microseconds.items()
-            }
-        },
-    )
-    table = report.choice_table(results)
-    assert table is not None
-    lines = {line[0]: line[1:] for line in table.lines}
-    assert lines["isolation over shm"] == ("1.20", "1.20–1.20", "+2.00", "+2.00–+4.00", "")
-    assert lines["strict, not filter, shm"][:3] == ("1.50", "1.50–1.50", "+6.00")
-    assert lines["filter, not off, shm"][0] == "1.00"
-    assert lines["isolated, not QEMU, shm"][0] == "1.50"
-    assert len(lines) == 4
-    assert report.choice_table(Results.of(choose(), {})) is None
-
-
-def test_overview_has_a_line_for_each_row_and_a_column_for_each_main_configuration() -> None:
-    rows = {"post": {NONE: [10.0] * 3, SHM: [15.0] * 3}, "bare": {NONE: [4.0] * 3, "qemu": [2.0] * 3}}
-    table = report.overview_table(results_of(choose(peer=True), rows))
-    assert table is not None
-    assert table.columns == ("row", "floor", "none", "socketpair", "pipe", "shm", "qemu", "")
-    assert table.lines == (
-        ("bare", "—", "4 ns", "—", "—", "—", "2 ns (0.50)", ""),
-        ("post", "—", "10 ns", "—", "—", "15 ns (1.50)", "—", ""),
-    )
-
-
-@pytest.mark.parametrize("rows", [{"post": {NONE: [10.0]}}, {}])
-def test_overview_of_one_row_is_none(rows: dict[str, dict[str, list[float]]]) -> None:
-    assert report.overview_table(results_of(choose(), rows)) is None
-
-
-def test_difference_that_is_negative_has_a_minus_sign() -> None:
-    results = results_of(choose(), {"inb_from_device": {NONE: [10e3] * 3, SHM: [9e3, 9.5e3, 9.5e3]}})
-    table = report.choice_table(results)
-    assert table is not None
-    assert table.lines[0][3:5] == ("−0.50", "−1.00–−0.50")
 
 
 def test_ratio_to_the_peer_has_a_column_where_the_peer_was_measured() -> None:
@@ -236,6 +185,18 @@ def test_plain_table_is_aligned() -> None:
     ]
 
 
+def test_table_without_remarks_aligns_its_last_column_right() -> None:
+    table = report.Table("title", ("name", "value"), (("a", "1.00"),), remarks=False)
+    assert report.grid(table).splitlines() == ["| name | value |", "|:--|--:|", "| a | 1.00 |"]
+    assert report.plain(table).splitlines()[1:] == ["name  value", "────  ─────", "a      1.00"]
+
+
+def test_heading_tells_how_many_cpus_a_vm_has_if_several(results: Results) -> None:
+    assert "in each VM" not in report.heading(results)[0]
+    results.facts["guest_cpus"] = 4
+    assert "4 CPUs in each VM" in report.heading(results)[0]
+
+
 def test_markdown_table_has_a_heading_and_aligns_numbers_right() -> None:
     table = report.Table("title", ("name", "value", ""), (("a", "1.00", "x"),))
     assert report.markdown(table).splitlines() == [
@@ -263,3 +224,6 @@ def test_plan_tables_list_every_row_and_configuration() -> None:
     assert [line[0] for line in configurations.lines] == [
         one.name for one in choose(peer=True).configurations
     ]
+    how = {line[0]: line[1] for line in configurations.lines}
+    assert how["pure/process/filter/shm"] == "KVMBOX_PURE=1 --sandbox process --seccomp filter --ipc shm"
+    assert (how["floor"], how["none"], how["qemu"]) == ("floor", "--sandbox none", "qemu")

@@ -48,6 +48,19 @@ def test_results_survive_their_file(tmp_path: Path) -> None:
     assert read.series("pss", "none") == [None, None, 1e7]
 
 
+def test_file_keeps_five_digits_and_no_field_that_says_nothing() -> None:
+    results = made_up()
+    results.record(0, "none", "post", 10_123.456)
+    results.record(1, "none", "post", 28_312_345.6)
+    data = json.loads(results.as_json())
+    assert data["samples"]["post"]["none"] == [10_123, 28_312_000, 12]
+    assert results.series("post", "none") == [10_123, 28_312_000, 12]
+    assert data["configurations"][1] == {"name": "none", "sandbox": "none"}
+    assert {"name": "pure/none", "sandbox": "none", "pure": True} in [
+        *json.loads(Results.of(choose(), {}).as_json())["configurations"]
+    ]
+
+
 def test_file_of_another_program_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a result of kvmbox bench: its schema is not"):
         load(written(tmp_path, "{}"))
@@ -84,7 +97,7 @@ def test_text_that_is_no_json_is_refused_in_one_line(tmp_path: Path, text: str |
 @pytest.mark.parametrize(
     ("keys", "value", "reason"),
     [
-        (("schema",), "kvmbox-bench/2", "schema"),
+        (("schema",), "kvmbox-bench/1", "schema"),
         (("schema",), 1, "schema"),
         (("rows",), {}, "rows is not a list"),
         (("rows", 0), 5, r"rows\[0\] is not an object"),
@@ -97,6 +110,7 @@ def test_text_that_is_no_json_is_refused_in_one_line(tmp_path: Path, text: str |
         (("rows", 0, "reference"), ["post"], "not a text"),
         (("rows",), [{}] * 5000, "more than"),
         (("configurations", 0, "kind"), "vmware", "none of kvmbox"),
+        (("configurations", 0, "pure"), 1, "pure is not true or false"),
         (("configurations", 0, "name"), "none", "same name"),
         (("facts",), [], "facts is not an object"),
         (("facts", "kernel"), 1.5, "facts.kernel is not a text"),
