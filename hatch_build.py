@@ -1,7 +1,7 @@
 """Build hook: a wheel ships guests and launchers built, so that `kvmbox run hello32` works after install.
 
-It ships the manual pages, and the compiled hot path for the Python that builds it, if that can be built. Otherwise, and with
-KVMBOX_PURE=1 in the environment, the wheel is for every Python, and pure.
+It ships the manual pages, and the compiled hot path for the Python that builds it, if that can be built.
+Otherwise, and with KVMBOX_PURE=1 in the environment, the wheel is for every Python, and pure.
 """
 
 from __future__ import annotations

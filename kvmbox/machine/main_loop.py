@@ -19,7 +19,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from kvmbox.board import Input
@@ -30,12 +30,13 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import OFFER_SIZE, Console, InputPort
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
-from kvmbox.machine.aftermath import Aftermath, examine
+from kvmbox.machine.aftermath import Aftermath, SymbolContent, examine
 from kvmbox.machine.builder import Devices, GuestVm
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.choice import loop_kind
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
+from kvmbox.machine.hang_profile import Profile, profile
 from kvmbox.machine.pace import Pace
 from kvmbox.machine.run_loop import LoopTotals, port_exits
 from kvmbox.machine.survival_choice import survival_of
@@ -80,10 +81,11 @@ class MainLoop:
         *,
         cpu: int | None,
         started: int,
+        symbols: Sequence[SymbolContent] = (),
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`cpu` is the host CPU of the first vCPU. `started` is when the command began, in ns of the host's
-        monotonic clock: --timeout counts from there.
+        """`symbols` are the files that name the guest's addresses. `cpu` is the host CPU of the first vCPU.
+        `started` is when the command began, in ns of the host's monotonic clock: --timeout counts from there.
         """
         self._config = config
         self._decision = decision
@@ -91,7 +93,10 @@ class MainLoop:
         self._wakeup = wakeup
         self._caller = caller
         self._cpu = cpu
+        self._symbols = symbols
         self._say = say
+        self._profiling = False
+        self._hang: Profile | None = None
         self._timerfd = Timerfd()
         self._timers: DeadlineTimer | None = None
         self._pool: DevicePool | None = None
@@ -152,6 +157,8 @@ class MainLoop:
         self._leave_all()
 
     def _decided(self) -> None:
+        if self._profiling:  # the vCPUs are looked at first
+            return
         self._leave_all()
         self._wakeup.wake()
 
@@ -203,8 +210,18 @@ class MainLoop:
         if self._caller.ended_by is not None:
             self._decision.decide(self.ended_by_signal)
         elif timeout is not None and time.monotonic_ns() >= self._started + timeout * 1e9:
-            self._decision.decide(Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True))
+            self._time_out(Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True))
         return self._decision.outcome is not None
+
+    def _time_out(self, outcome: Outcome) -> None:
+        """Decide that the time is over, and look where the guest is, which goes on meanwhile."""
+        self._profiling = True
+        try:
+            if self._decision.decide(outcome):
+                self._hang = profile(self._vcpus)
+        finally:
+            self._profiling = False
+            self._decided()
 
     # --- One boot -----------------------------------------------------------------------------------------
 
@@ -243,7 +260,9 @@ class MainLoop:
         if self._failure is not None:
             raise self._failure
         if not self.has_live_vcpu and self._decision.outcome is not None:
-            self.aftermath = examine(self._vcpus, guest.memory.byte_at, self._decision.outcome)
+            self.aftermath = examine(
+                self._vcpus, guest.memory, self._decision.outcome, self._symbols, self._hang
+            )
         if self._reset_wanted.is_set():
             self.suspension = None  # two vCPUs asked at a time
         # A guest that resets all the time must not outlive a signal or the time-out by that.
