@@ -54,10 +54,7 @@ def _fault(fault: Fault) -> list[str]:
 
 
 def _code(one: Explanation) -> Iterator[str]:
-    if not one.instructions:
-        yield "Code at RIP: " + " ".join("??" if byte is None else f"{byte:02x}" for byte in one.code)
-        return
-    yield "Code:"
+    yield "Code at RIP: " + " ".join("??" if byte is None else f"{byte:02x}" for byte in one.code)
     for instruction in one.instructions:
         mark = "->" if instruction.address == one.pc else "  "
         yield f"  {mark} {instruction.address:#x}  {instruction.code.hex(' '):<24} {instruction.text}"
