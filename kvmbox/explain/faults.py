@@ -13,7 +13,7 @@ from typing import Final
 
 from kvmbox.explain.descriptors import DOUBLE_FAULT, PAGE_FAULT, Delivery, delivery, descriptor, name_of
 from kvmbox.explain.paging import NO_EXECUTE, USER, WRITABLE, Walk, is_canonical
-from kvmbox.explain.state import RFLAGS_IF, Cpu
+from kvmbox.explain.state import PAGE, RFLAGS_IF, Cpu
 from kvmbox.lean import Value
 
 MOST_CODE: Final = 15
@@ -100,7 +100,8 @@ def _fetch(cpu: Cpu, code: bytes) -> tuple[int, str, Walk | None] | None:
     if cpu.bits != 64 and not cpu.is_real and rip > cpu.sregs.cs.limit:
         return _PROTECTION, f"EIP {rip:#x} is beyond the limit of CS ({cpu.sregs.cs.limit:#x})", None
     if place.stopped:
-        return PAGE_FAULT, f"RIP {rip:#x} is not mapped: {place.stopped}{_null(rip)}", place
+        why = f"RIP {rip:#x} is not mapped: {place.stopped}{_came_from(cpu, rip)}"
+        return PAGE_FAULT, why + _in_tables(cpu, place), place
     if place.rights & NO_EXECUTE:
         return PAGE_FAULT, f"RIP {rip:#x} is on a page that is not executable", place
     if cpu.cpl == 3 and place.levels and not place.rights & USER:
@@ -110,8 +111,19 @@ def _fetch(cpu: Cpu, code: bytes) -> tuple[int, str, Walk | None] | None:
     return None
 
 
-def _null(address: int) -> str:
-    return " (a null pointer was called)" if address < 16 else ""
+def _came_from(cpu: Cpu, rip: int) -> str:
+    """How the CPU got to an address where there is nothing."""
+    if cpu.bits != 16 and rip > 16 and cpu.number_at(cpu.sp - cpu.bits // 8, cpu.bits // 8) == rip:
+        return " (probably a return address that was overwritten: it is the word below the stack)"
+    return " (a null pointer was called)" if rip < 16 else ""
+
+
+def _in_tables(cpu: Cpu, place: Walk) -> str:
+    """Whether the stack has run into the page tables."""
+    for level in place.levels:
+        if 0 <= level.address + PAGE - cpu.sp < 2 * PAGE:
+            return f"; the stack at {cpu.sp:#x} has run into the page tables"
+    return ""
 
 
 def _by_itself(cpu: Cpu, code: bytes) -> tuple[int, str, Walk | None] | None:
@@ -135,6 +147,10 @@ def _by_itself(cpu: Cpu, code: bytes) -> tuple[int, str, Walk | None] | None:
             return _PROTECTION, "the guest executed a privileged instruction in user mode", None
         case 0xF6 | 0xF7 if following and following[0] >> 3 & 6 == 6:
             return _divide(cpu, opcode[0], following[0], rex)
+        case 0xC2 | 0xC3 if cpu.bits == 64:
+            target = cpu.number_at(cpu.sp, 8)
+            if target is not None and not is_canonical(target, cpu.sregs.cr4):
+                return _PROTECTION, f"the return address {target:#x} is not a canonical address", None
         case 0x8E if following:
             return _segment_load(cpu, following[0], rex)
         case 0x0F if following:
@@ -231,11 +247,15 @@ def _access(cpu: Cpu, code: bytes) -> tuple[int, str, Walk | None] | None:
     # CR2 is 0 from the reset on: 0 says something only if the instruction can have meant it.
     if address == 0 and not (place.stopped and _may_address(cpu, code, 0)):
         return None
-    near = 0 <= cpu.sp - address + _NEAR_STACK < 4096 + _NEAR_STACK
-    where = f"the stack has run into {address:#x}" if near else f"the guest accessed {address:#x} (CR2)"
+    near = 0 <= cpu.sp - address + _NEAR_STACK < PAGE + _NEAR_STACK
+    where = f"the guest accessed {address:#x} (CR2)"
+    if near:
+        ran = cpu.walk(cpu.sp).physical is not None
+        where = f"the stack has run into {address:#x}" if ran else f"the stack is at {cpu.sp:#x}"
     if place.stopped:
         why = f"{where}, which is not mapped: {place.stopped}"
-        return PAGE_FAULT, why + (" (a null pointer)" if address < 4096 and not near else ""), place
+        why += " (a null pointer)" if address < PAGE and not near else ""
+        return PAGE_FAULT, why + _in_tables(cpu, place), place
     if cpu.cpl == 3 and not place.rights & USER:
         return PAGE_FAULT, f"{where}, a page of the supervisor, in user mode", place
     if not place.rights & WRITABLE and (cpu.cpl == 3 or cpu.sregs.cr0 & _CR0_WP):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from kvmbox.explain.explanation import Explanation
+from kvmbox.explain.explanation import Explanation, FrameInWords
 from kvmbox.explain.faults import Fault
 
 SourceLine = Callable[[int], str | None]
@@ -28,11 +28,7 @@ def lines_of(one: Explanation, registers: str, source_line: SourceLine = lambda 
     found += _code(one)
     if len(one.frames) > 1 or any(frame.name for frame in one.frames):
         found.append("Backtrace:")
-        found += [
-            f"  #{number:<2} {frame.address:#x}" + (f" {frame.name}" if frame.name else "")
-            + (f" ({frame.line})" if frame.line else "")
-            for number, frame in enumerate(one.frames)
-        ]  # fmt: skip
+        found += _frames(one.frames)
     found += _stack(one)
     for name, walk in one.walks:
         found.append(f"{name} {walk.linear:#x}: {walk.stopped}")
@@ -58,6 +54,24 @@ def _code(one: Explanation) -> Iterator[str]:
     for instruction in one.instructions:
         mark = "->" if instruction.address == one.pc else "  "
         yield f"  {mark} {instruction.address:#x}  {instruction.code.hex(' '):<24} {instruction.text}"
+
+
+def _frames(frames: Sequence[FrameInWords]) -> Iterator[str]:
+    """The frames; of equal ones in a row, which is recursion, the first and the last."""
+    number = 0
+    while number < len(frames):
+        frame, equal = frames[number], 1
+        while number + equal < len(frames) and frames[number + equal] == frame:
+            equal += 1
+        yield " ".join(
+            (
+                f"  #{number:<2} {frame.address:#x}",
+                *([frame.name] if frame.name else []),
+                *([f"({frame.line})"] if frame.line else []),
+                *([f"and {equal - 1} more times"] if equal > 2 else []),
+            )
+        )
+        number += equal if equal > 2 else 1
 
 
 def _stack(one: Explanation) -> list[str]:
