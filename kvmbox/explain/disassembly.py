@@ -53,6 +53,12 @@ def preload() -> None:
         _libraries.append(_library())
 
 
+def is_available() -> bool:
+    """Whether there is a library."""
+    preload()
+    return _libraries[0] is not None
+
+
 def _library() -> ctypes.CDLL | None:
     for directory in sys.path:
         path = os.path.join(directory, "capstone", "lib", "libcapstone.so")
@@ -80,10 +86,10 @@ def _library() -> ctypes.CDLL | None:
 
 def disassemble(code: bytes, address: int, bits: int, most: int = 64) -> list[Instruction]:
     """The instructions of `code`, at most `most`; none without the library."""
-    preload()
-    library = _libraries[0]
-    if library is None:
+    if not is_available():
         return []
+    library = _libraries[0]
+    assert library is not None
     handle = ctypes.c_size_t()
     if library.cs_open(_ARCH_X86, _MODES[bits], ctypes.byref(handle)):
         return []

@@ -21,7 +21,7 @@ AROUND: Final = (4, 4)
 
 
 class FrameInWords(Value):
-    """A frame of the backtrace: the `address` of the instruction or the return address, its name, its line."""
+    """A frame of the backtrace: the `address` of the instruction or the return address, name and line."""
 
     address: int
     name: str

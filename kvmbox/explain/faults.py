@@ -164,13 +164,13 @@ def _divide(cpu: Cpu, opcode: int, modrm: int, rex: int) -> tuple[int, str, Walk
     if modrm < 0xC0:  # a divisor in memory
         return None
     number = modrm & 7 | (rex & 1) << 3
-    value = getattr(cpu.regs, _REGISTERS[number])
+    high = opcode == 0xF6 and not rex and number >= 4  # AH, CH, DH, BH
+    value = getattr(cpu.regs, _REGISTERS[number - 4 if high else number]) >> (8 if high else 0)
     if opcode == 0xF6:
-        value = value >> 8 & 0xFF if 4 <= number < 8 and not rex else value & 0xFF
+        value &= 0xFF
     elif not rex & 8:
         value &= 0xFFFF_FFFF if cpu.bits != 16 else 0xFFFF
-    why = "by zero" if value == 0 else "with a quotient that is too large, or something else"
-    return (_DIVIDE_ERROR, f"the guest divided {why}", None) if value == 0 else None
+    return (_DIVIDE_ERROR, "the guest divided by zero", None) if value == 0 else None
 
 
 def _segment_load(cpu: Cpu, modrm: int, rex: int) -> tuple[int, str, Walk | None] | None:

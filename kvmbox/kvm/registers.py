@@ -76,9 +76,8 @@ def format_registers(regs: kvm_regs, sregs: kvm_sregs) -> str:
     cells = [cell(name) for name in names.split()]
     lines = [f"CPU in {cpu_mode(regs, sregs)}, RIP={regs.rip & mask:#x}"]
     lines += [" ".join(cells[i : i + _COLUMNS]) for i in range(0, len(cells), _COLUMNS)]
-    lines.append(
-        f"{letter}IP={regs.rip & mask:0{digits}x} {letter}FLAGS={regs.rflags:08x} {flags_in_words(regs.rflags)}"
-    )
+    pointer = f"{letter}IP={regs.rip & mask:0{digits}x}"
+    lines.append(f"{pointer} {letter}FLAGS={regs.rflags:08x} {flags_in_words(regs.rflags)}")
     lines += [_segment(name.upper(), getattr(sregs, name), digits) for name in _SEGMENTS.split()]
     lines += [_table("GDT", sregs.gdt, digits), _table("IDT", sregs.idt, digits)]
     lines.append(

@@ -90,6 +90,12 @@ __attribute__((unused, noinline)) static void call(void (*function)(void))
 	sink++;
 }
 
+__attribute__((unused, noinline)) static void spin_lock(volatile int *lock)
+{
+	while (*lock)
+		;
+}
+
 static void cause(void)
 {
 #if CAUSE == 1 /* no IDT */
@@ -131,6 +137,10 @@ static void cause(void)
 	flush();
 	__asm__ volatile("mov %%cr0, %%rax; or $0x10000, %%rax; mov %%rax, %%cr0" ::: "rax");
 	dereference((int *)stack);
+#elif CAUSE == 14 /* a lock that nobody gives back */
+	static volatile int lock = 1;
+
+	spin_lock(&lock);
 #endif
 }
 
