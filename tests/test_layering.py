@@ -65,6 +65,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "wire",
     },
     # What puts them together.
+    # What a guest's last state tells; `kvm` for its structures alone.
+    "explain": {"kvm", "lean"},
     "machine": {
         *(
             "accel",
@@ -76,6 +78,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
             "cpuid",
             "devices",
             "errors",
+            "explain",
             "firmware",
             "host",
             "kvm",

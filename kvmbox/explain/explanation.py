@@ -94,6 +94,7 @@ def explain(cpu: Cpu, debug_info: DebugInfo, *, crashed: bool) -> Explanation:
     """Explain `cpu`. `crashed` says that it has ended by a triple fault."""
     pc = cpu.pc
     code = cpu.read(pc, CODE_BYTES)
+    fault = faults.find(cpu) if crashed else None
     return Explanation(
         cpu.number,
         cpu.bits,
@@ -103,8 +104,8 @@ def explain(cpu: Cpu, debug_info: DebugInfo, *, crashed: bool) -> Explanation:
         tuple(_instructions(cpu, debug_info)),
         tuple(_frames(cpu, debug_info)),
         tuple(_stack(cpu, debug_info)),
-        faults.find(cpu) if crashed else None,
-        tuple(_walks(cpu)),
+        fault,
+        tuple(_walks(cpu, fault)),
     )
 
 
@@ -144,12 +145,14 @@ def _stack(cpu: Cpu, debug_info: DebugInfo) -> list[StackWord]:
     return found
 
 
-def _walks(cpu: Cpu) -> list[tuple[str, Walk]]:
+def _walks(cpu: Cpu, fault: Fault | None) -> list[tuple[str, Walk]]:
     if not cpu.sregs.cr0 & CR0_PG:
         return []
     found = []
     for name, address in (("RIP", cpu.pc), ("RSP", cpu.sp), ("CR2", cpu.sregs.cr2)):
         walk = cpu.walk(address)
-        if walk.stopped and not (name == "CR2" and address == 0):
+        # CR2 is 0 from the reset on: 0 says something only if it is the cause.
+        means_nothing = address == 0 and name == "CR2" and (fault is None or fault.walk != walk)
+        if walk.stopped and not means_nothing:
             found.append((name, walk))
     return found
