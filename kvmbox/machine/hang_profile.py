@@ -9,6 +9,7 @@ from typing import Final
 
 from kvmbox.kvm import uapi
 from kvmbox.machine.vcpu_thread import VcpuThread
+from kvmbox.outcome import Decision, Outcome
 
 SAMPLES: Final = 20
 INTERVAL: Final = 0.01
@@ -63,9 +64,21 @@ class Profile:
         return found
 
 
-def profile(threads: Sequence[VcpuThread]) -> Profile:
-    """Take all samples. The guest goes on meanwhile."""
-    found = Profile()
-    for _ in range(SAMPLES):
-        found.take(threads)
-    return found
+class Hang:
+    """The end of a guest whose time is over."""
+
+    def __init__(self) -> None:
+        self.profile: Profile | None = None
+        self.looking = False
+        """Whether samples are being taken: the vCPUs must not be made to leave."""
+
+    def time_out(self, outcome: Outcome, decision: Decision, threads: Sequence[VcpuThread]) -> None:
+        """Decide the outcome, and then look where the guest is, which goes on meanwhile."""
+        self.looking = True
+        try:
+            if decision.decide(outcome):
+                self.profile = Profile()
+                for _ in range(SAMPLES if any(thread.is_alive for thread in threads) else 0):
+                    self.profile.take(threads)
+        finally:
+            self.looking = False

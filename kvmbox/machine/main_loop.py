@@ -36,7 +36,7 @@ from kvmbox.machine.caller import Caller
 from kvmbox.machine.choice import loop_kind
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
-from kvmbox.machine.hang_profile import Profile, profile
+from kvmbox.machine.hang_profile import Hang
 from kvmbox.machine.pace import Pace
 from kvmbox.machine.run_loop import LoopTotals, port_exits
 from kvmbox.machine.survival_choice import survival_of
@@ -95,8 +95,7 @@ class MainLoop:
         self._cpu = cpu
         self._symbols = symbols
         self._say = say
-        self._profiling = False
-        self._hang: Profile | None = None
+        self._hang = Hang()
         self._timerfd = Timerfd()
         self._timers: DeadlineTimer | None = None
         self._pool: DevicePool | None = None
@@ -157,7 +156,7 @@ class MainLoop:
         self._leave_all()
 
     def _decided(self) -> None:
-        if self._profiling:  # the vCPUs are looked at first
+        if self._hang.looking:
             return
         self._leave_all()
         self._wakeup.wake()
@@ -210,18 +209,10 @@ class MainLoop:
         if self._caller.ended_by is not None:
             self._decision.decide(self.ended_by_signal)
         elif timeout is not None and time.monotonic_ns() >= self._started + timeout * 1e9:
-            self._time_out(Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True))
-        return self._decision.outcome is not None
-
-    def _time_out(self, outcome: Outcome) -> None:
-        """Decide that the time is over, and look where the guest is, which goes on meanwhile."""
-        self._profiling = True
-        try:
-            if self._decision.decide(outcome):
-                self._hang = profile(self._vcpus)
-        finally:
-            self._profiling = False
+            outcome = Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True)
+            self._hang.time_out(outcome, self._decision, self._vcpus)
             self._decided()
+        return self._decision.outcome is not None
 
     # --- One boot -----------------------------------------------------------------------------------------
 
@@ -261,7 +252,7 @@ class MainLoop:
             raise self._failure
         if not self.has_live_vcpu and self._decision.outcome is not None:
             self.aftermath = examine(
-                self._vcpus, guest.memory, self._decision.outcome, self._symbols, self._hang
+                self._vcpus, guest.memory, self._decision.outcome, self._symbols, self._hang.profile
             )
         if self._reset_wanted.is_set():
             self.suspension = None  # two vCPUs asked at a time

@@ -83,9 +83,10 @@ def long_mode(memory: Memory, **registers: int) -> Cpu:
 
 
 def _cpu(memory: Memory, registers: dict[str, int], **control: int) -> Cpu:
-    regs, sregs = kvm_regs(rflags=2, rip=0x7C00, rsp=0x8000), kvm_sregs(**control)
-    for name, value in registers.items():
-        setattr(regs if hasattr(regs, name) else sregs, name, value)
+    general = {name: value for name, value in registers.items() if hasattr(kvm_regs, name)}
+    others = {name: value for name, value in registers.items() if name not in general}
+    regs = kvm_regs(**{"rflags": 2, "rip": 0x7C00, "rsp": 0x8000, **general})
+    sregs = kvm_sregs(**{**control, **others})
     sregs.idt.limit, sregs.ldt.unusable = 0, 1
     return Cpu(regs, sregs, memory.read)
 
