@@ -79,14 +79,17 @@ def _before_frame(
     cpu: Cpu, pc: int, registers: dict[str, int], place_of: Callable[[int], Place | None]
 ) -> Frame | None:
     place = place_of(pc)
-    if place is None:
-        return None
+    word = cpu.bits // 8
+    if place is None:  # perhaps a call that led nowhere: its return address is on the stack
+        target = cpu.number_at(registers["rsp"], word)
+        if target is None or place_of(target - 1) is None:
+            return None
+        return Frame(target, {**registers, "rsp": registers["rsp"] + word})
     offset = place.offset
     if cpu.read(pc - offset, 4) in _ENDBR and offset >= 4:
         offset -= 4
     if offset not in _UNTIL_FRAME:
         return None
-    word = cpu.bits // 8
     at = registers["rsp"] + word * _UNTIL_FRAME[offset]
     target = cpu.number_at(at, word)
     return None if target is None else Frame(target, {**registers, "rsp": at + word})
