@@ -125,6 +125,14 @@ class GuestMemory:
         """The bytes of ranges that are RAM, joined in order."""
         return b"".join([self.read(address, size) for address, size in ranges if size])
 
+    def available(self, address: int, size: int) -> bytes:
+        """The bytes from `address` on, at most `size`: up to the first that is not in RAM or a ROM."""
+        for region in (*self.regions, *self.roms):
+            if region.start <= address < region.end:
+                offset = address - region.start
+                return bytes(region.pages[offset : offset + min(size, region.end - address)])
+        return b""
+
     def byte_at(self, address: int) -> int | None:
         """The byte at guest-physical `address`, or None if there is neither RAM nor ROM."""
         for region in (*self.regions, *self.roms):

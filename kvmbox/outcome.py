@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from kvmbox.lean import Value
 
@@ -22,7 +22,8 @@ INTERRUPTED: Final = 130
 
 
 class Outcome(Value):
-    """`status` is the exit status, `reason` a few words, `report` more details for the user.
+    """`status` is the exit status, `reason` a few words, `report` more details for the user, and `cpus` the
+    same details as data, one entry for each CPU.
 
     `error` tells whether the outcome is always reported by a line on stderr.
     """
@@ -32,6 +33,7 @@ class Outcome(Value):
     error: bool = False
     hint: str | None = None
     report: str = ""
+    cpus: tuple[dict[str, Any], ...] = ()
 
 
 def debug_exit_status(value: int) -> int:

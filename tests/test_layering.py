@@ -67,6 +67,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # A machine in a file.
     "snapshot": {"cpuid", "errors", "kvm", "layout", "lean", "memory", "regular"},
     # What puts them together.
+    # What a guest's last state tells; `kvm` for its structures alone.
+    "explain": {"kvm", "lean"},
     "machine": {
         *(
             "accel",
@@ -78,6 +80,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
             "cpuid",
             "devices",
             "errors",
+            "explain",
             "firmware",
             "host",
             "kvm",

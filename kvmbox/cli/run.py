@@ -48,7 +48,7 @@ SECTIONS: Final = {
     "Isolation": (
         *("sandbox", "seccomp", "ipc", "on_device_crash", "restart_budget", "require", "without", "pin"),
     ),
-    "Reports": ("stats", "json_path", "record", "record_limit"),
+    "Reports": ("symbols", "stats", "json_path", "record", "record_limit"),
 }
 """The options by purpose."""
 
@@ -147,6 +147,13 @@ EXAMPLES: Final = (
     multiple=True,
     metavar="NAME=FILE",
     help="Let the guest read FILE through fw_cfg under NAME, such as opt/org.example/key. May be repeated.",
+)
+@click.option(
+    "--symbols",
+    multiple=True,
+    metavar="FILE[@BASE]",
+    help="Name addresses in reports by the symbols of FILE, an ELF file or a System.map, moved by BASE. May "
+    "be repeated.  [default: the image]",
 )
 @click.option("--testdev", is_flag=True, help="Add the test device of kvm-unit-tests (pc-testdev).")
 @click.option(
@@ -375,6 +382,7 @@ def command(
         "reason": result.reason,
         "hint": result.hint,
         "report": result.crash_report,
+        "cpus": result.cpus,
         "wall_time": wall,
     }
     # First what programs read: stderr may be a pipe that nobody empties. The file may be on a full disk.

@@ -1,4 +1,7 @@
-"""The registers of a vCPU as text, for crash reports: the layout that `info registers` users know."""
+"""The registers of a vCPU as text, for crash reports: the layout that `info registers` users know.
+
+Outside of long mode they have 32 bits, and there are eight of them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ _RFLAGS: Final = (
     (17, "VM"),
     (18, "AC"),
 )
-_GENERAL: Final = "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15"
+_GENERAL: Final = "rax rbx rcx rdx rsi rdi rbp rsp"
+_MORE: Final = "r8 r9 r10 r11 r12 r13 r14 r15"
 _SEGMENTS: Final = "cs ds es fs gs ss tr ldt"
 _CR0_PE: Final = 1 << 0
 _EFER_LMA: Final = 1 << 10
@@ -42,26 +46,42 @@ def cpu_mode(regs: kvm_regs, sregs: kvm_sregs) -> str:
     return f"{width}, CPL {sregs.ss.dpl}"
 
 
-def _segment(name: str, segment: kvm_segment) -> str:
+def _segment(name: str, segment: kvm_segment, digits: int) -> str:
     bits = f"type={segment.type:x} s={segment.s} dpl={segment.dpl} p={segment.present}"
     bits += f" l={segment.l} db={segment.db} g={segment.g}"
     note = " unusable" if segment.unusable else ""
-    return f"{name:<4}{segment.selector:04x} {segment.base:016x} {segment.limit:08x} {bits}{note}"
+    return f"{name:<4}{segment.selector:04x} {segment.base:0{digits}x} {segment.limit:08x} {bits}{note}"
 
 
-def _table(name: str, table: kvm_dtable) -> str:
-    return f"{name:<4}     {table.base:016x} {table.limit:08x}"
+def _table(name: str, table: kvm_dtable, digits: int) -> str:
+    return f"{name:<4}     {table.base:0{digits}x} {table.limit:08x}"
+
+
+def flags_in_words(rflags: int) -> str:
+    """The flags that are set, and what they mean for interrupts and for input and output."""
+    names = " ".join(name for bit, name in _RFLAGS if rflags >> bit & 1)
+    return f"[{names}] interrupts {'on' if rflags >> 9 & 1 else 'off'}, IOPL {rflags >> 12 & 3}"
 
 
 def format_registers(regs: kvm_regs, sregs: kvm_sregs) -> str:
     """Several lines, no final newline: mode, then general, segment, table and control registers, in hex."""
-    cells = [f"{name.upper():<3}={getattr(regs, name):016x}" for name in _GENERAL.split()]
-    lines = [f"CPU in {cpu_mode(regs, sregs)}"]
+    wide = bool(sregs.efer & _EFER_LMA)
+    digits, letter, names = (16, "R", f"{_GENERAL} {_MORE}") if wide else (8, "E", _GENERAL)
+    mask = (1 << 4 * digits) - 1
+
+    def cell(name: str) -> str:
+        shown = name.upper() if wide else letter + name[1:].upper()
+        return f"{shown:<3}={getattr(regs, name) & mask:0{digits}x}"
+
+    cells = [cell(name) for name in names.split()]
+    lines = [f"CPU in {cpu_mode(regs, sregs)}, RIP={regs.rip & mask:#x}"]
     lines += [" ".join(cells[i : i + _COLUMNS]) for i in range(0, len(cells), _COLUMNS)]
-    flags = " ".join(name for bit, name in _RFLAGS if regs.rflags >> bit & 1)
-    lines.append(f"RIP={regs.rip:016x} RFLAGS={regs.rflags:08x} [{flags}]")
-    lines += [_segment(name.upper(), getattr(sregs, name)) for name in _SEGMENTS.split()]
-    lines += [_table("GDT", sregs.gdt), _table("IDT", sregs.idt)]
-    lines.append(f"CR0={sregs.cr0:08x} CR2={sregs.cr2:016x} CR3={sregs.cr3:016x} CR4={sregs.cr4:08x}")
+    pointer = f"{letter}IP={regs.rip & mask:0{digits}x}"
+    lines.append(f"{pointer} {letter}FLAGS={regs.rflags:08x} {flags_in_words(regs.rflags)}")
+    lines += [_segment(name.upper(), getattr(sregs, name), digits) for name in _SEGMENTS.split()]
+    lines += [_table("GDT", sregs.gdt, digits), _table("IDT", sregs.idt, digits)]
+    lines.append(
+        f"CR0={sregs.cr0:08x} CR2={sregs.cr2:0{digits}x} CR3={sregs.cr3:0{digits}x} CR4={sregs.cr4:08x}"
+    )
     lines.append(f"EFER={sregs.efer:016x} APIC_BASE={sregs.apic_base:016x}")
     return "\n".join(lines)

@@ -3,33 +3,114 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Final
 
 from kvmbox.errors import UnknownExitError
+from kvmbox.kvm import uapi
+from kvmbox.kvm.registers import format_registers
 from kvmbox.lean import Value
-from kvmbox.machine.crash_report import ReadMemory, diagnose, report_beside
+from kvmbox.machine.crash_report import diagnose
+from kvmbox.machine.hang_profile import Profile
 from kvmbox.machine.vcpu_thread import VcpuThread
+from kvmbox.memory import GuestMemory
 from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
+
+EXPLAINED: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT)
+"""The ends after which the report tells all that is known of every CPU."""
+
+_NOT_STARTED: Final = (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED)
+
+
+def prepare() -> None:
+    """Load what `examine` needs and a confined process could not load any more: code of the machine."""
+    import zlib  # noqa: F401 - pyelftools does
+
+    from kvmbox.explain.disassembly import preload
+
+    preload()
+
+
+class SymbolContent(Value):
+    """A file with symbols, as bytes, and what to add to its addresses."""
+
+    data: bytes
+    base: int = 0
 
 
 class Aftermath(Value):
-    """`diagnosis` is a hint about the cause, if there is one. `other_cpus` is the state of those CPUs that
-    did not end the guest, if one of several has.
+    """`diagnosis` is a hint about the cause, if there is one. `report` explains every CPU, in lines of text,
+    and `cpus` is the same as data.
     """
 
     diagnosis: str | None = None
-    other_cpus: str = ""
+    report: str = ""
+    cpus: tuple[dict[str, Any], ...] = ()
 
 
-def examine(threads: Sequence[VcpuThread], read_memory: ReadMemory, outcome: Outcome) -> Aftermath:
-    """Examine the vCPUs of a guest that has ended with `outcome`."""
-    if outcome.status not in (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT, INTERRUPTED):
+def examine(
+    threads: Sequence[VcpuThread],
+    memory: GuestMemory,
+    outcome: Outcome,
+    symbols: Sequence[SymbolContent] = (),
+    profile: Profile | None = None,
+) -> Aftermath:
+    """Examine the vCPUs of a guest that has ended with `outcome`. `profile` tells where a hang was."""
+    if outcome.status not in (*EXPLAINED, INTERRUPTED):
         return Aftermath()
-    told = (diagnose(thread.vcpu, read_memory) for thread in threads)
+    told = (diagnose(thread.vcpu, memory.byte_at) for thread in threads)
     diagnosis = next((text for text in told if text is not None), None)
-    if not any(_ended_it(thread, outcome) for thread in threads):
+    if outcome.status not in EXPLAINED:
         return Aftermath(diagnosis)
-    others = [thread.vcpu for thread in threads if not _ended_it(thread, outcome)]
-    return Aftermath(diagnosis, "\n".join(report_beside(vcpu, read_memory) for vcpu in others))
+    # The vCPU that ended the guest is told of first.
+    ordered = sorted(threads, key=lambda thread: not _ended_it(thread, outcome))
+    return _explain(ordered, memory, outcome, symbols, profile, diagnosis)
+
+
+def _explain(
+    threads: Sequence[VcpuThread],
+    memory: GuestMemory,
+    outcome: Outcome,
+    symbols: Sequence[SymbolContent],
+    profile: Profile | None,
+    diagnosis: str | None,
+) -> Aftermath:
+    # Not before there is something to explain: docs/adr/0009.
+    from kvmbox.explain.debug_info import DebugInfo, SymbolFile
+    from kvmbox.explain.explanation import explain
+    from kvmbox.explain.state import Cpu
+    from kvmbox.explain.text import lines_of
+
+    debug_info = DebugInfo([SymbolFile(one.data, one.base) for one in symbols])
+    lines: list[str] = []
+    cpus: list[dict[str, Any]] = []
+    if profile is not None:
+        lines += profile.lines(debug_info.named)
+    for thread in threads:
+        vcpu = thread.vcpu
+        if len(threads) > 1:
+            lines.append(f"CPU {vcpu.index}{_condition(thread)}")
+        try:
+            if vcpu.get_mp_state() in _NOT_STARTED:
+                continue
+            regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
+        except OSError as error:
+            lines.append(f"(registers cannot be read: {error})")
+            continue
+        crashed = outcome.status == GUEST_CRASHED and _ended_it(thread, outcome)
+        explanation = explain(Cpu(regs, sregs, memory.available, vcpu.index), debug_info, crashed=crashed)
+        lines += lines_of(explanation, format_registers(regs, sregs))
+        cpus.append(explanation.as_json())
+    return Aftermath(diagnosis, "\n".join(lines), tuple(cpus))
+
+
+def _condition(thread: VcpuThread) -> str:
+    try:
+        state = thread.vcpu.get_mp_state()
+    except OSError:
+        return ""
+    if state in _NOT_STARTED:
+        return " waits for a start-up IPI"
+    return " is halted" if state == uapi.KVM_MP_STATE_HALTED else ""
 
 
 def _ended_it(thread: VcpuThread, outcome: Outcome) -> bool:

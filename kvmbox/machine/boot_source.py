@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from kvmbox import bundled
 from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.compressed import decompressed
 from kvmbox.boot.files import HostFiles
+from kvmbox.boot.image import GuestImage, read_module
 from kvmbox.boot.linux_for_firmware import kernel_for_firmware
 from kvmbox.boot.linux_header import starts_in_real_mode
 from kvmbox.boot.load import BootOptions, load_image
@@ -18,6 +19,7 @@ from kvmbox.firmware.builtin_bios import sectors_of
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.platform import Platform
 from kvmbox.lean import Value
+from kvmbox.machine.aftermath import SymbolContent
 from kvmbox.machine.config import RunConfig
 from kvmbox.memory import GuestMemory
 
@@ -34,12 +36,14 @@ class BootSource(Value):
 
     `has_bios` says whether the ROM of the built-in BIOS is in memory, if only to trap what is called.
     `disk` is what the BIOS shows as a disk, or empty. `fw_cfg` has the kernel that firmware is to start.
+    `symbols` are the files that name the guest's addresses.
     """
 
     load: Callable[[GuestMemory], BootPlan]
     has_bios: bool = False
     disk: bytes = b""
     fw_cfg: tuple[FwCfgItem, ...] = ()
+    symbols: tuple[SymbolContent, ...] = ()
 
     @property
     def disk_sectors(self) -> int:
@@ -96,7 +100,16 @@ class BootSource(Value):
             has_bios,
             image.data if shows_disk else b"",
             tuple(for_firmware),
+            tuple(_symbols(config, image)),
         )
+
+
+def _symbols(config: RunConfig, image: GuestImage) -> Iterator[SymbolContent]:
+    """The files of --symbols, then the image."""
+    for spec in config.symbols:
+        yield SymbolContent(read_module(spec.path).data, spec.base)
+    if image.data.startswith(b"\x7fELF"):
+        yield SymbolContent(image.data)
 
 
 def _bios_rom() -> bytes:

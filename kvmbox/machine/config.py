@@ -20,6 +20,7 @@ from kvmbox.errors import UsageError
 from kvmbox.host.serial import SerialSpec
 from kvmbox.host.transfers import Store
 from kvmbox.lean import Value
+from kvmbox.machine import values
 from kvmbox.machine.snapshots import SnapshotCondition
 from kvmbox.processes.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES, Design, Sandbox, Seccomp
 from kvmbox.sandbox import layers
@@ -81,6 +82,13 @@ class FirmwareFile(Value):
     path: str
 
 
+class SymbolSpec(Value):
+    """A file with symbols of the guest, and what to add to the addresses in the file."""
+
+    path: str
+    base: int = 0
+
+
 class RunConfig(Value):
     """One run, checked. Sizes are bytes, `timeout` is seconds.
 
@@ -109,6 +117,7 @@ class RunConfig(Value):
     segments: DataSegments | None
     firmware_tables: FirmwareChoice
     fw_cfg: tuple[FirmwareFile, ...]
+    symbols: tuple[SymbolSpec, ...]
     testdev: bool
     serial_overflow: SerialOverflow
     serial_limit: int | None
@@ -159,6 +168,7 @@ class RunConfig(Value):
             found.append(("--initrd", self.initrd))
         if self.bios_file is not None:
             found.append(("--bios", self.bios_file))
+        found += [("--symbols", spec.path) for spec in self.symbols]
         return found + [(f"--fw-cfg {file.name}", file.path) for file in self.fw_cfg]
 
 
@@ -168,6 +178,21 @@ def parse_module(text: str) -> ModuleSpec:
     if not path:
         raise UsageError(f"--module '{text}' names no file")
     return ModuleSpec(path, arguments)
+
+
+def parse_symbols(text: str) -> SymbolSpec:
+    """'FILE' or 'FILE@BASE'. Raises UsageError."""
+    path, at, base = text.rpartition("@")
+    if not at:
+        path, base = text, "0"
+    if not path:
+        raise UsageError(f"--symbols '{text}' names no file")
+    try:
+        return SymbolSpec(path, values.address(base))
+    except ValueError as error:
+        if os.path.exists(text):  # the name of a file may have an @
+            return SymbolSpec(text)
+        raise UsageError(f"--symbols '{text}': {error}", hint="for example kernel.elf@0x100000") from error
 
 
 def parse_fw_cfg(text: str) -> FirmwareFile:

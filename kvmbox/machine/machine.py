@@ -27,7 +27,14 @@ from kvmbox.lean import Value
 from kvmbox.machine import config as options
 from kvmbox.machine import values
 from kvmbox.machine.caller import Caller
-from kvmbox.machine.config import FirmwareFile, ModuleSpec, OnDeviceCrash, RunConfig, SerialOverflow
+from kvmbox.machine.config import (
+    FirmwareFile,
+    ModuleSpec,
+    OnDeviceCrash,
+    RunConfig,
+    SerialOverflow,
+    SymbolSpec,
+)
 from kvmbox.machine.run import run
 from kvmbox.machine.snapshots import Request, SnapshotCondition, Snapshots, parse_condition, refused
 from kvmbox.machine.statistics import RunStats
@@ -53,7 +60,8 @@ class RunResult(Value):
     `status` is the exit status of `kvmbox run`: an odd status comes from the guest, an even one from
     kvmbox. `reason` says why in a few words, `hint` what to do about it. `crash_report` has the registers and
     the code of a guest that crashed, or is empty. `output` is what the Capture of the console has kept.
-    `failed` is true if `kvmbox run` would print an error.
+    `failed` is true if `kvmbox run` would print an error. `cpus` explains each CPU as data, where the crash
+    report does: see docs/debugging.md.
     """
 
     status: int
@@ -63,6 +71,7 @@ class RunResult(Value):
     failed: bool
     output: bytes
     statistics: RunStats
+    cpus: tuple[dict[str, Any], ...] = ()
 
 
 class Machine:
@@ -86,6 +95,7 @@ class Machine:
         segments: options.DataSegments | None = None,
         firmware_tables: options.FirmwareChoice = options.DEFAULT_FIRMWARE,
         fw_cfg: Sequence[str | FirmwareFile] = (),
+        symbols: Sequence[str | SymbolSpec] = (),
         testdev: bool = False,
         serial: Backends = (),
         debugcon: str | Capture = "auto",
@@ -152,6 +162,7 @@ class Machine:
             segments=segments,
             firmware_tables=firmware_tables,
             fw_cfg=tuple(options.parse_fw_cfg(one) if isinstance(one, str) else one for one in fw_cfg),
+            symbols=tuple(options.parse_symbols(one) if isinstance(one, str) else one for one in symbols),
             testdev=testdev,
             serial_overflow=serial_overflow,
             serial_limit=_if_given("--serial-limit", values.byte_count, serial_limit),
@@ -418,6 +429,7 @@ class Machine:
             outcome.error,
             self.console.output if self.console is not None else b"",
             statistics,
+            outcome.cpus,
         )
 
     def _tell(self, line: str) -> None:

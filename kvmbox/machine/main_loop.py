@@ -19,7 +19,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.board import Input
@@ -30,13 +30,14 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
-from kvmbox.machine.aftermath import Aftermath, examine
+from kvmbox.machine.aftermath import Aftermath, SymbolContent, examine
 from kvmbox.machine.builder import Devices, GuestVm, tell_transfers
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.choice import loop_kind
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.feeding import Feeding
+from kvmbox.machine.hang_profile import Hang
 from kvmbox.machine.pace import Pace
 from kvmbox.machine.run_loop import LoopTotals, port_exits
 from kvmbox.machine.snapshots import Request, Snapshots
@@ -82,11 +83,13 @@ class MainLoop:
         *,
         cpu: int | None,
         started: int,
+        symbols: Sequence[SymbolContent] = (),
         say: Callable[[str], None] = lambda text: None,
         snapshots: Snapshots | None = None,
     ) -> None:
-        """`cpu` is the host CPU of the first vCPU. `started` is when the command began, in ns of the host's
-        monotonic clock: --timeout counts from there. `snapshots` are those to take.
+        """`symbols` are the files that name the guest's addresses. `cpu` is the host CPU of the first vCPU.
+        `started` is when the command began, in ns of the host's monotonic clock: --timeout counts from there.
+        `snapshots` are those to take.
         """
         self._snapshots = snapshots or Snapshots()
         self._config = config
@@ -95,7 +98,9 @@ class MainLoop:
         self._wakeup = wakeup
         self._caller = caller
         self._cpu = cpu
+        self._symbols = symbols
         self._say = say
+        self._hang = Hang()
         self._timerfd = Timerfd()
         self._timers: DeadlineTimer | None = None
         self._pool: DevicePool | None = None
@@ -155,6 +160,8 @@ class MainLoop:
         self._leave_all()
 
     def _decided(self) -> None:
+        if self._hang.looking:
+            return
         self._leave_all()
         self._wakeup.wake()
 
@@ -246,7 +253,9 @@ class MainLoop:
         if self._caller.ended_by is not None:
             self._decision.decide(self.ended_by_signal)
         elif timeout is not None and time.monotonic_ns() >= self._started + timeout * 1e9:
-            self._decision.decide(Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True))
+            outcome = Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True)
+            self._hang.time_out(outcome, self._decision, self._vcpus)
+            self._decided()
         return self._decision.outcome is not None
 
     # --- One boot -----------------------------------------------------------------------------------------
@@ -285,7 +294,9 @@ class MainLoop:
         if self._failure is not None:
             raise self._failure
         if not self.has_live_vcpu and self._decision.outcome is not None:
-            self.aftermath = examine(self._vcpus, guest.memory.byte_at, self._decision.outcome)
+            self.aftermath = examine(
+                self._vcpus, guest.memory, self._decision.outcome, self._symbols, self._hang.profile
+            )
         if self._reset_wanted.is_set():
             self.suspension = None  # two vCPUs asked at a time
         # A guest that resets all the time must not outlive a signal or the time-out by that.

@@ -24,7 +24,7 @@ from kvmbox.host.placement import Placement
 from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
 from kvmbox.lean import Value
-from kvmbox.machine.aftermath import Aftermath
+from kvmbox.machine.aftermath import Aftermath, prepare
 from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.builder import Devices, GuestVm, board_of, fw_cfg_files, start_timer
 from kvmbox.machine.caller import Caller
@@ -151,6 +151,7 @@ def run(
             caller,
             cpu=placement.cpu,
             started=timeline.started,
+            symbols=source.symbols,
             say=say,
             snapshots=snapshots,
         )
@@ -185,6 +186,7 @@ def run(
             caller.ready(decision, wakeup)
             if start is None:
                 timeline.mark("devices ready")
+            prepare()
             main_loop.confinement = caller.confine(
                 pool, without=config.design.without, require=config.require
             )
@@ -380,10 +382,14 @@ def _with_aftermath(outcome: Outcome, aftermath: Aftermath | None) -> Outcome:
     """The outcome with what the guest's state tells: more to the point than a hint that fits any such end."""
     if aftermath is None:
         return outcome
-    report = outcome.report
-    if report and aftermath.other_cpus:
-        report = f"{report}\n{aftermath.other_cpus}"
-    return Outcome(outcome.status, outcome.reason, outcome.error, aftermath.diagnosis or outcome.hint, report)
+    return Outcome(
+        outcome.status,
+        outcome.reason,
+        outcome.error,
+        aftermath.diagnosis or outcome.hint,
+        aftermath.report or outcome.report,
+        aftermath.cpus,
+    )
 
 
 def _judge(

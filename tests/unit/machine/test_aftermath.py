@@ -1,7 +1,8 @@
-"""What is told of the other CPUs when one has ended the guest."""
+"""What is told of all CPUs when a guest has come to a bad end."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,55 +11,129 @@ import pytest
 from kvmbox.errors import KvmError, UnknownExitError
 from kvmbox.kvm import uapi
 from kvmbox.machine import aftermath as module
-from kvmbox.machine.aftermath import Aftermath, examine
+from kvmbox.machine.aftermath import Aftermath, SymbolContent, examine
 from kvmbox.machine.crash_report import report_beside
-from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Outcome
+from kvmbox.machine.hang_profile import Profile
+from kvmbox.memory import GuestMemory
+from kvmbox.outcome import (
+    CLEAN,
+    DEVICE_FAILED,
+    GUEST_CRASHED,
+    INTERRUPTED,
+    TIMED_OUT,
+    UNKNOWN_EXIT,
+    Outcome,
+)
 from tests.support.scripted_vcpu import FakeVcpu
 
 CRASH = Outcome(
     GUEST_CRASHED, "the guest crashed: triple fault of CPU 1", error=True, report="CPU 1\nregisters"
 )
+UD2 = b"\x0f\x0b"
 
 
-def thread(index: int, *, outcome: Outcome | None = None, error: BaseException | None = None) -> Any:
-    return SimpleNamespace(
-        vcpu=SimpleNamespace(index=index), loop=SimpleNamespace(outcome=outcome), error=error
-    )
+@pytest.fixture
+def memory() -> Iterator[GuestMemory]:
+    memory = GuestMemory(1 << 20)
+    memory.write(0x7C00, UD2)
+    yield memory
+    memory.close()
 
 
-@pytest.fixture(autouse=True)
-def reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "report_beside", lambda vcpu, read: f"report of CPU {vcpu.index}")
-    monkeypatch.setattr(module, "diagnose", lambda vcpu, read: "a hint" if vcpu.index == 2 else None)
+def thread(
+    index: int, *, state: int = uapi.KVM_MP_STATE_RUNNABLE, outcome: Outcome | None = None, error: Any = None
+) -> Any:
+    vcpu: Any = FakeVcpu()
+    vcpu.index, vcpu.mp_state = index, state
+    return SimpleNamespace(vcpu=vcpu, loop=SimpleNamespace(outcome=outcome), error=error)
 
 
-def read(_address: int) -> int | None:
-    return 0
+def headings(report: str) -> list[str]:
+    return [line for line in report.splitlines() if line.startswith("CPU ") and "in real mode" not in line]
 
 
-def test_crash_of_one_shows_the_others_in_their_order() -> None:
-    found = examine([thread(0), thread(1, outcome=CRASH), thread(2)], read, CRASH)
-    assert found == Aftermath("a hint", "report of CPU 0\nreport of CPU 2")
+def test_cpu_that_crashed_comes_first_and_is_explained_as_one_that_crashed(memory: GuestMemory) -> None:
+    found = examine([thread(0), thread(1, outcome=CRASH), thread(2)], memory, CRASH)
+    assert headings(found.report) == ["CPU 1", "CPU 0", "CPU 2"]
+    assert found.report.count("Cause: #UD") == 1
+    assert [cpu["cpu"] for cpu in found.cpus] == [1, 0, 2]
+    assert [cpu["fault"] is None for cpu in found.cpus] == [False, True, True]
 
 
-def test_unknown_exit_of_one_shows_the_others() -> None:
-    outcome = Outcome(UNKNOWN_EXIT, "KVM internal error 1", error=True, report="CPU 0\nregisters")
-    errors = [
-        UnknownExitError("KVM internal error 1\nCPU 0\nregisters"),
+def test_unknown_exit_of_one_comes_first(memory: GuestMemory) -> None:
+    outcome = Outcome(UNKNOWN_EXIT, "KVM internal error 1", error=True, report="CPU 1\nregisters")
+    other, own = (
         UnknownExitError("KVM_RUN failed\n"),
+        UnknownExitError("KVM internal error 1\nCPU 1\nregisters"),
+    )
+    found = examine([thread(0, error=other), thread(1, error=own)], memory, outcome)
+    assert headings(found.report) == ["CPU 1", "CPU 0"]
+    assert "Cause" not in found.report
+
+
+def test_time_out_shows_all_cpus_in_their_order(memory: GuestMemory) -> None:
+    found = examine([thread(0), thread(1)], memory, Outcome(TIMED_OUT, ""))
+    assert headings(found.report) == ["CPU 0", "CPU 1"]
+
+
+def test_one_cpu_has_no_heading(memory: GuestMemory) -> None:
+    found = examine([thread(0)], memory, Outcome(TIMED_OUT, ""))
+    assert headings(found.report) == []
+    assert "CPU in real mode, RIP=0x7c00" in found.report
+    assert "Code at RIP: 0f 0b 00" in found.report
+
+
+def test_profile_of_a_hang_is_in_the_report(memory: GuestMemory) -> None:
+    profile = Profile()
+    profile.samples[0] = [(0x7C00, False, False)] * 3 + [(0x7C02, True, True)]
+    found = examine([thread(0)], memory, Outcome(TIMED_OUT, ""), profile=profile)
+    assert found.report.splitlines()[:3] == [
+        "The CPU, 4 samples in 200 ms:",
+        "   75 % 0x7c00, running, interrupts off",
+        "   25 % 0x7c02, halted, interrupts on",
     ]
-    threads = [thread(0, error=errors[0]), thread(1, error=errors[1])]
-    assert examine(threads, read, outcome).other_cpus == "report of CPU 1"
 
 
-@pytest.mark.parametrize("status", [TIMED_OUT, GUEST_CRASHED])
-def test_end_that_is_no_cpus_own_shows_none_of_them(status: int) -> None:
-    assert examine([thread(0), thread(2)], read, Outcome(status, "")) == Aftermath("a hint", "")
+def test_symbols_name_addresses(memory: GuestMemory) -> None:
+    symbols = [SymbolContent(b"0000000000007bf0 T start\n", 0), SymbolContent(b"7c00 T other\n", 1 << 32)]
+    found = examine([thread(0)], memory, Outcome(TIMED_OUT, ""), symbols)
+    assert found.report.startswith("at start+0x10\n")
+    assert found.cpus[0]["where"] == "start+0x10"
 
 
 @pytest.mark.parametrize("status", [CLEAN, DEVICE_FAILED, 33])
-def test_end_that_the_guests_state_does_not_explain_is_not_examined(status: int) -> None:
-    assert examine([thread(2)], read, Outcome(status, "")) == Aftermath()
+def test_end_that_the_guests_state_does_not_explain_is_not_examined(status: int, memory: GuestMemory) -> None:
+    assert examine([thread(2)], memory, Outcome(status, "")) == Aftermath()
+
+
+def test_hint_of_one_cpu_is_told_after_a_signal_too(
+    memory: GuestMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "diagnose", lambda vcpu, _read: "a hint" if vcpu.index == 2 else None)
+    assert examine([thread(0), thread(2)], memory, Outcome(INTERRUPTED, "")) == Aftermath("a hint")
+
+
+@pytest.mark.parametrize(
+    ("state", "heading"),
+    [
+        (uapi.KVM_MP_STATE_UNINITIALIZED, "CPU 1 waits for a start-up IPI"),
+        (uapi.KVM_MP_STATE_INIT_RECEIVED, "CPU 1 waits for a start-up IPI"),
+        (uapi.KVM_MP_STATE_HALTED, "CPU 1 is halted"),
+        (uapi.KVM_MP_STATE_RUNNABLE, "CPU 1"),
+    ],
+)
+def test_heading_says_whether_the_cpu_sleeps(state: int, heading: str, memory: GuestMemory) -> None:
+    found = examine([thread(0), thread(1, state=state)], memory, Outcome(TIMED_OUT, ""))
+    assert headings(found.report) == ["CPU 0", heading]
+    assert len(found.cpus) == (1 if "waits" in heading else 2)
+
+
+def test_cpu_whose_state_cannot_be_read_says_so(memory: GuestMemory) -> None:
+    one = thread(0)
+    one.vcpu.gone = True
+    found = examine([one], memory, Outcome(TIMED_OUT, ""))
+    assert found.report == "(registers cannot be read: [Errno 5] Input/output error)"
+    assert found.cpus == ()
 
 
 @pytest.mark.parametrize(
@@ -73,7 +148,7 @@ def test_end_that_the_guests_state_does_not_explain_is_not_examined(status: int)
 def test_report_says_whether_the_cpu_sleeps(state: int, words: str) -> None:
     vcpu: Any = FakeVcpu()
     vcpu.index, vcpu.mp_state = 0, state
-    assert report_beside(vcpu, read).startswith(words)
+    assert report_beside(vcpu, lambda _address: 0).startswith(words)
 
 
 def test_report_of_a_cpu_whose_state_cannot_be_read_says_so() -> None:
@@ -81,4 +156,4 @@ def test_report_of_a_cpu_whose_state_cannot_be_read_says_so() -> None:
         raise KvmError("cannot read kvm_mp_state of vCPU 0")
 
     vcpu: Any = SimpleNamespace(index=0, get_mp_state=refuse)
-    assert report_beside(vcpu, read) == "CPU 0\n(cannot read kvm_mp_state of vCPU 0)"
+    assert report_beside(vcpu, lambda _address: 0) == "CPU 0\n(cannot read kvm_mp_state of vCPU 0)"

@@ -120,9 +120,7 @@ class Rig:
         self.main_loop.take_devices(cast(Devices, self.devices))
         monkeypatch.setattr(module, "loop_kind", lambda: lambda vcpu, *arguments, **options: None)
         monkeypatch.setattr(module, "VcpuThread", self._thread_of)
-        monkeypatch.setattr(
-            module, "examine", lambda threads, read_memory, outcome: self.log.append("diagnosed")
-        )
+        monkeypatch.setattr(module, "examine", lambda *_what: self.log.append("diagnosed"))
         monkeypatch.setattr(self.main_loop.totals, "add", lambda loops: None)
 
     def _thread_of(

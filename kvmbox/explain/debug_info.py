@@ -1,0 +1,76 @@
+"""What is known of the addresses of a guest: names, source lines, and how to find callers.
+
+The knowledge comes from the image, or from the files of `--symbols`. Nothing is read before the first
+question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from kvmbox.explain import symbols
+from kvmbox.explain.lines import Line, Lines
+from kvmbox.explain.symbols import Place, Symbols
+from kvmbox.explain.unwind import Frames
+from kvmbox.lean import Value
+
+
+class SymbolFile(Value):
+    """A file with symbols, and what to add to its addresses."""
+
+    data: bytes
+    base: int = 0
+
+
+class _Known:
+    def __init__(self, file: SymbolFile) -> None:
+        data = file.data
+        self.symbols: Final[Symbols] = symbols.read(data, file.base)
+        self.lines: Lines | None = None
+        self.frames: Frames | None = None
+        if data.startswith(b"\x7fELF"):
+            self.lines = Lines(data, file.base)
+            self.frames = Frames(self.lines.dwarf, file.base, self.lines.errors)
+
+
+class DebugInfo:
+    """See the module. The first file that knows an address is asked about it."""
+
+    def __init__(self, files: Sequence[SymbolFile] = ()) -> None:
+        self._files = list(files)
+        self._known: list[_Known] | None = None
+
+    @property
+    def _all(self) -> list[_Known]:
+        if self._known is None:
+            self._known = [_Known(file) for file in self._files]
+        return self._known
+
+    def place(self, address: int) -> Place | None:
+        """The symbol of `address` and the offset in it, or None."""
+        for known in self._all:
+            found = known.symbols.at(address)
+            if found is not None:
+                return found
+        return None
+
+    def line(self, address: int) -> Line | None:
+        """The source line of the instruction at `address`, or None."""
+        for known in self._all:
+            found = known.lines.at(address) if known.lines is not None else None
+            if found is not None:
+                return found
+        return None
+
+    def frames(self, address: int) -> Frames | None:
+        """The call frame information of the file that knows `address`."""
+        for known in self._all:
+            if known.frames is not None and known.symbols.at(address) is not None:
+                return known.frames
+        return next((known.frames for known in self._all if known.frames is not None), None)
+
+    def named(self, address: int) -> str:
+        """`symbol+0x4 (file.c:12)`, as much of that as is known, or an empty text."""
+        place, line = self.place(address), self.line(address)
+        return " ".join([*([str(place)] if place else []), *([f"({line})"] if line else [])])

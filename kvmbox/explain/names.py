@@ -1,0 +1,29 @@
+"""Names of C++ and Rust as the source spells them, with the library `demangle` where that is installed."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+LONGEST: Final = 4096
+"""A longer name stays as it is: names of a hostile image could take the library long."""
+
+
+@lru_cache(maxsize=1024)
+def readable(name: str) -> str:
+    """`name` demangled, or as it is."""
+    if not name.startswith(("_Z", "_R", "__Z", "__R")) or len(name) > LONGEST:
+        return printable(name)
+    try:
+        from demangle import demangle
+    except ImportError:
+        return printable(name)
+    try:
+        return printable(str(demangle(name)))
+    except (ValueError, RecursionError):  # no name of those
+        return printable(name)
+
+
+def printable(text: str) -> str:
+    """Text of an image, fit for a terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -1,0 +1,190 @@
+"""Kernels that crash (tests/crashes): the report names the function, the line and the cause."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kvmbox.explain import disassembly
+from tests.support.runs import KVMBOX
+
+SOURCES = Path(__file__).parents[1] / "crashes"
+FLAGS = (
+    *("-g", "-O0", "-ffreestanding", "-nostdlib", "-static", "-fno-pic", "-no-pie", "-mno-red-zone"),
+    *("-mno-sse", "-mno-80387", "-fno-stack-protector", "-fcf-protection=none", "-w"),
+    *("-Wl,-Ttext=0x100000", "-Wl,--build-id=none"),
+)
+NO_IDT = "not delivered: the IDT has no entry at all (limit 0x0)"
+
+CRASHES_64 = [
+    (1, "cause", ("#UD (invalid opcode): the guest executed UD2", NO_IDT)),
+    (2, "cause", ("#UD (invalid opcode)", "not delivered: the entry is not present", "IDT[6] at 0x")),
+    (3, "cause", ("#UD (invalid opcode)", "not delivered: selector 0x1230 is outside the GDT (limit 0x37)")),
+    (4, "cause", ("#PF (page fault): the stack is at 0x700000001000, which is not mapped: PML4E",)),
+    (5, "recurse", ("#PF (page fault): the stack has run into 0x", "the stack at 0x", "more times")),
+    (6, "", ("#PF (page fault): RIP 0x0 is not mapped: PTE is not present (a null pointer was called)",)),
+    (7, "smash", ("#GP (general protection): the return address 0x4141414141414141 is not a canonical",)),
+    (8, "recurse", ("has run into the page tables",)),
+    (9, "stack", ("#PF (page fault): RIP 0x", "is on a page that is not executable")),
+    (10, "dereference", ("#PF (page fault): the guest accessed 0x0 (CR2)", "(a null pointer)")),
+    (11, "cause", ("#DE (divide error): the guest divided by zero", NO_IDT)),
+    (12, "dereference", ("probably for writing, and the page is read-only",)),
+    (13, "", ("#PF (page fault): RIP 0x700000000000", "probably a return address that was overwritten")),
+]
+"""The CAUSE, the function that RIP is in, and words of the report."""
+
+CRASHES_32 = [
+    (1, "cause", ("#PF (page fault): RIP 0x1000", "PML4E is not present", "in compatibility mode")),
+    (2, "cause", ("#GP (general protection): the guest loaded SS with a null selector", NO_IDT)),
+    (3, "cause", ("#GP (general protection): far jump: selector 0x1238 is outside the GDT",)),
+]
+
+
+@pytest.fixture(autouse=True)
+def compiler() -> None:
+    if not (shutil.which("cc") and shutil.which("ld")):
+        pytest.skip("cc or ld not found: the kernels cannot be built")
+
+
+def build_64(directory: Path, cause: int, address: int = 0x4141_4141_4141_4141) -> Path:
+    image = directory / "crash.elf"
+    subprocess.run(
+        ["cc", *FLAGS, f"-DCAUSE={cause}", f"-DADDRESS={address:#x}UL", "-o", image, "crash64.c"],
+        cwd=SOURCES,
+        check=True,
+    )
+    return image
+
+
+def build_32(directory: Path, cause: int) -> Path:
+    image = directory / "crash.elf"
+    subprocess.run(
+        ["cc", "-m32", "-g", "-c", f"-DCAUSE={cause}", "-o", directory / "crash.o", "crash32.S"],
+        cwd=SOURCES,
+        check=True,
+    )
+    subprocess.run(
+        ["ld", "-m", "elf_i386", "-Ttext=0x100000", "-o", image, directory / "crash.o"], check=True
+    )
+    return image
+
+
+def run(image: Path, *options: str | Path) -> tuple[int, str]:
+    """The exit status and what is said on stderr."""
+    ended = subprocess.run(
+        [*KVMBOX, "run", image, *options],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize(("cause", "function", "words"), CRASHES_64)
+def test_crash_in_long_mode(cause: int, function: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    address = 0x7000_0000_0000 if cause == 13 else 0x4141_4141_4141_4141
+    status, report = run(build_64(tmp_path, 7 if cause == 13 else cause, address))
+    assert status == 6
+    for word in words:
+        assert word in report
+    if function:
+        assert f"\nat {function}" in report
+    if function not in ("", "stack"):
+        assert "(crash64.c:" in report
+    if cause not in (4, 8, 13):  # whose stack is lost
+        assert " _start+0x" in report.split("Backtrace:")[1] or "more times" in report
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize(("cause", "function", "words"), CRASHES_32)
+def test_crash_in_protected_mode(cause: int, function: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    status, report = run(build_32(tmp_path, cause))
+    assert status == 6
+    for word in words:
+        assert word in report
+    assert f"\nat {function}" in report
+    assert "(crash32.S:" in report
+
+
+@pytest.mark.kvm
+def test_division_by_zero_in_real_mode(tmp_path: Path) -> None:
+    subprocess.run(["cc", "-m32", "-c", "-o", tmp_path / "crash.o", "crash16.S"], cwd=SOURCES, check=True)
+    flat: list[str | Path] = ["--oformat", "binary", "-o", tmp_path / "crash.bin", tmp_path / "crash.o"]
+    subprocess.run(["ld", "-m", "elf_i386", "-Ttext=0x7c00", *flat], check=True)
+    status, report = run(tmp_path / "crash.bin", "--boot", "real")
+    assert status == 6
+    assert "interrupt 0x00 (divide error) is not handled, at 0x7c05" in report
+    assert "CPU in real mode" in report
+
+
+@pytest.mark.kvm
+def test_hang_is_shown_as_a_profile(tmp_path: Path) -> None:
+    status, report = run(build_64(tmp_path, 14), "--timeout", "4")
+    assert status == 124
+    profile = report.split(" samples in 200 ms:\n")[1].splitlines()
+    assert "spin_lock+0x" in profile[0]
+    assert "running, interrupts off" in profile[0]
+    backtrace = report.split("Backtrace:\n")[1]
+    assert "spin_lock+0x" in backtrace
+    assert "cause+0x" in backtrace
+    assert "_start+0x" in backtrace
+
+
+@pytest.mark.kvm
+def test_explanation_is_in_the_json_too(tmp_path: Path) -> None:
+    image = build_64(tmp_path, 10)
+    run(image, "--json", tmp_path / "result.json")
+    (cpu,) = json.loads((tmp_path / "result.json").read_text())["cpus"]
+    assert cpu["fault"]["vector"] == 14
+    assert cpu["fault"]["not_delivered"] == "the IDT has no entry at all (limit 0x0)"
+    assert cpu["where"].startswith("dereference+0x")
+    assert [frame["name"].partition("+")[0] for frame in cpu["backtrace"]] == [
+        *("dereference", "cause", "_start"),
+    ]
+    assert all(frame["line"].startswith("crash64.c:") for frame in cpu["backtrace"])
+
+
+@pytest.mark.kvm
+def test_symbols_of_another_file_name_a_stripped_image(tmp_path: Path) -> None:
+    image = build_64(tmp_path, 10)
+    stripped = tmp_path / "stripped.elf"
+    subprocess.run(["objcopy", "--strip-all", image, stripped], check=True)
+    assert "at dereference" not in run(stripped)[1]
+    assert "at dereference+0x" in run(stripped, "--symbols", image)[1]
+    system_map = tmp_path / "System.map"
+    names = subprocess.run(["nm", image], capture_output=True, text=True, check=True).stdout
+    system_map.write_text(names)
+    assert "at dereference+0x" in run(stripped, "--symbols", system_map)[1]
+    moved = "".join(f"{int(line[:16], 16) - 0x1000:016x}{line[16:]}\n" for line in names.splitlines())
+    system_map.write_text(moved)
+    assert "at dereference+0x" in run(stripped, "--symbols", f"{system_map}@0x1000")[1]
+
+
+@pytest.mark.parametrize(
+    ("symbols", "status", "words"),
+    [
+        ("nothing.map", 4, "nothing.map"),
+        ("@0x1000", 2, "names no file"),
+        ("x@nonsense", 2, "--symbols 'x@nonsense'"),
+    ],
+)
+def test_wrong_symbols_are_one_line(symbols: str, status: int, words: str) -> None:
+    found, report = run(Path("hello32"), "--symbols", symbols)
+    assert found == status
+    assert words in report.splitlines()[0]
+    assert "Traceback" not in report
+
+
+@pytest.mark.kvm
+@pytest.mark.skipif(not disassembly.is_available(), reason="capstone is not installed")
+def test_instructions_around_rip_are_shown(tmp_path: Path) -> None:
+    report = run(build_64(tmp_path, 1))[1]
+    marked = [line for line in report.splitlines() if line.startswith("  -> ")]
+    assert len(marked) == 1
+    assert marked[0].endswith("ud2")

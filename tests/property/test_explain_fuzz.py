@@ -1,0 +1,94 @@
+"""Explanations of states and files that nobody would make: they never raise, and always end."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kvmbox.explain.debug_info import DebugInfo, SymbolFile
+from kvmbox.explain.explanation import explain
+from kvmbox.explain.state import Cpu
+from kvmbox.explain.text import lines_of
+from kvmbox.kvm.registers import format_registers
+from kvmbox.kvm.uapi import kvm_regs, kvm_sregs
+from tests.support.stopped_cpu import Memory
+
+STATES = 400
+FILES = 150
+REGISTERS = "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags".split()  # noqa: SIM905
+CONTROL = ("cr0", "cr2", "cr3", "cr4", "efer")
+
+
+def number(source: random.Random) -> int:
+    """Any number, more often one that is near memory or at an edge."""
+    return source.choice(
+        (
+            *(0, 1, 0x7C00, 0x1000, 0xFFF, (1 << 64) - 1, 1 << 63, 0x8000_0000_0000, 0x8000_0001),
+            *(source.randrange(1 << 16), source.getrandbits(64), source.getrandbits(32)),
+        )
+    )
+
+
+def state(source: random.Random) -> Cpu:
+    memory = Memory()
+    for page in source.sample(range(20), 12):
+        data = source.randbytes(4096) if source.random() < 0.5 else bytes(4096)
+        memory.write(page * 4096, data)
+    for _ in range(20):  # entries of tables that lead to memory
+        memory.write_number(source.randrange(0, 0x5000, 8), source.randrange(20) << 12 | 0x27)
+    sregs = kvm_sregs(**{name: number(source) for name in CONTROL})
+    for segment in (sregs.cs, sregs.ss, sregs.tr, sregs.ldt):
+        segment.base, segment.limit = number(source), source.getrandbits(32)
+        segment.l, segment.db, segment.dpl = source.randrange(2), source.randrange(2), source.randrange(4)
+        segment.unusable = source.randrange(2)
+    for table in (sregs.gdt, sregs.idt):
+        table.base, table.limit = number(source), source.getrandbits(16)
+    return Cpu(kvm_regs(**{name: number(source) for name in REGISTERS}), sregs, memory.read)
+
+
+def test_any_state_is_explained() -> None:
+    source = random.Random(40)
+    causes = set()
+    for _ in range(STATES):
+        cpu = state(source)
+        found = explain(cpu, DebugInfo(), crashed=True)
+        json.dumps(found.as_json())
+        text = lines_of(found, format_registers(cpu.regs, cpu.sregs))
+        assert all(line.isprintable() for line in text)
+        assert len(text) < 200
+        if found.fault is not None:
+            causes.add(found.fault.vector)
+    assert len(causes) > 3  # the states are not all of one kind
+
+
+def test_any_file_is_asked_for_names_lines_and_callers(tmp_path: Path) -> None:
+    if not shutil.which("cc"):
+        pytest.skip("cc not found: there is no file to damage")
+    source_file = tmp_path / "x.c"
+    source_file.write_text(
+        "int f(int n) { return n ? f(n - 1) * 3 : 1; }\nint _start(void) { return f(3); }\n"
+    )
+    subprocess.run(
+        ["cc", "-g", "-ffreestanding", "-nostdlib", "-static", "-o", tmp_path / "x", source_file], check=True
+    )
+    whole = (tmp_path / "x").read_bytes()
+    source = random.Random(41)
+    named = 0
+    for _ in range(FILES):
+        data = bytearray(whole)
+        for _ in range(source.choice((1, 2, 8, 64))):
+            data[source.randrange(len(data))] = source.randrange(256)
+        info = DebugInfo([SymbolFile(bytes(data[: source.choice((len(data), source.randrange(len(data))))]))])
+        cpu = state(source)
+        for address in (0x401000, 0x401010, cpu.pc):
+            named += bool(info.named(address))
+            frames = info.frames(address)
+            if frames is not None:
+                frames.caller(address, {"rsp": 0x8000, "rbp": 0x8000}, 64, cpu.number_at)
+        explain(cpu, info, crashed=False)
+    assert named > FILES // 4  # most damage leaves something to be found

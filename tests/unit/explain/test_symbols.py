@@ -1,0 +1,69 @@
+"""Names of addresses."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvmbox.explain import names, symbols
+from kvmbox.explain.symbols import LONGEST_GUESS, Place, Symbols
+
+MAP = b"""\
+0000000000100000 T start
+0000000000100020 t helper
+ffffffff81000000 T _text
+0000000000000000 A absolute
+                 U undefined
+nonsense
+0000000000200000 D table
+"""
+
+
+def test_address_within_a_symbol_is_named_with_its_offset() -> None:
+    table = Symbols([(0x1000, 0x20, "one"), (0x1040, 0, "two"), (0x1050, 4, "three")])
+    assert table.at(0x0FFF) is None
+    assert str(table.at(0x1000)) == "one"
+    assert str(table.at(0x101F)) == "one+0x1f"
+    assert table.at(0x1020) is None  # behind its size
+    assert table.at(0x104F) == Place("two", 0xF)  # without a size: up to the next
+    assert table.at(0x1054) is None
+
+
+def test_last_symbol_without_a_size_does_not_name_all_memory() -> None:
+    table = Symbols([(0x1000, 0, "last")])
+    assert table.at(0x1000 + LONGEST_GUESS - 1) is not None
+    assert table.at(0x1000 + LONGEST_GUESS) is None
+
+
+def test_of_two_names_of_a_place_the_one_with_a_size_counts() -> None:
+    assert str(Symbols([(1, 0, "label"), (1, 8, "function")]).at(1)) == "function"
+    assert str(Symbols([(1, 8, "function"), (1, 0, "label"), (1, 9, "other")]).at(1)) == "function"
+
+
+def test_system_map_and_its_base() -> None:
+    table = symbols.read(MAP)
+    assert len(table) == 4
+    assert str(table.at(0x100021)) == "helper+0x1"
+    assert str(table.at(0xFFFFFFFF81000004)) == "_text+0x4"
+    assert str(symbols.read(MAP, 0x1000).at(0x101000)) == "start"
+    assert table.find("helper") == 0x100020
+    assert table.find("nobody") is None
+
+
+@pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF" + bytes(100), b"\xff" * 1000])
+def test_file_without_symbols_names_nothing(data: bytes) -> None:
+    assert len(symbols.read(data)) == 0
+
+
+def test_names_of_cpp_and_rust_are_read() -> None:
+    pytest.importorskip("demangle")
+    assert names.readable("_ZN6kernel4heap5allocEmm") == "kernel::heap::alloc(unsigned long, unsigned long)"
+    assert names.readable("_RNvC6_123foo3bar").startswith("123foo::bar")
+
+
+@pytest.mark.parametrize("name", ["_Z", "_ZN", "_R", "_Zé", "_Z" + "N" * 5000, "plain", "_ZZZZZ"])
+def test_what_is_no_such_name_stays_as_it_is(name: str) -> None:
+    assert names.readable(name) == name
+
+
+def test_name_with_control_characters_is_escaped() -> None:
+    assert names.readable("a\x1b[2Jb\n") == "a\\x1b[2Jb\\x0a"
