@@ -586,16 +586,11 @@ class RtcMc146818:
             and ram[REGISTER_D] == D_VRT
         ):
             raise SnapshotError("RTC snapshot holds a state that the chip cannot have")
-        self._index = index
-        self._flags = flags
-        self._weekday_shift = weekday_shift
-        self._written = written
-        self._now = now
-        self._base_seconds = base_seconds
-        self._base_ns = base_ns
+        self._index, self._flags, self._now = index, flags, now
+        self._weekday_shift, self._written = weekday_shift, written
+        self._base_seconds, self._base_ns = base_seconds, base_ns
         self._fallen_back_on = fallen_back_on
-        self._chain_tick = chain_tick
-        self._pf_tick = pf_tick
+        self._chain_tick, self._pf_tick = chain_tick, pf_tick
         self._ram = bytearray(ram)
         self._held = self._must_hold()
         self._shown = None
