@@ -21,6 +21,7 @@ LATE: int
 NOT_RUNG: int
 ASLEEP: int
 CAME: int
+WOKEN: int
 
 class PageEnd(End):
     _seen: int

@@ -155,11 +155,12 @@ cdef class End:
         return UNUSED
 
 
-LATE, NOT_RUNG, ASLEEP, CAME = range(4)
+LATE, NOT_RUNG, ASLEEP, CAME, WOKEN = range(5)
 """Where an exchange over a page was left: the reply did not come while spinning; the bell could not be rung; it
-was rung; the reply has come, and it is time to ask for the right to spin."""
+was rung; the reply has come, and it is time to ask for the right to spin; it has come from a spinner that had to
+be woken."""
 
-cdef int _LATE = LATE, _NOT_RUNG = NOT_RUNG, _ASLEEP = ASLEEP, _CAME = CAME
+cdef int _LATE = LATE, _NOT_RUNG = NOT_RUNG, _ASLEEP = ASLEEP, _CAME = CAME, _WOKEN = WOKEN
 
 cdef int IDLE_RINGS = 64
 """How often a doorbell is read here without a reply being there, before Python counts on."""
@@ -221,8 +222,12 @@ cdef class PageEnd(End):
         if self.slept and write(self.bell_of_device, &BELL, 1) != 1:
             return UNFINISHED
         for looks in range(SPIN_LOOKS):
-            if self.take(reply):
-                return ANSWERED
+            if load(self.words + REPLY_WORD) != self._seen:
+                if self.slept:
+                    self.left = _WOKEN
+                    return UNFINISHED
+                if self.take(reply):
+                    return ANSWERED
             relax()
         return UNFINISHED
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kvmbox.accel.vmm import CAME, LATE, NOT_RUNG, ChannelCore, Lock, PageEnd, StreamEnd
+from kvmbox.accel.vmm import CAME, LATE, NOT_RUNG, WOKEN, ChannelCore, Lock, PageEnd, StreamEnd
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.stream import PipeTransport, SocketTransport
@@ -35,6 +35,10 @@ class CompiledPageTransport(PageEnd, PageTransport):
         """See Transport."""
         if self.left == LATE:
             self._sleep_late(int(self.slept))
+            if self.slept:
+                self._had_slept()
+        elif self.left == WOKEN:
+            self._had_slept()
         elif self.left == CAME:
             self._ask_to_spin()
         else:

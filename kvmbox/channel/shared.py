@@ -25,7 +25,6 @@ import mmap
 import os
 import select
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from struct import Struct
@@ -167,6 +166,8 @@ class PageTransport(LinkedTransport):
                     break
             else:
                 self._sleep_late(slept)
+            if slept:
+                self._had_slept()
         else:
             self._ring_and_sleep(first)
         copied: Words = self._unpack(self._data, _REPLY_AT)
@@ -210,16 +211,19 @@ class PageTransport(LinkedTransport):
                 raise EndedError(error.strerror) from error
 
     def _sleep_late(self, slept: int) -> None:
-        """The reply has taken longer than spinning is good for. The process may be about to sleep, too, if
-        it had not `slept` when it was asked.
+        """The reply has taken longer than spinning is good for. If the process had not `slept` when it was
+        asked, somebody else has its CPU, or it is about to sleep, too.
         """
-        began = time.monotonic_ns()
+        if self._spin is not None and not slept:
+            self._spin.late(self)
         self._fence()
         if self._words[_DEVICE_WAITS]:
             self._ring()
         self._sleep()
+
+    def _had_slept(self) -> None:
         if self._spin is not None:
-            self._spin.late(self, 0 if slept else time.monotonic_ns() - began)
+            self._spin.asleep(self)
 
     def _ring_and_sleep(self, first: int) -> None:
         words = self._words

@@ -90,7 +90,7 @@ def run(
             board,
             device_filter(pipes=transport.uses_pipes) if config.design.filters else b"",
             cpu=placement.cpu,
-            spare_cpu=placement.spare,
+            spare_cpus=placement.spares,
             may_spin=transport.spins and placement.has_room_to_spin,
             require=config.require,
             on_demand=True,

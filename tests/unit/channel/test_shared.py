@@ -37,16 +37,19 @@ class FakeSpin(SpinGrants):
     """Notes who asks for the right to spin, and who disappoints."""
 
     def __init__(self) -> None:
-        super().__init__(None, None, pid_of=lambda _name: 0)
+        super().__init__(None, (), pid_of=lambda _name: 0)
         self.wanted = 0
-        self.lost: list[int] = []
+        self.told: list[str] = []
         self.closed = 0
 
     def wanted_by(self, _spinner: Spinner) -> None:
         self.wanted += 1
 
-    def late(self, _spinner: Spinner, lost: int) -> None:
-        self.lost.append(lost)
+    def late(self, _spinner: Spinner) -> None:
+        self.told.append("late")
+
+    def asleep(self, _spinner: Spinner) -> None:
+        self.told.append("asleep")
 
     def replaced(self, _spinner: Spinner) -> None:
         self.closed += 1
@@ -506,7 +509,7 @@ def test_spinning_access_makes_no_system_call(steps: Steps) -> None:
     steps.before = [("look at reply", steps.peer.reply)]
     steps.peer.read()
     assert steps.steps == [*ASK, "look at reply", "copy"]
-    assert not steps.peer.spin.lost
+    assert not steps.peer.spin.told
 
 
 def test_spinning_access_rings_for_a_device_that_waits(steps: Steps) -> None:
@@ -526,7 +529,7 @@ def test_spinning_access_that_gets_no_reply_sleeps_after_flag_fence_and_a_last_l
     steps.before = [("sleep", steps.peer.reply)]
     steps.peer.read()
     assert steps.steps == [*ASK, *["look at reply"] * LOOKS, *TOO_LATE, "sleep", *AWAKE]
-    assert len(steps.peer.spin.lost) == 1
+    assert steps.peer.spin.told == ["late"]
 
 
 def test_spinning_access_looks_a_second_time_whether_the_device_waits(steps: Steps) -> None:
@@ -570,7 +573,7 @@ def test_access_that_must_not_spin_rings_in_any_case(steps: Steps) -> None:
         "sleep",
         *AWAKE,
     ]
-    assert not steps.peer.spin.lost
+    assert not steps.peer.spin.told
 
 
 def test_request_of_the_main_thread_looks_behind_a_fence_whether_to_ring(steps: Steps) -> None:
