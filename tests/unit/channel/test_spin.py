@@ -9,8 +9,16 @@ from collections.abc import Callable, Collection
 
 import pytest
 
-from kvmbox.channel.spin import AWAKE, BUSY, DENSE_NS, SLEEPY, SpinGrants
-from kvmbox.channel.spin_trials import PATIENCE, PERIOD, SLOT_BITS
+from kvmbox.channel.spin import (
+    AWAKE,
+    BUSY,
+    DENSE_NS,
+    LONG_STINT_NS,
+    SLEEPY,
+    TRIES,
+    TRY_AGAIN_NS,
+    SpinGrants,
+)
 from tests.support.racing import race
 
 HOME, SPARES = 2, (5, 7)
@@ -36,7 +44,7 @@ class Rig:
 
     def __init__(self, home: int | None = HOME, spares: Collection[int] = SPARES) -> None:
         self.log: list[tuple[object, ...]] = []
-        self.now = 10**9  # in no trial
+        self.now = 10**9
         self.refuses: type[OSError] | None = None
         self.uart, self.rtc = (FakeSpinner(name, self.log) for name in PIDS)
         self.grants = SpinGrants(
@@ -132,60 +140,66 @@ def test_spinner_that_was_interrupted_spins_again_after_sixteen_requests(rig: Ri
     assert rig.log == SPINS
 
 
-def interrupted(rig: Rig) -> Rig:
-    """After so many short stints that spinning has to show that it pays."""
-    for _ in range(PATIENCE):
-        assert rig.wanted_by(rig.uart) == SPINS
-        rig.late(rig.uart)
-    return rig
+def stint(rig: Rig, ns: int) -> None:
+    """The right, which ends after so long because the reply is late."""
+    assert rig.wanted_by(rig.uart) == SPINS
+    rig.now += ns
+    assert rig.late(rig.uart) == GOES_HOME
 
 
-def test_spinner_that_is_interrupted_too_often_does_not_spin_until_the_next_comparison(rig: Rig) -> None:
-    interrupted(rig)
+def use_up(rig: Rig) -> None:
+    for _ in range(TRIES):
+        stint(rig, LONG_STINT_NS - 1)
+
+
+def test_short_stints_use_up_the_tries_of_all_processes(rig: Rig) -> None:
+    use_up(rig)
     assert rig.wanted_by(rig.uart) == []
     assert rig.wanted_by(rig.rtc) == []
-    rig.now = 2 * PERIOD << SLOT_BITS
-    rig.log.clear()
-    rig.grants.wanted_by(rig.uart)
+
+
+def test_one_try_at_a_time_comes_back(rig: Rig) -> None:
+    use_up(rig)
+    rig.now += TRY_AGAIN_NS - QUIET_NS - 1
+    assert rig.wanted_by(rig.uart) == []
+    rig.now += 1
     rig.grants.wanted_by(rig.uart)
     assert rig.log == SPINS
-
-
-def compare(rig: Rig, *, spinning: int, sleeping: int) -> None:
-    """Two slots in which a request takes so many ns."""
-    interrupted(rig)
-    rig.now = 2 * PERIOD << SLOT_BITS
-    rig.wanted_by(rig.uart)
-    for cost in (spinning, sleeping):
-        end = ((rig.now >> SLOT_BITS) + 1) << SLOT_BITS
-        rig.uart.answered += (end - rig.now) // cost
-        rig.now = end
-        rig.grants.late(rig.uart)
-        rig.grants.wanted_by(rig.uart)
-
-
-@pytest.mark.parametrize(("spinning", "happens"), [(9_000, SPINS), (14_000, [])])
-def test_comparison_decides_until_the_next_one(
-    rig: Rig, spinning: int, happens: list[tuple[object, ...]]
-) -> None:
-    compare(rig, spinning=spinning, sleeping=15_000)
-    for _ in range(3 * PATIENCE):
-        rig.grants.late(rig.uart)
-        assert rig.wanted_by(rig.uart) == happens
-
-
-def test_comparison_is_of_one_process(rig: Rig) -> None:
-    interrupted(rig)
-    rig.now = 2 * PERIOD << SLOT_BITS
-    rig.wanted_by(rig.uart)
-    # The other one spins in the rest of this slot. Its requests are no measure of the first one's.
-    rig.rtc.answered = 10**6
-    assert rig.wanted_by(rig.rtc) == [*GOES_HOME, (200, *SPARES), ("rtc", "spins")]
-    rig.now = 2 * PERIOD + 1 << SLOT_BITS
-    rig.uart.answered += 100_000
-    rig.grants.late(rig.rtc)
-    rig.now += 1 << SLOT_BITS
+    rig.late(rig.uart)
     assert rig.wanted_by(rig.uart) == []
+    rig.now += 2 * TRY_AGAIN_NS
+    stint(rig, 0)
+    rig.log.clear()
+    stint(rig, 0)
+    assert rig.wanted_by(rig.uart) == []
+
+
+def test_no_more_tries_come_back_than_there_were(rig: Rig) -> None:
+    use_up(rig)
+    rig.now += 100 * TRY_AGAIN_NS
+    use_up(rig)
+    assert rig.wanted_by(rig.uart) == []
+
+
+def test_tries_that_are_not_used_up_do_not_pile_up(rig: Rig) -> None:
+    rig.now += 100 * TRY_AGAIN_NS
+    use_up(rig)
+    assert rig.wanted_by(rig.uart) == []
+
+
+def test_long_stint_brings_all_tries_back(rig: Rig) -> None:
+    for _ in range(5):
+        for _ in range(TRIES - 1):
+            stint(rig, 0)
+        stint(rig, LONG_STINT_NS)
+    use_up(rig)
+    assert rig.wanted_by(rig.uart) == []
+
+
+def test_spinner_that_makes_room_for_another_one_has_used_no_try(rig: Rig) -> None:
+    for _ in range(3 * TRIES):
+        rig.wanted_by(rig.uart)
+        assert rig.wanted_by(rig.rtc)[-1] == ("rtc", "spins")
 
 
 def test_spinner_that_is_found_asleep_goes_home(rig: Rig) -> None:
