@@ -25,6 +25,7 @@ import mmap
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from struct import Struct
@@ -53,6 +54,14 @@ MAX_IDLE_RINGS: Final = (1 << 16) // DOORBELLS_READ + 64
 """How often a doorbell may be read without a reply being there. An honest device process rings once too often
 at most, but each reply that was found before its bell was heard leaves one: up to a pipe full of them.
 """
+
+NAP_MS: Final = 1
+"""How long the vCPU thread waits for a spinner that is late. Whoever needs its CPU for longer wants it for
+itself: the scheduler's turns are longer.
+"""
+
+NAP_RINGS: Final = 8
+"""How often it reads the doorbell in that time: earlier replies may have left bells."""
 
 REST: Final = Struct("<QQQ")
 """The words of a header behind the first one."""
@@ -212,14 +221,35 @@ class PageTransport(LinkedTransport):
 
     def _sleep_late(self, slept: int) -> None:
         """The reply has taken longer than spinning is good for. If the process had not `slept` when it was
-        asked, somebody else has its CPU, or it is about to sleep, too.
+        asked, somebody else has its CPU for a moment, or it is about to sleep, too.
         """
-        if self._spin is not None and not slept:
-            self._spin.late(self)
+        began = time.monotonic_ns()
         self._fence()
         if self._words[_DEVICE_WAITS]:
             self._ring()
-        self._sleep()
+        if not self._nap():
+            if self._spin is not None:
+                self._spin.crowded(self)
+            self._sleep()
+        elif self._spin is not None and not slept:
+            self._spin.late(self, time.monotonic_ns() - began)
+
+    def _nap(self) -> bool:
+        """Wait for the reply at the doorbell, for a moment. Whether it has come."""
+        words = self._words
+        words[_VMM_WAITS] = 1
+        self._fence()
+        poll = None
+        for _ in range(NAP_RINGS):
+            if words[_REPLY_WORD] != self._seen:
+                words[_VMM_WAITS] = 0
+                return True
+            if poll is None:
+                poll = self._poll()
+                poll.register(self.doorbell, select.POLLIN)
+            if not poll.poll(NAP_MS) or not self._read(self.doorbell, DOORBELLS_READ):
+                break
+        return False
 
     def _had_slept(self) -> None:
         if self._spin is not None:

@@ -5,12 +5,16 @@ a spinner shares the CPU of the vCPU, a request is a hundred times slower. So th
 to the process that the guest uses most, and moves the processes. The spinner runs on any other CPU, as the
 kernel's scheduler decides. All other processes run beside the vCPU, where waking them is fastest.
 
-A spinner whose CPU somebody else uses does not answer. The vCPU thread notices this within 50 µs, and fetches
-the process back beside itself at once, where it answers as any process without the right does. So an
-interruption costs some 0.1 ms, and not the time for which the other program runs. After a few requests the
-process may spin again. But each short stint costs one of a few tries, which come back slowly. So the spinner
-uses what others leave, and takes less than 1 % of a CPU that others want. More would make this machine faster,
-and the host slower: two machines that spin on each other's CPU are both slower than two that do not.
+A spinner whose CPU somebody else uses does not answer. The vCPU thread notices this within 50 µs. Then it waits
+for a millisecond: the timers and threads of a host that is nearly idle take less. If the reply has not come
+then, another program wants the CPU for itself. The vCPU thread fetches the process back beside itself, where it
+answers as any process without the right does. So such an interruption costs a millisecond, and not the time for
+which the other program runs.
+
+After a few requests the process may spin again. But each short stint costs one of a few tries, which come back
+slowly. So the spinner uses what others leave, and takes less than 1 % of a CPU that others want. More would make
+this machine faster, and the host slower: two machines that spin on each other's CPU are both slower than two
+that do not.
 
 If the guest sends requests so rarely that the spinner sleeps each time, the spinner goes back as well, because
 it wakes faster there. A process gets the right only if it has many requests in a short time.
@@ -26,6 +30,12 @@ from typing import Final, Protocol
 
 SLEEPY: Final = 16
 """So many requests that found the spinner asleep are looked at together."""
+
+SAVED_NS: Final = 4_000
+"""What spinning saves per request, about. Short interruptions must not cost more."""
+
+LEAST_LOSS_NS: Final = 2_000_000
+"""A loss below this is an accident."""
 
 AWAKE: Final = 8
 """A spinner is asked too seldom if it was found asleep more often than once in so many requests: a wake-up on
@@ -99,7 +109,9 @@ class SpinGrants:
         self._since = 0
         self._mark = 0
         self._asleep = 0
-        self._window = 0  # the number of the holder's request from which on those that found it asleep count
+        self._asleep_from = 0  # the number of the holder's request from which on `_asleep` counts
+        self._lost = 0
+        self._lost_from = 0  # the same for `_lost`
         self._asked_at: dict[str, int] = {}
         self._refused = False
         self._lock = threading.Lock()
@@ -131,8 +143,8 @@ class SpinGrants:
             self._move(holder, spins=False)
         self._holder = spinner
         self._since = now
-        self._mark = self._window = spinner.answered
-        self._asleep = 0
+        self._mark = self._asleep_from = self._lost_from = spinner.answered
+        self._asleep = self._lost = 0
         self.granted += 1
         self._move(spinner, spins=True)
 
@@ -143,11 +155,24 @@ class SpinGrants:
             self._tried = now
         return self._tries
 
-    def late(self, spinner: Spinner) -> None:
-        """The holder was awake, and has not answered in time: it spins no more. Call before sleeping."""
+    def crowded(self, spinner: Spinner) -> None:
+        """Somebody else has the CPU of the holder. Call before sleeping: it is fetched back."""
         with self._lock:
             if spinner is self._holder:
                 self._revoke(spinner)
+
+    def late(self, spinner: Spinner, lost: int) -> None:
+        """The holder has answered late, but not very late: this cost so many ns."""
+        with self._lock:
+            if spinner is not self._holder:
+                return
+            self._lost += lost
+            if self._lost < LEAST_LOSS_NS:
+                return
+            if self._lost > SAVED_NS * (spinner.answered - self._lost_from):
+                self._revoke(spinner)
+            self._lost = 0
+            self._lost_from = spinner.answered
 
     def asleep(self, spinner: Spinner) -> None:
         """The holder had to be woken for a request."""
@@ -157,10 +182,10 @@ class SpinGrants:
             self._asleep += 1
             if self._asleep < SLEEPY:
                 return
-            if spinner.answered - self._window < AWAKE * SLEEPY:
+            if spinner.answered - self._asleep_from < AWAKE * SLEEPY:
                 self._revoke(spinner)
             self._asleep = 0
-            self._window = spinner.answered
+            self._asleep_from = spinner.answered
 
     def _revoke(self, spinner: Spinner) -> None:
         now = self._clock()

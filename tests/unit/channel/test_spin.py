@@ -13,7 +13,9 @@ from kvmbox.channel.spin import (
     AWAKE,
     BUSY,
     DENSE_NS,
+    LEAST_LOSS_NS,
     LONG_STINT_NS,
+    SAVED_NS,
     SLEEPY,
     TRIES,
     TRY_AGAIN_NS,
@@ -68,9 +70,15 @@ class Rig:
         self.grants.wanted_by(channel)
         return list(self.log)
 
-    def late(self, channel: FakeSpinner) -> list[tuple[object, ...]]:
+    def crowded(self, channel: FakeSpinner) -> list[tuple[object, ...]]:
         self.log.clear()
-        self.grants.late(channel)
+        self.grants.crowded(channel)
+        return list(self.log)
+
+    def late(self, channel: FakeSpinner, lost: int, times: int = 1) -> list[tuple[object, ...]]:
+        self.log.clear()
+        for _ in range(times):
+            self.grants.late(channel, lost)
         return list(self.log)
 
     def asleep(self, channel: FakeSpinner, times: int) -> list[tuple[object, ...]]:
@@ -102,7 +110,7 @@ def test_who_is_asked_seldom_does_not_get_the_right(rig: Rig) -> None:
 def test_without_pinning_it_spins_where_it_is() -> None:
     rig = Rig(None)
     assert rig.wanted_by(rig.uart) == [("uart", "spins")]
-    assert rig.late(rig.uart) == [("uart", "sleeps")]
+    assert rig.crowded(rig.uart) == [("uart", "sleeps")]
 
 
 def test_holder_that_is_busy_keeps_the_right(rig: Rig) -> None:
@@ -124,16 +132,16 @@ def test_holder_that_is_hardly_asked_any_more_loses_the_right(rig: Rig) -> None:
     assert rig.grants.granted == 2
 
 
-def test_spinner_that_is_late_is_fetched_home_at_once(rig: Rig) -> None:
+def test_spinner_whose_cpu_is_used_is_fetched_home_at_once(rig: Rig) -> None:
     rig.wanted_by(rig.uart)
-    assert rig.late(rig.uart) == GOES_HOME
+    assert rig.crowded(rig.uart) == GOES_HOME
     assert (rig.grants.granted, rig.grants.revoked) == (1, 1)
-    assert rig.late(rig.uart) == []
+    assert rig.crowded(rig.uart) == []
 
 
 def test_spinner_that_was_interrupted_spins_again_after_sixteen_requests(rig: Rig) -> None:
     rig.wanted_by(rig.uart)
-    rig.late(rig.uart)
+    rig.crowded(rig.uart)
     rig.now += DENSE_NS
     rig.log.clear()
     rig.grants.wanted_by(rig.uart)
@@ -141,10 +149,10 @@ def test_spinner_that_was_interrupted_spins_again_after_sixteen_requests(rig: Ri
 
 
 def stint(rig: Rig, ns: int) -> None:
-    """The right, which ends after so long because the reply is late."""
+    """The right, which ends after so long because somebody else has the CPU."""
     assert rig.wanted_by(rig.uart) == SPINS
     rig.now += ns
-    assert rig.late(rig.uart) == GOES_HOME
+    assert rig.crowded(rig.uart) == GOES_HOME
 
 
 def use_up(rig: Rig) -> None:
@@ -165,7 +173,7 @@ def test_one_try_at_a_time_comes_back(rig: Rig) -> None:
     rig.now += 1
     rig.grants.wanted_by(rig.uart)
     assert rig.log == SPINS
-    rig.late(rig.uart)
+    rig.crowded(rig.uart)
     assert rig.wanted_by(rig.uart) == []
     rig.now += 2 * TRY_AGAIN_NS
     stint(rig, 0)
@@ -222,9 +230,39 @@ def test_spinner_that_is_mostly_awake_may_sleep_at_times(rig: Rig) -> None:
     assert rig.asleep(rig.uart, SLEEPY) == GOES_HOME
 
 
+def test_short_interruptions_that_cost_less_than_is_saved_are_harmless(rig: Rig) -> None:
+    rig.wanted_by(rig.uart)
+    for _ in range(100):
+        rig.uart.answered += LEAST_LOSS_NS // SAVED_NS
+        assert rig.late(rig.uart, LEAST_LOSS_NS) == []
+    assert rig.grants.revoked == 0
+
+
+def test_short_interruptions_that_cost_more_end_the_right(rig: Rig) -> None:
+    rig.wanted_by(rig.uart)
+    rig.uart.answered += LEAST_LOSS_NS // SAVED_NS - 1
+    assert rig.late(rig.uart, LEAST_LOSS_NS // 4, 3) == []
+    assert rig.late(rig.uart, LEAST_LOSS_NS // 4) == GOES_HOME
+    assert rig.grants.revoked == 1
+
+
+def test_small_loss_is_an_accident(rig: Rig) -> None:
+    rig.wanted_by(rig.uart)
+    assert rig.late(rig.uart, LEAST_LOSS_NS - 1) == []
+    assert rig.late(rig.uart, 1) == GOES_HOME
+
+
+def test_what_was_saved_long_ago_does_not_make_up_for_what_is_lost_now(rig: Rig) -> None:
+    rig.wanted_by(rig.uart)
+    rig.uart.answered += 10**6
+    assert rig.late(rig.uart, LEAST_LOSS_NS) == []
+    assert rig.late(rig.uart, LEAST_LOSS_NS) == GOES_HOME
+
+
 def test_late_reply_of_who_has_not_the_right_moves_nobody(rig: Rig) -> None:
     rig.wanted_by(rig.uart)
-    assert rig.late(rig.rtc) == []
+    assert rig.crowded(rig.rtc) == []
+    assert rig.late(rig.rtc, 10 * LEAST_LOSS_NS) == []
     assert rig.asleep(rig.rtc, 2 * SLEEPY) == []
 
 
@@ -301,7 +339,7 @@ def test_threads_that_race_for_the_right_never_have_it_at_once() -> None:
         def ask() -> None:
             for turn in range(2000):
                 grants.wanted_by(spinner)
-                grants.late(spinner)
+                grants.crowded(spinner)
                 if turn % 100 == 99:
                     spinning.discard(spinner)  # its process is dead, and spins no more
                     grants.replaced(spinner)
