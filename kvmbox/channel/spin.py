@@ -1,23 +1,23 @@
 """The right to spin: at most one device process with shared memory has it, if there is a spare CPU.
 
-If the spinner has a CPU for itself, a request is as fast as a function call. If two spinners share a CPU, or
-a spinner shares the CPU of the vCPU, a request is a hundred times slower. So the vCPU thread grants the right
-to the process that the guest uses most, and moves the processes. The spinner runs on any other CPU, as the
-kernel's scheduler decides. All other processes run beside the vCPU, where waking them is fastest.
+If the spinner has a CPU for itself, a request is as fast as a function call. If two spinners share a CPU,
+or a spinner shares the CPU of the vCPU, a request is a hundred times slower. So the vCPU thread grants the
+right to the process that the guest uses most, and moves the processes. The spinner runs on any other CPU,
+as the kernel's scheduler decides. All other processes run beside the vCPU, where waking them is fastest.
 
-A spinner whose CPU somebody else uses does not answer. The vCPU thread notices this within 50 µs. Then it waits
-for a millisecond: the timers and threads of a host that is nearly idle take less. If the reply has not come
-then, another program wants the CPU for itself. The vCPU thread fetches the process back beside itself, where it
-answers as any process without the right does. So such an interruption costs a millisecond, and not the time for
-which the other program runs.
+A spinner whose CPU somebody else uses does not answer. The vCPU thread notices this within 50 µs. Then it
+waits for a millisecond: the timers and threads of a host that is nearly idle take less. If the reply has
+not come then, another program wants the CPU for itself. The vCPU thread fetches the process back beside
+itself, where it answers as any process without the right does. So such an interruption costs a millisecond,
+and not the time for which the other program runs.
 
-After a few requests the process may spin again. But each short stint costs one of a few tries, which come back
-slowly. So the spinner uses what others leave, and takes less than 1 % of a CPU that others want. More would make
-this machine faster, and the host slower: two machines that spin on each other's CPU are both slower than two
-that do not.
+After a few requests the process may spin again. But each short stint costs one of a few tries, which come
+back slowly. So the spinner uses what others leave, and takes some 1 % of a CPU that others want. More
+would make this machine faster, and the host slower: two machines that spin on each other's CPU are both
+slower than two that do not.
 
-If the guest sends requests so rarely that the spinner sleeps each time, the spinner goes back as well, because
-it wakes faster there. A process gets the right only if it has many requests in a short time.
+If the guest sends requests so rarely that the spinner sleeps each time, the spinner goes back as well,
+because it wakes faster there. A process gets the right only if it has many requests in a short time.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from typing import Final, Protocol
 SLEEPY: Final = 16
 """So many requests that found the spinner asleep are looked at together."""
 
-SAVED_NS: Final = 4_000
-"""What spinning saves per request, about. Short interruptions must not cost more."""
+SHARE: Final = 4
+"""Others may take one in so many parts of the time in short turns. If it were more, two that spin on each
+other's CPU would hardly notice each other.
+"""
 
 LEAST_LOSS_NS: Final = 2_000_000
 """A loss below this is an accident."""
@@ -48,12 +50,12 @@ DENSE_NS: Final = 1_500_000
 TRIES: Final = 3
 """So many short stints may follow each other."""
 
-TRY_AGAIN_NS: Final = 400_000_000
+TRY_AGAIN_NS: Final = 250_000_000
 """How long it takes until a try that was used up comes back. A try takes some 3 ms from whoever else uses the
 CPU: that is how long the scheduler lets the spinner run.
 """
 
-LONG_STINT_NS: Final = 12_000_000
+LONG_STINT_NS: Final = 20_000_000
 """A spinner that was not interrupted for so long had its CPU for itself: between two that both want the CPU,
 the scheduler changes faster. All tries come back.
 """
@@ -111,7 +113,7 @@ class SpinGrants:
         self._asleep = 0
         self._asleep_from = 0  # the number of the holder's request from which on `_asleep` counts
         self._lost = 0
-        self._lost_from = 0  # the same for `_lost`
+        self._lost_from = 0  # since when `_lost` counts
         self._asked_at: dict[str, int] = {}
         self._refused = False
         self._lock = threading.Lock()
@@ -142,8 +144,8 @@ class SpinGrants:
         if holder is not None:
             self._move(holder, spins=False)
         self._holder = spinner
-        self._since = now
-        self._mark = self._asleep_from = self._lost_from = spinner.answered
+        self._since = self._lost_from = now
+        self._mark = self._asleep_from = spinner.answered
         self._asleep = self._lost = 0
         self.granted += 1
         self._move(spinner, spins=True)
@@ -169,10 +171,11 @@ class SpinGrants:
             self._lost += lost
             if self._lost < LEAST_LOSS_NS:
                 return
-            if self._lost > SAVED_NS * (spinner.answered - self._lost_from):
+            now = self._clock()
+            if SHARE * self._lost > now - self._lost_from:
                 self._revoke(spinner)
             self._lost = 0
-            self._lost_from = spinner.answered
+            self._lost_from = now
 
     def asleep(self, spinner: Spinner) -> None:
         """The holder had to be woken for a request."""
@@ -208,9 +211,7 @@ class SpinGrants:
     def _move(self, spinner: Spinner, *, spins: bool) -> None:
         if self._home is not None:
             try:
-                self._set_affinity(
-                    self._pid_of(spinner.device_type), self._spares if spins else {self._home}
-                )
+                self._set_affinity(self._pid_of(spinner.device_type), self._spares if spins else {self._home})
             except ProcessLookupError:
                 return  # it is dead, which its next request will show
             except PermissionError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kvmbox.board import BOOT_DISK, DeviceSpec
 from kvmbox.boot.plan import BootPlan
-from kvmbox.channel.transports import TRANSPORTS
+from kvmbox.channel.transports import AUTO, TRANSPORTS, ipc_of
 from kvmbox.errors import DeviceProcessError, KvmboxError, SandboxError
 from kvmbox.firmware.fw_cfg import warning_about
 from kvmbox.host.console import Console
@@ -73,7 +73,8 @@ def run(
                 say(warning)
         placement = place(config.pin, config.cpus)
         cleanup.callback(placement.close)
-        pool = DevicePool(_checked(config.design, config.require, placement, say))
+        design = _checked(config.design, config.require, placement, say)
+        pool = DevicePool(design)
         cleanup.callback(pool.close)
         pool.ready_by = starting.at
         source = BootSource.read(config)  # it tells which devices there are
@@ -85,10 +86,10 @@ def run(
             cleanup.callback(recorder.finish)
             pool.recorder_of = recorder.of
         timeline.mark("spawner started")
-        transport = TRANSPORTS[config.design.ipc]
+        transport = TRANSPORTS[design.ipc]
         pool.launch(
             board,
-            device_filter(pipes=transport.uses_pipes) if config.design.filters else b"",
+            device_filter(pipes=transport.uses_pipes) if design.filters else b"",
             cpu=placement.cpu,
             spare_cpus=placement.spares,
             may_spin=transport.spins and placement.has_room_to_spin,
@@ -199,7 +200,7 @@ def _close_unused(close: Callable[[], None], users: Sequence[Callable[[], bool]]
 
 
 def _checked(design: Design, require: int, placement: Placement, say: Callable[[str], None]) -> Design:
-    """The design, if this host can have it; what it gives up is said aloud. Raises SandboxError."""
+    """The design as this host can have it; what it gives up is said aloud. Raises SandboxError."""
     if design.without:
         left_out = ", ".join(layers.names(design.without))
         say(f"--without {left_out}: this run is contained less than others")
@@ -217,6 +218,10 @@ def _checked(design: Design, require: int, placement: Placement, say: Callable[[
             "--seccomp strict is refused by the kernel: kvmbox itself runs under a seccomp filter",
             hint="a container runtime installs one; use --seccomp filter, or run outside of it",
         )
+    if design.ipc == AUTO:
+        can_spin = design.has_processes and placement.has_room_to_spin
+        ipc = ipc_of(AUTO, can_spin=can_spin)
+        return Design(design.sandbox, design.seccomp, ipc, design.without)
     spins = TRANSPORTS[design.ipc].spins
     if spins and design.has_processes and not placement.has_room_to_spin:
         say(f"--ipc {design.ipc}: there is no further CPU to spin on, so each request rings a doorbell")

@@ -37,7 +37,7 @@ from kvmbox.channel.on_demand import NoProcess
 from kvmbox.channel.spin import SpinGrants
 from kvmbox.channel.survival import ProcessControl, Survival
 from kvmbox.channel.transport import Link, Opens
-from kvmbox.channel.transports import DEFAULT_IPC, make_link
+from kvmbox.channel.transports import make_link
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, SandboxError
 from kvmbox.host.starvation import Starvation
 from kvmbox.lean import Value
@@ -74,11 +74,14 @@ JOIN_SECONDS = 1.0
 
 
 class Design(Value):
-    """The three choices of the RFC, and the layers to leave out (a mask of `sandbox.layers`)."""
+    """The three choices of the RFC, and the layers to leave out (a mask of `sandbox.layers`).
+
+    `ipc` is a transport, or `transports.AUTO` as long as nothing has started.
+    """
 
     sandbox: Sandbox = PROCESS
     seccomp: Seccomp = "filter"
-    ipc: str = DEFAULT_IPC
+    ipc: str = "socketpair"
     without: int = 0
 
     @property

@@ -35,7 +35,7 @@ def one(plan: Plan, name: str) -> Configuration:
 
 def test_space_has_each_choice_that_makes_a_difference_once() -> None:
     space = [configuration.name for configuration in configurations()]
-    assert len(space) == len(set(space)) == 1 + 1 + 3 + 9 + 3
+    assert len(space) == len(set(space)) == 1 + 1 + 3 + 9 + 3 + 1
     assert {"none", "thread/shm", "process/strict/pipe", "process/off/shm", "per-device/filter/pipe"} < set(
         space
     )
@@ -46,6 +46,7 @@ def test_configuration_options_are_those_of_run() -> None:
     assert one(plan, "process/strict/pipe").options == (
         *("--sandbox", "process", "--seccomp", "strict", "--ipc", "pipe"),
     )
+    assert one(plan, DEFAULT).options == ("--sandbox", "process", "--seccomp", "filter", "--ipc", "auto")
     assert one(plan, NONE).options == ("--sandbox", "none")
     assert one(plan, FLOOR).options == ()
 

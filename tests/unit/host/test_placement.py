@@ -112,7 +112,7 @@ def test_place_none_leaves_it_to_the_scheduler(host: FakeSockets) -> None:
 
 def test_place_number_takes_that_cpu_without_a_claim(host: FakeSockets) -> None:
     placement = place("5")
-    assert (placement.cpu, placement.spares, placement.allowed) == (5, {2, 7}, 3)
+    assert (placement.cpu, placement.spares, placement.allowed) == (5, frozenset((2, 7)), 3)
     assert not host.bound
 
 
