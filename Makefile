@@ -19,7 +19,7 @@ PYTEST_ARGS ?=
 # What a target needs that runs kvmbox.
 READY := $(BYTECODE) $(COMPILED) guests
 
-.PHONY: help run test test-devmode test-svm check chaos fuzz lint format types guests clean
+.PHONY: help man run test test-devmode test-svm check chaos fuzz lint format types guests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -77,6 +77,9 @@ types: $(STAMP) ## mypy --strict
 
 check: lint types test test-devmode ## all that CI runs
 
+man: $(STAMP) ## write the manual pages to build/man
+	$(BIN)/python tools/man_pages.py build/man
+
 clean: ## remove what the build made
-	rm -rf $(VENV) kvmbox/*/*.so kvmbox/guest_images guests/build launcher/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .lab dist
+	rm -rf $(VENV) kvmbox/*/*.so kvmbox/guest_images guests/build launcher/build build .mypy_cache .ruff_cache .pytest_cache .hypothesis .lab dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

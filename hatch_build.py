@@ -1,12 +1,13 @@
 """Build hook: a wheel ships guests and launchers built, so that `kvmbox run hello32` works after install.
 
-It also ships the compiled hot path for the Python that builds it, if that can be built. Otherwise, and with
+It ships the manual pages, and the compiled hot path for the Python that builds it, if that can be built. Otherwise, and with
 KVMBOX_PURE=1 in the environment, the wheel is for every Python, and pure.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -41,6 +42,19 @@ class GuestBuildHook(BuildHookInterface[Any]):
                     f"kvmbox: error: cannot build what is in {directory}/: {error}\n"
                     "hint: install make and a C compiler (cc, as, ld)"
                 ) from error
+        if version != "editable":
+            self._write_manual(build_data)
+
+    def _write_manual(self, build_data: dict[str, Any]) -> None:
+        """The manual pages, which only a wheel has a place for."""
+        directory = f"{self.root}/build/man"
+        shutil.rmtree(directory, ignore_errors=True)
+        tool = [sys.executable, f"{self.root}/tools/man_pages.py", directory]
+        environment = {**os.environ, "PYTHONPATH": self.root}
+        if subprocess.run(tool, env=environment, check=False).returncode:
+            raise SystemExit("kvmbox: error: cannot write the manual pages\nhint: pip install click-man")
+        for name in sorted(os.listdir(directory)):
+            build_data["shared_data"][f"{directory}/{name}"] = f"share/man/man1/{name}"
 
     def _compile(self) -> bool:
         """Whether the compiled hot path is wanted, and there now. The tool says why it is not there."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 from kvmbox import layout
+from kvmbox.devices import acpi_pm, port_models, power_off_ports
 from kvmbox.firmware.fw_cfg import FwCfgItem, content_of, machine_items
 from kvmbox.lean import Value
 
@@ -54,8 +55,27 @@ class StopValue(Value):
     """A write may stop the machine, and the written value counts for the exit status."""
 
 
+class WrittenByte(Value):
+    """A byte of a write: the bits of `mask` at `offset` of the device are those of `value`."""
+
+    offset: int
+    value: int
+    mask: int = 0xFF
+
+    def is_in(self, offset: int, size: int, value: int) -> bool:
+        """Whether a write of `size` bytes at `offset`, little-endian, has this byte."""
+        place = self.offset - offset
+        return 0 <= place < size and (value >> 8 * place ^ self.value) & self.mask == 0
+
+
 class StopClean(Value):
-    """A write may stop the machine, with exit status 0."""
+    """A write that has one of the bytes `when` may stop the machine, with exit status 0.
+
+    Without `when`, every write may. The VMM compares the write that it forwarded. So a device process cannot
+    turn another write into a success of the guest.
+    """
+
+    when: tuple[WrittenByte, ...] = ()
 
 
 class Suspend(Value):
@@ -235,7 +255,20 @@ def _power_management() -> DeviceSpec:
         "pm",
         "acpi_pm",
         ports=(AddressRange(layout.PM1_EVENT_PORT, layout.PM_PORT_COUNT),),
-        grants=(Irq(layout.SCI_IRQ), StopClean(), Suspend()),
+        grants=(
+            Irq(layout.SCI_IRQ),
+            StopClean(
+                (
+                    WrittenByte(
+                        acpi_pm.PM1_CNT + 1,
+                        (acpi_pm.SLP_EN | acpi_pm.S5 << acpi_pm.SLP_TYP_SHIFT) >> 8,
+                        (acpi_pm.SLP_EN | acpi_pm.SLP_TYP) >> 8,
+                    ),
+                    WrittenByte(acpi_pm.PM1_STS, acpi_pm.CLOUD_HYPERVISOR_OFF),
+                )
+            ),
+            Suspend(),
+        ),
         natural_sizes=frozenset({2, 4}),
         on_demand=True,
     )
@@ -250,7 +283,11 @@ def _power_off_ports() -> DeviceSpec:
             AddressRange(layout.BOCHS_POWER_OFF_PORT, 4),
             AddressRange(layout.VIRTUALBOX_POWER_OFF_PORT, 4, offset=4),
         ),
-        grants=(StopClean(),),
+        grants=(
+            StopClean(
+                tuple(WrittenByte(offset + 1, value >> 8) for offset, value in power_off_ports.OFF.items())
+            ),
+        ),
         natural_sizes=frozenset({2, 4}),
         on_demand=True,
     )
@@ -355,7 +392,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             "debug",
             "shutdown_port",
             ports=(AddressRange(layout.SHUTDOWN_PORT, 1),),
-            grants=(StopClean(),),
+            grants=(StopClean((WrittenByte(0, port_models.SHUTDOWN[-1]),)),),
         )
     )
     board += [_power_management(), _power_off_ports(), _hpet()]

@@ -131,5 +131,7 @@ PM_TIMER_PORT: Final = 0x608
 PM_TIMER_PORT_COUNT: Final = 4
 PM_PORT_COUNT: Final = 12  # with two ports between control and timer that are nobody's
 SCI_IRQ: Final = 9
+SLEEP_TYPES: Final = {"S3": 1, "S5": 0}
+"""SLP_TYP of PM1 control for each sleep state that the machine has: Q35's."""
 BOCHS_POWER_OFF_PORT: Final = 0xB004  # PM1a control of Bochs and of old QEMU
 VIRTUALBOX_POWER_OFF_PORT: Final = 0x4004  # PM1a control of VirtualBox

@@ -98,7 +98,8 @@ class Grants(Value):
     irq_lines: by pin, called with (level, coalesced). takers: by pin, for those that may take their line from
     other devices, called with 1 or 0. output: host output bytes. input_room: how many bytes
     the device would accept now. reset: the machine's reset line. stop: called with the (offset, size, value)
-    of the write that the VMM forwarded, because the device's word does not count for an exit status. suspend:
+    of the write that the VMM forwarded, because the device's word does not count for an exit status.
+    stop_when: the bytes of which the write must have one, if there are any. suspend:
     called with what may wake the machine. late_writes: by register, called with whether they are allowed.
     memory, resources: see `guest_memory`.
     """
@@ -110,6 +111,7 @@ class Grants(Value):
     input_room: Callable[[int], None] | None = None
     reset: Callable[[], None] | None = None
     stop: Callable[[int, int, int], None] | None = None
+    stop_when: Sequence[board.WrittenByte] = ()
     suspend: Callable[[int], None] | None = None
     memory: MemoryAccess | None = None
     resources: Sequence[TransferAccess | ContentAccess] = ()
@@ -137,7 +139,10 @@ class Grants(Value):
                 return self.reset, (), 0
             case Stop() if self.stop is not None:
                 request = protocol.decode_request(sent)
-                return self.stop, (request.offset, request.size, request.value), 0
+                written = (request.offset, request.size, request.value)
+                if self.stop_when and not any(byte.is_in(*written) for byte in self.stop_when):
+                    return None
+                return self.stop, written, 0
             case Suspend(wakes) if self.suspend is not None:
                 return self.suspend, (wakes,), 0
             case MemoryRead(tag, ranges) if self.memory is not None and self.memory.allows(ranges):
@@ -192,7 +197,8 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 bound["reset"] = host.ask_for_reset
             case board.StopValue():
                 bound["stop"] = lambda _offset, _size, value: host.stop(value)
-            case board.StopClean():
+            case board.StopClean(when):
+                bound["stop_when"] = when
                 bound["stop"] = lambda *_write: host.stop(None)
             case board.Suspend():
                 bound["suspend"] = partial(host.suspend, device.name)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED: Final = 130
 COULD_NOT_START: Final = 4
-_OTHER_SPAWNER: Final = ("-h", "--help", "--without")
+_OTHER_SPAWNER: Final = ("-h", "--help", "--without", "--watch")
 """Options of `kvmbox run` that want no spawner, or another one."""
 _SAME_SPAWNER: Final = {"--sandbox": ("process", "per-device"), "--seccomp": ("filter",)}
 """Options of which some values, these, want the spawner of a plain run."""

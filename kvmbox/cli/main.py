@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 import click
 
 from kvmbox import __version__, early
+from kvmbox.cli import defaults
 from kvmbox.cli.descriptors import STDOUT, name_stdout_in_errors, open_standard_descriptors
 from kvmbox.errors import KvmboxError
 
@@ -23,18 +24,41 @@ FAILED: Final = 14
 INTERRUPTED: Final = 130
 USAGE: Final = 2
 
-COMMANDS: Final = {
-    "run": "boot a guest",
-    "replay": "replay a recording and compare the replies",
-    "qtest": "test the devices with QEMU's qtest protocol, without a CPU",
-    "trace": "summarise a recording, or export it to Perfetto",
-    "policy": "show what each process may do, or simulate a system call",
-    "audit": "attack the sandbox, and show what stopped each attack",
-    "bench": "measure the cost of isolation on this host",
-    "inspect": "show what an image is, and how it boots",
-    "guests": "list the bundled guests",
-    "doctor": "check this host, and show remedies",
+COMPLETION_VARIABLE: Final = "_KVMBOX_COMPLETE"
+"""How the scripts of `kvmbox completion` ask click for words."""
+
+SECTIONS: Final = {
+    "Guests": {
+        "run": "boot a guest",
+        "inspect": "show what an image is, and how it boots",
+        "guests": "list the bundled guests",
+    },
+    "Host and sandbox": {
+        "doctor": "check this host, and show remedies",
+        "policy": "show what each process may do, or simulate a system call",
+        "audit": "attack the sandbox, and show what stopped each attack",
+        "bench": "measure the cost of isolation on this host",
+    },
+    "Devices": {
+        "qtest": "test the devices with QEMU's qtest protocol, without a CPU",
+        "replay": "replay a recording and compare the replies",
+        "trace": "summarise a recording, or export it to Perfetto",
+    },
+    "Comfort": {
+        "config": "show the defaults that configuration files set",
+        "completion": "print a script that completes commands in a shell",
+    },
 }
+"""The commands by purpose."""
+
+COMMANDS: Final = {name: text for section in SECTIONS.values() for name, text in section.items()}
+
+
+EXAMPLES: Final = (
+    ("kvmbox run hello32", "boots a bundled guest"),
+    ("kvmbox run kernel.elf --timeout 10 --expect passed", "a test of a kernel"),
+    ("kvmbox doctor", "tells whether this host can do that"),
+)
 
 
 class LazyGroup(click.Group):
@@ -51,12 +75,16 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"kvmbox.cli.{cmd_name}").command
         early.raising = True
         early.check()
+        defaults.apply(ctx, command, cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands in the help, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(commands.items()))
+        with formatter.section("Examples"):
+            formatter.write_dl(list(EXAMPLES))
 
 
 @click.group(
@@ -92,7 +120,20 @@ def say(text: str) -> None:
 
 def report(message: str, hint: str | None = None) -> None:
     """The one line that says what failed, and the hint."""
-    say(f"kvmbox: error: {message}" + (f"\nhint: {hint}" if hint else ""))
+    error_word, hint_word = "error:", "hint:"
+    if _has_colours():
+        error_word, hint_word = "\x1b[1;31merror:\x1b[0m", "\x1b[1mhint:\x1b[0m"
+    say(f"kvmbox: {error_word} {message}" + (f"\n{hint_word} {hint}" if hint else ""))
+
+
+def _has_colours() -> bool:
+    """Whether stderr is a terminal whose user wants colours (https://no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+        return False
+    try:
+        return os.isatty(2)
+    except OSError:
+        return False
 
 
 def run_command(arguments: list[str], command: click.Command | None = None, name: str = "kvmbox") -> int:
@@ -121,7 +162,9 @@ def run_command(arguments: list[str], command: click.Command | None = None, name
     except click.ClickException as error:
         report(error.format_message())
         return USAGE
-    except SystemExit:
+    except SystemExit as end:
+        if COMPLETION_VARIABLE in os.environ:  # a shell asks for the words that fit
+            return end.code if isinstance(end.code, int) else 0
         # click's own answer to a broken pipe is exit(1), which here would be a status of the guest.
         report("cannot write to stdout: nobody reads it any more")
         return FAILED

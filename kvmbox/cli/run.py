@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import time
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import click
 
@@ -13,9 +14,11 @@ from kvmbox import early
 from kvmbox.boot.choose import WAY_NAMES
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
+from kvmbox.cli.completion import complete_guest
 from kvmbox.cli.main import INTERRUPTED, report, say
 from kvmbox.cli.open_files import allow_enough
 from kvmbox.cli.output_files import open_json, write_json
+from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.values import (
     ADDRESS,
     CPU_COUNT,
@@ -31,9 +34,49 @@ from kvmbox.host.distinct import refuse_shared
 from kvmbox.machine import config
 from kvmbox.processes.pool import SANDBOX_CHOICES
 
+SECTIONS: Final = {
+    "Machine": ("memory", "cpus", "cpu", "rtc_base", "testdev"),
+    "Image": (
+        *("boot", "append", "modules", "initrd", "bios", "firmware_tables", "fw_cfg"),
+        *("load_address", "entry", "segments", "mode"),
+    ),
+    "Console": ("serial", "debugcon", "serial_overflow", "serial_limit", "uart_pace"),
+    "End of the run": ("timeout", "expect", "fail_on", "success_status", "debug_exit", "no_reboot"),
+    "Work on a kernel": ("watch",),
+    "Isolation": (
+        *("sandbox", "seccomp", "ipc", "on_device_crash", "restart_budget", "require", "without", "pin"),
+    ),
+    "Reports": ("stats", "json_path", "record", "record_limit"),
+}
+"""The options by purpose."""
 
-@click.command("run", short_help="boot a guest")
-@click.argument("guest", required=False)
+CONFIGURABLE: Final = frozenset(
+    (
+        *("memory", "cpus", "cpu", "rtc_base", "testdev", "boot", "append", "firmware_tables"),
+        *("serial_overflow", "serial_limit", "uart_pace", *SECTIONS["End of the run"]),
+        *("ipc", "on_device_crash", "restart_budget", "require", "pin", "stats"),
+    )
+)
+"""What a configuration file may set: no file, and nothing that takes isolation away."""
+
+EXAMPLES: Final = (
+    ("kvmbox run hello32", "a bundled guest"),
+    ("kvmbox run kernel.elf --timeout 10 --expect 'All tests passed' --fail-on PANIC", "a test in CI"),
+    ("kvmbox run bzImage --initrd initrd.gz --append 'console=ttyS0' --memory 1G", "a Linux kernel"),
+    ("kvmbox run kernel.elf --serial COM2=file:trace.log --stats", "a second serial port, and statistics"),
+    ("kvmbox run kernel.elf --watch", "each build of a kernel is booted"),
+)
+
+
+@click.command(
+    "run",
+    cls=SectionedCommand,
+    short_help="boot a guest",
+    sections=SECTIONS,
+    examples=EXAMPLES,
+    configurable=CONFIGURABLE,
+)
+@click.argument("guest", required=False, shell_complete=complete_guest)
 @click.option(
     "--memory",
     type=MEMORY_SIZE,
@@ -228,8 +271,15 @@ from kvmbox.processes.pool import SANDBOX_CHOICES
 @click.option(
     "--json", "json_path", metavar="FILE", help="Write the outcome and the statistics of the run to FILE."
 )
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Boot again whenever the image, or another file that the guest gets, changes. Ctrl-A X ends that.",
+)
 @click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(guest: str | None, stats: bool, json_path: str | None, debug: bool, **options: Any) -> int:
+def command(
+    guest: str | None, stats: bool, json_path: str | None, watch: bool, debug: bool, **options: Any
+) -> int:
     """Boot GUEST on /dev/kvm.
 
     GUEST is an image file or the name of a bundled guest (see 'kvmbox guests'). The console of the guest
@@ -265,6 +315,12 @@ def command(guest: str | None, stats: bool, json_path: str | None, debug: bool, 
     machine = Machine(guest, console="stdio", say=lambda text: say(f"kvmbox: {text}"), **wanted)
     json_files = [("--json", json_path)] if json_path is not None else []
     refuse_shared([*json_files, *machine.config.files_written], machine.config.files_read)
+    if watch:
+        from kvmbox.cli.watch import boot_again
+
+        arguments = sys.argv[sys.argv.index("run") + 1 :]
+        paths = [path for _, path in machine.config.files_read]
+        return boot_again(arguments, paths, lambda text: say(f"kvmbox: {text}"))
     json_file = open_json(json_path)
     try:
         result = machine.run_here(ProcessOwner(tracebacks=debug), timeline)

@@ -37,8 +37,9 @@ def given(*names: str) -> list[str]:
 
 
 def is_given(name: str) -> bool:
-    """Whether the command line names this parameter of the command."""
-    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    """Whether the command line, or a configuration file, names this parameter of the command."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source in (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.DEFAULT_MAP)
 
 
 MEMORY_SIZE: Final = _Value("size", values.memory_size)

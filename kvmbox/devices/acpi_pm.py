@@ -22,6 +22,7 @@ from __future__ import annotations
 from struct import Struct
 
 from kvmbox.devices.model import NANOSECONDS, WAKE_BY_RTC, Effect, IrqLine, SnapshotError, Stop, Suspend
+from kvmbox.layout import SLEEP_TYPES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,9 +54,9 @@ SLP_EN: Final = 1 << 13
 CONTROL_KEPT: Final = BM_RLD | SLP_TYP
 """GBL_RLS and SLP_EN are write-only and read as zero."""
 
-S5: Final = 0
-S3: Final = 1
-"""The values of SLP_TYP, which the firmware's DSDT tells: Q35's."""
+S5: Final = SLEEP_TYPES["S5"]
+S3: Final = SLEEP_TYPES["S3"]
+"""The values of SLP_TYP, which the firmware's DSDT tells."""
 
 TIMER_HZ: Final = 3_579_545
 TIMER_BITS: Final = 24

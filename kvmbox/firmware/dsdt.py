@@ -20,15 +20,12 @@ _FUNCTIONING: Final = 0x08
 _ALL: Final = _PRESENT | _ENABLED | _SHOWN | _FUNCTIONING
 _HIDDEN: Final = _PRESENT | _ENABLED | _FUNCTIONING
 
-SLEEP_TYPES: Final = {"S3": 1, "S5": 0}
-"""SLP_TYP of PM1 control for each sleep state that the machine has."""
-
 
 def definition_block(platform: Platform) -> bytes:
     """The AML of `platform`, as it follows the header of the table."""
     return b"".join(
         (
-            *(_sleep_state(state, sleep_type) for state, sleep_type in SLEEP_TYPES.items()),
+            *(_sleep_state(state, sleep_type) for state, sleep_type in layout.SLEEP_TYPES.items()),
             aml.scope(
                 "_SB",
                 *(_processor(number) for number in range(platform.cpus)),

@@ -132,6 +132,16 @@ def test_stop_needs_a_write_to_the_device_that_stops(images: Images) -> None:
     assert "broke the protocol: effect Stop of debug-exit: not granted" in messages
 
 
+def test_clean_stop_needs_the_write_that_asks_for_it(images: Images) -> None:
+    # The guest enables no event; the process of power management says that it was switched off.
+    command = (sys.executable, PROGRAM, "pm", "stop", "1000")
+    status, output, messages = run_to_end(
+        images.run(say(b"before") + out(layout.PM1_EVENT_PORT + 2, 0) + IDLE, command=command)
+    )
+    assert (status, output) == (8, b"before")
+    assert "broke the protocol: effect Stop of PM: not granted" in messages
+
+
 def test_hostile_device_process_cannot_fulfil_expectations(images: Images) -> None:
     arguments = ("--expect", "forged", "--success-status", "17", "--no-reboot")
     for entry in ("output", "stop", "reset"):

@@ -360,6 +360,8 @@ class Rig:
         self.lines = dict.fromkeys(range(len(device.irqs)), 0)
         self.taken = dict.fromkeys(range(len(device.irqs)), 0)
         self.rises = 0
+        self.written = (0, 0, 0)
+        """Offset, size and value of the last write."""
         self.trace: list[object] = []
 
     def play(self, steps: Sequence[Step]) -> None:
@@ -378,6 +380,7 @@ class Rig:
                 self.trace.append(value)
             case "write":
                 written = step.size
+                self.written = (step.offset, step.size, step.value & mask)
                 assert self.model.write(self.now, step.offset, step.size, step.value & mask) is None  # type: ignore[func-returns-value]  # that is the point
             case "advance":
                 self.model.advance(self.now)
@@ -463,6 +466,11 @@ class Rig:
                         for grant in self.device.grants
                     )
                     assert is_write
+                    if self.device.granted(StopClean):
+                        (clean,) = self.device.granted(StopClean)
+                        assert any(byte.is_in(*self.written) for byte in clean.when), (
+                            "the VMM would refuse it"
+                        )
                 case LateWrites(register, allowed):
                     assert board.LateWrites(register) in self.device.grants
                     assert allowed in (0, 1)

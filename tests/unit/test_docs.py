@@ -25,6 +25,7 @@ PAGES = sorted(
     page for top in (".", "docs", "docs/adr", "docs/devices", "guests") for page in (ROOT / top).glob("*.md")
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND_LINE = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 WIRE = (ROOT / "docs/wire-protocol.md").read_text(encoding="utf-8")
 WIRE_PROSE = " ".join(WIRE.split())
@@ -99,7 +100,7 @@ def test_device_pages_each_are_in_the_index(page: Path) -> None:
     assert f"(devices/{page.name})" in (ROOT / "docs/device-models.md").read_text(encoding="utf-8")
 
 
-# --- The README ------------------------------------------------------------------------------------------
+# --- The README and the page of the command line ---------------------------------------------------------
 
 
 def options_of(command_name: str) -> set[str]:
@@ -108,33 +109,38 @@ def options_of(command_name: str) -> set[str]:
     return {name for parameter in command.params for name in parameter.opts if name.startswith("--")}
 
 
-def test_readme_options_all_exist() -> None:
-    text = README.replace("\\\n", " ")
+@pytest.mark.parametrize("page", [README, COMMAND_LINE], ids=["README", "command-line"])
+def test_options_that_a_page_names_all_exist(page: str) -> None:
+    text = page.replace("\\\n", " ")
 
     def named_in(parts: list[str]) -> set[str]:
         return {word for part in parts for word in re.findall(r"(?<![\w-])--[a-z][a-z-]*", part)}
 
     of_run = named_in(re.findall(r"kvmbox run (.*)", text))
-    assert "--expect" in of_run  # the pattern finds something
+    assert "--timeout" in of_run  # the pattern finds something
     assert of_run <= options_of("run") | {"--help"}
     known = set().union(*map(options_of, main.COMMANDS))
     assert named_in(re.findall(r"`(--[^`]*)`", text)) <= known | {"--help"}
 
 
-def test_readme_table_has_every_option_of_run() -> None:
-    rows = table_with_heading(README, "option", "what it does")
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) < 200
+
+
+def test_table_has_every_option_of_run() -> None:
+    rows = table_with_heading(COMMAND_LINE, "option", "what it does")
     listed = {word for row in rows for word in re.findall(r"--[a-z][a-z-]*", row[0])}
     assert listed == options_of("run")
 
 
-def test_readme_commands_all_exist() -> None:
-    named = set(re.findall(r"(?:^\$ |^ {4}|`|env/bin/)kvmbox ([a-z]+)", README, re.MULTILINE))
-    assert "run" in named
-    assert named <= set(main.COMMANDS)
+@pytest.mark.parametrize("page", [README, COMMAND_LINE], ids=["README", "command-line"])
+def test_commands_that_a_page_names_are_all_commands(page: str) -> None:
+    named = set(re.findall(r"(?:^\$ |^ {4}|`|env/bin/)kvmbox ([a-z]+)", page, re.MULTILINE))
+    assert named == set(main.COMMANDS)
 
 
-def test_readme_exit_statuses_are_those_of_the_code() -> None:
-    listed = [row[0] for row in table_with_heading(README, "status", "meaning")]
+def test_exit_statuses_are_those_of_the_code() -> None:
+    listed = [row[0] for row in table_with_heading(COMMAND_LINE, "status", "meaning")]
     assert len(listed) == len(set(listed))
     assert {int(status) for status in listed if status != "odd"} == {
         UsageError.exit_status,
@@ -149,7 +155,7 @@ def test_readme_exit_statuses_are_those_of_the_code() -> None:
         outcome.INTERRUPTED,
     }
     assert "odd" in listed
-    assert "`((V << 1) \\| 1) & 0xff`" in README
+    assert "`((V << 1) \\| 1) & 0xff`" in COMMAND_LINE
     assert outcome.debug_exit_status(21) == 43  # the README's own guest
 
 

@@ -209,3 +209,28 @@ def test_pvpanic_does_what_the_guest_wrote_and_not_what_its_process_says(
     apply, arguments, _ = application
     apply(*arguments)
     assert host.log == asked
+
+
+OFF: Final = board.StopClean((board.WrittenByte(4, 0x20, 0x3C), board.WrittenByte(0, 0x34)))
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "value", "stops"),
+    [
+        (4, 1, 0x20, True),
+        (4, 1, 0xE3, True),  # the mask leaves the other bits out
+        (4, 1, 0x24, False),
+        (3, 2, 0x2000, True),
+        (3, 2, 0x0020, False),  # that byte goes to 3
+        (5, 1, 0x20, False),
+        (0, 4, 0x34, True),  # the other byte
+        (0, 4, 0x3400, False),
+        (0, 8, 0x20_0000_0034, True),
+    ],
+)
+def test_clean_stop_is_granted_after_the_writes_of_the_grant_alone(
+    offset: int, size: int, value: int, stops: bool
+) -> None:
+    sent = protocol.Request(protocol.WRITE, 1, size, 7, 0, value, offset).encode()
+    application = bind(device(OFF), Host()).check(1, Stop(), sent)
+    assert (application is not None) == stops

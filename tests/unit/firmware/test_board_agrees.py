@@ -11,7 +11,7 @@ from kvmbox import layout
 from kvmbox.board import AddressRange, BoardOptions, DeviceSpec, pc_board
 from kvmbox.devices import acpi_pm, hpet, reset_control
 from kvmbox.devices.model import Reset
-from kvmbox.firmware import acpi, dsdt
+from kvmbox.firmware import acpi
 from tests.support.firmware_memory import ALL_SERIAL_PORTS, firmware_memory
 
 DEVICE_OP = b"\x5b\x82"
@@ -122,8 +122,7 @@ def test_fadt_names_the_registers_and_the_interrupt_of_the_board() -> None:
     assert struct.unpack_from("<Q", fadt, 120)[0] in addresses(reset.ports)
 
 
-def test_sleep_types_are_those_of_the_power_management() -> None:
-    assert dsdt.SLEEP_TYPES == {"S3": acpi_pm.S3, "S5": acpi_pm.S5}
+def test_timer_has_the_bits_that_the_fadt_tells() -> None:
     assert acpi_pm.TIMER_BITS == 24  # as TMR_VAL_EXT says
 
 

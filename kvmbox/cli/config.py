@@ -1,0 +1,53 @@
+"""`kvmbox config`: which configuration file counts here, and what it sets."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("config", short_help="show the defaults that configuration files set")
+@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
+def command(debug: bool) -> int:
+    """Show which configuration file counts in this directory, and what it sets.
+
+    The file is the nearest kvmbox.toml, or pyproject.toml with a table [tool.kvmbox], in this directory or
+    above. A table has the name of a command, a key is an option without its dashes. The command line wins.
+    KVMBOX_CONFIG in the environment names another file, or is none.
+
+    \b
+    Example:
+      [run]
+      memory = "64M"
+      timeout = 10
+      expect = ["All tests passed"]
+
+    \b
+    Exit status:
+      0    there is no configuration, or it is right
+      2    usage error, or the configuration is wrong
+      14   the output could not be written
+    """
+    from kvmbox.cli import defaults
+    from kvmbox.cli.main import COMMANDS, cli
+    from kvmbox.errors import UsageError
+
+    del debug
+    found = defaults.find()
+    for path in found.passed_over:
+        click.echo(f"passed over, because it belongs to another user: {path}")
+    if found.path is None:
+        click.echo(f"no {defaults.NAME} and no [tool.kvmbox] here or above")
+    else:
+        click.echo(found.path)
+    group = click.Context(cli, resilient_parsing=True)
+    for name in found.tables:
+        one = cli.get_command(group, name)
+        if one is None:
+            raise UsageError(
+                f"{found.path}: there is no command '{name}'", hint=f"commands: {', '.join(COMMANDS)}"
+            )
+        for parameter, value in defaults.options(one, name, found).items():
+            option = next(each for each in one.params if each.name == parameter)
+            values = value if isinstance(value, list) else [value]
+            click.echo("\n".join(f"  {name} {max(option.opts, key=len)} {each}" for each in values))
+    return 0

@@ -1,0 +1,35 @@
+"""Writes the manual pages, from the help texts, with click-man.
+
+python tools/man_pages.py DIRECTORY      # kvmbox and its dependencies can be imported
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+from click_man.core import write_man_pages
+
+from kvmbox import __version__
+from kvmbox.cli.main import COMMANDS, cli
+
+
+def write(directory: Path) -> None:
+    """Write kvmbox.1 and a page of each command to `directory`."""
+    # What a configuration file of this directory sets is nobody else's default.
+    os.environ["KVMBOX_CONFIG"] = "none"
+    directory.mkdir(parents=True, exist_ok=True)
+    commands = {name: cli.get_command(click.Context(cli), name) for name in COMMANDS}
+    # click-man looks for commands that are there already; ours are imported when they are called.
+    eager = click.Group("kvmbox", {name: one for name, one in commands.items() if one}, help=cli.help)
+    eager.params = cli.params
+    # A date would make each build another one.
+    write_man_pages("kvmbox", eager, version=__version__, target_dir=str(directory), date=" ")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
+    write(Path(sys.argv[1]))
