@@ -67,6 +67,9 @@ cdef size_t HEADER_BYTES = protocol.HEADER.size
 cdef int SPIN_LOOKS = 1500
 """How often to look for a reply before sleeping: some 50 µs, as `shared.LOOKS`."""
 
+cdef uint64_t ASK_EVERY = 64
+"""After how many requests without spinning to ask for the right, as `shared.ASK_EVERY`."""
+
 # How an exchange ended.
 cdef enum:
     ANSWERED = 0    # `reply` has the four words of the reply's header
@@ -247,7 +250,7 @@ cdef class PageEnd(End):
                 return UNFINISHED
         store(self.words + VMM_WAITS, 0)
         self._slow += 1
-        if self._slow & 15 == 0:
+        if self._slow % ASK_EVERY == 0:
             self.left = _CAME
             return UNFINISHED
         return ANSWERED if self.take(reply) else UNFINISHED

@@ -55,6 +55,9 @@ MAX_IDLE_RINGS: Final = (1 << 16) // DOORBELLS_READ + 64
 at most, but each reply that was found before its bell was heard leaves one: up to a pipe full of them.
 """
 
+ASK_EVERY: Final = 64
+"""After how many requests without spinning the vCPU thread asks for the right."""
+
 NAP_MS: Final = 1
 """How long the vCPU thread waits for a spinner that is late. Whoever needs its CPU for longer wants it for
 itself: the scheduler's turns are longer.
@@ -262,7 +265,7 @@ class PageTransport(LinkedTransport):
         self._ring()
         self._sleep()
         self._slow += 1
-        if not self._slow & 15:
+        if self._slow % ASK_EVERY == 0:
             self._ask_to_spin()
 
     def _ask_to_spin(self) -> None:

@@ -44,8 +44,8 @@ AWAKE: Final = 8
 another CPU costs 35 µs, which seven requests without one save.
 """
 
-DENSE_NS: Final = 1_500_000
-"""Who wants to spin has been asked sixteen times within this time, so often that it would not fall asleep."""
+DENSE_NS: Final = 6_000_000
+"""Who wants to spin has been asked 64 times within this time, so often that it would not fall asleep."""
 
 TRIES: Final = 3
 """So many short stints may follow each other."""
@@ -123,7 +123,7 @@ class SpinGrants:
         """How often it was taken back, because others used the CPU of its holder, or its holder slept."""
 
     def wanted_by(self, spinner: Spinner) -> None:
-        """`spinner` has been asked sixteen times without spinning: it may get the right."""
+        """`spinner` has been asked 64 times without spinning: it may get the right."""
         with self._lock:
             self._wanted_by(spinner)
 

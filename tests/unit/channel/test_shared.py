@@ -15,7 +15,7 @@ import pytest
 
 from kvmbox.channel.channel import REPLY_SLICES, WAIT_SLICE_MS
 from kvmbox.channel.grants import Grants
-from kvmbox.channel.shared import MAX_IDLE_RINGS, NAP_MS, NAP_RINGS, PageTransport, fence
+from kvmbox.channel.shared import ASK_EVERY, MAX_IDLE_RINGS, NAP_MS, NAP_RINGS, PageTransport, fence
 from kvmbox.channel.spin import SpinGrants, Spinner
 from kvmbox.channel.transport import Link, Waits
 from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset
@@ -671,12 +671,12 @@ def test_right_to_spin_may_still_be_taken_from_a_transport_that_was_closed(peer:
     transport.allow_spinning(False)
 
 
-def test_every_16th_access_without_spinning_asks_for_the_right(steps: Steps) -> None:
-    for sequence in range(1, 16):
+def test_every_64th_access_without_spinning_asks_for_the_right(steps: Steps) -> None:
+    for sequence in range(1, ASK_EVERY):
         steps.peer.reply(sequence=sequence)
         steps.peer.read()
     assert steps.peer.spin.wanted == 0
-    steps.peer.reply(sequence=16)
+    steps.peer.reply(sequence=ASK_EVERY)
     steps.peer.read()
     assert steps.peer.spin.wanted == 1
 

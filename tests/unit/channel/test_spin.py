@@ -59,7 +59,7 @@ class Rig:
         self.log.append((pid, *sorted(cpus)))
 
     def wanted_by(self, channel: FakeSpinner, *, apart: int = 0) -> list[tuple[object, ...]]:
-        """What happens when it is asked sixteen times, `apart` ns after sixteen times before.
+        """What happens when it is asked 64 times, `apart` ns after 64 times before.
 
         Before those it was not asked for a while.
         """
@@ -139,7 +139,7 @@ def test_spinner_whose_cpu_is_used_is_fetched_home_at_once(rig: Rig) -> None:
     assert rig.crowded(rig.uart) == []
 
 
-def test_spinner_that_was_interrupted_spins_again_after_sixteen_requests(rig: Rig) -> None:
+def test_spinner_that_was_interrupted_spins_again_after_a_few_requests(rig: Rig) -> None:
     rig.wanted_by(rig.uart)
     rig.crowded(rig.uart)
     rig.now += DENSE_NS
@@ -266,7 +266,7 @@ def test_late_reply_of_who_has_not_the_right_moves_nobody(rig: Rig) -> None:
     assert rig.asleep(rig.rtc, 2 * SLEEPY) == []
 
 
-def test_first_sixteen_requests_say_nothing_about_how_often_it_is_asked(rig: Rig) -> None:
+def test_first_requests_say_nothing_about_how_often_it_is_asked(rig: Rig) -> None:
     rig.grants.wanted_by(rig.uart)
     assert rig.log == []
 
