@@ -585,6 +585,18 @@ def test_spinner_that_answers_within_a_nap_is_late(make_peer: Callable[..., Peer
     assert steps.peer.spin.told == ["late"]
 
 
+def test_spinner_that_had_slept_and_answers_within_a_nap_is_not_late(
+    make_peer: Callable[..., Peer],
+) -> None:
+    doorbell = Doorbell(NAP_RINGS)
+    steps = Steps(make_peer, poll=lambda: doorbell)
+    steps.peer.transport.allow_spinning(True)
+    steps.peer.words[page_layout.DEVICE_WAITS] = 1
+    steps.before = [("sleep", steps.peer.reply)]
+    steps.peer.read()
+    assert steps.peer.spin.told == ["asleep"]
+
+
 def test_spinner_that_rings_and_rings_is_not_waited_for_in_a_nap(make_peer: Callable[..., Peer]) -> None:
     doorbell = Doorbell(10**6)
     steps = Steps(make_peer, poll=lambda: doorbell)

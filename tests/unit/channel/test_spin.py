@@ -141,6 +141,7 @@ def test_spinner_whose_cpu_is_used_is_fetched_home_at_once(rig: Rig) -> None:
 
 def test_spinner_that_was_interrupted_spins_again_after_a_few_requests(rig: Rig) -> None:
     rig.wanted_by(rig.uart)
+    rig.now += 10 * DENSE_NS  # in which it was not asked for the right
     rig.crowded(rig.uart)
     rig.now += DENSE_NS
     rig.log.clear()
@@ -187,6 +188,15 @@ def test_no_more_tries_come_back_than_there_were(rig: Rig) -> None:
     rig.now += 100 * TRY_AGAIN_NS
     use_up(rig)
     assert rig.wanted_by(rig.uart) == []
+
+
+def test_try_that_came_back_does_not_come_back_twice(rig: Rig) -> None:
+    use_up(rig)
+    rig.now += TRY_AGAIN_NS
+    assert rig.wanted_by(rig.uart) == SPINS
+    assert rig.wanted_by(rig.rtc)[-1] == ("rtc", "spins")
+    rig.crowded(rig.rtc)
+    assert rig.wanted_by(rig.rtc) == []
 
 
 def test_tries_that_are_not_used_up_do_not_pile_up(rig: Rig) -> None:
