@@ -23,6 +23,7 @@ LATE: int
 NOT_RUNG: int
 ASLEEP: int
 CAME: int
+WOKEN: int
 
 class PageEnd(End):
     _seen: int

@@ -86,6 +86,9 @@ cdef tuple CHARACTERS = tuple(bytes((character,)) for character in range(256))
 cdef int SPIN_LOOKS = 1500
 """How often to look for a reply before sleeping: some 50 µs, as `shared.LOOKS`."""
 
+cdef uint64_t ASK_EVERY = 64
+"""After how many requests without spinning to ask for the right, as `shared.ASK_EVERY`."""
+
 # How an exchange ended.
 cdef enum:
     ANSWERED = 0    # `reply` has the four words of the reply's header
@@ -185,11 +188,12 @@ cdef class End:
         return (<char *>self.body)[:CHARACTER_BYTES]
 
 
-LATE, NOT_RUNG, ASLEEP, CAME = range(4)
+LATE, NOT_RUNG, ASLEEP, CAME, WOKEN = range(5)
 """Where an exchange over a page was left: the reply did not come while spinning; the bell could not be rung; it
-was rung; the reply has come, and it is time to ask for the right to spin."""
+was rung; the reply has come, and it is time to ask for the right to spin; it has come from a spinner that had to
+be woken."""
 
-cdef int _LATE = LATE, _NOT_RUNG = NOT_RUNG, _ASLEEP = ASLEEP, _CAME = CAME
+cdef int _LATE = LATE, _NOT_RUNG = NOT_RUNG, _ASLEEP = ASLEEP, _CAME = CAME, _WOKEN = WOKEN
 
 cdef int IDLE_RINGS = 64
 """How often a doorbell is read here without a reply being there, before Python counts on."""
@@ -252,8 +256,12 @@ cdef class PageEnd(End):
         if self.slept and write(self.bell_of_device, &BELL, 1) != 1:
             return UNFINISHED
         for looks in range(SPIN_LOOKS):
-            if self.take(reply):
-                return ANSWERED
+            if load(self.words + REPLY_WORD) != self._seen:
+                if self.slept:
+                    self.left = _WOKEN
+                    return UNFINISHED
+                if self.take(reply):
+                    return ANSWERED
             relax()
         return UNFINISHED
 
@@ -273,7 +281,7 @@ cdef class PageEnd(End):
                 return UNFINISHED
         store(self.words + VMM_WAITS, 0)
         self._slow += 1
-        if self._slow & 15 == 0:
+        if self._slow % ASK_EVERY == 0:
             self.left = _CAME
             return UNFINISHED
         return ANSWERED if self.take(reply) else UNFINISHED

@@ -24,7 +24,7 @@ from kvmbox.audit.probes import NOTHING, OF_VMM, Probe, catalogue
 from kvmbox.audit.result import BAD, Ended, Result, Verdict, direct_layers, stopped_by, without_dependents
 from kvmbox.audit.scene import Scene
 from kvmbox.audit.session import Conditions, Session
-from kvmbox.channel.transports import DEFAULT_IPC
+from kvmbox.channel.transports import IPC_CHOICES
 from kvmbox.errors import SandboxError
 from kvmbox.sandbox import landlock, layers
 from kvmbox.sandbox.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
@@ -46,7 +46,7 @@ class Options:
 
     types: Sequence[str]
     seccomp: int = SECCOMP_MODE_FILTER
-    ipc: str = DEFAULT_IPC
+    ipc: str = IPC_CHOICES[0]
     without: int = 0
     control: bool = False
     matrix: bool = False

@@ -23,7 +23,7 @@ from kvmbox.audit.provoke import provoke
 from kvmbox.audit.result import Ended, Result
 from kvmbox.audit.scene import SIGNAL_PATIENCE_MS, Scene
 from kvmbox.audit.subject import Subject
-from kvmbox.channel.transports import DEFAULT_IPC, TRANSPORTS
+from kvmbox.channel.transports import IPC_CHOICES, TRANSPORTS
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.processes.spawner_client import ANY_LANDLOCK, SpawnerClient
 from kvmbox.sandbox import landlock, layers
@@ -46,7 +46,7 @@ class Conditions:
 
     seccomp: int = SECCOMP_MODE_FILTER
     without: int = 0
-    ipc: str = DEFAULT_IPC
+    ipc: str = IPC_CHOICES[0]
     careless: bool = False
     of_vmm: int = 0
 
@@ -121,7 +121,7 @@ class Session:
         if bpf is None or probe.ipc is not None:
             bpf = device_filter(pipes=TRANSPORTS[ipc].uses_pipes)
         if self._stands_in:
-            subject = Subject(self._client, self._type, DEFAULT_IPC, b"", entry=stand_in.ENTRY)
+            subject = Subject(self._client, self._type, IPC_CHOICES[0], b"", entry=stand_in.ENTRY)
         else:
             planted = probe.plants and self.conditions.plants
             subject = Subject(self._client, self._type, ipc, bpf, planted=planted)

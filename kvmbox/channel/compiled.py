@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from kvmbox.accel.vmm import CAME, LATE, NOT_RUNG, ChannelCore, JournalCore, Lock, PageEnd, StreamEnd
+from kvmbox.accel.vmm import CAME, LATE, NOT_RUNG, WOKEN, ChannelCore, JournalCore, Lock, PageEnd, StreamEnd
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.journal import JOURNAL_LIMIT, Entry, Journal
 from kvmbox.channel.shared import PageTransport
@@ -42,6 +42,10 @@ class CompiledPageTransport(PageEnd, PageTransport):
         """See Transport."""
         if self.left == LATE:
             self._sleep_late(int(self.slept))
+            if self.slept:
+                self._had_slept()
+        elif self.left == WOKEN:
+            self._had_slept()
         elif self.left == CAME:
             self._ask_to_spin()
         else:

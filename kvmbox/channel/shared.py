@@ -55,6 +55,17 @@ MAX_IDLE_RINGS: Final = (1 << 16) // DOORBELLS_READ + 64
 at most, but each reply that was found before its bell was heard leaves one: up to a pipe full of them.
 """
 
+ASK_EVERY: Final = 64
+"""After how many requests without spinning the vCPU thread asks for the right."""
+
+NAP_MS: Final = 1
+"""How long the vCPU thread waits for a spinner that is late. Whoever needs its CPU for longer wants it for
+itself: the scheduler's turns are longer.
+"""
+
+NAP_RINGS: Final = 8
+"""How often it reads the doorbell in that time: earlier replies may have left bells."""
+
 REST: Final = Struct("<QQQ")
 """The words of a header behind the first one."""
 
@@ -167,6 +178,8 @@ class PageTransport(LinkedTransport):
                     break
             else:
                 self._sleep_late(slept)
+            if slept:
+                self._had_slept()
         else:
             self._ring_and_sleep(first)
         copied: Words = self._unpack(self._data, _REPLY_AT)
@@ -219,16 +232,40 @@ class PageTransport(LinkedTransport):
                 raise EndedError(error.strerror) from error
 
     def _sleep_late(self, slept: int) -> None:
-        """The reply has taken longer than spinning is good for. The process may be about to sleep, too, if
-        it had not `slept` when it was asked.
+        """The reply has taken longer than spinning is good for. If the process had not `slept` when it was
+        asked, somebody else has its CPU for a moment, or it is about to sleep, too.
         """
         began = time.monotonic_ns()
         self._fence()
         if self._words[_DEVICE_WAITS]:
             self._ring()
-        self._sleep()
+        if not self._nap():
+            if self._spin is not None:
+                self._spin.crowded(self)
+            self._sleep()
+        elif self._spin is not None and not slept:
+            self._spin.late(self, time.monotonic_ns() - began)
+
+    def _nap(self) -> bool:
+        """Wait for the reply at the doorbell, for a moment. Whether it has come."""
+        words = self._words
+        words[_VMM_WAITS] = 1
+        self._fence()
+        poll = None
+        for _ in range(NAP_RINGS):
+            if words[_REPLY_WORD] != self._seen:
+                words[_VMM_WAITS] = 0
+                return True
+            if poll is None:
+                poll = self._poll()
+                poll.register(self.doorbell, select.POLLIN)
+            if not poll.poll(NAP_MS) or not self._read(self.doorbell, DOORBELLS_READ):
+                break
+        return False
+
+    def _had_slept(self) -> None:
         if self._spin is not None:
-            self._spin.late(self, 0 if slept else time.monotonic_ns() - began)
+            self._spin.asleep(self)
 
     def _ring_and_sleep(self, first: int) -> None:
         words = self._words
@@ -237,7 +274,7 @@ class PageTransport(LinkedTransport):
         self._ring()
         self._sleep()
         self._slow += 1
-        if not self._slow & 15:
+        if self._slow % ASK_EVERY == 0:
             self._ask_to_spin()
 
     def _ask_to_spin(self) -> None:

@@ -1,15 +1,23 @@
 """The right to spin: at most one device process with shared memory has it, if there is a spare CPU.
 
-If the spinner has a CPU for itself, a request is as fast as a function call. If two spinners share a CPU, or
-a spinner shares the CPU of the vCPU, a request is a hundred times slower. So the vCPU thread grants the right
-to the process that the guest uses most, and moves the processes. The spinner runs on the spare CPU. All other
-processes run beside the vCPU, where waking them is fastest.
+If the spinner has a CPU for itself, a request is as fast as a function call. If two spinners share a CPU,
+or a spinner shares the CPU of the vCPU, a request is a hundred times slower. So the vCPU thread grants the
+right to the process that the guest uses most, and moves the processes. The spinner runs on any other CPU,
+as the kernel's scheduler decides. All other processes run beside the vCPU, where waking them is fastest.
 
-A right that does not pay is withdrawn. If a vCPU thread has to sleep for a reply of the spinner, another
-program uses the spare CPU. The lost time is added up. When it exceeds the cost of a doorbell for all
-requests, no process spins for a while, and each time for twice as long. If the guest sends requests so rarely
-that the spinner sleeps each time, the spinner goes back beside the vCPU, where it wakes faster. A process
-gets the right only if it has many requests in a short time.
+A spinner whose CPU somebody else uses does not answer. The vCPU thread notices this within 50 µs. Then it
+waits for a millisecond: the timers and threads of a host that is nearly idle take less. If the reply has
+not come then, another program wants the CPU for itself. The vCPU thread fetches the process back beside
+itself, where it answers as any process without the right does. So such an interruption costs a millisecond,
+and not the time for which the other program runs.
+
+After a few requests the process may spin again. But each short stint costs one of a few tries, which come
+back slowly. So the spinner uses what others leave, and takes some 1 % of a CPU that others want. More
+would make this machine faster, and the host slower: two machines that spin on each other's CPU are both
+slower than two that do not.
+
+If the guest sends requests so rarely that the spinner sleeps each time, the spinner goes back as well,
+because it wakes faster there. A process gets the right only if it has many requests in a short time.
 """
 
 from __future__ import annotations
@@ -17,29 +25,43 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
-DOORBELL_NS: Final = 8_000
-"""What a request costs more without spinning, about: more than that must not be lost per request."""
+SLEEPY: Final = 16
+"""So many requests that found the spinner asleep are looked at together."""
+
+SHARE: Final = 4
+"""Others may take one in so many parts of the time in short turns. If it were more, two that spin on each
+other's CPU would hardly notice each other.
+"""
 
 LEAST_LOSS_NS: Final = 2_000_000
 """A loss below this is an accident."""
 
-WINDOW: Final = 8192
-"""After how many requests losses are forgotten."""
+AWAKE: Final = 8
+"""A spinner is asked too seldom if it was found asleep more often than once in so many requests: a wake-up on
+another CPU costs 35 µs, which seven requests without one save.
+"""
 
-SLEEPY: Final = 16
-"""A spinner that was found asleep so often is asked too seldom to spin."""
+DENSE_NS: Final = 6_000_000
+"""Who wants to spin has been asked 64 times within this time, so often that it would not fall asleep."""
 
-DENSE_NS: Final = 2_000_000
-"""Who wants to spin has been asked sixteen times within this time."""
+TRIES: Final = 3
+"""So many short stints may follow each other."""
+
+TRY_AGAIN_NS: Final = 250_000_000
+"""How long it takes until a try that was used up comes back. A try takes some 3 ms from whoever else uses the
+CPU: that is how long the scheduler lets the spinner run.
+"""
+
+LONG_STINT_NS: Final = 20_000_000
+"""A spinner that was not interrupted for so long had its CPU for itself: between two that both want the CPU,
+the scheduler changes faster. All tries come back.
+"""
 
 BUSY: Final = 16
 """A spinner that has answered so many requests since somebody else asked to spin keeps its right."""
-
-FIRST_PAUSE_NS: Final = 200_000_000
-LONGEST_PAUSE_NS: Final = 10_000_000_000
 
 
 class Spinner(Protocol):
@@ -60,7 +82,7 @@ class Spinner(Protocol):
 
 
 class SpinGrants:
-    """The right to spin on one spare CPU. Thread-safe: at most one has it at any moment.
+    """The right to spin on the spare CPUs. Thread-safe: at most one has it at any moment.
 
     Whoever calls has the lock of the spinner's channel. The lock in here comes after every such lock.
     """
@@ -68,37 +90,40 @@ class SpinGrants:
     def __init__(
         self,
         home: int | None,
-        spare: int | None,
+        spares: Collection[int],
         *,
         pid_of: Callable[[str], int],
         clock: Callable[[], int] = time.monotonic_ns,
-        set_affinity: Callable[[int, set[int]], None] = os.sched_setaffinity,
+        set_affinity: Callable[[int, Collection[int]], None] = os.sched_setaffinity,
     ) -> None:
-        """`home` is the vCPU's CPU and `spare` the one to spin on, both None where nothing is pinned.
+        """`home` is the vCPU's CPU and `spares` are those to spin on; None where nothing is pinned.
 
         `pid_of` gives the pid of a device type's process.
         """
         self._home = home
-        self._spare = spare
+        self._spares = spares
         self._pid_of = pid_of
         self._clock = clock
         self._set_affinity = set_affinity
+        self._tries = TRIES
+        self._tried = 0  # when the last try was used up, or has come back
         self._holder: Spinner | None = None
+        self._since = 0
         self._mark = 0
-        self._since = 0  # number of the holder's request from which on losses count
-        self._lost = 0
         self._asleep = 0
+        self._asleep_from = 0  # the number of the holder's request from which on `_asleep` counts
+        self._lost = 0
+        self._lost_from = 0  # since when `_lost` counts
         self._asked_at: dict[str, int] = {}
-        self._pause = FIRST_PAUSE_NS
-        self._paused_until = 0
+        self._refused = False
         self._lock = threading.Lock()
         self.granted = 0
         """How often the right was given, for statistics."""
         self.revoked = 0
-        """How often it was taken back, because its holder answered too late too often."""
+        """How often it was taken back, because others used the CPU of its holder, or its holder slept."""
 
     def wanted_by(self, spinner: Spinner) -> None:
-        """`spinner` has been asked sixteen times without spinning: it may get the right."""
+        """`spinner` has been asked 64 times without spinning: it may get the right."""
         with self._lock:
             self._wanted_by(spinner)
 
@@ -106,7 +131,7 @@ class SpinGrants:
         now = self._clock()
         before = self._asked_at.get(spinner.device_type)
         self._asked_at[spinner.device_type] = now
-        if before is None or now - before > DENSE_NS or now < self._paused_until or spinner is self._holder:
+        if before is None or now - before > DENSE_NS or spinner is self._holder or self._refused:
             return
         holder = self._holder
         if holder is not None:
@@ -114,42 +139,68 @@ class SpinGrants:
             self._mark = holder.answered
             if answered >= BUSY:
                 return
+        if not self._tries_left(now):
+            return
+        if holder is not None:
             self._move(holder, spins=False)
         self._holder = spinner
-        self._mark = self._since = spinner.answered
-        self._lost = self._asleep = 0
+        self._since = self._lost_from = now
+        self._mark = self._asleep_from = spinner.answered
+        self._asleep = self._lost = 0
         self.granted += 1
         self._move(spinner, spins=True)
 
-    def late(self, spinner: Spinner, lost: int) -> None:
-        """A vCPU thread went to sleep for a reply of the holder and lost so many ns, or 0 where the holder
-        had to be woken first.
-        """
-        with self._lock:
-            self._late(spinner, lost)
+    def _tries_left(self, now: int) -> int:
+        back = min((now - self._tried) // TRY_AGAIN_NS, TRIES - self._tries)
+        if back:
+            self._tries += back
+            self._tried = now
+        return self._tries
 
-    def _late(self, spinner: Spinner, lost: int) -> None:
-        if spinner is not self._holder:
-            return
-        answered = spinner.answered - self._since
-        if answered > WINDOW:
-            self._since = spinner.answered
-            self._lost = self._asleep = 0
-            self._pause = FIRST_PAUSE_NS
-            return
-        if lost == 0:
+    def crowded(self, spinner: Spinner) -> None:
+        """Somebody else has the CPU of the holder. Call before sleeping: it is fetched back."""
+        with self._lock:
+            if spinner is self._holder:
+                self._revoke(spinner)
+
+    def late(self, spinner: Spinner, lost: int) -> None:
+        """The holder has answered late, but not very late: this cost so many ns."""
+        with self._lock:
+            if spinner is not self._holder:
+                return
+            self._lost += lost
+            if self._lost < LEAST_LOSS_NS:
+                return
+            now = self._clock()
+            if SHARE * self._lost > now - self._lost_from:
+                self._revoke(spinner)
+            self._lost = 0
+            self._lost_from = now
+
+    def asleep(self, spinner: Spinner) -> None:
+        """The holder had to be woken for a request."""
+        with self._lock:
+            if spinner is not self._holder:
+                return
             self._asleep += 1
-            if self._asleep >= SLEEPY and answered < 4 * self._asleep:
-                self._holder = None
-                self._move(spinner, spins=False)
-            return
-        self._lost += lost
-        if self._lost > max(LEAST_LOSS_NS, DOORBELL_NS * answered):
-            self._holder = None
-            self.revoked += 1
-            self._paused_until = self._clock() + self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE_NS)
-            self._move(spinner, spins=False)
+            if self._asleep < SLEEPY:
+                return
+            if spinner.answered - self._asleep_from < AWAKE * SLEEPY:
+                self._revoke(spinner)
+            self._asleep = 0
+            self._asleep_from = spinner.answered
+
+    def _revoke(self, spinner: Spinner) -> None:
+        now = self._clock()
+        self._holder = None
+        self.revoked += 1
+        self._move(spinner, spins=False)
+        self._asked_at[spinner.device_type] = now
+        if now - self._since >= LONG_STINT_NS:
+            self._tries = TRIES
+        else:
+            self._tries -= 1
+            self._tried = now
 
     def replaced(self, spinner: Spinner) -> None:
         """`spinner` is closed. Its replacement starts without the right."""
@@ -158,15 +209,14 @@ class SpinGrants:
                 self._holder = None
 
     def _move(self, spinner: Spinner, *, spins: bool) -> None:
-        cpu = self._spare if spins else self._home
-        if cpu is not None:
+        if self._home is not None:
             try:
-                self._set_affinity(self._pid_of(spinner.device_type), {cpu})
+                self._set_affinity(self._pid_of(spinner.device_type), self._spares if spins else {self._home})
             except ProcessLookupError:
                 return  # it is dead, which its next request will show
             except PermissionError:
                 # Another user's process and no CAP_SYS_NICE: without its own CPU it must not spin.
-                self._paused_until = 1 << 63
+                self._refused = True
                 self._holder = None
                 return
         spinner.allow_spinning(spins)

@@ -1,4 +1,4 @@
-"""The table of transports (`--ipc`): another one is a module and a line here.
+"""The table of transports (`--ipc`): another one is a module and a line here. And which one `auto` means.
 
 socketpair   one SOCK_SEQPACKET socket                 it keeps the boundaries of frames itself
 pipe         two pipes in packet mode (O_DIRECT)       the same, and the switch is cheaper than a socket's
@@ -25,7 +25,19 @@ TRANSPORTS: Final[dict[str, type[LinkedTransport]]] = {
 }
 
 IPC_CHOICES: Final = tuple(TRANSPORTS)
-DEFAULT_IPC: Final = IPC_CHOICES[0]
+
+AUTO: Final = "auto"
+"""Instead of one of them: the one that is the fastest on this host."""
+
+IPC_OPTIONS: Final = (AUTO, *IPC_CHOICES)
+DEFAULT_IPC: Final = AUTO
+
+
+def ipc_of(option: str, *, can_spin: bool) -> str:
+    """The transport that one of `IPC_OPTIONS` means where processes can spin, or cannot."""
+    if option != AUTO:
+        return option
+    return "shm" if can_spin else "pipe"
 
 
 def make_link(ipc: str, spin: SpinGrants | None = None) -> Link:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from kvmbox import early, layout
-from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
+from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS, ipc_of
 from kvmbox.cli.output_files import open_json, write_json
 from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--ipc",
-    type=click.Choice(IPC_CHOICES),
+    type=click.Choice(IPC_OPTIONS),
     default=DEFAULT_IPC,
     show_default=True,
     help="As in 'kvmbox run'.",
@@ -112,7 +113,7 @@ def command(
         types=[name for name in chosen if name not in THREADS],
         threads=[name for name in chosen if name in THREADS],
         seccomp=modes[seccomp],
-        ipc=ipc,
+        ipc=ipc_of(ipc, can_spin=len(os.sched_getaffinity(0)) > 1),
         without=left_out | (layers.SECCOMP if seccomp == "off" else 0),
         control=control,
         matrix=matrix,

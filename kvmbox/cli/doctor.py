@@ -132,12 +132,15 @@ def _layers() -> Iterator[Finding]:
 
 
 def _cpus() -> Finding:
+    from kvmbox.channel.transports import AUTO, ipc_of
+
     allowed = sorted(os.sched_getaffinity(0))
     return Finding(
         "CPUs",
         True,
         f"{len(allowed)} allowed: a machine's first vCPU and its device processes share one, chosen by --pin;"
-        " further vCPUs (--cpus) run where there is room",
+        " further vCPUs (--cpus) run where there is room; --ipc auto is "
+        + ipc_of(AUTO, can_spin=len(allowed) > 1),
     )
 
 

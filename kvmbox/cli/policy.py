@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from kvmbox import layout
-from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
+from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS, ipc_of
 from kvmbox.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ NOTIFY_ACTION: Final = "0x7fc00000"  # SECCOMP_RET_USER_NOTIF, which libseccomp'
 )
 @click.option(
     "--ipc",
-    type=click.Choice(IPC_CHOICES),
+    type=click.Choice(IPC_OPTIONS),
     default=DEFAULT_IPC,
     show_default=True,
     help="As in 'kvmbox run'.",
@@ -82,7 +83,8 @@ def command(
     """
     from kvmbox.policy.describe import confinements
 
-    everybody = confinements(_device_types(), seccomp=seccomp, ipc=ipc)
+    link = ipc_of(ipc, can_spin=len(os.sched_getaffinity(0)) > 1)
+    everybody = confinements(_device_types(), seccomp=seccomp, ipc=link)
     chosen, arguments = _split(words, everybody)
     if simulate is not None:
         if form == "pfc":

@@ -13,7 +13,7 @@ import click
 from kvmbox import early
 from kvmbox.boot.choose import WAY_NAMES
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
-from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
+from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
 from kvmbox.cli.completion import complete_guest
 from kvmbox.cli.main import INTERRUPTED, report, say
 from kvmbox.cli.output_files import open_json, write_json
@@ -232,8 +232,9 @@ EXAMPLES: Final = (
 )
 @click.option(
     "--ipc",
-    type=click.Choice(IPC_CHOICES),
-    help=f"How the VMM sends requests to device processes.  [default: {DEFAULT_IPC}]",
+    type=click.Choice(IPC_OPTIONS),
+    help="How the VMM sends requests to device processes. auto: shm where a CPU is left to spin on, and pipe "
+    f"elsewhere.  [default: {DEFAULT_IPC}]",
 )
 @click.option(
     "--no-reboot", is_flag=True, help="End the run with status 0 when the guest resets, instead of rebooting."

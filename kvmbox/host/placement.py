@@ -12,15 +12,14 @@ Further vCPUs are not bound. The kernel's scheduler runs one that computes where
 that asks devices towards their CPU. Bound to CPUs of their own, two vCPUs that both ask devices took 2 to 3
 times as long (docs/adr: processors).
 
-With shared memory a device process spins on another CPU, the spare CPU. The spare CPU is not claimed. If a
-later machine uses it, the spinner notices this and gives it up (`channel.spin`).
+With shared memory a device process spins on another CPU, a spare one. No spare CPU is claimed: the kernel's
+scheduler chooses one that is idle, and a spinner that is not alone there goes back (`channel.spin`).
 """
 
 from __future__ import annotations
 
 import _socket as socket  # the module of that name adds enumerations, and 1.5 ms to import them
 import os
-from contextlib import closing
 from typing import Final
 
 from kvmbox.errors import UsageError
@@ -30,9 +29,8 @@ MAX_SHARERS: Final = 64
 
 
 class Placement:
-    """`cpu` is the number of the shared CPU and `spare` that of another one, each None where there is none
-    or where the kernel's scheduler decides. `allowed` is how many CPUs there are to decide between, `vcpus`
-    how many vCPUs the machine has.
+    """`cpu` is the number of the shared CPU, None where the kernel's scheduler decides, and `spares` are the
+    others. `allowed` is how many CPUs there are to decide between, `vcpus` how many vCPUs the machine has.
     """
 
     def __init__(
@@ -40,7 +38,7 @@ class Placement:
     ) -> None:
         self.cpu = cpu
         self.vcpus = vcpus
-        self.spare = None if cpu is None else _unclaimed([other for other in allowed if other != cpu])
+        self.spares = frozenset(allowed) - {cpu}
         self.allowed = len(allowed)
         self._claim = claim
 
@@ -73,18 +71,6 @@ def place(choice: str, vcpus: int = 1) -> Placement:
             hint=f"allowed: {', '.join(map(str, allowed))}",
         )
     return Placement(int(choice), allowed, vcpus)
-
-
-def _unclaimed(cpus: list[int]) -> int | None:
-    """One of `cpus`, if possible one that no machine has claimed; None if there is none at all."""
-    for cpu in cpus:
-        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)) as probe:
-            try:
-                probe.bind(f"\0kvmbox/cpu{cpu}/0")
-            except OSError:
-                continue
-            return cpu
-    return cpus[0] if cpus else None
 
 
 def _claim_one(allowed: list[int], vcpus: int) -> Placement:

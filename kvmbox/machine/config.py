@@ -15,7 +15,7 @@ from kvmbox import layout
 from kvmbox.board import DeviceSpec
 from kvmbox.boot.choose import AUTO, WAY_NAMES
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
-from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
+from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
 from kvmbox.errors import UsageError
 from kvmbox.host.serial import SerialSpec
 from kvmbox.host.transfers import Store
@@ -253,7 +253,7 @@ def design_of(
     """
     _refuse_other("--sandbox", sandbox, SANDBOX_CHOICES)
     _refuse_other("--seccomp", seccomp, SECCOMP_CHOICES)
-    _refuse_other("--ipc", ipc, IPC_CHOICES)
+    _refuse_other("--ipc", ipc, IPC_OPTIONS)
     design = Design(sandbox, seccomp or DEFAULT_SECCOMP, ipc or DEFAULT_IPC, without)
     if without & require:
         raise UsageError(f"--require and --without name {', '.join(layers.names(without & require))}")

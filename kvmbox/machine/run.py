@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kvmbox.board import BOOT_DISK, DeviceSpec
 from kvmbox.boot.files import HostFiles
 from kvmbox.boot.plan import BootPlan
-from kvmbox.channel.transports import TRANSPORTS
+from kvmbox.channel.transports import AUTO, TRANSPORTS, ipc_of
 from kvmbox.errors import DeviceProcessError, KvmboxError, SandboxError
 from kvmbox.firmware.fw_cfg import warning_about
 from kvmbox.host.console import Console
@@ -85,7 +85,8 @@ def run(
                 say(warning)
         placement = prestart.OWN.place(config.pin, config.cpus)
         cleanup.callback(placement.close)
-        pool = DevicePool(_checked(config.design, config.require, placement, say))
+        design = _checked(config.design, config.require, placement, say)
+        pool = DevicePool(design)
         cleanup.callback(pool.close)
         pool.ready_by = starting.at
         with _blaming(start):
@@ -103,12 +104,12 @@ def run(
             cleanup.callback(recorder.finish)
             pool.recorder_of = recorder.of
         timeline.mark("spawner started")
-        transport = TRANSPORTS[config.design.ipc]
+        transport = TRANSPORTS[design.ipc]
         pool.launch(
             board,
-            device_filter(pipes=transport.uses_pipes) if config.design.filters else b"",
+            device_filter(pipes=transport.uses_pipes) if design.filters else b"",
             cpu=placement.cpu,
-            spare_cpu=placement.spare,
+            spare_cpus=placement.spares,
             may_spin=transport.spins and placement.has_room_to_spin,
             require=config.require,
             on_demand=True,
@@ -243,7 +244,7 @@ def _close_unused(close: Callable[[], None], users: Sequence[Callable[[], bool]]
 
 
 def _checked(design: Design, require: int, placement: Placement, say: Callable[[str], None]) -> Design:
-    """The design, if this host can have it; what it gives up is said aloud. Raises SandboxError."""
+    """The design as this host can have it; what it gives up is said aloud. Raises SandboxError."""
     if design.without:
         left_out = ", ".join(layers.names(design.without))
         say(f"--without {left_out}: this run is contained less than others")
@@ -261,6 +262,10 @@ def _checked(design: Design, require: int, placement: Placement, say: Callable[[
             "--seccomp strict is refused by the kernel: kvmbox itself runs under a seccomp filter",
             hint="a container runtime installs one; use --seccomp filter, or run outside of it",
         )
+    if design.ipc == AUTO:
+        can_spin = design.has_processes and placement.has_room_to_spin
+        ipc = ipc_of(AUTO, can_spin=can_spin)
+        return Design(design.sandbox, design.seccomp, ipc, design.without)
     spins = TRANSPORTS[design.ipc].spins
     if spins and design.has_processes and not placement.has_room_to_spin:
         say(f"--ipc {design.ipc}: there is no further CPU to spin on, so each request rings a doorbell")

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from kvmbox.channel.transports import DEFAULT_IPC, TRANSPORTS
+from kvmbox.channel.transports import IPC_CHOICES, TRANSPORTS
 from kvmbox.policy.words import condition_in_words, unmet_in_words
 from kvmbox.sandbox import jail, layers
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Action, Policy, Rule
@@ -96,12 +96,12 @@ class CallResult:
 
 
 def confinements(
-    device_types: Mapping[str, str], *, seccomp: str = "filter", ipc: str = DEFAULT_IPC
+    device_types: Mapping[str, str], *, seccomp: str = "filter", ipc: str = IPC_CHOICES[0]
 ) -> list[Confinement]:
     """The confinement of every process of a run, device processes first.
 
-    `device_types` has what each device process holds, by device type. `seccomp` and `ipc` are those of
-    `kvmbox run`.
+    `device_types` has what each device process holds, by device type. `seccomp` is that of
+    `kvmbox run`, and `ipc` a transport.
     """
     policy, rest, mask = _device_calls(seccomp, ipc)
     found = [

@@ -17,7 +17,7 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Literal, get_args
@@ -37,7 +37,7 @@ from kvmbox.channel.on_demand import NoProcess
 from kvmbox.channel.spin import SpinGrants
 from kvmbox.channel.survival import ProcessControl, Survival
 from kvmbox.channel.transport import Link, Opens
-from kvmbox.channel.transports import DEFAULT_IPC, make_link
+from kvmbox.channel.transports import make_link
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, SandboxError
 from kvmbox.host.starvation import Starvation
 from kvmbox.lean import Value
@@ -74,11 +74,14 @@ JOIN_SECONDS = 1.0
 
 
 class Design(Value):
-    """The three choices of the RFC, and the layers to leave out (a mask of `sandbox.layers`)."""
+    """The three choices of the RFC, and the layers to leave out (a mask of `sandbox.layers`).
+
+    `ipc` is a transport, or `transports.AUTO` as long as nothing has started.
+    """
 
     sandbox: Sandbox = PROCESS
     seccomp: Seccomp = "filter"
-    ipc: str = DEFAULT_IPC
+    ipc: str = "socketpair"
     without: int = 0
 
     @property
@@ -202,7 +205,7 @@ class DevicePool:
         bpf: bytes,
         *,
         cpu: int | None,
-        spare_cpu: int | None = None,
+        spare_cpus: Collection[int] = (),
         may_spin: bool = False,
         require: int = 0,
         on_demand: bool = False,
@@ -211,12 +214,12 @@ class DevicePool:
 
         With `on_demand`, and processes, those whose devices allow it are requested when they are needed.
 
-        With shared memory, and `may_spin`, the one that is asked most spins on `spare_cpu`, if there is one,
-        or anywhere.
+        With shared memory, and `may_spin`, the one that is asked most spins on one of `spare_cpus`, or
+        anywhere if `cpu` is None.
         """
         if self.spawner is not None:
             if may_spin:
-                self.spin = SpinGrants(cpu, spare_cpu, pid_of=self.pid_of)
+                self.spin = SpinGrants(cpu, spare_cpus, pid_of=self.pid_of)
             spawn = self.spawner.spawn
             self._order = lambda name, link: spawn(name, link.device, bpf, cpu=cpu, require=require)
         for name, devices in by_type(board, per_device=self.design.sandbox == PER_DEVICE).items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -235,6 +236,20 @@ def test_weaker_design_is_said_aloud(arguments: tuple[str, ...], warning: str) -
 def test_default_design_says_nothing() -> None:
     status, _, messages = run_to_end(Run("hello64"))
     assert (status, messages) == (0, "")
+
+
+@pytest.mark.parametrize("sandbox", ["process", "thread"])
+@pytest.mark.parametrize("taken", [0, 1], ids=["a CPU to spare", "none to spare"])
+def test_default_ipc_is_what_this_host_is_best_at_and_statistics_tell_it(sandbox: str, taken: int) -> None:
+    allowed = len(os.sched_getaffinity(0))
+    vcpus = allowed if taken else 1
+    status, _, messages = run_to_end(
+        Run("hello64", "--sandbox", sandbox, "--cpus", str(vcpus), "--stats", "--ipc", "auto")
+    )
+    ipc = "shm" if allowed > vcpus and sandbox == "process" else "pipe"
+    assert status == 0
+    assert re.search(rf"^sandbox \({sandbox}, .*, {ipc}\)", messages, re.MULTILINE)
+    assert "--ipc auto" not in messages
 
 
 UNDER_A_FILTER: Final = f"""

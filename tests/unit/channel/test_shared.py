@@ -15,7 +15,7 @@ import pytest
 
 from kvmbox.channel.channel import REPLY_SLICES, WAIT_SLICE_MS
 from kvmbox.channel.grants import Grants
-from kvmbox.channel.shared import MAX_IDLE_RINGS, PageTransport, fence
+from kvmbox.channel.shared import ASK_EVERY, MAX_IDLE_RINGS, NAP_MS, NAP_RINGS, PageTransport, fence
 from kvmbox.channel.spin import SpinGrants, Spinner
 from kvmbox.channel.transport import Link, Waits
 from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset
@@ -37,16 +37,23 @@ class FakeSpin(SpinGrants):
     """Notes who asks for the right to spin, and who disappoints."""
 
     def __init__(self) -> None:
-        super().__init__(None, None, pid_of=lambda _name: 0)
+        super().__init__(None, (), pid_of=lambda _name: 0)
         self.wanted = 0
-        self.lost: list[int] = []
+        self.told: list[str] = []
         self.closed = 0
 
     def wanted_by(self, _spinner: Spinner) -> None:
         self.wanted += 1
 
+    def crowded(self, _spinner: Spinner) -> None:
+        self.told.append("crowded")
+
     def late(self, _spinner: Spinner, lost: int) -> None:
-        self.lost.append(lost)
+        assert lost > 0
+        self.told.append("late")
+
+    def asleep(self, _spinner: Spinner) -> None:
+        self.told.append("asleep")
 
     def replaced(self, _spinner: Spinner) -> None:
         self.closed += 1
@@ -465,6 +472,22 @@ class View:
         self.data.release()
 
 
+class Doorbell:
+    """The doorbell of the VMM as a poll object: it rings when the test says so."""
+
+    def __init__(self, rings: int) -> None:
+        self.rings = rings
+        self.patience: list[int] = []
+
+    def register(self, *_arguments: int) -> None:
+        pass
+
+    def poll(self, milliseconds: int) -> list[tuple[int, int]]:
+        self.patience.append(milliseconds)
+        self.rings -= 1
+        return [(0, 1)] if self.rings >= 0 else []
+
+
 class Steps:
     """Notes the steps of the channel; `before` has what the peer does just before a step."""
 
@@ -516,6 +539,7 @@ def steps(make_peer: Callable[..., Peer]) -> Steps:
 
 ASK: Final = ["rest of the request", "request", "look at DEVICE_WAITS"]
 TOO_LATE: Final = ["fence", "look at DEVICE_WAITS", "VMM_WAITS = 1", "fence", "look at reply"]
+SLEEP: Final = [*TOO_LATE[2:], "sleep"]
 AWAKE: Final = ["look at reply", "VMM_WAITS = 0", "copy"]
 
 
@@ -525,7 +549,7 @@ def test_spinning_access_makes_no_system_call(steps: Steps) -> None:
     steps.before = [("look at reply", steps.peer.reply)]
     steps.peer.read()
     assert steps.steps == [*ASK, "look at reply", "copy"]
-    assert not steps.peer.spin.lost
+    assert not steps.peer.spin.told
 
 
 def test_spinning_access_rings_for_a_device_that_waits(steps: Steps) -> None:
@@ -544,8 +568,71 @@ def test_spinning_access_that_gets_no_reply_sleeps_after_flag_fence_and_a_last_l
     steps.steps.clear()
     steps.before = [("sleep", steps.peer.reply)]
     steps.peer.read()
-    assert steps.steps == [*ASK, *["look at reply"] * LOOKS, *TOO_LATE, "sleep", *AWAKE]
-    assert len(steps.peer.spin.lost) == 1
+    assert steps.steps == [*ASK, *["look at reply"] * LOOKS, *TOO_LATE, *SLEEP, *AWAKE]
+
+
+def test_spinner_that_does_not_answer_within_a_nap_is_reported_before_the_vmm_sleeps(
+    make_peer: Callable[..., Peer],
+) -> None:
+    doorbell = Doorbell(0)
+    steps = Steps(make_peer, poll=lambda: doorbell)
+    told: list[list[str]] = []
+    steps.peer.transport.allow_spinning(True)
+    steps.steps.clear()
+
+    def answer() -> None:
+        told.append(list(steps.peer.spin.told))
+        steps.peer.reply()
+
+    steps.before = [("sleep", answer)]
+    steps.peer.read()
+    assert told == [["crowded"]]
+    assert steps.peer.spin.told == ["crowded"]
+    assert doorbell.patience == [NAP_MS]
+
+
+@pytest.mark.parametrize("stale", [0, 1, NAP_RINGS - 2])
+def test_spinner_that_answers_within_a_nap_is_late(make_peer: Callable[..., Peer], stale: int) -> None:
+    doorbell = Doorbell(NAP_RINGS)
+    steps = Steps(make_peer, poll=lambda: doorbell)
+    steps.peer.transport.allow_spinning(True)
+    steps.steps.clear()
+    steps.before = [("sleep", lambda: None)] * stale + [("sleep", steps.peer.reply)]
+    steps.peer.read()
+    nap = ["sleep", "look at reply"] * (stale + 1)
+    assert steps.steps == [*ASK, *["look at reply"] * LOOKS, *TOO_LATE, *nap, "VMM_WAITS = 0", "copy"]
+    assert steps.peer.spin.told == ["late"]
+
+
+def test_spinner_that_had_slept_and_answers_within_a_nap_is_not_late(
+    make_peer: Callable[..., Peer],
+) -> None:
+    doorbell = Doorbell(NAP_RINGS)
+    steps = Steps(make_peer, poll=lambda: doorbell)
+    steps.peer.transport.allow_spinning(True)
+    steps.peer.words[page_layout.DEVICE_WAITS] = 1
+    steps.before = [("sleep", steps.peer.reply)]
+    steps.peer.read()
+    assert steps.peer.spin.told == ["asleep"]
+
+
+def test_spinner_that_rings_and_rings_is_not_waited_for_in_a_nap(make_peer: Callable[..., Peer]) -> None:
+    doorbell = Doorbell(10**6)
+    steps = Steps(make_peer, poll=lambda: doorbell)
+    steps.peer.transport.allow_spinning(True)
+    with pytest.raises(ProtocolError, match="rings and rings"):
+        steps.peer.read()
+    assert steps.peer.spin.told == ["crowded"]
+    assert len(doorbell.patience) == NAP_RINGS
+
+
+@pytest.mark.parametrize("spins", [False, True])
+def test_device_that_had_slept_is_reported_if_it_may_spin(peer: Peer, spins: bool) -> None:
+    peer.transport.allow_spinning(spins)
+    peer.words[page_layout.DEVICE_WAITS] = 1
+    peer.reply(value=3)
+    assert peer.read() == 3
+    assert peer.spin.told == (["asleep"] if spins else [])
 
 
 def test_spinning_access_looks_a_second_time_whether_the_device_waits(steps: Steps) -> None:
@@ -557,7 +644,7 @@ def test_spinning_access_looks_a_second_time_whether_the_device_waits(steps: Ste
     ]
     steps.peer.read()
     second_look = [*TOO_LATE[:2], "ring", *TOO_LATE[2:]]
-    assert steps.steps == [*ASK, *["look at reply"] * LOOKS, *second_look, "sleep", *AWAKE]
+    assert steps.steps == [*ASK, *["look at reply"] * LOOKS, *second_look, *SLEEP, *AWAKE]
 
 
 @pytest.mark.parametrize("moment", [*TOO_LATE[1:3], "look at reply"])
@@ -589,7 +676,7 @@ def test_access_that_must_not_spin_rings_in_any_case(steps: Steps) -> None:
         "sleep",
         *AWAKE,
     ]
-    assert not steps.peer.spin.lost
+    assert not steps.peer.spin.told
 
 
 def test_request_of_the_main_thread_looks_behind_a_fence_whether_to_ring(steps: Steps) -> None:
@@ -615,12 +702,12 @@ def test_right_to_spin_may_still_be_taken_from_a_transport_that_was_closed(peer:
     transport.allow_spinning(False)
 
 
-def test_every_16th_access_without_spinning_asks_for_the_right(steps: Steps) -> None:
-    for sequence in range(1, 16):
+def test_every_64th_access_without_spinning_asks_for_the_right(steps: Steps) -> None:
+    for sequence in range(1, ASK_EVERY):
         steps.peer.reply(sequence=sequence)
         steps.peer.read()
     assert steps.peer.spin.wanted == 0
-    steps.peer.reply(sequence=16)
+    steps.peer.reply(sequence=ASK_EVERY)
     steps.peer.read()
     assert steps.peer.spin.wanted == 1
 

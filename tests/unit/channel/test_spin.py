@@ -1,28 +1,29 @@
-"""Who may spin: the one that is asked most, for as long as that pays, and nobody for a while after that."""
+"""Who may spin: the one that is asked most, for as long as nothing else has its CPU, and as it pays."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 
 from kvmbox.channel.spin import (
+    AWAKE,
     BUSY,
     DENSE_NS,
-    DOORBELL_NS,
-    FIRST_PAUSE_NS,
     LEAST_LOSS_NS,
-    LONGEST_PAUSE_NS,
+    LONG_STINT_NS,
+    SHARE,
     SLEEPY,
-    WINDOW,
+    TRIES,
+    TRY_AGAIN_NS,
     SpinGrants,
 )
 from tests.support.racing import race
 
-HOME, SPARE = 2, 5
+HOME, SPARES = 2, (5, 7)
 QUIET_NS = DENSE_NS + 1
 """Who was not asked for so long is not asked often."""
 PIDS = {"uart": 100, "rtc": 200}
@@ -43,22 +44,22 @@ class FakeSpinner:
 class Rig:
     """Grants on a host whose clock and CPUs the test has."""
 
-    def __init__(self, home: int | None = HOME, spare: int | None = SPARE) -> None:
+    def __init__(self, home: int | None = HOME, spares: Collection[int] = SPARES) -> None:
         self.log: list[tuple[object, ...]] = []
         self.now = 10**9
         self.refuses: type[OSError] | None = None
         self.uart, self.rtc = (FakeSpinner(name, self.log) for name in PIDS)
         self.grants = SpinGrants(
-            home, spare, pid_of=PIDS.__getitem__, clock=lambda: self.now, set_affinity=self._set_affinity
+            home, spares, pid_of=PIDS.__getitem__, clock=lambda: self.now, set_affinity=self._set_affinity
         )
 
-    def _set_affinity(self, pid: int, cpus: set[int]) -> None:
+    def _set_affinity(self, pid: int, cpus: Collection[int]) -> None:
         if self.refuses is not None:
             raise self.refuses
-        self.log.append((pid, *cpus))
+        self.log.append((pid, *sorted(cpus)))
 
     def wanted_by(self, channel: FakeSpinner, *, apart: int = 0) -> list[tuple[object, ...]]:
-        """What happens when it is asked sixteen times, `apart` ns after sixteen times before.
+        """What happens when it is asked 64 times, `apart` ns after 64 times before.
 
         Before those it was not asked for a while.
         """
@@ -69,11 +70,26 @@ class Rig:
         self.grants.wanted_by(channel)
         return list(self.log)
 
+    def crowded(self, channel: FakeSpinner) -> list[tuple[object, ...]]:
+        self.log.clear()
+        self.grants.crowded(channel)
+        return list(self.log)
+
     def late(self, channel: FakeSpinner, lost: int, times: int = 1) -> list[tuple[object, ...]]:
         self.log.clear()
         for _ in range(times):
             self.grants.late(channel, lost)
         return list(self.log)
+
+    def asleep(self, channel: FakeSpinner, times: int) -> list[tuple[object, ...]]:
+        self.log.clear()
+        for _ in range(times):
+            self.grants.asleep(channel)
+        return list(self.log)
+
+
+SPINS = [(100, *SPARES), ("uart", "spins")]
+GOES_HOME = [(100, HOME), ("uart", "sleeps")]
 
 
 @pytest.fixture
@@ -82,19 +98,19 @@ def rig() -> Rig:
 
 
 def test_first_that_wants_to_spin_moves_to_the_spare_cpu_and_spins(rig: Rig) -> None:
-    assert rig.wanted_by(rig.uart) == [(100, SPARE), ("uart", "spins")]
+    assert rig.wanted_by(rig.uart) == SPINS
     assert (rig.grants.granted, rig.grants.revoked) == (1, 0)
 
 
 def test_who_is_asked_seldom_does_not_get_the_right(rig: Rig) -> None:
     assert rig.wanted_by(rig.uart, apart=DENSE_NS + 1) == []
-    assert rig.wanted_by(rig.uart, apart=DENSE_NS) == [(100, SPARE), ("uart", "spins")]
+    assert rig.wanted_by(rig.uart, apart=DENSE_NS) == SPINS
 
 
 def test_without_pinning_it_spins_where_it_is() -> None:
-    rig = Rig(None, None)
+    rig = Rig(None)
     assert rig.wanted_by(rig.uart) == [("uart", "spins")]
-    assert rig.late(rig.uart, LEAST_LOSS_NS + 1) == [("uart", "sleeps")]
+    assert rig.crowded(rig.uart) == [("uart", "sleeps")]
 
 
 def test_holder_that_is_busy_keeps_the_right(rig: Rig) -> None:
@@ -112,87 +128,155 @@ def test_holder_that_is_hardly_asked_any_more_loses_the_right(rig: Rig) -> None:
     rig.wanted_by(rig.uart)
     rig.uart.answered += BUSY - 1
     # At most one spins: the one sleeps before the other spins.
-    assert rig.wanted_by(rig.rtc) == [(100, HOME), ("uart", "sleeps"), (200, SPARE), ("rtc", "spins")]
+    assert rig.wanted_by(rig.rtc) == [(100, HOME), ("uart", "sleeps"), (200, *SPARES), ("rtc", "spins")]
     assert rig.grants.granted == 2
 
 
-def test_right_that_costs_more_than_a_doorbell_is_taken_back_for_a_while(rig: Rig) -> None:
+def test_spinner_whose_cpu_is_used_is_fetched_home_at_once(rig: Rig) -> None:
     rig.wanted_by(rig.uart)
-    rig.uart.answered += 1000
-    assert rig.late(rig.uart, 1000 * DOORBELL_NS) == []
-    assert rig.late(rig.uart, 1) == [(100, HOME), ("uart", "sleeps")]
-    assert rig.grants.revoked == 1
+    assert rig.crowded(rig.uart) == GOES_HOME
+    assert (rig.grants.granted, rig.grants.revoked) == (1, 1)
+    assert rig.crowded(rig.uart) == []
+
+
+def test_spinner_that_was_interrupted_spins_again_after_a_few_requests(rig: Rig) -> None:
+    rig.wanted_by(rig.uart)
+    rig.now += 10 * DENSE_NS  # in which it was not asked for the right
+    rig.crowded(rig.uart)
+    rig.now += DENSE_NS
+    rig.log.clear()
+    rig.grants.wanted_by(rig.uart)
+    assert rig.log == SPINS
+
+
+def stint(rig: Rig, ns: int) -> None:
+    """The right, which ends after so long because somebody else has the CPU."""
+    assert rig.wanted_by(rig.uart) == SPINS
+    rig.now += ns
+    assert rig.crowded(rig.uart) == GOES_HOME
+
+
+def use_up(rig: Rig) -> None:
+    for _ in range(TRIES):
+        stint(rig, LONG_STINT_NS - 1)
+
+
+def test_short_stints_use_up_the_tries_of_all_processes(rig: Rig) -> None:
+    use_up(rig)
     assert rig.wanted_by(rig.uart) == []
-    rig.now += FIRST_PAUSE_NS - 3 * QUIET_NS
     assert rig.wanted_by(rig.rtc) == []
-    rig.now += QUIET_NS
-    assert rig.wanted_by(rig.rtc) == [(200, SPARE), ("rtc", "spins")]
 
 
-def test_small_loss_is_an_accident(rig: Rig) -> None:
-    rig.wanted_by(rig.uart)
-    assert rig.late(rig.uart, LEAST_LOSS_NS) == []
-    assert rig.late(rig.uart, 1) != []
+def test_one_try_at_a_time_comes_back(rig: Rig) -> None:
+    use_up(rig)
+    rig.now += TRY_AGAIN_NS - QUIET_NS - 1
+    assert rig.wanted_by(rig.uart) == []
+    rig.now += 1
+    rig.grants.wanted_by(rig.uart)
+    assert rig.log == SPINS
+    rig.crowded(rig.uart)
+    assert rig.wanted_by(rig.uart) == []
+    rig.now += 2 * TRY_AGAIN_NS
+    stint(rig, 0)
+    rig.log.clear()
+    stint(rig, 0)
+    assert rig.wanted_by(rig.uart) == []
 
 
-def test_each_pause_is_twice_the_former_up_to_a_limit(rig: Rig) -> None:
-    pause = FIRST_PAUSE_NS
-    for _ in range(12):
-        assert rig.wanted_by(rig.uart) != []
-        rig.late(rig.uart, LEAST_LOSS_NS + 1)
-        rig.now += pause - 1 - QUIET_NS
-        assert rig.wanted_by(rig.uart) == []
-        rig.now += 1
-        pause = min(2 * pause, LONGEST_PAUSE_NS)
-    assert pause == LONGEST_PAUSE_NS
-    assert rig.grants.revoked == 12
+def test_no_more_tries_come_back_than_there_were(rig: Rig) -> None:
+    use_up(rig)
+    rig.now += 100 * TRY_AGAIN_NS
+    use_up(rig)
+    assert rig.wanted_by(rig.uart) == []
 
 
-def test_losses_are_forgotten_after_a_window(rig: Rig) -> None:
-    rig.wanted_by(rig.uart)
+def test_try_that_came_back_does_not_come_back_twice(rig: Rig) -> None:
+    use_up(rig)
+    rig.now += TRY_AGAIN_NS
+    assert rig.wanted_by(rig.uart) == SPINS
+    assert rig.wanted_by(rig.rtc)[-1] == ("rtc", "spins")
+    rig.crowded(rig.rtc)
+    assert rig.wanted_by(rig.rtc) == []
+
+
+def test_tries_that_are_not_used_up_do_not_pile_up(rig: Rig) -> None:
+    rig.now += 100 * TRY_AGAIN_NS
+    use_up(rig)
+    assert rig.wanted_by(rig.uart) == []
+
+
+def test_long_stint_brings_all_tries_back(rig: Rig) -> None:
     for _ in range(5):
-        assert rig.late(rig.uart, LEAST_LOSS_NS) == []
-        rig.uart.answered += WINDOW + 1
-        assert rig.late(rig.uart, LEAST_LOSS_NS) == []  # this one opens the next window
-    assert rig.grants.revoked == 0
+        for _ in range(TRIES - 1):
+            stint(rig, 0)
+        stint(rig, LONG_STINT_NS)
+    use_up(rig)
+    assert rig.wanted_by(rig.uart) == []
 
 
-def test_good_behaviour_shortens_the_pause_again(rig: Rig) -> None:
-    for _ in range(4):
+def test_spinner_that_makes_room_for_another_one_has_used_no_try(rig: Rig) -> None:
+    for _ in range(3 * TRIES):
         rig.wanted_by(rig.uart)
-        rig.late(rig.uart, LEAST_LOSS_NS + 1)
-        rig.now += LONGEST_PAUSE_NS
-    rig.wanted_by(rig.uart)
-    rig.uart.answered += WINDOW + 1
-    rig.late(rig.uart, 1)
-    rig.late(rig.uart, LEAST_LOSS_NS + 1)
-    rig.now += FIRST_PAUSE_NS
-    assert rig.wanted_by(rig.uart) != []
+        assert rig.wanted_by(rig.rtc)[-1] == ("rtc", "spins")
 
 
-def test_spinner_that_is_found_asleep_goes_home_without_a_pause(rig: Rig) -> None:
+def test_spinner_that_is_found_asleep_goes_home(rig: Rig) -> None:
     rig.wanted_by(rig.uart)
-    rig.uart.answered += SLEEPY
-    assert rig.late(rig.uart, 0, SLEEPY - 1) == []
-    assert rig.late(rig.uart, 0) == [(100, HOME), ("uart", "sleeps")]
-    assert rig.grants.revoked == 0
-    assert rig.wanted_by(rig.uart) == [(100, SPARE), ("uart", "spins")]
+    rig.uart.answered += AWAKE * SLEEPY - 1
+    assert rig.asleep(rig.uart, SLEEPY - 1) == []
+    assert rig.asleep(rig.uart, 1) == GOES_HOME
+    assert rig.grants.revoked == 1
+    assert rig.wanted_by(rig.uart) == SPINS
 
 
 def test_spinner_that_is_mostly_awake_may_sleep_at_times(rig: Rig) -> None:
     rig.wanted_by(rig.uart)
     for _ in range(50):
-        rig.uart.answered += 5
-        assert rig.late(rig.uart, 0) == []
+        rig.uart.answered += AWAKE
+        assert rig.asleep(rig.uart, 1) == []
+    # What was good does not make up for what is bad for long.
+    rig.uart.answered += 10**6
+    rig.asleep(rig.uart, SLEEPY)
+    assert rig.asleep(rig.uart, SLEEPY) == GOES_HOME
+
+
+def test_others_may_take_a_small_share_in_short_turns(rig: Rig) -> None:
+    rig.wanted_by(rig.uart)
+    for _ in range(100):
+        rig.now += SHARE * LEAST_LOSS_NS
+        assert rig.late(rig.uart, LEAST_LOSS_NS) == []
+    assert rig.grants.revoked == 0
+
+
+def test_others_that_take_more_in_short_turns_end_the_right(rig: Rig) -> None:
+    rig.wanted_by(rig.uart)
+    rig.now += SHARE * LEAST_LOSS_NS - 1
+    assert rig.late(rig.uart, LEAST_LOSS_NS // 4, 3) == []
+    assert rig.late(rig.uart, LEAST_LOSS_NS // 4) == GOES_HOME
+    assert rig.grants.revoked == 1
+
+
+def test_small_loss_is_an_accident(rig: Rig) -> None:
+    rig.wanted_by(rig.uart)
+    assert rig.late(rig.uart, LEAST_LOSS_NS - 1) == []
+    assert rig.late(rig.uart, 1) == GOES_HOME
+
+
+def test_good_time_long_ago_does_not_make_up_for_what_is_lost_now(rig: Rig) -> None:
+    rig.wanted_by(rig.uart)
+    rig.now += 10**12
+    assert rig.late(rig.uart, LEAST_LOSS_NS) == []
+    assert rig.late(rig.uart, LEAST_LOSS_NS) == GOES_HOME
 
 
 def test_late_reply_of_who_has_not_the_right_moves_nobody(rig: Rig) -> None:
     rig.wanted_by(rig.uart)
+    assert rig.crowded(rig.rtc) == []
     assert rig.late(rig.rtc, 10 * LEAST_LOSS_NS) == []
-    assert rig.late(rig.rtc, 0, 2 * SLEEPY) == []
+    assert rig.asleep(rig.rtc, 2 * SLEEPY) == []
 
 
-def test_first_sixteen_requests_say_nothing_about_how_often_it_is_asked(rig: Rig) -> None:
+def test_first_requests_say_nothing_about_how_often_it_is_asked(rig: Rig) -> None:
     rig.grants.wanted_by(rig.uart)
     assert rig.log == []
 
@@ -203,7 +287,7 @@ def test_replacement_starts_without_the_right(rig: Rig) -> None:
     assert rig.wanted_by(rig.rtc) != []
     rig.grants.replaced(rig.rtc)
     # Nobody has it now, so nobody is sent home.
-    assert rig.wanted_by(rig.uart) == [(100, SPARE), ("uart", "spins")]
+    assert rig.wanted_by(rig.uart) == SPINS
 
 
 def test_process_that_is_gone_is_left_to_its_next_request(rig: Rig) -> None:
@@ -215,7 +299,7 @@ def test_process_that_may_not_be_moved_never_spins(rig: Rig) -> None:
     rig.refuses = PermissionError
     assert rig.wanted_by(rig.uart) == []
     rig.refuses = None
-    rig.now += 10 * LONGEST_PAUSE_NS
+    rig.now += 10**12
     assert rig.wanted_by(rig.uart) == []
 
 
@@ -252,12 +336,12 @@ def test_threads_that_race_for_the_right_never_have_it_at_once() -> None:
     moving = threading.Lock()
     ticks = itertools.count(10**9)
 
-    def set_affinity(_pid: int, _cpus: set[int]) -> None:
+    def set_affinity(_pid: int, _cpus: Collection[int]) -> None:
         assert moving.acquire(blocking=False), "two processes are moved at once"
         others_run()
         moving.release()
 
-    grants = SpinGrants(HOME, SPARE, pid_of=lambda _name: 1, clock=ticks.__next__, set_affinity=set_affinity)
+    grants = SpinGrants(HOME, SPARES, pid_of=lambda _name: 1, clock=ticks.__next__, set_affinity=set_affinity)
 
     def asks(name: str) -> Callable[[], None]:
         spinner = Racer(name, spinning, granted)
@@ -265,8 +349,7 @@ def test_threads_that_race_for_the_right_never_have_it_at_once() -> None:
         def ask() -> None:
             for turn in range(2000):
                 grants.wanted_by(spinner)
-                for _ in range(SLEEPY):
-                    grants.late(spinner, 0)
+                grants.crowded(spinner)
                 if turn % 100 == 99:
                     spinning.discard(spinner)  # its process is dead, and spins no more
                     grants.replaced(spinner)

@@ -13,7 +13,7 @@ from kvmbox.channel.channel import Channel
 from kvmbox.channel.choice import chosen
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.transport import Link
-from kvmbox.channel.transports import IPC_CHOICES, TRANSPORTS, make_link
+from kvmbox.channel.transports import AUTO, IPC_CHOICES, TRANSPORTS, ipc_of, make_link
 from kvmbox.errors import DeviceGoneError, SandboxError
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.effects import encode_reply
@@ -196,3 +196,14 @@ def test_table_is_where_a_transport_is_found() -> None:
         for descriptor in link.device:
             os.close(descriptor)
         link.close_vmm_end()
+
+
+def test_auto_is_shared_memory_where_a_process_can_spin_and_pipes_elsewhere() -> None:
+    assert ipc_of(AUTO, can_spin=True) == "shm"
+    assert ipc_of(AUTO, can_spin=False) == "pipe"
+
+
+@pytest.mark.parametrize("ipc", IPC_CHOICES)
+@pytest.mark.parametrize("can_spin", [False, True])
+def test_transport_that_was_chosen_is_that_one(ipc: str, can_spin: bool) -> None:
+    assert ipc_of(ipc, can_spin=can_spin) == ipc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -36,8 +37,17 @@ def test_policy_of_a_type_shows_that_one(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_policy_ipc_pipe_replies_on_descriptor_4(capsys: pytest.CaptureFixture[str]) -> None:
-    assert re.search(r"write +fd is 3", run(capsys, "uart"))
+    assert re.search(r"write +fd is 3", run(capsys, "uart", "--ipc", "socketpair"))
     assert re.search(r"write +fd is 4", run(capsys, "uart", "--ipc", "pipe"))
+
+
+@pytest.mark.parametrize(("cpus", "holds"), [({3}, "two pipes"), ({3, 5}, "a page shared")])
+def test_policy_shows_what_auto_means_here(
+    cpus: set[int], holds: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: cpus)
+    assert f"Holds: {holds}" in run(capsys, "uart")
+    assert run(capsys, "uart", "--ipc", "auto") == run(capsys, "uart")
 
 
 def test_policy_as_json_is_a_list_of_processes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,18 +67,20 @@ def test_place_auto_spreads_machines_then_shares(host: FakeSockets) -> None:
     assert "\0kvmbox/cpu2/2" in host.bound
 
 
-def test_place_auto_gives_a_spare_cpu_that_no_machine_has_claimed(host: FakeSockets) -> None:
+def test_place_auto_spares_all_other_cpus_that_are_ours(host: FakeSockets) -> None:
     machines = [place("auto") for _ in range(4)]
-    assert [machine.spare for machine in machines[:2]] == [5, 7]
-    # Everything is claimed: any other CPU than one's own.
-    assert [(machine.cpu, machine.spare) for machine in machines[2:]] == [(7, 2), (2, 5)]
-    assert len(host.bound) == 4  # looking claims nothing
+    assert [(machine.cpu, sorted(machine.spares)) for machine in machines[1:]] == [
+        (5, [2, 7]),
+        (7, [2, 5]),
+        (2, [5, 7]),
+    ]
+    assert len(host.bound) == 4  # nothing else is claimed
 
 
 def test_place_on_one_cpu_has_no_spare(host: FakeSockets, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3})
     placement = place("auto")
-    assert (placement.cpu, placement.spare, placement.allowed) == (3, None, 1)
+    assert (placement.cpu, placement.spares, placement.allowed) == (3, frozenset(), 1)
     placement.close()
 
 
@@ -104,13 +106,13 @@ def test_place_auto_without_a_claim_to_be_had_takes_the_first_cpu(
 
 def test_place_none_leaves_it_to_the_scheduler(host: FakeSockets) -> None:
     placement = place("none")
-    assert (placement.cpu, placement.spare) == (None, None)
+    assert placement.cpu is None
     assert not host.bound
 
 
 def test_place_number_takes_that_cpu_without_a_claim(host: FakeSockets) -> None:
     placement = place("5")
-    assert (placement.cpu, placement.spare, placement.allowed) == (5, 2, 3)
+    assert (placement.cpu, placement.spares, placement.allowed) == (5, frozenset((2, 7)), 3)
     assert not host.bound
 
 

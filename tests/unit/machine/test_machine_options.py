@@ -10,7 +10,7 @@ import click
 import pytest
 
 from kvmbox import Capture, Machine, ModuleSpec, UsageError
-from kvmbox.channel.transports import DEFAULT_IPC, IPC_CHOICES
+from kvmbox.channel.transports import AUTO, DEFAULT_IPC, IPC_OPTIONS, TRANSPORTS
 from kvmbox.cli.main import run_command
 from kvmbox.cli.run import command
 from kvmbox.host.serial import SerialSpec
@@ -125,7 +125,7 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
     ({"mode": "fake"}, [], "--mode 'fake' is none of auto, real"),
     ({"sandbox": "vm"}, [], "--sandbox 'vm' is none of none, thread, process, per-device"),
     ({"seccomp": "x"}, [], "--seccomp 'x' is none of filter, strict, off"),
-    ({"ipc": "x"}, [], "--ipc 'x' is none of socketpair, pipe, shm"),
+    ({"ipc": "x"}, [], "--ipc 'x' is none of auto, socketpair, pipe, shm"),
     ({"serial_overflow": "x"}, [], "--serial-overflow 'x' is none of wait, drop"),
     ({"on_device_crash": "x"}, [], "--on-device-crash 'x' is none of fail, restart, all-ones"),
     ({"console": "x"}, [], "console 'x' is none of capture, stdio"),
@@ -162,6 +162,7 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
         ["--require", "seccomp", "--seccomp", "off"],
         "--require seccomp contradicts --seccomp off",
     ),
+    ({"sandbox": "none", "ipc": "auto"}, ["--sandbox", "none", "--ipc", "auto"], "--ipc needs a --sandbox"),
     ({"sandbox": "none", "ipc": "shm"}, ["--sandbox", "none", "--ipc", "shm"], "--ipc needs a --sandbox"),
     (
         {"sandbox": "thread", "seccomp": "strict"},
@@ -273,5 +274,6 @@ def test_wait_and_expect_before_the_start_are_refused() -> None:
 
 def test_choices_of_the_types_are_those_of_the_parts() -> None:
     assert get_args(config.Mode) == config.MODES
-    assert DEFAULT_IPC in IPC_CHOICES
+    assert DEFAULT_IPC in IPC_OPTIONS
+    assert set(IPC_OPTIONS) == {AUTO, *TRANSPORTS}
     assert config.DEFAULT_SECCOMP in config.SECCOMP_CHOICES
