@@ -19,7 +19,7 @@ from kvmbox.firmware.fw_cfg import warning_about
 from kvmbox.host.console import Console
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.matcher import ConsoleMatcher
-from kvmbox.host.placement import Placement, place
+from kvmbox.host.placement import Placement
 from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
 from kvmbox.lean import Value
@@ -34,6 +34,7 @@ from kvmbox.machine.suspend import sleep_until_woken, tell_wake_up, waking_plan
 from kvmbox.machine.timeline import Timeline
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, KVMBOX_FAILED, Decision, Expectations, Outcome
+from kvmbox.processes import prestart
 from kvmbox.processes.pool import PER_DEVICE, THREAD, Design, DevicePool
 from kvmbox.sandbox import layers, linux
 from kvmbox.sandbox.seccomp import device_filter
@@ -72,7 +73,7 @@ def run(
         for file in config.fw_cfg:
             if (warning := warning_about(file.name)) is not None:
                 say(warning)
-        placement = place(config.pin, config.cpus)
+        placement = prestart.OWN.place(config.pin, config.cpus)
         cleanup.callback(placement.close)
         pool = DevicePool(_checked(config.design, config.require, placement, say))
         cleanup.callback(pool.close)

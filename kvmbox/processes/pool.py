@@ -182,6 +182,7 @@ class DevicePool:
             mode = SECCOMP_MODES[design.seccomp]
             without = design.without | (layers.SECCOMP if mode == SECCOMP_MODE_DISABLED else 0)
             self.spawner = prestart.OWN.take(seccomp=mode, without=without)
+        self._reserve = prestart.OWN.take_reserve() if self.spawner is not None else None
         self.members: dict[str, PoolMember] = {}
         self._lock = threading.RLock()  # the spawner's client is not thread-safe; a rescue is on any thread
         self._order: Callable[[str, Link], DeviceProcess] | None = None
@@ -228,10 +229,20 @@ class DevicePool:
                 process = DeviceThread(name, link, cpu=cpu)
             elif self.spawner is not None and on_demand and all(device.on_demand for device in devices):
                 self.starts.names.append(name)
+            elif self._reserve is not None and (
+                waiting := self._reserve.take(name, ipc=self.design.ipc, bpf=bpf, cpu=cpu, require=require)
+            ):
+                process, link = waiting
             elif self.spawner is not None:
                 link = self.make_link()
                 process = self.spawn(name, link)
             self.members[name] = PoolMember(name, devices, process, link)
+        self._drop_reserve()
+
+    def _drop_reserve(self) -> None:
+        if self._reserve is not None:
+            self._reserve.drop()
+            self._reserve = None
 
     def make_link(self) -> Link:
         """A link of the kind that the design wants. Raises SandboxError."""
@@ -471,6 +482,7 @@ class DevicePool:
 
     def close(self) -> None:
         """End all processes. Idempotent."""
+        self._drop_reserve()
         for member in self.members.values():
             if member.channel is not None:
                 member.channel.close()

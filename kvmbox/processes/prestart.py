@@ -16,6 +16,11 @@ from kvmbox.errors import SandboxError
 from kvmbox.processes.spawner_client import SpawnerClient
 from kvmbox.sandbox.linux import SECCOMP_MODE_FILTER
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.host.placement import Placement
+    from kvmbox.processes.reserve import Reserve
+
 
 class Prestart:
     """Where spawners come from. `kind` starts them, and may be changed before the first one is wanted."""
@@ -23,12 +28,42 @@ class Prestart:
     def __init__(self, kind: type[SpawnerClient] = SpawnerClient) -> None:
         self.kind = kind
         self._waiting: list[SpawnerClient] = []
+        self._reserve: Reserve | None = None
 
     def start(self) -> None:
         """Start a spawner for filtered device processes with every layer. If that fails, `take` says why."""
         with contextlib.suppress(SandboxError):
             self._waiting.append(self.kind.start())
             early.exit_callbacks.append(self.drop)
+
+    def reserve(self) -> None:
+        """Order the device processes of a plain run from the spawner that waits, if there is one. If that
+        fails, who wants them tells why.
+        """
+        from kvmbox.host.placement import place
+        from kvmbox.processes.reserve import Reserve
+
+        if self._waiting:
+            placement = place("auto")
+            try:
+                self._reserve = Reserve(self._waiting[-1], placement)
+            except SandboxError:
+                placement.close()
+
+    def place(self, choice: str, vcpus: int) -> Placement:
+        """Place a machine, if possible where its device processes wait. See `host.placement.place`."""
+        from kvmbox.host.placement import place
+
+        if choice == "auto" and self._reserve is not None:
+            placement = self._reserve.placement
+            placement.vcpus = vcpus
+            return placement
+        return place(choice, vcpus)
+
+    def take_reserve(self) -> Reserve | None:
+        """The device processes that wait behind the spawner that was taken. The caller drops them."""
+        reserve, self._reserve = self._reserve, None
+        return reserve
 
     def take(self, *, seccomp: int = SECCOMP_MODE_FILTER, without: int = 0) -> SpawnerClient:
         """A spawner as `kind.start` makes it, perhaps one that is up already. Raises SandboxError."""
@@ -38,7 +73,11 @@ class Prestart:
         return self.kind.start(seccomp=seccomp, without=without)
 
     def drop(self) -> None:
-        """End the spawner that nobody took. Idempotent, never raises."""
+        """End the spawner that nobody took, and its processes. Idempotent, never raises."""
+        if self._reserve is not None:
+            self._reserve.drop()
+            self._reserve.placement.close()
+            self._reserve = None
         while self._waiting:
             self._waiting.pop().close()
 

@@ -84,6 +84,7 @@ def live(channel: int, parent_pid: int, name: Callable[[], None], *, spawns: boo
         scope.OWN.take()
         if spawns:
             prestart.OWN.start()
+            prestart.OWN.reserve()
         order = read_order(lambda size: os.read(CHANNEL_FD, size))
         if order is not None:
             _boot(order)
