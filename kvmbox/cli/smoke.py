@@ -217,6 +217,8 @@ def command(
         summary = _run(
             plan, reporters, history, timeout=timeout, fail_fast=fail_fast, logs=logs, record=record
         )
+        # The reports have told the status: a signal that comes now does not change it.
+        early.answered = True
     _remember(history_file, history_path, history, summary)
     return summary.status
 

@@ -33,6 +33,17 @@ SEARCH_SHARE: Final = 10
 """A search rests so many times as long as it took: a guest that floods does not make it take the CPU."""
 
 
+WAIT_SLICE_S: Final = 0.5
+"""How long a thread waits before it looks around. CPython looks for signals before it waits for a lock: one
+that comes between that and the wait does not end the wait, and Ctrl-C would be heard when the guest ends.
+"""
+
+
+def slice_of(deadline: float | None) -> float:
+    """The seconds to wait now for what has until `deadline`, on the monotonic clock; None: for ever."""
+    return WAIT_SLICE_S if deadline is None else min(max(deadline - time.monotonic(), 0.0), WAIT_SLICE_S)
+
+
 class Capture:
     """The in-memory end of one serial port, or of the debug console, of one machine."""
 
@@ -98,11 +109,11 @@ class Capture:
                     raise self._not_seen(wanted, "before the guest ended")
                 if deadline is not None and now >= deadline:
                     raise self._not_seen(wanted, f"within {timeout:g} s")
-                self._wait_for_more(printed, None if deadline is None else deadline - now)
+                self._wait_for_more(printed, slice_of(deadline))
                 if (rest := min(SEARCH_SHARE * (now - began), MOST_PATIENCE_S)) > 0:
                     self._changed.wait_for(lambda: self._ended, rest)
 
-    def _wait_for_more(self, printed: int, seconds: float | None) -> None:
+    def _wait_for_more(self, printed: int, seconds: float) -> None:
         self._changed.wait_for(
             lambda: self._ended or self._dropped + len(self._kept) != printed, timeout=seconds
         )

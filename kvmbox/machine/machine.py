@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -20,7 +21,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 from kvmbox import bundled
 from kvmbox.board import DeviceSpec
 from kvmbox.errors import ExpectError, UsageError, WaitTimeoutError
-from kvmbox.host.capture import Capture
+from kvmbox.host.capture import Capture, slice_of
 from kvmbox.host.serial import Backends, SerialSpec, parse_debugcon, serial_plan
 from kvmbox.host.transfers import Store
 from kvmbox.lean import Value
@@ -276,8 +277,10 @@ class Machine:
         """
         if not self._used:
             raise UsageError("there is nothing to wait for: the machine was not started")
-        if not self._ended.wait(timeout):
-            raise WaitTimeoutError(f"the guest still runs after {timeout:g} s")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._ended.wait(slice_of(deadline)):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeoutError(f"the guest still runs after {timeout:g} s")
         self._raise_error()
         assert self._result is not None
         return self._result

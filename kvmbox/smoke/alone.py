@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import wait
+
+from kvmbox.host.capture import WAIT_SLICE_S
 from kvmbox.smoke import host
 from kvmbox.smoke.executor import Executor
 from kvmbox.smoke.model import Test, TestResult
@@ -18,5 +21,8 @@ def run_test(test: Test, executor: Executor, *, timeout: float | None = None) ->
     while not session.finished:
         found = session.next()
         if isinstance(found, Test):
-            session.ended(found, executor.submit(boot_of(found, timeout=timeout)).result())
+            future = executor.submit(boot_of(found, timeout=timeout))
+            while not wait([future], WAIT_SLICE_S).done:  # see there: Ctrl-C would be heard at the end
+                continue
+            session.ended(found, future.result())
     return session.results[0]

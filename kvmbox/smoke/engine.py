@@ -84,6 +84,7 @@ class Engine:
             self._boot_ended(future)
 
     def _finish(self, began: float) -> Summary:
+        self._look_for_signals()
         self._executor.cancel()
         if not self._session.finished:
             self._session.stop("kvmbox failed")
@@ -109,6 +110,9 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - raised by `_raise_failure`
                 self._reporters.remove(reporter)
                 self._failure = self._failure or error
+            except BaseException:  # a third Ctrl-C, where nobody reads what is written
+                self._reporters.remove(reporter)
+                raise
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -34,18 +34,21 @@ def boot_of(test: Test, *, timeout: float | None = None, record: str | None = No
 
 def judge(test: Test, seen: Observation) -> Judgement:
     """The verdict on one boot of `test`."""
-    console = _that_counts(test, console_of(seen.output))
+    whole = console_of(seen.output)
+    complete_at = _complete_at(test, whole)
+    console = whole[:complete_at]
     for pattern in test.fail_on:
         if pattern.regex.search(console):
             return Judgement(Verdict.FAIL, f"the guest printed {pattern}")
     missing = next((one for one in test.expect if not one.regex.search(console)), None)
     if _expect_decides(test):
-        found = _judge_expected(seen, missing)
-    else:
-        found = CONVENTIONS[test.convention].judge(test, seen, console)
-        if found.verdict is Verdict.PASS and missing is not None:
-            return Judgement(Verdict.FAIL, f"the guest has not printed {missing}")
-    if found.verdict is Verdict.PASS and not seen.stopped and seen.steps_done < len(test.dialogue):
+        return _judge_expected(seen, missing)
+    found = CONVENTIONS[test.convention].judge(test, seen, console)
+    if found.verdict is not Verdict.PASS:
+        return found
+    if missing is not None:
+        return Judgement(Verdict.FAIL, f"the guest has not printed {missing}")
+    if complete_at is None and seen.steps_done < len(test.dialogue):
         step = test.dialogue[seen.steps_done]
         return Judgement(Verdict.FAIL, f"the guest ended before the dialogue: {step.when} was not printed")
     return found
@@ -67,14 +70,14 @@ def _decisive(test: Test) -> tuple[tuple[Pattern, ...], tuple[Pattern, ...]]:
     return convention.stop_all, (*convention.stop_any, *own)
 
 
-def _that_counts(test: Test, console: bytes) -> bytes:
-    """The console up to where the verdict is complete."""
+def _complete_at(test: Test, console: bytes) -> int | None:
+    """Where the verdict is complete: nothing behind it counts. None: it is not complete before the end."""
     every, single = _decisive(test)
     ends = [_end(pattern, console) for pattern in every]
     points = [_end(pattern, console) for pattern in single]
     if ends and None not in ends:
         points.append(max(end for end in ends if end is not None))
-    return console[: min((point for point in points if point is not None), default=len(console))]
+    return min((point for point in points if point is not None), default=None)
 
 
 def _end(pattern: Pattern, console: bytes) -> int | None:

@@ -96,7 +96,7 @@ def _point(ok: bool, number: int, rest: str) -> Point:
         directive, _, reason = parts[2].partition(" ")
         if directive not in ("SKIP", "TODO"):
             raise NotTap(f"unknown directive: {rest!r}")
-    if re.search(r"(?<!\\)(?:\\\\)*#", description):
+    if any(re.search(r"(?<!\\)(?:\\\\)*#", text) for text in (description, reason)):
         raise NotTap(f"a # that is not escaped: {rest!r}")
     return Point(ok, number, _unescaped(description), directive, _unescaped(reason))
 

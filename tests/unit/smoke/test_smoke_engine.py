@@ -157,6 +157,29 @@ def test_report_that_cannot_be_written_ends_the_session_and_the_others_are_compl
     assert executor.exited
 
 
+class Blocked(Reporter):
+    """Nobody reads what it writes: a third Ctrl-C ends each write."""
+
+    def __init__(self) -> None:
+        self.writes = 0
+
+    def boot(self, test: Test) -> None:
+        self.writes += 1
+        raise KeyboardInterrupt
+
+    def end(self, summary: Summary) -> None:
+        self.writes += 1
+        raise KeyboardInterrupt
+
+
+def test_reporter_that_is_blocked_until_ctrl_c_is_not_asked_again() -> None:
+    blocked, log = Blocked(), Log()
+    with pytest.raises(KeyboardInterrupt):
+        session_of([a_test("a")], FakeExecutor(lambda boot: GOOD), blocked, log)
+    assert blocked.writes == 1
+    assert log.summary is not None
+
+
 def test_executor_that_fails_is_an_error_and_the_reports_are_complete() -> None:
     executor = FakeExecutor(answers({"a.elf": [GOOD], "b.elf": [RuntimeError("no worker")]}))
     log = Log()

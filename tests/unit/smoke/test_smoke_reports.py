@@ -106,6 +106,20 @@ def test_tap_names_the_suite_where_there_are_several() -> None:
     assert [one.description for one in document.points] == ["x/a", "y/a"]
 
 
+def test_tap_cannot_be_steered_by_a_name_or_a_reason() -> None:
+    results = [
+        a_result("a # SKIP b", Verdict.FAIL, "x"),
+        a_result("c\\# TODO", Verdict.FAIL, "x"),
+        a_result("d", Verdict.SKIP, "# TODO\nok 9 - e"),
+    ]
+    document = read_tap(written(TapReporter, results))
+    assert [(one.ok, one.description, one.directive) for one in document.points] == [
+        (False, "a # SKIP b", ""),
+        (False, "c\\# TODO", ""),
+        (True, "d", "SKIP"),
+    ]
+
+
 def test_tap_is_written_as_results_come() -> None:
     parts: list[str] = []
     reporter = TapReporter(parts.append)

@@ -170,6 +170,26 @@ def test_of_two_verdict_lines_the_first_completes_the_verdict() -> None:
     assert judge(test, seen(6, b"GOOD\nPANIC\nBAD\n")).verdict is PASS
 
 
+def test_expected_text_beside_verdict_lines_may_come_behind_them() -> None:
+    test = a_test(convention="sotest", expect=literal("bye"))
+    assert judge(test, seen(0, SOTEST + b"bye")).verdict is PASS
+    assert judge(test, seen(0, SOTEST)).reason == "the guest has not printed 'bye'"
+    assert boot_of(test).stop_all == boot_of(test).stop_any == ()
+
+
+def test_reason_is_the_whole_verdict_line() -> None:
+    test = a_test(convention="pattern", verdict_lines=(("pass", regex("^OK")[0]),))
+    assert judge(test, seen(0, b"OK 3 tests\r\nrest")).reason == "OK 3 tests"
+    assert judge(test, seen(0, b"OK 3 tests")).reason == "OK 3 tests"
+
+
+def test_dialogue_does_not_matter_once_the_verdict_is_complete() -> None:
+    steps = (Step(literal("login:")[0], b"x"),)
+    assert judge(a_test(expect=literal("a"), dialogue=steps), seen(0, b"a")).verdict is PASS
+    assert judge(a_test(convention="sotest", dialogue=steps), seen(0, SOTEST)).verdict is PASS
+    assert judge(a_test(convention="tap", dialogue=steps), seen(0, b"1..1\nok 1\n")).verdict is FAIL
+
+
 def test_dialogue_that_was_not_finished_fails() -> None:
     test = a_test(dialogue=(Step(literal("login:")[0], b"root\n"), Step(literal("# ")[0], b"x")))
     assert judge(test, seen(0, steps_done=2)).verdict is PASS
