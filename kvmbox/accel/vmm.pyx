@@ -466,7 +466,8 @@ cdef class DirectCore(ChannelCore):
             except Exception as error:
                 return self._raised(error, (word, now, value, offset), limit)
             if effects or result > limit or deadline != self.server.deadlines[device]:
-                self._use_direct((word, now, value, offset), limit, device, result, deadline, effects)
+                asked = (word, now, value, offset)
+                result = self._use_direct(asked, limit, device, result, deadline, effects)
             if not effects:
                 return result
         finally:

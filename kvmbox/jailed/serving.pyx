@@ -30,6 +30,8 @@ cdef extern from "volatile.h" nogil:
 
 # From the modules that define them, so that there is one source; C variables, read once.
 cdef uint64_t READ = protocol.READ
+cdef uint64_t READ_WIDE = protocol.READ_WIDE
+cdef uint64_t WRITE_WIDE = protocol.WRITE_WIDE
 cdef uint64_t REPLY = protocol.REPLY
 cdef uint64_t ROUTE_MASK = protocol.ROUTE_MASK
 cdef Py_ssize_t HEADER_BYTES = protocol.HEADER.size
@@ -253,7 +255,10 @@ def serve(Port port, server):
                 deadline = server.deadline
                 effects = take_effects()
                 answered, payload = first | REPLY, b""
-                if effects:
+                if effects and (first & 0xFF == READ_WIDE or first & 0xFF == WRITE_WIDE):
+                    words = (first, port.asked[1], port.asked[2], offset)
+                    answered, deadline, value, payload = server.continue_wide(words)
+                elif effects:
                     answered |= <uint64_t>len(effects) << 24
                     payload = encode_effects_of(device, effects)
         except Exception as error:
