@@ -6,6 +6,9 @@ the registers, the device claims all of its bytes, and the number of the first r
 size. Every other access is split into byte accesses at consecutive addresses, lowest byte first. Each byte is
 routed separately, as an ISA bus does for an 8-bit card. If no device answers, a read gives all ones and a
 write is dropped. Both are counted.
+
+Consecutive bytes that one mapping claims are asked for at once, if the device can be asked so, and so are the
+accesses of a string instruction. The device gets the same accesses in the same order either way.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ class BusDevice(Protocol):
         ...
 
 
-class DirectDevice(Protocol):
+class RoutedDevice(Protocol):
     """A device whose accesses can be made by a call that is known beforehand: what the run loop wants."""
 
     def fast_path(self, is_read: bool, size: int) -> FastPath:
@@ -50,10 +53,40 @@ class DirectDevice(Protocol):
         ...
 
 
+class InBytes(RoutedDevice, Protocol):
+    """A device, for accesses of one width beyond a byte that it gets as bytes, the lowest first."""
+
+    def read(self, offset: int) -> int:
+        """The value of the registers from `offset` on."""
+        ...
+
+    def write(self, offset: int, value: int) -> None:
+        """Store `value` in the registers from `offset` on."""
+        ...
+
+
+class DirectDevice(RoutedDevice, Protocol):
+    """A device that can be asked for the several accesses of one instruction at once, if it says so."""
+
+    at_once: bool
+
+    def in_bytes(self, size: int) -> InBytes:
+        """This device, for accesses of `size` bytes, 2 to 8, each a byte access of its own."""
+        ...
+
+    def read_string(self, offset: int, size: int, count: int) -> bytes:
+        """What `count` reads of `size` bytes at `offset` give, one after another."""
+        ...
+
+    def write_string(self, offset: int, size: int, data: bytes) -> None:
+        """Write the values in `data`, of `size` bytes each, one after another at `offset`."""
+        ...
+
+
 class Mapping(Value):
     """`count` addresses from `first`, the registers from `offset` on of `device`.
 
-    `direct` is the same device, if it has fast paths.
+    `direct` is the same device, if it can be asked directly.
     """
 
     first: int
@@ -66,6 +99,14 @@ class Mapping(Value):
     def end(self) -> int:
         """The first address behind the mapping."""
         return self.first + self.count
+
+    def register(self, address: int) -> int:
+        """The register of the device at `address`."""
+        return address - self.first + self.offset
+
+    def takes_whole(self, address: int, size: int) -> bool:
+        """Whether the device gets an access as a whole, all of whose bytes the mapping claims."""
+        return size == 1 or (size in self.device.natural_sizes and not self.register(address) % size)
 
 
 class Bus:
@@ -97,50 +138,77 @@ class Bus:
         """Whether no device claims any of `size` bytes at `address`."""
         return all(self.find((address + place) & self._mask) is None for place in range(size))
 
-    def find_whole(self, address: int, size: int) -> Mapping | None:
-        """The mapping whose device takes this access in one call, or None if it must be split."""
+    def find_all(self, address: int, size: int) -> Mapping | None:
+        """The mapping that claims each of `size` bytes at `address`, or None."""
         mapping = self.find(address)
-        if mapping is None:
-            return None
-        if size == 1:
-            return mapping
-        if (
-            size in mapping.device.natural_sizes
-            and not (address - mapping.first + mapping.offset) % size
-            and address + size <= mapping.end
-        ):
-            return mapping
-        return None
+        return mapping if mapping is not None and address + size <= mapping.end else None
+
+    def find_whole(self, address: int, size: int) -> Mapping | None:
+        """The mapping whose device takes this access as a whole, or None if it must be split."""
+        mapping = self.find_all(address, size)
+        return mapping if mapping is not None and mapping.takes_whole(address, size) else None
 
     def read(self, address: int, size: int) -> int:
         """What the guest reads: `size` bytes at `address`."""
         mapping = self.find_whole(address, size)
         if mapping is not None:
-            return mapping.device.read(address - mapping.first + mapping.offset, size)
-        value = 0
-        for position in range(size):
+            return mapping.device.read(mapping.register(address), size)
+        value = position = 0
+        while position < size:
             byte_address = (address + position) & self._mask
-            target = self.find(byte_address)
+            target, length = self._claimed(byte_address, size - position)
             if target is None:
                 self.unclaimed_reads += 1
-                byte = 0xFF
+                part = 0xFF
+            elif length > 1 and target.direct is not None:
+                part = target.direct.in_bytes(length).read(target.register(byte_address))
             else:
-                byte = target.device.read(byte_address - target.first + target.offset, 1)
-            value |= byte << 8 * position
+                part = target.device.read(target.register(byte_address), 1)
+            value |= part << 8 * position
+            position += length
         return value
 
     def write(self, address: int, size: int, value: int) -> None:
         """The guest writes `size` bytes at `address`."""
         mapping = self.find_whole(address, size)
         if mapping is not None:
-            mapping.device.write(address - mapping.first + mapping.offset, size, value)
+            mapping.device.write(mapping.register(address), size, value)
             return
-        for position in range(size):
+        position = 0
+        while position < size:
             byte_address = (address + position) & self._mask
-            target = self.find(byte_address)
+            target, length = self._claimed(byte_address, size - position)
+            part = value >> 8 * position & ((1 << 8 * length) - 1)
             if target is None:
                 self.unclaimed_writes += 1
+            elif length > 1 and target.direct is not None:
+                target.direct.in_bytes(length).write(target.register(byte_address), part)
             else:
-                target.device.write(
-                    byte_address - target.first + target.offset, 1, value >> 8 * position & 0xFF
-                )
+                target.device.write(target.register(byte_address), 1, part)
+            position += length
+
+    def _claimed(self, address: int, size: int) -> tuple[Mapping | None, int]:
+        """Who claims `address`, and how many of `size` bytes from there on are asked for at once."""
+        target = self.find(address)
+        if target is None or target.direct is None or not target.direct.at_once:
+            return target, 1
+        return target, min(size, target.end - address)
+
+    def read_string(self, address: int, size: int, count: int) -> bytes:
+        """What the guest reads with a string instruction: `count` times `size` bytes at `address`."""
+        mapping = self.find_whole(address, size)
+        if mapping is not None and mapping.direct is not None and mapping.direct.at_once:
+            return mapping.direct.read_string(mapping.register(address), size, count)
+        if self.is_unclaimed(address, size):
+            self.unclaimed_reads += size * count
+            return b"\xff" * (size * count)
+        return b"".join([self.read(address, size).to_bytes(size, "little") for _ in range(count)])
+
+    def write_string(self, address: int, size: int, data: bytes) -> None:
+        """The guest writes the values in `data`, of `size` bytes each, one after another at `address`."""
+        mapping = self.find_whole(address, size)
+        if mapping is not None and mapping.direct is not None and mapping.direct.at_once:
+            mapping.direct.write_string(mapping.register(address), size, data)
+            return
+        for start in range(0, len(data), size):
+            self.write(address, size, int.from_bytes(data[start : start + size], "little"))

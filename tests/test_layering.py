@@ -357,6 +357,7 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
         "kvmbox.processes",
         "kvmbox.processes.spawner",
         "kvmbox.wire",
+        "kvmbox.wire.blocks",
         "kvmbox.wire.effects",
         "kvmbox.wire.page_layout",
         "kvmbox.wire.protocol",

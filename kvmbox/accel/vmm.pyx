@@ -67,6 +67,8 @@ cdef extern from "volatile.h" nogil:
 cdef uint64_t REPLY = protocol.REPLY
 cdef int READ = protocol.READ
 cdef int INDEXED_READ = protocol.INDEXED_READ
+cdef int READ_WIDE = protocol.READ_WIDE
+cdef int WRITE_WIDE = protocol.WRITE_WIDE
 cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
 cdef size_t REQUEST_WORD = page_layout.REQUEST_WORD
 cdef size_t REPLY_WORD = page_layout.REPLY_WORD
@@ -563,10 +565,12 @@ cdef class DirectCore(ChannelCore):
             if not effects and not changed:
                 return result
             output = self._outputs[device]
-            if len(effects) == 1 and type(effects[0]) is HostOutput and output is not None and not changed:
+            is_output = len(effects) == 1 and type(effects[0]) is HostOutput and output is not None
+            if is_output and not changed and kind != READ_WIDE and kind != WRITE_WIDE:
                 output(effects[0].data)  # what `_use_direct` would find, slowly
             else:
-                self._use_direct((word, now, value, offset), limit, device, result, deadline, effects)
+                asked = (word, now, value, offset)
+                result = self._use_direct(asked, limit, device, result, deadline, effects)
             if not effects:
                 return result
         finally:

@@ -52,6 +52,7 @@ from kvmbox.channel.transport import (
 from kvmbox.devices.model import NO_RISE, Effect, HostOutput
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
+from kvmbox.wire.blocks import BLOCKS, MAX_STRING, Block
 from kvmbox.wire.effects import EFFECT, HOST_OUTPUT, decode_effects
 from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, WORDS, FrameError
 
@@ -148,6 +149,7 @@ class Channel:
         self._failure: DeviceProcessError | None = None
         self._follow_ups: deque[FollowUp] = deque()
         self._asked_for = 0  # how many follow-ups the open request may cause, the sent ones included
+        self._left = 0  # how many accesses of the last block the process has not made yet
         self.transport: Transport = Disconnected()
         self.connect(link)
         self.survival.attach(self)
@@ -201,6 +203,8 @@ class Channel:
                 self.waiting = 0
             if self._asked_for:
                 self._follow_up(None)
+            if self._left:
+                result = self._complete(word, offset, value, result)
         finally:
             self._release()
         self._wait_for_output()
@@ -232,6 +236,55 @@ class Channel:
                 self.waiting = 0
             self._follow_up(None)
         self._wait_for_output()
+
+    def read_string(self, device: int, offset: int, size: int, count: int) -> bytes:
+        """What `count` reads of one register give, of `size` bytes each, by the vCPU thread."""
+        data = b""
+        with self._lock:
+            while len(data) < size * count:
+                more = min(count - len(data) // size, MAX_STRING // size)
+                request = self._next(protocol.READ_STRING, device, more, offset, b"", size)
+                data += self._ask_block(request, 0)[2]
+        self._wait_for_output()
+        return data
+
+    def write_string(self, device: int, offset: int, size: int, data: bytes) -> None:
+        """Write all values of `size` bytes each in `data` to one register, by the vCPU thread."""
+        with self._lock:
+            while data:
+                piece = data[: MAX_STRING // size * size]
+                request = self._next(protocol.WRITE_STRING, device, 0, offset, piece, size)
+                data = data[len(piece) - self._ask_block(request, 0)[0] * size :]
+        self._wait_for_output()
+
+    def _complete(self, word: int, offset: int, value: int, result: int) -> int:
+        """The rest of a wide access, whose reply was for the first bytes only. Under the lock."""
+        kind, device, left, self._left = word & 0xFF, word >> 8 & 0xFF, self._left, 0
+        while left:
+            done = (word >> 16 & 0xFF) - left
+            request = self._next(kind, device, value >> 8 * done, offset + done, b"", left)
+            left, more, _ = self._ask_block(request, (1 << 8 * left) - 1)
+            result |= more << 8 * done
+        return result
+
+    def _ask_block(self, request: protocol.Request, limit: int) -> tuple[int, int, bytes]:
+        """A block by the vCPU thread, under the lock: how many accesses are left, value and payload."""
+        sent = request.encode()
+        self.waiting = request.sequence
+        try:
+            if request.payload:
+                frame = self.transport.exchange(sent, None)
+            else:  # as an access, which may be waited for by spinning
+                words = self._exchange_words(*WORDS.unpack(sent))
+                frame = frame_of(words, self.transport.payload(words))
+            answer = self._accept(sent, frame, limit)
+        except (DeviceProcessError, TransportError) as error:
+            answer = self._survive(error, sent, limit)
+        finally:
+            self.waiting = 0
+        self._follow_up(None)
+        left, self._left = self._left, 0
+        return left, *answer
 
     def request(
         self,
@@ -277,11 +330,13 @@ class Channel:
         wait = self._slice_ms / 1000
         return self._patiently(lambda: self._lock.acquire(timeout=wait), slices, for_another_thread=True)
 
-    def _next(self, kind: int, device: int, value: int, offset: int, payload: bytes) -> protocol.Request:
+    def _next(
+        self, kind: int, device: int, value: int, offset: int, payload: bytes, size: int = 0
+    ) -> protocol.Request:
         if self._failure is not None:
             raise self._failure
         self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
-        return protocol.Request(kind, device, 0, self._sequence, self._now(), value, offset, payload)
+        return protocol.Request(kind, device, size, self._sequence, self._now(), value, offset, payload)
 
     def _answer(self, request: protocol.Request, limit: int, slices: int | None) -> tuple[int, bytes]:
         """Send `request` and accept its reply, which may be another process's."""
@@ -360,6 +415,7 @@ class Channel:
         tag, device, pin, level, length = EFFECT.unpack_from(payload)
         if (
             words[0] == first | _REPLY_AND_ONE_EFFECT
+            and first & 0xFF != protocol.READ_WIDE
             and words[3] == len(payload) << 32
             and words[2] <= limit
             and tag == HOST_OUTPUT
@@ -420,17 +476,23 @@ class Channel:
             raise self._break(f"value {value:#x} where at most {limit:#x} can be")
         if count and kind in _NO_EFFECTS:
             raise self._break(f"an effect in the reply to {protocol.KIND_NAMES[kind]}, which has none")
+        cause = sent  # the access that the last effects are of
         try:
             effects, payload = decode_effects(count, frame[HEADER.size :])
+            if kind in BLOCKS:
+                block = Block(protocol.decode_request(sent))
+                made, payload = block.outcome(value, payload, has_effects=bool(count))
+                cause, self._left = block.single(made - 1).encode(), block.count - made
+                value = int.from_bytes(payload, "little") if kind == protocol.READ_WIDE else 0
+            elif payload and kind != protocol.SNAPSHOT:
+                raise FrameError(f"{len(payload)} stray bytes after its effects")
         except FrameError as error:
             raise self._break(str(error)) from error
-        if payload and kind != protocol.SNAPSHOT:
-            raise self._break(f"{len(payload)} stray bytes after its effects")
         # Models that were all told `now` have no business left at or before it: a process that says
         # otherwise would make the timer spin. (In other replies a sibling's deadline may be overdue.)
         if kind == protocol.ADVANCE and deadline <= now:
             raise self._break(f"deadline {deadline} ns is not after {now} ns")
-        self._apply_all(effects, sent)
+        self._apply_all(effects, cause)
         if kind in _TELL_ALL:
             for rise in self._rises:
                 rise.settle()

@@ -165,6 +165,8 @@ class CompiledChannel(ChannelCore, Channel):
                 self.waiting = 0
             if self._asked_for:
                 self._follow_up(None)
+            if self._left:
+                result = self._complete(asked[0], asked[3], asked[2], result)
         finally:
             self._lock.release()
         self._wait_for_output()

@@ -18,6 +18,7 @@ from kvmbox.channel.greeting import greet
 from kvmbox.channel.transport import Transport, Waits, Words
 from kvmbox.devices.model import Effect
 from kvmbox.jailed.server import DeviceServer, error_answer, error_frame
+from kvmbox.wire.blocks import BLOCKS
 from kvmbox.wire.protocol import HEADER, READ, REPLY, WORDS
 
 
@@ -100,7 +101,9 @@ class DirectChannel(Channel):
             except Exception as error:  # noqa: BLE001 - as above
                 return self._raised(error, (word, now, value, offset), limit)
             if effects or result > limit or deadline != server.deadlines[device]:
-                self._use_direct((word, now, value, offset), limit, device, result, deadline, effects)
+                result = self._use_direct(
+                    (word, now, value, offset), limit, device, result, deadline, effects
+                )
             if not effects:
                 return result
         finally:
@@ -114,10 +117,12 @@ class DirectChannel(Channel):
 
     def _use_direct(
         self, asked: Words, limit: int, device: int, result: int, deadline: int | None, effects: list[Effect]
-    ) -> None:
-        """Use an answer that changes more than what is read, or is wrong. Under the lock."""
+    ) -> int:
+        """Use an answer that changes more than what is read, or is wrong; what is read. Under the lock."""
         word, now, _, _ = asked
         server = self.transport.server
+        if effects and word & 0xFF in BLOCKS:
+            return self._use_wide(asked, limit)
         if result > limit:
             self._accept(WORDS.pack(*asked), WORDS.pack(word | REPLY, server.deadline, result, 0), limit)
         if effects:
@@ -127,6 +132,19 @@ class DirectChannel(Channel):
             self._set_deadline(server.deadline, now)
         if self._asked_for:
             self._follow_up(None)
+        return result
+
+    def _use_wide(self, asked: Words, limit: int) -> int:
+        """The rest of a wide access, one of whose accesses has effects. Under the lock."""
+        word, _, value, offset = asked
+        try:
+            first, deadline, result, payload = self.transport.server.continue_wide(asked)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._raised(error, asked, limit)
+        frame = WORDS.pack(first, deadline, result, len(payload) << 32) + payload
+        result, _ = self._accept(WORDS.pack(*asked), frame, limit)
+        self._follow_up(None)
+        return self._complete(word, offset, value, result)
 
 
 def direct_channels(

@@ -35,6 +35,7 @@ from kvmbox.devices.model import (
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.wire import protocol
+from kvmbox.wire.blocks import MAX_STRING
 from kvmbox.wire.effects import BY_CLASS
 
 _NONE: Final[Mapping[int, Callable[[int], None]]] = {}
@@ -213,6 +214,13 @@ def _pvpanic(host: Host, events: int) -> None:
         host.panic(crash_kernel=True)
     elif events & pvpanic.SHUTDOWN:
         host.stop(None)
+
+
+def leaves_room(device: DeviceSpec) -> bool:
+    """Whether the accesses of one instruction may be one request (`wire.blocks`): the effects of the last one
+    then share a frame with those before it, and with what was read. Writes to guest memory may need it all.
+    """
+    return all(grant.max_bytes <= MAX_STRING for grant in device.granted(board.Memory))
 
 
 def bind(device: DeviceSpec, host: Host) -> Grants:

@@ -46,6 +46,7 @@ from kvmbox.channel.transport import Opens
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError
 from kvmbox.lean import Value
 from kvmbox.wire import protocol
+from kvmbox.wire.blocks import Block
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, WORDS
 
 ATTEMPTS: Final = 2
@@ -285,10 +286,14 @@ def all_ones(request: bytes) -> bytes:
     """The reply of a missing device: all ones to a read, the version to HELLO, and 0 otherwise."""
     first, _, _, _ = WORDS.unpack_from(request)
     kind, size = first & 0xFF, first >> 16 & 0xFF
-    value = (1 << 8 * size) - 1 if kind in (protocol.READ, protocol.INDEXED_READ) else 0
-    if kind == protocol.HELLO:
+    value, payload = 0, b""
+    if kind in (protocol.READ, protocol.INDEXED_READ, protocol.READ_WIDE):
+        value = (1 << 8 * size) - 1
+    elif kind == protocol.READ_STRING:
+        payload = b"\xff" * (size * Block(protocol.decode_request(request)).count)
+    elif kind == protocol.HELLO:
         value = protocol.VERSION
-    return WORDS.pack(first | protocol.REPLY, NO_DEADLINE, value, 0)
+    return WORDS.pack(first | protocol.REPLY, NO_DEADLINE, value, len(payload) << 32) + payload
 
 
 def poison(request: bytes) -> str:
@@ -301,8 +306,10 @@ def show(frame: bytes) -> str:
     request = protocol.decode_request(frame)
     name = protocol.KIND_NAMES.get(request.kind, f"kind {request.kind:#x}")
     text = f"{name} device {request.device} offset {request.offset:#x} size {request.size}"
-    if request.kind == protocol.WRITE:
+    if request.kind in (protocol.WRITE, protocol.WRITE_WIDE):
         text += f" value {request.value:#x}"
+    if request.kind == protocol.READ_STRING:
+        text += f" count {request.value}"
     if request.payload:
         text += f" payload {request.payload[:16].hex()}" + ("…" if len(request.payload) > 16 else "")
     return f"{text} at {request.now} ns"

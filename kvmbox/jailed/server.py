@@ -18,7 +18,7 @@ import binascii
 from kvmbox.devices.catalog import build_model
 from kvmbox.devices.model import DONE, DeviceModel, Effect, HostOutput, SnapshotError
 from kvmbox.jailed.own_model import build_from_source
-from kvmbox.wire import protocol
+from kvmbox.wire import blocks, protocol
 from kvmbox.wire.effects import encode_effects_of, encode_reply
 from kvmbox.wire.protocol import (
     HEADER,
@@ -26,10 +26,12 @@ from kvmbox.wire.protocol import (
     MAX_PAYLOAD,
     NO_DEADLINE,
     READ,
+    READ_WIDE,
     REPLY,
     ROUTE_MASK,
     WORDS,
     WRITE,
+    WRITE_WIDE,
     FrameError,
     Parts,
     request_word,
@@ -50,6 +52,7 @@ MAX_SNAPSHOT: Final = 1 << 20
 MAX_ERROR_TEXT: Final = 1024
 
 ACCESS_SIZES: Final = (1, 2, 4, 8)
+_NOTHING: Final[tuple[int, int, list[Effect]]] = (0, 0, [])
 NO_HEADER: Final = (0, 0, 0, 0)
 """Instead of a request's words: it is no frame. No good request begins with a zero."""
 
@@ -74,6 +77,10 @@ class DeviceServer:
         self.running = True
         self.routes: dict[int, tuple[Any, ...]] = {}
         """By the first word of an access, without its sequence number: what `answer` needs to know of it."""
+        self._begun: tuple[int, int, list[Effect]] = _NOTHING
+        """A wide access whose route has stopped at an access with effects: how many accesses were made, what
+        they have read, and the effects."""
+        self._may_ask: list[bool] = []  # by device: whether its model may ask for answers
         self.deadlines: list[int | None] = []
         """When each model must next be told the time, in ns of guest time. Always the same list."""
         self.deadline = NO_DEADLINE
@@ -101,6 +108,8 @@ class DeviceServer:
             self.set_deadline(device, deadline)
         effects = take_effects()
         if effects:
+            if first & 0xFF in blocks.BLOCKS:
+                return self.continue_wide(words)
             word = first | REPLY | len(effects) << 24
             return word, self.deadline, value, encode_effects_of(device, effects)
         return first | REPLY, self.deadline, value, b""
@@ -115,6 +124,8 @@ class DeviceServer:
 
     def _answer_rare(self, frame: bytes) -> Answer:
         request = protocol.decode_request(frame)
+        if request.kind in blocks.BLOCKS:
+            return self._answer_block(request, bytearray(), [], 0)
         value, payload = 0, b""
         match request.kind:
             case protocol.HELLO:
@@ -158,9 +169,49 @@ class DeviceServer:
             effects += [(index, effect) for effect in joined(model.take_effects())]
             self.deadlines[index] = model.next_deadline()
         self.deadline = self._earliest()
+        return self._encoded(request, value, effects, payload)
+
+    def _encoded(
+        self, request: protocol.Request, value: int, effects: list[tuple[int, Effect]], payload: bytes
+    ) -> Answer:
         reply = encode_reply(request, self.deadline, value, effects, payload)
         first, deadline, value, _ = WORDS.unpack_from(reply)
         return first, deadline, value, reply[HEADER.size :]
+
+    def continue_wide(self, words: Words) -> Answer:
+        """The answer to a wide access that its route has begun, up to the first access with effects."""
+        made, value, effects = self._begun
+        self._begun = _NOTHING
+        request = protocol.decode_request(WORDS.pack(*words))
+        return self._answer_block(request, bytearray(value.to_bytes(made, "little")), effects, made)
+
+    def _answer_block(
+        self, request: protocol.Request, values: bytearray, effects: list[Effect], made: int
+    ) -> Answer:
+        """The answer to a block of which `made` accesses were made, which have read `values`."""
+        block = blocks.Block(request)
+        device, now, width = request.device, request.now, block.width
+        model, may_ask = self.models[device], self._may_ask[device]
+        read, write, take_effects = model.read, model.write, model.take_effects
+        latest = effects[:]
+        while made < block.count and not (latest and blocks.ends(effects, latest, may_ask=may_ask)):
+            offset = request.offset + made * block.step
+            if block.reads:
+                value = read(now, offset, width)
+                if value >> 8 * width:
+                    raise _unfit(value, width)
+                values += value.to_bytes(width, "little")
+            else:
+                start = made * width
+                write(now, offset, width, int.from_bytes(block.data[start : start + width], "little"))
+            made += 1
+            latest = take_effects()
+            effects += latest
+        deadline = model.next_deadline()
+        if deadline != self.deadlines[device]:
+            self.set_deadline(device, deadline)
+        value, behind = block.reply(made, bytes(values), has_effects=bool(effects))
+        return self._encoded(request, value, [(device, effect) for effect in joined(effects)], behind)
 
     def _model_of(self, name: str, parameters: dict[str, Parameter]) -> DeviceModel:
         source = parameters.pop(protocol.SOURCE, None)
@@ -186,12 +237,47 @@ class DeviceServer:
             return protocol.VERSION
         self.models = [self._model_of(*device) for device in protocol.decode_board(description)]
         self.deadlines[:] = [None] * len(self.models)
+        self._may_ask = [hasattr(model, "memory") or hasattr(model, "complete") for model in self.models]
         for device, model in enumerate(self.models):
             for kind, call in ((READ, model.read), (WRITE, model.write), (INDEXED_READ, IndexedRead(model))):
                 for size in ACCESS_SIZES:
                     route = kind, call, size, device, model.next_deadline, model.take_effects
                     self.routes[request_word(kind, device, size)] = route
+            self._add_wide_routes(device, model)
         return protocol.VERSION
+
+    def _add_wide_routes(self, device: int, model: DeviceModel) -> None:
+        read, write, take_effects = model.read, model.write, model.take_effects
+
+        def read_wide(now: int, offset: int, size: int) -> int:
+            value = 0
+            for number in range(size):
+                byte = read(now, offset + number, 1)
+                if byte >> 8:
+                    raise _unfit(byte, 1)
+                value |= byte << 8 * number
+                effects = take_effects()
+                if effects:
+                    self._begun = number + 1, value, effects
+                    break
+            return value
+
+        def write_wide(now: int, offset: int, size: int, value: int) -> None:
+            for number in range(size):
+                write(now, offset + number, 1, value >> 8 * number & 0xFF)
+                effects = take_effects()
+                if effects:
+                    self._begun = number + 1, 0, effects
+                    break
+
+        def take_begun() -> list[Effect]:
+            return self._begun[2]
+
+        for kind, like, call in ((READ_WIDE, READ, read_wide), (WRITE_WIDE, WRITE, write_wide)):
+            for size in ACCESS_SIZES[1:]:
+                # To who takes the route it is a read or a write that takes a little longer.
+                route = like, call, size, device, model.next_deadline, take_begun
+                self.routes[request_word(kind, device, size)] = route
 
     def _replay(self, frames: bytes) -> int:
         """Replay requests that a lost process has answered. Return the CRC-32 of the replies."""
@@ -218,6 +304,10 @@ class DeviceServer:
         except SnapshotError:
             return 0
         return 1
+
+
+def _unfit(value: int, width: int) -> FrameError:
+    return FrameError(f"{value:#x} was read, which does not fit in {width} bytes")
 
 
 class IndexedRead:

@@ -32,6 +32,8 @@ cdef extern from "volatile.h" nogil:
 # From the modules that define them, so that there is one source; C variables, read once.
 cdef uint64_t READ = protocol.READ
 cdef uint64_t INDEXED_READ = protocol.INDEXED_READ
+cdef uint64_t READ_WIDE = protocol.READ_WIDE
+cdef uint64_t WRITE_WIDE = protocol.WRITE_WIDE
 cdef uint64_t REPLY = protocol.REPLY
 cdef uint64_t CHARACTER = HOST_OUTPUT | 1 << 32     # the effect that prints one, but for the device
 cdef Py_ssize_t CHARACTER_BYTES = EFFECT.size + 1
@@ -280,7 +282,11 @@ def serve(Port port, server):
                     earliest = server.deadline
                 effects = take_effects()
                 answered = first | REPLY
-                if effects:
+                if effects and (first & 0xFF == READ_WIDE or first & 0xFF == WRITE_WIDE):
+                    words = (first, port.asked[1], port.asked[2], offset)
+                    answered, _, value, payload = server.continue_wide(words)
+                    earliest = server.deadline
+                elif effects:
                     answered |= <uint64_t>len(effects) << 24
                     is_character = len(effects) == 1 and type(effects[0]) is HostOutput
                     if is_character:

@@ -235,7 +235,7 @@ class Devices:
         for member in pool.members.values():
             channel = pool.channel(member.device_type)
             for index, device in enumerate(member.devices):
-                self._attach(device, DeviceProxy(channel, index, device.name, device.natural_sizes))
+                self._attach(device, DeviceProxy.of(channel, index, device))
 
     def _attach(self, device: DeviceSpec, proxy: DeviceProxy) -> None:
         self.proxies.append(proxy)
@@ -245,7 +245,7 @@ class Devices:
         for port in device.coalesced:
             mapping = self.ports.find(port)
             assert mapping is not None
-            self.coalesced[port] = (proxy, port - mapping.first + mapping.offset)
+            self.coalesced[port] = (proxy, mapping.register(port))
         for grant in device.granted(board.LateWrites):
             late = device.port_of(grant.register)
             if late is not None:

@@ -321,7 +321,7 @@ class VcpuLoop:
         if size not in (1, 2, 4) or position + size * count > len(data):
             raise UnknownExitError(f"KVM reports a port exit of {count} × {size} bytes, which cannot be")
         self._unrouted_exits += 1
-        mapping = self._ports.find_whole(port, size)
+        mapping = self._ports.find_all(port, size)
         if mapping is None:
             self._unclaimed_exits += 1
             if count == 1 and self._ports.is_unclaimed(port, size):
@@ -332,18 +332,24 @@ class VcpuLoop:
             # Without the count, or a string instruction of each length would be an entry of its own.
             word &= _ACCESS
             self._other_port_exits[word] = self._other_port_exits.get(word, 0) + 1
-        for start in range(position, position + size * count, size):
-            if is_read:
-                data[start : start + size] = self._ports.read(port, size).to_bytes(size, "little")
-            else:
-                self._ports.write(port, size, int.from_bytes(data[start : start + size], "little"))
+        end = position + size * count
+        if count == 1 and is_read:
+            data[position:end] = self._ports.read(port, size).to_bytes(size, "little")
+        elif count == 1:
+            self._ports.write(port, size, int.from_bytes(data[position:end], "little"))
+        elif is_read:
+            data[position:end] = self._ports.read_string(port, size, count)
+        else:
+            self._ports.write_string(port, size, bytes(data[position:end]))
 
     def _add_route(
         self, routes: dict[int, list[Any]], key: int, mapping: Mapping, address: int, is_read: bool, size: int
     ) -> None:
-        device = mapping.direct
-        if device is None or len(routes) >= MAX_ROUTES:
+        direct = mapping.direct
+        is_whole = mapping.takes_whole(address, size)
+        if direct is None or len(routes) >= MAX_ROUTES or not (is_whole or direct.at_once):
             return
+        device = direct if is_whole else direct.in_bytes(size)
         access, request, limit = device.fast_path(is_read, size)
         # A write must not overtake any other. What a read can see is only in its own process.
         shared = self._ring is not None and self._ring.shares_process_with(device)
@@ -351,7 +357,7 @@ class VcpuLoop:
             0,
             access,
             request,
-            address - mapping.first + mapping.offset,
+            mapping.register(address),
             limit,
             size,
             is_read,
@@ -379,7 +385,7 @@ class VcpuLoop:
         match found:
             case exits.MmioExit(address, length, is_write, data):
                 self._other_mmio_exits += 1
-                mapping = self._mmio.find_whole(address, length)
+                mapping = self._mmio.find_all(address, length)
                 if mapping is not None:
                     kind = self._vcpu.words64[_MMIO_KIND] & MMIO_KIND_MASK
                     key = address << MMIO_KIND_BITS | kind

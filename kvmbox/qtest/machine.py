@@ -93,10 +93,12 @@ class Machine:
         self._channels.append(channel)
         for index, device in enumerate(devices):
             self._places[device.name] = channel, index
-            proxy = DeviceProxy(channel, index, device.name, device.natural_sizes)
+            proxy = DeviceProxy.of(channel, index, device)
             for bus, ranges in ((self._ports, device.ports), (self._mmio, device.mmio)):
                 for addresses in ranges:
-                    bus.attach(Mapping(addresses.first, addresses.count, proxy, addresses.offset))
+                    bus.attach(
+                        Mapping(addresses.first, addresses.count, proxy, addresses.offset, direct=proxy)
+                    )
             self._claims += [(r.first, r.first + r.count, False) for r in device.mmio]
 
     # --- Accesses. All raise DeviceProcessError -------------------------------------------------------

@@ -10,13 +10,16 @@ from kvmbox.channel.channel import printable
 from kvmbox.devices.model import Effect
 from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.wire import protocol
+from kvmbox.wire.blocks import BLOCKS, Block
 from kvmbox.wire.effects import BY_CLASS, decode_effects, excerpt
 from kvmbox.wire.protocol import HEADER, KIND_NAMES, NO_DEADLINE, FrameError, Request
 
 WHOLE_PROCESS: Final = frozenset({protocol.HELLO, protocol.ADVANCE, protocol.RESET, protocol.SHUTDOWN})
 """Requests to all devices of a process."""
 
-ACCESSES: Final = (protocol.READ, protocol.WRITE, protocol.INDEXED_READ, protocol.WRITE_RUN)
+ACCESSES: Final = frozenset(
+    (protocol.READ, protocol.WRITE, protocol.INDEXED_READ, protocol.WRITE_RUN, *BLOCKS)
+)
 """Requests that are accesses of the guest to a register."""
 
 _UART: Final = ("RBR/THR/DLL", "IER/DLM", "IIR/FCR", "LCR", "MCR", "LSR", "MSR", "SCR")
@@ -93,6 +96,8 @@ def request_text(channel: ChannelHeader, request: Request) -> str:
     if request.kind == protocol.WRITE_RUN:
         where = place_of(device, request.offset)
         return f"write {len(request.payload)} times to {where}: {excerpt(request.payload)}"
+    if request.kind in BLOCKS:
+        return _block_text(device, request)
     if request.kind == protocol.RECEIVE:
         return f"receive {len(request.payload)} bytes: {excerpt(request.payload)}"
     if request.kind in (protocol.MEMORY, protocol.COMPLETE):
@@ -104,6 +109,19 @@ def request_text(channel: ChannelHeader, request: Request) -> str:
             how if status else f"{len(request.payload)} bytes: {excerpt(request.payload)}"
         )
     return f"{kind} part {request.offset}"
+
+
+def _block_text(device: DeviceSpec, request: Request) -> str:
+    """Several accesses of one instruction: "read bytes from port 0x3f8 (RBR/THR/DLL) to …"."""
+    block = Block(request)
+    first = place_of(device, request.offset)
+    if block.step:
+        last = place_of(device, request.offset + block.count - 1)
+        where, how = f"{first} to {last}", "each of the bytes at"
+    else:
+        width = "a byte" if block.width == 1 else f"{block.width} bytes"
+        where, how = first, f"{block.count} times {width} at"
+    return f"read {how} {where}" if block.reads else f"write {how} {where}: {excerpt(block.data)}"
 
 
 def reply_text(channel: ChannelHeader, request: Request, reply: bytes) -> str:
@@ -121,7 +139,9 @@ def reply_text(channel: ChannelHeader, request: Request, reply: bytes) -> str:
         parts.append(f"kind {kind:#x} device {device} size {size} zero {zero}")
     if sequence != request.sequence:
         parts.append(f"sequence {sequence} instead of {request.sequence}")
-    if request.kind in (protocol.READ, protocol.INDEXED_READ):
+    if request.kind in (protocol.READ, protocol.INDEXED_READ) or (
+        request.kind == protocol.READ_WIDE and not count
+    ):
         parts.append(f"value {value:#0{2 + 2 * request.size}x}")
     elif value:
         parts.append(f"value {value}")
@@ -174,8 +194,10 @@ def record_data(channel: ChannelHeader, record: Record) -> dict[str, Any]:
         if len(found) == 1:
             data |= dict(found)
         data |= {"offset": request.offset, "size": request.size}
-        if request.kind == protocol.WRITE:
+        if request.kind in (protocol.WRITE, protocol.WRITE_WIDE):
             data["value"] = request.value
+        elif request.kind == protocol.READ_STRING:
+            data["count"] = request.value
         elif request.kind == protocol.INDEXED_READ:
             data["index"] = {"offset": request.value >> 32, "value": request.value & 0xFF}
     if request.payload:

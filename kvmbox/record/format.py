@@ -31,10 +31,11 @@ from typing import Any, Final, NamedTuple
 from kvmbox.board import AddressRange, DeviceSpec, Irq, by_type
 from kvmbox.errors import RecordingError
 from kvmbox.wire import protocol
+from kvmbox.wire.blocks import BLOCKS, Block
 from kvmbox.wire.protocol import HEADER, Parts
 
 MAGIC: Final = b"\x89KVMREC\n"
-VERSION: Final = 3
+VERSION: Final = 4
 MAX_HEADER: Final = 1 << 16
 MAX_CHANNELS: Final = 32
 MAX_DEVICES: Final = 256
@@ -244,6 +245,11 @@ class RequestCheck:
         elif kind == protocol.INDEXED_READ:
             if size not in _ACCESS_LIMITS or value & 0xFFFF_FF00 or length:
                 return f"an indexed read of {size} bytes with value {value:#x}"
+        elif kind in BLOCKS:
+            try:
+                Block(protocol.decode_request(request))
+            except protocol.FrameError as error:
+                return str(error)
         elif kind not in _KINDS or size:
             return f"a request of kind {kind}"
         if device >= self._devices:

@@ -10,6 +10,7 @@ from kvmbox.record.describe import ACCESSES, device_of, place_of, seconds
 from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.record.select import DeviceChoice
 from kvmbox.wire import protocol
+from kvmbox.wire.blocks import BLOCKS, Block
 from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.protocol import HEADER, KIND_NAMES, FrameError
 
@@ -78,7 +79,7 @@ def summarise(records: Iterable[Record], channels: Sequence[ChannelHeader], choi
         kind, device, size = record.request[:3]
         summary.records.add(now)
         if kind in ACCESSES:
-            for offset, way, width in accesses_of(record.request, kind, size):
+            for offset, way, width in accesses_of(record, kind, size):
                 key = (channel, device, offset, way)
                 span = summary.accesses.get(key)
                 if span is None:
@@ -95,15 +96,33 @@ def summarise(records: Iterable[Record], channels: Sequence[ChannelHeader], choi
     return summary
 
 
-def accesses_of(request: bytes, kind: int, size: int) -> list[tuple[int, int, int]]:
+def accesses_of(record: Record, kind: int, size: int) -> list[tuple[int, int, int]]:
     """(offset, READ or WRITE, bytes) of each access that the guest made with one request."""
+    request = record.request
     offset = int.from_bytes(request[24:28], "little")
     if kind == protocol.WRITE_RUN:
         return [(offset, protocol.WRITE, 1)] * (len(request) - HEADER.size)
     if kind == protocol.INDEXED_READ:
         register = int.from_bytes(request[20:24], "little")
         return [(register, protocol.WRITE, 1), (offset, protocol.READ, size)]
+    if kind in BLOCKS:
+        return [(one.offset, one.kind, one.size) for one in made_of(record)]
     return [(offset, kind, size)]
+
+
+def made_of(record: Record) -> list[protocol.Request]:
+    """The accesses of a block that its reply says were made; all of them without a reply that can be read."""
+    block = Block(protocol.decode_request(record.request))
+    made = block.count
+    reply = record.reply
+    if is_accepted(reply):
+        try:
+            _, behind = decode_effects(reply[3], reply[HEADER.size :])
+            value = int.from_bytes(reply[16:24], "little")
+            made, _ = block.outcome(value, behind, has_effects=bool(reply[3]))
+        except FrameError:
+            pass
+    return [block.single(number) for number in range(made)]
 
 
 def _count_effect(summary: Summary, channel: int, index: int, effect: Effect, now: int) -> None:

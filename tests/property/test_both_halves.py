@@ -27,6 +27,7 @@ from kvmbox.errors import KvmboxError
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.kvm import uapi
 from kvmbox.wire import page_layout, protocol
+from kvmbox.wire.blocks import BLOCKS
 from kvmbox.wire.effects import EFFECT, HOST_OUTPUT
 from kvmbox.wire.protocol import HEADER, Request, hello_requests
 from tests.support.halves import Half, built_halves
@@ -60,14 +61,11 @@ def hello() -> list[bytes]:
     return frames
 
 
-KINDS: Final = (
-    *ACCESSES * 6,
-    *(protocol.ADVANCE, protocol.RECEIVE, protocol.WRITE_RUN, protocol.RESET, 0, 99),
-)
 REQUESTS: Final = st.builds(
     Request,
     st.sampled_from(
-        [*ACCESSES] * 6 + [protocol.ADVANCE, protocol.RECEIVE, protocol.WRITE_RUN, protocol.RESET, 0, 99]
+        [*ACCESSES, *BLOCKS] * 4
+        + [protocol.ADVANCE, protocol.RECEIVE, protocol.WRITE_RUN, protocol.RESET, 0, 99]
     ),
     st.one_of(st.integers(0, len(MODELS)), BYTE),
     st.sampled_from([1] * 8 + [0, 2, 3, 4, 8, 0xFF]),

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Final, cast
 
-from kvmbox.bus import Bus, FastPath, Mapping
+from kvmbox.bus import Bus, FastPath, InBytes, Mapping
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.machine.run_loop import LEAVE, LoopEnd
@@ -23,9 +23,12 @@ class Device:
 
     def __init__(self, natural_sizes: frozenset[int] = frozenset()) -> None:
         self.natural_sizes = natural_sizes
+        self.at_once = True
         self.accesses: list[tuple[object, ...]] = []
         self.values: list[int] = []
         self.fast_paths = 0
+        self.strings = 0
+        """How many string instructions came at once."""
         self.counted = {True: 0, False: 0}
 
     def fast_path(self, is_read: bool, size: int) -> FastPath:
@@ -34,6 +37,18 @@ class Device:
 
     def count(self, is_read: bool, accesses: int) -> None:
         self.counted[is_read] += accesses
+
+    def in_bytes(self, size: int) -> InBytes:
+        return DeviceInBytes(self, size)
+
+    def read_string(self, offset: int, size: int, count: int) -> bytes:
+        self.strings += 1
+        return b"".join(self.read(offset, size).to_bytes(size, "little") for _ in range(count))
+
+    def write_string(self, offset: int, size: int, data: bytes) -> None:
+        self.strings += 1
+        for start in range(0, len(data), size):
+            self.write(offset, size, int.from_bytes(data[start : start + size], "little"))
 
     def access(self, word: int, offset: int, value: int, limit: int) -> int:
         self.fast_paths += 1
@@ -51,6 +66,39 @@ class Device:
 
     def write(self, offset: int, size: int, value: int) -> None:
         self.accesses.append(("write", offset, size, value))
+
+
+class DeviceInBytes:
+    """The same device for wide accesses: it gets their bytes, and notes that they came at once."""
+
+    def __init__(self, device: Device, size: int) -> None:
+        self._device = device
+        self._size = size
+
+    def fast_path(self, is_read: bool, size: int) -> FastPath:
+        assert size == self._size
+        limit = (1 << 8 * size) - 1 if is_read else 0
+        return FastPath(self.access, (READ_WORD if is_read else WRITE_WORD) | size, limit)
+
+    def count(self, is_read: bool, accesses: int) -> None:
+        self._device.count(is_read, self._size * accesses)
+
+    def access(self, word: int, offset: int, value: int, limit: int) -> int:
+        self._device.fast_paths += 1
+        if word & ~0xFF == READ_WORD:
+            assert (value, limit) == (0, (1 << 8 * self._size) - 1)
+            return self.read(offset)
+        assert limit == 0
+        self.write(offset, value)
+        return 0
+
+    def read(self, offset: int) -> int:
+        registers = range(offset, offset + self._size)
+        return int.from_bytes(bytes(self._device.read(register, 1) for register in registers), "little")
+
+    def write(self, offset: int, value: int) -> None:
+        for number in range(self._size):
+            self._device.write(offset + number, 1, value >> 8 * number & 0xFF)
 
 
 class Rig:

@@ -668,6 +668,8 @@ def test_show_is_one_bounded_line() -> None:
         ),
         *((request_word(protocol.WRITE, 1, size), 0, 0) for size in (1, 2, 4, 8)),
         (request_word(protocol.INDEXED_READ, 0, 1), 0xFF, 0xFF),
+        (request_word(protocol.READ_WIDE, 1, 4), 0xFFFF_FFFF, 0xFFFF_FFFF),
+        (request_word(protocol.WRITE_WIDE, 1, 1), 0, 0),
     ],
 )
 def test_all_ones_is_a_good_reply_to_every_access(word: int, limit: int, value: int) -> None:
@@ -676,6 +678,12 @@ def test_all_ones_is_a_good_reply_to_every_access(word: int, limit: int, value: 
     for _ in range(3):
         assert bench.channel.access(word, 0, 0x12, limit) == value
     assert len(told) == 1
+
+
+def test_all_ones_is_a_good_reply_to_string_instructions() -> None:
+    bench = Bench(Process(on(protocol.READ_STRING, die)), survival=AllOnes(lambda _error: None))
+    assert bench.channel.read_string(0, 3, 2, 700) == b"\xff" * 1400
+    bench.channel.write_string(0, 3, 2, bytes(1400))
 
 
 @pytest.mark.parametrize(

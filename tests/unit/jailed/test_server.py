@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset
+from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset, Stop
 from kvmbox.jailed import loop, page_port, server, stream_port
 from kvmbox.jailed.loop import serve
 from kvmbox.jailed.server import MAX_ERROR_TEXT, MAX_SNAPSHOT, DeviceServer, error_frame
@@ -92,6 +92,89 @@ def test_run_of_writes_is_written_byte_by_byte_and_answered_once() -> None:
     effects = [(0, IrqLine(0, 1)), (1, HostOutput(b"ab")), (1, IrqLine(0, 1)), (1, HostOutput(b"c"))]
     assert answer == (0, 90, effects, b"")
     assert two.calls == [("write", 5, 4, 1, byte) for byte in b"xyz"]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 8])
+def test_wide_access_is_made_byte_by_byte_at_one_time(size: int) -> None:
+    model = FakeModel()
+    model.value, model.deadline = 0x5A, 700
+    rig = Rig(model)
+    ones = int.from_bytes(b"\x5a" * size, "little")
+    assert rig.ask(protocol.READ_WIDE, size=size, now=9, offset=2) == (ones, 700, [], b"")
+    written = int.from_bytes(range(1, size + 1), "little")
+    assert rig.ask(protocol.WRITE_WIDE, size=size, now=9, offset=2, value=written) == (0, 700, [], b"")
+    assert model.calls == [
+        *(("read", 9, 2 + number, 1) for number in range(size)),
+        *(("write", 9, 2 + number, 1, number + 1) for number in range(size)),
+    ]
+
+
+def test_string_is_made_access_by_access_at_one_register() -> None:
+    model = FakeModel()
+    model.value = 0x1234
+    rig = Rig(model)
+    assert rig.ask(protocol.READ_STRING, size=2, now=9, value=3, offset=2) == (0, None, [], b"\x34\x12" * 3)
+    assert rig.ask(protocol.WRITE_STRING, size=2, now=9, offset=2, payload=b"\1\0\2\0") == (0, None, [], b"")
+    assert model.calls == [*[("read", 9, 2, 2)] * 3, ("write", 9, 2, 2, 1), ("write", 9, 2, 2, 2)]
+
+
+class Talking(FakeModel):
+    """Reads 0x11, 0x22, … and has the effects of the test's list, one element for each access."""
+
+    def __init__(self, *effects: list[Effect]) -> None:
+        super().__init__()
+        self.waiting = list(effects)
+
+    def read(self, now: int, offset: int, size: int) -> int:
+        super().read(now, offset, size)
+        self.effects = self.waiting.pop(0)
+        return 0x11 * len(self.calls)
+
+    def write(self, now: int, offset: int, size: int, value: int) -> None:
+        super().write(now, offset, size, value)
+        self.effects = self.waiting.pop(0)
+
+
+class Asking(Talking):
+    """The same, and it may ask for guest memory."""
+
+    def memory(self, now: int, tag: int, data: bytes | None) -> None:
+        raise AssertionError("never asked")
+
+
+def test_block_goes_on_behind_simple_effects_and_joins_output() -> None:
+    model = Talking([], [HostOutput(b"a")], [HostOutput(b"b"), IrqLine(0, 1)], [HostOutput(b"c")])
+    effects: list[tuple[int, Effect]] = [(0, HostOutput(b"ab")), (0, IrqLine(0, 1)), (0, HostOutput(b"c"))]
+    assert Rig(model).ask(protocol.READ_WIDE, size=4) == (0, None, effects, b"\x11\x22\x33\x44")
+
+
+def test_block_of_a_model_that_may_ask_ends_behind_the_first_effect() -> None:
+    model = Asking([], [IrqLine(0, 1)], [], [])
+    assert Rig(model).ask(protocol.READ_WIDE, size=4) == (0, None, [(0, IrqLine(0, 1))], b"\x11\x22")
+    model = Asking([IrqLine(0, 1)], [])
+    answer = Rig(model).ask(protocol.WRITE_STRING, size=1, payload=b"xy")
+    assert answer == (0, None, [(0, IrqLine(0, 1))], b"\1\0\0\0")
+
+
+def test_stop_ends_a_block() -> None:
+    model = Talking([HostOutput(b"a")], [Stop()], [])
+    effects: list[tuple[int, Effect]] = [(0, HostOutput(b"a")), (0, Stop())]
+    assert Rig(model).ask(protocol.WRITE_WIDE, size=4) == (0, None, effects, b"\2\0\0\0")
+
+
+@pytest.mark.parametrize("value", [0x100, -1, 1 << 64])
+@pytest.mark.parametrize("request_", [(protocol.READ_WIDE, 2, 0), (protocol.READ_STRING, 1, 2)])
+def test_value_that_does_not_fit_into_a_block_is_refused(value: int, request_: tuple[int, int, int]) -> None:
+    model = FakeModel()
+    model.value = value
+    kind, size, count = request_
+    with pytest.raises(FrameError, match="does not fit in 1 bytes"):
+        Rig(model).ask(kind, size=size, value=count)
+
+
+def test_effects_that_do_not_fit_beside_what_was_read_are_refused() -> None:
+    with pytest.raises(FrameError, match="do not fit in a reply"):
+        Rig(Talking([HostOutput(b"x" * 4050)])).ask(protocol.READ_STRING, size=8, value=1)
 
 
 @pytest.mark.parametrize("kind", [protocol.READ, protocol.WRITE, protocol.INDEXED_READ])

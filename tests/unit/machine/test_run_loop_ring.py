@@ -43,6 +43,9 @@ class FakeChannel:
     def access_for(self, _word: int) -> Callable[[int, int, int, int], int]:
         return self.access
 
+    def write_string(self, _device: int, offset: int, _size: int, data: bytes) -> None:
+        self._log.append((self._name, "write string", offset, data))
+
     def transact(self, kind: int, _device: int, offset: int, payload: bytes) -> None:
         self._log.append((self._name, protocol.KIND_NAMES[kind], offset, payload))
 
@@ -86,7 +89,14 @@ class Rig:
         return DeviceProxy(cast(Channel, FakeChannel(name, self.log)), 0, name, frozenset())
 
     def exit(
-        self, direction: int, port: int, data: bytes = b"", *, coalesced: str = "", count: int = 1
+        self,
+        direction: int,
+        port: int,
+        data: bytes = b"",
+        *,
+        coalesced: str = "",
+        count: int = 1,
+        size: int = 1,
     ) -> None:
         """The next exit; before it the guest has made writes that did not: "index" or "post" each."""
 
@@ -95,7 +105,7 @@ class Rig:
                 self.coalesce(word)
             time.sleep(0)  # in KVM_RUN other threads run
             struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_IO)
-            struct.pack_into("<BBHIQ", self.vcpu.page, 32, direction, 1, port, count, DATA)
+            struct.pack_into("<BBHIQ", self.vcpu.page, 32, direction, size, port, count, DATA)
             self.vcpu.page[DATA : DATA + len(data)] = data
             return 0
 
@@ -156,8 +166,16 @@ def test_first_exit_of_each_kind_is_behind_the_ring(rig: Rig) -> None:
     rig.exit(IN, RTC + 1, coalesced="index")
     rig.exit(IN, 0x1234, coalesced="index")  # nobody's port
     rig.exit(OUT, COM1, b"abc", coalesced="post", count=3)
-    text = [("uart", "write", 0, byte) for byte in b"abc"]
-    assert rig.play() == [CODE, ("uart", "read", 5, 0), INDEX, ("rtc", "read", 1, 0), INDEX, CODE, *text]
+    text = ("uart", "write string", 0, b"abc")
+    assert rig.play() == [CODE, ("uart", "read", 5, 0), INDEX, ("rtc", "read", 1, 0), INDEX, CODE, text]
+
+
+def test_wide_read_carries_no_index_and_comes_behind_it(rig: Rig) -> None:
+    for _ in range(2):
+        rig.exit(IN, RTC, coalesced="index", size=2)
+    read = ("rtc", "wide read", 0, 0)
+    assert rig.play() == [INDEX, read, INDEX, read]
+    assert rig.rtc.reads == 4  # of bytes
 
 
 def test_read_of_the_rtc_carries_the_index_that_is_alone_in_the_ring(rig: Rig) -> None:

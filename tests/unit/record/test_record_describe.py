@@ -34,6 +34,22 @@ LSR_READ = Request(protocol.READ, 0, 1, 7, 1_500_000_000, 0, 5)
             Request(protocol.INDEXED_READ, 0, 1, value=7 << 32 | 0x0A, offset=5),
             "write 0x0a to port 0x3ff (SCR), read port 0x3fd (LSR)",
         ),
+        (
+            Request(protocol.READ_WIDE, 0, 2, offset=5),
+            "read each of the bytes at port 0x3fd (LSR) to port 0x3fe (MSR)",
+        ),
+        (
+            Request(protocol.WRITE_WIDE, 0, 2, value=0x4142),
+            "write each of the bytes at port 0x3f8 (RBR/THR/DLL) to port 0x3f9 (IER/DLM): 'BA'",
+        ),
+        (
+            Request(protocol.READ_STRING, 0, 1, value=64),
+            "read 64 times a byte at port 0x3f8 (RBR/THR/DLL)",
+        ),
+        (
+            Request(protocol.WRITE_STRING, 0, 2, payload=b"abcd", offset=7),
+            "write 2 times 2 bytes at port 0x3ff (SCR): 'abcd'",
+        ),
         (Request(protocol.ADVANCE), "advance"),
         (Request(protocol.SNAPSHOT, 1, offset=2), "snapshot part 2"),
         (Request(protocol.READ, 9, 1), "read"),

@@ -57,6 +57,22 @@ def test_runs_and_indexed_reads_are_counted_as_the_accesses_that_they_are() -> N
     }
 
 
+def test_blocks_are_counted_as_the_accesses_that_were_made() -> None:
+    wide = Request(protocol.READ_WIDE, 0, 4, 1, 10, offset=LSR)
+    string = Request(protocol.WRITE_STRING, 0, 1, 2, 20, offset=7, payload=b"abc")
+    records = [
+        Record(0, UART, wide.encode(), encode_reply(wide, None, 0, [(0, IrqLine(0, 0))], b"\x60\xb0")),
+        Record(1, UART, string.encode(), encode_reply(string, None, 0, [])),
+        Record(2, UART, string.encode(), b""),  # lost: whatever was made, it was asked for
+    ]
+
+    assert summary_of(records).accesses == {
+        (UART, 0, LSR, protocol.READ): Span(1, 1, 10, 10),
+        (UART, 0, LSR + 1, protocol.READ): Span(1, 1, 10, 10),
+        (UART, 0, 7, protocol.WRITE): Span(6, 6, 20, 20),
+    }
+
+
 def test_output_and_interrupts_are_counted() -> None:
     records = [
         uart_record(1, 10, HostOutput(b"ab"), IrqLine(0, 1)),
