@@ -32,6 +32,7 @@ import time
 
 from kvmbox.devices.model import HostOutput
 from kvmbox.wire import page_layout, protocol
+from kvmbox.wire.blocks import BLOCKS
 from kvmbox.wire.effects import EFFECT, HOST_OUTPUT
 
 cdef extern from "pythread.h" nogil:
@@ -67,8 +68,7 @@ cdef extern from "volatile.h" nogil:
 cdef uint64_t REPLY = protocol.REPLY
 cdef int READ = protocol.READ
 cdef int INDEXED_READ = protocol.INDEXED_READ
-cdef int READ_WIDE = protocol.READ_WIDE
-cdef int WRITE_WIDE = protocol.WRITE_WIDE
+cdef uint64_t READ_WIDE = protocol.READ_WIDE
 cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
 cdef size_t REQUEST_WORD = page_layout.REQUEST_WORD
 cdef size_t REPLY_WORD = page_layout.REPLY_WORD
@@ -463,7 +463,11 @@ cdef class ChannelCore:
                 PyThread_release_lock(self.mutex.lock)
             elif is_kept:
                 it.status = UNLIKE
-            elif it.reply[0] == it.asked[0] | ONE_EFFECT and self.end.has_body:
+            elif (
+                it.reply[0] == it.asked[0] | ONE_EFFECT
+                and self.end.has_body
+                and it.asked[0] & 0xFF != READ_WIDE
+            ):
                 # Which device may print, and how, Python's objects tell.
                 it.status = PRINTS
             else:
@@ -565,8 +569,9 @@ cdef class DirectCore(ChannelCore):
             if not effects and not changed:
                 return result
             output = self._outputs[device]
-            is_output = len(effects) == 1 and type(effects[0]) is HostOutput and output is not None
-            if is_output and not changed and kind != READ_WIDE and kind != WRITE_WIDE:
+            prints = len(effects) == 1 and type(effects[0]) is HostOutput and output is not None
+            # Of a wide access, `_use_direct` makes what is left of it.
+            if prints and not changed and word & 0xFF not in BLOCKS:
                 output(effects[0].data)  # what `_use_direct` would find, slowly
             else:
                 asked = (word, now, value, offset)

@@ -214,6 +214,8 @@ class PageTransport(LinkedTransport):
                 self._ring()
             if not any(words[_REPLY_WORD] != self._seen for _ in self._looks):
                 self._sleep_late(slept)
+            if slept:
+                self._had_slept()
         else:
             self._fence()
             if words[_DEVICE_WAITS]:

@@ -233,7 +233,9 @@ class DevicePool:
             elif self.spawner is not None and on_demand and all(device.on_demand for device in devices):
                 self.starts.names.append(name)
             elif self._reserve is not None and (
-                waiting := self._reserve.take(name, ipc=self.design.ipc, bpf=bpf, cpu=cpu, require=require)
+                waiting := self._reserve.take(
+                    name, ipc=self.design.ipc, bpf=bpf, cpu=cpu, require=require, spin=self.spin
+                )
             ):
                 process, link = waiting
             elif self.spawner is not None:

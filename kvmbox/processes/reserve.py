@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvmbox.channel.spin import SpinGrants
 from kvmbox.channel.transport import Link
-from kvmbox.channel.transports import DEFAULT_IPC, TRANSPORTS, make_link
+from kvmbox.channel.transports import DEFAULT_IPC, TRANSPORTS, ipc_of, make_link
 from kvmbox.host.placement import Placement
 from kvmbox.processes.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox.seccomp import device_filter
@@ -27,11 +28,13 @@ class Reserve:
     def __init__(self, spawner: SpawnerClient, placement: Placement) -> None:
         """Order them from `spawner`, on the CPU of `placement`. Raises SandboxError."""
         self.placement = placement
-        self._bpf = device_filter(pipes=TRANSPORTS[DEFAULT_IPC].uses_pipes)
+        self.ipc: Final = ipc_of(DEFAULT_IPC, can_spin=placement.has_room_to_spin)
+        """The transport of their links: what the default means here."""
+        self._bpf = device_filter(pipes=TRANSPORTS[self.ipc].uses_pipes)
         self._waiting: dict[str, tuple[DeviceProcess, Link]] = {}
         try:
             for name in PLAIN:
-                link = make_link(DEFAULT_IPC)
+                link = make_link(self.ipc)
                 try:
                     process = spawner.spawn(name, link.device, self._bpf, cpu=placement.cpu)
                 except BaseException:
@@ -43,12 +46,17 @@ class Reserve:
             raise
 
     def take(
-        self, name: str, *, ipc: str, bpf: bytes, cpu: int | None, require: int
+        self, name: str, *, ipc: str, bpf: bytes, cpu: int | None, require: int, spin: SpinGrants | None
     ) -> tuple[DeviceProcess, Link] | None:
-        """The process of this name, if it is what these arguments would have ordered."""
-        if (ipc, bpf, cpu, require) != (DEFAULT_IPC, self._bpf, self.placement.cpu, 0):
+        """The process of this name, if it is what these arguments would have ordered. `spin` grants its link
+        the right to spin.
+        """
+        if (ipc, bpf, cpu, require) != (self.ipc, self._bpf, self.placement.cpu, 0):
             return None
-        return self._waiting.pop(name, None)
+        if name not in self._waiting:
+            return None
+        process, link = self._waiting.pop(name)
+        return process, Link(link.kind, link.vmm, link.device, link.page, spin)
 
     def drop(self) -> None:
         """The others are not needed: they read the end of file, and exit. Idempotent."""

@@ -10,7 +10,6 @@ from contextlib import closing
 import pytest
 
 from kvmbox import early
-from kvmbox.channel.transports import DEFAULT_IPC
 from kvmbox.errors import SandboxError
 from kvmbox.host.placement import Placement
 from kvmbox.processes.prestart import Prestart
@@ -79,8 +78,8 @@ def test_process_is_taken_once_and_the_others_are_dropped() -> None:
     with closing(FakeSpawner()) as spawner:
         reserve = Reserve(spawner, placed())
 
-        taken = reserve.take("pit", ipc=DEFAULT_IPC, bpf=BPF, cpu=0, require=0)
-        again = reserve.take("pit", ipc=DEFAULT_IPC, bpf=BPF, cpu=0, require=0)
+        taken = reserve.take("pit", ipc=reserve.ipc, bpf=BPF, cpu=0, require=0, spin=None)
+        again = reserve.take("pit", ipc=reserve.ipc, bpf=BPF, cpu=0, require=0, spin=None)
         reserve.drop()
 
         assert taken is not None
@@ -94,7 +93,7 @@ def test_process_is_taken_once_and_the_others_are_dropped() -> None:
 def test_process_that_would_have_been_ordered_otherwise_is_not_taken(other: dict[str, object]) -> None:
     with closing(FakeSpawner()) as spawner:
         reserve = Reserve(spawner, placed())
-        wanted: dict[str, object] = {"ipc": DEFAULT_IPC, "bpf": BPF, "cpu": 0, "require": 0}
+        wanted: dict[str, object] = {"ipc": reserve.ipc, "bpf": BPF, "cpu": 0, "require": 0, "spin": None}
 
         assert reserve.take("pit", **{**wanted, **other}) is None  # type: ignore[arg-type]
         reserve.drop()
