@@ -12,7 +12,7 @@ itself, where it answers as any process without the right does. So such an inter
 and not the time for which the other program runs.
 
 After a few requests the process may spin again. But each short stint costs one of a few tries, which come
-back slowly. So the spinner uses what others leave, and takes some 1 % of a CPU that others want. More
+back slowly. So the spinner uses what others leave, and takes less than 1 % of a CPU that others want. More
 would make this machine faster, and the host slower: two machines that spin on each other's CPU are both
 slower than two that do not.
 
@@ -51,8 +51,10 @@ TRIES: Final = 3
 """So many short stints may follow each other."""
 
 TRY_AGAIN_NS: Final = 250_000_000
-"""How long it takes until a try that was used up comes back. A try takes some 3 ms from whoever else uses the
-CPU: that is how long the scheduler lets the spinner run.
+LONGEST_WAIT_NS: Final = 1_000_000_000
+"""How long it takes until a try that was used up comes back: at first, and at most, as each one in vain
+doubles it. A try takes some 3 ms from whoever else uses the CPU: that is how long the scheduler lets the
+spinner run.
 """
 
 LONG_STINT_NS: Final = 20_000_000
@@ -106,6 +108,7 @@ class SpinGrants:
         self._clock = clock
         self._set_affinity = set_affinity
         self._tries = TRIES
+        self._wait = TRY_AGAIN_NS
         self._tried = 0  # when the last try was used up, or has come back
         self._holder: Spinner | None = None
         self._since = 0
@@ -151,7 +154,7 @@ class SpinGrants:
         self._move(spinner, spins=True)
 
     def _tries_left(self, now: int) -> int:
-        back = min((now - self._tried) // TRY_AGAIN_NS, TRIES - self._tries)
+        back = min((now - self._tried) // self._wait, TRIES - self._tries)
         if back:
             self._tries += back
             self._tried = now
@@ -198,8 +201,10 @@ class SpinGrants:
         self._asked_at[spinner.device_type] = now
         if now - self._since >= LONG_STINT_NS:
             self._tries = TRIES
+            self._wait = TRY_AGAIN_NS
         else:
             self._tries -= 1
+            self._wait = min(2 * self._wait, LONGEST_WAIT_NS)
             self._tried = now
 
     def replaced(self, spinner: Spinner) -> None:

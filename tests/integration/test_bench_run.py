@@ -19,7 +19,7 @@ from tests.support.patience import patience
 from tests.support.runs import KVMBOX
 
 TINY = ("--repeat", "1", "--divide", "1000", "--timeout", f"{patience(60):g}")
-DEFAULT = "process/filter/auto"
+DEFAULT = "process/filter/socketpair"
 
 
 def image(name: str) -> str:

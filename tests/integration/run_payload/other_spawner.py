@@ -5,7 +5,8 @@ Usage: other_spawner.py TYPES ENTRY LANDLOCK-LIMIT ARGUMENTS-OF-KVMBOX... The pr
 between them and "standby" for those in reserve, run `liar:ENTRY` in place of their models; "standby:2" means
 the first two of those; '-' for both leaves all as it is. With TYPES "spawner" SIGSTOP stops the spawner
 at its start. Processes whose ENTRY is "unborn" are killed before the VMM hears that they are jailed. Those
-whose ENTRY is "picky" are honest, and insist on Landlock. LANDLOCK-LIMIT is the highest Landlock ABI to use.
+whose ENTRY is "picky" are honest, and insist on Landlock. Liars speak over a socket: it is the ipc if no
+other one is named. LANDLOCK-LIMIT is the highest Landlock ABI to use.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ PATIENCE_NS = 30_000_000_000
 def main() -> None:
     device_type, entry, landlock_limit = sys.argv[1], f"liar:{sys.argv[2]}", int(sys.argv[3])
     del sys.argv[1:4]
+    if device_type != "-" and "--ipc" not in sys.argv:
+        sys.argv[2:2] = ["--ipc", "socketpair"]  # which the liars speak
     left = {}
     for named in device_type.split(","):
         name, _, count = named.partition(":")

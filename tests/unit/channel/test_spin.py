@@ -15,6 +15,7 @@ from kvmbox.channel.spin import (
     DENSE_NS,
     LEAST_LOSS_NS,
     LONG_STINT_NS,
+    LONGEST_WAIT_NS,
     SHARE,
     SLEEPY,
     TRIES,
@@ -169,30 +170,48 @@ def test_short_stints_use_up_the_tries_of_all_processes(rig: Rig) -> None:
 
 def test_one_try_at_a_time_comes_back(rig: Rig) -> None:
     use_up(rig)
-    rig.now += TRY_AGAIN_NS - QUIET_NS - 1
+    rig.now += LONGEST_WAIT_NS - QUIET_NS - 1
     assert rig.wanted_by(rig.uart) == []
     rig.now += 1
     rig.grants.wanted_by(rig.uart)
     assert rig.log == SPINS
     rig.crowded(rig.uart)
     assert rig.wanted_by(rig.uart) == []
-    rig.now += 2 * TRY_AGAIN_NS
+    rig.now += 2 * LONGEST_WAIT_NS
     stint(rig, 0)
     rig.log.clear()
     stint(rig, 0)
     assert rig.wanted_by(rig.uart) == []
 
 
+def test_each_short_stint_doubles_the_wait_for_the_next_try_and_a_long_one_ends_that(rig: Rig) -> None:
+    for _ in range(2):
+        use_up(rig)
+        wait = TRY_AGAIN_NS << TRIES
+        assert wait >= LONGEST_WAIT_NS
+        rig.now += LONGEST_WAIT_NS
+        stint(rig, LONG_STINT_NS)
+        stint(rig, 0)
+        # Two tries are left. The third one comes back sooner than after many in vain.
+        rig.now += 2 * TRY_AGAIN_NS
+        stint(rig, 0)
+        stint(rig, 0)
+        stint(rig, 0)
+        assert rig.wanted_by(rig.uart) == []
+        rig.now += LONGEST_WAIT_NS
+        stint(rig, LONG_STINT_NS)
+
+
 def test_no_more_tries_come_back_than_there_were(rig: Rig) -> None:
     use_up(rig)
-    rig.now += 100 * TRY_AGAIN_NS
+    rig.now += 100 * LONGEST_WAIT_NS
     use_up(rig)
     assert rig.wanted_by(rig.uart) == []
 
 
 def test_try_that_came_back_does_not_come_back_twice(rig: Rig) -> None:
     use_up(rig)
-    rig.now += TRY_AGAIN_NS
+    rig.now += LONGEST_WAIT_NS
     assert rig.wanted_by(rig.uart) == SPINS
     assert rig.wanted_by(rig.rtc)[-1] == ("rtc", "spins")
     rig.crowded(rig.rtc)
@@ -200,7 +219,7 @@ def test_try_that_came_back_does_not_come_back_twice(rig: Rig) -> None:
 
 
 def test_tries_that_are_not_used_up_do_not_pile_up(rig: Rig) -> None:
-    rig.now += 100 * TRY_AGAIN_NS
+    rig.now += 100 * LONGEST_WAIT_NS
     use_up(rig)
     assert rig.wanted_by(rig.uart) == []
 
