@@ -15,11 +15,11 @@ guest can write (memory types, machine checks): `MORE_MSRS`. Only those are set 
 have already, because some cannot be set at all, and hold a constant of the backend. One that should change
 and cannot is an error.
 
-The time-stamp counter. KVM takes a value that is within a second of what the counter would show for an attempt
-to make counters equal, and makes them equal (kvm_synchronize_tsc). That is what is wanted for all vCPUs but the
-first. So the counter of the first one is set to a value far away before. Otherwise, on kernels before 6.7, a
-guest that has not run for a second yet would get a counter that starts at zero. The backend PVM shows the
-host's counter, and does as if it could be set.
+The time-stamp counter. KVM takes a value that is within a second of what the counter would show for an
+attempt to make counters equal, and makes them equal (kvm_synchronize_tsc). That is what is wanted for all
+vCPUs but the first. So the counter of the first one is set to a value far away before. Otherwise, on
+kernels before 6.7, a guest that has not run for a second yet would get a counter that starts at zero. The
+backend PVM shows the host's counter, and does as if it could be set.
 """
 
 from __future__ import annotations
