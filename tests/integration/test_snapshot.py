@@ -226,6 +226,41 @@ def test_clock_stands_still_or_catches_up(images: Images, tmp_path: Path) -> Non
         assert vm.wait().output == b"\x11"
 
 
+def test_line_that_is_high_falls_and_rises_again(images: Images, tmp_path: Path) -> None:
+    """The PIT in mode 0 holds IRQ 0 high. If its fall were not passed on, its next edge would be none."""
+    path = tmp_path / "a.snap"
+    arm = "b030 e643 b010 e640 b000 e640"  # counter 0 in mode 0, 16 ticks
+    pic = "b011e620 b008e621 b004e621 b001e621 b0fee621"  # vectors from 8; only IRQ 0 is not masked
+    before = bytes.fromhex(f"fa {pic} {arm} fb")  # cli; arm; sti
+    until_high = bytes.fromhex("b0e2e643 e440 a880 74f6")  # by the read-back command: OUT
+    until_seen = bytes.fromhex("803e000631 72f9 b98813 e2fe fa")  # and all interrupts that are pending; cli
+    # Snapshot; arm; sti; and hlt until it is seen.
+    after = bytes.fromhex(f"c606000630 baf005 ee {arm} fb f4 803e000631 72f8")
+    show = bytes.fromhex("baf803 a00006 ee")
+    handler = bytes.fromhex("50 fe060006 b020e620 58 cf")  # inc byte [0x600]; EOI; iret
+    rest = (before, until_high, until_seen, after, show, debug_exit(1), handler)
+    start = 0x7C00 + 17 + sum(map(len, rest[:-1]))  # where the handler is: vector 8
+    vector = b"\xc7\x06\x20\x00" + start.to_bytes(2, "little") + bytes.fromhex("c70622000000")
+    setup = bytes.fromhex("c606000630") + vector
+    guest = images.write(setup, *rest)
+    with Machine(guest, mode="real", timeout=PATIENCE_S, snapshot_when=[f"port:0x5f0={path}"]) as vm:
+        assert vm.wait().output == b"1"
+    with machine(path) as vm:
+        result = vm.wait()
+    assert (result.output, result.status) == (b"1", 3)
+
+
+def test_guest_time_goes_on(images: Images, tmp_path: Path) -> None:
+    path = tmp_path / "a.snap"
+    guest = images.write(IDLE)
+    options: dict[str, Any] = {"snapshot_when": [f"time:0.3={path}"], "snapshot_stop": True}
+    with Machine(guest, mode="real", timeout=PATIENCE_S, **options) as vm:
+        assert vm.wait().statistics.guest_time >= 300_000_000
+    with machine(path) as vm:
+        vm.stop()
+        assert vm.wait().statistics.guest_time >= 300_000_000
+
+
 # --- What is refused --------------------------------------------------------------------------------------
 
 
