@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from kvmbox.snapshot.file import SnapshotFile, write_snapshot
 from tests.support.family import children_of
 from tests.support.patience import patience
 from tests.support.real_mode import DEBUGCON, IDLE, RESET_8042, SPIN, debug_exit, echo, out, say
-from tests.support.runs import Images, Run
+from tests.support.runs import KVMBOX, Images, Run
 from tests.support.waiting import wait_readable
 
 pytestmark = pytest.mark.kvm
@@ -78,6 +79,7 @@ DESIGNS: tuple[dict[str, Any], ...] = (
     {"sandbox": "per-device"},
     {"ipc": "pipe"},
     {"ipc": "shm"},
+    {"on_device_crash": "restart"},
 )
 
 
@@ -199,6 +201,15 @@ def test_lost_device_process_is_restarted_with_its_state(images: Images, tmp_pat
         vm.send(b"b")
         vm.expect("b")
     assert any("restart" in line for line in vm.messages)
+
+
+def test_recording_of_a_machine_from_a_snapshot_replays(counting: Path, tmp_path: Path) -> None:
+    record = tmp_path / "a.rec"
+    with Run("--from", counting, "--record", record, "--on-device-crash", "restart") as run:
+        assert run.status() == 43
+    replay = subprocess.run([*KVMBOX, "replay", str(record)], capture_output=True, check=False, text=True)
+    assert (replay.returncode, replay.stderr) == (0, "")
+    assert "replies are identical" in replay.stdout
 
 
 def test_line_that_two_ports_print_is_shown_once_across_a_snapshot(images: Images, tmp_path: Path) -> None:
@@ -325,6 +336,13 @@ def test_damaged_memory_is_refused_before_the_guest_runs(counting: Path) -> None
         assert run.output == b""
         assert "checksum of guest memory" in run.messages
         assert "hint: " in run.messages
+
+
+def test_snapshot_that_is_booted_as_an_image_is_named(counting: Path) -> None:
+    with Run(counting) as run:
+        assert run.status() == 4
+        assert "it is a snapshot" in run.messages
+        assert "hint: kvmbox run --from starts it" in run.messages
 
 
 def test_port_of_a_device_is_refused(images: Images, tmp_path: Path) -> None:
