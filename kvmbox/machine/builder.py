@@ -304,7 +304,7 @@ class GuestVm:
             self.not_hidden = processors.not_hidden
             self.leaves = processors.leaves
             self.lines_are_set = state is not None
-            """Whether the interrupt controllers have the levels of the lines already."""
+            """Whether the interrupt controllers have seen the edges of the lines that are high."""
             if state is None:
                 apply_state(self.vcpus[0], self.boot.state)
             else:

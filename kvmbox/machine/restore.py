@@ -5,10 +5,10 @@
     GuestVm(…, state=start)              # `apply`: host, CPUs, interrupt controllers, KVM's clock
     start.resume(devices)                # device states, lines, guest time
 
-Interrupt lines. KVM neither gives nor takes the levels of its lines, only the registers of its controllers.
-So lines that are high are raised first, while the fresh controllers mask everything. The registers come after
-that: the last edge of a line is not seen a second time, and the next one is seen. The local APICs come before
-the I/O APIC, which may pass on what is still pending.
+Interrupt lines. KVM neither gives nor takes the levels of its lines, only the registers of its controllers,
+where the last edge of each line is. A line that is high is therefore not raised again: the controllers
+would see a second edge. Its next change is its fall. The local APICs come before the I/O APIC, which may
+pass on what is still pending.
 
 Time stands still between the snapshot and the restore: guest time, KVM's clock and the time-stamp counter go
 on where they were. The RTC alone may be set to what has passed since. The backend PVM cannot set the counter:
@@ -143,9 +143,6 @@ class Start:
     def _apply(self, kvm: Kvm, guest: GuestVm) -> None:
         host, vm = self.description.host, guest.vm
         self._check_host(kvm, guest)
-        for line in self.description.lines:
-            if line.asserted & line.heard and line.gsi < uapi.KVM_IOAPIC_NUM_PINS:
-                vm.irq_line(line.gsi, 1)
         for vcpu in guest.vcpus:
             data = self.file.section(cpu_section(vcpu.index))
             state = cpu_state.decode(data, xsave_size=host.xsave_size, sregs2=host.sregs2)

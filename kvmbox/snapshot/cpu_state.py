@@ -13,8 +13,13 @@ The order of setting matters (Documentation/virt/kvm/api.rst; the same in other 
 Model-specific registers. The host's KVM says which ones belong to a vCPU's state, and leaves out some that a
 guest can write (memory types, machine checks): `MORE_MSRS`. Only those are set that a fresh vCPU does not
 have already, because some cannot be set at all, and hold a constant of the backend. One that should change
-and cannot is an error. The time-stamp counter is the exception: the backend PVM shows that of the host, and
-does as if it could be set.
+and cannot is an error.
+
+The time-stamp counter. KVM takes a value that is within a second of what the counter would show for an
+attempt to make counters equal, and makes them equal (kvm_synchronize_tsc). That is what is wanted for all
+vCPUs but the first. So the counter of the first one is set to a value far away before. Otherwise, on
+kernels before 6.7, a guest that has not run for a second yet would get a counter that starts at zero. The
+backend PVM shows the host's counter, and does as if it could be set.
 """
 
 from __future__ import annotations
@@ -42,6 +47,9 @@ MORE_MSRS: Final = (
     0x2FF,  # IA32_MTRR_DEF_TYPE
     *range(0x400, 0x480),  # IA32_MCi_CTL, STATUS, ADDR, MISC of 32 banks
 )
+
+_FAR: Final = 1 << 42
+"""More cycles than any counter makes in a second."""
 
 _COUNTS: Final = Struct("<III")  # MP state, how many MSRs, bytes of extended state
 _MSR: Final = Struct("<IQ")
@@ -159,5 +167,7 @@ def _set_msrs(vcpu: Vcpu, wanted: Mapping[int, int]) -> None:
         for index, value in wanted.items()
         if fresh.get(index) != value and index != _MSR_BIOS_SIGNATURE
     }
+    if MSR_TSC in changed and vcpu.index == 0:
+        vcpu.set_msrs({MSR_TSC: (changed[MSR_TSC] + _FAR) % (1 << 64)})
     if changed:
         vcpu.set_msrs(changed)

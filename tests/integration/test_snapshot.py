@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from kvmbox.snapshot.file import SnapshotFile, write_snapshot
 from tests.support.family import children_of
 from tests.support.patience import patience
 from tests.support.real_mode import DEBUGCON, IDLE, RESET_8042, SPIN, debug_exit, echo, out, say
-from tests.support.runs import Images, Run
+from tests.support.runs import KVMBOX, Images, Run
 from tests.support.waiting import wait_readable
 
 pytestmark = pytest.mark.kvm
@@ -78,6 +79,7 @@ DESIGNS: tuple[dict[str, Any], ...] = (
     {"sandbox": "per-device"},
     {"ipc": "pipe"},
     {"ipc": "shm"},
+    {"on_device_crash": "restart"},
 )
 
 
@@ -201,6 +203,15 @@ def test_lost_device_process_is_restarted_with_its_state(images: Images, tmp_pat
     assert any("restart" in line for line in vm.messages)
 
 
+def test_recording_of_a_machine_from_a_snapshot_replays(counting: Path, tmp_path: Path) -> None:
+    record = tmp_path / "a.rec"
+    with Run("--from", counting, "--record", record, "--on-device-crash", "restart") as run:
+        assert run.status() == 43
+    replay = subprocess.run([*KVMBOX, "replay", str(record)], capture_output=True, check=False, text=True)
+    assert (replay.returncode, replay.stderr) == (0, "")
+    assert "replies are identical" in replay.stdout
+
+
 def test_line_that_two_ports_print_is_shown_once_across_a_snapshot(images: Images, tmp_path: Path) -> None:
     path = tmp_path / "a.snap"
     guest = images.write(
@@ -224,6 +235,41 @@ def test_clock_stands_still_or_catches_up(images: Images, tmp_path: Path) -> Non
         assert vm.wait().output == b"\x01"
     with machine(ten_years_ago, rtc="catch-up") as vm:
         assert vm.wait().output == b"\x11"
+
+
+def test_line_that_is_high_falls_and_rises_again(images: Images, tmp_path: Path) -> None:
+    """The PIT in mode 0 holds IRQ 0 high. If its fall were not passed on, its next edge would be none."""
+    path = tmp_path / "a.snap"
+    arm = "b030 e643 b010 e640 b000 e640"  # counter 0 in mode 0, 16 ticks
+    pic = "b011e620 b008e621 b004e621 b001e621 b0fee621"  # vectors from 8; only IRQ 0 is not masked
+    before = bytes.fromhex(f"fa {pic} {arm} fb")  # cli; arm; sti
+    until_high = bytes.fromhex("b0e2e643 e440 a880 74f6")  # by the read-back command: OUT
+    until_seen = bytes.fromhex("803e000631 72f9 b98813 e2fe fa")  # and all interrupts that are pending; cli
+    # Snapshot; arm; sti; and hlt until it is seen.
+    after = bytes.fromhex(f"c606000630 baf005 ee {arm} fb f4 803e000631 72f8")
+    show = bytes.fromhex("baf803 a00006 ee")
+    handler = bytes.fromhex("50 fe060006 b020e620 58 cf")  # inc byte [0x600]; EOI; iret
+    rest = (before, until_high, until_seen, after, show, debug_exit(1), handler)
+    start = 0x7C00 + 17 + sum(map(len, rest[:-1]))  # where the handler is: vector 8
+    vector = b"\xc7\x06\x20\x00" + start.to_bytes(2, "little") + bytes.fromhex("c70622000000")
+    setup = bytes.fromhex("c606000630") + vector
+    guest = images.write(setup, *rest)
+    with Machine(guest, mode="real", timeout=PATIENCE_S, snapshot_when=[f"port:0x5f0={path}"]) as vm:
+        assert vm.wait().output == b"1"
+    with machine(path) as vm:
+        result = vm.wait()
+    assert (result.output, result.status) == (b"1", 3)
+
+
+def test_guest_time_goes_on(images: Images, tmp_path: Path) -> None:
+    path = tmp_path / "a.snap"
+    guest = images.write(IDLE)
+    options: dict[str, Any] = {"snapshot_when": [f"time:0.3={path}"], "snapshot_stop": True}
+    with Machine(guest, mode="real", timeout=PATIENCE_S, **options) as vm:
+        assert vm.wait().statistics.guest_time >= 300_000_000
+    with machine(path) as vm:
+        vm.stop()
+        assert vm.wait().statistics.guest_time >= 300_000_000
 
 
 # --- What is refused --------------------------------------------------------------------------------------
@@ -290,6 +336,13 @@ def test_damaged_memory_is_refused_before_the_guest_runs(counting: Path) -> None
         assert run.output == b""
         assert "checksum of guest memory" in run.messages
         assert "hint: " in run.messages
+
+
+def test_snapshot_that_is_booted_as_an_image_is_named(counting: Path) -> None:
+    with Run(counting) as run:
+        assert run.status() == 4
+        assert "it is a snapshot" in run.messages
+        assert "hint: kvmbox run --from starts it" in run.messages
 
 
 def test_port_of_a_device_is_refused(images: Images, tmp_path: Path) -> None:

@@ -378,3 +378,15 @@ def test_snapshots_of_a_full_journal_start_the_process() -> None:
     assert [frame[0] for frame in bench.processes[0].asked] == [
         *(protocol.HELLO, protocol.RESET, protocol.SNAPSHOT)
     ]
+
+
+def test_time_of_the_last_reset_is_known_while_there_is_no_process() -> None:
+    bench = Bench()
+    none = bench.channel.transport
+    assert isinstance(none, NoProcess)
+    assert none.reset_at is None
+    for bench.time in (SECOND, 3 * SECOND):
+        bench.channel.request(protocol.RESET)
+    bench.time = 5 * SECOND
+    bench.channel.request(protocol.ADVANCE)
+    assert none.reset_at == 3 * SECOND

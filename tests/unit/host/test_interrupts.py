@@ -166,3 +166,19 @@ def test_many_threads_never_leave_a_line_wrong() -> None:
     assert shown == [1, 0] * (len(shown) // 2)
     assert router.lines[4].raised == len(shown) // 2
     assert router.lines[4].coalesced == 1200
+
+
+def test_lines_go_on_where_they_were_and_controllers_that_have_them_hear_no_edge() -> None:
+    router, controllers = InterruptRouter(), Controllers()
+    timer, other, (hpet, _take) = router.source(0), router.source(4), router.replacing_source(8)
+    clock = router.source(8)
+    router.resume([(0, 1, -1), (4, 0, -1), (8, 0b1100, 0b100)])
+    router.attach(controllers.set_line, are_set=True)
+    assert controllers.changes == []
+    timer(1, 0)
+    clock(0, 0)  # is not heard: the other one has taken the line
+    assert controllers.changes == []
+    timer(0, 0)
+    other(1, 0)
+    hpet(0, 0)
+    assert controllers.changes == [(0, 0), (4, 1), (8, 0)]

@@ -236,3 +236,19 @@ def test_transfer_that_ends_after_the_thread_was_left_behind_writes_nothing_and_
     assert "guest memory 0x1+0x1 is not RAM" in (rig.thread.problem or "")
     assert rig.thread.take_done() == []
     assert not rig.woken.acquire(blocking=False)
+
+
+def test_settle_lets_all_that_waits_be_done(rig: Rig, ram: GuestMemory) -> None:
+    for tag in (1, 2, 3):
+        rig.submit(tag)
+    rig.store.may_answer.release(3)
+    assert rig.thread.settle()
+    assert rig.thread.take_done() == [("X", 1, DONE), ("X", 2, DONE), ("X", 3, DONE)]
+    assert rig.thread.settle()
+
+
+def test_settle_gives_up_on_a_disk_that_does_not_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvmbox.host.transfers.QUIET_SECONDS", 0.01)
+    rig.submit(1)
+    assert rig.store.asked.acquire(timeout=PATIENCE_S)
+    assert not rig.thread.settle()

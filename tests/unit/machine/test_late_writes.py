@@ -122,3 +122,15 @@ def test_exits_are_not_counted_where_there_is_nothing_to_decide() -> None:
         raise AssertionError
 
     late.tend(counted)
+
+
+def test_machine_that_goes_on_starts_with_what_was_forbidden(rig: Rig) -> None:
+    rig.allow(0)
+    forbidden = rig.late.forbidden
+    assert forbidden == (PORT,)
+    other = Rig()
+    other.late.attach(other.vm, forbidden)
+    assert other.slice() == []
+    other.allow(1)
+    assert other.late.forbidden == ()
+    assert other.slice() == ["on"]

@@ -26,6 +26,8 @@ class FakeVcpu:
         self.mp_state = uapi.KVM_MP_STATE_RUNNABLE
         self.refuses: str | None = None
         self.events = uapi.kvm_vcpu_events()
+        self.counters: list[int] = []
+        """What the time-stamp counter was set to."""
 
     def get_readable_msrs(self, indices: list[int]) -> dict[int, int]:
         return {index: self.msrs[index] for index in indices if index in self.msrs}
@@ -41,6 +43,7 @@ class FakeVcpu:
 
     def set_msrs(self, values: dict[int, int]) -> None:
         self.log.append(f"msrs {sorted(values)}")
+        self.counters += [value for index, value in values.items() if index == MSR_TSC]
         self.msrs |= values
 
     def __getattr__(self, name: str) -> object:
@@ -83,9 +86,21 @@ def test_state_is_set_in_the_order_that_kvm_needs() -> None:
     apply(cast(Vcpu, fresh), state)
     assert fresh.log == [
         *("mp_state", "regs", "sregs2", "xcrs", "xsave", "debugregs", "lapic"),
+        f"msrs {[MSR_TSC]}",
         f"msrs {[MSR_TSC, 0x174]}",
         "vcpu_events",
     ]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_counter_of_the_first_cpu_is_set_far_away_before(index: int) -> None:
+    # Or KVM would take the value for an attempt to make two counters equal; for the others it is one.
+    state = taken(FakeVcpu({MSR_TSC: 1_000}))
+    fresh = FakeVcpu({MSR_TSC: 3})
+    fresh.index = index
+    apply(cast(Vcpu, fresh), state)
+    assert fresh.counters[-1] == 1_000
+    assert [counter > 1 << 40 for counter in fresh.counters[:-1]] == [True] * (1 - index)
 
 
 def test_register_that_a_fresh_cpu_has_already_is_not_set() -> None:
