@@ -62,9 +62,10 @@ def entry_point() -> NoReturn:
             from kvmbox.sandbox import scope
 
             scope.OWN.take()
-        if _has_plain_device_processes(sys.argv[1:]):
-            # Imports make garbage for nobody to collect; `kvmbox run` enables it again when they are done.
+        if sys.argv[1:2] == ["run"]:
+            # Imports make no garbage. `kvmbox run` enables the collection again when the guest is to run.
             gc.disable()
+        if _has_plain_device_processes(sys.argv[1:]):
             from kvmbox.host import open_files
             from kvmbox.processes import prestart
 

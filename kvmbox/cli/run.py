@@ -299,7 +299,6 @@ def command(
     from kvmbox.machine.statistics import format_stats
     from kvmbox.machine.timeline import Timeline
 
-    gc.enable()  # `cli.entry` has disabled it for the imports
     allow_enough()
     timeline = Timeline()
     wanted = {name: value for name, value in options.items() if is_given(name)}
@@ -322,7 +321,7 @@ def command(
         return boot_again(arguments, paths, lambda text: say(f"kvmbox: {text}"))
     json_file = open_json(json_path)
     try:
-        result = machine.run_here(ProcessOwner(tracebacks=debug), timeline)
+        result = machine.run_here(ProcessOwner(tracebacks=debug), timeline, started=_collect_garbage)
     except KvmboxError as error:
         early.raising = False  # this is how it ends, whatever signal comes now
         _write_json(json_path, json_file, {"status": error.exit_status, "reason": str(error)})
@@ -353,6 +352,12 @@ def command(
         elif result.hint:
             say(f"hint: {result.hint}")
     return result.status
+
+
+def _collect_garbage() -> None:
+    """From now on. `cli.entry` has stopped it: what was made since is modules and machine, and no garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 def _write_json(path: str | None, file: TextIO | None, data: dict[str, Any]) -> None:

@@ -12,9 +12,11 @@ The result is told before the processes and the VM end, so that the next boot ne
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import threading
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from kvmbox import early
@@ -106,6 +108,13 @@ def _machine(options: dict[str, Any]) -> Machine:
         raise UsageError(f"wrong options: {str(error).removeprefix('Machine.__init__() ')}") from error
 
 
+def _started(dialogue: _Dialogue) -> None:
+    """The guest is about to run."""
+    gc.freeze()
+    gc.enable()  # the template has stopped it
+    dialogue.start()
+
+
 def _boot(order: Order) -> None:
     timeline = Timeline()
     told = False
@@ -151,7 +160,7 @@ def _boot(order: Order) -> None:
         dialogue = _Dialogue(machine, order.dialogue)
         if not machine.config.design.has_processes:
             prestart.OWN.drop()  # while it can be told to end
-        machine.run_here(ProcessOwner(), timeline, started=dialogue.start, settled=settled)
+        machine.run_here(ProcessOwner(), timeline, started=partial(_started, dialogue), settled=settled)
     except BaseException as error:
         if told:
             raise

@@ -108,6 +108,7 @@ def main(parent_pid: int, compiled: bool) -> NoReturn:
         allow_enough()
         template = Template(title)
         gc.collect()
+        gc.disable()
         gc.freeze()  # no collection writes into the pages that boot processes share
         passing.send(CONTROL_FD, frames.pack(frames.READY))
         template.serve()

@@ -304,6 +304,21 @@ def test_boot_process_that_hangs_is_ended_behind_its_time_out(beacon: Beacon) ->
     assert following.status == 0
 
 
+@pytest.mark.parametrize(
+    ("interpreter", "reason"),
+    [("/bin/false", "the template died"), ("/nonexistent/python", "cannot start a warm worker")],
+)
+def test_template_that_cannot_start_is_the_reason_of_every_result(
+    interpreter: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", interpreter)
+    with WarmPool(workers=1) as pool:
+        results = [future.result() for future in [pool.submit({"image": "hello32"}) for _ in range(3)]]
+
+    assert [result.lost for result in results] == [True] * 3
+    assert all(reason in result.reason for result in results)
+
+
 def test_pool_that_is_left_by_an_exception_ends_its_guests(beacon: Beacon) -> None:
     futures: list[Future[WarmResult]] = []
 
