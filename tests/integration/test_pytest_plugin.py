@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.sessions import members
+from tests.support.sessions import adoption
 from tests.support.waiting import Stream
 
 PROJECT: Final = Path(__file__).parents[2]
@@ -264,15 +264,17 @@ def test_interrupt_leaves_nothing_behind(project: Project, kind: str) -> None:
         project.write(
             "conftest.py", 'def pytest_runtest_call(item):\n    print("the guest runs", flush=True)\n'
         )
-    with subprocess.Popen(
-        project.command("-s"),
-        cwd=project.folder,
-        env=project.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-        start_new_session=True,
-    ) as process:
+    with (
+        adoption() as left,
+        subprocess.Popen(
+            project.command("-s"),
+            cwd=project.folder,
+            env=project.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        ) as process,
+    ):
         assert process.stdout is not None
         stream = Stream(process.stdout.fileno(), "stdout")
         stream.until(b"the guest runs")
@@ -280,7 +282,7 @@ def test_interrupt_leaves_nothing_behind(project: Project, kind: str) -> None:
         text = stream.rest().decode()
         assert process.wait() == 2, text
     assert "KeyboardInterrupt" in text
-    assert list(members(process.pid)) == []
+    assert left == []
 
 
 def test_without_kvm_tests_are_skipped_or_fail_as_one_likes(project: Project) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.junit_xml import read_junit
 from tests.support.runs import KVMBOX
-from tests.support.sessions import members
+from tests.support.sessions import adoption
 from tests.support.tap14 import read_tap
 from tests.support.waiting import Stream
 
@@ -223,16 +223,18 @@ def test_signal_leaves_complete_reports_and_no_process(tmp_path: Path, moment: s
     tests += ["[[test]]\nname = 'cold'\nimage = 'spin'\nexpect = { regex = 'never' }\n"]
     (tmp_path / "s.toml").write_text("\n".join(tests))
     command = [*KVMBOX, "smoke", "s.toml", "-j", "3", "--tap", "o.tap", "--junit", "o.xml", "--jsonl", "-"]
-    with subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        bufsize=0,
-        start_new_session=True,
-    ) as process:
+    with (
+        adoption() as left,
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+        ) as process,
+    ):
         assert process.stdout is not None
         stream = Stream(process.stdout.fileno(), "stdout")
         stream.until(f'"event": "{moment}"'.encode())
@@ -247,4 +249,4 @@ def test_signal_leaves_complete_reports_and_no_process(tmp_path: Path, moment: s
     assert document.bail_out == "interrupted"
     root = read_junit((tmp_path / "o.xml").read_text())
     assert root.attrib["tests"] == "4"
-    assert list(members(process.pid)) == []
+    assert left == []

@@ -1,17 +1,33 @@
-"""The processes of a session: what a command that leads one leaves behind."""
+"""What a command leaves behind: its orphans, whatever session they have made for themselves."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.support.family import children_of
+
+PR_SET_CHILD_SUBREAPER = 36
 
 
-def members(session: int) -> Iterator[int]:
-    """Processes of a session that still run."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                if os.getsid(int(name)) == session:
-                    yield int(name)
-            except ProcessLookupError:
-                continue
+@contextmanager
+def adoption() -> Iterator[list[int]]:
+    """Orphans of what is started meanwhile become children of this process; the list has those that are left.
+
+    The list is filled at the end. Nothing else may be started meanwhile.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = set(children_of(os.getpid()))
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    left: list[int] = []
+    try:
+        yield left
+    finally:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        for pid in set(children_of(os.getpid())) - before:
+            # An orphan that has ended waits for its new parent, which is us.
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                left.append(pid)

@@ -58,6 +58,12 @@ def test_suite_file_goes_by_its_folder_and_bundled_guests_have_names(folder: Pat
     assert collected.files == ("kernels/s.toml",)
 
 
+def test_file_beside_the_suite_goes_before_a_bundled_guest(folder: Path) -> None:
+    (folder / "hello32").write_bytes(ELF)
+    (folder / "s.toml").write_text('[[test]]\nimage = "hello32"\n')
+    assert collect(["kernels/s.toml"]).tests[0].image == "kernels/hello32"
+
+
 def test_option_that_kvmbox_refuses_has_the_line_of_the_suite(folder: Path) -> None:
     (folder / "s.toml").write_text('[defaults]\nmemory = "64Q"\n\n[[test]]\nimage = "b.elf"\n')
     with pytest.raises(UsageError, match=r"^kernels/s.toml:2: 'memory': '64Q' is not a size"):

@@ -132,29 +132,36 @@ class Failing(Reporter):
 
     def __init__(self, at: str) -> None:
         self._at = at
+        self.heard: list[str] = []
 
     def begin(self, plan: Plan) -> None:
+        self.heard.append("begin")
         if self._at == "begin":
             raise HostOutputError("disk full")
 
     def result(self, result: TestResult) -> None:
+        self.heard.append("result")
         if self._at == "result":
             raise HostOutputError("disk full")
 
     def end(self, summary: Summary) -> None:
+        self.heard.append("end")
         if self._at == "end":
             raise HostOutputError("disk full")
 
 
-@pytest.mark.parametrize("at", ["result", "end"])
+@pytest.mark.parametrize("at", ["begin", "result", "end"])
 def test_report_that_cannot_be_written_ends_the_session_and_the_others_are_complete(at: str) -> None:
     executor = FakeExecutor(lambda boot: GOOD)
-    log = Log()
+    failing, log = Failing(at), Log()
     with pytest.raises(HostOutputError, match="disk full"):
-        session_of([a_test("a"), a_test("b")], executor, Failing(at), log)
+        session_of([a_test("a"), a_test("b")], executor, failing, log)
+    assert failing.heard[-1] == at
+    assert failing.heard.count(at) == 1
     assert log.summary is not None
     assert len(log.summary.results) == 2
     assert executor.exited
+    assert len(executor.boots) == {"begin": 0, "result": 1, "end": 2}[at]
 
 
 class Blocked(Reporter):

@@ -69,6 +69,10 @@ def test_windows_line_ends_count_once() -> None:
     assert key_lines("a = 1\r\n\r\nb = 2\r\n") == {("a",): 1, ("b",): 3}
 
 
+def test_quotes_before_the_end_of_a_long_string_belong_to_it() -> None:
+    assert key_lines('a = """x""""\nb = 1 # "\nc = 2') == {("a",): 1, ("b",): 2, ("c",): 3}
+
+
 def test_text_without_a_last_line_end() -> None:
     assert key_lines("a = 1 # x") == {("a",): 1}
     assert key_lines('a = """x"""""\nb = \'\'') == {("a",): 1, ("b",): 2}
