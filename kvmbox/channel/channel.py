@@ -32,11 +32,12 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from kvmbox.channel.follow_up import MAX_FOLLOW_UPS, Application, FollowUp
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.journal import Entry, entry_of
+from kvmbox.channel.mutex import Mutex
 from kvmbox.channel.survival import Survival
 from kvmbox.channel.transport import (
     Disconnected,
@@ -74,22 +75,6 @@ _NO_EFFECTS: Final = frozenset(
     (protocol.HELLO, protocol.SNAPSHOT, protocol.RESTORE, protocol.REPLAY, protocol.SHUTDOWN)
 )
 """Requests that no device of the guest's sees: a model has no cause to ask for anything."""
-
-
-class Mutex(Protocol):
-    """What a channel needs of `threading.Lock`."""
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """See threading.Lock."""
-        ...
-
-    def release(self) -> None:
-        """See threading.Lock."""
-        ...
-
-    def __enter__(self) -> bool: ...
-
-    def __exit__(self, *exception: object) -> None: ...
 
 
 def _nobody_hears(_deadline: int, _now: int) -> None:

@@ -53,7 +53,7 @@ from kvmbox.kvm import uapi
 from kvmbox.layout import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from kvmbox.channel.channel import Mutex
+    from kvmbox.channel.mutex import Mutex
     from kvmbox.channel.proxy import DeviceProxy
 
 RING_WORD: Final = uapi.KVM_COALESCED_MMIO_PAGE_OFFSET * PAGE_SIZE // 8

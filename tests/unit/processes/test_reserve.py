@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -17,7 +16,7 @@ from kvmbox.processes.reserve import PLAIN, Reserve
 from kvmbox.processes.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox.seccomp import device_filter
 
-BPF = device_filter(pipes=False)
+BPF = device_filter(pipes=True)
 
 
 class FakeSpawner(SpawnerClient):
@@ -26,7 +25,7 @@ class FakeSpawner(SpawnerClient):
     def __init__(self, most: int = len(PLAIN)) -> None:
         self.most = most
         self.ordered: list[tuple[str, bytes, int | None]] = []
-        self.ends: list[socket.socket] = []
+        self.ends: list[tuple[int, ...]] = []
 
     def spawn(
         self,
@@ -38,25 +37,26 @@ class FakeSpawner(SpawnerClient):
         require: int = 0,
         entry: str | None = None,
     ) -> DeviceProcess:
-        (end,) = channel
         if len(self.ordered) == self.most:
-            os.close(end)
+            for end in channel:
+                os.close(end)
             raise SandboxError("no more")
         self.ordered.append((device_type, bpf, cpu))
-        self.ends.append(socket.socket(fileno=end))
+        self.ends.append(tuple(channel))
         return DeviceProcess(device_type)
 
     def close(self, *_: object, **__: object) -> None:
-        for end in self.ends:
-            end.close()
+        for channel in self.ends:
+            for end in channel:
+                os.close(end)
 
     def hung_up(self) -> list[bool]:
         """Of each process, whether its channel has ended."""
         found = []
-        for end in self.ends:
-            end.setblocking(False)
+        for requests, *_ in self.ends:
+            os.set_blocking(requests, False)
             try:
-                found.append(end.recv(1) == b"")
+                found.append(os.read(requests, 1) == b"")
             except BlockingIOError:
                 found.append(False)
         return found
