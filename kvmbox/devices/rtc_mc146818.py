@@ -246,8 +246,10 @@ class RtcMc146818:
         if self._held or len(data) != 8:
             return 0
         self._base_seconds += min(int.from_bytes(data, "little"), _MAX_AWAY)
+        self._shown = None
         self._arm_alarm()
         self._refresh_event()
+        self._drive_line()
         return 8
 
     def reset(self, now: int) -> None:

