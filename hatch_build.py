@@ -50,7 +50,9 @@ class GuestBuildHook(BuildHookInterface[Any]):
         directory = f"{self.root}/build/man"
         shutil.rmtree(directory, ignore_errors=True)
         tool = [sys.executable, f"{self.root}/tools/man_pages.py", directory]
-        environment = {**os.environ, "PYTHONPATH": self.root}
+        # pip finds the requirements of an isolated build by this variable, too.
+        path = os.pathsep.join(filter(None, (self.root, os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "PYTHONPATH": path}
         if subprocess.run(tool, env=environment, check=False).returncode:
             raise SystemExit("kvmbox: error: cannot write the manual pages\nhint: pip install click-man")
         for name in sorted(os.listdir(directory)):
