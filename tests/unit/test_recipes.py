@@ -1,0 +1,179 @@
+"""The recipes for CI against the code: each parses, and names only commands, options and files that exist."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import pytest
+import yaml
+
+from kvmbox.cli import main
+
+ROOT: Final = Path(__file__).parents[2]
+ACTION: Final = ROOT / "action.yml"
+TEMPLATE: Final = ROOT / "ci-templates/gitlab-kvmbox.yml"
+CONTAINERFILE: Final = ROOT / "Containerfile"
+PAGE: Final = ROOT / "docs/ci.md"
+EXAMPLES: Final = sorted(path.parent for path in (ROOT / "examples").glob("*/suite.toml"))
+PIPELINES: Final = sorted(
+    path
+    for example in EXAMPLES
+    for path in (*example.glob(".github/workflows/*.yml"), *example.glob(".gitlab-ci.yml"))
+)
+
+
+def path_id(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def read_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def options_of(command_name: str) -> set[str]:
+    command = main.cli.get_command(click.Context(main.cli), command_name)
+    assert command is not None
+    return {name for parameter in command.params for name in parameter.opts} | {"--help"}
+
+
+def options_named(text: str) -> set[tuple[str, str]]:
+    """Each `kvmbox COMMAND … --option`, as the command and the option; a line that ends with \\ goes on."""
+    text = re.sub(r"\\\n", " ", text)
+    return {
+        (command, option)
+        for command, rest in re.findall(r"kvmbox(?:\"|')? ([a-z]+)\b(.*)", text)
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest.partition(" -- ")[0])
+    }
+
+
+def scripts_of_the_action() -> list[dict[str, Any]]:
+    return [step for step in read_yaml(ACTION)["runs"]["steps"] if "run" in step]
+
+
+def assert_options_exist(text: str, least: set[tuple[str, str]]) -> None:
+    named = options_named(text)
+    assert least <= named  # the pattern finds something
+    for command, option in named:
+        assert command in main.COMMANDS, command
+        assert option in options_of(command), (command, option)
+
+
+# --- The action --------------------------------------------------------------------------------------------
+
+
+def test_action_options_all_exist() -> None:
+    text = "\n".join(step["run"] for step in scripts_of_the_action())
+    assert_options_exist(text, {("smoke", "--junit"), ("smoke", "--logs")})
+    assert read_yaml(ACTION)["inputs"]["options"]["default"].split()[0] in options_of("smoke")
+
+
+def test_action_scripts_have_no_expression_that_an_input_could_break_out_of() -> None:
+    for step in scripts_of_the_action():
+        assert "${{" not in step["run"], step["name"]
+        assert step["shell"] == "bash"
+
+
+def test_action_inputs_and_outputs_are_described_and_used() -> None:
+    action = read_yaml(ACTION)
+    text = ACTION.read_text(encoding="utf-8")
+    documented = PAGE.read_text(encoding="utf-8")
+    for name, given in action["inputs"].items():
+        assert given["description"], name
+        assert given.get("required") or "default" in given, name
+        assert re.search(rf"\binputs\.{name}\b", text), name
+        assert re.search(rf"^\| `{name}` \|", documented, re.MULTILINE), name
+    steps = {step["id"]: step["run"] for step in action["runs"]["steps"] if "id" in step}
+    for name, output in action["outputs"].items():
+        step, _, key = re.findall(r"steps\.(\w+)\.(outputs)\.(\w+)", output["value"])[0]
+        assert f'"{key}=$' in steps[step], name
+
+
+def test_action_gives_the_status_of_the_suites_to_the_job() -> None:
+    (script,) = [step["run"] for step in scripts_of_the_action() if step.get("id") == "smoke"]
+    assert script.rstrip().endswith('exit "$status"')
+
+
+# --- The template for GitLab -------------------------------------------------------------------------------
+
+
+def test_template_options_all_exist() -> None:
+    job = read_yaml(TEMPLATE)[".kvmbox-smoke"]
+    assert_options_exist("\n".join(job["script"]), {("smoke", "--junit"), ("smoke", "--shard")})
+    assert job["variables"]["SMOKE_OPTIONS"].split()[0] in options_of("smoke")
+
+
+def test_template_keeps_what_its_command_writes() -> None:
+    job = read_yaml(TEMPLATE)[".kvmbox-smoke"]
+    command = "\n".join(job["script"])
+    (report,) = re.findall(r"--junit (\S+)", command)
+    assert job["artifacts"]["reports"]["junit"] == report
+    assert job["artifacts"]["when"] == "always"
+    folder = report.split("/", maxsplit=1)[0]
+    assert f"mkdir -p {folder}" in command
+    assert job["artifacts"]["paths"] == [f"{folder}/"]
+
+
+# --- The examples ------------------------------------------------------------------------------------------
+
+
+def test_examples_are_there() -> None:
+    assert [example.name for example in EXAMPLES] == ["asm", "c", "rust"]
+    assert len(PIPELINES) == 2 * len(EXAMPLES)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=path_id)
+def test_example_has_a_page_and_is_named_by_the_page_of_ci(example: Path) -> None:
+    assert (example / "README.md").read_text(encoding="utf-8").startswith("# ")
+    assert f"../examples/{example.name}/README.md" in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=path_id)
+def test_pipeline_of_an_example_uses_what_there_is(path: Path) -> None:
+    pipeline = read_yaml(path)
+    example = next(example for example in EXAMPLES if path.is_relative_to(example))
+    if path.name == ".gitlab-ci.yml":
+        (included,) = pipeline["include"]
+        assert (ROOT / included["local"]) == TEMPLATE
+        job = pipeline["boot"]
+        assert job["extends"] in read_yaml(TEMPLATE)
+        suites, options = job["variables"]["SMOKE_SUITES"], job["variables"]["SMOKE_OPTIONS"]
+        (kept,) = pipeline["build"]["artifacts"]["paths"]
+        suite = tomllib.loads((example / "suite.toml").read_text(encoding="utf-8"))
+        assert kept == suite["defaults"]["image"]  # what one job builds, the next one boots
+    else:
+        (step,) = [step for step in pipeline["jobs"]["boot"]["steps"] if "with" in step]
+        assert set(step["with"]) <= set(read_yaml(ACTION)["inputs"])
+        suites, options = step["with"]["suites"], step["with"]["options"]
+    assert (example / suites).exists()
+    assert {word for word in options.split() if word.startswith("-")} <= options_of("smoke")
+
+
+# --- The container and the page ----------------------------------------------------------------------------
+
+
+def test_containerfile_runs_kvmbox_without_root() -> None:
+    lines = CONTAINERFILE.read_text(encoding="utf-8").splitlines()
+    (user,) = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert re.fullmatch(r"[1-9]\d*(:[1-9]\d*)?", user)  # a number: runtimes can check that it is not root
+    assert 'ENTRYPOINT ["kvmbox"]' in lines
+    for line in lines:
+        if line.startswith("COPY ") and "--from" not in line:
+            for source in line.split()[1:-1]:
+                assert (ROOT / source).exists(), source
+
+
+def test_page_names_options_that_exist() -> None:
+    assert_options_exist(
+        PAGE.read_text(encoding="utf-8"), {("smoke", "--timeout"), ("run", "--serial-limit")}
+    )
+
+
+def test_source_distribution_includes_the_recipes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    for name in ("action.yml", "ci-templates", "examples", "Containerfile", ".dockerignore"):
+        assert name in included
