@@ -100,12 +100,14 @@ cdef class RouterCore:
         memset(&setting, 0, sizeof(setting))
         PyThread_acquire_lock(self.arming.lock, 1)
         for index in range(self.count):
-            at = load(&(<SourceCore>self.sources[index]).at)
-            first = min(first, at)
+            # What `look_at` would leave alone must not keep the thread awake.
+            if <void *>(<SourceCore>self.sources[index]).channel != <void *>None:
+                at = load(&(<SourceCore>self.sources[index]).at)
+                first = min(first, at)
         if self.stopping:
             host = 1  # long ago
         elif self.clock.runs() and not first >> 62:  # or in 146 years
-            host = <int64_t>first + self.clock._base
+            host = max(<int64_t>first + self.clock._base, <int64_t>1)  # also if that is before the host's start
         if host != self.armed:
             self.armed = host
             if host != NEVER:

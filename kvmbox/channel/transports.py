@@ -9,6 +9,7 @@ shm          a sealed memfd, mapped by both, and       no system call while both
 from __future__ import annotations
 
 import os
+import resource
 from typing import Final
 
 from kvmbox.channel.choice import chosen
@@ -17,6 +18,7 @@ from kvmbox.channel.spin import SpinGrants
 from kvmbox.channel.stream import PipeTransport, SocketTransport
 from kvmbox.channel.transport import Link, LinkedTransport
 from kvmbox.errors import SandboxError
+from kvmbox.wire import page_layout
 
 TRANSPORTS: Final[dict[str, type[LinkedTransport]]] = {
     "socketpair": SocketTransport,
@@ -37,7 +39,13 @@ def ipc_of(option: str, *, can_spin: bool) -> str:
     """The transport that one of `IPC_OPTIONS` means where processes can spin, or cannot."""
     if option != AUTO:
         return option
-    return "shm" if can_spin else "pipe"
+    return "shm" if can_spin and _page_is_allowed() else "pipe"
+
+
+def _page_is_allowed() -> bool:
+    """Whether the limit of file sizes, which counts for shared memory too, has room for a page."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return limit == resource.RLIM_INFINITY or limit >= page_layout.SIZE
 
 
 def make_link(ipc: str, spin: SpinGrants | None = None) -> Link:

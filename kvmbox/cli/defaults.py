@@ -16,6 +16,8 @@ the same reason a file of another user is passed over. `KVMBOX_CONFIG` names ano
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Collection
 from typing import Any, Final
 
 import click
@@ -52,33 +54,56 @@ def find(directory: str | None = None) -> Configuration:
     while True:
         for name in (NAME, PROJECT):
             path = os.path.join(here, name)
-            try:
-                owner = os.stat(path).st_uid
-            except OSError:
-                continue
-            content = _content(path)
-            if name == PROJECT and b"kvmbox" not in content:  # most of them: spare the parser
-                continue
-            if owner not in (0, os.geteuid()):
+            found, content = _own_content(path)
+            if found and content is None:
                 passed_over.append(path)
-                continue
-            tables = _tables(path, content)
-            if name == NAME or tables:
-                return Configuration(path, tables, tuple(passed_over))
+            # Most projects do not speak of kvmbox: spare the parser.
+            elif content is not None and (name == NAME or b"kvmbox" in content):
+                tables = _tables(path, content)
+                if name == NAME or tables:
+                    return Configuration(path, tables, tuple(passed_over))
         above = os.path.dirname(here)
         if above == here:
             return Configuration(None, {}, tuple(passed_over))
         here = above
 
 
-def _content(path: str) -> bytes:
+def _own_content(path: str) -> tuple[bool, bytes | None]:
+    """Whether there is something of this name, and what is in it, if it is a file of the user's or of root's.
+
+    The owner is that of the open descriptor, and asked before anything is read. Raises UsageError.
+    """
     try:
         # A FIFO has no end, and may have no writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            content = file.read(MOST_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return False, None
+    except OSError:  # who may not read it did not write it
+        return True, None
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_uid not in (0, os.geteuid()):
+            return True, None
+        return True, _read(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _content(path: str) -> bytes:
+    """What is in a file that the user has named. Raises UsageError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return _read(path, descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror}", hint=_HINT) from error
+
+
+def _read(path: str, descriptor: int) -> bytes:
+    with open(descriptor, "rb", closefd=False) as file:
+        content = file.read(MOST_BYTES + 1) or b""
     if len(content) > MOST_BYTES:
         raise UsageError(f"the configuration {path} has more than {MOST_BYTES >> 20} MiB", hint=_HINT)
     return content
@@ -92,7 +117,7 @@ def _tables(path: str, content: bytes) -> dict[str, Any]:
 
     try:
         tables: dict[str, Any] = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits is a ValueError of its own
         raise UsageError(f"the configuration {path} is not TOML: {error}", hint=_HINT) from error
     if os.path.basename(path) == PROJECT:
         for key in ("tool", "kvmbox"):
@@ -122,7 +147,8 @@ def options(command: click.Command, name: str, configuration: Configuration) -> 
     for key, value in table.items():
         parameter = parameters.get(key)
         if parameter is None or parameter.name is None:
-            raise UsageError(f"{where} has no option '{key}'", hint=f"'kvmbox {name} --help' lists them")
+            listed = f"{VARIABLE}=none kvmbox {name} --help"
+            raise UsageError(f"{where} has no option '{key}'", hint=f"'{listed}' lists them")
         if parameter.name not in allowed:
             raise UsageError(
                 f"{where}: '{key}' cannot be set in a file", hint=f"give --{key} on the command line"
@@ -149,7 +175,14 @@ def _value(parameter: click.Option, value: Any, where: str) -> Any:
     return str(value)
 
 
-def apply(context: click.Context, command: click.Command, name: str) -> None:
-    """Make what the configuration sets the defaults of `command`, which `context` is about to call."""
-    if not context.resilient_parsing and getattr(command, "configurable", None):
-        context.default_map = {name: options(command, name, find())}
+def apply(context: click.Context, command: click.Command, name: str, known: Collection[str]) -> None:
+    """Make what the configuration sets the defaults of `command`, which `context` is about to call. `known`
+    are the names of all commands: a table of another name is a mistake, and what it sets is missed.
+    """
+    if context.resilient_parsing or not getattr(command, "configurable", None):
+        return
+    found = find()
+    unknown = [table for table in found.tables if table not in known]
+    if unknown:
+        raise UsageError(f"{found.path}: there is no command '{unknown[0]}'", hint=_HINT)
+    context.default_map = {name: options(command, name, found)}

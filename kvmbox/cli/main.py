@@ -77,7 +77,7 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"kvmbox.cli.{cmd_name}").command
         early.raising = True
         early.check()
-        defaults.apply(ctx, command, cmd_name)
+        defaults.apply(ctx, command, cmd_name, COMMANDS)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -121,11 +121,17 @@ def say(text: str) -> None:
 
 
 def report(message: str, hint: str | None = None) -> None:
-    """The one line that says what failed, and the hint."""
+    """The one line that says what failed, and the hint. Names and values in them may be anybody's."""
+    message, hint = _printable(message), hint and _printable(hint)
     error_word, hint_word = "error:", "hint:"
     if _has_colours():
         error_word, hint_word = "\x1b[1;31merror:\x1b[0m", "\x1b[1mhint:\x1b[0m"
     say(f"kvmbox: {error_word} {message}" + (f"\n{hint_word} {hint}" if hint else ""))
+
+
+def _printable(text: str) -> str:
+    """The text without what would move the cursor of a terminal, or worse. Lines stay."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def _has_colours() -> bool:

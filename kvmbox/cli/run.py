@@ -291,8 +291,8 @@ EXAMPLES: Final = (
 @click.option(
     "--rtc",
     type=click.Choice(config.RTC_POLICIES),
-    help="The clock of a machine --from a snapshot. stand-still: it goes on as all else does. catch-up: it "
-    "shows the time that has passed since.  [default: stand-still]",
+    help="The clock of a machine --from a snapshot. stand-still: it continues from the snapshot. catch-up: "
+    "it shows the time that has passed since.  [default: stand-still]",
 )
 @click.option("--stats", is_flag=True, help="Print statistics on stderr when the run ends.")
 @click.option(

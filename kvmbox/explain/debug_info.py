@@ -6,7 +6,7 @@ question.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from kvmbox.explain import symbols
@@ -24,27 +24,31 @@ class SymbolFile(Value):
 
 
 class _Known:
-    def __init__(self, file: SymbolFile) -> None:
+    def __init__(self, file: SymbolFile, may_go_on: Callable[[], bool]) -> None:
         data = file.data
         self.symbols: Final[Symbols] = symbols.read(data, file.base)
         self.lines: Lines | None = None
         self.frames: Frames | None = None
         if data.startswith(b"\x7fELF"):
-            self.lines = Lines(data, file.base)
-            self.frames = Frames(self.lines.dwarf, file.base, self.lines.errors)
+            self.lines = Lines(data, file.base, may_go_on)
+            self.frames = Frames(self.lines.dwarf, file.base)
 
 
 class DebugInfo:
     """See the module. The first file that knows an address is asked about it."""
 
-    def __init__(self, files: Sequence[SymbolFile] = ()) -> None:
+    def __init__(
+        self, files: Sequence[SymbolFile] = (), may_go_on: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`may_go_on` says whether there is still time: what is not found by then has no name."""
         self._files = list(files)
+        self._may_go_on = may_go_on
         self._known: list[_Known] | None = None
 
     @property
     def _all(self) -> list[_Known]:
         if self._known is None:
-            self._known = [_Known(file) for file in self._files]
+            self._known = [_Known(file, self._may_go_on) for file in self._files]
         return self._known
 
     def place(self, address: int) -> Place | None:

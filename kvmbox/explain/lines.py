@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any, Final
 
 from kvmbox.explain.names import printable
-from kvmbox.explain.symbols import DAMAGED
 from kvmbox.lean import Value
 
-MOST_UNITS: Final = 50_000
-MOST_ROWS: Final = 4_000_000
-"""How much of a line table is looked at, all files together: what takes pyelftools some seconds."""
+MOST_ROWS: Final = 400_000
+"""How many rows of line tables are looked at, all questions together: what takes pyelftools 3 s."""
+
+MOST_TABLE: Final = 1 << 20
+"""The bytes of one unit's line table: pyelftools decodes it whole."""
+
+MOST_INFO: Final = 512 << 20
+"""The bytes of all sections of debug information together, once they are inflated."""
+
+MOST_FRAMES: Final = 1 << 20
+"""The bytes of call frame information, which pyelftools decodes whole: 2 s."""
 
 
 class Line(Value):
@@ -27,24 +35,22 @@ class Line(Value):
 class Lines:
     """The line table of an ELF file. Reads on demand, and only what the answer needs."""
 
-    def __init__(self, data: bytes, base: int = 0) -> None:
-        """`base` is added to the addresses in the file."""
+    def __init__(self, data: bytes, base: int = 0, may_go_on: Callable[[], bool] = lambda: True) -> None:
+        """`base` is added to the addresses in the file. `may_go_on` says whether there is still time."""
         self._base = base
+        self._may_go_on = may_go_on
         self._dwarf: Any = None
         self._ranges: Any = None
         self._rows_left = MOST_ROWS
         self._known: dict[int, Line | None] = {}
-        from elftools.common.exceptions import DWARFError, ELFError
         from elftools.elf.elffile import ELFFile
 
-        self.errors: Final[tuple[type[BaseException], ...]] = (*DAMAGED, ELFError, DWARFError)
-        """What pyelftools raises of a damaged file."""
         try:
             file = ELFFile(io.BytesIO(data))
-            if file.has_dwarf_info():
+            if file.has_dwarf_info() and _fits(file):
                 self._dwarf = file.get_dwarf_info(relocate_dwarf_sections=False)
                 self._ranges = self._dwarf.get_aranges()
-        except self.errors:
+        except Exception:  # noqa: BLE001 - the file is anybody's: pyelftools raises whatever its slips raise
             self._dwarf = None
 
     @property
@@ -59,7 +65,7 @@ class Lines:
         if address not in self._known:
             try:
                 self._known[address] = self._find(address - self._base)
-            except self.errors:
+            except Exception:  # noqa: BLE001 - as above
                 self._known[address] = None
         return self._known[address]
 
@@ -70,8 +76,8 @@ class Lines:
                 found = self._in_unit(self._dwarf.get_CU_at(offset), address)
                 if found is not None:
                     return found
-        for count, unit in enumerate(self._dwarf.iter_CUs()):
-            if count >= MOST_UNITS or self._rows_left <= 0:
+        for unit in self._dwarf.iter_CUs():
+            if self._rows_left <= 0 or not self._may_go_on():
                 return None
             found = self._in_unit(unit, address)
             if found is not None:
@@ -86,7 +92,7 @@ class Lines:
             if not low.value <= address < end:
                 return None
         program = self._dwarf.line_program_for_CU(unit)
-        if program is None:
+        if program is None or program.header["unit_length"] > MOST_TABLE:
             return None
         before: Any = None
         for entry in program.get_entries():
@@ -125,6 +131,18 @@ class Lines:
         if name.startswith("/"):
             parts = [name]
         return Line(printable("/".join(parts)), int(row.line))
+
+
+def _fits(file: Any) -> bool:
+    """Whether the debug information is of a size that can be read. `.zdebug` does not tell its size."""
+    kinds = (".debug", ".zdebug", ".eh_frame")
+    sections = [one for one in file.iter_sections() if one.name.startswith(kinds)]
+    frames = sum(one.data_size for one in sections if one.name in (".eh_frame", ".debug_frame"))
+    return (
+        not any(one.name.startswith(".z") for one in sections)
+        and sum(one.data_size for one in sections) <= MOST_INFO
+        and frames <= MOST_FRAMES
+    )
 
 
 def _text(value: bytes | str) -> str:

@@ -10,23 +10,22 @@ import io
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from struct import Struct
 from typing import Any, Final
 
 from kvmbox.explain.names import readable
 from kvmbox.lean import Value
-
-DAMAGED: Final = (
-    *(ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, AssertionError),
-    *(MemoryError, RecursionError),
-)
-"""What pyelftools may raise, beside its own errors, of a file that is anybody's."""
 
 MOST_SYMBOLS: Final = 1_000_000
 LONGEST_GUESS: Final = 1 << 16
 """How far behind the start of a symbol without a size an address still gets its name."""
 
 _MAP_LINE: Final = re.compile(rb"^([0-9a-fA-F]{4,16}) ([A-Za-z]) (\S+)", re.MULTILINE)
-_CODE_OR_DATA: Final = ("STT_NOTYPE", "STT_OBJECT", "STT_FUNC", "STT_GNU_IFUNC")
+_PLACES: Final = (0, 1, 2, 10)  # STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_GNU_IFUNC
+_UNDEFINED: Final = 0
+_ABSOLUTE: Final = 0xFFF1
+LONGEST_NAME: Final = 1024
+"""A longer name is cut: many symbols of a hostile file could share one of megabytes."""
 
 
 class Place(Value):
@@ -83,45 +82,45 @@ class Symbols:
 
 def of_elf(data: bytes, base: int = 0) -> Symbols:
     """The symbols of an ELF file, moved by `base`; none of a file that is damaged or stripped."""
-    from elftools.common.exceptions import ELFError
     from elftools.elf.elffile import ELFFile
 
     entries: list[tuple[int, int, str]] = []
     try:
-        file = ELFFile(io.BytesIO(data))
+        file: Any = ELFFile(io.BytesIO(data))
         for name in (".symtab", ".dynsym"):
-            section: Any = file.get_section_by_name(name)
-            if section is None or entries:
-                continue
-            entries += _of_section(section, base)
-    # The file is anybody's: pyelftools raises whatever its own slips raise.
-    except (
-        ELFError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        AssertionError,
-    ):
-        pass
+            section = file.get_section_by_name(name)
+            if section is not None and not entries and not section.compressed:
+                names = file.get_section(section["sh_link"])
+                if not names.compressed:
+                    entries += of_table(section.data(), names.data(), base, wide=file.elfclass == 64)
+    except Exception:  # noqa: BLE001 - the file is anybody's: pyelftools raises whatever its own slips raise
+        return Symbols(())
     return Symbols(entries)
 
 
-def _of_section(section: Any, base: int) -> Iterator[tuple[int, int, str]]:
-    for count, symbol in enumerate(section.iter_symbols()):
+def of_table(table: bytes, names: bytes, base: int, *, wide: bool) -> Iterator[tuple[int, int, str]]:
+    """Start, size and name of the symbols that are places (ELF specification, "Symbol Table")."""
+    entry = Struct("<IBBHQQ" if wide else "<IIIBBH")
+    whole = len(table) - len(table) % entry.size
+    for count, values in enumerate(entry.iter_unpack(table[:whole])):
         if count >= MOST_SYMBOLS:
             return
-        kind, where = symbol["st_info"]["type"], symbol["st_shndx"]
-        if symbol.name and kind in _CODE_OR_DATA and where not in ("SHN_UNDEF", "SHN_ABS"):
-            yield symbol["st_value"] + base, symbol["st_size"], symbol.name
+        if wide:
+            at, info, _, section, start, size = values
+        else:
+            at, start, size, info, _, section = values
+        if info & 0xF not in _PLACES or section in (_UNDEFINED, _ABSOLUTE) or at >= len(names):
+            continue
+        end = names.find(b"\0", at, at + LONGEST_NAME)
+        name = names[at : end if end >= 0 else at + LONGEST_NAME]
+        if name:
+            yield start + base, size, name.decode(errors="replace")
 
 
 def of_map(data: bytes, base: int = 0) -> Symbols:
     """The symbols of a System.map, as `nm` prints them: address, type, name."""
     return Symbols(
-        (int(line[1], 16) + base, 0, line[3].decode(errors="replace"))
+        (int(line[1], 16) + base, 0, line[3][:LONGEST_NAME].decode(errors="replace"))
         for line in _MAP_LINE.finditer(data)
         if line[2] not in b"aAuUwW"
     )

@@ -234,9 +234,9 @@ class InterruptRouter:
             others = bool(state.asserted & state.heard & ~source.bit)
             source.passes = bool(state.heard & source.bit) and not others
             source.lowers = bool(state.asserted & source.bit)
-        passing = sum(source.passes for source in state.announced)
+        alone = len(state.announced) < 2
         for source in state.announced:
-            source.ready = passing < 2 or not source.passes
+            source.ready = alone or not source.passes
 
     # --- Controllers ----------------------------------------------------------------------------------------
 

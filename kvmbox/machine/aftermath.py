@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,6 +15,9 @@ from kvmbox.machine.hang_profile import Profile
 from kvmbox.machine.vcpu_thread import VcpuThread
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
+
+PATIENCE: Final = 5.0
+"""For how many seconds debug information is searched, all CPUs together."""
 
 EXPLAINED: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT)
 """The ends after which the report tells all that is known of every CPU."""
@@ -80,7 +84,10 @@ def _explain(
     from kvmbox.explain.state import Cpu
     from kvmbox.explain.text import lines_of
 
-    debug_info = DebugInfo([SymbolFile(one.data, one.base) for one in symbols])
+    end = time.monotonic() + PATIENCE
+    debug_info = DebugInfo(
+        [SymbolFile(one.data, one.base) for one in symbols], lambda: time.monotonic() < end
+    )
     lines: list[str] = []
     cpus: list[dict[str, Any]] = []
     if profile is not None:
@@ -97,8 +104,13 @@ def _explain(
             lines.append(f"(registers cannot be read: {error})")
             continue
         crashed = outcome.status == GUEST_CRASHED and _ended_it(thread, outcome)
-        explanation = explain(Cpu(regs, sregs, memory.available, vcpu.index), debug_info, crashed=crashed)
-        lines += lines_of(explanation, format_registers(regs, sregs))
+        registers = format_registers(regs, sregs)
+        try:
+            explanation = explain(Cpu(regs, sregs, memory.available, vcpu.index), debug_info, crashed=crashed)
+        except Exception as error:  # noqa: BLE001 - guest and image are anybody's; the guest's end counts
+            lines += [registers, f"(the state cannot be explained: {type(error).__name__}: {error})"]
+            continue
+        lines += lines_of(explanation, registers)
         cpus.append(explanation.as_json())
     return Aftermath(diagnosis, "\n".join(lines), tuple(cpus))
 

@@ -225,13 +225,17 @@ class Devices:
         self.late = host.late
         self.late_forbidden: tuple[int, ...] = ()
         """The ports whose writes must not be late when the next virtual machine starts."""
-        pool.connect(
-            grants,
-            now=self.clock.now,
-            deadline_changed=deadline_changed,
-            wait_for_output=console.wait_for_room,
-            survival_of=prepare(pool, self.clock),
-        )
+        try:
+            pool.connect(
+                grants,
+                now=self.clock.now,
+                deadline_changed=deadline_changed,
+                wait_for_output=console.wait_for_room,
+                survival_of=prepare(pool, self.clock),
+            )
+        except BaseException:
+            self.router.close()  # which nobody else has yet
+            raise
         for member in pool.members.values():
             channel = pool.channel(member.device_type)
             for index, device in enumerate(member.devices):

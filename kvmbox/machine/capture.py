@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from kvmbox.boot.files import HostFiles
@@ -99,6 +100,8 @@ class Taker:
         request.end(None)
 
     def _refuse(self, request: Request, why: str) -> None:
+        with suppress(OSError):  # the run goes on, and the disk may be full of it
+            os.ftruncate(request.descriptor, 0)
         self._say(f"cannot write snapshot '{request.path}': {why}; the run goes on")
         request.end(why)
 

@@ -58,7 +58,7 @@ TSC_TOLERANCE_PPM: Final = 250
 """How far the rates of two time-stamp counters may be apart: KVM takes such rates for the same
 (tsc_tolerance_ppm)."""
 
-_SAME_HOST: Final = "start it on a host like that it was taken on, with the same kernel, or take it anew"
+_SAME_HOST: Final = "start the snapshot on the same kind of CPU and kernel, or take a new one"
 
 
 class Start:

@@ -197,12 +197,17 @@ class Snapshots:
         unfinished = []
         try:
             while self._wanted:
-                unfinished.append(self._take(self._wanted.popleft()))
+                request = self._wanted.popleft()
+                try:
+                    unfinished.append(self._take(request))
+                except BaseException as error:
+                    request.end(str(error) or type(error).__name__)  # somebody may wait for it
+                    raise
         finally:
             for vcpu in vcpus:
                 vcpu.resume()
-        for finish in unfinished:
-            finish()
+            for finish in unfinished:
+                finish()
 
     def end(self) -> str | None:
         """The guest has ended. Returns in words which planned snapshot is missing, or None."""

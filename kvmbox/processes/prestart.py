@@ -29,6 +29,8 @@ class Prestart:
         self.kind = kind
         self._waiting: list[SpawnerClient] = []
         self._reserve: Reserve | None = None
+        self._is_placed = False
+        """Whether a machine has the placement of the reserve, and closes it."""
 
     def start(self) -> None:
         """Start a spawner for filtered device processes with every layer. If that fails, `take` says why."""
@@ -57,6 +59,7 @@ class Prestart:
         if choice == "auto" and self._reserve is not None:
             placement = self._reserve.placement
             placement.vcpus = vcpus
+            self._is_placed = True
             return placement
         return place(choice, vcpus)
 
@@ -76,7 +79,8 @@ class Prestart:
         """End the spawner that nobody took, and its processes. Idempotent, never raises."""
         if self._reserve is not None:
             self._reserve.drop()
-            self._reserve.placement.close()
+            if not self._is_placed:
+                self._reserve.placement.close()
             self._reserve = None
         while self._waiting:
             self._waiting.pop().close()

@@ -156,7 +156,7 @@ def apply(vcpu: Vcpu, state: CpuSnapshot) -> None:
     except KvmError as error:
         raise SnapshotFileError(
             f"this host's KVM does not take the state of CPU {vcpu.index}: {error}",
-            hint="start the snapshot on a host like that it was taken on, or take it anew",
+            hint="start the snapshot on the same kind of CPU and kernel, or take a new one",
         ) from error
 
 

@@ -41,7 +41,8 @@ class Destination:
         try:
             self.final = os.path.realpath(path)
             directory, name = os.path.split(self.final)
-            self.temporary = os.path.join(directory, f".{name}.{os.getpid()}.partial")
+            # A pid would not do: containers use the same ones again, and a file may have been left.
+            self.temporary = os.path.join(directory, f".{name}.{os.urandom(8).hex()}.partial")
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.stat(self.final).st_mode):
                     raise SnapshotFileError(

@@ -61,7 +61,12 @@ class TemplateClient:
             f"import sys; sys.path += {[PACKAGE_DIRECTORY]!r}; from kvmbox.warm.template import main; "
             f"main({os.getpid()}, {is_compiled()})"
         )
-        own_end, template_end = passing.socket_pair()
+        try:
+            own_end, template_end = passing.socket_pair()
+        except OSError as error:
+            raise StartError(
+                f"cannot start a warm worker: {error.strerror}", hint="see 'ulimit -n'"
+            ) from error
         try:
             pid = os.posix_spawn(
                 sys.executable,

@@ -224,7 +224,11 @@ class Dispatcher:
         room = self._workers * MOST_PER_WORKER - len(self._boots)
         for spawns in kinds[: max(0, room)]:
             self._latest_kind = spawns
-            ours, theirs = socket.socketpair()
+            try:
+                ours, theirs = socket.socketpair()
+            except OSError as error:  # the program may have used up its descriptors
+                self._failed(f"no socket for a boot process: {error.strerror}")
+                return
             with theirs:
                 self._identifier += 1
                 if not template.boot(self._identifier, theirs.fileno(), spawns=spawns):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox.wire import page_layout
 from tests.support.family import DEVICE_TYPES
 from tests.support.patience import patience
 from tests.support.real_mode import (
@@ -51,7 +52,15 @@ def start(images: Images, code: bytes, *arguments: str, stdin: int = subprocess.
 def idle_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A run that stays, for all the tests that only look."""
     images = Images(tmp_path_factory.mktemp("idle"))
-    with start(images, IDLE + SECRET, "--memory", str(MEMORY)) as run:
+    with start(images, IDLE + SECRET, "--memory", str(MEMORY), "--ipc", "socketpair") as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def idle_run_with_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """The same over shared memory."""
+    images = Images(tmp_path_factory.mktemp("idle"))
+    with start(images, IDLE + SECRET, "--memory", str(MEMORY), "--ipc", "shm") as run:
         yield run
 
 
@@ -76,6 +85,23 @@ def test_device_process_holds_its_channel_only(idle_run: Run, device: str) -> No
     directory = Path(f"/proc/{idle_run.family.devices[device]}/fd")
     (descriptor,) = directory.iterdir()
     assert os.readlink(descriptor).startswith("socket:")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("device", DEVICE_TYPES)
+def test_device_process_with_shared_memory_shares_its_page_only(
+    idle_run_with_pages: Run, device: str
+) -> None:
+    pid = idle_run_with_pages.family.devices[device]
+    held = sorted(os.readlink(one).partition(":")[0] for one in Path(f"/proc/{pid}/fd").iterdir())
+    assert held in (["pipe", "pipe"], ["/memfd", "pipe", "pipe"])
+    shared = [
+        (end - first, name)
+        for first, end, permissions, name in mappings(pid)
+        if permissions[1] == "w" and permissions[3] == "s"
+    ]
+    assert shared == [(page_layout.SIZE, "/memfd:kvmbox-page (deleted)")]
+    assert not holds_secret(pid)
 
 
 @pytest.mark.root

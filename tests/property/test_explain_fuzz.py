@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox.explain import symbols
 from kvmbox.explain.debug_info import DebugInfo, SymbolFile
 from kvmbox.explain.explanation import explain
 from kvmbox.explain.state import Cpu
@@ -66,17 +67,61 @@ def test_any_state_is_explained() -> None:
     assert len(causes) > 3  # the states are not all of one kind
 
 
-def test_any_file_is_asked_for_names_lines_and_callers(tmp_path: Path) -> None:
+def built(directory: Path) -> bytes:
+    """An ELF file with debug information."""
     if not shutil.which("cc"):
         pytest.skip("cc not found: there is no file to damage")
-    source_file = tmp_path / "x.c"
-    source_file.write_text(
-        "int f(int n) { return n ? f(n - 1) * 3 : 1; }\nint _start(void) { return f(3); }\n"
+    text = directory / "x.c"
+    text.write_text("int f(int n) { return n ? f(n - 1) * 3 : 1; }\nint _start(void) { return f(3); }\n")
+    flags = ("-g", "-ffreestanding", "-nostdlib", "-static")
+    subprocess.run(["cc", *flags, "-o", directory / "x", text], check=True)
+    return (directory / "x").read_bytes()
+
+
+def section(data: bytes, name: str) -> tuple[int, int]:
+    """Where the header and the content of a section of an ELF64 file are."""
+    headers = int.from_bytes(data[0x28:0x30], "little")
+    size, count, names = (int.from_bytes(data[at : at + 2], "little") for at in (0x3A, 0x3C, 0x3E))
+    strings = int.from_bytes(data[headers + size * names + 0x18 :][:8], "little")
+    for number in range(count):
+        header = headers + size * number
+        start = strings + int.from_bytes(data[header : header + 4], "little")
+        if data[start : data.index(b"\0", start)] == name.encode():
+            return header, int.from_bytes(data[header + 0x18 :][:8], "little")
+    raise AssertionError(name)
+
+
+def test_damage_that_pyelftools_does_not_expect_is_left_out(tmp_path: Path) -> None:
+    whole = built(tmp_path)
+    header, line = section(whole, ".debug_line")
+    version = int.from_bytes(whole[line + 4 : line + 6], "little")
+    # The field behind minimum and maximum length, default_is_stmt and line_base; since version 5 after sizes.
+    range_at = line + (4 + 2 + 2 + 4 if version >= 5 else 4 + 2 + 4) + 4
+    no_range = bytearray(whole)
+    no_range[range_at] = 0
+    packed = bytearray(whole)
+    packed[header + 9] |= 0x08  # SHF_COMPRESSED is bit 11 of the flags
+    for data in (no_range, packed):
+        info = DebugInfo([SymbolFile(bytes(data))])
+        assert info.place(0x401000) is not None
+        assert info.line(0x401000) is None
+
+
+def test_names_that_share_megabytes_are_cut(tmp_path: Path) -> None:
+    names = b"\0" + b"a" * 1_000_000 + b"\0"
+    table = bytes(24) + b"".join(
+        (1).to_bytes(4, "little") + b"\x02\0\1\0" + (0x1000 + 16 * number).to_bytes(8, "little") + bytes(8)
+        for number in range(200)
     )
-    subprocess.run(
-        ["cc", "-g", "-ffreestanding", "-nostdlib", "-static", "-o", tmp_path / "x", source_file], check=True
-    )
-    whole = (tmp_path / "x").read_bytes()
+    found = symbols.Symbols(symbols.of_table(table, names, 0, wide=True))
+    assert len(found) == 200
+    place = found.at(0x1000)
+    assert place is not None
+    assert len(place.symbol) == symbols.LONGEST_NAME
+
+
+def test_any_file_is_asked_for_names_lines_and_callers(tmp_path: Path) -> None:
+    whole = built(tmp_path)
     source = random.Random(41)
     named = 0
     for _ in range(FILES):

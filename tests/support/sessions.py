@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.support.family import children_of
+from tests.support.waiting import PATIENCE_S
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -28,6 +30,13 @@ def adoption() -> Iterator[list[int]]:
     finally:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
         for pid in set(children_of(os.getpid())) - before:
-            # An orphan that has ended waits for its new parent, which is us.
-            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+            # An orphan that has ended waits for its new parent, which is us. One that was killed may take a
+            # moment to end.
+            pidfd = os.pidfd_open(pid)
+            ended = select.poll()
+            ended.register(pidfd, select.POLLIN)
+            if ended.poll(PATIENCE_S * 1000):
+                os.waitpid(pid, 0)
+            else:
                 left.append(pid)
+            os.close(pidfd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -109,6 +110,7 @@ def test_values_become_what_the_command_line_would_say(directory: Path) -> None:
         ("memory = '64M'", "'memory' is no table of a command"),
         ("[run", "is not TOML"),
         ("a = " + "[" * 100_000, "is not TOML"),
+        ("a = " + "1" * 5000, "is not TOML"),
     ],
 )
 def test_wrong_file_is_named_with_what_is_wrong(text: str, words: str, directory: Path) -> None:
@@ -126,8 +128,8 @@ def test_wrong_project_is_named(text: str, directory: Path) -> None:
         defaults.find()
 
 
-def test_file_without_end_is_refused(directory: Path) -> None:
-    (directory / "kvmbox.toml").symlink_to("/dev/zero")
+def test_file_that_is_too_long_is_refused(directory: Path) -> None:
+    write(directory / "kvmbox.toml", "#" * (defaults.MOST_BYTES + 1))
     with pytest.raises(UsageError, match="more than 1 MiB"):
         defaults.find()
 
@@ -135,6 +137,36 @@ def test_file_without_end_is_refused(directory: Path) -> None:
 def test_fifo_does_not_block(directory: Path) -> None:
     os.mkfifo(directory / "kvmbox.toml")
     assert defaults.find().tables == {}
+
+
+def test_file_of_another_user_is_not_even_read(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(write(directory / "kvmbox.toml", "x" * (defaults.MOST_BYTES + 1)))
+    if path.stat().st_uid == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert str(path) in defaults.find().passed_over
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_passed_over(directory: Path, make: Callable[[Path], None]) -> None:
+    make(directory / "kvmbox.toml")
+    assert str(directory / "kvmbox.toml") in defaults.find().passed_over
+
+
+def test_fifo_that_somebody_writes_to_is_passed_over(directory: Path) -> None:
+    os.mkfifo(directory / "kvmbox.toml")
+    writer = os.open(directory / "kvmbox.toml", os.O_RDWR)
+    try:
+        assert defaults.find().tables == {}
+    finally:
+        os.close(writer)
+
+
+def test_table_of_no_command_is_an_error(directory: Path) -> None:
+    write(directory / "kvmbox.toml", "[rnu]\ntimeout = 5")
+    with pytest.raises(UsageError, match="no command 'rnu'"):
+        main.cli.get_command(click.Context(main.cli), "run")
 
 
 def test_unreadable_file_is_an_error_with_a_way_out(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

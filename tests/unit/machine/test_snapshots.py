@@ -189,3 +189,24 @@ def test_vcpus_go_on_if_a_snapshot_fails_in_a_way_that_ends_the_run(rig: Rig) ->
     with pytest.raises(RuntimeError):
         rig.turn()
     assert [cpu.log for cpu in rig.cpus] == [["resume"], ["resume"]]
+
+
+def test_who_waits_for_a_snapshot_that_fails_is_told_and_one_before_it_is_finished(rig: Rig) -> None:
+    taken: list[Request] = []
+
+    def fail_the_second(request: Request) -> Callable[[], None]:
+        if taken:
+            raise RuntimeError("the device process is gone")
+        taken.append(request)
+        return lambda: rig.finish(request)
+
+    rig.snapshots.attend(rig.stop, fail_the_second)
+    first, second = rig.request(), rig.request()
+    rig.snapshots.want(first)
+    rig.snapshots.want(second)
+    for cpu in rig.cpus:
+        cpu.is_paused = True
+    with pytest.raises(RuntimeError):
+        rig.turn()
+    assert (first.done.is_set(), first.problem) == (True, None)
+    assert (second.done.is_set(), second.problem) == (True, "the device process is gone")
