@@ -35,7 +35,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from kvmbox.channel.follow_up import MAX_FOLLOW_UPS, Application, FollowUp
-from kvmbox.channel.grants import Grants
+from kvmbox.channel.grants import Grants, rise_slack
 from kvmbox.channel.journal import Entry, entry_of
 from kvmbox.channel.mutex import Mutex
 from kvmbox.channel.survival import Survival
@@ -544,6 +544,8 @@ class Channel:
         if deadline == self.deadline and not tell:
             return
         self.deadline = deadline
+        if self._rises and any(rise.at == deadline for rise in self._rises):
+            deadline += rise_slack(deadline - now, self._rises)
         self._deadline_changed(deadline, now)
 
     def _note(self, entry: Entry) -> None:

@@ -46,6 +46,8 @@ class Rise(Protocol):
 
     at: int
     """When the pin will rise, in ns of guest time, or `NO_RISE`."""
+    slack: int
+    """By how many ns at most the model may be told the time later, because its line is raised without it."""
 
     def announce(self, at: int) -> None:
         """The pin will rise at `at`, or it may not: `NO_RISE`."""
@@ -62,6 +64,15 @@ class Rise(Protocol):
     def settle(self) -> None:
         """The model has been told the time: if it has not told of the rise, the line is as it said before."""
         ...
+
+
+def rise_slack(left: int, rises: Sequence[Rise]) -> int:
+    """How much later than at its deadline, in `left` ns, a process may be told the time.
+
+    A process that is told at once runs just when the guest's interrupt handler would, on the same CPU. An
+    eighth of the time keeps the next rise on time: it is announced when the process is told.
+    """
+    return min(max(left, 0) // 8, *(rise.slack for rise in rises))
 
 
 _NO_RISES: Final[Mapping[int, Rise]] = {}

@@ -65,6 +65,9 @@ class Source:
     `at` is when the pin will rise, in ns of guest time, or `NO_RISE`; it belongs to the lock of the channel.
     """
 
+    slack = 0
+    """See Rise: without a thread that raises lines, none."""
+
     def __init__(self, router: InterruptRouter, gsi: int, state: LineState, bit: int) -> None:
         self.at = NO_RISE
         self.gsi = gsi

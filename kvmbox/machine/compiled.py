@@ -55,6 +55,8 @@ class CompiledRing(RingCore, CoalescedRing):
 class CompiledSource(SourceCore, Source):
     """A source that compiled code can raise."""
 
+    slack = 250_000
+
 
 class CompiledRouter(RouterCore, InterruptRouter):
     """Interrupt lines, and a thread that raises those whose rise has been announced, without the GIL."""

@@ -120,7 +120,53 @@ class FakeRise:
     """A rise that keeps the lock that it is given."""
 
     at = NO_RISE
+    slack = 0
     lock: Any = None
 
     def guarded_by(self, lock: Any) -> None:
         self.lock = lock
+
+
+class SlackRise(FakeRise):
+    """A rise whose line a thread raises."""
+
+    slack = 1_000
+
+    def announce(self, at: int) -> None:
+        self.at = at
+
+    def settle(self) -> None:
+        """Nothing was raised."""
+
+
+@pytest.mark.parametrize(
+    ("deadline", "rises_at", "told_at"),
+    [
+        (NOW + 800, NOW + 800, NOW + 900),  # an eighth of the time later
+        (NOW + 80_000, NOW + 80_000, NOW + 81_000),  # 1000 ns at most
+        (NOW + 800, NOW + 900, NOW + 800),  # for something else than the rise
+        (NOW + 800, NO_RISE, NOW + 800),
+        (NOW - 1, NOW - 1, NOW - 1),
+    ],
+)
+def test_process_whose_line_is_raised_without_it_is_told_a_little_later(
+    half: Half, deadline: int, rises_at: int, told_at: int
+) -> None:
+    model: Any = Timer()
+    rise: Any = SlackRise()
+    model.log = []
+    told: list[int] = []
+    channel = half.direct(
+        "timer",
+        DirectLink(lambda: DeviceServer(build=lambda _name, _parameters: model)),
+        [Grants("timer", irq_lines=[lambda _level, _coalesced: None], rises={0: rise})],
+        now=lambda: NOW,
+        deadline_changed=lambda at, _now: told.append(at),
+    )
+    greet(channel, [DeviceSpec("timer", "timer", "fake")])
+    told.clear()
+    model.deadline, model.effects = deadline, [RisesAt(0, rises_at)]
+    word = request_word(WRITE, 0, 1)
+    channel.access_for(word)(word, 0, 0, 0)
+    assert told == [told_at]
+    assert channel.deadline == deadline

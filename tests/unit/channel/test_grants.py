@@ -46,6 +46,8 @@ OTHERS: Final = {
 class RecordedRise:
     """Notes what it is announced."""
 
+    slack = 0
+
     def __init__(self, log: list[tuple[object, ...]], number: int) -> None:
         self.at = NO_RISE
         self._log = log
