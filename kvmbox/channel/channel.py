@@ -544,9 +544,7 @@ class Channel:
         if deadline == self.deadline and not tell:
             return
         self.deadline = deadline
-        if self._rises and any(rise.at == deadline for rise in self._rises):
-            deadline += rise_slack(deadline - now, self._rises)
-        self._deadline_changed(deadline, now)
+        self._deadline_changed(deadline + rise_slack(deadline, now, self._rises), now)
 
     def _note(self, entry: Entry) -> None:
         """Journal a request that is done: its reply was good and its effects are applied."""

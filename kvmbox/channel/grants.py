@@ -66,13 +66,15 @@ class Rise(Protocol):
         ...
 
 
-def rise_slack(left: int, rises: Sequence[Rise]) -> int:
-    """How much later than at its deadline, in `left` ns, a process may be told the time.
+def rise_slack(deadline: int, now: int, rises: Sequence[Rise]) -> int:
+    """How much later than at its deadline a process may be told the time: if that is one of the `rises`.
 
     A process that is told at once runs just when the guest's interrupt handler would, on the same CPU. An
     eighth of the time keeps the next rise on time: it is announced when the process is told.
     """
-    return min(max(left, 0) // 8, *(rise.slack for rise in rises))
+    if not any(rise.at == deadline for rise in rises):
+        return 0
+    return min(max(deadline - now, 0) // 8, *(rise.slack for rise in rises))
 
 
 _NO_RISES: Final[Mapping[int, Rise]] = {}

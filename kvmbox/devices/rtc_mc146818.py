@@ -594,9 +594,7 @@ class RtcMc146818:
         self._fallen_back_on = fallen_back_on
         self._chain_tick, self._pf_tick = chain_tick, pf_tick
         self._ram = bytearray(ram)
-        self._held = self._must_hold()
-        self._shown = None
-        self._effects = []
+        self._held, self._shown, self._effects = self._must_hold(), None, []
         self._line = 1 if flags & ram[REGISTER_B] & C_FLAGS else 0
         self._arm()
         self._effects = []  # what holds now has been announced before

@@ -76,5 +76,7 @@ def test_device_that_starts_at_its_first_use_is_as_one_that_was_always_there(
         kind, index, size, offset, value = data.draw(uses(devices))
         frame = Request(kind, index, size, 10, now, value, offset).encode()
         assert late.handle(frame) == early.handle(frame)
+    told = Request(protocol.ADVANCE, 0, 0, 11, times[-1]).encode()  # a device that was not used knows no time
+    assert late.handle(told) == early.handle(told)
     end = Request(protocol.SNAPSHOT, data.draw(st.integers(0, len(devices) - 1))).encode()
     assert late.handle(end) == early.handle(end)
