@@ -121,6 +121,20 @@ def test_output_of_boots_that_nobody_is_told_of_is_not_kept() -> None:
     assert result.told.observation.output == b"bad"
 
 
+def test_output_of_the_first_boot_that_skipped_is_kept_among_those_that_passed() -> None:
+    session = Session([a_test("a", convention="kvm-unit-tests")], repeat=3)
+    a = begin(session)
+    for _ in range(2):
+        begin(session)
+    session.ended(a, seen(1, b"passed"))
+    session.ended(a, seen(77, b"skipped"))
+    _, result = session.ended(a, seen(1, b"passed"))
+    assert result is not None
+    assert result.verdict is Verdict.FLAKY
+    assert result.told is not None
+    assert result.told.observation.output == b"skipped"
+
+
 def test_fail_fast_stops_at_a_result_and_not_at_a_retry() -> None:
     session = Session([a_test("a", retries=1), a_test("b")], fail_fast=True)
     a = begin(session)
