@@ -174,6 +174,7 @@ def command(
     from kvmbox.smoke.conventions import CONVENTIONS, PATTERN
     from kvmbox.smoke.reporter import Plan
     from kvmbox.smoke.schedule import Shard, failures_first, select, take_shard
+    from kvmbox.smoke.text import printable
 
     if not suites:
         raise UsageError("kvmbox smoke needs a SUITE", hint="for example: kvmbox smoke hello32 hello64")
@@ -194,7 +195,7 @@ def command(
     if list_only:
         for test in tests:
             reason = host.why_skipped(test)
-            click.echo(plan.label(test) + (f"  (skipped: {reason})" if reason else ""))
+            click.echo(printable(plan.label(test) + (f"  (skipped: {reason})" if reason else "")))
         return 0
     host.check_kvm()
     allow_enough()

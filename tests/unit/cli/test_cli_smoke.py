@@ -50,6 +50,12 @@ def test_list_shows_names_and_boots_nothing(capfd: pytest.CaptureFixture[str]) -
     assert sorted((first + capfd.readouterr().out).splitlines()) == ["three", "two  (skipped: not now)"]
 
 
+def test_list_cannot_steer_a_terminal(suite: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (suite.parent / "u.cfg").write_text("[t]\nfile = t.flat\narch = \x1b[31m\n")
+    assert smoke("u.cfg", "--list") == 0
+    assert capfd.readouterr().out == "t  (skipped: \\x1b[31m only)\n"
+
+
 def test_failures_of_last_time_come_first(capfd: pytest.CaptureFixture[str]) -> None:
     from kvmbox.smoke.history import History
     from kvmbox.smoke.model import Verdict
