@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import socket
 import sys
 import time
@@ -39,7 +40,7 @@ class _Jobs(click.ParamType[int]):
         if isinstance(value, int):
             return value
         text = str(value)
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_JOBS:
+        if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_JOBS:
             self.fail(f"'{text}' is neither auto nor a number from 1 to {MOST_JOBS}", param, ctx)
         return int(text)
 

@@ -73,6 +73,8 @@ def test_failures_of_last_time_come_first(capfd: pytest.CaptureFixture[str]) -> 
         (("nothing",), "SUITE 'nothing' does not exist", ".toml"),
         (("s.toml", "-j", "0"), "'0' is neither auto nor a number from 1 to 1024", "--help"),
         (("s.toml", "-j", "many"), "'many' is neither auto nor a number", "--help"),
+        (("s.toml", "-j", "9" * 5000), "is neither auto nor a number", "--help"),
+        (("s.toml", "--shard", "1/" + "9" * 5000), "is not I/N", "1/4"),
         (("s.toml", "--shard", "3/2"), "--shard '3/2' is not I/N", "1/4"),
         (("s.toml", "-g", "slow"), "--group 'slow' has no test", "fast"),
         (("s.toml", "--filter", "x"), "--filter 'x' matches no test", "--list"),
