@@ -18,7 +18,7 @@ from kvmbox import early
 from kvmbox.cli.main import say
 from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.values import SECONDS
-from kvmbox.errors import UsageError
+from kvmbox.errors import KvmError, UsageError
 from kvmbox.host.open_files import allow_enough
 
 if TYPE_CHECKING:
@@ -195,8 +195,7 @@ def command(
     plan = Plan(tuple(tests), repeat, jobs, shard, len(collected.tests) - len(tests))
     if list_only:
         for test in tests:
-            reason = host.why_skipped(test)
-            click.echo(printable(plan.label(test) + (f"  (skipped: {reason})" if reason else "")))
+            click.echo(printable(plan.label(test) + _note(test)))
         return 0
     host.check_kvm()
     allow_enough()
@@ -223,6 +222,17 @@ def command(
         early.answered = True
     _remember(history_file, history_path, history, summary)
     return summary.status
+
+
+def _note(test: Test) -> str:
+    """What --list says behind a test's name. A list needs no /dev/kvm."""
+    from kvmbox.smoke import host
+
+    try:
+        reason = host.why_skipped(test)
+    except KvmError as error:
+        return f"  (needs {', '.join(test.needs)}: {error})"
+    return f"  (skipped: {reason})" if reason else ""
 
 
 def _run(

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from kvmbox.cli.main import run_command
+from kvmbox.errors import KvmError
+from kvmbox.smoke import host
 from kvmbox.smoke.outputs import default_history_path, read_history, write_history
 from tests.support.smoke import a_result
 
@@ -48,6 +50,20 @@ def test_list_shows_names_and_boots_nothing(capfd: pytest.CaptureFixture[str]) -
     first = capfd.readouterr().out
     assert smoke("s.toml", "--list", "--filter", "t*", "--shard", "2/2") == 0
     assert sorted((first + capfd.readouterr().out).splitlines()) == ["three", "two  (skipped: not now)"]
+
+
+def test_list_needs_no_kvm(
+    suite: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def no_kvm() -> bool:
+        raise KvmError("cannot open /dev/kvm: Permission denied", hint="join the group kvm")
+
+    monkeypatch.setattr(host, "has_hardware_virtualization", no_kvm)
+    suite.write_text(SUITE + 'needs = "hardware-virtualization"\n')
+    assert smoke("s.toml", "--list") == 0
+    assert capfd.readouterr().out.splitlines()[-1] == (
+        "three  (needs hardware-virtualization: cannot open /dev/kvm: Permission denied)"
+    )
 
 
 def test_list_cannot_steer_a_terminal(suite: Path, capfd: pytest.CaptureFixture[str]) -> None:
