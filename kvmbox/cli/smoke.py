@@ -6,11 +6,12 @@ import io
 import os
 import re
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
@@ -280,7 +281,7 @@ def _reporters(
     """Every reporter that is asked for, its file open; `stack` closes them."""
     from kvmbox.host.distinct import refuse_shared
     from kvmbox.smoke.outputs import STDOUT, ReportFile
-    from kvmbox.smoke.report_github import GithubReporter, harmless
+    from kvmbox.smoke.report_github import GithubReporter, harmless, without_commands
     from kvmbox.smoke.report_jsonl import JsonLinesReporter
     from kvmbox.smoke.report_junit import JunitReporter
     from kvmbox.smoke.report_markdown import MarkdownReporter
@@ -304,6 +305,11 @@ def _reporters(
         stack.callback(file.close)
         return file.write
 
+    if in_actions and on_stdout and not _is_file(sys.stdout):
+        import secrets
+
+        # A report has what guests print, and the runner reads this stdout.
+        stack.enter_context(without_commands(_print, secrets.token_hex(16)))
     found: list[Reporter] = []
     for option, path in wanted:
         write = writer(option, path)
@@ -349,6 +355,14 @@ def _for_people(write: Callable[[str], None], *, live: bool, quiet: bool, timeou
 
             return LiveReporter(make_console(sys.stdout), clock=time.monotonic, again=command_of, quiet=quiet)
     return PlainReporter(write, again=command_of, quiet=quiet)
+
+
+def _is_file(stream: TextIO) -> bool:
+    """Whether a stream goes to a file, where a report must be a report and nothing else."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # closed, or none of the system's
+        return False
 
 
 def _print(text: str) -> None:

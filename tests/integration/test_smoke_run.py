@@ -215,6 +215,25 @@ def test_annotations_and_summary_in_actions(tmp_path: Path) -> None:
     assert page.read_text().startswith("before\n### kvmbox smoke: 1 failed\n")
 
 
+def test_report_on_stdout_has_no_workflow_command(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text("[[test]]\nimage = 'hello32'\nskip = 'no'\n")
+    first, *report, last = smoke(
+        tmp_path, "s.toml", "--jsonl", "-", GITHUB_ACTIONS="true"
+    ).stdout.splitlines()
+    token = first.removeprefix("::stop-commands::")
+    assert (len(token), last) == (32, f"::{token}::")
+    assert json.loads(report[-1])["event"] == "end"
+    # A file is not read by the runner.
+    with (tmp_path / "o").open("w+") as file:
+        environment = {**os.environ, "GITHUB_ACTIONS": "true", "XDG_CACHE_HOME": str(tmp_path)}
+        command = [*KVMBOX, "smoke", "s.toml", "--jsonl", "-"]
+        assert (
+            subprocess.run(command, cwd=tmp_path, env=environment, stdout=file, check=False).returncode == 16
+        )
+        file.seek(0)
+        assert [json.loads(line)["event"] for line in file] == ["begin", "result", "end"]
+
+
 @pytest.mark.parametrize("moment", ["begin", "boot", "result"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_leaves_complete_reports_and_no_process(tmp_path: Path, moment: str, number: int) -> None:

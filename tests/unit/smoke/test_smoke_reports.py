@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvmbox.errors import HostOutputError
 from kvmbox.smoke.model import Origin, TestResult, Verdict
-from kvmbox.smoke.report_github import GithubReporter, harmless
+from kvmbox.smoke.report_github import GithubReporter, harmless, without_commands
 from kvmbox.smoke.report_jsonl import JsonLinesReporter
 from kvmbox.smoke.report_junit import JunitReporter
 from kvmbox.smoke.report_live import LiveReporter, make_console
@@ -324,6 +325,19 @@ def test_annotation_cannot_be_left() -> None:
 def test_no_line_of_a_guest_is_a_command(line: str) -> None:
     assert "::" not in harmless(line)
     assert "##[" not in harmless(line)
+
+
+def test_report_on_stdout_is_between_marks_that_stop_commands() -> None:
+    parts: list[str] = []
+
+    def report() -> None:
+        with without_commands(parts.append, "token"):
+            parts.append("::add-mask::x\n")
+            raise HostOutputError("disk full")
+
+    with pytest.raises(HostOutputError):
+        report()
+    assert parts == ["::stop-commands::token\n", "::add-mask::x\n", "::token::\n"]
 
 
 # --- Lines for people ------------------------------------------------------------------------------------
