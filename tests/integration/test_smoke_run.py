@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.family import children_of
 from tests.support.junit_xml import read_junit
 from tests.support.runs import KVMBOX
 from tests.support.sessions import adoption
 from tests.support.tap14 import read_tap
-from tests.support.waiting import Stream
+from tests.support.waiting import Stream, wait_readable
 
 pytestmark = pytest.mark.kvm
 
@@ -268,4 +269,34 @@ def test_signal_leaves_complete_reports_and_no_process(tmp_path: Path, moment: s
     assert document.bail_out == "interrupted"
     root = read_junit((tmp_path / "o.xml").read_text())
     assert root.attrib["tests"] == "4"
+    assert left == []
+
+
+def test_killed_session_leaves_no_guest(tmp_path: Path) -> None:
+    # A guest that prints nothing: one that prints is ended by the pipe that nobody reads.
+    (tmp_path / "silent.bin").write_bytes(b"\xeb\xfe")  # jmp $
+    (tmp_path / "s.toml").write_text(
+        "[[test]]\nimage = 'silent.bin'\nboot = 'real'\nexpect = { regex = 'never' }\n"
+    )
+    with (
+        adoption() as left,
+        subprocess.Popen(
+            [*KVMBOX, "smoke", "s.toml", "--history", "none", "--plain"],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process,
+    ):
+        while not (runs := children_of(process.pid)):
+            assert process.poll() is None, "the session ended before it booted anything"
+        descriptors = [os.pidfd_open(pid) for pid in runs]
+        process.kill()
+        try:
+            for descriptor in descriptors:
+                wait_readable(descriptor, "the end of kvmbox run")
+        finally:
+            for descriptor in descriptors:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)  # nothing, where it has ended
+                os.close(descriptor)
     assert left == []
