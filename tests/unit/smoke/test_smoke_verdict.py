@@ -143,6 +143,13 @@ def test_expected_texts_alone_are_success_however_the_guest_ends() -> None:
         assert judge(test, seen(status, b"two 2\r\none\r\n")).verdict is PASS
 
 
+def test_failure_of_kvmbox_outweighs_expected_texts_unless_they_ended_the_boot() -> None:
+    test = a_test(expect=literal("one"))
+    for status in (8, 10, 14):
+        assert judge(test, seen(status, b"one")).verdict is ERROR
+        assert judge(test, seen(status, b"one", stopped=True)).verdict is PASS
+
+
 @pytest.mark.parametrize(
     ("status", "reason", "verdict", "words"),
     [
