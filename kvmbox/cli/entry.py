@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 
 from kvmbox import early
@@ -54,10 +55,14 @@ def _wants_scope(arguments: list[str]) -> bool:
     return arguments[:1] == ["run"] and ("--without", "vmm-scopes") not in _options(arguments)
 
 
-def entry_point() -> NoReturn:
-    """The `kvmbox` script."""
+def entry_point(parent: int | None = None) -> NoReturn:
+    """The `kvmbox` script. As a child of kvmbox it ends when `parent`, a pid, does (`host.child_command`)."""
     try:
         _begin()
+        if parent is not None:
+            from kvmbox.sandbox import linux
+
+            linux.die_with_parent(parent, signal.SIGTERM)
         if _wants_scope(sys.argv[1:]):
             from kvmbox.sandbox import scope
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
@@ -17,7 +19,7 @@ from kvmbox import early
 from kvmbox.cli.main import say
 from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.values import SECONDS
-from kvmbox.errors import UsageError
+from kvmbox.errors import KvmError, UsageError
 from kvmbox.host.open_files import allow_enough
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class _Jobs(click.ParamType[int]):
         if isinstance(value, int):
             return value
         text = str(value)
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_JOBS:
+        if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_JOBS:
             self.fail(f"'{text}' is neither auto nor a number from 1 to {MOST_JOBS}", param, ctx)
         return int(text)
 
@@ -174,6 +176,7 @@ def command(
     from kvmbox.smoke.conventions import CONVENTIONS, PATTERN
     from kvmbox.smoke.reporter import Plan
     from kvmbox.smoke.schedule import Shard, failures_first, select, take_shard
+    from kvmbox.smoke.text import printable
 
     if not suites:
         raise UsageError("kvmbox smoke needs a SUITE", hint="for example: kvmbox smoke hello32 hello64")
@@ -193,8 +196,7 @@ def command(
     plan = Plan(tuple(tests), repeat, jobs, shard, len(collected.tests) - len(tests))
     if list_only:
         for test in tests:
-            reason = host.why_skipped(test)
-            click.echo(plan.label(test) + (f"  (skipped: {reason})" if reason else ""))
+            click.echo(printable(plan.label(test) + _note(test)))
         return 0
     host.check_kvm()
     allow_enough()
@@ -221,6 +223,17 @@ def command(
         early.answered = True
     _remember(history_file, history_path, history, summary)
     return summary.status
+
+
+def _note(test: Test) -> str:
+    """What --list says behind a test's name. A list needs no /dev/kvm."""
+    from kvmbox.smoke import host
+
+    try:
+        reason = host.why_skipped(test)
+    except KvmError as error:
+        return f"  (needs {', '.join(test.needs)}: {error})"
+    return f"  (skipped: {reason})" if reason else ""
 
 
 def _run(
@@ -268,7 +281,7 @@ def _reporters(
     """Every reporter that is asked for, its file open; `stack` closes them."""
     from kvmbox.host.distinct import refuse_shared
     from kvmbox.smoke.outputs import STDOUT, ReportFile
-    from kvmbox.smoke.report_github import GithubReporter, harmless
+    from kvmbox.smoke.report_github import GithubReporter, harmless, without_commands
     from kvmbox.smoke.report_jsonl import JsonLinesReporter
     from kvmbox.smoke.report_junit import JunitReporter
     from kvmbox.smoke.report_markdown import MarkdownReporter
@@ -292,6 +305,11 @@ def _reporters(
         stack.callback(file.close)
         return file.write
 
+    if in_actions and on_stdout and not _is_file(sys.stdout):
+        import secrets
+
+        # A report has what guests print, and the runner reads this stdout.
+        stack.enter_context(without_commands(_print, secrets.token_hex(16)))
     found: list[Reporter] = []
     for option, path in wanted:
         write = writer(option, path)
@@ -337,6 +355,14 @@ def _for_people(write: Callable[[str], None], *, live: bool, quiet: bool, timeou
 
             return LiveReporter(make_console(sys.stdout), clock=time.monotonic, again=command_of, quiet=quiet)
     return PlainReporter(write, again=command_of, quiet=quiet)
+
+
+def _is_file(stream: TextIO) -> bool:
+    """Whether a stream goes to a file, where a report must be a report and nothing else."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # closed, or none of the system's
+        return False
 
 
 def _print(text: str) -> None:

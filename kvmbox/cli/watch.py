@@ -11,20 +11,19 @@ from __future__ import annotations
 import os
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from kvmbox import early
 from kvmbox.errors import KvmboxError
+from kvmbox.host.child_command import child_command
 
 LOOK_MS: Final = 200
 PATIENCE_MS: Final = 5000
 """How long a boot may take to end before it is killed."""
 
 INTERRUPTED: Final = 130
-KVMBOX: Final = (sys.executable, "-P", "-c", "from kvmbox.cli.entry import entry_point; entry_point()")
 
 State = tuple[tuple[int, int, int] | None, ...]
 
@@ -52,7 +51,7 @@ class Child:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         try:
-            self._process = subprocess.Popen((*KVMBOX, "run", *arguments))
+            self._process = subprocess.Popen((*child_command(), "run", *arguments))
         except OSError as error:
             raise WatchError(f"cannot start kvmbox again: {error.strerror}") from error
         self._pidfd = os.pidfd_open(self._process.pid)

@@ -158,13 +158,13 @@ def checked_syscall(name: str, number: int, *arguments: int) -> int:
     return result
 
 
-def die_with_parent(parent_pid: int) -> None:
-    """SIGKILL when the parent *thread* that made us exits; raises OSError if it is already gone.
+def die_with_parent(parent_pid: int, number: int = SIGKILL) -> None:
+    """A signal when the parent *thread* that made us exits; raises OSError if it is already gone.
 
     The death signal is set first and the parent looked at second, so there is no window. It is cleared by
     fork, by setuid and by exec of a file with capabilities: set it last among those.
     """
-    prctl(PR_SET_PDEATHSIG, SIGKILL, name="PR_SET_PDEATHSIG")
+    prctl(PR_SET_PDEATHSIG, number, name="PR_SET_PDEATHSIG")
     if os.getppid() != parent_pid:
         raise OSError("the parent process died")
 

@@ -2,7 +2,7 @@
 
 kvmbox's own even statuses mean the same in all of them (`_of_kvmbox`): a crash is never a pass. A convention
 that reads verdict lines takes the lines, whatever the guest does behind them: a kernel that has said all may
-halt for ever.
+halt for ever. Two things still count: a failure of kvmbox, and with TAP, which has no last line, a crash.
 """
 
 from __future__ import annotations
@@ -100,16 +100,20 @@ def _kvm_unit_tests(_test: Test, seen: Observation, console: bytes) -> Judgement
 
 def _by_console(
     judge_console: Callable[[Test, bytes], Judgement],
+    outweighed_by: frozenset[Verdict] = frozenset({Verdict.ERROR}),
 ) -> Callable[[Test, Observation, bytes], Judgement]:
-    """The console's verdict; where it is none, how the guest ended says more."""
+    """The console's verdict; where it is none, how the guest ended says more.
+
+    `outweighed_by`: ends that count whatever the console says, unless the verdict was complete before.
+    """
 
     def judge(test: Test, seen: Observation, console: bytes) -> Judgement:
         found = judge_console(test, console)
         decided = of_kvmbox(seen)
-        if found.verdict is not Verdict.FAIL or decided is None or seen.stopped:
+        if decided is None or seen.stopped:
             return found
-        if decided.verdict is Verdict.FAIL:
-            return Judgement(Verdict.FAIL, f"{decided.reason}; {found.reason}")
+        if found.verdict is not Verdict.FAIL and decided.verdict not in outweighed_by:
+            return found
         return Judgement(decided.verdict, f"{decided.reason}; {found.reason}")
 
     return judge
@@ -142,7 +146,11 @@ CONVENTIONS: Final[dict[str, Convention]] = {
     ),
     "tap": Convention(
         "TAP 13 or 14 on the console: a plan, as many test points, none `not ok` unless it is a TODO",
-        _by_console(lambda _test, console: guest_reports.judge_tap(console)),
+        _by_console(
+            lambda _test, console: guest_reports.judge_tap(console),
+            # A plan may come first: the guest that crashes behind its last point may have had more to do.
+            outweighed_by=frozenset({Verdict.ERROR, Verdict.CRASH}),
+        ),
         reads_console=True,
         stop_any=(guest_reports.TAP_BAIL,),
     ),

@@ -152,10 +152,18 @@ class Engine:
         self._each(lambda reporter: reporter.attempt(test, attempt))
         if result is not None:
             if self._artefacts is not None:
-                result = self._session.replace_result(self._artefacts.keep(result, boot))
+                result = self._kept(self._artefacts, result, boot)
             self._tell(result)
         if self._session.stopped is not None:  # --fail-fast
             self._executor.cancel()
+
+    def _kept(self, artefacts: Artefacts, result: TestResult, boot: Boot) -> TestResult:
+        """The result with what is kept of it. A full disk ends the session, but hides no result."""
+        try:
+            return self._session.replace_result(artefacts.keep(result, boot))
+        except Exception as error:  # noqa: BLE001 - raised by `_raise_failure`
+            self._failure = self._failure or error
+            return result
 
     def _tell_of_boot(self, test: Test) -> None:
         self._each(lambda reporter: reporter.boot(test))

@@ -16,6 +16,8 @@ NEEDS: Final = ("hardware-virtualization",)
 
 MOST_RETRIES: Final = 100
 MOST_TIMEOUT_S: Final = 7 * 24 * 3600
+MOST_BITS: Final = 64
+"""How long a number may be: no option wants more, and Python does not even print thousands of digits."""
 
 
 class FieldError(ValueError):
@@ -69,13 +71,17 @@ def _flag(value: Any, _place: Place) -> bool:
 def _number(value: Any, _place: Place) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise FieldError("wants a whole number")
+    if value.bit_length() > MOST_BITS:
+        raise FieldError(f"wants a number of at most {MOST_BITS} bits")
     return value
 
 
-def _number_or_text(value: Any, _place: Place) -> int | str:
-    if isinstance(value, bool) or not isinstance(value, int | str):
+def _number_or_text(value: Any, place: Place) -> int | str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
         raise FieldError("wants a number, or a text such as '64M'")
-    return value
+    return _number(value, place)
 
 
 def _seconds(value: Any, _place: Place) -> float:
@@ -109,7 +115,7 @@ def _pattern(value: Any, place: Place) -> Pattern:
         pattern = Pattern(_text(value["regex"], place), is_regex=True)
         try:
             found = pattern.regex.search(b"")
-        except re.error as error:
+        except (re.error, OverflowError, ValueError, RecursionError) as error:  # x{99999999999}, ((((…
             raise FieldError(f"'{pattern.text}' is no regular expression: {error}") from error
         if found is not None:
             raise FieldError(f"'{pattern.text}' matches an empty text", "it would match whatever is printed")

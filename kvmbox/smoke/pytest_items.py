@@ -64,8 +64,6 @@ class GuestItem(pytest.Item):
         made.test = test
         made.add_marker("guest")
         made.extra_keyword_matches.update(test.groups)
-        if test.manual is not None:
-            made.add_marker(pytest.mark.skip(reason=test.manual))
         return made
 
     def runtest(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from kvmbox.smoke.model import TestResult, Verdict
 from kvmbox.smoke.reporter import Plan, Reporter
@@ -48,3 +49,16 @@ def _property(text: str) -> str:
 def harmless(line: str) -> str:
     """A line that is no workflow command for the runner: neither ::command:: nor the older ##[command]."""
     return re.sub(":(?=:)", ": ", line).replace("##[", "## [")
+
+
+@contextmanager
+def without_commands(write: Callable[[str], None], token: str) -> Iterator[None]:
+    """What is written meanwhile is no workflow command for the runner, whatever a guest has printed.
+
+    `token` ends that, so no guest may guess it.
+    """
+    write(f"::stop-commands::{token}\n")
+    try:
+        yield
+    finally:
+        write(f"::{token}::\n")

@@ -19,7 +19,7 @@ from kvmbox.smoke.text import KEPT_OUTPUT, decode
 
 ERRORS: Final = frozenset({Verdict.TIMEOUT, Verdict.ERROR})
 SKIPPED: Final = frozenset({Verdict.SKIP, Verdict.TOLERATED, Verdict.NOT_RUN})
-_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class JunitReporter(Reporter):
@@ -106,5 +106,8 @@ def _number(results: Iterable[TestResult], verdicts: frozenset[Verdict]) -> int:
 
 
 def _valid(text: str) -> str:
-    """Without characters that no XML document may have, not even escaped (XML 1.0, 2.2)."""
+    """Without characters that no XML document may have, not even escaped, or should not have (XML 1.0, 2.2).
+
+    The latter are U+007F to U+009F: a terminal that shows the document would obey them.
+    """
     return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -14,6 +15,8 @@ from kvmbox.smoke.text import in_seconds, printable, tail
 MOST_DETAILS: Final = 50
 """How many failures are shown with their console: GitHub refuses a summary beyond 1 MiB."""
 MOST_ROWS: Final = 1000
+_BREAK: Final = "&#8203;"
+"""A space without width: a word with it is no word that GitHub or GitLab knows."""
 
 
 class MarkdownReporter(Reporter):
@@ -65,14 +68,14 @@ class MarkdownReporter(Reporter):
         parts = [*tail(seen.output), *(printable(line) for line in seen.crash_report.splitlines())]
         if not parts:
             return []
-        label = html.escape(printable(self._plan.label(result.test)))
+        label = _cell(self._plan.label(result.test))
         body = html.escape("\n".join(parts))
         return ["", f"<details><summary>{label}</summary>", "", f"<pre>{body}</pre>", "</details>"]
 
 
 def _cell(text: str) -> str:
-    """Text in a table: neither HTML nor Markdown nor the end of the cell."""
+    """Text in a table: neither HTML nor Markdown nor the end of the cell; no mention and no reference."""
     text = html.escape(printable(text), quote=False)
-    for character in "\\`*_[]|~#":
-        text = text.replace(character, f"&#{ord(character)};" if character != "#" else "#")
-    return text
+    text = text.translate({ord(character): f"&#{ord(character)};" for character in "\\`*_[]|~"})
+    # GitHub and GitLab look for @name, #1, !1 and GH-1 in what the page says in the end, where &#64; is @.
+    return re.sub(r"(?<!&)([@#!]|GH-)", rf"\1{_BREAK}", text, flags=re.IGNORECASE)

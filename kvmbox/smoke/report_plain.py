@@ -91,9 +91,9 @@ def result_lines(result: TestResult, plan: Plan, again: Callable[[Test], str] | 
     shown = tail(seen.output)
     lines += [f"    | {line}" for line in shown] or ["    (the guest printed nothing)"]
     lines += [f"    {printable(line)}" for line in seen.crash_report.splitlines()]
-    lines += [f"    kept: {file}" for file in result.files]
+    lines += [f"    kept: {printable(file)}" for file in result.files]
     if again is not None:
-        lines.append(f"    again: {again(result.test)}")
+        lines.append(f"    again: {printable(again(result.test))}")
     return lines
 
 

@@ -1,7 +1,8 @@
 """Boots as processes `kvmbox run`: each has an interpreter of its own, and is watched from outside.
 
 A thread per boot reads the console, types what the dialogue says, and ends the run when all is said. `kvmbox
-run` keeps the time limit. If it does not even end by itself, it is killed: its processes die with it.
+run` keeps the time limit. If it does not even end by itself, it is killed: its processes die with it. It gets
+SIGTERM when its thread here ends, so nothing is left of a session that is killed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,12 +21,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
+from kvmbox.host.child_command import child_command
 from kvmbox.outcome import INTERRUPTED, KVMBOX_FAILED
 from kvmbox.smoke.command_line import expectations, is_for_run, run_arguments
 from kvmbox.smoke.model import Boot, Observation
 from kvmbox.smoke.watch import Watch
 
-KVMBOX: Final = (sys.executable, "-P", "-c", "from kvmbox.cli.entry import entry_point; entry_point()")
 READ_SIZE: Final = 1 << 16
 MOST_OUTPUT: Final = 64 << 20
 MOST_MESSAGES: Final = 1 << 16
@@ -39,10 +39,10 @@ END_S: Final = 5.0
 class RunExecutor:
     """Boots by `kvmbox run`."""
 
-    def __init__(self, slots: int, *, command: Sequence[str] = KVMBOX) -> None:
-        """`command` is what starts `kvmbox`."""
+    def __init__(self, slots: int, *, command: Sequence[str] | None = None) -> None:
+        """`command` is what starts `kvmbox`; by default this one, which ends with this process."""
         self.slots = slots
-        self._command = tuple(command)
+        self._command = tuple(command or child_command())
         self._lock = threading.Lock()
         self._running: set[_Run] = set()
         self._threads: list[threading.Thread] = []

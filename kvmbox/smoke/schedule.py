@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -24,9 +25,8 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """'I/N'. Raises UsageError."""
-        first, slash, second = text.partition("/")
-        if slash and first.isascii() and second.isascii() and first.isdigit() and second.isdigit():
-            shard = cls(int(first), int(second))
+        if found := re.fullmatch(r"([0-9]{1,5})/([0-9]{1,5})", text):
+            shard = cls(int(found[1]), int(found[2]))
             if 1 <= shard.number <= shard.count <= MOST_SHARDS:
                 return shard
         raise UsageError(

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from kvmbox.smoke.model import Attempt, Observation, Test, TestResult, Verdict
+from kvmbox.smoke.model import Attempt, Judgement, Observation, Test, TestResult, Verdict
 from kvmbox.smoke.verdict import conclude, judge
 
 
@@ -36,8 +36,12 @@ class Session:
         repeat: int = 1,
         fail_fast: bool = False,
         skip: Callable[[Test], str | None] = lambda test: test.skip,
+        judge: Callable[[Test, Observation], Judgement] = judge,
     ) -> None:
-        """`repeat` boots of each test (retries then mean nothing). `skip` says why one is not run."""
+        """`repeat` boots of each test (retries then mean nothing). `skip` says why one is not run.
+
+        `judge` gives the verdict on a boot. What it raises is the verdict ERROR on that boot.
+        """
         self.tests = tuple(tests)
         self.results: list[TestResult] = []
         self.stopped: str | None = None
@@ -45,6 +49,7 @@ class Session:
         self._repeat = repeat
         self._fail_fast = fail_fast
         self._skip = skip
+        self._judge = judge
         self._all = {test.key: _Progress(test, repeat) for test in self.tests}
         self._queue = deque(self._all.values())
 
@@ -77,7 +82,7 @@ class Session:
     def ended(self, test: Test, seen: Observation) -> tuple[Attempt, TestResult | None]:
         """A boot of `test` has ended; its verdict, and the test's result if that is known now."""
         progress = self._all[test.key]
-        attempt = Attempt(seen, judge(test, seen))
+        attempt = Attempt(seen, self._judged(test, seen))
         progress.running -= 1
         progress.attempts.append(_slim(attempt, progress.attempts))
         if self._wants_retry(progress):
@@ -90,6 +95,14 @@ class Session:
         if self._fail_fast and result.verdict.is_failure:
             self.stop("--fail-fast")
         return attempt, result
+
+    def _judged(self, test: Test, seen: Observation) -> Judgement:
+        """The verdict. A guest that kvmbox cannot judge is one error, and not the end of the session."""
+        try:
+            return self._judge(test, seen)
+        except Exception as error:  # noqa: BLE001 - told as the result of the test
+            words = f"kvmbox cannot judge this guest: {type(error).__name__}: {error}"
+            return Judgement(Verdict.ERROR, words)
 
     def replace_result(self, result: TestResult) -> TestResult:
         """The last result, with what was kept of it."""
@@ -136,7 +149,8 @@ class Session:
 def _slim(attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt:
     """Without what nobody will read: a thousand boots of a guest print the same a thousand times."""
     has_failure = any(one.judgement.verdict.is_failure for one in earlier)
-    if has_failure or (earlier and not attempt.judgement.verdict.is_failure):
+    # The first boot of each kind may be the one that is told of.
+    if has_failure or any(one.judgement.verdict is attempt.judgement.verdict for one in earlier):
         return replace(
             attempt, observation=replace(attempt.observation, output=b"", messages="", crash_report="")
         )

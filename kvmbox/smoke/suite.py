@@ -63,6 +63,10 @@ class _Reader:
             raise self.error(
                 line, f"this is not TOML: {what}", "https://toml.io describes the syntax"
             ) from error
+        except ValueError as error:  # of int(): TOML itself has no such limit
+            long = re.compile(r"[\d_]{4000}")
+            line = next((at for at, one in enumerate(text.split("\n"), 1) if long.search(one)), 0)
+            raise self.error(line, "a number has too many digits", "no key accepts such a number") from error
         except RecursionError as error:
             raise self.error(0, "arrays or tables are nested too deeply", None) from error
         self.lines = key_lines(text)

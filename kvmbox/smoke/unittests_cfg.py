@@ -174,7 +174,7 @@ def _translate(
     if settings.get("machine", "pc") != "pc":
         raise _Unsupported(f"machine {settings['machine']} only")
     cpus = settings.get("smp", "1")
-    if not cpus.isascii() or not cpus.isdigit():
+    if not re.fullmatch(r"[0-9]{1,4}", cpus):
         raise _Unsupported(f"smp = {cpus} is no number")
     options["cpus"] = int(cpus)
     if not re.fullmatch(r"\d+[smhd]?|", settings.get("timeout", "")):

@@ -90,9 +90,14 @@ def _end(pattern: Pattern, console: bytes) -> int | None:
 
 
 def _judge_expected(seen: Observation, missing: Pattern | None) -> Judgement:
-    if missing is None or (seen.status == CLEAN and seen.reason == EXPECTED_SEEN):
-        return Judgement(Verdict.PASS)
     decided = of_kvmbox(seen)
+    if missing is None:
+        # Nobody has ended the guest because of its texts: then a failure of kvmbox counts, as everywhere.
+        if decided is not None and decided.verdict is Verdict.ERROR and not seen.stopped:
+            return decided
+        return Judgement(Verdict.PASS)
+    if seen.status == CLEAN and seen.reason == EXPECTED_SEEN:
+        return Judgement(Verdict.PASS)
     words = f"the guest has not printed {missing}"
     if decided is None:
         return Judgement(Verdict.FAIL, f"{seen.reason}, but {words}")
@@ -102,16 +107,19 @@ def _judge_expected(seen: Observation, missing: Pattern | None) -> Judgement:
 
 
 def conclude(test: Test, attempts: Sequence[Attempt], files: tuple[str, ...] = ()) -> TestResult:
-    """The verdict on a test of all its boots (one at least): flaky if they do not agree."""
-    passed = sum(one.judgement.verdict is Verdict.PASS for one in attempts)
-    failed = [one for one in attempts if one.judgement.verdict.is_failure]
-    told = failed[0] if failed else attempts[0]
+    """The verdict on a test of all its boots (one at least): flaky if some passed, and some did not."""
+    others = [one for one in attempts if one.judgement.verdict is not Verdict.PASS]
+    passed = len(attempts) - len(others)
+    failed = [one for one in others if one.judgement.verdict.is_failure]
+    told = (failed or others or attempts)[0]
     verdict, reason = told.judgement.verdict, told.judgement.reason
-    if failed and passed:
+    if others and passed:
         verdict = Verdict.PASS if test.allow_flaky else Verdict.FLAKY
         words = f"{passed} of {len(attempts)} boots passed"
         reason = f"{'flaky, which is allowed: ' if test.allow_flaky else ''}{words}; else: {reason}"
-    if verdict.is_failure and test.tolerate is not None:
+    # An error tells nothing of the guest, so it is not the failure that the suite knows.
+    is_known = told.judgement.verdict is not Verdict.ERROR
+    if verdict.is_failure and is_known and test.tolerate is not None:
         reason = (
             f"{test.tolerate} ({verdict.value}: {reason})" if reason else f"{test.tolerate} ({verdict.value})"
         )

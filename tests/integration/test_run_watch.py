@@ -12,6 +12,7 @@ from typing import IO
 import pytest
 
 from kvmbox import bundled
+from tests.support.waiting import Stream
 
 KVMBOX = (sys.executable, "-c", "from kvmbox.cli.entry import entry_point; entry_point()")
 
@@ -52,3 +53,18 @@ def test_watch_boots_each_version_and_ends_with_a_signal(tmp_path: Path) -> None
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 130
         assert process.stdout.read().endswith("Hello from 64-bit long mode!\n")
+
+
+@pytest.mark.kvm
+def test_guest_ends_with_a_watch_that_is_killed() -> None:
+    with subprocess.Popen(
+        (*KVMBOX, "run", image("spin"), "--watch", "--timeout", "60"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        output = Stream(process.stdout.fileno(), "stdout")
+        output.until(b"looping")
+        process.kill()
+        output.rest()  # every process that has this stdout has ended

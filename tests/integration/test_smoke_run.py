@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.family import children_of
 from tests.support.junit_xml import read_junit
 from tests.support.runs import KVMBOX
 from tests.support.sessions import adoption
 from tests.support.tap14 import read_tap
-from tests.support.waiting import Stream
+from tests.support.waiting import Stream, wait_readable
 
 pytestmark = pytest.mark.kvm
 
@@ -215,6 +216,25 @@ def test_annotations_and_summary_in_actions(tmp_path: Path) -> None:
     assert page.read_text().startswith("before\n### kvmbox smoke: 1 failed\n")
 
 
+def test_report_on_stdout_has_no_workflow_command(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text("[[test]]\nimage = 'hello32'\nskip = 'no'\n")
+    first, *report, last = smoke(
+        tmp_path, "s.toml", "--jsonl", "-", GITHUB_ACTIONS="true"
+    ).stdout.splitlines()
+    token = first.removeprefix("::stop-commands::")
+    assert (len(token), last) == (32, f"::{token}::")
+    assert json.loads(report[-1])["event"] == "end"
+    # A file is not read by the runner.
+    with (tmp_path / "o").open("w+") as file:
+        environment = {**os.environ, "GITHUB_ACTIONS": "true", "XDG_CACHE_HOME": str(tmp_path)}
+        command = [*KVMBOX, "smoke", "s.toml", "--jsonl", "-"]
+        assert (
+            subprocess.run(command, cwd=tmp_path, env=environment, stdout=file, check=False).returncode == 16
+        )
+        file.seek(0)
+        assert [json.loads(line)["event"] for line in file] == ["begin", "result", "end"]
+
+
 @pytest.mark.parametrize("moment", ["begin", "boot", "result"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_leaves_complete_reports_and_no_process(tmp_path: Path, moment: str, number: int) -> None:
@@ -249,4 +269,34 @@ def test_signal_leaves_complete_reports_and_no_process(tmp_path: Path, moment: s
     assert document.bail_out == "interrupted"
     root = read_junit((tmp_path / "o.xml").read_text())
     assert root.attrib["tests"] == "4"
+    assert left == []
+
+
+def test_killed_session_leaves_no_guest(tmp_path: Path) -> None:
+    # A guest that prints nothing: one that prints is ended by the pipe that nobody reads.
+    (tmp_path / "silent.bin").write_bytes(b"\xeb\xfe")  # jmp $
+    (tmp_path / "s.toml").write_text(
+        "[[test]]\nimage = 'silent.bin'\nboot = 'real'\nexpect = { regex = 'never' }\n"
+    )
+    with (
+        adoption() as left,
+        subprocess.Popen(
+            [*KVMBOX, "smoke", "s.toml", "--history", "none", "--plain"],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process,
+    ):
+        while not (runs := children_of(process.pid)):
+            assert process.poll() is None, "the session ended before it booted anything"
+        descriptors = [os.pidfd_open(pid) for pid in runs]
+        process.kill()
+        try:
+            for descriptor in descriptors:
+                wait_readable(descriptor, "the end of kvmbox run")
+        finally:
+            for descriptor in descriptors:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)  # nothing, where it has ended
+                os.close(descriptor)
     assert left == []

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from kvmbox.cli.main import run_command
+from kvmbox.errors import KvmError
+from kvmbox.smoke import host
 from kvmbox.smoke.outputs import default_history_path, read_history, write_history
 from tests.support.smoke import a_result
 
@@ -50,6 +52,26 @@ def test_list_shows_names_and_boots_nothing(capfd: pytest.CaptureFixture[str]) -
     assert sorted((first + capfd.readouterr().out).splitlines()) == ["three", "two  (skipped: not now)"]
 
 
+def test_list_needs_no_kvm(
+    suite: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def no_kvm() -> bool:
+        raise KvmError("cannot open /dev/kvm: Permission denied", hint="join the group kvm")
+
+    monkeypatch.setattr(host, "has_hardware_virtualization", no_kvm)
+    suite.write_text(SUITE + 'needs = "hardware-virtualization"\n')
+    assert smoke("s.toml", "--list") == 0
+    assert capfd.readouterr().out.splitlines()[-1] == (
+        "three  (needs hardware-virtualization: cannot open /dev/kvm: Permission denied)"
+    )
+
+
+def test_list_cannot_steer_a_terminal(suite: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (suite.parent / "u.cfg").write_text("[t]\nfile = t.flat\narch = \x1b[31m\n")
+    assert smoke("u.cfg", "--list") == 0
+    assert capfd.readouterr().out == "t  (skipped: \\x1b[31m only)\n"
+
+
 def test_failures_of_last_time_come_first(capfd: pytest.CaptureFixture[str]) -> None:
     from kvmbox.smoke.history import History
     from kvmbox.smoke.model import Verdict
@@ -67,6 +89,8 @@ def test_failures_of_last_time_come_first(capfd: pytest.CaptureFixture[str]) -> 
         (("nothing",), "SUITE 'nothing' does not exist", ".toml"),
         (("s.toml", "-j", "0"), "'0' is neither auto nor a number from 1 to 1024", "--help"),
         (("s.toml", "-j", "many"), "'many' is neither auto nor a number", "--help"),
+        (("s.toml", "-j", "9" * 5000), "is neither auto nor a number", "--help"),
+        (("s.toml", "--shard", "1/" + "9" * 5000), "is not I/N", "1/4"),
         (("s.toml", "--shard", "3/2"), "--shard '3/2' is not I/N", "1/4"),
         (("s.toml", "-g", "slow"), "--group 'slow' has no test", "fast"),
         (("s.toml", "--filter", "x"), "--filter 'x' matches no test", "--list"),

@@ -277,5 +277,9 @@ def test_recordings_of_boots_that_were_ended_are_not_kept(tmp_path: Path) -> Non
 def test_folder_that_cannot_be_written_is_an_error_with_words(tmp_path: Path) -> None:
     artefacts = Artefacts(str(tmp_path / "logs"))
     (tmp_path / "logs" / "suite.a").write_text("a file")
+    log = Log()
     with pytest.raises(HostOutputError, match=r"cannot write .*suite.a.* for --logs: File exists"):
-        session_of([a_test("a")], FakeExecutor(lambda boot: BAD), artefacts=artefacts)
+        session_of([a_test("a"), a_test("b")], FakeExecutor(lambda boot: BAD), log, artefacts=artefacts)
+    # The test whose console could not be kept has its verdict all the same.
+    assert log.named("result") == ["a fail", "b not-run"]
+    assert log.named("end") == ["1 failed, 1 not run"]

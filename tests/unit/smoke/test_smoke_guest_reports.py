@@ -35,6 +35,11 @@ PASS, FAIL, SKIP = Verdict.PASS, Verdict.FAIL, Verdict.SKIP
         ("okay 1\n1..1\nok 1 - \\# TODO\n", PASS, "TAP: 1 of 1 ok"),
         ("1..4\nnot ok 1 a\nnot ok 2 b\nnot ok 3 c\nnot ok 4 d\n", FAIL, "TAP: 4 of 4 failed: a, b, c, ..."),
         ("1..1\nnot ok 1 - \x1b[31mred\n", FAIL, "TAP: 1 of 1 failed: ?[31mred"),
+        ("1..2\nok 1 # TODO\nnot ok 2 # TODO\n", SKIP, "TAP: all 2 to do"),
+        ("1..2\nok 1 # SKIP\nnot ok 2 # TODO\n", SKIP, "TAP: all 1 skipped, 1 to do"),
+        ("1..999999999\nok 1\n", FAIL, "TAP: 1 of 999999999 planned test points"),
+        ("1.." + "9" * 5000 + "\nok 1\n", FAIL, "TAP: 1 of 1000000000 planned test points"),
+        ("1..1\nok " + "9" * 5000 + "\n", FAIL, "TAP: test points are not numbered 1 to N"),
         # Indented lines are subtests: their parent's point counts.
         ("1..1\n    1..1\n    not ok 1\nok 1\n", PASS, "TAP: 1 of 1 ok"),
     ],
@@ -62,6 +67,12 @@ BEGIN = "SOTEST VERSION 1 BEGIN 2\n"
         (BEGIN + 'SOTEST SUCCESS "a"\nSOTEST END\n', FAIL, "SOTEST: 1 of 2 results before END"),
         (BEGIN + 'SOTEST SUCCESS "a"\nSOTEST SUCCESS "b"\n', FAIL, "SOTEST: 2 of 2 results, and no END"),
         (BEGIN + BEGIN, FAIL, "SOTEST: two times BEGIN: the guest began again"),
+        ("SOTEST VERSION 1 BEGIN 0\nSOTEST END\n", SKIP, "SOTEST: BEGIN 0: nothing was tested"),
+        (
+            f"SOTEST VERSION 1 BEGIN {'9' * 5000}\nSOTEST END\n",
+            FAIL,
+            "SOTEST: 0 of 1000000000 results before END",
+        ),
         ('SOTEST SUCCESS "a"\n', FAIL, 'SOTEST: SUCCESS "a" before BEGIN'),
         ("SOTEST\nnothing\n", FAIL, "there is no SOTEST line"),
         (

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvmbox.errors import HostOutputError
 from kvmbox.smoke.model import Origin, TestResult, Verdict
-from kvmbox.smoke.report_github import GithubReporter, harmless
+from kvmbox.smoke.report_github import GithubReporter, harmless, without_commands
 from kvmbox.smoke.report_jsonl import JsonLinesReporter
 from kvmbox.smoke.report_junit import JunitReporter
 from kvmbox.smoke.report_live import LiveReporter, make_console
@@ -21,7 +25,7 @@ from kvmbox.smoke.report_plain import PlainReporter
 from kvmbox.smoke.report_tap import TapReporter
 from kvmbox.smoke.reporter import Plan, Reporter
 from kvmbox.smoke.summary import NOTHING_TESTED, Summary
-from kvmbox.smoke.text import KEPT_OUTPUT, printable, tail
+from kvmbox.smoke.text import KEPT_OUTPUT, tail
 from tests.support.junit_xml import read_junit
 from tests.support.smoke import a_result, a_summary, a_test, seen, tell
 from tests.support.tap14 import read_tap
@@ -205,7 +209,9 @@ def test_whatever_a_guest_prints_reports_stay_what_they_are(
     results = [a_result(name, verdict, words, observation), a_result(name + "2")]
     document = read_tap(written(TapReporter, results))
     assert [one.description for one in document.points] == [name, name + "2"]
-    root = read_junit(written(junit, results))
+    xml = written(junit, results)
+    assert not re.search("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", xml)
+    root = read_junit(xml)
     assert [case.attrib["name"] for case in root[0]] == [name, name + "2"]
     lines = [json.loads(line) for line in written(JsonLinesReporter, results).splitlines()]
     assert [line["name"] for line in lines if line["event"] == "result"] == [name, name + "2"]
@@ -288,6 +294,16 @@ def test_markdown_of_hostile_text_is_text() -> None:
     assert "[x]" not in row
 
 
+@pytest.mark.parametrize("text", ["@all", "see #12", "!34", "a gh-5", "org/x#6", "me@all", "<@x>"])
+def test_markdown_of_a_guest_mentions_nobody(text: str) -> None:
+    results = [a_result("a", Verdict.FAIL, text), a_result("b", Verdict.FAIL, "x", seen(1, b"@all"))]
+    page = written(MarkdownReporter, [*results, a_result(text, Verdict.FAIL, "x", seen(1, b"y"))])
+    outside = html.unescape(re.sub("(?s)<pre>.*?</pre>", "", page))
+    assert text not in outside
+    assert text in outside.replace("\u200b", "")
+    assert not re.search(r"(?i)([@#!]|gh-)\w", outside)
+
+
 # --- GitHub ----------------------------------------------------------------------------------------------
 
 
@@ -311,14 +327,25 @@ def test_no_line_of_a_guest_is_a_command(line: str) -> None:
     assert "##[" not in harmless(line)
 
 
+def test_report_on_stdout_is_between_marks_that_stop_commands() -> None:
+    parts: list[str] = []
+
+    def report() -> None:
+        with without_commands(parts.append, "token"):
+            parts.append("::add-mask::x\n")
+            raise HostOutputError("disk full")
+
+    with pytest.raises(HostOutputError):
+        report()
+    assert parts == ["::stop-commands::token\n", "::add-mask::x\n", "::token::\n"]
+
+
 # --- Lines for people ------------------------------------------------------------------------------------
 
 
 def plain(results: Sequence[TestResult], quiet: bool = False, **summary: object) -> str:
     lines: list[str] = []
-    reporter = PlainReporter(
-        lines.append, again=lambda test: f"kvmbox run {printable(test.image)}", quiet=quiet
-    )
+    reporter = PlainReporter(lines.append, again=lambda test: f"kvmbox run '{test.image}'", quiet=quiet)
     tell(reporter, results, **summary)
     return "\n".join(lines) + "\n"
 
@@ -338,7 +365,7 @@ CRASH      crash  1.00 s  triple fault
     | two\\x1b[31m
     RIP=1
     RAX=2
-    again: kvmbox run crash.elf
+    again: kvmbox run 'crash.elf'
 SKIP       off  i386 only
 
 failed:
@@ -347,6 +374,12 @@ failed:
 1 passed, 1 failed (1 crash), 1 skipped; 2 boots in 2.00 s (1.0/s)
 """
     )
+
+
+def test_path_cannot_steer_a_terminal() -> None:
+    text = plain([replace(a_result("a", Verdict.FAIL, image="\x1b[2J.elf"), files=("\x9b2J/console.log",))])
+    assert "    again: kvmbox run '\\x1b[2J.elf'\n" in text
+    assert "    kept: \\x9b2J/console.log\n" in text
 
 
 def test_quiet_lines_are_failures_and_the_sum() -> None:

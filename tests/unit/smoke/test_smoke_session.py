@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.smoke.model import Test, TestResult, Verdict
+from kvmbox.smoke.model import Judgement, Observation, Test, TestResult, Verdict
 from kvmbox.smoke.session import Session
 from tests.support.smoke import a_test, seen
 
@@ -38,6 +38,21 @@ def test_skipped_test_is_a_result_at_once() -> None:
     assert isinstance(found, TestResult)
     assert (found.verdict, found.reason, found.boots) == (Verdict.SKIP, "no", 0)
     assert begin(session).name == "b"
+
+
+def test_guest_that_cannot_be_judged_is_one_error_and_the_session_goes_on() -> None:
+    def judge(_test: Test, seen: Observation) -> Judgement:
+        if seen is BAD:
+            raise ValueError("too many digits")
+        return Judgement(Verdict.PASS)
+
+    session = Session([a_test("a"), a_test("b")], judge=judge)
+    session.ended(begin(session), BAD)
+    session.ended(begin(session), GOOD)
+    assert [one.verdict for one in session.results] == [Verdict.ERROR, Verdict.PASS]
+    assert session.results[0].reason == "kvmbox cannot judge this guest: ValueError: too many digits"
+    assert session.results[0].told is not None
+    assert session.results[0].told.observation == BAD
 
 
 def test_failure_is_tried_again_before_the_next_test() -> None:
@@ -104,6 +119,20 @@ def test_output_of_boots_that_nobody_is_told_of_is_not_kept() -> None:
     assert result is not None
     assert result.told is not None
     assert result.told.observation.output == b"bad"
+
+
+def test_output_of_the_first_boot_that_skipped_is_kept_among_those_that_passed() -> None:
+    session = Session([a_test("a", convention="kvm-unit-tests")], repeat=3)
+    a = begin(session)
+    for _ in range(2):
+        begin(session)
+    session.ended(a, seen(1, b"passed"))
+    session.ended(a, seen(77, b"skipped"))
+    _, result = session.ended(a, seen(1, b"passed"))
+    assert result is not None
+    assert result.verdict is Verdict.FLAKY
+    assert result.told is not None
+    assert result.told.observation.output == b"skipped"
 
 
 def test_fail_fast_stops_at_a_result_and_not_at_a_retry() -> None:

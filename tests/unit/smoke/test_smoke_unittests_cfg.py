@@ -67,6 +67,7 @@ def test_timeouts_of_coreutils(value: str, seconds: float) -> None:
         ("machine = q35\n", "machine q35 only"),
         ("disabled_if = true\n", "disabled_if needs a shell: true"),
         ("smp = $MAX_SMP\n", "smp = $MAX_SMP is no number"),
+        (f"smp = {'9' * 5000}\n", f"smp = {'9' * 5000} is no number"),
         ("timeout = soon\n", "timeout = soon is no time"),
         ("test_args = `uname`\n", "test_args needs a shell: `uname`"),
         ("test_args = 'x\n", "test_args: No closing quotation"),

@@ -49,6 +49,9 @@ SOTEST = b'SOTEST VERSION 1 BEGIN 1\r\nSOTEST SUCCESS "a"\r\nSOTEST END\r\n'
         ({"convention": "tap"}, 0, b"1..1\r\nok 1\r\n", PASS),
         ({"convention": "tap"}, 0, b"1..1\r\nnot ok 1\r\n", FAIL),
         ({"convention": "tap"}, 0, b"1..0 # SKIP\r\n", SKIP),
+        ({"convention": "tap"}, 6, b"1..1\r\nok 1\r\n", CRASH),
+        ({"convention": "tap"}, 6, b"1..0 # SKIP\r\n", CRASH),
+        ({"convention": "tap"}, 124, b"1..1\r\nok 1\r\n", PASS),  # it may halt for ever
         ({"convention": "lk"}, 0, b"SUCCESS!  All test cases passed!\r\n", PASS),
         ({"convention": "lk"}, 0, b"    CASES:  3     SUCCESS:  2     FAILED:  1   \r\n", FAIL),
         ({"convention": "lk"}, 0, b"    CASES:  3     SUCCESS:  3     FAILED:  0   \r\n", FAIL),
@@ -88,6 +91,29 @@ def test_even_statuses_of_kvmbox_mean_the_same_everywhere(
     assert "why it ended" in found.reason
 
 
+@pytest.mark.parametrize("status", [8, 10, 14])
+@pytest.mark.parametrize(
+    ("convention", "output"),
+    [
+        ("sotest", SOTEST),
+        ("tap", b"1..1\r\nok 1\r\n"),
+        ("tap", b"1..0 # SKIP\r\n"),
+        ("lk", b"SUCCESS!  All test cases passed!\r\n"),
+        ("pattern", b"x\r\n"),
+    ],
+)
+def test_failure_of_kvmbox_is_no_verdict_on_the_guest_whatever_was_printed(
+    convention: str, output: bytes, status: int
+) -> None:
+    lines = (("pass", literal("x")[0]),) if convention == "pattern" else ()
+    test = a_test(convention=convention, verdict_lines=lines)
+    found = judge(test, seen(status, output, reason="the UART failed"))
+    assert found.verdict is ERROR
+    assert found.reason.startswith("the UART failed; ")
+    # A boot that was ended because all was said has a status that means nothing.
+    assert judge(test, seen(status, output, stopped=True)).verdict in (PASS, SKIP)
+
+
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_no_convention_passes_a_guest_that_did_nothing(convention: str) -> None:
     # A clean stop at once is what an empty kernel can do: only kvmbox's own convention calls it success.
@@ -115,6 +141,13 @@ def test_expected_texts_alone_are_success_however_the_guest_ends() -> None:
     test = a_test(expect=(*literal("one"), *regex(r"^two \d$")))
     for status in (0, 1, 6, 12, 124):
         assert judge(test, seen(status, b"two 2\r\none\r\n")).verdict is PASS
+
+
+def test_failure_of_kvmbox_outweighs_expected_texts_unless_they_ended_the_boot() -> None:
+    test = a_test(expect=literal("one"))
+    for status in (8, 10, 14):
+        assert judge(test, seen(status, b"one")).verdict is ERROR
+        assert judge(test, seen(status, b"one", stopped=True)).verdict is PASS
 
 
 @pytest.mark.parametrize(
@@ -281,6 +314,12 @@ def attempts(*verdicts: Verdict) -> list[Attempt]:
             1,
         ),
         ({"tolerate": "issue 7"}, (PASS,), PASS, "", 0),
+        ({"tolerate": "issue 7"}, (ERROR,), ERROR, "reason 0", 0),
+        ({"tolerate": "issue 7"}, (PASS, ERROR), Verdict.FLAKY, "1 of 2 boots passed; else: reason 1", 1),
+        ({}, (PASS, SKIP), Verdict.FLAKY, "1 of 2 boots passed; else: reason 1", 1),
+        ({}, (SKIP, PASS, PASS), Verdict.FLAKY, "2 of 3 boots passed; else: reason 0", 0),
+        ({}, (SKIP, SKIP), SKIP, "reason 0", 0),
+        ({}, (SKIP, FAIL), FAIL, "reason 1", 1),
         ({"tolerate": "issue 7"}, (SKIP,), SKIP, "reason 0", 0),
     ],
 )
