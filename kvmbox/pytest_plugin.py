@@ -81,9 +81,10 @@ def _executor(config: pytest.Config) -> Executor:
     found = config.stash.get(_EXECUTOR, None)
     if found is None:
         from kvmbox.smoke.local import LocalExecutor
+        from kvmbox.smoke.starts import ForkingExecutor
 
         # pytest runs one test at a time; with pytest-xdist each worker is a process with an executor.
-        found = LocalExecutor(1).__enter__()
+        found = ForkingExecutor(LocalExecutor(1)).__enter__()
         config.stash[_EXECUTOR] = found
     return found
 

@@ -251,10 +251,11 @@ def _run(
     from kvmbox.smoke.engine import Engine
     from kvmbox.smoke.local import LocalExecutor
     from kvmbox.smoke.session import Session
+    from kvmbox.smoke.starts import ForkingExecutor
 
     artefacts = Artefacts(logs, record=record) if logs is not None else None
     session = Session(plan.tests, repeat=plan.repeat, fail_fast=fail_fast, skip=host.why_skipped)
-    with LocalExecutor(plan.slots) as executor:
+    with ForkingExecutor(LocalExecutor(plan.slots)) as executor:
         return Engine(
             session,
             executor,

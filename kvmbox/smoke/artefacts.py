@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from kvmbox.errors import HostOutputError, StartError
-from kvmbox.smoke.command_line import run_arguments
+from kvmbox.smoke.command_line import making_of, run_arguments
 from kvmbox.smoke.model import Boot, Judgement, Test, TestResult
 from kvmbox.smoke.text import in_seconds
 
@@ -122,5 +122,13 @@ def _report(result: TestResult, boot: Boot) -> str:
 
 
 def again(boot: Boot) -> str:
-    """The command that boots the same guest alone; without the dialogue, which a person types."""
-    return shlex.join(["kvmbox", *run_arguments(replace(boot, record=None))])
+    """The command that boots the same guest alone; without the dialogue, which a person types.
+
+    For a guest with a start there are two: the first makes the snapshot.
+    """
+    boot = replace(boot, record=None)
+    if boot.start is None:
+        return shlex.join(["kvmbox", *run_arguments(boot)])
+    path = f"{_UNSAFE.sub('_', boot.start.name)}.snap"
+    boots = (making_of(boot.start, path), replace(boot, start=None, snapshot=path))
+    return " && ".join(shlex.join(["kvmbox", *run_arguments(one)]) for one in boots)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from kvmbox.smoke.model import DEFAULT_OUTPUT_LIMIT, Boot, Pattern
+from kvmbox.smoke.model import DEFAULT_OUTPUT_LIMIT, Boot, Pattern, Start
 
-_REPEATED: Final = {"modules": "--module", "fw_cfg": "--fw-cfg", "require": "--require"}
+_REPEATED: Final = {
+    "modules": "--module",
+    "fw_cfg": "--fw-cfg",
+    "require": "--require",
+    "snapshot_when": "--snapshot-when",
+}
 
 
 def run_arguments(boot: Boot, json_path: str | None = None) -> list[str]:
-    """The arguments: options first, then the image. `json_path` is for --json."""
+    """The arguments: options first, then the image or --from. `json_path` is for --json."""
     options: Mapping[str, object] = {"serial_limit": DEFAULT_OUTPUT_LIMIT} | dict(boot.options)
     words = ["run", f"--timeout={boot.timeout:g}"]
     for name, value in options.items():
@@ -28,7 +33,13 @@ def run_arguments(boot: Boot, json_path: str | None = None) -> list[str]:
         words.append(f"--record={boot.record}")
     if json_path is not None:
         words.append(f"--json={json_path}")
-    return [*words, "--", boot.image]
+    return [*words, f"--from={boot.snapshot}"] if boot.snapshot is not None else [*words, "--", boot.image]
+
+
+def making_of(start: Start, path: str) -> Boot:
+    """The boot that makes a snapshot of `start` in the file `path`; status 0 says that it has."""
+    wanted = {"snapshot_when": (f"{start.when}={path}",), "snapshot_stop": True}
+    return Boot(start.image, {**start.options, **wanted}, start.timeout)
 
 
 def expectations(boot: Boot) -> tuple[Pattern, ...]:

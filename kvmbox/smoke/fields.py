@@ -188,6 +188,7 @@ FIELDS: Final[dict[str, Field]] = {
         # Which test.
         Field("name", "text", _line, is_default=False),
         Field("image", "file, or name of a bundled guest", _text),  # placed by whoever knows the bundled ones
+        Field("start", "name of a start", _line),
         Field("groups", "text or array", _several(_line)),
         # When it is not run, and what its failure means.
         Field("skip", "text: the reason", _line),
@@ -231,7 +232,16 @@ FIELDS: Final[dict[str, Field]] = {
         Field("require", "text or array", _several(_text), is_option=True),
     )
 }
-"""Every key, in the order of the documentation."""
+"""Every key of a test, in the order of the documentation."""
+
+START_FIELDS: Final[dict[str, Field]] = {
+    "name": FIELDS["name"],
+    "image": FIELDS["image"],
+    "when": Field("when", "text, port:NUMBER or time:SECONDS", _text, is_default=False),
+    "timeout": FIELDS["timeout"],
+    **{name: one for name, one in FIELDS.items() if one.is_option},
+}
+"""Every key of a start, in the order of the documentation."""
 
 
 def place_beside(file: str) -> Place:

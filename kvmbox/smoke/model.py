@@ -84,13 +84,30 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """A machine that tests are forked from. It is booted once, up to `when`, and a snapshot is taken there.
+
+    `when` is that of `kvmbox run --snapshot-when`: a text of the console, port:NUMBER or time:SECONDS. It
+    must come within `timeout` seconds. `options` are parameters of `kvmbox.Machine`, as those of a test.
+    """
+
+    name: str
+    image: str
+    origin: Origin
+    when: str
+    options: Mapping[str, object] = field(default_factory=dict)
+    timeout: float = DEFAULT_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
 class Test:
     """One test of a suite.
 
     `options` are parameters of `kvmbox.Machine` apart from the image, the time limit and the expectations.
     `statuses` are the exit statuses that mean success, empty where the convention decides. `verdict_lines`
     are the patterns of the convention "pattern": pass, fail and skip. `checks` are files of the host and what
-    they must contain. `manual` is why the test is run only if a group or a filter selects it.
+    they must contain. `manual` is why the test is run only if a group or a filter selects it. A test with a
+    `start` is forked from it: `image` is that of the start, and `options` has nothing that it decides.
     """
 
     __test__ = False  # pytest: no class of tests
@@ -115,6 +132,7 @@ class Test:
     tolerate: str | None = None
     retries: int = 0
     allow_flaky: bool = False
+    start: Start | None = None
 
     @property
     def key(self) -> str:
@@ -138,6 +156,10 @@ class Boot:
     stop_any: tuple[Pattern, ...] = ()
     record: str | None = None
     """Where to record the requests to devices, or None."""
+    start: Start | None = None
+    """What the machine is forked from, or None. Only `starts` sees it, and makes a `snapshot` of it."""
+    snapshot: str | None = None
+    """The file of a snapshot that the machine starts from, in place of `image`, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +167,8 @@ class Observation:
     """How a boot ended. `status`, `reason`, `hint` and `crash_report` are those of `kvmbox run`.
 
     `stopped` tells that the executor ended it, because all that matters had been printed; then `status` means
-    nothing. `steps_done` is how many steps of the dialogue were made. `seconds` is the wall time.
+    nothing. `start_failed` tells that the guest of the test was never there: it is its start that all this
+    tells of. `steps_done` is how many steps of the dialogue were made. `seconds` is the wall time.
     """
 
     status: int
@@ -157,6 +180,7 @@ class Observation:
     messages: str = ""
     stopped: bool = False
     steps_done: int = 0
+    start_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

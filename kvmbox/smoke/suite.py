@@ -1,4 +1,4 @@
-"""A suite file in TOML: `[defaults]`, then `[[test]]`. Every error has file, line and a hint."""
+"""A suite file in TOML: `[defaults]`, `[[start]]`, `[[test]]`. Every error has file, line and a hint."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kvmbox.errors import UsageError
+from kvmbox.machine.start_options import OF_THE_SNAPSHOT
+from kvmbox.smoke.command_line import making_of
 from kvmbox.smoke.conventions import CONVENTIONS, PATTERN
-from kvmbox.smoke.fields import FIELDS, FieldError, place_beside
-from kvmbox.smoke.model import DEFAULT_TIMEOUT_S, Origin, Test
+from kvmbox.smoke.fields import FIELDS, START_FIELDS, Field, FieldError, place_beside
+from kvmbox.smoke.model import DEFAULT_TIMEOUT_S, Origin, Start, Test
 from kvmbox.smoke.toml_lines import Path, key_lines
 
 DEFAULTS: Final = "defaults"
 TESTS: Final = "test"
+STARTS: Final = "start"
+OF_THE_START: Final = frozenset({"image", *OF_THE_SNAPSHOT})
+"""The keys that the start of a test decides."""
 VERDICT_LINES: Final = {"pass_line": "pass", "fail_line": "fail", "skip_line": "skip"}
+_KEYS: Final = {"module": "modules", "snapshot-when": "when"}
+"""Keys that have another name than their option."""
 NO_CHECK: Final[Callable[[Test], None]] = lambda _test: None  # noqa: E731 - a default
 
 
@@ -76,28 +83,23 @@ class _Reader:
 
     def read(self, check: Callable[[Test], None]) -> list[Test]:
         for key in self.content:
-            if key not in (DEFAULTS, TESTS):
+            if key not in (DEFAULTS, STARTS, TESTS):
                 raise self.error(
                     self._line((key,)),
-                    f"'{key}' is neither [{DEFAULTS}] nor [[{TESTS}]]",
-                    _did_you_mean(key, (DEFAULTS, TESTS))
+                    f"'{key}' is none of [{DEFAULTS}], [[{STARTS}]] and [[{TESTS}]]",
+                    _did_you_mean(key, (DEFAULTS, STARTS, TESTS))
                     or f"what holds for all tests belongs in [{DEFAULTS}]",
                 )
-        defaults = self._values((DEFAULTS,), self.content.get(DEFAULTS, {}), f"[{DEFAULTS}]")
-        tables = self.content.get(TESTS, [])
-        if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
-            raise self.error(
-                self._line((TESTS,)),
-                f"'{TESTS}' is no array of tables",
-                f"each test begins with [[{TESTS}]]",
-            )
+        defaults = self._values((DEFAULTS,), self.content.get(DEFAULTS, {}), f"[{DEFAULTS}]", FIELDS)
+        starts = self._starts(defaults, check)
+        tables = self._tables(TESTS)
         if not tables:
             raise self.error(0, "there is no test in it", f"each test begins with [[{TESTS}]]")
         tests: list[Test] = []
         names: dict[str, int] = {}
         for number, table in enumerate(tables):
             at: Path = (TESTS, number)
-            test = self._test(at, defaults, self._values(at, table, f"[[{TESTS}]]"))
+            test = self._test(at, defaults, self._values(at, table, f"[[{TESTS}]]", FIELDS), starts)
             if test.name in names:
                 raise self.error(
                     self._line((*at, "name"), at),
@@ -109,19 +111,65 @@ class _Reader:
             tests.append(test)
         return tests
 
-    def _values(self, at: Path, table: Any, where: str) -> dict[str, Any]:
+    def _tables(self, kind: str) -> list[Any]:
+        tables = self.content.get(kind, [])
+        if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
+            raise self.error(
+                self._line((kind,)),
+                f"'{kind}' is no array of tables",
+                f"each {kind} begins with [[{kind}]]",
+            )
+        return tables
+
+    def _starts(self, defaults: dict[str, Any], check: Callable[[Test], None]) -> dict[str, Start]:
+        """The starts by name. [defaults] hold for them, too: image, time limit and options."""
+        starts: dict[str, Start] = {}
+        inherited = {key: value for key, value in defaults.items() if key in START_FIELDS}
+        for number, table in enumerate(self._tables(STARTS)):
+            at: Path = (STARTS, number)
+            values = inherited | self._values(at, table, f"[[{STARTS}]]", START_FIELDS)
+            line = self._line(at)
+            for key, hint in (
+                ("name", "a test names its start: start = 'booted'"),
+                ("image", "name the file of the kernel, or a bundled guest"),
+                ("when", "say what the guest prints where tests begin, such as when = 'login: '"),
+            ):
+                if key not in values:
+                    raise self.error(line, f"this start has no '{key}'", hint)
+            start = Start(
+                name=values["name"],
+                image=self.find_image(os.path.dirname(self.file), values["image"]),
+                origin=Origin(self.file, line),
+                when=values["when"],
+                options={key: value for key, value in values.items() if START_FIELDS[key].is_option},
+                timeout=values.get("timeout", DEFAULT_TIMEOUT_S),
+            )
+            if start.name in starts:
+                raise self.error(
+                    self._line((*at, "name"), at),
+                    f"there is a start '{start.name}' already, in line {starts[start.name].origin.line}",
+                    "give each start a name of its own",
+                )
+            # The boot that makes the snapshot is checked as a test is.
+            boot = making_of(start, "snapshot")
+            probe = Test(start.name, self.name, boot.image, start.origin, boot.options, boot.timeout)
+            self._check(probe, at, check)
+            starts[start.name] = start
+        return starts
+
+    def _values(self, at: Path, table: Any, where: str, fields: Mapping[str, Field]) -> dict[str, Any]:
         if not isinstance(table, dict):
             raise self.error(
                 self._line(at), f"'{at[-1]}' is no table", f"write {where} and the keys below it"
             )
         values = {}
         for key, value in table.items():
-            known = FIELDS.get(key)
+            known = fields.get(key)
             if known is None or (at == (DEFAULTS,) and not known.is_default):
                 raise self.error(
                     self._line((*at, key), at),
                     f"'{key}' is no key of {where}",
-                    _did_you_mean(key, tuple(FIELDS)) or "docs/smoke.md lists the keys",
+                    _did_you_mean(key, tuple(fields)) or "docs/smoke.md lists the keys",
                 )
             try:
                 values[key] = known.read(value, self.place)
@@ -130,10 +178,15 @@ class _Reader:
                 raise self.error(self._line((*at, key), at), f"'{key}' {error}", hint) from error
         return values
 
-    def _test(self, at: Path, defaults: dict[str, Any], own: dict[str, Any]) -> Test:
+    def _test(
+        self, at: Path, defaults: dict[str, Any], own: dict[str, Any], starts: Mapping[str, Start]
+    ) -> Test:
         values = defaults | own
         line = self._line(at)
-        image = values.get("image")
+        start = self._start_of(at, values, own, starts)
+        if start is not None:
+            values = {key: value for key, value in values.items() if key not in OF_THE_START}
+        image = start.image if start is not None else values.get("image")
         if image is None:
             raise self.error(
                 line, "this test has no 'image'", "name the file of the kernel, or a bundled guest"
@@ -143,7 +196,7 @@ class _Reader:
         return Test(
             name=values.get("name") or os.path.splitext(os.path.basename(image))[0] or image,
             suite=self.name,
-            image=self.find_image(os.path.dirname(self.file), image),
+            image=image if start is not None else self.find_image(os.path.dirname(self.file), image),
             origin=Origin(self.file, line),
             options={key: value for key, value in values.items() if FIELDS[key].is_option},
             timeout=values.get("timeout", DEFAULT_TIMEOUT_S),
@@ -160,7 +213,30 @@ class _Reader:
             tolerate=values.get("tolerate"),
             retries=values.get("retries", 0),
             allow_flaky=values.get("allow_flaky", False),
+            start=start,
         )
+
+    def _start_of(
+        self, at: Path, values: dict[str, Any], own: dict[str, Any], starts: Mapping[str, Start]
+    ) -> Start | None:
+        """What the test is forked from, or None. What the snapshot decides is refused in the test itself."""
+        name = values.get("start")
+        if name is None:
+            return None
+        if name not in starts:
+            known = f"the starts are: {', '.join(starts)}" if starts else "a start begins with [[start]]"
+            raise self._clash(
+                at, "start", f"there is no start '{name}'", _did_you_mean(name, tuple(starts)) or known
+            )
+        for key in own:
+            if key in OF_THE_START:
+                raise self._clash(
+                    at,
+                    key,
+                    f"'{key}' contradicts 'start': the machine is as the start '{name}' has it",
+                    f"move '{key}' to [[{STARTS}]], in line {starts[name].origin.line}",
+                )
+        return starts[name]
 
     def _check_convention(self, at: Path, values: dict[str, Any]) -> None:
         """Refuse keys that mean nothing beside one another: a test that silently checks less is a lie."""
@@ -196,7 +272,7 @@ class _Reader:
             check(test)
         except UsageError as error:
             found = re.search(r"--([a-z][a-z-]*)", str(error))
-            key = {"module": "modules"}.get(found[1], found[1].replace("-", "_")) if found else ""
+            key = _KEYS.get(found[1], found[1].replace("-", "_")) if found else ""
             message = str(error) if found is None else str(error).replace(f"--{found[1]}", f"'{key}'")
             line = self._line((*at, key), (DEFAULTS, key), at)
             raise self.error(line, message, error.hint or "docs/smoke.md lists the keys") from error

@@ -7,6 +7,7 @@ which the verdict is complete does not count, whoever has seen it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kvmbox.outcome import CLEAN, EXPECTED_SEEN
 from kvmbox.smoke.conventions import CONVENTIONS, of_kvmbox
@@ -19,8 +20,11 @@ def console_of(output: bytes) -> bytes:
 
 
 def boot_of(test: Test, *, timeout: float | None = None, record: str | None = None) -> Boot:
-    """The boot of a test. `timeout` replaces the test's own time limit, in seconds."""
+    """The boot of a test. `timeout` replaces the test's own time limit and that of its start, in seconds."""
     every, single = _decisive(test)
+    start = test.start
+    if start is not None and timeout is not None:
+        start = replace(start, timeout=timeout)
     return Boot(
         image=test.image,
         options=test.options,
@@ -29,11 +33,15 @@ def boot_of(test: Test, *, timeout: float | None = None, record: str | None = No
         stop_all=every,
         stop_any=(*single, *test.fail_on),
         record=record,
+        start=start,
     )
 
 
 def judge(test: Test, seen: Observation) -> Judgement:
     """The verdict on one boot of `test`."""
+    if seen.start_failed:
+        # The console is that of the start. Whatever is found in it, the test has not printed it.
+        return Judgement(Verdict.ERROR, seen.reason)
     whole = console_of(seen.output)
     complete_at = _complete_at(test, whole)
     console = whole[:complete_at]

@@ -78,9 +78,13 @@ def can_boot(boot: Boot) -> bool:
 
 
 def machine_options(boot: Boot) -> dict[str, Any]:
-    """The parameters of `kvmbox.Machine`."""
+    """What `WarmPool.submit` takes: parameters of `kvmbox.Machine`, or of `Machine.from_snapshot`."""
     options: dict[str, Any] = {"serial_limit": DEFAULT_OUTPUT_LIMIT, **boot.options}
-    options |= {"image": boot.image, "timeout": boot.timeout}
+    options["timeout"] = boot.timeout
+    if boot.snapshot is not None:
+        options["from_snapshot"] = boot.snapshot
+    else:
+        options["image"] = boot.image
     if wanted := expectations(boot):
         options["expect"] = tuple(one.text for one in wanted)
     if unwanted := failures(boot):

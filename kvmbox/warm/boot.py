@@ -102,8 +102,9 @@ def live(channel: int, parent_pid: int, name: Callable[[], None], *, spawns: boo
 
 def _machine(options: dict[str, Any]) -> Machine:
     """A machine with these options. Raises UsageError."""
+    snapshot = options.pop("from_snapshot", None)
     try:
-        return Machine(**options)
+        return Machine(**options) if snapshot is None else Machine.from_snapshot(snapshot, **options)
     except TypeError as error:  # an option that does not exist, or has a value of another kind
         raise UsageError(f"wrong options: {str(error).removeprefix('Machine.__init__() ')}") from error
 

@@ -61,6 +61,9 @@ class WarmPool:
     ) -> Future[WarmResult]:
         """Queue one boot. `options` are the arguments of `kvmbox.Machine`, "image" among them.
 
+        With "from_snapshot" instead of "image", the file of a snapshot, they are those of
+        `kvmbox.Machine.from_snapshot`.
+
         `dialogue` has pairs of a regular expression and bytes. The bytes are sent to the console when it has
         shown a match behind the one before. The console is captured: "stdio" and `say` cannot be had.
 

@@ -34,6 +34,9 @@ PRELOADED: Final = (
     "kvmbox.kvm.mnemonics",
     "kvmbox.machine.diagnosis",
     "kvmbox.machine.machine",
+    "kvmbox.machine.restore",
+    "kvmbox.machine.start_options",
+    "kvmbox.snapshot.file",
 )
 """What a run imports when it needs it: each boot process would import it anew."""
 

@@ -192,6 +192,55 @@ def test_boots_of_one_guest_many_times_agree(tmp_path: Path) -> None:
     assert result["console"] == "Hello from 32-bit protected mode!\n"
 
 
+STARTS = """
+[[start]]
+name = "typing"
+image = "echo"
+memory = "32M"
+when = "leaves"
+
+[[start]]
+name = "never"
+image = "hello32"
+when = "leaves"
+"""
+FORKED = """
+[[test]]
+name = "{0}"
+start = "typing"
+dialogue = [{{ send = "{0}\\r" }}, {{ when = {1}, send = "\\u0004" }}]
+"""
+WITHOUT = """
+[[test]]
+name = "without"
+start = "never"
+expect = "Hello"
+"""
+
+
+def test_tests_with_one_start_are_forked_each_with_its_own_dialogue(tmp_path: Path) -> None:
+    names = ["one", "two", "three", "four", "five"]
+    tests = [FORKED.format(name, f'"{name}\\n"') for name in names[:-1]]
+    tests.append(FORKED.format("five", "{ regex = '^five$' }"))  # by `kvmbox run`, not in a warm worker
+    (tmp_path / "s.toml").write_text("".join([STARTS, *tests, WITHOUT]))
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    arguments = ("s.toml", "-j", "2", "--jsonl", "o.jsonl", "--repeat", "2")
+    done = smoke(tmp_path, *arguments, TMPDIR=str(folder))
+    assert done.returncode == 12, done.stdout + done.stderr
+    found = results(tmp_path / "o.jsonl")
+    for name in names:
+        assert (found[name]["verdict"], found[name]["passed"]) == ("pass", 2), found[name]
+        # Neither what the start has printed nor what another test has typed is there.
+        assert found[name]["console"].split() == [name, "echo:", "bye"]
+    assert found["without"]["verdict"] == "error"
+    assert found["without"]["reason"].startswith("the start 'never' (s.toml:8) cannot be made: ")
+    assert list(folder.iterdir()) == []
+    selected = smoke(tmp_path, *arguments, "--filter", "t*", TMPDIR=str(folder))
+    assert selected.returncode == 0, selected.stdout + selected.stderr
+    assert results(tmp_path / "o.jsonl").keys() == {"two", "three"}
+
+
 def test_nothing_proven_and_reports_on_stdout(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text('[[test]]\nimage = "hello32"\nskip = "x"\n')
     done = smoke(tmp_path, "s.toml", "--tap", "-")
@@ -233,6 +282,34 @@ def test_report_on_stdout_has_no_workflow_command(tmp_path: Path) -> None:
         )
         file.seek(0)
         assert [json.loads(line)["event"] for line in file] == ["begin", "result", "end"]
+
+
+def test_signal_while_a_start_is_made_leaves_no_folder(tmp_path: Path) -> None:
+    never = "[[start]]\nname = 'never'\nimage = 'spin'\nwhen = 'leaves'\n"
+    (tmp_path / "s.toml").write_text(never + "[[test]]\nname = 'a'\nstart = 'never'\n")
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    with (
+        adoption() as left,
+        subprocess.Popen(
+            [*KVMBOX, "smoke", "s.toml", "--history", "none", "--jsonl", "-"],
+            cwd=tmp_path,
+            env={**os.environ, "TMPDIR": str(folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        stream = Stream(process.stdout.fileno(), "stdout")
+        stream.until(b'"event": "boot"')
+        process.send_signal(signal.SIGINT)
+        rest = stream.rest()
+        assert process.wait() == 130
+    assert b'"verdict": "not-run"' in rest
+    assert left == []
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("moment", ["begin", "boot", "result"])

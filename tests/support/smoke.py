@@ -15,6 +15,7 @@ from kvmbox.smoke.model import (
     Observation,
     Origin,
     Pattern,
+    Start,
     Test,
     TestResult,
     Verdict,
@@ -31,6 +32,11 @@ def a_test(name: str = "one", **values: Any) -> Test:
     values.setdefault("image", f"{name}.elf")
     values.setdefault("origin", Origin("suite.toml", 7))
     return Test(name=name, **values)
+
+
+def a_start(name: str = "booted", line: int = 1, **values: Any) -> Start:
+    """A start that is there when the guest has printed "login"; the image is named as the start is."""
+    return Start(name, f"{name}.elf", Origin("suite.toml", line), "login", **values)
 
 
 def seen(status: int = 0, output: bytes = b"", reason: str = CLEAN, **values: Any) -> Observation:

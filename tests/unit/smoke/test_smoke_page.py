@@ -10,7 +10,7 @@ import click
 
 from kvmbox.cli.main import cli
 from kvmbox.smoke.conventions import CONVENTIONS
-from kvmbox.smoke.fields import FIELDS
+from kvmbox.smoke.fields import FIELDS, START_FIELDS
 from kvmbox.smoke.model import Verdict
 from kvmbox.smoke.suite import parse_suite
 from kvmbox.smoke.summary import FAILED, NOTHING_TESTED, PASSED
@@ -36,6 +36,11 @@ def test_keys_are_all_of_them_in_order_with_what_they_accept() -> None:
     assert [name for name in named if name in FIELDS] == [
         one.name for one in FIELDS.values() if one.is_option
     ]
+
+
+def test_keys_of_a_start_are_all_of_them_in_order_with_what_they_accept() -> None:
+    table = {key.strip("`"): value for key, value, _ in rows("key of a start", "value", "meaning")}
+    assert table == {one.name: one.accepts for one in START_FIELDS.values() if not one.is_option}
 
 
 def test_options_of_suites_are_options_of_run_and_none_takes_isolation_away() -> None:
@@ -75,6 +80,9 @@ def test_options_are_those_of_the_command() -> None:
     assert known - documented == {"--jobs", "--group", "--convention", "--plain", "--quiet", "-q", "--debug"}
 
 
-def test_suite_of_the_page_is_one() -> None:
-    (text,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    assert [test.name for test in parse_suite(text, "page.toml")] == ["hello", "unit tests", "login"]
+def test_suites_of_the_page_are_some() -> None:
+    texts = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert [[test.name for test in parse_suite(text, "page.toml")] for text in texts] == [
+        ["hello", "unit tests", "login"],
+        ["power off", "wrong user"],
+    ]

@@ -6,8 +6,8 @@ import pytest
 
 from kvmbox.errors import UsageError
 from kvmbox.smoke.fields import FIELDS
-from kvmbox.smoke.model import Origin, Pattern, Step, Test
-from kvmbox.smoke.suite import parse_suite, suite_name
+from kvmbox.smoke.model import Origin, Pattern, Start, Step, Test
+from kvmbox.smoke.suite import OF_THE_START, parse_suite, suite_name
 
 
 def parse(text: str, file: str = "dir/s.toml") -> list[Test]:
@@ -103,7 +103,7 @@ def test_every_key_reaches_the_test() -> None:
     }
     used = set(test.options) | {"name", "image", "groups", "skip", "needs", "check", "tolerate", "retries"}
     used |= {"allow_flaky", "timeout", "status", "expect", "fail_on", "dialogue"}
-    assert set(FIELDS) - used == {"convention", "pass_line", "fail_line", "skip_line"}
+    assert set(FIELDS) - used == {"start", "convention", "pass_line", "fail_line", "skip_line"}
 
 
 def test_defaults_hold_for_all_tests_and_a_test_replaces_them() -> None:
@@ -142,7 +142,52 @@ def test_suite_is_called_as_its_file(file: str, name: str) -> None:
     assert suite_name(file) == name
 
 
+def test_start_has_its_options_and_tests_forked_from_it_have_their_own() -> None:
+    forked, other = parse(
+        """
+        [defaults]
+        memory = "32M"
+        serial_limit = "2M"
+        image = "k.elf"
+        timeout = 5
+        fail_on = "PANIC"
+        [[start]]
+        name = "booted"
+        cpus = 2
+        when = "login: "
+        timeout = 30
+        [[test]]
+        name = "forked"
+        start = "booted"
+        no_reboot = true
+        [[test]]
+        name = "other"
+        """
+    )
+    assert forked.start == Start(
+        name="booted",
+        image="dir/k.elf",
+        origin=Origin("dir/s.toml", 8),
+        when="login: ",
+        options={"memory": "32M", "serial_limit": "2M", "cpus": 2},
+        timeout=30.0,
+    )
+    assert forked.image == "dir/k.elf"
+    assert forked.options == {"serial_limit": "2M", "no_reboot": True}
+    assert (forked.timeout, forked.fail_on) == (5.0, (Pattern("PANIC"),))
+    assert other.start is None
+    assert other.options == {"memory": "32M", "serial_limit": "2M"}
+
+
+def test_every_option_of_a_suite_is_decided_by_the_start_or_free() -> None:
+    options = {one.name for one in FIELDS.values() if one.is_option}
+    free = {"serial_limit", "no_reboot", "on_device_crash", "restart_budget", "require"}
+    assert options - OF_THE_START == free
+
+
 GOOD = '[[test]]\nimage = "a"\n'
+START = '[[start]]\nname = "s"\nimage = "a"\nwhen = "x"\n'
+FORKED = '[[test]]\nname = "t"\nstart = "s"\n'
 
 
 @pytest.mark.parametrize(
@@ -154,9 +199,14 @@ GOOD = '[[test]]\nimage = "a"\n'
         ("test = []\n", 0, "there is no test in it", "[[test]]"),
         ("test = 3\n", 1, "'test' is no array of tables", "[[test]]"),
         ("\n[test]\nimage = 'a'\n", 2, "'test' is no array of tables", "[[test]]"),
-        ("timeout = 3\n" + GOOD, 1, "'timeout' is neither [defaults] nor [[test]]", "belongs in [defaults]"),
-        (GOOD + "[[tests]]\n", 3, "'tests' is neither", "did you mean 'test'?"),
-        ("[a.b]\nx=1\n" + GOOD, 1, "'a' is neither", "belongs in"),
+        (
+            "timeout = 3\n" + GOOD,
+            1,
+            "'timeout' is none of [defaults], [[start]] and",
+            "belongs in [defaults]",
+        ),
+        (GOOD + "[[tests]]\n", 3, "'tests' is none of", "did you mean 'test'?"),
+        ("[a.b]\nx=1\n" + GOOD, 1, "'a' is none of", "belongs in"),
         ("defaults = 3\n" + GOOD, 1, "'defaults' is no table", "[defaults]"),
         ("[defaults]\nname = 'x'\n" + GOOD, 2, "'name' is no key of [defaults]", "did you mean"),
         (GOOD + "tiemout = 3\n", 3, "'tiemout' is no key of [[test]]", "did you mean 'timeout'?"),
@@ -226,6 +276,18 @@ GOOD = '[[test]]\nimage = "a"\n'
             "'status' means nothing to convention 'tap'",
             "leave out",
         ),
+        ("start = 3\n" + GOOD, 1, "'start' is no array of tables", "[[start]]"),
+        (START + "expect = 'x'\n" + FORKED, 5, "'expect' is no key of [[start]]", "docs/smoke.md"),
+        (START + "whn = 'x'\n" + FORKED, 5, "'whn' is no key of [[start]]", "did you mean 'when'?"),
+        (START + START + FORKED, 6, "there is a start 's' already, in line 1", "a name of its own"),
+        ("[[start]]\nimage = 'a'\nwhen = 'x'\n" + GOOD, 1, "this start has no 'name'", "start = 'booted'"),
+        ("[[start]]\nname = 's'\nwhen = 'x'\n" + GOOD, 1, "this start has no 'image'", "name the file"),
+        ("[[start]]\nname = 's'\nimage = 'a'\n" + GOOD, 1, "this start has no 'when'", "login: "),
+        (START + "[[test]]\nname = 't'\nstart = 'ss'\n", 7, "there is no start 'ss'", "did you mean 's'?"),
+        (FORKED, 3, "there is no start 's'", "begins with [[start]]"),
+        (START + FORKED + "image = 'b'\n", 8, "'image' contradicts 'start'", "in line 1"),
+        (START + FORKED + "memory = '1M'\n", 8, "'memory' contradicts 'start'", "move 'memory' to [[start]]"),
+        ("[defaults]\nstart = 's'\n" + START + GOOD, 8, "'image' contradicts 'start'", "in line 3"),
         ("[defaults]\nstatus = 3\n" + GOOD + "convention = 'lk'\n", 2, "'status' means nothing", "leave out"),
     ],
 )
@@ -252,6 +314,19 @@ def test_refused_option_is_named_as_the_suite_spells_it_with_its_line() -> None:
         parse_suite("[defaults]\nserial_limit = 'x'\n" + GOOD, "s.toml", check=refuse)
     assert str(caught.value) == "s.toml:2: 'serial_limit': 'x' is not a positive number of bytes"
     assert caught.value.hint == "K, M and G may follow"
+
+
+def test_start_is_checked_as_what_makes_its_snapshot() -> None:
+    checked: list[Test] = []
+    parse_suite(START + "cpus = 2\n" + FORKED, "s.toml", check=checked.append)
+    assert checked[0].options == {"cpus": 2, "snapshot_when": ("x=snapshot",), "snapshot_stop": True}
+
+    def refuse(test: Test) -> None:
+        if "snapshot_when" in test.options:
+            raise UsageError("--snapshot-when: 'x' is not a number of seconds")
+
+    with pytest.raises(UsageError, match=r"^s.toml:4: 'when': 'x' is not a number of seconds$"):
+        parse_suite(START + FORKED, "s.toml", check=refuse)
 
 
 def test_refused_module_and_refusals_without_an_option_have_a_line_too() -> None:

@@ -13,7 +13,7 @@ from kvmbox.smoke.conventions import CONVENTIONS
 from kvmbox.smoke.model import Attempt, Judgement, Observation, Step, Test, Verdict
 from kvmbox.smoke.verdict import boot_of, conclude, judge
 from kvmbox.smoke.watch import Watch
-from tests.support.smoke import CLEAN, a_test, literal, regex, seen
+from tests.support.smoke import CLEAN, a_start, a_test, literal, regex, seen
 
 PASS, FAIL, SKIP = Verdict.PASS, Verdict.FAIL, Verdict.SKIP
 CRASH, TIMEOUT, ERROR = Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR
@@ -335,3 +335,18 @@ def test_several_boots_make_one_result(
         verdicts.count(PASS),
         float(len(made)),
     )
+
+
+@pytest.mark.parametrize("convention", sorted(CONVENTIONS))
+def test_start_that_failed_is_an_error_whatever_it_has_printed(convention: str) -> None:
+    printed = b"".join((b"ok\nPANIC\n", SOTEST, b"1..1\nok 1\nSUCCESS!  All test cases passed\n"))
+    test = a_test(convention=convention, expect=literal("ok"), fail_on=literal("PANIC"), statuses=(33,))
+    for status in (0, 1, 33, 83, 4, 124):
+        found = judge(test, seen(status, printed, "the start is not there", start_failed=True))
+        assert found == Judgement(ERROR, "the start is not there")
+
+
+def test_time_limit_of_the_session_is_that_of_starts_too() -> None:
+    test = a_test(start=a_start())
+    assert boot_of(test).start == test.start
+    assert boot_of(test, timeout=2.5).start == a_start(timeout=2.5)
