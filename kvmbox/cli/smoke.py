@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TextIO
 
 import click
@@ -18,14 +19,15 @@ import click
 from kvmbox import early
 from kvmbox.cli.main import say
 from kvmbox.cli.sections import SectionedCommand
-from kvmbox.cli.values import SECONDS
+from kvmbox.cli.values import SECONDS, is_typed
 from kvmbox.errors import KvmError, UsageError
 from kvmbox.host.open_files import allow_enough
 
 if TYPE_CHECKING:
+    from kvmbox.smoke.executor import Executor
     from kvmbox.smoke.history import History
     from kvmbox.smoke.model import Test
-    from kvmbox.smoke.reporter import Plan, Reporter
+    from kvmbox.smoke.reporter import Reporter
     from kvmbox.smoke.summary import Summary
 
 MOST_JOBS: Final = 1024
@@ -48,7 +50,7 @@ class _Jobs(click.ParamType[int]):
 
 SECTIONS: Final = {
     "Which tests": ("groups", "filters", "failed", "shard", "history_path", "list_only"),
-    "How they run": ("jobs", "timeout", "fail_fast", "repeat", "convention"),
+    "How they run": ("jobs", "dask", "timeout", "fail_fast", "repeat", "convention"),
     "Reports": (*("tap", "junit", "jsonl", "markdown", "logs", "record", "plain", "quiet"),),
 }
 """The options by purpose."""
@@ -77,6 +79,11 @@ EXAMPLES: Final = (
     default=1,
     metavar="N|auto",
     help="How many guests run at a time. auto: one for each CPU.  [default: 1]",
+)
+@click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Boot on the workers of the Dask scheduler at ADDRESS, such as tcp://HOST:8786, instead of here.",
 )
 @click.option(
     "-g",
@@ -136,6 +143,7 @@ EXAMPLES: Final = (
 def command(
     suites: tuple[str, ...],
     jobs: int,
+    dask: str | None,
     groups: tuple[str, ...],
     filters: tuple[str, ...],
     timeout: float | None,
@@ -172,10 +180,13 @@ def command(
       130  ended by a signal; the reports tell what was run until then
     """
     from kvmbox.smoke import host
+    from kvmbox.smoke.artefacts import Artefacts
     from kvmbox.smoke.collect import collect
     from kvmbox.smoke.conventions import CONVENTIONS, PATTERN
+    from kvmbox.smoke.engine import Engine
     from kvmbox.smoke.reporter import Plan
     from kvmbox.smoke.schedule import Shard, failures_first, select, take_shard
+    from kvmbox.smoke.session import Session
     from kvmbox.smoke.text import printable
 
     if not suites:
@@ -185,6 +196,11 @@ def command(
         raise UsageError(f"--convention '{convention}' is none of {known}")
     if record and logs is None:
         raise UsageError("--record needs --logs", hint="name the folder for what is kept of failures")
+    if dask is not None:
+        if record:
+            raise UsageError("--record does not go with --dask", hint="record where the guest is booted")
+        if is_typed("jobs"):
+            raise UsageError("--jobs does not go with --dask", hint="its workers have threads: --nthreads")
     collected = collect(suites, convention=convention)
     tests = select(collected.tests, groups, filters)
     history, history_file = _history(history_path, suites)
@@ -198,27 +214,39 @@ def command(
         for test in tests:
             click.echo(printable(plan.label(test) + _note(test)))
         return 0
-    host.check_kvm()
+    if dask is None:
+        host.check_kvm()
     allow_enough()
+    runner, skip = _executor(jobs, dask)
     # From here on a signal is answered in order: every report is complete, whenever it comes.
     early.raising = False
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may have letters that the terminal has not
     reports = [("--tap", tap), ("--junit", junit), ("--jsonl", jsonl), ("--markdown", markdown)]
     with ExitStack() as stack:
-        reporters = _reporters(
-            stack,
-            reports,
-            collected.files,
-            history_file,
-            plain=plain,
-            quiet=quiet,
-            timeout=timeout,
-            tests=tests,
-        )
-        summary = _run(
-            plan, reporters, history, timeout=timeout, fail_fast=fail_fast, logs=logs, record=record
-        )
+        with runner as executor:
+            plan = replace(plan, slots=executor.slots)
+            reporters = _reporters(
+                stack,
+                reports,
+                collected.files,
+                history_file,
+                plain=plain,
+                quiet=quiet,
+                timeout=timeout,
+                tests=tests,
+            )
+            artefacts = Artefacts(logs, record=record) if logs is not None else None
+            summary = Engine(
+                Session(plan.tests, repeat=plan.repeat, fail_fast=fail_fast, skip=skip),
+                executor,
+                reporters,
+                plan=plan,
+                timeout=timeout,
+                artefacts=artefacts,
+                interrupted=lambda: bool(early.received),
+                durations=history.seconds,
+            ).run()
         # The reports have told the status: a signal that comes now does not change it.
         early.answered = True
     _remember(history_file, history_path, history, summary)
@@ -236,36 +264,28 @@ def _note(test: Test) -> str:
     return f"  (skipped: {reason})" if reason else ""
 
 
-def _run(
-    plan: Plan,
-    reporters: Sequence[Reporter],
-    history: History,
-    *,
-    timeout: float | None,
-    fail_fast: bool,
-    logs: str | None,
-    record: bool,
-) -> Summary:
-    from kvmbox.smoke import host
-    from kvmbox.smoke.artefacts import Artefacts
-    from kvmbox.smoke.engine import Engine
-    from kvmbox.smoke.local import LocalExecutor
-    from kvmbox.smoke.session import Session
-    from kvmbox.smoke.starts import ForkingExecutor
+def _executor(jobs: int, dask: str | None) -> tuple[Executor, Callable[[Test], str | None]]:
+    """What boots, this machine or the workers of a Dask scheduler; and why a test is skipped there."""
+    from kvmbox.smoke.host import why_skipped
 
-    artefacts = Artefacts(logs, record=record) if logs is not None else None
-    session = Session(plan.tests, repeat=plan.repeat, fail_fast=fail_fast, skip=host.why_skipped)
-    with ForkingExecutor(LocalExecutor(plan.slots)) as executor:
-        return Engine(
-            session,
-            executor,
-            reporters,
-            plan=plan,
-            timeout=timeout,
-            artefacts=artefacts,
-            interrupted=lambda: bool(early.received),
-            durations=history.seconds,
-        ).run()
+    if dask is None:
+        from kvmbox.smoke.local import LocalExecutor
+        from kvmbox.smoke.starts import ForkingExecutor
+
+        return ForkingExecutor(LocalExecutor(jobs)), why_skipped
+    import logging
+
+    from kvmbox.smoke.dask_executor import connect
+
+    logging.disable()  # Dask logs at length what an error here says in a line
+    remote = connect(dask)
+
+    def skip(test: Test) -> str | None:
+        if test.start is not None:
+            return "--dask does not fork tests from a start"  # a snapshot is bound to the host it was made on
+        return why_skipped(test, hardware=lambda: remote.has_hardware_virtualization)
+
+    return remote, skip
 
 
 def _reporters(

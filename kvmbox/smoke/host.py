@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 from typing import Final
 
@@ -13,14 +14,14 @@ from kvmbox.smoke.model import Test
 MOST_CHECKED: Final = 4096
 
 
-def why_skipped(test: Test) -> str | None:
-    """Why `test` is not run here, or None."""
+def why_skipped(test: Test, *, hardware: Callable[[], bool] | None = None) -> str | None:
+    """Why `test` is not run here, or None. `hardware` is `has_hardware_virtualization` of where it boots."""
     if test.skip is not None:
         return test.skip
     for path, value in test.checks:
         if _content(path) != value:
             return f"{path} is not {value}"
-    if "hardware-virtualization" in test.needs and not has_hardware_virtualization():
+    if "hardware-virtualization" in test.needs and not (hardware or has_hardware_virtualization)():
         return "needs hardware virtualization"
     return None
 

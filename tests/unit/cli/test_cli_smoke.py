@@ -99,6 +99,8 @@ def test_failures_of_last_time_come_first(capfd: pytest.CaptureFixture[str]) -> 
         (("s.toml", "--convention", "x"), "--convention 'x' is none of kvmbox, kvm-unit-tests", ""),
         (("s.toml", "--convention", "pattern"), "--convention 'pattern' is none of", ""),
         (("s.toml", "--record"), "--record needs --logs", "folder"),
+        (("s.toml", "--dask", "tcp://x", "--logs", "l", "--record"), "--record does not go", "where"),
+        (("s.toml", "--dask", "tcp://x", "-j", "2"), "--jobs does not go with --dask", "--nthreads"),
         (("s.toml", "--history", "s.toml"), "--history 's.toml': it is no history of kvmbox smoke", "remove"),
         (("s.toml", "--tap", "-", "--junit", "-"), "--tap and --junit are both on stdout", "a file"),
         (("s.toml", "--tap", "s.toml"), "--tap 's.toml' is also a suite", "own"),

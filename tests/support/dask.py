@@ -1,0 +1,96 @@
+"""A Dask client without a cluster: workers are names, and tasks end when the test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kvmbox import __version__
+from kvmbox.smoke import dask_worker
+
+GOOD = {"version": __version__, "problem": None, "hardware": False}
+
+
+@dataclass(eq=False)
+class FakeTask:
+    """A task, as `distributed.Future` shows it."""
+
+    data: dict[str, Any]
+    workers: list[str]
+    status: str = "pending"
+    value: Any = None
+    error: BaseException | None = None
+    calls: list[Callable[[Any], None]] = field(default_factory=list)
+
+    def result(self) -> Any:
+        return self.value
+
+    def exception(self) -> BaseException | None:
+        return self.error
+
+    def add_done_callback(self, call: Callable[[Any], None]) -> None:
+        self.calls.append(call)
+
+    def end(self, value: Any = None, *, status: str = "finished", error: BaseException | None = None) -> None:
+        """The task ends."""
+        self.value, self.status, self.error = value, status, error
+        for call in self.calls:
+            call(self)
+
+
+@dataclass
+class FakeClient:
+    """`probes` says what each worker answers; `stores` is every file that was sent, and to whom."""
+
+    probes: dict[str, Any]
+    threads: int = 1
+    tasks: list[FakeTask] = field(default_factory=list)
+    stores: list[tuple[str, str]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    has: set[tuple[str, str]] = field(default_factory=set)
+    full: set[str] = field(default_factory=set)
+    failure: Exception | None = None
+    closed: bool = False
+
+    def nthreads(self) -> Mapping[str, int]:
+        if self.failure is not None:
+            raise self.failure
+        return dict.fromkeys(self.probes, self.threads)
+
+    def run(
+        self, function: Callable[..., Any], *args: Any, workers: list[str], on_error: str
+    ) -> Mapping[str, Any]:
+        assert on_error == "return"
+        return {worker: self._call(worker, function, args) for worker in workers}
+
+    def _call(self, worker: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        if worker not in self.probes:
+            return OSError("lost")
+        if function is dask_worker.probe:
+            return self.probes[worker]
+        if function is dask_worker.has:
+            return (worker, args[0]) in self.has
+        if function is dask_worker.end:
+            self.ended.append(worker)
+            return None
+        assert function is dask_worker.store
+        if worker in self.full:
+            return OSError(28, "No space left on device")
+        self.stores.append((worker, args[0]))
+        self.has.add((worker, args[0]))
+        return True
+
+    def submit(self, function: Callable[..., Any], *args: Any, **options: Any) -> FakeTask:
+        assert function is dask_worker.boot
+        assert options["allow_other_workers"] is False
+        task = FakeTask(args[1], options["workers"])
+        self.tasks.append(task)
+        return task
+
+    def cancel(self, futures: list[FakeTask]) -> None:
+        for one in futures:
+            one.end(status="cancelled")
+
+    def close(self) -> None:
+        self.closed = True
