@@ -99,7 +99,8 @@ TICKS_OF_1_KHZ: Final = (
 ATTEMPTS: Final = 5
 
 
-def test_ticks_of_a_second_at_1_khz_are_neither_lost_nor_doubled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ipc", ["socketpair", "shm"])
+def test_ticks_of_a_second_at_1_khz_are_neither_lost_nor_doubled(tmp_path: Path, ipc: str) -> None:
     # From one second of the RTC to the next, in the guest's time, as without faults: see test_run_reports for
     # the tolerance and the attempts. A hang may make the guest late for its second, and has no place here.
     code = STOP_PIT + out(layout.RTC_INDEX_PORT, 0) + NEXT_SECOND + TICKS_OF_1_KHZ + NEXT_SECOND + STOP_PIT
@@ -107,10 +108,9 @@ def test_ticks_of_a_second_at_1_khz_are_neither_lost_nor_doubled(tmp_path: Path)
     guest = Guest(str(image), ("--mode", "real"), weights={"pit": 1, "rtc": 1}, hangs=False)
     counts = []
     for attempt in range(ATTEMPTS):
-        result = Chaos(guest, (), tmp_path, seed=SEED + attempt, limit=FAULTS).run()
+        result = Chaos(guest, ("--ipc", ipc), tmp_path, seed=SEED + attempt, limit=FAULTS).run()
         assert (result.status, result.output) == (0, b"done"), told(result, SEED)
-        # How many there are in one second is chance: the pauses between them are.
-        assert result.restarts >= min(3, FAULTS), told(result, SEED)
+        assert result.restarts >= min(10, FAULTS) - 2, told(result, SEED)
         (line,) = [line for line in result.numbers["interrupts"] if line["line"] == layout.PIT_IRQ]
         counts.append(line["raised"] + line["coalesced"] - 1)
         if abs(counts[-1] - 1000) <= 2:
