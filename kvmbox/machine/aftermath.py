@@ -25,13 +25,17 @@ EXPLAINED: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT)
 _NOT_STARTED: Final = (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED)
 
 
-def prepare() -> None:
-    """Load what `examine` needs and a confined process could not load any more: code of the machine."""
+def prepare(*, disassembles: bool) -> None:
+    """Load what `examine` needs and a confined process could not load any more: code of the machine.
+
+    The disassembler, 3.4 MiB of memory, is for those who look: at a terminal, or with --symbols.
+    """
     import zlib  # noqa: F401 - pyelftools does
 
-    from kvmbox.explain.disassembly import preload
+    if disassembles:
+        from kvmbox.explain.disassembly import preload
 
-    preload()
+        preload()
 
 
 class SymbolContent(Value):

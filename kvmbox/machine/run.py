@@ -7,6 +7,7 @@ a step fails, everything that is open is closed in reverse order.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
@@ -187,7 +188,7 @@ def run(
             caller.ready(decision, wakeup)
             if start is None:
                 timeline.mark("devices ready")
-            prepare()
+            prepare(disassembles=bool(config.symbols) or os.isatty(2))
             main_loop.confinement = caller.confine(
                 pool, without=config.design.without, require=config.require
             )

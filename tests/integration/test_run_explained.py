@@ -184,7 +184,9 @@ def test_wrong_symbols_are_one_line(symbols: str, status: int, words: str) -> No
 @pytest.mark.kvm
 @pytest.mark.skipif(not disassembly.is_available(), reason="capstone is not installed")
 def test_instructions_around_rip_are_shown(tmp_path: Path) -> None:
-    report = run(build_64(tmp_path, 1))[1]
+    image = build_64(tmp_path, 1)
+    assert "  -> " not in run(image)[1]  # nobody looks
+    report = run(image, "--symbols", image)[1]
     marked = [line for line in report.splitlines() if line.startswith("  -> ")]
     assert len(marked) == 1
     assert marked[0].endswith("ud2")
