@@ -75,15 +75,18 @@ class Capture:
         with self._changed:
             return self._dropped
 
-    def send(self, data: bytes) -> None:
-        """Type `data`: the guest reads it when its UART has room. Never waits, also before the start."""
+    def send(self, data: bytes | str) -> None:
+        """Type `data`, text as UTF-8: the guest reads it when its UART has room. Never waits, also before the
+        start.
+        """
+        typed = data.encode() if isinstance(data, str) else data
         with self._changed:
-            self.pending += data
+            self.pending += typed
             heard = self._heard
             if heard is None:
-                self._sent += len(data)
+                self._sent += len(typed)
         if heard is not None:
-            heard(len(data))
+            heard(len(typed))
 
     def expect(
         self, pattern: str | bytes | re.Pattern[bytes], timeout: float | None = None

@@ -353,7 +353,7 @@ class Machine:
         """What the console has shown so far, as far as its Capture keeps it."""
         return self._captured().output
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | str) -> None:
         """Type on the console. Never waits; see `Capture.send`."""
         self._captured().send(data)
 

@@ -102,6 +102,13 @@ def test_send_before_there_is_a_port_is_told_when_there_is_one() -> None:
     assert capture.pending == b"abcd"
 
 
+def test_text_is_typed_as_utf_8() -> None:
+    capture = Capture()
+    capture.send("é\n")
+    capture.send(b"!")
+    assert bytes(capture.pending) == b"\xc3\xa9\n!"
+
+
 def test_send_by_many_threads_keeps_each_piece_whole() -> None:
     capture = Capture()
     start = threading.Barrier(4)
