@@ -19,8 +19,9 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
 
 from kvmbox.board import Input
 from kvmbox.channel.channel import WAIT_SLICE_MS, hung_error
@@ -40,7 +41,7 @@ from kvmbox.machine.feeding import Feeding
 from kvmbox.machine.hang_profile import Hang
 from kvmbox.machine.pace import Pace
 from kvmbox.machine.run_loop import LoopTotals, port_exits
-from kvmbox.machine.snapshots import Request, Snapshots
+from kvmbox.machine.standstill import Standstill
 from kvmbox.machine.survival_choice import survival_of
 from kvmbox.machine.suspend import Suspension
 from kvmbox.machine.vcpu_thread import VcpuThread, join_all, look_at_all
@@ -56,9 +57,6 @@ from kvmbox.outcome import (
 from kvmbox.processes.pool import DevicePool, SurvivalOf
 from kvmbox.sandbox.vmm import Confinement, confine_vcpu
 from kvmbox.wire import protocol
-
-if TYPE_CHECKING:
-    from kvmbox.machine.capture import Taker
 
 CONGESTED_WAIT: Final = WAIT_SLICE_MS * 1_000_000
 """How much later, in ns, a UART whose output has no room is told the time."""
@@ -85,13 +83,12 @@ class MainLoop:
         started: int,
         symbols: Sequence[SymbolContent] = (),
         say: Callable[[str], None] = lambda text: None,
-        snapshots: Snapshots | None = None,
     ) -> None:
         """`symbols` are the files that name the guest's addresses. `cpu` is the host CPU of the first vCPU.
         `started` is when the command began, in ns of the host's monotonic clock: --timeout counts from there.
-        `snapshots` are those to take.
         """
-        self._snapshots = snapshots or Snapshots()
+        self.standstill = Standstill(wakeup.wake)
+        """The moments at which the machine stands still."""
         self._config = config
         self._decision = decision
         self._console = console
@@ -212,33 +209,35 @@ class MainLoop:
             error = self._unanswered.popleft()
             self._say(f"{self._pool.explain(error)}: from now on its ports read as ones")
 
-    # --- Snapshots ----------------------------------------------------------------------------------------
+    # --- Moments at which the machine stands still ----------------------------------------------------------
 
-    def stop_for_snapshot(self) -> None:
-        """Ask all vCPUs to stand still, and take the snapshots that are wanted when they do. Thread-safe."""
-        for thread in self._vcpus:
-            thread.pause()
-        self._wakeup.wake()
-
-    def take_snapshot(self, taker: Taker, request: Request) -> Callable[[], None]:
-        """Take one of the guest, which stands still: see `Taker.take`."""
+    @contextmanager
+    def timeless(self) -> Iterator[GuestVm]:
+        """Guest time stands still, as the guest does. No line is raised ahead, and models know of every
+        deadline that has been. Raises DeviceProcessError.
+        """
         assert self._guest is not None
         assert self._devices is not None
-        clock, pool = self._devices.clock, self._devices.pool
-        clock.pause()  # no line is raised ahead meanwhile
+        clock = self._devices.clock
+        clock.pause()
         self._rearm()
         try:
-            for channel in pool.channels:  # those that have been are told to their models
+            for channel in self._devices.pool.channels:
                 if channel.deadline <= clock.now():
                     channel.request(protocol.ADVANCE)
-            return taker.take(request, self._guest, self._ring)
+            yield self._guest
         finally:
             clock.resume()
             self._rearm()
 
-    def _take_snapshots(self, devices: Devices) -> None:
+    @property
+    def ring(self) -> CoalescedRing | None:
+        """The writes of the present boot that did not exit."""
+        return self._ring
+
+    def _stand_still(self, devices: Devices) -> None:
         if self._guest is not None and not self._ended and self._decision.outcome is None:
-            self._snapshots.turn(devices.clock, self._vcpus)
+            self.standstill.turn(devices.clock)
 
     # --- The end ------------------------------------------------------------------------------------------
 
@@ -278,6 +277,7 @@ class MainLoop:
         try:
             self._devices.clock.release()
             self._rearm()
+            self.standstill.begin(self._vcpus)
             for thread in self._vcpus:
                 thread.start()
             self._poll_until_end()
@@ -431,7 +431,7 @@ class MainLoop:
                 self._finish_look()
                 feeding.feed()
                 tell_transfers(devices)
-                self._take_snapshots(devices)
+                self._stand_still(devices)
                 self._tell_unanswered()
                 pool.tend(poll, self._say)
             except DeviceProcessError as error:
@@ -444,9 +444,9 @@ class MainLoop:
             wake = min(wake, self._started / 1e9 + self._config.timeout)
         now = time.monotonic()
         assert self._devices is not None
-        snapshot = self._snapshots.wake_in(self._devices.clock)
-        if snapshot is not None:
-            wake = min(wake, now + snapshot)
+        visit = self.standstill.wake_in(self._devices.clock)
+        if visit is not None:
+            wake = min(wake, now + visit)
         return max(0.0, (wake - now) * 1000)
 
     def _handle(self, poll: select.poll, events: list[tuple[int, int]], feeding: Feeding) -> None:
@@ -565,10 +565,7 @@ class MainLoop:
 
     def _resume_all(self) -> None:
         self._looking = False
-        if self._snapshots.wanted:
-            return  # they are to stand still for that
-        for thread in self._vcpus:
-            thread.resume()
+        self.standstill.let_go()
 
     def close(self) -> None:
         """Close what belongs to the main loop."""

@@ -90,7 +90,8 @@ class PlannedSnapshots:
                 from kvmbox.machine.capture import Taker
 
                 self._taker = Taker(kvm, self._config, files, devices, console, say=say)
-            finish = main_loop.take_snapshot(self._taker, request)
+            with main_loop.timeless() as guest:
+                finish = self._taker.take(request, guest, main_loop.ring)
             if self._config.snapshot_stop:
                 finish()  # before the guest goes on: what it prints then belongs to no run
                 if all(one.done.is_set() for one in self._requests):
@@ -98,7 +99,8 @@ class PlannedSnapshots:
                 return lambda: None
             return finish
 
-        self._snapshots.attend(main_loop.stop_for_snapshot, take)
+        self._snapshots.attend(main_loop.standstill.call, take)
+        main_loop.standstill.admit(self._snapshots)
 
     @property
     def problem(self) -> str | None:

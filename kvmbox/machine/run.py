@@ -155,7 +155,6 @@ def run(
             started=timeline.started,
             symbols=source.symbols,
             say=say,
-            snapshots=snapshots,
         )
         users.append(lambda: main_loop.has_live_vcpu)
         cleanup.callback(main_loop.close)

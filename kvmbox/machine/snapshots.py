@@ -1,9 +1,9 @@
-"""When snapshots are taken: what is wanted, by whom, and the moment at which the machine stands still for it.
+"""When snapshots are taken: what is wanted, and by whom.
 
 A snapshot is wanted when a console port has printed a text, when the guest writes to a port, at a guest time,
 or by a program. Whatever it is, all vCPUs are asked to pause at once, on the thread that found it: a vCPU
-that has printed the text executes no further instruction. The main loop takes the snapshot when all of them
-stand still, each between two instructions, and lets them go on.
+that has printed the text executes no further instruction. The snapshot is taken when all of them stand still
+(`standstill`).
 
 `capture` and what it needs are loaded for the first snapshot.
 """
@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
 
 from kvmbox.errors import SnapshotFileError, UsageError
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.matcher import ConsoleMatcher, Match
 from kvmbox.lean import Value
+from kvmbox.machine.standstill import Visitor
 
 GUEST_ENDED: Final = "the guest ended before"
 
@@ -65,23 +67,6 @@ class Request:
 Take = Callable[[Request], Callable[[], None]]
 
 
-class Stoppable(Protocol):
-    """A vCPU: see `vcpu_thread.VcpuThread`."""
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether it stands still."""
-        ...
-
-    def pause(self) -> None:
-        """Ask it to."""
-        ...
-
-    def resume(self) -> None:
-        """Let it go on."""
-        ...
-
-
 class PortWatch:
     """What the bus has at the port of a condition."""
 
@@ -103,7 +88,7 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-class Snapshots:
+class Snapshots(Visitor):
     """The snapshots of one machine. `want` on any thread; everything else by the main loop's."""
 
     def __init__(self) -> None:
@@ -168,33 +153,27 @@ class Snapshots:
             stop()
 
     @property
-    def wanted(self) -> bool:
-        """Whether the vCPUs are to stand still."""
-        return bool(self._wanted)
+    def wants(self) -> bool:
+        """See `Visitor`."""
+        return self._take is not None and bool(self._wanted)
 
     def wake_in(self, clock: GuestClock) -> float | None:
-        """In how many seconds the main loop must look again, because of a guest time; None: never."""
+        """See `Visitor`: until the next guest time of a condition."""
         if not self._times:
             return None
         left = clock.until(min(at for at, _ in self._times))
         return None if left is None else left / 1e9
 
-    def turn(self, clock: GuestClock, vcpus: Sequence[Stoppable]) -> None:
-        """Once a turn of the main loop, while a guest runs: take what is wanted, or see that it can be.
-
-        Raises DeviceProcessError.
-        """
+    def tick(self, clock: GuestClock) -> None:
+        """See `Visitor`."""
         for one in [one for one in self._times if one[0] <= clock.now()]:
             self._times.remove(one)
             self.want(one[1])
-        if not self._wanted or self._take is None:
-            return
-        moving = [vcpu for vcpu in vcpus if not vcpu.is_paused]
-        for vcpu in moving:
-            vcpu.pause()  # again, as another look may have let it go
-        if moving:
-            return
-        unfinished = []
+
+    def visit(self) -> Callable[[], None]:
+        """Take what is wanted. Raises DeviceProcessError."""
+        assert self._take is not None
+        unfinished: list[Callable[[], None]] = []
         try:
             while self._wanted:
                 request = self._wanted.popleft()
@@ -203,11 +182,10 @@ class Snapshots:
                 except BaseException as error:
                     request.end(str(error) or type(error).__name__)  # somebody may wait for it
                     raise
-        finally:
-            for vcpu in vcpus:
-                vcpu.resume()
-            for finish in unfinished:
-                finish()
+        except BaseException:
+            _finish(unfinished)
+            raise
+        return partial(_finish, unfinished)
 
     def end(self) -> str | None:
         """The guest has ended. Returns in words which planned snapshot is missing, or None."""
@@ -221,6 +199,11 @@ class Snapshots:
             if not request.done.is_set():
                 return f"{condition.words} (--snapshot-when)"
         return None
+
+
+def _finish(unfinished: Iterable[Callable[[], None]]) -> None:
+    for finish in unfinished:
+        finish()
 
 
 def parse_condition(text: str) -> SnapshotCondition:

@@ -1,4 +1,4 @@
-"""When a snapshot is taken: conditions, and the moment at which all vCPUs stand still."""
+"""When a snapshot is taken: its conditions."""
 
 from __future__ import annotations
 
@@ -30,45 +30,28 @@ class FakeClock:
         return max(0, at - self.time)
 
 
-class FakeCpu:
-    def __init__(self) -> None:
-        self.is_paused = False
-        self.log: list[str] = []
-
-    def pause(self) -> None:
-        self.log.append("pause")
-
-    def resume(self) -> None:
-        self.is_paused = False
-        self.log.append("resume")
-
-
 class Rig:
     def __init__(self) -> None:
         self.snapshots = Snapshots()
         self.stopped = 0
         self.taken: list[Request] = []
         self.clock = FakeClock()
-        self.cpus = [FakeCpu(), FakeCpu()]
         self.snapshots.attend(self.stop, self.take)
 
     def stop(self) -> None:
         self.stopped += 1
 
     def take(self, request: Request) -> Callable[[], None]:
-        assert all(cpu.is_paused for cpu in self.cpus)
         self.taken.append(request)
-        return lambda: self.finish(request)
-
-    def finish(self, request: Request) -> None:
-        assert not any(cpu.is_paused for cpu in self.cpus)
-        request.end(None)
+        return lambda: request.end(None)
 
     def request(self) -> Request:
         return Request("a.snap", -1, lambda: None)
 
     def turn(self) -> None:
-        self.snapshots.turn(cast(GuestClock, self.clock), self.cpus)
+        self.snapshots.tick(cast(GuestClock, self.clock))
+        if self.snapshots.wants:
+            self.snapshots.visit()()
 
 
 @pytest.fixture
@@ -103,19 +86,26 @@ def test_condition_that_means_nothing_is_refused(text: str) -> None:
         parse_condition(text)
 
 
-def test_snapshot_is_taken_when_all_stand_still_and_then_they_go_on(rig: Rig) -> None:
+def test_snapshot_is_taken_at_the_visit_and_finished_when_the_machine_goes_on(rig: Rig) -> None:
     request = rig.request()
     rig.snapshots.want(request)
-    assert (rig.stopped, rig.snapshots.wanted) == (1, True)
-    rig.cpus[0].is_paused = True
-    rig.turn()
-    assert rig.taken == []
-    assert [cpu.log for cpu in rig.cpus] == [[], ["pause"]]
-    rig.cpus[1].is_paused = True
-    rig.turn()
+    assert (rig.stopped, rig.snapshots.wants, rig.taken) == (1, True, [])
+    finish = rig.snapshots.visit()
     assert rig.taken == [request]
-    assert [cpu.log for cpu in rig.cpus] == [["resume"], ["pause", "resume"]]
-    assert not rig.snapshots.wanted
+    assert not rig.snapshots.wants
+    assert not request.done.is_set()
+    finish()
+    assert request.done.is_set()
+
+
+def test_snapshot_waits_for_the_one_who_takes_it() -> None:
+    snapshots = Snapshots()
+    snapshots.want(Request("a.snap", -1, lambda: None))
+    assert not snapshots.wants
+    stops: list[int] = []
+    snapshots.attend(lambda: stops.append(1), lambda request: lambda: request.end(None))
+    assert snapshots.wants
+    assert stops == [1]
 
 
 def test_text_is_wanted_once_at_its_last_byte(rig: Rig) -> None:
@@ -140,8 +130,6 @@ def test_write_to_the_port_wants_it_once(rig: Rig) -> None:
     assert watch.read(0, 2) == 0xFFFF
     assert rig.stopped == 0
     watch.write(0, 1, 7)
-    for cpu in rig.cpus:
-        cpu.is_paused = True
     rig.turn()
     watch.write(0, 1, 7)
     assert rig.taken == [request]
@@ -153,10 +141,10 @@ def test_time_is_waited_for(rig: Rig) -> None:
     rig.snapshots.plan(SnapshotCondition("a.snap", time=2_000_000_000), rig.request())
     assert rig.snapshots.wake_in(cast(GuestClock, rig.clock)) == 2.0
     rig.turn()
-    assert not rig.snapshots.wanted
+    assert not rig.snapshots.wants
     rig.clock.time = 2_000_000_000
-    rig.turn()
-    assert rig.snapshots.wanted
+    rig.snapshots.tick(cast(GuestClock, rig.clock))
+    assert rig.snapshots.wants
     assert rig.snapshots.wake_in(cast(GuestClock, rig.clock)) is None
 
 
@@ -178,19 +166,6 @@ def test_end_with_all_snapshots_taken_names_none(rig: Rig) -> None:
     assert rig.snapshots.end() is None
 
 
-def test_vcpus_go_on_if_a_snapshot_fails_in_a_way_that_ends_the_run(rig: Rig) -> None:
-    def fail(_request: Request) -> Callable[[], None]:
-        raise RuntimeError("the device process is gone")
-
-    rig.snapshots.attend(rig.stop, fail)
-    rig.snapshots.want(rig.request())
-    for cpu in rig.cpus:
-        cpu.is_paused = True
-    with pytest.raises(RuntimeError):
-        rig.turn()
-    assert [cpu.log for cpu in rig.cpus] == [["resume"], ["resume"]]
-
-
 def test_who_waits_for_a_snapshot_that_fails_is_told_and_one_before_it_is_finished(rig: Rig) -> None:
     taken: list[Request] = []
 
@@ -198,15 +173,13 @@ def test_who_waits_for_a_snapshot_that_fails_is_told_and_one_before_it_is_finish
         if taken:
             raise RuntimeError("the device process is gone")
         taken.append(request)
-        return lambda: rig.finish(request)
+        return lambda: request.end(None)
 
     rig.snapshots.attend(rig.stop, fail_the_second)
     first, second = rig.request(), rig.request()
     rig.snapshots.want(first)
     rig.snapshots.want(second)
-    for cpu in rig.cpus:
-        cpu.is_paused = True
     with pytest.raises(RuntimeError):
-        rig.turn()
+        rig.snapshots.visit()
     assert (first.done.is_set(), first.problem) == (True, None)
     assert (second.done.is_set(), second.problem) == (True, "the device process is gone")

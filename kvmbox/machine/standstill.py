@@ -1,0 +1,122 @@
+"""Moments at which all vCPUs of a machine stand still, each between two instructions, and who asked for them.
+
+A visitor is somebody who looks at a machine that stands still: whoever takes snapshots, for example. A
+visitor that wants to look says so on any thread, by `Standstill.call`: all vCPUs are asked to pause at once.
+The main loop calls `turn` once a turn. When all vCPUs have paused, `turn` lets each visitor that wants to do
+what it came for, and lets the vCPUs go on that no visitor holds.
+
+A vCPU that waits for a device process pauses when the answer is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from kvmbox.host.clock import GuestClock
+
+
+class Stoppable(Protocol):
+    """A vCPU: see `vcpu_thread.VcpuThread`."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it stands still."""
+        ...
+
+    def pause(self) -> None:
+        """Ask it to."""
+        ...
+
+    def resume(self) -> None:
+        """Let it go on."""
+        ...
+
+
+class Visitor:
+    """Somebody who looks at a machine that stands still. Everything is called by the main loop's thread."""
+
+    @property
+    def wants(self) -> bool:
+        """Whether all vCPUs are to stand still, for `visit`."""
+        raise NotImplementedError
+
+    def tick(self, clock: GuestClock) -> None:
+        """Once a turn, while a guest runs, before `wants` is asked: see whether the time has come."""
+
+    def wake_in(self, clock: GuestClock) -> float | None:
+        """In how many seconds at most `tick` is to be called; None: this visitor has no time to wait for."""
+        return None
+
+    def visit(self) -> Callable[[], None] | None:
+        """All vCPUs stand still. Returns what is to be called after they were let go, if anything is.
+
+        Afterwards `wants` is False, or `visit` is called again in the next turn.
+        """
+        raise NotImplementedError
+
+    def holds(self, _vcpu: Stoppable) -> bool:
+        """Whether this vCPU must not go on, although nobody wants all of them to stand still."""
+        return False
+
+
+class Standstill:
+    """The visitors of one machine. `call` may be called by any thread; the rest belongs to the main loop."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """`wake` makes the main loop take its next turn, and may be called by any thread."""
+        self._wake = wake
+        self._visitors: list[Visitor] = []
+        self._vcpus: Sequence[Stoppable] = ()
+
+    def admit(self, visitor: Visitor) -> None:
+        """Ask this one, too, from now on."""
+        self._visitors.append(visitor)
+
+    def begin(self, vcpus: Sequence[Stoppable]) -> None:
+        """These are the vCPUs of the boot that begins. If somebody wants to look, no instruction comes before."""
+        self._vcpus = vcpus
+        for vcpu in vcpus:
+            if self._is_held(vcpu):
+                vcpu.pause()
+
+    def call(self) -> None:
+        """Ask all vCPUs to pause: a visitor wants to look. Thread-safe."""
+        for vcpu in self._vcpus:
+            vcpu.pause()
+        self._wake()
+
+    def wake_in(self, clock: GuestClock) -> float | None:
+        """In how many seconds at most the main loop must take its next turn; None: whenever."""
+        times = [time for one in self._visitors if (time := one.wake_in(clock)) is not None]
+        return min(times, default=None)
+
+    def turn(self, clock: GuestClock) -> None:
+        """Once a turn of the main loop, while a guest runs. Raises what a visitor raises."""
+        for one in self._visitors:
+            one.tick(clock)
+        if not any(one.wants for one in self._visitors):
+            return
+        moving = [vcpu for vcpu in self._vcpus if not vcpu.is_paused]
+        for vcpu in moving:
+            vcpu.pause()  # again, as another look may have let it go
+        if moving:
+            return
+        unfinished = []
+        try:
+            for one in self._visitors:
+                if one.wants and (finish := one.visit()) is not None:
+                    unfinished.append(finish)
+        finally:
+            self.let_go()
+            for finish in unfinished:
+                finish()
+
+    def let_go(self) -> None:
+        """Let all vCPUs go on that nobody holds."""
+        for vcpu in self._vcpus:
+            if not self._is_held(vcpu):
+                vcpu.resume()
+
+    def _is_held(self, vcpu: Stoppable) -> bool:
+        return any(one.wants or one.holds(vcpu) for one in self._visitors)
