@@ -74,7 +74,7 @@ class Standstill:
         self._visitors.append(visitor)
 
     def begin(self, vcpus: Sequence[Stoppable]) -> None:
-        """These are the vCPUs of the boot that begins. If somebody wants to look, no instruction comes before."""
+        """The boot with these vCPUs begins. If somebody wants to look, no instruction comes before that."""
         self._vcpus = vcpus
         for vcpu in vcpus:
             if self._is_held(vcpu):
