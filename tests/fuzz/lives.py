@@ -7,26 +7,25 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Final
 
-from kvmbox.board import BoardOptions, DeviceSpec, by_type, pc_board
+from kvmbox.board import BoardOptions, DeviceSpec, Memory, by_type, pc_board
 from kvmbox.channel.channel import Channel
-from kvmbox.channel.grants import Grants
+from kvmbox.channel.grants import bind
 from kvmbox.channel.greeting import greet, hello_of
 from kvmbox.channel.recovery import POISONED, Restart
-from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.channel.survival import Survival
 from kvmbox.errors import DeviceProcessError, GivenUpError, UnknownExitError
 from kvmbox.jailed.server import DeviceServer, error_frame
 from kvmbox.kvm import uapi
 from kvmbox.layout import PAGE_SIZE
 from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD
 from kvmbox.wire import protocol
-from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request, request_word
 from tests.fuzz.frames import Liar
 from tests.fuzz.plants import Parts
 from tests.fuzz.targets import Fault
 from tests.support.calling import CallingTransport, GoneError
 from tests.support.fake_room import FakeRoom
-from tests.support.log import Calls
+from tests.support.noting_host import NotingHost
 
 BOARD: Final = by_type(
     pc_board(BoardOptions(serial_ports=("COM1", "COM2"), rtc_base=1_700_000_000, memory_size=1 << 24))
@@ -44,7 +43,11 @@ def random_request(dice: random.Random, devices: list[DeviceSpec], sequence: int
     if way < 0.4:
         return Request(protocol.READ, device, size, sequence, now, 0, offset)
     if way < 0.8:
-        return Request(protocol.WRITE, device, size, sequence, now, dice.getrandbits(8 * size), offset)
+        value = dice.getrandbits(8 * size)
+        if devices[device].granted(Memory) and dice.random() < 0.5:  # the address of a block, big-endian
+            address = dice.randrange(min(PAGE_SIZE, 1 << 8 * size))
+            value = int.from_bytes(address.to_bytes(size, "big"), "little")
+        return Request(protocol.WRITE, device, size, sequence, now, value, offset)
     coalesced = bool(devices[device].coalesced)
     if way < 0.84 and coalesced:
         value = dice.randrange(8) << 32 | dice.getrandbits(8)
@@ -117,14 +120,17 @@ MOST_LOSSES: Final = POISONED - 1
 """How many processes may be lost at a request, and on the way to it, without an end of the run."""
 
 
+def some_memory(dice: random.Random) -> bytes:
+    """A page in which a device finds blocks that ask for a little, at places that may be memory."""
+    return b"".join([dice.choice((0, dice.randrange(64))).to_bytes(4, "big") for _ in range(PAGE_SIZE // 4)])
+
+
 class LivesTarget:
     """A device process that breaks all the time, and its guest, who has a twin whose process never does."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.frames = self.accepted = 0
-        self._log: Calls = []
-        self._twin_log: Calls = []
         self._begun = False
 
     def _begin(self, dice: random.Random) -> None:
@@ -134,32 +140,24 @@ class LivesTarget:
         self._now = 0
         self._sequence = 1
         self._losses = MOST_LOSSES  # none by its HELLO
-        grants = [self._grants(index) for index in range(len(self._devices))]
-        self._channel = Channel(
-            "fuzzed",
+        memory = some_memory(dice)
+        self._host, self._twin_host = NotingHost(), NotingHost()
+        self._channel = self._connect(
             Life(self._reply, self._parts.server),
-            grants,
-            now=lambda: self._now,
-            survival=self._parts.recovery(self._devices, self, journal_limit=20),
+            self._host,
+            memory,
+            self._parts.recovery(self._devices, self, journal_limit=20),
         )
-        greet(self._channel, self._devices)
-        self._twin = DeviceServer()
-        for hello in hello_of(self._devices):
-            self._twin.handle(hello.encode())
+        self._twin = self._connect(CallingTransport(DeviceServer().handle), self._twin_host, memory)
 
-    def _grants(self, index: int) -> Grants:
-        log = self._log
-        return Grants(
-            f"device {index}",
-            irq_lines=[self._line(index, pin) for pin in range(3)],
-            output=lambda data: log.append((index, HostOutput(data))),
-            input_room=lambda count: log.append((index, InputRoom(count))),
-            reset=lambda: log.append((index, Reset())),
-            stop=lambda *_: log.append((index, Stop())),
-        )
-
-    def _line(self, index: int, pin: int) -> Callable[[int, int], None]:
-        return lambda level, coalesced: self._log.append((index, IrqLine(pin, level, coalesced)))
+    def _connect(
+        self, process: CallingTransport, host: NotingHost, memory: bytes, survival: Survival | None = None
+    ) -> Channel:
+        host.ram.write(0, memory)
+        grants = [bind(device, host) for device in self._devices]
+        channel = Channel("fuzzed", process, grants, now=lambda: self._now, survival=survival)
+        greet(channel, self._devices)
+        return channel
 
     def _reply(self, frame: bytes, reply: bytes) -> bytes:
         # Whatever has broken at a request may well break there again.
@@ -197,23 +195,28 @@ class LivesTarget:
         self._now += dice.randrange(MAX_STEP_NS)
         self._sequence += 1
         request = random_request(dice, self._devices, self._sequence, self._now)
-        self._log.clear()
+        host, twin_host = self._host, self._twin_host
+        host.log.clear()
+        twin_host.log.clear()
         self._losses = 0
         self.frames += 1
-        reply = self._twin.handle(request.encode())
-        fields = HEADER.unpack_from(reply)
-        effects, _ = decode_effects(fields[3], reply[HEADER.size :])
+        limit = (1 << 64) - 1
+        expected = send(self._twin, request, limit)
         try:
-            value = send(self._channel, request, (1 << 64) - 1)
+            value = send(self._channel, request, limit)
         except GivenUpError as error:
             raise Fault(f"{request.encode().hex()}: gave up: {error}") from error
         self.accepted += self._losses == 0
-        if value != fields[6] or self._log != list(effects):
+        if value != expected or host.log != twin_host.log:
             raise Fault(
-                f"{request.encode().hex()}: {value:#x} and {self._log}, not {fields[6]:#x}, {effects}"
+                f"{request.encode().hex()}: {value:#x} and {host.log}, not {expected:#x}, {twin_host.log}"
             )
-        if self._channel.deadline != fields[5]:
-            raise Fault(f"{request.encode().hex()}: deadline {self._channel.deadline}, not {fields[5]}")
+        if self._channel.deadline != self._twin.deadline:
+            raise Fault(
+                f"{request.encode().hex()}: deadline {self._channel.deadline}, not {self._twin.deadline}"
+            )
+        if host.ram.read(0, PAGE_SIZE) != twin_host.ram.read(0, PAGE_SIZE):
+            raise Fault(f"{request.encode().hex()}: memory differs")
 
     def close(self) -> None:
         """Nothing is open."""

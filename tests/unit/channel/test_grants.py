@@ -7,12 +7,10 @@ from typing import Final
 
 import pytest
 
-from kvmbox import board, layout
+from kvmbox import board
 from kvmbox.board import DeviceSpec, Grant
 from kvmbox.channel.grants import Rise, bind
-from kvmbox.channel.guest_memory import Submit
 from kvmbox.devices.model import (
-    NO_RISE,
     ContentRead,
     Effect,
     HostOutput,
@@ -27,10 +25,10 @@ from kvmbox.devices.model import (
     TakeLine,
     Transfer,
 )
-from kvmbox.memory import GuestMemory
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import BY_CLASS, TABLE, EffectKind
 from kvmbox.wire.protocol import Request
+from tests.support.noting_host import NotingHost
 
 WRITE: Final = Request(protocol.WRITE, 1, 2, value=0x1234, offset=3).encode()
 OTHERS: Final = {
@@ -43,81 +41,12 @@ OTHERS: Final = {
 }
 
 
-class RecordedRise:
-    """Notes what it is announced."""
-
-    slack = 0
-
-    def __init__(self, log: list[tuple[object, ...]], number: int) -> None:
-        self.at = NO_RISE
-        self._log = log
-        self._number = number
-
-    def announce(self, at: int) -> None:
-        self._log.append(("rise", self._number, at))
-
-    def guarded_by(self, lock: object) -> None:
-        raise AssertionError(lock)
-
-    def raise_ahead(self) -> None:
-        raise AssertionError
-
-    def settle(self) -> None:
-        raise AssertionError
-
-
-class Host:
-    """Notes what it is asked for."""
-
-    def __init__(self) -> None:
-        self.log: list[tuple[object, ...]] = []
-        self.asked_for: list[object] = []
-        self.ram = GuestMemory(layout.PAGE_SIZE)
-
-    def transfers(self, device: str, grant: board.Resource) -> Submit:
-        def submit(*order: object) -> bool:
-            self.log.append(("transfer", device, grant.name, *order))
-            return True
-
-        return submit
-
-    def irq_source(self, gsi: int) -> Callable[[int, int], None]:
-        return lambda *what: self.log.append(("irq", gsi, *what))
-
-    def replacing_irq_source(self, gsi: int) -> tuple[Callable[[int, int], None], Callable[[int], None]]:
-        return self.irq_source(gsi), lambda *what: self.log.append(("take", gsi, *what))
+class Host(NotingHost):
+    """It hears of announcements for every second source alone, as a host does for its own ones."""
 
     def rise_of(self, line: Callable[[int, int], None]) -> Rise | None:
-        # As a host's own: it hears of the sources alone that it has given, here with an even number.
-        self.asked_for.append(line)
-        return RecordedRise(self.log, len(self.asked_for)) if len(self.asked_for) % 2 == 0 else None
-
-    def output(self, stream: str) -> Callable[[bytes], None]:
-        return lambda *what: self.log.append(("output", stream, *what))
-
-    def input_room(self, stream: str) -> Callable[[int], None]:
-        return lambda *what: self.log.append(("room", stream, *what))
-
-    def ask_for_reset(self) -> None:
-        self.log.append(("reset",))
-
-    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
-        return lambda *what: self.log.append(("late", device.name, grant.register, *what))
-
-    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
-        return (
-            lambda *what: self.log.append(("report", *what)),
-            lambda *what: self.log.append(("stop of the BIOS", *what)),
-        )
-
-    def stop(self, value: int | None) -> None:
-        self.log.append(("stop", value))
-
-    def suspend(self, device: str, wakes: int) -> None:
-        self.log.append(("suspend", device, wakes))
-
-    def panic(self, *, crash_kernel: bool) -> None:
-        self.log.append(("panic", crash_kernel))
+        rise = super().rise_of(line)
+        return rise if self.sources % 2 == 0 else None
 
 
 CASES: Final[dict[str, tuple[Grant, Effect, tuple[object, ...]]]] = {

@@ -1,0 +1,90 @@
+"""A host for devices that notes what they ask for, and does nothing but give them memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kvmbox import board, layout
+from kvmbox.board import DeviceSpec
+from kvmbox.channel.grants import Rise
+from kvmbox.channel.guest_memory import Submit
+from kvmbox.devices.model import NO_RISE
+from kvmbox.memory import GuestMemory
+from tests.support.log import Calls
+
+
+class NotingRise:
+    """Notes what it is announced."""
+
+    slack = 0
+
+    def __init__(self, log: Calls, number: int) -> None:
+        self.at = NO_RISE
+        self._log = log
+        self._number = number
+
+    def announce(self, at: int) -> None:
+        self._log.append(("rise", self._number, at))
+
+    def guarded_by(self, lock: object) -> None:
+        """It is used by one thread."""
+
+    def raise_ahead(self) -> None:
+        raise AssertionError
+
+    def settle(self) -> None:
+        """Nothing was raised ahead."""
+
+
+class NotingHost:
+    """See `channel.grants.Host`. Rises have the numbers of their sources, from 1."""
+
+    def __init__(self) -> None:
+        self.log: Calls = []
+        self.ram = GuestMemory(layout.PAGE_SIZE)
+        self.sources = 0
+
+    def transfers(self, device: str, grant: board.Resource) -> Submit:
+        def submit(*order: object) -> bool:
+            self.log.append(("transfer", device, grant.name, *order))
+            return True
+
+        return submit
+
+    def irq_source(self, gsi: int) -> Callable[[int, int], None]:
+        return lambda *what: self.log.append(("irq", gsi, *what))
+
+    def replacing_irq_source(self, gsi: int) -> tuple[Callable[[int, int], None], Callable[[int], None]]:
+        return self.irq_source(gsi), lambda *what: self.log.append(("take", gsi, *what))
+
+    def rise_of(self, line: Callable[[int, int], None]) -> Rise | None:
+        del line
+        self.sources += 1
+        return NotingRise(self.log, self.sources)
+
+    def output(self, stream: str) -> Callable[[bytes], None]:
+        return lambda *what: self.log.append(("output", stream, *what))
+
+    def input_room(self, stream: str) -> Callable[[int], None]:
+        return lambda *what: self.log.append(("room", stream, *what))
+
+    def ask_for_reset(self) -> None:
+        self.log.append(("reset",))
+
+    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+        return lambda *what: self.log.append(("late", device.name, grant.register, *what))
+
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        return (
+            lambda *what: self.log.append(("report", *what)),
+            lambda *what: self.log.append(("stop of the BIOS", *what)),
+        )
+
+    def stop(self, value: int | None) -> None:
+        self.log.append(("stop", value))
+
+    def suspend(self, device: str, wakes: int) -> None:
+        self.log.append(("suspend", device, wakes))
+
+    def panic(self, *, crash_kernel: bool) -> None:
+        self.log.append(("panic", crash_kernel))
