@@ -118,7 +118,7 @@ class InterruptRouter:
     def __init__(self, lock: Any = None) -> None:
         self._lines: dict[int, LineState] = {}
         self._set_line: Callable[[int, int], None] | None = None
-        self._sources = 0
+        self._sources: list[Source] = []
         self._lock = lock or threading.Lock()
 
     @property
@@ -134,9 +134,9 @@ class InterruptRouter:
     def source(self, gsi: int) -> Source:
         """A new source of line `gsi`: a function of (level, coalesced)."""
         state = self._lines.setdefault(gsi, LineState())
-        bit = 1 << self._sources
-        self._sources += 1
-        return self.source_kind(self, gsi, state, bit)
+        source = self.source_kind(self, gsi, state, 1 << len(self._sources))
+        self._sources.append(source)
+        return source
 
     def replacing_source(self, gsi: int) -> tuple[Source, Callable[[int], None]]:
         """The same, and a function that takes the line from all other sources (1), or gives it back (0)."""
@@ -250,6 +250,8 @@ class InterruptRouter:
                 line = self._lines[gsi]
                 line.asserted, line.heard = asserted, heard
                 self._plan(line)
+            for source in self._sources:
+                source.level = int(bool(source.state.asserted & source.bit))
 
     def attach(
         self, set_line: Callable[[int, int], None], descriptor: int = -1, *, are_set: bool = False

@@ -71,6 +71,17 @@ def test_line_that_is_high_falls_before_it_rises_and_neither_edge_comes_twice(ri
     assert rig.changes[-1] == (0, 0)
 
 
+def test_resumed_line_that_was_high_is_so_when_its_model_does_not_tell_of_a_rise(rig: Rig) -> None:
+    timer = rig.source()
+    rig.router.resume([(0, timer.bit, -1)])
+    timer.announce(5)
+    timer.raise_ahead()
+    assert rig.changes == [(0, 0), (0, 1)]
+    timer.settle()
+    assert rig.changes == [(0, 0), (0, 1)]
+    assert rig.router.lines[0].is_high
+
+
 @pytest.mark.parametrize("level", [0, 1])
 def test_rise_that_the_model_does_not_tell_of_is_taken_back(rig: Rig, level: int) -> None:
     timer = rig.source()
