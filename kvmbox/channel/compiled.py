@@ -16,7 +16,7 @@ from kvmbox.channel.channel import Channel
 from kvmbox.channel.journal import JOURNAL_LIMIT, Entry, Journal
 from kvmbox.channel.shared import PageTransport
 from kvmbox.channel.stream import PipeTransport, SocketTransport, StreamTransport
-from kvmbox.channel.transport import Link, LinkedTransport, Transport, TransportError, Waits, Words
+from kvmbox.channel.transport import NO_HEADER, Link, LinkedTransport, Transport, TransportError, Waits, Words
 from kvmbox.errors import DeviceProcessError
 from kvmbox.wire.protocol import REPLY, WORDS
 
@@ -60,7 +60,10 @@ class _CompiledStream(StreamEnd):
         """See Transport."""
         assert isinstance(self, SocketTransport | PipeTransport)
         taken = self.taken_payload()
-        return StreamTransport.payload(self, words) if taken is None else taken
+        if taken is not None:
+            return taken
+        # The compiled half reads a header that announces nothing: Python's frame is then of an earlier reply.
+        return StreamTransport.payload(self, words) if words is NO_HEADER or words[3] else b""
 
     def rest_of_exchange(self) -> Words:
         """What `exchange_words` gives for the last request, whose reply is not four words."""

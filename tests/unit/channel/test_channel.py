@@ -550,6 +550,15 @@ def test_error_frame_text_cannot_act_on_a_terminal(liar: Liar, text: bytes, show
     check_broken(liar, caught.value)
 
 
+def test_error_frame_without_text_behind_a_reply_with_effects_is_told(liar: Liar) -> None:
+    liar.queue(device=0, count=1, body=encode_effects([(0, IrqLine(0, 1))]))
+    liar.channel.access(request_word(protocol.READ, 0, 1), 0, 0, 0xFF)
+    liar.raw(HEADER.pack(protocol.ERROR, 0, 0, 0, 2, NO_DEADLINE, 0, 0, 0))
+    with pytest.raises(DeviceProcessError) as caught:
+        liar.read()
+    assert str(caught.value) == "device process 'uart' failed: "
+
+
 def test_error_frame_cut_short_is_a_lie(liar: Liar) -> None:
     liar.raw(error_frame(b"text")[:-1])
     with pytest.raises(ProtocolError, match="announces a payload of 4"):
