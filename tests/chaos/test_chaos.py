@@ -44,6 +44,8 @@ CAMPAIGNS: Final = [
 ]
 SHORT: Final = 3
 """How many campaigns there are where few faults are wanted."""
+PATIENCE: Final = 10
+"""How many runs in a row may end before the first fault comes: a guest that only prints is soon done."""
 
 
 def share(number: int) -> int:
@@ -66,7 +68,7 @@ def test_guest_cannot_tell_that_its_device_processes_are_hit(
     options = ("--ipc", ipc, "--seccomp", seccomp)
     wanted = undisturbed(guest, options, tmp_path)
     assert wanted.status == 0
-    faults = 0
+    faults = runs_without_fault = 0
     durations: list[int] = []
     seed = SEED + 1000 * number
     while faults < share(number):
@@ -76,7 +78,8 @@ def test_guest_cannot_tell_that_its_device_processes_are_hit(
         # Each fault is one restart, whoever finds it; those at the very end may go unnoticed.
         assert len(result.faults) - 2 <= result.restarts <= len(result.faults), told(result, seed)
         assert result.messages.count(": restarted, ") == result.restarts, told(result, seed)
-        assert result.faults, told(result, seed)
+        runs_without_fault = 0 if result.faults else runs_without_fault + 1
+        assert runs_without_fault < PATIENCE, told(result, seed)
         faults += len(result.faults)
         durations += result.numbers["restarts"]["durations"]
     if durations:
