@@ -29,13 +29,15 @@ Each group of 16 digits is one struct sock_filter as it lies in memory: code (2 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+from kvmbox.lean import Value
 
 if TYPE_CHECKING:
     from kvmbox.sandbox.policy import Table
 
 
-class CompiledFilter(NamedTuple):
+class CompiledFilter(Value):
     """BPF, and what it was made from: the table, and the action (by value) for the rest."""
 
     table: Table

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.boot.foreign import foreign_file
 from kvmbox.boot.image import ACCEPTED, GuestImage
 from kvmbox.boot.plan import NO_BIOS, Offer, Way
-from kvmbox.boot.ways import WAYS
+from kvmbox.boot.ways import NAMES, ways
 from kvmbox.errors import ImageError, UsageError
 
 AUTO: Final = "auto"
 BOOT_SECTOR: Final = "bios"
-WAY_NAMES: Final = (AUTO, *(way.name for way in WAYS))
+WAY_NAMES: Final = (AUTO, *NAMES)
 
 
 def choose(image: GuestImage, name: str = AUTO, *, bios: str | None = None) -> Way:
@@ -32,7 +31,7 @@ def _choose(image: GuestImage, name: str) -> Way:
     if name != AUTO:
         return _named(name)
     refused = None
-    for way in WAYS:
+    for way in ways():
         found = way.examine(image)
         if isinstance(found, Offer):
             if refused is not None and way.name == BOOT_SECTOR:
@@ -46,7 +45,7 @@ def _choose(image: GuestImage, name: str) -> Way:
 
 
 def _named(name: str) -> Way:
-    for way in WAYS:
+    for way in ways():
         if way.name == name:
             return way
     raise UsageError(f"--boot {name} is none of {', '.join(WAY_NAMES)}")
@@ -54,6 +53,8 @@ def _named(name: str) -> Way:
 
 def unrecognised(image: GuestImage) -> ImageError:
     """The refusal of an image that no way makes an offer for."""
+    from kvmbox.boot.foreign import foreign_file
+
     data = image.data
     if not data:
         return image.error(f"the file is empty; {ACCEPTED}", hint="build or copy it again")

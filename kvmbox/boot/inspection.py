@@ -11,7 +11,7 @@ from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.compressed import compression_of, decompressed
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import BootContext, BootPlan, Refusal, Way
-from kvmbox.boot.ways import WAYS
+from kvmbox.boot.ways import ways
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.firmware.platform import Platform
 from kvmbox.firmware.tables import firmware_tables
@@ -87,7 +87,7 @@ def inspect(image: GuestImage, memory: GuestMemory, boot: str = AUTO) -> Inspect
         taken,
         reason,
         hint,
-        tuple(_ask(way, inner, context, asked_for=way.name == boot) for way in WAYS),
+        tuple(_ask(way, inner, context, asked_for=way.name == boot) for way in ways()),
     )
 
 

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 import time
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -14,7 +14,6 @@ from kvmbox import early
 from kvmbox.boot.choose import WAY_NAMES
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
-from kvmbox.cli.completion import complete_guest
 from kvmbox.cli.main import INTERRUPTED, report, say
 from kvmbox.cli.output_files import open_json, write_json
 from kvmbox.cli.sections import SectionedCommand
@@ -34,6 +33,9 @@ from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.open_files import allow_enough
 from kvmbox.machine import config
 from kvmbox.processes.pool import SANDBOX_CHOICES
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 SECTIONS: Final = {
     "Machine": ("memory", "cpus", "cpu", "rtc_base", "testdev"),
@@ -71,6 +73,14 @@ EXAMPLES: Final = (
 )
 
 
+def _complete_guest(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from kvmbox.cli.completion import complete_guest
+
+    return complete_guest(context, parameter, incomplete)
+
+
 @click.command(
     "run",
     cls=SectionedCommand,
@@ -79,7 +89,7 @@ EXAMPLES: Final = (
     examples=EXAMPLES,
     configurable=CONFIGURABLE,
 )
-@click.argument("guest", required=False, shell_complete=complete_guest)
+@click.argument("guest", required=False, shell_complete=_complete_guest)
 @click.option(
     "--memory",
     type=MEMORY_SIZE,

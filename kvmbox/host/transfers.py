@@ -19,9 +19,10 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, NO_SPACE
+from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 
 QUIET_SECONDS: Final = 5.0
@@ -97,7 +98,7 @@ class FileStore:
             left = left[os.write(self.descriptor, left) :]
 
 
-class Order(NamedTuple):
+class Order(Value):
     """One transfer: `device` is the name of who asked, `size` how many bytes the resource has."""
 
     device: str

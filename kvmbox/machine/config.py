@@ -18,7 +18,6 @@ from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
 from kvmbox.errors import UsageError
 from kvmbox.host.serial import SerialSpec
-from kvmbox.host.transfers import Store
 from kvmbox.lean import Value
 from kvmbox.machine import values
 from kvmbox.machine.snapshots import SnapshotCondition

@@ -23,7 +23,6 @@ from kvmbox.board import DeviceSpec
 from kvmbox.errors import ExpectError, UsageError, WaitTimeoutError
 from kvmbox.host.capture import Capture, slice_of
 from kvmbox.host.serial import Backends, SerialSpec, parse_debugcon, serial_plan
-from kvmbox.host.transfers import Store
 from kvmbox.lean import Value
 from kvmbox.machine import config as options
 from kvmbox.machine import values
@@ -45,6 +44,7 @@ from kvmbox.processes.pool import Sandbox, Seccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.host.transfers import Store
     from kvmbox.snapshot.file import SnapshotFile
 
 _Read = TypeVar("_Read")

@@ -35,7 +35,7 @@ import os
 import select
 
 from kvmbox.sandbox import identity, jail, landlock, layers, linux, passing
-from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD, REPORT_FD
+from kvmbox.sandbox.descriptors import CHANNEL_FD, CONTROL_FD, REPLY_FD, REPORT_FD
 from kvmbox.sandbox.namespaces import isolate
 from kvmbox.sandbox.title import ProcessTitle
 from kvmbox.wire import spawner_frames as frames
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     from typing import Any, Final, NoReturn
 
     from kvmbox.sandbox.namespaces import Isolation
-
-CONTROL_FD: Final = 3
-"""The control socket: the only descriptor, besides /dev/null at 0 to 2, that the VMM hands over."""
 
 IGNORED_SIGNALS: Final = (
     linux.SIGINT,

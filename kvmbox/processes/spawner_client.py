@@ -38,8 +38,8 @@ from typing import Final, NamedTuple
 
 from kvmbox.accel.choice import is_compiled
 from kvmbox.errors import DeviceProcessError, SandboxError
-from kvmbox.processes.spawner import CONTROL_FD
 from kvmbox.sandbox import layers, linux, passing
+from kvmbox.sandbox.descriptors import CONTROL_FD
 from kvmbox.sandbox.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.sandbox.listener import ForbiddenCall, NotificationListener
 from kvmbox.wire import spawner_frames as frames

@@ -1,4 +1,5 @@
-"""The fixed descriptor numbers of a device process, so that the filter is the same for all of them.
+"""The fixed descriptor numbers of a device process, so that the filter is the same for all of them; and one
+of the spawner.
 
 While it serves, CHANNEL_FD is open, REPLY_FD too where the channel is a pair of pipes, and nothing else.
 The others exist while it is being jailed: see `jail` for who uses them and who closes them.
@@ -33,3 +34,6 @@ PARKED_FD: Final = 8
 write to that number only. The messenger swaps it in."""
 
 FIRST_UNUSED_FD: Final = 9
+
+CONTROL_FD: Final = 3
+"""The spawner's control socket: the only descriptor, besides /dev/null at 0 to 2, that the VMM hands over."""

@@ -26,6 +26,13 @@ CONTROL_FD: Final = 3
 """The socket to the pool: the only descriptor besides /dev/null at 0 to 2."""
 
 PRELOADED: Final = (
+    "kvmbox.boot.way_elf",
+    "kvmbox.boot.way_firmware",
+    "kvmbox.boot.way_linux",
+    "kvmbox.boot.way_multiboot",
+    "kvmbox.boot.way_multiboot2",
+    "kvmbox.boot.way_pvh",
+    "kvmbox.boot.way_real",
     "kvmbox.channel.direct",
     "kvmbox.cpuid.backend_limits",
     "kvmbox.cpuid.dependencies",

@@ -13,7 +13,12 @@ from tests.support.runs import ENTRY
 COLD = (
     "dataclasses",  # values are `lean.Value`
     "json",  # --json
+    "kvmbox.boot.foreign",  # names in refusals
+    "kvmbox.boot.way_linux",  # imported when an image is offered to it
     "kvmbox.devices.catalog",  # the models are in device processes
+    "kvmbox.host.transfers",  # disks
+    "kvmbox.processes.spawner",  # in the spawner
+    "kvmbox.sandbox.jail",
     "pathlib",
     "socket",  # `_socket` is enough
     "elftools",  # names in refusals

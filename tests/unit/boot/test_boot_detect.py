@@ -9,6 +9,7 @@ import pytest
 from kvmbox import layout
 from kvmbox.boot import BootOptions, GuestImage, Module, load_image
 from kvmbox.boot.choose import choose
+from kvmbox.boot.ways import NAMES, ways
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import CODE, Piece, bzimage, elf, multiboot2_header, multiboot_header
@@ -131,3 +132,7 @@ def test_multiboot_checksums_with_one_wrong_bit_do_not_count(bit: int) -> None:
 def test_multiboot_headers_cut_at_every_byte_are_refused(header: bytes) -> None:
     for size in range(4, len(header)):
         assert "no known kind" in str(refusal(bytes(16) + header[:size]))
+
+
+def test_names_of_the_ways_are_theirs() -> None:
+    assert [way.name for way in ways()] == list(NAMES)
