@@ -285,18 +285,9 @@ class Channel:
         """One request of any kind by the main thread; returns the reply's value (≤ `limit`) and payload.
 
         Raises DeviceProcessError: also when the reply, or another thread's that holds the channel, does not
-        come within `slices` slices. Where there is a rescue, it gets `START_SLICES` slices more.
+        come within `slices` slices. Where there is a rescue, the other thread gets more.
         """
-        kill = self.survival.process.killer() if self.survival.rescues else None
-        if not self._acquires(slices):
-            # The thread that holds the lock waits for a reply, and we are who would watch over that.
-            error = hung_error(self.device_type, slices)
-            if kill is None or not self.survival.rescues:
-                raise self.fail(error)
-            kill(error)  # the other thread's wait ends, and it is rescued; if it was already, nothing happens
-            if not self._acquires(START_SLICES):
-                # Killing did not end the wait: whatever that thread waits for, it is not the process.
-                raise self.fail(hung_error(self.device_type, START_SLICES))
+        self._take_lock(slices)
         try:
             request = self._next(kind, device, value, offset, payload)
             if kind == protocol.ADVANCE:
@@ -310,10 +301,31 @@ class Channel:
         finally:
             self._lock.release()
 
-    def _acquires(self, slices: int) -> bool:
-        """Take the lock from a thread that waits for a reply, with the patience that `_waits` has."""
+    def _take_lock(self, slices: int) -> None:
+        """Take the lock. The thread that holds it waits for a reply, and we are who would watch over that.
+
+        Where there is a rescue, a process that keeps that thread waiting is killed. Its replacement may serve
+        the thread and hang in its turn before the lock is ours: so each process gets `slices` slices.
+        Raises DeviceProcessError.
+        """
         wait = self._slice_ms / 1000
-        return self._patiently(lambda: self._lock.acquire(timeout=wait), slices, for_another_thread=True)
+        tries = 0
+
+        def comes() -> bool:
+            nonlocal tries
+            tries += 1
+            return bool(self._lock.acquire(timeout=wait))
+
+        while tries < 2 * START_SLICES:
+            kill = self.survival.process.killer()
+            if self._patiently(comes, slices, for_another_thread=True):
+                return
+            error = hung_error(self.device_type, slices)
+            if not self.survival.rescues:
+                raise self.fail(error)
+            kill(error)  # the other thread's wait ends, and it is rescued; if it was already, nothing happens
+        # Killing did not end the wait: whatever that thread waits for, it is not the process.
+        raise self.fail(hung_error(self.device_type, START_SLICES))
 
     def _next(
         self, kind: int, device: int, value: int, offset: int, payload: bytes, size: int = 0

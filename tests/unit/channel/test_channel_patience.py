@@ -104,6 +104,15 @@ class Silent:
         self.device_end.recv(8192)
         return future.result
 
+    def replace_process(self) -> None:
+        """The process that a thread waits for ends. The rescue of that thread finds another silent one."""
+        far = FarEnd()
+        lost, self.device_end = self.device_end, far.socket
+        self.survival.end = self.device_end.close
+        links = [far.link]
+        self.survival.meanwhile = lambda: self.channel.connect(links.pop()) if links else None
+        lost.close()
+
     def reply(self, kind: int, sequence: int, value: int = 0) -> None:
         size = 1 if kind == protocol.READ else 0
         word = kind | protocol.REPLY | size << 16 | sequence << 32
@@ -179,6 +188,23 @@ def test_request_waits_for_a_rescue_for_longer_than_for_a_reply() -> None:
     assert silent.channel.request(protocol.ADVANCE) == (0, b"")
     assert value() == 0xFF
     assert silent.survival.killed == []
+    silent.close()
+
+
+def test_request_a_replacement_that_hangs_in_its_turn_is_killed_as_well() -> None:
+    # The vCPU thread is served by the replacement, and asks it again before the lock is free for the request.
+    def change_process() -> None:
+        silent.replace_process()
+        waits.append(silent.vcpu_waits())
+
+    silent = Silent(PatientLock(tries=REPLY_SLICES // 2, then=change_process))
+    silent.survival.rescues = True
+    waits = [silent.vcpu_waits()]
+    assert silent.channel.request(protocol.ADVANCE) == (0, b"")
+    assert [value() for value in waits] == [0xFF, 0xFF]
+    (killed,) = silent.survival.killed
+    assert "is hung: no reply within" in str(killed)
+    assert silent.channel.failure is None
     silent.close()
 
 

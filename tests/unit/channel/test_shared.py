@@ -369,7 +369,8 @@ def test_run_of_writes_is_waited_for_as_an_access_is(peer: Peer, spins: bool) ->
     run.join(30)
     assert not run.is_alive()
     assert peer.words[page_layout.VMM_WAITS] == 0
-    assert peer.spin.told == (["asleep"] if spins else [])
+    # On a busy host this test itself answers late, which is a complaint of its own.
+    assert [told for told in peer.spin.told if told != "crowded"] == (["asleep"] if spins else [])
 
 
 @pytest.mark.parametrize("spins", [False, True])
