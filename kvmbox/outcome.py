@@ -23,7 +23,7 @@ INTERRUPTED: Final = 130
 
 class Outcome(Value):
     """`status` is the exit status, `reason` a few words, `report` more details for the user, and `cpus` the
-    same details as data, one entry for each CPU.
+    same details as data, one entry for each CPU. `core` is the path of the core file, if one was written.
 
     `error` tells whether the outcome is always reported by a line on stderr.
     """
@@ -34,6 +34,7 @@ class Outcome(Value):
     hint: str | None = None
     report: str = ""
     cpus: tuple[dict[str, Any], ...] = ()
+    core: str | None = None
 
 
 def debug_exit_status(value: int) -> int:

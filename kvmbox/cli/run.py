@@ -50,7 +50,7 @@ SECTIONS: Final = {
     "Isolation": (
         *("sandbox", "seccomp", "ipc", "on_device_crash", "restart_budget", "require", "without", "pin"),
     ),
-    "Reports": ("symbols", "stats", "json_path", "record", "record_limit"),
+    "Reports": ("symbols", "core", "core_always", "stats", "json_path", "record", "record_limit"),
 }
 """The options by purpose."""
 
@@ -304,6 +304,13 @@ def _complete_guest(
     help="The clock of a machine --from a snapshot. stand-still: it continues from the snapshot. catch-up: "
     "it shows the time that has passed since.  [default: stand-still]",
 )
+@click.option(
+    "--core",
+    metavar="FILE",
+    help="Write memory and registers of the guest to FILE, a core file for gdb, when the guest has crashed, "
+    "does not end in time, or loses a device process (statuses 6, 8, 10, 124).",
+)
+@click.option("--core-always", is_flag=True, help="Write the file of --core at any end of the run.")
 @click.option("--stats", is_flag=True, help="Print statistics on stderr when the run ends.")
 @click.option(
     "--json", "json_path", metavar="FILE", help="Write the outcome and the statistics of the run to FILE."
@@ -393,6 +400,7 @@ def command(
         "hint": result.hint,
         "report": result.crash_report,
         "cpus": result.cpus,
+        "core": result.core,
         "wall_time": wall,
     }
     # First what programs read: stderr may be a pipe that nobody empties. The file may be on a full disk.

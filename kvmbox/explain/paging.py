@@ -67,7 +67,11 @@ class Walk(Value):
         return ", ".join(words + (["not executable"] if self.rights & NO_EXECUTE else []))
 
 
-class _Format(Value):
+class Format(Value):
+    """The levels of a kind of paging, from the top: the names of their entries, and how far an address is
+    shifted for the index.
+    """
+
     names: tuple[str, ...]
     shifts: tuple[int, ...]
     index_bits: int
@@ -76,12 +80,10 @@ class _Format(Value):
     """The levels whose entry may map a page itself."""
 
 
-_TWO_LEVELS: Final = _Format(("PDE", "PTE"), (22, 12), 10, 4, ("PDE",))
-_PAE: Final = _Format(("PDPTE", "PDE", "PTE"), (30, 21, 12), 9, 8, ("PDE",))
-_FOUR: Final = _Format(("PML4E", "PDPTE", "PDE", "PTE"), (39, 30, 21, 12), 9, 8, ("PDPTE", "PDE"))
-_FIVE: Final = _Format(
-    ("PML5E", "PML4E", "PDPTE", "PDE", "PTE"), (48, 39, 30, 21, 12), 9, 8, ("PDPTE", "PDE")
-)
+_TWO_LEVELS: Final = Format(("PDE", "PTE"), (22, 12), 10, 4, ("PDE",))
+_PAE: Final = Format(("PDPTE", "PDE", "PTE"), (30, 21, 12), 9, 8, ("PDE",))
+_FOUR: Final = Format(("PML4E", "PDPTE", "PDE", "PTE"), (39, 30, 21, 12), 9, 8, ("PDPTE", "PDE"))
+_FIVE: Final = Format(("PML5E", "PML4E", "PDPTE", "PDE", "PTE"), (48, 39, 30, 21, 12), 9, 8, ("PDPTE", "PDE"))
 
 
 def is_canonical(linear: int, cr4: int) -> bool:
@@ -99,16 +101,44 @@ def walk(linear: int, cr0: int, cr3: int, cr4: int, efer: int, read: ReadPhysica
         return Walk(linear, (), None, "not a canonical address")
     if not cr0 & CR0_PG:
         return Walk(linear, (), linear)
-    if long_mode:
-        form, table = (_FIVE if cr4 & CR4_LA57 else _FOUR), cr3 & ADDRESS
-    elif cr4 & CR4_PAE:
-        form, table = _PAE, cr3 & 0xFFFF_FFE0
-    else:
-        form, table = _TWO_LEVELS, cr3 & 0xFFFF_F000
+    form, table = top_table(cr3, cr4, efer)
     return _walk(linear, table, form, cr4, efer, read)
 
 
-def _walk(linear: int, table: int, form: _Format, cr4: int, efer: int, read: ReadPhysical) -> Walk:
+def top_table(cr3: int, cr4: int, efer: int) -> tuple[Format, int]:
+    """The kind of paging that is on, and where its top table is."""
+    if efer & EFER_LMA:
+        return (_FIVE if cr4 & CR4_LA57 else _FOUR), cr3 & ADDRESS
+    if cr4 & CR4_PAE:
+        return _PAE, cr3 & 0xFFFF_FFE0
+    return _TWO_LEVELS, cr3 & 0xFFFF_F000
+
+
+def is_refused(entry: int, form: Format, efer: int) -> bool:
+    """Whether a present entry has bit 63, and EFER.NXE does not allow that."""
+    return bool(entry & NO_EXECUTE) and form.entry_size == 8 and not efer & EFER_NXE
+
+
+def rights_behind(rights: int, entry: int, name: str, form: Format) -> int:
+    """The rights that are left of `rights` behind an entry."""
+    if not (form is _PAE and name == "PDPTE"):  # whose bits 1, 2 and 63 are no rights
+        rights = rights & (entry | ~(WRITABLE | USER)) | entry & NO_EXECUTE
+    return rights & ~NO_EXECUTE if form.entry_size == 4 else rights
+
+
+def maps_page(entry: int, name: str, form: Format, cr4: int) -> bool:
+    """Whether a present entry maps a page itself."""
+    return name == "PTE" or bool(
+        entry & LARGE and name in form.large and (form is not _TWO_LEVELS or cr4 & CR4_PSE)
+    )
+
+
+def next_table(entry: int, form: Format) -> int:
+    """Where the table is that an entry points to."""
+    return entry & (ADDRESS if form.entry_size == 8 else 0xFFFF_F000)
+
+
+def _walk(linear: int, table: int, form: Format, cr4: int, efer: int, read: ReadPhysical) -> Walk:
     levels: list[Level] = []
     rights = PRESENT | WRITABLE | USER
     for name, shift in zip(form.names, form.shifts, strict=True):
@@ -121,22 +151,17 @@ def _walk(linear: int, table: int, form: _Format, cr4: int, efer: int, read: Rea
             return Walk(linear, tuple(levels), None, f"{name}: the table is not in RAM", 0)
         if not entry & PRESENT:
             return Walk(linear, tuple(levels), None, f"{name} is not present", 0)
-        if entry & NO_EXECUTE and form.entry_size == 8 and not efer & EFER_NXE:
+        if is_refused(entry, form, efer):
             return Walk(linear, tuple(levels), None, f"{name} has bit 63, which EFER.NXE does not allow", 0)
-        if not (form is _PAE and name == "PDPTE"):  # whose bits 1, 2 and 63 are no rights
-            rights = rights & (entry | ~(WRITABLE | USER)) | entry & NO_EXECUTE
-        if form.entry_size == 4:
-            rights &= ~NO_EXECUTE
-        is_page = name == "PTE" or (
-            entry & LARGE and name in form.large and (form is not _TWO_LEVELS or cr4 & CR4_PSE)
-        )
-        if is_page:
-            return Walk(linear, tuple(levels), _page(entry, linear, shift, form), "", rights)
-        table = entry & (ADDRESS if form.entry_size == 8 else 0xFFFF_F000)
+        rights = rights_behind(rights, entry, name, form)
+        if maps_page(entry, name, form, cr4):
+            return Walk(linear, tuple(levels), page_address(entry, linear, shift, form), "", rights)
+        table = next_table(entry, form)
     raise AssertionError("the last level maps a page")
 
 
-def _page(entry: int, linear: int, shift: int, form: _Format) -> int:
+def page_address(entry: int, linear: int, shift: int, form: Format) -> int:
+    """Where `linear` is in physical memory, by the entry that maps its page."""
     within = (1 << shift) - 1
     if form is _TWO_LEVELS and shift > 12:
         # PSE-36: bits 13 to 20 of the entry are bits 32 to 39 of the address.

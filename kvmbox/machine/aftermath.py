@@ -70,7 +70,7 @@ def examine(
     if outcome.status not in EXPLAINED:
         return Aftermath(diagnosis)
     # The vCPU that ended the guest is told of first.
-    ordered = sorted(threads, key=lambda thread: not _ended_it(thread, outcome))
+    ordered = sorted(threads, key=lambda thread: not ended_it(thread, outcome))
     return _explain(ordered, memory, outcome, symbols, profile, diagnosis)
 
 
@@ -107,7 +107,7 @@ def _explain(
         except OSError as error:
             lines.append(f"(registers cannot be read: {error})")
             continue
-        crashed = outcome.status == GUEST_CRASHED and _ended_it(thread, outcome)
+        crashed = outcome.status == GUEST_CRASHED and ended_it(thread, outcome)
         registers = format_registers(regs, sregs)
         try:
             explanation = explain(Cpu(regs, sregs, memory.available, vcpu.index), debug_info, crashed=crashed)
@@ -129,7 +129,7 @@ def _condition(thread: VcpuThread) -> str:
     return " is halted" if state == uapi.KVM_MP_STATE_HALTED else ""
 
 
-def _ended_it(thread: VcpuThread, outcome: Outcome) -> bool:
+def ended_it(thread: VcpuThread, outcome: Outcome) -> bool:
     """Whether the end of this vCPU was the decisive event."""
     if thread.loop.outcome is outcome:
         return True

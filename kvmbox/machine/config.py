@@ -141,6 +141,8 @@ class RunConfig(Value):
     snapshot_stop: bool = False
     start: SnapshotFile | None = None
     rtc: RtcPolicy = DEFAULT_RTC
+    core: str | None = None
+    core_always: bool = False
 
     @property
     def bios_file(self) -> str | None:
@@ -152,6 +154,7 @@ class RunConfig(Value):
         """What for, and the path, of each file that the run writes."""
         found = [("--record", self.record)] if self.record is not None else []
         found += [("--snapshot-when", one.path) for one in self.snapshot_when]
+        found += [("--core", self.core)] if self.core is not None else []
         found += [(f"--serial {one.port}=file:", one.path) for one in self.serial.values() if one.path]
         if self.debugcon.path:
             found.append(("--debugcon file:", self.debugcon.path))
@@ -291,6 +294,8 @@ def check(config: RunConfig, restart_budget: int | None) -> None:
         raise UsageError("--snapshot-stop needs --snapshot-when", hint="say when the snapshot is taken")
     if len(config.snapshot_when) > MOST_SNAPSHOTS:
         raise UsageError(f"--snapshot-when more than {MOST_SNAPSHOTS} times")
+    if config.core_always and config.core is None:
+        raise UsageError("--core-always needs --core", hint="name the file of the core")
     _refuse_other("--on-device-crash", config.on_device_crash, CRASH_ANSWERS)
     status = config.success_status
     for option, value in (

@@ -62,7 +62,7 @@ class RunResult(Value):
     kvmbox. `reason` says why in a few words, `hint` what to do about it. `crash_report` has the registers and
     the code of a guest that crashed, or is empty. `output` is what the Capture of the console has kept.
     `failed` is true if `kvmbox run` would print an error. `cpus` explains each CPU as data, where the crash
-    report does: see docs/debugging.md.
+    report does: see docs/debugging.md. `core` is the path of the core file, if one was written.
     """
 
     status: int
@@ -73,6 +73,7 @@ class RunResult(Value):
     output: bytes
     statistics: RunStats
     cpus: tuple[dict[str, Any], ...] = ()
+    core: str | None = None
 
 
 class Machine:
@@ -127,6 +128,8 @@ class Machine:
         snapshot_when: Sequence[str | SnapshotCondition] = (),
         snapshot_stop: bool = False,
         rtc: options.RtcPolicy = options.DEFAULT_RTC,
+        core: str | os.PathLike[str] | None = None,
+        core_always: bool = False,
         say: Callable[[str], None] | None = None,
         start: SnapshotFile | None = None,
     ) -> None:
@@ -190,6 +193,8 @@ class Machine:
             snapshot_stop=snapshot_stop,
             start=start,
             rtc=rtc,
+            core=None if core is None else os.fspath(core),
+            core_always=core_always,
         )
         options.check(self.config, restart_budget)
         self._captures = {
@@ -433,6 +438,7 @@ class Machine:
             self.console.output if self.console is not None else b"",
             statistics,
             outcome.cpus,
+            outcome.core,
         )
 
     def _tell(self, line: str) -> None:

@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.board import Input
 from kvmbox.channel.channel import WAIT_SLICE_MS, hung_error
@@ -58,6 +58,9 @@ from kvmbox.processes.pool import DevicePool, SurvivalOf
 from kvmbox.sandbox.vmm import Confinement, confine_vcpu
 from kvmbox.wire import protocol
 
+if TYPE_CHECKING:
+    from kvmbox.machine.core_file import CoreFile
+
 CONGESTED_WAIT: Final = WAIT_SLICE_MS * 1_000_000
 """How much later, in ns, a UART whose output has no room is told the time."""
 
@@ -83,12 +86,15 @@ class MainLoop:
         started: int,
         symbols: Sequence[SymbolContent] = (),
         say: Callable[[str], None] = lambda text: None,
+        core: CoreFile | None = None,
     ) -> None:
         """`symbols` are the files that name the guest's addresses. `cpu` is the host CPU of the first vCPU.
         `started` is when the command began, in ns of the host's monotonic clock: --timeout counts from there.
+        `core` is the file of --core.
         """
         self.standstill = Standstill(wakeup.wake)
         """The moments at which the machine stands still."""
+        self._core = core
         self._config = config
         self._decision = decision
         self._console = console
@@ -297,6 +303,8 @@ class MainLoop:
             self.aftermath = examine(
                 self._vcpus, guest.memory, self._decision.outcome, self._symbols, self._hang.profile
             )
+            if self._core is not None:
+                self._core.write(self._vcpus, guest, self._decision.outcome, self._symbols)
         if self._reset_wanted.is_set():
             self.suspension = None  # two vCPUs asked at a time
         # A guest that resets all the time must not outlive a signal or the time-out by that.

@@ -47,6 +47,7 @@ from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.host.transfers import Store, TransferThread
+    from kvmbox.machine.core_file import CoreFile
     from kvmbox.machine.restore import Start
     from kvmbox.record.recorder import Recorder
 
@@ -100,6 +101,9 @@ def run(
         snapshots = snapshots or Snapshots()
         plans = PlannedSnapshots(config, board, snapshots, caller)
         cleanup.callback(plans.close)
+        core = _core_file(config, caller, say)
+        if core is not None:
+            cleanup.callback(core.close)
         recorder = _recorder(config, board, say)
         if recorder is not None:
             cleanup.callback(recorder.finish)
@@ -155,6 +159,7 @@ def run(
             started=timeline.started,
             symbols=source.symbols,
             say=say,
+            core=core,
         )
         users.append(lambda: main_loop.has_live_vcpu)
         cleanup.callback(main_loop.close)
@@ -218,9 +223,11 @@ def run(
         timeline.mark("guest ended")
         outcome = decision.outcome
         assert outcome is not None
-        judged = _with_aftermath(
-            _judge(outcome, config, matcher, problem, missing_snapshot), main_loop.aftermath
-        )
+        no_core = None if core is None else core.missing(outcome)
+        judged = _judge(outcome, config, matcher, problem or no_core, missing_snapshot)
+        if no_core is not None and judged.reason != no_core:
+            say(no_core)
+        judged = _with_aftermath(judged, main_loop.aftermath, None if core is None else core.path)
         stats = collect(devices, main_loop, console, timeline, pool)
         settled(judged, stats)
     timeline.mark("closed")
@@ -300,6 +307,14 @@ def _recorder(config: RunConfig, board: list[DeviceSpec], say: Callable[[str], N
     return Recorder(
         config.record, board, per_device=per_device, limit=config.record_limit, start=False, say=say
     )
+
+
+def _core_file(config: RunConfig, caller: Caller, say: Callable[[str], None]) -> CoreFile | None:
+    if config.core is None:
+        return None
+    from kvmbox.machine.core_file import CoreFile
+
+    return CoreFile(config.core, caller, always=config.core_always, say=say)
 
 
 def _end_transfers(transfers: TransferThread, say: Callable[[str], None]) -> None:
@@ -383,8 +398,11 @@ def _boot_until_end(
         guest = factory.resume(plan)
 
 
-def _with_aftermath(outcome: Outcome, aftermath: Aftermath | None) -> Outcome:
-    """The outcome with what the guest's state tells: more to the point than a hint that fits any such end."""
+def _with_aftermath(outcome: Outcome, aftermath: Aftermath | None, core: str | None) -> Outcome:
+    """The outcome with what the guest's state tells: more to the point than a hint that fits any such end.
+
+    `core` is the path of the core file.
+    """
     if aftermath is None:
         return outcome
     return Outcome(
@@ -394,6 +412,7 @@ def _with_aftermath(outcome: Outcome, aftermath: Aftermath | None) -> Outcome:
         aftermath.diagnosis or outcome.hint,
         aftermath.report or outcome.report,
         aftermath.cpus,
+        core,
     )
 
 

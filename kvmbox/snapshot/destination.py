@@ -5,7 +5,7 @@ itself. When all is written, a `Commit` gives it the wanted name; whoever reads 
 file or the new one, and never a part.
 
 A confined VMM has no right to rename (docs/adr/0011), and gets none for this: with it, a guest that had taken
-over the VMM could replace files of the user. So `start_committer` forks a process that can do nothing but
+over the VMM could replace files of the user. So a `Committer` forks a process that can do nothing but
 rename these files, one by one as it is told, and remove those that are left when the VMM is gone, whatever
 ended it.
 """
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn
 
-from kvmbox.errors import SnapshotFileError
+from kvmbox.errors import SnapshotFileError, StartError
 
 _IGNORED: Final = (
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGPIPE),
@@ -34,8 +34,10 @@ Commit = Callable[[int], None]
 class Destination:
     """One file to be. `descriptor` is open for reading and writing, and empty."""
 
-    def __init__(self, path: str) -> None:
-        """Raises SnapshotFileError if no file can be put there."""
+    def __init__(
+        self, path: str, what: str = "snapshot", error_kind: type[StartError] = SnapshotFileError
+    ) -> None:
+        """`what` is the word for it in errors. Raises an `error_kind` if no file can be put there."""
         self.path = path
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
@@ -45,15 +47,15 @@ class Destination:
             self.temporary = os.path.join(directory, f".{name}.{os.urandom(8).hex()}.partial")
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.stat(self.final).st_mode):
-                    raise SnapshotFileError(
-                        f"cannot write snapshot '{path}': there is something that is no file",
+                    raise error_kind(
+                        f"cannot write {what} '{path}': there is something that is no file",
                         hint="name a file that may be replaced",
                     )
             self.descriptor = os.open(self.temporary, flags, 0o666)
         except OSError as error:
-            raise SnapshotFileError(f"cannot write snapshot '{path}': {error.strerror}") from error
+            raise error_kind(f"cannot write {what} '{path}': {error.strerror}") from error
         except ValueError as error:
-            raise SnapshotFileError(f"cannot write snapshot '{path}': it is no path") from error
+            raise error_kind(f"cannot write {what} '{path}': it is no path") from error
 
     def commit(self) -> None:
         """Give the file its name. Raises OSError."""

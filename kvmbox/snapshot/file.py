@@ -37,25 +37,26 @@ def write_snapshot(
     if sum(map(len, sections.values())) > layout.MAX_SECTION_BYTES // 2:
         raise OSError(0, "the files that the machine was booted from are too long")
     os.ftruncate(descriptor, 0)
-    _put(descriptor, PAGE_SIZE - 1, b"\0")
-    runs = ram.write(memory, lambda place, data: _put(descriptor, place, data))
+    put(descriptor, PAGE_SIZE - 1, b"\0")
+    runs = ram.write(memory, lambda place, data: put(descriptor, place, data))
     place = PAGE_SIZE + memory.size
     table: dict[str, Section] = {}
     blobs = {RUNS: b"".join(RUN.pack(run.first, run.count, run.checksum) for run in runs)} | dict(sections)
     for name, data in blobs.items():
-        _put(descriptor, place, data)
+        put(descriptor, place, data)
         table[name] = Section(place, len(data), binascii.crc32(data))
         place += len(data)
     text = encode(description, table)
     if len(text) > layout.MAX_DESCRIPTION:
         raise OSError(0, f"its description would have {len(text)} bytes")
-    _put(descriptor, place, text)
+    put(descriptor, place, text)
     header = Header(place + len(text), memory.size, place, len(text), binascii.crc32(text))
-    _put(descriptor, 0, header.encode(binascii.crc32(header.fields())))
+    put(descriptor, 0, header.encode(binascii.crc32(header.fields())))
     return sum(run.count for run in runs) * layout.BLOCK
 
 
-def _put(descriptor: int, place: int, data: bytes | memoryview) -> None:
+def put(descriptor: int, place: int, data: bytes | memoryview) -> None:
+    """Write all of `data` at `place`. Raises OSError."""
     # Not pwrite, which a confined VMM may not call: nobody else moves this offset.
     os.lseek(descriptor, place, os.SEEK_SET)
     left = memoryview(data)

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from kvmbox.explain import disassembly
-from tests.support.runs import KVMBOX
+from tests.support.crash_kernels import SOURCES, build_32, build_64, need_compiler, run
 
-SOURCES = Path(__file__).parents[1] / "crashes"
-FLAGS = (
-    *("-g", "-O0", "-ffreestanding", "-nostdlib", "-static", "-fno-pic", "-no-pie", "-mno-red-zone"),
-    *("-mno-sse", "-mno-80387", "-fno-stack-protector", "-fcf-protection=none", "-w"),
-    *("-Wl,-Ttext=0x100000", "-Wl,--build-id=none"),
-)
 NO_IDT = "not delivered: the IDT has no entry at all (limit 0x0)"
 
 CRASHES_64 = [
@@ -46,43 +39,7 @@ CRASHES_32 = [
 
 @pytest.fixture(autouse=True)
 def compiler() -> None:
-    if not (shutil.which("cc") and shutil.which("ld")):
-        pytest.skip("cc or ld not found: the kernels cannot be built")
-
-
-def build_64(directory: Path, cause: int, address: int = 0x4141_4141_4141_4141) -> Path:
-    image = directory / "crash.elf"
-    subprocess.run(
-        ["cc", *FLAGS, f"-DCAUSE={cause}", f"-DADDRESS={address:#x}UL", "-o", image, "crash64.c"],
-        cwd=SOURCES,
-        check=True,
-    )
-    return image
-
-
-def build_32(directory: Path, cause: int) -> Path:
-    image = directory / "crash.elf"
-    subprocess.run(
-        ["cc", "-m32", "-g", "-c", f"-DCAUSE={cause}", "-o", directory / "crash.o", "crash32.S"],
-        cwd=SOURCES,
-        check=True,
-    )
-    subprocess.run(
-        ["ld", "-m", "elf_i386", "-Ttext=0x100000", "-o", image, directory / "crash.o"], check=True
-    )
-    return image
-
-
-def run(image: Path, *options: str | Path) -> tuple[int, str]:
-    """The exit status and what is said on stderr."""
-    ended = subprocess.run(
-        [*KVMBOX, "run", image, *options],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return ended.returncode, ended.stderr
+    need_compiler()
 
 
 @pytest.mark.kvm

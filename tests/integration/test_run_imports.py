@@ -28,6 +28,9 @@ COLD = (
     "kvmbox.record",  # --record
     "kvmbox.bench",
     "kvmbox.qtest",
+    "kvmbox.explain",
+    "kvmbox.machine.core_file",  # --core
+    "kvmbox.snapshot",
 )
 """What a plain run does not import; docs/adr/0009 has the times."""
 

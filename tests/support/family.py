@@ -30,7 +30,8 @@ class Family:
     """The spawner and device processes of one running kvmbox: taken once its guest runs."""
 
     def __init__(self, vmm: int) -> None:
-        (self.spawner,) = children_of(vmm)
+        # What gives files of the run their names is a child, too, and has none.
+        (self.spawner,) = [pid for pid in children_of(vmm) if children_of(pid)]
         self.devices: dict[str, int] = {}
         for pid in children_of(self.spawner):
             title = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode()
