@@ -69,6 +69,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # What puts them together.
     # What a guest's last state tells; `kvm` for its structures alone.
     "explain": {"kvm", "lean"},
+    # Where the CPUs were, added up: reads and writes the files of --profile.
+    "profiling": {"errors", "explain", "lean"},
     "machine": {
         *(
             "accel",
@@ -88,7 +90,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
             "lean",
         ),
         "memory",
-        *("outcome", "processes", "record", "sandbox", "snapshot", "wire"),
+        *("outcome", "processes", "profiling", "record", "sandbox", "snapshot", "wire"),
     },
     # Tools on top, loaded by their command alone.
     # A recording is read, checked and replayed where there is no /dev/kvm.

@@ -32,6 +32,7 @@ SECTIONS: Final = {
         "run": "boot a guest",
         "smoke": "boot a suite of guests, and judge each",
         "inspect": "show what an image is, and how it boots",
+        "profile": "show the hottest functions of a profile",
         "guests": "list the bundled guests",
     },
     "Host and sandbox": {

@@ -24,6 +24,7 @@ from kvmbox.cli.values import (
     MEMORY_SIZE,
     OPTIONAL_PORT,
     POSITIVE_BYTES,
+    SAMPLE_RATE,
     SECONDS,
     is_given,
     is_typed,
@@ -50,7 +51,10 @@ SECTIONS: Final = {
     "Isolation": (
         *("sandbox", "seccomp", "ipc", "on_device_crash", "restart_budget", "require", "without", "pin"),
     ),
-    "Reports": ("symbols", "core", "core_always", "stats", "json_path", "record", "record_limit"),
+    "Reports": (
+        *("symbols", "core", "core_always", "stats", "json_path"),
+        *("profile", "profile_rate", "record", "record_limit"),
+    ),
 }
 """The options by purpose."""
 
@@ -279,6 +283,18 @@ def _complete_guest(
     "--pin",
     metavar="auto|none|CPU",
     help="The host CPU on which the first vCPU and the device processes run.  [default: auto]",
+)
+@click.option(
+    "--profile",
+    metavar="FILE",
+    help="Sample where the CPUs are, and write the stacks to FILE: for speedscope if its name ends in .json, "
+    "else collapsed. 'kvmbox profile FILE' shows the hottest functions.",
+)
+@click.option(
+    "--profile-rate",
+    type=SAMPLE_RATE,
+    metavar="HZ",
+    help="The samples a second of --profile, 1 to 1000.  [default: 99]",
 )
 @click.option("--record", metavar="FILE", help="Record all requests to devices in FILE, for 'kvmbox replay'.")
 @click.option(

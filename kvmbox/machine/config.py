@@ -58,6 +58,9 @@ MOST_SNAPSHOTS: Final = 64
 DEFAULT_RESTART_BUDGET: Final = 16
 """How many restarts a run may have before a device that keeps dying ends it."""
 
+DEFAULT_PROFILE_RATE: Final = 99
+"""How many samples --profile takes a second: not in step with a guest's timer of 100 or 1000 Hz."""
+
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,6 +146,8 @@ class RunConfig(Value):
     rtc: RtcPolicy = DEFAULT_RTC
     core: str | None = None
     core_always: bool = False
+    profile: str | None = None
+    profile_rate: int | None = None
 
     @property
     def bios_file(self) -> str | None:
@@ -153,6 +158,7 @@ class RunConfig(Value):
     def files_written(self) -> list[tuple[str, str]]:
         """What for, and the path, of each file that the run writes."""
         found = [("--record", self.record)] if self.record is not None else []
+        found += [("--profile", self.profile)] if self.profile is not None else []
         found += [("--snapshot-when", one.path) for one in self.snapshot_when]
         found += [("--core", self.core)] if self.core is not None else []
         found += [(f"--serial {one.port}=file:", one.path) for one in self.serial.values() if one.path]
@@ -319,6 +325,8 @@ def check(config: RunConfig, restart_budget: int | None) -> None:
         )
     if config.record_limit is not None and config.record is None:
         raise UsageError("--record-limit needs --record", hint="name the file to record to")
+    if config.profile_rate is not None and config.profile is None:
+        raise UsageError("--profile-rate needs --profile", hint="name the file to write the profile to")
     if config.on_device_crash != "fail" and not config.design.has_processes:
         raise UsageError(
             f"--on-device-crash {config.on_device_crash} needs device processes",

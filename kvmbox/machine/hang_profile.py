@@ -5,21 +5,19 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from kvmbox.kvm import uapi
 from kvmbox.machine.vcpu_thread import VcpuThread
 from kvmbox.outcome import Decision, Outcome
+
+if TYPE_CHECKING:
+    from kvmbox.machine.sampler import Sample
 
 SAMPLES: Final = 20
 INTERVAL: Final = 0.01
 """Seconds between two samples: 200 ms for all of them."""
 
 SHOWN: Final = 4
-_RFLAGS_IF: Final = 1 << 9
-
-Sample = tuple[int, bool, bool]
-"""RIP as a linear address, whether interrupts are on, whether the vCPU is in HLT."""
 
 
 class Profile:
@@ -30,37 +28,33 @@ class Profile:
 
     def take(self, threads: Sequence[VcpuThread], *, pause: Callable[[float], None] = time.sleep) -> None:
         """Take one sample of each vCPU that pauses within the interval."""
+        from kvmbox.machine.sampler import sample
+
         alive = [thread for thread in threads if thread.is_alive]
         for thread in alive:
             thread.pause()
         pause(INTERVAL)
         for thread in alive:
-            if thread.is_paused:
-                self._sample(thread)
+            found = sample(thread) if thread.is_paused else None
+            if found is not None:
+                self.samples.setdefault(thread.vcpu.index, []).append(found)
             thread.resume()
-
-    def _sample(self, thread: VcpuThread) -> None:
-        vcpu = thread.vcpu
-        try:
-            regs, sregs, state = vcpu.get_regs(), vcpu.get_sregs(), vcpu.get_mp_state()
-        except OSError:  # a sample is lost, and the report tells of the others
-            return
-        linear = regs.rip if sregs.cs.l else sregs.cs.base + regs.rip
-        halted = state == uapi.KVM_MP_STATE_HALTED
-        self.samples.setdefault(vcpu.index, []).append((linear, bool(regs.rflags & _RFLAGS_IF), halted))
 
     def lines(self, name_of: Callable[[int], str]) -> list[str]:
         """The profile in words: where each vCPU was, most often first."""
+        from kvmbox.machine.sampler import IN_WORDS
+
         found = []
         for number, samples in sorted(self.samples.items()):
             who = f"CPU {number}" if len(self.samples) > 1 else "The CPU"
             count = len(samples)
             found.append(f"{who}, {count} samples in {SAMPLES * INTERVAL * 1000:.0f} ms:")
-            where = Counter((name_of(pc) or f"{pc:#x}", on, halted) for pc, on, halted in samples)
-            for (name, interrupts_on, halted), hits in where.most_common(SHOWN):
-                doing = "halted" if halted else "running"
+            where = Counter(
+                (name_of(one.pc) or f"{one.pc:#x}", one.interrupts_on, one.doing) for one in samples
+            )
+            for (name, interrupts_on, doing), hits in where.most_common(SHOWN):
                 state = "on" if interrupts_on else "off"
-                found.append(f"  {100 * hits // count:3} % {name}, {doing}, interrupts {state}")
+                found.append(f"  {100 * hits // count:3} % {name}, {IN_WORDS[doing]}, interrupts {state}")
         return found
 
 

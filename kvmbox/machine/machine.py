@@ -122,6 +122,8 @@ class Machine:
         pin: int | str = options.DEFAULT_PIN,
         record: str | os.PathLike[str] | None = None,
         record_limit: int | str | None = None,
+        profile: str | os.PathLike[str] | None = None,
+        profile_rate: int | str | None = None,
         kvm_path: str = options.DEFAULT_KVM_PATH,
         devices: Sequence[DeviceSpec] = (),
         resources: Mapping[str, Store] | None = None,
@@ -195,6 +197,8 @@ class Machine:
             rtc=rtc,
             core=None if core is None else os.fspath(core),
             core_always=core_always,
+            profile=None if profile is None else os.fspath(profile),
+            profile_rate=_if_given("--profile-rate", values.sample_rate, profile_rate),
         )
         options.check(self.config, restart_budget)
         self._captures = {

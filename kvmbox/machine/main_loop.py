@@ -241,6 +241,16 @@ class MainLoop:
         """The writes of the present boot that did not exit."""
         return self._ring
 
+    @property
+    def vcpus(self) -> Sequence[VcpuThread]:
+        """The vCPUs of the present boot, or of the last one."""
+        return self._vcpus
+
+    @property
+    def guest(self) -> GuestVm | None:
+        """The virtual machine of the present boot, while it runs."""
+        return self._guest
+
     def _stand_still(self, devices: Devices) -> None:
         if self._guest is not None and not self._ended and self._decision.outcome is None:
             self.standstill.turn(devices.clock)

@@ -29,7 +29,7 @@ from kvmbox.machine.aftermath import Aftermath, prepare
 from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.builder import Devices, GuestVm, board_of, fw_cfg_files, start_timer
 from kvmbox.machine.caller import Caller
-from kvmbox.machine.config import RunConfig
+from kvmbox.machine.config import DEFAULT_PROFILE_RATE, RunConfig
 from kvmbox.machine.drain import drain
 from kvmbox.machine.main_loop import MainLoop
 from kvmbox.machine.planned import PlannedSnapshots
@@ -48,6 +48,7 @@ from kvmbox.wire import protocol
 if TYPE_CHECKING:
     from kvmbox.host.transfers import Store, TransferThread
     from kvmbox.machine.core_file import CoreFile
+    from kvmbox.machine.profiler import Profiling
     from kvmbox.machine.restore import Start
     from kvmbox.record.recorder import Recorder
 
@@ -108,6 +109,9 @@ def run(
         if recorder is not None:
             cleanup.callback(recorder.finish)
             pool.recorder_of = recorder.of
+        profiling = _profiling(config)
+        if profiling is not None:
+            cleanup.callback(profiling.close)
         timeline.mark("spawner started")
         transport = TRANSPORTS[design.ipc]
         pool.launch(
@@ -187,6 +191,8 @@ def run(
                 start.resume(devices, console)
                 timeline.mark("device states restored")
             plans.attend(main_loop, kvm, files, devices, console, decision, say)
+            if profiling is not None:
+                profiling.attend(main_loop, source.symbols)
             pool.ready_by = None
             starting.over()
             caller.ready(decision, wakeup)
@@ -220,6 +226,8 @@ def run(
             problem = console.finish() or plans.problem
             if recorder is not None:
                 problem = recorder.finish() or problem
+            if profiling is not None:
+                problem = profiling.finish() or problem
         timeline.mark("guest ended")
         outcome = decision.outcome
         assert outcome is not None
@@ -315,6 +323,14 @@ def _core_file(config: RunConfig, caller: Caller, say: Callable[[str], None]) ->
     from kvmbox.machine.core_file import CoreFile
 
     return CoreFile(config.core, caller, always=config.core_always, say=say)
+
+
+def _profiling(config: RunConfig) -> Profiling | None:
+    if config.profile is None:
+        return None
+    from kvmbox.machine.profiler import Profiling
+
+    return Profiling(config.profile, config.profile_rate or DEFAULT_PROFILE_RATE, config.guest)
 
 
 def _end_transfers(transfers: TransferThread, say: Callable[[str], None]) -> None:

@@ -164,6 +164,8 @@ class VcpuLoop:
         """Whether the next exit is told: for any thread to read."""
         self.parked = False
         """Whether the loop is parked between two exits. Thread-safe."""
+        self.paused_in_access = False
+        """Of a parked loop: whether it had an exit to handle when it was asked to park."""
         self._interruptions = 0
         self._attention = 0
         self._attention_changed = threading.Condition(threading.Lock())
@@ -186,7 +188,7 @@ class VcpuLoop:
         """Let a parked loop continue, or withdraw PARK if the loop has not seen it yet."""
         with self._attention_changed:
             self._attention &= ~PARK
-            self.parked = False
+            self.parked = self.paused_in_access = False
             self._attention_changed.notify_all()
 
     @property
@@ -437,6 +439,7 @@ class VcpuLoop:
                 if not settled:
                     # The next KVM_RUN completes the exit, and returns before any guest code (api.rst, 5).
                     self._vcpu.immediate_exit = True
+                    self.paused_in_access = True
                     return False
                 self.parked = True
             self._told()

@@ -18,6 +18,9 @@ from kvmbox.errors import UsageError
 MOST_CPUS: Final = 32
 """How many vCPUs a machine may have."""
 
+MOST_SAMPLES: Final = 1000
+"""How many samples a second a profile may have."""
+
 _UNITS: Final = {"": 1, "K": layout.KIB, "M": layout.MIB, "G": layout.GIB}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -77,6 +80,14 @@ def cpu_count(value: int | str) -> int:
     number = _integer(value)
     if number is None or isinstance(value, bool) or not 1 <= number <= MOST_CPUS:
         raise ValueError(f"'{value}' is not a whole number from 1 to {MOST_CPUS}")
+    return number
+
+
+def sample_rate(value: int | str) -> int:
+    """A number of samples a second. ValueError."""
+    number = _integer(value)
+    if number is None or isinstance(value, bool) or not 1 <= number <= MOST_SAMPLES:
+        raise ValueError(f"'{value}' is not a whole number from 1 to {MOST_SAMPLES}")
     return number
 
 

@@ -25,6 +25,9 @@ COLD = (
     "pyseccomp",  # policies without a compiled filter, names of forbidden calls
     "tomllib",  # the table of bundled guests
     "traceback",  # --debug
+    "kvmbox.profiling",  # --profile, and the profile of a hang
+    "kvmbox.machine.profiler",
+    "kvmbox.machine.sampler",
     "kvmbox.record",  # --record
     "kvmbox.bench",
     "kvmbox.qtest",

@@ -14,6 +14,7 @@ from kvmbox.machine import aftermath as module
 from kvmbox.machine.aftermath import Aftermath, SymbolContent, examine
 from kvmbox.machine.crash_report import report_beside
 from kvmbox.machine.hang_profile import Profile
+from kvmbox.machine.sampler import Sample
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import (
     CLEAN,
@@ -24,6 +25,7 @@ from kvmbox.outcome import (
     UNKNOWN_EXIT,
     Outcome,
 )
+from kvmbox.profiling.samples import HALTED, RUNNING
 from tests.support.scripted_vcpu import FakeVcpu
 
 CRASH = Outcome(
@@ -85,7 +87,8 @@ def test_one_cpu_has_no_heading(memory: GuestMemory) -> None:
 
 def test_profile_of_a_hang_is_in_the_report(memory: GuestMemory) -> None:
     profile = Profile()
-    profile.samples[0] = [(0x7C00, False, False)] * 3 + [(0x7C02, True, True)]
+    running = Sample(RUNNING, False, False, 0x7C00)
+    profile.samples[0] = [running] * 3 + [Sample(HALTED, False, True, 0x7C02)]
     found = examine([thread(0)], memory, Outcome(TIMED_OUT, ""), profile=profile)
     assert found.report.splitlines()[:3] == [
         "The CPU, 4 samples in 200 ms:",

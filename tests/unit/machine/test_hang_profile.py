@@ -7,7 +7,9 @@ from typing import Any
 
 from kvmbox.kvm import uapi
 from kvmbox.machine.hang_profile import SAMPLES, SHOWN, Hang, Profile
+from kvmbox.machine.sampler import Sample
 from kvmbox.outcome import TIMED_OUT, Decision, Outcome
+from kvmbox.profiling.samples import HALTED, RUNNING
 from tests.support.scripted_vcpu import FakeVcpu
 
 OUTCOME = Outcome(TIMED_OUT, "over")
@@ -19,6 +21,7 @@ class Thread:
     def __init__(self, *, pauses: bool = True, alive: bool = True, state: int = 0) -> None:
         self.vcpu: Any = FakeVcpu()
         self.vcpu.mp_state = state
+        self.loop = SimpleNamespace(paused_in_access=False)
         self.is_alive = alive
         self.is_paused = False
         self.pauses = pauses
@@ -41,7 +44,7 @@ def take(*threads: Any) -> Profile:
 
 def test_sample_of_a_vcpu_that_pauses() -> None:
     thread = Thread(state=uapi.KVM_MP_STATE_HALTED)
-    assert take(thread).samples == {0: [(0x7C00, True, True)]}
+    assert take(thread).samples == {0: [Sample(HALTED, False, True, 0x7C00)]}
     assert thread.log == ["pause", "resume"]
 
 
@@ -66,8 +69,8 @@ def test_vcpu_whose_registers_cannot_be_read_is_resumed() -> None:
 
 def test_places_are_shown_most_often_first_and_not_all() -> None:
     profile = Profile()
-    profile.samples[1] = [(pc, False, False) for pc in range(8)] + [(3, False, False)] * 2
-    profile.samples[0] = [(0, True, True)]
+    profile.samples[1] = [Sample(RUNNING, False, False, pc) for pc in (*range(8), 3, 3)]
+    profile.samples[0] = [Sample(HALTED, False, True, 0)]
     lines = profile.lines(lambda pc: f"place {pc}" if pc else "")
     assert lines[0] == "CPU 0, 1 samples in 200 ms:"
     assert lines[1] == "  100 % 0x0, halted, interrupts on"

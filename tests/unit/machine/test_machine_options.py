@@ -86,6 +86,8 @@ def test_values_are_taken_as_numbers_and_as_text(tmp_path: Path) -> None:
         debug_exit="0x501",
         record=tmp_path / "record",
         record_limit=4096,
+        profile=tmp_path / "profile",
+        profile_rate="500",
         rtc_base="2000-02-29T12:00:00",
         modules=["a,b c", ModuleSpec("d")],
         expect="one",
@@ -95,6 +97,7 @@ def test_values_are_taken_as_numbers_and_as_text(tmp_path: Path) -> None:
     ).config
     assert (made.guest, made.memory_size, made.load_address) == (str(tmp_path), 64 << 20, 0x1000)
     assert (made.serial_limit, made.debug_exit_port, made.record_limit) == (1024, 0x501, 4096)
+    assert (made.profile, made.profile_rate) == (str(tmp_path / "profile"), 500)
     assert made.rtc_base == 951_825_600
     assert made.modules == (ModuleSpec("a", "b c"), ModuleSpec("d"))
     assert (made.expect, made.fail_on) == ((b"one",), (b"two", b"three"))
@@ -120,6 +123,8 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
     ({"timeout": 0}, [], "--timeout: '0' is not a positive number of seconds"),
     ({"debug_exit": 65536}, [], "--debug-exit: '65536' is neither none nor a port"),
     ({"record": "x", "record_limit": 0}, [], "--record-limit: '0' is not a positive number"),
+    ({"profile": "x", "profile_rate": 1001}, [], "--profile-rate: '1001' is not a whole number from 1 to"),
+    ({"profile": "x", "profile_rate": 0.5}, [], "--profile-rate: '0.5' is not a whole number from 1 to"),
     ({"success_status": 300}, [], "--success-status 300 is not between 1 and 255"),
     ({"on_device_crash": "restart", "restart_budget": 0}, [], "--restart-budget 0 is less than 1"),
     ({"mode": "fake"}, [], "--mode 'fake' is none of auto, real"),
@@ -140,6 +145,7 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
         "--success-status needs the debug-exit port",
     ),
     ({"record_limit": 9}, ["--record-limit", "9"], "--record-limit needs --record"),
+    ({"profile_rate": 9}, ["--profile-rate", "9"], "--profile-rate needs --profile"),
     ({"require": ["x"]}, ["--require", "x"], "--require: "),
     ({"without": ["x"]}, ["--without", "x"], "--without: "),
     (

@@ -79,6 +79,55 @@ def test_loop_parks_behind_an_exit_only_when_kvm_has_completed_it(rig: Rig) -> N
     assert not rig.vcpu.immediate_exit
 
 
+def test_parked_loop_tells_whether_it_had_an_exit_to_handle(rig: Rig) -> None:
+    asks = iter((True, False))
+    seen: list[bool] = []
+
+    def write(*_: object) -> None:
+        if next(asks):
+            rig.loop.request_attention(PARK)
+
+    def look() -> None:
+        seen.append(rig.loop.paused_in_access)
+        rig.loop.unpark()
+
+    rig.uart.write = write  # type: ignore[assignment]  # asked in the exit
+    rig.while_parked = look
+    rig.port(OUT, 0x3F8, data=b"x")
+    rig.peek(lambda: rig.loop.request_attention(PARK))  # after its completion: asked while the guest runs
+    rig.port(OUT, 0x3F8, data=b"x")
+    rig.peek(lambda: rig.loop.request_attention(PARK))
+    assert rig.play() is LoopEnd.LEFT
+    assert seen == [True, False, False]
+
+
+def test_park_in_an_exit_that_is_taken_back_leaves_no_trace(rig: Rig) -> None:
+    seen: list[bool] = []
+    clear = rig.vcpu.clear_kick
+
+    def clear_kick() -> None:
+        if rig.vcpu.completed == 1:  # the exit is completed, and the loop has not looked yet
+            rig.loop.unpark()
+        clear()
+
+    def look() -> None:
+        seen.append(rig.loop.paused_in_access)
+        rig.loop.unpark()
+
+    rig.vcpu.clear_kick = clear_kick  # type: ignore[method-assign]  # another thread lets it go just then
+    rig.uart.write = lambda *_: rig.loop.request_attention(PARK)  # type: ignore[method-assign]
+    rig.while_parked = look
+    rig.port(OUT, 0x3F8, data=b"x")
+
+    def ask_again() -> None:
+        rig.vcpu.completed = 0
+        rig.loop.request_attention(PARK)
+
+    rig.peek(ask_again)
+    assert rig.play() is LoopEnd.LEFT
+    assert seen == [False]
+
+
 def test_loop_that_was_interrupted_parks_at_once(rig: Rig) -> None:
     rig.peek(lambda: rig.loop.request_attention(PARK))
     assert rig.play() is LoopEnd.LEFT

@@ -1,0 +1,59 @@
+"""`kvmbox profile`: the hottest functions of a profile."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import click
+
+from kvmbox.errors import StartError
+
+DEFAULT_TOP: Final = 20
+
+
+@click.command("profile", short_help="show the hottest functions of a profile")
+@click.argument("file")
+@click.option(
+    "--top",
+    type=click.IntRange(1, 100_000),
+    default=DEFAULT_TOP,
+    show_default=True,
+    metavar="N",
+    help="How many functions to show.",
+)
+@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
+def command(file: str, top: int, debug: bool) -> int:
+    """Show the hottest functions of FILE, a profile of 'kvmbox run --profile FILE'.
+
+    "self" counts the samples in the function itself, "total" also those in the functions that it called.
+    FILE has collapsed stacks, or is in speedscope's format. For a picture, open FILE in
+    https://www.speedscope.app.
+
+    \b
+    Exit status:
+      0    done
+      2    usage error
+      4    FILE cannot be read, or is not a profile
+      14   kvmbox failed
+    """
+    from kvmbox.profiling import formats
+    from kvmbox.profiling.hottest import table
+
+    click.echo(table(formats.read(_content(file), file), top))
+    return 0
+
+
+def _content(path: str) -> bytes:
+    """The bytes of a regular file. Raises StartError."""
+    from kvmbox.profiling.formats import MOST_BYTES
+    from kvmbox.regular import open_regular
+
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise StartError(f"cannot read the profile '{path}': {error.strerror}") from error
+    if len(data) > MOST_BYTES:
+        raise StartError(f"cannot read the profile '{path}': it is larger than {MOST_BYTES >> 20} MiB")
+    return data

@@ -1,0 +1,48 @@
+"""Samples of the CPUs of a running guest, added up: equal stacks are one entry with a count.
+
+The entries are numbers, so that a sample costs little. Their number is bounded, because the guest decides
+which stacks there are. A stack that has no room is counted under `other`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MOST_STACKS: Final = 16384
+MOST_FRAMES: Final = 32
+
+RUNNING: Final = 0
+HALTED: Final = 1
+ACCESSING: Final = 2
+"""What a CPU does: it runs, it is in HLT, or it waits for a device. The program counter of the last two is
+behind the instruction that does so."""
+
+USER: Final = 4
+"""Bit: the CPU is in user mode (CPL 3)."""
+
+Stack = tuple[int, ...]
+"""The number of the CPU, what it does, and addresses: the program counter, then return addresses."""
+
+
+class Samples:
+    """How often each stack was seen."""
+
+    def __init__(self, most: int = MOST_STACKS) -> None:
+        self._most = most
+        self.stacks: dict[Stack, int] = {}
+        self.other: dict[int, int] = {}
+        """Samples of stacks that had no room, by CPU."""
+
+    def add(self, stack: Stack) -> None:
+        """Count one sample."""
+        if stack in self.stacks:
+            self.stacks[stack] += 1
+        elif len(self.stacks) < self._most:
+            self.stacks[stack] = 1
+        else:
+            self.other[stack[0]] = self.other.get(stack[0], 0) + 1
+
+    @property
+    def total(self) -> int:
+        """The number of samples."""
+        return sum(self.stacks.values()) + sum(self.other.values())
