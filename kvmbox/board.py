@@ -225,6 +225,9 @@ class BoardOptions(Value):
 MMIO_UART: Final = "MMIO"
 """Name of the memory-mapped UART among the serial ports."""
 
+KEYBOARD: Final = "keyboard"
+"""Name of the stream of keys: a byte for each change of one, as `devices.ps2_keyboard` says."""
+
 SERIAL_PORTS: Final = (*layout.COM_PORTS, MMIO_UART)
 
 
@@ -360,7 +363,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
                 AddressRange(layout.I8042_COMMAND_PORT, 1, offset=1),
                 AddressRange(layout.SYSTEM_CONTROL_A_PORT, 1, offset=2),
             ),
-            grants=(Irq(layout.I8042_IRQ), Irq(layout.I8042_AUX_IRQ), Reset()),
+            grants=(Irq(layout.I8042_IRQ), Irq(layout.I8042_AUX_IRQ), Reset(), Input(KEYBOARD)),
             on_demand=True,
         )
     )

@@ -1,19 +1,36 @@
-"""The 8042 keyboard controller with nothing plugged in, and system control port A (0x92).
+"""The 8042 keyboard controller with a PS/2 keyboard, and system control port A (0x92).
 
 Theory of operation
 -------------------
-Guests meet the 8042 for three reasons: to poll it (its status must read sanely), to switch A20 on, and to
-reset the machine. Offset 0 is port 0x60 (data), 1 is port 0x64 (status; commands), 2 is port 0x92. A command
-is done within its write, so IBF is never seen set. An answer goes to the output buffer, which holds one byte
-as in the chip: OBF is set until port 0x60 is read, and a newer answer replaces one that was not fetched.
+Offset 0 is port 0x60 (data), 1 is port 0x64 (status; commands), 2 is port 0x92. A command is done within its
+write, so IBF is never seen set.
 
-There is no keyboard and no mouse. What the guest sends to either is answered as the chip answers for a
-device that does not react: 0xFE in the output buffer with the time-out bit of the status set. An operating
-system therefore finds a working controller (self-test 0x55, both interface tests 0x00, loopback of both
-buffers) and no device on either port, without waiting for one.
+*Output buffer.* It holds one byte, and OBF is set until port 0x60 is read. Bytes of the keyboard
+(`ps2_keyboard.py`) wait until it is empty. An answer of the controller to a command waits for a byte of
+the keyboard, goes before the next one, and replaces an older answer that was not read. So no byte of the
+keyboard is lost, and after a read the next byte is there at once. The line falls and rises between them:
+each byte is an edge for the 8259. All of it takes no time, as in QEMU; a real keyboard needs about a
+millisecond for a byte.
 
-    pin 0   IRQ 1: OBF with keyboard data, if the command byte's bit 0 allows it
+*Keyboard.* While bit 4 of the command byte is set (command 0xAD), the keyboard's clock is held: its bytes
+stay where they are. A byte that the guest sends to the keyboard releases the clock. With bit 6, bytes of
+the keyboard are translated from scan code set 2 to set 1 on their way to the output buffer: a break prefix
+(0xF0) and the code after it become one byte. All bytes are translated, also answers.
+
+*Host input* are changes of keys, one byte each (`Ps2Keyboard.press`). The keyboard takes them while it
+scans, its clock is not held and they fit. When input was refused, InputRoom follows as soon as some fits
+again.
+
+There is no mouse. What the guest sends to it is answered as the chip answers for a device that does not
+react: 0xFE in the output buffer with the time-out bit of the status set.
+
+    pin 0   IRQ 1: OBF with a byte of the controller or the keyboard, if bit 0 of the command byte allows it
+            and bit 4 is clear (as in QEMU: a driver that disables the keyboard polls)
     pin 1   IRQ 12: OBF with auxiliary data, if bit 1 allows it
+
+*Power-on.* No firmware runs before most guests, so the controller starts as a BIOS leaves it: self-test
+passed, command byte 0x65 (translation, IRQ 1, no mouse), scanning. A driver that only reads port 0x60 gets
+set 1.
 
 A20 is kept as a bit in both places (output port bit 1, port 0x92 bit 1), and has no effect: the address line
 is always on. `Reset` follows from 0xFE and any other pulse of output bit 0 (commands 0xF0..0xFF), from an
@@ -24,8 +41,10 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.model import IrqLine, Reset, SnapshotError
+from kvmbox.devices import ps2_keyboard
+from kvmbox.devices.model import InputRoom, IrqLine, Reset, SnapshotError
 from kvmbox.devices.port_models import PortModel, check_snapshot
+from kvmbox.devices.ps2_keyboard import BREAK, RELEASED, TRANSLATED, Ps2Keyboard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +69,8 @@ CB_INT2: Final = 0x02
 CB_SYS: Final = 0x04
 CB_DISABLE: Final = 0x10
 CB_DISABLE2: Final = 0x20
+CB_XLATE: Final = 0x40
+_CB_POWER_ON: Final = CB_INT | CB_SYS | CB_DISABLE2 | CB_XLATE
 
 # Commands.
 READ_COMMAND_BYTE: Final = 0x20
@@ -89,13 +110,18 @@ RESEND: Final = 0xFE
 P92_RESET: Final = 0x01
 P92_A20: Final = 0x02
 
-_SNAPSHOT: Final = struct.Struct("<4s6B")
-_SNAPSHOT_MAGIC: Final = b"KBC\x01"
+_SNAPSHOT: Final = struct.Struct("<4s6B2BB")
+_SNAPSHOT_MAGIC: Final = b"KBC\x02"
+_SNAPSHOT_SIZE: Final = _SNAPSHOT.size + ps2_keyboard.STATE_SIZE
+_INPUT_REFUSED: Final = 0x01
+_ANSWER_WAITS: Final = 0x02
+_FROM_KEYBOARD: Final = 0x04
+_FLAGS: Final = _INPUT_REFUSED | _ANSWER_WAITS | _FROM_KEYBOARD
 _STATUS_BITS: Final = ST_OBF | ST_SYS | ST_CD | ST_UNLOCKED | ST_AUX_OBF | ST_TIMEOUT
 
 
 class I8042(PortModel):
-    """The controller and port 0x92; see the module's theory of operation.
+    """The controller, its keyboard and port 0x92; see the module's theory of operation.
 
     Command 0xfe pulses the processor's reset line:
 
@@ -103,33 +129,62 @@ class I8042(PortModel):
     >>> model.write(0, 1, 1, 0xFE)
     >>> model.take_effects()
     [Reset()]
+
+    Key 31, the A, is pressed:
+
+    >>> model.receive(0, bytes([31]))
+    1
+    >>> model.take_effects(), hex(model.read(0, 0, 1))
+    ([IrqLine(pin=0, level=1, coalesced=0)], '0x1e')
     """
 
-    __slots__ = ("_command", "_command_byte", "_lines", "_output", "_output_port", "_port_92", "_status")
+    __slots__ = (
+        "_answer",
+        "_command",
+        "_command_byte",
+        "_from_keyboard",
+        "_input_refused",
+        "_keyboard",
+        "_lines",
+        "_output",
+        "_output_port",
+        "_port_92",
+        "_status",
+    )
 
     port_count = 3
 
     def __init__(self) -> None:
         super().__init__()
+        self._keyboard = Ps2Keyboard()
+        self._input_refused = False
         self._lines = 0  # bit per pin
         self._power_on()
 
     def _power_on(self) -> None:
-        self._status = ST_UNLOCKED | ST_CD
-        self._command_byte = CB_INT | CB_INT2
+        self._status = ST_UNLOCKED | ST_SYS
+        self._command_byte = _CB_POWER_ON
         self._command = 0  # the command that waits for its data byte; 0 for none
         self._output = 0
+        self._from_keyboard = False  # whether OBF is set for a byte of the keyboard
+        self._answer: tuple[int, int] | None = None  # what waits for the output buffer: value and kind
         self._output_port = _P2_POWER_ON
         self._port_92 = P92_A20
+
+    # --- The guest ----------------------------------------------------------------------------------------
 
     def _read_byte(self, offset: int) -> int:
         if offset == STATUS:
             return self._status
         if offset == PORT_92:
             return self._port_92
-        self._status &= ~(ST_OBF | ST_AUX_OBF | ST_TIMEOUT)
-        self._drive_lines()
-        return self._output
+        value = self._output
+        if self._status & ST_OBF:
+            self._status &= ~(ST_OBF | ST_AUX_OBF | ST_TIMEOUT)
+            self._from_keyboard = False
+            self._drive_lines()
+            self._fill()
+        return value
 
     def _write_byte(self, offset: int, value: int) -> None:
         if offset == STATUS:
@@ -149,26 +204,26 @@ class I8042(PortModel):
             if not command & P2_RESET:
                 self._effects.append(Reset())
         elif command == READ_COMMAND_BYTE:
-            self._answer(self._command_byte)
+            self._say(self._command_byte)
         elif command == SELF_TEST:
             self._status |= ST_SYS
-            self._answer(SELF_TEST_PASSED)
+            self._say(SELF_TEST_PASSED)
         elif command in (TEST_KEYBOARD, TEST_AUX):
-            self._answer(0x00)
+            self._say(0x00)
         elif command == DISABLE_KEYBOARD:
-            self._command_byte |= CB_DISABLE
+            self._set_command_byte(self._command_byte | CB_DISABLE)
         elif command == ENABLE_KEYBOARD:
-            self._command_byte &= ~CB_DISABLE
+            self._set_command_byte(self._command_byte & ~CB_DISABLE)
         elif command == DISABLE_AUX:
             self._command_byte |= CB_DISABLE2
         elif command == ENABLE_AUX:
             self._command_byte &= ~CB_DISABLE2
         elif command == READ_INPUT_PORT:
-            self._answer(INPUT_PORT)
+            self._say(INPUT_PORT)
         elif command == READ_OUTPUT_PORT:
             full = P2_OBF if self._status & ST_OBF else 0
             aux = P2_AUX_OBF if self._status & ST_AUX_OBF else 0
-            self._answer(self._output_port | full | aux)
+            self._say(self._output_port | full | aux)
         elif command == ENABLE_A20:
             self._output_port |= P2_A20
         elif command == DISABLE_A20:
@@ -178,27 +233,60 @@ class I8042(PortModel):
         command = self._command
         self._command = 0
         if command == WRITE_COMMAND_BYTE:
-            self._command_byte = value
             self._status = self._status & ~ST_SYS | (ST_SYS if value & CB_SYS else 0)
-            self._drive_lines()
+            self._set_command_byte(value)
         elif command == WRITE_OUTPUT_PORT:
             if not value & P2_RESET:
                 self._effects.append(Reset())
             self._output_port = value & ~(P2_OBF | P2_AUX_OBF)
         elif command == WRITE_KEYBOARD_BUFFER:
-            self._answer(value)
+            self._say(value)
         elif command == WRITE_AUX_BUFFER:
-            self._answer(value, ST_AUX_OBF)
+            self._say(value, ST_AUX_OBF)
         elif command == WRITE_AUX:
-            self._answer(RESEND, ST_AUX_OBF | ST_TIMEOUT)
+            self._say(RESEND, ST_AUX_OBF | ST_TIMEOUT)
         else:
-            self._answer(RESEND, ST_TIMEOUT)
+            self._keyboard.write(value)
+            self._set_command_byte(self._command_byte & ~CB_DISABLE)
 
-    def _answer(self, value: int, kind: int = 0) -> None:
-        """Put a byte into the output buffer; `kind` is ST_AUX_OBF, ST_TIMEOUT, both or neither."""
-        self._output = value
-        self._status = self._status & ~(ST_AUX_OBF | ST_TIMEOUT) | ST_OBF | kind
+    # --- The output buffer and what depends on it -----------------------------------------------------------
+
+    def _say(self, value: int, kind: int = 0) -> None:
+        """An answer of the controller; `kind` is ST_AUX_OBF, with or without ST_TIMEOUT, or 0."""
+        self._answer = value, kind
+        self._fill()
+
+    def _set_command_byte(self, value: int) -> None:
+        self._command_byte = value
         self._drive_lines()
+        self._fill()
+
+    def _fill(self) -> None:
+        """Put the next byte into the output buffer, if there is one and it may go there now."""
+        if self._answer is not None and not self._from_keyboard:
+            self._output, kind = self._answer
+            self._answer = None
+            self._status = self._status & ~(ST_AUX_OBF | ST_TIMEOUT) | ST_OBF | kind
+            self._drive_lines()
+        elif not self._status & ST_OBF and self._keyboard.has_bytes and not self._command_byte & CB_DISABLE:
+            self._output = self._byte_of_keyboard()
+            self._from_keyboard = True
+            self._status |= ST_OBF
+            self._drive_lines()
+        if self._input_refused:
+            room = 0 if self._command_byte & CB_DISABLE else self._keyboard.room
+            if room:
+                self._input_refused = False
+                self._effects.append(InputRoom(room))
+
+    def _byte_of_keyboard(self) -> int:
+        value = self._keyboard.take()
+        if not self._command_byte & CB_XLATE:
+            return value
+        # The code after a break prefix waits behind it: only an answer has no code, and passes as it is.
+        if value == BREAK and self._keyboard.has_bytes:
+            return TRANSLATED[self._keyboard.take()] | RELEASED
+        return TRANSLATED[value]
 
     def _drive_lines(self) -> None:
         lines = self._lines_wanted()
@@ -213,35 +301,76 @@ class I8042(PortModel):
             return 0
         if self._status & ST_AUX_OBF:
             return 2 if self._command_byte & CB_INT2 else 0
-        return 1 if self._command_byte & CB_INT else 0
+        return 1 if self._command_byte & (CB_INT | CB_DISABLE) == CB_INT else 0
+
+    # --- The machine ----------------------------------------------------------------------------------------
+
+    def receive(self, now: int, data: bytes) -> int:
+        """See DeviceModel and the module's text about host input."""
+        count = 0
+        if not self._command_byte & CB_DISABLE:
+            while count < len(data) and self._keyboard.press(data[count]):
+                count += 1
+        self._input_refused = count < len(data)
+        self._fill()
+        return count
 
     def reset(self, now: int) -> None:
-        """See DeviceModel."""
+        """See DeviceModel. Changes of keys that the keyboard has taken are gone."""
         self._power_on()
+        self._keyboard.power_on()
         self._drive_lines()
+        self._fill()  # there is room
 
     def snapshot(self) -> bytes:
         """See DeviceModel."""
-        return _SNAPSHOT.pack(
-            _SNAPSHOT_MAGIC,
-            self._status,
-            self._command_byte,
-            self._command,
-            self._output,
-            self._output_port,
-            self._port_92,
+        value, kind = self._answer or (0, 0)
+        flags = _INPUT_REFUSED if self._input_refused else 0
+        if self._answer is not None:
+            flags |= _ANSWER_WAITS
+        if self._from_keyboard:
+            flags |= _FROM_KEYBOARD
+        return (
+            _SNAPSHOT.pack(
+                _SNAPSHOT_MAGIC,
+                self._status,
+                self._command_byte,
+                self._command,
+                self._output,
+                self._output_port,
+                self._port_92,
+                value,
+                kind,
+                flags,
+            )
+            + self._keyboard.snapshot()
         )
 
     def restore(self, state: bytes) -> None:
         """See DeviceModel."""
-        check_snapshot(state, _SNAPSHOT_MAGIC, _SNAPSHOT.size)
-        _, status, command_byte, command, output, output_port, port_92 = _SNAPSHOT.unpack(state)
+        check_snapshot(state, _SNAPSHOT_MAGIC, _SNAPSHOT_SIZE)
+        _, status, command_byte, command, output, output_port, port_92, value, kind, flags = (
+            _SNAPSHOT.unpack_from(state)
+        )
+        keyboard = Ps2Keyboard()
+        keyboard.restore(state[_SNAPSHOT.size :])
+        waits = flags & _ANSWER_WAITS
+        from_keyboard = bool(flags & _FROM_KEYBOARD)
+        ready = keyboard.has_bytes and not command_byte & CB_DISABLE
+        has_room = keyboard.room and not command_byte & CB_DISABLE
         if (
             status & ~_STATUS_BITS
             or not status & ST_UNLOCKED
             or (status & (ST_AUX_OBF | ST_TIMEOUT) and not status & ST_OBF)
             or (command and command not in _WITH_DATA)
             or output_port & (P2_OBF | P2_AUX_OBF)
+            or kind not in (0, ST_AUX_OBF, ST_AUX_OBF | ST_TIMEOUT)
+            or flags & ~_FLAGS
+            or (not waits and (value or kind))
+            or (ready and not status & ST_OBF)
+            or (waits and not from_keyboard)
+            or (from_keyboard and status & (ST_OBF | ST_AUX_OBF | ST_TIMEOUT) != ST_OBF)
+            or (flags & _INPUT_REFUSED and has_room)
         ):
             raise SnapshotError("8042 snapshot holds a state that the chip cannot have")
         self._status = status
@@ -250,5 +379,9 @@ class I8042(PortModel):
         self._output = output
         self._output_port = output_port
         self._port_92 = port_92
+        self._from_keyboard = from_keyboard
+        self._answer = (value, kind) if waits else None
+        self._input_refused = bool(flags & _INPUT_REFUSED)
+        self._keyboard = keyboard
         self._lines = self._lines_wanted()
         self._effects = []

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.board import Input
+from kvmbox.board import Input, Output
 from kvmbox.channel.channel import WAIT_SLICE_MS, hung_error
 from kvmbox.channel.watchdog import Watchdog
 from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
@@ -190,7 +190,7 @@ class MainLoop:
         self.talkers = {
             name
             for name, member in devices.pool.members.items()
-            if any(device.granted(Input) for device in member.devices)
+            if any(device.granted(Input) and device.granted(Output) for device in member.devices)
         }
 
     def start_router(self) -> None:

@@ -33,7 +33,7 @@ class Departure:
 
     @property
     def chip(self) -> str:
-        """uart, pit, rtc, pm or hpet."""
+        """uart, pit, rtc, pm, hpet or kbd."""
         return self.key.partition("-")[0]
 
 
@@ -483,6 +483,110 @@ DEPARTURES: Final = (
         ),
         ours=("OK 2200000",),
         theirs=("IRQ raise 16", "IRQ lower 16", "OK 2200000"),
+    ),
+    # --- 8042 and keyboard --------------------------------------------------------------------------------
+    Departure(
+        "kbd-power-on",
+        "command byte at power-on",
+        "0x65, as a BIOS leaves it: translation, IRQ 1",
+        "0x03, as before a BIOS",
+        lines=("outb 0x64 0x20", "inb 0x60"),
+        ours=("IRQ lower 1", "OK 0x0065"),
+        theirs=("IRQ lower 1", "OK 0x0003"),
+    ),
+    Departure(
+        "kbd-status",
+        "status bits 2 and 3",
+        "bit 2 follows that of the command byte, bit 3 tells commands from data",
+        "bit 2 is set by the self-test and stays, bit 3 is always 1",
+        lines=("outb 0x64 0xaa", "inb 0x60", "outb 0x64 0x60", "outb 0x60 0x41", "inb 0x64"),
+        ours=("OK 0x0010",),
+        theirs=("OK 0x001c",),
+        mask=0xF3,
+    ),
+    Departure(
+        "kbd-disable-line",
+        "IRQ 1 at commands 0xAD and 0xAE while a byte was not read",
+        "(follows the command byte) falls and rises",
+        "stays until the byte is read",
+        lines=("outb 0x60 0xee", "outb 0x64 0xad"),
+        ours=("IRQ lower 1", "OK"),
+        theirs=("OK",),
+    ),
+    Departure(
+        "kbd-other-port",
+        "a byte by 0xD2 after one by 0xD3 that was not read",
+        "replaces it: status and lines follow",
+        "replaces the value alone",
+        lines=("outb 0x64 0xd3", "outb 0x60 1", "outb 0x64 0xd2", "outb 0x60 2", "inb 0x64"),
+        ours=("OK 0x0015",),
+        theirs=("OK 0x0039",),
+    ),
+    Departure(
+        "kbd-unread",
+        "a command to the keyboard while a byte of it was not read",
+        "the byte stays in the output buffer",
+        "the answer replaces it",
+        lines=("outb 0x60 0xf2", "outb 0x60 0xee", "inb 0x60"),
+        ours=("IRQ lower 1", "IRQ raise 1", "OK 0x00fa"),
+        theirs=("IRQ lower 1", "OK 0x00ee"),
+    ),
+    Departure(
+        "kbd-translation",
+        "translation of answers",
+        "when the controller takes the byte from the keyboard",
+        "when the keyboard answers",
+        lines=(
+            *("outb 0x64 0x60", "outb 0x60 0x43", "outb 0x60 0xf2", "inb 0x60", "outb 0x64 0x60"),
+            *("outb 0x60 0x03", "inb 0x60", "inb 0x60"),
+        ),
+        ours=("IRQ lower 1", "OK 0x0083"),
+        theirs=("IRQ lower 1", "OK 0x0041"),
+    ),
+    Departure(
+        "kbd-no-mouse",
+        "command 0xD4",
+        "nothing on the second port: 0xFE and time-out",
+        "a mouse",
+        lines=("outb 0x64 0xd4", "outb 0x60 0xf4", "inb 0x60"),
+        ours=("OK 0x00fe",),
+        theirs=("IRQ lower 12", "OK 0x00fa"),
+    ),
+    Departure(
+        "kbd-resend",
+        "command 0xFE of the keyboard",
+        "the last byte once more",
+        "0xFE",
+        lines=("outb 0x60 0xee", "inb 0x60", "outb 0x60 0xfe", "inb 0x60"),
+        ours=("IRQ lower 1", "OK 0x00ee"),
+        theirs=("IRQ lower 1", "OK 0x00fe"),
+    ),
+    Departure(
+        "kbd-no-command",
+        "byte 0x00, where no option byte is due",
+        "no command: 0xFE",
+        "0xFA",
+        lines=("outb 0x60 0", "inb 0x60"),
+        ours=("IRQ lower 1", "OK 0x00fe"),
+        theirs=("IRQ lower 1", "OK 0x00fa"),
+    ),
+    Departure(
+        "kbd-key-types",
+        "commands 0xF7 to 0xFD: key types of set 3",
+        "0xFA for each of them and for each key that follows",
+        "0xFE for 0xF7, 0xF8, 0xF9, 0xFB and 0xFD; one key for 0xFC",
+        lines=("outb 0x60 0xf7", "inb 0x60"),
+        ours=("IRQ lower 1", "OK 0x00fa"),
+        theirs=("IRQ lower 1", "OK 0x00fe"),
+    ),
+    Departure(
+        "kbd-option",
+        "a command in the place of an option byte",
+        "is done",
+        "is the option byte",
+        lines=("outb 0x60 0xed", "inb 0x60", "outb 0x60 0xee", "inb 0x60"),
+        ours=("IRQ lower 1", "OK 0x00ee"),
+        theirs=("IRQ lower 1", "OK 0x00fa"),
     ),
 )
 

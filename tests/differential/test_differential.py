@@ -14,14 +14,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.differential import programs
 from tests.differential.departures import DEPARTURES, Departure, departure
-from tests.differential.programs import PROGRAMS, Program, Step
+from tests.differential.keyboard_program import keyboard_program
+from tests.differential.programs import Program, Step
 from tests.differential.runner import Answer, ask, find_qemu, kvmbox_command, qemu_command
 
 OPERATIONS = int(os.environ.get("KVMBOX_DIFFERENTIAL_OPS", "3000"))
 LINES_PER_PROGRAM = 1000
 PAGE = Path(__file__).parent.parent.parent / "docs" / "qtest.md"
-CHIPS = ("uart", "pit", "rtc", "pm", "hpet")
+CHIPS = ("uart", "pit", "rtc", "pm", "hpet", "kbd")
+
+PROGRAMS = {**programs.PROGRAMS, "kbd": keyboard_program}
 
 needs_qemu = pytest.mark.skipif(
     find_qemu() is None,
@@ -116,7 +120,7 @@ def test_witness_shows_the_departure_in_qemu(entry: Departure) -> None:
 def test_published_table_is_the_one_that_the_programs_obey() -> None:
     text = PAGE.read_text(encoding="utf-8")
     rows = re.findall(
-        r"^\| `((?:uart|pit|rtc|pm|hpet)-[a-z0-9-]+)` \| (.*) \| (.*) \| (.*) \|$", text, re.MULTILINE
+        r"^\| `((?:uart|pit|rtc|pm|hpet|kbd)-[a-z0-9-]+)` \| (.*) \| (.*) \| (.*) \|$", text, re.MULTILINE
     )
     assert rows == [(e.key, e.subject, e.datasheet, e.qemu) for e in DEPARTURES]
 

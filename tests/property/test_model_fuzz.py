@@ -239,7 +239,15 @@ def rtc_program(tape: Tape) -> list[Step]:
 
 def i8042_program(tape: Tape) -> list[Step]:
     commands = (0x20, 0x60, 0xA8, 0xAA, 0xC0, 0xD0, 0xD1, 0xD2, 0xD3, 0xD4, 0xE0)
-    return program((1, commands[tape.byte() % len(commands)]), (0, tape.byte()))
+    v, w = tape.byte(), tape.byte()
+    match tape.byte() % 3:
+        case 0:
+            return program((1, commands[v % len(commands)]), (0, w))
+        case 1:  # the keyboard, which has most of its commands at the end
+            return program((0, 0xED + v % 19), (0, w % 8))
+        case _:
+            keys = Step("receive", 0, data=b"\x1f\x9f~S" * (w % 6))
+            return [*program((1, (0xAD, 0xAE, 0xAE)[v % 3])), keys]
 
 
 def shutdown_program(tape: Tape) -> list[Step]:
@@ -750,7 +758,10 @@ OPENINGS: Final[dict[str, list[Step]]] = {
         *program((0, 0x0A), (1, 0x26), (0, 0x0B), (1, 0x72), (0, 0x05), (1, 0xFF)),
         Step("advance", 1_234_567_890),
     ],
-    "i8042": program((1, 0x60), (0, 0x47), (1, 0xD2), (0, 0x5A), (1, 0xD1)),
+    "i8042": [
+        *program((1, 0x60), (0, 0x47), (0, 0xF2), (1, 0xD2), (0, 0x5A), (0, 0xF0), (1, 0xD1)),
+        Step("receive", 0, data=b"\x1f\x9f~S" * 8),
+    ],
     "shutdown_port": program((0, ord("S")), (0, ord("h"))),
     "fw_cfg": [
         Step("write", 0, 0, 2, 0x24),

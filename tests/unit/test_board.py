@@ -112,7 +112,7 @@ def test_board_grants_reset_stop_and_suspend_to_few() -> None:
     assert exits == ["debug-exit", "debug-exit-501"]
     assert [name for name, device in devices.items() if device.granted(StopPanic)] == ["pvpanic"]
     inputs = {name: device.granted(Input) for name, device in devices.items() if device.granted(Input)}
-    assert inputs == {name: [Input(name)] for name in SERIAL_PORTS}
+    assert inputs == {name: [Input(name)] for name in SERIAL_PORTS} | {"i8042": [Input("keyboard")]}
     outputs = {name: device.granted(Output) for name, device in devices.items() if device.granted(Output)}
     assert outputs == {name: [Output(name)] for name in (*SERIAL_PORTS, "debugcon")}
 

@@ -1,4 +1,4 @@
-"""The 8042 without keyboard, and port 0x92."""
+"""The 8042 and port 0x92; its keyboard is in test_ps2_keyboard.py."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import random
 import pytest
 
 from kvmbox.devices.i8042 import I8042
-from kvmbox.devices.model import IrqLine, Reset, SnapshotError
+from kvmbox.devices.model import InputRoom, IrqLine, Reset, SnapshotError
 
 DATA, STATUS, PORT_92 = 0, 1, 2
 OBF, SYS, CD, UNLOCKED, AUX, TIMEOUT = 0x01, 0x04, 0x08, 0x10, 0x20, 0x40
+KEY_A, KEY_UP = 31, 83
+RELEASED = 0x80
 
 
 class Board:
@@ -36,9 +38,9 @@ class Board:
         return answer
 
 
-def test_i8042_power_on_has_empty_buffers_and_no_lock() -> None:
+def test_i8042_power_on_is_as_a_bios_leaves_it() -> None:
     kbc = Board()
-    assert kbc.status() == UNLOCKED | CD
+    assert kbc.status() == UNLOCKED | SYS
     assert kbc.data() == 0
     assert kbc.model.take_effects() == []
 
@@ -51,7 +53,7 @@ def test_i8042_self_test_passes_and_sets_the_system_flag() -> None:
     assert kbc.status() == UNLOCKED | CD | SYS
 
 
-@pytest.mark.parametrize(("command", "answer"), [(0xAB, 0x00), (0xA9, 0x00), (0xC0, 0x80), (0x20, 0x03)])
+@pytest.mark.parametrize(("command", "answer"), [(0xAB, 0x00), (0xA9, 0x00), (0xC0, 0x80), (0x20, 0x65)])
 def test_i8042_command_answers(command: int, answer: int) -> None:
     assert Board().ask(command) == answer
 
@@ -69,34 +71,34 @@ def test_i8042_command_byte_is_written_and_mirrors_the_system_flag() -> None:
 def test_i8042_interfaces_are_disabled_and_enabled_in_the_command_byte(off: int, on: int, bit: int) -> None:
     kbc = Board()
     kbc.command(off)
-    assert kbc.ask(0x20) == 0x03 | bit
+    assert kbc.ask(0x20) & bit
     kbc.command(on)
-    assert kbc.ask(0x20) == 0x03
+    assert kbc.ask(0x20) == 0x65 & ~bit
 
 
-def test_i8042_keyboard_does_not_react() -> None:
+def test_i8042_keyboard_answers() -> None:
     kbc = Board()
-    kbc.model.write(0, DATA, 1, 0xF2)
-    assert kbc.status() == UNLOCKED | OBF | TIMEOUT
-    assert kbc.data() == 0xFE
-    assert kbc.status() == UNLOCKED
+    kbc.model.write(0, DATA, 1, 0xEE)
+    assert kbc.status() == UNLOCKED | SYS | OBF
+    assert kbc.data() == 0xEE
+    assert kbc.status() == UNLOCKED | SYS
 
 
 def test_i8042_auxiliary_device_does_not_react() -> None:
     kbc = Board()
     kbc.command(0xD4, 0xF2)
-    assert kbc.status() == UNLOCKED | OBF | AUX | TIMEOUT
+    assert kbc.status() == UNLOCKED | SYS | OBF | AUX | TIMEOUT
     assert kbc.data() == 0xFE
-    assert kbc.status() == UNLOCKED
+    assert kbc.status() == UNLOCKED | SYS
 
 
 def test_i8042_buffers_loop_back() -> None:
     kbc = Board()
     kbc.command(0xD3, 0x5A)
-    assert kbc.status() == UNLOCKED | OBF | AUX
+    assert kbc.status() == UNLOCKED | SYS | OBF | AUX
     assert kbc.data() == 0x5A
     kbc.command(0xD2, 0xA5)
-    assert kbc.status() == UNLOCKED | OBF
+    assert kbc.status() == UNLOCKED | SYS | OBF
     assert kbc.data() == 0xA5
 
 
@@ -104,12 +106,14 @@ def test_i8042_newer_answer_replaces_one_not_fetched() -> None:
     kbc = Board()
     kbc.command(0xD3, 0x5A)
     kbc.command(0xAB)
-    assert kbc.status() == UNLOCKED | CD | OBF
+    assert kbc.status() == UNLOCKED | SYS | CD | OBF
     assert (kbc.data(), kbc.data()) == (0, 0)
+    assert kbc.status() == UNLOCKED | SYS | CD
 
 
 def test_i8042_lines_follow_the_output_buffer_where_enabled() -> None:
     kbc = Board()
+    kbc.command(0x60, 0x03)
     kbc.command(0xD2, 1)
     assert kbc.model.take_effects() == [IrqLine(0, 1)]
     kbc.command(0xD3, 2)
@@ -131,7 +135,7 @@ def test_i8042_another_command_cancels_one_that_waits_for_data() -> None:
     assert kbc.data() == 0
     kbc.model.write(0, DATA, 1, 0x00)
     assert kbc.data() == 0xFE
-    assert kbc.ask(0x20) == 0x03
+    assert kbc.ask(0x20) == 0x65
 
 
 def test_i8042_output_port_keeps_a20_and_shows_the_buffer() -> None:
@@ -178,19 +182,120 @@ def test_port_92_bit_0_rising_resets_and_a20_is_kept() -> None:
 
 def test_i8042_reset_empties_the_buffer_and_lowers_the_line() -> None:
     kbc = Board()
-    kbc.command(0x60, 0x77)
+    kbc.command(0x60, 0x67)
     kbc.command(0xD2, 1)
     kbc.model.take_effects()
     kbc.model.reset(0)
     assert kbc.model.take_effects() == [IrqLine(0, 0)]
-    assert kbc.status() == UNLOCKED | CD
-    assert kbc.ask(0x20) == 0x03
+    assert kbc.status() == UNLOCKED | SYS
+    assert kbc.ask(0x20) == 0x65
+
+
+# --- The keyboard behind it ------------------------------------------------------------------------------
+
+
+def test_i8042_key_is_a_byte_of_set_1_and_an_edge_of_irq_1_each() -> None:
+    kbc = Board()
+    assert kbc.model.receive(0, bytes([KEY_A, KEY_A | RELEASED])) == 2
+    assert kbc.model.take_effects() == [IrqLine(0, 1)]
+    assert kbc.data() == 0x1E
+    assert kbc.model.take_effects() == [IrqLine(0, 0), IrqLine(0, 1)]
+    assert kbc.data() == 0x9E
+    assert kbc.model.take_effects() == [IrqLine(0, 0)]
+    assert kbc.data() == 0x9E  # what was there last
+    assert kbc.model.take_effects() == []
+
+
+def test_i8042_key_without_translation_is_set_2() -> None:
+    kbc = Board()
+    kbc.command(0x60, 0x01)
+    kbc.model.receive(0, bytes([KEY_UP, KEY_UP | RELEASED]))
+    assert [kbc.data() for _ in range(5)] == [0xE0, 0x75, 0xE0, 0xF0, 0x75]
+
+
+def test_i8042_translation_begins_where_the_byte_is_taken() -> None:
+    kbc = Board()
+    kbc.command(0x60, 0x01)
+    kbc.model.receive(0, bytes([KEY_A, KEY_A | RELEASED, KEY_A, KEY_A | RELEASED]))
+    assert [kbc.data(), kbc.data()] == [0x1C, 0xF0]
+    kbc.command(0x60, 0x41)
+    assert [kbc.data(), kbc.data(), kbc.data()] == [0x1C, 0x1E, 0x9E]  # the first one was there already
+
+
+def test_i8042_identification_is_that_of_an_at_keyboard_with_translation() -> None:
+    kbc = Board()
+    kbc.model.write(0, DATA, 1, 0xF2)
+    assert [kbc.data() for _ in range(3)] == [0xFA, 0xAB, 0x41]
+    kbc.command(0x60, 0x01)
+    kbc.model.write(0, DATA, 1, 0xF2)
+    assert [kbc.data() for _ in range(3)] == [0xFA, 0xAB, 0x83]
+
+
+def test_i8042_disabled_keyboard_keeps_its_bytes_and_takes_no_keys() -> None:
+    kbc = Board()
+    kbc.model.receive(0, bytes([KEY_A, KEY_A | RELEASED]))
+    kbc.command(0xAD)
+    assert kbc.data() == 0x1E  # it was in the output buffer
+    assert not kbc.status() & OBF
+    assert kbc.model.receive(0, bytes([KEY_A])) == 0
+    kbc.model.take_effects()
+    kbc.command(0xAE)
+    assert kbc.model.take_effects() == [IrqLine(0, 1), InputRoom(2)]
+    assert kbc.data() == 0x9E
+
+
+def test_i8042_byte_to_the_keyboard_enables_it() -> None:
+    kbc = Board()
+    kbc.command(0xAD)
+    kbc.model.write(0, DATA, 1, 0xEE)
+    assert kbc.data() == 0xEE
+    assert kbc.ask(0x20) == 0x65
+
+
+def test_i8042_answer_waits_for_a_key_and_goes_before_the_next_one() -> None:
+    kbc = Board()
+    kbc.model.receive(0, bytes([KEY_A, KEY_A | RELEASED]))
+    kbc.command(0xD0)
+    kbc.command(0xAB)  # a newer answer in its place
+    assert [kbc.data(), kbc.data(), kbc.data()] == [0x1E, 0x00, 0x9E]
+
+
+def test_i8042_no_key_is_lost_if_the_host_waits_for_room() -> None:
+    kbc = Board()
+    typed = bytes([KEY_A, KEY_A | RELEASED, KEY_UP, KEY_UP | RELEASED] * 100)
+    read, left = bytearray(), typed
+    left = left[kbc.model.receive(0, left) :]
+    while left or kbc.status() & OBF:
+        if any(isinstance(effect, InputRoom) for effect in kbc.model.take_effects()):
+            accepted = kbc.model.receive(0, left)
+            assert accepted > 0
+            left = left[accepted:]
+        read.append(kbc.data())
+    assert read == bytes([0x1E, 0x9E, 0xE0, 0x48, 0xE0, 0xC8] * 100)
+
+
+def test_i8042_guest_that_never_reads_takes_sixteen_bytes_and_one() -> None:
+    kbc = Board()
+    assert kbc.model.receive(0, bytes([KEY_A] * 64)) == 16
+    assert kbc.model.receive(0, bytes([KEY_A] * 64)) == 1  # as the first one is in the output buffer
+    assert kbc.model.receive(0, bytes([KEY_A] * 64)) == 0
+    assert InputRoom not in map(type, kbc.model.take_effects())
+
+
+def test_i8042_reset_forgets_keys_and_says_that_there_is_room() -> None:
+    kbc = Board()
+    kbc.model.receive(0, bytes([KEY_A] * 64))
+    kbc.model.take_effects()
+    kbc.model.reset(0)
+    assert kbc.model.take_effects() == [IrqLine(0, 0), InputRoom(2)]
+    assert not kbc.status() & OBF
 
 
 def test_i8042_unknown_commands_are_ignored() -> None:
     known = {0x20, 0x60, 0xA7, 0xA8, 0xA9, 0xAA, 0xAB, 0xAD, 0xAE, 0xC0, 0xDD, 0xDF, *range(0xD0, 0xD5)}
     for command in set(range(0xF0)) - known:
         kbc = Board()
+        kbc.command(0xFF)  # pulses nothing
         before = kbc.model.snapshot()
         kbc.command(command)
         assert kbc.model.snapshot() == before
@@ -206,9 +311,12 @@ def test_i8042_snapshot_at_any_point_continues_the_same() -> None:
         assert copy.take_effects() == []
         offset, value = (
             seeded.randrange(3),
-            seeded.choice([0x60, 0xD1, 0xD2, 0xD3, 0xD4, seeded.randrange(256)]),
+            seeded.choice([0x60, 0xD1, 0xD2, 0xD3, 0xD4, 0xAE, 0xF2, 0xF4, seeded.randrange(256)]),
         )
-        if seeded.random() < 0.5:
+        if seeded.random() < 0.2:
+            keys = seeded.randbytes(20)
+            assert copy.receive(0, keys) == model.receive(0, keys)
+        elif seeded.random() < 0.5:
             assert copy.read(0, offset, 1) == model.read(0, offset, 1)
         else:
             copy.write(0, offset, 1, value)
@@ -217,9 +325,17 @@ def test_i8042_snapshot_at_any_point_continues_the_same() -> None:
         assert copy.snapshot() == model.snapshot()
 
 
-# After the magic: status 4, command byte 5, waiting command 6, output 7, output port 8, port 0x92 9.
+# After the magic: status 4, command byte 5, waiting command 6, output 7, output port 8, port 0x92 9,
+# answer 10, its kind 11, flags 12. Of the keyboard: command 13, set 14, scanning 15, indicators 16, rate 17,
+# last byte 18, answers 19 and 3 bytes, keys 23 and 16 bytes.
 @pytest.mark.parametrize(
-    ("position", "value"), [(4, 0x12), (4, 0x90), (4, 0x00), (4, 0x30), (4, 0x50), (6, 1), (8, 0x10)]
+    ("position", "value"),
+    [
+        *((4, 0x12), (4, 0x90), (4, 0x00), (4, 0x30), (4, 0x50), (6, 1), (8, 0x10)),
+        *((10, 1), (11, 0x20), (12, 1), (12, 2), (12, 4), (12, 8)),
+        *((13, 0xF4), (14, 0), (14, 4), (15, 2), (16, 8), (17, 0x80), (19, 1), (19, 4), (20, 1)),
+        *((23, 1), (23, 17), (24, 1)),
+    ],
 )
 def test_i8042_snapshot_of_an_impossible_state_is_refused(position: int, value: int) -> None:
     model = I8042()

@@ -13,7 +13,7 @@ from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPo
 ALL: list[Callable[[], DeviceModel]] = [DebugCon, DebugExit, I8042, PostPort, ShutdownPort]
 
 
-@pytest.mark.parametrize("build", ALL)
+@pytest.mark.parametrize("build", [build for build in ALL if build is not I8042])
 def test_small_model_has_no_time_and_no_input(build: Callable[[], DeviceModel]) -> None:
     model = build()
     assert model.next_deadline() is None
@@ -51,7 +51,7 @@ def test_small_model_snapshot_restores_and_refuses_others(build: Callable[[], De
     model.write(0, 0, 1, 0x53)
     model.take_effects()
     state = model.snapshot()
-    for bad in (b"", state[:-1], state + b"\0", b"XXX" + state[3:], state[:3] + b"\2" + state[4:]):
+    for bad in (b"", state[:-1], state + b"\0", b"XXX" + state[3:], state[:3] + b"\x7f" + state[4:]):
         with pytest.raises(SnapshotError):
             model.restore(bad)
         assert model.snapshot() == state
