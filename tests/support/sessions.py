@@ -29,14 +29,17 @@ def adoption() -> Iterator[list[int]]:
         yield left
     finally:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-        for pid in set(children_of(os.getpid())) - before:
-            # An orphan that has ended waits for its new parent, which is us. One that was killed may take a
-            # moment to end.
-            pidfd = os.pidfd_open(pid)
-            ended = select.poll()
+        # An orphan that has ended waits for its new parent, which is us. One that was killed may take a
+        # moment to end. They are reaped as they end: the first process of a PID namespace is the last to.
+        waiting = {os.pidfd_open(pid): pid for pid in set(children_of(os.getpid())) - before}
+        ended = select.poll()
+        for pidfd in waiting:
             ended.register(pidfd, select.POLLIN)
-            if ended.poll(PATIENCE_S * 1000):
-                os.waitpid(pid, 0)
-            else:
-                left.append(pid)
+        while waiting and (ready := ended.poll(PATIENCE_S * 1000)):
+            for pidfd, _ in ready:
+                os.waitpid(waiting.pop(pidfd), 0)
+                ended.unregister(pidfd)
+                os.close(pidfd)
+        for pidfd, pid in waiting.items():
+            left.append(pid)
             os.close(pidfd)
