@@ -51,7 +51,7 @@ class _Jobs(click.ParamType[int]):
 SECTIONS: Final = {
     "Which tests": ("groups", "filters", "failed", "shard", "history_path", "list_only"),
     "How they run": ("jobs", "dask", "timeout", "fail_fast", "repeat", "convention"),
-    "Reports": (*("tap", "junit", "jsonl", "markdown", "logs", "record", "plain", "quiet"),),
+    "Reports": (*("tap", "junit", "jsonl", "markdown", "logs", "record", "core", "plain", "quiet"),),
 }
 """The options by purpose."""
 
@@ -137,6 +137,11 @@ EXAMPLES: Final = (
 @click.option(
     "--record", is_flag=True, help="Record each boot, and keep the recordings of failures in --logs."
 )
+@click.option(
+    "--core",
+    is_flag=True,
+    help="Keep core files of guests that crash, hang or do not end in time in --logs.",
+)
 @click.option("--plain", is_flag=True, help="Print lines also on a terminal, not a live table.")
 @click.option("-q", "--quiet", is_flag=True, help="Show failures and the sum only.")
 @click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
@@ -160,6 +165,7 @@ def command(
     markdown: str | None,
     logs: str | None,
     record: bool,
+    core: bool,
     plain: bool,
     quiet: bool,
     debug: bool,
@@ -194,13 +200,15 @@ def command(
     if convention is not None and (convention not in CONVENTIONS or convention == PATTERN):
         known = ", ".join(name for name in CONVENTIONS if name != PATTERN)
         raise UsageError(f"--convention '{convention}' is none of {known}")
-    if record and logs is None:
-        raise UsageError("--record needs --logs", hint="name the folder for what is kept of failures")
-    if dask is not None:
-        if record:
-            raise UsageError("--record does not go with --dask", hint="record where the guest is booted")
-        if is_typed("jobs"):
-            raise UsageError("--jobs does not go with --dask", hint="its workers have threads: --nthreads")
+    for option, wanted in (("--record", record), ("--core", core)):
+        if wanted and logs is None:
+            raise UsageError(f"{option} needs --logs", hint="name the folder for what is kept of failures")
+        if wanted and dask is not None:
+            raise UsageError(
+                f"{option} does not go with --dask", hint="run the test on the host that boots it"
+            )
+    if dask is not None and is_typed("jobs"):
+        raise UsageError("--jobs does not go with --dask", hint="its workers have threads: --nthreads")
     collected = collect(suites, convention=convention)
     tests = select(collected.tests, groups, filters)
     history, history_file = _history(history_path, suites)
@@ -236,7 +244,7 @@ def command(
                 timeout=timeout,
                 tests=tests,
             )
-            artefacts = Artefacts(logs, record=record) if logs is not None else None
+            artefacts = Artefacts(logs, record=record, core=core) if logs is not None else None
             summary = Engine(
                 Session(plan.tests, repeat=plan.repeat, fail_fast=fail_fast, skip=skip),
                 executor,

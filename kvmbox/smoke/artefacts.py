@@ -1,4 +1,4 @@
-"""What is kept of failures, in a folder: the console, a report with the crash, the recording."""
+"""What is kept of failures, in a folder: console, report with the crash, recording, core file."""
 
 from __future__ import annotations
 
@@ -16,74 +16,78 @@ from kvmbox.smoke.text import in_seconds
 
 CONSOLE: Final = "console.log"
 REPORT: Final = "report.txt"
-RECORDING: Final = "recording.kvmbox"
+NAMES: Final = {"record": "recording.kvmbox", "core": "guest.core"}
+"""What a run itself leaves, by the field of `Boot` that says where."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._+-]+")
 MOST_NAME: Final = 100
 
 
 class Artefacts:
-    """A folder per failed test in `folder`, which is made. With `record`, boots are recorded.
+    """A folder per failed test in `folder`, which is made. With `record`, boots are recorded; with `core`,
+    guests that come to a bad end leave core files.
 
     Raises StartError if the folder cannot be made, later HostOutputError.
     """
 
-    def __init__(self, folder: str, *, record: bool = False) -> None:
+    def __init__(self, folder: str, *, record: bool = False, core: bool = False) -> None:
         self.folder = folder
-        self._record = record
+        self._wanted = [kind for kind, wanted in (("record", record), ("core", core)) if wanted]
         self._names: dict[str, str] = {}
         self._taken: set[str] = set()
-        self._recordings: dict[str, str] = {}
+        self._kept: dict[str, Boot] = {}
         self._count = 0
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
             raise StartError(f"cannot make the folder '{folder}' of --logs: {error.strerror}") from error
 
-    def recording_for(self, test: Test) -> str | None:
-        """Where the next boot of `test` is recorded, or None."""
-        if not self._record:
-            return None
+    def files_for(self, test: Test) -> dict[str, str]:
+        """The files that the next boot of `test` leaves, by the field of `Boot`."""
+        if not self._wanted:
+            return {}
         self._count += 1
-        return os.path.join(self.folder, f"{self._name(test)}.{self._count}.tmp")
+        stem = os.path.join(self.folder, f"{self._name(test)}.{self._count}")
+        return {kind: f"{stem}.{kind}.tmp" for kind in self._wanted}
 
     def boot_ended(self, test: Test, boot: Boot, judgement: Judgement) -> None:
-        """Keep the recording of the first boot that failed, no other one."""
-        if boot.record is None:
-            return
-        if judgement.verdict.is_failure and test.key not in self._recordings:
-            self._recordings[test.key] = boot.record
+        """Keep the files of the first boot that failed, of no other one."""
+        if judgement.verdict.is_failure and test.key not in self._kept:
+            self._kept[test.key] = boot
         else:
             self.discard(boot)
 
     def discard(self, boot: Boot) -> None:
-        """The recording of a boot that nobody judges."""
-        if boot.record is not None:
+        """Remove the files of a boot that nobody judges."""
+        for path, _ in _left_by(boot):
             with suppress(OSError):
-                os.unlink(boot.record)
+                os.unlink(path)
 
     def keep(self, result: TestResult, boot: Boot) -> TestResult:
         """Write what there is of a failure; the result with the files."""
-        recording = self._recordings.pop(result.test.key, None)
+        kept = self._kept.pop(result.test.key, None)
         if not result.verdict.is_failure or result.told is None:
-            if recording is not None:  # a failure that is tolerated, or a flaky test that may be
-                with suppress(OSError):
-                    os.unlink(recording)
+            if kept is not None:  # a failure that is tolerated, or a flaky test that may be
+                self.discard(kept)
             return result
         seen = result.told.observation
         folder = os.path.join(self.folder, self._name(result.test))
         files = [os.path.join(folder, CONSOLE), os.path.join(folder, REPORT)]
         try:
             os.makedirs(folder, exist_ok=True)
+            for path, name in _left_by(kept) if kept is not None else ():
+                final = os.path.join(folder, name)
+                with suppress(FileNotFoundError):  # no core file of a guest that has ended by itself
+                    os.replace(path, final)
+                    files.append(final)
+                    seen = replace(seen, messages=seen.messages.replace(path, final))
+            result = replace(result, told=replace(result.told, observation=seen), files=tuple(files))
             with open(files[0], "wb") as file:
                 file.write(seen.output)
             with open(files[1], "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(_report(result, boot))
-            if recording is not None and os.path.exists(recording):
-                files.append(os.path.join(folder, RECORDING))
-                os.replace(recording, files[-1])
         except OSError as error:
             raise HostOutputError(f"cannot write '{error.filename}' for --logs: {error.strerror}") from error
-        return replace(result, files=tuple(files))
+        return result
 
     def _name(self, test: Test) -> str:
         """A folder's name for a test: safe for every file system, and no other test's."""
@@ -99,6 +103,12 @@ class Artefacts:
             self._taken.add(name)
             self._names[test.key] = name
         return self._names[test.key]
+
+
+def _left_by(boot: Boot) -> list[tuple[str, str]]:
+    """Where a boot has left its files, and how they are called in the folder of the test."""
+    paths = {"record": boot.record, "core": boot.core}
+    return [(path, NAMES[kind]) for kind, path in paths.items() if path is not None]
 
 
 def _report(result: TestResult, boot: Boot) -> str:
@@ -126,7 +136,7 @@ def again(boot: Boot) -> str:
 
     For a guest with a start there are two: the first makes the snapshot.
     """
-    boot = replace(boot, record=None)
+    boot = replace(boot, record=None, core=None)
     if boot.start is None:
         return shlex.join(["kvmbox", *run_arguments(boot)])
     path = f"{_UNSAFE.sub('_', boot.start.name)}.snap"

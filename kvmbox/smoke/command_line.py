@@ -31,6 +31,8 @@ def run_arguments(boot: Boot, json_path: str | None = None) -> list[str]:
     words += [f"--fail-on={one.text}" for one in failures(boot)]
     if boot.record is not None:
         words.append(f"--record={boot.record}")
+    if boot.core is not None:
+        words.append(f"--core={boot.core}")
     if json_path is not None:
         words.append(f"--json={json_path}")
     return [*words, f"--from={boot.snapshot}"] if boot.snapshot is not None else [*words, "--", boot.image]

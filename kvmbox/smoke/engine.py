@@ -133,8 +133,8 @@ class Engine:
                 self._tell(found)
                 continue
             test = found
-            record = self._artefacts.recording_for(test) if self._artefacts is not None else None
-            boot = boot_of(test, timeout=self._timeout, record=record)
+            files = self._artefacts.files_for(test) if self._artefacts is not None else {}
+            boot = boot_of(test, timeout=self._timeout, **files)
             self._tell_of_boot(test)
             future = self._executor.submit(boot)
             self._running[future] = (test, boot)

@@ -156,6 +156,8 @@ class Boot:
     stop_any: tuple[Pattern, ...] = ()
     record: str | None = None
     """Where to record the requests to devices, or None."""
+    core: str | None = None
+    """Where to leave a core file of a guest that comes to a bad end, or None."""
     start: Start | None = None
     """What the machine is forked from, or None. Only `starts` sees it, and makes a `snapshot` of it."""
     snapshot: str | None = None
@@ -214,4 +216,4 @@ class TestResult:
     seconds: float = 0.0
     """The wall time of all boots together."""
     files: tuple[str, ...] = ()
-    """What is kept of the boot that is told of: console, crash report, recording."""
+    """What is kept of the boot that is told of: console, crash report, recording, core file."""

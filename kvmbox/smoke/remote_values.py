@@ -42,7 +42,7 @@ def with_files(boot: Boot, place: Callable[[str], str]) -> Boot:
 
 
 def boot_data(boot: Boot) -> dict[str, Any]:
-    """A boot as plain data; without a recording, which would be a file of another machine."""
+    """A boot as plain data; without recording and core file, which would be files of another machine."""
     options = {name: list(one) if isinstance(one, tuple) else one for name, one in boot.options.items()}
     return {
         "image": boot.image,

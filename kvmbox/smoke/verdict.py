@@ -19,7 +19,9 @@ def console_of(output: bytes) -> bytes:
     return output.replace(b"\r\n", b"\n")
 
 
-def boot_of(test: Test, *, timeout: float | None = None, record: str | None = None) -> Boot:
+def boot_of(
+    test: Test, *, timeout: float | None = None, record: str | None = None, core: str | None = None
+) -> Boot:
     """The boot of a test. `timeout` replaces the test's own time limit and that of its start, in seconds."""
     every, single = _decisive(test)
     start = test.start
@@ -33,6 +35,7 @@ def boot_of(test: Test, *, timeout: float | None = None, record: str | None = No
         stop_all=every,
         stop_any=(*single, *test.fail_on),
         record=record,
+        core=core,
         start=start,
     )
 

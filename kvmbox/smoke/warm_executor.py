@@ -91,6 +91,8 @@ def machine_options(boot: Boot) -> dict[str, Any]:
         options["fail_on"] = tuple(one.text for one in unwanted)
     if boot.record is not None:
         options["record"] = boot.record
+    if boot.core is not None:
+        options["core"] = boot.core
     return options
 
 

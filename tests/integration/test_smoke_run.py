@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from tests.support.family import children_of
 from tests.support.junit_xml import read_junit
@@ -182,6 +183,46 @@ def test_each_kind_of_end_has_its_verdict_in_every_report(tmp_path: Path) -> Non
     listed = smoke(tmp_path, "s.toml", "--failed", "--list").stdout.splitlines()
     assert listed[0] == "missing text"
     assert listed[-1].startswith("skipped")
+
+
+WITH_CORES = """
+[[start]]
+name = "booted"
+image = "echo"
+when = "leaves"
+[[test]]
+name = "warm"
+image = "triplefault"
+[[test]]
+name = "run"
+image = "triplefault"
+expect = { regex = "never" }
+[[test]]
+name = "forked"
+start = "booted"
+timeout = 1
+[[test]]
+name = "fails"
+image = "hello32"
+status = 3
+[[test]]
+name = "good"
+image = "hello32"
+"""
+
+
+def test_core_files_of_failures_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(WITH_CORES)
+    done = smoke(tmp_path, "s.toml", "--core", "--logs", "logs", "--jsonl", "o.jsonl")
+    assert done.returncode == 12, done.stderr
+    found = results(tmp_path / "o.jsonl")
+    cores = {"warm": True, "run": True, "forked": True, "fails": False, "good": False}
+    assert {name: any("guest.core" in one for one in found[name]["files"]) for name in cores} == cores
+    for name in ("warm", "run", "forked"):
+        with (tmp_path / f"logs/s.{name}/guest.core").open("rb") as stream:
+            assert ELFFile(stream)["e_type"] == "ET_CORE"
+        assert f"core file 'logs/s.{name}/guest.core' written" in found[name]["messages"]
+    assert not [path for path in (tmp_path / "logs").iterdir() if path.is_file()]
 
 
 def test_boots_of_one_guest_many_times_agree(tmp_path: Path) -> None:

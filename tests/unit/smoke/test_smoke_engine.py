@@ -259,6 +259,27 @@ def test_recording_of_the_boot_that_failed_is_kept_and_no_other_one(tmp_path: Pa
     assert (tmp_path / "suite.b" / "recording.kvmbox").read_text() == "boot 2"
 
 
+def test_core_file_of_a_failure_is_kept_and_named(tmp_path: Path) -> None:
+    def boot(boot: Boot) -> Observation:
+        assert boot.record is None
+        assert boot.core is not None
+        if boot.image != "b.elf":
+            return GOOD if boot.image == "a.elf" else BAD
+        Path(boot.core).write_text("core")
+        return seen(6, messages=f"kvmbox: core file '{boot.core}' written\n")
+
+    tests = [a_test("a"), a_test("b"), a_test("c")]
+    summary, _ = session_of(tests, FakeExecutor(boot), artefacts=Artefacts(str(tmp_path), core=True))
+    core = tmp_path / "suite.b" / "guest.core"
+    assert core.read_text() == "core"
+    assert [len(result.files) for result in summary.results] == [0, 3, 2]
+    assert summary.results[1].files[-1] == str(core)
+    report = (core.parent / "report.txt").read_text()
+    assert f"kvmbox: core file '{core}' written" in report
+    assert "--core" not in report  # the command that boots it again
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == []
+
+
 def test_recordings_of_boots_that_were_ended_are_not_kept(tmp_path: Path) -> None:
     def boot(boot: Boot) -> Observation | None:
         assert boot.record is not None
