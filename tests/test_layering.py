@@ -71,6 +71,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "explain": {"kvm", "lean"},
     # Where the CPUs were, added up: reads and writes the files of --profile.
     "profiling": {"errors", "explain", "lean"},
+    # Between devices and the guest of a run that injects faults, and no other.
+    "inject": {"board", "bus", "channel", "devices", "errors", "lean", "wire"},
     "machine": {
         *(
             "accel",
@@ -85,6 +87,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
             "explain",
             "firmware",
             "host",
+            "inject",
             "kvm",
             "layout",
             "lean",

@@ -58,3 +58,15 @@ def complete_guest(
     names = sorted({guest["guest"] for guest in bundled.runs() if guest["guest"].startswith(incomplete)})
     # A script that gets words and a type for files takes only the words.
     return [*map(CompletionItem, names)] or [CompletionItem(incomplete, type="file")]
+
+
+def complete_fault(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """What can stand at the end of `incomplete`, a value of `--inject`: a device, or one of its faults."""
+    from click.shell_completion import CompletionItem
+
+    from kvmbox.cli.inject import words
+
+    del context, parameter
+    return [*map(CompletionItem, words(incomplete))]

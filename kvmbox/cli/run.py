@@ -51,6 +51,7 @@ SECTIONS: Final = {
     "Isolation": (
         *("sandbox", "seccomp", "ipc", "on_device_crash", "restart_budget", "require", "without", "pin"),
     ),
+    "Device faults": ("inject",),
     "Reports": (
         *("symbols", "core", "core_always", "stats", "json_path"),
         *("profile", "profile_rate", "record", "record_limit"),
@@ -83,6 +84,14 @@ def _complete_guest(
     from kvmbox.cli.completion import complete_guest
 
     return complete_guest(context, parameter, incomplete)
+
+
+def _complete_fault(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from kvmbox.cli.completion import complete_fault
+
+    return complete_fault(context, parameter, incomplete)
 
 
 @click.command(
@@ -327,6 +336,14 @@ def _complete_guest(
     "does not end in time, or loses a device process (statuses 6, 8, 10, 124).",
 )
 @click.option("--core-always", is_flag=True, help="Write the file of --core at any end of the run.")
+@click.option(
+    "--inject",
+    multiple=True,
+    metavar="DEVICE:FAULT=VALUE,...",
+    shell_complete=_complete_fault,
+    help="Let a device misbehave, to test a driver: 'uart:drop-irq=0.01,seed=7' loses one interrupt in a "
+    "hundred, and the same ones in each run. help: list devices and faults. May be repeated.",
+)
 @click.option("--stats", is_flag=True, help="Print statistics on stderr when the run ends.")
 @click.option(
     "--json", "json_path", metavar="FILE", help="Write the outcome and the statistics of the run to FILE."
@@ -366,6 +383,11 @@ def command(
     from kvmbox.machine.statistics import format_stats
     from kvmbox.machine.timeline import Timeline
 
+    if "help" in options["inject"]:
+        from kvmbox.cli.inject import list_faults
+
+        list_faults()
+        return 0
     allow_enough()
     timeline = Timeline()
     wanted = {name: value for name, value in options.items() if is_given(name)}

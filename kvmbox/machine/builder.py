@@ -14,7 +14,7 @@ from kvmbox import board, layout
 from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
 from kvmbox.boot.files import HostFiles
 from kvmbox.boot.state import CpuState
-from kvmbox.bus import Bus, Mapping
+from kvmbox.bus import Bus, BusDevice, Mapping
 from kvmbox.channel.grants import bind
 from kvmbox.channel.guest_memory import Submit
 from kvmbox.channel.proxy import DeviceProxy
@@ -42,7 +42,9 @@ from kvmbox.wire import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.channel.grants import Grants
     from kvmbox.host.transfers import Store, TransferThread
+    from kvmbox.inject.injection import Injection
 
     Stores = ZoneMap[str, Store]
 
@@ -199,6 +201,7 @@ class Devices:
         stores: Stores,
         wake: Callable[[], None],
         prepare: Callable[[DevicePool, GuestClock], SurvivalOf] = lambda _pool, _clock: fails,
+        injection: Injection | None = None,
     ) -> None:
         """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one,
         `suspend` with its name and the wake-ups that it wants when it asks for that.
@@ -206,7 +209,8 @@ class Devices:
         its survival.
 
         `stores` are the resources of the host that devices were granted, by name; `wake` wakes the main
-        thread, which tells devices what has become of their transfers.
+        thread, which tells devices what has become of their transfers. `injection` has the faults of the
+        devices, if they have any.
         """
         self.board = board
         self.pool = pool
@@ -220,7 +224,12 @@ class Devices:
         self.late_ports: dict[int, tuple[DeviceProxy, int]] = {}
         """The same of those whose writes may come late at times."""
         host = RunHost(self.router, console, decision, reset, suspend, ram, stores, wake)
-        grants = {device.name: bind(device, host) for device in board}
+        self.injection = injection
+        """The faults of the devices, if they have any."""
+        if injection is None:
+            grants = {device.name: bind(device, host) for device in board}
+        else:
+            grants, deadline_changed = self._grants_with_faults(injection, host, deadline_changed)
         self.transfers = host.transfer_thread
         self.late = host.late
         self.late_forbidden: tuple[int, ...] = ()
@@ -241,8 +250,22 @@ class Devices:
             for index, device in enumerate(member.devices):
                 self._attach(device, DeviceProxy.of(channel, index, device))
 
+    def _grants_with_faults(
+        self, injection: Injection, host: RunHost, deadline_changed: Callable[[str, int, int], None]
+    ) -> tuple[dict[str, Grants], Callable[[str, int, int], None]]:
+        """The grants of the devices, and what hears of the deadlines of their processes."""
+        processes = [(name, device) for name, _, device in self.pool.places()]
+        deadline_changed = injection.attach(self.clock.now, processes, deadline_changed)
+        grants = {device.name: bind(device, injection.host_of(device, host)) for device in self.board}
+        return grants, deadline_changed
+
     def _attach(self, device: DeviceSpec, proxy: DeviceProxy) -> None:
         self.proxies.append(proxy)
+        if self.injection is not None:
+            faulty = self.injection.device_of(device, proxy)
+            if faulty is not proxy:
+                self._attach_faulty(device, faulty)
+                return
         for bus, ranges in ((self.ports, device.ports), (self.mmio, device.mmio)):
             for addresses in ranges:
                 bus.attach(Mapping(addresses.first, addresses.count, proxy, addresses.offset, direct=proxy))
@@ -254,6 +277,12 @@ class Devices:
             late = device.port_of(grant.register)
             if late is not None:
                 self.late_ports[late] = (proxy, grant.register)
+
+    def _attach_faulty(self, device: DeviceSpec, faulty: BusDevice) -> None:
+        """Each access of the guest goes to `faulty`, at once, and none by a fast path."""
+        for bus, ranges in ((self.ports, device.ports), (self.mmio, device.mmio)):
+            for addresses in ranges:
+                bus.attach(Mapping(addresses.first, addresses.count, faulty, addresses.offset))
 
 
 class SavedState(Protocol):

@@ -55,6 +55,8 @@ DEFAULT_KVM_PATH: Final = "/dev/kvm"
 MOST_SNAPSHOTS: Final = 64
 """How many snapshots a run may plan."""
 
+NO_FAULTS_IN_SNAPSHOTS: Final = "a snapshot has no room for how far the faults have come"
+
 DEFAULT_RESTART_BUDGET: Final = 16
 """How many restarts a run may have before a device that keeps dying ends it."""
 
@@ -65,6 +67,7 @@ DEFAULT_PROFILE_RATE: Final = 99
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.host.transfers import Store
+    from kvmbox.inject.spec import Spec
     from kvmbox.snapshot.file import SnapshotFile
 
 _NO_RESOURCES: Final[Mapping[str, Store]] = {}
@@ -99,7 +102,7 @@ class RunConfig(Value):
     `rtc_base` is the wall clock at guest time 0, in seconds since 1970. `require` is the mask of sandbox
     layers (`sandbox.layers`) that must not be missing. `devices` are put on the board beside those of a PC;
     `resources` are what their `Resource` grants name. `start` is the snapshot that the machine starts from,
-    which decides many of the others.
+    which decides many of the others. `inject` are the faults of devices.
     """
 
     guest: str
@@ -148,6 +151,7 @@ class RunConfig(Value):
     core_always: bool = False
     profile: str | None = None
     profile_rate: int | None = None
+    inject: tuple[Spec, ...] = ()
 
     @property
     def bios_file(self) -> str | None:
@@ -211,6 +215,15 @@ def parse_fw_cfg(text: str) -> FirmwareFile:
             f"--fw-cfg '{text}' is not NAME=FILE", hint="for example opt/org.example/key=key.txt"
         )
     return FirmwareFile(name, path)
+
+
+def injected(wanted: str | Sequence[str]) -> tuple[Spec, ...]:
+    """The faults of --inject: one, or several. Raises UsageError."""
+    if not wanted:
+        return ()
+    from kvmbox.inject.spec import parse_all
+
+    return parse_all(wanted)
 
 
 def boot_way(boot: str, mode: Mode | None, *, flat: bool) -> str:
@@ -302,6 +315,11 @@ def check(config: RunConfig, restart_budget: int | None) -> None:
         raise UsageError(f"--snapshot-when more than {MOST_SNAPSHOTS} times")
     if config.core_always and config.core is None:
         raise UsageError("--core-always needs --core", hint="name the file of the core")
+    if config.inject and (config.snapshot_when or config.start is not None):
+        raise UsageError(
+            f"--inject contradicts {'--from' if config.start is not None else '--snapshot-when'}",
+            hint=NO_FAULTS_IN_SNAPSHOTS,
+        )
     _refuse_other("--on-device-crash", config.on_device_crash, CRASH_ANSWERS)
     status = config.success_status
     for option, value in (

@@ -132,6 +132,7 @@ class Machine:
         rtc: options.RtcPolicy = options.DEFAULT_RTC,
         core: str | os.PathLike[str] | None = None,
         core_always: bool = False,
+        inject: str | Sequence[str] = (),
         say: Callable[[str], None] | None = None,
         start: SnapshotFile | None = None,
     ) -> None:
@@ -199,6 +200,7 @@ class Machine:
             core_always=core_always,
             profile=None if profile is None else os.fspath(profile),
             profile_rate=_if_given("--profile-rate", values.sample_rate, profile_rate),
+            inject=options.injected(inject),
         )
         options.check(self.config, restart_budget)
         self._captures = {
@@ -321,6 +323,10 @@ class Machine:
         """
         if not self._used or threading.current_thread() is self._thread:
             raise UsageError("there is nothing to take a snapshot of: the machine was not started")
+        if self.config.inject:
+            raise UsageError(
+                "--inject contradicts a snapshot of the machine", hint=options.NO_FAULTS_IN_SNAPSHOTS
+            )
         from kvmbox.snapshot.destination import Destination
 
         destination = Destination(os.fspath(path))

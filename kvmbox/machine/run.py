@@ -47,6 +47,7 @@ from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.host.transfers import Store, TransferThread
+    from kvmbox.inject.injection import Injection
     from kvmbox.machine.core_file import CoreFile
     from kvmbox.machine.profiler import Profiling
     from kvmbox.machine.restore import Start
@@ -97,6 +98,9 @@ def run(
             board = board_of(
                 config, bios=source.has_bios, disk=source.disk_sectors, fw_cfg=(*source.fw_cfg, *items)
             )
+        injection = _injection(config, board)
+        if injection is not None:
+            board = injection.board_of(board)
         if start is not None:
             start.check_board(board)
         snapshots = snapshots or Snapshots()
@@ -181,6 +185,7 @@ def run(
                 ram=memory,
                 stores=_stores(config, source),
                 wake=wakeup.wake,
+                injection=injection,
             )
             cleanup.callback(devices.router.close)
             if devices.transfers is not None:
@@ -236,7 +241,9 @@ def run(
         if no_core is not None and judged.reason != no_core:
             say(no_core)
         judged = _with_aftermath(judged, main_loop.aftermath, None if core is None else core.path)
-        stats = collect(devices, main_loop, console, timeline, pool)
+        stats = collect(devices, main_loop, console, timeline, pool, injection)
+        if injection is not None:
+            _tell_faults(injection, say)
         settled(judged, stats)
     timeline.mark("closed")
     return judged, stats
@@ -301,6 +308,23 @@ def _start(config: RunConfig) -> Start | None:
     return Start(config.start, catch_up=config.rtc == "catch-up")
 
 
+def _injection(config: RunConfig, board: list[DeviceSpec]) -> Injection | None:
+    """The faults of the devices, if they have any. Raises UsageError."""
+    if not config.inject:
+        return None
+    from kvmbox.inject.injection import Injection
+
+    return Injection(config.inject, board)
+
+
+def _tell_faults(injection: Injection, say: Callable[[str], None]) -> None:
+    """Nobody is to take the end of such a run for that of another one."""
+    from kvmbox.inject.injection import report
+
+    for line in report(injection.counts):
+        say(f"--inject: {line}")
+
+
 def _blaming(start: Start | None) -> AbstractContextManager[None]:
     """What is wrong with the configuration of a machine from a snapshot is the snapshot's fault."""
     return nullcontext() if start is None else start.blamed()
@@ -313,7 +337,13 @@ def _recorder(config: RunConfig, board: list[DeviceSpec], say: Callable[[str], N
 
     per_device = config.design.sandbox == PER_DEVICE
     return Recorder(
-        config.record, board, per_device=per_device, limit=config.record_limit, start=False, say=say
+        config.record,
+        board,
+        per_device=per_device,
+        inject=[spec.text for spec in config.inject],
+        limit=config.record_limit,
+        start=False,
+        say=say,
     )
 
 
@@ -398,6 +428,8 @@ def _boot_until_end(
                 raise KvmboxError("a transfer of a device does not end: its file does not answer")
             for channel in devices.pool.channels:
                 channel.request(protocol.RESET)
+            if devices.injection is not None:
+                devices.injection.reset()
             if suspension is not None:
                 tell_wake_up(suspension, devices)
         except DeviceProcessError as error:

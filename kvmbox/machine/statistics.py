@@ -13,6 +13,10 @@ from kvmbox.machine.timeline import Timeline
 from kvmbox.processes.pool import DevicePool
 from kvmbox.sandbox import layers
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.inject.injection import Injection
+
 NS_PER_MS = 1_000_000
 
 
@@ -66,6 +70,8 @@ class RunStats(Value):
     """Empty where lost device processes are not restarted."""
     vmm: list[str]
     missing: dict[str, str]
+    injected: list[dict[str, Any]]
+    """The faults of devices: of which device, which fault, its events, and how many of them it has hit."""
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as data for JSON."""
@@ -76,7 +82,12 @@ class RunStats(Value):
 
 
 def collect(
-    devices: Devices, main_loop: MainLoop, console: Console, timeline: Timeline, pool: DevicePool
+    devices: Devices,
+    main_loop: MainLoop,
+    console: Console,
+    timeline: Timeline,
+    pool: DevicePool,
+    injection: Injection | None = None,
 ) -> RunStats:
     """Collect all numbers at the end of a run, before its parts are closed."""
     totals = main_loop.totals
@@ -123,6 +134,7 @@ def collect(
         },
         on_demand=_on_demand(pool, timeline),
         restarts=_restarts(pool),
+        injected=[] if injection is None else [count.as_dict() for count in injection.counts],
     )
 
 
@@ -202,6 +214,9 @@ def format_stats(stats: RunStats, wall: int) -> str:
             how = "failed after" if start["failed"] else "started in"
             took, began = start["took"] / NS_PER_MS, start["at"] / NS_PER_MS
             lines.append(f"{what:<24} {how} {took:.1f} ms (at {began:.1f})")
+    for fault in stats.injected:
+        what = f"{fault['device']} {fault['fault']}"
+        lines.append(f"{what:<24} {fault['injected']} of {fault['events']} injected")
     every = list(stats.sandbox.values())
     common = [name for name in every[0] if all(name in other for other in every)] if every else []
     lines.append(f"hot path                 {stats.hot_path}")

@@ -5,7 +5,7 @@
     8       2     version
     10      2     0
     12      4     length of the header
-    16      n     header: JSON, the channels with their devices
+    16      n     header: JSON, the channels with their devices, and the faults between them and the guest
     16 + n        one zlib stream of records, flushed to a byte boundary after each write
 
     record: channel (1), kind (1), request length (2), reply length (2), request, reply; little-endian
@@ -40,6 +40,10 @@ MAX_HEADER: Final = 1 << 16
 MAX_CHANNELS: Final = 32
 MAX_DEVICES: Final = 256
 """A frame has one byte for the number of a device."""
+
+MAX_FAULTS: Final = 64
+MAX_FAULT_TEXT: Final = 400
+"""How many faults a run may inject, and how many characters each has."""
 
 PREAMBLE: Final = Struct("<8sHHI")
 RECORD: Final = Struct("<BBHH")
@@ -103,10 +107,11 @@ def channels_of(board: Sequence[DeviceSpec], *, per_device: bool = False) -> tup
     return tuple(ChannelHeader(name, tuple(devices)) for name, devices in types.items())
 
 
-def encode_header(channels: Sequence[ChannelHeader]) -> bytes:
-    """Preamble and header."""
+def encode_header(channels: Sequence[ChannelHeader], inject: Sequence[str] = ()) -> bytes:
+    """Preamble and header. `inject` are the faults of `kvmbox run --inject`."""
     text = json.dumps(
-        {
+        ({"inject": list(inject)} if inject else {})
+        | {
             "channels": [
                 {
                     "type": channel.device_type,
@@ -159,6 +164,19 @@ def decode_header(text: bytes) -> tuple[ChannelHeader, ...]:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise RecordingError("its header is damaged: it describes no channels") from error
     return channels
+
+
+def decode_inject(text: bytes) -> tuple[str, ...]:
+    """The faults of a header that `decode_header` has found good, as the command line had them.
+
+    Raises RecordingError for anything that `encode_header` cannot have written.
+    """
+    faults = json.loads(text).get("inject", [])
+    if not isinstance(faults, list) or len(faults) > MAX_FAULTS:
+        raise RecordingError("its header is damaged: it describes no faults")
+    if not all(isinstance(one, str) and one.isprintable() and len(one) <= MAX_FAULT_TEXT for one in faults):
+        raise RecordingError("its header is damaged: a fault is not a line of text")
+    return tuple(faults)
 
 
 def _decode_channel(entry: Any) -> ChannelHeader:

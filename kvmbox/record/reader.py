@@ -47,6 +47,8 @@ class RecordingReader:
         """Open `path` and read its header. Raises RecordingError, whose text names the file."""
         self.path = path
         self.ending: Ending | None = None
+        self.inject: tuple[str, ...] = ()
+        """The faults between the devices and the guest, as `kvmbox run --inject` had them."""
         self._checked = True
         try:
             self._file: BinaryIO = os.fdopen(open_regular(path), "rb")
@@ -66,7 +68,9 @@ class RecordingReader:
         text = self._file.read(length)
         if len(text) < length:
             raise RecordingError("it is cut within its header: nothing of it is usable")
-        return fmt.decode_header(text)
+        channels = fmt.decode_header(text)
+        self.inject = fmt.decode_inject(text)
+        return channels
 
     def records(self) -> Iterator[Record]:
         """All records in order. Raises RecordingError where the file is damaged, after what precedes it."""

@@ -57,13 +57,15 @@ class Recorder:
         board: Sequence[DeviceSpec],
         *,
         per_device: bool = False,
+        inject: Sequence[str] = (),
         limit: int | None = None,
         start: bool = True,
         say: Callable[[str], None] = lambda text: None,
         write: Callable[[int, memoryview], int] = os.write,
     ) -> None:
         """Create or empty `path`, and write the header. `per_device` is how the board falls into processes.
-        `limit` is the most bytes that the file may have.
+        `inject` are the faults between the devices and the guest, as --inject had them. `limit` is the most
+        bytes that the file may have.
 
         Without `start` nothing is written behind the header before `start()`. `say` hears, once, if the
         recording ends before the run. Raises StartError where the file cannot be written, and UsageError for
@@ -87,7 +89,7 @@ class Recorder:
         self._closing = False
         self._wanted = threading.Event()
         self._room = threading.Event()
-        header = fmt.encode_header(channels)
+        header = fmt.encode_header(channels, inject)
         if limit is not None and limit < len(header) + _END_SPACE:
             raise UsageError(
                 f"--record-limit {limit} leaves no room for a record",

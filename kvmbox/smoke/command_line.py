@@ -11,6 +11,7 @@ _REPEATED: Final = {
     "modules": "--module",
     "fw_cfg": "--fw-cfg",
     "require": "--require",
+    "inject": "--inject",
     "snapshot_when": "--snapshot-when",
 }
 

@@ -230,6 +230,7 @@ FIELDS: Final[dict[str, Field]] = {
         Field("on_device_crash", "text", _text, is_option=True),
         Field("restart_budget", "number", _number, is_option=True),
         Field("require", "text or array", _several(_text), is_option=True),
+        Field("inject", "text or array of DEVICE:FAULT=VALUE", _several(_line), is_option=True),
     )
 }
 """Every key of a test, in the order of the documentation."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from kvmbox.smoke.model import Boot, Observation, Pattern, Step
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}/(?!\.{1,2}\Z)[^/\0]+\Z")
-_TUPLES: Final = ("modules", "fw_cfg", "require")
+_TUPLES: Final = ("modules", "fw_cfg", "require", "inject")
 _BYTES: Final = "latin-1"
 
 

@@ -29,6 +29,7 @@ COLD = (
     "kvmbox.machine.profiler",
     "kvmbox.machine.sampler",
     "kvmbox.record",  # --record
+    "kvmbox.inject",  # --inject
     "kvmbox.bench",
     "kvmbox.qtest",
     "kvmbox.explain",

@@ -165,6 +165,7 @@ def numbers(**changes: Any) -> RunStats:
         "restarts": {},
         "vmm": [],
         "missing": {},
+        "injected": [],
     }
     return RunStats(**(plain | changes))
 
@@ -256,3 +257,9 @@ def test_format_stats_tells_what_kvmbox_confined_itself_with_and_why_not_with_mo
         "sandbox of kvmbox itself vmm-seccomp",
         "  vmm-landlock           none here",
     ]
+
+
+def test_format_stats_tells_what_was_injected() -> None:
+    injected = [{"device": "COM1", "fault": "drop-irq", "events": 271, "injected": 3}]
+    lines = format_stats(numbers(injected=injected), wall=0).splitlines()
+    assert "COM1 drop-irq            3 of 271 injected" in lines

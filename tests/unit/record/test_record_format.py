@@ -180,3 +180,18 @@ def test_header_of_every_device_that_a_board_may_have_is_read_back() -> None:
     channels = fmt.channels_of(pc_board(options), per_device=True)
     found = fmt.decode_header(fmt.encode_header(channels)[fmt.PREAMBLE.size :])
     assert [channel.device_type for channel in found] == [channel.device_type for channel in channels]
+
+
+def test_faults_of_a_run_are_read_back_and_a_header_without_has_none() -> None:
+    data = fmt.encode_header(CHANNELS, ["uart:drop-irq=0.5,seed=7", "RTC:jump=+5"])[fmt.PREAMBLE.size :]
+    assert fmt.decode_header(data) == fmt.decode_header(fmt.encode_header(CHANNELS)[fmt.PREAMBLE.size :])
+    assert fmt.decode_inject(data) == ("uart:drop-irq=0.5,seed=7", "RTC:jump=+5")
+    assert fmt.decode_inject(fmt.encode_header(CHANNELS)[fmt.PREAMBLE.size :]) == ()
+
+
+@pytest.mark.parametrize(
+    "inject", [None, 7, "x", [7], ["\x1b[2J"], ["a\nb"], ["x" * (fmt.MAX_FAULT_TEXT + 1)], ["x"] * 65]
+)
+def test_faults_that_no_run_has_are_refused(inject: object) -> None:
+    with pytest.raises(RecordingError, match="header is damaged"):
+        fmt.decode_inject(json.dumps({"inject": inject}).encode())

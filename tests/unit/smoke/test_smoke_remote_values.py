@@ -31,6 +31,7 @@ FULL = Boot(
         "memory": "64M",
         "testdev": True,
         "require": ("seccomp",),
+        "inject": ("uart:busy=1",),
     },
     5.0,
     dialogue=(Step(None, b"\x00\xff"), Step(regex("^x$")[0], b"y")),

@@ -61,6 +61,7 @@ def test_every_key_reaches_the_test() -> None:
         on_device_crash = "restart"
         restart_budget = 3
         require = ["landlock"]
+        inject = "uart:drop-irq=0.5"
         """
     )
     assert test.name == "all of it"
@@ -100,6 +101,7 @@ def test_every_key_reaches_the_test() -> None:
         "on_device_crash": "restart",
         "restart_budget": 3,
         "require": ("landlock",),
+        "inject": ("uart:drop-irq=0.5",),
     }
     used = set(test.options) | {"name", "image", "groups", "skip", "needs", "check", "tolerate", "retries"}
     used |= {"allow_flaky", "timeout", "status", "expect", "fail_on", "dialogue"}
@@ -181,7 +183,7 @@ def test_start_has_its_options_and_tests_forked_from_it_have_their_own() -> None
 
 def test_every_option_of_a_suite_is_decided_by_the_start_or_free() -> None:
     options = {one.name for one in FIELDS.values() if one.is_option}
-    free = {"serial_limit", "no_reboot", "on_device_crash", "restart_budget", "require"}
+    free = {"serial_limit", "no_reboot", "on_device_crash", "restart_budget", "require", "inject"}
     assert options - OF_THE_START == free
 
 

@@ -1,0 +1,58 @@
+"""`kvmbox run --inject help`, and the words that a shell completes behind `--inject`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from kvmbox import board
+from kvmbox.board import BoardOptions, DeviceSpec, by_type, pc_board
+from kvmbox.inject.faults import ANY, CHANCE, FAULTS, LATE, MODELS, SPAN, STEP, faults_of
+
+VALUES: Final = (
+    (CHANCE, "a probability from 0 to 1; each event is hit or not, and the same ones in each run"),
+    (LATE, "a probability, and how late: 0.1@20 by 20 accesses of the guest, 0.1@2ms by 2 ms of guest time"),
+    (SPAN, "how long: 20 for so many accesses, 2ms of guest time, or forever"),
+    (STEP, "seconds with a sign: +3600, -86400"),
+)
+
+MODIFIERS: Final = (
+    ("seed=N", "another seed hits other events"),
+    ("after=N", "the faults begin after N accesses of the guest to the device"),
+    ("at=TIME", "the faults begin at this guest time: 1.5s, 200ms, 30us"),
+)
+
+
+def every_device() -> list[DeviceSpec]:
+    """All devices that a PC can have without an image's doing."""
+    return pc_board(BoardOptions(serial_ports=board.SERIAL_PORTS, rtc_base=0, memory_size=0, testdev=True))
+
+
+def list_faults() -> None:
+    """Print the table of the faults, and which devices there are."""
+    lines = ["--inject DEVICE:FAULT=VALUE[,FAULT=VALUE...][,seed=N][,after=N][,at=TIME]", ""]
+    lines.append("Faults, each with an example:")
+    for fault in FAULTS.values():
+        whose = "" if fault.of == ANY else f" ({MODELS.get(fault.of, fault.of)})"
+        lines.append(f"  {fault.name + '=' + fault.takes:<22} {fault.text}{whose}")
+        lines.append(f"  {'':<22}   --inject {fault.example}")
+    for title, rows in (("Values", VALUES), ("Beside them", MODIFIERS)):
+        lines += ["", f"{title}:", *(f"  {name:<22} {text}" for name, text in rows)]
+    lines += ["", "Devices, by type; a type names all of its devices:"]
+    for name, devices in by_type(every_device()).items():
+        lines.append(f"  {name:<22} {', '.join(device.name for device in devices)}")
+    click.echo("\n".join(lines))
+
+
+def words(incomplete: str) -> list[str]:
+    """What `incomplete`, the beginning of a fault, may become with one word more."""
+    devices = every_device()
+    name, colon, rest = incomplete.partition(":")
+    if not colon:
+        known = ["help", *by_type(devices), *(device.name for device in devices)]
+        return [word if word == "help" else f"{word}:" for word in known if word.startswith(name)]
+    done, comma, last = rest.rpartition(",")
+    meant = [device for device in devices if name in (device.name, device.device_type)]
+    names = [*dict.fromkeys(fault for device in meant for fault in faults_of(device)), "seed", "after", "at"]
+    return [f"{name}:{done}{comma}{word}=" for word in names if word.startswith(last)] if meant else []

@@ -1,0 +1,53 @@
+"""`kvmbox run --inject help`, refusals, and what a shell completes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kvmbox.cli import main
+from kvmbox.cli.inject import every_device, words
+from kvmbox.inject.faults import FAULTS
+from kvmbox.inject.injection import Injection
+from kvmbox.inject.spec import parse_all
+
+PAGE = (Path(__file__).parents[3] / "docs/fault-injection.md").read_text(encoding="utf-8")
+
+
+def test_help_lists_each_fault_with_an_example_and_each_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run_command(["run", "--inject", "help"]) == 0
+    text = capsys.readouterr().out
+    for fault in FAULTS.values():
+        assert f"  {fault.name}={fault.takes} " in text
+        assert f" --inject {fault.example}\n" in text
+    for device in every_device():
+        assert device.name in text.split("Devices, by type")[1]
+
+
+def test_table_of_the_page_is_that_of_the_code() -> None:
+    rows = re.findall(r"^\| `([\w-]+)=(\S+)` \| (.*?) \| (.*?) \| `(.*?)` \|$", PAGE, re.MULTILINE)
+    assert [(name, takes, text, example) for name, takes, _, text, example in rows] == [
+        (fault.name, fault.takes, fault.text, fault.example) for fault in FAULTS.values()
+    ]
+
+
+def test_examples_of_the_help_can_all_be_had_at_once() -> None:
+    Injection(parse_all([fault.example for fault in FAULTS.values()]), every_device())
+
+
+def test_fault_that_is_none_is_one_line_and_a_hint_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run_command(["run", "hello32", "--inject", "uart:bussy=1"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "kvmbox: error: --inject 'uart:bussy=1': 'bussy' is no fault"
+    assert second == "hint: did you mean busy? 'kvmbox run --inject help' lists devices and faults"
+
+
+def test_words_are_devices_and_then_faults() -> None:
+    assert words("he") == ["help"]
+    assert words("COM") == ["COM1:", "COM2:", "COM3:", "COM4:"]
+    assert "uart:" in words("")
+    assert words("uart:b") == ["uart:busy=", "uart:break="]
+    assert words("RTC:jump=+5,s") == ["RTC:jump=+5,spurious-irq=", "RTC:jump=+5,seed="]
+    assert words("xyzzy:") == []
