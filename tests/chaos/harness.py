@@ -60,6 +60,9 @@ class Result:
     messages: str
     numbers: dict[str, Any]
     faults: list[tuple[str, str]] = field(default_factory=list)
+    stillborn: int = 0
+    """How many replacements were killed as they came. Most are replaced in the same restart, but one that was
+    faster than its death has answered first, and its loss is a restart of its own."""
 
     @property
     def restarts(self) -> int:
@@ -95,6 +98,7 @@ class Chaos:
         self._limit = limit
         self._faults: list[tuple[str, str]] = []
         self._serving: dict[str, int] = {}  # pidfds of processes that nothing was done to yet
+        self._stillborn = 0
         self._news = b""
         self._kinds = [name for name in SIGNALS if not (name == "short" and "shm" in options)]
 
@@ -127,7 +131,7 @@ class Chaos:
             for pidfd in self._serving.values():
                 os.close(pidfd)
         numbers = json.loads(self._report.read_bytes() or b"{}")
-        return Result(process.returncode, output, messages, numbers, self._faults)
+        return Result(process.returncode, output, messages, numbers, self._faults, self._stillborn)
 
     def _follow(self, process: subprocess.Popen[bytes], news: int) -> tuple[bytes, str]:
         """Read all that comes, and strike where it is quiet; returns stdout and stderr."""
@@ -174,6 +178,9 @@ class Chaos:
         *lines, self._news = (self._news + data).split(b"\n")
         for line in lines:
             name, pid = line.decode().split()
+            if pid == "0":
+                self._stillborn += 1
+                continue
             if name in self._serving:
                 os.close(self._serving.pop(name))
             if name not in self._guest.weights:

@@ -6,6 +6,7 @@ KVMBOX_CHAOS_SEED repeats the choices of an earlier time, if not the moments.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import statistics
@@ -16,6 +17,9 @@ from typing import Final
 import pytest
 
 from kvmbox import layout
+from kvmbox.devices.pit_waveform import CLK_HZ
+from kvmbox.record.reader import RecordingReader
+from kvmbox.wire import protocol
 from tests.chaos.harness import Chaos, Guest, Result, undisturbed
 from tests.support.real_mode import SHUTDOWN, out, say
 from tests.support.runs import Images
@@ -76,7 +80,8 @@ def test_guest_cannot_tell_that_its_device_processes_are_hit(
         result = Chaos(guest, options, tmp_path, seed=seed, limit=share(number) - faults).run()
         assert (result.status, result.output) == (wanted.status, wanted.output), told(result, seed)
         # Each fault is one restart, whoever finds it; those at the very end may go unnoticed.
-        assert len(result.faults) - 2 <= result.restarts <= len(result.faults), told(result, seed)
+        most = len(result.faults) + result.stillborn
+        assert len(result.faults) - 2 <= result.restarts <= most, told(result, seed)
         assert result.messages.count(": restarted, ") == result.restarts, told(result, seed)
         runs_without_fault = 0 if result.faults else runs_without_fault + 1
         assert runs_without_fault < PATIENCE, told(result, seed)
@@ -99,23 +104,36 @@ STOP_PIT: Final = out(layout.PIT_PORT + 3, 0x30)
 TICKS_OF_1_KHZ: Final = (
     out(layout.PIT_PORT + 3, 0x34) + out(layout.PIT_PORT, 1193 & 0xFF) + out(layout.PIT_PORT, 1193 >> 8)
 )
-ATTEMPTS: Final = 5
+
+
+def seconds_of_the_pit(recording: Path) -> float:
+    """Guest time from the last byte of the count, with which the PIT starts, to the command that stops it."""
+    reader = RecordingReader(str(recording))
+    with contextlib.closing(reader):
+        pit = next(number for number, channel in enumerate(reader.channels) if channel.device_type == "pit")
+        requests = [
+            protocol.decode_request(record.request) for record in reader.records() if record.channel == pit
+        ]
+    writes = [request for request in requests if request.kind == protocol.WRITE]
+    *_, started, stopped = writes
+    assert (started.offset, started.value) == (0, 1193 >> 8)
+    assert (stopped.offset, stopped.value) == (3, 0x30)
+    return (stopped.now - started.now) / 1e9
 
 
 @pytest.mark.parametrize("ipc", ["socketpair", "shm"])
 def test_ticks_of_a_second_at_1_khz_are_neither_lost_nor_doubled(tmp_path: Path, ipc: str) -> None:
-    # From one second of the RTC to the next, in the guest's time, as without faults: see test_run_reports for
-    # the tolerance and the attempts. A hang may make the guest late for its second, and has no place here.
+    # About a second: a busy host may show the guest the seconds of the RTC late. How long it was in the
+    # guest's time, the recording knows.
     code = STOP_PIT + out(layout.RTC_INDEX_PORT, 0) + NEXT_SECOND + TICKS_OF_1_KHZ + NEXT_SECOND + STOP_PIT
     image = Images(tmp_path).write(code + say(b"done") + SHUTDOWN)
     guest = Guest(str(image), ("--mode", "real"), weights={"pit": 1, "rtc": 1}, hangs=False)
-    counts = []
-    for attempt in range(ATTEMPTS):
-        result = Chaos(guest, ("--ipc", ipc), tmp_path, seed=SEED + attempt, limit=FAULTS).run()
-        assert (result.status, result.output) == (0, b"done"), told(result, SEED)
-        assert result.restarts >= min(10, FAULTS) - 2, told(result, SEED)
-        (line,) = [line for line in result.numbers["interrupts"] if line["line"] == layout.PIT_IRQ]
-        counts.append(line["raised"] + line["coalesced"] - 1)
-        if abs(counts[-1] - 1000) <= 2:
-            return
-    pytest.fail(f"ticks per guest second: {counts}")
+    recording = tmp_path / "recording"
+    options = ("--ipc", ipc, "--record", str(recording))
+    result = Chaos(guest, options, tmp_path, seed=SEED, limit=FAULTS).run()
+    assert (result.status, result.output) == (0, b"done"), told(result, SEED)
+    assert result.restarts >= min(10, FAULTS) - 2, told(result, SEED)
+    (line,) = [line for line in result.numbers["interrupts"] if line["line"] == layout.PIT_IRQ]
+    # One more edge is OUT going high when mode 2 is set (8254 datasheet: "OUT will initially be high").
+    ticks = line["raised"] + line["coalesced"] - 1
+    assert ticks == pytest.approx(seconds_of_the_pit(recording) * CLK_HZ / 1193, abs=1), told(result, SEED)

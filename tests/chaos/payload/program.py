@@ -2,7 +2,7 @@
 
 Usage: program.py DESCRIPTOR SEED ARGUMENTS-OF-KVMBOX... A line `TYPE PID` is written to DESCRIPTOR for each
 process that begins to serve: at the start of the run, and when a restart is done. One replacement in eight
-dies at once, by SEED: then there must be another one.
+dies at once, by SEED: then there must be another one. The line `TYPE 0` tells of its death.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def main() -> None:
         unlucky[name] = not unlucky.get(name) and dice.randrange(STILLBORN) == 0
         process = pools[0].members[name].process
         if unlucky[name] and process is not None:
-            process.kill()  # by its pidfd: kvmbox's own filter allows no kill(2)
+            os.write(descriptor, f"{name} 0\n".encode())
+            process.kill()  # by the spawner, a moment later: kvmbox's own filter allows no kill(2)
         return link
 
     def telling_restarted(standby: StandbyProcesses, restart: Restart) -> None:
