@@ -38,6 +38,7 @@ from kvmbox.channel.follow_up import MAX_FOLLOW_UPS, Application, FollowUp
 from kvmbox.channel.grants import Grants, rise_slack
 from kvmbox.channel.journal import Entry, entry_of
 from kvmbox.channel.mutex import Mutex
+from kvmbox.channel.patience import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS, hung_error, printable
 from kvmbox.channel.survival import Survival
 from kvmbox.channel.transport import (
     Disconnected,
@@ -56,15 +57,6 @@ from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, MAX_STRING, Block
 from kvmbox.wire.effects import EFFECT, HOST_OUTPUT, decode_effects
 from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, WORDS, FrameError
-
-WAIT_SLICE_MS: Final = 50
-"""How long one slice of waiting for a device process is, in milliseconds of a running VMM."""
-
-REPLY_SLICES: Final = 10
-"""After how many unanswered slices a device process counts as hung (0.5 s)."""
-
-START_SLICES: Final = 200
-"""The same for the first reply of a process, which includes its start on a busy host (10 s)."""
 
 _pack: Final = WORDS.pack
 _REPLY_BIT: Final = protocol.REPLY
@@ -598,15 +590,3 @@ class Channel:
     def close(self) -> None:
         """Close the VMM's end: the device process reads end of file and exits. Idempotent."""
         self.transport.close()
-
-
-def hung_error(device_type: str, slices: int = REPLY_SLICES) -> DeviceProcessError:
-    """The error of a process that did not answer within `slices` slices."""
-    milliseconds = WAIT_SLICE_MS * slices
-    return DeviceProcessError(device_type, f"is hung: no reply within {milliseconds} ms")
-
-
-def printable(data: bytes, limit: int = 500) -> str:
-    """Text from a hostile process, fit for one line of a terminal: control characters are escaped."""
-    text = data[:limit].decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

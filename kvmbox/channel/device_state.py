@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.channel.channel import REPLY_SLICES, Channel
+from kvmbox.channel.channel import Channel
 from kvmbox.channel.journal import MAX_SNAPSHOT
+from kvmbox.channel.patience import REPLY_SLICES
 from kvmbox.errors import ProtocolError
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import MAX_PAYLOAD

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from kvmbox.channel.channel import REPLY_SLICES, Channel
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.patience import REPLY_SLICES
 from kvmbox.channel.transport import Opens, Transport, Waits, Words
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.wire import protocol

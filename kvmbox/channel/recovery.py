@@ -38,9 +38,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from kvmbox.board import DeviceSpec
-from kvmbox.channel.channel import REPLY_SLICES, Channel, printable
+from kvmbox.channel.channel import Channel
 from kvmbox.channel.greeting import hello_of
 from kvmbox.channel.journal import JOURNAL_LIMIT, MAX_SNAPSHOT, Batch, Journal, batches
+from kvmbox.channel.patience import REPLY_SLICES, printable
 from kvmbox.channel.survival import ProcessControl, Survival
 from kvmbox.channel.transport import Opens
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, GivenUpError, ProtocolError, SandboxError

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Channel, hung_error
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.patience import REPLY_SLICES, START_SLICES, hung_error
 from kvmbox.errors import DeviceProcessError
 
 

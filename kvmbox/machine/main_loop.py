@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.board import Input, Output
-from kvmbox.channel.channel import WAIT_SLICE_MS, hung_error
+from kvmbox.channel.patience import WAIT_SLICE_MS, hung_error
 from kvmbox.channel.watchdog import Watchdog
 from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
 from kvmbox.host.clock import GuestClock

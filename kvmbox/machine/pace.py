@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.channel.channel import WAIT_SLICE_MS
+from kvmbox.channel.patience import WAIT_SLICE_MS
 from kvmbox.lean import Value
 
 QUIET_SLICE_MS: Final = 200

@@ -23,17 +23,12 @@ from functools import partial
 from typing import Literal, get_args
 
 from kvmbox.board import DeviceSpec, by_type
-from kvmbox.channel.channel import (
-    REPLY_SLICES,
-    START_SLICES,
-    WAIT_SLICE_MS,
-    Channel,
-    output_has_room,
-)
+from kvmbox.channel.channel import Channel, output_has_room
 from kvmbox.channel.choice import channel_kind, direct_channel_kind
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.channel.on_demand import NoProcess
+from kvmbox.channel.patience import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS
 from kvmbox.channel.spin import SpinGrants
 from kvmbox.channel.survival import ProcessControl, Survival
 from kvmbox.channel.transport import Link, Opens

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from typing import Protocol, Self
 
 from kvmbox.board import DeviceSpec
-from kvmbox.channel.channel import WAIT_SLICE_MS, hung_error
 from kvmbox.channel.direct import direct_channels
+from kvmbox.channel.patience import WAIT_SLICE_MS, hung_error
 from kvmbox.channel.watchdog import Watchdog
 from kvmbox.errors import DeviceProcessError
 from kvmbox.processes.pool import DevicePool

@@ -11,7 +11,7 @@ import select
 from collections.abc import Sequence
 from typing import Protocol
 
-from kvmbox.channel.channel import REPLY_SLICES, WAIT_SLICE_MS
+from kvmbox.channel.patience import REPLY_SLICES, WAIT_SLICE_MS
 from kvmbox.errors import DeviceGoneError
 from kvmbox.jailed.server import DeviceServer, error_frame
 from kvmbox.processes.pool import DevicePool

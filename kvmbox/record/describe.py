@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from kvmbox.board import DeviceSpec
-from kvmbox.channel.channel import printable
+from kvmbox.channel.patience import printable
 from kvmbox.devices.model import Effect
 from kvmbox.record.format import ChannelHeader, Record
 from kvmbox.wire import protocol

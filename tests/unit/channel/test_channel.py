@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.channel.channel import Channel, hung_error, printable
+from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants
+from kvmbox.channel.patience import hung_error, printable
 from kvmbox.channel.stream import SocketTransport
 from kvmbox.channel.transport import Waits, Words
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Channel
+from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants
+from kvmbox.channel.patience import REPLY_SLICES, START_SLICES
 from kvmbox.channel.recovery import all_ones
 from kvmbox.channel.survival import ProcessControl, Survival
 from kvmbox.errors import DeviceGoneError, DeviceProcessError

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from kvmbox.board import DeviceSpec
-from kvmbox.channel.channel import REPLY_SLICES, Channel
+from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import Grants
 from kvmbox.channel.greeting import greet
 from kvmbox.channel.journal import JOURNAL_LIMIT
 from kvmbox.channel.on_demand import NoProcess
+from kvmbox.channel.patience import REPLY_SLICES
 from kvmbox.channel.recovery import AllOnes, Recovery, Restart
 from kvmbox.channel.survival import Survival
 from kvmbox.channel.transport import Opens

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from kvmbox.channel.channel import REPLY_SLICES, WAIT_SLICE_MS
 from kvmbox.channel.grants import Grants
+from kvmbox.channel.patience import REPLY_SLICES, WAIT_SLICE_MS
 from kvmbox.channel.shared import ASK_EVERY, MAX_IDLE_RINGS, NAP_MS, NAP_RINGS, PageTransport, fence
 from kvmbox.channel.spin import SpinGrants, Spinner
 from kvmbox.channel.transport import Link, Waits

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from kvmbox.channel.channel import REPLY_SLICES, START_SLICES, Channel
+from kvmbox.channel.channel import Channel
+from kvmbox.channel.patience import REPLY_SLICES, START_SLICES
 from kvmbox.channel.survival import ProcessControl, Survival
 from kvmbox.channel.watchdog import Watchdog
 from kvmbox.errors import DeviceProcessError

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from kvmbox.channel.channel import REPLY_SLICES, WAIT_SLICE_MS
+from kvmbox.channel.patience import REPLY_SLICES, WAIT_SLICE_MS
 from kvmbox.machine.pace import LOOK_MS, MAX_LOOK_MS, MAX_PROBE_MS, PROBE_MS, QUIET_SLICE_MS, Pace
 
 
