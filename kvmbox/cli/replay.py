@@ -73,8 +73,8 @@ def command(
     bound = Until() if until is None else Until.parse(until)
     with RecordingReader(file) as reader:
         choice = DeviceChoice.parse(device, reader.channels)
-        for fault in reader.inject:
-            click.echo(f"kvmbox: recorded with --inject {fault}: the guest saw other answers", err=True)
+        for warning in reader.warnings():
+            click.echo(f"kvmbox: {warning}", err=True)
         status = 0
         if dump is not None:
             try:

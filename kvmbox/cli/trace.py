@@ -48,6 +48,8 @@ def command(file: str, chrome_path: str | None, until: str | None, device: str |
     bound = Until() if until is None else Until.parse(until)
     with RecordingReader(file) as reader:
         choice = DeviceChoice.parse(device, reader.channels)
+        for warning in reader.warnings():
+            click.echo(f"kvmbox: {warning}", err=True)
         if chrome_path is None:
             click.echo(format_summary(summarise(bound.take(reader.records()), reader.channels, choice)))
         else:

@@ -72,6 +72,10 @@ class RecordingReader:
         self.inject = fmt.decode_inject(text)
         return channels
 
+    def warnings(self) -> list[str]:
+        """What whoever looks at the answers has to know."""
+        return [f"recorded with --inject {fault}: the guest saw other answers" for fault in self.inject]
+
     def records(self) -> Iterator[Record]:
         """All records in order. Raises RecordingError where the file is damaged, after what precedes it."""
         number = 0

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from kvmbox import layout
+from kvmbox.errors import UsageError
 from kvmbox.inject import chance
 from kvmbox.machine.machine import Machine
 from tests.support.real_mode import COM1, RESET_92, SHUTDOWN, out, say
@@ -276,15 +277,16 @@ def test_recording_names_the_faults_and_replays(driver: Path, tmp_path: Path) ->
     recording = tmp_path / "run.rec"
     _, output, _ = run(driver, "--inject", DROPS, "--inject", "RTC:jump=+5", "--record", recording)
     assert output == TEXT
-    replay = subprocess.run(
-        [*KVMBOX, "replay", recording], check=False, capture_output=True, text=True, timeout=60
-    )
-    assert replay.returncode == 0
-    assert " replies are identical" in replay.stdout
-    assert replay.stderr.splitlines() == [
-        f"kvmbox: recorded with --inject {fault}: the guest saw other answers"
-        for fault in (DROPS, "RTC:jump=+5")
-    ]
+    for command, words in (("replay", " replies are identical"), ("trace", " records, guest time ")):
+        shown = subprocess.run(
+            [*KVMBOX, command, recording], check=False, capture_output=True, text=True, timeout=60
+        )
+        assert shown.returncode == 0
+        assert words in shown.stdout
+        assert shown.stderr.splitlines() == [
+            f"kvmbox: recorded with --inject {fault}: the guest saw other answers"
+            for fault in (DROPS, "RTC:jump=+5")
+        ]
 
 
 def test_faults_go_on_over_a_reboot() -> None:
@@ -334,6 +336,14 @@ def test_snapshots_have_no_faults(tmp_path: Path, options: tuple[str, str], word
     assert status == 2
     assert error_lines(messages) == [f"kvmbox: error: {words}"]
     assert "\nhint: " in messages
+
+
+def test_program_takes_no_snapshot_of_a_machine_with_faults(tmp_path: Path) -> None:
+    with Machine("echo", inject="uart:busy=1") as vm:
+        vm.expect("type something", timeout=60)
+        with pytest.raises(UsageError, match="--inject contradicts a snapshot"):
+            vm.snapshot(tmp_path / "echo.snap")
+    assert not (tmp_path / "echo.snap").exists()
 
 
 def test_device_that_the_machine_does_not_have_is_refused_before_the_guest_runs() -> None:
