@@ -73,6 +73,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "profiling": {"errors", "explain", "lean"},
     # Between devices and the guest of a run that injects faults, and no other.
     "inject": {"board", "bus", "channel", "devices", "errors", "lean", "wire"},
+    # What a debugger asks and is answered, loaded by --gdb alone.
+    "gdb": {"errors", "explain", "kvm", "lean"},
     "machine": {
         *(
             "accel",
@@ -86,6 +88,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
             "errors",
             "explain",
             "firmware",
+            "gdb",
             "host",
             "inject",
             "kvm",

@@ -46,7 +46,7 @@ SECTIONS: Final = {
     ),
     "Console": ("serial", "debugcon", "serial_overflow", "serial_limit", "uart_pace"),
     "End of the run": ("timeout", "expect", "fail_on", "success_status", "debug_exit", "no_reboot"),
-    "Work on a kernel": ("watch",),
+    "Work on a kernel": ("watch", "gdb"),
     "Snapshots": ("snapshot_when", "snapshot_stop", "from_file", "rtc"),
     "Isolation": (
         *("sandbox", "seccomp", "ipc", "on_device_crash", "restart_budget", "require", "without", "pin"),
@@ -353,6 +353,12 @@ def _complete_fault(
     is_flag=True,
     help="Boot again whenever the image, or another file that the guest gets, changes. Ctrl-A X ends that.",
 )
+@click.option(
+    "--gdb",
+    metavar="ENDPOINT[,nowait]",
+    help="Serve GDB's remote protocol at - (gdb's own pipe), unix:PATH, or :PORT of this host. The guest "
+    "stands at its entry until a debugger lets it go on; with ',nowait' it runs.",
+)
 @click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 def command(
     guest: str | None,
@@ -414,6 +420,11 @@ def command(
         timeline.mark("snapshot opened")
     json_files = [("--json", json_path)] if json_path is not None else []
     refuse_shared([*json_files, *machine.config.files_written], machine.config.files_read)
+    if watch and machine.config.gdb is not None and machine.config.gdb.is_pipe:
+        raise UsageError(
+            "--gdb - has one pipe, and --watch boots many times",
+            hint="--gdb unix:gdb.sock has a new client each time",
+        )
     if watch:
         from kvmbox.cli.watch import boot_again
 

@@ -32,6 +32,11 @@ def _IOR(number: int, argument: type[Structure]) -> int:
     return _ioc(_IOC_READ, number, sizeof(argument))
 
 
+def ioc_write(number: int, argument: type[Structure]) -> int:
+    """The number of an ioctl that the modules beside this one add."""
+    return _IOW(number, argument)
+
+
 def _IOW(number: int, argument: type[Structure] | type[c_uint64]) -> int:
     return _ioc(_IOC_WRITE, number, sizeof(argument))
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.errors import SandboxError
+from kvmbox.errors import SandboxError, UsageError
 from kvmbox.host.console import STDIN
 from kvmbox.host.signals import SignalHandlers, Wakeup
 from kvmbox.host.start_timeout import StartDeadline, StartTimeout
@@ -25,7 +25,7 @@ from kvmbox.sandbox import layers, vmm
 from kvmbox.sandbox.vmm import Confinement
 
 if TYPE_CHECKING:
-    from kvmbox.snapshot.destination import Destination
+    from kvmbox.snapshot.destination import Pending
 
 SWITCH_INTERVAL: Final = 20e-6
 """How long, in seconds, a thread that comes back from the guest waits for one that computes. Python's own
@@ -53,9 +53,14 @@ class Caller:
         `wakeup` what makes the main loop look.
         """
 
-    def confine(self, pool: DevicePool, *, without: int, require: int) -> Confinement | None:
-        """Confine the process, if it is to be. SandboxError if a layer of `require` cannot be had."""
-        del pool, without
+    def confine(
+        self, pool: DevicePool, *, without: int, require: int, accepts: bool = False
+    ) -> Confinement | None:
+        """Confine the process, if it is to be. If it `accepts`, a client may connect to its socket then.
+
+        SandboxError if a layer of `require` cannot be had.
+        """
+        del pool, without, accepts
         if require & layers.VMM:
             raise SandboxError(
                 f"sandbox layer missing: {', '.join(layers.names(require & layers.VMM))}",
@@ -63,9 +68,11 @@ class Caller:
             )
         return None
 
-    def committer(
-        self, destinations: Sequence[Destination]
-    ) -> tuple[Callable[[int], None], Callable[[], None]]:
+    def take_stdio(self) -> tuple[int, int]:
+        """Give stdin and stdout away, for --gdb -: descriptors to read and to write. Raises UsageError."""
+        raise UsageError("--gdb - is for the command line: a program has no pipe to a debugger")
+
+    def committer(self, destinations: Sequence[Pending]) -> tuple[Callable[[int], None], Callable[[], None]]:
         """What gives the destination of a number its name, and what ends that. Raises OSError."""
         return (lambda number: destinations[number].commit()), (lambda: None)
 
@@ -109,7 +116,7 @@ class ProcessOwner(Caller):
         self._signals.install()
         self.terminal.enter()
 
-    def confine(self, pool: DevicePool, *, without: int, require: int) -> Confinement:
+    def confine(self, pool: DevicePool, *, without: int, require: int, accepts: bool = False) -> Confinement:
         """See Caller; there is no way back."""
         spawner = pool.spawner
         return vmm.confine_main(
@@ -118,6 +125,7 @@ class ProcessOwner(Caller):
             without=without,
             require=require,
             tracebacks=self._tracebacks,
+            accepts=accepts,
         )
 
     @property
@@ -125,9 +133,13 @@ class ProcessOwner(Caller):
         """See Caller."""
         return self._signals.reason
 
-    def committer(
-        self, destinations: Sequence[Destination]
-    ) -> tuple[Callable[[int], None], Callable[[], None]]:
+    def take_stdio(self) -> tuple[int, int]:
+        """See Caller. From now on, stdin is empty, and what is printed on stdout goes to stderr."""
+        from kvmbox.gdb.link import take_stdio
+
+        return take_stdio()
+
+    def committer(self, destinations: Sequence[Pending]) -> tuple[Callable[[int], None], Callable[[], None]]:
         """See Caller. The process will not be able to do it itself."""
         from kvmbox.snapshot.destination import Committer
 

@@ -66,6 +66,7 @@ DEFAULT_PROFILE_RATE: Final = 99
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.gdb.endpoint import Endpoint
     from kvmbox.host.transfers import Store
     from kvmbox.inject.spec import Spec
     from kvmbox.snapshot.file import SnapshotFile
@@ -102,7 +103,8 @@ class RunConfig(Value):
     `rtc_base` is the wall clock at guest time 0, in seconds since 1970. `require` is the mask of sandbox
     layers (`sandbox.layers`) that must not be missing. `devices` are put on the board beside those of a PC;
     `resources` are what their `Resource` grants name. `start` is the snapshot that the machine starts from,
-    which decides many of the others. `inject` are the faults of devices.
+    which decides many of the others. `inject` are the faults of devices. `gdb` is where a debugger finds
+    the machine.
     """
 
     guest: str
@@ -152,6 +154,7 @@ class RunConfig(Value):
     profile: str | None = None
     profile_rate: int | None = None
     inject: tuple[Spec, ...] = ()
+    gdb: Endpoint | None = None
 
     @property
     def bios_file(self) -> str | None:
@@ -238,6 +241,15 @@ def boot_way(boot: str, mode: Mode | None, *, flat: bool) -> str:
     if boot == AUTO and mode is not None:
         boot = mode
     return "real" if flat and boot == AUTO else boot
+
+
+def gdb_endpoint(text: str | None) -> Endpoint | None:
+    """Where --gdb serves its client. Raises UsageError."""
+    if text is None:
+        return None
+    from kvmbox.gdb.endpoint import parse
+
+    return parse(text)
 
 
 def texts(wanted: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:

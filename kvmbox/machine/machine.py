@@ -133,6 +133,7 @@ class Machine:
         core: str | os.PathLike[str] | None = None,
         core_always: bool = False,
         inject: str | Sequence[str] = (),
+        gdb: str | None = None,
         say: Callable[[str], None] | None = None,
         start: SnapshotFile | None = None,
     ) -> None:
@@ -201,6 +202,7 @@ class Machine:
             profile=None if profile is None else os.fspath(profile),
             profile_rate=_if_given("--profile-rate", values.sample_rate, profile_rate),
             inject=options.injected(inject),
+            gdb=options.gdb_endpoint(gdb),
         )
         options.check(self.config, restart_budget)
         self._captures = {

@@ -18,9 +18,9 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.board import Input, Output
@@ -42,8 +42,9 @@ from kvmbox.machine.hang_profile import Hang
 from kvmbox.machine.pace import Pace
 from kvmbox.machine.run_loop import LoopTotals, port_exits
 from kvmbox.machine.standstill import Standstill
-from kvmbox.machine.survival_choice import survival_of
+from kvmbox.machine.survival_choice import Unanswered, survival_of
 from kvmbox.machine.suspend import Suspension
+from kvmbox.machine.timeless import timeless
 from kvmbox.machine.vcpu_thread import VcpuThread, join_all, look_at_all
 from kvmbox.outcome import (
     CLEAN,
@@ -60,6 +61,7 @@ from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.machine.core_file import CoreFile
+    from kvmbox.machine.debugger import Debugger
 
 CONGESTED_WAIT: Final = WAIT_SLICE_MS * 1_000_000
 """How much later, in ns, a UART whose output has no room is told the time."""
@@ -95,6 +97,8 @@ class MainLoop:
         self.standstill = Standstill(wakeup.wake)
         """The moments at which the machine stands still."""
         self._core = core
+        self.debugger: Debugger | None = None
+        """What serves --gdb."""
         self._config = config
         self._decision = decision
         self._console = console
@@ -124,8 +128,7 @@ class MainLoop:
         self._guest: GuestVm | None = None
         self._put_off: set[str] = set()
         """The processes whose deadline has come, and that nobody would hear if they were told."""
-        self._unanswered: deque[DeviceProcessError] = deque()
-        """The losses after which ports read as ones, and that nobody has been told of yet."""
+        self._unanswered = Unanswered(wakeup.wake)
         self._watchdog: Watchdog | None = None
         self._slice_began = 0.0
         self._feeding: Feeding | None = None
@@ -180,7 +183,7 @@ class MainLoop:
         """
         self._pool = pool
         self._timers = DeadlineTimer(clock, self._timerfd)
-        told = self._answered_by_nobody
+        told = self._unanswered.add
         return survival_of(self._config, pool, clock, self._rearm, told, self._wakeup.wake)
 
     def take_devices(self, devices: Devices) -> None:
@@ -205,36 +208,16 @@ class MainLoop:
         if self._devices is not None:
             self._devices.router.rearm()
 
-    def _answered_by_nobody(self, error: DeviceProcessError) -> None:
-        # On the thread that found it, which holds the channel: it must not wait for a person to read.
-        self._unanswered.append(error)
-        self._wakeup.wake()
-
-    def _tell_unanswered(self) -> None:
-        while self._unanswered and self._pool is not None:
-            error = self._unanswered.popleft()
-            self._say(f"{self._pool.explain(error)}: from now on its ports read as ones")
-
     # --- Moments at which the machine stands still ----------------------------------------------------------
 
     @contextmanager
     def timeless(self) -> Iterator[GuestVm]:
-        """Guest time stands still, as the guest does. No line is raised ahead, and models know of every
-        deadline that has been. Raises DeviceProcessError.
-        """
+        """Guest time stands still, as the guest does: see `timeless`. Raises DeviceProcessError."""
         assert self._guest is not None
         assert self._devices is not None
-        clock = self._devices.clock
-        clock.pause()
-        self._rearm()
-        try:
-            for channel in self._devices.pool.channels:
-                if channel.deadline <= clock.now():
-                    channel.request(protocol.ADVANCE)
+        hidden = nullcontext() if self.debugger is None else self.debugger.hidden()
+        with timeless(self._devices, self._rearm), hidden:
             yield self._guest
-        finally:
-            clock.resume()
-            self._rearm()
 
     @property
     def ring(self) -> CoalescedRing | None:
@@ -267,11 +250,15 @@ class MainLoop:
         timeout = self._config.timeout
         if self._caller.ended_by is not None:
             self._decision.decide(self.ended_by_signal)
-        elif timeout is not None and time.monotonic_ns() >= self._started + timeout * 1e9:
+        elif timeout is not None and time.monotonic_ns() >= self._times_out_at(timeout):
             outcome = Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True)
             self._hang.time_out(outcome, self._decision, self._vcpus)
             self._decided()
         return self._decision.outcome is not None
+
+    def _times_out_at(self, timeout: float) -> float:
+        """When --timeout is over, in ns. It does not count while somebody looks at the guest with --gdb."""
+        return self._started + timeout * 1e9 + (0 if self.debugger is None else self.debugger.stood_ns)
 
     # --- One boot -----------------------------------------------------------------------------------------
 
@@ -288,6 +275,8 @@ class MainLoop:
         self._ended, self._failure = [], None
         self._looking = self._halted = False
         self._vcpus = self._threads_of(guest, self._devices)
+        if self.debugger is not None:
+            self.debugger.begin(guest, self._vcpus)
         if self._must_end():
             return False
         try:
@@ -301,6 +290,8 @@ class MainLoop:
             # Before the other threads leave: what makes them leave must not look like the first event.
             self._take_ends()
             self._join()
+            if self.debugger is not None:
+                self.debugger.end_boot()
             self._devices.clock.hold()
             self._rearm()
             self.totals.add([thread.loop for thread in self._vcpus])
@@ -348,6 +339,7 @@ class MainLoop:
                     decide=self._decision.decide,
                     is_pvm=guest.is_pvm,
                     name=f"CPU {vcpu.index}" if len(guest.vcpus) > 1 else None,
+                    met=None if self.debugger is None else partial(self.debugger.met, vcpu.index),
                 ),
                 # The device processes share the CPU of the first one (host.placement).
                 cpu=self._cpu if vcpu.index == 0 else None,
@@ -433,6 +425,8 @@ class MainLoop:
         poll.register(self._wakeup.read_end, select.POLLIN)
         poll.register(self._timerfd.descriptor, select.POLLIN)
         pool.watch(poll)
+        if self.debugger is not None:
+            self.debugger.watch(poll)
         feeding = self._feeding = Feeding(self._console, pool, poll)
         while not self._must_end() and not self._ended and not until():
             feeding.watch()
@@ -450,7 +444,7 @@ class MainLoop:
                 feeding.feed()
                 tell_transfers(devices)
                 self._stand_still(devices)
-                self._tell_unanswered()
+                self._unanswered.tell(pool, self._say)
                 pool.tend(poll, self._say)
             except DeviceProcessError as error:
                 self.device_failed(error)
@@ -459,7 +453,7 @@ class MainLoop:
         """How long the main thread may sleep: until the end of the slice, or until the time-out."""
         wake = self._slice_began + self._pace.slice_ms(told=self._tells_next_exit) / 1000
         if self._config.timeout is not None:
-            wake = min(wake, self._started / 1e9 + self._config.timeout)
+            wake = min(wake, self._times_out_at(self._config.timeout) / 1e9)
         now = time.monotonic()
         assert self._devices is not None
         visit = self.standstill.wake_in(self._devices.clock)
@@ -480,6 +474,8 @@ class MainLoop:
                         self._put_off.add(device_type)
                     else:
                         self._advance(device_type)
+            elif self.debugger is not None and self.debugger.handle(descriptor):
+                pass
             elif not feeding.handle(descriptor, mask):
                 if not mask & select.POLLIN:
                     # The listener of a dead process hangs up for ever; how it died comes from the spawner.
@@ -549,7 +545,7 @@ class MainLoop:
             busy=congested or flushed or waiting or withheld,
             halted=self._halted,
         )
-        if chores.look:
+        if chores.look and not self.standstill.is_held:
             self._looking = True
             for thread in self._vcpus:
                 thread.pause()
@@ -573,10 +569,11 @@ class MainLoop:
         if not self._looking or guest is None or not all(thread.is_paused for thread in self._vcpus):
             return
         try:
-            if not self._ended:
+            if not self._ended and not self.standstill.is_held:
                 look = look_at_all(self._vcpus, guest.vm.get_ioapic(), guest.memory.byte_at)
                 self._halted = look.halted
-                if look.outcome is not None:
+                told = look.outcome and self.debugger and self.debugger.tells_of(look.outcome)
+                if look.outcome is not None and not told:
                     self._decision.decide(look.outcome)
         finally:
             self._resume_all()
@@ -587,7 +584,8 @@ class MainLoop:
 
     def close(self) -> None:
         """Close what belongs to the main loop."""
-        self._tell_unanswered()
-        if self._pool is not None and self._pool.standby is not None:
-            self._pool.standby.tell(self._say, lambda _: None)
+        if self._pool is not None:
+            self._unanswered.tell(self._pool, self._say)
+            if self._pool.standby is not None:
+                self._pool.standby.tell(self._say, lambda _: None)
         self._timerfd.close()

@@ -103,6 +103,12 @@ def run(
             board = injection.board_of(board)
         if start is not None:
             start.check_board(board)
+        gdb = None
+        if config.gdb is not None:
+            from kvmbox.machine.gdb_start import GdbStart
+
+            gdb = GdbStart(config.gdb, caller)
+            cleanup.callback(gdb.close)
         snapshots = snapshots or Snapshots()
         plans = PlannedSnapshots(config, board, snapshots, caller)
         cleanup.callback(plans.close)
@@ -203,9 +209,14 @@ def run(
             caller.ready(decision, wakeup)
             if start is None:
                 timeline.mark("devices ready")
+            if gdb is not None:
+                gdb.attend(kvm, board, source.symbols, config.cpus, decision, main_loop, say)
             prepare(disassembles=bool(config.symbols) or os.isatty(2))
             main_loop.confinement = caller.confine(
-                pool, without=config.design.without, require=config.require
+                pool,
+                without=config.design.without,
+                require=config.require,
+                accepts=gdb is not None and gdb.accepts,
             )
             if main_loop.confinement is not None:
                 timeline.mark("confined")
@@ -244,6 +255,8 @@ def run(
         stats = collect(devices, main_loop, console, timeline, pool, injection)
         if injection is not None:
             _tell_faults(injection, say)
+        if gdb is not None:
+            gdb.finish(judged.status)
         settled(judged, stats)
     timeline.mark("closed")
     return judged, stats

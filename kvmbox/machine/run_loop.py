@@ -63,6 +63,10 @@ PARK: Final = 1  # attention: stand still between two exits, until `unpark`
 LEAVE: Final = 2  # attention: end the loop
 _TOLD: Final = 4  # attention, by the loop itself: the next exits need no telling
 
+OTHERS: Final = 0  # what `met` answers: the exit is nobody's but the loop's
+IGNORE: Final = 1  # the guest goes on, as if there had been no exit
+STOP: Final = 2  # stand still, and go on
+CRASH: Final = 3  # stand still, and then it is the loop's
 
 MOST_UNCLAIMED: Final = 64
 """How many kinds of accesses to unclaimed ports get a route."""
@@ -141,12 +145,16 @@ class VcpuLoop:
         decide: Callable[[Outcome], object] = lambda outcome: None,
         is_pvm: bool = False,
         name: str | None = None,
+        met: Callable[[exits.Exit], int] | None = None,
     ) -> None:
         """`ring` has the writes that KVM coalesced, if it does. `told` is called by the loop's thread when
         the loop has parked, and with the exit that `tells_next_exit` promised, before that is handled.
         `decide` hears the outcome if the loop itself has one.
         `is_pvm` tells what a refused instruction means. `name` is that of the CPU, if there are several.
+        `met` is asked about each rare exit by a debugger, if there is one: OTHERS, IGNORE, STOP or CRASH.
         """
+        self._met = met
+        self._stopped = False
         self._is_pvm = is_pvm
         self._name = name
         self._vcpu = vcpu
@@ -190,6 +198,10 @@ class VcpuLoop:
             self._attention &= ~PARK
             self.parked = self.paused_in_access = False
             self._attention_changed.notify_all()
+
+    def go_on(self) -> None:
+        """End the stop that `met` has asked for, with the next `unpark`."""
+        self._stopped = False
 
     @property
     def exit_count(self) -> int:
@@ -384,6 +396,11 @@ class VcpuLoop:
         if self._ring is not None:
             self._ring.drain()
         found = exits.decode_exit(self._vcpu.bytes)
+        if self._met is not None:
+            answer = self._met(found)
+            # Asked to leave meanwhile, the loop does so, whatever the exit was.
+            if answer == IGNORE or (answer != OTHERS and (self._stand() or answer == STOP)):
+                return False
         match found:
             case exits.MmioExit(address, length, is_write, data):
                 self._other_mmio_exits += 1
@@ -419,6 +436,22 @@ class VcpuLoop:
             case _:
                 report = crash_report(self._vcpu, self._read_memory)
                 raise UnknownExitError(f"{exits.describe(found)}\n{self._named(report)}")
+
+    def _stand(self) -> bool:
+        """Stand still until `go_on` and `unpark`, for the debugger. Return whether the loop is to leave."""
+        self._stopped = True
+        # KVM has nothing to complete: the exit was between two instructions, or the guest's end.
+        self._vcpu.clear_kick()
+        while True:
+            with self._attention_changed:
+                if self._attention & LEAVE:
+                    return True
+                if not self._stopped:
+                    return False
+                self.parked = True
+            self._told()
+            with self._attention_changed:
+                self._attention_changed.wait_for(lambda: not self.parked or self._attention & LEAVE)
 
     def _named(self, report: str) -> str:
         return report if self._name is None else f"{self._name}\n{report}"

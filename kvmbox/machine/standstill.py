@@ -112,6 +112,11 @@ class Standstill:
             for finish in unfinished:
                 finish()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a vCPU is kept from going on: it says nothing about the guest that it does not."""
+        return any(self._is_held(vcpu) for vcpu in self._vcpus)
+
     def let_go(self) -> None:
         """Let all vCPUs go on that nobody holds."""
         for vcpu in self._vcpus:

@@ -5,12 +5,33 @@ A process that starts in the midst of the run is no loss, but guest time stands 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from kvmbox.errors import DeviceProcessError
 from kvmbox.host.clock import GuestClock
 from kvmbox.machine.config import RunConfig
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
+
+
+class Unanswered:
+    """The losses after which ports read as ones, and that nobody has been told of yet."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """`wake` wakes the main thread."""
+        self._wake = wake
+        self._losses: deque[DeviceProcessError] = deque()
+
+    def add(self, error: DeviceProcessError) -> None:
+        """On the thread that found it, which holds the channel: it must not wait for a person to read."""
+        self._losses.append(error)
+        self._wake()
+
+    def tell(self, pool: DevicePool, say: Callable[[str], None]) -> None:
+        """Tell the person, on the main thread."""
+        while self._losses:
+            error = self._losses.popleft()
+            say(f"{pool.explain(error)}: from now on its ports read as ones")
 
 
 def survival_of(

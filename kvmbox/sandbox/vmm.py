@@ -29,7 +29,7 @@ from typing import Final
 from kvmbox.errors import SandboxError
 from kvmbox.sandbox import landlock, layers, linux, notify, scope
 from kvmbox.sandbox.seccomp import bind, filter_of
-from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY, bound_to
+from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY, bound_to, gdb_policy
 
 TRACEBACK_MODULES: Final = ("traceback", "linecache", "tokenize", "unicodedata")
 """What a traceback needs, as far as it may be a C extension somewhere."""
@@ -55,24 +55,27 @@ def confine_main(
     without: int = 0,
     require: int = 0,
     tracebacks: bool = False,
+    accepts: bool = False,
 ) -> Confinement:
     """Confine the calling process, for good; call it in the main thread, the only one.
 
     `keep` is a mask of capabilities to keep, because device processes could not be ended or moved
     without (`SpawnerClient.capabilities_needed`). `spawner_pidfd` is the only descriptor by which a signal
     may be sent (`SpawnerClient.pin`). `without` and `require` are masks of layers; with `tracebacks`
-    modules that print them are loaded now.
+    modules that print them are loaded now. `accepts` says that somebody may connect to a socket that listens.
     Raises SandboxError if a layer that is required cannot be had.
     """
     if tracebacks:
         for name in TRACEBACK_MODULES:
             __import__(name)
     confinement = Confinement()
+    # Now, as a filter that is not shipped needs libseccomp, which a confined process could not load.
+    main_filter = b"" if without & layers.VMM_SECCOMP else filter_of(gdb_policy() if accepts else MAIN_POLICY)
     steps: tuple[tuple[int, Callable[[], None]], ...] = (
         (layers.VMM_SCOPES, _scope),
         (layers.VMM_CAPABILITIES, lambda: linux.drop_capabilities(keep)),
         (layers.VMM_LANDLOCK, _landlock),
-        (layers.VMM_SECCOMP, lambda: _filter(confinement, spawner_pidfd)),
+        (layers.VMM_SECCOMP, lambda: _filter(confinement, spawner_pidfd, main_filter)),
     )
     for layer, step in steps:
         name = layers.VMM_NAMES[layer]
@@ -98,9 +101,9 @@ def confine_vcpu(confinement: Confinement) -> None:
         notify.install_plain_filter(confinement.vcpu_filter, every_thread=False)
 
 
-def _filter(confinement: Confinement, spawner_pidfd: int | None) -> None:
+def _filter(confinement: Confinement, spawner_pidfd: int | None, main_filter: bytes) -> None:
     values = bound_to(os.getpid(), spawner_pidfd)
-    bpf = bind(filter_of(MAIN_POLICY), values)
+    bpf = bind(main_filter, values)
     confinement.vcpu_filter = bind(filter_of(VCPU_POLICY), values)
     linux.forbid_new_privileges()
     notify.install_plain_filter(bpf, every_thread=True)

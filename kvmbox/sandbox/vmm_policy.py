@@ -201,6 +201,12 @@ MAIN_POLICY: Final = Policy(
 """Every other thread: the main thread, and those that write."""
 
 
+def gdb_policy() -> Policy:
+    """The main thread's, of a run whose --gdb is a socket. Made and compiled when it is needed."""
+    client = _rules("the client of --gdb, at the socket that listens since before", "accept4 accept")
+    return Policy("vmm-main-gdb", (*MAIN_POLICY.rules, *client), default=Action.REFUSE)
+
+
 def bound_to(pid: int, spawner_pidfd: int | None) -> dict[int, int]:
     """What stands in for the placeholders: in process `pid`, which signals its spawner by that descriptor."""
     return {OWN_PID: pid, SPAWNER_PIDFD: NO_DESCRIPTOR if spawner_pidfd is None else spawner_pidfd}

@@ -17,7 +17,7 @@ import signal
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 from kvmbox.errors import SnapshotFileError, StartError
 
@@ -29,6 +29,18 @@ _IGNORED: Final = (
 
 Commit = Callable[[int], None]
 """Gives the destination of a number its name. Raises OSError."""
+
+
+class Pending(Protocol):
+    """Something with a name that is not there to stay, unless it is committed."""
+
+    def commit(self) -> None:
+        """Give it the name that it is to have. Raises OSError."""
+        ...
+
+    def abandon(self) -> None:
+        """Remove it, if it was not committed."""
+        ...
 
 
 class Destination:
@@ -76,7 +88,7 @@ class Destination:
 class Committer:
     """The process that renames. By one thread at a time."""
 
-    def __init__(self, destinations: Sequence[Destination]) -> None:
+    def __init__(self, destinations: Sequence[Pending]) -> None:
         """Fork it: in a process that has no other threads. Raises OSError."""
         order_out, order_in = os.pipe2(os.O_CLOEXEC)
         answer_out, answer_in = os.pipe2(os.O_CLOEXEC)
@@ -103,7 +115,7 @@ class Committer:
             os.waitpid(self._pid, 0)
 
 
-def _serve(destinations: Sequence[Destination], orders: int, answers: int) -> NoReturn:
+def _serve(destinations: Sequence[Pending], orders: int, answers: int) -> NoReturn:
     """The committer's life."""
     try:
         for number in _IGNORED:

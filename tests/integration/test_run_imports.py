@@ -30,6 +30,9 @@ COLD = (
     "kvmbox.machine.sampler",
     "kvmbox.record",  # --record
     "kvmbox.inject",  # --inject
+    "kvmbox.gdb",  # --gdb
+    "kvmbox.machine.debugger",
+    "kvmbox.kvm.guest_debug",
     "kvmbox.bench",
     "kvmbox.qtest",
     "kvmbox.explain",

@@ -18,6 +18,12 @@ DESIGNS: Final = (
     "per-device filter socketpair",
     "per-device strict shm",
 )
+DEBUGGED: Final = (
+    *(f"gdb_watches_a_variable_or_is_refused[{bits}]" for bits in (32, 64)),
+    *(f"gdb_stops_at_a_hardware_breakpoint_and_steps[{bits}]" for bits in (32, 64)),
+    "real_mode_guest_stops_at_its_breakpoint",
+    "client_stops_a_guest_that_runs_and_lets_it_end",
+)
 _SAME_OUTPUT: Final = (
     "tests/integration/test_run_designs.py::test_design_gives_the_same_output_and_status_as_the_default"
 )
@@ -43,6 +49,8 @@ QUICK: Final = (
     *(f"{_SAME_OUTPUT}[irq64-{design}]" for design in DESIGNS),
     "tests/integration/test_run_designs.py::test_order_of_com1_and_debug_console_is_kept",
     "tests/integration/test_run_status.py",
+    # Not planted breakpoints: TCG does not let a hypervisor intercept INT3.
+    *(f"tests/integration/test_run_gdb.py::test_{name}" for name in DEBUGGED),
     "tests/integration/test_run_restart.py::test_restart_counts_in_json_and_stats",
     "tests/integration/test_run_restart.py"
     "::test_restart_says_a_line_and_the_guest_goes_on_as_if_nothing_had_been",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from kvmbox.bus import Bus, FastPath, InBytes, Mapping
-from kvmbox.kvm import uapi
+from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.machine.run_loop import LEAVE, LoopEnd
 from tests.support.halves import Half
@@ -116,6 +116,8 @@ class Rig:
         self.ports.attach(Mapping(0xF4, 4, self.exit, direct=self.exit))
         self.mmio.attach(Mapping(0xD000_0000, 8, self.mmio_uart, direct=self.mmio_uart))
         self._half = half or Half()
+        self.met: Callable[[exits.Exit], int] | None = None
+        """A debugger's answer to rare exits, for the next `named`."""
         self.named(None)
         self.while_parked: Callable[[], object] = self.loop.unpark
         """What the main thread does when the loop has parked."""
@@ -129,6 +131,7 @@ class Rig:
             read_memory=lambda a: a & 0xFF if a != 0x7C03 else None,
             told=self._told,
             name=name,
+            met=self.met,
         )
 
     def _told(self) -> None:

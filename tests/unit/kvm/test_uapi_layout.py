@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.kvm import ioctl, uapi
+from kvmbox.kvm import guest_debug, ioctl, uapi
 
 # Structures whose Python side differs from the C side by design: flexible arrays, unnamed C members.
 _HEADERS_OF = {
@@ -100,7 +100,10 @@ def _expectations() -> Iterator[tuple[str, str, int]]:
         yield f"offsetof(struct kvm_run, {member})", "", getattr(uapi, constant)
     union_end = uapi.RUN_UNION + uapi.RUN_UNION_SIZE
     yield "offsetof(struct kvm_run, kvm_valid_regs)", "", union_end
-    for name, value in (_constants(uapi) | _constants(ioctl)).items():
+    debug = guest_debug.kvm_guest_debug
+    yield "sizeof(struct kvm_guest_debug)", "", ctypes.sizeof(debug)
+    yield "offsetof(struct kvm_guest_debug, arch.debugreg)", "", debug.debugreg.offset
+    for name, value in (_constants(uapi) | _constants(ioctl) | _constants(guest_debug)).items():
         yield name, name, value
 
 

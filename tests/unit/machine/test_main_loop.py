@@ -17,7 +17,7 @@ from kvmbox.machine.caller import Caller
 from kvmbox.machine.late_writes import LateWrites
 from kvmbox.machine.main_loop import MainLoop
 from kvmbox.machine.suspend import Suspension
-from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, UNKNOWN_EXIT, Decision, Outcome
+from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Decision, Outcome
 
 CRASH = Outcome(GUEST_CRASHED, "the guest crashed: triple fault", error=True)
 SHUTDOWN = Outcome(CLEAN, "the guest shut down")
@@ -85,9 +85,9 @@ class Rig:
         self.decision = Decision()
         self.wakeup = Wakeup()
         self.threads = [FakeThread("vCPU 0", self.log), FakeThread("vCPU 1", self.log)]
-        config = SimpleNamespace(no_reboot=False, timeout=None, on_device_crash="fail")
+        self.config = SimpleNamespace(no_reboot=False, timeout=None, on_device_crash="fail")
         self.main_loop = MainLoop(
-            cast(Any, config),
+            cast(Any, self.config),
             self.decision,
             cast(Console, FakeConsole(self.log)),
             self.wakeup,
@@ -370,3 +370,25 @@ def test_sleep_ends_with_the_decision(rig: Rig) -> None:
 
     assert rig.main_loop.sleep(never) is False
     assert rig.log[-1] == "clock stands"
+
+
+@pytest.mark.parametrize(("stood", "status"), [(0, TIMED_OUT), (1 << 62, CLEAN)])
+def test_time_for_which_a_debugger_held_the_guest_does_not_count(rig: Rig, stood: int, status: int) -> None:
+    debugger = SimpleNamespace(
+        stood_ns=stood,
+        met=lambda number, found: 0,
+        begin=lambda guest, threads: rig.log.append("debugger begins"),
+        watch=lambda poll: None,
+        end_boot=lambda: rig.log.append("debugger ends"),
+    )
+    rig.main_loop.debugger = cast(Any, debugger)
+    rig.config.timeout = 0.001  # since the host has booted
+    second = rig.threads[1]
+    second.outcome = SHUTDOWN
+    second.at_start = second.end
+    assert rig.run() is False
+    assert rig.decision.outcome is not None
+    assert rig.decision.outcome.status == status
+    if status == CLEAN:
+        assert rig.log.index("debugger ends") > rig.log.index("vCPU 0 has left")
+        assert rig.log.index("debugger begins") < rig.log.index("clock runs")

@@ -11,7 +11,7 @@ from kvmbox.sandbox.compiled_filters import FILTERS
 from kvmbox.sandbox.policy import ARCH_X86_64, Action, Policy
 from kvmbox.sandbox.seccomp import BPF_INSTRUCTION, bind
 from kvmbox.sandbox.syscall_names import NAMES, NUMBERS
-from kvmbox.sandbox.vmm_policy import MAIN_POLICY, OWN_PID, SPAWNER_PIDFD, VCPU_POLICY, bound_to
+from kvmbox.sandbox.vmm_policy import MAIN_POLICY, OWN_PID, SPAWNER_PIDFD, VCPU_POLICY, bound_to, gdb_policy
 from tests.reference.bpf import run_bpf
 
 ALLOW, REFUSE = Action.ALLOW, Action.REFUSE
@@ -148,6 +148,12 @@ def test_vmm_call_is_never_allowed(policy: Policy, name: str) -> None:
 
 def test_vcpu_table_is_part_of_the_main_thread_s() -> None:
     assert set(map(repr, VCPU_POLICY.rules)) < set(map(repr, MAIN_POLICY.rules))
+
+
+def test_debugger_s_socket_adds_that_a_client_is_accepted_and_nothing_else() -> None:
+    added = [rule.name for rule in gdb_policy().rules if rule not in MAIN_POLICY.rules]
+    assert added == ["accept4", "accept"]
+    assert gdb_policy().default is REFUSE
 
 
 @pytest.mark.parametrize("policy", BOTH, ids=lambda one: one.name)
