@@ -421,7 +421,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             natural_sizes=frozenset({2, 4}),
         )
     )
-    board.append(_fw_cfg(options))
+    board += [_fw_cfg(options), _vga()]
     if options.testdev:
         board.append(_testdev())
     if options.has_bios:
@@ -458,6 +458,20 @@ def _fw_cfg(options: BoardOptions) -> DeviceSpec:
     )
 
 
+def _vga() -> DeviceSpec:
+    """The text that it shows is memory of the guest, which no device process sees."""
+    return DeviceSpec(
+        VGA,
+        "vga",
+        "vga_text",
+        ports=tuple(
+            AddressRange(first, count, offset=first - layout.VGA_FIRST_PORT)
+            for first, count in (*layout.VGA_MONOCHROME_PORTS, *layout.VGA_PORTS)
+        ),
+        on_demand=True,
+    )
+
+
 def _testdev() -> DeviceSpec:
     port = layout.TESTDEV_PORT
     return DeviceSpec(
@@ -476,6 +490,9 @@ def _testdev() -> DeviceSpec:
         on_demand=True,
     )
 
+
+VGA: Final = "VGA"
+"""Name of the device whose registers say what of the text memory is shown."""
 
 BOOT_DISK: Final = "boot-disk"
 """Name of the disk of the built-in BIOS, and of the resource that is behind it."""

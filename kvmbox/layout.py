@@ -28,6 +28,8 @@ MAX_MEMORY: Final = 64 * GIB
 LOW_MEMORY_END: Final = 0xA0000
 HIGH_MEMORY_START: Final = 1 * MIB
 TEXT_SCREEN: Final = 0xB8000  # 80 x 25 characters with attributes, mode 3 of a VGA
+MONOCHROME_SCREEN: Final = 0xB0000  # the same of mode 7
+TEXT_SCREEN_SIZE: Final = 32 * KIB
 
 # --- What firmware leaves in memory ------------------------------------------------------------------
 BIOS_DATA_AREA: Final = 0x400
@@ -114,6 +116,10 @@ TESTDEV_IRQ_PORT: Final = 0x2000  # one port for each of the 24 lines
 TESTDEV_IRQ_COUNT: Final = 24
 TESTDEV_MEMORY: Final = 0xFF00_0000
 TESTDEV_MEMORY_SIZE: Final = 64 * KIB
+
+VGA_FIRST_PORT: Final = 0x3B0  # of all that a VGA may have: its offset 0
+VGA_MONOCHROME_PORTS: Final = ((0x3B4, 2), (0x3BA, 1))  # CRT controller and status of a VGA in mode 7
+VGA_PORTS: Final = ((0x3C0, 16), (0x3D4, 2), (0x3DA, 1))  # first port, and how many
 
 BIOS_REPORT_PORT: Final = 0x9200  # what the built-in BIOS has behind it: guests/common/ports.h has the same
 BIOS_REPORT_PORT_COUNT: Final = 8

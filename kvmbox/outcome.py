@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kvmbox.lean import Value
+
+if TYPE_CHECKING:
+    from kvmbox.screen.screen import Screen
 
 CLEAN: Final = 0
 GUEST_CRASHED: Final = 6
@@ -35,6 +38,8 @@ class Outcome(Value):
     report: str = ""
     cpus: tuple[dict[str, Any], ...] = ()
     core: str | None = None
+    screen: Screen | None = None
+    """What was on the text screen, if anything was."""
 
 
 def debug_exit_status(value: int) -> int:

@@ -31,7 +31,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "early": set(),
     "regular": set(),
     "bus": {"lean"},
-    "outcome": {"lean"},
+    "outcome": {"lean", "screen"},
     "bundled": {"lean"},
     "board": {"devices", "firmware", "layout", "lean"},
     # What may be compiled; what the .pyx import is checked below.
@@ -75,6 +75,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "inject": {"board", "bus", "channel", "devices", "errors", "lean", "wire"},
     # What a debugger asks and is answered, loaded by --gdb alone.
     "gdb": {"errors", "explain", "kvm", "lean"},
+    # What is on a guest's text screen.
+    "screen": {"devices", "errors", "layout", "lean"},
     "machine": {
         *(
             "accel",
@@ -96,7 +98,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
             "lean",
         ),
         "memory",
-        *("outcome", "processes", "profiling", "record", "sandbox", "snapshot", "wire"),
+        *("outcome", "processes", "profiling", "record", "sandbox", "screen", "snapshot", "wire"),
     },
     # Tools on top, loaded by their command alone.
     # A recording is read, checked and replayed where there is no /dev/kvm.

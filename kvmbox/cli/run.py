@@ -44,7 +44,7 @@ SECTIONS: Final = {
         *("boot", "append", "modules", "initrd", "bios", "firmware_tables", "fw_cfg"),
         *("load_address", "entry", "segments", "mode"),
     ),
-    "Console": ("serial", "debugcon", "serial_overflow", "serial_limit", "uart_pace"),
+    "Console": ("serial", "debugcon", "serial_overflow", "serial_limit", "uart_pace", "screen"),
     "End of the run": ("timeout", "expect", "fail_on", "success_status", "debug_exit", "no_reboot"),
     "Work on a kernel": ("watch", "gdb"),
     "Snapshots": ("snapshot_when", "snapshot_stop", "from_file", "rtc"),
@@ -62,7 +62,7 @@ SECTIONS: Final = {
 CONFIGURABLE: Final = frozenset(
     (
         *("memory", "cpus", "cpu", "rtc_base", "testdev", "boot", "append", "firmware_tables"),
-        *("serial_overflow", "serial_limit", "uart_pace", *SECTIONS["End of the run"]),
+        *("serial_overflow", "serial_limit", "uart_pace", "screen", *SECTIONS["End of the run"]),
         *("ipc", "on_device_crash", "restart_budget", "require", "pin", "stats"),
     )
 )
@@ -208,6 +208,13 @@ def _complete_fault(
     "--uart-pace", is_flag=True, help="UARTs transmit at their programmed baud rate, not immediately."
 )
 @click.option(
+    "--screen",
+    type=click.Choice(config.SCREEN_CHOICES),
+    help="When the text of the VGA screen (0xb8000) is printed on stdout. end: when the run ends. auto: the "
+    "same, if the guest has printed nothing on a serial port or the debug console. never: not at all."
+    "  [default: auto]",
+)
+@click.option(
     "--rtc-base",
     metavar="WHEN",
     help="The initial time of the RTC: utc, localtime or an ISO date and time.  [default: utc]",
@@ -219,8 +226,8 @@ def _complete_fault(
     "--expect",
     multiple=True,
     metavar="TEXT",
-    help="End the run with status 0 when the guest has printed TEXT. If repeated: when all have been "
-    "printed.",
+    help="End the run with status 0 when the guest has printed TEXT, or shows TEXT on its screen. If "
+    "repeated: when all have been seen.",
 )
 @click.option(
     "--fail-on",
@@ -450,6 +457,7 @@ def command(
         "report": result.crash_report,
         "cpus": result.cpus,
         "core": result.core,
+        "screen": None if result.screen is None else result.screen.as_json(),
         "wall_time": wall,
     }
     # First what programs read: stderr may be a pipe that nobody empties. The file may be on a full disk.

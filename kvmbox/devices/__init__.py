@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from kvmbox.devices.rtc_mc146818 import RtcMc146818
     from kvmbox.devices.testdev import PcTestdev
     from kvmbox.devices.uart_16550a import Uart16550A
+    from kvmbox.devices.vga_text import VgaText
 
 __all__ = [
     "I8042",
@@ -79,6 +80,7 @@ __all__ = [
     "TakeLine",
     "Transfer",
     "Uart16550A",
+    "VgaText",
 ]
 
 _HOMES = {
@@ -99,6 +101,7 @@ _HOMES = {
     "RtcMc146818": "rtc_mc146818",
     "ShutdownPort": "port_models",
     "Uart16550A": "uart_16550a",
+    "VgaText": "vga_text",
 }
 
 

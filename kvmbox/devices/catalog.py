@@ -20,6 +20,7 @@ from kvmbox.devices.reset_control import ResetControl
 from kvmbox.devices.rtc_mc146818 import RtcMc146818
 from kvmbox.devices.testdev import PcTestdev
 from kvmbox.devices.uart_16550a import Uart16550A
+from kvmbox.devices.vga_text import VgaText
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "pc_testdev": PcTestdev,
     "bios_report": BiosReport,
     "boot_disk": BootDisk,
+    "vga_text": VgaText,
 }
 
 

@@ -38,6 +38,8 @@ OFFER_SIZE: Final = 64
 """How many bytes of input one request offers to a UART: more than its FIFO holds."""
 TYPED_LIMIT: Final = 2 * INPUT_CHUNK
 """How much typed input waits for a guest that does not read; what is typed beyond it is dropped."""
+BIOS_TEXT_KEPT: Final = 1 << 14
+"""How much of the text of the built-in BIOS is kept: several screens."""
 FLUSH_SECONDS: Final = 1.0
 """How long the last flush may take, all streams together."""
 
@@ -95,12 +97,13 @@ class Console:
         overflow: str = "wait",
         limit: int | None = None,
         bios: bool = False,
+        keep_bios_text: bool = False,
         say: Callable[[str], None] = lambda text: None,
         wake: Callable[[], None] = lambda: None,
         terminal: RawTerminal | NoTerminal | None = None,
     ) -> None:
         """`say` tells the person a line; `wake` wakes the main thread. `terminal` is what stdin is taken for,
-        None where it may be made raw if it is one.
+        None where it may be made raw if it is one. `keep_bios_text` keeps `bios_text`.
         """
         self.inputs: list[InputPort] = []
         self.streams: list[OutputStream | CaptureStream] = []
@@ -128,6 +131,9 @@ class Console:
         self._console_ports = {"COM1", DEBUGCON}
         self._mirror: MirroredOutput | None = None
         self._bios_mirror: MirroredOutput | None = None
+        self._keeps_bios_text = keep_bios_text
+        self.bios_text = bytearray()
+        """The end of what the built-in BIOS has printed, if that is kept."""
         self._shared: dict[Capture | None, OutputStream | CaptureStream] = {}
         try:
             for port, spec in (*plan.items(), (DEBUGCON, debugcon)):
@@ -277,7 +283,23 @@ class Console:
             if shown and self._matcher is not None:
                 self._match(port, data)
 
-        return take
+        if port != BIOS_TEXT or not self._keeps_bios_text:
+            return take
+
+        def take_and_keep(data: bytes) -> None:
+            self.bios_text += data
+            del self.bios_text[:-BIOS_TEXT_KEPT]
+            take(data)
+
+        return take_and_keep
+
+    def show_screen(self, text: bytes, capture: Capture | None) -> None:
+        """The guest has ended: print the text of its screen, in `capture` or on stdout, behind what the guest
+        has printed there.
+        """
+        self._show_withheld()
+        stream = self._console_stream(capture)
+        stream.append(b"\n" + text if stream.appended else text)
 
     def listen(self, listener: Callable[[str, bytes], None]) -> None:
         """From now on `listener` gets what console ports print, on any thread, before it is judged."""
@@ -299,18 +321,31 @@ class Console:
         with self._matching:
             if self._cut:
                 return
-            found = self._matcher.feed(data, port)
-            self._cut = found is not Match.UNDECIDED
-            match found:
-                case Match.EXPECTED:
-                    self._decision.decide(Outcome(0, EXPECTED_SEEN))
-                case Match.FAILED:
-                    text = (self._matcher.failure or b"").decode("utf-8", "replace")
-                    self._decision.decide(
-                        Outcome(UNEXPECTED, f"the guest printed {text!r} (--fail-on)", error=True)
-                    )
-                case Match.UNDECIDED:
-                    pass
+            outcome = self._outcome_of(self._matcher.feed(data, port))
+            if outcome is not None:
+                self._decision.decide(outcome)
+
+    def see(self, screen: bytes) -> Outcome | None:
+        """What the text on the screen decides, if it does. What is printed later is not of the run."""
+        with self._matching:
+            if self._cut or self._matcher is None:
+                return None
+            return self._outcome_of(self._matcher.look(screen))
+
+    def see_first(self, screen: bytes) -> None:
+        """This is on the screen before the guest goes on."""
+        if self._matcher is not None:
+            self._matcher.ignore(screen)
+
+    def _outcome_of(self, found: Match) -> Outcome | None:
+        assert self._matcher is not None
+        self._cut = found is not Match.UNDECIDED
+        if found is Match.EXPECTED:
+            return Outcome(0, EXPECTED_SEEN)
+        if found is Match.FAILED:
+            text = (self._matcher.failure or b"").decode("utf-8", "replace")
+            return Outcome(UNEXPECTED, f"the guest printed {text!r} (--fail-on)", error=True)
+        return None
 
     def tick(self) -> bool:
         """Show what was withheld for too long, once per slice. Return whether more is withheld."""
@@ -354,8 +389,10 @@ class Console:
         self._postponed = thread
 
     def may_wait(self) -> None:
-        """A boot begins: its vCPU threads may wait for room."""
+        """A boot begins: its vCPU threads may wait for room. Its BIOS begins with an empty screen."""
         self._leaving = False
+        if self.bios_text:
+            self.bios_text += b"\n"
 
     def _became_tight(self) -> None:
         self._tight = True
@@ -441,9 +478,7 @@ class Console:
     def finish(self) -> str | None:
         """Write out what is left, for `FLUSH_SECONDS` at most; returns what could not be written, or None."""
         self._say_notes()
-        for mirror in (self._bios_mirror, self._mirror):
-            if mirror is not None:
-                mirror.finish()
+        self._show_withheld()
         deadline = time.monotonic() + FLUSH_SECONDS
         problem: str | None = None
         for stream in self.streams:
@@ -453,6 +488,11 @@ class Console:
                 problem = f"{left} bytes of the guest's output to {stream.name} could not be written{why}"
         self.terminal.leave()
         return problem
+
+    def _show_withheld(self) -> None:
+        for mirror in (self._bios_mirror, self._mirror):
+            if mirror is not None:
+                mirror.finish()
 
     @property
     def dropped(self) -> dict[str, int]:

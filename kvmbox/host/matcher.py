@@ -1,4 +1,4 @@
-"""`--expect` and `--fail-on`: search for texts in the console output of the guest.
+"""`--expect` and `--fail-on`: search for texts in the console output of the guest, and on its screen.
 
 The search happens when the output is received from the device, not when it is written to the host. So a text
 that the guest printed before it stopped is found before the stop. Each byte is searched once, and a text may
@@ -34,6 +34,7 @@ class ConsoleMatcher:
         self._keep = max((len(text) for text in (*expect, *fail_on)), default=1) - 1
         self._tail = b""
         self._tails: dict[str, bytes] = {}
+        self._old: list[bytes] = []  # what was on the screen at first, and has not gone since
 
     def feed(self, data: bytes, port: str = "") -> Match:
         """More output of `port`; the decision of the earliest text that ends in it.
@@ -61,6 +62,25 @@ class ConsoleMatcher:
             if not self.missing:
                 return Match.EXPECTED
         return Match.UNDECIDED
+
+    def look(self, screen: bytes) -> Match:
+        """What is on the screen now. If it has a fatal text as well as an expected one, the fatal one counts,
+        as nobody knows which was first.
+        """
+        self._old = [text for text in self._old if text in screen]
+        for text in self._fail_on:
+            if text in screen and text not in self._old:
+                self.failure = text
+                return Match.FAILED
+        left = [text for text in self.missing if text not in screen or text in self._old]
+        if left == self.missing:
+            return Match.UNDECIDED
+        self.missing[:] = left
+        return Match.UNDECIDED if left else Match.EXPECTED
+
+    def ignore(self, screen: bytes) -> None:
+        """What is on the screen at first counts only when it is there again."""
+        self._old = [text for text in (*self.missing, *self._fail_on) if text in screen]
 
     def _keep_of(self, output: bytes) -> bytes:
         """The end of `output` that may be the beginning of a text."""

@@ -17,6 +17,7 @@ from kvmbox.boot.choose import AUTO, WAY_NAMES
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
 from kvmbox.errors import UsageError
+from kvmbox.host.capture import Capture
 from kvmbox.host.serial import SerialSpec
 from kvmbox.lean import Value
 from kvmbox.machine import values
@@ -30,12 +31,14 @@ FirmwareChoice = Literal["auto", "none"]
 SerialOverflow = Literal["wait", "drop"]
 RtcPolicy = Literal["stand-still", "catch-up"]
 OnDeviceCrash = Literal["fail", "restart", "all-ones"]
+ScreenChoice = Literal["auto", "end", "never"]
 
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 DATA_SEGMENTS: Final[tuple[DataSegments, ...]] = get_args(DataSegments)
 FIRMWARE_CHOICES: Final[tuple[FirmwareChoice, ...]] = get_args(FirmwareChoice)
 RTC_POLICIES: Final[tuple[RtcPolicy, ...]] = get_args(RtcPolicy)
 SERIAL_OVERFLOWS: Final[tuple[SerialOverflow, ...]] = get_args(SerialOverflow)
+SCREEN_CHOICES: Final[tuple[ScreenChoice, ...]] = get_args(ScreenChoice)
 CRASH_ANSWERS: Final[tuple[OnDeviceCrash, ...]] = get_args(OnDeviceCrash)
 SECCOMP_CHOICES: Final = tuple(SECCOMP_MODES)
 
@@ -44,6 +47,7 @@ DEFAULT_BOOT: Final = AUTO
 DEFAULT_CPU: Final = "host"
 DEFAULT_FIRMWARE: Final = FIRMWARE_CHOICES[0]
 DEFAULT_SERIAL_OVERFLOW: Final = SERIAL_OVERFLOWS[0]
+DEFAULT_SCREEN: Final = SCREEN_CHOICES[0]
 DEFAULT_RTC: Final = RTC_POLICIES[0]
 DEFAULT_ON_DEVICE_CRASH: Final = CRASH_ANSWERS[0]
 DEFAULT_SANDBOX: Final = PROCESS
@@ -104,7 +108,7 @@ class RunConfig(Value):
     layers (`sandbox.layers`) that must not be missing. `devices` are put on the board beside those of a PC;
     `resources` are what their `Resource` grants name. `start` is the snapshot that the machine starts from,
     which decides many of the others. `inject` are the faults of devices. `gdb` is where a debugger finds
-    the machine.
+    the machine. `console` is where the text of the screen goes, None for stdout.
     """
 
     guest: str
@@ -155,6 +159,8 @@ class RunConfig(Value):
     profile_rate: int | None = None
     inject: tuple[Spec, ...] = ()
     gdb: Endpoint | None = None
+    screen: ScreenChoice = DEFAULT_SCREEN
+    console: Capture | None = None
 
     @property
     def bios_file(self) -> str | None:
@@ -317,6 +323,7 @@ def check(config: RunConfig, restart_budget: int | None) -> None:
     _refuse_other("--firmware-tables", config.firmware_tables, FIRMWARE_CHOICES)
     _refuse_other("--serial-overflow", config.serial_overflow, SERIAL_OVERFLOWS)
     _refuse_other("--rtc", config.rtc, RTC_POLICIES)
+    _refuse_other("--screen", config.screen, SCREEN_CHOICES)
     if config.rtc != DEFAULT_RTC and config.start is None:
         raise UsageError(
             f"--rtc {config.rtc} needs --from", hint="the clock of a machine that boots is --rtc-base"

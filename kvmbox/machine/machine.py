@@ -45,6 +45,7 @@ from kvmbox.processes.pool import Sandbox, Seccomp
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.host.transfers import Store
+    from kvmbox.screen.screen import Screen
     from kvmbox.snapshot.file import SnapshotFile
 
 _Read = TypeVar("_Read")
@@ -62,7 +63,8 @@ class RunResult(Value):
     kvmbox. `reason` says why in a few words, `hint` what to do about it. `crash_report` has the registers and
     the code of a guest that crashed, or is empty. `output` is what the Capture of the console has kept.
     `failed` is true if `kvmbox run` would print an error. `cpus` explains each CPU as data, where the crash
-    report does: see docs/debugging.md. `core` is the path of the core file, if one was written.
+    report does: see docs/debugging.md. `core` is the path of the core file, if one was written. `screen` is
+    what was on the text screen, None if nothing was.
     """
 
     status: int
@@ -74,6 +76,7 @@ class RunResult(Value):
     statistics: RunStats
     cpus: tuple[dict[str, Any], ...] = ()
     core: str | None = None
+    screen: Screen | None = None
 
 
 class Machine:
@@ -102,6 +105,7 @@ class Machine:
         serial: Backends = (),
         debugcon: str | Capture = "auto",
         console: Literal["capture", "stdio"] = "capture",
+        screen: options.ScreenChoice = options.DEFAULT_SCREEN,
         serial_overflow: SerialOverflow = options.DEFAULT_SERIAL_OVERFLOW,
         serial_limit: int | str | None = None,
         uart_pace: bool = False,
@@ -141,10 +145,10 @@ class Machine:
 
         `serial` gives ports a backend: a Capture, or "null", "pty", "file:PATH", "stdio". `console` is where
         COM1 and the debug console are that nothing else was said of: in a Capture, `Machine.console`, or on
-        this process's stdin and stdout. `devices` are put on the board beside those of a PC, and `resources`
-        are the stores that their `Resource` grants name. `say` gets each line that is for a person, from the
-        machine's thread. `mode` is an older spelling of `boot`. `start` is for `from_snapshot`. Nothing is
-        opened yet. Raises UsageError.
+        this process's stdin and stdout; the text of the screen goes to the same place. `devices` are put on
+        the board beside those of a PC, and `resources` are the stores that their `Resource` grants name.
+        `say` gets each line that is for a person, from the machine's thread. `mode` is an older spelling of
+        `boot`. `start` is for `from_snapshot`. Nothing is opened yet. Raises UsageError.
         """
         path, flat = _find(os.fspath(image))
         required = options.layer_mask("--require", require)
@@ -156,6 +160,8 @@ class Machine:
             guest=path,
             serial=plan,
             debugcon=_debugcon(debugcon, self.console),
+            screen=screen,
+            console=self.console,
             rtc_base=values.parse_rtc_base(rtc_base) if isinstance(rtc_base, str) else rtc_base,
             memory_size=_read("--memory", values.memory_size, memory),
             cpus=_read("--cpus", values.cpu_count, cpus),
@@ -451,6 +457,7 @@ class Machine:
             statistics,
             outcome.cpus,
             outcome.core,
+            outcome.screen,
         )
 
     def _tell(self, line: str) -> None:

@@ -99,6 +99,8 @@ class MainLoop:
         self._core = core
         self.debugger: Debugger | None = None
         """What serves --gdb."""
+        self.each_slice: Callable[[], None] = lambda: None
+        """What is done once per slice, while a guest runs."""
         self._config = config
         self._decision = decision
         self._console = console
@@ -535,6 +537,7 @@ class MainLoop:
             self.device_failed(hung_error(hung.device_type))
             devices.pool.kill(hung.device_type)
             return
+        self.each_slice()
         congested = self._console.congested
         flushed = self._ring is not None and not congested and self._ring.flush()
         devices.late.tend(lambda: port_exits([thread.loop for thread in self._vcpus]))

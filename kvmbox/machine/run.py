@@ -25,7 +25,7 @@ from kvmbox.host.placement import Placement
 from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
 from kvmbox.lean import Value
-from kvmbox.machine.aftermath import Aftermath, prepare
+from kvmbox.machine.aftermath import EXPLAINED, Aftermath, prepare
 from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.builder import Devices, GuestVm, board_of, fw_cfg_files, start_timer
 from kvmbox.machine.caller import Caller
@@ -33,6 +33,7 @@ from kvmbox.machine.config import DEFAULT_PROFILE_RATE, RunConfig
 from kvmbox.machine.drain import drain
 from kvmbox.machine.main_loop import MainLoop
 from kvmbox.machine.planned import PlannedSnapshots
+from kvmbox.machine.screen_view import ScreenView
 from kvmbox.machine.snapshots import Snapshots
 from kvmbox.machine.statistics import RunStats, collect
 from kvmbox.machine.suspend import sleep_until_woken, tell_wake_up, waking_plan
@@ -158,6 +159,7 @@ def run(
             overflow=config.serial_overflow,
             limit=config.serial_limit,
             bios=source.has_bios,
+            keep_bios_text=config.screen == "auto",
             say=say,
             wake=wakeup.wake,
             terminal=caller.terminal,
@@ -197,10 +199,16 @@ def run(
             if devices.transfers is not None:
                 cleanup.callback(_end_transfers, devices.transfers, say)
             main_loop.take_devices(devices)
+            view = ScreenView(
+                *(config, memory, devices, console, decision), has_bios=source.has_bios, say=say
+            )
+            if matcher is not None:
+                main_loop.each_slice = view.look
             if start is not None:
                 timeline.mark("devices ready")
                 start.resume(devices, console)
                 timeline.mark("device states restored")
+                view.begin()
             plans.attend(main_loop, kvm, files, devices, console, decision, say)
             if profiling is not None:
                 profiling.attend(main_loop, source.symbols)
@@ -237,6 +245,7 @@ def run(
             except KeyboardInterrupt:
                 # The third signal that asks for the end, when two have not brought it.
                 decision.decide(main_loop.ended_by_signal)
+            view.end()
         finally:
             missing_snapshot = snapshots.end()
             problem = console.finish() or plans.problem
@@ -248,10 +257,10 @@ def run(
         outcome = decision.outcome
         assert outcome is not None
         no_core = None if core is None else core.missing(outcome)
-        judged = _judge(outcome, config, matcher, problem or no_core, missing_snapshot)
+        judged = _judge(view.judge(outcome), config, matcher, problem or no_core, missing_snapshot)
         if no_core is not None and judged.reason != no_core:
             say(no_core)
-        judged = _with_aftermath(judged, main_loop.aftermath, None if core is None else core.path)
+        judged = _with_details(judged, main_loop.aftermath, None if core is None else core.path, view)
         stats = collect(devices, main_loop, console, timeline, pool, injection)
         if injection is not None:
             _tell_faults(injection, say)
@@ -422,6 +431,8 @@ def _boot_until_end(
             if guest.boot.after_bios:
                 start_timer(devices)
             again = main_loop.run_until_reset(guest)
+            main_loop.each_slice()  # once more: the memory of this boot may be cleared
+            again = again and decision.outcome is None
         except DeviceProcessError as error:
             main_loop.device_failed(error)
             return
@@ -459,21 +470,24 @@ def _boot_until_end(
         guest = factory.resume(plan)
 
 
-def _with_aftermath(outcome: Outcome, aftermath: Aftermath | None, core: str | None) -> Outcome:
-    """The outcome with what the guest's state tells: more to the point than a hint that fits any such end.
-
-    `core` is the path of the core file.
+def _with_details(
+    outcome: Outcome, aftermath: Aftermath | None, core: str | None, view: ScreenView
+) -> Outcome:
+    """The outcome with its screen, and what the guest's state tells of an end that was a bad one: that is
+    more to the point than a hint that fits any such end. `core` is the path of the core file.
     """
-    if aftermath is None:
-        return outcome
+    if outcome.status in (CLEAN, UNEXPECTED) or aftermath is None:
+        aftermath = Aftermath()
+    report = aftermath.report or outcome.report
     return Outcome(
         outcome.status,
         outcome.reason,
         outcome.error,
         aftermath.diagnosis or outcome.hint,
-        aftermath.report or outcome.report,
+        view.add_to(report) if outcome.status in EXPLAINED else report,
         aftermath.cpus,
         core,
+        view.screen,
     )
 
 

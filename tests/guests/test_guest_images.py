@@ -30,7 +30,7 @@ PVH = {"pvh32"}
 BOOT_SECTORS = {"bootservices", "bootdisk", "bootlong"}
 MULTIBOOT = {
     *("hello32", "memmap", "debugexit", "flood", "portsweep", "haltforever", "haltnmi", "waitsipi"),
-    *("spin", "bench", "irq32", "paging32", "acpi", "fwcfg", "mbbios"),
+    *("spin", "bench", "irq32", "paging32", "acpi", "fwcfg", "mbbios", "screen"),
 }
 ELF32 = MULTIBOOT | MULTIBOOT2 | PVH | {"elf32"}
 ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE | LINUX | BOOT_SECTORS]

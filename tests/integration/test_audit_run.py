@@ -305,7 +305,7 @@ def test_command_every_type_by_default_and_json(tmp_path: Path, capsys: pytest.C
     chosen = ["--probe", "read-passwd", "--probe", "memory", "--probe", "rdtsc"]
     assert run_command(["audit", "--json", str(file), *chosen]) == 0
     data = json.loads(file.read_text())
-    assert data["options"]["types"] == ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg"]
+    assert data["options"]["types"] == ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg", "vga"]
     assert [row["name"] for row in data["probes"]] == ["read-passwd", "memory", "rdtsc"]
     for row in data["probes"]:
         if row["verdict"] != "not applicable":

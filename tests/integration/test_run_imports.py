@@ -15,7 +15,9 @@ COLD = (
     "json",  # --json
     "kvmbox.boot.foreign",  # names in refusals
     "kvmbox.boot.way_linux",  # imported when an image is offered to it
+    "kvmbox.channel.device_state",  # snapshots, the registers of a VGA
     "kvmbox.devices.catalog",  # the models are in device processes
+    "kvmbox.devices.vga_text",
     "kvmbox.host.transfers",  # disks
     "kvmbox.processes.spawner",  # in the spawner
     "kvmbox.sandbox.jail",
@@ -38,6 +40,7 @@ COLD = (
     "kvmbox.explain",
     "kvmbox.machine.core_file",  # --core
     "kvmbox.snapshot",
+    "kvmbox.screen",  # what the guest has printed there
 )
 """What a plain run does not import; docs/adr/0009 has the times."""
 

@@ -30,7 +30,7 @@ from tests.support.runs import Images, Run, error_lines, run_to_end
 pytestmark = pytest.mark.kvm
 
 PROGRAM = str(Path(__file__).parent / "run_payload" / "other_spawner.py")
-ON_DEMAND = {"i8042", "pm", "hpet", "fwcfg"}
+ON_DEMAND = {"i8042", "pm", "hpet", "fwcfg", "vga"}
 SHOW = bytes.fromhex("ba1105 ec bae900 ee")
 """mov dx,0x511; in al,dx; mov dx,0xe9; out dx,al: the next byte of the item."""
 
@@ -100,6 +100,7 @@ def test_statistics_tell_which_have_started(images: Images) -> None:
         ["pm", "not"],
         ["hpet", "not"],
         ["fwcfg", "started"],
+        ["vga", "not"],
     ]
 
 

@@ -63,7 +63,8 @@ def test_device_processes_in_strict_mode_answer_every_request(python: str, ipc: 
     assert (done.returncode, done.stderr) == (0, "")
     answered = [line.split()[:2] for line in done.stdout.splitlines()]
     assert answered == [
-        [name, str(REQUESTS)] for name in ("uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg")
+        [name, str(REQUESTS)]
+        for name in ("uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg", "vga")
     ]
 
 

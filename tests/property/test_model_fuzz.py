@@ -310,6 +310,25 @@ def fw_cfg_program(tape: Tape) -> list[Step]:
     return [select, Step("write", 0, 8, 4, int.from_bytes(block.to_bytes(4, "big"), "little"))]
 
 
+def vga_program(tape: Tape) -> list[Step]:
+    v, w = tape.byte(), tape.byte()
+    match tape.byte() % 7:
+        case 0:  # the ports in use
+            return program((0x12, v), (0x24 - 0x20 * (w & 1), v % 32), (0x25 - 0x20 * (w & 1), w))
+        case 1:
+            return [Step("write", 0, 0x24, 2, v % 32 | w << 8), Step("read", 0, 0x25)]
+        case 2:  # the flip-flop first
+            return [Step("read", 0, 0x2A), *program((0x10, v % 32), (0x10, w)), Step("read", 0, 0x11)]
+        case 3:
+            return [*program((0x14 + 10 * (w & 1), v % 16), (0x15 + 10 * (w & 1), w)), Step("read", 0, 0x15)]
+        case 4:
+            return program((0x18, v), *[(0x19, tape.byte()) for _ in range(w % 7)])
+        case 5:
+            return [*program((0x17, v)), *[Step("read", 0, 0x19)] * (w % 7), Step("read", 0, 0x17)]
+        case _:
+            return [Step("read", v * 100_000, 0x2A - 0x20 * (w & 1)), Step("read", 0, 0x10, 4)]
+
+
 # What gets a chip anywhere takes several writes in order, which chance would rarely find.
 PROGRAMS: Final = {
     "uart_16550a": uart_program,
@@ -321,6 +340,7 @@ PROGRAMS: Final = {
     "power_off_ports": power_off_program,
     "hpet": hpet_program,
     "fw_cfg": fw_cfg_program,
+    "vga_text": vga_program,
 }
 
 
@@ -768,6 +788,7 @@ OPENINGS: Final[dict[str, list[Step]]] = {
         *[Step("read", 0, 1)] * 70,
         Step("write", 0, 4, 4, 0x0100_0000),
     ],
+    "vga_text": program((0x24, 0x0E), (0x25, 0x07), (0x10, 0x31), (0x18, 5), (0x19, 1), (0x19, 2), (0x14, 3)),
     "pc_testdev": program((0, 0x11), (16, 1), (39, 1), (0x1_0000, 0x55), (0x1_FFFF, 0xAA)),
 }
 

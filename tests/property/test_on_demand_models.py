@@ -38,7 +38,7 @@ TYPES = on_demand()
 
 
 def test_those_that_a_guest_may_never_use_start_on_demand_and_no_type_is_divided() -> None:
-    assert sorted(TYPES) == ["bdisk", "fwcfg", "hpet", "i8042", "pm", "testdev"]
+    assert sorted(TYPES) == ["bdisk", "fwcfg", "hpet", "i8042", "pm", "testdev", "vga"]
     board = pc_board(BoardOptions((), 0, layout.MIB, testdev=True, has_bios=True, boot_disk_sectors=1))
     for devices in by_type(board).values():
         assert len({device.on_demand for device in devices}) == 1

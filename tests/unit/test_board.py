@@ -54,7 +54,7 @@ def addresses(ranges: tuple[AddressRange, ...]) -> set[int]:
 
 def test_board_has_each_device_once_and_no_address_twice() -> None:
     devices = pc_board(BoardOptions(SERIAL_PORTS, 0, 128 * layout.MIB, testdev=True))
-    assert len({device.name for device in devices}) == len(devices) == 20
+    assert len({device.name for device in devices}) == len(devices) == 21
     for one, other in combinations(devices, 2):
         assert not addresses(one.ports) & addresses(other.ports)
         assert not addresses(one.mmio) & addresses(other.mmio)
@@ -80,6 +80,8 @@ def test_board_ports_are_those_of_the_pc() -> None:
     assert addresses(devices["pvpanic"].ports) == {0x505}
     assert addresses(devices["reset-control"].ports) == {0xCF8, 0xCF9, 0xCFA, 0xCFB}
     assert addresses(devices["fw_cfg"].ports) == {0x510, 0x511, *range(0x514, 0x51C)}
+    ports = {0x3B4, 0x3B5, 0x3BA, *range(0x3C0, 0x3D0), 0x3D4, 0x3D5, 0x3DA}
+    assert addresses(devices["VGA"].ports) == ports
     assert addresses(devices["MMIO"].mmio) == set(range(0xD000_0000, 0xD000_0008))
 
 
@@ -213,7 +215,7 @@ def test_board_device_has_a_model_that_fits_it(device: DeviceSpec) -> None:
         for offset in range(each.offset, each.offset + each.count)
     ]
     assert device.name == "debugcon" or len(set(offsets)) == len(offsets)
-    holes = device.name in ("debugcon", "fw_cfg", "testdev")
+    holes = device.name in ("debugcon", "fw_cfg", "testdev", "VGA")
     assert holes or sorted(offsets) == list(range(len(offsets)))
 
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
+from kvmbox.devices.vga_text import VgaText
 from kvmbox.jailed.server import DeviceServer
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
@@ -237,6 +238,42 @@ def raises(channel: int) -> int:
         return frame
 
     return serve(StreamPort(channel, channel, read=read), server)
+
+
+def _shows(channel: int, state: bytes) -> int:
+    """Be honest until somebody asks for the state of the model: say that it is `state`."""
+    server = DeviceServer()
+    while frame := os.read(channel, protocol.MAX_FRAME):
+        reply = server.handle(frame)
+        if frame[0] == protocol.SNAPSHOT:
+            request = protocol.decode_request(frame)
+            reply = encode_reply(request, None, len(state), [], state)
+        os.write(channel, reply)
+    return 0
+
+
+def shows_garbage(channel: int) -> int:
+    """Say that the model is in a state in which no model can be."""
+    return _shows(channel, b"\x1b]0;owned\x07" * 70)
+
+
+def shows_all_ones(channel: int) -> int:
+    """Say that each register of a VGA that takes all values is all ones."""
+    vga = VgaText()
+    for offset, count in ((0x1E, 9), (0x14, 5), (0x24, 25)):
+        for index in (*range(count), 0x11):
+            vga.write(0, offset, 2, index | 0x7F00 if offset == 0x24 and index == 0x11 else index | 0xFF00)
+    return _shows(channel, vga.snapshot())
+
+
+def mute_about_state(channel: int) -> int:
+    """Be honest until somebody asks for the state of the model, and say nothing more."""
+    server = DeviceServer()
+    while frame := os.read(channel, protocol.MAX_FRAME):
+        reply = server.handle(frame)
+        if frame[0] != protocol.SNAPSHOT:
+            os.write(channel, reply)
+    return 0
 
 
 def leave(channel: int) -> int:

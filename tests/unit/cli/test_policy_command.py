@@ -12,7 +12,7 @@ from kvmbox.cli.main import run_command
 from kvmbox.errors import SandboxError
 from kvmbox.sandbox import seccomp
 
-TYPES = ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg"]
+TYPES = ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg", "vga"]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -13,7 +13,7 @@ from kvmbox.board import BIOS_TEXT
 from kvmbox.errors import ExpectError
 from kvmbox.host import console as module
 from kvmbox.host.capture import Capture
-from kvmbox.host.console import INPUT_CHUNK, Console, InputPort
+from kvmbox.host.console import BIOS_TEXT_KEPT, INPUT_CHUNK, Console, InputPort
 from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.mirror import PATIENCE_TICKS
 from kvmbox.host.serial import DEBUGCON, SerialSpec, parse_debugcon, serial_plan
@@ -135,6 +135,58 @@ def test_console_pty_is_announced_and_takes_input(stdio: Stdio) -> None:
     assert not port.ended  # somebody may open it again
     console.finish()
     console.close()
+
+
+# --- The screen -------------------------------------------------------------------------------------------
+
+
+def test_screen_is_shown_behind_what_was_printed(stdio: Stdio) -> None:
+    console = stdio.console()
+    console.sink("COM1")(b"printed\n")
+    console.show_screen(b"seen\n", None)
+    assert stdio.shown(console) == b"printed\n\nseen\n"
+
+
+def test_screen_is_shown_behind_what_was_withheld(stdio: Stdio) -> None:
+    console = stdio.console()
+    com1, debugcon = console.sink("COM1"), console.sink(DEBUGCON)
+    com1(b"the same, and more")
+    debugcon(b"the same")  # withheld: it may become the same line
+    debugcon(b" but not")
+    console.show_screen(b"seen\n", None)
+    shown = stdio.shown(console)
+    assert shown.endswith(b"\nseen\n")
+    assert b"but not" in shown
+
+
+def test_screen_is_shown_in_the_capture_of_the_console(stdio: Stdio) -> None:
+    capture = Capture()
+    console = Console(
+        serial_plan([], capture), stdio.decision, None, debugcon=parse_debugcon("null"), say=stdio.said.append
+    )
+    console.show_screen(b"seen\n", capture)
+    assert capture.output == b"seen\n"
+    assert console.finish() is None
+
+
+def test_text_of_the_bios_is_kept_only_if_it_is_asked_for_and_bounded(stdio: Stdio) -> None:
+    for keeps in (False, True):
+        console = Console(
+            serial_plan(["COM1=null"]),
+            stdio.decision,
+            None,
+            debugcon=parse_debugcon("null"),
+            bios=True,
+            keep_bios_text=keeps,
+        )
+        take = console.sink(BIOS_TEXT)
+        take(b"first")
+        console.may_wait()  # the next boot
+        take(b"second")
+        assert bytes(console.bios_text) == (b"first\nsecond" if keeps else b"")
+        take(bytes(2 * BIOS_TEXT_KEPT))
+        assert len(console.bios_text) == (BIOS_TEXT_KEPT if keeps else 0)
+        console.finish()
 
 
 # --- --expect and --fail-on ------------------------------------------------------------------------------
@@ -618,3 +670,25 @@ def test_bios_text_that_waits_is_shown_after_a_while(stdio: Stdio) -> None:
     assert waited[0]
     assert not waited[-1]
     assert os.read(stdio.screen, 100)[:12] == b"Type a line\n"
+
+
+def test_text_on_the_screen_decides_and_what_is_printed_later_is_not_of_the_run(stdio: Stdio) -> None:
+    console = stdio.console(expect=(b"seen",))
+    assert console.see(b"nothing") is None
+    outcome = console.see(b"seen")
+    assert outcome is not None
+    assert (outcome.status, outcome.error) == (0, False)
+    console.sink("COM1")(b"too late")
+    assert console.see(b"again") is None
+    assert stdio.shown(console) == b""
+
+
+def test_fatal_text_on_the_screen_is_named(stdio: Stdio) -> None:
+    console = stdio.console(fail_on=(b"PANIC",))
+    console.see_first(b"PANIC")
+    assert console.see(b"PANIC") is None  # it was there before
+    assert console.see(b"") is None
+    outcome = console.see(b"PANIC")
+    assert outcome is not None
+    assert (outcome.status, outcome.reason) == (UNEXPECTED, "the guest printed 'PANIC' (--fail-on)")
+    console.finish()

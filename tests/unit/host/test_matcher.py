@@ -111,3 +111,44 @@ def test_decision_is_that_of_the_definition_whatever_the_pieces(
     assert decide(expect, fail_on, pieces) == wanted
     assert decide(expect, fail_on, [output]) == wanted
     assert decide(expect, fail_on, [output[i : i + 1] for i in range(len(output))]) == wanted
+
+
+# --- The screen -------------------------------------------------------------------------------------------
+
+
+def test_text_on_the_screen_counts_as_one_that_was_printed() -> None:
+    matcher = ConsoleMatcher([b"one", b"two"], [])
+    assert matcher.look(b"boot") is Match.UNDECIDED
+    assert matcher.look(b"one") is Match.UNDECIDED
+    assert matcher.missing == [b"two"]
+    assert matcher.feed(b"two") is Match.EXPECTED
+
+
+def test_last_text_may_be_on_the_screen() -> None:
+    matcher = ConsoleMatcher([b"one", b"two"], [])
+    matcher.feed(b"one")
+    assert matcher.look(b"two") is Match.EXPECTED
+    assert not matcher.unfulfilled
+
+
+def test_fatal_text_on_the_screen_counts_before_an_expected_one() -> None:
+    matcher = ConsoleMatcher([b"ok"], [b"BUG", b"panic"])
+    assert matcher.look(b"ok\n\npanic") is Match.FAILED
+    assert matcher.failure == b"panic"
+    assert matcher.unfulfilled
+
+
+def test_output_and_screen_are_not_searched_together() -> None:
+    matcher = ConsoleMatcher([b"login:"], [])
+    matcher.feed(b"log")
+    assert matcher.look(b"in:") is Match.UNDECIDED
+
+
+def test_text_that_was_on_the_screen_at_first_counts_when_it_comes_again() -> None:
+    matcher = ConsoleMatcher([b"old", b"new"], [b"BUG"])
+    matcher.ignore(b"old BUG")
+    assert matcher.look(b"old BUG new") is Match.UNDECIDED
+    assert matcher.missing == [b"old"]
+    assert matcher.look(b"") is Match.UNDECIDED
+    assert matcher.look(b"old") is Match.EXPECTED
+    assert matcher.look(b"BUG") is Match.FAILED

@@ -27,7 +27,7 @@ def test_header_of_a_board_is_read_back() -> None:
     found = fmt.decode_header(data[fmt.PREAMBLE.size :])
 
     assert len(data) == fmt.PREAMBLE.size + length
-    types = ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg"]
+    types = ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg", "vga"]
     assert [channel.device_type for channel in found] == types
     names = [device.name for channel in found for device in channel.devices]
     assert sorted(names) == sorted(device.name for device in BOARD)

@@ -120,7 +120,7 @@ def damaged(records: list[Record], **changes: int) -> bytes:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"channel": 8}, "channel 8"),
+        ({"channel": 9}, "channel 9"),
         ({"kind": 2}, "kind 2"),
         ({"request": 5}, "a request of 5 bytes"),
         ({"request": 33}, "announces a payload"),

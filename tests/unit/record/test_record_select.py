@@ -55,10 +55,10 @@ def test_until_time_takes_what_is_not_later_in_every_channel() -> None:
 
 
 def test_device_is_found_by_name_or_type_in_any_case() -> None:
-    assert DeviceChoice.parse("com2", CHANNELS).by_channel == (1, *[None] * 7)
-    assert DeviceChoice.parse("UART", CHANNELS).by_channel == (-1, *[None] * 7)
-    assert DeviceChoice.parse("i8042", CHANNELS).by_channel == (*[None] * 3, -1, *[None] * 4)
-    assert DeviceChoice.parse(None, CHANNELS).by_channel == (-1,) * 8
+    assert DeviceChoice.parse("com2", CHANNELS).by_channel == (1, *[None] * 8)
+    assert DeviceChoice.parse("UART", CHANNELS).by_channel == (-1, *[None] * 8)
+    assert DeviceChoice.parse("i8042", CHANNELS).by_channel == (*[None] * 3, -1, *[None] * 5)
+    assert DeviceChoice.parse(None, CHANNELS).by_channel == (-1,) * 9
 
 
 def test_device_that_is_absent_is_a_usage_error_that_lists_the_others() -> None:

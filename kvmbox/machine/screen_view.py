@@ -1,0 +1,169 @@
+"""The VMM's view of the guest's text screen: at the end of a run, and in between where somebody looks.
+
+The text is memory of the guest, which is read as it is at the moment. What of it is shown, the registers of
+the VGA say: its process is asked for its state (SNAPSHOT), if it has started, and a model of the VMM's own
+checks the answer. A run whose guest has written nothing there loads nothing of this but this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from kvmbox import layout
+from kvmbox.board import BIOS_TEXT, VGA
+from kvmbox.errors import DeviceProcessError, ProtocolError
+from kvmbox.host.console import Console
+from kvmbox.machine.builder import Devices
+from kvmbox.machine.config import RunConfig
+from kvmbox.memory import GuestMemory
+from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, UNKNOWN_EXIT, Decision, Outcome
+
+if TYPE_CHECKING:
+    from kvmbox.channel.channel import Channel
+    from kvmbox.screen.mode import TextMode
+    from kvmbox.screen.screen import Screen
+
+_UNUSED: Final = (bytes(layout.TEXT_SCREEN_SIZE), b" \x07" * (layout.TEXT_SCREEN_SIZE // 2))
+"""The memory of a guest that does not use it, and as the built-in BIOS leaves it."""
+
+_GRAPHICS: Final = "the guest has switched its VGA to graphics, which kvmbox does not show"
+
+
+class ScreenView:
+    """Looks at the screen of one machine. Belongs to the thread of the main loop."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        memory: GuestMemory,
+        devices: Devices,
+        console: Console,
+        decision: Decision,
+        *,
+        has_bios: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        self._choice = config.screen
+        self._capture = config.console
+        self._memory = memory
+        self._console = console
+        self._decision = decision
+        self._has_bios = has_bios
+        self._say = say
+        self._last: Screen | None = None
+        self._left: list[str] = []  # the rows that nobody was shown
+        self.screen: Screen | None = None
+        """What was on the screen at the end, if anything was."""
+        self.found: Outcome | None = None
+        """What texts on the screen have decided, if they have."""
+        self._channel: Channel
+        self._index: int
+        for device_type, index, device in devices.pool.places():
+            if device.name == VGA:
+                self._channel, self._index = devices.pool.channel(device_type), index
+
+    # --- While the guest runs -----------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Search the screen for the texts of --expect and --fail-on. Raises DeviceProcessError."""
+        screen = self.read()
+        if screen == self._last:
+            return
+        self._last = screen
+        found = self._console.see(_searched(screen))
+        if found is not None and self.found is None:
+            self.found = found
+            self._decision.decide(found)
+
+    def begin(self) -> None:
+        """The guest goes on where a snapshot was taken: what is on the screen already is not news."""
+        self._console.see_first(_searched(self.read()))
+
+    def read(self, *, with_registers: bool = True) -> Screen | None:
+        """What is on the screen now; None if the guest has not used it. Raises DeviceProcessError."""
+        memory = self._memory.read(layout.TEXT_SCREEN, layout.TEXT_SCREEN_SIZE)
+        has_started = self._channel.is_started
+        if memory in _UNUSED and not has_started:
+            return None
+        from kvmbox.screen.screen import Screen
+
+        mode = self._mode(has_started and with_registers)
+        if mode.base != layout.TEXT_SCREEN:
+            memory = self._memory.read(mode.base, layout.TEXT_SCREEN_SIZE)
+        return Screen(memory, mode)
+
+    def _mode(self, has_registers: bool) -> TextMode:
+        from kvmbox.screen.mode import MODE_3, mode_of, mode_of_bios
+
+        mode = MODE_3
+        if has_registers:
+            from kvmbox.channel.device_state import take_state
+            from kvmbox.devices.model import SnapshotError
+            from kvmbox.devices.vga_text import VgaText
+
+            state = take_state(self._channel, self._index)
+            vga = VgaText()
+            try:
+                if state:  # the ports of a device that is lost read as ones
+                    vga.restore(state)
+            except SnapshotError as error:
+                name = self._channel.device_type
+                raise self._channel.fail(ProtocolError(name, f"broke the protocol: {error}")) from error
+            mode = mode_of(vga)
+        if mode == MODE_3 and self._has_bios:
+            area = self._memory.read(layout.BIOS_DATA_AREA, layout.BIOS_DATA_AREA_SIZE)
+            mode = mode_of_bios(area)
+        return mode
+
+    # --- At the end ---------------------------------------------------------------------------------------
+
+    def judge(self, outcome: Outcome) -> Outcome:
+        """The outcome of a guest that ended by itself, unless its screen had decided: that was before.
+
+        What kvmbox, the time or a signal has ended is not changed, as a look came too late to say.
+        """
+        ended_itself = outcome.status & 1 or outcome.status in (CLEAN, GUEST_CRASHED, UNKNOWN_EXIT)
+        return self.found if self.found is not None and ended_itself else outcome
+
+    def end(self) -> None:
+        """The guest has ended: keep its screen, and show it if that is wanted."""
+        try:
+            screen = self.read()
+        except DeviceProcessError as error:  # it ends no run that has ended
+            if self._decision.outcome is None or self._decision.outcome.status != DEVICE_FAILED:
+                self._say(f"the screen is that of a VGA at power-on: {error}")
+            screen = self.read(with_registers=False)
+        if screen is None:
+            return
+        if not screen.is_blank:
+            self.screen = screen
+        if self._choice != "never":
+            if screen.has_graphics:
+                self._say(_GRAPHICS)
+            self._show(screen)
+
+    def _show(self, screen: Screen) -> None:
+        rows = screen.text.split("\n")
+        if self._choice == "auto" and self._console.bios_text:
+            from kvmbox.screen.repeated import without_repeated
+
+            rows = without_repeated(rows, self._console.bios_text, screen.columns)
+        if not any(rows):
+            return
+        printed = any(count for port, count in self._console.bytes_out.items() if port != BIOS_TEXT)
+        if self._choice == "auto" and printed:
+            self._left = rows
+        else:
+            self._console.show_screen("".join(f"{row}\n" for row in rows).encode(), self._capture)
+
+    def add_to(self, report: str) -> str:
+        """The report of a bad end with the screen, if that was not shown."""
+        if not self._left:
+            return report
+        return "\n".join([report, "Screen:", *(f"  {row}".rstrip() for row in self._left)]).lstrip("\n")
+
+
+def _searched(screen: Screen | None) -> bytes:
+    """The text in which --expect searches."""
+    return b"" if screen is None else screen.text.encode()

@@ -1,0 +1,74 @@
+"""A screen as text and data."""
+
+from __future__ import annotations
+
+import json
+
+from kvmbox import layout
+from kvmbox.screen.mode import CELLS, MODE_3, TextMode
+from kvmbox.screen.screen import Cursor, Screen
+
+
+def mode(**changes: object) -> TextMode:
+    return TextMode(**MODE_3.as_dict() | changes)
+
+
+def memory(*texts: tuple[int, bytes], attribute: int = 7) -> bytes:
+    """A text memory with these characters, each behind its place."""
+    cells = bytearray(b" \x07" * CELLS)
+    for place, text in texts:
+        for number, code in enumerate(text):
+            at = 2 * ((place + number) % CELLS)
+            cells[at : at + 2] = bytes((code, attribute))
+    return bytes(cells)
+
+
+def test_rows_are_text_without_the_blanks_at_their_ends() -> None:
+    screen = Screen(memory((0, b"one  "), (80 + 3, b"two")), MODE_3)
+    assert screen.rows == ("one", "   two", *[""] * 23)
+    assert screen.text == str(screen) == "one\n   two"
+    assert not screen.is_blank
+    assert (screen.columns, screen.has_graphics) == (80, False)
+
+
+def test_blank_is_what_has_nothing_to_read() -> None:
+    assert Screen(bytes(layout.TEXT_SCREEN_SIZE), MODE_3).is_blank
+    assert Screen(memory((5, b"\xff \x00")), MODE_3).is_blank
+
+
+def test_attributes_are_beside_the_characters() -> None:
+    screen = Screen(memory((79, b"\xb3"), attribute=0x9E), MODE_3)
+    assert screen.codes[0] == b" " * 79 + b"\xb3"
+    assert screen.attributes[0] == b"\x07" * 79 + b"\x9e"
+
+
+def test_start_and_pitch_choose_what_is_shown_and_memory_is_a_ring() -> None:
+    cells = memory((0, b"lost"), (200, b"first"), (300, b"second"))
+    assert Screen(cells, mode(start=200, pitch=100)).rows[:2] == ("first", "second")
+    end = memory((CELLS - 2, b"round"), (CELLS - 2 + 80, b"next"))
+    assert Screen(end, mode(start=CELLS - 2)).rows[:2] == ("round", "next")
+
+
+def test_cursor_is_counted_from_the_start() -> None:
+    empty = memory()
+    assert Screen(empty, mode(start=160, cursor=160 + 80 + 5)).cursor == Cursor(1, 5)
+    assert Screen(empty, mode(start=CELLS - 80, cursor=3)).cursor == Cursor(1, 3)
+    for hidden in ({"cursor": None}, {"cursor": 25 * 80}, {"cursor": 90, "pitch": 100}):
+        assert Screen(empty, mode(**hidden)).cursor is None
+    assert Screen(empty, mode(cursor_lines=(14, 13))).cursor is None
+
+
+def test_screens_are_equal_if_they_show_the_same() -> None:
+    one = Screen(memory((0, b"a"), (3000, b"x")), MODE_3)
+    assert one == Screen(memory((0, b"a"), (3000, b"y")), MODE_3)
+    assert hash(one) == hash(Screen(memory((0, b"a")), MODE_3))
+    assert one != Screen(memory((0, b"b")), MODE_3)
+    assert one != Screen(memory((0, b"a")), mode(cursor=9))
+    assert one != "a"
+
+
+def test_json_is_text_attributes_and_cursor() -> None:
+    data = json.loads(json.dumps(Screen(memory((0, b"a\x1b")), MODE_3).as_json()))
+    assert data["rows"] == ["a←", *[""] * 24]
+    assert data["attributes"] == ["07" * 80] * 25
+    assert (data["columns"], data["cursor"], data["graphics"]) == (80, {"row": 0, "column": 0}, False)
