@@ -28,6 +28,8 @@ GUEST: Final = "bench"
 NATIVE_GUEST: Final = "bench64"
 """The same at privilege level 3, which KVM runs natively where it emulates ring 0."""
 START_GUEST: Final = "hello32"
+COUNTED: Final = ("--stats", "--no-exit-samples")
+"""Whoever looks at a run has its counters on. A look at registers would be measured, too."""
 PIT_HZ: Final = 1_193_182
 BUSY_LOOP: Final = (sys.executable, "-S", "-c", "import os\nos.write(1, b'.')\nwhile True: pass")
 """A program that never sleeps, and says when it has begun."""
@@ -111,8 +113,7 @@ class Jobs:
         """The bench guest with the words `asked`. `bound`: on the CPU of measurements with one VM."""
         image = os.path.join(self.images, f"{guest}.elf")
         if configuration.kind == "kvmbox":
-            # --stats: whoever looks at a run has its counters on.
-            return self._kvmbox(configuration, "--stats", "--append", asked, guest, bound=bound)
+            return self._kvmbox(configuration, *COUNTED, "--append", asked, guest, bound=bound)
         command = [*FLOOR, image, asked]
         if configuration.kind == "qemu":
             command = peer.command(image, asked.split(), self.guest_cpus)
@@ -146,7 +147,7 @@ class Jobs:
             return self._start_of_qemu(configuration, "start", bound=True)
         with tempfile.TemporaryDirectory(prefix="kvmbox-bench-") as directory:
             path = os.path.join(directory, "run.json")
-            with self._kvmbox(configuration, "--json", path, START_GUEST) as child:
+            with self._kvmbox(configuration, "--json", path, "--no-exit-samples", START_GUEST) as child:
                 status = child.finish()
                 if status != 0 or child.ended is None:
                     return Outcome({}, child.reason(status))

@@ -53,7 +53,7 @@ SECTIONS: Final = {
     ),
     "Device faults": ("inject",),
     "Reports": (
-        *("symbols", "core", "core_always", "stats", "json_path"),
+        *("symbols", "core", "core_always", "stats", "json_path", "no_exit_samples"),
         *("profile", "profile_rate", "record", "record_limit"),
     ),
 }
@@ -353,6 +353,11 @@ def _complete_fault(
 )
 @click.option("--stats", is_flag=True, help="Print statistics on stderr when the run ends.")
 @click.option(
+    "--no-exit-samples",
+    is_flag=True,
+    help="For --stats and --json: do not sample which instructions make the exits.",
+)
+@click.option(
     "--json", "json_path", metavar="FILE", help="Write the outcome and the statistics of the run to FILE."
 )
 @click.option(
@@ -371,6 +376,7 @@ def command(
     guest: str | None,
     from_file: str | None,
     stats: bool,
+    no_exit_samples: bool,
     json_path: str | None,
     watch: bool,
     debug: bool,
@@ -414,6 +420,8 @@ def command(
             )
         # A path, and never the name of a bundled guest.
         guest = wanted["bios"] = os.path.join(os.path.dirname(bios) or ".", os.path.basename(bios))
+    if (stats or json_path is not None) and not no_exit_samples:
+        wanted["sample_exits"] = True
     wanted |= {"console": "stdio", "say": lambda text: say(f"kvmbox: {text}")}
     if from_file is None:
         assert guest is not None

@@ -161,6 +161,7 @@ class RunConfig(Value):
     gdb: Endpoint | None = None
     screen: ScreenChoice = DEFAULT_SCREEN
     console: Capture | None = None
+    sample_exits: bool = False
 
     @property
     def bios_file(self) -> str | None:

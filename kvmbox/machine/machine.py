@@ -128,6 +128,7 @@ class Machine:
         record_limit: int | str | None = None,
         profile: str | os.PathLike[str] | None = None,
         profile_rate: int | str | None = None,
+        sample_exits: bool = False,
         kvm_path: str = options.DEFAULT_KVM_PATH,
         devices: Sequence[DeviceSpec] = (),
         resources: Mapping[str, Store] | None = None,
@@ -209,6 +210,7 @@ class Machine:
             profile_rate=_if_given("--profile-rate", values.sample_rate, profile_rate),
             inject=options.injected(inject),
             gdb=options.gdb_endpoint(gdb),
+            sample_exits=sample_exits,
         )
         options.check(self.config, restart_budget)
         self._captures = {

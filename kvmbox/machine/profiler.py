@@ -82,7 +82,8 @@ class Profiler(Visitor):
         self._wants_since = None
         self._slow = self._moving()
         guest = self._main_loop.guest
-        if guest is not None:
+        # A vCPU that a debugger holds is where the debugger wants it.
+        if guest is not None and not self._main_loop.standstill.is_held:
             for thread in self._main_loop.vcpus:
                 self._sample(thread, guest.memory.available)
         # From now on: a host that is late misses samples, and does not take them in a burst.

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from kvmbox.host.transfers import Store, TransferThread
     from kvmbox.inject.injection import Injection
     from kvmbox.machine.core_file import CoreFile
+    from kvmbox.machine.exit_sources import ExitSampler
     from kvmbox.machine.profiler import Profiling
     from kvmbox.machine.restore import Start
     from kvmbox.record.recorder import Recorder
@@ -212,6 +213,7 @@ def run(
             plans.attend(main_loop, kvm, files, devices, console, decision, say)
             if profiling is not None:
                 profiling.attend(main_loop, source.symbols)
+            exit_sampler = _exit_sampler(config, main_loop)
             pool.ready_by = None
             starting.over()
             caller.ready(decision, wakeup)
@@ -261,7 +263,8 @@ def run(
         if no_core is not None and judged.reason != no_core:
             say(no_core)
         judged = _with_details(judged, main_loop.aftermath, None if core is None else core.path, view)
-        stats = collect(devices, main_loop, console, timeline, pool, injection)
+        sources = {} if exit_sampler is None else exit_sampler.report(source.symbols)
+        stats = collect(devices, main_loop, console, timeline, pool, injection, exit_sources=sources)
         if injection is not None:
             _tell_faults(injection, say)
         if gdb is not None:
@@ -383,6 +386,16 @@ def _profiling(config: RunConfig) -> Profiling | None:
     from kvmbox.machine.profiler import Profiling
 
     return Profiling(config.profile, config.profile_rate or DEFAULT_PROFILE_RATE, config.guest)
+
+
+def _exit_sampler(config: RunConfig, main_loop: MainLoop) -> ExitSampler | None:
+    if not config.sample_exits:
+        return None
+    from kvmbox.machine.exit_sources import ExitSampler
+
+    sampler = ExitSampler()
+    main_loop.standstill.admit(sampler)
+    return sampler
 
 
 def _end_transfers(transfers: TransferThread, say: Callable[[str], None]) -> None:

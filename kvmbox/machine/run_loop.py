@@ -62,6 +62,10 @@ _ACCESS: Final = 0xFFFF_FFFF  # direction, size and port of a packed word
 PARK: Final = 1  # attention: stand still between two exits, until `unpark`
 LEAVE: Final = 2  # attention: end the loop
 _TOLD: Final = 4  # attention, by the loop itself: the next exits need no telling
+OBSERVE: Final = 8  # attention: show the next exits to the observer, as long as it wants to see them
+
+Access = tuple[str, int, int]
+"""What an exit was for: "in", "out", "read" or "write", the port or address, and the size in bytes."""
 
 OTHERS: Final = 0  # what `met` answers: the exit is nobody's but the loop's
 IGNORE: Final = 1  # the guest goes on, as if there had been no exit
@@ -174,6 +178,8 @@ class VcpuLoop:
         """Whether the loop is parked between two exits. Thread-safe."""
         self.paused_in_access = False
         """Of a parked loop: whether it had an exit to handle when it was asked to park."""
+        self._observer: Callable[[Access], bool] | None = None
+        self._accessed: Access | None = None  # by the exit that KVM has to complete, if it is observed
         self._interruptions = 0
         self._attention = 0
         self._attention_changed = threading.Condition(threading.Lock())
@@ -202,6 +208,15 @@ class VcpuLoop:
     def go_on(self) -> None:
         """End the stop that `met` has asked for, with the next `unpark`."""
         self._stopped = False
+
+    def observe(self, observer: Callable[[Access], bool]) -> None:
+        """Before the loop runs: show the first exits, and those after a request for OBSERVE, to `observer`.
+
+        It is called by the loop's thread, between the instruction that made the exit and the next one. It
+        returns whether it wants to see another exit.
+        """
+        self._observer = observer
+        self._attention |= OBSERVE
 
     @property
     def exit_count(self) -> int:
@@ -459,23 +474,50 @@ class VcpuLoop:
     def _pay_attention(self, *, settled: bool) -> bool:
         """Handle a request for attention. Return whether the loop must end.
 
-        The loop parks only when it is `settled`: when KVM has completed the instruction of the last exit, so
-        that the registers and memory are those of a moment between two instructions.
+        The loop parks, and is observed, only when it is `settled`: when KVM has completed the instruction of
+        the last exit, so that the registers and memory are those of a moment between two instructions.
         """
         # In this order: a request that comes after the clearing kicks again, one before it is seen now.
         self._vcpu.clear_kick()
+        if settled and self._accessed is not None:
+            self._show(self._accessed)
         while True:
             with self._attention_changed:
-                if not self._attention & PARK or self._attention & LEAVE:
-                    flags, self._attention, self.parked = self._attention, 0, False
-                    return bool(flags & LEAVE)
-                if not settled:
+                flags = self._attention
+                if not settled and flags & (PARK | OBSERVE) and not flags & LEAVE:
                     # The next KVM_RUN completes the exit, and returns before any guest code (api.rst, 5).
                     self._vcpu.immediate_exit = True
                     self.paused_in_access = True
+                    self._accessed = self._access_of_exit() if flags & OBSERVE else None
                     return False
+                if not flags & PARK or flags & LEAVE:
+                    self._attention, self.parked = flags & OBSERVE, False
+                    self.paused_in_access = False
+                    return bool(flags & LEAVE)
                 self.parked = True
             self._told()
             with self._attention_changed:
                 self._attention_changed.wait_for(lambda: not self.parked or self._attention & LEAVE)
             self.tells_next_exit = True
+
+    def _show(self, accessed: Access) -> None:
+        """KVM has completed this exit: show it to the observer."""
+        self._accessed = None
+        self._interruptions -= 1  # KVM_RUN has returned for the observer alone
+        with self._attention_changed:
+            self._attention &= ~OBSERVE
+        # Another thread may request OBSERVE again as soon as the observer has had enough.
+        if self._observer is not None and self._observer(accessed):
+            with self._attention_changed:
+                self._attention |= OBSERVE
+
+    def _access_of_exit(self) -> Access | None:
+        words64 = self._vcpu.words64
+        reason = self._vcpu.words32[_EXIT_REASON]
+        if reason == _KVM_EXIT_IO:
+            word = words64[_IO_WORD]
+            return "out" if word & 1 else "in", word >> 16 & 0xFFFF, word >> 8 & 0xFF
+        if reason == _KVM_EXIT_MMIO:
+            kind = words64[_MMIO_KIND]
+            return "write" if kind >> 32 & 0xFF else "read", words64[_MMIO_ADDRESS], kind & 0xFFFF_FFFF
+        return None

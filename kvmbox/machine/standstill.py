@@ -11,7 +11,7 @@ A vCPU that waits for a device process pauses when the answer is there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from kvmbox.host.clock import GuestClock
 
@@ -35,6 +35,9 @@ class Stoppable(Protocol):
 
 class Visitor:
     """Somebody who looks at a machine that stands still. Everything is called by the main loop's thread."""
+
+    def boot_begins(self, vcpus: Sequence[Any]) -> None:
+        """A boot with these vCPUs begins; none of them has started."""
 
     @property
     def wants(self) -> bool:
@@ -76,6 +79,8 @@ class Standstill:
     def begin(self, vcpus: Sequence[Stoppable]) -> None:
         """The boot with these vCPUs begins. If somebody wants to look, no instruction comes before that."""
         self._vcpus = vcpus
+        for one in self._visitors:
+            one.boot_begins(vcpus)
         for vcpu in vcpus:
             if self._is_held(vcpu):
                 vcpu.pause()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 NS_PER_MS = 1_000_000
 
+MOST_SOURCES = 10
+"""How many sources of exits the text has; the data has more."""
+
 
 class PortCount(Value):
     """Exits of one kind of access. `direction` is "in" or "out", `size` bytes."""
@@ -72,6 +75,8 @@ class RunStats(Value):
     missing: dict[str, str]
     injected: list[dict[str, Any]]
     """The faults of devices: of which device, which fault, its events, and how many of them it has hit."""
+    exit_sources: dict[str, Any]
+    """Which instructions made the exits (`exit_sources`). Empty where that was not asked for."""
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as data for JSON."""
@@ -88,6 +93,8 @@ def collect(
     timeline: Timeline,
     pool: DevicePool,
     injection: Injection | None = None,
+    *,
+    exit_sources: dict[str, Any],
 ) -> RunStats:
     """Collect all numbers at the end of a run, before its parts are closed."""
     totals = main_loop.totals
@@ -127,6 +134,7 @@ def collect(
         spins={"granted": pool.spin.granted, "revoked": pool.spin.revoked} if pool.spin is not None else {},
         vmm=[] if main_loop.confinement is None else layers.names(main_loop.confinement.applied),
         missing=_missing(pool, main_loop),
+        exit_sources=exit_sources,
         sandbox={
             member.device_type: layers.names(member.layers)
             for member in pool.members.values()
@@ -166,6 +174,19 @@ def _missing(pool: DevicePool, main_loop: MainLoop) -> dict[str, str]:
     return found
 
 
+def _sources(found: dict[str, Any]) -> list[str]:
+    if not found.get("sources"):
+        return []
+    return [
+        f"exits come from          {found['sampled']} of {found['exits']} were looked at",
+        *(
+            f"  {100 * one['share']:3.0f} %  {one['access']:<5} {one['address']:#06x} size {one['size']}  "
+            f"{one['place'] or format(one['rip'], '#x')}"
+            for one in found["sources"][:MOST_SOURCES]
+        ),
+    ]
+
+
 def format_stats(stats: RunStats, wall: int) -> str:
     """The numbers as text, one fact a line. `wall` is the time from start to end in ns."""
     lines = [
@@ -188,6 +209,7 @@ def format_stats(stats: RunStats, wall: int) -> str:
     for kind, number in stats.unclaimed.items():
         if number:
             lines.append(f"  unclaimed {kind:<12} {number}")
+    lines += _sources(stats.exit_sources)
     for line in stats.interrupts:
         if line.raised or line.coalesced:
             lines.append(f"IRQ {line.line:<20} {line.raised} raised, {line.coalesced} coalesced")

@@ -35,7 +35,7 @@ def run_arguments(boot: Boot, json_path: str | None = None) -> list[str]:
     if boot.core is not None:
         words.append(f"--core={boot.core}")
     if json_path is not None:
-        words.append(f"--json={json_path}")
+        words += [f"--json={json_path}", "--no-exit-samples"]
     return [*words, f"--from={boot.snapshot}"] if boot.snapshot is not None else [*words, "--", boot.image]
 
 

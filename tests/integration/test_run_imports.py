@@ -28,6 +28,7 @@ COLD = (
     "tomllib",  # the table of bundled guests
     "traceback",  # --debug
     "kvmbox.profiling",  # --profile, and the profile of a hang
+    "kvmbox.machine.exit_sources",  # --stats, --json
     "kvmbox.machine.profiler",
     "kvmbox.machine.sampler",
     "kvmbox.record",  # --record

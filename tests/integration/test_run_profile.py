@@ -1,8 +1,9 @@
-"""`kvmbox run --profile`: a kernel whose functions are known, sampled while it runs."""
+"""`kvmbox run --profile`, and sources of exits: a kernel whose functions are known, sampled while it runs."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,13 +29,16 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def kvmbox(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def kvmbox(
+    *arguments: str | Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*KVMBOX, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
+        env=environment,
     )
 
 
@@ -92,3 +96,30 @@ def test_guest_that_is_halted_for_ever_ends_while_it_is_sampled(tmp_path: Path) 
     options = ("--boot", "real", "--profile", file, "--profile-rate", "1000")
     assert kvmbox("run", image, *options).returncode == 6
     assert counts(file)["0x7c01;[halted]"] > 0
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("pure", [False, True])
+def test_statistics_tell_which_function_makes_the_exits(image: Path, pure: bool, tmp_path: Path) -> None:
+    environment = os.environ | ({"KVMBOX_PURE": "1"} if pure else {})
+    file = tmp_path / "run.json"
+    ended = kvmbox("run", image, "--stats", "--json", file, environment=environment)
+    assert ended.returncode == 1
+    data = json.loads(file.read_text())
+    found = data["exit_sources"]
+    assert 64 <= found["sampled"] <= found["exits"]
+    first = found["sources"][0]
+    assert (first["access"], first["address"], first["size"]) == ("in", 0x3FD, 1)
+    assert first["place"].startswith("poll+0x")
+    assert first["share"] > 0.9
+    assert f"% in 0x03fd size 1 {first['place']}" in " ".join(ended.stderr.split())
+    # What the look at them has cost is not among them: 40 rounds of 400 reads and a write, and the end.
+    assert found["exits"] == 40 * 401 + 1
+
+
+@pytest.mark.kvm
+def test_statistics_without_samples_of_exits(image: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    ended = kvmbox("run", image, "--stats", "--json", file, "--no-exit-samples")
+    assert "exits come from" not in ended.stderr
+    assert json.loads(file.read_text())["exit_sources"] == {}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kvmbox.explain import names, symbols
 from kvmbox.explain.symbols import LONGEST_GUESS, Place, Symbols
@@ -52,6 +56,62 @@ def test_system_map_and_its_base() -> None:
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF" + bytes(100), b"\xff" * 1000])
 def test_file_without_symbols_names_nothing(data: bytes) -> None:
     assert len(symbols.read(data)) == 0
+
+
+SYMTAB, DYNSYM, STRTAB, COMPRESSED = 2, 11, 3, 1 << 11
+FUNCTION, OBJECT, SECTION, FILE = 2, 1, 3, 4
+
+
+def elf(*, wide: bool, kind: int = SYMTAB, flags: int = 0, count: int = 3) -> bytes:
+    """An ELF file with `start` at 0x1000, a section symbol, and `helper`, which is not defined here."""
+    names = b"\0start\0helper\0"
+    entries = [(1, FUNCTION, 1, 0x1000, 0x20), (0, SECTION, 1, 0x1000, 0), (7, FUNCTION, 0, 0x2000, 4)]
+    size = 64 if wide else 52
+    table = b"".join(
+        struct.pack("<IBBHQQ", name, info, 0, section, at, length)
+        if wide
+        else struct.pack("<IIIBBH", name, at, length, info, 0, section)
+        for name, info, section, at, length in entries
+    )
+    form = "<IIQQQQIIQQ" if wide else "<IIIIIIIIII"
+    headers = size + len(table) + len(names)
+    sections = [
+        # name, type, flags, address, offset, size, link, info, alignment, size of an entry
+        (0, 0, 0, 0, 0, 3, 0, 0, 0, 0),
+        (0, kind, flags, 0, size, len(table), 2, 0, 8, 0),
+        (0, STRTAB, 0, 0, size + len(table), len(names), 0, 0, 1, 0),
+    ]
+    header = struct.pack(
+        "<4sBB10xHHI" + ("QQQ" if wide else "III") + "IHHHHHH",
+        *(b"\x7fELF", 2 if wide else 1, 1, 2, 62, 1, 0, 0, headers, 0, size, 0, 0, struct.calcsize(form)),
+        *(count, 0),
+    )
+    return header + table + names + b"".join(struct.pack(form, *section) for section in sections)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("kind", [SYMTAB, DYNSYM])
+@pytest.mark.parametrize("count", [0, 3])
+def test_symbols_of_an_elf_file(wide: bool, kind: int, count: int) -> None:
+    table = symbols.read(elf(wide=wide, kind=kind, count=count), 0x100)
+    assert len(table) == 1
+    assert table.at(0x111F) == Place("start", 0x1F)
+    assert table.at(0x1120) is None
+
+
+def test_compressed_symbol_table_and_other_byte_order_name_nothing() -> None:
+    assert len(symbols.read(elf(wide=True, flags=COMPRESSED))) == 0
+    other = bytearray(elf(wide=True))
+    other[5] = 2  # ELFDATA2MSB
+    assert len(symbols.read(bytes(other))) == 0
+
+
+@given(st.data(), st.booleans())
+def test_damaged_elf_file_names_what_is_left(data: st.DataObject, wide: bool) -> None:
+    content = bytearray(elf(wide=wide))
+    for at in data.draw(st.lists(st.integers(4, len(content) - 1), max_size=8)):
+        content[at] = data.draw(st.integers(0, 255))
+    assert len(symbols.read(bytes(content[: data.draw(st.integers(0, len(content)))]))) <= 3
 
 
 def test_names_of_cpp_and_rust_are_read() -> None:

@@ -18,8 +18,8 @@ from kvmbox.machine import config, values
 from kvmbox.sandbox import layers
 
 PARAMETERS = inspect.signature(Machine).parameters
-OF_THE_COMMAND = {"guest", "stats", "json_path", "debug", "from_file", "watch"}
-OF_THE_LIBRARY = {"image", "console", "kvm_path", "say", "devices", "resources", "start"}
+OF_THE_COMMAND = {"guest", "stats", "json_path", "no_exit_samples", "debug", "from_file", "watch"}
+OF_THE_LIBRARY = {"image", "console", "kvm_path", "say", "devices", "resources", "sample_exits", "start"}
 
 
 def test_machine_has_the_options_of_the_command_and_the_command_has_those_of_the_machine() -> None:

@@ -13,7 +13,7 @@ from kvmbox.errors import StartError
 from kvmbox.kvm import uapi
 from kvmbox.machine.aftermath import SymbolContent
 from kvmbox.machine.profiler import IMPATIENCE, PATIENCE, Profiler, Profiling
-from kvmbox.machine.standstill import Standstill
+from kvmbox.machine.standstill import Standstill, Visitor
 from kvmbox.profiling.samples import ACCESSING, HALTED, RUNNING, USER
 from tests.support.scripted_vcpu import FakeVcpu
 
@@ -173,6 +173,22 @@ def test_no_sample_is_taken_of_a_guest_that_has_ended() -> None:
     time.now += 1
     turns(main_loop)
     assert made.samples.total == 0
+
+
+def test_no_sample_is_taken_while_a_debugger_holds_a_vcpu() -> None:
+    class Holder(Visitor):
+        wants = False
+
+        def holds(self, vcpu: Any) -> bool:
+            return bool(vcpu.vcpu.index == 1)
+
+    main_loop = machine(Thread(0), Thread(1))
+    main_loop.standstill.admit(Holder())
+    made, time = profiler(main_loop)
+    time.now += 1
+    turns(main_loop)
+    assert made.samples.total == 0
+    assert made.wake_in(CLOCK) == pytest.approx(0.01)
 
 
 # --- The file --------------------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from kvmbox.machine.run_loop import LEAVE, PARK, LoopEnd
+from kvmbox.kvm import uapi
+from kvmbox.machine.run_loop import LEAVE, OBSERVE, PARK, Access, LoopEnd
 from tests.support.halves import Half
 from tests.support.loop_rig import Rig
 from tests.support.patience import patience
-from tests.support.scripted_vcpu import OUT
+from tests.support.scripted_vcpu import IN, OUT
 
 
 @pytest.fixture
@@ -267,3 +268,97 @@ def test_kicks_are_no_exits_of_the_guest(rig: Rig) -> None:
     rig.peek(rig.vcpu.kick)
     rig.play()
     assert (rig.loop.guest_exits, rig.loop.exit_count) == (1, 3)
+
+
+class Watcher:
+    """Wants to see so many exits, and notes how often KVM had completed one when it was shown."""
+
+    def __init__(self, rig: Rig, wishes: int) -> None:
+        self.rig = rig
+        self.wishes = wishes
+        self.seen: list[tuple[Access, int]] = []
+
+    def __call__(self, access: Access) -> bool:
+        self.seen.append((access, self.rig.vcpu.completed))
+        self.wishes -= 1
+        return self.wishes > 0
+
+
+def test_observer_is_shown_each_access_when_kvm_has_completed_it(rig: Rig) -> None:
+    watcher = Watcher(rig, 9)
+    rig.loop.observe(watcher)
+    for _ in range(2):  # the second has a route
+        rig.port(IN, 0x3FD)
+    rig.port(OUT, 0xF4, size=4, data=b"abcd")
+    rig.port(IN, 0x3FA, count=3)
+    rig.memory(0xD000_0005, 1)
+    rig.memory(0xD000_0000, 1, b"x")
+    rig.reason(uapi.KVM_EXIT_HLT)
+    rig.port(IN, 0x1234, size=2)  # nobody's
+    assert rig.play() is LoopEnd.LEFT
+    accesses = [
+        *(("in", 0x3FD, 1), ("in", 0x3FD, 1), ("out", 0xF4, 4), ("in", 0x3FA, 1)),
+        *(("read", 0xD000_0005, 1), ("write", 0xD000_0000, 1)),
+    ]
+    # HLT is completed, too, and is not an access.
+    expected = [*zip(accesses, range(1, 7), strict=True), (("in", 0x1234, 2), 8)]
+    assert watcher.seen == expected
+    assert len(rig.uart.accesses) == 5
+
+
+def test_observer_that_has_seen_enough_costs_nothing_until_it_is_asked_for_again(rig: Rig) -> None:
+    watcher = Watcher(rig, 1)
+    rig.loop.observe(watcher)
+    rig.port(OUT, 0x3F8, data=b"a")
+    rig.port(OUT, 0x3F9, data=b"b")
+
+    def again() -> None:
+        watcher.wishes = 1
+        rig.loop.request_attention(OBSERVE)
+
+    rig.peek(again)
+    rig.port(OUT, 0x3FA, data=b"c")
+    rig.port(OUT, 0x3FB, data=b"d")
+    assert rig.play() is LoopEnd.LEFT
+    assert watcher.seen == [(("out", 0x3F8, 1), 1), (("out", 0x3FA, 1), 2)]
+    assert rig.vcpu.completed == 2
+
+
+def test_request_that_comes_while_the_observer_looks_is_not_lost(rig: Rig) -> None:
+    watcher = Watcher(rig, 1)
+
+    def look(access: Access) -> bool:
+        rig.loop.request_attention(OBSERVE)  # another thread, which thinks that it is over
+        return watcher(access)
+
+    rig.loop.observe(look)
+    rig.port(OUT, 0x3F8, data=b"a")
+    rig.port(OUT, 0x3F9, data=b"b")
+    assert rig.play() is LoopEnd.LEFT
+    assert len(watcher.seen) == 2
+
+
+def test_exits_for_the_observer_alone_are_not_counted(rig: Rig) -> None:
+    rig.loop.observe(Watcher(rig, 2))
+    rig.port(OUT, 0x3F8, data=b"a")
+    rig.port(OUT, 0x3F8, data=b"b")
+    assert rig.play() is LoopEnd.LEFT
+    assert (rig.loop.guest_exits, rig.loop.exit_count) == (2, 3)  # and the kick of the end
+
+
+def test_observed_loop_parks_and_leaves_as_others_do(rig: Rig) -> None:
+    watcher = Watcher(rig, 9)
+    shown: list[tuple[int, bool]] = []
+
+    def look() -> None:
+        shown.append((len(watcher.seen), rig.loop.paused_in_access))
+        rig.loop.unpark()
+
+    rig.loop.observe(watcher)
+    rig.while_parked = look
+    rig.uart.write = lambda *_: rig.loop.request_attention(PARK)  # type: ignore[method-assign]  # in the exit
+    rig.port(OUT, 0x3F8, data=b"a")
+    rig.port(IN, 0x3FD)
+    rig.peek(lambda: rig.loop.request_attention(PARK))
+    assert rig.play() is LoopEnd.LEFT
+    assert shown == [(1, True), (2, False)]

@@ -72,7 +72,7 @@ def gathered(*loops: Any) -> RunStats:
             ),
         ),
     }
-    return collect(**parts)
+    return collect(**parts, exit_sources={})
 
 
 def boot(exits: int, mmio: int, ports: dict[int, int]) -> SimpleNamespace:
@@ -166,6 +166,7 @@ def numbers(**changes: Any) -> RunStats:
         "vmm": [],
         "missing": {},
         "injected": [],
+        "exit_sources": {},
     }
     return RunStats(**(plain | changes))
 
@@ -211,6 +212,27 @@ def test_format_stats_shows_a_fact_a_line() -> None:
     assert "debugcon not repeated    14 bytes, which stdout had of the other port" in lines
     assert "COM1 not repeated" not in text
     assert "two                      +2.5 ms (at 3.5)" in lines
+
+
+def test_format_stats_tells_where_the_first_exits_come_from() -> None:
+    source = {
+        "share": 0.664,
+        "access": "in",
+        "address": 0x3FD,
+        "size": 1,
+        "rip": 0x10004F,
+        "place": "poll+0xb",
+    }
+    write = source | {"share": 0.02, "access": "write", "address": 0xD000_0000, "place": None}
+    found = {"exits": 900, "sampled": 80, "sources": [source] + [write] * 10}
+    lines = format_stats(numbers(exit_sources=found), wall=0).splitlines()
+    at = lines.index("exits come from          80 of 900 were looked at")
+    assert lines[at + 1 : at + 3] == [
+        "   66 %  in    0x03fd size 1  poll+0xb",
+        "    2 %  write 0xd0000000 size 1  0x10004f",
+    ]
+    assert sum(" %  " in line for line in lines) == 10
+    assert "exits come from" not in format_stats(numbers(exit_sources=found | {"sources": []}), wall=0)
 
 
 def test_format_stats_tells_restarts_and_how_long_they_took() -> None:
