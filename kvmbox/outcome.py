@@ -27,6 +27,7 @@ INTERRUPTED: Final = 130
 class Outcome(Value):
     """`status` is the exit status, `reason` a few words, `report` more details for the user, and `cpus` the
     same details as data, one entry for each CPU. `core` is the path of the core file, if one was written.
+    `last_lines` has the name and the last line of each console port, where there is a report.
 
     `error` tells whether the outcome is always reported by a line on stderr.
     """
@@ -40,6 +41,7 @@ class Outcome(Value):
     core: str | None = None
     screen: Screen | None = None
     """What was on the text screen, if anything was."""
+    last_lines: tuple[tuple[str, str], ...] = ()
 
 
 def debug_exit_status(value: int) -> int:

@@ -53,7 +53,7 @@ SECTIONS: Final = {
     ),
     "Device faults": ("inject",),
     "Reports": (
-        *("symbols", "core", "core_always", "stats", "json_path", "no_exit_samples"),
+        *("symbols", "source", "core", "core_always", "stats", "json_path", "no_exit_samples"),
         *("profile", "profile_rate", "record", "record_limit"),
     ),
 }
@@ -177,6 +177,12 @@ def _complete_fault(
     metavar="FILE[@BASE]",
     help="Name addresses in reports by the symbols of FILE, an ELF file or a System.map, moved by BASE. May "
     "be repeated.  [default: the image]",
+)
+@click.option(
+    "--source",
+    multiple=True,
+    metavar="DIR",
+    help="Show lines of the source files in DIR in reports. May be repeated.",
 )
 @click.option("--testdev", is_flag=True, help="Add the test device of kvm-unit-tests (pc-testdev).")
 @click.option(
@@ -464,6 +470,7 @@ def command(
         "hint": result.hint,
         "report": result.crash_report,
         "cpus": result.cpus,
+        "last_lines": dict(result.last_lines),
         "core": result.core,
         "screen": None if result.screen is None else result.screen.as_json(),
         "wall_time": wall,

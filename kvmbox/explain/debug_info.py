@@ -23,6 +23,10 @@ class SymbolFile(Value):
     base: int = 0
 
 
+SourceText = Callable[[str, int], str | None]
+"""Gives the text of a line of a source file: by the path that the compiler wrote, and the number from 1."""
+
+
 class _Known:
     def __init__(self, file: SymbolFile, may_go_on: Callable[[], bool]) -> None:
         data = file.data
@@ -38,9 +42,13 @@ class DebugInfo:
     """See the module. The first file that knows an address is asked about it."""
 
     def __init__(
-        self, files: Sequence[SymbolFile] = (), may_go_on: Callable[[], bool] = lambda: True
+        self,
+        files: Sequence[SymbolFile] = (),
+        may_go_on: Callable[[], bool] = lambda: True,
+        source_text: SourceText = lambda _path, _number: None,
     ) -> None:
         """`may_go_on` says whether there is still time: what is not found by then has no name."""
+        self._source_text = source_text
         self._files = list(files)
         self._may_go_on = may_go_on
         self._known: list[_Known] | None = None
@@ -66,6 +74,11 @@ class DebugInfo:
             if found is not None:
                 return found
         return None
+
+    def source(self, address: int) -> str:
+        """The text of the source line of the instruction at `address`, or an empty text."""
+        line = self.line(address)
+        return "" if line is None else self._source_text(line.path, line.number) or ""
 
     def frames(self, address: int) -> Frames | None:
         """The call frame information of the file that knows `address`."""

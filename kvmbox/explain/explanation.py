@@ -21,11 +21,14 @@ AROUND: Final = (4, 4)
 
 
 class FrameInWords(Value):
-    """A frame of the backtrace: the `address` of the instruction or the return address, name and line."""
+    """A frame of the backtrace: the `address` of the instruction or the return address, name, line, and the
+    text of that line, as far as they are known.
+    """
 
     address: int
     name: str
     line: str
+    source: str = ""
 
 
 class StackWord(Value):
@@ -37,7 +40,8 @@ class StackWord(Value):
 
 
 class Explanation(Value):
-    """What is known of a CPU. `where` is RIP in words, empty without symbols.
+    """What is known of a CPU. `where` is RIP in words, empty without symbols, and `source` the text of its
+    source line, empty if that is not known.
 
     `code` has the bytes at RIP, None for each that is not there. `instructions` are those around RIP, none
     without a disassembler. `fault` is the exception that could not be delivered, if the guest ended by that.
@@ -48,6 +52,7 @@ class Explanation(Value):
     bits: int
     pc: int
     where: str
+    source: str
     code: tuple[int | None, ...]
     instructions: tuple[Instruction, ...]
     frames: tuple[FrameInWords, ...]
@@ -61,12 +66,14 @@ class Explanation(Value):
             "cpu": self.number,
             "pc": hex(self.pc),
             "where": self.where,
+            "source": self.source,
             "instructions": [
                 {"address": hex(one.address), "code": one.code.hex(" "), "text": one.text}
                 for one in self.instructions
             ],
             "backtrace": [
-                {"address": hex(one.address), "name": one.name, "line": one.line} for one in self.frames
+                {"address": hex(one.address), "name": one.name, "line": one.line, "source": one.source}
+                for one in self.frames
             ],
             "stack": [
                 {"address": hex(one.address), "value": hex(one.value), "name": one.name} for one in self.stack
@@ -100,6 +107,7 @@ def explain(cpu: Cpu, debug_info: DebugInfo, *, crashed: bool) -> Explanation:
         cpu.bits,
         pc,
         debug_info.named(pc),
+        debug_info.source(pc),
         (*code, *[None] * (CODE_BYTES - len(code))),
         tuple(_instructions(cpu, debug_info)),
         tuple(_frames(cpu, debug_info)),
@@ -130,7 +138,8 @@ def _frames(cpu: Cpu, debug_info: DebugInfo) -> list[FrameInWords]:
         name = ""
         if place is not None:
             name = str(place.behind(caller.is_return))
-        found.append(FrameInWords(caller.pc, name, "" if line is None else str(line)))
+        text = "" if line is None else str(line)
+        found.append(FrameInWords(caller.pc, name, text, debug_info.source(at)))
     return found
 
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kvmbox.explain.explanation import Explanation, FrameInWords
 from kvmbox.explain.faults import Fault
 
-SourceLine = Callable[[int], str | None]
-"""Gives the text of the source line of an address, or None."""
-
 _WORDS_A_LINE: Final = 4
 
 
-def lines_of(one: Explanation, registers: str, source_line: SourceLine = lambda _address: None) -> list[str]:
+def lines_of(one: Explanation, registers: str) -> list[str]:
     """The lines, `registers` (several lines) among them."""
     found = []
     if one.where:
         found.append(f"at {one.where}")
-        text = source_line(one.pc)
-        if text is not None:
-            found.append(f"   {text.strip()}")
+        if one.source:
+            found.append(f"    {one.source}")
     if one.fault is not None:
         found += _fault(one.fault)
     found += registers.split("\n")
@@ -71,6 +67,8 @@ def _frames(frames: Sequence[FrameInWords]) -> Iterator[str]:
                 *([f"and {equal - 1} more times"] if equal > 2 else []),
             )
         )
+        if frame.source:
+            yield f"        {frame.source}"
         number += equal if equal > 2 else 1
 
 

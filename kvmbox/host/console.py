@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -34,6 +35,8 @@ from kvmbox.outcome import (
 )
 
 INPUT_CHUNK: Final = 4096
+RECENT: Final = 192
+"""How many pieces of its output are kept of each console port, for its last line. A UART has one per byte."""
 OFFER_SIZE: Final = 64
 """How many bytes of input one request offers to a UART: more than its FIFO holds."""
 TYPED_LIMIT: Final = 2 * INPUT_CHUNK
@@ -113,6 +116,7 @@ class Console:
         self._counting = threading.Lock()  # several threads may send to one Capture
         self.first_byte_at: int | None = None
         """Host monotonic ns at the first byte of console output."""
+        self._recent: dict[str, deque[bytes]] = {}
         self._decision = decision
         self._matcher = matcher
         self._matching = threading.Lock()
@@ -268,6 +272,7 @@ class Console:
         shown = port in self._console_ports
         counts = self.bytes_out
         counts[port] = 0
+        recent = self._recent.setdefault(port, deque(maxlen=RECENT))
 
         def take(data: bytes) -> None:
             counts[port] += len(data)
@@ -276,6 +281,8 @@ class Console:
             # Nothing that the guest prints after the decisive text belongs to the run.
             if self._cut:
                 return
+            if shown:
+                recent.append(data)
             if write is not None:
                 write(data)
             if shown and self._listener is not None:
@@ -304,6 +311,16 @@ class Console:
     def listen(self, listener: Callable[[str, bytes], None]) -> None:
         """From now on `listener` gets what console ports print, on any thread, before it is judged."""
         self._listener = listener
+
+    def last_lines(self) -> dict[str, bytes]:
+        """The last line with something in it of each console port, or as much of its end as is kept."""
+        found = {}
+        for port, recent in self._recent.items():
+            kept = b"".join(recent.copy()).replace(b"\r", b"\n")
+            lines = [line for line in kept.split(b"\n") if line.strip()]
+            if lines:
+                found[port] = lines[-1]
+        return found
 
     def lines(self) -> list[list[PortLines]]:
         """What ports that share a screen have printed of their present lines, for each such pair."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import uapi
@@ -22,7 +22,18 @@ PATIENCE: Final = 5.0
 EXPLAINED: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT)
 """The ends after which the report tells all that is known of every CPU."""
 
+MOST_OF_LINE: Final = 160
+"""The characters of the console's last line that are shown."""
+
+SourceText: TypeAlias = Callable[[str, int], str | None]
+"""Gives the text of a line of a source file, as `explain.debug_info` wants it."""
+
 _NOT_STARTED: Final = (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED)
+
+
+def no_source(_path: str, _number: int) -> str | None:
+    """A SourceText where there are no source files."""
+    return None
 
 
 def prepare(*, disassembles: bool) -> None:
@@ -61,8 +72,11 @@ def examine(
     outcome: Outcome,
     symbols: Sequence[SymbolContent] = (),
     profile: Profile | None = None,
+    source_text: SourceText = no_source,
 ) -> Aftermath:
-    """Examine the vCPUs of a guest that has ended with `outcome`. `profile` tells where a hang was."""
+    """Examine the vCPUs of a guest that has ended with `outcome`. `profile` tells where a hang was, and
+    `source_text` what the source files say.
+    """
     if outcome.status not in (*EXPLAINED, INTERRUPTED):
         return Aftermath()
     told = (diagnose(thread.vcpu, memory.byte_at) for thread in threads)
@@ -71,7 +85,20 @@ def examine(
         return Aftermath(diagnosis)
     # The vCPU that ended the guest is told of first.
     ordered = sorted(threads, key=lambda thread: not ended_it(thread, outcome))
-    return _explain(ordered, memory, outcome, symbols, profile, diagnosis)
+    return _explain(ordered, memory, outcome, symbols, profile, source_text, diagnosis)
+
+
+def last_lines_of(printed: Mapping[str, bytes]) -> tuple[tuple[str, str], ...]:
+    """The ends of lines as text, by port. What two ports have printed alike is there once."""
+    from kvmbox.explain.names import printable
+
+    found: dict[str, str] = {}
+    for port, line in printed.items():
+        text = printable(line.decode("utf-8", "replace").strip())
+        text = text if len(text) <= MOST_OF_LINE else f"…{text[-MOST_OF_LINE:]}"
+        if text not in found.values():
+            found[port] = text
+    return tuple(found.items())
 
 
 def _explain(
@@ -80,6 +107,7 @@ def _explain(
     outcome: Outcome,
     symbols: Sequence[SymbolContent],
     profile: Profile | None,
+    source_text: SourceText,
     diagnosis: str | None,
 ) -> Aftermath:
     # Not before there is something to explain: docs/adr/0009.
@@ -90,7 +118,7 @@ def _explain(
 
     end = time.monotonic() + PATIENCE
     debug_info = DebugInfo(
-        [SymbolFile(one.data, one.base) for one in symbols], lambda: time.monotonic() < end
+        [SymbolFile(one.data, one.base) for one in symbols], lambda: time.monotonic() < end, source_text
     )
     lines: list[str] = []
     cpus: list[dict[str, Any]] = []

@@ -54,13 +54,20 @@ class Caller:
         """
 
     def confine(
-        self, pool: DevicePool, *, without: int, require: int, accepts: bool = False
+        self,
+        pool: DevicePool,
+        *,
+        without: int,
+        require: int,
+        readable: Sequence[str] = (),
+        accepts: bool = False,
     ) -> Confinement | None:
-        """Confine the process, if it is to be. If it `accepts`, a client may connect to its socket then.
+        """Confine the process, if it is to be. It can still read what is in the directories `readable`. If it
+        `accepts`, a client may connect to its socket then.
 
         SandboxError if a layer of `require` cannot be had.
         """
-        del pool, without, accepts
+        del pool, without, readable, accepts
         if require & layers.VMM:
             raise SandboxError(
                 f"sandbox layer missing: {', '.join(layers.names(require & layers.VMM))}",
@@ -116,7 +123,15 @@ class ProcessOwner(Caller):
         self._signals.install()
         self.terminal.enter()
 
-    def confine(self, pool: DevicePool, *, without: int, require: int, accepts: bool = False) -> Confinement:
+    def confine(
+        self,
+        pool: DevicePool,
+        *,
+        without: int,
+        require: int,
+        readable: Sequence[str] = (),
+        accepts: bool = False,
+    ) -> Confinement:
         """See Caller; there is no way back."""
         spawner = pool.spawner
         return vmm.confine_main(
@@ -125,6 +140,7 @@ class ProcessOwner(Caller):
             without=without,
             require=require,
             tracebacks=self._tracebacks,
+            readable=readable,
             accepts=accepts,
         )
 

@@ -153,6 +153,7 @@ class RunConfig(Value):
     snapshot_stop: bool = False
     start: SnapshotFile | None = None
     rtc: RtcPolicy = DEFAULT_RTC
+    source: tuple[str, ...] = ()
     core: str | None = None
     core_always: bool = False
     profile: str | None = None

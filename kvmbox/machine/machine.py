@@ -64,7 +64,8 @@ class RunResult(Value):
     the code of a guest that crashed, or is empty. `output` is what the Capture of the console has kept.
     `failed` is true if `kvmbox run` would print an error. `cpus` explains each CPU as data, where the crash
     report does: see docs/debugging.md. `core` is the path of the core file, if one was written. `screen` is
-    what was on the text screen, None if nothing was.
+    what was on the text screen, None if nothing was. `last_lines` has the name and the last line of each
+    console port, where there is a crash report.
     """
 
     status: int
@@ -77,6 +78,7 @@ class RunResult(Value):
     cpus: tuple[dict[str, Any], ...] = ()
     core: str | None = None
     screen: Screen | None = None
+    last_lines: tuple[tuple[str, str], ...] = ()
 
 
 class Machine:
@@ -135,6 +137,7 @@ class Machine:
         snapshot_when: Sequence[str | SnapshotCondition] = (),
         snapshot_stop: bool = False,
         rtc: options.RtcPolicy = options.DEFAULT_RTC,
+        source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
         core: str | os.PathLike[str] | None = None,
         core_always: bool = False,
         inject: str | Sequence[str] = (),
@@ -204,6 +207,7 @@ class Machine:
             snapshot_stop=snapshot_stop,
             start=start,
             rtc=rtc,
+            source=_paths(source),
             core=None if core is None else os.fspath(core),
             core_always=core_always,
             profile=None if profile is None else os.fspath(profile),
@@ -460,6 +464,7 @@ class Machine:
             outcome.cpus,
             outcome.core,
             outcome.screen,
+            outcome.last_lines,
         )
 
     def _tell(self, line: str) -> None:
@@ -485,6 +490,12 @@ def _find(image: str) -> tuple[str, bool]:
     if found is None or os.path.exists(image):
         return image, False
     return found, bundled.is_flat(found)
+
+
+def _paths(given: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
+    """One path or several."""
+    several = (given,) if isinstance(given, str | os.PathLike) else given
+    return tuple(os.fspath(path) for path in several)
 
 
 def _read(option: str, read: Callable[[Any], _Read], value: object) -> _Read:

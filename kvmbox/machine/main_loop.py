@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kvmbox.board import Input, Output
 from kvmbox.channel.patience import WAIT_SLICE_MS, hung_error
@@ -31,14 +31,14 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
-from kvmbox.machine.aftermath import Aftermath, SymbolContent, examine
+from kvmbox.machine.aftermath import Aftermath
 from kvmbox.machine.builder import Devices, GuestVm, tell_transfers
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.choice import loop_kind
 from kvmbox.machine.coalescing import CoalescedRing
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.feeding import Feeding
-from kvmbox.machine.hang_profile import Hang
+from kvmbox.machine.hang_profile import Hang, Profile
 from kvmbox.machine.pace import Pace
 from kvmbox.machine.run_loop import LoopTotals, port_exits
 from kvmbox.machine.standstill import Standstill
@@ -60,7 +60,6 @@ from kvmbox.sandbox.vmm import Confinement, confine_vcpu
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
-    from kvmbox.machine.core_file import CoreFile
     from kvmbox.machine.debugger import Debugger
 
 CONGESTED_WAIT: Final = WAIT_SLICE_MS * 1_000_000
@@ -71,6 +70,9 @@ JOIN_SECONDS: Final = 2.0
 
 JOIN_TRIES: Final = 4
 """How often within that time device processes are killed for which it waits."""
+
+Look: TypeAlias = Callable[[Sequence[VcpuThread], GuestVm, Outcome, Profile | None], Aftermath]
+"""Examines the vCPUs of a guest that has ended with an outcome; the profile is that of a hang."""
 
 
 class MainLoop:
@@ -86,17 +88,14 @@ class MainLoop:
         *,
         cpu: int | None,
         started: int,
-        symbols: Sequence[SymbolContent] = (),
+        look: Look = lambda _threads, _guest, _outcome, _profile: Aftermath(),
         say: Callable[[str], None] = lambda text: None,
-        core: CoreFile | None = None,
     ) -> None:
-        """`symbols` are the files that name the guest's addresses. `cpu` is the host CPU of the first vCPU.
-        `started` is when the command began, in ns of the host's monotonic clock: --timeout counts from there.
-        `core` is the file of --core.
+        """`cpu` is the host CPU of the first vCPU. `started` is when the command began, in ns of the host's
+        monotonic clock: --timeout counts from there. `look` examines a guest that has come to its end.
         """
         self.standstill = Standstill(wakeup.wake)
         """The moments at which the machine stands still."""
-        self._core = core
         self.debugger: Debugger | None = None
         """What serves --gdb."""
         self.each_slice: Callable[[], None] = lambda: None
@@ -107,7 +106,7 @@ class MainLoop:
         self._wakeup = wakeup
         self._caller = caller
         self._cpu = cpu
-        self._symbols = symbols
+        self._look = look
         self._say = say
         self._hang = Hang()
         self._timerfd = Timerfd()
@@ -303,11 +302,7 @@ class MainLoop:
         if self._failure is not None:
             raise self._failure
         if not self.has_live_vcpu and self._decision.outcome is not None:
-            self.aftermath = examine(
-                self._vcpus, guest.memory, self._decision.outcome, self._symbols, self._hang.profile
-            )
-            if self._core is not None:
-                self._core.write(self._vcpus, guest, self._decision.outcome, self._symbols)
+            self.aftermath = self._look(self._vcpus, guest, self._decision.outcome, self._hang.profile)
         if self._reset_wanted.is_set():
             self.suspension = None  # two vCPUs asked at a time
         # A guest that resets all the time must not outlive a signal or the time-out by that.

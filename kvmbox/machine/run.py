@@ -25,13 +25,21 @@ from kvmbox.host.placement import Placement
 from kvmbox.host.signals import Wakeup
 from kvmbox.kvm.system import Kvm
 from kvmbox.lean import Value
-from kvmbox.machine.aftermath import EXPLAINED, Aftermath, prepare
+from kvmbox.machine.aftermath import (
+    EXPLAINED,
+    Aftermath,
+    SymbolContent,
+    examine,
+    last_lines_of,
+    no_source,
+    prepare,
+)
 from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.builder import Devices, GuestVm, board_of, fw_cfg_files, start_timer
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.config import DEFAULT_PROFILE_RATE, RunConfig
 from kvmbox.machine.drain import drain
-from kvmbox.machine.main_loop import MainLoop
+from kvmbox.machine.main_loop import Look, MainLoop
 from kvmbox.machine.planned import PlannedSnapshots
 from kvmbox.machine.screen_view import ScreenView
 from kvmbox.machine.snapshots import Snapshots
@@ -51,8 +59,11 @@ if TYPE_CHECKING:
     from kvmbox.inject.injection import Injection
     from kvmbox.machine.core_file import CoreFile
     from kvmbox.machine.exit_sources import ExitSampler
+    from kvmbox.machine.hang_profile import Profile
     from kvmbox.machine.profiler import Profiling
     from kvmbox.machine.restore import Start
+    from kvmbox.machine.source_tree import SourceTree
+    from kvmbox.machine.vcpu_thread import VcpuThread
     from kvmbox.record.recorder import Recorder
 
 
@@ -117,6 +128,9 @@ def run(
         core = _core_file(config, caller, say)
         if core is not None:
             cleanup.callback(core.close)
+        tree = _source_tree(config)
+        if tree is not None:
+            cleanup.callback(tree.close)
         recorder = _recorder(config, board, say)
         if recorder is not None:
             cleanup.callback(recorder.finish)
@@ -174,9 +188,8 @@ def run(
             caller,
             cpu=placement.cpu,
             started=timeline.started,
-            symbols=source.symbols,
+            look=_look(source.symbols, tree, core),
             say=say,
-            core=core,
         )
         users.append(lambda: main_loop.has_live_vcpu)
         cleanup.callback(main_loop.close)
@@ -226,6 +239,7 @@ def run(
                 pool,
                 without=config.design.without,
                 require=config.require,
+                readable=() if tree is None else tree.directories,
                 accepts=gdb is not None and gdb.accepts,
             )
             if main_loop.confinement is not None:
@@ -262,7 +276,8 @@ def run(
         judged = _judge(view.judge(outcome), config, matcher, problem or no_core, missing_snapshot)
         if no_core is not None and judged.reason != no_core:
             say(no_core)
-        judged = _with_details(judged, main_loop.aftermath, None if core is None else core.path, view)
+        path = None if core is None else core.path
+        judged = _with_details(judged, main_loop.aftermath, path, console, view)
         sources = {} if exit_sampler is None else exit_sampler.report(source.symbols)
         stats = collect(devices, main_loop, console, timeline, pool, injection, exit_sources=sources)
         if injection is not None:
@@ -398,6 +413,29 @@ def _exit_sampler(config: RunConfig, main_loop: MainLoop) -> ExitSampler | None:
     return sampler
 
 
+def _source_tree(config: RunConfig) -> SourceTree | None:
+    if not config.source:
+        return None
+    from kvmbox.machine.source_tree import SourceTree
+
+    return SourceTree(config.source)
+
+
+def _look(symbols: Sequence[SymbolContent], tree: SourceTree | None, core: CoreFile | None) -> Look:
+    """What examines the guest when it has come to its end, and writes the file of --core."""
+
+    def look(
+        threads: Sequence[VcpuThread], guest: GuestVm, outcome: Outcome, profile: Profile | None
+    ) -> Aftermath:
+        text = tree.line if tree is not None else no_source
+        found = examine(threads, guest.memory, outcome, symbols, profile, text)
+        if core is not None:
+            core.write(threads, guest, outcome, symbols)
+        return found
+
+    return look
+
+
 def _end_transfers(transfers: TransferThread, say: Callable[[str], None]) -> None:
     if not transfers.close():
         # Guest memory may be closed now: what the thread would still write to it is refused, and ends there.
@@ -484,7 +522,7 @@ def _boot_until_end(
 
 
 def _with_details(
-    outcome: Outcome, aftermath: Aftermath | None, core: str | None, view: ScreenView
+    outcome: Outcome, aftermath: Aftermath | None, core: str | None, console: Console, view: ScreenView
 ) -> Outcome:
     """The outcome with its screen, and what the guest's state tells of an end that was a bad one: that is
     more to the point than a hint that fits any such end. `core` is the path of the core file.
@@ -492,6 +530,8 @@ def _with_details(
     if outcome.status in (CLEAN, UNEXPECTED) or aftermath is None:
         aftermath = Aftermath()
     report = aftermath.report or outcome.report
+    last_lines = last_lines_of(console.last_lines()) if aftermath.report else ()
+    report = "\n".join((report, *(f"Last line of {port}: {text}" for port, text in last_lines)))
     return Outcome(
         outcome.status,
         outcome.reason,
@@ -501,6 +541,7 @@ def _with_details(
         aftermath.cpus,
         core,
         view.screen,
+        last_lines,
     )
 
 

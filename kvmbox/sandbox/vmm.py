@@ -11,8 +11,9 @@ come; the vCPU thread adds one of its own, which is shorter (`vmm_policy`).
 
 There is no way back. After `confine_main` nothing can be opened for writing, no program started, no socket
 made; C extensions cannot be loaded, while Python's own modules and sources can be read, for tracebacks and
-for what is imported late. Whoever wants to be able to do more afterwards, such as a test runner, does not
-call it. What is open stays usable: /dev/kvm, the guest's streams, recordings, the spawner's socket.
+for what is imported late, and what `readable` names. Whoever wants to be able to do more afterwards, such as
+a test runner, does not call it. What is open stays usable: /dev/kvm, the guest's streams, recordings, the
+spawner's socket.
 
 None of this is required by itself: a kernel without Landlock runs guests. What is missing is reported with
 the reason, `require` makes it an error.
@@ -23,7 +24,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from kvmbox.errors import SandboxError
@@ -55,6 +56,7 @@ def confine_main(
     without: int = 0,
     require: int = 0,
     tracebacks: bool = False,
+    readable: Sequence[str] = (),
     accepts: bool = False,
 ) -> Confinement:
     """Confine the calling process, for good; call it in the main thread, the only one.
@@ -62,7 +64,8 @@ def confine_main(
     `keep` is a mask of capabilities to keep, because device processes could not be ended or moved
     without (`SpawnerClient.capabilities_needed`). `spawner_pidfd` is the only descriptor by which a signal
     may be sent (`SpawnerClient.pin`). `without` and `require` are masks of layers; with `tracebacks`
-    modules that print them are loaded now. `accepts` says that somebody may connect to a socket that listens.
+    modules that print them are loaded now. What is in the directories `readable` can still be read. `accepts`
+    says that somebody may connect to a socket that listens.
     Raises SandboxError if a layer that is required cannot be had.
     """
     if tracebacks:
@@ -74,7 +77,7 @@ def confine_main(
     steps: tuple[tuple[int, Callable[[], None]], ...] = (
         (layers.VMM_SCOPES, _scope),
         (layers.VMM_CAPABILITIES, lambda: linux.drop_capabilities(keep)),
-        (layers.VMM_LANDLOCK, _landlock),
+        (layers.VMM_LANDLOCK, lambda: _landlock(readable)),
         (layers.VMM_SECCOMP, lambda: _filter(confinement, spawner_pidfd, main_filter)),
     )
     for layer, step in steps:
@@ -114,13 +117,13 @@ def _scope() -> None:
         raise OSError(scope.OWN.missing)
 
 
-def _landlock() -> None:
+def _landlock(readable: Sequence[str]) -> None:
     version = landlock.abi()
     if version == 0:
         raise OSError(landlock.why_missing(version))
     others = threading.active_count() - 1
     linux.forbid_new_privileges()
-    landlock.allow_reading(version, readable_directories())
+    landlock.allow_reading(version, [*readable_directories(), *readable])
     if others and version < landlock.EVERY_THREAD_ABI:
         raise OSError(f"{others} of its threads started before, and have none of it")
 

@@ -123,6 +123,64 @@ def test_symbols_of_another_file_name_a_stripped_image(tmp_path: Path) -> None:
     assert "at dereference+0x" in run(stripped, "--symbols", f"{system_map}@0x1000")[1]
 
 
+@pytest.mark.kvm
+@pytest.mark.parametrize("sandbox", ["process", "none"])
+def test_source_lines_are_shown_from_a_directory(sandbox: str, tmp_path: Path) -> None:
+    image, facts = build_64(tmp_path, 10), tmp_path / "facts.json"
+    assert "*pointer = 42;" not in run(image)[1]
+    options = ("--source", tmp_path / "empty", "--source", SOURCES, "--sandbox", sandbox, "--json", facts)
+    (tmp_path / "empty").mkdir()
+    report = run(image, *options)[1]
+    head = report[report.index("\nat dereference") :].splitlines()
+    assert head[2] == "    *pointer = 42;"
+    backtrace = report.split("Backtrace:\n")[1].splitlines()
+    assert backtrace[1] == "        *pointer = 42;"
+    assert backtrace[3] == "        dereference(0);"
+    (cpu,) = json.loads(facts.read_text())["cpus"]
+    assert cpu["source"] == "*pointer = 42;"
+    assert [one["source"] for one in cpu["backtrace"]] == ["*pointer = 42;", "dereference(0);", "cause();"]
+
+
+@pytest.mark.kvm
+def test_source_directory_that_leads_elsewhere_shows_nothing(tmp_path: Path) -> None:
+    image, sources = build_64(tmp_path, 10), tmp_path / "sources"
+    sources.mkdir()
+    (sources / "crash64.c").symlink_to(SOURCES / "crash64.c")
+    status, report = run(image, "--source", sources)
+    assert status == 6
+    assert "at dereference" in report
+    assert "*pointer = 42;" not in report
+
+
+def test_wrong_source_is_one_line(tmp_path: Path) -> None:
+    found, report = run(Path("hello32"), "--source", tmp_path / "none")
+    assert found == 4
+    assert report.splitlines()[0].endswith(
+        f"cannot open --source '{tmp_path / 'none'}': No such file or directory"
+    )
+    assert "Traceback" not in report
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize(
+    ("guest", "options", "status", "line"),
+    [
+        ("triplefault", (), 6, "triplefault: about to fault without an IDT"),
+        ("spin", ("--timeout", "1"), 124, "spin: looping for ever"),
+        ("hello32", (), 0, None),
+    ],
+)
+def test_last_line_of_the_console_is_in_the_report(
+    guest: str, options: tuple[str, ...], status: int, line: str | None, tmp_path: Path
+) -> None:
+    facts = tmp_path / "facts.json"
+    found, report = run(Path(guest), *options, "--json", facts)
+    assert found == status
+    if line is not None:
+        assert report.splitlines()[-1] == f"Last line of COM1: {line}"
+    assert json.loads(facts.read_text())["last_lines"] == ({} if line is None else {"COM1": line})
+
+
 @pytest.mark.parametrize(
     ("symbols", "status", "words"),
     [

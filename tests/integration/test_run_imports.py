@@ -40,6 +40,7 @@ COLD = (
     "kvmbox.qtest",
     "kvmbox.explain",
     "kvmbox.machine.core_file",  # --core
+    "kvmbox.machine.source_tree",  # --source
     "kvmbox.snapshot",
     "kvmbox.screen",  # what the guest has printed there
 )

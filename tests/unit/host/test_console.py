@@ -13,7 +13,7 @@ from kvmbox.board import BIOS_TEXT
 from kvmbox.errors import ExpectError
 from kvmbox.host import console as module
 from kvmbox.host.capture import Capture
-from kvmbox.host.console import BIOS_TEXT_KEPT, INPUT_CHUNK, Console, InputPort
+from kvmbox.host.console import BIOS_TEXT_KEPT, INPUT_CHUNK, RECENT, Console, InputPort
 from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.mirror import PATIENCE_TICKS
 from kvmbox.host.serial import DEBUGCON, SerialSpec, parse_debugcon, serial_plan
@@ -219,6 +219,36 @@ def test_output_behind_the_decisive_text_does_not_belong_to_the_run(stdio: Stdio
     com1(b" lost")
     mmio(b" lost")
     assert stdio.shown(console) == b"ok, and more of the same piece"
+
+
+def test_last_line_is_that_of_each_console_port(stdio: Stdio) -> None:
+    console = stdio.console("COM2=null")
+    com1, com2, debugcon, _silent = (console.sink(port) for port in ("COM1", "COM2", DEBUGCON, "MMIO"))
+    for byte in b"first\r\nsecond\r\n\r\n \r":
+        com1(bytes((byte,)))
+    com2(b"no console\n")
+    debugcon(b"one\ntwo")
+    debugcon(b"three")
+    assert console.last_lines() == {"COM1": b"second", DEBUGCON: b"twothree"}
+    console.finish()
+
+
+def test_last_line_without_an_end_is_kept_in_part(stdio: Stdio) -> None:
+    console = stdio.console()
+    com1 = console.sink("COM1")
+    for _ in range(10 * RECENT):
+        com1(b"x")
+    assert console.last_lines() == {"COM1": b"x" * RECENT}
+    console.finish()
+
+
+def test_output_behind_the_decisive_text_is_no_last_line(stdio: Stdio) -> None:
+    console = stdio.console(expect=(b"ok",))
+    com1 = console.sink("COM1")
+    com1(b"ok\n")
+    com1(b"lost\n")
+    assert console.last_lines() == {"COM1": b"ok"}
+    console.finish()
 
 
 @pytest.mark.parametrize("option", ["COM2=null", "COM2=pty"])

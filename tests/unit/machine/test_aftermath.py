@@ -11,7 +11,7 @@ import pytest
 from kvmbox.errors import KvmError, UnknownExitError
 from kvmbox.kvm import uapi
 from kvmbox.machine import aftermath as module
-from kvmbox.machine.aftermath import Aftermath, SymbolContent, examine
+from kvmbox.machine.aftermath import Aftermath, SymbolContent, examine, last_lines_of
 from kvmbox.machine.crash_report import report_beside
 from kvmbox.machine.hang_profile import Profile
 from kvmbox.machine.sampler import Sample
@@ -102,6 +102,22 @@ def test_symbols_name_addresses(memory: GuestMemory) -> None:
     found = examine([thread(0)], memory, Outcome(TIMED_OUT, ""), symbols)
     assert found.report.startswith("at start+0x10\n")
     assert found.cpus[0]["where"] == "start+0x10"
+
+
+@pytest.mark.parametrize(
+    ("printed", "told"),
+    [
+        ({}, ()),
+        ({"COM1": b" panic: \xff\x1b[2J "}, (("COM1", "panic: \ufffd\\x1b[2J"),)),
+        ({"COM1": b"panic", "debug console": b"panic"}, (("COM1", "panic"),)),
+        ({"COM1": b"one", "COM2": b"two"}, (("COM1", "one"), ("COM2", "two"))),
+        ({"COM1": b"x" * 161}, (("COM1", "\u2026" + "x" * 160),)),
+    ],
+)
+def test_last_lines_are_fit_for_a_terminal_and_told_once(
+    printed: dict[str, bytes], told: tuple[tuple[str, str], ...]
+) -> None:
+    assert last_lines_of(printed) == told
 
 
 @pytest.mark.parametrize("status", [CLEAN, DEVICE_FAILED, 33])

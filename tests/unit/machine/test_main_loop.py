@@ -12,6 +12,7 @@ from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
 from kvmbox.host.console import Console
 from kvmbox.host.signals import Wakeup
 from kvmbox.machine import main_loop as module
+from kvmbox.machine.aftermath import Aftermath
 from kvmbox.machine.builder import Devices, GuestVm
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.late_writes import LateWrites
@@ -79,6 +80,10 @@ class FakeConsole:
 
 
 class Rig:
+    def look(self, *_what: object) -> Aftermath:
+        self.log.append("diagnosed")
+        return Aftermath()
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log: list[str] = []
         self.said: list[str] = []
@@ -94,6 +99,7 @@ class Rig:
             cast(Caller, SimpleNamespace(ended_by=None)),
             cpu=None,
             started=0,
+            look=self.look,
             say=self.said.append,
         )
         pool = SimpleNamespace(
@@ -120,7 +126,6 @@ class Rig:
         self.main_loop.take_devices(cast(Devices, self.devices))
         monkeypatch.setattr(module, "loop_kind", lambda: lambda vcpu, *arguments, **options: None)
         monkeypatch.setattr(module, "VcpuThread", self._thread_of)
-        monkeypatch.setattr(module, "examine", lambda *_what: self.log.append("diagnosed"))
         monkeypatch.setattr(self.main_loop.totals, "add", lambda loops: None)
 
     def _thread_of(
