@@ -10,8 +10,6 @@ from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.compressed import decompressed
 from kvmbox.boot.files import HostFiles
 from kvmbox.boot.image import GuestImage, read_module
-from kvmbox.boot.linux_for_firmware import kernel_for_firmware
-from kvmbox.boot.linux_header import starts_in_real_mode
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
@@ -61,6 +59,8 @@ class BootSource(Value):
             if config.boot not in (AUTO, "bios", "firmware"):
                 raise UsageError(f"--bios {config.bios_file} contradicts --boot {config.boot}")
             if config.guest != config.bios_file:
+                from kvmbox.boot.linux_for_firmware import kernel_for_firmware
+
                 for_firmware = kernel_for_firmware(image, command_line, initrd, config.memory_size)
                 image, command_line, initrd = decompressed(files.image(config.bios_file)), None, None
             boot = "firmware"
@@ -68,7 +68,7 @@ class BootSource(Value):
         # A kernel of Multiboot may go back to real mode and call the BIOS of the PC that it was started on.
         has_bios = (
             way.name in ("bios", "real")
-            or (way.name == "linux" and starts_in_real_mode(image.data))
+            or (way.name == "linux" and _starts_in_real_mode(image))
             or (
                 way.name in ("multiboot", "multiboot2")
                 and config.bios != NO_BIOS
@@ -102,6 +102,12 @@ class BootSource(Value):
             tuple(for_firmware),
             tuple(_symbols(config, image)),
         )
+
+
+def _starts_in_real_mode(image: GuestImage) -> bool:
+    from kvmbox.boot.linux_header import starts_in_real_mode
+
+    return starts_in_real_mode(image.data)
 
 
 def _symbols(config: RunConfig, image: GuestImage) -> Iterator[SymbolContent]:

@@ -14,6 +14,7 @@ COLD = (
     "dataclasses",  # values are `lean.Value`
     "json",  # --json
     "kvmbox.boot.foreign",  # names in refusals
+    "kvmbox.boot.linux_header",
     "kvmbox.boot.way_linux",  # imported when an image is offered to it
     "kvmbox.channel.device_state",  # snapshots, the registers of a VGA
     "kvmbox.devices.catalog",  # the models are in device processes
