@@ -11,8 +11,9 @@ from typing import Final
 
 from kvmbox.errors import HostOutputError, StartError
 from kvmbox.smoke.command_line import making_of, run_arguments
-from kvmbox.smoke.model import Boot, Judgement, Test, TestResult
+from kvmbox.smoke.model import Boot, Judgement, Test, TestResult, Verdict
 from kvmbox.smoke.text import in_seconds
+from kvmbox.smoke.verdict import outranks
 
 CONSOLE: Final = "console.log"
 REPORT: Final = "report.txt"
@@ -34,7 +35,7 @@ class Artefacts:
         self._wanted = [kind for kind, wanted in (("record", record), ("core", core)) if wanted]
         self._names: dict[str, str] = {}
         self._taken: set[str] = set()
-        self._kept: dict[str, Boot] = {}
+        self._kept: dict[str, tuple[Boot, Verdict]] = {}
         self._count = 0
         try:
             os.makedirs(folder, exist_ok=True)
@@ -50,11 +51,14 @@ class Artefacts:
         return {kind: f"{stem}.{kind}.tmp" for kind in self._wanted}
 
     def boot_ended(self, test: Test, boot: Boot, judgement: Judgement) -> None:
-        """Keep the files of the first boot that failed, of no other one."""
-        if judgement.verdict.is_failure and test.key not in self._kept:
-            self._kept[test.key] = boot
-        else:
+        """Keep the files of the boot that the result will tell of, of no other one."""
+        kept, verdict = self._kept.get(test.key, (None, None))
+        if not outranks(test, judgement.verdict, verdict):
             self.discard(boot)
+            return
+        self._kept[test.key] = (boot, judgement.verdict)
+        if kept is not None:
+            self.discard(kept)
 
     def discard(self, boot: Boot) -> None:
         """Remove the files of a boot that nobody judges."""
@@ -64,7 +68,7 @@ class Artefacts:
 
     def keep(self, result: TestResult, boot: Boot) -> TestResult:
         """Write what there is of a failure; the result with the files."""
-        kept = self._kept.pop(result.test.key, None)
+        kept, _ = self._kept.pop(result.test.key, (None, None))
         if not result.verdict.is_failure or result.told is None:
             if kept is not None:  # a failure that is tolerated, or a flaky test that may be
                 self.discard(kept)

@@ -148,9 +148,8 @@ class Session:
 
 def _slim(attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt:
     """Without what nobody will read: a thousand boots of a guest print the same a thousand times."""
-    has_failure = any(one.judgement.verdict.is_failure for one in earlier)
     # The first boot of each kind may be the one that is told of.
-    if has_failure or any(one.judgement.verdict is attempt.judgement.verdict for one in earlier):
+    if any(one.judgement.verdict is attempt.judgement.verdict for one in earlier):
         return replace(
             attempt, observation=replace(attempt.observation, output=b"", messages="", crash_report="")
         )

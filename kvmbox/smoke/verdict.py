@@ -117,12 +117,24 @@ def _judge_expected(seen: Observation, missing: Pattern | None) -> Judgement:
     return Judgement(decided.verdict, f"{decided.reason}; {words}")
 
 
+def outranks(test: Test, verdict: Verdict, kept: Verdict | None) -> bool:
+    """Whether the result of `test` tells of a boot with `verdict` rather than of an earlier one with `kept`.
+
+    It tells of the first failure. An error comes before what the suite tolerates: it never is.
+    """
+    if kept is None or not kept.is_failure:
+        return verdict.is_failure
+    return test.tolerate is not None and verdict is Verdict.ERROR and kept is not Verdict.ERROR
+
+
 def conclude(test: Test, attempts: Sequence[Attempt], files: tuple[str, ...] = ()) -> TestResult:
     """The verdict on a test of all its boots (one at least): flaky if some passed, and some did not."""
     others = [one for one in attempts if one.judgement.verdict is not Verdict.PASS]
     passed = len(attempts) - len(others)
-    failed = [one for one in others if one.judgement.verdict.is_failure]
-    told = (failed or others or attempts)[0]
+    told = (others or attempts)[0]
+    for one in others:
+        if outranks(test, one.judgement.verdict, told.judgement.verdict):
+            told = one
     verdict, reason = told.judgement.verdict, told.judgement.reason
     if others and passed:
         verdict = Verdict.PASS if test.allow_flaky else Verdict.FLAKY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,27 @@ def test_core_file_of_a_failure_is_kept_and_named(tmp_path: Path) -> None:
     assert f"kvmbox: core file '{core}' written" in report
     assert "--core" not in report  # the command that boots it again
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+def test_error_behind_a_tolerated_failure_is_told_with_its_own_console_and_recording(tmp_path: Path) -> None:
+    count = itertools.count(1)
+
+    def boot(boot: Boot) -> Observation:
+        assert boot.record is not None
+        number = next(count)
+        Path(boot.record).write_text(f"boot {number}")
+        return seen(14 if number > 1 else 1, b"console %d" % number)
+
+    summary, _ = session_of(
+        [a_test("a", tolerate="issue 7")],
+        FakeExecutor(boot),
+        repeat=3,
+        artefacts=Artefacts(str(tmp_path), record=True),
+    )
+    assert [one.verdict for one in summary.results] == [Verdict.ERROR]
+    files = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert files.keys() == {"console.log", "recording.kvmbox", "report.txt"}
+    assert (files["console.log"], files["recording.kvmbox"]) == ("console 2", "boot 2")
 
 
 def test_recordings_of_boots_that_were_ended_are_not_kept(tmp_path: Path) -> None:
