@@ -2,8 +2,9 @@
 
 What goes wrong becomes a result. A boot process that ends without one, or tells something else, gives its job
 a result that says so (`result.lost`). One that hangs gets SIGTERM GRACE_S behind its time-out, and SIGKILL
-after as long again. If templates, or boot processes that wait, die MOST_FAILURES times in a row, the pool
-gives up, and every job fails with the reason.
+after as long again. A template that does not tell of its end after as long again is lost. If templates, or
+boot processes that wait, die MOST_FAILURES times in a row, the pool gives up, and every job fails with the
+reason.
 
 Time is counted in slices, as in the main loop of a run: a program that was suspended for an hour (Ctrl-Z)
 does not end its guests when it goes on.
@@ -33,6 +34,9 @@ NS_PER_S: Final = 1_000_000_000
 
 GRACE_S: Final = 5.0
 """How long behind its time-out a boot may take to tell its result; and then, to end."""
+
+BIRTH_NS: Final = 10 * NS_PER_S
+"""How long a template may take to fork a boot process."""
 
 MOST_PER_WORKER: Final = 4
 """How many boot processes there may be for each worker, those that end included."""
@@ -77,6 +81,8 @@ class _Boot:
     @property
     def limit_ns(self) -> int | None:
         """How long it may take for what it does now."""
+        if self.pidfd < 0:
+            return BIRTH_NS
         if self.ends:
             return 0
         if self.job is None or self.job.timeout is None:
@@ -88,6 +94,13 @@ class _Boot:
         if self.pidfd >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, number)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process has ended, whatever the template has told."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def kill(self, problem: str) -> None:
         """Kill it, because of `problem`."""
@@ -132,6 +145,7 @@ class Dispatcher:
                 self._keep_template()
                 self._assign()
                 self._replenish()
+                self._end_retired()
                 self._wait()
             self._let_end()
         except BaseException as error:  # noqa: BLE001 - told to everybody who waits
@@ -187,6 +201,12 @@ class Dispatcher:
         for boot in self._boots.values():
             if boot.template is template and boot.job is None and not boot.ends:
                 self._dismiss(boot)
+
+    def _end_retired(self) -> None:
+        used = {id(boot.template) for boot in self._boots.values()}
+        for template in [one for one in self._templates if one.retired and id(one) not in used]:
+            self._templates.remove(template)
+            template.close()
 
     @staticmethod
     def _dismiss(boot: _Boot) -> None:
@@ -268,17 +288,27 @@ class Dispatcher:
                 self._hear(templates[descriptor])
 
     def _pass_time(self, elapsed_ns: int) -> None:
+        silent: list[TemplateClient] = []
         for boot in self._boots.values():
             limit = boot.limit_ns
             if limit is None:
                 continue
             boot.waited_ns += elapsed_ns
             overdue = boot.waited_ns - limit - self._grace_ns
-            if overdue > self._grace_ns:
+            if boot.pidfd < 0:
+                if overdue > 0:
+                    silent.append(boot.template)
+            elif overdue > self._grace_ns:
                 boot.kill("it did not end when its time was over")
+                if overdue > 2 * self._grace_ns and boot.is_gone:
+                    silent.append(boot.template)
             elif overdue > 0 and not boot.asked_to_end:
                 boot.asked_to_end = True
                 boot.signal(signal.SIGTERM)
+        for template in silent:
+            if template in self._templates:
+                template.fatal = "it does not answer"
+                self._lose(template)
 
     @staticmethod
     def _send(boot: _Boot) -> None:
@@ -335,25 +365,21 @@ class Dispatcher:
             if news is None:
                 self._lose(template)
                 return
-            self._take(news, template)
-            if template.retired and not any(boot.template is template for boot in self._boots.values()):
-                self._templates.remove(template)
-                template.close()
-                return
+            self._take(news)
 
-    def _take(self, news: News, template: TemplateClient) -> None:
+    def _take(self, news: News) -> None:
         boot = self._boots.get(news.identifier)
         if boot is None:
             return
         if news.kind == frames.BORN:
             boot.pidfd = news.descriptor
+            boot.waited_ns = 0
         elif news.kind == frames.FAILED:
             self._forget(boot, f"it could not be forked: {os.strerror(news.number)}")
         elif news.kind == frames.DIED:
             if boot.job is not None and boot.problem is None:
                 self._receive(boot)  # what it said before it died comes first
             self._forget(boot, f"it {describe_wait_status(news.number)}")
-        del template
 
     def _forget(self, boot: _Boot, how: str) -> None:
         """A boot process is no more."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,7 +98,10 @@ def running_boot(program: int, path: Path) -> int:
 
 
 def _title(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode()
+    """Empty if there is no such process any more."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode()
+    return ""
 
 
 def _files(pid: int) -> list[str]:
@@ -222,6 +225,15 @@ def test_many_boots_in_a_row_all_end_well() -> None:
 # --- Isolation --------------------------------------------------------------------------------------------
 
 
+def test_templates_that_have_served_end_while_the_pool_is_open() -> None:
+    with WarmPool(workers=1, renew_after=1) as pool:
+        for _ in range(12):
+            assert pool.submit({"image": "hello32"}).result().status == 0
+        titles = [_title(pid) for pid in children_of(os.getpid())]
+    # One that serves, one that comes up, one that ends.
+    assert titles.count("kvmbox: template") <= 3
+
+
 def test_nothing_of_one_guest_reaches_the_next(images: Images) -> None:
     looking = {"image": str(images.write(LOOK, SHUTDOWN)), "boot": "real"}
     marking = {"image": str(images.write(MARK, LOOK, SHUTDOWN)), "boot": "real"}
@@ -305,6 +317,20 @@ def test_boot_process_that_hangs_is_ended_behind_its_time_out(beacon: Beacon) ->
     assert following.status == 0
 
 
+def test_template_that_does_not_answer_is_replaced_and_does_not_keep_the_pool_open() -> None:
+    with WarmPool(workers=1, grace=0.2) as pool:
+        first = pool.submit({"image": "hello32"}).result()
+        stopped = template_of(os.getpid())
+        os.kill(stopped, signal.SIGSTOP)
+        # The boot process that waits serves one more; the template forks no further one.
+        following = [pool.submit({"image": "hello32"}).result() for _ in range(3)]
+        assert template_of(os.getpid()) != stopped
+        os.kill(template_of(os.getpid()), signal.SIGSTOP)
+
+    assert [result.status for result in (first, *following)] == [0, 0, 0, 0]
+    assert not [pid for pid in children_of(os.getpid()) if _title(pid).startswith("kvmbox")]
+
+
 @pytest.mark.parametrize(
     ("interpreter", "reason"),
     [("/bin/false", "the template died"), ("/nonexistent/python", "cannot start a warm worker")],
@@ -364,12 +390,18 @@ def test_no_process_outlives_a_program_that_is_ended(beacon: Beacon, number: sig
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, beacon.options["image"], str(beacon.fifo)], stderr=subprocess.DEVNULL
     )
+    pidfds: list[int] = []
     with program:
-        beacon.wait()
-        pids = _descendants(program.pid)
-        assert len(pids) >= len(("template", "boot", "spawner", "uart", "pit", "rtc", "debug"))
-        pidfds = [os.pidfd_open(pid) for pid in pids]
-        program.send_signal(number)
-        for pidfd in pidfds:
-            wait_readable(pidfd, "the end of a process of the pool")
-            os.close(pidfd)
+        try:
+            beacon.wait()
+            for pid in _descendants(program.pid):
+                with suppress(ProcessLookupError):  # the first stage of a spawner that comes up
+                    pidfds.append(os.pidfd_open(pid))
+            assert len(pidfds) >= len(("template", "boot", "spawner", "uart", "pit", "rtc", "debug"))
+            program.send_signal(number)
+            for pidfd in pidfds:
+                wait_readable(pidfd, "the end of a process of the pool")
+                os.close(pidfd)
+        except BaseException:
+            program.kill()  # else it is waited for
+            raise
