@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from kvmbox.explain import symbols
+from kvmbox.explain.core import CoreCpu, header_size, headers, notes_of
 from kvmbox.explain.debug_info import DebugInfo, SymbolFile
 from kvmbox.explain.explanation import explain
+from kvmbox.explain.page_map import Backing, page_map
+from kvmbox.explain.paging import CR0_PG
 from kvmbox.explain.state import Cpu
 from kvmbox.explain.text import lines_of
 from kvmbox.kvm.registers import format_registers
@@ -21,6 +27,7 @@ from tests.support.stopped_cpu import Memory
 
 STATES = 400
 FILES = 150
+CORES = 120
 REGISTERS = "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags".split()  # noqa: SIM905
 CONTROL = ("cr0", "cr2", "cr3", "cr4", "efer")
 
@@ -65,6 +72,30 @@ def test_any_state_is_explained() -> None:
         if found.fault is not None:
             causes.add(found.fault.vector)
     assert len(causes) > 3  # the states are not all of one kind
+
+
+def test_any_state_has_a_core_file_of_what_is_ram() -> None:
+    source = random.Random(43)
+    ram = (Backing(0, 0x14000, 0x8_0000), Backing(0x14000, 0x1000, 0x10_0000))
+    paged = 0
+    for _ in range(CORES):
+        cpu = state(source)
+        cpu.sregs.cr0, cpu.sregs.cr3 = CR0_PG, source.randrange(20) << 12
+        cpu.sregs.cr4, cpu.sregs.efer = source.getrandbits(13), source.getrandbits(12)
+        mapped = page_map(cpu, ram)
+        for one in mapped.ranges:
+            (backing,) = [b for b in ram if b.start <= one.physical < b.start + b.size]
+            assert one.physical + one.size <= backing.start + backing.size
+            assert one.place - backing.place == one.physical - backing.start
+        paged += [(one.linear, one.size) for one in mapped.ranges] != [(one.start, one.size) for one in ram]
+        for wide in (True, False):
+            notes = notes_of(CoreCpu(cpu, 11, source.randbytes(2048), source.getrandbits(64)), wide=wide)
+            at = header_size(len(mapped.ranges) + 1, wide=wide)
+            file: Any = ELFFile(io.BytesIO(headers(mapped.ranges, (at, len(notes)), wide=wide) + notes))
+            (segment, *loads) = file.iter_segments()
+            assert len(loads) == len(mapped.ranges)
+            assert next(segment.iter_notes())["n_type"] == "NT_PRSTATUS"
+    assert paged > 3  # the states are not all of one kind
 
 
 def built(directory: Path) -> bytes:
