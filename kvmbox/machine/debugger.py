@@ -79,10 +79,12 @@ class Debugger(Visitor):
         standstill: Standstill,
         timeless: Callable[[], AbstractContextManager[GuestVm]],
         reset: Callable[[], None],
+        screen: Callable[[], str],
         say: Callable[[str], None],
     ) -> None:
         """`symbols` has the image, which decides how wide registers are, if it is an ELF file. While
-        `timeless` lasts, guest time stands still. `reset` resets the guest.
+        `timeless` lasts, guest time stands still. `reset` resets the guest. `screen` is the text on
+        the screen of a machine that stands still.
         """
         self._cpus = cpus
         self._link = link
@@ -91,6 +93,7 @@ class Debugger(Visitor):
         self._standstill = standstill
         self._timeless = timeless
         self._reset = reset
+        self._screen = screen
         self._say = say
         self._can_debug = kvm.check_extension(KVM_CAP_SET_GUEST_DEBUG) > 0
         self._known_flags = max(0, kvm.check_extension(KVM_CAP_SET_GUEST_DEBUG2))
@@ -560,7 +563,7 @@ class Debugger(Visitor):
 
     def screen(self) -> str:
         """See Target."""
-        return "this machine has no screen\n"
+        return self._screen()
 
     def tell(self, text: str) -> None:
         """See Target."""

@@ -46,6 +46,7 @@ class GdbStart:
         cpus: int,
         decision: Decision,
         main_loop: MainLoop,
+        screen: Callable[[], str],
         say: Callable[[str], None],
     ) -> None:
         """The machine is about to run: see `Debugger`."""
@@ -59,6 +60,7 @@ class GdbStart:
             main_loop.standstill,
             main_loop.timeless,
             main_loop.reset_requested,
+            screen,
             say,
         )
         main_loop.debugger = self._debugger

@@ -36,6 +36,7 @@ from kvmbox.machine.config import (
     SymbolSpec,
 )
 from kvmbox.machine.run import run
+from kvmbox.machine.screens import Screens
 from kvmbox.machine.snapshots import Request, SnapshotCondition, Snapshots, parse_condition, refused
 from kvmbox.machine.statistics import RunStats
 from kvmbox.machine.timeline import Timeline
@@ -226,6 +227,7 @@ class Machine:
         """What was there to tell a person, the last lines: restarts, the path of a pseudo-terminal, …"""
         self._say = say
         self._snapshots = Snapshots()
+        self._screens = Screens()
         self._decision = Decision()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -409,6 +411,29 @@ class Machine:
             raise UsageError("the console is on stdio: there is no Capture of it")
         return self.console
 
+    # --- The screen ---------------------------------------------------------------------------------------
+
+    @property
+    def screen(self) -> Screen:
+        """The text screen now, or as the guest has left it. The guest stands still for that moment.
+
+        UsageError if the machine was not started.
+        """
+        if not self._used or threading.current_thread() is self._thread:
+            raise UsageError("there is no screen to look at: the machine was not started")
+        from kvmbox.screen.screen import BLANK
+
+        return self._screens.ask() or BLANK
+
+    def expect_screen(self, pattern: str | re.Pattern[str], timeout: float | None = None) -> re.Match[str]:
+        """Wait until the text on the screen has something that matches: a look each 50 ms.
+
+        Raises ExpectError if the time (in seconds) is over, or the guest has ended, without it.
+        """
+        from kvmbox.machine.screens import expect
+
+        return expect(lambda: self.screen.text, self._ended, pattern, timeout)
+
     # --- The machine's thread -----------------------------------------------------------------------------
 
     def _live(self) -> None:
@@ -422,6 +447,7 @@ class Machine:
 
     def _end(self) -> None:
         self._snapshots.end()
+        self._screens.end(None if self._result is None else self._result.screen)
         if self.config.start is not None:
             self.config.start.close()
         for capture in self._captures:
@@ -448,6 +474,7 @@ class Machine:
             settled=lambda outcome, statistics: settled(self._result_of(outcome, statistics)),
             timeline=timeline,
             snapshots=self._snapshots,
+            screens=self._screens,
         )
         self._result = self._result_of(outcome, statistics)
         return self._result

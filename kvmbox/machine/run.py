@@ -42,6 +42,7 @@ from kvmbox.machine.drain import drain
 from kvmbox.machine.main_loop import Look, MainLoop
 from kvmbox.machine.planned import PlannedSnapshots
 from kvmbox.machine.screen_view import ScreenView
+from kvmbox.machine.screens import Screens
 from kvmbox.machine.snapshots import Snapshots
 from kvmbox.machine.statistics import RunStats, collect
 from kvmbox.machine.suspend import sleep_until_woken, tell_wake_up, waking_plan
@@ -77,13 +78,14 @@ def run(
     settled: Callable[[Outcome, RunStats], None] = lambda _outcome, _statistics: None,
     timeline: Timeline | None = None,
     snapshots: Snapshots | None = None,
+    screens: Screens | None = None,
 ) -> tuple[Outcome, RunStats]:
     """Boot `config.guest` and run it to its end, in this thread; returns how it ended, judged by what was
     expected of it, and what it did.
 
     Whoever decides `decision` ends the run. `say` tells the person a line, `started` hears that the guest is
     about to run, and `settled` hears what is returned before the processes and guest memory are closed.
-    `snapshots` are those that a program may ask for.
+    `snapshots` are those that a program may ask for, and `screens` its looks at the screen.
     Raises KvmboxError where the run could not start; a run that started has an outcome.
     """
     timeline = timeline or Timeline()
@@ -223,6 +225,8 @@ def run(
                 start.resume(devices, console)
                 timeline.mark("device states restored")
                 view.begin()
+            if screens is not None:
+                screens.attend(main_loop.standstill, view.read)
             plans.attend(main_loop, kvm, files, devices, console, decision, say)
             if profiling is not None:
                 profiling.attend(main_loop, source.symbols)
@@ -233,7 +237,7 @@ def run(
             if start is None:
                 timeline.mark("devices ready")
             if gdb is not None:
-                gdb.attend(kvm, board, source.symbols, config.cpus, decision, main_loop, say)
+                gdb.attend(kvm, board, source.symbols, config.cpus, decision, main_loop, view.text, say)
             prepare(disassembles=bool(config.symbols) or os.isatty(2))
             main_loop.confinement = caller.confine(
                 pool,

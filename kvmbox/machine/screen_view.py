@@ -93,6 +93,20 @@ class ScreenView:
             memory = self._memory.read(mode.base, layout.TEXT_SCREEN_SIZE)
         return Screen(memory, mode)
 
+    def text(self) -> str:
+        """What is on the screen of a machine that stands still, in lines without control characters."""
+        screen = self._read_anyway()
+        return "the screen is blank\n" if screen is None or screen.is_blank else f"{screen.text}\n"
+
+    def _read_anyway(self) -> Screen | None:
+        """The same if the device process fails, which is told: no run ends by that."""
+        try:
+            return self.read()
+        except DeviceProcessError as error:
+            if self._decision.outcome is None or self._decision.outcome.status != DEVICE_FAILED:
+                self._say(f"the screen is that of a VGA at power-on: {error}")
+            return self.read(with_registers=False)
+
     def _mode(self, has_registers: bool) -> TextMode:
         from kvmbox.screen.mode import MODE_3, mode_of, mode_of_bios
 
@@ -128,12 +142,7 @@ class ScreenView:
 
     def end(self) -> None:
         """The guest has ended: keep its screen, and show it if that is wanted."""
-        try:
-            screen = self.read()
-        except DeviceProcessError as error:  # it ends no run that has ended
-            if self._decision.outcome is None or self._decision.outcome.status != DEVICE_FAILED:
-                self._say(f"the screen is that of a VGA at power-on: {error}")
-            screen = self.read(with_registers=False)
+        screen = self._read_anyway()
         if screen is None:
             return
         if not screen.is_blank:

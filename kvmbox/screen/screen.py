@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
+from kvmbox import layout
 from kvmbox.lean import Value
-from kvmbox.screen.mode import CELLS, TextMode
+from kvmbox.screen.mode import CELLS, MODE_3, TextMode
 
 
 class Cursor(Value):
@@ -104,3 +105,7 @@ class Screen:
 
     def __hash__(self) -> int:
         return hash((tuple(self._cells), self.mode))
+
+
+BLANK: Final = Screen(bytes(layout.TEXT_SCREEN_SIZE), MODE_3)
+"""The screen at power-on."""

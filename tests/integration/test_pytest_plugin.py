@@ -136,6 +136,28 @@ def test_fixture_boots_talks_and_waits(project: Project) -> None:
 
 
 @pytest.mark.kvm
+def test_screen_is_looked_at_and_shown_by_a_failure(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+        def test_good(kvmbox):
+            vm = kvmbox.boot("screen")
+            vm.expect_screen("text screen!", timeout=60)
+            assert vm.screen.attributes[0][0] == 0x1F
+
+        def test_bad(kvmbox):
+            kvmbox.boot("screen").expect_screen("no such text")
+        """,
+    )
+    status, text = project.run()
+    assert status == 1
+    assert "1 failed, 1 passed" in text
+    assert "'no such text' was not seen on the screen before the guest ended; it shows 'Hello" in text
+    assert "console of guest 1" in text
+    assert "\nHello from the text screen!\n" in text
+
+
+@pytest.mark.kvm
 def test_failure_shows_console_end_and_crash_report_and_stops_guests(project: Project) -> None:
     project.write(
         "test_it.py",

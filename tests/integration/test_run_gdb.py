@@ -283,8 +283,15 @@ def test_memory_by_linear_and_by_physical_address(tmp_path: Path) -> None:
         assert "are linear" in client.monitor("phys off")
         assert client.ask(b"m%x,4" % kernel.address("limit")) == b"06000000"
         assert "uart_16550a" in client.monitor("devices")
-        assert client.monitor("screen")
+        assert client.monitor("screen") == "the screen is blank\n"
         assert "monitor translate" in client.monitor("nonsense")
+
+
+def test_screen_of_a_guest_that_stands_still_is_shown(tmp_path: Path) -> None:
+    with attached(tmp_path, "screen") as (_, client):
+        assert client.ask(b"vCont;c").startswith(b"O")  # it is halted for ever
+        assert client.hear().startswith(b"T")
+        assert client.monitor("screen").startswith("Hello from the text screen!\n\n  ┌───┐ ☺ ←[31m\n")
 
 
 def test_cpus_are_threads(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox import Machine, layout
+from kvmbox import ExpectError, Machine, UsageError, layout
 from kvmbox.screen.mode import MOST_COLUMNS, MOST_ROWS
 from tests.support.patience import patience
 from tests.support.real_mode import (
@@ -21,9 +21,11 @@ from tests.support.real_mode import (
     RESET_8042,
     SHUTDOWN,
     SPIN,
+    TRIPLE_FAULT,
     debug_exit,
     out,
     say,
+    wait_input,
 )
 from tests.support.runs import ENTRY, Images, Run, error_lines, run_to_end
 
@@ -298,3 +300,43 @@ def test_registers_beyond_reason_show_a_bounded_screen(images: Images) -> None:
     screen: dict[str, Any] = json.loads(path.read_text())["screen"]
     assert screen["columns"] <= MOST_COLUMNS
     assert 1 <= len(screen["rows"]) <= MOST_ROWS
+
+
+# --- In programs ------------------------------------------------------------------------------------------
+
+
+def test_program_looks_at_the_screen_of_a_guest_that_runs(images: Images) -> None:
+    # The guest shows what it is sent: wait for a byte, put it at the place of the first character.
+    show_input = SEGMENT + wait_input() + bytes.fromhex("26a20000")  # mov es:[0],al
+    guest = images.write(show_input + b"\xe9" + (-len(show_input) - 3).to_bytes(2, "little", signed=True))
+    with Machine(guest, mode="real", timeout=PATIENCE_S) as vm:
+        assert vm.screen.is_blank
+        for text in ("a", "b"):
+            vm.send(text)
+            assert vm.expect_screen(f"^{text}").group() == text
+            assert vm.screen.rows[0] == text
+        with pytest.raises(ExpectError, match=r"'never' was not seen on the screen within 0 s; it shows 'b'"):
+            vm.expect_screen("never", timeout=0)
+    assert vm.screen.text == "b"
+    assert vm.output == b"b\n"  # where nothing else was printed
+
+
+def test_program_that_looks_when_the_guest_has_ended_gets_what_it_has_left(images: Images) -> None:
+    vm = Machine(images.write(show(b"last words") + out(CRTC, 0x0F) + TRIPLE_FAULT), mode="real")
+    with pytest.raises(UsageError, match="the machine was not started"):
+        _ = vm.screen
+    with vm:
+        vm.expect_screen("last words", timeout=PATIENCE_S)
+        result = vm.wait(PATIENCE_S)
+        assert result.screen == vm.screen
+        with pytest.raises(ExpectError, match="before the guest ended; it shows 'last words'"):
+            vm.expect_screen("no such words")
+
+
+def test_screen_of_a_guest_that_shows_nothing_is_blank(images: Images) -> None:
+    with Machine(images.write(IDLE), mode="real", screen="never", timeout=PATIENCE_S) as vm:
+        assert vm.screen.text == ""
+        vm.stop()
+        assert vm.screen.is_blank
+    assert vm.result is not None
+    assert vm.result.screen is None

@@ -185,6 +185,54 @@ def test_each_kind_of_end_has_its_verdict_in_every_report(tmp_path: Path) -> Non
     assert listed[-1].startswith("skipped")
 
 
+ON_THE_SCREEN = """
+[defaults]
+image = "screen"
+timeout = 60
+
+[[test]]
+name = "text"
+expect = "Hello from the text screen!"
+
+[[test]]
+name = "regex"
+append = "3"
+status = 7
+expect = { regex = '^Hello .* screen!$' }
+
+[[test]]
+name = "fatal text"
+fail_on = "screen!"
+append = "3"
+status = 7
+
+[[test]]
+name = "fatal regex"
+fail_on = { regex = "screen!$" }
+append = "3"
+status = 7
+
+[[test]]
+name = "missing"
+expect = { regex = "Good bye" }
+"""
+
+
+def test_patterns_are_searched_on_the_screen_and_reports_show_it(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(ON_THE_SCREEN)
+    done = smoke(tmp_path, "s.toml", "--jsonl", "o.jsonl")
+    assert done.returncode == 12, done.stderr
+    found = results(tmp_path / "o.jsonl")
+    assert {name: one["verdict"] for name, one in found.items()} == {
+        "text": "pass",
+        "regex": "pass",
+        "fatal text": "fail",
+        "fatal regex": "fail",
+        "missing": "crash",
+    }
+    assert found["missing"]["console"].startswith("Hello from the text screen!\n\n  ┌───┐ ☺ ←[31m\n")
+
+
 WITH_CORES = """
 [[start]]
 name = "booted"

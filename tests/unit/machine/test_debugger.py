@@ -124,6 +124,7 @@ class Rig:
             cast(Any, self.standstill),
             self.timeless,
             lambda: self.calls.append("reset"),
+            lambda: "text on the screen\n",
             self.said.append,
         )
         self.debugger.begin(cast(Any, self.guest), cast(Any, self.threads))
