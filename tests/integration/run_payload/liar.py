@@ -261,8 +261,9 @@ def shows_all_ones(channel: int) -> int:
     """Say that each register of a VGA that takes all values is all ones."""
     vga = VgaText()
     for offset, count in ((0x1E, 9), (0x14, 5), (0x24, 25)):
-        for index in (*range(count), 0x11):
-            vga.write(0, offset, 2, index | 0x7F00 if offset == 0x24 and index == 0x11 else index | 0xFF00)
+        for index in (0x11, *range(count)):  # without protection first
+            ones = 0x7F if offset == 0x24 and index == 0x11 else 0xFF
+            vga.write(0, offset, 2, index | ones << 8)
     return _shows(channel, vga.snapshot())
 
 

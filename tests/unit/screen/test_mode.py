@@ -89,7 +89,20 @@ def check(mode: TextMode) -> None:
     assert screen.as_json()["columns"] == mode.columns
 
 
-@given(st.lists(st.tuples(st.integers(0, 0x2F), st.integers(0, 0xFFFF)), max_size=60))
+def test_all_ones_make_a_screen() -> None:
+    vga = VgaText()
+    for index in (0x11, *range(0x19)):
+        crtc(vga, index, 0x7F if index == 0x11 else 0xFF)
+    check(mode_of(vga))
+    assert (mode_of(vga).columns, mode_of(vga).rows) == (MOST_COLUMNS, 1024 // 32)
+
+
+CRTC_WRITES = st.tuples(
+    st.just(0x24), st.builds(lambda i, v: i | v << 8, st.integers(0, 24), st.integers(0, 255))
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 0x2F), st.integers(0, 0xFFFF)) | CRTC_WRITES, max_size=60))
 def test_any_registers_make_a_screen(writes: list[tuple[int, int]]) -> None:
     vga = VgaText()
     crtc(vga, 0x11, 0)
