@@ -108,6 +108,12 @@
 #define BOOT_DISK_BUSY    1 /* a status; 2 and up: done, with its result */
 #define BOOT_DISK_DONE    2
 
+/* Keyboard controller. */
+#define KEYBOARD_IRQ 1
+#define I8042_DATA   0x60
+#define I8042_STATUS 0x64 /* read */
+#define ST_OBF       0x01
+
 /* Ways out. */
 #define DEBUG_EXIT     0xf4   /* write V: the run ends with status ((V << 1) | 1) & 0xff */
 #define SHUTDOWN       0x8900 /* write the bytes "Shutdown": the run ends with status 0 */

@@ -44,7 +44,7 @@ SECTIONS: Final = {
         *("boot", "append", "modules", "initrd", "bios", "firmware_tables", "fw_cfg"),
         *("load_address", "entry", "segments", "mode"),
     ),
-    "Console": ("serial", "debugcon", "serial_overflow", "serial_limit", "uart_pace", "screen"),
+    "Console": ("serial", "debugcon", "keyboard", "serial_overflow", "serial_limit", "uart_pace", "screen"),
     "End of the run": ("timeout", "expect", "fail_on", "success_status", "debug_exit", "no_reboot"),
     "Work on a kernel": ("watch", "gdb"),
     "Snapshots": ("snapshot_when", "snapshot_stop", "from_file", "rtc"),
@@ -62,7 +62,7 @@ SECTIONS: Final = {
 CONFIGURABLE: Final = frozenset(
     (
         *("memory", "cpus", "cpu", "rtc_base", "testdev", "boot", "append", "firmware_tables"),
-        *("serial_overflow", "serial_limit", "uart_pace", "screen", *SECTIONS["End of the run"]),
+        *("keyboard", "serial_overflow", "serial_limit", "uart_pace", "screen", *SECTIONS["End of the run"]),
         *("ipc", "on_device_crash", "restart_budget", "require", "pin", "stats"),
     )
 )
@@ -197,6 +197,12 @@ def _complete_fault(
     metavar="BACKEND",
     help="Where the debug console (port 0xe9) prints: stdout, stderr, null, file:PATH or auto. auto: "
     "stdout, but a line that the serial port on stdio also prints is shown only once.  [default: auto]",
+)
+@click.option(
+    "--keyboard",
+    type=click.Choice(config.KEYBOARD_INPUTS),
+    help="Where the keys of the PS/2 keyboard come from. console: what is typed on stdin presses keys, and "
+    "does not go to a serial port.  [default: none]",
 )
 @click.option(
     "--serial-overflow",

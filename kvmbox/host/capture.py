@@ -44,6 +44,39 @@ def slice_of(deadline: float | None) -> float:
     return WAIT_SLICE_S if deadline is None else min(max(deadline - time.monotonic(), 0.0), WAIT_SLICE_S)
 
 
+class Typed:
+    """What a program types: bytes on a serial line, or changes of keys. It waits for the guest. Any thread
+    may call any of it.
+    """
+
+    def __init__(self) -> None:
+        self.pending = bytearray()
+        """What the guest has not taken: the main loop takes from its front."""
+        self._lock = threading.Lock()
+        self._heard: Callable[[int], None] | None = None
+        self._sent = 0  # before there was a machine
+
+    def send(self, data: bytes) -> None:
+        """Type `data`. Never waits, also before the start."""
+        with self._lock:
+            self.pending += data
+            heard = self._heard
+            if heard is None:
+                self._sent += len(data)
+        if heard is not None:
+            heard(len(data))
+
+    def connect(self, heard: Callable[[int], None]) -> None:
+        """There is a device now. `heard` is called with the number of bytes sent, by whichever thread
+        sends.
+        """
+        with self._lock:
+            self._heard = heard
+            sent = self._sent
+        if sent:
+            heard(sent)
+
+
 class Capture:
     """The in-memory end of one serial port, or of the debug console, of one machine."""
 
@@ -52,16 +85,14 @@ class Capture:
         if limit < 1:
             raise UsageError(f"a Capture cannot keep {limit} bytes")
         self.limit = limit
-        self.pending = bytearray()
-        """What was sent and not yet read by the guest: the main loop takes from its front."""
+        self.typed = Typed()
+        """What was sent and not yet read by the guest."""
         self._changed = threading.Condition()
         self._kept = bytearray()
         self._dropped = 0
         self._searched = 0  # where in all output `expect` goes on
         self._claimed = False
         self._ended = False
-        self._heard: Callable[[int], None] | None = None
-        self._sent = 0  # before there was a machine
 
     @property
     def output(self) -> bytes:
@@ -79,14 +110,7 @@ class Capture:
         """Type `data`, text as UTF-8: the guest reads it when its UART has room. Never waits, also before the
         start.
         """
-        typed = data.encode() if isinstance(data, str) else data
-        with self._changed:
-            self.pending += typed
-            heard = self._heard
-            if heard is None:
-                self._sent += len(typed)
-        if heard is not None:
-            heard(len(typed))
+        self.typed.send(data.encode() if isinstance(data, str) else data)
 
     def expect(
         self, pattern: str | bytes | re.Pattern[bytes], timeout: float | None = None
@@ -136,14 +160,6 @@ class Capture:
             if self._claimed:
                 raise UsageError("a Capture belongs to one machine, and this one has been used")
             self._claimed = True
-
-    def connect(self, heard: Callable[[int], None]) -> None:
-        """There is a port now. `heard` is called with the number of bytes sent, by whichever thread sends."""
-        with self._changed:
-            self._heard = heard
-            sent = self._sent
-        if sent:
-            heard(sent)
 
     def append(self, data: bytes) -> None:
         """The guest has printed `data`. Never waits for anybody who looks at it."""

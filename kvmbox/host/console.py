@@ -17,12 +17,20 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from kvmbox.board import BIOS_TEXT
+from kvmbox.board import BIOS_TEXT, KEYBOARD
 from kvmbox.host.capture import Capture, CaptureStream
+from kvmbox.host.input_port import INPUT_CHUNK, InputPort
 from kvmbox.host.matcher import ConsoleMatcher, Match
 from kvmbox.host.mirror import MirroredOutput, PortLines
 from kvmbox.host.output import OutputStream
-from kvmbox.host.serial import DEBUGCON, DEBUGCON_DEFAULT, SerialSpec, open_file, open_pty
+from kvmbox.host.serial import (
+    DEBUGCON,
+    DEBUGCON_DEFAULT,
+    KeyboardSpec,
+    SerialSpec,
+    open_file,
+    open_pty,
+)
 from kvmbox.host.terminal import HELP, EscapeParser, NoTerminal, RawTerminal
 from kvmbox.outcome import (
     DEVICE_FAILED,
@@ -34,11 +42,8 @@ from kvmbox.outcome import (
     Outcome,
 )
 
-INPUT_CHUNK: Final = 4096
 RECENT: Final = 192
 """How many pieces of its output are kept of each console port, for its last line. A UART has one per byte."""
-OFFER_SIZE: Final = 64
-"""How many bytes of input one request offers to a UART: more than its FIFO holds."""
 TYPED_LIMIT: Final = 2 * INPUT_CHUNK
 """How much typed input waits for a guest that does not read; what is typed beyond it is dropped."""
 BIOS_TEXT_KEPT: Final = 1 << 14
@@ -51,42 +56,6 @@ STDOUT: Final = 1
 STDERR: Final = 2
 
 
-class InputPort:
-    """Host input of one serial port: `pending` waits for room in the UART."""
-
-    __slots__ = ("descriptor", "ended", "escapes", "is_pty", "name", "pending", "waiting_for_room")
-
-    def __init__(
-        self,
-        name: str,
-        descriptor: int,
-        *,
-        is_pty: bool = False,
-        escapes: EscapeParser | None = None,
-        pending: bytearray | None = None,
-    ) -> None:
-        """`descriptor` is -1 where other threads append to `pending`; the main loop takes from its front."""
-        self.name = name
-        self.descriptor = descriptor
-        self.is_pty = is_pty
-        self.escapes = escapes
-        self.pending = bytearray() if pending is None else pending
-        self.waiting_for_room = False
-        self.ended = False
-
-    @property
-    def wants_more(self) -> bool:
-        """Whether the descriptor should be read: a terminal always, or Ctrl-A X would wait for the guest."""
-        if self.ended or self.descriptor < 0:
-            return False
-        return self.escapes is not None or len(self.pending) < INPUT_CHUNK
-
-    @property
-    def can_send(self) -> bool:
-        """Whether there is something to offer and the UART may take it."""
-        return bool(self.pending) and not self.waiting_for_room
-
-
 class Console:
     """Backends of all ports of one machine. Created and closed by the main thread."""
 
@@ -97,6 +66,7 @@ class Console:
         matcher: ConsoleMatcher | None,
         *,
         debugcon: SerialSpec = DEBUGCON_DEFAULT,
+        keyboard: KeyboardSpec | None = None,
         overflow: str = "wait",
         limit: int | None = None,
         bios: bool = False,
@@ -129,6 +99,7 @@ class Console:
         self._notes: list[str] = []  # for the person, from a thread that must not wait for stderr
         self._wake = wake
         self._descriptors: list[int] = []
+        self._keyboard = keyboard
         self._overflow = overflow
         self._limit = limit
         self._writers: dict[str, Callable[[bytes], None] | None] = {}
@@ -146,6 +117,8 @@ class Console:
             beside = self._mirror_console(plan, debugcon)
             if bios:
                 self._open_bios(plan, debugcon, beside)
+            if keyboard is not None:
+                self._open_keyboard(keyboard)
         except BaseException:
             self.finish()
             self.close()
@@ -189,6 +162,42 @@ class Console:
         for port in (partner, BIOS_TEXT):
             self._writers[port] = self._bios_mirror.input(port)
 
+    def _open_keyboard(self, keyboard: KeyboardSpec) -> None:
+        """Until a program presses a key, the keyboard is no input, if the console is not its input."""
+        keys = keyboard.keys
+        if not keyboard.reads_console:
+
+            def first_heard(count: int) -> None:
+                if not any(port.name == KEYBOARD for port in self.inputs):
+                    self.inputs.append(InputPort(KEYBOARD, -1, pending=keys.pending))
+                self._heard(KEYBOARD, count)
+
+            keys.connect(first_heard)
+            return
+        from kvmbox.host.keyboard import KeyboardPort
+
+        if keyboard.console is None:
+            port = KeyboardPort(STDIN, keys.pending, escapes=self._escapes(), say=self._say)
+        else:
+            typed = keyboard.console.typed
+            port = KeyboardPort(-1, keys.pending, pending=typed.pending, say=self._say)
+            typed.connect(lambda count: self._heard(KEYBOARD, count))
+        self.inputs.append(port)
+        keys.connect(lambda count: self._heard(KEYBOARD, count))
+
+    def _heard(self, port_name: str, count: int) -> None:
+        """A program has typed so many bytes for a port. On any thread."""
+        self._count_in(port_name, count)
+        self._wake()
+
+    def _escapes(self) -> EscapeParser | None:
+        return EscapeParser() if self.terminal.is_terminal else None
+
+    def _types_on_keyboard(self, capture: Capture | None) -> bool:
+        """Whether what is typed on stdin (None), or on a Capture, goes to the keyboard."""
+        keyboard = self._keyboard
+        return keyboard is not None and keyboard.reads_console and keyboard.console is capture
+
     def _console_stream(self, capture: Capture | None = None) -> OutputStream | CaptureStream:
         """The one stream that several ports may write to: stdout, or a Capture."""
         if capture not in self._shared:
@@ -208,15 +217,9 @@ class Console:
     def _open_capture(self, spec: SerialSpec, capture: Capture) -> CaptureStream | OutputStream:
         if spec.kind == "shared":
             self._console_ports.add(spec.port)
-        elif spec.kind == "capture":
-
-            def heard(count: int) -> None:
-                self._count_in(spec.port, count)
-                self._wake()
-
-            if spec.port != DEBUGCON:
-                self.inputs.append(InputPort(spec.port, -1, pending=capture.pending))
-                capture.connect(heard)
+        elif spec.port != DEBUGCON and not self._types_on_keyboard(capture):
+            self.inputs.append(InputPort(spec.port, -1, pending=capture.typed.pending))
+            capture.typed.connect(lambda count: self._heard(spec.port, count))
         return self._console_stream(capture)
 
     def _stream(self, name: str, descriptor: int, *, pty: bool = False) -> OutputStream:
@@ -239,8 +242,8 @@ class Console:
             return self._open_capture(spec, spec.capture)
         if spec.kind == "stdio":
             self._console_ports.add(spec.port)
-            escapes = EscapeParser() if self.terminal.is_terminal else None
-            self.inputs.append(InputPort(spec.port, STDIN, escapes=escapes))
+            if not self._types_on_keyboard(None):
+                self.inputs.append(InputPort(spec.port, STDIN, escapes=self._escapes()))
             return self._console_stream()
         if spec.kind in ("stdout", "auto"):
             self._console_ports.add(spec.port)

@@ -241,6 +241,17 @@ class InterruptRouter:
         for source in state.announced:
             source.ready = alone or not source.passes
 
+    def assert_again(self, gsi: int) -> None:
+        """If line `gsi` is high, tell the controllers once more.
+
+        That is an edge to an 8259 that was initialized while the line was high, and nothing to others: the
+        initialization resets its edge sense (Intel 8259A, ICW1).
+        """
+        with self._lock:
+            state = self._lines[gsi]
+            if self._level_before(state) and self._set_line is not None:
+                self._set_line(gsi, 1)
+
     # --- Controllers ----------------------------------------------------------------------------------------
 
     def resume(self, states: Iterable[tuple[int, int, int]]) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from kvmbox.board import MMIO_UART, SERIAL_PORTS
 from kvmbox.errors import StartError, UsageError
-from kvmbox.host.capture import Capture
+from kvmbox.host.capture import Capture, Typed
 from kvmbox.lean import Value
 
 DEBUGCON: Final = "debugcon"
@@ -36,6 +36,16 @@ class SerialSpec(Value):
 
 
 DEBUGCON_DEFAULT: Final = SerialSpec(DEBUGCON, "auto")
+
+
+class KeyboardSpec(Value):
+    """Where the keys of the keyboard come from: `keys` are those that a program presses. With `reads_console`
+    what is typed on `console`, or on stdin where that is None, goes to the keyboard and to no serial port.
+    """
+
+    keys: Typed
+    reads_console: bool = False
+    console: Capture | None = None
 
 
 def parse_serial(text: str) -> SerialSpec:

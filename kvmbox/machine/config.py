@@ -18,7 +18,7 @@ from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
 from kvmbox.errors import UsageError
 from kvmbox.host.capture import Capture
-from kvmbox.host.serial import SerialSpec
+from kvmbox.host.serial import KeyboardSpec, SerialSpec
 from kvmbox.lean import Value
 from kvmbox.machine import values
 from kvmbox.machine.snapshots import SnapshotCondition
@@ -29,6 +29,7 @@ Mode = Literal["auto", "real"]
 DataSegments = Literal["zero", "cs"]
 FirmwareChoice = Literal["auto", "none"]
 SerialOverflow = Literal["wait", "drop"]
+KeyboardInput = Literal["none", "console"]
 RtcPolicy = Literal["stand-still", "catch-up"]
 OnDeviceCrash = Literal["fail", "restart", "all-ones"]
 ScreenChoice = Literal["auto", "end", "never"]
@@ -39,6 +40,7 @@ FIRMWARE_CHOICES: Final[tuple[FirmwareChoice, ...]] = get_args(FirmwareChoice)
 RTC_POLICIES: Final[tuple[RtcPolicy, ...]] = get_args(RtcPolicy)
 SERIAL_OVERFLOWS: Final[tuple[SerialOverflow, ...]] = get_args(SerialOverflow)
 SCREEN_CHOICES: Final[tuple[ScreenChoice, ...]] = get_args(ScreenChoice)
+KEYBOARD_INPUTS: Final[tuple[KeyboardInput, ...]] = get_args(KeyboardInput)
 CRASH_ANSWERS: Final[tuple[OnDeviceCrash, ...]] = get_args(OnDeviceCrash)
 SECCOMP_CHOICES: Final = tuple(SECCOMP_MODES)
 
@@ -48,6 +50,7 @@ DEFAULT_CPU: Final = "host"
 DEFAULT_FIRMWARE: Final = FIRMWARE_CHOICES[0]
 DEFAULT_SERIAL_OVERFLOW: Final = SERIAL_OVERFLOWS[0]
 DEFAULT_SCREEN: Final = SCREEN_CHOICES[0]
+DEFAULT_KEYBOARD: Final = KEYBOARD_INPUTS[0]
 DEFAULT_RTC: Final = RTC_POLICIES[0]
 DEFAULT_ON_DEVICE_CRASH: Final = CRASH_ANSWERS[0]
 DEFAULT_SANDBOX: Final = PROCESS
@@ -154,6 +157,7 @@ class RunConfig(Value):
     start: SnapshotFile | None = None
     rtc: RtcPolicy = DEFAULT_RTC
     source: tuple[str, ...] = ()
+    keyboard: KeyboardSpec | None = None
     core: str | None = None
     core_always: bool = False
     profile: str | None = None
@@ -267,6 +271,12 @@ def texts(wanted: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
     if not all(found):
         raise UsageError("--expect and --fail-on want a text that is not empty")
     return found
+
+
+def types_on_keyboard(keyboard: str) -> bool:
+    """Whether the console's input goes to the keyboard. Raises UsageError."""
+    _refuse_other("--keyboard", keyboard, KEYBOARD_INPUTS)
+    return keyboard == "console"
 
 
 def check_cpu(model: str) -> None:

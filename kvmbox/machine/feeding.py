@@ -1,11 +1,15 @@
-"""Input of the serial ports: from descriptors of the host, watched while more is wanted, to the UARTs."""
+"""Input of serial ports and keyboard: from descriptors of the host, watched while more is wanted, to the
+devices.
+"""
 
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 
-from kvmbox.board import Input
-from kvmbox.host.console import OFFER_SIZE, Console, InputPort
+from kvmbox.board import KEYBOARD, DeviceSpec, Input
+from kvmbox.host.console import Console
+from kvmbox.host.input_port import OFFER_SIZE, InputPort
 from kvmbox.processes.pool import DevicePool
 from kvmbox.wire import protocol
 
@@ -13,7 +17,12 @@ from kvmbox.wire import protocol
 class Feeding:
     """The inputs of one run. Belongs to the main loop's thread."""
 
-    def __init__(self, console: Console, pool: DevicePool, poll: select.poll) -> None:
+    def __init__(
+        self, console: Console, pool: DevicePool, poll: select.poll, assert_again: Callable[[int], None]
+    ) -> None:
+        """`assert_again` tells the interrupt controllers of a line once more, if the line is high."""
+        self._assert_again = assert_again
+        self._typed_lines: tuple[int, ...] = ()
         self._console = console
         self._pool = pool
         self._poll = poll
@@ -48,29 +57,39 @@ class Feeding:
         return True
 
     def try_again(self) -> None:
-        """Look at pseudo-terminals that nobody had open: once per slice."""
+        """Once per slice: look at pseudo-terminals that nobody had open, and mend lost edges of the keyboard.
+
+        A key that is typed before the guest initializes its 8259 raises the line before, and this edge is
+        lost. On a PC the BIOS has read such a key. Here the driver would wait for ever.
+        """
         self._hung_up.clear()
+        for line in self._typed_lines:
+            self._assert_again(line)
 
     def feed(self) -> None:
-        """Offer each UART what waits for it, once. Raises DeviceProcessError."""
+        """Offer each device what waits for it, once. Raises DeviceProcessError."""
         for port in self._console.inputs:
             if port.can_send:
                 self._offer(port)
 
     def _offer(self, port: InputPort) -> None:
-        offered = bytes(port.pending[:OFFER_SIZE])
+        offered = port.offer(OFFER_SIZE)
+        if not offered:  # what was typed has no keys
+            return
         # Set before asking: room that comes up between the reply and here is not forgotten.
         port.waiting_for_room = True
-        member, index = self._device_of(port.name)
+        member, index, device = self._device_of(port.name)
+        if port.name == KEYBOARD:
+            self._typed_lines = device.irqs
         accepted, _ = self._pool.channel(member).request(
             protocol.RECEIVE, device=index, payload=offered, limit=len(offered)
         )
-        del port.pending[:accepted]
+        port.accept(accepted)
         if accepted == len(offered):
             port.waiting_for_room = False
 
-    def _device_of(self, port_name: str) -> tuple[str, int]:
-        for device_type, index, device in self._pool.places():
-            if Input(port_name) in device.grants:
-                return device_type, index
+    def _device_of(self, port_name: str) -> tuple[str, int, DeviceSpec]:
+        for place in self._pool.places():
+            if Input(port_name) in place[2].grants:
+                return place
         raise KeyError(port_name)

@@ -21,8 +21,8 @@ from typing import Any, Final, Literal, Self, TypeVar
 from kvmbox import bundled
 from kvmbox.board import DeviceSpec
 from kvmbox.errors import ExpectError, UsageError, WaitTimeoutError
-from kvmbox.host.capture import Capture, slice_of
-from kvmbox.host.serial import Backends, SerialSpec, parse_debugcon, serial_plan
+from kvmbox.host.capture import Capture, Typed, slice_of
+from kvmbox.host.serial import Backends, KeyboardSpec, SerialSpec, parse_debugcon, serial_plan
 from kvmbox.lean import Value
 from kvmbox.machine import config as options
 from kvmbox.machine import values
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from kvmbox.snapshot.file import SnapshotFile
 
 _Read = TypeVar("_Read")
+_ErrorClass = type[BaseException]  # within Machine, `type` is a method
 
 MOST_MESSAGES: Final = 1000
 """How many lines `Machine.messages` keeps: the last ones."""
@@ -109,6 +110,7 @@ class Machine:
         debugcon: str | Capture = "auto",
         console: Literal["capture", "stdio"] = "capture",
         screen: options.ScreenChoice = options.DEFAULT_SCREEN,
+        keyboard: options.KeyboardInput = options.DEFAULT_KEYBOARD,
         serial_overflow: SerialOverflow = options.DEFAULT_SERIAL_OVERFLOW,
         serial_limit: int | str | None = None,
         uart_pace: bool = False,
@@ -161,12 +163,14 @@ class Machine:
         self.console: Final = _console_of(serial, console)
         """The Capture with the console's output; None where the console is on stdio."""
         plan = serial_plan(serial, self.console)
+        self._keys = Typed()
         self.config: Final = RunConfig(
             guest=path,
             serial=plan,
             debugcon=_debugcon(debugcon, self.console),
             screen=screen,
             console=self.console,
+            keyboard=KeyboardSpec(self._keys, options.types_on_keyboard(keyboard), self.console),
             rtc_base=values.parse_rtc_base(rtc_base) if isinstance(rtc_base, str) else rtc_base,
             memory_size=_read("--memory", values.memory_size, memory),
             cpus=_read("--cpus", values.cpu_count, cpus),
@@ -360,7 +364,7 @@ class Machine:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: _ErrorClass | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
         # What made kvmbox itself fail must not get lost if nobody waits for the result.
@@ -387,6 +391,22 @@ class Machine:
     def send(self, data: bytes | str) -> None:
         """Type on the console. Never waits; see `Capture.send`."""
         self._captured().send(data)
+
+    def type(self, text: str) -> None:
+        """Type `text` on the keyboard, which is a US one. Never waits, also before the start: keys wait until
+        the guest's keyboard has room. Raises UsageError for a character that no key types.
+        """
+        from kvmbox.host.keys import typed
+
+        self._keys.send(typed(text))
+
+    def press(self, keys: str) -> None:
+        """Press keys of the keyboard together, and release them: "enter", "f1", "ctrl-alt-delete". Never
+        waits. Raises UsageError for a key that the keyboard does not have.
+        """
+        from kvmbox.host.keys import chord
+
+        self._keys.send(chord(keys))
 
     def expect(
         self, pattern: str | bytes | re.Pattern[bytes], timeout: float | None = None

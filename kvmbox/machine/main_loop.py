@@ -424,7 +424,7 @@ class MainLoop:
         pool.watch(poll)
         if self.debugger is not None:
             self.debugger.watch(poll)
-        feeding = self._feeding = Feeding(self._console, pool, poll)
+        feeding = self._feeding = Feeding(self._console, pool, poll, devices.router.assert_again)
         while not self._must_end() and not self._ended and not until():
             feeding.watch()
             # Input that the UART takes goes on at once, but one offer a turn: everything else gets its turn.

@@ -173,6 +173,7 @@ def run(
             decision,
             matcher,
             debugcon=config.debugcon,
+            keyboard=config.keyboard,
             overflow=config.serial_overflow,
             limit=config.serial_limit,
             bios=source.has_bios,

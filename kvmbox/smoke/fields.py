@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kvmbox.errors import UsageError
+from kvmbox.machine.config import KEYBOARD_INPUTS
 from kvmbox.smoke.conventions import CONVENTIONS
 from kvmbox.smoke.model import Pattern, Step
 
@@ -140,12 +142,31 @@ def _status(value: Any, place: Place) -> int:
 def _steps(value: Any, place: Place) -> tuple[Step, ...]:
     steps = []
     for one in value if isinstance(value, list) else [value]:
-        if not isinstance(one, dict) or not one or not set(one) <= {"when", "send"}:
+        if not isinstance(one, dict) or not one or not set(one) <= {"when", "send", "type"}:
             raise FieldError("wants tables such as { when = 'login:', send = \"root\\n\" }")
         when = _pattern(one["when"], place) if "when" in one else None
-        send = _text(one["send"], place).encode("utf-8", "surrogateescape") if "send" in one else b""
-        steps.append(Step(when, send))
+        if "type" in one:
+            steps.append(Step(when, _keys(one["type"], place), on_keyboard=True))
+        else:
+            send = _text(one["send"], place).encode("utf-8", "surrogateescape") if "send" in one else b""
+            steps.append(Step(when, send))
+    if any(step.on_keyboard for step in steps) and any(step.send and not step.on_keyboard for step in steps):
+        raise FieldError(
+            "has both 'send' and 'type'", "what is typed goes to the serial port, or to the keyboard"
+        )
     return tuple(steps)
+
+
+def _keys(value: Any, place: Place) -> bytes:
+    """A text that the keyboard can type."""
+    from kvmbox.host.keys import typed
+
+    text = _text(value, place)
+    try:
+        typed(text)
+    except UsageError as error:
+        raise FieldError(f"cannot be typed: {error}", error.hint) from error
+    return text.encode()
 
 
 def _checks(value: Any, _place: Place) -> tuple[tuple[str, str], ...]:
@@ -222,6 +243,7 @@ FIELDS: Final[dict[str, Field]] = {
         Field("firmware_tables", "text", _text, is_option=True),
         Field("fw_cfg", "text or array of NAME=FILE", _several(_fw_cfg), is_option=True),
         Field("testdev", "true or false", _flag, is_option=True),
+        Field("keyboard", ", ".join(KEYBOARD_INPUTS), _one_of(KEYBOARD_INPUTS), is_option=True),
         Field("serial_limit", "number or text", _number_or_text, is_option=True),
         Field("uart_pace", "true or false", _flag, is_option=True),
         Field("rtc_base", "text", _text, is_option=True),

@@ -66,10 +66,14 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a dialogue: once `when` has been printed (None: at once), `send` is typed."""
+    """A step of a dialogue: once `when` has been printed (None: at once), `send` is typed on the console.
+
+    `on_keyboard` tells that the console has to be that of the keyboard (`--keyboard console`).
+    """
 
     when: Pattern | None
     send: bytes
+    on_keyboard: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def boot_data(boot: Boot) -> dict[str, Any]:
         "options": options,
         "timeout": boot.timeout,
         "dialogue": [
-            [None if step.when is None else _pattern_data(step.when), step.send.decode(_BYTES)]
+            [_pattern_data(step.when) if step.when else None, step.send.decode(_BYTES), step.on_keyboard]
             for step in boot.dialogue
         ],
         "stop_all": [_pattern_data(one) for one in boot.stop_all],
@@ -65,8 +65,8 @@ def boot_from(data: Mapping[str, Any]) -> Boot:
         options=options,
         timeout=data["timeout"],
         dialogue=tuple(
-            Step(None if when is None else Pattern(*when), send.encode(_BYTES))
-            for when, send in data["dialogue"]
+            Step(None if when is None else Pattern(*when), send.encode(_BYTES), on_keyboard)
+            for when, send, on_keyboard in data["dialogue"]
         ),
         stop_all=tuple(Pattern(*one) for one in data["stop_all"]),
         stop_any=tuple(Pattern(*one) for one in data["stop_any"]),

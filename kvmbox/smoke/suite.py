@@ -198,7 +198,7 @@ class _Reader:
             suite=self.name,
             image=image if start is not None else self.find_image(os.path.dirname(self.file), image),
             origin=Origin(self.file, line),
-            options={key: value for key, value in values.items() if FIELDS[key].is_option},
+            options=self._options(at, values),
             timeout=values.get("timeout", DEFAULT_TIMEOUT_S),
             convention=values.get("convention", "pattern" if lines else "kvmbox"),
             statuses=values.get("status", ()),
@@ -215,6 +215,20 @@ class _Reader:
             allow_flaky=values.get("allow_flaky", False),
             start=start,
         )
+
+    def _options(self, at: Path, values: dict[str, Any]) -> dict[str, Any]:
+        """The options of the machine: a dialogue that types on the keyboard needs the console for that."""
+        options = {key: value for key, value in values.items() if FIELDS[key].is_option}
+        if not any(step.on_keyboard for step in values.get("dialogue", ())):
+            return options
+        if options.setdefault("keyboard", "console") != "console":
+            raise self._clash(
+                at,
+                "keyboard",
+                f"'keyboard' is '{options['keyboard']}', and the dialogue types on the keyboard",
+                "leave out 'keyboard', or use 'send' in the dialogue",
+            )
+        return options
 
     def _start_of(
         self, at: Path, values: dict[str, Any], own: dict[str, Any], starts: Mapping[str, Start]

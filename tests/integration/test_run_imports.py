@@ -19,6 +19,8 @@ COLD = (
     "kvmbox.channel.device_state",  # snapshots, the registers of a VGA
     "kvmbox.devices.catalog",  # the models are in device processes
     "kvmbox.devices.vga_text",
+    "kvmbox.host.keyboard",  # --keyboard console
+    "kvmbox.host.keys",  # and whatever else presses keys
     "kvmbox.host.transfers",  # disks
     "kvmbox.processes.spawner",  # in the spawner
     "kvmbox.sandbox.jail",

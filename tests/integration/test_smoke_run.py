@@ -43,6 +43,18 @@ dialogue = [{ when = "leaves\\n", send = "hi\\r\\u0004" }]
 expect = "echo: bye"
 
 [[test]]
+name = "keyboard"
+image = "keyboard"
+dialogue = [{ when = { regex = 'leaves$' }, type = "Hi\\r" }, { when = "Hi\\n", type = "\\u0004" }]
+expect = { regex = 'keyboard: bye$' }
+
+[[test]]
+name = "warm keyboard"
+image = "keyboard"
+dialogue = [{ when = "leaves\\n", type = "Hi!\\u0004" }]
+expect = "Hi!\\nkeyboard: bye"
+
+[[test]]
 name = "never ends"
 image = "spin"
 expect = { regex = 'looping for \\w+$' }
@@ -153,6 +165,8 @@ def test_each_kind_of_end_has_its_verdict_in_every_report(tmp_path: Path) -> Non
         "good": "pass",
         "dialogue": "pass",
         "warm dialogue": "pass",
+        "keyboard": "pass",
+        "warm keyboard": "pass",
         "never ends": "pass",
         "missing text": "fail",
         "missing regex": "fail",
@@ -174,10 +188,10 @@ def test_each_kind_of_end_has_its_verdict_in_every_report(tmp_path: Path) -> Non
     assert "'login:' was not printed" in found["unfinished dialogue"]["reason"]
     document = read_tap((tmp_path / "o.tap").read_text())
     assert document.complete
-    assert sum(point.ok for point in document.points) == 5
+    assert sum(point.ok for point in document.points) == 7
     root = read_junit((tmp_path / "o.xml").read_text())
     assert (root.attrib["failures"], root.attrib["errors"]) == ("10", "2")
-    assert (tmp_path / "o.md").read_text().startswith("### kvmbox smoke: 4 passed, 12 failed")
+    assert (tmp_path / "o.md").read_text().startswith("### kvmbox smoke: 6 passed, 12 failed")
     assert (tmp_path / "logs/s.fatal_text/console.log").read_bytes().startswith(b"Hello")
     # The failures come first next time, and the history has all that ran.
     listed = smoke(tmp_path, "s.toml", "--failed", "--list").stdout.splitlines()

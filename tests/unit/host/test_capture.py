@@ -96,17 +96,17 @@ def test_send_before_there_is_a_port_is_told_when_there_is_one() -> None:
     capture, counts = Capture(), list[int]()
     capture.send(b"ab")
     capture.send(b"c")
-    capture.connect(counts.append)
+    capture.typed.connect(counts.append)
     capture.send(b"d")
     assert counts == [3, 1]
-    assert capture.pending == b"abcd"
+    assert capture.typed.pending == b"abcd"
 
 
 def test_text_is_typed_as_utf_8() -> None:
     capture = Capture()
     capture.send("é\n")
     capture.send(b"!")
-    assert bytes(capture.pending) == b"\xc3\xa9\n!"
+    assert bytes(capture.typed.pending) == b"\xc3\xa9\n!"
 
 
 def test_send_by_many_threads_keeps_each_piece_whole() -> None:
@@ -120,7 +120,7 @@ def test_send_by_many_threads_keeps_each_piece_whole() -> None:
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(send, range(4)))
-    pieces = [bytes(capture.pending[at : at + 7]) for at in range(0, len(capture.pending), 7)]
+    pieces = [bytes(capture.typed.pending[at : at + 7]) for at in range(0, len(capture.typed.pending), 7)]
     assert len(pieces) == 800
     assert all(len(set(piece)) == 1 for piece in pieces)
 

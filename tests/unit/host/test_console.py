@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.board import BIOS_TEXT
+from kvmbox.board import BIOS_TEXT, KEYBOARD
 from kvmbox.errors import ExpectError
 from kvmbox.host import console as module
-from kvmbox.host.capture import Capture
-from kvmbox.host.console import BIOS_TEXT_KEPT, INPUT_CHUNK, RECENT, Console, InputPort
+from kvmbox.host.capture import Capture, Typed
+from kvmbox.host.console import BIOS_TEXT_KEPT, RECENT, Console
+from kvmbox.host.input_port import INPUT_CHUNK, InputPort
 from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.mirror import PATIENCE_TICKS
-from kvmbox.host.serial import DEBUGCON, SerialSpec, parse_debugcon, serial_plan
+from kvmbox.host.serial import DEBUGCON, KeyboardSpec, SerialSpec, parse_debugcon, serial_plan
 from kvmbox.host.terminal import HELP, EscapeParser
 from kvmbox.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Decision, Outcome
 
@@ -637,6 +638,58 @@ def test_capture_gets_output_and_what_is_sent_wakes_the_main_loop(stdio: Stdio) 
     assert not any(stream.name == "stdout" for stream in console.streams)  # nobody asked for it
     with pytest.raises(ExpectError, match="before the guest ended"):
         com1.expect("never")
+
+
+def test_keyboard_is_an_input_once_a_program_has_pressed_a_key(stdio: Stdio) -> None:
+    com1, keys = Capture(), Typed()
+    plan = serial_plan({"COM1": com1}, com1)
+    console = Console(plan, stdio.decision, None, keyboard=KeyboardSpec(keys), wake=stdio.wake)
+    assert [port.name for port in console.inputs] == ["COM1"]
+    keys.send(b"\x1f\x9f")
+    keys.send(b"\x20")
+    assert [(port.name, port.offer(64)) for port in console.inputs] == [
+        ("COM1", b""),
+        (KEYBOARD, b"\x1f\x9f\x20"),
+    ]
+    assert (stdio.wakes, console.bytes_in) == (2, {KEYBOARD: 3})
+    console.finish()
+    console.close()
+
+
+def test_keyboard_that_is_the_consoles_takes_its_capture_and_no_other(stdio: Stdio) -> None:
+    com1, com2, keys = Capture(), Capture(), Typed()
+    plan = serial_plan({"COM1": com1, "COM2": com2}, com1)
+    keyboard = KeyboardSpec(keys, True, com1)
+    console = Console(plan, stdio.decision, None, keyboard=keyboard, wake=stdio.wake)
+    com1.send("a")
+    com2.send("b")
+    keys.send(b"\x20")
+    offers = {port.name: port.offer(64) for port in console.inputs}
+    assert offers == {"COM2": b"b", KEYBOARD: b"\x20"}
+    keyboard_port = next(port for port in console.inputs if port.name == KEYBOARD)
+    keyboard_port.accept(1)
+    assert keyboard_port.offer(64) == b"\x1f\x9f"
+    assert (stdio.wakes, console.bytes_in) == (3, {KEYBOARD: 2, "COM2": 1})
+    console.sink("COM1")(b"output is where it was")
+    console.finish()
+    console.close()
+    assert com1.output == b"output is where it was"
+
+
+@pytest.mark.parametrize("options", [(), ("COM1=null",)])
+def test_keyboard_that_is_the_consoles_takes_stdin_and_obeys_commands(
+    stdio: Stdio, options: tuple[str, ...]
+) -> None:
+    keyboard = KeyboardSpec(Typed(), reads_console=True)
+    console = Console(serial_plan(list(options)), stdio.decision, None, keyboard=keyboard)
+    port = input_of(console)
+    port.escapes = EscapeParser()
+    os.write(stdio.keyboard, b"a\x01\x01\x01x")
+    console.read_input(port)
+    assert port.offer(64) == bytes.fromhex("1f9f 3a1f9fba")  # A, Ctrl-A
+    assert stdio.decision.outcome is not None
+    assert stdio.decision.outcome.status == INTERRUPTED
+    console.finish()
 
 
 def test_console_serial_spec_of_every_kind_is_known(stdio: Stdio) -> None:

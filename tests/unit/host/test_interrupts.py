@@ -115,6 +115,22 @@ def test_attach_drives_high_the_lines_that_are_high_and_raises_no_count() -> Non
     assert old.changes[-1] == (0, 0)
 
 
+def test_line_is_asserted_again_only_while_it_is_high_and_counts_no_rise() -> None:
+    router, controllers = router_with_controllers()
+    keyboard = router.source(1)
+    router.assert_again(1)
+    keyboard(1, 0)
+    router.assert_again(1)
+    assert controllers.changes == [(1, 1), (1, 1)]
+    assert router.lines[1].raised == 1
+    keyboard(0, 0)
+    router.assert_again(1)
+    router.detach()
+    keyboard(1, 0)
+    router.assert_again(1)
+    assert controllers.changes == [(1, 1), (1, 1), (1, 0)]
+
+
 def test_detached_router_remembers_changes() -> None:
     router, controllers = router_with_controllers()
     com1 = router.source(4)

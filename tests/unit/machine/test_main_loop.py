@@ -116,7 +116,7 @@ class Rig:
             hold=lambda: self.log.append("clock stands"),
             pause=lambda: None,
         )
-        router = SimpleNamespace(rearm=lambda: None)
+        router = SimpleNamespace(rearm=lambda: None, assert_again=lambda _line: None)
         self.devices = SimpleNamespace(
             pool=pool, clock=clock, ports=None, mmio=None, transfers=None, late=LateWrites(), router=router
         )

@@ -34,7 +34,7 @@ FULL = Boot(
         "inject": ("uart:busy=1",),
     },
     5.0,
-    dialogue=(Step(None, b"\x00\xff"), Step(regex("^x$")[0], b"y")),
+    dialogue=(Step(None, b"\x00\xff"), Step(regex("^x$")[0], b"y"), Step(None, b"z", on_keyboard=True)),
     stop_all=literal("a", "b"),
     stop_any=regex("c+"),
 )

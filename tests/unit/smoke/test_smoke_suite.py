@@ -53,6 +53,7 @@ def test_every_key_reaches_the_test() -> None:
         firmware_tables = "none"
         fw_cfg = "opt/x=f.txt"
         testdev = true
+        keyboard = "none"
         serial_limit = "2M"
         uart_pace = true
         rtc_base = "utc"
@@ -95,6 +96,7 @@ def test_every_key_reaches_the_test() -> None:
         "testdev": True,
         "serial_limit": "2M",
         "uart_pace": True,
+        "keyboard": "none",
         "rtc_base": "utc",
         "debug_exit": 0xF4,
         "no_reboot": True,
@@ -117,6 +119,16 @@ def test_defaults_hold_for_all_tests_and_a_test_replaces_them() -> None:
     assert (second.timeout, second.groups, second.options) == (9.0, (), {"memory": "64M"})
     assert first.image == second.image == "dir/k.elf"
     assert [test.origin.line for test in (first, second)] == [6, 8]
+
+
+def test_dialogue_that_types_on_the_keyboard_needs_the_console_for_it() -> None:
+    first, second = parse(
+        '[defaults]\nimage = "k.elf"\n[[test]]\nname = "1"\ndialogue = { when = "$", type = "ls\\n" }\n'
+        '[[test]]\nname = "2"\ndialogue = { send = "ls" }\n'
+    )
+    assert first.dialogue == (Step(Pattern("$"), b"ls\n", on_keyboard=True),)
+    assert first.options == {"keyboard": "console"}
+    assert second.options == {}
 
 
 def test_builtin_bios_is_no_file() -> None:
@@ -183,7 +195,7 @@ def test_start_has_its_options_and_tests_forked_from_it_have_their_own() -> None
 
 def test_every_option_of_a_suite_is_decided_by_the_start_or_free() -> None:
     options = {one.name for one in FIELDS.values() if one.is_option}
-    free = {"serial_limit", "no_reboot", "on_device_crash", "restart_budget", "require", "inject"}
+    free = {"keyboard", "serial_limit", "no_reboot", "on_device_crash", "restart_budget", "require", "inject"}
     assert options - OF_THE_START == free
 
 
@@ -257,6 +269,20 @@ FORKED = '[[test]]\nname = "t"\nstart = "s"\n'
         (GOOD + "expect = { regex = '" + "(" * 9999 + "' }\n", 3, "'expect' '((((", "pattern"),
         (GOOD + "fail_on = { regex = 'x*' }\n", 3, "'fail_on' 'x*' matches an empty text", "whatever"),
         (GOOD + "expect = ''\n", 3, "'expect' wants a text that is not empty", "pattern"),
+        (GOOD + "keyboard = 'usb'\n", 3, "'keyboard' 'usb' is none of none, console", "none, console"),
+        (GOOD + "[[test.dialogue]]\ntype = 'é'\n", 3, "'dialogue' cannot be typed", "ASCII"),
+        (
+            GOOD + "dialogue = [{ type = 'a' }, { send = 'b' }]\n",
+            3,
+            "'dialogue' has both 'send' and 'type'",
+            "or to the keyboard",
+        ),
+        (
+            GOOD + "dialogue = [{ type = 'a' }]\nkeyboard = 'none'\n",
+            4,
+            "'keyboard' is 'none', and the dialogue types on the keyboard",
+            "leave out 'keyboard'",
+        ),
         (GOOD + "dialogue = ['x']\n", 3, "'dialogue' wants tables", "array of tables"),
         (GOOD + "[[test.dialogue]]\nwen = 'x'\n", 3, "'dialogue' wants tables", "array of tables"),
         (
