@@ -94,6 +94,14 @@ class Screen:
             "graphics": self.has_graphics,
         }
 
+    def png(self) -> bytes:
+        """The screen as a picture, in colour and with the cursor. UsageError without kvmbox[screen]."""
+        from kvmbox.screen.picture import png_of
+
+        cursor = self.cursor
+        place = None if cursor is None else (cursor.row, cursor.column)
+        return png_of(self.mode, self.codes, self.attributes, place)
+
     def __str__(self) -> str:
         return self.text
 
