@@ -13,7 +13,7 @@ from kvmbox.inject.faults import ANY, CHANCE, FAULTS, LATE, MODELS, SPAN, STEP, 
 VALUES: Final = (
     (CHANCE, "a probability from 0 to 1; each event is hit or not, and the same ones in each run"),
     (LATE, "a probability, and how late: 0.1@20 by 20 accesses of the guest, 0.1@2ms by 2 ms of guest time"),
-    (SPAN, "how long: 20 for so many accesses, 2ms of guest time, or forever"),
+    (SPAN, "how long: 20 events (busy: reads of LSR, vanish: accesses), 2ms of guest time, or forever"),
     (STEP, "seconds with a sign: +3600, -86400"),
 )
 
