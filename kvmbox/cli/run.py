@@ -73,7 +73,7 @@ EXAMPLES: Final = (
     ("kvmbox run kernel.elf --timeout 10 --expect 'All tests passed' --fail-on PANIC", "a test in CI"),
     ("kvmbox run bzImage --initrd initrd.gz --append 'console=ttyS0' --memory 1G", "a Linux kernel"),
     ("kvmbox run kernel.elf --serial COM2=file:trace.log --stats", "a second serial port, and statistics"),
-    ("kvmbox run kernel.elf --snapshot-when 'login: =booted.snap'", "then: kvmbox run --from booted.snap"),
+    ("kvmbox run kernel.elf --snapshot-when 'login: =booted.snap'", "a snapshot for 'kvmbox run --from'"),
     ("kvmbox run kernel.elf --watch", "each build of a kernel is booted"),
 )
 
@@ -245,8 +245,8 @@ def _complete_fault(
     "--fail-on",
     multiple=True,
     metavar="TEXT",
-    help="End the run with status 12 when the guest has printed TEXT. If repeated: when any has been "
-    "printed.",
+    help="End the run with status 12 when the guest has printed TEXT, or shows TEXT on its screen. If "
+    "repeated: when any has been seen.",
 )
 @click.option(
     "--success-status",
@@ -316,13 +316,13 @@ def _complete_fault(
     "--profile",
     metavar="FILE",
     help="Sample where the CPUs are, and write the stacks to FILE: for speedscope if its name ends in .json, "
-    "else collapsed. 'kvmbox profile FILE' shows the hottest functions.",
+    "else collapsed stacks. 'kvmbox profile FILE' shows the hottest functions.",
 )
 @click.option(
     "--profile-rate",
     type=SAMPLE_RATE,
     metavar="HZ",
-    help="The samples a second of --profile, 1 to 1000.  [default: 99]",
+    help="The samples of --profile per second, 1 to 1000.  [default: 99]",
 )
 @click.option("--record", metavar="FILE", help="Record all requests to devices in FILE, for 'kvmbox replay'.")
 @click.option(
