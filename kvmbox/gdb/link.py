@@ -6,6 +6,7 @@ the first has left. While the client does not read its answers, nothing more is 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -217,6 +218,9 @@ def _listen(endpoint: Endpoint) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        hint = "another kvmbox may listen there, or have left the file" if is_unix else "choose another port"
+        hint = "choose another port"
+        if is_unix:
+            in_use = "another kvmbox may listen there, or have left the file"
+            hint = in_use if error.errno == errno.EADDRINUSE else "choose another directory"
         raise StartError(f"--gdb: cannot listen at '{endpoint}': {error.strerror}", hint=hint) from error
     return listener

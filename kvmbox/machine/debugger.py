@@ -109,6 +109,8 @@ class Debugger(Visitor):
         """The signal of a stop that the client asked for, or that is wanted for another reason."""
         self._leaves = False
         """Whether the client has gone, and its breakpoints have not."""
+        self._waits = link.endpoint.waits
+        """Whether the guest is to stand at its entry, until a client lets it go on."""
         self._stands = False
         self._held: set[int] = set()
         self._but: tuple[int | None, int | None] = (None, None)
@@ -119,12 +121,13 @@ class Debugger(Visitor):
         self._still = ExitStack()
         self._told_of_the_end = False
         """Whether the client knows that the guest is halted for ever, and has not changed it since."""
+        self._told_of_user_code = False
         self._stood_ns = 0
         self._stands_since = 0
         if link.has_client:
             self._session = Session(self)
             self._asked = SIGTRAP
-        elif link.endpoint.waits:
+        elif self._waits:
             self._asked = SIGTRAP
             say(f"--gdb: the guest waits for a client: target remote {link.endpoint}")
         if link.endpoint.port:
@@ -294,6 +297,7 @@ class Debugger(Visitor):
     def _go(self, numbers: Sequence[int]) -> None:
         """Let these CPUs go on, and only these."""
         self._held = set(range(len(self._threads))) - set(numbers)
+        self._waits = False
         self._end_standing()
         self._still.close()
         self._control()
@@ -367,18 +371,19 @@ class Debugger(Visitor):
 
     def _client_gone(self, why: str, *, left: bool = False) -> None:
         """The client has hung up; or has `left` in order, or speaks nonsense, as `why` says."""
+        is_lost = self._link.endpoint.is_pipe and (why or not left)
+        if is_lost:
+            why = why or "the client of --gdb has hung up"
+            self._decision.decide(Outcome(INTERRUPTED, why))
         if why:
             self._say(why)
-        if self._link.endpoint.is_pipe and (why or not left):
-            reason = why or "the client of --gdb has hung up"
-            self._decision.decide(Outcome(INTERRUPTED, reason))
         if left:
             self._link.finish()
         else:
             self._link.drop()
         session, self._session = self._session, None
         # Whoever has tried only whether somebody listens does not let a guest go that waits for a debugger.
-        if session is not None and (session.has_spoken or not self._stands):
+        if session is not None and (session.has_spoken or not self._waits):
             self._leave()
 
     def _leave(self) -> None:
@@ -390,7 +395,8 @@ class Debugger(Visitor):
             self._standstill.call()
 
     def _let_all_go(self) -> None:
-        self._leaves, self._asked, self._but = False, None, (None, None)
+        self._leaves = self._waits = False
+        self._asked, self._but = None, (None, None)
         self._met.clear()
         if self._points is not None:
             self._points.lift()
@@ -495,9 +501,22 @@ class Debugger(Visitor):
                 "after 'set can-use-hw-watchpoints 0' gdb makes single steps instead"
             )
         state, physical = self.registers(cpu).cpu, None
+        if self._guest.is_pvm:
+            self._refuse_user_code(state)
         if point.kind == SOFTWARE and not state.is_real:
             physical = state.walk(point.address).physical
         self._points.add(point, physical)
+
+    def _refuse_user_code(self, cpu: Cpu) -> None:
+        """PVM executes code at CPL 3 natively, and nothing stops it there. Raises RefusedError."""
+        if cpu.cpl == 3:
+            raise RefusedError("this host's KVM (PVM) stops no code at CPL 3")
+        if cpu.long_mode and not self._told_of_user_code:
+            self._told_of_user_code = True
+            self._say(
+                "--gdb: this host's KVM (PVM) stops no code at CPL 3: "
+                "a breakpoint there is missed, or ends in the guest's own #BP"
+            )
 
     def remove_point(self, point: Point) -> None:
         """See Target."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox import Machine, UsageError
 from kvmbox.gdb import packets
 from tests.support.debugged import Kernel
 from tests.support.guest_table import backend
@@ -408,3 +410,39 @@ def test_every_instruction_can_be_stepped_over_port_writes_too(tmp_path: Path) -
         assert run.status() == 1 << 1 | 1
         assert run.output == b"counted\n"
         assert steps > 100
+
+
+# --- Beside other things ---
+
+
+@PLANTED
+def test_snapshot_of_a_guest_at_its_breakpoint_has_none(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path, 64, "SPIN")
+    place, file = tmp_path / "gdb.sock", tmp_path / "snapshot"
+    with Machine(str(kernel.path), gdb=f"unix:{place}") as vm, Client.connect(place) as client:
+        assert client.ask(b"Z0,%x,1" % kernel.address("add")) == b"OK"
+        assert client.ask(b"c").startswith(b"T05")
+        vm.snapshot(file)
+        assert number(client.ask(b"p10")) == kernel.address("add")  # it still stands
+    with Run("--gdb", f"unix:{place}", "--from", file) as run:
+        run.stderr.until(b"waits for a client")
+        with Client.connect(place) as client:
+            assert number(client.ask(b"p10")) == kernel.address("add")
+            assert number(client.ask(b"m%x,1" % kernel.address("add"))) == 0x55
+            assert client.ask(b"M%x,4:01000000" % kernel.address("released")) == b"OK"
+            assert client.ask(b"c") == b"W%02x" % COUNTED
+        assert run.status() == COUNTED
+
+
+def test_signal_ends_a_run_that_stands_still(tmp_path: Path) -> None:
+    with attached(tmp_path, Kernel(tmp_path, 64)) as (run, client):
+        assert client.ask(b"?").startswith(b"T05")
+        run.signal(signal.SIGTERM)
+        assert run.status() == 130
+        assert client.hung_up
+    assert not (tmp_path / "gdb.sock").exists()
+
+
+def test_program_has_no_pipe_to_a_debugger() -> None:
+    with pytest.raises(UsageError, match="is for the command line"):
+        Machine("hello64", gdb="-").start()

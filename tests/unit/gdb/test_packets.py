@@ -32,6 +32,10 @@ def test_packet_in_pieces_is_one() -> None:
     assert parse(*(bytes((byte,)) for byte in b"$m0,4#fd$?#3F")) == [Packet(b"m0,4"), Packet(b"?")]
 
 
+def test_several_packets_come_at_once() -> None:
+    assert parse(b"x#00$OK#9a+$?#3f$m0") == [Packet(b"OK"), Packet(b"?")]
+
+
 @pytest.mark.parametrize("payload", [b"", b"#$}*", bytes(range(256)), b"}}", b"}]]}", b"]"])
 def test_every_byte_survives_escapes(payload: bytes) -> None:
     framed = encode(payload)

@@ -32,6 +32,7 @@ class FakeLink:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.has_client = endpoint.is_pipe
+        self.will_come = False
         self.comes: bytes | None = b""
         self.sent: list[bytes] = []
 
@@ -39,6 +40,8 @@ class FakeLink:
         return True
 
     def handle(self) -> bytes | None:
+        self.has_client = self.has_client or self.will_come
+        self.will_come = False
         return self.comes
 
     def send(self, data: bytes) -> bool:
@@ -85,15 +88,21 @@ class Rig:
     """A debugger whose client is there from the start, and two CPUs that have paused."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, *, is_pvm: bool = False, can_debug: bool = True
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        is_pvm: bool = False,
+        can_debug: bool = True,
+        endpoint: Endpoint | None = None,
     ) -> None:
+        """With an `endpoint`, nobody has come, and the CPUs have not paused yet."""
         self.controls: list[tuple[int, int]] = []
         monkeypatch.setattr(
             module,
             "set_guest_debug",
             lambda vcpu, control, addresses, dr7: self.controls.append((vcpu.index, control)),
         )
-        self.link = FakeLink(Endpoint())
+        self.link = FakeLink(endpoint or Endpoint())
         self.said: list[str] = []
         self.calls: list[str] = []
         self.decision = Decision()
@@ -128,8 +137,14 @@ class Rig:
             self.said.append,
         )
         self.debugger.begin(cast(Any, self.guest), cast(Any, self.threads))
-        self.debugger.visit()
-        self.ask(b"QStartNoAckMode")
+        if endpoint is None:
+            self.debugger.visit()
+            self.ask(b"QStartNoAckMode")
+
+    def connect(self) -> None:
+        """A client comes."""
+        self.link.comes, self.link.will_come = b"", True
+        self.debugger.handle(0)
 
     @contextmanager
     def timeless(self) -> Iterator[Any]:
@@ -263,6 +278,9 @@ def test_what_this_kvm_cannot_do_is_refused(pvm: Rig, monkeypatch: pytest.Monkey
     with pytest.raises(RefusedError, match="has no watchpoints"):
         pvm.debugger.add_point(0, Point(WRITE_WATCH, 0x8000, 4))
     pvm.threads[0].vcpu.cpu.sregs.ss.dpl = 3
+    for kind in (SOFTWARE, HARDWARE):
+        with pytest.raises(RefusedError, match="stops no code at CPL 3"):
+            pvm.debugger.add_point(0, Point(kind, 0x7C00, 1))
     assert pvm.ask(b"s") == [b"E01"]
     assert pvm.calls == ["time stands"]  # it still stands
     none = Rig(monkeypatch, can_debug=False)
@@ -308,8 +326,18 @@ def test_breakpoints_are_planted_in_the_boot_after_the_guest_s_own_reset(rig: Ri
     assert rig.memory.read(0x7C00, 1) == b"\xcc"
 
 
+def test_what_this_kvm_may_miss_is_told_once(rig: Rig, pvm: Rig) -> None:
+    for one in (rig, pvm):
+        one.debugger.add_point(0, Point(SOFTWARE, 0x7C00, 1))
+        one.debugger.add_point(0, Point(HARDWARE, 0x7D00, 1))
+    assert rig.said == []
+    assert [text for text in pvm.said if "stops no code at CPL 3" in text] == pvm.said
+    assert len(pvm.said) == 1
+
+
 def test_end_of_gdb_s_pipe_is_the_end_of_the_run(rig: Rig) -> None:
     rig.hang_up()
+    assert rig.said == ["the client of --gdb has hung up"]
     assert rig.decision.outcome is not None
     assert rig.decision.outcome.status == INTERRUPTED
 
@@ -319,3 +347,34 @@ def test_client_that_was_rude_is_named(rig: Rig) -> None:
     rig.debugger.handle(0)
     assert rig.said == ["the client of --gdb sends a packet that is too long"]
     assert not rig.link.has_client
+
+
+@pytest.mark.parametrize("stands", [False, True])
+def test_guest_waits_on_when_a_client_has_said_nothing(monkeypatch: pytest.MonkeyPatch, stands: bool) -> None:
+    rig = Rig(monkeypatch, endpoint=Endpoint("gdb.sock"))
+    if stands:
+        rig.debugger.visit()
+    rig.connect()
+    rig.hang_up()
+    if not stands:
+        assert rig.debugger.wants
+        rig.debugger.visit()
+    assert all(rig.debugger.holds(cast(Any, thread)) for thread in rig.threads)
+    assert rig.calls[-1] == "time stands"
+
+
+@pytest.mark.parametrize("stands", [False, True])
+def test_guest_that_runs_goes_on_after_a_client_that_has_said_nothing(
+    monkeypatch: pytest.MonkeyPatch, stands: bool
+) -> None:
+    rig = Rig(monkeypatch, endpoint=Endpoint("gdb.sock", waits=False))
+    assert not rig.debugger.wants
+    rig.connect()
+    assert rig.debugger.wants
+    if stands:
+        rig.debugger.visit()
+    rig.hang_up()
+    if rig.debugger.wants:
+        rig.debugger.visit()
+    assert not rig.debugger.wants
+    assert not any(rig.debugger.holds(cast(Any, thread)) for thread in rig.threads)
