@@ -610,6 +610,7 @@ cdef struct Route:
     PyObject *direct  # the DirectCore, or NULL
     PyObject *access  # the function for everything else
     PyObject *arguments[4]  # word, offset, 0 and limit, for calls of Python
+    PyObject *what    # what is accessed, as the report of a crash shows it
 
 
 cdef uint64_t PORT = <uint64_t>-1
@@ -632,6 +633,17 @@ cdef enum:
     NOTICED = 2     # exits were handled, and there is something that wants attention
     ASK = 3         # the exit of `current` is by a function of Python's
     CONTINUE = 4    # the exit of `current` is begun, and Python has to end it
+
+
+cdef enum:
+    RECENT = 32     # machine.run_loop.MOST_RECENT; a power of two
+
+
+cdef struct Made:
+    # An access that was made.
+    PyObject *what
+    uint64_t value
+    bint is_known   # whether `value` is one
 
 
 cdef class LoopCore:
@@ -659,8 +671,12 @@ cdef class LoopCore:
     cdef uint64_t carried   # of the present access: what its word is changed by, and its value
     cdef uint64_t value
     cdef Open open
+    cdef Made made[RECENT]
+    cdef size_t made_count
+    cdef list described     # what those entries of `made` point to that have no route
 
     def __cinit__(self, *_, **__):
+        self.described = [None] * RECENT
         self.room = 64
         self.table = <Route *>PyMem_Malloc(self.room * sizeof(Route))
         if self.table == NULL:
@@ -672,11 +688,14 @@ cdef class LoopCore:
         PyMem_Free(self.table)
 
     def set_up(self, page, int descriptor, unsigned long run_request, fake_enter, *,
-               Py_ssize_t ring_word, ring, Py_ssize_t mmio_data, int io_exit, int mmio_exit, nobody):
+               Py_ssize_t ring_word, ring, Py_ssize_t mmio_data, int io_exit, int mmio_exit, nobody,
+               int most_recent):
         """`page` is the mapping of the vCPU, `run_request` KVM_RUN. Without a `descriptor`, `fake_enter` is
         called. `ring_word` is where the indices of `ring` are, if that is not None. `nobody` is the access of
         ports that no device claims.
         """
+        if most_recent != RECENT:
+            raise ValueError(f"{RECENT} accesses are remembered, not {most_recent}")
         self.page = page
         self.descriptor = descriptor
         self.run_request = run_request
@@ -694,7 +713,7 @@ cdef class LoopCore:
         cdef uint64_t c_kind = PORT if kind is None else kind
         if 2 * (self.used + 1) > self.room:
             self.grow()
-        _, access, word, offset, limit, size, is_read, guarded, device = route
+        _, access, word, offset, limit, size, is_read, guarded, device, what = route
         one = self.place(key, c_kind)
         if one.access == NULL:
             self.used += 1
@@ -708,8 +727,9 @@ cdef class LoopCore:
         is_core = isinstance(core, ChannelCore) and core.access == access
         is_direct = isinstance(core, DirectCore) and core._direct_access == access
         arguments = (word, offset, 0, limit)
-        self.owned.append((access, core, arguments, device))
+        self.owned.append((access, core, arguments, device, what))
         one.device = <PyObject *>device
+        one.what = <PyObject *>what
         one.access = <PyObject *>access
         one.core = <PyObject *>core if is_core else NULL
         one.direct = <PyObject *>core if is_direct else NULL
@@ -827,6 +847,8 @@ cdef class LoopCore:
         if route.unclaimed:
             if route.is_read:
                 memset(data, 0xFF, route.size)
+            memcpy(&self.value, data, route.size)
+            self.note(route.what, self.value)
             return NOTICED
         self.current = route
         self.position = position
@@ -844,7 +866,33 @@ cdef class LoopCore:
             return CONTINUE
         if route.is_read:
             memcpy(data, &self.open.reply[2], route.size)
+            self.value = self.open.reply[2]
+        self.note(route.what, self.value)
         return NOTICED
+
+    cdef void note(self, PyObject *what, uint64_t value) noexcept nogil:
+        # SAFETY: `owned` or `described` holds `what`.
+        cdef Made *one = &self.made[self.made_count % RECENT]
+        self.made_count += 1
+        one.what, one.value, one.is_known = what, value, True
+
+    def remember(self, made):
+        """Note an access that Python has made."""
+        cdef size_t place = self.made_count % RECENT
+        what, value = made
+        self.described[place] = what
+        self.note(<PyObject *>what, 0 if value is None else value)
+        self.made[place].is_known = value is not None
+
+    def remembered(self):
+        """See `VcpuLoop.recent`."""
+        cdef size_t number
+        cdef Made *one
+        found = []
+        for number in range(self.made_count - min(self.made_count, <size_t>RECENT), self.made_count):
+            one = &self.made[number % RECENT]
+            found.append((<object>one.what, one.value if one.is_known else None))
+        return found
 
     cdef int ask(self) except -1:
         """The exit of `current` by the function that Python has for it."""
@@ -875,10 +923,14 @@ cdef class LoopCore:
 
     cdef int complete(self, const Route *route, object result) except -1:
         """Give a read what it reads."""
-        cdef uint64_t value
+        cdef uint64_t value = 0
+        cdef uint8_t *data = <uint8_t *>self.buffer.buf + self.position
         if route.is_read:
             value = result
             if value > route.limit:
                 raise OverflowError(f"a device gave {value:#x}, which does not fit")
-            memcpy(<uint8_t *>self.buffer.buf + self.position, &value, route.size)
+            memcpy(data, &value, route.size)
+        else:
+            memcpy(&value, data, route.size)
+        self.note(route.what, value)
         return 0

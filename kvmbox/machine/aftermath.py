@@ -115,6 +115,7 @@ def _explain(
     from kvmbox.explain.explanation import explain
     from kvmbox.explain.state import Cpu
     from kvmbox.explain.text import lines_of
+    from kvmbox.machine import last_accesses
 
     end = time.monotonic() + PATIENCE
     debug_info = DebugInfo(
@@ -142,8 +143,9 @@ def _explain(
         except Exception as error:  # noqa: BLE001 - guest and image are anybody's; the guest's end counts
             lines += [registers, f"(the state cannot be explained: {type(error).__name__}: {error})"]
             continue
-        lines += lines_of(explanation, registers)
-        cpus.append(explanation.as_json())
+        recent = thread.loop.recent
+        lines += [*lines_of(explanation, registers), *last_accesses.lines_of(recent)]
+        cpus.append(explanation.as_json() | {"accesses": last_accesses.as_json(recent)})
     return Aftermath(diagnosis, "\n".join(lines), tuple(cpus))
 
 

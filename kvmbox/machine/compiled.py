@@ -15,7 +15,15 @@ from kvmbox.host.timers import Timerfd
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.machine.coalescing import BYTE_TO_PORT, ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
-from kvmbox.machine.run_loop import MMIO_KIND_BITS, MMIO_KIND_MASK, LoopEnd, VcpuLoop, nobody
+from kvmbox.machine.run_loop import (
+    MMIO_KIND_BITS,
+    MMIO_KIND_MASK,
+    MOST_RECENT,
+    Access,
+    LoopEnd,
+    VcpuLoop,
+    nobody,
+)
 
 if TYPE_CHECKING:
     from kvmbox.channel.proxy import DeviceProxy
@@ -145,8 +153,10 @@ class CompiledLoop(LoopCore, VcpuLoop):
             io_exit=uapi.KVM_EXIT_IO,
             mmio_exit=uapi.KVM_EXIT_MMIO,
             nobody=nobody,
+            most_recent=MOST_RECENT,
         )
         self._enter = self.enter_compiled
+        self._remember = self.remember
 
     def run(self) -> LoopEnd:
         """See VcpuLoop."""
@@ -156,13 +166,18 @@ class CompiledLoop(LoopCore, VcpuLoop):
             if isinstance(self._ring, CompiledRing):
                 self._ring.count_carried()
 
+    @property
+    def recent(self) -> list[tuple[Access, int | None]]:
+        """See VcpuLoop."""
+        return self.remembered()
+
     def _add_route(self, routes: dict[int, list[Any]], key: int, *what: Any) -> None:
         super()._add_route(routes, key, *what)
         if key in routes:
             self.learn(*self._split(routes, key), routes[key])
 
-    def _add_unclaimed(self, key: int, is_read: bool, size: int) -> None:
-        super()._add_unclaimed(key, is_read, size)
+    def _add_unclaimed(self, key: int, what: Access) -> None:
+        super()._add_unclaimed(key, what)
         if key in self._unclaimed:
             self.learn(*self._split(self._routes, key), self._routes[key])
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from ctypes import get_errno
 from enum import Enum
@@ -52,6 +53,9 @@ _KVM_EXIT_MMIO: Final = uapi.KVM_EXIT_MMIO
 _SAME_HALVES: Final = 0x1_0000_0001
 """What divides a 64-bit word if its halves are equal: first and last of an empty ring."""
 
+MOST_RECENT: Final = 32
+"""How many accesses the loop remembers, for the report of a crash."""
+
 MAX_ROUTES: Final = 4096
 """How many routes each of the two dictionaries has at most. What has none goes by the bus."""
 
@@ -71,6 +75,15 @@ OTHERS: Final = 0  # what `met` answers: the exit is nobody's but the loop's
 IGNORE: Final = 1  # the guest goes on, as if there had been no exit
 STOP: Final = 2  # stand still, and go on
 CRASH: Final = 3  # stand still, and then it is the loop's
+
+
+def _port_access(word: int) -> Access:
+    return "out" if word & 1 else "in", word >> 16 & 0xFFFF, word >> 8 & 0xFF
+
+
+def _memory_access(address: int, kind: int) -> Access:
+    return "write" if kind >> 32 & 0xFF else "read", address, kind & 0xFFFF_FFFF
+
 
 MOST_UNCLAIMED: Final = 64
 """How many kinds of accesses to unclaimed ports get a route."""
@@ -167,7 +180,9 @@ class VcpuLoop:
         self._ports = ports
         self._mmio = mmio
         self._ring = ring
-        # count, access, word, offset, limit, size, is_read, guarded, device
+        self._recent: deque[tuple[Access, int | None]] = deque(maxlen=MOST_RECENT)
+        self._remember: Callable[[tuple[Access, int | None]], object] = self._recent.append
+        # count, access, word, offset, limit, size, is_read, guarded, device, what is accessed
         self._routes: dict[int, list[Any]] = {}
         self._mmio_routes: dict[int, list[Any]] = {}
         self._told = told
@@ -234,6 +249,13 @@ class VcpuLoop:
         return self._other_mmio_exits + self._exits(self._mmio_routes)
 
     @property
+    def recent(self) -> list[tuple[Access, int | None]]:
+        """The last accesses that were made, the newest last, with the values that were read or written: None
+        for a string instruction. The loop must have ended, or be parked.
+        """
+        return list(self._recent)
+
+    @property
     def unclaimed_exits(self) -> int:
         """How often it was for a port that no device claims."""
         return self._unclaimed_exits + sum(self._exits_of(self._routes, key) for key in self._unclaimed)
@@ -272,7 +294,7 @@ class VcpuLoop:
 
     def _run(self) -> LoopEnd:
         vcpu, ring = self._vcpu, self._ring
-        enter = self._enter
+        enter, remember = self._enter, self._remember
         words32, words64, data = vcpu.words32, vcpu.words64, vcpu.bytes
         routes, mmio_routes = self._routes, self._mmio_routes
         while True:
@@ -290,7 +312,7 @@ class VcpuLoop:
                     route, position = None, 0
                 if route is not None:
                     route[0] += 1
-                    _, access, word, offset, limit, size, is_read, guarded, device = route
+                    _, access, word, offset, limit, size, is_read, guarded, device, what = route
                     value = 0
                     if guarded and words64[RING_WORD] % _SAME_HALVES:  # the ring is not empty
                         assert ring is not None
@@ -300,15 +322,17 @@ class VcpuLoop:
                             ring.drain()
                     if size == 1:
                         if is_read:
-                            data[position] = access(word, offset, value, limit)
+                            data[position] = value = access(word, offset, value, limit)
                         else:
-                            access(word, offset, data[position], 0)
+                            value = data[position]
+                            access(word, offset, value, 0)
                     elif is_read:
                         value = access(word, offset, value, limit)
                         data[position : position + size] = value.to_bytes(size, "little")
                     else:
                         value = int.from_bytes(data[position : position + size], "little")
                         access(word, offset, value, 0)
+                    remember((what, value))
                 elif reason == _KVM_EXIT_IO:
                     self._port_exit(words64[_IO_WORD], position)
                 elif self._rare_exit():
@@ -344,8 +368,8 @@ class VcpuLoop:
         """A port exit without a route: the first of its kind, a string instruction, or an unclaimed port."""
         if self._ring is not None:
             self._ring.drain()
-        is_read, size = not word & 1, word >> 8 & 0xFF
-        port, count = word >> 16 & 0xFFFF, word >> 32
+        what = direction, port, size = _port_access(word)
+        is_read, count = direction == "in", word >> 32
         data = self._vcpu.bytes
         if size not in (1, 2, 4) or position + size * count > len(data):
             raise UnknownExitError(f"KVM reports a port exit of {count} × {size} bytes, which cannot be")
@@ -354,26 +378,30 @@ class VcpuLoop:
         if mapping is None:
             self._unclaimed_exits += 1
             if count == 1 and self._ports.is_unclaimed(port, size):
-                self._add_unclaimed(word, is_read, size)
+                self._add_unclaimed(word, what)
         else:
             if count == 1:
-                self._add_route(self._routes, word, mapping, port, is_read, size)
+                self._add_route(self._routes, word, mapping, what)
             # Without the count, or a string instruction of each length would be an entry of its own.
             word &= _ACCESS
             self._other_port_exits[word] = self._other_port_exits.get(word, 0) + 1
         end = position + size * count
+        value = None
         if count == 1 and is_read:
-            data[position:end] = self._ports.read(port, size).to_bytes(size, "little")
+            value = self._ports.read(port, size)
+            data[position:end] = value.to_bytes(size, "little")
         elif count == 1:
-            self._ports.write(port, size, int.from_bytes(data[position:end], "little"))
+            value = int.from_bytes(data[position:end], "little")
+            self._ports.write(port, size, value)
         elif is_read:
             data[position:end] = self._ports.read_string(port, size, count)
         else:
             self._ports.write_string(port, size, bytes(data[position:end]))
+        self._remember((what, value))
 
-    def _add_route(
-        self, routes: dict[int, list[Any]], key: int, mapping: Mapping, address: int, is_read: bool, size: int
-    ) -> None:
+    def _add_route(self, routes: dict[int, list[Any]], key: int, mapping: Mapping, what: Access) -> None:
+        direction, address, size = what
+        is_read = direction in ("in", "read")
         direct = mapping.direct
         is_whole = mapping.takes_whole(address, size)
         if direct is None or len(routes) >= MAX_ROUTES or not (is_whole or direct.at_once):
@@ -392,16 +420,19 @@ class VcpuLoop:
             is_read,
             self._ring is not None and (shared or not is_read),
             device,
+            what,
         ]
 
-    def _add_unclaimed(self, key: int, is_read: bool, size: int) -> None:
+    def _add_unclaimed(self, key: int, what: Access) -> None:
         """Give a port that nobody has a route, too; so many at most, as a guest may try all ports."""
         if len(self._unclaimed) >= MOST_UNCLAIMED:
             return
         self._unclaimed.add(key)
+        direction, _, size = what
         limit = (1 << 8 * size) - 1
         # Dropped or all ones: no earlier write can make a difference.
-        self._routes[key] = [0, nobody, 0, 0, limit, size, is_read, False, UnclaimedPorts(self._ports, size)]
+        ports = UnclaimedPorts(self._ports, size)
+        self._routes[key] = [0, nobody, 0, 0, limit, size, direction == "in", False, ports, what]
 
     # --- Everything else ---------------------------------------------------------------------------------
 
@@ -420,16 +451,18 @@ class VcpuLoop:
             case exits.MmioExit(address, length, is_write, data):
                 self._other_mmio_exits += 1
                 mapping = self._mmio.find_all(address, length)
+                kind = self._vcpu.words64[_MMIO_KIND] & MMIO_KIND_MASK
+                what = _memory_access(address, kind)
                 if mapping is not None:
-                    kind = self._vcpu.words64[_MMIO_KIND] & MMIO_KIND_MASK
-                    key = address << MMIO_KIND_BITS | kind
-                    self._add_route(self._mmio_routes, key, mapping, address, not is_write, length)
+                    self._add_route(self._mmio_routes, address << MMIO_KIND_BITS | kind, mapping, what)
                 if is_write:
-                    self._mmio.write(address, length, int.from_bytes(data[:length], "little"))
+                    value = int.from_bytes(data[:length], "little")
+                    self._mmio.write(address, length, value)
                 else:
-                    value = self._mmio.read(address, length).to_bytes(8, "little")
+                    value = self._mmio.read(address, length)
                     start = uapi.RUN_MMIO_DATA
-                    self._vcpu.bytes[start : start + length] = value[:length]
+                    self._vcpu.bytes[start : start + length] = value.to_bytes(8, "little")[:length]
+                self._remember((what, value))
                 return False
             case exits.IntrExit() | exits.HltExit():
                 reason = self._vcpu.words32[_EXIT_REASON]
@@ -515,9 +548,7 @@ class VcpuLoop:
         words64 = self._vcpu.words64
         reason = self._vcpu.words32[_EXIT_REASON]
         if reason == _KVM_EXIT_IO:
-            word = words64[_IO_WORD]
-            return "out" if word & 1 else "in", word >> 16 & 0xFFFF, word >> 8 & 0xFF
+            return _port_access(words64[_IO_WORD])
         if reason == _KVM_EXIT_MMIO:
-            kind = words64[_MMIO_KIND]
-            return "write" if kind >> 32 & 0xFF else "read", words64[_MMIO_ADDRESS], kind & 0xFFFF_FFFF
+            return _memory_access(words64[_MMIO_ADDRESS], words64[_MMIO_KIND])
         return None

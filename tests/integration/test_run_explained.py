@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox.explain import disassembly
-from tests.support.crash_kernels import SOURCES, build_32, build_64, need_compiler, run
+from tests.support.crash_kernels import FLAGS, SOURCES, build_32, build_64, need_compiler, run
 
 NO_IDT = "not delivered: the IDT has no entry at all (limit 0x0)"
 
@@ -205,3 +205,19 @@ def test_instructions_around_rip_are_shown(tmp_path: Path) -> None:
     marked = [line for line in report.splitlines() if line.startswith("  -> ")]
     assert len(marked) == 1
     assert marked[0].endswith("ud2")
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("pure", ["", "1"])
+def test_last_accesses_to_devices(pure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KVMBOX_PURE", pure)
+    image = tmp_path / "accesses.elf"
+    subprocess.run(["cc", *FLAGS, "-o", image, "accesses.c"], cwd=SOURCES, check=True)
+    status, report = run(image)
+    assert status == 6
+    assert report.split("Last accesses to devices, the newest last:\n")[1].splitlines()[:4] == [
+        "  in    0x03fd size 1  0x60, 29 times",
+        "  out   0x03fb size 1  0x03",
+        "  read  0xd0000005 size 1  0x60",
+        "  in    0x1234 size 1  0xff",
+    ]

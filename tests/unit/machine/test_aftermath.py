@@ -47,7 +47,8 @@ def thread(
 ) -> Any:
     vcpu: Any = FakeVcpu()
     vcpu.index, vcpu.mp_state = index, state
-    return SimpleNamespace(vcpu=vcpu, loop=SimpleNamespace(outcome=outcome), error=error)
+    recent = [(("in", 0x3FD, 1), 0x60)] * 3 + [(("out", 0x3F8, 1), None)]
+    return SimpleNamespace(vcpu=vcpu, loop=SimpleNamespace(outcome=outcome, recent=recent), error=error)
 
 
 def headings(report: str) -> list[str]:
@@ -176,3 +177,13 @@ def test_report_of_a_cpu_whose_state_cannot_be_read_says_so() -> None:
 
     vcpu: Any = SimpleNamespace(index=0, get_mp_state=refuse)
     assert report_beside(vcpu, lambda _address: 0) == "CPU 0\n(cannot read kvm_mp_state of vCPU 0)"
+
+
+def test_report_ends_with_the_last_accesses_to_devices(memory: GuestMemory) -> None:
+    found = examine([thread(0)], memory, CRASH)
+    assert found.report.splitlines()[-3:] == [
+        "Last accesses to devices, the newest last:",
+        "  in    0x03fd size 1  0x60, 3 times",
+        "  out   0x03f8 size 1  a string",
+    ]
+    assert len(found.cpus[0]["accesses"]) == 4
