@@ -1,8 +1,9 @@
 """Boots on the workers of a Dask cluster (`kvmbox[dask]`): the scheduler decides which worker boots what.
 
 Files go to the workers by content, once to each. Dask gives the boots of a lost worker to others; a boot
-whose workers are all lost is submitted anew. Whoever may use a Dask scheduler may run any program on its
-workers: the cluster is trusted, the guests are not.
+whose workers are all lost is submitted anew. So is a boot of a worker that does not answer, because it is
+frozen or its host has no time for it: Dask takes it for lost after five minutes only. Whoever may use a Dask
+scheduler may run any program on its workers: the cluster is trusted, the guests are not.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -31,11 +33,18 @@ CONNECT_S: Final = 10.0
 """How long the scheduler may take to answer."""
 LOOK_S: Final = 1.0
 """How often is looked which workers there are."""
+ANSWER_S: Final = 15.0
+"""How long a worker may take to answer, before others get its boots."""
+CALL_THREAD: Final = "kvmbox smoke dask call"
 MOST_LOOKS: Final = 30
 """How many looks in a row may find no usable worker: those that come back need a while."""
 MOST_TRIES: Final = 5
 """How often a boot is submitted whose task Dask drops."""
 _CANNOT_START: Final = StartError.exit_status
+
+
+def _wait_for(answers: Mapping[str, Future[Any]]) -> None:
+    wait(answers.values(), ANSWER_S)
 
 
 class Task(Protocol):
@@ -52,6 +61,7 @@ class Client(Protocol):
     """What of a `distributed.Client` is used."""
 
     def nthreads(self) -> Mapping[str, int]: ...
+    def processing(self) -> Mapping[str, Iterable[Any]]: ...
     def run(
         self, function: Callable[..., Any], *args: Any, workers: list[str], on_error: str
     ) -> Mapping[str, Any]: ...
@@ -84,13 +94,14 @@ def connect(address: str) -> DaskExecutor:
 
 @dataclass(eq=False, slots=True)
 class _Pending:
-    """A boot without a result. `files` are paths by key; `workers` may boot it; `task` does."""
+    """A boot without a result. `files` are paths by key; `workers` may boot it; `task`, named `key`, does."""
 
     data: dict[str, Any]
     files: dict[str, str]
     future: Future[Observation]
     workers: frozenset[str] = frozenset()
     task: Task | None = None
+    key: str = ""
     tries: int = 0
 
 
@@ -104,8 +115,17 @@ class _Usable:
 class DaskExecutor:
     """Boots on the workers that can boot. It closes its client."""
 
-    def __init__(self, client: Client, address: str, *, look_every: float = LOOK_S) -> None:
-        """`address` is for messages; `look_every` is in seconds. Raises StartError if no worker can boot."""
+    def __init__(
+        self,
+        client: Client,
+        address: str,
+        *,
+        look_every: float = LOOK_S,
+        wait_for: Callable[[Mapping[str, Future[Any]]], object] = _wait_for,
+    ) -> None:
+        """`address` is for messages; `look_every` is in seconds. `wait_for` waits as long as workers may take
+        for their answers. Raises StartError if no worker can boot.
+        """
         self._client = client
         self._address = address
         self._session = uuid.uuid4().hex
@@ -121,6 +141,8 @@ class DaskExecutor:
         self._ending: threading.Thread | None = None
         self._stop = threading.Event()
         self._look_every = look_every
+        self._wait_for = wait_for
+        self._back: set[str] = set()
         self._count = 0
         try:
             self._find_workers()
@@ -195,6 +217,7 @@ class DaskExecutor:
         with self._sending:
             try:
                 self._find_workers()
+                stuck = self._stuck_keys()
             except Exception as error:  # noqa: BLE001 - Dask raises whatever its transport raises
                 self._lost = f"the Dask scheduler at '{self._address}' is lost: {_words(error)}"
                 self._fail_all(StartError(self._lost))
@@ -206,7 +229,7 @@ class DaskExecutor:
             with self._lock:
                 pending = list(self._pending)
             for one in pending:
-                if one.task is None or not one.workers & self._usable.keys():
+                if one.task is None or not one.workers & self._usable.keys() or one.key in stuck:
                     self._send(one)
 
     def _watch(self) -> None:
@@ -215,11 +238,21 @@ class DaskExecutor:
 
     def _find_workers(self) -> None:
         threads = self._client.nthreads()
-        for gone in self._known - threads.keys():
+        with self._lock:
+            back, self._back = self._back, set()
+            has_pending = bool(self._pending)
+        for gone in self._known - threads.keys() | back:
             self._usable.pop(gone, None)
             self._unusable.pop(gone, None)
-        new = sorted(threads.keys() - self._known)
+        new = sorted(threads.keys() - self._known | threads.keys() & back)
         self._known = set(threads)
+        asked = self._usable if has_pending else ()
+        for worker, answer in self._run(dask_worker.ping, workers=asked).items():
+            if answer is not True:
+                self._usable.pop(worker)
+                self._unusable[worker] = _words(answer)
+                if not isinstance(answer, TimeoutError):
+                    self._known.discard(worker)  # the next look asks what it is, if it is there
         for worker, found in self._run(dask_worker.probe, workers=new).items():
             problem = _problem(found)
             if problem is None:
@@ -227,10 +260,45 @@ class DaskExecutor:
             else:
                 self._unusable[worker] = problem
 
+    def _stuck_keys(self) -> set[Any]:
+        """The tasks that wait for workers that do not answer."""
+        if len(self._usable) == len(self._known):
+            return set()
+        shares = self._client.processing().items()
+        return {key for worker, keys in shares if worker not in self._usable for key in keys}
+
     def _run(self, function: Callable[..., Any], *args: Any, workers: Iterable[str]) -> Mapping[str, Any]:
-        """Call a function on workers: what each returns or raises."""
-        chosen = list(workers)
-        return self._client.run(function, *args, workers=chosen, on_error="return") if chosen else {}
+        """Call a function on workers: what each returns or raises, TimeoutError if nothing came in time."""
+        calls = {worker: self._call(worker, function, args) for worker in workers}
+        self._wait_for(calls)
+        answers: dict[str, Any] = {}
+        for worker, call in calls.items():
+            if call.done():
+                answers[worker] = call.result()
+            else:
+                answers[worker] = TimeoutError("it does not answer")
+                call.add_done_callback(partial(self._answers_again, worker))
+        return answers
+
+    def _call(self, worker: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
+        """Dask waits for ever, so a thread does."""
+        answer: Future[Any] = Future()
+
+        def call() -> None:
+            try:
+                found = self._client.run(function, *args, workers=[worker], on_error="return")
+            except Exception as error:  # noqa: BLE001 - Dask raises whatever its transport raises
+                answer.set_exception(error)
+            else:
+                answer.set_result(found.get(worker))
+
+        threading.Thread(target=call, name=CALL_THREAD, daemon=True).start()
+        return answer
+
+    def _answers_again(self, worker: str, _call: Future[Any]) -> None:
+        """A late answer has come: the next look begins with this worker anew."""
+        with self._lock:
+            self._back.add(worker)
 
     def _send(self, pending: _Pending) -> None:
         """Submit to the workers that have all of its files; without one, `look` tries again."""
@@ -249,11 +317,12 @@ class DaskExecutor:
             pending.tries += 1
             self._count += 1
             pending.workers = frozenset(workers)
+            pending.key = f"kvmbox-smoke-{self._session}-{self._count}"
             task = self._client.submit(
                 dask_worker.boot,
                 self._session,
                 pending.data,
-                key=f"kvmbox-smoke-{self._session}-{self._count}",
+                key=pending.key,
                 pure=False,
                 workers=workers,
                 allow_other_workers=False,

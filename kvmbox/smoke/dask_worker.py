@@ -45,6 +45,11 @@ def probe() -> dict[str, Any]:
         return {"version": __version__, "problem": str(error), "hardware": False}
 
 
+def ping() -> bool:
+    """Tells that the worker answers."""
+    return True
+
+
 def has(key: str, dask_worker: Worker) -> bool:
     """Whether the worker has the file `key`."""
     return os.path.exists(_path(dask_worker, key))

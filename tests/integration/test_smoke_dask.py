@@ -1,4 +1,4 @@
-"""`kvmbox smoke --dask` with a scheduler and three worker processes, of which one is killed."""
+"""`kvmbox smoke --dask` with a scheduler and three worker processes, of which one is killed, or frozen."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def boots_of(pid: int) -> list[int]:
     return found
 
 
-def test_killed_worker_costs_no_result_and_no_result_comes_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_lost_worker_costs_no_result_and_none_comes_twice(number: signal.Signals, tmp_path: Path) -> None:
     tests = [f"[[test]]\nname = 't{number}'\nimage = 'hello32'\n" for number in range(TESTS)]
     (tmp_path / "s.toml").write_text("\n".join(tests))
     with (
@@ -101,7 +102,7 @@ def test_killed_worker_costs_no_result_and_no_result_comes_twice(tmp_path: Path)
         stream.until(b'"event": "result"')
         while not boots_of(workers[0].pid):
             assert process.poll() is None, "the session ended, and the worker had nothing to boot"
-        workers[0].send_signal(signal.SIGKILL)
+        workers[0].send_signal(number)
         rest = stream.rest()
         said = process.stderr.read().decode()
         assert process.wait() == 0, said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +20,7 @@ class FakeTask:
 
     data: dict[str, Any]
     workers: list[str]
+    key: str = ""
     status: str = "pending"
     value: Any = None
     error: BaseException | None = None
@@ -41,7 +44,9 @@ class FakeTask:
 
 @dataclass
 class FakeClient:
-    """`probes` says what each worker answers; `stores` is every file that was sent, and to whom."""
+    """`probes` says what each worker answers; `stores` is every file that was sent, and to whom; `shares` are
+    the keys of the tasks that each worker has. A worker in `frozen` answers once its event is set.
+    """
 
     probes: dict[str, Any]
     threads: int = 1
@@ -50,6 +55,8 @@ class FakeClient:
     ended: list[str] = field(default_factory=list)
     has: set[tuple[str, str]] = field(default_factory=set)
     full: set[str] = field(default_factory=set)
+    shares: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    frozen: dict[str, threading.Event] = field(default_factory=dict)
     failure: Exception | None = None
     closed: bool = False
 
@@ -58,6 +65,13 @@ class FakeClient:
             raise self.failure
         return dict.fromkeys(self.probes, self.threads)
 
+    def wait_for(self, answers: Mapping[str, Future[Any]]) -> None:
+        """Wait as long as workers may take for their answers, without a clock."""
+        wait([answer for worker, answer in answers.items() if worker not in self.frozen])
+
+    def processing(self) -> Mapping[str, tuple[str, ...]]:
+        return self.shares
+
     def run(
         self, function: Callable[..., Any], *args: Any, workers: list[str], on_error: str
     ) -> Mapping[str, Any]:
@@ -65,8 +79,12 @@ class FakeClient:
         return {worker: self._call(worker, function, args) for worker in workers}
 
     def _call(self, worker: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        if worker in self.frozen:
+            self.frozen[worker].wait()
         if worker not in self.probes:
             return OSError("lost")
+        if function is dask_worker.ping:
+            return True
         if function is dask_worker.probe:
             return self.probes[worker]
         if function is dask_worker.has:
@@ -84,7 +102,7 @@ class FakeClient:
     def submit(self, function: Callable[..., Any], *args: Any, **options: Any) -> FakeTask:
         assert function is dask_worker.boot
         assert options["allow_other_workers"] is False
-        task = FakeTask(args[1], options["workers"])
+        task = FakeTask(args[1], options["workers"], options["key"])
         self.tasks.append(task)
         return task
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import pytest
 
 from kvmbox.errors import StartError
 from kvmbox.smoke import dask_worker
-from kvmbox.smoke.dask_executor import MOST_LOOKS, MOST_TRIES, DaskExecutor, connect
+from kvmbox.smoke.dask_executor import CALL_THREAD, MOST_LOOKS, MOST_TRIES, DaskExecutor, connect
 from kvmbox.smoke.model import Boot, Observation
 from kvmbox.smoke.remote_values import boot_data, observation_data, observation_from
 from tests.support.dask import GOOD, FakeClient
@@ -27,8 +28,12 @@ NEVER = 1e6
 
 @contextmanager
 def executor_on(client: FakeClient) -> Iterator[DaskExecutor]:
-    with DaskExecutor(client, "tcp://there", look_every=NEVER) as executor:
-        yield executor
+    with DaskExecutor(client, "tcp://there", look_every=NEVER, wait_for=client.wait_for) as executor:
+        try:
+            yield executor
+        finally:
+            for answer in client.frozen.values():
+                answer.set()
     assert client.closed
 
 
@@ -44,7 +49,7 @@ def test_file_goes_once_to_each_worker_and_results_come_back(image: Path) -> Non
     with executor_on(client) as executor:
         futures = [executor.submit(Boot(str(image))) for _ in range(3)]
         key = f"{hashlib.sha256(b'kernel').hexdigest()}/k.elf"
-        assert client.stores == [("a", key), ("b", key)]
+        assert sorted(client.stores) == [("a", key), ("b", key)]
         assert [task.data["image"] for task in client.tasks] == [key] * 3
         for number, task in enumerate(client.tasks):
             task.end(observation_data(seen(number)))
@@ -115,6 +120,52 @@ def test_boot_whose_workers_are_all_lost_goes_to_new_ones_and_counts_once(image:
         second.end(observation_data(seen(0)))
         second.end(observation_data(seen(3)))
         assert future.result(0).status == 0
+
+
+def test_boot_of_a_worker_that_does_not_answer_goes_to_another_one_and_counts_once(image: Path) -> None:
+    client = FakeClient({"a": GOOD, "b": GOOD})
+    with executor_on(client) as executor:
+        futures = [executor.submit(Boot(str(image))) for _ in range(2)]
+        stuck, other = client.tasks
+        client.shares = {"a": (stuck.key,), "b": (other.key,)}
+        client.frozen["a"] = threading.Event()
+        executor.look()
+        executor.look()
+        assert [(task.status, task.workers) for task in client.tasks] == [
+            ("cancelled", ["a", "b"]),
+            ("pending", ["a", "b"]),
+            ("pending", ["b"]),
+        ]
+        assert executor.slots == 2
+        stuck.end(observation_data(seen(1)))
+        client.tasks[2].end(observation_data(seen(0)))
+        other.end(observation_data(seen(3)))
+        assert [future.result(0).status for future in futures] == [0, 3]
+
+
+def test_worker_that_answers_late_is_used_again(image: Path) -> None:
+    client = FakeClient({"a": GOOD})
+    with executor_on(client) as executor:
+        executor.submit(Boot(str(image)))
+        woken = client.frozen["a"] = threading.Event()
+        executor.look()
+        assert executor.slots == 1
+        del client.frozen["a"]
+        woken.set()
+        for thread in threading.enumerate():
+            if thread.name == CALL_THREAD:
+                thread.join()
+        executor.look()
+        assert client.tasks[1].workers == ["a"]
+
+
+def test_cluster_whose_only_worker_does_not_answer_is_refused() -> None:
+    frozen = threading.Event()
+    client = FakeClient({"a": GOOD}, frozen={"a": frozen})
+    with pytest.raises(StartError) as found:
+        DaskExecutor(client, "tcp://there", wait_for=client.wait_for)
+    assert found.value.hint == "worker a: TimeoutError: it does not answer"
+    frozen.set()
 
 
 def test_boot_that_has_another_worker_left_is_left_to_dask(image: Path) -> None:
