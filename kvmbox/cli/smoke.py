@@ -140,7 +140,7 @@ EXAMPLES: Final = (
 @click.option(
     "--core",
     is_flag=True,
-    help="Keep core files of guests that crash, hang or do not end in time in --logs.",
+    help="Keep in --logs core files of guests that crash, hang, do not end in time or lose a device process.",
 )
 @click.option("--plain", is_flag=True, help="Print lines also on a terminal, not a live table.")
 @click.option("-q", "--quiet", is_flag=True, help="Show failures and the sum only.")
