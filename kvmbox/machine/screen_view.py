@@ -21,6 +21,7 @@ from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, UNKNOWN_EXIT, De
 
 if TYPE_CHECKING:
     from kvmbox.channel.channel import Channel
+    from kvmbox.devices.vga_text import VgaText
     from kvmbox.screen.mode import TextMode
     from kvmbox.screen.screen import Screen
 
@@ -86,9 +87,12 @@ class ScreenView:
         has_started = self._channel.is_started
         if memory in _UNUSED and not has_started:
             return None
+        vga = self._registers() if has_started and with_registers else None
+        if memory in _UNUSED and vga is not None and vga.snapshot() == type(vga)().snapshot():
+            return None  # `--sandbox none` has its models from the beginning
         from kvmbox.screen.screen import Screen
 
-        mode = self._mode(has_started and with_registers)
+        mode = self._mode(vga)
         if mode.base != layout.TEXT_SCREEN:
             memory = self._memory.read(mode.base, layout.TEXT_SCREEN_SIZE)
         return Screen(memory, mode)
@@ -107,24 +111,26 @@ class ScreenView:
                 self._say(f"the screen is that of a VGA at power-on: {error}")
             return self.read(with_registers=False)
 
-    def _mode(self, has_registers: bool) -> TextMode:
+    def _registers(self) -> VgaText:
+        """The VGA as its process tells it. Raises DeviceProcessError."""
+        from kvmbox.channel.device_state import take_state
+        from kvmbox.devices.model import SnapshotError
+        from kvmbox.devices.vga_text import VgaText
+
+        state = take_state(self._channel, self._index)
+        vga = VgaText()
+        try:
+            if state:  # the ports of a device that is lost read as ones
+                vga.restore(state)
+        except SnapshotError as error:
+            name = self._channel.device_type
+            raise self._channel.fail(ProtocolError(name, f"broke the protocol: {error}")) from error
+        return vga
+
+    def _mode(self, vga: VgaText | None) -> TextMode:
         from kvmbox.screen.mode import MODE_3, mode_of, mode_of_bios
 
-        mode = MODE_3
-        if has_registers:
-            from kvmbox.channel.device_state import take_state
-            from kvmbox.devices.model import SnapshotError
-            from kvmbox.devices.vga_text import VgaText
-
-            state = take_state(self._channel, self._index)
-            vga = VgaText()
-            try:
-                if state:  # the ports of a device that is lost read as ones
-                    vga.restore(state)
-            except SnapshotError as error:
-                name = self._channel.device_type
-                raise self._channel.fail(ProtocolError(name, f"broke the protocol: {error}")) from error
-            mode = mode_of(vga)
+        mode = MODE_3 if vga is None else mode_of(vga)
         if mode == MODE_3 and self._has_bios:
             area = self._memory.read(layout.BIOS_DATA_AREA, layout.BIOS_DATA_AREA_SIZE)
             mode = mode_of_bios(area)

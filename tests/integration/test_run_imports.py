@@ -82,3 +82,16 @@ def test_run_without_pyelftools_and_libseccomp_boots(guest: str, tmp_path: Path)
     done = subprocess.run([sys.executable, "-c", code, "run", guest], check=False, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("sandbox", ["process", "none"])
+def test_run_that_leaves_the_screen_alone_does_not_import_it(sandbox: str) -> None:
+    code = (
+        "import os, sys; leave = os._exit; "
+        "os._exit = lambda status: leave(status or any('kvmbox.screen' in name for name in sys.modules)); "
+        f"{ENTRY}"
+    )
+    command = [sys.executable, "-c", code, "run", "hello32", "--sandbox", sandbox]
+    done = subprocess.run(command, check=False, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"Hello from 32-bit protected mode!\n")
