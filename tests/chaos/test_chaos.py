@@ -33,6 +33,9 @@ LINES: Final = b"".join(b"line %d: the quick brown fox\r" % number for number in
 GUESTS: Final = {
     "irq64": Guest("irq64"),
     "echo": Guest("echo", typed=LINES + b"\x04", weights={"uart": 8, "debug": 1, "pit": 1, "rtc": 1}),
+    "keyboard": Guest(
+        "keyboard", ("--keyboard", "console"), typed=LINES + b"\x04", weights={"i8042": 8, "uart": 2}
+    ),
     "flood": Guest("flood", ("--append", "30000"), weights={"uart": 8, "debug": 1, "pit": 1, "rtc": 1}),
 }
 CAMPAIGNS: Final = [
@@ -45,6 +48,8 @@ CAMPAIGNS: Final = [
     ("irq64", "pipe", "filter"),
     ("echo", "shm", "filter"),
     ("flood", "socketpair", "strict"),
+    ("keyboard", "pipe", "filter"),
+    ("keyboard", "shm", "strict"),
 ]
 SHORT: Final = 3
 """How many campaigns there are where few faults are wanted."""

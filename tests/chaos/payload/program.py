@@ -22,6 +22,7 @@ from kvmbox.processes import prestart
 from kvmbox.processes.pool import DevicePool
 from kvmbox.processes.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.processes.standby import StandbyProcesses
+from kvmbox.processes.starts import ProcessStarts
 
 ENTRY = "gremlin:main"
 STILLBORN = 8
@@ -32,6 +33,7 @@ def main() -> None:
     del sys.argv[1:3]
     dice = random.Random(seed)
     connect, replace, restarted = DevicePool.connect, StandbyProcesses.replace, StandbyProcesses.restarted
+    start = ProcessStarts.start
     pools: list[DevicePool] = []
     unlucky: dict[str, bool] = {}
 
@@ -52,8 +54,13 @@ def main() -> None:
         connect(pool, grants, **options)
         pools.append(pool)
         for name, member in pool.members.items():
-            if member.process is not None:  # or it starts when the guest uses its devices, which these do not
+            if member.process is not None:  # or it starts when its devices are used
                 tell(name)
+
+    def telling_start(starts: ProcessStarts, name: str) -> Link:
+        link = start(starts, name)
+        tell(name)
+        return link
 
     def killing_replace(standby: StandbyProcesses, name: str, error: DeviceProcessError) -> Link:
         link = replace(standby, name, error)
@@ -71,6 +78,7 @@ def main() -> None:
     prestart.OWN.kind = Spawner
     for owner, name, function in (
         (DevicePool, "connect", telling_connect),
+        (ProcessStarts, "start", telling_start),
         (StandbyProcesses, "replace", killing_replace),
         (StandbyProcesses, "restarted", telling_restarted),
     ):
