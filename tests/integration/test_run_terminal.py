@@ -175,6 +175,25 @@ def test_interactive_guest_answers_what_is_typed(terminal: Terminal) -> None:
     assert terminal.settings() == terminal.before
 
 
+def test_keys_of_the_terminal_are_keys_of_the_keyboard_if_it_is_the_consoles(terminal: Terminal) -> None:
+    with Run(
+        *("--keyboard", "console", "keyboard"),
+        command=COMMAND,
+        stdin=terminal.slave,
+        stdout=terminal.slave,
+        start_new_session=True,
+    ) as run:
+        terminal.screen.until(b"Ctrl-D leaves\r\n")
+        for typed, shown in ((b"Hi!", b"Hi!"), (b"\x1b[A", b"<48>"), (b"\x1b", b"<01>"), (b"\r", b"\r\n")):
+            terminal.send(typed)
+            terminal.screen.until(shown)
+        terminal.send(b"\x01h")
+        run.stderr.until(b"Ctrl-A X")
+        terminal.send(b"\x01x")
+        assert run.status() == 130
+    assert terminal.settings() == terminal.before
+
+
 def test_suspended_run_gives_the_terminal_back_and_takes_it_again(images: Images, terminal: Terminal) -> None:
     with terminal.run(images, echo()) as run:
         run.signal(signal.SIGTSTP)
