@@ -273,7 +273,7 @@ class Dispatcher:
         timed = any(boot.limit_ns is not None for boot in self._boots.values())
         before = time.monotonic_ns()
         events = poll.poll(SLICE_MS if timed else None)
-        self._pass_time(min(time.monotonic_ns() - before, 2 * SLICE_MS * NS_PER_MS))
+        elapsed_ns = min(time.monotonic_ns() - before, 2 * SLICE_MS * NS_PER_MS)
         for descriptor, mask in events:
             if descriptor == self._wakeup.read_end:
                 self._wakeup.clear()
@@ -282,10 +282,11 @@ class Dispatcher:
                     self._send(boots[descriptor])
                 if mask & ~select.POLLOUT:
                     self._receive(boots[descriptor])
-        # Last, because that is where boot processes are forgotten.
+        # Behind that, because boot processes are forgotten from here on.
         for descriptor, _ in events:
             if descriptor in templates:
                 self._hear(templates[descriptor])
+        self._pass_time(elapsed_ns)
 
     def _pass_time(self, elapsed_ns: int) -> None:
         silent: list[TemplateClient] = []
