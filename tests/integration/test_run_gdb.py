@@ -434,6 +434,16 @@ def test_snapshot_of_a_guest_at_its_breakpoint_has_none(tmp_path: Path) -> None:
         assert run.status() == COUNTED
 
 
+def test_guest_that_is_suspended_stops_when_it_wakes_up(tmp_path: Path) -> None:
+    with attached(tmp_path, "acpipm") as (run, client):
+        client.say(b"c")
+        run.stdout.until(b"suspending")
+        client.raw(CTRL_C)  # answered at once if it is quicker than the sleep
+        assert client.hear().startswith(b"T02thread:1;")
+        assert client.ask(b"c") == b"W00"
+        assert run.status() == 0
+
+
 def test_signal_ends_a_run_that_stands_still(tmp_path: Path) -> None:
     with attached(tmp_path, Kernel(tmp_path, 64)) as (run, client):
         assert client.ask(b"?").startswith(b"T05")
