@@ -223,7 +223,8 @@ def _complete_fault(
     "--screen",
     type=click.Choice(config.SCREEN_CHOICES),
     help="When the text of the VGA screen (0xb8000) is printed on stdout. end: when the run ends. auto: the "
-    "same, if the guest has printed nothing on a serial port or the debug console. never: not at all."
+    "same, if the guest has printed nothing on a serial port or the debug console. live: as it changes, on a "
+    "terminal, until a port prints. never: not at all."
     "  [default: auto]",
 )
 @click.option(

@@ -71,12 +71,14 @@ class Console:
         limit: int | None = None,
         bios: bool = False,
         keep_bios_text: bool = False,
+        draws: bool = False,
         say: Callable[[str], None] = lambda text: None,
         wake: Callable[[], None] = lambda: None,
         terminal: RawTerminal | NoTerminal | None = None,
     ) -> None:
         """`say` tells the person a line; `wake` wakes the main thread. `terminal` is what stdin is taken for,
         None where it may be made raw if it is one. `keep_bios_text` keeps `bios_text`.
+        `draws` says that `draw` will be called.
         """
         self.inputs: list[InputPort] = []
         self.streams: list[OutputStream | CaptureStream] = []
@@ -107,6 +109,9 @@ class Console:
         self._mirror: MirroredOutput | None = None
         self._bios_mirror: MirroredOutput | None = None
         self._keeps_bios_text = keep_bios_text
+        self._draws = draws
+        self._drawing = threading.Lock()
+        self._interrupted = False  # whether a port has printed where it is drawn
         self.bios_text = bytearray()
         """The end of what the built-in BIOS has printed, if that is kept."""
         self._shared: dict[Capture | None, OutputStream | CaptureStream] = {}
@@ -293,15 +298,28 @@ class Console:
             if shown and self._matcher is not None:
                 self._match(port, data)
 
-        if port != BIOS_TEXT or not self._keeps_bios_text:
+        if not (self._draws and shown) and not (self._keeps_bios_text and port == BIOS_TEXT):
             return take
 
-        def take_and_keep(data: bytes) -> None:
-            self.bios_text += data
-            del self.bios_text[:-BIOS_TEXT_KEPT]
+        def take_for_screen(data: bytes) -> None:
+            with self._drawing:
+                self._interrupted = True
+            if port == BIOS_TEXT:
+                self.bios_text += data
+                del self.bios_text[:-BIOS_TEXT_KEPT]
             take(data)
 
-        return take_and_keep
+        return take_for_screen
+
+    def draw(self, frame: Callable[[], bytes]) -> bool:
+        """Draw on stdout, if there is room now. Returns False, and draws nothing, once a port has printed."""
+        with self._drawing:
+            if self._interrupted:
+                return False
+            stream = self._console_stream()
+            if not stream.congested:
+                stream.append(frame())
+            return True
 
     def show_screen(self, text: bytes, capture: Capture | None) -> None:
         """The guest has ended: print the text of its screen, in `capture` or on stdout, behind what the guest

@@ -32,7 +32,7 @@ SerialOverflow = Literal["wait", "drop"]
 KeyboardInput = Literal["none", "console"]
 RtcPolicy = Literal["stand-still", "catch-up"]
 OnDeviceCrash = Literal["fail", "restart", "all-ones"]
-ScreenChoice = Literal["auto", "end", "never"]
+ScreenChoice = Literal["auto", "end", "live", "never"]
 
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 DATA_SEGMENTS: Final[tuple[DataSegments, ...]] = get_args(DataSegments)
@@ -328,6 +328,19 @@ def design_of(
     return design
 
 
+def _check_live(config: RunConfig) -> None:
+    if config.console is not None or not os.isatty(1):
+        raise UsageError(
+            "--screen live needs a terminal on stdout",
+            hint="--screen end prints the text when the run ends",
+        )
+    if config.serial_limit is not None:
+        raise UsageError(
+            "--screen live contradicts --serial-limit",
+            hint="what is drawn would count as output of the guest",
+        )
+
+
 def check(config: RunConfig, restart_budget: int | None) -> None:
     """UsageError where options contradict each other. `restart_budget` is the one that was asked for."""
     check_cpu(config.cpu)
@@ -336,6 +349,8 @@ def check(config: RunConfig, restart_budget: int | None) -> None:
     _refuse_other("--serial-overflow", config.serial_overflow, SERIAL_OVERFLOWS)
     _refuse_other("--rtc", config.rtc, RTC_POLICIES)
     _refuse_other("--screen", config.screen, SCREEN_CHOICES)
+    if config.screen == "live":
+        _check_live(config)
     if config.rtc != DEFAULT_RTC and config.start is None:
         raise UsageError(
             f"--rtc {config.rtc} needs --from", hint="the clock of a machine that boots is --rtc-base"

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from kvmbox.machine.source_tree import SourceTree
     from kvmbox.machine.vcpu_thread import VcpuThread
     from kvmbox.record.recorder import Recorder
+    from kvmbox.screen.live import LiveText
 
 
 def run(
@@ -89,6 +90,9 @@ def run(
     Raises KvmboxError where the run could not start; a run that started has an outcome.
     """
     timeline = timeline or Timeline()
+    live = _live(config)
+    if live is not None:
+        say = live.beside(say)
     refuse_shared(config.files_written, config.files_read)
     starting = caller.starting(config.timeout, timeline)
     # Signal handlers are put back last of all: until then a signal cannot change what was decided. The
@@ -177,7 +181,8 @@ def run(
             overflow=config.serial_overflow,
             limit=config.serial_limit,
             bios=source.has_bios,
-            keep_bios_text=config.screen == "auto",
+            keep_bios_text=config.screen in ("auto", "live"),
+            draws=live is not None,
             say=say,
             wake=wakeup.wake,
             terminal=caller.terminal,
@@ -217,9 +222,9 @@ def run(
                 cleanup.callback(_end_transfers, devices.transfers, say)
             main_loop.take_devices(devices)
             view = ScreenView(
-                *(config, memory, devices, console, decision), has_bios=source.has_bios, say=say
+                *(config, memory, devices, console, decision), has_bios=source.has_bios, live=live, say=say
             )
-            if matcher is not None:
+            if matcher is not None or live is not None:
                 main_loop.each_slice = view.look
             if start is not None:
                 timeline.mark("devices ready")
@@ -292,6 +297,15 @@ def run(
         settled(judged, stats)
     timeline.mark("closed")
     return judged, stats
+
+
+def _live(config: RunConfig) -> LiveText | None:
+    """What draws the screen on the terminal, if that is wanted."""
+    if config.screen != "live":
+        return None
+    from kvmbox.screen.live import LiveText
+
+    return LiveText(os.get_terminal_size(1).lines)
 
 
 def _stores(config: RunConfig, source: BootSource) -> Mapping[str, Store]:

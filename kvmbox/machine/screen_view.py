@@ -22,6 +22,7 @@ from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, UNKNOWN_EXIT, De
 if TYPE_CHECKING:
     from kvmbox.channel.channel import Channel
     from kvmbox.devices.vga_text import VgaText
+    from kvmbox.screen.live import LiveText
     from kvmbox.screen.mode import TextMode
     from kvmbox.screen.screen import Screen
 
@@ -43,8 +44,11 @@ class ScreenView:
         decision: Decision,
         *,
         has_bios: bool,
+        live: LiveText | None,
         say: Callable[[str], None],
     ) -> None:
+        """`live` draws the screen while the guest runs, if that is wanted."""
+        self._live = live
         self._choice = config.screen
         self._capture = config.console
         self._memory = memory
@@ -67,15 +71,28 @@ class ScreenView:
     # --- While the guest runs -----------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Search the screen for the texts of --expect and --fail-on. Raises DeviceProcessError."""
+        """Draw the screen if it has changed, and search it for the texts of --expect and --fail-on.
+
+        Raises DeviceProcessError.
+        """
         screen = self.read()
         if screen == self._last:
             return
         self._last = screen
+        self._draw(screen)
         found = self._console.see(_searched(screen))
         if found is not None and self.found is None:
             self.found = found
             self._decision.decide(found)
+
+    def _draw(self, screen: Screen | None, *, is_last: bool = False) -> None:
+        """Draw the screen, until something else is printed on the terminal."""
+        live = self._live
+        if live is None:
+            return
+        rows = [] if screen is None or screen.is_blank else screen.text.split("\n")
+        if not self._console.draw(lambda: live.frame(rows, is_last=is_last)):
+            self._live = None
 
     def begin(self) -> None:
         """The guest goes on where a snapshot was taken: what is on the screen already is not news."""
@@ -156,18 +173,20 @@ class ScreenView:
         if self._choice != "never":
             if screen.has_graphics:
                 self._say(_GRAPHICS)
-            self._show(screen)
+            self._draw(screen, is_last=True)
+            if self._live is None:
+                self._show(screen)
 
     def _show(self, screen: Screen) -> None:
         rows = screen.text.split("\n")
-        if self._choice == "auto" and self._console.bios_text:
+        if self._choice != "end" and self._console.bios_text:
             from kvmbox.screen.repeated import without_repeated
 
             rows = without_repeated(rows, self._console.bios_text, screen.columns)
         if not any(rows):
             return
         printed = any(count for port, count in self._console.bytes_out.items() if port != BIOS_TEXT)
-        if self._choice == "auto" and printed:
+        if self._choice != "end" and printed:
             self._left = rows
         else:
             self._console.show_screen("".join(f"{row}\n" for row in rows).encode(), self._capture)

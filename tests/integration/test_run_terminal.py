@@ -61,6 +61,15 @@ class Terminal:
         return run
 
 
+def show(text: bytes, row: int = 0) -> bytes:
+    """mov ax,0xb800; mov es,ax; then mov byte es:[place],character for each."""
+    places = (160 * row + 2 * column for column in range(len(text)))
+    return bytes.fromhex("b800b8 8ec0") + b"".join(
+        b"\x26\xc6\x06" + place.to_bytes(2, "little") + bytes((code,))
+        for place, code in zip(places, text, strict=True)
+    )
+
+
 @pytest.fixture
 def terminal() -> Iterator[Terminal]:
     terminal = Terminal()
@@ -264,3 +273,45 @@ def test_terminal_that_goes_away_ends_the_run(images: Images) -> None:
         os.close(terminal.master)  # the session's leader gets SIGHUP
         assert run.status() == 130
         family.assert_gone()
+
+
+# --- --screen live ----------------------------------------------------------------------------------------
+
+
+def run_live(terminal: Terminal, images: Images, code: bytes, *arguments: str) -> Run:
+    options = {"stdin": terminal.slave, "stdout": terminal.slave, "start_new_session": True}
+    return images.run(code, "--screen", "live", *arguments, command=COMMAND, **options)
+
+
+def test_screen_is_drawn_as_it_changes_and_stays(images: Images, terminal: Terminal) -> None:
+    code = show(b"first") + wait_input() + show(b"second", 1) + wait_input() + show(b"third", 2)
+    with run_live(terminal, images, code + SHUTDOWN) as run:
+        terminal.screen.until(b"first\x1b[K\r\n\x1b[?7h\x1b[J")
+        terminal.send(b"!")
+        terminal.screen.until(b"A\x1b[?7lfirst\x1b[K\r\nsecond\x1b[K\r\n\x1b[?7h\x1b[J")
+        terminal.send(b"!")
+        assert run.status() == 0
+        terminal.screen.until(b"Afirst\x1b[K\r\nsecond\x1b[K\r\nthird\x1b[K\r\n\x1b[J")
+        assert run.messages == ""
+    assert terminal.settings() == terminal.before
+
+
+def test_output_of_a_port_ends_the_drawing(images: Images, terminal: Terminal) -> None:
+    code = show(b"drawn") + wait_input() + say(b"printed\n") + show(b"DRAWN") + HALT_FOR_EVER
+    with run_live(terminal, images, code) as run:
+        terminal.screen.until(b"drawn\x1b[K\r\n\x1b[?7h\x1b[J")
+        terminal.send(b"!")
+        assert run.status() == 6
+        assert run.messages.endswith("\nScreen:\n  DRAWN\n")
+        terminal.screen.until(b"printed\r\n")
+        assert b"DRAWN" not in terminal.screen.seen
+
+
+def test_live_without_a_terminal_is_a_usage_error(images: Images, terminal: Terminal) -> None:
+    with images.run(SHUTDOWN, "--screen", "live") as run:
+        assert run.status() == 2
+        assert error_lines(run.messages) == ["kvmbox: error: --screen live needs a terminal on stdout"]
+        assert "hint: --screen end" in run.messages
+    with run_live(terminal, images, SHUTDOWN, "--serial-limit", "1M") as run:
+        assert run.status() == 2
+        assert "--screen live contradicts --serial-limit" in run.messages

@@ -167,6 +167,25 @@ def test_screen_is_shown_in_the_capture_of_the_console(stdio: Stdio) -> None:
     assert console.finish() is None
 
 
+@pytest.mark.parametrize("port", ["COM1", DEBUGCON, BIOS_TEXT])
+def test_screen_is_drawn_until_a_port_prints_there(stdio: Stdio, port: str) -> None:
+    console = Console(
+        serial_plan(["COM2=null"]),
+        stdio.decision,
+        None,
+        debugcon=parse_debugcon("auto"),
+        bios=True,
+        draws=True,
+    )
+    console.sink("COM2")(b"elsewhere")
+    take = console.sink(port)
+    assert console.draw(lambda: b"one ")
+    assert console.draw(lambda: b"two ")
+    take(b"printed")
+    assert not console.draw(lambda: b"three")
+    assert stdio.shown(console) == b"one two printed"
+
+
 def test_text_of_the_bios_is_kept_only_if_it_is_asked_for_and_bounded(stdio: Stdio) -> None:
     for keeps in (False, True):
         console = Console(
