@@ -412,6 +412,27 @@ def test_every_instruction_can_be_stepped_over_port_writes_too(tmp_path: Path) -
         assert steps > 100
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--gdb", "0.0.0.0:1234"], "only this host may connect"),
+        (["--gdb", "kernel"], "is no endpoint"),
+        (["--watch", "--gdb", "-"], "has one pipe, and --watch boots many times"),
+    ],
+)
+def test_endpoint_that_cannot_be_is_refused_with_a_hint(options: list[str], reason: str) -> None:
+    with Run(*options, "hello64") as run:
+        assert run.status() == 2
+        assert reason in run.messages
+        assert "\nhint: " in run.messages
+
+
+def test_pipe_that_nobody_holds_ends_the_run_and_says_so() -> None:
+    with Run("--gdb", "-", "hello64") as run:
+        assert run.status() == 130
+        assert run.messages == "kvmbox: the client of --gdb has hung up\n"
+
+
 # --- Beside other things ---
 
 
