@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from kvmbox.errors import UnknownExitError
+from kvmbox.errors import KvmError, UnknownExitError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.registers import format_registers
 from kvmbox.lean import Value
@@ -133,7 +133,7 @@ def _explain(
             if vcpu.get_mp_state() in _NOT_STARTED:
                 continue
             regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
-        except OSError as error:
+        except KvmError as error:
             lines.append(f"(registers cannot be read: {error})")
             continue
         crashed = outcome.status == GUEST_CRASHED and ended_it(thread, outcome)
@@ -152,7 +152,7 @@ def _explain(
 def _condition(thread: VcpuThread) -> str:
     try:
         state = thread.vcpu.get_mp_state()
-    except OSError:
+    except KvmError:
         return ""
     if state in _NOT_STARTED:
         return " waits for a start-up IPI"

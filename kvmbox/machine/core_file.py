@@ -92,7 +92,9 @@ class CoreFile:
         except Exception as error:  # noqa: BLE001 - the guest is anybody's, and its end counts
             with suppress(OSError):  # the disk may be full of it
                 os.ftruncate(self._destination.descriptor, 0)
-            why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {error}"
+            if isinstance(error, OSError | KvmError):
+                why = getattr(error, "strerror", None) or str(error)
             self.problem = f"cannot write --core '{self._path}': {why}"
             return
         self._written, self.problem = True, None

@@ -22,7 +22,7 @@ def crash_report(vcpu: Vcpu, read_memory: ReadMemory) -> str:
     try:
         regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
         code = ["??" if byte is None else f"{byte:02x}" for byte in code_at_rip(vcpu, read_memory)]
-    except OSError as error:
+    except KvmError as error:
         return f"(registers cannot be read: {error})"
     return f"{registers.format_registers(regs, sregs)}\nCode at RIP: {' '.join(code)}"
 
@@ -40,7 +40,7 @@ def report_beside(vcpu: Vcpu, read_memory: ReadMemory) -> str:
 
 
 def code_at_rip(vcpu: Vcpu, read_memory: ReadMemory) -> list[int | None]:
-    """The bytes at RIP, None for each that is not in RAM. Raises OSError."""
+    """The bytes at RIP, None for each that is not in RAM. Raises KvmError."""
     start = vcpu.get_sregs().cs.base + vcpu.get_regs().rip
     # Linear to physical once per byte: the code may straddle two pages.
     places = [vcpu.translate(address) for address in range(start, start + CODE_BYTES)]
@@ -56,7 +56,7 @@ def internal_error(
     report = crash_report(vcpu, read_memory)
     try:
         regs, sregs, code = vcpu.get_regs(), vcpu.get_sregs(), code_at_rip(vcpu, read_memory)
-    except OSError:  # the report says so
+    except KvmError:  # the report says so
         return UnknownExitError(f"{exits.describe(found)}\n{report}")
     known = bytes(takewhile(lambda byte: byte is not None, code))  # type: ignore[arg-type]
     astray = bios_call(regs, sregs, read_memory) is not None
@@ -72,6 +72,6 @@ def diagnose(vcpu: Vcpu, read_memory: ReadMemory) -> str | None:
 
     try:
         regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
-    except OSError:  # only a hint is lost
+    except KvmError:  # only a hint is lost
         return None
     return bios_call(regs, sregs, read_memory)

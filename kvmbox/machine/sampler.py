@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvmbox.errors import KvmError
 from kvmbox.explain.chain import return_addresses
 from kvmbox.explain.paging import ReadPhysical
 from kvmbox.explain.state import RFLAGS_IF, Cpu
@@ -35,7 +36,7 @@ def sample(thread: VcpuThread, read: ReadPhysical | None = None) -> Sample | Non
     vcpu = thread.vcpu
     try:
         regs, sregs, state = vcpu.get_regs(), vcpu.get_sregs(), vcpu.get_mp_state()
-    except OSError:  # a sample is lost
+    except KvmError:  # a sample is lost
         return None
     if state in (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED):
         return None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Final
 
+from kvmbox.errors import KvmError
 from kvmbox.kvm import uapi
 
 DATA: Final = 0x1000
@@ -77,7 +78,7 @@ class FakeVcpu:
 
     def get_regs(self) -> uapi.kvm_regs:
         if self.gone:
-            raise OSError(errno.EIO, "Input/output error")
+            raise KvmError("cannot read kvm_regs of vCPU 0: ioctl KVM_GET_REGS: Input/output error")
         return uapi.kvm_regs(rip=0x7C00, rflags=self.rflags)
 
     def get_sregs(self) -> uapi.kvm_sregs:

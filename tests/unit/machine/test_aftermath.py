@@ -152,7 +152,9 @@ def test_cpu_whose_state_cannot_be_read_says_so(memory: GuestMemory) -> None:
     one = thread(0)
     one.vcpu.gone = True
     found = examine([one], memory, Outcome(TIMED_OUT, ""))
-    assert found.report == "(registers cannot be read: [Errno 5] Input/output error)"
+    assert found.report == (
+        "(registers cannot be read: cannot read kvm_regs of vCPU 0: ioctl KVM_GET_REGS: Input/output error)"
+    )
     assert found.cpus == ()
 
 

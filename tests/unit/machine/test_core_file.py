@@ -154,7 +154,10 @@ def test_cpu_that_cannot_be_read_is_a_problem(memory: GuestMemory, tmp_path: Pat
     one.vcpu.gone = True
     written = Written(tmp_path)
     written.write(memory, one)
-    assert written.core.missing(CRASH) == f"cannot write --core '{written.path}': Input/output error"
+    assert written.core.missing(CRASH) == (
+        f"cannot write --core '{written.path}': "
+        "cannot read kvm_regs of vCPU 0: ioctl KVM_GET_REGS: Input/output error"
+    )
     assert os.listdir(tmp_path) == []
 
 
