@@ -11,6 +11,8 @@ import fcntl
 import os
 import select
 import socket
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -24,7 +26,7 @@ MOST_UNSENT: Final = 1 << 20
 """How many bytes of answers may wait: more means that the client reads none."""
 
 LAST_WAIT_MS: Final = 1000
-"""How long the last bytes may take."""
+"""How long the last bytes may take, all of them."""
 
 
 class Link:
@@ -113,16 +115,18 @@ class Link:
 
     # --- The client ---------------------------------------------------------------------------------------
 
-    def send(self, data: bytes) -> bool:
-        """Send bytes, now or later. Returns whether the client is still there, and reads."""
+    def send(self, data: bytes) -> str | None:
+        """Send bytes, now or later. Returns None if the client is there and reads. Otherwise it is to be
+        dropped: "" if it has hung up, or a line for the person.
+        """
         self._unsent += data
         try:
             self._flush()
         except OSError:
-            return False
+            return ""
         finally:
             self._update()
-        return len(self._unsent) <= MOST_UNSENT
+        return None if len(self._unsent) <= MOST_UNSENT else "the client of --gdb does not read its answers"
 
     def _flush(self) -> None:
         with suppress(BlockingIOError):
@@ -141,13 +145,15 @@ class Link:
         self._in = self._out = -1
         self._update()
 
-    def finish(self) -> None:
-        """Send what is left, for `LAST_WAIT_MS` at most, and let the client go."""
+    def finish(self, now: Callable[[], float] = time.monotonic) -> None:
+        """Send what is left, for `LAST_WAIT_MS` at most, and let the client go. `now` gives seconds."""
         if self._in >= 0 and self._unsent:
             poll = select.poll()
             poll.register(self._out, select.POLLOUT)
+            end = now() + LAST_WAIT_MS / 1000
             with suppress(OSError):
-                while self._unsent and poll.poll(LAST_WAIT_MS):
+                # A client that takes a little at a time gets no more time for that.
+                while self._unsent and poll.poll(max(0.0, end - now()) * 1000):
                     self._flush()
         self.drop()
 

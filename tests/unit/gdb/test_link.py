@@ -55,23 +55,23 @@ def test_one_client_at_a_time(rig: Rig) -> None:
         rig.link.drop()
         assert not rig.link.has_client
         assert [*rig.turn(), *rig.turn()] == [b"", b"second"]
-        assert rig.link.send(b"hello")
+        assert rig.link.send(b"hello") is None
         assert second.recv(100) == b"hello"
 
 
 def test_client_that_reads_nothing_is_not_read_either_and_given_up(rig: Rig) -> None:
     with rig.client() as client:
         rig.turn()
-        assert rig.link.send(bytes(MOST_UNSENT))  # more than the kernel takes
+        assert rig.link.send(bytes(MOST_UNSENT)) is None  # more than the kernel takes
         client.sendall(b"more")
         assert rig.turn() == []
-        assert not rig.link.send(bytes(MOST_UNSENT + 1))
+        assert rig.link.send(bytes(MOST_UNSENT + 1)) == "the client of --gdb does not read its answers"
 
 
-def test_client_that_has_gone_is_not_there(rig: Rig) -> None:
+def test_client_that_has_gone_is_not_blamed_for_reading_nothing(rig: Rig) -> None:
     with rig.client():
         rig.turn()
-    assert not rig.link.send(b"hello")
+    assert rig.link.send(b"hello") == ""
 
 
 def test_last_bytes_reach_a_client_that_reads(rig: Rig) -> None:
@@ -81,6 +81,23 @@ def test_last_bytes_reach_a_client_that_reads(rig: Rig) -> None:
         rig.link.finish()
         assert client.recv(100) == b"W1f"
         assert client.recv(100) == b""
+
+
+def test_client_that_takes_the_last_bytes_slowly_gets_no_more_time(rig: Rig) -> None:
+    with rig.client() as client:
+        rig.turn()
+        rig.link.send(bytes(MOST_UNSENT))
+        taken: list[int] = []
+
+        def now() -> float:
+            taken.append(len(client.recv(4096)))
+            return 0.4 * len(taken)
+
+        rig.link.finish(now)
+        assert len(taken) < 6
+        while data := client.recv(1 << 16):
+            taken.append(len(data))
+        assert sum(taken) < MOST_UNSENT
 
 
 def test_name_of_the_socket_goes_with_the_link(rig: Rig) -> None:
@@ -122,7 +139,7 @@ def test_pipe_is_two_descriptors() -> None:
     link.watch(poll)
     os.write(to_link[1], b"+")
     assert [link.handle() for _ in poll.poll(0)] == [b"+"]
-    assert link.send(b"hello")
+    assert link.send(b"hello") is None
     assert os.read(to_client[0], 100) == b"hello"
     link.close()
     assert os.read(to_client[0], 100) == b""
