@@ -363,11 +363,11 @@ class Debugger(Visitor):
         session = self._session
         if not data and (session is None or session.closed is None):
             return
-        is_there = not data or self._link.send(data)
+        why_gone = self._link.send(data) if data else None
         if session is not None and session.closed is not None:
             self._client_gone(session.closed, left=True)
-        elif not is_there:
-            self._client_gone("the client of --gdb does not read its answers")
+        elif why_gone is not None:
+            self._client_gone(why_gone)
 
     def _client_gone(self, why: str, *, left: bool = False) -> None:
         """The client has hung up; or has `left` in order, or speaks nonsense, as `why` says."""

@@ -44,10 +44,10 @@ class FakeLink:
         self.will_come = False
         return self.comes
 
-    def send(self, data: bytes) -> bool:
+    def send(self, data: bytes) -> str | None:
         events = packets.Parser().feed(data)
         self.sent += [event.payload for event in events if isinstance(event, packets.Packet)]
-        return True
+        return None
 
     def drop(self) -> None:
         self.has_client = False
