@@ -59,7 +59,7 @@ class GdbStart:
             decision,
             main_loop.standstill,
             main_loop.timeless,
-            main_loop.reset_requested,
+            main_loop.reset,
             screen,
             say,
         )

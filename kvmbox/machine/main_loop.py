@@ -158,6 +158,10 @@ class MainLoop:
         if self._config.no_reboot:
             self._decision.decide(Outcome(CLEAN, "the guest asked for a reset (--no-reboot)"))
             return
+        self.reset()
+
+    def reset(self) -> None:
+        """Not the guest asks for a reset, but a person: that is none of --no-reboot. Thread-safe."""
         self._reset_wanted.set()
         self._leave_all()
 

@@ -272,6 +272,15 @@ def test_client_resets_the_guest_again_and_again(tmp_path: Path) -> None:
         assert run.status() == COUNTED
 
 
+def test_reset_by_the_client_is_no_end_of_the_run_with_no_reboot(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path, 64)
+    with attached(tmp_path, kernel, "--no-reboot") as (run, client):
+        assert "is reset" in client.monitor("reset")
+        assert number(client.ask(b"p10")) == kernel.address("_start")
+        assert client.ask(b"c") == b"W%02x" % COUNTED
+        assert run.status() == COUNTED
+
+
 def test_memory_by_linear_and_by_physical_address(tmp_path: Path) -> None:
     kernel = Kernel(tmp_path, 64)
     with attached(tmp_path, kernel) as (_, client):
