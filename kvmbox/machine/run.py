@@ -284,8 +284,9 @@ def run(
         assert outcome is not None
         no_core = None if core is None else core.missing(outcome)
         judged = _judge(view.judge(outcome), config, matcher, problem or no_core, missing_snapshot)
-        if no_core is not None and judged.reason != no_core:
-            say(no_core)
+        for lost in (problem, no_core):
+            if lost is not None and judged.reason != lost:
+                say(lost)
         path = None if core is None else core.path
         judged = _with_details(judged, main_loop.aftermath, path, console, view)
         sources = {} if exit_sampler is None else exit_sampler.report(source.symbols)

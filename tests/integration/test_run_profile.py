@@ -89,6 +89,13 @@ def test_profile_that_cannot_be_written_is_a_failure_of_kvmbox(image: Path) -> N
 
 
 @pytest.mark.kvm
+def test_profile_that_is_lost_with_a_guest_that_failed_is_told_too(image: Path) -> None:
+    ended = kvmbox("run", image, "--profile", "/dev/full", "--fail-on", "..")
+    assert ended.returncode == 12
+    assert "cannot write the profile '/dev/full': No space left on device" in ended.stderr
+
+
+@pytest.mark.kvm
 def test_guest_that_is_halted_for_ever_ends_while_it_is_sampled(tmp_path: Path) -> None:
     image = tmp_path / "halt.bin"
     image.write_bytes(b"\xfa\xf4")  # cli; hlt
