@@ -121,6 +121,11 @@ def say(text: str) -> None:
             early.breakable = False
 
 
+def note(text: str) -> None:
+    """What happens in a run, for the person. Names and values in it may be anybody's."""
+    say(f"kvmbox: {_printable(text)}")
+
+
 def report(message: str, hint: str | None = None) -> None:
     """The one line that says what failed, and the hint. Names and values in them may be anybody's."""
     message, hint = _printable(message), hint and _printable(hint)

@@ -14,7 +14,7 @@ from kvmbox import early
 from kvmbox.boot.choose import WAY_NAMES
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
-from kvmbox.cli.main import INTERRUPTED, report, say
+from kvmbox.cli.main import INTERRUPTED, note, report, say
 from kvmbox.cli.output_files import open_json, write_json
 from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.values import (
@@ -435,7 +435,7 @@ def command(
         guest = wanted["bios"] = os.path.join(os.path.dirname(bios) or ".", os.path.basename(bios))
     if (stats or json_path is not None) and not no_exit_samples:
         wanted["sample_exits"] = True
-    wanted |= {"console": "stdio", "say": lambda text: say(f"kvmbox: {text}")}
+    wanted |= {"console": "stdio", "say": note}
     if from_file is None:
         assert guest is not None
         machine = Machine(guest, **wanted)
@@ -458,7 +458,7 @@ def command(
 
         arguments = sys.argv[sys.argv.index("run") + 1 :]
         paths = [path for _, path in machine.config.files_read]
-        return boot_again(arguments, paths, lambda text: say(f"kvmbox: {text}"))
+        return boot_again(arguments, paths, note)
     json_file = open_json(json_path)
     try:
         result = machine.run_here(ProcessOwner(tracebacks=debug), timeline, started=_collect_garbage)

@@ -231,3 +231,8 @@ def test_failure_of_the_last_flush_cannot_be_interrupted_any_more(monkeypatch: p
     monkeypatch.setattr(main, "report", lambda text: reported.append((early.breakable, text)))
     assert main._flush(0) == main.FAILED
     assert reported == [(False, "cannot write to stdout: No space left on device")]
+
+
+def test_note_with_control_characters_is_one_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
+    main.note("core file 'a\x1b[31m\x9b' written")
+    assert capsys.readouterr().err == "kvmbox: core file 'a\\x1b[31m\\x9b' written\n"
