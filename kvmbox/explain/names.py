@@ -8,6 +8,9 @@ from typing import Final
 LONGEST: Final = 4096
 """A longer name stays as it is: names of a hostile image could take the library long."""
 
+LONGEST_READABLE: Final = 1024
+"""What is left of a name that the library has made longer: substitutions double it again and again."""
+
 
 @lru_cache(maxsize=1024)
 def readable(name: str) -> str:
@@ -19,9 +22,10 @@ def readable(name: str) -> str:
     except ImportError:
         return printable(name)
     try:
-        return printable(str(demangle(name)))
+        found = str(demangle(name))
     except (ValueError, RecursionError):  # no name of those
         return printable(name)
+    return printable(found if len(found) <= LONGEST_READABLE else f"{found[: LONGEST_READABLE - 1]}…")
 
 
 def printable(text: str) -> str:

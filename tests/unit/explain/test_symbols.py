@@ -125,5 +125,15 @@ def test_what_is_no_such_name_stays_as_it_is(name: str) -> None:
     assert names.readable(name) == name
 
 
+def test_name_of_a_hundred_bytes_does_not_become_one_of_many_thousand() -> None:
+    pytest.importorskip("demangle")
+    doubled = "".join(f"S_IS{digit}_S{digit}_E" for digit in "0123456789")
+    name = f"_Z1f1pIiiE{doubled}"
+    assert len(name) < 128
+    found = names.readable(name)
+    assert found.startswith("f(p<int, int>, ")
+    assert len(found) == names.LONGEST_READABLE
+
+
 def test_name_with_control_characters_is_escaped() -> None:
     assert names.readable("a\x1b[2Jb\n") == "a\\x1b[2Jb\\x0a"
