@@ -274,17 +274,19 @@ def run(
             view.end()
         finally:
             missing_snapshot = snapshots.end()
-            problem = console.finish() or plans.problem
+            untold = [console.finish()]  # snapshots and recordings tell what goes wrong when it does
+            problem = untold[0] or plans.problem
             if recorder is not None:
                 problem = recorder.finish() or problem
             if profiling is not None:
-                problem = profiling.finish() or problem
+                untold.append(profiling.finish())
+                problem = untold[-1] or problem
         timeline.mark("guest ended")
         outcome = decision.outcome
         assert outcome is not None
         no_core = None if core is None else core.missing(outcome)
         judged = _judge(view.judge(outcome), config, matcher, problem or no_core, missing_snapshot)
-        for lost in (problem, no_core):
+        for lost in (*untold, no_core):
             if lost is not None and judged.reason != lost:
                 say(lost)
         path = None if core is None else core.path
