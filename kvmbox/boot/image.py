@@ -54,7 +54,8 @@ class Module(Value):
 
 def read_image(path: str, *, max_size: int = MAX_FILE_SIZE) -> GuestImage:
     """The image in the file at `path`, at most `max_size` bytes long; ImageError if it cannot be had."""
-    return GuestImage(path, _read_file(path, max_size))
+    missing = "check the path; `kvmbox guests` lists bundled guests"
+    return GuestImage(path, _read_file(path, max_size, missing=missing))
 
 
 def read_module(path: str, arguments: str = "", *, max_size: int = MAX_FILE_SIZE) -> Module:
@@ -77,7 +78,8 @@ def _check_file(path: str, status: os.stat_result, max_size: int) -> None:
         )
 
 
-def _read_file(path: str, max_size: int) -> bytes:
+def _read_file(path: str, max_size: int, *, missing: str = "check the path") -> bytes:
+    """`missing` is the hint where there is no such file."""
     try:
         # Opening a device may already do something (rewind a tape, arm a watchdog), so look first; the
         # descriptor is looked at again, because the name may mean something else by then. O_NONBLOCK
@@ -91,7 +93,7 @@ def _read_file(path: str, max_size: int) -> bytes:
     except FileNotFoundError as error:
         raise ImageError(
             f"cannot read '{printable(path)}': no such file",
-            hint="check the path; `kvmbox guests` lists bundled guests",
+            hint=missing,
         ) from error
     except PermissionError as error:
         raise ImageError(

@@ -94,6 +94,15 @@ def test_read_image_from_what_is_no_file_says_why(path: str, found: str) -> None
     assert caught.value.exit_status == 4
 
 
+def test_bundled_guests_are_a_hint_for_an_image_only() -> None:
+    with pytest.raises(ImageError) as caught:
+        read_image("/nonexistent/x")
+    assert "kvmbox guests" in str(caught.value.hint)
+    with pytest.raises(ImageError) as caught:
+        read_module("/nonexistent/x")
+    assert caught.value.hint == "check the path"
+
+
 def test_read_image_without_permission_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Root may read everything, so the refusal itself is played.
     def refuse(*_: object) -> int:
