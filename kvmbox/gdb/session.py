@@ -8,6 +8,7 @@ stop reply. Packets that come in between wait, a bounded number of them. Threads
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
@@ -32,6 +33,10 @@ SIGTRAP: Final = 5
 SIGABRT: Final = 6
 SIGSEGV: Final = 11
 
+HTTP: Final = re.compile(rb"[A-Z]+ [^ ]{1,8192} HTTP/")
+"""How a browser begins. A page of anybody's may let it send packets to a port of this host, behind that."""
+
+BROWSES: Final = "a browser has connected to --gdb, and is turned away"
 FLOODS: Final = "the client of --gdb sends packets and does not wait for answers"
 
 HELP: Final = """\
@@ -153,6 +158,7 @@ class Session:
         self._resume_cpu: int | None = None
         self._physical = False
         self._told: set[str] = set()
+        self._has_heard = False  # whether anything has come
         self.has_spoken = False
         """Whether the client has sent a packet: it is more than somebody who tries whether a port is open."""
         self.closed: str | None = None
@@ -162,6 +168,9 @@ class Session:
 
     def receive(self, data: bytes) -> bytes:
         """Take what the client has sent; returns what it is to be sent."""
+        if not self._has_heard and HTTP.match(data):
+            self.closed = BROWSES
+        self._has_heard = True
         for event in self._parser.feed(data):
             if self.closed is not None:
                 break

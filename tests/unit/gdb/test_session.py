@@ -123,6 +123,16 @@ def test_too_long_a_packet_ends_the_session() -> None:
     assert rig.ask(b"?") is None
 
 
+def test_packets_in_a_request_of_a_browser_are_not_obeyed() -> None:
+    target = FakeTarget()
+    session = Session(target)
+    session.stopped(Stop(0, SIGTRAP))
+    body = packets.encode(b"k") + packets.encode(b"M1000,1:ff")
+    assert session.receive(b"POST / HTTP/1.1\r\nHost: localhost:1234\r\n\r\n" + body) == b""
+    assert session.closed == "a browser has connected to --gdb, and is turned away"
+    assert not session.has_spoken
+
+
 def test_registers_are_of_the_cpu_that_was_chosen() -> None:
     rig = Rig()
     assert rig.ask(b"p10") == (0x7C00).to_bytes(8, "little").hex().encode()
