@@ -172,9 +172,11 @@ class Debugger(Visitor):
         points = self._points
         if points is not None:
             points.lift()
-        yield
-        if points is not None and not self._stands and self._guest is not None:
-            points.plant(but=self._but[0])
+        try:
+            yield
+        finally:
+            if points is not None and not self._stands and self._guest is not None:
+                points.plant(but=self._but[0])
 
     # --- The vCPU threads ---------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ with a table of functions, and profiles of the type "sampled" whose stacks are i
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from contextlib import suppress
@@ -99,14 +100,14 @@ class _Bad(Exception):
 
 def _of_lines(data: bytes) -> Profile:
     stacks: dict[Stack, Number] = {}
-    frames: dict[str, Frame] = {}
+    frame = functools.cache(Frame)
     for number, line in enumerate(data.decode(errors="replace").replace("\r\n", "\n").split("\n"), 1):
         if not line or line.startswith("#"):
             continue
         names, _, count = line.rpartition(" ")
         if not names or not count.isascii() or not count.isdigit() or len(count) > 18:
             raise _Bad(f"line {number} does not end in a space and a number")
-        stack = tuple(frames.setdefault(name, Frame(name)) for name in names.split(";"))
+        stack = tuple(map(frame, names.split(";")))
         stacks[stack] = stacks.get(stack, 0) + int(count)
     return Profile({"": stacks})
 

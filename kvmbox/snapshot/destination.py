@@ -12,6 +12,7 @@ ended it.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -53,6 +54,8 @@ class Destination:
         self.path = path
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
+            if not path:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # realpath takes it for "."
             self.final = os.path.realpath(path)
             directory, name = os.path.split(self.final)
             # A pid would not do: containers use the same ones again, and a file may have been left.

@@ -198,6 +198,20 @@ def test_planted_byte_is_a_hit_and_another_int3_is_the_guest_s(rig: Rig) -> None
     assert rig.memory.read(0x7C00, 1) == b"\0"  # its own
 
 
+def test_planted_byte_is_back_behind_somebody_who_looked_and_failed(rig: Rig) -> None:
+    rig.debugger.add_point(0, Point(SOFTWARE, 0x7C00, 1))
+    rig.ask(b"c")
+
+    def look() -> None:
+        with rig.debugger.hidden():
+            assert rig.memory.read(0x7C00, 1) == b"\0"
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        look()
+    assert rig.memory.read(0x7C00, 1) == b"\xcc"
+
+
 def test_where_kvm_refuses_the_planted_byte_that_is_the_hit(pvm: Rig) -> None:
     pvm.debugger.add_point(0, Point(SOFTWARE, 0x7C00, 1))
     pvm.ask(b"c")

@@ -52,6 +52,11 @@ def test_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["fifo"]
 
 
+def test_empty_path_is_no_file_and_not_the_folder() -> None:
+    with pytest.raises(SnapshotFileError, match="cannot write snapshot '': No such file or directory"):
+        Destination("")
+
+
 @pytest.fixture
 def two(tmp_path: Path) -> list[Destination]:
     return [Destination(str(tmp_path / name)) for name in ("a", "b")]
