@@ -452,7 +452,7 @@ class Machine:
         """
         from kvmbox.machine.screens import expect
 
-        return expect(lambda: self.screen.text, self._ended, pattern, timeout)
+        return expect(lambda: self.screen.forms, self._ended, pattern, timeout)
 
     # --- The machine's thread -----------------------------------------------------------------------------
 

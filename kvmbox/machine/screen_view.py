@@ -199,5 +199,5 @@ class ScreenView:
 
 
 def _searched(screen: Screen | None) -> bytes:
-    """The text in which --expect searches."""
-    return b"" if screen is None else screen.text.encode()
+    """The text in which --expect searches. No text is found across the zero byte."""
+    return b"" if screen is None or screen.is_blank else "\0".join(screen.forms).encode()

@@ -89,22 +89,23 @@ class Screens(Visitor):
 
 
 def expect(
-    look: Callable[[], str],
+    look: Callable[[], tuple[str, ...]],
     ended: threading.Event,
     pattern: str | re.Pattern[str],
     timeout: float | None,
 ) -> re.Match[str]:
-    """Look until the text matches. Raises ExpectError when `timeout` seconds are over, or the guest has
-    `ended`, without that.
+    """Look until one of the forms of the text matches. Raises ExpectError when `timeout` seconds are over, or
+    the guest has `ended`, without that.
     """
     wanted = re.compile(pattern)
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         is_last = ended.is_set()  # before the look
-        text = look()
-        found = wanted.search(text)
-        if found is not None:
-            return found
+        text, *others = look()
+        for form in (text, *others):
+            found = wanted.search(form)
+            if found is not None:
+                return found
         if is_last or (deadline is not None and time.monotonic() >= deadline):
             when = "before the guest ended" if is_last else f"within {timeout:g} s"
             told = f"shows {text!r}" if text else "is blank"

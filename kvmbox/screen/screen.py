@@ -70,6 +70,15 @@ class Screen:
         return "\n".join(self.rows).rstrip("\n")
 
     @property
+    def forms(self) -> tuple[str, str]:
+        """The text in the two forms in which a text is searched for: `text`, and all rows with the blanks at
+        their ends. Memory does not tell whether the guest has printed these blanks, as behind a prompt.
+        """
+        from kvmbox.screen.glyphs import text_of
+
+        return self.text, "\n".join(map(text_of, self.codes))
+
+    @property
     def is_blank(self) -> bool:
         """Whether nothing is to be read."""
         return not self.text

@@ -194,6 +194,16 @@ def test_expected_text_on_the_screen_ends_the_run(images: Images, end: bytes) ->
     assert (status, output, messages) == (0, b"login:\n", "")
 
 
+def test_expected_prompt_may_end_in_a_blank(images: Images) -> None:
+    assert run_to_end(images.run(show(b"$ ") + SPIN, "--expect", "$ ")) == (0, b"$\n", "")
+
+
+def test_blank_screen_has_no_expected_blank(images: Images) -> None:
+    status, _, messages = run_to_end(images.run(SHUTDOWN + IDLE, "--expect", " "))
+    assert status == 12
+    assert "' '" in messages
+
+
 def test_fatal_text_on_the_screen_ends_the_run(images: Images) -> None:
     status, output, messages = run_to_end(
         images.run(show(b"PANIC") + SPIN, "--fail-on", "PANIC", "--expect", "login:")

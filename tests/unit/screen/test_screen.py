@@ -31,6 +31,12 @@ def test_rows_are_text_without_the_blanks_at_their_ends() -> None:
     assert (screen.columns, screen.has_graphics) == (80, False)
 
 
+def test_forms_are_the_text_without_and_with_the_blanks_at_the_ends_of_rows() -> None:
+    text, padded = Screen(memory((0, b"$"), (24 * 80 + 79, b"!")), MODE_3).forms
+    assert text == "$" + 24 * "\n" + 79 * " " + "!"
+    assert padded == "\n".join(["$".ljust(80), *[80 * " "] * 23, "!".rjust(80)])
+
+
 def test_blank_is_what_has_nothing_to_read() -> None:
     assert Screen(bytes(layout.TEXT_SCREEN_SIZE), MODE_3).is_blank
     assert Screen(memory((5, b"\xff \x00")), MODE_3).is_blank
