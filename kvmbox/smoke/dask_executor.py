@@ -36,6 +36,7 @@ LOOK_S: Final = 1.0
 ANSWER_S: Final = 15.0
 """How long a worker may take to answer, before others get its boots."""
 CALL_THREAD: Final = "kvmbox smoke dask call"
+FETCH_THREAD: Final = "kvmbox smoke dask result"
 MOST_LOOKS: Final = 30
 """How many looks in a row may find no usable worker: those that come back need a while."""
 MOST_TRIES: Final = 5
@@ -52,7 +53,7 @@ class Task(Protocol):
 
     @property
     def status(self) -> str: ...
-    def result(self) -> Any: ...
+    def result(self, timeout: float) -> Any: ...
     def exception(self) -> BaseException | None: ...
     def add_done_callback(self, call: Callable[[Any], None]) -> None: ...
 
@@ -370,7 +371,21 @@ class DaskExecutor:
         if task.status in ("cancelled", "lost") and pending.tries < MOST_TRIES:
             pending.task = None  # `look` submits it
             return
-        self._answer(pending, _observed(task))
+        # A result is still with the worker, which may be frozen by now: no other one waits for it.
+        threading.Thread(target=self._fetch, args=(pending, task), name=FETCH_THREAD, daemon=True).start()
+
+    def _fetch(self, pending: _Pending, task: Task) -> None:
+        """Get the result of a task that has ended. If it does not come in time, `look` submits the boot."""
+        try:
+            seen = _observed(task)
+        except TimeoutError:
+            if pending.task is not task:
+                return
+            if pending.tries < MOST_TRIES:
+                pending.task = None
+                return
+            seen = Observation(KVMBOX_FAILED, "no worker that booted it gave its result", 0.0)
+        self._answer(pending, seen)
 
     def _answer(self, pending: _Pending, seen: Observation) -> None:
         with self._lock:
@@ -413,10 +428,13 @@ class _ChangedFile(Exception):
 
 
 def _observed(task: Task) -> Observation:
+    """What a task tells that has ended. TimeoutError if its worker does not answer."""
     try:
         if task.status == "finished":
-            return observation_from(task.result())
+            return observation_from(task.result(ANSWER_S))
         error = task.exception() if task.status == "error" else None
+    except TimeoutError:
+        raise
     except ValueError as invalid:
         return Observation(KVMBOX_FAILED, f"the worker's answer is no result: {invalid}", 0.0)
     except Exception as failed:  # noqa: BLE001 - Dask raises whatever its transport raises

@@ -10,6 +10,7 @@ from typing import Any
 
 from kvmbox import __version__
 from kvmbox.smoke import dask_worker
+from kvmbox.smoke.dask_executor import FETCH_THREAD
 
 GOOD = {"version": __version__, "problem": None, "hardware": False}
 
@@ -24,9 +25,14 @@ class FakeTask:
     status: str = "pending"
     value: Any = None
     error: BaseException | None = None
+    is_kept: bool = False
+    """Whether its worker is frozen with the result."""
     calls: list[Callable[[Any], None]] = field(default_factory=list)
 
-    def result(self) -> Any:
+    def result(self, timeout: float) -> Any:
+        assert timeout > 0
+        if self.is_kept:
+            raise TimeoutError
         return self.value
 
     def exception(self) -> BaseException | None:
@@ -36,10 +42,13 @@ class FakeTask:
         self.calls.append(call)
 
     def end(self, value: Any = None, *, status: str = "finished", error: BaseException | None = None) -> None:
-        """The task ends."""
+        """The task ends, and its result is fetched."""
         self.value, self.status, self.error = value, status, error
         for call in self.calls:
             call(self)
+        for thread in threading.enumerate():
+            if thread.name == FETCH_THREAD:
+                thread.join()
 
 
 @dataclass

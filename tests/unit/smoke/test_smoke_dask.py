@@ -143,6 +143,34 @@ def test_boot_of_a_worker_that_does_not_answer_goes_to_another_one_and_counts_on
         assert [future.result(0).status for future in futures] == [0, 3]
 
 
+def test_result_that_a_frozen_worker_keeps_is_made_anew_by_another_one(image: Path) -> None:
+    client = FakeClient({"a": GOOD, "b": GOOD})
+    with executor_on(client) as executor:
+        future = executor.submit(Boot(str(image)))
+        (kept,) = client.tasks
+        kept.is_kept = True
+        kept.end(observation_data(seen(1)))
+        assert not future.done()
+        client.frozen["a"] = threading.Event()
+        executor.look()
+        assert client.tasks[1].workers == ["b"]
+        client.tasks[1].end(observation_data(seen(0)))
+        assert future.result(0).status == 0
+
+
+def test_results_that_are_kept_again_and_again_are_an_error(image: Path) -> None:
+    client = FakeClient({"a": GOOD})
+    with executor_on(client) as executor:
+        future = executor.submit(Boot(str(image)))
+        for _ in range(MOST_TRIES):
+            assert not future.done()
+            client.tasks[-1].is_kept = True
+            client.tasks[-1].end(observation_data(seen(0)))
+            executor.look()
+        assert len(client.tasks) == MOST_TRIES
+        assert future.result(0).reason == "no worker that booted it gave its result"
+
+
 def test_worker_that_answers_late_is_used_again(image: Path) -> None:
     client = FakeClient({"a": GOOD})
     with executor_on(client) as executor:
