@@ -197,7 +197,7 @@ def test_cve_2015_3456_device_that_is_left_out_has_neither_port_nor_process() ->
     assert names["uart"] == ["COM1"]
     assert "debug-exit" not in names["debug"]
     # A process is started for each device type that has a device, and for no other.
-    assert set(names) == {"uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg"}
+    assert set(names) == {"uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg", "vga"}
     assert all(names.values())
     no_serial = pc_board(BoardOptions((), rtc_base=0, memory_size=layout.MIN_MEMORY))
     assert "uart" not in by_type(no_serial)
