@@ -5,6 +5,7 @@ No name is looked up, and no frame is checked against the image: `backtrace` doe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Final
 
@@ -27,21 +28,16 @@ def return_addresses(
     or None. The chain ends where a frame is not above the one before, or not in memory.
     """
     found: list[int] = []
-    pages: dict[int, int | None] = {}
+    start_of = functools.cache(lambda page: translate(page * PAGE))
     lowest = stack_pointer
     while len(found) < most and frame_pointer >= lowest and frame_pointer % word == 0:
         page = frame_pointer // PAGE
-        if page not in pages:
-            pages[page] = translate(page * PAGE)
-        start = pages[page]
+        start = start_of(page)
         if start is None:
             break
         raw = read(start + frame_pointer % PAGE, min(2 * word, PAGE - frame_pointer % PAGE))
         if len(raw) == word:  # the frame continues on the next page
-            page += 1
-            if page not in pages:
-                pages[page] = translate(page * PAGE)
-            start = pages[page]
+            start = start_of(page + 1)
             raw += b"" if start is None else read(start, word)
         target = int.from_bytes(raw[word:], "little")
         if len(raw) < 2 * word or target == 0:

@@ -81,25 +81,11 @@ class DeviceFaults:
 
     def happens(self, fault: str) -> bool:
         """An event of a fault with a chance: whether it is hit."""
-        rule = self._rules.get(fault)
-        if rule is None or not self._has_begun(rule):
-            return False
-        with self._lock:
-            hit = chance.number(rule.key, rule.events) < rule.wanted.threshold
-            rule.events += 1
-            rule.injected += hit
-        return hit
+        return self._event(fault, _is_drawn)
 
     def lasts(self, fault: str) -> bool:
         """An event of a fault with a span: whether it lies within that."""
-        rule = self._rules.get(fault)
-        if rule is None or not self._has_begun(rule):
-            return False
-        with self._lock:
-            hit = self._is_within(rule)
-            rule.events += 1
-            rule.injected += hit
-        return hit
+        return self._event(fault, self._is_within)
 
     @property
     def is_gone(self) -> bool:
@@ -128,6 +114,17 @@ class DeviceFaults:
                 Count(self.device, name, rule.events, rule.injected) for name, rule in self._rules.items()
             ]
 
+    def _event(self, fault: str, is_hit: Callable[[_Rule], bool]) -> bool:
+        """Count an event of a fault. `is_hit` decides under the lock."""
+        rule = self._rules.get(fault)
+        if rule is None or not self._has_begun(rule):
+            return False
+        with self._lock:
+            hit = is_hit(rule)
+            rule.events += 1
+            rule.injected += hit
+        return hit
+
     def _has_begun(self, rule: _Rule) -> bool:
         return (not rule.after or self.accesses > rule.after) and (not rule.at or self.now() >= rule.at)
 
@@ -141,3 +138,8 @@ class DeviceFaults:
         if rule.began is None:
             rule.began = now
         return now - rule.began < rule.wanted.nanoseconds
+
+
+def _is_drawn(rule: _Rule) -> bool:
+    """Whether chance has drawn the next event."""
+    return chance.number(rule.key, rule.events) < rule.wanted.threshold

@@ -58,11 +58,15 @@ class Screen:
         return tuple(cells[1::2] for cells in self._cells)
 
     @cached_property
-    def rows(self) -> tuple[str, ...]:
-        """Each row as text, without the blanks at its end."""
+    def _full_rows(self) -> tuple[str, ...]:
         from kvmbox.screen.glyphs import text_of
 
-        return tuple(text_of(codes).rstrip(" ") for codes in self.codes)
+        return tuple(map(text_of, self.codes))
+
+    @cached_property
+    def rows(self) -> tuple[str, ...]:
+        """Each row as text, without the blanks at its end."""
+        return tuple(row.rstrip(" ") for row in self._full_rows)
 
     @cached_property
     def text(self) -> str:
@@ -74,9 +78,7 @@ class Screen:
         """The text in the two forms in which a text is searched for: `text`, and all rows with the blanks at
         their ends. Memory does not tell whether the guest has printed these blanks, as behind a prompt.
         """
-        from kvmbox.screen.glyphs import text_of
-
-        return self.text, "\n".join(map(text_of, self.codes))
+        return self.text, "\n".join(self._full_rows)
 
     @property
     def is_blank(self) -> bool:

@@ -368,8 +368,7 @@ class DaskExecutor:
         """A task has ended, in a thread of Dask."""
         if pending.task is not task:
             return  # submitted anew: this one does not count
-        if task.status in ("cancelled", "lost") and pending.tries < MOST_TRIES:
-            pending.task = None  # `look` submits it
+        if task.status in ("cancelled", "lost") and _is_tried_again(pending):
             return
         # A result is still with the worker, which may be frozen by now: no other one waits for it.
         threading.Thread(target=self._fetch, args=(pending, task), name=FETCH_THREAD, daemon=True).start()
@@ -379,10 +378,7 @@ class DaskExecutor:
         try:
             seen = _observed(task)
         except TimeoutError:
-            if pending.task is not task:
-                return
-            if pending.tries < MOST_TRIES:
-                pending.task = None
+            if pending.task is not task or _is_tried_again(pending):
                 return
             seen = Observation(KVMBOX_FAILED, "no worker that booted it gave its result", 0.0)
         self._answer(pending, seen)
@@ -425,6 +421,14 @@ class DaskExecutor:
 
 class _ChangedFile(Exception):
     """A file of a boot is not what it was."""
+
+
+def _is_tried_again(pending: _Pending) -> bool:
+    """Leave the boot to `look`, which submits it anew; False if it was submitted often enough."""
+    if pending.tries >= MOST_TRIES:
+        return False
+    pending.task = None
+    return True
 
 
 def _observed(task: Task) -> Observation:
