@@ -13,7 +13,7 @@ from kvmbox import bundled, layout
 from kvmbox.host.bios_reports import MOST, TRAP
 from tests.support.boot_images import bzimage
 from tests.support.real_mode import DEBUGCON, SHUTDOWN, SPIN, debug_exit, out, say
-from tests.support.runs import ENTRY, Images, Run, error_lines, run_to_end
+from tests.support.runs import DESIGNS, ENTRY, Images, Run, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
 
@@ -40,19 +40,7 @@ def boot_sector(sectors: Images, code: bytes, behind: bytes = b"") -> Path:
     return sectors.write(code.ljust(510, b"\0") + b"\x55\xaa" + behind)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (),
-        ("--sandbox", "none"),
-        ("--sandbox", "thread"),
-        ("--sandbox", "per-device"),
-        ("--seccomp", "strict"),
-        ("--ipc", "pipe"),
-        ("--ipc", "shm"),
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("arguments", DESIGNS, ids=" ".join)
 def test_boot_sector_reads_its_disk_in_every_design(arguments: tuple[str, ...]) -> None:
     status, output, messages = run_to_end(Run(*arguments, "bootdisk"))
     assert (status, output) == (0, DISK_SAYS)

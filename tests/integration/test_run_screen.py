@@ -27,7 +27,7 @@ from tests.support.real_mode import (
     say,
     wait_input,
 )
-from tests.support.runs import ENTRY, Images, Run, error_lines, run_to_end
+from tests.support.runs import DESIGNS, ENTRY, Images, Run, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
 
@@ -64,20 +64,7 @@ def start_at(row: int) -> bytes:
 # --- What is shown ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (),
-        ("--sandbox", "none"),
-        ("--sandbox", "thread"),
-        ("--sandbox", "per-device"),
-        ("--seccomp", "strict"),
-        ("--ipc", "pipe"),
-        ("--ipc", "shm"),
-        ("--on-device-crash", "restart"),
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("arguments", [*DESIGNS, ("--on-device-crash", "restart")], ids=" ".join)
 def test_text_of_a_guest_that_only_prints_on_the_screen_is_shown(arguments: tuple[str, ...]) -> None:
     status, output, messages = run_to_end(Run("screen", *arguments))
     assert (status, output) == (6, HELLO)

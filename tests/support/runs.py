@@ -16,6 +16,17 @@ from tests.support.waiting import Stream, wait_readable
 ENTRY = "from kvmbox.cli.entry import entry_point; entry_point()"
 KVMBOX = (sys.executable, "-c", ENTRY)
 
+DESIGNS: list[tuple[str, ...]] = [
+    (),
+    ("--sandbox", "none"),
+    ("--sandbox", "thread"),
+    ("--sandbox", "per-device"),
+    ("--seccomp", "strict"),
+    ("--ipc", "pipe"),
+    ("--ipc", "shm"),
+]
+"""Options under which a guest must see the same machine."""
+
 
 class Run:
     """One `kvmbox run`. Use it in a `with`: it does not outlive the test."""
