@@ -55,4 +55,5 @@ HALT_FOR_EVER = b"\xfa\xf4"  # cli; hlt
 TRIPLE_FAULT = bytes.fromhex("e80000 5b 2e0f015f12 0f20c0 0c01 0f22c0 0f0b ebfe") + bytes(6)
 RESET_8042 = out(layout.I8042_COMMAND_PORT, 0xFE) + IDLE
 RESET_92 = out(layout.SYSTEM_CONTROL_A_PORT, 0x01) + IDLE
+JUMP_TO_RESET = bytes.fromhex("ea0000ffff")  # ljmp 0xffff:0
 POPCNT = bytes.fromhex("f30fb8c0")  # popcnt ax,ax: KVM's emulator does not know it, processors do
