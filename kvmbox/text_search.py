@@ -1,4 +1,4 @@
-"""`--expect` and `--fail-on`: search for texts in the console output of the guest, and on its screen.
+"""Searches texts in the console output of the guest, and on its screen. Pure.
 
 The search happens when the output is received from the device, not when it is written to the host. So a text
 that the guest printed before it stopped is found before the stop. Each byte is searched once, and a text may
@@ -10,83 +10,61 @@ output of all ports.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 
 
-class Match(Enum):
-    """What the output has decided."""
+class TextSearch:
+    """Searches `texts` until each has been found once."""
 
-    UNDECIDED = "undecided"
-    EXPECTED = "all expected texts seen"
-    FAILED = "a text of --fail-on seen"
-
-
-class ConsoleMatcher:
-    """Searches console output. `missing`: the expected texts not found yet. `failure`: the fatal text."""
-
-    def __init__(self, expect: Sequence[bytes], fail_on: Sequence[bytes]) -> None:
-        if any(not text for text in (*expect, *fail_on)):
-            raise ValueError("an empty text would match anything")
-        self.missing = list(dict.fromkeys(expect))
-        self.failure: bytes | None = None
-        self._expecting = bool(expect)
-        self._fail_on = list(dict.fromkeys(fail_on))
-        self._keep = max((len(text) for text in (*expect, *fail_on)), default=1) - 1
+    def __init__(self) -> None:
+        self._texts: list[bytes] = []
+        self._keep = 0
         self._tail = b""
         self._tails: dict[str, bytes] = {}
         self._old: list[bytes] = []  # what was on the screen at first, and has not gone since
 
-    def feed(self, data: bytes, port: str = "") -> Match:
-        """More output of `port`; the decision of the earliest text that ends in it.
+    def add(self, text: bytes) -> None:
+        """Search this text, too, from now on. ValueError if it is empty."""
+        if not text:
+            raise ValueError("an empty text would match anything")
+        if text not in self._texts:
+            self._texts.append(text)
+            self._keep = max(self._keep, len(text) - 1)
 
-        Feed no more once decided.
-        """
-        tails = {self._tail, self._tails.get(port, b"")}
-        events: list[tuple[int, bool, bytes]] = []
-        for texts, fatal in ((self.missing, False), (self._fail_on, True)):
-            for text in texts:
-                ends = [
-                    position + len(text) - len(tail)
-                    for tail in tails
-                    if (position := (tail + data).find(text)) >= 0
-                ]
-                if ends:
-                    events.append((min(ends), fatal, text))
+    def __bool__(self) -> bool:
+        """Whether a text is left to search."""
+        return bool(self._texts)
+
+    def feed(self, data: bytes, port: str = "") -> list[tuple[int, list[bytes]]]:
+        """More output of `port`. Where in `data` texts end that are found now, in order, and these texts."""
+        found: dict[int, list[bytes]] = {}
+        for text in self._texts:
+            ends = [
+                position + len(text) - len(tail)
+                for tail in {self._tail, self._tails.get(port, b"")}
+                if (position := (tail + data).find(text, max(0, len(tail) - len(text) + 1))) >= 0
+            ]
+            if ends:
+                found.setdefault(min(ends), []).append(text)
         self._tail = self._keep_of(self._tail + data)
         self._tails[port] = self._keep_of(self._tails.get(port, b"") + data)
-        for _, fatal, text in sorted(events):
-            if fatal:
-                self.failure = text
-                return Match.FAILED
-            self.missing.remove(text)
-            if not self.missing:
-                return Match.EXPECTED
-        return Match.UNDECIDED
+        for texts in found.values():
+            self._forget(texts)
+        return sorted(found.items())
 
-    def look(self, screen: bytes) -> Match:
-        """What is on the screen now. If it has a fatal text as well as an expected one, the fatal one counts,
-        as nobody knows which was first.
-        """
+    def look(self, screen: bytes) -> list[bytes]:
+        """The texts that are found on the screen now."""
         self._old = [text for text in self._old if text in screen]
-        for text in self._fail_on:
-            if text in screen and text not in self._old:
-                self.failure = text
-                return Match.FAILED
-        left = [text for text in self.missing if text not in screen or text in self._old]
-        if left == self.missing:
-            return Match.UNDECIDED
-        self.missing[:] = left
-        return Match.UNDECIDED if left else Match.EXPECTED
+        found = [text for text in self._texts if text in screen and text not in self._old]
+        self._forget(found)
+        return found
 
     def ignore(self, screen: bytes) -> None:
         """What is on the screen at first counts only when it is there again."""
-        self._old = [text for text in (*self.missing, *self._fail_on) if text in screen]
+        self._old = [text for text in self._texts if text in screen]
+
+    def _forget(self, found: Sequence[bytes]) -> None:
+        self._texts = [text for text in self._texts if text not in found]
 
     def _keep_of(self, output: bytes) -> bytes:
         """The end of `output` that may be the beginning of a text."""
         return output[-self._keep :] if self._keep else b""
-
-    @property
-    def unfulfilled(self) -> bool:
-        """Whether texts were expected and some have not been seen."""
-        return self._expecting and bool(self.missing)

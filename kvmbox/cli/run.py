@@ -240,7 +240,7 @@ def _complete_fault(
     multiple=True,
     metavar="TEXT",
     help="End the run with status 0 when the guest has printed TEXT, or shows TEXT on its screen. If "
-    "repeated: when all have been seen.",
+    "repeated: when all have been seen. With --success-status, only the end of the guest ends the run.",
 )
 @click.option(
     "--fail-on",
@@ -253,7 +253,8 @@ def _complete_fault(
     "--success-status",
     type=click.IntRange(1, 255),
     metavar="N",
-    help="Turn the odd debug-exit status N into 0 (success), and every other end of the guest into 12.",
+    help="Turn the odd debug-exit status N into 0 (success), and every other end of the guest into 12. "
+    "All texts of --expect must have been printed before.",
 )
 @click.option(
     "--debug-exit",
@@ -336,8 +337,8 @@ def _complete_fault(
     "--snapshot-when",
     multiple=True,
     metavar="WHEN=FILE",
-    help="Write the whole machine to FILE when the guest has printed the text WHEN, has written to a port "
-    "(port:0x5f0), or has run for a time (time:SECONDS). The run continues. May be repeated.",
+    help="Write the whole machine to FILE when the guest has printed or shows the text WHEN, has written to "
+    "a port (port:0x5f0), or has run for a time (time:SECONDS). The run continues. May be repeated.",
 )
 @click.option(
     "--snapshot-stop", is_flag=True, help="End the run with status 0 when all snapshots are written."

@@ -23,6 +23,7 @@ from kvmbox.board import DeviceSpec
 from kvmbox.errors import ExpectError, UsageError, WaitTimeoutError
 from kvmbox.host.capture import Capture, Typed, slice_of
 from kvmbox.host.serial import Backends, KeyboardSpec, SerialSpec, parse_debugcon, serial_plan
+from kvmbox.judge import Judge
 from kvmbox.lean import Value
 from kvmbox.machine import config as options
 from kvmbox.machine import values
@@ -40,7 +41,7 @@ from kvmbox.machine.screens import Screens
 from kvmbox.machine.snapshots import Request, SnapshotCondition, Snapshots, parse_condition, refused
 from kvmbox.machine.statistics import RunStats
 from kvmbox.machine.timeline import Timeline
-from kvmbox.outcome import INTERRUPTED, Decision, Outcome
+from kvmbox.outcome import INTERRUPTED, Outcome
 from kvmbox.processes.pool import Sandbox, Seccomp
 
 TYPE_CHECKING = False
@@ -232,7 +233,7 @@ class Machine:
         self._say = say
         self._snapshots = Snapshots()
         self._screens = Screens()
-        self._decision = Decision()
+        self._judge = Judge(self.config.expect, self.config.fail_on, success_status=success_status)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._used = False
@@ -294,7 +295,7 @@ class Machine:
 
     def stop(self) -> None:
         """End the guest if it still runs, and wait until nothing of it is left. Idempotent."""
-        self._decision.decide(STOPPED)
+        self._judge.decide(STOPPED)
         with self._lock:
             thread = self._thread
         # `say` runs in the machine's thread, and may want the end.
@@ -421,7 +422,7 @@ class Machine:
         try:
             return console.expect(pattern, timeout)
         except ExpectError as error:
-            outcome = self._decision.outcome
+            outcome = self._judge.outcome
             if outcome is not None and error.hint is None:
                 error.hint = f"the run ended: {outcome.reason}"
             raise
@@ -488,7 +489,7 @@ class Machine:
         outcome, statistics = run(
             self.config,
             caller,
-            decision=self._decision,
+            judge=self._judge,
             say=self._tell,
             started=started,
             settled=lambda outcome, statistics: settled(self._result_of(outcome, statistics)),

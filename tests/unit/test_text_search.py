@@ -1,4 +1,4 @@
-"""--expect and --fail-on: the same decision, however the output is cut into pieces."""
+"""The search for texts: the same finds, however the output is cut into pieces."""
 
 from __future__ import annotations
 
@@ -6,149 +6,95 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.host.matcher import ConsoleMatcher, Match
+from kvmbox.text_search import TextSearch
 
 
-def test_expected_text_in_one_piece_decides() -> None:
-    matcher = ConsoleMatcher([b"login:"], [])
-    assert matcher.unfulfilled
-    assert matcher.feed(b"boot\nlogin: ") is Match.EXPECTED
-    assert not matcher.unfulfilled
+def searching(*texts: bytes) -> TextSearch:
+    search = TextSearch()
+    for text in texts:
+        search.add(text)
+    return search
 
 
-def test_expected_text_across_pieces_decides() -> None:
-    matcher = ConsoleMatcher([b"login:"], [])
-    assert [matcher.feed(bytes([byte])) for byte in b"xlogin:"] == [Match.UNDECIDED] * 6 + [Match.EXPECTED]
+def test_text_is_found_once_where_it_ends() -> None:
+    search = searching(b"login:")
+    assert search
+    assert search.feed(b"boot\nlogin: login:") == [(11, [b"login:"])]
+    assert not search
+    assert search.feed(b"login:") == []
 
 
-def test_all_expected_texts_are_needed_in_any_order() -> None:
-    matcher = ConsoleMatcher([b"one", b"two"], [])
-    assert matcher.feed(b"two ") is Match.UNDECIDED
-    assert matcher.missing == [b"one"]
-    assert matcher.feed(b"one") is Match.EXPECTED
+def test_text_across_pieces_is_found_in_the_last_one() -> None:
+    search = searching(b"login:")
+    assert [search.feed(bytes([byte])) for byte in b"xlogin:"] == [[]] * 6 + [[(1, [b"login:"])]]
 
 
-def test_texts_may_overlap() -> None:
-    assert ConsoleMatcher([b"abc", b"bcd", b"c"], []).feed(b"abcd") is Match.EXPECTED
+def test_texts_are_found_in_the_order_of_their_ends() -> None:
+    assert searching(b"bcd", b"c", b"abc").feed(b"abcd") == [(3, [b"c", b"abc"]), (4, [b"bcd"])]
 
 
-def test_text_given_twice_counts_once() -> None:
-    assert ConsoleMatcher([b"ok", b"ok"], []).feed(b"ok") is Match.EXPECTED
+def test_text_may_be_printed_by_one_port_or_by_all_together() -> None:
+    search = searching(b"ok!", b"o1")
+    assert search.feed(b"o", "COM1") == []
+    assert search.feed(b"1", "COM2") == [(1, [b"o1"])]
+    assert search.feed(b"k", "COM1") == []
+    assert search.feed(b"2", "COM2") == []
+    assert search.feed(b"!", "COM1") == [(1, [b"ok!"])]
 
 
-def test_fatal_text_is_named() -> None:
-    matcher = ConsoleMatcher([b"ok"], [b"BUG", b"panic"])
-    assert matcher.feed(b"a panic") is Match.FAILED
-    assert matcher.failure == b"panic"
-    assert matcher.unfulfilled
+def test_text_that_was_printed_before_it_is_searched_is_not_found() -> None:
+    search = searching(b"longer than that")
+    search.feed(b"early")
+    search.add(b"early")
+    assert search.feed(b" bird") == []
+    assert search.feed(b", early") == [(7, [b"early"])]
 
 
-def test_text_that_ends_first_decides() -> None:
-    assert ConsoleMatcher([b"ok"], [b"panic"]).feed(b"ok panic") is Match.EXPECTED
-    assert ConsoleMatcher([b"ok"], [b"panic"]).feed(b"panic ok") is Match.FAILED
-    # `panic!!` begins first, `ic` ends first.
-    assert ConsoleMatcher([b"ic"], [b"panic!!"]).feed(b"panic!!") is Match.EXPECTED
-
-
-def test_fatal_text_before_the_last_expected_one_decides() -> None:
-    assert ConsoleMatcher([b"one", b"two"], [b"BUG"]).feed(b"one BUG two") is Match.FAILED
-
-
-def test_texts_that_end_together_count_as_expected() -> None:
-    assert ConsoleMatcher([b"panic"], [b"ic"]).feed(b"panic") is Match.EXPECTED
-
-
-def test_without_expected_texts_nothing_is_unfulfilled() -> None:
-    matcher = ConsoleMatcher([], [b"BUG"])
-    assert matcher.feed(b"all is well") is Match.UNDECIDED
-    assert not matcher.unfulfilled
-
-
-def test_text_of_one_byte_needs_no_memory_of_the_past() -> None:
-    matcher = ConsoleMatcher([b"x"], [])
-    assert matcher.feed(b"") is Match.UNDECIDED
-    assert matcher.feed(b"ab") is Match.UNDECIDED
-    assert matcher.feed(b"x") is Match.EXPECTED
-
-
-@pytest.mark.parametrize(("expect", "fail_on"), [([b""], []), ([], [b""]), ([b"ok", b""], [])])
-def test_empty_text_is_refused(expect: list[bytes], fail_on: list[bytes]) -> None:
+@pytest.mark.parametrize("text", [b""])
+def test_empty_text_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError, match="empty text"):
-        ConsoleMatcher(expect, fail_on)
+        searching(text)
 
 
 # Two letters, so that texts are found, overlap and straddle pieces.
-TEXTS = st.lists(st.text("ab", min_size=1, max_size=5).map(str.encode), max_size=3)
+TEXTS = st.lists(st.text("ab", min_size=1, max_size=5).map(str.encode), max_size=4, unique=True)
 
 
-def decide(expect: list[bytes], fail_on: list[bytes], pieces: list[bytes]) -> tuple[Match, bytes | None]:
-    matcher = ConsoleMatcher(expect, fail_on)
-    for piece in pieces:
-        found = matcher.feed(piece)
-        if found is not Match.UNDECIDED:
-            return found, matcher.failure
-    return Match.UNDECIDED, matcher.failure
-
-
-def by_definition(expect: list[bytes], fail_on: list[bytes], output: bytes) -> tuple[Match, bytes | None]:
-    """The decision at the shortest beginning of the output that allows one."""
-    for end in range(1, len(output) + 1):
-        begin = output[:end]
-        if expect and all(text in begin for text in expect):
-            return Match.EXPECTED, None
-        fatal = sorted(text for text in fail_on if text in begin)
-        if fatal:
-            return Match.FAILED, fatal[0]
-    return Match.UNDECIDED, None
-
-
-@given(TEXTS, TEXTS, st.lists(st.text("ab", max_size=6).map(str.encode), max_size=8))
-def test_decision_is_that_of_the_definition_whatever_the_pieces(
-    expect: list[bytes], fail_on: list[bytes], pieces: list[bytes]
+@given(TEXTS, st.lists(st.text("ab", max_size=6).map(str.encode), max_size=8))
+def test_finds_are_those_of_the_definition_whatever_the_pieces(
+    texts: list[bytes], pieces: list[bytes]
 ) -> None:
     output = b"".join(pieces)
-    wanted = by_definition(expect, fail_on, output)
-    assert decide(expect, fail_on, pieces) == wanted
-    assert decide(expect, fail_on, [output]) == wanted
-    assert decide(expect, fail_on, [output[i : i + 1] for i in range(len(output))]) == wanted
+    wanted = {text: output.find(text) + len(text) for text in texts if text in output}
+    found: dict[bytes, int] = {}
+    search, done = searching(*texts), 0
+    for piece in pieces:
+        for end, names in search.feed(piece):
+            found |= dict.fromkeys(names, done + end)
+        done += len(piece)
+    assert found == wanted
 
 
 # --- The screen -------------------------------------------------------------------------------------------
 
 
 def test_text_on_the_screen_counts_as_one_that_was_printed() -> None:
-    matcher = ConsoleMatcher([b"one", b"two"], [])
-    assert matcher.look(b"boot") is Match.UNDECIDED
-    assert matcher.look(b"one") is Match.UNDECIDED
-    assert matcher.missing == [b"two"]
-    assert matcher.feed(b"two") is Match.EXPECTED
-
-
-def test_last_text_may_be_on_the_screen() -> None:
-    matcher = ConsoleMatcher([b"one", b"two"], [])
-    matcher.feed(b"one")
-    assert matcher.look(b"two") is Match.EXPECTED
-    assert not matcher.unfulfilled
-
-
-def test_fatal_text_on_the_screen_counts_before_an_expected_one() -> None:
-    matcher = ConsoleMatcher([b"ok"], [b"BUG", b"panic"])
-    assert matcher.look(b"ok\n\npanic") is Match.FAILED
-    assert matcher.failure == b"panic"
-    assert matcher.unfulfilled
+    search = searching(b"one", b"two")
+    assert search.look(b"boot") == []
+    assert search.look(b"one") == [b"one"]
+    assert search.look(b"one two") == [b"two"]
+    assert search.feed(b"one two") == []
 
 
 def test_output_and_screen_are_not_searched_together() -> None:
-    matcher = ConsoleMatcher([b"login:"], [])
-    matcher.feed(b"log")
-    assert matcher.look(b"in:") is Match.UNDECIDED
+    search = searching(b"login:")
+    search.feed(b"log")
+    assert search.look(b"in:") == []
 
 
 def test_text_that_was_on_the_screen_at_first_counts_when_it_comes_again() -> None:
-    matcher = ConsoleMatcher([b"old", b"new"], [b"BUG"])
-    matcher.ignore(b"old BUG")
-    assert matcher.look(b"old BUG new") is Match.UNDECIDED
-    assert matcher.missing == [b"old"]
-    assert matcher.look(b"") is Match.UNDECIDED
-    assert matcher.look(b"old") is Match.EXPECTED
-    assert matcher.look(b"BUG") is Match.FAILED
+    search = searching(b"old", b"new")
+    search.ignore(b"old")
+    assert search.look(b"old new") == [b"new"]
+    assert search.look(b"") == []
+    assert search.look(b"old") == [b"old"]
