@@ -77,7 +77,8 @@ def _as_text(found: Inspection) -> str:
 
 def _headline(way: WayResult) -> list[str]:
     if way.plan is not None:
-        return [f"{way.kind}; entry {way.plan.entry:#x}"]
+        doubt = f"; not taken unasked: {way.reason}" if way.reason else ""
+        return [f"{way.kind}; entry {way.plan.entry:#x}{doubt}"]
     text = f"{way.kind}, but {way.reason}" if way.kind else way.reason
     return [text + (f" ({way.hint})" if way.hint else "")]
 

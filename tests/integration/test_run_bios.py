@@ -11,8 +11,8 @@ import pytest
 
 from kvmbox import bundled, layout
 from kvmbox.host.bios_reports import MOST, TRAP
-from tests.support.boot_images import bzimage
-from tests.support.real_mode import DEBUGCON, SHUTDOWN, SPIN, debug_exit, out, say
+from tests.support.boot_images import bzimage, multiboot_header
+from tests.support.real_mode import DEBUGCON, SHUTDOWN, SPIN, TRIPLE_FAULT, debug_exit, out, say
 from tests.support.runs import DESIGNS, ENTRY, Images, Run, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
@@ -69,6 +69,23 @@ def test_int_19h_loads_the_sector_again_and_int_18h_gives_up(sectors: Images) ->
     ) or output == b"xxxNo bootable device.\r\n"
     assert status == 6
     assert "the guest called int 0x18: there is nothing to boot from" in error_lines(messages)[0]
+
+
+def test_disk_with_a_multiboot_header_boots_as_a_disk_and_a_crash_names_the_other_way(
+    sectors: Images,
+) -> None:
+    base = 0x100000
+    kernel = multiboot_header(0, (base, base, 0, 0, base + 32)) + bytes.fromhex("b015 e6f4 f4")
+    good = boot_sector(sectors, debug_exit(3), kernel.ljust(512, b"\0"))
+    bad = boot_sector(sectors, TRIPLE_FAULT, kernel.ljust(512, b"\0"))
+
+    status, _, messages = run_to_end(Run(good))
+    assert (status, messages) == (7, "")
+    status, _, messages = run_to_end(Run(bad))
+    assert status == 6
+    assert "; if it is a Multiboot 1 kernel, it needs --boot multiboot\n" in messages
+    status, _, messages = run_to_end(Run("--boot", "multiboot", bad))
+    assert (status, messages) == (43, "")
 
 
 @pytest.mark.parametrize("lost", ["bdisk", "debug"])
