@@ -13,7 +13,7 @@ from kvmbox.boot.image import GuestImage, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
-from kvmbox.firmware.builtin_bios import sectors_of
+from kvmbox.firmware.builtin_bios import drives
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.platform import Platform
 from kvmbox.lean import Value
@@ -47,7 +47,7 @@ class BootSource(Value):
     @property
     def disk_sectors(self) -> int:
         """How many sectors the disk has; 0: there is none."""
-        return sectors_of(len(self.disk))
+        return drives(len(self.disk)).sectors if self.disk else 0
 
     @classmethod
     def read(cls, config: RunConfig, files: HostFiles | None = None) -> BootSource:
