@@ -15,7 +15,7 @@ from kvmbox.boot.choose import WAY_NAMES
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
 from kvmbox.cli.main import INTERRUPTED, note, report, say
-from kvmbox.cli.output_files import open_json, write_json
+from kvmbox.cli.output_files import open_json, refuse_stdout, write_json
 from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.values import (
     ADDRESS,
@@ -446,7 +446,9 @@ def command(
         machine = Machine.from_snapshot(from_file, **free)
         timeline.mark("snapshot opened")
     json_files = [("--json", json_path)] if json_path is not None else []
-    refuse_shared([*json_files, *machine.config.files_written], machine.config.files_read)
+    written = [*json_files, *machine.config.files_written]
+    refuse_stdout(written)
+    refuse_shared(written, machine.config.files_read)
     if watch and machine.config.gdb is not None and machine.config.gdb.is_pipe:
         raise UsageError(
             "--gdb - has one pipe, and --watch boots many times",
