@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kvmbox.cli.main import INTERRUPTED, report, say
-from kvmbox.cli.output_files import open_json, write_json
+from kvmbox.cli.output_files import for_people, open_json, write_json
 from kvmbox.cli.values import CPU_COUNT, SECONDS, given
 from kvmbox.errors import HostOutputError, StartError, UsageError
 from kvmbox.host.open_files import allow_enough
@@ -58,7 +58,10 @@ NOTHING_MEASURED = 4
     help="The time limit of one guest.  [default: 60]",
 )
 @click.option(
-    "--json", "json_path", metavar="FILE", help="Write all samples and a description of the host to FILE."
+    "--json",
+    "json_path",
+    metavar="FILE",
+    help="Write all samples and a description of the host to FILE, or to stdout if FILE is -.",
 )
 @click.option(
     "--plot", "plot_path", metavar="FILE", help="Draw the ratios to FILE (.svg or .png; needs matplotlib)."
@@ -150,7 +153,8 @@ def command(
     try:
         write_json(json_path, json_file, results.as_json())
     finally:
-        _show(results, markdown, each_row=bool(only))
+        with for_people(json_path):
+            _show(results, markdown, each_row=bool(only))
     if interrupted:
         say("kvmbox: interrupted")
         return INTERRUPTED

@@ -15,7 +15,7 @@ from kvmbox.boot.choose import WAY_NAMES
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
 from kvmbox.cli.main import INTERRUPTED, note, report, say
-from kvmbox.cli.output_files import open_json, write_json
+from kvmbox.cli.output_files import open_json, refuse_stdout, write_json
 from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.values import (
     ADDRESS,
@@ -42,7 +42,7 @@ SECTIONS: Final = {
     "Machine": ("memory", "cpus", "cpu", "rtc_base", "testdev"),
     "Image": (
         *("boot", "append", "modules", "initrd", "bios", "firmware_tables", "fw_cfg"),
-        *("load_address", "entry", "segments", "mode"),
+        *("load_address", "entry", "segments"),
     ),
     "Console": ("serial", "debugcon", "keyboard", "serial_overflow", "serial_limit", "uart_pace", "screen"),
     "End of the run": ("timeout", "expect", "fail_on", "success_status", "debug_exit", "no_reboot"),
@@ -135,7 +135,6 @@ def _complete_fault(
     help="How the image boots. auto: by its content, as 'kvmbox inspect' shows. bios: as a boot sector. "
     "real: as a flat 16-bit image.  [default: auto]",
 )
-@click.option("--mode", type=click.Choice(config.MODES), help="An older spelling of --boot auto and real.")
 @click.option(
     "--bios",
     metavar="FILE|builtin|none",
@@ -448,7 +447,9 @@ def command(
         machine = Machine.from_snapshot(from_file, **free)
         timeline.mark("snapshot opened")
     json_files = [("--json", json_path)] if json_path is not None else []
-    refuse_shared([*json_files, *machine.config.files_written], machine.config.files_read)
+    written = [*json_files, *machine.config.files_written]
+    refuse_stdout(written)
+    refuse_shared(written, machine.config.files_read)
     if watch and machine.config.gdb is not None and machine.config.gdb.is_pipe:
         raise UsageError(
             "--gdb - has one pipe, and --watch boots many times",

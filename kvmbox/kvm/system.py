@@ -12,6 +12,7 @@ from typing import Final, Literal, Self, TypeAlias
 from kvmbox.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
+from kvmbox.kvm.access import Device, access_hint
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 
@@ -41,11 +42,27 @@ _MAX_MSR_INDICES: Final = 65536
 _OPEN_HINTS: Final = {
     errno.ENOENT: "load the module kvm_intel or kvm_amd, and switch virtualization on in the firmware; "
     "in a container, pass the device in (--device /dev/kvm)",
-    errno.EACCES: "add your user to the kvm group",
     errno.EPERM: "the sandbox or container must be allowed to open the device",
     errno.ENODEV: "the kvm module has no backend: load kvm_intel or kvm_amd",
     errno.ENXIO: "the kvm module has no backend: load kvm_intel or kvm_amd",
 }
+
+
+def _forbidden(path: str) -> str:
+    """What helps against EACCES."""
+    import grp
+
+    def name_of(group: int) -> str | None:
+        try:
+            return grp.getgrgid(group).gr_name
+        except KeyError:
+            return None
+
+    try:
+        status = os.stat(path)
+    except OSError:
+        return f"make the directories of {path} searchable for this user"
+    return access_hint(Device(path, status.st_gid, status.st_mode), {os.getegid(), *os.getgroups()}, name_of)
 
 
 def cpu_flags() -> frozenset[str]:
@@ -79,7 +96,7 @@ class Kvm:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
-            hint = _OPEN_HINTS.get(error.errno or 0)
+            hint = _forbidden(path) if error.errno == errno.EACCES else _OPEN_HINTS.get(error.errno or 0)
             raise KvmError(f"cannot open {path}: {error.strerror}", hint=hint) from error
         kvm = cls(descriptor, path)
         try:

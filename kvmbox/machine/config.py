@@ -8,8 +8,8 @@ as the command line spells it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Final, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from kvmbox import layout
 from kvmbox.board import DeviceSpec
@@ -18,14 +18,16 @@ from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
 from kvmbox.errors import UsageError
 from kvmbox.host.capture import Capture
-from kvmbox.host.serial import KeyboardSpec, SerialSpec
+from kvmbox.host.serial import Backends, KeyboardSpec, SerialSpec
 from kvmbox.lean import Value
 from kvmbox.machine import values
 from kvmbox.machine.snapshots import SnapshotCondition
+from kvmbox.machine.values import Several
 from kvmbox.processes.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES, Design, Sandbox, Seccomp
 from kvmbox.sandbox import layers
 
-Mode = Literal["auto", "real"]
+_Spec = TypeVar("_Spec")
+
 DataSegments = Literal["zero", "cs"]
 FirmwareChoice = Literal["auto", "none"]
 SerialOverflow = Literal["wait", "drop"]
@@ -34,7 +36,6 @@ RtcPolicy = Literal["stand-still", "catch-up"]
 OnDeviceCrash = Literal["fail", "restart", "all-ones"]
 ScreenChoice = Literal["auto", "end", "live", "never"]
 
-MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 DATA_SEGMENTS: Final[tuple[DataSegments, ...]] = get_args(DataSegments)
 FIRMWARE_CHOICES: Final[tuple[FirmwareChoice, ...]] = get_args(FirmwareChoice)
 RTC_POLICIES: Final[tuple[RtcPolicy, ...]] = get_args(RtcPolicy)
@@ -199,6 +200,30 @@ class RunConfig(Value):
         return found + [(f"--fw-cfg {file.name}", file.path) for file in self.fw_cfg]
 
 
+def specs(
+    option: str,
+    wanted: Any,
+    kind: type[_Spec],
+    parse: Callable[[str], _Spec],
+    of_path: Callable[[str], _Spec] | None = None,
+) -> tuple[_Spec, ...]:
+    """The values of an option that may be repeated: texts, which are parsed, or values of `kind`.
+
+    `of_path` makes one of a path, which is not parsed. Raises UsageError.
+    """
+    found: list[_Spec] = []
+    for one in values.several(option, wanted):
+        if isinstance(one, kind):
+            found.append(one)
+        elif isinstance(one, str | bytes):
+            found.append(parse(os.fsdecode(one)))
+        elif isinstance(one, os.PathLike) and of_path is not None:
+            found.append(of_path(os.fspath(one)))
+        else:
+            raise UsageError(f"{option}: {one!r} is neither text nor a {kind.__name__}")
+    return tuple(found)
+
+
 def parse_module(text: str) -> ModuleSpec:
     """'FILE' or 'FILE,ARGUMENTS'. Raises UsageError."""
     path, _, arguments = text.partition(",")
@@ -232,26 +257,23 @@ def parse_fw_cfg(text: str) -> FirmwareFile:
     return FirmwareFile(name, path)
 
 
-def injected(wanted: str | Sequence[str]) -> tuple[Spec, ...]:
-    """The faults of --inject: one, or several. Raises UsageError."""
+def backends(wanted: Backends) -> Backends:
+    """What --serial wants: backends by port, or texts. Raises UsageError."""
+    return wanted if isinstance(wanted, Mapping) else values.several("--serial", wanted)
+
+
+def injected(wanted: Several[str]) -> tuple[Spec, ...]:
+    """The faults of --inject. Raises UsageError."""
     if not wanted:
         return ()
     from kvmbox.inject.spec import parse_all
 
-    return parse_all(wanted)
+    return parse_all(values.several("--inject", wanted))
 
 
-def boot_way(boot: str, mode: Mode | None, *, flat: bool) -> str:
-    """The way to boot: `mode` is an older spelling of `boot`; a `flat` bundled image only boots one way.
-
-    Raises UsageError.
-    """
+def boot_way(boot: str, *, flat: bool) -> str:
+    """The way to boot: a `flat` bundled image only boots one way. Raises UsageError."""
     _refuse_other("--boot", boot, WAY_NAMES)
-    _refuse_other("--mode", mode, MODES)
-    if mode is not None and boot not in (AUTO, mode):
-        raise UsageError(f"--mode {mode} contradicts --boot {boot}", hint="--boot is enough")
-    if boot == AUTO and mode is not None:
-        boot = mode
     return "real" if flat and boot == AUTO else boot
 
 
@@ -264,10 +286,9 @@ def gdb_endpoint(text: str | None) -> Endpoint | None:
     return parse(text)
 
 
-def texts(wanted: str | bytes | Sequence[str | bytes]) -> tuple[bytes, ...]:
-    """The texts of --expect or --fail-on as bytes: one, or several. Raises UsageError."""
-    several = (wanted,) if isinstance(wanted, str | bytes) else wanted
-    found = tuple(os.fsencode(text) for text in several)
+def texts(option: str, wanted: Several[str | bytes]) -> tuple[bytes, ...]:
+    """The texts of --expect or --fail-on as bytes. Raises UsageError."""
+    found = tuple(os.fsencode(text) for text in values.several(option, wanted))
     if not all(found):
         raise UsageError("--expect and --fail-on want a text that is not empty")
     return found
@@ -287,10 +308,10 @@ def check_cpu(model: str) -> None:
         parse_model(model)
 
 
-def layer_mask(option: str, names: Sequence[str]) -> int:
+def layer_mask(option: str, names: Several[str]) -> int:
     """The sandbox layers that `option` names, as a mask. Raises UsageError."""
     try:
-        return layers.mask_of(names)
+        return layers.mask_of(values.several(option, names))
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from error
 

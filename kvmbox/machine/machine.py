@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -41,6 +41,7 @@ from kvmbox.machine.screens import Screens
 from kvmbox.machine.snapshots import Request, SnapshotCondition, Snapshots, parse_condition, refused
 from kvmbox.machine.statistics import RunStats
 from kvmbox.machine.timeline import Timeline
+from kvmbox.machine.values import Several
 from kvmbox.outcome import INTERRUPTED, Outcome
 from kvmbox.processes.pool import Sandbox, Seccomp
 
@@ -95,17 +96,16 @@ class Machine:
         cpus: int = 1,
         cpu: str = options.DEFAULT_CPU,
         append: str = "",
-        modules: Sequence[str | ModuleSpec] = (),
+        modules: Several[str | os.PathLike[str] | ModuleSpec] = (),
         initrd: str | os.PathLike[str] | None = None,
         boot: str = options.DEFAULT_BOOT,
-        mode: options.Mode | None = None,
         bios: str | os.PathLike[str] | None = None,
         load_address: int | str | None = None,
         entry: tuple[int, int] | str | None = None,
         segments: options.DataSegments | None = None,
         firmware_tables: options.FirmwareChoice = options.DEFAULT_FIRMWARE,
-        fw_cfg: Sequence[str | FirmwareFile] = (),
-        symbols: Sequence[str | SymbolSpec] = (),
+        fw_cfg: Several[str | FirmwareFile] = (),
+        symbols: Several[str | os.PathLike[str] | SymbolSpec] = (),
         testdev: bool = False,
         serial: Backends = (),
         debugcon: str | Capture = "auto",
@@ -117,8 +117,8 @@ class Machine:
         uart_pace: bool = False,
         rtc_base: int | str = options.DEFAULT_RTC_BASE,
         timeout: float | None = None,
-        expect: str | bytes | Sequence[str | bytes] = (),
-        fail_on: str | bytes | Sequence[str | bytes] = (),
+        expect: Several[str | bytes] = (),
+        fail_on: Several[str | bytes] = (),
         success_status: int | None = None,
         debug_exit: int | str | None = options.DEFAULT_DEBUG_EXIT,
         sandbox: Sandbox = options.DEFAULT_SANDBOX,
@@ -127,8 +127,8 @@ class Machine:
         no_reboot: bool = False,
         on_device_crash: OnDeviceCrash = options.DEFAULT_ON_DEVICE_CRASH,
         restart_budget: int | None = None,
-        require: Sequence[str] = (),
-        without: Sequence[str] = (),
+        require: Several[str] = (),
+        without: Several[str] = (),
         pin: int | str = options.DEFAULT_PIN,
         record: str | os.PathLike[str] | None = None,
         record_limit: int | str | None = None,
@@ -136,15 +136,15 @@ class Machine:
         profile_rate: int | str | None = None,
         sample_exits: bool = False,
         kvm_path: str = options.DEFAULT_KVM_PATH,
-        devices: Sequence[DeviceSpec] = (),
+        devices: Several[DeviceSpec] = (),
         resources: Mapping[str, Store] | None = None,
-        snapshot_when: Sequence[str | SnapshotCondition] = (),
+        snapshot_when: Several[str | SnapshotCondition] = (),
         snapshot_stop: bool = False,
         rtc: options.RtcPolicy = options.DEFAULT_RTC,
-        source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        source: Several[str | os.PathLike[str]] = (),
         core: str | os.PathLike[str] | None = None,
         core_always: bool = False,
-        inject: str | Sequence[str] = (),
+        inject: Several[str] = (),
         gdb: str | None = None,
         say: Callable[[str], None] | None = None,
         start: SnapshotFile | None = None,
@@ -155,12 +155,13 @@ class Machine:
         COM1 and the debug console are that nothing else was said of: in a Capture, `Machine.console`, or on
         this process's stdin and stdout; the text of the screen goes to the same place. `devices` are put on
         the board beside those of a PC, and `resources` are the stores that their `Resource` grants name.
-        `say` gets each line that is for a person, from the machine's thread. `mode` is an older spelling of
-        `boot`. `start` is for `from_snapshot`. Nothing is opened yet. Raises UsageError.
+        `say` gets each line that is for a person, from the machine's thread. `start` is for `from_snapshot`.
+        Nothing is opened yet. Raises UsageError.
         """
         path, flat = _find(os.fspath(image))
         required = options.layer_mask("--require", require)
         left_out = options.layer_mask("--without", without)
+        serial = options.backends(serial)
         self.console: Final = _console_of(serial, console)
         """The Capture with the console's output; None where the console is on stdio."""
         plan = serial_plan(serial, self.console)
@@ -177,22 +178,22 @@ class Machine:
             cpus=_read("--cpus", values.cpu_count, cpus),
             cpu=cpu,
             append=append,
-            modules=tuple(options.parse_module(one) if isinstance(one, str) else one for one in modules),
+            modules=options.specs("--module", modules, ModuleSpec, options.parse_module, ModuleSpec),
             initrd=None if initrd is None else os.fspath(initrd),
-            boot=options.boot_way(boot, mode, flat=flat),
+            boot=options.boot_way(boot, flat=flat),
             bios=None if bios is None else os.fspath(bios),
             load_address=_if_given("--load-address", values.address, load_address),
             entry=_if_given("--entry", values.far_address, entry),
             segments=segments,
             firmware_tables=firmware_tables,
-            fw_cfg=tuple(options.parse_fw_cfg(one) if isinstance(one, str) else one for one in fw_cfg),
-            symbols=tuple(options.parse_symbols(one) if isinstance(one, str) else one for one in symbols),
+            fw_cfg=options.specs("--fw-cfg", fw_cfg, FirmwareFile, options.parse_fw_cfg),
+            symbols=options.specs("--symbols", symbols, SymbolSpec, options.parse_symbols, SymbolSpec),
             testdev=testdev,
             serial_overflow=serial_overflow,
             serial_limit=_if_given("--serial-limit", values.byte_count, serial_limit),
             timeout=_if_given("--timeout", values.seconds, timeout),
-            expect=options.texts(expect),
-            fail_on=options.texts(fail_on),
+            expect=options.texts("--expect", expect),
+            fail_on=options.texts("--fail-on", fail_on),
             success_status=success_status,
             uart_pace=uart_pace,
             debug_exit_port=_read("--debug-exit", values.optional_port, debug_exit),
@@ -205,15 +206,13 @@ class Machine:
             record=None if record is None else os.fspath(record),
             record_limit=_if_given("--record-limit", values.byte_count, record_limit),
             kvm_path=kvm_path,
-            devices=tuple(devices),
+            devices=values.several("devices", devices),
             resources=dict(resources or {}),
-            snapshot_when=tuple(
-                parse_condition(one) if isinstance(one, str) else one for one in snapshot_when
-            ),
+            snapshot_when=options.specs("--snapshot-when", snapshot_when, SnapshotCondition, parse_condition),
             snapshot_stop=snapshot_stop,
             start=start,
             rtc=rtc,
-            source=_paths(source),
+            source=tuple(os.fspath(path) for path in values.several("--source", source)),
             core=None if core is None else os.fspath(core),
             core_always=core_always,
             profile=None if profile is None else os.fspath(profile),
@@ -538,12 +537,6 @@ def _find(image: str) -> tuple[str, bool]:
     if found is None or os.path.exists(image):
         return image, False
     return found, bundled.is_flat(found)
-
-
-def _paths(given: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
-    """One path or several."""
-    several = (given,) if isinstance(given, str | os.PathLike) else given
-    return tuple(os.fspath(path) for path in several)
 
 
 def _read(option: str, read: Callable[[Any], _Read], value: object) -> _Read:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from kvmbox.errors import UsageError
 from kvmbox.host.capture import Capture
 from kvmbox.host.serial import Backends, serial_plan
-from kvmbox.machine.config import FirmwareFile, ModuleSpec
+from kvmbox.machine.config import FirmwareFile, ModuleSpec, backends
 from kvmbox.snapshot.description import Description
 
 OF_THE_SNAPSHOT: Final = (
@@ -20,7 +20,6 @@ OF_THE_SNAPSHOT: Final = (
         "modules",
         "initrd",
         "boot",
-        "mode",
         "bios",
         "load_address",
         "entry",
@@ -65,7 +64,7 @@ def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
             raise UsageError(
                 f"--{name.replace('_', '-')} contradicts --from", hint="the machine is as the snapshot has it"
             )
-    return {**own, **given, "serial": _serial(own["serial"], given.get("serial", ()))}
+    return {**own, **given, "serial": _serial(own["serial"], backends(given.get("serial", ())))}
 
 
 def _serial(ports: Collection[str], given: Backends) -> Backends:

@@ -34,7 +34,6 @@ def test_open_missing_device_names_path_reason_and_hint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "hint"),
     [
-        (errno.EACCES, "kvm group"),
         (errno.EPERM, "container"),
         (errno.ENODEV, "backend"),
         (errno.ENXIO, "backend"),

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 import pytest
 
 from kvmbox import Capture, Machine, ModuleSpec, UsageError
+from kvmbox.board import DeviceSpec
 from kvmbox.channel.transports import AUTO, DEFAULT_IPC, IPC_OPTIONS, TRANSPORTS
 from kvmbox.cli.main import run_command
 from kvmbox.cli.run import command
 from kvmbox.host.serial import SerialSpec
+from kvmbox.inject.spec import parse
 from kvmbox.machine import config, values
+from kvmbox.machine.config import FirmwareFile, SymbolSpec
+from kvmbox.machine.snapshots import parse_condition
+from kvmbox.machine.start_options import merged
 from kvmbox.sandbox import layers
 
 PARAMETERS = inspect.signature(Machine).parameters
@@ -81,7 +86,7 @@ def test_values_are_taken_as_numbers_and_as_text(tmp_path: Path) -> None:
         tmp_path,
         memory="64M",
         load_address="0x1000",
-        mode="real",
+        boot="real",
         serial_limit="1K",
         debug_exit="0x501",
         record=tmp_path / "record",
@@ -106,6 +111,68 @@ def test_values_are_taken_as_numbers_and_as_text(tmp_path: Path) -> None:
     assert Machine("x", rtc_base=7).config.rtc_base == 7
 
 
+DEVICE = DeviceSpec("own", "own", "uart_16550")
+ONE: list[tuple[str, Any, str, Any]] = [
+    ("modules", "own.elf,a b", "modules", ModuleSpec("own.elf", "a b")),
+    ("modules", b"own.elf", "modules", ModuleSpec("own.elf")),
+    ("modules", Path("a,b"), "modules", ModuleSpec("a,b")),
+    ("modules", ModuleSpec("m"), "modules", ModuleSpec("m")),
+    ("fw_cfg", "opt/a=f", "fw_cfg", FirmwareFile("opt/a", "f")),
+    ("fw_cfg", FirmwareFile("opt/a", "f"), "fw_cfg", FirmwareFile("opt/a", "f")),
+    ("symbols", "own.elf@0x10", "symbols", SymbolSpec("own.elf", 0x10)),
+    ("symbols", Path("own@0x10"), "symbols", SymbolSpec("own@0x10")),
+    ("expect", "text", "expect", b"text"),
+    ("fail_on", b"text", "fail_on", b"text"),
+    ("snapshot_when", "34=f", "snapshot_when", parse_condition("34=f")),
+    ("source", "dir", "source", "dir"),
+    ("source", Path("dir"), "source", "dir"),
+    ("inject", "uart:busy=1", "inject", parse("uart:busy=1")),
+    ("devices", DEVICE, "devices", DEVICE),
+]
+
+
+@pytest.mark.parametrize(("option", "given", "name", "made"), ONE)
+def test_one_value_of_a_repeated_option_is_not_taken_apart(
+    option: str, given: Any, name: str, made: Any
+) -> None:
+    options: list[dict[str, Any]] = [{option: given}, {option: [given]}, {option: (given,)}]
+    for one in options:
+        assert getattr(Machine("hello32", **one).config, name) == (made,)
+
+
+def test_one_text_names_one_layer_and_one_port() -> None:
+    made = Machine("hello32", require="seccomp", without="landlock", serial="COM2=null").config
+    assert made.require == layers.SECCOMP
+    assert made.design.without == layers.LANDLOCK
+    assert made.serial["COM2"] == SerialSpec("COM2", "null")
+
+
+def test_one_text_names_one_port_of_a_snapshot() -> None:
+    own = {"serial": dict.fromkeys(("COM1", "COM2", "MMIO"), "null")}
+    for given in ("COM2=pty", ["COM2=pty"]):
+        assert merged(own, {"serial": given})["serial"][0] == "COM2=pty"
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "message"),
+    [
+        ("modules", 7, "--module: 7 is neither one value nor a sequence of values"),
+        ("modules", [7], "--module: 7 is neither text nor a ModuleSpec"),
+        ("symbols", [ModuleSpec("a")], "is neither text nor a SymbolSpec"),
+        ("fw_cfg", [Path("a")], "is neither text nor a FirmwareFile"),
+        ("require", None, "--require: None is neither"),
+        ("serial", 7, "--serial: 7 is neither"),
+        ("snapshot_when", [None], "--snapshot-when: None is neither text nor a SnapshotCondition"),
+    ],
+)
+def test_what_is_neither_one_value_nor_several_is_a_usage_error(
+    option: str, given: Any, message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        Machine("hello32", **{option: given})
+    assert message in str(caught.value)
+
+
 def test_bundled_guest_is_found_unless_there_is_such_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +194,6 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
     ({"profile": "x", "profile_rate": 0.5}, [], "--profile-rate: '0.5' is not a whole number from 1 to"),
     ({"success_status": 300}, [], "--success-status 300 is not between 1 and 255"),
     ({"on_device_crash": "restart", "restart_budget": 0}, [], "--restart-budget 0 is less than 1"),
-    ({"mode": "fake"}, [], "--mode 'fake' is none of auto, real"),
     ({"sandbox": "vm"}, [], "--sandbox 'vm' is none of none, thread, process, per-device"),
     ({"seccomp": "x"}, [], "--seccomp 'x' is none of filter, strict, off"),
     ({"ipc": "x"}, [], "--ipc 'x' is none of auto, socketpair, pipe, shm"),
@@ -204,7 +270,6 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
     ({"cpus": 33}, [], "--cpus: '33' is not a whole number from 1 to 32"),
     ({"cpus": "two"}, [], "--cpus: 'two' is not a whole number from 1 to 32"),
     ({"boot": "fake"}, [], "--boot 'fake' is none of auto, "),
-    ({"mode": "real", "boot": "elf"}, [], "--mode real contradicts --boot elf"),
     ({"entry": "1000"}, [], "--entry: '1000' is not CS:IP"),
     ({"entry": "1000:0"}, [], "--entry needs --boot real"),
     ({"segments": "cs"}, [], "--segments needs --boot real"),
@@ -279,7 +344,6 @@ def test_wait_and_expect_before_the_start_are_refused() -> None:
 
 
 def test_choices_of_the_types_are_those_of_the_parts() -> None:
-    assert get_args(config.Mode) == config.MODES
     assert DEFAULT_IPC in IPC_OPTIONS
     assert set(IPC_OPTIONS) == {AUTO, *TRANSPORTS}
     assert config.DEFAULT_SECCOMP in config.SECCOMP_CHOICES
