@@ -101,6 +101,12 @@ def test_gdb_breaks_steps_prints_and_continues_to_the_end(bits: int, tmp_path: P
     assert f"exited with code {(21 << 1 | 1):03o}]" in told  # gdb prints octal digits
 
 
+def test_gdb_in_a_batch_ends_with_an_endless_guest(tmp_path: Path) -> None:
+    told = gdb(Kernel(tmp_path, 64, "SPIN"), "print $pc")
+    assert "$1 = " in told
+    assert "kvmbox: the client of --gdb has left" in told
+
+
 @PLANTED
 @pytest.mark.parametrize("bits", [32, 64])
 def test_gdb_finishes_a_function(bits: int, tmp_path: Path) -> None:
@@ -314,6 +320,8 @@ def test_cpus_are_threads(tmp_path: Path) -> None:
         assert client.ask(b"Hg2") == b"OK"
         assert client.ask(b"T3").startswith(b"E")
         first = client.ask(b"Hg1") and client.ask(b"g")
+        assert client.ask(b"vCont;s:2") == b"E01"
+        run.stderr.until(b"--gdb: CPU 1 waits for ")
         assert client.ask(b"vCont;s:1").startswith(b"T05thread:1;")
         assert client.ask(b"g") != first
         answer = client.ask(b"vCont;c")
