@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -102,9 +103,11 @@ def test_gdb_breaks_steps_prints_and_continues_to_the_end(bits: int, tmp_path: P
 
 
 def test_gdb_in_a_batch_ends_with_an_endless_guest(tmp_path: Path) -> None:
-    told = gdb(Kernel(tmp_path, 64, "SPIN"), "print $pc")
+    facts = tmp_path / "facts.json"
+    told = gdb(Kernel(tmp_path, 64, "SPIN"), "print $pc", options=("--json", str(facts)))
     assert "$1 = " in told
-    assert "kvmbox: the client of --gdb has left" in told
+    ended = json.loads(facts.read_text())
+    assert (ended["status"], ended["reason"]) == (130, "the client of --gdb has left")
 
 
 @PLANTED
