@@ -3,9 +3,9 @@
 A table is sorted once, and then asked by bisection. Symbols without a size end where the next one begins, at
 the end of their section, and 64 KiB behind their start at the latest.
 
-Of several symbols at one address the first of these counts: one of the section that holds the address (a label
-at the end of a section has the address of the next section); one with a type, as a function has; one with a
-size; a global one; the first in the table.
+Of several symbols at one address the first of these counts: one of the section that holds the address (a
+label at the end of a section has the address of the next section); one with a type, as a function has; one
+with a size; a global one; the first in the table.
 """
 
 from __future__ import annotations
@@ -119,6 +119,15 @@ def of_elf(data: bytes, base: int = 0) -> Symbols:
     return Symbols(())
 
 
+def entry_of(data: bytes, base: int = 0) -> int | None:
+    """The entry point of an ELF file, moved by `base`; None of any other file."""
+    header = Struct("<24xQ" if data[4:5] == b"\x02" else "<24xI")
+    if not data.startswith(b"\x7fELF") or len(data) < header.size:
+        return None
+    (entry,) = header.unpack_from(data)
+    return int(entry) + base
+
+
 def _sections(data: bytes) -> list[tuple[int, ...]]:
     """Type, flags, address, offset, size and link of each section (ELF specification, "Section Header")."""
     wide = data[4:5] == b"\x02"
@@ -138,8 +147,8 @@ def _sections(data: bytes) -> list[tuple[int, ...]]:
 def of_table(
     table: bytes, names: bytes, base: int, homes: Sequence[tuple[int, int]], *, wide: bool
 ) -> Iterator[Symbol]:
-    """The symbols that are places (ELF specification, "Symbol Table"). `homes` has the address and the size of
-    each section.
+    """The symbols that are places (ELF specification, "Symbol Table"). `homes` has the address and the size
+    of each section.
     """
     entry = Struct("<IBBHQQ" if wide else "<IIIBBH")
     whole = len(table) - len(table) % entry.size

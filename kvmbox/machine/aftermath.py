@@ -114,7 +114,7 @@ def _explain(
     from kvmbox.explain.debug_info import DebugInfo, SymbolFile
     from kvmbox.explain.explanation import explain
     from kvmbox.explain.state import Cpu
-    from kvmbox.explain.text import lines_of
+    from kvmbox.explain.text import brief_lines_of, lines_of
     from kvmbox.machine import last_accesses
 
     end = time.monotonic() + PATIENCE
@@ -143,8 +143,13 @@ def _explain(
         except Exception as error:  # noqa: BLE001 - guest and image are anybody's; the guest's end counts
             lines += [registers, f"(the state cannot be explained: {type(error).__name__}: {error})"]
             continue
+        if diagnosis is None and explanation.arrival is not None:
+            diagnosis = str(explanation.arrival)
         recent = thread.loop.recent
-        lines += [*lines_of(explanation, registers), *last_accesses.lines_of(recent)]
+        if outcome.brief:
+            lines += brief_lines_of(explanation)
+        else:
+            lines += [*lines_of(explanation, registers), *last_accesses.lines_of(recent)]
         cpus.append(explanation.as_json() | {"accesses": last_accesses.as_json(recent)})
     return Aftermath(diagnosis, "\n".join(lines), tuple(cpus))
 

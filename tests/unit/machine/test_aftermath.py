@@ -121,6 +121,19 @@ def test_last_lines_are_fit_for_a_terminal_and_told_once(
     assert last_lines_of(printed) == told
 
 
+def test_guest_that_has_halted_itself_gets_a_short_statement(memory: GuestMemory) -> None:
+    outcome = Outcome(GUEST_CRASHED, "the guest is halted for ever", error=True, brief=True)
+    halted, waits = uapi.KVM_MP_STATE_HALTED, uapi.KVM_MP_STATE_UNINITIALIZED
+    symbols = [SymbolContent(b"0000000000007bf0 T start\n", 0)]
+    found = examine([thread(0, state=halted)], memory, outcome, symbols)
+    assert found.report == "at start+0x10"
+    assert found.cpus[0]["accesses"]  # the data has it all
+    found = examine([thread(0, state=halted), thread(1, state=waits)], memory, outcome)
+    assert found.report.splitlines() == [
+        "CPU 0 is halted", "at 0x7c00", "CPU 1 waits for a start-up IPI",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("status", [CLEAN, DEVICE_FAILED, 33])
 def test_end_that_the_guests_state_does_not_explain_is_not_examined(status: int, memory: GuestMemory) -> None:
     assert examine([thread(2)], memory, Outcome(status, "")) == Aftermath()
