@@ -45,6 +45,8 @@ class Outcome(Value):
     screen: Screen | None = None
     """What was on the text screen, if anything was."""
     last_lines: tuple[tuple[str, str], ...] = ()
+    brief: bool = False
+    """Whether the report tells only where the CPUs are: the guest has halted itself, which is no crash."""
 
 
 def debug_exit_status(value: int) -> int:

@@ -70,7 +70,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "snapshot": {"cpuid", "errors", "kvm", "layout", "lean", "memory", "regular"},
     # What puts them together.
     # What a guest's last state tells; `kvm` for its structures alone.
-    "explain": {"kvm", "lean"},
+    "explain": {"kvm", "layout", "lean"},
     # Where the CPUs were, added up: reads and writes the files of --profile.
     "profiling": {"errors", "explain", "lean"},
     # Between devices and the guest of a run that injects faults, and no other.

@@ -671,6 +671,8 @@ cdef class LoopCore:
     cdef uint64_t carried   # of the present access: what its word is changed by, and its value
     cdef uint64_t value
     cdef Open open
+    cdef Py_ssize_t sync_rip
+    cdef public uint64_t last_rip
     cdef Made made[RECENT]
     cdef size_t made_count
     cdef list described     # what those entries of `made` point to that have no route
@@ -689,7 +691,7 @@ cdef class LoopCore:
 
     def set_up(self, page, int descriptor, unsigned long run_request, fake_enter, *,
                Py_ssize_t ring_word, ring, Py_ssize_t mmio_data, int io_exit, int mmio_exit, nobody,
-               int most_recent):
+               int most_recent, Py_ssize_t sync_rip):
         """`page` is the mapping of the vCPU, `run_request` KVM_RUN. Without a `descriptor`, `fake_enter` is
         called. `ring_word` is where the indices of `ring` are, if that is not None. `nobody` is the access of
         ports that no device claims.
@@ -706,6 +708,7 @@ cdef class LoopCore:
         self.mmio_data = mmio_data
         self.io_exit = io_exit
         self.mmio_exit = mmio_exit
+        self.sync_rip = sync_rip // 8
 
     def learn(self, uint64_t key, kind, list route):
         """A new route: `key` is the packed word of a port exit whose `kind` is None, otherwise an address."""
@@ -828,6 +831,7 @@ cdef class LoopCore:
             position = self.mmio_data
         else:
             return NOT_OURS
+        self.last_rip = words[self.sync_rip]
         if route.access == NULL or position > <uint64_t>(self.buffer.len - 8):
             return NOT_OURS
         self.carried = self.value = 0

@@ -31,6 +31,7 @@ class _Known:
     def __init__(self, file: SymbolFile, may_go_on: Callable[[], bool]) -> None:
         data = file.data
         self.symbols: Final[Symbols] = symbols.read(data, file.base)
+        self.entry: int | None = symbols.entry_of(data, file.base)
         self.lines: Lines | None = None
         self.frames: Frames | None = None
         if data.startswith(b"\x7fELF"):
@@ -67,6 +68,13 @@ class DebugInfo:
                 return found
         return None
 
+    @property
+    def entry(self) -> str | None:
+        """The function at which the first ELF file begins, or None."""
+        entry = next((known.entry for known in self._all if known.entry is not None), None)
+        place = None if entry is None else self.place(entry)
+        return None if place is None else place.symbol
+
     def line(self, address: int) -> Line | None:
         """The source line of the instruction at `address`, or None."""
         for known in self._all:
@@ -89,5 +97,14 @@ class DebugInfo:
 
     def named(self, address: int) -> str:
         """`symbol+0x4 (file.c:12)`, as much of that as is known, or an empty text."""
-        place, line = self.place(address), self.line(address)
-        return " ".join([*([str(place)] if place else []), *([f"({line})"] if line else [])])
+        place = self.place(address)
+        return self._with_line("" if place is None else str(place), address)
+
+    def function(self, address: int) -> str:
+        """`symbol (file.c:12)`, as much of that as is known, or an empty text."""
+        place = self.place(address)
+        return self._with_line("" if place is None else place.symbol, address)
+
+    def _with_line(self, name: str, address: int) -> str:
+        line = self.line(address)
+        return " ".join([*([name] if name else []), *([f"({line})"] if line else [])])

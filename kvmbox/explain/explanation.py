@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from kvmbox.explain import faults
+from kvmbox.explain.arrival import Arrival, arrival
 from kvmbox.explain.backtrace import backtrace
 from kvmbox.explain.debug_info import DebugInfo
 from kvmbox.explain.disassembly import Instruction, disassemble
@@ -45,7 +46,8 @@ class Explanation(Value):
 
     `code` has the bytes at RIP, None for each that is not there. `instructions` are those around RIP, none
     without a disassembler. `fault` is the exception that could not be delivered, if the guest ended by that.
-    `walks` are the translations of RIP, RSP and CR2 that fail.
+    `walks` are the translations of RIP, RSP and CR2 that fail. `arrival` is how the CPU got to an address
+    where the image has no code.
     """
 
     number: int
@@ -59,6 +61,7 @@ class Explanation(Value):
     stack: tuple[StackWord, ...]
     fault: Fault | None
     walks: tuple[tuple[str, Walk], ...]
+    arrival: Arrival | None
 
     def as_json(self) -> dict[str, Any]:
         """The explanation as values of JSON; numbers that are addresses are hexadecimal strings."""
@@ -78,6 +81,7 @@ class Explanation(Value):
             "stack": [
                 {"address": hex(one.address), "value": hex(one.value), "name": one.name} for one in self.stack
             ],
+            "arrival": "" if self.arrival is None else self.arrival.what,
             "fault": None if self.fault is None else _fault_as_json(self.fault),
             "walks": {
                 name: {"address": hex(walk.linear), "levels": [str(one) for one in walk.levels],
@@ -114,6 +118,7 @@ def explain(cpu: Cpu, debug_info: DebugInfo, *, crashed: bool) -> Explanation:
         tuple(_stack(cpu, debug_info)),
         fault,
         tuple(_walks(cpu, fault)),
+        arrival(cpu, debug_info),
     )
 
 

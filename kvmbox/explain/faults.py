@@ -100,7 +100,7 @@ def _fetch(cpu: Cpu, code: bytes) -> tuple[int, str, Walk | None] | None:
     if cpu.bits != 64 and not cpu.is_real and rip > cpu.sregs.cs.limit:
         return _PROTECTION, f"EIP {rip:#x} is beyond the limit of CS ({cpu.sregs.cs.limit:#x})", None
     if place.stopped:
-        why = f"RIP {rip:#x} is not mapped: {place.stopped}{_came_from(cpu, rip)}"
+        why = f"RIP {rip:#x} is not mapped: {place.stopped}"
         return PAGE_FAULT, why + _in_tables(cpu, place), place
     if place.rights & NO_EXECUTE:
         return PAGE_FAULT, f"RIP {rip:#x} is on a page that is not executable", place
@@ -109,13 +109,6 @@ def _fetch(cpu: Cpu, code: bytes) -> tuple[int, str, Walk | None] | None:
     if cpu.cpl < 3 and cpu.sregs.cr4 & _CR4_SMEP and place.levels and place.rights & USER:
         return PAGE_FAULT, f"RIP {rip:#x} is on a user page, which CR4.SMEP forbids the supervisor", place
     return None
-
-
-def _came_from(cpu: Cpu, rip: int) -> str:
-    """How the CPU got to an address where there is nothing."""
-    if cpu.bits != 16 and rip > 16 and cpu.number_at(cpu.sp - cpu.bits // 8, cpu.bits // 8) == rip:
-        return " (probably a return address that was overwritten: it is the word below the stack)"
-    return " (a null pointer was called)" if rip < 16 else ""
 
 
 def _in_tables(cpu: Cpu, place: Walk) -> str:

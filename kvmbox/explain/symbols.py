@@ -1,14 +1,18 @@
 """Names of addresses: from the symbol table of an ELF file, or from a System.map.
 
-A table is sorted once, and then asked by bisection. Symbols without a size end where the next one begins, and
-64 KiB behind their start at the latest.
+A table is sorted once, and then asked by bisection. Symbols without a size end where the next one begins, at
+the end of their section, and 64 KiB behind their start at the latest.
+
+Of several symbols at one address the first of these counts: one of the section that holds the address (a
+label at the end of a section has the address of the next section); one with a type, as a function has; one
+with a size; a global one; the first in the table.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Final
 
@@ -21,6 +25,8 @@ LONGEST_GUESS: Final = 1 << 16
 
 _MAP_LINE: Final = re.compile(rb"^([0-9a-fA-F]{4,16}) ([A-Za-z]) (\S+)", re.MULTILINE)
 _PLACES: Final = (0, 1, 2, 10)  # STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_GNU_IFUNC
+_NO_TYPE: Final = 0
+_LOCAL: Final = 0  # STB_LOCAL
 _SHT_SYMTAB: Final = 2
 _SHT_DYNSYM: Final = 11
 _SHF_COMPRESSED: Final = 1 << 11
@@ -44,16 +50,28 @@ class Place(Value):
         return Place(self.symbol, self.offset + count)
 
 
-class Symbols:
-    """A table of symbols: where each begins, how long it is, and its name, as the linker has it."""
+class Symbol(Value):
+    """Where a symbol begins, how long it is, and its name, as the linker has it. A symbol without a size (0)
+    names at most `reach` bytes. Of two symbols at one address the one with the higher `rank` counts.
+    """
 
-    def __init__(self, entries: Iterable[tuple[int, int, str]]) -> None:
-        """`entries` are start, size and name; in any order."""
-        best: dict[int, tuple[int, str]] = {}
-        for start, size, name in entries:
-            # Of several names of one place, one that has a size, then the first.
-            if start not in best or (size and not best[start][0]):
-                best[start] = (size, name)
+    start: int
+    size: int
+    name: str
+    rank: int = 0
+    reach: int = LONGEST_GUESS
+
+
+class Symbols:
+    """A table of symbols."""
+
+    def __init__(self, entries: Iterable[Symbol]) -> None:
+        """`entries` are in any order."""
+        best: dict[int, Symbol] = {}
+        for one in entries:
+            known = best.get(one.start)
+            if known is None or one.rank > known.rank:
+                best[one.start] = one
             if len(best) >= MOST_SYMBOLS:
                 break
         self._starts = sorted(best)
@@ -67,18 +85,20 @@ class Symbols:
         index = bisect_right(self._starts, address) - 1
         if index < 0:
             return None
-        start, (size, name) = self._starts[index], self._rest[index]
+        one = self._rest[index]
+        size = one.size
         if size == 0:
-            after = self._starts[index + 1] if index + 1 < len(self._starts) else start + LONGEST_GUESS
-            size = min(after - start, LONGEST_GUESS)
-        offset = address - start
-        return Place(readable(name), offset) if offset < max(size, 1) else None
+            size = one.reach
+            if index + 1 < len(self._starts):
+                size = min(self._starts[index + 1] - one.start, size)
+        offset = address - one.start
+        return Place(readable(one.name), offset) if offset < max(size, 1) else None
 
     def find(self, name: str) -> int | None:
         """Where the symbol of this name begins, or None."""
-        for start, (_, known) in zip(self._starts, self._rest, strict=True):
-            if name in (known, readable(known)):
-                return start
+        for one in self._rest:
+            if name in (one.name, readable(one.name)):
+                return one.start
         return None
 
 
@@ -94,8 +114,18 @@ def of_elf(data: bytes, base: int = 0) -> Symbols:
                 _, more_flags, _, names, length, _ = sections[link]
                 if not (flags | more_flags) & _SHF_COMPRESSED:
                     table = data[offset : offset + size]
-                    return Symbols(of_table(table, data[names : names + length], base, wide=wide))
+                    homes = [(start, length) for _, _, start, _, length, _ in sections]
+                    return Symbols(of_table(table, data[names : names + length], base, homes, wide=wide))
     return Symbols(())
+
+
+def entry_of(data: bytes, base: int = 0) -> int | None:
+    """The entry point of an ELF file, moved by `base`; None of any other file."""
+    header = Struct("<24xQ" if data[4:5] == b"\x02" else "<24xI")
+    if not data.startswith(b"\x7fELF") or len(data) < header.size:
+        return None
+    (entry,) = header.unpack_from(data)
+    return int(entry) + base
 
 
 def _sections(data: bytes) -> list[tuple[int, ...]]:
@@ -114,8 +144,12 @@ def _sections(data: bytes) -> list[tuple[int, ...]]:
     return list(entry.iter_unpack(memoryview(data)[start:end]))
 
 
-def of_table(table: bytes, names: bytes, base: int, *, wide: bool) -> Iterator[tuple[int, int, str]]:
-    """Start, size and name of the symbols that are places (ELF specification, "Symbol Table")."""
+def of_table(
+    table: bytes, names: bytes, base: int, homes: Sequence[tuple[int, int]], *, wide: bool
+) -> Iterator[Symbol]:
+    """The symbols that are places (ELF specification, "Symbol Table"). `homes` has the address and the size
+    of each section.
+    """
     entry = Struct("<IBBHQQ" if wide else "<IIIBBH")
     whole = len(table) - len(table) % entry.size
     for count, values in enumerate(entry.iter_unpack(table[:whole])):
@@ -129,14 +163,27 @@ def of_table(table: bytes, names: bytes, base: int, *, wide: bool) -> Iterator[t
             continue
         end = names.find(b"\0", at, at + LONGEST_NAME)
         name = names[at : end if end >= 0 else at + LONGEST_NAME]
-        if name:
-            yield start + base, size, name.decode(errors="replace")
+        if not name:
+            continue
+        home, length = homes[section] if section < len(homes) else (start, LONGEST_GUESS)
+        is_at_home = 0 <= start - home < length
+        reach = min(length - (start - home), LONGEST_GUESS) if is_at_home else 0
+        kinds = (is_at_home, info & 0xF != _NO_TYPE, size != 0, info >> 4 != _LOCAL)
+        yield Symbol(start + base, size, name.decode(errors="replace"), _rank(kinds), reach)
+
+
+def _rank(kinds: tuple[bool, ...]) -> int:
+    """A number that sorts as the tuple does, the first of them first."""
+    rank = 0
+    for kind in kinds:
+        rank = rank << 1 | kind
+    return rank
 
 
 def of_map(data: bytes, base: int = 0) -> Symbols:
     """The symbols of a System.map, as `nm` prints them: address, type, name."""
     return Symbols(
-        (int(line[1], 16) + base, 0, line[3][:LONGEST_NAME].decode(errors="replace"))
+        Symbol(int(line[1], 16) + base, 0, line[3][:LONGEST_NAME].decode(errors="replace"), line[2].isupper())
         for line in _MAP_LINE.finditer(data)
         if line[2] not in b"aAuUwW"
     )

@@ -18,6 +18,8 @@ def lines_of(one: Explanation, registers: str) -> list[str]:
         found.append(f"at {one.where}")
         if one.source:
             found.append(f"    {one.source}")
+    if one.arrival is not None:
+        found.append(f"At {one.pc:#x}, where the image has no code: {one.arrival.what}")
     if one.fault is not None:
         found += _fault(one.fault)
     found += registers.split("\n")
@@ -29,6 +31,14 @@ def lines_of(one: Explanation, registers: str) -> list[str]:
     for name, walk in one.walks:
         found.append(f"{name} {walk.linear:#x}: {walk.stopped}")
         found += [f"  {level}" for level in walk.levels]
+    return found
+
+
+def brief_lines_of(one: Explanation) -> list[str]:
+    """Where the CPU is, and who called whom."""
+    found = [f"at {one.where or hex(one.pc)}", *([f"    {one.source}"] if one.source else [])]
+    if len(one.frames) > 1:
+        found += ["Backtrace:", *_frames(one.frames)]
     return found
 
 

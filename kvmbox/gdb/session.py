@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from kvmbox.gdb import packets
@@ -342,8 +343,21 @@ class Session:
             self._resume(range(self._target.cpus) if chosen is None else [chosen], None)
 
     def _resume(self, running: Iterable[int], step: int | None) -> None:
-        self._target.resume(running, step)
+        with self._telling():
+            self._target.resume(running, step)
         self._stands, self._awaits = False, True
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell the person why something is refused: clients say that it failed, and few of them say why."""
+        try:
+            yield
+        except RefusedError as error:
+            text = f"--gdb: {error}"
+            if text not in self._told and len(self._told) < MOST_WAITING:
+                self._told.add(text)
+                self._target.tell(text)
+            raise
 
     def _vcont(self, rest: bytes) -> None:
         """`vCont;action:thread;action`: the first action that names a CPU counts for it."""
@@ -391,15 +405,8 @@ class Session:
         return Point(kind, address, size)
 
     def _add_point(self, rest: bytes) -> bytes:
-        try:
+        with self._telling():
             self._target.add_point(self._cpu, self._point(rest))
-        except RefusedError as error:
-            # Clients say that it failed, and few of them say why.
-            text = f"--gdb: {error}"
-            if text not in self._told and len(self._told) < MOST_WAITING:
-                self._told.add(text)
-                self._target.tell(text)
-            raise
         return b"OK"
 
     def _remove_point(self, rest: bytes) -> bytes:

@@ -9,6 +9,10 @@ from typing import Final
 
 from kvmbox.kvm.uapi import kvm_dtable, kvm_regs, kvm_segment, kvm_sregs
 
+RESET_RIP: Final = 0xFFF0
+RESET_CS_BASE: Final = 0xFFFF_0000
+"""Where a processor begins after a reset (Intel SDM volume 3, table 10-1)."""
+
 _RFLAGS: Final = (
     (0, "CF"),
     (2, "PF"),
@@ -31,6 +35,12 @@ _CR0_PE: Final = 1 << 0
 _EFER_LMA: Final = 1 << 10
 _RFLAGS_VM: Final = 1 << 17
 _COLUMNS: Final = 4
+
+
+def is_reset(regs: kvm_regs, sregs: kvm_sregs) -> bool:
+    """Whether the vCPU is where it begins after a reset."""
+    at_start = regs.rip == RESET_RIP and sregs.cs.base == RESET_CS_BASE
+    return bool(at_start and not sregs.cr0 & _CR0_PE)
 
 
 def cpu_mode(regs: kvm_regs, sregs: kvm_sregs) -> str:

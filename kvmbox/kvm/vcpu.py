@@ -45,6 +45,7 @@ from typing import Any, Final, Self, TypeVar
 from kvmbox.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
+from kvmbox.kvm.registers import RESET_CS_BASE, RESET_RIP
 
 KICK_SIGNAL: Final = signal.SIGRTMIN + 1
 """A real-time signal, so that it collides with no one's habit; SIGRTMIN itself is left to the embedder."""
@@ -90,6 +91,10 @@ class Vcpu:
         self._kick_lock = threading.Lock()
         self._thread_id: int | None = None
         self._masks = False
+        self.last_regs: uapi.kvm_regs | None = None
+        """The general registers when they were last set or read, but for those of a reset."""
+        self.last_sregs: uapi.kvm_sregs | None = None
+        """The same of the special registers."""
         try:
             # SAFETY: the kernel's own pages, as long as the mapping lives; the views below are released
             # before it is closed, so no view ever points at unmapped memory.
@@ -190,6 +195,10 @@ class Vcpu:
         while self._masks and signal.sigtimedwait({KICK_SIGNAL}, 0) is not None:
             pass
 
+    def show_rip(self) -> None:
+        """From now on each exit stores the general registers in kvm_run (needs KVM_CAP_SYNC_REGS)."""
+        self.bytes[uapi.RUN_VALID_REGS] = uapi.KVM_SYNC_X86_REGS
+
     # --- State -------------------------------------------------------------------------------------------
 
     def _get(self, request: int, structure: type[_StructureT]) -> _StructureT:
@@ -205,19 +214,27 @@ class Vcpu:
 
     def get_regs(self) -> uapi.kvm_regs:
         """The general registers, a copy."""
-        return self._get(io.KVM_GET_REGS, uapi.kvm_regs)
+        regs = self._get(io.KVM_GET_REGS, uapi.kvm_regs)
+        if regs.rip != RESET_RIP:
+            self.last_regs = regs
+        return regs
 
     def set_regs(self, regs: uapi.kvm_regs) -> None:
         """Set all general registers."""
         self._set(io.KVM_SET_REGS, regs)
+        self.last_regs = regs
 
     def get_sregs(self) -> uapi.kvm_sregs:
         """The segment, table and control registers, a copy."""
-        return self._get(io.KVM_GET_SREGS, uapi.kvm_sregs)
+        sregs = self._get(io.KVM_GET_SREGS, uapi.kvm_sregs)
+        if sregs.cs.base != RESET_CS_BASE:
+            self.last_sregs = sregs
+        return sregs
 
     def set_sregs(self, sregs: uapi.kvm_sregs) -> None:
         """Set all of them; also injects the vector whose bit is set in `interrupt_bitmap`."""
         self._set(io.KVM_SET_SREGS, sregs)
+        self.last_sregs = sregs
 
     def get_sregs2(self) -> uapi.kvm_sregs2:
         """The same with the PDPTEs of PAE paging (needs KVM_CAP_SREGS2)."""

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from kvmbox.errors import KvmError, UnknownExitError
 from kvmbox.kvm import uapi
-from kvmbox.kvm.registers import format_registers
+from kvmbox.kvm.registers import format_registers, is_reset
 from kvmbox.lean import Value
 from kvmbox.machine.crash_report import diagnose
 from kvmbox.machine.hang_profile import Profile
@@ -21,6 +21,14 @@ PATIENCE: Final = 5.0
 
 EXPLAINED: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT)
 """The ends after which the report tells all that is known of every CPU."""
+
+LOST: Final = (
+    "KVM on AMD-V resets a CPU before it reports the triple fault, so RIP and CR2 are lost:"
+    " look at the last accesses below"
+)
+LOST_REGISTERS: Final = "The registers of the triple fault are lost: KVM on AMD-V has reset the CPU."
+LAST_LOOK: Final = "Registers at kvmbox's last look, perhaps long before, with the page tables of now:"
+"""What is told of a CPU whose state KVM has thrown away."""
 
 MOST_OF_LINE: Final = 160
 """The characters of the console's last line that are shown."""
@@ -114,7 +122,7 @@ def _explain(
     from kvmbox.explain.debug_info import DebugInfo, SymbolFile
     from kvmbox.explain.explanation import explain
     from kvmbox.explain.state import Cpu
-    from kvmbox.explain.text import lines_of
+    from kvmbox.explain.text import brief_lines_of, lines_of
     from kvmbox.machine import last_accesses
 
     end = time.monotonic() + PATIENCE
@@ -129,23 +137,37 @@ def _explain(
         vcpu = thread.vcpu
         if len(threads) > 1:
             lines.append(f"CPU {vcpu.index}{_condition(thread)}")
+        crashed = outcome.status == GUEST_CRASHED and ended_it(thread, outcome)
         try:
-            if vcpu.get_mp_state() in _NOT_STARTED:
+            if vcpu.get_mp_state() in _NOT_STARTED and not crashed:
                 continue
             regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
         except KvmError as error:
             lines.append(f"(registers cannot be read: {error})")
             continue
-        crashed = outcome.status == GUEST_CRASHED and ended_it(thread, outcome)
+        is_lost = crashed and is_reset(regs, sregs)
+        if is_lost:
+            diagnosis, crashed = diagnosis or LOST, False
+            lines.append(LOST_REGISTERS)
+            if rip := thread.loop.last_rip:
+                lines.append(f"Last access to a device: by RIP {rip:#x} {debug_info.named(rip)}".rstrip())
+            if vcpu.last_regs is not None and vcpu.last_sregs is not None:
+                regs, sregs = vcpu.last_regs, vcpu.last_sregs
+                lines.append(LAST_LOOK)
         registers = format_registers(regs, sregs)
         try:
             explanation = explain(Cpu(regs, sregs, memory.available, vcpu.index), debug_info, crashed=crashed)
         except Exception as error:  # noqa: BLE001 - guest and image are anybody's; the guest's end counts
             lines += [registers, f"(the state cannot be explained: {type(error).__name__}: {error})"]
             continue
+        if diagnosis is None and explanation.arrival is not None:
+            diagnosis = str(explanation.arrival)
         recent = thread.loop.recent
-        lines += [*lines_of(explanation, registers), *last_accesses.lines_of(recent)]
-        cpus.append(explanation.as_json() | {"accesses": last_accesses.as_json(recent)})
+        if outcome.brief:
+            lines += brief_lines_of(explanation)
+        else:
+            lines += [*lines_of(explanation, registers), *last_accesses.lines_of(recent)]
+        cpus.append(explanation.as_json() | {"is_lost": is_lost, "accesses": last_accesses.as_json(recent)})
     return Aftermath(diagnosis, "\n".join(lines), tuple(cpus))
 
 

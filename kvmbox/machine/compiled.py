@@ -154,6 +154,7 @@ class CompiledLoop(LoopCore, VcpuLoop):
             mmio_exit=uapi.KVM_EXIT_MMIO,
             nobody=nobody,
             most_recent=MOST_RECENT,
+            sync_rip=uapi.RUN_SYNC_RIP,
         )
         self._enter = self.enter_compiled
         self._remember = self.remember

@@ -57,11 +57,11 @@ if TYPE_CHECKING:
     from kvmbox.machine.builder import GuestVm
     from kvmbox.machine.vcpu_thread import VcpuThread
 
-_STATES: Final = {
-    uapi.KVM_MP_STATE_HALTED: "halted",
+_WAITS: Final = {
     uapi.KVM_MP_STATE_UNINITIALIZED: "waits for INIT",
     uapi.KVM_MP_STATE_INIT_RECEIVED: "waits for a start-up IPI",
 }
+_STATES: Final = {uapi.KVM_MP_STATE_HALTED: "halted", **_WAITS}
 PAGE: Final = 4096
 
 
@@ -373,9 +373,8 @@ class Debugger(Visitor):
 
     def _client_gone(self, why: str, *, left: bool = False) -> None:
         """The client has hung up; or has `left` in order, or speaks nonsense, as `why` says."""
-        is_lost = self._link.endpoint.is_pipe and (why or not left)
-        if is_lost:
-            why = why or "the client of --gdb has hung up"
+        if self._link.endpoint.is_pipe:  # nobody can come back
+            why = why or f"the client of --gdb has {'left' if left else 'hung up'}"
             self._decision.decide(Outcome(INTERRUPTED, why))
         if why:
             self._say(why)
@@ -434,12 +433,14 @@ class Debugger(Visitor):
 
     def name_of(self, cpu: int) -> str:
         """See Target."""
+        state = _STATES.get(self._mp_state(cpu), "")
+        return f"CPU {cpu}, {state or f'{self.registers(cpu).cpu.bits}-bit code'}"
+
+    def _mp_state(self, cpu: int) -> int:
         try:
-            state = _STATES.get(self._vcpu(cpu).get_mp_state(), "")
+            return self._vcpu(cpu).get_mp_state()
         except KvmError as error:
-            state = str(error)
-        bits = self.registers(cpu).cpu.bits
-        return f"CPU {cpu}, {state or f'{bits}-bit code'}"
+            raise RefusedError(str(error)) from error
 
     def _vcpu(self, cpu: int) -> Vcpu:
         return self._threads[cpu].vcpu
@@ -529,6 +530,7 @@ class Debugger(Visitor):
         """See Target."""
         assert self._guest is not None
         numbers = list(running) if step is None else [step]
+        self._refuse_waiting(numbers)
         self._but = (None, None)
         if step is not None:
             cpu = self.registers(step).cpu
@@ -542,6 +544,13 @@ class Debugger(Visitor):
         except KvmError as error:
             self._asked = SIGTRAP
             raise RefusedError(str(error)) from error
+
+    def _refuse_waiting(self, numbers: Sequence[int]) -> None:
+        """Raises RefusedError if none of these CPUs can execute an instruction before another CPU does."""
+        waits = [_WAITS.get(self._mp_state(number)) for number in numbers]
+        if numbers and all(waits):
+            what = f"CPU {numbers[0]} {waits[0]}, and executes nothing before another CPU sends that"
+            raise RefusedError(f"{what}: let all CPUs go on, or step another one")
 
     def interrupt(self) -> None:
         """See Target."""

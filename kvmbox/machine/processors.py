@@ -24,6 +24,7 @@ from kvmbox.kvm.vm import Vm
 
 _TSC_DEADLINE_TIMER: Final = 1 << 24  # leaf 1, ECX
 _HYPERVISOR: Final = 1 << 31
+_AMD_V: Final = (b"AuthenticAMD", b"HygonGenuine")
 
 
 class Processors:
@@ -41,6 +42,10 @@ class Processors:
         first = self.vcpus[0]
         self.is_pvm = is_pvm(first)
         claimed = claimed_leaves(kvm)
+        # KVM on AMD-V resets a vCPU before it reports a triple fault: this is what is left of it.
+        if not self.is_pvm and is_amd(claimed) and kvm.check_extension(uapi.KVM_CAP_SYNC_REGS):
+            for vcpu in self.vcpus:
+                vcpu.show_rip()
         shown = shown_leaves(cpu, claimed, pvm=self.is_pvm)
         self.leaves: list[Leaf] = place(shown, 0, cpus)
         """What CPUID shows on the first vCPU."""
@@ -53,6 +58,16 @@ class Processors:
             from kvmbox.cpuid.model import still_shown
 
             self.not_hidden = still_shown(shown, leaves_of(first.get_cpuid()))
+
+
+def is_amd(leaves: Sequence[Leaf]) -> bool:
+    """Whether the vendor in leaf 0 is one whose processors have AMD-V."""
+    vendors = (
+        b"".join(register.to_bytes(4, "little") for register in (leaf.ebx, leaf.edx, leaf.ecx))
+        for leaf in leaves
+        if leaf.function == 0
+    )
+    return next(vendors, b"") in _AMD_V
 
 
 def claimed_leaves(kvm: Kvm) -> list[Leaf]:

@@ -50,6 +50,8 @@ MMIO_KIND_MASK: Final = (1 << MMIO_KIND_BITS) - 1
 _MMIO_DATA: Final = uapi.RUN_MMIO_DATA
 _KVM_EXIT_IO: Final = uapi.KVM_EXIT_IO
 _KVM_EXIT_MMIO: Final = uapi.KVM_EXIT_MMIO
+_VALID_REGS: Final = uapi.RUN_VALID_REGS
+_SYNC_RIP: Final = uapi.RUN_SYNC_RIP // 8
 _SAME_HALVES: Final = 0x1_0000_0001
 """What divides a 64-bit word if its halves are equal: first and last of an empty ring."""
 
@@ -182,6 +184,10 @@ class VcpuLoop:
         self._ring = ring
         self._recent: deque[tuple[Access, int | None]] = deque(maxlen=MOST_RECENT)
         self._remember: Callable[[tuple[Access, int | None]], object] = self._recent.append
+        if vcpu.bytes[_VALID_REGS]:
+            self._remember = self._remember_with_rip
+        self.last_rip = 0
+        """RIP at the last access to a device, at that instruction or behind it; 0 if KVM does not show it."""
         # count, access, word, offset, limit, size, is_read, guarded, device, what is accessed
         self._routes: dict[int, list[Any]] = {}
         self._mmio_routes: dict[int, list[Any]] = {}
@@ -254,6 +260,10 @@ class VcpuLoop:
         for a string instruction. The loop must have ended, or be parked.
         """
         return list(self._recent)
+
+    def _remember_with_rip(self, made: tuple[Access, int | None]) -> None:
+        self.last_rip = self._vcpu.words64[_SYNC_RIP]
+        self._recent.append(made)
 
     @property
     def unclaimed_exits(self) -> int:

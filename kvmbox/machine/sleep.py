@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvmbox import layout
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.wakeups import may_start, may_wake_halted
@@ -15,6 +16,12 @@ from kvmbox.lean import Value
 
 _RFLAGS_IF: Final = 1 << 9
 _WAITS_FOR_SIPI: Final = (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED)
+
+
+END_CLEANLY: Final = (
+    f"to end with a status of its own, a guest writes to the debug-exit port ({layout.DEBUG_EXIT_PORT:#x});"
+    f" to end with status 0, it writes 'Shutdown' to port {layout.SHUTDOWN_PORT:#x}"
+)
 
 
 class Sleep(Value):
@@ -38,7 +45,7 @@ def look_at(vcpu: Vcpu, ioapic: uapi.kvm_ioapic_state) -> Sleep:
         return Sleep(
             halted=True,
             reason="hlt with interrupts off",
-            hint="end the guest with a write to the debug-exit or shutdown port",
+            hint=END_CLEANLY,
         )
     if state in _WAITS_FOR_SIPI and not may_start(ioapic):
         return Sleep(

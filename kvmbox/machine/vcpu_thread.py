@@ -141,4 +141,6 @@ def _end(sleeps: Sequence[Sleep], reports: Sequence[str]) -> Outcome:
     reason = f"the guest is halted for ever: {sleeps[0].reason}"
     if len(sleeps) > 1:
         reason += f", and each of its {len(sleeps)} CPUs sleeps"
-    return Outcome(GUEST_CRASHED, reason, error=True, hint=sleeps[0].hint, report="\n".join(reports))
+    report = "\n".join(reports)
+    halted = sleeps[0].halted
+    return Outcome(GUEST_CRASHED, reason, error=True, hint=sleeps[0].hint, report=report, brief=halted)

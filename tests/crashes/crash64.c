@@ -141,11 +141,15 @@ static void cause(void)
 	static volatile int lock = 1;
 
 	spin_lock(&lock);
+#elif CAUSE == 15 /* a call of a null pointer, where page 0 is mapped */
+	call(0);
 #endif
 }
 
 void _start(void)
 {
 	cause();
+#if CAUSE != 16 /* the entry function returns */
 	handler();
+#endif
 }

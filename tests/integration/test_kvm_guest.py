@@ -77,6 +77,22 @@ def test_out_gives_a_pio_exit_with_its_byte_and_packed_words(stack: ExitStack) -
     assert vcpu.words32[2] == uapi.KVM_EXIT_HLT
 
 
+def test_registers_of_the_last_look_are_kept_but_those_of_a_reset_are_not(stack: ExitStack) -> None:
+    guest = Guest(stack, "90 e6f4 f4")  # nop; out 0xf4,al; hlt
+    vcpu = guest.vcpu
+    fresh = guest.vm.create_vcpu(1)
+    assert (fresh.get_regs().rip, fresh.get_sregs().cs.base) == (0xFFF0, 0xFFFF_0000)
+    assert (fresh.last_regs, fresh.last_sregs) == (None, None)
+    assert vcpu.last_regs is not None
+    assert vcpu.last_regs.rip == CODE
+    vcpu.show_rip()
+    guest.next_exit()
+    assert vcpu.words64[uapi.RUN_SYNC_RIP // 8] in (CODE + 1, CODE + 3)  # at the instruction, or behind it
+    vcpu.run()
+    assert vcpu.get_regs().rip == CODE + 4
+    assert vcpu.last_regs.rip == CODE + 4
+
+
 @pytest.mark.parametrize(("code", "size"), [("ec", 1), ("ed", 2), ("66ed", 4)])
 def test_in_of_each_size_reads_what_the_data_area_holds(stack: ExitStack, code: str, size: int) -> None:
     guest = Guest(stack, f"bae4cc {code} f4")  # mov dx,0xcce4; in al/ax/eax,dx; hlt

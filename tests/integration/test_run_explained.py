@@ -11,6 +11,7 @@ import pytest
 from kvmbox.explain import disassembly
 from tests.support.crash_kernels import FLAGS, SOURCES, build_32, build_64, need_compiler, run
 
+NULL_CALL = "hint: a null pointer was called by call (crash64.c:89): look at the function pointer there"
 NO_IDT = "not delivered: the IDT has no entry at all (limit 0x0)"
 
 CRASHES_64 = [
@@ -19,7 +20,7 @@ CRASHES_64 = [
     (3, "cause", ("#UD (invalid opcode)", "not delivered: selector 0x1230 is outside the GDT (limit 0x37)")),
     (4, "cause", ("#PF (page fault): the stack is at 0x700000001000, which is not mapped: PML4E",)),
     (5, "recurse", ("#PF (page fault): the stack has run into 0x", "the stack at 0x", "more times")),
-    (6, "", ("#PF (page fault): RIP 0x0 is not mapped: PTE is not present (a null pointer was called)",)),
+    (6, "", ("#PF (page fault): RIP 0x0 is not mapped: PTE is not present", NULL_CALL)),
     (7, "smash", ("#GP (general protection): the return address 0x4141414141414141 is not a canonical",)),
     (8, "recurse", ("has run into the page tables",)),
     (9, "stack", ("#PF (page fault): RIP 0x", "is on a page that is not executable")),
@@ -27,6 +28,8 @@ CRASHES_64 = [
     (11, "cause", ("#DE (divide error): the guest divided by zero", NO_IDT)),
     (12, "dereference", ("probably for writing, and the page is read-only",)),
     (13, "", ("#PF (page fault): RIP 0x700000000000", "probably a return address that was overwritten")),
+    (15, "", (NULL_CALL,)),
+    (16, "", ("hint: the entry function _start returned, and nothing had called it",)),
 ]
 """The CAUSE, the function that RIP is in, and words of the report."""
 
@@ -54,7 +57,7 @@ def test_crash_in_long_mode(cause: int, function: str, words: tuple[str, ...], t
         assert f"\nat {function}" in report
     if function not in ("", "stack"):
         assert "(crash64.c:" in report
-    if cause not in (4, 8, 13):  # whose stack is lost
+    if cause not in (4, 8, 13, 16):  # whose stack is lost
         assert " _start+0x" in report.split("Backtrace:")[1] or "more times" in report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -99,6 +100,14 @@ def test_gdb_breaks_steps_prints_and_continues_to_the_end(bits: int, tmp_path: P
     assert f"{kernel.address('total'):#x} is physical {kernel.address('total'):#x}" in told
     assert "counted" in told
     assert f"exited with code {(21 << 1 | 1):03o}]" in told  # gdb prints octal digits
+
+
+def test_gdb_in_a_batch_ends_with_an_endless_guest(tmp_path: Path) -> None:
+    facts = tmp_path / "facts.json"
+    told = gdb(Kernel(tmp_path, 64, "SPIN"), "print $pc", options=("--json", str(facts)))
+    assert "$1 = " in told
+    ended = json.loads(facts.read_text())
+    assert (ended["status"], ended["reason"]) == (130, "the client of --gdb has left")
 
 
 @PLANTED
@@ -314,6 +323,8 @@ def test_cpus_are_threads(tmp_path: Path) -> None:
         assert client.ask(b"Hg2") == b"OK"
         assert client.ask(b"T3").startswith(b"E")
         first = client.ask(b"Hg1") and client.ask(b"g")
+        assert client.ask(b"vCont;s:2") == b"E01"
+        run.stderr.until(b"--gdb: CPU 1 waits for ")
         assert client.ask(b"vCont;s:1").startswith(b"T05thread:1;")
         assert client.ask(b"g") != first
         answer = client.ask(b"vCont;c")

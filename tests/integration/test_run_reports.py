@@ -11,7 +11,7 @@ import pytest
 
 from kvmbox import bundled, layout
 from tests.support.family import DEVICE_TYPES
-from tests.support.real_mode import HALT_FOR_EVER, SHUTDOWN, debug_exit, out, say
+from tests.support.real_mode import HALT_FOR_EVER, SHUTDOWN, TRIPLE_FAULT, debug_exit, out, say
 from tests.support.runs import Images, Run, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
@@ -138,10 +138,21 @@ def test_stats_go_to_stderr_and_leave_stdout_to_the_guest(images: Images, end: b
 
 
 def test_json_of_a_crash_holds_the_report(images: Images) -> None:
-    result = run_with_json(images, HALT_FOR_EVER)
+    result = run_with_json(images, TRIPLE_FAULT)
     assert result["status"] == 6
     assert "RIP=" in result["report"]
-    assert "halted for ever" in result["reason"]
+    assert "triple fault" in result["reason"]
+
+
+def test_guest_that_halts_itself_gets_a_short_statement(images: Images) -> None:
+    status, _, messages = run_to_end(images.run(say(b"done") + HALT_FOR_EVER))
+    assert status == 6
+    lines = messages.splitlines()
+    assert lines[0] == "kvmbox: error: the guest is halted for ever: hlt with interrupts off"
+    assert lines[1].startswith("hint: ")
+    assert "debug-exit port (0xf4)" in lines[1]
+    assert lines[2].startswith("at 0x7c")
+    assert lines[3:] == ["Last line of COM1: done"]
 
 
 def test_json_of_a_judged_run_holds_the_final_status(images: Images) -> None:

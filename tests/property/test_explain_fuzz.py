@@ -144,7 +144,7 @@ def test_names_that_share_megabytes_are_cut(tmp_path: Path) -> None:
         (1).to_bytes(4, "little") + b"\x02\0\1\0" + (0x1000 + 16 * number).to_bytes(8, "little") + bytes(8)
         for number in range(200)
     )
-    found = symbols.Symbols(symbols.of_table(table, names, 0, wide=True))
+    found = symbols.Symbols(symbols.of_table(table, names, 0, [(0x1000, 0x100)] * 4, wide=True))
     assert len(found) == 200
     place = found.at(0x1000)
     assert place is not None

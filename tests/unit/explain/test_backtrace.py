@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from kvmbox.explain.backtrace import MOST_FRAMES, backtrace
 from kvmbox.explain.state import Cpu
-from kvmbox.explain.symbols import Place, Symbols
+from kvmbox.explain.symbols import Place, Symbol, Symbols
 from tests.support.stopped_cpu import Memory, long_mode, protected_mode, real_mode
 
-TABLE = Symbols([(0x3000, 0x100, "inner"), (0x3100, 0x100, "outer"), (0x3200, 0x100, "start")])
+TABLE = Symbols(
+    [Symbol(0x3000, 0x100, "inner"), Symbol(0x3100, 0x100, "outer"), Symbol(0x3200, 0x100, "start")]
+)
 
 
 def chain(cpu: Cpu, place_of: Callable[[int], Place | None] = TABLE.at) -> list[int]:

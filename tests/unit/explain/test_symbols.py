@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.explain import names, symbols
-from kvmbox.explain.symbols import LONGEST_GUESS, Place, Symbols
+from kvmbox.explain.symbols import LONGEST_GUESS, Place, Symbol, Symbols
 
 MAP = b"""\
 0000000000100000 T start
@@ -23,7 +23,7 @@ nonsense
 
 
 def test_address_within_a_symbol_is_named_with_its_offset() -> None:
-    table = Symbols([(0x1000, 0x20, "one"), (0x1040, 0, "two"), (0x1050, 4, "three")])
+    table = Symbols([Symbol(0x1000, 0x20, "one"), Symbol(0x1040, 0, "two"), Symbol(0x1050, 4, "three")])
     assert table.at(0x0FFF) is None
     assert str(table.at(0x1000)) == "one"
     assert str(table.at(0x101F)) == "one+0x1f"
@@ -33,14 +33,15 @@ def test_address_within_a_symbol_is_named_with_its_offset() -> None:
 
 
 def test_last_symbol_without_a_size_does_not_name_all_memory() -> None:
-    table = Symbols([(0x1000, 0, "last")])
+    table = Symbols([Symbol(0x1000, 0, "last")])
     assert table.at(0x1000 + LONGEST_GUESS - 1) is not None
     assert table.at(0x1000 + LONGEST_GUESS) is None
 
 
-def test_of_two_names_of_a_place_the_one_with_a_size_counts() -> None:
-    assert str(Symbols([(1, 0, "label"), (1, 8, "function")]).at(1)) == "function"
-    assert str(Symbols([(1, 8, "function"), (1, 0, "label"), (1, 9, "other")]).at(1)) == "function"
+def test_of_two_names_of_a_place_the_higher_rank_and_then_the_first_counts() -> None:
+    one, two = Symbol(1, 0, "one"), Symbol(1, 8, "two", 1)
+    assert str(Symbols([one, two]).at(1)) == "two"
+    assert str(Symbols([two, one, Symbol(1, 9, "other", 1)]).at(1)) == "two"
 
 
 def test_system_map_and_its_base() -> None:
@@ -53,6 +54,11 @@ def test_system_map_and_its_base() -> None:
     assert table.find("nobody") is None
 
 
+def test_system_map_prefers_a_global_name() -> None:
+    both = b"0000000000100000 t local\n0000000000100000 T start\n"
+    assert str(symbols.read(both).at(0x100004)) == "start+0x4"
+
+
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF" + bytes(100), b"\xff" * 1000])
 def test_file_without_symbols_names_nothing(data: bytes) -> None:
     assert len(symbols.read(data)) == 0
@@ -62,10 +68,26 @@ SYMTAB, DYNSYM, STRTAB, COMPRESSED = 2, 11, 3, 1 << 11
 FUNCTION, OBJECT, SECTION, FILE = 2, 1, 3, 4
 
 
-def elf(*, wide: bool, kind: int = SYMTAB, flags: int = 0, count: int = 3) -> bytes:
-    """An ELF file with `start` at 0x1000, a section symbol, and `helper`, which is not defined here."""
-    names = b"\0start\0helper\0"
-    entries = [(1, FUNCTION, 1, 0x1000, 0x20), (0, SECTION, 1, 0x1000, 0), (7, FUNCTION, 0, 0x2000, 4)]
+GLOBAL = 1 << 4
+TEXT, HEADER = 3, 4
+"""The sections of an `elf`: [0x1000, 0x1100) and, in front of that, [0xFE0, 0x1000)."""
+PLAIN = [
+    (b"start", FUNCTION, TEXT, 0x1000, 0x20),
+    (b"", SECTION, TEXT, 0x1000, 0),
+    (b"helper", FUNCTION, 0, 0x2000, 4),
+]
+"""`start` at 0x1000, a section symbol, and `helper`, which is not defined here."""
+
+Row = tuple[bytes, int, int, int, int]
+"""Name, binding and type, section, address and size."""
+
+
+def elf(*, wide: bool, kind: int = SYMTAB, flags: int = 0, count: int = 5, rows: list[Row] = PLAIN) -> bytes:
+    """An ELF file with these symbols."""
+    names, entries = b"\0", []
+    for name, *rest in rows:
+        entries.append((len(names) if name else 0, *rest))
+        names += name + b"\0"
     size = 64 if wide else 52
     table = b"".join(
         struct.pack("<IBBHQQ", name, info, 0, section, at, length)
@@ -77,9 +99,11 @@ def elf(*, wide: bool, kind: int = SYMTAB, flags: int = 0, count: int = 3) -> by
     headers = size + len(table) + len(names)
     sections = [
         # name, type, flags, address, offset, size, link, info, alignment, size of an entry
-        (0, 0, 0, 0, 0, 3, 0, 0, 0, 0),
+        (0, 0, 0, 0, 0, 5, 0, 0, 0, 0),
         (0, kind, flags, 0, size, len(table), 2, 0, 8, 0),
         (0, STRTAB, 0, 0, size + len(table), len(names), 0, 0, 1, 0),
+        (0, 1, 6, 0x1000, 0, 0x100, 0, 0, 1, 0),
+        (0, 1, 2, 0xFE0, 0, 0x20, 0, 0, 1, 0),
     ]
     header = struct.pack(
         "<4sBB10xHHI" + ("QQQ" if wide else "III") + "IHHHHHH",
@@ -91,12 +115,54 @@ def elf(*, wide: bool, kind: int = SYMTAB, flags: int = 0, count: int = 3) -> by
 
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("kind", [SYMTAB, DYNSYM])
-@pytest.mark.parametrize("count", [0, 3])
+@pytest.mark.parametrize("count", [0, 5])
 def test_symbols_of_an_elf_file(wide: bool, kind: int, count: int) -> None:
     table = symbols.read(elf(wide=wide, kind=kind, count=count), 0x100)
     assert len(table) == 1
     assert table.at(0x111F) == Place("start", 0x1F)
     assert table.at(0x1120) is None
+
+
+LABEL = 0
+END = (b"hdr_end", LABEL, HEADER, 0x1000, 0)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(
+    ("other", "wanted"),
+    [
+        ((b"_start", GLOBAL | LABEL, TEXT, 0x1000, 0), "_start+0x5"),
+        ((b"_start", LABEL, TEXT, 0x1000, 0), "_start+0x5"),
+        ((b"_start", FUNCTION, TEXT, 0x1000, 8), "_start+0x5"),
+        ((b"before", GLOBAL | LABEL, HEADER, 0xFE0, 0), None),  # of the header, too: the code has no name
+    ],
+)
+def test_label_at_the_end_of_a_section_does_not_name_the_next_one(
+    wide: bool, other: Row, wanted: str | None
+) -> None:
+    for rows in ([END, other], [other, END]):
+        place = symbols.read(elf(wide=wide, rows=rows)).at(0x1005)
+        assert (None if place is None else str(place)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("worse", "better"),
+    [
+        ((b"w", GLOBAL | LABEL, TEXT, 0x1000, 0), (b"b", FUNCTION, TEXT, 0x1000, 0)),
+        ((b"w", FUNCTION, TEXT, 0x1000, 4), (b"b", GLOBAL | FUNCTION, TEXT, 0x1000, 4)),
+        ((b"w", LABEL, TEXT, 0x1000, 0), (b"b", GLOBAL | LABEL, TEXT, 0x1000, 0)),
+        ((b"w", LABEL, TEXT, 0x1000, 0), (b"b", LABEL, TEXT, 0x1000, 4)),
+    ],
+)
+def test_of_two_symbols_at_one_address_the_better_counts(worse: Row, better: Row) -> None:
+    for rows in ([worse, better], [better, worse]):
+        assert str(symbols.read(elf(wide=True, rows=rows)).at(0x1000)) == "b"
+
+
+def test_symbol_without_a_size_ends_with_its_section() -> None:
+    table = symbols.read(elf(wide=True, rows=[(b"last", LABEL, TEXT, 0x10F0, 0)]))
+    assert str(table.at(0x10FF)) == "last+0xf"
+    assert table.at(0x1100) is None
 
 
 def test_compressed_symbol_table_and_other_byte_order_name_nothing() -> None:

@@ -121,6 +121,57 @@ def test_last_lines_are_fit_for_a_terminal_and_told_once(
     assert last_lines_of(printed) == told
 
 
+def test_guest_that_has_halted_itself_gets_a_short_statement(memory: GuestMemory) -> None:
+    outcome = Outcome(GUEST_CRASHED, "the guest is halted for ever", error=True, brief=True)
+    halted, waits = uapi.KVM_MP_STATE_HALTED, uapi.KVM_MP_STATE_UNINITIALIZED
+    symbols = [SymbolContent(b"0000000000007bf0 T start\n", 0)]
+    found = examine([thread(0, state=halted)], memory, outcome, symbols)
+    assert found.report == "at start+0x10"
+    assert found.cpus[0]["accesses"]  # the data has it all
+    found = examine([thread(0, state=halted), thread(1, state=waits)], memory, outcome)
+    assert found.report.splitlines() == [
+        "CPU 0 is halted", "at 0x7c00", "CPU 1 waits for a start-up IPI",
+    ]  # fmt: skip
+
+
+class ResetVcpu(FakeVcpu):
+    """A vCPU that KVM has reset before it reported the triple fault. Its last look was at 0x7C00."""
+
+    last_regs: Any = None
+    last_sregs: Any = None
+
+    def get_regs(self) -> uapi.kvm_regs:
+        return uapi.kvm_regs(rip=0xFFF0, rflags=2)
+
+    def get_sregs(self) -> uapi.kvm_sregs:
+        sregs = uapi.kvm_sregs(cr0=0x6000_0010)
+        sregs.cs.base, sregs.cs.selector = 0xFFFF_0000, 0xF000
+        return sregs
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_cpu_that_kvm_has_reset_is_told_by_what_is_left(memory: GuestMemory, looked: bool) -> None:
+    one = thread(0, outcome=CRASH, state=uapi.KVM_MP_STATE_UNINITIALIZED)
+    one.vcpu = ResetVcpu()
+    one.loop.last_rip = 0x7C04
+    if looked:
+        one.vcpu.last_regs, one.vcpu.last_sregs = uapi.kvm_regs(rip=0x7C00), uapi.kvm_sregs()
+    symbols = [SymbolContent(b"0000000000007bf0 T start\n", 0)]
+    found = examine([one], memory, CRASH, symbols)
+    assert found.diagnosis is not None
+    assert found.diagnosis.startswith("KVM on AMD-V resets a CPU before it reports the triple fault")
+    lines = found.report.splitlines()
+    assert lines[:2] == [
+        "The registers of the triple fault are lost: KVM on AMD-V has reset the CPU.",
+        "Last access to a device: by RIP 0x7c04 start+0x14",
+    ]
+    assert ("at start+0x10" in lines) is looked
+    assert ("RIP=0xfff0" in found.report) is not looked
+    assert "Cause" not in found.report
+    assert lines[-1] == "  out   0x03f8 size 1  a string"
+    assert [cpu["is_lost"] for cpu in found.cpus] == [True]
+
+
 @pytest.mark.parametrize("status", [CLEAN, DEVICE_FAILED, 33])
 def test_end_that_the_guests_state_does_not_explain_is_not_examined(status: int, memory: GuestMemory) -> None:
     assert examine([thread(2)], memory, Outcome(status, "")) == Aftermath()

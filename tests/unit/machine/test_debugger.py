@@ -59,6 +59,7 @@ class FakeVcpu:
     def __init__(self, index: int, memory: Memory) -> None:
         self.index = index
         self.cpu = long_mode(memory, rip=0x7C00 + 0x100 * index)
+        self.mp_state = uapi.KVM_MP_STATE_RUNNABLE
 
     def get_regs(self) -> uapi.kvm_regs:
         return self.cpu.regs
@@ -73,7 +74,7 @@ class FakeVcpu:
         pass
 
     def get_mp_state(self) -> int:
-        return uapi.KVM_MP_STATE_RUNNABLE
+        return self.mp_state
 
 
 class Ram(Memory):
@@ -277,6 +278,48 @@ def test_step_is_one_cpu_s_and_passes_a_breakpoint(rig: Rig) -> None:
     assert rig.debugger.met(1, STEPPED) == STOP
     rig.debugger.visit()
     assert rig.link.sent[-1] == b"T05thread:2;"
+
+
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [
+        (uapi.KVM_MP_STATE_UNINITIALIZED, "waits for INIT"),
+        (uapi.KVM_MP_STATE_INIT_RECEIVED, "waits for a start-up IPI"),
+    ],
+)
+@pytest.mark.parametrize("packet", [b"vCont;s:2", b"vCont;c:2"])
+def test_step_of_a_cpu_that_waits_for_another_is_refused_with_the_reason(
+    rig: Rig, packet: bytes, state: int, word: str
+) -> None:
+    rig.threads[1].vcpu.mp_state = state
+    assert rig.ask(packet) == [b"E01"]
+    assert rig.said == [
+        f"--gdb: CPU 1 {word}, and executes nothing before another CPU sends that: "
+        "let all CPUs go on, or step another one"
+    ]
+    assert all(rig.debugger.holds(cast(Any, thread)) for thread in rig.threads)
+    assert rig.ask(b"vCont;c") == []  # all of them: CPU 0 may send it
+    assert "go" in rig.calls
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_client_at_a_pipe_that_detaches_ends_the_run(rig: Rig, goes_on: bool) -> None:
+    if goes_on:
+        rig.ask(b"c")
+        rig.debugger.met(0, STEPPED)
+        rig.debugger.visit()
+    assert rig.ask(b"D") == [b"OK"]
+    outcome = rig.decision.outcome
+    assert outcome is not None
+    assert (outcome.status, outcome.reason) == (INTERRUPTED, "the client of --gdb has left")
+
+
+def test_client_of_a_socket_that_detaches_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(monkeypatch, endpoint=Endpoint("gdb.sock"))
+    rig.connect()
+    rig.debugger.visit()
+    assert rig.ask(b"D")[-1] == b"OK"
+    assert rig.decision.outcome is None
 
 
 def test_hit_of_a_debug_register_is_named(rig: Rig) -> None:

@@ -25,13 +25,14 @@ class FakeKvm:
     """A KVM that claims LEAVES."""
 
     def __init__(self, **capabilities: int) -> None:
+        self.leaves = LEAVES
         self.capabilities = {getattr(uapi, f"KVM_CAP_{name}"): value for name, value in capabilities.items()}
 
     def check_extension(self, capability: int) -> int:
         return self.capabilities.get(capability, 0)
 
     def supported_cpuid(self) -> list[uapi.kvm_cpuid_entry2]:
-        return [entry_of(leaf) for leaf in LEAVES]
+        return [entry_of(leaf) for leaf in self.leaves]
 
 
 class FakeVm:
@@ -49,6 +50,10 @@ class FakeVcpu:
     def __init__(self, index: int) -> None:
         self.index = index
         self.leaves: list[Leaf] = []
+        self.shows_rip = False
+
+    def show_rip(self) -> None:
+        self.shows_rip = True
 
     def get_msrs(self, _indices: object) -> dict[int, int]:
         return {}
@@ -61,6 +66,18 @@ class FakeVcpu:
             entry_of(leaf.with_registers({"ecx": leaf.ecx | CX16}) if leaf.function == 1 else leaf)
             for leaf in self.leaves
         ]
+
+
+AMD = Leaf(0, 0, False, 0xD, 0x6874_7541, 0x444D_4163, 0x6974_6E65)
+INTEL = Leaf(0, 0, False, 0xD, 0x756E_6547, 0x6C65_746E, 0x4965_6E69)
+
+
+@pytest.mark.parametrize(("leaf", "known", "shown"), [(AMD, 1, True), (AMD, 0, False), (INTEL, 1, False)])
+def test_rip_is_shown_where_a_triple_fault_resets_the_cpu(leaf: Leaf, known: int, shown: bool) -> None:
+    kvm, vm = FakeKvm(SYNC_REGS=known), FakeVm()
+    kvm.leaves = [leaf, *LEAVES[1:]]
+    Processors(cast(Any, kvm), cast(Any, vm), cpus=2, cpu="host")
+    assert [vcpu.shows_rip for vcpu in vm.made] == [shown, shown]
 
 
 def processors(cpus: int, cpu: str, **capabilities: int) -> tuple[Processors, FakeVm]:

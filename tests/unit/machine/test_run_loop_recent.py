@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from kvmbox.errors import DeviceProcessError
+from kvmbox.kvm import uapi
 from kvmbox.machine.run_loop import MOST_RECENT, LoopEnd
 from tests.support.halves import Half
 from tests.support.loop_rig import Rig
@@ -40,6 +43,33 @@ def test_accesses_are_remembered_with_their_values_the_newest_last(rig: Rig) -> 
     first = [(("in", 0x3FD, 1), 0x60), (("in", 0x3FD, 1), 0x61)]
     second = [(what, 0xFFFF if what[0] == "read" else value) for what, value in again]
     assert rig.loop.recent == first + again + second
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_rip_of_the_last_access_is_kept_where_kvm_shows_it(half: Half, shown: bool) -> None:
+    rig = Rig(half)
+    if shown:
+        rig.vcpu.page[uapi.RUN_VALID_REGS] = uapi.KVM_SYNC_X86_REGS
+        rig.named(None)  # a loop that knows
+
+    def step(access: Callable[[], None], rip: int) -> None:
+        access()
+        play = rig.vcpu.script.pop()
+
+        def exits() -> int:
+            rig.vcpu.words64[uapi.RUN_SYNC_RIP // 8] = rip if shown else 0
+            return play()
+
+        rig.vcpu.script.append(exits)
+
+    for number in range(3):  # the first has no route
+        step(lambda: rig.port(OUT, 0x3F8, data=b"a"), 0x7C00 + number)
+    assert rig.play() is LoopEnd.LEFT
+    assert rig.loop.last_rip == (0x7C02 if shown else 0)
+    step(lambda: rig.memory(0xD000_0000, 1, b"x"), 0x7C10)
+    step(lambda: rig.reason(uapi.KVM_EXIT_SHUTDOWN), 0xFFF0)
+    assert rig.loop.run() is LoopEnd.DECIDED
+    assert rig.loop.last_rip == (0x7C10 if shown else 0)
 
 
 @pytest.mark.parametrize("count", [MOST_RECENT - 1, MOST_RECENT, MOST_RECENT + 1, 3 * MOST_RECENT + 5])
