@@ -31,6 +31,8 @@ _UNUSED: Final = (bytes(layout.TEXT_SCREEN_SIZE), b" \x07" * (layout.TEXT_SCREEN
 
 _GRAPHICS: Final = "the guest has switched its VGA to graphics, which kvmbox does not show"
 
+_COLORS: Final = "the screen has colours and no text: --json FILE has its attributes"
+
 
 class ScreenView:
     """Looks at the screen of one machine. Belongs to the thread of the main loop."""
@@ -117,7 +119,9 @@ class ScreenView:
     def text(self) -> str:
         """What is on the screen of a machine that stands still, in lines without control characters."""
         screen = self._read_anyway()
-        return "the screen is blank\n" if screen is None or screen.is_blank else f"{screen.text}\n"
+        if screen is None or screen.is_blank:
+            return "the screen is blank\n"
+        return f"{screen.text}\n" if screen.text else "the screen has colours and no text\n"
 
     def _read_anyway(self) -> Screen | None:
         """The same if the device process fails, which is told: no run ends by that."""
@@ -183,10 +187,12 @@ class ScreenView:
             from kvmbox.screen.repeated import without_repeated
 
             rows = without_repeated(rows, self._console.bios_text, screen.columns)
-        if not any(rows):
-            return
         printed = any(count for port, count in self._console.bytes_out.items() if port != BIOS_TEXT)
-        if self._choice != "end" and printed:
+        shown = self._choice == "end" or not printed
+        if not any(rows):
+            if shown and not screen.text and screen.has_colors:
+                self._say(_COLORS)
+        elif not shown:
             self._left = rows
         else:
             self._console.show_screen("".join(f"{row}\n" for row in rows).encode(), self._capture)

@@ -330,6 +330,19 @@ def test_program_that_looks_when_the_guest_has_ended_gets_what_it_has_left(image
             vm.expect_screen("no such words")
 
 
+def test_screen_of_colours_without_text_is_not_blank(images: Images, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    field = show(b" ").replace(b"\xc7\x05 \x07", b"\xc7\x05 \x10")  # blue
+    with images.run(field + SHUTDOWN, "--json", str(path)) as run:
+        assert run.status() == 0
+        assert (run.output, run.messages.count("the screen has colours and no text")) == (b"", 1)
+    screen: dict[str, Any] = json.loads(path.read_text())["screen"]
+    assert (screen["rows"][0], screen["attributes"][0][:4]) == ("", "1000")
+    with images.run(say(b"x") + field + SHUTDOWN) as run:
+        assert run.status() == 0
+        assert (run.output, run.messages) == (b"x", "")
+
+
 def test_screen_of_a_guest_that_shows_nothing_is_blank(images: Images) -> None:
     with Machine(images.write(IDLE), mode="real", screen="never", timeout=PATIENCE_S) as vm:
         assert vm.screen.text == ""
