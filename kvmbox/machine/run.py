@@ -222,7 +222,10 @@ def run(
                 cleanup.callback(_end_transfers, devices.transfers, say)
             main_loop.take_devices(devices)
             view = ScreenView(
-                *(config, memory, devices, console, decision), has_bios=source.has_bios, live=live, say=say
+                *(config, memory, devices, console, decision),
+                *(main_loop.flush_writes, say),
+                has_bios=source.has_bios,
+                live=live,
             )
             if matcher is not None or live is not None:
                 main_loop.each_slice = view.look

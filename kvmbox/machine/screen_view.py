@@ -44,12 +44,14 @@ class ScreenView:
         devices: Devices,
         console: Console,
         decision: Decision,
+        flush_writes: Callable[[], object],
+        say: Callable[[str], None],
         *,
         has_bios: bool,
         live: LiveText | None,
-        say: Callable[[str], None],
     ) -> None:
-        """`live` draws the screen while the guest runs, if that is wanted."""
+        """`flush_writes` delivers coalesced writes to the VGA. `live` draws the screen while it changes."""
+        self._flush_writes = flush_writes
         self._live = live
         self._choice = config.screen
         self._capture = config.console
@@ -102,6 +104,7 @@ class ScreenView:
 
     def read(self, *, with_registers: bool = True) -> Screen | None:
         """What is on the screen now; None if the guest has not used it. Raises DeviceProcessError."""
+        self._flush_writes()
         memory = self._memory.read(layout.TEXT_SCREEN, layout.TEXT_SCREEN_SIZE)
         has_started = self._channel.is_started
         if memory in _UNUSED and not has_started:
