@@ -1,11 +1,14 @@
 /*
  * acpi: what firmware leaves in memory, found as a kernel finds it. Proves the BIOS data area, the RSDP, RSDT and XSDT
  * with the same tables, MADT, HPET, FADT, DSDT and FACS, the MP and the SMBIOS tables: their places, lengths and
- * checksums. It ends by debug-exit with 42: status 85.
+ * checksums, and the id of the I/O APIC in both and in its register. It ends by debug-exit with 42: status 85. With
+ * --append 1 it writes another id to the register first, and resets the machine.
  */
+#include "common/command_line.h"
 #include "common/console.h"
 #include "common/guest.h"
 #include "common/io.h"
+#include "common/rtc.h"
 
 #define EXIT_ALL_FOUND 42
 
@@ -24,6 +27,13 @@
 #define MP_TABLE     4
 #define MP_ENTRIES   44
 #define MAX_TABLES   16
+
+#define IO_APIC        0xfec00000
+#define IO_APIC_WINDOW 0x10 /* the register whose index is at 0 */
+#define IO_APIC_ID     0
+#define OTHER_ID       5
+#define CMOS_MARK      0x50 /* a byte of CMOS RAM, which a reset keeps */
+#define MARK           0xa1
 
 /* The compiler takes what it knows to point into the first page for an error: it must not know. */
 static const uint8_t *at(uint32_t address)
@@ -93,6 +103,32 @@ static void put_register(const char *name, const uint8_t *address, unsigned digi
     put_hex(number(address, 4), digits);
 }
 
+/* ---- The I/O APIC ---- */
+
+static volatile uint32_t *io_apic_id(uint32_t address)
+{
+    *(volatile uint32_t *)(uintptr_t)address = IO_APIC_ID;
+    return (volatile uint32_t *)(uintptr_t)(address + IO_APIC_WINDOW);
+}
+
+static void check_io_apic(unsigned id, uint32_t address)
+{
+    if ((*io_apic_id(address) >> 24 & 0xf) != id)
+        fail("I/O APIC: its register has the id of the table");
+}
+
+static void reset_with_another_id(uint32_t address)
+{
+    if (rtc_read(CMOS_MARK) == MARK)
+        return;
+    rtc_write(CMOS_MARK, MARK);
+    *io_apic_id(address) = OTHER_ID << 24;
+    check_io_apic(OTHER_ID, address);
+    put_string("acpi: reset\n");
+    outb(I8042_COMMAND, I8042_RESET);
+    halt();
+}
+
 /* ---- ACPI ---- */
 
 static void print_madt(const uint8_t *madt)
@@ -112,6 +148,7 @@ static void print_madt(const uint8_t *madt)
             put_decimal(entry[2], 1);
             put_register(" at 0x", entry + 4, 8);
             put_char('\n');
+            check_io_apic(entry[2], number(entry + 4, 4));
         }
         if (entry[0] == 2 && entry[3] != number(entry + 4, 4)) {
             put_string("MADT: IRQ ");
@@ -261,6 +298,8 @@ static void print_mp(void)
     for (uint32_t left = number(table + 34, 2); left; left--) {
         if (entry[0] == 0 && entry[3] & 1)
             cpus++;
+        if (entry[0] == 2)
+            check_io_apic(entry[1], number(entry + 4, 4));
         if (entry[0] == 3 && entry[5] == 0) {
             put_string("MP: IRQ 0 is pin ");
             put_decimal(entry[7], 1);
@@ -304,7 +343,9 @@ static void print_smbios(void)
 
 void guest_main(uint32_t magic, const struct multiboot_info *info)
 {
-    (void)magic, (void)info;
+    (void)magic;
+    if (decimal_argument(info, 0, 0))
+        reset_with_another_id(IO_APIC);
     put_string("BDA: base memory ");
     put_decimal(number(at(BDA_BASE_MEMORY), 2), 1);
     put_string(" KiB, EBDA at 0x");

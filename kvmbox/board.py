@@ -162,7 +162,8 @@ class DeviceSpec(Value):
     grants in their order.
     `natural_sizes` are the sizes in bytes, beyond 1, of accesses that its registers take at once, where they
     are aligned to their size. `coalesced` are ports whose byte writes may reach the device late, in order,
-    before any other request to it: nothing that the guest can see depends on when they do. `source` is the
+    before any other request to it: nothing that the guest can see depends on when they do. A write of a word
+    to two of them that are adjacent is to the model as that of its two bytes, low byte first. `source` is the
     text of the Python module that defines the class `model`, where that is none of the catalogue.
 
     `on_demand` says that the process may start at the first use of the device. Of such a model it is true, as
@@ -468,6 +469,8 @@ def _vga() -> DeviceSpec:
             AddressRange(first, count, offset=first - layout.VGA_FIRST_PORT)
             for first, count in (*layout.VGA_MONOCHROME_PORTS, *layout.VGA_PORTS)
         ),
+        # Many kernels move the cursor at each character: four writes.
+        coalesced=layout.VGA_CRTC_PORTS,
         on_demand=True,
     )
 

@@ -119,6 +119,7 @@ TESTDEV_MEMORY_SIZE: Final = 64 * KIB
 
 VGA_FIRST_PORT: Final = 0x3B0  # of all that a VGA may have: its offset 0
 VGA_MONOCHROME_PORTS: Final = ((0x3B4, 2), (0x3BA, 1))  # CRT controller and status of a VGA in mode 7
+VGA_CRTC_PORTS: Final = (0x3D4, 0x3D5)  # index and data of the CRT controller
 VGA_PORTS: Final = ((0x3C0, 16), (0x3D4, 2), (0x3DA, 1))  # first port, and how many
 
 BIOS_REPORT_PORT: Final = 0x9200  # what the built-in BIOS has behind it: guests/common/ports.h has the same

@@ -56,7 +56,7 @@ from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, MAX_STRING, Block
 from kvmbox.wire.effects import EFFECT, HOST_OUTPUT, decode_effects
-from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, WORDS, FrameError
+from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, WORDS, FrameError, Request
 
 _pack: Final = WORDS.pack
 _REPLY_BIT: Final = protocol.REPLY
@@ -67,6 +67,7 @@ _NO_EFFECTS: Final = frozenset(
     (protocol.HELLO, protocol.SNAPSHOT, protocol.RESTORE, protocol.REPLAY, protocol.SHUTDOWN)
 )
 """Requests that no device of the guest's sees: a model has no cause to ask for anything."""
+_Slices = int | None
 
 
 def _nobody_hears(_deadline: int, _now: int) -> None:
@@ -225,14 +226,18 @@ class Channel:
         self._wait_for_output()
         return data
 
-    def write_string(self, device: int, offset: int, size: int, data: bytes) -> None:
-        """Write all values of `size` bytes each in `data` to one register, by the vCPU thread."""
-        with self._lock:
+    def write_string(self, device: int, offset: int, size: int, data: bytes, slices: _Slices = None) -> None:
+        """Write all values of `size` bytes each in `data` to one register. `slices` as `_follow_up`."""
+        self._acquire() if slices is None else self._take_lock(slices)
+        try:
             while data:
                 piece = data[: MAX_STRING // size * size]
                 request = self._next(protocol.WRITE_STRING, device, 0, offset, piece, size)
-                data = data[len(piece) - self._ask_block(request, 0)[0] * size :]
-        self._wait_for_output()
+                data = data[len(piece) - self._ask_block(request, 0, slices)[0] * size :]
+        finally:
+            self._release()
+        if slices is None:
+            self._wait_for_output()
 
     def _complete(self, word: int, offset: int, value: int, result: int) -> int:
         """The rest of a wide access, whose reply was for the first bytes only. Under the lock."""
@@ -244,13 +249,13 @@ class Channel:
             result |= more << 8 * done
         return result
 
-    def _ask_block(self, request: protocol.Request, limit: int) -> tuple[int, int, bytes]:
-        """A block by the vCPU thread, under the lock: how many accesses are left, value and payload."""
-        sent = request.encode()
-        self.waiting = request.sequence
+    def _ask_block(self, asked: Request, limit: int, slices: _Slices = None) -> tuple[int, int, bytes]:
+        """A block, under the lock; `slices` as `_follow_up`. How many accesses are left, value, payload."""
+        sent = asked.encode()
+        self.waiting = asked.sequence if slices is None else 0
         try:
-            if request.payload:
-                frame = self.transport.exchange(sent, None)
+            if asked.payload:
+                frame = self.transport.exchange(sent, slices)
             else:  # as an access, which may be waited for by spinning
                 words = self._exchange_words(*WORDS.unpack(sent))
                 frame = frame_of(words, self.transport.payload(words))
@@ -259,7 +264,7 @@ class Channel:
             answer = self._survive(error, sent, limit)
         finally:
             self.waiting = 0
-        self._follow_up(None)
+        self._follow_up(slices)
         left, self._left = self._left, 0
         return left, *answer
 
@@ -321,13 +326,13 @@ class Channel:
 
     def _next(
         self, kind: int, device: int, value: int, offset: int, payload: bytes, size: int = 0
-    ) -> protocol.Request:
+    ) -> Request:
         if self._failure is not None:
             raise self._failure
         self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
-        return protocol.Request(kind, device, size, self._sequence, self._now(), value, offset, payload)
+        return Request(kind, device, size, self._sequence, self._now(), value, offset, payload)
 
-    def _answer(self, request: protocol.Request, limit: int, slices: int | None) -> tuple[int, bytes]:
+    def _answer(self, request: Request, limit: int, slices: _Slices) -> tuple[int, bytes]:
         """Send `request` and accept its reply, which may be another process's."""
         sent = request.encode()
         try:
@@ -335,7 +340,7 @@ class Channel:
         except (DeviceProcessError, TransportError) as error:
             return self._survive(error, sent, limit)
 
-    def _follow_up(self, slices: int | None) -> None:
+    def _follow_up(self, slices: _Slices) -> None:
         """Send what the effects of the request that was just answered have asked for; under the lock.
 
         `slices` is how long each may take; None: by the vCPU thread, which waits as `access` does.

@@ -12,6 +12,7 @@ from kvmbox.board import DeviceSpec
 from kvmbox.bus import FastPath
 from kvmbox.channel.channel import Channel
 from kvmbox.channel.grants import leaves_room
+from kvmbox.channel.patience import REPLY_SLICES
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import request_word
 
@@ -121,6 +122,18 @@ class DeviceProxy:
         """The same by the main thread, which waits no longer than it may."""
         self.count(False, len(data))
         self.channel.request(protocol.WRITE_RUN, device=self.index, offset=offset, payload=data)
+
+    def write_pairs(self, offset: int, data: bytes) -> None:
+        """The guest has written a byte to `offset` and one to the register behind it, over and over. By the
+        vCPU thread. All of it is one request, of words.
+        """
+        self.count(False, len(data))
+        self.channel.write_string(self.index, offset, 2, data)
+
+    def flush_pairs(self, offset: int, data: bytes) -> None:
+        """The same by the main thread, which waits no longer than it may."""
+        self.count(False, len(data))
+        self.channel.write_string(self.index, offset, 2, data, slices=REPLY_SLICES)
 
 
 class WideProxy:

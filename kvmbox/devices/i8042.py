@@ -9,8 +9,8 @@ write, so IBF is never seen set.
 (`ps2_keyboard.py`) wait until it is empty. An answer of the controller to a command waits for a byte of
 the keyboard, goes before the next one, and replaces an older answer that was not read. So no byte of the
 keyboard is lost, and after a read the next byte is there at once. The line falls and rises between them:
-each byte is an edge for the 8259. All of it takes no time, as in QEMU; a real keyboard needs about a
-millisecond for a byte.
+each byte is an edge for the 8259. A byte takes no time, as in QEMU; a real keyboard needs about a
+millisecond. Only between a press and a release of keys is there time (`ps2_keyboard`), with a deadline.
 
 *Keyboard.* While bit 4 of the command byte is set (command 0xAD), the keyboard's clock is held: its bytes
 stay where they are. A byte that the guest sends to the keyboard releases the clock. With bit 6, bytes of
@@ -110,13 +110,15 @@ RESEND: Final = 0xFE
 P92_RESET: Final = 0x01
 P92_A20: Final = 0x02
 
-_SNAPSHOT: Final = struct.Struct("<4s6B2BB")
-_SNAPSHOT_MAGIC: Final = b"KBC\x02"
+_SNAPSHOT: Final = struct.Struct("<4s6B2BBQ")
+_SNAPSHOT_MAGIC: Final = b"KBC\x03"
 _SNAPSHOT_SIZE: Final = _SNAPSHOT.size + ps2_keyboard.STATE_SIZE
 _INPUT_REFUSED: Final = 0x01
 _ANSWER_WAITS: Final = 0x02
 _FROM_KEYBOARD: Final = 0x04
 _FLAGS: Final = _INPUT_REFUSED | _ANSWER_WAITS | _FROM_KEYBOARD
+_LAST_NOW: Final = (1 << 63) - 1
+_NEVER: Final = 1 << 64
 _STATUS_BITS: Final = ST_OBF | ST_SYS | ST_CD | ST_UNLOCKED | ST_AUX_OBF | ST_TIMEOUT
 
 
@@ -146,6 +148,7 @@ class I8042(PortModel):
         "_input_refused",
         "_keyboard",
         "_lines",
+        "_now",
         "_output",
         "_output_port",
         "_port_92",
@@ -159,6 +162,7 @@ class I8042(PortModel):
         self._keyboard = Ps2Keyboard()
         self._input_refused = False
         self._lines = 0  # bit per pin
+        self._now = 0
         self._power_on()
 
     def _power_on(self) -> None:
@@ -173,6 +177,16 @@ class I8042(PortModel):
 
     # --- The guest ----------------------------------------------------------------------------------------
 
+    def read(self, now: int, offset: int, size: int) -> int:
+        """See DeviceModel."""
+        self.advance(now)
+        return super().read(now, offset, size)
+
+    def write(self, now: int, offset: int, size: int, value: int) -> None:
+        """See DeviceModel."""
+        self.advance(now)
+        super().write(now, offset, size, value)
+
     def _read_byte(self, offset: int) -> int:
         if offset == STATUS:
             return self._status
@@ -181,6 +195,8 @@ class I8042(PortModel):
         value = self._output
         if self._status & ST_OBF:
             self._status &= ~(ST_OBF | ST_AUX_OBF | ST_TIMEOUT)
+            if self._from_keyboard:
+                self._keyboard.was_read(self._now)
             self._from_keyboard = False
             self._drive_lines()
             self._fill()
@@ -268,7 +284,7 @@ class I8042(PortModel):
             self._answer = None
             self._status = self._status & ~(ST_AUX_OBF | ST_TIMEOUT) | ST_OBF | kind
             self._drive_lines()
-        elif not self._status & ST_OBF and self._keyboard.has_bytes and not self._command_byte & CB_DISABLE:
+        elif self._keyboard_due() <= self._now:
             self._output = self._byte_of_keyboard()
             self._from_keyboard = True
             self._status |= ST_OBF
@@ -279,12 +295,19 @@ class I8042(PortModel):
                 self._input_refused = False
                 self._effects.append(InputRoom(room))
 
+    def _keyboard_due(self) -> int:
+        """When a byte of the keyboard goes to the output buffer; _NEVER if something must happen before."""
+        if self._status & ST_OBF or self._command_byte & CB_DISABLE:
+            return _NEVER
+        due = self._keyboard.ready_at
+        return _NEVER if due is None else due
+
     def _byte_of_keyboard(self) -> int:
         value = self._keyboard.take()
         if not self._command_byte & CB_XLATE:
             return value
         # The code after a break prefix waits behind it: only an answer has no code, and passes as it is.
-        if value == BREAK and self._keyboard.has_bytes:
+        if value == BREAK and self._keyboard.is_inside_change:
             return TRANSLATED[self._keyboard.take()] | RELEASED
         return TRANSLATED[value]
 
@@ -305,8 +328,20 @@ class I8042(PortModel):
 
     # --- The machine ----------------------------------------------------------------------------------------
 
+    def advance(self, now: int) -> None:
+        """See DeviceModel."""
+        if now > self._now:
+            self._now = min(now, _LAST_NOW)
+            self._fill()
+
+    def next_deadline(self) -> int | None:
+        """See DeviceModel. When a key has been held, or none, for long enough."""
+        due = self._keyboard_due()
+        return None if due == _NEVER else due
+
     def receive(self, now: int, data: bytes) -> int:
         """See DeviceModel and the module's text about host input."""
+        self.advance(now)
         count = 0
         if not self._command_byte & CB_DISABLE:
             while count < len(data) and self._keyboard.press(data[count]):
@@ -317,6 +352,7 @@ class I8042(PortModel):
 
     def reset(self, now: int) -> None:
         """See DeviceModel. Changes of keys that the keyboard has taken are gone."""
+        self.advance(now)
         self._power_on()
         self._keyboard.power_on()
         self._drive_lines()
@@ -342,6 +378,7 @@ class I8042(PortModel):
                 value,
                 kind,
                 flags,
+                self._now,
             )
             + self._keyboard.snapshot()
         )
@@ -349,14 +386,15 @@ class I8042(PortModel):
     def restore(self, state: bytes) -> None:
         """See DeviceModel."""
         check_snapshot(state, _SNAPSHOT_MAGIC, _SNAPSHOT_SIZE)
-        _, status, command_byte, command, output, output_port, port_92, value, kind, flags = (
+        _, status, command_byte, command, output, output_port, port_92, value, kind, flags, now = (
             _SNAPSHOT.unpack_from(state)
         )
         keyboard = Ps2Keyboard()
         keyboard.restore(state[_SNAPSHOT.size :])
         waits = flags & _ANSWER_WAITS
         from_keyboard = bool(flags & _FROM_KEYBOARD)
-        ready = keyboard.has_bytes and not command_byte & CB_DISABLE
+        ready_at = keyboard.ready_at
+        ready = ready_at is not None and ready_at <= now and not command_byte & CB_DISABLE
         has_room = keyboard.room and not command_byte & CB_DISABLE
         if (
             status & ~_STATUS_BITS
@@ -367,6 +405,7 @@ class I8042(PortModel):
             or kind not in (0, ST_AUX_OBF, ST_AUX_OBF | ST_TIMEOUT)
             or flags & ~_FLAGS
             or (not waits and (value or kind))
+            or not keyboard.read_at <= now <= _LAST_NOW
             or (ready and not status & ST_OBF)
             or (waits and not from_keyboard)
             or (from_keyboard and status & (ST_OBF | ST_AUX_OBF | ST_TIMEOUT) != ST_OBF)
@@ -382,6 +421,7 @@ class I8042(PortModel):
         self._from_keyboard = from_keyboard
         self._answer = (value, kind) if waits else None
         self._input_refused = bool(flags & _INPUT_REFUSED)
+        self._now = now
         self._keyboard = keyboard
         self._lines = self._lines_wanted()
         self._effects = []

@@ -16,6 +16,12 @@ table. In set 3 each key has one byte. Keys do not repeat while they are held, a
 There are no key types of set 3: each key tells when it is pressed and when it is released. Shift and
 Num Lock do not change what the keys send (the real keyboard sends more bytes around some of them).
 
+*Time.* Keys may come all at once, and leave as a fast typist presses them. A release does not leave before
+the guest has read the press in front of it, and HOLD_NS more; a press not before the guest has read the
+release in front of it, and GAP_NS more. Presses that follow each other, as those of a chord, have no time
+between them, and releases neither. Many drivers keep one variable, which the handler of a press sets and
+that of a release clears, for a loop that looks at it now and then: without this time, the loop sees nothing.
+
 *Answers* to commands go before keys, whose queue they leave as it is. A command discards what was not
 fetched of the answer to the one before.
 """
@@ -60,6 +66,11 @@ LONGEST: Final = 8
 RELEASED: Final = 0x80
 """The bit of a change that says that the key is released."""
 
+HOLD_NS: Final = 60_000_000
+"""How long a key is held at least: longer than a tick of 18.2 Hz, at which a loop may look for keys."""
+GAP_NS: Final = 20_000_000
+"""How long no key is held at least before the next one: longer than a frame of 60 Hz."""
+
 EXTENDED: Final = 0xE0
 BREAK: Final = 0xF0
 
@@ -67,6 +78,8 @@ _WITH_OPTION: Final = frozenset(
     {SET_INDICATORS, SELECT_SCAN_CODES, SET_TYPEMATIC, *range(SET_KEY_TYPEMATIC, SET_KEY_MAKE + 1)}
 )
 _MOST_ANSWERS: Final = 3
+_PRESS: Final = 1  # marks of the first byte of a change in the queue; the other bytes have 0
+_RELEASE: Final = 2
 
 TRANSLATED: Final = bytes.fromhex(
     "ff43413f3d3b3c58644442403e0f2959"
@@ -200,14 +213,23 @@ class Ps2Keyboard:
     >>> keyboard = Ps2Keyboard()
     >>> keyboard.press(31), keyboard.press(31 | RELEASED)
     (True, True)
-    >>> [hex(keyboard.take()) for _ in range(3)]
-    ['0x1c', '0xf0', '0x1c']
+    >>> hex(keyboard.take())
+    '0x1c'
+    >>> keyboard.was_read(5)
+    >>> keyboard.ready_at == 5 + HOLD_NS
+    True
+    >>> [hex(keyboard.take()) for _ in range(2)]
+    ['0xf0', '0x1c']
     """
 
-    __slots__ = ("_answers", "_command", "_keys", "_last", "_leds", "_scan_set", "_scanning", "_typematic")
+    __slots__ = (
+        *("_answers", "_command", "_keys", "_last", "_leds", "_marks", "_phase", "_read_at"),
+        *("_scan_set", "_scanning", "_typematic"),
+    )
 
     def __init__(self) -> None:
         self._last = SELF_TEST_PASSED
+        self._read_at = 0  # when the guest has read a byte of the keyboard, or an earlier time
         self._defaults()
 
     def _defaults(self) -> None:
@@ -218,6 +240,8 @@ class Ps2Keyboard:
         self._typematic = TYPEMATIC_POWER_ON
         self._answers = b""
         self._keys = b""
+        self._marks = b""  # one for each byte of the keys
+        self._phase = 0  # the mark of the change that left last; 0 for none
 
     def power_on(self) -> None:
         """The machine's reset, which on a PC includes a reset command. What a self-test says is gone."""
@@ -225,9 +249,30 @@ class Ps2Keyboard:
         self._defaults()
 
     @property
-    def has_bytes(self) -> bool:
-        """Whether there is something to take."""
-        return bool(self._answers or self._keys)
+    def ready_at(self) -> int | None:
+        """The time from which on there is something to take; None if nothing waits."""
+        if self._answers:
+            return 0
+        if not self._keys:
+            return None
+        mark = self._marks[0]
+        if not mark or not self._phase or mark == self._phase:
+            return 0
+        return self._read_at + (HOLD_NS if mark == _RELEASE else GAP_NS)
+
+    @property
+    def is_inside_change(self) -> bool:
+        """Whether the next byte belongs to the change of which the last one was a byte."""
+        return bool(not self._answers and self._keys and not self._marks[0])
+
+    @property
+    def read_at(self) -> int:
+        """The last time of `was_read`."""
+        return self._read_at
+
+    def was_read(self, now: int) -> None:
+        """The guest has read the byte that was taken last. `now` does not decrease."""
+        self._read_at = now
 
     @property
     def room(self) -> int:
@@ -242,14 +287,18 @@ class Ps2Keyboard:
         if len(self._keys) + len(codes) > QUEUE_SIZE:
             return False
         self._keys += codes
+        mark = _RELEASE if change & RELEASED else _PRESS
+        self._marks += bytes((mark,) + (0,) * (len(codes) - 1)) if codes else b""
         return True
 
     def take(self) -> int:
-        """The next byte for the controller. Only while `has_bytes`."""
+        """The next byte for the controller, from `ready_at` on."""
         if self._answers:
             self._last, self._answers = self._answers[0], self._answers[1:]
         else:
             self._last, self._keys = self._keys[0], self._keys[1:]
+            self._phase = self._marks[0] or self._phase
+            self._marks = self._marks[1:]
         return self._last
 
     def write(self, value: int) -> None:
@@ -308,6 +357,9 @@ class Ps2Keyboard:
                 *self._answers.ljust(_MOST_ANSWERS, b"\0"),
                 len(self._keys),
                 *self._keys.ljust(QUEUE_SIZE, b"\0"),
+                *self._marks.ljust(QUEUE_SIZE, b"\0"),
+                self._phase,
+                *self._read_at.to_bytes(8, "little"),
             )
         )
 
@@ -315,20 +367,26 @@ class Ps2Keyboard:
         """Become what `snapshot` saw; raises SnapshotError for anything malformed, without effect."""
         check_state(state)
         self._command, self._scan_set, self._scanning, self._leds, self._typematic, self._last = state[:6]
-        answers, keys = state[6:_KEYS_AT], state[_KEYS_AT:]
+        answers, count = state[6:_KEYS_AT], state[_KEYS_AT]
         self._answers = answers[1 : 1 + answers[0]]
-        self._keys = keys[1 : 1 + keys[0]]
+        self._keys = state[_KEYS_AT + 1 :][:count]
+        self._marks = state[_MARKS_AT:][:count]
+        self._phase = state[_PHASE_AT]
+        self._read_at = int.from_bytes(state[_PHASE_AT + 1 :], "little")
 
 
 _KEYS_AT: Final = 7 + _MOST_ANSWERS
-STATE_SIZE: Final = _KEYS_AT + 1 + QUEUE_SIZE
+_MARKS_AT: Final = _KEYS_AT + 1 + QUEUE_SIZE
+_PHASE_AT: Final = _MARKS_AT + QUEUE_SIZE
+STATE_SIZE: Final = _PHASE_AT + 1 + 8
 """Bytes of a snapshot of the keyboard."""
 
 
 def check_state(state: bytes) -> None:
     """Raise SnapshotError unless `state` is a state that the keyboard can have."""
     command, scan_set, scanning, leds, typematic = state[:5]
-    queues = state[6:_KEYS_AT], state[_KEYS_AT:]
+    queues = state[6:_KEYS_AT], state[_KEYS_AT:_MARKS_AT]
+    marks = state[_MARKS_AT:_PHASE_AT]
     if (
         (command and command not in _WITH_OPTION)
         or not 1 <= scan_set <= 3
@@ -336,5 +394,8 @@ def check_state(state: bytes) -> None:
         or leds & ~LED_BITS
         or typematic & ~TYPEMATIC_BITS
         or any(queue[0] > len(queue) - 1 or any(queue[1 + queue[0] :]) for queue in queues)
+        or any(marks[state[_KEYS_AT] :])
+        or max(marks) > _RELEASE
+        or state[_PHASE_AT] > _RELEASE
     ):
         raise SnapshotError("8042 snapshot holds a state that the keyboard cannot have")

@@ -157,7 +157,7 @@ def madt_table(platform: Platform) -> bytes:
     """The Multiple APIC Description Table."""
     apic, io_apic, override, nmi = _MADT_LOCAL_APIC, _MADT_IO_APIC, _MADT_OVERRIDE, _MADT_LOCAL_NMI
     entries = [apic.pack(0, apic.size, number, number, _ENABLED) for number in range(platform.cpus)]
-    entries.append(io_apic.pack(1, io_apic.size, wiring.io_apic_id(platform), 0, layout.IO_APIC_BASE, 0))
+    entries.append(io_apic.pack(1, io_apic.size, wiring.IO_APIC_ID, 0, layout.IO_APIC_BASE, 0))
     entries += [
         override.pack(2, override.size, 0, irq, wiring.pin(irq), wiring.flags(irq))
         for irq in (wiring.TIMER_IRQ, *wiring.LEVEL_IRQS)

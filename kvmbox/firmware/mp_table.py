@@ -47,7 +47,7 @@ _LINT0: Final = 0
 
 
 def _entries(platform: Platform) -> list[bytes]:
-    io_apic = wiring.io_apic_id(platform)
+    io_apic = wiring.IO_APIC_ID
     entries = [
         _PROCESSOR.pack(
             0,

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvmbox.firmware.platform import Platform
-
 ISA_IRQS: Final = 16
 CASCADE_IRQ: Final = 2
 TIMER_IRQ: Final = 0
@@ -28,10 +26,10 @@ NMI_PIN: Final = 1
 
 ALL_LOCAL_APICS: Final = 0xFF
 
-
-def io_apic_id(platform: Platform) -> int:
-    """The first id that no local APIC has."""
-    return platform.cpus
+IO_APIC_ID: Final = 0
+"""What the register of KVM's I/O APIC says after a reset. Its four bits have no place for an id behind those
+of 32 local APICs. The APICs share no bus, so a local APIC may have the same id, as in QEMU.
+"""
 
 
 def pin(irq: int) -> int:

@@ -10,8 +10,9 @@ The board lists the ports whose writes may be late (`DeviceSpec.coalesced`). The
 matters: the guest must not see that another access overtakes a write. If KVM's ring holds earlier writes,
 deliver them first: before any write that exits, and before any read that exits to a process with such a port.
 With several vCPUs, this covers the writes of all of them.
-Writes to one port are delivered as a run of bytes. The main thread also flushes the ring once per slice, so
-that the last output of a guest appears even if the guest never exits again.
+Writes to one port are delivered as a run of bytes, and those to two adjacent registers in turn, such as index
+and data, as a string of words. The main thread also flushes the ring once per slice, so that the last output
+of a guest appears even if the guest never exits again.
 
 Who moves `first`, when, and under which lock
 ---------------------------------------------
@@ -45,7 +46,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kvmbox.errors import UnknownExitError
@@ -64,6 +64,9 @@ ENTRIES: Final = (PAGE_SIZE - 8) // ENTRY_SIZE
 _START: Final = RING_WORD * 8 + 8
 BYTE_TO_PORT: Final = 1 | 1 << 32  # length and is_port of an entry
 _LOW: Final = 0xFFFF_FFFF
+
+
+_Give = Callable[[int, bytes], None]
 
 
 class OutputRoom(Protocol):
@@ -99,6 +102,7 @@ class CoalescedRing:
         self._words32 = words32
         self._data = data
         self._zones = zones
+        self._pairs = {port for port in zones if _makes_pair(zones, port)}
         self._carries = carries
         self._lock: Any = lock or threading.Lock()
         self._failure: Exception | None = None  # of the write that `first` points to
@@ -128,7 +132,7 @@ class CoalescedRing:
         with self._lock:
             first, last = self._indices()
             if self._carries and (last - first) % ENTRIES == 1:
-                ((port, byte),) = self._runs(first, first + 1)
+                ((port, _, byte),) = self._runs(first, first + 1)
                 proxy, register = self._zones[port]
                 if proxy is device:
                     self._words32[2 * RING_WORD] = last
@@ -146,7 +150,7 @@ class CoalescedRing:
         with self._lock:
             room.postpone(threading.get_ident())
             try:
-                self._give_all(lambda proxy, register, data: proxy.write_run(register, data))
+                self._give_all(lambda proxy: (proxy.write_run, proxy.write_pairs))
             finally:
                 room.postpone(0)
         room.wait_for_room()
@@ -159,21 +163,23 @@ class CoalescedRing:
         if not self.pending or not self._lock.acquire(blocking=False):
             return False
         try:
-            return self._give_all(lambda proxy, register, data: proxy.flush_run(register, data))
+            return self._give_all(lambda proxy: (proxy.flush_run, proxy.flush_pairs))
         finally:
             self._lock.release()
 
-    def _give_all(self, give: Callable[[DeviceProxy, int, bytes], None]) -> bool:
-        """Under the lock: give what is in the ring now; returns whether that is anything."""
+    def _give_all(self, ways: Callable[[DeviceProxy], tuple[_Give, _Give]]) -> bool:
+        """Under the lock: give what is in the ring now; returns whether that is anything. `ways` are those to
+        give a run, and pairs.
+        """
         first, last = self._indices()
         if first == last:
             return False
         while first != last:
-            for port, data in self._runs(first, last if last > first else ENTRIES):
+            for port, in_pairs, data in self._runs(first, last if last > first else ENTRIES):
                 proxy, register = self._zones[port]
                 first = (first + len(data)) % ENTRIES
                 try:
-                    give(proxy, register, data)
+                    ways(proxy)[in_pairs](register, data)
                 except Exception as error:
                     self._failure = error
                     raise
@@ -191,8 +197,10 @@ class CoalescedRing:
             raise UnknownExitError(f"KVM's ring of coalesced writes goes from {first} to {last} of {ENTRIES}")
         return first, last
 
-    def _runs(self, first: int, end: int) -> list[tuple[int, bytes]]:
-        """The entries from `first` up to `end`: port and bytes of each run of writes to one port."""
+    def _runs(self, first: int, end: int) -> list[tuple[int, bool, bytes]]:
+        """The entries from `first` up to `end`: port and bytes of each run of writes to one port, or, if the
+        second value is true, to this port and the next one in turn.
+        """
         count = end - first
         words = self._words64[RING_WORD + 1 + 3 * first : RING_WORD + 1 + 3 * end]
         addresses = words[0::3].tolist()
@@ -204,11 +212,21 @@ class CoalescedRing:
                 f"KVM coalesced writes that it was not asked for, to {', '.join(map(hex, set(addresses)))}"
             )
         if addresses.count(addresses[0]) == count:
-            return [(addresses[0], data)]
+            return [(addresses[0], False, data)]
         runs = []
         done = 0
-        for port, run in groupby(addresses):
-            length = len(list(run))
-            runs.append((port, data[done : done + length]))
-            done += length
+        while done < count:
+            port, start = addresses[done], done
+            pair = [port, port + 1]
+            in_pairs = port in self._pairs and addresses[done : done + 2] == pair
+            unit = pair if in_pairs else [port]
+            while addresses[done : done + len(unit)] == unit:
+                done += len(unit)
+            runs.append((port, in_pairs, data[start:done]))
         return runs
+
+
+def _makes_pair(zones: Mapping[int, tuple[DeviceProxy, int]], port: int) -> bool:
+    """Whether the next port has the next register of the same device, and the device takes bytes only."""
+    proxy, register = zones[port]
+    return zones.get(port + 1) == (proxy, register + 1) and 2 not in proxy.natural_sizes

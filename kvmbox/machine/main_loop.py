@@ -541,9 +541,9 @@ class MainLoop:
             self.device_failed(hung_error(hung.device_type))
             devices.pool.kill(hung.device_type)
             return
+        flushed = self.flush_writes()
         self.each_slice()
         congested = self._console.congested
-        flushed = self._ring is not None and not congested and self._ring.flush()
         devices.late.tend(lambda: port_exits([thread.loop for thread in self._vcpus]))
         waiting = any(channel.waiting for channel in devices.pool.channels)
         chores = self._pace.passed(
@@ -564,6 +564,10 @@ class MainLoop:
             for channel in devices.pool.channels:
                 if not channel.waiting and channel.is_started:
                     self._advance(channel.device_type)
+
+    def flush_writes(self) -> bool:
+        """Deliver the coalesced writes, unless their output has no room; returns whether there were any."""
+        return self._ring is not None and not self._console.congested and self._ring.flush()
 
     @property
     def _tells_next_exit(self) -> bool:

@@ -223,7 +223,10 @@ def run(
                 cleanup.callback(_end_transfers, devices.transfers, say)
             main_loop.take_devices(devices)
             view = ScreenView(
-                *(config, memory, devices, console, judge), has_bios=source.has_bios, live=live, say=say
+                *(config, memory, devices, console, judge),
+                *(main_loop.flush_writes, say),
+                has_bios=source.has_bios,
+                live=live,
             )
             plans.attend(main_loop, kvm, files, devices, console, say)
             if judge.searches or live is not None:

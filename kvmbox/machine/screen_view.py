@@ -32,6 +32,8 @@ _UNUSED: Final = (bytes(layout.TEXT_SCREEN_SIZE), b" \x07" * (layout.TEXT_SCREEN
 
 _GRAPHICS: Final = "the guest has switched its VGA to graphics, which kvmbox does not show"
 
+_COLORS: Final = "the screen has colours and no text: --json FILE has its attributes"
+
 
 class ScreenView:
     """Looks at the screen of one machine. Belongs to the thread of the main loop."""
@@ -43,12 +45,14 @@ class ScreenView:
         devices: Devices,
         console: Console,
         judge: Judge,
+        flush_writes: Callable[[], object],
+        say: Callable[[str], None],
         *,
         has_bios: bool,
         live: LiveText | None,
-        say: Callable[[str], None],
     ) -> None:
-        """`live` draws the screen while the guest runs, if that is wanted."""
+        """`flush_writes` delivers coalesced writes to the VGA. `live` draws the screen while it changes."""
+        self._flush_writes = flush_writes
         self._live = live
         self._choice = config.screen
         self._capture = config.console
@@ -98,6 +102,7 @@ class ScreenView:
 
     def read(self, *, with_registers: bool = True) -> Screen | None:
         """What is on the screen now; None if the guest has not used it. Raises DeviceProcessError."""
+        self._flush_writes()
         memory = self._memory.read(layout.TEXT_SCREEN, layout.TEXT_SCREEN_SIZE)
         has_started = self._channel.is_started
         if memory in _UNUSED and not has_started:
@@ -115,7 +120,9 @@ class ScreenView:
     def text(self) -> str:
         """What is on the screen of a machine that stands still, in lines without control characters."""
         screen = self._read_anyway()
-        return "the screen is blank\n" if screen is None or screen.is_blank else f"{screen.text}\n"
+        if screen is None or screen.is_blank:
+            return "the screen is blank\n"
+        return f"{screen.text}\n" if screen.text else "the screen has colours and no text\n"
 
     def _read_anyway(self) -> Screen | None:
         """The same if the device process fails, which is told: no run ends by that."""
@@ -173,10 +180,12 @@ class ScreenView:
             from kvmbox.screen.repeated import without_repeated
 
             rows = without_repeated(rows, self._console.bios_text, screen.columns)
-        if not any(rows):
-            return
         printed = any(count for port, count in self._console.bytes_out.items() if port != BIOS_TEXT)
-        if self._choice != "end" and printed:
+        shown = self._choice == "end" or not printed
+        if not any(rows):
+            if shown and not screen.text and screen.has_colors:
+                self._say(_COLORS)
+        elif not shown:
             self._left = rows
         else:
             self._console.show_screen("".join(f"{row}\n" for row in rows).encode(), self._capture)

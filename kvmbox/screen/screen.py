@@ -82,8 +82,15 @@ class Screen:
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing is to be read."""
-        return not self.text
+        """Whether nothing is to be seen: neither text nor colours."""
+        return not self.text and not self.has_colors
+
+    @property
+    def has_colors(self) -> bool:
+        """Whether the background of a character is not black."""
+        bits = 0x07 if self.mode.blinks else 0x0F
+        backgrounds = {attribute >> 4 & bits for attribute in set().union(*self.attributes)}
+        return any(any(self.mode.colors[background]) for background in backgrounds)
 
     @property
     def cursor(self) -> Cursor | None:

@@ -98,8 +98,8 @@ def qemu(tmp_path: Path) -> Iterator[Qemu]:
 
 def drained(model: I8042) -> bytes:
     made = bytearray()
-    while model.read(0, STATUS, 1) & 1:
-        made.append(model.read(0, DATA, 1))
+    while (now := model.next_deadline()) is not None or model.read(0, STATUS, 1) & 1:
+        made.append(model.read(now or 0, DATA, 1))
     return bytes(made)
 
 

@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from kvmbox import ExpectError, Machine, UsageError, layout
 from kvmbox.screen.mode import MOST_COLUMNS, MOST_ROWS
+from kvmbox.screen.screen import Cursor
 from tests.support.patience import patience
 from tests.support.real_mode import (
     COM1,
@@ -27,7 +28,7 @@ from tests.support.real_mode import (
     say,
     wait_input,
 )
-from tests.support.runs import DESIGNS, ENTRY, Images, Run, error_lines, run_to_end
+from tests.support.runs import DESIGNS, ENTRY, KVMBOX, Images, Run, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
 
@@ -53,6 +54,13 @@ def show(text: bytes, row: int = 0, column: int = 0) -> bytes:
         + place.to_bytes(2, "little")
         + b"".join(bytes((0x26, 0xC7, 0x05, code, 0x07, 0x83, 0xC7, 0x02)) for code in text)
     )
+
+
+def move_cursor(place: int) -> bytes:
+    """By four writes of a byte, as many kernels do for each character. They are coalesced."""
+    index, data = layout.VGA_CRTC_PORTS
+    high, low = divmod(place, 256)
+    return out(index, 0x0E) + out(data, high) + out(index, 0x0F) + out(data, low)
 
 
 def start_at(row: int) -> bytes:
@@ -328,6 +336,64 @@ def test_program_that_looks_when_the_guest_has_ended_gets_what_it_has_left(image
         assert result.screen == vm.screen
         with pytest.raises(ExpectError, match="before the guest ended; it shows 'last words'"):
             vm.expect_screen("no such words")
+
+
+CURSOR: Final = 80 + 5
+HALT: Final = b"\xf4"
+WAITS: Final = move_cursor(CURSOR) + show(b"$") + HALT + wait_input() + SHUTDOWN
+
+
+@pytest.mark.parametrize("design", [{}, {"sandbox": "none"}], ids=str)
+def test_look_at_the_screen_sees_coalesced_moves_of_the_cursor(
+    images: Images, design: dict[str, Any]
+) -> None:
+    with Machine(images.write(WAITS), mode="real", timeout=PATIENCE_S, **design) as vm:
+        vm.expect_screen(r"\$")
+        assert vm.screen.cursor == Cursor(*divmod(CURSOR, 80))
+        vm.stop()
+
+
+def test_read_back_of_the_cursor_sees_its_coalesced_moves(images: Images) -> None:
+    index, data = layout.VGA_CRTC_PORTS
+    send_data = b"\xba" + data.to_bytes(2, "little") + bytes.fromhex("ec baf803 ee")  # in al,dx; out COM1,al
+    moves = b"".join(move_cursor(place) for place in range(100))
+    guest = images.write(moves + send_data + out(index, 0x0E) + send_data + move_cursor(0x123) + SHUTDOWN)
+    with Machine(guest, mode="real", timeout=PATIENCE_S, on_device_crash="restart") as vm:
+        result = vm.wait(PATIENCE_S)
+    assert result.output == bytes([99, 0])
+    assert result.statistics.exits < 40
+    assert result.statistics.device_accesses["VGA"] == {"reads": 2, "writes": 4 * 101 + 1}
+
+
+def test_snapshot_and_recording_have_the_coalesced_moves_of_the_cursor(
+    images: Images, tmp_path: Path
+) -> None:
+    path, record = tmp_path / "a.snap", tmp_path / "a.rec"
+    with Machine(images.write(WAITS), mode="real", timeout=PATIENCE_S) as vm:
+        vm.expect_screen(r"\$")
+        vm.snapshot(path)
+        vm.stop()
+    with Machine.from_snapshot(path, timeout=PATIENCE_S) as vm:
+        assert vm.screen.cursor == Cursor(*divmod(CURSOR, 80))
+        vm.stop()
+    with images.run(move_cursor(CURSOR) + SHUTDOWN, "--record", str(record)) as run:
+        assert run.status() == 0
+    for option, wanted in (("--dump", "VGA (vga): write 2 times 2 bytes"), ("--sandbox=none", "identical")):
+        replay = [*KVMBOX, "replay", option, str(record)]
+        assert wanted in subprocess.run(replay, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def test_screen_of_colours_without_text_is_not_blank(images: Images, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    field = show(b" ").replace(b"\xc7\x05 \x07", b"\xc7\x05 \x10")  # blue
+    with images.run(field + SHUTDOWN, "--json", str(path)) as run:
+        assert run.status() == 0
+        assert (run.output, run.messages.count("the screen has colours and no text")) == (b"", 1)
+    screen: dict[str, Any] = json.loads(path.read_text())["screen"]
+    assert (screen["rows"][0], screen["attributes"][0][:4]) == ("", "1000")
+    with images.run(say(b"x") + field + SHUTDOWN) as run:
+        assert run.status() == 0
+        assert (run.output, run.messages) == (b"x", "")
 
 
 def test_screen_of_a_guest_that_shows_nothing_is_blank(images: Images) -> None:

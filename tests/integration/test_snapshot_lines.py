@@ -1,14 +1,19 @@
-"""Interrupt lines of a machine from a snapshot, at the controllers of a real VM whose guest does not run."""
+"""Interrupt lines of a machine from a snapshot, at the controllers of a real VM whose guest does not run.
+
+And their ids, which a guest looks at.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from kvmbox import Machine
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.kvm import uapi
 from kvmbox.kvm.system import Kvm
@@ -19,9 +24,11 @@ from kvmbox.machine.restore import Start
 from kvmbox.snapshot import cpu_state
 from kvmbox.snapshot.description import HostFacts, Times
 from kvmbox.snapshot.file import SnapshotFile
+from tests.support.patience import patience
 
 pytestmark = pytest.mark.kvm
 
+PATIENCE_S = patience(60.0)
 VECTOR = 0x40
 TIMER, PIN = 0, 2
 SPURIOUS, REQUESTS = 0xF0, 0x200 + VECTOR // 32 * 0x10  # registers of the local APIC
@@ -92,3 +99,11 @@ def test_request_that_was_not_handled_is_still_there() -> None:
         set_register(first.vcpus[0], REQUESTS, 1 << VECTOR % 32)
         saved(kvm, first).apply(kvm, cast(GuestVm, second))
         assert requested(second.vcpus[0])
+
+
+def test_io_apic_has_the_id_that_the_tables_say_when_a_machine_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.snap"
+    with Machine("acpi", cpus=2, snapshot_when=[f"RSDP={path}"], snapshot_stop=True) as vm:
+        assert vm.wait(PATIENCE_S).status == 0
+    with Machine.from_snapshot(path) as vm:
+        assert vm.wait(PATIENCE_S).status == 85  # it has looked at the register: "all found"

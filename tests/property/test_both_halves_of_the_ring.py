@@ -41,19 +41,28 @@ HALVES: Final = built_halves()
 
 pytestmark = pytest.mark.skipif(len(HALVES) < 2, reason=f"compiled: {why_not_built()}")
 
-# Two processes. The first has a UART, the debug console and POST, the second a UART.
-PROCESSES: Final = {"first": ("uart_16550a", "debugcon", "post"), "second": ("uart_16550a",)}
-FIRST_PORTS: Final = {"first": (0x3F8, 0xE9, 0x80), "second": (0x2F8,)}
+# Two processes. The first has a UART, the debug console and POST, the second a UART and a VGA.
+PROCESSES: Final = {"first": ("uart_16550a", "debugcon", "post"), "second": ("uart_16550a", "vga_text")}
+FIRST_PORTS: Final = {"first": (0x3F8, 0xE9, 0x80), "second": (0x2F8, 0x3B0)}
 LATE_PORTS: Final = (0x3F8, 0xE9, 0x80, 0x2F8)
+PRINTS: Final = ("uart_16550a", "debugcon")
+INDEX, DATA_OF_INDEX, MISC = 0x3D4, 0x3D5, 0x3C2
+COUNTS: Final = {"uart_16550a": 8, "vga_text": 0x30}
 
 BYTE: Final = st.integers(0, 0xFF)
 LATE: Final = st.tuples(st.just("late"), st.sampled_from(LATE_PORTS), BYTE)
-READ: Final = st.tuples(st.just("in"), st.sampled_from([0x3FD, 0x3FD, 0x3FF, 0x2FD, 0xE9, 0x80, 0x1234]))
-WRITE: Final = st.tuples(st.just("out"), st.sampled_from([0x3F8, 0x3F9, 0x3FC, 0x3FF, 0x2F8, 0x80]), BYTE)
+READ: Final = st.tuples(
+    st.just("in"), st.sampled_from([0x3FD, 0x3FD, 0x3FF, 0x2FD, 0xE9, 0x80, 0x1234, 0x3D5, 0x3D4])
+)
+WRITE: Final = st.tuples(
+    st.just("out"), st.sampled_from([0x3F8, 0x3F9, 0x3FC, 0x3FF, 0x2F8, 0x80, MISC]), BYTE
+)
+MOVE: Final = st.tuples(st.just("move"), st.lists(st.sampled_from([INDEX, DATA_OF_INDEX]), max_size=8), BYTE)
+"""Writes to the VGA's index and data, often in turn."""
 PRINT: Final = st.tuples(st.just("print"), st.sampled_from(["first", "second"]), BYTE)
 """A late write to a UART, and a read of its LSR or its IIR."""
 STEPS: Final = st.lists(
-    st.one_of(PRINT, PRINT, LATE, READ, WRITE, st.just(("flush",)), st.just(("look",))), max_size=40
+    st.one_of(PRINT, PRINT, LATE, MOVE, READ, WRITE, st.just(("flush",)), st.just(("look",))), max_size=40
 )
 
 
@@ -82,7 +91,7 @@ class Machine:
         self.channels: list[Channel] = []
         self.proxies: list[DeviceProxy] = []
         ports = Bus(16)
-        zones = {}
+        zones: dict[int, tuple[DeviceProxy, int]] = {}
         self.time = 1_000
         for name, models in PROCESSES.items():
             survival = None if journal_limit is None else Keeping(half.journal(journal_limit))
@@ -101,9 +110,9 @@ class Machine:
             for index, port in enumerate(FIRST_PORTS[name]):
                 proxy = DeviceProxy(channel, index, f"{name} {index}", frozenset())
                 self.proxies.append(proxy)
-                count = 8 if models[index] == "uart_16550a" else 1
-                ports.attach(Mapping(port, count, proxy, direct=proxy))
-                zones[port] = (proxy, 0)
+                ports.attach(Mapping(port, COUNTS.get(models[index], 1), proxy, direct=proxy))
+                late = (INDEX, DATA_OF_INDEX) if models[index] == "vga_text" else (port,)
+                zones |= {one: (proxy, one - port) for one in late}
         self.ring = half.ring(
             self.vcpu.words64, self.vcpu.words32, self.vcpu.bytes, zones, room=FakeRoom(), carries=carries
         )
@@ -120,7 +129,7 @@ class Machine:
             Grants(
                 f"{name} {index}",
                 irq_lines=[self.log.note(f"{name} {index} line")] if model == "uart_16550a" else [],
-                output=self.log.note(f"{name} {index} prints") if model != "post" else None,
+                output=self.log.note(f"{name} {index} prints") if model in PRINTS else None,
                 late_writes={0: self.log.note(f"{name} {index} late")} if model == "uart_16550a" else {},
             )
             for index, model in enumerate(PROCESSES[name])
@@ -180,6 +189,9 @@ class Machine:
             process, byte = details
             self.prepare(("late", FIRST_PORTS[process][0], byte))
             self.prepare(("in", FIRST_PORTS[process][0] + (2 if byte == 0 else 5)))
+        elif what == "move":
+            for number, port in enumerate(details[0]):
+                self.prepare(("late", port, details[1] + number & 0xFF))
         elif what == "late":
             # As long as there is room; a full ring would exit.
             script.append(self.between(lambda: kernel_writes(self.vcpu.page, details[0], bytes(details[1:]))))

@@ -8,6 +8,7 @@ import pytest
 
 from kvmbox.devices.i8042 import I8042
 from kvmbox.devices.model import InputRoom, IrqLine, Reset, SnapshotError
+from kvmbox.devices.ps2_keyboard import GAP_NS, HOLD_NS
 
 DATA, STATUS, PORT_92 = 0, 1, 2
 OBF, SYS, CD, UNLOCKED, AUX, TIMEOUT = 0x01, 0x04, 0x08, 0x10, 0x20, 0x40
@@ -18,17 +19,24 @@ RELEASED = 0x80
 class Board:
     def __init__(self) -> None:
         self.model = I8042()
+        self.now = 0
+
+    def key_data(self) -> int:
+        """The next byte, which may be one that comes when a key has been held for long enough."""
+        due = self.model.next_deadline()
+        self.now = self.now if due is None else due
+        return self.data()
 
     def command(self, command: int, *data: int) -> None:
-        self.model.write(0, STATUS, 1, command)
+        self.model.write(self.now, STATUS, 1, command)
         for byte in data:
-            self.model.write(0, DATA, 1, byte)
+            self.model.write(self.now, DATA, 1, byte)
 
     def status(self) -> int:
-        return self.model.read(0, STATUS, 1)
+        return self.model.read(self.now, STATUS, 1)
 
     def data(self) -> int:
-        return self.model.read(0, DATA, 1)
+        return self.model.read(self.now, DATA, 1)
 
     def ask(self, command: int, *data: int) -> int:
         self.command(command, *data)
@@ -199,9 +207,9 @@ def test_i8042_key_is_a_byte_of_set_1_and_an_edge_of_irq_1_each() -> None:
     assert kbc.model.receive(0, bytes([KEY_A, KEY_A | RELEASED])) == 2
     assert kbc.model.take_effects() == [IrqLine(0, 1)]
     assert kbc.data() == 0x1E
-    assert kbc.model.take_effects() == [IrqLine(0, 0), IrqLine(0, 1)]
-    assert kbc.data() == 0x9E
     assert kbc.model.take_effects() == [IrqLine(0, 0)]
+    assert kbc.key_data() == 0x9E
+    assert kbc.model.take_effects() == [IrqLine(0, 1), IrqLine(0, 0)]
     assert kbc.data() == 0x9E  # what was there last
     assert kbc.model.take_effects() == []
 
@@ -210,16 +218,16 @@ def test_i8042_key_without_translation_is_set_2() -> None:
     kbc = Board()
     kbc.command(0x60, 0x01)
     kbc.model.receive(0, bytes([KEY_UP, KEY_UP | RELEASED]))
-    assert [kbc.data() for _ in range(5)] == [0xE0, 0x75, 0xE0, 0xF0, 0x75]
+    assert [kbc.key_data() for _ in range(5)] == [0xE0, 0x75, 0xE0, 0xF0, 0x75]
 
 
 def test_i8042_translation_begins_where_the_byte_is_taken() -> None:
     kbc = Board()
     kbc.command(0x60, 0x01)
     kbc.model.receive(0, bytes([KEY_A, KEY_A | RELEASED, KEY_A, KEY_A | RELEASED]))
-    assert [kbc.data(), kbc.data()] == [0x1C, 0xF0]
+    assert [kbc.key_data(), kbc.key_data()] == [0x1C, 0xF0]
     kbc.command(0x60, 0x41)
-    assert [kbc.data(), kbc.data(), kbc.data()] == [0x1C, 0x1E, 0x9E]  # the first one was there already
+    assert [kbc.key_data() for _ in range(3)] == [0x1C, 0x1E, 0x9E]  # the first one was there already
 
 
 def test_i8042_identification_is_that_of_an_at_keyboard_with_translation() -> None:
@@ -239,6 +247,8 @@ def test_i8042_disabled_keyboard_keeps_its_bytes_and_takes_no_keys() -> None:
     assert not kbc.status() & OBF
     assert kbc.model.receive(0, bytes([KEY_A])) == 0
     kbc.model.take_effects()
+    kbc.now += HOLD_NS
+    assert kbc.model.next_deadline() is None
     kbc.command(0xAE)
     assert kbc.model.take_effects() == [IrqLine(0, 1), InputRoom(2)]
     assert kbc.data() == 0x9E
@@ -257,7 +267,41 @@ def test_i8042_answer_waits_for_a_key_and_goes_before_the_next_one() -> None:
     kbc.model.receive(0, bytes([KEY_A, KEY_A | RELEASED]))
     kbc.command(0xD0)
     kbc.command(0xAB)  # a newer answer in its place
-    assert [kbc.data(), kbc.data(), kbc.data()] == [0x1E, 0x00, 0x9E]
+    assert [kbc.data(), kbc.data(), kbc.key_data()] == [0x1E, 0x00, 0x9E]
+
+
+def test_i8042_release_comes_at_a_deadline_after_the_press_was_read() -> None:
+    kbc = Board()
+    kbc.now = 1_000
+    kbc.model.receive(kbc.now, bytes([KEY_A, KEY_A | RELEASED, KEY_UP]))
+    kbc.now = 5 * HOLD_NS  # the guest takes its time
+    assert kbc.model.next_deadline() is None
+    assert kbc.data() == 0x1E
+    kbc.model.take_effects()
+    due = 6 * HOLD_NS
+    assert kbc.model.next_deadline() == due
+    kbc.model.advance(due - 1)
+    assert kbc.model.take_effects() == []
+    kbc.model.advance(due)
+    assert kbc.model.take_effects() == [IrqLine(0, 1)]
+    kbc.now = due + 3
+    assert kbc.data() == 0x9E
+    assert kbc.model.next_deadline() == due + 3 + GAP_NS
+    kbc.now = due + 3 + GAP_NS  # nobody has told it of the deadline: the access comes at the same time
+    assert (kbc.data(), kbc.data(), kbc.model.next_deadline()) == (0xE0, 0x48, None)
+
+
+def test_i8042_repeated_break_prefix_does_not_swallow_the_key_that_waits() -> None:
+    kbc = Board()
+    kbc.command(0x60, 0x01)  # no translation
+    kbc.model.receive(0, bytes([KEY_A, KEY_A | RELEASED]))
+    assert kbc.key_data() == 0x1C
+    kbc.model.advance(HOLD_NS)
+    kbc.command(0x60, 0x41)
+    for command in (0xF6, 0xFE):  # the rest of the release is dropped, and the prefix is wanted again
+        kbc.model.write(HOLD_NS, DATA, 1, command)
+    kbc.model.receive(HOLD_NS, bytes([KEY_A]))
+    assert [kbc.key_data(), kbc.key_data(), kbc.key_data()] == [0xF0, 0xF0, 0x1E]
 
 
 def test_i8042_no_key_is_lost_if_the_host_waits_for_room() -> None:
@@ -265,12 +309,12 @@ def test_i8042_no_key_is_lost_if_the_host_waits_for_room() -> None:
     typed = bytes([KEY_A, KEY_A | RELEASED, KEY_UP, KEY_UP | RELEASED] * 100)
     read, left = bytearray(), typed
     left = left[kbc.model.receive(0, left) :]
-    while left or kbc.status() & OBF:
+    while left or kbc.status() & OBF or kbc.model.next_deadline():
         if any(isinstance(effect, InputRoom) for effect in kbc.model.take_effects()):
             accepted = kbc.model.receive(0, left)
             assert accepted > 0
             left = left[accepted:]
-        read.append(kbc.data())
+        read.append(kbc.key_data())
     assert read == bytes([0x1E, 0x9E, 0xE0, 0x48, 0xE0, 0xC8] * 100)
 
 
@@ -305,7 +349,9 @@ def test_i8042_unknown_commands_are_ignored() -> None:
 def test_i8042_snapshot_at_any_point_continues_the_same() -> None:
     seeded = random.Random(8042)
     model = I8042()
+    now = 0
     for _ in range(3000):
+        now += seeded.choice([0, 0, 1, GAP_NS, HOLD_NS])
         copy = I8042()
         copy.restore(model.snapshot())
         assert copy.take_effects() == []
@@ -315,26 +361,28 @@ def test_i8042_snapshot_at_any_point_continues_the_same() -> None:
         )
         if seeded.random() < 0.2:
             keys = seeded.randbytes(20)
-            assert copy.receive(0, keys) == model.receive(0, keys)
+            assert copy.receive(now, keys) == model.receive(now, keys)
         elif seeded.random() < 0.5:
-            assert copy.read(0, offset, 1) == model.read(0, offset, 1)
+            assert copy.read(now, offset, 1) == model.read(now, offset, 1)
         else:
-            copy.write(0, offset, 1, value)
-            model.write(0, offset, 1, value)
+            copy.write(now, offset, 1, value)
+            model.write(now, offset, 1, value)
+        assert copy.next_deadline() == model.next_deadline()
         assert copy.take_effects() == model.take_effects()
         assert copy.snapshot() == model.snapshot()
 
 
 # After the magic: status 4, command byte 5, waiting command 6, output 7, output port 8, port 0x92 9,
-# answer 10, its kind 11, flags 12. Of the keyboard: command 13, set 14, scanning 15, indicators 16, rate 17,
-# last byte 18, answers 19 and 3 bytes, keys 23 and 16 bytes.
+# answer 10, its kind 11, flags 12, time 13 and 7 more. Of the keyboard: command 21, set 22, scanning 23,
+# indicators 24, rate 25, last byte 26, answers 27 and 3 bytes, keys 31 and 16 bytes, marks 48 and 15 more,
+# last mark 64, time of the last read 65.
 @pytest.mark.parametrize(
     ("position", "value"),
     [
         *((4, 0x12), (4, 0x90), (4, 0x00), (4, 0x30), (4, 0x50), (6, 1), (8, 0x10)),
         *((10, 1), (11, 0x20), (12, 1), (12, 2), (12, 4), (12, 8)),
-        *((13, 0xF4), (14, 0), (14, 4), (15, 2), (16, 8), (17, 0x80), (19, 1), (19, 4), (20, 1)),
-        *((23, 1), (23, 17), (24, 1)),
+        *((20, 0x80), (21, 0xF4), (22, 0), (22, 4), (23, 2), (24, 8), (25, 0x80), (27, 1), (27, 4), (28, 1)),
+        *((31, 1), (31, 17), (32, 1), (48, 1), (63, 1), (64, 3), (65, 1)),
     ],
 )
 def test_i8042_snapshot_of_an_impossible_state_is_refused(position: int, value: int) -> None:

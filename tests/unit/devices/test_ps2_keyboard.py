@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.devices.model import SnapshotError
-from kvmbox.devices.ps2_keyboard import KEY_NUMBERS, RELEASED, Ps2Keyboard, scan_codes
+from kvmbox.devices.ps2_keyboard import GAP_NS, HOLD_NS, KEY_NUMBERS, RELEASED, Ps2Keyboard, scan_codes
 
 KEY_A, PAUSE, PRINT_SCREEN, ENTER = 31, 126, 124, 43
 
@@ -13,8 +13,9 @@ KEY_A, PAUSE, PRINT_SCREEN, ENTER = 31, 126, 124, 43
 def sent(keyboard: Ps2Keyboard) -> str:
     """All that the keyboard has to say, in hex digits."""
     made = bytearray()
-    while keyboard.has_bytes:
+    while (now := keyboard.ready_at) is not None:
         made.append(keyboard.take())
+        keyboard.was_read(now)
     return made.hex()
 
 
@@ -104,12 +105,46 @@ def test_keyboard_takes_a_change_whole_or_not_at_all() -> None:
     assert sent(keyboard) == "1477e1f014f077e11477e1f014f0771c"
 
 
+def test_keyboard_holds_a_key_from_the_read_of_its_press_and_waits_before_the_next() -> None:
+    keyboard = Ps2Keyboard()
+    chord_and_key = (58, KEY_A, KEY_A | RELEASED, 58 | RELEASED, KEY_A)
+    assert all(keyboard.press(change) for change in chord_and_key)
+    waits, now = [], 1_000
+    while (ready_at := keyboard.ready_at) is not None:
+        waits.append(max(0, ready_at - now))
+        now = max(now, ready_at) + 7  # until the guest reads it
+        keyboard.take()
+        keyboard.was_read(now)
+    assert waits == [0, 0, HOLD_NS, 0, 0, 0, GAP_NS]
+
+
+def test_keyboard_that_was_reset_while_a_key_was_held_owes_no_time() -> None:
+    keyboard = Ps2Keyboard()
+    keyboard.press(KEY_A)
+    keyboard.take()
+    keyboard.was_read(5)
+    asked(keyboard, 0xFF)
+    keyboard.press(KEY_A | RELEASED)
+    assert keyboard.ready_at == 0
+
+
+def test_keyboard_that_goes_on_from_a_snapshot_holds_the_key_as_long() -> None:
+    keyboard, other = Ps2Keyboard(), Ps2Keyboard()
+    keyboard.press(KEY_A)
+    keyboard.press(KEY_A | RELEASED)
+    keyboard.take()
+    keyboard.was_read(5)
+    other.restore(keyboard.snapshot())
+    assert other.ready_at == 5 + HOLD_NS
+    assert other.snapshot() == keyboard.snapshot()
+
+
 @pytest.mark.parametrize("number", sorted(set(range(128)) - KEY_NUMBERS))
 def test_keyboard_drops_keys_that_it_does_not_have(number: int) -> None:
     keyboard = Ps2Keyboard()
     assert keyboard.press(number)
     assert keyboard.press(number | RELEASED)
-    assert not keyboard.has_bytes
+    assert keyboard.ready_at is None
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_madt_has_a_local_apic_for_each_cpu_and_one_io_apic(memory: FirmwareMemo
     cpus = [struct.unpack("<BBBBI", entry) for entry in entries if entry[0] == 0]
     assert cpus == [(0, 8, number, number, 1) for number in range(4)]
     assert [struct.unpack("<BBBBII", entry) for entry in entries if entry[0] == 1] == [
-        (1, 12, 4, 0, 0xFEC00000, 0)
+        (1, 12, 0, 0, 0xFEC00000, 0)
     ]
 
 

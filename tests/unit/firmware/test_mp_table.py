@@ -52,10 +52,10 @@ def test_every_processor_is_enabled_and_the_first_boots(memory: FirmwareMemory) 
     }
 
 
-def test_bus_is_isa_and_the_io_apic_has_the_id_behind_the_processors(memory: FirmwareMemory) -> None:
+def test_bus_is_isa_and_the_io_apic_has_the_id_of_its_register(memory: FirmwareMemory) -> None:
     assert entries(memory, BUS) == [b"\1\0ISA   "]
     assert [struct.unpack("<BBBBI", data) for data in entries(memory, IO_APIC)] == [
-        (IO_APIC, 3, 0x11, 1, 0xFEC00000)
+        (IO_APIC, 0, 0x11, 1, 0xFEC00000)
     ]
 
 
@@ -63,7 +63,7 @@ def test_every_isa_interrupt_reaches_one_pin_and_irq_0_reaches_pin_2(memory: Fir
     found = interrupts(memory)
 
     assert {one[0] for one in found} == {INT}
-    assert {one[4] for one in found} == {3}
+    assert {one[4] for one in found} == {0}
     pins = {irq: pin for _, _, _, irq, _, pin in found}
     assert pins == {irq: irq or 2 for irq in range(16) if irq != 2}
     assert len(found) == 15

@@ -19,6 +19,7 @@ from tests.support.fake_room import FakeRoom
 from tests.support.kernel_ring import RING, indices, kernel_writes
 
 RTC, POST, DEBUGCON = 0x70, 0x80, 0xE9
+INDEX, DATA, BEHIND = 0x3D4, 0x3D5, 0x3D6
 
 
 READ_RTC: Final = request_word(protocol.READ, 0, 1)
@@ -53,9 +54,18 @@ class FakeChannel:
         self.meanwhile()
         return 0, b""
 
+    def write_string(
+        self, device: int, offset: int, size: int, data: bytes, slices: int | None = None
+    ) -> None:
+        assert size == 2
+        self.asked.append(("vcpu words" if slices is None else "main words", device, offset, data))
+        self.meanwhile()
+
 
 class Rig:
-    """A ring as the kernel fills it, and the devices of three ports: one process has two of them."""
+    """A ring as the kernel fills it, and the devices of three ports: one process has two of them. Another
+    device has two adjacent registers, and the port behind them is one's that is none of its.
+    """
 
     def __init__(self, *, start: int = 0) -> None:
         self.page = bytearray(3 * 4096)
@@ -65,11 +75,20 @@ class Rig:
         self.rtc = self._proxy(self.rtc_channel, 0, "RTC")
         self.debugcon = self._proxy(self.debug_channel, 0, "debugcon")
         self.post = self._proxy(self.debug_channel, 1, "POST")
+        self.vga_channel = FakeChannel()
+        self.vga = self._proxy(self.vga_channel, 0, "VGA")
         self.ring = CoalescedRing(
             view.cast("Q"),
             view.cast("I"),
             view,
-            {RTC: (self.rtc, 0), DEBUGCON: (self.debugcon, 0), POST: (self.post, 3)},
+            {
+                RTC: (self.rtc, 0),
+                DEBUGCON: (self.debugcon, 0),
+                POST: (self.post, 3),
+                INDEX: (self.vga, 0x24),
+                DATA: (self.vga, 0x25),
+                BEHIND: (self.post, 4),
+            },
             room=self.room,
         )
         struct.pack_into("<II", self.page, RING, start, start)
@@ -132,6 +151,56 @@ def test_drain_of_several_ports_keeps_the_order_between_them() -> None:
     ]
     assert rig.rtc_channel.asked == [("vcpu", 0, 0, b"\x8c\x0d")]
     assert rig.ring.writes == 8
+
+
+@pytest.mark.parametrize(
+    ("who", "take"), [("vcpu", CoalescedRing.drain), ("main", CoalescedRing.flush)], ids=["drain", "flush"]
+)
+def test_index_and_data_in_turn_are_one_string_of_words(
+    who: str, take: Callable[[CoalescedRing], object]
+) -> None:
+    rig = Rig()
+    for port, byte in ((DATA, 9), (INDEX, 14), (DATA, 1), (INDEX, 15), (DATA, 80), (INDEX, 7), (INDEX, 8)):
+        rig.kernel_writes(port, bytes([byte]))
+    take(rig.ring)
+    assert rig.vga_channel.asked == [
+        (who, 0, 0x25, b"\x09"),
+        (f"{who} words", 0, 0x24, bytes([14, 1, 15, 80])),
+        (who, 0, 0x24, b"\x07\x08"),
+    ]
+    assert (rig.ring.writes, rig.vga.writes) == (7, 7)
+    assert rig.indices() == (7, 7)
+
+
+def test_ports_of_two_devices_are_no_pair() -> None:
+    rig = Rig()
+    rig.kernel_writes(DATA, b"a")
+    rig.kernel_writes(BEHIND, b"b")
+    rig.ring.drain()
+    assert rig.vga_channel.asked == [("vcpu", 0, 0x25, b"a")]
+    assert rig.debug_channel.asked == [("vcpu", 1, 4, b"b")]
+
+
+def test_pairs_around_the_end_of_the_ring_keep_their_order() -> None:
+    rig = Rig(start=ENTRIES - 3)
+    for number in range(4):
+        rig.kernel_writes(INDEX, bytes([number]))
+        rig.kernel_writes(DATA, bytes([0x10 + number]))
+    rig.ring.drain()
+    assert b"".join(data for *_, data in rig.vga_channel.asked) == bytes([0, 16, 1, 17, 2, 18, 3, 19])
+    assert rig.indices() == (5, 5)
+
+
+def test_word_registers_get_bytes_and_no_words() -> None:
+    rig = Rig()
+    proxy = DeviceProxy(cast(Channel, rig.vga_channel), 0, "wide", frozenset({2}))
+    view = memoryview(rig.page)
+    zones = {INDEX: (proxy, 0), DATA: (proxy, 1)}
+    ring = CoalescedRing(view.cast("Q"), view.cast("I"), view, zones, room=rig.room)
+    rig.kernel_writes(INDEX, b"a")
+    rig.kernel_writes(DATA, b"b")
+    ring.drain()
+    assert rig.vga_channel.asked == [("vcpu", 0, 0, b"a"), ("vcpu", 0, 1, b"b")]
 
 
 @pytest.mark.parametrize("start", [1, 100, ENTRIES - 1])
@@ -389,7 +458,7 @@ def test_ring_shares_a_process_with_the_devices_behind_its_channels() -> None:
     assert rig.ring.shares_process_with(sibling)
     assert not rig.ring.shares_process_with(stranger)
     assert not rig.ring.shares_process_with(object())
-    assert rig.ring.ports == [RTC, DEBUGCON, POST]
+    assert rig.ring.ports == [RTC, DEBUGCON, POST, INDEX, DATA, BEHIND]
 
 
 TAKERS: Final[list[Callable[[Rig], object]]] = [

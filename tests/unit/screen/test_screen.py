@@ -37,9 +37,24 @@ def test_forms_are_the_text_without_and_with_the_blanks_at_the_ends_of_rows() ->
     assert padded == "\n".join(["$".ljust(80), *[80 * " "] * 23, "!".rjust(80)])
 
 
-def test_blank_is_what_has_nothing_to_read() -> None:
+def test_blank_is_what_has_nothing_to_see() -> None:
     assert Screen(bytes(layout.TEXT_SCREEN_SIZE), MODE_3).is_blank
     assert Screen(memory((5, b"\xff \x00")), MODE_3).is_blank
+
+
+def test_colours_without_text_are_not_blank() -> None:
+    assert not Screen(memory((5, b" "), attribute=0x10), MODE_3).is_blank
+    assert not Screen(memory((5, b"\0"), attribute=0x70), MODE_3).is_blank
+    assert Screen(memory((5, b" "), attribute=0x0F), MODE_3).is_blank  # white on black
+
+
+def test_background_is_what_the_mode_makes_of_the_attribute() -> None:
+    cells = memory((5, b" "), attribute=0x80)
+    assert Screen(cells, MODE_3).is_blank  # it would blink
+    assert not Screen(cells, mode(blinks=False)).is_blank  # it is grey
+    black = tuple((0, 0, 0) for _ in range(16))
+    assert Screen(memory((5, b" "), attribute=0x10), mode(colors=black)).is_blank
+    assert not Screen(memory(), mode(colors=((0, 0, 42), *MODE_3.colors[1:]))).is_blank
 
 
 def test_attributes_are_beside_the_characters() -> None:
