@@ -347,7 +347,7 @@ WAITS: Final = move_cursor(CURSOR) + show(b"$") + HALT + wait_input() + SHUTDOWN
 def test_look_at_the_screen_sees_coalesced_moves_of_the_cursor(
     images: Images, design: dict[str, Any]
 ) -> None:
-    with Machine(images.write(WAITS), mode="real", timeout=PATIENCE_S, **design) as vm:
+    with Machine(images.write(WAITS), boot="real", timeout=PATIENCE_S, **design) as vm:
         vm.expect_screen(r"\$")
         assert vm.screen.cursor == Cursor(*divmod(CURSOR, 80))
         vm.stop()
@@ -358,7 +358,7 @@ def test_read_back_of_the_cursor_sees_its_coalesced_moves(images: Images) -> Non
     send_data = b"\xba" + data.to_bytes(2, "little") + bytes.fromhex("ec baf803 ee")  # in al,dx; out COM1,al
     moves = b"".join(move_cursor(place) for place in range(100))
     guest = images.write(moves + send_data + out(index, 0x0E) + send_data + move_cursor(0x123) + SHUTDOWN)
-    with Machine(guest, mode="real", timeout=PATIENCE_S, on_device_crash="restart") as vm:
+    with Machine(guest, boot="real", timeout=PATIENCE_S, on_device_crash="restart") as vm:
         result = vm.wait(PATIENCE_S)
     assert result.output == bytes([99, 0])
     assert result.statistics.exits < 40
@@ -369,7 +369,7 @@ def test_snapshot_and_recording_have_the_coalesced_moves_of_the_cursor(
     images: Images, tmp_path: Path
 ) -> None:
     path, record = tmp_path / "a.snap", tmp_path / "a.rec"
-    with Machine(images.write(WAITS), mode="real", timeout=PATIENCE_S) as vm:
+    with Machine(images.write(WAITS), boot="real", timeout=PATIENCE_S) as vm:
         vm.expect_screen(r"\$")
         vm.snapshot(path)
         vm.stop()

@@ -7,8 +7,8 @@ from typing import Any
 
 from kvmbox import layout
 from kvmbox.board import VGA
+from kvmbox.judge import Judge
 from kvmbox.machine.screen_view import ScreenView
-from kvmbox.outcome import Decision
 
 
 def test_look_delivers_the_writes_that_wait_before_it_asks() -> None:
@@ -25,9 +25,7 @@ def test_look_delivers_the_writes_that_wait_before_it_asks() -> None:
     memory: Any = SimpleNamespace(read=lambda _address, size: bytes(text[:size]))
     devices: Any = SimpleNamespace(pool=pool)
     console: Any = SimpleNamespace()
-    view = ScreenView(
-        *(config, memory, devices, console, Decision()), deliver, print, has_bios=False, live=None
-    )
+    view = ScreenView(*(config, memory, devices, console, Judge()), deliver, print, has_bios=False, live=None)
 
     screen = view.read()
 
