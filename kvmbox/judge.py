@@ -197,10 +197,11 @@ class Judge(Decision):
         left = self._open & {PACED} if source == PORT else _NONE
         self._close(left, lambda: self._decide(outcome, by_guest=False))
 
-    def ends(self, outcome: Outcome) -> None:
-        """The guest has come to its end."""
+    def ends(self, outcome: Outcome, *, gone: bool = False) -> None:
+        """The guest has come to its end. `gone`: a vCPU has ended, so no trigger can do work any more."""
         with self.order:
             if PORT in self._open:
+                self._is_gone = gone
                 self._close(_ALL - {PORT}, lambda: self._decide(outcome, by_guest=True))
 
     def leaves(self, proceed: Callable[[], None]) -> None:
@@ -252,11 +253,6 @@ class Judge(Decision):
             then, self._held, self._is_gone = self._held, None, False
             self._open = _ALL if not self._cut else _NONE
             then()
-
-    def machine_is_gone(self) -> None:
-        """No trigger can do work any more: the vCPUs have ended, and not between two instructions."""
-        with self.order:
-            self._is_gone = True
 
     def begin_work(self) -> None:
         """A trigger has started something that has to be done before the run may end."""

@@ -229,8 +229,7 @@ def test_no_trigger_is_called_when_the_machine_is_gone() -> None:
     bench = Bench()
     bench.attend()
     bench.judge.watch(b"here", lambda: Outcome(CLEAN, "stopped"))
-    bench.judge.ends(Outcome(GUEST_CRASHED, "triple fault"))
-    bench.judge.machine_is_gone()
+    bench.judge.ends(Outcome(GUEST_CRASHED, "triple fault"), gone=True)
     bench.judge.look(b"here")
     bench.judge.settle(finally_=True)
     assert bench.status == GUEST_CRASHED
