@@ -8,10 +8,12 @@ wins. Nothing else counts: not the port, nor the way on which a byte came, nor i
 
 - An *event of a byte*: the byte completes a text (--expect, --fail-on, a trigger), or exceeds a limit. Output
   comes in pieces (coalesced writes, string instructions, the time that a UART is told), so each piece is
-  judged byte by byte, and what follows the decisive byte does not belong to the run.
+  judged byte by byte.
 - An *event of a look*: texts are on the screen. Nobody knows which was first, so the fatal one wins.
 - An *end of the guest*: a stop, a crash, a hang, a reset.
 - What kvmbox decides by itself (a time-out, a signal, a failure) is decided at once, and for good.
+
+What is printed later than the event does not belong to the run, and is not shown.
 
 Some of what the guest wrote before an event is seen only after the event: characters in the FIFO of a paced
 UART, and the text on the screen. So the event is *held* until that is judged, too (`settle`). An event on a
@@ -118,8 +120,6 @@ class Judge(Decision):
         with self.order:
             source = PACED if port in self._paced else PORT
             if source not in self._open:
-                if not self._cut:
-                    show(data)
                 return
             self._showing = True
             try:
@@ -197,10 +197,11 @@ class Judge(Decision):
         left = self._open & {PACED} if source == PORT else _NONE
         self._close(left, lambda: self._decide(outcome, by_guest=False))
 
-    def ends(self, outcome: Outcome) -> None:
-        """The guest has come to its end."""
+    def ends(self, outcome: Outcome, *, gone: bool = False) -> None:
+        """The guest has come to its end. `gone`: a vCPU has ended, so no trigger can do work any more."""
         with self.order:
             if PORT in self._open:
+                self._is_gone = gone
                 self._close(_ALL - {PORT}, lambda: self._decide(outcome, by_guest=True))
 
     def leaves(self, proceed: Callable[[], None]) -> None:
@@ -252,11 +253,6 @@ class Judge(Decision):
             then, self._held, self._is_gone = self._held, None, False
             self._open = _ALL if not self._cut else _NONE
             then()
-
-    def machine_is_gone(self) -> None:
-        """No trigger can do work any more: the vCPUs have ended, and not between two instructions."""
-        with self.order:
-            self._is_gone = True
 
     def begin_work(self) -> None:
         """A trigger has started something that has to be done before the run may end."""

@@ -344,7 +344,7 @@ class MainLoop:
                     read_memory=guest.memory.byte_at,
                     ring=self._ring,
                     told=self._wakeup.wake,
-                    decide=self._judge.ends,
+                    decide=partial(self._judge.ends, gone=True),
                     is_pvm=guest.is_pvm,
                     name=f"CPU {vcpu.index}" if len(guest.vcpus) > 1 else None,
                     met=None if self.debugger is None else partial(self.debugger.met, vcpu.index),
@@ -385,7 +385,9 @@ class MainLoop:
                 self.device_failed(error)
             elif isinstance(error, UnknownExitError):
                 first, _, report = str(error).partition("\n")
-                self._judge.ends(Outcome(UNKNOWN_EXIT, first, error=True, hint=error.hint, report=report))
+                self._judge.ends(
+                    Outcome(UNKNOWN_EXIT, first, error=True, hint=error.hint, report=report), gone=True
+                )
             else:
                 self._fail(error)
 

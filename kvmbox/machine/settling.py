@@ -35,7 +35,6 @@ class Settling(Visitor):
         """The vCPUs have ended: settle what is held. Raises DeviceProcessError."""
         if not self._judge.is_held:
             return
-        self._judge.machine_is_gone()
         for step in self._steps:
             step()
         self._judge.settle(finally_=True)

@@ -6,10 +6,14 @@ holds one line that says what happened where the status is an error of the guest
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from kvmbox import layout
 from tests.support.patience import patience
 from tests.support.real_mode import (
+    COM1,
     COM2,
     DEBUGCON,
     HALT_FOR_EVER,
@@ -24,8 +28,9 @@ from tests.support.real_mode import (
     echo,
     out,
     say,
+    say_much,
 )
-from tests.support.runs import Images, error_lines, run_to_end
+from tests.support.runs import Images, Run, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
 
@@ -348,6 +353,42 @@ def test_first_decisive_event_wins(
     result = run_to_end(images.run(guest + IDLE, *arguments))
     assert result[:2] == (status, output)
     assert len(error_lines(result[2])) == (status == 12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "output"),
+    [
+        (("--fail-on", "mode!\n"), 12, b"Hello from 64-bit long mode!\n"),
+        (("--serial-limit", "28"), 12, b"Hello from 64-bit long mode!"),
+        (("--expect", "mode!\n"), 0, b"Hello from 64-bit long mode!\n"),
+        (("--expect", "mode!\n", "--success-status", "43"), 12, b"Hello from 64-bit long mode!\n"),
+    ],
+    ids=["fail-on", "limit", "expect", "expect and a status of others"],
+)
+def test_text_that_a_paced_uart_held_at_the_end_is_judged(
+    arguments: tuple[str, ...], status: int, output: bytes
+) -> None:
+    assert run_to_end(Run("hello64", "--uart-pace", *arguments))[:2] == (status, output)
+
+
+@pytest.mark.parametrize("port", [COM1, DEBUGCON])
+def test_string_of_one_instruction_is_judged_byte_by_byte(images: Images, port: int) -> None:
+    code = say_much(b"one OK BAD and much more", port) + SHUTDOWN + IDLE
+    assert run_to_end(images.run(code, "--expect", "OK", "--fail-on", "BAD"))[:2] == (0, b"one OK")
+    assert run_to_end(images.run(code, "--fail-on", "BAD", "--serial-limit", "9"))[:2] == (12, b"one OK BA")
+    assert run_to_end(images.run(code, "--fail-on", "BAD", "--serial-limit", "10"))[:2] == (12, b"one OK BAD")
+
+
+@pytest.mark.parametrize("port", [COM1, DEBUGCON])
+def test_guest_that_sleeps_behind_the_text_of_a_snapshot_is_stopped_there(
+    images: Images, port: int, tmp_path: Path
+) -> None:
+    # S3 by the PM1a control register, and nothing that could wake the guest: that is status 6.
+    sleep = out(layout.PM1_CONTROL_PORT, 1 << 13 | 1 << 10, 2)
+    path = tmp_path / "a.snap"
+    arguments = ("--snapshot-when", f"OK={path}", "--snapshot-stop")
+    status, output, _ = run_to_end(images.run(say(b"OK", port) + sleep + IDLE, *arguments))
+    assert (status, output, path.exists()) == (0, b"OK", True)
 
 
 def test_expect_looks_at_the_console_only(images: Images) -> None:

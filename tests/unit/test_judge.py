@@ -147,13 +147,13 @@ def test_text_of_a_paced_uart_waits_for_nothing() -> None:
     assert (bench.held, bench.status) == (0, CLEAN)
 
 
-def test_output_behind_the_end_that_is_held_is_shown_and_not_judged() -> None:
+def test_output_behind_the_end_that_is_held_does_not_belong_to_the_run() -> None:
     bench = Bench((b"ok",))
     bench.attend()
     bench.judge.ends(STOP)
     bench.printed(b"ok")
     bench.judge.settle()
-    assert (bench.status, bench.shown) == (UNEXPECTED, b"ok")
+    assert (bench.status, bench.shown) == (UNEXPECTED, b"")
 
 
 def test_reset_goes_on_when_nothing_was_decided_before_it() -> None:
@@ -213,6 +213,22 @@ def test_fatal_text_wins_over_a_trigger_that_stops_at_the_same_byte() -> None:
     assert bench.status == UNEXPECTED
 
 
+@pytest.mark.parametrize(("limit", "calls"), [(2, 0), (3, 1), (4, 1)])
+def test_trigger_behind_the_limit_in_the_same_piece_is_not_called(limit: int, calls: int) -> None:
+    bench = Bench()
+    called: list[int] = []
+    bench.judge.limits()
+    bench.judge.watch(b"here", lambda: called.append(1))
+
+    def show(data: bytes) -> None:
+        bench.show(data)
+        if len(bench.shown) > limit:
+            bench.judge.exceed(Outcome(UNEXPECTED, "too much"))
+
+    bench.judge.printed("COM1", b"here", show)
+    assert (len(called), bench.status) == (calls, None if limit == 4 else UNEXPECTED)
+
+
 def test_trigger_is_called_once_and_not_behind_the_end() -> None:
     bench = Bench()
     called: list[int] = []
@@ -229,8 +245,7 @@ def test_no_trigger_is_called_when_the_machine_is_gone() -> None:
     bench = Bench()
     bench.attend()
     bench.judge.watch(b"here", lambda: Outcome(CLEAN, "stopped"))
-    bench.judge.ends(Outcome(GUEST_CRASHED, "triple fault"))
-    bench.judge.machine_is_gone()
+    bench.judge.ends(Outcome(GUEST_CRASHED, "triple fault"), gone=True)
     bench.judge.look(b"here")
     bench.judge.settle(finally_=True)
     assert bench.status == GUEST_CRASHED
