@@ -30,6 +30,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "lean": set(),
     "early": set(),
     "regular": set(),
+    "beside": set(),
+    "beneath": set(),
     "bus": {"lean"},
     "outcome": {"lean", "screen"},
     "bundled": {"lean"},
@@ -65,7 +67,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "wire",
     },
     # A machine in a file.
-    "snapshot": {"cpuid", "errors", "kvm", "layout", "lean", "memory", "regular"},
+    "snapshot": {"beside", "cpuid", "errors", "kvm", "layout", "lean", "memory", "regular"},
     # What puts them together.
     # What a guest's last state tells; `kvm` for its structures alone.
     "explain": {"kvm", "lean"},
@@ -80,6 +82,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "machine": {
         *(
             "accel",
+            "beneath",
             "board",
             "boot",
             "bundled",
@@ -103,7 +106,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # Tools on top, loaded by their command alone.
     # A recording is read, checked and replayed where there is no /dev/kvm.
     "record": {
-        *("board", "channel", "devices", "errors", "host", "jailed", "processes", "regular"),
+        *("beside", "board", "channel", "devices", "errors", "host", "jailed", "processes", "regular"),
         *("sandbox", "wire"),
     },
     # A board without a CPU, driven over QEMU's test protocol.
@@ -116,7 +119,21 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "bench": {"accel", "channel", "errors", "kvm", "layout", "machine", "memory", "regular", "warm"},
     "policy": {"channel", "errors", "sandbox"},
     # Suites of guests: a pure core, and executors that boot in warm workers or start the product.
-    "smoke": {"bundled", "cpuid", "errors", "host", "kvm", "machine", "outcome", "regular", "warm"},
+    "smoke": {
+        *(
+            "beneath",
+            "beside",
+            "bundled",
+            "cpuid",
+            "errors",
+            "host",
+            "kvm",
+            "machine",
+            "outcome",
+            "regular",
+            "warm",
+        ),
+    },
     # What pytest loads: the rest is loaded when a test boots a guest.
     "pytest_plugin": {"errors", "machine", "smoke"},
     # Boots many machines, each as the command does it.
