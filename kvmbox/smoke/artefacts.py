@@ -20,7 +20,7 @@ from kvmbox.beside import write_beside
 from kvmbox.errors import HostOutputError, StartError
 from kvmbox.smoke.command_line import making_of, run_arguments
 from kvmbox.smoke.model import Boot, Judgement, Test, TestResult, Verdict
-from kvmbox.smoke.text import in_seconds
+from kvmbox.smoke.text import in_seconds, printable_lines
 from kvmbox.smoke.verdict import outranks
 
 CONSOLE: Final = "console.log"
@@ -156,7 +156,7 @@ def _report(result: TestResult, boot: Boot) -> str:
         lines += ["", seen.crash_report]
     if seen.messages:
         lines += ["", "stderr of kvmbox run:", seen.messages]
-    return "\n".join(lines).rstrip("\n") + "\n"
+    return printable_lines("\n".join(lines)).rstrip("\n") + "\n"
 
 
 def again(boot: Boot) -> str:

@@ -223,6 +223,16 @@ def test_failure_is_kept_in_a_folder(tmp_path: Path) -> None:
     assert "again    kvmbox run --timeout=60 --serial-limit=1048576 -- ../b.elf" in report
 
 
+def test_report_has_no_character_that_acts_on_whoever_shows_it(tmp_path: Path) -> None:
+    words = "a\u202eb\x1b[2J"
+    bad = seen(6, words.encode(), reason=words, hint=words, crash_report=f"\t{words}", messages=words)
+    session_of([a_test("a")], FakeExecutor(lambda boot: bad), artefacts=Artefacts(str(tmp_path)))
+    report = (tmp_path / "suite.a" / "report.txt").read_text()
+    assert report.count("a\\u202eb\\x1b[2J") == 5
+    assert all(line.replace("\t", " ").isprintable() for line in report.splitlines())
+    assert (tmp_path / "suite.a" / "console.log").read_text() == words
+
+
 def test_tests_with_alike_names_have_folders_of_their_own(tmp_path: Path) -> None:
     executor = FakeExecutor(lambda boot: BAD)
     tests = [a_test("a b"), a_test("a/b"), a_test("a_b"), a_test("...")]
