@@ -32,6 +32,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "regular": set(),
     "beside": set(),
     "beneath": set(),
+    "unix_socket": set(),
     "bus": {"lean"},
     "outcome": {"lean", "screen"},
     "bundled": {"lean"},
@@ -76,7 +77,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # Between devices and the guest of a run that injects faults, and no other.
     "inject": {"board", "bus", "channel", "devices", "errors", "lean", "wire"},
     # What a debugger asks and is answered, loaded by --gdb alone.
-    "gdb": {"errors", "explain", "kvm", "lean"},
+    "gdb": {"errors", "explain", "kvm", "lean", "unix_socket"},
     # What is on a guest's text screen.
     "screen": {"devices", "errors", "layout", "lean"},
     "machine": {
