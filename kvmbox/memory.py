@@ -1,7 +1,7 @@
 """Guest memory: private host pages, seen at guest-physical addresses.
 
-The pages are anonymous, and zero at first; or they are those of a snapshot, of which each one that is written
-to becomes a copy.
+The pages are anonymous, and zero at first. A snapshot is read into them: pages of a file would be gone as
+soon as somebody shortens the file (SIGBUS).
 
 RAM starts at 0 and skips the hole below 4 GiB (`layout.MMIO_HOLE_START`). Every access is checked: a
 range that is not wholly inside one region raises `GuestMemoryError`; nothing is ever clipped in silence.
@@ -49,14 +49,11 @@ def _host_address(pages: mmap.mmap) -> int:
     return address
 
 
-def _map(start: int, length: int, descriptor: int, place: int) -> MemoryRegion:
-    """A region of pages of the file `descriptor` from `place` on, or of anonymous pages (-1)."""
+def _map(start: int, length: int) -> MemoryRegion:
     # MAP_NORESERVE: a guest is given its size, the host pays for what is touched.
-    flags = mmap.MAP_PRIVATE | MAP_NORESERVE | (mmap.MAP_ANONYMOUS if descriptor < 0 else 0)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
     try:
-        pages = mmap.mmap(
-            descriptor, length, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE, offset=place
-        )
+        pages = mmap.mmap(-1, length, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     except OSError as error:
         raise StartError(
             f"cannot map {length} bytes of guest memory: {error.strerror}",
@@ -71,26 +68,13 @@ def _map(start: int, length: int, descriptor: int, place: int) -> MemoryRegion:
 class GuestMemory:
     """All RAM of one guest. Sizes and addresses are bytes; fresh memory reads as zero."""
 
-    def __init__(self, size: int, *, file: tuple[int, int] | None = None) -> None:
-        """`file` is (descriptor, offset) of what memory holds at first, region after region. The descriptor
-        may be closed afterwards; the file must not become shorter.
-        """
+    def __init__(self, size: int) -> None:
         if size <= 0 or size % layout.PAGE_SIZE:
             raise ValueError(f"memory size {size} is not a positive multiple of {layout.PAGE_SIZE}")
         self.size = size
-        self.regions: list[MemoryRegion] = []
+        self.regions = [_map(start, length) for start, length in ram_ranges(size)]
         self.roms: list[MemoryRegion] = []
         """What the guest can read and execute, and is no RAM: neither devices nor `write` reach it."""
-        self._is_file = file is not None
-        self.from_file = [(0, size)] if file is not None else []
-        """(start, end) of what may not be zero because of the file, counted through all regions: all of it,
-        or less as soon as somebody knows.
-        """
-        descriptor, place = file or (-1, 0)
-        for start, length in ram_ranges(size):
-            self.regions.append(_map(start, length, descriptor, place))
-            if file is not None:
-                place += length
 
     def add_rom(self, start: int, data: bytes) -> None:
         """Put `data`, whole pages, at guest-physical `start`, outside of RAM; again is harmless."""
@@ -157,15 +141,6 @@ class GuestMemory:
 
     def clear(self) -> None:
         """All of RAM reads as zero again, and the host gets its pages back. No VM uses it now."""
-        if self._is_file:
-            # Dropped pages of a file would be those of the file again.
-            fresh = [_map(region.start, region.size, -1, 0) for region in self.regions]
-            for region in self.regions:
-                region.pages.close()
-            self.regions[:] = fresh
-            self._is_file = False
-            self.from_file.clear()
-            return
         for region in self.regions:
             region.pages.madvise(mmap.MADV_DONTNEED)
 

@@ -30,6 +30,9 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "lean": set(),
     "early": set(),
     "regular": set(),
+    "beside": set(),
+    "beneath": set(),
+    "unix_socket": set(),
     "bus": {"lean"},
     "outcome": {"lean", "screen"},
     "text_search": set(),
@@ -67,7 +70,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
         "wire",
     },
     # A machine in a file.
-    "snapshot": {"cpuid", "errors", "kvm", "layout", "lean", "memory", "regular"},
+    "snapshot": {"beside", "cpuid", "errors", "kvm", "layout", "lean", "memory", "regular"},
     # What puts them together.
     # What a guest's last state tells; `kvm` for its structures alone.
     "explain": {"kvm", "layout", "lean"},
@@ -76,12 +79,13 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # Between devices and the guest of a run that injects faults, and no other.
     "inject": {"board", "bus", "channel", "devices", "errors", "lean", "wire"},
     # What a debugger asks and is answered, loaded by --gdb alone.
-    "gdb": {"errors", "explain", "kvm", "lean"},
+    "gdb": {"errors", "explain", "kvm", "lean", "unix_socket"},
     # What is on a guest's text screen.
     "screen": {"devices", "errors", "layout", "lean"},
     "machine": {
         *(
             "accel",
+            "beneath",
             "board",
             "boot",
             "bundled",
@@ -106,7 +110,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     # Tools on top, loaded by their command alone.
     # A recording is read, checked and replayed where there is no /dev/kvm.
     "record": {
-        *("board", "channel", "devices", "errors", "host", "jailed", "processes", "regular"),
+        *("beside", "board", "channel", "devices", "errors", "host", "jailed", "processes", "regular"),
         *("sandbox", "wire"),
     },
     # A board without a CPU, driven over QEMU's test protocol.
@@ -119,7 +123,21 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "bench": {"accel", "channel", "errors", "kvm", "layout", "machine", "memory", "regular", "warm"},
     "policy": {"channel", "errors", "sandbox"},
     # Suites of guests: a pure core, and executors that boot in warm workers or start the product.
-    "smoke": {"bundled", "cpuid", "errors", "host", "kvm", "machine", "outcome", "regular", "warm"},
+    "smoke": {
+        *(
+            "beneath",
+            "beside",
+            "bundled",
+            "cpuid",
+            "errors",
+            "host",
+            "kvm",
+            "machine",
+            "outcome",
+            "regular",
+            "warm",
+        ),
+    },
     # What pytest loads: the rest is loaded when a test boots a guest.
     "pytest_plugin": {"errors", "machine", "smoke"},
     # Boots many machines, each as the command does it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +13,7 @@ from kvmbox.cli.values import MEMORY_SIZE
 from kvmbox.errors import StartError
 from kvmbox.host.open_files import allow_enough
 from kvmbox.machine.values import parse_rtc_base
+from kvmbox.unix_socket import listen_at
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -90,16 +90,15 @@ def _accept(path: str, cleanup: ExitStack) -> Client:
     """Listen at `path` and take one client; the path is gone as soon as it is there."""
     from kvmbox.qtest.serve import Client
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+    try:
+        listener = listen_at(path)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen at '{path}': {error.strerror or error}",
+            hint="the path must be free, its directory writable, and both short" if path else None,
+        ) from error
+    with listener:
         try:
-            listener.bind(path)
-        except OSError as error:
-            raise StartError(
-                f"cannot listen at '{path}': {error.strerror or error}",
-                hint="the path must be free, its directory writable, and both short" if path else None,
-            ) from error
-        try:
-            listener.listen(1)
             connection, _ = listener.accept()
         finally:
             with contextlib.suppress(FileNotFoundError):

@@ -188,7 +188,7 @@ def command(words: list[str]) -> int:
         log = _open_log(arguments.log, cleanup)
         if arguments.qtest == "stdio":
             return Client(0, 1, is_socket=False, log=log)
-        descriptor = _connect(arguments.qtest.removeprefix("unix:"), cleanup)
+        descriptor = _connect(arguments.qtest.removeprefix("unix:"), cleanup).fileno()
         return Client(descriptor, descriptor, is_socket=True, log=log)
 
     def monitors(cleanup: ExitStack, machine: Machine) -> list[Connection]:
@@ -203,7 +203,7 @@ def command(words: list[str]) -> int:
     return 0
 
 
-def _connect(path: str, cleanup: ExitStack) -> int:
+def _connect(path: str, cleanup: ExitStack) -> socket.socket:
     connection = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
         connection.connect(path)
@@ -212,17 +212,19 @@ def _connect(path: str, cleanup: ExitStack) -> int:
             f"cannot connect to '{path}': {error.strerror or error}",
             hint="the test program must listen there before it starts this one",
         ) from error
-    return connection.fileno()
+    return connection
 
 
 def _monitor(path: str, machine: Machine, cleanup: ExitStack) -> Connection:
+    from kvmbox.qtest.outbox import Outbox
     from kvmbox.qtest.qmp import QmpServer
-    from kvmbox.qtest.server import Connection, send_to
+    from kvmbox.qtest.server import Connection
 
-    descriptor = _connect(path, cleanup)
-    monitor = QmpServer(machine, send_to(descriptor, is_socket=True))
+    connection = _connect(path, cleanup)
+    outbox = Outbox(connection, lambda why: main.say(f"QMP: {why}"))
+    monitor = QmpServer(machine, outbox.send)
     monitor.greet()
-    return Connection(descriptor, monitor, decisive=False)
+    return Connection(connection.fileno(), monitor, decisive=False, outbox=outbox)
 
 
 def _open_log(path: str | None, cleanup: ExitStack) -> Callable[[bytes], None] | None:

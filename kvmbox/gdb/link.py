@@ -18,6 +18,7 @@ from typing import Final
 
 from kvmbox.errors import StartError, UsageError
 from kvmbox.gdb.endpoint import Endpoint
+from kvmbox.unix_socket import listen_at
 
 CHUNK: Final = 1 << 14
 """How many bytes are read from a client in one turn of the main loop."""
@@ -204,29 +205,28 @@ def take_stdio() -> tuple[int, int]:
 
 
 def _listen(endpoint: Endpoint) -> socket.socket:
-    is_unix = endpoint.path is not None
-    family = socket.AF_UNIX if is_unix else socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     try:
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setblocking(False)
-            if is_unix:
-                # Before it has a name: the mode of the socket is the mode of the file (unix(7)).
-                os.fchmod(listener.fileno(), 0o600)
-                listener.bind(endpoint.path or "")
-            else:
-                # What a client's socket inherits: a confined VMM may set no options.
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind((endpoint.host, endpoint.port))
-            listener.listen(1)
-        except BaseException:
-            listener.close()
-            raise
+        listener = _listen_tcp(endpoint) if endpoint.path is None else listen_at(endpoint.path)
+        listener.setblocking(False)
     except OSError as error:
         hint = "choose another port"
-        if is_unix:
+        if endpoint.path is not None:
             in_use = "another kvmbox may listen there, or have left the file"
             hint = in_use if error.errno == errno.EADDRINUSE else "choose another directory"
         raise StartError(f"--gdb: cannot listen at '{endpoint}': {error.strerror}", hint=hint) from error
+    return listener
+
+
+def _listen_tcp(endpoint: Endpoint) -> socket.socket:
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # What a client's socket inherits: a confined VMM may set no options.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((endpoint.host, endpoint.port))
+        listener.listen(1)
+    except BaseException:
+        listener.close()
+        raise
     return listener

@@ -133,11 +133,14 @@ def open_file(spec: SerialSpec) -> int:
         raise StartError(f"cannot write {what} output to '{spec.path}': {reason(error)}") from error
 
 
-def open_for_writing(path: str) -> int:
-    """Open `path` for writing, created or emptied, without waiting for anybody. Raises OSError."""
+def open_for_writing(path: str, mode: int = 0o666) -> int:
+    """Open `path` for writing, created or emptied, without waiting for anybody. Raises OSError.
+
+    A new file gets `mode`, less the umask; another one keeps its mode.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY
     # To open a FIFO that nobody reads would block, before any time-out is kept.
-    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    descriptor = os.open(path, flags | os.O_NONBLOCK, mode)
     os.set_blocking(descriptor, True)
     return descriptor
 

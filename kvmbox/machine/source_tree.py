@@ -1,10 +1,8 @@
 """The directories of --source: lines of source files, for reports.
 
 Names of source files come from debug information, which may be that of a hostile image, and the directory may
-be what somebody has submitted. So a file is found by steps: each step opens one name in the directory of the
-step before, and follows no symbolic link. Nothing outside the directory can be reached. (openat2 with
-RESOLVE_BENEATH would do the same, but a confined VMM may not call it: its flags are in memory, and no filter
-sees there whether something is opened for writing.)
+be what somebody has submitted. So a file is opened name by name (`beneath`): nothing outside the directory
+can be reached.
 
 A compiler may have run in another place. So a path is tried with fewer and fewer of its leading directories:
 /build/kernel/mm/fault.c is kernel/mm/fault.c in the directory, or mm/fault.c, or fault.c.
@@ -17,6 +15,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from kvmbox.beneath import DIRECTORY, open_beneath
 from kvmbox.errors import StartError
 from kvmbox.explain.names import printable
 
@@ -29,8 +28,7 @@ MOST_BYTES: Final = 16 << 20
 MOST_SHOWN: Final = 160
 """The characters of a line."""
 
-_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FILE: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class SourceTree:
@@ -43,7 +41,7 @@ class SourceTree:
         self._bytes_left = MOST_BYTES
         for directory in directories:
             try:
-                root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                root = os.open(directory, DIRECTORY)
             except (OSError, ValueError) as error:
                 self.close()
                 why = error.strerror if isinstance(error, OSError) else "it is no path"
@@ -126,16 +124,7 @@ def _open(root: int, names: Sequence[str]) -> int | None:
     """A descriptor of a file below `root`, or None."""
     if not names or len(names) > MOST_PARTS:
         return None
-    at = root
     try:
-        for name in names[:-1]:
-            below = os.open(name, _DIRECTORY, dir_fd=at)
-            if at != root:
-                os.close(at)
-            at = below
-        return os.open(names[-1], _FILE, dir_fd=at)
+        return open_beneath(root, names, _FILE)
     except (OSError, ValueError):
         return None
-    finally:
-        if at != root:
-            os.close(at)

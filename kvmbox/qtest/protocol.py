@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from kvmbox.channel.patience import printable
+
 PORT_SIZES: Final = {b"b": 1, b"w": 2, b"l": 4}
 MEMORY_SIZES: Final = {**PORT_SIZES, b"q": 8}
 LAST_PORT: Final = 0xFFFF
@@ -148,8 +150,7 @@ def parse(line: bytes) -> Request:
     words = line.split(b" ")
     parser = _PARSERS.get(words[0])
     if parser is None:
-        word = words[0][:_SHOWN].decode("utf-8", "replace")
-        raise RequestError(f"Unknown command '{word}'")
+        raise RequestError(f"Unknown command {_quoted(words[0])}")
     try:
         return parser(words)
     except IndexError:
@@ -183,7 +184,7 @@ def _signed(word: bytes) -> int:
 
 
 def _quoted(word: bytes) -> str:
-    return f"'{word[:_SHOWN].decode('utf-8', 'replace')}'"
+    return f"'{printable(word, _SHOWN)}'"
 
 
 def _port(word: bytes) -> int:

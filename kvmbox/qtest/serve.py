@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from kvmbox import layout
 from kvmbox.board import MMIO_UART, BoardOptions, pc_board
+from kvmbox.channel.patience import printable
 from kvmbox.errors import DeviceProcessError
 from kvmbox.memory import GuestMemory
 from kvmbox.qtest import protocol
@@ -74,8 +75,12 @@ def run_server(
             sandbox.connect(machine, board)
             client = connect(cleanup)
             send = send_to(client.output, is_socket=client.is_socket)
-            session = Session(machine, irqs, send if client.log is None else _logged(send, client.log, b"S"))
-            handle = session.handle if client.log is None else _logged(session.handle, client.log, b"R")
+            if client.log is not None:
+                send = _logged(send, client.log, b"S")
+            session = Session(machine, irqs, send)
+            handle: Callable[[bytes], None] = session.handle
+            if client.log is not None:
+                handle = _logged(handle, client.log, b"R")
             reader = LineReader(handle, lambda: send(protocol.LINE_TOO_LONG))
             connections = [Connection(client.input, reader, decisive=True)]
             if more is not None:
@@ -92,7 +97,9 @@ def _logged(
     function: Callable[[bytes], None], log: Callable[[bytes], None], mark: bytes
 ) -> Callable[[bytes], None]:
     def call(data: bytes) -> None:
-        log(b"[" + mark + b"] " + data.rstrip(b"\n") + b"\n")
+        lines = data.rstrip(b"\n").split(b"\n")
+        text = "\n".join(printable(line, len(line)) for line in lines)
+        log(b"[" + mark + b"] " + text.encode() + b"\n")
         function(data)
 
     return call

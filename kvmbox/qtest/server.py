@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from kvmbox.errors import HostOutputError
 from kvmbox.qtest import protocol
+from kvmbox.qtest.outbox import Outbox
 from kvmbox.qtest.sandbox import Sandbox
 
 READ_SIZE: Final = 1 << 16
@@ -86,12 +87,19 @@ class LineReader:
 
 
 class Connection:
-    """Where a client's bytes come from, and what handles them. If `decisive`, the server ends with it."""
+    """Where a client's bytes come from, and what handles them. If `decisive`, the server ends with it.
 
-    def __init__(self, descriptor: int, handler: Handler, *, decisive: bool) -> None:
+    With an `outbox`, which has its answers, the server does not wait for the client: while answers wait,
+    nothing more is read from it.
+    """
+
+    def __init__(
+        self, descriptor: int, handler: Handler, *, decisive: bool, outbox: Outbox | None = None
+    ) -> None:
         self.descriptor = descriptor
         self.handler = handler
         self.decisive = decisive
+        self.outbox = outbox
 
 
 class ClientGone(Exception):
@@ -128,10 +136,14 @@ def serve(connections: Sequence[Connection], sandbox: Sandbox) -> None:
         poll.register(descriptor, select.POLLIN)
     sandbox.watch(poll)
     while True:
+        _look_at_outboxes(by_descriptor, poll)
         for descriptor, _ in poll.poll():
             connection = by_descriptor.get(descriptor)
             if connection is None:
                 sandbox.check()
+                continue
+            if connection.outbox is not None and connection.outbox.waits:
+                connection.outbox.flush()
                 continue
             try:
                 data = os.read(descriptor, READ_SIZE)
@@ -140,6 +152,7 @@ def serve(connections: Sequence[Connection], sandbox: Sandbox) -> None:
             if not data:
                 if connection.decisive:
                     return
+                del by_descriptor[descriptor]
                 poll.unregister(descriptor)
                 continue
             try:
@@ -147,3 +160,15 @@ def serve(connections: Sequence[Connection], sandbox: Sandbox) -> None:
                     return
             except ClientGone:
                 return
+
+
+def _look_at_outboxes(connections: dict[int, Connection], poll: select.poll) -> None:
+    """Wait for room where answers wait, and forget the clients that are gone or were dropped."""
+    for descriptor, connection in tuple(connections.items()):
+        if connection.outbox is None:
+            continue
+        if connection.outbox.is_open:
+            poll.register(descriptor, select.POLLOUT if connection.outbox.waits else select.POLLIN)
+        else:
+            del connections[descriptor]
+            poll.unregister(descriptor)

@@ -25,8 +25,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
+from kvmbox.beside import PRIVATE
 from kvmbox.board import DeviceSpec
 from kvmbox.errors import StartError, UsageError
+from kvmbox.host.serial import open_for_writing, reason
 from kvmbox.record import format as fmt
 from kvmbox.record.format import End, EndReason
 
@@ -96,9 +98,10 @@ class Recorder:
                 hint=f"the description of this machine alone takes {len(header)} bytes",
             )
         try:
-            self._descriptor = _open(path)
+            # Private: it has what was typed, and the guest memory that devices were sent.
+            self._descriptor = open_for_writing(path, PRIVATE)
         except OSError as error:
-            raise StartError(f"cannot write the recording '{path}': {error.strerror}") from error
+            raise StartError(f"cannot write the recording '{path}': {reason(error)}") from error
         try:
             self._write_all(header)
         except OSError as error:
@@ -222,11 +225,3 @@ class Recorder:
             written = self._write(self._descriptor, view)
             self._written += written
             view = view[written:]
-
-
-def _open(path: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY
-    # Non-blocking for the opening: a FIFO that nobody reads is refused (ENXIO) instead of waited for.
-    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
-    os.set_blocking(descriptor, True)
-    return descriptor

@@ -1,18 +1,26 @@
-"""What is kept of failures, in a folder: console, report with the crash, recording, core file."""
+"""What is kept of failures, in a folder: console, report with the crash, recording, core file.
+
+The folder may be in a directory that somebody else has filled, as a repository is. So nothing that stands in
+the folder is written through: the folder of a test is no symbolic link, a file is replaced by a new one, and
+nobody knows beforehand the names of what a boot leaves.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
+from kvmbox.beneath import DIRECTORY, open_beneath
+from kvmbox.beside import write_beside
 from kvmbox.errors import HostOutputError, StartError
 from kvmbox.smoke.command_line import making_of, run_arguments
 from kvmbox.smoke.model import Boot, Judgement, Test, TestResult, Verdict
-from kvmbox.smoke.text import in_seconds
+from kvmbox.smoke.text import in_seconds, printable_lines
 from kvmbox.smoke.verdict import outranks
 
 CONSOLE: Final = "console.log"
@@ -21,6 +29,7 @@ NAMES: Final = {"record": "recording.kvmbox", "core": "guest.core"}
 """What a run itself leaves, by the field of `Boot` that says where."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._+-]+")
 MOST_NAME: Final = 100
+_NO_DIRECTORY: Final = "remove what stands there: it must be a directory, and no symbolic link"
 
 
 class Artefacts:
@@ -37,17 +46,18 @@ class Artefacts:
         self._taken: set[str] = set()
         self._kept: dict[str, tuple[Boot, Verdict]] = {}
         self._count = 0
+        self._secret = os.urandom(8).hex()
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
             raise StartError(f"cannot make the folder '{folder}' of --logs: {error.strerror}") from error
 
-    def files_for(self, test: Test) -> dict[str, str]:
-        """The files that the next boot of `test` leaves, by the field of `Boot`."""
+    def next_files(self) -> dict[str, str]:
+        """The files that the next boot leaves, by the field of `Boot`."""
         if not self._wanted:
             return {}
         self._count += 1
-        stem = os.path.join(self.folder, f"{self._name(test)}.{self._count}")
+        stem = os.path.join(self.folder, f".{self._secret}.{self._count}")
         return {kind: f"{stem}.{kind}.tmp" for kind in self._wanted}
 
     def boot_ended(self, test: Test, boot: Boot, judgement: Judgement) -> None:
@@ -77,21 +87,35 @@ class Artefacts:
         folder = os.path.join(self.folder, self._name(result.test))
         files = [os.path.join(folder, CONSOLE), os.path.join(folder, REPORT)]
         try:
-            os.makedirs(folder, exist_ok=True)
-            for path, name in _left_by(kept) if kept is not None else ():
-                final = os.path.join(folder, name)
-                with suppress(FileNotFoundError):  # no core file of a guest that has ended by itself
-                    os.replace(path, final)
-                    files.append(final)
-                    seen = replace(seen, messages=seen.messages.replace(path, final))
-            result = replace(result, told=replace(result.told, observation=seen), files=tuple(files))
-            with open(files[0], "wb") as file:
-                file.write(seen.output)
-            with open(files[1], "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(_report(result, boot))
+            with self._opened(self._name(result.test)) as (root, directory):
+                for path, name in _left_by(kept) if kept is not None else ():
+                    final = os.path.join(folder, name)
+                    with suppress(FileNotFoundError):  # no core file of a guest that has ended by itself
+                        os.replace(os.path.basename(path), name, src_dir_fd=root, dst_dir_fd=directory)
+                        files.append(final)
+                        seen = replace(seen, messages=seen.messages.replace(path, final))
+                result = replace(result, told=replace(result.told, observation=seen), files=tuple(files))
+                write_beside(CONSOLE, seen.output, directory=directory)
+                report = _report(result, boot).encode("utf-8", "backslashreplace")
+                write_beside(REPORT, report, directory=directory)
         except OSError as error:
-            raise HostOutputError(f"cannot write '{error.filename}' for --logs: {error.strerror}") from error
+            raise HostOutputError(
+                f"cannot write to '{folder}' for --logs: {error.strerror}",
+                hint=_NO_DIRECTORY if isinstance(error, NotADirectoryError) else None,
+            ) from error
         return result
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[tuple[int, int]]:
+        """Descriptors of the folder and of the directory `name` in it, which is made. Raises OSError."""
+        with ExitStack() as stack:
+            root = os.open(self.folder, DIRECTORY)
+            stack.callback(os.close, root)
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=root)
+            directory = open_beneath(root, (name,), DIRECTORY)
+            stack.callback(os.close, directory)
+            yield root, directory
 
     def _name(self, test: Test) -> str:
         """A folder's name for a test: safe for every file system, and no other test's."""
@@ -132,7 +156,7 @@ def _report(result: TestResult, boot: Boot) -> str:
         lines += ["", seen.crash_report]
     if seen.messages:
         lines += ["", "stderr of kvmbox run:", seen.messages]
-    return "\n".join(lines).rstrip("\n") + "\n"
+    return printable_lines("\n".join(lines)).rstrip("\n") + "\n"
 
 
 def again(boot: Boot) -> str:

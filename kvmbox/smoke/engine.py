@@ -133,7 +133,7 @@ class Engine:
                 self._tell(found)
                 continue
             test = found
-            files = self._artefacts.files_for(test) if self._artefacts is not None else {}
+            files = self._artefacts.next_files() if self._artefacts is not None else {}
             boot = boot_of(test, timeout=self._timeout, **files)
             self._tell_of_boot(test)
             future = self._executor.submit(boot)

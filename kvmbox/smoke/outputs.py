@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Final, TextIO
 
+from kvmbox.beside import SHARED, write_beside
 from kvmbox.errors import HostOutputError, StartError, UsageError
 from kvmbox.host.serial import open_for_writing, reason
 from kvmbox.regular import open_regular
@@ -24,7 +24,7 @@ class ReportFile:
         self._path = path
         try:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            descriptor = os.open(path, flags, 0o666) if append else open_for_writing(path)
+            descriptor = os.open(path, flags, SHARED) if append else open_for_writing(path)
             self._file: TextIO = os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise StartError(f"cannot write {option} '{path}': {reason(error)}") from error
@@ -78,13 +78,5 @@ def read_history(path: str) -> History:
 
 def write_history(path: str, history: History) -> None:
     """Replace the file at once, so that no reader sees half of it. OSError."""
-    folder = os.path.dirname(path) or "."
-    os.makedirs(folder, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".kvmbox-smoke-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(history.as_text())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    write_beside(path, history.as_text().encode())

@@ -15,6 +15,7 @@ from kvmbox.smoke.executor import Executor
 from kvmbox.smoke.model import Test, TestResult, Verdict
 from kvmbox.smoke.report_plain import result_lines
 from kvmbox.smoke.reporter import Plan
+from kvmbox.smoke.text import printable
 
 ENDING = ".guest.toml"
 
@@ -71,9 +72,9 @@ class GuestItem(pytest.Item):
         assert isinstance(self.parent, GuestFile)
         result = run_test(self.test, self.parent.executor(), timeout=self.parent.timeout)
         if result.verdict is Verdict.SKIP:
-            pytest.skip(result.reason)
+            pytest.skip(printable(result.reason))
         if result.verdict is Verdict.TOLERATED:
-            pytest.xfail(result.reason)
+            pytest.xfail(printable(result.reason))
         if result.verdict.is_failure:
             raise GuestFailed(result)
 

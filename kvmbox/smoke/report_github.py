@@ -31,7 +31,7 @@ class GithubReporter(Reporter):
         else:
             return
         origin = result.test.origin
-        place = f"file={_property(origin.file)}" + (f",line={origin.line}" if origin.line else "")
+        place = f"file={_property(printable(origin.file))}" + (f",line={origin.line}" if origin.line else "")
         kind = result.verdict.value
         title = _property(printable(f"{self._plan.label(result.test)}: {kind}"))
         self._write(f"::{level} {place},title={title}::{_data(printable(result.reason or kind))}\n")

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from kvmbox.smoke.model import TestResult, Verdict
 from kvmbox.smoke.reporter import Reporter
 from kvmbox.smoke.summary import Summary
-from kvmbox.smoke.text import KEPT_OUTPUT, decode
+from kvmbox.smoke.text import KEPT_OUTPUT, decode, printable_lines
 
 ERRORS: Final = frozenset({Verdict.TIMEOUT, Verdict.ERROR})
 SKIPPED: Final = frozenset({Verdict.SKIP, Verdict.TOLERATED, Verdict.NOT_RUN})
@@ -108,6 +108,7 @@ def _number(results: Iterable[TestResult], verdicts: frozenset[Verdict]) -> int:
 def _valid(text: str) -> str:
     """Without characters that no XML document may have, not even escaped, or should not have (XML 1.0, 2.2).
 
-    The latter are U+007F to U+009F: a terminal that shows the document would obey them.
+    Nor has it what a terminal or a page that shows the document would obey: controls, and characters that
+    turn the direction of text.
     """
-    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+    return printable_lines(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text))

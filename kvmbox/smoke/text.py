@@ -11,10 +11,15 @@ KEPT_OUTPUT: Final = 1 << 15
 
 
 def printable(text: str) -> str:
-    """One line of printable characters; others as \\x1b and the like."""
+    """One line of printable characters; others, such as U+202E, as \\x1b, \\u202e and the like."""
     return "".join(
         one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in text
     )
+
+
+def printable_lines(text: str) -> str:
+    """Lines of printable characters and tabs: no control, and nothing that turns the direction of text."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
 def decode(output: bytes) -> str:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn, Protocol
 
+from kvmbox.beside import PRIVATE, open_beside
 from kvmbox.errors import SnapshotFileError, StartError
 
 _IGNORED: Final = (
@@ -45,28 +46,24 @@ class Pending(Protocol):
 
 
 class Destination:
-    """One file to be. `descriptor` is open for reading and writing, and empty."""
+    """One file to be, for its user alone. `descriptor` is open for reading and writing, and empty."""
 
     def __init__(
         self, path: str, what: str = "snapshot", error_kind: type[StartError] = SnapshotFileError
     ) -> None:
         """`what` is the word for it in errors. Raises an `error_kind` if no file can be put there."""
         self.path = path
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             if not path:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # realpath takes it for "."
             self.final = os.path.realpath(path)
-            directory, name = os.path.split(self.final)
-            # A pid would not do: containers use the same ones again, and a file may have been left.
-            self.temporary = os.path.join(directory, f".{name}.{os.urandom(8).hex()}.partial")
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.stat(self.final).st_mode):
                     raise error_kind(
                         f"cannot write {what} '{path}': there is something that is no file",
                         hint="name a file that may be replaced",
                     )
-            self.descriptor = os.open(self.temporary, flags, 0o666)
+            self.descriptor, self.temporary = open_beside(self.final, PRIVATE)
         except OSError as error:
             raise error_kind(f"cannot write {what} '{path}': {error.strerror}") from error
         except ValueError as error:

@@ -106,14 +106,16 @@ class SnapshotFile:
             return data
 
     def memory(self) -> GuestMemory:
-        """Guest memory, mapped: what the guest changes is its own, the file stays. Not checked yet."""
-        return GuestMemory(self.header.memory_size, file=(self.descriptor, PAGE_SIZE))
-
-    def check_memory(self, memory: GuestMemory) -> None:
-        """Whether memory is as it was written."""
+        """Guest memory as it was written. It is the caller's: nothing of the file is used any more."""
         runs = self.section(RUNS)
-        with self._named():
-            ram.check(memory, decode_runs(runs, memory.size), self.descriptor)
+        memory = GuestMemory(self.header.memory_size)
+        try:
+            with self._named():
+                ram.read(memory, decode_runs(runs, memory.size), self.descriptor)
+        except BaseException:
+            memory.close()
+            raise
+        return memory
 
     def refuse(self, why: str, hint: str | None = None) -> SnapshotFileError:
         """The error of this file, for the caller to raise."""
@@ -142,7 +144,7 @@ class SnapshotFile:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Close the file. What was mapped stays mapped. Idempotent."""
+        """Close the file. Idempotent."""
         if self.descriptor >= 0:
             descriptor, self.descriptor = self.descriptor, -1
             os.close(descriptor)

@@ -1,13 +1,12 @@
-"""Guest memory in a snapshot file: written without its zeros, checked, and mapped.
+"""Guest memory in a snapshot file: written without its zeros, read, and checked.
 
 Memory is looked at in blocks. A block that is all zero is left out: it is a hole in the file, takes no room
-on the disk, and reads as zero. Blocks with something in them make runs, each with a checksum. The check
-before a restore covers the whole area: runs by their checksums, and whatever else the file system says is
-data must be zero, as it is in a copy without holes.
+on the disk, and reads as zero. Blocks with something in them make runs, each with a checksum. A restore reads
+the runs, checks what it has read, and covers the whole area: whatever else the file system says is data must
+be zero, as it is in a copy without holes.
 
 Memory that nobody has touched is not even looked at, where the kernel tells which pages there are: to read it
-would cost a page fault for each, 100 ms for 128 MiB. Of a machine that was started from a snapshot, what the
-file had counts as touched.
+would cost a page fault for each, 100 ms for 128 MiB.
 """
 
 from __future__ import annotations
@@ -39,17 +38,17 @@ def runs_of(memory: GuestMemory) -> Iterator[tuple[Run, memoryview]]:
     base = 0
     for region in memory.regions:
         with memoryview(region.pages) as view:
-            for start, end in _not_zero(region.pages, region.size, _untouched(memory, region, base)):
+            for start, end in _not_zero(region.pages, region.size, _untouched(region)):
                 with view[start:end] as piece:
                     first, count = (base + start) // BLOCK, -(-(end - start) // BLOCK)
                     yield Run(first, count, binascii.crc32(piece)), piece
         base += region.size
 
 
-def _untouched(memory: GuestMemory, region: MemoryRegion, base: int) -> set[int]:
+def _untouched(region: MemoryRegion) -> set[int]:
     """The chunks of a region, by their beginning, that are zero because nobody has written to them.
 
-    `base` is where the region begins in memory. Empty where the kernel does not tell.
+    Empty where the kernel does not tell.
     """
     try:
         entries = _page_map(region)
@@ -57,15 +56,11 @@ def _untouched(memory: GuestMemory, region: MemoryRegion, base: int) -> set[int]
         return set()
     tops = entries[7::8]  # the bits "present" and "swapped" are the highest two of each entry
     step = _CHUNK // PAGE_SIZE
-    untouched = {
+    return {
         chunk
         for chunk in range(0, region.size, _CHUNK)
         if max(tops[chunk // PAGE_SIZE : chunk // PAGE_SIZE + step], default=0xFF) < _SWAPPED
     }
-    for start, end in memory.from_file:
-        first, last = start - base - (start - base) % _CHUNK, end - base
-        untouched.difference_update(range(first, last, _CHUNK))
-    return untouched
 
 
 def _page_map(region: MemoryRegion) -> bytes:
@@ -111,21 +106,33 @@ def _not_zero(pages: mmap.mmap, size: int, untouched: Collection[int]) -> Iterat
         yield begun, size
 
 
-def check(memory: GuestMemory, runs: Sequence[Run], descriptor: int) -> None:
-    """Whether `memory`, which is mapped from `descriptor`, is as `runs` say. Raises SnapshotFileError."""
+def read(memory: GuestMemory, runs: Sequence[Run], descriptor: int) -> None:
+    """Fill `memory`, which is fresh, with `runs` of the file `descriptor`. What is checked is what is in
+    memory: the file may change meanwhile. Raises SnapshotFileError and OSError.
+    """
     base = 0
     left = list(runs)
-    memory.from_file = [(run.first * BLOCK, (run.first + run.count) * BLOCK) for run in runs]
     for region in memory.regions:
         with memoryview(region.pages) as view:
             while left and left[0].first * BLOCK < base + region.size:
                 run = left.pop(0)
                 start = run.first * BLOCK - base
                 with view[start : start + run.count * BLOCK] as piece:
+                    _read(descriptor, PAGE_SIZE + run.first * BLOCK, piece)
                     if binascii.crc32(piece) != run.checksum:
                         raise damaged(f"the checksum of guest memory at {region.start + start:#x} is wrong")
         base += region.size
     _check_holes(runs, descriptor, base)
+
+
+def _read(descriptor: int, place: int, piece: memoryview) -> None:
+    done = 0
+    while done < len(piece):
+        with piece[done:] as left:
+            count = os.preadv(descriptor, [left], place + done)
+        if not count:
+            raise damaged("it has become shorter")
+        done += count
 
 
 def _check_holes(runs: Sequence[Run], descriptor: int, size: int) -> None:

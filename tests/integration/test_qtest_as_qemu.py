@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -72,6 +72,7 @@ def started(tmp_path: Path, *more: str) -> Iterator[Started]:
         try:
             qtest, _ = qtest_listener.accept()
             qmp, _ = qmp_listener.accept()
+            qtest.settimeout(PATIENCE_S)
             with qtest, qmp, qtest.makefile() as qtest_lines, qmp.makefile() as qmp_lines:
                 emulator = Started(process, qtest, qmp, qtest_lines, qmp_lines)
                 assert emulator.ask("endianness") == "OK little"
@@ -120,6 +121,23 @@ def test_qmp_client_may_leave_the_qtest_client_may_not(tmp_path: Path) -> None:
         assert emulator.ask("inb 0x3fd") == "OK 0x0060"
         emulator.qtest.shutdown(socket.SHUT_RDWR)
         assert emulator.end() == (0, b"")
+
+
+def test_qmp_client_that_does_not_read_stops_no_qtest(tmp_path: Path) -> None:
+    with started(tmp_path) as emulator:
+        emulator.qmp.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                emulator.qmp.send(b'{"execute": "query-commands"}\n' * 100)
+        # The server has had its turns with both clients when it has answered so often.
+        assert {emulator.ask("inb 0x3fd") for _ in range(20)} == {"OK 0x0060"}
+
+
+def test_log_has_no_control_character_of_a_client(tmp_path: Path) -> None:
+    with started(tmp_path) as emulator:
+        assert emulator.ask("\x1b[2J") == "FAIL Unknown command '\\x1b[2J'"
+        log = (tmp_path / "log").read_text()
+        assert log.endswith("[R] \\x1b[2J\n[S] FAIL Unknown command '\\x1b[2J'\n")
 
 
 @pytest.mark.parametrize(

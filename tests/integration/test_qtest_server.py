@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -229,6 +230,18 @@ def test_socket_serves_its_first_client_and_is_gone_afterwards(tmp_path: Path) -
                 assert client.makefile().readline() == "OK 0x0060\n"
                 assert not path.exists()
             assert end(process) == (0, "")
+        finally:
+            process.kill()
+
+
+def test_socket_is_for_its_user_alone(tmp_path: Path) -> None:
+    path = tmp_path / "qtest.sock"
+    command = [*KVMBOX, "qtest", *BASE, "--socket", str(path)]
+    with subprocess.Popen(command, umask=0) as process:
+        try:
+            while not path.exists():
+                assert process.poll() is None, "the server ended"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
         finally:
             process.kill()
 

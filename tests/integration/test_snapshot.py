@@ -18,7 +18,18 @@ from kvmbox.snapshot.description import Description
 from kvmbox.snapshot.file import SnapshotFile, write_snapshot
 from tests.support.family import children_of
 from tests.support.patience import patience
-from tests.support.real_mode import DEBUGCON, IDLE, RESET_8042, SPIN, debug_exit, echo, out, say
+from tests.support.real_mode import (
+    DEBUGCON,
+    HALT_FOR_EVER,
+    IDLE,
+    RESET_8042,
+    SPIN,
+    debug_exit,
+    echo,
+    out,
+    say,
+    wait_input,
+)
 from tests.support.runs import KVMBOX, Images, Run
 from tests.support.waiting import wait_readable
 
@@ -139,6 +150,23 @@ def test_snapshot_of_a_machine_that_was_started_from_one(counting: Path, tmp_pat
     counting.unlink()
     with machine(path) as vm:
         assert vm.wait().output == b"89"
+
+
+def test_owner_who_empties_the_file_under_a_run_does_not_harm_it(images: Images, tmp_path: Path) -> None:
+    path = tmp_path / "a.snap"
+    guest = images.write(say(b"?"), wait_input(), say(b"a"), wait_input(), SHOW_600, HALT_FOR_EVER)
+    with Machine(
+        guest, mode="real", timeout=PATIENCE_S, snapshot_when=[f"?={path}"], snapshot_stop=True
+    ) as vm:
+        vm.wait()
+    with Run("--from", path, stdin=subprocess.PIPE) as run:
+        run.send(b"x")
+        run.stdout.until(b"a")
+        os.truncate(path, 0)
+        run.send(b"y")
+        assert run.status() == 6
+        assert run.output == b"a0"
+        assert "the guest is halted for ever" in run.messages
 
 
 def test_reset_boots_the_same_image_on_fresh_memory(images: Images, tmp_path: Path) -> None:

@@ -118,6 +118,15 @@ def test_time_beyond_63_bits_is_refused(word: bytes) -> None:
         parse(b"clock_step " + word)
 
 
+@pytest.mark.parametrize("line", [b"\x1b[2J\x9b", "a\u202eb".encode(), b"inb \x07", b"outb 1 \r"])
+def test_answer_repeats_no_control_character(line: bytes) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse(line)
+    answer = protocol.fail(caught.value)
+    assert answer.endswith(b"\n")
+    assert answer[:-1].decode().isprintable()
+
+
 @pytest.mark.parametrize(
     ("line", "word"),
     [

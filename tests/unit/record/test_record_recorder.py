@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from pathlib import Path
 from typing import Final
@@ -74,6 +75,14 @@ def test_existing_file_is_replaced(file: Path) -> None:
     Recorder(str(file), BOARD).finish()
 
     assert read_back(file)[0] == []
+
+
+def test_new_recording_is_for_its_user_alone_and_another_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "old").touch()
+    (tmp_path / "old").chmod(0o640)
+    for name, mode in (("new", 0o600), ("old", 0o640)):
+        Recorder(str(tmp_path / name), BOARD).finish()
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
 
 
 def test_short_writes_are_continued(file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,16 @@ def test_failure_is_kept_in_a_folder(tmp_path: Path) -> None:
     assert "again    kvmbox run --timeout=60 --serial-limit=1048576 -- ../b.elf" in report
 
 
+def test_report_has_no_character_that_acts_on_whoever_shows_it(tmp_path: Path) -> None:
+    words = "a\u202eb\x1b[2J"
+    bad = seen(6, words.encode(), reason=words, hint=words, crash_report=f"\t{words}", messages=words)
+    session_of([a_test("a")], FakeExecutor(lambda boot: bad), artefacts=Artefacts(str(tmp_path)))
+    report = (tmp_path / "suite.a" / "report.txt").read_text()
+    assert report.count("a\\u202eb\\x1b[2J") == 5
+    assert all(line.replace("\t", " ").isprintable() for line in report.splitlines())
+    assert (tmp_path / "suite.a" / "console.log").read_text() == words
+
+
 def test_tests_with_alike_names_have_folders_of_their_own(tmp_path: Path) -> None:
     executor = FakeExecutor(lambda boot: BAD)
     tests = [a_test("a b"), a_test("a/b"), a_test("a_b"), a_test("...")]
@@ -321,8 +332,68 @@ def test_folder_that_cannot_be_written_is_an_error_with_words(tmp_path: Path) ->
     artefacts = Artefacts(str(tmp_path / "logs"))
     (tmp_path / "logs" / "suite.a").write_text("a file")
     log = Log()
-    with pytest.raises(HostOutputError, match=r"cannot write .*suite.a.* for --logs: File exists"):
+    with pytest.raises(HostOutputError, match=r"cannot write .*suite.a.* for --logs: Not a directory"):
         session_of([a_test("a"), a_test("b")], FakeExecutor(lambda boot: BAD), log, artefacts=artefacts)
     # The test whose console could not be kept has its verdict all the same.
     assert log.named("result") == ["a fail", "b not-run"]
     assert log.named("end") == ["1 failed, 1 not run"]
+
+
+def planted(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder for --logs, in a repository that somebody else has filled; and a file of the user outside."""
+    folder, mine = tmp_path / "logs", tmp_path / "mine"
+    folder.mkdir()
+    mine.write_text("mine")
+    return folder, mine
+
+
+@pytest.mark.parametrize("name", ["console.log", "report.txt", "recording.kvmbox", "guest.core"])
+def test_link_in_the_place_of_a_file_is_replaced_and_not_followed(tmp_path: Path, name: str) -> None:
+    def boot(boot: Boot) -> Observation:
+        assert boot.record is not None
+        assert boot.core is not None
+        Path(boot.record).write_text("record")
+        Path(boot.core).write_text("core")
+        return BAD
+
+    folder, mine = planted(tmp_path)
+    (folder / "suite.a").mkdir()
+    (folder / "suite.a" / name).symlink_to(mine)
+    session_of([a_test("a")], FakeExecutor(boot), artefacts=Artefacts(str(folder), record=True, core=True))
+    assert mine.read_text() == "mine"
+    assert not (folder / "suite.a" / name).is_symlink()
+    assert sorted(os.listdir(folder / "suite.a")) == [
+        "console.log",
+        "guest.core",
+        "recording.kvmbox",
+        "report.txt",
+    ]
+
+
+def test_link_in_the_place_of_a_tests_folder_is_refused(tmp_path: Path) -> None:
+    folder, mine = planted(tmp_path)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "console.log").symlink_to(mine)
+    (folder / "suite.a").symlink_to(outside)
+    with pytest.raises(HostOutputError, match="Not a directory") as caught:
+        session_of([a_test("a")], FakeExecutor(lambda boot: BAD), artefacts=Artefacts(str(folder)))
+    assert caught.value.hint is not None
+    assert "symbolic link" in caught.value.hint
+    assert mine.read_text() == "mine"
+    assert os.listdir(outside) == ["console.log"]
+
+
+def test_files_of_boots_have_names_that_nobody_knows_beforehand(tmp_path: Path) -> None:
+    sessions = [Artefacts(str(tmp_path), record=True, core=True) for _ in range(2)]
+    names = [path for one in sessions for _ in range(2) for path in one.next_files().values()]
+    assert len(set(names)) == 8
+    assert all(os.path.dirname(path) == str(tmp_path) for path in names)
+
+
+def test_kept_file_that_only_its_user_could_read_stays_so(tmp_path: Path) -> None:
+    console = tmp_path / "suite.a" / "console.log"
+    console.parent.mkdir()
+    console.touch(mode=0o600)
+    session_of([a_test("a")], FakeExecutor(lambda boot: BAD), artefacts=Artefacts(str(tmp_path)))
+    assert console.stat().st_mode & 0o777 == 0o600

@@ -210,13 +210,27 @@ def test_whatever_a_guest_prints_reports_stay_what_they_are(
     document = read_tap(written(TapReporter, results))
     assert [one.description for one in document.points] == [name, name + "2"]
     xml = written(junit, results)
-    assert not re.search("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", xml)
     root = read_junit(xml)
     assert [case.attrib["name"] for case in root[0]] == [name, name + "2"]
     lines = [json.loads(line) for line in written(JsonLinesReporter, results).splitlines()]
     assert [line["name"] for line in lines if line["event"] == "result"] == [name, name + "2"]
-    for report in (plain(results), written(GithubReporter, results)):
+    texts = [plain(results)]
+    texts += [written(make, results) for make in (GithubReporter, TapReporter, MarkdownReporter)]
+    texts += [written(JsonLinesReporter, results), xml.replace("\t", " ")]
+    for report in texts:
         assert all(line.isprintable() for line in report.split("\n"))
+
+
+@pytest.mark.parametrize("code", [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x061C, 0x200F, 0x2028])
+def test_text_that_turns_the_direction_is_escaped_in_junit(code: int) -> None:
+    words = f"a{chr(code)}b"
+    observation = seen(3, words.encode() + b"\r\n\tnext", hint=words, crash_report=words, messages=words)
+    xml = written(junit, [a_result("a", Verdict.FAIL, words, observation)])
+    assert chr(code) not in xml
+    (case,) = read_junit(xml)[0]
+    shown = f"a\\u{code:04x}b"
+    assert case.findtext("system-out") == f"{shown}\n\tnext\n--- crash report ---\n{shown}\n"
+    assert case[0].attrib["message"] == case.findtext("system-err") == shown
 
 
 # --- JSON lines ------------------------------------------------------------------------------------------

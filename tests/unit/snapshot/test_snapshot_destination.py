@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,24 @@ def test_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
     destination.close()
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == b"new"
+
+
+def test_file_is_for_its_user_alone_also_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "strict").touch(mode=0o400)
+    (tmp_path / "open").touch(mode=0o644)
+    for name in ("strict", "open"):
+        (tmp_path / f"link to {name}").symlink_to(name)
+    for name, mode in (
+        ("new", 0o600),
+        ("strict", 0o400),
+        ("open", 0o600),
+        ("link to strict", 0o400),
+        ("link to open", 0o600),
+    ):
+        destination = Destination(str(tmp_path / name))
+        destination.commit()
+        destination.close()
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode, name
 
 
 def test_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
