@@ -472,15 +472,6 @@ def test_every_file_of_the_package_has_a_docstring_that_says_what_it_is() -> Non
     assert [name for name in MODULES if not ast.get_docstring(tree_of(name))] == []
 
 
-def test_no_file_is_longer_than_600_lines() -> None:
-    long = {
-        name: count
-        for name, path in MODULES.items()
-        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 600
-    }
-    assert long == {}
-
-
 def _texts() -> Iterator[Path]:
     for path in sorted(PROJECT.iterdir()):
         # In a worktree of git's, `.git` is a file with the path of the repository.
