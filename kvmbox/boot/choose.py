@@ -63,5 +63,5 @@ def unrecognised(image: GuestImage) -> ImageError:
         return image.error(f"it is {foreign.kind}; {ACCEPTED}", hint=foreign.hint)
     return image.error(
         f"it is of no known kind (first bytes {data[:8].hex(' ')}); {ACCEPTED}",
-        hint="a flat 16-bit image needs --mode real",
+        hint="a flat 16-bit image needs --boot real",
     )

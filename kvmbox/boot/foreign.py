@@ -73,7 +73,7 @@ def foreign_file(data: bytes) -> Foreign | None:
 def _portable_executable(data: bytes) -> Foreign:
     start = int.from_bytes(data[_PE_OFFSET : _PE_OFFSET + 4], "little")
     if data[start : start + 4] != b"PE\0\0":
-        return Foreign("a DOS executable", "there is no DOS; a flat 16-bit image needs --mode real")
+        return Foreign("a DOS executable", "there is no DOS; a flat 16-bit image needs --boot real")
     machine = int.from_bytes(data[start + 4 : start + 6], "little")
     field = start + _PE_SUBSYSTEM_OFFSET
     subsystem = int.from_bytes(data[field : field + 2], "little")

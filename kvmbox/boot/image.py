@@ -19,7 +19,7 @@ MAX_FILE_SIZE: Final = 512 * layout.MIB
 
 ACCEPTED: Final = (
     "accepted are x86 ELF32 and ELF64 executables, Multiboot, PVH and Linux kernels, and flat 16-bit images"
-    " with --mode real"
+    " with --boot real"
 )
 
 

@@ -42,7 +42,7 @@ SECTIONS: Final = {
     "Machine": ("memory", "cpus", "cpu", "rtc_base", "testdev"),
     "Image": (
         *("boot", "append", "modules", "initrd", "bios", "firmware_tables", "fw_cfg"),
-        *("load_address", "entry", "segments", "mode"),
+        *("load_address", "entry", "segments"),
     ),
     "Console": ("serial", "debugcon", "keyboard", "serial_overflow", "serial_limit", "uart_pace", "screen"),
     "End of the run": ("timeout", "expect", "fail_on", "success_status", "debug_exit", "no_reboot"),
@@ -135,7 +135,6 @@ def _complete_fault(
     help="How the image boots. auto: by its content, as 'kvmbox inspect' shows. bios: as a boot sector. "
     "real: as a flat 16-bit image.  [default: auto]",
 )
-@click.option("--mode", type=click.Choice(config.MODES), help="An older spelling of --boot auto and real.")
 @click.option(
     "--bios",
     metavar="FILE|builtin|none",

@@ -25,7 +25,6 @@ from kvmbox.machine.snapshots import SnapshotCondition
 from kvmbox.processes.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES, Design, Sandbox, Seccomp
 from kvmbox.sandbox import layers
 
-Mode = Literal["auto", "real"]
 DataSegments = Literal["zero", "cs"]
 FirmwareChoice = Literal["auto", "none"]
 SerialOverflow = Literal["wait", "drop"]
@@ -34,7 +33,6 @@ RtcPolicy = Literal["stand-still", "catch-up"]
 OnDeviceCrash = Literal["fail", "restart", "all-ones"]
 ScreenChoice = Literal["auto", "end", "live", "never"]
 
-MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 DATA_SEGMENTS: Final[tuple[DataSegments, ...]] = get_args(DataSegments)
 FIRMWARE_CHOICES: Final[tuple[FirmwareChoice, ...]] = get_args(FirmwareChoice)
 RTC_POLICIES: Final[tuple[RtcPolicy, ...]] = get_args(RtcPolicy)
@@ -241,17 +239,9 @@ def injected(wanted: str | Sequence[str]) -> tuple[Spec, ...]:
     return parse_all(wanted)
 
 
-def boot_way(boot: str, mode: Mode | None, *, flat: bool) -> str:
-    """The way to boot: `mode` is an older spelling of `boot`; a `flat` bundled image only boots one way.
-
-    Raises UsageError.
-    """
+def boot_way(boot: str, *, flat: bool) -> str:
+    """The way to boot: a `flat` bundled image only boots one way. Raises UsageError."""
     _refuse_other("--boot", boot, WAY_NAMES)
-    _refuse_other("--mode", mode, MODES)
-    if mode is not None and boot not in (AUTO, mode):
-        raise UsageError(f"--mode {mode} contradicts --boot {boot}", hint="--boot is enough")
-    if boot == AUTO and mode is not None:
-        boot = mode
     return "real" if flat and boot == AUTO else boot
 
 

@@ -97,7 +97,6 @@ class Machine:
         modules: Sequence[str | ModuleSpec] = (),
         initrd: str | os.PathLike[str] | None = None,
         boot: str = options.DEFAULT_BOOT,
-        mode: options.Mode | None = None,
         bios: str | os.PathLike[str] | None = None,
         load_address: int | str | None = None,
         entry: tuple[int, int] | str | None = None,
@@ -154,8 +153,8 @@ class Machine:
         COM1 and the debug console are that nothing else was said of: in a Capture, `Machine.console`, or on
         this process's stdin and stdout; the text of the screen goes to the same place. `devices` are put on
         the board beside those of a PC, and `resources` are the stores that their `Resource` grants name.
-        `say` gets each line that is for a person, from the machine's thread. `mode` is an older spelling of
-        `boot`. `start` is for `from_snapshot`. Nothing is opened yet. Raises UsageError.
+        `say` gets each line that is for a person, from the machine's thread. `start` is for `from_snapshot`.
+        Nothing is opened yet. Raises UsageError.
         """
         path, flat = _find(os.fspath(image))
         required = options.layer_mask("--require", require)
@@ -178,7 +177,7 @@ class Machine:
             append=append,
             modules=tuple(options.parse_module(one) if isinstance(one, str) else one for one in modules),
             initrd=None if initrd is None else os.fspath(initrd),
-            boot=options.boot_way(boot, mode, flat=flat),
+            boot=options.boot_way(boot, flat=flat),
             bios=None if bios is None else os.fspath(bios),
             load_address=_if_given("--load-address", values.address, load_address),
             entry=_if_given("--entry", values.far_address, entry),

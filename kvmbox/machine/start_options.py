@@ -20,7 +20,6 @@ OF_THE_SNAPSHOT: Final = (
         "modules",
         "initrd",
         "boot",
-        "mode",
         "bios",
         "load_address",
         "entry",

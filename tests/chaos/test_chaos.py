@@ -132,7 +132,7 @@ def test_ticks_of_a_second_at_1_khz_are_neither_lost_nor_doubled(tmp_path: Path,
     # guest's time, the recording knows.
     code = STOP_PIT + out(layout.RTC_INDEX_PORT, 0) + NEXT_SECOND + TICKS_OF_1_KHZ + NEXT_SECOND + STOP_PIT
     image = Images(tmp_path).write(code + say(b"done") + SHUTDOWN)
-    guest = Guest(str(image), ("--mode", "real"), weights={"pit": 1, "rtc": 1}, hangs=False)
+    guest = Guest(str(image), ("--boot", "real"), weights={"pit": 1, "rtc": 1}, hangs=False)
     recording = tmp_path / "recording"
     options = ("--ipc", ipc, "--record", str(recording))
     result = Chaos(guest, options, tmp_path, seed=SEED, limit=FAULTS).run()

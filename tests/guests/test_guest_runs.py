@@ -46,9 +46,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def image_and_mode(images: Path, guest: str) -> list[str]:
-    """The arguments that name `guest` by its file: a flat image has to be told apart by --mode."""
+    """The arguments that name `guest` by its file: a flat image has to be told apart by --boot."""
     (image,) = images.glob(f"{guest}.*")
-    return ["--mode", "real", str(image)] if image.suffix == ".bin" else [str(image)]
+    return ["--boot", "real", str(image)] if image.suffix == ".bin" else [str(image)]
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run['guest']}: {run['proves']}")

@@ -334,7 +334,7 @@ def test_signal_at_any_moment_gives_130_or_none_at_all(
     statuses = set()
     for step in range(60):
         with subprocess.Popen(
-            [kvmbox, "run", "--mode", "real", image],
+            [kvmbox, "run", "--boot", "real", image],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -234,7 +234,7 @@ def test_snapshot_that_a_new_process_starts_from_is_not_noticed_either(
     read_often = b"\xb9" + (3 * JOURNAL_LIMIT).to_bytes(2, "little") + bytes.fromhex("66ed e2fc")  # loop
     tell = select + bytes.fromhex("66ed e6f4")  # in eax,dx; out DEBUG_EXIT_PORT,al
     image = images.write(ring + read_often + say(b"here\n") + wait_input() + tell)
-    with workshop.run("--on-device-crash", "restart", "--mode", "real", image=image) as run:
+    with workshop.run("--on-device-crash", "restart", "--boot", "real", image=image) as run:
         run.stdout.until(b"here\n")
         kill_device(run)
         run.send(b"x")

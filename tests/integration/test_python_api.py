@@ -76,7 +76,7 @@ def device_process(name: str) -> int:
 
 def real(images: Images, *code: bytes) -> dict[str, Any]:
     """The parameters for a flat guest of these bytes."""
-    return {"image": images.write(*code), "mode": "real"}
+    return {"image": images.write(*code), "boot": "real"}
 
 
 # --- Several machines in one process ----------------------------------------------------------------------
@@ -473,7 +473,7 @@ PROGRAM = """
 import os, sys
 from kvmbox import Machine
 from tests.support.family import children_of
-with Machine(sys.argv[1], mode="real") as vm:
+with Machine(sys.argv[1], boot="real") as vm:
     vm.expect(b"ready")
     try:
         print("children", *children_of(os.getpid()), flush=True)
@@ -520,7 +520,7 @@ def test_interrupt_while_it_waits_reaches_the_program(images: Images) -> None:
 
 def test_console_on_stdio_is_that_of_the_program(images: Images) -> None:
     code = "import sys; from kvmbox import Machine\n"
-    code += "with Machine(sys.argv[1], mode='real', console='stdio') as vm: sys.exit(vm.wait().status)"
+    code += "with Machine(sys.argv[1], boot='real', console='stdio') as vm: sys.exit(vm.wait().status)"
     image = images.write(say(b"name? "), wait_input(), say(b"hello"), debug_exit(4))
     done = subprocess.run(
         [sys.executable, "-c", code, str(image)],

@@ -45,7 +45,7 @@ DESIGNS: Final[tuple[dict[str, Any], ...]] = (
 
 
 def real(images: Images, *code: bytes, **options: Any) -> Machine:
-    return Machine(images.write(*code), mode="real", timeout=PATIENCE_S, **options)
+    return Machine(images.write(*code), boot="real", timeout=PATIENCE_S, **options)
 
 
 @pytest.mark.parametrize("design", DESIGNS, ids=str)

@@ -37,7 +37,7 @@ def run(directory: Path, image: bytes, *options: str) -> subprocess.CompletedPro
     guest = directory / "guest.bin"
     guest.write_bytes(image)
     return subprocess.run(
-        [*KVMBOX, "run", "--mode", "real", *options, guest], capture_output=True, text=True, check=False
+        [*KVMBOX, "run", "--boot", "real", *options, guest], capture_output=True, text=True, check=False
     )
 
 

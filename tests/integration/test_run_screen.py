@@ -226,7 +226,7 @@ def test_text_of_a_snapshot_is_not_news(images: Images, tmp_path: Path) -> None:
     path = tmp_path / "a.snap"
     code = show(b"old") + start_at(0) + out(0x5F0, 1, 2) + show(b"new", 1)
     guest = images.write(code + SHUTDOWN + IDLE)
-    with Machine(guest, mode="real", timeout=PATIENCE_S, snapshot_when=[f"port:0x5f0={path}"]) as vm:
+    with Machine(guest, boot="real", timeout=PATIENCE_S, snapshot_when=[f"port:0x5f0={path}"]) as vm:
         assert vm.wait().output == b"old\nnew\n"
     status, output, messages = run_to_end(Run("--from", path, "--expect", "old"))
     assert (status, output) == (12, b"old\nnew\n")
@@ -306,7 +306,7 @@ def test_program_looks_at_the_screen_of_a_guest_that_runs(images: Images) -> Non
     # The guest shows what it is sent: wait for a byte, put it at the place of the first character.
     show_input = SEGMENT + wait_input() + bytes.fromhex("26a20000")  # mov es:[0],al
     guest = images.write(show_input + b"\xe9" + (-len(show_input) - 3).to_bytes(2, "little", signed=True))
-    with Machine(guest, mode="real", timeout=PATIENCE_S) as vm:
+    with Machine(guest, boot="real", timeout=PATIENCE_S) as vm:
         assert vm.screen.is_blank
         for text in ("a", "b"):
             vm.send(text)
@@ -319,7 +319,7 @@ def test_program_looks_at_the_screen_of_a_guest_that_runs(images: Images) -> Non
 
 
 def test_program_that_looks_when_the_guest_has_ended_gets_what_it_has_left(images: Images) -> None:
-    vm = Machine(images.write(show(b"last words") + out(CRTC, 0x0F) + TRIPLE_FAULT), mode="real")
+    vm = Machine(images.write(show(b"last words") + out(CRTC, 0x0F) + TRIPLE_FAULT), boot="real")
     with pytest.raises(UsageError, match="the machine was not started"):
         _ = vm.screen
     with vm:
@@ -331,7 +331,7 @@ def test_program_that_looks_when_the_guest_has_ended_gets_what_it_has_left(image
 
 
 def test_screen_of_a_guest_that_shows_nothing_is_blank(images: Images) -> None:
-    with Machine(images.write(IDLE), mode="real", screen="never", timeout=PATIENCE_S) as vm:
+    with Machine(images.write(IDLE), boot="real", screen="never", timeout=PATIENCE_S) as vm:
         assert vm.screen.text == ""
         vm.stop()
         assert vm.screen.is_blank

@@ -57,7 +57,7 @@ def test_empty_file_gives_4(images: Images) -> None:
 def test_flat_image_without_real_mode_gives_4_and_the_hint(images: Images) -> None:
     status, _, messages = run_to_end(Run(images.write(HELLO)))
     assert status == 4
-    assert "--mode real" in messages
+    assert "--boot real" in messages
 
 
 def test_flat_image_too_large_gives_4(images: Images) -> None:

@@ -225,7 +225,7 @@ TWO_RUNS = (
 import subprocess, sys
 for image in sys.argv[2:]:
     os.read(int(sys.argv[1]), 1)
-    run = subprocess.Popen([sys.executable, "-c", COMMAND, "run", "--mode", "real", image], stdout=0)
+    run = subprocess.Popen([sys.executable, "-c", COMMAND, "run", "--boot", "real", image], stdout=0)
     print(run.pid, flush=True)
 for _ in sys.argv[2:]:
     print("ended", os.waitstatus_to_exitcode(os.wait()[1]), flush=True)

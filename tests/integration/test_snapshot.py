@@ -50,7 +50,7 @@ def counting(images: Images, tmp_path: Path) -> Path:
     """A machine that has printed 01234."""
     path = tmp_path / "counting.snap"
     guest = images.write(COUNT, debug_exit(21))
-    with Machine(guest, mode="real", timeout=PATIENCE_S, snapshot_when=[f"1234={path}"]) as vm:
+    with Machine(guest, boot="real", timeout=PATIENCE_S, snapshot_when=[f"1234={path}"]) as vm:
         result = vm.wait()
     assert (result.status, result.output) == (43, b"0123456789")
     return path
@@ -91,7 +91,7 @@ def test_machine_goes_on_in_every_sandbox(
         assert vm.wait().output == b"56789"
     path = tmp_path / "other.snap"
     guest = images.write(COUNT, debug_exit(21))
-    with Machine(guest, mode="real", timeout=PATIENCE_S, snapshot_when=[f"1234={path}"], **design) as vm:
+    with Machine(guest, boot="real", timeout=PATIENCE_S, snapshot_when=[f"1234={path}"], **design) as vm:
         vm.wait()
     with machine(path) as vm:
         assert vm.wait().output == b"56789"
@@ -100,7 +100,7 @@ def test_machine_goes_on_in_every_sandbox(
 def test_write_to_a_port_is_a_moment(images: Images, tmp_path: Path) -> None:
     path = tmp_path / "a.snap"
     guest = images.write(say(b"one "), out(0x5F0, 1, 2), say(b"two"), debug_exit(1))
-    with Machine(guest, mode="real", timeout=PATIENCE_S, snapshot_when=[f"port:0x5f0={path}"]) as vm:
+    with Machine(guest, boot="real", timeout=PATIENCE_S, snapshot_when=[f"port:0x5f0={path}"]) as vm:
         assert vm.wait().output == b"one two"
     with machine(path) as vm:
         assert vm.wait().output == b"two"
@@ -109,7 +109,7 @@ def test_write_to_a_port_is_a_moment(images: Images, tmp_path: Path) -> None:
 def test_guest_time_is_a_moment_also_for_a_guest_that_never_exits(images: Images, tmp_path: Path) -> None:
     path = tmp_path / "a.snap"
     with Run(
-        "--mode", "real", "--snapshot-when", f"time:0.05={path}", "--snapshot-stop", images.write(SPIN)
+        "--boot", "real", "--snapshot-when", f"time:0.05={path}", "--snapshot-stop", images.write(SPIN)
     ) as run:
         assert run.status() == 0
         assert "written" in run.messages
@@ -119,7 +119,7 @@ def test_guest_time_is_a_moment_also_for_a_guest_that_never_exits(images: Images
 
 def test_program_takes_a_snapshot_of_a_guest_that_waits(images: Images, tmp_path: Path) -> None:
     path = tmp_path / "a.snap"
-    with Machine(images.write(say(b"?"), echo()), mode="real", timeout=PATIENCE_S) as vm:
+    with Machine(images.write(say(b"?"), echo()), boot="real", timeout=PATIENCE_S) as vm:
         vm.expect(r"\?")
         vm.snapshot(path)
         vm.send(b"first")
@@ -145,7 +145,7 @@ def test_reset_boots_the_same_image_on_fresh_memory(images: Images, tmp_path: Pa
     path = tmp_path / "a.snap"
     image = images.write(SHOW_600, say(b"READY"), RESET_8042)
     with Machine(
-        image, mode="real", timeout=PATIENCE_S, snapshot_when=[f"READY={path}"], snapshot_stop=True
+        image, boot="real", timeout=PATIENCE_S, snapshot_when=[f"READY={path}"], snapshot_stop=True
     ) as vm:
         vm.wait()
     image.unlink()
@@ -186,7 +186,7 @@ def test_lost_device_process_is_restarted_with_its_state(images: Images, tmp_pat
     path = tmp_path / "a.snap"
     code = (bytes.fromhex("baff03 b05a ee"), say(b"?"), out(0x5F0, 1), echo())  # COM1's scratch register
     with Machine(
-        images.write(*code), mode="real", timeout=PATIENCE_S, snapshot_when=[f"port:0x5f0={path}"]
+        images.write(*code), boot="real", timeout=PATIENCE_S, snapshot_when=[f"port:0x5f0={path}"]
     ) as vm:
         vm.expect(r"\?")
         vm.send(b"x")
@@ -217,7 +217,7 @@ def test_line_that_two_ports_print_is_shown_once_across_a_snapshot(images: Image
     guest = images.write(
         say(b"both\n"), out(0x5F0, 1), say(b"both\n", DEBUGCON), say(b"end\n"), debug_exit(1)
     )
-    with Machine(guest, mode="real", timeout=PATIENCE_S, snapshot_when=[f"port:0x5f0={path}"]) as vm:
+    with Machine(guest, boot="real", timeout=PATIENCE_S, snapshot_when=[f"port:0x5f0={path}"]) as vm:
         assert vm.wait().output == b"both\nend\n"
     with machine(path) as vm:
         assert vm.wait().output == b"end\n"
@@ -227,7 +227,7 @@ def test_clock_stands_still_or_catches_up(images: Images, tmp_path: Path) -> Non
     path = tmp_path / "a.snap"
     year = bytes.fromhex("b009 e670 e471 baf803 ee")  # the RTC's year, in BCD, to COM1
     guest = images.write(out(0x5F0, 1), year, debug_exit(1))
-    options: dict[str, Any] = {"mode": "real", "timeout": PATIENCE_S, "rtc_base": "2001-01-01T00:00:00"}
+    options: dict[str, Any] = {"boot": "real", "timeout": PATIENCE_S, "rtc_base": "2001-01-01T00:00:00"}
     with Machine(guest, snapshot_when=[f"port:0x5f0={path}"], **options) as vm:
         assert vm.wait().output == b"\x01"
     ten_years_ago = changed(path, {"taken": time.time_ns() - 10 * 366 * 86400 * 10**9}, "times")
@@ -254,7 +254,7 @@ def test_line_that_is_high_falls_and_rises_again(images: Images, tmp_path: Path)
     vector = b"\xc7\x06\x20\x00" + start.to_bytes(2, "little") + bytes.fromhex("c70622000000")
     setup = bytes.fromhex("c606000630") + vector
     guest = images.write(setup, *rest)
-    with Machine(guest, mode="real", timeout=PATIENCE_S, snapshot_when=[f"port:0x5f0={path}"]) as vm:
+    with Machine(guest, boot="real", timeout=PATIENCE_S, snapshot_when=[f"port:0x5f0={path}"]) as vm:
         assert vm.wait().output == b"1"
     with machine(path) as vm:
         result = vm.wait()
@@ -265,7 +265,7 @@ def test_guest_time_goes_on(images: Images, tmp_path: Path) -> None:
     path = tmp_path / "a.snap"
     guest = images.write(IDLE)
     options: dict[str, Any] = {"snapshot_when": [f"time:0.3={path}"], "snapshot_stop": True}
-    with Machine(guest, mode="real", timeout=PATIENCE_S, **options) as vm:
+    with Machine(guest, boot="real", timeout=PATIENCE_S, **options) as vm:
         assert vm.wait().statistics.guest_time >= 300_000_000
     with machine(path) as vm:
         vm.stop()
@@ -346,7 +346,7 @@ def test_snapshot_that_is_booted_as_an_image_is_named(counting: Path) -> None:
 
 
 def test_port_of_a_device_is_refused(images: Images, tmp_path: Path) -> None:
-    with Run("--mode", "real", "--snapshot-when", f"port:0x3f9={tmp_path}/a", images.write(IDLE)) as run:
+    with Run("--boot", "real", "--snapshot-when", f"port:0x3f9={tmp_path}/a", images.write(IDLE)) as run:
         assert run.status() == 2
         assert "port 0x3f9 belongs to COM1" in run.messages
     assert not (tmp_path / "a").exists()
@@ -361,7 +361,7 @@ def left_in(directory: Path) -> list[str]:
 
 def test_condition_that_never_came_is_told(images: Images, tmp_path: Path) -> None:
     guest = images.write(say(b"hello"), debug_exit(21))
-    with Run("--mode", "real", "--snapshot-when", f"READY={tmp_path}/a.snap", guest) as run:
+    with Run("--boot", "real", "--snapshot-when", f"READY={tmp_path}/a.snap", guest) as run:
         assert run.status() == 12
         assert "before it had printed 'READY' (--snapshot-when)" in run.messages
     assert left_in(tmp_path) == []
@@ -370,7 +370,7 @@ def test_condition_that_never_came_is_told(images: Images, tmp_path: Path) -> No
 def test_file_that_cannot_be_written_is_told_and_the_guest_runs_on(images: Images, tmp_path: Path) -> None:
     guest = images.write(COUNT, debug_exit(21))
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # noqa: E731
-    with Run("--mode", "real", "--snapshot-when", f"34={tmp_path}/a.snap", guest, preexec_fn=limit) as run:
+    with Run("--boot", "real", "--snapshot-when", f"34={tmp_path}/a.snap", guest, preexec_fn=limit) as run:
         assert run.status() == 14
         assert run.output == b"0123456789"
         assert run.messages.count("cannot write snapshot") == 2  # at once, and at the end
@@ -380,7 +380,7 @@ def test_file_that_cannot_be_written_is_told_and_the_guest_runs_on(images: Image
 
 def test_wrong_place_is_an_error_of_the_start(images: Images, tmp_path: Path) -> None:
     guest = images.write(say(b"never"), IDLE)
-    with Run("--mode", "real", "--snapshot-when", f"x={tmp_path}/none/a.snap", guest) as run:
+    with Run("--boot", "real", "--snapshot-when", f"x={tmp_path}/none/a.snap", guest) as run:
         assert run.status() == 4
         assert run.output == b""
         assert "No such file or directory" in run.messages
@@ -388,7 +388,7 @@ def test_wrong_place_is_an_error_of_the_start(images: Images, tmp_path: Path) ->
 
 def test_killed_vmm_leaves_no_file_and_no_process(images: Images, tmp_path: Path) -> None:
     guest = images.write(say(b"?"), IDLE)
-    with Run("--mode", "real", "--snapshot-when", f"READY={tmp_path}/a.snap", guest) as run:
+    with Run("--boot", "real", "--snapshot-when", f"READY={tmp_path}/a.snap", guest) as run:
         run.stdout.until(b"?")
         assert len(left_in(tmp_path)) == 1
         pidfds = [os.pidfd_open(pid) for pid in children_of(run.pid)]
@@ -400,7 +400,7 @@ def test_killed_vmm_leaves_no_file_and_no_process(images: Images, tmp_path: Path
 
 
 def test_machine_that_ends_before_its_snapshot_says_so(images: Images, tmp_path: Path) -> None:
-    vm = Machine(images.write(debug_exit(1)), mode="real", timeout=PATIENCE_S)
+    vm = Machine(images.write(debug_exit(1)), boot="real", timeout=PATIENCE_S)
     with pytest.raises(UsageError, match="was not started"):
         vm.snapshot(tmp_path / "a.snap")
     with vm:

@@ -1,4 +1,4 @@
-"""Guests as bytes: flat real-mode images (`--mode real`), put together from these fragments."""
+"""Guests as bytes: flat real-mode images (`--boot real`), put together from these fragments."""
 
 from __future__ import annotations
 

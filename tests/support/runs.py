@@ -126,8 +126,8 @@ class Images:
         return path
 
     def run(self, code: bytes, *arguments: str | Path, **options: Any) -> Run:
-        """Start `kvmbox run --mode real` on a guest of these bytes."""
-        return Run("--mode", "real", *arguments, self.write(code), **options)
+        """Start `kvmbox run --boot real` on a guest of these bytes."""
+        return Run("--boot", "real", *arguments, self.write(code), **options)
 
 
 def error_lines(messages: str) -> list[str]:

@@ -34,7 +34,7 @@ def main(image: str, disk: str, options: dict[str, Any]) -> int:
         console="stdio",
         rtc_base=0,
         memory=MEMORY_SIZE,
-        mode="real",
+        boot="real",
         devices=(device(options),),
         resources={"disk": FileStore(descriptor), "rom": BytesStore(bytes(4096))},
         say=lambda text: print(text, file=sys.stderr),

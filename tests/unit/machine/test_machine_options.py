@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 import pytest
@@ -81,7 +81,7 @@ def test_values_are_taken_as_numbers_and_as_text(tmp_path: Path) -> None:
         tmp_path,
         memory="64M",
         load_address="0x1000",
-        mode="real",
+        boot="real",
         serial_limit="1K",
         debug_exit="0x501",
         record=tmp_path / "record",
@@ -127,7 +127,6 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
     ({"profile": "x", "profile_rate": 0.5}, [], "--profile-rate: '0.5' is not a whole number from 1 to"),
     ({"success_status": 300}, [], "--success-status 300 is not between 1 and 255"),
     ({"on_device_crash": "restart", "restart_budget": 0}, [], "--restart-budget 0 is less than 1"),
-    ({"mode": "fake"}, [], "--mode 'fake' is none of auto, real"),
     ({"sandbox": "vm"}, [], "--sandbox 'vm' is none of none, thread, process, per-device"),
     ({"seccomp": "x"}, [], "--seccomp 'x' is none of filter, strict, off"),
     ({"ipc": "x"}, [], "--ipc 'x' is none of auto, socketpair, pipe, shm"),
@@ -204,7 +203,6 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
     ({"cpus": 33}, [], "--cpus: '33' is not a whole number from 1 to 32"),
     ({"cpus": "two"}, [], "--cpus: 'two' is not a whole number from 1 to 32"),
     ({"boot": "fake"}, [], "--boot 'fake' is none of auto, "),
-    ({"mode": "real", "boot": "elf"}, [], "--mode real contradicts --boot elf"),
     ({"entry": "1000"}, [], "--entry: '1000' is not CS:IP"),
     ({"entry": "1000:0"}, [], "--entry needs --boot real"),
     ({"segments": "cs"}, [], "--segments needs --boot real"),
@@ -279,7 +277,6 @@ def test_wait_and_expect_before_the_start_are_refused() -> None:
 
 
 def test_choices_of_the_types_are_those_of_the_parts() -> None:
-    assert get_args(config.Mode) == config.MODES
     assert DEFAULT_IPC in IPC_OPTIONS
     assert set(IPC_OPTIONS) == {AUTO, *TRANSPORTS}
     assert config.DEFAULT_SECCOMP in config.SECCOMP_CHOICES
