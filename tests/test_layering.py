@@ -77,6 +77,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "gdb": {"errors", "explain", "kvm", "lean"},
     # What is on a guest's text screen.
     "screen": {"devices", "errors", "layout", "lean"},
+    # The options of a run, which all that starts one has in common.
+    "run": {"boot", "channel", "errors", "layout", "lean", "processes"},
     "machine": {
         *(
             "accel",
@@ -98,7 +100,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
             "lean",
         ),
         "memory",
-        *("outcome", "processes", "profiling", "record", "sandbox", "screen", "snapshot", "wire"),
+        *("outcome", "processes", "profiling", "record", "run", "sandbox", "screen", "snapshot", "wire"),
     },
     # Tools on top, loaded by their command alone.
     # A recording is read, checked and replayed where there is no /dev/kvm.
@@ -116,11 +118,11 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "bench": {"accel", "channel", "errors", "kvm", "layout", "machine", "memory", "regular", "warm"},
     "policy": {"channel", "errors", "sandbox"},
     # Suites of guests: a pure core, and executors that boot in warm workers or start the product.
-    "smoke": {"bundled", "cpuid", "errors", "host", "kvm", "machine", "outcome", "regular", "warm"},
+    "smoke": {"bundled", "cpuid", "errors", "host", "kvm", "machine", "outcome", "regular", "run", "warm"},
     # What pytest loads: the rest is loaded when a test boots a guest.
     "pytest_plugin": {"errors", "machine", "smoke"},
     # Boots many machines, each as the command does it.
-    "warm": {"accel", "early", "errors", "host", "lean", "machine", "processes", "sandbox"},
+    "warm": {"accel", "early", "errors", "host", "lean", "machine", "processes", "run", "sandbox"},
 }
 """Package or top-level module → those of kvmbox that it may import, itself apart. `cli` may import all."""
 

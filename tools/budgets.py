@@ -111,6 +111,8 @@ def measure(sources: Mapping[str, str]) -> Numbers:
         tree = ast.parse(text)
         _, folder, *rest = f"{module}.".split(".", 2)
         rings[folder if "." in "".join(rest) else TOP] += code_lines(text)
+        if "._generated_" in module:
+            continue
         _note(found, "imports of a module", module, imports(tree))
         for name, node in functions(tree, module):
             if isinstance(node, ast.ClassDef):

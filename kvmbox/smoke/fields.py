@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kvmbox.errors import UsageError
-from kvmbox.machine.config import KEYBOARD_INPUTS
+from kvmbox.run.choices import KEYBOARD_INPUTS
 from kvmbox.smoke.conventions import CONVENTIONS
 from kvmbox.smoke.model import Pattern, Step
 

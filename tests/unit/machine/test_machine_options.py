@@ -9,12 +9,12 @@ from typing import Any
 import click
 import pytest
 
-from kvmbox import Capture, Machine, ModuleSpec, UsageError
+from kvmbox import Capture, Machine, ModuleSpec, UsageError, layout
 from kvmbox.channel.transports import AUTO, DEFAULT_IPC, IPC_OPTIONS, TRANSPORTS
 from kvmbox.cli.main import run_command
 from kvmbox.cli.run import command
 from kvmbox.host.serial import SerialSpec
-from kvmbox.machine import config, values
+from kvmbox.run import choices, values
 from kvmbox.sandbox import layers
 
 PARAMETERS = inspect.signature(Machine).parameters
@@ -43,19 +43,19 @@ def test_every_option_of_a_machine_has_a_type_and_a_default() -> None:
 @pytest.mark.parametrize(
     ("name", "written"),
     [
-        ("boot", f"[default: {config.DEFAULT_BOOT}]"),
-        ("cpu", f"[default: {config.DEFAULT_CPU}]"),
-        ("firmware_tables", f"[default: {config.DEFAULT_FIRMWARE}]"),
-        ("serial_overflow", f"[default: {config.DEFAULT_SERIAL_OVERFLOW}]"),
-        ("sandbox", f"[default: {config.DEFAULT_SANDBOX}]"),
-        ("seccomp", f"[default: {config.DEFAULT_SECCOMP}]"),
+        ("boot", f"[default: {choices.DEFAULT_BOOT}]"),
+        ("cpu", f"[default: {choices.DEFAULT_CPU}]"),
+        ("firmware_tables", f"[default: {choices.DEFAULT_FIRMWARE}]"),
+        ("serial_overflow", f"[default: {choices.DEFAULT_SERIAL_OVERFLOW}]"),
+        ("sandbox", f"[default: {choices.DEFAULT_SANDBOX}]"),
+        ("seccomp", f"[default: {choices.DEFAULT_SECCOMP}]"),
         ("ipc", f"[default: {DEFAULT_IPC}]"),
-        ("on_device_crash", f"[default: {config.DEFAULT_ON_DEVICE_CRASH}]"),
-        ("restart_budget", f"[default: {config.DEFAULT_RESTART_BUDGET}]"),
-        ("pin", f"[default: {config.DEFAULT_PIN}]"),
-        ("rtc_base", f"[default: {config.DEFAULT_RTC_BASE}]"),
-        ("debug_exit", f"[default: {config.DEFAULT_DEBUG_EXIT:#x}]"),
-        ("memory", f"[default: {config.DEFAULT_MEMORY >> 20}M]"),
+        ("on_device_crash", f"[default: {choices.DEFAULT_ON_DEVICE_CRASH}]"),
+        ("restart_budget", f"[default: {choices.DEFAULT_RESTART_BUDGET}]"),
+        ("pin", f"[default: {choices.DEFAULT_PIN}]"),
+        ("rtc_base", f"[default: {choices.DEFAULT_RTC_BASE}]"),
+        ("debug_exit", f"[default: {layout.DEBUG_EXIT_PORT:#x}]"),
+        ("memory", f"[default: {layout.DEFAULT_MEMORY >> 20}M]"),
     ],
 )
 def test_help_tells_the_default(name: str, written: str) -> None:
@@ -67,7 +67,7 @@ def test_help_tells_the_default(name: str, written: str) -> None:
 def test_defaults_are_a_plain_run_with_its_console_in_memory() -> None:
     vm = Machine("no-such-guest")
     made = vm.config
-    assert (made.guest, made.memory_size, made.boot) == ("no-such-guest", config.DEFAULT_MEMORY, "auto")
+    assert (made.guest, made.memory_size, made.boot) == ("no-such-guest", layout.DEFAULT_MEMORY, "auto")
     assert made.serial == {
         "COM1": SerialSpec("COM1", "capture", capture=vm.console),
         "MMIO": SerialSpec("MMIO", "shared", capture=vm.console),
@@ -279,4 +279,4 @@ def test_wait_and_expect_before_the_start_are_refused() -> None:
 def test_choices_of_the_types_are_those_of_the_parts() -> None:
     assert DEFAULT_IPC in IPC_OPTIONS
     assert set(IPC_OPTIONS) == {AUTO, *TRANSPORTS}
-    assert config.DEFAULT_SECCOMP in config.SECCOMP_CHOICES
+    assert choices.DEFAULT_SECCOMP in choices.SECCOMP_CHOICES
