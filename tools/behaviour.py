@@ -92,6 +92,7 @@ def capture(checkout: Path) -> dict[str, Any]:
             )
             texts = (stream.decode("utf-8", "backslashreplace") for stream in (done.stdout, done.stderr))
             out, err = (text.replace(str(checkout.resolve()), "CHECKOUT") for text in texts)
+            err = re.sub(r"\d+ ms", "# ms", err)
             return {"status": done.returncode, "stdout": out, "stderr": err}
 
         found["help"] = call("--help")
@@ -121,7 +122,8 @@ def steady(result: dict[str, Any]) -> dict[str, Any]:
 def shape(value: Any) -> Any:
     """Names and texts without numbers. Of a list, what different shapes its items have."""
     if isinstance(value, dict):
-        return {key: shape(one) for key, one in value.items()}
+        # Which places of the guest are sampled varies.
+        return {key: shape(one) if key != "place" else "str" for key, one in value.items()}
     if isinstance(value, list):
         return sorted({json.dumps(shape(one)) for one in value})
     if isinstance(value, str):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvmbox.cli.main import INTERRUPTED, report, say
+from kvmbox.cli.messages import INTERRUPTED, report, say
 from kvmbox.cli.output_files import open_json, write_json
 from kvmbox.cli.values import CPU_COUNT, SECONDS, given
 from kvmbox.errors import HostOutputError, StartError, UsageError

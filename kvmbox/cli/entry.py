@@ -17,7 +17,7 @@ from kvmbox.cli.descriptors import open_standard_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Final, NoReturn
 
 INTERRUPTED: Final = 130
@@ -80,12 +80,28 @@ def entry_point(parent: int | None = None) -> NoReturn:
                 prestart.OWN.start()
                 if _has_plain_design(sys.argv[1:]):
                     prestart.OWN.reserve()
-        from kvmbox.cli import main
-
+        work = _work()
         early.check()
     except BaseException as error:  # noqa: BLE001 - Python's own answer is status 1, as if from the guest
         _leave(error)
-    main.entry_point()
+    work()
+
+
+def _work() -> Callable[[], NoReturn]:
+    """What the command line asks for. A run that is spelled plainly does without click."""
+    if sys.argv[1:2] == ["run"]:
+        from kvmbox.cli import boot, ending, quick
+
+        line = quick.read(sys.argv[2:])
+        if line is not None:
+            return lambda: ending.end_with(
+                lambda: ending.guarded(
+                    lambda: boot.carry_out(line), debug="debug" in line.values, raising=True
+                )
+            )
+    from kvmbox.cli import main
+
+    return main.entry_point
 
 
 def system_x86_64() -> NoReturn:
