@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 INTERRUPTED: Final = 130
 COULD_NOT_START: Final = 4
-_OTHER_SPAWNER: Final = ("-h", "--help", "--without", "--watch")
+OTHER_SPAWNER: Final = ("-h", "--help", "--without", "--watch")
 """Options of `kvmbox run` that want no spawner, or another one."""
-_OTHER_PROCESSES: Final = ("--sandbox", "--ipc", "--pin", "--require", "--seccomp")
+OTHER_PROCESSES: Final = ("--sandbox", "--ipc", "--pin", "--require", "--seccomp")
 """Options of which some values want other device processes."""
-_SAME_SPAWNER: Final = {"--sandbox": ("process", "per-device"), "--seccomp": ("filter",)}
+SAME_SPAWNER: Final = {"--sandbox": ("process", "per-device"), "--seccomp": ("filter",)}
 """Options of which some values, these, want the spawner of a plain run."""
 
 
@@ -40,14 +40,14 @@ def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:
 def _has_plain_device_processes(arguments: list[str]) -> bool:
     """Whether this is a `kvmbox run` whose spawner is surely wanted; a wrong no costs 20 ms."""
     return arguments[:1] == ["run"] and not any(
-        name in _OTHER_SPAWNER or (name in _SAME_SPAWNER and value not in _SAME_SPAWNER[name])
+        name in OTHER_SPAWNER or (name in SAME_SPAWNER and value not in SAME_SPAWNER[name])
         for name, value in _options(arguments)
     )
 
 
 def _has_plain_design(arguments: list[str]) -> bool:
     """Whether the device processes of a plain run are surely wanted; a wrong no costs 5 ms."""
-    return not any(name in _OTHER_PROCESSES for name, _ in _options(arguments))
+    return not any(name in OTHER_PROCESSES for name, _ in _options(arguments))
 
 
 def _wants_scope(arguments: list[str]) -> bool:
