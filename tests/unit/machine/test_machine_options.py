@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pytest
 
-from kvmbox import Capture, Machine, ModuleSpec, UsageError, layout
+from kvmbox import Capture, Machine, ModuleSpec, SnapshotFileError, UsageError, layout
 from kvmbox.channel.transports import AUTO, DEFAULT_IPC, IPC_OPTIONS, TRANSPORTS
 from kvmbox.cli.main import run_command
 from kvmbox.cli.run import command
@@ -210,6 +210,15 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
     ({"serial": {"COM9": "null"}}, [], "--serial 'COM9=null': no such serial port 'COM9'"),
     ({"serial": {"COM1": "tcp"}}, [], "--serial 'COM1=tcp': unknown backend 'tcp'"),
 ]
+
+
+def test_parameter_that_is_none_is_refused_when_called_and_by_type_checkers() -> None:
+    with pytest.raises(TypeError, match=r"'memroy'\. Did you mean 'memory'"):
+        Machine("hello32", memroy="1M")  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        Machine("hello32", cpus=[2])  # type: ignore[arg-type]
+    with pytest.raises(SnapshotFileError):
+        Machine.from_snapshot("no-such-file", memory="1M")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("cpus", [1, values.MOST_CPUS])

@@ -47,6 +47,12 @@ def test_generated_types_are_those_of_the_table() -> None:
     assert generate_options.TYPES.read_text(encoding="utf-8") == generate_options.types()
 
 
+def test_page_of_the_command_line_has_the_table() -> None:
+    text = generate_options.PAGE.read_text(encoding="utf-8")
+    assert generate_options.page(text) == text
+    assert set(generate_options.SEE) <= set(OPTIONS)
+
+
 def test_signature_has_each_parameter_with_its_type_and_default() -> None:
     parameters = inspect.signature(Machine).parameters
     assert list(parameters) == ["image", *PARAMETERS]
