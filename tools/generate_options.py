@@ -42,7 +42,7 @@ HEAD: Final = '''\
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal, TypedDict
 
 from kvmbox.board import DeviceSpec
@@ -51,6 +51,7 @@ from kvmbox.host.serial import Backends
 from kvmbox.host.transfers import Store
 from kvmbox.machine.snapshots import SnapshotCondition
 from kvmbox.run.choices import FirmwareFile, ModuleSpec, SymbolSpec
+from kvmbox.run.values import Several
 from kvmbox.snapshot.file import SnapshotFile
 
 '''

@@ -69,13 +69,12 @@ second:
     mov     $0xa000, %bx
     int     $0x13
     call    tell_ax_carry
-    TELL    "int 13/02 beyond the end "
-    mov     $0x0250, %ax
-    mov     $0x0002, %cx
-    mov     $0, %dh
+    TELL    "int 13/42 beyond the end "
+    mov     $packet, %si
+    mov     $0x4200, %ax
     mov     drive, %dl
-    mov     $0xa000, %bx
     int     $0x13
+    mov     packet + 2, %al         /* so many were moved */
     call    tell_ax_carry
     TELL    "int 13/08 "
     mov     $0x08, %ah
@@ -217,6 +216,10 @@ second:
 
     .balign 8
 /* IBM PC AT: null, this table, source, target, code, stack. */
+packet:                         /* 8 sectors, of which 5 are before the end of a diskette */
+    .byte   16, 0
+    .word   8, 0xa000, 0
+    .quad   2875
 moves:
     .quad   0, 0
     .word   0xffff, sample, 0x9300, 0

@@ -9,38 +9,58 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.boot.image import ACCEPTED, GuestImage
-from kvmbox.boot.plan import NO_BIOS, Offer, Way
+from kvmbox.boot.plan import NO_BIOS, Refusal, Way
 from kvmbox.boot.ways import NAMES, ways
 from kvmbox.errors import ImageError, UsageError
+from kvmbox.lean import Value
 
 AUTO: Final = "auto"
 BOOT_SECTOR: Final = "bios"
 WAY_NAMES: Final = (AUTO, *NAMES)
 
 
-def choose(image: GuestImage, name: str = AUTO, *, bios: str | None = None) -> Way:
-    """The way named `name`, or the first that makes an offer. Raises ImageError, UsageError.
+class Choice(Value):
+    """The way that was chosen. `hint` names another way, for the case that this one is wrong, or is empty."""
+
+    way: Way
+    hint: str = ""
+
+
+def choose(image: GuestImage, name: str = AUTO, *, bios: str | None = None) -> Choice:
+    """The way named `name`, or the first that makes an offer without a doubt. Raises ImageError, UsageError.
 
     With `bios` "none", a boot sector is a flat 16-bit image.
     """
-    way = _choose(image, name)
-    return _named("real") if way.name == BOOT_SECTOR and bios == NO_BIOS else way
+    choice = _choose(image, name)
+    if choice.way.name == BOOT_SECTOR and bios == NO_BIOS:
+        return Choice(_named("real"), choice.hint)
+    return choice
 
 
-def _choose(image: GuestImage, name: str) -> Way:
+def _choose(image: GuestImage, name: str) -> Choice:
     if name != AUTO:
-        return _named(name)
-    refused = None
+        return Choice(_named(name))
+    refused: Refusal | None = None
+    doubted: Refusal | None = None
     for way in ways():
         found = way.examine(image)
-        if isinstance(found, Offer):
-            if refused is not None and way.name == BOOT_SECTOR:
-                break  # a kernel may begin with a boot sector, but that one only says that it is none
-            return way
-        if found.kind and refused is None:
-            refused = found
+        if isinstance(found, Refusal):
+            if found.kind and refused is None:
+                refused = found
+        elif found.doubt:
+            if doubted is None:
+                doubted = Refusal(
+                    f"it may be {found.kind}, but {found.doubt}",
+                    f"if it is {found.kind}, it needs --boot {way.name}",
+                )
+        elif refused is not None and way.name == BOOT_SECTOR:
+            break  # a kernel may begin with a boot sector, but that one only says that it is none
+        else:
+            return Choice(way, "" if doubted is None else doubted.hint)
     if refused is not None:
         raise image.error(f"it is {refused.kind}: {refused.reason}", hint=refused.hint or None)
+    if doubted is not None:
+        raise image.error(doubted.reason, hint=doubted.hint)
     raise unrecognised(image)
 
 

@@ -106,12 +106,12 @@ def protected_mode_state(
     *,
     eax: int = 0,
     ebx: int = 0,
-    stack: int = 0,
     cr0: int = CR0_PE | CR0_MP | CR0_ET | CR0_NE,
 ) -> CpuState:
     """32-bit flat protected mode, paging off: the machine state of Multiboot 1 (its section 3.2) and 2 (3.3).
 
-    Both leave ESP undefined, and so 0 by default; an ELF32 entry gets a stack.
+    Both leave ESP undefined. There is a stack all the same, as other loaders leave one: kernels push before
+    they set up their own.
     """
     return CpuState(
         cs=_CODE32,
@@ -124,7 +124,7 @@ def protected_mode_state(
         cr0=cr0,
         rax=eax,
         rbx=ebx,
-        rsp=stack,
+        rsp=area.stack_top,
         rip=entry,
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.compressed import compression_of, decompressed
 from kvmbox.boot.image import GuestImage
-from kvmbox.boot.plan import BootContext, BootPlan, Refusal, Way
+from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal, Way
 from kvmbox.boot.ways import ways
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.firmware.platform import Platform
@@ -20,7 +20,10 @@ from kvmbox.memory import GuestMemory
 
 
 class WayResult(Value):
-    """What one way makes of the image: a `plan`, or why not. `kind` is what the image is to this way."""
+    """What one way makes of the image: a `plan`, or why not. `kind` is what the image is to this way.
+
+    With a plan, `reason` says why the way has to be asked for, if it has to be.
+    """
 
     name: str
     kind: str
@@ -42,7 +45,8 @@ class WayResult(Value):
             }
             for one in self.plan.segments
         ]
-        return found | {"format": self.plan.format, "entry": self.plan.entry, "segments": segments}
+        found |= {"format": self.plan.format, "entry": self.plan.entry, "segments": segments}
+        return found | ({"reason": self.reason} if self.reason else {})
 
 
 class Inspection(Value):
@@ -76,7 +80,7 @@ def inspect(image: GuestImage, memory: GuestMemory, boot: str = AUTO) -> Inspect
     context = BootContext(memory, platform, tables.rsdp, firmware=tables.writes)
     taken, reason, hint = "", "", ""
     try:
-        taken = choose(inner, boot).name
+        taken = choose(inner, boot).way.name
     except ImageError as error:
         reason, hint = str(error), error.hint or ""
     return Inspection(
@@ -96,7 +100,8 @@ def _ask(way: Way, image: GuestImage, context: BootContext, *, asked_for: bool) 
     if isinstance(found, Refusal) and not asked_for:
         return WayResult(way.name, found.kind, reason=found.reason, hint=found.hint)
     try:
-        return WayResult(way.name, found.kind, way.plan(image, context))
+        doubt = found.doubt if isinstance(found, Offer) and not asked_for else ""
+        return WayResult(way.name, found.kind, way.plan(image, context), doubt)
     except (ImageError, UsageError) as error:
         reason = str(error).removeprefix(str(image.error("")))
         return WayResult(way.name, found.kind, reason=reason, hint=error.hint or "")

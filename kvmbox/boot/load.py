@@ -46,7 +46,7 @@ def load_image(
     other; memory is unchanged then.
     """
     platform = platform or Platform(memory.size)
-    way = choose(image, options.boot, bios=options.bios)
+    way = choose(image, options.boot, bios=options.bios).way
     if way.name != "real":
         for option, value in (
             ("--load-address", options.load_address),

@@ -20,9 +20,13 @@ NO_BIOS: Final = "none"
 
 
 class Offer(Value):
-    """The image can be booted this way. `kind` says what it is then, with its article."""
+    """The image can be booted this way. `kind` says what it is then, with its article.
+
+    Where `doubt` says why the image is more likely something else, this way has to be asked for.
+    """
 
     kind: str
+    doubt: str = ""
 
 
 class Refusal(Value):

@@ -6,18 +6,14 @@ and enters it there; the guest reads the rest of the image with int 0x13.
 
 from __future__ import annotations
 
-from typing import Final
-
 from kvmbox import layout
+from kvmbox.boot.disk import BOOT_SIGNATURE, disk_mark
 from kvmbox.boot.entry_state import reset_state
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
 from kvmbox.errors import UsageError
 from kvmbox.firmware.builtin_bios import drives, rom_with
 from kvmbox.firmware.memory_map import memory_map
-
-_SIGNATURE: Final = b"\x55\xaa"
-_SIGNATURE_OFFSET: Final = 510
 
 
 class BootSector:
@@ -27,8 +23,8 @@ class BootSector:
 
     def examine(self, image: GuestImage) -> Offer | Refusal:
         """See Way."""
-        if image.data[_SIGNATURE_OFFSET : _SIGNATURE_OFFSET + 2] != _SIGNATURE:
-            return Refusal("it has no boot signature (55 AA at byte 510)")
+        if disk_mark(image.data) != BOOT_SIGNATURE:
+            return Refusal(f"it has no {BOOT_SIGNATURE}")
         return Offer("a boot sector")
 
     def plan(self, image: GuestImage, context: BootContext) -> BootPlan:

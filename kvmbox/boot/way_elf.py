@@ -44,9 +44,7 @@ class Elf:
             state = long_mode_state(area, elf.entry, rax=LOADER_MAGIC, rbx=area.info, rdi=area.info)
             writes += page_tables(area)
         else:
-            state = protected_mode_state(
-                area, elf.entry, eax=LOADER_MAGIC, ebx=area.info, stack=area.stack_top
-            )
+            state = protected_mode_state(area, elf.entry, eax=LOADER_MAGIC, ebx=area.info)
         sections = plan_sections(image, elf.bits, *behind(elf.segments, modules, context.memory))
         writes += multiboot_info.information(image, context, area, modules, sections=sections)
         writes += module_writes(context.all_modules, modules)

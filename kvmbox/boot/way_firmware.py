@@ -13,11 +13,12 @@ import re
 from typing import Final
 
 from kvmbox import layout
+from kvmbox.boot.disk import BOOT_SIGNATURE, disk_mark
 from kvmbox.boot.elf import ELF_MAGIC
 from kvmbox.boot.entry_state import reset_state
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
-from kvmbox.boot.way_bios import BootSector, refuse_options
+from kvmbox.boot.way_bios import refuse_options
 
 _GRANULE: Final = 64 * layout.KIB
 _RESET_VECTOR: Final = 16  # bytes before the end
@@ -41,8 +42,8 @@ class Firmware:
             return Refusal("it is an ELF file")
         if _RESET_CODE.match(image.data[-_RESET_VECTOR:]) is None:
             return Refusal("there is no jump at its reset vector, 16 bytes before its end")
-        if isinstance(BootSector().examine(image), Offer):
-            return Refusal("it has a boot signature; --bios FILE takes it for firmware all the same")
+        if disk_mark(image.data) == BOOT_SIGNATURE:
+            return Offer("a firmware image", f"it has a {BOOT_SIGNATURE}")
         return Offer("a firmware image")
 
     def plan(self, image: GuestImage, context: BootContext) -> BootPlan:

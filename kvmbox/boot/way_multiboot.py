@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from kvmbox.boot import multiboot_info
 from kvmbox.boot.area import place_area
 from kvmbox.boot.bios_services import bios_services
+from kvmbox.boot.disk import offer_of_header
 from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
 from kvmbox.boot.elf_sections import plan_sections
 from kvmbox.boot.entry_state import gdt, protected_mode_state
@@ -23,6 +26,13 @@ from kvmbox.boot.multiboot_header import (
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.segments import LoadSegment, check_placement, ranges_of
 
+_KIND: Final = "a Multiboot 1 kernel"
+_NO_HEADER: Final = f"there is no Multiboot 1 header in its first {SEARCH_SIZE} bytes"
+_UNLOADABLE: Final = Refusal(
+    "it has a Multiboot header without address fields (flag 16), and is no ELF file",
+    "build it as ELF, or give the header its address fields",
+)
+
 
 class Multiboot:
     """See the module."""
@@ -31,15 +41,16 @@ class Multiboot:
 
     def examine(self, image: GuestImage) -> Offer | Refusal:
         """See Way."""
-        if find_header(image.data) is None:
-            return Refusal(f"there is no Multiboot 1 header in its first {SEARCH_SIZE} bytes")
-        return Offer("a Multiboot 1 kernel")
+        header = find_header(image.data)
+        if header is None:
+            return Refusal(_NO_HEADER)
+        return offer_of_header(image, _KIND, None if header.flags & FLAG_ADDRESSES else _UNLOADABLE)
 
     def plan(self, image: GuestImage, context: BootContext) -> BootPlan:
         """See Way."""
         header = find_header(image.data)
         if header is None:
-            raise image.error(f"there is no Multiboot 1 header in its first {SEARCH_SIZE} bytes")
+            raise image.error(_NO_HEADER)
         check_demands(image, header)
         segments, entry, bits = _segments(image, header)
         check_placement(image, segments, context.memory)
@@ -79,10 +90,7 @@ def _segments(image: GuestImage, header: MultibootHeader) -> tuple[tuple[LoadSeg
         segment, entry = address_override(image, header)
         return (segment,), entry, None
     if not image.data.startswith(ELF_MAGIC):
-        raise image.error(
-            "it has a Multiboot header without address fields (flag 16), and is no ELF file",
-            hint="build it as ELF, or give the header its address fields",
-        )
+        raise image.error(_UNLOADABLE.reason, hint=_UNLOADABLE.hint)
     elf = parse_elf(image, by_protocol=True)
     check_reach(image, elf.entry)
     return elf.segments, elf.entry, elf.bits

@@ -7,6 +7,7 @@ from typing import Final
 from kvmbox import layout
 from kvmbox.boot.area import DEFAULT_INFO_SIZE, place_area
 from kvmbox.boot.bios_services import bios_services
+from kvmbox.boot.disk import offer_of_header
 from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
 from kvmbox.boot.elf_sections import aligned, plan_sections
 from kvmbox.boot.entry_state import gdt, protected_mode_state
@@ -26,6 +27,11 @@ from kvmbox.boot.segments import LoadSegment, check_placement, ranges_of
 from kvmbox.errors import ImageError
 from kvmbox.lean import Value
 
+_KIND: Final = "a Multiboot 2 kernel"
+_UNLOADABLE: Final = Refusal(
+    "it has a Multiboot 2 header without an address tag, and is no ELF file",
+    "build it as ELF, or give the header an address tag and an entry address tag",
+)
 _LOWEST: Final = 1  # preferences of the relocatable tag; 0 is none
 _HIGHEST: Final = 2
 
@@ -40,11 +46,11 @@ class Multiboot2:
         if find_multiboot2(image.data) is None:
             return Refusal(NO_HEADER)
         try:
-            efi = parse_header(image).efi
-        except ImageError:
-            efi = ()  # a look, not a check: `plan` says what is wrong
-        tags = f" (its EFI tags {_numbers(efi)} are not supported)" if efi else ""
-        return Offer(f"a Multiboot 2 kernel{tags}")
+            header = parse_header(image)
+        except ImageError:  # a look, not a check: `plan` says what is wrong
+            return offer_of_header(image, _KIND, None)
+        tags = f" (its EFI tags {_numbers(header.efi)} are not supported)" if header.efi else ""
+        return offer_of_header(image, f"{_KIND}{tags}", _UNLOADABLE if header.addresses is None else None)
 
     def plan(self, image: GuestImage, context: BootContext) -> BootPlan:
         """See Way."""
@@ -112,10 +118,7 @@ def _linked(image: GuestImage, header: Multiboot2Header) -> _Loaded:
         segments = (LoadSegment(0, found.offset, size, found.load, found.bss_end - found.load),)
         return _checked(image, segments, header.entry, 0)
     if not image.data.startswith(ELF_MAGIC):
-        raise image.error(
-            "it has a Multiboot 2 header without an address tag, and is no ELF file",
-            hint="build it as ELF, or give the header an address tag and an entry address tag",
-        )
+        raise image.error(_UNLOADABLE.reason, hint=_UNLOADABLE.hint)
     elf = parse_elf(image, by_protocol=True, needs_entry=header.entry is None)
     return _checked(image, elf.segments, elf.entry if header.entry is None else header.entry, elf.bits)
 

@@ -11,7 +11,7 @@ import click
 
 from kvmbox import early, layout
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS, ipc_of
-from kvmbox.cli.output_files import open_json, write_json
+from kvmbox.cli.output_files import for_people, open_json, write_json
 from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
 from kvmbox.host.open_files import allow_enough
@@ -53,7 +53,9 @@ if TYPE_CHECKING:
 @click.option(
     "--matrix", is_flag=True, help="Run the first type with each layer alone, and without each layer."
 )
-@click.option("--json", "json_path", metavar="FILE", help="Write the report to FILE.")
+@click.option(
+    "--json", "json_path", metavar="FILE", help="Write the report to FILE, or to stdout if FILE is -."
+)
 @click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 def command(
     types: tuple[str, ...],
@@ -129,7 +131,8 @@ def command(
     try:
         write_json(json_path, json_file, json.dumps(as_data(report), indent=2) + "\n")
     finally:
-        _print(report)
+        with for_people(json_path):
+            _print(report)
     return report.status
 
 

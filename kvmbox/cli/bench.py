@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kvmbox.cli.messages import INTERRUPTED, report, say
-from kvmbox.cli.output_files import open_json, write_json
+from kvmbox.cli.output_files import for_people, open_json, write_json
 from kvmbox.cli.values import CPU_COUNT, SECONDS, given
 from kvmbox.errors import HostOutputError, StartError, UsageError
 from kvmbox.host.open_files import allow_enough
@@ -150,7 +150,8 @@ def command(
     try:
         write_json(json_path, json_file, results.as_json())
     finally:
-        _show(results, markdown, each_row=bool(only))
+        with for_people(json_path):
+            _show(results, markdown, each_row=bool(only))
     if interrupted:
         say("kvmbox: interrupted")
         return INTERRUPTED

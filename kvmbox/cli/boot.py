@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from kvmbox import early
 from kvmbox.cli.messages import INTERRUPTED, note, report, say
-from kvmbox.cli.output_files import open_json, write_json
+from kvmbox.cli.output_files import open_json, refuse_stdout, write_json
 from kvmbox.errors import KvmboxError, UsageError
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.open_files import allow_enough
@@ -41,7 +41,9 @@ def carry_out(line: Line) -> int:
     json_path = line.values.get("json_path")
     machine = _machine(line, timeline)
     json_files = [("--json", json_path)] if json_path is not None else []
-    refuse_shared([*json_files, *machine.config.files_written], machine.config.files_read)
+    written = [*json_files, *machine.config.files_written]
+    refuse_stdout(written)
+    refuse_shared(written, machine.config.files_read)
     if line.values.get("watch"):
         return _watch(machine)
     json_file = open_json(json_path)

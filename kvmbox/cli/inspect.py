@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmbox.cli.output_files import open_json, write_json
+from kvmbox.cli.output_files import STDOUT, for_people, open_json, write_json
 from kvmbox.cli.values import MEMORY_SIZE
 from kvmbox.host.distinct import refuse_shared
 
@@ -25,7 +25,12 @@ _UNBOOTABLE = 4
     metavar="SIZE",
     help="The guest memory that the image must fit into.  [default: 128M]",
 )
-@click.option("--json", "json_path", metavar="FILE", help="Also write the result as data to FILE.")
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    help="Also write the result as data to FILE, or to stdout if FILE is -.",
+)
 @click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
 def command(image: str, memory: int | None, json_path: str | None, debug: bool) -> int:
     """Show what IMAGE is, and every way in which 'kvmbox run' could boot it.
@@ -46,12 +51,13 @@ def command(image: str, memory: int | None, json_path: str | None, debug: bool) 
     from kvmbox.memory import GuestMemory
 
     path = image if os.path.exists(image) else bundled.find(image) or image
-    if json_path is not None:
+    if json_path not in (None, STDOUT):
         refuse_shared([("--json", json_path)], [("the image", path)])
     json_file = open_json(json_path)
     boot = "real" if path != image and bundled.is_flat(path) else AUTO  # as `kvmbox run` does
     found = inspect(read_image(path), GuestMemory(memory or layout.DEFAULT_MEMORY), boot)
-    click.echo(_as_text(found))
+    with for_people(json_path):
+        click.echo(_as_text(found))
     if json_path is not None:
         import json
 
@@ -77,7 +83,8 @@ def _as_text(found: Inspection) -> str:
 
 def _headline(way: WayResult) -> list[str]:
     if way.plan is not None:
-        return [f"{way.kind}; entry {way.plan.entry:#x}"]
+        doubt = f"; not taken unasked: {way.reason}" if way.reason else ""
+        return [f"{way.kind}; entry {way.plan.entry:#x}{doubt}"]
     text = f"{way.kind}, but {way.reason}" if way.kind else way.reason
     return [text + (f" ({way.hint})" if way.hint else "")]
 

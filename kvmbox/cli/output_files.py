@@ -1,12 +1,22 @@
-"""The files of --json: opened before the work of a command, and filled at its end."""
+"""The files of --json: opened before the work of a command, and filled at its end.
+
+`-` is stdout; lines for people then go to stderr, as with the reports of `kvmbox smoke`. `kvmbox run` refuses
+`-` for each file that it writes: its stdout belongs to the guest.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import TextIO
+import sys
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from typing import Final, TextIO
 
-from kvmbox.errors import HostOutputError, StartError
+from kvmbox.errors import HostOutputError, StartError, UsageError
 from kvmbox.host.serial import open_for_writing, reason
+
+STDOUT: Final = "-"
+"""The path that stands for stdout."""
 
 
 def open_json(path: str | None) -> TextIO | None:
@@ -14,9 +24,24 @@ def open_json(path: str | None) -> TextIO | None:
     if path is None:
         return None
     try:
-        return os.fdopen(open_for_writing(path), "w", encoding="utf-8")
+        return os.fdopen(os.dup(1) if path == STDOUT else open_for_writing(path), "w", encoding="utf-8")
     except OSError as error:
         raise StartError(f"cannot write --json '{path}': {reason(error)}") from error
+
+
+def for_people(json_path: str | None) -> AbstractContextManager[object]:
+    """Within it, what is printed for people goes to stderr if stdout has the data of --json."""
+    return redirect_stdout(sys.stderr) if json_path == STDOUT else nullcontext()
+
+
+def refuse_stdout(written: Iterable[tuple[str, str]]) -> None:
+    """UsageError if a file, as (what for, path), is to be stdout, which belongs to the guest."""
+    for what, path in written:
+        if path == STDOUT:
+            raise UsageError(
+                f"{what} '{STDOUT}': stdout belongs to the guest",
+                hint="name a file; ./- is a file of this name",
+            )
 
 
 def write_json(path: str | None, file: TextIO | None, text: str) -> None:

@@ -62,7 +62,10 @@ class Entry(Value):
 
 
 class Drives(Value):
-    """The image as the drives 0x00 and 0x80. `boot` is DL; `diskette_type` is what int 0x13 AH=08 says."""
+    """The image as the drives 0x00 and 0x80. `boot` is DL; `diskette_type` is what int 0x13 AH=08 says.
+
+    Of `sectors`, those behind the image are zeros.
+    """
 
     boot: int
     sectors: int
@@ -100,14 +103,18 @@ def drives(size: int) -> Drives:
     """An image of `size` bytes as drives.
 
     An image of exactly the size of a diskette boots as drive 0x00, any other one as drive 0x80. One that fits
-    on a diskette of 1.44 MB can be read as both.
+    on a diskette of 1.44 MB can be read as both, and both are as large as the diskette: loaders read a fixed
+    number of sectors, whatever the size of what they load.
     """
     sectors = sectors_of(size)
     kib, rest = divmod(size, layout.KIB)
     is_diskette = rest == 0 and kib in _DISKETTES
     geometry, kind = _DISKETTES[kib] if is_diskette else _USUAL_DISKETTE
-    if sectors > geometry.cylinders * geometry.heads * geometry.sectors:
+    room = geometry.cylinders * geometry.heads * geometry.sectors
+    if sectors > room:
         geometry, kind = NO_DRIVE, 0
+    else:
+        sectors = room
     return Drives(DISKETTE if is_diskette else HARD_DISK, sectors, geometry, kind, hard_disk(sectors))
 
 

@@ -66,14 +66,13 @@ class Spec(Value):
     at: int = 0
 
 
-def parse_all(texts: str | Sequence[str]) -> tuple[Spec, ...]:
-    """Each `--inject`: one, or several. Raises UsageError."""
-    several = (texts,) if isinstance(texts, str) else tuple(texts)
-    if len(several) > MOST_SPECS:
+def parse_all(texts: Sequence[str]) -> tuple[Spec, ...]:
+    """Each `--inject`. Raises UsageError."""
+    if len(texts) > MOST_SPECS:
         raise UsageError(
             f"--inject more than {MOST_SPECS} times", hint="a type, as 'uart', names several devices"
         )
-    return tuple(parse(text) for text in several)
+    return tuple(parse(text) for text in texts)
 
 
 def parse(text: str) -> Spec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal, TypedDict
 
 from kvmbox.board import DeviceSpec
@@ -12,6 +12,7 @@ from kvmbox.host.serial import Backends
 from kvmbox.host.transfers import Store
 from kvmbox.machine.snapshots import SnapshotCondition
 from kvmbox.run.choices import FirmwareFile, ModuleSpec, SymbolSpec
+from kvmbox.run.values import Several
 from kvmbox.snapshot.file import SnapshotFile
 
 
@@ -25,12 +26,12 @@ class SnapshotOptions(TypedDict, total=False):
     serial_limit: int | str | None
     screen: Literal["auto", "end", "live", "never"]
     timeout: float | None
-    expect: str | bytes | Sequence[str | bytes]
-    fail_on: str | bytes | Sequence[str | bytes]
+    expect: Several[str | bytes]
+    fail_on: Several[str | bytes]
     success_status: int | None
     no_reboot: bool
     gdb: str | None
-    snapshot_when: Sequence[str | SnapshotCondition]
+    snapshot_when: Several[str | SnapshotCondition]
     snapshot_stop: bool
     rtc: Literal["stand-still", "catch-up"]
     sandbox: Literal["none", "thread", "process", "per-device"]
@@ -38,12 +39,12 @@ class SnapshotOptions(TypedDict, total=False):
     ipc: str | None
     on_device_crash: Literal["fail", "restart", "all-ones"]
     restart_budget: int | None
-    require: Sequence[str]
-    without: Sequence[str]
+    require: Several[str]
+    without: Several[str]
     pin: int | str
-    inject: str | Sequence[str]
-    symbols: Sequence[str | SymbolSpec]
-    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+    inject: Several[str]
+    symbols: Several[str | os.PathLike[str] | SymbolSpec]
+    source: Several[str | os.PathLike[str]]
     core: str | os.PathLike[str] | None
     core_always: bool
     profile: str | os.PathLike[str] | None
@@ -53,7 +54,7 @@ class SnapshotOptions(TypedDict, total=False):
     console: Literal["capture", "stdio"]
     sample_exits: bool
     kvm_path: str
-    devices: Sequence[DeviceSpec]
+    devices: Several[DeviceSpec]
     resources: Mapping[str, Store] | None
     say: Callable[[str], None] | None
 
@@ -68,11 +69,11 @@ class MachineOptions(SnapshotOptions, total=False):
     testdev: bool
     boot: str
     append: str
-    modules: Sequence[str | ModuleSpec]
+    modules: Several[str | os.PathLike[str] | ModuleSpec]
     initrd: str | os.PathLike[str] | None
     bios: str | os.PathLike[str] | None
     firmware_tables: Literal["auto", "none"]
-    fw_cfg: Sequence[str | FirmwareFile]
+    fw_cfg: Several[str | FirmwareFile]
     load_address: int | str | None
     entry: tuple[int, int] | str | None
     segments: Literal["zero", "cs"] | None

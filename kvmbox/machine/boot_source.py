@@ -13,7 +13,7 @@ from kvmbox.boot.image import GuestImage, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
-from kvmbox.firmware.builtin_bios import sectors_of
+from kvmbox.firmware.builtin_bios import drives
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.platform import Platform
 from kvmbox.lean import Value
@@ -34,7 +34,7 @@ class BootSource(Value):
 
     `has_bios` says whether the ROM of the built-in BIOS is in memory, if only to trap what is called.
     `disk` is what the BIOS shows as a disk, or empty. `fw_cfg` has the kernel that firmware is to start.
-    `symbols` are the files that name the guest's addresses.
+    `symbols` are the files that name the guest's addresses. `hint` names another way to boot, or is empty.
     """
 
     load: Callable[[GuestMemory], BootPlan]
@@ -42,11 +42,12 @@ class BootSource(Value):
     disk: bytes = b""
     fw_cfg: tuple[FwCfgItem, ...] = ()
     symbols: tuple[SymbolContent, ...] = ()
+    hint: str = ""
 
     @property
     def disk_sectors(self) -> int:
         """How many sectors the disk has; 0: there is none."""
-        return sectors_of(len(self.disk))
+        return drives(len(self.disk)).sectors if self.disk else 0
 
     @classmethod
     def read(cls, config: RunConfig, files: HostFiles | None = None) -> BootSource:
@@ -64,7 +65,8 @@ class BootSource(Value):
                 for_firmware = kernel_for_firmware(image, command_line, initrd, config.memory_size)
                 image, command_line, initrd = decompressed(files.image(config.bios_file)), None, None
             boot = "firmware"
-        way = choose(image, boot, bios=config.bios)
+        choice = choose(image, boot, bios=config.bios)
+        way = choice.way
         # A kernel of Multiboot may go back to real mode and call the BIOS of the PC that it was started on.
         has_bios = (
             way.name in ("bios", "real")
@@ -101,6 +103,7 @@ class BootSource(Value):
             image.data if shows_disk else b"",
             tuple(for_firmware),
             tuple(_symbols(config, image)),
+            choice.hint,
         )
 
 

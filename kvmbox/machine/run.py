@@ -290,7 +290,7 @@ def run(
             if lost is not None and judged.reason != lost:
                 say(lost)
         path = None if core is None else core.path
-        judged = _with_details(judged, main_loop.aftermath, path, console, view)
+        judged = _with_details(judged, main_loop.aftermath, path, console, view, source.hint)
         sources = {} if exit_sampler is None else exit_sampler.report(source.symbols)
         stats = collect(devices, main_loop, console, timeline, pool, injection, exit_sources=sources)
         if injection is not None:
@@ -544,13 +544,21 @@ def _boot_until_end(
 
 
 def _with_details(
-    outcome: Outcome, aftermath: Aftermath | None, core: str | None, console: Console, view: ScreenView
+    outcome: Outcome,
+    aftermath: Aftermath | None,
+    core: str | None,
+    console: Console,
+    view: ScreenView,
+    boot_hint: str,
 ) -> Outcome:
     """The outcome with its screen, and what the guest's state tells of an end that was a bad one: that is
-    more to the point than a hint that fits any such end. `core` is the path of the core file.
+    more to the point than a hint that fits any such end. `core` is the path of the core file. `boot_hint`
+    names another way to boot.
     """
     if outcome.status in (CLEAN, UNEXPECTED) or aftermath is None:
         aftermath = Aftermath()
+    explained = outcome.status in EXPLAINED
+    hints = (aftermath.diagnosis or outcome.hint, boot_hint if explained else "")
     report = aftermath.report or outcome.report
     last_lines = last_lines_of(console.last_lines()) if aftermath.report else ()
     report = "\n".join((report, *(f"Last line of {port}: {text}" for port, text in last_lines)))
@@ -558,8 +566,8 @@ def _with_details(
         outcome.status,
         outcome.reason,
         outcome.error,
-        aftermath.diagnosis or outcome.hint,
-        view.add_to(report) if outcome.status in EXPLAINED else report,
+        "; ".join(hint for hint in hints if hint) or None,
+        view.add_to(report) if explained else report,
         aftermath.cpus,
         core,
         view.screen,

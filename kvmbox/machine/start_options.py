@@ -52,7 +52,7 @@ def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
             raise UsageError(
                 f"{OPTIONS[name].spelling} contradicts --from", hint="the machine is as the snapshot has it"
             )
-    return {**own, **given, "serial": _serial(own["serial"], given.get("serial", ()))}
+    return {**own, **given, "serial": _serial(own["serial"], OPTIONS["serial"].take(given.get("serial", ())))}
 
 
 def _serial(ports: Collection[str], given: Backends) -> Backends:

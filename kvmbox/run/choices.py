@@ -6,7 +6,8 @@ A UsageError names the option as the command line spells it.
 from __future__ import annotations
 
 import os
-from typing import Final, Literal, get_args
+from collections.abc import Callable
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from kvmbox.boot.choose import AUTO, WAY_NAMES
 from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
@@ -16,6 +17,8 @@ from kvmbox.processes.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES
 from kvmbox.run import values
 
 __all__ = ["DEFAULT_IPC", "IPC_OPTIONS", "SANDBOX_CHOICES", "WAY_NAMES"]
+
+_Spec = TypeVar("_Spec")
 
 DataSegments = Literal["zero", "cs"]
 FirmwareChoice = Literal["auto", "none"]
@@ -74,6 +77,41 @@ class SymbolSpec(Value):
 
     path: str
     base: int = 0
+
+
+def spec(
+    option: str,
+    value: Any,
+    kind: type[_Spec],
+    parse: Callable[[str], _Spec],
+    of_path: Callable[[str], _Spec] | None = None,
+) -> _Spec:
+    """One value of an option: a text, which is parsed, or a value of `kind`.
+
+    `of_path` makes one of a path, which is not parsed. Raises UsageError.
+    """
+    if isinstance(value, kind):
+        return value
+    if isinstance(value, str | bytes):
+        return parse(os.fsdecode(value))
+    if isinstance(value, os.PathLike) and of_path is not None:
+        return of_path(os.fspath(value))
+    raise UsageError(f"{option}: {value!r} is neither text nor a {kind.__name__}")
+
+
+def module_spec(value: Any) -> ModuleSpec:
+    """A value of --module. Raises UsageError."""
+    return spec("--module", value, ModuleSpec, parse_module, ModuleSpec)
+
+
+def firmware_file(value: Any) -> FirmwareFile:
+    """A value of --fw-cfg. Raises UsageError."""
+    return spec("--fw-cfg", value, FirmwareFile, parse_fw_cfg)
+
+
+def symbol_spec(value: Any) -> SymbolSpec:
+    """A value of --symbols. Raises UsageError."""
+    return spec("--symbols", value, SymbolSpec, parse_symbols, SymbolSpec)
 
 
 def parse_module(text: str) -> ModuleSpec:

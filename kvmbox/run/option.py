@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from kvmbox.errors import UsageError
 from kvmbox.lean import Value
+from kvmbox.run.values import several
 
 ONE: Final = "one"
 FLAG: Final = "flag"
@@ -33,7 +34,7 @@ class Option(Value):
     `help` is a text of the command's help. `default` is that of `Machine`; `shown` is how the help tells it,
     where that is another text. `metavar` or `choices` say what the value looks like. `bounds` are those of a
     number. `read` makes the value of what a person has typed or a program has passed, and raises ValueError.
-    `parse` does this for a text, and raises UsageError: "module:function", imported when it is called. Of an
+    `parse` does the same, raises UsageError, and is "module:function", imported when it is called. Of an
     option that is REPEATED both get one value. `type` is the annotation of the parameter, where it
     does not follow from the rest. `marks` say whom the option is for. `file` says whether the run reads or
     writes the file that the value names. `needs` is the option without which this one means nothing, and what
@@ -80,7 +81,7 @@ class Option(Value):
         if self.type:
             return self.type
         if self.kind != ONE:
-            return "bool" if self.kind == FLAG else "Sequence[str]"
+            return "bool" if self.kind == FLAG else "Several[str]"
         found = "str | os.PathLike[str]" if self.file else "str"
         if self.choices:
             found = f"Literal[{', '.join(map(repr, self.choices))}]".replace("'", '"')
@@ -88,12 +89,11 @@ class Option(Value):
 
     def take(self, value: Any) -> Any:
         """What a run keeps of a parameter of `Machine`. Raises UsageError."""
-        if self.kind == REPEATED and not isinstance(value, Mapping):
-            is_one = isinstance(value, str | bytes | os.PathLike)
-            return tuple(self._one(each) for each in ((value,) if is_one else value))
-        if isinstance(value, Mapping) or (value is None and self.default is None):
+        if isinstance(value, Mapping) and not self.parse:
             return value
-        return self._one(value)
+        if self.kind == REPEATED:
+            return tuple(map(self._one, several(self.spelling, value)))
+        return None if value is None and self.default is None else self._one(value)
 
     def _one(self, value: Any) -> Any:
         if self.read is not None:
@@ -105,7 +105,7 @@ class Option(Value):
             raise UsageError(f"{self.spelling} '{value}' is none of {', '.join(self.choices)}")
         if self.bounds is not None:
             self._check_bounds(value)
-        if self.parse and isinstance(value, str | bytes):
+        if self.parse:
             module, _, function = self.parse.partition(":")
             return getattr(import_module(module), function)(value)
         return os.fspath(value) if isinstance(value, os.PathLike) else value

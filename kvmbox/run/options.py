@@ -42,7 +42,7 @@ SECTIONS: Final = (
                "+FEATURE adds a feature, -FEATURE removes one.", default=choices.DEFAULT_CPU,
                metavar="MODEL[,±FEATURE...]", marks=IMAGE | FILE | SUITE),
         Option("rtc_base", "The initial time of the RTC: utc, localtime or an ISO date and time.",
-               default=choices.DEFAULT_RTC_BASE, metavar="WHEN", parse="kvmbox.run.values:parse_rtc_base",
+               default=choices.DEFAULT_RTC_BASE, metavar="WHEN", parse="kvmbox.run.values:rtc_base",
                type="int | str", marks=IMAGE | FILE | SUITE),
         Option("testdev", "Add the test device of kvm-unit-tests (pc-testdev).", kind=FLAG,
                marks=IMAGE | FILE | SUITE),
@@ -56,7 +56,7 @@ SECTIONS: Final = (
                marks=IMAGE | FILE | SUITE),
         Option("modules", "Load FILE as a module for a Multiboot, PVH or ELF kernel. May be repeated.",
                flag="--module", kind=REPEATED, metavar="FILE[,ARGUMENTS]",
-               parse="kvmbox.run.choices:parse_module", type="Sequence[str | ModuleSpec]",
+               parse="kvmbox.run.choices:module_spec", type="Several[str | os.PathLike[str] | ModuleSpec]",
                marks=IMAGE | SUITE, file=READ),
         Option("initrd",
                "Load FILE as the initial RAM disk of a Linux kernel. Other kernels get FILE as their first "
@@ -71,8 +71,8 @@ SECTIONS: Final = (
                choices=choices.FIRMWARE_CHOICES, marks=IMAGE | FILE | SUITE),
         Option("fw_cfg",
                "Let the guest read FILE through fw_cfg under NAME, such as opt/org.example/key. May be "
-               "repeated.", kind=REPEATED, metavar="NAME=FILE", parse="kvmbox.run.choices:parse_fw_cfg",
-               type="Sequence[str | FirmwareFile]", marks=IMAGE | SUITE, file=READ),
+               "repeated.", kind=REPEATED, metavar="NAME=FILE", parse="kvmbox.run.choices:firmware_file",
+               type="Several[str | FirmwareFile]", marks=IMAGE | SUITE, file=READ),
         Option("load_address", "The load address of a --boot real image.", shown="0x7c00",
                metavar="ADDRESS", read=values.address, type="int | str | None", marks=IMAGE | SUITE),
         Option("entry", "The entry point of a --boot real image.", shown="the load address",
@@ -114,12 +114,12 @@ SECTIONS: Final = (
         Option("expect",
                "End the run with status 0 when the guest has printed TEXT, or shows TEXT on its screen. If "
                "repeated: when all have been seen.", kind=REPEATED, metavar="TEXT",
-               parse="kvmbox.run.choices:expected_text", type="str | bytes | Sequence[str | bytes]",
+               parse="kvmbox.run.choices:expected_text", type="Several[str | bytes]",
                marks=FILE),
         Option("fail_on",
                "End the run with status 12 when the guest has printed TEXT, or shows TEXT on its screen. "
                "If repeated: when any has been seen.", kind=REPEATED, metavar="TEXT",
-               parse="kvmbox.run.choices:expected_text", type="str | bytes | Sequence[str | bytes]",
+               parse="kvmbox.run.choices:expected_text", type="Several[str | bytes]",
                marks=FILE),
         Option("success_status",
                "Turn the odd debug-exit status N into 0 (success), and every other end of the guest into "
@@ -144,7 +144,7 @@ SECTIONS: Final = (
                "Write the whole machine to FILE when the guest has printed the text WHEN, has written to a "
                "port (port:0x5f0), or has run for a time (time:SECONDS). The run continues. May be "
                "repeated.", kind=REPEATED, metavar="WHEN=FILE",
-               parse="kvmbox.machine.snapshots:parse_condition", type="Sequence[str | SnapshotCondition]",
+               parse="kvmbox.machine.snapshots:condition", type="Several[str | SnapshotCondition]",
                file=WRITTEN),
         Option("snapshot_stop", "End the run with status 0 when all snapshots are written.", kind=FLAG,
                needs=("snapshot_when", "say when the snapshot is taken")),
@@ -188,17 +188,18 @@ SECTIONS: Final = (
         Option("inject",
                "Let a device misbehave, to test a driver: 'uart:drop-irq=0.01,seed=7' loses one interrupt "
                "in a hundred, and the same ones in each run. help: list devices and faults. May be "
-               "repeated.", kind=REPEATED, metavar="DEVICE:FAULT=VALUE,...", type="str | Sequence[str]",
+               "repeated.", kind=REPEATED, metavar="DEVICE:FAULT=VALUE,...", type="Several[str]",
                marks=SUITE),
     )),
     Section("Reports", (
         Option("symbols",
                "Name addresses in reports by the symbols of FILE, an ELF file or a System.map, moved by "
                "BASE. May be repeated.", shown="the image", kind=REPEATED, metavar="FILE[@BASE]",
-               parse="kvmbox.run.choices:parse_symbols", type="Sequence[str | SymbolSpec]", file=READ),
+               parse="kvmbox.run.choices:symbol_spec",
+               type="Several[str | os.PathLike[str] | SymbolSpec]", file=READ),
         Option("source", "Show lines of the source files in DIR in reports. May be repeated.",
                kind=REPEATED, metavar="DIR",
-               type="str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"),
+               type="Several[str | os.PathLike[str]]"),
         Option("core",
                "Write memory and registers of the guest to FILE, a core file for gdb, when the guest has "
                "crashed, does not end in time, or loses a device process (statuses 6, 8, 10, 124).",
@@ -232,10 +233,10 @@ SECTIONS: Final = (
 # fmt: on
 
 OF_THE_LIBRARY: Final = (
-    Option("console", default="capture", choices=("capture", "stdio")),
+    Option("console", flag="console", default="capture", choices=("capture", "stdio")),
     Option("sample_exits", kind=FLAG),
     Option("kvm_path", default=choices.DEFAULT_KVM_PATH),
-    Option("devices", kind=REPEATED, type="Sequence[DeviceSpec]"),
+    Option("devices", kind=REPEATED, flag="devices", type="Several[DeviceSpec]"),
     Option("resources", type="Mapping[str, Store] | None"),
     Option("say", type="Callable[[str], None] | None"),
     Option("start", type="SnapshotFile | None", marks=IMAGE),

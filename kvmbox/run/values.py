@@ -7,13 +7,20 @@ ValueError says what was given and what is accepted; whoever calls adds the opti
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 from kvmbox import layout
 from kvmbox.errors import UsageError
+from kvmbox.lean import Value
+
+_One = TypeVar("_One")
+Several: TypeAlias = _One | Sequence[_One]
+"""What a program gives for an option that may be repeated: see `several`."""
 
 MOST_CPUS: Final = 32
 """How many vCPUs a machine may have."""
@@ -23,6 +30,18 @@ MOST_SAMPLES: Final = 1000
 
 _UNITS: Final = {"": 1, "K": layout.KIB, "M": layout.MIB, "G": layout.GIB}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def several(option: str, wanted: Any) -> tuple[Any, ...]:
+    """The values of an option that may be repeated: one, or a sequence of them. UsageError for anything else.
+
+    Text, bytes and paths, which are sequences as well, are one value.
+    """
+    if isinstance(wanted, str | bytes | os.PathLike | Value):
+        return (wanted,)
+    if isinstance(wanted, Iterable):
+        return tuple(wanted)
+    raise UsageError(f"{option}: {wanted!r} is neither one value nor a sequence of values")
 
 
 def parse_size(text: str) -> int | None:
@@ -141,3 +160,8 @@ def parse_rtc_base(text: str, *, now: float | None = None) -> int:
         ) from error
     # The RTC shows a wall clock: what was written is what it shows, whatever the zone.
     return (given.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+
+
+def rtc_base(value: int | str) -> int:
+    """The same of a number, which it is already, or of a text. Raises UsageError."""
+    return parse_rtc_base(value) if isinstance(value, str) else value

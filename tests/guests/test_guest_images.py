@@ -140,7 +140,7 @@ def test_ways_to_boot_are_those_that_the_guests_prove(images: Path) -> None:
     }
 
     for name, way in ways.items():
-        assert choose(read_image(str(images / name))).name == way
+        assert choose(read_image(str(images / name))).way.name == way
 
 
 @pytest.mark.parametrize("guest", sorted(BOOT_SECTORS))

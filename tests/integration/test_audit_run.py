@@ -316,6 +316,14 @@ def test_command_every_type_by_default_and_json(tmp_path: Path, capsys: pytest.C
     assert output.rstrip().splitlines()[-1].startswith("3 probes")
 
 
+def test_command_with_json_on_stdout_has_its_table_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["audit", "--json", "-", "--type", "uart", "--probe", "read-passwd"]) == 0
+
+    out, err = capfd.readouterr()
+    assert [row["name"] for row in json.loads(out)["probes"]] == ["read-passwd"]
+    assert err.rstrip().splitlines()[-1].startswith("1 probes")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [

@@ -68,10 +68,12 @@ def test_bench_measures_every_kind_of_job(tmp_path: Path) -> None:
 
 @pytest.mark.kvm
 @pytest.mark.root
-def test_bench_measures_the_memory_of_all_processes(tmp_path: Path) -> None:
+def test_bench_measures_the_memory_of_all_processes_and_has_json_on_stdout(tmp_path: Path) -> None:
     path = tmp_path / "new.json"
-    done = bench(*TINY, "--only", "pss", "--only", "memory_alone", "--only", DEFAULT, "--json", str(path))
+    done = bench(*TINY, "--only", "pss", "--only", "memory_alone", "--only", DEFAULT, "--json", "-")
     assert done.returncode == 0, done.stderr
+    assert "pss: " in done.stderr
+    path.write_text(done.stdout)
     results = load(str(path))
     assert results.values("pss", DEFAULT)[0] > results.values("pss", "none")[0] > 1 << 20
     assert results.values("memory_alone", DEFAULT)[0] >= results.values("pss", DEFAULT)[0]

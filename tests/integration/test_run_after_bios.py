@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.boot_images import multiboot_header
+from tests.support.boot_images import multiboot2_header, multiboot2_tag, multiboot_header
 
 pytestmark = pytest.mark.kvm
 
 BASE = 0x100000
 
 
-def run(tmp_path: Path, code: bytes, *options: str) -> int:
+HEADER = multiboot_header(3, (BASE, BASE, 0, 0, BASE + 32))
+HEADER_2 = multiboot2_header(
+    multiboot2_tag(2, struct.pack("<4I", BASE, BASE, 0, 0)), multiboot2_tag(3, struct.pack("<I", BASE + 64))
+)
+
+
+def run(tmp_path: Path, code: bytes, *options: str, header: bytes = HEADER) -> int:
     """The status of a Multiboot kernel with this code."""
     image = tmp_path / "kernel"
-    image.write_bytes(multiboot_header(3, (BASE, BASE, 0, 0, BASE + 32)) + code)
+    image.write_bytes(header + code)
     command = [sys.executable, "-m", "kvmbox", "run", "--timeout", "20", *options, str(image)]
     return subprocess.run(command, check=False, capture_output=True).returncode
 
@@ -48,3 +55,9 @@ def test_timer_ticks_where_interrupts_are_let_in(tmp_path: Path) -> None:
 
 def test_without_firmware_the_chips_are_as_after_a_reset(tmp_path: Path) -> None:
     assert run(tmp_path, bytes.fromhex("e421") + EXIT, "--firmware-tables", "none") == 1
+
+
+@pytest.mark.parametrize("header", [HEADER, HEADER_2], ids=["multiboot", "multiboot2"])
+def test_kernel_may_push_before_it_sets_up_a_stack(tmp_path: Path, header: bytes) -> None:
+    # push 0x15; call next; next: pop ebx; pop eax
+    assert run(tmp_path, bytes.fromhex("6a15 e800000000 5b 58") + EXIT, header=header) == 43

@@ -11,8 +11,8 @@ import pytest
 
 from kvmbox import bundled, layout
 from kvmbox.host.bios_reports import MOST, TRAP
-from tests.support.boot_images import bzimage
-from tests.support.real_mode import DEBUGCON, SHUTDOWN, SPIN, debug_exit, out, say
+from tests.support.boot_images import bzimage, multiboot_header
+from tests.support.real_mode import DEBUGCON, SHUTDOWN, SPIN, TRIPLE_FAULT, debug_exit, out, say
 from tests.support.runs import DESIGNS, ENTRY, Images, Run, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
@@ -71,6 +71,23 @@ def test_int_19h_loads_the_sector_again_and_int_18h_gives_up(sectors: Images) ->
     assert "the guest called int 0x18: there is nothing to boot from" in error_lines(messages)[0]
 
 
+def test_disk_with_a_multiboot_header_boots_as_a_disk_and_a_crash_names_the_other_way(
+    sectors: Images,
+) -> None:
+    base = 0x100000
+    kernel = multiboot_header(0, (base, base, 0, 0, base + 32)) + bytes.fromhex("b015 e6f4 f4")
+    good = boot_sector(sectors, debug_exit(3), kernel.ljust(512, b"\0"))
+    bad = boot_sector(sectors, TRIPLE_FAULT, kernel.ljust(512, b"\0"))
+
+    status, _, messages = run_to_end(Run(good))
+    assert (status, messages) == (7, "")
+    status, _, messages = run_to_end(Run(bad))
+    assert status == 6
+    assert "; if it is a Multiboot 1 kernel, it needs --boot multiboot\n" in messages
+    status, _, messages = run_to_end(Run("--boot", "multiboot", bad))
+    assert (status, messages) == (43, "")
+
+
 @pytest.mark.parametrize("lost", ["bdisk", "debug"])
 def test_lost_process_is_restarted_and_the_guest_cannot_tell(lost: str) -> None:
     command = (sys.executable, OTHER_SPAWNER, lost, "leave", "1000")
@@ -96,6 +113,30 @@ def test_image_of_a_diskettes_size_boots_from_drive_0(sectors: Images) -> None:
     code = bytes.fromhex("88d0 0430 b40e cd10") + SHUTDOWN + SPIN
     status, output, _ = run_to_end(Run(boot_sector(sectors, code, bytes(1440 * 1024 - 512))))
     assert (status, output) == (0, b"0")
+
+
+@pytest.mark.parametrize("drive", ["", "b200", "b280"], ids=["DL", "00h", "80h"])
+def test_loader_of_a_fixed_number_of_sectors_reads_zeros_behind_a_small_image(
+    sectors: Images, drive: str
+) -> None:
+    # mov dh,0; mov bx,0x9000; mov cx,2; mov ax,0x021f; int 0x13; jc +11; cmp al,31; jne +7;
+    # mov ax,[0x9000 + 31 * 512 - 2]; test ax,ax; jz good
+    read = bytes.fromhex(f"{drive} b600 bb0090 b90200 b81f02 cd13 720b 3c1f 7507 a1fecd 85c0 740c")
+    code = SEGMENTS + read + debug_exit(17) + SPIN + bytes(4) + debug_exit(16) + SPIN
+    status, _, messages = run_to_end(Run(boot_sector(sectors, code, b"\xff" * 512)))
+    assert (status, messages) == (33, "")
+
+
+@pytest.mark.parametrize(("kib", "lba", "status"), [(1439, 2878, 33), (1439, 2879, 35), (1441, 2881, 35)])
+def test_zeros_end_with_the_diskette_and_a_larger_image_has_none(
+    sectors: Images, kib: int, lba: int, status: int
+) -> None:
+    # Two sectors: mov si,0x7d00; mov ax,0x4200; mov dl,0x80; int 0x13; jc +12
+    code = SEGMENTS + bytes.fromhex("be007d b80042 b280 cd13 720c") + debug_exit(16) + SPIN + bytes(4)
+    code = (code + debug_exit(17) + SPIN).ljust(256, b"\0")
+    packet = bytes.fromhex("1000 0200 0090 0000") + lba.to_bytes(8, "little")
+    image = boot_sector(sectors, code + packet, bytes(kib * 1024 - 512))
+    assert run_to_end(Run(image))[0] == status
 
 
 def test_text_that_a_guest_prints_by_the_bios_and_over_com1_is_shown_once(sectors: Images) -> None:

@@ -68,7 +68,7 @@ def test_rom_is_no_ram_and_is_mapped_once() -> None:
     [b"\xea", b"\xe9\x01\x02", b"\xeb\x00", b"\x90\x90\xe9", b"\x0f\x09\xe9", b"\xfa\xfc\xe9", b"\x66\xea"],
 )
 def test_firmware_is_known_by_the_jump_at_its_reset_vector(reset: bytes) -> None:
-    assert choose(GuestImage("image", firmware(64 * KIB, reset))).name == "firmware"
+    assert choose(GuestImage("image", firmware(64 * KIB, reset))).way.name == "firmware"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_what_does_not_look_like_firmware_is_not_taken_for_it(data: bytes) -> No
 def test_disk_image_that_ends_like_firmware_is_a_boot_sector() -> None:
     image = GuestImage("image", SECTOR + firmware(64 * KIB)[512:])
 
-    assert choose(image).name == "bios"
+    assert choose(image).way.name == "bios"
     assert load(image.data, "firmware")[0].format == "firmware"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from kvmbox import layout
-from kvmbox.boot.compressed import compression_of, decompressed
+from kvmbox.boot.compressed import MOST_MEMBERS, compression_of, decompressed
 from kvmbox.boot.image import GuestImage
 from kvmbox.errors import ImageError
 from tests.support.boot_images import elf
@@ -84,6 +84,52 @@ def test_bomb_is_refused_at_its_bound(name: str, compress: Callable[[bytes], byt
 
     assert len(decompressed(GuestImage("k", data), max_size=layout.MIB).data) == layout.MIB
     assert "more than the 1048575 bytes allowed" in refusal(data, layout.MIB - 1)
+
+
+@pytest.mark.parametrize("padding", [b"", bytes(4), bytes(70_000)], ids=["", "4 zeros", "70,000 zeros"])
+@pytest.mark.parametrize(("name", "compress"), KINDS)
+def test_all_members_of_a_file_come_out(
+    name: str, compress: Callable[[bytes], bytes], padding: bytes
+) -> None:
+    pieces = [DATA[:100], b"", DATA[100:200_000], DATA[200_000:]]
+    data = b"".join(compress(piece) + padding for piece in pieces)
+
+    assert decompressed(GuestImage("kernel", data)) == GuestImage("kernel", DATA)
+
+
+def test_zstd_frames_that_are_to_be_skipped_are_skipped() -> None:
+    skipped = b"\x5f\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"12345"
+    data = skipped + _zstd(DATA[:100]) + skipped + _zstd(DATA[100:]) + skipped
+
+    assert compression_of(data) == "zstd"
+    assert decompressed(GuestImage("kernel", data)).data == DATA
+
+
+@pytest.mark.parametrize("behind", [b"\0\0x", b"BZ", b"signature" * 20_000], ids=["x", "BZ", "much"])
+@pytest.mark.parametrize(("name", "compress"), KINDS)
+def test_what_is_behind_the_members_and_is_none_is_refused(
+    name: str, compress: Callable[[bytes], bytes], behind: bytes
+) -> None:
+    message = refusal(compress(DATA[:5]) + compress(DATA[5:]) + behind)
+
+    assert f"it is {name}-compressed, and the {len(behind.lstrip(bytes(1)))} bytes behind the end" in message
+
+
+@pytest.mark.parametrize(("name", "compress"), KINDS)
+def test_second_member_is_checked_and_counted_like_the_first(
+    name: str, compress: Callable[[bytes], bytes]
+) -> None:
+    first, second = compress(b"first"), compress(bytes(layout.MIB))
+
+    assert f"it is {name}-compressed, and" in refusal(first + second[:-1])
+    assert "more than the 1048576 bytes allowed" in refusal(first + second, layout.MIB)
+
+
+@pytest.mark.parametrize(("name", "compress"), KINDS)
+def test_number_of_members_is_bounded(name: str, compress: Callable[[bytes], bytes]) -> None:
+    data = compress(b"") * (MOST_MEMBERS + 1)
+
+    assert f"it is {name}-compressed, in more than {MOST_MEMBERS} members" in refusal(data)
 
 
 def test_missing_library_is_named_with_two_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:

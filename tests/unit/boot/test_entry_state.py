@@ -11,7 +11,7 @@ from kvmbox.boot import BootOptions, CpuState, GuestImage, Segment, load_image
 from kvmbox.boot.area import BootArea
 from kvmbox.boot.entry_state import descriptor
 from kvmbox.memory import GuestMemory
-from tests.support.boot_images import CODE, Piece, elf, multiboot_header
+from tests.support.boot_images import CODE, Piece, elf, multiboot2_header, multiboot_header, pvh_note
 
 MULTIBOOT = elf([Piece(data=multiboot_header() + CODE)])
 
@@ -34,7 +34,7 @@ def test_multiboot_state_is_flat_protected_mode() -> None:
     assert state.cr0 & 0x8000_0001 == 1  # PE, not PG
     assert state.cr0 & 0x30 == 0x30  # ET, and NE for VMX
     assert (state.cr3, state.cr4, state.efer, state.rflags) == (0, 0, 0, 2)
-    assert (state.rax, state.rbx, state.rsp) == (0x2BADB002, 0x9000, 0)
+    assert (state.rax, state.rbx, state.rsp) == (0x2BADB002, 0x9000, 0x9000)
     assert state.cs == Segment(0, 0xFFFF_FFFF, 0x08, 11, 1, 0, 1, 1, 0, 1)
     for data in (state.ds, state.es, state.fs, state.gs, state.ss):
         assert data == Segment(0, 0xFFFF_FFFF, 0x10, 3, 1, 0, 1, 1, 0, 1)
@@ -42,12 +42,28 @@ def test_multiboot_state_is_flat_protected_mode() -> None:
     assert (state.idt.base, state.idt.limit) == (0, 0)
 
 
-def test_elf32_state_is_multiboots_with_a_stack() -> None:
-    state, _ = start(elf())
+def test_elf32_state_is_multiboots() -> None:
+    assert start(elf())[0] == start(MULTIBOOT)[0]
 
-    assert (state.rax, state.rbx, state.rsp, state.rdi) == (0x2BADB002, 0x9000, 0x9000, 0)
-    assert state.cs.db == 1
-    assert state.efer == 0
+
+@pytest.mark.parametrize(
+    ("header", "places"),
+    [
+        (multiboot_header(), []),
+        (multiboot2_header(), []),
+        (b"", [pvh_note(0x100000)]),
+        (multiboot_header(), [Piece(virtual=0x8000)]),
+        (multiboot2_header(), [Piece(virtual=0x8000)]),
+    ],
+    ids=["multiboot", "multiboot2", "pvh", "multiboot, moved", "multiboot2, moved"],
+)
+def test_stack_of_a_32_bit_entry_is_in_ram_and_free(header: bytes, places: list[Piece]) -> None:
+    state, memory = start(elf([Piece(data=header + bytes(64) + CODE, virtual=0x100000), *places], bits=64))
+
+    top = state.rsp
+    assert top % 16 == 0
+    assert state.gdt.base < top <= state.rbx
+    assert memory.read(top - 4096, 4096) == bytes(4096)
 
 
 def test_elf64_state_is_long_mode() -> None:
@@ -140,7 +156,7 @@ def test_state_satisfies_vmx_entry_checks_on_segments(data: bytes, mode: str) ->
 @pytest.mark.parametrize(
     ("data", "mode", "named"),
     [
-        (MULTIBOOT, "auto", {"rax", "rbx"}),
+        (MULTIBOOT, "auto", {"rax", "rbx", "rsp"}),
         (elf(), "auto", {"rax", "rbx", "rsp"}),
         (elf(bits=64), "auto", {"rax", "rbx", "rdi", "rsp"}),
         (b"\xf4", "real", {"rdx", "rsp"}),

@@ -85,6 +85,21 @@ def test_command_prints_ways_and_writes_the_same_as_data(
     assert json.loads((tmp_path / "out.json").read_text())["taken"] == "multiboot"
 
 
+def test_data_on_stdout_is_alone_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "kernel.elf"
+    image.write_bytes(MULTIBOOT)
+    monkeypatch.chdir(tmp_path)
+
+    assert run_command(["inspect", str(image), "--json", "-"]) == 0
+
+    out, err = capfd.readouterr()
+    assert json.loads(out)["taken"] == "multiboot"
+    assert " * multiboot   a Multiboot 1 kernel; entry 0x10000c\n" in err
+    assert [file.name for file in tmp_path.iterdir()] == ["kernel.elf"]
+
+
 def test_command_gives_4_for_what_does_not_boot_and_for_what_is_not_there(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

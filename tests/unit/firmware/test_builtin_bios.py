@@ -63,14 +63,14 @@ def test_small_image_boots_as_a_hard_disk_and_can_be_read_as_a_diskette() -> Non
     found = drives(512)
 
     assert found.boot == HARD_DISK
-    assert (found.sectors, found.disk) == (1, Geometry(2, 16, 63))
+    assert (found.sectors, found.disk) == (2880, Geometry(2, 16, 63))
     assert (found.diskette, found.diskette_type) == (Geometry(80, 2, 18), 4)
 
 
 def test_large_image_is_no_diskette() -> None:
     found = drives(1440 * KIB + 512)
 
-    assert found.boot == HARD_DISK
+    assert (found.boot, found.sectors) == (HARD_DISK, 2881)
     assert (found.diskette, found.diskette_type) == (NO_DRIVE, 0)
 
 

@@ -10,11 +10,16 @@ import click
 import pytest
 
 from kvmbox import Capture, Machine, ModuleSpec, SnapshotFileError, UsageError, layout
+from kvmbox.board import DeviceSpec
 from kvmbox.channel.transports import AUTO, DEFAULT_IPC, IPC_OPTIONS, TRANSPORTS
 from kvmbox.cli.main import run_command
 from kvmbox.cli.run import command
 from kvmbox.host.serial import SerialSpec
+from kvmbox.inject.spec import parse
+from kvmbox.machine.snapshots import parse_condition
+from kvmbox.machine.start_options import merged
 from kvmbox.run import choices, values
+from kvmbox.run.choices import FirmwareFile, SymbolSpec
 from kvmbox.sandbox import layers
 
 PARAMETERS = inspect.signature(Machine).parameters
@@ -104,6 +109,68 @@ def test_values_are_taken_as_numbers_and_as_text(tmp_path: Path) -> None:
     assert (made.pin, made.require) == ("0", layers.SECCOMP)
     assert Machine("x", debug_exit="none").config.debug_exit_port is None
     assert Machine("x", rtc_base=7).config.rtc_base == 7
+
+
+DEVICE = DeviceSpec("own", "own", "uart_16550")
+ONE: list[tuple[str, Any, str, Any]] = [
+    ("modules", "own.elf,a b", "modules", ModuleSpec("own.elf", "a b")),
+    ("modules", b"own.elf", "modules", ModuleSpec("own.elf")),
+    ("modules", Path("a,b"), "modules", ModuleSpec("a,b")),
+    ("modules", ModuleSpec("m"), "modules", ModuleSpec("m")),
+    ("fw_cfg", "opt/a=f", "fw_cfg", FirmwareFile("opt/a", "f")),
+    ("fw_cfg", FirmwareFile("opt/a", "f"), "fw_cfg", FirmwareFile("opt/a", "f")),
+    ("symbols", "own.elf@0x10", "symbols", SymbolSpec("own.elf", 0x10)),
+    ("symbols", Path("own@0x10"), "symbols", SymbolSpec("own@0x10")),
+    ("expect", "text", "expect", b"text"),
+    ("fail_on", b"text", "fail_on", b"text"),
+    ("snapshot_when", "34=f", "snapshot_when", parse_condition("34=f")),
+    ("source", "dir", "source", "dir"),
+    ("source", Path("dir"), "source", "dir"),
+    ("inject", "uart:busy=1", "inject", parse("uart:busy=1")),
+    ("devices", DEVICE, "devices", DEVICE),
+]
+
+
+@pytest.mark.parametrize(("option", "given", "name", "made"), ONE)
+def test_one_value_of_a_repeated_option_is_not_taken_apart(
+    option: str, given: Any, name: str, made: Any
+) -> None:
+    options: list[dict[str, Any]] = [{option: given}, {option: [given]}, {option: (given,)}]
+    for one in options:
+        assert getattr(Machine("hello32", **one).config, name) == (made,)
+
+
+def test_one_text_names_one_layer_and_one_port() -> None:
+    made = Machine("hello32", require="seccomp", without="landlock", serial="COM2=null").config
+    assert made.require == layers.SECCOMP
+    assert made.design.without == layers.LANDLOCK
+    assert made.serial["COM2"] == SerialSpec("COM2", "null")
+
+
+def test_one_text_names_one_port_of_a_snapshot() -> None:
+    own = {"serial": dict.fromkeys(("COM1", "COM2", "MMIO"), "null")}
+    for given in ("COM2=pty", ["COM2=pty"]):
+        assert merged(own, {"serial": given})["serial"][0] == "COM2=pty"
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "message"),
+    [
+        ("modules", 7, "--module: 7 is neither one value nor a sequence of values"),
+        ("modules", [7], "--module: 7 is neither text nor a ModuleSpec"),
+        ("symbols", [ModuleSpec("a")], "is neither text nor a SymbolSpec"),
+        ("fw_cfg", [Path("a")], "is neither text nor a FirmwareFile"),
+        ("require", None, "--require: None is neither"),
+        ("serial", 7, "--serial: 7 is neither"),
+        ("snapshot_when", [None], "--snapshot-when: None is neither text nor a SnapshotCondition"),
+    ],
+)
+def test_what_is_neither_one_value_nor_several_is_a_usage_error(
+    option: str, given: Any, message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        Machine("hello32", **{option: given})
+    assert message in str(caught.value)
 
 
 def test_bundled_guest_is_found_unless_there_is_such_a_file(

@@ -84,7 +84,7 @@ def test_unknown_parameter_is_a_type_error_that_names_a_close_one(
         (Option("x"), "str | None"),
         (Option("x", default="a"), "str"),
         (Option("x", kind=FLAG), "bool"),
-        (Option("x", kind=REPEATED), "Sequence[str]"),
+        (Option("x", kind=REPEATED), "Several[str]"),
         (Option("x", file="read"), "str | os.PathLike[str] | None"),
         (Option("x", choices=("a", "b")), 'Literal["a", "b"] | None'),
         (Option("x", default="a", choices=("a", "b")), 'Literal["a", "b"]'),
