@@ -23,6 +23,9 @@ KVMBOX_FAILED: Final = 14
 TIMED_OUT: Final = 124
 INTERRUPTED: Final = 130
 
+EXPECTED_SEEN: Final = "all --expect texts seen"
+"""The reason of a run that ended because of that."""
+
 
 class Outcome(Value):
     """`status` is the exit status, `reason` a few words, `report` more details for the user, and `cpus` the
@@ -70,35 +73,3 @@ class Decision:
         for hook in self._hooks:
             hook()
         return True
-
-
-class Expectations(Value):
-    """The expectations of the caller. `success_status` is the odd status that means success, or None."""
-
-    success_status: int | None = None
-    unfulfilled: Callable[[], bool] = lambda: False
-    missing: Callable[[], str] = lambda: ""
-
-    def judge(self, outcome: Outcome) -> Outcome:
-        """The final outcome: compare the end of the guest with the expectations.
-
-        This changes only the outcomes of a guest (a clean end, or an odd status). The even statuses of kvmbox
-        say what went wrong, and do not change.
-        """
-        guest_ended = outcome.status == CLEAN or outcome.status & 1
-        if not guest_ended:
-            return outcome
-        if self.unfulfilled():
-            return Outcome(UNEXPECTED, f"{outcome.reason}, but had not printed {self.missing()}", error=True)
-        if self.success_status is None or outcome.reason == EXPECTED_SEEN:
-            return outcome
-        if outcome.status == self.success_status:
-            return Outcome(CLEAN, f"{outcome.reason}, as --success-status wants")
-        return Outcome(
-            UNEXPECTED,
-            f"{outcome.reason}, but --success-status wants {self.success_status}",
-            error=True,
-        )
-
-
-EXPECTED_SEEN: Final = "all --expect texts seen"

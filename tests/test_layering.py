@@ -32,6 +32,8 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "regular": set(),
     "bus": {"lean"},
     "outcome": {"lean", "screen"},
+    "text_search": set(),
+    "judge": {"outcome", "text_search"},
     "bundled": {"lean"},
     "board": {"devices", "firmware", "layout", "lean"},
     # What may be compiled; what the .pyx import is checked below.
@@ -47,7 +49,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "cpuid": {"errors", "lean"},
     "boot": {"errors", "firmware", "layout", "lean", "memory", "regular"},
     "sandbox": {"errors", "lean"},
-    "host": {"board", "devices", "early", "errors", "lean", "memory", "outcome"},
+    "host": {"board", "devices", "early", "errors", "judge", "lean", "memory", "outcome"},
     # The VMM's side of device processes.
     "channel": {
         *("accel", "board", "bus", "devices", "errors", "jailed", "lean", "memory", "sandbox", "wire"),
@@ -95,6 +97,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
             "gdb",
             "host",
             "inject",
+            "judge",
             "kvm",
             "layout",
             "lean",

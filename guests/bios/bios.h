@@ -155,6 +155,7 @@ enum {
 /* --- Devices: ports.h has the others -------------------------------------------------------------------- */
 
 enum { PIT_2 = 0x42, KBC_DATA = 0x60, KBC_STATUS = 0x64 };
+enum { RST_CNT = 0xcf9, SYS_RST = 1 << 1, RST_CPU = 1 << 2 };
 
 uint8_t cmos(uint8_t index);
 void set_cmos(uint8_t index, uint8_t value);

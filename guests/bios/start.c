@@ -70,8 +70,22 @@ _Noreturn void boot(void)
     __builtin_unreachable();
 }
 
+/* Ask the VMM for a reset, of which it begins anew at the reset vector, with memory that is all zero. */
+static _Noreturn void reset_machine(void)
+{
+    outb(RST_CNT, SYS_RST);
+    outb(RST_CNT, SYS_RST | RST_CPU);
+    halt();
+}
+
 _Noreturn void start(void)
 {
+    static uint8_t started;
+
+    /* Where the VMM has not entered the ROM, a guest has: its jump to the reset vector is a reset. */
+    if (started || !(parameters.enter || parameters.disk_sectors))
+        reset_machine();
+    started = 1;
     start_vectors();
     start_interrupts();
     start_data_area();

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from kvmbox.devices.bios_report import ENDING, REPORT, WHAT
-from kvmbox.outcome import DEVICE_FAILED, GUEST_CRASHED, Decision, Outcome
+from kvmbox.judge import Judge
+from kvmbox.outcome import DEVICE_FAILED, GUEST_CRASHED, Outcome
 
 MOST: Final = 64
 """How many missing services are named in one run."""
@@ -77,9 +78,9 @@ def _hint(what: int) -> str | None:
 class BiosReports:
     """Takes reports, on any thread."""
 
-    def __init__(self, decision: Decision, note: Callable[[str], None]) -> None:
+    def __init__(self, judge: Judge, note: Callable[[str], None]) -> None:
         """`note` tells the person a line, and does not block."""
-        self._decision = decision
+        self._judge = judge
         self._note = note
         self._named: set[int] = set()
         self._at = 0
@@ -101,9 +102,10 @@ class BiosReports:
     def stop(self, offset: int, size: int, value: int) -> None:
         """The device asks for the end of the run, in the reply to this write of the guest."""
         if (offset, size) == (WHAT, 4) and value >> 24 >= ENDING:
-            outcome = Outcome(GUEST_CRASHED, sentence(self._at, value), error=True, hint=_hint(value))
-        else:
-            outcome = Outcome(
+            self._judge.ends(Outcome(GUEST_CRASHED, sentence(self._at, value), error=True, hint=_hint(value)))
+            return
+        self._judge.decide(
+            Outcome(
                 DEVICE_FAILED, "the device process of the BIOS report asks for a stop unasked", error=True
             )
-        self._decision.decide(outcome)
+        )

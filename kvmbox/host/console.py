@@ -1,11 +1,11 @@
 """The host side of all serial ports and of the debug console.
 
-Output goes to one stream per backend; what is the guest's console (COM1, the debug console, and whatever port
-is on stdio) is also shown to the matcher of --expect and --fail-on, in the order in which it came out of the
-devices, whether or not it is shown. The debug console shares the stream of the port on stdio, or of the one
-whose Capture is the console, and what both print is shown once (`host.mirror`), unless --debugcon says
-otherwise. Input is read by the main loop and handed to a port only while its UART has room, so that a guest
-that does not read loses nothing and costs no memory: then the host's pipe fills.
+Output goes to one stream per backend, as far as the judge says that it belongs to the run. The judge searches
+texts in the guest's console (COM1, the debug console, and whatever port is on stdio), whether or not it is
+shown, in the order in which it came out of the devices. The debug console shares the stream of the port on
+stdio, or of the one whose Capture is the console, and what both print is shown once (`host.mirror`), unless
+--debugcon says otherwise. Input is read by the main loop and handed to a port only while its UART has room: a
+guest that does not read loses nothing and costs no memory, as the host's pipe fills.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Final
 from kvmbox.board import BIOS_TEXT, KEYBOARD
 from kvmbox.host.capture import Capture, CaptureStream
 from kvmbox.host.input_port import INPUT_CHUNK, InputPort
-from kvmbox.host.matcher import ConsoleMatcher, Match
 from kvmbox.host.mirror import MirroredOutput, PortLines
 from kvmbox.host.output import OutputStream
 from kvmbox.host.serial import (
@@ -32,15 +31,8 @@ from kvmbox.host.serial import (
     open_pty,
 )
 from kvmbox.host.terminal import HELP, EscapeParser, NoTerminal, RawTerminal
-from kvmbox.outcome import (
-    DEVICE_FAILED,
-    EXPECTED_SEEN,
-    INTERRUPTED,
-    KVMBOX_FAILED,
-    UNEXPECTED,
-    Decision,
-    Outcome,
-)
+from kvmbox.judge import Judge
+from kvmbox.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
 
 RECENT: Final = 192
 """How many pieces of its output are kept of each console port, for its last line. A UART has one per byte."""
@@ -62,8 +54,7 @@ class Console:
     def __init__(
         self,
         plan: Mapping[str, SerialSpec],
-        decision: Decision,
-        matcher: ConsoleMatcher | None,
+        judge: Judge,
         *,
         debugcon: SerialSpec = DEBUGCON_DEFAULT,
         keyboard: KeyboardSpec | None = None,
@@ -89,11 +80,7 @@ class Console:
         self.first_byte_at: int | None = None
         """Host monotonic ns at the first byte of console output."""
         self._recent: dict[str, deque[bytes]] = {}
-        self._decision = decision
-        self._matcher = matcher
-        self._matching = threading.Lock()
-        self._listener: Callable[[str, bytes], None] | None = None
-        self._cut = False
+        self._judge = judge
         self._tight = False  # whether some stream may be congested
         self._postponed = 0  # the thread that must not wait now
         self._leaving = False  # whether the vCPU threads are to end, so that none of them may wait
@@ -104,6 +91,8 @@ class Console:
         self._keyboard = keyboard
         self._overflow = overflow
         self._limit = limit
+        if limit is not None:
+            judge.limits()
         self._writers: dict[str, Callable[[bytes], None] | None] = {}
         self._console_ports = {"COM1", DEBUGCON}
         self._mirror: MirroredOutput | None = None
@@ -282,21 +271,22 @@ class Console:
         counts[port] = 0
         recent = self._recent.setdefault(port, deque(maxlen=RECENT))
 
-        def take(data: bytes) -> None:
-            counts[port] += len(data)
-            if shown and self.first_byte_at is None:
-                self.first_byte_at = time.monotonic_ns()
-            # Nothing that the guest prints after the decisive text belongs to the run.
-            if self._cut:
-                return
+        judge = self._judge
+
+        def show(data: bytes) -> None:
             if shown:
                 recent.append(data)
             if write is not None:
                 write(data)
-            if shown and self._listener is not None:
-                self._listener(port, data)
-            if shown and self._matcher is not None:
-                self._match(port, data)
+
+        def take(data: bytes) -> None:
+            counts[port] += len(data)
+            if shown and self.first_byte_at is None:
+                self.first_byte_at = time.monotonic_ns()
+            if judge.judges:
+                judge.printed(port, data, show, searched=shown)
+            else:
+                show(data)
 
         if not (self._draws and shown) and not (self._keeps_bios_text and port == BIOS_TEXT):
             return take
@@ -325,13 +315,9 @@ class Console:
         """The guest has ended: print the text of its screen, in `capture` or on stdout, behind what the guest
         has printed there.
         """
-        self._show_withheld()
+        self.show_withheld()
         stream = self._console_stream(capture)
         stream.append(b"\n" + text if stream.appended else text)
-
-    def listen(self, listener: Callable[[str, bytes], None]) -> None:
-        """From now on `listener` gets what console ports print, on any thread, before it is judged."""
-        self._listener = listener
 
     def last_lines(self) -> dict[str, bytes]:
         """The last line with something in it of each console port, or as much of its end as is kept."""
@@ -354,42 +340,12 @@ class Console:
                 if mirror is not None:
                     mirror.go_on(one)
 
-    def _match(self, port: str, data: bytes) -> None:
-        assert self._matcher is not None
-        with self._matching:
-            if self._cut:
-                return
-            outcome = self._outcome_of(self._matcher.feed(data, port))
-            if outcome is not None:
-                self._decision.decide(outcome)
-
-    def see(self, screen: bytes) -> Outcome | None:
-        """What the text on the screen decides, if it does. What is printed later is not of the run."""
-        with self._matching:
-            if self._cut or self._matcher is None:
-                return None
-            return self._outcome_of(self._matcher.look(screen))
-
-    def see_first(self, screen: bytes) -> None:
-        """This is on the screen before the guest goes on."""
-        if self._matcher is not None:
-            self._matcher.ignore(screen)
-
-    def _outcome_of(self, found: Match) -> Outcome | None:
-        assert self._matcher is not None
-        self._cut = found is not Match.UNDECIDED
-        if found is Match.EXPECTED:
-            return Outcome(0, EXPECTED_SEEN)
-        if found is Match.FAILED:
-            text = (self._matcher.failure or b"").decode("utf-8", "replace")
-            return Outcome(UNEXPECTED, f"the guest printed {text!r} (--fail-on)", error=True)
-        return None
-
     def tick(self) -> bool:
         """Show what was withheld for too long, once per slice. Return whether more is withheld."""
         self._say_notes()
-        # The one before the other, which it prints to.
-        waits = [mirror.tick() for mirror in (self._bios_mirror, self._mirror) if mirror is not None]
+        with self._judge.order:
+            # The one before the other, which it prints to.
+            waits = [mirror.tick() for mirror in (self._bios_mirror, self._mirror) if mirror is not None]
         return any(waits)
 
     @property
@@ -417,7 +373,7 @@ class Console:
         self._tight = False
         for stream in self.streams:
             if stream.congested:
-                stream.wait_for_room(lambda: not self._leaving and self._decision.outcome is None)
+                stream.wait_for_room(lambda: not self._leaving and self._judge.outcome is None)
 
     def postpone(self, thread: int) -> None:
         """`thread` (its `get_ident`; 0: none) holds a lock that others need: let it not wait for room now.
@@ -442,7 +398,7 @@ class Console:
             stream.wake()
 
     def _failed(self, name: str, error: OSError) -> None:
-        self._decision.decide(
+        self._judge.decide(
             Outcome(
                 KVMBOX_FAILED,
                 f"cannot write the guest's output to {name}: {error.strerror}",
@@ -451,12 +407,12 @@ class Console:
         )
 
     def _limit_reached(self, name: str) -> None:
-        self._decision.decide(
+        self._judge.exceed(
             Outcome(UNEXPECTED, f"the guest's output to {name} reached --serial-limit", error=True)
         )
 
     def _overflowed(self, name: str) -> None:
-        self._decision.decide(
+        self._judge.decide(
             Outcome(
                 DEVICE_FAILED,
                 f"a device process floods {name} with output that the guest did not write",
@@ -485,7 +441,7 @@ class Console:
                 for line in HELP:
                     self._say(line)
             if keys.leave:
-                self._decision.decide(Outcome(INTERRUPTED, "left by Ctrl-A X"))
+                self._judge.decide(Outcome(INTERRUPTED, "left by Ctrl-A X"))
             # Nobody types megabytes that a guest does not read, but a key may get stuck.
             data = data[: max(0, TYPED_LIMIT - len(port.pending))]
         port.pending += data
@@ -516,7 +472,7 @@ class Console:
     def finish(self) -> str | None:
         """Write out what is left, for `FLUSH_SECONDS` at most; returns what could not be written, or None."""
         self._say_notes()
-        self._show_withheld()
+        self.show_withheld()
         deadline = time.monotonic() + FLUSH_SECONDS
         problem: str | None = None
         for stream in self.streams:
@@ -527,10 +483,12 @@ class Console:
         self.terminal.leave()
         return problem
 
-    def _show_withheld(self) -> None:
-        for mirror in (self._bios_mirror, self._mirror):
-            if mirror is not None:
-                mirror.finish()
+    def show_withheld(self) -> None:
+        """The guest has ended, or stands still for that: show what another port has not printed, too."""
+        with self._judge.order:
+            for mirror in (self._bios_mirror, self._mirror):
+                if mirror is not None:
+                    mirror.finish()
 
     @property
     def dropped(self) -> dict[str, int]:

@@ -25,6 +25,7 @@ from kvmbox.host.bios_reports import BiosReports
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.judge import Judge
 from kvmbox.kvm import uapi
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
@@ -36,7 +37,7 @@ from kvmbox.machine.config import RunConfig
 from kvmbox.machine.late_writes import LateWrites
 from kvmbox.machine.processors import Processors
 from kvmbox.memory import GuestMemory
-from kvmbox.outcome import CLEAN, GUEST_CRASHED, Decision, Outcome, debug_exit_status
+from kvmbox.outcome import CLEAN, GUEST_CRASHED, Outcome, debug_exit_status
 from kvmbox.processes.pool import DevicePool, SurvivalOf, fails
 from kvmbox.wire import protocol
 
@@ -117,13 +118,15 @@ class RunHost:
         self,
         router: InterruptRouter,
         console: Console,
-        decision: Decision,
+        judge: Judge,
         reset: Callable[[], None],
         suspend: Callable[[str, int], None],
         ram: GuestMemory,
         stores: Stores,
         wake: Callable[[], None],
+        exact: bool,
     ) -> None:
+        """For the rest see `Devices`."""
         self.late = LateWrites()
         """The ports whose writes may be late at times."""
         self.irq_source = router.source
@@ -131,14 +134,15 @@ class RunHost:
         self.rise_of = router.rise_of
         self.output = console.sink
         self.input_room = console.room
-        self.bios = BiosReports(decision, console.note)
+        self.bios = BiosReports(judge, console.note)
         self.ask_for_reset = reset
         self.suspend = suspend
         self.ram = ram
         self.transfer_thread: TransferThread | None = None
         """What moves bulk data, if a device may have some moved."""
         self._console = console
-        self._decision = decision
+        self._judge = judge
+        self._exact = exact
         self._stores = stores
         self._wake = wake
         self._crash_kernel = False
@@ -164,7 +168,7 @@ class RunHost:
     def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
         """KVM coalesces writes to the register's port while they may be late. Those to memory always exit."""
         port = device.port_of(grant.register)
-        return (lambda _allowed: None) if port is None else self.late.add(port)
+        return (lambda _allowed: None) if port is None or self._exact else self.late.add(port)
 
     def stop(self, value: int | None) -> None:
         """The guest ends the run: with `value` at the debug-exit port, or cleanly (None)."""
@@ -172,13 +176,13 @@ class RunHost:
             outcome = Outcome(CLEAN, "the guest shut down")
         else:
             outcome = Outcome(debug_exit_status(value), f"the guest wrote {value:#x} to the debug-exit port")
-        self._decision.decide(outcome)
+        self._judge.ends(outcome)
 
     def panic(self, *, crash_kernel: bool) -> None:
         """The guest says that it has panicked: the end, unless it goes on with a crash kernel."""
         if not crash_kernel:
             reason = "the guest reported a panic (pvpanic)"
-            self._decision.decide(Outcome(GUEST_CRASHED, reason, error=True))
+            self._judge.ends(Outcome(GUEST_CRASHED, reason, error=True))
         elif not self._crash_kernel:
             self._crash_kernel = True
             self._console.note("the guest reported a panic, and boots its crash kernel (pvpanic)")
@@ -192,7 +196,7 @@ class Devices:
         board: list[DeviceSpec],
         pool: DevicePool,
         console: Console,
-        decision: Decision,
+        judge: Judge,
         *,
         reset: Callable[[], None],
         suspend: Callable[[str, int], None],
@@ -202,6 +206,7 @@ class Devices:
         wake: Callable[[], None],
         prepare: Callable[[DevicePool, GuestClock], SurvivalOf] = lambda _pool, _clock: fails,
         injection: Injection | None = None,
+        exact: bool = False,
     ) -> None:
         """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one,
         `suspend` with its name and the wake-ups that it wants when it asks for that.
@@ -210,8 +215,10 @@ class Devices:
 
         `stores` are the resources of the host that devices were granted, by name; `wake` wakes the main
         thread, which tells devices what has become of their transfers. `injection` has the faults of the
-        devices, if they have any.
+        devices, if they have any. With `exact`, each write that prints exits: then the vCPU stands at the
+        instruction that has printed a text when the text is found.
         """
+        self._exact = exact
         self.board = board
         self.pool = pool
         self.clock = guest_clock()
@@ -223,7 +230,7 @@ class Devices:
         """Device and register of each port whose writes may always come late."""
         self.late_ports: dict[int, tuple[DeviceProxy, int]] = {}
         """The same of those whose writes may come late at times."""
-        host = RunHost(self.router, console, decision, reset, suspend, ram, stores, wake)
+        host = RunHost(self.router, console, judge, reset, suspend, ram, stores, wake, exact)
         self.injection = injection
         """The faults of the devices, if they have any."""
         if injection is None:
@@ -269,6 +276,8 @@ class Devices:
         for bus, ranges in ((self.ports, device.ports), (self.mmio, device.mmio)):
             for addresses in ranges:
                 bus.attach(Mapping(addresses.first, addresses.count, proxy, addresses.offset, direct=proxy))
+        if self._exact and device.granted(board.Output):
+            return
         for port in device.coalesced:
             mapping = self.ports.find(port)
             assert mapping is not None

@@ -22,6 +22,7 @@ from kvmbox import bundled
 from kvmbox.errors import ExpectError, UsageError, WaitTimeoutError
 from kvmbox.host.capture import Capture, Typed, slice_of
 from kvmbox.host.serial import Backends, KeyboardSpec, SerialSpec, parse_debugcon, serial_plan
+from kvmbox.judge import Judge
 from kvmbox.lean import Value
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.config import NO_FAULTS_IN_SNAPSHOTS, configured
@@ -30,7 +31,7 @@ from kvmbox.machine.screens import Screens
 from kvmbox.machine.snapshots import Request, Snapshots, refused
 from kvmbox.machine.statistics import RunStats
 from kvmbox.machine.timeline import Timeline
-from kvmbox.outcome import INTERRUPTED, Decision, Outcome
+from kvmbox.outcome import INTERRUPTED, Outcome
 from kvmbox.run.options import taken
 
 TYPE_CHECKING = False
@@ -123,7 +124,9 @@ class Machine:
         self._say: Callable[[str], None] | None = chosen["say"]
         self._snapshots = Snapshots()
         self._screens = Screens()
-        self._decision = Decision()
+        self._judge = Judge(
+            self.config.expect, self.config.fail_on, success_status=self.config.success_status
+        )
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._used = False
@@ -185,7 +188,7 @@ class Machine:
 
     def stop(self) -> None:
         """End the guest if it still runs, and wait until nothing of it is left. Idempotent."""
-        self._decision.decide(STOPPED)
+        self._judge.decide(STOPPED)
         with self._lock:
             thread = self._thread
         # `say` runs in the machine's thread, and may want the end.
@@ -310,7 +313,7 @@ class Machine:
         try:
             return console.expect(pattern, timeout)
         except ExpectError as error:
-            outcome = self._decision.outcome
+            outcome = self._judge.outcome
             if outcome is not None and error.hint is None:
                 error.hint = f"the run ended: {outcome.reason}"
             raise
@@ -377,7 +380,7 @@ class Machine:
         outcome, statistics = run(
             self.config,
             caller,
-            decision=self._decision,
+            judge=self._judge,
             say=self._tell,
             started=started,
             settled=lambda outcome, statistics: settled(self._result_of(outcome, statistics)),

@@ -31,6 +31,7 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
+from kvmbox.judge import Judge
 from kvmbox.machine.aftermath import Aftermath
 from kvmbox.machine.builder import Devices, GuestVm, tell_transfers
 from kvmbox.machine.caller import Caller
@@ -41,6 +42,7 @@ from kvmbox.machine.feeding import Feeding
 from kvmbox.machine.hang_profile import Hang, Profile
 from kvmbox.machine.pace import Pace
 from kvmbox.machine.run_loop import LoopTotals, port_exits
+from kvmbox.machine.settling import Settling
 from kvmbox.machine.standstill import Standstill
 from kvmbox.machine.survival_choice import Unanswered, survival_of
 from kvmbox.machine.suspend import Suspension
@@ -52,7 +54,6 @@ from kvmbox.outcome import (
     INTERRUPTED,
     TIMED_OUT,
     UNKNOWN_EXIT,
-    Decision,
     Outcome,
 )
 from kvmbox.processes.pool import DevicePool, SurvivalOf
@@ -81,7 +82,7 @@ class MainLoop:
     def __init__(
         self,
         config: RunConfig,
-        decision: Decision,
+        judge: Judge,
         console: Console,
         wakeup: Wakeup,
         caller: Caller,
@@ -98,10 +99,12 @@ class MainLoop:
         """The moments at which the machine stands still."""
         self.debugger: Debugger | None = None
         """What serves --gdb."""
+        self.settling: Settling | None = None
+        """What settles an event that the judge holds."""
         self.each_slice: Callable[[], None] = lambda: None
         """What is done once per slice, while a guest runs."""
         self._config = config
-        self._decision = decision
+        self._judge = judge
         self._console = console
         self._wakeup = wakeup
         self._caller = caller
@@ -144,7 +147,7 @@ class MainLoop:
         """What the guest's last state tells, if it was examined at the end."""
         self.boot_format = ""
         """How the image was booted: "multiboot", "elf32", "elf64" or "real"."""
-        decision.on_decided(self._decided)
+        judge.on_decided(self._decided)
 
     # --- Wiring -------------------------------------------------------------------------------------------
 
@@ -156,9 +159,9 @@ class MainLoop:
     def reset_requested(self) -> None:
         """A device asked for a reset. Called by the thread that received the reply."""
         if self._config.no_reboot:
-            self._decision.decide(Outcome(CLEAN, "the guest asked for a reset (--no-reboot)"))
-            return
-        self.reset()
+            self._judge.ends(Outcome(CLEAN, "the guest asked for a reset (--no-reboot)"))
+        else:
+            self._judge.leaves(self.reset)
 
     def reset(self) -> None:
         """Not the guest asks for a reset, but a person: that is none of --no-reboot. Thread-safe."""
@@ -189,7 +192,7 @@ class MainLoop:
         self._pool = pool
         self._timers = DeadlineTimer(clock, self._timerfd)
         told = self._unanswered.add
-        return survival_of(self._config, pool, clock, self._rearm, told, self._wakeup.wake)
+        return survival_of(self._config, pool, clock, self.rearm, told, self._wakeup.wake)
 
     def take_devices(self, devices: Devices) -> None:
         """Take over the devices, whose channels are connected now."""
@@ -206,7 +209,7 @@ class MainLoop:
         assert self._devices is not None
         self._devices.router.start(cpu=self._cpu, confine=self._confine_vcpu)
 
-    def _rearm(self) -> None:
+    def rearm(self) -> None:
         """The clock was released or held."""
         if self._timers is not None:
             self._timers.rearm()
@@ -221,7 +224,7 @@ class MainLoop:
         assert self._guest is not None
         assert self._devices is not None
         hidden = nullcontext() if self.debugger is None else self.debugger.hidden()
-        with timeless(self._devices, self._rearm), hidden:
+        with timeless(self._devices, self.rearm), hidden:
             yield self._guest
 
     @property
@@ -240,7 +243,9 @@ class MainLoop:
         return self._guest
 
     def _stand_still(self, devices: Devices) -> None:
-        if self._guest is not None and not self._ended and self._decision.outcome is None:
+        if self._guest is None and self.settling is not None:
+            self.settling.end()  # it sleeps, and no vCPU is there to stand still
+        elif self._guest is not None and not self._ended and self._judge.outcome is None:
             self.standstill.turn(devices.clock)
 
     # --- The end ------------------------------------------------------------------------------------------
@@ -254,12 +259,12 @@ class MainLoop:
         """Whether the run has to end; decides it if a signal or the time-out says so."""
         timeout = self._config.timeout
         if self._caller.ended_by is not None:
-            self._decision.decide(self.ended_by_signal)
+            self._judge.decide(self.ended_by_signal)
         elif timeout is not None and time.monotonic_ns() >= self._times_out_at(timeout):
             outcome = Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True)
-            self._hang.time_out(outcome, self._decision, self._vcpus)
+            self._hang.time_out(outcome, self._judge, self._vcpus)
             self._decided()
-        return self._decision.outcome is not None
+        return self._judge.outcome is not None
 
     def _times_out_at(self, timeout: float) -> float:
         """When --timeout is over, in ns. It does not count while somebody looks at the guest with --gdb."""
@@ -286,7 +291,7 @@ class MainLoop:
             return False
         try:
             self._devices.clock.release()
-            self._rearm()
+            self.rearm()
             self.standstill.begin(self._vcpus)
             for thread in self._vcpus:
                 thread.start()
@@ -298,15 +303,17 @@ class MainLoop:
             if self.debugger is not None:
                 self.debugger.end_boot()
             self._devices.clock.hold()
-            self._rearm()
+            self.rearm()
             self.totals.add([thread.loop for thread in self._vcpus])
             self._devices.late.detach()
             self._ring = self._guest = None
             self._take_ends()
         if self._failure is not None:
             raise self._failure
-        if not self.has_live_vcpu and self._decision.outcome is not None:
-            self.aftermath = self._look(self._vcpus, guest, self._decision.outcome, self._hang.profile)
+        if self.settling is not None:
+            self.settling.end()
+        if not self.has_live_vcpu and self._judge.outcome is not None:
+            self.aftermath = self._look(self._vcpus, guest, self._judge.outcome, self._hang.profile)
         if self._reset_wanted.is_set():
             self.suspension = None  # two vCPUs asked at a time
         # A guest that resets all the time must not outlive a signal or the time-out by that.
@@ -317,12 +324,12 @@ class MainLoop:
         assert self._devices is not None
         self._vcpus, self._pace = [], Pace()
         self._devices.clock.release()
-        self._rearm()
+        self.rearm()
         try:
             self._poll_until_end(woken)
         finally:
             self._devices.clock.hold()
-            self._rearm()
+            self.rearm()
         return not self._must_end()
 
     def _threads_of(self, guest: GuestVm, devices: Devices) -> list[VcpuThread]:
@@ -337,7 +344,7 @@ class MainLoop:
                     read_memory=guest.memory.byte_at,
                     ring=self._ring,
                     told=self._wakeup.wake,
-                    decide=self._decision.decide,
+                    decide=partial(self._judge.ends, gone=True),
                     is_pvm=guest.is_pvm,
                     name=f"CPU {vcpu.index}" if len(guest.vcpus) > 1 else None,
                     met=None if self.debugger is None else partial(self.debugger.met, vcpu.index),
@@ -378,26 +385,26 @@ class MainLoop:
                 self.device_failed(error)
             elif isinstance(error, UnknownExitError):
                 first, _, report = str(error).partition("\n")
-                self._decision.decide(
-                    Outcome(UNKNOWN_EXIT, first, error=True, hint=error.hint, report=report)
+                self._judge.ends(
+                    Outcome(UNKNOWN_EXIT, first, error=True, hint=error.hint, report=report), gone=True
                 )
             else:
                 self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         """Keep an error that ends the run, unless something else has ended the run first."""
-        if self._failure is None and self._decision.outcome is None:
+        if self._failure is None and self._judge.outcome is None:
             self._failure = error
         else:
             self._say(f"after the end of the run: {error}")
 
     def device_failed(self, error: DeviceProcessError) -> None:
         """A device process has failed: find the cause, and end the run."""
-        if self._decision.outcome is not None:
+        if self._judge.outcome is not None:
             return
         assert self._devices is not None
         found = self._devices.pool.explain(error)
-        self._decision.decide(Outcome(DEVICE_FAILED, str(found), error=True, hint=found.hint))
+        self._judge.decide(Outcome(DEVICE_FAILED, str(found), error=True, hint=found.hint))
 
     def _join(self) -> None:
         """End the vCPU threads. Kick them out of KVM_RUN, and kill a device process that does not answer."""
@@ -576,7 +583,7 @@ class MainLoop:
                 self._halted = look.halted
                 told = look.outcome and self.debugger and self.debugger.tells_of(look.outcome)
                 if look.outcome is not None and not told:
-                    self._decision.decide(look.outcome)
+                    self._judge.ends(look.outcome)
         finally:
             self._resume_all()
 

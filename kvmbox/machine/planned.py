@@ -15,13 +15,14 @@ from kvmbox.boot.files import HostFiles
 from kvmbox.bus import Mapping
 from kvmbox.errors import SnapshotFileError, UsageError
 from kvmbox.host.console import Console
+from kvmbox.judge import Judge
 from kvmbox.kvm.system import Kvm
 from kvmbox.machine.builder import Devices
 from kvmbox.machine.caller import Caller
 from kvmbox.machine.config import RunConfig
 from kvmbox.machine.main_loop import MainLoop
 from kvmbox.machine.snapshots import PortWatch, Request, Snapshots
-from kvmbox.outcome import CLEAN, Decision, Outcome
+from kvmbox.outcome import CLEAN, Outcome
 
 if TYPE_CHECKING:
     from kvmbox.machine.capture import Taker
@@ -32,11 +33,17 @@ class PlannedSnapshots:
     """The files of --snapshot-when, and the wiring of their conditions."""
 
     def __init__(
-        self, config: RunConfig, board: Sequence[DeviceSpec], snapshots: Snapshots, caller: Caller
+        self,
+        config: RunConfig,
+        board: Sequence[DeviceSpec],
+        snapshots: Snapshots,
+        caller: Caller,
+        judge: Judge,
     ) -> None:
         """Open the files. Raises UsageError for a port of a device, SnapshotFileError for a file."""
         self._config = config
         self._snapshots = snapshots
+        self._judge = judge
         self._destinations: list[Destination] = []
         self._requests: list[Request] = []
         self._rename: Callable[[int], None] | None = None
@@ -54,7 +61,8 @@ class PlannedSnapshots:
                 destination = Destination(condition.path)
                 self._destinations.append(destination)
                 commit = partial(self._commit, number)
-                self._requests.append(Request(condition.path, destination.descriptor, commit))
+                request = Request(condition.path, destination.descriptor, commit, judge.end_work)
+                self._requests.append(request)
             self._rename, self._end = caller.committer(self._destinations)
         except OSError as error:
             self.close()
@@ -74,16 +82,17 @@ class PlannedSnapshots:
         files: HostFiles,
         devices: Devices,
         console: Console,
-        decision: Decision,
         say: Callable[[str], None],
     ) -> None:
         """Take the snapshots that are wanted from now on."""
         for condition, request in zip(self._config.snapshot_when, self._requests, strict=True):
-            written = self._snapshots.plan(condition, request)
-            if written is not None and condition.port is not None:
-                devices.ports.attach(Mapping(condition.port, 1, PortWatch(written)))
-        if self._snapshots.hears:
-            console.listen(self._snapshots.hear)
+            trigger = partial(self._want, request)
+            come = partial(self._judge.triggered, trigger)
+            self._snapshots.plan(condition, request, come)
+            if condition.text is not None:
+                self._judge.watch(condition.text, trigger)
+            elif condition.port is not None:
+                devices.ports.attach(Mapping(condition.port, 1, PortWatch(come)))
 
         def take(request: Request) -> Callable[[], None]:
             if self._taker is None:
@@ -94,13 +103,20 @@ class PlannedSnapshots:
                 finish = self._taker.take(request, guest, main_loop.ring)
             if self._config.snapshot_stop:
                 finish()  # before the guest goes on: what it prints then belongs to no run
-                if all(one.done.is_set() for one in self._requests):
-                    decision.decide(Outcome(CLEAN, "the snapshots are written (--snapshot-stop)"))
                 return lambda: None
             return finish
 
         self._snapshots.attend(main_loop.standstill.call, take)
         main_loop.standstill.admit(self._snapshots)
+
+    def _want(self, request: Request) -> Outcome | None:
+        """Its condition holds. With --snapshot-stop the last one of them decides. By the judge."""
+        if not request.begun:
+            self._judge.begin_work()
+            self._snapshots.want(request)
+        if self._config.snapshot_stop and all(one.begun for one in self._requests):
+            return Outcome(CLEAN, "the snapshots are written (--snapshot-stop)")
+        return None
 
     @property
     def problem(self) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kvmbox.board import BOOT_DISK, DeviceSpec
@@ -20,9 +21,9 @@ from kvmbox.errors import DeviceProcessError, KvmboxError, SandboxError
 from kvmbox.firmware.fw_cfg import warning_about
 from kvmbox.host.console import Console
 from kvmbox.host.distinct import refuse_shared
-from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.placement import Placement
 from kvmbox.host.signals import Wakeup
+from kvmbox.judge import Judge
 from kvmbox.kvm.system import Kvm
 from kvmbox.lean import Value
 from kvmbox.machine.aftermath import (
@@ -43,12 +44,13 @@ from kvmbox.machine.main_loop import Look, MainLoop
 from kvmbox.machine.planned import PlannedSnapshots
 from kvmbox.machine.screen_view import ScreenView
 from kvmbox.machine.screens import Screens
+from kvmbox.machine.settling import Settling
 from kvmbox.machine.snapshots import Snapshots
 from kvmbox.machine.statistics import RunStats, collect
 from kvmbox.machine.suspend import sleep_until_woken, tell_wake_up, waking_plan
 from kvmbox.machine.timeline import Timeline
 from kvmbox.memory import GuestMemory
-from kvmbox.outcome import CLEAN, KVMBOX_FAILED, UNEXPECTED, Decision, Expectations, Outcome
+from kvmbox.outcome import CLEAN, KVMBOX_FAILED, UNEXPECTED, Outcome
 from kvmbox.processes import prestart
 from kvmbox.processes.pool import PER_DEVICE, THREAD, Design, DevicePool
 from kvmbox.sandbox import layers, linux
@@ -73,7 +75,7 @@ def run(
     config: RunConfig,
     caller: Caller,
     *,
-    decision: Decision,
+    judge: Judge,
     say: Callable[[str], None],
     started: Callable[[], None] = lambda: None,
     settled: Callable[[Outcome, RunStats], None] = lambda _outcome, _statistics: None,
@@ -84,7 +86,7 @@ def run(
     """Boot `config.guest` and run it to its end, in this thread; returns how it ended, judged by what was
     expected of it, and what it did.
 
-    Whoever decides `decision` ends the run. `say` tells the person a line, `started` hears that the guest is
+    `judge` ends the run. `say` tells the person a line, `started` hears that the guest is
     about to run, and `settled` hears what is returned before the processes and guest memory are closed.
     `snapshots` are those that a program may ask for, and `screens` its looks at the screen.
     Raises KvmboxError where the run could not start; a run that started has an outcome.
@@ -129,7 +131,7 @@ def run(
             gdb = GdbStart(config.gdb, caller)
             cleanup.callback(gdb.close)
         snapshots = snapshots or Snapshots()
-        plans = PlannedSnapshots(config, board, snapshots, caller)
+        plans = PlannedSnapshots(config, board, snapshots, caller, judge)
         cleanup.callback(plans.close)
         core = _core_file(config, caller, say)
         if core is not None:
@@ -171,11 +173,9 @@ def run(
 
         wakeup = Wakeup()
         cleanup.callback(wakeup.close)
-        matcher = ConsoleMatcher(config.expect, config.fail_on) if config.expect or config.fail_on else None
         console = Console(
             config.serial,
-            decision,
-            matcher,
+            judge,
             debugcon=config.debugcon,
             keyboard=config.keyboard,
             overflow=config.serial_overflow,
@@ -190,7 +190,7 @@ def run(
         cleanup.callback(console.close)
         main_loop = MainLoop(
             config,
-            decision,
+            judge,
             console,
             wakeup,
             caller,
@@ -207,7 +207,7 @@ def run(
                 board,
                 pool,
                 console,
-                decision,
+                judge,
                 reset=main_loop.reset_requested,
                 suspend=main_loop.suspend_requested,
                 deadline_changed=main_loop.deadline_changed,
@@ -216,15 +216,17 @@ def run(
                 stores=_stores(config, source),
                 wake=wakeup.wake,
                 injection=injection,
+                exact=any(condition.text is not None for condition in config.snapshot_when),
             )
             cleanup.callback(devices.router.close)
             if devices.transfers is not None:
                 cleanup.callback(_end_transfers, devices.transfers, say)
             main_loop.take_devices(devices)
             view = ScreenView(
-                *(config, memory, devices, console, decision), has_bios=source.has_bios, live=live, say=say
+                *(config, memory, devices, console, judge), has_bios=source.has_bios, live=live, say=say
             )
-            if matcher is not None or live is not None:
+            plans.attend(main_loop, kvm, files, devices, console, say)
+            if judge.searches or live is not None:
                 main_loop.each_slice = view.look
             if start is not None:
                 timeline.mark("devices ready")
@@ -233,17 +235,17 @@ def run(
                 view.begin()
             if screens is not None:
                 screens.attend(main_loop.standstill, view.read)
-            plans.attend(main_loop, kvm, files, devices, console, decision, say)
+            settling = _settling(config, judge, main_loop, devices, console)
             if profiling is not None:
                 profiling.attend(main_loop, source.symbols)
             exit_sampler = _exit_sampler(config, main_loop)
             pool.ready_by = None
             starting.over()
-            caller.ready(decision, wakeup)
+            caller.ready(judge, wakeup)
             if start is None:
                 timeline.mark("devices ready")
             if gdb is not None:
-                gdb.attend(kvm, board, source.symbols, config.cpus, decision, main_loop, view.text, say)
+                gdb.attend(kvm, board, source.symbols, config.cpus, judge, main_loop, view.text, say)
             prepare(disassembles=bool(config.symbols) or os.isatty(2))
             main_loop.confinement = caller.confine(
                 pool,
@@ -263,14 +265,15 @@ def run(
             main_loop.start_router()
             started()
             try:
-                _boot_until_end(guest, factory, devices, main_loop, decision)
+                _boot_until_end(guest, factory, devices, main_loop, judge)
+                settling.end()
                 if config.uart_pace:
-                    drain(devices, main_loop.talkers)
+                    drain(devices, main_loop.talkers, main_loop.rearm)
             except DeviceProcessError as error:
                 main_loop.device_failed(error)
             except KeyboardInterrupt:
                 # The third signal that asks for the end, when two have not brought it.
-                decision.decide(main_loop.ended_by_signal)
+                judge.decide(main_loop.ended_by_signal)
             view.end()
         finally:
             missing_snapshot = snapshots.end()
@@ -282,10 +285,9 @@ def run(
                 untold.append(profiling.finish())
                 problem = untold[-1] or problem
         timeline.mark("guest ended")
-        outcome = decision.outcome
-        assert outcome is not None
+        outcome = judge.verdict
         no_core = None if core is None else core.missing(outcome)
-        judged = _judge(view.judge(outcome), config, matcher, problem or no_core, missing_snapshot)
+        judged = _with_losses(outcome, problem or no_core, missing_snapshot)
         for lost in (*untold, no_core):
             if lost is not None and judged.reason != lost:
                 say(lost)
@@ -300,6 +302,28 @@ def run(
         settled(judged, stats)
     timeline.mark("closed")
     return judged, stats
+
+
+def _settling(
+    config: RunConfig,
+    judge: Judge,
+    main_loop: MainLoop,
+    devices: Devices,
+    console: Console,
+) -> Settling:
+    """What the guest has written before an event is judged before it. Behind all triggers of the judge."""
+    steps = [console.show_withheld, main_loop.each_slice]
+    if config.uart_pace:
+        steps.insert(0, partial(drain, devices, main_loop.talkers, main_loop.rearm))
+
+    def hold() -> None:
+        console.wake_waiters()  # a vCPU thread that waits for room cannot stand still
+        main_loop.standstill.call()
+
+    settling = main_loop.settling = Settling(judge, steps)
+    main_loop.standstill.admit(settling)
+    judge.attend(hold, paced=tuple(config.serial) if config.uart_pace else ())
+    return settling
 
 
 def _live(config: RunConfig) -> LiveText | None:
@@ -495,9 +519,9 @@ class GuestFactory(Value):
 
 
 def _boot_until_end(
-    guest: GuestVm, factory: GuestFactory, devices: Devices, main_loop: MainLoop, decision: Decision
+    guest: GuestVm, factory: GuestFactory, devices: Devices, main_loop: MainLoop, judge: Judge
 ) -> None:
-    """Run the guest, and again after each reset and each suspension, until the decision is decided."""
+    """Run the guest, and again after each reset and each suspension, until the outcome is decided."""
     while True:
         try:
             devices.router.attach(guest.vm.irq_line, guest.vm.fileno(), are_set=guest.lines_are_set)
@@ -505,7 +529,7 @@ def _boot_until_end(
                 start_timer(devices)
             again = main_loop.run_until_reset(guest)
             main_loop.each_slice()  # once more: the memory of this boot may be cleared
-            again = again and decision.outcome is None
+            again = again and judge.outcome is None
         except DeviceProcessError as error:
             main_loop.device_failed(error)
             return
@@ -516,9 +540,7 @@ def _boot_until_end(
             return
         suspension = main_loop.suspension
         try:
-            if suspension is not None and not sleep_until_woken(
-                suspension, devices, decision, main_loop.sleep
-            ):
+            if suspension is not None and not sleep_until_woken(suspension, devices, judge, main_loop.sleep):
                 return
             # What was asked for before the reset must not reach the memory of the next boot.
             if devices.transfers is not None and not devices.transfers.quiesce():
@@ -538,7 +560,7 @@ def _boot_until_end(
             continue
         plan = waking_plan(factory.memory, guest.boot)
         if isinstance(plan, Outcome):
-            decision.decide(plan)
+            judge.ends(plan)
             return
         guest = factory.resume(plan)
 
@@ -575,22 +597,8 @@ def _with_details(
     )
 
 
-def _judge(
-    outcome: Outcome,
-    config: RunConfig,
-    matcher: ConsoleMatcher | None,
-    problem: str | None,
-    missing_snapshot: str | None,
-) -> Outcome:
-    """The outcome against the expectations, and against what the host did not take, or was not given."""
-    missing = ""
-    if matcher is not None:
-        missing = ", ".join(repr(text.decode("utf-8", "replace")) for text in matcher.missing)
-    judged = Expectations(
-        success_status=config.success_status,
-        unfulfilled=lambda: matcher is not None and matcher.unfulfilled,
-        missing=lambda: missing,
-    ).judge(outcome)
+def _with_losses(judged: Outcome, problem: str | None, missing_snapshot: str | None) -> Outcome:
+    """The outcome against what the host did not take, or was not given."""
     if missing_snapshot is not None and (judged.status == CLEAN or judged.status & 1):
         return Outcome(UNEXPECTED, f"{judged.reason}, before {missing_snapshot}", error=True)
     # A run whose output was lost has not succeeded; the guest's own failures and kvmbox's keep their word.

@@ -14,10 +14,11 @@ from kvmbox import layout
 from kvmbox.board import BIOS_TEXT, VGA
 from kvmbox.errors import DeviceProcessError, ProtocolError
 from kvmbox.host.console import Console
+from kvmbox.judge import Judge
 from kvmbox.machine.builder import Devices
 from kvmbox.machine.config import RunConfig
 from kvmbox.memory import GuestMemory
-from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, UNKNOWN_EXIT, Decision, Outcome
+from kvmbox.outcome import DEVICE_FAILED
 
 if TYPE_CHECKING:
     from kvmbox.channel.channel import Channel
@@ -41,7 +42,7 @@ class ScreenView:
         memory: GuestMemory,
         devices: Devices,
         console: Console,
-        decision: Decision,
+        judge: Judge,
         *,
         has_bios: bool,
         live: LiveText | None,
@@ -53,15 +54,13 @@ class ScreenView:
         self._capture = config.console
         self._memory = memory
         self._console = console
-        self._decision = decision
+        self._judge = judge
         self._has_bios = has_bios
         self._say = say
         self._last: Screen | None = None
         self._left: list[str] = []  # the rows that nobody was shown
         self.screen: Screen | None = None
         """What was on the screen at the end, if anything was."""
-        self.found: Outcome | None = None
-        """What texts on the screen have decided, if they have."""
         self._channel: Channel
         self._index: int
         for device_type, index, device in devices.pool.places():
@@ -71,7 +70,7 @@ class ScreenView:
     # --- While the guest runs -----------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Draw the screen if it has changed, and search it for the texts of --expect and --fail-on.
+        """Draw the screen if it has changed, and let the judge look at it.
 
         Raises DeviceProcessError.
         """
@@ -80,10 +79,8 @@ class ScreenView:
             return
         self._last = screen
         self._draw(screen)
-        found = self._console.see(_searched(screen))
-        if found is not None and self.found is None:
-            self.found = found
-            self._decision.decide(found)
+        if self._judge.searches:
+            self._judge.look(_searched(screen))
 
     def _draw(self, screen: Screen | None, *, is_last: bool = False) -> None:
         """Draw the screen, until something else is printed on the terminal."""
@@ -96,7 +93,8 @@ class ScreenView:
 
     def begin(self) -> None:
         """The guest goes on where a snapshot was taken: what is on the screen already is not news."""
-        self._console.see_first(_searched(self.read()))
+        if self._judge.searches:
+            self._judge.ignore(_searched(self.read()))
 
     def read(self, *, with_registers: bool = True) -> Screen | None:
         """What is on the screen now; None if the guest has not used it. Raises DeviceProcessError."""
@@ -124,7 +122,7 @@ class ScreenView:
         try:
             return self.read()
         except DeviceProcessError as error:
-            if self._decision.outcome is None or self._decision.outcome.status != DEVICE_FAILED:
+            if self._judge.outcome is None or self._judge.outcome.status != DEVICE_FAILED:
                 self._say(f"the screen is that of a VGA at power-on: {error}")
             return self.read(with_registers=False)
 
@@ -154,14 +152,6 @@ class ScreenView:
         return mode
 
     # --- At the end ---------------------------------------------------------------------------------------
-
-    def judge(self, outcome: Outcome) -> Outcome:
-        """The outcome of a guest that ended by itself, unless its screen had decided: that was before.
-
-        What kvmbox, the time or a signal has ended is not changed, as a look came too late to say.
-        """
-        ended_itself = outcome.status & 1 or outcome.status in (CLEAN, GUEST_CRASHED, UNKNOWN_EXIT)
-        return self.found if self.found is not None and ended_itself else outcome
 
     def end(self) -> None:
         """The guest has ended: keep its screen, and show it if that is wanted."""
@@ -199,5 +189,5 @@ class ScreenView:
 
 
 def _searched(screen: Screen | None) -> bytes:
-    """The text in which --expect searches. No text is found across the zero byte."""
+    """The text that is searched. No text is found across the zero byte."""
     return b"" if screen is None or screen.is_blank else "\0".join(screen.forms).encode()

@@ -1,7 +1,7 @@
 """When snapshots are taken: what is wanted, and by whom.
 
-A snapshot is wanted when a console port has printed a text, when the guest writes to a port, at a guest time,
-or by a program. Whatever it is, all vCPUs are asked to pause at once, on the thread that found it: a vCPU
+A snapshot is wanted when the judge has seen a text, when the guest writes to a port, at a guest time, or by a
+program. Whatever it is, all vCPUs are asked to pause at once, on the thread that found it: a vCPU
 that has printed the text executes no further instruction. The snapshot is taken when all of them stand still
 (`standstill`).
 
@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from kvmbox.errors import SnapshotFileError, UsageError
 from kvmbox.host.clock import GuestClock
-from kvmbox.host.matcher import ConsoleMatcher, Match
 from kvmbox.lean import Value
 from kvmbox.machine.standstill import Visitor
 from kvmbox.run.choices import spec
@@ -47,11 +46,18 @@ class SnapshotCondition(Value):
 class Request:
     """A snapshot that is wanted, or will be: written to `descriptor`, it gets its name by `commit`."""
 
-    def __init__(self, path: str, descriptor: int, commit: Callable[[], None]) -> None:
-        """`commit` raises OSError."""
+    def __init__(
+        self,
+        path: str,
+        descriptor: int,
+        commit: Callable[[], None],
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`commit` raises OSError. `ended` hears that it is done."""
         self.path = path
         self.descriptor = descriptor
         self.commit = commit
+        self._ended = ended
         self.begun = False
         """Whether it has been wanted, or is done: it is taken once."""
         self.done = threading.Event()
@@ -63,6 +69,7 @@ class Request:
         self.begun = True
         self.problem = problem
         self.done.set()
+        self._ended()
 
 
 Take = Callable[[Request], Callable[[], None]]
@@ -96,38 +103,18 @@ class Snapshots(Visitor):
         self._lock = threading.Lock()
         self._wanted: deque[Request] = deque()
         self._planned: list[tuple[SnapshotCondition, Request]] = []
-        self._texts: list[tuple[ConsoleMatcher, Request]] = []
-        self._times: list[tuple[int, Request]] = []
+        self._times: list[tuple[int, Callable[[], None]]] = []
         self._stop: Callable[[], None] = _nothing
         self._take: Take | None = None
         self._ended = False
 
     # --- What is wanted -----------------------------------------------------------------------------------
 
-    def plan(self, condition: SnapshotCondition, request: Request) -> Callable[[], None] | None:
-        """Want it when the condition holds. Returns what the write to its port calls, if it has one."""
+    def plan(self, condition: SnapshotCondition, request: Request, come: Callable[[], None]) -> None:
+        """It is to be wanted when the condition holds. `come` hears that its time has come, if it has one."""
         self._planned.append((condition, request))
-        if condition.text is not None:
-            self._texts.append((ConsoleMatcher([condition.text], []), request))
-        elif condition.port is not None:
-            return lambda: self.want(request)
-        elif condition.time is not None:
-            self._times.append((condition.time, request))
-        return None
-
-    def hear(self, port: str, data: bytes) -> None:
-        """A console port has printed. On any thread."""
-        with self._lock:
-            found = [one for one in self._texts if one[0].feed(data, port) is Match.EXPECTED]
-            for one in found:
-                self._texts.remove(one)
-        for _, request in found:
-            self.want(request)
-
-    @property
-    def hears(self) -> bool:
-        """Whether `hear` is to be called."""
-        return bool(self._texts)
+        if condition.time is not None:
+            self._times.append((condition.time, come))
 
     def want(self, request: Request) -> None:
         """Take it as soon as the vCPUs stand still, unless that was done already. On any thread."""
@@ -169,7 +156,7 @@ class Snapshots(Visitor):
         """See `Visitor`."""
         for one in [one for one in self._times if one[0] <= clock.now()]:
             self._times.remove(one)
-            self.want(one[1])
+            one[1]()
 
     def visit(self) -> Callable[[], None]:
         """Take what is wanted. Raises DeviceProcessError."""

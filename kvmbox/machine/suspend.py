@@ -21,9 +21,10 @@ from kvmbox.board import Irq
 from kvmbox.boot.entry_state import waking_state
 from kvmbox.boot.plan import BootPlan
 from kvmbox.devices.model import WAKE_BY_RTC
+from kvmbox.judge import Judge
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
-from kvmbox.outcome import GUEST_CRASHED, Decision, Outcome
+from kvmbox.outcome import GUEST_CRASHED, Outcome
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Suspension(Value):
 def sleep_until_woken(
     suspension: Suspension,
     devices: Devices,
-    decision: Decision,
+    judge: Judge,
     sleep: Callable[[Callable[[], bool]], bool],
 ) -> bool:
     """Sleep. Return whether the machine was woken; otherwise the outcome is decided.
@@ -60,7 +61,7 @@ def sleep_until_woken(
         if clock is not None and devices.router.lines[layout.RTC_IRQ].is_asked_for:
             return True
         if clock is None or clock.deadline == protocol.NO_DEADLINE:
-            decision.decide(_asleep_for_ever("nothing that could wake it is enabled", _NO_ALARM_HINT))
+            judge.ends(_asleep_for_ever("nothing that could wake it is enabled", _NO_ALARM_HINT))
         return False
 
     return sleep(woken)

@@ -113,17 +113,17 @@ SECTIONS: Final = (
                read=values.seconds, type="float | None", marks=FILE),
         Option("expect",
                "End the run with status 0 when the guest has printed TEXT, or shows TEXT on its screen. If "
-               "repeated: when all have been seen.", kind=REPEATED, metavar="TEXT",
-               parse="kvmbox.run.choices:expected_text", type="Several[str | bytes]",
-               marks=FILE),
+               "repeated: when all have been seen. With --success-status, only the end of the guest ends "
+               "the run.", kind=REPEATED, metavar="TEXT", parse="kvmbox.run.choices:expected_text",
+               type="Several[str | bytes]", marks=FILE),
         Option("fail_on",
                "End the run with status 12 when the guest has printed TEXT, or shows TEXT on its screen. "
                "If repeated: when any has been seen.", kind=REPEATED, metavar="TEXT",
-               parse="kvmbox.run.choices:expected_text", type="Several[str | bytes]",
-               marks=FILE),
+               parse="kvmbox.run.choices:expected_text", type="Several[str | bytes]", marks=FILE),
         Option("success_status",
                "Turn the odd debug-exit status N into 0 (success), and every other end of the guest into "
-               "12.", metavar="N", bounds=(1, 255), type="int | None", marks=FILE),
+               "12. All texts of --expect must have been printed before.", metavar="N", bounds=(1, 255),
+               type="int | None", marks=FILE),
         Option("debug_exit", "The I/O port of debug-exit, or none.", default=layout.DEBUG_EXIT_PORT,
                shown=f"{layout.DEBUG_EXIT_PORT:#x}", metavar="PORT", read=values.optional_port,
                type="int | str | None", marks=IMAGE | FILE | SUITE),
@@ -141,9 +141,9 @@ SECTIONS: Final = (
     )),
     Section("Snapshots", (
         Option("snapshot_when",
-               "Write the whole machine to FILE when the guest has printed the text WHEN, has written to a "
-               "port (port:0x5f0), or has run for a time (time:SECONDS). The run continues. May be "
-               "repeated.", kind=REPEATED, metavar="WHEN=FILE",
+               "Write the whole machine to FILE when the guest has printed or shows the text WHEN, has "
+               "written to a port (port:0x5f0), or has run for a time (time:SECONDS). The run continues. "
+               "May be repeated.", kind=REPEATED, metavar="WHEN=FILE",
                parse="kvmbox.machine.snapshots:condition", type="Several[str | SnapshotCondition]",
                file=WRITTEN),
         Option("snapshot_stop", "End the run with status 0 when all snapshots are written.", kind=FLAG,
@@ -195,19 +195,17 @@ SECTIONS: Final = (
         Option("symbols",
                "Name addresses in reports by the symbols of FILE, an ELF file or a System.map, moved by "
                "BASE. May be repeated.", shown="the image", kind=REPEATED, metavar="FILE[@BASE]",
-               parse="kvmbox.run.choices:symbol_spec",
-               type="Several[str | os.PathLike[str] | SymbolSpec]", file=READ),
+               parse="kvmbox.run.choices:symbol_spec", type="Several[str | os.PathLike[str] | SymbolSpec]",
+               file=READ),
         Option("source", "Show lines of the source files in DIR in reports. May be repeated.",
-               kind=REPEATED, metavar="DIR",
-               type="Several[str | os.PathLike[str]]"),
+               kind=REPEATED, metavar="DIR", type="Several[str | os.PathLike[str]]"),
         Option("core",
                "Write memory and registers of the guest to FILE, a core file for gdb, when the guest has "
                "crashed, does not end in time, or loses a device process (statuses 6, 8, 10, 124).",
                metavar="FILE", file=WRITTEN),
         Option("core_always", "Write the file of --core at any end of the run.", kind=FLAG,
                needs=("core", "name the file of the core")),
-        Option("stats", "Print statistics on stderr when the run ends.", kind=FLAG,
-               marks=COMMAND | FILE),
+        Option("stats", "Print statistics on stderr when the run ends.", kind=FLAG, marks=COMMAND | FILE),
         Option("json_path", "Write the outcome and the statistics of the run to FILE.", flag="--json",
                metavar="FILE", marks=COMMAND, file=WRITTEN),
         Option("no_exit_samples",

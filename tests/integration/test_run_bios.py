@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,16 @@ import pytest
 from kvmbox import bundled, layout
 from kvmbox.host.bios_reports import MOST, TRAP
 from tests.support.boot_images import bzimage, multiboot_header
-from tests.support.real_mode import DEBUGCON, SHUTDOWN, SPIN, TRIPLE_FAULT, debug_exit, out, say
+from tests.support.real_mode import (
+    DEBUGCON,
+    JUMP_TO_RESET,
+    SHUTDOWN,
+    SPIN,
+    TRIPLE_FAULT,
+    debug_exit,
+    out,
+    say,
+)
 from tests.support.runs import DESIGNS, ENTRY, Images, Run, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
@@ -45,6 +55,23 @@ def test_boot_sector_reads_its_disk_in_every_design(arguments: tuple[str, ...]) 
     status, output, messages = run_to_end(Run(*arguments, "bootdisk"))
     assert (status, output) == (0, DISK_SAYS)
     assert error_lines(messages) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--bios", "none"), ("--boot", "real"), ("--boot", "real", "--bios", "builtin")],
+    ids=["boot sector", "without a BIOS", "flat image", "flat image with the BIOS"],
+)
+def test_jump_to_the_reset_vector_is_a_reset(sectors: Images, arguments: tuple[str, ...]) -> None:
+    # CMOS RAM keeps: the value of index 0x60 counts the boots, and the fourth one ends the run.
+    count = bytes.fromhex("b060 e670 e471 40 e671 3c04 75") + bytes((len(SHUTDOWN),))
+    image = boot_sector(sectors, SEGMENTS + say(b"x") + count + SHUTDOWN + JUMP_TO_RESET)
+    facts = sectors.directory / "facts.json"
+    assert run_to_end(Run(*arguments, "--json", facts, image)) == (0, b"xxxx", "")
+    assert json.loads(facts.read_bytes())["boots"] == 4
+    assert run_to_end(Run(*arguments, "--json", facts, "--no-reboot", image)) == (0, b"x", "")
+    found = json.loads(facts.read_bytes())
+    assert (found["boots"], found["reason"]) == (1, "the guest asked for a reset (--no-reboot)")
 
 
 def test_bios_boots_again_after_a_reset(sectors: Images) -> None:

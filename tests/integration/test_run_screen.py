@@ -19,12 +19,14 @@ from tests.support.real_mode import (
     HALT_FOR_EVER,
     IDLE,
     RESET_8042,
+    SCREEN_SEGMENT,
     SHUTDOWN,
     SPIN,
     TRIPLE_FAULT,
     debug_exit,
     out,
     say,
+    show,
     wait_input,
 )
 from tests.support.runs import DESIGNS, ENTRY, Images, Run, error_lines, run_to_end
@@ -41,18 +43,6 @@ Hello from the text screen!
 >
 """.encode()
 CRTC = layout.VGA_PORTS[1][0]
-SEGMENT = bytes.fromhex("b800b8 8ec0")  # mov ax,0xb800; mov es,ax
-
-
-def show(text: bytes, row: int = 0, column: int = 0) -> bytes:
-    """mov di,place; then mov word es:[di],character; add di,2 for each."""
-    place = 2 * (80 * row + column)
-    return (
-        SEGMENT
-        + b"\xbf"
-        + place.to_bytes(2, "little")
-        + b"".join(bytes((0x26, 0xC7, 0x05, code, 0x07, 0x83, 0xC7, 0x02)) for code in text)
-    )
 
 
 def start_at(row: int) -> bytes:
@@ -304,7 +294,7 @@ def test_registers_beyond_reason_show_a_bounded_screen(images: Images) -> None:
 
 def test_program_looks_at_the_screen_of_a_guest_that_runs(images: Images) -> None:
     # The guest shows what it is sent: wait for a byte, put it at the place of the first character.
-    show_input = SEGMENT + wait_input() + bytes.fromhex("26a20000")  # mov es:[0],al
+    show_input = SCREEN_SEGMENT + wait_input() + bytes.fromhex("26a20000")  # mov es:[0],al
     guest = images.write(show_input + b"\xe9" + (-len(show_input) - 3).to_bytes(2, "little", signed=True))
     with Machine(guest, boot="real", timeout=PATIENCE_S) as vm:
         assert vm.screen.is_blank

@@ -49,7 +49,7 @@ HELLO = say(b"Hello\n")
         (IDLE, ("--expect", "Hello\n")),
         (IDLE, ("--expect", "lo\n", "--expect", "Hell")),
         (debug_exit(16), ("--success-status", "33")),
-        (debug_exit(16), ("--expect", "Hello\n", "--success-status", "77")),
+        (debug_exit(16), ("--expect", "Hello\n", "--success-status", "33")),
     ],
     ids=[
         "shutdown",

@@ -27,6 +27,20 @@ def say_much(text: bytes, port: int = COM1) -> bytes:
     return b"\xe8" + size + text + send
 
 
+SCREEN_SEGMENT = bytes.fromhex("b800b8 8ec0")  # mov ax,0xb800; mov es,ax
+
+
+def show(text: bytes, row: int = 0, column: int = 0) -> bytes:
+    """Put `text` on the screen: mov di,place; then mov word es:[di],character; add di,2 for each."""
+    place = 2 * (80 * row + column)
+    return (
+        SCREEN_SEGMENT
+        + b"\xbf"
+        + place.to_bytes(2, "little")
+        + b"".join(bytes((0x26, 0xC7, 0x05, code, 0x07, 0x83, 0xC7, 0x02)) for code in text)
+    )
+
+
 def wait_input(port: int = COM1) -> bytes:
     """mov dx,LSR; poll: in al,dx; test al,1; jz poll; mov dx,RBR; in al,dx. The byte is in AL."""
     poll = b"\xba" + (port + 5).to_bytes(2, "little") + bytes.fromhex("ec a801 74fb")
@@ -55,4 +69,5 @@ HALT_FOR_EVER = b"\xfa\xf4"  # cli; hlt
 TRIPLE_FAULT = bytes.fromhex("e80000 5b 2e0f015f12 0f20c0 0c01 0f22c0 0f0b ebfe") + bytes(6)
 RESET_8042 = out(layout.I8042_COMMAND_PORT, 0xFE) + IDLE
 RESET_92 = out(layout.SYSTEM_CONTROL_A_PORT, 0x01) + IDLE
+JUMP_TO_RESET = bytes.fromhex("ea0000ffff")  # ljmp 0xffff:0
 POPCNT = bytes.fromhex("f30fb8c0")  # popcnt ax,ax: KVM's emulator does not know it, processors do

@@ -8,7 +8,8 @@ import pytest
 
 from kvmbox.devices.bios_report import REPORT, WHAT
 from kvmbox.host.bios_reports import FUNCTION, MOST, NO_BOOT, SERVICE, TRAP, UNHANDLED, BiosReports, sentence
-from kvmbox.outcome import DEVICE_FAILED, GUEST_CRASHED, Decision
+from kvmbox.judge import Judge
+from kvmbox.outcome import DEVICE_FAILED, GUEST_CRASHED
 
 AT: Final = 0x07C0_002E
 
@@ -22,7 +23,7 @@ class Told:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.decision = Decision()
+        self.decision = Judge()
         self.reports = BiosReports(self.decision, self.lines.append)
 
     def report(self, what: int) -> None:

@@ -15,11 +15,11 @@ from kvmbox.host import console as module
 from kvmbox.host.capture import Capture, Typed
 from kvmbox.host.console import BIOS_TEXT_KEPT, RECENT, Console
 from kvmbox.host.input_port import INPUT_CHUNK, InputPort
-from kvmbox.host.matcher import ConsoleMatcher
 from kvmbox.host.mirror import PATIENCE_TICKS
 from kvmbox.host.serial import DEBUGCON, KeyboardSpec, SerialSpec, parse_debugcon, serial_plan
 from kvmbox.host.terminal import HELP, EscapeParser
-from kvmbox.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Decision, Outcome
+from kvmbox.judge import Judge
+from kvmbox.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
 
 
 class Stdio:
@@ -31,7 +31,7 @@ class Stdio:
         self.messages, self.stderr = os.pipe()
         self.said: list[str] = []
         self.wakes = 0
-        self.decision = Decision()
+        self.decision = Judge()
 
     def console(
         self,
@@ -42,11 +42,10 @@ class Stdio:
         debugcon: str = "auto",
         bios: bool = False,
     ) -> Console:
-        matcher = ConsoleMatcher(expect, fail_on) if expect or fail_on else None
+        self.decision = Judge(expect, fail_on)
         return Console(
             serial_plan(list(options)),
             self.decision,
-            matcher,
             debugcon=parse_debugcon(debugcon),
             limit=limit,
             bios=bios,
@@ -160,7 +159,7 @@ def test_screen_is_shown_behind_what_was_withheld(stdio: Stdio) -> None:
 def test_screen_is_shown_in_the_capture_of_the_console(stdio: Stdio) -> None:
     capture = Capture()
     console = Console(
-        serial_plan([], capture), stdio.decision, None, debugcon=parse_debugcon("null"), say=stdio.said.append
+        serial_plan([], capture), stdio.decision, debugcon=parse_debugcon("null"), say=stdio.said.append
     )
     console.show_screen(b"seen\n", capture)
     assert capture.output == b"seen\n"
@@ -172,7 +171,6 @@ def test_screen_is_drawn_until_a_port_prints_there(stdio: Stdio, port: str) -> N
     console = Console(
         serial_plan(["COM2=null"]),
         stdio.decision,
-        None,
         debugcon=parse_debugcon("auto"),
         bios=True,
         draws=True,
@@ -191,7 +189,6 @@ def test_text_of_the_bios_is_kept_only_if_it_is_asked_for_and_bounded(stdio: Std
         console = Console(
             serial_plan(["COM1=null"]),
             stdio.decision,
-            None,
             debugcon=parse_debugcon("null"),
             bios=True,
             keep_bios_text=keeps,
@@ -229,13 +226,27 @@ def test_fatal_text_decides_and_is_named(stdio: Stdio) -> None:
     console.finish()
 
 
-def test_output_behind_the_decisive_text_does_not_belong_to_the_run(stdio: Stdio) -> None:
+def test_output_behind_the_decisive_byte_does_not_belong_to_the_run(stdio: Stdio) -> None:
     console = stdio.console(expect=(b"ok",))
     com1, mmio = console.sink("COM1"), console.sink("MMIO")
     com1(b"ok, and more of the same piece")
     com1(b" lost")
     mmio(b" lost")
-    assert stdio.shown(console) == b"ok, and more of the same piece"
+    assert stdio.shown(console) == b"ok"
+
+
+@pytest.mark.parametrize(
+    ("limit", "text", "status"),
+    [(6, b"abcdef", CLEAN), (5, b"abcdef", UNEXPECTED), (4, b"abcdef", UNEXPECTED)],
+)
+def test_byte_that_exceeds_the_limit_is_judged_in_its_place_in_the_piece(
+    stdio: Stdio, limit: int, text: bytes, status: int
+) -> None:
+    console = stdio.console(expect=(text,), limit=limit)
+    console.sink(DEBUGCON)(text + b"and more in one piece")
+    assert stdio.decision.outcome is not None
+    assert stdio.decision.outcome.status == status
+    assert stdio.shown(console) == text[:limit]
 
 
 def test_last_line_is_that_of_each_console_port(stdio: Stdio) -> None:
@@ -435,7 +446,7 @@ def test_output_that_breaks_decides_the_run(stdio: Stdio, monkeypatch: pytest.Mo
 class DecidedBy:
     """Waits for the decision that another thread decides."""
 
-    def __init__(self, decision: Decision) -> None:
+    def __init__(self, decision: Judge) -> None:
         self._decision = decision
         self._event = threading.Event()
         decision.on_decided(self._event.set)
@@ -616,7 +627,7 @@ def test_no_byte_is_lost_from_the_count_where_several_threads_send(stdio: Stdio)
             return found
 
     com1 = Capture()
-    console = Console(serial_plan({"COM1": com1}, com1), stdio.decision, None)
+    console = Console(serial_plan({"COM1": com1}, com1), stdio.decision)
     console.bytes_in = Slow()
     together = threading.Barrier(4)
 
@@ -640,7 +651,7 @@ def test_capture_gets_output_and_what_is_sent_wakes_the_main_loop(stdio: Stdio) 
     com2.send(b"early")
     plan = serial_plan({"COM1": com1, "COM2": com2}, com1)
     console = Console(
-        plan, stdio.decision, None, debugcon=SerialSpec(DEBUGCON, "auto", capture=com1), wake=stdio.wake
+        plan, stdio.decision, debugcon=SerialSpec(DEBUGCON, "auto", capture=com1), wake=stdio.wake
     )
     assert (stdio.wakes, console.bytes_in) == (1, {"COM2": 5})
     com1.send(b"xy")
@@ -662,7 +673,7 @@ def test_capture_gets_output_and_what_is_sent_wakes_the_main_loop(stdio: Stdio) 
 def test_keyboard_is_an_input_once_a_program_has_pressed_a_key(stdio: Stdio) -> None:
     com1, keys = Capture(), Typed()
     plan = serial_plan({"COM1": com1}, com1)
-    console = Console(plan, stdio.decision, None, keyboard=KeyboardSpec(keys), wake=stdio.wake)
+    console = Console(plan, stdio.decision, keyboard=KeyboardSpec(keys), wake=stdio.wake)
     assert [port.name for port in console.inputs] == ["COM1"]
     keys.send(b"\x1f\x9f")
     keys.send(b"\x20")
@@ -679,7 +690,7 @@ def test_keyboard_that_is_the_consoles_takes_its_capture_and_no_other(stdio: Std
     com1, com2, keys = Capture(), Capture(), Typed()
     plan = serial_plan({"COM1": com1, "COM2": com2}, com1)
     keyboard = KeyboardSpec(keys, True, com1)
-    console = Console(plan, stdio.decision, None, keyboard=keyboard, wake=stdio.wake)
+    console = Console(plan, stdio.decision, keyboard=keyboard, wake=stdio.wake)
     com1.send("a")
     com2.send("b")
     keys.send(b"\x20")
@@ -700,7 +711,7 @@ def test_keyboard_that_is_the_consoles_takes_stdin_and_obeys_commands(
     stdio: Stdio, options: tuple[str, ...]
 ) -> None:
     keyboard = KeyboardSpec(Typed(), reads_console=True)
-    console = Console(serial_plan(list(options)), stdio.decision, None, keyboard=keyboard)
+    console = Console(serial_plan(list(options)), stdio.decision, keyboard=keyboard)
     port = input_of(console)
     port.escapes = EscapeParser()
     os.write(stdio.keyboard, b"a\x01\x01\x01x")
@@ -713,7 +724,7 @@ def test_keyboard_that_is_the_consoles_takes_stdin_and_obeys_commands(
 
 def test_console_serial_spec_of_every_kind_is_known(stdio: Stdio) -> None:
     plan = {"COM1": SerialSpec("COM1", "stdout"), "COM2": SerialSpec("COM2", "null")}
-    console = Console(plan, stdio.decision, None)
+    console = Console(plan, stdio.decision)
     console.sink("COM1")(b"x")
     assert stdio.shown(console) == b"x"
     assert console.dropped == {"stdout": 0}
@@ -773,21 +784,26 @@ def test_bios_text_that_waits_is_shown_after_a_while(stdio: Stdio) -> None:
 
 def test_text_on_the_screen_decides_and_what_is_printed_later_is_not_of_the_run(stdio: Stdio) -> None:
     console = stdio.console(expect=(b"seen",))
-    assert console.see(b"nothing") is None
-    outcome = console.see(b"seen")
-    assert outcome is not None
-    assert (outcome.status, outcome.error) == (0, False)
+    stdio.decision.look(b"nothing")
+    assert stdio.decision.outcome is None
+    stdio.decision.look(b"seen")
+    assert stdio.decision.outcome is not None
+    assert (stdio.decision.outcome.status, stdio.decision.outcome.error) == (0, False)
     console.sink("COM1")(b"too late")
-    assert console.see(b"again") is None
     assert stdio.shown(console) == b""
 
 
-def test_fatal_text_on_the_screen_is_named(stdio: Stdio) -> None:
-    console = stdio.console(fail_on=(b"PANIC",))
-    console.see_first(b"PANIC")
-    assert console.see(b"PANIC") is None  # it was there before
-    assert console.see(b"") is None
-    outcome = console.see(b"PANIC")
-    assert outcome is not None
-    assert (outcome.status, outcome.reason) == (UNEXPECTED, "the guest printed 'PANIC' (--fail-on)")
-    console.finish()
+# --- --serial-limit and what is withheld ------------------------------------------------------------------
+
+
+def test_limit_counts_what_was_withheld_when_the_guest_has_ended(stdio: Stdio) -> None:
+    console = stdio.console(limit=10)
+    com1, debugcon = console.sink("COM1"), console.sink(DEBUGCON)
+    stdio.decision.attend(lambda: None)
+    com1(b"the same\n")
+    debugcon(b"the")
+    assert stdio.decision.outcome is None
+    console.show_withheld()
+    assert stdio.decision.outcome is not None
+    assert stdio.decision.outcome.status == UNEXPECTED
+    assert stdio.shown(console) == b"the same\nt"

@@ -11,9 +11,9 @@ from kvmbox.channel.survival import ProcessControl
 from kvmbox.errors import DeviceProcessError
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.signals import Wakeup
+from kvmbox.judge import Judge
 from kvmbox.machine.main_loop import MainLoop
 from kvmbox.machine.survival_choice import survival_of
-from kvmbox.outcome import Decision
 from kvmbox.wire import protocol
 from tests.support.far_end import FarEnd
 
@@ -31,7 +31,7 @@ def test_loss_that_ports_read_as_ones_for_is_explained_and_said_by_the_main_thre
     pool: Any = SimpleNamespace(explain=explain, standby=None, starts=starts)
     nothing: Any = SimpleNamespace()
     with closing(Wakeup()) as wakeup:
-        loop = MainLoop(config, Decision(), nothing, wakeup, nothing, cpu=None, started=0, say=said.append)
+        loop = MainLoop(config, Judge(), nothing, wakeup, nothing, cpu=None, started=0, say=said.append)
         survival = loop.prepare(pool, GuestClock())(nothing, ProcessControl())
         far = FarEnd()
         far.close()

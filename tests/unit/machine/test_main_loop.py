@@ -11,6 +11,7 @@ import pytest
 from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
 from kvmbox.host.console import Console
 from kvmbox.host.signals import Wakeup
+from kvmbox.judge import Judge
 from kvmbox.machine import main_loop as module
 from kvmbox.machine.aftermath import Aftermath
 from kvmbox.machine.builder import Devices, GuestVm
@@ -18,7 +19,7 @@ from kvmbox.machine.caller import Caller
 from kvmbox.machine.late_writes import LateWrites
 from kvmbox.machine.main_loop import MainLoop
 from kvmbox.machine.suspend import Suspension
-from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Decision, Outcome
+from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 
 CRASH = Outcome(GUEST_CRASHED, "the guest crashed: triple fault", error=True)
 SHUTDOWN = Outcome(CLEAN, "the guest shut down")
@@ -87,7 +88,7 @@ class Rig:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log: list[str] = []
         self.said: list[str] = []
-        self.decision = Decision()
+        self.decision = Judge()
         self.wakeup = Wakeup()
         self.threads = [FakeThread("vCPU 0", self.log), FakeThread("vCPU 1", self.log)]
         self.config = SimpleNamespace(no_reboot=False, timeout=None, on_device_crash="fail")

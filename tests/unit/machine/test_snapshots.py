@@ -108,25 +108,9 @@ def test_snapshot_waits_for_the_one_who_takes_it() -> None:
     assert stops == [1]
 
 
-def test_text_is_wanted_once_at_its_last_byte(rig: Rig) -> None:
+def test_write_to_the_port_is_told_and_a_snapshot_is_wanted_once(rig: Rig) -> None:
     request = rig.request()
-    rig.snapshots.plan(SnapshotCondition("a.snap", text=b"READY"), request)
-    assert rig.snapshots.hears
-    rig.snapshots.hear("COM1", b"REA")
-    rig.snapshots.hear("debugcon", b"DY")
-    rig.snapshots.hear("COM1", b"D")
-    assert rig.stopped in (0, 1)  # the ports together may have shown it
-    rig.snapshots.hear("COM1", b"Y")
-    rig.snapshots.hear("COM1", b"READY")
-    assert rig.stopped == 1
-    assert not rig.snapshots.hears
-
-
-def test_write_to_the_port_wants_it_once(rig: Rig) -> None:
-    request = rig.request()
-    written = rig.snapshots.plan(SnapshotCondition("a.snap", port=0x5F0), request)
-    assert written is not None
-    watch = PortWatch(written)
+    watch = PortWatch(lambda: rig.snapshots.want(request))
     assert watch.read(0, 2) == 0xFFFF
     assert rig.stopped == 0
     watch.write(0, 1, 7)
@@ -138,7 +122,9 @@ def test_write_to_the_port_wants_it_once(rig: Rig) -> None:
 
 def test_time_is_waited_for(rig: Rig) -> None:
     assert rig.snapshots.wake_in(cast(GuestClock, rig.clock)) is None
-    rig.snapshots.plan(SnapshotCondition("a.snap", time=2_000_000_000), rig.request())
+    request = rig.request()
+    condition = SnapshotCondition("a.snap", time=2_000_000_000)
+    rig.snapshots.plan(condition, request, lambda: rig.snapshots.want(request))
     assert rig.snapshots.wake_in(cast(GuestClock, rig.clock)) == 2.0
     rig.turn()
     assert not rig.snapshots.wants
@@ -150,7 +136,7 @@ def test_time_is_waited_for(rig: Rig) -> None:
 
 def test_end_of_the_guest_ends_all_requests_and_names_the_planned_one(rig: Rig) -> None:
     asked, planned = rig.request(), rig.request()
-    rig.snapshots.plan(SnapshotCondition("a.snap", text=b"READY"), planned)
+    rig.snapshots.plan(SnapshotCondition("a.snap", text=b"READY"), planned, lambda: None)
     rig.snapshots.want(asked)
     assert rig.snapshots.end() == "it had printed 'READY' (--snapshot-when)"
     assert asked.problem == GUEST_ENDED
@@ -161,7 +147,7 @@ def test_end_of_the_guest_ends_all_requests_and_names_the_planned_one(rig: Rig) 
 
 def test_end_with_all_snapshots_taken_names_none(rig: Rig) -> None:
     request = rig.request()
-    rig.snapshots.plan(SnapshotCondition("a.snap", port=1), request)
+    rig.snapshots.plan(SnapshotCondition("a.snap", port=1), request, lambda: None)
     request.end(None)
     assert rig.snapshots.end() is None
 

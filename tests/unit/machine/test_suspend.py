@@ -14,10 +14,11 @@ from kvmbox.boot.entry_state import waking_state
 from kvmbox.boot.plan import BootPlan
 from kvmbox.devices.model import WAKE_BY_RTC
 from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.judge import Judge
 from kvmbox.machine.builder import Devices
 from kvmbox.machine.suspend import Suspension, sleep_until_woken, tell_wake_up, waking_plan, waking_vector
 from kvmbox.memory import GuestMemory
-from kvmbox.outcome import GUEST_CRASHED, Decision, Outcome
+from kvmbox.outcome import GUEST_CRASHED, Outcome
 from kvmbox.wire import protocol
 
 BOARD: Final = [
@@ -35,7 +36,7 @@ class Rig:
         self.hpet, self.take = self.router.replacing_source(layout.RTC_IRQ)
         self.asked: list[tuple[str, int, dict[str, Any]]] = []
         self.deadline = 1000
-        self.decision = Decision()
+        self.decision = Judge()
         pool = SimpleNamespace(places=self.places, channel=self.channel)
         self.devices = cast(Devices, SimpleNamespace(pool=pool, router=self.router))
 

@@ -1,0 +1,121 @@
+"""Each two options that judge an end, against each end and each way to print, with real guests.
+
+Each pair of options runs once, with a way and an end that change from pair to pair. The whole matrix, some
+2,700 runs, takes ten minutes or more: KVMBOX_ALL_VERDICTS=1. `tests/unit/test_verdict_matrix.py` has all of
+it with fakes.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.patience import patience
+from tests.support.real_mode import (
+    COM1,
+    DEBUGCON,
+    HALT_FOR_EVER,
+    RESET_8042,
+    SHUTDOWN,
+    SPIN,
+    TRIPLE_FAULT,
+    debug_exit,
+    out,
+    say,
+    show,
+)
+from tests.support.runs import Images, Run, error_lines, run_to_end
+from tests.support.verdict_model import ENDS, TEXT, TIMED_OUT, WAYS, Cell, cells, model, pairs
+
+pytestmark = pytest.mark.kvm
+
+AT_A_TIME: Final = 4
+
+# 1200 baud and FIFOs on: the guest ends long before the text is out.
+SLOWLY: Final = out(COM1 + 2, 1) + out(COM1 + 3, 0x83) + out(COM1, 96) + out(COM1 + 1, 0) + out(COM1 + 3, 3)
+PRINT: Final = {
+    "COM1": say(TEXT),
+    "paced COM1": SLOWLY + say(TEXT),
+    "debug console": say(TEXT, DEBUGCON),
+    # What is fatal stands there first, so that a look in between makes no difference.
+    "screen": show(TEXT[7:], column=7) + show(TEXT[:7]),
+}
+END: Final = {
+    "debug-exit": debug_exit(21),
+    "shutdown": SHUTDOWN,
+    "crash": TRIPLE_FAULT,
+    "halt": HALT_FOR_EVER,
+    "spin": SPIN,
+    "reset": RESET_8042,
+}
+
+
+def arguments_of(cell: Cell, directory: Path) -> list[str | Path]:
+    """The command line of a run whose snapshot and socket are in `directory`."""
+    options = cell.options
+    # Where nothing but the time ends the run, it need not be long.
+    seconds = patience(2) if model(cell).status == TIMED_OUT else patience(30)
+    words = [f"--timeout={seconds:g}", f"--screen={options.screen}"]
+    if cell.way == "paced COM1":
+        words.append("--uart-pace")
+    if options.expect is not None:
+        words.append(f"--expect={options.expect.decode()}")
+    if options.fail_on is not None:
+        words.append(f"--fail-on={options.fail_on.decode()}")
+    if options.success_status is not None:
+        words.append(f"--success-status={options.success_status}")
+    if options.no_reboot:
+        words.append("--no-reboot")
+    if options.snapshot_when is not None:
+        words.append(f"--snapshot-when={options.snapshot_when.decode()}={directory / 'a.snap'}")
+    if options.snapshot_stop:
+        words.append("--snapshot-stop")
+    if options.serial_limit is not None:
+        words.append(f"--serial-limit={options.serial_limit}")
+    if options.gdb:
+        words.append(f"--gdb=unix:{directory / 'gdb'},nowait")
+    return [*words]
+
+
+def disagreement(number: int, cell: Cell, guest: Path, directory: Path) -> str | None:
+    """What a run of the cell does otherwise than the model, or None."""
+    own = directory / str(number)
+    own.mkdir()
+    status, _, messages = run_to_end(Run("--mode", "real", *arguments_of(cell, own), guest))
+    snapshot = (own / "a.snap").exists()
+    wanted = model(cell)
+    if status == wanted.status and wanted.snapshot in (None, snapshot):
+        return None
+    return f"{cell}: {status}, snapshot {snapshot}, wanted {wanted}: {error_lines(messages)}"
+
+
+def chosen() -> list[Cell]:
+    """The whole matrix if that is wanted, else one cell for each pair of options that does not wait."""
+    if os.environ.get("KVMBOX_ALL_VERDICTS"):
+        return list(cells())
+    found, turn = [], 0
+    for names in pairs():
+        for _ in range(len(WAYS) * len(ENDS)):
+            turn += 5  # of 24, in which it goes once round
+            cell = Cell(names, WAYS[turn % len(WAYS)], ENDS[turn // len(WAYS) % len(ENDS)])
+            if model(cell).status != TIMED_OUT:
+                found.append(cell)
+                break
+    return found
+
+
+def test_runs_end_as_the_documentation_says(tmp_path: Path) -> None:
+    images = Images(tmp_path)
+    guests = {(way, end): images.write(PRINT[way] + END[end]) for way in WAYS for end in ENDS}
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        runs = [
+            pool.submit(disagreement, number, cell, guests[cell.way, cell.end], tmp_path)
+            for number, cell in enumerate(chosen())
+        ]
+        wrong = [words for run in runs if (words := run.result()) is not None]
+    assert len(runs) >= len(pairs())
+    assert wrong == []
