@@ -19,7 +19,7 @@ PYTEST_ARGS ?=
 # What a target needs that runs kvmbox.
 READY := $(BYTECODE) $(COMPILED) guests
 
-.PHONY: help man run test test-devmode test-svm check chaos fuzz lint format types guests clean
+.PHONY: help man run test test-devmode test-svm check budgets generated chaos fuzz lint format types guests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -76,6 +76,12 @@ types: $(STAMP) ## mypy --strict
 	$(BIN)/mypy
 
 check: lint types test test-devmode ## all that CI runs
+
+budgets: $(STAMP) ## print what is more complex than CONTRIBUTING.md allows, and the code lines of each folder
+	$(BIN)/python tools/budgets.py
+
+generated: $(STAMP) ## write what follows from the table of options
+	$(BIN)/python tools/generate_options.py
 
 man: $(STAMP) ## write the manual pages to build/man
 	$(BIN)/python tools/man_pages.py build/man

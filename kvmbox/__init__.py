@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     )
     from kvmbox.host.capture import Capture
     from kvmbox.host.transfers import BytesStore, FileStore
-    from kvmbox.machine.config import ModuleSpec
     from kvmbox.machine.machine import Machine, RunResult
     from kvmbox.machine.statistics import RunStats
+    from kvmbox.run.choices import ModuleSpec
 
 __version__ = "0.1.0"
 
@@ -73,7 +73,7 @@ _HOMES = {
     "FileStore": "kvmbox.host.transfers",
     "Capture": "kvmbox.host.capture",
     "Machine": "kvmbox.machine.machine",
-    "ModuleSpec": "kvmbox.machine.config",
+    "ModuleSpec": "kvmbox.run.choices",
     "RunResult": "kvmbox.machine.machine",
     "RunStats": "kvmbox.machine.statistics",
 }

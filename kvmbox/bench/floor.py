@@ -167,12 +167,13 @@ def loop(vcpu: Vcpu, output_size: int = OUTPUT_SIZE) -> tuple[bytes, int]:
 
 def run(image: str, words: str) -> bytes:
     """Boot `image` with the command line `words`, and return what it prints on COM1."""
-    source = BootSource.read(Machine(image, append=words).config)
+    config = Machine(image, append=words).config
+    source = BootSource.read(config)
     with ExitStack() as cleanup:
         memory = GuestMemory(layout.DEFAULT_MEMORY)
         cleanup.callback(memory.close)
         kvm = cleanup.enter_context(Kvm.open())
-        guest = GuestVm(kvm, memory, source)
+        guest = GuestVm(kvm, memory, source, cpu=config.cpu)
         cleanup.callback(guest.close)
         return loop(guest.vcpus[0])[0]
 

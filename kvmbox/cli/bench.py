@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvmbox.cli.main import INTERRUPTED, report, say
+from kvmbox.cli.messages import INTERRUPTED, report, say
 from kvmbox.cli.output_files import for_people, open_json, write_json
 from kvmbox.cli.values import CPU_COUNT, SECONDS, given
 from kvmbox.errors import HostOutputError, StartError, UsageError
@@ -58,10 +58,7 @@ NOTHING_MEASURED = 4
     help="The time limit of one guest.  [default: 60]",
 )
 @click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    help="Write all samples and a description of the host to FILE, or to stdout if FILE is -.",
+    "--json", "json_path", metavar="FILE", help="Write all samples and a description of the host to FILE."
 )
 @click.option(
     "--plot", "plot_path", metavar="FILE", help="Draw the ratios to FILE (.svg or .png; needs matplotlib)."

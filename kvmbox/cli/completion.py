@@ -1,7 +1,7 @@
 """`kvmbox completion`: scripts with which shells complete the words of a command line.
 
 click writes the scripts. A script starts `kvmbox` with a variable in the environment
-(`main.COMPLETION_VARIABLE`), and click answers with the words that fit.
+(`quick.COMPLETION_VARIABLE`), and click answers with the words that fit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def command(shell: str, debug: bool) -> int:
     """
     from click.shell_completion import get_completion_class
 
-    from kvmbox.cli.main import COMPLETION_VARIABLE, cli
+    from kvmbox.cli.main import cli
+    from kvmbox.cli.quick import COMPLETION_VARIABLE
 
     del debug
     shell_class = get_completion_class(shell)

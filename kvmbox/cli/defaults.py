@@ -20,10 +20,12 @@ import stat
 from collections.abc import Collection
 from typing import Any, Final
 
-import click
-
 from kvmbox.errors import UsageError
 from kvmbox.lean import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import click
 
 VARIABLE: Final = "KVMBOX_CONFIG"
 NAME: Final = "kvmbox.toml"
@@ -135,6 +137,8 @@ def options(command: click.Command, name: str, configuration: Configuration) -> 
 
     Raises UsageError for an unknown option, one that must not be set in a file, and a wrong value.
     """
+    import click
+
     table = configuration.tables.get(name, {})
     where = f"{configuration.path}: [{name}]"
     allowed: frozenset[str] = getattr(command, "configurable", frozenset())

@@ -17,16 +17,16 @@ from kvmbox.cli.descriptors import open_standard_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Final, NoReturn
 
 INTERRUPTED: Final = 130
 COULD_NOT_START: Final = 4
-_OTHER_SPAWNER: Final = ("-h", "--help", "--without", "--watch")
+OTHER_SPAWNER: Final = ("-h", "--help", "--without", "--watch")
 """Options of `kvmbox run` that want no spawner, or another one."""
-_OTHER_PROCESSES: Final = ("--sandbox", "--ipc", "--pin", "--require", "--seccomp")
+OTHER_PROCESSES: Final = ("--sandbox", "--ipc", "--pin", "--require", "--seccomp")
 """Options of which some values want other device processes."""
-_SAME_SPAWNER: Final = {"--sandbox": ("process", "per-device"), "--seccomp": ("filter",)}
+SAME_SPAWNER: Final = {"--sandbox": ("process", "per-device"), "--seccomp": ("filter",)}
 """Options of which some values, these, want the spawner of a plain run."""
 
 
@@ -40,14 +40,14 @@ def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:
 def _has_plain_device_processes(arguments: list[str]) -> bool:
     """Whether this is a `kvmbox run` whose spawner is surely wanted; a wrong no costs 20 ms."""
     return arguments[:1] == ["run"] and not any(
-        name in _OTHER_SPAWNER or (name in _SAME_SPAWNER and value not in _SAME_SPAWNER[name])
+        name in OTHER_SPAWNER or (name in SAME_SPAWNER and value not in SAME_SPAWNER[name])
         for name, value in _options(arguments)
     )
 
 
 def _has_plain_design(arguments: list[str]) -> bool:
     """Whether the device processes of a plain run are surely wanted; a wrong no costs 5 ms."""
-    return not any(name in _OTHER_PROCESSES for name, _ in _options(arguments))
+    return not any(name in OTHER_PROCESSES for name, _ in _options(arguments))
 
 
 def _wants_scope(arguments: list[str]) -> bool:
@@ -80,12 +80,28 @@ def entry_point(parent: int | None = None) -> NoReturn:
                 prestart.OWN.start()
                 if _has_plain_design(sys.argv[1:]):
                     prestart.OWN.reserve()
-        from kvmbox.cli import main
-
+        work = _work()
         early.check()
     except BaseException as error:  # noqa: BLE001 - Python's own answer is status 1, as if from the guest
         _leave(error)
-    main.entry_point()
+    work()
+
+
+def _work() -> Callable[[], NoReturn]:
+    """What the command line asks for. A run that is spelled plainly does without click."""
+    if sys.argv[1:2] == ["run"]:
+        from kvmbox.cli import boot, ending, quick
+
+        line = quick.read(sys.argv[2:])
+        if line is not None:
+            return lambda: ending.end_with(
+                lambda: ending.guarded(
+                    lambda: boot.carry_out(line), debug="debug" in line.values, raising=True
+                )
+            )
+    from kvmbox.cli import main
+
+    return main.entry_point
 
 
 def system_x86_64() -> NoReturn:

@@ -12,7 +12,7 @@ from kvmbox import layout
 from kvmbox.cli.values import MEMORY_SIZE
 from kvmbox.errors import StartError
 from kvmbox.host.open_files import allow_enough
-from kvmbox.machine.values import parse_rtc_base
+from kvmbox.run.values import parse_rtc_base
 from kvmbox.unix_socket import listen_at
 
 if TYPE_CHECKING:

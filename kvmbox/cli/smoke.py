@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 import click
 
 from kvmbox import early
-from kvmbox.cli.main import say
+from kvmbox.cli.messages import say
 from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.values import SECONDS, is_typed
 from kvmbox.errors import KvmError, UsageError

@@ -23,7 +23,7 @@ from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
 from kvmbox.host.open_files import allow_enough
 from kvmbox.host.serial import open_for_writing, reason
-from kvmbox.machine.values import parse_rtc_base, parse_size
+from kvmbox.run.values import parse_rtc_base, parse_size
 
 if TYPE_CHECKING:
     from kvmbox.qtest.machine import Machine

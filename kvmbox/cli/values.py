@@ -1,4 +1,4 @@
-"""Values of command-line options, as click wants them: the rules are those of `machine.values`."""
+"""Values of command-line options, as click wants them: the rules are those of `run.values`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import click
 
-from kvmbox.machine import values
+from kvmbox.run import values
 
 
-class _Value(click.ParamType[Any]):
-    """What one function of `machine.values` accepts; its ValueError becomes click's error."""
+class Value(click.ParamType[Any]):
+    """What one function of `run.values` accepts; its ValueError becomes click's error."""
 
     def __init__(self, name: str, read: Callable[[Any], Any]) -> None:
         self.name = name
@@ -48,11 +48,6 @@ def is_typed(name: str) -> bool:
     return source is click.core.ParameterSource.COMMANDLINE
 
 
-MEMORY_SIZE: Final = _Value("size", values.memory_size)
-POSITIVE_BYTES: Final = _Value("bytes", values.byte_count)
-ADDRESS: Final = _Value("address", values.address)
-FAR_ADDRESS: Final = _Value("address", values.far_address)
-CPU_COUNT: Final = _Value("number", values.cpu_count)
-OPTIONAL_PORT: Final = _Value("port", values.optional_port)
-SAMPLE_RATE: Final = _Value("number", values.sample_rate)
-SECONDS: Final = _Value("seconds", values.seconds)
+MEMORY_SIZE: Final = Value("size", values.memory_size)
+CPU_COUNT: Final = Value("number", values.cpu_count)
+SECONDS: Final = Value("seconds", values.seconds)

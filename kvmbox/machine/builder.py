@@ -33,7 +33,7 @@ from kvmbox.kvm.vm import Vm
 from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.choice import guest_clock, interrupt_router, ring_kind
 from kvmbox.machine.coalescing import CoalescedRing, OutputRoom
-from kvmbox.machine.config import DEFAULT_CPU, RunConfig
+from kvmbox.machine.config import RunConfig
 from kvmbox.machine.late_writes import LateWrites
 from kvmbox.machine.processors import Processors
 from kvmbox.memory import GuestMemory
@@ -314,8 +314,8 @@ class GuestVm:
         memory: GuestMemory,
         source: BootSource,
         *,
+        cpu: str,
         cpus: int = 1,
-        cpu: str = DEFAULT_CPU,
         waits: bool = True,
         state: SavedState | None = None,
     ) -> None:

@@ -1,76 +1,48 @@
-"""The options of a run, with their choices and defaults, and the checks that refuse contradictions.
+"""One run, checked: what the options of `run.options` come to together, and the refusal of contradictions.
 
-`Machine` and `kvmbox run` have the same options with the same names: `--serial-limit` is `serial_limit`. Both
-take choices and defaults from here, and check values with the functions below. A UsageError names the option
-as the command line spells it.
+A UsageError names the option as the command line spells it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, TypeVar, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
-from kvmbox import layout
 from kvmbox.board import DeviceSpec
-from kvmbox.boot.choose import AUTO, WAY_NAMES
+from kvmbox.boot.choose import AUTO
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
-from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
 from kvmbox.errors import UsageError
 from kvmbox.host.capture import Capture
-from kvmbox.host.serial import Backends, KeyboardSpec, SerialSpec
+from kvmbox.host.serial import KeyboardSpec, SerialSpec
 from kvmbox.lean import Value
-from kvmbox.machine import values
 from kvmbox.machine.snapshots import SnapshotCondition
-from kvmbox.machine.values import Several
-from kvmbox.processes.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES, Design, Sandbox, Seccomp
+from kvmbox.processes.pool import Design, Sandbox, Seccomp
+from kvmbox.run.choices import (
+    DEFAULT_IPC,
+    DEFAULT_PROFILE_RATE,
+    DEFAULT_RESTART_BUDGET,
+    DEFAULT_RTC,
+    DEFAULT_SCREEN,
+    DEFAULT_SECCOMP,
+    DataSegments,
+    FirmwareChoice,
+    FirmwareFile,
+    ModuleSpec,
+    OnDeviceCrash,
+    RtcPolicy,
+    ScreenChoice,
+    SerialOverflow,
+    SymbolSpec,
+)
+from kvmbox.run.option import READ, WRITTEN
+from kvmbox.run.options import PARAMETERS
 from kvmbox.sandbox import layers
 
-_Spec = TypeVar("_Spec")
-
-DataSegments = Literal["zero", "cs"]
-FirmwareChoice = Literal["auto", "none"]
-SerialOverflow = Literal["wait", "drop"]
-KeyboardInput = Literal["none", "console"]
-RtcPolicy = Literal["stand-still", "catch-up"]
-OnDeviceCrash = Literal["fail", "restart", "all-ones"]
-ScreenChoice = Literal["auto", "end", "live", "never"]
-
-DATA_SEGMENTS: Final[tuple[DataSegments, ...]] = get_args(DataSegments)
-FIRMWARE_CHOICES: Final[tuple[FirmwareChoice, ...]] = get_args(FirmwareChoice)
-RTC_POLICIES: Final[tuple[RtcPolicy, ...]] = get_args(RtcPolicy)
-SERIAL_OVERFLOWS: Final[tuple[SerialOverflow, ...]] = get_args(SerialOverflow)
-SCREEN_CHOICES: Final[tuple[ScreenChoice, ...]] = get_args(ScreenChoice)
-KEYBOARD_INPUTS: Final[tuple[KeyboardInput, ...]] = get_args(KeyboardInput)
-CRASH_ANSWERS: Final[tuple[OnDeviceCrash, ...]] = get_args(OnDeviceCrash)
-SECCOMP_CHOICES: Final = tuple(SECCOMP_MODES)
-
-DEFAULT_MEMORY: Final = layout.DEFAULT_MEMORY
-DEFAULT_BOOT: Final = AUTO
-DEFAULT_CPU: Final = "host"
-DEFAULT_FIRMWARE: Final = FIRMWARE_CHOICES[0]
-DEFAULT_SERIAL_OVERFLOW: Final = SERIAL_OVERFLOWS[0]
-DEFAULT_SCREEN: Final = SCREEN_CHOICES[0]
-DEFAULT_KEYBOARD: Final = KEYBOARD_INPUTS[0]
-DEFAULT_RTC: Final = RTC_POLICIES[0]
-DEFAULT_ON_DEVICE_CRASH: Final = CRASH_ANSWERS[0]
-DEFAULT_SANDBOX: Final = PROCESS
-DEFAULT_SECCOMP: Final = SECCOMP_CHOICES[0]
-DEFAULT_DEBUG_EXIT: Final = layout.DEBUG_EXIT_PORT
-DEFAULT_RTC_BASE: Final = "utc"
-DEFAULT_PIN: Final = "auto"
-DEFAULT_KVM_PATH: Final = "/dev/kvm"
 MOST_SNAPSHOTS: Final = 64
 """How many snapshots a run may plan."""
 
 NO_FAULTS_IN_SNAPSHOTS: Final = "a snapshot has no room for how far the faults have come"
-
-DEFAULT_RESTART_BUDGET: Final = 16
-"""How many restarts a run may have before a device that keeps dying ends it."""
-
-DEFAULT_PROFILE_RATE: Final = 99
-"""How many samples --profile takes a second: not in step with a guest's timer of 100 or 1000 Hz."""
-
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,27 +52,6 @@ if TYPE_CHECKING:
     from kvmbox.snapshot.file import SnapshotFile
 
 _NO_RESOURCES: Final[Mapping[str, Store]] = {}
-
-
-class ModuleSpec(Value):
-    """A Multiboot module: the file to load and the words behind its name."""
-
-    path: str
-    arguments: str = ""
-
-
-class FirmwareFile(Value):
-    """A file of the host that the guest reads through fw_cfg, under `name`."""
-
-    name: str
-    path: str
-
-
-class SymbolSpec(Value):
-    """A file with symbols of the guest, and what to add to the addresses in the file."""
-
-    path: str
-    base: int = 0
 
 
 class RunConfig(Value):
@@ -162,7 +113,7 @@ class RunConfig(Value):
     core: str | None = None
     core_always: bool = False
     profile: str | None = None
-    profile_rate: int | None = None
+    profile_rate: int = DEFAULT_PROFILE_RATE
     inject: tuple[Spec, ...] = ()
     gdb: Endpoint | None = None
     screen: ScreenChoice = DEFAULT_SCREEN
@@ -177,10 +128,7 @@ class RunConfig(Value):
     @property
     def files_written(self) -> list[tuple[str, str]]:
         """What for, and the path, of each file that the run writes."""
-        found = [("--record", self.record)] if self.record is not None else []
-        found += [("--profile", self.profile)] if self.profile is not None else []
-        found += [("--snapshot-when", one.path) for one in self.snapshot_when]
-        found += [("--core", self.core)] if self.core is not None else []
+        found = list(self._files(WRITTEN))
         found += [(f"--serial {one.port}=file:", one.path) for one in self.serial.values() if one.path]
         if self.debugcon.path:
             found.append(("--debugcon file:", self.debugcon.path))
@@ -191,113 +139,64 @@ class RunConfig(Value):
         """The same of the files that it reads."""
         if self.start is not None:
             return [("--from", self.start.path)]
-        found = [("the guest's image", self.guest), *(("a --module", module.path) for module in self.modules)]
-        if self.initrd is not None:
-            found.append(("--initrd", self.initrd))
-        if self.bios_file is not None:
-            found.append(("--bios", self.bios_file))
-        found += [("--symbols", spec.path) for spec in self.symbols]
-        return found + [(f"--fw-cfg {file.name}", file.path) for file in self.fw_cfg]
+        return [("the guest's image", self.guest), *self._files(READ)]
+
+    def _files(self, use: str) -> Iterator[tuple[str, str]]:
+        for option in PARAMETERS.values():
+            if option.file == use:
+                value = self.bios_file if option.name == "bios" else getattr(self, option.name)
+                yield from ((option.spelling, path) for path in option.paths(value))
 
 
-def specs(
-    option: str,
-    wanted: Any,
-    kind: type[_Spec],
-    parse: Callable[[str], _Spec],
-    of_path: Callable[[str], _Spec] | None = None,
-) -> tuple[_Spec, ...]:
-    """The values of an option that may be repeated: texts, which are parsed, or values of `kind`.
+def configured(
+    guest: str,
+    options: Mapping[str, Any],
+    *,
+    flat: bool,
+    serial: dict[str, SerialSpec],
+    debugcon: SerialSpec,
+    keyboard: KeyboardSpec,
+    console: Capture | None,
+) -> RunConfig:
+    """The run of `options`, as `run.options.taken` gives them. A `flat` bundled image boots in one way.
 
-    `of_path` makes one of a path, which is not parsed. Raises UsageError.
+    `console` and the three before it say what the options of these names mean. Raises UsageError.
     """
-    found: list[_Spec] = []
-    for one in values.several(option, wanted):
-        if isinstance(one, kind):
-            found.append(one)
-        elif isinstance(one, str | bytes):
-            found.append(parse(os.fsdecode(one)))
-        elif isinstance(one, os.PathLike) and of_path is not None:
-            found.append(of_path(os.fspath(one)))
-        else:
-            raise UsageError(f"{option}: {one!r} is neither text nor a {kind.__name__}")
-    return tuple(found)
+    required = layer_mask("--require", options["require"])
+    left_out = layer_mask("--without", options["without"])
+    budget: int | None = options["restart_budget"]
+    own = {
+        "guest": guest,
+        "serial": serial,
+        "debugcon": debugcon,
+        "keyboard": keyboard,
+        "console": console,
+        "memory_size": options["memory"],
+        "boot": "real" if flat and options["boot"] == AUTO else options["boot"],
+        "debug_exit_port": options["debug_exit"],
+        "pin": str(options["pin"]),
+        "design": design_of(
+            options["sandbox"], options["seccomp"], options["ipc"], without=left_out, require=required
+        ),
+        "restart_budget": DEFAULT_RESTART_BUDGET if budget is None else budget,
+        "require": required,
+        "profile_rate": options["profile_rate"] or DEFAULT_PROFILE_RATE,
+        "resources": dict(options["resources"] or {}),
+        "inject": injected(options["inject"]),
+    }
+    same = {name: options[name] for name in RunConfig.__match_args__ if name in options}
+    config = RunConfig(**(same | own))
+    check(config, budget)
+    return config
 
 
-def parse_module(text: str) -> ModuleSpec:
-    """'FILE' or 'FILE,ARGUMENTS'. Raises UsageError."""
-    path, _, arguments = text.partition(",")
-    if not path:
-        raise UsageError(f"--module '{text}' names no file")
-    return ModuleSpec(path, arguments)
-
-
-def parse_symbols(text: str) -> SymbolSpec:
-    """'FILE' or 'FILE@BASE'. Raises UsageError."""
-    path, at, base = text.rpartition("@")
-    if not at:
-        path, base = text, "0"
-    if not path:
-        raise UsageError(f"--symbols '{text}' names no file")
-    try:
-        return SymbolSpec(path, values.address(base))
-    except ValueError as error:
-        if os.path.exists(text):  # the name of a file may have an @
-            return SymbolSpec(text)
-        raise UsageError(f"--symbols '{text}': {error}", hint="for example kernel.elf@0x100000") from error
-
-
-def parse_fw_cfg(text: str) -> FirmwareFile:
-    """'NAME=FILE'. Raises UsageError."""
-    name, separator, path = text.partition("=")
-    if not name or not separator or not path:
-        raise UsageError(
-            f"--fw-cfg '{text}' is not NAME=FILE", hint="for example opt/org.example/key=key.txt"
-        )
-    return FirmwareFile(name, path)
-
-
-def backends(wanted: Backends) -> Backends:
-    """What --serial wants: backends by port, or texts. Raises UsageError."""
-    return wanted if isinstance(wanted, Mapping) else values.several("--serial", wanted)
-
-
-def injected(wanted: Several[str]) -> tuple[Spec, ...]:
-    """The faults of --inject. Raises UsageError."""
+def injected(wanted: Sequence[str]) -> tuple[Spec, ...]:
+    """The faults of --inject: one, or several. Raises UsageError."""
     if not wanted:
         return ()
     from kvmbox.inject.spec import parse_all
 
-    return parse_all(values.several("--inject", wanted))
-
-
-def boot_way(boot: str, *, flat: bool) -> str:
-    """The way to boot: a `flat` bundled image only boots one way. Raises UsageError."""
-    _refuse_other("--boot", boot, WAY_NAMES)
-    return "real" if flat and boot == AUTO else boot
-
-
-def gdb_endpoint(text: str | None) -> Endpoint | None:
-    """Where --gdb serves its client. Raises UsageError."""
-    if text is None:
-        return None
-    from kvmbox.gdb.endpoint import parse
-
-    return parse(text)
-
-
-def texts(option: str, wanted: Several[str | bytes]) -> tuple[bytes, ...]:
-    """The texts of --expect or --fail-on as bytes. Raises UsageError."""
-    found = tuple(os.fsencode(text) for text in values.several(option, wanted))
-    if not all(found):
-        raise UsageError("--expect and --fail-on want a text that is not empty")
-    return found
-
-
-def types_on_keyboard(keyboard: str) -> bool:
-    """Whether the console's input goes to the keyboard. Raises UsageError."""
-    _refuse_other("--keyboard", keyboard, KEYBOARD_INPUTS)
-    return keyboard == "console"
+    return parse_all(wanted)
 
 
 def check_cpu(model: str) -> None:
@@ -308,10 +207,10 @@ def check_cpu(model: str) -> None:
         parse_model(model)
 
 
-def layer_mask(option: str, names: Several[str]) -> int:
+def layer_mask(option: str, names: Sequence[str]) -> int:
     """The sandbox layers that `option` names, as a mask. Raises UsageError."""
     try:
-        return layers.mask_of(values.several(option, names))
+        return layers.mask_of(names)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from error
 
@@ -323,9 +222,6 @@ def design_of(
 
     UsageError where they make no sense together.
     """
-    _refuse_other("--sandbox", sandbox, SANDBOX_CHOICES)
-    _refuse_other("--seccomp", seccomp, SECCOMP_CHOICES)
-    _refuse_other("--ipc", ipc, IPC_OPTIONS)
     design = Design(sandbox, seccomp or DEFAULT_SECCOMP, ipc or DEFAULT_IPC, without)
     if without & require:
         raise UsageError(f"--require and --without name {', '.join(layers.names(without & require))}")
@@ -365,29 +261,19 @@ def _check_live(config: RunConfig) -> None:
 def check(config: RunConfig, restart_budget: int | None) -> None:
     """UsageError where options contradict each other. `restart_budget` is the one that was asked for."""
     check_cpu(config.cpu)
-    _refuse_other("--segments", config.segments, DATA_SEGMENTS)
-    _refuse_other("--firmware-tables", config.firmware_tables, FIRMWARE_CHOICES)
-    _refuse_other("--serial-overflow", config.serial_overflow, SERIAL_OVERFLOWS)
-    _refuse_other("--rtc", config.rtc, RTC_POLICIES)
-    _refuse_other("--screen", config.screen, SCREEN_CHOICES)
     if config.screen == "live":
         _check_live(config)
     if config.rtc != DEFAULT_RTC and config.start is None:
         raise UsageError(
             f"--rtc {config.rtc} needs --from", hint="the clock of a machine that boots is --rtc-base"
         )
-    if config.snapshot_stop and not config.snapshot_when:
-        raise UsageError("--snapshot-stop needs --snapshot-when", hint="say when the snapshot is taken")
     if len(config.snapshot_when) > MOST_SNAPSHOTS:
         raise UsageError(f"--snapshot-when more than {MOST_SNAPSHOTS} times")
-    if config.core_always and config.core is None:
-        raise UsageError("--core-always needs --core", hint="name the file of the core")
     if config.inject and (config.snapshot_when or config.start is not None):
         raise UsageError(
             f"--inject contradicts {'--from' if config.start is not None else '--snapshot-when'}",
             hint=NO_FAULTS_IN_SNAPSHOTS,
         )
-    _refuse_other("--on-device-crash", config.on_device_crash, CRASH_ANSWERS)
     status = config.success_status
     for option, value in (
         ("--load-address", config.load_address),
@@ -396,8 +282,6 @@ def check(config: RunConfig, restart_budget: int | None) -> None:
     ):
         if value is not None and config.boot != "real":
             raise UsageError(f"{option} needs --boot real", hint="other images say where they belong")
-    if status is not None and not 1 <= status <= 255:
-        raise UsageError(f"--success-status {status} is not between 1 and 255")
     if status is not None and status % 2 == 0:
         raise UsageError(
             f"--success-status {status} is even, a guest's own statuses are odd",
@@ -408,10 +292,6 @@ def check(config: RunConfig, restart_budget: int | None) -> None:
             "--success-status needs the debug-exit port, and --debug-exit is none",
             hint="only a write to that port gives an odd status",
         )
-    if config.record_limit is not None and config.record is None:
-        raise UsageError("--record-limit needs --record", hint="name the file to record to")
-    if config.profile_rate is not None and config.profile is None:
-        raise UsageError("--profile-rate needs --profile", hint="name the file to write the profile to")
     if config.on_device_crash != "fail" and not config.design.has_processes:
         raise UsageError(
             f"--on-device-crash {config.on_device_crash} needs device processes",
@@ -419,10 +299,3 @@ def check(config: RunConfig, restart_budget: int | None) -> None:
         )
     if restart_budget is not None and config.on_device_crash != "restart":
         raise UsageError("--restart-budget needs --on-device-crash restart")
-    if config.restart_budget < 1:
-        raise UsageError(f"--restart-budget {config.restart_budget} is less than 1")
-
-
-def _refuse_other(option: str, value: str | None, choices: Sequence[str]) -> None:
-    if value is not None and value not in choices:
-        raise UsageError(f"{option} '{value}' is none of {', '.join(choices)}")

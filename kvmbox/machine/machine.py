@@ -16,42 +16,32 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Self
 
 from kvmbox import bundled
-from kvmbox.board import DeviceSpec
 from kvmbox.errors import ExpectError, UsageError, WaitTimeoutError
 from kvmbox.host.capture import Capture, Typed, slice_of
 from kvmbox.host.serial import Backends, KeyboardSpec, SerialSpec, parse_debugcon, serial_plan
 from kvmbox.judge import Judge
 from kvmbox.lean import Value
-from kvmbox.machine import config as options
-from kvmbox.machine import values
 from kvmbox.machine.caller import Caller
-from kvmbox.machine.config import (
-    FirmwareFile,
-    ModuleSpec,
-    OnDeviceCrash,
-    RunConfig,
-    SerialOverflow,
-    SymbolSpec,
-)
+from kvmbox.machine.config import NO_FAULTS_IN_SNAPSHOTS, configured
 from kvmbox.machine.run import run
 from kvmbox.machine.screens import Screens
-from kvmbox.machine.snapshots import Request, SnapshotCondition, Snapshots, parse_condition, refused
+from kvmbox.machine.snapshots import Request, Snapshots, refused
 from kvmbox.machine.statistics import RunStats
 from kvmbox.machine.timeline import Timeline
-from kvmbox.machine.values import Several
 from kvmbox.outcome import INTERRUPTED, Outcome
-from kvmbox.processes.pool import Sandbox, Seccomp
+from kvmbox.run.options import taken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.host.transfers import Store
-    from kvmbox.screen.screen import Screen
-    from kvmbox.snapshot.file import SnapshotFile
+    from inspect import Signature
+    from typing import Unpack
 
-_Read = TypeVar("_Read")
+    from kvmbox.machine._generated_options import MachineOptions, SnapshotOptions
+    from kvmbox.screen.screen import Screen
+
 _ErrorClass = type[BaseException]  # within Machine, `type` is a method
 
 MOST_MESSAGES: Final = 1000
@@ -85,70 +75,21 @@ class RunResult(Value):
     last_lines: tuple[tuple[str, str], ...] = ()
 
 
+class _EachOption:
+    """The signature of `Machine`, whose options are in a dictionary: made when it is asked for."""
+
+    def __get__(self, instance: object, owner: object) -> Signature:
+        from kvmbox.machine.signature import signature
+
+        return signature()
+
+
 class Machine:
     """One machine, from its start to the end of its guest. It runs once."""
 
-    def __init__(
-        self,
-        image: str | os.PathLike[str],
-        *,
-        memory: int | str = options.DEFAULT_MEMORY,
-        cpus: int = 1,
-        cpu: str = options.DEFAULT_CPU,
-        append: str = "",
-        modules: Several[str | os.PathLike[str] | ModuleSpec] = (),
-        initrd: str | os.PathLike[str] | None = None,
-        boot: str = options.DEFAULT_BOOT,
-        bios: str | os.PathLike[str] | None = None,
-        load_address: int | str | None = None,
-        entry: tuple[int, int] | str | None = None,
-        segments: options.DataSegments | None = None,
-        firmware_tables: options.FirmwareChoice = options.DEFAULT_FIRMWARE,
-        fw_cfg: Several[str | FirmwareFile] = (),
-        symbols: Several[str | os.PathLike[str] | SymbolSpec] = (),
-        testdev: bool = False,
-        serial: Backends = (),
-        debugcon: str | Capture = "auto",
-        console: Literal["capture", "stdio"] = "capture",
-        screen: options.ScreenChoice = options.DEFAULT_SCREEN,
-        keyboard: options.KeyboardInput = options.DEFAULT_KEYBOARD,
-        serial_overflow: SerialOverflow = options.DEFAULT_SERIAL_OVERFLOW,
-        serial_limit: int | str | None = None,
-        uart_pace: bool = False,
-        rtc_base: int | str = options.DEFAULT_RTC_BASE,
-        timeout: float | None = None,
-        expect: Several[str | bytes] = (),
-        fail_on: Several[str | bytes] = (),
-        success_status: int | None = None,
-        debug_exit: int | str | None = options.DEFAULT_DEBUG_EXIT,
-        sandbox: Sandbox = options.DEFAULT_SANDBOX,
-        seccomp: Seccomp | None = None,
-        ipc: str | None = None,
-        no_reboot: bool = False,
-        on_device_crash: OnDeviceCrash = options.DEFAULT_ON_DEVICE_CRASH,
-        restart_budget: int | None = None,
-        require: Several[str] = (),
-        without: Several[str] = (),
-        pin: int | str = options.DEFAULT_PIN,
-        record: str | os.PathLike[str] | None = None,
-        record_limit: int | str | None = None,
-        profile: str | os.PathLike[str] | None = None,
-        profile_rate: int | str | None = None,
-        sample_exits: bool = False,
-        kvm_path: str = options.DEFAULT_KVM_PATH,
-        devices: Several[DeviceSpec] = (),
-        resources: Mapping[str, Store] | None = None,
-        snapshot_when: Several[str | SnapshotCondition] = (),
-        snapshot_stop: bool = False,
-        rtc: options.RtcPolicy = options.DEFAULT_RTC,
-        source: Several[str | os.PathLike[str]] = (),
-        core: str | os.PathLike[str] | None = None,
-        core_always: bool = False,
-        inject: Several[str] = (),
-        gdb: str | None = None,
-        say: Callable[[str], None] | None = None,
-        start: SnapshotFile | None = None,
-    ) -> None:
+    __signature__ = _EachOption()
+
+    def __init__(self, image: str | os.PathLike[str], **options: Unpack[MachineOptions]) -> None:
         """`image` is a file, or the name of a bundled guest. The options are those of `kvmbox run`.
 
         `serial` gives ports a backend: a Capture, or "null", "pty", "file:PATH", "stdio". `console` is where
@@ -159,69 +100,20 @@ class Machine:
         Nothing is opened yet. Raises UsageError.
         """
         path, flat = _find(os.fspath(image))
-        required = options.layer_mask("--require", require)
-        left_out = options.layer_mask("--without", without)
-        serial = options.backends(serial)
-        self.console: Final = _console_of(serial, console)
+        chosen = taken(options)
+        self.console: Final = _console_of(chosen["serial"], chosen["console"])
         """The Capture with the console's output; None where the console is on stdio."""
-        plan = serial_plan(serial, self.console)
+        plan = serial_plan(chosen["serial"], self.console)
         self._keys = Typed()
-        self.config: Final = RunConfig(
-            guest=path,
+        self.config: Final = configured(
+            path,
+            chosen,
+            flat=flat,
             serial=plan,
-            debugcon=_debugcon(debugcon, self.console),
-            screen=screen,
+            debugcon=_debugcon(chosen["debugcon"], self.console),
+            keyboard=KeyboardSpec(self._keys, chosen["keyboard"] == "console", self.console),
             console=self.console,
-            keyboard=KeyboardSpec(self._keys, options.types_on_keyboard(keyboard), self.console),
-            rtc_base=values.parse_rtc_base(rtc_base) if isinstance(rtc_base, str) else rtc_base,
-            memory_size=_read("--memory", values.memory_size, memory),
-            cpus=_read("--cpus", values.cpu_count, cpus),
-            cpu=cpu,
-            append=append,
-            modules=options.specs("--module", modules, ModuleSpec, options.parse_module, ModuleSpec),
-            initrd=None if initrd is None else os.fspath(initrd),
-            boot=options.boot_way(boot, flat=flat),
-            bios=None if bios is None else os.fspath(bios),
-            load_address=_if_given("--load-address", values.address, load_address),
-            entry=_if_given("--entry", values.far_address, entry),
-            segments=segments,
-            firmware_tables=firmware_tables,
-            fw_cfg=options.specs("--fw-cfg", fw_cfg, FirmwareFile, options.parse_fw_cfg),
-            symbols=options.specs("--symbols", symbols, SymbolSpec, options.parse_symbols, SymbolSpec),
-            testdev=testdev,
-            serial_overflow=serial_overflow,
-            serial_limit=_if_given("--serial-limit", values.byte_count, serial_limit),
-            timeout=_if_given("--timeout", values.seconds, timeout),
-            expect=options.texts("--expect", expect),
-            fail_on=options.texts("--fail-on", fail_on),
-            success_status=success_status,
-            uart_pace=uart_pace,
-            debug_exit_port=_read("--debug-exit", values.optional_port, debug_exit),
-            no_reboot=no_reboot,
-            pin=str(pin),
-            design=options.design_of(sandbox, seccomp, ipc, without=left_out, require=required),
-            on_device_crash=on_device_crash,
-            restart_budget=options.DEFAULT_RESTART_BUDGET if restart_budget is None else restart_budget,
-            require=required,
-            record=None if record is None else os.fspath(record),
-            record_limit=_if_given("--record-limit", values.byte_count, record_limit),
-            kvm_path=kvm_path,
-            devices=values.several("devices", devices),
-            resources=dict(resources or {}),
-            snapshot_when=options.specs("--snapshot-when", snapshot_when, SnapshotCondition, parse_condition),
-            snapshot_stop=snapshot_stop,
-            start=start,
-            rtc=rtc,
-            source=tuple(os.fspath(path) for path in values.several("--source", source)),
-            core=None if core is None else os.fspath(core),
-            core_always=core_always,
-            profile=None if profile is None else os.fspath(profile),
-            profile_rate=_if_given("--profile-rate", values.sample_rate, profile_rate),
-            inject=options.injected(inject),
-            gdb=options.gdb_endpoint(gdb),
-            sample_exits=sample_exits,
         )
-        options.check(self.config, restart_budget)
         self._captures = {
             spec.capture for spec in (*plan.values(), self.config.debugcon) if spec.capture is not None
         }
@@ -229,10 +121,12 @@ class Machine:
             capture.claim()
         self.messages: Final[deque[str]] = deque(maxlen=MOST_MESSAGES)
         """What was there to tell a person, the last lines: restarts, the path of a pseudo-terminal, …"""
-        self._say = say
+        self._say: Callable[[str], None] | None = chosen["say"]
         self._snapshots = Snapshots()
         self._screens = Screens()
-        self._judge = Judge(self.config.expect, self.config.fail_on, success_status=success_status)
+        self._judge = Judge(
+            self.config.expect, self.config.fail_on, success_status=self.config.success_status
+        )
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._used = False
@@ -244,7 +138,7 @@ class Machine:
         self._error_told = False
 
     @classmethod
-    def from_snapshot(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+    def from_snapshot(cls, path: str | os.PathLike[str], **options: Unpack[SnapshotOptions]) -> Self:
         """A machine that goes on where a snapshot was taken: a file of `snapshot`, or of --snapshot-when.
 
         `options` are those of the constructor, but for what the snapshot decides: image, memory, CPUs,
@@ -344,9 +238,7 @@ class Machine:
         if not self._used or threading.current_thread() is self._thread:
             raise UsageError("there is nothing to take a snapshot of: the machine was not started")
         if self.config.inject:
-            raise UsageError(
-                "--inject contradicts a snapshot of the machine", hint=options.NO_FAULTS_IN_SNAPSHOTS
-            )
+            raise UsageError("--inject contradicts a snapshot of the machine", hint=NO_FAULTS_IN_SNAPSHOTS)
         from kvmbox.snapshot.destination import Destination
 
         destination = Destination(os.fspath(path))
@@ -539,21 +431,8 @@ def _find(image: str) -> tuple[str, bool]:
     return found, bundled.is_flat(found)
 
 
-def _read(option: str, read: Callable[[Any], _Read], value: object) -> _Read:
-    try:
-        return read(value)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from error
-
-
-def _if_given(option: str, read: Callable[[Any], _Read], value: object) -> _Read | None:
-    return None if value is None else _read(option, read, value)
-
-
 def _console_of(serial: Backends, choice: str) -> Capture | None:
     """Where the console is: COM1's own Capture, or a new one; None for stdio."""
-    if choice not in ("capture", "stdio"):
-        raise UsageError(f"console '{choice}' is none of capture, stdio")
     if isinstance(serial, Mapping):
         backends: dict[str, str | Capture] = {port.upper(): backend for port, backend in serial.items()}
     else:

@@ -38,7 +38,7 @@ from kvmbox.machine.aftermath import (
 from kvmbox.machine.boot_source import BootSource
 from kvmbox.machine.builder import Devices, GuestVm, board_of, fw_cfg_files, start_timer
 from kvmbox.machine.caller import Caller
-from kvmbox.machine.config import DEFAULT_PROFILE_RATE, RunConfig
+from kvmbox.machine.config import RunConfig
 from kvmbox.machine.drain import drain
 from kvmbox.machine.main_loop import Look, MainLoop
 from kvmbox.machine.planned import PlannedSnapshots
@@ -449,7 +449,7 @@ def _profiling(config: RunConfig) -> Profiling | None:
         return None
     from kvmbox.machine.profiler import Profiling
 
-    return Profiling(config.profile, config.profile_rate or DEFAULT_PROFILE_RATE, config.guest)
+    return Profiling(config.profile, config.profile_rate, config.guest)
 
 
 def _exit_sampler(config: RunConfig, main_loop: MainLoop) -> ExitSampler | None:

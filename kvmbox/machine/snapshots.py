@@ -14,12 +14,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from kvmbox.errors import SnapshotFileError, UsageError
 from kvmbox.host.clock import GuestClock
 from kvmbox.lean import Value
 from kvmbox.machine.standstill import Visitor
+from kvmbox.run.choices import spec
 
 GUEST_ENDED: Final = "the guest ended before"
 
@@ -191,6 +192,11 @@ class Snapshots(Visitor):
 def _finish(unfinished: Iterable[Callable[[], None]]) -> None:
     for finish in unfinished:
         finish()
+
+
+def condition(value: Any) -> SnapshotCondition:
+    """A value of --snapshot-when. Raises UsageError."""
+    return spec("--snapshot-when", value, SnapshotCondition, parse_condition)
 
 
 def parse_condition(text: str) -> SnapshotCondition:

@@ -8,24 +8,12 @@ from typing import Any, Final
 from kvmbox.errors import UsageError
 from kvmbox.host.capture import Capture
 from kvmbox.host.serial import Backends, serial_plan
-from kvmbox.machine.config import FirmwareFile, ModuleSpec, backends
+from kvmbox.run.choices import FirmwareFile, ModuleSpec
+from kvmbox.run.option import IMAGE
+from kvmbox.run.options import OPTIONS, names
 from kvmbox.snapshot.description import Description
 
-OF_THE_SNAPSHOT: Final = (
-    *(
-        "memory",
-        "cpus",
-        "cpu",
-        "append",
-        "modules",
-        "initrd",
-        "boot",
-        "bios",
-        "load_address",
-        "entry",
-    ),
-    *("segments", "firmware_tables", "fw_cfg", "testdev", "uart_pace", "rtc_base", "debug_exit"),
-)
+OF_THE_SNAPSHOT: Final = names(IMAGE)
 """The options of a machine that a snapshot decides."""
 
 
@@ -62,9 +50,9 @@ def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     for name in OF_THE_SNAPSHOT:
         if name in given:
             raise UsageError(
-                f"--{name.replace('_', '-')} contradicts --from", hint="the machine is as the snapshot has it"
+                f"{OPTIONS[name].spelling} contradicts --from", hint="the machine is as the snapshot has it"
             )
-    return {**own, **given, "serial": _serial(own["serial"], backends(given.get("serial", ())))}
+    return {**own, **given, "serial": _serial(own["serial"], OPTIONS["serial"].take(given.get("serial", ())))}
 
 
 def _serial(ports: Collection[str], given: Backends) -> Backends:

@@ -161,7 +161,7 @@ def find_image(folder: str, image: str) -> str:
 def check_options(test: Test) -> None:
     """Refuse options that `kvmbox.Machine` refuses. Nothing is opened. Raises UsageError."""
     from kvmbox.machine.machine import Machine
-    from kvmbox.machine.values import byte_count
+    from kvmbox.run.values import byte_count
 
     Machine(test.image, timeout=test.timeout, **test.options)  # type: ignore[arg-type] # as the suite has them
     limit = test.options.get("serial_limit")

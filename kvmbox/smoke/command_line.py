@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
+from kvmbox.run.options import OPTIONS
 from kvmbox.smoke.model import DEFAULT_OUTPUT_LIMIT, Boot, Pattern, Start
-
-_REPEATED: Final = {
-    "modules": "--module",
-    "fw_cfg": "--fw-cfg",
-    "require": "--require",
-    "inject": "--inject",
-    "snapshot_when": "--snapshot-when",
-}
 
 
 def run_arguments(boot: Boot, json_path: str | None = None) -> list[str]:
@@ -21,13 +13,13 @@ def run_arguments(boot: Boot, json_path: str | None = None) -> list[str]:
     options: Mapping[str, object] = {"serial_limit": DEFAULT_OUTPUT_LIMIT} | dict(boot.options)
     words = ["run", f"--timeout={boot.timeout:g}"]
     for name, value in options.items():
-        if name in _REPEATED:
-            assert isinstance(value, tuple)
-            words += [f"{_REPEATED[name]}={one}" for one in value]
+        spelling = OPTIONS[name].spelling
+        if isinstance(value, tuple):
+            words += [f"{spelling}={one}" for one in value]
         elif value is True:
-            words.append(f"--{name.replace('_', '-')}")
+            words.append(spelling)
         elif value is not False:
-            words.append(f"--{name.replace('_', '-')}={value}")
+            words.append(f"{spelling}={value}")
     words += [f"--expect={one.text}" for one in expectations(boot)]
     words += [f"--fail-on={one.text}" for one in failures(boot)]
     if boot.record is not None:

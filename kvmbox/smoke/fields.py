@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kvmbox.errors import UsageError
-from kvmbox.machine.config import KEYBOARD_INPUTS
+from kvmbox.run.option import FLAG, REPEATED, SUITE, Option
+from kvmbox.run.options import OPTIONS, names
 from kvmbox.smoke.conventions import CONVENTIONS
 from kvmbox.smoke.model import Pattern, Step
 
@@ -203,6 +204,33 @@ def _fw_cfg(value: Any, place: Place) -> str:
     return name + equals + place(path) if path else name + equals
 
 
+_OWN: Final[dict[str, Callable[[Any, Place], Any]]] = {
+    "modules": _module,
+    "bios": _firmware,
+    "fw_cfg": _fw_cfg,
+    "inject": _line,
+}
+"""Options whose texts are read in ways of their own."""
+
+
+def _option(option: Option) -> Field:
+    """The key of an option: TOML has numbers, and repeated options are arrays."""
+    read: Callable[[Any, Place], Any]
+    if option.choices:
+        what, read = ", ".join(option.choices), _one_of(option.choices)
+    elif option.kind == FLAG:
+        what, read = "true or false", _flag
+    elif option.bounds is not None or option.type == "int":
+        what, read = "number", _number
+    elif option.read is not None and option.type.startswith("int | str"):
+        what, read = "number or text", _number_or_text
+    else:
+        what, read = option.metavar or "text", _OWN.get(option.name, _file if option.file else _text)
+    if option.kind == REPEATED:
+        what, read = f"{what} or array", _several(read)
+    return Field(option.name, what, read, is_option=True)
+
+
 FIELDS: Final[dict[str, Field]] = {
     one.name: one
     for one in (
@@ -229,30 +257,7 @@ FIELDS: Final[dict[str, Field]] = {
         Field("skip_line", "pattern", _pattern),
         Field("dialogue", "array of tables", _steps),
         # The machine: options of `kvmbox run`.
-        Field("boot", "text", _text, is_option=True),
-        Field("bios", "file, builtin or none", _firmware, is_option=True),
-        Field("append", "text", _text, is_option=True),
-        Field("modules", "text or array of FILE[,ARGUMENTS]", _several(_module), is_option=True),
-        Field("initrd", "file", _file, is_option=True),
-        Field("memory", "number or text", _number_or_text, is_option=True),
-        Field("cpus", "number", _number, is_option=True),
-        Field("cpu", "text", _text, is_option=True),
-        Field("load_address", "number or text", _number_or_text, is_option=True),
-        Field("entry", "text", _text, is_option=True),
-        Field("segments", "text", _text, is_option=True),
-        Field("firmware_tables", "text", _text, is_option=True),
-        Field("fw_cfg", "text or array of NAME=FILE", _several(_fw_cfg), is_option=True),
-        Field("testdev", "true or false", _flag, is_option=True),
-        Field("keyboard", ", ".join(KEYBOARD_INPUTS), _one_of(KEYBOARD_INPUTS), is_option=True),
-        Field("serial_limit", "number or text", _number_or_text, is_option=True),
-        Field("uart_pace", "true or false", _flag, is_option=True),
-        Field("rtc_base", "text", _text, is_option=True),
-        Field("debug_exit", "number or text", _number_or_text, is_option=True),
-        Field("no_reboot", "true or false", _flag, is_option=True),
-        Field("on_device_crash", "text", _text, is_option=True),
-        Field("restart_budget", "number", _number, is_option=True),
-        Field("require", "text or array", _several(_text), is_option=True),
-        Field("inject", "text or array of DEVICE:FAULT=VALUE", _several(_line), is_option=True),
+        *(_option(OPTIONS[name]) for name in names(SUITE)),
     )
 }
 """Every key of a test, in the order of the documentation."""

@@ -24,8 +24,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from kvmbox.errors import UsageError
-from kvmbox.machine.config import DEFAULT_SANDBOX
 from kvmbox.processes.pool import PER_DEVICE, PROCESS
+from kvmbox.run.choices import DEFAULT_SANDBOX
 from kvmbox.warm.dispatcher import GRACE_S, Dispatcher
 from kvmbox.warm.jobs import Job, JobQueue
 from kvmbox.warm.result import WarmResult, pack_order

@@ -35,10 +35,10 @@ STAGES = (
     "kvmbox.processes.pool:DevicePool.close+",
     "kvmbox.host.signals:SignalHandlers.restore",
     "kvmbox.host.signals:SignalHandlers.restore+",
-    "kvmbox.cli.run:write_json",
-    "kvmbox.cli.run:write_json+",
+    "kvmbox.cli.boot:write_json",
+    "kvmbox.cli.boot:write_json+",
     "kvmbox.machine.statistics:format_stats",
-    "kvmbox.cli.main:run_command+",
+    "kvmbox.cli.ending:guarded+",
     "os:_exit",
 )
 

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from kvmbox import early, errors
-from kvmbox.cli import main
+from kvmbox.cli import ending, main, messages
 from kvmbox.cli.main import run_command
 
 
@@ -126,7 +126,7 @@ def test_report_survives_a_stderr_that_is_gone(monkeypatch: pytest.MonkeyPatch) 
             raise OSError(errno.EPIPE, "Broken pipe")
 
     monkeypatch.setattr("sys.stderr", Gone())
-    main.report("nobody hears this", "nor this")
+    messages.report("nobody hears this", "nor this")
 
 
 def test_threads_that_cannot_be_had_are_no_bug(
@@ -195,12 +195,12 @@ def test_only_the_main_thread_says_that_its_write_may_be_interrupted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     phase = Phase()
-    monkeypatch.setattr(main, "early", phase)
-    other = threading.Thread(target=main.say, args=["from another thread"])
+    monkeypatch.setattr(messages, "early", phase)
+    other = threading.Thread(target=messages.say, args=["from another thread"])
     other.start()
     other.join()
     assert phase.changes == []
-    main.say("from the main thread")
+    messages.say("from the main thread")
     assert phase.changes == [True, False]
     assert capsys.readouterr().err == "from another thread\nfrom the main thread\n"
 
@@ -228,11 +228,11 @@ def test_failure_of_the_last_flush_cannot_be_interrupted_any_more(monkeypatch: p
 
     reported: list[tuple[bool, str]] = []
     monkeypatch.setattr("sys.stdout", Full())
-    monkeypatch.setattr(main, "report", lambda text: reported.append((early.breakable, text)))
-    assert main._flush(0) == main.FAILED
+    monkeypatch.setattr(ending, "report", lambda text: reported.append((early.breakable, text)))
+    assert ending.flush(0) == messages.FAILED
     assert reported == [(False, "cannot write to stdout: No space left on device")]
 
 
 def test_note_with_control_characters_is_one_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
-    main.note("core file 'a\x1b[31m\x9b' written")
+    messages.note("core file 'a\x1b[31m\x9b' written")
     assert capsys.readouterr().err == "kvmbox: core file 'a\\x1b[31m\\x9b' written\n"

@@ -7,12 +7,12 @@ import subprocess
 
 import pytest
 
-from kvmbox.cli import completion, main
+from kvmbox.cli import completion, main, quick
 
 
 def complete(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
     words = line.split(" ")
-    monkeypatch.setenv(main.COMPLETION_VARIABLE, "bash_complete")
+    monkeypatch.setenv(quick.COMPLETION_VARIABLE, "bash_complete")
     monkeypatch.setenv("COMP_WORDS", line)
     monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
     assert main.run_command([]) == 0
@@ -23,7 +23,7 @@ def complete(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_script_asks_with_the_variable(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run_command(["completion", shell]) == 0
     script = capsys.readouterr().out
-    assert f"{main.COMPLETION_VARIABLE}={shell}_complete" in script
+    assert f"{quick.COMPLETION_VARIABLE}={shell}_complete" in script
 
 
 def test_bash_reads_the_script(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import shlex
 import click
 import pytest
 
-from kvmbox.cli import main, run
+from kvmbox.cli import main, options, run
 from kvmbox.cli.sections import OTHER, SectionedCommand
 
 COMMAND = run.command
@@ -19,24 +19,24 @@ def help_of(command: click.Command) -> str:
 
 
 def test_every_option_of_run_is_in_one_section() -> None:
-    named = [name for names in run.SECTIONS.values() for name in names]
-    options = {one.name for one in COMMAND.params if isinstance(one, click.Option)}
+    named = [name for names in options.HELP_SECTIONS.values() for name in names]
+    known = {one.name for one in COMMAND.params if isinstance(one, click.Option)}
     assert len(named) == len(set(named))
-    assert options - set(named) == {"debug"}
+    assert known - set(named) == {"debug"}
 
 
 def test_what_a_file_may_set_takes_no_isolation_away_and_names_no_file() -> None:
-    options = {one.name: one for one in COMMAND.params if isinstance(one, click.Option)}
-    assert set(options) > run.CONFIGURABLE
-    assert not run.CONFIGURABLE & {"sandbox", "seccomp", "without", "serial", "debugcon"}
-    for name in run.CONFIGURABLE:
-        assert "FILE" not in (options[name].metavar or ""), name
+    known = {one.name: one for one in COMMAND.params if isinstance(one, click.Option)}
+    assert set(known) > options.CONFIGURABLE
+    assert not options.CONFIGURABLE & {"sandbox", "seccomp", "without", "serial", "debugcon"}
+    for name in options.CONFIGURABLE:
+        assert "FILE" not in (known[name].metavar or ""), name
 
 
 def test_help_shows_the_sections_in_order_and_each_option_once() -> None:
     text = help_of(COMMAND)
     titles = re.findall(r"^(\w.*):$", text, re.MULTILINE)
-    assert titles == ["Examples", *run.SECTIONS, OTHER]
+    assert titles == ["Examples", *options.HELP_SECTIONS, OTHER]
     for parameter in COMMAND.params:
         if isinstance(parameter, click.Option):
             assert len(re.findall(rf"^  .*{max(parameter.opts, key=len)}(?![-\w])", text, re.MULTILINE)) >= 1

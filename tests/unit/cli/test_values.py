@@ -12,16 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox import layout
-from kvmbox.cli.values import (
-    ADDRESS,
-    MEMORY_SIZE,
-    OPTIONAL_PORT,
-    POSITIVE_BYTES,
-    SECONDS,
-)
+from kvmbox.cli.values import MEMORY_SIZE, SECONDS, Value
 from kvmbox.errors import UsageError
-from kvmbox.machine.config import ModuleSpec, parse_module
-from kvmbox.machine.values import parse_rtc_base, parse_size
+from kvmbox.run import values
+from kvmbox.run.choices import ModuleSpec, parse_module
+from kvmbox.run.values import parse_rtc_base, parse_size
+
+ADDRESS = Value("address", values.address)
+OPTIONAL_PORT = Value("port", values.optional_port)
+POSITIVE_BYTES = Value("bytes", values.byte_count)
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,17 @@ from typing import Any
 import click
 import pytest
 
-from kvmbox import Capture, Machine, ModuleSpec, UsageError
+from kvmbox import Capture, Machine, ModuleSpec, SnapshotFileError, UsageError, layout
 from kvmbox.board import DeviceSpec
 from kvmbox.channel.transports import AUTO, DEFAULT_IPC, IPC_OPTIONS, TRANSPORTS
 from kvmbox.cli.main import run_command
 from kvmbox.cli.run import command
 from kvmbox.host.serial import SerialSpec
 from kvmbox.inject.spec import parse
-from kvmbox.machine import config, values
-from kvmbox.machine.config import FirmwareFile, SymbolSpec
 from kvmbox.machine.snapshots import parse_condition
 from kvmbox.machine.start_options import merged
+from kvmbox.run import choices, values
+from kvmbox.run.choices import FirmwareFile, SymbolSpec
 from kvmbox.sandbox import layers
 
 PARAMETERS = inspect.signature(Machine).parameters
@@ -48,19 +48,19 @@ def test_every_option_of_a_machine_has_a_type_and_a_default() -> None:
 @pytest.mark.parametrize(
     ("name", "written"),
     [
-        ("boot", f"[default: {config.DEFAULT_BOOT}]"),
-        ("cpu", f"[default: {config.DEFAULT_CPU}]"),
-        ("firmware_tables", f"[default: {config.DEFAULT_FIRMWARE}]"),
-        ("serial_overflow", f"[default: {config.DEFAULT_SERIAL_OVERFLOW}]"),
-        ("sandbox", f"[default: {config.DEFAULT_SANDBOX}]"),
-        ("seccomp", f"[default: {config.DEFAULT_SECCOMP}]"),
+        ("boot", f"[default: {choices.DEFAULT_BOOT}]"),
+        ("cpu", f"[default: {choices.DEFAULT_CPU}]"),
+        ("firmware_tables", f"[default: {choices.DEFAULT_FIRMWARE}]"),
+        ("serial_overflow", f"[default: {choices.DEFAULT_SERIAL_OVERFLOW}]"),
+        ("sandbox", f"[default: {choices.DEFAULT_SANDBOX}]"),
+        ("seccomp", f"[default: {choices.DEFAULT_SECCOMP}]"),
         ("ipc", f"[default: {DEFAULT_IPC}]"),
-        ("on_device_crash", f"[default: {config.DEFAULT_ON_DEVICE_CRASH}]"),
-        ("restart_budget", f"[default: {config.DEFAULT_RESTART_BUDGET}]"),
-        ("pin", f"[default: {config.DEFAULT_PIN}]"),
-        ("rtc_base", f"[default: {config.DEFAULT_RTC_BASE}]"),
-        ("debug_exit", f"[default: {config.DEFAULT_DEBUG_EXIT:#x}]"),
-        ("memory", f"[default: {config.DEFAULT_MEMORY >> 20}M]"),
+        ("on_device_crash", f"[default: {choices.DEFAULT_ON_DEVICE_CRASH}]"),
+        ("restart_budget", f"[default: {choices.DEFAULT_RESTART_BUDGET}]"),
+        ("pin", f"[default: {choices.DEFAULT_PIN}]"),
+        ("rtc_base", f"[default: {choices.DEFAULT_RTC_BASE}]"),
+        ("debug_exit", f"[default: {layout.DEBUG_EXIT_PORT:#x}]"),
+        ("memory", f"[default: {layout.DEFAULT_MEMORY >> 20}M]"),
     ],
 )
 def test_help_tells_the_default(name: str, written: str) -> None:
@@ -72,7 +72,7 @@ def test_help_tells_the_default(name: str, written: str) -> None:
 def test_defaults_are_a_plain_run_with_its_console_in_memory() -> None:
     vm = Machine("no-such-guest")
     made = vm.config
-    assert (made.guest, made.memory_size, made.boot) == ("no-such-guest", config.DEFAULT_MEMORY, "auto")
+    assert (made.guest, made.memory_size, made.boot) == ("no-such-guest", layout.DEFAULT_MEMORY, "auto")
     assert made.serial == {
         "COM1": SerialSpec("COM1", "capture", capture=vm.console),
         "MMIO": SerialSpec("MMIO", "shared", capture=vm.console),
@@ -279,6 +279,15 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
 ]
 
 
+def test_parameter_that_is_none_is_refused_when_called_and_by_type_checkers() -> None:
+    with pytest.raises(TypeError, match=r"'memroy'\. Did you mean 'memory'"):
+        Machine("hello32", memroy="1M")  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        Machine("hello32", cpus=[2])  # type: ignore[arg-type]
+    with pytest.raises(SnapshotFileError):
+        Machine.from_snapshot("no-such-file", memory="1M")  # type: ignore[call-arg]
+
+
 @pytest.mark.parametrize("cpus", [1, values.MOST_CPUS])
 def test_number_of_vcpus_may_be_any_in_the_range(cpus: int) -> None:
     assert Machine("hello32", cpus=cpus).config.cpus == cpus
@@ -346,4 +355,4 @@ def test_wait_and_expect_before_the_start_are_refused() -> None:
 def test_choices_of_the_types_are_those_of_the_parts() -> None:
     assert DEFAULT_IPC in IPC_OPTIONS
     assert set(IPC_OPTIONS) == {AUTO, *TRANSPORTS}
-    assert config.DEFAULT_SECCOMP in config.SECCOMP_CHOICES
+    assert choices.DEFAULT_SECCOMP in choices.SECCOMP_CHOICES

@@ -160,3 +160,8 @@ def parse_rtc_base(text: str, *, now: float | None = None) -> int:
         ) from error
     # The RTC shows a wall clock: what was written is what it shows, whatever the zone.
     return (given.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+
+
+def rtc_base(value: int | str) -> int:
+    """The same of a number, which it is already, or of a text. Raises UsageError."""
+    return parse_rtc_base(value) if isinstance(value, str) else value

@@ -1,0 +1,149 @@
+"""Carries out a command line of `kvmbox run`: makes the run, and reports its outcome. Click is not needed."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+from kvmbox import early
+from kvmbox.cli.messages import INTERRUPTED, note, report, say
+from kvmbox.cli.output_files import open_json, refuse_stdout, write_json
+from kvmbox.errors import KvmboxError, UsageError
+from kvmbox.host.distinct import refuse_shared
+from kvmbox.host.open_files import allow_enough
+from kvmbox.lean import Value
+
+if TYPE_CHECKING:
+    from kvmbox.machine.machine import Machine, RunResult
+    from kvmbox.machine.timeline import Timeline
+
+
+class Line(Value):
+    """A command line that was read: the guest, or None; the values of options that it or a configuration file
+    gives, by name; the names of options that the line itself has.
+    """
+
+    guest: str | None
+    values: dict[str, Any]
+    typed: frozenset[str]
+
+
+def carry_out(line: Line) -> int:
+    """Boot what `line` asks for; returns the exit status."""
+    from kvmbox.machine.caller import ProcessOwner
+    from kvmbox.machine.timeline import Timeline
+
+    allow_enough()
+    timeline = Timeline()
+    json_path = line.values.get("json_path")
+    machine = _machine(line, timeline)
+    json_files = [("--json", json_path)] if json_path is not None else []
+    written = [*json_files, *machine.config.files_written]
+    refuse_stdout(written)
+    refuse_shared(written, machine.config.files_read)
+    if line.values.get("watch"):
+        return _watch(machine)
+    json_file = open_json(json_path)
+    caller = ProcessOwner(tracebacks=bool(line.values.get("debug")))
+    try:
+        result = machine.run_here(caller, timeline, started=_collect_garbage)
+    except KvmboxError as error:
+        early.raising = False  # this is how it ends, whatever signal comes now
+        _write_json(json_path, json_file, {"status": error.exit_status, "reason": str(error)})
+        raise
+    except KeyboardInterrupt:
+        early.raising = False
+        _write_json(json_path, json_file, {"status": INTERRUPTED, "reason": "interrupted before the start"})
+        raise
+    wall = time.monotonic_ns() - timeline.started
+    # First what programs read: stderr may be a pipe that nobody empties. The file may be on a full disk.
+    try:
+        _write_json(json_path, json_file, _facts(result, wall) | result.statistics.as_json())
+    finally:
+        _tell(result, wall, statistics=bool(line.values.get("stats")))
+    return result.status
+
+
+def _machine(line: Line, timeline: Timeline) -> Machine:
+    from kvmbox.machine.machine import Machine
+    from kvmbox.run.options import PARAMETERS
+
+    given = line.values
+    options = {name: value for name, value in given.items() if name in PARAMETERS}
+    path = given.get("from_file")
+    if line.guest is not None and path is not None:
+        raise UsageError("--from names the snapshot to start from, and there is a GUEST beside it")
+    if (given.get("stats") or "json_path" in given) and not given.get("no_exit_samples"):
+        options["sample_exits"] = True
+    options |= {"console": "stdio", "say": note}
+    if path is not None:
+        from kvmbox.machine.start_options import OF_THE_SNAPSHOT
+
+        # What a configuration file says of machines is about those that boot.
+        free = {
+            key: value for key, value in options.items() if key not in OF_THE_SNAPSHOT or key in line.typed
+        }
+        machine = Machine.from_snapshot(path, **free)
+        timeline.mark("snapshot opened")
+        return machine
+    guest = line.guest
+    if guest is None:  # firmware is a guest by itself: a path, and never the name of a bundled guest
+        bios = options["bios"]
+        guest = options["bios"] = os.path.join(os.path.dirname(bios) or ".", os.path.basename(bios))
+    return Machine(guest, **options)
+
+
+def _watch(machine: Machine) -> int:
+    if machine.config.gdb is not None and machine.config.gdb.is_pipe:
+        raise UsageError(
+            "--gdb - has one pipe, and --watch boots many times",
+            hint="--gdb unix:gdb.sock has a new client each time",
+        )
+    from kvmbox.cli.watch import boot_again
+
+    arguments = sys.argv[sys.argv.index("run") + 1 :]
+    return boot_again(arguments, [path for _, path in machine.config.files_read], note)
+
+
+def _facts(result: RunResult, wall: int) -> dict[str, Any]:
+    return {
+        "status": result.status,
+        "reason": result.reason,
+        "hint": result.hint,
+        "report": result.crash_report,
+        "cpus": result.cpus,
+        "last_lines": dict(result.last_lines),
+        "core": result.core,
+        "screen": None if result.screen is None else result.screen.as_json(),
+        "wall_time": wall,
+    }
+
+
+def _tell(result: RunResult, wall: int, *, statistics: bool) -> None:
+    if statistics:
+        from kvmbox.machine.statistics import format_stats
+
+        say(format_stats(result.statistics, wall))
+        say(f"outcome                  {result.reason} (status {result.status})")
+    if result.failed:
+        report(result.reason, result.hint)
+        if result.crash_report:
+            say(result.crash_report)
+    elif result.hint:
+        say(f"hint: {result.hint}")
+
+
+def _collect_garbage() -> None:
+    """From now on. `cli.entry` has stopped it: what was made since is modules and machine, and no garbage."""
+    gc.freeze()
+    gc.enable()
+
+
+def _write_json(path: str | None, file: TextIO | None, data: dict[str, Any]) -> None:
+    if file is not None:
+        import json
+
+        write_json(path, file, json.dumps(data, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""A run: its options (`options`), which command line, `Machine`, files and suites have in common."""

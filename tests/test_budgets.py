@@ -1,0 +1,84 @@
+"""The budgets that measure complexity: nothing grows over them, and known exceptions only shrink."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from tools import budgets
+
+
+def test_nothing_is_over_its_budget_but_for_known_exceptions() -> None:
+    assert budgets.excess(budgets.measure(budgets.sources()), budgets.known()) == []
+
+
+def test_no_exception_allows_more_than_there_is() -> None:
+    # `python tools/budgets.py --lower` writes the new numbers.
+    assert budgets.idle(budgets.measure(budgets.sources()), budgets.known()) == []
+
+
+@pytest.mark.parametrize(
+    ("budget", "text"),
+    [
+        ("attributes of a class", "class Name:\n" + "".join(f"    a{n}: int\n" for n in range(16))),
+        (
+            "attributes of a class",
+            "class Name:\n    def f(self):\n        " + ", ".join(f"self.a{n}" for n in range(16)) + " = x\n",
+        ),
+        ("lines of a function", "def name():\n" + "    f()\n" * 60),
+        ("lines of a function", "class A:\n    def name(self):\n" + "        f()\n" * 60),
+        ("imports of a module", "".join(f"import m{n}\n" for n in range(21))),
+        (
+            "imports of a module",
+            "def f():\n" + "".join(f"    from kvmbox.kvm import {n}\n" for n in ("vm", "vcpu", "ioctl"))
+            + "".join(f"    import m{n}\n" for n in range(18)),
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_over_a_budget_is_found(budget: str, text: str) -> None:
+    measured = budgets.measure({"kvmbox.new.module": text})
+    (number,) = measured[budget].values()
+    assert number == budgets.BUDGETS[budget] + 1
+    empty: budgets.Numbers = {name: {} for name in measured}
+    known: budgets.Numbers = measured | {budgets.RINGS: {"new": 100}}
+    assert len(budgets.excess(measured, empty | {budgets.RINGS: {"new": 100}})) == 1
+    assert budgets.excess(measured, known) == []
+    assert len(budgets.excess(measured, empty | {budget: measured[budget]})) == 1  # the folder has no number
+
+
+def test_what_is_within_its_budget_is_not_found() -> None:
+    text = "import a\nif TYPE_CHECKING:\n" + "".join(f"    import m{n}\n" for n in range(30))
+    text += "class A:\n" + "".join(f"    a{n}: int\n" for n in range(15)) + "def f():\n" + "    f()\n" * 59
+    measured = budgets.measure({"kvmbox.module": text})
+    assert measured == {name: {} for name in budgets.BUDGETS} | {
+        budgets.RINGS: {budgets.TOP: 1 + 1 + 30 + 16 + 60}
+    }
+
+
+def test_exception_that_is_too_high_is_told_and_lowered() -> None:
+    empty: budgets.Numbers = {name: {} for name in budgets.BUDGETS}
+    measured = empty | {"lines of a function": {"a": 70, "b": 80}, budgets.RINGS: {"cli": 9}}
+    known = empty | {"lines of a function": {"a": 75, "b": 80, "gone": 61}, budgets.RINGS: {"cli": 20}}
+    assert [line.split()[4] for line in budgets.idle(measured, known)] == ["a", "gone"]
+    assert budgets.lowered(measured, known) == measured | {budgets.RINGS: {"cli": 20}}
+
+
+def test_code_lines_are_neither_comments_nor_texts_nor_blanks() -> None:
+    text = '''
+        """A module."""
+
+        # A comment.
+        A = (
+            1,  # of one
+        )
+        """What A is."""
+
+
+        def f():
+            """Two
+            lines."""
+            return """
+        code"""
+        '''
+    assert budgets.code_lines(textwrap.dedent(text)) == 6

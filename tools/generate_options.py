@@ -1,0 +1,104 @@
+"""Writes what follows from the table of options: types of `Machine`, and a table of docs/command-line.md.
+
+python tools/generate_options.py      # kvmbox can be imported
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from kvmbox.run.option import FLAG, IMAGE, Option
+from kvmbox.run.options import OPTIONS, PARAMETERS
+
+PROJECT: Final = Path(__file__).resolve().parent.parent
+TYPES: Final = PROJECT / "kvmbox/machine/_generated_options.py"
+PAGE: Final = PROJECT / "docs/command-line.md"
+
+SEE: Final = {
+    "cpu": "[processors](processors.md)",
+    "boot": "[booting](booting.md#accepted-images)",
+    "firmware_tables": "[firmware tables](firmware-tables.md)",
+    "keyboard": "[i8042](devices/i8042.md#keys)",
+    "screen": "[screen](screen.md)",
+    "gdb": "[gdb](gdb.md)",
+    "snapshot_when": "[snapshots](snapshots.md)",
+    "on_device_crash": "[crash survival](crash-survival.md)",
+    "inject": "[fault injection](fault-injection.md)",
+    "symbols": "[debugging](debugging.md)",
+    "source": "[source lines](debugging.md#source-lines)",
+    "core": "[core files](debugging.md#core-files)",
+    "no_exit_samples": "[exits](profiling.md#where-exits-come-from)",
+    "profile": "[profiling](profiling.md)",
+    "record": "[recordings](record-replay.md)",
+}
+"""The pages that say more."""
+
+HEAD: Final = '''\
+"""The parameters of `Machine`, for type checkers: tools/generate_options.py makes it of `run.options`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Literal, TypedDict
+
+from kvmbox.board import DeviceSpec
+from kvmbox.host.capture import Capture
+from kvmbox.host.serial import Backends
+from kvmbox.host.transfers import Store
+from kvmbox.machine.snapshots import SnapshotCondition
+from kvmbox.run.choices import FirmwareFile, ModuleSpec, SymbolSpec
+from kvmbox.run.values import Several
+from kvmbox.snapshot.file import SnapshotFile
+
+'''
+
+
+def types() -> str:
+    """The module."""
+    free = [option for option in PARAMETERS.values() if not option.marks & IMAGE]
+    decided = [option for option in PARAMETERS.values() if option.marks & IMAGE]
+    return "\n".join(
+        (
+            HEAD,
+            *_class("SnapshotOptions(TypedDict, total=False)", "What a snapshot leaves open.", free),
+            "\n",
+            *_class("MachineOptions(SnapshotOptions, total=False)", "All parameters.", decided),
+            "",
+        )
+    )
+
+
+def _class(head: str, text: str, options: Iterable[Option]) -> list[str]:
+    return [
+        f"class {head}:",
+        f'    """{text}"""',
+        "",
+        *(f"    {option.name}: {option.annotation}" for option in options),
+    ]
+
+
+def page(text: str) -> str:
+    """The page of the command line with the table of options as it should be."""
+    head = "| option | what it does |\n|---|---|\n"
+    rows = "".join(map(_row, OPTIONS.values()))
+    found, count = re.subn(re.escape(head) + r"(?:\|.*\n)*", lambda _: head + rows, text)
+    assert count == 1, f"{PAGE} has {count} tables of options"
+    return found
+
+
+def _row(option: Option) -> str:
+    value = "" if option.kind == FLAG else f" {option.metavar or '|'.join(option.choices)}"
+    text, _, default = option.full_help.partition("  [default: ")
+    text += f" Default: {default.removesuffix(']')}." if default else ""
+    text += f" See {SEE[option.name]}." if option.name in SEE else ""
+    cells = (f"`{option.spelling}{value}`", text)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    TYPES.write_text(types(), encoding="utf-8")
