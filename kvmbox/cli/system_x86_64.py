@@ -20,6 +20,7 @@ import click
 
 from kvmbox import layout
 from kvmbox.cli import main
+from kvmbox.cli.messages import say
 from kvmbox.errors import StartError, UsageError
 from kvmbox.host.open_files import allow_enough
 from kvmbox.host.serial import open_for_writing, reason
@@ -221,7 +222,7 @@ def _monitor(path: str, machine: Machine, cleanup: ExitStack) -> Connection:
     from kvmbox.qtest.server import Connection
 
     connection = _connect(path, cleanup)
-    outbox = Outbox(connection, lambda why: main.say(f"QMP: {why}"))
+    outbox = Outbox(connection, lambda why: say(f"QMP: {why}"))
     monitor = QmpServer(machine, outbox.send)
     monitor.greet()
     return Connection(connection.fileno(), monitor, decisive=False, outbox=outbox)

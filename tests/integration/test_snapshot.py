@@ -156,7 +156,7 @@ def test_owner_who_empties_the_file_under_a_run_does_not_harm_it(images: Images,
     path = tmp_path / "a.snap"
     guest = images.write(say(b"?"), wait_input(), say(b"a"), wait_input(), SHOW_600, HALT_FOR_EVER)
     with Machine(
-        guest, mode="real", timeout=PATIENCE_S, snapshot_when=[f"?={path}"], snapshot_stop=True
+        guest, boot="real", timeout=PATIENCE_S, snapshot_when=[f"?={path}"], snapshot_stop=True
     ) as vm:
         vm.wait()
     with Run("--from", path, stdin=subprocess.PIPE) as run:
