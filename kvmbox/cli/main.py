@@ -200,13 +200,17 @@ def run_command(arguments: list[str], command: click.Command | None = None, name
         )
         return FAILED
     except MemoryError:
-        report("out of memory")
+        from kvmbox.host.threads import why_no_memory
+
+        report("out of memory", why_no_memory())
         return FAILED
     except RuntimeError as error:
         _trace(debug)
         if "can't start new thread" not in str(error):
             return _internal_error(error, debug)
-        report("cannot start another thread", "look at the limits of memory and processes: 'ulimit -v -u'")
+        from kvmbox.host.threads import why_no_thread
+
+        report("cannot start another thread", why_no_thread())
         return FAILED
     except BaseException as error:  # noqa: BLE001 - the outermost handler: a bug is status 14, not 1
         _trace(debug)
