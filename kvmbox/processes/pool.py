@@ -42,7 +42,6 @@ from kvmbox.processes.spawner_client import (
     READY_TIMEOUT_NS,
     DeviceProcess,
     SpawnerClient,
-    describe_wait_status,
 )
 from kvmbox.processes.starts import ProcessStarts
 from kvmbox.sandbox import layers
@@ -471,11 +470,10 @@ class DevicePool:
         )
 
     def _death(self, name: str, process: DeviceProcess | DeviceThread) -> DeviceProcessError:
-        status = process.wait_status
-        assert status is not None
-        if self.spawner is None:
+        if not isinstance(process, DeviceProcess):
             return DeviceGoneError(name, "has ended")
-        how = describe_wait_status(status)
+        how = process.end()
+        assert how is not None
         if self.design.seccomp == "strict" and how.endswith("(SIGKILL)"):
             how += ", as a forbidden system call under strict seccomp is, too"
         return DeviceProcessError(name, how)

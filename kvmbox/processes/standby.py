@@ -22,6 +22,9 @@ from kvmbox.processes.spawner_client import DeviceProcess
 
 NAME: Final = "standby"
 
+MOST_UNBORN: Final = 3
+"""How many standby processes in a row may die before they are jailed. Another one would do the same."""
+
 
 class Member(Protocol):
     """One process of the machine, as far as it can be replaced: see `pool.PoolMember`."""
@@ -91,6 +94,7 @@ class StandbyProcesses:
         }
         self._told: deque[Restart] = deque()
         self._number = 0
+        self._unborn = 0  # how many standby processes in a row have died before they were jailed
 
     @property
     def spare(self) -> DeviceProcess | None:
@@ -154,8 +158,12 @@ class StandbyProcesses:
             if spare is not None and spare[0].wait_status is not None:
                 spare[1].close_vmm_end()
                 _release(spare[0], forget)
+                self._unborn = 0 if spare[0].ready else self._unborn + 1
+                if self._unborn == MOST_UNBORN:
+                    how = f"{MOST_UNBORN} in a row {spare[0].end()}"
+                    say(f"no further standby device process is started: {how}")
                 spare = self._spare = None
-            if spare is None and self.budget > 0:
+            if spare is None and self.budget > 0 and self._unborn < MOST_UNBORN:
                 try:
                     self._spare = self._ordered()
                 except SandboxError as error:

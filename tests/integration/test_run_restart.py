@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox import layout
-from tests.support.real_mode import COM1, DEBUGCON, IDLE, SHUTDOWN, out, say
+from tests.support.real_mode import COM1, DEBUGCON, IDLE, SHUTDOWN, out, say, wait_input
 from tests.support.runs import Images, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
@@ -133,6 +133,35 @@ def test_process_that_is_killed_before_it_is_jailed_gives_4_where_it_is_not_repl
     status, output, messages = run(images, "uart", "unborn", "fail")
     assert (status, output) == (4, b"")
     assert "'uart': it was killed by signal 9 (SIGKILL) before it was ready" in error_lines(messages)[0]
+
+
+NO_MESSENGER = "was killed by signal 9 (SIGKILL) because its messenger had died"
+
+
+@pytest.mark.parametrize("entry", ["unheard_uart", "half_heard_uart"])
+def test_process_whose_messenger_is_killed_is_lost_as_if_it_had_been_killed_itself(
+    images: Images, entry: str
+) -> None:
+    status, output, messages = run(images, "uart", entry, "restart")
+    assert (status, output) == (0, b"before Z after")
+    (line,) = messages.splitlines()
+    assert f"device process 'uart' {NO_MESSENGER}: restarted, 0 requests replayed" in line
+    status, output, messages = run(images, "uart", entry, "fail")
+    assert (status, output) == (4, b"")
+    assert f"cannot start device process 'uart': it {NO_MESSENGER}" in error_lines(messages)[0]
+    status, output, messages = run(images, "uart", entry, "all-ones")
+    assert (status, output) == (0, b"before \xff after")
+    assert f"device process 'uart' {NO_MESSENGER}: from now on its ports read as ones" in messages
+
+
+def test_standby_processes_whose_messengers_are_killed_are_given_up(images: Images) -> None:
+    command = (sys.executable, PROGRAM, "standby", "unheard_standby", "1000")
+    code = wait_input() + GUEST
+    with images.run(code, "--on-device-crash", "restart", command=command, stdin=-1) as run:
+        run.stderr.until(f"no further standby device process is started: 3 in a row {NO_MESSENGER}".encode())
+        run.send(b"!")
+        assert run.status() == 0
+        assert run.output == b"before Z after"
 
 
 @pytest.mark.parametrize(("entry", "words"), LOST_AT_HELLO)

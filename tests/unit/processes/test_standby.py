@@ -31,10 +31,14 @@ class FakeProcess:
         self.number = number
         self.log: list[str] = []
         self.wait_status: int | None = None
+        self.ready = True
         self.listener: FakeListener | None = FakeListener(100 + number)
 
     def kill(self) -> None:
         self.log.append("kill")
+
+    def end(self) -> str:
+        return f"was killed by signal {self.wait_status}"
 
     def release(self) -> None:
         self.log.append("release")
@@ -168,6 +172,23 @@ def test_tend_replaces_a_spare_that_died(bench: Bench) -> None:
     assert bench.forgotten == [101]
     assert bench.pool.closed == [1]
     assert [process.number for process in bench.pool.ordered] == [1, 2]
+
+
+def test_tend_gives_up_on_spares_that_die_in_a_row_before_they_are_jailed(bench: Bench) -> None:
+    def lose_spare(*, ready: bool) -> None:
+        bench.tend()
+        spare = bench.pool.ordered[-1]
+        spare.wait_status, spare.ready = 9, ready
+
+    for ready in (False, False, True, False, False):
+        lose_spare(ready=ready)
+    assert bench.said == []
+    lose_spare(ready=False)
+    for _ in range(3):
+        bench.tend()
+    assert bench.said == ["no further standby device process is started: 3 in a row was killed by signal 9"]
+    assert len(bench.pool.ordered) == 6
+    assert bench.standby.take_from_budget()  # a restart may still order one
 
 
 def test_tend_that_cannot_order_says_so_once_and_ends_restarts(bench: Bench) -> None:
