@@ -381,6 +381,22 @@ class DevicePool:
         if self.standby is not None or self.starts.take_news():
             self.watch(poll)
 
+    def tell_restarts(self, say: Callable[[str], None]) -> None:
+        """Tell the person of the restarts that nobody has been told of, with their causes. It may wait."""
+        if self.standby is not None:
+            self.standby.tell(say, lambda _: None, waits=True)
+
+    def explains_at_once(self, error: DeviceProcessError) -> bool:
+        """Whether `explain` does not wait for the spawner."""
+        member = self.members.get(error.device_type)
+        process = member.process if member is not None else None
+        return self.spawner is None or process is None or self.knows_end(error, process)
+
+    @staticmethod
+    def knows_end(error: DeviceProcessError, process: DeviceProcess | DeviceThread) -> bool:
+        """Whether `explain_process` does not wait for the spawner."""
+        return not isinstance(error, DeviceGoneError) or process.wait_status is not None
+
     def check(self) -> DeviceProcessError | None:
         """The error of a device process that has failed, or None.
 

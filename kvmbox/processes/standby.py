@@ -62,6 +62,10 @@ class Processes(Protocol):
         """The error with its cause."""
         ...
 
+    def knows_end(self, error: DeviceProcessError, process: DeviceProcess) -> bool:
+        """Whether `explain_process` does not wait for the spawner."""
+        ...
+
 
 class StandbyProcesses:
     """Implements `recovery.Standby` for the pool's channels."""
@@ -171,10 +175,16 @@ class StandbyProcesses:
                     say(f"cannot start a standby device process: {error}")
         self.tell(say, forget)
 
-    def tell(self, say: Callable[[str], None], forget: Callable[[int], None]) -> None:
-        """A line for each restart since the last call; `forget` as in `tend`."""
+    def tell(self, say: Callable[[str], None], forget: Callable[[int], None], *, waits: bool = False) -> None:
+        """A line for each restart since the last call; `forget` as in `tend`. Those whose cause the spawner
+        has not reported yet are left for later, unless `waits`: a slow spawner must not keep the main thread.
+        """
         while self._told:
-            restart = self._told.popleft()
+            restart = self._told[0]
+            lost = list(self._lost[restart.device_type])[: restart.used]
+            if not waits and not all(self._pool.knows_end(error, process) for process, error in lost):
+                return
+            self._told.popleft()
             self._number += 1
             causes = []
             # Those that were to replace it and did not live to do so were lost after it.

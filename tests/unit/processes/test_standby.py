@@ -67,6 +67,8 @@ class FakePool:
         self.links = 0
         self.fails_to_spawn = self.fails_to_wait = False
         self.deaths: dict[int, str] = {}
+        self.unreported: set[int] = set()
+        """The processes whose death the spawner has not reported."""
         self.members: dict[str, Any] = {
             name: PoolMember(name, [], FakeProcess(-1 - index), None)  # type: ignore[arg-type]  # a fake
             for index, name in enumerate(names or ("uart", "pit"))
@@ -87,6 +89,9 @@ class FakePool:
         self.waited.append(process.number)
         if self.fails_to_wait:
             raise SandboxError("cannot jail")
+
+    def knows_end(self, error: DeviceProcessError, process: FakeProcess) -> bool:
+        return not isinstance(error, DeviceGoneError) or process.number not in self.unreported
 
     def explain_process(self, error: DeviceProcessError, process: FakeProcess) -> DeviceProcessError:
         if isinstance(error, DeviceGoneError):
@@ -240,6 +245,28 @@ def test_tend_tells_a_line_for_each_restart_with_how_the_lost_process_died(bench
     ]
     assert old.log == ["kill", "release"]
     assert bench.forgotten == [99]
+
+
+def test_restart_whose_cause_is_not_known_yet_is_told_later_and_in_its_order(bench: Bench) -> None:
+    bench.pool.deaths = {-1: "died late", -2: "was the PIT"}
+    bench.pool.unreported = {-1}
+    bench.lose("uart")
+    bench.lose("pit", DeviceGoneError("pit", "is gone"))
+    bench.tend()
+    assert bench.said == []  # the main thread does not wait for a slow spawner
+    bench.pool.unreported.clear()
+    bench.tend()
+    assert [line.partition(": restarted")[0] for line in bench.said] == [
+        "device process 'uart' died late",
+        "device process 'pit' was the PIT",
+    ]
+
+
+def test_restart_whose_cause_is_not_known_at_the_end_is_told_all_the_same(bench: Bench) -> None:
+    bench.pool.unreported = {-1}
+    bench.lose("uart")
+    bench.standby.tell(bench.said.append, bench.forgotten.append, waits=True)
+    assert bench.said[0].startswith("device process 'uart' died: restarted")
 
 
 def test_tell_names_what_it_did_wrong_rather_than_that_we_killed_it_for_that(bench: Bench) -> None:
