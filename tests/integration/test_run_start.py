@@ -162,9 +162,11 @@ def test_serial_file_that_cannot_be_had_gives_4(images: Images, tmp_path: Path) 
 # --- A start that hangs -----------------------------------------------------------------------------------
 
 HANGS = pytest.mark.parametrize(
-    ("types", "entry"), [("uart", "mute"), ("spawner", "-")], ids=["at HELLO", "before a process is jailed"]
+    ("types", "entry"),
+    [("uart", "still_heard_uart"), ("spawner", "-")],
+    ids=["while a process is jailed", "before"],
 )
-"""Without an end from outside the first one ends with 8 after ten seconds, the other with 4 after five."""
+"""Without an end from outside, 4 after five seconds."""
 
 
 def hung_start(images: Images, types: str, entry: str, *arguments: str | Path) -> Run:

@@ -317,7 +317,7 @@ def _write(descriptor: int, data: bytes) -> None:
 
 def __getattr__(name: str) -> Callable[[int], int]:
     """What kills the messenger of one process: "unheard_uart" while that process stands still, and
-    "half_heard_uart" once it goes on.
+    "half_heard_uart" once it goes on. "still_heard_uart" stops the messenger.
     """
     if "heard_" not in name:
         raise AttributeError(name)
@@ -330,11 +330,11 @@ def __getattr__(name: str) -> Callable[[int], int]:
         set_title(title, text)
 
     def answer(listener: int, identifier: int, value: int) -> None:
-        dies = victim == titles[0]
-        if not dies or name.startswith("half_"):
+        is_victim = victim == titles[0]
+        if not is_victim or name.startswith("half_"):
             respond(listener, identifier, value)
-        if dies:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if is_victim:
+            os.kill(os.getpid(), signal.SIGSTOP if name.startswith("still_") else signal.SIGKILL)
 
     ProcessTitle.set = set_and_note  # type: ignore[method-assign, assignment]  # a wrapper
     notify.respond = answer
