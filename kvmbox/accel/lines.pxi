@@ -91,7 +91,7 @@ cdef class RouterCore:
             self.arm()
 
     cdef void arm(self) noexcept nogil:
-        """Set the timer to the first announced rise. It waits while the clock stands still."""
+        """Set the timer to the first announced rise. It waits while guest time stands still."""
         cdef itimerspec setting
         cdef uint64_t first = NO_RISE
         cdef uint64_t at
@@ -108,6 +108,8 @@ cdef class RouterCore:
             host = 1  # long ago
         elif self.clock.runs() and not first >> 62:  # or in 146 years
             host = max(<int64_t>first + self.clock._base, <int64_t>1)  # also if that is before the host's start
+            if <int64_t>first > self.clock._limit and self.clock.is_past(host):
+                host = NEVER  # guest time stands still: the next loan calls `rearm`
         if host != self.armed:
             self.armed = host
             if host != NEVER:

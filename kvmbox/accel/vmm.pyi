@@ -14,6 +14,7 @@ class Lock:
 
 class Clock:
     _base: int
+    _limit: int
     _held_at: int | None
 
 class End:

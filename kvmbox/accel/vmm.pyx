@@ -157,6 +157,7 @@ cdef class Clock:
     """The compiled half of `host.clock.GuestClock`."""
 
     cdef public int64_t _base
+    cdef public int64_t _limit
     cdef public object _held_at
 
     cdef bint runs(self) noexcept nogil:
@@ -165,8 +166,20 @@ cdef class Clock:
     cdef uint64_t time(self) noexcept nogil:
         """Guest time of a clock that runs. (One that is being held now gave a time that is as good.)"""
         cdef timespec now
+        cdef int64_t base, limit, time
+        while True:
+            limit = <int64_t>load(<uint64_t *>&self._limit)  # before the base: see GuestClock
+            base = <int64_t>load(<uint64_t *>&self._base)
+            clock_gettime(CLOCK_MONOTONIC, &now)
+            time = <int64_t>now.tv_sec * 1000000000 + now.tv_nsec - base
+            if <int64_t>load(<uint64_t *>&self._base) == base:
+                return <uint64_t>min(time, limit)
+
+    cdef bint is_past(self, int64_t host) noexcept nogil:
+        """Whether that time of the host has come."""
+        cdef timespec now
         clock_gettime(CLOCK_MONOTONIC, &now)
-        return <uint64_t>(<int64_t>now.tv_sec * 1000000000 + now.tv_nsec - self._base)
+        return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec >= host
 
 
 # --- The transports --------------------------------------------------------------------------------------

@@ -51,7 +51,9 @@ def _status_of(error: BaseException, debug: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     if isinstance(error, MemoryError):
-        report("out of memory")
+        from kvmbox.host.threads import why_no_memory
+
+        report("out of memory", why_no_memory())
         return FAILED
     _trace(debug)
     if isinstance(error, KvmboxError):
@@ -60,7 +62,9 @@ def _status_of(error: BaseException, debug: bool) -> int:
     if isinstance(error, OSError):
         _report_system_call(error, debug)
     elif isinstance(error, RuntimeError) and "can't start new thread" in str(error):
-        report("cannot start another thread", "look at the limits of memory and processes: 'ulimit -v -u'")
+        from kvmbox.host.threads import why_no_thread
+
+        report("cannot start another thread", why_no_thread())
     else:
         report(
             f"internal error: {type(error).__name__}: {error}",

@@ -22,6 +22,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from kvmbox.host.threads import start_thread
+
 CAPACITY: Final = 1 << 20
 """How many bytes a stream holds back before it is congested."""
 
@@ -79,15 +81,16 @@ class OutputStream:
 
     def start(self) -> None:
         """Start the writer's thread: the first output would, but the VMM's threads start in an order of its
-        own (`sandbox.vmm`). Idempotent.
+        own (`sandbox.vmm`). Idempotent. Raises KvmboxError if the host has no room for a thread.
         """
         with self._lock:
             self._start()
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._write_all, name=f"output {self.name}", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._write_all, name=f"output {self.name}", daemon=True)
+            start_thread(thread, f"the thread that writes the output of {self.name}")
+            self._thread = thread
 
     @property
     def congested(self) -> bool:

@@ -18,6 +18,9 @@ from kvmbox.host.clock import GuestClock
 MIN_INTERVAL: Final = 100_000
 """Least guest time between two `advance` of one process, in ns: 10,000 wake-ups a second."""
 
+LENIENCE: Final = 50_000_000
+"""How late, in ns of guest time, a deadline may be handled before guest time stands still."""
+
 # <sys/timerfd.h>; the os module has these only from Python 3.13 on.
 _TFD_CLOEXEC: Final = os.O_CLOEXEC
 _TFD_NONBLOCK: Final = os.O_NONBLOCK
@@ -112,6 +115,15 @@ class DeadlineTimer:
                 earliest = self._advanced.get(name, -MIN_INTERVAL) + MIN_INTERVAL
                 self._deadlines[name] = max(deadline, earliest)
             self._arm()
+
+    def lend(self, nanoseconds: int) -> bool:
+        """Let guest time run until the first deadline, or for so long, and for `LENIENCE` more. Return what
+        `GuestClock.lend` does. By the main thread, before it sleeps for so long, and when it is awake.
+        """
+        with self._lock:
+            first = min(self._deadlines.values(), default=None)
+            until = None if first is None else self._clock.until(first)
+            return self._clock.lend(LENIENCE + (nanoseconds if until is None else min(nanoseconds, until)))
 
     def due(self) -> list[str]:
         """The names whose deadline has expired, earliest first. Their deadlines are removed."""

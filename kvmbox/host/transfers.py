@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, NO_SPACE
+from kvmbox.host.threads import start_thread
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 
@@ -163,9 +164,12 @@ class TransferThread:
         return True
 
     def start(self) -> None:
-        """Start the thread: after the VMM has confined itself, since threads inherit that."""
-        self._thread = threading.Thread(target=self._work, name="transfers", daemon=True)
-        self._thread.start()
+        """Start the thread: after the VMM has confined itself, since threads inherit that. Raises KvmboxError
+        if the host has no room for a thread.
+        """
+        thread = threading.Thread(target=self._work, name="transfers", daemon=True)
+        start_thread(thread, "the thread that transfers data of devices")
+        self._thread = thread
 
     def _work(self) -> None:
         while True:

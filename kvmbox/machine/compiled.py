@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kvmbox.accel.vmm import Clock, Lock, LoopCore, RingCore, RouterCore, SourceCore
-from kvmbox.errors import KvmboxError
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.interrupts import InterruptRouter, Source
+from kvmbox.host.threads import start_thread
 from kvmbox.host.timers import Timerfd
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.kvm.vcpu import Vcpu
@@ -105,17 +105,9 @@ class CompiledRouter(RouterCore, InterruptRouter):
         """See InterruptRouter."""
         assert self._timer is not None
         self.watch(self._announcers, self._timer.descriptor)
-        self._thread = threading.Thread(
-            target=self._raise_lines, args=(cpu, confine), name="lines", daemon=True
-        )
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            self._thread = None
-            raise KvmboxError(
-                f"cannot start the thread that raises interrupt lines: {error}",
-                hint="the limit of threads may be reached: look at ulimit -u and at pids.max of the cgroup",
-            ) from error
+        thread = threading.Thread(target=self._raise_lines, args=(cpu, confine), name="lines", daemon=True)
+        start_thread(thread, "the thread that raises interrupt lines")
+        self._thread = thread
 
     def _raise_lines(self, cpu: int | None, confine: Callable[[], None]) -> None:
         if cpu is not None:

@@ -191,8 +191,7 @@ class MainLoop:
         """
         self._pool = pool
         self._timers = DeadlineTimer(clock, self._timerfd)
-        told = self._unanswered.add
-        return survival_of(self._config, pool, clock, self.rearm, told, self._wakeup.wake)
+        return survival_of(self._config, pool, clock, self.rearm, self._unanswered.add, self._wakeup.wake)
 
     def take_devices(self, devices: Devices) -> None:
         """Take over the devices, whose channels are connected now."""
@@ -282,14 +281,14 @@ class MainLoop:
         self._ring = guest.coalesce(self._devices, self._console)
         self._guest, self._pace = guest, Pace()
         self._put_off.clear()
-        self._ended, self._failure = [], None
-        self._looking = self._halted = False
+        self._ended, self._failure, self._looking, self._halted = [], None, False, False
         self._vcpus = self._threads_of(guest, self._devices)
         if self.debugger is not None:
             self.debugger.begin(guest, self._vcpus)
         if self._must_end():
             return False
         try:
+            self._lend(0.0)
             self._devices.clock.release()
             self.rearm()
             self.standstill.begin(self._vcpus)
@@ -323,6 +322,7 @@ class MainLoop:
         """Let guest time pass with no vCPU until `woken` (True), or until the outcome is decided (False)."""
         assert self._devices is not None
         self._vcpus, self._pace = [], Pace()
+        self._lend(0.0)
         self._devices.clock.release()
         self.rearm()
         try:
@@ -439,8 +439,10 @@ class MainLoop:
         while not self._must_end() and not self._ended and not until():
             feeding.watch()
             # Input that the UART takes goes on at once, but one offer a turn: everything else gets its turn.
-            ready = any(port.can_send for port in self._console.inputs)
-            events = poll.poll(0.0 if ready else self._sleep_ms())
+            sleep = 0.0 if any(port.can_send for port in self._console.inputs) else self._sleep_ms()
+            self._lend(sleep)
+            events = poll.poll(sleep)
+            self._lend(0.0)
             try:
                 length = self._pace.slice_ms(told=self._tells_next_exit)
                 if time.monotonic() >= self._slice_began + length / 1000:
@@ -457,6 +459,12 @@ class MainLoop:
             except DeviceProcessError as error:
                 self.device_failed(error)
 
+    def _lend(self, milliseconds: float) -> None:
+        """Let guest time run while the main thread sleeps for so long, or until the first deadline."""
+        assert self._timers is not None
+        if self._timers.lend(int(milliseconds * 1e6)):
+            self._rearm()
+
     def _sleep_ms(self) -> float:
         """How long the main thread may sleep: until the end of the slice, or until the time-out."""
         wake = self._slice_began + self._pace.slice_ms(told=self._tells_next_exit) / 1000
@@ -465,9 +473,7 @@ class MainLoop:
         now = time.monotonic()
         assert self._devices is not None
         visit = self.standstill.wake_in(self._devices.clock)
-        if visit is not None:
-            wake = min(wake, now + visit)
-        return max(0.0, (wake - now) * 1000)
+        return max(0.0, (wake if visit is None else min(wake, now + visit)) - now) * 1000
 
     def _handle(self, poll: select.poll, events: list[tuple[int, int]], feeding: Feeding) -> None:
         assert self._devices is not None
@@ -598,7 +604,6 @@ class MainLoop:
     def close(self) -> None:
         """Close what belongs to the main loop."""
         if self._pool is not None:
-            self._unanswered.tell(self._pool, self._say)
-            if self._pool.standby is not None:
-                self._pool.standby.tell(self._say, lambda _: None)
+            self._unanswered.tell(self._pool, self._say, waits=True)
+            self._pool.tell_restarts(self._say)
         self._timerfd.close()

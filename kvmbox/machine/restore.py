@@ -28,7 +28,7 @@ from kvmbox.boot.entry_state import waking_state
 from kvmbox.boot.files import StoredFiles
 from kvmbox.boot.plan import BootPlan
 from kvmbox.channel.device_state import give_state
-from kvmbox.cpuid.leaves import Leaf
+from kvmbox.cpuid.difference import difference
 from kvmbox.devices.model import NANOSECONDS
 from kvmbox.errors import ImageError, KvmError, SnapshotFileError, UsageError
 from kvmbox.firmware.memory_map import ram_ranges
@@ -165,11 +165,9 @@ class Start:
             raise self.file.refuse(
                 f"it {one} of a host with KVM's backend PVM, and this {other} one", _SAME_HOST
             )
-        if tuple(guest.leaves) != host.leaves:
-            raise self.file.refuse(
-                f"the guest's CPU would be another one here: CPUID {_difference(host.leaves, guest.leaves)}",
-                _SAME_HOST,
-            )
+        differs = difference(host.leaves, guest.leaves)
+        if differs is not None:
+            raise self.file.refuse(f"the guest's CPU would be another one here: {differs}", _SAME_HOST)
         if host.xsave_size != guest.vm.xsave_size():
             raise self.file.refuse(
                 f"its CPUs have {host.xsave_size} bytes of extended state, and {guest.vm.xsave_size()} here",
@@ -232,12 +230,3 @@ class Start:
 
 def _lines_of(port: PortText) -> PortLines:
     return port.name, port.text, port.history, port.shown, port.free, port.overlong
-
-
-def _difference(wanted: tuple[Leaf, ...], found: list[Leaf]) -> str:
-    """The first leaf in which two CPUs differ, in words."""
-    for one in wanted:
-        same = [other for other in found if (other.function, other.index) == (one.function, one.index)]
-        if same != [one]:
-            return f"leaf {one.function:#x}.{one.index}"
-    return "has further leaves"

@@ -59,6 +59,10 @@ class RunStats(Value):
     """Printed by a port after another one had printed the same, and so not shown again."""
     first_console_byte: int | None
     guest_time: int
+    stalls: int
+    """How often guest time stood still because the main thread did not run."""
+    stalled: int
+    """How long, in all."""
     stages: dict[str, int]
     design: str
     hot_path: str
@@ -128,6 +132,8 @@ def collect(
         bytes_shown_for_another=console.shown_for_another,
         first_console_byte=None if first is None else first - timeline.started,
         guest_time=devices.clock.now(),
+        stalls=devices.clock.stalls,
+        stalled=devices.clock.stalled,
         stages=dict(timeline.stages),
         design=str(pool.design),
         hot_path=describe(),
@@ -193,6 +199,14 @@ def format_stats(stats: RunStats, wall: int) -> str:
         f"wall time                {wall / NS_PER_MS:.1f} ms",
         f"guest time               {stats.guest_time / NS_PER_MS:.1f} ms"
         + (f", {stats.boots} boots" if stats.boots > 1 else ""),
+        *(
+            [
+                f"  stood still            {stats.stalled / NS_PER_MS:.1f} ms in all, {stats.stalls} times, "
+                "because kvmbox did not run"
+            ]
+            if stats.stalls
+            else []
+        ),
         "first console byte       "
         + ("none" if stats.first_console_byte is None else f"{stats.first_console_byte / NS_PER_MS:.1f} ms"),
         f"exits                    {stats.exits}",

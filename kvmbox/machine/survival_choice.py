@@ -27,9 +27,11 @@ class Unanswered:
         self._losses.append(error)
         self._wake()
 
-    def tell(self, pool: DevicePool, say: Callable[[str], None]) -> None:
-        """Tell the person, on the main thread."""
-        while self._losses:
+    def tell(self, pool: DevicePool, say: Callable[[str], None], *, waits: bool = False) -> None:
+        """Tell the person, on the main thread. What the spawner has not reported yet is left for later,
+        unless `waits`.
+        """
+        while self._losses and (waits or pool.explains_at_once(self._losses[0])):
             error = self._losses.popleft()
             say(f"{pool.explain(error)}: from now on its ports read as ones")
 

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from kvmbox.errors import KvmboxError
+from kvmbox.host.threads import start_thread
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.lean import Value
@@ -57,13 +57,7 @@ class VcpuThread:
 
     def start(self) -> None:
         """Run the guest. Raises KvmboxError if the host has no room for a thread."""
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            raise KvmboxError(
-                f"cannot start the thread of vCPU {self.vcpu.index}: {error}",
-                hint="the limit of threads may be reached: look at ulimit -u and at pids.max of the cgroup",
-            ) from error
+        start_thread(self._thread, f"the thread of vCPU {self.vcpu.index}")
 
     @property
     def is_alive(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Final
 
 from kvmbox.accel.choice import is_compiled
 from kvmbox.channel.transport import Link
+from kvmbox.host.threads import start_thread
 from kvmbox.jailed.main import main
 from kvmbox.sandbox.listener import ForbiddenCall
 
@@ -48,7 +49,7 @@ class DeviceThread:
         self._lock = threading.Lock()
         self._open = True
         self._thread = threading.Thread(target=self._serve, name=f"device {device_type}", daemon=True)
-        self._thread.start()
+        start_thread(self._thread, f"the thread of device '{device_type}'")
 
     def _serve(self) -> None:
         channel, *replies = self._link.device[:2]

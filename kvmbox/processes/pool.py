@@ -42,7 +42,6 @@ from kvmbox.processes.spawner_client import (
     READY_TIMEOUT_NS,
     DeviceProcess,
     SpawnerClient,
-    describe_wait_status,
 )
 from kvmbox.processes.starts import ProcessStarts
 from kvmbox.sandbox import layers
@@ -254,33 +253,36 @@ class DevicePool:
         with self._lock:
             return self._order(name, link)
 
-    def wait_for(self, process: DeviceProcess) -> None:
+    def wait_for(self, process: DeviceProcess, timeout_ns: int = READY_TIMEOUT_NS) -> None:
         """Wait until `process` is jailed and serves; SandboxError if it does not come to that."""
         assert self.spawner is not None
         with self._lock:
-            self.spawner.wait_ready(process, min(READY_TIMEOUT_NS, self._time_left()))
+            self.spawner.wait_ready(process, min(timeout_ns, self._time_left()))
 
     def _time_left(self) -> int:
         """How long, in ns, a process may take to serve."""
         return READY_TIMEOUT_NS if self.ready_by is None else max(0, self.ready_by - time.monotonic_ns())
 
-    def _start_slices(self) -> int:
-        """How many slices the first reply may take."""
-        if self.ready_by is None:
-            return START_SLICES
-        return min(START_SLICES, 1 + self._time_left() // (WAIT_SLICE_MS * NS_PER_MS))
+    def _start_slices(self, waited_ns: int) -> int:
+        """How many slices the first reply of a process may take, if the first ones have taken so long."""
+        slice_ns = WAIT_SLICE_MS * NS_PER_MS
+        # Processes have all been ready for as long. A thread starts with its first request, and may starve.
+        left = max(1, REPLY_SLICES - waited_ns // slice_ns)
+        slices = START_SLICES if self.spawner is None else left
+        return slices if self.ready_by is None else min(slices, 1 + self._time_left() // slice_ns)
 
     def wait_ready(self) -> None:
         """Wait until every process is jailed and serves; SandboxError if one does not come to that."""
+        deadline = time.monotonic_ns() + READY_TIMEOUT_NS  # of all, since they start in parallel
         for member in self.members.values():
-            self._wait_for_member(member)
+            self._wait_for_member(member, deadline)
 
-    def _wait_for_member(self, member: PoolMember) -> None:
+    def _wait_for_member(self, member: PoolMember, deadline: int) -> None:
         process = member.process
         if not isinstance(process, DeviceProcess):
             return
         try:
-            self.wait_for(process)
+            self.wait_for(process, max(0, deadline - time.monotonic_ns()))
         except SandboxError:
             # One that refused to serve (a layer is missing) would refuse again, and one whose pidfd has not
             # come shows that the spawner hangs. Any other was lost, which the first request finds out.
@@ -332,10 +334,12 @@ class DevicePool:
             if isinstance(link, NoProcess):
                 link.attach(member.channel)
         self.wait_ready()
+        began = time.monotonic_ns()
         for member in self.members.values():
             channel = self.channel(member.device_type)
             try:
-                version = greet(channel, member.devices, slices=self._start_slices())
+                waited = time.monotonic_ns() - began
+                version = greet(channel, member.devices, slices=self._start_slices(waited))
             except DeviceProcessError as error:
                 raise self.explain(error) from error
             if version != protocol.VERSION:
@@ -381,6 +385,22 @@ class DevicePool:
             self.standby.tend(say, partial(_forget, poll))
         if self.standby is not None or self.starts.take_news():
             self.watch(poll)
+
+    def tell_restarts(self, say: Callable[[str], None]) -> None:
+        """Tell the person of the restarts that nobody has been told of, with their causes. It may wait."""
+        if self.standby is not None:
+            self.standby.tell(say, lambda _: None, waits=True)
+
+    def explains_at_once(self, error: DeviceProcessError) -> bool:
+        """Whether `explain` does not wait for the spawner."""
+        member = self.members.get(error.device_type)
+        process = member.process if member is not None else None
+        return self.spawner is None or process is None or self.knows_end(error, process)
+
+    @staticmethod
+    def knows_end(error: DeviceProcessError, process: DeviceProcess | DeviceThread) -> bool:
+        """Whether `explain_process` does not wait for the spawner."""
+        return not isinstance(error, DeviceGoneError) or process.wait_status is not None
 
     def check(self) -> DeviceProcessError | None:
         """The error of a device process that has failed, or None.
@@ -471,11 +491,10 @@ class DevicePool:
         )
 
     def _death(self, name: str, process: DeviceProcess | DeviceThread) -> DeviceProcessError:
-        status = process.wait_status
-        assert status is not None
-        if self.spawner is None:
+        if not isinstance(process, DeviceProcess):
             return DeviceGoneError(name, "has ended")
-        how = describe_wait_status(status)
+        how = process.end()
+        assert how is not None
         if self.design.seccomp == "strict" and how.endswith("(SIGKILL)"):
             how += ", as a forbidden system call under strict seccomp is, too"
         return DeviceProcessError(name, how)

@@ -14,9 +14,9 @@ reports the spawner with STAGED, and exits. The spawner is PID 1 and sees no pro
 parent.
 
 A signalfd reports deaths to the spawner. The spawner reaps all children, and reports the wait status of each
-device process. A messenger (see `sandbox.jail`) is reaped without a report. A device process is READY when
-its report socket has delivered the listener *and* has then ended, because a messenger may hold descriptors
-until then.
+device process. A device process is READY when its report socket has delivered the listener *and* has then
+ended, because a messenger (see `sandbox.jail`) may hold descriptors until then. A messenger that dies before
+that has left its device process in a call that nobody answers: the spawner kills the device process.
 
 The spawner dies with the VMM's main thread (by death signal, or by end of file on the control socket). Every
 device process dies with the spawner (by death signal, or by the end of the pid namespace). The spawner has no
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
     from kvmbox.sandbox.namespaces import Isolation
 
+NO_MESSENGER: Final = b"its messenger had died"
+"""Why a device process was killed that never got READY."""
+
 IGNORED_SIGNALS: Final = (
     linux.SIGINT,
     linux.SIGQUIT,
@@ -71,6 +74,8 @@ class _Device:
         self.report = report  # -1 once it has ended
         self.ready: bytes | None = None
         self.listener = -1
+        self.messenger = 0  # pid, once it is known
+        self.cause = b""  # why it was killed, if that was not asked for
 
 
 class Spawner:
@@ -96,6 +101,7 @@ class Spawner:
         self._without = without
         self._pid = os.getpid()
         self._devices: dict[int, _Device] = {}  # by pid
+        self._early: set[int] = set()  # messengers that were reaped before their device process told of them
         self._stopping = False
         self._poller = select.poll()
         self._signals = linux.signal_descriptor(linux.SIGCHLD)
@@ -135,6 +141,8 @@ class Spawner:
 
     def _spawn(self, identifier: int, cpu: int, required: int, payload: bytes, channel: list[int]) -> None:
         entry, device_type, bpf = frames.unpack_spawn(payload)
+        if not any(device.report >= 0 for device in self._devices.values()):
+            self._early.clear()  # nobody will tell of these: their device processes have died, too
         report, device_report = passing.socket_pair()
         user = None
         if self._first_id is not None:
@@ -153,6 +161,7 @@ class Spawner:
             ready=lambda applied: frames.pack(
                 frames.READY, identifier, min(landlock.abi(), self._landlock_limit), applied
             ),
+            messenger=lambda pid: frames.pack(frames.MESSENGER, identifier, pid),
         )
         # SAFETY: the only thread forks, so no lock is held by another; the child never returns from here.
         pid = os.fork()
@@ -189,9 +198,15 @@ class Spawner:
             return False
         if message is not None:
             frame, descriptors = message
-            if frames.unpack(frame)[0] == frames.READY:
+            kind, _, number, _, _ = frames.unpack(frame)
+            if kind == frames.READY:
                 device.ready = frame
                 device.listener = descriptors[0] if descriptors else -1
+            elif kind == frames.MESSENGER:
+                device.messenger = number
+                if number in self._early:
+                    self._early.remove(number)
+                    self._has_no_messenger(device)
             else:
                 passing.send(CONTROL_FD, frame)
             return True
@@ -214,12 +229,34 @@ class Spawner:
                 return True
             device = self._devices.get(pid)
             if device is None:
-                continue  # a messenger
-            while device.report >= 0 and self._take_report(device):
-                pass  # what it said before it died comes first
+                self._reap_messenger(pid)
+                continue
+            self._take_reports(device)  # what it said before it died comes first
             self._forget(device)
             del self._devices[pid]
-            passing.send(CONTROL_FD, frames.pack(frames.DEATH, device.identifier, status))
+            passing.send(CONTROL_FD, frames.pack(frames.DEATH, device.identifier, status, 0, device.cause))
+
+    def _take_reports(self, device: _Device) -> None:
+        while device.report >= 0 and self._take_report(device):
+            pass
+
+    def _reap_messenger(self, pid: int) -> None:
+        for device in list(self._devices.values()):
+            self._take_reports(device)
+            if device.messenger == pid:
+                self._has_no_messenger(device)
+                return
+        self._early.add(pid)
+
+    def _has_no_messenger(self, device: _Device) -> None:
+        """The messenger of `device` is dead. If that was not the end of its work, the end comes by us."""
+        device.messenger = 0
+        if device.report >= 0:
+            device.cause = NO_MESSENGER
+            self._drop_listener(device)  # it was ready all but for the end
+            for pid, other in self._devices.items():
+                if other is device:
+                    os.kill(pid, linux.SIGKILL)  # not reaped yet, so the pid is still its own
 
     def _forget(self, device: _Device) -> None:
         if device.report >= 0:

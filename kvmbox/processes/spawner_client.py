@@ -122,6 +122,8 @@ class DeviceProcess:
         """Why it never served."""
         self.wait_status: int | None = None
         """How it died, once it has."""
+        self.cause = ""
+        """Why the spawner killed it, if nobody had asked for that."""
         self.kill_asked_at: int | None = None
         """When the spawner was first told to kill it (monotonic ns)."""
         self._killer = killer
@@ -130,6 +132,12 @@ class DeviceProcess:
     def ready(self) -> bool:
         """Jailed: every layer is in force, and it serves or has served."""
         return bool(self.layers)
+
+    def end(self) -> str | None:
+        """How it died, in words, once it has."""
+        if self.wait_status is None:
+            return None
+        return describe_wait_status(self.wait_status) + (f" because {self.cause}" if self.cause else "")
 
     def kill(self) -> None:
         """Request SIGKILL for the process. May be repeated until its end. Never raises, never waits."""
@@ -306,8 +314,7 @@ class SpawnerClient:
         what = f"cannot start device process '{process.type}'"
         while not process.ready:
             if process.wait_status is not None:
-                how = describe_wait_status(process.wait_status)
-                raise SandboxError(f"{what}: {process.failure or f'it {how} before it was ready'}")
+                raise SandboxError(f"{what}: {process.failure or f'it {process.end()} before it was ready'}")
             if self._end is not None:
                 raise SandboxError(f"{what}: {self._end}")
             if not self._pump(deadline):
@@ -464,7 +471,7 @@ class SpawnerClient:
         elif kind == frames.FAILED:
             process.failure = text
         elif kind == frames.DEATH:
-            process.wait_status = number
+            process.wait_status, process.cause = number, text
             self._deaths.append(Death(process.pid, number))
         else:
             raise frames.FrameError(f"frame of kind {kind} from the spawner")

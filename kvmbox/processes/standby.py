@@ -22,6 +22,9 @@ from kvmbox.processes.spawner_client import DeviceProcess
 
 NAME: Final = "standby"
 
+MOST_UNBORN: Final = 3
+"""How many standby processes in a row may die before they are jailed. Another one would do the same."""
+
 
 class Member(Protocol):
     """One process of the machine, as far as it can be replaced: see `pool.PoolMember`."""
@@ -59,6 +62,10 @@ class Processes(Protocol):
         """The error with its cause."""
         ...
 
+    def knows_end(self, error: DeviceProcessError, process: DeviceProcess) -> bool:
+        """Whether `explain_process` does not wait for the spawner."""
+        ...
+
 
 class StandbyProcesses:
     """Implements `recovery.Standby` for the pool's channels."""
@@ -91,6 +98,7 @@ class StandbyProcesses:
         }
         self._told: deque[Restart] = deque()
         self._number = 0
+        self._unborn = 0  # how many standby processes in a row have died before they were jailed
 
     @property
     def spare(self) -> DeviceProcess | None:
@@ -154,8 +162,12 @@ class StandbyProcesses:
             if spare is not None and spare[0].wait_status is not None:
                 spare[1].close_vmm_end()
                 _release(spare[0], forget)
+                self._unborn = 0 if spare[0].ready else self._unborn + 1
+                if self._unborn == MOST_UNBORN:
+                    how = f"{MOST_UNBORN} in a row {spare[0].end()}"
+                    say(f"no further standby device process is started: {how}")
                 spare = self._spare = None
-            if spare is None and self.budget > 0:
+            if spare is None and self.budget > 0 and self._unborn < MOST_UNBORN:
                 try:
                     self._spare = self._ordered()
                 except SandboxError as error:
@@ -163,10 +175,16 @@ class StandbyProcesses:
                     say(f"cannot start a standby device process: {error}")
         self.tell(say, forget)
 
-    def tell(self, say: Callable[[str], None], forget: Callable[[int], None]) -> None:
-        """A line for each restart since the last call; `forget` as in `tend`."""
+    def tell(self, say: Callable[[str], None], forget: Callable[[int], None], *, waits: bool = False) -> None:
+        """A line for each restart since the last call; `forget` as in `tend`. Those whose cause the spawner
+        has not reported yet are left for later, unless `waits`: a slow spawner must not keep the main thread.
+        """
         while self._told:
-            restart = self._told.popleft()
+            restart = self._told[0]
+            lost = list(self._lost[restart.device_type])[: restart.used]
+            if not waits and not all(self._pool.knows_end(error, process) for process, error in lost):
+                return
+            self._told.popleft()
             self._number += 1
             causes = []
             # Those that were to replace it and did not live to do so were lost after it.

@@ -27,8 +27,9 @@ from typing import Final
 
 from kvmbox.beside import PRIVATE
 from kvmbox.board import DeviceSpec
-from kvmbox.errors import StartError, UsageError
+from kvmbox.errors import KvmboxError, StartError, UsageError
 from kvmbox.host.serial import open_for_writing, reason
+from kvmbox.host.threads import start_thread
 from kvmbox.record import format as fmt
 from kvmbox.record.format import End, EndReason
 
@@ -112,9 +113,11 @@ class Recorder:
             self.start()
 
     def start(self) -> None:
-        """Start the thread that writes; until then records are queued. Idempotent."""
+        """Start the thread that writes; until then records are queued. Idempotent. Raises KvmboxError if the
+        host has no room for a thread.
+        """
         if self._thread.ident is None:
-            self._thread.start()
+            start_thread(self._thread, "the thread that writes the recording")
 
     def of(self, device_type: str) -> Callable[[bytes, bytes], None]:
         """What a channel calls with each request and its reply, under its lock."""
@@ -136,10 +139,15 @@ class Recorder:
 
     def finish(self) -> str | None:
         """Write the rest and the end mark, for `FINISH_SECONDS` at most; returns `problem`. Idempotent."""
-        self.start()
         self._closing = True
         self._wanted.set()
-        self._thread.join(FINISH_SECONDS)
+        try:
+            self.start()
+        except KvmboxError:
+            if not self.ended:
+                self._run()
+        else:
+            self._thread.join(FINISH_SECONDS)
         if self._thread.is_alive():
             self.ended = True
             self.problem = f"the recording '{self.path}' is not whole: the disk does not take it"

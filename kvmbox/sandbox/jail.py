@@ -24,7 +24,9 @@ lives for a millisecond.
       sees PROOF, not its pid: the filter         closes the listener and the report socket, which shows
       is in force. Serves.                        the spawner that both are gone; exits
 
-So each start proves that a forbidden call is caught, and the process never serves otherwise.
+So each start proves that a forbidden call is caught, and the process never serves otherwise. A device process
+whose messenger dies before the report socket is closed would stand still for ever. The spawner, which knows
+the messenger's pid from the device process, kills it.
 See docs/adr/0002-forbidden-call-listener.md for the alternatives.
 
 Where the channel is a pair of pipes, it is the reply end, descriptor 4, that the sync socket stands in for.
@@ -132,12 +134,13 @@ class Order:
         without: int,
         reasons: Mapping[int, str],
         ready: Callable[[int], bytes],
+        messenger: Callable[[int], bytes],
     ) -> None:
         """`required`, `inherited` and `without` are masks of layers: those that must be there in the end,
         those that are there from the start, and those to leave out; `reasons` says why a layer is not
         there. `user` is the id that it is to have, None to keep that of the spawner. `seccomp` is one of
         the linux.SECCOMP_MODE_*. `ready` makes, from the mask of layers in force, the message that takes
-        the listener to the spawner.
+        the listener to the spawner; `messenger` the one that tells the spawner the messenger's pid.
         """
         self.parent_pid = parent_pid
         self.bpf = bpf
@@ -150,6 +153,7 @@ class Order:
         self.without = without
         self.reasons = reasons
         self.ready = ready
+        self.messenger = messenger
 
     @property
     def listens(self) -> bool:
@@ -178,8 +182,11 @@ def lock_up(order: Order) -> None:
     if order.seccomp == linux.SECCOMP_MODE_STRICT and linux.seccomp_mode() != linux.SECCOMP_MODE_DISABLED:
         raise JailError("strict mode is refused by the kernel: a seccomp filter is in force already")
     linux.keep_large_blocks_on_the_heap()
-    if order.listens and linux.clone_sharing_files() == 0:
-        _be_messenger(order.parent_pid, order.ready(will_have), limits=bool(will_have & layers.RLIMITS))
+    if order.listens:
+        messenger = linux.clone_sharing_files()
+        if messenger == 0:
+            _be_messenger(order.parent_pid, order.ready(will_have), limits=bool(will_have & layers.RLIMITS))
+        passing.send(REPORT_FD, order.messenger(messenger))
     if will_have & layers.RLIMITS:
         set_limits(listens=order.listens)
     if order.cpu is not None:  # as late as that, so that the jailing itself runs wherever there is room

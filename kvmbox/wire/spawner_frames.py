@@ -17,8 +17,13 @@ One frame is one SOCK_SEQPACKET message: a fixed header, then a payload whose me
       READY     number = Landlock ABI used, mask =    the seccomp listener, under a filter
                 layers applied
       FAILED    payload = why the process never served
-      DEATH     number = wait status
+      DEATH     number = wait status, payload = why
+                the spawner killed it, if it did
       FATAL     payload = why the spawner gave up
+
+A device process sends READY and FAILED, and this, which the spawner keeps to itself:
+
+      MESSENGER number = pid of its messenger
 
 `identifier` is the VMM's number of the device process in all that concern one. Both ends are ours and of
 one version; a frame that does not parse is a bug or a memory error, and ends the spawner.
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Final
 
-VERSION: Final = 3
+VERSION: Final = 4
 HEADER: Final = struct.Struct("=BIiI")  # kind, identifier, number, mask
 SPAWN_PAYLOAD: Final = struct.Struct("=BB")  # index of the entry, length of the type name; name, BPF
 MAXIMUM_FRAME: Final = 64 * 1024
@@ -49,6 +54,7 @@ DEATH: Final = 7
 FATAL: Final = 8
 STAGED: Final = 9
 KILL: Final = 10
+MESSENGER: Final = 11
 
 NO_CPU: Final = -1
 STAGED_TOO: Final = 1 << 0

@@ -142,8 +142,12 @@ def test_process_that_makes_a_forbidden_call_at_its_first_request_is_named_with_
 
 # --- Starts that fail -------------------------------------------------------------------------------------
 
+NO_MESSENGER = "was killed by signal 9 (SIGKILL) because its messenger had died"
+
 FAILURES = [
     ("unborn", "did not start when it was needed: it was killed by signal 9 (SIGKILL) before it was ready"),
+    ("unheard_fwcfg", f"did not start when it was needed: it {NO_MESSENGER}"),
+    ("half_heard_fwcfg", f"did not start when it was needed: it {NO_MESSENGER}"),
     ("faints", "exited with status 3"),
     ("greets", "broke the protocol: an effect in the reply"),
 ]

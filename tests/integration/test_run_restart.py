@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox import layout
-from tests.support.real_mode import COM1, DEBUGCON, IDLE, SHUTDOWN, out, say
+from tests.support.real_mode import COM1, DEBUGCON, IDLE, SHUTDOWN, out, say, wait_input
 from tests.support.runs import Images, error_lines, run_to_end
 
 pytestmark = pytest.mark.kvm
@@ -135,6 +135,35 @@ def test_process_that_is_killed_before_it_is_jailed_gives_4_where_it_is_not_repl
     assert "'uart': it was killed by signal 9 (SIGKILL) before it was ready" in error_lines(messages)[0]
 
 
+NO_MESSENGER = "was killed by signal 9 (SIGKILL) because its messenger had died"
+
+
+@pytest.mark.parametrize("entry", ["unheard_uart", "half_heard_uart"])
+def test_process_whose_messenger_is_killed_is_lost_as_if_it_had_been_killed_itself(
+    images: Images, entry: str
+) -> None:
+    status, output, messages = run(images, "uart", entry, "restart")
+    assert (status, output) == (0, b"before Z after")
+    (line,) = messages.splitlines()
+    assert f"device process 'uart' {NO_MESSENGER}: restarted, 0 requests replayed" in line
+    status, output, messages = run(images, "uart", entry, "fail")
+    assert (status, output) == (4, b"")
+    assert f"cannot start device process 'uart': it {NO_MESSENGER}" in error_lines(messages)[0]
+    status, output, messages = run(images, "uart", entry, "all-ones")
+    assert (status, output) == (0, b"before \xff after")
+    assert f"device process 'uart' {NO_MESSENGER}: from now on its ports read as ones" in messages
+
+
+def test_standby_processes_whose_messengers_are_killed_are_given_up(images: Images) -> None:
+    command = (sys.executable, PROGRAM, "standby", "unheard_standby", "1000")
+    code = wait_input() + GUEST
+    with images.run(code, "--on-device-crash", "restart", command=command, stdin=-1) as run:
+        run.stderr.until(f"no further standby device process is started: 3 in a row {NO_MESSENGER}".encode())
+        run.send(b"!")
+        assert run.status() == 0
+        assert run.output == b"before Z after"
+
+
 @pytest.mark.parametrize(("entry", "words"), LOST_AT_HELLO)
 def test_hello_that_no_process_survives_gives_8_and_is_shown(images: Images, entry: str, words: str) -> None:
     status, output, messages = run(images, "uart,standby", entry, "restart")
@@ -167,7 +196,18 @@ def test_all_ones_holds_for_a_process_that_is_lost_at_or_before_hello(
 def test_process_that_hangs_at_hello_is_replaced(images: Images) -> None:
     status, output, messages = run(images, "uart", "mute", "restart")
     assert (status, output) == (0, b"before Z after")
-    assert "'uart' is hung: no reply within 10000 ms: restarted, 0 requests" in messages
+    assert "'uart' is hung: no reply within 500 ms: restarted, 0 requests" in messages
+
+
+def test_processes_that_hang_at_hello_hang_for_as_long_as_one(images: Images) -> None:
+    status, output, messages = run(images, "uart,pit,rtc,debug", "mute", "restart")
+    assert (status, output) == (0, b"before Z after")
+    lines = messages.splitlines()
+    assert sorted(re.findall(r"'(\w+)' is hung", messages)) == ["debug", "pit", "rtc", "uart"]
+    waited = [int(found) for found in re.findall(r"no reply within (\d+) ms: restarted", messages)]
+    assert len(lines) == len(waited) == 4
+    assert waited[0] == 500
+    assert waited[1:] == [50] * 3
 
 
 def test_restart_budget_ends_a_run_whose_device_breaks_again_and_again(images: Images) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,26 @@ def assert_refused(run: Run, *words: str) -> None:
     for word in words:
         assert word in line
     assert "Traceback" not in messages
+
+
+@pytest.mark.parametrize("mebibytes", [100, 156, 160, 164, 172, 299])
+@pytest.mark.parametrize("arguments", [(), ("--record", "recording"), ("--sandbox", "thread")])
+def test_limit_of_address_space_is_an_error_of_one_line_or_none(
+    images: Images, tmp_path: Path, mebibytes: int, arguments: tuple[str, ...]
+) -> None:
+    limit = resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20)
+    status, output, messages = run_to_end(
+        images.run(HELLO, *arguments, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(*limit))
+    )
+    if status == 0:
+        assert output == b"Hello"
+        return
+    assert status in (4, 14)
+    (line,) = error_lines(messages)
+    assert "internal error" not in messages
+    assert "Traceback" not in messages
+    assert "memory" in line or "thread" in line
+    assert "--memory" in messages
 
 
 # --- The image --------------------------------------------------------------------------------------------
@@ -141,9 +162,11 @@ def test_serial_file_that_cannot_be_had_gives_4(images: Images, tmp_path: Path) 
 # --- A start that hangs -----------------------------------------------------------------------------------
 
 HANGS = pytest.mark.parametrize(
-    ("types", "entry"), [("uart", "mute"), ("spawner", "-")], ids=["at HELLO", "before a process is jailed"]
+    ("types", "entry"),
+    [("uart", "still_heard_uart"), ("spawner", "-")],
+    ids=["while a process is jailed", "before"],
 )
-"""Without an end from outside the first one ends with 8 after ten seconds, the other with 4 after five."""
+"""Without an end from outside, 4 after five seconds."""
 
 
 def hung_start(images: Images, types: str, entry: str, *arguments: str | Path) -> Run:

@@ -339,7 +339,11 @@ def changed(path: Path, change: dict[str, Any], part: str) -> Path:
     ("part", "change", "words"),
     [
         ("host", {"tsc_khz": 1_000_000}, "time-stamp counter runs at 1000000 kHz"),
-        ("host", {"leaves": ()}, "the guest's CPU would be another one here: CPUID"),
+        (
+            "host",
+            {"leaves": ()},
+            "the guest's CPU would be another one here: its vendor is ",
+        ),
         ("board", {"debug_exit_port": 0x900}, "device debug-exit is another one"),
         ("board", {"serial": ("COM1", "COM3", "MMIO")}, "device COM3 is another one"),
         ("times", {"reset_at": 1 << 60, "guest": 1}, "a reset in the future"),

@@ -218,6 +218,19 @@ def test_thread_raises_nothing_while_the_clock_stands_still(threaded: Threaded) 
     assert threaded.finish() == (0, 0)
 
 
+def test_thread_raises_nothing_beyond_the_loan_and_rests_until_there_is_another(threaded: Threaded) -> None:
+    clock, timer = threaded.clock, threaded.timer
+    clock.lend(0)
+    end = clock.now()
+    timer.announce(end + 1)
+    threaded.start()
+    assert clock.now() == end
+    assert threaded.counts() == (0, 0)
+    assert clock.lend(HOUR)
+    threaded.router.rearm()
+    assert threaded.finish() == (1, 0)
+
+
 def test_announcement_taken_back_under_the_lock_of_the_channel_is_never_raised(threaded: Threaded) -> None:
     threaded.start()
     with threaded.lock:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.host.clock import GuestClock
-from kvmbox.host.timers import MIN_INTERVAL, DeadlineTimer, Timerfd
+from kvmbox.host.timers import LENIENCE, MIN_INTERVAL, DeadlineTimer, Timerfd
 
 
 class FakeTimer(Timerfd):
@@ -53,6 +53,31 @@ def test_set_arms_the_timer_for_the_earliest(rig: Rig) -> None:
     assert rig.timer.armed == 299_000
     rig.deadlines.set("uart", 400_000)
     assert rig.timer.armed == 299_000
+
+
+def test_lend_lets_guest_time_come_to_the_first_deadline_and_no_further(rig: Rig) -> None:
+    rig.deadlines.set("pit", 10_000_000)
+    assert not rig.deadlines.lend(200_000_000)
+    rig.host_now = 5_000_000_000  # the main thread did not run
+    assert rig.clock.now() == 10_000_000 + LENIENCE
+    assert rig.deadlines.lend(0)
+    rig.deadlines.rearm()
+    assert rig.deadlines.due() == ["pit"]
+    assert rig.clock.now() == 10_000_000 + LENIENCE
+    assert not rig.deadlines.lend(200_000_000)
+    rig.host_now = 50_000_000_000
+    assert rig.clock.now() == 10_000_000 + 200_000_000 + 2 * LENIENCE
+
+
+def test_lend_while_guest_time_stands_still_uses_nothing_up(rig: Rig) -> None:
+    rig.deadlines.set("pit", 10_000_000)
+    rig.deadlines.lend(0)
+    rig.clock.pause()
+    rig.host_now = 5_000_000_000
+    assert not rig.deadlines.lend(0)
+    rig.clock.resume()
+    assert rig.clock.now() == 0
+    assert rig.clock.stalls == 0
 
 
 def test_set_none_takes_a_deadline_back(rig: Rig) -> None:

@@ -28,7 +28,7 @@ def test_loss_that_ports_read_as_ones_for_is_explained_and_said_by_the_main_thre
 
     config: Any = SimpleNamespace(on_device_crash="all-ones")
     starts = SimpleNamespace(attend=lambda **_: None)
-    pool: Any = SimpleNamespace(explain=explain, standby=None, starts=starts)
+    pool: Any = SimpleNamespace(explain=explain, tell_restarts=lambda _say: None, starts=starts)
     nothing: Any = SimpleNamespace()
     with closing(Wakeup()) as wakeup:
         loop = MainLoop(config, Judge(), nothing, wakeup, nothing, cpu=None, started=0, say=said.append)

@@ -110,9 +110,11 @@ class Rig:
             starts=SimpleNamespace(attend=lambda **_: None),
             watch=lambda poll: None,
             tend=lambda poll, say: None,
+            tell_restarts=lambda say: None,
             explain=lambda error: error,
         )
         clock = SimpleNamespace(
+            lend=lambda _: False,
             release=lambda: self.log.append("clock runs"),
             hold=lambda: self.log.append("clock stands"),
             pause=lambda: None,
@@ -121,13 +123,24 @@ class Rig:
         self.devices = SimpleNamespace(
             pool=pool, clock=clock, ports=None, mmio=None, transfers=None, late=LateWrites(), router=router
         )
-        timers = SimpleNamespace(rearm=lambda: None, due=list)
+        self.lent: list[int] = []
+        self.is_late = False
+        self.armed = 0
+        """How often the timers were armed anew."""
+        timers = SimpleNamespace(rearm=self._rearm, due=list, lend=self._lend)
         monkeypatch.setattr(module, "DeadlineTimer", lambda clock, timerfd: timers)
         self.main_loop.prepare(cast(Any, pool), cast(Any, clock))
         self.main_loop.take_devices(cast(Devices, self.devices))
         monkeypatch.setattr(module, "loop_kind", lambda: lambda vcpu, *arguments, **options: None)
         monkeypatch.setattr(module, "VcpuThread", self._thread_of)
         monkeypatch.setattr(self.main_loop.totals, "add", lambda loops: None)
+
+    def _lend(self, nanoseconds: int) -> bool:
+        self.lent.append(nanoseconds)
+        return self.is_late
+
+    def _rearm(self) -> None:
+        self.armed += 1
 
     def _thread_of(
         self, vcpu: Any, _loop: object, *, ended: Callable[[Any], None], **_: object
@@ -367,6 +380,36 @@ def test_sleep_lets_time_pass_until_the_machine_is_woken(rig: Rig) -> None:
     assert rig.main_loop.sleep(woken) is True
     assert polls == ["clock runs"] * 3
     assert rig.log[-1] == "clock stands"
+
+
+def test_guest_time_is_lent_for_each_sleep_of_the_main_thread(rig: Rig) -> None:
+    polls = []
+
+    def woken() -> bool:
+        polls.append(rig.lent[-1])
+        rig.wakeup.wake()
+        return len(polls) == 3
+
+    assert rig.main_loop.sleep(woken) is True
+    assert polls == [0, 0, 0]  # the work needs none but the lenience
+    before, *turns = rig.lent
+    assert before == 0
+    assert len(turns) == 2 * 2  # for each sleep, and when it is over
+    assert all(sleep <= 200_000_000 for sleep in turns)
+
+
+def test_timers_are_armed_anew_when_guest_time_has_stood_still_for_a_late_main_thread(rig: Rig) -> None:
+    armed: list[int] = []
+
+    def woken() -> bool:
+        rig.is_late = len(armed) == 1
+        armed.append(rig.armed)
+        rig.wakeup.wake()
+        return len(armed) == 3
+
+    assert rig.main_loop.sleep(woken) is True
+    first, second, third = armed
+    assert (second - first, third - second) == (0, 2)  # before the sleep, and after
 
 
 def test_sleep_ends_with_the_decision(rig: Rig) -> None:

@@ -35,7 +35,7 @@ def gathered(*loops: Any) -> RunStats:
                     0: SimpleNamespace(raised=990, coalesced=10),
                 }
             ),
-            clock=SimpleNamespace(now=lambda: 1_500_000_000),
+            clock=SimpleNamespace(now=lambda: 1_500_000_000, stalls=2, stalled=540_000_000),
         ),
         "main_loop": SimpleNamespace(
             totals=totals,
@@ -117,6 +117,7 @@ def test_collect_takes_every_number_from_where_it_is_counted() -> None:
     assert stats.first_console_byte == 2_000_000
     assert stats.bytes_shown_for_another == {"COM1": 2, "debugcon": 0}
     assert stats.guest_time == 1_500_000_000
+    assert (stats.stalls, stats.stalled) == (2, 540_000_000)
     assert stats.sandbox == dict.fromkeys(("uart", "pm"), layers.names(layers.REQUIRED))
     assert stats.on_demand == {"pm": {"at": 4_000_000, "took": 4_000_000, "failed": False}, "hpet": None}
     assert stats.design == "process, filter, shm"
@@ -156,6 +157,8 @@ def numbers(**changes: Any) -> RunStats:
         "bytes_shown_for_another": {"COM1": 0},
         "first_console_byte": None,
         "guest_time": 0,
+        "stalls": 0,
+        "stalled": 0,
         "stages": {},
         "design": "process, filter, socketpair",
         "hot_path": "pure Python (KVMBOX_PURE is set)",
@@ -169,6 +172,12 @@ def numbers(**changes: Any) -> RunStats:
         "exit_sources": {},
     }
     return RunStats(**(plain | changes))
+
+
+def test_format_stats_tells_how_long_guest_time_stood_still() -> None:
+    text = format_stats(numbers(stalls=2, stalled=540_000_000), wall=1_500_000)
+    assert "\n  stood still            540.0 ms in all, 2 times, because kvmbox did not run\n" in text
+    assert "stood still" not in format_stats(numbers(), wall=1_500_000)
 
 
 def test_format_stats_leaves_out_what_is_zero() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ import pytest
 
 from kvmbox.errors import KvmboxError
 from kvmbox.machine.vcpu_thread import VcpuThread
+from tests.support.no_threads import refuse_threads
 
 
 def test_thread_that_the_host_refuses_is_an_error_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,10 +21,7 @@ def test_thread_that_the_host_refuses_is_an_error_with_a_hint(monkeypatch: pytes
         ended=lambda thread: None,
     )
 
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    refuse_threads(monkeypatch)
     with pytest.raises(KvmboxError, match="thread of vCPU 1: can't start new thread") as caught:
         thread.start()
     assert caught.value.hint is not None

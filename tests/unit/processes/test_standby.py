@@ -31,10 +31,14 @@ class FakeProcess:
         self.number = number
         self.log: list[str] = []
         self.wait_status: int | None = None
+        self.ready = True
         self.listener: FakeListener | None = FakeListener(100 + number)
 
     def kill(self) -> None:
         self.log.append("kill")
+
+    def end(self) -> str:
+        return f"was killed by signal {self.wait_status}"
 
     def release(self) -> None:
         self.log.append("release")
@@ -63,6 +67,8 @@ class FakePool:
         self.links = 0
         self.fails_to_spawn = self.fails_to_wait = False
         self.deaths: dict[int, str] = {}
+        self.unreported: set[int] = set()
+        """The processes whose death the spawner has not reported."""
         self.members: dict[str, Any] = {
             name: PoolMember(name, [], FakeProcess(-1 - index), None)  # type: ignore[arg-type]  # a fake
             for index, name in enumerate(names or ("uart", "pit"))
@@ -83,6 +89,9 @@ class FakePool:
         self.waited.append(process.number)
         if self.fails_to_wait:
             raise SandboxError("cannot jail")
+
+    def knows_end(self, error: DeviceProcessError, process: FakeProcess) -> bool:
+        return not isinstance(error, DeviceGoneError) or process.number not in self.unreported
 
     def explain_process(self, error: DeviceProcessError, process: FakeProcess) -> DeviceProcessError:
         if isinstance(error, DeviceGoneError):
@@ -170,6 +179,23 @@ def test_tend_replaces_a_spare_that_died(bench: Bench) -> None:
     assert [process.number for process in bench.pool.ordered] == [1, 2]
 
 
+def test_tend_gives_up_on_spares_that_die_in_a_row_before_they_are_jailed(bench: Bench) -> None:
+    def lose_spare(*, ready: bool) -> None:
+        bench.tend()
+        spare = bench.pool.ordered[-1]
+        spare.wait_status, spare.ready = 9, ready
+
+    for ready in (False, False, True, False, False):
+        lose_spare(ready=ready)
+    assert bench.said == []
+    lose_spare(ready=False)
+    for _ in range(3):
+        bench.tend()
+    assert bench.said == ["no further standby device process is started: 3 in a row was killed by signal 9"]
+    assert len(bench.pool.ordered) == 6
+    assert bench.standby.take_from_budget()  # a restart may still order one
+
+
 def test_tend_that_cannot_order_says_so_once_and_ends_restarts(bench: Bench) -> None:
     bench.pool.fails_to_spawn = True
     for _ in range(3):
@@ -219,6 +245,28 @@ def test_tend_tells_a_line_for_each_restart_with_how_the_lost_process_died(bench
     ]
     assert old.log == ["kill", "release"]
     assert bench.forgotten == [99]
+
+
+def test_restart_whose_cause_is_not_known_yet_is_told_later_and_in_its_order(bench: Bench) -> None:
+    bench.pool.deaths = {-1: "died late", -2: "was the PIT"}
+    bench.pool.unreported = {-1}
+    bench.lose("uart")
+    bench.lose("pit", DeviceGoneError("pit", "is gone"))
+    bench.tend()
+    assert bench.said == []  # the main thread does not wait for a slow spawner
+    bench.pool.unreported.clear()
+    bench.tend()
+    assert [line.partition(": restarted")[0] for line in bench.said] == [
+        "device process 'uart' died late",
+        "device process 'pit' was the PIT",
+    ]
+
+
+def test_restart_whose_cause_is_not_known_at_the_end_is_told_all_the_same(bench: Bench) -> None:
+    bench.pool.unreported = {-1}
+    bench.lose("uart")
+    bench.standby.tell(bench.said.append, bench.forgotten.append, waits=True)
+    assert bench.said[0].startswith("device process 'uart' died: restarted")
 
 
 def test_tell_names_what_it_did_wrong_rather_than_that_we_killed_it_for_that(bench: Bench) -> None:

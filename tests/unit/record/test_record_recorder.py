@@ -11,11 +11,12 @@ from typing import Final
 
 import pytest
 
-from kvmbox.errors import StartError, UsageError
+from kvmbox.errors import KvmboxError, StartError, UsageError
 from kvmbox.record import format as fmt
 from kvmbox.record import recorder as module
 from kvmbox.record.format import EndReason, Record
 from kvmbox.record.recorder import Recorder
+from tests.support.no_threads import refuse_threads
 from tests.support.recordings import BOARD, CHANNELS, read_back, small_machine
 
 NO_SPACE = os.strerror(errno.ENOSPC)
@@ -67,6 +68,22 @@ def test_exchange_after_the_finish_is_not_recorded(file: Path) -> None:
 
     assert read_back(file)[0] == []
     assert not recorder._queue, "a recording that has ended must not cost memory"
+
+
+def test_recording_without_a_thread_is_written_at_the_finish(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = small_machine().records
+    recorder = Recorder(str(file), BOARD, start=False)
+    refuse_threads(monkeypatch)
+    with pytest.raises(KvmboxError, match="thread that writes the recording"):
+        recorder.start()
+
+    record_all(recorder, records)
+
+    assert recorder.finish() is None
+    assert recorder.finish() is None
+    assert read_back(file)[0] == records
 
 
 def test_existing_file_is_replaced(file: Path) -> None:
