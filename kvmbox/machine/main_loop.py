@@ -463,7 +463,7 @@ class MainLoop:
         """Let guest time run while the main thread sleeps for so long, or until the first deadline."""
         assert self._timers is not None
         if self._timers.lend(int(milliseconds * 1e6)):
-            self._rearm()
+            self.rearm()
 
     def _sleep_ms(self) -> float:
         """How long the main thread may sleep: until the end of the slice, or until the time-out."""
