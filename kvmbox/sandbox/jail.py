@@ -25,7 +25,7 @@ lives for a millisecond.
       is in force. Serves.                        the spawner that both are gone; exits
 
 So each start proves that a forbidden call is caught, and the process never serves otherwise.
-See docs/adr/0002-forbidden-call-listener.md for the alternatives.
+See docs/adr/jail.md for the alternatives.
 
 Where the channel is a pair of pipes, it is the reply end, descriptor 4, that the sync socket stands in for.
 
