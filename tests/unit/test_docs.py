@@ -89,6 +89,14 @@ def test_links_of_a_page_all_resolve(page: Path) -> None:
             assert fragment in map(anchor, headings), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_tables_of_a_page_each_have_a_heading(page: Path) -> None:
+    """A blank line between two rows makes two tables, and the second one is no table to a reader."""
+    text = CODE_BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for table in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
+        assert re.match(r".*\n\|[-:| ]+\|\n", table), table.split("\n")[0]
+
+
 def test_decisions_each_are_in_the_index() -> None:
     records = ROOT / "docs/adr"
     themes = sorted(path.name for path in records.glob("*.md") if path.name != "README.md")
