@@ -333,6 +333,22 @@ def test_device_processes_that_pages_list_are_those_of_the_board() -> None:
     assert sorted(branches.findall(late)) == sorted(set(board) - at_start)
 
 
+def test_ports_of_the_table_of_devices_are_those_of_the_board() -> None:
+    everything = BoardOptions(SERIAL_PORTS, 0, layout.MIB, testdev=True, has_bios=True, boot_disk_sectors=1)
+    ranges = [each for device in pc_board(everything) for each in (*device.ports, *device.mmio)]
+    page = (ROOT / "docs/device-models.md").read_text(encoding="utf-8")
+    cells = " ".join(row[1] for row in table_with_heading(page, "chip", "ports, interrupts", "page"))
+    listed = [
+        (int(first, 16), int(last or first, 16))
+        for first, last in re.findall(r"(0x[0-9a-f]+)(?:–(0x[0-9a-f]+))?", cells)
+    ]
+    for each in ranges:
+        assert any(first <= each.first <= last for first, last in listed), hex(each.first)
+    for first, last in listed:
+        for end in (first, last):
+            assert any(each.first <= end < each.first + each.count for each in ranges), hex(end)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_paths_that_a_page_names_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
