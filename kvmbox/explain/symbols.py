@@ -29,6 +29,7 @@ _NO_TYPE: Final = 0
 _LOCAL: Final = 0  # STB_LOCAL
 _SHT_SYMTAB: Final = 2
 _SHT_DYNSYM: Final = 11
+_SHF_EXECINSTR: Final = 1 << 2
 _SHF_COMPRESSED: Final = 1 << 11
 _UNDEFINED: Final = 0
 _ABSOLUTE: Final = 0xFFF1
@@ -126,6 +127,16 @@ def entry_of(data: bytes, base: int = 0) -> int | None:
         return None
     (entry,) = header.unpack_from(data)
     return int(entry) + base
+
+
+def code_of(data: bytes, base: int = 0) -> list[range]:
+    """Where the instructions of an ELF file are, moved by `base`: its sections of that kind."""
+    if not data.startswith(b"\x7fELF"):
+        return []
+    found = _sections(data)
+    return [
+        range(at + base, at + base + size) for _, flags, at, _, size, _ in found if flags & _SHF_EXECINSTR
+    ]
 
 
 def _sections(data: bytes) -> list[tuple[int, ...]]:
