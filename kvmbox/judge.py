@@ -66,12 +66,14 @@ class Judge(Decision):
         self._success_status = success_status
         self._search = TextSearch()
         self._missing = list(dict.fromkeys(expect))
-        self._expecting = bool(expect)
         self._fatal = frozenset(fail_on)
         self._triggers: dict[bytes, list[Trigger]] = {}
         for text in (*expect, *fail_on):
             self._search.add(text)
-        self._limited = False
+        self.searches = bool(expect or fail_on)
+        """Whether there are texts, so that the screen has to be looked at."""
+        self.judges = self.searches
+        """Whether output has to be shown to `printed`."""
         self._showing = False
         self._exceeded: Outcome | None = None  # by the bytes that are shown now
         self._paced: Collection[str] = ()
@@ -94,22 +96,13 @@ class Judge(Decision):
 
     def watch(self, text: bytes, trigger: Trigger) -> None:
         """Call `trigger`, once, when the guest has printed or shows `text`."""
+        self.searches = self.judges = True
         self._triggers.setdefault(text, []).append(trigger)
         self._search.add(text)
 
     def limits(self) -> None:
         """`exceed` will be called by whoever shows output."""
-        self._limited = True
-
-    @property
-    def searches(self) -> bool:
-        """Whether there are texts."""
-        return self._expecting or bool(self._fatal or self._triggers)
-
-    @property
-    def judges(self) -> bool:
-        """Whether output has to be shown to `printed`."""
-        return self.searches or self._limited
+        self.judges = True
 
     # --- Events -------------------------------------------------------------------------------------------
 
