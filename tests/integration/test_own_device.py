@@ -23,7 +23,7 @@ import pytest
 from kvmbox.channel.journal import JOURNAL_LIMIT
 from kvmbox.outcome import debug_exit_status
 from tests.support.dma import store
-from tests.support.family import children_of
+from tests.support.family import device_processes
 from tests.support.real_mode import say, wait_input
 from tests.support.runs import KVMBOX, Images, Run
 from tests.support.waiting import PATIENCE_S
@@ -196,12 +196,7 @@ def test_run_with_the_device_is_recorded_and_replayed(workshop: Workshop) -> Non
 
 def kill_device(run: Run) -> None:
     """SIGKILL for the process of the alarm, which has its title still, for it was not replaced yet."""
-    (spawner,) = children_of(run.pid)
-    (pid,) = (
-        pid
-        for pid in children_of(spawner)
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"kvmbox: alarm\0")
-    )
+    (pid,) = (pid for pid, name in device_processes(run.pid).items() if name == "alarm")
     os.kill(pid, signal.SIGKILL)
 
 

@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from kvmbox import (
     UsageError,
     WaitTimeoutError,
 )
-from tests.support.family import children_of
+from tests.support.family import children_of, device_processes
 from tests.support.patience import patience
 from tests.support.real_mode import IDLE, TRIPLE_FAULT, debug_exit, echo, say, wait_input
 from tests.support.runs import Images
@@ -65,12 +64,7 @@ def nothing_left() -> Iterator[None]:
 
 def device_process(name: str) -> int:
     """The pid of the one device process of this name."""
-    (spawner,) = children_of(os.getpid())
-    titles: dict[int, bytes] = {}
-    for pid in children_of(spawner):
-        with suppress(FileNotFoundError, ProcessLookupError):  # a messenger of a process that is being jailed
-            titles[pid] = Path(f"/proc/{pid}/cmdline").read_bytes()
-    (found,) = [pid for pid, title in titles.items() if title.startswith(f"kvmbox: {name}\0".encode())]
+    (found,) = [pid for pid, title in device_processes(os.getpid()).items() if title == name]
     return found
 
 

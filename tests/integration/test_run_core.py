@@ -16,6 +16,7 @@ from elftools.elf.elffile import ELFFile
 from kvmbox import Machine, bundled
 from tests.support.crash_kernels import build_32, build_64, build_higher_half, need_compiler, run
 from tests.support.family import children_of
+from tests.support.patience import far_enough, seconds
 from tests.support.real_mode import SPIN, TRIPLE_FAULT, say
 from tests.support.runs import KVMBOX, Images
 from tests.support.waiting import wait_readable
@@ -117,7 +118,9 @@ def test_gdb_sees_each_cpu_as_a_thread(tmp_path: Path) -> None:
 @pytest.mark.kvm
 def test_time_out_leaves_a_sparse_file_with_all_of_memory(tmp_path: Path) -> None:
     core = tmp_path / "guest.core"
-    assert run(Path("spin"), "--timeout", "1", "--memory", "64M", "--core", core)[0] == 124
+    options = ("--memory", "64M", "--core", core, "--timeout")
+    status, _ = far_enough(lambda scale: run(Path("spin"), *options, seconds(scale)), lambda _: core.exists())
+    assert status == 124
     with core.open("rb") as stream:
         file = ELFFile(stream)
         loads = [one for one in file.iter_segments() if one["p_type"] == "PT_LOAD"]

@@ -36,7 +36,7 @@ from tests.support.dma import (
     store,
     tour,
 )
-from tests.support.family import children_of
+from tests.support.family import device_processes
 from tests.support.real_mode import DEBUGCON, SHUTDOWN, SPIN, out, say, wait_input
 from tests.support.runs import KVMBOX, Images
 from tests.support.waiting import PATIENCE_S
@@ -175,10 +175,8 @@ def next_bytes(process: subprocess.Popen[bytes], size: int) -> bytes:
 
 def device_process(vmm: int) -> int:
     """The process that is the probe now: the one of that name, or the replacement that is here longest."""
-    (spawner,) = children_of(vmm)
-    titles = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(spawner)}
-    wanted = ("kvmbox: dma", "kvmbox: DMA", "kvmbox: standby")
-    return min(pid for pid, title in titles.items() if title.partition(b"\0")[0].decode() in wanted)
+    wanted = ("dma", "DMA", "standby")
+    return min(pid for pid, name in device_processes(vmm).items() if name in wanted)
 
 
 @pytest.mark.parametrize(

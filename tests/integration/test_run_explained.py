@@ -10,6 +10,7 @@ import pytest
 
 from kvmbox.explain import disassembly
 from tests.support.crash_kernels import FLAGS, SOURCES, build_32, build_64, need_compiler, run
+from tests.support.patience import far_enough, seconds
 
 NULL_CALL = "hint: a null pointer was called by call (crash64.c:89): look at the function pointer there"
 NO_IDT = "not delivered: the IDT has no entry at all (limit 0x0)"
@@ -85,7 +86,10 @@ def test_division_by_zero_in_real_mode(tmp_path: Path) -> None:
 
 @pytest.mark.kvm
 def test_hang_is_shown_as_a_profile(tmp_path: Path) -> None:
-    status, report = run(build_64(tmp_path, 14), "--timeout", "4")
+    image = build_64(tmp_path, 14)
+    status, report = far_enough(
+        lambda scale: run(image, "--timeout", seconds(scale)), lambda result: "spin_lock+0x" in result[1]
+    )
     assert status == 124
     profile = report.split(" samples in 200 ms:\n")[1].splitlines()
     assert "spin_lock+0x" in profile[0]
@@ -169,7 +173,7 @@ def test_wrong_source_is_one_line(tmp_path: Path) -> None:
     ("guest", "options", "status", "line"),
     [
         ("triplefault", (), 6, "triplefault: about to fault without an IDT"),
-        ("spin", ("--timeout", "1"), 124, "spin: looping for ever"),
+        ("spin", ("--timeout",), 124, "spin: looping for ever"),
         ("hello32", (), 0, None),
     ],
 )
@@ -177,7 +181,10 @@ def test_last_line_of_the_console_is_in_the_report(
     guest: str, options: tuple[str, ...], status: int, line: str | None, tmp_path: Path
 ) -> None:
     facts = tmp_path / "facts.json"
-    found, report = run(Path(guest), *options, "--json", facts)
+    found, report = far_enough(
+        lambda scale: run(Path(guest), "--json", facts, *options, *(seconds(scale) for _ in options)),
+        lambda result: line is None or line in result[1],
+    )
     assert found == status
     if line is not None:
         assert report.splitlines()[-1] == f"Last line of COM1: {line}"

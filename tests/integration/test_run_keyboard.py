@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from kvmbox import Capture, Machine, UsageError
-from tests.support.family import children_of
+from tests.support.family import device_processes
 from tests.support.patience import patience
 from tests.support.real_mode import RESET_8042, SHUTDOWN, debug_exit, say, wait_input
 from tests.support.runs import Images, Run, error_lines, run_to_end
@@ -213,9 +213,7 @@ def test_restart_of_the_process_keeps_the_keys(images: Images) -> None:
     with real(images, HOLD, on_device_crash="restart") as vm:
         vm.type("a")
         vm.expect("full\n", PATIENCE_S)
-        (spawner,) = children_of(os.getpid())
-        titles = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(spawner)}
-        (victim,) = [pid for pid, title in titles.items() if title.startswith(b"kvmbox: i8042\0")]
+        (victim,) = [pid for pid, name in device_processes(os.getpid()).items() if name == "i8042"]
         os.kill(victim, signal.SIGKILL)
         vm.send("x")
         result = vm.wait(PATIENCE_S)

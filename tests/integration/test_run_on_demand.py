@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kvmbox import layout
-from tests.support.family import DEVICE_TYPES, children_of
+from tests.support.family import DEVICE_TYPES, device_processes
 from tests.support.real_mode import (
     DEBUGCON,
     IDLE,
@@ -48,12 +48,7 @@ def report_of(images: Images, code: bytes, *arguments: str) -> tuple[int, bytes,
 
 def processes_of(run: Run) -> dict[str, int]:
     """The pids of the device processes that there are just now, by name."""
-    (spawner,) = children_of(run.pid)
-    found = {}
-    for pid in children_of(spawner):
-        title = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode()
-        found[title.removeprefix("kvmbox: ")] = pid
-    return found
+    return {name: pid for pid, name in device_processes(run.pid).items()}
 
 
 def test_unused_device_has_no_process(images: Images) -> None:

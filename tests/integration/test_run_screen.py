@@ -13,7 +13,7 @@ import pytest
 from kvmbox import ExpectError, Machine, UsageError, layout
 from kvmbox.screen.mode import MOST_COLUMNS, MOST_ROWS
 from kvmbox.screen.screen import Cursor
-from tests.support.patience import patience
+from tests.support.patience import far_enough, patience, seconds
 from tests.support.real_mode import (
     COM1,
     DEBUGCON,
@@ -132,14 +132,19 @@ def test_text_that_the_bios_has_printed_is_not_shown_twice(images: Images) -> No
         assert run_to_end(Run(images.write(sector))) == (0, b"by BIOS\r\n" + shown, "")
 
 
-def test_report_of_a_bad_end_has_the_screen_that_was_not_shown(images: Images) -> None:
-    code = say(b"serial") + show(b"PANIC: no init", 2)
-    for end, status, arguments in ((HALT_FOR_EVER, 6, ()), (SPIN, 124, ("--timeout", "1"))):
-        told, output, messages = run_to_end(images.run(code + end, *arguments))
-        assert (told, output) == (status, b"serial")
-        assert messages.endswith("\nScreen:\n\n\n  PANIC: no init\n")
-        _, _, messages = run_to_end(images.run(code + end, *arguments, "--screen", "never"))
-        assert "Screen:" not in messages
+@pytest.mark.parametrize(("end", "status"), [(HALT_FOR_EVER, 6), (SPIN, 124)], ids=["crash", "time-out"])
+@pytest.mark.parametrize("choice", ["auto", "never"])
+def test_report_of_a_bad_end_has_the_screen_that_was_not_shown(
+    images: Images, end: bytes, status: int, choice: str
+) -> None:
+    guest = images.write(say(b"serial") + show(b"PANIC: no init", 2) + end)
+    arguments = ("--mode", "real", guest, "--screen", choice, "--timeout")
+    told, output, messages = far_enough(
+        lambda scale: run_to_end(Run(*arguments, seconds(scale))), lambda result: result[1]
+    )
+    assert (told, output) == (status, b"serial")
+    shown = messages.endswith("\nScreen:\n\n\n  PANIC: no init\n")
+    assert shown == (choice == "auto") == ("Screen:" in messages)
 
 
 def test_json_has_the_screen_as_data(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox import layout
-from tests.support.patience import patience
+from tests.support.patience import far_enough, patience, seconds
 from tests.support.real_mode import (
     COM1,
     COM2,
@@ -300,8 +300,11 @@ def test_serial_limit_that_is_just_reached_ends_nothing(images: Images) -> None:
     ids=["spins", "halts", "polls", "expected something"],
 )
 def test_timeout_gives_124(images: Images, guest: bytes, arguments: tuple[str, ...]) -> None:
-    limit = f"{patience(1):g}"
-    status, output, messages = run_to_end(images.run(HELLO + guest, "--timeout", limit, *arguments))
+    def ended_after(scale: int) -> tuple[int, bytes, str, str]:
+        limit = seconds(scale)
+        return *run_to_end(images.run(HELLO + guest, "--timeout", limit, *arguments)), limit
+
+    status, output, messages, limit = far_enough(ended_after, lambda result: result[1])
     assert (status, output) == (124, b"Hello\n")
     (line,) = error_lines(messages)
     assert f"--timeout {limit} s" in line

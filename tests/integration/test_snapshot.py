@@ -184,10 +184,11 @@ def test_reset_boots_the_same_image_on_fresh_memory(images: Images, tmp_path: Pa
 @pytest.mark.parametrize(
     ("guest", "at", "options"),
     [
-        ("clock", "time:0.1", {}),
-        ("irq64", "time:0.3", {}),
-        ("hpet", "time:0.1", {}),
-        ("smp", "time:0.02", {"cpus": 2}),
+        # Texts in the midst of what they prove: at a time, the guest may have ended on a busy host.
+        ("clock", "the RTC says", {}),
+        ("irq64", "ok RTC: periodic", {}),
+        ("hpet", "ok HPET: edge", {}),
+        ("smp", "smp: CPUs", {"cpus": 2}),
         ("smp", "ok CPUID", {"cpus": 2}),
         ("acpipm", "suspending", {}),
     ],

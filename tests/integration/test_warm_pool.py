@@ -22,7 +22,7 @@ from kvmbox.errors import UsageError
 from kvmbox.host.capture import Capture
 from kvmbox.sandbox import layers
 from kvmbox.warm import WarmPool, WarmResult
-from tests.support.family import children_of
+from tests.support.family import children_of, title_of
 from tests.support.patience import patience
 from tests.support.real_mode import COM1, COM2, IDLE, SHUTDOWN, out, say
 from tests.support.runs import KVMBOX, Images
@@ -85,7 +85,7 @@ def beacon(images: Images) -> Iterator[Beacon]:
 
 def template_of(program: int) -> int:
     """The template of the one pool of a program."""
-    found = [pid for pid in children_of(program) if _title(pid) == "kvmbox: template"]
+    found = [pid for pid in children_of(program) if title_of(pid) == "kvmbox: template"]
     assert len(found) == 1
     return found[0]
 
@@ -95,13 +95,6 @@ def running_boot(program: int, path: Path) -> int:
     found = [pid for pid in children_of(template_of(program)) if str(path) in _files(pid)]
     assert len(found) == 1
     return found[0]
-
-
-def _title(pid: int) -> str:
-    """Empty if there is no such process any more."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode()
-    return ""
 
 
 def _files(pid: int) -> list[str]:
@@ -229,7 +222,7 @@ def test_templates_that_have_served_end_while_the_pool_is_open() -> None:
     with WarmPool(workers=1, renew_after=1) as pool:
         for _ in range(12):
             assert pool.submit({"image": "hello32"}).result().status == 0
-        titles = [_title(pid) for pid in children_of(os.getpid())]
+        titles = [title_of(pid) for pid in children_of(os.getpid())]
     # One that serves, one that comes up, one that ends.
     assert titles.count("kvmbox: template") <= 3
 
@@ -328,7 +321,7 @@ def test_template_that_does_not_answer_is_replaced_and_does_not_keep_the_pool_op
         os.kill(template_of(os.getpid()), signal.SIGSTOP)
 
     assert [result.status for result in (first, *following)] == [0, 0, 0, 0]
-    assert not [pid for pid in children_of(os.getpid()) if _title(pid).startswith("kvmbox")]
+    assert not [pid for pid in children_of(os.getpid()) if title_of(pid).startswith("kvmbox")]
 
 
 @pytest.mark.parametrize(
@@ -361,7 +354,7 @@ def test_pool_that_is_left_by_an_exception_ends_its_guests(beacon: Beacon) -> No
     assert running.result().lost
     with pytest.raises(CancelledError):
         waiting.result()
-    assert not [pid for pid in children_of(os.getpid()) if _title(pid).startswith("kvmbox")]
+    assert not [pid for pid in children_of(os.getpid()) if title_of(pid).startswith("kvmbox")]
 
 
 def test_closed_pool_leaves_nothing_and_takes_nothing() -> None:

@@ -26,6 +26,23 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def title_of(pid: int) -> str:
+    """What a process calls itself; empty if there is no such process any more."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode()
+    return ""
+
+
+def device_processes(vmm: int) -> dict[int, str]:
+    """The children of the one spawner of `vmm`, each with its name: "uart", "standby", …
+
+    Messengers come and go as long as a process is being jailed: those that are gone are left out.
+    """
+    (spawner,) = children_of(vmm)
+    titles = {pid: title_of(pid) for pid in children_of(spawner)}
+    return {pid: title.removeprefix("kvmbox: ") for pid, title in titles.items() if title}
+
+
 class Family:
     """The spawner and device processes of one running kvmbox: taken once its guest runs."""
 
@@ -34,8 +51,7 @@ class Family:
         (self.spawner,) = [pid for pid in children_of(vmm) if children_of(pid)]
         self.devices: dict[str, int] = {}
         for pid in children_of(self.spawner):
-            title = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode()
-            self.devices[title.removeprefix("kvmbox: ")] = pid
+            self.devices[title_of(pid).removeprefix("kvmbox: ")] = pid
         assert sorted(self.devices) == sorted(DEVICE_TYPES)
         self._pidfds = [os.pidfd_open(pid) for pid in (self.spawner, *self.devices.values())]
 

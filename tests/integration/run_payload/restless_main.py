@@ -8,11 +8,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any, cast
 
 from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.cli.entry import entry_point
+from kvmbox.errors import DeviceProcessError
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.machine import main_loop
 from kvmbox.machine.choice import loop_kind
@@ -49,7 +51,8 @@ class Flusher:
             self._go.acquire()
             if self._ended:
                 return
-            self._ring.flush()
+            with suppress(DeviceProcessError):  # the ring keeps it, and raises it for the vCPU thread, too
+                self._ring.flush()
             self._begun.set()  # also if the main thread itself was just flushing
 
     def _watch(self, frame: FrameType, event: str, _argument: object) -> None:
