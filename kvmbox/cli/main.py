@@ -18,7 +18,7 @@ import click
 from kvmbox import __version__, early
 from kvmbox.cli import defaults
 from kvmbox.cli.descriptors import STDOUT, name_stdout_in_errors, open_standard_descriptors
-from kvmbox.errors import KvmboxError
+from kvmbox.errors import KvmboxError, StartError
 
 FAILED: Final = 14
 INTERRUPTED: Final = 130
@@ -193,6 +193,9 @@ def run_command(arguments: list[str], command: click.Command | None = None, name
         if error.filename == STDOUT:
             report(f"cannot write to stdout: {error.strerror}")
             return FAILED
+        if isinstance(error, FileNotFoundError) and not _has_directory():
+            report("the working directory was removed", "cd to another directory first")
+            return StartError.exit_status
         where = f" on '{error.filename}'" if error.filename else ""
         report(
             f"a system call failed{where}: {error.strerror or error}",
@@ -211,6 +214,15 @@ def run_command(arguments: list[str], command: click.Command | None = None, name
     except BaseException as error:  # noqa: BLE001 - the outermost handler: a bug is status 14, not 1
         _trace(debug)
         return _internal_error(error, debug)
+
+
+def _has_directory() -> bool:
+    """Whether the working directory still exists: without one, no relative path means anything."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _internal_error(error: BaseException, debug: bool) -> int:
