@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from kvmbox.cli.main import run_command
@@ -157,3 +159,27 @@ def test_help_of_run_tells_every_status(capsys: pytest.CaptureFixture[str]) -> N
     text = capsys.readouterr().out
     for status in ("0 ", "2 ", "4 ", "6 ", "8 ", "10 ", "12 ", "14 ", "124 ", "130 ", "odd"):
         assert f" {status}" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["smoke", "hello32"],
+        ["run", "own.elf"],
+        ["run", "hello32", "--json", "r"],
+        ["inspect", "hello32", "--json", "r"],
+    ],
+    ids=" ".join,
+)
+def test_removed_working_directory_gives_4_and_is_named(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    assert run_command(arguments) == 4
+    assert capfd.readouterr().err == (
+        "kvmbox: error: the working directory was removed\nhint: cd to another directory first\n"
+    )
