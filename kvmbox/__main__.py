@@ -1,7 +1,7 @@
 """`python -m kvmbox`: the `kvmbox` command without its launcher.
 
 Until this line the interpreter answers signals, limits and odd descriptors by itself, with status 1
-(docs/adr/0016). Programs that trust the exit status start `kvmbox`.
+(docs/adr/launcher.md). Programs that trust the exit status start `kvmbox`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Signals from the first line of a command to its last, and callbacks for a start that is interrupted.
 
-The launcher (docs/adr/0016) starts the interpreter with blocked end signals. `listen` installs a handler for
-these signals and unblocks them. The handler always records the signal. Whether the handler also raises
-KeyboardInterrupt depends on the phase of the command:
+The launcher (docs/adr/launcher.md) starts the interpreter with blocked end signals. `listen` installs a
+handler for these signals and unblocks them. The handler always records the signal. Whether the handler also
+raises KeyboardInterrupt depends on the phase of the command:
 
 - During imports the handler does not raise. Python can drop an exception that is raised in the middle of an
   import: in a destructor, in the callback of a weak reference, or in C code that clears errors. `check` is

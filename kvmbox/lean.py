@@ -6,8 +6,8 @@ Modules that the spawner loads therefore guard `typing` with a local `TYPE_CHECK
 checkers take for true, and take from here what they need while running.
 
 In the VMM: `dataclasses` writes and compiles source text for every class, 0.36 ms for a frozen one with
-slots, and `kvmbox run` has forty of them: a tenth of a short run (docs/adr/0009). A subclass of `Value` looks
-and behaves the same, to type checkers too, and takes 7 µs to define.
+slots, and `kvmbox run` has forty of them: a tenth of a short run (docs/adr/start.md). A subclass of `Value`
+looks and behaves the same, to type checkers too, and takes 7 µs to define.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Two structures of two classes each, little-endian, in fixed places: a `struct` format apiece. pyelftools could
 decode them too, and tests hold this module against it, but to import it takes longer than everything else
-that is done with an image (docs/adr/0009). Nothing is judged here: every bit pattern decodes.
+that is done with an image (docs/adr/start.md). Nothing is judged here: every bit pattern decodes.
 """
 
 from __future__ import annotations

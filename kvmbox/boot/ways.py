@@ -1,4 +1,4 @@
-"""All ways to boot, in the order in which an image is offered to them (docs/adr/0029).
+"""All ways to boot, in the order in which an image is offered to them (docs/adr/booting.md).
 
 The first that makes an offer is taken. Most images are taken early, so the modules of a way are imported when
 its turn comes: a run does not pay for the ways behind its own.

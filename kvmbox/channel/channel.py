@@ -305,13 +305,12 @@ class Channel:
         the thread and hang in its turn before the lock is ours: so each process gets `slices` slices.
         Raises DeviceProcessError.
         """
-        wait = self._slice_ms / 1000
         tries = 0
 
-        def comes() -> bool:
+        def comes(milliseconds: int) -> bool:
             nonlocal tries
             tries += 1
-            return bool(self._lock.acquire(timeout=wait))
+            return bool(self._lock.acquire(timeout=milliseconds / 1000))
 
         while tries < 2 * START_SLICES:
             kill = self.survival.process.killer()
@@ -373,24 +372,27 @@ class Channel:
 
     def _waits(self, poll: select.poll, slices: int) -> bool:
         """Wait for a descriptor for so many slices, and for as long as the process is starved."""
-        return self._patiently(lambda: bool(poll.poll(self._slice_ms)), slices)
+        return self._patiently(lambda milliseconds: bool(poll.poll(milliseconds)), slices)
 
-    def _patiently(self, comes: Callable[[], bool], slices: int, *, for_another_thread: bool = False) -> bool:
-        """Whether it `comes`, which takes a slice to tell, within so many slices, and some more as long as
-        the process is starved, or another thread is just putting another one in its place.
+    def _patiently(
+        self, comes: Callable[[int], bool], slices: int, *, for_another_thread: bool = False
+    ) -> bool:
+        """Whether it `comes`, which is told after so many milliseconds, within so many slices, and some more
+        as long as the process is starved, or another thread is just putting another one in its place.
         """
-        if slices > 0 and comes():
+        wait = self._slice_ms
+        if slices > 0 and comes(wait):
             return True
         survival = self.survival
         survival.overdue(True)
         try:
-            if any(comes() for _ in range(slices - 1)):
+            if any(comes(wait) for _ in range(slices - 1)):
                 return True
             is_starved = survival.process.starvation()
             for _ in range(START_SLICES):
                 if not (for_another_thread and survival.being_connected) and not is_starved():
-                    return False
-                if comes():
+                    return comes(0)  # it may have answered just now, and wait for the next request
+                if comes(wait):
                     return True
             return False
         finally:

@@ -2,7 +2,7 @@
 
 The interpreter and our imports take tens of milliseconds. A signal that comes then must end kvmbox with
 status 130, as later; Python's own answer would be a traceback, or death by the signal. The launcher holds
-signals back until this module's handlers stand (docs/adr/0016).
+signals back until this module's handlers stand (docs/adr/launcher.md).
 """
 
 from __future__ import annotations

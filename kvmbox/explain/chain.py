@@ -1,4 +1,4 @@
-"""Return addresses along the chain of frame pointers, as numbers: what a sampler can afford.
+"""Return addresses along the chain of frame pointers, and the top of the stack: what a sampler can afford.
 
 No name is looked up, and no frame is checked against the image: `backtrace` does that for one stopped CPU.
 """
@@ -46,3 +46,19 @@ def return_addresses(
         lowest = frame_pointer + 2 * word
         frame_pointer = int.from_bytes(raw[:word], "little")
     return found
+
+
+def words_at(
+    stack_pointer: int, count: int, word: int, translate: Callable[[int], int | None], read: ReadPhysical
+) -> list[int]:
+    """The first `count` words of the stack, or those up to the first that is not in memory."""
+    raw = b""
+    while len(raw) < count * word:
+        at = stack_pointer + len(raw)
+        start = translate(at)
+        wanted = min(count * word - len(raw), PAGE - at % PAGE)
+        piece = b"" if start is None else read(start, wanted)
+        raw += piece
+        if len(piece) < wanted:
+            break
+    return [int.from_bytes(raw[at : at + word], "little") for at in range(0, len(raw) - word + 1, word)]

@@ -12,7 +12,7 @@ from typing import Final
 from kvmbox.explain import symbols
 from kvmbox.explain.lines import Line, Lines
 from kvmbox.explain.symbols import Place, Symbols
-from kvmbox.explain.unwind import Frames
+from kvmbox.explain.unwind import Frames, callers_in
 from kvmbox.lean import Value
 
 
@@ -94,6 +94,11 @@ class DebugInfo:
             if known.frames is not None and known.symbols.at(address) is not None:
                 return known.frames
         return next((known.frames for known in self._all if known.frames is not None), None)
+
+    def callers(self, pc: int, top: Sequence[int], bits: int, most: int) -> list[int]:
+        """See `unwind.callers_in`; none where there is no call frame information, or no time is left."""
+        frames = self.frames(pc)
+        return [] if frames is None or not self._may_go_on() else callers_in(frames, pc, top, bits, most)
 
     def named(self, address: int) -> str:
         """`symbol+0x4 (file.c:12)`, as much of that as is known, or an empty text."""

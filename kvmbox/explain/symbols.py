@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from struct import Struct
 from typing import Final
 
@@ -20,6 +21,9 @@ from kvmbox.explain.names import readable
 from kvmbox.lean import Value
 
 MOST_SYMBOLS: Final = 1_000_000
+MOST_CODE: Final = 32
+"""How many sections of instructions count: a profile compares the words of each sample with them."""
+
 LONGEST_GUESS: Final = 1 << 16
 """How far behind the start of a symbol without a size an address still gets its name."""
 
@@ -29,6 +33,7 @@ _NO_TYPE: Final = 0
 _LOCAL: Final = 0  # STB_LOCAL
 _SHT_SYMTAB: Final = 2
 _SHT_DYNSYM: Final = 11
+_SHF_EXECINSTR: Final = 1 << 2
 _SHF_COMPRESSED: Final = 1 << 11
 _UNDEFINED: Final = 0
 _ABSOLUTE: Final = 0xFFF1
@@ -126,6 +131,14 @@ def entry_of(data: bytes, base: int = 0) -> int | None:
         return None
     (entry,) = header.unpack_from(data)
     return int(entry) + base
+
+
+def code_of(data: bytes, base: int = 0) -> list[range]:
+    """Where the instructions of an ELF file are, moved by `base`: so many sections of that kind at most."""
+    if not data.startswith(b"\x7fELF"):
+        return []
+    sections = (one for one in _sections(data) if one[1] & _SHF_EXECINSTR)
+    return [range(at + base, at + base + size) for _, _, at, _, size, _ in islice(sections, MOST_CODE)]
 
 
 def _sections(data: bytes) -> list[tuple[int, ...]]:

@@ -6,7 +6,8 @@ and an offset, and registers saved at an offset from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from kvmbox.lean import Value
@@ -34,6 +35,7 @@ class Frames:
         """`dwarf` is pyelftools' DWARFInfo or None."""
         self._base = base
         self._entries: list[tuple[int, int, Any]] | None = None
+        self._starts: list[int] = []
         self._dwarf = dwarf
 
     def caller(
@@ -58,10 +60,13 @@ class Frames:
                     header = entry.header
                     if "initial_location" in header:
                         self._entries.append((header["initial_location"], header["address_range"], entry))
-        for start, size, entry in self._entries:
-            if start <= pc < start + size:
-                return entry
-        return None
+            self._entries.sort(key=lambda one: one[0])
+            self._starts = [one[0] for one in self._entries]
+        index = bisect_right(self._starts, pc) - 1
+        if index < 0:
+            return None
+        start, size, entry = self._entries[index]
+        return entry if pc < start + size else None
 
     def _caller(
         self, pc: int, registers: Mapping[str, int], bits: int, read: Callable[[int, int], int | None]
@@ -99,3 +104,24 @@ class Frames:
         target = read(frame + rule.arg & (1 << bits) - 1, word)
         found["rsp"] = frame
         return None if target is None else Frame(target, found)
+
+
+def callers_in(frames: Frames, pc: int, top: Sequence[int], bits: int, most: int) -> list[int]:
+    """At most `most` return addresses, innermost first, of a CPU at `pc` with the words `top` on its stack.
+
+    Only the stack pointer is known. So they end at the first function whose frame is found by another
+    register: the chain of frame pointers goes on there, as nobody has changed the frame pointer since.
+    """
+    word, found, registers = bits // 8, list[int](), {"rsp": 0}
+
+    def read(address: int, _size: int) -> int | None:
+        index, rest = divmod(address, word)
+        return top[index] or None if not rest and index < len(top) else None
+
+    while len(found) < most:
+        frame = frames.caller(pc - bool(found), registers, bits, read)
+        if frame is None or frame.registers["rsp"] <= registers["rsp"]:
+            break
+        found.append(frame.pc)
+        pc, registers = frame.pc, dict(frame.registers)
+    return found

@@ -11,7 +11,7 @@ Rises that are announced
 ------------------------
 
 A model may announce when its pin will rise. At this time the line can be raised before the model is told the
-time, and so without waiting for the process of the model (docs/adr/0036-lines-raised-ahead.md). Raised ahead,
+time, and so without waiting for the process of the model (docs/adr/interrupts.md). Raised ahead,
 a source stands high, whatever the model has reported last. The next rising edge that the model reports is the
 one that has been passed on, and so is a falling edge right before it: neither is passed on again.
 

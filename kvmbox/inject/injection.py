@@ -2,8 +2,9 @@
 
 Where the faults are. Accesses pass a `FaultyDevice` on the bus, in place of the proxy that has a fast path.
 Interrupts pass a `FaultyLine`, in place of the source of the line. Other devices, and runs without faults,
-have neither. The model of a device with faults announces no interrupts (ADR 0036), and none of its writes is
-late (ADR 0014, 0032): so the guest's accesses and the interrupts come here in one order.
+have neither. The model of a device with faults announces no interrupts (docs/adr/interrupts.md), and none of
+its writes is late (docs/adr/late-writes.md): so the guest's accesses and the interrupts come here in one
+order.
 
 A device process knows nothing of faults. It is asked what it would be asked otherwise, or less, or what a
 guest might ask. So a recording replays, a lost process is restarted, and grants are checked as ever.

@@ -118,7 +118,7 @@ def _explain(
     source_text: SourceText,
     diagnosis: str | None,
 ) -> Aftermath:
-    # Not before there is something to explain: docs/adr/0009.
+    # Not before there is something to explain: docs/adr/start.md.
     from kvmbox.explain.debug_info import DebugInfo, SymbolFile
     from kvmbox.explain.explanation import explain
     from kvmbox.explain.state import Cpu

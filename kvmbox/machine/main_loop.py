@@ -286,6 +286,7 @@ class MainLoop:
         if self.debugger is not None:
             self.debugger.begin(guest, self._vcpus)
         if self._must_end():
+            self._ring = self._guest = None
             return False
         try:
             self._lend(0.0)

@@ -15,6 +15,7 @@ from typing import Final
 
 from kvmbox.errors import StartError
 from kvmbox.explain.debug_info import DebugInfo, SymbolFile
+from kvmbox.explain.symbols import code_of
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.serial import open_for_writing, reason
 from kvmbox.machine.aftermath import PATIENCE as SEARCH_PATIENCE
@@ -25,7 +26,7 @@ from kvmbox.machine.standstill import Visitor
 from kvmbox.machine.vcpu_thread import VcpuThread
 from kvmbox.profiling.formats import collapsed, is_speedscope, speedscope
 from kvmbox.profiling.naming import frames_of, named
-from kvmbox.profiling.samples import ACCESSING, USER, Samples
+from kvmbox.profiling.samples import ACCESSING, USER, WIDE, Samples, with_top
 
 PATIENCE: Final = 0.05
 """How many seconds the vCPUs that have paused wait for those that have not."""
@@ -37,8 +38,16 @@ IMPATIENCE: Final = 0.005
 class Profiler(Visitor):
     """Takes the samples of all boots of a run."""
 
-    def __init__(self, main_loop: MainLoop, rate: int, *, now: Callable[[], float] = time.monotonic) -> None:
-        """`rate` is in samples a second. `now` gives seconds."""
+    def __init__(
+        self,
+        main_loop: MainLoop,
+        rate: int,
+        code: Sequence[range] = (),
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`rate` is in samples a second. Return addresses are in `code`. `now` gives seconds."""
+        self._code = code
         self.samples: Final = Samples()
         self._main_loop = main_loop
         self._interval = 1 / rate
@@ -96,10 +105,10 @@ class Profiler(Visitor):
         if not thread.is_paused:
             self.samples.add((number, ACCESSING))
             return
-        found = sample(thread, read)
+        found = sample(thread, read, self._code)
         if found is not None:
-            state = found.doing | (USER if found.is_user else 0)
-            self.samples.add((number, state, found.pc, *found.callers))
+            state = found.doing | (USER if found.is_user else 0) | (WIDE if found.is_wide else 0)
+            self.samples.add(with_top(number, state, found.top, (found.pc, *found.callers)))
 
 
 class Profiling:
@@ -125,7 +134,8 @@ class Profiling:
 
     def attend(self, main_loop: MainLoop, symbols: Sequence[SymbolContent]) -> None:
         """Sample the vCPUs of `main_loop` from now on. `symbols` are for the names, at the end."""
-        profiler = Profiler(main_loop, self._rate, now=self._now)
+        code = [part for one in symbols for part in code_of(one.data, one.base)]
+        profiler = Profiler(main_loop, self._rate, code, now=self._now)
         self._samples, self._symbols = profiler.samples, symbols
         main_loop.standstill.admit(profiler)
 
@@ -136,7 +146,8 @@ class Profiling:
             [SymbolFile(one.data, one.base) for one in self._symbols], lambda: time.monotonic() < end
         )
         for_speedscope = is_speedscope(self._path)
-        profile = named(self._samples, frames_of(debug_info, with_files=for_speedscope))
+        names = frames_of(debug_info, with_files=for_speedscope)
+        profile = named(self._samples, names, debug_info.callers)
         text = speedscope(profile, self._image, "kvmbox") if for_speedscope else collapsed(profile)
         try:
             with os.fdopen(self._take(), "w", encoding="utf-8") as file:

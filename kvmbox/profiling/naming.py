@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.profiling import profile, samples
@@ -23,6 +23,10 @@ FrameOf = Callable[[int], Frame | None]
 """Gives the function of an address, or None where it is not known."""
 
 
+CallersOf = Callable[[int, Sequence[int], int, int], list[int]]
+"""Gives return addresses: see `DebugInfo.callers`."""
+
+
 def frames_of(debug_info: DebugInfo, *, with_files: bool = True) -> FrameOf:
     """What knows the functions that `debug_info` knows, and their source files, which take time to find."""
 
@@ -36,8 +40,15 @@ def frames_of(debug_info: DebugInfo, *, with_files: bool = True) -> FrameOf:
     return frame
 
 
-def named(found: Samples, frame_of: FrameOf, *, most_text: int = MOST_TEXT) -> Profile:
-    """The samples with names, as `frame_of` gives them. Stacks of the same functions become one.
+def named(
+    found: Samples,
+    frame_of: FrameOf,
+    callers_of: CallersOf = lambda _pc, _top, _bits, _most: [],
+    *,
+    most_text: int = MOST_TEXT,
+) -> Profile:
+    """The samples with names, as `frame_of` gives them. Stacks of the same functions become one. `callers_of`
+    gives the callers of functions without a frame, which the chain of frame pointers leaves out.
 
     Above a function that is known, the first caller that is not known ends the stack: code without frame
     pointers leaves anything in their register.
@@ -50,8 +61,14 @@ def named(found: Samples, frame_of: FrameOf, *, most_text: int = MOST_TEXT) -> P
         return known[address]
 
     merged: dict[tuple[int, Stack], int] = {}
-    for (cpu, state, *addresses), count in found.stacks.items():
-        doing = _DOING.get(state & ~samples.USER)
+    for entry, count in found.stacks.items():
+        cpu, state, top, known_addresses = samples.split(entry)
+        addresses = list(known_addresses)
+        if top:
+            bits = 64 if state & samples.WIDE else 32
+            addresses[1:1] = callers_of(addresses[0], top, bits, samples.MOST_FRAMES - 1)
+            del addresses[samples.MOST_FRAMES :]
+        doing = _DOING.get(state & ~(samples.USER | samples.WIDE))
         stack = _stack(addresses, at, is_behind=doing is not None)
         if state & samples.USER:
             stack.insert(0, Frame(profile.USER))

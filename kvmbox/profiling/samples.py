@@ -6,6 +6,7 @@ which stacks there are. A stack that has no room is counted under `other`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 MOST_STACKS: Final = 16384
@@ -20,8 +21,34 @@ behind the instruction that does so."""
 USER: Final = 4
 """Bit: the CPU is in user mode (CPL 3)."""
 
+WIDE: Final = 8
+"""Bit: the CPU is in 64-bit code, and words have eight bytes."""
+
+TOP: Final = 16
+"""Bit: the top of the stack follows."""
+
+MOST_TOP: Final = 64
+"""How many words of the stack a sample has."""
+
 Stack = tuple[int, ...]
-"""The number of the CPU, what it does, and addresses: the program counter, then return addresses."""
+"""The number of the CPU, what it does, and addresses: the program counter, then return addresses. With TOP,
+the number of words of the stack and these words precede the addresses. What cannot be a return address is 0.
+"""
+
+
+def with_top(cpu: int, state: int, top: Sequence[int], addresses: Sequence[int]) -> Stack:
+    """The entry of a sample, whose words `top` of the stack count up to the last that is not 0."""
+    size = max((index + 1 for index, word in enumerate(top) if word), default=0)
+    return (cpu, state | TOP, size, *top[:size], *addresses) if size else (cpu, state, *addresses)
+
+
+def split(stack: Stack) -> tuple[int, int, Stack, Stack]:
+    """CPU, state without TOP, top of the stack, and addresses of an entry."""
+    cpu, state, *rest = stack
+    if not state & TOP:
+        return cpu, state, (), tuple(rest)
+    size, *rest = rest
+    return cpu, state & ~TOP, tuple(rest[:size]), tuple(rest[size:])
 
 
 class Samples:

@@ -83,7 +83,7 @@ class NoSandbox:
 class ProcessSandbox:
     """`--sandbox process`: a jailed process per device type, on the CPU that this process moves to.
 
-    Asking and answering alternate, and across CPUs a request costs several times as much (docs/adr/0005).
+    Asking and answering alternate, and across CPUs a request costs several times as much (docs/adr/links.md).
     A request blocks until its answer comes; a thread counts slices meanwhile and kills a process that hangs.
     """
 

@@ -71,7 +71,7 @@ class InProcesses:
         """Start a process for each of the `channels` that is `wanted`. Raises SandboxError.
 
         This process and those move to one CPU: asking and answering alternate, and across CPUs a request
-        costs several times as much (docs/adr/0005).
+        costs several times as much (docs/adr/links.md).
         """
         from kvmbox.host.placement import place
         from kvmbox.sandbox.seccomp import device_filter

@@ -27,7 +27,7 @@ lives for a millisecond.
 So each start proves that a forbidden call is caught, and the process never serves otherwise. A device process
 whose messenger dies before the report socket is closed would stand still for ever. The spawner, which knows
 the messenger's pid from the device process, kills it.
-See docs/adr/0002-forbidden-call-listener.md for the alternatives.
+See docs/adr/jail.md for the alternatives.
 
 Where the channel is a pair of pipes, it is the reply end, descriptor 4, that the sync socket stands in for.
 

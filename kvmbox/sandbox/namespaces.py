@@ -25,7 +25,7 @@ says that it is over, and exits.
 
 The root of the mount namespace is a tmpfs without room for a single file, read-only, not listable; the
 host's mounts are detached from it. In the ipc namespace the number of System V objects is limited to none:
-their memory counts for no rlimit. See docs/adr/0010 for what each step costs.
+their memory counts for no rlimit. See docs/adr/jail.md for what each step costs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """seccomp filters, raw: install one, with a listener or for all threads; receive a held call, answer it.
 
-Loaded into the spawner; see `listener` for what the VMM makes of it, and docs/adr/0002 for the reason.
+Loaded into the spawner; see `listener` for what the VMM makes of it, and docs/adr/jail.md for the reason.
 """
 
 from __future__ import annotations

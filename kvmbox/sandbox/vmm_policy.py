@@ -24,7 +24,7 @@ What else sends signals is not there: the owner of a descriptor (F_SETOWN, O_ASY
 message queues, death signals.
 
 What is there was seen in traces of all tests of runs, or is what CPython and the C library do for the same on
-other versions (docs/adr/0011).
+other versions (docs/adr/confinement.md).
 """
 
 from __future__ import annotations

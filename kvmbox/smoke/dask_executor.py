@@ -4,6 +4,10 @@ Files go to the workers by content, once to each. Dask gives the boots of a lost
 whose workers are all lost is submitted anew. So is a boot of a worker that does not answer, because it is
 frozen or its host has no time for it: Dask takes it for lost after five minutes only. Whoever may use a Dask
 scheduler may run any program on its workers: the cluster is trusted, the guests are not.
+
+Whatever Dask is asked, a thread waits for the answer, and whoever wants the answer waits for a limited time:
+a frozen scheduler answers nothing, and Dask has no limit. The main thread, which looks for signals, waits for
+`SUBMIT_S` once, and not again while Dask is that slow.
 """
 
 from __future__ import annotations
@@ -11,13 +15,14 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from kvmbox import __version__, bundled
 from kvmbox.errors import StartError
@@ -34,14 +39,28 @@ CONNECT_S: Final = 10.0
 LOOK_S: Final = 1.0
 """How often is looked which workers there are."""
 ANSWER_S: Final = 15.0
-"""How long a worker may take to answer, before others get its boots."""
+"""How long a worker may take to answer, before others get its boots; and the scheduler, before it is lost."""
+SUBMIT_S: Final = 1.0
+"""How long `submit` waits until a boot is on its way, which it is soon after in any case."""
+END_S: Final = 5.0
+"""How long the end of a session waits for the cluster."""
+SCHEDULER: Final = "scheduler"
+"""What stands for the scheduler among the names of those that are asked."""
+MOST_THREADS: Final = 4096
+"""How many threads a worker is believed to have."""
+MOST_WORDS: Final = 500
+"""How many characters of an error of Dask are shown."""
 CALL_THREAD: Final = "kvmbox smoke dask call"
+SEND_THREAD: Final = "kvmbox smoke dask send"
 FETCH_THREAD: Final = "kvmbox smoke dask result"
 MOST_LOOKS: Final = 30
 """How many looks in a row may find no usable worker: those that come back need a while."""
 MOST_TRIES: Final = 5
 """How often a boot is submitted whose task Dask drops."""
 _CANNOT_START: Final = StartError.exit_status
+_PROBES: Final = [{"version": str, "problem": problem, "hardware": bool} for problem in (str, type(None))]
+
+T = TypeVar("T")
 
 
 def _wait_for(answers: Mapping[str, Future[Any]]) -> None:
@@ -89,7 +108,7 @@ def connect(address: str) -> DaskExecutor:
     try:
         return DaskExecutor(client, address)
     except BaseException:
-        client.close()
+        _in_thread(client.close)  # nobody waits for it: it may be why this fails
         raise
 
 
@@ -140,6 +159,7 @@ class DaskExecutor:
         self._lost: str | None = None
         self._cancelled = False
         self._ending: threading.Thread | None = None
+        self._sender: threading.Thread | None = None
         self._stop = threading.Event()
         self._look_every = look_every
         self._wait_for = wait_for
@@ -179,10 +199,17 @@ class DaskExecutor:
                 future.set_result(_interrupted())
                 return future
             self._pending.add(pending)
+        sender = threading.Thread(target=self._send_first, args=(pending,), name=SEND_THREAD, daemon=True)
+        sender.start()
+        if self._sender is None or not self._sender.is_alive():
+            sender.join(SUBMIT_S)
+        self._sender = sender
+        return future
+
+    def _send_first(self, pending: _Pending) -> None:
         with self._sending:
             if pending.task is None:  # `look` has not been faster
                 self._send(pending)
-        return future
 
     def cancel(self) -> None:
         """End all boots now."""
@@ -209,9 +236,10 @@ class DaskExecutor:
     ) -> None:
         self.cancel()
         assert self._ending is not None
-        self._ending.join()
-        self._watcher.join()
-        self._client.close()
+        end = time.monotonic() + END_S
+        for thread in (self._ending, self._watcher):
+            thread.join(max(0.0, end - time.monotonic()))
+        wait((_in_thread(self._client.close),), END_S)
 
     def look(self) -> None:
         """See which workers there are now, and submit anew what no worker will boot."""
@@ -238,7 +266,7 @@ class DaskExecutor:
             self.look()
 
     def _find_workers(self) -> None:
-        threads = self._client.nthreads()
+        threads = self._ask(self._client.nthreads)
         with self._lock:
             back, self._back = self._back, set()
             has_pending = bool(self._pending)
@@ -255,7 +283,7 @@ class DaskExecutor:
                 if not isinstance(answer, TimeoutError):
                     self._known.discard(worker)  # the next look asks what it is, if it is there
         for worker, found in self._run(dask_worker.probe, workers=new).items():
-            problem = _problem(found)
+            problem = _problem(found, threads[worker])
             if problem is None:
                 self._usable[worker] = _Usable(threads[worker], found["hardware"])
             else:
@@ -265,36 +293,32 @@ class DaskExecutor:
         """The tasks that wait for workers that do not answer."""
         if len(self._usable) == len(self._known):
             return set()
-        shares = self._client.processing().items()
+        shares = self._ask(self._client.processing).items()
         return {key for worker, keys in shares if worker not in self._usable for key in keys}
 
     def _run(self, function: Callable[..., Any], *args: Any, workers: Iterable[str]) -> Mapping[str, Any]:
         """Call a function on workers: what each returns or raises, TimeoutError if nothing came in time."""
-        calls = {worker: self._call(worker, function, args) for worker in workers}
+        calls = {
+            worker: _in_thread(self._client.run, function, *args, workers=[worker], on_error="return")
+            for worker in workers
+        }
         self._wait_for(calls)
         answers: dict[str, Any] = {}
         for worker, call in calls.items():
             if call.done():
-                answers[worker] = call.result()
+                answers[worker] = call.result().get(worker)
             else:
                 answers[worker] = TimeoutError("it does not answer")
                 call.add_done_callback(partial(self._answers_again, worker))
         return answers
 
-    def _call(self, worker: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
-        """Dask waits for ever, so a thread does."""
-        answer: Future[Any] = Future()
-
-        def call() -> None:
-            try:
-                found = self._client.run(function, *args, workers=[worker], on_error="return")
-            except Exception as error:  # noqa: BLE001 - Dask raises whatever its transport raises
-                answer.set_exception(error)
-            else:
-                answer.set_result(found.get(worker))
-
-        threading.Thread(target=call, name=CALL_THREAD, daemon=True).start()
-        return answer
+    def _ask(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+        """What the scheduler answers. Raises TimeoutError if it does not, and what Dask raises."""
+        answer = _in_thread(function, *args, **options)
+        self._wait_for({SCHEDULER: answer})
+        if not answer.done():
+            raise TimeoutError("it does not answer")
+        return answer.result()
 
     def _answers_again(self, worker: str, _call: Future[Any]) -> None:
         """A late answer has come: the next look begins with this worker anew."""
@@ -309,7 +333,7 @@ class DaskExecutor:
         old, pending.task = pending.task, None
         try:
             if old is not None:
-                self._client.cancel([old])
+                self._ask(self._client.cancel, [old])
             for key, path in pending.files.items():
                 self._spread(key, path)
             workers = [name for name, one in self._usable.items() if pending.files.keys() <= one.files]
@@ -319,7 +343,8 @@ class DaskExecutor:
             self._count += 1
             pending.workers = frozenset(workers)
             pending.key = f"kvmbox-smoke-{self._session}-{self._count}"
-            task = self._client.submit(
+            task = self._ask(
+                self._client.submit,
                 dask_worker.boot,
                 self._session,
                 pending.data,
@@ -338,7 +363,7 @@ class DaskExecutor:
         with self._lock:
             unwanted = self._cancelled
         if unwanted:
-            self._client.cancel([task])
+            _in_thread(self._client.cancel, [task])
             return
         task.add_done_callback(lambda done: self._ended(pending, done))
 
@@ -401,7 +426,7 @@ class DaskExecutor:
             if self._lost is not None or not tasks:
                 return
             try:
-                self._client.cancel(tasks)
+                self._ask(self._client.cancel, tasks)
                 self._run(dask_worker.end, self._session, workers=self._usable)
             except Exception:  # noqa: BLE001 - the cluster is gone; the time limits of its boots end them
                 return
@@ -417,6 +442,22 @@ class DaskExecutor:
             f"no worker of the Dask scheduler at '{self._address}' can boot guests",
             hint=f"worker {worker}: {problem}",
         )
+
+
+def _in_thread(function: Callable[..., T], *args: Any, **options: Any) -> Future[T]:
+    """Dask waits for ever, so a thread does."""
+    answer: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            found = function(*args, **options)
+        except Exception as error:  # noqa: BLE001 - Dask raises whatever its transport raises
+            answer.set_exception(error)
+        else:
+            answer.set_result(found)
+
+    threading.Thread(target=call, name=CALL_THREAD, daemon=True).start()
+    return answer
 
 
 class _ChangedFile(Exception):
@@ -453,21 +494,27 @@ def _interrupted() -> Observation:
     return Observation(INTERRUPTED, "the session ended", 0.0)
 
 
-def _problem(found: object) -> str | None:
-    """Why a worker is not used, from what `probe` has returned or raised there."""
+def _problem(found: object, threads: object) -> str | None:
+    """Why a worker is not used, from what `probe` has returned or raised there, and its number of threads."""
     if isinstance(found, BaseException):
         return _words(found)
-    if not isinstance(found, dict) or not {"version", "problem", "hardware"} <= found.keys():
+    if not isinstance(found, dict) or {name: type(value) for name, value in found.items()} not in _PROBES:
         return "its answer is none of kvmbox"
     if found["version"] != __version__:
-        return f"it has kvmbox {found['version']}, and this is {__version__}"
-    return None if found["problem"] is None else str(found["problem"])
+        return f"it has kvmbox {_cut(found['version'])}, and this is {__version__}"
+    if not isinstance(threads, int) or not 0 < threads <= MOST_THREADS:
+        return "its number of threads is none"
+    return None if found["problem"] is None else _cut(found["problem"])
 
 
 def _words(error: object) -> str:
     """An exception in one line."""
-    line = " ".join(str(error).split())
+    line = _cut(" ".join(str(error).split()))
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_WORDS else f"{text[:MOST_WORDS]}…"
 
 
 def _with_bundled(boot: Boot) -> Boot:

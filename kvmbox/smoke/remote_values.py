@@ -93,6 +93,13 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
 }
 
 
+_BOUNDS: Final = {"status": (-64, 255), "seconds": (0, 1e7), "steps_done": (0, 1 << 20)}
+"""The least and the most that a number can be. A status below 0 is a signal."""
+
+MOST_CHARACTERS: Final = 64 << 20
+"""The length of a text: what a run keeps of a console is the longest."""
+
+
 def observation_from(data: object) -> Observation:
     """The observation in what another machine has sent. Raises ValueError."""
     if not isinstance(data, dict) or set(data) != set(_KINDS):
@@ -101,8 +108,11 @@ def observation_from(data: object) -> Observation:
         value = data[name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise ValueError(f"its {name} is a {type(value).__name__}")
-    if not data["seconds"] >= 0 or data["steps_done"] < 0:  # nor a NaN
-        raise ValueError("a number of it is negative")
+        if isinstance(value, str) and len(value) > MOST_CHARACTERS:
+            raise ValueError(f"its {name} has {len(value)} characters")
+    for name, (least, most) in _BOUNDS.items():
+        if not least <= data[name] <= most:  # nor a NaN
+            raise ValueError(f"its {name} is out of bounds")
     return Observation(**{**data, "output": data["output"].encode(_BYTES)})
 
 

@@ -4,10 +4,10 @@ A `Destination` is a file beside the wanted one, with another name. It is opened
 itself. When all is written, a `Commit` gives it the wanted name; whoever reads under that name finds the old
 file or the new one, and never a part.
 
-A confined VMM has no right to rename (docs/adr/0011), and gets none for this: with it, a guest that had taken
-over the VMM could replace files of the user. So a `Committer` forks a process that can do nothing but
-rename these files, one by one as it is told, and remove those that are left when the VMM is gone, whatever
-ended it.
+A confined VMM has no right to rename (docs/adr/confinement.md), and gets none for this: with it, a guest that
+had taken over the VMM could replace files of the user. So a `Committer` forks a process that can do nothing
+but rename these files, one by one as it is told, and remove those that are left when the VMM is gone,
+whatever ended it.
 """
 
 from __future__ import annotations

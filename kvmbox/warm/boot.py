@@ -4,8 +4,8 @@
 
 A boot process is to its guest what the process of `kvmbox run` is: it has a spawner of its own, which is a
 new interpreter, and device processes of its own, and it confines itself before the guest starts
-(docs/adr/0011). Nothing of it survives: memory, descriptors, children and what confines it end with the
-process.
+(docs/adr/confinement.md). Nothing of it survives: memory, descriptors, children and what confines it end with
+the process.
 
 The result is told before the processes and the VM end, so that the next boot need not wait for that.
 """

@@ -1,4 +1,4 @@
-"""Where QEMU 10.0 departs from the data sheets: the table of docs/qtest.md, as data, with a proof for each.
+"""Where QEMU 10.0 departs from the data sheets: a table that docs/qtest.md names, with a proof for each.
 
 Random programs avoid a departure, or mask the bits that differ; nothing else is excused. Each entry has a
 witness: lines on which both servers differ as the entry says. If QEMU mends its ways, or kvmbox takes them

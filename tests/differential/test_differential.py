@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -22,7 +21,6 @@ from tests.differential.runner import Answer, ask, find_qemu, kvmbox_command, qe
 
 OPERATIONS = int(os.environ.get("KVMBOX_DIFFERENTIAL_OPS", "3000"))
 LINES_PER_PROGRAM = 1000
-PAGE = Path(__file__).parent.parent.parent / "docs" / "qtest.md"
 CHIPS = ("uart", "pit", "rtc", "pm", "hpet", "kbd")
 
 PROGRAMS = {**programs.PROGRAMS, "kbd": keyboard_program}
@@ -115,14 +113,6 @@ def test_witness_shows_the_data_sheet_here(entry: Departure) -> None:
 def test_witness_shows_the_departure_in_qemu(entry: Departure) -> None:
     assert said(ask(qemu_command(), witness(entry))[-1]) == entry.theirs
     assert entry.ours != entry.theirs
-
-
-def test_published_table_is_the_one_that_the_programs_obey() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    rows = re.findall(
-        r"^\| `((?:uart|pit|rtc|pm|hpet|kbd)-[a-z0-9-]+)` \| (.*) \| (.*) \| (.*) \|$", text, re.MULTILINE
-    )
-    assert rows == [(e.key, e.subject, e.datasheet, e.qemu) for e in DEPARTURES]
 
 
 def test_a_difference_is_found_under_the_mask_and_not_beyond_it() -> None:

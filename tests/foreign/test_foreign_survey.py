@@ -397,13 +397,19 @@ def test_page_shows_each_guest_once_with_all_columns() -> None:
         row("pvm", "kvmbox", "an entry", kind=ENTRY, result="pass", reached=1, of=1),
         row("pvm", "QEMU", "an entry", kind=ENTRY, result="fail", of=1, note="FAIL: x"),
         row("pvm", "kvmbox", "other", kind=ENTRY, result="left out", of=1, note="i386 only"),
+        row("pvm", "QEMU", "good", kind=ENTRY, result="pass", reached=1, of=1),
+        row("pvm", "kvmbox", "good", kind=ENTRY, result="pass", reached=1, of=1),
+        row("svm", "kvmbox", "no vmx", kind=ENTRY, result="skip", of=1, note="SUMMARY: 0 tests"),
     ]
 
     text = page.filled(PAGE, rows)
 
     assert "| a guest | 1.0 | a format | no way to boot it | first |  | **second** | pvm: no second |" in text
     assert "| an entry | fail | **pass** |  |  | `FAIL: x` |" in text
-    assert "| **passed** | **0 of 1** | **1 of 1** |  |  |  |" in text
+    assert "| **passed** | **1 of 2** | **2 of 2** |  | **0 of 1** |  |" in text
+    assert "\nPass wherever it was measured: `good`\n" in text
+    assert "\nSkip wherever it was measured: `no vmx`\n" in text
+    assert "| good" not in text
     assert "other" not in text
     assert "old" not in text
     assert "\nprose\n" in text

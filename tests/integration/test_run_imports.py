@@ -48,7 +48,7 @@ COLD = (
     "kvmbox.snapshot",
     "kvmbox.screen",  # what the guest has printed there
 )
-"""What a plain run does not import; docs/adr/0009 has the times."""
+"""What a plain run does not import; docs/adr/start.md has the times."""
 
 
 def loaded_by(code: str) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox.wire import page_layout
-from tests.support.family import DEVICE_TYPES
+from tests.support.family import DEVICE_TYPES, children_of
 from tests.support.patience import patience
 from tests.support.real_mode import (
     HALT_FOR_EVER,
@@ -232,13 +232,24 @@ def test_device_process_killed_in_the_midst_of_requests_gives_8(images: Images) 
         run.family.assert_gone()
 
 
-def test_killed_spawner_gives_8(images: Images) -> None:
-    with start(images, IDLE) as run:
-        os.kill(run.family.spawner, signal.SIGKILL)
+POLL = bytes.fromhex("bafd03 ec ebfd")
+"""in al,LSR for ever."""
+
+
+@pytest.mark.parametrize("guest", [IDLE, SPIN, POLL], ids=["halted", "spinning", "polling"])
+@pytest.mark.parametrize("choice", ["fail", "restart", "all-ones"])
+def test_killed_spawner_gives_8_whatever_is_done_about_lost_processes(
+    images: Images, guest: bytes, choice: str
+) -> None:
+    # As the kernel does for lack of memory. Nobody is left who could start another process.
+    with images.run(READY + guest, "--on-device-crash", choice) as run:
+        run.stdout.until(b"ready\n")
+        (spawner,) = [pid for pid in children_of(run.pid) if children_of(pid)]
+        os.kill(spawner, signal.SIGKILL)
         assert run.status() == 8
+        assert run.output == b"ready\n"
         (line,) = error_lines(run.messages)
         assert "SIGKILL" in line
-        run.family.wait_dead()
 
 
 # --- Nothing is left --------------------------------------------------------------------------------------

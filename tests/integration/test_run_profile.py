@@ -55,9 +55,23 @@ def test_profile_tells_where_the_guest_was_and_who_called(image: Path, sandbox: 
     assert (ended.returncode, ended.stdout) == (1, "." * 40)
     found = counts(file)
     assert found["_start;kernel;work;spin"] > 0
-    assert found["_start;kernel;poll;[device access]"] > 0
+    assert found["_start;kernel;work;poll;[device access]"] > 0  # poll has no frame
     known = {"_start", "kernel", "work", "spin", "poll", "[device access]"}
     assert {name for stack in found for name in stack.split(";")} <= known
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("bits", [32, 64])
+def test_profile_of_a_kernel_without_frame_pointers_has_callers(bits: int, tmp_path: Path) -> None:
+    if not (shutil.which("cc") and shutil.which("ld")):
+        pytest.skip("cc or ld not found: the kernel cannot be built")
+    image, file = tmp_path / "profiled.elf", tmp_path / "run.folded"
+    flags = [f"-m{bits}", "-DROUNDS=40", "-fomit-frame-pointer", "-fno-optimize-sibling-calls"]
+    subprocess.run(["cc", *FLAGS, *flags, "-o", image, SOURCE], check=True)
+    assert kvmbox("run", image, "--profile", file, "--profile-rate", "500").returncode == 1
+    found = counts(file)
+    assert found["_start;kernel;work;spin"] > 0
+    assert found["_start;kernel;work;poll;[device access]"] > 0
 
 
 @pytest.mark.kvm

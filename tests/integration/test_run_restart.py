@@ -138,7 +138,7 @@ def test_process_that_is_killed_before_it_is_jailed_gives_4_where_it_is_not_repl
 NO_MESSENGER = "was killed by signal 9 (SIGKILL) because its messenger had died"
 
 
-@pytest.mark.parametrize("entry", ["unheard_uart", "half_heard_uart"])
+@pytest.mark.parametrize("entry", ["unheard_uart", "half_heard_uart", "never_heard_uart"])
 def test_process_whose_messenger_is_killed_is_lost_as_if_it_had_been_killed_itself(
     images: Images, entry: str
 ) -> None:

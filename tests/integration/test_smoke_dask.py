@@ -50,10 +50,10 @@ def dask(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes
 
 @contextmanager
 def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """The address of a scheduler with so many workers, and the workers."""
+    """The address of a scheduler with so many workers, and the processes: workers, then the scheduler."""
     file = folder / "scheduler.json"
     with ExitStack() as stack:
-        _, said = stack.enter_context(dask(folder, *SCHEDULER, "--scheduler-file", str(file)))
+        scheduler, said = stack.enter_context(dask(folder, *SCHEDULER, "--scheduler-file", str(file)))
         said.until(b"Scheduler at:")
         said.until(b"\n")
         address = said.seen.split(b"Scheduler at:")[1].split(b"\n")[0].strip().decode()
@@ -65,7 +65,7 @@ def cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.P
             )
             said.until(b"Registered to:")
             found.append(process)
-        yield address, found
+        yield address, [*found, scheduler]
 
 
 def smoke(folder: Path, address: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -130,6 +130,30 @@ def test_signal_ends_the_boots_of_the_workers(tmp_path: Path) -> None:
         assert process.wait() == 130
         wait_readable(boot, "the end of the boot on the worker")
         os.close(boot)
+
+
+@pytest.mark.parametrize(("number", "status"), [(None, 4), (signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_frozen_scheduler_and_signals_beside_it_end_the_session(
+    number: signal.Signals | None, status: int, tmp_path: Path
+) -> None:
+    (tmp_path / "s.toml").write_text("[[test]]\nimage = 'spin'\ntimeout = 3600\n")
+    with (
+        cluster(tmp_path, 1) as (address, (worker, scheduler)),
+        smoke(tmp_path, address, "--jsonl", "-") as process,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        stream = Stream(process.stdout.fileno(), "stdout")
+        stream.until(b'"event": "boot"')
+        while not boots_of(worker.pid):
+            assert process.poll() is None
+        scheduler.send_signal(signal.SIGSTOP)
+        if number is not None:
+            process.send_signal(number)
+        assert b'"event": "end"' in stream.rest()
+        said = process.stderr.read().decode()
+        assert process.wait() == status, said
+        assert ("is lost: TimeoutError: it does not answer" in said) == (number is None)
 
 
 def test_scheduler_that_is_not_there_is_one_line_and_a_hint(tmp_path: Path) -> None:

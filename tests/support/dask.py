@@ -10,7 +10,7 @@ from typing import Any
 
 from kvmbox import __version__
 from kvmbox.smoke import dask_worker
-from kvmbox.smoke.dask_executor import FETCH_THREAD
+from kvmbox.smoke.dask_executor import FETCH_THREAD, SCHEDULER
 
 GOOD = {"version": __version__, "problem": None, "hardware": False}
 
@@ -67,24 +67,35 @@ class FakeClient:
     shares: dict[str, tuple[str, ...]] = field(default_factory=dict)
     frozen: dict[str, threading.Event] = field(default_factory=dict)
     failure: Exception | None = None
+    thaws: threading.Event | None = None
+    """When the scheduler answers again, if it does not."""
     closed: bool = False
 
+    def _scheduler(self) -> None:
+        """Whatever needs its answer waits here."""
+        if self.thaws is not None:
+            self.thaws.wait()
+
     def nthreads(self) -> Mapping[str, int]:
+        self._scheduler()
         if self.failure is not None:
             raise self.failure
         return dict.fromkeys(self.probes, self.threads)
 
     def wait_for(self, answers: Mapping[str, Future[Any]]) -> None:
         """Wait as long as workers may take for their answers, without a clock."""
-        wait([answer for worker, answer in answers.items() if worker not in self.frozen])
+        frozen = {*self.frozen, *([SCHEDULER] if self.thaws is not None else [])}
+        wait([answer for asked, answer in answers.items() if asked not in frozen])
 
     def processing(self) -> Mapping[str, tuple[str, ...]]:
+        self._scheduler()
         return self.shares
 
     def run(
         self, function: Callable[..., Any], *args: Any, workers: list[str], on_error: str
     ) -> Mapping[str, Any]:
         assert on_error == "return"
+        self._scheduler()
         return {worker: self._call(worker, function, args) for worker in workers}
 
     def _call(self, worker: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -116,8 +127,10 @@ class FakeClient:
         return task
 
     def cancel(self, futures: list[FakeTask]) -> None:
+        self._scheduler()
         for one in futures:
             one.end(status="cancelled")
 
     def close(self) -> None:
+        self._scheduler()
         self.closed = True

@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 import pytest
 
-from kvmbox import outcome
+from kvmbox import layout, outcome
+from kvmbox.board import SERIAL_PORTS, BoardOptions, by_type, pc_board
 from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
 from kvmbox.sandbox import layers
@@ -31,6 +32,9 @@ ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 WIRE = (ROOT / "docs/wire-protocol.md").read_text(encoding="utf-8")
 WIRE_PROSE = " ".join(WIRE.split())
 THREATS = (ROOT / "docs/threat-model.md").read_text(encoding="utf-8")
+
+SOURCES = {".py", ".pyx", ".pxi", ".c", ".h", ".S", ".md", ".toml", ".yml", ".sh"}
+"""Suffixes of files that people write and read."""
 
 CODE_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -86,14 +90,31 @@ def test_links_of_a_page_all_resolve(page: Path) -> None:
             assert fragment in map(anchor, headings), target
 
 
-def test_decisions_each_are_in_the_index_and_in_the_architecture() -> None:
-    decisions = sorted(path.name for path in (ROOT / "docs/adr").glob("0*.md"))
-    index = (ROOT / "docs/adr/README.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\| \[(\d{4})\]", index, re.MULTILINE) == [name[:4] for name in decisions]
-    assert len({name[:4] for name in decisions}) == len(decisions)
-    for name in decisions:
-        assert f"({name})" in index
-        assert f"(adr/{name})" in ARCHITECTURE
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_tables_of_a_page_each_have_a_heading(page: Path) -> None:
+    """A blank line between two rows makes two tables, and the second one is no table to a reader."""
+    text = CODE_BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for table in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
+        assert re.match(r".*\n\|[-:| ]+\|\n", table), table.split("\n")[0]
+
+
+def test_decisions_each_are_in_the_index() -> None:
+    records = ROOT / "docs/adr"
+    themes = sorted(path.name for path in records.glob("*.md") if path.name != "README.md")
+    index = (records / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| \[[\w-]+\]\(([\w-]+\.md)\) \|", index, re.MULTILINE)) == themes
+    assert "(adr/README.md)" in ARCHITECTURE
+
+
+@pytest.mark.parametrize("folder", ["kvmbox", "tests", "tools", "launcher", "docs"])
+def test_decisions_that_a_file_names_exist_and_have_no_number(folder: str) -> None:
+    files = {path for path in (ROOT / folder).rglob("*") if path.suffix in SOURCES} - {Path(__file__)}
+    assert files
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        for named in re.findall(r"\bdocs/adr/[\w.-]*\w", text):
+            assert (ROOT / named).is_file(), (path, named)
+        assert not re.search(r"\bADRs?\s+\d", text), path
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "devices"], ids=page_id)
@@ -273,12 +294,62 @@ def test_wire_effect_table_is_the_table_of_effects() -> None:
 # --- Architecture and threats ----------------------------------------------------------------------------
 
 
-def test_code_map_is_all_modules_once() -> None:
-    named = re.findall(r"^\| `(kvmbox/[\w/]+\.py)` \|", ARCHITECTURE, re.MULTILINE)
-    there = {str(path.relative_to(ROOT)) for path in (ROOT / "kvmbox").rglob("*.py")}
-    assert len(named) == len(set(named))
-    assert there - set(named) == set()
-    assert set(named) - there == set()
+def folders_below(top: str) -> set[str]:
+    """The folders with modules, as the code map names them."""
+    return {f"{path.parent.relative_to(ROOT)}/" for path in (ROOT / top).rglob("*.py")}
+
+
+def test_code_map_has_each_folder_once() -> None:
+    package, outside = (
+        [folder for row in rows for folder in re.findall(r"`([\w./-]+/)`", row[0])]
+        for rows in (
+            table_with_heading(ARCHITECTURE, "folder", "what it has", "runs in"),
+            table_with_heading(ARCHITECTURE, "folder", "what it has"),
+        )
+    )
+    assert sorted(package) == sorted(folders_below("kvmbox"))
+    assert len(set(outside)) == len(outside)
+    assert {f"tests/{path.name}/" for path in (ROOT / "tests").iterdir() if any(path.glob("*.*"))} - set(
+        outside
+    ) <= {"tests/__pycache__/"}
+    for folder in outside:
+        assert (ROOT / folder).is_dir(), folder
+
+
+def test_modules_each_begin_with_what_they_are() -> None:
+    """The code map has no rows of modules, as `head -1` shows them."""
+    for path in (ROOT / "kvmbox").rglob("*.py"):
+        assert re.match(r'"""\S.*\w', path.read_text(encoding="utf-8")), path
+
+
+def test_device_processes_that_pages_list_are_those_of_the_board() -> None:
+    everything = BoardOptions(SERIAL_PORTS, 0, layout.MIB, testdev=True, has_bios=True, boot_disk_sectors=1)
+    board = by_type(pc_board(everything))
+    at_start = {name for name, devices in board.items() if not all(each.on_demand for each in devices)}
+    rows = table_with_heading(ARCHITECTURE, "device process", "starts")
+    listed = [re.findall(r"`(\w+)`", row[0]) for row in rows]
+    assert set(listed[0]) == at_start
+    assert sorted(name for names in listed for name in names) == sorted(board)
+    early, late = re.split("these start when the guest first uses", section(README, "How it works"))
+    branches = re.compile(r"[├└]── (\w+) {2,}(?!started first)", re.MULTILINE)
+    assert set(branches.findall(early)) - {"spawner"} == at_start
+    assert sorted(branches.findall(late)) == sorted(set(board) - at_start)
+
+
+def test_ports_of_the_table_of_devices_are_those_of_the_board() -> None:
+    everything = BoardOptions(SERIAL_PORTS, 0, layout.MIB, testdev=True, has_bios=True, boot_disk_sectors=1)
+    ranges = [each for device in pc_board(everything) for each in (*device.ports, *device.mmio)]
+    page = (ROOT / "docs/device-models.md").read_text(encoding="utf-8")
+    cells = " ".join(row[1] for row in table_with_heading(page, "chip", "ports, interrupts", "page"))
+    listed = [
+        (int(first, 16), int(last or first, 16))
+        for first, last in re.findall(r"(0x[0-9a-f]+)(?:–(0x[0-9a-f]+))?", cells)
+    ]
+    for each in ranges:
+        assert any(first <= each.first <= last for first, last in listed), hex(each.first)
+    for first, last in listed:
+        for end in (first, last):
+            assert any(each.first <= end < each.first + each.count for each in ranges), hex(end)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

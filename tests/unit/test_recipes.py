@@ -85,7 +85,7 @@ def test_action_inputs_and_outputs_are_described_and_used() -> None:
         assert given["description"], name
         assert given.get("required") or "default" in given, name
         assert re.search(rf"\binputs\.{name}\b", text), name
-        assert re.search(rf"^\| `{name}` \|", documented, re.MULTILINE), name
+        assert f"`{name}`" in documented, name
     steps = {step["id"]: step["run"] for step in action["runs"]["steps"] if "id" in step}
     for name, output in action["outputs"].items():
         step, _, key = re.findall(r"steps\.(\w+)\.(outputs)\.(\w+)", output["value"])[0]

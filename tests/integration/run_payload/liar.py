@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.devices.vga_text import VgaText
 from kvmbox.jailed.main import main
 from kvmbox.jailed.server import DeviceServer
-from kvmbox.sandbox import notify
+from kvmbox.sandbox import linux, notify
 from kvmbox.sandbox.title import ProcessTitle
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
@@ -317,13 +318,14 @@ def _write(descriptor: int, data: bytes) -> None:
 
 def __getattr__(name: str) -> Callable[[int], int]:
     """What kills the messenger of one process: "unheard_uart" while that process stands still, and
-    "half_heard_uart" once it goes on. "still_heard_uart" stops the messenger.
+    "half_heard_uart" once it goes on. "never_heard_uart": before that process has told the spawner of it.
+    "still_heard_uart" stops the messenger.
     """
     if "heard_" not in name:
         raise AttributeError(name)
     victim = name.partition("heard_")[2]
     titles = [""]
-    set_title, respond = ProcessTitle.set, notify.respond
+    set_title, respond, clone = ProcessTitle.set, notify.respond, linux.clone_sharing_files
 
     def set_and_note(title: ProcessTitle, text: str) -> None:
         titles[0] = text.removeprefix("kvmbox: ")
@@ -336,6 +338,17 @@ def __getattr__(name: str) -> Callable[[int], int]:
         if is_victim:
             os.kill(os.getpid(), signal.SIGSTOP if name.startswith("still_") else signal.SIGKILL)
 
+    def clone_and_lose() -> int:
+        pid = clone()
+        if name.startswith("never_") and victim == titles[0]:
+            if pid == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                while True:
+                    os.kill(pid, 0)  # until the spawner has reaped it
+        return pid
+
+    linux.clone_sharing_files = clone_and_lose
     ProcessTitle.set = set_and_note  # type: ignore[method-assign, assignment]  # a wrapper
     notify.respond = answer
     return main

@@ -42,11 +42,17 @@ __attribute__((noinline)) void kernel(void)
     outb(0xf4, 0);
 }
 
+#ifdef __x86_64__
+#define REGISTER(name) "%r" name
+#else
+#define REGISTER(name) "%e" name
+#endif
+
 __asm__(".globl _start\n"
         ".type _start, @function\n"
         "_start:\n"
-        "    mov $0x9000, %rsp\n"
-        "    xor %rbp, %rbp\n"
+        "    mov $0x9000, " REGISTER("sp") "\n"
+        "    xor " REGISTER("bp") ", " REGISTER("bp") "\n"
         "    call kernel\n"
         "1:  jmp 1b\n"
         ".size _start, . - _start\n");

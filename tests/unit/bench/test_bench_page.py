@@ -76,11 +76,10 @@ def test_page_of_the_project_has_the_numbers_of_its_data() -> None:
     assert again == text, f"kvmbox bench --load {DATA} --page {PAGE}"
 
 
-def test_page_of_the_project_has_every_table_once() -> None:
+def test_page_of_the_project_has_every_table_once_but_the_largest() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert {name: text.count(f"{page.BEGIN}{name} -->") for name in (page.HEADING, *TABLES)} == dict.fromkeys(
-        (page.HEADING, *TABLES), 1
-    )
+    wanted = {page.HEADING, *TABLES} - {"overview", "pure"}
+    assert {name: text.count(f"{page.BEGIN}{name} -->") for name in wanted} == dict.fromkeys(wanted, 1)
 
 
 def test_picture_of_the_project_has_the_numbers_of_its_data() -> None:

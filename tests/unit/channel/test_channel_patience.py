@@ -269,3 +269,13 @@ def test_request_does_not_wait_for_ever_for_a_rescue_that_does_not_end() -> None
         finish.set()
     assert value() == 0xFF
     silent.close()
+
+
+def test_reply_that_comes_between_the_last_slice_and_the_look_at_the_process_counts(silent: Silent) -> None:
+    def answered_by_now() -> bool:
+        silent.reply(protocol.ADVANCE, 1)
+        return False  # and waits for the next request: it is not starved
+
+    silent.survival.is_starved = answered_by_now
+    assert silent.channel.request(protocol.ADVANCE) == (0, b"")
+    assert silent.channel.failure is None

@@ -62,6 +62,13 @@ def test_call_of_a_null_pointer_is_told_by_its_return_address(call: str, bits: i
     assert what(arrival(cpu, image())) == NULL + "main"
 
 
+@pytest.mark.parametrize("other", ["ffe0", "fff0", "ffd0d0", "e8", "90"])
+def test_word_behind_no_call_through_a_pointer_is_no_return_address_of_one(other: str) -> None:
+    behind = MAIN + 0x20 + len(bytes.fromhex(other))
+    cpu = stopped(VECTORS, below={0: behind}, code={MAIN + 0x20: other})
+    assert what(arrival(cpu, image())) == UNKNOWN
+
+
 @pytest.mark.parametrize("index", [-4, -1, 1, 4])
 def test_vectors_that_pop_and_push_hide_no_call(index: int) -> None:
     cpu = stopped(0x1F, below={index: MAIN + 2}, code={MAIN: "ffd0"})

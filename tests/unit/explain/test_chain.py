@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.explain.chain import PAGE, return_addresses
+from kvmbox.explain.chain import PAGE, return_addresses, words_at
 
 
 class Memory:
@@ -92,3 +92,13 @@ def test_any_memory_gives_a_bounded_chain(content: bytes, pointer: int, stack: i
     memory.pages[8] = bytearray(content.ljust(PAGE, b"\x80"))
     for start in (pointer, 0x8000 + pointer % 256):
         assert len(chain(memory, start, stack, word)) <= 31
+
+
+def test_top_of_the_stack_is_read_across_pages_up_to_the_first_that_is_not_there() -> None:
+    memory = Memory()
+    for index in range(4):
+        memory.store(0x8FF0 + 8 * index, index + 1)
+    assert words_at(0x8FF0, 4, 8, memory.translate, memory.read) == [1, 2, 3, 4]
+    assert words_at(0x8FF0, 2, 4, memory.translate, memory.read) == [1, 0]
+    assert words_at(0x9FF8, 4, 8, memory.translate, memory.read) == [0]
+    assert words_at(0xA000, 4, 8, memory.translate, memory.read) == []

@@ -165,6 +165,16 @@ def test_symbol_without_a_size_ends_with_its_section() -> None:
     assert table.at(0x1100) is None
 
 
+def test_code_of_an_elf_file_is_its_sections_of_instructions() -> None:
+    for wide in (False, True):
+        assert symbols.code_of(elf(wide=wide), 0x10) == [range(0x1010, 0x1110)]
+    assert symbols.code_of(MAP) == []
+    many = bytearray(elf(wide=True))
+    many[60:62] = (5 + 2 * symbols.MOST_CODE).to_bytes(2, "little")  # e_shnum
+    many += bytes(many[-128:-64]) * 2 * symbols.MOST_CODE
+    assert len(symbols.code_of(bytes(many))) == symbols.MOST_CODE
+
+
 def test_compressed_symbol_table_and_other_byte_order_name_nothing() -> None:
     assert len(symbols.read(elf(wide=True, flags=COMPRESSED))) == 0
     other = bytearray(elf(wide=True))

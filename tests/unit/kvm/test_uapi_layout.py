@@ -62,6 +62,8 @@ _RUN_MEMBERS = {
     "RUN_MSR_INDEX": "msr.index",
     "RUN_MSR_DATA": "msr.data",
     "RUN_UNION": "hw",
+    "RUN_VALID_REGS": "kvm_valid_regs",
+    "RUN_SYNC_RIP": "s.regs.regs.rip",
 }
 
 

@@ -149,10 +149,10 @@ class Rig:
         thread.decide, thread.ended = self.decision.decide, ended
         return thread
 
-    def run(self) -> bool:
+    def run(self, ring: object = None) -> bool:
         guest = SimpleNamespace(
             boot=SimpleNamespace(format="real"),
-            coalesce=lambda devices, room: None,
+            coalesce=lambda devices, room: ring,
             memory=SimpleNamespace(byte_at=lambda address: None),
             vcpus=[SimpleNamespace(index=index) for index in range(2)],
             is_pvm=False,
@@ -281,6 +281,19 @@ def test_reset_lets_no_vcpu_wait_for_room_until_the_next_boot(rig: Rig) -> None:
     second.at_start = reset
     assert rig.run() is True
     assert rig.log[:3] == ["vCPUs may wait for room", "clock runs", "no vCPU may wait for room"]
+
+
+def test_no_ring_is_flushed_behind_a_boot_that_was_ended_before_its_vcpus_ran(rig: Rig) -> None:
+    flushed: list[bool] = []
+
+    def flush() -> bool:
+        flushed.append(True)
+        return True
+
+    rig.decision.decide(Outcome(CLEAN, "stopped by the program"))
+    assert not rig.run(ring=SimpleNamespace(flush=flush))
+    assert not rig.main_loop.flush_writes()  # its page is unmapped
+    assert flushed == []
 
 
 def test_late_error_is_told_and_does_not_replace_the_outcome(rig: Rig) -> None:

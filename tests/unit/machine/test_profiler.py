@@ -14,7 +14,7 @@ from kvmbox.kvm import uapi
 from kvmbox.machine.aftermath import SymbolContent
 from kvmbox.machine.profiler import IMPATIENCE, PATIENCE, Profiler, Profiling
 from kvmbox.machine.standstill import Standstill, Visitor
-from kvmbox.profiling.samples import ACCESSING, HALTED, RUNNING, USER
+from kvmbox.profiling.samples import ACCESSING, HALTED, RUNNING, USER, with_top
 from tests.support.scripted_vcpu import FakeVcpu
 
 CLOCK: Any = None
@@ -153,6 +153,21 @@ def test_vcpu_that_was_late_twice_holds_up_the_others_for_a_shorter_time() -> No
     new.is_paused = True
     turns(main_loop, 1)
     assert made.samples.total == 6
+
+
+def test_sample_has_the_words_of_the_stack_that_point_to_code() -> None:
+    main_loop, time = machine(Thread()), Time()
+    vcpu = main_loop.vcpus[0].vcpu
+    vcpu.get_sregs = lambda: uapi.kvm_sregs(cr0=1, cs=uapi.kvm_segment(db=1), ss=uapi.kvm_segment(db=1))
+    words = [0x7C10, 0, 5, 0x7CFF, 0x7D00, 0x7BFF] + [0] * 58
+    stack = b"".join(word.to_bytes(4, "little") for word in words)
+    main_loop.guest.memory.available = lambda address, size: stack[address : address + size]
+    vcpu.translate = lambda linear: linear
+    made = Profiler(main_loop, 100, [range(0x7C00, 0x7D00)], now=time)
+    main_loop.standstill.admit(made)
+    time.now += 1
+    turns(main_loop)
+    assert list(made.samples.stacks) == [with_top(0, RUNNING, (0x7C10, 0, 0, 0x7CFF), (0x7C00,))]
 
 
 def test_sample_whose_registers_cannot_be_read_is_lost() -> None:

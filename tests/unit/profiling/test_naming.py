@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
+
 from kvmbox.explain.debug_info import DebugInfo, SymbolFile
 from kvmbox.profiling.naming import LONGEST_NAME, FrameOf, frames_of, named
 from kvmbox.profiling.profile import Frame, Profile
-from kvmbox.profiling.samples import ACCESSING, HALTED, RUNNING, USER, Samples
+from kvmbox.profiling.samples import ACCESSING, HALTED, MOST_FRAMES, RUNNING, USER, WIDE, Samples, with_top
 
 
 def name_of(address: int) -> Frame:
@@ -91,6 +95,25 @@ def test_caller_that_is_not_known_ends_the_stack_of_a_function_that_is() -> None
 def test_addresses_without_names_stand_for_themselves() -> None:
     found = samples((0, RUNNING, 0x900, 0x105, 0x805))
     assert plain(named(found, known_up_to(0x400))) == {"CPU 0": {"0x804;f1;0x900": 1}}
+
+
+@pytest.mark.parametrize(("wide", "bits"), [(0, 32), (WIDE, 64)])
+def test_callers_of_a_function_without_a_frame_come_from_the_top_of_the_stack(wide: int, bits: int) -> None:
+    def callers(pc: int, top: Sequence[int], asked_bits: int, most: int) -> list[int]:
+        assert (pc, tuple(top), asked_bits, most) == (0x100, (0, 0x205), bits, MOST_FRAMES - 1)
+        return [0x205]
+
+    found = samples(
+        with_top(0, RUNNING | wide, (0, 0x205, 0), (0x100, 0x305)), (0, RUNNING | wide, 0x100, 0x305)
+    )
+    assert plain(named(found, name_of, callers)) == {"CPU 0": {"f3;f2;f1": 1, "f3;f1": 1}}
+
+
+def test_callers_from_both_sources_are_so_many_at_most() -> None:
+    chain = tuple(range(0x1005, 0x1005 + 0x100 * (MOST_FRAMES - 1), 0x100))
+    found = samples(with_top(0, RUNNING, (0x205,), (0x100, *chain)))
+    (stack,) = named(found, name_of, lambda *_: [0x205]).threads["CPU 0"]
+    assert len(stack) == MOST_FRAMES
 
 
 def test_vcpu_whose_registers_are_not_known_is_its_state_alone() -> None:

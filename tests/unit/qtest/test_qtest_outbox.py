@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -106,6 +107,32 @@ def test_server_goes_on_beside_a_client_that_does_not_read(client: Client) -> No
         )
     assert asker.fed == 0, "nothing is read from a client while answers wait for it"
     assert client.read(count) == count
+
+
+def test_server_sends_the_rest_when_a_client_reads_again(client: Client) -> None:
+    main, main_end = socket.socketpair()
+    count = client.fill()
+    found: list[int] = []
+
+    def read_and_stop() -> None:
+        try:
+            while sum(found) < count and (part := client.theirs.recv(len(PART))):
+                found.append(len(part))
+        finally:
+            main_end.sendall(b"stop")
+
+    reader = threading.Thread(target=read_and_stop)
+    with main, main_end:
+        reader.start()
+        serve(
+            [
+                Connection(client.ours.fileno(), Ask(), decisive=False, outbox=client.outbox),
+                Connection(main.fileno(), Ask(), decisive=True),
+            ],
+            NoSandbox(),
+        )
+        reader.join()
+    assert sum(found) == count
 
 
 def test_server_forgets_a_client_that_was_dropped(client: Client) -> None:

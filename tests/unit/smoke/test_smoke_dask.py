@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,12 +88,22 @@ def test_slots_follow_the_usable_workers(image: Path) -> None:
         ({"a": {**GOOD, "version": "0.0"}}, "worker a: it has kvmbox 0.0, and this is "),
         ({"a": ModuleNotFoundError("No module named 'kvmbox'")}, "No module named 'kvmbox'"),
         ({"a": [1]}, "its answer is none of kvmbox"),
+        ({"a": {**GOOD, "hardware": 1}}, "its answer is none of kvmbox"),
+        ({"a": {**GOOD, "version": 1}}, "its answer is none of kvmbox"),
+        ({"a": {**GOOD, "problem": "x" * 10_000}}, f"worker a: {'x' * 500}…"),
     ],
 )
 def test_cluster_that_cannot_boot_is_refused(probes: dict[str, Any], words: str) -> None:
     with pytest.raises(StartError) as found:
         DaskExecutor(FakeClient(probes), "tcp://there")
     assert words in (found.value.hint or "")
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**400, "4", 2.5])
+def test_worker_with_an_absurd_number_of_threads_is_not_used(threads: Any) -> None:
+    with pytest.raises(StartError) as found:
+        DaskExecutor(FakeClient({"a": GOOD}, threads=threads), "tcp://there")
+    assert found.value.hint == "worker a: its number of threads is none"
 
 
 def test_hardware_virtualization_is_that_of_all_usable_workers() -> None:
@@ -227,6 +238,49 @@ def test_lost_scheduler_ends_the_session(image: Path) -> None:
             future.result(0)
 
 
+def test_scheduler_that_does_not_answer_ends_the_session(image: Path) -> None:
+    client = FakeClient({"a": GOOD})
+    with executor_on(client) as executor:
+        future = executor.submit(Boot(str(image)))
+        client.thaws = threading.Event()
+        executor.look()
+        with pytest.raises(StartError, match=r"'tcp://there' is lost: TimeoutError: it does not answer"):
+            future.result(0)
+        client.thaws.set()
+
+
+def test_scheduler_that_does_not_answer_from_the_start_is_refused() -> None:
+    client = FakeClient({"a": GOOD}, thaws=threading.Event())
+    with pytest.raises(StartError, match=r"'tcp://there' fails: TimeoutError: it does not answer"):
+        DaskExecutor(client, "tcp://there", wait_for=client.wait_for)
+    assert client.thaws is not None
+    client.thaws.set()
+
+
+def test_submit_and_cancel_wait_for_nobody_who_waits_for_the_scheduler(image: Path) -> None:
+    client = FakeClient({"a": GOOD})
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def wait_until_told(answers: Mapping[str, Future[Any]]) -> None:
+        if client.thaws is not None:
+            asked.set()
+            goes_on.wait()
+        client.wait_for(answers)
+
+    with DaskExecutor(client, "tcp://there", look_every=NEVER, wait_for=wait_until_told) as executor:
+        client.thaws = threading.Event()
+        looking = threading.Thread(target=executor.look)
+        looking.start()
+        asked.wait()
+        futures = [executor.submit(Boot(str(image))) for _ in range(50)]
+        executor.cancel()
+        assert {future.result(0).status for future in futures} == {130}
+        goes_on.set()
+        client.thaws.set()
+        looking.join()
+    assert client.tasks == []
+
+
 class KilledWorker(Exception):
     """As Dask's."""
 
@@ -237,6 +291,8 @@ class KilledWorker(Exception):
         ({"status": "error", "error": KilledWorker("x")}, "each worker that booted it was lost"),
         ({"status": "error", "error": KeyError("x")}, "the worker failed: KeyError: 'x'"),
         ({"value": {"status": 0}}, "the worker's answer is no result"),
+        ({"value": observation_data(seen(seconds=math.inf))}, "its seconds is out of bounds"),
+        ({"value": observation_data(seen(seconds=10**400))}, "its seconds is out of bounds"),
     ],
 )
 def test_failure_of_a_task_is_an_error_of_its_test(image: Path, end: dict[str, Any], words: str) -> None:

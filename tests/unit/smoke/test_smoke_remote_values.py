@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kvmbox.smoke.model import Boot, Observation, Step
 from kvmbox.smoke.remote_values import (
+    MOST_CHARACTERS,
     boot_data,
     boot_from,
     is_key,
@@ -72,6 +73,14 @@ def test_every_file_is_moved_and_nothing_else() -> None:
         {"output": b"bytes"},
         {"output": "\u20ac"},
         {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"seconds": 10**400},
+        {"seconds": 1.1e7},
+        {"seconds": -1},
+        {"status": 256},
+        {"status": -(10**400)},
+        {"steps_done": 10**5000},
+        {"reason": "x" * (MOST_CHARACTERS + 1)},
         {"steps_done": -1},
         {"hint": 3},
         {"another": 1},
