@@ -35,6 +35,9 @@ FACTS: Final = (
 )
 """Keys of --json of which the numbers are the same in each run."""
 
+VARYING: Final = ("ports", "sources")
+"""Keys whose lists tell how far a guest has come that is ended at a text, or what was sampled."""
+
 LIMIT_S: Final = 60
 
 RUNS: Final[dict[str, tuple[str, ...]]] = {
@@ -80,6 +83,10 @@ def capture(checkout: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "words.txt").write_text("words\n", encoding="utf-8")
 
+        def steady_text(text: str) -> str:
+            text = text.replace(str(checkout.resolve()), "CHECKOUT")
+            return re.sub(r"\d+ (ms|samples)\b", r"# \1", text)
+
         def call(*arguments: str) -> dict[str, Any]:
             done = subprocess.run(
                 [kvmbox, *arguments],
@@ -91,8 +98,7 @@ def capture(checkout: Path) -> dict[str, Any]:
                 check=False,
             )
             texts = (stream.decode("utf-8", "backslashreplace") for stream in (done.stdout, done.stderr))
-            out, err = (text.replace(str(checkout.resolve()), "CHECKOUT") for text in texts)
-            err = re.sub(r"\d+ ms", "# ms", err)
+            out, err = map(steady_text, texts)
             return {"status": done.returncode, "stdout": out, "stderr": err}
 
         found["help"] = call("--help")
@@ -105,8 +111,7 @@ def capture(checkout: Path) -> dict[str, Any]:
             if "--stats" in arguments:
                 made["stderr"] = without_numbers(made["stderr"])
             if result.exists():
-                text = result.read_text(encoding="utf-8").replace(str(checkout.resolve()), "CHECKOUT")
-                made["json"] = steady(json.loads(text))
+                made["json"] = steady(json.loads(steady_text(result.read_text(encoding="utf-8"))))
             if (recording := Path(folder, "recording")).exists():
                 made["recording"] = described(call("replay", "--dump=json", "recording")["stdout"])
                 recording.unlink()
@@ -116,14 +121,15 @@ def capture(checkout: Path) -> dict[str, Any]:
 
 def steady(result: dict[str, Any]) -> dict[str, Any]:
     """The data of --json: `FACTS` as they are, everything else by its shape."""
-    return {key: value if key in FACTS else shape(value) for key, value in result.items()}
+    if result.get("screen"):
+        del result["screen"]["cursor"]
+    return {key: value if key in FACTS else shape({key: value})[key] for key, value in result.items()}
 
 
 def shape(value: Any) -> Any:
     """Names and texts without numbers. Of a list, what different shapes its items have."""
     if isinstance(value, dict):
-        # Which places of the guest are sampled varies.
-        return {key: shape(one) if key != "place" else "str" for key, one in value.items()}
+        return {key: "…" if key in VARYING else shape(one) for key, one in value.items()}
     if isinstance(value, list):
         return sorted({json.dumps(shape(one)) for one in value})
     if isinstance(value, str):

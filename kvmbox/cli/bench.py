@@ -58,7 +58,10 @@ NOTHING_MEASURED = 4
     help="The time limit of one guest.  [default: 60]",
 )
 @click.option(
-    "--json", "json_path", metavar="FILE", help="Write all samples and a description of the host to FILE."
+    "--json",
+    "json_path",
+    metavar="FILE",
+    help="Write all samples and a description of the host to FILE, or to stdout if FILE is -.",
 )
 @click.option(
     "--plot", "plot_path", metavar="FILE", help="Draw the ratios to FILE (.svg or .png; needs matplotlib)."

@@ -321,6 +321,15 @@ def test_option_that_the_snapshot_decides_is_a_usage_error(
         assert words in run.messages
 
 
+def test_configuration_of_machines_that_boot_is_nothing_to_a_snapshot(counting: Path, tmp_path: Path) -> None:
+    (tmp_path / "kvmbox.toml").write_text('[run]\nmemory = "64M"\nexpect = ["789"]\n')
+    with Run("--from", counting, cwd=tmp_path) as run:
+        assert run.status() == 0
+    with Run("--from", counting, "--memory", "64M", cwd=tmp_path) as run:
+        assert run.status() == 2
+        assert "--memory contradicts --from" in run.messages
+
+
 def changed(path: Path, change: dict[str, Any], part: str) -> Path:
     """A copy of a snapshot with other facts, and right checksums."""
     with SnapshotFile(str(path)) as file:
