@@ -15,7 +15,7 @@ from typing import NoReturn
 from kvmbox import early
 from kvmbox.cli.descriptors import STDOUT, name_stdout_in_errors, open_standard_descriptors
 from kvmbox.cli.messages import FAILED, INTERRUPTED, report, say
-from kvmbox.errors import KvmboxError
+from kvmbox.errors import KvmboxError, StartError
 
 
 def guarded(
@@ -60,8 +60,8 @@ def _status_of(error: BaseException, debug: bool) -> int:
         report(str(error), error.hint)
         return error.exit_status
     if isinstance(error, OSError):
-        _report_system_call(error, debug)
-    elif isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return _status_of_system_call(error, debug)
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         from kvmbox.host.threads import why_no_thread
 
         report("cannot start another thread", why_no_thread())
@@ -73,14 +73,27 @@ def _status_of(error: BaseException, debug: bool) -> int:
     return FAILED
 
 
-def _report_system_call(error: OSError, debug: bool) -> None:
+def _status_of_system_call(error: OSError, debug: bool) -> int:
     if error.filename == STDOUT:
         report(f"cannot write to stdout: {error.strerror}")
-        return
+        return FAILED
+    if isinstance(error, FileNotFoundError) and not _has_directory():
+        report("the working directory was removed", "cd to another directory first")
+        return StartError.exit_status
     where = f" on '{error.filename}'" if error.filename else ""
     report(
         f"a system call failed{where}: {error.strerror or error}", None if debug else "--debug shows where"
     )
+    return FAILED
+
+
+def _has_directory() -> bool:
+    """Whether the working directory still exists: without one, no relative path means anything."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _trace(wanted: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox import layout
-from tests.support.patience import far_enough, patience, seconds
+from tests.support.patience import far_enough, seconds
 from tests.support.real_mode import (
     COM1,
     COM2,
