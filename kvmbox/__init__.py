@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     )
     from kvmbox.host.capture import Capture
     from kvmbox.host.transfers import BytesStore, FileStore
-    from kvmbox.machine.machine import Machine, RunResult
-    from kvmbox.machine.statistics import RunStats
     from kvmbox.run.choices import ModuleSpec
+    from kvmbox.run.machine import Machine, RunResult
+    from kvmbox.run.statistics import RunStats
 
 __version__ = "0.1.0"
 
@@ -72,10 +72,10 @@ _HOMES = {
     "BytesStore": "kvmbox.host.transfers",
     "FileStore": "kvmbox.host.transfers",
     "Capture": "kvmbox.host.capture",
-    "Machine": "kvmbox.machine.machine",
+    "Machine": "kvmbox.run.machine",
     "ModuleSpec": "kvmbox.run.choices",
-    "RunResult": "kvmbox.machine.machine",
-    "RunStats": "kvmbox.machine.statistics",
+    "RunResult": "kvmbox.run.machine",
+    "RunStats": "kvmbox.run.statistics",
 }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kvmbox.lean import Value
 
 if TYPE_CHECKING:
-    from kvmbox.screen.screen import Screen
+    from kvmbox.parts.screen.screen import Screen
 
 CLEAN: Final = 0
 GUEST_CRASHED: Final = 6

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from kvmbox.accel.choice import why_not_built
-from kvmbox.early import END_SIGNALS
+from kvmbox.choice import why_not_built
+from kvmbox.host.early import END_SIGNALS
 
 if TYPE_CHECKING:
     from tests.support.halves import Half

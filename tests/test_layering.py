@@ -18,123 +18,100 @@ from typing import Final
 
 import pytest
 
-from kvmbox.processes.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, INTERPRETER_FLAGS
+from kvmbox.remote.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, INTERPRETER_FLAGS
 
 PROJECT: Final = Path(__file__).parent.parent
 PACKAGE: Final = PROJECT / "kvmbox"
 
-MAY_IMPORT: Final[dict[str, set[str]]] = {
-    # The bottom: values and pure functions.
-    "errors": set(),
-    "layout": set(),
-    "lean": set(),
-    "early": set(),
-    "regular": set(),
-    "beside": set(),
-    "beneath": set(),
-    "unix_socket": set(),
-    "bus": {"lean"},
-    "outcome": {"lean", "screen"},
-    "text_search": set(),
-    "judge": {"outcome", "text_search"},
-    "bundled": {"lean"},
-    "board": {"devices", "firmware", "layout", "lean"},
-    # What may be compiled; what the .pyx import is checked below.
-    "accel": set(),
-    # Inside of the jail, and what is spoken with it.
-    "devices": {"layout", "lean"},
-    "wire": {"devices"},
-    "jailed": {"accel", "devices", "wire"},
-    # The host's parts, each alone: none of them knows another one's business.
-    "firmware": {"errors", "layout", "lean"},
-    "memory": {"errors", "firmware", "layout", "lean"},
-    "kvm": {"errors", "lean"},
-    "cpuid": {"errors", "lean"},
-    "boot": {"errors", "firmware", "layout", "lean", "memory", "regular"},
-    "sandbox": {"errors", "lean"},
-    "host": {"board", "devices", "early", "errors", "judge", "lean", "memory", "outcome"},
-    # The VMM's side of device processes.
-    "channel": {
-        *("accel", "board", "bus", "devices", "errors", "jailed", "lean", "memory", "sandbox", "wire"),
-    },
-    "processes": {
-        "accel",
-        "board",
-        "channel",
-        "early",
-        "errors",
-        "host",
-        "jailed",
-        "lean",
-        "sandbox",
-        "wire",
-    },
-    # A machine in a file.
-    "snapshot": {"beside", "cpuid", "errors", "kvm", "layout", "lean", "memory", "regular"},
-    # What puts them together.
-    # What a guest's last state tells; `kvm` for its structures alone.
-    "explain": {"kvm", "layout", "lean"},
-    # Where the CPUs were, added up: reads and writes the files of --profile.
-    "profiling": {"errors", "explain", "lean"},
-    # Between devices and the guest of a run that injects faults, and no other.
-    "inject": {"board", "bus", "channel", "devices", "errors", "lean", "wire"},
-    # What a debugger asks and is answered, loaded by --gdb alone.
-    "gdb": {"errors", "explain", "kvm", "lean", "unix_socket"},
-    # What is on a guest's text screen.
-    "screen": {"devices", "errors", "layout", "lean"},
-    # The options of a run, which all that starts one has in common.
-    "run": {"boot", "channel", "errors", "layout", "lean", "processes"},
-    "machine": {
-        *(
-            "accel",
-            "beneath",
-            "board",
-            "boot",
-            "bundled",
-            "bus",
-            "channel",
-            "cpuid",
-            "devices",
-            "errors",
-            "explain",
-            "firmware",
-            "gdb",
-            "host",
-            "inject",
-            "judge",
-            "kvm",
-            "layout",
-            "lean",
-        ),
-        "memory",
-        *("outcome", "processes", "profiling", "record", "run", "sandbox", "screen", "snapshot", "wire"),
-    },
-    # Tools on top, loaded by their command alone.
-    # A recording is read, checked and replayed where there is no /dev/kvm.
-    "record": {
-        *("beside", "board", "channel", "devices", "errors", "host", "jailed", "processes", "regular"),
-        *("sandbox", "wire"),
-    },
-    # A board without a CPU, driven over QEMU's test protocol.
-    "qtest": {
-        *("board", "bus", "channel", "errors", "host", "layout", "memory", "processes", "sandbox", "wire"),
-    },
-    # What runs in a device process in place of its models, and tries to get out.
-    "audit": {"channel", "errors", "processes", "sandbox", "wire"},
-    # Starts the product as processes; the floor builds a machine of its own from the same parts.
-    "bench": {"accel", "channel", "errors", "kvm", "layout", "machine", "memory", "regular", "warm"},
-    "policy": {"channel", "errors", "sandbox"},
-    # Suites of guests: a pure core, and executors that boot in warm workers or start the product.
-    "smoke": {
-        *("beneath", "beside", "bundled", "cpuid", "errors", "host", "kvm", "machine", "outcome"),
-        *("regular", "run", "warm"),
-    },
-    # What pytest loads: the rest is loaded when a test boots a guest.
-    "pytest_plugin": {"errors", "machine", "smoke"},
-    # Boots many machines, each as the command does it.
-    "warm": {"accel", "early", "errors", "host", "lean", "machine", "processes", "run", "sandbox"},
+RINGS: Final = (
+    # Commands: the only place that prints and exits.
+    {"cli"},
+    # On top of a machine, each loaded by its command alone.
+    {"tools"},
+    # Optional features of a run, and the compiled halves of the hot path.
+    {"parts", "fast"},
+    # The core of a run, and then what it stands on.
+    {"run"},
+    {"remote"},
+    {"sandbox"},
+    {"jail"},
+    {"boot"},
+    {"host"},
+    {"explain"},
+    {"wire"},
+    {"board"},
+    {"memory"},
+    {"firmware"},
+    {"devices"},
+    {"kvm"},
+    {"choice"},
+    {"bus"},
+    {"layout"},
+    {"judge"},
+    {"outcome", "text_search"},
+    {"errors"},
+    {"regular"},
+    {"lean"},
+)
+"""Packages and top-level modules from the top down: a module imports its own ring and lower ones."""
+
+TO_CUT: Final[set[tuple[str, str]]] = {
+    ("kvmbox.explain.sampler", "kvmbox.parts.profile.samples"),
+    ("kvmbox.explain.sampler", "kvmbox.run.vcpu"),
+    ("kvmbox.outcome", "kvmbox.parts.screen.screen"),
+    ("kvmbox.parts.core_file.core_file", "kvmbox.parts.crash_report.aftermath"),
+    ("kvmbox.parts.core_file.core_file", "kvmbox.parts.snapshot.file"),
+    ("kvmbox.parts.core_file.core_file", "kvmbox.parts.snapshot.ram"),
+    ("kvmbox.parts.core_file.core_file", "kvmbox.parts.snapshot.layout"),
+    ("kvmbox.parts.exit_samples.exit_sources", "kvmbox.parts.crash_report.aftermath"),
+    ("kvmbox.parts.gdb.part", "kvmbox.parts.crash_report.aftermath"),
+    ("kvmbox.parts.gdb.debugger", "kvmbox.parts.crash_report.aftermath"),
+    ("kvmbox.parts.profile.profiler", "kvmbox.parts.crash_report.aftermath"),
+    ("kvmbox.remote.kinds", "kvmbox.fast.direct"),
+    ("kvmbox.remote.kinds", "kvmbox.fast.channel"),
+    ("kvmbox.remote.device_thread", "kvmbox.fast.serve"),
+    ("kvmbox.remote.pool", "kvmbox.parts.restart.standby"),
+    ("kvmbox.run.kinds", "kvmbox.fast.loop"),
+    ("kvmbox.run.run", "kvmbox.parts.core_file.core_file"),
+    ("kvmbox.run.boot_source", "kvmbox.parts.crash_report.aftermath"),
+    ("kvmbox.run.loop", "kvmbox.parts.crash_report.aftermath"),
+    ("kvmbox.run.loop", "kvmbox.parts.crash_report.hang_profile"),
+    ("kvmbox.run.run", "kvmbox.parts.crash_report.aftermath"),
+    ("kvmbox.run.run", "kvmbox.parts.crash_report.hang_profile"),
+    ("kvmbox.run.run", "kvmbox.parts.crash_report.source_tree"),
+    ("kvmbox.run.run", "kvmbox.parts.exit_samples.exit_sources"),
+    ("kvmbox.run.config", "kvmbox.parts.gdb.endpoint"),
+    ("kvmbox.run.loop", "kvmbox.parts.gdb.debugger"),
+    ("kvmbox.run.caller", "kvmbox.parts.gdb.link"),
+    ("kvmbox.run.run", "kvmbox.parts.gdb.part"),
+    ("kvmbox.run.config", "kvmbox.parts.inject.spec"),
+    ("kvmbox.run.statistics", "kvmbox.parts.inject.injection"),
+    ("kvmbox.run.run", "kvmbox.parts.inject.injection"),
+    ("kvmbox.run.builder", "kvmbox.parts.inject.injection"),
+    ("kvmbox.run.run", "kvmbox.parts.profile.profiler"),
+    ("kvmbox.run.run", "kvmbox.parts.record.recorder"),
+    ("kvmbox.run.survival_choice", "kvmbox.parts.restart.recovery"),
+    ("kvmbox.run.survival_choice", "kvmbox.parts.restart.standby"),
+    ("kvmbox.run.machine", "kvmbox.parts.screen.screen"),
+    ("kvmbox.run.machine", "kvmbox.parts.screen.screens"),
+    ("kvmbox.run.run", "kvmbox.parts.screen.live"),
+    ("kvmbox.run.run", "kvmbox.parts.screen.screen_view"),
+    ("kvmbox.run.run", "kvmbox.parts.screen.screens"),
+    ("kvmbox.run.config", "kvmbox.parts.snapshot.file"),
+    ("kvmbox.run.config", "kvmbox.parts.snapshot.snapshots"),
+    ("kvmbox.run.machine", "kvmbox.parts.snapshot.file"),
+    ("kvmbox.run.machine", "kvmbox.parts.snapshot.snapshots"),
+    ("kvmbox.run.machine", "kvmbox.parts.snapshot.start_options"),
+    ("kvmbox.run._generated_options", "kvmbox.parts.snapshot.file"),
+    ("kvmbox.run._generated_options", "kvmbox.parts.snapshot.snapshots"),
+    ("kvmbox.run.run", "kvmbox.parts.snapshot.restore"),
+    ("kvmbox.run.run", "kvmbox.parts.snapshot.snapshots"),
+    ("kvmbox.run.run", "kvmbox.parts.snapshot.planned"),
 }
-"""Package or top-level module → those of kvmbox that it may import, itself apart. `cli` may import all."""
+"""Imports that still run up, or from one part to another. An entry may only go."""
+
+BESIDE: Final = {("tools.bench", "tools.warm"), ("tools.smoke", "tools.warm")}
+"""Tools that build on another one."""
 
 PURE_IMPORTS: Final = {
     "__future__",
@@ -153,10 +130,10 @@ PURE: Final = (
     "kvmbox.layout",
     "kvmbox.wire.protocol",
     "kvmbox.sandbox.policy",
-    *(f"kvmbox.cpuid.{name}" for name in ("backend_limits", "leaves", "probes", "topology")),
+    *(f"kvmbox.kvm.cpuid.{name}" for name in ("backend_limits", "leaves", "probes", "topology")),
 )
 
-LAZY: Final = {"kvmbox": {"importlib"}, "kvmbox.devices": {"importlib"}}
+LAZY: Final = {name: {"importlib"} for name in ("kvmbox", "kvmbox.devices", "kvmbox.kvm")}
 """Packages with public names that are loaded when they are used: by name, from a table of their own."""
 
 HOST_MODULES: Final = {
@@ -174,17 +151,17 @@ SPAWNER_STDLIB: Final = {
 
 MAY_LEAVE: Final = {
     # A forked child must not run its parent's clean-up: there is no other way out for it.
-    "kvmbox.sandbox.jail": {"os._exit"},
-    "kvmbox.sandbox.namespaces": {"os._exit"},
-    "kvmbox.processes.spawner": {"os._exit"},
-    "kvmbox.snapshot.destination": {"os._exit"},
+    "kvmbox.jail.lock_up": {"os._exit"},
+    "kvmbox.jail.namespaces": {"os._exit"},
+    "kvmbox.jail.spawner": {"os._exit"},
+    "kvmbox.host.destination": {"os._exit"},
     # A signal that asks for the end of a command; in a run the third one, when two have not brought it.
-    "kvmbox.early": {"KeyboardInterrupt"},
+    "kvmbox.host.early": {"KeyboardInterrupt"},
     "kvmbox.host.signals": {"KeyboardInterrupt"},
-    "kvmbox.machine.run": {"KeyboardInterrupt"},
+    "kvmbox.run.run": {"KeyboardInterrupt"},
     # Forked children again. One that is interrupted before its guest runs has a result all the same.
-    "kvmbox.warm.boot": {"os._exit", "KeyboardInterrupt"},
-    "kvmbox.warm.template": {"os._exit"},
+    "kvmbox.tools.warm.boot": {"os._exit", "KeyboardInterrupt"},
+    "kvmbox.tools.warm.template": {"os._exit"},
 }
 """The processes that end themselves, outside of `cli`."""
 
@@ -209,10 +186,11 @@ def tree_of(name: str) -> ast.Module:
 
 
 def group_of(name: str) -> str:
-    """`kvmbox.processes.pool` → "processes", `kvmbox.bus` → "bus", `kvmbox` → ""."""
+    """`kvmbox.remote.pool` → "remote", `kvmbox.parts.gdb.link` → "parts.gdb", `kvmbox` → ""."""
     if name == "kvmbox.__main__":
         return "cli"  # another way to start it
-    return name.partition(".")[2].partition(".")[0]
+    names = name.split(".")[1:3]
+    return ".".join(names if names[:1] in (["parts"], ["tools"]) else names[:1])
 
 
 def _is_type_checking(node: ast.AST) -> bool:
@@ -278,31 +256,39 @@ def calls_of(name: str) -> Iterator[tuple[int, str]]:
 # --- One way ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_of_kvmbox_go_one_way(name: str) -> None:
-    group = group_of(name)
-    if group in ("", "cli"):
-        return
-    assert group in MAY_IMPORT, f"{name}: say in MAY_IMPORT what '{group}' may import"
-    used = {group_of(other) for other in imports_of(name, typing=True) if other in MODULES}
-    assert used - MAY_IMPORT[group] - {group, ""} == set()
+def ring_of(group: str) -> int:
+    """The number of a group's ring, from the top."""
+    package = group.partition(".")[0]
+    return next(number for number, ring in enumerate(RINGS) if package in ring)
+
+
+def _runs_up(group: str, other: str) -> bool:
+    """Whether a group must not import another one."""
+    if "" in (group, other) or group == other or (group, other) in BESIDE:
+        return False
+    return ring_of(group) >= ring_of(other)
+
+
+def test_imports_of_kvmbox_go_one_way() -> None:
+    wrong = {
+        (name, other)
+        for name in MODULES
+        for other in imports_of(name, typing=True)
+        if other in MODULES and _runs_up(group_of(name), group_of(other))
+    }
+    assert wrong == TO_CUT
 
 
 def test_compiled_modules_import_what_is_pure_or_runs_where_they_do() -> None:
     assert {name: {group_of(other) for other in used} for name, used in COMPILED.items()} == {
-        "kvmbox.accel.vmm": {"devices", "wire"},
-        "kvmbox.jailed.serving": {"devices", "jailed", "wire"},
+        "kvmbox.fast.vmm": {"devices", "wire"},
+        "kvmbox.fast.serving": {"devices", "jail", "wire"},
     }
 
 
-def test_import_table_has_no_circle() -> None:
-    TopologicalSorter(MAY_IMPORT).prepare()  # raises CycleError
-
-
-def test_import_table_names_nothing_that_is_gone() -> None:
-    groups = {group_of(name) for name in MODULES}
-    assert set(MAY_IMPORT) - groups == set()
-    assert set().union(*MAY_IMPORT.values()) - groups == set()
+def test_each_package_has_one_ring() -> None:
+    packages = {group_of(name).partition(".")[0] for name in MODULES} - {""}
+    assert sorted(package for ring in RINGS for package in ring) == sorted(packages)
 
 
 def test_modules_do_not_import_each_other_in_circles_not_even_for_the_type_checker() -> None:
@@ -359,31 +345,22 @@ def test_pure_module_calls_no_built_in_that_does_io_or_runs_text(name: str) -> N
 
 def sandboxed_side() -> set[str]:
     entries = [entry.partition(":")[0] for entry in (DEFAULT_ENTRY, COMPILED_ENTRY)]
-    return closure("kvmbox.processes.spawner", *entries, *COMPILED["kvmbox.jailed.serving"])
+    return closure("kvmbox.jail.spawner", *entries, *COMPILED["kvmbox.fast.serving"])
 
 
 def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
     side = sandboxed_side()
     assert {group_of(name) for name in side} == {
-        *("devices", "jailed", "layout", "processes", "sandbox", "wire", ""),
+        *("devices", "fast", "jail", "layout", "wire", ""),
     }
-    assert {name for name in side if group_of(name) in ("accel", "jailed", "processes", "wire")} == {
-        "kvmbox.jailed",
-        "kvmbox.jailed.compiled",
-        "kvmbox.jailed.loop",
-        "kvmbox.jailed.main",
-        "kvmbox.jailed.own_model",
-        "kvmbox.jailed.page_port",
-        "kvmbox.jailed.server",
-        "kvmbox.jailed.stream_port",
-        "kvmbox.processes",
-        "kvmbox.processes.spawner",
+    # What runs confined is the folder jail/, and all of it does; beside it the compiled serving loop.
+    assert {name for name in side if group_of(name) in ("fast", "jail")} == {
+        *(name for name in MODULES if group_of(name) == "jail"),
+        *("kvmbox.fast", "kvmbox.fast.serve"),
+    }
+    assert {name for name in side if group_of(name) == "wire"} == {
         "kvmbox.wire",
-        "kvmbox.wire.blocks",
-        "kvmbox.wire.effects",
-        "kvmbox.wire.page_layout",
-        "kvmbox.wire.protocol",
-        "kvmbox.wire.spawner_frames",
+        *(f"kvmbox.wire.{one}" for one in ("blocks", "effects", "page_layout", "protocol", "spawner_frames")),
     }
     # Filters are compiled by the VMM: neither libseccomp nor the policy is in the sandbox.
     assert side & {"kvmbox.sandbox.seccomp", "kvmbox.sandbox.policy", "kvmbox.sandbox.listener"} == set()
@@ -396,7 +373,7 @@ def test_spawner_and_device_processes_import_little_of_the_standard_library() ->
 
 def test_spawner_started_as_the_vmm_starts_it_has_no_heavy_module_loaded() -> None:
     code = (
-        f"import sys; sys.path += [{str(PROJECT)!r}]; import kvmbox.processes.spawner, kvmbox.jailed.main; "
+        f"import sys; sys.path += [{str(PROJECT)!r}]; import kvmbox.jail.spawner, kvmbox.jail.main; "
         "print(*sys.modules)"
     )
     # The output is a list of module names; the environment is empty, as the spawner's is.
@@ -468,8 +445,8 @@ def _modules_named_in_text() -> set[str]:
 
     named = {f"kvmbox.cli.{command}" for command in COMMANDS}
     named |= {"kvmbox.cli.entry", "kvmbox.__main__"}  # the scripts, and `python -m kvmbox`
-    named.add("kvmbox.pytest_plugin")  # an entry point of pytest
-    named.add("kvmbox.processes.spawner")  # in an interpreter of its own
+    named.add("kvmbox.tools.smoke.pytest_plugin")  # an entry point of pytest
+    named.add("kvmbox.jail.spawner")  # in an interpreter of its own
     named.add("kvmbox.lean")  # imported where TYPE_CHECKING is false, which `imports_of` takes for true
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
     named |= {entry.partition(":")[0] for entry in (DEFAULT_ENTRY, COMPILED_ENTRY)}

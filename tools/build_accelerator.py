@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 PACKAGE: Final = Path(__file__).resolve().parents[1] / "kvmbox"
-MODULES: Final = ("accel/vmm", "jailed/serving")
+MODULES: Final = ("fast/vmm", "fast/serving")
 FLAGS: Final = (
     *("-O2", "-g0", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-strict-overflow", "-DNDEBUG"),
     *("-fstack-protector-strong", "-Wl,-z,relro,-z,now", "-Wl,--as-needed", "-Wl,-s"),
@@ -38,7 +38,7 @@ def build(module: str, directory: str) -> str | None:
     source, built = f"{directory}/source.c", f"{directory}/built.so"
     cython = [sys.executable, "-m", "cython", "-3", str(PACKAGE / f"{module}.pyx"), "-o", source]
     compiler = os.environ.get("CC", "cc").split()
-    for command in (cython, [*compiler, *FLAGS, f"-I{include}", f"-I{PACKAGE}/accel", source, "-o", built]):
+    for command in (cython, [*compiler, *FLAGS, f"-I{include}", f"-I{PACKAGE}/fast", source, "-o", built]):
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:

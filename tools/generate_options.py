@@ -14,7 +14,7 @@ from kvmbox.run.option import FLAG, IMAGE, Option
 from kvmbox.run.options import OPTIONS, PARAMETERS
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
-TYPES: Final = PROJECT / "kvmbox/machine/_generated_options.py"
+TYPES: Final = PROJECT / "kvmbox/run/_generated_options.py"
 PAGE: Final = PROJECT / "docs/command-line.md"
 
 SEE: Final = {

@@ -23,13 +23,13 @@ from typing import cast
 from kvmbox import layout
 from kvmbox.board import BoardOptions, pc_board
 from kvmbox.bus import Bus, Mapping
-from kvmbox.channel.direct import direct_channels
-from kvmbox.channel.grants import Grants
-from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.host.clock import GuestClock
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.machine.run_loop import LEAVE, VcpuLoop
+from kvmbox.remote.direct import direct_channels
+from kvmbox.remote.grants import Grants
+from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.run.vcpu_loop import LEAVE, VcpuLoop
 
 DATA = 0x1000  # where kvm_run says that the data of a port exit lies
 EXITS = 200_000

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmbox import early, layout
-from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS, ipc_of
+from kvmbox import layout
 from kvmbox.cli.output_files import for_people, open_json, write_json
 from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
+from kvmbox.host import early
 from kvmbox.host.open_files import allow_enough
+from kvmbox.remote.transports import DEFAULT_IPC, IPC_OPTIONS, ipc_of
 
 if TYPE_CHECKING:
-    from kvmbox.audit.audit import Report
-    from kvmbox.audit.report import Row
+    from kvmbox.tools.audit.audit import Report
+    from kvmbox.tools.audit.report import Row
 
 
 @click.command("audit", short_help="attack the sandbox, and show what stopped each attack")
@@ -89,11 +90,11 @@ def command(
       14   the report could not be written
       130  interrupted
     """
-    from kvmbox.audit.audit import Options, run_audit
-    from kvmbox.audit.probes import catalogue
-    from kvmbox.audit.report import as_data
-    from kvmbox.audit.stand_in import THREADS
-    from kvmbox.sandbox import layers, linux
+    from kvmbox.jail import layers, linux
+    from kvmbox.tools.audit.audit import Options, run_audit
+    from kvmbox.tools.audit.probes import catalogue
+    from kvmbox.tools.audit.report import as_data
+    from kvmbox.tools.audit.stand_in import THREADS
 
     if control and (matrix or without):
         raise UsageError("--control leaves out every layer: it goes with neither --without nor --matrix")
@@ -143,8 +144,8 @@ def _heed_signals(_progress: str) -> None:
 
 
 def _chosen_types(wanted: tuple[str, ...]) -> list[str]:
-    from kvmbox.audit.stand_in import THREADS
     from kvmbox.board import SERIAL_PORTS, BoardOptions, by_type, pc_board
+    from kvmbox.tools.audit.stand_in import THREADS
 
     known = list(by_type(pc_board(BoardOptions(SERIAL_PORTS, rtc_base=0, memory_size=layout.MIN_MEMORY))))
     known += THREADS
@@ -155,7 +156,7 @@ def _chosen_types(wanted: tuple[str, ...]) -> list[str]:
 
 
 def _print(report: Report) -> None:
-    from kvmbox.audit.report import findings_table, matrix_legend, matrix_table, removals, summary
+    from kvmbox.tools.audit.report import findings_table, matrix_legend, matrix_table, removals, summary
 
     _print_table(*findings_table(report))
     if report.options.matrix:

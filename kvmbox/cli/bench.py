@@ -17,10 +17,10 @@ from kvmbox.host.open_files import allow_enough
 from kvmbox.regular import open_regular
 
 if TYPE_CHECKING:
-    from kvmbox.bench.plan import Plan
-    from kvmbox.bench.report import Table
-    from kvmbox.bench.results import Results
-    from kvmbox.bench.runner import Step
+    from kvmbox.tools.bench.plan import Plan
+    from kvmbox.tools.bench.report import Table
+    from kvmbox.tools.bench.results import Results
+    from kvmbox.tools.bench.runner import Step
 
 NOTHING_MEASURED = 4
 
@@ -120,14 +120,14 @@ def command(
       14   the output could not be written
       130  interrupted; the results so far are shown
     """
-    from kvmbox.accel.choice import is_compiled
-    from kvmbox.bench import plan as plans
+    from kvmbox.choice import is_compiled
+    from kvmbox.tools.bench import plan as plans
 
     _refuse_ignored()
     if compare is not None:
         return _compare(compare, markdown)
     if load is not None:
-        from kvmbox.bench.results import load as load_results
+        from kvmbox.tools.bench.results import load as load_results
 
         results = load_results(load)
         shown = results.narrowed(only)
@@ -141,7 +141,7 @@ def command(
         only=only, quick=quick, rounds=repeat, peer=peer is not None, compiled=is_compiled(), divide=divide
     )
     if list_:
-        from kvmbox.bench.report import plan_tables
+        from kvmbox.tools.bench.report import plan_tables
 
         _print_tables(plan_tables(plan), markdown)
         return 0
@@ -190,12 +190,12 @@ def _measure(
     plan: Plan, pin: int | None, timeout: float, guest_cpus: int, *, peer: bool
 ) -> tuple[Results, bool]:
     """The results, and whether they were interrupted."""
-    from kvmbox import bundled
-    from kvmbox.bench import host
-    from kvmbox.bench.jobs import GUEST, Jobs
-    from kvmbox.bench.peer import find
-    from kvmbox.bench.results import Results
-    from kvmbox.bench.runner import measure_all
+    from kvmbox.boot import bundled
+    from kvmbox.tools.bench import host
+    from kvmbox.tools.bench.jobs import GUEST, Jobs
+    from kvmbox.tools.bench.peer import find
+    from kvmbox.tools.bench.results import Results
+    from kvmbox.tools.bench.runner import measure_all
 
     if peer:
         find()
@@ -278,8 +278,8 @@ def _describe(step: Step) -> str:
 
 def _show(results: Results, markdown: bool, *, each_row: bool) -> None:
     """Heading and tables of `results`: with `each_row` the long ones, and always those over many rows."""
-    from kvmbox.bench.answer import TABLES
-    from kvmbox.bench.report import failure_table, heading, row_tables
+    from kvmbox.tools.bench.answer import TABLES
+    from kvmbox.tools.bench.report import failure_table, heading, row_tables
 
     for line in heading(results):
         click.echo(line)
@@ -290,7 +290,7 @@ def _show(results: Results, markdown: bool, *, each_row: bool) -> None:
 
 
 def _print_tables(tables: Sequence[Table], markdown: bool) -> None:
-    from kvmbox.bench import report as reports
+    from kvmbox.tools.bench import report as reports
 
     if markdown or not _has_rich():
         for table in tables:
@@ -323,11 +323,11 @@ def _print_tables(tables: Sequence[Table], markdown: bool) -> None:
 def _check(plot_path: str | None, page_path: str | None) -> None:
     """Before anything is measured: that the picture can be drawn, and that the page has its markers."""
     if plot_path is not None:
-        from kvmbox.bench.plot import check
+        from kvmbox.tools.bench.plot import check
 
         check(plot_path)
     if page_path is not None:
-        from kvmbox.bench import page
+        from kvmbox.tools.bench import page
 
         page.check(page_path, _read_page(page_path))
 
@@ -335,11 +335,11 @@ def _check(plot_path: str | None, page_path: str | None) -> None:
 def _keep(drawn: Results, plot_path: str | None, results: Results, page_path: str | None) -> None:
     """Draw the picture of `drawn`, and fill the page from `results`."""
     if plot_path is not None:
-        from kvmbox.bench.plot import draw
+        from kvmbox.tools.bench.plot import draw
 
         draw(drawn, plot_path)
     if page_path is not None:
-        from kvmbox.bench.page import filled
+        from kvmbox.tools.bench.page import filled
 
         text = filled(page_path, _read_page(page_path), results)
         try:
@@ -360,8 +360,8 @@ def _read_page(path: str) -> str:
 
 
 def _compare(paths: tuple[str, str], markdown: bool) -> int:
-    from kvmbox.bench.compare import summary, table
-    from kvmbox.bench.results import load
+    from kvmbox.tools.bench.compare import summary, table
+    from kvmbox.tools.bench.results import load
 
     old, new = (load(path) for path in paths)
     _print_tables([table(old, new)], markdown)

@@ -8,17 +8,17 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kvmbox import early
 from kvmbox.cli.messages import INTERRUPTED, note, report, say
 from kvmbox.cli.output_files import open_json, refuse_stdout, write_json
 from kvmbox.errors import KvmboxError, UsageError
+from kvmbox.host import early
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.open_files import allow_enough
 from kvmbox.lean import Value
 
 if TYPE_CHECKING:
-    from kvmbox.machine.machine import Machine, RunResult
-    from kvmbox.machine.timeline import Timeline
+    from kvmbox.run.machine import Machine, RunResult
+    from kvmbox.run.timeline import Timeline
 
 
 class Line(Value):
@@ -33,8 +33,8 @@ class Line(Value):
 
 def carry_out(line: Line) -> int:
     """Boot what `line` asks for; returns the exit status."""
-    from kvmbox.machine.caller import ProcessOwner
-    from kvmbox.machine.timeline import Timeline
+    from kvmbox.run.caller import ProcessOwner
+    from kvmbox.run.timeline import Timeline
 
     allow_enough()
     timeline = Timeline()
@@ -68,7 +68,7 @@ def carry_out(line: Line) -> int:
 
 
 def _machine(line: Line, timeline: Timeline) -> Machine:
-    from kvmbox.machine.machine import Machine
+    from kvmbox.run.machine import Machine
     from kvmbox.run.options import PARAMETERS
 
     given = line.values
@@ -80,7 +80,7 @@ def _machine(line: Line, timeline: Timeline) -> Machine:
         options["sample_exits"] = True
     options |= {"console": "stdio", "say": note}
     if path is not None:
-        from kvmbox.machine.start_options import OF_THE_SNAPSHOT
+        from kvmbox.parts.snapshot.start_options import OF_THE_SNAPSHOT
 
         # What a configuration file says of machines is about those that boot.
         free = {
@@ -124,7 +124,7 @@ def _facts(result: RunResult, wall: int) -> dict[str, Any]:
 
 def _tell(result: RunResult, wall: int, *, statistics: bool) -> None:
     if statistics:
-        from kvmbox.machine.statistics import format_stats
+        from kvmbox.run.statistics import format_stats
 
         say(format_stats(result.statistics, wall))
         say(f"outcome                  {result.reason} (status {result.status})")

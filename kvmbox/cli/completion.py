@@ -53,7 +53,7 @@ def complete_guest(
     """The bundled guests and the files that begin like this."""
     from click.shell_completion import CompletionItem
 
-    from kvmbox import bundled
+    from kvmbox.boot import bundled
 
     del context, parameter
     names = sorted({guest["guest"] for guest in bundled.runs() if guest["guest"].startswith(incomplete)})

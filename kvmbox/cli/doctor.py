@@ -71,7 +71,7 @@ def _examine() -> Iterator[Finding]:
 
 
 def _hot_path() -> Finding:
-    from kvmbox.accel import choice
+    from kvmbox import choice
 
     remedy = None
     if choice.why_not_built():
@@ -132,7 +132,7 @@ def _layers() -> Iterator[Finding]:
 
 
 def _cpus() -> Finding:
-    from kvmbox.channel.transports import AUTO, ipc_of
+    from kvmbox.remote.transports import AUTO, ipc_of
 
     allowed = sorted(os.sched_getaffinity(0))
     return Finding(
@@ -145,7 +145,7 @@ def _cpus() -> Finding:
 
 
 def _guests() -> Finding:
-    from kvmbox import bundled
+    from kvmbox.boot import bundled
 
     count = len(bundled.catalogue())
     return Finding(

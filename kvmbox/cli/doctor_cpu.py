@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kvmbox.cpuid.backend_limits import PVM
-from kvmbox.cpuid.features import canonical
-from kvmbox.cpuid.model import FOLLOWED
+from kvmbox.kvm.cpuid.backend_limits import PVM
+from kvmbox.kvm.cpuid.features import canonical
+from kvmbox.kvm.cpuid.model import FOLLOWED
 from kvmbox.kvm.system import Kvm, cpu_flags
-from kvmbox.machine.cpu_probe import FeatureState, Trial, examine_features
+from kvmbox.tools.cpu_probe import FeatureState, Trial, examine_features
 
 _ROW = "{:<20} {:<5} {:<5} {:<32} {}"
 

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from kvmbox import early
 from kvmbox.cli.descriptors import STDOUT, name_stdout_in_errors, open_standard_descriptors
 from kvmbox.cli.messages import FAILED, INTERRUPTED, report, say
 from kvmbox.errors import KvmboxError, StartError
+from kvmbox.host import early
 
 
 def guarded(

@@ -12,8 +12,8 @@ import os
 import signal
 import sys
 
-from kvmbox import early
 from kvmbox.cli.descriptors import open_standard_descriptors
+from kvmbox.host import early
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def entry_point(parent: int | None = None) -> NoReturn:
     try:
         _begin()
         if parent is not None:
-            from kvmbox.sandbox import linux
+            from kvmbox.jail import linux
 
             linux.die_with_parent(parent, signal.SIGTERM)
         if _wants_scope(sys.argv[1:]):
@@ -72,7 +72,7 @@ def entry_point(parent: int | None = None) -> NoReturn:
             gc.disable()
         if _has_plain_device_processes(sys.argv[1:]):
             from kvmbox.host import open_files
-            from kvmbox.processes import prestart
+            from kvmbox.remote import prestart
 
             # The spawner inherits the limit. Where it is too low, `kvmbox run` says so.
             if open_files.enough()[0]:

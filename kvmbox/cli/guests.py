@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kvmbox import bundled
+from kvmbox.boot import bundled
 from kvmbox.errors import StartError
 
 

@@ -8,7 +8,7 @@ import click
 
 from kvmbox import board
 from kvmbox.board import BoardOptions, DeviceSpec, by_type, pc_board
-from kvmbox.inject.faults import ANY, CHANCE, FAULTS, LATE, MODELS, SPAN, STEP, faults_of
+from kvmbox.parts.inject.faults import ANY, CHANCE, FAULTS, LATE, MODELS, SPAN, STEP, faults_of
 
 VALUES: Final = (
     (CHANCE, "a probability from 0 to 1; each event is hit or not, and the same ones in each run"),

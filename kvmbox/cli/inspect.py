@@ -44,7 +44,8 @@ def command(image: str, memory: int | None, json_path: str | None, debug: bool) 
       4    IMAGE cannot be read, or there is no way to boot it
       14   kvmbox failed
     """
-    from kvmbox import bundled, layout
+    from kvmbox import layout
+    from kvmbox.boot import bundled
     from kvmbox.boot.choose import AUTO
     from kvmbox.boot.image import read_image
     from kvmbox.boot.inspection import inspect

@@ -9,11 +9,12 @@ from typing import Final, NoReturn
 
 import click
 
-from kvmbox import __version__, early
+from kvmbox import __version__
 from kvmbox.cli import defaults
 from kvmbox.cli.ending import end_with, guarded
 from kvmbox.cli.messages import FAILED, INTERRUPTED, USAGE, report
 from kvmbox.cli.quick import COMPLETION_VARIABLE
+from kvmbox.host import early
 
 SECTIONS: Final = {
     "Guests": {

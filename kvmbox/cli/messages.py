@@ -7,7 +7,7 @@ import sys
 import threading
 from typing import Final
 
-from kvmbox import early
+from kvmbox.host import early
 
 FAILED: Final = 14
 INTERRUPTED: Final = 130

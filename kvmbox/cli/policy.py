@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from kvmbox import layout
-from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS, ipc_of
 from kvmbox.errors import UsageError
+from kvmbox.remote.transports import DEFAULT_IPC, IPC_OPTIONS, ipc_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kvmbox.policy.describe import Confinement
+    from kvmbox.tools.policy.describe import Confinement
 
 MAX_ARGUMENTS: Final = 6  # of a system call
 NOTIFY_ACTION: Final = "0x7fc00000"  # SECCOMP_RET_USER_NOTIF, which libseccomp's PFC has no word for
@@ -81,7 +81,7 @@ def command(
       2    usage error, or an unknown system call
       4    --format pfc needs libseccomp
     """
-    from kvmbox.policy.describe import confinements
+    from kvmbox.tools.policy.describe import confinements
 
     link = ipc_of(ipc, can_spin=len(os.sched_getaffinity(0)) > 1)
     everybody = confinements(_device_types(), seccomp=seccomp, ipc=link)
@@ -121,10 +121,10 @@ def _split(words: tuple[str, ...], everybody: list[Confinement]) -> tuple[list[C
 
 
 def _simulate(chosen: list[Confinement], call: str, texts: Sequence[str], *, as_json: bool) -> str:
-    from kvmbox.policy.calls import number_of
-    from kvmbox.policy.describe import decide
-    from kvmbox.policy.render import call_in_words, result_as_data, results_as_text
-    from kvmbox.policy.words import parse_argument
+    from kvmbox.tools.policy.calls import number_of
+    from kvmbox.tools.policy.describe import decide
+    from kvmbox.tools.policy.render import call_in_words, result_as_data, results_as_text
+    from kvmbox.tools.policy.words import parse_argument
 
     if len(texts) > MAX_ARGUMENTS:
         raise UsageError(f"a system call has {MAX_ARGUMENTS} arguments at most, not {len(texts)}")
@@ -142,7 +142,7 @@ def _simulate(chosen: list[Confinement], call: str, texts: Sequence[str], *, as_
 
 
 def _pages(chosen: list[Confinement], form: str) -> str:
-    from kvmbox.policy.render import as_data, as_text
+    from kvmbox.tools.policy.render import as_data, as_text
 
     if form == "pfc":
         return _pfc(chosen)
@@ -160,9 +160,9 @@ def _missing_layers() -> dict[str, str | None]:
 
 
 def _pfc(chosen: list[Confinement]) -> str:
-    from kvmbox.policy.render import groups
     from kvmbox.sandbox.pfc import policy_as_pfc
     from kvmbox.sandbox.policy import Action
+    from kvmbox.tools.policy.render import groups
 
     parts = []
     for group in groups(chosen):

@@ -37,8 +37,8 @@ def command(file: str, top: int, debug: bool) -> int:
       4    FILE cannot be read, or is not a profile
       14   kvmbox failed
     """
-    from kvmbox.profiling import formats
-    from kvmbox.profiling.hottest import table
+    from kvmbox.parts.profile import formats
+    from kvmbox.parts.profile.hottest import table
 
     click.echo(table(formats.read(_content(file), file), top))
     return 0
@@ -46,7 +46,7 @@ def command(file: str, top: int, debug: bool) -> int:
 
 def _content(path: str) -> bytes:
     """The bytes of a regular file. Raises StartError."""
-    from kvmbox.profiling.formats import MOST_BYTES
+    from kvmbox.parts.profile.formats import MOST_BYTES
     from kvmbox.regular import open_regular
 
     try:

@@ -12,13 +12,13 @@ from kvmbox import layout
 from kvmbox.cli.values import MEMORY_SIZE
 from kvmbox.errors import StartError
 from kvmbox.host.open_files import allow_enough
+from kvmbox.host.unix_socket import listen_at
 from kvmbox.run.values import parse_rtc_base
-from kvmbox.unix_socket import listen_at
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from kvmbox.qtest.serve import Client
+    from kvmbox.tools.qtest.serve import Client
 
 
 @click.command("qtest", short_help="test the devices with QEMU's qtest protocol, without a CPU")
@@ -66,8 +66,8 @@ def command(path: str | None, rtc_base: str, memory: int, uart_pace: bool, sandb
       8    a device process failed
       14   kvmbox or its output failed
     """
-    from kvmbox.qtest.serve import Client, QtestOptions, run_server
-    from kvmbox.qtest.server import Terminated, end_on_sigterm
+    from kvmbox.tools.qtest.serve import Client, QtestOptions, run_server
+    from kvmbox.tools.qtest.server import Terminated, end_on_sigterm
 
     def on_standard_descriptors(_cleanup: ExitStack) -> Client:
         return Client(0, 1, is_socket=False)
@@ -88,7 +88,7 @@ def command(path: str | None, rtc_base: str, memory: int, uart_pace: bool, sandb
 
 def _accept(path: str, cleanup: ExitStack) -> Client:
     """Listen at `path` and take one client; the path is gone as soon as it is there."""
-    from kvmbox.qtest.serve import Client
+    from kvmbox.tools.qtest.serve import Client
 
     try:
         listener = listen_at(path)

@@ -15,9 +15,9 @@ from kvmbox.errors import UsageError
 from kvmbox.host.open_files import allow_enough
 
 if TYPE_CHECKING:
-    from kvmbox.record.backends import Backend
-    from kvmbox.record.reader import RecordingReader
-    from kvmbox.record.select import DeviceChoice, Until
+    from kvmbox.tools.replay.backends import Backend
+    from kvmbox.tools.replay.reader import RecordingReader
+    from kvmbox.tools.replay.select import DeviceChoice, Until
 
 DIFFERS = 12
 
@@ -65,8 +65,8 @@ def command(
       12   a reply differs; the first difference is described
       14   kvmbox failed
     """
-    from kvmbox.record.reader import RecordingReader
-    from kvmbox.record.select import DeviceChoice, Until
+    from kvmbox.tools.replay.reader import RecordingReader
+    from kvmbox.tools.replay.select import DeviceChoice, Until
 
     if dump is not None and given("sandbox"):
         raise UsageError("--dump replays nothing: --sandbox means nothing beside it")
@@ -91,7 +91,7 @@ def command(
 
 
 def _dump(reader: RecordingReader, until: Until, choice: DeviceChoice, *, as_json: bool) -> None:
-    from kvmbox.record.describe import record_data, record_line
+    from kvmbox.tools.replay.describe import record_data, record_line
 
     for record in until.take(reader.records()):
         if choice.concerns(record):
@@ -102,8 +102,8 @@ def _dump(reader: RecordingReader, until: Until, choice: DeviceChoice, *, as_jso
 
 
 def _replay(reader: RecordingReader, until: Until, choice: DeviceChoice, sandbox: str) -> int:
-    from kvmbox.record.describe import seconds
-    from kvmbox.record.replayer import replay
+    from kvmbox.tools.replay.describe import seconds
+    from kvmbox.tools.replay.replayer import replay
 
     backend = _backend(reader, choice, sandbox)
     try:
@@ -123,7 +123,7 @@ def _replay(reader: RecordingReader, until: Until, choice: DeviceChoice, sandbox
 
 
 def _backend(reader: RecordingReader, choice: DeviceChoice, sandbox: str) -> Backend:
-    from kvmbox.record.backends import InProcess, InProcesses
+    from kvmbox.tools.replay.backends import InProcess, InProcesses
 
     if sandbox == "none":
         return InProcess(reader.channels)

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
-from kvmbox import early
 from kvmbox.cli.messages import say
 from kvmbox.cli.sections import SectionedCommand
 from kvmbox.cli.values import SECONDS, is_typed
 from kvmbox.errors import KvmError, UsageError
+from kvmbox.host import early
 from kvmbox.host.open_files import allow_enough
 
 if TYPE_CHECKING:
-    from kvmbox.smoke.executor import Executor
-    from kvmbox.smoke.history import History
-    from kvmbox.smoke.model import Test
-    from kvmbox.smoke.reporter import Reporter
-    from kvmbox.smoke.summary import Summary
+    from kvmbox.tools.smoke.executor import Executor
+    from kvmbox.tools.smoke.history import History
+    from kvmbox.tools.smoke.model import Test
+    from kvmbox.tools.smoke.reporter import Reporter
+    from kvmbox.tools.smoke.summary import Summary
 
 MOST_JOBS: Final = 1024
 AUTO: Final = "auto"
@@ -185,15 +185,15 @@ def command(
       16   nothing is proven: no test passed, and none failed
       130  ended by a signal; the reports tell what was run until then
     """
-    from kvmbox.smoke import host
-    from kvmbox.smoke.artefacts import Artefacts
-    from kvmbox.smoke.collect import collect
-    from kvmbox.smoke.conventions import CONVENTIONS, PATTERN
-    from kvmbox.smoke.engine import Engine
-    from kvmbox.smoke.reporter import Plan
-    from kvmbox.smoke.schedule import Shard, failures_first, select, take_shard
-    from kvmbox.smoke.session import Session
-    from kvmbox.smoke.text import printable
+    from kvmbox.tools.smoke import host
+    from kvmbox.tools.smoke.artefacts import Artefacts
+    from kvmbox.tools.smoke.collect import collect
+    from kvmbox.tools.smoke.conventions import CONVENTIONS, PATTERN
+    from kvmbox.tools.smoke.engine import Engine
+    from kvmbox.tools.smoke.reporter import Plan
+    from kvmbox.tools.smoke.schedule import Shard, failures_first, select, take_shard
+    from kvmbox.tools.smoke.session import Session
+    from kvmbox.tools.smoke.text import printable
 
     if not suites:
         raise UsageError("kvmbox smoke needs a SUITE", hint="for example: kvmbox smoke hello32 hello64")
@@ -263,7 +263,7 @@ def command(
 
 def _note(test: Test) -> str:
     """What --list says behind a test's name. A list needs no /dev/kvm."""
-    from kvmbox.smoke import host
+    from kvmbox.tools.smoke import host
 
     try:
         reason = host.why_skipped(test)
@@ -274,16 +274,16 @@ def _note(test: Test) -> str:
 
 def _executor(jobs: int, dask: str | None) -> tuple[Executor, Callable[[Test], str | None]]:
     """What boots, this machine or the workers of a Dask scheduler; and why a test is skipped there."""
-    from kvmbox.smoke.host import why_skipped
+    from kvmbox.tools.smoke.host import why_skipped
 
     if dask is None:
-        from kvmbox.smoke.local import LocalExecutor
-        from kvmbox.smoke.starts import ForkingExecutor
+        from kvmbox.tools.smoke.local import LocalExecutor
+        from kvmbox.tools.smoke.starts import ForkingExecutor
 
         return ForkingExecutor(LocalExecutor(jobs)), why_skipped
     import logging
 
-    from kvmbox.smoke.dask_executor import connect
+    from kvmbox.tools.smoke.dask_executor import connect
 
     logging.disable()  # Dask logs at length what an error here says in a line
     remote = connect(dask)
@@ -309,12 +309,12 @@ def _reporters(
 ) -> list[Reporter]:
     """Every reporter that is asked for, its file open; `stack` closes them."""
     from kvmbox.host.distinct import refuse_shared
-    from kvmbox.smoke.outputs import STDOUT, ReportFile
-    from kvmbox.smoke.report_github import GithubReporter, harmless, without_commands
-    from kvmbox.smoke.report_jsonl import JsonLinesReporter
-    from kvmbox.smoke.report_junit import JunitReporter
-    from kvmbox.smoke.report_markdown import MarkdownReporter
-    from kvmbox.smoke.report_tap import TapReporter
+    from kvmbox.tools.smoke.outputs import STDOUT, ReportFile
+    from kvmbox.tools.smoke.report_github import GithubReporter, harmless, without_commands
+    from kvmbox.tools.smoke.report_jsonl import JsonLinesReporter
+    from kvmbox.tools.smoke.report_junit import JunitReporter
+    from kvmbox.tools.smoke.report_markdown import MarkdownReporter
+    from kvmbox.tools.smoke.report_tap import TapReporter
 
     wanted = [(option, path) for option, path in reports if path is not None]
     on_stdout = [option for option, path in wanted if path == STDOUT]
@@ -369,9 +369,9 @@ def _reporters(
 
 
 def _for_people(write: Callable[[str], None], *, live: bool, quiet: bool, timeout: float | None) -> Reporter:
-    from kvmbox.smoke.artefacts import again
-    from kvmbox.smoke.report_plain import PlainReporter
-    from kvmbox.smoke.verdict import boot_of
+    from kvmbox.tools.smoke.artefacts import again
+    from kvmbox.tools.smoke.report_plain import PlainReporter
+    from kvmbox.tools.smoke.verdict import boot_of
 
     def command_of(test: Test) -> str:
         return again(boot_of(test, timeout=timeout))
@@ -380,7 +380,7 @@ def _for_people(write: Callable[[str], None], *, live: bool, quiet: bool, timeou
         from importlib.util import find_spec
 
         if find_spec("rich") is not None:
-            from kvmbox.smoke.report_live import LiveReporter, make_console
+            from kvmbox.tools.smoke.report_live import LiveReporter, make_console
 
             return LiveReporter(make_console(sys.stdout), clock=time.monotonic, again=command_of, quiet=quiet)
     return PlainReporter(write, again=command_of, quiet=quiet)
@@ -405,8 +405,8 @@ def _print(text: str) -> None:
 
 def _history(path: str | None, suites: Sequence[str]) -> tuple[History, str | None]:
     """The history, and the file that is to keep it, or None."""
-    from kvmbox.smoke.history import History
-    from kvmbox.smoke.outputs import default_history_path, read_history
+    from kvmbox.tools.smoke.history import History
+    from kvmbox.tools.smoke.outputs import default_history_path, read_history
 
     if path == "none":
         return History(), None
@@ -424,7 +424,7 @@ def _history(path: str | None, suites: Sequence[str]) -> tuple[History, str | No
 
 def _remember(file: str | None, asked_for: str | None, history: History, summary: Summary) -> None:
     from kvmbox.errors import HostOutputError
-    from kvmbox.smoke.outputs import write_history
+    from kvmbox.tools.smoke.outputs import write_history
 
     if file is None:
         return

@@ -27,9 +27,9 @@ from kvmbox.host.serial import open_for_writing, reason
 from kvmbox.run.values import parse_rtc_base, parse_size
 
 if TYPE_CHECKING:
-    from kvmbox.qtest.machine import Machine
-    from kvmbox.qtest.serve import Client
-    from kvmbox.qtest.server import Connection
+    from kvmbox.tools.qtest.machine import Machine
+    from kvmbox.tools.qtest.serve import Client
+    from kvmbox.tools.qtest.server import Connection
 
 OBEYED: Final = {
     "-qtest": "unix:PATH or stdio: where the qtest client is",
@@ -176,8 +176,8 @@ class _QemuCommand(click.Command):
 @click.command("kvmbox-system-x86_64", cls=_QemuCommand)
 def command(words: list[str]) -> int:
     """Serve to the end of the client, SIGTERM, or `quit` over QMP; returns the exit status."""
-    from kvmbox.qtest.serve import Client, QtestOptions, run_server
-    from kvmbox.qtest.server import Terminated, end_on_sigterm
+    from kvmbox.tools.qtest.serve import Client, QtestOptions, run_server
+    from kvmbox.tools.qtest.server import Terminated, end_on_sigterm
 
     arguments = parse_arguments(words)
     missing = [name for name in arguments.monitors if name not in arguments.chardevs]
@@ -217,9 +217,9 @@ def _connect(path: str, cleanup: ExitStack) -> socket.socket:
 
 
 def _monitor(path: str, machine: Machine, cleanup: ExitStack) -> Connection:
-    from kvmbox.qtest.outbox import Outbox
-    from kvmbox.qtest.qmp import QmpServer
-    from kvmbox.qtest.server import Connection
+    from kvmbox.tools.qtest.outbox import Outbox
+    from kvmbox.tools.qtest.qmp import QmpServer
+    from kvmbox.tools.qtest.server import Connection
 
     connection = _connect(path, cleanup)
     outbox = Outbox(connection, lambda why: say(f"QMP: {why}"))

@@ -12,8 +12,8 @@ from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.serial import open_for_writing, reason
 
 if TYPE_CHECKING:
-    from kvmbox.record.reader import RecordingReader
-    from kvmbox.record.select import DeviceChoice, Until
+    from kvmbox.tools.replay.reader import RecordingReader
+    from kvmbox.tools.replay.select import DeviceChoice, Until
 
 
 @click.command("trace", short_help="summarise a recording, or export it to Perfetto")
@@ -39,9 +39,9 @@ def command(file: str, chrome_path: str | None, until: str | None, device: str |
       4    FILE cannot be read, or is not a recording
       14   kvmbox failed
     """
-    from kvmbox.record.reader import RecordingReader
-    from kvmbox.record.select import DeviceChoice, Until
-    from kvmbox.record.trace import format_summary, summarise
+    from kvmbox.tools.replay.reader import RecordingReader
+    from kvmbox.tools.replay.select import DeviceChoice, Until
+    from kvmbox.tools.replay.trace import format_summary, summarise
 
     if chrome_path is not None:
         refuse_shared([("--chrome", chrome_path)], [("the recording", file)])
@@ -62,7 +62,7 @@ def command(file: str, chrome_path: str | None, until: str | None, device: str |
 
 
 def _export(reader: RecordingReader, until: Until, choice: DeviceChoice, path: str) -> int:
-    from kvmbox.record.chrome import export
+    from kvmbox.tools.replay.chrome import export
 
     try:
         with os.fdopen(open_for_writing(path), "w", encoding="utf-8") as out:

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from kvmbox import early
 from kvmbox.errors import KvmboxError
+from kvmbox.host import early
 from kvmbox.host.child_command import child_command
 
 LOOK_MS: Final = 200

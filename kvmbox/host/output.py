@@ -9,7 +9,7 @@ would lose its CPU to the writer each time.
 A stream with `CAPACITY` bytes is congested. With overflow "wait", a vCPU thread then waits in
 `wait_for_room`, without a lock, while timers, signals and time-outs continue. With "drop", output that does
 not fit is counted and dropped. One reply adds at most one frame. Each vCPU that waits has added one reply, or
-the replies to the writes in KVM's ring (`machine.coalescing`). So a guest exceeds the capacity by little.
+the replies to the writes in KVM's ring (`run.coalescing`). So a guest exceeds the capacity by little.
 Twice the capacity can only come from a device process that invents output.
 """
 

@@ -16,8 +16,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from kvmbox import early
-from kvmbox.early import END_SIGNALS, IMPATIENCE
+from kvmbox.host import early
+from kvmbox.host.early import END_SIGNALS, IMPATIENCE
 
 
 class Wakeup:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from kvmbox.boot.choose import AUTO, WAY_NAMES
-from kvmbox.channel.transports import DEFAULT_IPC, IPC_OPTIONS
 from kvmbox.errors import UsageError
 from kvmbox.lean import Value
-from kvmbox.processes.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES
+from kvmbox.remote.pool import PROCESS, SANDBOX_CHOICES, SECCOMP_MODES
+from kvmbox.remote.transports import DEFAULT_IPC, IPC_OPTIONS
 from kvmbox.run import values
 
 __all__ = ["DEFAULT_IPC", "IPC_OPTIONS", "SANDBOX_CHOICES", "WAY_NAMES"]

@@ -3,7 +3,7 @@
 A row is an option of `kvmbox run`, and unless it is marked COMMAND a parameter of `kvmbox.Machine` with the
 same name: `--serial-limit` is `serial_limit`. Sections and rows have the order of the help. The rows decide
 the command line (`cli.options`; `cli.quick` reads it without click), the parameters of `Machine` and their
-types (`machine._generated_options`), what a configuration file may set, the keys of suites, and what a
+types (`_generated_options`), what a configuration file may set, the keys of suites, and what a
 snapshot decides. A new option is a row, and the code that obeys it.
 """
 
@@ -137,14 +137,14 @@ SECTIONS: Final = (
         Option("gdb",
                "Serve GDB's remote protocol at - (gdb's own pipe), unix:PATH, or :PORT of this host. The "
                "guest stands at its entry until a debugger lets it go on; with ',nowait' it runs.",
-               metavar="ENDPOINT[,nowait]", parse="kvmbox.gdb.endpoint:parse"),
+               metavar="ENDPOINT[,nowait]", parse="kvmbox.parts.gdb.endpoint:parse"),
     )),
     Section("Snapshots", (
         Option("snapshot_when",
                "Write the whole machine to FILE when the guest has printed or shows the text WHEN, has "
                "written to a port (port:0x5f0), or has run for a time (time:SECONDS). The run continues. "
                "May be repeated.", kind=REPEATED, metavar="WHEN=FILE",
-               parse="kvmbox.machine.snapshots:condition", type="Several[str | SnapshotCondition]",
+               parse="kvmbox.parts.snapshot.snapshots:condition", type="Several[str | SnapshotCondition]",
                file=WRITTEN),
         Option("snapshot_stop", "End the run with status 0 when all snapshots are written.", kind=FLAG,
                needs=("snapshot_when", "say when the snapshot is taken")),

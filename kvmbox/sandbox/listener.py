@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import select
 
+from kvmbox.jail import notify
 from kvmbox.lean import Value
-from kvmbox.sandbox import notify
 from kvmbox.sandbox.seccomp import syscall_name
 
 

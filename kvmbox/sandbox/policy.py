@@ -21,8 +21,8 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.lean import Value
-from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

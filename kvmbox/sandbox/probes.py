@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from kvmbox.errors import SandboxError
-from kvmbox.sandbox import identity, landlock, layers, linux, namespaces, notify
+from kvmbox.jail import identity, landlock, layers, linux, namespaces, notify
 from kvmbox.sandbox.seccomp import device_filter
 
 LANDLOCK_REMEDY: Final = "enable Landlock: CONFIG_SECURITY_LANDLOCK, and landlock in the lsm= boot parameter"

@@ -12,7 +12,7 @@ is good for nothing but its run.
 
 from __future__ import annotations
 
-from kvmbox.sandbox import landlock, linux
+from kvmbox.jail import landlock, linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from kvmbox.errors import SandboxError
-from kvmbox.sandbox import landlock, layers, linux, notify, scope
+from kvmbox.jail import landlock, layers, linux, notify
+from kvmbox.sandbox import scope
 from kvmbox.sandbox.seccomp import bind, filter_of
 from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY, bound_to, gdb_policy
 

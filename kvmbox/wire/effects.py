@@ -2,9 +2,9 @@
 
 A row of `TABLE` has the tag, the name and the class of an effect, the place of each field in the frame, the
 grants of the board that allow the effect (`kvmbox.board`), and a description for people. The table drives
-encoding, decoding, the check of grants (`channel.grants`), the descriptions of `kvmbox replay --dump`, and
+encoding, decoding, the check of grants (`remote.grants`), the descriptions of `kvmbox replay --dump`, and
 the table in docs/wire-protocol.md. A new effect needs a class in `devices.model`, a row here, and the service
-of the host (`channel.grants`).
+of the host (`remote.grants`).
 
 Effects are at the beginning of the payload of a reply. Each has 8 bytes, and some have more data after them:
 

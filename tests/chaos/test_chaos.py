@@ -18,7 +18,7 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.devices.pit_waveform import CLK_HZ
-from kvmbox.record.reader import RecordingReader
+from kvmbox.tools.replay.reader import RecordingReader
 from kvmbox.wire import protocol
 from tests.chaos.harness import Chaos, Guest, Result, undisturbed
 from tests.support.real_mode import SHUTDOWN, out, say

@@ -8,16 +8,16 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from kvmbox.board import BoardOptions, DeviceSpec, Memory, by_type, pc_board
-from kvmbox.channel.channel import Channel
-from kvmbox.channel.grants import bind
-from kvmbox.channel.greeting import greet, hello_of
-from kvmbox.channel.recovery import POISONED, Restart
-from kvmbox.channel.survival import Survival
 from kvmbox.errors import DeviceProcessError, GivenUpError, UnknownExitError
-from kvmbox.jailed.server import DeviceServer, error_frame
+from kvmbox.jail.server import DeviceServer, error_frame
 from kvmbox.kvm import uapi
 from kvmbox.layout import PAGE_SIZE
-from kvmbox.machine.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD
+from kvmbox.parts.restart.recovery import POISONED, Restart
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.grants import bind
+from kvmbox.remote.greeting import greet, hello_of
+from kvmbox.remote.survival import Survival
+from kvmbox.run.coalescing import ENTRIES, ENTRY_SIZE, RING_WORD
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, Request, request_word
 from tests.fuzz.frames import Liar

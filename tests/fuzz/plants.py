@@ -10,15 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from kvmbox.channel.channel import Channel
-from kvmbox.channel.follow_up import Application
-from kvmbox.channel.journal import Entry, Journal
-from kvmbox.channel.recovery import Recovery
-from kvmbox.channel.transport import NO_HEADER, Transport, Words, frame_of
 from kvmbox.devices.model import Effect, IrqLine, Stop
 from kvmbox.errors import UnknownExitError
-from kvmbox.jailed.server import DeviceServer
-from kvmbox.machine.coalescing import CoalescedRing
+from kvmbox.jail.server import DeviceServer
+from kvmbox.parts.restart.recovery import Recovery
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.follow_up import Application
+from kvmbox.remote.journal import Entry, Journal
+from kvmbox.remote.transport import NO_HEADER, Transport, Words, frame_of
+from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, WORDS, FrameError

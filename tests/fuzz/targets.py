@@ -12,13 +12,13 @@ import select
 from select import PIPE_BUF
 from typing import Final
 
-from kvmbox.channel.channel import Channel
-from kvmbox.channel.choice import channel_kind
-from kvmbox.channel.shared import PageTransport
-from kvmbox.channel.stream import PipeTransport
-from kvmbox.channel.transport import Link, Transport, Waits
-from kvmbox.channel.transports import make_link
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.kinds import channel_kind
+from kvmbox.remote.shared import PageTransport
+from kvmbox.remote.stream import PipeTransport
+from kvmbox.remote.transport import Link, Transport, Waits
+from kvmbox.remote.transports import make_link
 from kvmbox.wire import page_layout
 from kvmbox.wire.protocol import MAX_PAYLOAD
 from tests.fuzz.frames import Liar

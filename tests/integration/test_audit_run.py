@@ -18,19 +18,19 @@ from typing import Any
 
 import pytest
 
-from kvmbox.audit import session as session_module
-from kvmbox.audit.audit import EVERY_LAYER, Options, Report, run_audit
-from kvmbox.audit.probes import OF_VMM
-from kvmbox.audit.result import Ended, Verdict
-from kvmbox.audit.stand_in import THREADS
-from kvmbox.channel.transports import IPC_CHOICES
 from kvmbox.cli.main import run_command
 from kvmbox.errors import SandboxError
-from kvmbox.processes.spawner_client import SpawnerClient
-from kvmbox.sandbox import layers
-from kvmbox.sandbox.linux import SECCOMP_MODE_STRICT, seccomp_mode
+from kvmbox.jail import layers
+from kvmbox.jail.linux import SECCOMP_MODE_STRICT, seccomp_mode
+from kvmbox.remote.spawner_client import SpawnerClient
+from kvmbox.remote.transports import IPC_CHOICES
 from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule
 from kvmbox.sandbox.seccomp import compile_policy
+from kvmbox.tools.audit import session as session_module
+from kvmbox.tools.audit.audit import EVERY_LAYER, Options, Report, run_audit
+from kvmbox.tools.audit.probes import OF_VMM
+from kvmbox.tools.audit.result import Ended, Verdict
+from kvmbox.tools.audit.stand_in import THREADS
 
 UNAME, SOCKET, MPROTECT = 63, 41, 10
 ON_DESCRIPTORS = ("other-descriptors", "flood", "rewrite-page", "execve")
@@ -288,7 +288,7 @@ def test_payload_that_does_not_run_is_an_error_and_no_merit() -> None:
 
 
 def test_attack_that_falls_silent_is_unclear(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kvmbox.audit import subject
+    from kvmbox.tools.audit import subject
 
     monkeypatch.setattr(subject, "PATIENCE_MS", 0)
     monkeypatch.setattr(subject, "SLICE_MS", 0)

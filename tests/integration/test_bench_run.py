@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import bundled
-from kvmbox.bench import floor, guest_output
-from kvmbox.bench.plan import ROWS
-from kvmbox.bench.results import load
+from kvmbox.boot import bundled
 from kvmbox.kvm.system import Kvm
+from kvmbox.tools.bench import floor, guest_output
+from kvmbox.tools.bench.plan import ROWS
+from kvmbox.tools.bench.results import load
 from tests.support.patience import patience
 from tests.support.runs import KVMBOX
 

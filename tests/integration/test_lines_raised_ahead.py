@@ -24,7 +24,7 @@ class Rig:
         half = half_of("compiled")
         if half is None:
             pytest.skip("the thread is compiled code")
-        from kvmbox.accel.vmm import Lock
+        from kvmbox.fast.vmm import Lock
 
         self.vm = stack.enter_context(stack.enter_context(Kvm.open()).create_vm())
         self.vm.set_identity_map_address(layout.KVM_IDENTITY_MAP_ADDRESS)

@@ -20,8 +20,8 @@ from typing import Final
 
 import pytest
 
-from kvmbox.channel.journal import JOURNAL_LIMIT
 from kvmbox.outcome import debug_exit_status
+from kvmbox.remote.journal import JOURNAL_LIMIT
 from tests.support.dma import store
 from tests.support.family import device_processes
 from tests.support.real_mode import say, wait_input

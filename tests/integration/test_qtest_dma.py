@@ -9,8 +9,8 @@ import pytest
 from kvmbox.errors import ProtocolError
 from kvmbox.host.transfers import BytesStore
 from kvmbox.memory import GuestMemory
-from kvmbox.qtest.machine import Machine
-from kvmbox.qtest.sandbox import open_sandbox
+from kvmbox.tools.qtest.machine import Machine
+from kvmbox.tools.qtest.sandbox import open_sandbox
 from tests.support.dma import (
     ADDRESS,
     BAD_ADDRESS,

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.processes.spawner_client import DeviceProcess
-from kvmbox.record import backends
-from kvmbox.record.backends import InProcesses
+from kvmbox.remote.spawner_client import DeviceProcess
+from kvmbox.tools.replay import backends
+from kvmbox.tools.replay.backends import InProcesses
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import Request
 from tests.support.recordings import CHANNELS, LSR, PIT, UART, small_machine

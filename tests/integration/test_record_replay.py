@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox import bundled
+from kvmbox.boot import bundled
 from tests.support.guest_table import skip_where_it_cannot_run
 from tests.support.patience import patience
 from tests.support.real_mode import HALT_FOR_EVER, SPIN, debug_exit, say
@@ -150,8 +150,8 @@ def test_record_limit_alone_is_a_usage_error() -> None:
 
 def test_run_without_record_does_not_import_it() -> None:
     code = (
-        "import sys, kvmbox.cli.run, kvmbox.machine.run, kvmbox.machine.statistics, kvmbox.bundled\n"
-        "sys.exit(any(name.startswith(('kvmbox.record', 'zlib')) for name in sys.modules))"
+        "import sys, kvmbox.cli.run, kvmbox.run.run, kvmbox.run.statistics, kvmbox.boot.bundled\n"
+        "sys.exit(any(name.startswith(('kvmbox.parts.record', 'zlib')) for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == 0

@@ -10,7 +10,8 @@ from typing import Final
 
 import pytest
 
-from kvmbox import bundled, layout
+from kvmbox import layout
+from kvmbox.boot import bundled
 from kvmbox.host.bios_reports import MOST, TRAP
 from tests.support.boot_images import bzimage, multiboot_header
 from tests.support.real_mode import (

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from kvmbox import Machine, bundled
+from kvmbox import Machine
+from kvmbox.boot import bundled
 from tests.support.crash_kernels import build_32, build_64, build_higher_half, need_compiler, run
 from tests.support.family import children_of
 from tests.support.patience import far_enough, seconds

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import Machine, bundled
-from kvmbox.accel.choice import is_compiled
-from kvmbox.cpuid.backend_limits import PVM
-from kvmbox.cpuid.features import FEATURES, shown_in
-from kvmbox.cpuid.leaves import find
+from kvmbox import Machine
+from kvmbox.boot import bundled
+from kvmbox.choice import is_compiled
 from kvmbox.kvm import Kvm, uapi
-from kvmbox.machine.cpu_probe import Trial, examine_features
-from kvmbox.machine.processors import Processors, claimed_leaves, leaves_of
+from kvmbox.kvm.cpuid.backend_limits import PVM
+from kvmbox.kvm.cpuid.features import FEATURES, shown_in
+from kvmbox.kvm.cpuid.leaves import find
+from kvmbox.run.processors import Processors, claimed_leaves, leaves_of
+from kvmbox.tools.cpu_probe import Trial, examine_features
 from tests.support.guest_table import backend
 from tests.support.patience import patience
 from tests.support.real_mode import HALT_FOR_EVER

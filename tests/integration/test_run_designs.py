@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from kvmbox import layout
-from kvmbox.sandbox.linux import seccomp_mode
+from kvmbox.jail.linux import seccomp_mode
 from tests.support.family import DEVICE_TYPES
 from tests.support.patience import patience
 from tests.support.real_mode import COM1, DEBUGCON, IDLE, SHUTDOWN, out, say

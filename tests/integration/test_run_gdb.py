@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox import Machine, UsageError
-from kvmbox.gdb import packets
+from kvmbox.parts.gdb import packets
 from tests.support.debugged import Kernel
 from tests.support.guest_table import backend
 from tests.support.patience import patience

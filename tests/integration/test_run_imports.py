@@ -17,36 +17,36 @@ COLD = (
     "kvmbox.boot.foreign",  # names in refusals
     "kvmbox.boot.linux_header",
     "kvmbox.boot.way_linux",  # imported when an image is offered to it
-    "kvmbox.channel.device_state",  # snapshots, the registers of a VGA
+    "kvmbox.remote.device_state",  # snapshots, the registers of a VGA
     "kvmbox.devices.catalog",  # the models are in device processes
     "kvmbox.devices.vga_text",
     "kvmbox.host.keyboard",  # --keyboard console
     "kvmbox.host.keys",  # and whatever else presses keys
     "kvmbox.host.transfers",  # disks
-    "kvmbox.processes.spawner",  # in the spawner
-    "kvmbox.sandbox.jail",
+    "kvmbox.jail.spawner",  # in the spawner
+    "kvmbox.jail.lock_up",
     "pathlib",
     "socket",  # `_socket` is enough
     "elftools",  # names in refusals
     "pyseccomp",  # policies without a compiled filter, names of forbidden calls
     "tomllib",  # the table of bundled guests
     "traceback",  # --debug
-    "kvmbox.profiling",  # --profile, and the profile of a hang
-    "kvmbox.machine.exit_sources",  # --stats, --json
-    "kvmbox.machine.profiler",
-    "kvmbox.machine.sampler",
-    "kvmbox.record",  # --record
-    "kvmbox.inject",  # --inject
-    "kvmbox.gdb",  # --gdb
-    "kvmbox.machine.debugger",
+    "kvmbox.parts.profile",  # --profile, and the profile of a hang
+    "kvmbox.parts.exit_samples.exit_sources",  # --stats, --json
+    "kvmbox.parts.profile.profiler",
+    "kvmbox.explain.sampler",
+    "kvmbox.parts.record",  # --record
+    "kvmbox.parts.inject",  # --inject
+    "kvmbox.parts.gdb",  # --gdb
+    "kvmbox.parts.gdb.debugger",
     "kvmbox.kvm.guest_debug",
-    "kvmbox.bench",
-    "kvmbox.qtest",
+    "kvmbox.tools.bench",
+    "kvmbox.tools.qtest",
     "kvmbox.explain",
-    "kvmbox.machine.core_file",  # --core
-    "kvmbox.machine.source_tree",  # --source
-    "kvmbox.snapshot",
-    "kvmbox.screen",  # what the guest has printed there
+    "kvmbox.parts.core_file.core_file",  # --core
+    "kvmbox.parts.crash_report.source_tree",  # --source
+    "kvmbox.parts.snapshot",
+    "kvmbox.parts.screen",  # what the guest has printed there
 )
 """What a plain run does not import; docs/adr/start.md has the times."""
 
@@ -67,8 +67,8 @@ def loaded_by(code: str) -> list[str]:
 )
 def test_run_imports_nothing_that_a_plain_run_does_without(reader: str, needed: str) -> None:
     code = (
-        f"import kvmbox.cli.entry, kvmbox.cli.boot, kvmbox.cli.{reader}, kvmbox.machine.run, "
-        "kvmbox.machine.statistics, kvmbox.bundled"
+        f"import kvmbox.cli.entry, kvmbox.cli.boot, kvmbox.cli.{reader}, kvmbox.run.run, "
+        "kvmbox.run.statistics, kvmbox.boot.bundled"
     )
     # Some version of click, or of what is imported, may need one of them itself.
     assert set(loaded_by(code)) - set(loaded_by(f"import {needed}")) == set()
@@ -94,7 +94,7 @@ def test_run_without_pyelftools_and_libseccomp_boots(guest: str, tmp_path: Path)
 def test_run_that_leaves_the_screen_alone_does_not_import_it(sandbox: str) -> None:
     code = (
         "import os, sys; leave = os._exit; "
-        "os._exit = lambda status: leave(status or any('kvmbox.screen' in name for name in sys.modules)); "
+        "os._exit = lambda status: leave(status or any('parts.screen' in name for name in sys.modules)); "
         f"{ENTRY}"
     )
     command = [sys.executable, "-c", code, "run", "hello32", "--sandbox", sandbox]

@@ -15,8 +15,8 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.errors import UsageError
-from kvmbox.inject import chance
-from kvmbox.machine.machine import Machine
+from kvmbox.parts.inject import chance
+from kvmbox.run.machine import Machine
 from tests.support.real_mode import COM1, RESET_92, SHUTDOWN, out, say
 from tests.support.runs import KVMBOX, Images, Run, error_lines, run_to_end
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.record.reader import RecordingReader
+from kvmbox.tools.replay.reader import RecordingReader
 from tests.support.real_mode import IDLE, debug_exit, say
 from tests.support.runs import Images, run_to_end
 from tests.support.waiting import Stream
@@ -23,21 +23,21 @@ PROGRAM = (sys.executable, str(Path(__file__).parent / "run_payload" / "signal_a
 GUEST = say(b"Hello\n") + debug_exit(3) + IDLE
 STAGES = (
     "kvmbox.outcome:Decision.decide+",
-    "kvmbox.machine.main_loop:MainLoop.run_until_reset+",
-    "kvmbox.machine.builder:GuestVm.close",
+    "kvmbox.run.loop:MainLoop.run_until_reset+",
+    "kvmbox.run.builder:GuestVm.close",
     "kvmbox.host.console:Console.finish",
     "kvmbox.host.console:Console.finish+",
-    "kvmbox.record.recorder:Recorder.finish",
-    "kvmbox.machine.run:collect",
-    "kvmbox.machine.main_loop:MainLoop.close",
+    "kvmbox.parts.record.recorder:Recorder.finish",
+    "kvmbox.run.run:collect",
+    "kvmbox.run.loop:MainLoop.close",
     "kvmbox.host.signals:Wakeup.close+",
-    "kvmbox.processes.pool:DevicePool.close",
-    "kvmbox.processes.pool:DevicePool.close+",
+    "kvmbox.remote.pool:DevicePool.close",
+    "kvmbox.remote.pool:DevicePool.close+",
     "kvmbox.host.signals:SignalHandlers.restore",
     "kvmbox.host.signals:SignalHandlers.restore+",
     "kvmbox.cli.boot:write_json",
     "kvmbox.cli.boot:write_json+",
-    "kvmbox.machine.statistics:format_stats",
+    "kvmbox.run.statistics:format_stats",
     "kvmbox.cli.ending:guarded+",
     "os:_exit",
 )

@@ -11,8 +11,8 @@ from typing import Any, Final
 import pytest
 
 from kvmbox import ExpectError, Machine, UsageError, layout
-from kvmbox.screen.mode import MOST_COLUMNS, MOST_ROWS
-from kvmbox.screen.screen import Cursor
+from kvmbox.parts.screen.mode import MOST_COLUMNS, MOST_ROWS
+from kvmbox.parts.screen.screen import Cursor
 from tests.support.patience import far_enough, patience, seconds
 from tests.support.real_mode import (
     COM1,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import bundled
+from kvmbox.boot import bundled
 from tests.support.real_mode import SHUTDOWN, say
 from tests.support.runs import KVMBOX, Images, Run, error_lines, run_to_end
 

@@ -11,7 +11,7 @@ from typing import IO
 
 import pytest
 
-from kvmbox import bundled
+from kvmbox.boot import bundled
 from tests.support.waiting import Stream
 
 KVMBOX = (sys.executable, "-c", "from kvmbox.cli.entry import entry_point; entry_point()")

@@ -20,8 +20,8 @@ import pytest
 
 import kvmbox
 from kvmbox.errors import DeviceProcessError, SandboxError
-from kvmbox.processes.spawner_client import KILL_PATIENCE_NS, SpawnerClient
-from kvmbox.sandbox import layers
+from kvmbox.jail import layers
+from kvmbox.remote.spawner_client import KILL_PATIENCE_NS, SpawnerClient
 from kvmbox.sandbox.policy import DEVICE_POLICY
 from kvmbox.sandbox.seccomp import compile_policy
 from tests.support.patience import patience
@@ -199,7 +199,7 @@ def test_sandbox_whole_life_works_as_ordinary_user() -> None:
     become_nobody = [setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
     for python in (sys.executable, "/usr/bin/python3"):
         # setpriv itself may still reach what the user may not, so the interpreter is asked about itself.
-        code = f"import os, sys; sys.path.append({ROOT!r}); import kvmbox.processes.spawner; "
+        code = f"import os, sys; sys.path.append({ROOT!r}); import kvmbox.jail.spawner; "
         check = [python, "-c", code + "sys.exit(not os.access(sys.executable, os.X_OK))"]
         if (
             subprocess.run([*become_nobody, *check], cwd="/", capture_output=True, check=False).returncode

@@ -19,8 +19,8 @@ import pytest
 
 import kvmbox
 from kvmbox.errors import SandboxError
-from kvmbox.processes.spawner_client import DeviceProcess, SpawnerClient
-from kvmbox.sandbox import identity, layers, linux, namespaces
+from kvmbox.jail import identity, layers, linux, namespaces
+from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
 from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule
 from kvmbox.sandbox.seccomp import compile_policy
 from tests.support.patience import patience

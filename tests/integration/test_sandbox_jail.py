@@ -15,9 +15,10 @@ from typing import Protocol
 import pytest
 
 from kvmbox.errors import DeviceProcessError, SandboxError
-from kvmbox.processes.spawner_client import DeviceProcess, SpawnerClient
-from kvmbox.sandbox import landlock, layers, probes
-from kvmbox.sandbox.descriptors import CHANNEL_FD
+from kvmbox.jail import landlock, layers
+from kvmbox.jail.descriptors import CHANNEL_FD
+from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
+from kvmbox.sandbox import probes
 from kvmbox.sandbox.policy import (
     DEVICE_POLICY,
     MAP_ANONYMOUS,

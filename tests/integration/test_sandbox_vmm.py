@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import kvmbox
-from kvmbox.sandbox import landlock, layers, linux, scope
+from kvmbox.jail import landlock, layers, linux
+from kvmbox.sandbox import scope
 from tests.support.patience import patience
 
 PROGRAM = str(Path(__file__).parent / "sandbox_payload" / "confined.py")

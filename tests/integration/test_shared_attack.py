@@ -1,7 +1,7 @@
 """A device process that rewrites the shared page in a tight loop while the VMM reads it.
 
 Whatever it hits, the VMM uses what it has checked: a value within its limit, effects that were granted, each
-as it was copied once; or it sees that the protocol is broken. `tests/unit/channel/test_shared.py` shows the
+as it was copied once; or it sees that the protocol is broken. `tests/unit/remote/test_shared.py` shows the
 same one access at a time; here a real process does its worst on another CPU.
 """
 
@@ -15,11 +15,11 @@ from typing import Final
 
 import pytest
 
-from kvmbox.channel.grants import Grants
-from kvmbox.channel.shared import PageTransport
-from kvmbox.channel.transport import Link
 from kvmbox.devices.model import HostOutput
 from kvmbox.errors import ProtocolError
+from kvmbox.remote.grants import Grants
+from kvmbox.remote.shared import PageTransport
+from kvmbox.remote.transport import Link
 from kvmbox.wire import page_layout as layout
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import decode_effects, encode_effects

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from kvmbox import KvmboxError, Machine, SnapshotFileError, UsageError
-from kvmbox.snapshot.description import Description
-from kvmbox.snapshot.file import SnapshotFile, write_snapshot
+from kvmbox.parts.snapshot.description import Description
+from kvmbox.parts.snapshot.file import SnapshotFile, write_snapshot
 from tests.support.family import children_of
 from tests.support.patience import patience
 from tests.support.real_mode import (

@@ -18,12 +18,12 @@ from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.kvm import uapi
 from kvmbox.kvm.system import Kvm
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.machine.builder import GuestVm
-from kvmbox.machine.processors import Processors
-from kvmbox.machine.restore import Start
-from kvmbox.snapshot import cpu_state
-from kvmbox.snapshot.description import HostFacts, Times
-from kvmbox.snapshot.file import SnapshotFile
+from kvmbox.parts.snapshot import cpu_state
+from kvmbox.parts.snapshot.description import HostFacts, Times
+from kvmbox.parts.snapshot.file import SnapshotFile
+from kvmbox.parts.snapshot.restore import Start
+from kvmbox.run.builder import GuestVm
+from kvmbox.run.processors import Processors
 from tests.support.patience import patience
 
 pytestmark = pytest.mark.kvm

@@ -17,8 +17,8 @@ from typing import Final
 
 import pytest
 
-from kvmbox.accel.choice import VARIABLE
-from kvmbox.sandbox.linux import seccomp_mode
+from kvmbox.choice import VARIABLE
+from kvmbox.jail.linux import seccomp_mode
 from tests.support.patience import patience
 
 REQUESTS: Final = int(os.environ.get("KVMBOX_SOAK_REQUESTS", "20000"))

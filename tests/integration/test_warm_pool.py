@@ -20,8 +20,8 @@ import pytest
 from kvmbox import layout
 from kvmbox.errors import UsageError
 from kvmbox.host.capture import Capture
-from kvmbox.sandbox import layers
-from kvmbox.warm import WarmPool, WarmResult
+from kvmbox.jail import layers
+from kvmbox.tools.warm import WarmPool, WarmResult
 from tests.support.family import children_of, title_of
 from tests.support.patience import patience
 from tests.support.real_mode import COM1, COM2, IDLE, SHUTDOWN, out, say
@@ -371,7 +371,7 @@ def test_closed_pool_leaves_nothing_and_takes_nothing() -> None:
 
 PROGRAM: Final = """
 import sys
-from kvmbox.warm import WarmPool
+from kvmbox.tools.warm import WarmPool
 image, fifo = sys.argv[1:]
 with WarmPool(workers=2) as pool:
     pool.submit({"image": image, "boot": "real", "serial": [f"COM2=file:{fifo}"]}).result()

@@ -22,20 +22,20 @@ from hypothesis import strategies as st
 from kvmbox import layout
 from kvmbox.board import DeviceSpec, Memory
 from kvmbox.bus import Bus, Mapping
-from kvmbox.channel.channel import Channel
-from kvmbox.channel.direct import DirectLink
-from kvmbox.channel.grants import Grants
-from kvmbox.channel.greeting import greet
-from kvmbox.channel.guest_memory import MemoryAccess
-from kvmbox.channel.journal import Journal
-from kvmbox.channel.proxy import DeviceProxy
-from kvmbox.channel.shared import PageTransport
-from kvmbox.channel.survival import Survival
-from kvmbox.channel.transport import Link
 from kvmbox.devices.catalog import build_model
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, MemoryRead, MemoryWrite, Reset, Stop
-from kvmbox.jailed.server import DeviceServer
+from kvmbox.jail.server import DeviceServer
 from kvmbox.memory import GuestMemory
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.direct import DirectLink
+from kvmbox.remote.grants import Grants
+from kvmbox.remote.greeting import greet
+from kvmbox.remote.guest_memory import MemoryAccess
+from kvmbox.remote.journal import Journal
+from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.shared import PageTransport
+from kvmbox.remote.survival import Survival
+from kvmbox.remote.transport import Link
 from kvmbox.wire import page_layout, protocol
 from tests.support.calling import CallingTransport
 from tests.support.halves import Half, built_halves

@@ -17,15 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox.accel.choice import why_not_built
 from kvmbox.bus import Mapping
-from kvmbox.channel.journal import Journal
-from kvmbox.channel.shared import PageTransport
-from kvmbox.channel.survival import Survival
-from kvmbox.channel.transport import EndedError, Link
+from kvmbox.choice import why_not_built
 from kvmbox.errors import KvmboxError
-from kvmbox.jailed.server import DeviceServer
+from kvmbox.jail.server import DeviceServer
 from kvmbox.kvm import uapi
+from kvmbox.remote.journal import Journal
+from kvmbox.remote.shared import PageTransport
+from kvmbox.remote.survival import Survival
+from kvmbox.remote.transport import EndedError, Link
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.blocks import BLOCKS
 from kvmbox.wire.effects import EFFECT, HOST_OUTPUT

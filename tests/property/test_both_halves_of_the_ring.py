@@ -18,18 +18,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox.accel.choice import why_not_built
 from kvmbox.bus import Bus, Mapping
-from kvmbox.channel.channel import Channel
-from kvmbox.channel.direct import DirectLink
-from kvmbox.channel.grants import Grants
-from kvmbox.channel.journal import Journal
-from kvmbox.channel.proxy import DeviceProxy
-from kvmbox.channel.survival import Survival
-from kvmbox.jailed.server import DeviceServer
+from kvmbox.choice import why_not_built
+from kvmbox.jail.server import DeviceServer
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.machine.run_loop import LEAVE
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.direct import DirectLink
+from kvmbox.remote.grants import Grants
+from kvmbox.remote.journal import Journal
+from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.survival import Survival
+from kvmbox.run.vcpu_loop import LEAVE
 from kvmbox.wire import protocol
 from tests.support.fake_room import FakeRoom
 from tests.support.halves import Half, built_halves

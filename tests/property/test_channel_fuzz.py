@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvmbox.channel.transport import Link
 from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.errors import DeviceProcessError
+from kvmbox.remote.transport import Link
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_effects
 from kvmbox.wire.protocol import NO_DEADLINE

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.gdb import packets
-from kvmbox.gdb.session import MOST_UNSENT, SIGTRAP, Session, Stop
+from kvmbox.parts.gdb import packets
+from kvmbox.parts.gdb.session import MOST_UNSENT, SIGTRAP, Session, Stop
 from tests.support.fake_target import FakeTarget
 
 COMMANDS = (

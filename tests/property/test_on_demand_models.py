@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from kvmbox import layout
 from kvmbox.board import SERIAL_PORTS, BoardOptions, DeviceSpec, by_type, pc_board
-from kvmbox.channel.greeting import hello_of
-from kvmbox.channel.on_demand import answer
 from kvmbox.firmware.fw_cfg import FwCfgItem
-from kvmbox.jailed.server import DeviceServer
+from kvmbox.jail.server import DeviceServer
+from kvmbox.remote.greeting import hello_of
+from kvmbox.remote.on_demand import answer
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import Request
 

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvmbox.errors import RecordingError
-from kvmbox.record import format as fmt
-from kvmbox.record.backends import InProcess
-from kvmbox.record.chrome import export
-from kvmbox.record.describe import record_data, record_line
-from kvmbox.record.format import End, EndReason, Record
-from kvmbox.record.reader import RecordingReader
-from kvmbox.record.recorder import Recorder
-from kvmbox.record.replayer import ReplayResult, replay
-from kvmbox.record.select import DeviceChoice
-from kvmbox.record.trace import format_summary, summarise
+from kvmbox.parts.record import format as fmt
+from kvmbox.parts.record.format import End, EndReason, Record
+from kvmbox.parts.record.recorder import Recorder
+from kvmbox.tools.replay.backends import InProcess
+from kvmbox.tools.replay.chrome import export
+from kvmbox.tools.replay.describe import record_data, record_line
+from kvmbox.tools.replay.reader import RecordingReader
+from kvmbox.tools.replay.replayer import ReplayResult, replay
+from kvmbox.tools.replay.select import DeviceChoice
+from kvmbox.tools.replay.trace import format_summary, summarise
 from kvmbox.wire import protocol
 from tests.support.recordings import BOARD, CHANNELS, Machine, pack, recording, stream_of
 

@@ -24,16 +24,16 @@ from kvmbox.board import (
     Suspend,
     pc_board,
 )
-from kvmbox.channel.channel import Channel
-from kvmbox.channel.direct import DirectTransport
-from kvmbox.channel.grants import bind
-from kvmbox.channel.greeting import hello_of
-from kvmbox.channel.guest_memory import Submit
-from kvmbox.channel.transport import Waits, Words
 from kvmbox.devices.catalog import MODELS
 from kvmbox.firmware.fw_cfg import FwCfgItem
-from kvmbox.jailed.server import DeviceServer
+from kvmbox.jail.server import DeviceServer
 from kvmbox.memory import GuestMemory
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.direct import DirectTransport
+from kvmbox.remote.grants import bind
+from kvmbox.remote.greeting import hello_of
+from kvmbox.remote.guest_memory import Submit
+from kvmbox.remote.transport import Waits, Words
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, WORDS, request_word
 

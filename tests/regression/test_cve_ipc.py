@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from kvmbox.channel.channel import Channel
-from kvmbox.channel.grants import Grants
-from kvmbox.channel.transports import make_link
 from kvmbox.devices.model import HostOutput, IrqLine, Stop
 from kvmbox.errors import ProtocolError
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.grants import Grants
+from kvmbox.remote.transports import make_link
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import BY_CLASS, EFFECT
 from kvmbox.wire.protocol import request_word
@@ -154,7 +154,7 @@ def test_xsa_199_stop_in_the_reply_to_a_read_is_a_protocol_break(peer: Peer) -> 
 
 def test_xsa_199_request_with_a_device_that_is_not_there_is_refused_by_the_server() -> None:
     """The other direction: a server takes its own requests no more at their word than the VMM its replies."""
-    from kvmbox.jailed.server import DeviceServer
+    from kvmbox.jail.server import DeviceServer
 
     server = DeviceServer()
     (hello,) = protocol.hello_requests([("post", {})])

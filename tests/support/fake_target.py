@@ -1,13 +1,13 @@
-"""A machine for a `gdb.session.Session` that stands still as long as the test wants."""
+"""A machine for a `parts.gdb.session.Session` that stands still as long as the test wants."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kvmbox.gdb.breakpoints import WRITE_WATCH, Point
-from kvmbox.gdb.refused import RefusedError
-from kvmbox.gdb.registers import Layout, Registers, layout_of
 from kvmbox.kvm.uapi import kvm_fpu
+from kvmbox.parts.gdb.breakpoints import WRITE_WATCH, Point
+from kvmbox.parts.gdb.refused import RefusedError
+from kvmbox.parts.gdb.registers import Layout, Registers, layout_of
 from tests.support.stopped_cpu import Memory, long_mode
 
 

@@ -6,20 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kvmbox.accel.choice import why_not_built
-from kvmbox.channel.channel import Channel
-from kvmbox.channel.direct import DirectChannel
-from kvmbox.channel.journal import Journal
-from kvmbox.channel.shared import PageTransport
-from kvmbox.channel.stream import PipeTransport, SocketTransport
+from kvmbox.choice import why_not_built
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.interrupts import InterruptRouter
-from kvmbox.jailed.loop import serve
-from kvmbox.jailed.page_port import PagePort
-from kvmbox.jailed.server import DeviceServer
-from kvmbox.jailed.stream_port import StreamPort
-from kvmbox.machine.coalescing import CoalescedRing
-from kvmbox.machine.run_loop import VcpuLoop
+from kvmbox.jail.loop import serve
+from kvmbox.jail.page_port import PagePort
+from kvmbox.jail.server import DeviceServer
+from kvmbox.jail.stream_port import StreamPort
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.direct import DirectChannel
+from kvmbox.remote.journal import Journal
+from kvmbox.remote.shared import PageTransport
+from kvmbox.remote.stream import PipeTransport, SocketTransport
+from kvmbox.run.coalescing import CoalescedRing
+from kvmbox.run.vcpu_loop import VcpuLoop
 
 
 def _pure_router(_clock: GuestClock) -> InterruptRouter:
@@ -52,10 +52,10 @@ class Half:
 
 def compiled_half() -> Half:
     """The compiled one. ImportError where it was not built."""
-    from kvmbox.channel import compiled as channels
-    from kvmbox.channel.compiled_direct import CompiledDirectChannel
-    from kvmbox.jailed import serving
-    from kvmbox.machine import compiled as machines
+    from kvmbox.fast import channel as channels
+    from kvmbox.fast import loop as machines
+    from kvmbox.fast import serving
+    from kvmbox.fast.direct import CompiledDirectChannel
 
     return Half(
         machines.CompiledLoop,

@@ -10,9 +10,9 @@ import struct
 from typing import Final, NamedTuple
 
 from kvmbox.board import Resource
-from kvmbox.channel.channel import Channel
-from kvmbox.channel.grants import Grants
-from kvmbox.channel.guest_memory import TransferAccess
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.grants import Grants
+from kvmbox.remote.guest_memory import TransferAccess
 from kvmbox.wire.protocol import request_word
 from tests.support.log import Calls
 

@@ -10,7 +10,7 @@ from typing import Final, cast
 from kvmbox.bus import Bus, FastPath, InBytes, Mapping
 from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.machine.run_loop import LEAVE, LoopEnd
+from kvmbox.run.vcpu_loop import LEAVE, LoopEnd
 from tests.support.halves import Half
 from tests.support.scripted_vcpu import DATA, OUT, FakeVcpu
 

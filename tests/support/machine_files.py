@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from kvmbox import layout
-from kvmbox.cpuid.leaves import Leaf
+from kvmbox.kvm.cpuid.leaves import Leaf
 from kvmbox.memory import GuestMemory
-from kvmbox.snapshot.description import (
+from kvmbox.parts.snapshot.description import (
     BoardFacts,
     BootFacts,
     Description,
@@ -21,7 +21,7 @@ from kvmbox.snapshot.description import (
     device_section,
     file_section,
 )
-from kvmbox.snapshot.file import SnapshotFile, write_snapshot
+from kvmbox.parts.snapshot.file import SnapshotFile, write_snapshot
 
 MEMORY_SIZE = 4 * layout.MIB
 

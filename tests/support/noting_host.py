@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from kvmbox import board, layout
 from kvmbox.board import DeviceSpec
-from kvmbox.channel.grants import Rise
-from kvmbox.channel.guest_memory import Submit
 from kvmbox.devices.model import NO_RISE
 from kvmbox.memory import GuestMemory
+from kvmbox.remote.grants import Rise
+from kvmbox.remote.guest_memory import Submit
 from tests.support.log import Calls
 
 
@@ -37,7 +37,7 @@ class NotingRise:
 
 
 class NotingHost:
-    """See `channel.grants.Host`. Rises have the numbers of their sources, from 1."""
+    """See `remote.grants.Host`. Rises have the numbers of their sources, from 1."""
 
     def __init__(self) -> None:
         self.log: Calls = []

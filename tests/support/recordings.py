@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kvmbox.board import BoardOptions, pc_board
-from kvmbox.channel.greeting import hello_of
-from kvmbox.jailed.server import DeviceServer
-from kvmbox.record import format as fmt
-from kvmbox.record.format import ChannelHeader, End, EndReason, Record
-from kvmbox.record.reader import RecordingReader
+from kvmbox.jail.server import DeviceServer
+from kvmbox.parts.record import format as fmt
+from kvmbox.parts.record.format import ChannelHeader, End, EndReason, Record
+from kvmbox.remote.greeting import hello_of
+from kvmbox.tools.replay.reader import RecordingReader
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import Request
 

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Self
 
-from kvmbox.gdb import packets
+from kvmbox.parts.gdb import packets
 from tests.support.patience import patience
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from kvmbox.smoke.model import (
+from kvmbox.tools.smoke.model import (
     Attempt,
     Boot,
     Judgement,
@@ -20,8 +20,8 @@ from kvmbox.smoke.model import (
     TestResult,
     Verdict,
 )
-from kvmbox.smoke.reporter import Plan, Reporter
-from kvmbox.smoke.summary import Summary
+from kvmbox.tools.smoke.reporter import Plan, Reporter
+from kvmbox.tools.smoke.summary import Summary
 
 CLEAN = "the guest shut down"
 

@@ -18,7 +18,7 @@ from kvmbox import layout, outcome
 from kvmbox.board import SERIAL_PORTS, BoardOptions, by_type, pc_board
 from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
-from kvmbox.sandbox import layers
+from kvmbox.jail import layers
 from kvmbox.wire import effects, protocol
 from kvmbox.wire import page_layout as page
 

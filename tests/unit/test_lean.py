@@ -142,7 +142,7 @@ def test_value_of_a_value_is_refused() -> None:
 def test_spawner_and_models_load_neither_typing_nor_dataclasses() -> None:
     code = (
         f"import sys; sys.path.append({str(Path(kvmbox.__file__).parent.parent)!r}); "
-        "import kvmbox.processes.spawner, kvmbox.jailed.server; "
+        "import kvmbox.jail.spawner, kvmbox.jail.server; "
         "print(*sorted({'typing', 'dataclasses', 'inspect', 're', 'enum', 'socket'} & set(sys.modules)))"
     )
     done = subprocess.run(

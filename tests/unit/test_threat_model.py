@@ -84,7 +84,7 @@ def test_security_page_names_options_and_layers_that_exist() -> None:
     import click
 
     from kvmbox.cli import main
-    from kvmbox.sandbox import layers
+    from kvmbox.jail import layers
 
     command = main.cli.get_command(click.Context(main.cli), "run")
     assert command is not None

@@ -134,7 +134,7 @@ class FakeMachine:
         status = self.judge.verdict.status
         taken = self.snapshot == "taken"
         if self.options.snapshot_when is not None and not taken and (status == CLEAN or status & 1):
-            status = UNEXPECTED  # as `machine.run` does
+            status = UNEXPECTED  # as `run.run` does
         return Ending(status, taken)
 
 

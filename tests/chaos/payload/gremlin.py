@@ -10,17 +10,17 @@ import os
 import signal
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.jailed.loop import serve
-from kvmbox.jailed.page_port import PagePort
-from kvmbox.jailed.server import DeviceServer
-from kvmbox.jailed.stream_port import StreamPort
+from kvmbox.jail.loop import serve
+from kvmbox.jail.page_port import PagePort
+from kvmbox.jail.server import DeviceServer
+from kvmbox.jail.stream_port import StreamPort
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable
 
-    from kvmbox.jailed.server import Answer, Words
+    from kvmbox.jail.server import Answer, Words
 
 FAULTS: Final = ("raises", "calls", "leaves", "sequence", "value", "garbage", "short", "never")
 """In the order of the signals that ask for them, from SIGRTMIN on. In shared memory no reply is short."""
@@ -90,7 +90,7 @@ class Gremlin(DeviceServer):
 
 
 def main(channel: int, replies: int | None = None, page: mmap.mmap | None = None) -> int:
-    """As `kvmbox.jailed.main.main`."""
+    """As `kvmbox.jail.main.main`."""
     server = Gremlin(channel)
     if page is not None and replies is not None:
         return serve(PagePort(page, channel, replies), server)

@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kvmbox.channel.recovery import Restart
-from kvmbox.channel.transport import Link
 from kvmbox.cli.entry import entry_point
 from kvmbox.errors import DeviceProcessError
-from kvmbox.processes import prestart
-from kvmbox.processes.pool import DevicePool
-from kvmbox.processes.spawner_client import DeviceProcess, SpawnerClient
-from kvmbox.processes.standby import StandbyProcesses
-from kvmbox.processes.starts import ProcessStarts
+from kvmbox.parts.restart.recovery import Restart
+from kvmbox.parts.restart.standby import StandbyProcesses
+from kvmbox.remote import prestart
+from kvmbox.remote.pool import DevicePool
+from kvmbox.remote.spawner_client import DeviceProcess, SpawnerClient
+from kvmbox.remote.starts import ProcessStarts
+from kvmbox.remote.transport import Link
 
 ENTRY = "gremlin:main"
 STILLBORN = 8

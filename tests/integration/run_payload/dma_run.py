@@ -14,8 +14,8 @@ from typing import Any
 from kvmbox.board import DeviceSpec, Irq
 from kvmbox.errors import KvmboxError
 from kvmbox.host.transfers import BytesStore, FileStore
-from kvmbox.machine.caller import ProcessOwner
-from kvmbox.machine.machine import Machine
+from kvmbox.run.caller import ProcessOwner
+from kvmbox.run.machine import Machine
 from tests.support.dma import GSI, MEMORY_SIZE, probe
 
 

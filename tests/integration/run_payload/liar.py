@@ -9,10 +9,10 @@ from contextlib import suppress
 
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.devices.vga_text import VgaText
-from kvmbox.jailed.main import main
-from kvmbox.jailed.server import DeviceServer
-from kvmbox.sandbox import linux, notify
-from kvmbox.sandbox.title import ProcessTitle
+from kvmbox.jail import linux, notify
+from kvmbox.jail.main import main
+from kvmbox.jail.server import DeviceServer
+from kvmbox.jail.title import ProcessTitle
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import encode_reply
 from kvmbox.wire.protocol import HEADER, NO_DEADLINE
@@ -226,8 +226,8 @@ def error(channel: int) -> int:
 
 def raises(channel: int) -> int:
     """A model's bug, at its second write: the real server's way of telling it."""
-    from kvmbox.jailed.loop import serve
-    from kvmbox.jailed.stream_port import StreamPort
+    from kvmbox.jail.loop import serve
+    from kvmbox.jail.stream_port import StreamPort
 
     server = DeviceServer()
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from kvmbox.cli.entry import entry_point
-from kvmbox.processes import prestart
-from kvmbox.processes.spawner_client import DEFAULT_ENTRY, DeviceProcess, SpawnerClient
-from kvmbox.sandbox import layers
+from kvmbox.jail import layers
+from kvmbox.remote import prestart
+from kvmbox.remote.spawner_client import DEFAULT_ENTRY, DeviceProcess, SpawnerClient
 
 PICKY = "liar:picky"
 PATIENCE_NS = 30_000_000_000

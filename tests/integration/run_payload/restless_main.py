@@ -12,14 +12,14 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, cast
 
-from kvmbox.channel.proxy import DeviceProxy
 from kvmbox.cli.entry import entry_point
 from kvmbox.errors import DeviceProcessError
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.machine import main_loop
-from kvmbox.machine.choice import loop_kind
-from kvmbox.machine.coalescing import CoalescedRing
-from kvmbox.machine.run_loop import LoopEnd
+from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.run import loop as main_loop
+from kvmbox.run.coalescing import CoalescedRing
+from kvmbox.run.kinds import loop_kind
+from kvmbox.run.vcpu_loop import LoopEnd
 
 
 class Flusher:

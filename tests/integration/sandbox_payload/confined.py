@@ -213,8 +213,9 @@ def waiting_child() -> tuple[int, int]:
 def main() -> None:
     sys.path.append(sys.argv[1])
     from kvmbox.errors import SandboxError
-    from kvmbox.processes.spawner_client import SpawnerClient
-    from kvmbox.sandbox import layers, scope, vmm
+    from kvmbox.jail import layers
+    from kvmbox.remote.spawner_client import SpawnerClient
+    from kvmbox.sandbox import scope, vmm
 
     without, keep = int(sys.argv[2]), int(sys.argv[3])
     leave = threading.Event()

@@ -8,7 +8,7 @@ import os
 import struct
 from collections.abc import Callable
 
-from kvmbox.sandbox import linux
+from kvmbox.jail import linux
 
 CALL = struct.Struct("=q6Q")
 RESULT = struct.Struct("=qi")

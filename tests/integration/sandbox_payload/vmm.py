@@ -23,8 +23,8 @@ def main() -> None:
     sys.path.append(sys.argv[1])
     import payload  # it cannot be read any more once this is confined
 
-    from kvmbox.processes.spawner_client import SpawnerClient
-    from kvmbox.sandbox import layers
+    from kvmbox.jail import layers
+    from kvmbox.remote.spawner_client import SpawnerClient
 
     if "scoped" in sys.argv:
         from kvmbox.sandbox import scope

@@ -18,11 +18,11 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
     """Ask each device process so many times."""
     sys.path.append(directory)
     from kvmbox.board import SERIAL_PORTS, BoardOptions, pc_board
-    from kvmbox.channel.grants import bind
-    from kvmbox.processes.pool import Design, DevicePool
+    from kvmbox.remote.grants import bind
+    from kvmbox.remote.pool import Design, DevicePool
 
     class Counting:
-        """A host that counts what a device does; see `kvmbox.channel.grants.Host`."""
+        """A host that counts what a device does; see `kvmbox.remote.grants.Host`."""
 
         def __init__(self) -> None:
             self.effects = 0

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox import bundled, layout
-from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, linux_params, load_image
+from kvmbox import layout
+from kvmbox.boot import BootOptions, BootPlan, GuestImage, Module, bundled, linux_params, load_image
 from kvmbox.boot.linux_header import HEADER_START
 from kvmbox.boot.plan import BootContext
 from kvmbox.boot.way_linux import Linux

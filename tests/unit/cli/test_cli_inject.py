@@ -9,9 +9,9 @@ import pytest
 
 from kvmbox.cli import main
 from kvmbox.cli.inject import every_device, words
-from kvmbox.inject.faults import FAULTS
-from kvmbox.inject.injection import Injection
-from kvmbox.inject.spec import parse_all
+from kvmbox.parts.inject.faults import FAULTS
+from kvmbox.parts.inject.injection import Injection
+from kvmbox.parts.inject.spec import parse_all
 
 PAGE = (Path(__file__).parents[3] / "docs/fault-injection.md").read_text(encoding="utf-8")
 

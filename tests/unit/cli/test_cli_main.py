@@ -12,9 +12,10 @@ from collections.abc import Callable
 import click
 import pytest
 
-from kvmbox import early, errors
+from kvmbox import errors
 from kvmbox.cli import ending, main, messages
 from kvmbox.cli.main import run_command
+from kvmbox.host import early
 
 
 class Raising:
@@ -208,7 +209,7 @@ def test_only_the_main_thread_says_that_its_write_may_be_interrupted(
 @pytest.mark.parametrize(("argument", "status"), [("--version", 130), ("--nope", 2)])
 def test_interruption_of_the_end_leaves_a_failure_as_it_is(argument: str, status: int) -> None:
     code = """
-from kvmbox import early
+from kvmbox.host import early
 from kvmbox.cli import main
 
 def interrupt():

@@ -40,7 +40,7 @@ def test_words_are_commands_options_values_and_guests(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        "kvmbox.bundled.runs", lambda: [{"guest": "hello"}, {"guest": "help"}, {"guest": "x"}]
+        "kvmbox.boot.bundled.runs", lambda: [{"guest": "hello"}, {"guest": "help"}, {"guest": "x"}]
     )
     assert complete("kvmbox ru", monkeypatch, capsys) == ["run"]
     assert set(complete("kvmbox ", monkeypatch, capsys)) == set(main.COMMANDS)

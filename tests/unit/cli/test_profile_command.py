@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvmbox.cli.main import run_command
-from kvmbox.profiling import formats
+from kvmbox.parts.profile import formats
 
 
 def test_profile_prints_the_hottest_functions(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -143,7 +143,7 @@ def test_any_line_is_read_as_click_reads_it_or_left_to_click(parts: list[list[st
 def test_start_of_a_plain_run_does_without_click() -> None:
     code = (
         "import sys, kvmbox.cli.entry, kvmbox.cli.boot, kvmbox.cli.ending, kvmbox.cli.quick, "
-        "kvmbox.machine.machine, kvmbox.machine.caller, kvmbox.machine.statistics\n"
+        "kvmbox.run.machine, kvmbox.run.caller, kvmbox.run.statistics\n"
         "assert kvmbox.cli.quick.read(['hello32', '--stats']) is not None\n"
         "sys.exit('click' in sys.modules)"
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kvmbox.devices.model import DeviceModel, HostOutput, RunModel
 from kvmbox.devices.port_models import DebugCon
 from kvmbox.devices.uart_16550a import Uart16550A
-from kvmbox.jailed.server import joined
+from kvmbox.jail.server import joined
 
 MODELS: Final[dict[str, Callable[[], RunModel]]] = {
     "uart": Uart16550A,

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.board import DeviceSpec
-from kvmbox.channel.direct import DirectLink
-from kvmbox.channel.grants import Grants
-from kvmbox.channel.greeting import greet
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.timers import Timerfd
-from kvmbox.jailed.server import DeviceServer
+from kvmbox.jail.server import DeviceServer
+from kvmbox.remote.direct import DirectLink
+from kvmbox.remote.grants import Grants
+from kvmbox.remote.greeting import greet
 from kvmbox.wire.protocol import READ, request_word
 from tests.support.fake_model import FakeModel
 from tests.support.far_end import FarEnd

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.accel.choice import why_not_built
+from kvmbox.choice import why_not_built
 from kvmbox.devices.model import NO_RISE
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.interrupts import InterruptRouter, Source
@@ -161,7 +161,7 @@ class Threaded(Rig):
 
     def __init__(self, half: Half) -> None:
         super().__init__(half)
-        from kvmbox.accel.vmm import Lock
+        from kvmbox.fast.vmm import Lock
 
         self.lock: Any = Lock()
         self.timer = self.source()

@@ -11,8 +11,8 @@ from types import FrameType
 
 import pytest
 
-from kvmbox import early
-from kvmbox.early import END_SIGNALS, IMPATIENCE
+from kvmbox.host import early
+from kvmbox.host.early import END_SIGNALS, IMPATIENCE
 from kvmbox.host.signals import SignalHandlers, Wakeup
 
 

@@ -13,7 +13,7 @@ from kvmbox import Machine, ModuleSpec, UsageError
 from kvmbox.run import choices
 from kvmbox.run.option import COMMAND, FILE, FLAG, IMAGE, ONE, REPEATED, SUITE, Option
 from kvmbox.run.options import OPTIONS, PARAMETERS, SECTIONS, names, taken
-from kvmbox.smoke.fields import FIELDS
+from kvmbox.tools.smoke.fields import FIELDS
 from tools import generate_options
 
 

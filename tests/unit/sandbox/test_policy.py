@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.errors import SandboxError
+from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox import policy, seccomp
 from kvmbox.sandbox.compiled_filters import FILTERS
-from kvmbox.sandbox.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Action, Condition, Policy, Rule
 from kvmbox.sandbox.seccomp import (
     compile_policy,

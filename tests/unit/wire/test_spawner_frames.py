@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from kvmbox.sandbox import passing
+from kvmbox.jail import passing
 from kvmbox.wire import spawner_frames as frames
 
 

@@ -1,0 +1,184 @@
+"""The run loop, the ring and the clock with their compiled halves: see `vmm`."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kvmbox.fast.vmm import Clock, Lock, LoopCore, RingCore, RouterCore, SourceCore
+from kvmbox.host.clock import GuestClock
+from kvmbox.host.interrupts import InterruptRouter, Source
+from kvmbox.host.threads import start_thread
+from kvmbox.host.timers import Timerfd
+from kvmbox.kvm import ioctl, uapi
+from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.run.coalescing import BYTE_TO_PORT, ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
+from kvmbox.run.vcpu_loop import (
+    MMIO_KIND_BITS,
+    MMIO_KIND_MASK,
+    MOST_RECENT,
+    Access,
+    LoopEnd,
+    VcpuLoop,
+    nobody,
+)
+
+if TYPE_CHECKING:
+    from kvmbox.remote.proxy import DeviceProxy
+
+
+class CompiledClock(Clock, GuestClock):
+    """Guest time that compiled code can read. It is always the host's monotonic clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class CompiledRing(RingCore, CoalescedRing):
+    """A ring whose only write compiled code takes along with a read."""
+
+    def __init__(
+        self,
+        words64: memoryview,
+        words32: memoryview,
+        data: memoryview,
+        zones: Mapping[int, tuple[DeviceProxy, int]],
+        *,
+        carries: bool = True,
+        **rest: Any,
+    ) -> None:
+        lock = Lock()
+        self.set_up(lock, zones, carries, entries=ENTRIES, entry_size=ENTRY_SIZE, byte_to_port=BYTE_TO_PORT)
+        super().__init__(words64, words32, data, zones, carries=carries, lock=lock, **rest)
+
+    def count_carried(self) -> None:
+        """Let the devices count what compiled code has carried along. Thread-safe."""
+        with self._lock:
+            for device, count in self.take_carried():
+                device.count(False, count)
+
+
+class CompiledSource(SourceCore, Source):
+    """A source that compiled code can raise."""
+
+    slack = 250_000
+
+
+class CompiledRouter(RouterCore, InterruptRouter):
+    """Interrupt lines, and a thread that raises those whose rise has been announced, without the GIL."""
+
+    source_kind = CompiledSource
+
+    def __init__(self, clock: CompiledClock) -> None:
+        lock = Lock()
+        super().__init__(lock)
+        self.set_up(clock, lock, ioctl.KVM_IRQ_LINE)
+        self._announcers: list[Source] = []
+        self._timer: Timerfd | None = Timerfd(blocks=True)  # now: later the VMM may open nothing more
+        self._thread: threading.Thread | None = None
+
+    def rise_of(self, line: Callable[[int, int], None]) -> Source | None:
+        """See InterruptRouter. The thread watches each source that has been asked for."""
+        source = super().rise_of(line)
+        if source is not None:
+            self._announcers.append(source)
+        return source
+
+    def attach(
+        self, set_line: Callable[[int, int], None], descriptor: int = -1, *, are_set: bool = False
+    ) -> None:
+        """See InterruptRouter."""
+        with self._lock:
+            # First: what the thread raises from now on is set once more, and what it has raised is not lost.
+            self.controls(descriptor)
+        super().attach(set_line, descriptor, are_set=are_set)
+
+    def detach(self) -> None:
+        """See InterruptRouter."""
+        with self._lock:
+            self.controls(-1)
+            self._set_line = None
+
+    def start(self, *, cpu: int | None, confine: Callable[[], None]) -> None:
+        """See InterruptRouter."""
+        assert self._timer is not None
+        self.watch(self._announcers, self._timer.descriptor)
+        thread = threading.Thread(target=self._raise_lines, args=(cpu, confine), name="lines", daemon=True)
+        start_thread(thread, "the thread that raises interrupt lines")
+        self._thread = thread
+
+    def _raise_lines(self, cpu: int | None, confine: Callable[[], None]) -> None:
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu})
+        confine()
+        self.raise_lines()
+
+    def close(self) -> None:
+        """See InterruptRouter."""
+        if self._timer is None:
+            return
+        self.stop()
+        if self._thread is not None:
+            self._thread.join(1)
+        if self._thread is None or not self._thread.is_alive():
+            self.unwatch()
+            self._timer.close()
+        self._timer = None
+
+
+class CompiledLoop(LoopCore, VcpuLoop):
+    """A run loop whose routed exits are handled by compiled code."""
+
+    def __init__(self, vcpu: Vcpu, *arguments: Any, **options: Any) -> None:
+        super().__init__(vcpu, *arguments, **options)
+        descriptor = vcpu.fileno()
+        self.set_up(
+            vcpu.bytes,
+            descriptor,
+            ioctl.KVM_RUN,
+            vcpu.enter if descriptor < 0 else None,
+            ring_word=RING_WORD,
+            ring=self._ring,
+            mmio_data=uapi.RUN_MMIO_DATA,
+            io_exit=uapi.KVM_EXIT_IO,
+            mmio_exit=uapi.KVM_EXIT_MMIO,
+            nobody=nobody,
+            most_recent=MOST_RECENT,
+            sync_rip=uapi.RUN_SYNC_RIP,
+        )
+        self._enter = self.enter_compiled
+        self._remember = self.remember
+
+    def run(self) -> LoopEnd:
+        """See VcpuLoop."""
+        try:
+            return super().run()
+        finally:
+            if isinstance(self._ring, CompiledRing):
+                self._ring.count_carried()
+
+    @property
+    def recent(self) -> list[tuple[Access, int | None]]:
+        """See VcpuLoop."""
+        return self.remembered()
+
+    def _add_route(self, routes: dict[int, list[Any]], key: int, *what: Any) -> None:
+        super()._add_route(routes, key, *what)
+        if key in routes:
+            self.learn(*self._split(routes, key), routes[key])
+
+    def _add_unclaimed(self, key: int, what: Access) -> None:
+        super()._add_unclaimed(key, what)
+        if key in self._unclaimed:
+            self.learn(*self._split(self._routes, key), self._routes[key])
+
+    def _exits_of(self, routes: dict[int, list[Any]], key: int) -> int:
+        return super()._exits_of(routes, key) + self.count_of(*self._split(routes, key))
+
+    def _split(self, routes: dict[int, list[Any]], key: int) -> tuple[int, int | None]:
+        """The key as compiled code has it: in two words."""
+        if routes is self._routes:
+            return key, None
+        return key >> MMIO_KIND_BITS, key & MMIO_KIND_MASK

@@ -1,0 +1,13 @@
+from typing import Any
+
+from kvmbox.jail.server import DeviceServer
+
+class Port: ...
+
+class PagePort(Port):
+    def __init__(self, memory: Any, doorbell: int, bell_of_vmm: int, alone: bool = True) -> None: ...
+
+class StreamPort(Port):
+    def __init__(self, requests: int, replies: int, alone: bool = True) -> None: ...
+
+def serve(port: Port, server: DeviceServer) -> int: ...

@@ -1,0 +1,129 @@
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kvmbox.jail.server import DeviceServer
+from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.transport import Words
+
+class Lock:
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+    def release(self) -> None: ...
+    def locked(self) -> bool: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(self, *exception: object) -> None: ...
+
+class Clock:
+    _base: int
+    _limit: int
+    _held_at: int | None
+
+class End:
+    def taken_payload(self) -> bytes | None: ...
+
+LATE: int
+NOT_RUNG: int
+ASLEEP: int
+CAME: int
+WOKEN: int
+
+class PageEnd(End):
+    _seen: int
+    _may_spin: bool
+    bell_of_device: int
+    doorbell: int
+    _slow: int
+    left: int
+    slept: bool
+    def map(self, page: Any) -> None: ...
+    def unmap(self) -> None: ...
+
+class StreamEnd(End):
+    requests: int
+    replies: int
+    def received(self) -> bytes: ...
+
+class JournalCore:
+    count: int
+    listed: int
+    def __new__(cls, limit: int) -> JournalCore: ...
+    def add(self, asked: Words, reply: Words) -> bool: ...
+    def take(self) -> list[tuple[Words, bytes, Words, bytes]]: ...
+    def drop(self) -> None: ...
+
+class ChannelCore:
+    deadline: int
+    waiting: int
+    _sequence: int
+    _failure: Any
+    _record: Any
+    _journal: Any
+    _outputs: list[Any]
+    _wait_for_output: Any
+    def set_up(self, lock: Lock, now: Callable[[], int]) -> None: ...
+    def keeps(self, kept: JournalCore | None) -> None: ...
+    def leads_to(self, transport: object) -> None: ...
+    def access(self, word: int, offset: int, value: int, limit: int) -> int: ...
+    # What the other half has: `access` in pure Python, and the rest of one that was begun here.
+    def pure_access(self, word: int, offset: int, value: int, limit: int) -> int: ...
+    def finish_access(self, asked: Words, words: Words | None, limit: int) -> int: ...
+
+class DirectCore(ChannelCore):
+    def calls(self, server: DeviceServer) -> None: ...
+    def _direct_access(self, word: int, offset: int, value: int, limit: int) -> int: ...
+
+class RingCore:
+    writes: int
+    _failure: Any
+    def set_up(
+        self,
+        lock: Lock,
+        zones: Mapping[int, tuple[DeviceProxy, int]],
+        carries: bool,
+        *,
+        entries: int,
+        entry_size: int,
+        byte_to_port: int,
+    ) -> None: ...
+    def take_carried(self) -> list[tuple[DeviceProxy, int]]: ...
+
+class SourceCore:
+    at: int
+    gsi: int
+    lowers: bool
+    passes: bool
+    ready: bool
+    fired: bool
+    def guarded_by(self, lock: object) -> None: ...
+
+class RouterCore:
+    def set_up(self, clock: Clock, lines: Lock, irq_line: int) -> None: ...
+    def controls(self, descriptor: int) -> None: ...
+    def watch(self, sources: Sequence[object], timer: int) -> None: ...
+    def unwatch(self) -> None: ...
+    def rearm(self) -> None: ...
+    def stop(self) -> None: ...
+    def raise_lines(self) -> None: ...
+
+class LoopCore:
+    _attention: int
+    def set_up(
+        self,
+        page: memoryview,
+        descriptor: int,
+        run_request: int,
+        fake_enter: Callable[[], int] | None,
+        *,
+        ring_word: int,
+        ring: object,
+        mmio_data: int,
+        io_exit: int,
+        mmio_exit: int,
+        nobody: Callable[[int, int, int, int], int],
+        most_recent: int,
+        sync_rip: int,
+    ) -> None: ...
+    def remember(self, made: tuple[Any, int | None]) -> None: ...
+    def remembered(self) -> list[tuple[Any, int | None]]: ...
+    def learn(self, key: int, kind: int | None, route: list[Any]) -> None: ...
+    def count_of(self, key: int, kind: int | None) -> int: ...
+    def enter_compiled(self) -> int: ...

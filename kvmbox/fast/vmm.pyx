@@ -1,0 +1,953 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False, embedsignature=False
+# cython: auto_pickle=False, emit_code_comments=False
+"""The VMM's hot path, compiled: from KVM_RUN to the reply of a device process and back, without the GIL.
+
+Each class here is the compiled half of a class in pure Python, and comes before it among the bases of a
+`Compiled…` class. The fields that both halves use are C fields; Python reaches them as attributes. The
+compiled half handles what happens all the time: a routed exit, and a reply that changes nothing but the value
+which the guest reads. Whatever else happens, Python handles it, with the code that it has without this module.
+
+Three rules hold everywhere:
+
+- What a device process can change is loaded once, into a variable, by one atomic load; see `volatile.h`. The
+  variable is checked and used.
+- Integers of C wrap. So every value is unsigned and of 64 bits, is compared and never added to another one,
+  but for the sequence number, which wraps on purpose, and for the time, which is a difference.
+- A thread without the GIL holds no reference of its own. The objects that it uses belong to its loop or to the
+  channel whose lock it holds, and neither drops them before.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport PyObject
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.unistd cimport read, write
+
+import ctypes
+import time
+
+from kvmbox.devices.model import HostOutput
+from kvmbox.wire import page_layout, protocol
+from kvmbox.wire.blocks import BLOCKS
+from kvmbox.wire.effects import EFFECT, HOST_OUTPUT
+
+cdef extern from "pythread.h" nogil:
+    ctypedef void *PyThread_type_lock
+    ctypedef enum PyLockStatus:
+        PY_LOCK_FAILURE
+        PY_LOCK_ACQUIRED
+        PY_LOCK_INTR
+    PyThread_type_lock PyThread_allocate_lock()
+    void PyThread_free_lock(PyThread_type_lock)
+    int PyThread_acquire_lock(PyThread_type_lock, int)
+    void PyThread_release_lock(PyThread_type_lock)
+    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long microseconds, int interruptible)
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int descriptor, unsigned long request, unsigned long argument)
+
+cdef extern from "<sys/timerfd.h>" nogil:
+    cdef struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int TFD_TIMER_ABSTIME
+    int timerfd_settime(int descriptor, int flags, const itimerspec *new, itimerspec *old)
+
+cdef extern from "volatile.h" nogil:
+    uint64_t load(const uint64_t *place)
+    void store(uint64_t *place, uint64_t value)
+    void store_half(uint32_t *place, uint32_t value)
+    void fence()
+    void relax()
+
+# From the modules that define them, so that there is one source; C variables, read once.
+cdef uint64_t REPLY = protocol.REPLY
+cdef int READ = protocol.READ
+cdef int INDEXED_READ = protocol.INDEXED_READ
+cdef uint64_t READ_WIDE = protocol.READ_WIDE
+cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
+cdef size_t REQUEST_WORD = page_layout.REQUEST_WORD
+cdef size_t REPLY_WORD = page_layout.REPLY_WORD
+cdef size_t DEVICE_WAITS = page_layout.DEVICE_WAITS
+cdef size_t VMM_WAITS = page_layout.VMM_WAITS
+cdef Py_ssize_t PAGE_BYTES = page_layout.SIZE
+cdef uint8_t BELL = page_layout.DOORBELL[0]
+cdef size_t HEADER_BYTES = protocol.HEADER.size
+
+# A reply with one effect, the output of one character: what its header announces, and its first word of payload
+# but for the device.
+cdef uint64_t ONE_EFFECT = protocol.REPLY | 1 << 24
+cdef uint64_t CHARACTER_BYTES = EFFECT.size + 1
+cdef uint64_t CHARACTER = HOST_OUTPUT | 1 << 32
+cdef tuple CHARACTERS = tuple(bytes((character,)) for character in range(256))
+
+cdef int SPIN_LOOKS = 1500
+"""How often to look for a reply before sleeping: some 50 µs, as `shared.LOOKS`."""
+
+cdef uint64_t ASK_EVERY = 64
+"""After how many requests without spinning to ask for the right, as `shared.ASK_EVERY`."""
+
+# How an exchange ended.
+cdef enum:
+    ANSWERED = 0    # `reply` has the four words of the reply's header
+    UNFINISHED = 1  # the request is on its way; `End.rest_of_exchange` has to wait for its reply, or to fail
+    UNUSED = 2      # nothing has been sent
+    UNLIKE = 3      # `reply` has the words of a reply that is not plain
+    RAISED = 4      # the clock has raised an exception; nothing has been sent
+    PRINTS = 5      # `reply` is good and changes nothing, but for the character that it prints
+
+
+cdef class Lock:
+    """A lock that code without the GIL can take as well; used like `threading.Lock`."""
+
+    cdef PyThread_type_lock lock
+
+    def __cinit__(self):
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    def acquire(self, blocking=True, timeout=-1):
+        """Whether it was taken, within `timeout` seconds; -1 for as long as it takes."""
+        cdef long long patience
+        cdef PyLockStatus status
+        if PyThread_acquire_lock(self.lock, 0):
+            return True
+        if not blocking:
+            return False
+        end = time.monotonic() + timeout
+        while True:
+            patience = -1 if timeout < 0 else <long long>(max(0.0, end - time.monotonic()) * 1e6)
+            with nogil:
+                status = PyThread_acquire_lock_timed(self.lock, patience, 1)
+            if status != PY_LOCK_INTR:
+                return status == PY_LOCK_ACQUIRED
+            PyErr_CheckSignals()
+
+    def release(self):
+        """Give it back. RuntimeError if nobody has it."""
+        if PyThread_acquire_lock(self.lock, 0):
+            PyThread_release_lock(self.lock)
+            raise RuntimeError("release unlocked lock")
+        PyThread_release_lock(self.lock)
+
+    def locked(self):
+        """Whether somebody has it."""
+        if PyThread_acquire_lock(self.lock, 0):
+            PyThread_release_lock(self.lock)
+            return False
+        return True
+
+    def __enter__(self):
+        return self.acquire()
+
+    def __exit__(self, *_):
+        self.release()
+
+
+cdef class Clock:
+    """The compiled half of `host.clock.GuestClock`."""
+
+    cdef public int64_t _base
+    cdef public int64_t _limit
+    cdef public object _held_at
+
+    cdef bint runs(self) noexcept nogil:
+        return <void *>self._held_at == <void *>None
+
+    cdef uint64_t time(self) noexcept nogil:
+        """Guest time of a clock that runs. (One that is being held now gave a time that is as good.)"""
+        cdef timespec now
+        cdef int64_t base, limit, time
+        while True:
+            limit = <int64_t>load(<uint64_t *>&self._limit)  # before the base: see GuestClock
+            base = <int64_t>load(<uint64_t *>&self._base)
+            clock_gettime(CLOCK_MONOTONIC, &now)
+            time = <int64_t>now.tv_sec * 1000000000 + now.tv_nsec - base
+            if <int64_t>load(<uint64_t *>&self._base) == base:
+                return <uint64_t>min(time, limit)
+
+    cdef bint is_past(self, int64_t host) noexcept nogil:
+        """Whether that time of the host has come."""
+        cdef timespec now
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec >= host
+
+
+# --- The transports --------------------------------------------------------------------------------------
+
+
+cdef class End:
+    """The compiled half of a transport: the VMM's end. Used under the lock of the channel."""
+
+    cdef uint64_t body[2]   # the payload of the last reply, if it is as long as that of a character
+    cdef bint has_body
+
+    cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
+        """Send a request of four words, and give the four words of its reply."""
+        return UNUSED
+
+    def taken_payload(self):
+        """The payload of the last reply, once, if the compiled half has copied it; else None."""
+        if not self.has_body:
+            return None
+        self.has_body = False
+        return (<char *>self.body)[:CHARACTER_BYTES]
+
+
+LATE, NOT_RUNG, ASLEEP, CAME, WOKEN = range(5)
+"""Where an exchange over a page was left: the reply did not come while spinning; the bell could not be rung; it
+was rung; the reply has come, and it is time to ask for the right to spin; it has come from a spinner that had to
+be woken."""
+
+cdef int _LATE = LATE, _NOT_RUNG = NOT_RUNG, _ASLEEP = ASLEEP, _CAME = CAME, _WOKEN = WOKEN
+
+cdef int IDLE_RINGS = 64
+"""How often a doorbell is read here without a reply being there, before Python counts on."""
+
+
+cdef class PageEnd(End):
+    """The compiled half of `remote.shared.PageTransport`."""
+
+    cdef public uint64_t _seen
+    cdef public bint _may_spin
+    cdef public int bell_of_device
+    cdef public int doorbell
+    cdef public uint64_t _slow
+    cdef readonly int left
+    cdef readonly bint slept
+    """Whether the device process had slept when it was asked last."""
+    cdef Py_buffer buffer
+    cdef uint64_t *words
+
+    cdef uint64_t busy      # whether a thread without the GIL looks at the page
+    cdef uint64_t closed
+
+    def map(self, page):
+        """Look at `page` from now on."""
+        # SAFETY: the mapping cannot go away while the buffer is held. Whatever a hostile peer stores there is
+        # read as words, once each.
+        PyObject_GetBuffer(page, &self.buffer, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        if self.buffer.len < PAGE_BYTES:
+            raise ValueError(f"a page of {self.buffer.len} bytes, {PAGE_BYTES} are needed")
+        self.words = <uint64_t *>self.buffer.buf
+
+    def unmap(self):
+        """Do not look at the page any more, so that it can be unmapped. If another thread looks just now, the
+        page stays mapped until this object is gone.
+        """
+        # SAFETY: either that thread sees `closed`, or this one sees `busy`: each stores before it looks.
+        store(&self.closed, 1)
+        fence()
+        if not load(&self.busy):
+            PyBuffer_Release(&self.buffer)
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.buffer)  # does nothing where there is none
+
+    cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
+        cdef int status = UNUSED
+        self.has_body = False
+        store(&self.busy, 1)
+        fence()
+        if not load(&self.closed):
+            status = self.spin(asked, reply) if self._may_spin else self.sleep(asked, reply)
+        store(&self.busy, 0)
+        return status
+
+    cdef int spin(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
+        cdef int looks
+        self.lay_down(asked)
+        self.left = _LATE
+        self.slept = load(self.words + DEVICE_WAITS) != 0
+        if self.slept and write(self.bell_of_device, &BELL, 1) != 1:
+            return UNFINISHED
+        for looks in range(SPIN_LOOKS):
+            if load(self.words + REPLY_WORD) != self._seen:
+                if self.slept:
+                    self.left = _WOKEN
+                    return UNFINISHED
+                if self.take(reply):
+                    return ANSWERED
+            relax()
+        return UNFINISHED
+
+    cdef int sleep(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
+        cdef uint8_t bells[64]
+        cdef int rings = 0
+        store(self.words + VMM_WAITS, 1)
+        self.lay_down(asked)
+        self.left = _NOT_RUNG
+        if write(self.bell_of_device, &BELL, 1) != 1:
+            return UNFINISHED
+        self.left = _ASLEEP
+        fence()
+        while load(self.words + REPLY_WORD) == self._seen:
+            rings += 1
+            if rings > IDLE_RINGS or read(self.doorbell, bells, sizeof(bells)) <= 0:
+                return UNFINISHED
+        store(self.words + VMM_WAITS, 0)
+        self._slow += 1
+        if self._slow % ASK_EVERY == 0:
+            self.left = _CAME
+            return UNFINISHED
+        return ANSWERED if self.take(reply) else UNFINISHED
+
+    cdef void lay_down(self, const uint64_t *asked) noexcept nogil:
+        cdef uint64_t *request = self.words + REQUEST_WORD
+        store(request + 1, asked[1])
+        store(request + 2, asked[2])
+        store(request + 3, asked[3])
+        store(request, asked[0])
+
+    cdef bint take(self, uint64_t *reply) noexcept nogil:
+        """Copy the header of the reply, if one has come."""
+        cdef uint64_t *words = self.words + REPLY_WORD
+        reply[0] = load(words)
+        if reply[0] == self._seen:
+            return False
+        # The first word once more would be a second load: this is the one that is checked.
+        reply[1] = load(words + 1)
+        reply[2] = load(words + 2)
+        reply[3] = load(words + 3)
+        if reply[3] == CHARACTER_BYTES << 32:
+            self.body[0] = load(words + 4)
+            self.body[1] = load(words + 5)
+            self.has_body = True
+        self._seen = reply[0]
+        return True
+
+
+cdef class StreamEnd(End):
+    """The compiled half of `remote.stream.StreamTransport`."""
+
+    cdef public int requests
+    cdef public int replies
+    cdef int error
+    cdef Py_ssize_t size
+    cdef uint8_t frame[4097]  # one more than a frame may have, so that a longer one shows
+
+    cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
+        cdef Py_ssize_t done
+        if self.requests < 0:
+            return UNUSED
+        self.error = 0
+        self.size = 0
+        self.has_body = False
+        while True:
+            done = write(self.requests, asked, HEADER_BYTES)
+            if done >= 0:
+                break
+            if errno != EINTR:  # the signal of a kick, or one that only the main thread handles
+                self.error = errno
+                return UNFINISHED
+        while True:
+            done = read(self.replies, self.frame, sizeof(self.frame))
+            if done >= 0:
+                break
+            if errno != EINTR:
+                self.error = errno
+                return UNFINISHED
+        self.size = done
+        if <size_t>done < HEADER_BYTES:
+            return UNFINISHED
+        memcpy(reply, self.frame, HEADER_BYTES)
+        if <size_t>done == HEADER_BYTES:
+            return UNFINISHED if reply[3] else ANSWERED
+        if reply[3] != CHARACTER_BYTES << 32 or <size_t>done != HEADER_BYTES + CHARACTER_BYTES:
+            return UNFINISHED
+        memcpy(self.body, self.frame + HEADER_BYTES, CHARACTER_BYTES)
+        self.has_body = True
+        return ANSWERED
+
+    def received(self):
+        """The frame that the last exchange has read. Raises OSError if it could not send or read."""
+        if self.error:
+            raise OSError(self.error, _text_of(self.error))
+        return (<char *>self.frame)[: self.size]
+
+
+def _text_of(number):
+    import os
+
+    return os.strerror(number)
+
+
+include "journal.pxi"
+
+
+# --- The channel -----------------------------------------------------------------------------------------
+
+
+cdef struct Open:
+    # A request on its way through `ChannelCore`.
+    uint64_t asked[4]
+    uint64_t reply[4]
+    uint64_t limit
+    int status
+
+
+cdef class ChannelCore:
+    """The compiled half of `remote.channel.Channel`."""
+
+    cdef public uint64_t deadline
+    cdef public uint64_t waiting
+    cdef public uint64_t _sequence
+    cdef public object _failure
+    cdef public object _record
+    cdef public object _journal
+    cdef JournalCore kept
+    cdef public list _outputs
+    cdef public object _wait_for_output
+    cdef Lock mutex
+    cdef Clock clock
+    cdef object now
+    cdef object error   # what the clock has raised
+    cdef End end
+
+    def set_up(self, Lock lock, now):
+        """`lock` is the lock of the channel, `now` the clock's."""
+        self.mutex = lock
+        clock = getattr(now, "__self__", None)
+        self.clock = clock if isinstance(clock, Clock) else None
+        self.now = now
+
+    def keeps(self, JournalCore kept):
+        """`kept` is that of the journal, if there is one and it has one."""
+        self.kept = kept
+
+    def leads_to(self, transport):
+        """The transport has changed. Under the lock."""
+        self.end = transport if isinstance(transport, End) else None
+
+    cdef bint begin(self, Open *it, uint64_t word, uint64_t offset, uint64_t value) noexcept nogil:
+        """Take the lock and exchange, if this is possible here. False: nothing has happened.
+
+        If the reply changes nothing, all is done, and the lock is given back: `it.status` is ANSWERED, and
+        the value of the reply is in `it.reply[2]`. Otherwise `end_access` has to follow.
+        """
+        cdef uint64_t sequence
+        cdef bint is_kept
+        PyThread_acquire_lock(self.mutex.lock, 1)
+        if (
+            <void *>self._failure != <void *>None
+            or <void *>self._record != <void *>None
+            or <void *>self.end == <void *>None
+        ):
+            PyThread_release_lock(self.mutex.lock)
+            return False
+        sequence = (self._sequence + 1) & 0xFFFFFFFFULL
+        if sequence == 0:
+            sequence = 1
+        it.asked[0] = word | sequence << 32
+        if <void *>self.clock != <void *>None and self.clock.runs():
+            it.asked[1] = self.clock.time()
+        elif not self.ask_now(&it.asked[1]):
+            PyThread_release_lock(self.mutex.lock)
+            it.status = RAISED
+            return True
+        it.asked[2] = value
+        it.asked[3] = offset
+        self.waiting = sequence
+        it.status = self.end.exchange(it.asked, it.reply)
+        if it.status == UNUSED:
+            self.waiting = 0
+            PyThread_release_lock(self.mutex.lock)
+            return False
+        self._sequence = sequence
+        if it.status == ANSWERED:
+            is_kept = <void *>self._journal != <void *>None
+            if it.reply[1] != self.deadline or it.reply[2] > it.limit:
+                it.status = UNLIKE
+            elif (
+                it.reply[0] == it.asked[0] | REPLY
+                and it.reply[3] == 0
+                and (not is_kept or <void *>self.kept != <void *>None and self.kept.keep(it.asked, it.reply))
+            ):
+                self.waiting = 0
+                PyThread_release_lock(self.mutex.lock)
+            elif is_kept:
+                it.status = UNLIKE
+            elif (
+                it.reply[0] == it.asked[0] | ONE_EFFECT
+                and self.end.has_body
+                and it.asked[0] & 0xFF != READ_WIDE
+            ):
+                # Which device may print, and how, Python's objects tell.
+                it.status = PRINTS
+            else:
+                it.status = UNLIKE
+        return True
+
+    cdef bint print_character(self) except -1:
+        """Print the character of the last reply, and give the lock back, if its device may print. Otherwise
+        nothing has happened.
+        """
+        cdef uint64_t device = self.end.body[0] >> 8 & 0xFF
+        if self.end.body[0] != (CHARACTER | device << 8) or device >= <uint64_t>len(self._outputs):
+            return False
+        output = self._outputs[device]
+        if output is None:
+            return False
+        self.end.has_body = False
+        try:
+            output(CHARACTERS[self.end.body[1] & 0xFF])
+        finally:
+            self.waiting = 0
+            PyThread_release_lock(self.mutex.lock)
+        self._wait_for_output()
+        return True
+
+    cdef bint ask_now(self, uint64_t *now) noexcept with gil:
+        """The time of another clock, or of one that is held."""
+        try:
+            now[0] = self.now()
+            return True
+        except BaseException as error:
+            self.error = error
+            return False
+
+    cdef object end_access(self, Open *it):
+        """The rest of an access that was begun: with the GIL, and with the lock, which is given back."""
+        if it.status == RAISED:
+            error, self.error = self.error, None
+            raise error
+        if it.status == PRINTS and self.print_character():
+            return it.reply[2]
+        asked = (it.asked[0], it.asked[1], it.asked[2], it.asked[3])
+        if it.status == UNFINISHED:
+            return self.finish_access(asked, None, it.limit)
+        return self.finish_access(asked, (it.reply[0], it.reply[1], it.reply[2], it.reply[3]), it.limit)
+
+    def access(self, uint64_t word, uint64_t offset, uint64_t value, uint64_t limit):
+        """See Channel."""
+        cdef Open it
+        cdef bint begun
+        it.limit = limit
+        with nogil:
+            begun = self.begin(&it, word, offset, value)
+        if not begun:
+            return self.pure_access(word, offset, value, limit)
+        if it.status == ANSWERED:
+            return it.reply[2]
+        return self.end_access(&it)
+
+
+cdef class DirectCore(ChannelCore):
+    """The compiled half of `remote.direct.DirectChannel`: its models are called here, with the GIL."""
+
+    cdef dict routes        # the server's
+    cdef list deadlines     # the server's
+
+    def calls(self, server):
+        """The models are those of `server`. Under the lock."""
+        self.routes = server.routes
+        self.deadlines = server.deadlines
+
+    cdef object call(self, object word, object offset, object value, object limit):
+        """See DirectChannel._direct_access."""
+        cdef tuple route
+        found = self.routes.get(word)
+        if found is None or self._failure is not None:
+            return self.access(word, offset, value, limit)
+        route = found
+        kind, model_call, size, device, next_deadline, take_effects = route
+        if not PyThread_acquire_lock(self.mutex.lock, 0):
+            with nogil:
+                PyThread_acquire_lock(self.mutex.lock, 1)
+        try:
+            now = self.clock.time() if self.clock is not None and self.clock.runs() else self.now()
+            try:
+                if kind == READ:
+                    result = model_call(now, offset, size)
+                elif kind == INDEXED_READ:
+                    model_call.write(now, value >> 32, 1, value & 0xFF)  # as the call does, but for its frame
+                    result = model_call.read(now, offset, size)
+                else:
+                    result = model_call(now, offset, size, value) or 0
+                deadline = next_deadline()
+                effects = take_effects()
+            except Exception as error:
+                return self._raised(error, (word, now, value, offset), limit)
+            before = self.deadlines[device]
+            changed = result > limit or (deadline is not before and deadline != before)
+            if not effects and not changed:
+                return result
+            output = self._outputs[device]
+            prints = len(effects) == 1 and type(effects[0]) is HostOutput and output is not None
+            # Of a wide access, `_use_direct` makes what is left of it.
+            if prints and not changed and word & 0xFF not in BLOCKS:
+                output(effects[0].data)  # what `_use_direct` would find, slowly
+            else:
+                asked = (word, now, value, offset)
+                result = self._use_direct(asked, limit, device, result, deadline, effects)
+            if not effects:
+                return result
+        finally:
+            PyThread_release_lock(self.mutex.lock)
+        self._wait_for_output()
+        return result
+
+    def _direct_access(self, word, offset, value, limit):
+        return self.call(word, offset, value, limit)
+
+
+include "ring.pxi"
+include "lines.pxi"
+
+
+# --- The loop --------------------------------------------------------------------------------------------
+
+
+cdef struct Route:
+    uint64_t key      # of a port exit: the packed word; of a memory-mapped one: the address
+    uint64_t kind     # of a port exit: PORT; of a memory-mapped one: length and direction
+    uint64_t count
+    uint64_t word
+    uint64_t offset
+    uint64_t limit
+    uint32_t size
+    bint is_read
+    bint guarded
+    bint unclaimed    # nobody answers: a read gives all ones
+    PyObject *device
+    PyObject *core    # the ChannelCore, or NULL
+    PyObject *direct  # the DirectCore, or NULL
+    PyObject *access  # the function for everything else
+    PyObject *arguments[4]  # word, offset, 0 and limit, for calls of Python
+    PyObject *what    # what is accessed, as the report of a crash shows it
+
+
+cdef uint64_t PORT = <uint64_t>-1
+"""No kind of a memory-mapped access."""
+
+cdef enum:
+    # Where kvm_run has what, as in machine.run_loop: indices of 32-bit words, then of 64-bit words.
+    EXIT_REASON = 2
+    IO_WORD = 4
+    IO_DATA_OFFSET = 5
+    MMIO_ADDRESS = 4
+    MMIO_KIND = 6
+
+cdef uint64_t KIND_MASK = (<uint64_t>1 << 40) - 1
+
+cdef enum:
+    # What `go` found.
+    NOT_OURS = 0    # an exit that Python handles
+    FAILED = 1      # KVM_RUN failed: `error`
+    NOTICED = 2     # exits were handled, and there is something that wants attention
+    ASK = 3         # the exit of `current` is by a function of Python's
+    CONTINUE = 4    # the exit of `current` is begun, and Python has to end it
+
+
+cdef enum:
+    RECENT = 32     # machine.run_loop.MOST_RECENT; a power of two
+
+
+cdef struct Made:
+    # An access that was made.
+    PyObject *what
+    uint64_t value
+    bint is_known   # whether `value` is one
+
+
+cdef class LoopCore:
+    """The compiled half of `run.vcpu_loop.VcpuLoop`."""
+
+    cdef public int _attention
+    cdef int descriptor
+    cdef unsigned long run_request
+    cdef object fake_enter
+    cdef object nobody
+    cdef object page
+    cdef RingCore ring  # None where Python empties the ring
+    cdef Py_ssize_t ring_word
+    cdef Py_ssize_t mmio_data
+    cdef uint32_t io_exit
+    cdef uint32_t mmio_exit
+    cdef Route *table
+    cdef size_t room    # a power of two
+    cdef size_t used
+    cdef list owned     # what the routes point to
+    cdef Py_buffer buffer
+    cdef int error
+    cdef Route *current
+    cdef Py_ssize_t position
+    cdef uint64_t carried   # of the present access: what its word is changed by, and its value
+    cdef uint64_t value
+    cdef Open open
+    cdef Py_ssize_t sync_rip
+    cdef public uint64_t last_rip
+    cdef Made made[RECENT]
+    cdef size_t made_count
+    cdef list described     # what those entries of `made` point to that have no route
+
+    def __cinit__(self, *_, **__):
+        self.described = [None] * RECENT
+        self.room = 64
+        self.table = <Route *>PyMem_Malloc(self.room * sizeof(Route))
+        if self.table == NULL:
+            raise MemoryError
+        memset(self.table, 0, self.room * sizeof(Route))
+        self.owned = []
+
+    def __dealloc__(self):
+        PyMem_Free(self.table)
+
+    def set_up(self, page, int descriptor, unsigned long run_request, fake_enter, *,
+               Py_ssize_t ring_word, ring, Py_ssize_t mmio_data, int io_exit, int mmio_exit, nobody,
+               int most_recent, Py_ssize_t sync_rip):
+        """`page` is the mapping of the vCPU, `run_request` KVM_RUN. Without a `descriptor`, `fake_enter` is
+        called. `ring_word` is where the indices of `ring` are, if that is not None. `nobody` is the access of
+        ports that no device claims.
+        """
+        if most_recent != RECENT:
+            raise ValueError(f"{RECENT} accesses are remembered, not {most_recent}")
+        self.page = page
+        self.descriptor = descriptor
+        self.run_request = run_request
+        self.fake_enter = fake_enter
+        self.nobody = nobody
+        self.ring_word = ring_word
+        self.ring = ring if isinstance(ring, RingCore) else None
+        self.mmio_data = mmio_data
+        self.io_exit = io_exit
+        self.mmio_exit = mmio_exit
+        self.sync_rip = sync_rip // 8
+
+    def learn(self, uint64_t key, kind, list route):
+        """A new route: `key` is the packed word of a port exit whose `kind` is None, otherwise an address."""
+        cdef Route *one
+        cdef uint64_t c_kind = PORT if kind is None else kind
+        if 2 * (self.used + 1) > self.room:
+            self.grow()
+        _, access, word, offset, limit, size, is_read, guarded, device, what = route
+        one = self.place(key, c_kind)
+        if one.access == NULL:
+            self.used += 1
+            one.count = 0
+        one.key, one.kind = key, c_kind
+        one.word, one.offset, one.limit = word, offset, limit
+        one.size, one.is_read, one.guarded = size, is_read, guarded
+        one.unclaimed = access is self.nobody
+        core = getattr(access, "__self__", None)
+        # A channel's own access; anything else, such as that of a model in this process, is called.
+        is_core = isinstance(core, ChannelCore) and core.access == access
+        is_direct = isinstance(core, DirectCore) and core._direct_access == access
+        arguments = (word, offset, 0, limit)
+        self.owned.append((access, core, arguments, device, what))
+        one.device = <PyObject *>device
+        one.what = <PyObject *>what
+        one.access = <PyObject *>access
+        one.core = <PyObject *>core if is_core else NULL
+        one.direct = <PyObject *>core if is_direct else NULL
+        for index, argument in enumerate(arguments):
+            one.arguments[index] = <PyObject *>argument
+
+    def count_of(self, uint64_t key, kind):
+        """How many exits of this route were handled here. Thread-safe."""
+        cdef Route *one = self.place(key, PORT if kind is None else <uint64_t>kind)
+        return one.count if one.access != NULL else 0
+
+    cdef Route *place(self, uint64_t key, uint64_t kind) noexcept nogil:
+        """Where the route is, or the free place where it would be."""
+        cdef uint64_t mixed = (key ^ key >> 13 ^ kind << 7) * 0x9E3779B97F4A7C15ULL
+        cdef size_t place = (mixed >> 32) & (self.room - 1)
+        while self.table[place].access != NULL:
+            if self.table[place].key == key and self.table[place].kind == kind:
+                break
+            place = (place + 1) & (self.room - 1)
+        return self.table + place
+
+    cdef int grow(self) except -1:
+        cdef Route *old = self.table
+        cdef size_t room = self.room
+        cdef size_t index
+        cdef Route *table = <Route *>PyMem_Malloc(2 * room * sizeof(Route))
+        if table == NULL:
+            raise MemoryError
+        memset(table, 0, 2 * room * sizeof(Route))
+        self.table, self.room = table, 2 * room
+        for index in range(room):
+            if old[index].access != NULL:
+                self.place(old[index].key, old[index].kind)[0] = old[index]
+        PyMem_Free(old)
+        return 0
+
+    def enter_compiled(self):
+        """Run the guest, and handle its exits, as long as they are routed.
+
+        Returns what KVM_RUN returned where Python has to look at kvm_run: 0, or -1 and `ctypes.get_errno`;
+        1 if there is no exit to look at, but somebody wants attention. Raises what an access raises.
+        """
+        cdef int found
+        # SAFETY: the mapping cannot go away while the buffer is held; indices are checked against its length.
+        PyObject_GetBuffer(self.page, &self.buffer, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        try:
+            while True:
+                if self.fake_enter is not None:
+                    status = self.fake_enter()
+                    if status < 0:
+                        return status
+                    with nogil:  # as KVM_RUN, and the lock of a channel may be waited for
+                        found = self.handle()
+                    if found == NOTICED and not self._attention:
+                        continue
+                else:
+                    with nogil:
+                        found = self.go()
+                if found == NOT_OURS:
+                    return 0
+                if found == FAILED:
+                    ctypes.set_errno(self.error)
+                    return -1
+                if found == ASK:
+                    self.ask()
+                elif found == CONTINUE:
+                    self.give()
+                if self._attention:
+                    return 1
+        finally:
+            PyBuffer_Release(&self.buffer)
+
+    cdef int go(self) noexcept nogil:
+        cdef int found
+        while True:
+            if ioctl(self.descriptor, self.run_request, 0) < 0:
+                self.error = errno
+                return FAILED
+            found = self.handle()
+            if found != NOTICED or self._attention:
+                return found
+
+    cdef int handle(self) noexcept nogil:
+        """Handle the exit that kvm_run holds. NOTICED: it is done."""
+        cdef uint64_t *words = <uint64_t *>self.buffer.buf
+        cdef uint8_t *data
+        cdef uint32_t reason = (<uint32_t *>words)[EXIT_REASON]
+        cdef uint64_t ring
+        cdef uint64_t position
+        cdef Route *route
+        if reason == self.io_exit:
+            route = self.place(words[IO_WORD], PORT)
+            position = words[IO_DATA_OFFSET]
+        elif reason == self.mmio_exit:
+            route = self.place(words[MMIO_ADDRESS], words[MMIO_KIND] & KIND_MASK)
+            position = self.mmio_data
+        else:
+            return NOT_OURS
+        self.last_rip = words[self.sync_rip]
+        if route.access == NULL or position > <uint64_t>(self.buffer.len - 8):
+            return NOT_OURS
+        self.carried = self.value = 0
+        if route.guarded:
+            ring = load(words + self.ring_word)
+            if ring >> 32 != ring & 0xFFFFFFFFULL:
+                # It holds earlier writes, which come first. One that this read can take along does so.
+                if (
+                    <void *>self.ring == <void *>None
+                    or not route.is_read
+                    or not self.ring.carry_along(words + self.ring_word, route.device, &self.value)
+                ):
+                    return NOT_OURS
+                self.carried = READ_TO_INDEXED
+        route.count += 1
+        data = <uint8_t *>words + position
+        if route.unclaimed:
+            if route.is_read:
+                memset(data, 0xFF, route.size)
+            memcpy(&self.value, data, route.size)
+            self.note(route.what, self.value)
+            return NOTICED
+        self.current = route
+        self.position = position
+        if route.core == NULL:
+            return ASK
+        if not route.is_read:
+            memcpy(&self.value, data, route.size)
+        self.open.limit = route.limit
+        # SAFETY: `owned` holds the channel.
+        if not (<ChannelCore>route.core).begin(
+            &self.open, route.word ^ self.carried, route.offset, self.value
+        ):
+            return ASK
+        if self.open.status != ANSWERED:
+            return CONTINUE
+        if route.is_read:
+            memcpy(data, &self.open.reply[2], route.size)
+            self.value = self.open.reply[2]
+        self.note(route.what, self.value)
+        return NOTICED
+
+    cdef void note(self, PyObject *what, uint64_t value) noexcept nogil:
+        # SAFETY: `owned` or `described` holds `what`.
+        cdef Made *one = &self.made[self.made_count % RECENT]
+        self.made_count += 1
+        one.what, one.value, one.is_known = what, value, True
+
+    def remember(self, made):
+        """Note an access that Python has made."""
+        cdef size_t place = self.made_count % RECENT
+        what, value = made
+        self.described[place] = what
+        self.note(<PyObject *>what, 0 if value is None else value)
+        self.made[place].is_known = value is not None
+
+    def remembered(self):
+        """See `VcpuLoop.recent`."""
+        cdef size_t number
+        cdef Made *one
+        found = []
+        for number in range(self.made_count - min(self.made_count, <size_t>RECENT), self.made_count):
+            one = &self.made[number % RECENT]
+            found.append((<object>one.what, one.value if one.is_known else None))
+        return found
+
+    cdef int ask(self) except -1:
+        """The exit of `current` by the function that Python has for it."""
+        cdef Route route = self.current[0]  # a copy: whatever is called may add routes
+        cdef uint64_t written = 0
+        # SAFETY: `owned` holds them.
+        word, offset, value, limit = (
+            <object>route.arguments[0],
+            <object>route.arguments[1],
+            <object>route.arguments[2],
+            <object>route.arguments[3],
+        )
+        if self.carried:
+            word, value = route.word ^ self.carried, self.value
+        elif not route.is_read:
+            memcpy(&written, <uint8_t *>self.buffer.buf + self.position, route.size)
+            value = written
+        if route.direct != NULL:
+            result = (<DirectCore>route.direct).call(word, offset, value, limit)
+        else:
+            result = (<object>route.access)(word, offset, value, limit)
+        return self.complete(&route, result)
+
+    cdef int give(self) except -1:
+        """The exit of `current`, whose request is sent, with what Python makes of the reply."""
+        cdef Route route = self.current[0]
+        return self.complete(&route, (<ChannelCore>route.core).end_access(&self.open))
+
+    cdef int complete(self, const Route *route, object result) except -1:
+        """Give a read what it reads."""
+        cdef uint64_t value = 0
+        cdef uint8_t *data = <uint8_t *>self.buffer.buf + self.position
+        if route.is_read:
+            value = result
+            if value > route.limit:
+                raise OverflowError(f"a device gave {value:#x}, which does not fit")
+            memcpy(data, &value, route.size)
+        else:
+            memcpy(&value, data, route.size)
+        self.note(route.what, value)
+        return 0

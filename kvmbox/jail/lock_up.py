@@ -1,0 +1,321 @@
+"""From a fresh fork of the spawner to a jailed device process, step by step.
+
+Theory of operation
+-------------------
+The order matters: what needs a privilege comes before the privilege goes, the death signal after all that
+would clear it, the filter last. Every step raises OSError or JailError where it fails; the caller reports
+that and exits, so a device process that serves has every required layer.
+
+The last step has a difficulty. The filter's listener is a descriptor in the process that installs it, and
+the VMM must get it, but from then on the filter lets the process do nothing that could send it (nor should
+it). So the process first clones a *messenger*: a sibling with the same descriptor table, unfiltered, that
+lives for a millisecond.
+
+    device process                              messenger
+      installs the filter, listener = fd 0
+      writes 'go' to fd 3, its sync socket  ──▶   reads it from fd 6
+      calls getpid, which is forbidden      ──▶   receives that call from the listener: now the device
+      (held by the kernel)                        process stands still, outside of any read or write
+                                                  takes the right to one descriptor from it, which the
+                                                  listener was
+                                                  sends READY and the listener to the spawner
+                                                  moves the channel to fd 3, closes 4, 6, 7
+                                            ◀──   answers the call with PROOF
+      sees PROOF, not its pid: the filter         closes the listener and the report socket, which shows
+      is in force. Serves.                        the spawner that both are gone; exits
+
+So each start proves that a forbidden call is caught, and the process never serves otherwise. A device process
+whose messenger dies before the report socket is closed would stand still for ever. The spawner, which knows
+the messenger's pid from the device process, kills it.
+See docs/adr/jail.md for the alternatives.
+
+Where the channel is a pair of pipes, it is the reply end, descriptor 4, that the sync socket stands in for.
+
+Strict mode has no listener, so there is no messenger: the process says READY, closes the report socket,
+provides the heap that it may never enlarge, and enters the mode, whose own return is the proof. Without
+seccomp (which takes an explicit flag) it does the same, and stops short of the last step.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import select
+
+from kvmbox.jail import identity, landlock, layers, linux, notify, passing
+from kvmbox.jail.descriptors import (
+    CHANNEL_FD,
+    DEVICE_PIDFD,
+    FIRST_UNUSED_FD,
+    LISTENER_FD,
+    PARKED_FD,
+    REPLY_FD,
+    REPORT_FD,
+    SYNC_FD,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Final, NoReturn
+
+# What the held getpid returns: no pid is that large (the kernel's limit is 2**22).
+PROOF: Final = 0x4B56_4D42
+GO: Final = b"go"
+MESSENGER_PATIENCE: Final = 5_000
+"""Milliseconds that a messenger waits for each step of its device process, which takes microseconds."""
+
+ADDRESS_SPACE: Final = 512 << 20
+
+# What a process in strict mode has instead of growth: blocks of any size from the first, the rest on top.
+STRICT_HEAP: Final = 32 << 20
+STRICT_HEAP_TOP: Final = 64 << 20
+
+LIMITS: Final = (
+    # Not one more, whatever makes them: some that no other layer knows (vsock) end here.
+    (resource.RLIMIT_NOFILE, 0),
+    (resource.RLIMIT_NPROC, 0),
+    (resource.RLIMIT_FSIZE, 0),
+    (resource.RLIMIT_CORE, 0),
+    (resource.RLIMIT_AS, ADDRESS_SPACE),
+    (resource.RLIMIT_MEMLOCK, 0),
+    (resource.RLIMIT_MSGQUEUE, 0),
+    (resource.RLIMIT_NICE, 0),
+    (resource.RLIMIT_RTPRIO, 0),
+)
+
+
+class JailError(Exception):
+    """A layer that is required cannot be had, or does not hold."""
+
+
+def confine(parent_pid: int, landlock_limit: int, without: int = 0, kept: int = 0) -> int:
+    """The layers that the spawner and each device process take alike; returns them as a mask.
+
+    `parent_pid` is the process whose death must be ours, 0 if it is outside of our pid namespace: then the
+    caller has to make sure by other means that it still lives. At most Landlock ABI `landlock_limit` is used.
+    `without` is a mask of layers to leave out, `kept` one of capabilities to keep. Raises OSError.
+    """
+    applied = 0
+    steps: tuple[tuple[int, Callable[[], None]], ...] = (
+        (layers.CAPABILITIES, lambda: linux.drop_capabilities(kept)),
+        (layers.NO_NEW_PRIVS, linux.forbid_new_privileges),
+        (layers.NOT_DUMPABLE, linux.forbid_dump_and_trace),
+    )
+    for layer, apply in steps:
+        if not without & layer:
+            apply()
+            applied |= layer
+    linux.die_with_parent(parent_pid)  # also where it is to be left out: nobody wants stray processes
+    applied |= layers.DEATH_SIGNAL
+    version = 0 if without & layers.LANDLOCK else min(landlock.abi(), landlock_limit)
+    if version:
+        landlock.deny_everything(version)
+    return applied | landlock.layers_of(version)
+
+
+class Order:
+    """What a device process is to become. Plain attributes; the process is single-threaded and short of
+    imports, so this is no dataclass.
+    """
+
+    def __init__(
+        self,
+        *,
+        parent_pid: int,
+        bpf: bytes,
+        cpu: int | None,
+        required: int,
+        inherited: int,
+        user: int | None,
+        landlock_limit: int,
+        seccomp: int,
+        without: int,
+        reasons: Mapping[int, str],
+        ready: Callable[[int], bytes],
+        messenger: Callable[[int], bytes],
+    ) -> None:
+        """`required`, `inherited` and `without` are masks of layers: those that must be there in the end,
+        those that are there from the start, and those to leave out; `reasons` says why a layer is not
+        there. `user` is the id that it is to have, None to keep that of the spawner. `seccomp` is one of
+        the linux.SECCOMP_MODE_*. `ready` makes, from the mask of layers in force, the message that takes
+        the listener to the spawner; `messenger` the one that tells the spawner the messenger's pid.
+        """
+        self.parent_pid = parent_pid
+        self.bpf = bpf
+        self.cpu = cpu
+        self.required = required
+        self.inherited = inherited
+        self.user = user
+        self.landlock_limit = landlock_limit
+        self.seccomp = linux.SECCOMP_MODE_DISABLED if without & layers.SECCOMP else seccomp
+        self.without = without
+        self.reasons = reasons
+        self.ready = ready
+        self.messenger = messenger
+
+    @property
+    def listens(self) -> bool:
+        """Whether there will be a listener, and so a messenger that carries it."""
+        return self.seccomp == linux.SECCOMP_MODE_FILTER
+
+
+def lock_up(order: Order) -> None:
+    """Jail the calling process, a fork of the spawner; on return it holds its channel and nothing else.
+
+    `arrange_descriptors` comes first. Raises OSError or JailError, with a message for the user; the
+    process must then exit.
+    """
+    applied = order.inherited
+    if order.user is not None:
+        applied = _take_id(order.user, applied)
+    applied |= confine(order.parent_pid, order.landlock_limit, order.without)
+    will_have = applied | layers.CLOSED_DESCRIPTORS
+    if not order.without & layers.RLIMITS:
+        will_have |= layers.RLIMITS
+    if order.seccomp != linux.SECCOMP_MODE_DISABLED:
+        will_have |= layers.SECCOMP
+    missing = (layers.REQUIRED & ~order.without | order.required) & ~will_have
+    if missing:
+        raise JailError(f"sandbox layer missing: {', '.join(_explain(missing, order.reasons))}")
+    if order.seccomp == linux.SECCOMP_MODE_STRICT and linux.seccomp_mode() != linux.SECCOMP_MODE_DISABLED:
+        raise JailError("strict mode is refused by the kernel: a seccomp filter is in force already")
+    linux.keep_large_blocks_on_the_heap()
+    if order.listens:
+        messenger = linux.clone_sharing_files()
+        if messenger == 0:
+            _be_messenger(order.parent_pid, order.ready(will_have), limits=bool(will_have & layers.RLIMITS))
+        passing.send(REPORT_FD, order.messenger(messenger))
+    if will_have & layers.RLIMITS:
+        set_limits(listens=order.listens)
+    if order.cpu is not None:  # as late as that, so that the jailing itself runs wherever there is room
+        os.sched_setaffinity(0, {order.cpu})
+    if order.listens:
+        _enter_filter(order.bpf)
+        return
+    if order.seccomp == linux.SECCOMP_MODE_STRICT:
+        linux.provide_heap(STRICT_HEAP, STRICT_HEAP_TOP)
+    passing.send(REPORT_FD, order.ready(will_have))
+    os.close(REPORT_FD)
+    if order.seccomp == linux.SECCOMP_MODE_STRICT:
+        linux.enter_strict_mode()
+
+
+def _take_id(user: int, applied: int) -> int:
+    """Become `user`, in a user namespace in which nobody has a name; returns what is left of the layers."""
+    identity.become(user)
+    try:
+        linux.checked_syscall("unshare", linux.SYS_UNSHARE, linux.CLONE_NEWUSER)
+    except OSError:
+        return applied & ~layers.USER_NS  # the id has a name here, so another namespace could be made below
+    return applied
+
+
+def _explain(missing: int, reasons: Mapping[int, str]) -> list[str]:
+    return [
+        f"{name} ({reasons[bit]})" if bit in reasons else name
+        for bit, name in layers.NAMES.items()
+        if missing & bit
+    ]
+
+
+def _enter_filter(bpf: bytes) -> None:
+    to_messenger = _writable_end()
+    listener = notify.install_filter(bpf)
+    # From here on, every call but those of the policy is held for good.
+    if listener != LISTENER_FD:
+        raise JailError("the seccomp listener has an unexpected number")
+    os.write(to_messenger, GO)
+    if linux.raw_syscall(linux.SYS_GETPID) != PROOF:
+        raise JailError("the seccomp filter let a forbidden call through")
+
+
+def _writable_end() -> int:
+    """The descriptor that replies are written to, once `arrange_descriptors` has been there."""
+    return REPLY_FD if _is_open(REPLY_FD) else CHANNEL_FD
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True
+
+
+def arrange_descriptors(channel: Sequence[int], report: int, *, messenger: bool) -> None:
+    """Move what the jailing needs to its fixed numbers, and close everything else. Raises OSError.
+
+    `channel` is one socket, or the two pipe ends for requests and for replies. With `messenger` the
+    writable end is parked, and the sync socket stands in for it.
+    """
+    wanted = dict(zip((CHANNEL_FD, REPLY_FD), channel, strict=False))
+    wanted[REPORT_FD] = report
+    if messenger:
+        writable = max(wanted.keys() & {CHANNEL_FD, REPLY_FD})
+        wanted[PARKED_FD] = wanted[writable]
+        wanted[writable], wanted[SYNC_FD] = passing.socket_pair()
+        wanted[DEVICE_PIDFD] = os.pidfd_open(os.getpid())
+    # Up and out of the way first: one's source may be another's target.
+    parked = {
+        target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, FIRST_UNUSED_FD)
+        for target, source in wanted.items()
+    }
+    linux.close_range(0, FIRST_UNUSED_FD - 1)
+    for target, source in parked.items():
+        os.dup2(source, target, inheritable=False)
+    linux.close_range(FIRST_UNUSED_FD)
+
+
+def set_limits(*, listens: bool) -> None:
+    """The resource limits of a device process, soft and hard; one that `listens` may have one descriptor
+    more, until its messenger has seen that. Raises OSError.
+    """
+    for limit, final in LIMITS:
+        value = LISTENER_FD + 1 if limit == resource.RLIMIT_NOFILE and listens else final
+        _, hard = resource.getrlimit(limit)
+        bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (bounded, bounded))
+
+
+def _be_messenger(parent_pid: int, ready: bytes, *, limits: bool) -> NoReturn:
+    """The messenger's life. Whatever goes wrong, the device process does not survive it."""
+    try:
+        linux.die_with_parent(parent_pid)
+        _carry_listener(ready, limits=limits)
+    except BaseException:  # noqa: BLE001 - there is nobody to raise it to
+        linux.raw_syscall(linux.SYS_PIDFD_SEND_SIGNAL, DEVICE_PIDFD, linux.SIGKILL)
+        os._exit(1)
+    os._exit(0)
+
+
+def _carry_listener(ready: bytes, *, limits: bool) -> None:
+    _wait_for(SYNC_FD)
+    if os.read(SYNC_FD, len(GO)) != GO:
+        raise JailError("the device process sent something else")
+    _wait_for(LISTENER_FD)
+    held = notify.receive(LISTENER_FD)
+    if held is None or held[3] != linux.SYS_GETPID:
+        raise JailError("the device process called something else")
+    if limits:
+        resource.prlimit(held[1], resource.RLIMIT_NOFILE, (0, 0))
+    passing.send(REPORT_FD, ready, [LISTENER_FD])
+    os.dup2(PARKED_FD, _writable_end(), inheritable=False)
+    os.close(PARKED_FD)
+    os.close(SYNC_FD)
+    notify.respond(LISTENER_FD, held[0], PROOF)
+    os.close(DEVICE_PIDFD)
+    os.close(LISTENER_FD)
+    # Last: the end of file here tells the spawner that the table is bare.
+    os.close(REPORT_FD)
+
+
+def _wait_for(descriptor: int) -> None:
+    """Wait until `descriptor` is readable; raises JailError if the device process dies or dawdles."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    poller.register(DEVICE_PIDFD, select.POLLIN)
+    ready = dict(poller.poll(MESSENGER_PATIENCE))
+    if ready.get(descriptor, 0) & select.POLLIN == 0 or DEVICE_PIDFD in ready:
+        raise JailError("the device process is gone")

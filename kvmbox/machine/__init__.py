@@ -1,1 +1,0 @@
-"""One machine: configuration, builder, vCPU thread, main loop, outcome and statistics."""

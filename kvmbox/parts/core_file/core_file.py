@@ -1,0 +1,189 @@
+"""The file of --core: opened before the VMM confines itself, and written when the guest has come to its end.
+
+The file has the ELF header and the program headers, the notes, and then all of guest memory: RAM region
+after region, and ROMs. What is zero is a hole, so the file takes as much room on the disk as the guest has
+used. All program headers share these bytes. `core` has the format, `page_map` the addresses.
+
+The file appears under its name when all of it is written (`host.destination`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from kvmbox.errors import DeviceProcessError, KvmError, StartError
+from kvmbox.explain.faults import find
+from kvmbox.explain.paging import CR0_PG, WRITABLE
+from kvmbox.explain.state import Cpu
+from kvmbox.host.destination import Destination
+from kvmbox.layout import PAGE_SIZE
+from kvmbox.memory import GuestMemory
+from kvmbox.outcome import DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Outcome
+from kvmbox.parts.core_file import core
+from kvmbox.parts.core_file.page_map import MOST_RANGES, Backing, Range, page_map
+from kvmbox.parts.crash_report.aftermath import SymbolContent, ended_it
+from kvmbox.parts.snapshot.file import put
+from kvmbox.parts.snapshot.layout import BLOCK
+from kvmbox.parts.snapshot.ram import runs_of
+from kvmbox.run.builder import GuestVm
+from kvmbox.run.caller import Caller
+from kvmbox.run.vcpu import VcpuThread
+
+WRITTEN_AFTER: Final = (GUEST_CRASHED, DEVICE_FAILED, UNKNOWN_EXIT, TIMED_OUT)
+"""The ends after which there is a core file, also without --core-always."""
+
+_MOST_FILE_32: Final = (1 << 32) - PAGE_SIZE
+"""What of a file an ELF file of 32 bits can name."""
+
+_ROOM_FOR_VMCOREINFO: Final = 2 * PAGE_SIZE
+
+
+class CoreFile:
+    """One core file to be."""
+
+    def __init__(self, path: str, caller: Caller, *, always: bool, say: Callable[[str], None]) -> None:
+        """Open it. Raises StartError."""
+        self._path = path
+        self._always = always
+        self._say = say
+        self._destination = Destination(path, "--core", StartError)
+        self._written = False
+        self.problem: str | None = None
+        """Why there is no core file, if one was wanted."""
+        try:
+            self._rename, self._end = caller.committer([self._destination])
+        except OSError as error:
+            self._destination.abandon()
+            self._destination.close()
+            raise StartError(f"cannot write --core '{path}': {error.strerror}") from error
+
+    def wanted(self, outcome: Outcome) -> bool:
+        """Whether a run that ends with `outcome` leaves a core file."""
+        return self._always or outcome.status in WRITTEN_AFTER
+
+    @property
+    def path(self) -> str | None:
+        """The path of the file, if it is written."""
+        return self._path if self._written else None
+
+    def write(
+        self,
+        threads: Sequence[VcpuThread],
+        guest: GuestVm,
+        outcome: Outcome,
+        symbols: Sequence[SymbolContent],
+    ) -> None:
+        """Write it, if it is wanted. The vCPUs do not run. What fails is said in `problem`."""
+        if not self.wanted(outcome):
+            return
+        self.problem = f"cannot write --core '{self._path}': interrupted"
+        # gdb shows the first one, and the file has the addresses of that one.
+        ordered = sorted(
+            threads,
+            key=lambda one: not (ended_it(one, outcome) or isinstance(one.error, DeviceProcessError)),
+        )
+        try:
+            stored, complete = _write(self._destination.descriptor, ordered, guest, outcome, symbols)
+            os.fsync(self._destination.descriptor)
+            self._rename(0)
+        except Exception as error:  # noqa: BLE001 - the guest is anybody's, and its end counts
+            with suppress(OSError):  # the disk may be full of it
+                os.ftruncate(self._destination.descriptor, 0)
+            why = f"{type(error).__name__}: {error}"
+            if isinstance(error, OSError | KvmError):
+                why = getattr(error, "strerror", None) or str(error)
+            self.problem = f"cannot write --core '{self._path}': {why}"
+            return
+        self._written, self.problem = True, None
+        less = "" if complete else "; its page tables map more than is in the program headers"
+        self._say(f"core file '{self._path}' written: {stored >> 10} KiB of memory{less}")
+
+    def missing(self, outcome: Outcome) -> str | None:
+        """Why there is no core file, though one was wanted of a run that has ended with `outcome`."""
+        if self._written or not self.wanted(outcome):
+            return None
+        return self.problem or f"--core '{self._path}' is not written: the guest has no CPU to look at"
+
+    def close(self) -> None:
+        """Remove what is not finished, and close the file."""
+        self._end()
+        if not self._written:
+            self._destination.abandon()
+        self._destination.close()
+
+
+def _write(
+    descriptor: int,
+    threads: Sequence[VcpuThread],
+    guest: GuestVm,
+    outcome: Outcome,
+    symbols: Sequence[SymbolContent],
+) -> tuple[int, bool]:
+    """Write the file. Returns how many bytes of memory are no hole, and whether all that is mapped has a
+    program header. Raises OSError, KvmError.
+    """
+    memory = guest.memory
+    cpus = [_cpu(thread, guest, outcome) for thread in threads]
+    wide = any(one.cpu.long_mode for one in cpus) or any(_is_wide(one.data) for one in symbols)
+    notes = b"".join(core.notes_of(one, wide=wide) for one in cpus)
+    regions = [*memory.regions, *memory.roms]
+    room = core.header_size(MOST_RANGES + len(regions) + 1, wide=wide) + len(notes) + _ROOM_FOR_VMCOREINFO
+    begin = place = -(-room // PAGE_SIZE) * PAGE_SIZE
+    backings = []
+    for region in regions:
+        end = place + region.size
+        size = end - place if wide else min(end, _MOST_FILE_32) - place
+        if size > 0:
+            backings.append(Backing(region.start, size, place))
+        place = end
+    stored, found = _write_memory(descriptor, memory, begin)
+    if found:
+        notes += core.vmcoreinfo_note(found)
+    os.ftruncate(descriptor, place)
+    mapped = page_map(cpus[0].cpu, backings)
+    ranges = list(mapped.ranges)
+    if wide and cpus[0].cpu.sregs.cr0 & CR0_PG:
+        ranges += [
+            Range(core.PHYSICAL + one.start, one.start, one.place, one.size, WRITABLE) for one in backings
+        ]
+    at = core.header_size(len(ranges) + 1, wide=wide)
+    put(descriptor, 0, core.headers(ranges, (at, len(notes)), wide=wide) + notes)
+    return stored, mapped.complete
+
+
+def _cpu(thread: VcpuThread, guest: GuestVm, outcome: Outcome) -> core.CoreCpu:
+    vcpu = thread.vcpu
+    cpu = Cpu(vcpu.get_regs(), vcpu.get_sregs(), guest.memory.available, vcpu.index)
+    signal = 0
+    if outcome.status == GUEST_CRASHED and ended_it(thread, outcome):
+        fault = find(cpu)
+        signal = core.signal_of(None if fault is None else fault.vector)
+    xsave, xcr0 = b"", 0
+    with suppress(OSError, KvmError):  # the other registers count more
+        xsave = vcpu.get_xsave(guest.vm.xsave_size())
+        xcr0 = next((one.value for one in vcpu.get_xcrs().xcrs if one.xcr == 0), 0)
+    return core.CoreCpu(cpu, signal, xsave, xcr0)
+
+
+def _is_wide(image: bytes) -> bool:
+    """Whether this is an ELF file of 64 bits."""
+    return image[:5] == b"\x7fELF\x02"
+
+
+def _write_memory(descriptor: int, memory: GuestMemory, begin: int) -> tuple[int, bytes]:
+    """Write RAM and ROMs from `begin` on. Returns how many bytes that were, and VMCOREINFO."""
+    stored, found = 0, b""
+    for run, piece in runs_of(memory):
+        put(descriptor, begin + run.first * BLOCK, piece)
+        stored += len(piece)
+        for at in range(0, len(piece), PAGE_SIZE):
+            with piece[at : at + 2 * PAGE_SIZE] as pages:
+                found = found or core.vmcoreinfo_in(pages)
+    place = begin + memory.size
+    for rom in memory.roms:
+        put(descriptor, place, rom.pages[:])
+        place += rom.size
+    return stored, found

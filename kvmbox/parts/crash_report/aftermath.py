@@ -1,0 +1,189 @@
+"""What the state of all vCPUs tells, when a guest has come to a bad end and its threads have ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from kvmbox.errors import KvmError, UnknownExitError
+from kvmbox.kvm import uapi
+from kvmbox.kvm.registers import format_registers, is_reset
+from kvmbox.lean import Value
+from kvmbox.memory import GuestMemory
+from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
+from kvmbox.parts.crash_report.hang_profile import Profile
+from kvmbox.run.crash_report import diagnose
+from kvmbox.run.vcpu import VcpuThread
+
+PATIENCE: Final = 5.0
+"""For how many seconds debug information is searched, all CPUs together."""
+
+EXPLAINED: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT)
+"""The ends after which the report tells all that is known of every CPU."""
+
+LOST: Final = (
+    "KVM on AMD-V resets a CPU before it reports the triple fault, so RIP and CR2 are lost:"
+    " look at the last accesses below"
+)
+LOST_REGISTERS: Final = "The registers of the triple fault are lost: KVM on AMD-V has reset the CPU."
+LAST_LOOK: Final = "Registers at kvmbox's last look, perhaps long before, with the page tables of now:"
+"""What is told of a CPU whose state KVM has thrown away."""
+
+MOST_OF_LINE: Final = 160
+"""The characters of the console's last line that are shown."""
+
+SourceText: TypeAlias = Callable[[str, int], str | None]
+"""Gives the text of a line of a source file, as `explain.debug_info` wants it."""
+
+_NOT_STARTED: Final = (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED)
+
+
+def no_source(_path: str, _number: int) -> str | None:
+    """A SourceText where there are no source files."""
+    return None
+
+
+def prepare(*, disassembles: bool) -> None:
+    """Load what `examine` needs and a confined process could not load any more: code of the machine.
+
+    The disassembler, 3.4 MiB of memory, is for those who look: at a terminal, or with --symbols.
+    """
+    import zlib  # noqa: F401 - pyelftools does
+
+    if disassembles:
+        from kvmbox.parts.crash_report.disassembly import preload
+
+        preload()
+
+
+class SymbolContent(Value):
+    """A file with symbols, as bytes, and what to add to its addresses."""
+
+    data: bytes
+    base: int = 0
+
+
+class Aftermath(Value):
+    """`diagnosis` is a hint about the cause, if there is one. `report` explains every CPU, in lines of text,
+    and `cpus` is the same as data.
+    """
+
+    diagnosis: str | None = None
+    report: str = ""
+    cpus: tuple[dict[str, Any], ...] = ()
+
+
+def examine(
+    threads: Sequence[VcpuThread],
+    memory: GuestMemory,
+    outcome: Outcome,
+    symbols: Sequence[SymbolContent] = (),
+    profile: Profile | None = None,
+    source_text: SourceText = no_source,
+) -> Aftermath:
+    """Examine the vCPUs of a guest that has ended with `outcome`. `profile` tells where a hang was, and
+    `source_text` what the source files say.
+    """
+    if outcome.status not in (*EXPLAINED, INTERRUPTED):
+        return Aftermath()
+    told = (diagnose(thread.vcpu, memory.byte_at) for thread in threads)
+    diagnosis = next((text for text in told if text is not None), None)
+    if outcome.status not in EXPLAINED:
+        return Aftermath(diagnosis)
+    # The vCPU that ended the guest is told of first.
+    ordered = sorted(threads, key=lambda thread: not ended_it(thread, outcome))
+    return _explain(ordered, memory, outcome, symbols, profile, source_text, diagnosis)
+
+
+def last_lines_of(printed: Mapping[str, bytes]) -> tuple[tuple[str, str], ...]:
+    """The ends of lines as text, by port. What two ports have printed alike is there once."""
+    from kvmbox.explain.names import printable
+
+    found: dict[str, str] = {}
+    for port, line in printed.items():
+        text = printable(line.decode("utf-8", "replace").strip())
+        text = text if len(text) <= MOST_OF_LINE else f"…{text[-MOST_OF_LINE:]}"
+        if text not in found.values():
+            found[port] = text
+    return tuple(found.items())
+
+
+def _explain(
+    threads: Sequence[VcpuThread],
+    memory: GuestMemory,
+    outcome: Outcome,
+    symbols: Sequence[SymbolContent],
+    profile: Profile | None,
+    source_text: SourceText,
+    diagnosis: str | None,
+) -> Aftermath:
+    # Not before there is something to explain: docs/adr/start.md.
+    from kvmbox.explain.debug_info import DebugInfo, SymbolFile
+    from kvmbox.explain.state import Cpu
+    from kvmbox.parts.crash_report import last_accesses
+    from kvmbox.parts.crash_report.explanation import explain
+    from kvmbox.parts.crash_report.text import brief_lines_of, lines_of
+
+    end = time.monotonic() + PATIENCE
+    debug_info = DebugInfo(
+        [SymbolFile(one.data, one.base) for one in symbols], lambda: time.monotonic() < end, source_text
+    )
+    lines: list[str] = []
+    cpus: list[dict[str, Any]] = []
+    if profile is not None:
+        lines += profile.lines(debug_info.named)
+    for thread in threads:
+        vcpu = thread.vcpu
+        if len(threads) > 1:
+            lines.append(f"CPU {vcpu.index}{_condition(thread)}")
+        crashed = outcome.status == GUEST_CRASHED and ended_it(thread, outcome)
+        try:
+            if vcpu.get_mp_state() in _NOT_STARTED and not crashed:
+                continue
+            regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
+        except KvmError as error:
+            lines.append(f"(registers cannot be read: {error})")
+            continue
+        is_lost = crashed and is_reset(regs, sregs)
+        if is_lost:
+            diagnosis, crashed = diagnosis or LOST, False
+            lines.append(LOST_REGISTERS)
+            if rip := thread.loop.last_rip:
+                lines.append(f"Last access to a device: by RIP {rip:#x} {debug_info.named(rip)}".rstrip())
+            if vcpu.last_regs is not None and vcpu.last_sregs is not None:
+                regs, sregs = vcpu.last_regs, vcpu.last_sregs
+                lines.append(LAST_LOOK)
+        registers = format_registers(regs, sregs)
+        try:
+            explanation = explain(Cpu(regs, sregs, memory.available, vcpu.index), debug_info, crashed=crashed)
+        except Exception as error:  # noqa: BLE001 - guest and image are anybody's; the guest's end counts
+            lines += [registers, f"(the state cannot be explained: {type(error).__name__}: {error})"]
+            continue
+        if diagnosis is None and explanation.arrival is not None:
+            diagnosis = str(explanation.arrival)
+        recent = thread.loop.recent
+        if outcome.brief:
+            lines += brief_lines_of(explanation)
+        else:
+            lines += [*lines_of(explanation, registers), *last_accesses.lines_of(recent)]
+        cpus.append(explanation.as_json() | {"is_lost": is_lost, "accesses": last_accesses.as_json(recent)})
+    return Aftermath(diagnosis, "\n".join(lines), tuple(cpus))
+
+
+def _condition(thread: VcpuThread) -> str:
+    try:
+        state = thread.vcpu.get_mp_state()
+    except KvmError:
+        return ""
+    if state in _NOT_STARTED:
+        return " waits for a start-up IPI"
+    return " is halted" if state == uapi.KVM_MP_STATE_HALTED else ""
+
+
+def ended_it(thread: VcpuThread, outcome: Outcome) -> bool:
+    """Whether the end of this vCPU was the decisive event."""
+    if thread.loop.outcome is outcome:
+        return True
+    error = thread.error
+    return isinstance(error, UnknownExitError) and str(error) == f"{outcome.reason}\n{outcome.report}"

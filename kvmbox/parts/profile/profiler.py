@@ -1,0 +1,166 @@
+"""--profile: the vCPUs are sampled at a rate, and the file is written when the guest has ended.
+
+The main loop's turn asks for a standstill when a sample is due (`standstill`). If all vCPUs stand still, each
+gives one sample. If a vCPU does not pause within `PATIENCE`, because it waits for a device process or for a
+reader of its output, the others give theirs and go on; that vCPU counts as waiting for a device. Next time
+the others wait for that vCPU alone no longer than `IMPATIENCE`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from kvmbox.errors import StartError
+from kvmbox.explain.debug_info import DebugInfo, SymbolFile
+from kvmbox.explain.sampler import sample
+from kvmbox.explain.symbols import code_of
+from kvmbox.host.clock import GuestClock
+from kvmbox.host.serial import open_for_writing, reason
+from kvmbox.parts.crash_report.aftermath import PATIENCE as SEARCH_PATIENCE
+from kvmbox.parts.crash_report.aftermath import SymbolContent
+from kvmbox.parts.profile.formats import collapsed, is_speedscope, speedscope
+from kvmbox.parts.profile.naming import frames_of, named
+from kvmbox.parts.profile.samples import ACCESSING, USER, WIDE, Samples, with_top
+from kvmbox.run.loop import MainLoop
+from kvmbox.run.standstill import Visitor
+from kvmbox.run.vcpu import VcpuThread
+
+PATIENCE: Final = 0.05
+"""How many seconds the vCPUs that have paused wait for those that have not."""
+
+IMPATIENCE: Final = 0.005
+"""The same, if those had not paused for the last sample, either."""
+
+
+class Profiler(Visitor):
+    """Takes the samples of all boots of a run."""
+
+    def __init__(
+        self,
+        main_loop: MainLoop,
+        rate: int,
+        code: Sequence[range] = (),
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`rate` is in samples a second. Return addresses are in `code`. `now` gives seconds."""
+        self._code = code
+        self.samples: Final = Samples()
+        self._main_loop = main_loop
+        self._interval = 1 / rate
+        self._now = now
+        self._next = now() + self._interval
+        self._wants_since: float | None = None
+        self._slow: set[VcpuThread] = set()
+        """Those that had not paused when the last sample was taken."""
+
+    @property
+    def wants(self) -> bool:
+        """See Visitor."""
+        return self._wants_since is not None
+
+    def tick(self, _clock: GuestClock) -> None:
+        """See Visitor."""
+        now = self._now()
+        if self._wants_since is None:
+            if now >= self._next:
+                self._wants_since = now
+        elif now >= self._wants_since + self._patience():
+            self._take()
+            self._main_loop.standstill.let_go()
+
+    def wake_in(self, _clock: GuestClock) -> float | None:
+        """See Visitor."""
+        due = self._next if self._wants_since is None else self._wants_since + self._patience()
+        return max(0.0, due - self._now())
+
+    def visit(self) -> None:
+        """See Visitor."""
+        self._take()
+
+    def _patience(self) -> float:
+        return IMPATIENCE if self._slow and self._moving() <= self._slow else PATIENCE
+
+    def _moving(self) -> set[VcpuThread]:
+        return {thread for thread in self._main_loop.vcpus if not thread.is_paused}
+
+    def _take(self) -> None:
+        self._wants_since = None
+        self._slow = self._moving()
+        guest = self._main_loop.guest
+        # A vCPU that a debugger holds is where the debugger wants it.
+        if guest is not None and not self._main_loop.standstill.is_held:
+            for thread in self._main_loop.vcpus:
+                self._sample(thread, guest.memory.available)
+        # From now on: a host that is late misses samples, and does not take them in a burst.
+        self._next = self._now() + self._interval
+
+    def _sample(self, thread: VcpuThread, read: Callable[[int, int], bytes]) -> None:
+        number = thread.vcpu.index
+        if not thread.is_alive:
+            return
+        if not thread.is_paused:
+            self.samples.add((number, ACCESSING))
+            return
+        found = sample(thread, read, self._code)
+        if found is not None:
+            state = found.doing | (USER if found.is_user else 0) | (WIDE if found.is_wide else 0)
+            self.samples.add(with_top(number, state, found.top, (found.pc, *found.callers)))
+
+
+class Profiling:
+    """A run's profile: the file, which is opened before the VMM confines itself, and the profiler."""
+
+    def __init__(
+        self, path: str, rate: int, image: str, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`rate` is in samples a second, `image` is what the profile is of, `now` gives seconds.
+
+        Raises StartError.
+        """
+        self._now = now
+        self._path = path
+        self._rate = rate
+        self._image = os.path.basename(image)
+        self._samples = Samples()
+        self._symbols: Sequence[SymbolContent] = ()
+        try:
+            self._descriptor = open_for_writing(path)
+        except OSError as error:
+            raise StartError(f"cannot write the profile '{path}': {reason(error)}") from error
+
+    def attend(self, main_loop: MainLoop, symbols: Sequence[SymbolContent]) -> None:
+        """Sample the vCPUs of `main_loop` from now on. `symbols` are for the names, at the end."""
+        code = [part for one in symbols for part in code_of(one.data, one.base)]
+        profiler = Profiler(main_loop, self._rate, code, now=self._now)
+        self._samples, self._symbols = profiler.samples, symbols
+        main_loop.standstill.admit(profiler)
+
+    def finish(self) -> str | None:
+        """Write the samples with names, and close the file. Returns why that failed, or None."""
+        end = time.monotonic() + SEARCH_PATIENCE
+        debug_info = DebugInfo(
+            [SymbolFile(one.data, one.base) for one in self._symbols], lambda: time.monotonic() < end
+        )
+        for_speedscope = is_speedscope(self._path)
+        names = frames_of(debug_info, with_files=for_speedscope)
+        profile = named(self._samples, names, debug_info.callers)
+        text = speedscope(profile, self._image, "kvmbox") if for_speedscope else collapsed(profile)
+        try:
+            with os.fdopen(self._take(), "w", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            return f"cannot write the profile '{self._path}': {error.strerror}"
+        return None
+
+    def _take(self) -> int:
+        descriptor, self._descriptor = self._descriptor, -1
+        return descriptor
+
+    def close(self) -> None:
+        """Close the file, if it was not written. Idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._take())

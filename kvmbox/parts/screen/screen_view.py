@@ -1,0 +1,202 @@
+"""The VMM's view of the guest's text screen: at the end of a run, and in between where somebody looks.
+
+The text is memory of the guest, which is read as it is at the moment. What of it is shown, the registers of
+the VGA say: its process is asked for its state (SNAPSHOT), if it has started, and a model of the VMM's own
+checks the answer. A run whose guest has written nothing there loads nothing of this but this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from kvmbox import layout
+from kvmbox.board import BIOS_TEXT, VGA
+from kvmbox.errors import DeviceProcessError, ProtocolError
+from kvmbox.host.console import Console
+from kvmbox.judge import Judge
+from kvmbox.memory import GuestMemory
+from kvmbox.outcome import DEVICE_FAILED
+from kvmbox.run.builder import Devices
+from kvmbox.run.config import RunConfig
+
+if TYPE_CHECKING:
+    from kvmbox.devices.vga_text import VgaText
+    from kvmbox.parts.screen.live import LiveText
+    from kvmbox.parts.screen.mode import TextMode
+    from kvmbox.parts.screen.screen import Screen
+    from kvmbox.remote.channel import Channel
+
+_UNUSED: Final = (bytes(layout.TEXT_SCREEN_SIZE), b" \x07" * (layout.TEXT_SCREEN_SIZE // 2))
+"""The memory of a guest that does not use it, and as the built-in BIOS leaves it."""
+
+_GRAPHICS: Final = "the guest has switched its VGA to graphics, which kvmbox does not show"
+
+_COLORS: Final = "the screen has colours and no text: --json FILE has its attributes"
+
+
+class ScreenView:
+    """Looks at the screen of one machine. Belongs to the thread of the main loop."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        memory: GuestMemory,
+        devices: Devices,
+        console: Console,
+        judge: Judge,
+        flush_writes: Callable[[], object],
+        say: Callable[[str], None],
+        *,
+        has_bios: bool,
+        live: LiveText | None,
+    ) -> None:
+        """`flush_writes` delivers coalesced writes to the VGA. `live` draws the screen while it changes."""
+        self._flush_writes = flush_writes
+        self._live = live
+        self._choice = config.screen
+        self._capture = config.console
+        self._memory = memory
+        self._console = console
+        self._judge = judge
+        self._has_bios = has_bios
+        self._say = say
+        self._last: Screen | None = None
+        self._left: list[str] = []  # the rows that nobody was shown
+        self.screen: Screen | None = None
+        """What was on the screen at the end, if anything was."""
+        self._channel: Channel
+        self._index: int
+        for device_type, index, device in devices.pool.places():
+            if device.name == VGA:
+                self._channel, self._index = devices.pool.channel(device_type), index
+
+    # --- While the guest runs -----------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Draw the screen if it has changed, and let the judge look at it.
+
+        Raises DeviceProcessError.
+        """
+        screen = self.read()
+        if screen == self._last:
+            return
+        self._last = screen
+        self._draw(screen)
+        if self._judge.searches:
+            self._judge.look(_searched(screen))
+
+    def _draw(self, screen: Screen | None, *, is_last: bool = False) -> None:
+        """Draw the screen, until something else is printed on the terminal."""
+        live = self._live
+        if live is None:
+            return
+        rows = [] if screen is None or screen.is_blank else screen.text.split("\n")
+        if not self._console.draw(lambda: live.frame(rows, is_last=is_last)):
+            self._live = None
+
+    def begin(self) -> None:
+        """The guest goes on where a snapshot was taken: what is on the screen already is not news."""
+        if self._judge.searches:
+            self._judge.ignore(_searched(self.read()))
+
+    def read(self, *, with_registers: bool = True) -> Screen | None:
+        """What is on the screen now; None if the guest has not used it. Raises DeviceProcessError."""
+        self._flush_writes()
+        memory = self._memory.read(layout.TEXT_SCREEN, layout.TEXT_SCREEN_SIZE)
+        has_started = self._channel.is_started
+        if memory in _UNUSED and not has_started:
+            return None
+        vga = self._registers() if has_started and with_registers else None
+        if memory in _UNUSED and vga is not None and vga.snapshot() == type(vga)().snapshot():
+            return None  # `--sandbox none` has its models from the beginning
+        from kvmbox.parts.screen.screen import Screen
+
+        mode = self._mode(vga)
+        if mode.base != layout.TEXT_SCREEN:
+            memory = self._memory.read(mode.base, layout.TEXT_SCREEN_SIZE)
+        return Screen(memory, mode)
+
+    def text(self) -> str:
+        """What is on the screen of a machine that stands still, in lines without control characters."""
+        screen = self._read_anyway()
+        if screen is None or screen.is_blank:
+            return "the screen is blank\n"
+        return f"{screen.text}\n" if screen.text else "the screen has colours and no text\n"
+
+    def _read_anyway(self) -> Screen | None:
+        """The same if the device process fails, which is told: no run ends by that."""
+        try:
+            return self.read()
+        except DeviceProcessError as error:
+            if self._judge.outcome is None or self._judge.outcome.status != DEVICE_FAILED:
+                self._say(f"the screen is that of a VGA at power-on: {error}")
+            return self.read(with_registers=False)
+
+    def _registers(self) -> VgaText:
+        """The VGA as its process tells it. Raises DeviceProcessError."""
+        from kvmbox.devices.model import SnapshotError
+        from kvmbox.devices.vga_text import VgaText
+        from kvmbox.remote.device_state import take_state
+
+        state = take_state(self._channel, self._index)
+        vga = VgaText()
+        try:
+            if state:  # the ports of a device that is lost read as ones
+                vga.restore(state)
+        except SnapshotError as error:
+            name = self._channel.device_type
+            raise self._channel.fail(ProtocolError(name, f"broke the protocol: {error}")) from error
+        return vga
+
+    def _mode(self, vga: VgaText | None) -> TextMode:
+        from kvmbox.parts.screen.mode import MODE_3, mode_of, mode_of_bios
+
+        mode = MODE_3 if vga is None else mode_of(vga)
+        if mode == MODE_3 and self._has_bios:
+            area = self._memory.read(layout.BIOS_DATA_AREA, layout.BIOS_DATA_AREA_SIZE)
+            mode = mode_of_bios(area)
+        return mode
+
+    # --- At the end ---------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """The guest has ended: keep its screen, and show it if that is wanted."""
+        screen = self._read_anyway()
+        if screen is None:
+            return
+        if not screen.is_blank:
+            self.screen = screen
+        if self._choice != "never":
+            if screen.has_graphics:
+                self._say(_GRAPHICS)
+            self._draw(screen, is_last=True)
+            if self._live is None:
+                self._show(screen)
+
+    def _show(self, screen: Screen) -> None:
+        rows = screen.text.split("\n")
+        if self._choice != "end" and self._console.bios_text:
+            from kvmbox.parts.screen.repeated import without_repeated
+
+            rows = without_repeated(rows, self._console.bios_text, screen.columns)
+        printed = any(count for port, count in self._console.bytes_out.items() if port != BIOS_TEXT)
+        shown = self._choice == "end" or not printed
+        if not any(rows):
+            if shown and not screen.text and screen.has_colors:
+                self._say(_COLORS)
+        elif not shown:
+            self._left = rows
+        else:
+            self._console.show_screen("".join(f"{row}\n" for row in rows).encode(), self._capture)
+
+    def add_to(self, report: str) -> str:
+        """The report of a bad end with the screen, if that was not shown."""
+        if not self._left:
+            return report
+        return "\n".join([report, "Screen:", *(f"  {row}".rstrip() for row in self._left)]).lstrip("\n")
+
+
+def _searched(screen: Screen | None) -> bytes:
+    """The text that is searched. No text is found across the zero byte."""
+    return b"" if screen is None or screen.is_blank else "\0".join(screen.forms).encode()

@@ -1,0 +1,364 @@
+"""The description of a machine in a snapshot: everything but bulk data, as values and as JSON. Pure.
+
+`decode` accepts exactly what `encode` writes: the same fields, of the same types, within bounds. What refers
+to a section names it; the table of sections is part of the description.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from kvmbox.kvm.cpuid.leaves import Leaf
+from kvmbox.lean import Value
+from kvmbox.parts.snapshot import layout
+from kvmbox.parts.snapshot.fields import MAX_64, Fields, parse
+from kvmbox.parts.snapshot.layout import Header, Section, check_section, damaged
+
+MAX_CPUS: Final = 32
+MAX_LEAVES: Final = 256
+MAX_DEVICES: Final = 64
+MAX_LINES: Final = 64
+MAX_FILES: Final = 64
+MAX_ROMS: Final = 4
+MAX_LINE: Final = 1024
+"""How many bytes a line of the console has that ports which share a screen compare (`host.mirror`)."""
+
+MAX_HISTORY: Final = 64
+"""How many lines of each port the console may still expect from the other one (`host.mirror`)."""
+
+_NO_FILES: Final = ("builtin", "none")
+"""What a machine's `bios` may be that is no file."""
+
+_MAX_32: Final = (1 << 32) - 1
+_MAX_TIME: Final = (1 << 62) - 1
+
+RUNS: Final = "memory"
+"""The section with the runs of blocks of memory that are not zero."""
+
+
+def cpu_section(index: int) -> str:
+    """The section with the state of a vCPU."""
+    return f"cpu {index}"
+
+
+def device_section(name: str) -> str:
+    """The section with the snapshot of a device's model."""
+    return f"device {name}"
+
+
+def file_section(index: int) -> str:
+    """The section with the bytes of a file of the boot."""
+    return f"file {index}"
+
+
+def rom_section(index: int) -> str:
+    """The section with the bytes of a ROM."""
+    return f"rom {index}"
+
+
+class HostFacts(Value):
+    """What the snapshot needs of a host.
+
+    `leaves` is what CPUID shows on the first vCPU; `tsc_khz` is the rate of the time-stamp counter, 0 where
+    KVM does not tell; `xsave_size` is in bytes; `sregs2` says whether the vCPUs' states have PDPTEs.
+    """
+
+    pvm: bool
+    tsc_khz: int
+    xsave_size: int
+    sregs2: bool
+    leaves: tuple[Leaf, ...]
+
+
+class BootFacts(Value):
+    """How the machine was booted, and would be again: the options of `RunConfig` of the same names.
+
+    `files` are the paths of all files of the boot, whose bytes are in sections. `format` is the way that was
+    taken.
+    """
+
+    format: str
+    guest: str
+    append: str
+    modules: tuple[tuple[str, str], ...]
+    initrd: str | None
+    boot: str
+    bios: str | None
+    load_address: int | None
+    entry: tuple[int, int] | None
+    segments: str | None
+    firmware_tables: str
+    fw_cfg: tuple[tuple[str, str], ...]
+    files: tuple[str, ...]
+
+
+class BoardFacts(Value):
+    """The options of `RunConfig` that decide which devices there are, and what the CPUs are."""
+
+    cpus: int
+    cpu: str
+    serial: tuple[str, ...]
+    rtc_base: int
+    debug_exit_port: int | None
+    uart_pace: bool
+    testdev: bool
+
+
+class Times(Value):
+    """Guest time and KVM's clock in ns; when the snapshot was taken in ns since 1970.
+
+    `reset_at` is the guest time of the last reset, None where there was none. `counter` is the time-stamp
+    counter of the first vCPU.
+    """
+
+    guest: int
+    kvm_clock: int
+    taken: int
+    counter: int
+    reset_at: int | None
+
+
+class DeviceFacts(Value):
+    """One device. `checksum` is that of its specification, `started` whether it has a state."""
+
+    name: str
+    checksum: int
+    started: bool
+
+
+class LineFacts(Value):
+    """One interrupt line: masks of the sources that ask for it, and of those that are heard (-1: all)."""
+
+    gsi: int
+    asserted: int
+    heard: int
+
+
+class PortText(Value):
+    """What one port has on the screen, of two ports that share it (`host.mirror`)."""
+
+    name: str
+    text: bytes
+    history: tuple[bytes, ...]
+    shown: int
+    free: bool
+    overlong: bool
+
+
+class Description(Value):
+    """A machine, without its memory and the sections.
+
+    `late_forbidden` are the ports whose writes must not be late now. `pics` are the interrupt controllers, as
+    KVM gives them. `roms` are the guest-physical addresses of memory that only can be read. `mirrors` is
+    what ports that share a screen have printed of their present lines.
+    """
+
+    host: HostFacts
+    boot: BootFacts
+    board: BoardFacts
+    times: Times
+    devices: tuple[DeviceFacts, ...]
+    lines: tuple[LineFacts, ...]
+    late_forbidden: tuple[int, ...]
+    pics: tuple[bytes, ...]
+    roms: tuple[int, ...]
+    mirrors: tuple[tuple[PortText, ...], ...]
+
+
+def encode(description: Description, sections: Mapping[str, Section]) -> bytes:
+    """The description as JSON, with the table of sections."""
+    data = description.as_dict()
+    data["host"] = description.host.as_dict() | {
+        "leaves": [
+            [leaf.function, leaf.index, int(leaf.indexed), leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
+            for leaf in description.host.leaves
+        ]
+    }
+    data["boot"] = description.boot.as_dict() | {
+        "modules": [{"path": path, "arguments": text} for path, text in description.boot.modules],
+        "fw_cfg": [{"name": name, "path": path} for name, path in description.boot.fw_cfg],
+    }
+    data["board"] = description.board.as_dict()
+    data["times"] = description.times.as_dict()
+    data["devices"] = [device.as_dict() for device in description.devices]
+    data["lines"] = [line.as_dict() for line in description.lines]
+    data["late_forbidden"] = [[port] for port in description.late_forbidden]
+    data["roms"] = [[address] for address in description.roms]
+    data["pics"] = [{"state": state.hex()} for state in description.pics]
+    data["mirrors"] = [{"ports": [_port_text(port) for port in ports]} for ports in description.mirrors]
+    data["sections"] = [section.as_dict() | {"name": name} for name, section in sections.items()]
+    return json.dumps(data, separators=(",", ":")).encode("ascii")
+
+
+def _port_text(port: PortText) -> dict[str, Any]:
+    return port.as_dict() | {
+        "text": port.text.hex(),
+        "history": [{"line": line.hex()} for line in port.history],
+    }
+
+
+def decode(text: bytes, header: Header) -> tuple[Description, dict[str, Section]]:
+    """What `encode` was given. Raises SnapshotFileError for anything that it cannot have written."""
+    fields = parse(text)
+    description = Description(
+        _host(fields.object("host")),
+        _boot(fields.object("boot")),
+        _board(fields.object("board")),
+        _times(fields.object("times")),
+        tuple(_device(one) for one in fields.objects("devices", MAX_DEVICES)),
+        tuple(_line(one) for one in fields.objects("lines", MAX_LINES)),
+        _late(fields),
+        tuple(_pic(one) for one in fields.objects("pics", 3)),
+        tuple(address for (address,) in fields.rows("roms", MAX_ROMS, 1, 1 << 51)),
+        tuple(_mirror(one) for one in fields.objects("mirrors", 2)),
+    )
+    sections = _sections(fields.objects("sections", layout.MAX_SECTIONS), header)
+    fields.end()
+    _check(description, sections)
+    return description, sections
+
+
+def _host(fields: Fields) -> HostFacts:
+    found = HostFacts(
+        fields.flag("pvm"),
+        fields.integer("tsc_khz", 0, _MAX_32),
+        fields.integer("xsave_size", 4096, 1 << 20),
+        fields.flag("sregs2"),
+        tuple(
+            Leaf(function, index, bool(indexed), *registers)
+            for function, index, indexed, *registers in fields.rows("leaves", MAX_LEAVES, 7, _MAX_32)
+        ),
+    )
+    fields.end()
+    return found
+
+
+def _boot(fields: Fields) -> BootFacts:
+    modules = fields.objects("modules", MAX_FILES)
+    fw_cfg = fields.objects("fw_cfg", MAX_FILES)
+    entry = fields.optional("entry", lambda name: fields.numbers(name, 2, 0xFFFF))
+    found = BootFacts(
+        fields.text("format", 64),
+        fields.text("guest"),
+        fields.text("append", 1 << 16),
+        tuple((one.text("path"), one.text("arguments", 1 << 16)) for one in modules),
+        fields.optional("initrd", fields.text),
+        fields.text("boot", 64),
+        fields.optional("bios", fields.text),
+        fields.optional("load_address", fields.integer),
+        None if entry is None else (entry[0], entry[1]),
+        fields.optional("segments", fields.text),
+        fields.text("firmware_tables", 64),
+        tuple((one.text("name"), one.text("path")) for one in fw_cfg),
+        fields.texts("files", 3 * MAX_FILES),
+    )
+    for one in (*modules, *fw_cfg, fields):
+        one.end()
+    return found
+
+
+def _board(fields: Fields) -> BoardFacts:
+    found = BoardFacts(
+        fields.integer("cpus", 1, MAX_CPUS),
+        fields.text("cpu"),
+        fields.texts("serial", 16),
+        fields.integer("rtc_base", -_MAX_TIME, _MAX_TIME),
+        fields.optional("debug_exit_port", lambda name: fields.integer(name, 0, 0xFFFF)),
+        fields.flag("uart_pace"),
+        fields.flag("testdev"),
+    )
+    fields.end()
+    return found
+
+
+def _times(fields: Fields) -> Times:
+    found = Times(
+        fields.integer("guest", 0, _MAX_TIME),
+        fields.integer("kvm_clock", 0, _MAX_TIME),
+        fields.integer("taken", 0, _MAX_TIME),
+        fields.integer("counter"),
+        fields.optional("reset_at", lambda name: fields.integer(name, 0, _MAX_TIME)),
+    )
+    fields.end()
+    if found.reset_at is not None and found.reset_at > found.guest:
+        raise damaged("a reset in the future")
+    return found
+
+
+def _device(fields: Fields) -> DeviceFacts:
+    found = DeviceFacts(
+        fields.text("name", 64), fields.integer("checksum", 0, _MAX_32), fields.flag("started")
+    )
+    fields.end()
+    return found
+
+
+def _line(fields: Fields) -> LineFacts:
+    found = LineFacts(
+        fields.integer("gsi", 0, 255), fields.integer("asserted"), fields.integer("heard", -1, MAX_64)
+    )
+    fields.end()
+    return found
+
+
+def _late(fields: Fields) -> tuple[int, ...]:
+    return tuple(port for (port,) in fields.rows("late_forbidden", MAX_DEVICES, 1, 0xFFFF))
+
+
+def _pic(fields: Fields) -> bytes:
+    found = fields.data("state", 520)
+    fields.end()
+    return found
+
+
+def _mirror(fields: Fields) -> tuple[PortText, ...]:
+    found = []
+    for one in fields.objects("ports", 2):
+        history = one.objects("history", MAX_HISTORY)
+        found.append(
+            PortText(
+                one.text("name", 64),
+                text := one.data("text", MAX_LINE),
+                tuple(line.data("line", MAX_LINE + 2) for line in history),
+                one.integer("shown", 0, len(text)),
+                one.flag("free"),
+                one.flag("overlong"),
+            )
+        )
+        for line in history:
+            line.end()
+        one.end()
+    fields.end()
+    return tuple(found)
+
+
+def _sections(items: list[Fields], header: Header) -> dict[str, Section]:
+    found: dict[str, Section] = {}
+    for one in items:
+        name = one.text("name", 128)
+        section = Section(one.integer("offset"), one.integer("size"), one.integer("checksum", 0, _MAX_32))
+        one.end()
+        if name in found:
+            raise damaged(f"section '{name}' twice")
+        found[name] = check_section(section, header)
+    if sum(section.size for section in found.values()) > layout.MAX_SECTION_BYTES:
+        raise damaged("its sections are too long")
+    return found
+
+
+def _check(description: Description, sections: Mapping[str, Section]) -> None:
+    """Every part that is referred to is there, and none that is not."""
+    wanted = [RUNS]
+    wanted += [cpu_section(index) for index in range(description.board.cpus)]
+    wanted += [device_section(device.name) for device in description.devices if device.started]
+    wanted += [rom_section(index) for index in range(len(description.roms))]
+    wanted += [file_section(index) for index in range(len(description.boot.files))]
+    if len(set(wanted)) != len(wanted) or set(wanted) != set(sections):
+        raise damaged("its sections are not those of its machine")
+    boot = description.boot
+    paths = [boot.guest, *(path for path, _ in boot.modules), *(path for _, path in boot.fw_cfg)]
+    paths += [path for path in (boot.initrd, boot.bios) if path not in (None, *_NO_FILES)]
+    if not set(paths) <= set(boot.files):
+        raise damaged("a file of the boot is missing")

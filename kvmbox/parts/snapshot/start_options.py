@@ -1,0 +1,67 @@
+"""The options of a machine that starts from a snapshot: what the snapshot decides, and what is free."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from kvmbox.errors import UsageError
+from kvmbox.host.capture import Capture
+from kvmbox.host.serial import Backends, serial_plan
+from kvmbox.parts.snapshot.description import Description
+from kvmbox.run.choices import FirmwareFile, ModuleSpec
+from kvmbox.run.option import IMAGE
+from kvmbox.run.options import OPTIONS, names
+
+OF_THE_SNAPSHOT: Final = names(IMAGE)
+"""The options of a machine that a snapshot decides."""
+
+
+def options_of(description: Description, memory_size: int) -> tuple[str, dict[str, Any]]:
+    """The image of the machine in a snapshot, and the options of the machine."""
+    board, boot = description.board, description.boot
+    return boot.guest, {
+        "memory": memory_size,
+        "cpus": board.cpus,
+        "cpu": board.cpu,
+        "append": boot.append,
+        "modules": [ModuleSpec(path, arguments) for path, arguments in boot.modules],
+        "initrd": boot.initrd,
+        "boot": boot.boot,
+        "bios": boot.bios,
+        "load_address": boot.load_address,
+        "entry": boot.entry,
+        "segments": boot.segments,
+        "firmware_tables": boot.firmware_tables,
+        "fw_cfg": [FirmwareFile(name, path) for name, path in boot.fw_cfg],
+        "testdev": board.testdev,
+        "uart_pace": board.uart_pace,
+        "rtc_base": board.rtc_base,
+        "debug_exit": board.debug_exit_port,
+        "serial": dict.fromkeys(board.serial, "null"),
+    }
+
+
+def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a machine from a snapshot, which has its `own` and is `given` others.
+
+    Raises UsageError.
+    """
+    for name in OF_THE_SNAPSHOT:
+        if name in given:
+            raise UsageError(
+                f"{OPTIONS[name].spelling} contradicts --from", hint="the machine is as the snapshot has it"
+            )
+    return {**own, **given, "serial": _serial(own["serial"], OPTIONS["serial"].take(given.get("serial", ())))}
+
+
+def _serial(ports: Collection[str], given: Backends) -> Backends:
+    """What `given` says of the ports that the machine has, and nothing at the others."""
+    plan = serial_plan(given, Capture())  # which ports, and whether it can be, is all that is asked
+    for port in plan:
+        if port not in ports:
+            raise UsageError(f"--serial {port}: the machine of the snapshot has no {port}")
+    more = [port for port in ports if port not in plan]
+    if isinstance(given, Mapping):
+        return {**given, **dict.fromkeys(more, "null")}
+    return [*given, *(f"{port}=null" for port in more)]

@@ -1,1 +1,0 @@
-"""Device processes and their spawner: started, replaced, named when they fail, ended."""

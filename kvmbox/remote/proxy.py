@@ -1,0 +1,176 @@
+"""The proxy of a device in another process: the bus reads and writes a proxy like the device itself.
+
+The first word of each request and the largest value of each reply depend only on the size of the access. So
+the proxy computes them once.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from kvmbox.board import DeviceSpec
+from kvmbox.bus import FastPath
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.grants import leaves_room
+from kvmbox.remote.patience import REPLY_SLICES
+from kvmbox.wire import protocol
+from kvmbox.wire.protocol import request_word
+
+ACCESS_SIZES = (1, 2, 4, 8)
+
+
+class DeviceProxy:
+    """Device number `index` of the process behind `channel`. Thread-safe. Counts accesses for statistics."""
+
+    __slots__ = (
+        "_counting",
+        "_reads_of",
+        "_wide",
+        "_writes_of",
+        "at_once",
+        "channel",
+        "index",
+        "name",
+        "natural_sizes",
+        "reads",
+        "writes",
+    )
+
+    def __init__(
+        self, channel: Channel, index: int, name: str, natural_sizes: frozenset[int], *, at_once: bool = True
+    ) -> None:
+        """`at_once`: whether the accesses of one instruction may be one request; see `grants.leaves_room`."""
+        self.channel = channel
+        self.index = index
+        self.name = name
+        self.natural_sizes = natural_sizes
+        self.at_once = at_once
+        self.reads = 0
+        self.writes = 0
+        self._counting = threading.Lock()
+        self._reads_of = {size: self._fast_path(protocol.READ, size) for size in ACCESS_SIZES}
+        self._writes_of = {size: self._fast_path(protocol.WRITE, size) for size in ACCESS_SIZES}
+        self._wide: dict[int, WideProxy] = {}
+
+    @classmethod
+    def of(cls, channel: Channel, index: int, device: DeviceSpec) -> DeviceProxy:
+        """The proxy of `device`."""
+        return cls(channel, index, device.name, device.natural_sizes, at_once=leaves_room(device))
+
+    def _fast_path(self, kind: int, size: int) -> FastPath:
+        word = request_word(kind, self.index, size)
+        return FastPath(
+            self.channel.access_for(word), word, (1 << 8 * size) - 1 if kind == protocol.READ else 0
+        )
+
+    def fast_path(self, is_read: bool, size: int) -> FastPath:
+        """See RoutedDevice."""
+        return (self._reads_of if is_read else self._writes_of)[size]
+
+    def in_bytes(self, size: int) -> WideProxy:
+        """See DirectDevice."""
+        return self._wide.get(size) or self._wide.setdefault(size, WideProxy(self, size))
+
+    def read_string(self, offset: int, size: int, count: int) -> bytes:
+        """See DirectDevice. Raises DeviceProcessError."""
+        self.count(True, count)
+        return self.channel.read_string(self.index, offset, size, count)
+
+    def write_string(self, offset: int, size: int, data: bytes) -> None:
+        """See DirectDevice. Raises DeviceProcessError."""
+        self.count(False, len(data) // size)
+        self.channel.write_string(self.index, offset, size, data)
+
+    @staticmethod
+    def with_index(word: int, register: int, byte: int) -> tuple[int, int]:
+        """The word and the value of a read with `word` that carries a posted write of `byte` to `register`.
+
+        Index and data, as a CMOS clock has them, are then one request instead of two.
+        """
+        return word ^ protocol.READ ^ protocol.INDEXED_READ, register << 32 | byte
+
+    def count(self, is_read: bool, accesses: int) -> None:
+        """See RoutedDevice."""
+        with self._counting:
+            if is_read:
+                self.reads += accesses
+            else:
+                self.writes += accesses
+
+    def read(self, offset: int, size: int) -> int:
+        """What the guest reads: `size` bytes at `offset`. Raises DeviceProcessError."""
+        self.count(True, 1)
+        access, word, limit = self._reads_of[size]
+        return access(word, offset, 0, limit)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """The guest writes `size` bytes at `offset`. Raises DeviceProcessError."""
+        self.count(False, 1)
+        access, word, _ = self._writes_of[size]
+        access(word, offset, value, 0)
+
+    def write_run(self, offset: int, data: bytes) -> None:
+        """The guest has written the bytes of `data`, one after another, to `offset`. By the vCPU thread."""
+        self.count(False, len(data))
+        if len(data) == 1:
+            access, word, _ = self._writes_of[1]
+            access(word, offset, data[0], 0)
+        else:
+            self.channel.transact(protocol.WRITE_RUN, self.index, offset, data)
+
+    def flush_run(self, offset: int, data: bytes) -> None:
+        """The same by the main thread, which waits no longer than it may."""
+        self.count(False, len(data))
+        self.channel.request(protocol.WRITE_RUN, device=self.index, offset=offset, payload=data)
+
+    def write_pairs(self, offset: int, data: bytes) -> None:
+        """The guest has written a byte to `offset` and one to the register behind it, over and over. By the
+        vCPU thread. All of it is one request, of words.
+        """
+        self.count(False, len(data))
+        self.channel.write_string(self.index, offset, 2, data)
+
+    def flush_pairs(self, offset: int, data: bytes) -> None:
+        """The same by the main thread, which waits no longer than it may."""
+        self.count(False, len(data))
+        self.channel.write_string(self.index, offset, 2, data, slices=REPLY_SLICES)
+
+
+class WideProxy:
+    """The same device for accesses of `size` bytes, each of which is a byte access of its own.
+
+    All of them are one request (`wire.blocks`). As they are counted one by one, this is not the device itself
+    to the run loop, and carries no posted index write along (`coalescing`).
+    """
+
+    __slots__ = ("_device", "_read", "_size", "_write", "channel")
+
+    def __init__(self, device: DeviceProxy, size: int) -> None:
+        self.channel = device.channel
+        self._device = device
+        self._size = size
+        read = request_word(protocol.READ_WIDE, device.index, size)
+        write = request_word(protocol.WRITE_WIDE, device.index, size)
+        self._read = FastPath(self.channel.access_for(read), read, (1 << 8 * size) - 1)
+        self._write = FastPath(self.channel.access_for(write), write, 0)
+
+    def fast_path(self, is_read: bool, size: int) -> FastPath:
+        """See RoutedDevice."""
+        assert size == self._size
+        return self._read if is_read else self._write
+
+    def count(self, is_read: bool, accesses: int) -> None:
+        """See RoutedDevice."""
+        self._device.count(is_read, self._size * accesses)
+
+    def read(self, offset: int) -> int:
+        """See InBytes. Raises DeviceProcessError."""
+        self.count(True, 1)
+        access, word, limit = self._read
+        return access(word, offset, 0, limit)
+
+    def write(self, offset: int, value: int) -> None:
+        """See InBytes. Raises DeviceProcessError."""
+        self.count(False, 1)
+        access, word, _ = self._write
+        access(word, offset, value, 0)

@@ -1,0 +1,82 @@
+"""The parameters of `Machine`, for type checkers: tools/generate_options.py makes it of `run.options`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Literal, TypedDict
+
+from kvmbox.board import DeviceSpec
+from kvmbox.host.capture import Capture
+from kvmbox.host.serial import Backends
+from kvmbox.host.transfers import Store
+from kvmbox.parts.snapshot.file import SnapshotFile
+from kvmbox.parts.snapshot.snapshots import SnapshotCondition
+from kvmbox.run.choices import FirmwareFile, ModuleSpec, SymbolSpec
+from kvmbox.run.values import Several
+
+
+class SnapshotOptions(TypedDict, total=False):
+    """What a snapshot leaves open."""
+
+    serial: Backends
+    debugcon: str | Capture
+    keyboard: Literal["none", "console"]
+    serial_overflow: Literal["wait", "drop"]
+    serial_limit: int | str | None
+    screen: Literal["auto", "end", "live", "never"]
+    timeout: float | None
+    expect: Several[str | bytes]
+    fail_on: Several[str | bytes]
+    success_status: int | None
+    no_reboot: bool
+    gdb: str | None
+    snapshot_when: Several[str | SnapshotCondition]
+    snapshot_stop: bool
+    rtc: Literal["stand-still", "catch-up"]
+    sandbox: Literal["none", "thread", "process", "per-device"]
+    seccomp: Literal["filter", "strict", "off"] | None
+    ipc: str | None
+    on_device_crash: Literal["fail", "restart", "all-ones"]
+    restart_budget: int | None
+    require: Several[str]
+    without: Several[str]
+    pin: int | str
+    inject: Several[str]
+    symbols: Several[str | os.PathLike[str] | SymbolSpec]
+    source: Several[str | os.PathLike[str]]
+    core: str | os.PathLike[str] | None
+    core_always: bool
+    profile: str | os.PathLike[str] | None
+    profile_rate: int | str | None
+    record: str | os.PathLike[str] | None
+    record_limit: int | str | None
+    console: Literal["capture", "stdio"]
+    sample_exits: bool
+    kvm_path: str
+    devices: Several[DeviceSpec]
+    resources: Mapping[str, Store] | None
+    say: Callable[[str], None] | None
+
+
+class MachineOptions(SnapshotOptions, total=False):
+    """All parameters."""
+
+    memory: int | str
+    cpus: int
+    cpu: str
+    rtc_base: int | str
+    testdev: bool
+    boot: str
+    append: str
+    modules: Several[str | os.PathLike[str] | ModuleSpec]
+    initrd: str | os.PathLike[str] | None
+    bios: str | os.PathLike[str] | None
+    firmware_tables: Literal["auto", "none"]
+    fw_cfg: Several[str | FirmwareFile]
+    load_address: int | str | None
+    entry: tuple[int, int] | str | None
+    segments: Literal["zero", "cs"] | None
+    uart_pace: bool
+    debug_exit: int | str | None
+    start: SnapshotFile | None

@@ -1,0 +1,132 @@
+"""What a run boots: the image, the modules, and the firmware that it starts with, read once from the host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+from kvmbox.boot import bundled
+from kvmbox.boot.choose import AUTO, choose
+from kvmbox.boot.compressed import decompressed
+from kvmbox.boot.files import HostFiles
+from kvmbox.boot.image import GuestImage, read_module
+from kvmbox.boot.load import BootOptions, load_image
+from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
+from kvmbox.errors import StartError, UsageError
+from kvmbox.firmware.builtin_bios import drives
+from kvmbox.firmware.fw_cfg import FwCfgItem
+from kvmbox.firmware.platform import Platform
+from kvmbox.lean import Value
+from kvmbox.memory import GuestMemory
+from kvmbox.parts.crash_report.aftermath import SymbolContent
+from kvmbox.run.config import RunConfig
+
+BIOS_ROM = os.path.join(bundled.DIRECTORY, "bios.bin")
+
+
+def platform_of(config: RunConfig) -> Platform:
+    """The machine as its firmware describes it."""
+    return Platform(config.memory_size, config.cpus, tuple(config.serial))
+
+
+class BootSource(Value):
+    """The image, the modules and the firmware. They are read once, so that a reboot loads the same bytes.
+
+    `has_bios` says whether the ROM of the built-in BIOS is in memory, if only to trap what is called.
+    `disk` is what the BIOS shows as a disk, or empty. `fw_cfg` has the kernel that firmware is to start.
+    `symbols` are the files that name the guest's addresses. `hint` names another way to boot, or is empty.
+    """
+
+    load: Callable[[GuestMemory], BootPlan]
+    has_bios: bool = False
+    disk: bytes = b""
+    fw_cfg: tuple[FwCfgItem, ...] = ()
+    symbols: tuple[SymbolContent, ...] = ()
+    hint: str = ""
+
+    @property
+    def disk_sectors(self) -> int:
+        """How many sectors the disk has; 0: there is none."""
+        return drives(len(self.disk)).sectors if self.disk else 0
+
+    @classmethod
+    def read(cls, config: RunConfig, files: HostFiles | None = None) -> BootSource:
+        """Read all of it; ImageError if something cannot be read, UsageError if it does not go together."""
+        files = files or HostFiles()
+        image, boot = decompressed(files.image(config.guest)), config.boot
+        initrd = None if config.initrd is None else files.module(config.initrd)
+        command_line, for_firmware = config.append or None, list[FwCfgItem]()
+        if config.bios_file is not None:
+            if config.boot not in (AUTO, "bios", "firmware"):
+                raise UsageError(f"--bios {config.bios_file} contradicts --boot {config.boot}")
+            if config.guest != config.bios_file:
+                from kvmbox.boot.linux_for_firmware import kernel_for_firmware
+
+                for_firmware = kernel_for_firmware(image, command_line, initrd, config.memory_size)
+                image, command_line, initrd = decompressed(files.image(config.bios_file)), None, None
+            boot = "firmware"
+        choice = choose(image, boot, bios=config.bios)
+        way = choice.way
+        # A kernel of Multiboot may go back to real mode and call the BIOS of the PC that it was started on.
+        has_bios = (
+            way.name in ("bios", "real")
+            or (way.name == "linux" and _starts_in_real_mode(image))
+            or (
+                way.name in ("multiboot", "multiboot2")
+                and config.bios != NO_BIOS
+                and config.firmware_tables != "none"
+            )
+        )
+        options = BootOptions(
+            command_line=command_line,
+            modules=tuple(files.module(spec.path, spec.arguments) for spec in config.modules),
+            initrd=initrd,
+            boot=boot,
+            load_address=config.load_address,
+            entry=config.entry,
+            segments=config.segments,
+            firmware_tables=config.firmware_tables != "none",
+            bios=config.bios,
+            bios_rom=_bios_rom() if has_bios else b"",
+        )
+        takes_bios = has_bios or way.name in ("multiboot", "multiboot2")
+        if config.bios is not None and not takes_bios and way.name != "firmware":
+            raise UsageError(
+                f"--bios {config.bios} has no meaning for what is booted as '{way.name}'",
+                hint="boot sectors, flat 16-bit images and Multiboot kernels may have a BIOS",
+            )
+        shows_disk = way.name == "bios" or (way.name == "real" and config.bios == BUILTIN_BIOS)
+        platform = platform_of(config)
+        return cls(
+            lambda memory: load_image(image, memory, options, platform),
+            has_bios,
+            image.data if shows_disk else b"",
+            tuple(for_firmware),
+            tuple(_symbols(config, image)),
+            choice.hint,
+        )
+
+
+def _starts_in_real_mode(image: GuestImage) -> bool:
+    from kvmbox.boot.linux_header import starts_in_real_mode
+
+    return starts_in_real_mode(image.data)
+
+
+def _symbols(config: RunConfig, image: GuestImage) -> Iterator[SymbolContent]:
+    """The files of --symbols, then the image."""
+    for spec in config.symbols:
+        yield SymbolContent(read_module(spec.path).data, spec.base)
+    if image.data.startswith(b"\x7fELF"):
+        yield SymbolContent(image.data)
+
+
+def _bios_rom() -> bytes:
+    try:
+        with open(BIOS_ROM, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise StartError(
+            f"cannot read the built-in BIOS '{BIOS_ROM}': {error.strerror}",
+            hint="build it: make guests; an installed kvmbox has it",
+        ) from error

@@ -1,0 +1,422 @@
+"""The builder: from a configuration to devices on their buses, and to one virtual machine per boot.
+
+`Devices` exist as long as the run: processes, channels, buses, clock. A `GuestVm` exists from one reset to
+the next, because a new VM with new interrupt controllers is the most reliable reset that KVM has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from collections.abc import Mapping as ZoneMap
+from typing import Protocol
+
+from kvmbox import board, layout
+from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
+from kvmbox.boot.files import HostFiles
+from kvmbox.boot.state import CpuState
+from kvmbox.bus import Bus, BusDevice, Mapping
+from kvmbox.errors import UsageError
+from kvmbox.firmware import builtin_bios
+from kvmbox.firmware.fw_cfg import MOST_BYTES, FwCfgItem, check_name
+from kvmbox.host.bios_reports import BiosReports
+from kvmbox.host.clock import GuestClock
+from kvmbox.host.console import Console
+from kvmbox.host.interrupts import InterruptRouter
+from kvmbox.judge import Judge
+from kvmbox.kvm import uapi
+from kvmbox.kvm.system import Kvm
+from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.kvm.vm import Vm
+from kvmbox.memory import GuestMemory
+from kvmbox.outcome import CLEAN, GUEST_CRASHED, Outcome, debug_exit_status
+from kvmbox.remote.grants import bind
+from kvmbox.remote.guest_memory import Submit
+from kvmbox.remote.pool import DevicePool, SurvivalOf, fails
+from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.run.boot_source import BootSource
+from kvmbox.run.coalescing import CoalescedRing, OutputRoom
+from kvmbox.run.config import RunConfig
+from kvmbox.run.kinds import guest_clock, interrupt_router, ring_kind
+from kvmbox.run.late_writes import LateWrites
+from kvmbox.run.processors import Processors
+from kvmbox.wire import protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.host.transfers import Store, TransferThread
+    from kvmbox.parts.inject.injection import Injection
+    from kvmbox.remote.grants import Grants
+
+    Stores = ZoneMap[str, Store]
+
+PORT_BITS = 16
+ADDRESS_BITS = 52  # the most that an x86 physical address can have
+
+
+def board_of(
+    config: RunConfig, *, bios: bool = False, disk: int = 0, fw_cfg: Sequence[FwCfgItem] = ()
+) -> list[DeviceSpec]:
+    """The devices of this run, with those behind the built-in BIOS, whose disk has `disk` sectors.
+
+    `fw_cfg` are items beyond those that every guest is told: `fw_cfg_files` has the user's.
+
+    Raises UsageError if two devices claim the same port.
+    """
+    board = pc_board(
+        BoardOptions(
+            serial_ports=tuple(config.serial),
+            rtc_base=config.rtc_base,
+            memory_size=config.memory_size,
+            debug_exit_port=config.debug_exit_port,
+            uart_pace=config.uart_pace,
+            cpus=config.cpus,
+            testdev=config.testdev,
+            fw_cfg=tuple(fw_cfg),
+            has_bios=bios,
+            boot_disk_sectors=disk,
+        )
+    )
+    board += config.devices
+    # The only devices that the user puts somewhere.
+    for device in board:
+        if device.granted(StopValue):
+            for other in board:
+                if other is not device and _overlap(device, other):
+                    raise UsageError(f"--debug-exit {config.debug_exit_port:#x} belongs to {other.name}")
+    for device in config.devices:
+        for other in board:
+            if other is not device and (other.name == device.name or _overlap(device, other)):
+                raise UsageError(f"device {device.name} is in the place of {other.name}")
+        for grant in device.granted(Resource):
+            if grant.name not in config.resources:
+                raise UsageError(f"device {device.name} needs a resource '{grant.name}'")
+    return board
+
+
+def fw_cfg_files(config: RunConfig, files: HostFiles) -> tuple[FwCfgItem, ...]:
+    """The files of --fw-cfg, read once. Raises UsageError for a name, ImageError for a file."""
+    found = []
+    for file in config.fw_cfg:
+        check_name(file.name)
+        found.append(FwCfgItem(files.module(file.path, max_size=MOST_BYTES).data, file.name))
+    return tuple(found)
+
+
+def _overlap(one: DeviceSpec, other: DeviceSpec) -> bool:
+    return any(
+        mine.first < theirs.first + theirs.count and theirs.first < mine.first + mine.count
+        for mine_all, theirs_all in ((one.ports, other.ports), (one.mmio, other.mmio))
+        for mine in mine_all
+        for theirs in theirs_all
+    )
+
+
+class RunHost:
+    """What a run does for its devices: see `remote.grants.Host`."""
+
+    def __init__(
+        self,
+        router: InterruptRouter,
+        console: Console,
+        judge: Judge,
+        reset: Callable[[], None],
+        suspend: Callable[[str, int], None],
+        ram: GuestMemory,
+        stores: Stores,
+        wake: Callable[[], None],
+        exact: bool,
+    ) -> None:
+        """For the rest see `Devices`."""
+        self.late = LateWrites()
+        """The ports whose writes may be late at times."""
+        self.irq_source = router.source
+        self.replacing_irq_source = router.replacing_source
+        self.rise_of = router.rise_of
+        self.output = console.sink
+        self.input_room = console.room
+        self.bios = BiosReports(judge, console.note)
+        self.ask_for_reset = reset
+        self.suspend = suspend
+        self.ram = ram
+        self.transfer_thread: TransferThread | None = None
+        """What moves bulk data, if a device may have some moved."""
+        self._console = console
+        self._judge = judge
+        self._exact = exact
+        self._stores = stores
+        self._wake = wake
+        self._crash_kernel = False
+
+    def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
+        """Reports become lines for the person, or the end of the run."""
+        return self.bios.take, self.bios.stop
+
+    def transfers(self, device: str, grant: Resource) -> Submit:
+        """Transfers are done by a thread, which starts when the VMM is confined."""
+        from kvmbox.host.transfers import Order, TransferThread
+
+        if self.transfer_thread is None:
+            self.transfer_thread = TransferThread(self.ram, self._wake)
+        thread, store = self.transfer_thread, self._stores[grant.name]
+
+        def submit(tag: int, offset: int, ranges: Sequence[tuple[int, int]], to_guest: bool) -> bool:
+            order = Order(device, tag, store, grant.size, offset, ranges, to_guest)
+            return thread.submit(order, grant.max_pending)
+
+        return submit
+
+    def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
+        """KVM coalesces writes to the register's port while they may be late. Those to memory always exit."""
+        port = device.port_of(grant.register)
+        return (lambda _allowed: None) if port is None or self._exact else self.late.add(port)
+
+    def stop(self, value: int | None) -> None:
+        """The guest ends the run: with `value` at the debug-exit port, or cleanly (None)."""
+        if value is None:
+            outcome = Outcome(CLEAN, "the guest shut down")
+        else:
+            outcome = Outcome(debug_exit_status(value), f"the guest wrote {value:#x} to the debug-exit port")
+        self._judge.ends(outcome)
+
+    def panic(self, *, crash_kernel: bool) -> None:
+        """The guest says that it has panicked: the end, unless it goes on with a crash kernel."""
+        if not crash_kernel:
+            reason = "the guest reported a panic (pvpanic)"
+            self._judge.ends(Outcome(GUEST_CRASHED, reason, error=True))
+        elif not self._crash_kernel:
+            self._crash_kernel = True
+            self._console.note("the guest reported a panic, and boots its crash kernel (pvpanic)")
+
+
+class Devices:
+    """All devices of a run: launched, wired, and connected to two buses."""
+
+    def __init__(
+        self,
+        board: list[DeviceSpec],
+        pool: DevicePool,
+        console: Console,
+        judge: Judge,
+        *,
+        reset: Callable[[], None],
+        suspend: Callable[[str, int], None],
+        deadline_changed: Callable[[str, int, int], None],
+        ram: GuestMemory,
+        stores: Stores,
+        wake: Callable[[], None],
+        prepare: Callable[[DevicePool, GuestClock], SurvivalOf] = lambda _pool, _clock: fails,
+        injection: Injection | None = None,
+        exact: bool = False,
+    ) -> None:
+        """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one,
+        `suspend` with its name and the wake-ups that it wants when it asks for that.
+        `prepare` is called, with `pool` and the clock, before there is any channel, and gives each of them
+        its survival.
+
+        `stores` are the resources of the host that devices were granted, by name; `wake` wakes the main
+        thread, which tells devices what has become of their transfers. `injection` has the faults of the
+        devices, if they have any. With `exact`, each write that prints exits: then the vCPU stands at the
+        instruction that has printed a text when the text is found.
+        """
+        self._exact = exact
+        self.board = board
+        self.pool = pool
+        self.clock = guest_clock()
+        self.router = interrupt_router(self.clock)
+        self.ports = Bus(PORT_BITS)
+        self.mmio = Bus(ADDRESS_BITS)
+        self.proxies: list[DeviceProxy] = []
+        self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
+        """Device and register of each port whose writes may always come late."""
+        self.late_ports: dict[int, tuple[DeviceProxy, int]] = {}
+        """The same of those whose writes may come late at times."""
+        host = RunHost(self.router, console, judge, reset, suspend, ram, stores, wake, exact)
+        self.injection = injection
+        """The faults of the devices, if they have any."""
+        if injection is None:
+            grants = {device.name: bind(device, host) for device in board}
+        else:
+            grants, deadline_changed = self._grants_with_faults(injection, host, deadline_changed)
+        self.transfers = host.transfer_thread
+        self.late = host.late
+        self.late_forbidden: tuple[int, ...] = ()
+        """The ports whose writes must not be late when the next virtual machine starts."""
+        try:
+            pool.connect(
+                grants,
+                now=self.clock.now,
+                deadline_changed=deadline_changed,
+                wait_for_output=console.wait_for_room,
+                survival_of=prepare(pool, self.clock),
+            )
+        except BaseException:
+            self.router.close()  # which nobody else has yet
+            raise
+        for member in pool.members.values():
+            channel = pool.channel(member.device_type)
+            for index, device in enumerate(member.devices):
+                self._attach(device, DeviceProxy.of(channel, index, device))
+
+    def _grants_with_faults(
+        self, injection: Injection, host: RunHost, deadline_changed: Callable[[str, int, int], None]
+    ) -> tuple[dict[str, Grants], Callable[[str, int, int], None]]:
+        """The grants of the devices, and what hears of the deadlines of their processes."""
+        processes = [(name, device) for name, _, device in self.pool.places()]
+        deadline_changed = injection.attach(self.clock.now, processes, deadline_changed)
+        grants = {device.name: bind(device, injection.host_of(device, host)) for device in self.board}
+        return grants, deadline_changed
+
+    def _attach(self, device: DeviceSpec, proxy: DeviceProxy) -> None:
+        self.proxies.append(proxy)
+        if self.injection is not None:
+            faulty = self.injection.device_of(device, proxy)
+            if faulty is not proxy:
+                self._attach_faulty(device, faulty)
+                return
+        for bus, ranges in ((self.ports, device.ports), (self.mmio, device.mmio)):
+            for addresses in ranges:
+                bus.attach(Mapping(addresses.first, addresses.count, proxy, addresses.offset, direct=proxy))
+        if self._exact and device.granted(board.Output):
+            return
+        for port in device.coalesced:
+            mapping = self.ports.find(port)
+            assert mapping is not None
+            self.coalesced[port] = (proxy, mapping.register(port))
+        for grant in device.granted(board.LateWrites):
+            late = device.port_of(grant.register)
+            if late is not None:
+                self.late_ports[late] = (proxy, grant.register)
+
+    def _attach_faulty(self, device: DeviceSpec, faulty: BusDevice) -> None:
+        """Each access of the guest goes to `faulty`, at once, and none by a fast path."""
+        for bus, ranges in ((self.ports, device.ports), (self.mmio, device.mmio)):
+            for addresses in ranges:
+                bus.attach(Mapping(addresses.first, addresses.count, faulty, addresses.offset))
+
+
+class SavedState(Protocol):
+    """The state of a virtual machine that was saved: see `restore.Start`."""
+
+    def apply(self, kvm: Kvm, guest: GuestVm) -> None:
+        """Bring a fresh machine to it. Raises SnapshotFileError."""
+        ...
+
+
+class GuestVm:
+    """One virtual machine from reset to reset: memory, interrupt controllers, vCPUs, a loaded guest.
+
+    The first vCPU is the bootstrap processor. The others wait for INIT and a start-up IPI.
+    """
+
+    def __init__(
+        self,
+        kvm: Kvm,
+        memory: GuestMemory,
+        source: BootSource,
+        *,
+        cpu: str,
+        cpus: int = 1,
+        waits: bool = True,
+        state: SavedState | None = None,
+    ) -> None:
+        """`cpu` is what `--cpu` says. `waits` says whether `close` waits until the VM is destroyed. With a
+        `state`, the machine goes on as that says, and `memory` has it already.
+
+        Raises ImageError, KvmError, SnapshotFileError and UsageError.
+        """
+        self._waits = waits
+        self._coalesces = kvm.check_extension(uapi.KVM_CAP_COALESCED_PIO) > 0
+        self.boot = source.load(memory)
+        self.memory = memory
+        self.vm: Vm = kvm.create_vm()
+        try:
+            self.vm.set_identity_map_address(layout.KVM_IDENTITY_MAP_ADDRESS)
+            self.vm.set_tss_address(layout.KVM_TSS_ADDRESS)
+            # Before the interrupt controllers: KVM then builds its routing once.
+            self.vm.map_memory(memory.regions)
+            for slot, rom in enumerate(memory.roms, len(memory.regions)):
+                self.vm.set_user_memory_region(slot, rom.start, rom.size, rom.host_address, read_only=True)
+            self.vm.create_irqchip()
+            self.vm.route_as_pc()
+            if self.boot.after_bios:
+                initialize_pics(self.vm)
+            processors = Processors(kvm, self.vm, cpus=cpus, cpu=cpu)
+            self.vcpus: list[Vcpu] = processors.vcpus
+            self.is_pvm = processors.is_pvm
+            self.not_hidden = processors.not_hidden
+            self.leaves = processors.leaves
+            self.lines_are_set = state is not None
+            """Whether the interrupt controllers have seen the edges of the lines that are high."""
+            if state is None:
+                apply_state(self.vcpus[0], self.boot.state)
+            else:
+                state.apply(kvm, self)
+        except BaseException:
+            self.vm.close()
+            raise
+
+    def coalesce(self, devices: Devices, room: OutputRoom) -> CoalescedRing | None:
+        """Coalesce the writes that may be late, if KVM can do this: they do not exit, but go to the ring."""
+        zones = devices.coalesced | devices.late_ports
+        if not self._coalesces or not zones:
+            return None
+        for port in devices.coalesced:
+            self.vm.register_coalesced(port, 1, pio=True)
+        devices.late.attach(self.vm, devices.late_forbidden)
+        devices.late_forbidden = ()
+        # The ring belongs to the VM: KVM maps the same page behind each vCPU.
+        vcpu = self.vcpus[0]
+        alone = len(self.vcpus) == 1
+        return ring_kind()(vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=room, carries=alone)
+
+    def close(self) -> None:
+        """Close the VM and its vCPUs; the memory stays."""
+        self.vm.close(wait=self._waits)
+
+
+def initialize_pics(vm: Vm) -> None:
+    """Bring the 8259s into the state in which the built-in BIOS leaves them. Raises KvmError."""
+    chips = (uapi.KVM_IRQCHIP_PIC_MASTER, uapi.KVM_IRQCHIP_PIC_SLAVE)
+    for chip, vector, mask in zip(chips, builtin_bios.FIRST_VECTORS, builtin_bios.MASKS, strict=True):
+        state = vm.get_irqchip(chip)
+        state.pic.irq_base, state.pic.imr, state.pic.init4 = vector, mask, 1
+        vm.set_irqchip(state)
+
+
+def tell_transfers(devices: Devices) -> None:
+    """Send COMPLETE for the transfers that are done. By the main thread. Raises DeviceProcessError."""
+    if devices.transfers is None:
+        return
+    for name, tag, status in devices.transfers.take_done():
+        for device_type, index, device in devices.pool.places():
+            if device.name == name:
+                channel = devices.pool.channel(device_type)
+                channel.request(protocol.COMPLETE, device=index, value=tag | status << 32)
+
+
+def start_timer(devices: Devices) -> None:
+    """Start counter 0 of the PIT as the built-in BIOS does. Raises DeviceProcessError."""
+    for device_type, index, device in devices.pool.places():
+        if device.model == "pit_8254":
+            channel = devices.pool.channel(device_type)
+            for register, data in ((3, bytes((builtin_bios.TIMER_MODE,))), (0, bytes(2))):
+                channel.request(protocol.WRITE_RUN, device=index, offset=register, payload=data)
+
+
+def apply_state(vcpu: Vcpu, state: CpuState) -> None:
+    """Give a vCPU its first registers."""
+    sregs = vcpu.get_sregs()
+    for name in ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt"):
+        source, target = getattr(state, name), getattr(sregs, name)
+        for field in ("base", "limit", "selector", "type", "present", "dpl", "db", "s", "l", "g", "avl"):
+            setattr(target, field, getattr(source, field))
+        target.unusable = 0 if source.present else 1
+    for name in ("gdt", "idt"):
+        source, table = getattr(state, name), getattr(sregs, name)
+        table.base, table.limit = source.base, source.limit
+    sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = state.cr0, state.cr3, state.cr4, state.efer
+    vcpu.set_sregs(sregs)
+    regs = uapi.kvm_regs()
+    for name, _ in uapi.kvm_regs._fields_:
+        setattr(regs, name, getattr(state, name))
+    vcpu.set_regs(regs)

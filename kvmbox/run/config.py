@@ -1,0 +1,301 @@
+"""One run, checked: what the options of `run.options` come to together, and the refusal of contradictions.
+
+A UsageError names the option as the command line spells it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from kvmbox.board import DeviceSpec
+from kvmbox.boot.choose import AUTO
+from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
+from kvmbox.errors import UsageError
+from kvmbox.host.capture import Capture
+from kvmbox.host.serial import KeyboardSpec, SerialSpec
+from kvmbox.jail import layers
+from kvmbox.lean import Value
+from kvmbox.parts.snapshot.snapshots import SnapshotCondition
+from kvmbox.remote.pool import Design, Sandbox, Seccomp
+from kvmbox.run.choices import (
+    DEFAULT_IPC,
+    DEFAULT_PROFILE_RATE,
+    DEFAULT_RESTART_BUDGET,
+    DEFAULT_RTC,
+    DEFAULT_SCREEN,
+    DEFAULT_SECCOMP,
+    DataSegments,
+    FirmwareChoice,
+    FirmwareFile,
+    ModuleSpec,
+    OnDeviceCrash,
+    RtcPolicy,
+    ScreenChoice,
+    SerialOverflow,
+    SymbolSpec,
+)
+from kvmbox.run.option import READ, WRITTEN
+from kvmbox.run.options import PARAMETERS
+
+MOST_SNAPSHOTS: Final = 64
+"""How many snapshots a run may plan."""
+
+NO_FAULTS_IN_SNAPSHOTS: Final = "a snapshot has no room for how far the faults have come"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.host.transfers import Store
+    from kvmbox.parts.gdb.endpoint import Endpoint
+    from kvmbox.parts.inject.spec import Spec
+    from kvmbox.parts.snapshot.file import SnapshotFile
+
+_NO_RESOURCES: Final[Mapping[str, Store]] = {}
+
+
+class RunConfig(Value):
+    """One run, checked. Sizes are bytes, `timeout` is seconds.
+
+    `boot` is a way to boot; `bios` is None where the image decides whether there is a BIOS, else "builtin",
+    "none" or a file. `entry` is (CS, IP).
+    `rtc_base` is the wall clock at guest time 0, in seconds since 1970. `require` is the mask of sandbox
+    layers (`jail.layers`) that must not be missing. `devices` are put on the board beside those of a PC;
+    `resources` are what their `Resource` grants name. `start` is the snapshot that the machine starts from,
+    which decides many of the others. `inject` are the faults of devices. `gdb` is where a debugger finds
+    the machine. `console` is where the text of the screen goes, None for stdout.
+    """
+
+    guest: str
+    serial: dict[str, SerialSpec]
+    debugcon: SerialSpec
+    rtc_base: int
+    memory_size: int
+    cpus: int
+    cpu: str
+    append: str
+    modules: tuple[ModuleSpec, ...]
+    initrd: str | None
+    boot: str
+    bios: str | None
+    load_address: int | None
+    entry: tuple[int, int] | None
+    segments: DataSegments | None
+    firmware_tables: FirmwareChoice
+    fw_cfg: tuple[FirmwareFile, ...]
+    symbols: tuple[SymbolSpec, ...]
+    testdev: bool
+    serial_overflow: SerialOverflow
+    serial_limit: int | None
+    timeout: float | None
+    expect: tuple[bytes, ...]
+    fail_on: tuple[bytes, ...]
+    success_status: int | None
+    uart_pace: bool
+    debug_exit_port: int | None
+    no_reboot: bool
+    pin: str
+    design: Design
+    on_device_crash: OnDeviceCrash
+    restart_budget: int
+    require: int
+    record: str | None
+    record_limit: int | None
+    kvm_path: str
+    devices: tuple[DeviceSpec, ...]
+    resources: Mapping[str, Store]
+    snapshot_when: tuple[SnapshotCondition, ...] = ()
+    snapshot_stop: bool = False
+    start: SnapshotFile | None = None
+    rtc: RtcPolicy = DEFAULT_RTC
+    source: tuple[str, ...] = ()
+    keyboard: KeyboardSpec | None = None
+    core: str | None = None
+    core_always: bool = False
+    profile: str | None = None
+    profile_rate: int = DEFAULT_PROFILE_RATE
+    inject: tuple[Spec, ...] = ()
+    gdb: Endpoint | None = None
+    screen: ScreenChoice = DEFAULT_SCREEN
+    console: Capture | None = None
+    sample_exits: bool = False
+
+    @property
+    def bios_file(self) -> str | None:
+        """The firmware image of --bios FILE, or None."""
+        return None if self.bios in (BUILTIN_BIOS, NO_BIOS) else self.bios
+
+    @property
+    def files_written(self) -> list[tuple[str, str]]:
+        """What for, and the path, of each file that the run writes."""
+        found = list(self._files(WRITTEN))
+        found += [(f"--serial {one.port}=file:", one.path) for one in self.serial.values() if one.path]
+        if self.debugcon.path:
+            found.append(("--debugcon file:", self.debugcon.path))
+        return found
+
+    @property
+    def files_read(self) -> list[tuple[str, str]]:
+        """The same of the files that it reads."""
+        if self.start is not None:
+            return [("--from", self.start.path)]
+        return [("the guest's image", self.guest), *self._files(READ)]
+
+    def _files(self, use: str) -> Iterator[tuple[str, str]]:
+        for option in PARAMETERS.values():
+            if option.file == use:
+                value = self.bios_file if option.name == "bios" else getattr(self, option.name)
+                yield from ((option.spelling, path) for path in option.paths(value))
+
+
+def configured(
+    guest: str,
+    options: Mapping[str, Any],
+    *,
+    flat: bool,
+    serial: dict[str, SerialSpec],
+    debugcon: SerialSpec,
+    keyboard: KeyboardSpec,
+    console: Capture | None,
+) -> RunConfig:
+    """The run of `options`, as `run.options.taken` gives them. A `flat` bundled image boots in one way.
+
+    `console` and the three before it say what the options of these names mean. Raises UsageError.
+    """
+    required = layer_mask("--require", options["require"])
+    left_out = layer_mask("--without", options["without"])
+    budget: int | None = options["restart_budget"]
+    own = {
+        "guest": guest,
+        "serial": serial,
+        "debugcon": debugcon,
+        "keyboard": keyboard,
+        "console": console,
+        "memory_size": options["memory"],
+        "boot": "real" if flat and options["boot"] == AUTO else options["boot"],
+        "debug_exit_port": options["debug_exit"],
+        "pin": str(options["pin"]),
+        "design": design_of(
+            options["sandbox"], options["seccomp"], options["ipc"], without=left_out, require=required
+        ),
+        "restart_budget": DEFAULT_RESTART_BUDGET if budget is None else budget,
+        "require": required,
+        "profile_rate": options["profile_rate"] or DEFAULT_PROFILE_RATE,
+        "resources": dict(options["resources"] or {}),
+        "inject": injected(options["inject"]),
+    }
+    same = {name: options[name] for name in RunConfig.__match_args__ if name in options}
+    config = RunConfig(**(same | own))
+    check(config, budget)
+    return config
+
+
+def injected(wanted: Sequence[str]) -> tuple[Spec, ...]:
+    """The faults of --inject: one, or several. Raises UsageError."""
+    if not wanted:
+        return ()
+    from kvmbox.parts.inject.spec import parse_all
+
+    return parse_all(wanted)
+
+
+def check_cpu(model: str) -> None:
+    """Refuse what `--cpu` cannot mean. Raises UsageError."""
+    if model not in ("host", "max"):  # these need no table of features
+        from kvmbox.kvm.cpuid.model import parse_model
+
+        parse_model(model)
+
+
+def layer_mask(option: str, names: Sequence[str]) -> int:
+    """The sandbox layers that `option` names, as a mask. Raises UsageError."""
+    try:
+        return layers.mask_of(names)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def design_of(
+    sandbox: Sandbox, seccomp: Seccomp | None, ipc: str | None, *, without: int, require: int
+) -> Design:
+    """The three choices, None where none was made, and the layers that are left out and required.
+
+    UsageError where they make no sense together.
+    """
+    design = Design(sandbox, seccomp or DEFAULT_SECCOMP, ipc or DEFAULT_IPC, without)
+    if without & require:
+        raise UsageError(f"--require and --without name {', '.join(layers.names(without & require))}")
+    of_processes = without & ~layers.VMM
+    if of_processes and not design.has_processes:
+        raise UsageError(
+            f"--without {', '.join(layers.names(of_processes))} needs device processes",
+            hint=f"with --sandbox {sandbox} there is no such layer to leave out",
+        )
+    if without & layers.SECCOMP and seccomp in ("filter", "strict"):
+        raise UsageError(f"--without seccomp contradicts --seccomp {seccomp}")
+    if require & layers.SECCOMP and seccomp == "off":
+        raise UsageError("--require seccomp contradicts --seccomp off")
+    if sandbox == "none" and ipc is not None:
+        raise UsageError("--ipc needs a --sandbox", hint="with --sandbox none there is nobody to talk to")
+    if not design.has_processes and seccomp not in (None, "off"):
+        raise UsageError(
+            f"--seccomp {seccomp} needs device processes",
+            hint="--sandbox process or per-device; a filter on kvmbox's own threads is another matter",
+        )
+    return design
+
+
+def _check_live(config: RunConfig) -> None:
+    if config.console is not None or not os.isatty(1):
+        raise UsageError(
+            "--screen live needs a terminal on stdout",
+            hint="--screen end prints the text when the run ends",
+        )
+    if config.serial_limit is not None:
+        raise UsageError(
+            "--screen live contradicts --serial-limit",
+            hint="what is drawn would count as output of the guest",
+        )
+
+
+def check(config: RunConfig, restart_budget: int | None) -> None:
+    """UsageError where options contradict each other. `restart_budget` is the one that was asked for."""
+    check_cpu(config.cpu)
+    if config.screen == "live":
+        _check_live(config)
+    if config.rtc != DEFAULT_RTC and config.start is None:
+        raise UsageError(
+            f"--rtc {config.rtc} needs --from", hint="the clock of a machine that boots is --rtc-base"
+        )
+    if len(config.snapshot_when) > MOST_SNAPSHOTS:
+        raise UsageError(f"--snapshot-when more than {MOST_SNAPSHOTS} times")
+    if config.inject and (config.snapshot_when or config.start is not None):
+        raise UsageError(
+            f"--inject contradicts {'--from' if config.start is not None else '--snapshot-when'}",
+            hint=NO_FAULTS_IN_SNAPSHOTS,
+        )
+    status = config.success_status
+    for option, value in (
+        ("--load-address", config.load_address),
+        ("--entry", config.entry),
+        ("--segments", config.segments),
+    ):
+        if value is not None and config.boot != "real":
+            raise UsageError(f"{option} needs --boot real", hint="other images say where they belong")
+    if status is not None and status % 2 == 0:
+        raise UsageError(
+            f"--success-status {status} is even, a guest's own statuses are odd",
+            hint="a guest that writes V to the debug-exit port ends with (V << 1 | 1) & 0xff",
+        )
+    if status is not None and config.debug_exit_port is None:
+        raise UsageError(
+            "--success-status needs the debug-exit port, and --debug-exit is none",
+            hint="only a write to that port gives an odd status",
+        )
+    if config.on_device_crash != "fail" and not config.design.has_processes:
+        raise UsageError(
+            f"--on-device-crash {config.on_device_crash} needs device processes",
+            hint=f"with --sandbox {config.design.sandbox} a model that fails takes kvmbox along",
+        )
+    if restart_budget is not None and config.on_device_crash != "restart":
+        raise UsageError("--restart-budget needs --on-device-crash restart")

@@ -1,0 +1,448 @@
+"""A machine as a program sees it: `with Machine("kernel.elf") as vm: ...`.
+
+A machine lives in a thread of its own, which starts the spawner, is the main loop, and takes everything apart
+again: the spawner's death signal fires when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG), so
+this thread outlives its processes whoever calls. All methods may be called by any thread.
+
+`kvmbox run` uses the same class, in its main thread and as the owner of its process: `run_here`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from kvmbox.boot import bundled
+from kvmbox.errors import ExpectError, UsageError, WaitTimeoutError
+from kvmbox.host.capture import Capture, Typed, slice_of
+from kvmbox.host.serial import Backends, KeyboardSpec, SerialSpec, parse_debugcon, serial_plan
+from kvmbox.judge import Judge
+from kvmbox.lean import Value
+from kvmbox.outcome import INTERRUPTED, Outcome
+from kvmbox.parts.screen.screens import Screens
+from kvmbox.parts.snapshot.snapshots import Request, Snapshots, refused
+from kvmbox.run.caller import Caller
+from kvmbox.run.config import NO_FAULTS_IN_SNAPSHOTS, configured
+from kvmbox.run.options import taken
+from kvmbox.run.run import run
+from kvmbox.run.statistics import RunStats
+from kvmbox.run.timeline import Timeline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from inspect import Signature
+    from typing import Unpack
+
+    from kvmbox.parts.screen.screen import Screen
+    from kvmbox.run._generated_options import MachineOptions, SnapshotOptions
+
+_ErrorClass = type[BaseException]  # within Machine, `type` is a method
+
+MOST_MESSAGES: Final = 1000
+"""How many lines `Machine.messages` keeps: the last ones."""
+
+STOPPED: Final = Outcome(INTERRUPTED, "stopped by the program")
+
+
+class RunResult(Value):
+    """How a run ended, and what it did.
+
+    `status` is the exit status of `kvmbox run`: an odd status comes from the guest, an even one from
+    kvmbox. `reason` says why in a few words, `hint` what to do about it. `crash_report` has the registers and
+    the code of a guest that crashed, or is empty. `output` is what the Capture of the console has kept.
+    `failed` is true if `kvmbox run` would print an error. `cpus` explains each CPU as data, where the crash
+    report does: see docs/debugging.md. `core` is the path of the core file, if one was written. `screen` is
+    what was on the text screen, None if nothing was. `last_lines` has the name and the last line of each
+    console port, where there is a crash report.
+    """
+
+    status: int
+    reason: str
+    hint: str | None
+    crash_report: str
+    failed: bool
+    output: bytes
+    statistics: RunStats
+    cpus: tuple[dict[str, Any], ...] = ()
+    core: str | None = None
+    screen: Screen | None = None
+    last_lines: tuple[tuple[str, str], ...] = ()
+
+
+class _EachOption:
+    """The signature of `Machine`, whose options are in a dictionary: made when it is asked for."""
+
+    def __get__(self, instance: object, owner: object) -> Signature:
+        from kvmbox.run.signature import signature
+
+        return signature()
+
+
+class Machine:
+    """One machine, from its start to the end of its guest. It runs once."""
+
+    __signature__ = _EachOption()
+
+    def __init__(self, image: str | os.PathLike[str], **options: Unpack[MachineOptions]) -> None:
+        """`image` is a file, or the name of a bundled guest. The options are those of `kvmbox run`.
+
+        `serial` gives ports a backend: a Capture, or "null", "pty", "file:PATH", "stdio". `console` is where
+        COM1 and the debug console are that nothing else was said of: in a Capture, `Machine.console`, or on
+        this process's stdin and stdout; the text of the screen goes to the same place. `devices` are put on
+        the board beside those of a PC, and `resources` are the stores that their `Resource` grants name.
+        `say` gets each line that is for a person, from the machine's thread. `start` is for `from_snapshot`.
+        Nothing is opened yet. Raises UsageError.
+        """
+        path, flat = _find(os.fspath(image))
+        chosen = taken(options)
+        self.console: Final = _console_of(chosen["serial"], chosen["console"])
+        """The Capture with the console's output; None where the console is on stdio."""
+        plan = serial_plan(chosen["serial"], self.console)
+        self._keys = Typed()
+        self.config: Final = configured(
+            path,
+            chosen,
+            flat=flat,
+            serial=plan,
+            debugcon=_debugcon(chosen["debugcon"], self.console),
+            keyboard=KeyboardSpec(self._keys, chosen["keyboard"] == "console", self.console),
+            console=self.console,
+        )
+        self._captures = {
+            spec.capture for spec in (*plan.values(), self.config.debugcon) if spec.capture is not None
+        }
+        for capture in self._captures:
+            capture.claim()
+        self.messages: Final[deque[str]] = deque(maxlen=MOST_MESSAGES)
+        """What was there to tell a person, the last lines: restarts, the path of a pseudo-terminal, …"""
+        self._say: Callable[[str], None] | None = chosen["say"]
+        self._snapshots = Snapshots()
+        self._screens = Screens()
+        self._judge = Judge(
+            self.config.expect, self.config.fail_on, success_status=self.config.success_status
+        )
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._used = False
+        self._begun = threading.Event()  # the guest runs, or will not
+        self._ended = threading.Event()
+        self._started = False
+        self._result: RunResult | None = None
+        self._error: BaseException | None = None
+        self._error_told = False
+
+    @classmethod
+    def from_snapshot(cls, path: str | os.PathLike[str], **options: Unpack[SnapshotOptions]) -> Self:
+        """A machine that goes on where a snapshot was taken: a file of `snapshot`, or of --snapshot-when.
+
+        `options` are those of the constructor, but for what the snapshot decides: image, memory, CPUs,
+        devices of the PC. Serial ports that the machine has and that `serial` does not name have the backend
+        "null". Raises UsageError, and SnapshotFileError for a file that cannot be used.
+        """
+        from kvmbox.parts.snapshot.file import SnapshotFile
+        from kvmbox.parts.snapshot.start_options import merged, options_of
+
+        start = SnapshotFile(os.fspath(path))
+        try:
+            guest, own = options_of(start.description, start.header.memory_size)
+            try:
+                cls(guest, **own)  # whatever is wrong with these is not the caller's fault
+            except UsageError as error:
+                raise start.refuse(f"it is damaged: {error}", error.hint) from error
+            return cls(guest, start=start, **merged(own, options))
+        except BaseException:
+            start.close()
+            raise
+
+    # --- Life ---------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start it, and wait until the guest runs.
+
+        Raises StartError, or another KvmboxError, if it could not start; then nothing of it is left.
+        UsageError if it was started before.
+        """
+        self._use_once()
+        thread = threading.Thread(target=self._live, name="kvmbox machine", daemon=True)
+        with self._lock:
+            self._thread = thread
+        try:
+            thread.start()
+            self._begun.wait()
+        except BaseException as error:
+            if thread.ident is None:  # no further thread can be had
+                self._error = error
+                self._end()
+            self.stop()
+            raise
+        if not self._started:
+            thread.join()
+            self._raise_error()
+        return self
+
+    def stop(self) -> None:
+        """End the guest if it still runs, and wait until nothing of it is left. Idempotent."""
+        self._judge.decide(STOPPED)
+        with self._lock:
+            thread = self._thread
+        # `say` runs in the machine's thread, and may want the end.
+        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def wait(self, timeout: float | None = None) -> RunResult:
+        """Wait for the end of the guest; returns how it ended. `timeout` is in seconds.
+
+        Raises WaitTimeoutError if the guest runs on, and whatever made kvmbox itself fail.
+        """
+        if not self._used:
+            raise UsageError("there is nothing to wait for: the machine was not started")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._ended.wait(slice_of(deadline)):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeoutError(f"the guest still runs after {timeout:g} s")
+        self._raise_error()
+        assert self._result is not None
+        return self._result
+
+    def run_here(
+        self,
+        caller: Caller,
+        timeline: Timeline | None = None,
+        *,
+        started: Callable[[], None] = lambda: None,
+        settled: Callable[[RunResult], None] = lambda _result: None,
+    ) -> RunResult:
+        """Start it and run the guest to its end in this thread, as `caller` says.
+
+        `started` hears that the guest is about to run, and `settled` hears the result before the processes
+        and guest memory are closed. Raises KvmboxError where it could not start.
+        """
+        self._use_once()
+        try:
+            return self._run(caller, started, timeline, settled)
+        finally:
+            self._end()
+
+    def snapshot(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole machine, as it is now, to a file; the guest goes on. Waits until it is written.
+
+        The file appears whole or not at all. Raises SnapshotFileError if it cannot be written, or if the
+        guest ends before; UsageError if the machine was not started.
+        """
+        if not self._used or threading.current_thread() is self._thread:
+            raise UsageError("there is nothing to take a snapshot of: the machine was not started")
+        if self.config.inject:
+            raise UsageError("--inject contradicts a snapshot of the machine", hint=NO_FAULTS_IN_SNAPSHOTS)
+        from kvmbox.host.destination import Destination
+
+        destination = Destination(os.fspath(path))
+        try:
+            request = Request(destination.path, destination.descriptor, destination.commit)
+            self._snapshots.want(request)
+            request.done.wait()
+            if request.problem is not None:
+                raise refused(destination.path, request.problem)
+        finally:
+            destination.abandon()
+            destination.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: _ErrorClass | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        # What made kvmbox itself fail must not get lost if nobody waits for the result.
+        if error is None and not self._error_told:
+            self._raise_error()
+
+    @property
+    def running(self) -> bool:
+        """Whether the guest runs."""
+        return self._started and not self._ended.is_set()
+
+    @property
+    def result(self) -> RunResult | None:
+        """How the guest ended, as `wait` returns it; None as long as it runs, and if it could not start."""
+        return self._result
+
+    # --- The console --------------------------------------------------------------------------------------
+
+    @property
+    def output(self) -> bytes:
+        """What the console has shown so far, as far as its Capture keeps it."""
+        return self._captured().output
+
+    def send(self, data: bytes | str) -> None:
+        """Type on the console. Never waits; see `Capture.send`."""
+        self._captured().send(data)
+
+    def type(self, text: str) -> None:
+        """Type `text` on the keyboard, which is a US one. Never waits, also before the start: keys wait until
+        the guest's keyboard has room. Raises UsageError for a character that no key types.
+        """
+        from kvmbox.host.keys import typed
+
+        self._keys.send(typed(text))
+
+    def press(self, keys: str) -> None:
+        """Press keys of the keyboard together, and release them: "enter", "f1", "ctrl-alt-delete". Never
+        waits. Raises UsageError for a key that the keyboard does not have.
+        """
+        from kvmbox.host.keys import chord
+
+        self._keys.send(chord(keys))
+
+    def expect(
+        self, pattern: str | bytes | re.Pattern[bytes], timeout: float | None = None
+    ) -> re.Match[bytes]:
+        """Wait until the console shows something that matches, behind what was found last: `Capture.expect`.
+
+        Raises ExpectError if the time (in seconds) is over, or the guest has ended, without it.
+        """
+        console = self._captured()
+        if not self._used:
+            raise UsageError("there is nothing to wait for: the machine was not started")
+        try:
+            return console.expect(pattern, timeout)
+        except ExpectError as error:
+            outcome = self._judge.outcome
+            if outcome is not None and error.hint is None:
+                error.hint = f"the run ended: {outcome.reason}"
+            raise
+
+    def _captured(self) -> Capture:
+        if self.console is None:
+            raise UsageError("the console is on stdio: there is no Capture of it")
+        return self.console
+
+    # --- The screen ---------------------------------------------------------------------------------------
+
+    @property
+    def screen(self) -> Screen:
+        """The text screen now, or as the guest has left it. The guest stands still for that moment.
+
+        UsageError if the machine was not started.
+        """
+        if not self._used or threading.current_thread() is self._thread:
+            raise UsageError("there is no screen to look at: the machine was not started")
+        from kvmbox.parts.screen.screen import BLANK
+
+        return self._screens.ask() or BLANK
+
+    def expect_screen(self, pattern: str | re.Pattern[str], timeout: float | None = None) -> re.Match[str]:
+        """Wait until the text on the screen has something that matches: a look each 50 ms.
+
+        Raises ExpectError if the time (in seconds) is over, or the guest has ended, without it.
+        """
+        from kvmbox.parts.screen.screens import expect
+
+        return expect(lambda: self.screen.forms, self._ended, pattern, timeout)
+
+    # --- The machine's thread -----------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        try:
+            self._run(Caller(), self._guest_runs, None)
+        except BaseException as error:  # noqa: BLE001 - raised again in whoever waits
+            self._error = error
+        finally:
+            self._end()
+            self._begun.set()
+
+    def _end(self) -> None:
+        self._snapshots.end()
+        self._screens.end(None if self._result is None else self._result.screen)
+        if self.config.start is not None:
+            self.config.start.close()
+        for capture in self._captures:
+            capture.end()
+        self._ended.set()
+
+    def _guest_runs(self) -> None:
+        self._started = True
+        self._begun.set()
+
+    def _run(
+        self,
+        caller: Caller,
+        started: Callable[[], None],
+        timeline: Timeline | None,
+        settled: Callable[[RunResult], None] = lambda _result: None,
+    ) -> RunResult:
+        outcome, statistics = run(
+            self.config,
+            caller,
+            judge=self._judge,
+            say=self._tell,
+            started=started,
+            settled=lambda outcome, statistics: settled(self._result_of(outcome, statistics)),
+            timeline=timeline,
+            snapshots=self._snapshots,
+            screens=self._screens,
+        )
+        self._result = self._result_of(outcome, statistics)
+        return self._result
+
+    def _result_of(self, outcome: Outcome, statistics: RunStats) -> RunResult:
+        return RunResult(
+            outcome.status,
+            outcome.reason,
+            outcome.hint,
+            outcome.report,
+            outcome.error,
+            self.console.output if self.console is not None else b"",
+            statistics,
+            outcome.cpus,
+            outcome.core,
+            outcome.screen,
+            outcome.last_lines,
+        )
+
+    def _tell(self, line: str) -> None:
+        self.messages.append(line)
+        if self._say is not None:
+            self._say(line)
+
+    def _use_once(self) -> None:
+        with self._lock:
+            if self._used:
+                raise UsageError("a machine runs once: make another one")
+            self._used = True
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            self._error_told = True
+            raise self._error
+
+
+def _find(image: str) -> tuple[str, bool]:
+    """The file of an image, and whether it is a bundled one that is flat. A file goes first."""
+    found = bundled.find(image)
+    if found is None or os.path.exists(image):
+        return image, False
+    return found, bundled.is_flat(found)
+
+
+def _console_of(serial: Backends, choice: str) -> Capture | None:
+    """Where the console is: COM1's own Capture, or a new one; None for stdio."""
+    if isinstance(serial, Mapping):
+        backends: dict[str, str | Capture] = {port.upper(): backend for port, backend in serial.items()}
+    else:
+        backends = {port.upper(): backend for port, _, backend in (text.partition("=") for text in serial)}
+    if choice == "stdio" or "stdio" in backends.values():
+        return None
+    com1 = backends.get("COM1")
+    return com1 if isinstance(com1, Capture) else Capture()
+
+
+def _debugcon(backend: str | Capture, console: Capture | None) -> SerialSpec:
+    spec = parse_debugcon(backend)
+    return SerialSpec(spec.port, "auto", capture=console) if spec.kind == "auto" else spec

@@ -1,0 +1,279 @@
+"""The statistics of a run: text for --stats and data for --json. Collected once, at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kvmbox.choice import describe
+from kvmbox.host.console import Console
+from kvmbox.jail import layers
+from kvmbox.lean import Value
+from kvmbox.remote.pool import DevicePool
+from kvmbox.run.builder import Devices
+from kvmbox.run.loop import MainLoop
+from kvmbox.run.timeline import Timeline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.parts.inject.injection import Injection
+
+NS_PER_MS = 1_000_000
+
+MOST_SOURCES = 10
+"""How many sources of exits the text has; the data has more."""
+
+
+class PortCount(Value):
+    """Exits of one kind of access. `direction` is "in" or "out", `size` bytes."""
+
+    port: int
+    direction: str
+    size: int
+    count: int
+
+
+class InterruptCount(Value):
+    """One interrupt line: rising edges delivered, and those that were folded into another one."""
+
+    line: int
+    raised: int
+    coalesced: int
+
+
+class RunStats(Value):
+    """Numbers of one run; times in ns since the start of kvmbox, sizes in bytes."""
+
+    format: str
+    boots: int
+    exits: int
+    exits_by_cpu: list[int]
+    device_accesses: dict[str, dict[str, int]]
+    ports: list[PortCount]
+    unclaimed: dict[str, int]
+    mmio_exits: int
+    interrupts: list[InterruptCount]
+    bytes_out: dict[str, int]
+    bytes_in: dict[str, int]
+    bytes_dropped: dict[str, int]
+    bytes_shown_for_another: dict[str, int]
+    """Printed by a port after another one had printed the same, and so not shown again."""
+    first_console_byte: int | None
+    guest_time: int
+    stalls: int
+    """How often guest time stood still because the main thread did not run."""
+    stalled: int
+    """How long, in all."""
+    stages: dict[str, int]
+    design: str
+    hot_path: str
+    """Whether the run loop, the channels and the serving loops are compiled."""
+    spins: dict[str, int]
+    sandbox: dict[str, list[str]]
+    """The layers of each device process that has started."""
+    on_demand: dict[str, dict[str, int] | None]
+    """Of each process that starts when the guest uses its devices: when that began, how long it took, and
+    whether it failed. None where the guest has not used them."""
+    restarts: dict[str, Any]
+    """Empty where lost device processes are not restarted."""
+    vmm: list[str]
+    missing: dict[str, str]
+    injected: list[dict[str, Any]]
+    """The faults of devices: of which device, which fault, its events, and how many of them it has hit."""
+    exit_sources: dict[str, Any]
+    """Which instructions made the exits (`exit_sources`). Empty where that was not asked for."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers as data for JSON."""
+        return self.as_dict() | {
+            "ports": [port.as_dict() for port in self.ports],
+            "interrupts": [line.as_dict() for line in self.interrupts],
+        }
+
+
+def collect(
+    devices: Devices,
+    main_loop: MainLoop,
+    console: Console,
+    timeline: Timeline,
+    pool: DevicePool,
+    injection: Injection | None = None,
+    *,
+    exit_sources: dict[str, Any],
+) -> RunStats:
+    """Collect all numbers at the end of a run, before its parts are closed."""
+    totals = main_loop.totals
+    first = console.first_byte_at
+    return RunStats(
+        format=main_loop.boot_format,
+        boots=totals.boots,
+        exits=totals.exits,
+        exits_by_cpu=list(totals.exits_by_cpu),
+        device_accesses={
+            proxy.name: {"reads": proxy.reads, "writes": proxy.writes} for proxy in devices.proxies
+        },
+        ports=[
+            PortCount(word >> 16 & 0xFFFF, "out" if word & 1 else "in", word >> 8 & 0xFF, count)
+            for word, count in sorted(totals.ports.items(), key=lambda item: -item[1])
+        ],
+        unclaimed={
+            "port reads": devices.ports.unclaimed_reads,
+            "port writes": devices.ports.unclaimed_writes,
+            "memory reads": devices.mmio.unclaimed_reads,
+            "memory writes": devices.mmio.unclaimed_writes,
+        },
+        mmio_exits=totals.mmio_exits,
+        interrupts=[
+            InterruptCount(line, state.raised, state.coalesced)
+            for line, state in sorted(devices.router.lines.items())
+        ],
+        bytes_out=dict(console.bytes_out),
+        bytes_in=dict(console.bytes_in),
+        bytes_dropped=console.dropped,
+        bytes_shown_for_another=console.shown_for_another,
+        first_console_byte=None if first is None else first - timeline.started,
+        guest_time=devices.clock.now(),
+        stalls=devices.clock.stalls,
+        stalled=devices.clock.stalled,
+        stages=dict(timeline.stages),
+        design=str(pool.design),
+        hot_path=describe(),
+        spins={"granted": pool.spin.granted, "revoked": pool.spin.revoked} if pool.spin is not None else {},
+        vmm=[] if main_loop.confinement is None else layers.names(main_loop.confinement.applied),
+        missing=_missing(pool, main_loop),
+        exit_sources=exit_sources,
+        sandbox={
+            member.device_type: layers.names(member.layers)
+            for member in pool.members.values()
+            if member.device_type not in pool.starts.names or member.device_type in pool.starts.made
+        },
+        on_demand=_on_demand(pool, timeline),
+        restarts=_restarts(pool),
+        injected=[] if injection is None else [count.as_dict() for count in injection.counts],
+    )
+
+
+def _on_demand(pool: DevicePool, timeline: Timeline) -> dict[str, dict[str, int] | None]:
+    found: dict[str, dict[str, int] | None] = dict.fromkeys(pool.starts.names)
+    for name, start in pool.starts.made.items():
+        found[name] = start.as_dict() | {"at": start.at - timeline.started}
+    return found
+
+
+def _restarts(pool: DevicePool) -> dict[str, Any]:
+    """What `--on-device-crash restart` has done: how often for whom, how long each took, in ns."""
+    standby = pool.standby
+    if standby is None:
+        return {}
+    return {
+        "by_type": dict(standby.restarts),
+        "durations": list(standby.durations),
+        "replayed": standby.replayed,
+        "budget": standby.budget,
+    }
+
+
+def _missing(pool: DevicePool, main_loop: MainLoop) -> dict[str, str]:
+    """The reason for each missing layer, by name."""
+    found = dict(pool.spawner.missing) if pool.spawner is not None else {}
+    if main_loop.confinement is not None:
+        found |= main_loop.confinement.missing
+    return found
+
+
+def _sources(found: dict[str, Any]) -> list[str]:
+    if not found.get("sources"):
+        return []
+    return [
+        f"exits come from          {found['sampled']} of {found['exits']} were looked at",
+        *(
+            f"  {100 * one['share']:3.0f} %  {one['access']:<5} {one['address']:#06x} size {one['size']}  "
+            f"{one['place'] or format(one['rip'], '#x')}"
+            for one in found["sources"][:MOST_SOURCES]
+        ),
+    ]
+
+
+def format_stats(stats: RunStats, wall: int) -> str:
+    """The numbers as text, one fact a line. `wall` is the time from start to end in ns."""
+    lines = [
+        f"wall time                {wall / NS_PER_MS:.1f} ms",
+        f"guest time               {stats.guest_time / NS_PER_MS:.1f} ms"
+        + (f", {stats.boots} boots" if stats.boots > 1 else ""),
+        *(
+            [
+                f"  stood still            {stats.stalled / NS_PER_MS:.1f} ms in all, {stats.stalls} times, "
+                "because kvmbox did not run"
+            ]
+            if stats.stalls
+            else []
+        ),
+        "first console byte       "
+        + ("none" if stats.first_console_byte is None else f"{stats.first_console_byte / NS_PER_MS:.1f} ms"),
+        f"exits                    {stats.exits}",
+    ]
+    if len(stats.exits_by_cpu) > 1:
+        lines += [f"  CPU {number:<18} {count}" for number, count in enumerate(stats.exits_by_cpu)]
+    for name, count in stats.device_accesses.items():
+        if count["reads"] or count["writes"]:
+            lines.append(f"  {name:<22} {count['reads']} reads, {count['writes']} writes")
+    for port in stats.ports:
+        lines.append(f"  {port.direction:<3} {port.port:#06x} size {port.size}      {port.count}")
+    if stats.mmio_exits:
+        lines.append(f"  memory-mapped          {stats.mmio_exits}")
+    for kind, number in stats.unclaimed.items():
+        if number:
+            lines.append(f"  unclaimed {kind:<12} {number}")
+    lines += _sources(stats.exit_sources)
+    for line in stats.interrupts:
+        if line.raised or line.coalesced:
+            lines.append(f"IRQ {line.line:<20} {line.raised} raised, {line.coalesced} coalesced")
+    for name, number in stats.bytes_out.items():
+        if number:
+            lines.append(f"{name + ' output':<24} {number} bytes")
+    for name, number in stats.bytes_in.items():
+        lines.append(f"{name + ' input':<24} {number} bytes")
+    for name, number in stats.bytes_dropped.items():
+        if number:
+            lines.append(f"{name + ' dropped':<24} {number} bytes")
+    for name, number in stats.bytes_shown_for_another.items():
+        if number:
+            lines.append(f"{name + ' not repeated':<24} {number} bytes, which stdout had of the other port")
+    before = 0
+    for stage, at in stats.stages.items():
+        lines.append(f"{stage:<24} +{(at - before) / NS_PER_MS:.1f} ms (at {at / NS_PER_MS:.1f})")
+        before = at
+    for name, start in stats.on_demand.items():
+        what = f"process of {name}"
+        if start is None:
+            lines.append(f"{what:<24} not needed")
+        else:
+            how = "failed after" if start["failed"] else "started in"
+            took, began = start["took"] / NS_PER_MS, start["at"] / NS_PER_MS
+            lines.append(f"{what:<24} {how} {took:.1f} ms (at {began:.1f})")
+    for fault in stats.injected:
+        what = f"{fault['device']} {fault['fault']}"
+        lines.append(f"{what:<24} {fault['injected']} of {fault['events']} injected")
+    every = list(stats.sandbox.values())
+    common = [name for name in every[0] if all(name in other for other in every)] if every else []
+    lines.append(f"hot path                 {stats.hot_path}")
+    if stats.spins:
+        lines.append(
+            f"right to spin            {stats.spins['granted']} granted, {stats.spins['revoked']} revoked"
+        )
+    if stats.restarts:
+        durations = sorted(stats.restarts["durations"])
+        told = ", ".join(f"{name} {count}" for name, count in stats.restarts["by_type"].items())
+        lines.append(f"restarts                 {told or 'none'}; {stats.restarts['budget']} left")
+        if durations:
+            lines.append(
+                f"  took                   {durations[len(durations) // 2] / NS_PER_MS:.1f} ms (median), "
+                f"{durations[-1] / NS_PER_MS:.1f} ms (longest), {stats.restarts['replayed']} requests again"
+            )
+    lines.append(f"sandbox ({stats.design}): {', '.join(common) or 'no layer'}")
+    missing = [name for name in layers.NAMES.values() if name not in common]
+    if missing:
+        lines.append(f"sandbox layers missing   {', '.join(missing)}")
+    lines.append(f"sandbox of kvmbox itself {', '.join(stats.vmm) or 'no layer'}")
+    for name, reason in stats.missing.items():
+        lines.append(f"  {name:<22} {reason}")
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""What runs in a device process in place of its models: one attack, then silence until the channel ends.
+
+Under strict mode everything but read, write and exit is fatal, also what Python might do by itself: all is
+imported before the jail, and nothing here opens, sleeps, or looks at the clock.
+"""
+
+from __future__ import annotations
+
+import os
+
+from kvmbox.tools.audit import wire
+from kvmbox.tools.audit.attacks import channel as channel_attacks
+from kvmbox.tools.audit.attacks import files, kernel, memory, processes, sockets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Callable
+    from typing import Final
+
+ENTRY: Final = "kvmbox.tools.audit.payload:main"
+
+
+def _nothing(_given: dict[str, str]) -> bytes:
+    """No attack: what shows that the payload itself does nothing that is forbidden."""
+    return b"nothing"
+
+
+ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes]]] = {
+    "nothing": _nothing,
+    **files.ATTACKS,
+    **sockets.ATTACKS,
+    **processes.ATTACKS,
+    **memory.ATTACKS,
+    **kernel.ATTACKS,
+    **channel_attacks.ATTACKS,
+}
+
+
+def main(channel: int, reply: int | None = None, page: mmap.mmap | None = None) -> int:
+    """Make the attack that is asked for. `reply` is the descriptor to answer on, if it is another."""
+    answers = channel if reply is None else reply
+    request = os.read(channel, wire.MAXIMUM_REQUEST)
+    if not request:
+        return 0
+    name, given = wire.decode_request(request)
+    if "answer" in given:  # the other descriptor is not the channel's, but one left open for this attack
+        answers = int(given["answer"])
+    channel_attacks.Ends.replies, channel_attacks.Ends.page = answers, page
+    attack(channel, answers, name, given)
+    return 0
+
+
+def attack(channel: int, answers: int, name: str, given: dict[str, str], own_layers: int = 0) -> None:
+    """Make attack `name`; `own_layers` (a mask) are those that the caller has taken by itself."""
+    made = ATTACKS[name]
+    os.write(answers, wire.encode_frame(wire.BEGUN, own_layers))
+    try:
+        frame = wire.encode_frame(wire.DONE, evidence=made(given))
+    except wire.Stopped as stopped:
+        frame = wire.encode_frame(wire.STOPPED, stopped.number, stopped.call, stopped.evidence)
+    os.write(answers, frame)
+    os.read(channel, 1)  # what the attack holds is held until audit has looked at it

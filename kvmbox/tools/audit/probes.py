@@ -1,0 +1,391 @@
+"""The catalogue: what each probe tries, at what it is aimed, and how audit sees that it succeeded.
+
+A probe is one attack of the payload. Its success is judged from outside, by what it brought back or by what
+it did to the scene: a system call that returned 0 but reached only a namespace of its own is no escape.
+Every probe is harmless where it succeeds, and bounded: 64 processes, one gibibyte reserved of which 64 KiB
+are touched, a fraction of a second of CPU; loopback, own files and own processes only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from kvmbox.tools.audit.accounting import cpu_limited
+from kvmbox.tools.audit.attacks.memory import ANSWER, MIB, MOST
+from kvmbox.tools.audit.attacks.processes import BOMB, EXECUTED_STATUS
+from kvmbox.tools.audit.result import Ended, Result
+from kvmbox.tools.audit.scene import Scene
+
+Judge = Callable[[Scene, Result], bool]
+Given = Callable[[Scene], Mapping[str, str]]
+
+
+def _did(_scene: Scene, result: Result) -> bool:
+    return result.ended is Ended.FINISHED
+
+
+def _brought_something(_scene: Scene, result: Result) -> bool:
+    return result.ended is Ended.FINISHED and bool(result.evidence)
+
+
+def _brought_secret(scene: Scene, result: Result) -> bool:
+    return scene.secret.encode() in result.evidence
+
+
+def _brought(expected: str) -> Judge:
+    return lambda _scene, result: result.ended is Ended.FINISHED and result.evidence == expected.encode()
+
+
+def _seen(look: Callable[[Scene], bool]) -> Judge:
+    return lambda scene, result: result.ended is Ended.FINISHED and look(scene)
+
+
+def _executed(_scene: Scene, result: Result) -> bool:
+    return result.ended is Ended.EXITED and result.number == EXECUTED_STATUS
+
+
+def _brought_size(scene: Scene, result: Result) -> bool:
+    return result.ended is Ended.FINISHED and result.evidence == b"%d" % scene.image.stat().st_size
+
+
+def _brought_pid(_scene: Scene, result: Result) -> bool:
+    return result.ended is Ended.FINISHED and result.evidence.isdigit() and int(result.evidence) > 0
+
+
+def _brought_host_name(_scene: Scene, result: Result) -> bool:
+    return result.ended is Ended.FINISHED and result.evidence == os.uname().nodename.encode()
+
+
+def _renamed_host(scene: Scene, result: Result) -> bool:
+    return result.ended is Ended.FINISHED and scene.same_namespace(result.pid, "uts")
+
+
+def _brought_cgroup_path(_scene: Scene, result: Result) -> bool:
+    """A path that is not the root, and that audit's own cgroups have."""
+    paths = {line.split(b":", 2)[2] for line in Path("/proc/self/cgroup").read_bytes().splitlines()}
+    return any(path in result.evidence for path in paths if path != b"/")
+
+
+def _burnt(_scene: Scene, result: Result) -> bool:
+    return result.ended is Ended.FINISHED and not cpu_limited(result.pid)
+
+
+def _brought_segment(scene: Scene, result: Result) -> bool:
+    return result.ended is Ended.FINISHED and scene.has_segment(int(result.evidence))
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One way to try.
+
+    `given` adds to what every attack is told. `sibling`: it is aimed at another device process, and
+    effective if that one's secret comes back, or if it dies of the signal. `strict_only`: only strict mode
+    claims to stop it. `open_reason`: why no layer does, known and documented; None where one must.
+    `unsuccessful`: what it means that every call succeeded and nothing was got by it. `plants`: where
+    descriptors need not be closed, one more than the channel's is left open for it. `on_channel`: it is
+    made on the VMM's own channel. `ipc`: it needs this one, whatever the audit is of.
+    """
+
+    name: str
+    group: str
+    tries: str
+    attack: str
+    effective: Judge = _did
+    given: Given = field(default=lambda _scene: {})
+    sibling: bool = False
+    strict_only: bool = False
+    open_reason: str | None = None
+    unsuccessful: str = "came to nothing"
+    plants: bool = False
+    on_channel: bool = False
+    ipc: str | None = None
+
+
+def _path(path: str) -> Given:
+    return lambda _scene: {"path": path}
+
+
+def _files() -> list[Probe]:
+    group = "files"
+    image: Given = lambda scene: {"path": str(scene.image)}  # noqa: E731 - one expression, used four times
+    return [
+        Probe(
+            "read-passwd", group, "read /etc/passwd", "read-file", _brought_something, _path("/etc/passwd")
+        ),
+        Probe(
+            "read-proc",
+            group,
+            "read /proc/self/maps",
+            "read-file",
+            _brought_something,
+            _path("/proc/self/maps"),
+        ),
+        Probe(
+            "read-environment",
+            group,
+            "read the environment of the VMM (a decoy)",
+            "read-file",
+            _brought_secret,
+            lambda scene: {"path": f"/proc/{scene.decoy_pid}/environ"},
+        ),
+        Probe(
+            "read-cgroup",
+            group,
+            "learn the path of the cgroup",
+            "read-file",
+            _brought_cgroup_path,
+            _path("/proc/self/cgroup"),
+        ),
+        Probe("read-image", group, "read the guest image (a decoy)", "read-file", _brought_secret, image),
+        Probe("open-kvm", group, "open /dev/kvm", "open-device", _did, _path("/dev/kvm")),
+        Probe(
+            "create-file",
+            group,
+            "write a file",
+            "create-file",
+            _seen(Scene.planted_file),
+            lambda scene: {"path": str(scene.planted)},
+        ),
+        Probe(
+            "delete-file",
+            group,
+            "delete a file",
+            "delete-file",
+            _seen(Scene.deleted),
+            lambda scene: {"path": str(scene.doomed)},
+        ),
+        Probe(
+            "list-directory",
+            group,
+            "list a directory",
+            "list-directory",
+            _brought_something,
+            lambda scene: {"path": str(scene.directory)},
+        ),
+        Probe("stat-file", group, "learn a file's size", "look-at-file", _brought_size, image),
+        Probe("memfd", group, "make a file in memory", "memory-file"),
+        Probe(
+            "other-descriptors",
+            group,
+            "write to descriptors 0–63 but the channel",
+            "other-descriptors",
+            plants=True,
+        ),
+    ]
+
+
+def _sockets() -> list[Probe]:
+    group = "sockets"
+    return [
+        Probe("socket-inet", group, "make a TCP socket", "inet-socket"),
+        Probe("socket-unix", group, "make a Unix socket", "unix-socket"),
+        Probe("socket-netlink", group, "make a netlink socket", "netlink-socket"),
+        Probe("socket-vsock", group, "make a vsock socket", "vsock-socket"),
+        Probe(
+            "vsock",
+            group,
+            "listen on a vsock port",
+            "listen-vsock",
+            _seen(Scene.vsock_port_taken),
+        ),
+        Probe(
+            "connect-inet",
+            group,
+            "connect to a TCP port of loopback",
+            "connect-inet",
+            _seen(Scene.tcp_connected),
+        ),
+        Probe("listen-inet", group, "listen on a TCP port of loopback", "listen-inet"),
+        Probe(
+            "send-datagram",
+            group,
+            "send a UDP datagram to loopback",
+            "send-datagram",
+            _seen(Scene.datagram_came),
+        ),
+        Probe(
+            "connect-abstract",
+            group,
+            "connect to an abstract Unix socket",
+            "connect-unix",
+            _seen(Scene.abstract_connected),
+            lambda scene: {"path": scene.abstract_name},
+        ),
+        Probe(
+            "connect-path",
+            group,
+            "connect to a Unix socket by its path",
+            "connect-unix",
+            _seen(Scene.path_connected),
+            lambda scene: {"path": scene.socket_path},
+        ),
+    ]
+
+
+def _processes() -> list[Probe]:
+    group = "processes"
+    signalled = _seen(Scene.signalled)
+    return [
+        Probe("fork", group, "fork", "fork", _brought("child")),
+        Probe("clone3", group, "clone3", "clone3", _brought("child")),
+        Probe("execve", group, "run /bin/sh", "execute", _executed),
+        Probe("fork-bomb", group, f"fork {BOMB} times", "fork-bomb", _brought(str(BOMB))),
+        Probe("kill", group, "signal the VMM (a decoy) by kill", "kill", signalled),
+        Probe("tkill", group, "signal it by tkill", "kill-thread", signalled),
+        Probe("tgkill", group, "signal it by tgkill", "kill-in-group", signalled),
+        Probe("sigqueue", group, "signal it with a forged sender", "queue-signal", signalled),
+        Probe("pidfd-signal", group, "signal it by pidfd", "signal-by-pidfd", signalled),
+        Probe("proc-signal", group, "signal it by its directory of /proc", "signal-by-directory", signalled),
+        Probe("owner-signal", group, "signal it as the owner of a pipe", "signal-by-owner", signalled),
+        Probe("ptrace", group, "trace the VMM (a decoy), read its secret", "trace", _brought_secret),
+        Probe("vm-readv", group, "read the VMM's memory (a decoy's)", "read-memory", _brought_secret),
+        Probe(
+            "pidfd-getfd",
+            group,
+            "take a descriptor of the VMM (a decoy)",
+            "steal-descriptor",
+            _brought_secret,
+        ),
+        Probe("kill-sibling", group, "kill another device process", "kill", sibling=True),
+        Probe(
+            "prlimit-sibling",
+            group,
+            "take memory from another device process (prlimit)",
+            "limit-sibling",
+            sibling=True,
+        ),
+        Probe("ptrace-sibling", group, "trace another device process", "trace", sibling=True),
+        Probe("vm-readv-sibling", group, "read another device process's memory", "read-memory", sibling=True),
+        Probe("raise-priority", group, "raise the own priority", "hurry"),
+        Probe("become-root", group, "become root with capabilities", "become-root"),
+    ]
+
+
+def _memory() -> list[Probe]:
+    group = "memory"
+    return [
+        Probe("mmap-exec", group, "map writable code and run it", "execute-mapping", _brought(str(ANSWER))),
+        Probe(
+            "mprotect-exec", group, "make data executable and run it", "execute-data", _brought(str(ANSWER))
+        ),
+        Probe(
+            "personality", group, "have all readable memory executable", "read-implies-exec", _brought("set")
+        ),
+        Probe(
+            "memory",
+            group,
+            f"get {MOST // MIB} MiB of memory",
+            "exhaust-memory",
+            _brought(f"{MOST // MIB} MiB"),
+        ),
+        Probe(
+            "sysv-shm",
+            group,
+            f"get {MOST // MIB} MiB as System V memory",
+            "shared-segments",
+            _brought(f"{MOST // MIB} MiB"),
+        ),
+        Probe("shared-segment", group, "share System V memory", "shared-segment", _brought_segment),
+        Probe("become-dumpable", group, "be open to tracers again (prctl)", "become-dumpable", _brought("1")),
+    ]
+
+
+def _kernel() -> list[Probe]:
+    group = "kernel"
+    return [
+        Probe("int80", group, "a system call of i386 by int 0x80", "foreign-call", _brought_pid),
+        Probe("io-uring", group, "set up io_uring", "io-uring"),
+        Probe("bpf", group, "make a BPF map", "bpf"),
+        Probe("perf", group, "open a performance counter", "perf"),
+        Probe("userfaultfd", group, "hold page faults", "userfault"),
+        Probe("keyring", group, "add a key", "add-key"),
+        Probe("host-name", group, "learn the host's name", "host-name", _brought_host_name),
+        Probe("rename-host", group, "set the host's name (to what it is)", "rename-host", _renamed_host),
+    ]
+
+
+def _namespaces() -> list[Probe]:
+    group = "namespaces"
+    return [
+        Probe("unshare", group, "make a user namespace", "new-namespace"),
+        Probe("setns", group, "join the namespace of the VMM (a decoy)", "join-namespace"),
+        Probe("mount", group, "mount a file system, in a namespace of its own", "mount"),
+        Probe(
+            "chroot",
+            group,
+            "get out of a root directory, read the guest image",
+            "escape-chroot",
+            _brought_secret,
+            lambda scene: {"path": str(scene.image)},
+        ),
+    ]
+
+
+def _time() -> list[Probe]:
+    group = "time"
+    return [
+        Probe("rdtsc", group, "read the time stamp counter", "read-tsc", _brought("later"), strict_only=True),
+        Probe("clock", group, "read the clock", "read-clock", _brought("later"), strict_only=True),
+        Probe(
+            "burn-cpu",
+            group,
+            "compute without end",
+            "burn-cpu",
+            _burnt,
+            open_reason="no cgroup limits its CPU time",
+            unsuccessful="limited by a cgroup",
+        ),
+    ]
+
+
+def _channel() -> list[Probe]:
+    group = "channel"
+    return [
+        Probe("flood", group, "flood the VMM with replies", "flood", on_channel=True),
+        Probe(
+            "rewrite-page",
+            group,
+            "rewrite the shared page while the VMM reads it",
+            "rewrite-page",
+            on_channel=True,
+            ipc="shm",
+        ),
+    ]
+
+
+def catalogue() -> list[Probe]:
+    """All probes, in the order of the report."""
+    return [
+        *_files(),
+        *_sockets(),
+        *_processes(),
+        *_memory(),
+        *_kernel(),
+        *_namespaces(),
+        *_channel(),
+        *_time(),
+    ]
+
+
+OF_VMM: Final = frozenset(
+    (  # noqa: SIM905 - fifty lines otherwise
+        "read-passwd read-environment read-image open-kvm create-file delete-file list-directory "
+        "socket-inet socket-unix socket-netlink socket-vsock vsock connect-inet listen-inet send-datagram "
+        "connect-abstract connect-path "
+        "fork clone3 execve fork-bomb kill tkill tgkill sigqueue pidfd-signal proc-signal owner-signal "
+        "ptrace vm-readv pidfd-getfd raise-priority become-root "
+        "mmap-exec mprotect-exec personality sysv-shm shared-segment "
+        "int80 io-uring bpf perf userfaultfd keyring host-name rename-host unshare setns mount chroot"
+    ).split()
+)
+"""Those that the VMM's threads are tried with too. The VMM may do the others: have memory, look at files,
+read /proc/self, read clocks; or they are about what device processes are to one another, and to the VMM."""
+
+NOTHING: Final = Probe(
+    "nothing", "self", "nothing, to show that the payload does no more", "nothing", _brought("nothing")
+)
+"""Not in the catalogue: it must succeed under every layer, or no other result means anything."""

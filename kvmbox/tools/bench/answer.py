@@ -1,0 +1,175 @@
+"""The tables over many rows, first of all the one that answers the RFC's question. Pure.
+
+The RFC asked whether device models can always be isolated. The answer is a ratio for each kind of access: how
+long it takes with a device process, over each ipc, compared with QEMU, whose models are in its own process.
+Where QEMU was not measured, the ratio is to `none`, the same models without isolation.
+
+`TABLES` has all of these tables by name. The command prints them, and a page has those that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from kvmbox.tools.bench import plan
+from kvmbox.tools.bench.analysis import Cell, cell, cells, ratio
+from kvmbox.tools.bench.plan import FLOOR, IPCS, MAIN, NONE, PRIMARY, QEMU, START_PREFIX, Row, isolated
+from kvmbox.tools.bench.report import Table, number, ratio_text
+from kvmbox.tools.bench.results import Results
+from kvmbox.tools.bench.statistics import Estimate
+
+ROW: Final = "inb_from_device"
+"""The access that a guest makes most often, and that does least: nothing hides the way there and back."""
+
+FEW: Final = 3
+"""Fewer rounds than these say too little, however close they are."""
+
+
+def _short(name: str) -> str:
+    """A configuration as the head of a column."""
+    return "QEMU" if name == QEMU else name.removeprefix("pure/").removeprefix("process/filter/")
+
+
+def _marked(estimate: Estimate | None) -> str:
+    """A ratio, with a mark if it should not be relied on; a dash where there is none."""
+    if estimate is None:
+        return "—"
+    return ratio_text(estimate) + (" ~" if estimate.noise or estimate.count < FEW else "")
+
+
+def _medians(results: Results, row: Row) -> dict[str, Cell]:
+    """Configuration → cell, of those that have a median."""
+    return {one.configuration.name: one for one in cells(results, row) if one.value is not None}
+
+
+def _rows(results: Results, names: Iterable[str]) -> list[Row]:
+    known = {row.name: row for row in results.rows}
+    return [known[name] for name in names if name in known]
+
+
+def _measured(results: Results, names: Iterable[str], rows: Iterable[Row]) -> list[str]:
+    """Those of the configurations `names` that have a number in some of `rows`."""
+    found = {name for row in rows for name in _medians(results, row)}
+    return [name for name in names if name in found]
+
+
+def _answers(results: Results, names: Iterable[str], title: str) -> Table | None:
+    rows = _rows(results, PRIMARY)
+    base = QEMU if _measured(results, [QEMU], rows) else NONE
+    columns = [name for name in _measured(results, names, rows) if name != base]
+    lines = []
+    for row in rows:
+        medians = _medians(results, row)
+        if base in medians and any(name in medians for name in columns):
+            value = medians[base].value
+            assert value is not None
+            ratios = (_marked(ratio(results, row.name, name, row.name, base)) for name in columns)
+            lines.append((PRIMARY[row.name], number(value.median, row.unit), *ratios))
+    if not lines:
+        return None
+    what = "QEMU's time" if base == QEMU else "the time without isolation"
+    heads = ("access", f"{_short(base)}, time", *map(_short, columns))
+    return Table(f"{title}, as multiples of {what}", heads, tuple(lines), remarks=False)
+
+
+def answer_table(results: Results) -> Table | None:
+    """The RFC's question: a line for each kind of access, a column for each ipc; None without a ratio."""
+    return _answers(results, MAIN, "the cost of isolation")
+
+
+def pure_table(results: Results) -> Table | None:
+    """The same with the hot path in pure Python; None if that was not measured."""
+    return _answers(results, map(plan.pure, MAIN), "the same in pure Python")
+
+
+def busy_table(results: Results) -> Table | None:
+    """What company costs: ratios to QEMU with the same company, and to oneself alone."""
+    rows = [row for row in results.rows if row.job == "crowd"]
+    columns = _measured(results, (*MAIN, QEMU), rows)
+    if len(rows) < 2 or not columns:
+        return None
+    lines = []
+    for row in rows:
+        texts = []
+        for name in columns:
+            alone = _marked(ratio(results, row.name, name, row.reference or row.name, name))
+            peer = "" if name == QEMU else _marked(ratio(results, row.name, name, row.name, QEMU))
+            texts.append(f"{peer} ({alone})".strip())
+        lines.append((row.title.removeprefix("IN from LSR, "), *texts))
+    heads = ("read of the line status register", *map(_short, columns))
+    title = "a busy host: as multiples of QEMU in the same company (and of oneself alone)"
+    return Table(title, heads, tuple(lines), remarks=False)
+
+
+def resource_table(results: Results) -> Table | None:
+    """Starts and memory: medians, a column for each main configuration, and QEMU's."""
+    rows = [
+        row
+        for row in results.rows
+        if row.job not in ("accesses", "native", "crowd") and not row.name.startswith(START_PREFIX)
+    ]
+    columns = _measured(results, (*MAIN, QEMU), rows)
+    lines = []
+    for row in rows:
+        medians = _medians(results, row)
+        values = [medians[name].value if name in medians else None for name in columns]
+        if any(values):
+            texts = ("—" if one is None else number(one.median, row.unit) for one in values)
+            lines.append((row.title, *texts))
+    if not lines:
+        return None
+    return Table("starts and memory", ("what", *map(_short, columns)), tuple(lines), remarks=False)
+
+
+def choice_table(results: Results) -> Table | None:
+    """What each other choice costs by itself, for one read over each ipc."""
+    pairs = {
+        "a process, not a thread": (isolated, "thread/{}".format),
+        "`filter`, not `off`": (isolated, "process/off/{}".format),
+        "`strict`, not `filter`": ("process/strict/{}".format, isolated),
+        "`per-device`, not `process`": ("per-device/filter/{}".format, isolated),
+        "pure Python, not compiled": (lambda ipc: plan.pure(isolated(ipc)), isolated),
+    }
+    lines = []
+    for what, (one, other) in pairs.items():
+        ratios = [ratio(results, ROW, one(ipc), ROW, other(ipc)) for ipc in IPCS]
+        if any(ratios):
+            lines.append((what, *map(_marked, ratios)))
+    heads = ("choice", *IPCS)
+    return Table("what each choice costs", heads, tuple(lines), remarks=False) if lines else None
+
+
+def overview_table(results: Results) -> Table | None:
+    """Medians of all rows in the main configurations, a column each; None if there is little to see."""
+    shown = [one for name in (FLOOR, *MAIN, QEMU) for one in results.configurations if one.name == name]
+    rows = [row for row in results.rows if not row.name.startswith(START_PREFIX)]
+    lines = []
+    for row in rows:
+        found = [cell(results, row, one) for one in shown]
+        if any(one.value is not None for one in found):
+            lines.append((row.name, *map(_overview_cell, found)))
+    if len(shown) < 2 or len(lines) < 2:
+        return None
+    heads = ("row", *(_short(one.name) for one in shown))
+    return Table("all rows: medians, and their ratio to none", heads, tuple(lines), remarks=False)
+
+
+def _overview_cell(one: Cell) -> str:
+    if one.value is None:
+        return "—"
+    text = number(one.value.median, one.row.unit)
+    if one.to_none is None or one.configuration.name in (NONE, FLOOR):
+        return text
+    return f"{text} ({ratio_text(one.to_none)})"
+
+
+TABLES: Final[dict[str, Callable[[Results], Table | None]]] = {
+    "overview": overview_table,
+    "choices": choice_table,
+    "resources": resource_table,
+    "busy": busy_table,
+    "pure": pure_table,
+    "answer": answer_table,
+}
+"""Name → table, in the order of a terminal: the answer stands where the reader looks, at the end."""

@@ -1,0 +1,128 @@
+"""One client's session: a line in, interrupt messages and one answer out.
+
+A request's interrupt messages come before its answer, in the order of the level changes. Messages begin with
+`irq_intercept_in`; from there each line is taken to have been low, as QEMU does: a line that is high at that
+moment is first heard of when it rises again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from kvmbox.tools.qtest import protocol
+from kvmbox.tools.qtest.protocol import (
+    BlockRead,
+    BlockWrite,
+    ClockSet,
+    ClockStep,
+    Endianness,
+    InterceptIrqs,
+    MemoryRead,
+    MemoryWrite,
+    Memset,
+    PortRead,
+    PortWrite,
+    Request,
+    RequestError,
+)
+
+if TYPE_CHECKING:
+    from kvmbox.tools.qtest.machine import Machine
+
+
+MAX_MESSAGES: Final = 4096
+"""How many messages are kept at most until they are sent: one step of the clock may cause any number."""
+
+
+class IrqWatch:
+    """Level changes of interrupt lines as messages, once somebody wants them."""
+
+    def __init__(self) -> None:
+        self.enabled = False
+        self.send: Callable[[bytes], None] | None = None
+        """Where messages go when they are too many to wait for the answer."""
+        self._told: dict[int, int] = {}
+        self._messages: list[bytes] = []
+
+    def changed(self, line: int, level: int) -> None:
+        """Interrupt line `line` took `level`."""
+        if self.enabled and self._told.get(line, 0) != level:
+            self._told[line] = level
+            self._messages.append(protocol.irq(line, level))
+            if len(self._messages) >= MAX_MESSAGES and self.send is not None:
+                self.send(self.take())
+
+    def take(self) -> bytes:
+        """The messages that were not sent yet; they are the caller's to send."""
+        if not self._messages:
+            return b""
+        text = b"".join(self._messages)
+        self._messages.clear()
+        return text
+
+
+class Session:
+    """Answers lines with accesses to `machine`, whose level changes go to `irqs`."""
+
+    def __init__(self, machine: Machine, irqs: IrqWatch, send: Callable[[bytes], None]) -> None:
+        """`send` takes what goes to the client."""
+        self._machine = machine
+        self._irqs = irqs
+        self._send = irqs.send = send
+
+    def handle(self, line: bytes) -> None:
+        """Do what one line asks for, and answer it. `line` has no line feed. Raises DeviceProcessError."""
+        try:
+            answer = self._answer(protocol.parse(line))
+        except RequestError as error:
+            answer = protocol.fail(error)
+        self._send(self._irqs.take() + answer)
+
+    def _answer(self, request: Request) -> bytes:
+        machine = self._machine
+        match request:
+            case PortRead(port, size):
+                return protocol.ok_port(machine.read_port(port, size))
+            case PortWrite(port, size, value):
+                machine.write_port(port, size, value)
+            case ClockStep(amount):
+                return self._clock_step(amount)
+            case ClockSet(time):
+                return self._clock_set(time)
+            case MemoryRead(address, size):
+                return protocol.ok_memory(int.from_bytes(machine.read_memory(address, size), "little"))
+            case MemoryWrite(address, size, value):
+                machine.write_memory(address, value.to_bytes(size, "little"))
+            case BlockRead(address, size, base64_text):
+                return protocol.ok_block(machine.read_memory(address, size), base64_text=base64_text)
+            case BlockWrite(address, data):
+                machine.write_memory(address, data)
+            case Memset(address, size, value):
+                machine.fill_memory(address, size, value)
+            case InterceptIrqs():
+                self._irqs.enabled = machine.watched = True
+            case Endianness():
+                return protocol.LITTLE
+        return protocol.OK
+
+    def _clock_step(self, amount: int | None) -> bytes:
+        machine = self._machine
+        if amount is None:
+            deadline = machine.next_deadline()
+            if deadline is None:
+                return protocol.NO_DEADLINE
+            target = deadline
+        else:
+            target = machine.now + amount
+        if not machine.now < target <= protocol.MAX_TIME:
+            return protocol.NO_ADVANCE
+        machine.advance_to(target)
+        return protocol.ok_time(target)
+
+    def _clock_set(self, time: int) -> bytes:
+        machine = self._machine
+        if time < machine.now:
+            return protocol.fail_time(machine.now)
+        machine.advance_to(time)
+        return protocol.ok_time(time)

@@ -1,0 +1,1 @@
+"""Recordings: read, describe, check and replay."""

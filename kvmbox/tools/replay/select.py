@@ -1,0 +1,83 @@
+"""Which records of a recording are meant: up to a record or a time, of one device or device type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kvmbox.errors import UsageError
+from kvmbox.parts.record.format import ChannelHeader, Record
+from kvmbox.tools.replay.describe import WHOLE_PROCESS
+
+_UNITS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+_TIME: Final = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))?(ns|us|µs|ms|s)")
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """The last record that counts: by its number, or by its guest time in ns; None is no bound."""
+
+    record: int | None = None
+    time: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Until:
+        """A record number ("4711") or a guest time with its unit ("1.5s", "200ms"). Raises UsageError."""
+        if text.isascii() and text.isdigit() and len(text) <= 18:
+            return cls(record=int(text))
+        found = _TIME.fullmatch(text)
+        if found is None:
+            raise UsageError(
+                f"--until '{text}' is neither a record nor a time",
+                hint="give a number for a record, or a time with its unit: 1.5s, 200ms, 30us, 1000ns",
+            )
+        unit = _UNITS[found[3]]
+        fraction = found[2] or ""
+        return cls(time=int(found[1]) * unit + int(fraction or 0) * unit // 10 ** len(fraction))
+
+    def take(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The records up to the bound. Records of different channels may be out of order by their times."""
+        for record in records:
+            if self.time is None or record.now <= self.time:
+                yield record
+            # The next one is not even read: it may be where a recording is damaged.
+            if record.number == self.record:
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChoice:
+    """By channel: None if nothing of it is meant, -1 for all of it, else the index of the device."""
+
+    by_channel: tuple[int | None, ...]
+
+    @classmethod
+    def parse(cls, text: str | None, channels: Sequence[ChannelHeader]) -> DeviceChoice:
+        """`text` is a device type, a device's name, or None for everything. Raises UsageError."""
+        if text is None:
+            return cls(tuple(-1 for _ in channels))
+        wanted = text.casefold()
+        choice: list[int | None] = []
+        for channel in channels:
+            names = [device.name.casefold() for device in channel.devices]
+            if channel.device_type.casefold() == wanted:
+                choice.append(-1)
+            else:
+                choice.append(names.index(wanted) if wanted in names else None)
+        if all(index is None for index in choice):
+            known = ", ".join(
+                name
+                for channel in channels
+                for name in dict.fromkeys([channel.device_type, *(device.name for device in channel.devices)])
+            )
+            raise UsageError(f"--device '{text}' is not in the recording", hint=f"it has {known}")
+        return cls(tuple(choice))
+
+    def concerns(self, record: Record) -> bool:
+        """Whether a record is of what was chosen; what goes to a whole process concerns all its devices."""
+        index = self.by_channel[record.channel]
+        if index is None or index < 0:
+            return index is not None
+        return record.request[1] == index or record.request[0] in WHOLE_PROCESS

@@ -1,0 +1,179 @@
+"""The life of a boot process: a fork of the template that starts one machine, tells its result, and exits.
+
+    fork → own spawner, which starts at once → order → run, as `kvmbox run` does it → result → end of the VM
+
+A boot process is to its guest what the process of `kvmbox run` is: it has a spawner of its own, which is a
+new interpreter, and device processes of its own, and it confines itself before the guest starts
+(docs/adr/confinement.md). Nothing of it survives: memory, descriptors, children and what confines it end with
+the process.
+
+The result is told before the processes and the VM end, so that the next boot need not wait for that.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import threading
+from functools import partial
+from typing import Any, Final, NoReturn
+
+from kvmbox.errors import ExpectError, KvmboxError, UsageError
+from kvmbox.host import early
+from kvmbox.jail import linux
+from kvmbox.remote import prestart
+from kvmbox.run.caller import ProcessOwner
+from kvmbox.run.machine import Machine, RunResult
+from kvmbox.run.timeline import Timeline
+from kvmbox.sandbox import scope
+from kvmbox.tools.warm.result import KVMBOX_FAILED, Order, WarmResult, pack_result, read_order
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CHANNEL_FD: Final = 3
+INTERRUPTED: Final = 130
+
+LAST_WORDS_S: Final = 1.0
+"""How long the dialogue may take to look at the last output."""
+
+
+class _Dialogue:
+    """Answers the guest, in a thread of its own."""
+
+    def __init__(self, machine: Machine, steps: tuple[tuple[bytes, bytes], ...]) -> None:
+        self.answered = 0
+        self._machine = machine
+        self._steps = [(re.compile(pattern), answer) for pattern, answer in steps]
+        self._thread = threading.Thread(target=self._converse, name="kvmbox dialogue", daemon=True)
+
+    def start(self) -> None:
+        """The guest is about to run."""
+        if self._steps:
+            self._thread.start()
+
+    def finish(self) -> int:
+        """The guest has ended; returns how many patterns were seen."""
+        if self._steps:
+            self._thread.join(LAST_WORDS_S)
+        return self.answered
+
+    def _converse(self) -> None:
+        for pattern, answer in self._steps:
+            try:
+                self._machine.expect(pattern)
+            except ExpectError:
+                return
+            self.answered += 1
+            self._machine.send(answer)
+
+
+def live(channel: int, parent_pid: int, name: Callable[[], None], *, spawns: bool) -> NoReturn:
+    """The life of a boot process, from the fork. It leaves by _exit, whatever happens.
+
+    `name` gives it a title. With `spawns` the spawner of a plain run starts before there is an order.
+    """
+    status = 1
+    try:
+        if channel != CHANNEL_FD:
+            os.dup2(channel, CHANNEL_FD, inheritable=False)
+        linux.close_range(CHANNEL_FD + 1)
+        linux.die_with_parent(parent_pid)
+        linux.unblock_signals(linux.SIGCHLD)
+        name()
+        early.listen()
+        scope.OWN.take()
+        if spawns:
+            prestart.OWN.start()
+            prestart.OWN.reserve()
+        order = read_order(lambda size: os.read(CHANNEL_FD, size))
+        if order is not None:
+            _boot(order)
+        status = 0
+    finally:
+        # Nothing ever returns into the template's loop.
+        try:
+            for end in early.exit_callbacks:
+                end()
+        finally:
+            os._exit(status)
+
+
+def _machine(options: dict[str, Any]) -> Machine:
+    """A machine with these options. Raises UsageError."""
+    snapshot = options.pop("from_snapshot", None)
+    try:
+        return Machine(**options) if snapshot is None else Machine.from_snapshot(snapshot, **options)
+    except TypeError as error:  # an option that does not exist, or has a value of another kind
+        raise UsageError(f"wrong options: {str(error).removeprefix('Machine.__init__() ')}") from error
+
+
+def _started(dialogue: _Dialogue) -> None:
+    """The guest is about to run."""
+    gc.freeze()
+    gc.enable()  # the template has stopped it
+    dialogue.start()
+
+
+def _boot(order: Order) -> None:
+    timeline = Timeline()
+    told = False
+
+    def tell(result: WarmResult) -> None:
+        nonlocal told
+        told = True
+        data = memoryview(pack_result(result))
+        while data:
+            data = data[os.write(CHANNEL_FD, data) :]
+
+    def fail(status: int, reason: str, hint: str | None = None) -> None:
+        timeline.mark("total")
+        lines = tuple(machine.messages) if machine is not None else ()
+        output = machine.output if machine is not None else b""
+        tell(WarmResult(status, reason, hint, "", True, output, lines, 0, dict(timeline.stages), {}))
+
+    def settled(result: RunResult) -> None:
+        assert machine is not None
+        assert dialogue is not None
+        answered = dialogue.finish()
+        timeline.mark("total")
+        tell(
+            WarmResult(
+                result.status,
+                result.reason,
+                result.hint,
+                result.crash_report,
+                result.failed,
+                result.output,
+                tuple(machine.messages),
+                answered,
+                dict(timeline.stages),
+                result.statistics.as_json(),
+            )
+        )
+
+    machine: Machine | None = None
+    dialogue: _Dialogue | None = None
+    try:
+        os.chdir(order.directory)
+        machine = _machine(order.options)
+        dialogue = _Dialogue(machine, order.dialogue)
+        if not machine.config.design.has_processes:
+            prestart.OWN.drop()  # while it can be told to end
+        machine.run_here(ProcessOwner(), timeline, started=partial(_started, dialogue), settled=settled)
+    except BaseException as error:
+        if told:
+            raise
+        match error:
+            case KvmboxError():
+                fail(error.exit_status, str(error), error.hint)
+            case KeyboardInterrupt():
+                fail(INTERRUPTED, "interrupted before the start")
+            case MemoryError():
+                fail(KVMBOX_FAILED, "out of memory")
+            case OSError() if error.filename:
+                fail(KVMBOX_FAILED, f"a system call failed on '{error.filename}': {error.strerror}")
+            case _:
+                fail(KVMBOX_FAILED, f"internal error: {type(error).__name__}: {error}", "please report this")

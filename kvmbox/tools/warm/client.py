@@ -1,0 +1,138 @@
+"""The pool's side of a template: start it, have it fork boot processes, hear of them, end it.
+
+Everything here belongs to the thread that starts the template: the template's death signal fires when this
+thread ends (prctl(2), PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from kvmbox.choice import is_compiled
+from kvmbox.errors import StartError
+from kvmbox.jail import passing
+from kvmbox.remote.spawner_client import PACKAGE_DIRECTORY
+from kvmbox.tools.warm import frames
+from kvmbox.tools.warm.template import CONTROL_FD
+
+INTERPRETER_FLAGS: Final = ("-P", "-X", "utf8")
+
+END_PATIENCE_MS: Final = 2_000
+"""How long a template may take to end, once its socket is closed."""
+
+
+class News(NamedTuple):
+    """A frame of the template. `descriptor` is a pidfd for BORN, else -1."""
+
+    kind: int
+    identifier: int
+    number: int
+    text: str
+    descriptor: int
+
+
+class TemplateClient:
+    """One template process."""
+
+    def __init__(self, pid: int, pidfd: int, control: int) -> None:
+        """Use `start`."""
+        self.pid = pid
+        self.ready = False
+        """Whether it has imported everything."""
+        self.retired = False
+        """Whether it is to fork no more boot processes."""
+        self.served = 0
+        """How many boots it has had."""
+        self.fatal = ""
+        """Why it has given up, if it has said so."""
+        self._pidfd = pidfd
+        self._control = control
+
+    @classmethod
+    def start(cls) -> TemplateClient:
+        """Start one; returns before it is ready. Raises StartError."""
+        # Appended: the standard library comes first, whatever lies beside kvmbox.
+        code = (
+            f"import sys; sys.path += {[PACKAGE_DIRECTORY]!r}; from kvmbox.tools.warm.template import main; "
+            f"main({os.getpid()}, {is_compiled()})"
+        )
+        try:
+            own_end, template_end = passing.socket_pair()
+        except OSError as error:
+            raise StartError(
+                f"cannot start a warm worker: {error.strerror}", hint="see 'ulimit -n'"
+            ) from error
+        try:
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, *INTERPRETER_FLAGS, "-c", code],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, template_end, CONTROL_FD),
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+                ],
+                setsid=True,  # out of the terminal's reach: the program decides what Ctrl-C means
+                setsigmask=(),
+                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+            )
+        except OSError as error:
+            os.close(own_end)
+            raise StartError(f"cannot start a warm worker ({sys.executable}): {error.strerror}") from error
+        finally:
+            os.close(template_end)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            os.close(own_end)  # it reads the end of its socket, and leaves
+            os.waitpid(pid, 0)
+            raise StartError(f"cannot watch a warm worker: {error.strerror}") from error
+        return cls(pid, pidfd, own_end)
+
+    def fileno(self) -> int:
+        """For poll: readable when `take_news` has something to do."""
+        return self._control
+
+    def boot(self, identifier: int, channel: int, *, spawns: bool) -> bool:
+        """Have a boot process forked, which gets the descriptor `channel`, and with `spawns` starts the
+        spawner of a plain run at once. False if the template cannot be asked.
+        """
+        try:
+            passing.send(self._control, frames.pack(frames.BOOT, identifier, spawns), [channel], wait=False)
+        except OSError:  # it has died, or is behind with its work
+            return False
+        return True
+
+    def take_news(self) -> News | None:
+        """The next frame, or None at the end of file. Raises BlockingIOError if there is none yet."""
+        message = passing.receive(self._control, wait=False)
+        if message is None:
+            return None
+        frame, descriptors = message
+        kind, identifier, number, text = frames.unpack(frame)
+        if kind == frames.READY:
+            self.ready = True
+        elif kind == frames.FATAL:
+            self.fatal = text
+        return News(kind, identifier, number, text, descriptors[0] if descriptors else -1)
+
+    def close(self) -> None:
+        """End it, and with it what it has forked. Never raises. Idempotent."""
+        if self._control < 0:
+            return
+        os.close(self._control)
+        self._control = -1
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if not poll.poll(END_PATIENCE_MS):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        with suppress(ChildProcessError):  # a program that ignores SIGCHLD has the kernel reap
+            os.waitpid(self.pid, 0)
+        os.close(self._pidfd)

@@ -1,0 +1,129 @@
+"""The template: a process that has imported all that a run needs, and forks one boot process for each run.
+
+The template is a new interpreter, which a pool starts (`pool`). It never opens /dev/kvm or an image, and
+it never reads an order or a result: so nothing of a guest can be in what boot processes inherit. It has one
+thread, so that forking is safe.
+
+The template ends when the pool closes its socket, or when the thread that started the template ends. Its boot
+processes get their death signal then.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import struct
+from importlib import import_module
+from typing import Final, NoReturn
+
+from kvmbox.host.open_files import allow_enough
+from kvmbox.jail import linux, passing
+from kvmbox.jail.title import ProcessTitle
+from kvmbox.tools.warm import boot, frames
+
+CONTROL_FD: Final = 3
+"""The socket to the pool: the only descriptor besides /dev/null at 0 to 2."""
+
+PRELOADED: Final = (
+    "kvmbox.boot.way_elf",
+    "kvmbox.boot.way_firmware",
+    "kvmbox.boot.way_linux",
+    "kvmbox.boot.way_multiboot",
+    "kvmbox.boot.way_multiboot2",
+    "kvmbox.boot.way_pvh",
+    "kvmbox.boot.way_real",
+    "kvmbox.remote.direct",
+    "kvmbox.kvm.cpuid.backend_limits",
+    "kvmbox.kvm.cpuid.dependencies",
+    "kvmbox.kvm.cpuid.features",
+    "kvmbox.kvm.cpuid.model",
+    "kvmbox.explain.mnemonics",
+    "kvmbox.explain.diagnosis",
+    "kvmbox.run.machine",
+    "kvmbox.parts.snapshot.restore",
+    "kvmbox.parts.snapshot.start_options",
+    "kvmbox.parts.snapshot.file",
+)
+"""What a run imports when it needs it: each boot process would import it anew."""
+
+COMPILED: Final = ("kvmbox.fast.channel", "kvmbox.fast.direct", "kvmbox.fast.loop")
+"""The same of the compiled hot path."""
+
+
+class Template:
+    """The serving loop and its state."""
+
+    def __init__(self, title: ProcessTitle) -> None:
+        self._title = title
+        self._boots: dict[int, int] = {}  # identifier by pid
+        self._signals = linux.signal_descriptor(linux.SIGCHLD)
+
+    def serve(self) -> None:
+        """Serve until the pool closes its socket."""
+        poller = select.poll()
+        poller.register(CONTROL_FD, select.POLLIN)
+        poller.register(self._signals, select.POLLIN)
+        while True:
+            for descriptor, _ in poller.poll():
+                if descriptor == CONTROL_FD:
+                    message = passing.receive(CONTROL_FD)
+                    if message is None:
+                        return
+                    self._fork(*message)
+                else:
+                    os.read(self._signals, 16 * linux.SIGNALFD_SIGINFO_SIZE)
+            self._reap()
+
+    def _fork(self, frame: bytes, descriptors: list[int]) -> None:
+        kind, identifier, spawns, _ = frames.unpack(frame)
+        if kind != frames.BOOT or len(descriptors) != 1:
+            raise struct.error(f"frame of kind {kind} with {len(descriptors)} descriptors")
+        (channel,) = descriptors
+        parent = os.getpid()
+        try:
+            # SAFETY: the only thread forks, so no lock is held by another; the child never returns from here.
+            pid = os.fork()
+        except OSError as error:
+            os.close(channel)
+            passing.send(CONTROL_FD, frames.pack(frames.FAILED, identifier, error.errno or 0))
+            return
+        if pid == 0:
+            boot.live(channel, parent, lambda: self._title.set("kvmbox: boot"), spawns=bool(spawns))
+        os.close(channel)
+        self._boots[pid] = identifier
+        pidfd = os.pidfd_open(pid)  # before anything can reap it
+        passing.send(CONTROL_FD, frames.pack(frames.BORN, identifier), [pidfd])
+        os.close(pidfd)
+
+    def _reap(self) -> None:
+        while self._boots:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            passing.send(CONTROL_FD, frames.pack(frames.DIED, self._boots.pop(pid), status))
+
+
+def main(parent_pid: int, compiled: bool) -> NoReturn:
+    """The life of the template; `parent_pid` is the pool's process."""
+    status = 1
+    try:
+        linux.close_range(CONTROL_FD + 1)
+        linux.die_with_parent(parent_pid)
+        title = ProcessTitle.find()
+        title.set("kvmbox: template")
+        linux.block_signals(linux.SIGCHLD)
+        for name in (*PRELOADED, *(COMPILED if compiled else ())):
+            import_module(name)
+        allow_enough()
+        template = Template(title)
+        gc.collect()
+        gc.disable()
+        gc.freeze()  # no collection writes into the pages that boot processes share
+        passing.send(CONTROL_FD, frames.pack(frames.READY))
+        template.serve()
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - told to the pool, then the process ends
+        passing.send(CONTROL_FD, frames.pack(frames.FATAL, text=f"{type(error).__name__}: {error}"))
+    finally:
+        os._exit(status)

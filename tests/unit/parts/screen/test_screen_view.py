@@ -1,0 +1,33 @@
+"""The VMM's view of the text screen, with a device process that has not started."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from kvmbox import layout
+from kvmbox.board import VGA
+from kvmbox.judge import Judge
+from kvmbox.parts.screen.screen_view import ScreenView
+
+
+def test_look_delivers_the_writes_that_wait_before_it_asks() -> None:
+    text = bytearray(layout.TEXT_SCREEN_SIZE)
+
+    def deliver() -> None:
+        text[:2] = b"$\x07"
+
+    channel = SimpleNamespace(is_started=False)
+    pool = SimpleNamespace(
+        places=lambda: [("vga", 0, SimpleNamespace(name=VGA))], channel=lambda _device_type: channel
+    )
+    config: Any = SimpleNamespace(screen="auto", console=None)
+    memory: Any = SimpleNamespace(read=lambda _address, size: bytes(text[:size]))
+    devices: Any = SimpleNamespace(pool=pool)
+    console: Any = SimpleNamespace()
+    view = ScreenView(*(config, memory, devices, console, Judge()), deliver, print, has_bios=False, live=None)
+
+    screen = view.read()
+
+    assert screen is not None
+    assert screen.text == "$"

@@ -1,0 +1,96 @@
+"""Who owns the process: what a program's machine leaves alone, and what the command line's takes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from kvmbox.errors import SandboxError
+from kvmbox.host.signals import Wakeup
+from kvmbox.host.start_timeout import StartDeadline, StartTimeout
+from kvmbox.jail import layers
+from kvmbox.kvm.vcpu import KICK_SIGNAL
+from kvmbox.outcome import CLEAN, Decision, Outcome
+from kvmbox.remote.pool import NONE, Design, DevicePool
+from kvmbox.run.caller import SWITCH_INTERVAL, Caller, ProcessOwner
+from kvmbox.run.timeline import Timeline
+
+
+@pytest.fixture
+def wakeup() -> Iterator[Wakeup]:
+    made = Wakeup()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def _process() -> Iterator[None]:
+    interval, kick = sys.getswitchinterval(), signal.getsignal(KICK_SIGNAL)
+    yield
+    sys.setswitchinterval(interval)
+    signal.signal(KICK_SIGNAL, kick)
+
+
+def handlers() -> list[object]:
+    return [signal.getsignal(number) for number in sorted(signal.valid_signals())]
+
+
+def test_program_keeps_its_handlers_and_its_switch_interval(wakeup: Wakeup) -> None:
+    before = handlers(), sys.getswitchinterval()
+    caller = Caller()
+    caller.ready(Decision(), wakeup)
+    assert (handlers(), sys.getswitchinterval()) == before
+    assert caller.ended_by is None
+    assert not caller.terminal.is_terminal
+    caller.release()
+
+
+def test_program_starts_by_a_deadline_and_the_owner_of_the_process_by_an_alarm() -> None:
+    assert isinstance(Caller().starting(1.0, Timeline()), StartDeadline)
+    assert isinstance(ProcessOwner().starting(1.0, Timeline()), StartTimeout)
+
+
+def test_program_is_not_confined_and_cannot_require_it() -> None:
+    pool = DevicePool(Design(NONE))
+    assert Caller().confine(pool, without=0, require=layers.SECCOMP) is None
+    with pytest.raises(SandboxError, match="sandbox layer missing: vmm-seccomp"):
+        Caller().confine(pool, without=0, require=layers.VMM_SECCOMP | layers.SECCOMP)
+
+
+@pytest.mark.usefixtures("_process")
+def test_owner_of_the_process_hears_signals_until_it_is_released(wakeup: Wakeup) -> None:
+    before = [one for number, one in enumerate(handlers()) if number]
+    owner = ProcessOwner()
+    owner.ready(Decision(), wakeup)
+    try:
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL)
+        signal.raise_signal(signal.SIGTERM)
+        assert owner.ended_by == "ended by SIGTERM"
+    finally:
+        owner.release()
+    signal.signal(KICK_SIGNAL, signal.SIG_DFL)  # the only one that stays
+    assert [one for number, one in enumerate(handlers()) if number] == before
+
+
+@pytest.mark.usefixtures("_process")
+@pytest.mark.parametrize("decided", [False, True])
+def test_owner_of_the_process_gives_up_at_the_third_signal_unless_the_run_is_decided(
+    wakeup: Wakeup, decided: bool
+) -> None:
+    owner, verdict = ProcessOwner(), Decision()
+    if decided:
+        verdict.decide(Outcome(CLEAN, "over"))
+    owner.ready(verdict, wakeup)
+    interrupted = 0
+    try:
+        for _ in range(4):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt:
+                interrupted += 1
+    finally:
+        owner.release()
+    assert interrupted == (0 if decided else 1)

@@ -1,0 +1,54 @@
+"""Which half of the hot path is used, and how the choice reaches the device processes."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvmbox import choice
+from kvmbox.host.clock import GuestClock
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.direct import DirectChannel
+from kvmbox.remote.kinds import channel_kind, chosen, direct_channel_kind
+from kvmbox.remote.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, device_entry
+from kvmbox.remote.transports import TRANSPORTS
+from kvmbox.run.coalescing import CoalescedRing
+from kvmbox.run.kinds import guest_clock, loop_kind, ring_kind
+from kvmbox.run.vcpu_loop import VcpuLoop
+
+
+def everything() -> set[type]:
+    """All that is chosen in the VMM."""
+    transports = {chosen(transport) for transport in TRANSPORTS.values()}
+    return {channel_kind(), direct_channel_kind(), loop_kind(), ring_kind(), type(guest_clock()), *transports}
+
+
+PURE = {Channel, DirectChannel, VcpuLoop, CoalescedRing, GuestClock, *TRANSPORTS.values()}
+
+
+def test_environment_that_says_pure_means_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(choice.VARIABLE, "1")
+    assert choice.describe() == "pure Python (KVMBOX_PURE is set)"
+    assert everything() == PURE
+    assert device_entry() == DEFAULT_ENTRY
+
+
+@pytest.mark.parametrize("value", [None, "", "0"])
+def test_environment_that_does_not_leaves_what_was_built(
+    monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.delenv(choice.VARIABLE, raising=False)
+    if value is not None:
+        monkeypatch.setenv(choice.VARIABLE, value)
+    if choice.why_not_built():
+        pytest.skip(f"compiled: {choice.why_not_built()}")
+    assert choice.describe() == "compiled"
+    assert everything() & PURE == set()
+    assert device_entry() == COMPILED_ENTRY
+
+
+def test_modules_that_were_not_built_mean_pure_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(choice.VARIABLE, raising=False)
+    monkeypatch.setattr(choice, "EXTENSION_SUFFIXES", [".another-python.so"])
+    assert choice.describe() == "pure Python (it was not built for this Python)"
+    assert everything() == PURE
+    assert device_entry() == DEFAULT_ENTRY

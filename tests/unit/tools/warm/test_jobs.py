@@ -1,0 +1,74 @@
+"""The queue of a pool: order, cancellation, the end."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvmbox.tools.warm.jobs import Job, JobQueue
+
+
+def _queue(*orders: bytes) -> tuple[JobQueue, list[Job]]:
+    queue = JobQueue()
+    jobs = [Job(order, None, spawns=order != b"none") for order in orders]
+    for job in jobs:
+        queue.put(job)
+    return queue, jobs
+
+
+def test_jobs_are_taken_in_order_and_run_from_then_on() -> None:
+    queue, jobs = _queue(b"1", b"2")
+
+    assert queue.take() is jobs[0]
+    assert jobs[0].future.running()
+    assert not jobs[1].future.running()
+    assert queue.take() is jobs[1]
+    assert queue.take() is None
+
+
+def test_cancelled_job_is_not_taken() -> None:
+    queue, jobs = _queue(b"1", b"2")
+
+    assert jobs[0].future.cancel()
+
+    assert queue.take() is jobs[1]
+
+
+def test_upcoming_tells_what_the_next_jobs_want() -> None:
+    queue, _ = _queue(b"1", b"none", b"2")
+
+    assert queue.upcoming(2) == [True, False]
+    assert queue.upcoming(9) == [True, False, True]
+
+
+def test_closed_queue_takes_none_and_is_over_when_it_is_empty() -> None:
+    queue, jobs = _queue(b"1")
+
+    queue.close(cancel=False)
+
+    assert queue.is_closed
+    assert not queue.is_over
+    with pytest.raises(RuntimeError, match="the pool is closed"):
+        queue.put(Job(b"2", None, spawns=True))
+    assert queue.take() is jobs[0]
+    assert queue.is_over
+
+
+def test_cancelling_close_cancels_what_waits() -> None:
+    queue, jobs = _queue(b"1", b"2")
+    jobs[1].future.cancel()
+
+    queue.close(cancel=True)
+
+    assert queue.cancelled
+    assert queue.is_over
+    assert all(job.future.cancelled() for job in jobs)
+
+
+def test_failed_jobs_say_why() -> None:
+    queue, jobs = _queue(b"1", b"2")
+
+    queue.fail_all("no reason", "a hint")
+
+    for job in jobs:
+        result = job.future.result(timeout=0)
+        assert (result.status, result.reason, result.hint, result.lost) == (14, "no reason", "a hint", True)
