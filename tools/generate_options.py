@@ -49,10 +49,9 @@ from kvmbox.board import DeviceSpec
 from kvmbox.host.capture import Capture
 from kvmbox.host.serial import Backends
 from kvmbox.host.transfers import Store
-from kvmbox.machine.snapshots import SnapshotCondition
-from kvmbox.run.choices import FirmwareFile, ModuleSpec, SymbolSpec
+from kvmbox.run.choices import FirmwareFile, ModuleSpec, SnapshotCondition, SymbolSpec
+from kvmbox.run.origin import SavedMachine
 from kvmbox.run.values import Several
-from kvmbox.snapshot.file import SnapshotFile
 
 '''
 

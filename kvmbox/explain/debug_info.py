@@ -11,17 +11,12 @@ from typing import Final
 
 from kvmbox.explain import symbols
 from kvmbox.explain.lines import Line, Lines
+from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.explain.symbols import Place, Symbols
 from kvmbox.explain.unwind import Frames, callers_in
-from kvmbox.lean import Value
 
-
-class SymbolFile(Value):
-    """A file with symbols, and what to add to its addresses."""
-
-    data: bytes
-    base: int = 0
-
+SEARCH_SECONDS: Final = 5.0
+"""For how many seconds debug information is searched, for all that one report or profile wants to know."""
 
 SourceText = Callable[[str, int], str | None]
 """Gives the text of a line of a source file: by the path that the compiler wrote, and the number from 1."""

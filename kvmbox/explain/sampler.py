@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from kvmbox.errors import KvmError
 from kvmbox.explain.chain import return_addresses, words_at
@@ -11,10 +11,36 @@ from kvmbox.explain.paging import ReadPhysical
 from kvmbox.explain.state import RFLAGS_IF, Cpu
 from kvmbox.kvm import uapi
 from kvmbox.lean import Value
-from kvmbox.parts.profile.samples import ACCESSING, HALTED, MOST_FRAMES, MOST_TOP, RUNNING
-from kvmbox.run.vcpu import VcpuThread
+
+if TYPE_CHECKING:
+    from kvmbox.kvm.vcpu import Vcpu
+
+MOST_FRAMES: Final = 32
+
+MOST_TOP: Final = 64
+"""How many words of the stack a sample has."""
+
+RUNNING: Final = 0
+HALTED: Final = 1
+ACCESSING: Final = 2
+"""What a CPU does: it runs, it is in HLT, or it waits for a device. The program counter of the last two is
+behind the instruction that does so."""
 
 IN_WORDS: Final = {RUNNING: "running", HALTED: "halted", ACCESSING: "waiting for a device"}
+
+
+class Standing(Protocol):
+    """A vCPU that stands still."""
+
+    @property
+    def vcpu(self) -> Vcpu:
+        """Its state in KVM."""
+        ...
+
+    @property
+    def paused_in_access(self) -> bool:
+        """Whether it had an exit to handle when it was asked to pause."""
+        ...
 
 
 class Sample(Value):
@@ -32,7 +58,7 @@ class Sample(Value):
     top: tuple[int, ...] = ()
 
 
-def sample(thread: VcpuThread, read: ReadPhysical | None = None, code: Sequence[range] = ()) -> Sample | None:
+def sample(thread: Standing, read: ReadPhysical | None = None, code: Sequence[range] = ()) -> Sample | None:
     """A sample of a vCPU that stands still, with its callers if `read` gives guest-physical memory. Return
     addresses are in `code`.
 
@@ -55,10 +81,9 @@ def sample(thread: VcpuThread, read: ReadPhysical | None = None, code: Sequence[
         if code:
             words = words_at(cpu.sp, MOST_TOP, word, vcpu.translate, read)
             top = tuple(one if any(one in part for part in code) else 0 for one in words)
+    doing = ACCESSING if thread.paused_in_access else RUNNING
     if state == uapi.KVM_MP_STATE_HALTED:
         doing = HALTED
-    else:
-        doing = ACCESSING if thread.loop.paused_in_access else RUNNING
     is_user, interrupts_on = cpu.cpl == 3, bool(regs.rflags & RFLAGS_IF)
     return Sample(doing, is_user, interrupts_on, cpu.pc, tuple(callers), cpu.bits == 64, top)
 

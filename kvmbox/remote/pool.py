@@ -38,14 +38,13 @@ from kvmbox.remote.patience import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS
 from kvmbox.remote.spawner_client import NS_PER_MS, READY_TIMEOUT_NS, DeviceProcess, SpawnerClient
 from kvmbox.remote.spin import SpinGrants
 from kvmbox.remote.starts import ProcessStarts
-from kvmbox.remote.survival import ProcessControl, Survival
+from kvmbox.remote.survival import LossPolicy, ProcessControl
 from kvmbox.remote.transport import Link, Opens
 from kvmbox.remote.transports import make_link
 from kvmbox.wire import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.parts.restart.standby import StandbyProcesses
     from kvmbox.remote.device_thread import DeviceThread
 
 Sandbox = Literal["none", "thread", "process", "per-device"]
@@ -151,15 +150,6 @@ class _Member(ProcessControl):
         return Starvation(self._pool.pid_of(self._name)).is_starved
 
 
-SurvivalOf = Callable[[PoolMember, ProcessControl], Survival]
-"""What gives the channel of a member its survival."""
-
-
-def fails(_member: PoolMember, process: ProcessControl) -> Survival:
-    """The survival of a channel whose process is not replaced."""
-    return Survival(process)
-
-
 class DevicePool:
     """The device processes of a machine, by device type, or by device where each has its own."""
 
@@ -178,8 +168,8 @@ class DevicePool:
         self.members: dict[str, PoolMember] = {}
         self._lock = threading.RLock()  # the spawner's client is not thread-safe; a rescue is on any thread
         self._order: Callable[[str, Link], DeviceProcess] | None = None
-        self.standby: StandbyProcesses | None = None
-        """Replacements, where lost processes are to be replaced."""
+        self.loss_policy = LossPolicy()
+        """What becomes of lost processes; to be set before `connect`."""
         self.starts = ProcessStarts(self)
         """The processes that start when they are needed."""
         self.spin: SpinGrants | None = None
@@ -297,12 +287,11 @@ class DevicePool:
         now: Callable[[], int],
         deadline_changed: Callable[[str, int, int], None],
         wait_for_output: Callable[[], None] = output_has_room,
-        survival_of: SurvivalOf = fails,
     ) -> None:
         """Wait for the processes and greet them. `grants` are by device name; SandboxError if one fails.
 
-        `survival_of` gives each channel its survival, before any process is waited for: one that is lost at
-        or before its first request is as good as replaced if that rescues. The other callbacks are those of
+        Each channel gets its survival from `loss_policy` before any process is waited for: one that is lost
+        at or before its first request is as good as replaced if that rescues. The callbacks are those of
         `Channel`.
         """
         for member in self.members.values():
@@ -324,7 +313,7 @@ class DevicePool:
                 deadline_changed=partial(deadline_changed, member.device_type),
                 wait_for_output=wait_for_output,
                 record=self.recorder_of(member.device_type) if self.recorder_of is not None else None,
-                survival=survival_of(member, _Member(self, member.device_type)),
+                survival=self.loss_policy.survival(member.devices, _Member(self, member.device_type)),
             )
             if isinstance(link, NoProcess):
                 link.attach(member.channel)
@@ -366,8 +355,7 @@ class DevicePool:
         if self.spawner is not None:
             poll.register(self.spawner.fileno(), select.POLLIN)
         processes = [member.process for member in self.members.values()]
-        if self.standby is not None:
-            processes.append(self.standby.spare)
+        processes.append(self.loss_policy.spare)
         for process in processes:
             if process is not None and process.listener is not None:
                 poll.register(process.listener.fileno(), select.POLLIN)
@@ -376,15 +364,9 @@ class DevicePool:
         """Watch the processes that have come since the last call, and keep one in reserve where that is
         wanted. By the thread that polls; `say` tells the person a line.
         """
-        if self.standby is not None:
-            self.standby.tend(say, partial(_forget, poll))
-        if self.standby is not None or self.starts.take_news():
+        changed = self.loss_policy.tend(say, partial(_forget, poll))
+        if self.starts.take_news() or changed:
             self.watch(poll)
-
-    def tell_restarts(self, say: Callable[[str], None]) -> None:
-        """Tell the person of the restarts that nobody has been told of, with their causes. It may wait."""
-        if self.standby is not None:
-            self.standby.tell(say, lambda _: None, waits=True)
 
     def explains_at_once(self, error: DeviceProcessError) -> bool:
         """Whether `explain` does not wait for the spawner."""
@@ -503,8 +485,7 @@ class DevicePool:
             elif member.link is not None:
                 member.link.close_vmm_end()
             member.link = None
-        if self.standby is not None:
-            self.standby.close()
+        self.loss_policy.close()
         if self.spawner is not None:
             self.spawner.close()
         elif self.design.sandbox == THREAD:

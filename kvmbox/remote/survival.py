@@ -1,15 +1,23 @@
-"""What happens to a channel whose process fails. The default in this module does nothing, and the run ends.
+"""What becomes of the loss of a device process. The default in this module does nothing, and the run ends.
 
-`recovery` has the other variants. A survival belongs to one channel from the start, and is called under the
-lock of the channel.
+A `Survival` belongs to one channel from the start, and is called under the lock of the channel. A `LossPolicy`
+belongs to a pool, and gives each channel its survival. A part of a run may bring another policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kvmbox.errors import DeviceProcessError
 from kvmbox.remote.journal import Journal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.board import DeviceSpec
+    from kvmbox.remote.spawner_client import DeviceProcess
+
+Say = Callable[[str], None]
+Forget = Callable[[int], None]
 
 
 class ProcessControl:
@@ -56,3 +64,31 @@ class Survival:
 
     def overdue(self, late: bool) -> None:
         """A reply is overdue by a whole slice (`late`), or no thread waits for the reply any more."""
+
+
+class LossPolicy:
+    """The policy of a pool whose lost processes are not replaced. Called by the main thread."""
+
+    @property
+    def spare(self) -> DeviceProcess | None:
+        """A process that is to replace another one, if there is one: it is watched like the others."""
+        return None
+
+    def survival(self, _devices: Sequence[DeviceSpec], process: ProcessControl) -> Survival:
+        """The survival of the channel to `process`, which has these devices."""
+        return Survival(process)
+
+    def tend(self, say: Say, forget: Forget) -> bool:
+        """Once a turn: tell of losses, and prepare for others. Whether there may be a process to watch.
+
+        `forget` hears of each descriptor of a process that is watched, before it is closed.
+        """
+        return False
+
+    def tell(self, say: Say, forget: Forget, *, waits: bool = False) -> None:
+        """Tell of the losses so far. Those whose cause the spawner has not reported yet are left for later,
+        unless it `waits`: a slow spawner must not keep the main thread.
+        """
+
+    def close(self) -> None:
+        """Close what no channel has taken over."""

@@ -13,12 +13,12 @@ from kvmbox.boot.image import GuestImage, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
+from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.firmware.builtin_bios import drives
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.platform import Platform
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
-from kvmbox.parts.crash_report.aftermath import SymbolContent
 from kvmbox.run.config import RunConfig
 
 BIOS_ROM = os.path.join(bundled.DIRECTORY, "bios.bin")
@@ -41,7 +41,7 @@ class BootSource(Value):
     has_bios: bool = False
     disk: bytes = b""
     fw_cfg: tuple[FwCfgItem, ...] = ()
-    symbols: tuple[SymbolContent, ...] = ()
+    symbols: tuple[SymbolFile, ...] = ()
     hint: str = ""
 
     @property
@@ -113,12 +113,12 @@ def _starts_in_real_mode(image: GuestImage) -> bool:
     return starts_in_real_mode(image.data)
 
 
-def _symbols(config: RunConfig, image: GuestImage) -> Iterator[SymbolContent]:
+def _symbols(config: RunConfig, image: GuestImage) -> Iterator[SymbolFile]:
     """The files of --symbols, then the image."""
     for spec in config.symbols:
-        yield SymbolContent(read_module(spec.path).data, spec.base)
+        yield SymbolFile(read_module(spec.path).data, spec.base)
     if image.data.startswith(b"\x7fELF"):
-        yield SymbolContent(image.data)
+        yield SymbolFile(image.data)
 
 
 def _bios_rom() -> bytes:

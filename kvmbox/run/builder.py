@@ -6,7 +6,7 @@ the next, because a new VM with new interrupt controllers is the most reliable r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as ZoneMap
 from typing import Protocol
 
@@ -31,7 +31,7 @@ from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, GUEST_CRASHED, Outcome, debug_exit_status
 from kvmbox.remote.grants import bind
 from kvmbox.remote.guest_memory import Submit
-from kvmbox.remote.pool import DevicePool, SurvivalOf, fails
+from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.run.boot_source import BootSource
 from kvmbox.run.coalescing import CoalescedRing, OutputRoom
@@ -44,8 +44,7 @@ from kvmbox.wire import protocol
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.host.transfers import Store, TransferThread
-    from kvmbox.parts.inject.injection import Injection
-    from kvmbox.remote.grants import Grants
+    from kvmbox.remote.grants import Grants, Host
 
     Stores = ZoneMap[str, Store]
 
@@ -188,6 +187,39 @@ class RunHost:
             self._console.note("the guest reported a panic, and boots its crash kernel (pvpanic)")
 
 
+DeadlineChanged = Callable[[str, int, int], None]
+"""Hears that a process, by name, has another deadline, and when it was told: in ns of guest time."""
+
+
+class Shims(Protocol):
+    """What stands between the devices and the guest of a run. `attach` is called first."""
+
+    def attach(
+        self,
+        now: Callable[[], int],
+        processes: Iterable[tuple[str, DeviceSpec]],
+        tell: DeadlineChanged,
+        /,
+    ) -> DeadlineChanged:
+        """Guest time is `now`, and `processes` are the devices, each with the name of its process.
+
+        Returns what hears of the deadlines of processes, and tells `tell`.
+        """
+        ...
+
+    def host_of(self, device: DeviceSpec, host: Host, /) -> Host:
+        """What does for `device` what `host` would."""
+        ...
+
+    def device_of(self, device: DeviceSpec, proxy: DeviceProxy, /) -> BusDevice:
+        """What is put on the bus for `device`: `proxy` itself, if nothing stands before it."""
+        ...
+
+    def reset(self) -> None:
+        """The machine is reset."""
+        ...
+
+
 class Devices:
     """All devices of a run: launched, wired, and connected to two buses."""
 
@@ -204,18 +236,17 @@ class Devices:
         ram: GuestMemory,
         stores: Stores,
         wake: Callable[[], None],
-        prepare: Callable[[DevicePool, GuestClock], SurvivalOf] = lambda _pool, _clock: fails,
-        injection: Injection | None = None,
+        prepare: Callable[[DevicePool, GuestClock], None] = lambda _pool, _clock: None,
+        shims: Shims | None = None,
         exact: bool = False,
     ) -> None:
         """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one,
         `suspend` with its name and the wake-ups that it wants when it asks for that.
-        `prepare` is called, with `pool` and the clock, before there is any channel, and gives each of them
-        its survival.
+        `prepare` is called, with `pool` and the clock, before there is any channel.
 
         `stores` are the resources of the host that devices were granted, by name; `wake` wakes the main
-        thread, which tells devices what has become of their transfers. `injection` has the faults of the
-        devices, if they have any. With `exact`, each write that prints exits: then the vCPU stands at the
+        thread, which tells devices what has become of their transfers. `shims` are between devices and
+        guest, if anything is. With `exact`, each write that prints exits: then the vCPU stands at the
         instruction that has printed a text when the text is found.
         """
         self._exact = exact
@@ -231,23 +262,23 @@ class Devices:
         self.late_ports: dict[int, tuple[DeviceProxy, int]] = {}
         """The same of those whose writes may come late at times."""
         host = RunHost(self.router, console, judge, reset, suspend, ram, stores, wake, exact)
-        self.injection = injection
-        """The faults of the devices, if they have any."""
-        if injection is None:
+        self.shims = shims
+        """What is between devices and guest, if anything is."""
+        if shims is None:
             grants = {device.name: bind(device, host) for device in board}
         else:
-            grants, deadline_changed = self._grants_with_faults(injection, host, deadline_changed)
+            grants, deadline_changed = self._grants_behind(shims, host, deadline_changed)
         self.transfers = host.transfer_thread
         self.late = host.late
         self.late_forbidden: tuple[int, ...] = ()
         """The ports whose writes must not be late when the next virtual machine starts."""
         try:
+            prepare(pool, self.clock)
             pool.connect(
                 grants,
                 now=self.clock.now,
                 deadline_changed=deadline_changed,
                 wait_for_output=console.wait_for_room,
-                survival_of=prepare(pool, self.clock),
             )
         except BaseException:
             self.router.close()  # which nobody else has yet
@@ -257,21 +288,21 @@ class Devices:
             for index, device in enumerate(member.devices):
                 self._attach(device, DeviceProxy.of(channel, index, device))
 
-    def _grants_with_faults(
-        self, injection: Injection, host: RunHost, deadline_changed: Callable[[str, int, int], None]
+    def _grants_behind(
+        self, shims: Shims, host: RunHost, deadline_changed: Callable[[str, int, int], None]
     ) -> tuple[dict[str, Grants], Callable[[str, int, int], None]]:
         """The grants of the devices, and what hears of the deadlines of their processes."""
         processes = [(name, device) for name, _, device in self.pool.places()]
-        deadline_changed = injection.attach(self.clock.now, processes, deadline_changed)
-        grants = {device.name: bind(device, injection.host_of(device, host)) for device in self.board}
+        deadline_changed = shims.attach(self.clock.now, processes, deadline_changed)
+        grants = {device.name: bind(device, shims.host_of(device, host)) for device in self.board}
         return grants, deadline_changed
 
     def _attach(self, device: DeviceSpec, proxy: DeviceProxy) -> None:
         self.proxies.append(proxy)
-        if self.injection is not None:
-            faulty = self.injection.device_of(device, proxy)
-            if faulty is not proxy:
-                self._attach_faulty(device, faulty)
+        if self.shims is not None:
+            shim = self.shims.device_of(device, proxy)
+            if shim is not proxy:
+                self._attach_shim(device, shim)
                 return
         for bus, ranges in ((self.ports, device.ports), (self.mmio, device.mmio)):
             for addresses in ranges:
@@ -287,11 +318,11 @@ class Devices:
             if late is not None:
                 self.late_ports[late] = (proxy, grant.register)
 
-    def _attach_faulty(self, device: DeviceSpec, faulty: BusDevice) -> None:
-        """Each access of the guest goes to `faulty`, at once, and none by a fast path."""
+    def _attach_shim(self, device: DeviceSpec, shim: BusDevice) -> None:
+        """Each access of the guest goes to `shim`, at once, and none by a fast path."""
         for bus, ranges in ((self.ports, device.ports), (self.mmio, device.mmio)):
             for addresses in ranges:
-                bus.attach(Mapping(addresses.first, addresses.count, faulty, addresses.offset))
+                bus.attach(Mapping(addresses.first, addresses.count, shim, addresses.offset))
 
 
 class SavedState(Protocol):

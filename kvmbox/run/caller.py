@@ -152,7 +152,7 @@ class ProcessOwner(Caller):
 
     def take_stdio(self) -> tuple[int, int]:
         """See Caller. From now on, stdin is empty, and what is printed on stdout goes to stderr."""
-        from kvmbox.parts.gdb.link import take_stdio
+        from kvmbox.host.stdio import take_stdio
 
         return take_stdio()
 

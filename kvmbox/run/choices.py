@@ -79,6 +79,24 @@ class SymbolSpec(Value):
     base: int = 0
 
 
+class SnapshotCondition(Value):
+    """One --snapshot-when: exactly one of text, port and time (ns of guest time), and the file."""
+
+    path: str
+    text: bytes | None = None
+    port: int | None = None
+    time: int | None = None
+
+    @property
+    def words(self) -> str:
+        """When that is, as part of a sentence."""
+        if self.text is not None:
+            return f"it had printed {self.text.decode('utf-8', 'replace')!r}"
+        if self.port is not None:
+            return f"it had written to port {self.port:#x}"
+        return f"{(self.time or 0) / 1e9:g} s of guest time"
+
+
 def spec(
     option: str,
     value: Any,

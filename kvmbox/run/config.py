@@ -17,22 +17,16 @@ from kvmbox.host.capture import Capture
 from kvmbox.host.serial import KeyboardSpec, SerialSpec
 from kvmbox.jail import layers
 from kvmbox.lean import Value
-from kvmbox.parts.snapshot.snapshots import SnapshotCondition
 from kvmbox.remote.pool import Design, Sandbox, Seccomp
 from kvmbox.run.choices import (
     DEFAULT_IPC,
-    DEFAULT_PROFILE_RATE,
-    DEFAULT_RESTART_BUDGET,
     DEFAULT_RTC,
-    DEFAULT_SCREEN,
     DEFAULT_SECCOMP,
     DataSegments,
     FirmwareChoice,
     FirmwareFile,
     ModuleSpec,
-    OnDeviceCrash,
     RtcPolicy,
-    ScreenChoice,
     SerialOverflow,
     SymbolSpec,
 )
@@ -47,9 +41,7 @@ NO_FAULTS_IN_SNAPSHOTS: Final = "a snapshot has no room for how far the faults h
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.host.transfers import Store
-    from kvmbox.parts.gdb.endpoint import Endpoint
-    from kvmbox.parts.inject.spec import Spec
-    from kvmbox.parts.snapshot.file import SnapshotFile
+    from kvmbox.run.origin import SavedMachine
 
 _NO_RESOURCES: Final[Mapping[str, Store]] = {}
 
@@ -61,9 +53,9 @@ class RunConfig(Value):
     "none" or a file. `entry` is (CS, IP).
     `rtc_base` is the wall clock at guest time 0, in seconds since 1970. `require` is the mask of sandbox
     layers (`jail.layers`) that must not be missing. `devices` are put on the board beside those of a PC;
-    `resources` are what their `Resource` grants name. `start` is the snapshot that the machine starts from,
-    which decides many of the others. `inject` are the faults of devices. `gdb` is where a debugger finds
-    the machine. `console` is where the text of the screen goes, None for stdout.
+    `resources` are what their `Resource` grants name. `start` is the saved machine that the run starts from,
+    which decides many of the others. `console` is where the text of the screen goes, None for stdout.
+    `parts` are the optional parts that are wanted, each with its options.
     """
 
     guest: str
@@ -96,29 +88,20 @@ class RunConfig(Value):
     no_reboot: bool
     pin: str
     design: Design
-    on_device_crash: OnDeviceCrash
-    restart_budget: int
     require: int
-    record: str | None
-    record_limit: int | None
     kvm_path: str
     devices: tuple[DeviceSpec, ...]
     resources: Mapping[str, Store]
-    snapshot_when: tuple[SnapshotCondition, ...] = ()
-    snapshot_stop: bool = False
-    start: SnapshotFile | None = None
+    parts: Mapping[str, Mapping[str, Any]]
+    start: SavedMachine | None = None
     rtc: RtcPolicy = DEFAULT_RTC
-    source: tuple[str, ...] = ()
     keyboard: KeyboardSpec | None = None
-    core: str | None = None
-    core_always: bool = False
-    profile: str | None = None
-    profile_rate: int = DEFAULT_PROFILE_RATE
-    inject: tuple[Spec, ...] = ()
-    gdb: Endpoint | None = None
-    screen: ScreenChoice = DEFAULT_SCREEN
     console: Capture | None = None
-    sample_exits: bool = False
+
+    def of_part(self, name: str) -> Any:
+        """The value of an option that a part obeys."""
+        option = PARAMETERS[name]
+        return self.parts.get(option.part, {}).get(name, option.parameter_default)
 
     @property
     def bios_file(self) -> str | None:
@@ -144,7 +127,8 @@ class RunConfig(Value):
     def _files(self, use: str) -> Iterator[tuple[str, str]]:
         for option in PARAMETERS.values():
             if option.file == use:
-                value = self.bios_file if option.name == "bios" else getattr(self, option.name)
+                value = self.of_part(option.name) if option.part else getattr(self, option.name)
+                value = self.bios_file if option.name == "bios" else value
                 yield from ((option.spelling, path) for path in option.paths(value))
 
 
@@ -164,7 +148,6 @@ def configured(
     """
     required = layer_mask("--require", options["require"])
     left_out = layer_mask("--without", options["without"])
-    budget: int | None = options["restart_budget"]
     own = {
         "guest": guest,
         "serial": serial,
@@ -178,25 +161,25 @@ def configured(
         "design": design_of(
             options["sandbox"], options["seccomp"], options["ipc"], without=left_out, require=required
         ),
-        "restart_budget": DEFAULT_RESTART_BUDGET if budget is None else budget,
         "require": required,
-        "profile_rate": options["profile_rate"] or DEFAULT_PROFILE_RATE,
         "resources": dict(options["resources"] or {}),
-        "inject": injected(options["inject"]),
+        "parts": wanted_parts(options),
     }
     same = {name: options[name] for name in RunConfig.__match_args__ if name in options}
     config = RunConfig(**(same | own))
-    check(config, budget)
+    check(config, options)
     return config
 
 
-def injected(wanted: Sequence[str]) -> tuple[Spec, ...]:
-    """The faults of --inject: one, or several. Raises UsageError."""
-    if not wanted:
-        return ()
-    from kvmbox.parts.inject.spec import parse_all
-
-    return parse_all(wanted)
+def wanted_parts(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The parts of which an option has another value than its default, each with all its options."""
+    of_parts = {name: option for name, option in PARAMETERS.items() if option.part}
+    wanted = {one.part for name, one in of_parts.items() if options[name] != one.parameter_default}
+    found: dict[str, dict[str, Any]] = {part: {} for part in wanted}
+    for name, option in of_parts.items():
+        if option.part in wanted:
+            found[option.part][name] = options[name]
+    return found
 
 
 def check_cpu(model: str) -> None:
@@ -258,18 +241,18 @@ def _check_live(config: RunConfig) -> None:
         )
 
 
-def check(config: RunConfig, restart_budget: int | None) -> None:
-    """UsageError where options contradict each other. `restart_budget` is the one that was asked for."""
+def check(config: RunConfig, options: Mapping[str, Any]) -> None:
+    """UsageError where options contradict each other. `options` are those from which `config` was made."""
     check_cpu(config.cpu)
-    if config.screen == "live":
+    if options["screen"] == "live":
         _check_live(config)
     if config.rtc != DEFAULT_RTC and config.start is None:
         raise UsageError(
             f"--rtc {config.rtc} needs --from", hint="the clock of a machine that boots is --rtc-base"
         )
-    if len(config.snapshot_when) > MOST_SNAPSHOTS:
+    if len(options["snapshot_when"]) > MOST_SNAPSHOTS:
         raise UsageError(f"--snapshot-when more than {MOST_SNAPSHOTS} times")
-    if config.inject and (config.snapshot_when or config.start is not None):
+    if options["inject"] and (options["snapshot_when"] or config.start is not None):
         raise UsageError(
             f"--inject contradicts {'--from' if config.start is not None else '--snapshot-when'}",
             hint=NO_FAULTS_IN_SNAPSHOTS,
@@ -292,10 +275,11 @@ def check(config: RunConfig, restart_budget: int | None) -> None:
             "--success-status needs the debug-exit port, and --debug-exit is none",
             hint="only a write to that port gives an odd status",
         )
-    if config.on_device_crash != "fail" and not config.design.has_processes:
+    answer = options["on_device_crash"]
+    if answer != "fail" and not config.design.has_processes:
         raise UsageError(
-            f"--on-device-crash {config.on_device_crash} needs device processes",
+            f"--on-device-crash {answer} needs device processes",
             hint=f"with --sandbox {config.design.sandbox} a model that fails takes kvmbox along",
         )
-    if restart_budget is not None and config.on_device_crash != "restart":
+    if options["restart_budget"] is not None and answer != "restart":
         raise UsageError("--restart-budget needs --on-device-crash restart")

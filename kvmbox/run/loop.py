@@ -18,10 +18,10 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from kvmbox.board import Input, Output
 from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
@@ -30,6 +30,7 @@ from kvmbox.host.console import Console
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
 from kvmbox.judge import Judge
+from kvmbox.kvm.exits import Exit
 from kvmbox.outcome import (
     CLEAN,
     DEVICE_FAILED,
@@ -38,11 +39,11 @@ from kvmbox.outcome import (
     UNKNOWN_EXIT,
     Outcome,
 )
-from kvmbox.parts.crash_report.aftermath import Aftermath
-from kvmbox.parts.crash_report.hang_profile import Hang, Profile
 from kvmbox.remote.patience import WAIT_SLICE_MS, hung_error
-from kvmbox.remote.pool import DevicePool, SurvivalOf
+from kvmbox.remote.pool import DevicePool
+from kvmbox.remote.survival import LossPolicy
 from kvmbox.remote.watchdog import Watchdog
+from kvmbox.run.boot import Boot
 from kvmbox.run.builder import Devices, GuestVm, tell_transfers
 from kvmbox.run.caller import Caller
 from kvmbox.run.coalescing import CoalescedRing
@@ -52,16 +53,12 @@ from kvmbox.run.kinds import loop_kind
 from kvmbox.run.pace import Pace
 from kvmbox.run.settling import Settling
 from kvmbox.run.standstill import Standstill
-from kvmbox.run.survival_choice import Unanswered, survival_of
 from kvmbox.run.suspend import Suspension
 from kvmbox.run.timeless import timeless
 from kvmbox.run.vcpu import VcpuThread, join_all, look_at_all
 from kvmbox.run.vcpu_loop import LoopTotals, port_exits
 from kvmbox.sandbox.vmm import Confinement, confine_vcpu
 from kvmbox.wire import protocol
-
-if TYPE_CHECKING:
-    from kvmbox.parts.gdb.debugger import Debugger
 
 CONGESTED_WAIT: Final = WAIT_SLICE_MS * 1_000_000
 """How much later, in ns, a UART whose output has no room is told the time."""
@@ -72,8 +69,15 @@ JOIN_SECONDS: Final = 2.0
 JOIN_TRIES: Final = 4
 """How often within that time device processes are killed for which it waits."""
 
-Look: TypeAlias = Callable[[Sequence[VcpuThread], GuestVm, Outcome, Profile | None], Aftermath]
-"""Examines the vCPUs of a guest that has ended with an outcome; the profile is that of a hang."""
+ExitFilter: TypeAlias = Callable[[int, Exit], int]
+"""Is asked, on the thread of a vCPU, about a rare exit of the CPU of a number: see `vcpu_loop`."""
+
+
+LossPolicyOf: TypeAlias = Callable[
+    [DevicePool, Callable[[], None], Callable[[], None], Callable[[], None]], LossPolicy
+]
+"""Makes the policy of a pool, with what makes guest time stand still and go on, and what wakes the main
+thread."""
 
 
 class MainLoop:
@@ -89,16 +93,17 @@ class MainLoop:
         *,
         cpu: int | None,
         started: int,
-        look: Look = lambda _threads, _guest, _outcome, _profile: Aftermath(),
+        summon: Callable[[Outcome], None] = lambda _outcome: None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`cpu` is the host CPU of the first vCPU. `started` is when the command began, in ns of the host's
-        monotonic clock: --timeout counts from there. `look` examines a guest that has come to its end.
+        monotonic clock: --timeout counts from there. `summon` hears of the end before visitors do: it may
+        admit one that is wanted for such ends only.
         """
         self.standstill = Standstill(wakeup.wake)
         """The moments at which the machine stands still."""
-        self.debugger: Debugger | None = None
-        """What serves --gdb."""
+        self.exit_filter: ExitFilter | None = None
+        """What is asked about each rare exit of a vCPU, if anything is."""
         self.settling: Settling | None = None
         """What settles an event that the judge holds."""
         self.each_slice: Callable[[], None] = lambda: None
@@ -109,9 +114,9 @@ class MainLoop:
         self._wakeup = wakeup
         self._caller = caller
         self._cpu = cpu
-        self._look = look
+        self._summon = summon
         self._say = say
-        self._hang = Hang()
+        self._overtime = False  # whether visitors look at a guest whose time is over, and that still runs
         self._timerfd = Timerfd()
         self._timers: DeadlineTimer | None = None
         self._pool: DevicePool | None = None
@@ -124,15 +129,15 @@ class MainLoop:
         """The first decisive event of the boot, if that is a failure that no outcome describes."""
         self._looking = False  # whether the vCPUs have been asked to pause for a look
         self._halted = False  # whether all of them were, at the last look
-        self._ring: CoalescedRing | None = None
+        self._boot: Boot | None = None
         self._reset_wanted = threading.Event()
         self.suspension: Suspension | None = None
         """What the guest asked for, if the boot has ended because it asked to be suspended."""
         self._pace = Pace()
-        self._guest: GuestVm | None = None
         self._put_off: set[str] = set()
         """The processes whose deadline has come, and that nobody would hear if they were told."""
-        self._unanswered = Unanswered(wakeup.wake)
+        self.loss_policy: LossPolicyOf | None = None
+        """What makes the policy for lost device processes, if it is another one than the pool's own."""
         self._watchdog: Watchdog | None = None
         self._slice_began = 0.0
         self._feeding: Feeding | None = None
@@ -143,8 +148,6 @@ class MainLoop:
         """What the VMM has confined itself with, if it has."""
         self.totals = LoopTotals()
         """What the run loops of all boots have counted."""
-        self.aftermath: Aftermath | None = None
-        """What the guest's last state tells, if it was examined at the end."""
         self.boot_format = ""
         """How the image was booted: "multiboot", "elf32", "elf64" or "real"."""
         judge.on_decided(self._decided)
@@ -174,7 +177,7 @@ class MainLoop:
         self._leave_all()
 
     def _decided(self) -> None:
-        if self._hang.looking:
+        if self._overtime:
             return
         self._leave_all()
         self._wakeup.wake()
@@ -184,14 +187,22 @@ class MainLoop:
         for thread in self._vcpus:
             thread.leave()
 
-    def prepare(self, pool: DevicePool, clock: GuestClock) -> SurvivalOf:
+    def prepare(self, pool: DevicePool, clock: GuestClock) -> None:
         """Prepare for the channels of `pool`, whose processes have been launched. Keep deadlines from now on.
 
-        Returns what gives each channel its survival: a process that is lost is replaced, if that is wanted.
+        Guest time stands still while a process starts, or is replaced.
         """
+
+        def resume() -> None:
+            clock.resume()
+            self.rearm()
+
         self._pool = pool
         self._timers = DeadlineTimer(clock, self._timerfd)
-        return survival_of(self._config, pool, clock, self.rearm, self._unanswered.add, self._wakeup.wake)
+        wake = self._wakeup.wake
+        pool.starts.attend(pause_time=clock.pause, resume_time=resume, wake=wake)
+        if self.loss_policy is not None:
+            pool.loss_policy = self.loss_policy(pool, clock.pause, resume, wake)
 
     def take_devices(self, devices: Devices) -> None:
         """Take over the devices, whose channels are connected now."""
@@ -218,33 +229,17 @@ class MainLoop:
     # --- Moments at which the machine stands still ----------------------------------------------------------
 
     @contextmanager
-    def timeless(self) -> Iterator[GuestVm]:
+    def timeless(self) -> Iterator[Boot]:
         """Guest time stands still, as the guest does: see `timeless`. Raises DeviceProcessError."""
-        assert self._guest is not None
+        assert self._boot is not None
         assert self._devices is not None
-        hidden = nullcontext() if self.debugger is None else self.debugger.hidden()
-        with timeless(self._devices, self.rearm), hidden:
-            yield self._guest
-
-    @property
-    def ring(self) -> CoalescedRing | None:
-        """The writes of the present boot that did not exit."""
-        return self._ring
-
-    @property
-    def vcpus(self) -> Sequence[VcpuThread]:
-        """The vCPUs of the present boot, or of the last one."""
-        return self._vcpus
-
-    @property
-    def guest(self) -> GuestVm | None:
-        """The virtual machine of the present boot, while it runs."""
-        return self._guest
+        with timeless(self._devices, self.rearm), self.standstill.hidden():
+            yield self._boot
 
     def _stand_still(self, devices: Devices) -> None:
-        if self._guest is None and self.settling is not None:
+        if self._boot is None and self.settling is not None:
             self.settling.end()  # it sleeps, and no vCPU is there to stand still
-        elif self._guest is not None and not self._ended and self._judge.outcome is None:
+        elif self._boot is not None and not self._ended and self._judge.outcome is None:
             self.standstill.turn(devices.clock)
 
     # --- The end ------------------------------------------------------------------------------------------
@@ -261,13 +256,23 @@ class MainLoop:
             self._judge.decide(self.ended_by_signal)
         elif timeout is not None and time.monotonic_ns() >= self._times_out_at(timeout):
             outcome = Outcome(TIMED_OUT, f"--timeout {timeout:g} s ran out", error=True)
-            self._hang.time_out(outcome, self._judge, self._vcpus)
-            self._decided()
+            self._time_out(outcome)
         return self._judge.outcome is not None
 
     def _times_out_at(self, timeout: float) -> float:
-        """When --timeout is over, in ns. It does not count while somebody looks at the guest with --gdb."""
-        return self._started + timeout * 1e9 + (0 if self.debugger is None else self.debugger.stood_ns)
+        """When --timeout is over, in ns. It does not count while a visitor keeps the guest from going on."""
+        return self._started + timeout * 1e9 + self.standstill.stood_ns
+
+    def _time_out(self, outcome: Outcome) -> None:
+        """Decide the outcome, and let visitors look where the guest is, which goes on meanwhile."""
+        self._overtime = True
+        try:
+            if self._judge.decide(outcome) and self._boot is not None:
+                self._summon(outcome)
+                self.standstill.timed_out(self._boot)
+        finally:
+            self._overtime = False
+        self._decided()
 
     # --- One boot -----------------------------------------------------------------------------------------
 
@@ -278,46 +283,57 @@ class MainLoop:
         self.suspension = None
         self._console.may_wait()
         self.boot_format = guest.boot.format
-        self._ring = guest.coalesce(self._devices, self._console)
-        self._guest, self._pace = guest, Pace()
+        ring = guest.coalesce(self._devices, self._console)
+        self._pace = Pace()
         self._put_off.clear()
         self._ended, self._failure, self._looking, self._halted = [], None, False, False
-        self._vcpus = self._threads_of(guest, self._devices)
-        if self.debugger is not None:
-            self.debugger.begin(guest, self._vcpus)
+        self._vcpus = self._threads_of(guest, ring, self._devices)
+        boot = Boot(guest, self._vcpus, ring)
         if self._must_end():
-            self._ring = self._guest = None
             return False
         try:
+            self._run_vcpus(boot)
+            if self._failure is None and self.settling is not None:
+                self.settling.end()
+        finally:
+            self._end_boot(boot)
+        if self._failure is not None:
+            raise self._failure
+        if self._reset_wanted.is_set():
+            self.suspension = None  # two vCPUs asked at a time
+        # A guest that resets all the time must not outlive a signal or the time-out by that.
+        return (self._reset_wanted.is_set() or self.suspension is not None) and not self._must_end()
+
+    def _run_vcpus(self, boot: Boot) -> None:
+        """Run the vCPUs, and end them when the boot is to end."""
+        devices = self._devices
+        assert devices is not None
+        self._boot = boot
+        try:
             self._lend(0.0)
-            self._devices.clock.release()
+            self.standstill.begin(boot)
+            devices.clock.release()
             self.rearm()
-            self.standstill.begin(self._vcpus)
-            for thread in self._vcpus:
+            for thread in boot.vcpus:
                 thread.start()
             self._poll_until_end()
         finally:
             # Before the other threads leave: what makes them leave must not look like the first event.
             self._take_ends()
             self._join()
-            if self.debugger is not None:
-                self.debugger.end_boot()
-            self._devices.clock.hold()
+            devices.clock.hold()
             self.rearm()
-            self.totals.add([thread.loop for thread in self._vcpus])
-            self._devices.late.detach()
-            self._ring = self._guest = None
+            self.totals.add([thread.loop for thread in boot.vcpus])
+            devices.late.detach()
+            self._boot = None
             self._take_ends()
-        if self._failure is not None:
-            raise self._failure
-        if self.settling is not None:
-            self.settling.end()
-        if not self.has_live_vcpu and self._judge.outcome is not None:
-            self.aftermath = self._look(self._vcpus, guest, self._judge.outcome, self._hang.profile)
-        if self._reset_wanted.is_set():
-            self.suspension = None  # two vCPUs asked at a time
-        # A guest that resets all the time must not outlive a signal or the time-out by that.
-        return (self._reset_wanted.is_set() or self.suspension is not None) and not self._must_end()
+
+    def _end_boot(self, boot: Boot) -> None:
+        """Tell visitors, with the outcome if there is one and its vCPUs can be looked at."""
+        end = None if self._failure is not None or self.has_live_vcpu else self._judge.outcome
+        if end is not None:
+            self._summon(end)
+        self.standstill.end(boot, end)
 
     def sleep(self, woken: Callable[[], bool]) -> bool:
         """Let guest time pass with no vCPU until `woken` (True), or until the outcome is decided (False)."""
@@ -333,7 +349,7 @@ class MainLoop:
             self.rearm()
         return not self._must_end()
 
-    def _threads_of(self, guest: GuestVm, devices: Devices) -> list[VcpuThread]:
+    def _threads_of(self, guest: GuestVm, ring: CoalescedRing | None, devices: Devices) -> list[VcpuThread]:
         make = loop_kind()
         return [
             VcpuThread(
@@ -343,12 +359,12 @@ class MainLoop:
                     devices.ports,
                     devices.mmio,
                     read_memory=guest.memory.byte_at,
-                    ring=self._ring,
+                    ring=ring,
                     told=self._wakeup.wake,
                     decide=partial(self._judge.ends, gone=True),
                     is_pvm=guest.is_pvm,
                     name=f"CPU {vcpu.index}" if len(guest.vcpus) > 1 else None,
-                    met=None if self.debugger is None else partial(self.debugger.met, vcpu.index),
+                    met=None if self.exit_filter is None else partial(self.exit_filter, vcpu.index),
                 ),
                 # The device processes share the CPU of the first one (host.placement).
                 cpu=self._cpu if vcpu.index == 0 else None,
@@ -434,8 +450,7 @@ class MainLoop:
         poll.register(self._wakeup.read_end, select.POLLIN)
         poll.register(self._timerfd.descriptor, select.POLLIN)
         pool.watch(poll)
-        if self.debugger is not None:
-            self.debugger.watch(poll)
+        self.standstill.watch(poll)
         feeding = self._feeding = Feeding(self._console, pool, poll, devices.router.assert_again)
         while not self._must_end() and not self._ended and not until():
             feeding.watch()
@@ -455,7 +470,6 @@ class MainLoop:
                 feeding.feed()
                 tell_transfers(devices)
                 self._stand_still(devices)
-                self._unanswered.tell(pool, self._say)
                 pool.tend(poll, self._say)
             except DeviceProcessError as error:
                 self.device_failed(error)
@@ -489,7 +503,7 @@ class MainLoop:
                         self._put_off.add(device_type)
                     else:
                         self._advance(device_type)
-            elif self.debugger is not None and self.debugger.handle(descriptor):
+            elif self.standstill.handle(descriptor):
                 pass
             elif not feeding.handle(descriptor, mask):
                 if not mask & select.POLLIN:
@@ -522,14 +536,14 @@ class MainLoop:
 
     def _may_put_off(self, device_type: str) -> bool:
         """Whether the guest cannot notice that a deadline is handled only at the end of a quiet slice."""
-        devices, guest = self._devices, self._guest
+        devices, boot = self._devices, self._boot
         assert devices is not None
-        if guest is None or device_type in self.talkers:
+        if boot is None or device_type in self.talkers:
             return False
         if not self._pace.may_put_off(told=self._tells_next_exit, halted=self._halted):
             return False
         lines = [gsi for device in devices.pool.members[device_type].devices for gsi in device.irqs]
-        return guest.vm.are_masked(lines)
+        return boot.guest.vm.are_masked(lines)
 
     def _slice(self, milliseconds: int) -> None:
         """Make the checks of one slice, which was `milliseconds` long."""
@@ -576,7 +590,8 @@ class MainLoop:
 
     def flush_writes(self) -> bool:
         """Deliver the coalesced writes, unless their output has no room; returns whether there were any."""
-        return self._ring is not None and not self._console.congested and self._ring.flush()
+        ring = None if self._boot is None else self._boot.ring
+        return ring is not None and not self._console.congested and ring.flush()
 
     @property
     def _tells_next_exit(self) -> bool:
@@ -585,15 +600,15 @@ class MainLoop:
 
     def _finish_look(self) -> None:
         """If all vCPUs have paused for a look: look, and end the guest if nothing can wake it."""
-        guest = self._guest
-        if not self._looking or guest is None or not all(thread.is_paused for thread in self._vcpus):
+        boot = self._boot
+        if not self._looking or boot is None or not all(thread.is_paused for thread in self._vcpus):
             return
         try:
             if not self._ended and not self.standstill.is_held:
+                guest = boot.guest
                 look = look_at_all(self._vcpus, guest.vm.get_ioapic(), guest.memory.byte_at)
                 self._halted = look.halted
-                told = look.outcome and self.debugger and self.debugger.tells_of(look.outcome)
-                if look.outcome is not None and not told:
+                if look.outcome is not None and not self.standstill.stops(look.outcome):
                     self._judge.ends(look.outcome)
         finally:
             self._resume_all()
@@ -605,6 +620,5 @@ class MainLoop:
     def close(self) -> None:
         """Close what belongs to the main loop."""
         if self._pool is not None:
-            self._unanswered.tell(self._pool, self._say, waits=True)
-            self._pool.tell_restarts(self._say)
+            self._pool.loss_policy.tell(self._say, lambda _: None, waits=True)
         self._timerfd.close()

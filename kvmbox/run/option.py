@@ -38,7 +38,7 @@ class Option(Value):
     option that is REPEATED both get one value. `type` is the annotation of the parameter, where it
     does not follow from the rest. `marks` say whom the option is for. `file` says whether the run reads or
     writes the file that the value names. `needs` is the option without which this one means nothing, and what
-    to do then.
+    to do then. `part` is the part of a run that obeys it (`run.parts`), if the core does not.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Option(Value):
     marks: int = 0
     file: str = ""
     needs: tuple[str, str] | None = None
+    part: str = ""
 
     @property
     def spelling(self) -> str:

@@ -106,7 +106,7 @@ SECTIONS: Final = (
                "When the text of the VGA screen (0xb8000) is printed on stdout. end: when the run ends. "
                "auto: the same, if the guest has printed nothing on a serial port or the debug console. "
                "live: as it changes, on a terminal, until a port prints. never: not at all.",
-               default=choices.DEFAULT_SCREEN, choices=choices.SCREEN_CHOICES, marks=FILE),
+               default=choices.DEFAULT_SCREEN, choices=choices.SCREEN_CHOICES, marks=FILE, part="screen"),
     )),
     Section("End of the run", (
         Option("timeout", "End the run with status 124 after this time.", metavar="SECONDS",
@@ -137,7 +137,7 @@ SECTIONS: Final = (
         Option("gdb",
                "Serve GDB's remote protocol at - (gdb's own pipe), unix:PATH, or :PORT of this host. The "
                "guest stands at its entry until a debugger lets it go on; with ',nowait' it runs.",
-               metavar="ENDPOINT[,nowait]", parse="kvmbox.parts.gdb.endpoint:parse"),
+               metavar="ENDPOINT[,nowait]", parse="kvmbox.parts.gdb.endpoint:parse", part="gdb"),
     )),
     Section("Snapshots", (
         Option("snapshot_when",
@@ -145,9 +145,9 @@ SECTIONS: Final = (
                "written to a port (port:0x5f0), or has run for a time (time:SECONDS). The run continues. "
                "May be repeated.", kind=REPEATED, metavar="WHEN=FILE",
                parse="kvmbox.parts.snapshot.snapshots:condition", type="Several[str | SnapshotCondition]",
-               file=WRITTEN),
+               file=WRITTEN, part="snapshot"),
         Option("snapshot_stop", "End the run with status 0 when all snapshots are written.", kind=FLAG,
-               needs=("snapshot_when", "say when the snapshot is taken")),
+               needs=("snapshot_when", "say when the snapshot is taken"), part="snapshot"),
         Option("from_file", "Start from a snapshot instead of a GUEST.", flag="--from", metavar="FILE",
                marks=COMMAND, file=READ),
         Option("rtc",
@@ -171,10 +171,10 @@ SECTIONS: Final = (
                "What happens when a device process dies, hangs or breaks the protocol. fail: the run ends "
                "with status 8. restart: the process is restarted, invisibly to the guest. all-ones: the "
                "ports of the device read as ones.", default=choices.DEFAULT_ON_DEVICE_CRASH,
-               choices=choices.CRASH_ANSWERS, marks=FILE | SUITE),
+               choices=choices.CRASH_ANSWERS, marks=FILE | SUITE, part="restart"),
         Option("restart_budget", "The maximum number of restarts in one run.",
                shown=str(choices.DEFAULT_RESTART_BUDGET), metavar="N", bounds=(1, None), type="int | None",
-               marks=FILE | SUITE),
+               marks=FILE | SUITE, part="restart"),
         Option("require",
                "Fail with status 4 if this host does not have the sandbox layer (see 'kvmbox doctor'). May "
                "be repeated.", kind=REPEATED, metavar="LAYER", marks=FILE | SUITE),
@@ -189,7 +189,7 @@ SECTIONS: Final = (
                "Let a device misbehave, to test a driver: 'uart:drop-irq=0.01,seed=7' loses one interrupt "
                "in a hundred, and the same ones in each run. help: list devices and faults. May be "
                "repeated.", kind=REPEATED, metavar="DEVICE:FAULT=VALUE,...", type="Several[str]",
-               marks=SUITE),
+               marks=SUITE, parse="kvmbox.parts.inject.spec:parse", part="inject"),
     )),
     Section("Reports", (
         Option("symbols",
@@ -198,13 +198,13 @@ SECTIONS: Final = (
                parse="kvmbox.run.choices:symbol_spec", type="Several[str | os.PathLike[str] | SymbolSpec]",
                file=READ),
         Option("source", "Show lines of the source files in DIR in reports. May be repeated.",
-               kind=REPEATED, metavar="DIR", type="Several[str | os.PathLike[str]]"),
+               kind=REPEATED, metavar="DIR", type="Several[str | os.PathLike[str]]", part="crash_report"),
         Option("core",
                "Write memory and registers of the guest to FILE, a core file for gdb, when the guest has "
                "crashed, does not end in time, or loses a device process (statuses 6, 8, 10, 124).",
-               metavar="FILE", file=WRITTEN),
+               metavar="FILE", file=WRITTEN, part="core_file"),
         Option("core_always", "Write the file of --core at any end of the run.", kind=FLAG,
-               needs=("core", "name the file of the core")),
+               needs=("core", "name the file of the core"), part="core_file"),
         Option("stats", "Print statistics on stderr when the run ends.", kind=FLAG, marks=COMMAND | FILE),
         Option("json_path", "Write the outcome and the statistics of the run to FILE.", flag="--json",
                metavar="FILE", marks=COMMAND, file=WRITTEN),
@@ -214,15 +214,16 @@ SECTIONS: Final = (
         Option("profile",
                "Sample where the CPUs are, and write the stacks to FILE: for speedscope if its name ends "
                "in .json, else collapsed stacks. 'kvmbox profile FILE' shows the hottest functions.",
-               metavar="FILE", file=WRITTEN),
+               metavar="FILE", file=WRITTEN, part="profile"),
         Option("profile_rate", "The samples of --profile per second, 1 to 1000.",
                shown=str(choices.DEFAULT_PROFILE_RATE), metavar="HZ", read=values.sample_rate,
-               type="int | str | None", needs=("profile", "name the file to write the profile to")),
+               type="int | str | None", needs=("profile", "name the file to write the profile to"),
+               part="profile"),
         Option("record", "Record all requests to devices in FILE, for 'kvmbox replay'.", metavar="FILE",
-               file=WRITTEN),
+               file=WRITTEN, part="record"),
         Option("record_limit", "Stop recording before FILE exceeds this size. The run continues.",
                metavar="SIZE", read=values.byte_count, type="int | str | None",
-               needs=("record", "name the file to record to")),
+               needs=("record", "name the file to record to"), part="record"),
     )),
     Section("Other options", (
         Option("debug", "Print a traceback when kvmbox fails.", kind=FLAG, marks=COMMAND),
@@ -232,12 +233,12 @@ SECTIONS: Final = (
 
 OF_THE_LIBRARY: Final = (
     Option("console", flag="console", default="capture", choices=("capture", "stdio")),
-    Option("sample_exits", kind=FLAG),
+    Option("sample_exits", kind=FLAG, part="exit_samples"),
     Option("kvm_path", default=choices.DEFAULT_KVM_PATH),
     Option("devices", kind=REPEATED, flag="devices", type="Several[DeviceSpec]"),
     Option("resources", type="Mapping[str, Store] | None"),
     Option("say", type="Callable[[str], None] | None"),
-    Option("start", type="SnapshotFile | None", marks=IMAGE),
+    Option("start", type="SavedMachine | None", marks=IMAGE),
 )
 """Parameters of `Machine` that no option of `kvmbox run` has."""
 

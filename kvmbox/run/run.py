@@ -31,7 +31,7 @@ from kvmbox.outcome import CLEAN, KVMBOX_FAILED, UNEXPECTED, Outcome
 from kvmbox.parts.crash_report.aftermath import (
     EXPLAINED,
     Aftermath,
-    SymbolContent,
+    SymbolFile,
     examine,
     last_lines_of,
     no_source,
@@ -470,7 +470,7 @@ def _source_tree(config: RunConfig) -> SourceTree | None:
     return SourceTree(config.source)
 
 
-def _look(symbols: Sequence[SymbolContent], tree: SourceTree | None, core: CoreFile | None) -> Look:
+def _look(symbols: Sequence[SymbolFile], tree: SourceTree | None, core: CoreFile | None) -> Look:
     """What examines the guest when it has come to its end, and writes the file of --core."""
 
     def look(

@@ -10,10 +10,16 @@ A vCPU that waits for a device process pauses when the answer is there.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import TYPE_CHECKING, Protocol
 
 from kvmbox.host.clock import GuestClock
+
+if TYPE_CHECKING:
+    from kvmbox.outcome import Outcome
+    from kvmbox.run.boot import Boot
 
 
 class Stoppable(Protocol):
@@ -36,13 +42,24 @@ class Stoppable(Protocol):
 class Visitor:
     """Somebody who looks at a machine that stands still. Everything is called by the main loop's thread."""
 
-    def boot_begins(self, vcpus: Sequence[Any]) -> None:
-        """A boot with these vCPUs begins; none of them has started."""
+    @property
+    def stood_ns(self) -> int:
+        """For how long, in ns of the host, the machine has stood still in a way that no time-out counts."""
+        return 0
 
     @property
     def wants(self) -> bool:
         """Whether all vCPUs are to stand still, for `visit`."""
-        raise NotImplementedError
+        return False
+
+    def boot_begins(self, boot: Boot) -> None:
+        """A boot begins; none of its vCPUs has started."""
+
+    def boot_ends(self, boot: Boot, end: Outcome | None) -> None:
+        """A boot is over, by a reset or by the `end` of the run, and its threads have ended.
+
+        With None, the vCPUs must not be looked at: the guest is reset, or a thread does not end.
+        """
 
     def tick(self, clock: GuestClock) -> None:
         """Once a turn, while a guest runs, before `wants` is asked: see whether the time has come."""
@@ -56,10 +73,28 @@ class Visitor:
 
         Afterwards `wants` is False, or `visit` is called again in the next turn.
         """
-        raise NotImplementedError
+        return None
 
     def holds(self, _vcpu: Stoppable) -> bool:
         """Whether this vCPU must not go on, although nobody wants all of them to stand still."""
+        return False
+
+    def hidden(self) -> AbstractContextManager[None]:
+        """While it lasts, the machine is as the guest knows it: whatever the visitor has planted is gone."""
+        return nullcontext()
+
+    def stops(self, _end: Outcome) -> bool:
+        """Whether a guest that has come to this end is to stand still instead, for this visitor."""
+        return False
+
+    def timed_out(self, boot: Boot) -> None:
+        """The time of the run is over, and the vCPUs still run."""
+
+    def watch(self, poll: select.poll) -> None:
+        """Register the descriptors that the main loop is to poll for the visitor."""
+
+    def handle(self, _descriptor: int) -> bool:
+        """A descriptor is ready; whether it is one of the visitor's."""
         return False
 
 
@@ -76,14 +111,49 @@ class Standstill:
         """Ask this one, too, from now on."""
         self._visitors.append(visitor)
 
-    def begin(self, vcpus: Sequence[Stoppable]) -> None:
-        """The boot with these vCPUs begins. If somebody wants to look, no instruction comes before that."""
-        self._vcpus = vcpus
+    def begin(self, boot: Boot) -> None:
+        """A boot begins. If somebody wants to look, no instruction comes before that."""
+        self._vcpus = boot.vcpus
         for one in self._visitors:
-            one.boot_begins(vcpus)
-        for vcpu in vcpus:
+            one.boot_begins(boot)
+        for vcpu in boot.vcpus:
             if self._is_held(vcpu):
                 vcpu.pause()
+
+    def end(self, boot: Boot, end: Outcome | None) -> None:
+        """The boot is over: see `Visitor.boot_ends`."""
+        for one in self._visitors:
+            one.boot_ends(boot, end)
+
+    def timed_out(self, boot: Boot) -> None:
+        """See `Visitor.timed_out`."""
+        for one in self._visitors:
+            one.timed_out(boot)
+
+    @property
+    def stood_ns(self) -> int:
+        """For how long the machine has stood still for visitors whose looks take no time of the run."""
+        return sum(one.stood_ns for one in self._visitors)
+
+    def hidden(self) -> ExitStack:
+        """While it lasts, the machine is as the guest knows it."""
+        stack = ExitStack()
+        for one in self._visitors:
+            stack.enter_context(one.hidden())
+        return stack
+
+    def stops(self, end: Outcome) -> bool:
+        """Whether a visitor wants the guest to stand still instead of ending."""
+        return any(one.stops(end) for one in self._visitors)
+
+    def watch(self, poll: select.poll) -> None:
+        """Register what visitors want to have polled."""
+        for one in self._visitors:
+            one.watch(poll)
+
+    def handle(self, descriptor: int) -> bool:
+        """Give a ready descriptor to the visitor whose it is; whether there is one."""
+        return any(one.handle(descriptor) for one in self._visitors)
 
     def call(self) -> None:
         """Ask all vCPUs to pause: a visitor wants to look. Thread-safe."""

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from kvmbox.errors import UnknownExitError
 from kvmbox.host.threads import start_thread
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
@@ -72,6 +73,11 @@ class VcpuThread:
     def is_paused(self) -> bool:
         """Whether the vCPU is paused, so that any thread may read its state."""
         return self.loop.parked or not self.is_alive
+
+    @property
+    def paused_in_access(self) -> bool:
+        """Of a paused vCPU: whether it had an exit to handle when it was asked to pause."""
+        return self.loop.paused_in_access
 
     def resume(self) -> None:
         """End a `pause`, whether the loop has already paused or not."""
@@ -138,3 +144,11 @@ def _end(sleeps: Sequence[Sleep], reports: Sequence[str]) -> Outcome:
     report = "\n".join(reports)
     halted = sleeps[0].halted
     return Outcome(GUEST_CRASHED, reason, error=True, hint=sleeps[0].hint, report=report, brief=halted)
+
+
+def ended_it(thread: VcpuThread, outcome: Outcome) -> bool:
+    """Whether the end of this vCPU was the decisive event."""
+    if thread.loop.outcome is outcome:
+        return True
+    error = thread.error
+    return isinstance(error, UnknownExitError) and str(error) == f"{outcome.reason}\n{outcome.report}"

@@ -14,9 +14,10 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from kvmbox.explain import symbols
-from kvmbox.explain.debug_info import DebugInfo, SymbolFile
+from kvmbox.explain.debug_info import DebugInfo
 from kvmbox.explain.paging import CR0_PG
 from kvmbox.explain.state import Cpu
+from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.kvm.registers import format_registers
 from kvmbox.kvm.uapi import kvm_regs, kvm_sregs
 from kvmbox.parts.core_file.core import CoreCpu, header_size, headers, notes_of

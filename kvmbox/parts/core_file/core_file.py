@@ -18,19 +18,19 @@ from kvmbox.errors import DeviceProcessError, KvmError, StartError
 from kvmbox.explain.faults import find
 from kvmbox.explain.paging import CR0_PG, WRITABLE
 from kvmbox.explain.state import Cpu
+from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.host.destination import Destination
+from kvmbox.host.memory_runs import BLOCK, put, runs_of
 from kvmbox.layout import PAGE_SIZE
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 from kvmbox.parts.core_file import core
 from kvmbox.parts.core_file.page_map import MOST_RANGES, Backing, Range, page_map
-from kvmbox.parts.crash_report.aftermath import SymbolContent, ended_it
-from kvmbox.parts.snapshot.file import put
-from kvmbox.parts.snapshot.layout import BLOCK
-from kvmbox.parts.snapshot.ram import runs_of
+from kvmbox.run.boot import Boot
 from kvmbox.run.builder import GuestVm
 from kvmbox.run.caller import Caller
-from kvmbox.run.vcpu import VcpuThread
+from kvmbox.run.standstill import Visitor
+from kvmbox.run.vcpu import VcpuThread, ended_it
 
 WRITTEN_AFTER: Final = (GUEST_CRASHED, DEVICE_FAILED, UNKNOWN_EXIT, TIMED_OUT)
 """The ends after which there is a core file, also without --core-always."""
@@ -41,7 +41,7 @@ _MOST_FILE_32: Final = (1 << 32) - PAGE_SIZE
 _ROOM_FOR_VMCOREINFO: Final = 2 * PAGE_SIZE
 
 
-class CoreFile:
+class CoreFile(Visitor):
     """One core file to be."""
 
     def __init__(self, path: str, caller: Caller, *, always: bool, say: Callable[[str], None]) -> None:
@@ -51,6 +51,8 @@ class CoreFile:
         self._say = say
         self._destination = Destination(path, "--core", StartError)
         self._written = False
+        self.symbols: Sequence[SymbolFile] = ()
+        """The files with symbols of the guest: they say how wide the file is."""
         self.problem: str | None = None
         """Why there is no core file, if one was wanted."""
         try:
@@ -69,16 +71,12 @@ class CoreFile:
         """The path of the file, if it is written."""
         return self._path if self._written else None
 
-    def write(
-        self,
-        threads: Sequence[VcpuThread],
-        guest: GuestVm,
-        outcome: Outcome,
-        symbols: Sequence[SymbolContent],
-    ) -> None:
-        """Write it, if it is wanted. The vCPUs do not run. What fails is said in `problem`."""
-        if not self.wanted(outcome):
-            return
+    def boot_ends(self, boot: Boot, end: Outcome | None) -> None:
+        """Write it, if it is wanted. What fails is said in `problem`."""
+        if end is not None and self.wanted(end):
+            self._write(boot.vcpus, boot.guest, end)
+
+    def _write(self, threads: Sequence[VcpuThread], guest: GuestVm, outcome: Outcome) -> None:
         self.problem = f"cannot write --core '{self._path}': interrupted"
         # gdb shows the first one, and the file has the addresses of that one.
         ordered = sorted(
@@ -86,7 +84,7 @@ class CoreFile:
             key=lambda one: not (ended_it(one, outcome) or isinstance(one.error, DeviceProcessError)),
         )
         try:
-            stored, complete = _write(self._destination.descriptor, ordered, guest, outcome, symbols)
+            stored, complete = _write(self._destination.descriptor, ordered, guest, outcome, self.symbols)
             os.fsync(self._destination.descriptor)
             self._rename(0)
         except Exception as error:  # noqa: BLE001 - the guest is anybody's, and its end counts
@@ -108,8 +106,9 @@ class CoreFile:
         return self.problem or f"--core '{self._path}' is not written: the guest has no CPU to look at"
 
     def close(self) -> None:
-        """Remove what is not finished, and close the file."""
-        self._end()
+        """Remove what is not finished, and close the file. Idempotent."""
+        end, self._end = self._end, lambda: None
+        end()
         if not self._written:
             self._destination.abandon()
         self._destination.close()
@@ -120,7 +119,7 @@ def _write(
     threads: Sequence[VcpuThread],
     guest: GuestVm,
     outcome: Outcome,
-    symbols: Sequence[SymbolContent],
+    symbols: Sequence[SymbolFile],
 ) -> tuple[int, bool]:
     """Write the file. Returns how many bytes of memory are no hole, and whether all that is mapped has a
     program header. Raises OSError, KvmError.

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-from kvmbox.errors import KvmError, UnknownExitError
+from kvmbox.errors import KvmError
+from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.kvm import uapi
 from kvmbox.kvm.registers import format_registers, is_reset
 from kvmbox.lean import Value
@@ -14,10 +15,7 @@ from kvmbox.memory import GuestMemory
 from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 from kvmbox.parts.crash_report.hang_profile import Profile
 from kvmbox.run.crash_report import diagnose
-from kvmbox.run.vcpu import VcpuThread
-
-PATIENCE: Final = 5.0
-"""For how many seconds debug information is searched, all CPUs together."""
+from kvmbox.run.vcpu import VcpuThread, ended_it
 
 EXPLAINED: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT)
 """The ends after which the report tells all that is known of every CPU."""
@@ -44,26 +42,6 @@ def no_source(_path: str, _number: int) -> str | None:
     return None
 
 
-def prepare(*, disassembles: bool) -> None:
-    """Load what `examine` needs and a confined process could not load any more: code of the machine.
-
-    The disassembler, 3.4 MiB of memory, is for those who look: at a terminal, or with --symbols.
-    """
-    import zlib  # noqa: F401 - pyelftools does
-
-    if disassembles:
-        from kvmbox.parts.crash_report.disassembly import preload
-
-        preload()
-
-
-class SymbolContent(Value):
-    """A file with symbols, as bytes, and what to add to its addresses."""
-
-    data: bytes
-    base: int = 0
-
-
 class Aftermath(Value):
     """`diagnosis` is a hint about the cause, if there is one. `report` explains every CPU, in lines of text,
     and `cpus` is the same as data.
@@ -78,7 +56,7 @@ def examine(
     threads: Sequence[VcpuThread],
     memory: GuestMemory,
     outcome: Outcome,
-    symbols: Sequence[SymbolContent] = (),
+    symbols: Sequence[SymbolFile] = (),
     profile: Profile | None = None,
     source_text: SourceText = no_source,
 ) -> Aftermath:
@@ -113,22 +91,20 @@ def _explain(
     threads: Sequence[VcpuThread],
     memory: GuestMemory,
     outcome: Outcome,
-    symbols: Sequence[SymbolContent],
+    symbols: Sequence[SymbolFile],
     profile: Profile | None,
     source_text: SourceText,
     diagnosis: str | None,
 ) -> Aftermath:
     # Not before there is something to explain: docs/adr/start.md.
-    from kvmbox.explain.debug_info import DebugInfo, SymbolFile
+    from kvmbox.explain.debug_info import SEARCH_SECONDS, DebugInfo
     from kvmbox.explain.state import Cpu
     from kvmbox.parts.crash_report import last_accesses
     from kvmbox.parts.crash_report.explanation import explain
     from kvmbox.parts.crash_report.text import brief_lines_of, lines_of
 
-    end = time.monotonic() + PATIENCE
-    debug_info = DebugInfo(
-        [SymbolFile(one.data, one.base) for one in symbols], lambda: time.monotonic() < end, source_text
-    )
+    end = time.monotonic() + SEARCH_SECONDS
+    debug_info = DebugInfo(symbols, lambda: time.monotonic() < end, source_text)
     lines: list[str] = []
     cpus: list[dict[str, Any]] = []
     if profile is not None:
@@ -179,11 +155,3 @@ def _condition(thread: VcpuThread) -> str:
     if state in _NOT_STARTED:
         return " waits for a start-up IPI"
     return " is halted" if state == uapi.KVM_MP_STATE_HALTED else ""
-
-
-def ended_it(thread: VcpuThread, outcome: Outcome) -> bool:
-    """Whether the end of this vCPU was the decisive event."""
-    if thread.loop.outcome is outcome:
-        return True
-    error = thread.error
-    return isinstance(error, UnknownExitError) and str(error) == f"{outcome.reason}\n{outcome.report}"

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.outcome import Decision, Outcome
 from kvmbox.run.vcpu import VcpuThread
 
 if TYPE_CHECKING:
@@ -25,6 +24,14 @@ class Profile:
 
     def __init__(self) -> None:
         self.samples: dict[int, list[Sample]] = {}
+
+    @classmethod
+    def of(cls, threads: Sequence[VcpuThread], *, pause: Callable[[float], None] = time.sleep) -> Profile:
+        """The profile of vCPUs that still run."""
+        profile = cls()
+        for _ in range(SAMPLES if any(thread.is_alive for thread in threads) else 0):
+            profile.take(threads, pause=pause)
+        return profile
 
     def take(self, threads: Sequence[VcpuThread], *, pause: Callable[[float], None] = time.sleep) -> None:
         """Take one sample of each vCPU that pauses within the interval."""
@@ -56,23 +63,3 @@ class Profile:
                 state = "on" if interrupts_on else "off"
                 found.append(f"  {100 * hits // count:3} % {name}, {IN_WORDS[doing]}, interrupts {state}")
         return found
-
-
-class Hang:
-    """The end of a guest whose time is over."""
-
-    def __init__(self) -> None:
-        self.profile: Profile | None = None
-        self.looking = False
-        """Whether samples are being taken: the vCPUs must not be made to leave."""
-
-    def time_out(self, outcome: Outcome, decision: Decision, threads: Sequence[VcpuThread]) -> None:
-        """Decide the outcome, and then look where the guest is, which goes on meanwhile."""
-        self.looking = True
-        try:
-            if decision.decide(outcome):
-                self.profile = Profile()
-                for _ in range(SAMPLES if any(thread.is_alive for thread in threads) else 0):
-                    self.profile.take(threads)
-        finally:
-            self.looking = False

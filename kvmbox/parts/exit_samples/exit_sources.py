@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from kvmbox.explain import symbols
 from kvmbox.explain.sampler import sample
+from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.host.clock import GuestClock
-from kvmbox.parts.crash_report.aftermath import SymbolContent
+from kvmbox.run.boot import Boot
 from kvmbox.run.standstill import Visitor
 from kvmbox.run.vcpu import VcpuThread
 from kvmbox.run.vcpu_loop import OBSERVE, Access
@@ -106,17 +107,12 @@ class ExitSampler(Visitor):
         self._present: list[Observer] = []
         self._next = 0.0
 
-    @property
-    def wants(self) -> bool:
-        """See Visitor."""
-        return False
-
-    def boot_begins(self, vcpus: Sequence[VcpuThread]) -> None:
+    def boot_begins(self, boot: Boot) -> None:
         """See Visitor."""
         self._next = self._now() + INTERVAL
-        self._present = [Observer(thread) for thread in vcpus]
+        self._present = [Observer(thread) for thread in boot.vcpus]
         self._observers += self._present
-        for thread, observer in zip(vcpus, self._present, strict=True):
+        for thread, observer in zip(boot.vcpus, self._present, strict=True):
             thread.loop.observe(observer)
 
     def tick(self, _clock: GuestClock) -> None:
@@ -133,7 +129,7 @@ class ExitSampler(Visitor):
         waits = any(observer.is_over for observer in self._present)
         return max(0.0, self._next - self._now()) if waits else None
 
-    def report(self, files: Sequence[SymbolContent]) -> dict[str, Any]:
+    def report(self, files: Sequence[SymbolFile]) -> dict[str, Any]:
         """After the end: the sources with the most exits, the first one first. `files` name the addresses."""
         exits: dict[Source, float] = {}
         for observer in self._observers:

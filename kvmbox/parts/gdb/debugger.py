@@ -50,10 +50,11 @@ from kvmbox.run.vcpu_loop import CRASH, IGNORE, OTHERS, STOP
 
 if TYPE_CHECKING:
     from kvmbox.board import DeviceSpec
+    from kvmbox.explain.symbol_file import SymbolFile
     from kvmbox.host.clock import GuestClock
     from kvmbox.kvm.system import Kvm
     from kvmbox.kvm.vcpu import Vcpu
-    from kvmbox.parts.crash_report.aftermath import SymbolContent
+    from kvmbox.run.boot import Boot
     from kvmbox.run.builder import GuestVm
     from kvmbox.run.vcpu import VcpuThread
 
@@ -73,11 +74,11 @@ class Debugger(Visitor):
         link: Link,
         kvm: Kvm,
         board: Sequence[DeviceSpec],
-        symbols: Sequence[SymbolContent],
+        symbols: Sequence[SymbolFile],
         cpus: int,
         decision: Decision,
         standstill: Standstill,
-        timeless: Callable[[], AbstractContextManager[GuestVm]],
+        timeless: Callable[[], AbstractContextManager[Boot]],
         reset: Callable[[], None],
         screen: Callable[[], str],
         say: Callable[[str], None],
@@ -136,17 +137,17 @@ class Debugger(Visitor):
 
     # --- Boots --------------------------------------------------------------------------------------------
 
-    def begin(self, guest: GuestVm, threads: Sequence[VcpuThread]) -> None:
-        """A boot begins; its vCPUs have not started."""
-        self._guest, self._threads = guest, threads
+    def boot_begins(self, boot: Boot) -> None:
+        """See `Visitor`."""
+        self._guest, self._threads = boot.guest, boot.vcpus
         if self._points is None:
-            self._points = Breakpoints(guest.memory)
+            self._points = Breakpoints(boot.guest.memory)
         if not self.wants:
             self._points.plant()
             self._control()
 
-    def end_boot(self) -> None:
-        """A boot is over, and its vCPU threads have ended: whoever looks at memory finds no breakpoints."""
+    def boot_ends(self, _boot: Boot, _end: Outcome | None) -> None:
+        """See `Visitor`: whoever looks at memory behind this one finds no breakpoints."""
         if self._stands:
             self._asked = SIGTRAP  # and stands in the next boot, too
             self._end_standing()
@@ -162,13 +163,13 @@ class Debugger(Visitor):
 
     @property
     def stood_ns(self) -> int:
-        """For how long the machine has stood still for the client, in ns of the host."""
+        """See `Visitor`: the time for which a client looks."""
         now = time.monotonic_ns() - self._stands_since if self._stands else 0
         return self._stood_ns + now
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """The machine stands still: nobody finds the client's breakpoints in memory."""
+        """See `Visitor`: nobody finds the client's breakpoints in memory."""
         points = self._points
         if points is not None:
             points.lift()
@@ -206,8 +207,8 @@ class Debugger(Visitor):
         self._standstill.call()
         return CRASH if stop.text else STOP
 
-    def tells_of(self, end: Outcome) -> bool:
-        """The guest is halted for ever, as `end` says: whether the client is told before the run ends."""
+    def stops(self, end: Outcome) -> bool:
+        """See `Visitor`: the client is told of a guest that is halted for ever before the run ends."""
         if self._session is None or self._leaves or self._told_of_the_end:
             return False
         self._told_of_the_end = True

@@ -7,7 +7,6 @@ the first has left. While the client does not read its answers, nothing more is 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
 import socket
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from kvmbox.errors import StartError, UsageError
+from kvmbox.errors import StartError
 from kvmbox.host.unix_socket import listen_at
 from kvmbox.parts.gdb.endpoint import Endpoint
 
@@ -184,24 +183,6 @@ class SocketFile:
         """Remove the name."""
         with suppress(OSError):
             os.unlink(self._path)
-
-
-def take_stdio() -> tuple[int, int]:
-    """Duplicates of stdin and stdout, for the client. In their place, stdin is empty, and stdout is stderr.
-
-    Raises UsageError if a person is at the other end.
-    """
-    if os.isatty(0):
-        raise UsageError(
-            "--gdb -: stdin is a terminal, and no debugger",
-            hint="in gdb: target remote | kvmbox run --gdb - kernel.elf",
-        )
-    pipe = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3), fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
-    empty = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    os.dup2(empty, 0)
-    os.close(empty)
-    os.dup2(2, 1)
-    return pipe
 
 
 def _listen(endpoint: Endpoint) -> socket.socket:

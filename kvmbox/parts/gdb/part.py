@@ -1,78 +1,71 @@
-"""The start and the end of --gdb: what must be open before the VMM confines itself, and what closes it."""
+"""--gdb: the link that is open before the VMM confines itself, and the debugger of the machine."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from kvmbox.errors import StartError
 from kvmbox.parts.gdb.debugger import Debugger
 from kvmbox.parts.gdb.endpoint import Endpoint
 from kvmbox.parts.gdb.link import Link, SocketFile
-from kvmbox.run.caller import Caller
+from kvmbox.run.part import Opening, Part, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kvmbox.board import DeviceSpec
-    from kvmbox.kvm.system import Kvm
-    from kvmbox.outcome import Decision
-    from kvmbox.parts.crash_report.aftermath import SymbolContent
-    from kvmbox.run.loop import MainLoop
+    from kvmbox.run.result import Draft
 
 
-class GdbStart:
-    """The link of --gdb, which is there before there is a machine to debug."""
+class Gdb(Part):
+    """The link of a debugger's client, which is there before there is a machine to debug."""
 
-    def __init__(self, endpoint: Endpoint, caller: Caller) -> None:
-        """Open it. Raises UsageError and StartError."""
+    def __init__(self, gdb: Endpoint) -> None:
+        self._endpoint = gdb
         self._debugger: Debugger | None = None
-        self._end: Callable[[], None] | None = None
-        self._link: Final = Link(endpoint, caller.take_stdio() if endpoint.is_pipe else None)
-        self.accepts: Final = not endpoint.is_pipe
-        """Whether a client will connect when the VMM has confined itself."""
+        self._link: Link | None = None
+        self._end: Callable[[], None] = lambda: None
+        self.accepts = not gdb.is_pipe
+
+    def open(self, opening: Opening) -> None:
+        """See `Part`."""
+        endpoint, caller = self._endpoint, opening.caller
+        self._link = Link(endpoint, caller.take_stdio() if endpoint.is_pipe else None)
         if endpoint.path is not None:
             try:
                 _, self._end = caller.committer([SocketFile(endpoint.path)])
             except OSError as error:
-                self._link.close()
                 raise StartError(f"--gdb: cannot start a process: {error.strerror}") from error
 
-    def attend(
-        self,
-        kvm: Kvm,
-        board: Sequence[DeviceSpec],
-        symbols: Sequence[SymbolContent],
-        cpus: int,
-        decision: Decision,
-        main_loop: MainLoop,
-        screen: Callable[[], str],
-        say: Callable[[str], None],
-    ) -> None:
-        """The machine is about to run: see `Debugger`."""
+    def attach(self, machine: Standing) -> None:
+        """See `Part`."""
+        assert self._link is not None
+        loop = machine.loop
         self._debugger = Debugger(
             self._link,
-            kvm,
-            board,
-            symbols,
-            cpus,
-            decision,
-            main_loop.standstill,
-            main_loop.timeless,
-            main_loop.reset,
-            screen,
-            say,
+            machine.kvm,
+            machine.board,
+            machine.source.symbols,
+            machine.config.cpus,
+            machine.judge,
+            loop.standstill,
+            loop.timeless,
+            loop.reset,
+            lambda: machine.part("screen").text(),
+            machine.say,
         )
-        main_loop.debugger = self._debugger
+        loop.exit_filter = self._debugger.met
 
-    def finish(self, status: int) -> None:
+    def report(self, draft: Draft) -> None:
         """Tell the client the exit status of the run."""
         if self._debugger is not None:
-            self._debugger.finish(status)
+            self._debugger.finish(draft.status)
 
     def close(self) -> None:
         """Close everything, and remove the name of the socket."""
-        self._link.close()
-        if self._end is not None:
-            self._end()
-            self._end = None
+        if self._link is not None:
+            self._link.close()
+        end, self._end = self._end, lambda: None
+        end()
+
+
+PART = Gdb

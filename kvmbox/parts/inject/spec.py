@@ -66,13 +66,12 @@ class Spec(Value):
     at: int = 0
 
 
-def parse_all(texts: Sequence[str]) -> tuple[Spec, ...]:
-    """Each `--inject`. Raises UsageError."""
-    if len(texts) > MOST_SPECS:
+def check_count(specs: Sequence[Spec]) -> None:
+    """Refuse more of them than a run can have. Raises UsageError."""
+    if len(specs) > MOST_SPECS:
         raise UsageError(
             f"--inject more than {MOST_SPECS} times", hint="a type, as 'uart', names several devices"
         )
-    return tuple(parse(text) for text in texts)
 
 
 def parse(text: str) -> Spec:

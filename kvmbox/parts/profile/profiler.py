@@ -14,18 +14,18 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from kvmbox.errors import StartError
-from kvmbox.explain.debug_info import DebugInfo, SymbolFile
-from kvmbox.explain.sampler import sample
+from kvmbox.explain.debug_info import SEARCH_SECONDS, DebugInfo
+from kvmbox.explain.sampler import ACCESSING, sample
+from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.explain.symbols import code_of
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.serial import open_for_writing, reason
-from kvmbox.parts.crash_report.aftermath import PATIENCE as SEARCH_PATIENCE
-from kvmbox.parts.crash_report.aftermath import SymbolContent
+from kvmbox.outcome import Outcome
 from kvmbox.parts.profile.formats import collapsed, is_speedscope, speedscope
 from kvmbox.parts.profile.naming import frames_of, named
-from kvmbox.parts.profile.samples import ACCESSING, USER, WIDE, Samples, with_top
-from kvmbox.run.loop import MainLoop
-from kvmbox.run.standstill import Visitor
+from kvmbox.parts.profile.samples import USER, WIDE, Samples, with_top
+from kvmbox.run.boot import Boot
+from kvmbox.run.standstill import Standstill, Visitor
 from kvmbox.run.vcpu import VcpuThread
 
 PATIENCE: Final = 0.05
@@ -40,7 +40,7 @@ class Profiler(Visitor):
 
     def __init__(
         self,
-        main_loop: MainLoop,
+        standstill: Standstill,
         rate: int,
         code: Sequence[range] = (),
         *,
@@ -49,7 +49,8 @@ class Profiler(Visitor):
         """`rate` is in samples a second. Return addresses are in `code`. `now` gives seconds."""
         self._code = code
         self.samples: Final = Samples()
-        self._main_loop = main_loop
+        self._standstill = standstill
+        self._boot: Boot | None = None
         self._interval = 1 / rate
         self._now = now
         self._next = now() + self._interval
@@ -62,6 +63,14 @@ class Profiler(Visitor):
         """See Visitor."""
         return self._wants_since is not None
 
+    def boot_begins(self, boot: Boot) -> None:
+        """See Visitor."""
+        self._boot = boot
+
+    def boot_ends(self, _boot: Boot, _end: Outcome | None) -> None:
+        """See Visitor."""
+        self._boot = None
+
     def tick(self, _clock: GuestClock) -> None:
         """See Visitor."""
         now = self._now()
@@ -70,7 +79,7 @@ class Profiler(Visitor):
                 self._wants_since = now
         elif now >= self._wants_since + self._patience():
             self._take()
-            self._main_loop.standstill.let_go()
+            self._standstill.let_go()
 
     def wake_in(self, _clock: GuestClock) -> float | None:
         """See Visitor."""
@@ -85,16 +94,16 @@ class Profiler(Visitor):
         return IMPATIENCE if self._slow and self._moving() <= self._slow else PATIENCE
 
     def _moving(self) -> set[VcpuThread]:
-        return {thread for thread in self._main_loop.vcpus if not thread.is_paused}
+        return set() if self._boot is None else {one for one in self._boot.vcpus if not one.is_paused}
 
     def _take(self) -> None:
         self._wants_since = None
         self._slow = self._moving()
-        guest = self._main_loop.guest
-        # A vCPU that a debugger holds is where the debugger wants it.
-        if guest is not None and not self._main_loop.standstill.is_held:
-            for thread in self._main_loop.vcpus:
-                self._sample(thread, guest.memory.available)
+        boot = self._boot
+        # A vCPU that another visitor holds is where that one wants it.
+        if boot is not None and not self._standstill.is_held:
+            for thread in boot.vcpus:
+                self._sample(thread, boot.guest.memory.available)
         # From now on: a host that is late misses samples, and does not take them in a burst.
         self._next = self._now() + self._interval
 
@@ -126,25 +135,23 @@ class Profiling:
         self._rate = rate
         self._image = os.path.basename(image)
         self._samples = Samples()
-        self._symbols: Sequence[SymbolContent] = ()
+        self._symbols: Sequence[SymbolFile] = ()
         try:
             self._descriptor = open_for_writing(path)
         except OSError as error:
             raise StartError(f"cannot write the profile '{path}': {reason(error)}") from error
 
-    def attend(self, main_loop: MainLoop, symbols: Sequence[SymbolContent]) -> None:
-        """Sample the vCPUs of `main_loop` from now on. `symbols` are for the names, at the end."""
+    def attach(self, standstill: Standstill, symbols: Sequence[SymbolFile]) -> None:
+        """Sample the vCPUs from now on. `symbols` are for the names, at the end."""
         code = [part for one in symbols for part in code_of(one.data, one.base)]
-        profiler = Profiler(main_loop, self._rate, code, now=self._now)
+        profiler = Profiler(standstill, self._rate, code, now=self._now)
         self._samples, self._symbols = profiler.samples, symbols
-        main_loop.standstill.admit(profiler)
+        standstill.admit(profiler)
 
     def finish(self) -> str | None:
         """Write the samples with names, and close the file. Returns why that failed, or None."""
-        end = time.monotonic() + SEARCH_PATIENCE
-        debug_info = DebugInfo(
-            [SymbolFile(one.data, one.base) for one in self._symbols], lambda: time.monotonic() < end
-        )
+        end = time.monotonic() + SEARCH_SECONDS
+        debug_info = DebugInfo(self._symbols, lambda: time.monotonic() < end)
         for_speedscope = is_speedscope(self._path)
         names = frames_of(debug_info, with_files=for_speedscope)
         profile = named(self._samples, names, debug_info.callers)

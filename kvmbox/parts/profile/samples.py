@@ -10,14 +10,6 @@ from collections.abc import Sequence
 from typing import Final
 
 MOST_STACKS: Final = 16384
-MOST_FRAMES: Final = 32
-
-RUNNING: Final = 0
-HALTED: Final = 1
-ACCESSING: Final = 2
-"""What a CPU does: it runs, it is in HLT, or it waits for a device. The program counter of the last two is
-behind the instruction that does so."""
-
 USER: Final = 4
 """Bit: the CPU is in user mode (CPL 3)."""
 
@@ -26,9 +18,6 @@ WIDE: Final = 8
 
 TOP: Final = 16
 """Bit: the top of the stack follows."""
-
-MOST_TOP: Final = 64
-"""How many words of the stack a sample has."""
 
 Stack = tuple[int, ...]
 """The number of the CPU, what it does, and addresses: the program counter, then return addresses. With TOP,

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from kvmbox.board import DeviceSpec
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, SandboxError
-from kvmbox.parts.restart.recovery import SAMPLE, Restart
+from kvmbox.parts.restart.recovery import SAMPLE, Recovery, Restart
+from kvmbox.remote.kinds import journal_kind
 from kvmbox.remote.spawner_client import DeviceProcess
+from kvmbox.remote.survival import LossPolicy, ProcessControl, Survival
 from kvmbox.remote.transport import Link
 
 NAME: Final = "standby"
@@ -67,7 +70,7 @@ class Processes(Protocol):
         ...
 
 
-class StandbyProcesses:
+class StandbyProcesses(LossPolicy):
     """Implements `recovery.Standby` for the pool's channels."""
 
     def __init__(
@@ -152,7 +155,11 @@ class StandbyProcesses:
 
     # --- On the main thread -------------------------------------------------------------------------------
 
-    def tend(self, say: Callable[[str], None], forget: Callable[[int], None]) -> None:
+    def survival(self, devices: Sequence[DeviceSpec], process: ProcessControl) -> Survival:
+        """See LossPolicy."""
+        return Recovery(devices, self, process, journal=journal_kind())
+
+    def tend(self, say: Callable[[str], None], forget: Callable[[int], None]) -> bool:
         """Request a standby process if there is none, and report the restarts since the last call.
 
         `forget` hears of each descriptor that `DevicePool.watch` gave to a poll, before it is closed.
@@ -174,6 +181,7 @@ class StandbyProcesses:
                     self.budget = 0
                     say(f"cannot start a standby device process: {error}")
         self.tell(say, forget)
+        return True
 
     def tell(self, say: Callable[[str], None], forget: Callable[[int], None], *, waits: bool = False) -> None:
         """A line for each restart since the last call; `forget` as in `tend`. Those whose cause the spawner
@@ -196,6 +204,15 @@ class StandbyProcesses:
                 f"{'; its replacement: '.join(causes)}: restarted, {restart.replayed} requests replayed in "
                 f"{restart.duration / 1e6:.1f} ms (restart {self._number}, {self.budget} left)"
             )
+
+    def facts(self) -> dict[str, Any]:
+        """How often which process was restarted, and how long each restart took, in ns."""
+        return {
+            "by_type": dict(self.restarts),
+            "durations": list(self.durations),
+            "replayed": self.replayed,
+            "budget": self.budget,
+        }
 
     def close(self) -> None:
         """Close what no channel has taken over. The spawner ends the processes."""

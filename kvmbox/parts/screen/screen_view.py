@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from kvmbox.parts.screen.screen import Screen
     from kvmbox.remote.channel import Channel
 
-_UNUSED: Final = (bytes(layout.TEXT_SCREEN_SIZE), b" \x07" * (layout.TEXT_SCREEN_SIZE // 2))
-"""The memory of a guest that does not use it, and as the built-in BIOS leaves it."""
-
 _GRAPHICS: Final = "the guest has switched its VGA to graphics, which kvmbox does not show"
 
 _COLORS: Final = "the screen has colours and no text: --json FILE has its attributes"
@@ -38,38 +35,23 @@ _COLORS: Final = "the screen has colours and no text: --json FILE has its attrib
 class ScreenView:
     """Looks at the screen of one machine. Belongs to the thread of the main loop."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        memory: GuestMemory,
-        devices: Devices,
-        console: Console,
-        judge: Judge,
-        flush_writes: Callable[[], object],
-        say: Callable[[str], None],
-        *,
-        has_bios: bool,
-        live: LiveText | None,
-    ) -> None:
-        """`flush_writes` delivers coalesced writes to the VGA. `live` draws the screen while it changes."""
-        self._flush_writes = flush_writes
+    def __init__(self, machine: Standing, choice: ScreenChoice, live: LiveText | None) -> None:
+        """`choice` is that of --screen. `live` draws the screen while it changes, if that is wanted."""
         self._live = live
-        self._choice = config.screen
-        self._capture = config.console
-        self._memory = memory
-        self._console = console
-        self._judge = judge
-        self._has_bios = has_bios
-        self._say = say
+        self._choice = choice
+        self._capture = machine.config.console
+        self._memory = machine.memory
+        self._console = machine.console
+        self._judge = machine.judge
+        self._has_bios = machine.source.has_bios
+        self._is_saved = machine.config.start is not None
+        self._say = machine.say
+        self._flush_writes = machine.loop.flush_writes
         self._last: Screen | None = None
         self._left: list[str] = []  # the rows that nobody was shown
         self.screen: Screen | None = None
         """What was on the screen at the end, if anything was."""
-        self._channel: Channel
-        self._index: int
-        for device_type, index, device in devices.pool.places():
-            if device.name == VGA:
-                self._channel, self._index = devices.pool.channel(device_type), index
+        self._channel, self._index = place_of(machine.devices.pool)
 
     # --- While the guest runs -----------------------------------------------------------------------------
 
@@ -96,8 +78,8 @@ class ScreenView:
             self._live = None
 
     def begin(self) -> None:
-        """The guest goes on where a snapshot was taken: what is on the screen already is not news."""
-        if self._judge.searches:
+        """If the guest goes on where it was saved: what is on the screen already is not news."""
+        if self._is_saved and self._judge.searches:
             self._judge.ignore(_searched(self.read()))
 
     def read(self, *, with_registers: bool = True) -> Screen | None:
@@ -105,10 +87,10 @@ class ScreenView:
         self._flush_writes()
         memory = self._memory.read(layout.TEXT_SCREEN, layout.TEXT_SCREEN_SIZE)
         has_started = self._channel.is_started
-        if memory in _UNUSED and not has_started:
+        if memory in UNUSED and not has_started:
             return None
         vga = self._registers() if has_started and with_registers else None
-        if memory in _UNUSED and vga is not None and vga.snapshot() == type(vga)().snapshot():
+        if memory in UNUSED and vga is not None and vga.snapshot() == type(vga)().snapshot():
             return None  # `--sandbox none` has its models from the beginning
         from kvmbox.parts.screen.screen import Screen
 
@@ -190,11 +172,10 @@ class ScreenView:
         else:
             self._console.show_screen("".join(f"{row}\n" for row in rows).encode(), self._capture)
 
-    def add_to(self, report: str) -> str:
-        """The report of a bad end with the screen, if that was not shown."""
-        if not self._left:
-            return report
-        return "\n".join([report, "Screen:", *(f"  {row}".rstrip() for row in self._left)]).lstrip("\n")
+    @property
+    def left(self) -> list[str]:
+        """The lines of a report with the screen, if that was not shown."""
+        return ["Screen:", *(f"  {row}".rstrip() for row in self._left)] if self._left else []
 
 
 def _searched(screen: Screen | None) -> bytes:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from kvmbox.errors import SnapshotFileError
+from kvmbox.host.memory_runs import put
 from kvmbox.layout import PAGE_SIZE
 from kvmbox.memory import GuestMemory
 from kvmbox.parts.snapshot import layout, ram
@@ -53,15 +54,6 @@ def write_snapshot(
     header = Header(place + len(text), memory.size, place, len(text), binascii.crc32(text))
     put(descriptor, 0, header.encode(binascii.crc32(header.fields())))
     return sum(run.count for run in runs) * layout.BLOCK
-
-
-def put(descriptor: int, place: int, data: bytes | memoryview) -> None:
-    """Write all of `data` at `place`. Raises OSError."""
-    # Not pwrite, which a confined VMM may not call: nobody else moves this offset.
-    os.lseek(descriptor, place, os.SEEK_SET)
-    left = memoryview(data)
-    while left:
-        left = left[os.write(descriptor, left) :]
 
 
 class SnapshotFile:

@@ -18,6 +18,7 @@ from struct import Struct
 from typing import Final
 
 from kvmbox.errors import SnapshotFileError
+from kvmbox.host.memory_runs import BLOCK, Run
 from kvmbox.layout import MAX_MEMORY, PAGE_SIZE
 from kvmbox.lean import Value
 
@@ -36,9 +37,6 @@ MAX_SECTION_BYTES: Final = 1 << 30
 """How many bytes all sections together may have: most of them are files of the boot. They are read into
 memory, and a hole in a file costs whoever has made it nothing.
 """
-
-BLOCK: Final = 4 * PAGE_SIZE
-"""Guest memory is written, left out, and described in units of so many bytes."""
 
 RUN: Final = Struct("<III")
 """Blocks that are not all zero: the first, how many, and the CRC-32 of them all."""
@@ -76,14 +74,6 @@ class Section(Value):
 
     offset: int
     size: int
-    checksum: int
-
-
-class Run(Value):
-    """`count` blocks of memory from block `first` on, and their CRC-32."""
-
-    first: int
-    count: int
     checksum: int
 
 

@@ -13,6 +13,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import NoteSegment
 
 from kvmbox.errors import DeviceGoneError, KvmError, StartError
+from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import (
     CLEAN,
@@ -26,12 +27,11 @@ from kvmbox.outcome import (
 )
 from kvmbox.parts.core_file.core import vmcoreinfo_note
 from kvmbox.parts.core_file.core_file import CoreFile
-from kvmbox.parts.crash_report.aftermath import SymbolContent
 from kvmbox.run.caller import Caller
 from tests.support.scripted_vcpu import FakeVcpu
 
 CRASH = Outcome(GUEST_CRASHED, "the guest crashed", error=True)
-ELF_64 = SymbolContent(b"\x7fELF\x02")
+ELF_64 = SymbolFile(b"\x7fELF\x02")
 MIB = 1 << 20
 
 
@@ -63,7 +63,7 @@ class Written:
         self.said: list[str] = []
         self.core = CoreFile(str(self.path), Caller(), always=always, say=self.said.append)
 
-    def write(self, memory: GuestMemory, *threads: Any, symbols: tuple[SymbolContent, ...] = ()) -> None:
+    def write(self, memory: GuestMemory, *threads: Any, symbols: tuple[SymbolFile, ...] = ()) -> None:
         self.core.write(threads or [thread()], guest_with(memory), CRASH, symbols)
         self.core.close()
 
@@ -119,7 +119,7 @@ def test_memory_and_roms_are_in_the_file_once(memory: GuestMemory, tmp_path: Pat
 
 def test_class_of_the_file_is_that_of_the_symbols(memory: GuestMemory, tmp_path: Path) -> None:
     written = Written(tmp_path)
-    written.write(memory, symbols=(SymbolContent(b"0000 T map\n"), ELF_64))
+    written.write(memory, symbols=(SymbolFile(b"0000 T map\n"), ELF_64))
     with written.path.open("rb") as stream:
         assert ELFFile(stream)["e_machine"] == "EM_X86_64"
 

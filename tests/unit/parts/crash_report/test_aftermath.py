@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kvmbox.errors import KvmError, UnknownExitError
-from kvmbox.explain.sampler import Sample
+from kvmbox.explain.sampler import HALTED, RUNNING, Sample
 from kvmbox.kvm import uapi
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import (
@@ -22,9 +22,8 @@ from kvmbox.outcome import (
     Outcome,
 )
 from kvmbox.parts.crash_report import aftermath as module
-from kvmbox.parts.crash_report.aftermath import Aftermath, SymbolContent, examine, last_lines_of
+from kvmbox.parts.crash_report.aftermath import Aftermath, SymbolFile, examine, last_lines_of
 from kvmbox.parts.crash_report.hang_profile import Profile
-from kvmbox.parts.profile.samples import HALTED, RUNNING
 from kvmbox.run.crash_report import report_beside
 from tests.support.scripted_vcpu import FakeVcpu
 
@@ -99,7 +98,7 @@ def test_profile_of_a_hang_is_in_the_report(memory: GuestMemory) -> None:
 
 
 def test_symbols_name_addresses(memory: GuestMemory) -> None:
-    symbols = [SymbolContent(b"0000000000007bf0 T start\n", 0), SymbolContent(b"7c00 T other\n", 1 << 32)]
+    symbols = [SymbolFile(b"0000000000007bf0 T start\n", 0), SymbolFile(b"7c00 T other\n", 1 << 32)]
     found = examine([thread(0)], memory, Outcome(TIMED_OUT, ""), symbols)
     assert found.report.startswith("at start+0x10\n")
     assert found.cpus[0]["where"] == "start+0x10"
@@ -124,7 +123,7 @@ def test_last_lines_are_fit_for_a_terminal_and_told_once(
 def test_guest_that_has_halted_itself_gets_a_short_statement(memory: GuestMemory) -> None:
     outcome = Outcome(GUEST_CRASHED, "the guest is halted for ever", error=True, brief=True)
     halted, waits = uapi.KVM_MP_STATE_HALTED, uapi.KVM_MP_STATE_UNINITIALIZED
-    symbols = [SymbolContent(b"0000000000007bf0 T start\n", 0)]
+    symbols = [SymbolFile(b"0000000000007bf0 T start\n", 0)]
     found = examine([thread(0, state=halted)], memory, outcome, symbols)
     assert found.report == "at start+0x10"
     assert found.cpus[0]["accesses"]  # the data has it all
@@ -156,7 +155,7 @@ def test_cpu_that_kvm_has_reset_is_told_by_what_is_left(memory: GuestMemory, loo
     one.loop.last_rip = 0x7C04
     if looked:
         one.vcpu.last_regs, one.vcpu.last_sregs = uapi.kvm_regs(rip=0x7C00), uapi.kvm_sregs()
-    symbols = [SymbolContent(b"0000000000007bf0 T start\n", 0)]
+    symbols = [SymbolFile(b"0000000000007bf0 T start\n", 0)]
     found = examine([one], memory, CRASH, symbols)
     assert found.diagnosis is not None
     assert found.diagnosis.startswith("KVM on AMD-V resets a CPU before it reports the triple fault")

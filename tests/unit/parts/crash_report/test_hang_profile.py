@@ -5,11 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from kvmbox.explain.sampler import Sample
+from kvmbox.explain.sampler import HALTED, RUNNING, Sample
 from kvmbox.kvm import uapi
 from kvmbox.outcome import TIMED_OUT, Decision, Outcome
 from kvmbox.parts.crash_report.hang_profile import SAMPLES, SHOWN, Hang, Profile
-from kvmbox.parts.profile.samples import HALTED, RUNNING
 from tests.support.scripted_vcpu import FakeVcpu
 
 OUTCOME = Outcome(TIMED_OUT, "over")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.kvm import uapi
-from kvmbox.parts.crash_report.aftermath import SymbolContent
 from kvmbox.parts.exit_samples.exit_sources import (
     BURST,
     FIRST,
@@ -93,7 +93,7 @@ class Rig:
         self.standstill.turn(CLOCK)
 
     def report(self, symbols: bytes = b"") -> dict[str, Any]:
-        return self.sampler.report([SymbolContent(symbols)])
+        return self.sampler.report([SymbolFile(symbols)])
 
     def shares(self) -> dict[tuple[str, int], float]:
         return {(one["access"], one["rip"]): one["share"] for one in self.report()["sources"]}

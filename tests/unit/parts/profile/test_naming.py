@@ -6,19 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from kvmbox.explain.debug_info import DebugInfo, SymbolFile
+from kvmbox.explain.debug_info import DebugInfo
+from kvmbox.explain.sampler import ACCESSING, HALTED, MOST_FRAMES, RUNNING
+from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.parts.profile.naming import LONGEST_NAME, FrameOf, frames_of, named
 from kvmbox.parts.profile.profile import Frame, Profile
-from kvmbox.parts.profile.samples import (
-    ACCESSING,
-    HALTED,
-    MOST_FRAMES,
-    RUNNING,
-    USER,
-    WIDE,
-    Samples,
-    with_top,
-)
+from kvmbox.parts.profile.samples import USER, WIDE, Samples, with_top
 
 
 def name_of(address: int) -> Frame:

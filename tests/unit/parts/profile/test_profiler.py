@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from kvmbox.errors import StartError
+from kvmbox.explain.sampler import ACCESSING, HALTED, RUNNING
+from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.kvm import uapi
-from kvmbox.parts.crash_report.aftermath import SymbolContent
 from kvmbox.parts.profile.profiler import IMPATIENCE, PATIENCE, Profiler, Profiling
-from kvmbox.parts.profile.samples import ACCESSING, HALTED, RUNNING, USER, with_top
+from kvmbox.parts.profile.samples import USER, with_top
 from kvmbox.run.standstill import Standstill, Visitor
 from tests.support.scripted_vcpu import FakeVcpu
 
@@ -213,7 +214,7 @@ def profiling(path: Path) -> Profiling:
     time = Time()
     made = Profiling(str(path), 100, "/somewhere/kernel.elf", now=time)
     main_loop = machine(Thread())
-    made.attend(main_loop, [SymbolContent(b"7c00 T boot\n8000 T end\n")])
+    made.attend(main_loop, [SymbolFile(b"7c00 T boot\n8000 T end\n")])
     for _ in range(3):
         time.now += 1
         turns(main_loop)

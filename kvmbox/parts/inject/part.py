@@ -1,0 +1,44 @@
+"""--inject: faults between the devices and the guest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kvmbox.parts.inject.injection import Injection, report
+from kvmbox.parts.inject.spec import check_count
+from kvmbox.run.part import Opening, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kvmbox.parts.inject.spec import Spec
+    from kvmbox.run.result import Draft
+
+
+class Inject(Part):
+    """The faults of a run. Nobody is to take its end for that of a run without them: they are told."""
+
+    def __init__(self, inject: Sequence[Spec]) -> None:
+        """Raises UsageError."""
+        check_count(inject)
+        self._specs = inject
+        self._injection: Injection | None = None
+        self._say: Callable[[str], None] = lambda _line: None
+
+    def open(self, opening: Opening) -> None:
+        """See `Part`."""
+        self._injection = Injection(self._specs, opening.board)
+        opening.board[:] = self._injection.board_of(opening.board)
+        opening.shims, self._say = self._injection, opening.say
+
+    def report(self, draft: Draft) -> None:
+        """See `Part`."""
+        assert self._injection is not None
+        counts = self._injection.counts
+        draft.facts["injected"] = [count.as_dict() for count in counts]
+        for line in report(counts):
+            self._say(f"--inject: {line}")
+
+
+PART = Inject

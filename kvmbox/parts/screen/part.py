@@ -1,0 +1,74 @@
+"""--screen, and looks at the screen for others: wanted at the end by a guest that has used its text screen."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from kvmbox.outcome import GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT
+from kvmbox.parts.screen.screen_view import ScreenView
+from kvmbox.run.choices import DEFAULT_SCREEN, ScreenChoice
+from kvmbox.run.part import Finding, Opening, Part, Standing
+from kvmbox.run.standstill import Visitor
+
+if TYPE_CHECKING:
+    from kvmbox.outcome import Outcome
+    from kvmbox.parts.screen.live import LiveText
+    from kvmbox.parts.screen.screen import Screen
+    from kvmbox.run.result import Draft
+
+
+class Looks(Part, Visitor):
+    """Looks at the text screen, and shows it."""
+
+    def __init__(self, screen: ScreenChoice = DEFAULT_SCREEN) -> None:
+        self._choice = screen
+        self._live: LiveText | None = None
+        self._view: ScreenView | None = None
+
+    def open(self, opening: Opening) -> None:
+        """See `Part`."""
+        if self._choice == "live":
+            from kvmbox.parts.screen.live import LiveText
+
+            self._live = LiveText(os.get_terminal_size(1).lines)
+            opening.speak = self._live.beside(opening.speak)
+
+    def attach(self, machine: Standing) -> None:
+        """See `Part`."""
+        self._view = view = ScreenView(machine, self._choice, self._live)
+        if machine.judge.searches or self._live is not None:
+            machine.loop.standstill.admit(self)
+            view.begin()
+
+    def slice(self) -> None:
+        """See `Visitor`."""
+        assert self._view is not None
+        self._view.look()
+
+    def read(self) -> Screen | None:
+        """What is on the screen of a machine that stands still. Raises DeviceProcessError."""
+        assert self._view is not None
+        return self._view.read()
+
+    def text(self) -> str:
+        """The same, in lines without control characters."""
+        assert self._view is not None
+        return self._view.text()
+
+    def ended(self, outcome: Outcome | None) -> Finding | None:
+        """See `Part`."""
+        if outcome is not None and self._view is not None:
+            self._view.end()
+        return None
+
+    def report(self, draft: Draft) -> None:
+        """See `Part`. The report of a bad end has the screen, if that was not shown."""
+        if self._view is None:
+            return
+        draft.facts["screen"] = self._view.screen
+        if draft.status in (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT):
+            draft.appendix += self._view.left
+
+
+PART = Looks

@@ -1,0 +1,21 @@
+"""One boot of a machine, from a reset to the next: its virtual machine and its vCPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kvmbox.lean import Value
+
+if TYPE_CHECKING:
+    from kvmbox.run.builder import GuestVm
+    from kvmbox.run.coalescing import CoalescedRing
+    from kvmbox.run.vcpu import VcpuThread
+
+
+class Boot(Value):
+    """`ring` has the writes that do not exit, if KVM coalesces any."""
+
+    guest: GuestVm
+    vcpus: Sequence[VcpuThread]
+    ring: CoalescedRing | None

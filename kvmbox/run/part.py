@@ -1,0 +1,151 @@
+"""The contract between a run and its optional parts: a debugger, a recording, a profile, a core file, …
+
+A part is one folder in `kvmbox.parts`. The core imports no part: `parts` has a table of names, and a part is
+imported when one of its options is given. So a run pays for nothing that it was not asked for, and the code
+of a run names no feature.
+
+A `Part` lives as long as the run, and is told of its stages in this order, in the order of the table:
+
+    open      files, sockets, forks, shared objects: the VMM is not confined yet, and there is no machine
+    attach    the machine stands: admit visitors (`standstill`), listen to ports, set the exit filter
+    start     the VMM is confined: start threads, which inherit that
+    ended     the guest has ended: write what is to be written; may find that a success is none
+    report    the outcome is decided: add facts and lines to the result
+    close     in reverse order, also where the run could not start
+
+What a part does while the guest runs, it does as a `standstill.Visitor`, or in a *slot*. A slot is a place
+where the machine asks somebody else, and one part at most fills it:
+
+    origin          where memory, files and first state come from, in place of an image (`origin.Origin`)
+    tap             sees the requests and replies of each channel
+    shims           between devices and guest
+    loss_policy     what becomes of a device process that is lost
+    exit_filter     is asked about each rare exit of a vCPU
+
+Errors. A KvmboxError of `open` or `attach`: the run could not start. Of `ended`: the same as `Lost`, and the
+other parts still end. Everything else is a bug of kvmbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from kvmbox.lean import Value
+
+if TYPE_CHECKING:
+    from kvmbox.board import DeviceSpec
+    from kvmbox.boot.files import HostFiles
+    from kvmbox.host.console import Console
+    from kvmbox.kvm.system import Kvm
+    from kvmbox.judge import Judge
+    from kvmbox.memory import GuestMemory
+    from kvmbox.outcome import Outcome
+    from kvmbox.run.boot_source import BootSource
+    from kvmbox.run.builder import Devices, Shims
+    from kvmbox.run.caller import Caller
+    from kvmbox.run.config import RunConfig
+    from kvmbox.run.loop import LossPolicyOf, MainLoop
+    from kvmbox.run.result import Draft
+
+
+class Unmet(Value):
+    """What the part was asked to wait for did not come: `reason` completes "…, before"."""
+
+    reason: str
+
+
+class Lost(Value):
+    """What the part was to give the user could not be had, for a `reason` of the host, which the user was
+    `told` already or not.
+    """
+
+    reason: str
+    told: bool = False
+
+
+Finding: TypeAlias = Unmet | Lost
+"""What makes of a success, a status of 0 or an odd one, something else."""
+
+
+class Tap(Protocol):
+    """Sees the traffic of channels."""
+
+    def __call__(self, device_type: str, /) -> Callable[[bytes, bytes], None]:
+        """What is called with each request and its reply, under the lock of that channel."""
+        ...
+
+
+class Opening:
+    """A run before it has a machine. `board` may be changed, and each slot filled once."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        caller: Caller,
+        judge: Judge,
+        board: list[DeviceSpec],
+        say: Callable[[str], None],
+    ) -> None:
+        self.config = config
+        self.caller = caller
+        self.judge = judge
+        self.board = board
+        self.speak = say
+        """What tells the person a line. It may be replaced by something that calls it."""
+        self.exact = False
+        """Whether each write that prints must exit: see `builder.Devices`."""
+        self.tap: Tap | None = None
+        self.shims: Shims | None = None
+        self.loss_policy: LossPolicyOf | None = None
+
+    def say(self, line: str) -> None:
+        """Tell the person a line."""
+        self.speak(line)
+
+
+class Standing(Value):
+    """A machine that is about to run, and what belongs to the run. `part` gives the part of a name: the run's
+    own, or one that is loaded for this.
+    """
+
+    config: RunConfig
+    judge: Judge
+    say: Callable[[str], None]
+    kvm: Kvm
+    board: Sequence[DeviceSpec]
+    source: BootSource
+    files: HostFiles
+    memory: GuestMemory
+    devices: Devices
+    console: Console
+    loop: MainLoop
+    part: Callable[[str], Any]
+
+
+class Part:
+    """An optional part of a run. Everything is called by the main loop's thread."""
+
+    readable: Sequence[str] = ()
+    """Directories that the confined VMM must still be able to read."""
+    accepts: bool = False
+    """Whether a client may connect when the VMM is confined."""
+
+    def open(self, opening: Opening) -> None:
+        """Open what the confined VMM could not. Raises UsageError, StartError."""
+
+    def attach(self, machine: Standing) -> None:
+        """The machine stands, and will run next. Raises UsageError, StartError."""
+
+    def start(self) -> None:
+        """The VMM is confined."""
+
+    def ended(self, outcome: Outcome | None) -> Finding | None:
+        """The guest has ended: with None, because kvmbox has failed. What is shown on the console is shown."""
+        return None
+
+    def report(self, draft: Draft) -> None:
+        """The outcome is decided: add what the part has to tell."""
+
+    def close(self) -> None:
+        """Close everything. Idempotent; may be called at any stage, and never raises."""

@@ -1,0 +1,97 @@
+"""How a run ended, and what it did: one value, from the end of the run to whoever wants to know.
+
+A `Draft` is put together at the end of a run: the outcome first, and then each part adds what it has to
+tell. What comes of it is the `RunResult`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kvmbox.lean import Value
+
+if TYPE_CHECKING:
+    from kvmbox.outcome import Outcome
+    from kvmbox.run.statistics import RunStats
+
+
+class RunResult(Value):
+    """How a run ended, and what it did.
+
+    `status` is the exit status of `kvmbox run`: an odd status comes from the guest, an even one from
+    kvmbox. `reason` says why in a few words, `hint` what to do about it. `crash_report` has the registers and
+    the code of a guest that crashed, or is empty. `output` is what the Capture of the console has kept.
+    `failed` is true if `kvmbox run` would print an error. `facts` are what the parts of the run have found,
+    by name.
+    """
+
+    status: int
+    reason: str
+    hint: str | None
+    crash_report: str
+    failed: bool
+    output: bytes
+    statistics: RunStats
+    facts: Mapping[str, Any]
+
+    @property
+    def cpus(self) -> tuple[dict[str, Any], ...]:
+        """Each CPU explained as data, where the crash report does: see docs/debugging.md."""
+        return tuple(self.facts.get("cpus", ()))
+
+    @property
+    def core(self) -> str | None:
+        """The path of the core file, if one was written."""
+        path: str | None = self.facts.get("core")
+        return path
+
+    @property
+    def screen(self) -> Any:
+        """What was on the text screen, a `Screen`; None if nothing was."""
+        return self.facts.get("screen")
+
+    @property
+    def last_lines(self) -> tuple[tuple[str, str], ...]:
+        """The name and the last line of each console port, where there is a crash report."""
+        return tuple(self.facts.get("last_lines", ()))
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as data for JSON, but for the output."""
+        return {
+            "status": self.status,
+            "reason": self.reason,
+            "hint": self.hint,
+            "report": self.crash_report,
+            "cpus": self.cpus,
+            "last_lines": dict(self.last_lines),
+            "core": self.core,
+            "screen": None if self.screen is None else self.screen.as_json(),
+        } | self.statistics.as_json()
+
+
+class Draft:
+    """The result of a run while it is put together. `facts` are by name, as parts give them."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.status = outcome.status
+        self.reason = outcome.reason
+        self.failed = outcome.error
+        self.hints = [outcome.hint]
+        self.report = outcome.report
+        self.appendix: list[str] = []
+        """Lines that follow the report, whichever part has written that."""
+        self.facts: dict[str, Any] = {}
+
+    def finished(self, statistics: RunStats, output: bytes) -> RunResult:
+        """The result."""
+        return RunResult(
+            self.status,
+            self.reason,
+            "; ".join(hint for hint in self.hints if hint) or None,
+            "\n".join((self.report, *self.appendix)).lstrip("\n"),
+            self.failed,
+            output,
+            statistics,
+            self.facts,
+        )

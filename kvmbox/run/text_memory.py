@@ -1,0 +1,30 @@
+"""Whether a guest has used its text screen. Nothing that looks at a screen is loaded for a guest without."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvmbox import layout
+from kvmbox.board import VGA
+from kvmbox.memory import GuestMemory
+from kvmbox.remote.channel import Channel
+from kvmbox.remote.pool import DevicePool
+
+UNUSED: Final = (bytes(layout.TEXT_SCREEN_SIZE), b" \x07" * (layout.TEXT_SCREEN_SIZE // 2))
+"""The memory of a guest that does not use it, and as the built-in BIOS leaves it."""
+
+
+def place_of(pool: DevicePool) -> tuple[Channel, int]:
+    """The channel of the VGA's process, and the number of the VGA there."""
+    return next(
+        (pool.channel(device_type), index)
+        for device_type, index, device in pool.places()
+        if device.name == VGA
+    )
+
+
+def is_unused(memory: GuestMemory, pool: DevicePool) -> bool:
+    """Whether the guest has written no text, and has not used the VGA's process."""
+    channel, _ = place_of(pool)
+    text = memory.read(layout.TEXT_SCREEN, layout.TEXT_SCREEN_SIZE)
+    return text in UNUSED and not channel.is_started
