@@ -83,6 +83,7 @@ class Judge(Decision):
         self._hold: Callable[[], None] | None = None
         self._settled = False
         self._work = 0
+        self._needs_work = False  # whether what is held is a trigger's decision
         self._is_gone = False
         self._by_guest = False
 
@@ -163,12 +164,14 @@ class Judge(Decision):
         with self.order:
             if PORT in self._open and (outcome := trigger()) is not None:
                 self._conclude(outcome, PORT)
+                self._needs_work = True
 
     def _meets(self, texts: Sequence[bytes], source: str) -> bool:
         """These texts were seen at the same time, at which a limit may be exceeded. Return whether that
         decides.
         """
         decisive, self._exceeded = self._exceeded, None
+        needs_work = False
         fatal = next((text for text in texts if text in self._fatal), None)
         if decisive is None and fatal is not None:
             words = fatal.decode("utf-8", "replace")
@@ -181,8 +184,10 @@ class Judge(Decision):
             for trigger in () if self._is_gone else self._triggers.get(text, ()):
                 stop = trigger()
                 decisive = decisive or stop
+                needs_work = decisive is stop
         if decisive is not None:
             self._conclude(decisive, source)
+            self._needs_work = needs_work
         return decisive is not None
 
     def _conclude(self, outcome: Outcome, source: str) -> None:
@@ -193,7 +198,9 @@ class Judge(Decision):
     def ends(self, outcome: Outcome, *, gone: bool = False) -> None:
         """The guest has come to its end. `gone`: a vCPU has ended, so no trigger can do work any more."""
         with self.order:
-            if PORT in self._open:
+            # What a trigger decides needs its work, which cannot be done any more.
+            is_void = gone and self._held is not None and self._needs_work and self._work > 0
+            if PORT in self._open or is_void:
                 self._is_gone = gone
                 self._close(_ALL - {PORT}, lambda: self._decide(outcome, by_guest=True))
 
@@ -207,7 +214,7 @@ class Judge(Decision):
         """Do `then` as soon as the sources `left` have been settled, and all work is done."""
         looks = self.searches and SCREEN in left
         drains = self.judges and PACED in left and bool(self._paced)
-        self._held, self._open, self._settled = then, left, False
+        self._held, self._open, self._settled, self._needs_work = then, left, False, False
         if self._hold is not None and (looks or drains or self._work):
             self._hold()
         else:

@@ -251,6 +251,23 @@ def test_no_trigger_is_called_when_the_machine_is_gone() -> None:
     assert bench.status == GUEST_CRASHED
 
 
+def test_stop_whose_work_a_crash_makes_impossible_is_none() -> None:
+    bench = Bench()
+    bench.attend()
+    stop = Outcome(CLEAN, "written")
+
+    def work() -> Outcome:
+        bench.judge.begin_work()
+        return stop
+
+    bench.judge.watch(b"here", work)
+    bench.judge.look(b"here")
+    bench.judge.ends(Outcome(GUEST_CRASHED, "triple fault"), gone=True)
+    bench.judge.settle(finally_=True)
+    bench.judge.end_work()
+    assert bench.status == GUEST_CRASHED
+
+
 # --- The verdict ------------------------------------------------------------------------------------------
 
 
