@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from kvmbox.host.capture import Capture
     from kvmbox.host.transfers import BytesStore, FileStore
     from kvmbox.run.choices import ModuleSpec
-    from kvmbox.run.machine import Machine, RunResult
+    from kvmbox.run.machine import Machine
+    from kvmbox.run.result import RunResult
     from kvmbox.run.statistics import RunStats
 
 __version__ = "0.1.0"
@@ -74,7 +75,7 @@ _HOMES = {
     "Capture": "kvmbox.host.capture",
     "Machine": "kvmbox.run.machine",
     "ModuleSpec": "kvmbox.run.choices",
-    "RunResult": "kvmbox.run.machine",
+    "RunResult": "kvmbox.run.result",
     "RunStats": "kvmbox.run.statistics",
 }
 

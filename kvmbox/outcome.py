@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from kvmbox.lean import Value
-
-if TYPE_CHECKING:
-    from kvmbox.parts.screen.screen import Screen
 
 CLEAN: Final = 0
 GUEST_CRASHED: Final = 6
@@ -28,9 +25,7 @@ EXPECTED_SEEN: Final = "all --expect texts seen"
 
 
 class Outcome(Value):
-    """`status` is the exit status, `reason` a few words, `report` more details for the user, and `cpus` the
-    same details as data, one entry for each CPU. `core` is the path of the core file, if one was written.
-    `last_lines` has the name and the last line of each console port, where there is a report.
+    """`status` is the exit status, `reason` a few words, `report` more details for the user.
 
     `error` tells whether the outcome is always reported by a line on stderr.
     """
@@ -40,11 +35,6 @@ class Outcome(Value):
     error: bool = False
     hint: str | None = None
     report: str = ""
-    cpus: tuple[dict[str, Any], ...] = ()
-    core: str | None = None
-    screen: Screen | None = None
-    """What was on the text screen, if anything was."""
-    last_lines: tuple[tuple[str, str], ...] = ()
     brief: bool = False
     """Whether the report tells only where the CPUs are: the guest has halted itself, which is no crash."""
 

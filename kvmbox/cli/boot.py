@@ -17,7 +17,8 @@ from kvmbox.host.open_files import allow_enough
 from kvmbox.lean import Value
 
 if TYPE_CHECKING:
-    from kvmbox.run.machine import Machine, RunResult
+    from kvmbox.run.machine import Machine
+    from kvmbox.run.result import RunResult
     from kvmbox.run.timeline import Timeline
 
 
@@ -61,7 +62,7 @@ def carry_out(line: Line) -> int:
     wall = time.monotonic_ns() - timeline.started
     # First what programs read: stderr may be a pipe that nobody empties. The file may be on a full disk.
     try:
-        _write_json(json_path, json_file, _facts(result, wall) | result.statistics.as_json())
+        _write_json(json_path, json_file, result.as_json() | {"wall_time": wall})
     finally:
         _tell(result, wall, statistics=bool(line.values.get("stats")))
     return result.status
@@ -97,7 +98,8 @@ def _machine(line: Line, timeline: Timeline) -> Machine:
 
 
 def _watch(machine: Machine) -> int:
-    if machine.config.gdb is not None and machine.config.gdb.is_pipe:
+    gdb = machine.config.of_part("gdb")
+    if gdb is not None and gdb.is_pipe:
         raise UsageError(
             "--gdb - has one pipe, and --watch boots many times",
             hint="--gdb unix:gdb.sock has a new client each time",
@@ -106,20 +108,6 @@ def _watch(machine: Machine) -> int:
 
     arguments = sys.argv[sys.argv.index("run") + 1 :]
     return boot_again(arguments, [path for _, path in machine.config.files_read], note)
-
-
-def _facts(result: RunResult, wall: int) -> dict[str, Any]:
-    return {
-        "status": result.status,
-        "reason": result.reason,
-        "hint": result.hint,
-        "report": result.crash_report,
-        "cpus": result.cpus,
-        "last_lines": dict(result.last_lines),
-        "core": result.core,
-        "screen": None if result.screen is None else result.screen.as_json(),
-        "wall_time": wall,
-    }
 
 
 def _tell(result: RunResult, wall: int, *, statistics: bool) -> None:

@@ -4,8 +4,7 @@ Memory is looked at in blocks. A block that is all zero is left out: it is a hol
 on the disk, and reads as zero. Blocks with something in them make runs, each with a checksum.
 
 Memory that nobody has touched is not even looked at, where the kernel tells which pages there are: to read it
-would cost a page fault for each, 100 ms for 128 MiB. Of a machine that was started from a snapshot, what the
-file had counts as touched.
+would cost a page fault for each, 100 ms for 128 MiB.
 """
 
 from __future__ import annotations
@@ -47,17 +46,17 @@ def runs_of(memory: GuestMemory) -> Iterator[tuple[Run, memoryview]]:
     base = 0
     for region in memory.regions:
         with memoryview(region.pages) as view:
-            for start, end in _not_zero(region.pages, region.size, _untouched(memory, region, base)):
+            for start, end in _not_zero(region.pages, region.size, _untouched(region)):
                 with view[start:end] as piece:
                     first, count = (base + start) // BLOCK, -(-(end - start) // BLOCK)
                     yield Run(first, count, binascii.crc32(piece)), piece
         base += region.size
 
 
-def _untouched(memory: GuestMemory, region: MemoryRegion, base: int) -> set[int]:
+def _untouched(region: MemoryRegion) -> set[int]:
     """The chunks of a region, by their beginning, that are zero because nobody has written to them.
 
-    `base` is where the region begins in memory. Empty where the kernel does not tell.
+    Empty where the kernel does not tell.
     """
     try:
         entries = _page_map(region)
@@ -65,15 +64,11 @@ def _untouched(memory: GuestMemory, region: MemoryRegion, base: int) -> set[int]
         return set()
     tops = entries[7::8]  # the bits "present" and "swapped" are the highest two of each entry
     step = CHUNK // PAGE_SIZE
-    untouched = {
+    return {
         chunk
         for chunk in range(0, region.size, CHUNK)
         if max(tops[chunk // PAGE_SIZE : chunk // PAGE_SIZE + step], default=0xFF) < _SWAPPED
     }
-    for start, end in memory.from_file:
-        first, last = start - base - (start - base) % CHUNK, end - base
-        untouched.difference_update(range(first, last, CHUNK))
-    return untouched
 
 
 def _page_map(region: MemoryRegion) -> bytes:

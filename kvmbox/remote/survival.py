@@ -1,7 +1,7 @@
 """What becomes of the loss of a device process. The default in this module does nothing, and the run ends.
 
-A `Survival` belongs to one channel from the start, and is called under the lock of the channel. A `LossPolicy`
-belongs to a pool, and gives each channel its survival. A part of a run may bring another policy.
+A `Survival` belongs to one channel from the start, and is called under the lock of the channel. A
+`LossPolicy` belongs to a pool, and gives each channel its survival. A part of a run may bring another one.
 """
 
 from __future__ import annotations

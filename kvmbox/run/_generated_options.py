@@ -10,9 +10,8 @@ from kvmbox.board import DeviceSpec
 from kvmbox.host.capture import Capture
 from kvmbox.host.serial import Backends
 from kvmbox.host.transfers import Store
-from kvmbox.parts.snapshot.file import SnapshotFile
-from kvmbox.parts.snapshot.snapshots import SnapshotCondition
-from kvmbox.run.choices import FirmwareFile, ModuleSpec, SymbolSpec
+from kvmbox.run.choices import FirmwareFile, ModuleSpec, SnapshotCondition, SymbolSpec
+from kvmbox.run.origin import SavedMachine
 from kvmbox.run.values import Several
 
 
@@ -79,4 +78,4 @@ class MachineOptions(SnapshotOptions, total=False):
     segments: Literal["zero", "cs"] | None
     uart_pace: bool
     debug_exit: int | str | None
-    start: SnapshotFile | None
+    start: SavedMachine | None

@@ -93,12 +93,14 @@ class MainLoop:
         *,
         cpu: int | None,
         started: int,
+        loss_policy: LossPolicyOf | None = None,
         summon: Callable[[Outcome], None] = lambda _outcome: None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`cpu` is the host CPU of the first vCPU. `started` is when the command began, in ns of the host's
-        monotonic clock: --timeout counts from there. `summon` hears of the end before visitors do: it may
-        admit one that is wanted for such ends only.
+        monotonic clock: --timeout counts from there. `loss_policy` makes the policy for lost device
+        processes, if it is another one than the pool's own. `summon` hears of the end before visitors do: it
+        may admit one that is wanted for such ends only.
         """
         self.standstill = Standstill(wakeup.wake)
         """The moments at which the machine stands still."""
@@ -106,14 +108,13 @@ class MainLoop:
         """What is asked about each rare exit of a vCPU, if anything is."""
         self.settling: Settling | None = None
         """What settles an event that the judge holds."""
-        self.each_slice: Callable[[], None] = lambda: None
-        """What is done once per slice, while a guest runs."""
         self._config = config
         self._judge = judge
         self._console = console
-        self._wakeup = wakeup
+        self.wakeup = wakeup
         self._caller = caller
         self._cpu = cpu
+        self._loss_policy = loss_policy
         self._summon = summon
         self._say = say
         self._overtime = False  # whether visitors look at a guest whose time is over, and that still runs
@@ -136,8 +137,6 @@ class MainLoop:
         self._pace = Pace()
         self._put_off: set[str] = set()
         """The processes whose deadline has come, and that nobody would hear if they were told."""
-        self.loss_policy: LossPolicyOf | None = None
-        """What makes the policy for lost device processes, if it is another one than the pool's own."""
         self._watchdog: Watchdog | None = None
         self._slice_began = 0.0
         self._feeding: Feeding | None = None
@@ -180,7 +179,7 @@ class MainLoop:
         if self._overtime:
             return
         self._leave_all()
-        self._wakeup.wake()
+        self.wakeup.wake()
 
     def _leave_all(self) -> None:
         self._console.wake_waiters()
@@ -199,10 +198,10 @@ class MainLoop:
 
         self._pool = pool
         self._timers = DeadlineTimer(clock, self._timerfd)
-        wake = self._wakeup.wake
+        wake = self.wakeup.wake
         pool.starts.attend(pause_time=clock.pause, resume_time=resume, wake=wake)
-        if self.loss_policy is not None:
-            pool.loss_policy = self.loss_policy(pool, clock.pause, resume, wake)
+        if self._loss_policy is not None:
+            pool.loss_policy = self._loss_policy(pool, clock.pause, resume, wake)
 
     def take_devices(self, devices: Devices) -> None:
         """Take over the devices, whose channels are connected now."""
@@ -293,7 +292,7 @@ class MainLoop:
             return False
         try:
             self._run_vcpus(boot)
-            if self._failure is None and self.settling is not None:
+            if not self._has_failed and self.settling is not None:
                 self.settling.end()
         finally:
             self._end_boot(boot)
@@ -330,7 +329,7 @@ class MainLoop:
 
     def _end_boot(self, boot: Boot) -> None:
         """Tell visitors, with the outcome if there is one and its vCPUs can be looked at."""
-        end = None if self._failure is not None or self.has_live_vcpu else self._judge.outcome
+        end = None if self._has_failed or self.has_live_vcpu else self._judge.outcome
         if end is not None:
             self._summon(end)
         self.standstill.end(boot, end)
@@ -360,7 +359,7 @@ class MainLoop:
                     devices.mmio,
                     read_memory=guest.memory.byte_at,
                     ring=ring,
-                    told=self._wakeup.wake,
+                    told=self.wakeup.wake,
                     decide=partial(self._judge.ends, gone=True),
                     is_pvm=guest.is_pvm,
                     name=f"CPU {vcpu.index}" if len(guest.vcpus) > 1 else None,
@@ -380,7 +379,7 @@ class MainLoop:
 
     def _vcpu_ended(self, thread: VcpuThread) -> None:
         self._ended.append(thread)
-        self._wakeup.wake()
+        self.wakeup.wake()
 
     @property
     def has_live_vcpu(self) -> bool:
@@ -407,6 +406,11 @@ class MainLoop:
                 )
             else:
                 self._fail(error)
+
+    @property
+    def _has_failed(self) -> bool:
+        """Whether the boot has ended by a failure."""
+        return self._failure is not None
 
     def _fail(self, error: BaseException) -> None:
         """Keep an error that ends the run, unless something else has ended the run first."""
@@ -447,7 +451,7 @@ class MainLoop:
         assert devices is not None
         pool = devices.pool
         poll = select.poll()
-        poll.register(self._wakeup.read_end, select.POLLIN)
+        poll.register(self.wakeup.read_end, select.POLLIN)
         poll.register(self._timerfd.descriptor, select.POLLIN)
         pool.watch(poll)
         self.standstill.watch(poll)
@@ -494,8 +498,8 @@ class MainLoop:
         assert self._devices is not None
         assert self._timers is not None
         for descriptor, mask in events:
-            if descriptor == self._wakeup.read_end:
-                self._wakeup.clear()
+            if descriptor == self.wakeup.read_end:
+                self.wakeup.clear()
             elif descriptor == self._timerfd.descriptor:
                 self._timerfd.clear()
                 for device_type in self._timers.due():
@@ -565,7 +569,7 @@ class MainLoop:
             devices.pool.kill(hung.device_type)
             return
         flushed = self.flush_writes()
-        self.each_slice()
+        self.standstill.slice()
         congested = self._console.congested
         devices.late.tend(lambda: port_exits([thread.loop for thread in self._vcpus]))
         waiting = any(channel.waiting for channel in devices.pool.channels)

@@ -23,15 +23,14 @@ from kvmbox.errors import ExpectError, UsageError, WaitTimeoutError
 from kvmbox.host.capture import Capture, Typed, slice_of
 from kvmbox.host.serial import Backends, KeyboardSpec, SerialSpec, parse_debugcon, serial_plan
 from kvmbox.judge import Judge
-from kvmbox.lean import Value
 from kvmbox.outcome import INTERRUPTED, Outcome
-from kvmbox.parts.screen.screens import Screens
-from kvmbox.parts.snapshot.snapshots import Request, Snapshots, refused
 from kvmbox.run.caller import Caller
 from kvmbox.run.config import NO_FAULTS_IN_SNAPSHOTS, configured
 from kvmbox.run.options import taken
+from kvmbox.run.parts import load
+from kvmbox.run.requests import NoMachineError, Requests
+from kvmbox.run.result import RunResult
 from kvmbox.run.run import run
-from kvmbox.run.statistics import RunStats
 from kvmbox.run.timeline import Timeline
 
 TYPE_CHECKING = False
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from inspect import Signature
     from typing import Unpack
 
-    from kvmbox.parts.screen.screen import Screen
     from kvmbox.run._generated_options import MachineOptions, SnapshotOptions
 
 _ErrorClass = type[BaseException]  # within Machine, `type` is a method
@@ -48,31 +46,6 @@ MOST_MESSAGES: Final = 1000
 """How many lines `Machine.messages` keeps: the last ones."""
 
 STOPPED: Final = Outcome(INTERRUPTED, "stopped by the program")
-
-
-class RunResult(Value):
-    """How a run ended, and what it did.
-
-    `status` is the exit status of `kvmbox run`: an odd status comes from the guest, an even one from
-    kvmbox. `reason` says why in a few words, `hint` what to do about it. `crash_report` has the registers and
-    the code of a guest that crashed, or is empty. `output` is what the Capture of the console has kept.
-    `failed` is true if `kvmbox run` would print an error. `cpus` explains each CPU as data, where the crash
-    report does: see docs/debugging.md. `core` is the path of the core file, if one was written. `screen` is
-    what was on the text screen, None if nothing was. `last_lines` has the name and the last line of each
-    console port, where there is a crash report.
-    """
-
-    status: int
-    reason: str
-    hint: str | None
-    crash_report: str
-    failed: bool
-    output: bytes
-    statistics: RunStats
-    cpus: tuple[dict[str, Any], ...] = ()
-    core: str | None = None
-    screen: Screen | None = None
-    last_lines: tuple[tuple[str, str], ...] = ()
 
 
 class _EachOption:
@@ -122,8 +95,7 @@ class Machine:
         self.messages: Final[deque[str]] = deque(maxlen=MOST_MESSAGES)
         """What was there to tell a person, the last lines: restarts, the path of a pseudo-terminal, …"""
         self._say: Callable[[str], None] | None = chosen["say"]
-        self._snapshots = Snapshots()
-        self._screens = Screens()
+        self._requests = Requests()
         self._judge = Judge(
             self.config.expect, self.config.fail_on, success_status=self.config.success_status
         )
@@ -145,10 +117,8 @@ class Machine:
         devices of the PC. Serial ports that the machine has and that `serial` does not name have the backend
         "null". Raises UsageError, and SnapshotFileError for a file that cannot be used.
         """
-        from kvmbox.parts.snapshot.file import SnapshotFile
-        from kvmbox.parts.snapshot.start_options import merged, options_of
-
-        start = SnapshotFile(os.fspath(path))
+        start = load("snapshot.file", "SnapshotFile")(os.fspath(path))
+        options_of, merged = (load("snapshot.start_options", name) for name in ("options_of", "merged"))
         try:
             guest, own = options_of(start.description, start.header.memory_size)
             try:
@@ -237,20 +207,9 @@ class Machine:
         """
         if not self._used or threading.current_thread() is self._thread:
             raise UsageError("there is nothing to take a snapshot of: the machine was not started")
-        if self.config.inject:
+        if self.config.of_part("inject"):
             raise UsageError("--inject contradicts a snapshot of the machine", hint=NO_FAULTS_IN_SNAPSHOTS)
-        from kvmbox.host.destination import Destination
-
-        destination = Destination(os.fspath(path))
-        try:
-            request = Request(destination.path, destination.descriptor, destination.commit)
-            self._snapshots.want(request)
-            request.done.wait()
-            if request.problem is not None:
-                raise refused(destination.path, request.problem)
-        finally:
-            destination.abandon()
-            destination.close()
+        load("snapshot.by_program", "write")(os.fspath(path), self._requests)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -326,25 +285,27 @@ class Machine:
     # --- The screen ---------------------------------------------------------------------------------------
 
     @property
-    def screen(self) -> Screen:
-        """The text screen now, or as the guest has left it. The guest stands still for that moment.
-
-        UsageError if the machine was not started.
+    def screen(self) -> Any:
+        """The text screen now, or as the guest has left it: a `Screen`. The guest stands still for that
+        moment. UsageError if the machine was not started.
         """
         if not self._used or threading.current_thread() is self._thread:
             raise UsageError("there is no screen to look at: the machine was not started")
-        from kvmbox.parts.screen.screen import BLANK
-
-        return self._screens.ask() or BLANK
+        try:
+            found = self._requests.ask(lambda machine: _already(machine.part("screen").read()))
+        except NoMachineError:
+            self._ended.wait()
+            found = None if self._result is None else self._result.screen
+        return load("screen.screen", "BLANK") if found is None else found
 
     def expect_screen(self, pattern: str | re.Pattern[str], timeout: float | None = None) -> re.Match[str]:
         """Wait until the text on the screen has something that matches: a look each 50 ms.
 
         Raises ExpectError if the time (in seconds) is over, or the guest has ended, without it.
         """
-        from kvmbox.parts.screen.screens import expect
-
-        return expect(lambda: self.screen.forms, self._ended, pattern, timeout)
+        expect = load("screen.screens", "expect")
+        found: re.Match[str] = expect(lambda: self.screen.forms, self._ended, pattern, timeout)
+        return found
 
     # --- The machine's thread -----------------------------------------------------------------------------
 
@@ -358,8 +319,7 @@ class Machine:
             self._begun.set()
 
     def _end(self) -> None:
-        self._snapshots.end()
-        self._screens.end(None if self._result is None else self._result.screen)
+        self._requests.end()
         if self.config.start is not None:
             self.config.start.close()
         for capture in self._captures:
@@ -377,34 +337,17 @@ class Machine:
         timeline: Timeline | None,
         settled: Callable[[RunResult], None] = lambda _result: None,
     ) -> RunResult:
-        outcome, statistics = run(
+        self._result = run(
             self.config,
             caller,
             judge=self._judge,
             say=self._tell,
             started=started,
-            settled=lambda outcome, statistics: settled(self._result_of(outcome, statistics)),
+            settled=settled,
             timeline=timeline,
-            snapshots=self._snapshots,
-            screens=self._screens,
+            requests=self._requests,
         )
-        self._result = self._result_of(outcome, statistics)
         return self._result
-
-    def _result_of(self, outcome: Outcome, statistics: RunStats) -> RunResult:
-        return RunResult(
-            outcome.status,
-            outcome.reason,
-            outcome.hint,
-            outcome.report,
-            outcome.error,
-            self.console.output if self.console is not None else b"",
-            statistics,
-            outcome.cpus,
-            outcome.core,
-            outcome.screen,
-            outcome.last_lines,
-        )
 
     def _tell(self, line: str) -> None:
         self.messages.append(line)
@@ -421,6 +364,11 @@ class Machine:
         if self._error is not None:
             self._error_told = True
             raise self._error
+
+
+def _already(found: Any) -> Callable[[], Any]:
+    """The answer of a request that has nothing left to do."""
+    return lambda: found
 
 
 def _find(image: str) -> tuple[str, bool]:

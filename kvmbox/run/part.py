@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from kvmbox.board import DeviceSpec
     from kvmbox.boot.files import HostFiles
     from kvmbox.host.console import Console
-    from kvmbox.kvm.system import Kvm
     from kvmbox.judge import Judge
+    from kvmbox.kvm.system import Kvm
     from kvmbox.memory import GuestMemory
     from kvmbox.outcome import Outcome
     from kvmbox.run.boot_source import BootSource
@@ -141,7 +141,7 @@ class Part:
         """The VMM is confined."""
 
     def ended(self, outcome: Outcome | None) -> Finding | None:
-        """The guest has ended: with None, because kvmbox has failed. What is shown on the console is shown."""
+        """The guest has ended: with None, because kvmbox has failed. The console still shows what it gets."""
         return None
 
     def report(self, draft: Draft) -> None:

@@ -1,39 +1,140 @@
-"""The parts of one run: which it has, by a table of names, and their stages.
+"""The parts of one run: which it has, and their stages (`part`).
 
-The table knows parts by text alone. A part is imported when the configuration asks for it, or when the run
-summons it: the screen when the guest has one, the crash report when the guest has come to a bad end.
+The table of options names the part that obeys an option (`run.options`). A part is `PART` of the module
+`kvmbox.parts.NAME.part`, imported by this name when one of its options is given. The run summons two others
+by itself: the screen, when the guest has used it, and the crash report, when the guest has come to a bad end.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+from contextlib import ExitStack
+from importlib import import_module
+from typing import Any, Final
 
-from kvmbox.run.config import DEFAULT_PROFILE_RATE, RunConfig
+from kvmbox.errors import KvmboxError, StartError
+from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
+from kvmbox.run.config import RunConfig
+from kvmbox.run.options import PARAMETERS
+from kvmbox.run.origin import Origin
+from kvmbox.run.part import Finding, Lost, Opening, Part, Standing
+from kvmbox.run.result import Draft
+from kvmbox.run.text_memory import is_unused
 
-Wanted = Callable[[RunConfig], dict[str, Any] | None]
-"""What the constructor of a part is given for a configuration; None: the part is not wanted."""
+SCREEN: Final = "screen"
+CRASH_REPORT: Final = "crash_report"
 
+BAD_ENDS: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT, INTERRUPTED)
+"""The ends after which the state of the guest says something."""
 
-def _gdb(config: RunConfig) -> dict[str, Any] | None:
-    return None if config.gdb is None else {"endpoint": config.gdb}
-
-
-def _crash_report(config: RunConfig) -> dict[str, Any] | None:
-    disassembles = bool(config.symbols) or os.isatty(2)
-    wanted = disassembles or bool(config.source)
-    return {"source": config.source, "disassembles": disassembles} if wanted else None
-
-
-def _core_file(config: RunConfig) -> dict[str, Any] | None:
-    return None if config.core is None else {"path": config.core, "always": config.core_always}
-
-
-def _record(config: RunConfig) -> dict[str, Any] | None:
-    return None if config.record is None else {"path": config.record, "limit": config.record_limit}
+ORDER: Final = tuple(dict.fromkeys(option.part for option in PARAMETERS.values() if option.part))
+"""The names of the parts, in the order in which they are told of each stage."""
 
 
-def _profile(config: RunConfig) -> dict[str, Any] | None:
-    rate = config.profile_rate or DEFAULT_PROFILE_RATE
-    return None if config.profile is None else {"path": config.profile, "rate": rate}
+def load(module: str, attribute: str) -> Any:
+    """A name of a module of a part. StartError if this kvmbox does not have that part."""
+    try:
+        return getattr(import_module(f"kvmbox.parts.{module}"), attribute)
+    except ModuleNotFoundError as error:
+        name = module.partition(".")[0]
+        raise StartError(
+            f"this kvmbox has no part '{name}': {error}",
+            hint=f"the folder kvmbox/parts/{name} is missing or incomplete: install kvmbox anew",
+        ) from error
+
+
+def origin_of(config: RunConfig) -> Origin:
+    """Where the run starts from. Raises StartError."""
+    if config.start is None:
+        return Origin()
+    origin: Origin = load("snapshot.restore", "ORIGIN")(config.start, catch_up=config.rtc == "catch-up")
+    return origin
+
+
+def prepare_report(config: RunConfig) -> None:
+    """Load code of the machine that the report of a bad end needs, and a confined VMM could not load any more.
+
+    The disassembler, 3.4 MiB of memory, is for those who look: at a terminal, or with --symbols.
+    """
+    import zlib  # noqa: F401 - pyelftools does
+
+    if config.symbols or os.isatty(2):
+        load(f"{CRASH_REPORT}.disassembly", "preload")()
+
+
+class Parts:
+    """The parts of one run, by name."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Make those that `config` wants. Raises UsageError, StartError."""
+        self._parts: dict[str, Part] = {
+            name: load(f"{name}.part", "PART")(**config.parts[name]) for name in ORDER if name in config.parts
+        }
+        self._machine: Standing | None = None
+
+    def open(self, opening: Opening, cleanup: ExitStack) -> None:
+        """See `Part`. `cleanup` closes each of them, also one that cannot be opened."""
+        for part in self._parts.values():
+            cleanup.callback(part.close)
+            part.open(opening)
+
+    def attach(self, machine: Standing) -> None:
+        """See `Part`. Somebody has to look at the screen, if a text is searched there."""
+        self._machine = machine
+        for part in list(self._parts.values()):
+            part.attach(machine)
+        if machine.judge.searches:
+            self.summon(SCREEN)
+
+    def summon(self, name: str) -> Part:
+        """The part of a name, which is made and attached now, if the run does not have it."""
+        if name not in self._parts:
+            part: Part = load(f"{name}.part", "PART")()
+            assert self._machine is not None
+            part.attach(self._machine)
+            self._parts[name] = part
+        return self._parts[name]
+
+    @property
+    def readable(self) -> list[str]:
+        """What the confined VMM must still be able to read."""
+        return [path for part in self._parts.values() for path in part.readable]
+
+    @property
+    def accepts(self) -> bool:
+        """Whether a client may connect when the VMM is confined."""
+        return any(part.accepts for part in self._parts.values())
+
+    def start(self) -> None:
+        """See `Part`."""
+        for part in self._parts.values():
+            part.start()
+
+    def guest_ends(self, outcome: Outcome) -> None:
+        """The guest comes to its end, and has not been looked at yet."""
+        if outcome.status in BAD_ENDS:
+            self.summon(CRASH_REPORT)
+
+    def ended(self, outcome: Outcome | None) -> list[Finding]:
+        """See `Part`. One that fails does not keep the others from ending."""
+        machine = self._machine
+        if (
+            machine is not None
+            and outcome is not None
+            and not is_unused(machine.memory, machine.devices.pool)
+        ):
+            self.summon(SCREEN)
+        findings: list[Finding] = []
+        for part in self._parts.values():
+            try:
+                finding = part.ended(outcome)
+            except KvmboxError as error:
+                finding = Lost(str(error))
+            if finding is not None:
+                findings.append(finding)
+        return findings
+
+    def report(self, draft: Draft) -> None:
+        """See `Part`."""
+        for part in self._parts.values():
+            part.report(draft)

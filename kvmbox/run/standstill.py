@@ -61,6 +61,9 @@ class Visitor:
         With None, the vCPUs must not be looked at: the guest is reset, or a thread does not end.
         """
 
+    def slice(self) -> None:
+        """Once per slice of the main loop, while a guest runs. Raises DeviceProcessError."""
+
     def tick(self, clock: GuestClock) -> None:
         """Once a turn, while a guest runs, before `wants` is asked: see whether the time has come."""
 
@@ -124,6 +127,11 @@ class Standstill:
         """The boot is over: see `Visitor.boot_ends`."""
         for one in self._visitors:
             one.boot_ends(boot, end)
+
+    def slice(self) -> None:
+        """A slice is over: see `Visitor.slice`."""
+        for one in self._visitors:
+            one.slice()
 
     def timed_out(self, boot: Boot) -> None:
         """See `Visitor.timed_out`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kvmbox.choice import describe
@@ -12,10 +13,6 @@ from kvmbox.remote.pool import DevicePool
 from kvmbox.run.builder import Devices
 from kvmbox.run.loop import MainLoop
 from kvmbox.run.timeline import Timeline
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from kvmbox.parts.inject.injection import Injection
 
 NS_PER_MS = 1_000_000
 
@@ -96,11 +93,9 @@ def collect(
     console: Console,
     timeline: Timeline,
     pool: DevicePool,
-    injection: Injection | None = None,
-    *,
-    exit_sources: dict[str, Any],
+    facts: Mapping[str, Any],
 ) -> RunStats:
-    """Collect all numbers at the end of a run, before its parts are closed."""
+    """Collect all numbers at the end of a run, before anything is closed. `facts` are those of its parts."""
     totals = main_loop.totals
     first = console.first_byte_at
     return RunStats(
@@ -140,15 +135,15 @@ def collect(
         spins={"granted": pool.spin.granted, "revoked": pool.spin.revoked} if pool.spin is not None else {},
         vmm=[] if main_loop.confinement is None else layers.names(main_loop.confinement.applied),
         missing=_missing(pool, main_loop),
-        exit_sources=exit_sources,
+        exit_sources=facts.get("exit_sources", {}),
         sandbox={
             member.device_type: layers.names(member.layers)
             for member in pool.members.values()
             if member.device_type not in pool.starts.names or member.device_type in pool.starts.made
         },
         on_demand=_on_demand(pool, timeline),
-        restarts=_restarts(pool),
-        injected=[] if injection is None else [count.as_dict() for count in injection.counts],
+        restarts=facts.get("restarts", {}),
+        injected=facts.get("injected", []),
     )
 
 
@@ -157,19 +152,6 @@ def _on_demand(pool: DevicePool, timeline: Timeline) -> dict[str, dict[str, int]
     for name, start in pool.starts.made.items():
         found[name] = start.as_dict() | {"at": start.at - timeline.started}
     return found
-
-
-def _restarts(pool: DevicePool) -> dict[str, Any]:
-    """What `--on-device-crash restart` has done: how often for whom, how long each took, in ns."""
-    standby = pool.standby
-    if standby is None:
-        return {}
-    return {
-        "by_type": dict(standby.restarts),
-        "durations": list(standby.durations),
-        "replayed": standby.replayed,
-        "budget": standby.budget,
-    }
 
 
 def _missing(pool: DevicePool, main_loop: MainLoop) -> dict[str, str]:

@@ -53,7 +53,7 @@ class CrashReport(Part, Visitor):
             self._found = examine(boot.vcpus, boot.guest.memory, end, self._symbols, self._profile, text)
 
     def report(self, draft: Draft) -> None:
-        """See `Part`. What the guest's state tells is more to the point than a hint that fits any such end."""
+        """See `Part`. The guest's state tells more than a hint that fits any such end."""
         if draft.status in (CLEAN, UNEXPECTED):
             return
         found = self._found
@@ -64,7 +64,9 @@ class CrashReport(Part, Visitor):
         if found.report and self._console is not None:
             lines = last_lines_of(self._console.last_lines())
             draft.facts["last_lines"] = lines
-            draft.report = "\n".join((draft.report, *(f"Last line of {port}: {text}" for port, text in lines)))
+            draft.report = "\n".join(
+                (draft.report, *(f"Last line of {port}: {text}" for port, text in lines))
+            )
 
     def close(self) -> None:
         """See `Part`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from kvmbox.explain import sampler
 from kvmbox.parts.profile import profile, samples
 from kvmbox.parts.profile.profile import Frame, Number, Profile, Stack
 from kvmbox.parts.profile.samples import Samples
@@ -16,7 +17,7 @@ LONGEST_NAME: Final = 256
 MOST_TEXT: Final = 16 << 20
 """How many characters the stacks of a profile have together. What is beyond becomes `[other]`."""
 
-_DOING: Final = {samples.HALTED: profile.HALTED, samples.ACCESSING: profile.ACCESSING}
+_DOING: Final = {sampler.HALTED: profile.HALTED, sampler.ACCESSING: profile.ACCESSING}
 
 
 FrameOf = Callable[[int], Frame | None]
@@ -66,8 +67,8 @@ def named(
         addresses = list(known_addresses)
         if top:
             bits = 64 if state & samples.WIDE else 32
-            addresses[1:1] = callers_of(addresses[0], top, bits, samples.MOST_FRAMES - 1)
-            del addresses[samples.MOST_FRAMES :]
+            addresses[1:1] = callers_of(addresses[0], top, bits, sampler.MOST_FRAMES - 1)
+            del addresses[sampler.MOST_FRAMES :]
         doing = _DOING.get(state & ~(samples.USER | samples.WIDE))
         stack = _stack(addresses, at, is_behind=doing is not None)
         if state & samples.USER:

@@ -1,4 +1,4 @@
-"""--screen, and looks at the screen for others: wanted at the end by a guest that has used its text screen."""
+"""--screen, and looks for others: wanted at the end of a guest that has used its text screen."""
 
 from __future__ import annotations
 

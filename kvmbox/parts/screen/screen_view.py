@@ -7,25 +7,21 @@ checks the answer. A run whose guest has written nothing there loads nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from kvmbox import layout
-from kvmbox.board import BIOS_TEXT, VGA
+from kvmbox.board import BIOS_TEXT
 from kvmbox.errors import DeviceProcessError, ProtocolError
-from kvmbox.host.console import Console
-from kvmbox.judge import Judge
-from kvmbox.memory import GuestMemory
 from kvmbox.outcome import DEVICE_FAILED
-from kvmbox.run.builder import Devices
-from kvmbox.run.config import RunConfig
+from kvmbox.run.choices import ScreenChoice
+from kvmbox.run.text_memory import UNUSED, place_of
 
 if TYPE_CHECKING:
     from kvmbox.devices.vga_text import VgaText
     from kvmbox.parts.screen.live import LiveText
     from kvmbox.parts.screen.mode import TextMode
     from kvmbox.parts.screen.screen import Screen
-    from kvmbox.remote.channel import Channel
+    from kvmbox.run.part import Standing
 
 _GRAPHICS: Final = "the guest has switched its VGA to graphics, which kvmbox does not show"
 

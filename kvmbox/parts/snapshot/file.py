@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from kvmbox.errors import SnapshotFileError
-from kvmbox.host.memory_runs import put
+from kvmbox.host.memory_runs import BLOCK, put
 from kvmbox.layout import PAGE_SIZE
 from kvmbox.memory import GuestMemory
 from kvmbox.parts.snapshot import layout, ram
@@ -53,7 +53,7 @@ def write_snapshot(
     put(descriptor, place, text)
     header = Header(place + len(text), memory.size, place, len(text), binascii.crc32(text))
     put(descriptor, 0, header.encode(binascii.crc32(header.fields())))
-    return sum(run.count for run in runs) * layout.BLOCK
+    return sum(run.count for run in runs) * BLOCK
 
 
 class SnapshotFile:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -46,6 +46,7 @@ from kvmbox.parts.snapshot.description import (
 from kvmbox.parts.snapshot.device_checksum import checksum_of
 from kvmbox.parts.snapshot.file import SnapshotFile
 from kvmbox.remote.device_state import give_state
+from kvmbox.run.origin import Origin
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ TSC_TOLERANCE_PPM: Final = 250
 _SAME_HOST: Final = "start the snapshot on the same kind of CPU and kernel, or take a new one"
 
 
-class Start:
+class Start(Origin):
     """A snapshot that a machine starts from. All methods raise SnapshotFileError."""
 
     def __init__(self, file: SnapshotFile, *, catch_up: bool = False) -> None:
@@ -69,6 +70,8 @@ class Start:
         self.file = file
         self._catch_up = catch_up
         self.description: Description = file.description
+        self.plan = BootPlan(self.description.boot.format, waking_state(0), 0)
+        self.state = self
 
     # --- Before there is a machine ------------------------------------------------------------------------
 
@@ -77,7 +80,7 @@ class Start:
         names = self.description.boot.files
         return StoredFiles({name: self.file.section(file_section(index)) for index, name in enumerate(names)})
 
-    def memory(self) -> GuestMemory:
+    def memory(self, _size: int) -> GuestMemory:
         """Guest memory with the ROMs, checked."""
         memory = self.file.memory()
         try:
@@ -106,7 +109,7 @@ class Start:
         except (UsageError, ImageError) as error:
             raise self.file.refuse(f"it is damaged: {error}", error.hint) from error
 
-    def check_board(self, board: list[DeviceSpec]) -> None:
+    def check_board(self, board: Sequence[DeviceSpec]) -> None:
         """Whether this kvmbox's board has the same devices."""
         wanted = {device.name: device.checksum for device in self.description.devices}
         for device in board:
@@ -120,11 +123,6 @@ class Start:
                 f"there is no device {min(wanted)}",
                 "give Machine.from_snapshot the same devices as the machine had that it was taken from",
             )
-
-    @property
-    def plan(self) -> BootPlan:
-        """How the machine was booted; nothing is loaded, and the first state is not used."""
-        return BootPlan(self.description.boot.format, waking_state(0), 0)
 
     # --- The virtual machine ------------------------------------------------------------------------------
 
@@ -230,3 +228,6 @@ class Start:
 
 def _lines_of(port: PortText) -> PortLines:
     return port.name, port.text, port.history, port.shown, port.free, port.overlong
+
+
+ORIGIN = Start

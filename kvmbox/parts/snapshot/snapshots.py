@@ -18,8 +18,7 @@ from typing import Any, Final
 
 from kvmbox.errors import SnapshotFileError, UsageError
 from kvmbox.host.clock import GuestClock
-from kvmbox.lean import Value
-from kvmbox.run.choices import spec
+from kvmbox.run.choices import SnapshotCondition, spec
 from kvmbox.run.standstill import Visitor
 
 GUEST_ENDED: Final = "the guest ended before"

@@ -24,7 +24,8 @@ from kvmbox.host import early
 from kvmbox.jail import linux
 from kvmbox.remote import prestart
 from kvmbox.run.caller import ProcessOwner
-from kvmbox.run.machine import Machine, RunResult
+from kvmbox.run.machine import Machine
+from kvmbox.run.result import RunResult
 from kvmbox.run.timeline import Timeline
 from kvmbox.sandbox import scope
 from kvmbox.tools.warm.result import KVMBOX_FAILED, Order, WarmResult, pack_result, read_order

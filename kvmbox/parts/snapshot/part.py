@@ -1,0 +1,141 @@
+"""--snapshot-when, --snapshot-stop, and snapshots that a program asks for: files, conditions, who takes them.
+
+A file is opened before the VMM confines itself. So a wrong path is an error of the start, and no right to
+create files is left. See `host.destination`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kvmbox.board import DeviceSpec
+from kvmbox.bus import Mapping
+from kvmbox.errors import SnapshotFileError, UsageError
+from kvmbox.host.destination import Destination
+from kvmbox.outcome import CLEAN, Outcome
+from kvmbox.parts.snapshot.capture import Taker
+from kvmbox.parts.snapshot.snapshots import PortWatch, Request, Snapshots
+from kvmbox.run.choices import SnapshotCondition
+from kvmbox.run.part import Finding, Lost, Opening, Part, Standing, Unmet
+
+if TYPE_CHECKING:
+    from kvmbox.judge import Judge
+
+
+class TakesSnapshots(Part):
+    """The files of --snapshot-when, and the wiring of their conditions; and snapshots for a program."""
+
+    def __init__(
+        self, snapshot_when: Sequence[SnapshotCondition] = (), *, snapshot_stop: bool = False
+    ) -> None:
+        self._conditions = snapshot_when
+        self._stops = snapshot_stop
+        self._snapshots = Snapshots()
+        self._destinations: list[Destination] = []
+        self._requests: list[Request] = []
+        self._rename: Callable[[int], None] | None = None
+        self._end: Callable[[], None] | None = None
+        self._take: Callable[[Request], Callable[[], None]] | None = None
+        self._judge: Judge | None = None
+
+    def open(self, opening: Opening) -> None:
+        """See `Part`. Raises UsageError for a port of a device, SnapshotFileError for a file."""
+        _refuse_ports_of_devices(self._conditions, opening.board)
+        # The vCPU is to stand at the instruction that has printed a text.
+        opening.exact = any(condition.text is not None for condition in self._conditions)
+        try:
+            for number, condition in enumerate(self._conditions):
+                destination = Destination(condition.path)
+                self._destinations.append(destination)
+                commit = partial(self._commit, number)
+                request = Request(condition.path, destination.descriptor, commit, opening.judge.end_work)
+                self._requests.append(request)
+            self._rename, self._end = opening.caller.committer(self._destinations)
+        except OSError as error:
+            raise SnapshotFileError(f"cannot write snapshots: {error.strerror}") from error
+
+    def _commit(self, number: int) -> None:
+        assert self._rename is not None
+        self._rename(number)
+
+    def attach(self, machine: Standing) -> None:
+        """See `Part`: take the snapshots that are wanted from now on."""
+        self._judge = machine.judge
+        for condition, request in zip(self._conditions, self._requests, strict=True):
+            trigger = partial(self._want, request)
+            come = partial(machine.judge.triggered, trigger)
+            self._snapshots.plan(condition, request, come)
+            if condition.text is not None:
+                machine.judge.watch(condition.text, trigger)
+            elif condition.port is not None:
+                machine.devices.ports.attach(Mapping(condition.port, 1, PortWatch(come)))
+        taker = Taker(
+            machine.kvm, machine.config, machine.files, machine.devices, machine.console, say=machine.say
+        )
+
+        def take(request: Request) -> Callable[[], None]:
+            with machine.loop.timeless() as boot:
+                finish = taker.take(request, boot.guest, boot.ring)
+            if self._stops:
+                finish()  # before the guest goes on: what it prints then belongs to no run
+                return lambda: None
+            return finish
+
+        self._take = take
+        self._snapshots.attend(machine.loop.standstill.call, take)
+        machine.loop.standstill.admit(self._snapshots)
+
+    def take(self, request: Request) -> Callable[[], None]:
+        """Take a snapshot for a program, of a machine that stands still. Returns what is to be called when
+        the guest goes on. Raises DeviceProcessError.
+        """
+        assert self._take is not None
+        return self._take(request)
+
+    def _want(self, request: Request) -> Outcome | None:
+        """Its condition holds. With --snapshot-stop the last one of them decides. By the judge."""
+        if not request.begun:
+            assert self._judge is not None
+            self._judge.begin_work()
+            self._snapshots.want(request)
+        if self._stops and all(one.begun for one in self._requests):
+            return Outcome(CLEAN, "the snapshots are written (--snapshot-stop)")
+        return None
+
+    def ended(self, outcome: Outcome | None) -> Finding | None:
+        """See `Part`."""
+        del outcome
+        missing = self._snapshots.end()
+        if missing is not None:
+            return Unmet(missing)
+        for request in self._requests:
+            if request.problem is not None:
+                return Lost(f"cannot write snapshot '{request.path}': {request.problem}", told=True)
+        return None
+
+    def close(self) -> None:
+        """See `Part`: remove what was not finished, and close the files."""
+        if self._end is not None:
+            self._end()
+            self._end = None
+        else:
+            for destination in self._destinations:
+                destination.abandon()
+        for destination in self._destinations:
+            destination.close()
+
+
+def _refuse_ports_of_devices(conditions: Sequence[SnapshotCondition], board: Sequence[DeviceSpec]) -> None:
+    for condition in conditions:
+        for device in board:
+            for ports in device.ports:
+                if condition.port is not None and ports.first <= condition.port < ports.first + ports.count:
+                    raise UsageError(
+                        f"--snapshot-when: port {condition.port:#x} belongs to {device.name}",
+                        hint="choose one that no device has, such as 0x5f0",
+                    )
+
+
+PART = TakesSnapshots

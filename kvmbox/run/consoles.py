@@ -1,0 +1,40 @@
+"""The console of a run, as its configuration wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kvmbox.host.console import Console
+
+if TYPE_CHECKING:
+    from kvmbox.judge import Judge
+    from kvmbox.run.caller import Caller
+    from kvmbox.run.config import RunConfig
+
+
+def console_of(
+    config: RunConfig,
+    judge: Judge,
+    caller: Caller,
+    *,
+    has_bios: bool,
+    say: Callable[[str], None],
+    wake: Callable[[], None],
+) -> Console:
+    """The console, whose output nobody writes yet. `wake` wakes the main loop. Raises StartError."""
+    screen = config.of_part("screen")
+    return Console(
+        config.serial,
+        judge,
+        debugcon=config.debugcon,
+        keyboard=config.keyboard,
+        overflow=config.serial_overflow,
+        limit=config.serial_limit,
+        bios=has_bios,
+        keep_bios_text=screen in ("auto", "live"),
+        draws=screen == "live",
+        say=say,
+        wake=wake,
+        terminal=caller.terminal,
+    )

@@ -1,0 +1,106 @@
+"""The boots of one run, one after the other: from the first one to the end, by resets and suspensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from kvmbox.boot.plan import BootPlan
+from kvmbox.errors import KvmboxError
+from kvmbox.kvm.system import Kvm
+from kvmbox.lean import Value
+from kvmbox.memory import GuestMemory
+from kvmbox.outcome import Outcome
+from kvmbox.run.boot_source import BootSource
+from kvmbox.run.builder import Devices, GuestVm, start_timer
+from kvmbox.run.suspend import sleep_until_woken, tell_wake_up, waking_plan
+from kvmbox.wire import protocol
+
+if TYPE_CHECKING:
+    from kvmbox.judge import Judge
+    from kvmbox.run.builder import SavedState
+    from kvmbox.run.loop import MainLoop
+    from kvmbox.run.origin import Origin
+
+
+def close_unused(close: Callable[[], None], users: Sequence[Callable[[], bool]]) -> None:
+    """Close what is unmapped by that, unless a thread that does not end still uses it: then the end of the
+    process unmaps it.
+    """
+    if not any(uses() for uses in users):
+        close()
+
+
+class GuestFactory(Value):
+    """What a reboot needs to build the next virtual machine on the same memory."""
+
+    kvm: Kvm
+    memory: GuestMemory
+    source: BootSource
+    cpus: int
+    cpu: str
+    waits: bool
+
+    def first(self, origin: Origin) -> GuestVm:
+        """A VM as the origin has it, in memory that is the origin's."""
+        plan = origin.plan
+        return self.build() if plan is None else self._start(BootSource(lambda _memory: plan), origin.state)
+
+    def build(self) -> GuestVm:
+        """A VM with the image loaded, in memory that is all zero."""
+        return self._start(self.source)
+
+    def resume(self, plan: BootPlan) -> GuestVm:
+        """A fresh VM on the memory as it is, which starts as `plan` says."""
+        return self._start(BootSource(lambda _memory: plan))
+
+    def _start(self, source: BootSource, state: SavedState | None = None) -> GuestVm:
+        return GuestVm(
+            self.kvm, self.memory, source, cpus=self.cpus, cpu=self.cpu, waits=self.waits, state=state
+        )
+
+
+def boot_until_end(
+    guest: GuestVm, factory: GuestFactory, devices: Devices, main_loop: MainLoop, judge: Judge
+) -> None:
+    """Run the guest, and again after each reset and each suspension, until the outcome is decided.
+
+    Raises DeviceProcessError.
+    """
+    while True:
+        try:
+            devices.router.attach(guest.vm.irq_line, guest.vm.fileno(), are_set=guest.lines_are_set)
+            if guest.boot.after_bios:
+                start_timer(devices)
+            again = main_loop.run_until_reset(guest)
+            main_loop.standstill.slice()  # once more: the memory of this boot may be cleared
+        finally:
+            devices.router.detach()
+            close_unused(guest.close, [lambda: main_loop.has_live_vcpu])
+        if not again or judge.outcome is not None:
+            return
+        suspension = main_loop.suspension
+        if suspension is not None and not sleep_until_woken(suspension, devices, judge, main_loop.sleep):
+            return
+        _reset(devices)
+        if suspension is None:
+            factory.memory.clear()
+            guest = factory.build()
+            continue
+        tell_wake_up(suspension, devices)
+        plan = waking_plan(factory.memory, guest.boot)
+        if isinstance(plan, Outcome):
+            judge.ends(plan)
+            return
+        guest = factory.resume(plan)
+
+
+def _reset(devices: Devices) -> None:
+    """Reset all devices. Raises DeviceProcessError."""
+    # What was asked for before the reset must not reach the memory of the next boot.
+    if devices.transfers is not None and not devices.transfers.quiesce():
+        raise KvmboxError("a transfer of a device does not end: its file does not answer")
+    for channel in devices.pool.channels:
+        channel.request(protocol.RESET)
+    if devices.shims is not None:
+        devices.shims.reset()
