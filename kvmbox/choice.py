@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
-from typing import Final
+from typing import Any, Final, TypeVar
 
 VARIABLE: Final = "KVMBOX_PURE"
+Kind = TypeVar("Kind", bound=type[Any])
+
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -33,3 +36,14 @@ def describe() -> str:
 def is_compiled() -> bool:
     """Whether the hot path is compiled."""
     return why_pure() is None
+
+
+def compiled(module: str, name: str) -> Any:
+    """A name of a module of `kvmbox.fast`, which is loaded by this text alone: the folder may be missing."""
+    return getattr(import_module(f"kvmbox.fast.{module}"), name)
+
+
+def kind(pure: Kind, module: str, name: str) -> Kind:
+    """The class `pure`, or its compiled subclass."""
+    found: Kind = compiled(module, name) if is_compiled() else pure
+    return found

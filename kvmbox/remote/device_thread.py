@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from kvmbox.choice import is_compiled
+from kvmbox.choice import compiled, is_compiled
 from kvmbox.host.threads import start_thread
 from kvmbox.jail.main import main
 from kvmbox.remote.transport import Link
@@ -27,9 +27,7 @@ ENDED: Final = 0
 def _main() -> Callable[..., int]:
     if not is_compiled():
         return main
-    from kvmbox.fast.serve import main as compiled_main
-
-    return partial(compiled_main, alone=False)
+    return partial(compiled("serve", "main"), alone=False)
 
 
 class DeviceThread:

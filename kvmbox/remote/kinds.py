@@ -1,10 +1,10 @@
-"""The choice between the pure and the compiled hot path, for channels and transports: see `fast`."""
+"""The choice between the pure and the compiled hot path, for channels and transports: see `choice`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvmbox.choice import is_compiled
+from kvmbox.choice import compiled, is_compiled, kind
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.journal import Journal
 from kvmbox.remote.transport import LinkedTransport
@@ -15,37 +15,24 @@ if TYPE_CHECKING:
 
 def channel_kind() -> type[Channel]:
     """The class of channels to processes."""
-    if not is_compiled():
-        return Channel
-    from kvmbox.fast.channel import CompiledChannel
-
-    return CompiledChannel
+    return kind(Channel, "channel", "CompiledChannel")
 
 
 def direct_channel_kind() -> type[DirectChannel]:
     """The class of channels to models in this process. Loads every model."""
-    if not is_compiled():
-        from kvmbox.remote.direct import DirectChannel
+    from kvmbox.remote.direct import DirectChannel
 
-        return DirectChannel
-    from kvmbox.fast.direct import CompiledDirectChannel
-
-    return CompiledDirectChannel
+    return kind(DirectChannel, "direct", "CompiledDirectChannel")
 
 
 def journal_kind() -> type[Journal]:
     """The class of journals."""
-    if not is_compiled():
-        return Journal
-    from kvmbox.fast.channel import CompiledJournal
-
-    return CompiledJournal
+    return kind(Journal, "channel", "CompiledJournal")
 
 
 def chosen(transport: type[LinkedTransport]) -> type[LinkedTransport]:
     """The transport of the same kind."""
     if not is_compiled():
         return transport
-    from kvmbox.fast.channel import COMPILED_TRANSPORTS
-
-    return COMPILED_TRANSPORTS[transport]
+    found: type[LinkedTransport] = compiled("channel", "COMPILED_TRANSPORTS")[transport]
+    return found

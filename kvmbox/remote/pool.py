@@ -175,7 +175,7 @@ class DevicePool:
         self.spin: SpinGrants | None = None
         self.ready_by: int | None = None
         """When the start has failed if a process does not serve, in ns of the monotonic clock."""
-        self.recorder_of: Callable[[str], Callable[[bytes, bytes], None]] | None = None
+        self.tap: Callable[[str], Callable[[bytes, bytes], None]] | None = None
         """What gives each channel its recorder, by device type; to be set before `connect`."""
 
     def launch(
@@ -312,7 +312,7 @@ class DevicePool:
                 now=now,
                 deadline_changed=partial(deadline_changed, member.device_type),
                 wait_for_output=wait_for_output,
-                record=self.recorder_of(member.device_type) if self.recorder_of is not None else None,
+                record=self.tap(member.device_type) if self.tap is not None else None,
                 survival=self.loss_policy.survival(member.devices, _Member(self, member.device_type)),
             )
             if isinstance(link, NoProcess):

@@ -329,7 +329,7 @@ class SavedState(Protocol):
     """The state of a virtual machine that was saved: see `restore.Start`."""
 
     def apply(self, kvm: Kvm, guest: GuestVm) -> None:
-        """Bring a fresh machine to it. Raises SnapshotFileError."""
+        """Bring a fresh machine to it. Raises StartError."""
         ...
 
 
@@ -353,7 +353,7 @@ class GuestVm:
         """`cpu` is what `--cpu` says. `waits` says whether `close` waits until the VM is destroyed. With a
         `state`, the machine goes on as that says, and `memory` has it already.
 
-        Raises ImageError, KvmError, SnapshotFileError and UsageError.
+        Raises StartError, KvmError and UsageError.
         """
         self._waits = waits
         self._coalesces = kvm.check_extension(uapi.KVM_CAP_COALESCED_PIO) > 0

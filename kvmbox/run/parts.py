@@ -52,7 +52,7 @@ def origin_of(config: RunConfig) -> Origin:
 
 
 def prepare_report(config: RunConfig) -> None:
-    """Load code of the machine that the report of a bad end needs, and a confined VMM could not load any more.
+    """Load code that the report of a bad end needs, and that a confined VMM could not load any more.
 
     The disassembler, 3.4 MiB of memory, is for those who look: at a terminal, or with --symbols.
     """

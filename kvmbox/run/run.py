@@ -155,7 +155,7 @@ def _open(
     opening = Opening(config, caller, judge, board, say)
     parts.open(opening, cleanup)
     origin.check_board(opening.board)
-    pool.recorder_of = opening.tap
+    pool.tap = opening.tap
     timeline.mark("spawner started")
     transport = TRANSPORTS[design.ipc]
     pool.launch(

@@ -1,7 +1,8 @@
 """Guest memory in a snapshot file: written without its zeros, read, and checked.
 
 What is not zero is in runs (`host.memory_runs`). A restore reads the runs, checks what it has read, and
-covers the whole area: whatever else the file system says is data must be zero, as it is in a copy without holes.
+covers the whole area: whatever else the file system says is data must be zero, as in a copy without
+holes.
 """
 
 from __future__ import annotations
