@@ -105,6 +105,20 @@ class DeadlineTimer:
         self._advanced: dict[str, int] = {}
         self._armed: int | None = None
 
+    @property
+    def descriptor(self) -> int:
+        """Readable, by poll, when a deadline has come."""
+        descriptor: int = self._timer.descriptor
+        return descriptor
+
+    def clear(self) -> None:
+        """Take the expiration, so that poll waits again."""
+        self._timer.clear()
+
+    def close(self) -> None:
+        """Close the timer. Idempotent."""
+        self._timer.close()
+
     def set(self, name: str, deadline: int | None) -> None:
         """`name` must be advanced at `deadline`, or never (None)."""
         with self._lock:

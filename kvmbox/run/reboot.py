@@ -79,7 +79,7 @@ def boot_until_end(
             close_unused(guest.close, [lambda: main_loop.has_live_vcpu])
         if not again or judge.outcome is not None:
             return
-        suspension = main_loop.suspension
+        suspension = main_loop.ends.suspension
         if suspension is not None and not sleep_until_woken(suspension, devices, judge, main_loop.sleep):
             return
         _reset(devices)

@@ -204,7 +204,6 @@ def _build(
         caller,
         cpu=opened.placement.cpu,
         started=timeline.started,
-        loss_policy=opening.loss_policy,
         summon=opened.parts.guest_ends,
         say=say,
     )
@@ -237,10 +236,10 @@ def _devices(
         opened.pool,
         console,
         judge,
-        reset=main_loop.reset_requested,
-        suspend=main_loop.suspend_requested,
+        reset=main_loop.ends.reset_requested,
+        suspend=main_loop.ends.suspend_requested,
         deadline_changed=main_loop.deadline_changed,
-        prepare=main_loop.prepare,
+        prepare=partial(main_loop.prepare, opening.loss_policy),
         ram=memory,
         stores=_stores(opening.config, opened.source),
         wake=main_loop.wakeup.wake,
@@ -273,7 +272,7 @@ def _settling(machine: Standing) -> Settling:
     console, loop, config = machine.console, machine.loop, machine.config
     steps = [console.show_withheld, loop.standstill.slice]
     if config.uart_pace:
-        steps.insert(0, partial(drain, machine.devices, loop.talkers, loop.rearm))
+        steps.insert(0, partial(drain, machine.devices, loop.watch.talkers, loop.rearm))
 
     def hold() -> None:
         console.wake_waiters()  # a vCPU thread that waits for room cannot stand still
@@ -312,15 +311,15 @@ def _go(guest: GuestVm, factory: GuestFactory, machine: Standing, settling: Sett
         try:
             boot_until_end(guest, factory, devices, loop, machine.judge)
         except DeviceProcessError as error:
-            loop.device_failed(error)
+            loop.ends.device_failed(error)
         settling.end()
         if machine.config.uart_pace:
-            drain(devices, loop.talkers, loop.rearm)
+            drain(devices, loop.watch.talkers, loop.rearm)
     except DeviceProcessError as error:
-        loop.device_failed(error)
+        loop.ends.device_failed(error)
     except KeyboardInterrupt:
         # The third signal that asks for the end, when two have not brought it.
-        machine.judge.decide(loop.ended_by_signal)
+        machine.judge.decide(loop.ends.by_signal)
 
 
 def _judged(

@@ -104,9 +104,16 @@ class Visitor:
 class Standstill:
     """The visitors of one machine. `call` may be called by any thread; the rest belongs to the main loop."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        """`wake` makes the main loop take its next turn, and may be called by any thread."""
+    def __init__(
+        self, wake: Callable[[], None], summon: Callable[[Outcome], None] = lambda _outcome: None
+    ) -> None:
+        """`wake` makes the main loop take its next turn, and may be called by any thread. `summon` hears of
+        the end before visitors do: it may admit one that is wanted for such ends only.
+        """
         self._wake = wake
+        self._summon = summon
+        self.is_overtime = False
+        """Whether visitors look at a guest whose time is over, and that still runs."""
         self._visitors: list[Visitor] = []
         self._vcpus: Sequence[Stoppable] = ()
 
@@ -125,6 +132,8 @@ class Standstill:
 
     def end(self, boot: Boot, end: Outcome | None) -> None:
         """The boot is over: see `Visitor.boot_ends`."""
+        if end is not None:
+            self._summon(end)
         for one in self._visitors:
             one.boot_ends(boot, end)
 
@@ -133,10 +142,18 @@ class Standstill:
         for one in self._visitors:
             one.slice()
 
-    def timed_out(self, boot: Boot) -> None:
-        """See `Visitor.timed_out`."""
-        for one in self._visitors:
-            one.timed_out(boot)
+    def time_out(self, boot: Boot | None, outcome: Outcome, decide: Callable[[], bool]) -> None:
+        """The time of the run is over. If `decide` makes that its `outcome`, visitors look where the guest
+        is, which goes on meanwhile.
+        """
+        self.is_overtime = True
+        try:
+            if decide() and boot is not None:
+                self._summon(outcome)
+                for one in self._visitors:
+                    one.timed_out(boot)
+        finally:
+            self.is_overtime = False
 
     @property
     def stood_ns(self) -> int:

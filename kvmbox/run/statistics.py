@@ -99,7 +99,7 @@ def collect(
     totals = main_loop.totals
     first = console.first_byte_at
     return RunStats(
-        format=main_loop.boot_format,
+        format=totals.format,
         boots=totals.boots,
         exits=totals.exits,
         exits_by_cpu=list(totals.exits_by_cpu),

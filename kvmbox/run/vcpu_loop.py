@@ -122,6 +122,8 @@ class LoopTotals:
     """The counts of the run loops of all boots. The keys of `ports` are those of `VcpuLoop.port_exits`."""
 
     def __init__(self) -> None:
+        self.format = ""
+        """How the image was booted: "multiboot", "elf32", "elf64" or "real"."""
         self.boots = 0
         self.exits = 0
         self.mmio_exits = 0

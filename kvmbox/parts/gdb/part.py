@@ -49,7 +49,7 @@ class Gdb(Part):
             machine.judge,
             loop.standstill,
             loop.timeless,
-            loop.reset,
+            loop.ends.reset,
             lambda: machine.part("screen").text(),
             machine.say,
         )

@@ -42,7 +42,7 @@ class ScreenView:
         self._has_bios = machine.source.has_bios
         self._is_saved = machine.config.start is not None
         self._say = machine.say
-        self._flush_writes = machine.loop.flush_writes
+        self._flush_writes = machine.loop.watch.flush_writes
         self._last: Screen | None = None
         self._left: list[str] = []  # the rows that nobody was shown
         self.screen: Screen | None = None
