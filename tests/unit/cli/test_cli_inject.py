@@ -11,7 +11,7 @@ from kvmbox.cli import main
 from kvmbox.cli.inject import every_device, words
 from kvmbox.parts.inject.faults import FAULTS
 from kvmbox.parts.inject.injection import Injection
-from kvmbox.parts.inject.spec import parse_all
+from kvmbox.parts.inject.spec import parse
 
 PAGE = (Path(__file__).parents[3] / "docs/fault-injection.md").read_text(encoding="utf-8")
 
@@ -34,7 +34,7 @@ def test_table_of_the_page_is_that_of_the_code() -> None:
 
 
 def test_examples_of_the_help_can_all_be_had_at_once() -> None:
-    Injection(parse_all([fault.example for fault in FAULTS.values()]), every_device())
+    Injection([parse(fault.example) for fault in FAULTS.values()], every_device())
 
 
 def test_fault_that_is_none_is_one_line_and_a_hint_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from kvmbox.parts.snapshot.start_options import merged
 from kvmbox.remote.transports import AUTO, DEFAULT_IPC, IPC_OPTIONS, TRANSPORTS
 from kvmbox.run import choices, values
 from kvmbox.run.choices import FirmwareFile, SymbolSpec
+from kvmbox.run.options import PARAMETERS as ROWS
 
 PARAMETERS = inspect.signature(Machine).parameters
 OF_THE_COMMAND = {"guest", "stats", "json_path", "no_exit_samples", "debug", "from_file", "watch"}
@@ -101,8 +102,8 @@ def test_values_are_taken_as_numbers_and_as_text(tmp_path: Path) -> None:
         require=["seccomp"],
     ).config
     assert (made.guest, made.memory_size, made.load_address) == (str(tmp_path), 64 << 20, 0x1000)
-    assert (made.serial_limit, made.debug_exit_port, made.record_limit) == (1024, 0x501, 4096)
-    assert (made.profile, made.profile_rate) == (str(tmp_path / "profile"), 500)
+    assert (made.serial_limit, made.debug_exit_port, made.of_part("record_limit")) == (1024, 0x501, 4096)
+    assert made.parts["profile"] == {"profile": str(tmp_path / "profile"), "profile_rate": 500}
     assert made.rtc_base == 951_825_600
     assert made.modules == (ModuleSpec("a", "b c"), ModuleSpec("d"))
     assert (made.expect, made.fail_on) == ((b"one",), (b"two", b"three"))
@@ -137,7 +138,9 @@ def test_one_value_of_a_repeated_option_is_not_taken_apart(
 ) -> None:
     options: list[dict[str, Any]] = [{option: given}, {option: [given]}, {option: (given,)}]
     for one in options:
-        assert getattr(Machine("hello32", **one).config, name) == (made,)
+        config = Machine("hello32", **one).config
+        found = config.of_part(name) if ROWS[option].part else getattr(config, name)
+        assert found == (made,)
 
 
 def test_one_text_names_one_layer_and_one_port() -> None:

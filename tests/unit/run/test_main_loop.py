@@ -13,12 +13,14 @@ from kvmbox.host.console import Console
 from kvmbox.host.signals import Wakeup
 from kvmbox.judge import Judge
 from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Outcome
-from kvmbox.parts.crash_report.aftermath import Aftermath
+from kvmbox.remote.survival import LossPolicy
 from kvmbox.run import loop as module
+from kvmbox.run.boot import Boot
 from kvmbox.run.builder import Devices, GuestVm
 from kvmbox.run.caller import Caller
 from kvmbox.run.late_writes import LateWrites
 from kvmbox.run.loop import MainLoop
+from kvmbox.run.standstill import Visitor
 from kvmbox.run.suspend import Suspension
 
 CRASH = Outcome(GUEST_CRASHED, "the guest crashed: triple fault", error=True)
@@ -81,17 +83,21 @@ class FakeConsole:
 
 
 class Rig:
-    def look(self, *_what: object) -> Aftermath:
-        self.log.append("diagnosed")
-        return Aftermath()
+    def summon(self, outcome: Outcome) -> None:
+        assert outcome is self.decision.outcome
+        self.log.append("summoned")
+        if self.summoned is not None:
+            self.main_loop.standstill.admit(self.summoned)
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log: list[str] = []
         self.said: list[str] = []
+        self.summoned: Visitor | None = None
+        """Who is admitted when the guest comes to its end."""
         self.decision = Judge()
         self.wakeup = Wakeup()
         self.threads = [FakeThread("vCPU 0", self.log), FakeThread("vCPU 1", self.log)]
-        self.config = SimpleNamespace(no_reboot=False, timeout=None, on_device_crash="fail")
+        self.config = SimpleNamespace(no_reboot=False, timeout=None)
         self.main_loop = MainLoop(
             cast(Any, self.config),
             self.decision,
@@ -100,17 +106,16 @@ class Rig:
             cast(Caller, SimpleNamespace(ended_by=None)),
             cpu=None,
             started=0,
-            look=self.look,
+            summon=self.summon,
             say=self.said.append,
         )
         pool = SimpleNamespace(
             channels=[],
             members={},
-            standby=None,
             starts=SimpleNamespace(attend=lambda **_: None),
             watch=lambda poll: None,
             tend=lambda poll, say: None,
-            tell_restarts=lambda say: None,
+            loss_policy=LossPolicy(),
             explain=lambda error: error,
         )
         clock = SimpleNamespace(
@@ -187,6 +192,7 @@ def test_end_of_one_vcpu_decides_before_the_other_is_made_to_leave(
 
 
 def test_end_is_not_lost_where_the_other_vcpu_never_leaves(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.main_loop.standstill.admit(Seen(rig))
     monkeypatch.setattr(module, "JOIN_SECONDS", 0.0)
     first, second = rig.threads
     first.ends_when_asked = False
@@ -196,7 +202,8 @@ def test_end_is_not_lost_where_the_other_vcpu_never_leaves(rig: Rig, monkeypatch
     assert rig.decision.outcome is CRASH
     assert rig.said == ["after the end of the run: a vCPU thread does not end: KVM_RUN ignores the kick"]
     assert rig.main_loop.has_live_vcpu
-    assert "diagnosed" not in rig.log  # its state is in use
+    assert "summoned" not in rig.log  # its state is in use
+    assert rig.log[-1] == "boot ends"
 
 
 def test_process_that_is_about_to_start_gets_time_before_it_is_killed_to_end_a_vcpu(
@@ -249,12 +256,13 @@ def test_process_that_has_not_started_is_not_probed(rig: Rig) -> None:
     assert asked == ["uart"]
 
 
-def test_crashed_guest_is_diagnosed_once_its_vcpus_have_left(rig: Rig) -> None:
+def test_crashed_guest_is_shown_once_its_vcpus_have_left(rig: Rig) -> None:
+    rig.main_loop.standstill.admit(Seen(rig))
     _, second = rig.threads
     second.outcome = CRASH
     second.at_start = second.end
     assert rig.run() is False
-    assert rig.log.index("diagnosed") > rig.log.index("vCPU 0 has left")
+    assert rig.log.index(f"boot ends: {CRASH.reason}") > rig.log.index("vCPU 0 has left")
 
 
 def test_vcpu_that_never_leaves_a_reset_is_an_error(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,16 +442,35 @@ def test_sleep_ends_with_the_decision(rig: Rig) -> None:
     assert rig.log[-1] == "clock stands"
 
 
+class Seen(Visitor):
+    """A visitor that writes what it is told of into the log of the rig."""
+
+    def __init__(self, rig: Rig, *, stood_ns: int = 0) -> None:
+        self.rig = rig
+        self.stood = stood_ns
+        self.outcome_at_time_out: Outcome | None = None
+
+    @property
+    def stood_ns(self) -> int:
+        return self.stood
+
+    def boot_begins(self, boot: Boot) -> None:
+        vcpus: list[Any] = list(boot.vcpus)
+        assert vcpus == self.rig.threads
+        self.rig.log.append("boot begins")
+
+    def boot_ends(self, boot: Boot, end: Outcome | None) -> None:
+        self.rig.log.append("boot ends" if end is None else f"boot ends: {end.reason}")
+
+    def timed_out(self, boot: Boot) -> None:
+        assert all(thread.is_alive for thread in boot.vcpus)
+        self.outcome_at_time_out = self.rig.decision.outcome
+        self.rig.log.append("timed out")
+
+
 @pytest.mark.parametrize(("stood", "status"), [(0, TIMED_OUT), (1 << 62, CLEAN)])
-def test_time_for_which_a_debugger_held_the_guest_does_not_count(rig: Rig, stood: int, status: int) -> None:
-    debugger = SimpleNamespace(
-        stood_ns=stood,
-        met=lambda number, found: 0,
-        begin=lambda guest, threads: rig.log.append("debugger begins"),
-        watch=lambda poll: None,
-        end_boot=lambda: rig.log.append("debugger ends"),
-    )
-    rig.main_loop.debugger = cast(Any, debugger)
+def test_time_for_which_a_visitor_held_the_guest_does_not_count(rig: Rig, stood: int, status: int) -> None:
+    rig.main_loop.standstill.admit(Seen(rig, stood_ns=stood))
     rig.config.timeout = 0.001  # since the host has booted
     second = rig.threads[1]
     second.outcome = SHUTDOWN
@@ -452,5 +479,99 @@ def test_time_for_which_a_debugger_held_the_guest_does_not_count(rig: Rig, stood
     assert rig.decision.outcome is not None
     assert rig.decision.outcome.status == status
     if status == CLEAN:
-        assert rig.log.index("debugger ends") > rig.log.index("vCPU 0 has left")
-        assert rig.log.index("debugger begins") < rig.log.index("clock runs")
+        assert rig.log.index("boot ends: the guest shut down") > rig.log.index("vCPU 0 has left")
+        assert rig.log.index("boot begins") < rig.log.index("clock runs")
+
+
+def test_time_out_decides_before_visitors_look_and_vcpus_leave_only_after_that(rig: Rig) -> None:
+    visitor = Seen(rig)
+    rig.main_loop.standstill.admit(visitor)
+    rig.threads[1].at_start = lambda: setattr(rig.config, "timeout", 0.001)
+    assert rig.run() is False
+    assert visitor.outcome_at_time_out is rig.decision.outcome
+    assert rig.decision.outcome is not None
+    assert rig.decision.outcome.status == TIMED_OUT
+    assert rig.log.count("timed out") == 1
+    at = rig.log.index("timed out")
+    assert rig.log.index("vCPU 0 leaves") > at
+    assert rig.log.index("summoned") < at  # who is wanted at such an end only sees the time-out, too
+
+
+def test_time_out_of_a_guest_whose_end_is_decided_is_no_time_out(rig: Rig) -> None:
+    visitor = Seen(rig)
+    rig.main_loop.standstill.admit(visitor)
+
+    def end() -> None:
+        rig.decision.decide(SHUTDOWN)
+        rig.config.timeout = 0.001
+
+    rig.threads[1].at_start = end
+    assert rig.run() is False
+    assert rig.decision.outcome is SHUTDOWN
+    assert "timed out" not in rig.log
+
+
+def test_time_out_without_a_boot_shows_nobody_anything(rig: Rig) -> None:
+    rig.main_loop.standstill.admit(Seen(rig))
+    rig.config.timeout = 0.001
+    assert rig.main_loop.sleep(lambda: False) is False
+    assert rig.decision.outcome is not None
+    assert rig.decision.outcome.status == TIMED_OUT
+    assert "timed out" not in rig.log
+
+
+def test_visitor_that_is_summoned_at_the_end_sees_the_end(rig: Rig) -> None:
+    rig.summoned = Seen(rig)
+    second = rig.threads[1]
+    second.outcome = CRASH
+    second.at_start = second.end
+    assert rig.run() is False
+    assert rig.log[-2:] == ["summoned", f"boot ends: {CRASH.reason}"]
+
+
+def test_visitor_is_not_shown_the_vcpus_of_a_boot_that_was_reset(rig: Rig) -> None:
+    rig.main_loop.standstill.admit(Seen(rig))
+    first, second = rig.threads
+
+    def reset() -> None:
+        rig.main_loop.reset_requested()
+        first.end()
+
+    second.at_start = reset
+    assert rig.run() is True
+    assert rig.log[-1] == "boot ends"
+    assert "summoned" not in rig.log
+
+
+@pytest.fixture
+def filters(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the run loop of each vCPU asks about its rare exits, once the rig has run."""
+    made: list[Any] = []
+
+    def make(_vcpu: object, *_: object, met: Any, **__: object) -> None:
+        made.append(met)
+
+    monkeypatch.setattr(module, "loop_kind", lambda: make)
+    second = rig.threads[1]
+    second.outcome, second.at_start = SHUTDOWN, second.end
+    return made
+
+
+def test_rare_exits_of_each_vcpu_are_shown_to_the_filter_with_its_number(
+    rig: Rig, filters: list[Any]
+) -> None:
+    asked: list[tuple[int, object]] = []
+
+    def filter_exit(number: int, found: object) -> int:
+        asked.append((number, found))
+        return 7
+
+    rig.main_loop.exit_filter = filter_exit
+    assert rig.run() is False
+    assert [met("an exit") for met in filters] == [7, 7]
+    assert asked == [(0, "an exit"), (1, "an exit")]
+
+
+def test_nobody_is_asked_about_rare_exits_where_there_is_no_filter(rig: Rig, filters: list[Any]) -> None:
+    assert rig.run() is False
+    assert filters == [None, None]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 from kvmbox.judge import Judge
 from kvmbox.outcome import CLEAN, GUEST_CRASHED, Outcome
 from kvmbox.run.settling import Settling
@@ -33,7 +36,8 @@ class Rig:
         self.standstill = Standstill(lambda: None)
         self.standstill.admit(self.settling)
         self.vcpu = FakeVcpu()
-        self.standstill.begin([self.vcpu])
+        boot: Any = SimpleNamespace(vcpus=[self.vcpu])
+        self.standstill.begin(boot)
         self.judge.attend(self.standstill.call)
 
     def look(self) -> None:

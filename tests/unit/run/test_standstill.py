@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -76,6 +77,10 @@ class Rig:
         for cpu in self.cpus:
             cpu.is_paused = True
 
+    def begin(self) -> None:
+        boot: Any = SimpleNamespace(vcpus=self.cpus)
+        self.standstill.begin(boot)
+
     @property
     def logs(self) -> list[list[str]]:
         return [cpu.log for cpu in self.cpus]
@@ -87,13 +92,13 @@ def rig() -> Rig:
 
 
 def test_call_asks_all_to_pause_and_wakes_the_main_loop(rig: Rig) -> None:
-    rig.standstill.begin(rig.cpus)
+    rig.begin()
     rig.standstill.call()
     assert (rig.logs, rig.woken) == ([["pause"], ["pause"]], 1)
 
 
 def test_visit_waits_for_the_last_vcpu_and_then_all_go_on(rig: Rig) -> None:
-    rig.standstill.begin(rig.cpus)
+    rig.begin()
     visitor = rig.admit()
     rig.cpus[0].is_paused = True
     rig.standstill.turn(CLOCK)
@@ -105,7 +110,7 @@ def test_visit_waits_for_the_last_vcpu_and_then_all_go_on(rig: Rig) -> None:
 
 
 def test_vcpus_stand_still_while_one_of_the_visitors_wants_more(rig: Rig) -> None:
-    rig.standstill.begin(rig.cpus)
+    rig.begin()
     short, long = rig.admit(), rig.admit(2)
     rig.all_pause()
     rig.standstill.turn(CLOCK)
@@ -118,7 +123,7 @@ def test_vcpus_stand_still_while_one_of_the_visitors_wants_more(rig: Rig) -> Non
 
 
 def test_held_vcpu_stands_still_while_the_other_one_goes_on(rig: Rig) -> None:
-    rig.standstill.begin(rig.cpus)
+    rig.begin()
     visitor = rig.admit()
     visitor.held = [rig.cpus[1]]
     rig.all_pause()
@@ -131,13 +136,13 @@ def test_held_vcpu_stands_still_while_the_other_one_goes_on(rig: Rig) -> None:
 
 def test_new_boot_stands_still_before_its_first_instruction_if_that_is_wanted(rig: Rig) -> None:
     rig.admit()
-    rig.standstill.begin(rig.cpus)
+    rig.begin()
     assert rig.logs == [["pause"], ["pause"]]
 
 
 def test_new_boot_that_nobody_waits_for_is_not_paused(rig: Rig) -> None:
     rig.admit(0)
-    rig.standstill.begin(rig.cpus)
+    rig.begin()
     rig.standstill.turn(CLOCK)
     assert rig.logs == [[], []]
 
@@ -156,7 +161,7 @@ def test_visitor_that_fails_leaves_no_vcpu_paused_and_those_before_it_finish(rig
             self.wishes -= 1
             raise RuntimeError("the device process is gone")
 
-    rig.standstill.begin(rig.cpus)
+    rig.begin()
     first = rig.admit()
     rig.standstill.admit(Failing(rig.cpus))
     rig.all_pause()

@@ -14,6 +14,13 @@ from kvmbox.run.vcpu_loop import LoopTotals
 
 IN, OUT = 0, 1
 
+FACTS: dict[str, Any] = {
+    "restarts": {"by_type": {"uart": 2}, "durations": [4_000_000], "replayed": 321, "budget": 13},
+    "injected": [{"device": "COM1", "fault": "drop-irq", "events": 271, "injected": 3}],
+    "exit_sources": {"exits": 3, "sampled": 2, "sources": []},
+}
+"""What the parts of the run have found."""
+
 
 def word(direction: int, size: int, port: int) -> int:
     return direction | size << 8 | port << 16
@@ -56,12 +63,6 @@ def gathered(*loops: Any) -> RunStats:
             design=Design(ipc="shm"),
             spawner=SimpleNamespace(missing={"net-namespace": "not allowed"}),
             spin=SimpleNamespace(granted=3, revoked=1),
-            standby=SimpleNamespace(
-                restarts={"uart": 2, "pit": 1},
-                durations=[4_000_000, 1_500_000, 2_000_000],
-                replayed=321,
-                budget=13,
-            ),
             members={
                 "uart": SimpleNamespace(device_type="uart", layers=layers.REQUIRED),
                 "pm": SimpleNamespace(device_type="pm", layers=layers.REQUIRED),
@@ -72,7 +73,7 @@ def gathered(*loops: Any) -> RunStats:
             ),
         ),
     }
-    return collect(**parts, exit_sources={})
+    return collect(**parts, facts=FACTS)
 
 
 def boot(exits: int, mmio: int, ports: dict[int, int]) -> SimpleNamespace:
@@ -121,12 +122,9 @@ def test_collect_takes_every_number_from_where_it_is_counted() -> None:
     assert stats.sandbox == dict.fromkeys(("uart", "pm"), layers.names(layers.REQUIRED))
     assert stats.on_demand == {"pm": {"at": 4_000_000, "took": 4_000_000, "failed": False}, "hpet": None}
     assert stats.design == "process, filter, shm"
-    assert stats.restarts == {
-        "by_type": {"uart": 2, "pit": 1},
-        "durations": [4_000_000, 1_500_000, 2_000_000],
-        "replayed": 321,
-        "budget": 13,
-    }
+    assert stats.restarts is FACTS["restarts"]
+    assert stats.injected is FACTS["injected"]
+    assert stats.exit_sources is FACTS["exit_sources"]
     assert stats.spins == {"granted": 3, "revoked": 1}
     assert stats.vmm == ["vmm-seccomp"]
     assert stats.missing == {"net-namespace": "not allowed", "vmm-landlock": "this kernel has none"}

@@ -64,8 +64,13 @@ class Written:
         self.core = CoreFile(str(self.path), Caller(), always=always, say=self.said.append)
 
     def write(self, memory: GuestMemory, *threads: Any, symbols: tuple[SymbolFile, ...] = ()) -> None:
-        self.core.write(threads or [thread()], guest_with(memory), CRASH, symbols)
+        self.core.symbols = symbols
+        self.end(memory, *(threads or [thread()]))
         self.core.close()
+
+    def end(self, memory: GuestMemory, *threads: Any) -> None:
+        boot: Any = SimpleNamespace(guest=guest_with(memory), vcpus=threads)
+        self.core.boot_ends(boot, CRASH)
 
     def loads(self) -> list[tuple[int, int, int]]:
         """Linear address, place in the file, size."""
@@ -178,7 +183,7 @@ def test_signal_while_it_is_written_is_a_problem_that_passes_on(memory: GuestMem
     one.vcpu.get_sregs = interrupt
     written = Written(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        written.core.write([one], guest_with(memory), CRASH, ())
+        written.end(memory, one)
     written.core.close()
     assert written.core.missing(CRASH) == f"cannot write --core '{written.path}': interrupted"
     assert os.listdir(tmp_path) == []

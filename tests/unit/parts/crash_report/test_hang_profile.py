@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 from kvmbox.explain.sampler import HALTED, RUNNING, Sample
 from kvmbox.kvm import uapi
-from kvmbox.outcome import TIMED_OUT, Decision, Outcome
-from kvmbox.parts.crash_report.hang_profile import SAMPLES, SHOWN, Hang, Profile
+from kvmbox.parts.crash_report.hang_profile import INTERVAL, SAMPLES, SHOWN, Profile
 from tests.support.scripted_vcpu import FakeVcpu
-
-OUTCOME = Outcome(TIMED_OUT, "over")
 
 
 class Thread:
@@ -20,7 +16,7 @@ class Thread:
     def __init__(self, *, pauses: bool = True, alive: bool = True, state: int = 0) -> None:
         self.vcpu: Any = FakeVcpu()
         self.vcpu.mp_state = state
-        self.loop = SimpleNamespace(paused_in_access=False)
+        self.paused_in_access = False
         self.is_alive = alive
         self.is_paused = False
         self.pauses = pauses
@@ -77,24 +73,17 @@ def test_places_are_shown_most_often_first_and_not_all() -> None:
     assert len(lines) == 3 + SHOWN
 
 
-def test_time_out_decides_before_the_first_sample_and_profiles_once() -> None:
-    decision, hang = Decision(), Hang()
-    seen: list[object] = []
-    thread: Any = SimpleNamespace(
-        is_alive=True,
-        is_paused=False,
-        pause=lambda: seen.append((decision.outcome, hang.looking)),
-        resume=lambda: None,
-    )
-    hang.time_out(OUTCOME, decision, [thread])
-    assert seen == [(OUTCOME, True)] * SAMPLES
-    assert not hang.looking
-    hang.time_out(OUTCOME, decision, [thread])
-    assert len(seen) == SAMPLES
+def test_vcpus_that_run_are_sampled_over_and_over() -> None:
+    thread: Any = Thread()
+    slept: list[float] = []
+    found = Profile.of([thread], pause=slept.append)
+    assert found.samples == {0: [Sample(RUNNING, False, True, 0x7C00)] * SAMPLES}
+    assert slept == [INTERVAL] * SAMPLES
 
 
-def test_time_out_without_a_running_vcpu_does_not_wait() -> None:
-    hang = Hang()
-    hang.time_out(OUTCOME, Decision(), [])
-    assert hang.profile is not None
-    assert hang.profile.lines(lambda _pc: "") == []
+def test_profile_without_a_running_vcpu_does_not_wait() -> None:
+    slept: list[float] = []
+    ended: Any = Thread(alive=False)
+    assert Profile.of([], pause=slept.append).lines(lambda _pc: "") == []
+    assert Profile.of([ended], pause=slept.append).lines(lambda _pc: "") == []
+    assert slept == []

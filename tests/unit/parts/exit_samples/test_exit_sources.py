@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,7 +42,6 @@ class Loop:
 
     def __init__(self) -> None:
         self.guest_exits = 0
-        self.paused_in_access = False
         self.observer: Callable[[Access], bool] | None = None
         self.shows = False
         self.requests = 0
@@ -59,6 +59,7 @@ class Thread:
     def __init__(self) -> None:
         self.vcpu = Vcpu()
         self.loop = Loop()
+        self.paused_in_access = False
         self.is_alive = True
 
     def pause(self) -> None:
@@ -86,7 +87,8 @@ class Rig:
 
     def boot(self, cpus: int) -> None:
         self.threads = [Thread() for _ in range(cpus)]
-        self.standstill.begin(self.threads)
+        boot: Any = SimpleNamespace(vcpus=self.threads)
+        self.standstill.begin(boot)
 
     def turn(self, seconds: float = INTERVAL) -> None:
         self.now += seconds

@@ -124,6 +124,7 @@ class Rig:
             for index in range(2)
         ]
         self.guest = SimpleNamespace(memory=self.memory, is_pvm=is_pvm)
+        self.boot = cast(Any, SimpleNamespace(guest=self.guest, vcpus=self.threads))
         self.debugger = Debugger(
             cast(Any, self.link),
             cast(Any, SimpleNamespace(check_extension=lambda number: capabilities[number])),
@@ -137,7 +138,7 @@ class Rig:
             lambda: "text on the screen\n",
             self.said.append,
         )
-        self.debugger.begin(cast(Any, self.guest), cast(Any, self.threads))
+        self.debugger.boot_begins(self.boot)
         if endpoint is None:
             self.debugger.visit()
             self.ask(b"QStartNoAckMode")
@@ -348,25 +349,25 @@ def test_what_this_kvm_cannot_do_is_refused(pvm: Rig, monkeypatch: pytest.Monkey
 
 def test_guest_that_is_halted_for_ever_is_told_once(rig: Rig) -> None:
     rig.ask(b"c")
-    assert rig.debugger.tells_of(HALTED)
+    assert rig.debugger.stops(HALTED)
     rig.debugger.visit()
     assert rig.link.sent[-1] == b"T06thread:1;"
     rig.ask(b"c")
-    assert not rig.debugger.tells_of(HALTED)  # the run ends
+    assert not rig.debugger.stops(HALTED)  # the run ends
     rig.debugger.interrupt()
     rig.debugger.visit()
     rig.ask(b"P10=0010000000000000")
     rig.ask(b"c")
-    assert rig.debugger.tells_of(HALTED)
+    assert rig.debugger.stops(HALTED)
 
 
 def test_reset_stands_at_the_next_entry(rig: Rig) -> None:
     rig.debugger.add_point(0, Point(SOFTWARE, 0x7C00, 1))
     assert rig.ask(b"qRcmd," + b"reset".hex().encode())[-1] == b"OK"
     assert "reset" in rig.calls
-    rig.debugger.end_boot()
+    rig.debugger.boot_ends(rig.boot, None)
     assert rig.calls[-1] == "time goes"
-    rig.debugger.begin(cast(Any, rig.guest), cast(Any, rig.threads))
+    rig.debugger.boot_begins(rig.boot)
     assert rig.debugger.wants
     assert rig.memory.read(0x7C00, 1) == b"\0"
     rig.debugger.visit()
@@ -377,9 +378,9 @@ def test_reset_stands_at_the_next_entry(rig: Rig) -> None:
 def test_breakpoints_are_planted_in_the_boot_after_the_guest_s_own_reset(rig: Rig) -> None:
     rig.debugger.add_point(0, Point(SOFTWARE, 0x7C00, 1))
     rig.ask(b"c")
-    rig.debugger.end_boot()
+    rig.debugger.boot_ends(rig.boot, None)
     assert rig.memory.read(0x7C00, 1) == b"\0"
-    rig.debugger.begin(cast(Any, rig.guest), cast(Any, rig.threads))
+    rig.debugger.boot_begins(rig.boot)
     assert rig.memory.read(0x7C00, 1) == b"\xcc"
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.errors import StartError, UsageError
+from kvmbox.errors import StartError
 from kvmbox.parts.gdb.endpoint import Endpoint
-from kvmbox.parts.gdb.link import MOST_UNSENT, Link, SocketFile, take_stdio
+from kvmbox.parts.gdb.link import MOST_UNSENT, Link, SocketFile
 
 
 class Rig:
@@ -145,9 +145,3 @@ def test_pipe_is_two_descriptors() -> None:
     assert os.read(to_client[0], 100) == b""
     os.close(to_client[0])
     os.close(to_link[1])
-
-
-def test_terminal_is_no_debugger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "isatty", lambda descriptor: True)
-    with pytest.raises(UsageError, match="stdin is a terminal"):
-        take_stdio()

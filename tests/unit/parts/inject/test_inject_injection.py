@@ -11,7 +11,7 @@ from kvmbox.devices.model import IrqLine, LateWrites
 from kvmbox.errors import UsageError
 from kvmbox.parts.inject.device import FaultyDevice
 from kvmbox.parts.inject.injection import Injection, report
-from kvmbox.parts.inject.spec import parse_all
+from kvmbox.parts.inject.spec import parse
 from kvmbox.parts.inject.state import Count
 from kvmbox.remote.grants import bind
 from kvmbox.wire import protocol
@@ -46,7 +46,7 @@ class Rig:
     def __init__(self, *texts: str) -> None:
         self.now = 0
         self.told: list[tuple[str, int]] = []
-        self.injection = Injection(parse_all(texts), BOARD)
+        self.injection = Injection([parse(text) for text in texts], BOARD)
         self.board = self.injection.board_of(BOARD)
         self.deadline = self.injection.attach(
             lambda: self.now,
@@ -92,9 +92,9 @@ def test_device_with_faults_announces_nothing_and_has_no_late_writes() -> None:
 
 def test_fault_that_a_device_gets_twice_is_refused() -> None:
     with pytest.raises(UsageError, match="COM1 has the fault 'busy' twice") as raised:
-        Injection(parse_all(["uart:busy=1,drop-irq=1", "COM1:busy=2"]), BOARD)
+        Injection([parse("uart:busy=1,drop-irq=1"), parse("COM1:busy=2")], BOARD)
     assert raised.value.hint == "once in 'COM1:busy=2'"
-    Injection(parse_all(["uart:busy=1", "COM1:drop-irq=1"]), BOARD)
+    Injection([parse("uart:busy=1"), parse("COM1:drop-irq=1")], BOARD)
 
 
 def test_interrupts_of_a_device_with_faults_are_dropped_and_counted() -> None:

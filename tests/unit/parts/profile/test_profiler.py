@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +38,7 @@ class Thread:
     def __init__(self, index: int = 0, *, pauses: bool = True, alive: bool = True) -> None:
         self.vcpu: Any = FakeVcpu()
         self.vcpu.index = index
-        self.loop = SimpleNamespace(paused_in_access=False)
+        self.paused_in_access = False
         self.is_alive = alive
         self.is_paused = not alive
         self.pauses = pauses
@@ -52,59 +53,59 @@ class Thread:
         self.is_paused = not self.is_alive
 
 
-def machine(*threads: Thread) -> Any:
-    """A main loop with these vCPUs."""
-    standstill = Standstill(lambda: None)
-    standstill.begin(threads)
-    memory = SimpleNamespace(available=lambda _address, _size: b"")
-    return SimpleNamespace(standstill=standstill, vcpus=threads, guest=SimpleNamespace(memory=memory))
+class Machine:
+    """These vCPUs, whose boot begins when all visitors are there."""
 
+    def __init__(self, *threads: Thread) -> None:
+        self.standstill = Standstill(lambda: None)
+        memory = SimpleNamespace(available=lambda _address, _size: b"")
+        self.boot: Any = SimpleNamespace(vcpus=threads, guest=SimpleNamespace(memory=memory))
 
-def profiler(main_loop: Any, rate: int = 100) -> tuple[Profiler, Time]:
-    time = Time()
-    made = Profiler(main_loop, rate, now=time)
-    main_loop.standstill.admit(made)
-    return made, time
+    def profiler(self, rate: int = 100, code: Sequence[range] = ()) -> tuple[Profiler, Time]:
+        time = Time()
+        made = Profiler(self.standstill, rate, code, now=time)
+        self.standstill.admit(made)
+        self.standstill.begin(self.boot)
+        return made, time
 
-
-def turns(main_loop: Any, count: int = 2) -> None:
-    """The first turn asks the vCPUs to pause, the second finds them paused."""
-    for _ in range(count):
-        main_loop.standstill.turn(CLOCK)
+    def turns(self, count: int = 2) -> None:
+        """The first turn asks the vCPUs to pause, the second finds them paused."""
+        for _ in range(count):
+            self.standstill.turn(CLOCK)
 
 
 def test_sample_is_taken_when_it_is_due_and_not_before() -> None:
     thread = Thread()
-    main_loop = machine(thread)
-    made, time = profiler(main_loop)
+    main_loop = Machine(thread)
+    made, time = main_loop.profiler()
     time.now += 0.009
-    turns(main_loop)
+    main_loop.turns()
     assert thread.log == []
     assert made.wake_in(CLOCK) == pytest.approx(0.001)
     time.now += 0.002
-    turns(main_loop)
+    main_loop.turns()
     assert made.samples.stacks == {(0, RUNNING, 0x7C00): 1}
     assert thread.log == ["pause", "resume"]
     assert made.wake_in(CLOCK) == pytest.approx(0.01)
 
 
 def test_late_host_takes_one_sample_and_no_burst() -> None:
-    main_loop = machine(Thread())
-    made, time = profiler(main_loop)
+    main_loop = Machine(Thread())
+    made, time = main_loop.profiler()
     time.now += 10
-    turns(main_loop, 6)
+    main_loop.turns(6)
     assert made.samples.total == 1
 
 
 def test_each_cpu_gives_a_sample_of_what_it_does() -> None:
     threads = [Thread(index) for index in range(4)]
     threads[1].vcpu.mp_state = uapi.KVM_MP_STATE_HALTED
-    threads[2].loop.paused_in_access = True
+    threads[2].paused_in_access = True
     threads[3].vcpu.mp_state = uapi.KVM_MP_STATE_UNINITIALIZED
-    main_loop = machine(*threads, Thread(4, alive=False))
-    made, time = profiler(main_loop)
+    main_loop = Machine(*threads, Thread(4, alive=False))
+    made, time = main_loop.profiler()
     time.now += 1
-    turns(main_loop)
+    main_loop.turns()
     assert set(made.samples.stacks) == {(0, RUNNING, 0x7C00), (1, HALTED, 0x7C00), (2, ACCESSING, 0x7C00)}
 
 
@@ -113,23 +114,23 @@ def test_user_mode_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     sregs = uapi.kvm_sregs(cr0=1)
     sregs.ss.dpl = 3
     monkeypatch.setattr(thread.vcpu, "get_sregs", lambda: sregs)
-    main_loop = machine(thread)
-    made, time = profiler(main_loop)
+    main_loop = Machine(thread)
+    made, time = main_loop.profiler()
     time.now += 1
-    turns(main_loop)
+    main_loop.turns()
     assert set(made.samples.stacks) == {(0, RUNNING | USER, 0x7C00)}
 
 
 def test_vcpu_that_waits_for_a_device_does_not_hold_up_the_others() -> None:
     one, other = Thread(0), Thread(1, pauses=False)
-    main_loop = machine(one, other)
-    made, time = profiler(main_loop)
+    main_loop = Machine(one, other)
+    made, time = main_loop.profiler()
     time.now += 1
-    turns(main_loop)
+    main_loop.turns()
     assert made.samples.total == 0
     assert made.wake_in(CLOCK) == pytest.approx(PATIENCE)
     time.now += PATIENCE
-    turns(main_loop)
+    main_loop.turns()
     assert made.samples.stacks == {(0, RUNNING, 0x7C00): 1, (1, ACCESSING): 1}
     assert not one.is_paused
     assert one.log[-1] == other.log[-1] == "resume"
@@ -137,57 +138,57 @@ def test_vcpu_that_waits_for_a_device_does_not_hold_up_the_others() -> None:
 
 def test_vcpu_that_was_late_twice_holds_up_the_others_for_a_shorter_time() -> None:
     late, other, new = Thread(0, pauses=False), Thread(1), Thread(2)
-    main_loop = machine(late, other, new)
-    made, time = profiler(main_loop)
+    main_loop = Machine(late, other, new)
+    made, time = main_loop.profiler()
     time.now += 1
-    turns(main_loop)
+    main_loop.turns()
     time.now += PATIENCE
-    turns(main_loop, 1)
+    main_loop.turns(1)
     assert made.samples.total == 3
     time.now += 1
-    turns(main_loop)
+    main_loop.turns()
     assert made.wake_in(CLOCK) == pytest.approx(IMPATIENCE)
     time.now += IMPATIENCE
     new.is_paused = False  # this one was not late: it has the whole time
-    turns(main_loop, 1)
+    main_loop.turns(1)
     assert made.samples.total == 3
     new.is_paused = True
-    turns(main_loop, 1)
+    main_loop.turns(1)
     assert made.samples.total == 6
 
 
 def test_sample_has_the_words_of_the_stack_that_point_to_code() -> None:
-    main_loop, time = machine(Thread()), Time()
-    vcpu = main_loop.vcpus[0].vcpu
+    main_loop = Machine(Thread())
+    vcpu = main_loop.boot.vcpus[0].vcpu
     vcpu.get_sregs = lambda: uapi.kvm_sregs(cr0=1, cs=uapi.kvm_segment(db=1), ss=uapi.kvm_segment(db=1))
     words = [0x7C10, 0, 5, 0x7CFF, 0x7D00, 0x7BFF] + [0] * 58
     stack = b"".join(word.to_bytes(4, "little") for word in words)
-    main_loop.guest.memory.available = lambda address, size: stack[address : address + size]
+    main_loop.boot.guest.memory.available = lambda address, size: stack[address : address + size]
     vcpu.translate = lambda linear: linear
-    made = Profiler(main_loop, 100, [range(0x7C00, 0x7D00)], now=time)
-    main_loop.standstill.admit(made)
+    made, time = main_loop.profiler(code=[range(0x7C00, 0x7D00)])
     time.now += 1
-    turns(main_loop)
+    main_loop.turns()
     assert list(made.samples.stacks) == [with_top(0, RUNNING, (0x7C10, 0, 0, 0x7CFF), (0x7C00,))]
 
 
 def test_sample_whose_registers_cannot_be_read_is_lost() -> None:
     thread = Thread()
     thread.vcpu.gone = True
-    main_loop = machine(thread)
-    made, time = profiler(main_loop)
+    main_loop = Machine(thread)
+    made, time = main_loop.profiler()
     time.now += 1
-    turns(main_loop)
+    main_loop.turns()
     assert made.samples.total == 0
     assert not thread.is_paused
 
 
 def test_no_sample_is_taken_of_a_guest_that_has_ended() -> None:
-    main_loop = machine(Thread())
-    main_loop.guest = None
-    made, time = profiler(main_loop)
+    main_loop = Machine(Thread())
+    made, time = main_loop.profiler()
     time.now += 1
-    turns(main_loop)
+    main_loop.turns(1)
+    main_loop.standstill.end(main_loop.boot, None)
+    main_loop.turns()
     assert made.samples.total == 0
 
 
@@ -198,11 +199,11 @@ def test_no_sample_is_taken_while_a_debugger_holds_a_vcpu() -> None:
         def holds(self, vcpu: Any) -> bool:
             return bool(vcpu.vcpu.index == 1)
 
-    main_loop = machine(Thread(0), Thread(1))
+    main_loop = Machine(Thread(0), Thread(1))
     main_loop.standstill.admit(Holder())
-    made, time = profiler(main_loop)
+    made, time = main_loop.profiler()
     time.now += 1
-    turns(main_loop)
+    main_loop.turns()
     assert made.samples.total == 0
     assert made.wake_in(CLOCK) == pytest.approx(0.01)
 
@@ -213,11 +214,12 @@ def test_no_sample_is_taken_while_a_debugger_holds_a_vcpu() -> None:
 def profiling(path: Path) -> Profiling:
     time = Time()
     made = Profiling(str(path), 100, "/somewhere/kernel.elf", now=time)
-    main_loop = machine(Thread())
-    made.attend(main_loop, [SymbolFile(b"7c00 T boot\n8000 T end\n")])
+    main_loop = Machine(Thread())
+    made.attach(main_loop.standstill, [SymbolFile(b"7c00 T boot\n8000 T end\n")])
+    main_loop.standstill.begin(main_loop.boot)
     for _ in range(3):
         time.now += 1
-        turns(main_loop)
+        main_loop.turns()
     return made
 
 

@@ -168,6 +168,18 @@ def test_replace_that_cannot_have_one_closes_what_it_had(bench: Bench) -> None:
     assert bench.pool.members["uart"].process is old
 
 
+def test_facts_tell_which_restarts_there_were_and_how_many_are_left(bench: Bench) -> None:
+    bench.lose("uart", used=2)
+    bench.lose("pit")
+    bench.tend()
+    assert bench.standby.facts() == {
+        "by_type": {"uart": 1, "pit": 1},
+        "durations": [2_500_000, 2_500_000],
+        "replayed": 80,
+        "budget": 13,
+    }
+
+
 def test_tend_replaces_a_spare_that_died(bench: Bench) -> None:
     bench.tend()
     (spare,) = bench.pool.ordered

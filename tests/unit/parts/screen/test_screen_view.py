@@ -21,11 +21,17 @@ def test_look_delivers_the_writes_that_wait_before_it_asks() -> None:
     pool = SimpleNamespace(
         places=lambda: [("vga", 0, SimpleNamespace(name=VGA))], channel=lambda _device_type: channel
     )
-    config: Any = SimpleNamespace(screen="auto", console=None)
-    memory: Any = SimpleNamespace(read=lambda _address, size: bytes(text[:size]))
-    devices: Any = SimpleNamespace(pool=pool)
-    console: Any = SimpleNamespace()
-    view = ScreenView(*(config, memory, devices, console, Judge()), deliver, print, has_bios=False, live=None)
+    machine: Any = SimpleNamespace(
+        config=SimpleNamespace(console=None, start=None),
+        memory=SimpleNamespace(read=lambda _address, size: bytes(text[:size])),
+        devices=SimpleNamespace(pool=pool),
+        console=SimpleNamespace(),
+        judge=Judge(),
+        source=SimpleNamespace(has_bios=False),
+        loop=SimpleNamespace(flush_writes=deliver),
+        say=print,
+    )
+    view = ScreenView(machine, "auto", None)
 
     screen = view.read()
 

@@ -10,8 +10,9 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.errors import SnapshotFileError
+from kvmbox.host.memory_runs import Run
 from kvmbox.parts.snapshot.description import RUNS, decode, encode
-from kvmbox.parts.snapshot.layout import Header, Run, Section, decode_runs
+from kvmbox.parts.snapshot.layout import Header, Section, decode_runs
 from tests.support.machine_files import DESCRIPTION, MEMORY_SIZE, SECTIONS
 
 END = layout.PAGE_SIZE + MEMORY_SIZE + 1000

@@ -10,11 +10,12 @@ import pytest
 
 from kvmbox import layout
 from kvmbox.errors import SnapshotFileError
+from kvmbox.host.memory_runs import BLOCK
 from kvmbox.memory import GuestMemory
 from kvmbox.parts.snapshot import ram
 from kvmbox.parts.snapshot.description import RUNS
 from kvmbox.parts.snapshot.file import SnapshotFile
-from kvmbox.parts.snapshot.layout import BLOCK, HEADER_SIZE, RUN, decode_runs
+from kvmbox.parts.snapshot.layout import HEADER_SIZE, RUN, decode_runs
 from tests.support.machine_files import DESCRIPTION, MEMORY_SIZE, SECTIONS, use, write
 
 MUTATIONS = 1500

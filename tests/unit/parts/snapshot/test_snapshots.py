@@ -13,10 +13,10 @@ from kvmbox.parts.snapshot.snapshots import (
     GUEST_ENDED,
     PortWatch,
     Request,
-    SnapshotCondition,
     Snapshots,
     parse_condition,
 )
+from kvmbox.run.choices import SnapshotCondition
 
 
 class FakeClock:
