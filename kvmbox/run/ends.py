@@ -39,8 +39,7 @@ class Ends:
         """`leave` makes all vCPUs leave, and may be called by any thread. `started` is when the command
         began, in ns of the host's monotonic clock.
         """
-        self._no_reboot = config.no_reboot
-        self._timeout = config.timeout
+        self._config = config
         self._judge = judge
         self._caller = caller
         self._leave = leave
@@ -60,7 +59,7 @@ class Ends:
 
     def reset_requested(self) -> None:
         """A device asked for a reset. Called by the thread that received the reply."""
-        if self._no_reboot:
+        if self._config.no_reboot:
             self._judge.ends(Outcome(CLEAN, "the guest asked for a reset (--no-reboot)"))
         else:
             self._judge.leaves(self.reset)
@@ -116,14 +115,15 @@ class Ends:
 
     def times_out_at(self, stood_ns: int) -> float | None:
         """When --timeout is over, in ns, if a standstill of `stood_ns` does not count; None: never."""
-        return None if self._timeout is None else self._started + self._timeout * 1e9 + stood_ns
+        timeout = self._config.timeout
+        return None if timeout is None else self._started + timeout * 1e9 + stood_ns
 
     def overdue(self, stood_ns: int) -> Outcome | None:
         """The outcome that --timeout gives now, if it is over."""
         at = self.times_out_at(stood_ns)
         if at is None or time.monotonic_ns() < at:
             return None
-        return Outcome(TIMED_OUT, f"--timeout {self._timeout:g} s ran out", error=True)
+        return Outcome(TIMED_OUT, f"--timeout {self._config.timeout:g} s ran out", error=True)
 
     def take(self) -> None:
         """Let the vCPU threads that have failed decide the outcome, in their order, unless it is decided.

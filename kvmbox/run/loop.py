@@ -182,7 +182,7 @@ class MainLoop:
         if self.ends.has_signal:
             self._judge.decide(self.ends.by_signal)
         elif (outcome := self.ends.overdue(self.standstill.stood_ns)) is not None:
-            self.standstill.time_out(self._boot, outcome, partial(self._judge.decide, outcome))
+            self.standstill.time_out(self.watch.boot, outcome, partial(self._judge.decide, outcome))
             self._decided()
         return self._judge.outcome is not None
 

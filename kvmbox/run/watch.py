@@ -54,7 +54,8 @@ class Watch:
         self._watchdog = Watchdog(devices.pool.channels)
         self._pace = Pace()
         self._began = 0.0  # when the present slice did, in s of the monotonic clock
-        self._boot: Boot | None = None
+        self.boot: Boot | None = None
+        """The present boot, while its vCPUs run."""
         self._looking = False  # whether the vCPUs have been asked to pause for a look
         self._halted = False  # whether all of them were, at the last look
         self._put_off: set[str] = set()
@@ -68,13 +69,13 @@ class Watch:
 
     def begin(self, boot: Boot | None) -> None:
         """A boot begins; None: guest time is to pass without one."""
-        self._pace, self._boot = Pace(), boot
+        self._pace, self.boot = Pace(), boot
         self._put_off.clear()
         self._looking = self._halted = False
 
     @property
     def _vcpus(self) -> Sequence[VcpuThread]:
-        return () if self._boot is None else self._boot.vcpus
+        return () if self.boot is None else self.boot.vcpus
 
     # --- Slices -------------------------------------------------------------------------------------------
 
@@ -153,7 +154,7 @@ class Watch:
 
     def flush_writes(self) -> bool:
         """Deliver the coalesced writes, unless their output has no room; returns whether there were any."""
-        ring = None if self._boot is None else self._boot.ring
+        ring = None if self.boot is None else self.boot.ring
         return ring is not None and not self._console.congested and ring.flush()
 
     # --- Deadlines ----------------------------------------------------------------------------------------
@@ -176,12 +177,12 @@ class Watch:
 
     def _may_put_off(self, device_type: str) -> bool:
         """Whether the guest cannot notice that a deadline is handled only at the end of a quiet slice."""
-        if self._boot is None or device_type in self.talkers:
+        if self.boot is None or device_type in self.talkers:
             return False
         if not self._pace.may_put_off(told=self._tells_next_exit, halted=self._halted):
             return False
         devices = self._devices.pool.members[device_type].devices
-        return self._boot.guest.vm.are_masked([gsi for device in devices for gsi in device.irqs])
+        return self.boot.guest.vm.are_masked([gsi for device in devices for gsi in device.irqs])
 
     # --- Looks --------------------------------------------------------------------------------------------
 
@@ -189,7 +190,7 @@ class Watch:
         """If all vCPUs have paused for a look: look, and end the guest if nothing can wake it. It is
         `too_late` if a vCPU has ended.
         """
-        boot = self._boot
+        boot = self.boot
         if not self._looking or boot is None or not all(thread.is_paused for thread in boot.vcpus):
             return
         try:

@@ -51,10 +51,10 @@ class Rig:
             *(nothing, Judge(), nothing, self.wakeup, nothing),
             cpu=None,
             started=0,
-            loss_policy=opening.loss_policy,
             say=self.said.append,
         )
-        self.loop.prepare(self.pool, self.clock)
+        self.loss_policy = opening.loss_policy
+        self.loop.prepare(self.loss_policy, self.pool, self.clock)
 
     def _explain(self, error: DeviceProcessError) -> DeviceProcessError:
         self.explained.append(error)
@@ -116,7 +116,7 @@ def test_guest_time_stands_still_and_timers_rest_while_a_process_starts(
     log: list[str] = []
     monkeypatch.setattr(rig.loop, "rearm", lambda: log.append("timers run"))
     monkeypatch.setattr(rig.wakeup, "wake", lambda: log.append("main thread woken"))
-    rig.loop.prepare(rig.pool, rig.clock)
+    rig.loop.prepare(rig.loss_policy, rig.pool, rig.clock)
     rig.clock.release()
     rig.host = 5
     rig.attended["pause_time"]()

@@ -11,6 +11,7 @@ import pytest
 from kvmbox.errors import DeviceProcessError, KvmboxError, UnknownExitError
 from kvmbox.host.console import Console
 from kvmbox.host.signals import Wakeup
+from kvmbox.host.timers import Timerfd
 from kvmbox.judge import Judge
 from kvmbox.outcome import CLEAN, DEVICE_FAILED, GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 from kvmbox.remote.survival import LossPolicy
@@ -132,9 +133,12 @@ class Rig:
         self.is_late = False
         self.armed = 0
         """How often the timers were armed anew."""
-        timers = SimpleNamespace(rearm=self._rearm, due=list, lend=self._lend)
+        timer = Timerfd()
+        timers = SimpleNamespace(
+            rearm=self._rearm, due=list, lend=self._lend, descriptor=timer.descriptor, close=timer.close
+        )
         monkeypatch.setattr(module, "DeadlineTimer", lambda clock, timerfd: timers)
-        self.main_loop.prepare(cast(Any, pool), cast(Any, clock))
+        self.main_loop.prepare(None, cast(Any, pool), cast(Any, clock))
         self.main_loop.take_devices(cast(Devices, self.devices))
         monkeypatch.setattr(module, "loop_kind", lambda: lambda vcpu, *arguments, **options: None)
         monkeypatch.setattr(module, "VcpuThread", self._thread_of)
@@ -252,7 +256,7 @@ def test_process_that_has_not_started_is_not_probed(rig: Rig) -> None:
     }
     rig.devices.pool.channels = list(channels.values())
     rig.devices.pool.channel = channels.__getitem__
-    rig.main_loop._slice(1_000)
+    assert rig.main_loop.watch.check(1_000) is None
     assert asked == ["uart"]
 
 
@@ -271,7 +275,7 @@ def test_vcpu_that_never_leaves_a_reset_is_an_error(rig: Rig, monkeypatch: pytes
     first.ends_when_asked = False
 
     def reset() -> None:
-        rig.main_loop.reset_requested()
+        rig.main_loop.ends.reset_requested()
         second.end()
 
     second.at_start = reset
@@ -283,7 +287,7 @@ def test_reset_lets_no_vcpu_wait_for_room_until_the_next_boot(rig: Rig) -> None:
     first, second = rig.threads
 
     def reset() -> None:
-        rig.main_loop.reset_requested()
+        rig.main_loop.ends.reset_requested()
         first.end()
 
     second.at_start = reset
@@ -300,7 +304,7 @@ def test_no_ring_is_flushed_behind_a_boot_that_was_ended_before_its_vcpus_ran(ri
 
     rig.decision.decide(Outcome(CLEAN, "stopped by the program"))
     assert not rig.run(ring=SimpleNamespace(flush=flush))
-    assert not rig.main_loop.flush_writes()  # its page is unmapped
+    assert not rig.main_loop.watch.flush_writes()  # its page is unmapped
     assert flushed == []
 
 
@@ -330,7 +334,7 @@ def test_error_of_a_vcpu_that_leaves_for_a_reset_still_ends_the_run(rig: Rig) ->
     first.error = DeviceProcessError("rtc", "is gone")
 
     def reset() -> None:
-        rig.main_loop.reset_requested()
+        rig.main_loop.ends.reset_requested()
         second.end()
 
     second.at_start = reset
@@ -358,36 +362,36 @@ def test_suspension_ends_the_boot_and_says_who_asked(rig: Rig) -> None:
     first, second = rig.threads
 
     def suspend() -> None:
-        rig.main_loop.suspend_requested("PM", 1)
+        rig.main_loop.ends.suspend_requested("PM", 1)
         first.end()
 
     second.at_start = suspend
     assert rig.run() is True
-    assert rig.main_loop.suspension == Suspension("PM", 1)
+    assert rig.main_loop.ends.suspension == Suspension("PM", 1)
     assert not rig.main_loop.has_live_vcpu
     assert rig.log[-1] == "clock stands"
 
 
 def test_reset_beside_a_suspension_is_a_reset(rig: Rig) -> None:
     first, second = rig.threads
-    first.at_start = lambda: rig.main_loop.suspend_requested("PM", 1)
+    first.at_start = lambda: rig.main_loop.ends.suspend_requested("PM", 1)
 
     def reset() -> None:
-        rig.main_loop.reset_requested()
+        rig.main_loop.ends.reset_requested()
         second.end()
 
     second.at_start = reset
     assert rig.run() is True
-    assert rig.main_loop.suspension is None
+    assert rig.main_loop.ends.suspension is None
 
 
 def test_suspension_is_forgotten_at_the_next_boot(rig: Rig) -> None:
-    rig.main_loop.suspend_requested("PM", 1)
+    rig.main_loop.ends.suspend_requested("PM", 1)
     first, second = rig.threads
     first.outcome = SHUTDOWN
     second.at_start = first.end
     assert rig.run() is False
-    assert rig.main_loop.suspension is None
+    assert rig.main_loop.ends.suspension is None
 
 
 def test_sleep_lets_time_pass_until_the_machine_is_woken(rig: Rig) -> None:
@@ -534,7 +538,7 @@ def test_visitor_is_not_shown_the_vcpus_of_a_boot_that_was_reset(rig: Rig) -> No
     first, second = rig.threads
 
     def reset() -> None:
-        rig.main_loop.reset_requested()
+        rig.main_loop.ends.reset_requested()
         first.end()
 
     second.at_start = reset

@@ -29,6 +29,7 @@ def word(direction: int, size: int, port: int) -> int:
 def gathered(*loops: Any) -> RunStats:
     """What `collect` makes of a run with these boots."""
     totals = LoopTotals()
+    totals.format = "elf64"
     for loop in loops:
         totals.add([loop])
     parts: dict[str, Any] = {
@@ -46,7 +47,6 @@ def gathered(*loops: Any) -> RunStats:
         ),
         "main_loop": SimpleNamespace(
             totals=totals,
-            boot_format="elf64",
             confinement=SimpleNamespace(
                 applied=layers.VMM_SECCOMP, missing={"vmm-landlock": "this kernel has none"}
             ),
