@@ -50,7 +50,7 @@ RINGS: Final = (
     {"judge"},
     {"outcome", "text_search"},
     {"errors"},
-    {"regular"},
+    {"regular", "symbol_file"},
     {"lean"},
 )
 """Packages and top-level modules from the top down: a module imports its own ring and lower ones."""

@@ -70,7 +70,8 @@ def carry_out(line: Line) -> int:
 
 def _machine(line: Line, timeline: Timeline) -> Machine:
     from kvmbox.run.machine import Machine
-    from kvmbox.run.options import PARAMETERS
+    from kvmbox.run.option import IMAGE
+    from kvmbox.run.options import PARAMETERS, names
 
     given = line.values
     options = {name: value for name, value in given.items() if name in PARAMETERS}
@@ -81,12 +82,8 @@ def _machine(line: Line, timeline: Timeline) -> Machine:
         options["sample_exits"] = True
     options |= {"console": "stdio", "say": note}
     if path is not None:
-        from kvmbox.parts.snapshot.start_options import OF_THE_SNAPSHOT
-
         # What a configuration file says of machines is about those that boot.
-        free = {
-            key: value for key, value in options.items() if key not in OF_THE_SNAPSHOT or key in line.typed
-        }
+        free = {key: value for key, value in options.items() if key not in names(IMAGE) or key in line.typed}
         machine = Machine.from_snapshot(path, **free)
         timeline.mark("snapshot opened")
         return machine

@@ -11,6 +11,7 @@ from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.cli.boot import Line, carry_out
 from kvmbox.cli.options import CONFIGURABLE, HELP_SECTIONS, run_options
 from kvmbox.cli.sections import SectionedCommand
+from kvmbox.run.by_name import load
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -68,6 +69,7 @@ def command(**options: Any) -> int:
       130  ended by a signal or by Ctrl-A X
     """
     if "help" in options["inject"]:
+        load("inject.faults", "FAULTS")
         from kvmbox.cli.inject import list_faults
 
         list_faults()

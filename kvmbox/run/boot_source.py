@@ -13,13 +13,13 @@ from kvmbox.boot.image import GuestImage, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
-from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.firmware.builtin_bios import drives
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.platform import Platform
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.run.config import RunConfig
+from kvmbox.symbol_file import SymbolFile
 
 BIOS_ROM = os.path.join(bundled.DIRECTORY, "bios.bin")
 

@@ -24,10 +24,10 @@ from kvmbox.host.capture import Capture, Typed, slice_of
 from kvmbox.host.serial import Backends, KeyboardSpec, SerialSpec, parse_debugcon, serial_plan
 from kvmbox.judge import Judge
 from kvmbox.outcome import INTERRUPTED, Outcome
+from kvmbox.run.by_name import load
 from kvmbox.run.caller import Caller
 from kvmbox.run.config import NO_FAULTS_IN_SNAPSHOTS, configured
 from kvmbox.run.options import taken
-from kvmbox.run.parts import load
 from kvmbox.run.requests import NoMachineError, Requests
 from kvmbox.run.result import RunResult
 from kvmbox.run.run import run

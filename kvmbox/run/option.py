@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from typing import Any, Final
 
 from kvmbox.errors import UsageError
 from kvmbox.lean import Value
+from kvmbox.run.by_name import load_any
 from kvmbox.run.values import several
 
 ONE: Final = "one"
@@ -107,8 +107,7 @@ class Option(Value):
         if self.bounds is not None:
             self._check_bounds(value)
         if self.parse:
-            module, _, function = self.parse.partition(":")
-            return getattr(import_module(module), function)(value)
+            return load_any(*self.parse.split(":"))(value)
         return os.fspath(value) if isinstance(value, os.PathLike) else value
 
     def _check_bounds(self, value: int) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from importlib import import_module
-from typing import Any, Final
+from typing import Final
 
 from kvmbox.errors import KvmboxError, StartError
 from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
+from kvmbox.run.by_name import load
 from kvmbox.run.config import RunConfig
 from kvmbox.run.options import PARAMETERS
 from kvmbox.run.origin import Origin
@@ -29,18 +29,6 @@ BAD_ENDS: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT, INTERRUPTED)
 
 ORDER: Final = tuple(dict.fromkeys(option.part for option in PARAMETERS.values() if option.part))
 """The names of the parts, in the order in which they are told of each stage."""
-
-
-def load(module: str, attribute: str) -> Any:
-    """A name of a module of a part. StartError if this kvmbox does not have that part."""
-    try:
-        return getattr(import_module(f"kvmbox.parts.{module}"), attribute)
-    except ModuleNotFoundError as error:
-        name = module.partition(".")[0]
-        raise StartError(
-            f"this kvmbox has no part '{name}': {error}",
-            hint=f"the folder kvmbox/parts/{name} is missing or incomplete: install kvmbox anew",
-        ) from error
 
 
 def origin_of(config: RunConfig) -> Origin:
@@ -70,30 +58,46 @@ class Parts:
         self._parts: dict[str, Part] = {
             name: load(f"{name}.part", "PART")(**config.parts[name]) for name in ORDER if name in config.parts
         }
+        self._cleanup: ExitStack | None = None
         self._machine: Standing | None = None
+        self._problem: str | None = None
+        """Why a part is missing that the run wanted by itself."""
 
     def open(self, opening: Opening, cleanup: ExitStack) -> None:
         """See `Part`. `cleanup` closes each of them, also one that cannot be opened."""
+        self._cleanup = cleanup
         for part in self._parts.values():
             cleanup.callback(part.close)
             part.open(opening)
 
     def attach(self, machine: Standing) -> None:
-        """See `Part`. Somebody has to look at the screen, if a text is searched there."""
+        """See `Part`. Who looks at the screen comes last: by then it is known whether a text is searched."""
         self._machine = machine
-        for part in list(self._parts.values()):
-            part.attach(machine)
-        if machine.judge.searches:
+        for name, part in list(self._parts.items()):
+            if name != SCREEN:
+                part.attach(machine)
+        if SCREEN in self._parts:
+            self._parts[SCREEN].attach(machine)
+        elif machine.judge.searches:
             self.summon(SCREEN)
 
     def summon(self, name: str) -> Part:
-        """The part of a name, which is made and attached now, if the run does not have it."""
+        """The part of a name: made and attached now, if the run does not have it. Raises StartError."""
         if name not in self._parts:
             part: Part = load(f"{name}.part", "PART")()
             assert self._machine is not None
+            assert self._cleanup is not None
+            self._cleanup.callback(part.close)
             part.attach(self._machine)
             self._parts[name] = part
         return self._parts[name]
+
+    def _summon_if_there(self, name: str) -> None:
+        """The same for the run itself: the end of the guest counts, and not what could be said about it."""
+        try:
+            self.summon(name)
+        except StartError as error:
+            self._problem = str(error)
 
     @property
     def readable(self) -> list[str]:
@@ -113,17 +117,13 @@ class Parts:
     def guest_ends(self, outcome: Outcome) -> None:
         """The guest comes to its end, and has not been looked at yet."""
         if outcome.status in BAD_ENDS:
-            self.summon(CRASH_REPORT)
+            self._summon_if_there(CRASH_REPORT)
 
     def ended(self, outcome: Outcome | None) -> list[Finding]:
         """See `Part`. One that fails does not keep the others from ending."""
         machine = self._machine
-        if (
-            machine is not None
-            and outcome is not None
-            and not is_unused(machine.memory, machine.devices.pool)
-        ):
-            self.summon(SCREEN)
+        if outcome is not None and machine is not None and not is_unused(machine.memory, machine.devices):
+            self._summon_if_there(SCREEN)
         findings: list[Finding] = []
         for part in self._parts.values():
             try:
@@ -138,3 +138,5 @@ class Parts:
         """See `Part`."""
         for part in self._parts.values():
             part.report(draft)
+        if self._problem is not None and self._machine is not None:
+            self._machine.say(self._problem)

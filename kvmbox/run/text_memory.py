@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmbox import layout
 from kvmbox.board import VGA
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.pool import DevicePool
+
+if TYPE_CHECKING:
+    from kvmbox.run.builder import Devices
 
 UNUSED: Final = (bytes(layout.TEXT_SCREEN_SIZE), b" \x07" * (layout.TEXT_SCREEN_SIZE // 2))
 """The memory of a guest that does not use it, and as the built-in BIOS leaves it."""
@@ -23,8 +26,11 @@ def place_of(pool: DevicePool) -> tuple[Channel, int]:
     )
 
 
-def is_unused(memory: GuestMemory, pool: DevicePool) -> bool:
-    """Whether the guest has written no text, and has not used the VGA's process."""
-    channel, _ = place_of(pool)
-    text = memory.read(layout.TEXT_SCREEN, layout.TEXT_SCREEN_SIZE)
-    return text in UNUSED and not channel.is_started
+def is_unused(memory: GuestMemory, devices: Devices) -> bool:
+    """Whether the guest has written no text, and has not used the VGA."""
+    if memory.read(layout.TEXT_SCREEN, layout.TEXT_SCREEN_SIZE) not in UNUSED:
+        return False
+    if devices.pool.design.has_processes:
+        return not place_of(devices.pool)[0].is_started
+    # Models that have no process are there from the beginning.
+    return not any(proxy.reads or proxy.writes for proxy in devices.proxies if proxy.name == VGA)

@@ -18,7 +18,6 @@ from kvmbox.errors import DeviceProcessError, KvmError, StartError
 from kvmbox.explain.faults import find
 from kvmbox.explain.paging import CR0_PG, WRITABLE
 from kvmbox.explain.state import Cpu
-from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.host.destination import Destination
 from kvmbox.host.memory_runs import BLOCK, put, runs_of
 from kvmbox.layout import PAGE_SIZE
@@ -31,6 +30,7 @@ from kvmbox.run.builder import GuestVm
 from kvmbox.run.caller import Caller
 from kvmbox.run.standstill import Visitor
 from kvmbox.run.vcpu import VcpuThread, ended_it
+from kvmbox.symbol_file import SymbolFile
 
 WRITTEN_AFTER: Final = (GUEST_CRASHED, DEVICE_FAILED, UNKNOWN_EXIT, TIMED_OUT)
 """The ends after which there is a core file, also without --core-always."""

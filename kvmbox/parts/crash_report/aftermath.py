@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from kvmbox.errors import KvmError
-from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.kvm import uapi
 from kvmbox.kvm.registers import format_registers, is_reset
 from kvmbox.lean import Value
@@ -16,6 +15,7 @@ from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, 
 from kvmbox.parts.crash_report.hang_profile import Profile
 from kvmbox.run.crash_report import diagnose
 from kvmbox.run.vcpu import VcpuThread, ended_it
+from kvmbox.symbol_file import SymbolFile
 
 EXPLAINED: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT)
 """The ends after which the report tells all that is known of every CPU."""

@@ -13,10 +13,10 @@ from kvmbox.run.part import Opening, Part, Standing
 from kvmbox.run.standstill import Visitor
 
 if TYPE_CHECKING:
-    from kvmbox.explain.symbol_file import SymbolFile
     from kvmbox.host.console import Console
     from kvmbox.run.boot import Boot
     from kvmbox.run.result import Draft
+    from kvmbox.symbol_file import SymbolFile
 
 
 class CrashReport(Part, Visitor):

@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from kvmbox.explain import symbols
 from kvmbox.explain.sampler import sample
-from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.host.clock import GuestClock
 from kvmbox.run.boot import Boot
 from kvmbox.run.standstill import Visitor
 from kvmbox.run.vcpu import VcpuThread
 from kvmbox.run.vcpu_loop import OBSERVE, Access
+from kvmbox.symbol_file import SymbolFile
 
 FIRST: Final = 64
 """How many exits at the start of a boot are looked at."""

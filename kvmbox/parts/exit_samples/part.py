@@ -9,8 +9,8 @@ from kvmbox.parts.exit_samples.exit_sources import ExitSampler
 from kvmbox.run.part import Part, Standing
 
 if TYPE_CHECKING:
-    from kvmbox.explain.symbol_file import SymbolFile
     from kvmbox.run.result import Draft
+    from kvmbox.symbol_file import SymbolFile
 
 
 class ExitSamples(Part):

@@ -50,13 +50,13 @@ from kvmbox.run.vcpu_loop import CRASH, IGNORE, OTHERS, STOP
 
 if TYPE_CHECKING:
     from kvmbox.board import DeviceSpec
-    from kvmbox.explain.symbol_file import SymbolFile
     from kvmbox.host.clock import GuestClock
     from kvmbox.kvm.system import Kvm
     from kvmbox.kvm.vcpu import Vcpu
     from kvmbox.run.boot import Boot
     from kvmbox.run.builder import GuestVm
     from kvmbox.run.vcpu import VcpuThread
+    from kvmbox.symbol_file import SymbolFile
 
 _WAITS: Final = {
     uapi.KVM_MP_STATE_UNINITIALIZED: "waits for INIT",

@@ -16,7 +16,6 @@ from typing import Final
 from kvmbox.errors import StartError
 from kvmbox.explain.debug_info import SEARCH_SECONDS, DebugInfo
 from kvmbox.explain.sampler import ACCESSING, sample
-from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.explain.symbols import code_of
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.serial import open_for_writing, reason
@@ -27,6 +26,7 @@ from kvmbox.parts.profile.samples import USER, WIDE, Samples, with_top
 from kvmbox.run.boot import Boot
 from kvmbox.run.standstill import Standstill, Visitor
 from kvmbox.run.vcpu import VcpuThread
+from kvmbox.symbol_file import SymbolFile
 
 PATIENCE: Final = 0.05
 """How many seconds the vCPUs that have paused wait for those that have not."""
