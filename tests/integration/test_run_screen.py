@@ -138,7 +138,7 @@ def test_report_of_a_bad_end_has_the_screen_that_was_not_shown(
     images: Images, end: bytes, status: int, choice: str
 ) -> None:
     guest = images.write(say(b"serial") + show(b"PANIC: no init", 2) + end)
-    arguments = ("--mode", "real", guest, "--screen", choice, "--timeout")
+    arguments = ("--boot", "real", guest, "--screen", choice, "--timeout")
     told, output, messages = far_enough(
         lambda scale: run_to_end(Run(*arguments, seconds(scale))), lambda result: result[1]
     )

@@ -98,7 +98,7 @@ def disagreement(number: int, cell: Cell, guest: Path, directory: Path) -> str |
     own = directory / str(number)
     own.mkdir()
     try:
-        status, _, messages = run_to_end(Run("--mode", "real", *arguments_of(cell, own), guest))
+        status, _, messages = run_to_end(Run("--boot", "real", *arguments_of(cell, own), guest))
     except AssertionError as error:  # of the whole matrix, all that is wrong is to be told
         return f"{cell}: {error}"
     snapshot = (own / "a.snap").exists()

@@ -63,6 +63,7 @@ def saved(kvm: Kvm, guest: Any) -> Start:
     state = cpu_state.capture(vcpu, kvm.msr_indices(), xsave_size=xsave_size, sregs2=True)
     description = SimpleNamespace(
         host=HostFacts(guest.is_pvm, 0, xsave_size, True, tuple(guest.leaves)),
+        boot=SimpleNamespace(format="real"),
         times=Times(0, 1, 1, 0, None),
         pics=tuple(bytes(guest.vm.get_irqchip(chip)) for chip in uapi.KVM_IRQCHIPS),
     )
