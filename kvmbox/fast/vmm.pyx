@@ -630,7 +630,7 @@ cdef uint64_t PORT = <uint64_t>-1
 """No kind of a memory-mapped access."""
 
 cdef enum:
-    # Where kvm_run has what, as in machine.run_loop: indices of 32-bit words, then of 64-bit words.
+    # Where kvm_run has what, as in run.vcpu_loop: indices of 32-bit words, then of 64-bit words.
     EXIT_REASON = 2
     IO_WORD = 4
     IO_DATA_OFFSET = 5
@@ -649,7 +649,7 @@ cdef enum:
 
 
 cdef enum:
-    RECENT = 32     # machine.run_loop.MOST_RECENT; a power of two
+    RECENT = 32     # run.vcpu_loop.MOST_RECENT; a power of two
 
 
 cdef struct Made:

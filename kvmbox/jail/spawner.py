@@ -305,7 +305,7 @@ def _be_device(
         if order.seccomp != linux.SECCOMP_MODE_STRICT:  # there a collection cannot give memory back
             gc.enable()
         status = entry(CHANNEL_FD, *arguments) or 0
-    finally:  # the entry has said what it could of an exception; see jailed.server
+    finally:  # the entry has said what it could of an exception; see jail.server
         if order.seccomp == linux.SECCOMP_MODE_STRICT:
             linux.exit_thread(status)
         os._exit(status)
