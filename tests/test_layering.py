@@ -19,6 +19,7 @@ from typing import Final
 import pytest
 
 from kvmbox.remote.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, INTERPRETER_FLAGS
+from kvmbox.run.parts import ORDER
 
 PROJECT: Final = Path(__file__).parent.parent
 PACKAGE: Final = PROJECT / "kvmbox"
@@ -55,59 +56,6 @@ RINGS: Final = (
 )
 """Packages and top-level modules from the top down: a module imports its own ring and lower ones."""
 
-TO_CUT: Final[set[tuple[str, str]]] = {
-    ("kvmbox.explain.sampler", "kvmbox.parts.profile.samples"),
-    ("kvmbox.explain.sampler", "kvmbox.run.vcpu"),
-    ("kvmbox.outcome", "kvmbox.parts.screen.screen"),
-    ("kvmbox.parts.core_file.core_file", "kvmbox.parts.crash_report.aftermath"),
-    ("kvmbox.parts.core_file.core_file", "kvmbox.parts.snapshot.file"),
-    ("kvmbox.parts.core_file.core_file", "kvmbox.parts.snapshot.ram"),
-    ("kvmbox.parts.core_file.core_file", "kvmbox.parts.snapshot.layout"),
-    ("kvmbox.parts.exit_samples.exit_sources", "kvmbox.parts.crash_report.aftermath"),
-    ("kvmbox.parts.gdb.part", "kvmbox.parts.crash_report.aftermath"),
-    ("kvmbox.parts.gdb.debugger", "kvmbox.parts.crash_report.aftermath"),
-    ("kvmbox.parts.profile.profiler", "kvmbox.parts.crash_report.aftermath"),
-    ("kvmbox.remote.kinds", "kvmbox.fast.direct"),
-    ("kvmbox.remote.kinds", "kvmbox.fast.channel"),
-    ("kvmbox.remote.device_thread", "kvmbox.fast.serve"),
-    ("kvmbox.remote.pool", "kvmbox.parts.restart.standby"),
-    ("kvmbox.run.kinds", "kvmbox.fast.loop"),
-    ("kvmbox.run.run", "kvmbox.parts.core_file.core_file"),
-    ("kvmbox.run.boot_source", "kvmbox.parts.crash_report.aftermath"),
-    ("kvmbox.run.loop", "kvmbox.parts.crash_report.aftermath"),
-    ("kvmbox.run.loop", "kvmbox.parts.crash_report.hang_profile"),
-    ("kvmbox.run.run", "kvmbox.parts.crash_report.aftermath"),
-    ("kvmbox.run.run", "kvmbox.parts.crash_report.hang_profile"),
-    ("kvmbox.run.run", "kvmbox.parts.crash_report.source_tree"),
-    ("kvmbox.run.run", "kvmbox.parts.exit_samples.exit_sources"),
-    ("kvmbox.run.config", "kvmbox.parts.gdb.endpoint"),
-    ("kvmbox.run.loop", "kvmbox.parts.gdb.debugger"),
-    ("kvmbox.run.caller", "kvmbox.parts.gdb.link"),
-    ("kvmbox.run.run", "kvmbox.parts.gdb.part"),
-    ("kvmbox.run.config", "kvmbox.parts.inject.spec"),
-    ("kvmbox.run.statistics", "kvmbox.parts.inject.injection"),
-    ("kvmbox.run.run", "kvmbox.parts.inject.injection"),
-    ("kvmbox.run.builder", "kvmbox.parts.inject.injection"),
-    ("kvmbox.run.run", "kvmbox.parts.profile.profiler"),
-    ("kvmbox.run.run", "kvmbox.parts.record.recorder"),
-    ("kvmbox.run.survival_choice", "kvmbox.parts.restart.recovery"),
-    ("kvmbox.run.survival_choice", "kvmbox.parts.restart.standby"),
-    ("kvmbox.run.machine", "kvmbox.parts.screen.screen"),
-    ("kvmbox.run.machine", "kvmbox.parts.screen.screens"),
-    ("kvmbox.run.run", "kvmbox.parts.screen.live"),
-    ("kvmbox.run.run", "kvmbox.parts.screen.screen_view"),
-    ("kvmbox.run.run", "kvmbox.parts.screen.screens"),
-    ("kvmbox.run.config", "kvmbox.parts.snapshot.file"),
-    ("kvmbox.run.config", "kvmbox.parts.snapshot.snapshots"),
-    ("kvmbox.run.machine", "kvmbox.parts.snapshot.file"),
-    ("kvmbox.run.machine", "kvmbox.parts.snapshot.snapshots"),
-    ("kvmbox.run.machine", "kvmbox.parts.snapshot.start_options"),
-    ("kvmbox.run._generated_options", "kvmbox.parts.snapshot.file"),
-    ("kvmbox.run._generated_options", "kvmbox.parts.snapshot.snapshots"),
-    ("kvmbox.run.run", "kvmbox.parts.snapshot.restore"),
-    ("kvmbox.run.run", "kvmbox.parts.snapshot.snapshots"),
-    ("kvmbox.run.run", "kvmbox.parts.snapshot.planned"),
-}
 """Imports that still run up, or from one part to another. An entry may only go."""
 
 BESIDE: Final = {("tools.bench", "tools.warm"), ("tools.smoke", "tools.warm")}
@@ -132,6 +80,17 @@ PURE: Final = (
     "kvmbox.sandbox.policy",
     *(f"kvmbox.kvm.cpuid.{name}" for name in ("backend_limits", "leaves", "probes", "topology")),
 )
+
+NAMED_BY_THE_CORE: Final = {
+    "kvmbox.run.options": {"gdb.endpoint", "inject.spec", "snapshot.snapshots"},  # what reads a value
+    "kvmbox.run.parts": {"snapshot.restore"},
+    # What a program calls, and no option.
+    "kvmbox.run.machine": {
+        *("screen.screen", "screen.screens"),
+        *("snapshot.by_program", "snapshot.file", "snapshot.start_options"),
+    },
+}
+"""Which modules of parts a module of the core names by text, to load them: `run.by_name`."""
 
 LAZY: Final = {name: {"importlib"} for name in ("kvmbox", "kvmbox.devices", "kvmbox.kvm")}
 """Packages with public names that are loaded when they are used: by name, from a table of their own."""
@@ -276,7 +235,7 @@ def test_imports_of_kvmbox_go_one_way() -> None:
         for other in imports_of(name, typing=True)
         if other in MODULES and _runs_up(group_of(name), group_of(other))
     }
-    assert wrong == TO_CUT
+    assert wrong == set()
 
 
 def test_compiled_modules_import_what_is_pure_or_runs_where_they_do() -> None:
@@ -294,6 +253,33 @@ def test_each_package_has_one_ring() -> None:
 def test_modules_do_not_import_each_other_in_circles_not_even_for_the_type_checker() -> None:
     graph = {name: {other for other in imports_of(name, typing=True) if other in MODULES} for name in MODULES}
     TopologicalSorter(graph).prepare()  # raises CycleError, which shows the circle
+
+
+def _words(name: str) -> set[str]:
+    """The texts of a module that are names with a dot, without "kvmbox." in front and an attribute behind."""
+    texts = {
+        str(node.value) for node in ast.walk(tree_of(name)) if isinstance(node, ast.Constant) and node.value
+    }
+    return {
+        text.removeprefix("kvmbox.").partition(":")[0]
+        for text in texts
+        if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+\.?(:\w+)?", text)
+    }
+
+
+def test_core_names_modules_of_parts_in_few_places() -> None:
+    core = {name for name in MODULES if ring_of(group_of(name) or "lean") >= ring_of("run")}
+    assert {"kvmbox.run.run", "kvmbox.remote.pool", "kvmbox.lean"} < core
+    modules = {name.removeprefix("kvmbox.parts.") for name in MODULES if name.startswith("kvmbox.parts.")}
+    found = {name: {word.removeprefix("parts.") for word in _words(name)} & modules for name in core}
+    assert {name: words for name, words in found.items() if words} == NAMED_BY_THE_CORE
+
+
+@pytest.mark.parametrize("name", ["run", "loop", "builder"])
+def test_heart_of_a_run_has_no_word_of_any_part(name: str) -> None:
+    words = re.compile(r"gdb|profil|inject|screen|snapshot|core_file|record", re.IGNORECASE)
+    lines = MODULES[f"kvmbox.run.{name}"].read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if words.search(line)] == []
 
 
 def test_kvm_is_a_library_of_its_own() -> None:
@@ -440,13 +426,16 @@ def test_module_outside_of_cli_neither_prints_nor_exits(name: str) -> None:
 
 
 def _modules_named_in_text() -> set[str]:
-    """Modules that are loaded by name: the commands, the homes of `kvmbox.kvm`, the spawner's entry."""
+    """Modules that are loaded by name: commands, parts, homes of `kvmbox.kvm`, compiled halves, the entry."""
     from kvmbox.cli.main import COMMANDS
 
     named = {f"kvmbox.cli.{command}" for command in COMMANDS}
     named |= {"kvmbox.cli.entry", "kvmbox.__main__"}  # the scripts, and `python -m kvmbox`
     named.add("kvmbox.tools.smoke.pytest_plugin")  # an entry point of pytest
     named.add("kvmbox.jail.spawner")  # in an interpreter of its own
+    named |= {f"kvmbox.parts.{part}.part" for part in ORDER}
+    named |= {f"kvmbox.parts.{word}" for words in NAMED_BY_THE_CORE.values() for word in words}
+    named |= {name for name in MODULES if name.startswith("kvmbox.fast.")}  # `choice`
     named.add("kvmbox.lean")  # imported where TYPE_CHECKING is false, which `imports_of` takes for true
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
     named |= {entry.partition(":")[0] for entry in (DEFAULT_ENTRY, COMPILED_ENTRY)}

@@ -490,7 +490,11 @@ def test_time_for_which_a_visitor_held_the_guest_does_not_count(rig: Rig, stood:
 def test_time_out_decides_before_visitors_look_and_vcpus_leave_only_after_that(rig: Rig) -> None:
     visitor = Seen(rig)
     rig.main_loop.standstill.admit(visitor)
-    rig.threads[1].at_start = lambda: setattr(rig.config, "timeout", 0.001)
+
+    def let_time_run_out() -> None:
+        rig.config.timeout = 0.001  # since the host has booted
+
+    rig.threads[1].at_start = let_time_run_out
     assert rig.run() is False
     assert visitor.outcome_at_time_out is rig.decision.outcome
     assert rig.decision.outcome is not None
