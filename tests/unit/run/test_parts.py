@@ -22,8 +22,9 @@ from kvmbox.outcome import (
     UNKNOWN_EXIT,
     Outcome,
 )
+from kvmbox.run.by_name import load, load_any
 from kvmbox.run.part import Finding, Lost, Opening, Part, Standing, Unmet
-from kvmbox.run.parts import ORDER, Parts, load
+from kvmbox.run.parts import ORDER, Parts
 from kvmbox.run.result import Draft
 
 SHUTDOWN = Outcome(CLEAN, "the guest shut down")
@@ -303,3 +304,25 @@ def test_part_that_only_the_run_wants_and_that_is_missing_is_told_and_changes_no
 @pytest.mark.parametrize("name", ORDER)
 def test_each_part_of_the_table_can_be_had(name: str) -> None:
     assert callable(load(f"{name}.part", "PART"))
+
+
+@pytest.mark.parametrize("module", ["kvmbox.no_such", "no_such.parts"])
+def test_module_that_is_missing_and_no_part_is_a_defect(module: str) -> None:
+    with pytest.raises(ModuleNotFoundError):
+        load_any(module, "name")
+
+
+def test_what_a_part_itself_cannot_import_is_not_called_a_missing_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Finder:
+        """Finds a module of a part whose own import fails."""
+
+        @staticmethod
+        def find_spec(name: str, _path: object = None, _target: object = None) -> None:
+            if name == "kvmbox.parts.record.example":
+                raise ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere")
+
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    with pytest.raises(ModuleNotFoundError, match="elsewhere"):
+        load("record.example", "PART")
