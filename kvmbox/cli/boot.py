@@ -62,7 +62,7 @@ def carry_out(line: Line) -> int:
     wall = time.monotonic_ns() - timeline.started
     # First what programs read: stderr may be a pipe that nobody empties. The file may be on a full disk.
     try:
-        _write_json(json_path, json_file, result.as_json() | {"wall_time": wall})
+        _write_json(json_path, json_file, result.as_json(wall))
     finally:
         _tell(result, wall, statistics=bool(line.values.get("stats")))
     return result.status

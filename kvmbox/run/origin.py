@@ -37,6 +37,11 @@ class Origin:
     state: SavedState | None = None
     """The state that the first virtual machine gets, if it has one."""
 
+    memory_stage: str = ""
+    """What the timeline calls the moment at which guest memory is there, if it calls it anything."""
+    resumed_stage: str = ""
+    """The same of the moment at which the devices have their first state."""
+
     def files(self) -> HostFiles:
         """What reads the files of the boot."""
         return HostFiles()

@@ -99,6 +99,10 @@ class Parts:
         except StartError as error:
             self._problem = str(error)
 
+    def _in_order(self) -> list[Part]:
+        """The parts in the order of the table, also those that the run has summoned."""
+        return [self._parts[name] for name in ORDER if name in self._parts]
+
     @property
     def readable(self) -> list[str]:
         """What the confined VMM must still be able to read."""
@@ -125,18 +129,24 @@ class Parts:
         if outcome is not None and machine is not None and not is_unused(machine.memory, machine.devices):
             self._summon_if_there(SCREEN)
         findings: list[Finding] = []
-        for part in self._parts.values():
+        bugs: list[Exception] = []
+        for part in self._in_order():
             try:
                 finding = part.ended(outcome)
             except KvmboxError as error:
                 finding = Lost(str(error))
+            except Exception as error:  # noqa: BLE001 - raised when the others have ended
+                finding = None
+                bugs.append(error)
             if finding is not None:
                 findings.append(finding)
+        if bugs:
+            raise bugs[0]
         return findings
 
     def report(self, draft: Draft) -> None:
         """See `Part`."""
-        for part in self._parts.values():
+        for part in self._in_order():
             part.report(draft)
         if self._problem is not None and self._machine is not None:
             self._machine.say(self._problem)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from kvmbox.errors import DeviceProcessError
 from kvmbox.run.standstill import Visitor
 
 if TYPE_CHECKING:
@@ -16,9 +18,8 @@ GUEST_ENDED = "the guest ended before"
 
 Answer = TypeVar("Answer")
 Call = Callable[["Standing"], Callable[[], Answer]]
-"""Looks at a machine that stands still; returns what gives the answer, once the guest goes on.
-
-Raises DeviceProcessError."""
+"""Looks at a machine that stands still; returns what gives the answer, once the guest goes on. Both are
+called by the main loop. Raises DeviceProcessError, or anything for who asks."""
 
 
 class NoMachineError(Exception):
@@ -31,8 +32,31 @@ class _Request(Generic[Answer]):
     def __init__(self, call: Call[Answer]) -> None:
         self.call = call
         self.done = threading.Event()
-        self.finish: Callable[[], Answer] | None = None
-        self.problem = GUEST_ENDED
+        self.answers: list[Answer] = []
+        """The answer, once there is one."""
+        self.error: Exception = NoMachineError(GUEST_ENDED)
+        """What is raised if there is none."""
+
+    def begin(self, machine: Standing) -> Callable[[], None]:
+        """Make the call; returns what ends it. What goes wrong is the business of who asks, unless a device
+        process has failed: that is raised, too.
+        """
+        try:
+            finish = self.call(machine)
+        except DeviceProcessError as error:
+            self.error = NoMachineError(str(error))
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again in who asks
+            self.error = error
+            return self.done.set
+        return lambda: self._finish(finish)
+
+    def _finish(self, finish: Callable[[], Answer]) -> None:
+        try:
+            self.answers.append(finish())
+        except Exception as error:  # noqa: BLE001 - as above
+            self.error = error
+        self.done.set()
 
 
 class Requests(Visitor):
@@ -45,7 +69,7 @@ class Requests(Visitor):
         self._ended = False
 
     def ask(self, call: Call[Answer]) -> Answer:
-        """Make a call while the machine stands still, and return its answer.
+        """Make a call while the machine stands still, and return its answer, or raise what it raises.
 
         Raises NoMachineError if the guest has ended, or ends before that.
         """
@@ -58,9 +82,9 @@ class Requests(Visitor):
         if machine is not None:
             machine.loop.standstill.call()
         request.done.wait()
-        if request.finish is None:
-            raise NoMachineError(request.problem)
-        return request.finish()
+        if not request.answers:
+            raise request.error
+        return request.answers[0]
 
     # --- The main loop's ----------------------------------------------------------------------------------
 
@@ -81,29 +105,25 @@ class Requests(Visitor):
     def visit(self) -> Callable[[], None]:
         """Make the calls. Raises DeviceProcessError: then the run ends, and with it what is waited for."""
         assert self._machine is not None
-        answered: list[_Request[Any]] = []
+        begun: list[Callable[[], None]] = []
         try:
             while self._wanted:
-                request = self._wanted[0]
-                try:
-                    request.finish = request.call(self._machine)
-                except BaseException as error:
-                    request.problem = str(error) or type(error).__name__
-                    raise
-                answered.append(self._wanted.popleft())
-        except BaseException:
-            _tell(answered)
+                begun.append(self._wanted[0].begin(self._machine))
+                self._wanted.popleft()
+        except DeviceProcessError:
+            _finish(begun)
             raise
-        return lambda: _tell(answered)
+        return partial(_finish, begun)
 
     def end(self) -> None:
         """The guest has ended, or will not run: nobody waits any longer."""
         with self._lock:
             self._ended = True
             left, self._wanted = self._wanted, deque()
-        _tell(left)
+        for request in left:
+            request.done.set()
 
 
-def _tell(requests: deque[_Request[Any]] | list[_Request[Any]]) -> None:
-    for request in requests:
-        request.done.set()
+def _finish(begun: Iterable[Callable[[], None]]) -> None:
+    for finish in begun:
+        finish()

@@ -56,8 +56,8 @@ class RunResult(Value):
         """The name and the last line of each console port, where there is a crash report."""
         return tuple(self.facts.get("last_lines", ()))
 
-    def as_json(self) -> dict[str, Any]:
-        """The result as data for JSON, but for the output."""
+    def as_json(self, wall_time: int) -> dict[str, Any]:
+        """The result as data for JSON, but for the output. `wall_time` is that of the command, in ns."""
         return {
             "status": self.status,
             "reason": self.reason,
@@ -67,6 +67,7 @@ class RunResult(Value):
             "last_lines": dict(self.last_lines),
             "core": self.core,
             "screen": None if self.screen is None else self.screen.as_json(),
+            "wall_time": wall_time,
         } | self.statistics.as_json()
 
 

@@ -92,7 +92,7 @@ def run(
         findings: list[Finding] = []
         lost: str | None = None
         try:
-            settling = _stand(machine, opened, requests)
+            settling = _stand(machine, opened, requests, timeline)
             opened.pool.ready_by = None
             starting.over()
             caller.ready(judge, machine.loop.wakeup)
@@ -101,8 +101,10 @@ def run(
             _go(guest, factory, machine, settling)
         finally:
             outcome = None if judge.outcome is None else judge.verdict
-            findings = opened.parts.ended(outcome)
-            lost = machine.console.finish()
+            try:
+                findings = opened.parts.ended(outcome)
+            finally:
+                lost = machine.console.finish()
         timeline.mark("guest ended")
         assert outcome is not None
         result = _judged(outcome, findings, lost, machine, opened, timeline)
@@ -183,6 +185,8 @@ def _build(
     opening, source = opened.opening, opened.source
     config, say = opening.config, opening.say
     memory = opened.origin.memory(config.memory_size)
+    if opened.origin.memory_stage:
+        timeline.mark(opened.origin.memory_stage)
     users: list[Callable[[], bool]] = []  # what tells whether a thread still uses the guest's memory
     cleanup.callback(close_unused, memory.close, users)
     kvm = cleanup.enter_context(Kvm.open(config.kvm_path))
@@ -258,9 +262,11 @@ def _stores(config: RunConfig, source: BootSource) -> Mapping[str, Store]:
     return {**config.resources, BOOT_DISK: ReadOnlyStore(source.disk)}
 
 
-def _stand(machine: Standing, opened: _Opened, requests: Requests | None) -> Settling:
+def _stand(machine: Standing, opened: _Opened, requests: Requests | None, timeline: Timeline) -> Settling:
     """Give the machine its first state, and attach whoever wants to see it. The last one settles events."""
     opened.origin.resume(machine.devices, machine.console)
+    if opened.origin.resumed_stage:
+        timeline.mark(opened.origin.resumed_stage)
     opened.parts.attach(machine)
     if requests is not None:
         requests.attach(machine)

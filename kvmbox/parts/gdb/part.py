@@ -50,7 +50,7 @@ class Gdb(Part):
             loop.standstill,
             loop.timeless,
             loop.ends.reset,
-            lambda: machine.part("screen").text(),
+            lambda: _screen(machine),
             machine.say,
         )
         loop.exit_filter = self._debugger.met
@@ -66,6 +66,15 @@ class Gdb(Part):
             self._link.close()
         end, self._end = self._end, lambda: None
         end()
+
+
+def _screen(machine: Standing) -> str:
+    """What is on the screen, or why that cannot be said."""
+    try:
+        text: str = machine.part("screen").text()
+    except StartError as error:
+        return f"{error}\n"
+    return text
 
 
 PART = Gdb

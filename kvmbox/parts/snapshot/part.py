@@ -120,10 +120,8 @@ class TakesSnapshots(Part):
         if self._end is not None:
             self._end()
             self._end = None
-        else:
-            for destination in self._destinations:
-                destination.abandon()
         for destination in self._destinations:
+            destination.abandon()
             destination.close()
 
 

@@ -72,6 +72,7 @@ class Start(Origin):
         self.description: Description = file.description
         self.plan = BootPlan(self.description.boot.format, waking_state(0), 0)
         self.state = self
+        self.memory_stage, self.resumed_stage = "snapshot verified", "device states restored"
 
     # --- Before there is a machine ------------------------------------------------------------------------
 
