@@ -49,8 +49,7 @@ from kvmbox.board import DeviceSpec
 from kvmbox.host.capture import Capture
 from kvmbox.host.serial import Backends
 from kvmbox.host.transfers import Store
-from kvmbox.run.choices import FirmwareFile, ModuleSpec, SnapshotCondition, SymbolSpec
-from kvmbox.run.origin import SavedMachine
+from kvmbox.run.choices import FirmwareFile, ModuleSpec, SavedMachine, SnapshotCondition, SymbolSpec
 from kvmbox.run.values import Several
 
 '''

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, Literal, Protocol, TypeVar, get_args
 
 from kvmbox.boot.choose import AUTO, WAY_NAMES
 from kvmbox.errors import UsageError
@@ -77,6 +77,19 @@ class SymbolSpec(Value):
 
     path: str
     base: int = 0
+
+
+class SavedMachine(Protocol):
+    """A machine in a file, whose header is good: what `Machine` gets as `start`."""
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        ...
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        ...
 
 
 class SnapshotCondition(Value):

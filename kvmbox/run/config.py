@@ -41,7 +41,7 @@ NO_FAULTS_IN_SNAPSHOTS: Final = "a snapshot has no room for how far the faults h
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.host.transfers import Store
-    from kvmbox.run.origin import SavedMachine
+    from kvmbox.run.choices import SavedMachine
 
 _NO_RESOURCES: Final[Mapping[str, Store]] = {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from kvmbox.boot.files import HostFiles
 from kvmbox.memory import GuestMemory
@@ -14,19 +14,6 @@ if TYPE_CHECKING:
     from kvmbox.boot.plan import BootPlan
     from kvmbox.host.console import Console
     from kvmbox.run.builder import Devices, SavedState
-
-
-class SavedMachine(Protocol):
-    """A machine in a file, whose header is good: what `Machine` gets as `start`."""
-
-    @property
-    def path(self) -> str:
-        """The file."""
-        ...
-
-    def close(self) -> None:
-        """Close the file. Idempotent."""
-        ...
 
 
 class Origin:

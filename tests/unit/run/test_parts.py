@@ -35,7 +35,7 @@ class Bench:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log: list[str] = []
-        self.findings: dict[str, Finding | KvmboxError] = {}
+        self.findings: dict[str, Finding | Exception] = {}
         """What a part finds when the guest has ended, by its name."""
         self.refuses: str | None = None
         """The part that cannot be opened."""
@@ -87,7 +87,7 @@ class Bench:
             def ended(self, outcome: Outcome | None) -> Finding | None:
                 bench.log.append(f"{name} ended" if outcome is not None else f"{name} ended by a failure")
                 found = bench.findings.get(name)
-                if isinstance(found, KvmboxError):
+                if isinstance(found, Exception):
                     raise found
                 return found
 
@@ -167,7 +167,7 @@ def test_confined_machine_may_do_what_any_of_its_parts_needs(bench: Bench) -> No
 # --- Parts that the run wants ----------------------------------------------------------------------------
 
 
-def test_part_is_summoned_once_and_told_of_what_comes_behind_it(bench: Bench) -> None:
+def test_part_is_summoned_once_and_told_of_what_comes_behind_it_in_its_place(bench: Bench) -> None:
     parts = bench.attached("record")
     first = parts.summon("crash_report")
     assert parts.summon("crash_report") is first
@@ -175,7 +175,7 @@ def test_part_is_summoned_once_and_told_of_what_comes_behind_it(bench: Bench) ->
     bench.log.clear()
     parts.ended(SHUTDOWN)
     parts.report(bench.draft)
-    assert bench.log == ["record ended", "crash_report ended", "record report", "crash_report report"]
+    assert bench.log == ["crash_report ended", "record ended", "crash_report report", "record report"]
 
 
 def test_summoned_part_is_closed_before_those_that_were_there(bench: Bench) -> None:
@@ -228,7 +228,8 @@ def test_screen_that_was_used_is_looked_at_when_the_guest_has_ended(bench: Bench
     bench.text = b"$\x07" + bytes(layout.TEXT_SCREEN_SIZE - 2)
     parts = bench.attached("record")
     parts.ended(SHUTDOWN)
-    assert bench.log == ["screen made", "screen attach", "record ended", "screen ended"]
+    # Before the recording ends, which has the requests of this look, too.
+    assert bench.log == ["screen made", "screen attach", "screen ended", "record ended"]
 
 
 def test_screen_of_a_run_that_failed_is_left_alone(bench: Bench) -> None:
@@ -326,3 +327,12 @@ def test_what_a_part_itself_cannot_import_is_not_called_a_missing_part(
     monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
     with pytest.raises(ModuleNotFoundError, match="elsewhere"):
         load("record.example", "PART")
+
+
+def test_bug_of_a_part_is_raised_when_the_others_have_ended(bench: Bench) -> None:
+    parts = bench.attached("gdb", "record")
+    bench.log.clear()
+    bench.findings["gdb"] = RuntimeError("a bug of gdb")
+    with pytest.raises(RuntimeError, match="a bug of gdb"):
+        parts.ended(SHUTDOWN)
+    assert bench.log == ["gdb ended", "record ended"]

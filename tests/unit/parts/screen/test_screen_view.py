@@ -28,7 +28,7 @@ def test_look_delivers_the_writes_that_wait_before_it_asks() -> None:
         console=SimpleNamespace(),
         judge=Judge(),
         source=SimpleNamespace(has_bios=False),
-        loop=SimpleNamespace(flush_writes=deliver),
+        loop=SimpleNamespace(watch=SimpleNamespace(flush_writes=deliver)),
         say=print,
     )
     view = ScreenView(machine, "auto", None)
