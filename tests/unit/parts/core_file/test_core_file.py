@@ -13,7 +13,6 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import NoteSegment
 
 from kvmbox.errors import DeviceGoneError, KvmError, StartError
-from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import (
     CLEAN,
@@ -28,6 +27,7 @@ from kvmbox.outcome import (
 from kvmbox.parts.core_file.core import vmcoreinfo_note
 from kvmbox.parts.core_file.core_file import CoreFile
 from kvmbox.run.caller import Caller
+from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
 
 CRASH = Outcome(GUEST_CRASHED, "the guest crashed", error=True)

@@ -10,7 +10,6 @@ import pytest
 
 from kvmbox.errors import KvmError, UnknownExitError
 from kvmbox.explain.sampler import HALTED, RUNNING, Sample
-from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.kvm import uapi
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import (
@@ -26,6 +25,7 @@ from kvmbox.parts.crash_report import aftermath as module
 from kvmbox.parts.crash_report.aftermath import Aftermath, examine, last_lines_of
 from kvmbox.parts.crash_report.hang_profile import Profile
 from kvmbox.run.crash_report import report_beside
+from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
 
 CRASH = Outcome(

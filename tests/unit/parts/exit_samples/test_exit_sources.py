@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.kvm import uapi
 from kvmbox.parts.exit_samples.exit_sources import (
     BURST,
@@ -20,6 +19,7 @@ from kvmbox.parts.exit_samples.exit_sources import (
 )
 from kvmbox.run.standstill import Standstill
 from kvmbox.run.vcpu_loop import OBSERVE, Access
+from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
 
 CLOCK: Any = None

@@ -8,10 +8,10 @@ import pytest
 
 from kvmbox.explain.debug_info import DebugInfo
 from kvmbox.explain.sampler import ACCESSING, HALTED, MOST_FRAMES, RUNNING
-from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.parts.profile.naming import LONGEST_NAME, FrameOf, frames_of, named
 from kvmbox.parts.profile.profile import Frame, Profile
 from kvmbox.parts.profile.samples import USER, WIDE, Samples, with_top
+from kvmbox.symbol_file import SymbolFile
 
 
 def name_of(address: int) -> Frame:

@@ -12,11 +12,11 @@ import pytest
 
 from kvmbox.errors import StartError
 from kvmbox.explain.sampler import ACCESSING, HALTED, RUNNING
-from kvmbox.explain.symbol_file import SymbolFile
 from kvmbox.kvm import uapi
 from kvmbox.parts.profile.profiler import IMPATIENCE, PATIENCE, Profiler, Profiling
 from kvmbox.parts.profile.samples import USER, with_top
 from kvmbox.run.standstill import Standstill, Visitor
+from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
 
 CLOCK: Any = None
