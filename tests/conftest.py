@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import settings
@@ -58,7 +59,13 @@ def _kvm_problem() -> str | None:
     return None
 
 
+_ADDRESS: Final = re.compile(r"<.* at 0x[0-9a-f]+>")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    unstable = [item.nodeid for item in items if _ADDRESS.search(item.nodeid)]
+    if unstable:
+        raise pytest.UsageError(f"the name of a test is another one in each process: {unstable[0]}")
     problem = _kvm_problem()
     for item in items:
         if problem and item.get_closest_marker("kvm") and not config.getoption("--require-kvm"):

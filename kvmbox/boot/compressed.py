@@ -12,6 +12,7 @@ so that no byte of a file is passed over.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
@@ -93,16 +94,10 @@ def _bzip2() -> Decompressor:
 def _zstd() -> Decompressor:
     from importlib import import_module
 
-    last: ImportError | None = None
-    for name in ("compression.zstd", "backports.zstd"):  # the first is Python 3.14's own
-        try:
-            made: Decompressor = import_module(name).ZstdDecompressor()
-        except ImportError as error:
-            last = error
-        else:
-            return made
-    assert last is not None
-    raise last
+    # One name only: a module that is missing is looked for on disk anew, for each of many members.
+    name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    made: Decompressor = import_module(name).ZstdDecompressor()
+    return made
 
 
 class _Kind(Value):

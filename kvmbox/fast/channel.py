@@ -155,6 +155,7 @@ class CompiledChannel(ChannelCore, Channel):
             try:
                 if words is None:
                     words = self.transport.rest_of_exchange()
+                    self.waiting = 0
                 reply, deadline, result, rest = words
                 if reply == asked[0] | REPLY and result <= limit and not rest:
                     if deadline != self.deadline:

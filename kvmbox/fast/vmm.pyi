@@ -53,6 +53,7 @@ class JournalCore:
 class ChannelCore:
     deadline: int
     waiting: int
+    waiter: int
     _sequence: int
     _failure: Any
     _record: Any

@@ -45,6 +45,7 @@ cdef extern from "pythread.h" nogil:
     void PyThread_free_lock(PyThread_type_lock)
     int PyThread_acquire_lock(PyThread_type_lock, int)
     void PyThread_release_lock(PyThread_type_lock)
+    unsigned long PyThread_get_thread_ident()
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long microseconds, int interruptible)
 
 cdef extern from "<sys/ioctl.h>" nogil:
@@ -400,6 +401,7 @@ cdef class ChannelCore:
 
     cdef public uint64_t deadline
     cdef public uint64_t waiting
+    cdef public uint64_t waiter
     cdef public uint64_t _sequence
     cdef public object _failure
     cdef public object _record
@@ -456,10 +458,12 @@ cdef class ChannelCore:
             return True
         it.asked[2] = value
         it.asked[3] = offset
+        self.waiter = PyThread_get_thread_ident()
         self.waiting = sequence
         it.status = self.end.exchange(it.asked, it.reply)
-        if it.status == UNUSED:
+        if it.status != UNFINISHED:
             self.waiting = 0
+        if it.status == UNUSED:
             PyThread_release_lock(self.mutex.lock)
             return False
         self._sequence = sequence
@@ -472,7 +476,6 @@ cdef class ChannelCore:
                 and it.reply[3] == 0
                 and (not is_kept or <void *>self.kept != <void *>None and self.kept.keep(it.asked, it.reply))
             ):
-                self.waiting = 0
                 PyThread_release_lock(self.mutex.lock)
             elif is_kept:
                 it.status = UNLIKE
@@ -501,7 +504,6 @@ cdef class ChannelCore:
         try:
             output(CHARACTERS[self.end.body[1] & 0xFF])
         finally:
-            self.waiting = 0
             PyThread_release_lock(self.mutex.lock)
         self._wait_for_output()
         return True

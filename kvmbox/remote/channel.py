@@ -14,7 +14,8 @@ Who waits, and for how long
 ---------------------------
 
 The vCPU thread blocks in `access` and `transact` without a time-out. `waiting` tells the watchdog (the main
-thread) which request is open. If the process does not answer, the watchdog kills it, and this ends the wait.
+thread) which request is open: it ends when the reply is read, before that is used. If the process does not
+answer, the watchdog kills it, and this ends the wait.
 The main thread itself uses `request`. It waits in slices of `WAIT_SLICE_MS`, and gives up after
 `REPLY_SLICES` slices. Slices are counted, and clocks are not compared. So a VMM that was suspended for an
 hour (Ctrl-Z) has used up one slice.
@@ -32,6 +33,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any, Final
 
 from kvmbox.devices.model import NO_RISE, Effect, HostOutput
@@ -108,6 +110,8 @@ class Channel:
         self.deadline = NO_DEADLINE
         self.waiting = 0
         """Sequence number of the request that the vCPU thread waits on, or 0: read by the watchdog."""
+        self.waiter = 0
+        """The `ident` of the last thread that has waited so."""
         self.survival = survival or Survival()
         self._journal = self.survival.journal
         self._record = record
@@ -122,7 +126,6 @@ class Channel:
         for rise in self._rises:
             rise.guarded_by(self._lock)
         self._acquire = self._lock.acquire
-        self._release = self._lock.release
         self._sequence = last_sequence
         self._failure: DeviceProcessError | None = None
         self._follow_ups: deque[FollowUp] = deque()
@@ -161,9 +164,11 @@ class Channel:
             sequence = self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
             first = word | sequence << 32
             now = self._now()
+            self.waiter = get_ident()
             self.waiting = sequence
             try:
                 words = self._exchange_words(first, now, value, offset)
+                self.waiting = 0
                 reply, deadline, result, rest = words
                 if reply == first | _REPLY_BIT and result <= limit and not rest and self._record is None:
                     if deadline != self.deadline:
@@ -184,7 +189,7 @@ class Channel:
             if self._left:
                 result = self._complete(word, offset, value, result)
         finally:
-            self._release()
+            self._lock.release()
         self._wait_for_output()
         return result
 
@@ -207,7 +212,7 @@ class Channel:
         """A request with a payload by the vCPU thread, which waits as `access` does."""
         with self._lock:
             request = self._next(kind, device, 0, offset, payload)
-            self.waiting = request.sequence
+            self._wait_for(request)
             try:
                 self._answer(request, 0, None)
             finally:
@@ -235,7 +240,7 @@ class Channel:
                 request = self._next(protocol.WRITE_STRING, device, 0, offset, piece, size)
                 data = data[len(piece) - self._ask_block(request, 0, slices)[0] * size :]
         finally:
-            self._release()
+            self._lock.release()
         if slices is None:
             self._wait_for_output()
 
@@ -252,7 +257,8 @@ class Channel:
     def _ask_block(self, asked: Request, limit: int, slices: _Slices = None) -> tuple[int, int, bytes]:
         """A block, under the lock; `slices` as `_follow_up`. How many accesses are left, value, payload."""
         sent = asked.encode()
-        self.waiting = asked.sequence if slices is None else 0
+        if slices is None:
+            self._wait_for(asked)
         try:
             if asked.payload:
                 frame = self.transport.exchange(sent, slices)
@@ -331,6 +337,11 @@ class Channel:
         self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
         return Request(kind, device, size, self._sequence, self._now(), value, offset, payload)
 
+    def _wait_for(self, request: Request) -> None:
+        """This thread is going to wait for the reply to `request`, and is watched. Under the lock."""
+        self.waiter = get_ident()
+        self.waiting = request.sequence
+
     def _answer(self, request: Request, limit: int, slices: _Slices) -> tuple[int, bytes]:
         """Send `request` and accept its reply, which may be another process's."""
         sent = request.encode()
@@ -348,7 +359,7 @@ class Channel:
             while self._follow_ups:
                 request = self._next(*self._follow_ups.popleft())
                 if slices is None:
-                    self.waiting = request.sequence
+                    self._wait_for(request)
                 self._answer(request, 0, slices)
         finally:
             self.waiting = 0
@@ -378,7 +389,8 @@ class Channel:
         self, comes: Callable[[int], bool], slices: int, *, for_another_thread: bool = False
     ) -> bool:
         """Whether it `comes`, which is told after so many milliseconds, within so many slices, and some more
-        as long as the process is starved, or another thread is just putting another one in its place.
+        as long as the process is starved, or another thread that holds the lock, or that thread is just
+        putting another process in its place.
         """
         wait = self._slice_ms
         if slices > 0 and comes(wait):
@@ -388,7 +400,7 @@ class Channel:
         try:
             if any(comes(wait) for _ in range(slices - 1)):
                 return True
-            is_starved = survival.process.starvation()
+            is_starved = survival.process.starvation(self.waiter if for_another_thread else 0)
             for _ in range(START_SLICES):
                 if not (for_another_thread and survival.being_connected) and not is_starved():
                     return comes(0)  # it may have answered just now, and wait for the next request
@@ -455,6 +467,7 @@ class Channel:
 
     def _accept(self, sent: bytes, frame: bytes, limit: int) -> tuple[int, bytes]:
         """Check a whole reply and apply its effects; returns its value and payload."""
+        self.waiting = 0
         if self._record is not None and not self.survival.rescues:
             self._record(sent, frame)
         size = len(frame)

@@ -107,7 +107,7 @@ class DirectChannel(Channel):
             if not effects:
                 return result
         finally:
-            self._release()
+            self._lock.release()
         self._wait_for_output()
         return result
 

@@ -141,13 +141,11 @@ class _Member(ProcessControl):
 
         return kill
 
-    def starvation(self) -> Callable[[], bool]:
+    def starvation(self, waiter: int = 0) -> Callable[[], bool]:
         """See ProcessControl."""
-        if self._pool.spawner is None:
-            return super().starvation()  # a thread starves with everybody else
-        if self._pool.members[self._name].process is None:
+        if self._pool.spawner is not None and self._pool.members[self._name].process is None:
             return lambda: True  # it is about to be started: the thread that does it has got no further
-        return Starvation(self._pool.pid_of(self._name)).is_starved
+        return Starvation(self._pool.pid_of(self._name), waiter).is_starved
 
 
 class DevicePool:

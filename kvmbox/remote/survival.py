@@ -33,8 +33,11 @@ class ProcessControl:
         """
         return lambda _cause: None
 
-    def starvation(self) -> Callable[[], bool]:
-        """Called when a reply is overdue. The result tells in each slice whether the process is starved."""
+    def starvation(self, waiter: int = 0) -> Callable[[], bool]:
+        """Called when a reply is overdue. The result tells in each slice whether the process is starved, or
+        the thread that waits for the reply: `waiter` is its `ident`, or 0 for the caller.
+        """
+        del waiter
         return lambda: False
 
 

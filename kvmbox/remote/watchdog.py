@@ -1,8 +1,8 @@
 """The deadline of the vCPU thread's requests. The main thread counts it in slices.
 
 `Watchdog.tick` is called once per slice. If a request is still open after a number of slices, its process is
-hung, unless the process is starved of CPU time (`host.starvation`). A suspended VMM does not tick, so the
-watchdog does not misfire when the VMM continues.
+hung, unless the process, or the thread that waits for the reply, is starved of CPU time (`host.starvation`).
+A suspended VMM does not tick, so the watchdog does not misfire when the VMM continues.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Watchdog:
             if request.slices >= self._limit and not self._is_starved(channel, request):
                 kill = channel.survival.process.killer()
                 # A rescue ends `waiting` before it replaces the process: while the request is open, this is
-                # the process that does not answer it.
+                # the process that does not answer it. A reply that has come meanwhile ends it as well.
                 if channel.waiting == waiting:
                     hung, self._kill = channel, kill
         return hung
@@ -64,5 +64,5 @@ class Watchdog:
         if request.slices >= START_SLICES:
             return False
         if request.is_starved is None:
-            request.is_starved = channel.survival.process.starvation()
+            request.is_starved = channel.survival.process.starvation(channel.waiter)
         return request.is_starved()

@@ -24,7 +24,7 @@ from tests.chaos.harness import Chaos, Guest, Result, undisturbed
 from tests.support.real_mode import SHUTDOWN, out, say
 from tests.support.runs import Images
 
-pytestmark = pytest.mark.kvm
+pytestmark = [pytest.mark.kvm, pytest.mark.thorough]
 
 FAULTS: Final = int(os.environ.get("KVMBOX_CHAOS_FAULTS", "30"))
 SEED: Final = int(os.environ.get("KVMBOX_CHAOS_SEED", random.randrange(1 << 30)))

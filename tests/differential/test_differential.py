@@ -19,6 +19,8 @@ from tests.differential.keyboard_program import keyboard_program
 from tests.differential.programs import Program, Step
 from tests.differential.runner import Answer, ask, find_qemu, kvmbox_command, qemu_command
 
+pytestmark = pytest.mark.thorough
+
 OPERATIONS = int(os.environ.get("KVMBOX_DIFFERENTIAL_OPS", "3000"))
 LINES_PER_PROGRAM = 1000
 CHIPS = ("uart", "pit", "rtc", "pm", "hpet", "kbd")

@@ -18,6 +18,8 @@ from kvmbox.devices.i8042 import DATA, I8042, STATUS
 from kvmbox.devices.ps2_keyboard import KEY_NUMBERS, RELEASED, scan_codes
 from tests.differential.runner import find_qemu, qemu_command
 
+pytestmark = pytest.mark.thorough
+
 needs_qemu = pytest.mark.skipif(
     find_qemu() is None,
     reason="no QEMU with -accel qtest: install qemu-system-xen, or name one in KVMBOX_QEMU",

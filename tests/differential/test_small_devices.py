@@ -16,6 +16,8 @@ import pytest
 
 from tests.differential.runner import RTC_BASE, ask, find_qemu, qemu_command
 
+pytestmark = pytest.mark.thorough
+
 needs_qemu = pytest.mark.skipif(
     find_qemu() is None,
     reason="no QEMU with -accel qtest: install qemu-system-xen, or name one in KVMBOX_QEMU",

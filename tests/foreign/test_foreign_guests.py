@@ -14,7 +14,7 @@ from tests.support.guest_table import backend
 from tests.support.patience import patience
 from tests.support.runs import KVMBOX
 
-pytestmark = pytest.mark.kvm
+pytestmark = [pytest.mark.kvm, pytest.mark.thorough]
 
 
 @pytest.mark.parametrize("guest", GUESTS, ids=lambda guest: guest.name)

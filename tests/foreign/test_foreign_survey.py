@@ -22,6 +22,8 @@ from tests.foreign.rows import ENTRY, GUEST, Row, load, merged, rows_of, save
 from tests.lab.packages import Unavailable
 from tests.support.patience import patience
 
+pytestmark = pytest.mark.thorough
+
 TOP = Path(__file__).parents[2]
 LONG_S = patience(60)
 

@@ -19,7 +19,7 @@ from tests.support.guest_table import backend
 from tests.support.patience import patience
 from tests.support.runs import KVMBOX
 
-pytestmark = pytest.mark.kvm
+pytestmark = [pytest.mark.kvm, pytest.mark.thorough]
 
 VARIABLE: Final = "KUT"
 TREE: Final = Path(os.environ.get(VARIABLE, ""))

@@ -13,6 +13,8 @@ from tests.fuzz.run import CHUNK, TARGETS, deal, fuzz, main
 from tests.fuzz.targets import Fault
 from tests.support.judge import ASKS, HEADER, judge
 
+pytestmark = pytest.mark.thorough
+
 FRAMES: Final = int(os.environ.get("KVMBOX_FUZZ_FRAMES", "60000"))
 SEED: Final = 20_261_125
 ENOUGH: Final = 20_000

@@ -13,6 +13,8 @@ from kvmbox.boot.segments import LoadSegment
 from kvmbox.memory import GuestMemory
 from tests.fuzz.images import MAX_COST, SEEDS, SIZE, fuzz, hostile, main, wrong_in
 
+pytestmark = pytest.mark.thorough
+
 COUNT: Final = int(os.environ.get("KVMBOX_FUZZ_IMAGES", "400"))
 SEED: Final = 20_261_126
 MEMORY: Final = GuestMemory(SIZE)

@@ -31,6 +31,7 @@ from kvmbox.tools.audit.audit import EVERY_LAYER, Options, Report, run_audit
 from kvmbox.tools.audit.probes import OF_VMM
 from kvmbox.tools.audit.result import Ended, Verdict
 from kvmbox.tools.audit.stand_in import THREADS
+from tests.support.selection import first_per_commit
 
 UNAME, SOCKET, MPROTECT = 63, 41, 10
 ON_DESCRIPTORS = ("other-descriptors", "flood", "rewrite-page", "execve")
@@ -69,7 +70,7 @@ def stoppers(report: Report) -> dict[str, list[str]]:
 # --- What must hold -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ipc", IPC_CHOICES)
+@pytest.mark.parametrize("ipc", first_per_commit(IPC_CHOICES))
 def test_audit_with_all_layers_finds_nothing_that_gets_out(ipc: str) -> None:
     report = audit(ipc=ipc)
 

@@ -35,6 +35,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.kvm
+@pytest.mark.thorough
 def test_bench_measures_every_kind_of_job(tmp_path: Path) -> None:
     path = tmp_path / "new.json"
     rows = (

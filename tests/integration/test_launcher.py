@@ -324,6 +324,7 @@ def test_signal_that_waits_since_before_exec_gives_130(
 
 
 @pytest.mark.kvm
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_at_any_moment_gives_130_or_none_at_all(
     kvmbox: Path, images: Images, number: signal.Signals

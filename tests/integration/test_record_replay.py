@@ -76,6 +76,7 @@ def test_bundled_guest_recorded_replays_identically(guest: str, tmp_path: Path) 
 
 
 @pytest.mark.kvm
+@pytest.mark.thorough
 @pytest.mark.parametrize("entry", RUNS, ids=lambda entry: f"{entry['guest']}: {entry['proves']}")
 def test_every_other_run_of_the_table_replays_identically(entry: dict[str, Any], tmp_path: Path) -> None:
     assert_identical(record_bundled(entry, tmp_path), "none")

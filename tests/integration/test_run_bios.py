@@ -25,6 +25,7 @@ from tests.support.real_mode import (
     say,
 )
 from tests.support.runs import DESIGNS, ENTRY, Images, Run, error_lines, run_to_end
+from tests.support.selection import first_per_commit
 
 pytestmark = pytest.mark.kvm
 
@@ -51,7 +52,7 @@ def boot_sector(sectors: Images, code: bytes, behind: bytes = b"") -> Path:
     return sectors.write(code.ljust(510, b"\0") + b"\x55\xaa" + behind)
 
 
-@pytest.mark.parametrize("arguments", DESIGNS, ids=" ".join)
+@pytest.mark.parametrize("arguments", first_per_commit(DESIGNS), ids=" ".join)
 def test_boot_sector_reads_its_disk_in_every_design(arguments: tuple[str, ...]) -> None:
     status, output, messages = run_to_end(Run(*arguments, "bootdisk"))
     assert (status, output) == (0, DISK_SAYS)

@@ -13,6 +13,7 @@ from kvmbox import layout
 from tests.support.patience import far_enough, seconds
 from tests.support.real_mode import COM1, DEBUGCON, SHUTDOWN, SPIN, TRIPLE_FAULT, debug_exit, out, say
 from tests.support.runs import Images, run_to_end
+from tests.support.selection import first_per_commit
 
 pytestmark = pytest.mark.kvm
 
@@ -38,7 +39,7 @@ def read_cmos(index: int, value: int) -> bytes:
     return b"\xb0%c\xe6\x70\xe4\x71\x3c%c\x74%c" % (index, value, len(wrong)) + wrong
 
 
-@pytest.mark.parametrize("ipc", IPC)
+@pytest.mark.parametrize("ipc", first_per_commit(IPC))
 def test_read_of_the_rtc_is_behind_its_index_whoever_gives_that(images: Images, ipc: str) -> None:
     guest = (
         write_cmos(0x40, 0x55)
@@ -49,7 +50,7 @@ def test_read_of_the_rtc_is_behind_its_index_whoever_gives_that(images: Images, 
     assert result == (0, b"", "")
 
 
-@pytest.mark.parametrize("ipc", IPC)
+@pytest.mark.parametrize("ipc", first_per_commit(IPC))
 def test_output_of_debug_console_and_uart_keeps_its_order(images: Images, ipc: str) -> None:
     guest = repeat(say(b"a", DEBUGCON) + say(b"b", COM1))
     result = run_to_end(images.run(guest + SHUTDOWN + SPIN, "--ipc", ipc, command=RESTLESS))
@@ -80,7 +81,7 @@ def many(body: bytes, rounds: int) -> bytes:
     )
 
 
-@pytest.mark.parametrize("ipc", IPC)
+@pytest.mark.parametrize("ipc", first_per_commit(IPC))
 def test_output_without_interrupts_takes_fewer_exits_than_characters_and_keeps_its_order(
     images: Images, tmp_path: Path, ipc: str
 ) -> None:

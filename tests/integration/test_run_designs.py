@@ -43,9 +43,13 @@ STRICT: Final = [design(*choice) for choice in itertools.product(("process", "pe
 
 
 def marked(designs: list[tuple[str, ...]]) -> list[object]:
-    """As parameters: strict mode where it is possible."""
+    """As parameters, of which `make test` takes none: strict mode where it is possible."""
     return [
-        pytest.param(one, id=" ".join(one[1::2]), marks=[strict_possible] if "strict" in one else [])
+        pytest.param(
+            one,
+            id=" ".join(one[1::2]),
+            marks=[pytest.mark.thorough, *([strict_possible] if "strict" in one else [])],
+        )
         for one in designs
     ]
 

@@ -39,6 +39,7 @@ from tests.support.dma import (
 from tests.support.family import device_processes
 from tests.support.real_mode import DEBUGCON, SHUTDOWN, SPIN, out, say, wait_input
 from tests.support.runs import KVMBOX, Images
+from tests.support.selection import first_per_commit
 from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.kvm
@@ -89,7 +90,7 @@ def run(images: Images, disk: Path, code: bytes, **options: Any) -> tuple[int, b
     return process.returncode, output, messages.decode()
 
 
-@pytest.mark.parametrize("design", DESIGNS, ids=lambda design: "-".join(design.values()))
+@pytest.mark.parametrize("design", first_per_commit(DESIGNS), ids=lambda design: "-".join(design.values()))
 def test_run_with_memory_and_transfers_in_every_design(
     design: dict[str, str], images: Images, disk: Path
 ) -> None:
@@ -99,7 +100,7 @@ def test_run_with_memory_and_transfers_in_every_design(
     assert disk.read_bytes() == DISK_AFTER
 
 
-@pytest.mark.parametrize("sandbox", ["process", "per-device", "none"])
+@pytest.mark.parametrize("sandbox", first_per_commit(["process", "per-device", "none"]))
 def test_recorded_run_is_replayed_without_memory_and_without_disk(
     sandbox: str, images: Images, disk: Path, tmp_path: Path
 ) -> None:
@@ -132,7 +133,9 @@ def kvmbox(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*KVMBOX, *arguments], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("design", DESIGNS[:5], ids=lambda design: "-".join(design.values()))
+@pytest.mark.parametrize(
+    "design", first_per_commit(DESIGNS[:5]), ids=lambda design: "-".join(design.values())
+)
 def test_device_process_killed_again_and_again_is_not_noticed_by_the_guest(
     design: dict[str, str], images: Images, disk: Path
 ) -> None:

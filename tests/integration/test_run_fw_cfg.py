@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.real_mode import IDLE, SHUTDOWN, debug_exit, out
 from tests.support.runs import DESIGNS, Images, Run, error_lines, run_to_end
+from tests.support.selection import first_per_commit
 
 pytestmark = pytest.mark.kvm
 
@@ -26,7 +27,7 @@ def summed(data: bytes) -> int:
     return total
 
 
-@pytest.mark.parametrize("design", DESIGNS, ids=" ".join)
+@pytest.mark.parametrize("design", first_per_commit(DESIGNS), ids=" ".join)
 def test_guest_reads_every_file_by_port_and_by_dma(tmp_path: Path, design: tuple[str, ...]) -> None:
     files = {"opt/hello": b"Hello, guest.\n", "opt/large": LARGE, "opt/copied": COPIED, "opt/none": b""}
     options = []

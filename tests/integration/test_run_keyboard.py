@@ -15,6 +15,7 @@ from tests.support.family import device_processes
 from tests.support.patience import patience
 from tests.support.real_mode import RESET_8042, SHUTDOWN, debug_exit, say, wait_input
 from tests.support.runs import Images, Run, error_lines, run_to_end
+from tests.support.selection import first_per_commit
 
 pytestmark = pytest.mark.kvm
 
@@ -48,7 +49,7 @@ def real(images: Images, *code: bytes, **options: Any) -> Machine:
     return Machine(images.write(*code), boot="real", timeout=PATIENCE_S, **options)
 
 
-@pytest.mark.parametrize("design", DESIGNS, ids=str)
+@pytest.mark.parametrize("design", first_per_commit(DESIGNS), ids=str)
 def test_keys_of_a_program_reach_the_driver_in_every_design(design: dict[str, Any]) -> None:
     with Machine("keyboard", timeout=PATIENCE_S, **design) as vm:
         vm.type("Early ")

@@ -26,6 +26,7 @@ from tests.support.real_mode import (
     wait_input,
 )
 from tests.support.runs import Images, Run, error_lines, run_to_end
+from tests.support.selection import first_per_commit
 
 pytestmark = pytest.mark.kvm
 
@@ -58,7 +59,7 @@ def test_unused_device_has_no_process(images: Images) -> None:
     assert set(report["sandbox"]) == set(DEVICE_TYPES)
 
 
-@pytest.mark.parametrize("ipc", ["socketpair", "pipe", "shm"])
+@pytest.mark.parametrize("ipc", first_per_commit(["socketpair", "pipe", "shm"]))
 @pytest.mark.parametrize("seccomp", ["filter", "strict", "off"])
 def test_first_access_is_answered_by_a_process_as_jailed_as_the_others(
     images: Images, ipc: str, seccomp: str
@@ -71,7 +72,7 @@ def test_first_access_is_answered_by_a_process_as_jailed_as_the_others(
     assert set(report["sandbox"]) == {*DEVICE_TYPES, "fwcfg"}
 
 
-@pytest.mark.parametrize("sandbox", ["none", "thread"])
+@pytest.mark.parametrize("sandbox", first_per_commit(["none", "thread"]))
 def test_designs_without_processes_have_nothing_to_start(images: Images, sandbox: str) -> None:
     status, output, report = report_of(images, GUEST, "--sandbox", sandbox)
     assert (status, output) == (0, b"<QEMU>")
@@ -197,7 +198,7 @@ def test_process_that_lacks_a_layer_does_not_serve_though_the_guest_runs(images:
     assert "landlock" in line
 
 
-@pytest.mark.parametrize("ipc", ["socketpair", "shm"])
+@pytest.mark.parametrize("ipc", first_per_commit(["socketpair", "shm"]))
 def test_signal_ends_a_run_whose_first_access_waits_for_a_stopped_spawner(images: Images, ipc: str) -> None:
     with images.run(say(b"1") + wait_input() + USE_PM + IDLE, "--ipc", ipc, stdin=-1) as run:
         run.stdout.until(b"1")

@@ -28,6 +28,7 @@ from tests.support.real_mode import (
     wait_input,
 )
 from tests.support.runs import Images, Run, error_lines
+from tests.support.selection import first_per_commit
 
 pytestmark = pytest.mark.kvm
 
@@ -199,7 +200,7 @@ def test_device_process_stopped_in_the_midst_of_requests_gives_8(images: Images)
         run.family.assert_gone()
 
 
-@pytest.mark.parametrize("ipc", ["socketpair", "pipe", "shm"])
+@pytest.mark.parametrize("ipc", first_per_commit(["socketpair", "pipe", "shm"]))
 def test_stopped_device_process_whose_spawner_is_stopped_too_gives_8(images: Images, ipc: str) -> None:
     # The spawner is the one that kills, and it does not: it is killed itself; the vCPU thread's read ends.
     poll = bytes.fromhex("bafd03 ec ebfd")

@@ -16,6 +16,7 @@ import pytest
 from kvmbox import layout
 from tests.support.real_mode import COM1, DEBUGCON, IDLE, SHUTDOWN, out, say, wait_input
 from tests.support.runs import Images, error_lines, run_to_end
+from tests.support.selection import first_per_commit
 
 pytestmark = pytest.mark.kvm
 
@@ -113,7 +114,7 @@ def test_process_that_is_lost_at_hello_is_replaced(images: Images, entry: str, w
     assert messages.endswith(", 14 left)\n")
 
 
-@pytest.mark.parametrize("ipc", ["socketpair", "pipe", "shm"])
+@pytest.mark.parametrize("ipc", first_per_commit(["socketpair", "pipe", "shm"]))
 def test_process_that_is_lost_before_hello_is_replaced(images: Images, ipc: str) -> None:
     # The first replacement, too. They may be dead before the spawner has told that they are jailed, or after.
     status, output, messages = run(images, "uart,standby:1", "stillborn", "restart", "--ipc", ipc)

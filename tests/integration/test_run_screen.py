@@ -31,6 +31,7 @@ from tests.support.real_mode import (
     wait_input,
 )
 from tests.support.runs import DESIGNS, ENTRY, KVMBOX, Images, Run, error_lines, run_to_end
+from tests.support.selection import first_per_commit
 
 pytestmark = pytest.mark.kvm
 
@@ -62,7 +63,9 @@ def start_at(row: int) -> bytes:
 # --- What is shown ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [*DESIGNS, ("--on-device-crash", "restart")], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", first_per_commit([*DESIGNS, ("--on-device-crash", "restart")]), ids=" ".join
+)
 def test_text_of_a_guest_that_only_prints_on_the_screen_is_shown(arguments: tuple[str, ...]) -> None:
     status, output, messages = run_to_end(Run("screen", *arguments))
     assert (status, output) == (6, HELLO)

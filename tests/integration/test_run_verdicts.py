@@ -31,7 +31,7 @@ from tests.support.real_mode import (
 from tests.support.runs import Images, Run, error_lines, run_to_end
 from tests.support.verdict_model import ENDS, TEXT, TIMED_OUT, WAYS, Cell, cells, model, pairs
 
-pytestmark = pytest.mark.kvm
+pytestmark = [pytest.mark.kvm, pytest.mark.thorough]
 
 AT_A_TIME: Final = 4
 

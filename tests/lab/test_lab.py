@@ -15,6 +15,8 @@ from tests.lab.machine import LabFailure, LabTimeout
 from tests.lab.modules import ModuleProblem, dependencies, load_order
 from tests.lab.variations import VARIATIONS, Host, apply
 
+pytestmark = pytest.mark.thorough
+
 # --- The archive -----------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ from kvmbox.board import (
     pc_board,
 )
 from kvmbox.devices.catalog import MODELS
+from kvmbox.devices.rtc_registers import CENTURY, DATE_OF_MONTH, MONTH, YEAR
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.jail.server import DeviceServer
 from kvmbox.memory import GuestMemory
@@ -348,10 +350,14 @@ def test_restored_process_goes_on_as_the_one_that_it_replaces(
 @pytest.mark.parametrize("rtc_base", [-62_135_596_800, -1, 0, 2**31, 253_402_300_799])
 def test_rtc_of_every_year_that_can_be_asked_for_answers(rtc_base: int) -> None:
     process = Process(board(pace=False, rtc_base=rtc_base)["rtc"])
+    values = []
     for register in range(64):
         process.access(protocol.WRITE, 0, 0, 1, register)
-        process.access(protocol.READ, 0, 1, 1, 0)
+        values.append(process.access(protocol.READ, 0, 1, 1, 0))
     process.close()
+    expected = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=rtc_base)
+    assert f"{values[CENTURY]:02x}{values[YEAR]:02x}" == f"{expected.year:04}"
+    assert f"{values[MONTH]:02x}{values[DATE_OF_MONTH]:02x}" == f"{expected:%m%d}"
 
 
 def test_every_model_of_the_catalogue_is_on_the_board() -> None:

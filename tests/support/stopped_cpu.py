@@ -21,9 +21,11 @@ class Memory:
         self.next_table = TABLES
 
     def write(self, address: int, data: bytes) -> None:
-        for offset, byte in enumerate(data):
-            page, within = divmod(address + offset, PAGE)
-            self.pages.setdefault(page, bytearray(PAGE))[within] = byte
+        while data:
+            page, within = divmod(address, PAGE)
+            piece, data = data[: PAGE - within], data[PAGE - within :]
+            self.pages.setdefault(page, bytearray(PAGE))[within : within + len(piece)] = piece
+            address += len(piece)
 
     def write_number(self, address: int, value: int, size: int = 8) -> None:
         self.write(address, value.to_bytes(size, "little"))

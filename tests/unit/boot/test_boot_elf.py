@@ -273,7 +273,9 @@ def test_elf_overlapping_segments_are_refused(second: int) -> None:
 
 
 def test_elf_segments_that_touch_are_loaded() -> None:
-    load(elf([Piece(), Piece(virtual=0x100020), Piece(virtual=0xFFFE0)]))
+    _, memory = load(elf([Piece(), Piece(virtual=0x100020), Piece(virtual=0xFFFE0)]))
+
+    assert memory.read(0xFFFE0, 3 * len(CODE)) == 3 * CODE
 
 
 def test_elf_for_another_machine_is_named_as_that_though_it_has_a_xen_note() -> None:
@@ -292,7 +294,10 @@ def test_elf_of_class_32_with_64_bit_code_is_told_how_to_link() -> None:
 def test_elf_with_other_notes_is_loaded() -> None:
     notes = elf_note(b"GNU\0", 18, b"x") + elf_note(b"Xen\0", 6, b"linux\0")
 
-    load(elf([Piece(), Piece(data=notes + b"\xff" * 11, type=PT_NOTE)]))
+    plan, memory = load(elf([Piece(), Piece(data=notes + b"\xff" * 11, type=PT_NOTE)]))
+
+    assert (plan.format, plan.state) == ("elf32", load(elf([Piece()]))[0].state)
+    assert memory.read(0x100000, len(CODE)) == CODE
 
 
 def test_elf_reloaded_after_clear_gives_the_same_memory_and_state() -> None:

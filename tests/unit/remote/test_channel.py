@@ -37,9 +37,15 @@ class Liar:
     """
 
     def __init__(
-        self, *, half: Half | None = None, now: Callable[[], int] | None = None, **options: Any
+        self,
+        *,
+        half: Half | None = None,
+        now: Callable[[], int] | None = None,
+        output: Callable[[bytes], None] | None = None,
+        deadline_changed: Callable[[int, int], None] | None = None,
+        **options: Any,
     ) -> None:
-        """`options` are those of the channel."""
+        """`options` are those of the channel. `output` is COM1's, and the default notes it in the log."""
         far = FarEnd()
         self.device_end = far.socket
         self.log = Log()
@@ -69,7 +75,7 @@ class Liar:
             Grants(
                 "COM1",
                 irq_lines=[self.log.note("irq 0"), self.log.note("irq 1")],
-                output=self.log.note("output"),
+                output=output or self.log.note("output"),
             ),
             Grants(
                 "COM2",
@@ -83,7 +89,7 @@ class Liar:
             Opening(reach),
             grants,
             now=now or (lambda: self.now),
-            deadline_changed=self.log.note("deadline"),
+            deadline_changed=deadline_changed or self.log.note("deadline"),
             slice_ms=1,
             **options,
         )
@@ -165,6 +171,51 @@ def test_access_sends_the_request_and_gives_the_value(liar: Liar) -> None:
     sent = protocol.decode_request(liar.device_end.recv(8192))
     assert sent == protocol.Request(protocol.READ, 1, 1, 1, NOW, 0, 5)
     assert liar.log == []
+
+
+def test_access_waits_until_the_reply_is_read_and_not_while_it_is_used(
+    make_liar: Callable[..., Liar],
+) -> None:
+    # Else a slow disk or a full terminal would look like a process that does not answer.
+    peers: list[Liar] = []
+    seen: list[tuple[str, int, int]] = []
+
+    def look(what: str) -> None:
+        seen.append((what, peers[-1].channel.waiting, peers[-1].channel.waiter))
+
+    for options in ({}, {"record": lambda _sent, _frame: look("record")}):
+        liar = make_liar(deadline_changed=lambda _deadline, _now: look("deadline"), **options)
+        peers.append(liar)
+        liar.queue(deadline=NOW + 1)
+        liar.read()
+    me = threading.get_ident()
+    assert seen == [("deadline", 0, me), ("record", 0, me), ("deadline", 0, me)]
+
+
+@pytest.mark.parametrize("text", [b"x", b"text"])  # compiled code prints a character by itself
+def test_access_does_not_wait_while_it_prints(make_liar: Callable[..., Liar], text: bytes) -> None:
+    peers: list[Liar] = []
+    seen: list[int] = []
+    liar = make_liar(output=lambda _text: seen.append(peers[-1].channel.waiting))
+    peers.append(liar)
+    liar.queue(device=1, count=1, body=encode_effects([(0, HostOutput(text))]))
+    liar.read()
+    assert seen == [0]
+
+
+def test_transact_does_not_wait_while_the_reply_is_used(make_liar: Callable[..., Liar]) -> None:
+    peers: list[Liar] = []
+    seen: list[int] = []
+    liar = make_liar(output=lambda _text: seen.append(peers[-1].channel.waiting))
+    peers.append(liar)
+    liar.queue(
+        protocol.WRITE_RUN | protocol.REPLY,
+        count=1,
+        size=0,
+        body=encode_effects([(0, HostOutput(b"x"))]),
+    )
+    liar.channel.transact(protocol.WRITE_RUN, 1, 5, b"x")
+    assert seen == [0]
 
 
 def test_access_write_forwards_the_value(liar: Liar) -> None:

@@ -52,6 +52,7 @@ class Rescue(Survival, ProcessControl):
         self.rescued: list[DeviceProcessError] = []
         self.killed: list[DeviceProcessError] = []
         self.heard: list[bool] = []
+        self.waiters: list[int] = []
         self.end: Callable[[], None]
         self.is_starved: Callable[[], bool] = lambda: False
         self.meanwhile: Callable[[], None] = lambda: None
@@ -76,7 +77,8 @@ class Rescue(Survival, ProcessControl):
 
         return kill
 
-    def starvation(self) -> Callable[[], bool]:
+    def starvation(self, waiter: int = 0) -> Callable[[], bool]:
+        self.waiters.append(waiter)
         return self.is_starved
 
 
@@ -101,6 +103,7 @@ class Silent:
 
     def vcpu_waits(self) -> Callable[[], int]:
         """Returns when the vCPU thread waits for a reply, with what gives the result of its access."""
+        self.thread = self.threads.submit(threading.get_ident).result()
         future = self.threads.submit(self.channel.access, READ, 5, 0, 0xFF)
         self.device_end.recv(8192)
         return future.result
@@ -170,6 +173,7 @@ def test_request_waits_for_an_access_that_is_answered_in_time(silent: Silent) ->
     assert silent.channel.request(protocol.ADVANCE) == (0, b"")
     assert value() == 0x60
     assert silent.survival.killed == []
+    assert silent.survival.waiters[0] == silent.thread  # it may be the one that is starved
 
 
 def test_request_waits_for_a_rescue_for_longer_than_for_a_reply() -> None:
@@ -273,9 +277,13 @@ def test_request_does_not_wait_for_ever_for_a_rescue_that_does_not_end() -> None
 
 def test_reply_that_comes_between_the_last_slice_and_the_look_at_the_process_counts(silent: Silent) -> None:
     def answered_by_now() -> bool:
-        silent.reply(protocol.ADVANCE, 1)
+        silent.reply(protocol.ADVANCE, 2)
         return False  # and waits for the next request: it is not starved
 
+    value = silent.vcpu_waits()
+    silent.reply(protocol.READ, 1, 0x60)
+    assert value() == 0x60
     silent.survival.is_starved = answered_by_now
     assert silent.channel.request(protocol.ADVANCE) == (0, b"")
     assert silent.channel.failure is None
+    assert silent.survival.waiters == [0]  # the thread that waits is this one, and runs

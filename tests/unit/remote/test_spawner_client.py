@@ -38,8 +38,17 @@ def test_start_interpreter_missing_is_a_sandbox_error(monkeypatch: pytest.Monkey
         SpawnerClient.start()
 
 
-def test_kill_process_without_pidfd_does_nothing() -> None:
-    DeviceProcess("uart").kill()
+def test_kill_is_asked_for_until_the_process_has_ended_and_of_none_that_never_was() -> None:
+    asked: list[DeviceProcess] = []
+    process = DeviceProcess("uart", 77, killer=asked.append)
+    process.kill()
+    process.kill()
+    process.wait_status = 9
+    process.kill()
+    assert asked == [process, process]
+    never = DeviceProcess("uart")
+    never.kill()
+    assert never.end() is None
 
 
 @pytest.mark.parametrize("staged_first", [True, False])

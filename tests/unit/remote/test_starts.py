@@ -133,7 +133,7 @@ def launched(
     monkeypatch.setattr(pool, "make_link", lambda: SimpleNamespace(device=(), close_vmm_end=lambda: None))
     monkeypatch.setattr(
         "kvmbox.remote.device_thread.DeviceThread",
-        lambda name, link, cpu: SimpleNamespace(name=name, join=lambda seconds: None),
+        lambda name, link, cpu: SimpleNamespace(name=name, pid=0, join=lambda seconds: None),
     )
     pool.launch(BOARD, b"", cpu=None, on_demand=on_demand)
     return pool, spawner.asked
@@ -167,6 +167,16 @@ def test_pool_whose_process_is_not_there_finds_nothing_wrong_with_it(monkeypatch
     pool.kill("lazy")
     control = _Member(pool, "lazy")
     assert control.starvation()()  # a request that has not come as far as the start is not overdue
+    pool.close()
+
+
+@pytest.mark.parametrize(("sandbox", "name"), [(PROCESS, "eager"), (PER_DEVICE, "A"), (THREAD, "eager")])
+def test_reply_may_be_late_for_the_sake_of_the_thread_that_waits(
+    sandbox: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, _ = launched(sandbox, on_demand=False, monkeypatch=monkeypatch)
+    # This thread runs, and has hardly had any CPU time since.
+    assert _Member(pool, name).starvation(threading.get_ident())()
     pool.close()
 
 

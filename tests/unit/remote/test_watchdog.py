@@ -86,14 +86,14 @@ def test_suspended_vmm_that_does_not_tick_uses_up_nothing(limit: int) -> None:
 
 
 class Starving(ProcessControl):
-    """A process that is starved for so many slices, and how often it was asked for."""
+    """A process that is starved for so many slices, and for which thread it was asked each time."""
 
     def __init__(self, slices: int) -> None:
         self.left = slices
-        self.asked = 0
+        self.asked: list[int] = []
 
-    def starvation(self) -> Callable[[], bool]:
-        self.asked += 1
+    def starvation(self, waiter: int = 0) -> Callable[[], bool]:
+        self.asked.append(waiter)
         return self.is_starved
 
     def is_starved(self) -> bool:
@@ -105,10 +105,10 @@ def test_tick_excused_process_is_not_hung_until_the_excuse_ends() -> None:
     process = Starving(5)
     uart = channel(survival=Survival(process))
     watchdog = Watchdog([uart], limit=3)
-    uart.waiting = 7
+    uart.waiting, uart.waiter = 7, 17
     assert ticks(watchdog, 3 + 5) == [None] * 8
     assert watchdog.tick() is uart
-    assert process.asked == 1
+    assert process.asked == [17]
 
 
 def test_tick_nobody_is_asked_for_an_excuse_within_the_limit() -> None:
@@ -117,7 +117,7 @@ def test_tick_nobody_is_asked_for_an_excuse_within_the_limit() -> None:
     watchdog = Watchdog([uart], limit=3)
     uart.waiting = 7
     ticks(watchdog, 3)
-    assert process.asked == 0
+    assert process.asked == []
 
 
 def test_tick_next_request_needs_an_excuse_of_its_own() -> None:
@@ -125,9 +125,9 @@ def test_tick_next_request_needs_an_excuse_of_its_own() -> None:
     uart = channel(survival=Survival(process))
     watchdog = Watchdog([uart], limit=3)
     for sequence in (1, 2):
-        uart.waiting = sequence
+        uart.waiting, uart.waiter = sequence, 10 * sequence
         ticks(watchdog, 6)
-    assert process.asked == 2
+    assert process.asked == [10, 20]
 
 
 def test_tick_no_excuse_lasts_for_ever() -> None:
@@ -197,5 +197,21 @@ def test_tick_request_that_ends_while_the_tick_looks_at_it_is_not_hung() -> None
         process.number = 2
 
     process.in_killer = rescue
+    uart.waiting = 1
+    assert ticks(watchdog, 3) == [None, None, None]
+
+
+def test_tick_reply_that_comes_while_the_tick_looks_at_the_process_counts() -> None:
+    class AnswersNow(ProcessControl):
+        def starvation(self, waiter: int = 0) -> Callable[[], bool]:
+            del waiter
+            return self.is_starved
+
+        def is_starved(self) -> bool:
+            uart.waiting = 0  # to read /proc gives the GIL away: the thread that waits may run
+            return False  # and the process waits for the next request
+
+    uart = channel(survival=Survival(AnswersNow()))
+    watchdog = Watchdog([uart], limit=1)
     uart.waiting = 1
     assert ticks(watchdog, 3) == [None, None, None]

@@ -54,7 +54,6 @@ def test_accesses_of_a_block_in_order(request_: Request, singles: list[Request])
         Request(WRITE_STRING, 0, 1, payload=bytes(MAX_STRING + 1)),
         Request(WRITE_STRING, 0, 1, value=1, payload=b"x"),
     ],
-    ids=repr,
 )
 def test_block_that_no_vmm_sends_is_refused(request_: Request) -> None:
     with pytest.raises(FrameError, match="a block of"):

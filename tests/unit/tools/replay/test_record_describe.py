@@ -54,7 +54,6 @@ LSR_READ = Request(protocol.READ, 0, 1, 7, 1_500_000_000, 0, 5)
         (Request(protocol.SNAPSHOT, 1, offset=2), "snapshot part 2"),
         (Request(protocol.READ, 9, 1), "read"),
     ],
-    ids=repr,
 )
 def test_request_is_put_in_words(request_: Request, words: str) -> None:
     assert request_text(CHANNELS[UART], request_) == words

@@ -1,0 +1,58 @@
+"""`make test` and `make check`: what the first leaves out has a marker, and the second leaves out nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MARKERS = [line.partition(":")[0] for line in PROJECT["tool"]["pytest"]["ini_options"]["markers"]]
+
+
+def runs_of_pytest(target: str) -> list[list[str]]:
+    """The arguments of pytest in each run of it that `make target` makes."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTEST"))
+    }
+    done = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", target],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [shlex.split(line) for line in done.stdout.splitlines() if "-m pytest" in line]
+    return [line[line.index("pytest") + 1 :] for line in lines]
+
+
+def test_check_runs_each_test_and_those_of_runs_once_more() -> None:
+    everything, again = runs_of_pytest("check")
+    assert everything == []
+    assert again
+    assert all(re.fullmatch(r"tests/integration/test_run_\w+\.py", path) for path in again)
+
+
+def test_test_leaves_out_only_what_has_the_marker() -> None:
+    assert runs_of_pytest("test") == [["-m", "not thorough"]]
+
+
+@pytest.mark.parametrize("marker", MARKERS)
+def test_marker_is_used(marker: str) -> None:
+    used = re.compile(rf"pytest\.mark\.{marker}\b")
+    assert any(used.search(path.read_text()) for path in (ROOT / "tests").rglob("*.py"))
+
+
+@pytest.mark.parametrize("folder", ["chaos", "differential", "foreign", "fuzz", "lab"])
+def test_each_file_of_a_folder_that_is_left_out_has_the_marker(folder: str) -> None:
+    files = sorted((ROOT / "tests" / folder).glob("test_*.py"))
+    assert files
+    for path in files:
+        assert re.search(r"^pytestmark = .*pytest\.mark\.thorough", path.read_text(), re.MULTILINE), path
