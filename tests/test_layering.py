@@ -432,7 +432,7 @@ def _modules_named_in_text() -> set[str]:
     named = {f"kvmbox.cli.{command}" for command in COMMANDS}
     named |= {"kvmbox.cli.entry", "kvmbox.__main__"}  # the scripts, and `python -m kvmbox`
     named.add("kvmbox.tools.smoke.pytest_plugin")  # an entry point of pytest
-    named.add("kvmbox.jail.spawner")  # in an interpreter of its own
+    named |= {"kvmbox.jail.spawner", "kvmbox.tools.warm.template"}  # in interpreters of their own
     named |= {f"kvmbox.parts.{part}.part" for part in ORDER}
     named |= {f"kvmbox.parts.{word}" for words in NAMED_BY_THE_CORE.values() for word in words}
     named |= {name for name in MODULES if name.startswith("kvmbox.fast.")}  # `choice`

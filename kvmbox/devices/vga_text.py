@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import Effect, SnapshotError
+from kvmbox.devices.model import SnapshotError, TimelessModel
 from kvmbox.devices.port_models import check_snapshot
 
 TYPE_CHECKING = False
@@ -29,19 +29,6 @@ CRTC_INDEX: Final = 0x04
 CRTC_DATA: Final = 0x05
 INPUT_STATUS_1: Final = 0x0A  # written: feature control
 COLOR: Final = 0x20
-ATTRIBUTE: Final = 0x10
-ATTRIBUTE_READ: Final = 0x11
-MISC_WRITE: Final = 0x12  # read: input status 0
-SEQUENCER_INDEX: Final = 0x14
-SEQUENCER_DATA: Final = 0x15
-PEL_MASK: Final = 0x16
-PEL_READ_INDEX: Final = 0x17  # read: DAC state
-PEL_WRITE_INDEX: Final = 0x18
-PEL_DATA: Final = 0x19
-FEATURE_READ: Final = 0x1A
-MISC_READ: Final = 0x1C
-GRAPHICS_INDEX: Final = 0x1E
-GRAPHICS_DATA: Final = 0x1F
 
 # Indices of the CRT controller.
 HORIZONTAL_DISPLAY_END: Final = 0x01
@@ -105,7 +92,7 @@ _SNAPSHOT: Final = Struct("<4s 5s 9s 25s 21s 768s 4B 2B 6B 3s")
 _READ_STATE: Final = 3  # of the DAC: the read index was written last. 0: the write index
 
 
-class VgaText:
+class VgaText(TimelessModel):
     """See the module.
 
     >>> vga = VgaText()
@@ -115,6 +102,7 @@ class VgaText:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._power_on()
 
     def _power_on(self) -> None:
@@ -189,24 +177,9 @@ class VgaText:
         for position in range(size if size in (1, 2, 4, 8) else 0):
             self._write_byte(offset + position, value >> 8 * position & 0xFF)
 
-    def advance(self, now: int) -> None:
-        """See DeviceModel. Time changes no state."""
-
-    def next_deadline(self) -> int | None:
-        """See DeviceModel. Never."""
-        return None
-
-    def receive(self, now: int, data: bytes) -> int:
-        """See DeviceModel. There is no host input."""
-        return 0
-
     def reset(self, now: int) -> None:
         """See DeviceModel. As after power-on, because the BIOS sets mode 3 again."""
         self._power_on()
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel. There are none."""
-        return []
 
     # --- Registers ----------------------------------------------------------------------------------------
 
