@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kvmbox.errors import DeviceProcessError
+from kvmbox.errors import DeviceProcessError, KvmboxError, SnapshotFileError
 from kvmbox.run.part import Standing
 from kvmbox.run.requests import GUEST_ENDED, NoMachineError, Requests
 from kvmbox.run.standstill import Standstill
@@ -46,7 +46,8 @@ class Rig:
         self.machine: Any = SimpleNamespace(loop=SimpleNamespace(standstill=self.standstill))
         self.looks: list[tuple[str, bool]] = []
         """The name of each call, and whether the vCPU stood still for it."""
-        self.problem: DeviceProcessError | None = None
+        self.fails: dict[str, KvmboxError] = {}
+        """What goes wrong at "call begins" or "call ends"."""
         self.answers: dict[str, object] = {}
         """What each thread was given, or was told: by the name of its call."""
 
@@ -54,14 +55,23 @@ class Rig:
         self.requests.attach(self.machine)
 
     def call(self, name: str) -> Callable[[Standing], Callable[[], str]]:
+        """A call that notes itself, and fails as `fails` wants it."""
+
         def look(machine: Standing) -> Callable[[], str]:
             assert machine is self.machine
             self.looks.append((name, self.cpu.is_paused))
-            if self.problem is not None:
-                raise self.problem
-            return lambda: f"{name} answered {'at' if self.cpu.is_paused else 'after'} the standstill"
+            self.fail(f"{name} begins")
+            return finish
+
+        def finish() -> str:
+            self.fail(f"{name} ends")
+            return f"{name} answered {'at' if self.cpu.is_paused else 'after'} the standstill"
 
         return look
+
+    def fail(self, step: str) -> None:
+        if step in self.fails:
+            raise self.fails[step]
 
     def ask(self, name: str = "screen", *, attached: bool = True) -> threading.Thread:
         """Ask on another thread; returns when the main loop was called for it, if there is a machine."""
@@ -69,7 +79,7 @@ class Rig:
         def ask() -> None:
             try:
                 self.answers[name] = self.requests.ask(self.call(name))
-            except NoMachineError as error:
+            except (NoMachineError, KvmboxError) as error:
                 self.answers[name] = str(error)
 
         thread = threading.Thread(target=ask, daemon=True)
@@ -135,7 +145,7 @@ def test_several_that_wait_are_all_answered_in_one_standstill_in_their_order(rig
 def test_call_that_finds_a_process_lost_ends_the_run_and_its_own_wait_with_the_reason(rig: Rig) -> None:
     rig.attach()
     first, second = rig.ask("screen"), rig.ask("clock")
-    rig.problem = HUNG
+    rig.fails["screen begins"] = HUNG
     with pytest.raises(DeviceProcessError) as caught:
         rig.turn()
     assert caught.value is HUNG
@@ -151,14 +161,7 @@ def test_call_that_finds_a_process_lost_ends_the_run_and_its_own_wait_with_the_r
 def test_one_whose_call_was_made_has_its_answer_although_the_next_one_fails(rig: Rig) -> None:
     rig.attach()
     first, second = rig.ask("screen"), rig.ask("clock")
-    look = rig.looks.append
-
-    class Failing(list[tuple[str, bool]]):
-        def append(self, one: tuple[str, bool]) -> None:
-            look(one)
-            rig.problem = HUNG if one[0] == "clock" else None
-
-    rig.looks = Failing()
+    rig.fails["clock begins"] = HUNG
     with pytest.raises(DeviceProcessError):
         rig.turn()
     first.join(30)
@@ -167,6 +170,21 @@ def test_one_whose_call_was_made_has_its_answer_although_the_next_one_fails(rig:
     rig.requests.end()
     second.join(30)
     assert rig.answers["clock"] == str(HUNG)
+
+
+@pytest.mark.parametrize("step", ["begins", "ends"])
+def test_error_of_one_call_is_raised_where_it_was_asked_for_and_the_machine_goes_on(
+    rig: Rig, step: str
+) -> None:
+    rig.attach()
+    first, second = rig.ask("snapshot"), rig.ask("clock")
+    rig.fails[f"snapshot {step}"] = SnapshotFileError("cannot write it")
+    rig.turn()
+    for thread in (first, second):
+        thread.join(30)
+    assert rig.answers == {"snapshot": "cannot write it", "clock": "clock answered after the standstill"}
+    assert not rig.requests.wants
+    assert not rig.cpu.is_paused
 
 
 def test_whoever_waits_when_the_guest_ends_is_told_and_so_is_whoever_asks_later(rig: Rig) -> None:
