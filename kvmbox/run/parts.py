@@ -47,7 +47,9 @@ def prepare_report(config: RunConfig) -> None:
     import zlib  # noqa: F401 - pyelftools does
 
     if config.symbols or os.isatty(2):
-        load(f"{CRASH_REPORT}.disassembly", "preload")()
+        from kvmbox.explain.disassembly import preload
+
+        preload()
 
 
 class Parts:
