@@ -56,7 +56,8 @@ class _Request(Generic[Answer]):
             self.answers.append(finish())
         except Exception as error:  # noqa: BLE001 - as above
             self.error = error
-        self.done.set()
+        finally:
+            self.done.set()
 
 
 class Requests(Visitor):
@@ -65,6 +66,8 @@ class Requests(Visitor):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._wanted: deque[_Request[Any]] = deque()
+        self._open: list[_Request[Any]] = []
+        """Those that have begun, and that somebody may still wait for."""
         self._machine: Standing | None = None
         self._ended = False
 
@@ -105,11 +108,12 @@ class Requests(Visitor):
     def visit(self) -> Callable[[], None]:
         """Make the calls. Raises DeviceProcessError: then the run ends, and with it what is waited for."""
         assert self._machine is not None
+        self._open = [request for request in self._open if not request.done.is_set()]
         begun: list[Callable[[], None]] = []
         try:
             while self._wanted:
                 begun.append(self._wanted[0].begin(self._machine))
-                self._wanted.popleft()
+                self._open.append(self._wanted.popleft())
         except DeviceProcessError:
             _finish(begun)
             raise
@@ -119,7 +123,8 @@ class Requests(Visitor):
         """The guest has ended, or will not run: nobody waits any longer."""
         with self._lock:
             self._ended = True
-            left, self._wanted = self._wanted, deque()
+            left = [*self._wanted, *self._open]
+            self._wanted.clear()
         for request in left:
             request.done.set()
 

@@ -154,9 +154,9 @@ def _open(
         board = board_of(
             config, bios=source.has_bios, disk=source.disk_sectors, fw_cfg=(*source.fw_cfg, *items)
         )
+    origin.check_board(board)  # before a part empties a file
     opening = Opening(config, caller, judge, board, say)
     parts.open(opening, cleanup)
-    origin.check_board(opening.board)
     pool.tap = opening.tap
     timeline.mark("spawner started")
     transport = TRANSPORTS[design.ipc]

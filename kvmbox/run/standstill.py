@@ -209,8 +209,9 @@ class Standstill:
                     unfinished.append(finish)
         finally:
             self.let_go()
-            for finish in unfinished:
-                finish()
+            with ExitStack() as all_of_them:  # also if one of them raises
+                for finish in reversed(unfinished):
+                    all_of_them.callback(finish)
 
     @property
     def is_held(self) -> bool:
