@@ -9,7 +9,8 @@ A `Part` lives as long as the run, and is told of its stages in this order, in t
     open      files, sockets, forks, shared objects: the VMM is not confined yet, and there is no machine
     attach    the machine stands: admit visitors (`standstill`), listen to ports, set the exit filter
     start     the VMM is confined: start threads, which inherit that
-    ended     the guest has ended: write what is to be written; may find that a success is none
+    show      the guest has ended: print on the console, which is flushed next
+    ended     write what is to be written; may find that a success is none
     report    the outcome is decided: add facts and lines to the result
     close     in reverse order, also where the run could not start
 
@@ -140,8 +141,11 @@ class Part:
     def start(self) -> None:
         """The VMM is confined."""
 
+    def show(self) -> None:
+        """The guest has ended, with an outcome: print on the console what is to be printed."""
+
     def ended(self, outcome: Outcome | None) -> Finding | None:
-        """The guest has ended: with None, because kvmbox has failed. The console still shows what it gets."""
+        """The guest has ended: with None, because kvmbox has failed. Nothing is shown any more."""
         return None
 
     def report(self, draft: Draft) -> None:

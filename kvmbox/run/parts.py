@@ -62,8 +62,8 @@ class Parts:
         }
         self._cleanup: ExitStack | None = None
         self._machine: Standing | None = None
-        self._problem: str | None = None
-        """Why a part is missing that the run wanted by itself."""
+        self._problems: dict[str, str] = {}
+        """Why parts are missing that the run wanted by itself, by name."""
 
     def open(self, opening: Opening, cleanup: ExitStack) -> None:
         """See `Part`. `cleanup` closes each of them, also one that cannot be opened."""
@@ -99,7 +99,7 @@ class Parts:
         try:
             self.summon(name)
         except StartError as error:
-            self._problem = str(error)
+            self._problems[name] = str(error)
 
     def _in_order(self) -> list[Part]:
         """The parts in the order of the table, also those that the run has summoned."""
@@ -125,11 +125,16 @@ class Parts:
         if outcome.status in BAD_ENDS:
             self._summon_if_there(CRASH_REPORT)
 
+    def show(self) -> None:
+        """See `Part`. A guest that has used its screen has something to show."""
+        machine = self._machine
+        if machine is not None and not is_unused(machine.memory, machine.devices):
+            self._summon_if_there(SCREEN)
+        for part in self._in_order():
+            part.show()
+
     def ended(self, outcome: Outcome | None) -> list[Finding]:
         """See `Part`. One that fails does not keep the others from ending."""
-        machine = self._machine
-        if outcome is not None and machine is not None and not is_unused(machine.memory, machine.devices):
-            self._summon_if_there(SCREEN)
         findings: list[Finding] = []
         bugs: list[Exception] = []
         for part in self._in_order():
@@ -150,5 +155,6 @@ class Parts:
         """See `Part`."""
         for part in self._in_order():
             part.report(draft)
-        if self._problem is not None and self._machine is not None:
-            self._machine.say(self._problem)
+        for problem in self._problems.values():
+            assert self._machine is not None
+            self._machine.say(problem)

@@ -89,8 +89,6 @@ def run(
     with ExitStack() as last, ExitStack() as cleanup, starting:
         opened = _open(config, caller, judge, say, starting.at, timeline, cleanup)
         machine, guest, factory = _build(opened, caller, judge, timeline, cleanup, last)
-        findings: list[Finding] = []
-        lost: str | None = None
         try:
             settling = _stand(machine, opened, requests, timeline)
             opened.pool.ready_by = None
@@ -101,10 +99,7 @@ def run(
             _go(guest, factory, machine, settling)
         finally:
             outcome = None if judge.outcome is None else judge.verdict
-            try:
-                findings = opened.parts.ended(outcome)
-            finally:
-                lost = machine.console.finish()
+            findings, lost = _end(machine, opened.parts, outcome)
         timeline.mark("guest ended")
         assert outcome is not None
         result = _judged(outcome, findings, lost, machine, opened, timeline)
@@ -326,6 +321,21 @@ def _go(guest: GuestVm, factory: GuestFactory, machine: Standing, settling: Sett
     except KeyboardInterrupt:
         # The third signal that asks for the end, when two have not brought it.
         machine.judge.decide(loop.ends.by_signal)
+
+
+def _end(machine: Standing, parts: Parts, outcome: Outcome | None) -> tuple[list[Finding], str | None]:
+    """Show what is left to show, give the terminal back, and let all parts end, whatever fails. Returns what
+    they have found, and why output was lost, if it was.
+    """
+    try:
+        if outcome is not None:
+            parts.show()
+    finally:
+        try:
+            lost = machine.console.finish()
+        finally:
+            findings = parts.ended(outcome)
+    return findings, lost
 
 
 def _judged(

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from kvmbox.outcome import GUEST_CRASHED, TIMED_OUT, UNKNOWN_EXIT
 from kvmbox.parts.screen.screen_view import ScreenView
 from kvmbox.run.choices import DEFAULT_SCREEN, ScreenChoice
-from kvmbox.run.part import Finding, Opening, Part, Standing
+from kvmbox.run.part import Opening, Part, Standing
 from kvmbox.run.standstill import Visitor
 
 if TYPE_CHECKING:
-    from kvmbox.outcome import Outcome
     from kvmbox.parts.screen.live import LiveText
     from kvmbox.parts.screen.screen import Screen
     from kvmbox.run.result import Draft
@@ -56,11 +55,10 @@ class Looks(Part, Visitor):
         assert self._view is not None
         return self._view.text()
 
-    def ended(self, outcome: Outcome | None) -> Finding | None:
+    def show(self) -> None:
         """See `Part`."""
-        if outcome is not None and self._view is not None:
+        if self._view is not None:
             self._view.end()
-        return None
 
     def report(self, draft: Draft) -> None:
         """See `Part`. The report of a bad end has the screen, if that was not shown."""

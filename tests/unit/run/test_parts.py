@@ -84,6 +84,9 @@ class Bench:
             def start(self) -> None:
                 bench.log.append(f"{name} start")
 
+            def show(self) -> None:
+                bench.log.append(f"{name} shown")
+
             def ended(self, outcome: Outcome | None) -> Finding | None:
                 bench.log.append(f"{name} ended" if outcome is not None else f"{name} ended by a failure")
                 found = bench.findings.get(name)
@@ -227,9 +230,9 @@ def test_end_that_is_not_the_guest_s_fault_is_not_examined(bench: Bench, status:
 def test_screen_that_was_used_is_looked_at_when_the_guest_has_ended(bench: Bench) -> None:
     bench.text = b"$\x07" + bytes(layout.TEXT_SCREEN_SIZE - 2)
     parts = bench.attached("record")
-    parts.ended(SHUTDOWN)
+    parts.show()
     # Before the recording ends, which has the requests of this look, too.
-    assert bench.log == ["screen made", "screen attach", "screen ended", "record ended"]
+    assert bench.log == ["screen made", "screen attach", "screen shown", "record shown"]
 
 
 def test_screen_of_a_run_that_failed_is_left_alone(bench: Bench) -> None:
@@ -294,6 +297,7 @@ def test_part_that_only_the_run_wants_and_that_is_missing_is_told_and_changes_no
     parts = bench.attached("record")
     crash = Outcome(GUEST_CRASHED, "the guest crashed")
     parts.guest_ends(crash)
+    parts.show()
     assert parts.ended(crash) == []
     assert "record ended" in bench.log
     parts.report(bench.draft)
