@@ -59,11 +59,11 @@ test-svm: $(READY) ## run tests (TESTS=…) in an emulated machine with AMD-V (L
 
 # CI images set it: it installs handlers from C, checks allocations, and tells of what is left open.
 test-devmode: $(READY) ## run the tests of runs once more, under PYTHONDEVMODE=1
-	PYTHONDEVMODE=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(wildcard tests/integration/test_run_*.py)
+	PYTHONDEVMODE=1 $(PYTEST) $(PYTEST_ARGS) $(wildcard tests/integration/test_run_*.py)
 
 FAULTS ?= 1000
 chaos: $(READY) ## hit device processes FAULTS times (1000) while guests run
-	KVMBOX_CHAOS_FAULTS=$(FAULTS) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/chaos
+	KVMBOX_CHAOS_FAULTS=$(FAULTS) $(PYTEST) $(PYTEST_ARGS) tests/chaos
 
 FRAMES ?= 10000000
 fuzz: $(BYTECODE) $(COMPILED) ## send FRAMES (10,000,000) hostile frames to the VMM's side, in this process

@@ -71,9 +71,9 @@ def reads_of_com1(result: dict[str, Any]) -> int:
     return int(result["stats"]["device_accesses"]["COM1"]["reads"])
 
 
-@pytest.mark.parametrize(("sandbox", "ipc"), first_per_commit(DESIGNS))
-def test_reads_of_both_cpus_are_each_made_and_counted_once(image: Any, sandbox: str, ipc: str) -> None:
-    result = run(image(0), sandbox, ipc)
+@pytest.mark.parametrize("design", first_per_commit(DESIGNS), ids="-".join)
+def test_reads_of_both_cpus_are_each_made_and_counted_once(image: Any, design: tuple[str, str]) -> None:
+    result = run(image(0), *design)
     assert (result["status"], result["reason"]) == (0, "the guest shut down")
     assert reads_of_com1(result) == 2 * COUNT
 
