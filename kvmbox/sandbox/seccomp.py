@@ -2,9 +2,10 @@
 
 It runs in the VMM only. Device processes get finished BPF, so that no libseccomp is mapped into them.
 
-The filters of device processes are compiled ahead, in `compiled_filters`, each beside the table that it was
-made from. One is used only while its table is, number by number, what `policy` says today; otherwise
-libseccomp compiles the policy anew. So a run needs no libseccomp, and an edited policy is never ignored.
+The filters are compiled ahead, into `filters.bin`, each beside the table that it was made from
+(`tools/compile_policies.py`). One is used only while its table is, number by number, what `policy` says;
+otherwise libseccomp compiles the policy anew. So a run needs no libseccomp, and an edited policy is never
+ignored.
 pyseccomp is imported late: to find and load the library takes a tenth of a short run.
 """
 
@@ -18,12 +19,15 @@ from types import ModuleType
 from typing import BinaryIO, Final
 
 from kvmbox.errors import SandboxError
-from kvmbox.sandbox.compiled_filters import FILTERS
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, WORD, Action, Policy
 
 BPF_INSTRUCTION: Final = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k
 BPF_JUMP_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 HIGHEST_PRIORITY: Final = 255  # libseccomp tests these calls first: rules stand in the order of use
+
+SHIPPED: Final = os.path.join(os.path.dirname(__file__), "filters.bin")
+SIZES: Final = struct.Struct("<II")
+"""In front of each filter of `SHIPPED`: the sizes of its source and of itself. Both follow."""
 
 LIBSECCOMP_HINT: Final = "install it, e.g. apt-get install libseccomp2"
 
@@ -72,10 +76,18 @@ def export(policy: Policy, method: str) -> bytes:
 
 def compiled_ahead(policy: Policy) -> bytes | None:
     """The filter that kvmbox ships for exactly this policy, or None."""
-    shipped = FILTERS.get(policy.name)
-    if shipped is None or shipped.table != policy.table() or shipped.rest != policy.default.value:
-        return None
-    return shipped.bpf
+    wanted = source(policy)
+    with open(SHIPPED, "rb") as file:
+        while sizes := file.read(SIZES.size):
+            made_from, bpf = map(file.read, SIZES.unpack(sizes))
+            if made_from == wanted:
+                return bpf
+    return None
+
+
+def source(policy: Policy) -> bytes:
+    """All of the policy that decides its filter, and its name."""
+    return repr((policy.name, policy.default.value, policy.table())).encode()
 
 
 def filter_of(policy: Policy) -> bytes:

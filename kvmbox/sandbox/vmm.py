@@ -74,12 +74,13 @@ def confine_main(
             __import__(name)
     confinement = Confinement()
     # Now, as a filter that is not shipped needs libseccomp, which a confined process could not load.
-    main_filter = b"" if without & layers.VMM_SECCOMP else filter_of(gdb_policy() if accepts else MAIN_POLICY)
+    policies = () if without & layers.VMM_SECCOMP else (gdb_policy() if accepts else MAIN_POLICY, VCPU_POLICY)
+    filters = [filter_of(policy) for policy in policies]
     steps: tuple[tuple[int, Callable[[], None]], ...] = (
         (layers.VMM_SCOPES, _scope),
         (layers.VMM_CAPABILITIES, lambda: linux.drop_capabilities(keep)),
         (layers.VMM_LANDLOCK, lambda: _landlock(readable)),
-        (layers.VMM_SECCOMP, lambda: _filter(confinement, spawner_pidfd, main_filter)),
+        (layers.VMM_SECCOMP, lambda: _filter(confinement, spawner_pidfd, *filters)),
     )
     for layer, step in steps:
         name = layers.VMM_NAMES[layer]
@@ -105,10 +106,12 @@ def confine_vcpu(confinement: Confinement) -> None:
         notify.install_plain_filter(confinement.vcpu_filter, every_thread=False)
 
 
-def _filter(confinement: Confinement, spawner_pidfd: int | None, main_filter: bytes) -> None:
+def _filter(
+    confinement: Confinement, spawner_pidfd: int | None, main_filter: bytes, vcpu_filter: bytes
+) -> None:
     values = bound_to(os.getpid(), spawner_pidfd)
     bpf = bind(main_filter, values)
-    confinement.vcpu_filter = bind(filter_of(VCPU_POLICY), values)
+    confinement.vcpu_filter = bind(vcpu_filter, values)
     linux.forbid_new_privileges()
     notify.install_plain_filter(bpf, every_thread=True)
 

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.sandbox import vmm
-from kvmbox.sandbox.compiled_filters import FILTERS
 from kvmbox.sandbox.policy import ARCH_X86_64, Action, Policy
-from kvmbox.sandbox.seccomp import BPF_INSTRUCTION, bind
+from kvmbox.sandbox.seccomp import BPF_INSTRUCTION, bind, filter_of
 from kvmbox.sandbox.syscall_names import NAMES, NUMBERS
 from kvmbox.sandbox.vmm_policy import MAIN_POLICY, OWN_PID, SPAWNER_PIDFD, VCPU_POLICY, bound_to, gdb_policy
 from tests.reference.bpf import run_bpf
@@ -110,7 +109,7 @@ def test_vmm_call_gives_action(name: str, arguments: tuple[int, ...], main: Acti
     both = [policy.bound(BOUND) for policy in BOTH]
     assert [policy.simulate(number, arguments) for policy in both] == [main, vcpu]
     for policy, action in zip(BOTH, (main, vcpu), strict=True):
-        bpf = bind(FILTERS[policy.name].bpf, BOUND)
+        bpf = bind(filter_of(policy), BOUND)
         assert run_bpf(bpf, number, ARCH_X86_64, arguments) is action
 
 
@@ -120,7 +119,7 @@ def test_bound_filter_any_call_decides_as_the_bound_simulation(
     policy: Policy, number: int, arguments: tuple[int, ...], pid: int, pinned: int
 ) -> None:
     values = bound_to(pid, pinned)
-    bpf = bind(FILTERS[policy.name].bpf, values)
+    bpf = bind(filter_of(policy), values)
     arguments = tuple({1: pid, 2: pinned}.get(one, one) for one in arguments)
     bound = policy.bound(values)
     assert run_bpf(bpf, number, ARCH_X86_64, arguments) is bound.simulate(number, arguments)
@@ -128,7 +127,7 @@ def test_bound_filter_any_call_decides_as_the_bound_simulation(
 
 @pytest.mark.parametrize("policy", BOTH, ids=lambda one: one.name)
 def test_bound_filter_has_no_placeholder_left(policy: Policy) -> None:
-    bpf = bind(FILTERS[policy.name].bpf, BOUND)
+    bpf = bind(filter_of(policy), BOUND)
     ks = [k for _, _, _, k in BPF_INSTRUCTION.iter_unpack(bpf)]
     assert not {OWN_PID, SPAWNER_PIDFD} & set(ks)
     assert ME in ks
