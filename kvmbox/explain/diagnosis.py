@@ -1,9 +1,10 @@
 """Hints about the end of a guest, when the state of the guest says more than the exit. Pure.
 
 There are two findings. If KVM's emulator refused an instruction, the hint names the instruction, and says
-whether the backend or the guest is at fault. If a guest called a BIOS service, the hint says that there is no
-BIOS. In real mode the vector table is empty at first. So `int` jumps to 0000:0000, and continues through
-memory that is zero, which is the instruction `add [bx+si], al`.
+whether the backend or the guest is at fault: `family` knows what KVM's emulator
+(arch/x86/kvm/emulate.c) lacks, wholly or in some mode. If a guest called a BIOS service, the hint says that
+there is no BIOS. In real mode the vector table is empty at first. So `int` jumps to 0000:0000, and continues
+through memory that is zero, which is the instruction `add [bx+si], al`.
 
 A BIOS call leaves flags, CS and IP on the stack (Intel SDM volume 2, INT n, real-address mode). Three
 conditions show a BIOS call: the two bytes before the return address are `int n`; the flags have the one and
@@ -13,10 +14,10 @@ reported as a BIOS call.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
-from kvmbox.explain.mnemonics import AVX_512, XOP, mnemonic
 from kvmbox.kvm.exits import InternalErrorExit
 from kvmbox.kvm.uapi import KVM_INTERNAL_ERROR_EMULATION, kvm_regs, kvm_sregs
 from kvmbox.lean import Value
@@ -31,8 +32,49 @@ _FLAGS_ALWAYS: Final = 0x0002
 # In words around SP: at it while the guest is where the vector led, below it once it has pushed or popped.
 _STACK_WORDS: Final = (*range(17), *range(-1, -17, -1))
 
-_UNCOMMON: Final = (AVX_512, XOP)
+_AVX_512: Final = "an AVX-512 instruction"
+_XOP: Final = "an XOP instruction"
+_UNCOMMON: Final = (_AVX_512, _XOP)
 """Many processors lack these themselves."""
+
+_PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
+_VECTOR: Final = {"c4": "an AVX or BMI instruction", "c5": "an AVX instruction", "62": _AVX_512}
+_SSE4: Final = "an SSSE3, SSE4, AES or SHA instruction"
+_FAMILIES: Final = (
+    ("cc", "int3"),
+    ("cd", "int"),
+    ("ce", "into"),
+    ("cf", "iret"),
+    ("9b", "fwait"),
+    ("d[89a-f].", "an x87 instruction"),
+    ("8f([13579bdf]|.[89a-f])", _XOP),
+    ("f3 0fb8", "popcnt"),
+    ("f3 0fbc", "tzcnt"),
+    ("f3 0fbd", "lzcnt"),
+    ("0f01ca", "clac"),
+    ("0f01cb", "stac"),
+    ("0f01d0", "xgetbv"),
+    ("0f01d1", "xsetbv"),
+    ("0f01(c[189]|d[89]|e[ef]|f[89abc])", "an instruction such as monitor, vmcall, swapgs or rdtscp"),
+    ("f3 0f1e[cd]", "rdssp"),
+    ("66 0fae[37b][0-7]", "clwb"),
+    ("f3 0fae[cdef]", "an instruction such as rdfsbase or umonitor"),
+    ("0fae[0-9ab]", "an instruction such as fxsave, xsave or clflush"),
+    ("0fc7f[0-7]", "rdrand"),
+    ("f3 0fc7f[89a-f]", "rdpid"),
+    ("0fc7f[89a-f]", "rdseed"),
+    ("0fc7([048159][89a-f]|[26a])", "an instruction such as cmpxchg8b, cmpxchg16b or xsaves"),
+    ("f2 0f38f[01]", "crc32"),
+    ("0f38f[01]", "movbe"),
+    ("0f38f6", "adcx or adox"),
+    ("66 0f3882", "invpcid"),
+    ("0f38[0-9a-e].", _SSE4),
+    ("0f3a.", _SSE4),
+    ("0f(1[0-7]|2[89a-f]|5|6|7|c[23456]|[de].|f[0-9a-e])", "an MMX or SSE instruction"),
+)
+"""Opcodes as hex digits, by the opcode maps of the Intel SDM, volume 2, appendix A: after the prefix that
+selects among their meanings, where that matters. The first that matches counts.
+"""
 
 _NOT_EMULATED: Final = (
     "the processor runs the guest by itself, and KVM emulates only what reaches for memory that is not RAM:"
@@ -58,6 +100,9 @@ _INSTEAD: Final = {
 ReadByte = Callable[[int], int | None]
 """The byte at a guest-physical address, None where there is no RAM."""
 
+Disassemble = Callable[[bytes, int], str | None]
+"""The text of the first instruction in code of 16, 32 or 64 bits; None without a disassembler."""
+
 
 class Told(Value):
     """What to tell: the error in a line, and a hint."""
@@ -74,7 +119,13 @@ def code_bits(sregs: kvm_sregs) -> int:
 
 
 def refused_instruction(
-    found: InternalErrorExit, sregs: kvm_sregs, at_rip: bytes, *, pvm: bool, astray: bool = False
+    found: InternalErrorExit,
+    sregs: kvm_sregs,
+    at_rip: bytes,
+    *,
+    pvm: bool,
+    astray: bool = False,
+    disassemble: Disassemble = lambda _code, _bits: None,
 ) -> Told | None:
     """What an emulation failure means; None for any other internal error.
 
@@ -85,9 +136,11 @@ def refused_instruction(
     if found.suberror != KVM_INTERNAL_ERROR_EMULATION:
         return None
     code = found.instruction or at_rip
-    name = mnemonic(code, code_bits(sregs))
+    bits = code_bits(sregs)
+    name, text = family(code, bits), disassemble(code, bits)
     shown = f"code bytes {code.hex(' ')}" if code else "code bytes unknown"
-    what = f"KVM internal error {found.suberror}: KVM's emulator does not know {name or 'the instruction'}"
+    refused = text or name or "the instruction"
+    what = f"KVM internal error {found.suberror}: KVM's emulator does not know {refused}"
     if pvm and name is not None and name not in _UNCOMMON and not astray:
         return Told(
             f"{what}: a limit of this host's KVM backend, not of the guest; {shown}", _way_around(name)
@@ -99,6 +152,28 @@ def refused_instruction(
     else:
         hint = _NOT_COMMON
     return Told(f"{what}, {shown}", hint)
+
+
+def family(code: bytes, bits: int) -> str | None:
+    """What the instruction that `code` begins with is called or belongs to, in a code segment of `bits` (16,
+    32 or 64); None for one that KVM's emulator is not known to lack. The bytes may be cut short.
+    """
+    prefix, start = "", 0
+    while start < len(code) and code[start] in _PREFIXES:
+        # F2 and F3 win over 66, and the last one of them counts.
+        if code[start] in (0xF2, 0xF3) or (code[start] == 0x66 and not prefix):
+            prefix = f"{code[start]:02x} "
+        start += 1
+    if bits == 64 and code[start : start + 1].hex().startswith("4"):  # REX
+        start += 1
+    digits = code[start:].hex()
+    # With a memory operand, VEX and EVEX are other instructions (les, lds, bound) in 16- and 32-bit code.
+    if digits[:2] in _VECTOR and digits[2:3] >= ("0" if bits == 64 else "c"):
+        return _VECTOR[digits[:2]]
+    for pattern, name in _FAMILIES:
+        if re.match(pattern, digits) or re.match(pattern, prefix + digits):
+            return name
+    return None
 
 
 def _way_around(name: str) -> str:

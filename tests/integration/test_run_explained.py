@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.parts.crash_report import disassembly
+from kvmbox.explain import disassembly
 from tests.support.crash_kernels import FLAGS, SOURCES, build_32, build_64, need_compiler, run
 from tests.support.patience import far_enough, seconds
 

@@ -7,13 +7,13 @@ from typing import Any, Final
 from kvmbox.explain import faults
 from kvmbox.explain.arrival import Arrival, arrival
 from kvmbox.explain.debug_info import DebugInfo
+from kvmbox.explain.disassembly import Instruction, disassemble
 from kvmbox.explain.faults import Fault
 from kvmbox.explain.paging import CR0_PG, Walk
 from kvmbox.explain.state import Cpu
 from kvmbox.explain.symbols import LONGEST_GUESS
 from kvmbox.lean import Value
 from kvmbox.parts.crash_report.backtrace import backtrace
-from kvmbox.parts.crash_report.disassembly import Instruction, disassemble
 
 STACK_WORDS: Final = 16
 CODE_BYTES: Final = 16

@@ -38,7 +38,7 @@ PRELOADED: Final = (
     "kvmbox.kvm.cpuid.dependencies",
     "kvmbox.kvm.cpuid.features",
     "kvmbox.kvm.cpuid.model",
-    "kvmbox.explain.mnemonics",
+    "kvmbox.explain.disassembly",
     "kvmbox.explain.diagnosis",
     "kvmbox.run.machine",
     "kvmbox.parts.snapshot.restore",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.explain.diagnosis import bios_call, code_bits, refused_instruction
+from kvmbox.explain.diagnosis import bios_call, code_bits, family, refused_instruction
 from kvmbox.kvm.exits import InternalErrorExit
 from kvmbox.kvm.uapi import (
     KVM_INTERNAL_ERROR_DELIVERY_EV,
@@ -84,6 +84,78 @@ def test_bytes_at_rip_stand_in_for_those_that_kvm_does_not_tell() -> None:
     nothing = refused_instruction(found, protected(), b"", pvm=True)
     assert nothing is not None
     assert nothing.reason.endswith("does not know the instruction, code bytes unknown")
+
+
+def test_disassembler_gives_the_name_and_not_the_verdict() -> None:
+    found = InternalErrorExit(KVM_INTERNAL_ERROR_EMULATION, (), POPCNT)
+    told = refused_instruction(
+        found, protected(), b"", pvm=True, disassemble=lambda code, bits: f"{code.hex()} of {bits} bits"
+    )
+    assert told is not None
+    assert f"does not know f30fb8c0 of 32 bits: {NOT_THE_GUEST}" in told.reason
+    assert "without popcnt in assembly" in told.hint
+
+
+@pytest.mark.parametrize(
+    ("code", "bits", "name"),
+    [
+        ("0f 58 c1", 32, "an MMX or SSE instruction"),
+        ("f3 0f b8 c0", 16, "popcnt"),
+        ("65 67 f3 0f b8 00", 32, "popcnt"),
+        ("66 f3 0f bc c1", 32, "tzcnt"),  # F3 wins over 66, on either side
+        ("f3 66 0f bd c1", 32, "lzcnt"),
+        ("f3 f2 0f b8 c1", 32, None),  # the last of the two
+        ("f2 0f 38 f0 c1", 32, "crc32"),
+        ("66 f2 0f 38 f1 c1", 32, "crc32"),
+        ("0f 38 f0 03", 32, "movbe"),
+        ("48 0f 38 f1 03", 64, "movbe"),
+        ("48 0f 38 f1 03", 32, None),  # dec eax
+        ("66 0f 38 82 03", 64, "invpcid"),
+        ("66 0f 38 f6 c1", 64, "adcx or adox"),
+        ("66 0f 38 17 c1", 32, "an SSSE3, SSE4, AES or SHA instruction"),
+        ("66 0f 3a 44 c1 00", 32, "an SSSE3, SSE4, AES or SHA instruction"),
+        ("0f 01 ca", 32, "clac"),
+        ("0f 01 d0", 32, "xgetbv"),
+        ("0f 01 18", 32, None),  # lidt
+        ("66 0f ae 33", 32, "clwb"),
+        (
+            "0f ae 03",
+            32,
+            "an instruction such as fxsave, xsave or clflush",
+        ),
+        ("0f ae f0", 32, None),  # mfence
+        ("f3 0f ae c0", 64, "an instruction such as rdfsbase or umonitor"),
+        ("0f c7 0b", 64, "an instruction such as cmpxchg8b, cmpxchg16b or xsaves"),
+        ("0f c7 03", 32, None),
+        ("0f c7 f0", 32, "rdrand"),
+        ("0f c7 f8", 32, "rdseed"),
+        ("c5 f8 77", 32, "an AVX instruction"),
+        ("c5 00", 32, None),  # lds
+        ("c5 00", 64, "an AVX instruction"),
+        ("c4 00", 16, None),  # les
+        ("c4 e2 7d 18 00", 64, "an AVX or BMI instruction"),
+        ("62 00", 32, None),  # bound
+        ("62 f1 7c 48 58 c1", 64, "an AVX-512 instruction"),
+        ("8f e9 78 c1 c0", 64, "an XOP instruction"),
+        ("8f c0", 64, None),  # pop
+        ("cf", 32, "iret"),
+        ("cc", 64, "int3"),
+        ("dd 28", 32, "an x87 instruction"),
+        ("0f 0b", 32, None),
+        ("0f a2", 32, None),
+        ("90", 64, None),
+        ("00 00", 16, None),
+        ("ff ff", 64, None),
+    ],
+)
+def test_prefixes_opcode_and_mode_decide_the_family(code: str, bits: int, name: str | None) -> None:
+    assert family(bytes.fromhex(code), bits) == name
+
+
+@pytest.mark.parametrize("code", ["", "f3", "66 67", "0f", "f3 0f", "0f 01", "0f 38", "0f c7", "48", "d9"])
+@pytest.mark.parametrize("bits", [16, 32, 64])
+def test_instruction_that_is_cut_short_has_no_family(code: str, bits: int) -> None:
+    assert family(bytes.fromhex(code), bits) is None
 
 
 def test_other_internal_errors_are_not_about_an_instruction() -> None:
