@@ -56,7 +56,6 @@ PORT_92: Final = 2
 
 # Status register.
 ST_OBF: Final = 0x01  # output buffer full
-ST_IBF: Final = 0x02  # input buffer full: never seen
 ST_SYS: Final = 0x04  # system flag: self-test passed, or set through the command byte
 ST_CD: Final = 0x08  # the last write was a command
 ST_UNLOCKED: Final = 0x10  # no key lock

@@ -61,7 +61,6 @@ CONTROL_MODE_SHIFT: Final = 1
 CONTROL_RW_SHIFT: Final = 4
 CONTROL_KEPT: Final = 0x3F  # D5..D0: what the status byte gives back as written
 STATUS_NULL_COUNT: Final = 0x40
-STATUS_OUT: Final = 0x80
 
 # RW1 RW0. NONE is the state after power-on only (as a control word it is the latch command); it acts as LSB.
 RW_NONE: Final = 0

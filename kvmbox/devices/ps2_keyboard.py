@@ -43,8 +43,7 @@ SET_TYPEMATIC: Final = 0xF3  # with an option byte
 ENABLE: Final = 0xF4
 DEFAULT_DISABLE: Final = 0xF5
 SET_DEFAULT: Final = 0xF6
-SET_ALL_TYPEMATIC: Final = 0xF7  # this and the next: key types of set 3
-SET_ALL_TYPES: Final = 0xFA
+# 0xF7 to 0xFA: key types of set 3
 SET_KEY_TYPEMATIC: Final = 0xFB  # this and the next: with set-3 codes of keys
 SET_KEY_MAKE: Final = 0xFD
 RESEND: Final = 0xFE

@@ -59,7 +59,6 @@ IIR_FIFOS_ENABLED: Final = 0xC0
 FCR_FIFO_ENABLE: Final = 0x01
 FCR_RCVR_RESET: Final = 0x02
 FCR_XMIT_RESET: Final = 0x04
-FCR_DMA_MODE: Final = 0x08  # moves the TXRDY and RXRDY pins only, which no PC wires
 FCR_TRIGGER_SHIFT: Final = 6
 FCR_STICKY: Final = 0xC1  # the bits that are state: the resets clear themselves
 TRIGGER_LEVELS: Final = (1, 4, 8, 14)  # characters, by FCR bits 6-7
@@ -69,8 +68,6 @@ FIFO_SIZE: Final = 16
 LCR_WLS: Final = 0x03  # word length: 5 + WLS bits
 LCR_STB: Final = 0x04  # 2 stop bits; 1.5 with 5-bit words
 LCR_PEN: Final = 0x08
-LCR_EPS: Final = 0x10
-LCR_STICK_PARITY: Final = 0x20
 LCR_SET_BREAK: Final = 0x40
 LCR_DLAB: Final = 0x80
 LCR_8N1: Final = 0x03
@@ -97,10 +94,7 @@ LSR_ERRORS: Final = LSR_OE | LSR_CHARACTER_ERRORS  # these interrupt, and a read
 LSR_TRANSMITTER: Final = LSR_THRE | LSR_TEMT
 
 # --- MSR, modem status (8.9) ------------------------------------------------------------------------
-MSR_DCTS: Final = 0x01
-MSR_DDSR: Final = 0x02
 MSR_TERI: Final = 0x04  # trailing edge of RI: only its going inactive counts
-MSR_DDCD: Final = 0x08
 MSR_CTS: Final = 0x10
 MSR_DSR: Final = 0x20
 MSR_RI: Final = 0x40

@@ -29,19 +29,6 @@ CRTC_INDEX: Final = 0x04
 CRTC_DATA: Final = 0x05
 INPUT_STATUS_1: Final = 0x0A  # written: feature control
 COLOR: Final = 0x20
-ATTRIBUTE: Final = 0x10
-ATTRIBUTE_READ: Final = 0x11
-MISC_WRITE: Final = 0x12  # read: input status 0
-SEQUENCER_INDEX: Final = 0x14
-SEQUENCER_DATA: Final = 0x15
-PEL_MASK: Final = 0x16
-PEL_READ_INDEX: Final = 0x17  # read: DAC state
-PEL_WRITE_INDEX: Final = 0x18
-PEL_DATA: Final = 0x19
-FEATURE_READ: Final = 0x1A
-MISC_READ: Final = 0x1C
-GRAPHICS_INDEX: Final = 0x1E
-GRAPHICS_DATA: Final = 0x1F
 
 # Indices of the CRT controller.
 HORIZONTAL_DISPLAY_END: Final = 0x01

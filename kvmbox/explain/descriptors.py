@@ -30,7 +30,6 @@ NAMES: Final = {
 }
 DOUBLE_FAULT: Final = 8
 PAGE_FAULT: Final = 14
-WITH_ERROR_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
 
 _TASK_GATE: Final = 5
 _GATES: Final = {6: "16-bit interrupt gate", 7: "16-bit trap gate", 14: "interrupt gate", 15: "trap gate"}

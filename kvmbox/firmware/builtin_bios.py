@@ -15,7 +15,6 @@ from kvmbox.lean import Value
 
 ROM_SIZE: Final = layout.HIGH_MEMORY_START - layout.BIOS_ROM
 ROM_SEGMENT: Final = 0xF000
-RESET_OFFSET: Final = 0xFFF0
 
 DISKETTE: Final = 0x00
 HARD_DISK: Final = 0x80

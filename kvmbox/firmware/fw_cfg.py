@@ -28,7 +28,6 @@ INITRD_ADDR: Final = 0x0A
 INITRD_SIZE: Final = 0x0B
 BOOT_MENU: Final = 0x0E
 MAX_CPUS: Final = 0x0F
-KERNEL_ENTRY: Final = 0x10
 KERNEL_DATA: Final = 0x11
 INITRD_DATA: Final = 0x12
 CMDLINE_ADDR: Final = 0x13

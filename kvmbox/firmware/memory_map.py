@@ -16,8 +16,6 @@ from kvmbox.lean import Value
 # ACPI Specification 6.5, section 15.1: address range types.
 AVAILABLE: Final = 1
 RESERVED: Final = 2
-ACPI_RECLAIMABLE: Final = 3
-ACPI_NVS: Final = 4
 
 
 class MemoryRange(Value):

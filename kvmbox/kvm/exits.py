@@ -95,17 +95,12 @@ class InternalErrorExit(Value):
     """KVM gave up. `data` are the 64-bit words that come with it.
 
     For suberror 1, `instruction` holds the bytes at RIP as far as KVM tells them, else it is empty.
-    `instruction_length` is how many of them KVM had fetched: the instruction may be shorter.
+    The instruction may be shorter.
     """
 
     suberror: int
     data: tuple[int, ...]
     instruction: bytes = b""
-
-    @property
-    def instruction_length(self) -> int:
-        """The number of instruction bytes that KVM reported, 0 if none."""
-        return len(self.instruction)
 
 
 class SystemEventExit(Value):

@@ -65,8 +65,6 @@ KVM_SET_IRQCHIP: Final = _IOR(0x63, uapi.kvm_irqchip)  # sic: the header says _I
 KVM_REGISTER_COALESCED_MMIO: Final = _IOW(0x67, uapi.kvm_coalesced_mmio_zone)
 KVM_UNREGISTER_COALESCED_MMIO: Final = _IOW(0x68, uapi.kvm_coalesced_mmio_zone)
 KVM_SET_GSI_ROUTING: Final = _IOW(0x6A, uapi.kvm_irq_routing_header)
-KVM_IRQFD: Final = _IOW(0x76, uapi.kvm_irqfd)
-KVM_IOEVENTFD: Final = _IOW(0x79, uapi.kvm_ioeventfd)
 KVM_SET_CLOCK: Final = _IOW(0x7B, uapi.kvm_clock_data)
 KVM_GET_CLOCK: Final = _IOR(0x7C, uapi.kvm_clock_data)
 

@@ -138,41 +138,6 @@ class Vm:
             reason = os.strerror(ctypes.get_errno())
             raise KvmError(f"cannot set interrupt line {gsi}: ioctl KVM_IRQ_LINE: {reason}")
 
-    def irqfd(self, fd: int, gsi: int, *, resample_fd: int | None = None, deassign: bool = False) -> None:
-        """Let eventfd `fd` pulse line `gsi`; with `resample_fd`, hold it until the guest's EOI signals that.
-
-        A pulse (no resample) is lost on a line that the guest made level-triggered.
-        """
-        flags = uapi.KVM_IRQFD_FLAG_DEASSIGN if deassign else 0
-        if resample_fd is not None:
-            flags |= uapi.KVM_IRQFD_FLAG_RESAMPLE
-        request = uapi.kvm_irqfd(fd, gsi, flags, 0 if resample_fd is None else resample_fd)
-        doing = f"{'detach' if deassign else 'attach'} an eventfd and interrupt line {gsi}"
-        io.kvm_call(doing, self._descriptor, io.KVM_IRQFD, byref(request))
-
-    def ioeventfd(
-        self,
-        fd: int,
-        address: int,
-        length: int,
-        *,
-        pio: bool,
-        match: int | None = None,
-        deassign: bool = False,
-    ) -> None:
-        """Let a guest write of `length` bytes (1, 2, 4, 8) at a port or address signal `fd`, with no exit.
-
-        `match` restricts it to writes of that value; `deassign` takes the same arguments as the assignment.
-        """
-        flags = uapi.KVM_IOEVENTFD_FLAG_PIO if pio else 0
-        flags |= uapi.KVM_IOEVENTFD_FLAG_DATAMATCH if match is not None else 0
-        flags |= uapi.KVM_IOEVENTFD_FLAG_DEASSIGN if deassign else 0
-        request = uapi.kvm_ioeventfd(match or 0, address, length, fd, flags)
-        doing = (
-            f"{'detach' if deassign else 'attach'} an eventfd and {'port' if pio else 'address'} {address:#x}"
-        )
-        io.kvm_call(doing, self._descriptor, io.KVM_IOEVENTFD, byref(request))
-
     def register_coalesced(self, address: int, size: int, *, pio: bool) -> None:
         """Collect guest writes to these ports or addresses in the ring of the vCPU mapping, without exits.
 

@@ -361,35 +361,6 @@ BY_TAG: Final = {kind.tag: kind for kind in TABLE}
 HOST_OUTPUT: Final = BY_CLASS[HostOutput].tag
 
 
-PAGE_HEADING: Final = ("tag", "name", "granted by", "pin", "level", "argument", "behind it")
-
-
-def page_row(kind: EffectKind) -> tuple[str, ...]:
-    """The row of docs/wire-protocol.md under `PAGE_HEADING`."""
-    meanings: dict[str, list[str]] = {}
-    for place, meaning in kind.fields:
-        meanings.setdefault(place, []).append(meaning)
-    words = [f"8 bytes: {meaning}" for meaning in meanings.get(WORD_BEHIND, [])]
-    tail = [
-        f"{what}: {meaning}"
-        for place, what in ((RANGES, "ranges"), (DATA, "bytes"))
-        for meaning in meanings.get(place, [])
-    ]
-    return (
-        str(kind.tag),
-        kind.name,
-        _either([f"`{grant}`" for grant in kind.grants]) + (", after a write" if kind.after_write else ""),
-        *meanings.get(PIN, ["number of ranges" if kind.has_ranges else "0"]),
-        *meanings.get(LEVEL, ["0"]),
-        *meanings.get(ARGUMENT, ["number of bytes" if kind.has_data else "0"]),
-        "; ".join([*words, *tail]),
-    )
-
-
-def _either(names: list[str]) -> str:
-    return " or ".join([part for part in (", ".join(names[:-1]), names[-1]) if part])
-
-
 def encode_effects_of(device: int, effects: list[Effect]) -> bytes:
     """The bytes of the effects of one device, in order."""
     if len(effects) == 1 and isinstance(effects[0], HostOutput):  # what printing causes, at each character

@@ -6,7 +6,6 @@ No test sleeps: each waits for what must happen, with a time-out that only a bug
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -257,22 +256,6 @@ def test_irq_line_without_irqchip_is_a_kvm_error(stack: ExitStack) -> None:
 
     with pytest.raises(KvmError, match="cannot set interrupt line 4: ioctl KVM_IRQ_LINE: "):
         vm.irq_line(4, 1)
-
-
-def test_irqfd_runs_the_handler_until_it_is_detached(stack: ExitStack) -> None:
-    guest = InterruptedGuest(stack)
-    fd = os.eventfd(0, os.EFD_CLOEXEC)
-    stack.callback(os.close, fd)
-
-    guest.vm.irqfd(fd, 4)
-    for _ in range(10):
-        os.eventfd_write(fd, 1)
-        assert guest.handled.acquire(timeout=STUCK)
-    guest.vm.irqfd(fd, 4, deassign=True)
-    os.eventfd_write(fd, 1)
-    guest.end()
-
-    assert not guest.handled.acquire(blocking=False)
 
 
 def test_halted_guest_is_told_by_mp_state_flags_and_pending_events(stack: ExitStack) -> None:

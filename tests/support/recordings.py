@@ -86,7 +86,10 @@ def small_machine() -> Machine:
 
 def stream_of(records: Sequence[Record], end: End | None) -> bytes:
     """The records and, if there is one, the end mark, not compressed."""
-    parts = [fmt.encode_exchange(record.channel, record.request, record.reply) for record in records]
+    parts = [
+        fmt.RECORD.pack(one.channel, fmt.EXCHANGE, len(one.request), len(one.reply)) + one.request + one.reply
+        for one in records
+    ]
     return b"".join(parts) + (b"" if end is None else fmt.encode_end(end))
 
 

@@ -283,9 +283,38 @@ def test_wire_page_table_is_the_layout_of_the_page() -> None:
     assert f"a sealed memory file of {page.SIZE} bytes" in WIRE_PROSE
 
 
+EFFECT_HEADING = ("tag", "name", "granted by", "pin", "level", "argument", "behind it")
+
+
+def effect_row(kind: effects.EffectKind) -> tuple[str, ...]:
+    """The row of docs/wire-protocol.md for `kind`."""
+    meanings: dict[str, list[str]] = {}
+    for place, meaning in kind.fields:
+        meanings.setdefault(place, []).append(meaning)
+    words = [f"8 bytes: {meaning}" for meaning in meanings.get(effects.WORD_BEHIND, [])]
+    tail = [
+        f"{what}: {meaning}"
+        for place, what in ((effects.RANGES, "ranges"), (effects.DATA, "bytes"))
+        for meaning in meanings.get(place, [])
+    ]
+    return (
+        str(kind.tag),
+        kind.name,
+        either([f"`{grant}`" for grant in kind.grants]) + (", after a write" if kind.after_write else ""),
+        *meanings.get(effects.PIN, ["number of ranges" if kind.has_ranges else "0"]),
+        *meanings.get(effects.LEVEL, ["0"]),
+        *meanings.get(effects.ARGUMENT, ["number of bytes" if kind.has_data else "0"]),
+        "; ".join([*words, *tail]),
+    )
+
+
+def either(names: list[str]) -> str:
+    return " or ".join([part for part in (", ".join(names[:-1]), names[-1]) if part])
+
+
 def test_wire_effect_table_is_the_table_of_effects() -> None:
-    rows = table_with_heading(WIRE, *effects.PAGE_HEADING)
-    assert [tuple(row) for row in rows] == [effects.page_row(kind) for kind in effects.TABLE]
+    rows = table_with_heading(WIRE, *EFFECT_HEADING)
+    assert [tuple(row) for row in rows] == [effect_row(kind) for kind in effects.TABLE]
     assert effects.EFFECT.format == "<BBBBI"
     assert f"at most {effects.MAX_EFFECTS}. Each has {effects.EFFECT.size} bytes" in WIRE_PROSE
     assert f"a range has {effects.RANGE.size} bytes" in WIRE_PROSE

@@ -217,11 +217,6 @@ def _address_range(value: Any) -> AddressRange:
 # --- Records ----------------------------------------------------------------------------------------------
 
 
-def encode_exchange(channel: int, request: bytes, reply: bytes) -> bytes:
-    """One record. The recorder does the same inline."""
-    return RECORD.pack(channel, EXCHANGE, len(request), len(reply)) + request + reply
-
-
 def encode_end(end: End) -> bytes:
     """The last record."""
     return RECORD.pack(0, END, _END.size, 0) + _END.pack(end.reason, end.count)

@@ -106,13 +106,6 @@ class Fields:
             return None
         return read(name)
 
-    def one_of(self, name: str, read: Callable[[str], _Item], choices: tuple[_Item, ...]) -> _Item:
-        """What `read` gives, if it is one of `choices`."""
-        value = read(name)
-        if value not in choices:
-            raise self._refuse(name)
-        return value
-
     def objects(self, name: str, most: int) -> list[Fields]:
         """A list of at most `most` objects."""
         value = self._take(name)

@@ -57,9 +57,6 @@ def test_parse_size_of_any_text_gives_a_size_or_none(text: str) -> None:
     assert size is None or (size >= 0 and re.search("[0-9]", text))
 
 
-Convert = Callable[[str], object]
-
-
 def refusal(kind: click.ParamType[object], text: str) -> str:
     with pytest.raises(click.UsageError) as caught:
         kind.convert(text, None, None)

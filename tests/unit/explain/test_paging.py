@@ -24,10 +24,6 @@ PAGING = CR0_PE | CR0_PG
 FOUR = (39, 30, 21, 12)
 
 
-def long_walk(memory: Memory, root: int, linear: int, *, cr4: int = CR4_PAE, efer: int = EFER_LMA) -> object:
-    return walk(linear, PAGING, root, cr4, efer, memory.read)
-
-
 def test_without_paging_linear_is_physical() -> None:
     found = walk(0x1_2345_6789, CR0_PE, 0, 0, 0, Memory().read)
     assert (found.physical, found.stopped, found.levels) == (0x2345_6789, "", ())

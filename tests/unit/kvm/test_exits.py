@@ -104,7 +104,7 @@ def test_decode_emulation_error_gives_instruction_bytes() -> None:
     event = decode_exit(page)
 
     assert isinstance(event, InternalErrorExit)
-    assert (event.suberror, event.instruction, event.instruction_length) == (1, bytes.fromhex("f30fb8c3"), 4)
+    assert (event.suberror, event.instruction) == (1, bytes.fromhex("f30fb8c3"))
     assert "code bytes f3 0f b8 c3" in describe(event)
 
 
@@ -199,8 +199,9 @@ def test_describe_io_and_mmio_in_words() -> None:
     assert describe(MmioExit(0xD0000000, 4, False, b"")) == "4-byte read at guest address 0xd0000000"
 
 
-def test_exit_names_cover_every_reason_of_the_header() -> None:
-    assert sorted(exits.EXIT_NAMES) == list(range(40))
+def test_exit_names_cover_every_reason_of_the_header_that_x86_has() -> None:
+    other_architectures = {13, 14, 15, *range(18, 24), 25, 28, 35, 36, 38}
+    assert set(exits.EXIT_NAMES) == set(range(40)) - other_architectures
     assert exit_name(uapi.KVM_EXIT_MEMORY_FAULT) == "KVM_EXIT_MEMORY_FAULT"
     assert exit_name(77) == "exit reason 77"
 

@@ -51,7 +51,6 @@ PTRACE_DETACH: Final = 17
 PTRACE_SEIZE: Final = 0x4206
 PTRACE_INTERRUPT: Final = 0x4207
 WALL: Final = 0x4000_0000
-PRIO_PROCESS: Final = 0
 
 
 def _leave(status: int) -> NoReturn:
