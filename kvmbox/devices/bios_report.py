@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.model import Effect, HostOutput, SnapshotError, Stop
+from kvmbox.devices.model import HostOutput, SnapshotError, Stop, TimelessModel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _SNAPSHOT: Final = struct.Struct("<4sI")
 _SNAPSHOT_MAGIC: Final = b"BRP\x01"
 
 
-class BiosReport:
+class BiosReport(TimelessModel):
     """See the module.
 
     >>> model = BiosReport()
@@ -42,11 +42,11 @@ class BiosReport:
     ['2e7c000002081300']
     """
 
-    __slots__ = ("_at", "_effects")
+    __slots__ = ("_at",)
 
     def __init__(self) -> None:
+        super().__init__()
         self._at = 0
-        self._effects: list[Effect] = []
 
     def read(self, now: int, offset: int, size: int) -> int:
         """See DeviceModel. Nothing can be read."""
@@ -64,25 +64,9 @@ class BiosReport:
             if value >> 24 >= ENDING:
                 self._effects.append(Stop())
 
-    def advance(self, now: int) -> None:
-        """See DeviceModel. Time changes nothing."""
-
-    def next_deadline(self) -> int | None:
-        """See DeviceModel. Never."""
-        return None
-
-    def receive(self, now: int, data: bytes) -> int:
-        """See DeviceModel. There is no host input."""
-        return 0
-
     def reset(self, now: int) -> None:
         """See DeviceModel."""
         self._at = 0
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel."""
-        effects, self._effects = self._effects, []
-        return effects
 
     def snapshot(self) -> bytes:
         """See DeviceModel."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.model import BEYOND_END, DONE, Effect, SnapshotError, Transfer
+from kvmbox.devices.model import BEYOND_END, DONE, SnapshotError, TimelessModel, Transfer
 from kvmbox.layout import SECTOR_SIZE
 
 TYPE_CHECKING = False
@@ -53,7 +53,7 @@ _SNAPSHOT: Final = struct.Struct("<4s5I")
 _SNAPSHOT_MAGIC: Final = b"BDK\x01"
 
 
-class BootDisk:
+class BootDisk(TimelessModel):
     """See the module.
 
     >>> disk = BootDisk(sectors=4)
@@ -68,11 +68,11 @@ class BootDisk:
     2
     """
 
-    __slots__ = ("_effects", "_registers", "_sectors", "_status", "_tag")
+    __slots__ = ("_registers", "_sectors", "_status", "_tag")
 
     def __init__(self, *, sectors: int) -> None:
         self._sectors = sectors
-        self._effects: list[Effect] = []
+        super().__init__()
         self._registers = [0, 0, 0]  # LBA, COUNT, ADDRESS
         self._status = IDLE
         self._tag = 0
@@ -121,26 +121,10 @@ class BootDisk:
         if tag == self._tag and self._status == BUSY:
             self._status = min(RESULT + status, _LAST_RESULT)
 
-    def advance(self, now: int) -> None:
-        """See DeviceModel. Time changes nothing."""
-
-    def next_deadline(self) -> int | None:
-        """See DeviceModel. Never."""
-        return None
-
-    def receive(self, now: int, data: bytes) -> int:
-        """See DeviceModel. There is no host input."""
-        return 0
-
     def reset(self, now: int) -> None:
         """See DeviceModel. Tags go on, so that what was asked for before is nobody's answer."""
         self._registers = [0, 0, 0]
         self._status = IDLE
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel."""
-        effects, self._effects = self._effects, []
-        return effects
 
     def snapshot(self) -> bytes:
         """See DeviceModel."""

@@ -23,13 +23,19 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import DONE, ContentRead, MemoryRead, MemoryWrite, SnapshotError, Transfer
+from kvmbox.devices.model import (
+    DONE,
+    ContentRead,
+    MemoryRead,
+    MemoryWrite,
+    SnapshotError,
+    TimelessModel,
+    Transfer,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
-
-    from kvmbox.devices.model import Effect
 
 SELECTOR: Final = 0
 DATA: Final = 1
@@ -72,7 +78,7 @@ SNAPSHOT: Final = Struct(f"<4sHIIBQQQIIQB{WINDOW}s")
 NOTHING: Final = (0, 0)
 
 
-class FwCfg:
+class FwCfg(TimelessModel):
     """See the module.
 
     >>> model = FwCfg(directory=DIRECTORY.pack(0x05, 2, 0), small=b"\\x04\\x00")  # key, size, place
@@ -88,7 +94,7 @@ class FwCfg:
         }
         self._small = small
         self._end = max((place + size for place, size in self._items.values()), default=0)
-        self._effects: list[Effect] = []
+        super().__init__()
         self._power_on()
 
     def _power_on(self) -> None:
@@ -236,25 +242,9 @@ class FwCfg:
 
     # --- The rest of the contract -------------------------------------------------------------------------
 
-    def advance(self, now: int) -> None:
-        """See DeviceModel. Time changes nothing."""
-
-    def next_deadline(self) -> int | None:
-        """See DeviceModel. Never."""
-        return None
-
-    def receive(self, now: int, data: bytes) -> int:
-        """See DeviceModel. There is no host input."""
-        return 0
-
     def reset(self, now: int) -> None:
         """See DeviceModel. The first item, the signature, is selected."""
         self._power_on()
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel."""
-        effects, self._effects = self._effects, []
-        return effects
 
     def snapshot(self) -> bytes:
         """See DeviceModel."""

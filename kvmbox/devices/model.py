@@ -279,6 +279,31 @@ class DeviceModel(Protocol):
         """Become what `snapshot` saw; raises SnapshotError for anything malformed, without effect."""
 
 
+class TimelessModel:
+    """Base of models that only accesses change: `now` is accepted everywhere and not used."""
+
+    __slots__ = ("_effects",)
+
+    def __init__(self) -> None:
+        self._effects: list[Effect] = []
+
+    def advance(self, now: int) -> None:
+        """See DeviceModel. Time changes nothing."""
+
+    def next_deadline(self) -> int | None:
+        """See DeviceModel. Never."""
+        return None
+
+    def receive(self, now: int, data: bytes) -> int:
+        """See DeviceModel. There is no host input."""
+        return 0
+
+    def take_effects(self) -> list[Effect]:
+        """See DeviceModel."""
+        effects, self._effects = self._effects, []
+        return effects
+
+
 class RunModel(DeviceModel, Protocol):
     """A model that takes a run of writes at once. Others get each byte by `write`."""
 

@@ -7,7 +7,7 @@ does it.
 
 from __future__ import annotations
 
-from kvmbox.devices.model import Effect, HostOutput, SnapshotError, Stop
+from kvmbox.devices.model import HostOutput, SnapshotError, Stop, TimelessModel
 from kvmbox.layout import DEBUG_EXIT_PORT_COUNT
 
 TYPE_CHECKING = False
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from typing import Final
 
 
-class PortModel:
-    """Base of models whose state changes by accesses only. `now` is accepted everywhere and not used.
+class PortModel(TimelessModel):
+    """Base of models of byte ports.
 
     The state that a model here may have is one number below `state_count`, 0 at power-on and after a reset.
     A snapshot is `magic` (name and version), and that number as a byte if there is one.
     """
 
-    __slots__ = ("_effects", "_state")
+    __slots__ = ("_state",)
 
     port_count: int = 1
     magic: bytes = b""
     state_count: int = 0
 
     def __init__(self) -> None:
-        self._effects: list[Effect] = []
+        super().__init__()
         self._state = 0
 
     def _read_byte(self, offset: int) -> int:
@@ -58,26 +58,9 @@ class PortModel:
         for position in range(size if size in (2, 4, 8) else 0):
             self.write(now, offset + position, 1, value >> 8 * position)
 
-    def advance(self, now: int) -> None:
-        """See DeviceModel. Time changes nothing."""
-
-    def next_deadline(self) -> int | None:
-        """See DeviceModel. Never."""
-        return None
-
-    def receive(self, now: int, data: bytes) -> int:
-        """See DeviceModel. There is no host input."""
-        return 0
-
     def reset(self, now: int) -> None:
         """See DeviceModel."""
         self._state = 0
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel."""
-        effects = self._effects
-        self._effects = []
-        return effects
 
     def snapshot(self) -> bytes:
         """See DeviceModel."""

@@ -11,15 +11,13 @@ Registers by `offset`, as the board maps them:
 
 from __future__ import annotations
 
-from kvmbox.devices.model import IrqLine
+from kvmbox.devices.model import IrqLine, TimelessModel
 from kvmbox.devices.port_models import check_snapshot
 from kvmbox.layout import TESTDEV_IRQ_COUNT, TESTDEV_MEMORY_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
-
-    from kvmbox.devices.model import Effect
 
 SCRATCH: Final = 0
 FLUSH: Final = 4
@@ -35,7 +33,7 @@ FIXED: Final = len(MAGIC) + 4 + 3  # the scratch register, a bit for each line
 SNAPSHOT_SIZE: Final = FIXED + TESTDEV_MEMORY_SIZE
 
 
-class PcTestdev:
+class PcTestdev(TimelessModel):
     """See the module.
 
     >>> model = PcTestdev()
@@ -45,7 +43,7 @@ class PcTestdev:
     """
 
     def __init__(self) -> None:
-        self._effects: list[Effect] = []
+        super().__init__()
         self._scratch = bytearray(4)
         self._levels = 0  # bit n: line n is high
         self._memory = bytearray(TESTDEV_MEMORY_SIZE)
@@ -78,28 +76,12 @@ class PcTestdev:
             self._levels ^= 1 << line
             self._effects.append(IrqLine(line, level))
 
-    def advance(self, now: int) -> None:
-        """See DeviceModel. Time changes nothing."""
-
-    def next_deadline(self) -> int | None:
-        """See DeviceModel. Never."""
-        return None
-
-    def receive(self, now: int, data: bytes) -> int:
-        """See DeviceModel. There is no host input."""
-        return 0
-
     def reset(self, now: int) -> None:
         """See DeviceModel. All is as at power-on (QEMU's device has no reset and keeps it all)."""
         for line in range(TESTDEV_IRQ_COUNT):
             self._set_line(line, 0)
         self._scratch[:] = bytes(4)
         self._memory[:] = bytes(TESTDEV_MEMORY_SIZE)
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel."""
-        effects, self._effects = self._effects, []
-        return effects
 
     def snapshot(self) -> bytes:
         """See DeviceModel."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import Effect, SnapshotError
+from kvmbox.devices.model import SnapshotError, TimelessModel
 from kvmbox.devices.port_models import check_snapshot
 
 TYPE_CHECKING = False
@@ -92,7 +92,7 @@ _SNAPSHOT: Final = Struct("<4s 5s 9s 25s 21s 768s 4B 2B 6B 3s")
 _READ_STATE: Final = 3  # of the DAC: the read index was written last. 0: the write index
 
 
-class VgaText:
+class VgaText(TimelessModel):
     """See the module.
 
     >>> vga = VgaText()
@@ -102,6 +102,7 @@ class VgaText:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._power_on()
 
     def _power_on(self) -> None:
@@ -176,24 +177,9 @@ class VgaText:
         for position in range(size if size in (1, 2, 4, 8) else 0):
             self._write_byte(offset + position, value >> 8 * position & 0xFF)
 
-    def advance(self, now: int) -> None:
-        """See DeviceModel. Time changes no state."""
-
-    def next_deadline(self) -> int | None:
-        """See DeviceModel. Never."""
-        return None
-
-    def receive(self, now: int, data: bytes) -> int:
-        """See DeviceModel. There is no host input."""
-        return 0
-
     def reset(self, now: int) -> None:
         """See DeviceModel. As after power-on, because the BIOS sets mode 3 again."""
         self._power_on()
-
-    def take_effects(self) -> list[Effect]:
-        """See DeviceModel. There are none."""
-        return []
 
     # --- Registers ----------------------------------------------------------------------------------------
 
