@@ -83,34 +83,13 @@ __all__ = [
     "VgaText",
 ]
 
-_HOMES = {
-    "AcpiPm": "acpi_pm",
-    "BiosReport": "bios_report",
-    "BootDisk": "boot_disk",
-    "DebugCon": "port_models",
-    "DebugExit": "port_models",
-    "Hpet": "hpet",
-    "FwCfg": "fw_cfg",
-    "I8042": "i8042",
-    "PcTestdev": "testdev",
-    "Pit8254": "pit_8254",
-    "PostPort": "port_models",
-    "PowerOffPorts": "power_off_ports",
-    "PvPanic": "pvpanic",
-    "ResetControl": "reset_control",
-    "RtcMc146818": "rtc_mc146818",
-    "ShutdownPort": "port_models",
-    "Uart16550A": "uart_16550a",
-    "VgaText": "vga_text",
-}
-
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'kvmbox.devices' has no attribute '{name}'")
-    from importlib import import_module
+    from kvmbox.devices import catalog, model
 
-    found: object = getattr(import_module(f"kvmbox.devices.{_HOMES.get(name, 'model')}"), name)
+    found: object = getattr(model if hasattr(model, name) else catalog, name)
     globals()[name] = found
     return found
 
