@@ -4,7 +4,7 @@ A program is a list of steps. A step is one or more lines that are compared as a
 one, under a mask where a bit of them is in the table of departures, and the interrupt messages together, for
 two chips that both follow the data sheet may raise a line with different lines of one step.
 
-What a program must not do, because QEMU departs from the data sheet there, is in departures.py: each
+What a program must not do, because QEMU departs from the data sheet there, is in departures.toml: each
 restriction here names its entry.
 """
 
