@@ -32,7 +32,7 @@ NAMESPACE_REMEDY: Final = "run a kernel that has it, in a container that allows 
 _TRIAL: Final = """
 import os, sys
 sys.path.append({root!r})
-from kvmbox.sandbox import namespaces
+from kvmbox.jail import namespaces
 if os.fork() == 0:
     isolation = namespaces.isolate(os.getppid(), 0, lambda pid: None)
     lines = [str(isolation.applied)] + [f"{{bit}} {{reason}}" for bit, reason in isolation.reasons.items()]
@@ -47,7 +47,8 @@ while True:
 _VMM_TRIAL: Final = """
 import os, sys
 sys.path.append({root!r})
-from kvmbox.sandbox import layers, scope, vmm
+from kvmbox.jail import layers
+from kvmbox.sandbox import scope, vmm
 scope.OWN.take()
 confinement = vmm.confine_main()
 lines = [str(confinement.applied)]
