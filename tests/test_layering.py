@@ -446,7 +446,7 @@ def _modules_named_in_text() -> set[str]:
     named = {f"kvmbox.cli.{command}" for command in COMMANDS}
     named |= {"kvmbox.cli.entry", "kvmbox.__main__"}  # the scripts, and `python -m kvmbox`
     named.add("kvmbox.tools.smoke.pytest_plugin")  # an entry point of pytest
-    named.add("kvmbox.jail.spawner")  # in an interpreter of its own
+    named |= {"kvmbox.jail.spawner", "kvmbox.tools.warm.template"}  # in interpreters of their own
     named.add("kvmbox.lean")  # imported where TYPE_CHECKING is false, which `imports_of` takes for true
     named |= {name for name in MODULES if name.rpartition(".")[0] == "kvmbox.kvm"}
     named |= {entry.partition(":")[0] for entry in (DEFAULT_ENTRY, COMPILED_ENTRY)}

@@ -36,4 +36,4 @@ write to that number only. The messenger swaps it in."""
 FIRST_UNUSED_FD: Final = 9
 
 CONTROL_FD: Final = 3
-"""The spawner's control socket: the only descriptor, besides /dev/null at 0 to 2, that the VMM hands over."""
+"""The control socket of the spawner, and of the template of warm boots: all they get, but for /dev/null."""

@@ -30,7 +30,6 @@ import os
 import resource
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -39,13 +38,10 @@ from typing import Final, NamedTuple
 from kvmbox.choice import is_compiled
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.jail import layers, linux, passing
-from kvmbox.jail.descriptors import CONTROL_FD
 from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
+from kvmbox.remote import interpreter
 from kvmbox.sandbox.listener import ForbiddenCall, NotificationListener
 from kvmbox.wire import spawner_frames as frames
-
-PACKAGE_DIRECTORY: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-"""Where the spawner finds kvmbox."""
 
 DEFAULT_ENTRY: Final = "kvmbox.jail.main:main"
 COMPILED_ENTRY: Final = "kvmbox.fast.serve:main"
@@ -206,40 +202,15 @@ class SpawnerClient:
         device processes, `without` a mask of layers that they are to do without. Raises SandboxError.
         """
         entries = (device_entry(),) if entries is None else tuple(entries)
-        directories = [PACKAGE_DIRECTORY]
-        if payload_directory is not None:
-            directories.append(os.path.abspath(payload_directory))
-        # Appended: the standard library comes first, whatever lies beside kvmbox.
+        directories = [] if payload_directory is None else [os.path.abspath(payload_directory)]
         code = (
-            f"import sys; sys.path += {directories!r}; from kvmbox.jail.spawner import main; "
+            f"sys.path += {directories!r}; from kvmbox.jail.spawner import main; "
             f"main({os.getpid()}, {entries!r}, {landlock_limit}, {seccomp}, {without})"
         )
-        own_end, spawner_end = passing.socket_pair()
         strict = seccomp == SECCOMP_MODE_STRICT
-        try:
-            pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, *(STRICT_INTERPRETER_FLAGS if strict else INTERPRETER_FLAGS), "-c", code],
-                STRICT_ENVIRONMENT if strict else {},
-                file_actions=_file_actions(spawner_end),
-                setsid=True,  # out of the terminal's reach from its first instruction
-                setsigmask=(),
-                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-            )
-        except OSError as error:
-            os.close(own_end)
-            # posix_spawn does not tell which of its steps failed.
-            what = sys.executable if os.path.exists(os.devnull) else os.devnull
-            raise SandboxError(f"cannot start the spawner ({what}): {error.strerror}") from error
-        finally:
-            os.close(spawner_end)
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError as error:
-            os.close(own_end)  # the spawner reads the end of its socket, and leaves
-            os.waitpid(pid, 0)
-            raise SandboxError(f"cannot watch the spawner: {error.strerror}") from error
-        return cls(pid, pidfd, own_end, entries)
+        flags = STRICT_INTERPRETER_FLAGS if strict else INTERPRETER_FLAGS
+        environment = STRICT_ENVIRONMENT if strict else {}
+        return cls(*interpreter.start("the spawner", code, flags, environment, SandboxError), entries)
 
     @property
     def pid(self) -> int:
@@ -530,24 +501,3 @@ def _pid_behind(pidfd: int) -> int:
     except OSError:
         pass
     return 0
-
-
-def _file_actions(
-    control: int,
-) -> list[tuple[int, int] | tuple[int, int, int] | tuple[int, int, str, int, int]]:
-    """What posix_spawn does to descriptors: the control socket, /dev/null, and nothing else inherited."""
-    actions: list[tuple[int, int] | tuple[int, int, int] | tuple[int, int, str, int, int]]
-    actions = [(os.POSIX_SPAWN_DUP2, control, CONTROL_FD)]
-    for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
-        actions.append((os.POSIX_SPAWN_OPEN, number, os.devnull, flags, 0))
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
-    except OSError:
-        numbers = []  # no /proc: what is inherited lives until the spawner's close_range
-    for number in numbers:
-        with contextlib.suppress(OSError):  # the listing's own descriptor is gone by now
-            # Beyond the limit posix_spawn refuses to close: the spawner's close_range gets those.
-            if CONTROL_FD < number < limit and os.get_inheritable(number):
-                actions.append((os.POSIX_SPAWN_CLOSE, number))
-    return actions

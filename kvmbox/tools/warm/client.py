@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 from contextlib import suppress
 from typing import Final, NamedTuple
 
 from kvmbox.choice import is_compiled
 from kvmbox.errors import StartError
 from kvmbox.jail import passing
-from kvmbox.remote.spawner_client import PACKAGE_DIRECTORY
+from kvmbox.remote import interpreter
 from kvmbox.tools.warm import frames
-from kvmbox.tools.warm.template import CONTROL_FD
 
 INTERPRETER_FLAGS: Final = ("-P", "-X", "utf8")
 
@@ -56,44 +54,14 @@ class TemplateClient:
     @classmethod
     def start(cls) -> TemplateClient:
         """Start one; returns before it is ready. Raises StartError."""
-        # Appended: the standard library comes first, whatever lies beside kvmbox.
-        code = (
-            f"import sys; sys.path += {[PACKAGE_DIRECTORY]!r}; from kvmbox.tools.warm.template import main; "
-            f"main({os.getpid()}, {is_compiled()})"
-        )
+        code = f"from kvmbox.tools.warm.template import main; main({os.getpid()}, {is_compiled()})"
         try:
-            own_end, template_end = passing.socket_pair()
+            started = interpreter.start("a warm worker", code, INTERPRETER_FLAGS, os.environ, StartError)
         except OSError as error:
             raise StartError(
                 f"cannot start a warm worker: {error.strerror}", hint="see 'ulimit -n'"
             ) from error
-        try:
-            pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, *INTERPRETER_FLAGS, "-c", code],
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, template_end, CONTROL_FD),
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-                ],
-                setsid=True,  # out of the terminal's reach: the program decides what Ctrl-C means
-                setsigmask=(),
-                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-            )
-        except OSError as error:
-            os.close(own_end)
-            raise StartError(f"cannot start a warm worker ({sys.executable}): {error.strerror}") from error
-        finally:
-            os.close(template_end)
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError as error:
-            os.close(own_end)  # it reads the end of its socket, and leaves
-            os.waitpid(pid, 0)
-            raise StartError(f"cannot watch a warm worker: {error.strerror}") from error
-        return cls(pid, pidfd, own_end)
+        return cls(*started)
 
     def fileno(self) -> int:
         """For poll: readable when `take_news` has something to do."""

@@ -19,11 +19,9 @@ from typing import Final, NoReturn
 
 from kvmbox.host.open_files import allow_enough
 from kvmbox.jail import linux, passing
+from kvmbox.jail.descriptors import CONTROL_FD
 from kvmbox.jail.title import ProcessTitle
 from kvmbox.tools.warm import boot, frames
-
-CONTROL_FD: Final = 3
-"""The socket to the pool: the only descriptor besides /dev/null at 0 to 2."""
 
 PRELOADED: Final = (
     "kvmbox.boot.way_elf",
