@@ -326,7 +326,7 @@ class Devices:
 
 
 class SavedState(Protocol):
-    """The state of a virtual machine that was saved: see `restore.Start`."""
+    """The state of a virtual machine that was saved: see `origin.Origin`."""
 
     def apply(self, kvm: Kvm, guest: GuestVm) -> None:
         """Bring a fresh machine to it. Raises StartError."""

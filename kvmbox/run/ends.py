@@ -91,9 +91,10 @@ class Ends:
         """Whether a vCPU thread has ended, which ends the boot."""
         return bool(self._ended)
 
-    @property
-    def boots_again(self) -> bool:
-        """Whether the boot has ended for another one. A reset wins, if two vCPUs asked at a time."""
+    def takes_reboot(self) -> bool:
+        """Whether the boot has ended for another one. A reset wins, if two vCPUs asked at a time: the
+        suspension is forgotten.
+        """
         if self._reset_wanted.is_set():
             self.suspension = None
         return self._reset_wanted.is_set() or self.suspension is not None

@@ -121,7 +121,8 @@ class MainLoop:
 
     def _leave_all(self) -> None:
         self._console.wake_waiters()
-        for thread in () if self._boot is None else self._boot.vcpus:
+        boot = self._boot  # read once: the main thread may replace it meanwhile
+        for thread in () if boot is None else boot.vcpus:
             thread.leave()
 
     def prepare(self, loss_policy: LossPolicyOf | None, pool: DevicePool, clock: GuestClock) -> None:
@@ -208,7 +209,7 @@ class MainLoop:
         if self.ends.failure is not None:
             raise self.ends.failure
         # A guest that resets all the time must not outlive a signal or the time-out by that.
-        return self.ends.boots_again and not self._must_end()
+        return self.ends.takes_reboot() and not self._must_end()
 
     def _run_vcpus(self, boot: Boot) -> None:
         """Run the vCPUs, and end them when the boot is to end."""

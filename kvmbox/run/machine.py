@@ -29,7 +29,7 @@ from kvmbox.run.caller import Caller
 from kvmbox.run.config import NO_FAULTS_IN_SNAPSHOTS, configured
 from kvmbox.run.options import taken
 from kvmbox.run.requests import NoMachineError, Requests
-from kvmbox.run.result import RunResult
+from kvmbox.run.result import RunResult, TextScreen
 from kvmbox.run.run import run
 from kvmbox.run.timeline import Timeline
 
@@ -285,8 +285,8 @@ class Machine:
     # --- The screen ---------------------------------------------------------------------------------------
 
     @property
-    def screen(self) -> Any:
-        """The text screen now, or as the guest has left it: a `Screen`. The guest stands still for that
+    def screen(self) -> TextScreen:
+        """The text screen now, or as the guest has left it. The guest stands still for that
         moment. UsageError if the machine was not started.
         """
         if not self._used or threading.current_thread() is self._thread:
@@ -296,7 +296,8 @@ class Machine:
         except NoMachineError:
             self._ended.wait()
             found = None if self._result is None else self._result.screen
-        return load("screen.screen", "BLANK") if found is None else found
+        screen: TextScreen = load("screen.screen", "BLANK") if found is None else found
+        return screen
 
     def expect_screen(self, pattern: str | re.Pattern[str], timeout: float | None = None) -> re.Match[str]:
         """Wait until the text on the screen has something that matches: a look each 50 ms.

@@ -4,7 +4,8 @@ A part is one folder in `kvmbox.parts`. The core imports no part: `parts` has a 
 imported when one of its options is given. So a run pays for nothing that it was not asked for, and the code
 of a run names no feature.
 
-A `Part` lives as long as the run, and is told of its stages in this order, in the order of the table:
+A `Part` whose option was given lives as long as the run. It is told of its stages in this order, each part in
+the order of the table:
 
     open      files, sockets, forks, shared objects: the VMM is not confined yet, and there is no machine
     attach    the machine stands: admit visitors (`standstill`), listen to ports, set the exit filter
@@ -14,14 +15,18 @@ A `Part` lives as long as the run, and is told of its stages in this order, in t
     report    the outcome is decided: add facts and lines to the result
     close     in reverse order, also where the run could not start
 
+The run itself loads a part at the moment when it has something to do: a crash report for a bad end, the
+screen of a guest that has used it. Such a part is told of its stages from `attach` on, but for `start`.
+
 What a part does while the guest runs, it does as a `standstill.Visitor`, or in a *slot*. A slot is a place
 where the machine asks somebody else, and one part at most fills it:
 
-    origin          where memory, files and first state come from, in place of an image (`origin.Origin`)
     tap             sees the requests and replies of each channel
     shims           between devices and guest
     loss_policy     what becomes of a device process that is lost
     exit_filter     is asked about each rare exit of a vCPU
+
+If several parts have lost something, the console's loss counts, and then the first one in the table.
 
 Errors. A KvmboxError of `open` or `attach`: the run could not start. Of `ended`: the same as `Lost`, and the
 other parts still end. Everything else is a bug of kvmbox.

@@ -39,14 +39,16 @@ def origin_of(config: RunConfig) -> Origin:
     return origin
 
 
-def prepare_report(config: RunConfig) -> None:
+def prepare_report(config: RunConfig, *, emulated: bool) -> None:
     """Load code that the report of a bad end needs, and that a confined VMM could not load any more.
 
-    The disassembler, 3.4 MiB of memory, is for those who look: at a terminal, or with --symbols.
+    The disassembler, 3.4 MiB of memory, is for those who look, at a terminal or with --symbols, and for a KVM
+    whose backend has `emulated` the guest's kernel: instructions that it does not know are its most frequent
+    end.
     """
     import zlib  # noqa: F401 - pyelftools does
 
-    if config.symbols or os.isatty(2):
+    if emulated or config.symbols or os.isatty(2):
         from kvmbox.explain.disassembly import preload
 
         preload()
@@ -126,9 +128,11 @@ class Parts:
             self._summon_if_there(CRASH_REPORT)
 
     def show(self) -> None:
-        """See `Part`. A guest that has used its screen has something to show."""
+        """See `Part`. A guest that has used its screen, maybe before it was saved, has something to show."""
         machine = self._machine
-        if machine is not None and not is_unused(machine.memory, machine.devices):
+        if machine is not None and (
+            machine.config.start is not None or not is_unused(machine.memory, machine.devices)
+        ):
             self._summon_if_there(SCREEN)
         for part in self._in_order():
             part.show()

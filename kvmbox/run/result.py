@@ -7,13 +7,70 @@ tell. What comes of it is the `RunResult`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kvmbox.lean import Value
 
 if TYPE_CHECKING:
     from kvmbox.outcome import Outcome
     from kvmbox.run.statistics import RunStats
+
+
+class TextScreen(Protocol):
+    """What is on the text screen of a guest. See `parts.screen.screen.Screen`."""
+
+    @property
+    def columns(self) -> int:
+        """How many characters a row has."""
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Each row as text, without the blanks at its end."""
+
+    @property
+    def text(self) -> str:
+        """The rows, one a line, without the empty ones at the end."""
+
+    @property
+    def forms(self) -> tuple[str, str]:
+        """The text in the two forms in which a text is searched for: without blanks at the ends, and with."""
+
+    @property
+    def codes(self) -> tuple[bytes, ...]:
+        """The characters of each row in code page 437."""
+
+    @property
+    def attributes(self) -> tuple[bytes, ...]:
+        """The attribute of each character of each row."""
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing is to be seen: neither text nor colours."""
+
+    @property
+    def has_colors(self) -> bool:
+        """Whether the background of a character is not black."""
+
+    @property
+    def has_graphics(self) -> bool:
+        """Whether the guest has switched to graphics: this is not what it shows."""
+
+    @property
+    def cursor(self) -> Place | None:
+        """Where the cursor is; None if it is off, or not on the screen."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The screen as data for JSON."""
+
+    def png(self) -> bytes:
+        """The screen as a picture. UsageError without kvmbox[screen]."""
+
+
+class Place(Protocol):
+    """A place on the screen, counted from 0."""
+
+    row: int
+    column: int
 
 
 class RunResult(Value):
@@ -47,9 +104,10 @@ class RunResult(Value):
         return path
 
     @property
-    def screen(self) -> Any:
-        """What was on the text screen, a `Screen`; None if nothing was."""
-        return self.facts.get("screen")
+    def screen(self) -> TextScreen | None:
+        """What was on the text screen; None if nothing was."""
+        screen: TextScreen | None = self.facts.get("screen")
+        return screen
 
     @property
     def last_lines(self) -> tuple[tuple[str, str], ...]:

@@ -94,6 +94,7 @@ def run(
             opened.pool.ready_by = None
             starting.over()
             caller.ready(judge, machine.loop.wakeup)
+            prepare_report(machine.config, emulated=guest.is_pvm)
             _confine(machine, opened.parts, caller, timeline)
             started()
             _go(guest, factory, machine, settling)
@@ -288,7 +289,6 @@ def _settling(machine: Standing) -> Settling:
 def _confine(machine: Standing, parts: Parts, caller: Caller, timeline: Timeline) -> None:
     """Confine the process, if it is to be, and start the threads: they inherit what confines it."""
     config, loop = machine.config, machine.loop
-    prepare_report(config)
     loop.confinement = caller.confine(
         machine.devices.pool,
         without=config.design.without,

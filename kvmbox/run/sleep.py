@@ -1,7 +1,7 @@
 """Whether a vCPU sleeps, and whether anything except another vCPU can still wake it.
 
 A vCPU must be paused while it is examined. For an answer about a machine all vCPUs must be paused, because a
-running vCPU could wake another one meanwhile. See `vcpu_thread.look_at_all`.
+running vCPU could wake another one meanwhile. See `vcpu.look_at_all`.
 """
 
 from __future__ import annotations

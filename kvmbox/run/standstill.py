@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Stoppable(Protocol):
-    """A vCPU: see `vcpu_thread.VcpuThread`."""
+    """A vCPU: see `vcpu.VcpuThread`."""
 
     @property
     def is_paused(self) -> bool:

@@ -326,11 +326,15 @@ class RingTarget:
         for port in PORTS:
             proxy = SimpleNamespace(writes=0, channel=None)
             proxy.write_run = proxy.flush_run = self._give
+            proxy.write_pairs = proxy.flush_pairs = self._give_pairs
             zones[port] = proxy, port
         self._ring = parts.ring(self._words, self._data.cast("I"), self._data, zones, room=FakeRoom())
 
     def _give(self, register: int, data: bytes) -> None:
         self._given += [(register, byte) for byte in data]
+
+    def _give_pairs(self, register: int, data: bytes) -> None:
+        self._given += [(register + at % 2, byte) for at, byte in enumerate(data)]
 
     def step(self, liar: Liar) -> None:
         """One state of the ring. Raises Fault."""

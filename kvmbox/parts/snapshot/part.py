@@ -44,7 +44,7 @@ class TakesSnapshots(Part):
         """See `Part`. Raises UsageError for a port of a device, SnapshotFileError for a file."""
         _refuse_ports_of_devices(self._conditions, opening.board)
         # The vCPU is to stand at the instruction that has printed a text.
-        opening.exact = any(condition.text is not None for condition in self._conditions)
+        opening.exact |= any(condition.text is not None for condition in self._conditions)
         try:
             for number, condition in enumerate(self._conditions):
                 destination = Destination(condition.path)

@@ -49,6 +49,7 @@ class Bench:
         place = ("vga", 0, SimpleNamespace(name=VGA))
         channel = SimpleNamespace(is_started=False)
         self.machine: Any = SimpleNamespace(
+            config=SimpleNamespace(start=None),
             judge=SimpleNamespace(searches=False),
             say=self.said.append,
             memory=SimpleNamespace(read=lambda _address, _size: self.text),
@@ -232,6 +233,13 @@ def test_screen_that_was_used_is_looked_at_when_the_guest_has_ended(bench: Bench
     parts = bench.attached("record")
     parts.show()
     # Before the recording ends, which has the requests of this look, too.
+    assert bench.log == ["screen made", "screen attach", "screen shown", "record shown"]
+
+
+def test_screen_of_a_saved_machine_is_looked_at_though_it_was_not_used_since(bench: Bench) -> None:
+    bench.machine.config.start = SimpleNamespace()
+    parts = bench.attached("record")
+    parts.show()
     assert bench.log == ["screen made", "screen attach", "screen shown", "record shown"]
 
 
