@@ -53,6 +53,9 @@ JOIN_SECONDS: Final = 2.0
 JOIN_TRIES: Final = 4
 """How often within that time device processes are killed for which it waits."""
 
+STARVED_TRIES: Final = 60
+"""How many times longer, each as long as one of these, they may take while the host gives them no CPU."""
+
 ExitFilter: TypeAlias = Callable[[int, Exit], int]
 """Is asked, on the thread of a vCPU, about a rare exit of the CPU of a number: see `vcpu_loop`."""
 
@@ -292,18 +295,24 @@ class MainLoop:
         """End the vCPU threads. Kick them out of KVM_RUN, and kill a device process that does not answer."""
         assert self._devices is not None
         self._leave_all()
-        ended = join_all(boot.vcpus, JOIN_SECONDS / JOIN_TRIES)
+        if join_all(boot.vcpus, JOIN_SECONDS / JOIN_TRIES):
+            return
+        starvations = [thread.starvation() for thread in boot.vcpus]
         for attempt in range(JOIN_TRIES):
-            if ended:
-                return
             # Told again, a spawner that hangs is killed: its processes die with it.
             for channel in self._devices.pool.channels:
                 # A process that is about to start, or to replace another one, has more time for that.
                 if channel.waiting or (attempt >= JOIN_TRIES // 2 and channel.survival.being_connected):
                     self._devices.pool.kill(channel.device_type)
-            ended = join_all(boot.vcpus, JOIN_SECONDS / JOIN_TRIES)
-        if not ended:
-            self.ends.fail(KvmboxError("a vCPU thread does not end: KVM_RUN ignores the kick"))
+            if join_all(boot.vcpus, JOIN_SECONDS / JOIN_TRIES):
+                return
+        # A thread that has had no CPU has not ignored anything.
+        for _ in range(STARVED_TRIES):
+            if not any(starvation.is_starved() for starvation in starvations):
+                break
+            if join_all(boot.vcpus, JOIN_SECONDS / JOIN_TRIES):
+                return
+        self.ends.fail(KvmboxError("a vCPU thread does not end: KVM_RUN ignores the kick"))
 
     # --- The loop -----------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from kvmbox.errors import UnknownExitError
+from kvmbox.host.starvation import Starvation
 from kvmbox.host.threads import start_thread
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
@@ -92,6 +93,10 @@ class VcpuThread:
         if self._thread.ident is not None:
             self._thread.join(seconds)
         return not self._thread.is_alive()
+
+    def starvation(self) -> Starvation:
+        """What tells from now on whether the host gives the thread no CPU."""
+        return Starvation(0, self._thread.ident or 0)
 
     def _run(self) -> None:
         try:

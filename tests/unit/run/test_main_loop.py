@@ -42,6 +42,8 @@ class FakeThread:
         self.ended: Callable[[Any], None] = lambda thread: None
         self.at_start: Callable[[], None] = lambda: None
         self.ends_when_asked = True
+        self.starved = 0
+        """How often it is still seen starved. After that it ends when it is asked."""
         self._log = log
         self._asked = False
 
@@ -65,6 +67,14 @@ class FakeThread:
             self._log.append(f"{self.name} has left")
             self.end(self.error)
         return not self.is_alive
+
+    def starvation(self) -> Any:
+        def is_starved() -> bool:
+            self.starved -= 1
+            self.ends_when_asked = self.ends_when_asked or self.starved == 0
+            return self.starved >= 0
+
+        return SimpleNamespace(is_starved=is_starved)
 
 
 class FakeConsole:
@@ -208,6 +218,30 @@ def test_end_is_not_lost_where_the_other_vcpu_never_leaves(rig: Rig, monkeypatch
     assert rig.main_loop.has_live_vcpu
     assert "summoned" not in rig.log  # its state is in use
     assert rig.log[-1] == "boot ends"
+
+
+def test_vcpu_that_the_host_gives_no_cpu_is_waited_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "JOIN_SECONDS", 0.0)
+    first, second = rig.threads
+    first.ends_when_asked = False
+    first.starved = 3  # it leaves when it was seen starved three times
+    second.outcome = CRASH
+    second.at_start = second.end
+    assert rig.run() is False
+    assert rig.decision.outcome is CRASH
+    assert rig.said == []
+    assert not rig.main_loop.has_live_vcpu
+
+
+def test_vcpu_that_is_starved_for_ever_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "JOIN_SECONDS", 0.0)
+    first, second = rig.threads
+    first.ends_when_asked = False
+    first.starved = module.STARVED_TRIES + 2
+    second.outcome = CRASH
+    second.at_start = second.end
+    assert rig.run() is False
+    assert rig.said == ["after the end of the run: a vCPU thread does not end: KVM_RUN ignores the kick"]
 
 
 def test_process_that_is_about_to_start_gets_time_before_it_is_killed_to_end_a_vcpu(
