@@ -101,7 +101,7 @@ ReadByte = Callable[[int], int | None]
 """The byte at a guest-physical address, None where there is no RAM."""
 
 Disassemble = Callable[[bytes, int], str | None]
-"""The text of the first instruction in code of 16, 32 or 64 bits; None without a disassembler."""
+"""The name of the first instruction in code of 16, 32 or 64 bits; None without a disassembler."""
 
 
 class Told(Value):
@@ -137,9 +137,9 @@ def refused_instruction(
         return None
     code = found.instruction or at_rip
     bits = code_bits(sregs)
-    name, text = family(code, bits), disassemble(code, bits)
+    name, mnemonic = family(code, bits), disassemble(code, bits)
     shown = f"code bytes {code.hex(' ')}" if code else "code bytes unknown"
-    refused = text or name or "the instruction"
+    refused = mnemonic or name or "the instruction"
     what = f"KVM internal error {found.suberror}: KVM's emulator does not know {refused}"
     if pvm and name is not None and name not in _UNCOMMON and not astray:
         return Told(

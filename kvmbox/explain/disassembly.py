@@ -22,10 +22,11 @@ _MODES: Final = {16: 1 << 1, 32: 1 << 2, 64: 1 << 3}
 
 
 class Instruction(Value):
-    """One instruction: where it is, its bytes, and its text."""
+    """One instruction: where it is, its bytes, its mnemonic with prefixes, and its whole text."""
 
     address: int
     code: bytes
+    mnemonic: str
     text: str
 
 
@@ -102,6 +103,7 @@ def disassemble(code: bytes, address: int, bits: int, most: int = 64) -> list[In
             Instruction(
                 one.address,
                 bytes(one.bytes[: one.size]),
+                one.mnemonic.decode(),
                 f"{one.mnemonic.decode()} {one.op_str.decode()}".rstrip(),
             )
             for one in found[:count]
@@ -112,6 +114,6 @@ def disassemble(code: bytes, address: int, bits: int, most: int = 64) -> list[In
         library.cs_close(ctypes.byref(handle))
 
 
-def text_of(code: bytes, bits: int) -> str | None:
-    """The text of the instruction that `code` begins with; None if it is none, and without the library."""
-    return next((one.text for one in disassemble(code, 0, bits, most=1)), None)
+def mnemonic_of(code: bytes, bits: int) -> str | None:
+    """The mnemonic that `code` begins with; None if it is none, or without the library."""
+    return next((one.mnemonic for one in disassemble(code, 0, bits, most=1)), None)

@@ -52,7 +52,7 @@ def internal_error(
 ) -> UnknownExitError:
     """The error that an internal error of KVM is; it names the instruction where that is the cause."""
     from kvmbox.explain.diagnosis import bios_call, refused_instruction
-    from kvmbox.explain.disassembly import text_of
+    from kvmbox.explain.disassembly import mnemonic_of
 
     report = crash_report(vcpu, read_memory)
     try:
@@ -61,7 +61,7 @@ def internal_error(
         return UnknownExitError(f"{exits.describe(found)}\n{report}")
     known = bytes(takewhile(lambda byte: byte is not None, code))  # type: ignore[arg-type]
     astray = bios_call(regs, sregs, read_memory) is not None
-    told = refused_instruction(found, sregs, known, pvm=is_pvm, astray=astray, disassemble=text_of)
+    told = refused_instruction(found, sregs, known, pvm=is_pvm, astray=astray, disassemble=mnemonic_of)
     if told is None:
         return UnknownExitError(f"{exits.describe(found)}\n{report}")
     return UnknownExitError(f"{told.reason}\n{report}", hint=told.hint)
