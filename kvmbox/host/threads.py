@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import resource
 import threading
 from typing import Final
@@ -14,10 +15,19 @@ ADDRESS_SPACE: Final = resource.getrlimit(resource.RLIMIT_AS)[0]
 """The limit of address space in bytes, or RLIM_INFINITY. A confined VMM may not ask for it."""
 
 
+ROOM: Final = 10 * BYTES_PER_MIB
+"""What a thread takes of the address space until it runs: a stack of 8 MiB, and its first objects."""
+
+
 def start_thread(thread: threading.Thread, what: str) -> None:
     """Start `thread`, which errors call `what`. Raises KvmboxError if the host has no room for it."""
     try:
+        if ADDRESS_SPACE != resource.RLIM_INFINITY:
+            # A thread that has a stack and no more dies unseen, and `start` waits for it for ever.
+            mmap.mmap(-1, ROOM).close()
         thread.start()
+    except OSError as error:
+        raise KvmboxError(f"cannot start {what}: {error.strerror}", hint=why_no_memory()) from error
     except RuntimeError as error:
         raise KvmboxError(f"cannot start {what}: {error}", hint=why_no_thread()) from error
 

@@ -82,9 +82,14 @@ def test_profile_for_speedscope_has_files_and_is_read_again(image: Path, tmp_pat
     assert (found["name"], found["profiles"][0]["name"]) == ("profiled.elf", "CPU 0")
     spin = next(frame for frame in found["shared"]["frames"] if frame["name"] == "spin")
     assert spin["file"].endswith("profiled.c")
+    names = [frame["name"] for frame in found["shared"]["frames"]]
+    stacks = [[names[frame] for frame in stack] for stack in found["profiles"][0]["samples"]]
+    assert ["_start", "kernel", "work", "spin"] in stacks
+    # A vCPU whose device process a busy host gives no CPU does not pause in time: it has no stack.
+    assert all(stack[0] == "_start" for stack in stacks if stack != ["[device access]"])
     shown = kvmbox("profile", file)
     assert shown.returncode == 0
-    assert "100.0 %  _start\n" in shown.stdout
+    assert any(line.endswith("%  _start") for line in shown.stdout.splitlines())
 
 
 @pytest.mark.kvm

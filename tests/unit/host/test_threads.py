@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from kvmbox.errors import KvmboxError
+from kvmbox.host import threads
 from kvmbox.host.output import OutputStream
 from kvmbox.host.threads import start_thread, why_no_memory, why_no_thread
 from kvmbox.host.transfers import TransferThread
@@ -21,6 +22,15 @@ def test_refused_thread_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatc
         start_thread(threading.Thread(target=print), "the thread of tests")
     assert caught.value.hint is not None
     assert caught.value.exit_status == 14
+
+
+def test_thread_that_could_not_come_to_life_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "ADDRESS_SPACE", 160 << 20)
+    monkeypatch.setattr(threads, "ROOM", 1 << 60)
+    thread = threading.Thread(target=print)
+    with pytest.raises(KvmboxError, match="cannot start the thread of tests: Cannot allocate memory"):
+        start_thread(thread, "the thread of tests")
+    assert thread.ident is None
 
 
 def test_limit_of_address_space_is_named_where_there_is_one() -> None:
