@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 
@@ -22,7 +21,7 @@ def _interruptible() -> Iterator[None]:
 def test_signal_within_a_step_waits_until_it_is_let_in() -> None:
     reached = False
     with undisturbed():
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # to this thread: a test before may have left another
         reached = True
         with pytest.raises(KeyboardInterrupt):
             let_signals_in()
@@ -34,7 +33,7 @@ def test_signal_that_nobody_let_in_comes_in_the_end() -> None:
 
     def work() -> None:
         with undisturbed():
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # to this thread: a test before may have left another
             steps.append("done")
 
     with pytest.raises(KeyboardInterrupt):
