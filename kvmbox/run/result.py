@@ -69,8 +69,13 @@ class TextScreen(Protocol):
 class Place(Protocol):
     """A place on the screen, counted from 0."""
 
-    row: int
-    column: int
+    @property
+    def row(self) -> int:
+        """Which row."""
+
+    @property
+    def column(self) -> int:
+        """Which column."""
 
 
 class RunResult(Value):

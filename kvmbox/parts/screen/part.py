@@ -14,7 +14,7 @@ from kvmbox.run.standstill import Visitor
 if TYPE_CHECKING:
     from kvmbox.parts.screen.live import LiveText
     from kvmbox.parts.screen.screen import Screen
-    from kvmbox.run.result import Draft
+    from kvmbox.run.result import Draft, TextScreen
 
 
 class Looks(Part, Visitor):
@@ -64,7 +64,8 @@ class Looks(Part, Visitor):
         """See `Part`. The report of a bad end has the screen, if that was not shown."""
         if self._view is None:
             return
-        draft.facts["screen"] = self._view.screen
+        screen: TextScreen | None = self._view.screen  # what the core calls a screen: mypy compares the two
+        draft.facts["screen"] = screen
         if draft.status in (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT):
             draft.appendix += self._view.left
 
