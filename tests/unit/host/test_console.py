@@ -780,6 +780,7 @@ def test_bios_text_that_waits_is_shown_after_a_while(stdio: Stdio) -> None:
     assert waited[0]
     assert not waited[-1]
     assert os.read(stdio.screen, 100)[:12] == b"Type a line\n"
+    assert console.finish() is None
 
 
 def test_text_on_the_screen_decides_and_what_is_printed_later_is_not_of_the_run(stdio: Stdio) -> None:
