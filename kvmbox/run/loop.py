@@ -31,7 +31,7 @@ from kvmbox.run.feeding import Feeding
 from kvmbox.run.kinds import loop_kind
 from kvmbox.run.standstill import Standstill
 from kvmbox.run.timeless import timeless
-from kvmbox.run.vcpu import VcpuThread, join_all
+from kvmbox.run.vcpu import VcpuThread
 from kvmbox.run.vcpu_loop import LoopTotals
 from kvmbox.run.watch import Watch
 from kvmbox.sandbox.vmm import Confinement, confine_vcpu
@@ -39,6 +39,7 @@ from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.host.console import Console
+    from kvmbox.host.starvation import Starvation
     from kvmbox.judge import Judge
     from kvmbox.outcome import Outcome
     from kvmbox.remote.pool import DevicePool
@@ -295,24 +296,26 @@ class MainLoop:
         """End the vCPU threads. Kick them out of KVM_RUN, and kill a device process that does not answer."""
         assert self._devices is not None
         self._leave_all()
-        if join_all(boot.vcpus, JOIN_SECONDS / JOIN_TRIES):
-            return
-        starvations = [thread.starvation() for thread in boot.vcpus]
-        for attempt in range(JOIN_TRIES):
-            # Told again, a spawner that hangs is killed: its processes die with it.
-            for channel in self._devices.pool.channels:
-                # A process that is about to start, or to replace another one, has more time for that.
-                if channel.waiting or (attempt >= JOIN_TRIES // 2 and channel.survival.being_connected):
-                    self._devices.pool.kill(channel.device_type)
-            if join_all(boot.vcpus, JOIN_SECONDS / JOIN_TRIES):
+        starvations: list[Starvation] = []
+        for attempt in range(1 + JOIN_TRIES + STARVED_TRIES):
+            end = time.monotonic() + JOIN_SECONDS / JOIN_TRIES
+            ended = [thread.join(max(0.0, end - time.monotonic())) for thread in boot.vcpus]
+            if all(ended):
                 return
-        # A thread that has had no CPU has not ignored anything.
-        for _ in range(STARVED_TRIES):
-            if not any(starvation.is_starved() for starvation in starvations):
+            starvations = starvations or [thread.starvation() for thread in boot.vcpus]
+            if attempt < JOIN_TRIES:
+                self._kill_unanswering(self._devices.pool, in_start=attempt >= JOIN_TRIES // 2)
+            # A thread that has had no CPU has not ignored anything.
+            elif not any(starvation.is_starved() for starvation in starvations):
                 break
-            if join_all(boot.vcpus, JOIN_SECONDS / JOIN_TRIES):
-                return
         self.ends.fail(KvmboxError("a vCPU thread does not end: KVM_RUN ignores the kick"))
+
+    def _kill_unanswering(self, pool: DevicePool, *, in_start: bool) -> None:
+        # Told again, a spawner that hangs is killed: its processes die with it.
+        for channel in pool.channels:
+            # A process that is about to start, or to replace another one, has more time for that.
+            if channel.waiting or (in_start and channel.survival.being_connected):
+                pool.kill(channel.device_type)
 
     # --- The loop -----------------------------------------------------------------------------------------
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 from kvmbox.errors import UnknownExitError
@@ -119,14 +118,6 @@ class Look(Value):
 
     halted: bool
     outcome: Outcome | None
-
-
-def join_all(threads: Sequence[VcpuThread], seconds: float) -> bool:
-    """Wait `seconds` for the end of `threads`, all together. Return whether all of them have ended."""
-    end = time.monotonic() + seconds
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
-    return not any(thread.is_alive for thread in threads)
 
 
 def look_at_all(
