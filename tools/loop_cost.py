@@ -29,7 +29,8 @@ from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.remote.direct import direct_channels
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.proxy import DeviceProxy
-from kvmbox.run.vcpu_loop import LEAVE, VcpuLoop
+from kvmbox.run.vcpu_loop import VcpuLoop
+from kvmbox.run.vcpu_state import VcpuControl
 
 DATA = 0x1000  # where kvm_run says that the data of a port exit lies
 EXITS = 200_000
@@ -70,14 +71,16 @@ def devices() -> Bus:
 
 def per_exit(enter: Callable[[], int], ports: Bus) -> float:
     """Nanoseconds per exit of a loop that runs for about half a second."""
-    loop = VcpuLoop(cast(Vcpu, ReplayedExit(enter)), ports, Bus(52), read_memory=lambda _: None)
-    timer = threading.Timer(0.5, loop.request_attention, [LEAVE])
+    vcpu = ReplayedExit(enter)
+    control = VcpuControl(VcpuLoop.attention_kind(), vcpu.kick, lambda: None)
+    loop = VcpuLoop(control, cast(Vcpu, vcpu), ports, Bus(52), read_memory=lambda _: None)
+    timer = threading.Timer(0.5, control.leave)
     timer.start()
     began = time.perf_counter_ns()
     loop.run()
     spent = time.perf_counter_ns() - began
     timer.join()
-    return spent / loop.exit_count
+    return spent / loop.routes.exit_count
 
 
 def per_call(call: Callable[[], int]) -> float:

@@ -38,7 +38,7 @@ class Standing(Protocol):
         ...
 
     @property
-    def paused_in_access(self) -> bool:
+    def in_access(self) -> bool:
         """Whether it had an exit to handle when it was asked to pause."""
         ...
 
@@ -81,7 +81,7 @@ def sample(thread: Standing, read: ReadPhysical | None = None, code: Sequence[ra
         if code:
             words = words_at(cpu.sp, MOST_TOP, word, vcpu.translate, read)
             top = tuple(one if any(one in part for part in code) else 0 for one in words)
-    doing = ACCESSING if thread.paused_in_access else RUNNING
+    doing = ACCESSING if thread.in_access else RUNNING
     if state == uapi.KVM_MP_STATE_HALTED:
         doing = HALTED
     is_user, interrupts_on = cpu.cpl == 3, bool(regs.rflags & RFLAGS_IF)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kvmbox.fast.vmm import Clock, Lock, LoopCore, RingCore, RouterCore, SourceCore
+from kvmbox.fast.vmm import AttentionCore, Clock, Lock, LoopCore, RingCore, RouterCore, SourceCore
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.interrupts import InterruptRouter, Source
 from kvmbox.host.threads import start_thread
@@ -15,17 +15,13 @@ from kvmbox.host.timers import Timerfd
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.run.coalescing import BYTE_TO_PORT, ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
-from kvmbox.run.vcpu_loop import (
-    MMIO_KIND_BITS,
-    MMIO_KIND_MASK,
-    MOST_RECENT,
-    Access,
-    LoopEnd,
-    VcpuLoop,
-    nobody,
-)
+from kvmbox.run.routes import MMIO_KIND_BITS, MMIO_KIND_MASK, Routes, Table, nobody
+from kvmbox.run.vcpu_loop import MOST_RECENT, Made, VcpuLoop
+from kvmbox.run.vcpu_state import Attention, VcpuControl
 
 if TYPE_CHECKING:
+    from kvmbox.bus import Bus
+    from kvmbox.outcome import Outcome
     from kvmbox.remote.proxy import DeviceProxy
 
 
@@ -128,17 +124,45 @@ class CompiledRouter(RouterCore, InterruptRouter):
         self._timer = None
 
 
+class CompiledAttention(AttentionCore, Attention):
+    """What compiled code checks at each exit."""
+
+
+class CompiledRoutes(Routes):
+    """Routes that compiled code learns, and takes."""
+
+    def __init__(self, core: LoopCore, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._core = core
+
+    def _put(self, table: Table, key: int, route: list[Any]) -> None:
+        super()._put(table, key, route)
+        self._core.learn(*self._split(table, key), route)
+
+    def _exits_of(self, table: Table, key: int) -> int:
+        return super()._exits_of(table, key) + self._core.count_of(*self._split(table, key))
+
+    def _split(self, table: Table, key: int) -> tuple[int, int | None]:
+        """The key as compiled code has it: in two words."""
+        if table is self.by_port:
+            return key, None
+        return key >> MMIO_KIND_BITS, key & MMIO_KIND_MASK
+
+
 class CompiledLoop(LoopCore, VcpuLoop):
     """A run loop whose routed exits are handled by compiled code."""
 
-    def __init__(self, vcpu: Vcpu, *arguments: Any, **options: Any) -> None:
-        super().__init__(vcpu, *arguments, **options)
+    attention_kind = CompiledAttention
+
+    def __init__(self, control: VcpuControl, vcpu: Vcpu, *arguments: Any, **options: Any) -> None:
+        super().__init__(control, vcpu, *arguments, **options)
         descriptor = vcpu.fileno()
         self.set_up(
             vcpu.bytes,
             descriptor,
             ioctl.KVM_RUN,
             vcpu.enter if descriptor < 0 else None,
+            attention=control.attention,
             ring_word=RING_WORD,
             ring=self._ring,
             mmio_data=uapi.RUN_MMIO_DATA,
@@ -151,7 +175,7 @@ class CompiledLoop(LoopCore, VcpuLoop):
         self._enter = self.enter_compiled
         self._remember = self.remember
 
-    def run(self) -> LoopEnd:
+    def run(self) -> Outcome | None:
         """See VcpuLoop."""
         try:
             return super().run()
@@ -159,26 +183,10 @@ class CompiledLoop(LoopCore, VcpuLoop):
             if isinstance(self._ring, CompiledRing):
                 self._ring.count_carried()
 
+    def _new_routes(self, ports: Bus, mmio: Bus, ring: CoalescedRing | None) -> Routes:
+        return CompiledRoutes(self, ports, mmio, ring)
+
     @property
-    def recent(self) -> list[tuple[Access, int | None]]:
+    def recent(self) -> list[Made]:
         """See VcpuLoop."""
         return self.remembered()
-
-    def _add_route(self, routes: dict[int, list[Any]], key: int, *what: Any) -> None:
-        super()._add_route(routes, key, *what)
-        if key in routes:
-            self.learn(*self._split(routes, key), routes[key])
-
-    def _add_unclaimed(self, key: int, what: Access) -> None:
-        super()._add_unclaimed(key, what)
-        if key in self._unclaimed:
-            self.learn(*self._split(self._routes, key), self._routes[key])
-
-    def _exits_of(self, routes: dict[int, list[Any]], key: int) -> int:
-        return super()._exits_of(routes, key) + self.count_of(*self._split(routes, key))
-
-    def _split(self, routes: dict[int, list[Any]], key: int) -> tuple[int, int | None]:
-        """The key as compiled code has it: in two words."""
-        if routes is self._routes:
-            return key, None
-        return key >> MMIO_KIND_BITS, key & MMIO_KIND_MASK

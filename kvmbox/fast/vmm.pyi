@@ -105,8 +105,10 @@ class RouterCore:
     def stop(self) -> None: ...
     def raise_lines(self) -> None: ...
 
+class AttentionCore:
+    bits: int
+
 class LoopCore:
-    _attention: int
     def set_up(
         self,
         page: memoryview,
@@ -114,6 +116,7 @@ class LoopCore:
         run_request: int,
         fake_enter: Callable[[], int] | None,
         *,
+        attention: object,
         ring_word: int,
         ring: object,
         mmio_data: int,

@@ -661,10 +661,16 @@ cdef struct Made:
     bint is_known   # whether `value` is one
 
 
+cdef class AttentionCore:
+    """The compiled half of `run.vcpu_state.Attention`."""
+
+    cdef public int bits
+
+
 cdef class LoopCore:
     """The compiled half of `run.vcpu_loop.VcpuLoop`."""
 
-    cdef public int _attention
+    cdef AttentionCore attention
     cdef int descriptor
     cdef unsigned long run_request
     cdef object fake_enter
@@ -705,8 +711,8 @@ cdef class LoopCore:
         PyMem_Free(self.table)
 
     def set_up(self, page, int descriptor, unsigned long run_request, fake_enter, *,
-               Py_ssize_t ring_word, ring, Py_ssize_t mmio_data, int io_exit, int mmio_exit, nobody,
-               int most_recent, Py_ssize_t sync_rip):
+               AttentionCore attention, Py_ssize_t ring_word, ring, Py_ssize_t mmio_data, int io_exit,
+               int mmio_exit, nobody, int most_recent, Py_ssize_t sync_rip):
         """`page` is the mapping of the vCPU, `run_request` KVM_RUN. Without a `descriptor`, `fake_enter` is
         called. `ring_word` is where the indices of `ring` are, if that is not None. `nobody` is the access of
         ports that no device claims.
@@ -717,6 +723,7 @@ cdef class LoopCore:
         self.descriptor = descriptor
         self.run_request = run_request
         self.fake_enter = fake_enter
+        self.attention = attention
         self.nobody = nobody
         self.ring_word = ring_word
         self.ring = ring if isinstance(ring, RingCore) else None
@@ -801,7 +808,7 @@ cdef class LoopCore:
                         return status
                     with nogil:  # as KVM_RUN, and the lock of a channel may be waited for
                         found = self.handle()
-                    if found == NOTICED and not self._attention:
+                    if found == NOTICED and not self.attention.bits:
                         continue
                 else:
                     with nogil:
@@ -815,7 +822,7 @@ cdef class LoopCore:
                     self.ask()
                 elif found == CONTINUE:
                     self.give()
-                if self._attention:
+                if self.attention.bits:
                     return 1
         finally:
             PyBuffer_Release(&self.buffer)
@@ -827,7 +834,7 @@ cdef class LoopCore:
                 self.error = errno
                 return FAILED
             found = self.handle()
-            if found != NOTICED or self._attention:
+            if found != NOTICED or self.attention.bits:
                 return found
 
     cdef int handle(self) noexcept nogil:

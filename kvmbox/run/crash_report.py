@@ -1,14 +1,19 @@
-"""The crash report of a paused vCPU: registers, the code at RIP, and a hint."""
+"""The crash report of a paused vCPU: registers, the code at RIP, and a hint; and the ends that have one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import takewhile
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kvmbox.errors import KvmError, UnknownExitError
 from kvmbox.kvm import exits, registers, uapi
 from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.lean import Value
+from kvmbox.outcome import GUEST_CRASHED, Outcome
+
+if TYPE_CHECKING:
+    from kvmbox.explain.diagnosis import Told
 
 CODE_BYTES: Final = 16
 """How many bytes of code a report shows."""
@@ -47,26 +52,6 @@ def code_at_rip(vcpu: Vcpu, read_memory: ReadMemory) -> list[int | None]:
     return [None if place is None else read_memory(place) for place in places]
 
 
-def internal_error(
-    found: exits.InternalErrorExit, vcpu: Vcpu, read_memory: ReadMemory, *, is_pvm: bool
-) -> UnknownExitError:
-    """The error that an internal error of KVM is; it names the instruction where that is the cause."""
-    from kvmbox.explain.diagnosis import bios_call, refused_instruction
-    from kvmbox.explain.disassembly import mnemonic_of
-
-    report = crash_report(vcpu, read_memory)
-    try:
-        regs, sregs, code = vcpu.get_regs(), vcpu.get_sregs(), code_at_rip(vcpu, read_memory)
-    except KvmError:  # the report says so
-        return UnknownExitError(f"{exits.describe(found)}\n{report}")
-    known = bytes(takewhile(lambda byte: byte is not None, code))  # type: ignore[arg-type]
-    astray = bios_call(regs, sregs, read_memory) is not None
-    told = refused_instruction(found, sregs, known, pvm=is_pvm, astray=astray, disassemble=mnemonic_of)
-    if told is None:
-        return UnknownExitError(f"{exits.describe(found)}\n{report}")
-    return UnknownExitError(f"{told.reason}\n{report}", hint=told.hint)
-
-
 def diagnose(vcpu: Vcpu, read_memory: ReadMemory) -> str | None:
     """A hint from the state of the vCPU about the cause of the failure, or None."""
     from kvmbox.explain.diagnosis import bios_call
@@ -76,3 +61,52 @@ def diagnose(vcpu: Vcpu, read_memory: ReadMemory) -> str | None:
     except KvmError:  # only a hint is lost
         return None
     return bios_call(regs, sregs, read_memory)
+
+
+class Reporter(Value):
+    """Reports the end of the guest that one vCPU has met. `is_pvm` tells what a refused instruction means.
+    `name` is that of the CPU, if there are several.
+    """
+
+    vcpu: Vcpu
+    read_memory: ReadMemory
+    is_pvm: bool
+    name: str | None
+
+    def triple_fault(self) -> Outcome:
+        """The outcome of a triple fault."""
+        return Outcome(
+            GUEST_CRASHED,
+            "the guest crashed: triple fault" + ("" if self.name is None else f" of {self.name}"),
+            error=True,
+            hint="an exception could not be delivered: look at RIP, CR2 and the IDT below",
+            report=self._report(),
+        )
+
+    def failure(self, found: exits.Exit) -> UnknownExitError:
+        """The error that any other exit is with which the guest cannot go on. It names the instruction where
+        that is the cause of an internal error of KVM.
+        """
+        report, reason, hint = self._report(), exits.describe(found), None
+        if isinstance(found, exits.InternalErrorExit) and (refused := self._refused(found)) is not None:
+            reason, hint = refused.reason, refused.hint
+        return UnknownExitError(f"{reason}\n{report}", hint=hint)
+
+    def _report(self) -> str:
+        report = crash_report(self.vcpu, self.read_memory)
+        return report if self.name is None else f"{self.name}\n{report}"
+
+    def _refused(self, found: exits.InternalErrorExit) -> Told | None:
+        from kvmbox.explain.diagnosis import bios_call, refused_instruction
+        from kvmbox.explain.disassembly import mnemonic_of
+
+        try:
+            regs, sregs = self.vcpu.get_regs(), self.vcpu.get_sregs()
+            code = code_at_rip(self.vcpu, self.read_memory)
+        except KvmError:  # the report says so
+            return None
+        known = bytes(takewhile(lambda byte: byte is not None, code))  # type: ignore[arg-type]
+        astray = bios_call(regs, sregs, self.read_memory) is not None
+        return refused_instruction(
+            found, sregs, known, pvm=self.is_pvm, astray=astray, disassemble=mnemonic_of
+        )

@@ -22,17 +22,16 @@ from kvmbox.errors import DeviceProcessError, KvmboxError
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
-from kvmbox.kvm.exits import Exit
 from kvmbox.remote.survival import LossPolicy
 from kvmbox.run.boot import Boot
 from kvmbox.run.builder import Devices, GuestVm, tell_transfers
 from kvmbox.run.ends import Ends
 from kvmbox.run.feeding import Feeding
 from kvmbox.run.kinds import loop_kind
+from kvmbox.run.routes import ExitTotals
 from kvmbox.run.standstill import Standstill
 from kvmbox.run.timeless import timeless
 from kvmbox.run.vcpu import VcpuThread
-from kvmbox.run.vcpu_loop import LoopTotals
 from kvmbox.run.watch import Watch
 from kvmbox.sandbox.vmm import Confinement, confine_vcpu
 from kvmbox.wire import protocol
@@ -41,12 +40,14 @@ if TYPE_CHECKING:
     from kvmbox.host.console import Console
     from kvmbox.host.starvation import Starvation
     from kvmbox.judge import Judge
+    from kvmbox.kvm.vcpu import Vcpu
     from kvmbox.outcome import Outcome
     from kvmbox.remote.pool import DevicePool
     from kvmbox.run.caller import Caller
     from kvmbox.run.coalescing import CoalescedRing
     from kvmbox.run.config import RunConfig
     from kvmbox.run.settling import Settling
+    from kvmbox.run.vcpu_loop import ExitFilter
 
 JOIN_SECONDS: Final = 2.0
 """How long the vCPU threads may take to leave once they were kicked and nothing can block them any more."""
@@ -56,9 +57,6 @@ JOIN_TRIES: Final = 4
 
 STARVED_TRIES: Final = 60
 """How many times longer, each as long as one of these, they may take while the host gives them no CPU."""
-
-ExitFilter: TypeAlias = Callable[[int, Exit], int]
-"""Is asked, on the thread of a vCPU, about a rare exit of the CPU of a number: see `vcpu_loop`."""
 
 LossPolicyOf: TypeAlias = Callable[
     ["DevicePool", Callable[[], None], Callable[[], None], Callable[[], None]], LossPolicy
@@ -99,8 +97,8 @@ class MainLoop:
         """What settles an event that the judge holds."""
         self.confinement: Confinement | None = None
         """What the VMM has confined itself with, if it has."""
-        self.totals: Final = LoopTotals()
-        """What the run loops of all boots have counted."""
+        self.totals: Final = ExitTotals()
+        """The exits of all boots."""
         self.wakeup: Final = wakeup
         self._console = console
         self._judge = judge
@@ -200,7 +198,8 @@ class MainLoop:
         self._console.may_wait()
         self.totals.format = guest.boot.format
         ring = guest.coalesce(self._devices, self._console)
-        boot = self._boot = Boot(guest, self._threads_of(guest, ring, self._devices), ring)
+        vcpus = [self._new_thread(vcpu, guest, ring, self._devices) for vcpu in guest.vcpus]
+        boot = self._boot = Boot(guest, vcpus, ring)
         if self._must_end():
             return False
         try:
@@ -234,7 +233,7 @@ class MainLoop:
             self._join(boot)
             devices.clock.hold()
             self.rearm()
-            self.totals.add([thread.loop for thread in boot.vcpus])
+            self.totals.add([thread.loop.routes for thread in boot.vcpus])
             devices.late.detach()
             self.watch.begin(None)
             self.ends.take()
@@ -254,30 +253,32 @@ class MainLoop:
             self.rearm()
         return not self._must_end()
 
-    def _threads_of(self, guest: GuestVm, ring: CoalescedRing | None, devices: Devices) -> list[VcpuThread]:
-        make = loop_kind()
-        return [
-            VcpuThread(
-                vcpu,
-                make(
-                    vcpu,
-                    devices.ports,
-                    devices.mmio,
-                    read_memory=guest.memory.byte_at,
-                    ring=ring,
-                    told=self.wakeup.wake,
-                    decide=partial(self._judge.ends, gone=True),
-                    is_pvm=guest.is_pvm,
-                    name=f"CPU {vcpu.index}" if len(guest.vcpus) > 1 else None,
-                    met=None if self.exit_filter is None else partial(self.exit_filter, vcpu.index),
-                ),
-                # The device processes share the CPU of the first one (host.placement).
-                cpu=self._cpu if vcpu.index == 0 else None,
-                confine=self._confine_vcpu,
-                ended=self._vcpu_ended,
-            )
-            for vcpu in guest.vcpus
-        ]
+    def _new_thread(
+        self, vcpu: Vcpu, guest: GuestVm, ring: CoalescedRing | None, devices: Devices
+    ) -> VcpuThread:
+        make, asked = loop_kind(), self.exit_filter
+        thread = VcpuThread(
+            vcpu,
+            make.attention_kind(),
+            notify=self.wakeup.wake,
+            # The device processes share the CPU of the first one (host.placement).
+            cpu=self._cpu if vcpu.index == 0 else None,
+            confine=self._confine_vcpu,
+            ended=self._vcpu_ended,
+        )
+        thread.loop = make(
+            thread,
+            vcpu,
+            devices.ports,
+            devices.mmio,
+            read_memory=guest.memory.byte_at,
+            ring=ring,
+            decide=partial(self._judge.ends, gone=True),
+            is_pvm=guest.is_pvm,
+            name=f"CPU {vcpu.index}" if len(guest.vcpus) > 1 else None,
+            exit_filter=None if asked is None else partial(asked, vcpu.index),
+        )
+        return thread
 
     def _confine_vcpu(self) -> None:
         if self.confinement is not None:

@@ -9,8 +9,8 @@ use 0.9 % of a CPU for an idle guest. Each deadline of a device in between costs
 If no vCPU has exited for `LOOK_MS`, and nothing else is open, the checks become rarer:
 
 - Slices grow to `QUIET_SLICE_MS`. The condition is that each vCPU thread has promised to announce its next
-  exit *before* it asks a device (`VcpuLoop.tells_next_exit`). So no request is ever open during a long slice,
-  and the deadline of a request does not grow. A long slice ends with the announcement.
+  exit *before* it asks a device (`VcpuControl.announces_exit`). So no request is ever open during a long
+  slice, and the deadline of a request does not grow. A long slice ends with the announcement.
 - If all vCPUs were halted at the last examination, the next one comes after twice the time, up to
   `MAX_LOOK_MS`. A guest with a vCPU that computes is examined as often as before, because this vCPU may halt
   at any moment, and uses a CPU anyway.
@@ -65,13 +65,13 @@ class Pace:
         self._look_in = self._look_every = LOOK_MS
         self._probe_in = self._probe_every = PROBE_MS
 
-    def slice_ms(self, *, told: bool) -> int:
-        """How long the slice that has begun is. `told`: each vCPU thread will tell its next exit."""
-        return QUIET_SLICE_MS if told and self._quiet_ms >= LOOK_MS else WAIT_SLICE_MS
+    def slice_ms(self, *, announced: bool) -> int:
+        """How long the slice that has begun is. `announced`: each vCPU will announce its next exit."""
+        return QUIET_SLICE_MS if announced and self._quiet_ms >= LOOK_MS else WAIT_SLICE_MS
 
-    def may_put_off(self, *, told: bool, halted: bool) -> bool:
+    def may_put_off(self, *, announced: bool, halted: bool) -> bool:
         """Whether deadlines may be late that can do no more than move a line which is masked."""
-        return halted and self.slice_ms(told=told) == QUIET_SLICE_MS
+        return halted and self.slice_ms(announced=announced) == QUIET_SLICE_MS
 
     def passed(self, milliseconds: int, *, exits: int, busy: bool, halted: bool) -> Chores:
         """A slice of this length is over. `exits`: of the guest, so far. `busy`: anything else happens, or a

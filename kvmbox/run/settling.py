@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kvmbox.judge import Judge
-from kvmbox.run.standstill import Stoppable, Visitor
+from kvmbox.run.standstill import Visitor
+from kvmbox.run.vcpu_state import VcpuControl
 
 
 class Settling(Visitor):
@@ -21,7 +22,7 @@ class Settling(Visitor):
         """See `Visitor`."""
         return self._judge.is_unsettled
 
-    def holds(self, _vcpu: Stoppable) -> bool:
+    def holds(self, _vcpu: VcpuControl) -> bool:
         """See `Visitor`: a trigger may still be at work."""
         return self._judge.is_held
 

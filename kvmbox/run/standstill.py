@@ -13,30 +13,14 @@ from __future__ import annotations
 import select
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from kvmbox.host.clock import GuestClock
 
 if TYPE_CHECKING:
     from kvmbox.outcome import Outcome
     from kvmbox.run.boot import Boot
-
-
-class Stoppable(Protocol):
-    """A vCPU: see `vcpu.VcpuThread`."""
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether it stands still."""
-        ...
-
-    def pause(self) -> None:
-        """Ask it to."""
-        ...
-
-    def resume(self) -> None:
-        """Let it go on."""
-        ...
+    from kvmbox.run.vcpu_state import VcpuControl
 
 
 class Visitor:
@@ -78,7 +62,7 @@ class Visitor:
         """
         return None
 
-    def holds(self, _vcpu: Stoppable) -> bool:
+    def holds(self, _vcpu: VcpuControl) -> bool:
         """Whether this vCPU must not go on, although nobody wants all of them to stand still."""
         return False
 
@@ -115,7 +99,7 @@ class Standstill:
         self.is_overtime = False
         """Whether visitors look at a guest whose time is over, and that still runs."""
         self._visitors: list[Visitor] = []
-        self._vcpus: Sequence[Stoppable] = ()
+        self._vcpus: Sequence[VcpuControl] = ()
 
     def admit(self, visitor: Visitor) -> None:
         """Ask this one, too, from now on."""
@@ -224,5 +208,5 @@ class Standstill:
             if not self._is_held(vcpu):
                 vcpu.resume()
 
-    def _is_held(self, vcpu: Stoppable) -> bool:
+    def _is_held(self, vcpu: VcpuControl) -> bool:
         return any(one.wants or one.holds(vcpu) for one in self._visitors)

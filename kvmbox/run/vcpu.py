@@ -1,8 +1,8 @@
-"""A virtual CPU as an object: its run loop, its thread, and the requests of other threads.
+"""A virtual CPU as an object: its run loop, its thread, its state, and the requests of other threads.
 
-The main loop holds a list of these objects, and has no other access to a vCPU. A request to a running vCPU
-sets a flag that the run loop checks between two exits, and kicks the vCPU out of KVM_RUN. Any thread may call
-`leave`. All other methods belong to the main loop.
+The main loop and the parts hold a list of these objects, and have no other access to a vCPU. `vcpu_state`
+has the states and what requests do. Any thread may make a request; `start`, `join` and the registers (`vcpu`)
+of a vCPU that stands still belong to the main loop.
 
 Examining the machine
 ---------------------
@@ -29,26 +29,31 @@ from kvmbox.lean import Value
 from kvmbox.outcome import GUEST_CRASHED, Outcome
 from kvmbox.run.crash_report import ReadMemory, crash_report, report_beside
 from kvmbox.run.sleep import Sleep, look_at
-from kvmbox.run.vcpu_loop import LEAVE, PARK, VcpuLoop
+from kvmbox.run.vcpu_loop import VcpuLoop
+from kvmbox.run.vcpu_state import Attention, Event, VcpuControl
 
 
-class VcpuThread:
+class VcpuThread(VcpuControl):
     """One vCPU of a machine, from its first KVM_RUN to the end of its loop."""
 
     def __init__(
         self,
         vcpu: Vcpu,
-        loop: VcpuLoop,
+        attention: Attention,
         *,
+        notify: Callable[[], None],
         cpu: int | None,
         confine: Callable[[], None],
         ended: Callable[[VcpuThread], None],
     ) -> None:
-        """`cpu` is the host CPU that the thread binds itself to, or None. The thread calls `confine` before
-        the guest runs, and `ended` after the loop has ended, whatever ended it.
+        """`attention` and `notify` are `VcpuControl`'s. `cpu` is the host CPU that the thread binds itself
+        to, or None. The thread calls `confine` before the guest runs, and `ended` after the loop has ended,
+        whatever ended it.
         """
+        super().__init__(attention, vcpu.kick, notify)
         self.vcpu = vcpu
-        self.loop = loop
+        self.loop: VcpuLoop
+        """Runs the guest. To be set before `start`, as it is made with this object."""
         self.error: BaseException | None = None
         """What ended the loop, if that was an error."""
         self._cpu = cpu
@@ -58,40 +63,15 @@ class VcpuThread:
 
     def start(self) -> None:
         """Run the guest. Raises KvmboxError if the host has no room for a thread."""
-        start_thread(self._thread, f"the thread of vCPU {self.vcpu.index}")
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the loop has been started and has not ended."""
-        return self._thread.is_alive()
-
-    def pause(self) -> None:
-        """Ask the loop to pause between two exits. `is_paused` tells when it has paused."""
-        self.loop.request_attention(PARK)
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether the vCPU is paused, so that any thread may read its state."""
-        return self.loop.parked or not self.is_alive
-
-    @property
-    def paused_in_access(self) -> bool:
-        """Of a paused vCPU: whether it had an exit to handle when it was asked to pause."""
-        return self.loop.paused_in_access
-
-    def resume(self) -> None:
-        """End a `pause`, whether the loop has already paused or not."""
-        self.loop.unpark()
-
-    def leave(self) -> None:
-        """End the loop at the next exit, and cause this exit now, even if paused. Thread-safe."""
-        self.loop.request_attention(LEAVE)
+        with self._changed:  # the thread's own events come after START
+            start_thread(self._thread, f"the thread of vCPU {self.vcpu.index}")
+            self.move(Event.START)
 
     def join(self, seconds: float) -> bool:
         """Wait for the thread to end. Return whether it has ended."""
         if self._thread.ident is not None:
             self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return not self.is_alive
 
     def starvation(self) -> Starvation:
         """What tells from now on whether the host gives the thread no CPU."""
@@ -109,6 +89,7 @@ class VcpuThread:
         finally:
             self.vcpu.unbind_thread()
             self._ended(self)
+            self.move(Event.END)
 
 
 class Look(Value):

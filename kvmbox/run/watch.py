@@ -18,8 +18,8 @@ from kvmbox.errors import DeviceProcessError
 from kvmbox.remote.patience import WAIT_SLICE_MS, hung_error
 from kvmbox.remote.watchdog import Watchdog
 from kvmbox.run.pace import Pace
+from kvmbox.run.routes import port_exits
 from kvmbox.run.vcpu import look_at_all
-from kvmbox.run.vcpu_loop import port_exits
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
@@ -86,12 +86,12 @@ class Watch:
 
     @property
     def _slice_ms(self) -> int:
-        return self._pace.slice_ms(told=self._tells_next_exit)
+        return self._pace.slice_ms(announced=self._announces_exits)
 
     @property
-    def _tells_next_exit(self) -> bool:
+    def _announces_exits(self) -> bool:
         """Whether the first exit of any vCPU will wake the main thread."""
-        return all(thread.loop.tells_next_exit for thread in self._vcpus)
+        return all(thread.announces_exit for thread in self._vcpus)
 
     def slice_over(self) -> int | None:
         """The length of the slice in ms, if it is over: then the next one begins."""
@@ -131,11 +131,11 @@ class Watch:
 
     def _make_chores(self, milliseconds: int, *, busy: bool) -> None:
         channels = self._devices.pool.channels
-        self._devices.late.tend(lambda: port_exits([thread.loop for thread in self._vcpus]))
+        self._devices.late.tend(lambda: port_exits(thread.loop.routes for thread in self._vcpus))
         waiting = any(channel.waiting for channel in channels)
         chores = self._pace.passed(
             milliseconds,
-            exits=sum(thread.loop.guest_exits for thread in self._vcpus),
+            exits=sum(thread.loop.routes.guest_exits for thread in self._vcpus),
             busy=self._console.congested or waiting or busy,
             halted=self._halted,
         )
@@ -179,7 +179,7 @@ class Watch:
         """Whether the guest cannot notice that a deadline is handled only at the end of a quiet slice."""
         if self.boot is None or device_type in self.talkers:
             return False
-        if not self._pace.may_put_off(told=self._tells_next_exit, halted=self._halted):
+        if not self._pace.may_put_off(announced=self._announces_exits, halted=self._halted):
             return False
         devices = self._devices.pool.members[device_type].devices
         return self.boot.guest.vm.are_masked([gsi for device in devices for gsi in device.irqs])

@@ -294,12 +294,12 @@ def looped(half: Half, exits: list[tuple[Any, ...]], seed: bytes) -> tuple[objec
     for device in (rig.uart, rig.exit, rig.mmio_uart):
         device.values = []
     rig.play()
-    loop = rig.loop
+    routes = rig.loop.routes
     return (
         [device.accesses for device in (rig.uart, rig.exit, rig.mmio_uart, wide)],
         [device.counted for device in (rig.uart, rig.exit, rig.mmio_uart, wide)],
         completions,
-        (loop.exit_count, loop.guest_exits, loop.mmio_exits, loop.unclaimed_exits, loop.port_exits),
+        (routes.exit_count, routes.guest_exits, routes.mmio_exits, routes.port_exits),
         (rig.ports.unclaimed_reads, rig.ports.unclaimed_writes, rig.mmio.unclaimed_reads),
     )
 

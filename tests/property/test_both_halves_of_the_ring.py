@@ -29,7 +29,6 @@ from kvmbox.remote.grants import Grants
 from kvmbox.remote.journal import Journal
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.remote.survival import Survival
-from kvmbox.run.vcpu_loop import LEAVE
 from kvmbox.wire import protocol
 from tests.support.fake_room import FakeRoom
 from tests.support.halves import Half, built_halves
@@ -116,8 +115,10 @@ class Machine:
         self.ring = half.ring(
             self.vcpu.words64, self.vcpu.words32, self.vcpu.bytes, zones, room=FakeRoom(), carries=carries
         )
+        self.control = half.control(self.vcpu.kick)
+        vcpu = cast(Vcpu, self.vcpu)
         self.loop = half.loop(
-            cast(Vcpu, self.vcpu), ports, Bus(52), read_memory=lambda _address: None, ring=self.ring
+            self.control, vcpu, ports, Bus(52), read_memory=lambda _address: None, ring=self.ring
         )
 
     def now(self) -> int:
@@ -206,7 +207,7 @@ class Machine:
         """Everything that the steps leave behind."""
         for step in steps:
             self.prepare(step)
-        self.vcpu.script.append(self.between(lambda: self.loop.request_attention(LEAVE)))
+        self.vcpu.script.append(self.between(self.control.leave))
         try:
             self.loop.run()
         finally:
@@ -218,7 +219,7 @@ class Machine:
             list(self.log),
             [(proxy.name, proxy.reads, proxy.writes) for proxy in self.proxies],
             (self.ring.writes, indices(self.vcpu.page)),
-            (self.loop.exit_count, self.loop.guest_exits, self.loop.port_exits),
+            (self.loop.routes.exit_count, self.loop.routes.guest_exits, self.loop.routes.port_exits),
             [(survival.kept, list(survival.journal)) for survival in self.survivals],
             [(channel.deadline, channel.waiting, channel.failure) for channel in self.channels],
         )

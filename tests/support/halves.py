@@ -20,6 +20,7 @@ from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.stream import PipeTransport, SocketTransport
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.vcpu_loop import VcpuLoop
+from kvmbox.run.vcpu_state import VcpuControl
 
 
 def _pure_router(_clock: GuestClock) -> InterruptRouter:
@@ -43,6 +44,10 @@ class Half:
     page_port: Callable[..., Any] = PagePort
     stream_port: Callable[..., Any] = StreamPort
     serve: Callable[[Any, DeviceServer], int] = serve
+
+    def control(self, kick: Callable[[], None], notify: Callable[[], None] = lambda: None) -> VcpuControl:
+        """The control of a vCPU that such a loop runs."""
+        return VcpuControl(self.loop.attention_kind(), kick, notify)
 
     @property
     def is_compiled(self) -> bool:

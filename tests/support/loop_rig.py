@@ -10,7 +10,9 @@ from typing import Final, cast
 from kvmbox.bus import Bus, FastPath, InBytes, Mapping
 from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.run.vcpu_loop import LEAVE, LoopEnd
+from kvmbox.outcome import Outcome
+from kvmbox.run.vcpu_loop import ExitAction
+from kvmbox.run.vcpu_state import Event, VcpuState
 from tests.support.halves import Half
 from tests.support.scripted_vcpu import DATA, OUT, FakeVcpu
 
@@ -106,40 +108,42 @@ class Rig:
 
     def __init__(self, half: Half | None = None) -> None:
         self.vcpu = FakeVcpu()
-        self.parked = 0
-        """How often the loop has parked."""
-        self.told: list[tuple[int, bool]] = []
-        """How many accesses COM1 had seen, and the promise for the next exit, whenever one was told."""
+        self.standstills = 0
+        """How often the vCPU has stood still."""
+        self.announced: list[tuple[int, bool]] = []
+        """How many accesses COM1 had seen, and the promise for the next exit, whenever one was announced."""
         self.ports, self.mmio = Bus(16), Bus(52)
         self.uart, self.exit, self.mmio_uart = Device(), Device(frozenset({2, 4})), Device()
         self.ports.attach(Mapping(0x3F8, 8, self.uart, direct=self.uart))
         self.ports.attach(Mapping(0xF4, 4, self.exit, direct=self.exit))
         self.mmio.attach(Mapping(0xD000_0000, 8, self.mmio_uart, direct=self.mmio_uart))
         self._half = half or Half()
-        self.met: Callable[[exits.Exit], int] | None = None
+        self.exit_filter: Callable[[exits.Exit], ExitAction] | None = None
         """A debugger's answer to rare exits, for the next `named`."""
         self.named(None)
-        self.while_parked: Callable[[], object] = self.loop.unpark
-        """What the main thread does when the loop has parked."""
+        self.while_standing: Callable[[], object] = self.control.resume
+        """What the main thread does when the vCPU stands still."""
 
     def named(self, name: str | None) -> None:
         """Make the loop that of the CPU `name`: one of several."""
+        self.control = self._half.control(self.vcpu.kick, self._notified)
+        self.control.move(Event.START)
         self.loop = self._half.loop(
+            self.control,
             cast(Vcpu, self.vcpu),
             self.ports,
             self.mmio,
             read_memory=lambda a: a & 0xFF if a != 0x7C03 else None,
-            told=self._told,
             name=name,
-            met=self.met,
+            exit_filter=self.exit_filter,
         )
 
-    def _told(self) -> None:
-        if self.loop.parked:
-            self.parked += 1
-            self.while_parked()
+    def _notified(self) -> None:
+        if self.control.state is not VcpuState.RUNNING:
+            self.standstills += 1
+            self.while_standing()
             return
-        self.told.append((len(self.uart.accesses), self.loop.tells_next_exit))
+        self.announced.append((len(self.uart.accesses), self.control.announces_exit))
 
     def step(self, step: Callable[[], int]) -> None:
         self.vcpu.script.append(step)
@@ -203,7 +207,7 @@ class Rig:
     def data(self, length: int, *, at: int = DATA) -> bytes:
         return bytes(self.vcpu.page[at : at + length])
 
-    def play(self) -> LoopEnd:
+    def play(self) -> Outcome | None:
         """Run the script, then leave."""
-        self.peek(lambda: self.loop.request_attention(LEAVE))
+        self.peek(self.control.leave)
         return self.loop.run()

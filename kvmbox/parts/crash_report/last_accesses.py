@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from kvmbox.run.vcpu_loop import Access
+from kvmbox.run.vcpu_state import Access
 
 Made = tuple[Access, int | None]
 """An access, and the value that was read or written; None for a string instruction."""

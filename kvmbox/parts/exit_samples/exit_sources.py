@@ -20,7 +20,7 @@ from kvmbox.host.clock import GuestClock
 from kvmbox.run.boot import Boot
 from kvmbox.run.standstill import Visitor
 from kvmbox.run.vcpu import VcpuThread
-from kvmbox.run.vcpu_loop import OBSERVE, Access
+from kvmbox.run.vcpu_state import Access
 from kvmbox.symbol_file import SymbolFile
 
 FIRST: Final = 64
@@ -56,7 +56,7 @@ class Observer:
         self._left = FIRST
 
     def __call__(self, access: Access) -> bool:
-        """See VcpuLoop.observe."""
+        """See `vcpu_state.Observer`."""
         found = sample(self._thread)
         if found is not None:
             self._burst.append((*access, found.pc))
@@ -70,7 +70,7 @@ class Observer:
     @property
     def total(self) -> int:
         """The exits so far, whether they were looked at or not."""
-        return self._thread.loop.guest_exits
+        return self._thread.loop.routes.guest_exits
 
     @property
     def is_over(self) -> bool:
@@ -81,7 +81,7 @@ class Observer:
         """Look at the next exits."""
         if self._thread.is_alive:
             self._left = BURST
-            self._thread.loop.request_attention(OBSERVE)
+            self._thread.observe(self)
 
     def finish(self) -> None:
         """Count what the burst has so far."""
@@ -113,7 +113,7 @@ class ExitSampler(Visitor):
         self._present = [Observer(thread) for thread in boot.vcpus]
         self._observers += self._present
         for thread, observer in zip(boot.vcpus, self._present, strict=True):
-            thread.loop.observe(observer)
+            thread.observe(observer)
 
     def tick(self, _clock: GuestClock) -> None:
         """See Visitor."""

@@ -1,15 +1,16 @@
 """--gdb: a client of GDB's remote protocol looks at a machine, stops it and lets it go on.
 
 Three parties meet here. The **client** talks over a `Link`, which the main loop polls; a `Session`
-understands what the client says. The **vCPU threads** call `met` at exits that may be the client's business.
+understands what the client says. The **vCPU threads** call `filter_exit` at exits that may be the client's
+business.
 The **machine** stands still for the client as for any visitor (`standstill`).
 
 - While the machine stands still for the client, guest time stands still, and the client may ask. This time
   counts neither for --timeout nor for the watchdog.
 - Software breakpoints are in memory only while CPUs run (`breakpoints`).
-- A CPU that has met something stands in its run loop (`VcpuLoop.stand`) until `resume` lets it go on. If two
-  CPUs meet something, the client hears of one. A breakpoint is met again when the other one goes on; all else
-  is kept, and told when the client wants to go on.
+- A CPU that the filter stops is STOPPED (`vcpu_state`) until the client lets it proceed. If two CPUs stop,
+  the client is notified of one. A breakpoint stops its CPU again when that one proceeds; all other stops are
+  kept, and the client is notified when it wants to go on.
 - A single step is one CPU's, and all others stand still.
 - A crash stops first. If the client lets the CPU go on then, the run ends as it would have without a client.
 """
@@ -45,8 +46,9 @@ from kvmbox.parts.gdb.link import Link
 from kvmbox.parts.gdb.refused import RefusedError
 from kvmbox.parts.gdb.registers import FLOAT, GENERAL, SPECIAL, Layout, Registers, bits_of_image, layout_of
 from kvmbox.parts.gdb.session import SIGABRT, SIGINT, SIGSEGV, SIGTRAP, Session, Stop
-from kvmbox.run.standstill import Standstill, Stoppable, Visitor
-from kvmbox.run.vcpu_loop import CRASH, IGNORE, OTHERS, STOP
+from kvmbox.run.standstill import Standstill, Visitor
+from kvmbox.run.vcpu_loop import ExitAction
+from kvmbox.run.vcpu_state import VcpuControl
 
 if TYPE_CHECKING:
     from kvmbox.board import DeviceSpec
@@ -67,7 +69,7 @@ PAGE: Final = 4096
 
 
 class Debugger(Visitor):
-    """The client's side of one run. All but `met` belongs to the main loop's thread."""
+    """The client's side of one run. All but `filter_exit` belongs to the main loop's thread."""
 
     def __init__(
         self,
@@ -104,8 +106,8 @@ class Debugger(Visitor):
         self._guest: GuestVm | None = None
         self._threads: Sequence[VcpuThread] = ()
         self._points: Breakpoints | None = None
-        self._met: dict[int, Stop] = {}
-        """What CPUs have met, and nobody has been told of: entered by their threads."""
+        self._stops: dict[int, Stop] = {}
+        """The stops of which no client has been notified, by CPU: entered by their threads."""
         self._asked: int | None = None
         """The signal of a stop that the client asked for, or that is wanted for another reason."""
         self._leaves = False
@@ -157,7 +159,7 @@ class Debugger(Visitor):
             self._points.lift()
         if self._session is not None:
             self._session.begun_again()
-        self._met.clear()
+        self._stops.clear()
         self._held.clear()
         self._controls.clear()
 
@@ -181,17 +183,17 @@ class Debugger(Visitor):
 
     # --- The vCPU threads ---------------------------------------------------------------------------------
 
-    def met(self, number: int, found: exits.Exit) -> int:
+    def filter_exit(self, number: int, found: exits.Exit) -> ExitAction:
         """What is to become of an exit of CPU `number`. On its thread."""
         if self._session is None or self._leaves:
             # A step or a breakpoint of a client that has gone since, and that will be lifted soon.
             is_gone = isinstance(found, exits.DebugExit) or self._is_refused_point(number, found)
-            return IGNORE if is_gone else OTHERS
+            return ExitAction.IGNORE if is_gone else ExitAction.HANDLE
         match found:
             case exits.DebugExit(exception) if exception == BP_VECTOR:
                 if not self._is_planted(number):
                     self._give_to_guest(number)
-                    return IGNORE
+                    return ExitAction.IGNORE
                 stop = Stop(number, SIGTRAP, NAMES[SOFTWARE])
             case exits.DebugExit(_, _, dr6, _):
                 stop = self._debug_stop(number, dr6)
@@ -200,19 +202,19 @@ class Debugger(Visitor):
             case exits.ShutdownExit():
                 stop = Stop(number, SIGSEGV, text="the guest crashed: triple fault")
             case exits.MmioExit() | exits.IntrExit() | exits.HltExit():
-                return OTHERS
+                return ExitAction.HANDLE
             case _:
                 stop = Stop(number, SIGABRT, text=exits.describe(found))
-        self._met[number] = stop
+        self._stops[number] = stop
         self._standstill.call()
-        return CRASH if stop.text else STOP
+        return ExitAction.CRASH if stop.text else ExitAction.STOP
 
     def stops(self, end: Outcome) -> bool:
         """See `Visitor`: the client is told of a guest that is halted for ever before the run ends."""
         if self._session is None or self._leaves or self._told_of_the_end:
             return False
         self._told_of_the_end = True
-        self._met[self._present] = Stop(self._present, SIGABRT, text=end.reason)
+        self._stops[self._present] = Stop(self._present, SIGABRT, text=end.reason)
         self._standstill.call()
         return True
 
@@ -249,9 +251,9 @@ class Debugger(Visitor):
     @property
     def wants(self) -> bool:
         """See `Visitor`."""
-        return not self._stands and (self._asked is not None or bool(self._met) or self._leaves)
+        return not self._stands and (self._asked is not None or bool(self._stops) or self._leaves)
 
-    def holds(self, vcpu: Stoppable) -> bool:
+    def holds(self, vcpu: VcpuControl) -> bool:
         """See `Visitor`."""
         return bool(self._held) and any(self._threads[number] is vcpu for number in self._held)
 
@@ -277,13 +279,13 @@ class Debugger(Visitor):
             self._send(self._session.stopped(stop))
 
     def _reason(self) -> Stop:
-        """Why the machine stands still: what the stepped CPU has met, or another one, or what was asked."""
-        if self._met:
-            number = self._present if self._present in self._met else next(iter(self._met))
-            stop = self._met.pop(number)
-            # A breakpoint is met again when the CPU goes on. Nothing else would be.
-            for other in [one for one, kept in self._met.items() if kept.reason in ("swbreak", "hwbreak")]:
-                del self._met[other]
+        """Why the machine stands still: the stop of the stepped CPU, or of another one, or what was asked."""
+        if self._stops:
+            number = self._present if self._present in self._stops else next(iter(self._stops))
+            stop = self._stops.pop(number)
+            # A breakpoint stops its CPU again when that one proceeds. Nothing else would.
+            for other in [one for one, kept in self._stops.items() if kept.reason in ("swbreak", "hwbreak")]:
+                del self._stops[other]
             return stop
         return Stop(self._present, SIGTRAP if self._asked is None else self._asked)
 
@@ -305,10 +307,10 @@ class Debugger(Visitor):
         self._still.close()
         self._control()
         for number in numbers:
-            if number not in self._met:
-                self._threads[number].loop.go_on()
+            if number not in self._stops:
+                self._threads[number].proceed()
         if self.wants:
-            self._standstill.call()  # what another CPU has met is told now
+            self._standstill.call()  # the client is notified of the other stop now
         else:
             self._standstill.let_go()
 
@@ -399,7 +401,7 @@ class Debugger(Visitor):
     def _let_all_go(self) -> None:
         self._leaves = self._waits = False
         self._asked, self._but = None, (None, None)
-        self._met.clear()
+        self._stops.clear()
         if self._points is not None:
             self._points.lift()
             self._points.clear()
@@ -411,7 +413,7 @@ class Debugger(Visitor):
         self._held.clear()
         self._control()
         for thread in self._threads:
-            thread.loop.go_on()
+            thread.proceed()
 
     def finish(self, status: int) -> None:
         """The run has ended with this exit status."""

@@ -53,7 +53,7 @@ class Gdb(Part):
             lambda: _screen(machine),
             machine.say,
         )
-        loop.exit_filter = self._debugger.met
+        loop.exit_filter = self._debugger.filter_exit
 
     def report(self, draft: Draft) -> None:
         """Tell the client the exit status of the run."""

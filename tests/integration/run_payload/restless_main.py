@@ -15,11 +15,12 @@ from typing import Any, cast
 from kvmbox.cli.entry import entry_point
 from kvmbox.errors import DeviceProcessError
 from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.outcome import Outcome
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.run import loop as main_loop
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.kinds import loop_kind
-from kvmbox.run.vcpu_loop import LoopEnd
+from kvmbox.run.vcpu_state import VcpuControl
 
 
 class Flusher:
@@ -91,15 +92,17 @@ _Loop: Any = loop_kind()
 class RestlessLoop(_Loop):  # type: ignore[misc]  # the pure one or the compiled one, as the run chooses
     """The run loop of a restless vCPU."""
 
-    def __init__(self, vcpu: Vcpu, *arguments: Any, ring: CoalescedRing, **options: Any) -> None:
+    def __init__(
+        self, control: VcpuControl, vcpu: Vcpu, *arguments: Any, ring: CoalescedRing, **options: Any
+    ) -> None:
         # Here, not in `run`: the vCPU thread, once it is confined, may not make threads.
         self.flusher = Flusher(ring)
         restless = cast(Vcpu, RestlessVcpu(vcpu, ring, self.flusher))
-        super().__init__(restless, *arguments, ring=ring, **options)
+        super().__init__(control, restless, *arguments, ring=ring, **options)
 
-    def run(self) -> LoopEnd:
+    def run(self) -> Outcome | None:
         try:
-            end: LoopEnd = super().run()
+            end: Outcome | None = super().run()
             return end
         finally:
             self.flusher.end()

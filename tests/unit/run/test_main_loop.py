@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -23,6 +23,8 @@ from kvmbox.run.late_writes import LateWrites
 from kvmbox.run.loop import MainLoop
 from kvmbox.run.standstill import Visitor
 from kvmbox.run.suspend import Suspension
+from kvmbox.run.vcpu_loop import ExitAction
+from kvmbox.run.vcpu_state import Attention
 
 CRASH = Outcome(GUEST_CRASHED, "the guest crashed: triple fault", error=True)
 SHUTDOWN = Outcome(CLEAN, "the guest shut down")
@@ -36,7 +38,8 @@ class FakeThread:
         self.outcome: Outcome | None = None
         """What the loop decides when it ends."""
         self.decide: Callable[[Outcome], object] = lambda outcome: None
-        self.loop = SimpleNamespace(tells_next_exit=False, guest_exits=0)
+        self.loop: object = None
+        self.announces_exit = False
         self.error: BaseException | None = None
         self.is_alive = False
         self.ended: Callable[[Any], None] = lambda thread: None
@@ -75,6 +78,18 @@ class FakeThread:
             return self.starved >= 0
 
         return SimpleNamespace(is_starved=is_starved)
+
+
+class FakeLoop:
+    """The loop of a vCPU that makes no exits."""
+
+    attention_kind = Attention
+    filters: ClassVar[list[Any]] = []
+    """What each loop asks about its rare exits."""
+
+    def __init__(self, *_: object, exit_filter: Any, **__: object) -> None:
+        self.routes = SimpleNamespace(guest_exits=0)
+        self.filters.append(exit_filter)
 
 
 class FakeConsole:
@@ -150,7 +165,7 @@ class Rig:
         monkeypatch.setattr(module, "DeadlineTimer", lambda clock, timerfd: timers)
         self.main_loop.prepare(None, cast(Any, pool), cast(Any, clock))
         self.main_loop.take_devices(cast(Devices, self.devices))
-        monkeypatch.setattr(module, "loop_kind", lambda: lambda vcpu, *arguments, **options: None)
+        monkeypatch.setattr(module, "loop_kind", lambda: FakeLoop)
         monkeypatch.setattr(module, "VcpuThread", self._thread_of)
         monkeypatch.setattr(self.main_loop.totals, "add", lambda loops: None)
 
@@ -162,7 +177,7 @@ class Rig:
         self.armed += 1
 
     def _thread_of(
-        self, vcpu: Any, _loop: object, *, ended: Callable[[Any], None], **_: object
+        self, vcpu: Any, _attention: object, *, ended: Callable[[Any], None], **_: object
     ) -> FakeThread:
         thread: FakeThread = self.threads[vcpu.index]
         thread.decide, thread.ended = self.decision.decide, ended
@@ -588,15 +603,10 @@ def test_visitor_is_not_shown_the_vcpus_of_a_boot_that_was_reset(rig: Rig) -> No
 @pytest.fixture
 def filters(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the run loop of each vCPU asks about its rare exits, once the rig has run."""
-    made: list[Any] = []
-
-    def make(_vcpu: object, *_: object, met: Any, **__: object) -> None:
-        made.append(met)
-
-    monkeypatch.setattr(module, "loop_kind", lambda: make)
+    monkeypatch.setattr(FakeLoop, "filters", [])
     second = rig.threads[1]
     second.outcome, second.at_start = SHUTDOWN, second.end
-    return made
+    return FakeLoop.filters
 
 
 def test_rare_exits_of_each_vcpu_are_shown_to_the_filter_with_its_number(
@@ -604,13 +614,13 @@ def test_rare_exits_of_each_vcpu_are_shown_to_the_filter_with_its_number(
 ) -> None:
     asked: list[tuple[int, object]] = []
 
-    def filter_exit(number: int, found: object) -> int:
+    def filter_exit(number: int, found: object) -> ExitAction:
         asked.append((number, found))
-        return 7
+        return ExitAction.STOP
 
     rig.main_loop.exit_filter = filter_exit
     assert rig.run() is False
-    assert [met("an exit") for met in filters] == [7, 7]
+    assert [one("an exit") for one in filters] == 2 * [ExitAction.STOP]
     assert asked == [(0, "an exit"), (1, "an exit")]
 
 

@@ -16,7 +16,7 @@ class Boot:
     def __init__(self) -> None:
         self.pace = Pace()
         self.exits = 0
-        self.told = True
+        self.announced = True
         self.halted = True
         self.now = 0
         self.slices: list[int] = []
@@ -24,7 +24,7 @@ class Boot:
         self.probes: list[int] = []
 
     def slice(self, *, exits: int = 0, busy: bool = False) -> None:
-        length = self.pace.slice_ms(told=self.told)
+        length = self.pace.slice_ms(announced=self.announced)
         self.now += length
         self.exits += exits
         chores = self.pace.passed(length, exits=self.exits, busy=busy, halted=self.halted)
@@ -76,11 +76,11 @@ def test_quiet_device_processes_are_probed_ever_later(boot: Boot) -> None:
     assert len(boot.probes) < 16
 
 
-def test_slices_get_long_after_the_first_look_and_only_if_the_next_exit_is_told(boot: Boot) -> None:
-    boot.told = False
+def test_slices_get_long_after_the_first_look_and_only_if_the_next_exit_is_announced(boot: Boot) -> None:
+    boot.announced = False
     boot.quiet(1000)
     assert set(boot.slices) == {WAIT_SLICE_MS}
-    boot.told = True
+    boot.announced = True
     boot.slice()
     assert boot.slices[-1] == QUIET_SLICE_MS
 
@@ -94,16 +94,16 @@ def test_first_look_comes_in_short_slices_whatever_was_promised(boot: Boot) -> N
     assert boot.slices[-1] == QUIET_SLICE_MS
 
 
-def test_long_slice_ends_at_once_when_the_exit_is_told(boot: Boot) -> None:
+def test_long_slice_ends_at_once_when_the_exit_is_announced(boot: Boot) -> None:
     boot.quiet(5000)
-    assert boot.pace.slice_ms(told=True) == QUIET_SLICE_MS
-    assert boot.pace.slice_ms(told=False) == WAIT_SLICE_MS
+    assert boot.pace.slice_ms(announced=True) == QUIET_SLICE_MS
+    assert boot.pace.slice_ms(announced=False) == WAIT_SLICE_MS
 
 
 def test_open_request_is_counted_in_short_slices(boot: Boot) -> None:
     # Ten of them are the deadline of a request: the promise was kept, so the first is short as well.
     boot.quiet(5000)
-    boot.told = False
+    boot.announced = False
     boot.slices.clear()
     for _ in range(REPLY_SLICES):
         boot.slice(busy=True)
@@ -138,8 +138,8 @@ def test_vcpu_that_computes_is_looked_at_as_often_as_ever(boot: Boot) -> None:
 
 
 def test_deadlines_are_put_off_only_while_a_halted_vcpu_is_quiet(boot: Boot) -> None:
-    assert not boot.pace.may_put_off(told=True, halted=True)
+    assert not boot.pace.may_put_off(announced=True, halted=True)
     boot.quiet(1000)
-    assert boot.pace.may_put_off(told=True, halted=True)
-    assert not boot.pace.may_put_off(told=False, halted=True)
-    assert not boot.pace.may_put_off(told=True, halted=False)
+    assert boot.pace.may_put_off(announced=True, halted=True)
+    assert not boot.pace.may_put_off(announced=False, halted=True)
+    assert not boot.pace.may_put_off(announced=True, halted=False)

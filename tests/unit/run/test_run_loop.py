@@ -10,7 +10,7 @@ from kvmbox.bus import Mapping
 from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import uapi
 from kvmbox.outcome import GUEST_CRASHED
-from kvmbox.run.vcpu_loop import MAX_ROUTES, MOST_UNCLAIMED, LoopEnd
+from kvmbox.run.routes import MAX_ROUTES, MOST_UNCLAIMED
 from tests.support.halves import Half
 from tests.support.loop_rig import Device, Rig
 from tests.support.scripted_vcpu import DATA, IN, OUT
@@ -26,7 +26,7 @@ def rig(half: Half) -> Rig:
 
 def test_port_write_reaches_the_device(rig: Rig) -> None:
     rig.port(OUT, 0x3F9, data=b"\x41")
-    assert rig.play() is LoopEnd.LEFT
+    assert rig.play() is None
     assert rig.uart.accesses == [("write", 1, 1, 0x41)]
 
 
@@ -61,8 +61,8 @@ def test_port_of_a_device_without_fast_paths_always_goes_by_the_bus(rig: Rig) ->
         rig.port(OUT, 0x80, data=bytes([value]))
     rig.play()
     assert plain.accesses == [("write", 0, 1, value) for value in b"abc"]
-    assert (plain.fast_paths, rig.loop._routes) == (0, {})
-    assert sum(rig.loop.port_exits.values()) == 3
+    assert (plain.fast_paths, rig.loop.routes.by_port) == (0, {})
+    assert sum(rig.loop.routes.port_exits.values()) == 3
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
@@ -101,7 +101,7 @@ def test_port_wide_access_that_one_device_gets_as_bytes_has_a_route(rig: Rig) ->
     assert rig.data(3) == b"\x0a\x0b\x03"
     assert rig.uart.fast_paths == 4  # all but the first of each kind
     assert rig.uart.counted == {True: 4, False: 8}
-    assert rig.loop.unclaimed_exits == 0
+    assert (rig.ports.unclaimed_reads, rig.ports.unclaimed_writes) == (0, 0)
 
 
 def test_port_wide_access_to_a_device_that_wants_each_byte_alone_has_no_route(rig: Rig) -> None:
@@ -156,7 +156,6 @@ def test_port_unclaimed_read_gives_ones_and_write_is_dropped(rig: Rig, size: int
     assert rig.data(2 * size + 1) == b"\xff" * 2 * size + b"\x00"
     assert rig.ports.unclaimed_writes == size
     assert rig.ports.unclaimed_reads == 3 * size
-    assert rig.loop.unclaimed_exits == 3
 
 
 def test_port_sweep_of_every_port_and_size_leaves_the_tables_small(rig: Rig) -> None:
@@ -170,11 +169,11 @@ def test_port_sweep_of_every_port_and_size_leaves_the_tables_small(rig: Rig) -> 
     sweep(0x10000)
     # 1, 2 and 4 bytes, both ways, wherever COM1 has all of them, or the other device, which has 4 ports.
     claimed = 2 * ((8 + 7 + 5) + (4 + 3 + 1))
-    assert len(rig.loop.port_exits) == claimed
-    assert len(rig.loop._routes) == claimed + MOST_UNCLAIMED
+    assert len(rig.loop.routes.port_exits) == claimed
+    assert len(rig.loop.routes.by_port) == claimed + MOST_UNCLAIMED
     sweep(0x400)
-    assert len(rig.loop.port_exits) == claimed
-    assert len(rig.loop._routes) == claimed + MOST_UNCLAIMED
+    assert len(rig.loop.routes.port_exits) == claimed
+    assert len(rig.loop.routes.by_port) == claimed + MOST_UNCLAIMED
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -185,9 +184,8 @@ def test_port_unclaimed_that_is_polled_gives_ones_each_time_and_is_counted(rig: 
     rig.play()
     assert rig.data(size + 1) == b"\xff" * size + b"\x00"
     assert (rig.ports.unclaimed_writes, rig.ports.unclaimed_reads) == (5 * size, 5 * size)
-    assert rig.loop.unclaimed_exits == 10
-    assert rig.loop.port_exits == {}
-    assert rig.loop.guest_exits == 10
+    assert rig.loop.routes.port_exits == {}
+    assert rig.loop.routes.guest_exits == 10
 
 
 def test_port_claimed_in_part_is_no_unclaimed_one(rig: Rig) -> None:
@@ -205,7 +203,7 @@ def test_more_unclaimed_ports_than_get_a_route_are_answered_all_the_same(rig: Ri
         for port in range(0x2000, 0x2000 + MOST_UNCLAIMED + 5):
             rig.port(IN, port)
     rig.play()
-    assert rig.ports.unclaimed_reads == rig.loop.unclaimed_exits == 2 * (MOST_UNCLAIMED + 5)
+    assert rig.ports.unclaimed_reads == 2 * (MOST_UNCLAIMED + 5)
     assert rig.data(1) == b"\xff"
 
 
@@ -214,9 +212,9 @@ def test_port_string_counts_leave_the_tables_small(rig: Rig) -> None:
     for count in range(1, 300):
         rig.port(OUT, 0x3F8, count=count, data=bytes(count))
     rig.play()
-    assert len(rig.loop._routes) == 1
-    assert len(rig.loop.port_exits) <= 2
-    assert sum(rig.loop.port_exits.values()) == 299
+    assert len(rig.loop.routes.by_port) == 1
+    assert len(rig.loop.routes.port_exits) <= 2
+    assert sum(rig.loop.routes.port_exits.values()) == 299
 
 
 def test_port_exits_are_counted_by_kind(rig: Rig) -> None:
@@ -227,10 +225,10 @@ def test_port_exits_are_counted_by_kind(rig: Rig) -> None:
     rig.port(IN, 0x3FD)
     rig.play()
     counts: dict[int, int] = {}
-    for word, count in rig.loop.port_exits.items():
+    for word, count in rig.loop.routes.port_exits.items():
         counts[word & 0xFFFF_FFFF] = counts.get(word & 0xFFFF_FFFF, 0) + count
     assert counts == {0x3F8 << 16 | 1 << 8 | OUT: 5, 0x3FD << 16 | 1 << 8 | IN: 1}
-    assert rig.loop.exit_count == 7  # with the one that asked to leave
+    assert rig.loop.routes.exit_count == 7  # with the one that asked to leave
 
 
 @pytest.mark.parametrize(
@@ -255,7 +253,7 @@ def test_memory_write_and_read_reach_the_device(rig: Rig) -> None:
     rig.play()
     assert rig.mmio_uart.accesses == [("write", 3, 1, 0x83), ("read", 5, 1)]
     assert rig.data(2, at=uapi.RUN_MMIO_DATA) == b"\x60\xee"
-    assert rig.loop.mmio_exits == 2
+    assert rig.loop.routes.mmio_exits == 2
 
 
 def test_memory_access_again_takes_the_short_way_and_does_the_same(rig: Rig) -> None:
@@ -271,8 +269,8 @@ def test_memory_access_again_takes_the_short_way_and_does_the_same(rig: Rig) -> 
     assert rig.mmio_uart.accesses == [*[("read", 5, 1)] * 3, *(("write", 5, 1, ord(c)) for c in "abc")]
     assert rig.mmio_uart.fast_paths == 4  # all but the first of each kind
     assert rig.mmio_uart.counted == {True: 2, False: 2}
-    assert rig.loop.mmio_exits == 6
-    assert rig.loop.exit_count == 6 + 4  # with those that looked, and the one that asked to leave
+    assert rig.loop.routes.mmio_exits == 6
+    assert rig.loop.routes.exit_count == 6 + 4  # with those that looked, and the one that asked to leave
 
 
 def test_memory_access_beside_a_known_one_is_another_one(rig: Rig) -> None:
@@ -301,7 +299,7 @@ def test_memory_sweep_of_every_length_leaves_the_tables_small(rig: Rig) -> None:
             rig.memory(address, length)
             rig.memory(address, length, bytes(length))
     rig.play()
-    assert len(rig.loop._mmio_routes) == 2 * sum(range(1, 9))  # as many as fit into eight registers
+    assert len(rig.loop.routes.by_address) == 2 * sum(range(1, 9))  # as many as fit into eight registers
 
 
 def test_memory_of_a_large_device_has_no_more_routes_than_can_be_counted_at_once(rig: Rig) -> None:
@@ -311,9 +309,9 @@ def test_memory_of_a_large_device_has_no_more_routes_than_can_be_counted_at_once
     for offset in (*range(2 * MAX_ROUTES), 0, last):
         rig.memory(0xFF00_0000 + offset, 1, b"\1")
     rig.play()
-    assert len(rig.loop._mmio_routes) == MAX_ROUTES
+    assert len(rig.loop.routes.by_address) == MAX_ROUTES
     assert large.accesses[-2:] == [("write", 0, 1, 1), ("write", last, 1, 1)]
-    assert rig.loop.mmio_exits == 2 * MAX_ROUTES + 2
+    assert rig.loop.routes.mmio_exits == 2 * MAX_ROUTES + 2
 
 
 @pytest.mark.parametrize("length", [2, 3, 4, 5, 7, 8])
@@ -353,13 +351,13 @@ def test_halt_and_interrupted_exits_go_on(rig: Rig) -> None:
     rig.reason(uapi.KVM_EXIT_HLT)
     rig.reason(uapi.KVM_EXIT_INTR)
     rig.reason(uapi.KVM_EXIT_HLT)
-    assert rig.play() is LoopEnd.LEFT
-    assert rig.loop.other_exits == {uapi.KVM_EXIT_HLT: 2, uapi.KVM_EXIT_INTR: 1}
+    assert rig.play() is None
+    assert rig.loop.routes.guest_exits == 3
 
 
 def test_triple_fault_is_the_outcome_with_registers_and_code(rig: Rig) -> None:
     rig.reason(uapi.KVM_EXIT_SHUTDOWN)
-    assert rig.loop.run() is LoopEnd.DECIDED
+    assert rig.loop.run() is not None
     outcome = rig.loop.outcome
     assert outcome is not None
     assert (outcome.status, outcome.error) == (GUEST_CRASHED, True)

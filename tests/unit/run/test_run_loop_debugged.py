@@ -6,7 +6,8 @@ import pytest
 
 from kvmbox.kvm import exits, uapi
 from kvmbox.outcome import GUEST_CRASHED
-from kvmbox.run.vcpu_loop import CRASH, IGNORE, LEAVE, OTHERS, STOP, LoopEnd
+from kvmbox.run.vcpu_loop import ExitAction
+from kvmbox.run.vcpu_state import VcpuState
 from tests.support.halves import Half
 from tests.support.loop_rig import Rig
 from tests.support.scripted_vcpu import OUT
@@ -15,77 +16,80 @@ from tests.support.scripted_vcpu import OUT
 class Debugged:
     """A rig whose debugger gives these answers, and then none."""
 
-    def __init__(self, half: Half, *answers: int) -> None:
+    def __init__(self, half: Half, *answers: ExitAction) -> None:
         self.rig = Rig(half)
         self.answers = list(answers)
         self.asked: list[exits.Exit] = []
-        self.rig.met = self.met
+        self.rig.exit_filter = self.filter_exit
         self.rig.named(None)
-        self.rig.while_parked = self.go_on
+        self.rig.while_standing = self.go_on
 
-    def met(self, found: exits.Exit) -> int:
+    def filter_exit(self, found: exits.Exit) -> ExitAction:
         self.asked.append(found)
-        return self.answers.pop(0) if self.answers else OTHERS
+        return self.answers.pop(0) if self.answers else ExitAction.HANDLE
 
     def go_on(self) -> None:
-        self.rig.loop.go_on()
-        self.rig.loop.unpark()
+        self.rig.control.proceed()
+        self.rig.control.resume()
 
 
 def test_stopped_cpu_stands_still_and_goes_on(half: Half) -> None:
-    debugged = Debugged(half, STOP)
+    debugged = Debugged(half, ExitAction.STOP)
     debugged.rig.reason(uapi.KVM_EXIT_DEBUG)
     debugged.rig.port(OUT, 0x3F8, data=b"x")
-    assert debugged.rig.play() is LoopEnd.LEFT
-    assert debugged.rig.parked == 1
+    assert debugged.rig.play() is None
+    assert debugged.rig.standstills == 1
     assert debugged.rig.uart.accesses == [("write", 0, 1, ord("x"))]
 
 
-def test_stopped_cpu_parks_again_if_it_was_let_go_for_something_else(half: Half) -> None:
-    debugged = Debugged(half, STOP)
+def test_stopped_cpu_that_is_let_go_for_something_else_stays_stopped(half: Half) -> None:
+    debugged = Debugged(half, ExitAction.STOP)
+    control = debugged.rig.control
+    seen: list[VcpuState] = []
 
     def snapshot_first() -> None:
-        if debugged.rig.parked > 2:
-            debugged.rig.loop.go_on()
-        debugged.rig.loop.unpark()
+        for request in (control.pause, control.resume, control.proceed, control.resume):
+            request()
+            seen.append(control.state)
 
-    debugged.rig.while_parked = snapshot_first
+    debugged.rig.while_standing = snapshot_first
     debugged.rig.reason(uapi.KVM_EXIT_DEBUG)
-    assert debugged.rig.play() is LoopEnd.LEFT
-    assert debugged.rig.parked == 3
+    assert debugged.rig.play() is None
+    assert seen == [VcpuState.STOPPED, VcpuState.STOPPED, VcpuState.STANDING, VcpuState.RUNNING]
+    assert debugged.rig.standstills == 1
 
 
 def test_stopped_cpu_leaves_when_it_is_asked_to(half: Half) -> None:
-    debugged = Debugged(half, STOP)
-    debugged.rig.while_parked = lambda: debugged.rig.loop.request_attention(LEAVE)
+    debugged = Debugged(half, ExitAction.STOP)
+    debugged.rig.while_standing = debugged.rig.control.leave
     debugged.rig.reason(uapi.KVM_EXIT_DEBUG)
     debugged.rig.port(OUT, 0x3F8, data=b"never")
-    assert debugged.rig.loop.run() is LoopEnd.LEFT
+    assert debugged.rig.loop.run() is None
     assert debugged.rig.uart.accesses == []
 
 
 def test_crash_stands_still_and_ends_the_run_then(half: Half) -> None:
-    debugged = Debugged(half, CRASH)
+    debugged = Debugged(half, ExitAction.CRASH)
     debugged.rig.reason(uapi.KVM_EXIT_SHUTDOWN)
-    assert debugged.rig.loop.run() is LoopEnd.DECIDED
-    assert debugged.rig.parked == 1
+    assert debugged.rig.loop.run() is not None
+    assert debugged.rig.standstills == 1
     assert debugged.rig.loop.outcome is not None
     assert debugged.rig.loop.outcome.status == GUEST_CRASHED
 
 
 def test_crash_that_is_left_in_the_middle_decides_nothing(half: Half) -> None:
-    debugged = Debugged(half, CRASH)
-    debugged.rig.while_parked = lambda: debugged.rig.loop.request_attention(LEAVE)
+    debugged = Debugged(half, ExitAction.CRASH)
+    debugged.rig.while_standing = debugged.rig.control.leave
     debugged.rig.reason(uapi.KVM_EXIT_SHUTDOWN)
-    assert debugged.rig.loop.run() is LoopEnd.LEFT
+    assert debugged.rig.loop.run() is None
     assert debugged.rig.loop.outcome is None
 
 
 def test_exit_that_is_to_be_ignored_does_nothing(half: Half) -> None:
-    debugged = Debugged(half, IGNORE)
+    debugged = Debugged(half, ExitAction.IGNORE)
     debugged.rig.reason(uapi.KVM_EXIT_DEBUG)
-    assert debugged.rig.play() is LoopEnd.LEFT
-    assert debugged.rig.parked == 0
+    assert debugged.rig.play() is None
+    assert debugged.rig.standstills == 0
     assert debugged.asked == [exits.DebugExit(0, 0, 0, 0)]
 
 
@@ -93,5 +97,5 @@ def test_exit_that_is_to_be_ignored_does_nothing(half: Half) -> None:
 def test_access_to_memory_is_no_business_of_a_debugger(half: Half, is_write: bool) -> None:
     debugged = Debugged(half)
     debugged.rig.memory(0xD000_0000, 1, b"x" if is_write else None)
-    assert debugged.rig.play() is LoopEnd.LEFT
+    assert debugged.rig.play() is None
     assert len(debugged.rig.mmio_uart.accesses) == 1

@@ -19,7 +19,6 @@ from kvmbox.outcome import GUEST_CRASHED, Outcome
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.run.coalescing import ENTRIES
-from kvmbox.run.vcpu_loop import LEAVE, LoopEnd
 from kvmbox.wire import protocol
 from tests.support.fake_room import FakeRoom
 from tests.support.halves import Half
@@ -76,7 +75,9 @@ class Rig:
             {RTC: (self.rtc, 0), POST: (self.post, 0)},
             room=self.room,
         )
+        self.control = half.control(self.vcpu.kick)
         self.loop = half.loop(
+            self.control,
             cast(Vcpu, self.vcpu),
             ports,
             mmio,
@@ -122,11 +123,11 @@ class Rig:
 
         def leave() -> int:
             before.extend(self.log)
-            self.loop.request_attention(LEAVE)
+            self.control.leave()
             return -4
 
         self.vcpu.script.append(leave)
-        assert self.loop.run() is LoopEnd.LEFT
+        assert self.loop.run() is None
         return before
 
 

@@ -8,10 +8,11 @@ from typing import Any
 from kvmbox.judge import Judge
 from kvmbox.outcome import CLEAN, GUEST_CRASHED, Outcome
 from kvmbox.run.settling import Settling
-from kvmbox.run.standstill import Standstill, Stoppable
+from kvmbox.run.standstill import Standstill
+from kvmbox.run.vcpu_state import VcpuControl
 
 
-class FakeVcpu(Stoppable):
+class FakeVcpu(VcpuControl):
     def __init__(self) -> None:
         self.paused = False
 

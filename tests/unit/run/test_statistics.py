@@ -9,8 +9,8 @@ from typing import Any
 from kvmbox.jail import layers
 from kvmbox.remote.pool import Design
 from kvmbox.remote.starts import Start
+from kvmbox.run.routes import ExitTotals
 from kvmbox.run.statistics import InterruptCount, PortCount, RunStats, collect, format_stats
-from kvmbox.run.vcpu_loop import LoopTotals
 
 IN, OUT = 0, 1
 
@@ -28,7 +28,7 @@ def word(direction: int, size: int, port: int) -> int:
 
 def gathered(*loops: Any) -> RunStats:
     """What `collect` makes of a run with these boots."""
-    totals = LoopTotals()
+    totals = ExitTotals()
     totals.format = "elf64"
     for loop in loops:
         totals.add([loop])
@@ -96,7 +96,7 @@ def test_collect_adds_up_boots_by_port() -> None:
 
 def test_collect_counts_the_exits_of_each_cpu_over_all_boots() -> None:
     boots: list[list[Any]] = [[boot(10, 0, {}), boot(1, 0, {})], [boot(20, 0, {}), boot(2, 0, {})]]
-    totals = LoopTotals()
+    totals = ExitTotals()
     for loops in boots:
         totals.add(loops)
     assert (totals.exits, totals.exits_by_cpu) == (33, [30, 3])

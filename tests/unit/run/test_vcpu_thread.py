@@ -1,7 +1,8 @@
-"""The thread of a vCPU: what the host may refuse."""
+"""The thread of a vCPU: its states, and what the host may refuse."""
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,13 +10,15 @@ import pytest
 
 from kvmbox.errors import KvmboxError
 from kvmbox.run.vcpu import VcpuThread
+from kvmbox.run.vcpu_state import Attention, VcpuState
 from tests.support.no_threads import refuse_threads
 
 
 def test_thread_that_the_host_refuses_is_an_error_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     thread = VcpuThread(
-        cast(Any, SimpleNamespace(index=1)),
-        cast(Any, SimpleNamespace()),
+        cast(Any, SimpleNamespace(index=1, kick=lambda: None)),
+        Attention(),
+        notify=lambda: None,
         cpu=None,
         confine=lambda: None,
         ended=lambda thread: None,
@@ -26,5 +29,34 @@ def test_thread_that_the_host_refuses_is_an_error_with_a_hint(monkeypatch: pytes
         thread.start()
     assert caught.value.hint is not None
     assert "ulimit -u" in caught.value.hint
+    assert thread.state is VcpuState.CREATED
     assert not thread.is_alive
     assert thread.join(0.0)  # there is nothing to wait for
+
+
+def test_thread_goes_from_created_to_ended_also_by_an_error() -> None:
+    seen: list[VcpuState] = []
+    vcpu = SimpleNamespace(index=0, kick=lambda: None, bind_thread=lambda: None, unbind_thread=lambda: None)
+    started = threading.Event()
+
+    def run() -> None:
+        started.wait(30)
+        raise KvmboxError("planted")
+
+    thread = VcpuThread(
+        cast(Any, vcpu),
+        Attention(),
+        notify=lambda: None,
+        cpu=None,
+        confine=lambda: None,
+        ended=lambda thread: seen.append(thread.state),
+    )
+    thread.loop = cast(Any, SimpleNamespace(run=run))
+    assert (thread.state, thread.is_alive, thread.is_paused) == (VcpuState.CREATED, False, True)
+    thread.start()
+    assert (thread.state, thread.is_alive, thread.is_paused) == (VcpuState.RUNNING, True, False)
+    started.set()
+    assert thread.join(30)
+    assert seen == [VcpuState.RUNNING]  # until it touches nothing any more
+    assert (thread.state, thread.is_alive, thread.is_paused) == (VcpuState.ENDED, False, True)
+    assert str(thread.error) == "planted"

@@ -16,7 +16,7 @@ class Thread:
     def __init__(self, *, pauses: bool = True, alive: bool = True, state: int = 0) -> None:
         self.vcpu: Any = FakeVcpu()
         self.vcpu.mp_state = state
-        self.paused_in_access = False
+        self.in_access = False
         self.is_alive = alive
         self.is_paused = False
         self.pauses = pauses

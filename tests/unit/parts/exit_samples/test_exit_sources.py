@@ -18,7 +18,7 @@ from kvmbox.parts.exit_samples.exit_sources import (
     ExitSampler,
 )
 from kvmbox.run.standstill import Standstill
-from kvmbox.run.vcpu_loop import OBSERVE, Access
+from kvmbox.run.vcpu_state import Access
 from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
 
@@ -37,30 +37,21 @@ class Vcpu(FakeVcpu):
         return uapi.kvm_regs(rip=self.rip)
 
 
-class Loop:
-    """Makes the exits that the test wants, and shows them as a run loop does."""
+class Thread:
+    """Makes the exits that the test wants, and shows them as a vCPU does."""
 
     def __init__(self) -> None:
-        self.guest_exits = 0
+        self.vcpu = Vcpu()
+        self.loop = SimpleNamespace(routes=SimpleNamespace(guest_exits=0))
+        self.in_access = False
+        self.is_alive = True
         self.observer: Callable[[Access], bool] | None = None
         self.shows = False
         self.requests = 0
 
     def observe(self, observer: Callable[[Access], bool]) -> None:
         self.observer, self.shows = observer, True
-
-    def request_attention(self, flag: int) -> None:
-        assert flag == OBSERVE
-        self.shows = True
         self.requests += 1
-
-
-class Thread:
-    def __init__(self) -> None:
-        self.vcpu = Vcpu()
-        self.loop = Loop()
-        self.paused_in_access = False
-        self.is_alive = True
 
     def pause(self) -> None:
         raise AssertionError("nobody needs a standstill")
@@ -70,10 +61,10 @@ class Thread:
     def exits(self, count: int, access: Access = IN, rip: int = 0x7C00) -> None:
         self.vcpu.rip = rip
         for _ in range(count):
-            self.loop.guest_exits += 1
-            if self.loop.shows:
-                assert self.loop.observer is not None
-                self.loop.shows = self.loop.observer(access)
+            self.loop.routes.guest_exits += 1
+            if self.shows:
+                assert self.observer is not None
+                self.shows = self.observer(access)
 
 
 class Rig:
@@ -126,22 +117,22 @@ def test_burst_stands_for_the_exits_since_the_one_before() -> None:
 
 def test_burst_begins_when_its_time_has_come_and_the_one_before_is_over() -> None:
     rig = Rig()
-    loop = rig.threads[0].loop
+    thread = rig.threads[0]
     assert rig.sampler.wake_in(CLOCK) is None  # the guest makes no exits: nobody disturbs it
     rig.turn(1)
-    assert loop.requests == 0
+    assert thread.requests == 1  # by the boot
     rig.threads[0].exits(FIRST)
-    assert not loop.shows
+    assert not thread.shows
     assert rig.sampler.wake_in(CLOCK) == pytest.approx(INTERVAL)
     rig.turn(INTERVAL / 2)
-    assert not loop.shows
+    assert not thread.shows
     rig.turn(INTERVAL / 2)
-    assert loop.shows
+    assert thread.shows
     assert rig.sampler.wake_in(CLOCK) is None
     rig.threads[0].exits(BURST - 1)
-    assert loop.shows
+    assert thread.shows
     rig.threads[0].exits(1)
-    assert not loop.shows
+    assert not thread.shows
 
 
 def test_vcpu_that_has_ended_is_not_asked() -> None:
@@ -149,7 +140,7 @@ def test_vcpu_that_has_ended_is_not_asked() -> None:
     rig.threads[0].exits(FIRST)
     rig.threads[0].is_alive = False
     rig.turn(1)
-    assert not rig.threads[0].loop.shows
+    assert not rig.threads[0].shows
 
 
 def test_cpus_and_boots_add_up() -> None:
@@ -165,7 +156,7 @@ def test_exit_whose_registers_cannot_be_read_is_not_counted() -> None:
     rig = Rig()
     rig.threads[0].vcpu.gone = True
     rig.threads[0].exits(FIRST)
-    assert not rig.threads[0].loop.shows
+    assert not rig.threads[0].shows
     assert rig.report() == {"exits": FIRST, "sampled": 0, "sources": []}
 
 
@@ -173,7 +164,7 @@ def test_sources_are_bounded_and_the_rest_keeps_its_share() -> None:
     rig = Rig()
     rig.threads[0].exits(FIRST, IN, 1)
     for rip in range(2, MOST_SOURCES + 100):
-        if not rig.threads[0].loop.shows:
+        if not rig.threads[0].shows:
             rig.turn()
         rig.threads[0].exits(1, IN, rip)
     found = rig.report()

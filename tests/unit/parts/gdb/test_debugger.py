@@ -17,7 +17,7 @@ from kvmbox.parts.gdb.breakpoints import HARDWARE, SOFTWARE, WRITE_WATCH, Point
 from kvmbox.parts.gdb.debugger import Debugger
 from kvmbox.parts.gdb.endpoint import Endpoint
 from kvmbox.parts.gdb.refused import RefusedError
-from kvmbox.run.vcpu_loop import CRASH, IGNORE, OTHERS, STOP
+from kvmbox.run.vcpu_loop import ExitAction
 from tests.support.stopped_cpu import Memory, long_mode
 
 BREAKPOINT = exits.DebugExit(guest_debug.BP_VECTOR, 0, 0, 0)
@@ -118,9 +118,7 @@ class Rig:
         }
         self.memory = Ram()
         self.threads = [
-            SimpleNamespace(
-                vcpu=FakeVcpu(index, self.memory), loop=SimpleNamespace(go_on=lambda: None), is_paused=True
-            )
+            SimpleNamespace(vcpu=FakeVcpu(index, self.memory), proceed=lambda: None, is_paused=True)
             for index in range(2)
         ]
         self.guest = SimpleNamespace(memory=self.memory, is_pvm=is_pvm)
@@ -191,8 +189,8 @@ def test_planted_byte_is_a_hit_and_another_int3_is_the_guest_s(rig: Rig) -> None
     assert rig.memory.read(0x7C00, 1) == b"\xcc"
     wanted = guest_debug.KVM_GUESTDBG_ENABLE | guest_debug.KVM_GUESTDBG_USE_SW_BP
     assert rig.controls == [(0, wanted), (1, wanted)]
-    assert rig.debugger.met(0, BREAKPOINT) == STOP
-    assert rig.debugger.met(1, BREAKPOINT) == IGNORE  # 0x7d00
+    assert rig.debugger.filter_exit(0, BREAKPOINT) == ExitAction.STOP
+    assert rig.debugger.filter_exit(1, BREAKPOINT) == ExitAction.IGNORE  # 0x7d00
     assert rig.controls[-1] == (1, wanted | guest_debug.KVM_GUESTDBG_INJECT_BP)
     assert rig.debugger.wants
     rig.debugger.visit()
@@ -218,8 +216,8 @@ def test_where_kvm_refuses_the_planted_byte_that_is_the_hit(pvm: Rig) -> None:
     pvm.debugger.add_point(0, Point(SOFTWARE, 0x7C00, 1))
     pvm.ask(b"c")
     assert pvm.controls == []  # KVM need not be asked for anything
-    assert pvm.debugger.met(0, REFUSED) == STOP
-    assert pvm.debugger.met(1, REFUSED) == CRASH
+    assert pvm.debugger.filter_exit(0, REFUSED) == ExitAction.STOP
+    assert pvm.debugger.filter_exit(1, REFUSED) == ExitAction.CRASH
 
 
 @pytest.mark.parametrize(
@@ -228,7 +226,7 @@ def test_where_kvm_refuses_the_planted_byte_that_is_the_hit(pvm: Rig) -> None:
 )
 def test_crash_is_told_in_words_before_the_run_ends(rig: Rig, found: exits.Exit, signal: bytes) -> None:
     rig.ask(b"c")
-    assert rig.debugger.met(1, found) == CRASH
+    assert rig.debugger.filter_exit(1, found) == ExitAction.CRASH
     rig.debugger.visit()
     assert rig.link.sent[-2][:1] == b"O"
     assert rig.link.sent[-1] == b"T" + signal + b"thread:2;"
@@ -237,7 +235,7 @@ def test_crash_is_told_in_words_before_the_run_ends(rig: Rig, found: exits.Exit,
 def test_ordinary_exits_are_nobody_s_business(rig: Rig) -> None:
     rig.ask(b"c")
     for found in (exits.MmioExit(0, 1, False, b""), exits.IntrExit(), exits.HltExit()):
-        assert rig.debugger.met(0, found) == OTHERS
+        assert rig.debugger.filter_exit(0, found) == ExitAction.HANDLE
     assert not rig.debugger.wants
 
 
@@ -245,21 +243,21 @@ def test_breakpoint_of_a_client_that_has_gone_since_ends_no_run(pvm: Rig) -> Non
     pvm.debugger.add_point(0, Point(SOFTWARE, 0x7C00, 1))
     pvm.ask(b"c")
     pvm.hang_up()
-    assert pvm.debugger.met(0, REFUSED) == IGNORE
-    assert pvm.debugger.met(0, STEPPED) == IGNORE
-    assert pvm.debugger.met(1, REFUSED) == OTHERS
+    assert pvm.debugger.filter_exit(0, REFUSED) == ExitAction.IGNORE
+    assert pvm.debugger.filter_exit(0, STEPPED) == ExitAction.IGNORE
+    assert pvm.debugger.filter_exit(1, REFUSED) == ExitAction.HANDLE
     assert pvm.debugger.wants
     pvm.debugger.visit()
     assert pvm.memory.read(0x7C00, 1) == b"\0"
     assert not pvm.debugger.wants
-    assert pvm.debugger.met(0, REFUSED) == OTHERS
+    assert pvm.debugger.filter_exit(0, REFUSED) == ExitAction.HANDLE
 
 
 def test_two_cpus_meet_something_and_nothing_is_lost(rig: Rig) -> None:
     rig.debugger.add_point(0, Point(SOFTWARE, 0x7C00, 1))
     rig.ask(b"c")
-    rig.debugger.met(0, BREAKPOINT)
-    rig.debugger.met(1, exits.ShutdownExit())
+    rig.debugger.filter_exit(0, BREAKPOINT)
+    rig.debugger.filter_exit(1, exits.ShutdownExit())
     rig.debugger.visit()
     assert rig.link.sent[-1] == b"T05thread:1;"
     rig.ask(b"c")
@@ -276,7 +274,7 @@ def test_step_is_one_cpu_s_and_passes_a_breakpoint(rig: Rig) -> None:
     flags = guest_debug.KVM_GUESTDBG_SINGLESTEP | guest_debug.KVM_GUESTDBG_BLOCKIRQ
     assert [(number, bool(control & flags)) for number, control in rig.controls] == [(0, False), (1, True)]
     assert rig.controls[1][1] & flags == flags
-    assert rig.debugger.met(1, STEPPED) == STOP
+    assert rig.debugger.filter_exit(1, STEPPED) == ExitAction.STOP
     rig.debugger.visit()
     assert rig.link.sent[-1] == b"T05thread:2;"
 
@@ -307,7 +305,7 @@ def test_step_of_a_cpu_that_waits_for_another_is_refused_with_the_reason(
 def test_client_at_a_pipe_that_detaches_ends_the_run(rig: Rig, goes_on: bool) -> None:
     if goes_on:
         rig.ask(b"c")
-        rig.debugger.met(0, STEPPED)
+        rig.debugger.filter_exit(0, STEPPED)
         rig.debugger.visit()
     assert rig.ask(b"D") == [b"OK"]
     outcome = rig.decision.outcome
@@ -327,7 +325,7 @@ def test_hit_of_a_debug_register_is_named(rig: Rig) -> None:
     rig.debugger.add_point(0, Point(HARDWARE, 0x7C10, 1))
     rig.debugger.add_point(0, Point(WRITE_WATCH, 0x8000, 4))
     rig.ask(b"c")
-    assert rig.debugger.met(0, exits.DebugExit(guest_debug.DB_VECTOR, 0, 0b10, 0)) == STOP
+    assert rig.debugger.filter_exit(0, exits.DebugExit(guest_debug.DB_VECTOR, 0, 0b10, 0)) == ExitAction.STOP
     rig.debugger.visit()
     assert rig.link.sent[-1] == b"T05thread:1;watch:8000;"
 

@@ -38,7 +38,7 @@ class Thread:
     def __init__(self, index: int = 0, *, pauses: bool = True, alive: bool = True) -> None:
         self.vcpu: Any = FakeVcpu()
         self.vcpu.index = index
-        self.paused_in_access = False
+        self.in_access = False
         self.is_alive = alive
         self.is_paused = not alive
         self.pauses = pauses
@@ -100,7 +100,7 @@ def test_late_host_takes_one_sample_and_no_burst() -> None:
 def test_each_cpu_gives_a_sample_of_what_it_does() -> None:
     threads = [Thread(index) for index in range(4)]
     threads[1].vcpu.mp_state = uapi.KVM_MP_STATE_HALTED
-    threads[2].paused_in_access = True
+    threads[2].in_access = True
     threads[3].vcpu.mp_state = uapi.KVM_MP_STATE_UNINITIALIZED
     main_loop = Machine(*threads, Thread(4, alive=False))
     made, time = main_loop.profiler()
