@@ -203,11 +203,6 @@ class Channel:
         self._note((asked, b"", words, payload))
         return words[2]
 
-    def access_for(self, word: int) -> Callable[[int, int, int, int], int]:
-        """The function for accesses with this `word`: `access`, or a faster one."""
-        del word
-        return self.access
-
     def transact(self, kind: int, device: int, offset: int, payload: bytes) -> None:
         """A request with a payload by the vCPU thread, which waits as `access` does."""
         with self._lock:

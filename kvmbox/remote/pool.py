@@ -32,7 +32,7 @@ from kvmbox.remote import prestart
 from kvmbox.remote.channel import Channel, output_has_room
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.greeting import greet
-from kvmbox.remote.kinds import channel_kind, direct_channel_kind
+from kvmbox.remote.kinds import channel_kind
 from kvmbox.remote.on_demand import NoProcess
 from kvmbox.remote.patience import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS
 from kvmbox.remote.spawner_client import NS_PER_MS, READY_TIMEOUT_NS, DeviceProcess, SpawnerClient
@@ -294,7 +294,6 @@ class DevicePool:
         """
         for member in self.members.values():
             link: Opens
-            kind = channel_kind()
             if member.link is not None:
                 link = member.link
             elif member.device_type in self.starts.names:
@@ -302,8 +301,8 @@ class DevicePool:
             else:
                 from kvmbox.remote.direct import DirectLink  # and with it every model
 
-                link, kind = DirectLink(), direct_channel_kind()
-            member.channel = kind(
+                link = DirectLink()
+            member.channel = channel_kind()(
                 member.device_type,
                 link,
                 [grants[device.name] for device in member.devices],

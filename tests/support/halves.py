@@ -14,7 +14,6 @@ from kvmbox.jail.page_port import PagePort
 from kvmbox.jail.server import DeviceServer
 from kvmbox.jail.stream_port import StreamPort
 from kvmbox.remote.channel import Channel
-from kvmbox.remote.direct import DirectChannel
 from kvmbox.remote.journal import Journal
 from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.stream import PipeTransport, SocketTransport
@@ -35,7 +34,6 @@ class Half:
     clock: type[GuestClock] = GuestClock
     router: Callable[[Any], InterruptRouter] = _pure_router
     channel: type[Channel] = Channel
-    direct: type[DirectChannel] = DirectChannel
     journal: type[Journal] = Journal
     page: type[PageTransport] = PageTransport
     socket: type[SocketTransport] = SocketTransport
@@ -55,7 +53,6 @@ def compiled_half() -> Half:
     from kvmbox.fast import channel as channels
     from kvmbox.fast import loop as machines
     from kvmbox.fast import serving
-    from kvmbox.fast.direct import CompiledDirectChannel
 
     return Half(
         machines.CompiledLoop,
@@ -63,7 +60,6 @@ def compiled_half() -> Half:
         machines.CompiledClock,
         machines.CompiledRouter,
         channels.CompiledChannel,
-        CompiledDirectChannel,
         channels.CompiledJournal,
         channels.CompiledPageTransport,
         channels.CompiledSocketTransport,
