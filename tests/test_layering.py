@@ -78,7 +78,7 @@ PURE: Final = (
     "kvmbox.layout",
     "kvmbox.wire.protocol",
     "kvmbox.sandbox.policy",
-    *(f"kvmbox.kvm.cpuid.{name}" for name in ("backend_limits", "leaves", "probes", "topology")),
+    *(f"kvmbox.kvm.cpuid.{name}" for name in ("backend_limits", "leaves", "probes", "pvm", "topology")),
 )
 
 NAMED_BY_THE_CORE: Final = {

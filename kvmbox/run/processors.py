@@ -16,6 +16,7 @@ from typing import Final
 
 from kvmbox.errors import KvmError
 from kvmbox.kvm import uapi
+from kvmbox.kvm.cpuid import pvm
 from kvmbox.kvm.cpuid.leaves import ECX, Leaf
 from kvmbox.kvm.cpuid.topology import place
 from kvmbox.kvm.system import Kvm, is_pvm
@@ -46,7 +47,7 @@ class Processors:
         if not self.is_pvm and is_amd(claimed) and kvm.check_extension(uapi.KVM_CAP_SYNC_REGS):
             for vcpu in self.vcpus:
                 vcpu.show_rip()
-        shown = shown_leaves(cpu, claimed, pvm=self.is_pvm)
+        shown = shown_leaves(cpu, claimed, on_pvm=self.is_pvm)
         self.leaves: list[Leaf] = place(shown, 0, cpus)
         """What CPUID shows on the first vCPU."""
         for vcpu in self.vcpus:
@@ -85,14 +86,16 @@ def claimed_leaves(kvm: Kvm) -> list[Leaf]:
     ]
 
 
-def shown_leaves(cpu: str, claimed: Sequence[Leaf], *, pvm: bool) -> list[Leaf]:
+def shown_leaves(cpu: str, claimed: Sequence[Leaf], *, on_pvm: bool) -> list[Leaf]:
     """`claimed` as the model `cpu` shows it. Raises KvmError and UsageError."""
-    if cpu == "max" or (cpu == "host" and not pvm):
+    if cpu == "max" or (cpu == "host" and not on_pvm):
         return list(claimed)  # names of features are not needed, and their table is not loaded
+    if cpu == "host":
+        return pvm.usual(claimed)
     from kvmbox.kvm.cpuid.backend_limits import PVM
     from kvmbox.kvm.cpuid.model import apply, parse_model
 
-    return apply(parse_model(cpu), claimed, set(PVM) if pvm else set())
+    return apply(parse_model(cpu), claimed, set(PVM) if on_pvm else set())
 
 
 def leaves_of(entries: Sequence[uapi.kvm_cpuid_entry2]) -> list[Leaf]:
