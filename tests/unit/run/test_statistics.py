@@ -9,7 +9,8 @@ from typing import Any
 from kvmbox.jail import layers
 from kvmbox.remote.pool import Design
 from kvmbox.remote.starts import Start
-from kvmbox.run.statistics import InterruptCount, PortCount, RunStats, collect, format_stats
+from kvmbox.run.statistics import InterruptCount, PortCount, RunStats, collect
+from kvmbox.run.statistics_text import format_stats
 from kvmbox.run.vcpu_loop import LoopTotals
 
 IN, OUT = 0, 1
