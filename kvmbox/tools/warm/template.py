@@ -38,6 +38,7 @@ PRELOADED: Final = (
     "kvmbox.kvm.cpuid.model",
     "kvmbox.explain.disassembly",
     "kvmbox.explain.diagnosis",
+    "kvmbox.host.start_timeout",
     "kvmbox.run.machine",
     "kvmbox.parts.snapshot.restore",
     "kvmbox.parts.snapshot.start_options",
