@@ -23,7 +23,7 @@ from typing import Final, Protocol
 
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.remote.channel import Channel
-from kvmbox.remote.patience import REPLY_SLICES
+from kvmbox.remote.patience import START_SLICES
 from kvmbox.remote.transport import Opens, Transport, Waits, Words
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, WORDS
@@ -107,7 +107,7 @@ class NoProcess(Transport):
         try:
             channel.connect(self._started())
             for sent in self._hello + self._reset:
-                frame = channel.transport.exchange(sent, REPLY_SLICES)
+                frame = channel.transport.exchange(sent, START_SLICES)
                 if frame != answer(sent):
                     raise channel.refuse(sent, frame)
         finally:

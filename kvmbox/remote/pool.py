@@ -249,9 +249,7 @@ class DevicePool:
     def _start_slices(self, waited_ns: int) -> int:
         """How many slices the first reply of a process may take, if the first ones have taken so long."""
         slice_ns = WAIT_SLICE_MS * NS_PER_MS
-        # Processes have all been ready for as long. A thread starts with its first request, and may starve.
-        left = max(1, REPLY_SLICES - waited_ns // slice_ns)
-        slices = START_SLICES if self.spawner is None else left
+        slices = max(1, START_SLICES - waited_ns // slice_ns)  # all of them have been ready for as long
         return slices if self.ready_by is None else min(slices, 1 + self._time_left() // slice_ns)
 
     def wait_ready(self) -> None:
