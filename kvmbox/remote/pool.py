@@ -168,7 +168,7 @@ class DevicePool:
         self._order: Callable[[str, Link], DeviceProcess] | None = None
         self.loss_policy = LossPolicy()
         """What becomes of lost processes; to be set before `connect`."""
-        self.starts = ProcessStarts(self)
+        self.starts = ProcessStarts(self.start_member)
         """The processes that start when they are needed."""
         self.spin: SpinGrants | None = None
         self.ready_by: int | None = None
@@ -241,6 +241,22 @@ class DevicePool:
         assert self.spawner is not None
         with self._lock:
             self.spawner.wait_ready(process, min(timeout_ns, self._time_left()))
+
+    def start_member(self, name: str) -> Link:
+        """Start a process that was not started with the others. Raises SandboxError."""
+        member = self.members[name]
+        # In place of one that cannot even be ordered: whoever looks for it finds that it never was.
+        member.process = DeviceProcess(name)
+        link = self.make_link()
+        try:
+            # Known before it is waited for: the main thread may have to kill it.
+            member.process = process = self.spawn(name, link)
+            self.wait_for(process)
+        except SandboxError:
+            link.close_vmm_end()
+            raise
+        member.link = link
+        return link
 
     def _time_left(self) -> int:
         """How long, in ns, a process may take to serve."""
