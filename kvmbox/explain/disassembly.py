@@ -39,11 +39,6 @@ class cs_insn(ctypes.Structure):
     ]
 
 
-def is_available() -> bool:
-    """Whether there is a library."""
-    return capstone.library() is not None
-
-
 def disassemble(code: bytes, address: int, bits: int, most: int = 64) -> list[Instruction]:
     """The instructions of `code`, at most `most`; none without the library."""
     library = capstone.library()
