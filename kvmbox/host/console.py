@@ -30,7 +30,7 @@ from kvmbox.host.serial import (
     open_file,
     open_pty,
 )
-from kvmbox.host.terminal import HELP, EscapeParser, NoTerminal, RawTerminal
+from kvmbox.host.terminal import HELP, EscapeParser, RawTerminal
 from kvmbox.judge import Judge
 from kvmbox.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
 
@@ -65,7 +65,7 @@ class Console:
         draws: bool = False,
         say: Callable[[str], None] = lambda text: None,
         wake: Callable[[], None] = lambda: None,
-        terminal: RawTerminal | NoTerminal | None = None,
+        terminal: RawTerminal | None = None,
     ) -> None:
         """`say` tells the person a line; `wake` wakes the main thread. `terminal` is what stdin is taken for,
         None where it may be made raw if it is one. `keep_bios_text` keeps `bios_text`.

@@ -66,10 +66,6 @@ class NoProcess(Transport):
         """See Transport: the guest uses the device."""
         return self._start().exchange_words(first, now, value, offset_and_length)
 
-    def payload(self, words: Words) -> bytes:
-        """See Transport. The transport to the process gave the words, and is asked for what follows them."""
-        raise AssertionError("no reply has come from here")
-
     def exchange(self, sent: bytes, slices: int | None) -> bytes:
         """See Transport."""
         kind = sent[0]

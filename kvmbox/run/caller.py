@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from kvmbox.errors import SandboxError, UsageError
 from kvmbox.host.console import STDIN
 from kvmbox.host.signals import SignalHandlers, Wakeup
-from kvmbox.host.terminal import NoTerminal, RawTerminal
+from kvmbox.host.terminal import NO_DESCRIPTOR, RawTerminal
 from kvmbox.jail import layers
 from kvmbox.kvm.vcpu import KICK_SIGNAL, install_kick_signal
 from kvmbox.outcome import Decision
@@ -54,7 +54,7 @@ class Caller:
     """
 
     def __init__(self) -> None:
-        self.terminal: RawTerminal | NoTerminal = NoTerminal()
+        self.terminal = RawTerminal(NO_DESCRIPTOR)
         """What stdin is, for a port that is on stdio."""
 
     def starting(self, timeout: float | None, timeline: Timeline) -> Starting:

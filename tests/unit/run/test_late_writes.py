@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kvmbox.run.late_writes import BUSY_WRITES, FIRST_REST, LONGEST_REST, LateWrites
@@ -29,7 +31,7 @@ class Rig:
     def __init__(self) -> None:
         self.late = LateWrites()
         self.allow = self.late.add(PORT)
-        self.vm = FakeVm()
+        self.vm: Any = FakeVm()
         self.exits = 0
         self.late.attach(self.vm)
 
@@ -98,7 +100,7 @@ def test_new_machine_begins_anew_and_keeps_the_rest(rig: Rig) -> None:
     rig.late.detach()
     rig.allow(1)
     assert rig.slice() == []
-    other = FakeVm()
+    other: Any = FakeVm()
     rig.late.attach(other)
     rig.vm, rig.exits = other, 0
 
@@ -116,7 +118,8 @@ def test_nothing_is_asked_of_a_machine_that_is_gone(rig: Rig) -> None:
 
 def test_exits_are_not_counted_where_there_is_nothing_to_decide() -> None:
     late = LateWrites()
-    late.attach(FakeVm())
+    vm: Any = FakeVm()
+    late.attach(vm)
 
     def counted() -> dict[int, int]:
         raise AssertionError
