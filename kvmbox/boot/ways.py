@@ -21,16 +21,12 @@ def _holds(magic: bytes, first: int, end: int) -> Callable[[bytes], bool]:
     return lambda data: data.find(magic, first, end) >= 0
 
 
-def _is_linux(data: bytes) -> bool:
-    return data[0x202:0x206] == b"HdrS" or find_note(data, b"Linux") is not None
-
-
 _SIGNS: Final[dict[str, Callable[[bytes], bool]]] = {
     "firmware": lambda data: len(data) % (64 * KIB) == 0,
     "pvh": lambda data: find_note(data, b"Xen") is not None,
     "multiboot": _holds(b"\x02\xb0\xad\x1b", 0, 8192),
     "multiboot2": _holds(b"\xd6\x50\x52\xe8", 0, 32768),
-    "linux": _is_linux,
+    "linux": lambda data: data[0x202:0x206] == b"HdrS" or find_note(data, b"Linux") is not None,
     "elf": lambda data: data.startswith(ELF_MAGIC),
     "bios": _holds(b"\x55\xaa", 510, 512),
     "real": lambda _data: False,  # it has to be asked for

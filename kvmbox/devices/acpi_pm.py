@@ -22,16 +22,8 @@ from __future__ import annotations
 from struct import Struct
 
 from kvmbox.devices.model import NANOSECONDS, WAKE_BY_RTC, Effect, IrqLine, SnapshotError, Stop, Suspend
-from kvmbox.devices.stop_values import (
-    CLOUD_HYPERVISOR_OFF,
-    PM1_CNT,
-    PM1_STS,
-    S3,
-    S5,
-    SLP_EN,
-    SLP_TYP,
-    SLP_TYP_SHIFT,
-)
+from kvmbox.devices.stopping import CLOUD_HYPERVISOR_OFF, PM1_CNT, PM1_STS, S5, SLP_EN, SLP_TYP, SLP_TYP_SHIFT
+from kvmbox.layout import SLEEP_TYPES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,7 +170,7 @@ class AcpiPm:
         kind = self._control >> SLP_TYP_SHIFT & 0b111
         if kind == S5:
             self._effects.append(Stop())
-        elif kind == S3:
+        elif kind == SLEEP_TYPES["S3"]:
             # 4.8.3.1: what the OS has enabled may wake the machine. Here, that is the clock's alarm.
             self._effects.append(Suspend(WAKE_BY_RTC if self._enable & RTC else 0))
 

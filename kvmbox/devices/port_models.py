@@ -8,7 +8,7 @@ does it.
 from __future__ import annotations
 
 from kvmbox.devices.model import HostOutput, SnapshotError, Stop, TimelessModel
-from kvmbox.devices.stop_values import SHUTDOWN
+from kvmbox.devices.stopping import SHUTDOWN
 from kvmbox.layout import DEBUG_EXIT_PORT_COUNT
 
 TYPE_CHECKING = False

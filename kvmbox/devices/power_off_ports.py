@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from kvmbox.devices.model import Stop
 from kvmbox.devices.port_models import PortModel
-from kvmbox.devices.stop_values import BOCHS, POWER_OFF  # noqa: F401 - BOCHS: the docstring's example
+from kvmbox.devices.stopping import BOCHS, POWER_OFF  # noqa: F401 - BOCHS: the docstring's example
 
 
 class PowerOffPorts(PortModel):

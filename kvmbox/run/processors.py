@@ -17,7 +17,7 @@ from typing import Final
 from kvmbox.errors import KvmError
 from kvmbox.kvm import uapi
 from kvmbox.kvm.cpuid import pvm
-from kvmbox.kvm.cpuid.leaves import ECX, Leaf
+from kvmbox.kvm.cpuid.leaves import AMD_VENDORS, ECX, Leaf, vendor
 from kvmbox.kvm.cpuid.topology import place
 from kvmbox.kvm.system import Kvm, is_pvm
 from kvmbox.kvm.vcpu import Vcpu
@@ -25,7 +25,6 @@ from kvmbox.kvm.vm import Vm
 
 _TSC_DEADLINE_TIMER: Final = 1 << 24  # leaf 1, ECX
 _HYPERVISOR: Final = 1 << 31
-_AMD_V: Final = (b"AuthenticAMD", b"HygonGenuine")
 
 
 class Processors:
@@ -44,7 +43,7 @@ class Processors:
         self.is_pvm = is_pvm(first)
         claimed = claimed_leaves(kvm)
         # KVM on AMD-V resets a vCPU before it reports a triple fault: this is what is left of it.
-        if not self.is_pvm and is_amd(claimed) and kvm.check_extension(uapi.KVM_CAP_SYNC_REGS):
+        if not self.is_pvm and vendor(claimed) in AMD_VENDORS and kvm.check_extension(uapi.KVM_CAP_SYNC_REGS):
             for vcpu in self.vcpus:
                 vcpu.show_rip()
         shown = shown_leaves(cpu, claimed, on_pvm=self.is_pvm)
@@ -59,16 +58,6 @@ class Processors:
             from kvmbox.kvm.cpuid.model import still_shown
 
             self.not_hidden = still_shown(shown, leaves_of(first.get_cpuid()))
-
-
-def is_amd(leaves: Sequence[Leaf]) -> bool:
-    """Whether the vendor in leaf 0 is one whose processors have AMD-V."""
-    vendors = (
-        b"".join(register.to_bytes(4, "little") for register in (leaf.ebx, leaf.edx, leaf.ecx))
-        for leaf in leaves
-        if leaf.function == 0
-    )
-    return next(vendors, b"") in _AMD_V
 
 
 def claimed_leaves(kvm: Kvm) -> list[Leaf]:

@@ -24,7 +24,6 @@ HOST: Final = "host"
 MAX: Final = "max"
 NONE: Final = "none"
 MODELS: Final = (HOST, MAX, NONE)
-DEFAULT: Final = HOST
 
 BASELINE: Final = frozenset(
     (

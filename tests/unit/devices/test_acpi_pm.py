@@ -18,7 +18,7 @@ from kvmbox.devices.acpi_pm import (
     AcpiPm,
 )
 from kvmbox.devices.model import WAKE_BY_RTC, Effect, IrqLine, SnapshotError, Stop, Suspend
-from kvmbox.devices.stop_values import PM1_CNT, PM1_STS, SLP_EN
+from kvmbox.devices.stopping import PM1_CNT, PM1_STS, SLP_EN
 
 SECOND: Final = 1_000_000_000
 HALF: Final = 1 << 23

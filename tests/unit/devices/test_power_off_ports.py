@@ -6,7 +6,7 @@ import pytest
 
 from kvmbox.devices.model import Stop
 from kvmbox.devices.power_off_ports import PowerOffPorts
-from kvmbox.devices.stop_values import BOCHS, VIRTUALBOX
+from kvmbox.devices.stopping import BOCHS, VIRTUALBOX
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])

@@ -31,9 +31,10 @@ class Rig:
     def __init__(self) -> None:
         self.late = LateWrites()
         self.allow = self.late.add(PORT)
-        self.vm: Any = FakeVm()
+        self.vm = FakeVm()
         self.exits = 0
-        self.late.attach(self.vm)
+        vm: Any = self.vm
+        self.late.attach(vm)
 
     def slice(self, writes: int = BUSY_WRITES) -> list[str]:
         """A slice with so many writes; what was asked of KVM at its end."""
@@ -132,7 +133,8 @@ def test_machine_that_goes_on_starts_with_what_was_forbidden(rig: Rig) -> None:
     forbidden = rig.late.forbidden
     assert forbidden == (PORT,)
     other = Rig()
-    other.late.attach(other.vm, forbidden)
+    vm: Any = other.vm
+    other.late.attach(vm, forbidden)
     assert other.slice() == []
     other.allow(1)
     assert other.late.forbidden == ()

@@ -15,8 +15,7 @@ SLP_TYP: Final = 0b111 << SLP_TYP_SHIFT
 SLP_EN: Final = 1 << 13
 
 S5: Final = SLEEP_TYPES["S5"]
-S3: Final = SLEEP_TYPES["S3"]
-"""The values of SLP_TYP, which the firmware's DSDT tells."""
+"""The value of SLP_TYP, which the firmware's DSDT tells."""
 
 PM1_STS: Final = 0x0
 CLOUD_HYPERVISOR_OFF: Final = 0x34
