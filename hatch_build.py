@@ -49,11 +49,10 @@ class GuestBuildHook(BuildHookInterface[Any]):
         """The manual pages, which only a wheel has a place for."""
         directory = f"{self.root}/build/man"
         shutil.rmtree(directory, ignore_errors=True)
-        tool = [sys.executable, f"{self.root}/tools/man_pages.py", directory]
-        # pip finds the requirements of an isolated build by this variable, too.
-        path = os.pathsep.join(filter(None, (self.root, os.environ.get("PYTHONPATH"))))
-        environment = {**os.environ, "PYTHONPATH": path}
-        if subprocess.run(tool, env=environment, check=False).returncode:
+        # A module of the working directory, which has kvmbox as well. An isolated build by pip drops from
+        # PYTHONPATH each path that the environment of pip itself has, such as that of an editable install.
+        tool = [sys.executable, "-m", "tools.man_pages", directory]
+        if subprocess.run(tool, cwd=self.root, check=False).returncode:
             raise SystemExit("kvmbox: error: cannot write the manual pages\nhint: pip install click-man")
         for name in sorted(os.listdir(directory)):
             build_data["shared_data"][f"{directory}/{name}"] = f"share/man/man1/{name}"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 from kvmbox import layout
-from kvmbox.devices import acpi_pm, port_models, power_off_ports
+from kvmbox.devices import stopping
 from kvmbox.firmware.fw_cfg import FwCfgItem, content_of, machine_items
 from kvmbox.lean import Value
 
@@ -264,11 +264,11 @@ def _power_management() -> DeviceSpec:
             StopClean(
                 (
                     WrittenByte(
-                        acpi_pm.PM1_CNT + 1,
-                        (acpi_pm.SLP_EN | acpi_pm.S5 << acpi_pm.SLP_TYP_SHIFT) >> 8,
-                        (acpi_pm.SLP_EN | acpi_pm.SLP_TYP) >> 8,
+                        stopping.PM1_CNT + 1,
+                        (stopping.SLP_EN | stopping.S5 << stopping.SLP_TYP_SHIFT) >> 8,
+                        (stopping.SLP_EN | stopping.SLP_TYP) >> 8,
                     ),
-                    WrittenByte(acpi_pm.PM1_STS, acpi_pm.CLOUD_HYPERVISOR_OFF),
+                    WrittenByte(stopping.PM1_STS, stopping.CLOUD_HYPERVISOR_OFF),
                 )
             ),
             Suspend(),
@@ -289,7 +289,7 @@ def _power_off_ports() -> DeviceSpec:
         ),
         grants=(
             StopClean(
-                tuple(WrittenByte(offset + 1, value >> 8) for offset, value in power_off_ports.OFF.items())
+                tuple(WrittenByte(offset + 1, value >> 8) for offset, value in stopping.POWER_OFF.items())
             ),
         ),
         natural_sizes=frozenset({2, 4}),
@@ -398,7 +398,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             "debug",
             "shutdown_port",
             ports=(AddressRange(layout.SHUTDOWN_PORT, 1),),
-            grants=(StopClean((WrittenByte(0, port_models.SHUTDOWN[-1]),)),),
+            grants=(StopClean((WrittenByte(0, stopping.SHUTDOWN[-1]),)),),
         )
     )
     board += [_power_management(), _power_off_ports(), _hpet()]

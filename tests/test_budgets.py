@@ -24,6 +24,11 @@ def test_no_exception_allows_more_than_there_is(measured: budgets.Numbers) -> No
     assert budgets.idle(measured, budgets.known()) == []
 
 
+@pytest.mark.kvm
+def test_plain_run_loads_no_more_than_its_budget() -> None:
+    assert budgets.excess({budgets.LOADED: {"run hello64": budgets.loaded().total()}}, budgets.known()) == []
+
+
 @pytest.mark.parametrize(
     ("budget", "text"),
     [

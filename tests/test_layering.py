@@ -78,7 +78,7 @@ PURE: Final = (
     "kvmbox.layout",
     "kvmbox.wire.protocol",
     "kvmbox.sandbox.policy",
-    *(f"kvmbox.kvm.cpuid.{name}" for name in ("backend_limits", "leaves", "probes", "topology")),
+    *(f"kvmbox.kvm.cpuid.{name}" for name in ("backend_limits", "leaves", "probes", "pvm", "topology")),
 )
 
 NAMED_BY_THE_CORE: Final = {
@@ -240,7 +240,7 @@ def test_imports_of_kvmbox_go_one_way() -> None:
 
 def test_compiled_modules_import_what_is_pure_or_runs_where_they_do() -> None:
     assert {name: {group_of(other) for other in used} for name, used in COMPILED.items()} == {
-        "kvmbox.fast.vmm": {"devices", "wire"},
+        "kvmbox.fast.vmm": {"wire"},
         "kvmbox.fast.serving": {"devices", "jail", "wire"},
     }
 

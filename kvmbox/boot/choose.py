@@ -10,7 +10,7 @@ from typing import Final
 
 from kvmbox.boot.image import ACCEPTED, GuestImage
 from kvmbox.boot.plan import NO_BIOS, Refusal, Way
-from kvmbox.boot.ways import NAMES, ways
+from kvmbox.boot.ways import NAMES, way, ways
 from kvmbox.errors import ImageError, UsageError
 from kvmbox.lean import Value
 
@@ -42,8 +42,8 @@ def _choose(image: GuestImage, name: str) -> Choice:
         return Choice(_named(name))
     refused: Refusal | None = None
     doubted: Refusal | None = None
-    for way in ways():
-        found = way.examine(image)
+    for one in ways(image):
+        found = one.examine(image)
         if isinstance(found, Refusal):
             if found.kind and refused is None:
                 refused = found
@@ -51,12 +51,12 @@ def _choose(image: GuestImage, name: str) -> Choice:
             if doubted is None:
                 doubted = Refusal(
                     f"it may be {found.kind}, but {found.doubt}",
-                    f"if it is {found.kind}, it needs --boot {way.name}",
+                    f"if it is {found.kind}, it needs --boot {one.name}",
                 )
-        elif refused is not None and way.name == BOOT_SECTOR:
+        elif refused is not None and one.name == BOOT_SECTOR:
             break  # a kernel may begin with a boot sector, but that one only says that it is none
         else:
-            return Choice(way, "" if doubted is None else doubted.hint)
+            return Choice(one, "" if doubted is None else doubted.hint)
     if refused is not None:
         raise image.error(f"it is {refused.kind}: {refused.reason}", hint=refused.hint or None)
     if doubted is not None:
@@ -65,10 +65,9 @@ def _choose(image: GuestImage, name: str) -> Choice:
 
 
 def _named(name: str) -> Way:
-    for way in ways():
-        if way.name == name:
-            return way
-    raise UsageError(f"--boot {name} is none of {', '.join(WAY_NAMES)}")
+    if name not in NAMES:
+        raise UsageError(f"--boot {name} is none of {', '.join(WAY_NAMES)}")
+    return way(name)
 
 
 def unrecognised(image: GuestImage) -> ImageError:

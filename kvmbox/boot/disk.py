@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from kvmbox.boot.elf import ELF_MAGIC
+from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import Offer, Refusal
 from kvmbox.layout import SECTOR_SIZE

@@ -37,7 +37,6 @@ from kvmbox.boot.segments import LoadSegment
 from kvmbox.errors import ImageError
 from kvmbox.lean import Value
 
-ELF_MAGIC: Final = b"\x7fELF"
 MAX_PROGRAM_HEADERS: Final = 256  # kernels have a handful; every one costs time
 
 _CLASS_BITS: Final = {1: 32, 2: 64}  # EI_CLASS

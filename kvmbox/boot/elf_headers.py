@@ -12,6 +12,7 @@ from typing import Final
 
 from kvmbox.lean import Value
 
+ELF_MAGIC: Final = b"\x7fELF"
 IDENTITY_SIZE: Final = 16  # EI_NIDENT: what comes before the fields whose size depends on the class
 
 # e_type

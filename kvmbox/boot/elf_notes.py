@@ -13,6 +13,7 @@ from itertools import chain, islice
 from typing import Final
 
 from kvmbox.boot.elf_headers import (
+    ELF_MAGIC,
     FILE_HEADER_SIZE,
     IDENTITY_SIZE,
     PROGRAM_HEADER_SIZE,
@@ -28,7 +29,6 @@ MAX_DESCRIPTOR: Final = 64
 _MAX_NAME: Final = 64
 _MAX_HEADERS: Final = 256
 
-_ELF_MAGIC: Final = b"\x7fELF"
 _CLASS_BITS: Final = {1: 32, 2: 64}  # EI_CLASS
 _LITTLE_ENDIAN: Final = 1  # EI_DATA
 _NOTE: Final = struct.Struct("<III")  # n_namesz, n_descsz, n_type
@@ -56,7 +56,7 @@ def find_note(data: bytes, name: bytes, note_type: int | None = None) -> Note | 
 
 
 def _note_segments(data: bytes) -> Iterator[ProgramHeader]:
-    bits = _CLASS_BITS.get(data[4]) if len(data) > IDENTITY_SIZE and data.startswith(_ELF_MAGIC) else None
+    bits = _CLASS_BITS.get(data[4]) if len(data) > IDENTITY_SIZE and data.startswith(ELF_MAGIC) else None
     if bits is None or data[5] != _LITTLE_ENDIAN or len(data) < FILE_HEADER_SIZE[bits]:
         return
     header = file_header(data, bits)

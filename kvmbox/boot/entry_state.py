@@ -8,7 +8,7 @@ guest may read, change or leave them.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmbox import layout
 from kvmbox.boot.area import PAGE_DIRECTORIES, BootArea
@@ -31,7 +31,9 @@ from kvmbox.boot.state import (
     DescriptorTable,
     Segment,
 )
-from kvmbox.firmware.builtin_bios import Entry
+
+if TYPE_CHECKING:
+    from kvmbox.firmware.builtin_bios import Entry
 
 _LARGE_PAGE: Final = 2 * layout.MIB
 _PAGE_TABLE: Final = 0x7  # present, writable, user: SDM vol. 3, 4.5

@@ -10,7 +10,6 @@ from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.plan import BootContext, BootPlan
 from kvmbox.boot.segments import check_firmware, copy_segments
-from kvmbox.errors import UsageError
 from kvmbox.firmware.platform import Platform
 from kvmbox.firmware.tables import NO_TABLES, firmware_tables
 from kvmbox.lean import Value
@@ -47,16 +46,6 @@ def load_image(
     """
     platform = platform or Platform(memory.size)
     way = choose(image, options.boot, bios=options.bios).way
-    if way.name != "real":
-        for option, value in (
-            ("--load-address", options.load_address),
-            ("--entry", options.entry),
-            ("--segments", options.segments),
-        ):
-            if value is not None:
-                raise UsageError(
-                    f"{option} has a meaning with --boot real only", hint="other images say where they belong"
-                )
     tables = firmware_tables(platform) if options.firmware_tables else NO_TABLES
     context = BootContext(
         memory,

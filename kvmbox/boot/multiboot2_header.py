@@ -34,7 +34,6 @@ _ADDRESS: Final = 2
 _ENTRY_ADDRESS: Final = 3
 _CONSOLE_FLAGS: Final = 4
 _FRAMEBUFFER: Final = 5
-_MODULE_ALIGN: Final = 6
 _EFI_BOOT_SERVICES: Final = 7
 _EFI_I386_ENTRY: Final = 8
 _EFI_AMD64_ENTRY: Final = 9

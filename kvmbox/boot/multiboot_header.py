@@ -17,7 +17,6 @@ from kvmbox.boot.segments import LoadSegment
 from kvmbox.lean import Value
 
 MAGIC: Final = 0x1BADB002
-LOADER_MAGIC: Final = 0x2BADB002  # in EAX at entry
 SEARCH_SIZE: Final = 8192
 
 FLAG_PAGE_ALIGN: Final = 1 << 0

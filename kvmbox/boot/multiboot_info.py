@@ -28,6 +28,7 @@ INFO_DRIVES: Final = 1 << 7
 INFO_LOADER_NAME: Final = 1 << 9
 INFO_FRAMEBUFFER: Final = 1 << 12
 
+LOADER_MAGIC: Final = 0x2BADB002  # in EAX at entry
 LOADER_NAME: Final = b"kvmbox"
 
 # flags, mem_lower, mem_upper, boot_device, cmdline, mods_count, mods_addr, syms[4], mmap_length, mmap_addr,

@@ -6,14 +6,14 @@ modules.
 
 from __future__ import annotations
 
-from kvmbox.boot import multiboot_info
 from kvmbox.boot.area import place_area
-from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
+from kvmbox.boot.elf import check_reach, parse_elf
+from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.elf_sections import plan_sections
 from kvmbox.boot.entry_state import gdt, long_mode_state, page_tables, protected_mode_state
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.modules import behind, module_writes, place_modules
-from kvmbox.boot.multiboot_header import LOADER_MAGIC
+from kvmbox.boot.multiboot_info import LOADER_MAGIC, information
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal
 from kvmbox.boot.segments import check_placement, ranges_of
 
@@ -46,7 +46,7 @@ class Elf:
         else:
             state = protected_mode_state(area, elf.entry, eax=LOADER_MAGIC, ebx=area.info)
         sections = plan_sections(image, elf.bits, *behind(elf.segments, modules, context.memory))
-        writes += multiboot_info.information(image, context, area, modules, sections=sections)
+        writes += information(image, context, area, modules, sections=sections)
         writes += module_writes(context.all_modules, modules)
         writes += sections.writes if sections is not None else ()
         return BootPlan(f"elf{elf.bits}", state, elf.entry, elf.segments, tuple(writes), modules)

@@ -14,7 +14,7 @@ from typing import Final
 
 from kvmbox import layout
 from kvmbox.boot.disk import BOOT_SIGNATURE, disk_mark
-from kvmbox.boot.elf import ELF_MAGIC
+from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.entry_state import reset_state
 from kvmbox.boot.image import GuestImage
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal

@@ -11,7 +11,8 @@ from typing import Final
 
 from kvmbox import layout
 from kvmbox.boot.area import DEFAULT_INFO_SIZE, InfoWriter, place_area
-from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
+from kvmbox.boot.elf import check_reach, parse_elf
+from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.elf_notes import find_note
 from kvmbox.boot.entry_state import linux_gdt, linux_state, page_tables
 from kvmbox.boot.image import GuestImage, printable

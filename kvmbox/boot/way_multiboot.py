@@ -8,7 +8,8 @@ from kvmbox.boot import multiboot_info
 from kvmbox.boot.area import place_area
 from kvmbox.boot.bios_services import bios_services
 from kvmbox.boot.disk import offer_of_header
-from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
+from kvmbox.boot.elf import check_reach, parse_elf
+from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.elf_sections import plan_sections
 from kvmbox.boot.entry_state import gdt, protected_mode_state
 from kvmbox.boot.image import GuestImage
@@ -16,7 +17,6 @@ from kvmbox.boot.modules import behind, module_writes, place_modules
 from kvmbox.boot.multiboot_header import (
     FLAG_ADDRESSES,
     FLAG_VIDEO_MODE,
-    LOADER_MAGIC,
     SEARCH_SIZE,
     MultibootHeader,
     address_override,
@@ -62,7 +62,7 @@ class Multiboot:
         bios = bios_services(context, segments)
         return BootPlan(
             self.name,
-            protected_mode_state(area, entry, eax=LOADER_MAGIC, ebx=area.info),
+            protected_mode_state(area, entry, eax=multiboot_info.LOADER_MAGIC, ebx=area.info),
             entry,
             segments,
             (

@@ -8,7 +8,8 @@ from kvmbox import layout
 from kvmbox.boot.area import DEFAULT_INFO_SIZE, place_area
 from kvmbox.boot.bios_services import bios_services
 from kvmbox.boot.disk import offer_of_header
-from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
+from kvmbox.boot.elf import check_reach, parse_elf
+from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.elf_sections import aligned, plan_sections
 from kvmbox.boot.entry_state import gdt, protected_mode_state
 from kvmbox.boot.image import GuestImage

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.boot.area import place_area
-from kvmbox.boot.elf import ELF_MAGIC, check_reach, parse_elf
+from kvmbox.boot.elf import check_reach, parse_elf
+from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.elf_notes import find_note
 from kvmbox.boot.entry_state import gdt, pvh_state
 from kvmbox.boot.image import GuestImage

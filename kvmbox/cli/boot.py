@@ -109,7 +109,7 @@ def _watch(machine: Machine) -> int:
 
 def _tell(result: RunResult, wall: int, *, statistics: bool) -> None:
     if statistics:
-        from kvmbox.run.statistics import format_stats
+        from kvmbox.run.statistics_text import format_stats
 
         say(format_stats(result.statistics, wall))
         say(f"outcome                  {result.reason} (status {result.status})")

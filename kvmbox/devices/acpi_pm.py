@@ -22,16 +22,15 @@ from __future__ import annotations
 from struct import Struct
 
 from kvmbox.devices.model import NANOSECONDS, WAKE_BY_RTC, Effect, IrqLine, SnapshotError, Stop, Suspend
+from kvmbox.devices.stopping import CLOUD_HYPERVISOR_OFF, PM1_CNT, PM1_STS, S5, SLP_EN, SLP_TYP, SLP_TYP_SHIFT
 from kvmbox.layout import SLEEP_TYPES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-# Offsets of the registers. Nothing is at 6 and 7.
-PM1_STS: Final = 0x0
+# Offsets of the other registers. Nothing is at 6 and 7.
 PM1_EN: Final = 0x2
-PM1_CNT: Final = 0x4
 PM_TMR: Final = 0x8
 
 # PM1 status and enable (4.8.4.1): those that this hardware has. The others read as zero.
@@ -47,25 +46,13 @@ ENABLES: Final = TMR | GBL | PWRBTN | SLPBTN | RTC
 # PM1 control (4.8.4.2).
 SCI_EN: Final = 1 << 0
 BM_RLD: Final = 1 << 1
-SLP_TYP_SHIFT: Final = 10
-SLP_TYP: Final = 0b111 << SLP_TYP_SHIFT
-SLP_EN: Final = 1 << 13
 
 CONTROL_KEPT: Final = BM_RLD | SLP_TYP
 """GBL_RLS and SLP_EN are write-only and read as zero."""
 
-S5: Final = SLEEP_TYPES["S5"]
-S3: Final = SLEEP_TYPES["S3"]
-"""The values of SLP_TYP, which the firmware's DSDT tells."""
-
 TIMER_HZ: Final = 3_579_545
 TIMER_BITS: Final = 24
 _CARRY_BITS: Final = TIMER_BITS - 1
-
-CLOUD_HYPERVISOR_OFF: Final = 0x34
-"""Cloud Hypervisor's guests stop with this byte at the first port of the event block: SLP_TYP 5 and SLP_EN of
-its own control register. As a write to PM1 status it would clear reserved bits.
-"""
 
 _LAST_NOW: Final = (1 << 63) - 1
 _MAGIC: Final = b"PMB\x01"  # the name and the version of the snapshot
@@ -183,7 +170,7 @@ class AcpiPm:
         kind = self._control >> SLP_TYP_SHIFT & 0b111
         if kind == S5:
             self._effects.append(Stop())
-        elif kind == S3:
+        elif kind == SLEEP_TYPES["S3"]:
             # 4.8.3.1: what the OS has enabled may wake the machine. Here, that is the clock's alarm.
             self._effects.append(Suspend(WAKE_BY_RTC if self._enable & RTC else 0))
 

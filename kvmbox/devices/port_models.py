@@ -8,6 +8,7 @@ does it.
 from __future__ import annotations
 
 from kvmbox.devices.model import HostOutput, SnapshotError, Stop, TimelessModel
+from kvmbox.devices.stopping import SHUTDOWN
 from kvmbox.layout import DEBUG_EXIT_PORT_COUNT
 
 TYPE_CHECKING = False
@@ -194,6 +195,3 @@ class ShutdownPort(PortModel):
         if self._state == len(SHUTDOWN):
             self._state = 0
             self._effects.append(Stop())
-
-
-SHUTDOWN: Final = b"Shutdown"

@@ -14,16 +14,7 @@ from __future__ import annotations
 
 from kvmbox.devices.model import Stop
 from kvmbox.devices.port_models import PortModel
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Final
-
-BOCHS: Final = 0
-VIRTUALBOX: Final = 4
-"""Offsets of the two registers, which the board wires to their ports."""
-
-OFF: Final = {BOCHS: 0x2000, VIRTUALBOX: 0x3400}
+from kvmbox.devices.stopping import BOCHS, POWER_OFF  # noqa: F401 - BOCHS: the docstring's example
 
 
 class PowerOffPorts(PortModel):
@@ -45,5 +36,5 @@ class PowerOffPorts(PortModel):
 
     def write(self, now: int, offset: int, size: int, value: int) -> None:
         """See DeviceModel."""
-        if size in (2, 4) and OFF.get(offset) == value:
+        if size in (2, 4) and POWER_OFF.get(offset) == value:
             self._effects.append(Stop())

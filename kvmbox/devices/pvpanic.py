@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from kvmbox.devices.model import Stop
 from kvmbox.devices.port_models import PortModel
+from kvmbox.devices.stopping import CRASH_LOADED, PANIC_SHUTDOWN, PANICKED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-PANICKED: Final = 1 << 0
-CRASH_LOADED: Final = 1 << 1
-SHUTDOWN: Final = 1 << 2
-EVENTS: Final = PANICKED | CRASH_LOADED | SHUTDOWN
+EVENTS: Final = PANICKED | CRASH_LOADED | PANIC_SHUTDOWN
 
 
 class PvPanic(PortModel):

@@ -28,24 +28,10 @@ _CR4_OSFXSR: Final = 1 << 9
 _CR4_SMEP: Final = 1 << 20
 _NEAR_STACK: Final = 64
 _PREFIXES: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
-_REGISTERS: Final = [
-    "rax",
-    "rcx",
-    "rdx",
-    "rbx",
-    "rsp",
-    "rbp",
-    "rsi",
-    "rdi",
-    "r8",
-    "r9",
-    "r10",
-    "r11",
-    "r12",
-    "r13",
-    "r14",
-    "r15",
-]
+_REGISTERS: Final = (
+    *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
+    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+)
 _PUSHES: Final = frozenset(
     (*range(0x50, 0x58), 0x06, 0x0E, 0x16, 0x1E, 0x60, 0x68, 0x6A, 0x9A, 0x9C, 0xC8, 0xE8)
 )
@@ -121,11 +107,7 @@ def _in_tables(cpu: Cpu, place: Walk) -> str:
 
 def _by_itself(cpu: Cpu, code: bytes) -> tuple[int, str, Walk | None] | None:
     """The instruction raises an exception whatever memory holds."""
-    rex, at = 0, 0
-    while at < len(code) and code[at] in _PREFIXES:
-        at += 1
-    if cpu.bits == 64 and at < len(code) and code[at] & 0xF0 == 0x40:
-        rex, at = code[at], at + 1
+    rex, at = _behind_prefixes(cpu, code)
     opcode, following = code[at : at + 1], code[at + 1 : at + 2]
     if not opcode:
         return None
@@ -151,6 +133,16 @@ def _by_itself(cpu: Cpu, code: bytes) -> tuple[int, str, Walk | None] | None:
         case far if far in _FAR and not cpu.is_real and cpu.read(cpu.sp, 1):
             return _far(cpu, far, code[at + 1 :])
     return None
+
+
+def _behind_prefixes(cpu: Cpu, code: bytes) -> tuple[int, int]:
+    """The REX prefix or 0, and where the opcode is."""
+    rex, at = 0, 0
+    while at < len(code) and code[at] in _PREFIXES:
+        at += 1
+    if cpu.bits == 64 and at < len(code) and code[at] & 0xF0 == 0x40:
+        rex, at = code[at], at + 1
+    return rex, at
 
 
 def _divide(cpu: Cpu, opcode: int, modrm: int, rex: int) -> tuple[int, str, Walk | None] | None:
@@ -258,12 +250,7 @@ def _access(cpu: Cpu, code: bytes) -> tuple[int, str, Walk | None] | None:
 
 def _may_address(cpu: Cpu, code: bytes, address: int) -> bool:
     """Whether the instruction has a memory operand of one register, and that register holds `address`."""
-    at = 0
-    while at < len(code) and code[at] in _PREFIXES:
-        at += 1
-    rex = 0
-    if cpu.bits == 64 and at < len(code) and code[at] & 0xF0 == 0x40:
-        rex, at = code[at], at + 1
+    rex, at = _behind_prefixes(cpu, code)
     if code[at : at + 1] in (b"\xa4", b"\xa5", b"\xaa", b"\xab"):
         return bool(cpu.regs.rdi == address)
     at += 2 if code[at : at + 1] == b"\x0f" else 1

@@ -1,7 +1,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.remote.transport import Words
 
@@ -42,6 +41,8 @@ class StreamEnd(End):
     replies: int
     def received(self) -> bytes: ...
 
+class DirectEnd(End): ...
+
 class JournalCore:
     count: int
     listed: int
@@ -67,10 +68,6 @@ class ChannelCore:
     # What the other half has: `access` in pure Python, and the rest of one that was begun here.
     def pure_access(self, word: int, offset: int, value: int, limit: int) -> int: ...
     def finish_access(self, asked: Words, words: Words | None, limit: int) -> int: ...
-
-class DirectCore(ChannelCore):
-    def calls(self, server: DeviceServer) -> None: ...
-    def _direct_access(self, word: int, offset: int, value: int, limit: int) -> int: ...
 
 class RingCore:
     writes: int

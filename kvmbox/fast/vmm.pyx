@@ -30,9 +30,7 @@ from posix.unistd cimport read, write
 import ctypes
 import time
 
-from kvmbox.devices.model import HostOutput
 from kvmbox.wire import page_layout, protocol
-from kvmbox.wire.blocks import BLOCKS
 from kvmbox.wire.effects import EFFECT, HOST_OUTPUT
 
 cdef extern from "pythread.h" nogil:
@@ -67,8 +65,6 @@ cdef extern from "volatile.h" nogil:
 
 # From the modules that define them, so that there is one source; C variables, read once.
 cdef uint64_t REPLY = protocol.REPLY
-cdef int READ = protocol.READ
-cdef int INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t READ_WIDE = protocol.READ_WIDE
 cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
 cdef size_t REQUEST_WORD = page_layout.REQUEST_WORD
@@ -376,6 +372,20 @@ cdef class StreamEnd(End):
         return (<char *>self.frame)[: self.size]
 
 
+cdef class DirectEnd(End):
+    """The compiled half of `remote.direct.DirectTransport`: what it calls is Python's, with the GIL."""
+
+    cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept with gil:
+        reply[0] = reply[1] = reply[2] = reply[3] = 0  # no reply to anything, should this be interrupted
+        self.has_body = False
+        first, deadline, value, size = self.exchange_words(asked[0], asked[1], asked[2], asked[3])
+        reply[0], reply[1], reply[2], reply[3] = first, deadline, value, size
+        if reply[3] == CHARACTER_BYTES << 32:
+            memcpy(self.body, <char *>self._payload, CHARACTER_BYTES)
+            self.has_body = True
+        return ANSWERED
+
+
 def _text_of(number):
     import os
 
@@ -543,65 +553,6 @@ cdef class ChannelCore:
         return self.end_access(&it)
 
 
-cdef class DirectCore(ChannelCore):
-    """The compiled half of `remote.direct.DirectChannel`: its models are called here, with the GIL."""
-
-    cdef dict routes        # the server's
-    cdef list deadlines     # the server's
-
-    def calls(self, server):
-        """The models are those of `server`. Under the lock."""
-        self.routes = server.routes
-        self.deadlines = server.deadlines
-
-    cdef object call(self, object word, object offset, object value, object limit):
-        """See DirectChannel._direct_access."""
-        cdef tuple route
-        found = self.routes.get(word)
-        if found is None or self._failure is not None:
-            return self.access(word, offset, value, limit)
-        route = found
-        kind, model_call, size, device, next_deadline, take_effects = route
-        if not PyThread_acquire_lock(self.mutex.lock, 0):
-            with nogil:
-                PyThread_acquire_lock(self.mutex.lock, 1)
-        try:
-            now = self.clock.time() if self.clock is not None and self.clock.runs() else self.now()
-            try:
-                if kind == READ:
-                    result = model_call(now, offset, size)
-                elif kind == INDEXED_READ:
-                    model_call.write(now, value >> 32, 1, value & 0xFF)  # as the call does, but for its frame
-                    result = model_call.read(now, offset, size)
-                else:
-                    result = model_call(now, offset, size, value) or 0
-                deadline = next_deadline()
-                effects = take_effects()
-            except Exception as error:
-                return self._raised(error, (word, now, value, offset), limit)
-            before = self.deadlines[device]
-            changed = result > limit or (deadline is not before and deadline != before)
-            if not effects and not changed:
-                return result
-            output = self._outputs[device]
-            prints = len(effects) == 1 and type(effects[0]) is HostOutput and output is not None
-            # Of a wide access, `_use_direct` makes what is left of it.
-            if prints and not changed and word & 0xFF not in BLOCKS:
-                output(effects[0].data)  # what `_use_direct` would find, slowly
-            else:
-                asked = (word, now, value, offset)
-                result = self._use_direct(asked, limit, device, result, deadline, effects)
-            if not effects:
-                return result
-        finally:
-            PyThread_release_lock(self.mutex.lock)
-        self._wait_for_output()
-        return result
-
-    def _direct_access(self, word, offset, value, limit):
-        return self.call(word, offset, value, limit)
-
-
 include "ring.pxi"
 include "lines.pxi"
 
@@ -622,7 +573,6 @@ cdef struct Route:
     bint unclaimed    # nobody answers: a read gives all ones
     PyObject *device
     PyObject *core    # the ChannelCore, or NULL
-    PyObject *direct  # the DirectCore, or NULL
     PyObject *access  # the function for everything else
     PyObject *arguments[4]  # word, offset, 0 and limit, for calls of Python
     PyObject *what    # what is accessed, as the report of a crash shows it
@@ -750,14 +700,12 @@ cdef class LoopCore:
         core = getattr(access, "__self__", None)
         # A channel's own access; anything else, such as that of a model in this process, is called.
         is_core = isinstance(core, ChannelCore) and core.access == access
-        is_direct = isinstance(core, DirectCore) and core._direct_access == access
         arguments = (word, offset, 0, limit)
         self.owned.append((access, core, arguments, device, what))
         one.device = <PyObject *>device
         one.what = <PyObject *>what
         one.access = <PyObject *>access
         one.core = <PyObject *>core if is_core else NULL
-        one.direct = <PyObject *>core if is_direct else NULL
         for index, argument in enumerate(arguments):
             one.arguments[index] = <PyObject *>argument
 
@@ -936,11 +884,7 @@ cdef class LoopCore:
         elif not route.is_read:
             memcpy(&written, <uint8_t *>self.buffer.buf + self.position, route.size)
             value = written
-        if route.direct != NULL:
-            result = (<DirectCore>route.direct).call(word, offset, value, limit)
-        else:
-            result = (<object>route.access)(word, offset, value, limit)
-        return self.complete(&route, result)
+        return self.complete(&route, (<object>route.access)(word, offset, value, limit))
 
     cdef int give(self) except -1:
         """The exit of `current`, whose request is sent, with what Python makes of the reply."""

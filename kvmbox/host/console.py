@@ -30,7 +30,7 @@ from kvmbox.host.serial import (
     open_file,
     open_pty,
 )
-from kvmbox.host.terminal import HELP, EscapeParser, NoTerminal, RawTerminal
+from kvmbox.host.terminal import HELP, EscapeParser, RawTerminal
 from kvmbox.judge import Judge
 from kvmbox.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
 
@@ -65,7 +65,7 @@ class Console:
         draws: bool = False,
         say: Callable[[str], None] = lambda text: None,
         wake: Callable[[], None] = lambda: None,
-        terminal: RawTerminal | NoTerminal | None = None,
+        terminal: RawTerminal | None = None,
     ) -> None:
         """`say` tells the person a line; `wake` wakes the main thread. `terminal` is what stdin is taken for,
         None where it may be made raw if it is one. `keep_bios_text` keeps `bios_text`.
@@ -95,8 +95,8 @@ class Console:
             judge.limits()
         self._writers: dict[str, Callable[[bytes], None] | None] = {}
         self._console_ports = {"COM1", DEBUGCON}
-        self._mirror: MirroredOutput | None = None
-        self._bios_mirror: MirroredOutput | None = None
+        self._mirrors: list[MirroredOutput] = []
+        """Each of them before the one that it prints to."""
         self._keeps_bios_text = keep_bios_text
         self._draws = draws
         self._drawing = threading.Lock()
@@ -132,9 +132,7 @@ class Console:
             None,
         )
         if debugcon.kind == "auto" and beside is not None:
-            self._mirror = MirroredOutput(self._shared[debugcon.capture].append, (beside, DEBUGCON))
-            for port in (beside, DEBUGCON):
-                self._writers[port] = self._mirror.input(port)
+            self._share(self._shared[debugcon.capture].append, (beside, DEBUGCON))
         return beside
 
     def _open_bios(self, plan: Mapping[str, SerialSpec], debugcon: SerialSpec, beside: str | None) -> None:
@@ -152,9 +150,14 @@ class Console:
         if stream is None:
             self._writers[BIOS_TEXT] = None
             return
-        self._bios_mirror = MirroredOutput(stream, (partner, BIOS_TEXT))
-        for port in (partner, BIOS_TEXT):
-            self._writers[port] = self._bios_mirror.input(port)
+        self._share(stream, (partner, BIOS_TEXT))
+
+    def _share(self, write: Callable[[bytes], None], ports: tuple[str, str]) -> None:
+        """Two ports print to one place."""
+        mirror = MirroredOutput(write, ports)
+        self._mirrors.insert(0, mirror)
+        for port in ports:
+            self._writers[port] = mirror.input(port)
 
     def _open_keyboard(self, keyboard: KeyboardSpec) -> None:
         """Until a program presses a key, the keyboard is no input, if the console is not its input."""
@@ -331,29 +334,27 @@ class Console:
 
     def lines(self) -> list[list[PortLines]]:
         """What ports that share a screen have printed of their present lines, for each such pair."""
-        return [mirror.lines() for mirror in (self._bios_mirror, self._mirror) if mirror is not None]
+        return [mirror.lines() for mirror in self._mirrors]
 
     def go_on(self, lines: Sequence[Sequence[PortLines]]) -> None:
         """Go on as `lines` of another console says, as far as the same ports share a screen here."""
-        for mirror in (self._bios_mirror, self._mirror):
+        for mirror in self._mirrors:
             for one in lines:
-                if mirror is not None:
-                    mirror.go_on(one)
+                mirror.go_on(one)
 
     def tick(self) -> bool:
         """Show what was withheld for too long, once per slice. Return whether more is withheld."""
         self._say_notes()
         with self._judge.order:
-            # The one before the other, which it prints to.
-            waits = [mirror.tick() for mirror in (self._bios_mirror, self._mirror) if mirror is not None]
+            waits = [mirror.tick() for mirror in self._mirrors]
         return any(waits)
 
     @property
     def shown_for_another(self) -> dict[str, int]:
         """Bytes of each port that stdout did not get, as another port had printed the same."""
         withheld: dict[str, int] = {}
-        for mirror in (self._bios_mirror, self._mirror):
-            for port, count in mirror.withheld.items() if mirror is not None else ():
+        for mirror in self._mirrors:
+            for port, count in mirror.withheld.items():
                 withheld[port] = withheld.get(port, 0) + count
         return withheld
 
@@ -486,9 +487,8 @@ class Console:
     def show_withheld(self) -> None:
         """The guest has ended, or stands still for that: show what another port has not printed, too."""
         with self._judge.order:
-            for mirror in (self._bios_mirror, self._mirror):
-                if mirror is not None:
-                    mirror.finish()
+            for mirror in self._mirrors:
+                mirror.finish()
 
     @property
     def dropped(self) -> dict[str, int]:

@@ -29,19 +29,19 @@ LATE_SECONDS: Final = 100e-6
 """The alarm comes so much behind the deadline, so that rounding cannot put it before."""
 
 
-def _expired(timeout: float | None, stage: str) -> StartTimeoutError:
+def _expired(timeout: float, stage: str) -> StartTimeoutError:
     return StartTimeoutError(f"--timeout {timeout:g} s ran out before the guest ran", hint=f"so far: {stage}")
 
 
 class StartDeadline:
     """A context that turns what failed behind the deadline into StartTimeoutError. Any thread."""
 
-    def __init__(self, timeout: float | None, started: int, stage: Callable[[], str]) -> None:
+    def __init__(self, timeout: float, started: int, stage: Callable[[], str]) -> None:
         """As `StartTimeout`."""
         self._timeout = timeout
         self._stage = stage
-        self.at = None if timeout is None else started + int(min(timeout, LONGEST_SECONDS) * 1e9)
-        """In ns of the monotonic clock; None: no end."""
+        self.at: int | None = started + int(min(timeout, LONGEST_SECONDS) * 1e9)
+        """In ns of the monotonic clock; None once that is over."""
 
     def __enter__(self) -> Self:
         return self
@@ -72,14 +72,14 @@ class StartTimeout:
     does what it would have done.
     """
 
-    def __init__(self, timeout: float | None, started: int, stage: Callable[[], str]) -> None:
-        """`timeout` is in seconds from `started`, ns of the monotonic clock; None: no end. `stage` tells for
-        the error how far the start has come.
+    def __init__(self, timeout: float, started: int, stage: Callable[[], str]) -> None:
+        """`timeout` is in seconds from `started`, ns of the monotonic clock. `stage` tells for the error how
+        far the start has come.
         """
         self.at: int | None = None
         """No wait needs a deadline of its own."""
         self._timeout = timeout
-        self._deadline = 0 if timeout is None else started + int(min(timeout, LONGEST_SECONDS) * 1e9)
+        self._deadline = started + int(min(timeout, LONGEST_SECONDS) * 1e9)
         self._stage = stage
         self._running = False
         self._found: Any = None
@@ -88,8 +88,6 @@ class StartTimeout:
         self._entered = 0.0
 
     def __enter__(self) -> Self:
-        if self._timeout is None:
-            return self
         # All that `_restore` needs comes first: the alarm may strike as soon as there is a handler.
         self._entered = time.monotonic()
         self._found = signal.getsignal(signal.SIGALRM)

@@ -77,20 +77,8 @@ def _raw(settings: list[Any]) -> list[Any]:
     return raw
 
 
-class NoTerminal:
-    """What stands for stdin where its mode is somebody else's business."""
-
-    is_terminal = False
-    foreground = False
-
-    def enter(self) -> None:
-        """It stays as it is."""
-
-    def restore(self) -> None:
-        """It is as it was."""
-
-    def leave(self) -> None:
-        """It is as it was."""
+NO_DESCRIPTOR: Final = -1
+"""For what stands for stdin where its mode is somebody else's business."""
 
 
 class RawTerminal:

@@ -58,7 +58,9 @@ from kvmbox.jail.descriptors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Final, NoReturn
+    from typing import Final, NamedTuple, NoReturn
+else:
+    from kvmbox.lean import NamedTuple
 
 # What the held getpid returns: no pid is that large (the kernel's limit is 2**22).
 PROOF: Final = 0x4B56_4D42
@@ -115,45 +117,28 @@ def confine(parent_pid: int, landlock_limit: int, without: int = 0, kept: int = 
     return applied | landlock.layers_of(version)
 
 
-class Order:
-    """What a device process is to become. Plain attributes; the process is single-threaded and short of
-    imports, so this is no dataclass.
+class Order(NamedTuple):
+    """What a device process is to become.
+
+    `required`, `inherited` and `without` are masks of layers: those that must be there in the end, those that
+    are there from the start, and those to leave out; `reasons` says why a layer is not there. `user` is the
+    id that it is to have, None to keep that of the spawner. `seccomp` is one of the linux.SECCOMP_MODE_*.
+    `ready` makes, from the mask of layers in force, the message that takes the listener to the spawner;
+    `messenger` the one that tells the spawner the messenger's pid.
     """
 
-    def __init__(
-        self,
-        *,
-        parent_pid: int,
-        bpf: bytes,
-        cpu: int | None,
-        required: int,
-        inherited: int,
-        user: int | None,
-        landlock_limit: int,
-        seccomp: int,
-        without: int,
-        reasons: Mapping[int, str],
-        ready: Callable[[int], bytes],
-        messenger: Callable[[int], bytes],
-    ) -> None:
-        """`required`, `inherited` and `without` are masks of layers: those that must be there in the end,
-        those that are there from the start, and those to leave out; `reasons` says why a layer is not
-        there. `user` is the id that it is to have, None to keep that of the spawner. `seccomp` is one of
-        the linux.SECCOMP_MODE_*. `ready` makes, from the mask of layers in force, the message that takes
-        the listener to the spawner; `messenger` the one that tells the spawner the messenger's pid.
-        """
-        self.parent_pid = parent_pid
-        self.bpf = bpf
-        self.cpu = cpu
-        self.required = required
-        self.inherited = inherited
-        self.user = user
-        self.landlock_limit = landlock_limit
-        self.seccomp = linux.SECCOMP_MODE_DISABLED if without & layers.SECCOMP else seccomp
-        self.without = without
-        self.reasons = reasons
-        self.ready = ready
-        self.messenger = messenger
+    parent_pid: int
+    bpf: bytes
+    cpu: int | None
+    required: int
+    inherited: int
+    user: int | None
+    landlock_limit: int
+    seccomp: int
+    without: int
+    reasons: Mapping[int, str]
+    ready: Callable[[int], bytes]
+    messenger: Callable[[int], bytes]
 
     @property
     def listens(self) -> bool:

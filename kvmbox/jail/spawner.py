@@ -98,7 +98,7 @@ class Spawner:
         self._reasons = isolation.reasons
         self._first_id = isolation.first_id if own_layers & layers.OWN_UID else None
         self._landlock_limit = landlock_limit
-        self._seccomp = seccomp
+        self._seccomp = linux.SECCOMP_MODE_DISABLED if without & layers.SECCOMP else seccomp
         self._without = without
         self._pid = os.getpid()
         self._devices: dict[int, _Device] = {}  # by pid

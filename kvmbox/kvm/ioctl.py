@@ -32,12 +32,8 @@ def _IOR(number: int, argument: type[Structure]) -> int:
     return _ioc(_IOC_READ, number, sizeof(argument))
 
 
-def ioc_write(number: int, argument: type[Structure]) -> int:
-    """The number of an ioctl that the modules beside this one add."""
-    return _IOW(number, argument)
-
-
-def _IOW(number: int, argument: type[Structure] | type[c_uint64]) -> int:
+def IOW(number: int, argument: type[Structure] | type[c_uint64]) -> int:
+    """The number of an ioctl that reads `argument`; for modules beside this one, too."""
     return _ioc(_IOC_WRITE, number, sizeof(argument))
 
 
@@ -55,48 +51,48 @@ KVM_GET_SUPPORTED_CPUID: Final = _IOWR(0x05, uapi.kvm_cpuid2_header)
 
 # On a VM descriptor.
 KVM_CREATE_VCPU: Final = _IO(0x41)
-KVM_SET_USER_MEMORY_REGION: Final = _IOW(0x46, uapi.kvm_userspace_memory_region)
+KVM_SET_USER_MEMORY_REGION: Final = IOW(0x46, uapi.kvm_userspace_memory_region)
 KVM_SET_TSS_ADDR: Final = _IO(0x47)
-KVM_SET_IDENTITY_MAP_ADDR: Final = _IOW(0x48, c_uint64)
+KVM_SET_IDENTITY_MAP_ADDR: Final = IOW(0x48, c_uint64)
 KVM_CREATE_IRQCHIP: Final = _IO(0x60)
-KVM_IRQ_LINE: Final = _IOW(0x61, uapi.kvm_irq_level)
+KVM_IRQ_LINE: Final = IOW(0x61, uapi.kvm_irq_level)
 KVM_GET_IRQCHIP: Final = _IOWR(0x62, uapi.kvm_irqchip)
 KVM_SET_IRQCHIP: Final = _IOR(0x63, uapi.kvm_irqchip)  # sic: the header says _IOR
-KVM_REGISTER_COALESCED_MMIO: Final = _IOW(0x67, uapi.kvm_coalesced_mmio_zone)
-KVM_UNREGISTER_COALESCED_MMIO: Final = _IOW(0x68, uapi.kvm_coalesced_mmio_zone)
-KVM_SET_GSI_ROUTING: Final = _IOW(0x6A, uapi.kvm_irq_routing_header)
-KVM_SET_CLOCK: Final = _IOW(0x7B, uapi.kvm_clock_data)
+KVM_REGISTER_COALESCED_MMIO: Final = IOW(0x67, uapi.kvm_coalesced_mmio_zone)
+KVM_UNREGISTER_COALESCED_MMIO: Final = IOW(0x68, uapi.kvm_coalesced_mmio_zone)
+KVM_SET_GSI_ROUTING: Final = IOW(0x6A, uapi.kvm_irq_routing_header)
+KVM_SET_CLOCK: Final = IOW(0x7B, uapi.kvm_clock_data)
 KVM_GET_CLOCK: Final = _IOR(0x7C, uapi.kvm_clock_data)
 
 # On a vCPU descriptor.
 KVM_RUN: Final = _IO(0x80)
 KVM_GET_REGS: Final = _IOR(0x81, uapi.kvm_regs)
-KVM_SET_REGS: Final = _IOW(0x82, uapi.kvm_regs)
+KVM_SET_REGS: Final = IOW(0x82, uapi.kvm_regs)
 KVM_GET_SREGS: Final = _IOR(0x83, uapi.kvm_sregs)
-KVM_SET_SREGS: Final = _IOW(0x84, uapi.kvm_sregs)
+KVM_SET_SREGS: Final = IOW(0x84, uapi.kvm_sregs)
 KVM_TRANSLATE: Final = _IOWR(0x85, uapi.kvm_translation)
 KVM_GET_MSRS: Final = _IOWR(0x88, uapi.kvm_msrs_header)
-KVM_SET_MSRS: Final = _IOW(0x89, uapi.kvm_msrs_header)
-KVM_SET_SIGNAL_MASK: Final = _IOW(0x8B, uapi.kvm_signal_mask_header)
+KVM_SET_MSRS: Final = IOW(0x89, uapi.kvm_msrs_header)
+KVM_SET_SIGNAL_MASK: Final = IOW(0x8B, uapi.kvm_signal_mask_header)
 KVM_GET_FPU: Final = _IOR(0x8C, uapi.kvm_fpu)
-KVM_SET_FPU: Final = _IOW(0x8D, uapi.kvm_fpu)
+KVM_SET_FPU: Final = IOW(0x8D, uapi.kvm_fpu)
 KVM_GET_LAPIC: Final = _IOR(0x8E, uapi.kvm_lapic_state)
-KVM_SET_LAPIC: Final = _IOW(0x8F, uapi.kvm_lapic_state)
-KVM_SET_CPUID2: Final = _IOW(0x90, uapi.kvm_cpuid2_header)
+KVM_SET_LAPIC: Final = IOW(0x8F, uapi.kvm_lapic_state)
+KVM_SET_CPUID2: Final = IOW(0x90, uapi.kvm_cpuid2_header)
 KVM_GET_CPUID2: Final = _IOWR(0x91, uapi.kvm_cpuid2_header)
 KVM_GET_MP_STATE: Final = _IOR(0x98, uapi.kvm_mp_state)
-KVM_SET_MP_STATE: Final = _IOW(0x99, uapi.kvm_mp_state)
+KVM_SET_MP_STATE: Final = IOW(0x99, uapi.kvm_mp_state)
 KVM_GET_VCPU_EVENTS: Final = _IOR(0x9F, uapi.kvm_vcpu_events)
-KVM_SET_VCPU_EVENTS: Final = _IOW(0xA0, uapi.kvm_vcpu_events)
+KVM_SET_VCPU_EVENTS: Final = IOW(0xA0, uapi.kvm_vcpu_events)
 KVM_GET_DEBUGREGS: Final = _IOR(0xA1, uapi.kvm_debugregs)
-KVM_SET_DEBUGREGS: Final = _IOW(0xA2, uapi.kvm_debugregs)
+KVM_SET_DEBUGREGS: Final = IOW(0xA2, uapi.kvm_debugregs)
 KVM_GET_TSC_KHZ: Final = _IO(0xA3)
 KVM_GET_XSAVE: Final = _IOR(0xA4, uapi.kvm_xsave)
-KVM_SET_XSAVE: Final = _IOW(0xA5, uapi.kvm_xsave)
+KVM_SET_XSAVE: Final = IOW(0xA5, uapi.kvm_xsave)
 KVM_GET_XCRS: Final = _IOR(0xA6, uapi.kvm_xcrs)
-KVM_SET_XCRS: Final = _IOW(0xA7, uapi.kvm_xcrs)
+KVM_SET_XCRS: Final = IOW(0xA7, uapi.kvm_xcrs)
 KVM_GET_SREGS2: Final = _IOR(0xCC, uapi.kvm_sregs2)
-KVM_SET_SREGS2: Final = _IOW(0xCD, uapi.kvm_sregs2)
+KVM_SET_SREGS2: Final = IOW(0xCD, uapi.kvm_sregs2)
 KVM_GET_XSAVE2: Final = _IOR(0xCF, uapi.kvm_xsave)
 
 REQUEST_NAMES: Final[dict[int, str]] = {

@@ -8,10 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.kvm.uapi import kvm_dtable, kvm_regs, kvm_segment, kvm_sregs
-
-RESET_RIP: Final = 0xFFF0
-RESET_CS_BASE: Final = 0xFFFF_0000
-"""Where a processor begins after a reset (Intel SDM volume 3, table 10-1)."""
+from kvmbox.kvm.vcpu import RESET_CS_BASE, RESET_RIP
 
 _RFLAGS: Final = (
     (0, "CF"),

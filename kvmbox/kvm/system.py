@@ -12,7 +12,6 @@ from typing import Final, Literal, Self, TypeAlias
 from kvmbox.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
-from kvmbox.kvm.access import Device, access_hint
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 
@@ -62,6 +61,8 @@ def _forbidden(path: str) -> str:
         status = os.stat(path)
     except OSError:
         return f"make the directories of {path} searchable for this user"
+    from kvmbox.kvm.access import Device, access_hint
+
     return access_hint(Device(path, status.st_gid, status.st_mode), {os.getegid(), *os.getgroups()}, name_of)
 
 

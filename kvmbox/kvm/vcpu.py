@@ -45,10 +45,13 @@ from typing import Any, Final, Self, TypeVar
 from kvmbox.errors import KvmError
 from kvmbox.kvm import ioctl as io
 from kvmbox.kvm import uapi
-from kvmbox.kvm.registers import RESET_CS_BASE, RESET_RIP
 
 KICK_SIGNAL: Final = signal.SIGRTMIN + 1
 """A real-time signal, so that it collides with no one's habit; SIGRTMIN itself is left to the embedder."""
+
+RESET_RIP: Final = 0xFFF0
+RESET_CS_BASE: Final = 0xFFFF_0000
+"""Where a processor begins after a reset (Intel SDM volume 3, table 10-1)."""
 
 _SIGSET_SIZE: Final = 8
 _MOST_CPUID_ENTRIES: Final = 256  # KVM_MAX_CPUID_ENTRIES of arch/x86/include/asm/kvm_host.h

@@ -45,7 +45,6 @@ from kvmbox.remote.mutex import Mutex
 from kvmbox.remote.patience import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS, hung_error, printable
 from kvmbox.remote.survival import Survival
 from kvmbox.remote.transport import (
-    Disconnected,
     EndedError,
     MisusedError,
     Opens,
@@ -131,7 +130,7 @@ class Channel:
         self._follow_ups: deque[FollowUp] = deque()
         self._asked_for = 0  # how many follow-ups the open request may cause, the sent ones included
         self._left = 0  # how many accesses of the last block the process has not made yet
-        self.transport: Transport = Disconnected()
+        self.transport = Transport()
         self.connect(link)
         self.survival.attach(self)
 
@@ -143,7 +142,7 @@ class Channel:
         """Disconnect from the process for good. The caller holds the lock."""
         for rise in self._rises:
             rise.announce(NO_RISE)
-        self._reach_by(Disconnected())
+        self._reach_by(Transport())
 
     def _reach_by(self, transport: Transport) -> None:
         self.transport.close()
@@ -202,11 +201,6 @@ class Channel:
             self._set_deadline(words[1], asked[1])
         self._note((asked, b"", words, payload))
         return words[2]
-
-    def access_for(self, word: int) -> Callable[[int, int, int, int], int]:
-        """The function for accesses with this `word`: `access`, or a faster one."""
-        del word
-        return self.access
 
     def transact(self, kind: int, device: int, offset: int, payload: bytes) -> None:
         """A request with a payload by the vCPU thread, which waits as `access` does."""

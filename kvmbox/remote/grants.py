@@ -13,7 +13,7 @@ from typing import Final, Protocol, assert_never
 
 from kvmbox import board
 from kvmbox.board import DeviceSpec
-from kvmbox.devices import pvpanic
+from kvmbox.devices import stopping
 from kvmbox.devices.model import (
     ContentRead,
     Effect,
@@ -221,11 +221,11 @@ def _nobody_hears(_at: int) -> None:
 
 def _pvpanic(host: Host, events: int) -> None:
     """What the guest wrote to pvpanic: the first of the events counts, as on QEMU."""
-    if events & pvpanic.PANICKED:
+    if events & stopping.PANICKED:
         host.panic(crash_kernel=False)
-    elif events & pvpanic.CRASH_LOADED:
+    elif events & stopping.CRASH_LOADED:
         host.panic(crash_kernel=True)
-    elif events & pvpanic.SHUTDOWN:
+    elif events & stopping.PANIC_SHUTDOWN:
         host.stop(None)
 
 

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kvmbox.choice import compiled, is_compiled, kind
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.journal import Journal
 from kvmbox.remote.transport import LinkedTransport
 
-if TYPE_CHECKING:
-    from kvmbox.remote.direct import DirectChannel
-
 
 def channel_kind() -> type[Channel]:
-    """The class of channels to processes."""
+    """The class of channels."""
     return kind(Channel, "channel", "CompiledChannel")
-
-
-def direct_channel_kind() -> type[DirectChannel]:
-    """The class of channels to models in this process. Loads every model."""
-    from kvmbox.remote.direct import DirectChannel
-
-    return kind(DirectChannel, "direct", "CompiledDirectChannel")
 
 
 def journal_kind() -> type[Journal]:

@@ -19,33 +19,20 @@ A start that fails is a loss of the process: the channel's `Survival` decides wh
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.remote.channel import Channel
-from kvmbox.remote.patience import REPLY_SLICES
+from kvmbox.remote.patience import START_SLICES
 from kvmbox.remote.transport import Opens, Transport, Waits, Words
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, WORDS
 
+if TYPE_CHECKING:
+    from kvmbox.remote.starts import ProcessStarts
+
 _ANSWERED: Final = (protocol.HELLO, protocol.RESET, protocol.ADVANCE)
 """The requests that do not need the process."""
-
-
-class Starts(Protocol):
-    """The source of processes: the pool. Thread-safe."""
-
-    def start(self, name: str) -> Opens:
-        """Start the process of `name`; return the link to it once it is jailed. Raises SandboxError."""
-        ...
-
-    def pause_time(self) -> None:
-        """Guest time stands still until `resume_time`."""
-        ...
-
-    def resume_time(self) -> None:
-        """Guest time continues."""
-        ...
 
 
 class NoProcess(Transport):
@@ -53,7 +40,7 @@ class NoProcess(Transport):
 
     is_started = False
 
-    def __init__(self, starts: Starts) -> None:
+    def __init__(self, starts: ProcessStarts) -> None:
         self._starts = starts
         self._channel: Channel
         self._device_type = ""
@@ -79,10 +66,6 @@ class NoProcess(Transport):
         """See Transport: the guest uses the device."""
         return self._start().exchange_words(first, now, value, offset_and_length)
 
-    def payload(self, words: Words) -> bytes:
-        """See Transport. The transport to the process gave the words, and is asked for what follows them."""
-        raise AssertionError("no reply has come from here")
-
     def exchange(self, sent: bytes, slices: int | None) -> bytes:
         """See Transport."""
         kind = sent[0]
@@ -107,7 +90,7 @@ class NoProcess(Transport):
         try:
             channel.connect(self._started())
             for sent in self._hello + self._reset:
-                frame = channel.transport.exchange(sent, REPLY_SLICES)
+                frame = channel.transport.exchange(sent, START_SLICES)
                 if frame != answer(sent):
                     raise channel.refuse(sent, frame)
         finally:

@@ -13,7 +13,7 @@ REPLY_SLICES: Final = 10
 """After how many unanswered slices a device process counts as hung (0.5 s)."""
 
 START_SLICES: Final = 200
-"""The same for one that is starved of CPU time, and for the first reply of a thread (10 s)."""
+"""The same for one that is starved of CPU time, and for the first reply (10 s): a busy host makes it late."""
 
 
 def hung_error(device_type: str, slices: int = REPLY_SLICES) -> DeviceProcessError:

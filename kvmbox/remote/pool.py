@@ -32,7 +32,7 @@ from kvmbox.remote import prestart
 from kvmbox.remote.channel import Channel, output_has_room
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.greeting import greet
-from kvmbox.remote.kinds import channel_kind, direct_channel_kind
+from kvmbox.remote.kinds import channel_kind
 from kvmbox.remote.on_demand import NoProcess
 from kvmbox.remote.patience import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS
 from kvmbox.remote.spawner_client import NS_PER_MS, READY_TIMEOUT_NS, DeviceProcess, SpawnerClient
@@ -168,7 +168,7 @@ class DevicePool:
         self._order: Callable[[str, Link], DeviceProcess] | None = None
         self.loss_policy = LossPolicy()
         """What becomes of lost processes; to be set before `connect`."""
-        self.starts = ProcessStarts(self)
+        self.starts = ProcessStarts(self.start_member)
         """The processes that start when they are needed."""
         self.spin: SpinGrants | None = None
         self.ready_by: int | None = None
@@ -242,6 +242,22 @@ class DevicePool:
         with self._lock:
             self.spawner.wait_ready(process, min(timeout_ns, self._time_left()))
 
+    def start_member(self, name: str) -> Link:
+        """Start a process that was not started with the others. Raises SandboxError."""
+        member = self.members[name]
+        # In place of one that cannot even be ordered: whoever looks for it finds that it never was.
+        member.process = DeviceProcess(name)
+        link = self.make_link()
+        try:
+            # Known before it is waited for: the main thread may have to kill it.
+            member.process = process = self.spawn(name, link)
+            self.wait_for(process)
+        except SandboxError:
+            link.close_vmm_end()
+            raise
+        member.link = link
+        return link
+
     def _time_left(self) -> int:
         """How long, in ns, a process may take to serve."""
         return READY_TIMEOUT_NS if self.ready_by is None else max(0, self.ready_by - time.monotonic_ns())
@@ -249,9 +265,7 @@ class DevicePool:
     def _start_slices(self, waited_ns: int) -> int:
         """How many slices the first reply of a process may take, if the first ones have taken so long."""
         slice_ns = WAIT_SLICE_MS * NS_PER_MS
-        # Processes have all been ready for as long. A thread starts with its first request, and may starve.
-        left = max(1, REPLY_SLICES - waited_ns // slice_ns)
-        slices = START_SLICES if self.spawner is None else left
+        slices = max(1, START_SLICES - waited_ns // slice_ns)  # all of them have been ready for as long
         return slices if self.ready_by is None else min(slices, 1 + self._time_left() // slice_ns)
 
     def wait_ready(self) -> None:
@@ -294,7 +308,6 @@ class DevicePool:
         """
         for member in self.members.values():
             link: Opens
-            kind = channel_kind()
             if member.link is not None:
                 link = member.link
             elif member.device_type in self.starts.names:
@@ -302,8 +315,8 @@ class DevicePool:
             else:
                 from kvmbox.remote.direct import DirectLink  # and with it every model
 
-                link, kind = DirectLink(), direct_channel_kind()
-            member.channel = kind(
+                link = DirectLink()
+            member.channel = channel_kind()(
                 member.device_type,
                 link,
                 [grants[device.name] for device in member.devices],

@@ -59,9 +59,7 @@ class DeviceProxy:
 
     def _fast_path(self, kind: int, size: int) -> FastPath:
         word = request_word(kind, self.index, size)
-        return FastPath(
-            self.channel.access_for(word), word, (1 << 8 * size) - 1 if kind == protocol.READ else 0
-        )
+        return FastPath(self.channel.access, word, (1 << 8 * size) - 1 if kind == protocol.READ else 0)
 
     def fast_path(self, is_read: bool, size: int) -> FastPath:
         """See RoutedDevice."""
@@ -151,8 +149,8 @@ class WideProxy:
         self._size = size
         read = request_word(protocol.READ_WIDE, device.index, size)
         write = request_word(protocol.WRITE_WIDE, device.index, size)
-        self._read = FastPath(self.channel.access_for(read), read, (1 << 8 * size) - 1)
-        self._write = FastPath(self.channel.access_for(write), write, 0)
+        self._read = FastPath(self.channel.access, read, (1 << 8 * size) - 1)
+        self._write = FastPath(self.channel.access, write, 0)
 
     def fast_path(self, is_read: bool, size: int) -> FastPath:
         """See RoutedDevice."""

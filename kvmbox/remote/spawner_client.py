@@ -181,7 +181,6 @@ class SpawnerClient:
         self._end: str | None = None  # why there is no spawner any more
         self._fatal: str | None = None
         self._disobeyed = False
-        self._wait_status: int | None = None
 
     @classmethod
     def start(
@@ -451,7 +450,6 @@ class SpawnerClient:
         """The spawner has closed its socket, or is to be killed: wait for its end, and remember it."""
         self._reap_stage()
         status = _reap_child(self._pid, self._pidfd, kill=kill)
-        self._wait_status = status
         self._end = "the spawner died" if status is None else f"the spawner {describe_wait_status(status)}"
         if self._disobeyed:
             self._end = "the spawner was killed: it did not do so to a device process when it was told"

@@ -8,41 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
 
-from kvmbox.errors import SandboxError
 from kvmbox.lean import Value
-from kvmbox.remote.spawner_client import DeviceProcess
 from kvmbox.remote.transport import Link
-
-
-class Member(Protocol):
-    """One process of the machine: see `pool.PoolMember`."""
-
-    process: Any
-    link: Link | None
-
-
-class Processes(Protocol):
-    """All processes of the machine: see `pool.DevicePool`."""
-
-    @property
-    def members(self) -> Mapping[str, Member]:
-        """By name."""
-        ...
-
-    def make_link(self) -> Link:
-        """A link as the machine's design wants it."""
-        ...
-
-    def spawn(self, name: str, link: Link) -> DeviceProcess:
-        """Ask for one more process."""
-        ...
-
-    def wait_for(self, process: DeviceProcess) -> None:
-        """Wait until it is jailed."""
-        ...
 
 
 class Start(Value):
@@ -60,17 +29,19 @@ def _nothing() -> None:
 
 
 class ProcessStarts:
-    """Implements `on_demand.Starts` for the channels of a pool."""
+    """The starts of one pool. Thread-safe."""
 
-    def __init__(self, pool: Processes, news: threading.Event | None = None) -> None:
-        """`news` is what a start sets for the main thread; a new event by default."""
+    def __init__(self, order: Callable[[str], Link], news: threading.Event | None = None) -> None:
+        """`order` starts the process of a name (`pool.DevicePool.start_member`). `news` is what a start sets
+        for the main thread; a new event by default.
+        """
         self.names: list[str] = []
         """The processes that start when they are needed."""
         self.made: dict[str, Start] = {}
         """The starts of those that were needed, in that order."""
         self.pause_time: Callable[[], None] = _nothing
         self.resume_time: Callable[[], None] = _nothing
-        self._pool = pool
+        self._order = order
         self._wake: Callable[[], None] = _nothing
         self._news = news or threading.Event()
 
@@ -83,31 +54,17 @@ class ProcessStarts:
         self.pause_time, self.resume_time, self._wake = pause_time, resume_time, wake
 
     def start(self, name: str) -> Link:
-        """See Starts. On any thread."""
+        """Start the process of a name; returns the link to it once it is jailed. Raises SandboxError."""
         began = time.monotonic_ns()
         failed = True
         try:
-            link = self._started(name, self._pool.members[name])
+            link = self._order(name)
             failed = False
             return link
         finally:
             self.made[name] = Start(began, time.monotonic_ns() - began, failed)
             self._news.set()
             self._wake()
-
-    def _started(self, name: str, member: Member) -> Link:
-        # In place of one that cannot even be ordered: whoever looks for it finds that it never was.
-        member.process = DeviceProcess(name)
-        link = self._pool.make_link()
-        try:
-            # Known before it is waited for: the main thread may have to kill it.
-            member.process = process = self._pool.spawn(name, link)
-            self._pool.wait_for(process)
-        except SandboxError:
-            link.close_vmm_end()
-            raise
-        member.link = link
-        return link
 
     def take_news(self) -> bool:
         """Whether a process has started since the last call. By the main thread."""

@@ -56,56 +56,43 @@ class OverdueError(TransportError):
         self.slices = slices
 
 
-class Transport(ABC):
-    """A connection to the models of a channel. Used under the lock of the channel."""
+class Transport:
+    """A connection to the models of a channel. Used under the lock of the channel.
+
+    This one leads nowhere: it is that of a channel which was disconnected for good.
+    """
 
     is_started: ClassVar[bool] = True
     """Whether there are models at the other end: see `on_demand`."""
 
-    @abstractmethod
     def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
         """Send a request without a payload and wait for the reply for as long as it takes.
 
         Returns the reply's header, or NO_HEADER. A header that announces nothing behind it is returned only
         if there is nothing behind it. Raises TransportError.
         """
+        raise EndedError("its channel was disconnected")
 
-    @abstractmethod
     def payload(self, words: Words) -> bytes:
         """What follows `words`, which `exchange_words` has just returned. Called once. Raises TransportError.
 
         It may be longer or shorter than the header says. After NO_HEADER it is all that has come.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def exchange(self, sent: bytes, slices: int | None) -> bytes:
         """Send any request and return the whole reply; wait for so many slices, or for ever.
 
         With a number of slices nothing else blocks either. Raises TransportError.
         """
+        raise EndedError("its channel was disconnected")
 
     def rest_of_exchange(self) -> Words:
         """As `exchange_words`, for a request that compiled code has sent, and could not finish."""
         raise NotImplementedError
 
-    def close(self) -> None:  # noqa: B027 - most have something to close
+    def close(self) -> None:
         """Close the VMM's end: the device process reads end of file and exits. Idempotent."""
-
-
-class Disconnected(Transport):
-    """The transport of a channel that is disconnected for good."""
-
-    def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
-        """See Transport."""
-        raise EndedError("its channel was disconnected")
-
-    def payload(self, words: Words) -> bytes:
-        """See Transport."""
-        raise EndedError("its channel was disconnected")
-
-    def exchange(self, sent: bytes, slices: int | None) -> bytes:
-        """See Transport."""
-        raise EndedError("its channel was disconnected")
 
 
 class Opens(Protocol):
@@ -142,7 +129,7 @@ class Link(Value):
             os.close(descriptor)
 
 
-class LinkedTransport(Transport):
+class LinkedTransport(Transport, ABC):
     """A transport to a process, or a thread, at the other end of a link of its own kind."""
 
     uses_pipes: ClassVar[bool] = True

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 
 from kvmbox.boot import bundled
 from kvmbox.boot.choose import AUTO, choose
-from kvmbox.boot.compressed import decompressed
+from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.files import HostFiles
 from kvmbox.boot.image import GuestImage, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
-from kvmbox.firmware.builtin_bios import drives
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.platform import Platform
 from kvmbox.lean import Value
@@ -47,13 +46,17 @@ class BootSource(Value):
     @property
     def disk_sectors(self) -> int:
         """How many sectors the disk has; 0: there is none."""
-        return drives(len(self.disk)).sectors if self.disk else 0
+        if not self.disk:
+            return 0
+        from kvmbox.firmware.builtin_bios import drives
+
+        return drives(len(self.disk)).sectors
 
     @classmethod
     def read(cls, config: RunConfig, files: HostFiles | None = None) -> BootSource:
         """Read all of it; ImageError if something cannot be read, UsageError if it does not go together."""
         files = files or HostFiles()
-        image, boot = decompressed(files.image(config.guest)), config.boot
+        image, boot = _decompressed(files.image(config.guest)), config.boot
         initrd = None if config.initrd is None else files.module(config.initrd)
         command_line, for_firmware = config.append or None, list[FwCfgItem]()
         if config.bios_file is not None:
@@ -63,7 +66,7 @@ class BootSource(Value):
                 from kvmbox.boot.linux_for_firmware import kernel_for_firmware
 
                 for_firmware = kernel_for_firmware(image, command_line, initrd, config.memory_size)
-                image, command_line, initrd = decompressed(files.image(config.bios_file)), None, None
+                image, command_line, initrd = _decompressed(files.image(config.bios_file)), None, None
             boot = "firmware"
         choice = choose(image, boot, bios=config.bios)
         way = choice.way
@@ -107,6 +110,14 @@ class BootSource(Value):
         )
 
 
+def _decompressed(image: GuestImage) -> GuestImage:
+    if image.data.startswith(ELF_MAGIC):
+        return image
+    from kvmbox.boot.compressed import decompressed
+
+    return decompressed(image)
+
+
 def _starts_in_real_mode(image: GuestImage) -> bool:
     from kvmbox.boot.linux_header import starts_in_real_mode
 
@@ -117,7 +128,7 @@ def _symbols(config: RunConfig, image: GuestImage) -> Iterator[SymbolFile]:
     """The files of --symbols, then the image."""
     for spec in config.symbols:
         yield SymbolFile(read_module(spec.path).data, spec.base)
-    if image.data.startswith(b"\x7fELF"):
+    if image.data.startswith(ELF_MAGIC):
         yield SymbolFile(image.data)
 
 

@@ -16,9 +16,7 @@ from kvmbox.boot.files import HostFiles
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, BusDevice, Mapping
 from kvmbox.errors import UsageError
-from kvmbox.firmware import builtin_bios
 from kvmbox.firmware.fw_cfg import MOST_BYTES, FwCfgItem, check_name
-from kvmbox.host.bios_reports import BiosReports
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.console import Console
 from kvmbox.host.interrupts import InterruptRouter
@@ -133,7 +131,6 @@ class RunHost:
         self.rise_of = router.rise_of
         self.output = console.sink
         self.input_room = console.room
-        self.bios = BiosReports(judge, console.note)
         self.ask_for_reset = reset
         self.suspend = suspend
         self.ram = ram
@@ -148,7 +145,10 @@ class RunHost:
 
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
         """Reports become lines for the person, or the end of the run."""
-        return self.bios.take, self.bios.stop
+        from kvmbox.host.bios_reports import BiosReports
+
+        reports = BiosReports(self._judge, self._console.note)
+        return reports.take, reports.stop
 
     def transfers(self, device: str, grant: Resource) -> Submit:
         """Transfers are done by a thread, which starts when the VMM is confined."""
@@ -407,6 +407,8 @@ class GuestVm:
 
 def initialize_pics(vm: Vm) -> None:
     """Bring the 8259s into the state in which the built-in BIOS leaves them. Raises KvmError."""
+    from kvmbox.firmware import builtin_bios
+
     chips = (uapi.KVM_IRQCHIP_PIC_MASTER, uapi.KVM_IRQCHIP_PIC_SLAVE)
     for chip, vector, mask in zip(chips, builtin_bios.FIRST_VECTORS, builtin_bios.MASKS, strict=True):
         state = vm.get_irqchip(chip)
@@ -427,6 +429,8 @@ def tell_transfers(devices: Devices) -> None:
 
 def start_timer(devices: Devices) -> None:
     """Start counter 0 of the PIT as the built-in BIOS does. Raises DeviceProcessError."""
+    from kvmbox.firmware import builtin_bios
+
     for device_type, index, device in devices.pool.places():
         if device.model == "pit_8254":
             channel = devices.pool.channel(device_type)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kvmbox.errors import SandboxError, UsageError
 from kvmbox.host.console import STDIN
 from kvmbox.host.signals import SignalHandlers, Wakeup
-from kvmbox.host.start_timeout import StartDeadline, StartTimeout
-from kvmbox.host.terminal import NoTerminal, RawTerminal
+from kvmbox.host.terminal import NO_DESCRIPTOR, RawTerminal
 from kvmbox.jail import layers
 from kvmbox.kvm.vcpu import KICK_SIGNAL, install_kick_signal
 from kvmbox.outcome import Decision
@@ -27,10 +27,22 @@ from kvmbox.sandbox.vmm import Confinement
 
 if TYPE_CHECKING:
     from kvmbox.host.destination import Pending
+    from kvmbox.host.start_timeout import StartDeadline, StartTimeout
+
+    Starting: TypeAlias = "StartDeadline | StartTimeout | Untimed"
 
 SWITCH_INTERVAL: Final = 20e-6
 """How long, in seconds, a thread that comes back from the guest waits for one that computes. Python's own
 default of 5 ms would be hundreds of exits; when nobody else computes it costs nothing."""
+
+
+class Untimed(nullcontext[None]):
+    """The start of a run that has no time-out."""
+
+    at = None
+
+    def over(self) -> None:
+        """The main loop takes over."""
 
 
 class Caller:
@@ -42,11 +54,15 @@ class Caller:
     """
 
     def __init__(self) -> None:
-        self.terminal: RawTerminal | NoTerminal = NoTerminal()
+        self.terminal = RawTerminal(NO_DESCRIPTOR)
         """What stdin is, for a port that is on stdio."""
 
-    def starting(self, timeout: float | None, timeline: Timeline) -> StartDeadline | StartTimeout:
+    def starting(self, timeout: float | None, timeline: Timeline) -> Starting:
         """The context in which the run starts: StartTimeoutError ends it."""
+        if timeout is None:
+            return Untimed()
+        from kvmbox.host.start_timeout import StartDeadline
+
         return StartDeadline(timeout, timeline.started, timeline.latest)
 
     def ready(self, decision: Decision, wakeup: Wakeup) -> None:
@@ -111,8 +127,12 @@ class ProcessOwner(Caller):
             others={KICK_SIGNAL},
         )
 
-    def starting(self, timeout: float | None, timeline: Timeline) -> StartDeadline | StartTimeout:
+    def starting(self, timeout: float | None, timeline: Timeline) -> Starting:
         """See Caller."""
+        if timeout is None:
+            return Untimed()
+        from kvmbox.host.start_timeout import StartTimeout
+
         return StartTimeout(timeout, timeline.started, timeline.latest)
 
     def ready(self, decision: Decision, wakeup: Wakeup) -> None:

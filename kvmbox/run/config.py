@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from kvmbox.host.transfers import Store
     from kvmbox.run.choices import SavedMachine
 
-_NO_RESOURCES: Final[Mapping[str, Store]] = {}
-
 
 class RunConfig(Value):
     """One run, checked. Sizes are bytes, `timeout` is seconds.

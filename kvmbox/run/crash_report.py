@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kvmbox.errors import KvmError, UnknownExitError
-from kvmbox.kvm import exits, registers, uapi
+from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.lean import Value
 from kvmbox.outcome import GUEST_CRASHED, Outcome
@@ -24,12 +24,14 @@ ReadMemory: TypeAlias = Callable[[int], int | None]
 
 def crash_report(vcpu: Vcpu, read_memory: ReadMemory) -> str:
     """Registers and the code at RIP, as text."""
+    from kvmbox.kvm.registers import format_registers
+
     try:
         regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
         code = ["??" if byte is None else f"{byte:02x}" for byte in code_at_rip(vcpu, read_memory)]
     except KvmError as error:
         return f"(registers cannot be read: {error})"
-    return f"{registers.format_registers(regs, sregs)}\nCode at RIP: {' '.join(code)}"
+    return f"{format_registers(regs, sregs)}\nCode at RIP: {' '.join(code)}"
 
 
 def report_beside(vcpu: Vcpu, read_memory: ReadMemory) -> str:

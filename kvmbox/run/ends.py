@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from kvmbox.errors import DeviceProcessError, UnknownExitError
 from kvmbox.outcome import CLEAN, DEVICE_FAILED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
-from kvmbox.run.suspend import Suspension
 
 if TYPE_CHECKING:
     from kvmbox.judge import Judge
     from kvmbox.remote.pool import DevicePool
     from kvmbox.run.caller import Caller
     from kvmbox.run.config import RunConfig
+    from kvmbox.run.suspend import Suspension
     from kvmbox.run.vcpu import VcpuThread
 
 
@@ -71,6 +71,8 @@ class Ends:
 
     def suspend_requested(self, device: str, wakes: int) -> None:
         """A device asked for the sleep of which it is told the end. By the thread that received the reply."""
+        from kvmbox.run.suspend import Suspension
+
         self.suspension = Suspension(device, wakes)
         self._leave()
 

@@ -23,7 +23,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from kvmbox.kvm.vm import Vm
 
 BUSY_WRITES: Final = 64
 FIRST_REST: Final = 20
@@ -31,18 +34,6 @@ LONGEST_REST: Final = 1200
 
 _BYTE_OUT: Final = 1 | 1 << 8  # direction and size in the packed word of a port exit
 _PORT_SHIFT: Final = 16
-
-
-class Registrar(Protocol):
-    """What of `kvm.vm.Vm` is needed."""
-
-    def register_coalesced(self, address: int, size: int, *, pio: bool) -> None:
-        """Writes go to the ring."""
-        ...
-
-    def unregister_coalesced(self, address: int, size: int, *, pio: bool) -> None:
-        """Writes exit again."""
-        ...
 
 
 class _Port:
@@ -62,7 +53,7 @@ class LateWrites:
     def __init__(self) -> None:
         self._ports: list[_Port] = []
         self._lock = threading.Lock()  # taken last: a thread with it takes no other
-        self._vm: Registrar | None = None
+        self._vm: Vm | None = None
 
     def add(self, port: int) -> Callable[[int], None]:
         """Watch a port. The result hears whether writes to it may be late from now on (1), or must not (0).
@@ -73,7 +64,7 @@ class LateWrites:
         self._ports.append(watched)
         return lambda allowed: self._allow(watched, bool(allowed))
 
-    def attach(self, vm: Registrar, forbidden: Collection[int] = ()) -> None:
+    def attach(self, vm: Vm, forbidden: Collection[int] = ()) -> None:
         """A virtual machine was built. Its devices are as after a reset, where writes may be late, unless
         their ports are among `forbidden`.
         """

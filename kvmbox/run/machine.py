@@ -28,7 +28,6 @@ from kvmbox.run.by_name import load
 from kvmbox.run.caller import Caller
 from kvmbox.run.config import NO_FAULTS_IN_SNAPSHOTS, configured
 from kvmbox.run.options import taken
-from kvmbox.run.requests import NoMachineError, Requests
 from kvmbox.run.result import RunResult, TextScreen
 from kvmbox.run.run import run
 from kvmbox.run.timeline import Timeline
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from kvmbox.run._generated_options import MachineOptions, SnapshotOptions
+    from kvmbox.run.requests import Requests
 
 _ErrorClass = type[BaseException]  # within Machine, `type` is a method
 
@@ -95,7 +95,8 @@ class Machine:
         self.messages: Final[deque[str]] = deque(maxlen=MOST_MESSAGES)
         """What was there to tell a person, the last lines: restarts, the path of a pseudo-terminal, …"""
         self._say: Callable[[str], None] | None = chosen["say"]
-        self._requests = Requests()
+        self._requests: Requests | None = None
+        """Those of a program, whose machine has a thread of its own."""
         self._judge = Judge(
             self.config.expect, self.config.fail_on, success_status=self.config.success_status
         )
@@ -138,7 +139,9 @@ class Machine:
         Raises StartError, or another KvmboxError, if it could not start; then nothing of it is left.
         UsageError if it was started before.
         """
-        self._use_once()
+        from kvmbox.run.requests import Requests
+
+        self._use_once(Requests())
         thread = threading.Thread(target=self._live, name="kvmbox machine", daemon=True)
         with self._lock:
             self._thread = thread
@@ -205,11 +208,12 @@ class Machine:
         The file appears whole or not at all. Raises SnapshotFileError if it cannot be written, or if the
         guest ends before; UsageError if the machine was not started.
         """
-        if not self._used or threading.current_thread() is self._thread:
+        requests = self._requests
+        if requests is None or threading.current_thread() is self._thread:
             raise UsageError("there is nothing to take a snapshot of: the machine was not started")
         if self.config.of_part("inject"):
             raise UsageError("--inject contradicts a snapshot of the machine", hint=NO_FAULTS_IN_SNAPSHOTS)
-        load("snapshot.by_program", "write")(os.fspath(path), self._requests)
+        load("snapshot.by_program", "write")(os.fspath(path), requests)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -289,10 +293,13 @@ class Machine:
         """The text screen now, or as the guest has left it. The guest stands still for that
         moment. UsageError if the machine was not started.
         """
-        if not self._used or threading.current_thread() is self._thread:
+        from kvmbox.run.requests import NoMachineError
+
+        requests = self._requests
+        if requests is None or threading.current_thread() is self._thread:
             raise UsageError("there is no screen to look at: the machine was not started")
         try:
-            found = self._requests.ask(lambda machine: _already(machine.part("screen").read()))
+            found = requests.ask(lambda machine: _already(machine.part("screen").read()))
         except NoMachineError:
             self._ended.wait()
             found = None if self._result is None else self._result.screen
@@ -320,7 +327,8 @@ class Machine:
             self._begun.set()
 
     def _end(self) -> None:
-        self._requests.end()
+        if self._requests is not None:
+            self._requests.end()
         if self.config.start is not None:
             self.config.start.close()
         for capture in self._captures:
@@ -355,11 +363,11 @@ class Machine:
         if self._say is not None:
             self._say(line)
 
-    def _use_once(self) -> None:
+    def _use_once(self, requests: Requests | None = None) -> None:
         with self._lock:
             if self._used:
                 raise UsageError("a machine runs once: make another one")
-            self._used = True
+            self._used, self._requests = True, requests
 
     def _raise_error(self) -> None:
         if self._error is not None:

@@ -35,7 +35,7 @@ other parts still end. Everything else is a bug of kvmbox.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kvmbox.lean import Value
 
@@ -74,12 +74,9 @@ Finding: TypeAlias = Unmet | Lost
 """What makes of a success, a status of 0 or an odd one, something else."""
 
 
-class Tap(Protocol):
-    """Sees the traffic of channels."""
-
-    def __call__(self, device_type: str, /) -> Callable[[bytes, bytes], None]:
-        """What is called with each request and its reply, under the lock of that channel."""
-        ...
+Tap: TypeAlias = Callable[[str], Callable[[bytes, bytes], None]]
+"""Sees the traffic of channels: gives, by device type, what is called with each request and its reply, under
+the lock of that channel."""
 
 
 class Opening:

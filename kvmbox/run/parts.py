@@ -49,9 +49,9 @@ def prepare_report(config: RunConfig, *, emulated: bool) -> None:
     import zlib  # noqa: F401 - pyelftools does
 
     if emulated or config.symbols or os.isatty(2):
-        from kvmbox.explain.disassembly import preload
+        from kvmbox.explain.capstone import library
 
-        preload()
+        library()
 
 
 class Parts:

@@ -16,7 +16,8 @@ from typing import Final
 
 from kvmbox.errors import KvmError
 from kvmbox.kvm import uapi
-from kvmbox.kvm.cpuid.leaves import ECX, Leaf
+from kvmbox.kvm.cpuid import pvm
+from kvmbox.kvm.cpuid.leaves import AMD_VENDORS, ECX, Leaf, vendor
 from kvmbox.kvm.cpuid.topology import place
 from kvmbox.kvm.system import Kvm, is_pvm
 from kvmbox.kvm.vcpu import Vcpu
@@ -24,7 +25,6 @@ from kvmbox.kvm.vm import Vm
 
 _TSC_DEADLINE_TIMER: Final = 1 << 24  # leaf 1, ECX
 _HYPERVISOR: Final = 1 << 31
-_AMD_V: Final = (b"AuthenticAMD", b"HygonGenuine")
 
 
 class Processors:
@@ -43,10 +43,10 @@ class Processors:
         self.is_pvm = is_pvm(first)
         claimed = claimed_leaves(kvm)
         # KVM on AMD-V resets a vCPU before it reports a triple fault: this is what is left of it.
-        if not self.is_pvm and is_amd(claimed) and kvm.check_extension(uapi.KVM_CAP_SYNC_REGS):
+        if not self.is_pvm and vendor(claimed) in AMD_VENDORS and kvm.check_extension(uapi.KVM_CAP_SYNC_REGS):
             for vcpu in self.vcpus:
                 vcpu.show_rip()
-        shown = shown_leaves(cpu, claimed, pvm=self.is_pvm)
+        shown = shown_leaves(cpu, claimed, on_pvm=self.is_pvm)
         self.leaves: list[Leaf] = place(shown, 0, cpus)
         """What CPUID shows on the first vCPU."""
         for vcpu in self.vcpus:
@@ -58,16 +58,6 @@ class Processors:
             from kvmbox.kvm.cpuid.model import still_shown
 
             self.not_hidden = still_shown(shown, leaves_of(first.get_cpuid()))
-
-
-def is_amd(leaves: Sequence[Leaf]) -> bool:
-    """Whether the vendor in leaf 0 is one whose processors have AMD-V."""
-    vendors = (
-        b"".join(register.to_bytes(4, "little") for register in (leaf.ebx, leaf.edx, leaf.ecx))
-        for leaf in leaves
-        if leaf.function == 0
-    )
-    return next(vendors, b"") in _AMD_V
 
 
 def claimed_leaves(kvm: Kvm) -> list[Leaf]:
@@ -85,14 +75,16 @@ def claimed_leaves(kvm: Kvm) -> list[Leaf]:
     ]
 
 
-def shown_leaves(cpu: str, claimed: Sequence[Leaf], *, pvm: bool) -> list[Leaf]:
+def shown_leaves(cpu: str, claimed: Sequence[Leaf], *, on_pvm: bool) -> list[Leaf]:
     """`claimed` as the model `cpu` shows it. Raises KvmError and UsageError."""
-    if cpu == "max" or (cpu == "host" and not pvm):
+    if cpu == "max" or (cpu == "host" and not on_pvm):
         return list(claimed)  # names of features are not needed, and their table is not loaded
+    if cpu == "host":
+        return pvm.usual(claimed)
     from kvmbox.kvm.cpuid.backend_limits import PVM
     from kvmbox.kvm.cpuid.model import apply, parse_model
 
-    return apply(parse_model(cpu), claimed, set(PVM) if pvm else set())
+    return apply(parse_model(cpu), claimed, set(PVM) if on_pvm else set())
 
 
 def leaves_of(entries: Sequence[uapi.kvm_cpuid_entry2]) -> list[Leaf]:

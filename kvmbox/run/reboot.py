@@ -13,7 +13,6 @@ from kvmbox.memory import GuestMemory
 from kvmbox.outcome import Outcome
 from kvmbox.run.boot_source import BootSource
 from kvmbox.run.builder import Devices, GuestVm, start_timer
-from kvmbox.run.suspend import sleep_until_woken, tell_wake_up, waking_plan
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
@@ -80,13 +79,16 @@ def boot_until_end(
         if not again or judge.outcome is not None:
             return
         suspension = main_loop.ends.suspension
-        if suspension is not None and not sleep_until_woken(suspension, devices, judge, main_loop.sleep):
-            return
-        _reset(devices)
         if suspension is None:
+            _reset(devices)
             factory.memory.clear()
             guest = factory.build()
             continue
+        from kvmbox.run.suspend import sleep_until_woken, tell_wake_up, waking_plan
+
+        if not sleep_until_woken(suspension, devices, judge, main_loop.sleep):
+            return
+        _reset(devices)
         tell_wake_up(suspension, devices)
         plan = waking_plan(factory.memory, guest.boot)
         if isinstance(plan, Outcome):

@@ -36,7 +36,6 @@ from kvmbox.run.boot_source import BootSource
 from kvmbox.run.builder import Devices, GuestVm, board_of, fw_cfg_files
 from kvmbox.run.consoles import console_of
 from kvmbox.run.designs import design_here
-from kvmbox.run.drain import drain
 from kvmbox.run.loop import MainLoop
 from kvmbox.run.part import Finding, Lost, Opening, Standing, Unmet
 from kvmbox.run.parts import Parts, origin_of, prepare_report
@@ -274,6 +273,8 @@ def _settling(machine: Standing) -> Settling:
     console, loop, config = machine.console, machine.loop, machine.config
     steps = [console.show_withheld, loop.standstill.slice]
     if config.uart_pace:
+        from kvmbox.run.drain import drain
+
         steps.insert(0, partial(drain, machine.devices, loop.watch.talkers, loop.rearm))
 
     def hold() -> None:
@@ -315,6 +316,8 @@ def _go(guest: GuestVm, factory: GuestFactory, machine: Standing, settling: Sett
             loop.ends.device_failed(error)
         settling.end()
         if machine.config.uart_pace:
+            from kvmbox.run.drain import drain
+
             drain(devices, loop.watch.talkers, loop.rearm)
     except DeviceProcessError as error:
         loop.ends.device_failed(error)

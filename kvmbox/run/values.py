@@ -96,17 +96,18 @@ def far_address(value: tuple[int, int] | str) -> tuple[int, int]:
 
 def cpu_count(value: int | str) -> int:
     """A number of vCPUs. ValueError."""
-    number = _integer(value)
-    if number is None or isinstance(value, bool) or not 1 <= number <= MOST_CPUS:
-        raise ValueError(f"'{value}' is not a whole number from 1 to {MOST_CPUS}")
-    return number
+    return _positive(value, MOST_CPUS)
 
 
 def sample_rate(value: int | str) -> int:
     """A number of samples a second. ValueError."""
+    return _positive(value, MOST_SAMPLES)
+
+
+def _positive(value: int | str, most: int) -> int:
     number = _integer(value)
-    if number is None or isinstance(value, bool) or not 1 <= number <= MOST_SAMPLES:
-        raise ValueError(f"'{value}' is not a whole number from 1 to {MOST_SAMPLES}")
+    if number is None or isinstance(value, bool) or not 1 <= number <= most:
+        raise ValueError(f"'{value}' is not a whole number from 1 to {most}")
     return number
 
 

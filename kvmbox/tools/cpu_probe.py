@@ -81,7 +81,7 @@ def _examine(kvm: Kvm, memory: GuestMemory, cpu: str) -> list[FeatureState]:
         vm.map_memory(memory.regions)
         vm.create_irqchip()
         first = vm.create_vcpu(0)
-        shown = place(shown_leaves(cpu, claimed, pvm=is_pvm(first)), 0, 1)
+        shown = place(shown_leaves(cpu, claimed, on_pvm=is_pvm(first)), 0, 1)
         first.set_cpuid([entry_of(leaf) for leaf in shown])
         seen = set(shown_in(leaves_of(first.get_cpuid())))
         names = set(shown_in(claimed))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.explain import disassembly
+from kvmbox.explain import capstone
 from tests.support.crash_kernels import FLAGS, SOURCES, build_32, build_64, need_compiler, run
 from tests.support.guest_table import backend
 from tests.support.patience import far_enough, seconds
@@ -208,7 +208,7 @@ def test_wrong_symbols_are_one_line(symbols: str, status: int, words: str) -> No
 
 
 @pytest.mark.kvm
-@pytest.mark.skipif(not disassembly.is_available(), reason="capstone is not installed")
+@pytest.mark.skipif(capstone.library() is None, reason="capstone is not installed")
 def test_instructions_around_rip_are_shown(tmp_path: Path) -> None:
     image = build_64(tmp_path, 1)
     # Where nobody looks, only a backend that emulates the guest's kernel has the disassembler mapped.

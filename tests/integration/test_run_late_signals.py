@@ -37,7 +37,7 @@ STAGES = (
     "kvmbox.host.signals:SignalHandlers.restore+",
     "kvmbox.cli.boot:write_json",
     "kvmbox.cli.boot:write_json+",
-    "kvmbox.run.statistics:format_stats",
+    "kvmbox.run.statistics_text:format_stats",
     "kvmbox.cli.ending:guarded+",
     "os:_exit",
 )

@@ -255,7 +255,7 @@ def one_by_one() -> Machine:
 def machine(half: Half, ipc: str, *, recorded: bool = False) -> Iterator[Machine]:
     """A machine that asks at once, over a link of this kind."""
     if ipc == "none":
-        yield Machine(half.direct, DirectLink(server), at_once=True, recorded=recorded)
+        yield Machine(half.channel, DirectLink(server), at_once=True, recorded=recorded)
         return
     options = {"alone": False} if half.is_compiled else {}
     if "page" in ipc:

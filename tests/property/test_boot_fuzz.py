@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from kvmbox import layout
 from kvmbox.boot import BootOptions, BootPlan, GuestImage, load_image
+from kvmbox.boot.plan import Refusal
+from kvmbox.boot.ways import ways
 from kvmbox.errors import ImageError
 from kvmbox.memory import GuestMemory
 from tests.support.boot_images import (
@@ -91,11 +93,16 @@ def damaged_images(draw: st.DrawFn) -> bytes:
 
 
 def load_or_refuse(data: bytes) -> None:
+    image = GuestImage("fuzzed", data)
+    asked = {way.name for way in ways(image)}
+    for found in [way.examine(image) for way in ways() if way.name not in asked]:
+        assert isinstance(found, Refusal)
+        assert not found.kind
     MEMORY.clear()
     result: BootPlan | None = None
     message = ""
     try:
-        result = load_image(GuestImage("fuzzed", data), MEMORY, BootOptions())
+        result = load_image(image, MEMORY, BootOptions())
     except ImageError as error:
         message = str(error)
     if result is None:

@@ -141,7 +141,7 @@ class Machine:
             "survival": survival,
         }
         if ipc == "direct":
-            return self.half.direct(name, DirectLink(), grants, **options)
+            return self.half.channel(name, DirectLink(), grants, **options)
         kind = {"page": self.half.page, "pipe": self.half.pipe, "socket": self.half.socket}[ipc]
         link = kind.connect([], None)
         channel = self.half.channel(name, link, grants, **options)

@@ -14,7 +14,6 @@ from kvmbox.jail.page_port import PagePort
 from kvmbox.jail.server import DeviceServer
 from kvmbox.jail.stream_port import StreamPort
 from kvmbox.remote.channel import Channel
-from kvmbox.remote.direct import DirectChannel
 from kvmbox.remote.journal import Journal
 from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.stream import PipeTransport, SocketTransport
@@ -36,7 +35,6 @@ class Half:
     clock: type[GuestClock] = GuestClock
     router: Callable[[Any], InterruptRouter] = _pure_router
     channel: type[Channel] = Channel
-    direct: type[DirectChannel] = DirectChannel
     journal: type[Journal] = Journal
     page: type[PageTransport] = PageTransport
     socket: type[SocketTransport] = SocketTransport
@@ -60,7 +58,6 @@ def compiled_half() -> Half:
     from kvmbox.fast import channel as channels
     from kvmbox.fast import loop as machines
     from kvmbox.fast import serving
-    from kvmbox.fast.direct import CompiledDirectChannel
 
     return Half(
         machines.CompiledLoop,
@@ -68,7 +65,6 @@ def compiled_half() -> Half:
         machines.CompiledClock,
         machines.CompiledRouter,
         channels.CompiledChannel,
-        CompiledDirectChannel,
         channels.CompiledJournal,
         channels.CompiledPageTransport,
         channels.CompiledSocketTransport,

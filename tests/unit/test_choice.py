@@ -7,8 +7,8 @@ import pytest
 from kvmbox import choice
 from kvmbox.host.clock import GuestClock
 from kvmbox.remote.channel import Channel
-from kvmbox.remote.direct import DirectChannel
-from kvmbox.remote.kinds import channel_kind, chosen, direct_channel_kind
+from kvmbox.remote.direct import DirectLink, DirectTransport
+from kvmbox.remote.kinds import channel_kind, chosen
 from kvmbox.remote.spawner_client import COMPILED_ENTRY, DEFAULT_ENTRY, device_entry
 from kvmbox.remote.transports import TRANSPORTS
 from kvmbox.run.coalescing import CoalescedRing
@@ -18,11 +18,12 @@ from kvmbox.run.vcpu_loop import VcpuLoop
 
 def everything() -> set[type]:
     """All that is chosen in the VMM."""
-    transports = {chosen(transport) for transport in TRANSPORTS.values()}
-    return {channel_kind(), direct_channel_kind(), loop_kind(), ring_kind(), type(guest_clock()), *transports}
+    transports: set[type] = {chosen(transport) for transport in TRANSPORTS.values()}
+    transports.add(type(DirectLink().open("", lambda *_: True)))
+    return {channel_kind(), loop_kind(), ring_kind(), type(guest_clock()), *transports}
 
 
-PURE = {Channel, DirectChannel, VcpuLoop, CoalescedRing, GuestClock, *TRANSPORTS.values()}
+PURE = {Channel, DirectTransport, VcpuLoop, CoalescedRing, GuestClock, *TRANSPORTS.values()}
 
 
 def test_environment_that_says_pure_means_every_part(monkeypatch: pytest.MonkeyPatch) -> None:

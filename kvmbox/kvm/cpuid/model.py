@@ -24,7 +24,6 @@ HOST: Final = "host"
 MAX: Final = "max"
 NONE: Final = "none"
 MODELS: Final = (HOST, MAX, NONE)
-DEFAULT: Final = HOST
 
 BASELINE: Final = frozenset(
     (
@@ -97,7 +96,7 @@ def features_of(model: CpuModel, claimed: set[str], refused: set[str]) -> set[st
     if model.base == NONE:
         shown = claimed & (BASELINE | set(FOLLOWED))
     elif model.base == HOST:
-        shown = claimed - refused
+        shown = claimed - with_dependents(refused)
     else:
         shown = set(claimed)
     wanted = {name for name, chosen in model.changes.items() if chosen}
@@ -118,6 +117,8 @@ def apply(model: CpuModel, claimed: Sequence[Leaf], refused: set[str]) -> list[L
     names = set(shown_in(claimed))
     shown = features_of(model, names, refused)
     hidden = names - shown
+    if model.base == HOST:
+        hidden |= with_dependents(refused) - shown
     if not hidden and model.base != NONE:
         return list(claimed)
     masks: dict[tuple[int, int, str], int] = {}

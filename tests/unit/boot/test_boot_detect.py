@@ -98,7 +98,6 @@ def test_multiboot1_header_wins_over_multiboot2() -> None:
 @pytest.mark.parametrize(
     ("options", "data", "found"),
     [
-        (BootOptions(load_address=0x7C00), elf(), "--load-address"),
         (BootOptions(boot="real", modules=(Module("m", b""),)), CODE, "--module"),
         (BootOptions(boot="real", command_line=""), CODE, "--append"),
     ],

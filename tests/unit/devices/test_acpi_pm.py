@@ -7,20 +7,18 @@ from typing import Final
 import pytest
 
 from kvmbox.devices.acpi_pm import (
-    PM1_CNT,
     PM1_EN,
-    PM1_STS,
     PM_TMR,
     PWRBTN,
     RTC,
     SCI_EN,
-    SLP_EN,
     TIMER_HZ,
     TMR,
     WAK_STS,
     AcpiPm,
 )
 from kvmbox.devices.model import WAKE_BY_RTC, Effect, IrqLine, SnapshotError, Stop, Suspend
+from kvmbox.devices.stopping import PM1_CNT, PM1_STS, SLP_EN
 
 SECOND: Final = 1_000_000_000
 HALF: Final = 1 << 23

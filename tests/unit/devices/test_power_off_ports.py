@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.devices.model import Stop
-from kvmbox.devices.power_off_ports import BOCHS, VIRTUALBOX, PowerOffPorts
+from kvmbox.devices.power_off_ports import PowerOffPorts
+from kvmbox.devices.stopping import BOCHS, VIRTUALBOX
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from kvmbox import layout
 from kvmbox.firmware.area import TableArea
 from kvmbox.firmware.platform import Platform
-from kvmbox.firmware.tables import NO_TABLES, firmware_tables
+from kvmbox.firmware.tables import NO_TABLES, USUAL, firmware_tables, make_tables
+from kvmbox.run.boot_source import platform_of
+from kvmbox.run.machine import Machine
 from tests.support.firmware_memory import ALL_SERIAL_PORTS, FirmwareMemory
 
 MOST_CPUS = 32
@@ -51,6 +53,14 @@ def test_tables_of_any_machine_stay_in_their_areas_and_apart(platform: Platform)
     ]
     for address, data in writes:
         assert any(start <= address and address + len(data) <= end for start, end in allowed)
+
+
+def test_tables_that_are_shipped_are_those_of_a_machine_without_options() -> None:
+    assert firmware_tables(USUAL) == make_tables(USUAL), "run tools/make_tables.py"
+
+
+def test_machine_without_options_has_the_tables_that_are_shipped() -> None:
+    assert platform_of(Machine("guest.elf", console="stdio").config) == USUAL
 
 
 @given(platforms)

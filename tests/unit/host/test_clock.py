@@ -295,7 +295,7 @@ def test_access_beyond_the_loan_has_the_time_of_its_end(half: Half) -> None:
     clock.lend(0)
     clock.release()
     model = FakeModel()
-    channel = half.direct(
+    channel = half.channel(
         "fake",
         DirectLink(lambda: DeviceServer(build=lambda _name, _parameters: model)),
         [Grants("fake")],
@@ -304,17 +304,17 @@ def test_access_beyond_the_loan_has_the_time_of_its_end(half: Half) -> None:
     greet(channel, [DeviceSpec("fake", "fake", "fake")])
     word = request_word(READ, 0, 1)
     for _ in range(2):
-        channel.access_for(word)(word, 0, 0, 0xFF)
+        channel.access(word, 0, 0, 0xFF)
     far = FarEnd()
     other = half.channel("far", far.link, [Grants("far")], now=clock.now)
     far.reply(READ, size=1)
-    other.access_for(word)(word, 0, 0, 0xFF)
+    other.access(word, 0, 0, 0xFF)
     times = [call[1] for call in model.calls if call[0] == "read"]
     assert times == [0, 0]
     assert [request.now for request in far.asked()] == [0]
     assert clock.now() == 0
     clock.lend(HOUR)
-    channel.access_for(word)(word, 0, 0, 0xFF)
+    channel.access(word, 0, 0, 0xFF)
     assert 0 <= clock.now() <= HOUR
     channel.close()
     other.close()

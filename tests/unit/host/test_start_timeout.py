@@ -101,11 +101,6 @@ def test_any_number_of_seconds_can_be_asked_for() -> None:
         assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= module.LONGEST_SECONDS + 1
 
 
-def test_without_a_timeout_nothing_is_touched() -> None:
-    with StartTimeout(None, time.monotonic_ns(), lambda: ""):
-        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-
-
 def test_blocked_alarm_is_let_through_and_blocked_again(silent_pipe: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
     try:
@@ -248,7 +243,5 @@ def test_deadline_is_told_to_whoever_waits_and_is_gone_when_the_start_is_over() 
         starting.over()
         starting.over()
         assert starting.at is None
-    with StartDeadline(None, LONG_AGO, lambda: "") as starting:
-        starting.over()
     with StartDeadline(1.7e308, started, lambda: "") as starting:
         starting.over()

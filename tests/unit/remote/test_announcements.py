@@ -43,7 +43,7 @@ class Rig:
         self.router.attach(lambda _gsi, level: self.log.append(level))
         self.source = self.router.source(0)
         self.now = NOW
-        self.channel = half.direct(
+        self.channel = half.channel(
             "timer",
             DirectLink(lambda: DeviceServer(build=lambda _name, _parameters: self.model)),
             [Grants("timer", irq_lines=[self.source], rises={0: self.source})],
@@ -54,7 +54,7 @@ class Rig:
     def announce(self, at: int) -> None:
         self.model.effects = [RisesAt(0, at)]
         word = request_word(WRITE, 0, 1)
-        self.channel.access_for(word)(word, 0, 0, 0)
+        self.channel.access(word, 0, 0, 0)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_process_whose_line_is_raised_without_it_is_told_a_little_later(
     rise: Any = SlackRise()
     model.log = []
     told: list[int] = []
-    channel = half.direct(
+    channel = half.channel(
         "timer",
         DirectLink(lambda: DeviceServer(build=lambda _name, _parameters: model)),
         [Grants("timer", irq_lines=[lambda _level, _coalesced: None], rises={0: rise})],
@@ -167,6 +167,6 @@ def test_process_whose_line_is_raised_without_it_is_told_a_little_later(
     told.clear()
     model.deadline, model.effects = deadline, [RisesAt(0, rises_at)]
     word = request_word(WRITE, 0, 1)
-    channel.access_for(word)(word, 0, 0, 0)
+    channel.access(word, 0, 0, 0)
     assert told == [told_at]
     assert channel.deadline == deadline

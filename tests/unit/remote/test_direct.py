@@ -39,20 +39,16 @@ class Rig:
         self,
         half: Half,
         *,
-        written_out: bool = True,
         irq: Callable[[int, int], None] | None = None,
         **options: Any,
     ) -> None:
-        """`written_out`: make accesses as the run loop does. `irq` hears of the line. `options` are those of
-        the channel.
-        """
+        """`irq` hears of the line. `options` are those of the channel."""
         self.half = half
-        self.written_out = written_out
         self.log = Log()
         disk = TransferAccess(Resource("disk", 1 << 20), lambda *_order: True)
         self.one, self.two = FakeModel("one"), FakeModel("two")
         waiting = [self.one, self.two]
-        self.channel = half.direct(
+        self.channel = half.channel(
             "fakes",
             link_to(waiting),
             [
@@ -74,14 +70,12 @@ class Rig:
     def access(self, kind: int, device: int = 0, size: int = 1, *, offset: int = 0, value: int = 0) -> int:
         limit = (1 << 8 * size) - 1 if kind != WRITE else 0
         word = request_word(kind, device, size)
-        access = self.channel.access_for(word) if self.written_out else self.channel.access
-        return access(word, offset, value, limit)
+        return self.channel.access(word, offset, value, limit)
 
 
-@pytest.fixture(params=[False, True], ids=["access", "written out"])
-def rig(request: pytest.FixtureRequest, half: Half) -> Iterator[Rig]:
-    """A rig for each of the two ways that an access is made here."""
-    rig = Rig(half, written_out=request.param)
+@pytest.fixture
+def rig(half: Half) -> Iterator[Rig]:
+    rig = Rig(half)
     yield rig
     rig.channel.forget_failure()
     rig.channel.request(protocol.ADVANCE)  # the lock is free, or this does not come back
@@ -175,7 +169,7 @@ def test_model_that_raises_is_named_and_the_channel_of_no_use_any_more(rig: Rig)
             raise KeyError("register\n")
 
     model = Broken()
-    rig.channel = rig.half.direct("fakes", link_to([model]), [Grants("one")], now=lambda: NOW)
+    rig.channel = rig.half.channel("fakes", link_to([model]), [Grants("one")], now=lambda: NOW)
     greet(rig.channel, [DeviceSpec("one", "fakes", "fake")])
     with pytest.raises(DeviceProcessError, match=r"device process 'fakes' failed: KeyError: ") as caught:
         rig.access(READ)

@@ -60,7 +60,8 @@ class Bench:
         self.waiting: list[int] = []
         self.links: list[CallingTransport] = []
         self.told: list[tuple[int, int]] = []
-        none = NoProcess(self)
+        starts: Any = self
+        none = NoProcess(starts)
         self.channel = Channel(
             "pm",
             none,

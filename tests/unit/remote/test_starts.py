@@ -52,7 +52,7 @@ class FakePool:
 
 
 def starts_of(pool: FakePool, news: threading.Event | None = None) -> ProcessStarts:
-    starts = ProcessStarts(pool, news)
+    starts = ProcessStarts(lambda name: DevicePool.start_member(cast(Any, pool), name), news)
     starts.attend(pause_time=lambda: None, resume_time=lambda: None, wake=lambda: pool.log.append("wake"))
     return starts
 

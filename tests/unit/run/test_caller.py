@@ -53,6 +53,15 @@ def test_program_starts_by_a_deadline_and_the_owner_of_the_process_by_an_alarm()
     assert isinstance(ProcessOwner().starting(1.0, Timeline()), StartTimeout)
 
 
+@pytest.mark.parametrize("kind", [Caller, ProcessOwner])
+def test_start_without_a_timeout_touches_nothing(kind: type[Caller]) -> None:
+    starting = kind().starting(None, Timeline())
+    with starting:
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+        assert starting.at is None
+        starting.over()
+
+
 def test_program_is_not_confined_and_cannot_require_it() -> None:
     pool = DevicePool(Design(NONE))
     assert Caller().confine(pool, without=0, require=layers.SECCOMP) is None

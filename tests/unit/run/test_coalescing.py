@@ -40,9 +40,6 @@ class FakeChannel:
         self.meanwhile()
         return 0
 
-    def access_for(self, _word: int) -> Callable[[int, int, int, int], int]:
-        return self.access
-
     def transact(self, kind: int, device: int, offset: int, payload: bytes) -> None:
         assert kind == protocol.WRITE_RUN
         self.asked.append(("vcpu", device, offset, payload))

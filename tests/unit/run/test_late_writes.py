@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kvmbox.run.late_writes import BUSY_WRITES, FIRST_REST, LONGEST_REST, LateWrites
@@ -31,7 +33,8 @@ class Rig:
         self.allow = self.late.add(PORT)
         self.vm = FakeVm()
         self.exits = 0
-        self.late.attach(self.vm)
+        vm: Any = self.vm
+        self.late.attach(vm)
 
     def slice(self, writes: int = BUSY_WRITES) -> list[str]:
         """A slice with so many writes; what was asked of KVM at its end."""
@@ -98,7 +101,7 @@ def test_new_machine_begins_anew_and_keeps_the_rest(rig: Rig) -> None:
     rig.late.detach()
     rig.allow(1)
     assert rig.slice() == []
-    other = FakeVm()
+    other: Any = FakeVm()
     rig.late.attach(other)
     rig.vm, rig.exits = other, 0
 
@@ -116,7 +119,8 @@ def test_nothing_is_asked_of_a_machine_that_is_gone(rig: Rig) -> None:
 
 def test_exits_are_not_counted_where_there_is_nothing_to_decide() -> None:
     late = LateWrites()
-    late.attach(FakeVm())
+    vm: Any = FakeVm()
+    late.attach(vm)
 
     def counted() -> dict[int, int]:
         raise AssertionError
@@ -129,7 +133,8 @@ def test_machine_that_goes_on_starts_with_what_was_forbidden(rig: Rig) -> None:
     forbidden = rig.late.forbidden
     assert forbidden == (PORT,)
     other = Rig()
-    other.late.attach(other.vm, forbidden)
+    vm: Any = other.vm
+    other.late.attach(vm, forbidden)
     assert other.slice() == []
     other.allow(1)
     assert other.late.forbidden == ()

@@ -116,7 +116,7 @@ def test_feature_that_kvm_does_not_hide_is_known(cpu: str, not_hidden: list[str]
 
 def test_limits_of_pvm_hide_features_for_it_alone_and_for_the_default_alone() -> None:
     shown = {
-        (cpu, pvm): find(shown_leaves(cpu, LEAVES, pvm=pvm), 1)
+        (cpu, pvm): find(shown_leaves(cpu, LEAVES, on_pvm=pvm), 1)
         for cpu in ("host", "max")
         for pvm in (False, True)
     }

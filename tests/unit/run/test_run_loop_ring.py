@@ -7,7 +7,6 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -38,9 +37,6 @@ class FakeChannel:
     def access(self, word: int, offset: int, value: int, limit: int) -> int:
         self._log.append((self._name, protocol.KIND_NAMES[word & 0xFF], offset, value))
         return 0x5A if limit else 0
-
-    def access_for(self, _word: int) -> Callable[[int, int, int, int], int]:
-        return self.access
 
     def write_string(self, _device: int, offset: int, _size: int, data: bytes) -> None:
         self._log.append((self._name, "write string", offset, data))

@@ -10,7 +10,8 @@ from kvmbox.jail import layers
 from kvmbox.remote.pool import Design
 from kvmbox.remote.starts import Start
 from kvmbox.run.routes import ExitTotals
-from kvmbox.run.statistics import InterruptCount, PortCount, RunStats, collect, format_stats
+from kvmbox.run.statistics import InterruptCount, PortCount, RunStats, collect
+from kvmbox.run.statistics_text import format_stats
 
 IN, OUT = 0, 1
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kvmbox.errors import KvmError, UsageError
 from kvmbox.kvm.cpuid.backend_limits import PVM
@@ -10,6 +12,7 @@ from kvmbox.kvm.cpuid.dependencies import NEEDS, missing, with_dependents
 from kvmbox.kvm.cpuid.features import FEATURES, shown_in
 from kvmbox.kvm.cpuid.leaves import Leaf, find
 from kvmbox.kvm.cpuid.model import BASELINE, CpuModel, apply, features_of, parse_model, still_shown
+from kvmbox.kvm.cpuid.pvm import usual
 
 VECTOR = "sse sse2 pni ssse3 sse4_1 sse4_2 xsave avx avx2 avx512f avx512bw fma f16c xsaveopt xsavec"
 CLAIMED = (
@@ -216,3 +219,15 @@ def test_still_shown_names_what_kvm_did_not_hide() -> None:
     wanted = leaves_with(CLAIMED - {"popcnt", "avx512f"})
     seen = leaves_with(CLAIMED | {"osxsave", "ht"})
     assert still_shown(wanted, seen) == ["popcnt", "avx512f"]
+
+
+@given(st.sets(st.sampled_from(sorted(FEATURES))))
+def test_masks_of_pvm_are_what_the_model_makes_of_its_limits(claimed: set[str]) -> None:
+    leaves = leaves_with(claimed | {"hypervisor"})
+
+    assert usual(leaves) == apply(parse_model("host"), leaves, set(PVM))
+
+
+@pytest.mark.parametrize("name", sorted(with_dependents(set(PVM))))
+def test_masks_of_pvm_hide_each_feature(name: str) -> None:
+    assert name not in shown_in(usual(leaves_with({name})))
