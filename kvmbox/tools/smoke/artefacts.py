@@ -93,7 +93,7 @@ class Artefacts:
                     with suppress(FileNotFoundError):  # no core file of a guest that has ended by itself
                         os.replace(os.path.basename(path), name, src_dir_fd=root, dst_dir_fd=directory)
                         files.append(final)
-                        seen = replace(seen, messages=seen.messages.replace(path, final))
+                        seen = seen.replaced(messages=seen.messages.replace(path, final))
                 result = replace(result, told=replace(result.told, observation=seen), files=tuple(files))
                 write_beside(CONSOLE, seen.output, directory=directory)
                 report = _report(result, boot).encode("utf-8", "backslashreplace")

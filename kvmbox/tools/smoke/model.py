@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from kvmbox.outcome import INTERRUPTED
+from kvmbox.run.result import Ending
+
 DEFAULT_TIMEOUT_S: Final = 60.0
 """The time limit of a boot, where neither the suite nor the command line says another one."""
 
@@ -168,25 +171,28 @@ class Boot:
     """The file of a snapshot that the machine starts from, in place of `image`, or None."""
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """How a boot ended. `status`, `reason`, `hint` and `crash_report` are those of `kvmbox run`.
+class Observation(Ending):
+    """How a boot ended.
 
     `stopped` tells that the executor ended it, because all that matters had been printed; then `status` means
     nothing. `start_failed` tells that the guest of the test was never there: it is its start that all this
     tells of. `steps_done` is how many steps of the dialogue were made. `seconds` is the wall time.
     """
 
-    status: int
-    reason: str
     seconds: float
-    hint: str | None = None
-    crash_report: str = ""
     output: bytes = b""
     messages: str = ""
     stopped: bool = False
     steps_done: int = 0
     start_failed: bool = False
+
+
+def no_result(status: int, reason: str, hint: str | None = None) -> Observation:
+    """What is told of a boot that was not made, or has left no result."""
+    return Observation(status, reason, hint, "", 0.0)
+
+
+NOT_BEGUN: Final = no_result(INTERRUPTED, "not begun: the session ended")
 
 
 @dataclass(frozen=True, slots=True)

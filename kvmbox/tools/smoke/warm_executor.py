@@ -13,9 +13,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
-from kvmbox.outcome import INTERRUPTED
 from kvmbox.tools.smoke.command_line import expectations, failures, is_for_run
-from kvmbox.tools.smoke.model import DEFAULT_OUTPUT_LIMIT, Boot, Observation, Pattern
+from kvmbox.tools.smoke.model import DEFAULT_OUTPUT_LIMIT, NOT_BEGUN, Boot, Observation, Pattern
 from kvmbox.tools.warm import WarmPool, WarmResult
 
 _NANOSECONDS: Final = 1e-9
@@ -43,7 +42,7 @@ class WarmExecutor:
         """Begin a boot, or queue it."""
         future: Future[Observation] = Future()
         if self._closing is not None:
-            future.set_result(Observation(INTERRUPTED, "not begun: the session ended", 0.0))
+            future.set_result(NOT_BEGUN)
             return future
         steps: list[tuple[str | bytes, bytes]] = [(_on_wire(one.when), one.send) for one in boot.dialogue]
         submitted = self._pool.submit(machine_options(boot), dialogue=steps)
@@ -106,7 +105,7 @@ def _on_wire(pattern: Pattern | None) -> bytes:
 
 def _pass_on(done: Future[WarmResult], future: Future[Observation]) -> None:
     if done.cancelled():
-        future.set_result(Observation(INTERRUPTED, "not begun: the session ended", 0.0))
+        future.set_result(NOT_BEGUN)
         return
     error = done.exception()
     if error is not None:
@@ -117,12 +116,9 @@ def _pass_on(done: Future[WarmResult], future: Future[Observation]) -> None:
 
 def observation_of(result: WarmResult) -> Observation:
     """A warm worker's result as an observation."""
-    return Observation(
-        status=result.status,
-        reason=result.reason,
+    return Observation.decoded(
+        result.encoded(),
         seconds=result.durations.get("total", 0) * _NANOSECONDS,
-        hint=result.hint,
-        crash_report=result.crash_report,
         output=result.output,
         messages="".join(f"{line}\n" for line in result.messages),
         steps_done=result.answered,
