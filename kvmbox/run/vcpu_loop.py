@@ -38,7 +38,7 @@ from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.outcome import GUEST_CRASHED, Outcome
 from kvmbox.run.coalescing import RING_WORD, CoalescedRing
-from kvmbox.run.crash_report import ReadMemory, crash_report, internal_error
+from kvmbox.run.vcpu_report import ReadMemory, internal_error, vcpu_report
 
 _EXIT_REASON: Final = 2  # index into 32-bit words of kvm_run
 _IO_WORD: Final = 4  # index into 64-bit words: direction, size, port and count of a port exit
@@ -486,7 +486,7 @@ class VcpuLoop:
                     "the guest crashed: triple fault" + ("" if self._name is None else f" of {self._name}"),
                     error=True,
                     hint="an exception could not be delivered: look at RIP, CR2 and the IDT below",
-                    report=self._named(crash_report(self._vcpu, self._read_memory)),
+                    report=self._named(vcpu_report(self._vcpu, self._read_memory)),
                 )
                 return True
             case exits.InternalErrorExit():
@@ -494,7 +494,7 @@ class VcpuLoop:
                 first, _, report = str(error).partition("\n")
                 raise UnknownExitError(f"{first}\n{self._named(report)}", hint=error.hint)
             case _:
-                report = crash_report(self._vcpu, self._read_memory)
+                report = vcpu_report(self._vcpu, self._read_memory)
                 raise UnknownExitError(f"{exits.describe(found)}\n{self._named(report)}")
 
     def _stand(self) -> bool:

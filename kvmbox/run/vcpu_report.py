@@ -1,4 +1,4 @@
-"""The crash report of a paused vCPU: registers, the code at RIP, and a hint."""
+"""The report of a paused vCPU: registers, the code at RIP, and a hint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ReadMemory: TypeAlias = Callable[[int], int | None]
 """Gives the byte at a guest-physical address, None where there is no RAM."""
 
 
-def crash_report(vcpu: Vcpu, read_memory: ReadMemory) -> str:
+def vcpu_report(vcpu: Vcpu, read_memory: ReadMemory) -> str:
     """Registers and the code at RIP, as text."""
     try:
         regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
@@ -36,7 +36,7 @@ def report_beside(vcpu: Vcpu, read_memory: ReadMemory) -> str:
     if state in (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED):
         return f"CPU {vcpu.index} waits for a start-up IPI"
     halted = " is halted" if state == uapi.KVM_MP_STATE_HALTED else ""
-    return f"CPU {vcpu.index}{halted}\n{crash_report(vcpu, read_memory)}"
+    return f"CPU {vcpu.index}{halted}\n{vcpu_report(vcpu, read_memory)}"
 
 
 def code_at_rip(vcpu: Vcpu, read_memory: ReadMemory) -> list[int | None]:
@@ -54,7 +54,7 @@ def internal_error(
     from kvmbox.explain.diagnosis import bios_call, refused_instruction
     from kvmbox.explain.disassembly import mnemonic_of
 
-    report = crash_report(vcpu, read_memory)
+    report = vcpu_report(vcpu, read_memory)
     try:
         regs, sregs, code = vcpu.get_regs(), vcpu.get_sregs(), code_at_rip(vcpu, read_memory)
     except KvmError:  # the report says so
