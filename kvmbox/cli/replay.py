@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvmbox.cli.options import DEVICE, SANDBOX, UNTIL, takes
 from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
 from kvmbox.host.open_files import allow_enough
+from kvmbox.run.option import Option
 
 if TYPE_CHECKING:
     from kvmbox.tools.replay.backends import Backend
@@ -32,26 +34,18 @@ class _DumpCommand(click.Command):
 
 @click.command("replay", cls=_DumpCommand, short_help="replay a recording and compare the replies")
 @click.argument("file")
-@click.option(
-    "--until", metavar="TIME|RECORD", help="Stop after this guest time (1.5s, 200ms) or record (4711)."
+@takes(
+    UNTIL,
+    DEVICE,
+    Option(
+        "dump",
+        "Print the records as text or JSON lines instead of replaying them.",
+        metavar="[=json]",
+        choices=("text", "json"),
+    ),
+    SANDBOX,
 )
-@click.option("--device", metavar="NAME|TYPE", help="Use only this device (COM1) or device type (uart).")
-@click.option(
-    "--dump",
-    type=click.Choice(["text", "json"]),
-    metavar="[=json]",
-    help="Print the records as text or JSON lines instead of replaying them.",
-)
-@click.option(
-    "--sandbox",
-    type=click.Choice(["process", "none"]),
-    default="process",
-    help="Where the device models run: in jailed processes, or in the process of kvmbox.  [default: process]",
-)
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(
-    file: str, until: str | None, device: str | None, dump: str | None, sandbox: str, debug: bool
-) -> int:
+def command(file: str, until: str | None, device: str | None, dump: str | None, sandbox: str) -> int:
     """Replay FILE, a recording of 'kvmbox run --record FILE', and compare the replies.
 
     New device models get the recorded requests. Their replies are compared with the recorded replies.

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvmbox.cli.options import DEVICE, UNTIL, takes
 from kvmbox.errors import KvmboxError
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.serial import open_for_writing, reason
+from kvmbox.run.option import Option
 
 if TYPE_CHECKING:
     from kvmbox.tools.replay.reader import RecordingReader
@@ -18,18 +20,17 @@ if TYPE_CHECKING:
 
 @click.command("trace", short_help="summarise a recording, or export it to Perfetto")
 @click.argument("file")
-@click.option(
-    "--chrome",
-    "chrome_path",
-    metavar="FILE.json",
-    help="Write a Chrome trace, for https://ui.perfetto.dev, instead of the summary.",
+@takes(
+    Option(
+        "chrome_path",
+        "Write a Chrome trace, for https://ui.perfetto.dev, instead of the summary.",
+        flag="--chrome",
+        metavar="FILE.json",
+    ),
+    UNTIL,
+    DEVICE,
 )
-@click.option(
-    "--until", metavar="TIME|RECORD", help="Stop after this guest time (1.5s, 200ms) or record (4711)."
-)
-@click.option("--device", metavar="NAME|TYPE", help="Use only this device (COM1) or device type (uart).")
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(file: str, chrome_path: str | None, until: str | None, device: str | None, debug: bool) -> int:
+def command(file: str, chrome_path: str | None, until: str | None, device: str | None) -> int:
     """Summarise FILE, a recording of 'kvmbox run --record FILE', by device, register and guest time.
 
     \b
