@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from kvmbox.errors import UsageError
+from kvmbox.lean import Value
 from kvmbox.run.option import FLAG, REPEATED, SUITE, Option
 from kvmbox.run.options import OPTIONS, names
 from kvmbox.tools.smoke.conventions import CONVENTIONS
@@ -35,9 +36,16 @@ Place = Callable[[str], str]
 """Makes of a path in a suite one that the host understands."""
 
 
+class Kind(Value):
+    """What a key wants: `read` makes of a TOML value what a Test keeps, `schema` is its JSON Schema."""
+
+    read: Callable[[Any, Place], Any]
+    schema: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A key. `read` makes of a TOML value what a Test keeps; `accepts` says in words what it wants.
+    """A key, and what it wants; `accepts` says that in words.
 
     `is_option`: it is an option of `kvmbox run`, and a parameter of `kvmbox.Machine` of the same name.
     `is_default`: it may stand in [defaults].
@@ -45,7 +53,7 @@ class Field:
 
     name: str
     accepts: str
-    read: Callable[[Any, Place], Any]
+    kind: Kind
     is_option: bool = False
     is_default: bool = True
 
@@ -100,13 +108,13 @@ def _retries(value: Any, place: Place) -> int:
     return number
 
 
-def _several(read: Callable[[Any, Place], Any]) -> Callable[[Any, Place], tuple[Any, ...]]:
+def _several(kind: Kind) -> Kind:
     """One value, or an array of them."""
 
-    def read_several(value: Any, place: Place) -> tuple[Any, ...]:
-        return tuple(read(one, place) for one in (value if isinstance(value, list) else [value]))
+    def read(value: Any, place: Place) -> tuple[Any, ...]:
+        return tuple(kind.read(one, place) for one in (value if isinstance(value, list) else [value]))
 
-    return read_several
+    return Kind(read, {"anyOf": [kind.schema, {"type": "array", "items": kind.schema}]})
 
 
 def _pattern(value: Any, place: Place) -> Pattern:
@@ -176,14 +184,14 @@ def _checks(value: Any, _place: Place) -> tuple[tuple[str, str], ...]:
     return tuple(value.items())
 
 
-def _one_of(choices: tuple[str, ...]) -> Callable[[Any, Place], str]:
+def _one_of(choices: tuple[str, ...]) -> Kind:
     def read(value: Any, place: Place) -> str:
         if _text(value, place) not in choices:
             raise FieldError(f"'{value}' is none of {', '.join(choices)}")
         text: str = value
         return text
 
-    return read
+    return Kind(read, {"enum": list(choices)})
 
 
 def _file(value: Any, place: Place) -> str:
@@ -204,58 +212,75 @@ def _fw_cfg(value: Any, place: Place) -> str:
     return name + equals + place(path) if path else name + equals
 
 
-_OWN: Final[dict[str, Callable[[Any, Place], Any]]] = {
-    "modules": _module,
-    "bios": _firmware,
-    "fw_cfg": _fw_cfg,
-    "inject": _line,
+_CLOSED: Final = {"type": "object", "additionalProperties": False}
+_WORDS: Final = {"type": "string", "minLength": 1}
+_FOUND: Final = {"anyOf": [_WORDS, {**_CLOSED, "properties": {"regex": _WORDS}, "required": ["regex"]}]}
+_STEP: Final = {**_CLOSED, "properties": {"when": _FOUND, "send": _WORDS, "type": _WORDS}, "minProperties": 1}
+
+TEXT: Final = Kind(_text, _WORDS)
+LINE: Final = Kind(_line, _WORDS)
+FLAG_VALUE: Final = Kind(_flag, {"type": "boolean"})
+NUMBER: Final = Kind(_number, {"type": "integer"})
+NUMBER_OR_TEXT: Final = Kind(_number_or_text, {"type": ["integer", "string"]})
+SECONDS: Final = Kind(_seconds, {"type": "number", "exclusiveMinimum": 0, "maximum": MOST_TIMEOUT_S})
+RETRIES: Final = Kind(_retries, {"type": "integer", "minimum": 0, "maximum": MOST_RETRIES})
+PATTERN: Final = Kind(_pattern, _FOUND)
+STATUS: Final = Kind(_status, {"type": "integer", "minimum": 0, "maximum": 255})
+STEPS: Final = Kind(_steps, {"anyOf": [_STEP, {"type": "array", "items": _STEP}]})
+CHECKS: Final = Kind(_checks, {"type": "object", "additionalProperties": {"type": "string"}})
+
+_OWN: Final = {
+    "modules": Kind(_module, _WORDS),
+    "bios": Kind(_firmware, _WORDS),
+    "fw_cfg": Kind(_fw_cfg, _WORDS),
+    "inject": LINE,
 }
 """Options whose texts are read in ways of their own."""
 
 
 def _option(option: Option) -> Field:
     """The key of an option: TOML has numbers, and repeated options are arrays."""
-    read: Callable[[Any, Place], Any]
     if option.choices:
-        what, read = ", ".join(option.choices), _one_of(option.choices)
+        what, kind = ", ".join(option.choices), _one_of(option.choices)
     elif option.kind == FLAG:
-        what, read = "true or false", _flag
+        what, kind = "true or false", FLAG_VALUE
     elif option.bounds is not None or option.type == "int":
-        what, read = "number", _number
+        what, kind = "number", NUMBER
     elif option.read is not None and option.type.startswith("int | str"):
-        what, read = "number or text", _number_or_text
+        what, kind = "number or text", NUMBER_OR_TEXT
     else:
-        what, read = option.metavar or "text", _OWN.get(option.name, _file if option.file else _text)
+        what = option.metavar or "text"
+        kind = _OWN.get(option.name, Kind(_file, _WORDS) if option.file else TEXT)
     if option.kind == REPEATED:
-        what, read = f"{what} or array", _several(read)
-    return Field(option.name, what, read, is_option=True)
+        what, kind = f"{what} or array", _several(kind)
+    return Field(option.name, what, kind, is_option=True)
 
 
 FIELDS: Final[dict[str, Field]] = {
     one.name: one
     for one in (
         # Which test.
-        Field("name", "text", _line, is_default=False),
-        Field("image", "file, or name of a bundled guest", _text),  # placed by whoever knows the bundled ones
-        Field("start", "name of a start", _line),
-        Field("groups", "text or array", _several(_line)),
+        Field("name", "text", LINE, is_default=False),
+        Field("image", "file, or name of a bundled guest", TEXT),  # placed by whoever knows the bundled ones
+        Field("start", "name of a start", LINE),
+        Field("groups", "text or array", _several(LINE)),
         # When it is not run, and what its failure means.
-        Field("skip", "text: the reason", _line),
+        Field("skip", "text: the reason", LINE),
         Field("needs", f"array of {', '.join(NEEDS)}", _several(_one_of(NEEDS))),
-        Field("check", "table of files and their content", _checks),
-        Field("tolerate", "text: the reason", _line),
-        Field("retries", f"0 to {MOST_RETRIES}", _retries),
-        Field("allow_flaky", "true or false", _flag),
+        Field("check", "table of files and their content", CHECKS),
+        Field("tolerate", "text: the reason", LINE),
+        Field("retries", f"0 to {MOST_RETRIES}", RETRIES),
+        Field("allow_flaky", "true or false", FLAG_VALUE),
         # The verdict.
-        Field("timeout", "seconds", _seconds),
+        Field("timeout", "seconds", SECONDS),
         Field("convention", ", ".join(CONVENTIONS), _one_of(tuple(CONVENTIONS))),
-        Field("status", "number or array", _several(_status)),
-        Field("expect", "pattern or array", _several(_pattern)),
-        Field("fail_on", "pattern or array", _several(_pattern)),
-        Field("pass_line", "pattern", _pattern),
-        Field("fail_line", "pattern", _pattern),
-        Field("skip_line", "pattern", _pattern),
-        Field("dialogue", "array of tables", _steps),
+        Field("status", "number or array", _several(STATUS)),
+        Field("expect", "pattern or array", _several(PATTERN)),
+        Field("fail_on", "pattern or array", _several(PATTERN)),
+        Field("pass_line", "pattern", PATTERN),
+        Field("fail_line", "pattern", PATTERN),
+        Field("skip_line", "pattern", PATTERN),
+        Field("dialogue", "array of tables", STEPS),
         # The machine: options of `kvmbox run`.
         *(_option(OPTIONS[name]) for name in names(SUITE)),
     )
@@ -265,7 +290,7 @@ FIELDS: Final[dict[str, Field]] = {
 START_FIELDS: Final[dict[str, Field]] = {
     "name": FIELDS["name"],
     "image": FIELDS["image"],
-    "when": Field("when", "text, port:NUMBER or time:SECONDS", _text, is_default=False),
+    "when": Field("when", "text, port:NUMBER or time:SECONDS", TEXT, is_default=False),
     "timeout": FIELDS["timeout"],
     **{name: one for name, one in FIELDS.items() if one.is_option},
 }

@@ -172,7 +172,7 @@ class _Reader:
                     _did_you_mean(key, tuple(fields)) or "docs/smoke.md lists the keys",
                 )
             try:
-                values[key] = known.read(value, self.place)
+                values[key] = known.kind.read(value, self.place)
             except FieldError as error:
                 hint = error.hint or f"'{key}' is: {known.accepts}"
                 raise self.error(self._line((*at, key), at), f"'{key}' {error}", hint) from error
