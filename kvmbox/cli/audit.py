@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kvmbox.tools.audit.report import Row
 
 
+# The formatter would give each cell a line of its own.
 # fmt: off
 OPTIONS: Final = (
     Option("types", "Audit only this device type or thread of kvmbox (vmm-main, vmm-vcpu). May be repeated.",
@@ -73,7 +74,7 @@ def command(
     from kvmbox.jail import layers
     from kvmbox.remote.pool import SECCOMP_MODES
     from kvmbox.tools.audit.audit import Options, run_audit
-    from kvmbox.tools.audit.probes import catalogue
+    from kvmbox.tools.audit.probes import CATALOGUE
     from kvmbox.tools.audit.report import as_data
     from kvmbox.tools.audit.stand_in import THREADS
 
@@ -99,7 +100,7 @@ def command(
         probes=probes,
     )
     for name in probes:
-        if name not in {probe.name for probe in catalogue()}:
+        if name not in {probe.name for probe in CATALOGUE}:
             raise UsageError(f"there is no probe '{name}'", hint="'kvmbox audit' lists them")
     allow_enough()
     json_file = open_json(json_path)

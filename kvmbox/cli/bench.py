@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NOTHING_MEASURED = 4
 
 
+# The formatter would give each cell a line of its own.
 # fmt: off
 OPTIONS: Final = (
     Option("quick", "Measure few rows and configurations in three rounds (half a minute).", kind=FLAG),

@@ -44,6 +44,7 @@ def _jobs(value: object) -> int:
     return int(text)
 
 
+# The formatter would give each cell a line of its own.
 # fmt: off
 SECTIONS: Final = (
     Section("Which tests", (

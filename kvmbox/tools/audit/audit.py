@@ -24,7 +24,7 @@ from kvmbox.jail import landlock, layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
 from kvmbox.remote.transports import IPC_CHOICES
 from kvmbox.tools.audit.interruption import undisturbed
-from kvmbox.tools.audit.probes import NOTHING, OF_VMM, Probe, catalogue
+from kvmbox.tools.audit.probes import CATALOGUE, NOTHING, OF_VMM, Probe
 from kvmbox.tools.audit.result import (
     BAD,
     Ended,
@@ -153,7 +153,7 @@ def run_audit(options: Options, progress: Progress = lambda _text: None) -> Repo
 
     `progress` is called after each probe, and may raise to end it all. Signals are let in between two steps.
     """
-    chosen = [probe for probe in catalogue() if not options.probes or probe.name in options.probes]
+    chosen = [probe for probe in CATALOGUE if not options.probes or probe.name in options.probes]
     report = Report(options, [ProbeReport(probe) for probe in chosen])
     with undisturbed(), Scene() as scene:
         _Audit(report, scene, progress).run()
