@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import click
 
 from kvmbox.cli.options import takes
 from kvmbox.errors import KvmError, SandboxError
 from kvmbox.host import open_files
+from kvmbox.lean import Value
 from kvmbox.run.option import FLAG, Option
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Value):
     """One line. `needed` says whether `kvmbox run` works without it."""
 
     name: str

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TextIO
 
 import click
@@ -194,7 +193,7 @@ def command(
     reports = [("--tap", tap), ("--junit", junit), ("--jsonl", jsonl), ("--markdown", markdown)]
     with ExitStack() as stack:
         with runner as executor:
-            plan = replace(plan, slots=executor.slots)
+            plan = plan.replaced(slots=executor.slots)
             reporters = _reporters(
                 stack,
                 reports,

@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from kvmbox.lean import Value
 from kvmbox.tools.audit.accounting import cpu_limited
 from kvmbox.tools.audit.attacks.memory import ANSWER, MIB, MOST
 from kvmbox.tools.audit.attacks.processes import BOMB, EXECUTED_STATUS
@@ -79,8 +79,7 @@ def _brought_segment(scene: Scene, result: Result) -> bool:
     return result.ended is Ended.FINISHED and scene.has_segment(int(result.evidence))
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Value):
     """One way to try.
 
     `given` adds to what every attack is told. `sibling`: it is aimed at another device process, and
@@ -96,7 +95,7 @@ class Probe:
     tries: str
     attack: str
     effective: Judge = _did
-    given: Given = field(default=lambda _scene: {})
+    given: Given = lambda _scene: {}
     sibling: bool = False
     strict_only: bool = False
     open_reason: str | None = None

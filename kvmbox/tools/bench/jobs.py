@@ -9,11 +9,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from kvmbox.boot import bundled
 from kvmbox.errors import StartError
+from kvmbox.lean import Value
 from kvmbox.tools.bench import guest_output, memory, peer
 from kvmbox.tools.bench.child import Child, MeasurementError, end_all
 from kvmbox.tools.bench.plan import START_PREFIX, WARM_BOOTS, Configuration, Job, Plan, Row, words
@@ -79,8 +79,7 @@ def stages(facts: dict[str, Any], wall: int) -> dict[str, float]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Jobs:
+class Jobs(Value):
     """Makes measurements.
 
     `images` is the directory of the guests, `cpu` where the vCPU of a single VM runs, `timeout` the seconds

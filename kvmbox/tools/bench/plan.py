@@ -14,6 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 from kvmbox.choice import VARIABLE
 from kvmbox.errors import UsageError
+from kvmbox.lean import Value
 from kvmbox.remote.transports import DEFAULT_IPC, IPC_CHOICES
 
 Unit: TypeAlias = Literal["ns", "ns/byte", "bytes", "times"]
@@ -256,8 +257,7 @@ def start_row(name: str) -> Row:
     return Row(name, "ns", "start", "that part of the start")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Value):
     """What one run of `kvmbox bench` measures. `divide` cuts the iterations of the guest's tests."""
 
     rows: tuple[Row, ...]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from kvmbox.errors import UsageError
+from kvmbox.lean import Value
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.tools.replay.describe import WHOLE_PROCESS
 
@@ -15,8 +15,7 @@ _UNITS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000
 _TIME: Final = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))?(ns|us|µs|ms|s)")
 
 
-@dataclass(frozen=True, slots=True)
-class Until:
+class Until(Value):
     """The last record that counts: by its number, or by its guest time in ns; None is no bound."""
 
     record: int | None = None
@@ -47,8 +46,7 @@ class Until:
                 return
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceChoice:
+class DeviceChoice(Value):
     """By channel: None if nothing of it is meant, -1 for all of it, else the index of the device."""
 
     by_channel: tuple[int | None, ...]

@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
@@ -526,7 +526,7 @@ def _with_bundled(boot: Boot) -> Boot:
     options = dict(boot.options)
     if bundled.is_flat(found) and options.get("boot", "auto") == "auto":
         options["boot"] = "real"
-    return replace(boot, image=found, options=options)
+    return boot.replaced(image=found, options=options)
 
 
 def _add(files: dict[str, str], path: str) -> str:

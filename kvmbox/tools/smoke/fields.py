@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from kvmbox.errors import UsageError
@@ -43,8 +42,7 @@ class Kind(Value):
     schema: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Value):
     """A key, and what it wants; `accepts` says that in words.
 
     `is_option`: it is an option of `kvmbox run`, and a parameter of `kvmbox.Machine` of the same name.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from kvmbox.run.result import ENDING, Kinds, checked
@@ -39,7 +38,7 @@ def with_files(boot: Boot, place: Callable[[str], str]) -> Boot:
     if "fw_cfg" in options:
         named = (one.partition("=") for one in _texts(options["fw_cfg"]))
         options["fw_cfg"] = tuple(f"{name}={place(path)}" for name, _, path in named)
-    return replace(boot, image=place(boot.image), options=options)
+    return boot.replaced(image=place(boot.image), options=options)
 
 
 def boot_data(boot: Boot) -> dict[str, Any]:

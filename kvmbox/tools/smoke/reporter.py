@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from kvmbox.lean import Value
 from kvmbox.tools.smoke.model import Attempt, Test, TestResult
 from kvmbox.tools.smoke.summary import Summary
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Value):
     """What is to be done: the tests, in order; boots of each; how many at a time; which part of a whole."""
 
     tests: tuple[Test, ...]

@@ -13,7 +13,6 @@ import os
 import tempfile
 import threading
 from concurrent.futures import Future
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -112,7 +111,7 @@ class ForkingExecutor:
             if isinstance(found, Observation):
                 future.set_result(found)
                 return
-            begun = self._begin(replace(boot, start=None, snapshot=found))
+            begun = self._begin(boot.replaced(start=None, snapshot=found))
         except BaseException as error:  # noqa: BLE001 - raised again in whoever asks for the result
             future.set_exception(error)
             return
