@@ -29,27 +29,21 @@ class Sandbox(Protocol):
 
     def __enter__(self) -> Self:
         """Itself."""
-        ...
 
     def __exit__(self, *_: object) -> None:
         """No process is left."""
-        ...
 
     def connect(self, machine: Machine, board: Sequence[DeviceSpec]) -> None:
         """Start the models of `board` and give their channels to `machine`. Raises SandboxError."""
-        ...
 
     def watch(self, poll: select.poll) -> None:
         """Register what becomes readable when a device process fails."""
-        ...
 
     def check(self) -> None:
         """Raise DeviceProcessError if a device process is of no use any more; never blocks."""
-        ...
 
     def explain(self, error: DeviceProcessError) -> DeviceProcessError:
         """The error with its cause, as far as that can be found out."""
-        ...
 
 
 class NoSandbox:

@@ -19,18 +19,15 @@ class Executor(Protocol):
     @property
     def slots(self) -> int:
         """How many boots are useful at a time: the engine submits no more. It may change."""
-        ...
 
     def submit(self, boot: Boot) -> Future[Observation]:
         """Begin a boot. The result is how it ended; an exception is a failure of the executor itself.
 
         Called by one thread. What is wrong with the boot (a missing image, a crash) is an Observation.
         """
-        ...
 
     def cancel(self) -> None:
         """End all boots now; their futures end soon, with whatever result. Idempotent, and never waits."""
-        ...
 
     def __enter__(self) -> Self: ...
 
@@ -38,4 +35,3 @@ class Executor(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Cancel what still runs, and wait until nothing of it is left."""
-        ...
