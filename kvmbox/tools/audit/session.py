@@ -13,7 +13,6 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import Final, Self
 
 from kvmbox.errors import DeviceProcessError, SandboxError
@@ -97,9 +96,7 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self._client.close(grace_ns=0)
 
     def run(self, probes: Iterable[Probe]) -> Iterator[tuple[Probe, Result]]:

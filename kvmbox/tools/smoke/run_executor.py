@@ -18,7 +18,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Final, Self
 
 from kvmbox.host.child_command import child_command
@@ -73,9 +72,7 @@ class RunExecutor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.cancel()
         for thread in self._threads:
             thread.join()

@@ -13,8 +13,7 @@ import os
 import tempfile
 import threading
 from concurrent.futures import Future
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from kvmbox.outcome import CLEAN, KVMBOX_FAILED
 from kvmbox.tools.smoke.command_line import making_of
@@ -56,12 +55,10 @@ class ForkingExecutor:
         self._inner.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: Any) -> None:
         try:
             self.cancel()
-            self._inner.__exit__(kind, error, trace)
+            self._inner.__exit__(*exception)
         finally:
             if self._folder is not None:
                 self._folder.cleanup()

@@ -10,7 +10,6 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from kvmbox.tools.smoke.command_line import expectations, failures, is_for_run
@@ -60,9 +59,7 @@ class WarmExecutor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.cancel()
         assert self._closing is not None
         self._closing.join()
