@@ -32,7 +32,7 @@ COLD = (
     "tomllib",  # the table of bundled guests
     "traceback",  # --debug
     "kvmbox.parts.profile",  # --profile, and the profile of a hang
-    "kvmbox.parts.exit_samples.exit_sources",  # --stats, --json
+    "kvmbox.parts.exit_samples.part",  # --stats, --json
     "kvmbox.parts.profile.profiler",
     "kvmbox.explain.sampler",
     "kvmbox.parts.record",  # --record
