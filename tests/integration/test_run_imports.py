@@ -43,7 +43,7 @@ COLD = (
     "kvmbox.tools.bench",
     "kvmbox.tools.qtest",
     "kvmbox.explain",
-    "kvmbox.parts.core_file.core_file",  # --core
+    "kvmbox.parts.core_file.part",  # --core
     "kvmbox.parts.crash_report.source_tree",  # --source
     "kvmbox.parts.snapshot",
     "kvmbox.parts.screen",  # what the guest has printed there
