@@ -299,17 +299,13 @@ def _reporters(
 
         # A report has what guests print, and the runner reads this stdout.
         stack.enter_context(without_commands(_print, secrets.token_hex(16)))
-    found: list[Reporter] = []
-    for option, path in wanted:
-        write = writer(option, path)
-        if option == "--tap":
-            found.append(TapReporter(write))
-        elif option == "--junit":
-            found.append(JunitReporter(write, now=time.time, host=os.uname().nodename))
-        elif option == "--jsonl":
-            found.append(JsonLinesReporter(write))
-        else:
-            found.append(MarkdownReporter(write))
+    kinds: dict[str, Callable[[Callable[[str], None]], Reporter]] = {
+        "--tap": TapReporter,
+        "--junit": lambda write: JunitReporter(write, now=time.time, host=os.uname().nodename),
+        "--jsonl": JsonLinesReporter,
+        "--markdown": MarkdownReporter,
+    }
+    found = [kinds[option](writer(option, path)) for option, path in wanted]
     if page:
         file = ReportFile("GITHUB_STEP_SUMMARY", page, append=True)
         stack.callback(file.close)

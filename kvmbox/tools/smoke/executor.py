@@ -6,11 +6,25 @@ An executor may boot in processes of this machine (`local`), in warm workers, or
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from kvmbox.tools.smoke.model import Boot, Observation
+
+_Result = TypeVar("_Result")
+
+
+def forward(
+    done: Future[_Result], future: Future[Observation], observation_of: Callable[[_Result], Observation]
+) -> None:
+    """Give `future` what `done` has got: what `observation_of` makes of the result, or the error."""
+    error = done.exception()
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(observation_of(done.result()))
 
 
 class Executor(Protocol):

@@ -7,10 +7,11 @@ Both are dicts of what JSON has. Bytes travel as text in Latin-1. What comes fro
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kvmbox.run.result import ENDING, Kinds, checked
+from kvmbox.tools.smoke.command_line import with_paths
 from kvmbox.tools.smoke.model import Boot, Observation, Pattern, Step
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}/(?!\.{1,2}\Z)[^/\0]+\Z")
@@ -28,17 +29,7 @@ def is_key(text: str) -> bool:
 
 def with_files(boot: Boot, place: Callable[[str], str]) -> Boot:
     """The same boot with another path for each file that it reads: what `place` makes of the path."""
-    options = dict(boot.options)
-    if "initrd" in options:
-        options["initrd"] = place(str(options["initrd"]))
-    if options.get("bios", "none") not in ("builtin", "none"):
-        options["bios"] = place(str(options["bios"]))
-    if "modules" in options:
-        options["modules"] = tuple(_moved(one, place) for one in _texts(options["modules"]))
-    if "fw_cfg" in options:
-        named = (one.partition("=") for one in _texts(options["fw_cfg"]))
-        options["fw_cfg"] = tuple(f"{name}={place(path)}" for name, _, path in named)
-    return boot.replaced(image=place(boot.image), options=options)
+    return boot.replaced(image=place(boot.image), options=with_paths(boot.options, place))
 
 
 def boot_data(boot: Boot) -> dict[str, Any]:
@@ -102,13 +93,3 @@ def observation_from(data: object) -> Observation:
 
 def _pattern_data(pattern: Pattern) -> list[Any]:
     return [pattern.text, pattern.is_regex]
-
-
-def _texts(value: object) -> Iterator[str]:
-    assert isinstance(value, tuple)
-    yield from value
-
-
-def _moved(module: str, place: Callable[[str], str]) -> str:
-    path, comma, arguments = module.partition(",")
-    return place(path) + comma + arguments

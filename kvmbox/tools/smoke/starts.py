@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from kvmbox.outcome import CLEAN, KVMBOX_FAILED
 from kvmbox.tools.smoke.command_line import making_of
-from kvmbox.tools.smoke.executor import Executor
+from kvmbox.tools.smoke.executor import Executor, forward
 from kvmbox.tools.smoke.model import NOT_BEGUN, Boot, Observation, Origin, Start, no_result
 
 
@@ -112,7 +112,7 @@ class ForkingExecutor:
         except BaseException as error:  # noqa: BLE001 - raised again in whoever asks for the result
             future.set_exception(error)
             return
-        begun.add_done_callback(lambda done: _pass_on(done, future))
+        begun.add_done_callback(lambda done: forward(done, future, lambda seen: seen))
 
 
 def _made(start: Start, path: str, done: Future[Observation], made: Future[str | Observation]) -> None:
@@ -134,11 +134,3 @@ def _failed(start: Start, seen: Observation) -> Observation:
     """What is told of each test that needs `start`."""
     words = f"the start '{start.name}' ({start.origin}) cannot be made: {seen.reason}"
     return seen.replaced(reason=words, start_failed=True, steps_done=0)
-
-
-def _pass_on(done: Future[Observation], future: Future[Observation]) -> None:
-    error = done.exception()
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(done.result())

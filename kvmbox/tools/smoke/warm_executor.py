@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final, Protocol, Self
 
-from kvmbox.tools.smoke.command_line import expectations, failures, is_for_run
-from kvmbox.tools.smoke.model import DEFAULT_OUTPUT_LIMIT, NOT_BEGUN, Boot, Observation, Pattern
+from kvmbox.tools.smoke.command_line import is_for_run, machine_options
+from kvmbox.tools.smoke.executor import forward
+from kvmbox.tools.smoke.model import NOT_BEGUN, Boot, Observation, Pattern
 from kvmbox.tools.warm import WarmPool, WarmResult
 
 _NANOSECONDS: Final = 1e-9
@@ -73,25 +74,6 @@ def can_boot(boot: Boot) -> bool:
     )
 
 
-def machine_options(boot: Boot) -> dict[str, Any]:
-    """What `WarmPool.submit` takes: parameters of `kvmbox.Machine`, or of `Machine.from_snapshot`."""
-    options: dict[str, Any] = {"serial_limit": DEFAULT_OUTPUT_LIMIT, **boot.options}
-    options["timeout"] = boot.timeout
-    if boot.snapshot is not None:
-        options["from_snapshot"] = boot.snapshot
-    else:
-        options["image"] = boot.image
-    if wanted := expectations(boot):
-        options["expect"] = tuple(one.text for one in wanted)
-    if unwanted := failures(boot):
-        options["fail_on"] = tuple(one.text for one in unwanted)
-    if boot.record is not None:
-        options["record"] = boot.record
-    if boot.core is not None:
-        options["core"] = boot.core
-    return options
-
-
 def _on_wire(pattern: Pattern | None) -> bytes:
     """A pattern for the console as the guest prints it: a line end may have a \\r."""
     if pattern is None:
@@ -103,12 +85,8 @@ def _on_wire(pattern: Pattern | None) -> bytes:
 def _pass_on(done: Future[WarmResult], future: Future[Observation]) -> None:
     if done.cancelled():
         future.set_result(NOT_BEGUN)
-        return
-    error = done.exception()
-    if error is not None:
-        future.set_exception(error)
-        return
-    future.set_result(observation_of(done.result()))
+    else:
+        forward(done, future, observation_of)
 
 
 def observation_of(result: WarmResult) -> Observation:
