@@ -6,6 +6,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -59,29 +61,36 @@ def command(file: str, until: str | None, device: str | None, dump: str | None, 
       12   a reply differs; the first difference is described
       14   kvmbox failed
     """
+    if dump is not None and given("sandbox"):
+        raise UsageError("--dump replays nothing: --sandbox means nothing beside it")
+    with recording(file, until, device) as (reader, bound, choice):
+        if dump is None:
+            return _replay(reader, bound, choice, sandbox)
+        try:
+            _dump(reader, bound, choice, as_json=dump == "json")
+        except BrokenPipeError:
+            # 'replay --dump FILE | head' has what it wants. What is still buffered goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+@contextmanager
+def recording(
+    file: str, until: str | None, device: str | None
+) -> Iterator[tuple[RecordingReader, Until, DeviceChoice]]:
+    """An open recording, and what of it is meant. What the person has to know of it is told on stderr."""
     from kvmbox.tools.replay.reader import RecordingReader
     from kvmbox.tools.replay.select import DeviceChoice, Until
 
-    if dump is not None and given("sandbox"):
-        raise UsageError("--dump replays nothing: --sandbox means nothing beside it")
     bound = Until() if until is None else Until.parse(until)
     with RecordingReader(file) as reader:
         choice = DeviceChoice.parse(device, reader.channels)
         for warning in reader.warnings():
             click.echo(f"kvmbox: {warning}", err=True)
-        status = 0
-        if dump is not None:
-            try:
-                _dump(reader, bound, choice, as_json=dump == "json")
-            except BrokenPipeError:
-                # 'replay --dump FILE | head' has what it wants. What is still buffered goes nowhere.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        else:
-            status = _replay(reader, bound, choice, sandbox)
+        yield reader, bound, choice
         notice = reader.ending.notice() if reader.ending is not None else None
     if notice is not None:
         click.echo(f"kvmbox: {notice}", err=True)
-    return status
 
 
 def _dump(reader: RecordingReader, until: Until, choice: DeviceChoice, *, as_json: bool) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
 
 from kvmbox.errors import UsageError
 from kvmbox.lean import Value
 from kvmbox.parts.record.format import ChannelHeader, Record
+from kvmbox.run.values import guest_time
 from kvmbox.tools.replay.describe import WHOLE_PROCESS
-
-_UNITS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
-_TIME: Final = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))?(ns|us|µs|ms|s)")
 
 
 class Until(Value):
@@ -26,15 +22,13 @@ class Until(Value):
         """A record number ("4711") or a guest time with its unit ("1.5s", "200ms"). Raises UsageError."""
         if text.isascii() and text.isdigit() and len(text) <= 18:
             return cls(record=int(text))
-        found = _TIME.fullmatch(text)
-        if found is None:
+        time = guest_time(text)
+        if time is None:
             raise UsageError(
                 f"--until '{text}' is neither a record nor a time",
                 hint="give a number for a record, or a time with its unit: 1.5s, 200ms, 30us, 1000ns",
             )
-        unit = _UNITS[found[3]]
-        fraction = found[2] or ""
-        return cls(time=int(found[1]) * unit + int(fraction or 0) * unit // 10 ** len(fraction))
+        return cls(time=time)
 
     def take(self, records: Iterable[Record]) -> Iterator[Record]:
         """The records up to the bound. Records of different channels may be out of order by their times."""
