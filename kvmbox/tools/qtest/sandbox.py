@@ -13,7 +13,7 @@ import os
 import select
 import threading
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Self
 
 from kvmbox.board import DeviceSpec
 from kvmbox.errors import DeviceProcessError
@@ -24,17 +24,22 @@ from kvmbox.remote.watchdog import Watchdog
 from kvmbox.tools.qtest.machine import Machine
 
 
-class Sandbox(Protocol):
-    """See the module's text."""
+class Sandbox:
+    """`--sandbox none`: the models are called on the thread that asks. A context manager."""
 
     def __enter__(self) -> Self:
-        """Itself."""
+        return self
 
     def __exit__(self, *_: object) -> None:
         """No process is left."""
 
     def connect(self, machine: Machine, board: Sequence[DeviceSpec]) -> None:
         """Start the models of `board` and give their channels to `machine`. Raises SandboxError."""
+        channels = direct_channels(
+            board, machine.grants(), now=machine.clock, deadline_changed=machine.deadline_changed
+        )
+        for channel, devices in channels:
+            machine.connect(channel, devices)
 
     def watch(self, poll: select.poll) -> None:
         """Register what becomes readable when a device process fails."""
@@ -44,37 +49,10 @@ class Sandbox(Protocol):
 
     def explain(self, error: DeviceProcessError) -> DeviceProcessError:
         """The error with its cause, as far as that can be found out."""
-
-
-class NoSandbox:
-    """`--sandbox none`: the models are called on the thread that asks."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def connect(self, machine: Machine, board: Sequence[DeviceSpec]) -> None:
-        """See Sandbox."""
-        channels = direct_channels(
-            board, machine.grants(), now=machine.clock, deadline_changed=machine.deadline_changed
-        )
-        for channel, devices in channels:
-            machine.connect(channel, devices)
-
-    def watch(self, poll: select.poll) -> None:
-        """Nothing can fail between requests."""
-
-    def check(self) -> None:
-        """Nothing can have failed between requests."""
-
-    def explain(self, error: DeviceProcessError) -> DeviceProcessError:
-        """The error itself: it happened here."""
         return error
 
 
-class ProcessSandbox:
+class ProcessSandbox(Sandbox):
     """`--sandbox process`: a jailed process per device type, on the CPU that this process moves to.
 
     Asking and answering alternate, and across CPUs a request costs several times as much (docs/adr/links.md).
@@ -94,9 +72,6 @@ class ProcessSandbox:
         except BaseException:
             self._placement.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         # The watchdog first: it uses what is closed behind it.
@@ -148,4 +123,4 @@ class ProcessSandbox:
 
 def open_sandbox(kind: str) -> Sandbox:
     """`kind` is "process" or "none". Raises SandboxError."""
-    return NoSandbox() if kind == "none" else ProcessSandbox()
+    return Sandbox() if kind == "none" else ProcessSandbox()
