@@ -17,7 +17,7 @@ from collections import namedtuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, ClassVar, dataclass_transform
+    from typing import Any, ClassVar, Self, dataclass_transform
 else:
 
     def dataclass_transform(**_promises):
@@ -45,16 +45,16 @@ class _ValueType(type):
     """Makes the annotations of a class body its slots and the parameters of its constructor."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
-        fields: tuple[str, ...] = ()
-        if bases and bases != (Value,):
-            raise TypeError(f"{name}: a value inherits from Value, and from nothing else")
-        if bases:
-            fields = tuple(namespace.get("__annotations__", ()))
-            namespace["_defaults"] = {field: namespace.pop(field) for field in fields if field in namespace}
-            namespace["__match_args__"] = fields
+        if not bases:
+            return super().__new__(cls, name, bases, {**namespace, "__slots__": ()})
+        if len(bases) > 1 or not isinstance(bases[0], _ValueType):
+            raise TypeError(f"{name}: a value inherits from one other, and from nothing else")
+        base: Any = bases[0]
+        fields = tuple(namespace.get("__annotations__", ()))
+        defaults = {field: namespace.pop(field) for field in fields if field in namespace}
+        namespace |= {"_defaults": base._defaults | defaults, "__match_args__": base.__match_args__ + fields}
         made: Any = super().__new__(cls, name, bases, {**namespace, "__slots__": fields})
-        if bases:
-            made._stores = tuple((field, getattr(made, field).__set__) for field in fields)
+        made._stores = base._stores + tuple((field, getattr(made, field).__set__) for field in fields)
         return made
 
 
@@ -62,12 +62,13 @@ class _ValueType(type):
 class Value(metaclass=_ValueType):
     """Base of an immutable class whose annotations are its fields: a frozen dataclass with slots.
 
-    Defaults are shared by all instances, as in a function's signature, so they must be immutable.
+    Defaults are shared by all instances, as in a function's signature, so they must be immutable. A class
+    that inherits from a value has its fields first, and then its own.
     """
 
-    if TYPE_CHECKING:
-        _defaults: ClassVar[dict[str, Any]]
-        _stores: ClassVar[tuple[tuple[str, Callable[[object, object], None]], ...]]
+    __match_args__ = ()
+    _defaults: ClassVar[dict[str, Any]] = {}
+    _stores: ClassVar[tuple[tuple[str, Callable[[object, object], None]], ...]] = ()
 
     def __init__(self, *values: object, **named: object) -> None:
         stores = self._stores
@@ -89,6 +90,10 @@ class Value(metaclass=_ValueType):
     def as_dict(self) -> dict[str, Any]:
         """The fields by name; values within them stay what they are."""
         return {field: getattr(self, field) for field, _ in self._stores}
+
+    def replaced(self, **changes: object) -> Self:
+        """The same value with other fields."""
+        return type(self)(**self.as_dict() | changes)
 
     def _values(self) -> tuple[object, ...]:
         return tuple(getattr(self, field) for field, _ in self._stores)

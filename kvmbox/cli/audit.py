@@ -3,71 +3,52 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from kvmbox import layout
+from kvmbox.cli.options import IPC, SECCOMP, output, takes, transport
 from kvmbox.cli.output_files import for_people, open_json, write_json
 from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
 from kvmbox.host import early
 from kvmbox.host.open_files import allow_enough
-from kvmbox.remote.transports import DEFAULT_IPC, IPC_OPTIONS, ipc_of
+from kvmbox.run.option import FLAG, REPEATED, Option
 
 if TYPE_CHECKING:
+    from kvmbox.remote.pool import Seccomp
     from kvmbox.tools.audit.audit import Report
     from kvmbox.tools.audit.report import Row
 
 
+# The formatter would give each cell a line of its own.
+# fmt: off
+OPTIONS: Final = (
+    Option("types", "Audit only this device type or thread of kvmbox (vmm-main, vmm-vcpu). May be repeated.",
+           flag="--type", kind=REPEATED, metavar="TYPE"),
+    Option("probes", "Run only this probe. May be repeated.", flag="--probe", kind=REPEATED, metavar="PROBE"),
+    SECCOMP,
+    IPC,
+    Option("without", "Do not use this sandbox layer. May be repeated.", kind=REPEATED, metavar="LAYER"),
+    Option("control", "Use no sandbox layer: every probe should succeed.", kind=FLAG),
+    Option("matrix", "Run the first type with each layer alone, and without each layer.", kind=FLAG),
+    output("json_path", "the report", "--json"),
+)
+# fmt: on
+
+
 @click.command("audit", short_help="attack the sandbox, and show what stopped each attack")
-@click.option(
-    "--type",
-    "types",
-    multiple=True,
-    metavar="TYPE",
-    help="Audit only this device type or thread of kvmbox (vmm-main, vmm-vcpu). May be repeated.",
-)
-@click.option(
-    "--probe", "probes", multiple=True, metavar="PROBE", help="Run only this probe. May be repeated."
-)
-@click.option(
-    "--seccomp",
-    type=click.Choice(("filter", "strict", "off")),
-    default="filter",
-    show_default=True,
-    help="As in 'kvmbox run'.",
-)
-@click.option(
-    "--ipc",
-    type=click.Choice(IPC_OPTIONS),
-    default=DEFAULT_IPC,
-    show_default=True,
-    help="As in 'kvmbox run'.",
-)
-@click.option(
-    "--without", multiple=True, metavar="LAYER", help="Do not use this sandbox layer. May be repeated."
-)
-@click.option("--control", is_flag=True, help="Use no sandbox layer: every probe should succeed.")
-@click.option(
-    "--matrix", is_flag=True, help="Run the first type with each layer alone, and without each layer."
-)
-@click.option(
-    "--json", "json_path", metavar="FILE", help="Write the report to FILE, or to stdout if FILE is -."
-)
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
+@takes(*OPTIONS)
 def command(
     types: tuple[str, ...],
     probes: tuple[str, ...],
-    seccomp: str,
+    seccomp: Seccomp,
     ipc: str,
     without: tuple[str, ...],
     control: bool,
     matrix: bool,
     json_path: str | None,
-    debug: bool,
 ) -> int:
     """Attack the sandbox from inside, and show which layer stopped each attack.
 
@@ -90,9 +71,10 @@ def command(
       14   the report could not be written
       130  interrupted
     """
-    from kvmbox.jail import layers, linux
+    from kvmbox.jail import layers
+    from kvmbox.remote.pool import SECCOMP_MODES
     from kvmbox.tools.audit.audit import Options, run_audit
-    from kvmbox.tools.audit.probes import catalogue
+    from kvmbox.tools.audit.probes import CATALOGUE
     from kvmbox.tools.audit.report import as_data
     from kvmbox.tools.audit.stand_in import THREADS
 
@@ -106,24 +88,19 @@ def command(
         raise UsageError(str(error)) from error
     if left_out & layers.SECCOMP and seccomp != "off" and given("seccomp"):
         raise UsageError(f"--without seccomp contradicts --seccomp {seccomp}")
-    modes = {
-        "filter": linux.SECCOMP_MODE_FILTER,
-        "strict": linux.SECCOMP_MODE_STRICT,
-        "off": linux.SECCOMP_MODE_DISABLED,
-    }
     chosen = _chosen_types(types)
     options = Options(
         types=[name for name in chosen if name not in THREADS],
         threads=[name for name in chosen if name in THREADS],
-        seccomp=modes[seccomp],
-        ipc=ipc_of(ipc, can_spin=len(os.sched_getaffinity(0)) > 1),
+        seccomp=SECCOMP_MODES[seccomp],
+        ipc=transport(ipc),
         without=left_out | (layers.SECCOMP if seccomp == "off" else 0),
         control=control,
         matrix=matrix,
         probes=probes,
     )
     for name in probes:
-        if name not in {probe.name for probe in catalogue()}:
+        if name not in {probe.name for probe in CATALOGUE}:
             raise UsageError(f"there is no probe '{name}'", hint="'kvmbox audit' lists them")
     allow_enough()
     json_file = open_json(json_path)
@@ -144,11 +121,10 @@ def _heed_signals(_progress: str) -> None:
 
 
 def _chosen_types(wanted: tuple[str, ...]) -> list[str]:
-    from kvmbox.board import SERIAL_PORTS, BoardOptions, by_type, pc_board
+    from kvmbox.cli.policy import device_types
     from kvmbox.tools.audit.stand_in import THREADS
 
-    known = list(by_type(pc_board(BoardOptions(SERIAL_PORTS, rtc_base=0, memory_size=layout.MIN_MEMORY))))
-    known += THREADS
+    known = [*device_types(), *THREADS]
     for name in wanted:
         if name not in known:
             raise UsageError(f"there is no device type '{name}'", hint=f"known: {', '.join(known)}")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from kvmbox.cli.messages import INTERRUPTED, report, say
+from kvmbox.cli.options import as_in_run, output, takes
 from kvmbox.cli.output_files import for_people, open_json, write_json
-from kvmbox.cli.values import CPU_COUNT, SECONDS, given
-from kvmbox.errors import HostOutputError, StartError, UsageError
+from kvmbox.cli.values import given
+from kvmbox.errors import UsageError
 from kvmbox.host.open_files import allow_enough
-from kvmbox.regular import open_regular
+from kvmbox.run.option import FLAG, REPEATED, Option
 
 if TYPE_CHECKING:
     from kvmbox.tools.bench.plan import Plan
@@ -25,75 +26,43 @@ if TYPE_CHECKING:
 NOTHING_MEASURED = 4
 
 
+# The formatter would give each cell a line of its own.
+# fmt: off
+OPTIONS: Final = (
+    Option("quick", "Measure few rows and configurations in three rounds (half a minute).", kind=FLAG),
+    Option("only",
+           "Measure only this row or configuration: a name or a pattern such as 'process/*/shm'. May be "
+           "repeated. See --list.", kind=REPEATED, metavar="ROW|CONFIGURATION"),
+    Option("repeat", "The number of interleaved rounds.", shown="7", metavar="N", bounds=(1, 1000)),
+    Option("peer", "Measure QEMU with the same guest as well.", choices=("qemu",)),
+    Option("pin", "The host CPU of measurements with one VM.", shown="last", metavar="CPU", bounds=(0, None)),
+    as_in_run("cpus", help="The number of CPUs of each VM."),
+    as_in_run("timeout", help="The time limit of one guest.", default=60.0, shown="60"),
+    output("json_path", "all samples and a description of the host", "--json"),
+    Option("plot_path", "Draw the ratios to FILE (.svg or .png; needs matplotlib).", flag="--plot",
+           metavar="FILE"),
+    Option("page_path", "Fill the tables between the markers of this page (needs --peer qemu).",
+           flag="--page", metavar="FILE"),
+    Option("markdown", "Print the tables as Markdown.", kind=FLAG),
+    Option("load", "Show the results in FILE, written by --json, instead of measuring.", metavar="FILE"),
+    click.option("--compare", nargs=2, metavar="OLD NEW",
+                 help="Compare two files, written by --json, instead of measuring."),
+    Option("list_", "List all rows and configurations instead of measuring.", flag="--list", kind=FLAG),
+    click.option("--divide", type=click.IntRange(1), hidden=True,
+                 help="Divide the guest's iterations: for tests."),
+)
+# fmt: on
+
+
 @click.command("bench", short_help="measure the cost of isolation on this host")
-@click.option(
-    "--quick", is_flag=True, help="Measure few rows and configurations in three rounds (half a minute)."
-)
-@click.option(
-    "--only",
-    multiple=True,
-    metavar="ROW|CONFIGURATION",
-    help="Measure only this row or configuration: a name or a pattern such as 'process/*/shm'. May be "
-    "repeated. See --list.",
-)
-@click.option(
-    "--repeat",
-    type=click.IntRange(1, 1000),
-    metavar="N",
-    help="The number of interleaved rounds.  [default: 7]",
-)
-@click.option("--peer", type=click.Choice(["qemu"]), help="Measure QEMU with the same guest as well.")
-@click.option(
-    "--pin",
-    type=click.IntRange(0),
-    metavar="CPU",
-    help="The host CPU of measurements with one VM.  [default: last]",
-)
-@click.option("--cpus", type=CPU_COUNT, metavar="N", help="The number of CPUs of each VM.  [default: 1]")
-@click.option(
-    "--timeout",
-    type=SECONDS,
-    default=60.0,
-    metavar="SECONDS",
-    help="The time limit of one guest.  [default: 60]",
-)
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    help="Write all samples and a description of the host to FILE, or to stdout if FILE is -.",
-)
-@click.option(
-    "--plot", "plot_path", metavar="FILE", help="Draw the ratios to FILE (.svg or .png; needs matplotlib)."
-)
-@click.option(
-    "--page",
-    "page_path",
-    metavar="FILE",
-    help="Fill the tables between the markers of this page (needs --peer qemu).",
-)
-@click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
-@click.option(
-    "--load", metavar="FILE", help="Show the results in FILE, written by --json, instead of measuring."
-)
-@click.option(
-    "--compare",
-    nargs=2,
-    metavar="OLD NEW",
-    help="Compare two files, written by --json, instead of measuring.",
-)
-@click.option("--list", "list_", is_flag=True, help="List all rows and configurations instead of measuring.")
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-@click.option(
-    "--divide", type=click.IntRange(1), hidden=True, help="Divide the guest's iterations: for tests."
-)
+@takes(*OPTIONS)
 def command(
     quick: bool,
     only: tuple[str, ...],
     repeat: int | None,
     peer: str | None,
     pin: int | None,
-    cpus: int | None,
+    cpus: int,
     timeout: float,
     json_path: str | None,
     plot_path: str | None,
@@ -102,7 +71,6 @@ def command(
     load: str | None,
     compare: tuple[str, str] | None,
     list_: bool,
-    debug: bool,
     divide: int | None,
 ) -> int:
     """Measure every choice of --sandbox, --seccomp and --ipc of 'kvmbox run', and pure Python.
@@ -148,7 +116,7 @@ def command(
     _check(plot_path, page_path)
     allow_enough()
     json_file = open_json(json_path)
-    results, interrupted = _measure(plan, pin, timeout, cpus or 1, peer=peer is not None)
+    results, interrupted = _measure(plan, pin, timeout, cpus, peer=peer is not None)
     # Minutes of measuring: neither a full disk nor a terminal that is gone may lose the other's part.
     try:
         write_json(json_path, json_file, results.as_json())
@@ -190,19 +158,15 @@ def _measure(
     plan: Plan, pin: int | None, timeout: float, guest_cpus: int, *, peer: bool
 ) -> tuple[Results, bool]:
     """The results, and whether they were interrupted."""
-    from kvmbox.boot import bundled
     from kvmbox.tools.bench import host
-    from kvmbox.tools.bench.jobs import GUEST, Jobs
+    from kvmbox.tools.bench.jobs import Jobs, guests
     from kvmbox.tools.bench.peer import find
     from kvmbox.tools.bench.results import Results
     from kvmbox.tools.bench.runner import measure_all
 
     if peer:
         find()
-    if bundled.find(GUEST) is None:
-        raise StartError(
-            f"the guest '{GUEST}' is not built in {bundled.DIRECTORY}", hint="in a source tree: make guests"
-        )
+    images = guests()
     allowed = sorted(os.sched_getaffinity(0))
     cpu = allowed[-1] if pin is None else pin
     if cpu not in allowed:
@@ -213,7 +177,7 @@ def _measure(
     facts = host.facts(peer=peer)
     facts |= {"pinned_cpu": cpu, "guest_cpus": guest_cpus}
     results = Results.of(plan, facts)
-    jobs = Jobs(plan, bundled.DIRECTORY, int(facts["tsc_khz"]), cpu, timeout, guest_cpus)
+    jobs = Jobs(plan, images, int(facts["tsc_khz"]), cpu, timeout, guest_cpus)
     try:
         with _progress() as before:
             measure_all(plan, results, jobs.measure, before=before)
@@ -329,7 +293,7 @@ def _check(plot_path: str | None, page_path: str | None) -> None:
     if page_path is not None:
         from kvmbox.tools.bench import page
 
-        page.check(page_path, _read_page(page_path))
+        page.check(page_path, page.read(page_path))
 
 
 def _keep(drawn: Results, plot_path: str | None, results: Results, page_path: str | None) -> None:
@@ -339,24 +303,9 @@ def _keep(drawn: Results, plot_path: str | None, results: Results, page_path: st
 
         draw(drawn, plot_path)
     if page_path is not None:
-        from kvmbox.tools.bench.page import filled
+        from kvmbox.tools.bench import page
 
-        text = filled(page_path, _read_page(page_path), results)
-        try:
-            with open(page_path, "w", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            raise HostOutputError(f"cannot write --page '{page_path}': {error.strerror}") from error
-
-
-def _read_page(path: str) -> str:
-    try:
-        with os.fdopen(open_regular(path), "r", encoding="utf-8") as file:
-            return file.read()
-    except OSError as error:
-        raise UsageError(f"--page: cannot read '{path}': {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--page '{path}' is not UTF-8") from error
+        page.fill(page_path, results)
 
 
 def _compare(paths: tuple[str, str], markdown: bool) -> int:

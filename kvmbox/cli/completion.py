@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from kvmbox.cli.options import takes
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -18,8 +20,8 @@ SHELLS: Final = ("bash", "zsh", "fish")
 
 @click.command("completion", short_help="print a script that completes commands in a shell")
 @click.argument("shell", type=click.Choice(SHELLS))
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(shell: str, debug: bool) -> int:
+@takes()
+def command(shell: str) -> int:
     """Print a script with which SHELL completes commands, options, their values, and guests.
 
     \b
@@ -38,7 +40,6 @@ def command(shell: str, debug: bool) -> int:
     from kvmbox.cli.main import cli
     from kvmbox.cli.quick import COMPLETION_VARIABLE
 
-    del debug
     shell_class = get_completion_class(shell)
     assert shell_class is not None  # click knows all of SHELLS
     script = shell_class(cli, {}, "kvmbox", COMPLETION_VARIABLE)

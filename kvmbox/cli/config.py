@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import click
+
+from kvmbox.cli.options import takes
+from kvmbox.run.option import Option
 
 
 @click.command("config", short_help="show the defaults that configuration files set")
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(debug: bool) -> int:
+@takes(
+    Option(
+        "schema",
+        "Print the JSON Schema of kvmbox.toml or of a suite of guests, for editors.",
+        choices=("config", "suite"),
+    )
+)
+def command(schema: str | None) -> int:
     """Show which configuration file counts in this directory, and what it sets.
 
     The file is the nearest kvmbox.toml, or pyproject.toml with a table [tool.kvmbox], in this directory or
@@ -31,7 +42,12 @@ def command(debug: bool) -> int:
     from kvmbox.cli.main import COMMANDS, cli
     from kvmbox.errors import UsageError
 
-    del debug
+    if schema is not None:
+        from kvmbox.cli import schema as schemas
+
+        made = schemas.of_configuration() if schema == "config" else schemas.of_suite()
+        click.echo(json.dumps(made, indent=2))
+        return 0
     found = defaults.find()
     for path in found.passed_over:
         click.echo(f"passed over, because it belongs to another user: {path}")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import click
 
+from kvmbox.cli.options import takes
 from kvmbox.errors import KvmError, SandboxError
 from kvmbox.host import open_files
+from kvmbox.lean import Value
+from kvmbox.run.option import FLAG, Option
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Value):
     """One line. `needed` says whether `kvmbox run` works without it."""
 
     name: str
@@ -25,13 +26,14 @@ class Finding:
 
 
 @click.command("doctor", short_help="check this host, and show remedies")
-@click.option(
-    "--cpu",
-    is_flag=True,
-    help="List the features of the CPU: whether host and KVM have each, and whether a guest can use it.",
+@takes(
+    Option(
+        "cpu",
+        "List the features of the CPU: whether host and KVM have each, and whether a guest can use it.",
+        kind=FLAG,
+    )
 )
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(cpu: bool, debug: bool) -> int:
+def command(cpu: bool) -> int:
     """Check whether 'kvmbox run' works on this host, and show a remedy for each problem.
 
     \b

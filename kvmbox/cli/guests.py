@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from kvmbox.boot import bundled
+from kvmbox.cli.options import takes
 from kvmbox.errors import StartError
+from kvmbox.run.option import FLAG, Option
 
 
 @click.command("guests", short_help="list the bundled guests")
-@click.option("--paths", is_flag=True, help="Print the path of each image instead of its purpose.")
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(paths: bool, debug: bool) -> int:
+@takes(Option("paths", "Print the path of each image instead of its purpose.", kind=FLAG))
+def command(paths: bool) -> int:
     """List the bundled guests, which 'kvmbox run NAME' boots by name."""
     found = bundled.catalogue()
     if not found:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvmbox.cli.options import as_in_run, takes
 from kvmbox.cli.output_files import STDOUT, for_people, open_json, write_json
-from kvmbox.cli.values import MEMORY_SIZE
 from kvmbox.host.distinct import refuse_shared
+from kvmbox.run.option import Option
 
 if TYPE_CHECKING:
     from kvmbox.boot.inspection import Inspection, WayResult
@@ -19,20 +20,16 @@ _UNBOOTABLE = 4
 
 @click.command("inspect", short_help="show what an image is, and how it boots")
 @click.argument("image")
-@click.option(
-    "--memory",
-    type=MEMORY_SIZE,
-    metavar="SIZE",
-    help="The guest memory that the image must fit into.  [default: 128M]",
+@takes(
+    as_in_run("memory", help="The guest memory that the image must fit into."),
+    Option(
+        "json_path",
+        "Also write the result as data to FILE, or to stdout if FILE is -.",
+        flag="--json",
+        metavar="FILE",
+    ),
 )
-@click.option(
-    "--json",
-    "json_path",
-    metavar="FILE",
-    help="Also write the result as data to FILE, or to stdout if FILE is -.",
-)
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(image: str, memory: int | None, json_path: str | None, debug: bool) -> int:
+def command(image: str, memory: int, json_path: str | None) -> int:
     """Show what IMAGE is, and every way in which 'kvmbox run' could boot it.
 
     IMAGE is an image file or the name of a bundled guest. The guest does not run, and /dev/kvm is not needed.
@@ -44,7 +41,6 @@ def command(image: str, memory: int | None, json_path: str | None, debug: bool) 
       4    IMAGE cannot be read, or there is no way to boot it
       14   kvmbox failed
     """
-    from kvmbox import layout
     from kvmbox.boot import bundled
     from kvmbox.boot.choose import AUTO
     from kvmbox.boot.image import read_image
@@ -56,7 +52,7 @@ def command(image: str, memory: int | None, json_path: str | None, debug: bool) 
         refuse_shared([("--json", json_path)], [("the image", path)])
     json_file = open_json(json_path)
     boot = "real" if path != image and bundled.is_flat(path) else AUTO  # as `kvmbox run` does
-    found = inspect(read_image(path), GuestMemory(memory or layout.DEFAULT_MEMORY), boot)
+    found = inspect(read_image(path), GuestMemory(memory), boot)
     with for_people(json_path):
         click.echo(_as_text(found))
     if json_path is not None:

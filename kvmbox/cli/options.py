@@ -1,51 +1,100 @@
-"""The options of `kvmbox run` as click has them, from the table of `run.options`."""
+"""The options of commands as click has them: rows of the table of `run.options`, and others like them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import click
 
-from kvmbox.cli.sections import OTHER
 from kvmbox.cli.values import Value
-from kvmbox.run.option import FILE, FLAG, REPEATED, Option
-from kvmbox.run.options import OPTIONS, SECTIONS, names
+from kvmbox.remote.transports import DEFAULT_IPC, ipc_of
+from kvmbox.run.choices import DEFAULT_SECCOMP
+from kvmbox.run.option import FLAG, REPEATED, Option, Section
+from kvmbox.run.options import OPTIONS
+
+Decorator = Callable[[Any], Any]
+"""What click makes of an option."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-HELP_SECTIONS: Final = {
-    section.title: tuple(option.name for option in section.options)
-    for section in SECTIONS
-    if section.title != OTHER
-}
-"""The names of the options by purpose, but for those of the last section."""
 
-CONFIGURABLE: Final = frozenset(names(FILE))
-"""What a configuration file may set."""
+def as_in_run(name: str, **changes: Any) -> Option:
+    """The option of `kvmbox run`, but for `changes`."""
+    return OPTIONS[name].replaced(**changes)
 
 
-def run_options(completions: Mapping[str, Callable[..., Any]]) -> Callable[[_Function], _Function]:
-    """A decorator that gives a command the options of the table; `completions` complete values of some."""
+SECCOMP: Final = as_in_run("seccomp", help="As in 'kvmbox run'.", default=DEFAULT_SECCOMP)
+IPC: Final = as_in_run("ipc", help="As in 'kvmbox run'.", default=DEFAULT_IPC)
+SANDBOX: Final = Option(
+    "sandbox",
+    "Where the device models run: in jailed processes, or in the process of kvmbox.",
+    default="process",
+    choices=("process", "none"),
+)
+UNTIL: Final = Option(
+    "until", "Stop after this guest time (1.5s, 200ms) or record (4711).", metavar="TIME|RECORD"
+)
+DEVICE: Final = Option("device", "Use only this device (COM1) or device type (uart).", metavar="NAME|TYPE")
+
+
+def transport(ipc: str) -> str:
+    """What `ipc`, a value of --ipc, means on this host."""
+    return ipc_of(ipc, can_spin=len(os.sched_getaffinity(0)) > 1)
+
+
+def output(name: str, what: str, flag: str = "") -> Option:
+    """An option that names the file for `what`."""
+    return Option(name, f"Write {what} to FILE, or to stdout if FILE is -.", flag=flag, metavar="FILE")
+
+
+def takes(
+    *rows: Section | Option | Decorator,
+    defaults: bool = True,
+    completions: Mapping[str, Callable[..., Any]] | None = None,
+) -> Callable[[_Function], _Function]:
+    """A decorator that gives a command options, those of a row or a ready one, and --debug.
+
+    Without `defaults`, an option that is not given is None. `completions` complete the values of some, by
+    name.
+    """
+    complete = completions or {}
+    debug = OPTIONS["debug"]
+    decorators = [
+        _decorator(row, default=row.default if defaults else None, shell_complete=complete.get(row.name))
+        if isinstance(row, Option)
+        else row
+        for row in _flat(rows)
+    ]
+    if debug not in _flat(rows):  # the outermost handler looks for it by itself (`cli.main`)
+        decorators.append(_decorator(debug, default=None, expose_value=False))
 
     def decorate(function: _Function) -> _Function:
-        for option in reversed(OPTIONS.values()):
-            function = _decorator(option, completions.get(option.name))(function)
+        for decorator in reversed(decorators):
+            function = decorator(function)
         return function
 
     return decorate
 
 
-def _decorator(option: Option, complete: Callable[..., Any] | None) -> Callable[[_Function], _Function]:
+def _flat(rows: tuple[Section | Option | Decorator, ...]) -> Iterator[Option | Decorator]:
+    for row in rows:
+        yield from row.options if isinstance(row, Section) else (row,)
+
+
+def _decorator(option: Option, *, default: Any, **more: Any) -> Decorator:
+    if default is not None:
+        more["default"] = default
     return click.option(
-        option.spelling,
+        *option.spelling.split(),
         option.name,
         is_flag=True if option.kind == FLAG else None,  # False means more than no flag
         multiple=option.kind == REPEATED,
         type=_type(option),
         metavar=option.metavar,
         help=option.full_help,
-        shell_complete=complete,
+        **more,
     )
 
 

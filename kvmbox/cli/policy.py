@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from kvmbox import layout
+from kvmbox.cli.options import IPC, SECCOMP, takes, transport
 from kvmbox.errors import UsageError
-from kvmbox.remote.transports import DEFAULT_IPC, IPC_OPTIONS, ipc_of
+from kvmbox.run.option import Option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,38 +28,24 @@ NOTIFY_ACTION: Final = "0x7fc00000"  # SECCOMP_RET_USER_NOTIF, which libseccomp'
     context_settings={"ignore_unknown_options": True},
 )
 @click.argument("words", nargs=-1, metavar="[PROCESS] [ARGUMENT]...")
-@click.option(
-    "--simulate",
-    metavar="SYSCALL",
-    help="Show what would happen to this system call (a name or a number) with these ARGUMENTs. The call is "
-    "not executed.",
+@takes(
+    Option(
+        "simulate",
+        "Show what would happen to this system call (a name or a number) with these ARGUMENTs. The call is "
+        "not executed.",
+        metavar="SYSCALL",
+    ),
+    Option(
+        "form",
+        "The output format. pfc: Pseudo Filter Code of libseccomp.",
+        default="text",
+        flag="--format",
+        choices=("text", "pfc", "json"),
+    ),
+    SECCOMP,
+    IPC,
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("text", "pfc", "json")),
-    default="text",
-    show_default=True,
-    help="The output format. pfc: Pseudo Filter Code of libseccomp.",
-)
-@click.option(
-    "--seccomp",
-    type=click.Choice(("filter", "strict", "off")),
-    default="filter",
-    show_default=True,
-    help="As in 'kvmbox run'.",
-)
-@click.option(
-    "--ipc",
-    type=click.Choice(IPC_OPTIONS),
-    default=DEFAULT_IPC,
-    show_default=True,
-    help="As in 'kvmbox run'.",
-)
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(
-    words: tuple[str, ...], simulate: str | None, form: str, seccomp: str, ipc: str, debug: bool
-) -> int:
+def command(words: tuple[str, ...], simulate: str | None, form: str, seccomp: str, ipc: str) -> int:
     """Show what each process of a run may do: its system calls, sandbox layers and limits.
 
     PROCESS is a device type (uart, pit, rtc …), 'spawner', or a thread of kvmbox itself ('vmm-main',
@@ -83,8 +69,7 @@ def command(
     """
     from kvmbox.tools.policy.describe import confinements
 
-    link = ipc_of(ipc, can_spin=len(os.sched_getaffinity(0)) > 1)
-    everybody = confinements(_device_types(), seccomp=seccomp, ipc=link)
+    everybody = confinements(device_types(), seccomp=seccomp, ipc=transport(ipc))
     chosen, arguments = _split(words, everybody)
     if simulate is not None:
         if form == "pfc":
@@ -100,7 +85,7 @@ def command(
     return 0
 
 
-def _device_types() -> dict[str, str]:
+def device_types() -> dict[str, str]:
     """The device types of a board with everything on it, and the devices in each."""
     from kvmbox.board import SERIAL_PORTS, BoardOptions, by_type, pc_board
 

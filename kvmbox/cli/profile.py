@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Final
 
 import click
 
+from kvmbox.cli.options import takes
 from kvmbox.errors import StartError
-
-DEFAULT_TOP: Final = 20
+from kvmbox.run.option import Option
 
 
 @click.command("profile", short_help="show the hottest functions of a profile")
 @click.argument("file")
-@click.option(
-    "--top",
-    type=click.IntRange(1, 100_000),
-    default=DEFAULT_TOP,
-    show_default=True,
-    metavar="N",
-    help="How many functions to show.",
-)
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(file: str, top: int, debug: bool) -> int:
+@takes(Option("top", "How many functions to show.", default=20, metavar="N", bounds=(1, 100_000)))
+def command(file: str, top: int) -> int:
     """Show the hottest functions of FILE, a profile of 'kvmbox run --profile FILE'.
 
     "self" counts the samples in the function itself, "total" also those in the functions that it called.

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmbox import layout
-from kvmbox.cli.values import MEMORY_SIZE
+from kvmbox.cli.options import SANDBOX, as_in_run, takes
 from kvmbox.errors import StartError
 from kvmbox.host.open_files import allow_enough
 from kvmbox.host.unix_socket import listen_at
+from kvmbox.run.option import Option
 from kvmbox.run.values import parse_rtc_base
 
 if TYPE_CHECKING:
@@ -22,36 +22,19 @@ if TYPE_CHECKING:
 
 
 @click.command("qtest", short_help="test the devices with QEMU's qtest protocol, without a CPU")
-@click.option(
-    "--socket",
-    "path",
-    metavar="PATH",
-    help="Accept one client on this Unix socket instead of stdin and stdout.",
+@takes(
+    Option(
+        "path",
+        "Accept one client on this Unix socket instead of stdin and stdout.",
+        flag="--socket",
+        metavar="PATH",
+    ),
+    as_in_run("rtc_base"),
+    as_in_run("memory", help="Memory of the board, such as 64M or 1G."),
+    as_in_run("uart_pace"),
+    SANDBOX,
 )
-@click.option(
-    "--rtc-base",
-    default="utc",
-    metavar="WHEN",
-    help="The initial time of the RTC: utc, localtime or an ISO date and time.  [default: utc]",
-)
-@click.option(
-    "--memory",
-    type=MEMORY_SIZE,
-    default=layout.DEFAULT_MEMORY,
-    metavar="SIZE",
-    help="Memory of the board, such as 64M or 1G.  [default: 128M]",
-)
-@click.option(
-    "--uart-pace", is_flag=True, help="UARTs transmit at their programmed baud rate, not immediately."
-)
-@click.option(
-    "--sandbox",
-    type=click.Choice(["process", "none"]),
-    default="process",
-    help="Where the device models run: in jailed processes, or in the process of kvmbox.  [default: process]",
-)
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(path: str | None, rtc_base: str, memory: int, uart_pace: bool, sandbox: str, debug: bool) -> int:
+def command(path: str | None, rtc_base: str, memory: int, uart_pace: bool, sandbox: str) -> int:
     """Serve QEMU's qtest protocol, which accesses the devices of 'kvmbox run' without a CPU.
 
     Each line of input is one request: outb ADDR VAL, inb ADDR, clock_step NS, irq_intercept_in ioapic …

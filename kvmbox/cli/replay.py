@@ -6,13 +6,17 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
+from kvmbox.cli.options import DEVICE, SANDBOX, UNTIL, takes
 from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
 from kvmbox.host.open_files import allow_enough
+from kvmbox.run.option import Option
 
 if TYPE_CHECKING:
     from kvmbox.tools.replay.backends import Backend
@@ -32,26 +36,18 @@ class _DumpCommand(click.Command):
 
 @click.command("replay", cls=_DumpCommand, short_help="replay a recording and compare the replies")
 @click.argument("file")
-@click.option(
-    "--until", metavar="TIME|RECORD", help="Stop after this guest time (1.5s, 200ms) or record (4711)."
+@takes(
+    UNTIL,
+    DEVICE,
+    Option(
+        "dump",
+        "Print the records as text or JSON lines instead of replaying them.",
+        metavar="[=json]",
+        choices=("text", "json"),
+    ),
+    SANDBOX,
 )
-@click.option("--device", metavar="NAME|TYPE", help="Use only this device (COM1) or device type (uart).")
-@click.option(
-    "--dump",
-    type=click.Choice(["text", "json"]),
-    metavar="[=json]",
-    help="Print the records as text or JSON lines instead of replaying them.",
-)
-@click.option(
-    "--sandbox",
-    type=click.Choice(["process", "none"]),
-    default="process",
-    help="Where the device models run: in jailed processes, or in the process of kvmbox.  [default: process]",
-)
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(
-    file: str, until: str | None, device: str | None, dump: str | None, sandbox: str, debug: bool
-) -> int:
+def command(file: str, until: str | None, device: str | None, dump: str | None, sandbox: str) -> int:
     """Replay FILE, a recording of 'kvmbox run --record FILE', and compare the replies.
 
     New device models get the recorded requests. Their replies are compared with the recorded replies.
@@ -65,29 +61,36 @@ def command(
       12   a reply differs; the first difference is described
       14   kvmbox failed
     """
+    if dump is not None and given("sandbox"):
+        raise UsageError("--dump replays nothing: --sandbox means nothing beside it")
+    with recording(file, until, device) as (reader, bound, choice):
+        if dump is None:
+            return _replay(reader, bound, choice, sandbox)
+        try:
+            _dump(reader, bound, choice, as_json=dump == "json")
+        except BrokenPipeError:
+            # 'replay --dump FILE | head' has what it wants. What is still buffered goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+@contextmanager
+def recording(
+    file: str, until: str | None, device: str | None
+) -> Iterator[tuple[RecordingReader, Until, DeviceChoice]]:
+    """An open recording, and what of it is meant. What the person has to know of it is told on stderr."""
     from kvmbox.tools.replay.reader import RecordingReader
     from kvmbox.tools.replay.select import DeviceChoice, Until
 
-    if dump is not None and given("sandbox"):
-        raise UsageError("--dump replays nothing: --sandbox means nothing beside it")
     bound = Until() if until is None else Until.parse(until)
     with RecordingReader(file) as reader:
         choice = DeviceChoice.parse(device, reader.channels)
         for warning in reader.warnings():
             click.echo(f"kvmbox: {warning}", err=True)
-        status = 0
-        if dump is not None:
-            try:
-                _dump(reader, bound, choice, as_json=dump == "json")
-            except BrokenPipeError:
-                # 'replay --dump FILE | head' has what it wants. What is still buffered goes nowhere.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        else:
-            status = _replay(reader, bound, choice, sandbox)
+        yield reader, bound, choice
         notice = reader.ending.notice() if reader.ending is not None else None
     if notice is not None:
         click.echo(f"kvmbox: {notice}", err=True)
-    return status
 
 
 def _dump(reader: RecordingReader, until: Until, choice: DeviceChoice, *, as_json: bool) -> None:

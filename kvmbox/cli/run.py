@@ -9,9 +9,10 @@ from click.core import ParameterSource
 
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.cli.boot import Line, carry_out
-from kvmbox.cli.options import CONFIGURABLE, HELP_SECTIONS, run_options
+from kvmbox.cli.options import takes
 from kvmbox.cli.sections import SectionedCommand
 from kvmbox.run.by_name import load
+from kvmbox.run.options import SECTIONS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -46,12 +47,11 @@ def _complete_fault(
     "run",
     cls=SectionedCommand,
     short_help="boot a guest",
-    sections=HELP_SECTIONS,
+    sections=SECTIONS,
     examples=EXAMPLES,
-    configurable=CONFIGURABLE,
 )
 @click.argument("guest", required=False, shell_complete=_complete_guest)
-@run_options({"inject": _complete_fault})
+@takes(*SECTIONS, defaults=False, completions={"inject": _complete_fault})
 def command(**options: Any) -> int:
     """Boot GUEST on /dev/kvm.
 

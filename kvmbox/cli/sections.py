@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import click
+
+from kvmbox.run.option import FILE, Section
 
 OTHER: Final = "Other options"
 """The section of options that no other section names: --debug and --help."""
 
 
 class SectionedCommand(click.Command):
-    """`sections` has the parameters of each section by name, in order; `examples` command lines and meanings.
+    """`sections` has the options by purpose, in order; `examples` command lines and meanings.
 
-    `configurable` names the parameters that a configuration file may set: see `cli.defaults`.
+    A configuration file may set the parameters that `configurable` names: see `cli.defaults`.
     """
 
     def __init__(
         self,
         *args: Any,
-        sections: Mapping[str, Sequence[str]],
+        sections: Sequence[Section],
         examples: Sequence[tuple[str, str]] = (),
-        configurable: frozenset[str] = frozenset(),
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.sections: Final = sections
+        self.sections: Final = [section for section in sections if section.title != OTHER]
         self.examples: Final = examples
-        self.configurable: Final = configurable
+        options = [option for section in sections for option in section.options]
+        self.configurable: Final = frozenset(one.name for one in options if one.marks & FILE)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The options, section by section."""
@@ -42,8 +44,8 @@ class SectionedCommand(click.Command):
                 for line, meaning in self.examples:
                     formatter.write_text(f"# {meaning}")
                     formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
-        for title, names in self.sections.items():
-            with formatter.section(title):
-                formatter.write_dl([records.pop(name) for name in names])
+        for section in self.sections:
+            with formatter.section(section.title):
+                formatter.write_dl([records.pop(option.name) for option in section.options])
         with formatter.section(OTHER):
             formatter.write_dl(list(records.values()))

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import io
 import os
-import re
-import socket
 import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
 from kvmbox.cli.messages import say
+from kvmbox.cli.options import as_in_run, output, takes
 from kvmbox.cli.sections import SectionedCommand
-from kvmbox.cli.values import SECONDS, is_typed
+from kvmbox.cli.values import is_typed
 from kvmbox.errors import KvmError, UsageError
 from kvmbox.host import early
 from kvmbox.host.open_files import allow_enough
+from kvmbox.run.option import FILE, FLAG, REPEATED, Option, Section
 
 if TYPE_CHECKING:
     from kvmbox.tools.smoke.executor import Executor
@@ -34,25 +33,60 @@ MOST_JOBS: Final = 1024
 AUTO: Final = "auto"
 
 
-class _Jobs(click.ParamType[int]):
-    name = "number"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if value == AUTO:
-            return len(os.sched_getaffinity(0))
-        if isinstance(value, int):
-            return value
-        text = str(value)
-        if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_JOBS:
-            self.fail(f"'{text}' is neither auto nor a number from 1 to {MOST_JOBS}", param, ctx)
-        return int(text)
+def _jobs(value: object) -> int:
+    """How many guests run at a time. Raises ValueError."""
+    if value == AUTO:
+        return len(os.sched_getaffinity(0))
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= MOST_JOBS):
+        raise ValueError(f"'{text}' is neither auto nor a number from 1 to {MOST_JOBS}")
+    return int(text)
 
 
-SECTIONS: Final = {
-    "Which tests": ("groups", "filters", "failed", "shard", "history_path", "list_only"),
-    "How they run": ("jobs", "dask", "timeout", "fail_fast", "repeat", "convention"),
-    "Reports": (*("tap", "junit", "jsonl", "markdown", "logs", "record", "core", "plain", "quiet"),),
-}
+# The formatter would give each cell a line of its own.
+# fmt: off
+SECTIONS: Final = (
+    Section("Which tests", (
+        Option("groups", "Only tests of this group. May be repeated.", flag="-g --group", kind=REPEATED,
+               metavar="GROUP"),
+        Option("filters",
+               "Only tests whose name contains TEXT, or matches it as a shell pattern. May be repeated.",
+               flag="--filter", kind=REPEATED, metavar="TEXT"),
+        Option("failed", "Begin with the tests that failed last time.", kind=FLAG),
+        Option("shard", "Run part I of N. --history, the same for all parts, balances them.", metavar="I/N"),
+        Option("history_path", "Where durations and failures are kept, or none.", flag="--history",
+               shown="a file in ~/.cache/kvmbox", metavar="FILE"),
+        Option("list_only", "List the tests instead of running them.", flag="--list", kind=FLAG),
+    )),
+    Section("How they run", (
+        Option("jobs", "How many guests run at a time. auto: one for each CPU.", default=1,
+               flag="-j --jobs", metavar="N|auto", read=_jobs, marks=FILE),
+        Option("dask",
+               "Boot on the workers of the Dask scheduler at ADDRESS, such as tcp://HOST:8786, instead of "
+               "here.", metavar="ADDRESS"),
+        as_in_run("timeout", help="The time limit of each boot, in place of the suite's."),
+        Option("fail_fast", "End after the first failure.", kind=FLAG, marks=FILE),
+        Option("repeat",
+               "Boot each test N times, and fail those whose boots do not agree. Retries then mean nothing.",
+               default=1, metavar="N", bounds=(1, 1_000_000)),
+        Option("convention", "What the end of a guest means, for images without a suite file.",
+               shown="kvmbox", metavar="NAME"),
+    )),
+    Section("Reports", (
+        output("tap", "TAP 14"),
+        output("junit", "JUnit XML"),
+        output("jsonl", "JSON lines"),
+        output("markdown", "a summary in Markdown"),
+        Option("logs", "Keep console and report of each failure in DIR.", metavar="DIR"),
+        Option("record", "Record each boot, and keep the recordings of failures in --logs.", kind=FLAG),
+        Option("core",
+               "Keep in --logs core files of guests that crash, hang, do not end in time or lose a device "
+               "process.", kind=FLAG),
+        Option("plain", "Print lines also on a terminal, not a live table.", kind=FLAG, marks=FILE),
+        Option("quiet", "Show failures and the sum only.", flag="-q --quiet", kind=FLAG, marks=FILE),
+    )),
+)
+# fmt: on
 """The options by purpose."""
 
 EXAMPLES: Final = (
@@ -69,82 +103,9 @@ EXAMPLES: Final = (
     short_help="boot a suite of guests, and judge each",
     sections=SECTIONS,
     examples=EXAMPLES,
-    configurable=frozenset({"jobs", "timeout", "fail_fast", "plain", "quiet"}),
 )
 @click.argument("suites", nargs=-1, metavar="SUITE...")
-@click.option(
-    "-j",
-    "--jobs",
-    type=_Jobs(),
-    default=1,
-    metavar="N|auto",
-    help="How many guests run at a time. auto: one for each CPU.  [default: 1]",
-)
-@click.option(
-    "--dask",
-    metavar="ADDRESS",
-    help="Boot on the workers of the Dask scheduler at ADDRESS, such as tcp://HOST:8786, instead of here.",
-)
-@click.option(
-    "-g",
-    "--group",
-    "groups",
-    multiple=True,
-    metavar="GROUP",
-    help="Only tests of this group. May be repeated.",
-)
-@click.option(
-    "--filter",
-    "filters",
-    multiple=True,
-    metavar="TEXT",
-    help="Only tests whose name contains TEXT, or matches it as a shell pattern. May be repeated.",
-)
-@click.option(
-    "--timeout", type=SECONDS, metavar="SECONDS", help="The time limit of each boot, in place of the suite's."
-)
-@click.option("--fail-fast", is_flag=True, help="End after the first failure.")
-@click.option(
-    "--repeat",
-    type=click.IntRange(1, 1_000_000),
-    default=1,
-    metavar="N",
-    help="Boot each test N times, and fail those whose boots do not agree. Retries then mean nothing.",
-)
-@click.option(
-    "--shard", metavar="I/N", help="Run part I of N. --history, the same for all parts, balances them."
-)
-@click.option("--failed", is_flag=True, help="Begin with the tests that failed last time.")
-@click.option(
-    "--history",
-    "history_path",
-    metavar="FILE",
-    help="Where durations and failures are kept, or none.  [default: a file in ~/.cache/kvmbox]",
-)
-@click.option(
-    "--convention",
-    metavar="NAME",
-    help="What the end of a guest means, for images without a suite file.  [default: kvmbox]",
-)
-@click.option("--list", "list_only", is_flag=True, help="List the tests instead of running them.")
-@click.option("--tap", metavar="FILE", help="Write TAP 14 to FILE, or to stdout if FILE is -.")
-@click.option("--junit", metavar="FILE", help="Write JUnit XML to FILE, or to stdout if FILE is -.")
-@click.option("--jsonl", metavar="FILE", help="Write JSON lines to FILE, or to stdout if FILE is -.")
-@click.option(
-    "--markdown", metavar="FILE", help="Write a summary in Markdown to FILE, or to stdout if FILE is -."
-)
-@click.option("--logs", metavar="DIR", help="Keep console and report of each failure in DIR.")
-@click.option(
-    "--record", is_flag=True, help="Record each boot, and keep the recordings of failures in --logs."
-)
-@click.option(
-    "--core",
-    is_flag=True,
-    help="Keep in --logs core files of guests that crash, hang, do not end in time or lose a device process.",
-)
-@click.option("--plain", is_flag=True, help="Print lines also on a terminal, not a live table.")
-@click.option("-q", "--quiet", is_flag=True, help="Show failures and the sum only.")
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
+@takes(*SECTIONS)
 def command(
     suites: tuple[str, ...],
     jobs: int,
@@ -168,7 +129,6 @@ def command(
     core: bool,
     plain: bool,
     quiet: bool,
-    debug: bool,
 ) -> int:
     """Boot the tests of each SUITE on /dev/kvm, and say what became of each.
 
@@ -233,7 +193,7 @@ def command(
     reports = [("--tap", tap), ("--junit", junit), ("--jsonl", jsonl), ("--markdown", markdown)]
     with ExitStack() as stack:
         with runner as executor:
-            plan = replace(plan, slots=executor.slots)
+            plan = plan.replaced(slots=executor.slots)
             reporters = _reporters(
                 stack,
                 reports,
@@ -339,17 +299,13 @@ def _reporters(
 
         # A report has what guests print, and the runner reads this stdout.
         stack.enter_context(without_commands(_print, secrets.token_hex(16)))
-    found: list[Reporter] = []
-    for option, path in wanted:
-        write = writer(option, path)
-        if option == "--tap":
-            found.append(TapReporter(write))
-        elif option == "--junit":
-            found.append(JunitReporter(write, now=time.time, host=socket.gethostname()))
-        elif option == "--jsonl":
-            found.append(JsonLinesReporter(write))
-        else:
-            found.append(MarkdownReporter(write))
+    kinds: dict[str, Callable[[Callable[[str], None]], Reporter]] = {
+        "--tap": TapReporter,
+        "--junit": lambda write: JunitReporter(write, now=time.time, host=os.uname().nodename),
+        "--jsonl": JsonLinesReporter,
+        "--markdown": MarkdownReporter,
+    }
+    found = [kinds[option](writer(option, path)) for option, path in wanted]
     if page:
         file = ReportFile("GITHUB_STEP_SUMMARY", page, append=True)
         stack.callback(file.close)

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvmbox.cli.options import DEVICE, UNTIL, takes
+from kvmbox.cli.replay import recording
 from kvmbox.errors import KvmboxError
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.serial import open_for_writing, reason
+from kvmbox.run.option import Option
 
 if TYPE_CHECKING:
     from kvmbox.tools.replay.reader import RecordingReader
@@ -18,18 +21,17 @@ if TYPE_CHECKING:
 
 @click.command("trace", short_help="summarise a recording, or export it to Perfetto")
 @click.argument("file")
-@click.option(
-    "--chrome",
-    "chrome_path",
-    metavar="FILE.json",
-    help="Write a Chrome trace, for https://ui.perfetto.dev, instead of the summary.",
+@takes(
+    Option(
+        "chrome_path",
+        "Write a Chrome trace, for https://ui.perfetto.dev, instead of the summary.",
+        flag="--chrome",
+        metavar="FILE.json",
+    ),
+    UNTIL,
+    DEVICE,
 )
-@click.option(
-    "--until", metavar="TIME|RECORD", help="Stop after this guest time (1.5s, 200ms) or record (4711)."
-)
-@click.option("--device", metavar="NAME|TYPE", help="Use only this device (COM1) or device type (uart).")
-@click.option("--debug", is_flag=True, help="Print a traceback when kvmbox fails.")
-def command(file: str, chrome_path: str | None, until: str | None, device: str | None, debug: bool) -> int:
+def command(file: str, chrome_path: str | None, until: str | None, device: str | None) -> int:
     """Summarise FILE, a recording of 'kvmbox run --record FILE', by device, register and guest time.
 
     \b
@@ -39,25 +41,16 @@ def command(file: str, chrome_path: str | None, until: str | None, device: str |
       4    FILE cannot be read, or is not a recording
       14   kvmbox failed
     """
-    from kvmbox.tools.replay.reader import RecordingReader
-    from kvmbox.tools.replay.select import DeviceChoice, Until
     from kvmbox.tools.replay.trace import format_summary, summarise
 
     if chrome_path is not None:
         refuse_shared([("--chrome", chrome_path)], [("the recording", file)])
-    bound = Until() if until is None else Until.parse(until)
-    with RecordingReader(file) as reader:
-        choice = DeviceChoice.parse(device, reader.channels)
-        for warning in reader.warnings():
-            click.echo(f"kvmbox: {warning}", err=True)
+    with recording(file, until, device) as (reader, bound, choice):
         if chrome_path is None:
             click.echo(format_summary(summarise(bound.take(reader.records()), reader.channels, choice)))
         else:
             count = _export(reader, bound, choice, chrome_path)
             click.echo(f"{count} records written to {chrome_path}: open it in ui.perfetto.dev")
-        notice = reader.ending.notice() if reader.ending is not None else None
-    if notice is not None:
-        click.echo(f"kvmbox: {notice}", err=True)
     return 0
 
 

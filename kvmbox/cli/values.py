@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import click
-
-from kvmbox.run import values
 
 
 class Value(click.ParamType[Any]):
@@ -46,8 +44,3 @@ def is_typed(name: str) -> bool:
     """Whether the command line itself names this parameter of the command."""
     source = click.get_current_context().get_parameter_source(name)
     return source is click.core.ParameterSource.COMMANDLINE
-
-
-MEMORY_SIZE: Final = Value("size", values.memory_size)
-CPU_COUNT: Final = Value("number", values.cpu_count)
-SECONDS: Final = Value("seconds", values.seconds)

@@ -39,11 +39,9 @@ class Boot(Protocol):
 
     def wait(self, milliseconds: int) -> int | None:
         """Its exit status, or None if it still runs after so long."""
-        ...
 
     def end(self) -> None:
         """End it, and wait for that."""
-        ...
 
 
 class Child:

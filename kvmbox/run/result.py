@@ -2,12 +2,15 @@
 
 A `Draft` is put together at the end of a run: the outcome first, and then each part adds what it has to
 tell. What comes of it is the `RunResult`.
+
+Whoever only hears of the run has an `Ending` too: a program with warm workers, a suite of guests. An ending
+travels as JSON in one encoding: in the file of `--json`, from a boot process, from another machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from kvmbox.lean import Value
 
@@ -78,20 +81,74 @@ class Place(Protocol):
         """Which column."""
 
 
-class RunResult(Value):
-    """How a run ended, and what it did.
+class Ending(Value):
+    """How a run ended.
 
     `status` is the exit status of `kvmbox run`: an odd status comes from the guest, an even one from
     kvmbox. `reason` says why in a few words, `hint` what to do about it. `crash_report` has the registers and
-    the code of a guest that crashed, or is empty. `output` is what the Capture of the console has kept.
-    `failed` is true if `kvmbox run` would print an error. `facts` are what the parts of the run have found,
-    by name.
+    the code of a guest that crashed, or is empty.
     """
 
     status: int
     reason: str
     hint: str | None
     crash_report: str
+
+    def encoded(self) -> dict[str, Any]:
+        """The ending as data for JSON."""
+        return {
+            "status": self.status,
+            "reason": self.reason,
+            "hint": self.hint,
+            "report": self.crash_report,
+        }
+
+    @classmethod
+    def decoded(cls, data: Mapping[str, Any], **more: Any) -> Self:
+        """The ending that `encoded` has made data of. `more` is what a value has that inherits from it."""
+        return cls(data["status"], data["reason"], data["hint"], data["report"], **more)
+
+
+Kinds = Mapping[str, tuple[type, ...]]
+"""By the name of a field: the types that its value may have."""
+
+ENDING: Final[Kinds] = {
+    "status": (int,),
+    "reason": (str,),
+    "hint": (str, type(None)),
+    "report": (str,),
+}
+"""What `Ending.encoded` gives."""
+
+MOST_CHARACTERS: Final = 64 << 20
+"""The length of a text: what a run keeps of a console is the longest."""
+
+
+def checked(data: object, kinds: Kinds, bounds: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
+    """`data` of another process, which a guest may have taken over, if it has just these fields.
+
+    `bounds` are the least and the most that a number can be. ValueError says what is wrong.
+    """
+    if not isinstance(data, dict) or data.keys() != kinds.keys():
+        raise ValueError("it has other fields")
+    for name, value in data.items():
+        if type(value) not in kinds[name]:
+            raise ValueError(f"its {name} is a {type(value).__name__}")
+        if isinstance(value, str) and len(value) > MOST_CHARACTERS:
+            raise ValueError(f"its {name} has {len(value)} characters")
+    for name, (least, most) in bounds.items():
+        if not least <= data[name] <= most:  # nor a NaN
+            raise ValueError(f"its {name} is out of bounds")
+    return data
+
+
+class RunResult(Ending):
+    """How a run ended, and what it did.
+
+    `output` is what the Capture of the console has kept. `failed` is true if `kvmbox run` would print an
+    error. `facts` are what the parts of the run have found, by name.
+    """
+
     failed: bool
     output: bytes
     statistics: RunStats
@@ -121,17 +178,14 @@ class RunResult(Value):
 
     def as_json(self, wall_time: int) -> dict[str, Any]:
         """The result as data for JSON, but for the output. `wall_time` is that of the command, in ns."""
-        return {
-            "status": self.status,
-            "reason": self.reason,
-            "hint": self.hint,
-            "report": self.crash_report,
+        found = {
             "cpus": self.cpus,
             "last_lines": dict(self.last_lines),
             "core": self.core,
             "screen": None if self.screen is None else self.screen.as_json(),
             "wall_time": wall_time,
-        } | self.statistics.as_json()
+        }
+        return self.encoded() | found | self.statistics.as_json()
 
 
 class Draft:
@@ -141,7 +195,9 @@ class Draft:
         self.status = outcome.status
         self.reason = outcome.reason
         self.failed = outcome.error
-        self.hints = [outcome.hint]
+        self.hint = outcome.hint
+        """What to do about it. A part that knows better replaces it."""
+        self.more_hints: list[str] = []
         self.report = outcome.report
         self.appendix: list[str] = []
         """Lines that follow the report, whichever part has written that."""
@@ -152,7 +208,7 @@ class Draft:
         return RunResult(
             self.status,
             self.reason,
-            "; ".join(hint for hint in self.hints if hint) or None,
+            "; ".join(hint for hint in (self.hint, *self.more_hints) if hint) or None,
             "\n".join((self.report, *self.appendix)).lstrip("\n"),
             self.failed,
             output,

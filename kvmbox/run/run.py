@@ -359,7 +359,7 @@ def _judged(
     draft = Draft(judged)
     opened.parts.report(draft)
     if judged.status in EXPLAINED:
-        draft.hints.append(opened.source.hint)
+        draft.more_hints.append(opened.source.hint)
     devices, loop, console = machine.devices, machine.loop, machine.console
     statistics = collect(devices, loop, console, timeline, opened.pool, draft.facts)
     capture = machine.config.console

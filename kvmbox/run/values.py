@@ -29,6 +29,8 @@ MOST_SAMPLES: Final = 1000
 """How many samples a second a profile may have."""
 
 _UNITS: Final = {"": 1, "K": layout.KIB, "M": layout.MIB, "G": layout.GIB}
+_TIME_UNITS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+_TIME: Final = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?(ns|us|µs|ms|s)")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -48,6 +50,15 @@ def parse_size(text: str) -> int | None:
     """Bytes from '4096', '64K', '128M', '1G', or None."""
     found = re.fullmatch(r"([0-9]{1,18})(?:([KMG])(?:i?B)?|B)?", text.strip(), re.ASCII | re.IGNORECASE)
     return int(found[1]) * _UNITS[(found[2] or "").upper()] if found else None
+
+
+def guest_time(text: str) -> int | None:
+    """Nanoseconds from '1.5s', '200ms', '30us' or '1000ns', or None."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return None
+    unit, fraction = _TIME_UNITS[found[3]], found[2] or "0"
+    return int(found[1]) * unit + int(int(fraction) * unit // 10 ** len(fraction))
 
 
 def memory_size(value: int | str) -> int:

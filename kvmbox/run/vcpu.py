@@ -27,10 +27,10 @@ from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.lean import Value
 from kvmbox.outcome import GUEST_CRASHED, Outcome
-from kvmbox.run.crash_report import ReadMemory, crash_report, report_beside
 from kvmbox.run.sleep import Sleep, look_at
 from kvmbox.run.vcpu_loop import VcpuLoop
 from kvmbox.run.vcpu_state import Attention, Event, VcpuControl
+from kvmbox.run.vcpu_report import ReadMemory, report_beside, vcpu_report
 
 
 class VcpuThread(VcpuControl):
@@ -108,7 +108,7 @@ def look_at_all(
     sleeps = [look_at(thread.vcpu, ioapic) for thread in threads]
     outcome = None
     if all(sleep.reason for sleep in sleeps):
-        report = report_beside if len(threads) > 1 else crash_report
+        report = report_beside if len(threads) > 1 else vcpu_report
         outcome = _end(sleeps, [report(thread.vcpu, read_memory) for thread in threads])
     return Look(all(sleep.halted for sleep in sleeps), outcome)
 

@@ -32,7 +32,7 @@ COLD = (
     "tomllib",  # the table of bundled guests
     "traceback",  # --debug
     "kvmbox.parts.profile",  # --profile, and the profile of a hang
-    "kvmbox.parts.exit_samples.exit_sources",  # --stats, --json
+    "kvmbox.parts.exit_samples.part",  # --stats, --json
     "kvmbox.parts.profile.profiler",
     "kvmbox.explain.sampler",
     "kvmbox.parts.record",  # --record
@@ -43,7 +43,7 @@ COLD = (
     "kvmbox.tools.bench",
     "kvmbox.tools.qtest",
     "kvmbox.explain",
-    "kvmbox.parts.core_file.core_file",  # --core
+    "kvmbox.parts.core_file.part",  # --core
     "kvmbox.parts.crash_report.source_tree",  # --source
     "kvmbox.parts.snapshot",
     "kvmbox.parts.screen",  # what the guest has printed there

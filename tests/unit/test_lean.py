@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import new_class
 
 import pytest
 
@@ -132,11 +133,28 @@ def test_value_has_methods_and_patterns_and_copies() -> None:
     assert pickle.loads(pickle.dumps(Plain(4))) == Plain(4)
 
 
-def test_value_of_a_value_is_refused() -> None:
-    with pytest.raises(TypeError, match="nothing else"):
+class Derived(Plain):
+    """A value that has the fields of another one, and one more."""
 
-        class Derived(Plain):
-            more: int = 0
+    more: int = 0
+
+
+def test_value_of_a_value_has_its_fields_first() -> None:
+    value = Derived(4, more=5)
+
+    assert value.as_dict() == {"number": 4, "words": (), "named": "x", "more": 5}
+    assert Derived(4, ("a",), "y", 5) == value.replaced(words=("a",), named="y")
+    assert value.double == 8
+    assert value != Plain(4)
+    assert Plain(4).as_dict() == {"number": 4, "words": (), "named": "x"}
+    assert not hasattr(value, "__dict__")
+    assert pickle.loads(pickle.dumps(value)) == value
+
+
+@pytest.mark.parametrize("bases", [(Plain, Point), (Point, Plain), (Plain, Other)])
+def test_value_of_something_else_is_refused(bases: tuple[type, ...]) -> None:
+    with pytest.raises(TypeError, match="nothing else"):
+        new_class("Derived", bases)
 
 
 def test_spawner_and_models_load_neither_typing_nor_dataclasses() -> None:

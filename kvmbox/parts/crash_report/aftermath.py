@@ -13,8 +13,8 @@ from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 from kvmbox.parts.crash_report.hang_profile import Profile
-from kvmbox.run.crash_report import diagnose
 from kvmbox.run.vcpu import VcpuThread, ended_it
+from kvmbox.run.vcpu_report import diagnose
 from kvmbox.symbol_file import SymbolFile
 
 EXPLAINED: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT)

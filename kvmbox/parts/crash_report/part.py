@@ -58,7 +58,7 @@ class CrashReport(Part, Visitor):
             return
         found = self._found
         if found.diagnosis is not None:
-            draft.hints[0] = found.diagnosis
+            draft.hint = found.diagnosis
         draft.report = found.report or draft.report
         draft.facts["cpus"] = found.cpus
         if found.report and self._console is not None:

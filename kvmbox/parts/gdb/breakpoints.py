@@ -49,15 +49,12 @@ class Memory(Protocol):
 
     def available(self, address: int, size: int) -> bytes:
         """The bytes that are there."""
-        ...
 
     def contains(self, address: int, size: int) -> bool:
         """Whether it is RAM."""
-        ...
 
     def write(self, address: int, data: bytes) -> None:
         """Store bytes in RAM."""
-        ...
 
 
 class Point(Value):

@@ -50,17 +50,21 @@ class Register(Value):
     group: str = ""
 
 
-def _general(name: str, field: str, bits: int, type_: str = "") -> Register:
+def _field(
+    name: str, home: str, field: str, bits: int, type_: str = "", group: str = "", changes: int = GENERAL
+) -> Register:
+    """A field of the structure `home` of `Registers`."""
+
     def get(registers: Registers) -> int:
-        return int(getattr(registers.regs, field))
+        return int(getattr(getattr(registers, home), field))
 
     def set_(registers: Registers, value: int) -> None:
         # A client that sees half of a register leaves the other half.
-        kept = getattr(registers.regs, field) >> bits << bits
-        setattr(registers.regs, field, kept | value)
-        registers.changed |= GENERAL
+        structure = getattr(registers, home)
+        setattr(structure, field, getattr(structure, field) >> bits << bits | value)
+        registers.changed |= changes
 
-    return Register(name, bits, type_ or f"int{bits}", get, set_)
+    return Register(name, bits, type_ or f"int{bits}", get, set_, group)
 
 
 def _program_counter(name: str, bits: int) -> Register:
@@ -102,16 +106,8 @@ def _base(name: str, segment: str) -> Register:
     return Register(name, 64, "int64", get, set_)
 
 
-def _special(name: str, field: str, bits: int, type_: str) -> Register:
-    def get(registers: Registers) -> int:
-        return int(getattr(registers.sregs, field))
-
-    def set_(registers: Registers, value: int) -> None:
-        kept = getattr(registers.sregs, field) >> bits << bits
-        setattr(registers.sregs, field, kept | value)
-        registers.changed |= SPECIAL
-
-    return Register(name, bits, type_, get, set_, "system")
+def _special(name: str, bits: int, type_: str = "") -> Register:
+    return _field(name, "sregs", name, bits, type_, "system", SPECIAL)
 
 
 def _array(name: str, field: str, index: int, bytes_: int, type_: str, group: str) -> Register:
@@ -288,14 +284,13 @@ def _sse(count: int) -> Feature:
 
 
 def _system(bits: int) -> Feature:
-    plain = f"int{bits}"
     registers = (
-        _special("cr0", "cr0", bits, "cr0_flags"),
-        _special("cr2", "cr2", bits, plain),
-        _special("cr3", "cr3", bits, plain),
-        _special("cr4", "cr4", bits, "cr4_flags"),
-        *((_special("cr8", "cr8", bits, plain),) if bits == 64 else ()),
-        _special("efer", "efer", bits, "efer_flags"),
+        _special("cr0", bits, "cr0_flags"),
+        _special("cr2", bits),
+        _special("cr3", bits),
+        _special("cr4", bits, "cr4_flags"),
+        *((_special("cr8", bits),) if bits == 64 else ()),
+        _special("efer", bits, "efer_flags"),
     )
     types = "".join(_flags(name, bits // 8) for name in ("cr0_flags", "cr4_flags", "efer_flags"))
     return Feature("org.kvmbox.i386.system", registers, types)
@@ -304,8 +299,9 @@ def _system(bits: int) -> Feature:
 def _core(names: str, letter: str, bits: int) -> Feature:
     """GDB's order: general registers, program counter, flags, segments, x87."""
     general = tuple(
-        _general(
+        _field(
             name,
+            "regs",
             f"r{name[1:]}" if name[0] == "e" else name,
             bits,
             "data_ptr" if name[1:] in ("bp", "sp") else "",
@@ -317,7 +313,7 @@ def _core(names: str, letter: str, bits: int) -> Feature:
         (
             *general,
             _program_counter(f"{letter}ip", bits),
-            _general("eflags", "rflags", 32, "i386_eflags"),
+            _field("eflags", "regs", "rflags", 32, "i386_eflags"),
             *_SEGMENTS,
             *_X87,
         ),

@@ -68,76 +68,58 @@ class Target(Protocol):
     @property
     def cpus(self) -> int:
         """How many CPUs there are."""
-        ...
 
     @property
     def layout(self) -> Layout:
         """How registers are numbered."""
-        ...
 
     def name_of(self, cpu: int) -> str:
         """What a CPU is and does, in words."""
-        ...
 
     def registers(self, cpu: int) -> Registers:
         """Its registers."""
-        ...
 
     def set_registers(self, cpu: int, registers: Registers) -> None:
         """Set those that have changed."""
-        ...
 
     def read(self, cpu: int | None, address: int, size: int) -> bytes:
         """The bytes up to the first that is not there."""
-        ...
 
     def write(self, cpu: int | None, address: int, data: bytes) -> None:
         """Write all of them, or none."""
-        ...
 
     def add_point(self, cpu: int, point: Point) -> None:
         """Set a breakpoint or watchpoint."""
-        ...
 
     def remove_point(self, point: Point) -> None:
         """Remove it."""
-        ...
 
     def resume(self, running: Iterable[int], step: int | None) -> None:
         """Let these CPUs go on; or CPU `step` alone, for one instruction."""
-        ...
 
     def interrupt(self) -> None:
         """Stop all CPUs, soon."""
-        ...
 
     def detach(self) -> None:
         """The client leaves: let all CPUs go on without breakpoints."""
-        ...
 
     def kill(self) -> None:
         """End the run."""
-        ...
 
     def reset(self) -> None:
         """Reset the guest. It stands still again afterwards, and what is asked meanwhile waits."""
-        ...
 
     def devices(self) -> str:
         """The devices of the board, in lines of text."""
-        ...
 
     def translate(self, cpu: int, address: int) -> str:
         """A page walk, in lines of text."""
-        ...
 
     def screen(self) -> str:
         """What is on the guest's screen, in lines of text without control characters."""
-        ...
 
     def tell(self, text: str) -> None:
         """Tell the person at the VMM."""
-        ...
 
 
 class Session:
@@ -259,10 +241,7 @@ class Session:
                 return command(self, payload[len(prefix) :])
         return b""
 
-    def _why(self, _rest: bytes) -> bytes:
-        return self._stop_reply()
-
-    def _stop_reply(self) -> bytes:
+    def _stop_reply(self, _rest: bytes = b"") -> bytes:
         stop = self._stop
         reply = f"T{stop.signal:02x}thread:{stop.cpu + 1:x};"
         if stop.reason in ("swbreak", "hwbreak"):
@@ -302,12 +281,6 @@ class Session:
             raise RefusedError(f"there is no memory at {address:#x}")
         return found.hex().encode()
 
-    def _write_memory(self, rest: bytes) -> bytes:
-        return self._write(rest, _from_hex)
-
-    def _write_binary(self, rest: bytes) -> bytes:
-        return self._write(rest, bytes)
-
     def _write(self, rest: bytes, decode: Callable[[bytes], bytes]) -> bytes:
         place, _, data = rest.partition(b":")
         address, size = _numbers(place, 2)
@@ -317,18 +290,6 @@ class Session:
         if content:
             self._target.write(self._place(), address, content)
         return b"OK"
-
-    def _continue(self, rest: bytes) -> None:
-        self._go(rest, stepping=False)
-
-    def _continue_with_signal(self, rest: bytes) -> None:
-        self._go(rest.partition(b";")[2], stepping=False)  # a CPU takes no signals
-
-    def _step(self, rest: bytes) -> None:
-        self._go(rest, stepping=True)
-
-    def _step_with_signal(self, rest: bytes) -> None:
-        self._go(rest.partition(b";")[2], stepping=True)
 
     def _go(self, address: bytes, *, stepping: bool) -> None:
         if address:
@@ -453,24 +414,12 @@ class Session:
     def _threads(self, _rest: bytes) -> bytes:
         return b"m" + b",".join(b"%x" % (cpu + 1) for cpu in range(self._target.cpus))
 
-    def _no_more_threads(self, _rest: bytes) -> bytes:
-        return b"l"
-
     def _thread_info(self, rest: bytes) -> bytes:
         cpu = self._cpu_of(rest)
         return self._target.name_of(0 if cpu is None else cpu).encode().hex().encode()
 
     def _current(self, rest: bytes) -> bytes:
         return b"" if rest else b"QC%x" % (self._cpu + 1)
-
-    def _attached(self, _rest: bytes) -> bytes:
-        return b"1"
-
-    def _actions(self, _rest: bytes) -> bytes:
-        return b"vCont;c;C;s;S"
-
-    def _physical_mode(self, _rest: bytes) -> bytes:
-        return b"1" if self._physical else b"0"
 
     def _set_physical_mode(self, rest: bytes) -> bytes:
         self._physical = _number(rest) != 0
@@ -480,9 +429,6 @@ class Session:
         layout = self._target.layout
         triple = layout.triple.encode().hex()
         return f"triple:{triple};ptrsize:{layout.pointer_size};endian:little;".encode()
-
-    def _process(self, rest: bytes) -> bytes:
-        return b"pid:1;" + self._host(rest)
 
     def _monitor(self, rest: bytes) -> bytes:
         words = _from_hex(rest).decode("utf-8", "replace").split()
@@ -521,18 +467,18 @@ class Session:
 Command = Callable[[Session, bytes], bytes | None]
 
 _COMMANDS: Final[dict[bytes, Command]] = {
-    b"?": Session._why,
+    b"?": Session._stop_reply,
     b"g": Session._read_registers,
     b"G": Session._write_registers,
     b"p": Session._read_register,
     b"P": Session._write_register,
     b"m": Session._read_memory,
-    b"M": Session._write_memory,
-    b"X": Session._write_binary,
-    b"c": Session._continue,
-    b"C": Session._continue_with_signal,
-    b"s": Session._step,
-    b"S": Session._step_with_signal,
+    b"M": lambda session, rest: session._write(rest, _from_hex),
+    b"X": lambda session, rest: session._write(rest, bytes),
+    b"c": lambda session, rest: session._go(rest, stepping=False),
+    b"C": lambda session, rest: session._go(_behind_signal(rest), stepping=False),
+    b"s": lambda session, rest: session._go(rest, stepping=True),
+    b"S": lambda session, rest: session._go(_behind_signal(rest), stepping=True),
     b"H": Session._select,
     b"T": Session._is_alive,
     b"Z": Session._add_point,
@@ -547,17 +493,17 @@ _LONG_COMMANDS: Final[tuple[tuple[bytes, Command], ...]] = (
     (b"QStartNoAckMode", Session._no_acks),
     (b"qXfer:features:read:", Session._features),
     (b"qfThreadInfo", Session._threads),
-    (b"qsThreadInfo", Session._no_more_threads),
+    (b"qsThreadInfo", lambda _session, _rest: b"l"),
     (b"qThreadExtraInfo,", Session._thread_info),
     (b"qC", Session._current),
-    (b"qAttached", Session._attached),
-    (b"vCont?", Session._actions),
+    (b"qAttached", lambda _session, _rest: b"1"),
+    (b"vCont?", lambda _session, _rest: b"vCont;c;C;s;S"),
     (b"vCont;", Session._vcont),
     (b"vKill", Session._kill_politely),
-    (b"qqemu.PhyMemMode", Session._physical_mode),
+    (b"qqemu.PhyMemMode", lambda session, _rest: b"1" if session._physical else b"0"),
     (b"Qqemu.PhyMemMode:", Session._set_physical_mode),
     (b"qHostInfo", Session._host),
-    (b"qProcessInfo", Session._process),
+    (b"qProcessInfo", lambda session, rest: b"pid:1;" + session._host(rest)),
     (b"qRcmd,", Session._monitor),
 )
 
@@ -567,6 +513,11 @@ def _number(digits: bytes) -> int:
     if not 1 <= len(digits) <= 16 or not digits.isalnum():
         raise ValueError("no number")
     return int(digits, 16)
+
+
+def _behind_signal(rest: bytes) -> bytes:
+    """The address behind a signal: a CPU takes none."""
+    return rest.partition(b";")[2]
 
 
 def _numbers(text: bytes, count: int) -> list[int]:

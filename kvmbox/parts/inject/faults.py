@@ -55,66 +55,35 @@ FRAMING: Final = "framing"
 BREAK: Final = "break"
 JUMP: Final = "jump"
 
+# The formatter would give each cell a line of its own.
+# fmt: off
 FAULTS: Final[dict[str, Fault]] = {
     fault.name: fault
     for fault in (
-        Fault(
-            *(DROP_IRQ, CHANCE, WITH_INTERRUPT, "interrupts dropped"),
-            "an interrupt never comes",
-            "uart:drop-irq=0.01,seed=7",
-        ),
-        Fault(
-            *(DELAY_IRQ, LATE, WITH_INTERRUPT, "interrupts delayed"),
-            "an interrupt comes later",
-            "PIT:delay-irq=0.1@2ms",
-        ),
-        Fault(
-            *(SPURIOUS_IRQ, CHANCE, WITH_INTERRUPT, "accesses followed by a spurious interrupt"),
-            "an interrupt without a cause follows an access",
-            "COM1:spurious-irq=0.05",
-        ),
-        Fault(
-            *(ALL_ONES, CHANCE, ANY, "reads gave all ones"),
-            "a read gives all ones",
-            "RTC:all-ones=0.001",
-        ),
-        Fault(
-            *(VANISH, SPAN, ANY, "accesses not answered"),
-            "the device is gone: reads give all ones, writes are lost, interrupts stay away",
-            "i8042:vanish=forever,after=10",
-        ),
-        Fault(
-            *(BUSY, SPAN, UART, "reads of LSR showed a busy transmitter"),
-            "the transmitter stays busy: LSR shows neither THRE nor TEMT",
-            "COM1:busy=5000,after=100",
-        ),
-        Fault(
-            *(OVERRUN, CHANCE, UART, "received bytes overrun"),
-            "a received byte is lost, and LSR shows OE once",
-            "COM1:overrun=0.02",
-        ),
-        Fault(
-            *(PARITY, CHANCE, UART, "received bytes with a parity error"),
-            "LSR shows PE with a byte",
-            "COM1:parity=0.02",
-        ),
-        Fault(
-            *(FRAMING, CHANCE, UART, "received bytes with a framing error"),
-            "LSR shows FE with a byte",
-            "COM1:framing=0.02",
-        ),
-        Fault(
-            *(BREAK, CHANCE, UART, "received bytes became a break"),
-            "LSR shows BI with a byte, which reads as 0",
-            "COM1:break=0.02",
-        ),
-        Fault(
-            *(JUMP, STEP, RTC, "jumps of the clock"),
-            "the clock jumps, once",
-            "RTC:jump=+3600,at=1.5s",
-        ),
+        Fault(DROP_IRQ, CHANCE, WITH_INTERRUPT, "interrupts dropped", "an interrupt never comes",
+              "uart:drop-irq=0.01,seed=7"),
+        Fault(DELAY_IRQ, LATE, WITH_INTERRUPT, "interrupts delayed", "an interrupt comes later",
+              "PIT:delay-irq=0.1@2ms"),
+        Fault(SPURIOUS_IRQ, CHANCE, WITH_INTERRUPT, "accesses followed by a spurious interrupt",
+              "an interrupt without a cause follows an access", "COM1:spurious-irq=0.05"),
+        Fault(ALL_ONES, CHANCE, ANY, "reads gave all ones", "a read gives all ones", "RTC:all-ones=0.001"),
+        Fault(VANISH, SPAN, ANY, "accesses not answered",
+              "the device is gone: reads give all ones, writes are lost, interrupts stay away",
+              "i8042:vanish=forever,after=10"),
+        Fault(BUSY, SPAN, UART, "reads of LSR showed a busy transmitter",
+              "the transmitter stays busy: LSR shows neither THRE nor TEMT", "COM1:busy=5000,after=100"),
+        Fault(OVERRUN, CHANCE, UART, "received bytes overrun",
+              "a received byte is lost, and LSR shows OE once", "COM1:overrun=0.02"),
+        Fault(PARITY, CHANCE, UART, "received bytes with a parity error", "LSR shows PE with a byte",
+              "COM1:parity=0.02"),
+        Fault(FRAMING, CHANCE, UART, "received bytes with a framing error", "LSR shows FE with a byte",
+              "COM1:framing=0.02"),
+        Fault(BREAK, CHANCE, UART, "received bytes became a break",
+              "LSR shows BI with a byte, which reads as 0", "COM1:break=0.02"),
+        Fault(JUMP, STEP, RTC, "jumps of the clock", "the clock jumps, once", "RTC:jump=+3600,at=1.5s"),
     )
 }
+# fmt: on
 """Every fault by its name, in the order of the documentation."""
 
 

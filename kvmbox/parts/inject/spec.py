@@ -14,6 +14,7 @@ from kvmbox.errors import UsageError
 from kvmbox.lean import Value
 from kvmbox.parts.inject import chance
 from kvmbox.parts.inject.faults import CHANCE, FAULTS, LATE, SPAN, Fault, faults_of
+from kvmbox.run.values import guest_time
 
 MOST_SPECS: Final = 64
 """How often `--inject` may be given."""
@@ -31,8 +32,6 @@ MOST_STEP: Final = 100 * 365 * 86_400
 
 HELP_HINT: Final = "'kvmbox run --inject help' lists devices and faults"
 
-_UNITS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
-_TIME: Final = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?(ns|us|µs|ms|s)")
 _COUNT: Final = re.compile(r"[0-9]{1,20}")
 _PROBABILITY: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,18})?|\.[0-9]{1,18}")
 _STEP: Final = re.compile(r"[+-][0-9]{1,12}")
@@ -124,18 +123,9 @@ def select(spec: Spec, board: Sequence[DeviceSpec]) -> list[tuple[DeviceSpec, Wa
     return found
 
 
-def parse_time(text: str) -> int | None:
-    """Nanoseconds from '1.5s', '200ms', '30us' or '1000ns', or None."""
-    found = _TIME.fullmatch(text)
-    if found is None:
-        return None
-    unit, fraction = _UNITS[found[3]], found[2] or "0"
-    return int(found[1]) * unit + int(int(fraction) * unit // 10 ** len(fraction))
-
-
 def _modifier(text: str, name: str, value: str) -> int:
     if name == "at":
-        time = parse_time(value)
+        time = guest_time(value)
         if time is None or time > MOST_TIME:
             raise _wrong(
                 text, f"at={_shown(value)} is no time", "a time has a unit: 1.5s, 200ms, 30us, 1000ns"
@@ -185,7 +175,7 @@ def _chance(text: str, fault: Fault, value: str, likely: str) -> int:
 def _amount(text: str, fault: Fault, value: str, amount: str) -> dict[str, int]:
     if _COUNT.fullmatch(amount) and 0 < int(amount) <= MOST_COUNT:
         return {"accesses": int(amount)}
-    time = parse_time(amount)
+    time = guest_time(amount)
     if time is not None and 0 < time <= MOST_TIME:
         return {"nanoseconds": time}
     raise _wrong(

@@ -1,4 +1,4 @@
-"""--profile: the vCPUs are sampled at a rate, and the file is written when the guest has ended.
+"""--profile: the vCPUs are sampled at a rate.
 
 The main loop's turn asks for a standstill when a sample is due (`standstill`). If all vCPUs stand still, each
 gives one sample. If a vCPU does not pause within `PATIENCE`, because it waits for a device process or for a
@@ -8,25 +8,17 @@ the others wait for that vCPU alone no longer than `IMPATIENCE`.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from kvmbox.errors import StartError
-from kvmbox.explain.debug_info import SEARCH_SECONDS, DebugInfo
 from kvmbox.explain.sampler import ACCESSING, sample
-from kvmbox.explain.symbols import code_of
 from kvmbox.host.clock import GuestClock
-from kvmbox.host.serial import open_for_writing, reason
 from kvmbox.outcome import Outcome
-from kvmbox.parts.profile.formats import collapsed, is_speedscope, speedscope
-from kvmbox.parts.profile.naming import frames_of, named
 from kvmbox.parts.profile.samples import USER, WIDE, Samples, with_top
 from kvmbox.run.boot import Boot
 from kvmbox.run.standstill import Standstill, Visitor
 from kvmbox.run.vcpu import VcpuThread
-from kvmbox.symbol_file import SymbolFile
 
 PATIENCE: Final = 0.05
 """How many seconds the vCPUs that have paused wait for those that have not."""
@@ -118,56 +110,3 @@ class Profiler(Visitor):
         if found is not None:
             state = found.doing | (USER if found.is_user else 0) | (WIDE if found.is_wide else 0)
             self.samples.add(with_top(number, state, found.top, (found.pc, *found.callers)))
-
-
-class Profiling:
-    """A run's profile: the file, which is opened before the VMM confines itself, and the profiler."""
-
-    def __init__(
-        self, path: str, rate: int, image: str, *, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        """`rate` is in samples a second, `image` is what the profile is of, `now` gives seconds.
-
-        Raises StartError.
-        """
-        self._now = now
-        self._path = path
-        self._rate = rate
-        self._image = os.path.basename(image)
-        self._samples = Samples()
-        self._symbols: Sequence[SymbolFile] = ()
-        try:
-            self._descriptor = open_for_writing(path)
-        except OSError as error:
-            raise StartError(f"cannot write the profile '{path}': {reason(error)}") from error
-
-    def attach(self, standstill: Standstill, symbols: Sequence[SymbolFile]) -> None:
-        """Sample the vCPUs from now on. `symbols` are for the names, at the end."""
-        code = [part for one in symbols for part in code_of(one.data, one.base)]
-        profiler = Profiler(standstill, self._rate, code, now=self._now)
-        self._samples, self._symbols = profiler.samples, symbols
-        standstill.admit(profiler)
-
-    def finish(self) -> str | None:
-        """Write the samples with names, and close the file. Returns why that failed, or None."""
-        end = time.monotonic() + SEARCH_SECONDS
-        debug_info = DebugInfo(self._symbols, lambda: time.monotonic() < end)
-        for_speedscope = is_speedscope(self._path)
-        names = frames_of(debug_info, with_files=for_speedscope)
-        profile = named(self._samples, names, debug_info.callers)
-        text = speedscope(profile, self._image, "kvmbox") if for_speedscope else collapsed(profile)
-        try:
-            with os.fdopen(self._take(), "w", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            return f"cannot write the profile '{self._path}': {error.strerror}"
-        return None
-
-    def _take(self) -> int:
-        descriptor, self._descriptor = self._descriptor, -1
-        return descriptor
-
-    def close(self) -> None:
-        """Close the file, if it was not written. Idempotent."""
-        if self._descriptor >= 0:
-            os.close(self._take())

@@ -24,12 +24,12 @@ import enum
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
 from kvmbox.board import AddressRange, DeviceSpec, Irq, by_type
 from kvmbox.errors import RecordingError
+from kvmbox.lean import Value
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, Block
 from kvmbox.wire.protocol import HEADER, Parts
@@ -82,16 +82,14 @@ class Record(NamedTuple):
         return int(HEADER.unpack_from(self.request)[5])
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelHeader:
+class ChannelHeader(Value):
     """One device process: its type, and its devices in index order."""
 
     device_type: str
     devices: tuple[DeviceSpec, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Value):
     """The end mark: why the recording ends, and how many exchanges precede it."""
 
     reason: EndReason

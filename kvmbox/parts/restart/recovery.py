@@ -79,23 +79,18 @@ class Standby(Protocol):
 
         Raises SandboxError where none can be had.
         """
-        ...
 
     def pause_time(self) -> None:
         """Guest time stands still until `resume_time`."""
-        ...
 
     def resume_time(self) -> None:
         """Guest time continues."""
-        ...
 
     def restarted(self, restart: Restart) -> None:
         """A process was replaced. The main thread will report it."""
-        ...
 
     def take_from_budget(self) -> bool:
         """Whether there may be one more restart."""
-        ...
 
 
 class Recovery(Survival):

@@ -38,7 +38,6 @@ class Member(Protocol):
     @property
     def cause(self) -> DeviceProcessError | None:
         """Why the present process is being killed, if that is known."""
-        ...
 
 
 class Processes(Protocol):
@@ -47,27 +46,21 @@ class Processes(Protocol):
     @property
     def members(self) -> Mapping[str, Member]:
         """By name."""
-        ...
 
     def make_link(self) -> Link:
         """A link as the machine's design wants it."""
-        ...
 
     def spawn(self, name: str, link: Link) -> DeviceProcess:
         """Ask for one more process."""
-        ...
 
     def wait_for(self, process: DeviceProcess) -> None:
         """Wait until it is jailed."""
-        ...
 
     def explain_process(self, error: DeviceProcessError, process: DeviceProcess) -> DeviceProcessError:
         """The error with its cause."""
-        ...
 
     def knows_end(self, error: DeviceProcessError, process: DeviceProcess) -> bool:
         """Whether `explain_process` does not wait for the spawner."""
-        ...
 
 
 class StandbyProcesses(LossPolicy):

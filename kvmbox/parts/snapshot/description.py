@@ -7,7 +7,7 @@ to a section names it; the table of sections is part of the description.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from kvmbox.kvm.cpuid.leaves import Leaf
@@ -201,27 +201,33 @@ def _port_text(port: PortText) -> dict[str, Any]:
 
 def decode(text: bytes, header: Header) -> tuple[Description, dict[str, Section]]:
     """What `encode` was given. Raises SnapshotFileError for anything that it cannot have written."""
-    fields = parse(text)
-    description = Description(
-        _host(fields.object("host")),
-        _boot(fields.object("boot")),
-        _board(fields.object("board")),
-        _times(fields.object("times")),
-        tuple(_device(one) for one in fields.objects("devices", MAX_DEVICES)),
-        tuple(_line(one) for one in fields.objects("lines", MAX_LINES)),
-        _late(fields),
-        tuple(_pic(one) for one in fields.objects("pics", 3)),
-        tuple(address for (address,) in fields.rows("roms", MAX_ROMS, 1, 1 << 51)),
-        tuple(_mirror(one) for one in fields.objects("mirrors", 2)),
+    description, sections = parse(text).all(
+        lambda fields: (
+            _description(fields),
+            _sections(fields.objects("sections", layout.MAX_SECTIONS, _section), header),
+        )
     )
-    sections = _sections(fields.objects("sections", layout.MAX_SECTIONS), header)
-    fields.end()
     _check(description, sections)
     return description, sections
 
 
+def _description(fields: Fields) -> Description:
+    return Description(
+        fields.object("host", _host),
+        fields.object("boot", _boot),
+        fields.object("board", _board),
+        fields.object("times", _times),
+        fields.objects("devices", MAX_DEVICES, _device),
+        fields.objects("lines", MAX_LINES, _line),
+        tuple(port for (port,) in fields.rows("late_forbidden", MAX_DEVICES, 1, 0xFFFF)),
+        fields.objects("pics", 3, lambda one: one.data("state", 520)),
+        tuple(address for (address,) in fields.rows("roms", MAX_ROMS, 1, 1 << 51)),
+        fields.objects("mirrors", 2, lambda one: one.objects("ports", 2, _port)),
+    )
+
+
 def _host(fields: Fields) -> HostFacts:
-    found = HostFacts(
+    return HostFacts(
         fields.flag("pvm"),
         fields.integer("tsc_khz", 0, _MAX_32),
         fields.integer("xsave_size", 4096, 1 << 20),
@@ -231,19 +237,15 @@ def _host(fields: Fields) -> HostFacts:
             for function, index, indexed, *registers in fields.rows("leaves", MAX_LEAVES, 7, _MAX_32)
         ),
     )
-    fields.end()
-    return found
 
 
 def _boot(fields: Fields) -> BootFacts:
-    modules = fields.objects("modules", MAX_FILES)
-    fw_cfg = fields.objects("fw_cfg", MAX_FILES)
     entry = fields.optional("entry", lambda name: fields.numbers(name, 2, 0xFFFF))
-    found = BootFacts(
+    return BootFacts(
         fields.text("format", 64),
         fields.text("guest"),
         fields.text("append", 1 << 16),
-        tuple((one.text("path"), one.text("arguments", 1 << 16)) for one in modules),
+        fields.objects("modules", MAX_FILES, lambda one: (one.text("path"), one.text("arguments", 1 << 16))),
         fields.optional("initrd", fields.text),
         fields.text("boot", 64),
         fields.optional("bios", fields.text),
@@ -251,16 +253,13 @@ def _boot(fields: Fields) -> BootFacts:
         None if entry is None else (entry[0], entry[1]),
         fields.optional("segments", fields.text),
         fields.text("firmware_tables", 64),
-        tuple((one.text("name"), one.text("path")) for one in fw_cfg),
+        fields.objects("fw_cfg", MAX_FILES, lambda one: (one.text("name"), one.text("path"))),
         fields.texts("files", 3 * MAX_FILES),
     )
-    for one in (*modules, *fw_cfg, fields):
-        one.end()
-    return found
 
 
 def _board(fields: Fields) -> BoardFacts:
-    found = BoardFacts(
+    return BoardFacts(
         fields.integer("cpus", 1, MAX_CPUS),
         fields.text("cpu"),
         fields.texts("serial", 16),
@@ -269,8 +268,6 @@ def _board(fields: Fields) -> BoardFacts:
         fields.flag("uart_pace"),
         fields.flag("testdev"),
     )
-    fields.end()
-    return found
 
 
 def _times(fields: Fields) -> Times:
@@ -281,65 +278,43 @@ def _times(fields: Fields) -> Times:
         fields.integer("counter"),
         fields.optional("reset_at", lambda name: fields.integer(name, 0, _MAX_TIME)),
     )
-    fields.end()
     if found.reset_at is not None and found.reset_at > found.guest:
         raise damaged("a reset in the future")
     return found
 
 
 def _device(fields: Fields) -> DeviceFacts:
-    found = DeviceFacts(
+    return DeviceFacts(
         fields.text("name", 64), fields.integer("checksum", 0, _MAX_32), fields.flag("started")
     )
-    fields.end()
-    return found
 
 
 def _line(fields: Fields) -> LineFacts:
-    found = LineFacts(
+    return LineFacts(
         fields.integer("gsi", 0, 255), fields.integer("asserted"), fields.integer("heard", -1, MAX_64)
     )
-    fields.end()
-    return found
 
 
-def _late(fields: Fields) -> tuple[int, ...]:
-    return tuple(port for (port,) in fields.rows("late_forbidden", MAX_DEVICES, 1, 0xFFFF))
+def _port(fields: Fields) -> PortText:
+    return PortText(
+        fields.text("name", 64),
+        text := fields.data("text", MAX_LINE),
+        fields.objects("history", MAX_HISTORY, lambda one: one.data("line", MAX_LINE + 2)),
+        fields.integer("shown", 0, len(text)),
+        fields.flag("free"),
+        fields.flag("overlong"),
+    )
 
 
-def _pic(fields: Fields) -> bytes:
-    found = fields.data("state", 520)
-    fields.end()
-    return found
+def _section(fields: Fields) -> tuple[str, Section]:
+    return fields.text("name", 128), Section(
+        fields.integer("offset"), fields.integer("size"), fields.integer("checksum", 0, _MAX_32)
+    )
 
 
-def _mirror(fields: Fields) -> tuple[PortText, ...]:
-    found = []
-    for one in fields.objects("ports", 2):
-        history = one.objects("history", MAX_HISTORY)
-        found.append(
-            PortText(
-                one.text("name", 64),
-                text := one.data("text", MAX_LINE),
-                tuple(line.data("line", MAX_LINE + 2) for line in history),
-                one.integer("shown", 0, len(text)),
-                one.flag("free"),
-                one.flag("overlong"),
-            )
-        )
-        for line in history:
-            line.end()
-        one.end()
-    fields.end()
-    return tuple(found)
-
-
-def _sections(items: list[Fields], header: Header) -> dict[str, Section]:
+def _sections(items: Iterable[tuple[str, Section]], header: Header) -> dict[str, Section]:
     found: dict[str, Section] = {}
-    for one in items:
-        name = one.text("name", 128)
-        section = Section(one.integer("offset"), one.integer("size"), one.integer("checksum", 0, _MAX_32))
-        one.end()
+    for name, section in items:
         if name in found:
             raise damaged(f"section '{name}' twice")
         found[name] = check_section(section, header)

@@ -1,6 +1,6 @@
 """Strict reading of JSON: exact field sets, exact types, bounded sizes. Pure.
 
-Each accessor takes a field and checks it; `end` refuses what nobody has taken. Whatever the text, the only
+Each accessor takes a field and checks it; `all` refuses what nobody has taken. Whatever the text, the only
 error is SnapshotFileError.
 """
 
@@ -34,6 +34,15 @@ def _is_text(value: object, most: int) -> bool:
     return True
 
 
+def _is_row(value: object, count: int, high: int) -> bool:
+    """Whether it is a list of so many whole numbers up to `high`."""
+    return (
+        type(value) is list
+        and len(value) == count
+        and all(type(item) is int and 0 <= item <= high for item in value)
+    )
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -63,39 +72,35 @@ class Fields:
     def _refuse(self, name: str) -> SnapshotFileError:
         return damaged(f"field '{name}' of {self._what}")
 
-    def _take(self, name: str) -> Any:
-        if name not in self._left:
+    def _take(self, name: str, is_right: Callable[[Any], bool]) -> Any:
+        if name not in self._left or not is_right(self._left[name]):
             raise self._refuse(name)
         return self._left.pop(name)
 
+    def _list(self, name: str, most: int, is_right: Callable[[Any], bool]) -> list[Any]:
+        """A list of at most `most` items that are right."""
+        found: list[Any] = self._take(
+            name, lambda value: type(value) is list and len(value) <= most and all(map(is_right, value))
+        )
+        return found
+
     def integer(self, name: str, low: int = 0, high: int = MAX_64) -> int:
         """A whole number from `low` to `high`."""
-        value = self._take(name)
-        if type(value) is not int or not low <= value <= high:
-            raise self._refuse(name)
-        return value
+        return int(self._take(name, lambda value: type(value) is int and low <= value <= high))
 
     def flag(self, name: str) -> bool:
         """True or false."""
-        value = self._take(name)
-        if type(value) is not bool:
-            raise self._refuse(name)
-        return value
+        return bool(self._take(name, lambda value: type(value) is bool))
 
     def text(self, name: str, most: int = MAX_TEXT) -> str:
         """A text of at most `most` characters, without NUL."""
-        value = self._take(name)
-        if not _is_text(value, most):
-            raise self._refuse(name)
-        return str(value)
+        return str(self._take(name, lambda value: _is_text(value, most)))
 
     def data(self, name: str, most: int = MAX_TEXT) -> bytes:
         """Bytes, at most `most`, as pairs of hexadecimal digits."""
-        value = self._take(name)
-        if type(value) is not str or len(value) > 2 * most:
-            raise self._refuse(name)
+        digits = self._take(name, lambda value: type(value) is str and len(value) <= 2 * most)
         try:
-            return bytes.fromhex(value)
+            return bytes.fromhex(digits)
         except ValueError as error:
             raise self._refuse(name) from error
 
@@ -106,48 +111,30 @@ class Fields:
             return None
         return read(name)
 
-    def objects(self, name: str, most: int) -> list[Fields]:
-        """A list of at most `most` objects."""
-        value = self._take(name)
-        if type(value) is not list or len(value) > most:
-            raise self._refuse(name)
-        return [Fields(item, f"an item of '{name}'") for item in value]
+    def objects(self, name: str, most: int, read: Callable[[Fields], _Item]) -> tuple[_Item, ...]:
+        """What `read` makes of the objects in a list of at most `most`."""
+        items = self._list(name, most, lambda _: True)
+        return tuple(Fields(item, f"an item of '{name}'").all(read) for item in items)
 
-    def object(self, name: str) -> Fields:
-        """An object."""
-        return Fields(self._take(name), f"'{name}'")
+    def object(self, name: str, read: Callable[[Fields], _Item]) -> _Item:
+        """What `read` makes of an object."""
+        return Fields(self._take(name, lambda _: True), f"'{name}'").all(read)
 
     def numbers(self, name: str, count: int, high: int = MAX_64) -> tuple[int, ...]:
         """A list of exactly `count` whole numbers up to `high`."""
-        value = self._take(name)
-        if type(value) is not list or len(value) != count:
-            raise self._refuse(name)
-        if any(type(item) is not int or not 0 <= item <= high for item in value):
-            raise self._refuse(name)
-        return tuple(value)
+        return tuple(self._take(name, lambda value: _is_row(value, count, high)))
 
     def rows(self, name: str, most: int, count: int, high: int = MAX_64) -> list[tuple[int, ...]]:
         """A list of at most `most` lists of exactly `count` whole numbers up to `high`."""
-        value = self._take(name)
-        if type(value) is not list or len(value) > most:
-            raise self._refuse(name)
-        for row in value:
-            if type(row) is not list or len(row) != count:
-                raise self._refuse(name)
-            if any(type(item) is not int or not 0 <= item <= high for item in row):
-                raise self._refuse(name)
-        return [tuple(row) for row in value]
+        return [tuple(row) for row in self._list(name, most, lambda row: _is_row(row, count, high))]
 
     def texts(self, name: str, most: int) -> tuple[str, ...]:
         """A list of at most `most` texts."""
-        value = self._take(name)
-        if type(value) is not list or len(value) > most:
-            raise self._refuse(name)
-        if not all(_is_text(item, MAX_TEXT) for item in value):
-            raise self._refuse(name)
-        return tuple(value)
+        return tuple(self._list(name, most, lambda value: _is_text(value, MAX_TEXT)))
 
-    def end(self) -> None:
-        """There are no more fields."""
+    def all(self, read: Callable[[Fields], _Item]) -> _Item:
+        """What `read` makes of the fields, if it takes all of them."""
+        found = read(self)
         if self._left:
             raise self._refuse(min(self._left))
+        return found

@@ -10,6 +10,7 @@ from typing import Self
 
 from kvmbox.errors import SnapshotFileError
 from kvmbox.host.memory_runs import BLOCK, put
+from kvmbox.host.transfers import FileStore
 from kvmbox.layout import PAGE_SIZE
 from kvmbox.memory import GuestMemory
 from kvmbox.parts.snapshot import layout, ram
@@ -128,12 +129,7 @@ class SnapshotFile:
 
     def _read(self, place: int, size: int) -> bytes:
         """What the file has at `place`: `size` bytes, or fewer at its end."""
-        os.lseek(self.descriptor, place, os.SEEK_SET)
-        parts = []
-        while size and (part := os.read(self.descriptor, size)):
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+        return FileStore(self.descriptor).read(place, size)
 
     def close(self) -> None:
         """Close the file. Idempotent."""

@@ -16,15 +16,16 @@ user who audits, the user namespace, without which there is no other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from kvmbox.errors import SandboxError
 from kvmbox.jail import landlock, layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT
+from kvmbox.lean import Value
 from kvmbox.remote.transports import IPC_CHOICES
 from kvmbox.tools.audit.interruption import undisturbed
-from kvmbox.tools.audit.probes import NOTHING, OF_VMM, Probe, catalogue
+from kvmbox.tools.audit.probes import CATALOGUE, NOTHING, OF_VMM, Probe
 from kvmbox.tools.audit.result import (
     BAD,
     Ended,
@@ -43,8 +44,7 @@ ESCAPED_STATUS: Final = 12
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Value):
     """What to audit. `without` is a mask of layers, `types` the device types, in order, `threads` those of
     the VMM (`stand_in.THREADS`).
 
@@ -69,8 +69,7 @@ class Options:
         return Conditions(self.seccomp, without, self.ipc)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Value):
     """One result, what it means, and the layers (a mask) whose doing it is.
 
     Each of these would stop it alone; or, if it took them `together`, none would in this manner.
@@ -153,7 +152,7 @@ def run_audit(options: Options, progress: Progress = lambda _text: None) -> Repo
 
     `progress` is called after each probe, and may raise to end it all. Signals are let in between two steps.
     """
-    chosen = [probe for probe in catalogue() if not options.probes or probe.name in options.probes]
+    chosen = [probe for probe in CATALOGUE if not options.probes or probe.name in options.probes]
     report = Report(options, [ProbeReport(probe) for probe in chosen])
     with undisturbed(), Scene() as scene:
         _Audit(report, scene, progress).run()
@@ -349,7 +348,7 @@ class _Audit:
         for layer in layers.NAMES:
             if not layer & in_force or layer & self._report.kept:
                 continue
-            less = replace(conditions, without=conditions.without | layer)
+            less = conditions.replaced(without=conditions.without | layer)
             try:
                 changed, _ = self._session(less, self._options.types[0], probes)
             except SandboxError:

@@ -26,15 +26,13 @@ def _nothing(_given: dict[str, str]) -> bytes:
     return b"nothing"
 
 
-ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes]]] = {
-    "nothing": _nothing,
-    **files.ATTACKS,
-    **sockets.ATTACKS,
-    **processes.ATTACKS,
-    **memory.ATTACKS,
-    **kernel.ATTACKS,
-    **channel_attacks.ATTACKS,
+ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes | None]]] = {
+    name.replace("_", "-"): made
+    for module in (files, sockets, processes, memory, kernel, channel_attacks)
+    for name, made in vars(module).items()
+    if isinstance(made, type(_nothing)) and made.__module__ == module.__name__ and name[0] != "_"
 }
+ATTACKS["nothing"] = _nothing
 
 
 def main(channel: int, reply: int | None = None, page: mmap.mmap | None = None) -> int:
@@ -56,7 +54,7 @@ def attack(channel: int, answers: int, name: str, given: dict[str, str], own_lay
     made = ATTACKS[name]
     os.write(answers, wire.encode_frame(wire.BEGUN, own_layers))
     try:
-        frame = wire.encode_frame(wire.DONE, evidence=made(given))
+        frame = wire.encode_frame(wire.DONE, evidence=made(given) or b"")
     except wire.Stopped as stopped:
         frame = wire.encode_frame(wire.STOPPED, stopped.number, stopped.call, stopped.evidence)
     os.write(answers, frame)

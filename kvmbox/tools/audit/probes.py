@@ -9,11 +9,12 @@ are touched, a fraction of a second of CPU; loopback, own files and own processe
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from kvmbox.lean import Value
 from kvmbox.tools.audit.accounting import cpu_limited
 from kvmbox.tools.audit.attacks.memory import ANSWER, MIB, MOST
 from kvmbox.tools.audit.attacks.processes import BOMB, EXECUTED_STATUS
@@ -78,8 +79,7 @@ def _brought_segment(scene: Scene, result: Result) -> bool:
     return result.ended is Ended.FINISHED and scene.has_segment(int(result.evidence))
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Value):
     """One way to try.
 
     `given` adds to what every attack is told. `sibling`: it is aimed at another device process, and
@@ -95,7 +95,7 @@ class Probe:
     tries: str
     attack: str
     effective: Judge = _did
-    given: Given = field(default=lambda _scene: {})
+    given: Given = lambda _scene: {}
     sibling: bool = False
     strict_only: bool = False
     open_reason: str | None = None
@@ -109,267 +109,111 @@ def _path(path: str) -> Given:
     return lambda _scene: {"path": path}
 
 
-def _files() -> list[Probe]:
-    group = "files"
-    image: Given = lambda scene: {"path": str(scene.image)}  # noqa: E731 - one expression, used four times
-    return [
-        Probe(
-            "read-passwd", group, "read /etc/passwd", "read-file", _brought_something, _path("/etc/passwd")
-        ),
-        Probe(
-            "read-proc",
-            group,
-            "read /proc/self/maps",
-            "read-file",
-            _brought_something,
-            _path("/proc/self/maps"),
-        ),
-        Probe(
-            "read-environment",
-            group,
-            "read the environment of the VMM (a decoy)",
-            "read-file",
-            _brought_secret,
-            lambda scene: {"path": f"/proc/{scene.decoy_pid}/environ"},
-        ),
-        Probe(
-            "read-cgroup",
-            group,
-            "learn the path of the cgroup",
-            "read-file",
-            _brought_cgroup_path,
-            _path("/proc/self/cgroup"),
-        ),
-        Probe("read-image", group, "read the guest image (a decoy)", "read-file", _brought_secret, image),
-        Probe("open-kvm", group, "open /dev/kvm", "open-device", _did, _path("/dev/kvm")),
-        Probe(
-            "create-file",
-            group,
-            "write a file",
-            "create-file",
-            _seen(Scene.planted_file),
-            lambda scene: {"path": str(scene.planted)},
-        ),
-        Probe(
-            "delete-file",
-            group,
-            "delete a file",
-            "delete-file",
-            _seen(Scene.deleted),
-            lambda scene: {"path": str(scene.doomed)},
-        ),
-        Probe(
-            "list-directory",
-            group,
-            "list a directory",
-            "list-directory",
-            _brought_something,
-            lambda scene: {"path": str(scene.directory)},
-        ),
-        Probe("stat-file", group, "learn a file's size", "look-at-file", _brought_size, image),
-        Probe("memfd", group, "make a file in memory", "memory-file"),
-        Probe(
-            "other-descriptors",
-            group,
-            "write to descriptors 0–63 but the channel",
-            "other-descriptors",
-            plants=True,
-        ),
-    ]
+def _image(scene: Scene) -> Mapping[str, str]:
+    return {"path": str(scene.image)}
 
 
-def _sockets() -> list[Probe]:
-    group = "sockets"
-    return [
-        Probe("socket-inet", group, "make a TCP socket", "inet-socket"),
-        Probe("socket-unix", group, "make a Unix socket", "unix-socket"),
-        Probe("socket-netlink", group, "make a netlink socket", "netlink-socket"),
-        Probe("socket-vsock", group, "make a vsock socket", "vsock-socket"),
-        Probe(
-            "vsock",
-            group,
-            "listen on a vsock port",
-            "listen-vsock",
-            _seen(Scene.vsock_port_taken),
-        ),
-        Probe(
-            "connect-inet",
-            group,
-            "connect to a TCP port of loopback",
-            "connect-inet",
-            _seen(Scene.tcp_connected),
-        ),
-        Probe("listen-inet", group, "listen on a TCP port of loopback", "listen-inet"),
-        Probe(
-            "send-datagram",
-            group,
-            "send a UDP datagram to loopback",
-            "send-datagram",
-            _seen(Scene.datagram_came),
-        ),
-        Probe(
-            "connect-abstract",
-            group,
-            "connect to an abstract Unix socket",
-            "connect-unix",
-            _seen(Scene.abstract_connected),
-            lambda scene: {"path": scene.abstract_name},
-        ),
-        Probe(
-            "connect-path",
-            group,
-            "connect to a Unix socket by its path",
-            "connect-unix",
-            _seen(Scene.path_connected),
-            lambda scene: {"path": scene.socket_path},
-        ),
-    ]
+def _socket(family: int, kind: int = socket.SOCK_STREAM) -> Given:
+    return lambda _scene: {"family": str(int(family)), "kind": str(int(kind))}
 
 
-def _processes() -> list[Probe]:
-    group = "processes"
-    signalled = _seen(Scene.signalled)
-    return [
-        Probe("fork", group, "fork", "fork", _brought("child")),
-        Probe("clone3", group, "clone3", "clone3", _brought("child")),
-        Probe("execve", group, "run /bin/sh", "execute", _executed),
-        Probe("fork-bomb", group, f"fork {BOMB} times", "fork-bomb", _brought(str(BOMB))),
-        Probe("kill", group, "signal the VMM (a decoy) by kill", "kill", signalled),
-        Probe("tkill", group, "signal it by tkill", "kill-thread", signalled),
-        Probe("tgkill", group, "signal it by tgkill", "kill-in-group", signalled),
-        Probe("sigqueue", group, "signal it with a forged sender", "queue-signal", signalled),
-        Probe("pidfd-signal", group, "signal it by pidfd", "signal-by-pidfd", signalled),
-        Probe("proc-signal", group, "signal it by its directory of /proc", "signal-by-directory", signalled),
-        Probe("owner-signal", group, "signal it as the owner of a pipe", "signal-by-owner", signalled),
-        Probe("ptrace", group, "trace the VMM (a decoy), read its secret", "trace", _brought_secret),
-        Probe("vm-readv", group, "read the VMM's memory (a decoy's)", "read-memory", _brought_secret),
-        Probe(
-            "pidfd-getfd",
-            group,
-            "take a descriptor of the VMM (a decoy)",
-            "steal-descriptor",
-            _brought_secret,
-        ),
-        Probe("kill-sibling", group, "kill another device process", "kill", sibling=True),
-        Probe(
-            "prlimit-sibling",
-            group,
-            "take memory from another device process (prlimit)",
-            "limit-sibling",
-            sibling=True,
-        ),
-        Probe("ptrace-sibling", group, "trace another device process", "trace", sibling=True),
-        Probe("vm-readv-sibling", group, "read another device process's memory", "read-memory", sibling=True),
-        Probe("raise-priority", group, "raise the own priority", "hurry"),
-        Probe("become-root", group, "become root with capabilities", "become-root"),
-    ]
+_signalled: Final = _seen(Scene.signalled)
 
-
-def _memory() -> list[Probe]:
-    group = "memory"
-    return [
-        Probe("mmap-exec", group, "map writable code and run it", "execute-mapping", _brought(str(ANSWER))),
-        Probe(
-            "mprotect-exec", group, "make data executable and run it", "execute-data", _brought(str(ANSWER))
-        ),
-        Probe(
-            "personality", group, "have all readable memory executable", "read-implies-exec", _brought("set")
-        ),
-        Probe(
-            "memory",
-            group,
-            f"get {MOST // MIB} MiB of memory",
-            "exhaust-memory",
-            _brought(f"{MOST // MIB} MiB"),
-        ),
-        Probe(
-            "sysv-shm",
-            group,
-            f"get {MOST // MIB} MiB as System V memory",
-            "shared-segments",
-            _brought(f"{MOST // MIB} MiB"),
-        ),
-        Probe("shared-segment", group, "share System V memory", "shared-segment", _brought_segment),
-        Probe("become-dumpable", group, "be open to tracers again (prctl)", "become-dumpable", _brought("1")),
-    ]
-
-
-def _kernel() -> list[Probe]:
-    group = "kernel"
-    return [
-        Probe("int80", group, "a system call of i386 by int 0x80", "foreign-call", _brought_pid),
-        Probe("io-uring", group, "set up io_uring", "io-uring"),
-        Probe("bpf", group, "make a BPF map", "bpf"),
-        Probe("perf", group, "open a performance counter", "perf"),
-        Probe("userfaultfd", group, "hold page faults", "userfault"),
-        Probe("keyring", group, "add a key", "add-key"),
-        Probe("host-name", group, "learn the host's name", "host-name", _brought_host_name),
-        Probe("rename-host", group, "set the host's name (to what it is)", "rename-host", _renamed_host),
-    ]
-
-
-def _namespaces() -> list[Probe]:
-    group = "namespaces"
-    return [
-        Probe("unshare", group, "make a user namespace", "new-namespace"),
-        Probe("setns", group, "join the namespace of the VMM (a decoy)", "join-namespace"),
-        Probe("mount", group, "mount a file system, in a namespace of its own", "mount"),
-        Probe(
-            "chroot",
-            group,
-            "get out of a root directory, read the guest image",
-            "escape-chroot",
-            _brought_secret,
-            lambda scene: {"path": str(scene.image)},
-        ),
-    ]
-
-
-def _time() -> list[Probe]:
-    group = "time"
-    return [
-        Probe("rdtsc", group, "read the time stamp counter", "read-tsc", _brought("later"), strict_only=True),
-        Probe("clock", group, "read the clock", "read-clock", _brought("later"), strict_only=True),
-        Probe(
-            "burn-cpu",
-            group,
-            "compute without end",
-            "burn-cpu",
-            _burnt,
-            open_reason="no cgroup limits its CPU time",
-            unsuccessful="limited by a cgroup",
-        ),
-    ]
-
-
-def _channel() -> list[Probe]:
-    group = "channel"
-    return [
-        Probe("flood", group, "flood the VMM with replies", "flood", on_channel=True),
-        Probe(
-            "rewrite-page",
-            group,
-            "rewrite the shared page while the VMM reads it",
-            "rewrite-page",
-            on_channel=True,
-            ipc="shm",
-        ),
-    ]
-
-
-def catalogue() -> list[Probe]:
-    """All probes, in the order of the report."""
-    return [
-        *_files(),
-        *_sockets(),
-        *_processes(),
-        *_memory(),
-        *_kernel(),
-        *_namespaces(),
-        *_channel(),
-        *_time(),
-    ]
-
+# The formatter would give each cell a line of its own.
+# fmt: off
+CATALOGUE: Final = (
+    Probe("read-passwd", "files", "read /etc/passwd", "read-file", _brought_something, _path("/etc/passwd")),
+    Probe("read-proc", "files", "read /proc/self/maps", "read-file", _brought_something,
+          _path("/proc/self/maps")),
+    Probe("read-environment", "files", "read the environment of the VMM (a decoy)", "read-file",
+          _brought_secret, lambda scene: {"path": f"/proc/{scene.decoy_pid}/environ"}),
+    Probe("read-cgroup", "files", "learn the path of the cgroup", "read-file", _brought_cgroup_path,
+          _path("/proc/self/cgroup")),
+    Probe("read-image", "files", "read the guest image (a decoy)", "read-file", _brought_secret, _image),
+    Probe("open-kvm", "files", "open /dev/kvm", "open-device", _did, _path("/dev/kvm")),
+    Probe("create-file", "files", "write a file", "create-file", _seen(Scene.planted_file),
+          lambda scene: {"path": str(scene.planted)}),
+    Probe("delete-file", "files", "delete a file", "delete-file", _seen(Scene.deleted),
+          lambda scene: {"path": str(scene.doomed)}),
+    Probe("list-directory", "files", "list a directory", "list-directory", _brought_something,
+          lambda scene: {"path": str(scene.directory)}),
+    Probe("stat-file", "files", "learn a file's size", "look-at-file", _brought_size, _image),
+    Probe("memfd", "files", "make a file in memory", "memory-file"),
+    Probe("other-descriptors", "files", "write to descriptors 0–63 but the channel", "other-descriptors",
+          plants=True),
+    Probe("socket-inet", "sockets", "make a TCP socket", "make-socket", _did, _socket(socket.AF_INET)),
+    Probe("socket-unix", "sockets", "make a Unix socket", "make-socket", _did, _socket(socket.AF_UNIX)),
+    Probe("socket-netlink", "sockets", "make a netlink socket", "make-socket", _did,
+          _socket(socket.AF_NETLINK, socket.SOCK_RAW)),
+    Probe("socket-vsock", "sockets", "make a vsock socket", "make-socket", _did, _socket(socket.AF_VSOCK)),
+    Probe("vsock", "sockets", "listen on a vsock port", "listen-vsock", _seen(Scene.vsock_port_taken)),
+    Probe("connect-inet", "sockets", "connect to a TCP port of loopback", "connect-inet",
+          _seen(Scene.tcp_connected)),
+    Probe("listen-inet", "sockets", "listen on a TCP port of loopback", "listen-inet"),
+    Probe("send-datagram", "sockets", "send a UDP datagram to loopback", "send-datagram",
+          _seen(Scene.datagram_came)),
+    Probe("connect-abstract", "sockets", "connect to an abstract Unix socket", "connect-unix",
+          _seen(Scene.abstract_connected), lambda scene: {"path": scene.abstract_name}),
+    Probe("connect-path", "sockets", "connect to a Unix socket by its path", "connect-unix",
+          _seen(Scene.path_connected), lambda scene: {"path": scene.socket_path}),
+    Probe("fork", "processes", "fork", "fork", _brought("child")),
+    Probe("clone3", "processes", "clone3", "clone3", _brought("child")),
+    Probe("execve", "processes", "run /bin/sh", "execute", _executed),
+    Probe("fork-bomb", "processes", f"fork {BOMB} times", "fork-bomb", _brought(str(BOMB))),
+    Probe("kill", "processes", "signal the VMM (a decoy) by kill", "kill", _signalled),
+    Probe("tkill", "processes", "signal it by tkill", "kill-thread", _signalled),
+    Probe("tgkill", "processes", "signal it by tgkill", "kill-in-group", _signalled),
+    Probe("sigqueue", "processes", "signal it with a forged sender", "queue-signal", _signalled),
+    Probe("pidfd-signal", "processes", "signal it by pidfd", "signal-by-pidfd", _signalled),
+    Probe("proc-signal", "processes", "signal it by its directory of /proc", "signal-by-directory",
+          _signalled),
+    Probe("owner-signal", "processes", "signal it as the owner of a pipe", "signal-by-owner", _signalled),
+    Probe("ptrace", "processes", "trace the VMM (a decoy), read its secret", "trace", _brought_secret),
+    Probe("vm-readv", "processes", "read the VMM's memory (a decoy's)", "read-memory", _brought_secret),
+    Probe("pidfd-getfd", "processes", "take a descriptor of the VMM (a decoy)", "steal-descriptor",
+          _brought_secret),
+    Probe("kill-sibling", "processes", "kill another device process", "kill", sibling=True),
+    Probe("prlimit-sibling", "processes", "take memory from another device process (prlimit)",
+          "limit-sibling", sibling=True),
+    Probe("ptrace-sibling", "processes", "trace another device process", "trace", sibling=True),
+    Probe("vm-readv-sibling", "processes", "read another device process's memory", "read-memory",
+          sibling=True),
+    Probe("raise-priority", "processes", "raise the own priority", "hurry"),
+    Probe("become-root", "processes", "become root with capabilities", "become-root"),
+    Probe("mmap-exec", "memory", "map writable code and run it", "execute-mapping", _brought(str(ANSWER))),
+    Probe("mprotect-exec", "memory", "make data executable and run it", "execute-data",
+          _brought(str(ANSWER))),
+    Probe("personality", "memory", "have all readable memory executable", "read-implies-exec",
+          _brought("set")),
+    Probe("memory", "memory", f"get {MOST // MIB} MiB of memory", "exhaust-memory",
+          _brought(f"{MOST // MIB} MiB")),
+    Probe("sysv-shm", "memory", f"get {MOST // MIB} MiB as System V memory", "shared-segments",
+          _brought(f"{MOST // MIB} MiB")),
+    Probe("shared-segment", "memory", "share System V memory", "shared-segment", _brought_segment),
+    Probe("become-dumpable", "memory", "be open to tracers again (prctl)", "become-dumpable", _brought("1")),
+    Probe("int80", "kernel", "a system call of i386 by int 0x80", "foreign-call", _brought_pid),
+    Probe("io-uring", "kernel", "set up io_uring", "io-uring"),
+    Probe("bpf", "kernel", "make a BPF map", "bpf"),
+    Probe("perf", "kernel", "open a performance counter", "perf"),
+    Probe("userfaultfd", "kernel", "hold page faults", "userfault"),
+    Probe("keyring", "kernel", "add a key", "add-key"),
+    Probe("host-name", "kernel", "learn the host's name", "host-name", _brought_host_name),
+    Probe("rename-host", "kernel", "set the host's name (to what it is)", "rename-host", _renamed_host),
+    Probe("unshare", "namespaces", "make a user namespace", "new-namespace"),
+    Probe("setns", "namespaces", "join the namespace of the VMM (a decoy)", "join-namespace"),
+    Probe("mount", "namespaces", "mount a file system, in a namespace of its own", "mount"),
+    Probe("chroot", "namespaces", "get out of a root directory, read the guest image", "escape-chroot",
+          _brought_secret, _image),
+    Probe("flood", "channel", "flood the VMM with replies", "flood", on_channel=True),
+    Probe("rewrite-page", "channel", "rewrite the shared page while the VMM reads it", "rewrite-page",
+          on_channel=True, ipc="shm"),
+    Probe("rdtsc", "time", "read the time stamp counter", "read-tsc", _brought("later"), strict_only=True),
+    Probe("clock", "time", "read the clock", "read-clock", _brought("later"), strict_only=True),
+    Probe("burn-cpu", "time", "compute without end", "burn-cpu", _burnt,
+          open_reason="no cgroup limits its CPU time", unsuccessful="limited by a cgroup"),
+)
+# fmt: on
+"""All probes, in the order of the report."""
 
 OF_VMM: Final = frozenset(
     (  # noqa: SIM905 - fifty lines otherwise

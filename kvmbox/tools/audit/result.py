@@ -6,11 +6,11 @@ import enum
 import errno
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from kvmbox.jail import layers
 from kvmbox.jail.linux import SECCOMP_MODE_STRICT
+from kvmbox.lean import Value
 
 
 class Ended(enum.Enum):
@@ -31,8 +31,7 @@ class Ended(enum.Enum):
     """It died before it began: the payload's fault, not the sandbox's merit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Value):
     """One attack in one device process.
 
     `call` is the system call that ended it, `number` its errno, the signal or the exit status; `layers` were

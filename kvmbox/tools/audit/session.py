@@ -13,13 +13,12 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Final, Self
 
 from kvmbox.errors import DeviceProcessError, SandboxError
 from kvmbox.jail import landlock, layers
 from kvmbox.jail.linux import SECCOMP_MODE_DISABLED, SECCOMP_MODE_FILTER
+from kvmbox.lean import Value
 from kvmbox.remote.spawner_client import ANY_LANDLOCK, SpawnerClient
 from kvmbox.remote.transports import IPC_CHOICES, TRANSPORTS
 from kvmbox.sandbox.seccomp import device_filter
@@ -36,8 +35,7 @@ AHEAD: Final = 3
 SIGUSR1: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(Value):
     """What is in force: the seccomp mode (linux.SECCOMP_MODE_*), the layers left out, the ipc.
 
     `careless`: audit does not check what comes through the channel, as the VMM would. `of_vmm`: the layers (a
@@ -98,9 +96,7 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self._client.close(grace_ns=0)
 
     def run(self, probes: Iterable[Probe]) -> Iterator[tuple[Probe, Result]]:
@@ -155,7 +151,7 @@ class Session:
             if bystander is not None:
                 bystander.close()
         self.layers = subject.layers
-        return probe, replace(result, effective=effective)
+        return probe, result.replaced(effective=effective)
 
     def _expose(self, bystander: Subject) -> dict[str, str]:
         """Give a sibling a secret; returns where it is."""

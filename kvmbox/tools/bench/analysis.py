@@ -6,15 +6,13 @@ median of those is what is shown: a round in which the whole machine was slow di
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from kvmbox.lean import Value
 from kvmbox.tools.bench.plan import FLOOR, NONE, QEMU, Configuration, Row
 from kvmbox.tools.bench.results import Results
 from kvmbox.tools.bench.statistics import Estimate, estimate, ratios
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(Value):
     """One row of one configuration. Ratios are None where there is nothing to divide by.
 
     `to_reference` is the ratio to `row.reference` in the same configuration. `failure` says why there is

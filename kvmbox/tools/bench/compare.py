@@ -8,8 +8,7 @@ counts if the two intervals have nothing in common. The interval of new ÷ old i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from kvmbox.lean import Value
 from kvmbox.tools.bench import report
 from kvmbox.tools.bench.analysis import Cell, cell
 from kvmbox.tools.bench.plan import Row
@@ -17,8 +16,7 @@ from kvmbox.tools.bench.results import Results
 from kvmbox.tools.bench.statistics import Estimate
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Value):
     """One cell of both results. `basis` is what is compared: the ratio to `none`, or the value."""
 
     row: Row

@@ -9,9 +9,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
+from kvmbox.boot import bundled
+from kvmbox.errors import StartError
+from kvmbox.lean import Value
 from kvmbox.tools.bench import guest_output, memory, peer
 from kvmbox.tools.bench.child import Child, MeasurementError, end_all
 from kvmbox.tools.bench.plan import START_PREFIX, WARM_BOOTS, Configuration, Job, Plan, Row, words
@@ -35,6 +37,15 @@ BUSY_LOOP: Final = (sys.executable, "-S", "-c", "import os\nos.write(1, b'.')\nw
 """A program that never sleeps, and says when it has begun."""
 BEFORE_RUN: Final = "interpreter, imports, exit"
 """The part of a start that no stage of `kvmbox run --json` covers."""
+
+
+def guests() -> str:
+    """The folder of the guests. Raises StartError if they are not built."""
+    if bundled.find(GUEST) is None:
+        raise StartError(
+            f"the guest '{GUEST}' is not built in {bundled.DIRECTORY}", hint="in a source tree: make guests"
+        )
+    return bundled.DIRECTORY
 
 
 def in_nanoseconds(measured: guest_output.Measured, row: Row, tsc_khz: int) -> float | None:
@@ -68,8 +79,7 @@ def stages(facts: dict[str, Any], wall: int) -> dict[str, float]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Jobs:
+class Jobs(Value):
     """Makes measurements.
 
     `images` is the directory of the guests, `cpu` where the vCPU of a single VM runs, `timeout` the seconds

@@ -1,4 +1,4 @@
-"""A page of Markdown with tables of measurements between markers. Pure: `cli` reads and writes the page.
+"""A page of Markdown with tables of measurements between markers.
 
     <!-- bench: heading -->     host and rounds
     <!-- bench: TABLE -->       that table of `answer.TABLES`
@@ -10,10 +10,12 @@ numbers than the file of results that it was made from, and a test compares the 
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final
 
-from kvmbox.errors import UsageError
+from kvmbox.errors import HostOutputError, UsageError
+from kvmbox.regular import open_regular
 from kvmbox.tools.bench import report
 from kvmbox.tools.bench.answer import TABLES
 from kvmbox.tools.bench.plan import QEMU
@@ -37,6 +39,27 @@ def check(path: str, text: str) -> None:
         if block[1] != HEADING and block[1] not in TABLES:
             known = ", ".join((HEADING, *TABLES))
             raise UsageError(f"--page '{path}': there is no table '{block[1]}'", hint=f"known: {known}")
+
+
+def read(path: str) -> str:
+    """The text of the page in the file `path`. Raises UsageError."""
+    try:
+        with os.fdopen(open_regular(path), "r", encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise UsageError(f"--page: cannot read '{path}': {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--page '{path}' is not UTF-8") from error
+
+
+def fill(path: str, results: Results) -> None:
+    """Fill the page in the file `path`. Raises UsageError, and HostOutputError if it cannot be written."""
+    text = filled(path, read(path), results)
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise HostOutputError(f"cannot write --page '{path}': {error.strerror}") from error
 
 
 def filled(path: str, text: str, results: Results) -> str:

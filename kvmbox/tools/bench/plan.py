@@ -14,6 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 from kvmbox.choice import VARIABLE
 from kvmbox.errors import UsageError
+from kvmbox.lean import Value
 from kvmbox.remote.transports import DEFAULT_IPC, IPC_CHOICES
 
 Unit: TypeAlias = Literal["ns", "ns/byte", "bytes", "times"]
@@ -141,6 +142,8 @@ BUSY_LOOPS: Final = (1, 2)
 WARM_BOOTS: Final = 40
 """How many boots in a row are timed together."""
 
+# The formatter would give each cell a line of its own.
+# fmt: off
 ROWS: Final = (
     _access("bare", "the loop around each of the rows below, without an access", 10_000),
     _access("rdtsc_pair", "RDTSC twice: what reading the clock costs", 5_000),
@@ -160,73 +163,34 @@ ROWS: Final = (
     _access("thr_only", "console without polling: THR for each byte", unit="ns/byte"),
     _access("thr_irq", "console, interrupt-driven: a FIFO per interrupt", unit="ns/byte"),
     _access("debugcon", "debug console: OUT for each byte", unit="ns/byte"),
-    Row(
-        "inb_p99",
-        "times",
-        "accesses",
-        "99th percentile of single INs, as a multiple of their median",
-        "inb_from_device",
-        4_000,
-        "p99/p50",
-    ),
-    Row(
-        "busy_p99",
-        "times",
-        "accesses",
-        "the same of polled output, which keeps the other threads of the VMM busy",
-        "thr_polled",
-        4_000,
-        "p99/p50",
-    ),
-    Row(
-        "hlt_latency_p50",
-        "ns",
-        "accesses",
-        "interrupt to handler, guest in HLT: median",
-        "hlt_latency",
-        300,
-        "p50",
-    ),
+    Row("inb_p99", "times", "accesses", "99th percentile of single INs, as a multiple of their median",
+        "inb_from_device", 4_000, "p99/p50"),
+    Row("busy_p99", "times", "accesses",
+        "the same of polled output, which keeps the other threads of the VMM busy", "thr_polled", 4_000,
+        "p99/p50"),
+    Row("hlt_latency_p50", "ns", "accesses", "interrupt to handler, guest in HLT: median", "hlt_latency", 300,
+        "p50"),
     Row("hlt_latency_p99", "ns", "accesses", "the same, 99th percentile", "hlt_latency", 300, "p99"),
     _native("inb_from_device"),
     _native("outb_to_device"),
     _native("mov_from_device"),
     _native("post"),
     Row("start", "ns", "start", "start: `hello32` from exec to exit"),
-    Row(
-        "warm_boot",
-        "ns",
-        "boots",
+    Row("warm_boot", "ns", "boots",
         "one of many boots of a guest that ends at once: a warm pool, QEMU one after the other "
-        "(1 s / this = boots per second)",
-    ),
+        "(1 s / this = boots per second)"),
     Row("pss", "bytes", "memory", "PSS of all processes of an idle VM"),
     Row("memory_alone", "bytes", "memory", "the same, pages that others map as well counted whole"),
-    *(
-        Row(
-            f"vms_{count}",
-            "ns",
-            "crowd",
-            "IN from LSR, one VM" if count == 1 else f"IN from LSR, the slowest of {count} busy VMs",
-            "inb_from_device",
-            20_000,
-            reference=None if count == 1 else "vms_1",
-        )
-        for count in BUSY_VMS
-    ),
-    *(
-        Row(
-            f"load_{count}",
-            "ns",
-            "crowd",
-            f"IN from LSR, one VM beside {count} busy loop{'s' if count > 1 else ''}",
-            "inb_from_device",
-            20_000,
-            reference="vms_1",
-        )
-        for count in BUSY_LOOPS
-    ),
+    *(Row(f"vms_{count}", "ns", "crowd",
+          "IN from LSR, one VM" if count == 1 else f"IN from LSR, the slowest of {count} busy VMs",
+          "inb_from_device", 20_000, reference=None if count == 1 else "vms_1")
+      for count in BUSY_VMS),
+    *(Row(f"load_{count}", "ns", "crowd",
+          f"IN from LSR, one VM beside {count} busy loop{'s' if count > 1 else ''}", "inb_from_device",
+          20_000, reference="vms_1")
+      for count in BUSY_LOOPS),
 )
+# fmt: on
 
 PRIMARY: Final = {
     "inb_from_device": "read of the line status register",
@@ -256,8 +220,7 @@ def start_row(name: str) -> Row:
     return Row(name, "ns", "start", "that part of the start")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Value):
     """What one run of `kvmbox bench` measures. `divide` cuts the iterations of the guest's tests."""
 
     rows: tuple[Row, ...]

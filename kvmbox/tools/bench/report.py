@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from kvmbox.lean import Value
 from kvmbox.tools.bench.analysis import Cell, cells
 from kvmbox.tools.bench.plan import NONE, START_PREFIX, Configuration, Plan, Row, Unit
 from kvmbox.tools.bench.results import Results
@@ -15,8 +15,7 @@ REASON_WIDTH: Final = 70
 MIN_COVERAGE: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Value):
     """A title, names of columns, and lines of texts. The first column is a name, and the last a remark if
     there are `remarks`: these are left-aligned. All others are numbers."""
 

@@ -9,28 +9,27 @@ configuration always has the same one before it. Ratios are taken within a round
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeAlias, TypeVar, get_args
 
+from kvmbox.lean import Value
 from kvmbox.tools.bench.plan import Configuration, Job, Plan, Row
 from kvmbox.tools.bench.results import Results
 
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Value):
     """What one measurement gave: row → value, and what went wrong, if anything."""
 
-    values: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, float] = MappingProxyType({})
     problem: str = ""
 
 
 Measure: TypeAlias = Callable[[Job, Configuration, Sequence[Row]], Outcome]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Value):
     """A measurement that is about to be made: the `number`-th, from 0, of `total`."""
 
     number: int

@@ -23,9 +23,10 @@ noisy number is shown with its mark, never left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import comb
 from typing import Final
+
+from kvmbox.lean import Value
 
 CONFIDENCE: Final = 0.95
 NOISY_WIDTH: Final = 0.10
@@ -53,8 +54,7 @@ def coverage(count: int, k: int) -> float:
     return 1.0 - float(outside / (1 << count))
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Value):
     """A median with its interval. `covered` is the probability that the interval holds the true median.
 
     `noise` says in a few words why the number should not be trusted, or is empty.

@@ -11,11 +11,11 @@ that with the compiled filter; a test holds the three together.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from kvmbox.jail import layers
 from kvmbox.jail import lock_up as jail
+from kvmbox.lean import Value
 from kvmbox.remote.transports import IPC_CHOICES, TRANSPORTS
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Action, Policy, Rule
 from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
@@ -64,8 +64,7 @@ nothing that the first does not, so it alone is the table of that thread.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Confinement:
+class Confinement(Value):
     """All that one process has.
 
     `channel` says what it holds, in words. `policy` is None where no system call is filtered; `rest` is the
@@ -83,8 +82,7 @@ class Confinement:
     limits: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CallResult:
+class CallResult(Value):
     """What becomes of a call: the action, the rule that allowed it, and the reason in words.
 
     `foreign` says that the number is not one of the x86-64 ABI.

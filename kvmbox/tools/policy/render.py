@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -51,7 +50,7 @@ def groups(confinements: Iterable[Confinement]) -> list[list[Confinement]]:
     """Confinements that differ in name only, together, in the order of the first of each."""
     found: dict[Confinement, list[Confinement]] = {}
     for one in confinements:
-        found.setdefault(replace(one, process="", about=""), []).append(one)
+        found.setdefault(one.replaced(process="", about=""), []).append(one)
     return list(found.values())
 
 

@@ -13,9 +13,9 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
+from kvmbox.lean import Value
 from kvmbox.remote.patience import printable
 
 PORT_SIZES: Final = {b"b": 1, b"w": 2, b"l": 4}
@@ -44,16 +44,14 @@ class RequestError(ValueError):
         self.kind = kind
 
 
-@dataclass(frozen=True, slots=True)
-class PortRead:
+class PortRead(Value):
     """`inb`, `inw`, `inl`."""
 
     port: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class PortWrite:
+class PortWrite(Value):
     """`outb`, `outw`, `outl`."""
 
     port: int
@@ -61,16 +59,14 @@ class PortWrite:
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryRead:
+class MemoryRead(Value):
     """`readb` … `readq`: one access of `size` bytes."""
 
     address: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryWrite:
+class MemoryWrite(Value):
     """`writeb` … `writeq`: one access of `size` bytes."""
 
     address: int
@@ -78,8 +74,7 @@ class MemoryWrite:
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class BlockRead:
+class BlockRead(Value):
     """`read`, or with `base64` `b64read`."""
 
     address: int
@@ -87,16 +82,14 @@ class BlockRead:
     base64: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BlockWrite:
+class BlockWrite(Value):
     """`write`, `b64write`."""
 
     address: int
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Memset:
+class Memset(Value):
     """`memset`."""
 
     address: int
@@ -104,27 +97,23 @@ class Memset:
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class ClockStep:
+class ClockStep(Value):
     """`clock_step`: by `amount` ns, or to the next deadline if None."""
 
     amount: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ClockSet:
+class ClockSet(Value):
     """`clock_set`: to `time` ns."""
 
     time: int
 
 
-@dataclass(frozen=True, slots=True)
-class InterceptIrqs:
+class InterceptIrqs(Value):
     """`irq_intercept_in PATH`: this board has one set of lines, so the path chooses nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endianness:
+class Endianness(Value):
     """`endianness`."""
 
 

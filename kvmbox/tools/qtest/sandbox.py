@@ -13,7 +13,7 @@ import os
 import select
 import threading
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Self
 
 from kvmbox.board import DeviceSpec
 from kvmbox.errors import DeviceProcessError
@@ -24,45 +24,17 @@ from kvmbox.remote.watchdog import Watchdog
 from kvmbox.tools.qtest.machine import Machine
 
 
-class Sandbox(Protocol):
-    """See the module's text."""
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        ...
-
-    def __exit__(self, *_: object) -> None:
-        """No process is left."""
-        ...
-
-    def connect(self, machine: Machine, board: Sequence[DeviceSpec]) -> None:
-        """Start the models of `board` and give their channels to `machine`. Raises SandboxError."""
-        ...
-
-    def watch(self, poll: select.poll) -> None:
-        """Register what becomes readable when a device process fails."""
-        ...
-
-    def check(self) -> None:
-        """Raise DeviceProcessError if a device process is of no use any more; never blocks."""
-        ...
-
-    def explain(self, error: DeviceProcessError) -> DeviceProcessError:
-        """The error with its cause, as far as that can be found out."""
-        ...
-
-
-class NoSandbox:
-    """`--sandbox none`: the models are called on the thread that asks."""
+class Sandbox:
+    """`--sandbox none`: the models are called on the thread that asks. A context manager."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        """No process is left."""
 
     def connect(self, machine: Machine, board: Sequence[DeviceSpec]) -> None:
-        """See Sandbox."""
+        """Start the models of `board` and give their channels to `machine`. Raises SandboxError."""
         channels = direct_channels(
             board, machine.grants(), now=machine.clock, deadline_changed=machine.deadline_changed
         )
@@ -70,17 +42,17 @@ class NoSandbox:
             machine.connect(channel, devices)
 
     def watch(self, poll: select.poll) -> None:
-        """Nothing can fail between requests."""
+        """Register what becomes readable when a device process fails."""
 
     def check(self) -> None:
-        """Nothing can have failed between requests."""
+        """Raise DeviceProcessError if a device process is of no use any more; never blocks."""
 
     def explain(self, error: DeviceProcessError) -> DeviceProcessError:
-        """The error itself: it happened here."""
+        """The error with its cause, as far as that can be found out."""
         return error
 
 
-class ProcessSandbox:
+class ProcessSandbox(Sandbox):
     """`--sandbox process`: a jailed process per device type, on the CPU that this process moves to.
 
     Asking and answering alternate, and across CPUs a request costs several times as much (docs/adr/links.md).
@@ -100,9 +72,6 @@ class ProcessSandbox:
         except BaseException:
             self._placement.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         # The watchdog first: it uses what is closed behind it.
@@ -154,4 +123,4 @@ class ProcessSandbox:
 
 def open_sandbox(kind: str) -> Sandbox:
     """`kind` is "process" or "none". Raises SandboxError."""
-    return NoSandbox() if kind == "none" else ProcessSandbox()
+    return Sandbox() if kind == "none" else ProcessSandbox()

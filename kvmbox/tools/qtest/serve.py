@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from kvmbox import layout
 from kvmbox.board import MMIO_UART, BoardOptions, pc_board
 from kvmbox.errors import DeviceProcessError
+from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.patience import printable
 from kvmbox.tools.qtest import protocol
@@ -25,8 +25,7 @@ SERIAL_PORTS = ("COM1", "COM2", MMIO_UART)
 """Present on a qtest board: those with interrupt lines of their own."""
 
 
-@dataclass(frozen=True, slots=True)
-class QtestOptions:
+class QtestOptions(Value):
     """`rtc_base`: the wall clock at virtual time 0, in seconds since 1970. `memory_size`: bytes of RAM.
 
     `sandbox`: "process" or "none". `uart_pace`: UARTs take the time of their divisor to transmit.
@@ -38,8 +37,7 @@ class QtestOptions:
     uart_pace: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(Value):
     """The descriptors of a qtest client. `log`, if any, gets each line and each answer."""
 
     input: int

@@ -41,7 +41,6 @@ class Handler(Protocol):
 
     def feed(self, data: bytes) -> bool:
         """Handle bytes from the client; whether the server goes on. Raises DeviceProcessError."""
-        ...
 
 
 class LineReader:

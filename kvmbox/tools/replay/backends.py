@@ -24,15 +24,12 @@ class Backend(Protocol):
 
     def handle(self, channel: int, request: bytes) -> bytes:
         """The reply of the channel's models to `request`."""
-        ...
 
     def why(self, channel: int) -> str | None:
         """Why there was no reply, where more is known than that."""
-        ...
 
     def close(self) -> None:
         """End what was started. Idempotent."""
-        ...
 
 
 class InProcess:

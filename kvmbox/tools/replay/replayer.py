@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kvmbox.errors import RecordingError
+from kvmbox.lean import Value
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.tools.replay.backends import Backend, is_error
 from kvmbox.tools.replay.describe import reply_text, request_text, seconds, subject
@@ -22,8 +23,7 @@ from kvmbox.tools.replay.select import DeviceChoice
 from kvmbox.wire import protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Value):
     """The first reply that is not what was recorded."""
 
     channel: ChannelHeader

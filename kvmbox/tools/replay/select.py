@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
 
 from kvmbox.errors import UsageError
+from kvmbox.lean import Value
 from kvmbox.parts.record.format import ChannelHeader, Record
+from kvmbox.run.values import guest_time
 from kvmbox.tools.replay.describe import WHOLE_PROCESS
 
-_UNITS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
-_TIME: Final = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))?(ns|us|µs|ms|s)")
 
-
-@dataclass(frozen=True, slots=True)
-class Until:
+class Until(Value):
     """The last record that counts: by its number, or by its guest time in ns; None is no bound."""
 
     record: int | None = None
@@ -27,15 +22,13 @@ class Until:
         """A record number ("4711") or a guest time with its unit ("1.5s", "200ms"). Raises UsageError."""
         if text.isascii() and text.isdigit() and len(text) <= 18:
             return cls(record=int(text))
-        found = _TIME.fullmatch(text)
-        if found is None:
+        time = guest_time(text)
+        if time is None:
             raise UsageError(
                 f"--until '{text}' is neither a record nor a time",
                 hint="give a number for a record, or a time with its unit: 1.5s, 200ms, 30us, 1000ns",
             )
-        unit = _UNITS[found[3]]
-        fraction = found[2] or ""
-        return cls(time=int(found[1]) * unit + int(fraction or 0) * unit // 10 ** len(fraction))
+        return cls(time=time)
 
     def take(self, records: Iterable[Record]) -> Iterator[Record]:
         """The records up to the bound. Records of different channels may be out of order by their times."""
@@ -47,8 +40,7 @@ class Until:
                 return
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceChoice:
+class DeviceChoice(Value):
     """By channel: None if nothing of it is meant, -1 for all of it, else the index of the device."""
 
     by_channel: tuple[int | None, ...]

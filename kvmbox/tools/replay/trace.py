@@ -161,7 +161,12 @@ def format_summary(summary: Summary) -> str:
     lines += _table(
         ("device", "where", "access", "count", "bytes", "first", "last"),
         [
-            _access_row(summary.channels[channel], device, offset, kind, span)
+            (
+                summary.channels[channel].devices[device].name,
+                place_of(summary.channels[channel].devices[device], offset),
+                KIND_NAMES[kind],
+                *_span_words(span),
+            )
             for (channel, device, offset, kind), span in sorted(summary.accesses.items())
         ],
     )
@@ -200,22 +205,6 @@ def format_summary(summary: Summary) -> str:
         ],
     )
     return "\n".join(lines)
-
-
-def _access_row(
-    channel: ChannelHeader, index: int, offset: int, kind: int, span: Span
-) -> tuple[str, str, str, str, str, str, str]:
-    device = channel.devices[index]
-    count, size, first, last = _span_words(span)
-    return (
-        device.name,
-        place_of(device, offset),
-        KIND_NAMES[kind],
-        count,
-        size,
-        first,
-        last,
-    )
 
 
 def _span_words(span: Span) -> tuple[str, str, str, str]:

@@ -12,7 +12,6 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from typing import Final
 
 from kvmbox.errors import HostOutputError, StartError
@@ -93,8 +92,8 @@ class Artefacts:
                     with suppress(FileNotFoundError):  # no core file of a guest that has ended by itself
                         os.replace(os.path.basename(path), name, src_dir_fd=root, dst_dir_fd=directory)
                         files.append(final)
-                        seen = replace(seen, messages=seen.messages.replace(path, final))
-                result = replace(result, told=replace(result.told, observation=seen), files=tuple(files))
+                        seen = seen.replaced(messages=seen.messages.replace(path, final))
+                result = result.replaced(told=result.told.replaced(observation=seen), files=tuple(files))
                 write_beside(CONSOLE, seen.output, directory=directory)
                 report = _report(result, boot).encode("utf-8", "backslashreplace")
                 write_beside(REPORT, report, directory=directory)
@@ -164,9 +163,9 @@ def again(boot: Boot) -> str:
 
     For a guest with a start there are two: the first makes the snapshot.
     """
-    boot = replace(boot, record=None, core=None)
+    boot = boot.replaced(record=None, core=None)
     if boot.start is None:
         return shlex.join(["kvmbox", *run_arguments(boot)])
     path = f"{_UNSAFE.sub('_', boot.start.name)}.snap"
-    boots = (making_of(boot.start, path), replace(boot, start=None, snapshot=path))
+    boots = (making_of(boot.start, path), boot.replaced(start=None, snapshot=path))
     return " && ".join(shlex.join(["kvmbox", *run_arguments(one)]) for one in boots)

@@ -6,12 +6,12 @@ import glob
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Final
 
 from kvmbox.boot import bundled
 from kvmbox.errors import UsageError
 from kvmbox.kvm.cpuid.model import parse_model
+from kvmbox.lean import Value
 from kvmbox.regular import open_regular
 from kvmbox.tools.smoke.model import DEFAULT_TIMEOUT_S, Origin, Test
 from kvmbox.tools.smoke.suite import parse_suite, suite_name
@@ -25,8 +25,7 @@ IMAGE_ENDINGS: Final = (".elf", ".bin", ".img", ".flat", ".bzimage", ".rom")
 _ELF: Final = b"\x7fELF"
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(Value):
     """What the arguments name: the tests, and the suite files that were read."""
 
     tests: tuple[Test, ...]
@@ -72,7 +71,7 @@ def _one(argument: str, convention: str | None) -> tuple[list[Test], str | None]
             )
         return [_of_image(path, argument, convention, whole=True) for path in paths], None
     if bundled.find(argument) is not None:
-        return [replace(_of_image(argument, "bundled", convention), suite="bundled")], None
+        return [_of_image(argument, "bundled", convention).replaced(suite="bundled")], None
     raise UsageError(
         f"SUITE '{argument}' does not exist",
         hint="it may be a .toml file, a unittests.cfg, a folder or glob of images, or a bundled guest",
@@ -131,7 +130,7 @@ def _of_unittests_cfg(path: str) -> list[Test]:
 def _with_file(test: Test) -> Test:
     """As the suite's own script: a test that was not built is skipped."""
     if test.skip is None and not os.path.isfile(test.image):
-        return replace(test, skip=f"there is no file '{test.image}'")
+        return test.replaced(skip=f"there is no file '{test.image}'")
     return test
 
 
@@ -140,7 +139,7 @@ def _with_refusal(test: Test) -> Test:
     try:
         check_options(test)
     except UsageError as error:
-        return replace(test, skip=test.skip or str(error))
+        return test.replaced(skip=test.skip or str(error))
     return test
 
 

@@ -1,17 +1,29 @@
-"""A boot as arguments of `kvmbox run`. Pure."""
+"""A boot as parameters of `kvmbox.Machine`, and as arguments of `kvmbox run`. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from kvmbox.run.options import OPTIONS
 from kvmbox.tools.smoke.model import DEFAULT_OUTPUT_LIMIT, Boot, Pattern, Start
 
 
+def machine_options(boot: Boot) -> dict[str, Any]:
+    """What `WarmPool.submit` takes: parameters of `kvmbox.Machine`, or of `Machine.from_snapshot`."""
+    found: dict[str, Any] = {"timeout": boot.timeout, "serial_limit": DEFAULT_OUTPUT_LIMIT, **boot.options}
+    found |= {"from_snapshot": boot.snapshot} if boot.snapshot is not None else {"image": boot.image}
+    found |= {"expect": tuple(one.text for one in expectations(boot))}
+    found |= {"fail_on": tuple(one.text for one in failures(boot))}
+    files = {"record": boot.record, "core": boot.core}
+    return found | {name: path for name, path in files.items() if path is not None}
+
+
 def run_arguments(boot: Boot, json_path: str | None = None) -> list[str]:
     """The arguments: options first, then the image or --from. `json_path` is for --json."""
-    options: Mapping[str, object] = {"serial_limit": DEFAULT_OUTPUT_LIMIT} | dict(boot.options)
-    words = ["run", f"--timeout={boot.timeout:g}"]
+    options = machine_options(boot)
+    image, snapshot = options.pop("image", None), options.pop("from_snapshot", None)
+    words = ["run"]
     for name, value in options.items():
         spelling = OPTIONS[name].spelling
         if isinstance(value, tuple):
@@ -19,16 +31,34 @@ def run_arguments(boot: Boot, json_path: str | None = None) -> list[str]:
         elif value is True:
             words.append(spelling)
         elif value is not False:
-            words.append(f"{spelling}={value}")
-    words += [f"--expect={one.text}" for one in expectations(boot)]
-    words += [f"--fail-on={one.text}" for one in failures(boot)]
-    if boot.record is not None:
-        words.append(f"--record={boot.record}")
-    if boot.core is not None:
-        words.append(f"--core={boot.core}")
+            words.append(f"{spelling}={value:g}" if isinstance(value, float) else f"{spelling}={value}")
     if json_path is not None:
         words += [f"--json={json_path}", "--no-exit-samples"]
-    return [*words, f"--from={boot.snapshot}"] if boot.snapshot is not None else [*words, "--", boot.image]
+    return [*words, f"--from={snapshot}"] if image is None else [*words, "--", image]
+
+
+def with_paths(options: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
+    """The same options with another path for each file that they name: what `place` makes of the path."""
+    found = dict(options)
+    for name in _FILES & options.keys():
+        value = options[name]
+        moved = tuple(_moved(name, one, place) for one in (value if isinstance(value, tuple) else (value,)))
+        found[name] = moved if isinstance(value, tuple) else moved[0]
+    return found
+
+
+_FILES: Final = {"initrd", "bios", "modules", "fw_cfg"}
+"""The options of a suite that name files."""
+
+
+def _moved(option: str, text: str, place: Callable[[str], str]) -> str:
+    if option == "modules":
+        path, comma, arguments = text.partition(",")
+        return place(path) + comma + arguments
+    if option == "fw_cfg":
+        name, equals, path = text.partition("=")
+        return name + equals + (place(path) if path else "")
+    return text if option == "bios" and text in ("builtin", "none") else place(text)
 
 
 def making_of(start: Start, path: str) -> Boot:

@@ -8,10 +8,10 @@ halt for ever. Two things still count: a failure of kvmbox, and with TAP, which 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from kvmbox import outcome
+from kvmbox.lean import Value
 from kvmbox.tools.smoke import guest_reports
 from kvmbox.tools.smoke.model import Judgement, Observation, Pattern, Test, Verdict
 
@@ -38,8 +38,7 @@ KUT_ABORT: Final = 127
 KUT_SIGNAL: Final = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Convention:
+class Convention(Value):
     """How the verdict on a guest is found. `judge` reads the observation and the console, \\n at line ends.
 
     `takes_status`: a test may name other exit statuses that mean success. `reads_console`: the verdict is on

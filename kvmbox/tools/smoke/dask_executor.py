@@ -19,9 +19,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from kvmbox import __version__
@@ -30,7 +29,7 @@ from kvmbox.errors import StartError
 from kvmbox.outcome import INTERRUPTED, KVMBOX_FAILED
 from kvmbox.regular import open_regular
 from kvmbox.tools.smoke import dask_worker
-from kvmbox.tools.smoke.model import Boot, Observation
+from kvmbox.tools.smoke.model import Boot, Observation, no_result
 from kvmbox.tools.smoke.remote_values import boot_data, observation_from, with_files
 
 BOOTS_PER_THREAD: Final = 2
@@ -192,7 +191,7 @@ class DaskExecutor:
             packed = with_files(_with_bundled(boot), lambda path: _add(files, path))
         except OSError as error:
             words = f"cannot read '{error.filename}': {error.strerror}"
-            future.set_result(Observation(_CANNOT_START, words, 0.0))
+            future.set_result(no_result(_CANNOT_START, words))
             return future
         pending = _Pending(boot_data(packed), files, future)
         with self._lock:
@@ -232,9 +231,7 @@ class DaskExecutor:
         self._watcher.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.cancel()
         assert self._ending is not None
         end = time.monotonic() + END_S
@@ -355,7 +352,7 @@ class DaskExecutor:
                 allow_other_workers=False,
             )
         except _ChangedFile as error:
-            self._answer(pending, Observation(_CANNOT_START, str(error), 0.0))
+            self._answer(pending, no_result(_CANNOT_START, str(error)))
             return
         except Exception as error:  # noqa: BLE001 - Dask raises whatever its transport raises
             self._fail_all(StartError(f"the Dask scheduler at '{self._address}' fails: {_words(error)}"))
@@ -406,7 +403,7 @@ class DaskExecutor:
         except TimeoutError:
             if pending.task is not task or _is_tried_again(pending):
                 return
-            seen = Observation(KVMBOX_FAILED, "no worker that booted it gave its result", 0.0)
+            seen = no_result(KVMBOX_FAILED, "no worker that booted it gave its result")
         self._answer(pending, seen)
 
     def _answer(self, pending: _Pending, seen: Observation) -> None:
@@ -482,17 +479,17 @@ def _observed(task: Task) -> Observation:
     except TimeoutError:
         raise
     except ValueError as invalid:
-        return Observation(KVMBOX_FAILED, f"the worker's answer is no result: {invalid}", 0.0)
+        return no_result(KVMBOX_FAILED, f"the worker's answer is no result: {invalid}")
     except Exception as failed:  # noqa: BLE001 - Dask raises whatever its transport raises
         error = failed
     if type(error).__name__ == "KilledWorker":
-        return Observation(KVMBOX_FAILED, "each worker that booted it was lost", 0.0)
+        return no_result(KVMBOX_FAILED, "each worker that booted it was lost")
     words = f"the worker failed: {_words(error)}" if error is not None else "Dask dropped it again and again"
-    return Observation(KVMBOX_FAILED, words, 0.0)
+    return no_result(KVMBOX_FAILED, words)
 
 
 def _interrupted() -> Observation:
-    return Observation(INTERRUPTED, "the session ended", 0.0)
+    return no_result(INTERRUPTED, "the session ended")
 
 
 def _problem(found: object, threads: object) -> str | None:
@@ -526,7 +523,7 @@ def _with_bundled(boot: Boot) -> Boot:
     options = dict(boot.options)
     if bundled.is_flat(found) and options.get("boot", "auto") == "auto":
         options["boot"] = "real"
-    return replace(boot, image=found, options=options)
+    return boot.replaced(image=found, options=options)
 
 
 def _add(files: dict[str, str], path: str) -> str:

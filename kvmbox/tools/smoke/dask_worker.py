@@ -16,9 +16,8 @@ from typing import Any, Final, Protocol
 
 from kvmbox import __version__
 from kvmbox.errors import KvmboxError
-from kvmbox.outcome import INTERRUPTED
 from kvmbox.tools.smoke.executor import Executor
-from kvmbox.tools.smoke.model import Observation
+from kvmbox.tools.smoke.model import NOT_BEGUN
 from kvmbox.tools.smoke.remote_values import boot_from, is_key, observation_data, with_files
 from kvmbox.tools.smoke.run_executor import RunExecutor
 
@@ -89,7 +88,7 @@ class Boots:
         with self._make() as executor:
             with self._lock:
                 if session in self._ended:
-                    return observation_data(Observation(INTERRUPTED, "not begun: the session ended", 0.0))
+                    return observation_data(NOT_BEGUN)
                 running = self._running.setdefault(session, [])
                 running.append(executor)
             try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kvmbox.errors import UsageError
+from kvmbox.lean import Value
 from kvmbox.run.option import FLAG, REPEATED, SUITE, Option
 from kvmbox.run.options import OPTIONS, names
 from kvmbox.tools.smoke.conventions import CONVENTIONS
@@ -31,13 +30,15 @@ class FieldError(ValueError):
         self.hint = hint
 
 
-Place = Callable[[str], str]
-"""Makes of a path in a suite one that the host understands."""
+class Kind(Value):
+    """What a key wants: `read` makes of a TOML value what a Test keeps, `schema` is its JSON Schema."""
+
+    read: Callable[[Any], Any]
+    schema: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A key. `read` makes of a TOML value what a Test keeps; `accepts` says in words what it wants.
+class Field(Value):
+    """A key, and what it wants; `accepts` says that in words.
 
     `is_option`: it is an option of `kvmbox run`, and a parameter of `kvmbox.Machine` of the same name.
     `is_default`: it may stand in [defaults].
@@ -45,12 +46,12 @@ class Field:
 
     name: str
     accepts: str
-    read: Callable[[Any, Place], Any]
+    kind: Kind
     is_option: bool = False
     is_default: bool = True
 
 
-def _text(value: Any, _place: Place) -> str:
+def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise FieldError("wants a text that is not empty")
     if "\0" in value:
@@ -58,20 +59,20 @@ def _text(value: Any, _place: Place) -> str:
     return value
 
 
-def _line(value: Any, place: Place) -> str:
-    text = _text(value, place)
+def _line(value: Any) -> str:
+    text = _text(value)
     if not text.isprintable():
         raise FieldError("wants one line of printable characters")
     return text
 
 
-def _flag(value: Any, _place: Place) -> bool:
+def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise FieldError("wants true or false")
     return value
 
 
-def _number(value: Any, _place: Place) -> int:
+def _number(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise FieldError("wants a whole number")
     if value.bit_length() > MOST_BITS:
@@ -79,43 +80,43 @@ def _number(value: Any, _place: Place) -> int:
     return value
 
 
-def _number_or_text(value: Any, place: Place) -> int | str:
+def _number_or_text(value: Any) -> int | str:
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int):
         raise FieldError("wants a number, or a text such as '64M'")
-    return _number(value, place)
+    return _number(value)
 
 
-def _seconds(value: Any, _place: Place) -> float:
+def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST_TIMEOUT_S:
         raise FieldError(f"wants a number of seconds, more than 0 and at most {MOST_TIMEOUT_S}")
     return float(value)
 
 
-def _retries(value: Any, place: Place) -> int:
-    number = _number(value, place)
+def _retries(value: Any) -> int:
+    number = _number(value)
     if not 0 <= number <= MOST_RETRIES:
         raise FieldError(f"wants a number from 0 to {MOST_RETRIES}")
     return number
 
 
-def _several(read: Callable[[Any, Place], Any]) -> Callable[[Any, Place], tuple[Any, ...]]:
+def _several(kind: Kind) -> Kind:
     """One value, or an array of them."""
 
-    def read_several(value: Any, place: Place) -> tuple[Any, ...]:
-        return tuple(read(one, place) for one in (value if isinstance(value, list) else [value]))
+    def read(value: Any) -> tuple[Any, ...]:
+        return tuple(kind.read(one) for one in (value if isinstance(value, list) else [value]))
 
-    return read_several
+    return Kind(read, {"anyOf": [kind.schema, {"type": "array", "items": kind.schema}]})
 
 
-def _pattern(value: Any, place: Place) -> Pattern:
+def _pattern(value: Any) -> Pattern:
     if isinstance(value, dict):
         if set(value) != {"regex"}:
             raise FieldError(
                 "wants a text or { regex = 'PATTERN' }", f"this table has {', '.join(value) or 'nothing'}"
             )
-        pattern = Pattern(_text(value["regex"], place), is_regex=True)
+        pattern = Pattern(_text(value["regex"]), is_regex=True)
         try:
             found = pattern.regex.search(b"")
         except (re.error, OverflowError, ValueError, RecursionError) as error:  # x{99999999999}, ((((…
@@ -125,11 +126,11 @@ def _pattern(value: Any, place: Place) -> Pattern:
         return pattern
     if not isinstance(value, str):
         raise FieldError("wants a text or { regex = 'PATTERN' }")
-    return Pattern(_text(value, place))
+    return Pattern(_text(value))
 
 
-def _status(value: Any, place: Place) -> int:
-    number = _number(value, place)
+def _status(value: Any) -> int:
+    number = _number(value)
     if not 0 <= number <= 255:
         raise FieldError(f"{number} is no exit status: they are 0 to 255")
     if number and number % 2 == 0:
@@ -140,16 +141,16 @@ def _status(value: Any, place: Place) -> int:
     return number
 
 
-def _steps(value: Any, place: Place) -> tuple[Step, ...]:
+def _steps(value: Any) -> tuple[Step, ...]:
     steps = []
     for one in value if isinstance(value, list) else [value]:
         if not isinstance(one, dict) or not one or not set(one) <= {"when", "send", "type"}:
             raise FieldError("wants tables such as { when = 'login:', send = \"root\\n\" }")
-        when = _pattern(one["when"], place) if "when" in one else None
+        when = _pattern(one["when"]) if "when" in one else None
         if "type" in one:
-            steps.append(Step(when, _keys(one["type"], place), on_keyboard=True))
+            steps.append(Step(when, _keys(one["type"]), on_keyboard=True))
         else:
-            send = _text(one["send"], place).encode("utf-8", "surrogateescape") if "send" in one else b""
+            send = _text(one["send"]).encode("utf-8", "surrogateescape") if "send" in one else b""
             steps.append(Step(when, send))
     if any(step.on_keyboard for step in steps) and any(step.send and not step.on_keyboard for step in steps):
         raise FieldError(
@@ -158,11 +159,11 @@ def _steps(value: Any, place: Place) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _keys(value: Any, place: Place) -> bytes:
+def _keys(value: Any) -> bytes:
     """A text that the keyboard can type."""
     from kvmbox.host.keys import typed
 
-    text = _text(value, place)
+    text = _text(value)
     try:
         typed(text)
     except UsageError as error:
@@ -170,92 +171,82 @@ def _keys(value: Any, place: Place) -> bytes:
     return text.encode()
 
 
-def _checks(value: Any, _place: Place) -> tuple[tuple[str, str], ...]:
+def _checks(value: Any) -> tuple[tuple[str, str], ...]:
     if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
         raise FieldError("wants a table of files and what they contain, such as { '/sys/...' = 'Y' }")
     return tuple(value.items())
 
 
-def _one_of(choices: tuple[str, ...]) -> Callable[[Any, Place], str]:
-    def read(value: Any, place: Place) -> str:
-        if _text(value, place) not in choices:
+def _one_of(choices: tuple[str, ...]) -> Kind:
+    def read(value: Any) -> str:
+        if _text(value) not in choices:
             raise FieldError(f"'{value}' is none of {', '.join(choices)}")
         text: str = value
         return text
 
-    return read
+    return Kind(read, {"enum": list(choices)})
 
 
-def _file(value: Any, place: Place) -> str:
-    return place(_text(value, place))
+_CLOSED: Final = {"type": "object", "additionalProperties": False}
+_WORDS: Final = {"type": "string", "minLength": 1}
+_FOUND: Final = {"anyOf": [_WORDS, {**_CLOSED, "properties": {"regex": _WORDS}, "required": ["regex"]}]}
+_STEP: Final = {**_CLOSED, "properties": {"when": _FOUND, "send": _WORDS, "type": _WORDS}, "minProperties": 1}
 
-
-def _module(value: Any, place: Place) -> str:
-    path, comma, arguments = _text(value, place).partition(",")
-    return place(path) + comma + arguments
-
-
-def _firmware(value: Any, place: Place) -> str:
-    return _text(value, place) if value in ("builtin", "none") else _file(value, place)
-
-
-def _fw_cfg(value: Any, place: Place) -> str:
-    name, equals, path = _text(value, place).partition("=")
-    return name + equals + place(path) if path else name + equals
-
-
-_OWN: Final[dict[str, Callable[[Any, Place], Any]]] = {
-    "modules": _module,
-    "bios": _firmware,
-    "fw_cfg": _fw_cfg,
-    "inject": _line,
-}
-"""Options whose texts are read in ways of their own."""
+TEXT: Final = Kind(_text, _WORDS)
+LINE: Final = Kind(_line, _WORDS)
+FLAG_VALUE: Final = Kind(_flag, {"type": "boolean"})
+NUMBER: Final = Kind(_number, {"type": "integer"})
+NUMBER_OR_TEXT: Final = Kind(_number_or_text, {"type": ["integer", "string"]})
+SECONDS: Final = Kind(_seconds, {"type": "number", "exclusiveMinimum": 0, "maximum": MOST_TIMEOUT_S})
+RETRIES: Final = Kind(_retries, {"type": "integer", "minimum": 0, "maximum": MOST_RETRIES})
+PATTERN: Final = Kind(_pattern, _FOUND)
+STATUS: Final = Kind(_status, {"type": "integer", "minimum": 0, "maximum": 255})
+STEPS: Final = Kind(_steps, {"anyOf": [_STEP, {"type": "array", "items": _STEP}]})
+CHECKS: Final = Kind(_checks, {"type": "object", "additionalProperties": {"type": "string"}})
 
 
 def _option(option: Option) -> Field:
     """The key of an option: TOML has numbers, and repeated options are arrays."""
-    read: Callable[[Any, Place], Any]
     if option.choices:
-        what, read = ", ".join(option.choices), _one_of(option.choices)
+        what, kind = ", ".join(option.choices), _one_of(option.choices)
     elif option.kind == FLAG:
-        what, read = "true or false", _flag
+        what, kind = "true or false", FLAG_VALUE
     elif option.bounds is not None or option.type == "int":
-        what, read = "number", _number
+        what, kind = "number", NUMBER
     elif option.read is not None and option.type.startswith("int | str"):
-        what, read = "number or text", _number_or_text
+        what, kind = "number or text", NUMBER_OR_TEXT
     else:
-        what, read = option.metavar or "text", _OWN.get(option.name, _file if option.file else _text)
+        what, kind = option.metavar or "text", LINE if option.name == "inject" else TEXT
     if option.kind == REPEATED:
-        what, read = f"{what} or array", _several(read)
-    return Field(option.name, what, read, is_option=True)
+        what, kind = f"{what} or array", _several(kind)
+    return Field(option.name, what, kind, is_option=True)
 
 
 FIELDS: Final[dict[str, Field]] = {
     one.name: one
     for one in (
         # Which test.
-        Field("name", "text", _line, is_default=False),
-        Field("image", "file, or name of a bundled guest", _text),  # placed by whoever knows the bundled ones
-        Field("start", "name of a start", _line),
-        Field("groups", "text or array", _several(_line)),
+        Field("name", "text", LINE, is_default=False),
+        Field("image", "file, or name of a bundled guest", TEXT),
+        Field("start", "name of a start", LINE),
+        Field("groups", "text or array", _several(LINE)),
         # When it is not run, and what its failure means.
-        Field("skip", "text: the reason", _line),
+        Field("skip", "text: the reason", LINE),
         Field("needs", f"array of {', '.join(NEEDS)}", _several(_one_of(NEEDS))),
-        Field("check", "table of files and their content", _checks),
-        Field("tolerate", "text: the reason", _line),
-        Field("retries", f"0 to {MOST_RETRIES}", _retries),
-        Field("allow_flaky", "true or false", _flag),
+        Field("check", "table of files and their content", CHECKS),
+        Field("tolerate", "text: the reason", LINE),
+        Field("retries", f"0 to {MOST_RETRIES}", RETRIES),
+        Field("allow_flaky", "true or false", FLAG_VALUE),
         # The verdict.
-        Field("timeout", "seconds", _seconds),
+        Field("timeout", "seconds", SECONDS),
         Field("convention", ", ".join(CONVENTIONS), _one_of(tuple(CONVENTIONS))),
-        Field("status", "number or array", _several(_status)),
-        Field("expect", "pattern or array", _several(_pattern)),
-        Field("fail_on", "pattern or array", _several(_pattern)),
-        Field("pass_line", "pattern", _pattern),
-        Field("fail_line", "pattern", _pattern),
-        Field("skip_line", "pattern", _pattern),
-        Field("dialogue", "array of tables", _steps),
+        Field("status", "number or array", _several(STATUS)),
+        Field("expect", "pattern or array", _several(PATTERN)),
+        Field("fail_on", "pattern or array", _several(PATTERN)),
+        Field("pass_line", "pattern", PATTERN),
+        Field("fail_line", "pattern", PATTERN),
+        Field("skip_line", "pattern", PATTERN),
+        Field("dialogue", "array of tables", STEPS),
         # The machine: options of `kvmbox run`.
         *(_option(OPTIONS[name]) for name in names(SUITE)),
     )
@@ -265,14 +256,8 @@ FIELDS: Final[dict[str, Field]] = {
 START_FIELDS: Final[dict[str, Field]] = {
     "name": FIELDS["name"],
     "image": FIELDS["image"],
-    "when": Field("when", "text, port:NUMBER or time:SECONDS", _text, is_default=False),
+    "when": Field("when", "text, port:NUMBER or time:SECONDS", TEXT, is_default=False),
     "timeout": FIELDS["timeout"],
     **{name: one for name, one in FIELDS.items() if one.is_option},
 }
 """Every key of a start, in the order of the documentation."""
-
-
-def place_beside(file: str) -> Place:
-    """Paths of a suite are relative to the folder of its file."""
-    folder = os.path.dirname(file)
-    return lambda path: os.path.join(folder, path)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Final
+
+from kvmbox.lean import Value
+from kvmbox.outcome import INTERRUPTED
+from kvmbox.run.result import Ending
 
 DEFAULT_TIMEOUT_S: Final = 60.0
 """The time limit of a boot, where neither the suite nor the command line says another one."""
+
+NO_OPTIONS: Final[Mapping[str, object]] = MappingProxyType({})
 
 DEFAULT_OUTPUT_LIMIT: Final = 1 << 20
 """How many bytes a guest may print, unless the suite says otherwise: a flood is a failure."""
@@ -47,8 +53,7 @@ class Verdict(Enum):
 FAILURES: Final = frozenset({Verdict.FAIL, Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR, Verdict.FLAKY})
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(Value):
     """What the console is searched for: a literal text, or a regular expression."""
 
     text: str
@@ -64,8 +69,7 @@ class Pattern:
         return f"/{self.text}/" if self.is_regex else repr(self.text)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Value):
     """A step of a dialogue: once `when` has been printed (None: at once), `send` is typed on the console.
 
     `on_keyboard` tells that the console has to be that of the keyboard (`--keyboard console`).
@@ -76,8 +80,7 @@ class Step:
     on_keyboard: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Value):
     """Where a test comes from: a file, and the line in it (0: the file as a whole)."""
 
     file: str
@@ -87,8 +90,7 @@ class Origin:
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Value):
     """A machine that tests are forked from. It is booted once, up to `when`, and a snapshot is taken there.
 
     `when` is that of `kvmbox run --snapshot-when`: a text of the console, port:NUMBER or time:SECONDS. It
@@ -99,12 +101,11 @@ class Start:
     image: str
     origin: Origin
     when: str
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = NO_OPTIONS
     timeout: float = DEFAULT_TIMEOUT_S
 
 
-@dataclass(frozen=True, slots=True)
-class Test:
+class Test(Value):
     """One test of a suite.
 
     `options` are parameters of `kvmbox.Machine` apart from the image, the time limit and the expectations.
@@ -120,7 +121,7 @@ class Test:
     suite: str
     image: str
     origin: Origin
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = NO_OPTIONS
     timeout: float = DEFAULT_TIMEOUT_S
     convention: str = "kvmbox"
     statuses: tuple[int, ...] = ()
@@ -144,8 +145,7 @@ class Test:
         return f"{self.suite}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Boot:
+class Boot(Value):
     """One boot, as an executor gets it: values that travel to another process or another machine.
 
     The run ends as soon as all of `stop_all` or any of `stop_any` has been printed: nothing that the guest
@@ -153,7 +153,7 @@ class Boot:
     """
 
     image: str
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = NO_OPTIONS
     timeout: float = DEFAULT_TIMEOUT_S
     dialogue: tuple[Step, ...] = ()
     stop_all: tuple[Pattern, ...] = ()
@@ -168,20 +168,15 @@ class Boot:
     """The file of a snapshot that the machine starts from, in place of `image`, or None."""
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """How a boot ended. `status`, `reason`, `hint` and `crash_report` are those of `kvmbox run`.
+class Observation(Ending):
+    """How a boot ended.
 
     `stopped` tells that the executor ended it, because all that matters had been printed; then `status` means
     nothing. `start_failed` tells that the guest of the test was never there: it is its start that all this
     tells of. `steps_done` is how many steps of the dialogue were made. `seconds` is the wall time.
     """
 
-    status: int
-    reason: str
     seconds: float
-    hint: str | None = None
-    crash_report: str = ""
     output: bytes = b""
     messages: str = ""
     stopped: bool = False
@@ -189,24 +184,29 @@ class Observation:
     start_failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+def no_result(status: int, reason: str, hint: str | None = None) -> Observation:
+    """What is told of a boot that was not made, or has left no result."""
+    return Observation(status, reason, hint, "", 0.0)
+
+
+NOT_BEGUN: Final = no_result(INTERRUPTED, "not begun: the session ended")
+
+
+class Judgement(Value):
     """A verdict, and why in a few words (empty where there is nothing to say)."""
 
     verdict: Verdict
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Value):
     """One boot of a test, judged."""
 
     observation: Observation
     judgement: Judgement
 
 
-@dataclass(frozen=True, slots=True)
-class TestResult:
+class TestResult(Value):
     """What became of a test. `attempts` are all of its boots; `told` is the one that the verdict tells of."""
 
     __test__ = False

@@ -7,10 +7,11 @@ Both are dicts of what JSON has. Bytes travel as text in Latin-1. What comes fro
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from kvmbox.run.result import ENDING, Kinds, checked
+from kvmbox.tools.smoke.command_line import with_paths
 from kvmbox.tools.smoke.model import Boot, Observation, Pattern, Step
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}/(?!\.{1,2}\Z)[^/\0]+\Z")
@@ -28,17 +29,7 @@ def is_key(text: str) -> bool:
 
 def with_files(boot: Boot, place: Callable[[str], str]) -> Boot:
     """The same boot with another path for each file that it reads: what `place` makes of the path."""
-    options = dict(boot.options)
-    if "initrd" in options:
-        options["initrd"] = place(str(options["initrd"]))
-    if options.get("bios", "none") not in ("builtin", "none"):
-        options["bios"] = place(str(options["bios"]))
-    if "modules" in options:
-        options["modules"] = tuple(_moved(one, place) for one in _texts(options["modules"]))
-    if "fw_cfg" in options:
-        named = (one.partition("=") for one in _texts(options["fw_cfg"]))
-        options["fw_cfg"] = tuple(f"{name}={place(path)}" for name, _, path in named)
-    return replace(boot, image=place(boot.image), options=options)
+    return boot.replaced(image=place(boot.image), options=with_paths(boot.options, place))
 
 
 def boot_data(boot: Boot) -> dict[str, Any]:
@@ -75,56 +66,30 @@ def boot_from(data: Mapping[str, Any]) -> Boot:
 
 def observation_data(seen: Observation) -> dict[str, Any]:
     """An observation as plain data."""
-    found = {one.name: getattr(seen, one.name) for one in fields(Observation)}
-    return found | {"output": seen.output.decode(_BYTES)}
+    own = {name: getattr(seen, name) for name in _OWN}
+    return seen.encoded() | own | {"output": seen.output.decode(_BYTES)}
 
 
-_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
-    "status": (int,),
-    "reason": (str,),
+_OWN: Final[Kinds] = {
     "seconds": (int, float),
-    "hint": (str, type(None)),
-    "crash_report": (str,),
     "output": (str,),
     "messages": (str,),
     "stopped": (bool,),
     "steps_done": (int,),
     "start_failed": (bool,),
 }
-
+"""The fields of an observation, beside those of every ending."""
 
 _BOUNDS: Final = {"status": (-64, 255), "seconds": (0, 1e7), "steps_done": (0, 1 << 20)}
 """The least and the most that a number can be. A status below 0 is a signal."""
 
-MOST_CHARACTERS: Final = 64 << 20
-"""The length of a text: what a run keeps of a console is the longest."""
-
 
 def observation_from(data: object) -> Observation:
     """The observation in what another machine has sent. Raises ValueError."""
-    if not isinstance(data, dict) or set(data) != set(_KINDS):
-        raise ValueError("it has other keys than an observation")
-    for name, kinds in _KINDS.items():
-        value = data[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ValueError(f"its {name} is a {type(value).__name__}")
-        if isinstance(value, str) and len(value) > MOST_CHARACTERS:
-            raise ValueError(f"its {name} has {len(value)} characters")
-    for name, (least, most) in _BOUNDS.items():
-        if not least <= data[name] <= most:  # nor a NaN
-            raise ValueError(f"its {name} is out of bounds")
-    return Observation(**{**data, "output": data["output"].encode(_BYTES)})
+    found = checked(data, {**ENDING, **_OWN}, _BOUNDS)
+    own = {name: found[name] for name in _OWN} | {"output": found["output"].encode(_BYTES)}
+    return Observation.decoded(found, **own)
 
 
 def _pattern_data(pattern: Pattern) -> list[Any]:
     return [pattern.text, pattern.is_regex]
-
-
-def _texts(value: object) -> Iterator[str]:
-    assert isinstance(value, tuple)
-    yield from value
-
-
-def _moved(module: str, place: Callable[[str], str]) -> str:
-    path, comma, arguments = module.partition(",")
-    return place(path) + comma + arguments

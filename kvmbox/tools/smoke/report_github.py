@@ -7,20 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from kvmbox.tools.smoke.model import TestResult, Verdict
-from kvmbox.tools.smoke.reporter import Plan, Reporter
+from kvmbox.tools.smoke.reporter import Reporter
 from kvmbox.tools.smoke.text import printable
 
 
 class GithubReporter(Reporter):
-    """Gives each command, a line, to `write`."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
-        self._plan = Plan(())
-
-    def begin(self, plan: Plan) -> None:
-        """Remember what tests are called."""
-        self._plan = plan
+    """Each text is a command, a line."""
 
     def result(self, result: TestResult) -> None:
         """An error for a failure, a warning for what is tolerated."""

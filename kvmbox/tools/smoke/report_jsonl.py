@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any, Final
 
 from kvmbox.tools.smoke.model import Test, TestResult
@@ -15,10 +14,7 @@ VERSION: Final = 1
 
 
 class JsonLinesReporter(Reporter):
-    """Gives each line to `write`."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
+    """Each text is a line."""
 
     def begin(self, plan: Plan) -> None:
         """The tests, in order."""

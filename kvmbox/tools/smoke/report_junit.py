@@ -27,7 +27,7 @@ class JunitReporter(Reporter):
 
     def __init__(self, write: Callable[[str], None], *, now: Callable[[], float], host: str) -> None:
         """`now` is the wall clock in seconds since 1970, `host` the name of this machine."""
-        self._write = write
+        super().__init__(write)
         self._started = datetime.fromtimestamp(now(), UTC).replace(tzinfo=None).isoformat(timespec="seconds")
         self._host = host
 

@@ -45,11 +45,11 @@ class LiveReporter(Reporter):
         again: Callable[[Test], str] | None = None,
         quiet: bool = False,
     ) -> None:
+        super().__init__()
         self._console = console
         self._clock = clock
         self._again = again
         self._quiet = quiet
-        self._plan = Plan(())
         self._live: Live | None = None
         self._begun: dict[str, float] = {}
         self._done = 0
@@ -59,7 +59,7 @@ class LiveReporter(Reporter):
         """Show what is to be done, and the table."""
         from rich.live import Live
 
-        self._plan = plan
+        super().begin(plan)
         self._print(headline(plan))
         self._live = Live(self._table((), None), console=self._console, auto_refresh=False, transient=True)
         self._live.start()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable
 from typing import Final
 
 from kvmbox.tools.smoke.model import TestResult, Verdict
-from kvmbox.tools.smoke.reporter import Plan, Reporter
+from kvmbox.tools.smoke.reporter import Reporter
 from kvmbox.tools.smoke.summary import Summary
 from kvmbox.tools.smoke.text import in_seconds, printable, tail
 
@@ -20,15 +19,7 @@ _BREAK: Final = "&#8203;"
 
 
 class MarkdownReporter(Reporter):
-    """Gives the page to `write` at the end."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
-        self._plan = Plan(())
-
-    def begin(self, plan: Plan) -> None:
-        """Remember what tests are called."""
-        self._plan = plan
+    """The one text is the page, at the end."""
 
     def end(self, summary: Summary) -> None:
         """Write the page."""

@@ -28,15 +28,14 @@ class PlainReporter(Reporter):
         again: Callable[[Test], str] | None = None,
         quiet: bool = False,
     ) -> None:
-        self._write = write
+        super().__init__(write)
         self._again = again
         self._quiet = quiet
-        self._plan = Plan(())
         self._begun: set[str] = set()
 
     def begin(self, plan: Plan) -> None:
         """What is to be done."""
-        self._plan = plan
+        super().begin(plan)
         self._write(headline(plan))
 
     def boot(self, test: Test) -> None:

@@ -18,14 +18,12 @@ class TapReporter(Reporter):
     """Writes TAP to `write`, which takes text."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
-        self._plan = Plan(())
+        super().__init__(write)
         self._number = 0
-        self._ended_early = False
 
     def begin(self, plan: Plan) -> None:
         """The version and the plan."""
-        self._plan = plan
+        super().begin(plan)
         # An empty plan is one that is skipped, in TAP.
         skipped = "" if plan.tests else " # SKIP no test is selected"
         self._write(f"TAP version 14\n1..{len(plan.tests)}{skipped}\n")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
+from kvmbox.lean import Value
 from kvmbox.tools.smoke.model import Attempt, Test, TestResult
 from kvmbox.tools.smoke.summary import Summary
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Value):
     """What is to be done: the tests, in order; boots of each; how many at a time; which part of a whole."""
 
     tests: tuple[Test, ...]
@@ -32,12 +31,19 @@ class Plan:
 class Reporter:
     """Hears everything in this order: `begin`, then boots, attempts, results and ticks, then `end`.
 
+    It gives the texts that it makes of that to `write`.
+
     Every test of the plan has a result before `end`, whatever happened. Methods may raise OSError, or
     HostOutputError with better words: the session then ends.
     """
 
+    def __init__(self, write: Callable[[str], None] = lambda _text: None) -> None:
+        self._write = write
+        self._plan = Plan(())
+
     def begin(self, plan: Plan) -> None:
-        """The session begins."""
+        """The session begins: from now on it is known what tests are called."""
+        self._plan = plan
 
     def boot(self, test: Test) -> None:
         """A boot of `test` begins now."""

@@ -18,13 +18,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Final, Self
 
 from kvmbox.host.child_command import child_command
-from kvmbox.outcome import INTERRUPTED, KVMBOX_FAILED
+from kvmbox.outcome import KVMBOX_FAILED
 from kvmbox.tools.smoke.command_line import expectations, is_for_run, run_arguments
-from kvmbox.tools.smoke.model import Boot, Observation
+from kvmbox.tools.smoke.model import NOT_BEGUN, Boot, Observation, no_result
 from kvmbox.tools.smoke.watch import Watch
 
 READ_SIZE: Final = 1 << 16
@@ -73,9 +72,7 @@ class RunExecutor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.cancel()
         for thread in self._threads:
             thread.join()
@@ -90,12 +87,12 @@ class RunExecutor:
     def _observe(self, boot: Boot, facts: str) -> Observation:
         with self._lock:
             if self._cancelled:
-                return Observation(INTERRUPTED, "not begun: the session ended", 0.0)
+                return NOT_BEGUN
             try:
                 run = _Run([*self._command, *run_arguments(boot, facts)], boot)
             except OSError as error:
                 words = f"cannot start {self._command[0]}: {error.strerror}"
-                return Observation(KVMBOX_FAILED, words, 0.0)
+                return no_result(KVMBOX_FAILED, words)
             self._running.add(run)
         try:
             return run.observe(facts)
@@ -150,18 +147,16 @@ class _Run:
                     stream.close()
         seconds = time.monotonic() - self._began
         messages = self._messages.decode("utf-8", "replace")
-        told = _read_facts(facts)
-        if told.get("status") != status:
-            told = {}
         reason, hint = _from_messages(messages)
         if status < 0:
             reason, hint = f"kvmbox was killed by {signal.Signals(-status).name}", None
-        return Observation(
-            status=status,
-            reason=str(told.get("reason") or reason or f"status {status}"),
+        ending = no_result(status, reason or f"status {status}", hint).encoded()
+        told = _read_facts(facts)
+        if told.get("status") == status:
+            ending |= {name: value for name, value in told.items() if value}
+        return Observation.decoded(
+            ending,
             seconds=seconds,
-            hint=told.get("hint") or hint,
-            crash_report=str(told.get("report") or ""),
             output=bytes(self._output),
             messages=messages,
             stopped=self._stopped,

@@ -5,18 +5,17 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final
 
 from kvmbox.errors import UsageError
+from kvmbox.lean import Value
 from kvmbox.tools.smoke.model import Test
 
 MOST_SHARDS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(Value):
     """One of `count` parts of a session, `number` from 1."""
 
     number: int
@@ -59,7 +58,7 @@ def select(tests: Sequence[Test], groups: Sequence[str] = (), filters: Sequence[
     ]
     if groups or filters:
         return chosen
-    return [test if test.manual is None else replace(test, skip=test.skip or test.manual) for test in chosen]
+    return [test if test.manual is None else test.replaced(skip=test.skip or test.manual) for test in chosen]
 
 
 def _matches(test: Test, text: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from kvmbox.tools.smoke.model import Attempt, Judgement, Observation, Test, TestResult, Verdict
 from kvmbox.tools.smoke.verdict import conclude, judge
@@ -123,8 +122,10 @@ class Session:
                 reason = f"not run: {self.stopped or 'the session ended'}"
                 if progress.attempts or progress.running:
                     reason = f"not finished: {self.stopped or 'the session ended'}"
-                result = replace(
-                    TestResult(progress.test, Verdict.NOT_RUN, reason),
+                result = TestResult(
+                    progress.test,
+                    Verdict.NOT_RUN,
+                    reason,
                     boots=len(progress.attempts),
                     passed=sum(one.judgement.verdict is Verdict.PASS for one in progress.attempts),
                     seconds=sum(one.observation.seconds for one in progress.attempts),
@@ -150,7 +151,6 @@ def _slim(attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt:
     """Without what nobody will read: a thousand boots of a guest print the same a thousand times."""
     # The first boot of each kind may be the one that is told of.
     if any(one.judgement.verdict is attempt.judgement.verdict for one in earlier):
-        return replace(
-            attempt, observation=replace(attempt.observation, output=b"", messages="", crash_report="")
-        )
+        slim = attempt.observation.replaced(output=b"", messages="", crash_report="")
+        return attempt.replaced(observation=slim)
     return attempt

@@ -13,14 +13,12 @@ import os
 import tempfile
 import threading
 from concurrent.futures import Future
-from dataclasses import replace
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from kvmbox.outcome import CLEAN, INTERRUPTED, KVMBOX_FAILED
+from kvmbox.outcome import CLEAN, KVMBOX_FAILED
 from kvmbox.tools.smoke.command_line import making_of
-from kvmbox.tools.smoke.executor import Executor
-from kvmbox.tools.smoke.model import Boot, Observation, Origin, Start
+from kvmbox.tools.smoke.executor import Executor, forward
+from kvmbox.tools.smoke.model import NOT_BEGUN, Boot, Observation, Origin, Start, no_result
 
 
 class ForkingExecutor:
@@ -57,12 +55,10 @@ class ForkingExecutor:
         self._inner.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: Any) -> None:
         try:
             self.cancel()
-            self._inner.__exit__(kind, error, trace)
+            self._inner.__exit__(*exception)
         finally:
             if self._folder is not None:
                 self._folder.cleanup()
@@ -72,7 +68,7 @@ class ForkingExecutor:
             if not self._cancelled:
                 return self._inner.submit(boot)
         future: Future[Observation] = Future()
-        future.set_result(Observation(INTERRUPTED, "not begun: the session ended", 0.0))
+        future.set_result(NOT_BEGUN)
         return future
 
     def _snapshot_of(self, start: Start) -> Future[str | Observation]:
@@ -85,7 +81,7 @@ class ForkingExecutor:
             path = self._path(len(self._snapshots))
         except OSError as error:
             words = f"cannot make a folder for snapshots: {error.strerror}"
-            seen = Observation(KVMBOX_FAILED, words, 0.0, "TMPDIR says where temporary folders are made")
+            seen = no_result(KVMBOX_FAILED, words, "TMPDIR says where temporary folders are made")
             made.set_result(_failed(start, seen))
             return made
         try:
@@ -112,11 +108,11 @@ class ForkingExecutor:
             if isinstance(found, Observation):
                 future.set_result(found)
                 return
-            begun = self._begin(replace(boot, start=None, snapshot=found))
+            begun = self._begin(boot.replaced(start=None, snapshot=found))
         except BaseException as error:  # noqa: BLE001 - raised again in whoever asks for the result
             future.set_exception(error)
             return
-        begun.add_done_callback(lambda done: _pass_on(done, future))
+        begun.add_done_callback(lambda done: forward(done, future, lambda seen: seen))
 
 
 def _made(start: Start, path: str, done: Future[Observation], made: Future[str | Observation]) -> None:
@@ -129,7 +125,7 @@ def _made(start: Start, path: str, done: Future[Observation], made: Future[str |
     if seen.status != CLEAN:
         made.set_result(_failed(start, seen))
     elif not os.path.exists(path):
-        made.set_result(_failed(start, replace(seen, status=KVMBOX_FAILED, reason="no snapshot was written")))
+        made.set_result(_failed(start, seen.replaced(status=KVMBOX_FAILED, reason="no snapshot was written")))
     else:
         made.set_result(path)
 
@@ -137,12 +133,4 @@ def _made(start: Start, path: str, done: Future[Observation], made: Future[str |
 def _failed(start: Start, seen: Observation) -> Observation:
     """What is told of each test that needs `start`."""
     words = f"the start '{start.name}' ({start.origin}) cannot be made: {seen.reason}"
-    return replace(seen, reason=words, start_failed=True, steps_done=0)
-
-
-def _pass_on(done: Future[Observation], future: Future[Observation]) -> None:
-    error = done.exception()
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(done.result())
+    return seen.replaced(reason=words, start_failed=True, steps_done=0)

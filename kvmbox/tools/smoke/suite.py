@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from kvmbox.errors import UsageError
 from kvmbox.parts.snapshot.start_options import OF_THE_SNAPSHOT
-from kvmbox.tools.smoke.command_line import making_of
+from kvmbox.tools.smoke.command_line import making_of, with_paths
 from kvmbox.tools.smoke.conventions import CONVENTIONS, PATTERN
-from kvmbox.tools.smoke.fields import FIELDS, START_FIELDS, Field, FieldError, place_beside
+from kvmbox.tools.smoke.fields import FIELDS, START_FIELDS, Field, FieldError
 from kvmbox.tools.smoke.model import DEFAULT_TIMEOUT_S, Origin, Start, Test
 from kvmbox.tools.smoke.toml_lines import Path, key_lines
 
@@ -59,7 +59,6 @@ class _Reader:
         self.file = file
         self.name = name
         self.find_image = find_image
-        self.place = place_beside(file)
         try:
             self.content: dict[str, Any] = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -141,7 +140,9 @@ class _Reader:
                 image=self.find_image(os.path.dirname(self.file), values["image"]),
                 origin=Origin(self.file, line),
                 when=values["when"],
-                options={key: value for key, value in values.items() if START_FIELDS[key].is_option},
+                options=self._placed(
+                    {key: value for key, value in values.items() if START_FIELDS[key].is_option}
+                ),
                 timeout=values.get("timeout", DEFAULT_TIMEOUT_S),
             )
             if start.name in starts:
@@ -172,7 +173,7 @@ class _Reader:
                     _did_you_mean(key, tuple(fields)) or "docs/smoke.md lists the keys",
                 )
             try:
-                values[key] = known.read(value, self.place)
+                values[key] = known.kind.read(value)
             except FieldError as error:
                 hint = error.hint or f"'{key}' is: {known.accepts}"
                 raise self.error(self._line((*at, key), at), f"'{key}' {error}", hint) from error
@@ -218,7 +219,7 @@ class _Reader:
 
     def _options(self, at: Path, values: dict[str, Any]) -> dict[str, Any]:
         """The options of the machine: a dialogue that types on the keyboard needs the console for that."""
-        options = {key: value for key, value in values.items() if FIELDS[key].is_option}
+        options = self._placed({key: value for key, value in values.items() if FIELDS[key].is_option})
         if not any(step.on_keyboard for step in values.get("dialogue", ())):
             return options
         if options.setdefault("keyboard", "console") != "console":
@@ -229,6 +230,11 @@ class _Reader:
                 "leave out 'keyboard', or use 'send' in the dialogue",
             )
         return options
+
+    def _placed(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The same options: paths are relative to the folder of the file."""
+        folder = os.path.dirname(self.file)
+        return with_paths(options, lambda path: os.path.join(folder, path))
 
     def _start_of(
         self, at: Path, values: dict[str, Any], own: dict[str, Any], starts: Mapping[str, Start]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from kvmbox.lean import Value
 from kvmbox.outcome import CLEAN, INTERRUPTED, UNEXPECTED
 from kvmbox.tools.smoke.model import TestResult, Verdict
 
@@ -16,8 +16,7 @@ NOTHING_TESTED: Final = 16
 """No test passed, and none failed: nothing is proven. An empty suite must not look like a good one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Value):
     """All results of a session, in the suite's order; its wall time, and why it ended early, if it did.
 
     `interrupted`: a signal ended it.

@@ -7,7 +7,6 @@ which the verdict is complete does not count, whoever has seen it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kvmbox.outcome import CLEAN, EXPECTED_SEEN
 from kvmbox.tools.smoke.conventions import CONVENTIONS, of_kvmbox
@@ -26,7 +25,7 @@ def boot_of(
     every, single = _decisive(test)
     start = test.start
     if start is not None and timeout is not None:
-        start = replace(start, timeout=timeout)
+        start = start.replaced(timeout=timeout)
     return Boot(
         image=test.image,
         options=test.options,

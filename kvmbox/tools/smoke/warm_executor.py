@@ -10,12 +10,11 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
-from kvmbox.outcome import INTERRUPTED
-from kvmbox.tools.smoke.command_line import expectations, failures, is_for_run
-from kvmbox.tools.smoke.model import DEFAULT_OUTPUT_LIMIT, Boot, Observation, Pattern
+from kvmbox.tools.smoke.command_line import is_for_run, machine_options
+from kvmbox.tools.smoke.executor import forward
+from kvmbox.tools.smoke.model import NOT_BEGUN, Boot, Observation, Pattern
 from kvmbox.tools.warm import WarmPool, WarmResult
 
 _NANOSECONDS: Final = 1e-9
@@ -43,7 +42,7 @@ class WarmExecutor:
         """Begin a boot, or queue it."""
         future: Future[Observation] = Future()
         if self._closing is not None:
-            future.set_result(Observation(INTERRUPTED, "not begun: the session ended", 0.0))
+            future.set_result(NOT_BEGUN)
             return future
         steps: list[tuple[str | bytes, bytes]] = [(_on_wire(one.when), one.send) for one in boot.dialogue]
         submitted = self._pool.submit(machine_options(boot), dialogue=steps)
@@ -61,9 +60,7 @@ class WarmExecutor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.cancel()
         assert self._closing is not None
         self._closing.join()
@@ -77,25 +74,6 @@ def can_boot(boot: Boot) -> bool:
     )
 
 
-def machine_options(boot: Boot) -> dict[str, Any]:
-    """What `WarmPool.submit` takes: parameters of `kvmbox.Machine`, or of `Machine.from_snapshot`."""
-    options: dict[str, Any] = {"serial_limit": DEFAULT_OUTPUT_LIMIT, **boot.options}
-    options["timeout"] = boot.timeout
-    if boot.snapshot is not None:
-        options["from_snapshot"] = boot.snapshot
-    else:
-        options["image"] = boot.image
-    if wanted := expectations(boot):
-        options["expect"] = tuple(one.text for one in wanted)
-    if unwanted := failures(boot):
-        options["fail_on"] = tuple(one.text for one in unwanted)
-    if boot.record is not None:
-        options["record"] = boot.record
-    if boot.core is not None:
-        options["core"] = boot.core
-    return options
-
-
 def _on_wire(pattern: Pattern | None) -> bytes:
     """A pattern for the console as the guest prints it: a line end may have a \\r."""
     if pattern is None:
@@ -106,23 +84,16 @@ def _on_wire(pattern: Pattern | None) -> bytes:
 
 def _pass_on(done: Future[WarmResult], future: Future[Observation]) -> None:
     if done.cancelled():
-        future.set_result(Observation(INTERRUPTED, "not begun: the session ended", 0.0))
-        return
-    error = done.exception()
-    if error is not None:
-        future.set_exception(error)
-        return
-    future.set_result(observation_of(done.result()))
+        future.set_result(NOT_BEGUN)
+    else:
+        forward(done, future, observation_of)
 
 
 def observation_of(result: WarmResult) -> Observation:
     """A warm worker's result as an observation."""
-    return Observation(
-        status=result.status,
-        reason=result.reason,
+    return Observation.decoded(
+        result.encoded(),
         seconds=result.durations.get("total", 0) * _NANOSECONDS,
-        hint=result.hint,
-        crash_report=result.crash_report,
         output=result.output,
         messages="".join(f"{line}\n" for line in result.messages),
         steps_done=result.answered,

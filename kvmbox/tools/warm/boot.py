@@ -22,20 +22,20 @@ from typing import Any, Final, NoReturn
 from kvmbox.errors import ExpectError, KvmboxError, UsageError
 from kvmbox.host import early
 from kvmbox.jail import linux
+from kvmbox.outcome import INTERRUPTED, KVMBOX_FAILED
 from kvmbox.remote import prestart
 from kvmbox.run.caller import ProcessOwner
 from kvmbox.run.machine import Machine
 from kvmbox.run.result import RunResult
 from kvmbox.run.timeline import Timeline
 from kvmbox.sandbox import scope
-from kvmbox.tools.warm.result import KVMBOX_FAILED, Order, WarmResult, pack_result, read_order
+from kvmbox.tools.warm.result import Order, WarmResult, pack_result, read_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHANNEL_FD: Final = 3
-INTERRUPTED: Final = 130
 
 LAST_WORDS_S: Final = 1.0
 """How long the dialogue may take to look at the last output."""
@@ -141,17 +141,14 @@ def _boot(order: Order) -> None:
         answered = dialogue.finish()
         timeline.mark("total")
         tell(
-            WarmResult(
-                result.status,
-                result.reason,
-                result.hint,
-                result.crash_report,
-                result.failed,
-                result.output,
-                tuple(machine.messages),
-                answered,
-                dict(timeline.stages),
-                result.statistics.as_json(),
+            WarmResult.decoded(
+                result.encoded(),
+                failed=result.failed,
+                output=result.output,
+                messages=tuple(machine.messages),
+                answered=answered,
+                durations=dict(timeline.stages),
+                statistics=result.statistics.as_json(),
             )
         )
 

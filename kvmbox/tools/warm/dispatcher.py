@@ -22,11 +22,12 @@ from typing import Final
 
 from kvmbox.errors import StartError
 from kvmbox.host.signals import Wakeup
+from kvmbox.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED
 from kvmbox.remote.spawner_client import describe_wait_status
 from kvmbox.tools.warm import frames
 from kvmbox.tools.warm.client import News, TemplateClient
 from kvmbox.tools.warm.jobs import CANCELLED, Job, JobQueue
-from kvmbox.tools.warm.result import KVMBOX_FAILED, MalformedResultError, WarmResult, lost, unpack_result
+from kvmbox.tools.warm.result import MalformedResultError, WarmResult, lost, unpack_result
 
 SLICE_MS: Final = 50
 NS_PER_MS: Final = 1_000_000
@@ -47,8 +48,7 @@ BUG: Final = "please report this"
 
 READ_SIZE: Final = 1 << 20
 
-INTERRUPTED: Final = 130
-_SUSPICIOUS: Final = (8, KVMBOX_FAILED)
+_SUSPICIOUS: Final = (DEVICE_FAILED, KVMBOX_FAILED)
 """Statuses after which a template is replaced: a device process failed, or kvmbox itself."""
 
 
@@ -342,8 +342,8 @@ class Dispatcher:
             boot.kill("it told a result without an order")
             return
         if boot.asked_to_end and result.status == INTERRUPTED:
-            late = {"status": KVMBOX_FAILED, "failed": True, "reason": "it ran on behind its time-out"}
-            result = WarmResult(**result.as_dict() | late)
+            words = "it ran on behind its time-out"
+            result = result.replaced(status=KVMBOX_FAILED, failed=True, reason=words)
         self._failures = 0
         if result.status in _SUSPICIOUS:
             self._retire(boot.template)

@@ -8,6 +8,7 @@ to the boot process, and is a pickle.
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import struct
 from collections.abc import Mapping, Sequence
@@ -15,15 +16,14 @@ from typing import Any, Final
 
 from kvmbox.errors import UsageError
 from kvmbox.lean import Value
+from kvmbox.outcome import KVMBOX_FAILED, TIMED_OUT
+from kvmbox.run.result import ENDING, Ending, Kinds, checked
 
 MOST_HEADER: Final = 4 << 20
 """The longest JSON text, in bytes."""
 
 MOST_OUTPUT: Final = 64 << 20
 """The longest output of a console, in bytes."""
-
-TIMED_OUT: Final = 124
-KVMBOX_FAILED: Final = 14
 
 _LENGTHS: Final = struct.Struct("=II")
 _ORDER_LENGTH: Final = struct.Struct("=I")
@@ -33,20 +33,17 @@ class MalformedResultError(Exception):
     """What came is no result."""
 
 
-class WarmResult(Value):
-    """How one boot ended. `status` is the exit status of `kvmbox run`, `reason` says why in a few words.
+class WarmResult(Ending):
+    """How one boot ended.
 
-    `output` is what the Capture of the console has kept. `messages` are the lines that `kvmbox run` would
-    have printed on stderr. `answered` counts the steps of the dialogue whose pattern was seen. `durations`
-    are in ns since the order reached the boot process: each stage of the run, and "total". `statistics` is
-    what `kvmbox run --json` writes; it is empty where the guest did not run. `lost` is true if the boot
-    process ended without a result of its own: then the status is 14.
+    `failed` is true if `kvmbox run` would print an error. `output` is what the Capture of the console has
+    kept. `messages` are the lines that `kvmbox run` would have printed on stderr. `answered` counts the steps
+    of the dialogue whose pattern was seen. `durations` are in ns since the order reached the boot process:
+    each stage of the run, and "total". `statistics` is what `kvmbox run --json` writes; it is empty where the
+    guest did not run. `lost` is true if the boot process ended without a result of its own: then the status
+    is 14.
     """
 
-    status: int
-    reason: str
-    hint: str | None
-    crash_report: str
     failed: bool
     output: bytes
     messages: tuple[str, ...]
@@ -66,23 +63,21 @@ def lost(reason: str, hint: str | None = None) -> WarmResult:
     return WarmResult(KVMBOX_FAILED, reason, hint, "", True, b"", (), 0, {}, {}, True)
 
 
-_KINDS: Final[dict[str, type | tuple[type, ...]]] = {
-    "status": int,
-    "reason": str,
-    "hint": (str, type(None)),
-    "crash_report": str,
-    "failed": bool,
-    "messages": list,
-    "answered": int,
-    "durations": dict,
-    "statistics": dict,
+_OWN: Final[Kinds] = {
+    "failed": (bool,),
+    "messages": (list,),
+    "answered": (int,),
+    "durations": (dict,),
+    "statistics": (dict,),
 }
+"""The fields that travel in JSON, beside those of every ending."""
+
+_BOUNDS: Final = {"status": (0, 0xFF), "answered": (0, math.inf)}
 
 
 def pack_result(result: WarmResult) -> bytes:
     """The bytes of a result."""
-    fields = {name: value for name, value in result.as_dict().items() if name in _KINDS}
-    header = json.dumps(fields | {"messages": list(result.messages)}).encode()
+    header = json.dumps(result.encoded() | {name: getattr(result, name) for name in _OWN}).encode()
     return b"".join((_LENGTHS.pack(len(header), len(result.output)), header, result.output))
 
 
@@ -104,22 +99,15 @@ def unpack_result(received: bytes | bytearray) -> WarmResult | None:
     header = bytes(received[_LENGTHS.size : _LENGTHS.size + header_length])
     fields = _checked(header)
     output = bytes(received[_LENGTHS.size + header_length :])
-    return WarmResult(output=output, **fields | {"messages": tuple(fields["messages"])})
+    own = {name: fields[name] for name in _OWN} | {"messages": tuple(fields["messages"])}
+    return WarmResult.decoded(fields, output=output, **own)
 
 
 def _checked(header: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(header)
+        fields = checked(json.loads(header), {**ENDING, **_OWN}, _BOUNDS)
     except (ValueError, RecursionError) as error:
-        raise MalformedResultError("a result that is no JSON") from error
-    if not isinstance(fields, dict) or fields.keys() != _KINDS.keys():
-        raise MalformedResultError("a result with other fields")
-    for name, kind in _KINDS.items():
-        value = fields[name]
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise MalformedResultError(f"a result whose '{name}' is no {kind}")
-    if not 0 <= fields["status"] <= 0xFF or fields["answered"] < 0:
-        raise MalformedResultError("a result whose numbers are out of range")
+        raise MalformedResultError(str(error)) from error
     if not all(isinstance(line, str) for line in fields["messages"]):
         raise MalformedResultError("a result with other messages")
     if not all(type(duration) is int for duration in fields["durations"].values()):

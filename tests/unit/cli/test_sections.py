@@ -8,10 +8,12 @@ import shlex
 import click
 import pytest
 
-from kvmbox.cli import main, options, run
+from kvmbox.cli import main, run
 from kvmbox.cli.sections import OTHER, SectionedCommand
+from kvmbox.run.option import Option, Section
 
 COMMAND = run.command
+assert isinstance(COMMAND, SectionedCommand)
 
 
 def help_of(command: click.Command) -> str:
@@ -19,7 +21,7 @@ def help_of(command: click.Command) -> str:
 
 
 def test_every_option_of_run_is_in_one_section() -> None:
-    named = [name for names in options.HELP_SECTIONS.values() for name in names]
+    named = [option.name for section in COMMAND.sections for option in section.options]
     known = {one.name for one in COMMAND.params if isinstance(one, click.Option)}
     assert len(named) == len(set(named))
     assert known - set(named) == {"debug"}
@@ -27,16 +29,16 @@ def test_every_option_of_run_is_in_one_section() -> None:
 
 def test_what_a_file_may_set_takes_no_isolation_away_and_names_no_file() -> None:
     known = {one.name: one for one in COMMAND.params if isinstance(one, click.Option)}
-    assert set(known) > options.CONFIGURABLE
-    assert not options.CONFIGURABLE & {"sandbox", "seccomp", "without", "serial", "debugcon"}
-    for name in options.CONFIGURABLE:
+    assert set(known) > COMMAND.configurable
+    assert not COMMAND.configurable & {"sandbox", "seccomp", "without", "serial", "debugcon"}
+    for name in COMMAND.configurable:
         assert "FILE" not in (known[name].metavar or ""), name
 
 
 def test_help_shows_the_sections_in_order_and_each_option_once() -> None:
     text = help_of(COMMAND)
     titles = re.findall(r"^(\w.*):$", text, re.MULTILINE)
-    assert titles == ["Examples", *options.HELP_SECTIONS, OTHER]
+    assert titles == ["Examples", *(section.title for section in COMMAND.sections), OTHER]
     for parameter in COMMAND.params:
         if isinstance(parameter, click.Option):
             assert len(re.findall(rf"^  .*{max(parameter.opts, key=len)}(?![-\w])", text, re.MULTILINE)) >= 1
@@ -51,7 +53,7 @@ def test_example_is_a_command_line_that_is_read(line: str) -> None:
 
 
 def test_sections_without_examples_and_with_an_option_left_over() -> None:
-    @click.command("x", cls=SectionedCommand, sections={"Some": ("one",)})
+    @click.command("x", cls=SectionedCommand, sections=[Section("Some", (Option("one"),))])
     @click.option("--one", help="1")
     @click.option("--two", help="2")
     def command(one: str, two: str) -> None:

@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox import layout
-from kvmbox.cli.values import MEMORY_SIZE, SECONDS, Value
+from kvmbox.cli.values import Value
 from kvmbox.errors import UsageError
 from kvmbox.run import values
 from kvmbox.run.choices import ModuleSpec, parse_module
 from kvmbox.run.values import parse_rtc_base, parse_size
 
+MEMORY_SIZE = Value("size", values.memory_size)
+SECONDS = Value("seconds", values.seconds)
 ADDRESS = Value("address", values.address)
 OPTIONAL_PORT = Value("port", values.optional_port)
 POSITIVE_BYTES = Value("bytes", values.byte_count)

@@ -13,7 +13,6 @@ from kvmbox.wire import protocol
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Callable
     from typing import Final
 
 FLOOD: Final = 2000
@@ -64,9 +63,3 @@ def rewrite_page(_given: dict[str, str]) -> bytes:
             os.write(Ends.replies, layout.DOORBELL)
         words[REPLY_VALUE_WORD] = BAD
         words[REPLY_VALUE_WORD] = GOOD
-
-
-ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes]]] = {
-    "flood": flood,
-    "rewrite-page": rewrite_page,
-}

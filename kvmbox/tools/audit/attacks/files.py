@@ -22,7 +22,6 @@ from kvmbox.tools.audit.wire import Stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Final
 
 FIRST_BYTES: Final = 1024
@@ -38,17 +37,15 @@ def read_file(given: dict[str, str]) -> bytes:
     return read_some(open_file(given["path"]), FIRST_BYTES)
 
 
-def open_device(given: dict[str, str]) -> bytes:
+def open_device(given: dict[str, str]) -> None:
     """Open a device for reading and writing, and leave it alone."""
     open_file(given["path"], O_RDWR)
-    return b""
 
 
-def create_file(given: dict[str, str]) -> bytes:
+def create_file(given: dict[str, str]) -> None:
     """A new file with a text in it."""
     descriptor = open_file(given["path"], O_WRONLY | O_CREAT | O_EXCL, 0o600)
     write_all(descriptor, given["text"].encode())
-    return b""
 
 
 def list_directory(given: dict[str, str]) -> bytes:
@@ -68,20 +65,18 @@ def look_at_file(given: dict[str, str]) -> bytes:
     return b"%d" % int.from_bytes(status.raw[STAT_LENGTH_OFFSET : STAT_LENGTH_OFFSET + 8], "little")
 
 
-def delete_file(given: dict[str, str]) -> bytes:
+def delete_file(given: dict[str, str]) -> None:
     """Unlink a file."""
     path = text(given["path"])
     # SAFETY: the kernel reads a C string that outlives the call.
     attempt("unlink", address(path))
-    return b""
 
 
-def memory_file(_given: dict[str, str]) -> bytes:
+def memory_file(_given: dict[str, str]) -> None:
     """A file in memory, and something in it."""
     name = text("audit")
     # SAFETY: as above.
     write_all(attempt("memfd_create", address(name), 0), b"!")
-    return b""
 
 
 def other_descriptors(given: dict[str, str]) -> bytes:
@@ -102,15 +97,3 @@ def other_descriptors(given: dict[str, str]) -> bytes:
     if not taken:
         raise Stopped("write", last)
     return b"%d" % taken
-
-
-ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes]]] = {
-    "read-file": read_file,
-    "open-device": open_device,
-    "create-file": create_file,
-    "list-directory": list_directory,
-    "look-at-file": look_at_file,
-    "delete-file": delete_file,
-    "memory-file": memory_file,
-    "other-descriptors": other_descriptors,
-}

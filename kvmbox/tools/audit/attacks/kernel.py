@@ -23,7 +23,6 @@ from kvmbox.tools.audit.wire import Stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Final
 
 CAPABILITY_SETS: Final = 24
@@ -49,22 +48,20 @@ IPC_RMID: Final = 0
 DEEP: Final = "../" * 40
 
 
-def io_uring(_given: dict[str, str]) -> bytes:
+def io_uring(_given: dict[str, str]) -> None:
     """A ring that makes system calls where no filter sees them."""
     parameters = space(IO_URING_PARAMS)
     # SAFETY: a structure of the size that the kernel reads and writes; so in all that follow.
     attempt("io_uring_setup", 1, address(parameters))
-    return b""
 
 
-def bpf(_given: dict[str, str]) -> bytes:
+def bpf(_given: dict[str, str]) -> None:
     """A BPF map of one element."""
     attributes = filled(struct.pack("=4I", BPF_MAP_TYPE_ARRAY, 4, 4, 1).ljust(BPF_ATTRIBUTES, b"\0"))
     attempt("bpf", BPF_MAP_CREATE, address(attributes), BPF_ATTRIBUTES)
-    return b""
 
 
-def perf(_given: dict[str, str]) -> bytes:
+def perf(_given: dict[str, str]) -> None:
     """A performance counter on oneself, in user mode only."""
     attributes = filled(
         struct.pack(
@@ -72,41 +69,35 @@ def perf(_given: dict[str, str]) -> bytes:
         ).ljust(PERF_ATTRIBUTES, b"\0")
     )
     attempt("perf_event_open", address(attributes), 0, -1, -1, 0)
-    return b""
 
 
-def userfault(_given: dict[str, str]) -> bytes:
+def userfault(_given: dict[str, str]) -> None:
     """A descriptor that holds page faults."""
     attempt("userfaultfd", UFFD_USER_MODE_ONLY)
-    return b""
 
 
-def add_key(_given: dict[str, str]) -> bytes:
+def add_key(_given: dict[str, str]) -> None:
     """A key, in the keyring that dies with the process."""
     kind, name, value = text("user"), text("kvmbox-audit"), filled(b"!")
     attempt("add_key", address(kind), address(name), address(value), 1, KEY_SPEC_PROCESS_KEYRING)
-    return b""
 
 
-def mount(given: dict[str, str]) -> bytes:
+def mount(given: dict[str, str]) -> None:
     """A file system, in a mount namespace of its own from which nothing gets out."""
     unshare(CLONE_NEWNS)
     root, where, kind = text("/"), text(given["directory"]), text("tmpfs")
     attempt("mount", 0, address(root), 0, MS_REC | MS_PRIVATE, 0)
     attempt("mount", address(kind), address(where), address(kind), 0, 0)
-    return b""
 
 
-def new_namespace(_given: dict[str, str]) -> bytes:
+def new_namespace(_given: dict[str, str]) -> None:
     """A user namespace of one's own: every capability, inside."""
     attempt("unshare", CLONE_NEWUSER)
-    return b""
 
 
-def join_namespace(given: dict[str, str]) -> bytes:
+def join_namespace(given: dict[str, str]) -> None:
     """The namespace of another process."""
     attempt("setns", attempt("pidfd_open", int(given["pid"]), 0), CLONE_NEWUTS)
-    return b""
 
 
 def escape_chroot(given: dict[str, str]) -> bytes:
@@ -139,11 +130,10 @@ def host_name(_given: dict[str, str]) -> bytes:
     return names.raw[UTSNAME_FIELD : 2 * UTSNAME_FIELD].rstrip(b"\0")
 
 
-def rename_host(given: dict[str, str]) -> bytes:
+def rename_host(given: dict[str, str]) -> None:
     """Give the host the name that it has."""
     name = text(given["host"])
     attempt("sethostname", address(name), len(given["host"].encode()))
-    return b""
 
 
 def shared_segment(given: dict[str, str]) -> bytes:
@@ -165,27 +155,6 @@ def become_root(_given: dict[str, str]) -> bytes:
     return b"capable"
 
 
-def hurry(_given: dict[str, str]) -> bytes:
+def hurry(_given: dict[str, str]) -> None:
     """A higher priority than anybody was given."""
     attempt("setpriority", 0, 0, -5)
-    return b""
-
-
-ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes]]] = {
-    "io-uring": io_uring,
-    "bpf": bpf,
-    "perf": perf,
-    "userfault": userfault,
-    "add-key": add_key,
-    "mount": mount,
-    "new-namespace": new_namespace,
-    "join-namespace": join_namespace,
-    "escape-chroot": escape_chroot,
-    "become-dumpable": become_dumpable,
-    "read-implies-exec": read_implies_exec,
-    "host-name": host_name,
-    "rename-host": rename_host,
-    "shared-segment": shared_segment,
-    "become-root": become_root,
-    "hurry": hurry,
-}

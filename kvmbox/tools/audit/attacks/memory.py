@@ -161,14 +161,3 @@ def burn_cpu(_given: dict[str, str]) -> bytes:
 
 
 BURN_ROUNDS: Final = 2_000_000
-
-ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes]]] = {
-    "execute-mapping": execute_mapping,
-    "execute-data": execute_data,
-    "exhaust-memory": exhaust_memory,
-    "shared-segments": shared_segments,
-    "foreign-call": foreign_call,
-    "read-tsc": read_tsc,
-    "read-clock": read_clock,
-    "burn-cpu": burn_cpu,
-}

@@ -26,7 +26,6 @@ from kvmbox.tools.audit.wire import Stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Final, NoReturn
 
 BOMB: Final = 64
@@ -85,7 +84,7 @@ def clone3(_given: dict[str, str]) -> bytes:
     return _child_came(pid)
 
 
-def execute(_given: dict[str, str]) -> bytes:
+def execute(_given: dict[str, str]) -> None:
     """Become /bin/sh, which leaves with a status that audit waits for."""
     path, script = text("/bin/sh"), text(f"exit {EXECUTED_STATUS}")
     name, option = text("sh"), text("-c")
@@ -93,7 +92,6 @@ def execute(_given: dict[str, str]) -> bytes:
     nothing = space(8)
     # SAFETY: strings and vectors live in buffers that outlive the call, or the process.
     attempt("execve", address(path), address(vector), address(nothing))
-    return b""
 
 
 def fork_bomb(_given: dict[str, str]) -> bytes:
@@ -121,32 +119,28 @@ def fork_bomb(_given: dict[str, str]) -> bytes:
     return b"%d" % len(children)
 
 
-def kill(given: dict[str, str]) -> bytes:
+def kill(given: dict[str, str]) -> None:
     """kill(2)."""
     attempt("kill", int(given["pid"]), SIGUSR1)
-    return b""
 
 
-def kill_thread(given: dict[str, str]) -> bytes:
+def kill_thread(given: dict[str, str]) -> None:
     """tkill(2), which names a thread."""
     attempt("tkill", int(given["pid"]), SIGUSR1)
-    return b""
 
 
-def kill_in_group(given: dict[str, str]) -> bytes:
+def kill_in_group(given: dict[str, str]) -> None:
     """tgkill(2), which names a thread and its process."""
     attempt("tgkill", int(given["pid"]), int(given["pid"]), SIGUSR1)
-    return b""
 
 
-def signal_by_directory(given: dict[str, str]) -> bytes:
+def signal_by_directory(given: dict[str, str]) -> None:
     """A signal through the process's directory of /proc, which is as good as a pidfd."""
     directory = open_file(f"/proc/{given['pid']}", O_DIRECTORY)
     attempt("pidfd_send_signal", directory, SIGUSR1, 0, 0)
-    return b""
 
 
-def signal_by_owner(given: dict[str, str]) -> bytes:
+def signal_by_owner(given: dict[str, str]) -> None:
     """Make another process the owner of a pipe, and have the kernel signal it when something comes."""
     ends = space(8)
     # SAFETY: the kernel writes two descriptors into eight bytes.
@@ -156,29 +150,25 @@ def signal_by_owner(given: dict[str, str]) -> bytes:
     attempt("fcntl", reading, F_SETSIG, SIGUSR1)
     attempt("fcntl", reading, F_SETFL, O_ASYNC)
     write_all(writing, b"!")
-    return b""
 
 
-def limit_sibling(given: dict[str, str]) -> bytes:
+def limit_sibling(given: dict[str, str]) -> None:
     """Limit the memory of another process to next to nothing: it will die of that, and be blamed."""
     limits = filled(struct.pack("=2Q", LIMITED, LIMITED))
     # SAFETY: the kernel reads a struct rlimit64.
     attempt("prlimit64", int(given["pid"]), RLIMIT_AS, address(limits), 0)
-    return b""
 
 
-def queue_signal(given: dict[str, str]) -> bytes:
+def queue_signal(given: dict[str, str]) -> None:
     """rt_sigqueueinfo(2), a signal with a forged sender."""
     info = filled(struct.pack("=3i4x2i", SIGUSR1, 0, SI_QUEUE, 1, 0).ljust(SIGINFO_SIZE, b"\0"))
     # SAFETY: the kernel reads a siginfo_t of its full size.
     attempt("rt_sigqueueinfo", int(given["pid"]), SIGUSR1, address(info))
-    return b""
 
 
-def signal_by_pidfd(given: dict[str, str]) -> bytes:
+def signal_by_pidfd(given: dict[str, str]) -> None:
     """A signal through a descriptor of the process."""
     attempt("pidfd_send_signal", attempt("pidfd_open", int(given["pid"]), 0), SIGUSR1, 0, 0)
-    return b""
 
 
 def trace(given: dict[str, str]) -> bytes:
@@ -224,22 +214,3 @@ def bystander(given: dict[str, str]) -> bytes:
 
 
 _held: list[ctypes.Array[ctypes.c_char]] = []
-
-ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes]]] = {
-    "fork": fork,
-    "clone3": clone3,
-    "execute": execute,
-    "fork-bomb": fork_bomb,
-    "kill": kill,
-    "kill-thread": kill_thread,
-    "kill-in-group": kill_in_group,
-    "signal-by-directory": signal_by_directory,
-    "signal-by-owner": signal_by_owner,
-    "limit-sibling": limit_sibling,
-    "queue-signal": queue_signal,
-    "signal-by-pidfd": signal_by_pidfd,
-    "trace": trace,
-    "read-memory": read_memory,
-    "steal-descriptor": steal_descriptor,
-    "bystander": bystander,
-}

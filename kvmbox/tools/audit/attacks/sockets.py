@@ -8,17 +8,14 @@ from kvmbox.tools.audit.attacks.calls import address, attempt, filled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Final
 
 AF_UNIX: Final = 1
 AF_INET: Final = 2
-AF_NETLINK: Final = 16
 AF_VSOCK: Final = 40
 ANY_CID: Final = 0xFFFF_FFFF
 SOCK_STREAM: Final = 1
 SOCK_DGRAM: Final = 2
-SOCK_RAW: Final = 3
 LOOPBACK: Final = bytes((127, 0, 0, 1))
 
 
@@ -32,80 +29,43 @@ def _unix_address(name: str) -> bytes:
     )
 
 
-def inet_socket(_given: dict[str, str]) -> bytes:
-    """A TCP socket."""
-    attempt("socket", AF_INET, SOCK_STREAM, 0)
-    return b""
+def make_socket(given: dict[str, str]) -> None:
+    """A socket: TCP, Unix, to the kernel's routing tables, or between virtual machines and their host."""
+    attempt("socket", int(given["family"]), int(given["kind"]), 0)
 
 
-def unix_socket(_given: dict[str, str]) -> bytes:
-    """A Unix socket."""
-    attempt("socket", AF_UNIX, SOCK_STREAM, 0)
-    return b""
-
-
-def netlink_socket(_given: dict[str, str]) -> bytes:
-    """A netlink socket, to the kernel's routing tables."""
-    attempt("socket", AF_NETLINK, SOCK_RAW, 0)
-    return b""
-
-
-def vsock_socket(_given: dict[str, str]) -> bytes:
-    """A socket between virtual machines and their host."""
-    attempt("socket", AF_VSOCK, SOCK_STREAM, 0)
-    return b""
-
-
-def listen_vsock(given: dict[str, str]) -> bytes:
+def listen_vsock(given: dict[str, str]) -> None:
     """Listen for the host, or for guests, on a port that is one for all network namespaces."""
     own = filled(struct.pack("=HHII4x", AF_VSOCK, 0, int(given["vsock_port"]), ANY_CID))
     socket = attempt("socket", AF_VSOCK, SOCK_STREAM, 0)
     # SAFETY: the kernel reads a struct sockaddr_vm.
     attempt("bind", socket, address(own), len(own))
     attempt("listen", socket, 1)
-    return b""
 
 
-def connect_inet(given: dict[str, str]) -> bytes:
+def connect_inet(given: dict[str, str]) -> None:
     """Connect to audit's listener on loopback."""
     target = filled(_inet_address(int(given["tcp_port"])))
     # SAFETY: the kernel reads an address of this length that outlives the call; so below.
     attempt("connect", attempt("socket", AF_INET, SOCK_STREAM, 0), address(target), len(target))
-    return b""
 
 
-def listen_inet(_given: dict[str, str]) -> bytes:
+def listen_inet(_given: dict[str, str]) -> None:
     """Listen on a port of loopback that the kernel chooses."""
     own = filled(_inet_address(0))
     socket = attempt("socket", AF_INET, SOCK_STREAM, 0)
     attempt("bind", socket, address(own), len(own))
     attempt("listen", socket, 1)
-    return b""
 
 
-def send_datagram(given: dict[str, str]) -> bytes:
+def send_datagram(given: dict[str, str]) -> None:
     """One UDP datagram to audit's socket on loopback."""
     target, data = filled(_inet_address(int(given["udp_port"]))), filled(b"!")
     socket = attempt("socket", AF_INET, SOCK_DGRAM, 0)
     attempt("sendto", socket, address(data), 1, 0, address(target), len(target))
-    return b""
 
 
-def connect_unix(given: dict[str, str]) -> bytes:
+def connect_unix(given: dict[str, str]) -> None:
     """Connect to audit's Unix socket, by path or by abstract name ('@…')."""
     target = filled(_unix_address(given["path"]))
     attempt("connect", attempt("socket", AF_UNIX, SOCK_STREAM, 0), address(target), len(target))
-    return b""
-
-
-ATTACKS: Final[dict[str, Callable[[dict[str, str]], bytes]]] = {
-    "inet-socket": inet_socket,
-    "unix-socket": unix_socket,
-    "netlink-socket": netlink_socket,
-    "vsock-socket": vsock_socket,
-    "listen-vsock": listen_vsock,
-    "connect-inet": connect_inet,
-    "listen-inet": listen_inet,
-    "send-datagram": send_datagram,
-    "connect-unix": connect_unix,
-}

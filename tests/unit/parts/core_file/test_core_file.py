@@ -25,7 +25,7 @@ from kvmbox.outcome import (
     Outcome,
 )
 from kvmbox.parts.core_file.core import vmcoreinfo_note
-from kvmbox.parts.core_file.core_file import CoreFile
+from kvmbox.parts.core_file.part import CoreFile
 from kvmbox.run.caller import Caller
 from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
@@ -61,7 +61,9 @@ class Written:
     def __init__(self, directory: Path, *, always: bool = False) -> None:
         self.path = directory / "guest.core"
         self.said: list[str] = []
-        self.core = CoreFile(str(self.path), Caller(), always=always, say=self.said.append)
+        self.core = CoreFile(str(self.path), core_always=always)
+        opening: Any = SimpleNamespace(caller=Caller(), say=self.said.append)
+        self.core.open(opening)
 
     def write(self, memory: GuestMemory, *threads: Any, symbols: tuple[SymbolFile, ...] = ()) -> None:
         self.core.symbols = symbols
@@ -71,6 +73,11 @@ class Written:
     def end(self, memory: GuestMemory, *threads: Any) -> None:
         boot: Any = SimpleNamespace(guest=guest_with(memory), vcpus=threads)
         self.core.boot_ends(boot, CRASH)
+
+    def missing(self, outcome: Outcome = CRASH) -> str | None:
+        """Why there is no core file of a run that has ended with `outcome`."""
+        found = self.core.ended(outcome)
+        return None if found is None else found.reason
 
     def loads(self) -> list[tuple[int, int, int]]:
         """Linear address, place in the file, size."""
@@ -116,8 +123,10 @@ def test_memory_and_roms_are_in_the_file_once(memory: GuestMemory, tmp_path: Pat
     assert written.at(place + 0x12_3456, 4) == b"here"
     assert written.at(rom_place, 0x10000) == b"\x90" * 0x10000
     assert written.path.stat().st_size == rom_place + 0x10000
-    assert written.core.path == str(written.path)
-    assert written.core.missing(CRASH) is None
+    draft: Any = SimpleNamespace(facts={})
+    written.core.report(draft)
+    assert draft.facts == {"core": str(written.path)}
+    assert written.missing() is None
     (line,) = written.said
     assert line == f"core file '{written.path}' written: 16 KiB of memory"
 
@@ -159,7 +168,7 @@ def test_cpu_that_cannot_be_read_is_a_problem(memory: GuestMemory, tmp_path: Pat
     one.vcpu.gone = True
     written = Written(tmp_path)
     written.write(memory, one)
-    assert written.core.missing(CRASH) == (
+    assert written.missing() == (
         f"cannot write --core '{written.path}': "
         "cannot read kvm_regs of vCPU 0: ioctl KVM_GET_REGS: Input/output error"
     )
@@ -171,7 +180,7 @@ def test_what_nobody_expected_is_a_problem_too(memory: GuestMemory, tmp_path: Pa
     one.vcpu.get_sregs = lambda: None
     written = Written(tmp_path)
     written.write(memory, one)
-    assert "cannot write --core" in (written.core.missing(CRASH) or "")
+    assert "cannot write --core" in (written.missing() or "")
     assert os.listdir(tmp_path) == []
 
 
@@ -185,15 +194,15 @@ def test_signal_while_it_is_written_is_a_problem_that_passes_on(memory: GuestMem
     with pytest.raises(KeyboardInterrupt):
         written.end(memory, one)
     written.core.close()
-    assert written.core.missing(CRASH) == f"cannot write --core '{written.path}': interrupted"
+    assert written.missing() == f"cannot write --core '{written.path}': interrupted"
     assert os.listdir(tmp_path) == []
 
 
 def test_run_without_a_cpu_to_look_at_says_so(tmp_path: Path) -> None:
     written = Written(tmp_path)
     written.core.close()
-    assert written.core.missing(Outcome(CLEAN, "")) is None
-    assert "the guest has no CPU to look at" in (written.core.missing(CRASH) or "")
+    assert written.missing(Outcome(CLEAN, "")) is None
+    assert "the guest has no CPU to look at" in (written.missing() or "")
 
 
 def test_folder_that_is_not_there_is_an_error_of_the_start(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from kvmbox.outcome import (
 from kvmbox.parts.crash_report import aftermath as module
 from kvmbox.parts.crash_report.aftermath import Aftermath, examine, last_lines_of
 from kvmbox.parts.crash_report.hang_profile import Profile
-from kvmbox.run.crash_report import report_beside
+from kvmbox.run.vcpu_report import report_beside
 from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
 

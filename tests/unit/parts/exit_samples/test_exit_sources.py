@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kvmbox.kvm import uapi
-from kvmbox.parts.exit_samples.exit_sources import (
+from kvmbox.parts.exit_samples.part import (
     BURST,
     FIRST,
     INTERVAL,
@@ -86,7 +86,7 @@ class Rig:
         self.standstill.turn(CLOCK)
 
     def report(self, symbols: bytes = b"") -> dict[str, Any]:
-        return self.sampler.report([SymbolFile(symbols)])
+        return self.sampler.sources([SymbolFile(symbols)])
 
     def shares(self) -> dict[tuple[str, int], float]:
         return {(one["access"], one["rip"]): one["share"] for one in self.report()["sources"]}

@@ -10,7 +10,8 @@ from kvmbox.board import BoardOptions, pc_board
 from kvmbox.errors import UsageError
 from kvmbox.parts.inject import chance
 from kvmbox.parts.inject.faults import FAULTS, faults_of
-from kvmbox.parts.inject.spec import MOST_CHARACTERS, MOST_SPECS, check_count, parse, parse_time, select
+from kvmbox.parts.inject.spec import MOST_CHARACTERS, MOST_SPECS, check_count, parse, select
+from kvmbox.run.values import guest_time
 
 BOARD = pc_board(BoardOptions(("COM1", "COM2", "MMIO"), 0, 1 << 20))
 
@@ -50,7 +51,7 @@ def test_values_are_read() -> None:
     + [(text, None) for text in ("", "1", "s", "1.s", "-1s", "1e3s", "1 s", "1.5", "٣s")],
 )
 def test_times_have_a_unit(text: str, nanoseconds: int | None) -> None:
-    assert parse_time(text) == nanoseconds
+    assert guest_time(text) == nanoseconds
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ import pytest
 from kvmbox.errors import StartError
 from kvmbox.explain.sampler import ACCESSING, HALTED, RUNNING
 from kvmbox.kvm import uapi
-from kvmbox.parts.profile.profiler import IMPATIENCE, PATIENCE, Profiler, Profiling
+from kvmbox.parts.profile.part import Profile
+from kvmbox.parts.profile.profiler import IMPATIENCE, PATIENCE, Profiler
 from kvmbox.parts.profile.samples import USER, with_top
+from kvmbox.run.part import Lost
 from kvmbox.run.standstill import Standstill, Visitor
 from kvmbox.symbol_file import SymbolFile
 from tests.support.scripted_vcpu import FakeVcpu
@@ -211,11 +213,20 @@ def test_no_sample_is_taken_while_a_debugger_holds_a_vcpu() -> None:
 # --- The file --------------------------------------------------------------------------------------------
 
 
-def profiling(path: Path) -> Profiling:
+def opened(path: Path, time: Time | None = None) -> Profile:
+    made = Profile(str(path), 100, now=time or Time())
+    opening: Any = SimpleNamespace(config=SimpleNamespace(guest="/somewhere/kernel.elf"))
+    made.open(opening)
+    return made
+
+
+def profiling(path: Path) -> Profile:
     time = Time()
-    made = Profiling(str(path), 100, "/somewhere/kernel.elf", now=time)
+    made = opened(path, time)
     main_loop = Machine(Thread())
-    made.attach(main_loop.standstill, [SymbolFile(b"7c00 T boot\n8000 T end\n")])
+    symbols = [SymbolFile(b"7c00 T boot\n8000 T end\n")]
+    standing: Any = SimpleNamespace(loop=main_loop, source=SimpleNamespace(symbols=symbols))
+    made.attach(standing)
     main_loop.standstill.begin(main_loop.boot)
     for _ in range(3):
         time.now += 1
@@ -226,7 +237,7 @@ def profiling(path: Path) -> Profiling:
 def test_file_has_names_in_the_format_of_its_name(tmp_path: Path) -> None:
     for name in ("a.folded", "a.json"):
         made = profiling(tmp_path / name)
-        assert made.finish() is None
+        assert made.ended(None) is None
         made.close()
     assert (tmp_path / "a.folded").read_text() == "boot 3\n"
     found = json.loads((tmp_path / "a.json").read_text())
@@ -234,18 +245,17 @@ def test_file_has_names_in_the_format_of_its_name(tmp_path: Path) -> None:
 
 
 def test_run_without_samples_has_an_empty_profile(tmp_path: Path) -> None:
-    made = Profiling(str(tmp_path / "a.folded"), 100, "kernel.elf")
-    assert made.finish() is None
+    assert opened(tmp_path / "a.folded").ended(None) is None
     assert (tmp_path / "a.folded").read_text() == ""
 
 
 def test_file_that_cannot_be_opened_is_an_error_of_the_start(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="cannot write the profile"):
-        Profiling(str(tmp_path / "none" / "a.folded"), 100, "kernel.elf")
+        opened(tmp_path / "none" / "a.folded")
 
 
 def test_full_disk_is_told() -> None:
     made = profiling(Path("/dev/full"))
-    assert made.finish() == "cannot write the profile '/dev/full': No space left on device"
+    assert made.ended(None) == Lost("cannot write the profile '/dev/full': No space left on device")
     made.close()
     made.close()

@@ -10,7 +10,7 @@ import kvmbox
 from kvmbox.sandbox.seccomp import load_libseccomp
 from kvmbox.tools.audit import payload
 from kvmbox.tools.audit.attacks.calls import NUMBERS
-from kvmbox.tools.audit.probes import NOTHING, catalogue
+from kvmbox.tools.audit.probes import CATALOGUE, NOTHING
 
 WANTED = {
     *("read-passwd", "read-proc", "open-kvm", "read-image", "list-directory", "read-environment"),
@@ -25,26 +25,26 @@ WANTED = {
 
 
 def test_every_probe_has_an_attack_and_every_attack_a_probe() -> None:
-    used = {probe.attack for probe in [NOTHING, *catalogue()]}
+    used = {probe.attack for probe in [NOTHING, *CATALOGUE]}
 
     assert used == set(payload.ATTACKS) - {"bystander"}
 
 
 def test_names_of_probes_are_all_different() -> None:
-    names = [probe.name for probe in catalogue()]
+    names = [probe.name for probe in CATALOGUE]
 
     assert len(set(names)) == len(names)
 
 
 def test_what_the_issue_of_containment_is_about_is_in_the_catalogue() -> None:
-    names = {probe.name for probe in catalogue()}
+    names = {probe.name for probe in CATALOGUE}
 
     assert names >= WANTED
 
 
 def test_only_time_is_left_to_strict_mode_and_only_cpu_time_to_nobody() -> None:
-    assert {probe.name for probe in catalogue() if probe.strict_only} == {"rdtsc", "clock"}
-    assert {probe.name for probe in catalogue() if probe.open_reason} == {"burn-cpu"}
+    assert {probe.name for probe in CATALOGUE if probe.strict_only} == {"rdtsc", "clock"}
+    assert {probe.name for probe in CATALOGUE if probe.open_reason} == {"burn-cpu"}
 
 
 def test_system_call_numbers_are_those_of_libseccomp() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.tools.audit.probes import Probe, catalogue
+from kvmbox.tools.audit.probes import CATALOGUE, Probe
 from kvmbox.tools.audit.result import Ended, Result
 from kvmbox.tools.audit.scene import Scene
 
-PROBES = {probe.name: probe for probe in catalogue()}
+PROBES = {probe.name: probe for probe in CATALOGUE}
 SECRET = ["read-environment", "read-image", "ptrace", "vm-readv", "pidfd-getfd", "chroot"]
 EVIDENCE = [
     *("fork", "clone3", "fork-bomb", "mmap-exec", "mprotect-exec", "personality", "memory"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from kvmbox.tools.qtest.outbox import MOST_UNSENT, Outbox
-from kvmbox.tools.qtest.sandbox import NoSandbox
+from kvmbox.tools.qtest.sandbox import Sandbox
 from kvmbox.tools.qtest.server import Connection, serve
 from tests.support.patience import patience
 
@@ -103,7 +103,7 @@ def test_server_goes_on_beside_a_client_that_does_not_read(client: Client) -> No
                 Connection(client.ours.fileno(), asker, decisive=False, outbox=client.outbox),
                 Connection(main.fileno(), Ask(), decisive=True),
             ],
-            NoSandbox(),
+            Sandbox(),
         )
     assert asker.fed == 0, "nothing is read from a client while answers wait for it"
     assert client.read(count) == count
@@ -129,7 +129,7 @@ def test_server_sends_the_rest_when_a_client_reads_again(client: Client) -> None
                 Connection(client.ours.fileno(), Ask(), decisive=False, outbox=client.outbox),
                 Connection(main.fileno(), Ask(), decisive=True),
             ],
-            NoSandbox(),
+            Sandbox(),
         )
         reader.join()
     assert sum(found) == count
@@ -152,7 +152,7 @@ def test_server_forgets_a_client_that_was_dropped(client: Client) -> None:
                 Connection(client.ours.fileno(), dropping, decisive=False, outbox=client.outbox),
                 Connection(main.fileno(), Ask(), decisive=True),
             ],
-            NoSandbox(),
+            Sandbox(),
         )
     assert dropping.fed == 1
     assert len(client.told) == 1

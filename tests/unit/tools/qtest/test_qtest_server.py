@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox.errors import DeviceProcessError, HostOutputError
-from kvmbox.tools.qtest.sandbox import NoSandbox
+from kvmbox.tools.qtest.sandbox import Sandbox
 from kvmbox.tools.qtest.server import (
     ClientGone,
     Connection,
@@ -89,7 +89,7 @@ def test_server_ends_with_its_decisive_client(pair: tuple[socket.socket, socket.
         echo = Echo()
         theirs.sendall(b"hello")
         theirs.shutdown(socket.SHUT_WR)
-        serve([Connection(ours.fileno(), echo, decisive=True)], NoSandbox())
+        serve([Connection(ours.fileno(), echo, decisive=True)], Sandbox())
         assert echo.fed == b"hello"
 
 
@@ -104,7 +104,7 @@ def test_server_outlives_another_client_and_ends_when_a_handler_says_so() -> Non
             Connection(second.fileno(), second_echo, decisive=False),
             Connection(first.fileno(), first_echo, decisive=True),
         ]
-        serve(connections, NoSandbox())
+        serve(connections, Sandbox())
         assert first_echo.fed == b"stop"
 
 
@@ -119,7 +119,7 @@ def test_client_that_is_gone_before_its_answer_ends_the_server(
 
     with ours, theirs:
         theirs.sendall(b"x")
-        serve([Connection(ours.fileno(), Gone(), decisive=True)], NoSandbox())
+        serve([Connection(ours.fileno(), Gone(), decisive=True)], Sandbox())
 
 
 def test_failing_device_process_is_noticed_between_requests(
@@ -127,7 +127,7 @@ def test_failing_device_process_is_noticed_between_requests(
 ) -> None:
     ours, theirs = pair
 
-    class Failing(NoSandbox):
+    class Failing(Sandbox):
         def watch(self, poll: select.poll) -> None:
             poll.register(theirs.fileno(), select.POLLOUT)  # ready at once
 
@@ -172,7 +172,7 @@ def test_sigterm_ends_a_waiting_server_once(pair: tuple[socket.socket, socket.so
         with ours, theirs:
             theirs.sendall(b"x")
             with pytest.raises(Terminated):
-                serve([Connection(ours.fileno(), Killer(), decisive=True)], NoSandbox())
+                serve([Connection(ours.fileno(), Killer(), decisive=True)], Sandbox())
         os.kill(os.getpid(), signal.SIGTERM)  # while everything is being closed: ignored
     finally:
         signal.signal(signal.SIGTERM, before)

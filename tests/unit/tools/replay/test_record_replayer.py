@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -196,7 +195,7 @@ def test_device_compares_itself_and_drives_its_siblings() -> None:
 def test_hello_of_other_devices_than_the_header_has_is_refused() -> None:
     records = Machine().records
     other = with_model("post")
-    channels = (replace(CHANNELS[UART], devices=(other, *CHANNELS[UART].devices[1:])), *CHANNELS[1:])
+    channels = (CHANNELS[UART].replaced(devices=(other, *CHANNELS[UART].devices[1:])), *CHANNELS[1:])
 
     with pytest.raises(RecordingError, match="record 0 greets devices that are not those of its header"):
         replay_all(records, channels=channels)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvmbox.tools.smoke.model import Boot, Observation, Step
+from kvmbox.run.result import MOST_CHARACTERS
+from kvmbox.tools.smoke.model import Boot, Step
 from kvmbox.tools.smoke.remote_values import (
-    MOST_CHARACTERS,
     boot_data,
     boot_from,
     is_key,
@@ -91,7 +91,7 @@ def test_what_is_no_observation_is_refused(change: dict[str, Any]) -> None:
         observation_from({**observation_data(seen()), **change})
 
 
-@pytest.mark.parametrize("data", [None, [], {}, Observation(0, "", 0.0), {"status": 0}])
+@pytest.mark.parametrize("data", [None, [], {}, seen(), {"status": 0}])
 def test_other_things_are_refused(data: object) -> None:
     with pytest.raises(ValueError):
         observation_from(data)

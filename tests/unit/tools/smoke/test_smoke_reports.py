@@ -7,7 +7,6 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -391,7 +390,7 @@ failed:
 
 
 def test_path_cannot_steer_a_terminal() -> None:
-    text = plain([replace(a_result("a", Verdict.FAIL, image="\x1b[2J.elf"), files=("\x9b2J/console.log",))])
+    text = plain([a_result("a", Verdict.FAIL, image="\x1b[2J.elf").replaced(files=("\x9b2J/console.log",))])
     assert "    again: kvmbox run '\\x1b[2J.elf'\n" in text
     assert "    kept: \\x9b2J/console.log\n" in text
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kvmbox.outcome import EXPECTED_SEEN
 from kvmbox.tools.smoke.conventions import CONVENTIONS
-from kvmbox.tools.smoke.model import Attempt, Judgement, Observation, Step, Test, Verdict
+from kvmbox.tools.smoke.model import Attempt, Judgement, Step, Test, Verdict
 from kvmbox.tools.smoke.verdict import boot_of, conclude, judge
 from kvmbox.tools.smoke.watch import Watch
 from tests.support.smoke import CLEAN, a_start, a_test, literal, regex, seen
@@ -274,7 +274,7 @@ def test_a_boot_that_is_ended_early_has_the_verdict_of_one_that_is_not(
         if watch.stop:
             break
     whole = judge(test, seen(0, b"".join(pieces)))
-    early = judge(test, Observation(130, "ended", 1.0, output=shown, stopped=True)) if watch.stop else whole
+    early = judge(test, seen(130, shown, "ended", stopped=True)) if watch.stop else whole
     assert early == whole
 
 

@@ -49,7 +49,7 @@ def _with(**changed: Any) -> bytes:
         "status": 3,
         "reason": "why",
         "hint": None,
-        "crash_report": "",
+        "report": "",
         "failed": False,
         "messages": [],
         "answered": 0,

@@ -1,4 +1,4 @@
-"""The crash report of a paused vCPU: registers, the code at RIP, and a hint; and the ends that have one."""
+"""The report of a paused vCPU: registers, the code at RIP, and a hint; and the ends that have one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ReadMemory: TypeAlias = Callable[[int], int | None]
 """Gives the byte at a guest-physical address, None where there is no RAM."""
 
 
-def crash_report(vcpu: Vcpu, read_memory: ReadMemory) -> str:
+def vcpu_report(vcpu: Vcpu, read_memory: ReadMemory) -> str:
     """Registers and the code at RIP, as text."""
     from kvmbox.kvm.registers import format_registers
 
@@ -43,7 +43,7 @@ def report_beside(vcpu: Vcpu, read_memory: ReadMemory) -> str:
     if state in (uapi.KVM_MP_STATE_UNINITIALIZED, uapi.KVM_MP_STATE_INIT_RECEIVED):
         return f"CPU {vcpu.index} waits for a start-up IPI"
     halted = " is halted" if state == uapi.KVM_MP_STATE_HALTED else ""
-    return f"CPU {vcpu.index}{halted}\n{crash_report(vcpu, read_memory)}"
+    return f"CPU {vcpu.index}{halted}\n{vcpu_report(vcpu, read_memory)}"
 
 
 def code_at_rip(vcpu: Vcpu, read_memory: ReadMemory) -> list[int | None]:
@@ -95,7 +95,7 @@ class Reporter(Value):
         return UnknownExitError(f"{reason}\n{report}", hint=hint)
 
     def _report(self) -> str:
-        report = crash_report(self.vcpu, self.read_memory)
+        report = vcpu_report(self.vcpu, self.read_memory)
         return report if self.name is None else f"{self.name}\n{report}"
 
     def _refused(self, found: exits.InternalErrorExit) -> Told | None:
