@@ -29,8 +29,8 @@ from kvmbox.lean import Value
 from kvmbox.outcome import GUEST_CRASHED, Outcome
 from kvmbox.run.sleep import Sleep, look_at
 from kvmbox.run.vcpu_loop import VcpuLoop
-from kvmbox.run.vcpu_state import Attention, Event, VcpuControl
 from kvmbox.run.vcpu_report import ReadMemory, report_beside, vcpu_report
+from kvmbox.run.vcpu_state import Attention, Event, VcpuControl
 
 
 class VcpuThread(VcpuControl):

@@ -33,8 +33,8 @@ from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.outcome import Outcome
 from kvmbox.run.coalescing import RING_WORD, CoalescedRing
-from kvmbox.run.vcpu_report import ReadMemory, Reporter
 from kvmbox.run.routes import MMIO_KIND_BITS, MMIO_KIND_MASK, Routes, memory_access, port_access
+from kvmbox.run.vcpu_report import ReadMemory, Reporter
 from kvmbox.run.vcpu_state import OBSERVE, Access, Attention, VcpuControl
 
 _EXIT_REASON: Final = 2  # index into 32-bit words of kvm_run
