@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Parameter: TypeAlias = int | bytes
 
-VERSION: Final = 5
+VERSION: Final = 6
 MAX_FRAME: Final = 4096
 
 HEADER: Final = Struct("<BBBBIQQII")
@@ -60,11 +60,12 @@ WRITE_RUN: Final = 10  # payload: bytes that the guest wrote, one after another,
 REPLAY: Final = 12  # payload: requests, back to back; reply value: CRC-32 of their replies, without effects
 INDEXED_READ: Final = 11  # a byte write, then a READ: value = register << 32 | byte of the write
 MEMORY: Final = 13  # value: tag | status << 32, payload: the bytes that MEMORY_READ asked for, if status is 0
-COMPLETE: Final = 14  # value: tag | status << 32: how a TRANSFER, or a MEMORY_WRITE with a tag, went
+COMPLETE: Final = 14  # value: tag | status << 32: how a TRANSFER, a WINDOW, … went; payload: more of them
 READ_WIDE: Final = 15  # `size` byte reads of consecutive registers; see `blocks` for this and what follows
 WRITE_WIDE: Final = 16  # `size` byte writes to consecutive registers, lowest byte of value first
 READ_STRING: Final = 17  # value: how many reads of one register
 WRITE_STRING: Final = 18  # payload: the values of writes to one register, one after another
+CHAINS: Final = 19  # offset: queue, value: status, payload: what a WALK has brought; see `chains`
 
 REPLY: Final = 0x80
 ERROR: Final = 0xFF  # the model raised: payload is text, bounded; the process exits after it
@@ -88,6 +89,7 @@ KIND_NAMES: Final = {
     WRITE_WIDE: "wide write",
     READ_STRING: "string read",
     WRITE_STRING: "string write",
+    CHAINS: "chains",
 }
 
 
