@@ -452,6 +452,28 @@ class RunModel(DeviceModel, Protocol):
         """
 
 
+class SteadyModel(DeviceModel, Protocol):
+    """A model that tells which values stay: the VMM then answers further reads by itself, for that long."""
+
+    def steady(self, offset: int, size: int) -> int:
+        """How long the value that was just read stays: `steady_for` of that time, or 0.
+
+        Asked after a read without effects. The answer is good only if the read had no effect at all, so that
+        the model cannot tell whether it happens again, and if every such read gives the same value during
+        that time, as long as there is no other request to the model than reads that are steady as well.
+        """
+
+
+def steady_for(nanoseconds: int, *, over_late_writes: bool = False) -> int:
+    """What `SteadyModel.steady` answers. `over_late_writes`: the value also stays whatever writes come that
+    may be late (`LateWrites`).
+    """
+    return min(nanoseconds // 1000, _LONGEST_STEADY) << 1 | over_late_writes
+
+
+_LONGEST_STEADY: Final = 50_000  # microseconds: see wire.protocol
+
+
 class MemoryModel(DeviceModel, Protocol):
     """A model that was granted guest memory or resources: what it asked for comes back by these calls.
 

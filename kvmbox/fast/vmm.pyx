@@ -23,6 +23,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport read, write
@@ -70,6 +71,8 @@ cdef uint64_t REPLY = protocol.REPLY
 cdef int READ = protocol.READ
 cdef int INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t READ_WIDE = protocol.READ_WIDE
+cdef uint64_t MAX_STEADY = protocol.MAX_STEADY
+cdef uint64_t OVER_LATE_WRITES = protocol.OVER_LATE_WRITES
 cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
 cdef size_t REQUEST_WORD = page_layout.REQUEST_WORD
 cdef size_t REPLY_WORD = page_layout.REPLY_WORD
@@ -161,7 +164,7 @@ cdef class Clock:
     cdef public int64_t _limit
     cdef public object _held_at
 
-    cdef bint runs(self) noexcept nogil:
+    cdef bint is_running(self) noexcept nogil:
         return <void *>self._held_at == <void *>None
 
     cdef uint64_t time(self) noexcept nogil:
@@ -362,7 +365,7 @@ cdef class StreamEnd(End):
             return UNFINISHED
         memcpy(reply, self.frame, HEADER_BYTES)
         if <size_t>done == HEADER_BYTES:
-            return UNFINISHED if reply[3] else ANSWERED
+            return UNFINISHED if reply[3] >> 32 else ANSWERED
         if reply[3] != CHARACTER_BYTES << 32 or <size_t>done != HEADER_BYTES + CHARACTER_BYTES:
             return UNFINISHED
         memcpy(self.body, self.frame + HEADER_BYTES, CHARACTER_BYTES)
@@ -388,11 +391,23 @@ include "journal.pxi"
 # --- The channel -----------------------------------------------------------------------------------------
 
 
+cdef class SteadyCore:
+    """The compiled half of `remote.steady.SteadyReads`: the counts."""
+
+    cdef public uint64_t changes
+    cdef public uint64_t moves
+
+    cdef void changed(self) noexcept nogil:
+        store(&self.changes, self.changes + 1)
+        store(&self.moves, self.moves + 1)
+
+
 cdef struct Open:
     # A request on its way through `ChannelCore`.
     uint64_t asked[4]
     uint64_t reply[4]
     uint64_t limit
+    uint64_t count      # that a steady value is tied to
     int status
 
 
@@ -414,10 +429,11 @@ cdef class ChannelCore:
     cdef object now
     cdef object error   # what the clock has raised
     cdef End end
+    cdef SteadyCore counts
 
-    def set_up(self, Lock lock, now):
-        """`lock` is the lock of the channel, `now` the clock's."""
-        self.mutex = lock
+    def set_up(self, Lock lock, now, SteadyCore counts):
+        """`lock` is the lock of the channel, `now` the clock's, `counts` are of its steady reads."""
+        self.mutex, self.counts = lock, counts
         clock = getattr(now, "__self__", None)
         self.clock = clock if isinstance(clock, Clock) else None
         self.now = now
@@ -437,7 +453,9 @@ cdef class ChannelCore:
         the value of the reply is in `it.reply[2]`. Otherwise `end_access` has to follow.
         """
         cdef uint64_t sequence
+        cdef uint64_t kind = word & 0xFF
         cdef bint is_kept
+        cdef bint is_read = kind == READ or kind == INDEXED_READ
         PyThread_acquire_lock(self.mutex.lock, 1)
         if (
             <void *>self._failure != <void *>None
@@ -450,7 +468,7 @@ cdef class ChannelCore:
         if sequence == 0:
             sequence = 1
         it.asked[0] = word | sequence << 32
-        if <void *>self.clock != <void *>None and self.clock.runs():
+        if <void *>self.clock != <void *>None and self.clock.is_running():
             it.asked[1] = self.clock.time()
         elif not self.ask_now(&it.asked[1]):
             PyThread_release_lock(self.mutex.lock)
@@ -460,6 +478,11 @@ cdef class ChannelCore:
         it.asked[3] = offset
         self.waiter = PyThread_get_thread_ident()
         self.waiting = sequence
+        # Before it is sent: see remote.steady.
+        if kind == INDEXED_READ:
+            store(&self.counts.moves, self.counts.moves + 1)
+        elif kind != READ:
+            self.counts.changed()
         it.status = self.end.exchange(it.asked, it.reply)
         if it.status != UNFINISHED:
             self.waiting = 0
@@ -473,9 +496,12 @@ cdef class ChannelCore:
                 it.status = UNLIKE
             elif (
                 it.reply[0] == it.asked[0] | REPLY
-                and it.reply[3] == 0
+                and it.reply[3] <= (MAX_STEADY if is_read else 0)
                 and (not is_kept or <void *>self.kept != <void *>None and self.kept.keep(it.asked, it.reply))
             ):
+                if is_read and it.reply[3] == 0:
+                    self.counts.changed()
+                it.count = self.counts.moves if kind == READ else self.counts.changes
                 PyThread_release_lock(self.mutex.lock)
             elif is_kept:
                 it.status = UNLIKE
@@ -561,12 +587,12 @@ cdef class DirectCore(ChannelCore):
         if found is None or self._failure is not None:
             return self.access(word, offset, value, limit)
         route = found
-        kind, model_call, size, device, next_deadline, take_effects = route
+        kind, model_call, size, device, next_deadline, take_effects, _ = route
         if not PyThread_acquire_lock(self.mutex.lock, 0):
             with nogil:
                 PyThread_acquire_lock(self.mutex.lock, 1)
         try:
-            now = self.clock.time() if self.clock is not None and self.clock.runs() else self.now()
+            now = self.clock.time() if self.clock is not None and self.clock.is_running() else self.now()
             try:
                 if kind == READ:
                     result = model_call(now, offset, size)
@@ -609,6 +635,19 @@ include "lines.pxi"
 # --- The loop --------------------------------------------------------------------------------------------
 
 
+cdef enum:
+    INDICES = 16    # slots of values that were read with an index, by its lowest bits; behind them is one without
+
+
+cdef struct Steady:
+    # A value that a read gives, until a time, or a request that counts; see remote.steady.
+    uint64_t count
+    uint64_t until
+    uint64_t value
+    uint64_t index
+    bint over_late_writes
+
+
 cdef struct Route:
     uint64_t key      # of a port exit: the packed word; of a memory-mapped one: the address
     uint64_t kind     # of a port exit: PORT; of a memory-mapped one: length and direction
@@ -626,6 +665,7 @@ cdef struct Route:
     PyObject *access  # the function for everything else
     PyObject *arguments[4]  # word, offset, 0 and limit, for calls of Python
     PyObject *what    # what is accessed, as the report of a crash shows it
+    Steady *steady    # INDICES + 1 of them, or NULL where none was ever steady
 
 
 cdef uint64_t PORT = <uint64_t>-1
@@ -665,6 +705,7 @@ cdef class LoopCore:
     """The compiled half of `run.vcpu_loop.VcpuLoop`."""
 
     cdef public int _attention
+    cdef readonly uint64_t steady_reads
     cdef int descriptor
     cdef unsigned long run_request
     cdef object fake_enter
@@ -702,6 +743,9 @@ cdef class LoopCore:
         self.owned = []
 
     def __dealloc__(self):
+        cdef size_t index
+        for index in range(self.room):
+            free(self.table[index].steady)
         PyMem_Free(self.table)
 
     def set_up(self, page, int descriptor, unsigned long run_request, fake_enter, *,
@@ -731,7 +775,7 @@ cdef class LoopCore:
         cdef uint64_t c_kind = PORT if kind is None else kind
         if 2 * (self.used + 1) > self.room:
             self.grow()
-        _, access, word, offset, limit, size, is_read, guarded, device, what = route
+        _, access, word, offset, limit, size, is_read, guarded, device, what, _ = route
         one = self.place(key, c_kind)
         if one.access == NULL:
             self.used += 1
@@ -850,6 +894,13 @@ cdef class LoopCore:
         if route.access == NULL or position > <uint64_t>(self.buffer.len - 8):
             return NOT_OURS
         self.carried = self.value = 0
+        data = <uint8_t *>words + position
+        if route.steady != NULL and self.is_steady(route, words):
+            route.count += 1
+            self.steady_reads += 1
+            memcpy(data, &self.value, route.size)
+            self.note(route.what, self.value)
+            return NOTICED
         if route.guarded:
             ring = load(words + self.ring_word)
             if ring >> 32 != ring & 0xFFFFFFFFULL:
@@ -862,7 +913,6 @@ cdef class LoopCore:
                     return NOT_OURS
                 self.carried = READ_TO_INDEXED
         route.count += 1
-        data = <uint8_t *>words + position
         if route.unclaimed:
             if route.is_read:
                 memset(data, 0xFF, route.size)
@@ -884,10 +934,52 @@ cdef class LoopCore:
         if self.open.status != ANSWERED:
             return CONTINUE
         if route.is_read:
+            if self.open.reply[3]:
+                self.keep_steady(route)
             memcpy(data, &self.open.reply[2], route.size)
             self.value = self.open.reply[2]
         self.note(route.what, self.value)
         return NOTICED
+
+    cdef bint is_steady(self, Route *route, uint64_t *words) noexcept nogil:
+        """Whether the value that this read gives is known: then it is in `value`."""
+        cdef Steady *one = route.steady + INDICES
+        cdef uint64_t ring, index, count
+        # SAFETY: `owned` holds the channel, which holds its counts and its clock.
+        count = load(&(<ChannelCore>route.core).counts.moves)
+        if route.guarded and not one.over_late_writes:
+            ring = load(words + self.ring_word)
+            if ring >> 32 != ring & 0xFFFFFFFFULL:
+                if <void *>self.ring == <void *>None:
+                    return False
+                if not self.ring.newest(words + self.ring_word, route.device, &index):
+                    return False
+                one = route.steady + index % INDICES
+                if one.index != index:
+                    return False
+                count = load(&(<ChannelCore>route.core).counts.changes)
+        if one.count != count or not (<ChannelCore>route.core).clock.is_running():
+            return False
+        if (<ChannelCore>route.core).clock.time() >= one.until:
+            return False
+        self.value = one.value
+        return True
+
+    cdef void keep_steady(self, Route *route) noexcept nogil:
+        """The reply to the read of `route` says that its value is steady."""
+        cdef Steady *one
+        if route.steady == NULL:
+            route.steady = <Steady *>calloc(INDICES + 1, sizeof(Steady))
+            if route.steady == NULL or <void *>(<ChannelCore>route.core).clock == <void *>None:
+                free(route.steady)
+                route.steady = NULL
+                return
+        one = route.steady + (self.value % INDICES if self.carried else INDICES)
+        one.count = self.open.count
+        one.until = min(self.open.asked[1] + (self.open.reply[3] >> 1) * 1000, self.open.reply[1])
+        one.value = self.open.reply[2]
+        one.index = self.value
+        one.over_late_writes = self.open.reply[3] & OVER_LATE_WRITES
 
     cdef void note(self, PyObject *what, uint64_t value) noexcept nogil:
         # SAFETY: `owned` or `described` holds `what`.

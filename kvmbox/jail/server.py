@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from kvmbox.wire.protocol import Parameter
 
     Words = tuple[int, int, int, int]
-    Answer = tuple[int, int, int, bytes]
+    Answer = tuple[int, int, int, int, bytes]
 
 MAX_SNAPSHOT: Final = 1 << 20
 MAX_ERROR_TEXT: Final = 1024
@@ -58,8 +58,8 @@ NO_HEADER: Final = (0, 0, 0, 0)
 
 
 class DeviceServer:
-    """The models of one device process. An answer is the reply's first word, its deadline and value, and the
-    payload that follows its header.
+    """The models of one device process. An answer is the reply's first word, its deadline and value, how long
+    the value is steady, and the payload that follows its header.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class DeviceServer:
     def handle(self, frame: bytes) -> bytes:
         """The reply to `frame`. Raises what a model raises, and FrameError for a frame that is none."""
         words = WORDS.unpack(frame) if len(frame) == HEADER.size else NO_HEADER
-        first, deadline, value, payload = self.answer(words, lambda _words: frame)
-        return WORDS.pack(first, deadline, value, len(payload) << 32) + payload
+        first, deadline, value, steady, payload = self.answer(words, lambda _words: frame)
+        return WORDS.pack(first, deadline, value, len(payload) << 32 | steady) + payload
 
     def answer(self, words: Words, frame: Callable[[Words], bytes]) -> Answer:
         """The answer to a request whose header is `words`; `frame` gives all of it. Raises as `handle`."""
@@ -101,7 +101,7 @@ class DeviceServer:
         route = self.routes.get(first & ROUTE_MASK)
         if route is None or offset >> 32:  # the length of a payload
             return self._answer_rare(frame(words))
-        kind, call, size, device, next_deadline, take_effects = route
+        kind, call, size, device, next_deadline, take_effects, steady = route
         value = call(now, offset, size) if kind == READ else call(now, offset, size, value) or 0
         deadline = next_deadline()
         if deadline != self.deadlines[device]:
@@ -111,8 +111,10 @@ class DeviceServer:
             if first & 0xFF in blocks.BLOCKS:
                 return self.continue_wide(words)
             word = first | REPLY | len(effects) << 24
-            return word, self.deadline, value, encode_effects_of(device, effects)
-        return first | REPLY, self.deadline, value, b""
+            return word, self.deadline, value, 0, encode_effects_of(device, effects)
+        if steady is None:
+            return first | REPLY, self.deadline, value, 0, b""
+        return first | REPLY, self.deadline, value, steady(offset, size), b""
 
     def set_deadline(self, device: int, deadline: int | None) -> None:
         """The deadline of a model has changed."""
@@ -176,7 +178,7 @@ class DeviceServer:
     ) -> Answer:
         reply = encode_reply(request, self.deadline, value, effects, payload)
         first, deadline, value, _ = WORDS.unpack_from(reply)
-        return first, deadline, value, reply[HEADER.size :]
+        return first, deadline, value, 0, reply[HEADER.size :]
 
     def continue_wide(self, words: Words) -> Answer:
         """The answer to a wide access that its route has begun, up to the first access with effects."""
@@ -241,7 +243,8 @@ class DeviceServer:
         for device, model in enumerate(self.models):
             for kind, call in ((READ, model.read), (WRITE, model.write), (INDEXED_READ, IndexedRead(model))):
                 for size in ACCESS_SIZES:
-                    route = kind, call, size, device, model.next_deadline, model.take_effects
+                    told = getattr(model, "steady", None) if kind != WRITE else None
+                    route = kind, call, size, device, model.next_deadline, model.take_effects, told
                     self.routes[request_word(kind, device, size)] = route
             self._add_wide_routes(device, model)
         return protocol.VERSION
@@ -276,7 +279,7 @@ class DeviceServer:
         for kind, like, call in ((READ_WIDE, READ, read_wide), (WRITE_WIDE, WRITE, write_wide)):
             for size in ACCESS_SIZES[1:]:
                 # To who takes the route it is a read or a write that takes a little longer.
-                route = like, call, size, device, model.next_deadline, take_begun
+                route = like, call, size, device, model.next_deadline, take_begun, None
                 self.routes[request_word(kind, device, size)] = route
 
     def _replay(self, frames: bytes) -> int:
@@ -351,10 +354,10 @@ def error_answer(sequence: int, error: BaseException) -> Answer:
         code = traceback.tb_frame.f_code
         where = f" at {code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno}"
     text = f"{type(error).__name__}: {error}{where}".encode("utf-8", "replace")[:MAX_ERROR_TEXT]
-    return protocol.ERROR | sequence << 32, NO_DEADLINE, 0, text
+    return protocol.ERROR | sequence << 32, NO_DEADLINE, 0, 0, text
 
 
 def error_frame(sequence: int, error: BaseException) -> bytes:
     """The same as a frame."""
-    first, deadline, value, text = error_answer(sequence, error)
+    first, deadline, value, _, text = error_answer(sequence, error)
     return WORDS.pack(first, deadline, value, len(text) << 32) + text

@@ -33,13 +33,13 @@ class DirectTransport(Transport):
     def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
         """See Transport."""
         try:
-            reply, deadline, result, payload = self._answer(
+            reply, deadline, result, steady, payload = self._answer(
                 (first, now, value, offset_and_length), _frame_of_header
             )
         except Exception as error:  # noqa: BLE001 - whatever a model raises is its answer, as in a process
-            reply, deadline, result, payload = error_answer(first >> 32, error)
+            reply, deadline, result, steady, payload = error_answer(first >> 32, error)
         self._payload = payload
-        return reply, deadline, result, len(payload) << 32
+        return reply, deadline, result, len(payload) << 32 | steady
 
     def payload(self, words: Words) -> bytes:
         """See Transport."""
@@ -89,9 +89,9 @@ class DirectChannel(Channel):
         route = server.routes.get(word)
         if route is None or self._failure is not None:
             return self.access(word, offset, value, limit)
-        kind, call, size, device, next_deadline, take_effects = route
+        kind, call, size, device, next_deadline, take_effects, _ = route
         result: int
-        self._acquire()
+        self._lock.acquire()
         try:
             now = self._now()
             try:
@@ -138,7 +138,7 @@ class DirectChannel(Channel):
         """The rest of a wide access, one of whose accesses has effects. Under the lock."""
         word, _, value, offset = asked
         try:
-            first, deadline, result, payload = self.transport.server.continue_wide(asked)
+            first, deadline, result, _, payload = self.transport.server.continue_wide(asked)
         except Exception as error:  # noqa: BLE001 - as above
             return self._raised(error, asked, limit)
         frame = WORDS.pack(first, deadline, result, len(payload) << 32) + payload

@@ -32,7 +32,7 @@ from ctypes import get_errno
 from enum import Enum
 from typing import Any, Final
 
-from kvmbox.bus import Bus, Mapping
+from kvmbox.bus import Bus, Mapping, SteadyValues
 from kvmbox.errors import UnknownExitError
 from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
@@ -94,6 +94,17 @@ MOST_UNCLAIMED: Final = 64
 def nobody(_word: int, _offset: int, _value: int, limit: int) -> int:
     """The access to a port that no device claims: a read gives all ones."""
     return limit
+
+
+def _known_value(
+    steady: SteadyValues, word: int, offset: int, device: Any, ring: CoalescedRing | None
+) -> int | None:
+    """What a read gives, if that is known. `ring`, if there is one, holds undelivered writes."""
+    known = steady.value(word, offset, 0, late=ring is not None)
+    if known is None and ring is not None and (posted := ring.newest(device)) is not None:
+        word, index = device.with_index(word, *posted)
+        known = steady.value(word, offset, index, late=False)
+    return known
 
 
 class UnclaimedPorts:
@@ -324,23 +335,27 @@ class VcpuLoop:
                     route, position = None, 0
                 if route is not None:
                     route[0] += 1
-                    _, access, word, offset, limit, size, is_read, guarded, device, what = route
+                    _, access, word, offset, limit, size, is_read, guarded, device, what, steady = route
                     value = 0
-                    if guarded and words64[RING_WORD] % _SAME_HALVES:  # the ring is not empty
+                    waits = guarded and words64[RING_WORD] % _SAME_HALVES  # the ring is not empty
+                    known = None
+                    if steady is not None and steady.entries:
+                        known = _known_value(steady, word, offset, device, ring if waits else None)
+                    if known is None and waits:
                         assert ring is not None
                         if is_read:
                             word, value = ring.carry_along(device, word)
                         else:
                             ring.drain()
-                    if size == 1:
-                        if is_read:
-                            data[position] = value = access(word, offset, value, limit)
+                    if is_read:
+                        value = access(word, offset, value, limit) if known is None else known
+                        if size == 1:
+                            data[position] = value
                         else:
-                            value = data[position]
-                            access(word, offset, value, 0)
-                    elif is_read:
-                        value = access(word, offset, value, limit)
-                        data[position : position + size] = value.to_bytes(size, "little")
+                            data[position : position + size] = value.to_bytes(size, "little")
+                    elif size == 1:
+                        value = data[position]
+                        access(word, offset, value, 0)
                     else:
                         value = int.from_bytes(data[position : position + size], "little")
                         access(word, offset, value, 0)
@@ -350,19 +365,22 @@ class VcpuLoop:
                 elif self._rare_exit():
                     return LoopEnd.DECIDED
             elif status < 0:
-                number = get_errno()
-                if number == errno.EINTR:
-                    self._interruptions += 1
-                    vcpu.clear_kick()
-                else:
-                    self._unrouted_exits += 1
-                    if number != errno.EAGAIN:
-                        raise UnknownExitError(f"KVM_RUN failed: {os.strerror(number)}")
+                self._no_exit(get_errno())
             if self._attention:
                 # KVM_RUN that was interrupted has completed the exit before; after an exit it is still to do.
                 if self._pay_attention(settled=status < 0):
                     return LoopEnd.LEFT
                 enter = self._enter_and_tell if self.tells_next_exit else self._enter
+
+    def _no_exit(self, number: int) -> None:
+        """KVM_RUN has returned an error. EINTR is a kick. Raises UnknownExitError."""
+        if number == errno.EINTR:
+            self._interruptions += 1
+            self._vcpu.clear_kick()
+            return
+        self._unrouted_exits += 1
+        if number != errno.EAGAIN:
+            raise UnknownExitError(f"KVM_RUN failed: {os.strerror(number)}")
 
     def _enter_and_tell(self) -> int:
         result: int = self._vcpu.enter()
@@ -419,7 +437,7 @@ class VcpuLoop:
         if direct is None or len(routes) >= MAX_ROUTES or not (is_whole or direct.at_once):
             return
         device = direct if is_whole else direct.in_bytes(size)
-        access, request, limit = device.fast_path(is_read, size)
+        access, request, limit, steady = device.fast_path(is_read, size)
         # A write must not overtake any other. What a read can see is only in its own process.
         shared = self._ring is not None and self._ring.shares_process_with(device)
         routes[key] = [
@@ -433,6 +451,7 @@ class VcpuLoop:
             self._ring is not None and (shared or not is_read),
             device,
             what,
+            steady,
         ]
 
     def _add_unclaimed(self, key: int, what: Access) -> None:
@@ -444,7 +463,7 @@ class VcpuLoop:
         limit = (1 << 8 * size) - 1
         # Dropped or all ones: no earlier write can make a difference.
         ports = UnclaimedPorts(self._ports, size)
-        self._routes[key] = [0, nobody, 0, 0, limit, size, direction == "in", False, ports, what]
+        self._routes[key] = [0, nobody, 0, 0, limit, size, direction == "in", False, ports, what, None]
 
     # --- Everything else ---------------------------------------------------------------------------------
 

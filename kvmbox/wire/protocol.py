@@ -12,7 +12,7 @@ and the sequence number. docs/wire-protocol.md describes the protocol. Only this
     4       4     sequence number                  the same
     8       8     now: guest time in ns            next deadline of the process in ns, or NO_DEADLINE
     16      8     value                            value
-    24      4     offset, or part number           0
+    24      4     offset, or part number           of a READ: how long the value is steady
     28      4     length of the payload            length of the payload
 
 The effects at the beginning of a reply's payload are those of `effects`.
@@ -46,6 +46,12 @@ MAX_BOARD: Final = 4 << 20
 NO_DEADLINE: Final = (1 << 64) - 1
 SEQUENCE_MASK: Final = 0xFFFF_FFFF
 
+# The reply to a READ or an INDEXED_READ may say that the value is steady (`devices.model.SteadyModel`). The
+# lowest bit tells whether it stays over late writes; the others for how many microseconds.
+OVER_LATE_WRITES: Final = 1
+MAX_STEADY: Final = 50_000 << 1 | OVER_LATE_WRITES
+"""50 ms: a process that has died is noticed no later than without steady reads."""
+
 # Kinds of requests.
 HELLO: Final = 1  # value: VERSION | length of the description << 32, offset: part, payload; reply: VERSION
 READ: Final = 2  # reply value: what the guest reads
@@ -69,6 +75,9 @@ CHAINS: Final = 19  # offset: queue, value: status, payload: what a WALK has bro
 
 REPLY: Final = 0x80
 ERROR: Final = 0xFF  # the model raised: payload is text, bounded; the process exits after it
+
+STEADY_KINDS: Final = (READ, INDEXED_READ)
+"""Of these requests the reply may say that the value is steady."""
 
 KIND_NAMES: Final = {
     HELLO: "hello",
