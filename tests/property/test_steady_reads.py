@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 from kvmbox.bus import Bus, Mapping
 from kvmbox.devices.catalog import build_model
 from kvmbox.devices.model import DeviceModel
-from kvmbox.host.clock import GuestClock
 from kvmbox.jail.server import DeviceServer
 from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
@@ -49,8 +48,8 @@ MODELS: Final[dict[str, tuple[str, dict[str, int], int, int]]] = {
 }
 PRINTS: Final = "prints"
 
-SECOND: Final = [("clock", 0), ("clock", 0), ("time", 980_000_000)]
-"""20 ms are left until the clock's next update."""
+SECOND: Final = [("time", 5_000_000_000), ("clock", 0), ("clock", 0), ("time", 980_000_000)]
+"""20 ms are left until the clock's next update, and no flag of it will be set then."""
 
 DRIVER: Final = [("in", LSR), ("in", LSR), ("in", LSR)]
 """A guest that polls: from the third read on it listens, and LSR may be steady."""
