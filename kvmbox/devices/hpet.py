@@ -174,7 +174,7 @@ class Hpet:
             return mask
         return self._register(offset & ~7) >> 8 * (offset & 7) & mask
 
-    def steady(self, offset: int, size: int) -> int:
+    def steady(self, offset: int, size: int, value: int) -> int:
         """See SteadyModel. The capabilities and the period are constants."""
         return steady_for(NANOSECONDS) if offset + size <= 8 else 0
 

@@ -186,7 +186,7 @@ class I8042(PortModel):
         self.advance(now)
         super().write(now, offset, size, value)
 
-    def steady(self, offset: int, size: int) -> int:
+    def steady(self, offset: int, size: int, value: int) -> int:
         """See SteadyModel. Status and port 92 stay: at the deadline a byte of the keyboard may come."""
         return steady_for(NANOSECONDS) if size == 1 and offset in (STATUS, PORT_92) else 0
 

@@ -455,8 +455,8 @@ class RunModel(DeviceModel, Protocol):
 class SteadyModel(DeviceModel, Protocol):
     """A model that tells which values stay: the VMM then answers further reads by itself, for that long."""
 
-    def steady(self, offset: int, size: int) -> int:
-        """How long the value that was just read stays: `steady_for` of that time, or 0.
+    def steady(self, offset: int, size: int, value: int) -> int:
+        """How long `value`, which was just read, stays: `steady_for` of that time, or 0.
 
         Asked after a read without effects. The answer is good only if the read had no effect at all, so that
         the model cannot tell whether it happens again, and if every such read gives the same value during

@@ -203,7 +203,7 @@ class RtcMc146818:
                 return self._read_register_c()
         return self._ram[index]
 
-    def steady(self, offset: int, size: int) -> int:
+    def steady(self, offset: int, size: int, value: int) -> int:
         """See SteadyModel. The time stays until the next update, A until UIP. Reading C clears it."""
         if offset != 1 or size != 1 or self._index == REGISTER_C:
             return 0

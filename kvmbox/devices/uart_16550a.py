@@ -64,6 +64,7 @@ _LINE_LEVELS: Final = (IrqLine(INTR_PIN, 0), IrqLine(INTR_PIN, 1))
 # Without an interrupt the guest cannot tell when a character was taken, until it looks.
 _LATE_THR: Final = (LateWrites(reg.THR, 0), LateWrites(reg.THR, 1))
 
+_PLAIN_REGISTERS: Final = (reg.LCR, reg.MCR, reg.SCR)
 _STEADY: Final = steady_for(NANOSECONDS)
 _STEADY_LATE: Final = steady_for(NANOSECONDS, over_late_writes=True)
 
@@ -172,13 +173,19 @@ class Uart16550A:
             return self._read_register(offset)
         return (_all_ones(size) & ~0xFF) | self._read_register(offset)
 
-    def steady(self, offset: int, size: int) -> int:
-        """See SteadyModel. LSR is, while the guest listens and nothing of it is cleared by reading; what is
-        written to THR does not change it, unless it takes its time, is looped back, or interrupts.
+    def steady(self, offset: int, size: int, value: int) -> int:
+        """See SteadyModel. LSR is, while the guest listens, if reading it has cleared nothing; so is MSR.
+        What is written to THR changes neither, unless it takes its time, is looped back, or interrupts.
         """
-        if offset != reg.LSR or size != 1 or not self._listening or self._mcr & reg.MCR_LOOP:
+        if size != 1 or self._paced or self._mcr & reg.MCR_LOOP:
             return 0
-        if self._paced or self._receiver.status & _CLEARED_BY_LSR_READ:
+        if offset == reg.LSR:
+            if not self._listening or value & _CLEARED_BY_LSR_READ:
+                return 0
+        elif offset == reg.MSR:
+            if value & reg.MSR_DELTAS:
+                return 0
+        elif offset not in _PLAIN_REGISTERS:
             return 0
         return _STEADY_LATE if not self._ier else _STEADY
 

@@ -301,7 +301,7 @@ def serve(Port port, server):
                     else:
                         payload = encode_effects_of(device, effects)
                 elif told is not None:
-                    steady = told(offset, size)
+                    steady = told(offset, size, value)
         except Exception as error:
             sequence = port.asked[0] >> 32 if port.is_frame else 0
             answered, deadline, value, _, payload = error_answer(sequence, error)

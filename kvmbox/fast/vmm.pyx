@@ -455,7 +455,7 @@ cdef class ChannelCore:
         cdef uint64_t sequence
         cdef uint64_t kind = word & 0xFF
         cdef bint is_kept
-        cdef bint is_read = kind == READ or kind == INDEXED_READ
+        cdef bint is_read = kind == READ or kind == INDEXED_READ or kind == READ_WIDE
         PyThread_acquire_lock(self.mutex.lock, 1)
         if (
             <void *>self._failure != <void *>None
@@ -481,7 +481,7 @@ cdef class ChannelCore:
         # Before it is sent: see remote.steady.
         if kind == INDEXED_READ:
             store(&self.counts.moves, self.counts.moves + 1)
-        elif kind != READ:
+        elif not is_read:
             self.counts.changed()
         it.status = self.end.exchange(it.asked, it.reply)
         if it.status != UNFINISHED:
@@ -501,7 +501,7 @@ cdef class ChannelCore:
             ):
                 if is_read and it.reply[3] == 0:
                     self.counts.changed()
-                it.count = self.counts.moves if kind == READ else self.counts.changes
+                it.count = self.counts.changes if kind == INDEXED_READ else self.counts.moves
                 PyThread_release_lock(self.mutex.lock)
             elif is_kept:
                 it.status = UNLIKE

@@ -25,6 +25,7 @@ from kvmbox.wire.protocol import (
     INDEXED_READ,
     MAX_PAYLOAD,
     NO_DEADLINE,
+    OVER_LATE_WRITES,
     READ,
     READ_WIDE,
     REPLY,
@@ -114,7 +115,7 @@ class DeviceServer:
             return word, self.deadline, value, 0, encode_effects_of(device, effects)
         if steady is None:
             return first | REPLY, self.deadline, value, 0, b""
-        return first | REPLY, self.deadline, value, steady(offset, size), b""
+        return first | REPLY, self.deadline, value, steady(offset, size, value), b""
 
     def set_deadline(self, device: int, deadline: int | None) -> None:
         """The deadline of a model has changed."""
@@ -195,6 +196,8 @@ class DeviceServer:
         device, now, width = request.device, request.now, block.width
         model, may_ask = self.models[device], self._may_ask[device]
         read, write, take_effects = model.read, model.write, model.take_effects
+        steady = getattr(model, "steady", None) or never_steady
+        is_string = block.reads and not block.step
         latest = effects[:]
         while made < block.count and not (latest and blocks.ends(effects, latest, may_ask=may_ask)):
             offset = request.offset + made * block.step
@@ -209,6 +212,10 @@ class DeviceServer:
             made += 1
             latest = take_effects()
             effects += latest
+            is_first = is_string and made == 1 and not latest
+            if is_first and steady(offset, width, int.from_bytes(values, "little")):
+                values *= block.count  # all at one time, and nothing between them
+                made = block.count
         deadline = model.next_deadline()
         if deadline != self.deadlines[device]:
             self.set_deadline(device, deadline)
@@ -276,10 +283,18 @@ class DeviceServer:
         def take_begun() -> list[Effect]:
             return self._begun[2]
 
+        steady = getattr(model, "steady", None) or never_steady
+
+        def steady_wide(offset: int, size: int, value: int) -> int:
+            parts = [steady(offset + number, 1, value >> 8 * number & 0xFF) for number in range(size)]
+            least = min(parts)
+            return least & ~OVER_LATE_WRITES | min(part & OVER_LATE_WRITES for part in parts) if least else 0
+
         for kind, like, call in ((READ_WIDE, READ, read_wide), (WRITE_WIDE, WRITE, write_wide)):
             for size in ACCESS_SIZES[1:]:
                 # To who takes the route it is a read or a write that takes a little longer.
-                route = like, call, size, device, model.next_deadline, take_begun, None
+                told = steady_wide if steady is not never_steady and like == READ else None
+                route = like, call, size, device, model.next_deadline, take_begun, told
                 self.routes[request_word(kind, device, size)] = route
 
     def _replay(self, frames: bytes) -> int:
@@ -307,6 +322,11 @@ class DeviceServer:
         except SnapshotError:
             return 0
         return 1
+
+
+def never_steady(_offset: int, _size: int, _value: int) -> int:
+    """What a model says that knows no steady values."""
+    return 0
 
 
 def _unfit(value: int, width: int) -> FrameError:

@@ -65,7 +65,6 @@ from kvmbox.wire.protocol import (
     MAX_PAYLOAD,
     MAX_STEADY,
     NO_DEADLINE,
-    READ,
     STEADY_KINDS,
     WORDS,
     FrameError,
@@ -176,8 +175,7 @@ class Channel:
             if self._failure is not None:
                 raise self._failure
             kind = word & 0xFF
-            if kind != READ:
-                self.steady.begins(kind)
+            self.steady.begins(kind)
             sequence = self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
             first = word | sequence << 32
             now = self._now()

@@ -152,7 +152,7 @@ class WideProxy:
         self._size = size
         read = request_word(protocol.READ_WIDE, device.index, size)
         write = request_word(protocol.WRITE_WIDE, device.index, size)
-        self._read = FastPath(self.channel.access_for(read), read, (1 << 8 * size) - 1)
+        self._read = FastPath(self.channel.access_for(read), read, (1 << 8 * size) - 1, self.channel.steady)
         self._write = FastPath(self.channel.access_for(write), write, 0)
 
     def fast_path(self, is_read: bool, size: int) -> FastPath:

@@ -25,7 +25,7 @@ from typing import Final
 
 from kvmbox.host.clock import GuestClock
 from kvmbox.remote.transport import Words
-from kvmbox.wire.protocol import INDEXED_READ, OVER_LATE_WRITES, READ, ROUTE_MASK
+from kvmbox.wire.protocol import INDEXED_READ, OVER_LATE_WRITES, ROUTE_MASK, STEADY_KINDS
 
 ENTRIES: Final = 64
 """How many values a channel keeps at most. A guest may read many registers, but polls few."""
@@ -47,13 +47,13 @@ class SteadyReads:
 
     def begins(self, kind: int) -> None:
         """A request of this kind is about to be sent."""
-        if kind != READ:
+        if kind == INDEXED_READ:
             self.moves += 1
-            if kind != INDEXED_READ:
-                self.changes += 1
+        elif kind not in STEADY_KINDS:
+            self.changed()
 
     def ends(self, asked: Words, reply: Words) -> None:
-        """A READ or an INDEXED_READ was answered, without effects, and the reply was found good."""
+        """A request of `STEADY_KINDS` was answered, without effects, and the reply was found good."""
         first, now, index, offset = asked
         steady = reply[3]
         if not steady:
@@ -65,7 +65,7 @@ class SteadyReads:
         kind = first & 0xFF
         if len(self.entries) >= ENTRIES:
             self.entries.clear()
-        count = self.moves if kind == READ else self.changes
+        count = self.changes if kind == INDEXED_READ else self.moves
         self.entries[first & ROUTE_MASK, offset, index] = count, until, reply[2], steady & OVER_LATE_WRITES
 
     def changed(self) -> None:
@@ -79,7 +79,9 @@ class SteadyReads:
         if entry is None:
             return None
         count, until, value, over_late_writes = entry
-        if count != (self.moves if word & 0xFF == READ else self.changes) or (late and not over_late_writes):
+        if late and not over_late_writes:
+            return None
+        if count != (self.changes if word & 0xFF == INDEXED_READ else self.moves):
             return None
         clock = self._clock
         if clock is None or not clock.runs or clock.now() >= until:

@@ -46,7 +46,7 @@ MAX_BOARD: Final = 4 << 20
 NO_DEADLINE: Final = (1 << 64) - 1
 SEQUENCE_MASK: Final = 0xFFFF_FFFF
 
-# The reply to a READ or an INDEXED_READ may say that the value is steady (`devices.model.SteadyModel`). The
+# The reply to a read of STEADY_KINDS may say that the value is steady (`devices.model.SteadyModel`). The
 # lowest bit tells whether it stays over late writes; the others for how many microseconds.
 OVER_LATE_WRITES: Final = 1
 MAX_STEADY: Final = 50_000 << 1 | OVER_LATE_WRITES
@@ -76,7 +76,7 @@ CHAINS: Final = 19  # offset: queue, value: status, payload: what a WALK has bro
 REPLY: Final = 0x80
 ERROR: Final = 0xFF  # the model raised: payload is text, bounded; the process exits after it
 
-STEADY_KINDS: Final = (READ, INDEXED_READ)
+STEADY_KINDS: Final = (READ, INDEXED_READ, READ_WIDE)
 """Of these requests the reply may say that the value is steady."""
 
 KIND_NAMES: Final = {

@@ -650,7 +650,7 @@ def test_steady_value_stays_and_reading_it_has_no_effect(name: str, data: st.Dat
         rig.step(step)
         if steady_of is None or step.kind != "read" or rig.trace[-1][1]:  # type: ignore[index]  # effects
             continue
-        steady = steady_of(step.offset, step.size)
+        steady = steady_of(step.offset, step.size, rig.trace[-2])
         assert 0 <= steady <= MAX_STEADY
         deadline = rig.model.next_deadline()
         end = rig.seen + (steady >> 1) * 1000
