@@ -156,6 +156,7 @@ class CompiledChannel(ChannelCore, Channel):
         steady = CompiledSteadyReads(options["now"])
         self.set_up(lock, options["now"], steady)
         super().__init__(*arguments, **options, lock=lock, steady=steady)
+        self._lines = [device.irq_lines for device in self._grants]
         if isinstance(self._journal, CompiledJournal):
             self.keeps(self._journal.core)
 

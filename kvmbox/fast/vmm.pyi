@@ -63,6 +63,7 @@ class ChannelCore:
     _record: Any
     _journal: Any
     _outputs: list[Any]
+    _lines: list[Any]
     _wait_for_output: Any
     def set_up(self, lock: Lock, now: Callable[[], int], counts: SteadyCore) -> None: ...
     def keeps(self, kept: JournalCore | None) -> None: ...

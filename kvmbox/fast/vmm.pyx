@@ -31,10 +31,10 @@ from posix.unistd cimport read, write
 import ctypes
 import time
 
-from kvmbox.devices.model import HostOutput
+from kvmbox.devices.model import HostOutput, IrqLine
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.blocks import BLOCKS
-from kvmbox.wire.effects import EFFECT, HOST_OUTPUT
+from kvmbox.wire.effects import BY_CLASS, EFFECT, HOST_OUTPUT
 
 cdef extern from "pythread.h" nogil:
     ctypedef void *PyThread_type_lock
@@ -69,6 +69,7 @@ cdef extern from "volatile.h" nogil:
 # From the modules that define them, so that there is one source; C variables, read once.
 cdef uint64_t REPLY = protocol.REPLY
 cdef int READ = protocol.READ
+cdef uint64_t WRITE = protocol.WRITE
 cdef int INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t READ_WIDE = protocol.READ_WIDE
 cdef uint64_t MAX_STEADY = protocol.MAX_STEADY
@@ -82,12 +83,15 @@ cdef Py_ssize_t PAGE_BYTES = page_layout.SIZE
 cdef uint8_t BELL = page_layout.DOORBELL[0]
 cdef size_t HEADER_BYTES = protocol.HEADER.size
 
-# A reply with one effect, the output of one character: what its header announces, and its first word of payload
-# but for the device.
-cdef uint64_t ONE_EFFECT = protocol.REPLY | 1 << 24
-cdef uint64_t CHARACTER_BYTES = EFFECT.size + 1
-cdef uint64_t CHARACTER = HOST_OUTPUT | 1 << 32
+# The effects that a guest without a driver for anything else causes: output and interrupt lines.
+cdef uint64_t OUTPUT_TAG = HOST_OUTPUT
+cdef uint64_t LINE_TAG = BY_CLASS[IrqLine].tag
+cdef uint64_t EFFECT_BYTES = EFFECT.size
+cdef uint64_t EFFECTS_FIELD = <uint64_t>0xFF << 24  # of a reply's first word: their number
 cdef tuple CHARACTERS = tuple(bytes((character,)) for character in range(256))
+
+cdef enum:
+    BODY_WORDS = 16     # a payload of up to so many words is copied from a page
 
 cdef int SPIN_LOOKS = 1500
 """How often to look for a reply before sleeping: some 50 µs, as `shared.LOOKS`."""
@@ -102,7 +106,7 @@ cdef enum:
     UNUSED = 2      # nothing has been sent
     UNLIKE = 3      # `reply` has the words of a reply that is not plain
     RAISED = 4      # the clock has raised an exception; nothing has been sent
-    PRINTS = 5      # `reply` is good and changes nothing, but for the character that it prints
+    EFFECTS = 5     # `reply` is good and changes nothing, but for its effects, which `End` has
 
 
 cdef class Lock:
@@ -192,8 +196,8 @@ cdef class Clock:
 cdef class End:
     """The compiled half of a transport: the VMM's end. Used under the lock of the channel."""
 
-    cdef uint64_t body[2]   # the payload of the last reply, if it is as long as that of a character
-    cdef bint has_body
+    cdef uint64_t body[BODY_WORDS]  # the payload of the last reply, if it is short
+    cdef size_t body_bytes                  # 0: it is not here
 
     cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
         """Send a request of four words, and give the four words of its reply."""
@@ -201,10 +205,11 @@ cdef class End:
 
     def taken_payload(self):
         """The payload of the last reply, once, if the compiled half has copied it; else None."""
-        if not self.has_body:
+        cdef size_t length = self.body_bytes
+        if not length:
             return None
-        self.has_body = False
-        return (<char *>self.body)[:CHARACTER_BYTES]
+        self.body_bytes = 0
+        return (<char *>self.body)[:length]
 
 
 LATE, NOT_RUNG, ASLEEP, CAME, WOKEN = range(5)
@@ -259,7 +264,7 @@ cdef class PageEnd(End):
 
     cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
         cdef int status = UNUSED
-        self.has_body = False
+        self.body_bytes = 0
         store(&self.busy, 1)
         fence()
         if not load(&self.closed):
@@ -313,7 +318,9 @@ cdef class PageEnd(End):
         store(request, asked[0])
 
     cdef bint take(self, uint64_t *reply) noexcept nogil:
-        """Copy the header of the reply, if one has come."""
+        """Copy the header of the reply, and a short payload, if one has come."""
+        cdef uint64_t length
+        cdef size_t number
         cdef uint64_t *words = self.words + REPLY_WORD
         reply[0] = load(words)
         if reply[0] == self._seen:
@@ -322,10 +329,11 @@ cdef class PageEnd(End):
         reply[1] = load(words + 1)
         reply[2] = load(words + 2)
         reply[3] = load(words + 3)
-        if reply[3] == CHARACTER_BYTES << 32:
-            self.body[0] = load(words + 4)
-            self.body[1] = load(words + 5)
-            self.has_body = True
+        length = reply[3] >> 32
+        if 0 < length <= 8 * BODY_WORDS:
+            for number in range((length + 7) // 8):
+                self.body[number] = load(words + 4 + number)
+            self.body_bytes = length
         self._seen = reply[0]
         return True
 
@@ -345,7 +353,7 @@ cdef class StreamEnd(End):
             return UNUSED
         self.error = 0
         self.size = 0
-        self.has_body = False
+        self.body_bytes = 0
         while True:
             done = write(self.requests, asked, HEADER_BYTES)
             if done >= 0:
@@ -366,10 +374,10 @@ cdef class StreamEnd(End):
         memcpy(reply, self.frame, HEADER_BYTES)
         if <size_t>done == HEADER_BYTES:
             return UNFINISHED if reply[3] >> 32 else ANSWERED
-        if reply[3] != CHARACTER_BYTES << 32 or <size_t>done != HEADER_BYTES + CHARACTER_BYTES:
+        if reply[3] >> 32 != <uint64_t>done - HEADER_BYTES or reply[3] >> 32 > 8 * BODY_WORDS:
             return UNFINISHED
-        memcpy(self.body, self.frame + HEADER_BYTES, CHARACTER_BYTES)
-        self.has_body = True
+        self.body_bytes = <size_t>done - HEADER_BYTES
+        memcpy(self.body, self.frame + HEADER_BYTES, self.body_bytes)
         return ANSWERED
 
     def received(self):
@@ -423,6 +431,7 @@ cdef class ChannelCore:
     cdef public object _journal
     cdef JournalCore kept
     cdef public list _outputs
+    cdef public list _lines
     cdef public object _wait_for_output
     cdef Lock mutex
     cdef Clock clock
@@ -506,29 +515,64 @@ cdef class ChannelCore:
             elif is_kept:
                 it.status = UNLIKE
             elif (
-                it.reply[0] == it.asked[0] | ONE_EFFECT
-                and self.end.has_body
-                and it.asked[0] & 0xFF != READ_WIDE
+                it.reply[0] & ~EFFECTS_FIELD == it.asked[0] | REPLY
+                and it.reply[0] & EFFECTS_FIELD
+                and self.end.body_bytes == it.reply[3] >> 32
+                and it.reply[3] & 0xFFFFFFFFULL == 0
+                and (is_read or kind == WRITE)
+                and kind != READ_WIDE
             ):
-                # Which device may print, and how, Python's objects tell.
-                it.status = PRINTS
+                # Which device may have them, and what they do, Python's objects tell.
+                it.status = EFFECTS
+                if is_read:
+                    self.counts.changed()
             else:
                 it.status = UNLIKE
         return True
 
-    cdef bint print_character(self) except -1:
-        """Print the character of the last reply, and give the lock back, if its device may print. Otherwise
-        nothing has happened.
+    cdef bint apply_effects(self, uint64_t count) except -1:
+        """Apply the effects of the last reply, and give the lock back, if all are lines and output, which the
+        devices may have. Otherwise nothing has happened. See `Channel.check_effect`.
         """
-        cdef uint64_t device = self.end.body[0] >> 8 & 0xFF
-        if self.end.body[0] != (CHARACTER | device << 8) or device >= <uint64_t>len(self._outputs):
+        cdef const uint8_t *body = <const uint8_t *>self.end.body
+        cdef size_t end = self.end.body_bytes
+        cdef size_t position = 0
+        cdef uint64_t effect, length
+        cdef uint64_t number
+        calls = []
+        for number in range(count):
+            if position + EFFECT_BYTES > end:
+                return False
+            memcpy(&effect, body + position, EFFECT_BYTES)
+            position += EFFECT_BYTES
+            length = effect >> 32
+            device, pin, level = effect >> 8 & 0xFF, effect >> 16 & 0xFF, effect >> 24 & 0xFF
+            if device >= len(self._outputs):
+                return False
+            if effect & 0xFF == LINE_TAG:
+                lines = self._lines[device]
+                if pin >= len(lines) or level > 1 or (length and not level):
+                    return False
+                calls.append((lines[pin], level, length))
+            elif effect & 0xFF == OUTPUT_TAG:
+                output = self._outputs[device]
+                if output is None or pin or level or not length or length > end - position:
+                    return False
+                text = CHARACTERS[body[position]] if length == 1 else (<char *>body)[position : position + length]
+                calls.append((output, text))
+                position += length
+            else:
+                return False
+        if position != end:
             return False
-        output = self._outputs[device]
-        if output is None:
-            return False
-        self.end.has_body = False
+        # The reply is good as a whole: only now is any of it used.
+        self.end.body_bytes = 0
         try:
-            output(CHARACTERS[self.end.body[1] & 0xFF])
+            for call in calls:
+                if len(call) == 2:
+                    call[0](call[1])
+                else:
+                    call[0](call[1], call[2])
         finally:
             PyThread_release_lock(self.mutex.lock)
         self._wait_for_output()
@@ -548,7 +592,7 @@ cdef class ChannelCore:
         if it.status == RAISED:
             error, self.error = self.error, None
             raise error
-        if it.status == PRINTS and self.print_character():
+        if it.status == EFFECTS and self.apply_effects(it.reply[0] >> 24 & 0xFF):
             return it.reply[2]
         asked = (it.asked[0], it.asked[1], it.asked[2], it.asked[3])
         if it.status == UNFINISHED:
