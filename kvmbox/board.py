@@ -143,9 +143,36 @@ class Content(Value):
         return sum(len(part) for part in self.parts)
 
 
+class Medium(Value):
+    """A disk, or another store of the host, whose bytes never reach the device, and no address that it names.
+
+    The model's resources are its `Resource`, `Content` and `Medium` grants in their order. `name` says which
+    store of the host; `size` is how many bytes it has. The guest reads them, and writes them if `writable`,
+    through a window at register `window` of the device, or through buffers of a queue (`window` None). One
+    effect moves at most `max_bytes`.
+    """
+
+    name: str
+    size: int
+    writable: bool = False
+    window: int | None = None
+    max_bytes: int = 1 << 20
+
+
+class Queues(Value):
+    """The device has `count` virtqueues in guest memory, of at most `max_size` entries each.
+
+    The VMM walks them, and the device gets handles. At most `max_chains` of a queue are handed out at a time.
+    """
+
+    count: int
+    max_size: int = 256
+    max_chains: int = 64
+
+
 _Wire = Irq | ReplacingIrq | Output | Input
 _Power = Reset | StopValue | StopClean | StopPanic | BiosReport | Suspend
-Grant = _Wire | _Power | LateWrites | Memory | Resource | Content
+Grant = _Wire | _Power | LateWrites | Memory | Resource | Content | Medium | Queues
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
 
 _AnyGrant = TypeVar("_AnyGrant", bound=Grant)

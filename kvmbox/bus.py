@@ -13,18 +13,35 @@ accesses of a string instruction. The device gets the same accesses in the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import NamedTuple, Protocol
 
 from kvmbox.lean import Value
 
 
+class SteadyValues(Protocol):
+    """Values that reads are known to give, because the device has said so."""
+
+    @property
+    def entries(self) -> Sized:
+        """Those that were ever known."""
+        ...
+
+    def value(self, word: int, offset: int, index: int, *, late: bool) -> int | None:
+        """What the read gives, if that is known. `late`: writes wait that may be late."""
+        ...
+
+
 class FastPath(NamedTuple):
-    """The call that makes an access: `access(word, offset, value, limit)`, with 0 for the value of a read."""
+    """The call that makes an access: `access(word, offset, value, limit)`, with 0 for the value of a read.
+
+    `steady` may know what a read gives.
+    """
 
     access: Callable[[int, int, int, int], int]
     word: int
     limit: int
+    steady: SteadyValues | None = None
 
 
 class BusDevice(Protocol):

@@ -23,7 +23,16 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kvmbox.devices.model import NO_RISE, Effect, IrqLine, RisesAt, SnapshotError, TakeLine
+from kvmbox.devices.model import (
+    NANOSECONDS,
+    NO_RISE,
+    Effect,
+    IrqLine,
+    RisesAt,
+    SnapshotError,
+    TakeLine,
+    steady_for,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,6 +173,10 @@ class Hpet:
         if offset >= SIZE:
             return mask
         return self._register(offset & ~7) >> 8 * (offset & 7) & mask
+
+    def steady(self, offset: int, size: int, value: int) -> int:
+        """See SteadyModel. The capabilities and the period are constants."""
+        return steady_for(NANOSECONDS) if offset + size <= 8 else 0
 
     def write(self, now: int, offset: int, size: int, value: int) -> None:
         """See DeviceModel. The specification knows accesses of 4 and 8 bytes (2.3.2): others are dropped."""

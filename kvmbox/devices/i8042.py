@@ -42,7 +42,7 @@ from __future__ import annotations
 import struct
 
 from kvmbox.devices import ps2_keyboard
-from kvmbox.devices.model import InputRoom, IrqLine, Reset, SnapshotError
+from kvmbox.devices.model import NANOSECONDS, InputRoom, IrqLine, Reset, SnapshotError, steady_for
 from kvmbox.devices.port_models import PortModel, check_snapshot
 from kvmbox.devices.ps2_keyboard import BREAK, RELEASED, TRANSLATED, Ps2Keyboard
 
@@ -185,6 +185,10 @@ class I8042(PortModel):
         """See DeviceModel."""
         self.advance(now)
         super().write(now, offset, size, value)
+
+    def steady(self, offset: int, size: int, value: int) -> int:
+        """See SteadyModel. Status and port 92 stay: at the deadline a byte of the keyboard may come."""
+        return steady_for(NANOSECONDS) if size == 1 and offset in (STATUS, PORT_92) else 0
 
     def _read_byte(self, offset: int) -> int:
         if offset == STATUS:

@@ -227,10 +227,147 @@ class Transfer(_Effect):
         self.to_guest = to_guest
 
 
+class Window(_Effect):
+    """The next `size` bytes at the device's data register are bytes of a medium, from `offset` on.
+
+    The VMM serves these accesses, and the bytes never pass through the device. `resource` counts the device's
+    resources as `Transfer` does.
+
+    To the guest (`to_guest` is 1): the VMM reads the bytes first. `complete` tells of `DONE` when the guest
+    can read them, and of `MOVED` when it has read the last one. From the guest: `complete` tells of `MOVED`
+    when the guest has written the last byte, and then whether the medium has them: `DONE`, `FAILED`, …
+
+    A device has one window. Another `Window` ends it; one of no bytes leaves the device with none. What is
+    still in a window that ends is lost. A window that has failed has ended.
+    """
+
+    __slots__ = ("offset", "resource", "size", "tag", "to_guest")
+    __match_args__ = ("tag", "resource", "offset", "size", "to_guest")
+
+    def __init__(self, tag: int, resource: int, offset: int, size: int, to_guest: int) -> None:
+        self.tag = tag
+        self.resource = resource
+        self.offset = offset
+        self.size = size
+        self.to_guest = to_guest
+
+
+class Flush(_Effect):
+    """What was written to a medium is to reach stable storage: `complete` tells when it has."""
+
+    __slots__ = ("resource", "tag")
+    __match_args__ = ("tag", "resource")
+
+    def __init__(self, tag: int, resource: int) -> None:
+        self.tag = tag
+        self.resource = resource
+
+
+class Queue(_Effect):
+    """The guest has published a split virtqueue: `size` entries, and the addresses of its three areas.
+
+    `flags` are features that the driver has accepted: `EVENT_INDEX`, `INDIRECT`. Of 0 entries: there is no
+    queue `index` any more, and what it has handed out is void.
+    """
+
+    __slots__ = ("available", "descriptors", "flags", "index", "size", "used")
+    __match_args__ = ("index", "size", "flags", "descriptors", "available", "used")
+
+    def __init__(
+        self, index: int, size: int, flags: int, descriptors: int, available: int, used: int
+    ) -> None:
+        self.index = index
+        self.size = size
+        self.flags = flags
+        self.descriptors = descriptors
+        self.available = available
+        self.used = used
+
+
+class Walk(_Effect):
+    """At most `count` chains of queue `index` are wanted: `chains` brings those that the guest has made
+    available, maybe none. When it brings fewer, the guest will notify the device of the next one.
+    """
+
+    __slots__ = ("count", "index")
+    __match_args__ = ("index", "count")
+
+    def __init__(self, index: int, count: int) -> None:
+        self.index = index
+        self.count = count
+
+
+class ChainRead(_Effect):
+    """`size` bytes of the readable part of a chain, from `skip` on, are wanted: `memory` brings them, with
+    the handle as their tag.
+    """
+
+    __slots__ = ("handle", "size", "skip")
+    __match_args__ = ("handle", "skip", "size")
+
+    def __init__(self, handle: int, skip: int, size: int) -> None:
+        self.handle = handle
+        self.skip = skip
+        self.size = size
+
+
+class ChainWrite(_Effect):
+    """`data` goes to the writable part of a chain, from `skip` on."""
+
+    __slots__ = ("data", "handle", "skip")
+    __match_args__ = ("handle", "skip", "data")
+
+    def __init__(self, handle: int, skip: int, data: bytes) -> None:
+        self.handle = handle
+        self.skip = skip
+        self.data = data
+
+
+class ChainTransfer(_Effect):
+    """The host is to move `size` bytes between a medium, from `offset` on, and a chain, from `skip` on.
+
+    `to_guest` is 1 for bytes that go to its writable part, 0 for those that come from its readable part.
+    `complete` tells when it is done, with the handle as its tag. A chain has one transfer at a time.
+    """
+
+    __slots__ = ("handle", "offset", "resource", "size", "skip", "to_guest")
+    __match_args__ = ("handle", "resource", "offset", "skip", "size", "to_guest")
+
+    def __init__(self, handle: int, resource: int, offset: int, skip: int, size: int, to_guest: int) -> None:
+        self.handle = handle
+        self.resource = resource
+        self.offset = offset
+        self.skip = skip
+        self.size = size
+        self.to_guest = to_guest
+
+
+class ChainUsed(_Effect):
+    """A chain goes back to the guest, with `written` bytes in its writable part. Its handle is void now.
+
+    If the guest wants an interrupt for that, output pin `pin` goes high.
+    """
+
+    __slots__ = ("handle", "pin", "written")
+    __match_args__ = ("pin", "handle", "written")
+
+    def __init__(self, pin: int, handle: int, written: int) -> None:
+        self.pin = pin
+        self.handle = handle
+        self.written = written
+
+
 _Line: TypeAlias = IrqLine | TakeLine | RisesAt
+_Chain: TypeAlias = Queue | Walk | ChainRead | ChainWrite | ChainTransfer | ChainUsed
+_Medium: TypeAlias = Window | Flush
 _Power: TypeAlias = Reset | Stop | Suspend
 _Memory: TypeAlias = MemoryRead | MemoryWrite | ContentRead | Transfer
-Effect: TypeAlias = _Line | HostOutput | InputRoom | LateWrites | _Power | _Memory
+Effect: TypeAlias = _Line | HostOutput | InputRoom | LateWrites | _Power | _Memory | _Medium | _Chain
+
+EVENT_INDEX: Final = 1 << 0
+"""Of a queue: each side names the index at which the other one is to notify it (VIRTIO 1.2, 2.7.10)."""
+INDIRECT: Final = 1 << 1
+"""Of a queue: a descriptor may refer to a table of descriptors (VIRTIO 1.2, 2.7.5.3)."""
 
 WAKE_BY_RTC: Final = 1 << 0
 """The alarm of the clock: its interrupt line is high."""
@@ -242,6 +379,7 @@ BEYOND_END: Final = 2  # the resource ends before that: nothing was moved
 FAILED: Final = 3  # the host's file gave an error
 NO_SPACE: Final = 4  # the host's disk is full: some of it may have been written
 BUSY: Final = 5  # too many transfers of this device wait already: nothing was moved
+MOVED: Final = 6  # the guest has read, or written, the last byte of a window
 
 
 class SnapshotError(ValueError):
@@ -314,6 +452,28 @@ class RunModel(DeviceModel, Protocol):
         """
 
 
+class SteadyModel(DeviceModel, Protocol):
+    """A model that tells which values stay: the VMM then answers further reads by itself, for that long."""
+
+    def steady(self, offset: int, size: int, value: int) -> int:
+        """How long `value`, which was just read, stays: `steady_for` of that time, or 0.
+
+        Asked after a read without effects. The answer is good only if the read had no effect at all, so that
+        the model cannot tell whether it happens again, and if every such read gives the same value during
+        that time, as long as there is no other request to the model than reads that are steady as well.
+        """
+
+
+def steady_for(nanoseconds: int, *, over_late_writes: bool = False) -> int:
+    """What `SteadyModel.steady` answers. `over_late_writes`: the value also stays whatever writes come that
+    may be late (`LateWrites`).
+    """
+    return min(nanoseconds // 1000, _LONGEST_STEADY) << 1 | over_late_writes
+
+
+_LONGEST_STEADY: Final = 50_000  # microseconds: see wire.protocol
+
+
 class MemoryModel(DeviceModel, Protocol):
     """A model that was granted guest memory or resources: what it asked for comes back by these calls.
 
@@ -325,4 +485,35 @@ class MemoryModel(DeviceModel, Protocol):
         """The bytes that a `MemoryRead` or a `ContentRead` asked for; None if a range is not guest memory."""
 
     def complete(self, now: int, tag: int, status: int) -> None:
-        """How a `Transfer`, or a `MemoryWrite` with a tag, went: `DONE`, `BAD_ADDRESS`, …"""
+        """How a `Transfer`, or a `MemoryWrite` with a tag, went: `DONE`, `BAD_ADDRESS`, …
+
+        The same for a `Window`, a `Flush` and a `ChainTransfer`, whose tag is the handle of the chain.
+        """
+
+
+class Chain:
+    """A buffer that the guest has made available in a queue. Its name is `handle`; there is no address.
+
+    `readable` and `writable` are the lengths of its two parts in bytes. `head` is the beginning of the
+    readable part, `CHAIN_HEAD` bytes at most.
+    """
+
+    __slots__ = ("handle", "head", "readable", "writable")
+
+    def __init__(self, handle: int, readable: int, writable: int, head: bytes) -> None:
+        self.handle = handle
+        self.readable = readable
+        self.writable = writable
+        self.head = head
+
+
+CHAIN_HEAD: Final = 32
+
+
+class QueueModel(MemoryModel, Protocol):
+    """A model that was granted queues in guest memory."""
+
+    def chains(self, now: int, index: int, chains: list[Chain], status: int) -> None:
+        """What a `Walk` of queue `index` has brought. `status` is DONE, or BAD_ADDRESS: what the guest has
+        published is not a queue. Then there will be no more chains of this queue, until it is published anew.
+        """

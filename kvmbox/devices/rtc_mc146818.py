@@ -34,7 +34,15 @@ from __future__ import annotations
 import struct
 
 from kvmbox.devices.cmos import memory_size_bytes
-from kvmbox.devices.model import NANOSECONDS, NO_RISE, Effect, IrqLine, RisesAt, SnapshotError
+from kvmbox.devices.model import (
+    NANOSECONDS,
+    NO_RISE,
+    Effect,
+    IrqLine,
+    RisesAt,
+    SnapshotError,
+    steady_for,
+)
 from kvmbox.devices.rtc_alarm import seconds_to_alarm
 from kvmbox.devices.rtc_calendar import SECONDS_PER_DAY, weekday_from_days
 from kvmbox.devices.rtc_daylight import next_special_update
@@ -194,6 +202,19 @@ class RtcMc146818:
             if index == REGISTER_C:
                 return self._read_register_c()
         return self._ram[index]
+
+    def steady(self, offset: int, size: int, value: int) -> int:
+        """See SteadyModel. The time stays until the next update, A until UIP. Reading C clears it."""
+        if offset != 1 or size != 1 or self._index == REGISTER_C:
+            return 0
+        stays = NANOSECONDS
+        if not self._held:
+            left = NANOSECONDS - (self._now - self._base_ns) % NANOSECONDS
+            if self._index == REGISTER_A:
+                stays = max(left - UIP_NS, 0)
+            elif KIND[self._index] == KIND_TIME:
+                stays = left
+        return steady_for(stays)
 
     def write(self, now: int, offset: int, size: int, value: int) -> None:
         """See DeviceModel. Registers C and D and bit 7 of A are read-only; unknown offsets drop the value."""

@@ -38,7 +38,15 @@ from __future__ import annotations
 
 from kvmbox.devices import uart_registers as reg
 from kvmbox.devices import uart_snapshot as snap
-from kvmbox.devices.model import Effect, HostOutput, InputRoom, IrqLine, LateWrites
+from kvmbox.devices.model import (
+    NANOSECONDS,
+    Effect,
+    HostOutput,
+    InputRoom,
+    IrqLine,
+    LateWrites,
+    steady_for,
+)
 from kvmbox.devices.uart_receiver import Receiver
 from kvmbox.devices.uart_transmitter import Transmitter
 
@@ -55,6 +63,10 @@ _LINE_LEVELS: Final = (IrqLine(INTR_PIN, 0), IrqLine(INTR_PIN, 1))
 
 # Without an interrupt the guest cannot tell when a character was taken, until it looks.
 _LATE_THR: Final = (LateWrites(reg.THR, 0), LateWrites(reg.THR, 1))
+
+_PLAIN_REGISTERS: Final = (reg.LCR, reg.MCR, reg.SCR)
+_STEADY: Final = steady_for(NANOSECONDS)
+_STEADY_LATE: Final = steady_for(NANOSECONDS, over_late_writes=True)
 
 _CLEARED_BY_LSR_READ: Final = reg.LSR_ERRORS | reg.LSR_FIFO_ERROR
 _LINE_ENABLE: Final = reg.MCR_OUT2 | reg.MCR_LOOP
@@ -160,6 +172,22 @@ class Uart16550A:
         if size == 1:
             return self._read_register(offset)
         return (_all_ones(size) & ~0xFF) | self._read_register(offset)
+
+    def steady(self, offset: int, size: int, value: int) -> int:
+        """See SteadyModel. LSR is, while the guest listens, if reading it has cleared nothing; so is MSR.
+        What is written to THR changes neither, unless it takes its time, is looped back, or interrupts.
+        """
+        if size != 1 or self._paced or self._mcr & reg.MCR_LOOP:
+            return 0
+        if offset == reg.LSR:
+            if not self._listening or value & _CLEARED_BY_LSR_READ:
+                return 0
+        elif offset == reg.MSR:
+            if value & reg.MSR_DELTAS:
+                return 0
+        elif offset not in _PLAIN_REGISTERS:
+            return 0
+        return _STEADY_LATE if not self._ier else _STEADY
 
     def write(self, now: int, offset: int, size: int, value: int) -> None:
         """See DeviceModel."""

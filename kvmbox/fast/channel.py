@@ -12,13 +12,25 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from kvmbox.errors import DeviceProcessError
-from kvmbox.fast.vmm import CAME, LATE, NOT_RUNG, WOKEN, ChannelCore, JournalCore, Lock, PageEnd, StreamEnd
+from kvmbox.fast.vmm import (
+    CAME,
+    LATE,
+    NOT_RUNG,
+    WOKEN,
+    ChannelCore,
+    JournalCore,
+    Lock,
+    PageEnd,
+    SteadyCore,
+    StreamEnd,
+)
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.journal import JOURNAL_LIMIT, Entry, Journal
 from kvmbox.remote.shared import PageTransport
+from kvmbox.remote.steady import SteadyReads
 from kvmbox.remote.stream import PipeTransport, SocketTransport, StreamTransport
 from kvmbox.remote.transport import NO_HEADER, Link, LinkedTransport, Transport, TransportError, Waits, Words
-from kvmbox.wire.protocol import REPLY, WORDS
+from kvmbox.wire.protocol import MAX_STEADY, REPLY, STEADY_KINDS, WORDS
 
 
 class CompiledPageTransport(PageEnd, PageTransport):
@@ -63,7 +75,7 @@ class _CompiledStream(StreamEnd):
         if taken is not None:
             return taken
         # The compiled half reads a header that announces nothing: Python's frame is then of an earlier reply.
-        return StreamTransport.payload(self, words) if words is NO_HEADER or words[3] else b""
+        return StreamTransport.payload(self, words) if words is NO_HEADER or words[3] >> 32 else b""
 
     def rest_of_exchange(self) -> Words:
         """What `exchange_words` gives for the last request, whose reply is not four words."""
@@ -88,6 +100,10 @@ COMPILED_TRANSPORTS: Final[dict[type[LinkedTransport], type[LinkedTransport]]] =
     SocketTransport: CompiledSocketTransport,
     PipeTransport: CompiledPipeTransport,
 }
+
+
+class CompiledSteadyReads(SteadyCore, SteadyReads):
+    """The counts that compiled run loops compare. Their values are with their routes."""
 
 
 class CompiledJournal(Journal):
@@ -137,8 +153,10 @@ class CompiledChannel(ChannelCore, Channel):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         lock = Lock()
-        self.set_up(lock, options["now"])
-        super().__init__(*arguments, **options, lock=lock)
+        steady = CompiledSteadyReads(options["now"])
+        self.set_up(lock, options["now"], steady)
+        super().__init__(*arguments, **options, lock=lock, steady=steady)
+        self._lines = [device.irq_lines for device in self._grants]
         if isinstance(self._journal, CompiledJournal):
             self.keeps(self._journal.core)
 
@@ -157,13 +175,18 @@ class CompiledChannel(ChannelCore, Channel):
                     words = self.transport.rest_of_exchange()
                     self.waiting = 0
                 reply, deadline, result, rest = words
-                if reply == asked[0] | REPLY and result <= limit and not rest:
+                is_read = asked[0] & 0xFF in STEADY_KINDS
+                if reply == asked[0] | REPLY and result <= limit and rest <= (MAX_STEADY if is_read else 0):
                     if deadline != self.deadline:
                         self._set_deadline(deadline, asked[1])
+                    if is_read:
+                        self.steady.ends(asked, words)
                     self._note((asked, b"", words, b""))
                 else:
+                    self.steady.changed()
                     result = self._use(asked, words, limit)
             except (DeviceProcessError, TransportError) as error:
+                self.steady.changed()
                 result, _ = self._survive(error, WORDS.pack(*asked), limit)
             finally:
                 self.waiting = 0

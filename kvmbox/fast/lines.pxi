@@ -106,7 +106,7 @@ cdef class RouterCore:
                 first = min(first, at)
         if self.stopping:
             host = 1  # long ago
-        elif self.clock.runs() and not first >> 62:  # or in 146 years
+        elif self.clock.is_running() and not first >> 62:  # or in 146 years
             host = max(<int64_t>first + self.clock._base, <int64_t>1)  # also if that is before the host's start
             if <int64_t>first > self.clock._limit and self.clock.is_past(host):
                 host = NEVER  # guest time stands still: the next loan calls `rearm`
@@ -164,7 +164,7 @@ cdef class RouterCore:
 
     cdef bint is_due(self, SourceCore source) noexcept nogil:
         cdef uint64_t at = load(&source.at)
-        return at != NO_RISE and self.clock.runs() and at <= self.clock.time()
+        return at != NO_RISE and self.clock.is_running() and at <= self.clock.time()
 
     cdef bint pulse(self, SourceCore source) noexcept nogil:
         """Whether KVM took it. If it did not, Python will say why, when the model tells of the rise."""

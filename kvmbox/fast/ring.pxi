@@ -67,6 +67,27 @@ cdef class RingCore:
         PyThread_release_lock(self.mutex.lock)
         return taken
 
+    cdef bint newest(self, const uint64_t *indices, PyObject *device, uint64_t *value) noexcept nogil:
+        """Whether the newest write in the ring is for `device`: then the value of a read that it is carried
+        along with. Only the vCPU that fills the ring asks, so that there is no newer one; another thread may
+        deliver it meanwhile.
+        """
+        cdef uint64_t last = load(indices) >> 32
+        cdef const uint64_t *entry
+        cdef size_t number
+        if not self.carries or last >= self.entries:
+            return False
+        entry = indices + 1 + self.entry_words * ((last if last else self.entries) - 1)
+        for number in range(self.zones):
+            if (
+                entry[0] == self.table[number].port
+                and entry[1] == self.byte_to_port
+                and device == self.table[number].device
+            ):
+                value[0] = self.table[number].register << 32 | (entry[2] & 0xFF)
+                return True
+        return False
+
     def take_carried(self):
         """(Device, number) of the writes that were carried along here since the last call."""
         cdef size_t number

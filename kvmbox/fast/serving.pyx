@@ -97,10 +97,12 @@ cdef class Port:
                 PyErr_SetFromErrno(OSError)
             PyErr_CheckSignals()
 
-    cdef int reply(self, uint64_t first, uint64_t deadline, uint64_t value, bytes payload) except -1:
+    cdef int reply(
+        self, uint64_t first, uint64_t deadline, uint64_t value, uint64_t steady, bytes payload
+    ) except -1:
         if len(payload) > FRAME_BYTES - HEADER_BYTES:
             raise ValueError(f"a payload of {len(payload)} bytes")
-        return self.send(first, deadline, value, payload, len(payload))
+        return self.send(first, deadline, value, steady, payload, len(payload))
 
     cdef int reply_character(
         self, uint64_t first, uint64_t deadline, uint64_t value, uint64_t device, const uint8_t *data
@@ -108,13 +110,14 @@ cdef class Port:
         """The reply whose only effect is that `device` prints one byte."""
         cdef uint64_t body[2]
         body[0], body[1] = CHARACTER | device << 8, data[0]
-        return self.send(first, deadline, value, <uint8_t *>body, CHARACTER_BYTES)
+        return self.send(first, deadline, value, 0, <uint8_t *>body, CHARACTER_BYTES)
 
     cdef int send(
-        self, uint64_t first, uint64_t deadline, uint64_t value, const uint8_t *data, Py_ssize_t length
+        self, uint64_t first, uint64_t deadline, uint64_t value, uint64_t steady, const uint8_t *data,
+        Py_ssize_t length
     ) except -1:
         cdef uint64_t words[4]
-        words[0], words[1], words[2], words[3] = first, deadline, value, <uint64_t>length << 32
+        words[0], words[1], words[2], words[3] = first, deadline, value, <uint64_t>length << 32 | steady
         while self.put(words, data, length) < 0:
             if errno != EINTR:
                 PyErr_SetFromErrno(OSError)
@@ -249,24 +252,25 @@ def serve(Port port, server):
     cdef uint64_t earliest = server.deadline
     cdef uint64_t first, offset, posted
     cdef uint64_t answered
+    cdef uint64_t steady
     cdef tuple route
     cdef bytes payload
     cdef bint is_character
     while running:
         if not port.next_request():
             return 0
-        payload, is_character = b"", False
+        payload, is_character, steady = b"", False, 0
         try:
             first, offset = port.asked[0], port.asked[3]
             # The length of a payload is the upper half of the last word.
             found = routes.get(first & ROUTE_MASK) if port.is_frame and not offset >> 32 else None
             if found is None:
                 words = (first, port.asked[1], port.asked[2], offset) if port.is_frame else NO_HEADER
-                answered, _, value, payload = server.answer(words, lambda _words: port.frame())
+                answered, _, value, steady, payload = server.answer(words, lambda _words: port.frame())
                 running, earliest = server.running, server.deadline
             else:
                 route = found
-                kind, call, size, device, next_deadline, take_effects = route
+                kind, call, size, device, next_deadline, take_effects, told = route
                 now = port.asked[1]
                 if kind == READ:
                     value = call(now, offset, size)
@@ -284,7 +288,7 @@ def serve(Port port, server):
                 answered = first | REPLY
                 if effects and (first & 0xFF == READ_WIDE or first & 0xFF == WRITE_WIDE):
                     words = (first, port.asked[1], port.asked[2], offset)
-                    answered, _, value, payload = server.continue_wide(words)
+                    answered, _, value, _, payload = server.continue_wide(words)
                     earliest = server.deadline
                 elif effects:
                     answered |= <uint64_t>len(effects) << 24
@@ -296,14 +300,16 @@ def serve(Port port, server):
                         payload = data
                     else:
                         payload = encode_effects_of(device, effects)
+                elif told is not None:
+                    steady = told(offset, size, value)
         except Exception as error:
             sequence = port.asked[0] >> 32 if port.is_frame else 0
-            answered, deadline, value, payload = error_answer(sequence, error)
-            port.reply(answered, deadline, value, payload)
+            answered, deadline, value, _, payload = error_answer(sequence, error)
+            port.reply(answered, deadline, value, 0, payload)
             port.leave()
             return 1
         if is_character:
             port.reply_character(answered, earliest, value, device, payload)
         else:
-            port.reply(answered, earliest, value, payload)
+            port.reply(answered, earliest, value, steady, payload)
     return 0

@@ -23,6 +23,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport read, write
@@ -30,8 +31,9 @@ from posix.unistd cimport read, write
 import ctypes
 import time
 
+from kvmbox.devices.model import IrqLine
 from kvmbox.wire import page_layout, protocol
-from kvmbox.wire.effects import EFFECT, HOST_OUTPUT
+from kvmbox.wire.effects import BY_CLASS, EFFECT, HOST_OUTPUT
 
 cdef extern from "pythread.h" nogil:
     ctypedef void *PyThread_type_lock
@@ -65,7 +67,12 @@ cdef extern from "volatile.h" nogil:
 
 # From the modules that define them, so that there is one source; C variables, read once.
 cdef uint64_t REPLY = protocol.REPLY
+cdef uint64_t READ = protocol.READ
+cdef uint64_t WRITE = protocol.WRITE
+cdef uint64_t INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t READ_WIDE = protocol.READ_WIDE
+cdef uint64_t MAX_STEADY = protocol.MAX_STEADY
+cdef uint64_t OVER_LATE_WRITES = protocol.OVER_LATE_WRITES
 cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
 cdef size_t REQUEST_WORD = page_layout.REQUEST_WORD
 cdef size_t REPLY_WORD = page_layout.REPLY_WORD
@@ -75,12 +82,15 @@ cdef Py_ssize_t PAGE_BYTES = page_layout.SIZE
 cdef uint8_t BELL = page_layout.DOORBELL[0]
 cdef size_t HEADER_BYTES = protocol.HEADER.size
 
-# A reply with one effect, the output of one character: what its header announces, and its first word of payload
-# but for the device.
-cdef uint64_t ONE_EFFECT = protocol.REPLY | 1 << 24
-cdef uint64_t CHARACTER_BYTES = EFFECT.size + 1
-cdef uint64_t CHARACTER = HOST_OUTPUT | 1 << 32
+# The effects that a guest without a driver for anything else causes: output and interrupt lines.
+cdef uint64_t OUTPUT_TAG = HOST_OUTPUT
+cdef uint64_t LINE_TAG = BY_CLASS[IrqLine].tag
+cdef uint64_t EFFECT_BYTES = EFFECT.size
+cdef uint64_t EFFECTS_FIELD = <uint64_t>0xFF << 24  # of a reply's first word: their number
 cdef tuple CHARACTERS = tuple(bytes((character,)) for character in range(256))
+
+cdef enum:
+    BODY_WORDS = 16     # a payload of up to so many words is copied from a page
 
 cdef int SPIN_LOOKS = 1500
 """How often to look for a reply before sleeping: some 50 µs, as `shared.LOOKS`."""
@@ -95,7 +105,7 @@ cdef enum:
     UNUSED = 2      # nothing has been sent
     UNLIKE = 3      # `reply` has the words of a reply that is not plain
     RAISED = 4      # the clock has raised an exception; nothing has been sent
-    PRINTS = 5      # `reply` is good and changes nothing, but for the character that it prints
+    EFFECTS = 5     # `reply` is good and changes nothing, but for its effects, which `End` has
 
 
 cdef class Lock:
@@ -157,7 +167,7 @@ cdef class Clock:
     cdef public int64_t _limit
     cdef public object _held_at
 
-    cdef bint runs(self) noexcept nogil:
+    cdef bint is_running(self) noexcept nogil:
         return <void *>self._held_at == <void *>None
 
     cdef uint64_t time(self) noexcept nogil:
@@ -185,8 +195,8 @@ cdef class Clock:
 cdef class End:
     """The compiled half of a transport: the VMM's end. Used under the lock of the channel."""
 
-    cdef uint64_t body[2]   # the payload of the last reply, if it is as long as that of a character
-    cdef bint has_body
+    cdef uint64_t body[BODY_WORDS]  # the payload of the last reply, if it is short
+    cdef size_t body_bytes                  # 0: it is not here
 
     cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
         """Send a request of four words, and give the four words of its reply."""
@@ -194,10 +204,11 @@ cdef class End:
 
     def taken_payload(self):
         """The payload of the last reply, once, if the compiled half has copied it; else None."""
-        if not self.has_body:
+        cdef size_t length = self.body_bytes
+        if not length:
             return None
-        self.has_body = False
-        return (<char *>self.body)[:CHARACTER_BYTES]
+        self.body_bytes = 0
+        return (<char *>self.body)[:length]
 
 
 LATE, NOT_RUNG, ASLEEP, CAME, WOKEN = range(5)
@@ -252,7 +263,7 @@ cdef class PageEnd(End):
 
     cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
         cdef int status = UNUSED
-        self.has_body = False
+        self.body_bytes = 0
         store(&self.busy, 1)
         fence()
         if not load(&self.closed):
@@ -306,7 +317,9 @@ cdef class PageEnd(End):
         store(request, asked[0])
 
     cdef bint take(self, uint64_t *reply) noexcept nogil:
-        """Copy the header of the reply, if one has come."""
+        """Copy the header of the reply, and a short payload, if one has come."""
+        cdef uint64_t length
+        cdef size_t number
         cdef uint64_t *words = self.words + REPLY_WORD
         reply[0] = load(words)
         if reply[0] == self._seen:
@@ -315,10 +328,11 @@ cdef class PageEnd(End):
         reply[1] = load(words + 1)
         reply[2] = load(words + 2)
         reply[3] = load(words + 3)
-        if reply[3] == CHARACTER_BYTES << 32:
-            self.body[0] = load(words + 4)
-            self.body[1] = load(words + 5)
-            self.has_body = True
+        length = reply[3] >> 32
+        if 0 < length <= 8 * BODY_WORDS:
+            for number in range((length + 7) // 8):
+                self.body[number] = load(words + 4 + number)
+            self.body_bytes = length
         self._seen = reply[0]
         return True
 
@@ -338,7 +352,7 @@ cdef class StreamEnd(End):
             return UNUSED
         self.error = 0
         self.size = 0
-        self.has_body = False
+        self.body_bytes = 0
         while True:
             done = write(self.requests, asked, HEADER_BYTES)
             if done >= 0:
@@ -358,11 +372,11 @@ cdef class StreamEnd(End):
             return UNFINISHED
         memcpy(reply, self.frame, HEADER_BYTES)
         if <size_t>done == HEADER_BYTES:
-            return UNFINISHED if reply[3] else ANSWERED
-        if reply[3] != CHARACTER_BYTES << 32 or <size_t>done != HEADER_BYTES + CHARACTER_BYTES:
+            return UNFINISHED if reply[3] >> 32 else ANSWERED
+        if reply[3] >> 32 != <uint64_t>done - HEADER_BYTES or reply[3] >> 32 > 8 * BODY_WORDS:
             return UNFINISHED
-        memcpy(self.body, self.frame + HEADER_BYTES, CHARACTER_BYTES)
-        self.has_body = True
+        self.body_bytes = <size_t>done - HEADER_BYTES
+        memcpy(self.body, self.frame + HEADER_BYTES, self.body_bytes)
         return ANSWERED
 
     def received(self):
@@ -377,12 +391,12 @@ cdef class DirectEnd(End):
 
     cdef int exchange(self, const uint64_t *asked, uint64_t *reply) noexcept with gil:
         reply[0] = reply[1] = reply[2] = reply[3] = 0  # no reply to anything, should this be interrupted
-        self.has_body = False
+        self.body_bytes = 0
         first, deadline, value, size = self.exchange_words(asked[0], asked[1], asked[2], asked[3])
         reply[0], reply[1], reply[2], reply[3] = first, deadline, value, size
-        if reply[3] == CHARACTER_BYTES << 32:
-            memcpy(self.body, <char *>self._payload, CHARACTER_BYTES)
-            self.has_body = True
+        if 0 < reply[3] >> 32 <= 8 * BODY_WORDS:
+            self.body_bytes = reply[3] >> 32
+            memcpy(self.body, <char *>self._payload, self.body_bytes)
         return ANSWERED
 
 
@@ -398,11 +412,23 @@ include "journal.pxi"
 # --- The channel -----------------------------------------------------------------------------------------
 
 
+cdef class SteadyCore:
+    """The compiled half of `remote.steady.SteadyReads`: the counts."""
+
+    cdef public uint64_t changes
+    cdef public uint64_t moves
+
+    cdef void changed(self) noexcept nogil:
+        store(&self.changes, self.changes + 1)
+        store(&self.moves, self.moves + 1)
+
+
 cdef struct Open:
     # A request on its way through `ChannelCore`.
     uint64_t asked[4]
     uint64_t reply[4]
     uint64_t limit
+    uint64_t count      # that a steady value is tied to
     int status
 
 
@@ -418,16 +444,18 @@ cdef class ChannelCore:
     cdef public object _journal
     cdef JournalCore kept
     cdef public list _outputs
+    cdef public list _lines
     cdef public object _wait_for_output
     cdef Lock mutex
     cdef Clock clock
     cdef object now
     cdef object error   # what the clock has raised
     cdef End end
+    cdef SteadyCore counts
 
-    def set_up(self, Lock lock, now):
-        """`lock` is the lock of the channel, `now` the clock's."""
-        self.mutex = lock
+    def set_up(self, Lock lock, now, SteadyCore counts):
+        """`lock` is the lock of the channel, `now` the clock's, `counts` are of its steady reads."""
+        self.mutex, self.counts = lock, counts
         clock = getattr(now, "__self__", None)
         self.clock = clock if isinstance(clock, Clock) else None
         self.now = now
@@ -447,7 +475,9 @@ cdef class ChannelCore:
         the value of the reply is in `it.reply[2]`. Otherwise `end_access` has to follow.
         """
         cdef uint64_t sequence
+        cdef uint64_t kind = word & 0xFF
         cdef bint is_kept
+        cdef bint is_read = kind == READ or kind == INDEXED_READ or kind == READ_WIDE
         PyThread_acquire_lock(self.mutex.lock, 1)
         if (
             <void *>self._failure != <void *>None
@@ -460,7 +490,7 @@ cdef class ChannelCore:
         if sequence == 0:
             sequence = 1
         it.asked[0] = word | sequence << 32
-        if <void *>self.clock != <void *>None and self.clock.runs():
+        if <void *>self.clock != <void *>None and self.clock.is_running():
             it.asked[1] = self.clock.time()
         elif not self.ask_now(&it.asked[1]):
             PyThread_release_lock(self.mutex.lock)
@@ -470,6 +500,11 @@ cdef class ChannelCore:
         it.asked[3] = offset
         self.waiter = PyThread_get_thread_ident()
         self.waiting = sequence
+        # Before it is sent: see remote.steady.
+        if kind == INDEXED_READ:
+            store(&self.counts.moves, self.counts.moves + 1)
+        elif not is_read:
+            self.counts.changed()
         it.status = self.end.exchange(it.asked, it.reply)
         if it.status != UNFINISHED:
             self.waiting = 0
@@ -483,36 +518,74 @@ cdef class ChannelCore:
                 it.status = UNLIKE
             elif (
                 it.reply[0] == it.asked[0] | REPLY
-                and it.reply[3] == 0
+                and it.reply[3] <= (MAX_STEADY if is_read else 0)
                 and (not is_kept or <void *>self.kept != <void *>None and self.kept.keep(it.asked, it.reply))
             ):
+                if is_read and it.reply[3] == 0:
+                    self.counts.changed()
+                it.count = self.counts.changes if kind == INDEXED_READ else self.counts.moves
                 PyThread_release_lock(self.mutex.lock)
             elif is_kept:
                 it.status = UNLIKE
             elif (
-                it.reply[0] == it.asked[0] | ONE_EFFECT
-                and self.end.has_body
-                and it.asked[0] & 0xFF != READ_WIDE
+                it.reply[0] & ~EFFECTS_FIELD == it.asked[0] | REPLY
+                and it.reply[0] & EFFECTS_FIELD
+                and self.end.body_bytes == it.reply[3] >> 32
+                and it.reply[3] & 0xFFFFFFFFULL == 0
+                and (is_read or kind == WRITE)
+                and kind != READ_WIDE
             ):
-                # Which device may print, and how, Python's objects tell.
-                it.status = PRINTS
+                # Which device may have them, and what they do, Python's objects tell.
+                it.status = EFFECTS
+                if is_read:
+                    self.counts.changed()
             else:
                 it.status = UNLIKE
         return True
 
-    cdef bint print_character(self) except -1:
-        """Print the character of the last reply, and give the lock back, if its device may print. Otherwise
-        nothing has happened.
+    cdef bint apply_effects(self, uint64_t count) except -1:
+        """Apply the effects of the last reply, and give the lock back, if all are lines and output, which the
+        devices may have. Otherwise nothing has happened. See `Channel.check_effect`.
         """
-        cdef uint64_t device = self.end.body[0] >> 8 & 0xFF
-        if self.end.body[0] != (CHARACTER | device << 8) or device >= <uint64_t>len(self._outputs):
+        cdef const uint8_t *body = <const uint8_t *>self.end.body
+        cdef size_t end = self.end.body_bytes
+        cdef size_t position = 0
+        cdef uint64_t effect, length
+        cdef uint64_t number
+        calls = []
+        for number in range(count):
+            if position + EFFECT_BYTES > end:
+                return False
+            memcpy(&effect, body + position, EFFECT_BYTES)
+            position += EFFECT_BYTES
+            length = effect >> 32
+            device, pin, level = effect >> 8 & 0xFF, effect >> 16 & 0xFF, effect >> 24 & 0xFF
+            if device >= len(self._outputs):
+                return False
+            if effect & 0xFF == LINE_TAG:
+                lines = self._lines[device]
+                if pin >= len(lines) or level > 1 or (length and not level):
+                    return False
+                calls.append((lines[pin], level, length))
+            elif effect & 0xFF == OUTPUT_TAG:
+                output = self._outputs[device]
+                if output is None or pin or level or not length or length > end - position:
+                    return False
+                text = CHARACTERS[body[position]] if length == 1 else (<char *>body)[position : position + length]
+                calls.append((output, text))
+                position += length
+            else:
+                return False
+        if position != end:
             return False
-        output = self._outputs[device]
-        if output is None:
-            return False
-        self.end.has_body = False
+        # The reply is good as a whole: only now is any of it used.
+        self.end.body_bytes = 0
         try:
-            output(CHARACTERS[self.end.body[1] & 0xFF])
+            for call in calls:
+                if len(call) == 2:
+                    call[0](call[1])
+                else:
+                    call[0](call[1], call[2])
         finally:
             PyThread_release_lock(self.mutex.lock)
         self._wait_for_output()
@@ -532,7 +605,7 @@ cdef class ChannelCore:
         if it.status == RAISED:
             error, self.error = self.error, None
             raise error
-        if it.status == PRINTS and self.print_character():
+        if it.status == EFFECTS and self.apply_effects(it.reply[0] >> 24 & 0xFF):
             return it.reply[2]
         asked = (it.asked[0], it.asked[1], it.asked[2], it.asked[3])
         if it.status == UNFINISHED:
@@ -560,6 +633,19 @@ include "lines.pxi"
 # --- The loop --------------------------------------------------------------------------------------------
 
 
+cdef enum:
+    INDICES = 16    # slots of values that were read with an index, by its lowest bits; behind them is one without
+
+
+cdef struct Steady:
+    # A value that a read gives, until a time, or a request that counts; see remote.steady.
+    uint64_t count
+    uint64_t until
+    uint64_t value
+    uint64_t index
+    bint over_late_writes
+
+
 cdef struct Route:
     uint64_t key      # of a port exit: the packed word; of a memory-mapped one: the address
     uint64_t kind     # of a port exit: PORT; of a memory-mapped one: length and direction
@@ -576,6 +662,7 @@ cdef struct Route:
     PyObject *access  # the function for everything else
     PyObject *arguments[4]  # word, offset, 0 and limit, for calls of Python
     PyObject *what    # what is accessed, as the report of a crash shows it
+    Steady *steady    # INDICES + 1 of them, or NULL where none was ever steady
 
 
 cdef uint64_t PORT = <uint64_t>-1
@@ -621,6 +708,7 @@ cdef class LoopCore:
     """The compiled half of `run.vcpu_loop.VcpuLoop`."""
 
     cdef AttentionCore attention
+    cdef readonly uint64_t steady_reads
     cdef int descriptor
     cdef unsigned long run_request
     cdef object fake_enter
@@ -658,6 +746,9 @@ cdef class LoopCore:
         self.owned = []
 
     def __dealloc__(self):
+        cdef size_t index
+        for index in range(self.room):
+            free(self.table[index].steady)
         PyMem_Free(self.table)
 
     def set_up(self, page, int descriptor, unsigned long run_request, fake_enter, *,
@@ -688,7 +779,7 @@ cdef class LoopCore:
         cdef uint64_t c_kind = PORT if kind is None else kind
         if 2 * (self.used + 1) > self.room:
             self.grow()
-        _, access, word, offset, limit, size, is_read, guarded, device, what = route
+        _, access, word, offset, limit, size, is_read, guarded, device, what, _ = route
         one = self.place(key, c_kind)
         if one.access == NULL:
             self.used += 1
@@ -805,6 +896,13 @@ cdef class LoopCore:
         if route.access == NULL or position > <uint64_t>(self.buffer.len - 8):
             return NOT_OURS
         self.carried = self.value = 0
+        data = <uint8_t *>words + position
+        if route.steady != NULL and self.is_steady(route, words):
+            route.count += 1
+            self.steady_reads += 1
+            memcpy(data, &self.value, route.size)
+            self.note(route.what, self.value)
+            return NOTICED
         if route.guarded:
             ring = load(words + self.ring_word)
             if ring >> 32 != ring & 0xFFFFFFFFULL:
@@ -817,7 +915,6 @@ cdef class LoopCore:
                     return NOT_OURS
                 self.carried = READ_TO_INDEXED
         route.count += 1
-        data = <uint8_t *>words + position
         if route.unclaimed:
             if route.is_read:
                 memset(data, 0xFF, route.size)
@@ -839,10 +936,52 @@ cdef class LoopCore:
         if self.open.status != ANSWERED:
             return CONTINUE
         if route.is_read:
+            if self.open.reply[3]:
+                self.keep_steady(route)
             memcpy(data, &self.open.reply[2], route.size)
             self.value = self.open.reply[2]
         self.note(route.what, self.value)
         return NOTICED
+
+    cdef bint is_steady(self, Route *route, uint64_t *words) noexcept nogil:
+        """Whether the value that this read gives is known: then it is in `value`."""
+        cdef Steady *one = route.steady + INDICES
+        cdef uint64_t ring, index, count
+        # SAFETY: `owned` holds the channel, which holds its counts and its clock.
+        count = load(&(<ChannelCore>route.core).counts.moves)
+        if route.guarded and not one.over_late_writes:
+            ring = load(words + self.ring_word)
+            if ring >> 32 != ring & 0xFFFFFFFFULL:
+                if <void *>self.ring == <void *>None:
+                    return False
+                if not self.ring.newest(words + self.ring_word, route.device, &index):
+                    return False
+                one = route.steady + index % INDICES
+                if one.index != index:
+                    return False
+                count = load(&(<ChannelCore>route.core).counts.changes)
+        if one.count != count or not (<ChannelCore>route.core).clock.is_running():
+            return False
+        if (<ChannelCore>route.core).clock.time() >= one.until:
+            return False
+        self.value = one.value
+        return True
+
+    cdef void keep_steady(self, Route *route) noexcept nogil:
+        """The reply to the read of `route` says that its value is steady."""
+        cdef Steady *one
+        if route.steady == NULL:
+            route.steady = <Steady *>calloc(INDICES + 1, sizeof(Steady))
+            if route.steady == NULL or <void *>(<ChannelCore>route.core).clock == <void *>None:
+                free(route.steady)
+                route.steady = NULL
+                return
+        one = route.steady + (self.value % INDICES if self.carried else INDICES)
+        one.count = self.open.count
+        one.until = min(self.open.asked[1] + (self.open.reply[3] >> 1) * 1000, self.open.reply[1])
+        one.value = self.open.reply[2]
+        one.index = self.value
+        one.over_late_writes = self.open.reply[3] & OVER_LATE_WRITES
 
     cdef void note(self, PyObject *what, uint64_t value) noexcept nogil:
         # SAFETY: `owned` or `described` holds `what`.

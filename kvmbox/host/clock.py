@@ -53,6 +53,11 @@ class GuestClock:
             if self._held_at is None and self._base == base:
                 return min(now, limit)
 
+    @property
+    def runs(self) -> bool:
+        """Whether guest time does not stand still because somebody holds it."""
+        return self._held_at is None
+
     def lend(self, nanoseconds: int) -> bool:
         """Guest time may run for so long, and comes no further before the next call. Return whether the loan
         before was used up: then what waits for a guest time has to be armed anew.

@@ -103,10 +103,10 @@ class PagePort:
 
     def reply(self, answer: Answer) -> None:
         """See Port."""
-        first, deadline, value, payload = answer
+        first, deadline, value, steady, payload = answer
         if payload:
             self._data[_PAYLOAD_AT : _PAYLOAD_AT + len(payload)] = payload
-        self._pack(self._data, _REST_AT, deadline, value, len(payload) << 32)
+        self._pack(self._data, _REST_AT, deadline, value, len(payload) << 32 | steady)
         words = self._words
         words[_REPLY_WORD] = first
         self._rung = bool(words[_VMM_WAITS])

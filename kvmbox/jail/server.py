@@ -25,6 +25,7 @@ from kvmbox.wire.protocol import (
     INDEXED_READ,
     MAX_PAYLOAD,
     NO_DEADLINE,
+    OVER_LATE_WRITES,
     READ,
     READ_WIDE,
     REPLY,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from kvmbox.wire.protocol import Parameter
 
     Words = tuple[int, int, int, int]
-    Answer = tuple[int, int, int, bytes]
+    Answer = tuple[int, int, int, int, bytes]
 
 MAX_SNAPSHOT: Final = 1 << 20
 MAX_ERROR_TEXT: Final = 1024
@@ -58,8 +59,8 @@ NO_HEADER: Final = (0, 0, 0, 0)
 
 
 class DeviceServer:
-    """The models of one device process. An answer is the reply's first word, its deadline and value, and the
-    payload that follows its header.
+    """The models of one device process. An answer is the reply's first word, its deadline and value, how long
+    the value is steady, and the payload that follows its header.
     """
 
     def __init__(
@@ -92,8 +93,8 @@ class DeviceServer:
     def handle(self, frame: bytes) -> bytes:
         """The reply to `frame`. Raises what a model raises, and FrameError for a frame that is none."""
         words = WORDS.unpack(frame) if len(frame) == HEADER.size else NO_HEADER
-        first, deadline, value, payload = self.answer(words, lambda _words: frame)
-        return WORDS.pack(first, deadline, value, len(payload) << 32) + payload
+        first, deadline, value, steady, payload = self.answer(words, lambda _words: frame)
+        return WORDS.pack(first, deadline, value, len(payload) << 32 | steady) + payload
 
     def answer(self, words: Words, frame: Callable[[Words], bytes]) -> Answer:
         """The answer to a request whose header is `words`; `frame` gives all of it. Raises as `handle`."""
@@ -101,7 +102,7 @@ class DeviceServer:
         route = self.routes.get(first & ROUTE_MASK)
         if route is None or offset >> 32:  # the length of a payload
             return self._answer_rare(frame(words))
-        kind, call, size, device, next_deadline, take_effects = route
+        kind, call, size, device, next_deadline, take_effects, steady = route
         value = call(now, offset, size) if kind == READ else call(now, offset, size, value) or 0
         deadline = next_deadline()
         if deadline != self.deadlines[device]:
@@ -111,8 +112,10 @@ class DeviceServer:
             if first & 0xFF in blocks.BLOCKS:
                 return self.continue_wide(words)
             word = first | REPLY | len(effects) << 24
-            return word, self.deadline, value, encode_effects_of(device, effects)
-        return first | REPLY, self.deadline, value, b""
+            return word, self.deadline, value, 0, encode_effects_of(device, effects)
+        if steady is None:
+            return first | REPLY, self.deadline, value, 0, b""
+        return first | REPLY, self.deadline, value, steady(offset, size, value), b""
 
     def set_deadline(self, device: int, deadline: int | None) -> None:
         """The deadline of a model has changed."""
@@ -176,7 +179,7 @@ class DeviceServer:
     ) -> Answer:
         reply = encode_reply(request, self.deadline, value, effects, payload)
         first, deadline, value, _ = WORDS.unpack_from(reply)
-        return first, deadline, value, reply[HEADER.size :]
+        return first, deadline, value, 0, reply[HEADER.size :]
 
     def continue_wide(self, words: Words) -> Answer:
         """The answer to a wide access that its route has begun, up to the first access with effects."""
@@ -193,6 +196,8 @@ class DeviceServer:
         device, now, width = request.device, request.now, block.width
         model, may_ask = self.models[device], self._may_ask[device]
         read, write, take_effects = model.read, model.write, model.take_effects
+        steady = getattr(model, "steady", None) or never_steady
+        is_string = block.reads and not block.step
         latest = effects[:]
         while made < block.count and not (latest and blocks.ends(effects, latest, may_ask=may_ask)):
             offset = request.offset + made * block.step
@@ -207,6 +212,10 @@ class DeviceServer:
             made += 1
             latest = take_effects()
             effects += latest
+            is_first = is_string and made == 1 and not latest
+            if is_first and steady(offset, width, int.from_bytes(values, "little")):
+                values *= block.count  # all at one time, and nothing between them
+                made = block.count
         deadline = model.next_deadline()
         if deadline != self.deadlines[device]:
             self.set_deadline(device, deadline)
@@ -241,7 +250,8 @@ class DeviceServer:
         for device, model in enumerate(self.models):
             for kind, call in ((READ, model.read), (WRITE, model.write), (INDEXED_READ, IndexedRead(model))):
                 for size in ACCESS_SIZES:
-                    route = kind, call, size, device, model.next_deadline, model.take_effects
+                    told = getattr(model, "steady", None) if kind != WRITE else None
+                    route = kind, call, size, device, model.next_deadline, model.take_effects, told
                     self.routes[request_word(kind, device, size)] = route
             self._add_wide_routes(device, model)
         return protocol.VERSION
@@ -273,10 +283,18 @@ class DeviceServer:
         def take_begun() -> list[Effect]:
             return self._begun[2]
 
+        steady = getattr(model, "steady", None) or never_steady
+
+        def steady_wide(offset: int, size: int, value: int) -> int:
+            parts = [steady(offset + number, 1, value >> 8 * number & 0xFF) for number in range(size)]
+            least = min(parts)
+            return least & ~OVER_LATE_WRITES | min(part & OVER_LATE_WRITES for part in parts) if least else 0
+
         for kind, like, call in ((READ_WIDE, READ, read_wide), (WRITE_WIDE, WRITE, write_wide)):
             for size in ACCESS_SIZES[1:]:
                 # To who takes the route it is a read or a write that takes a little longer.
-                route = like, call, size, device, model.next_deadline, take_begun
+                told = steady_wide if steady is not never_steady and like == READ else None
+                route = like, call, size, device, model.next_deadline, take_begun, told
                 self.routes[request_word(kind, device, size)] = route
 
     def _replay(self, frames: bytes) -> int:
@@ -304,6 +322,11 @@ class DeviceServer:
         except SnapshotError:
             return 0
         return 1
+
+
+def never_steady(_offset: int, _size: int, _value: int) -> int:
+    """What a model says that knows no steady values."""
+    return 0
 
 
 def _unfit(value: int, width: int) -> FrameError:
@@ -351,10 +374,10 @@ def error_answer(sequence: int, error: BaseException) -> Answer:
         code = traceback.tb_frame.f_code
         where = f" at {code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno}"
     text = f"{type(error).__name__}: {error}{where}".encode("utf-8", "replace")[:MAX_ERROR_TEXT]
-    return protocol.ERROR | sequence << 32, NO_DEADLINE, 0, text
+    return protocol.ERROR | sequence << 32, NO_DEADLINE, 0, 0, text
 
 
 def error_frame(sequence: int, error: BaseException) -> bytes:
     """The same as a frame."""
-    first, deadline, value, text = error_answer(sequence, error)
+    first, deadline, value, _, text = error_answer(sequence, error)
     return WORDS.pack(first, deadline, value, len(text) << 32) + text

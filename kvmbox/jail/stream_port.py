@@ -54,11 +54,11 @@ class StreamPort:
 
     def reply(self, answer: Answer) -> None:
         """See Port."""
-        first, deadline, value, payload = answer
+        first, deadline, value, steady, payload = answer
         if payload:
             self._write(self._replies, _pack(first, deadline, value, len(payload) << 32) + payload)
         else:
-            self._write(self._replies, _pack(first, deadline, value, 0))
+            self._write(self._replies, _pack(first, deadline, value, steady))
 
     def leave(self) -> None:
         """See Port: the end of the descriptors tells it."""

@@ -43,6 +43,7 @@ from kvmbox.remote.grants import Grants, rise_slack
 from kvmbox.remote.journal import Entry, entry_of
 from kvmbox.remote.mutex import Mutex
 from kvmbox.remote.patience import REPLY_SLICES, START_SLICES, WAIT_SLICE_MS, hung_error, printable
+from kvmbox.remote.steady import SteadyReads
 from kvmbox.remote.survival import Survival
 from kvmbox.remote.transport import (
     EndedError,
@@ -57,7 +58,17 @@ from kvmbox.remote.transport import (
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, MAX_STRING, Block
 from kvmbox.wire.effects import EFFECT, HOST_OUTPUT, decode_effects
-from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, WORDS, FrameError, Request
+from kvmbox.wire.protocol import (
+    HEADER,
+    MAX_FRAME,
+    MAX_PAYLOAD,
+    MAX_STEADY,
+    NO_DEADLINE,
+    STEADY_KINDS,
+    WORDS,
+    FrameError,
+    Request,
+)
 
 _pack: Final = WORDS.pack
 _REPLY_BIT: Final = protocol.REPLY
@@ -95,6 +106,7 @@ class Channel:
         survival: Survival | None = None,
         last_sequence: int = 0,
         lock: Mutex | None = None,
+        steady: SteadyReads | None = None,
         slice_ms: int = WAIT_SLICE_MS,
     ) -> None:
         """Take over the VMM's end of `link`.
@@ -124,7 +136,7 @@ class Channel:
         self._lock: Any = lock or threading.Lock()
         for rise in self._rises:
             rise.guarded_by(self._lock)
-        self._acquire = self._lock.acquire
+        self.steady = steady or SteadyReads(now)
         self._sequence = last_sequence
         self._failure: DeviceProcessError | None = None
         self._follow_ups: deque[FollowUp] = deque()
@@ -145,6 +157,7 @@ class Channel:
         self._reach_by(Transport())
 
     def _reach_by(self, transport: Transport) -> None:
+        self.steady.changed()
         self.transport.close()
         self.transport = transport
         self._exchange_words = transport.exchange_words
@@ -156,10 +169,12 @@ class Channel:
 
         `word` is `protocol.request_word(...)` of the access. Raises DeviceProcessError.
         """
-        self._acquire()
+        self._lock.acquire()
         try:
             if self._failure is not None:
                 raise self._failure
+            kind = word & 0xFF
+            self.steady.begins(kind)
             sequence = self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
             first = word | sequence << 32
             now = self._now()
@@ -169,17 +184,26 @@ class Channel:
                 words = self._exchange_words(first, now, value, offset)
                 self.waiting = 0
                 reply, deadline, result, rest = words
-                if reply == first | _REPLY_BIT and result <= limit and not rest and self._record is None:
+                if (
+                    reply == first | _REPLY_BIT
+                    and result <= limit
+                    and rest <= (MAX_STEADY if kind in STEADY_KINDS else 0)
+                    and self._record is None
+                ):
                     if deadline != self.deadline:
                         self._set_deadline(deadline, now)
+                    if kind in STEADY_KINDS:
+                        self.steady.ends((first, now, value, offset), words)
                     journal = self._journal
                     if journal is not None:
                         journal.append(((first, now, value, offset), b"", words, b""))
                         if len(journal) >= journal.limit:
                             self.survival.journal_is_full()
                     return result
+                self.steady.changed()
                 result = self._use((first, now, value, offset), words, limit)
             except (DeviceProcessError, TransportError) as error:
+                self.steady.changed()
                 result, _ = self._survive(error, _pack(first, now, value, offset), limit)
             finally:
                 self.waiting = 0
@@ -227,7 +251,7 @@ class Channel:
 
     def write_string(self, device: int, offset: int, size: int, data: bytes, slices: _Slices = None) -> None:
         """Write all values of `size` bytes each in `data` to one register. `slices` as `_follow_up`."""
-        self._acquire() if slices is None else self._take_lock(slices)
+        self._lock.acquire() if slices is None else self._take_lock(slices)
         try:
             while data:
                 piece = data[: MAX_STRING // size * size]
@@ -328,6 +352,7 @@ class Channel:
     ) -> Request:
         if self._failure is not None:
             raise self._failure
+        self.steady.changed()
         self._sequence = (self._sequence + 1) & 0xFFFF_FFFF or 1
         return Request(kind, device, size, self._sequence, self._now(), value, offset, payload)
 
@@ -473,8 +498,11 @@ class Channel:
         if rest >> 32 != size - HEADER.size:
             raise self._break(f"a frame of {size} bytes announces a payload of {rest >> 32}")
         count = first >> 24 & 0xFF
-        if first != asked | _REPLY_BIT | count << 24 or rest & 0xFFFF_FFFF:
+        if first != asked | _REPLY_BIT | count << 24:
             raise self._explain_header(first, asked, frame)
+        steady = rest & 0xFFFF_FFFF
+        if steady and (steady > MAX_STEADY or count or kind not in STEADY_KINDS):
+            raise self._break(f"a steady value ({steady:#x}) in the reply to {protocol.KIND_NAMES[kind]}")
         if value > limit:
             raise self._break(f"value {value:#x} where at most {limit:#x} can be")
         if count and kind in _NO_EFFECTS:

@@ -33,13 +33,13 @@ class DirectTransport(Transport):
     def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
         """See Transport."""
         try:
-            reply, deadline, result, payload = self._answer(
+            reply, deadline, result, steady, payload = self._answer(
                 (first, now, value, offset_and_length), _frame_of_header
             )
         except Exception as error:  # noqa: BLE001 - whatever a model raises is its answer, as in a process
-            reply, deadline, result, payload = error_answer(first >> 32, error)
+            reply, deadline, result, steady, payload = error_answer(first >> 32, error)
         self._payload = payload
-        return reply, deadline, result, len(payload) << 32
+        return reply, deadline, result, len(payload) << 32 | steady
 
     def payload(self, words: Words) -> bytes:
         """See Transport."""

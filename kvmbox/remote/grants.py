@@ -277,6 +277,8 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 resources.append(TransferAccess(grant, host.transfers(device.name, grant)))
             case board.Content():
                 resources.append(ContentAccess(grant, host.ram))
+            case board.Medium() | board.Queues():
+                raise ValueError(f"device {device.name}: no host has a {type(grant).__name__}")
             case _:
                 assert_never(grant)
     rises = {pin: rise for pin, line in enumerate(lines) if (rise := host.rise_of(line)) is not None}

@@ -59,7 +59,9 @@ class DeviceProxy:
 
     def _fast_path(self, kind: int, size: int) -> FastPath:
         word = request_word(kind, self.index, size)
-        return FastPath(self.channel.access, word, (1 << 8 * size) - 1 if kind == protocol.READ else 0)
+        if kind == protocol.WRITE:
+            return FastPath(self.channel.access, word, 0)
+        return FastPath(self.channel.access, word, (1 << 8 * size) - 1, self.channel.steady)
 
     def fast_path(self, is_read: bool, size: int) -> FastPath:
         """See RoutedDevice."""
@@ -98,20 +100,20 @@ class DeviceProxy:
     def read(self, offset: int, size: int) -> int:
         """What the guest reads: `size` bytes at `offset`. Raises DeviceProcessError."""
         self.count(True, 1)
-        access, word, limit = self._reads_of[size]
+        access, word, limit, _ = self._reads_of[size]
         return access(word, offset, 0, limit)
 
     def write(self, offset: int, size: int, value: int) -> None:
         """The guest writes `size` bytes at `offset`. Raises DeviceProcessError."""
         self.count(False, 1)
-        access, word, _ = self._writes_of[size]
+        access, word, _, _ = self._writes_of[size]
         access(word, offset, value, 0)
 
     def write_run(self, offset: int, data: bytes) -> None:
         """The guest has written the bytes of `data`, one after another, to `offset`. By the vCPU thread."""
         self.count(False, len(data))
         if len(data) == 1:
-            access, word, _ = self._writes_of[1]
+            access, word, _, _ = self._writes_of[1]
             access(word, offset, data[0], 0)
         else:
             self.channel.transact(protocol.WRITE_RUN, self.index, offset, data)
@@ -149,7 +151,7 @@ class WideProxy:
         self._size = size
         read = request_word(protocol.READ_WIDE, device.index, size)
         write = request_word(protocol.WRITE_WIDE, device.index, size)
-        self._read = FastPath(self.channel.access, read, (1 << 8 * size) - 1)
+        self._read = FastPath(self.channel.access, read, (1 << 8 * size) - 1, self.channel.steady)
         self._write = FastPath(self.channel.access, write, 0)
 
     def fast_path(self, is_read: bool, size: int) -> FastPath:
@@ -164,11 +166,11 @@ class WideProxy:
     def read(self, offset: int) -> int:
         """See InBytes. Raises DeviceProcessError."""
         self.count(True, 1)
-        access, word, limit = self._read
+        access, word, limit, _ = self._read
         return access(word, offset, 0, limit)
 
     def write(self, offset: int, value: int) -> None:
         """See InBytes. Raises DeviceProcessError."""
         self.count(False, 1)
-        access, word, _ = self._write
+        access, word, _, _ = self._write
         access(word, offset, value, 0)

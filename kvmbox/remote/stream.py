@@ -68,7 +68,7 @@ class StreamTransport(LinkedTransport):
             raise self._nothing()
         if len(frame) > _HEADER_SIZE:
             words: Words = WORDS.unpack_from(frame)
-            if words[3]:
+            if words[3] >> 32:
                 return words
         return NO_HEADER
 

@@ -142,6 +142,21 @@ class CoalescedRing:
         self.drain()
         return word, 0
 
+    def newest(self, device: object) -> tuple[int, int] | None:
+        """Register and byte of the newest write in the ring, if it is for `device` and may be carried.
+
+        For the vCPU thread that fills the ring; the main thread may deliver the write meanwhile.
+        """
+        if not self._carries:
+            return None
+        last = (self._words64[RING_WORD] >> 32) - 1
+        place = last if last >= 0 else ENTRIES - 1
+        entry = RING_WORD + 1 + 3 * place
+        if place >= ENTRIES or self._words64[entry + 1] != BYTE_TO_PORT:
+            return None
+        proxy, register = self._zones.get(self._words64[entry], (None, 0))
+        return (register, self._data[_START + ENTRY_SIZE * place + 16]) if proxy is device else None
+
     def drain(self) -> None:
         """Deliver every write to its device, then wait for room if the output has none. Called by a vCPU
         thread. Raises DeviceProcessError.

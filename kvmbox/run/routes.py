@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from kvmbox.bus import Bus, Mapping
+from kvmbox.bus import Bus, Mapping, SteadyValues
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.vcpu_state import Access
 
@@ -131,12 +131,13 @@ class Routes:
         if direct is None or len(table) >= MAX_ROUTES or not (is_whole or direct.at_once):
             return
         device = direct if is_whole else direct.in_bytes(size)
-        access, request, limit = device.fast_path(is_read, size)
+        access, request, limit, steady = device.fast_path(is_read, size)
         # A write must not overtake any other. What a read can see is only in its own process.
         ring = self._ring
         guarded = ring is not None and (not is_read or ring.shares_process_with(device))
         register = mapping.register(address)
-        self._put(table, key, [0, access, request, register, limit, size, is_read, guarded, device, what])
+        route = [0, access, request, register, limit, size, is_read, guarded, device, what, steady]
+        self._put(table, key, route)
 
     def _add_unclaimed(self, key: int, what: Access) -> None:
         """Give a port that nobody has a route, too; so many at most, as a guest may try all ports."""
@@ -146,7 +147,9 @@ class Routes:
         direction, _, size = what
         limit = (1 << 8 * size) - 1
         # Dropped or all ones: no earlier write can make a difference.
-        self._put(self.by_port, key, [0, nobody, 0, 0, limit, size, direction == "in", False, None, what])
+        self._put(
+            self.by_port, key, [0, nobody, 0, 0, limit, size, direction == "in", False, None, what, None]
+        )
 
     def _put(self, table: Table, key: int, route: list[Any]) -> None:
         table[key] = route
@@ -154,7 +157,7 @@ class Routes:
     def count_accesses(self) -> None:
         """The run loop has ended: let the devices count the accesses that took routes."""
         for table in (self.by_port, self.by_address):
-            for key, (_, _, _, _, _, size, is_read, _, device, _) in table.items():
+            for key, (_, _, _, _, _, size, is_read, _, device, *_) in table.items():
                 accesses = self._exits_of(table, key)
                 if device is not None:
                     device.count(is_read, accesses)
@@ -171,6 +174,17 @@ def port_exits(vcpus: Iterable[Routes]) -> dict[int, int]:
         for word, count in routes.port_exits.items():
             counts[word] = counts.get(word, 0) + count
     return counts
+
+
+def known_value(
+    steady: SteadyValues, word: int, offset: int, device: Any, ring: CoalescedRing | None
+) -> int | None:
+    """What a read gives, if that is known. `ring`, if there is one, holds undelivered writes."""
+    known = steady.value(word, offset, 0, late=ring is not None)
+    if known is None and ring is not None and (posted := ring.newest(device)) is not None:
+        word, index = device.with_index(word, *posted)
+        known = steady.value(word, offset, index, late=False)
+    return known
 
 
 class ExitTotals:

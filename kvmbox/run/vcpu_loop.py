@@ -33,7 +33,14 @@ from kvmbox.kvm import exits, uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.outcome import Outcome
 from kvmbox.run.coalescing import RING_WORD, CoalescedRing
-from kvmbox.run.routes import MMIO_KIND_BITS, MMIO_KIND_MASK, Routes, memory_access, port_access
+from kvmbox.run.routes import (
+    MMIO_KIND_BITS,
+    MMIO_KIND_MASK,
+    Routes,
+    known_value,
+    memory_access,
+    port_access,
+)
 from kvmbox.run.vcpu_report import ReadMemory, Reporter
 from kvmbox.run.vcpu_state import OBSERVE, Access, Attention, VcpuControl
 
@@ -157,23 +164,27 @@ class VcpuLoop:
                     route, position = None, 0
                 if route is not None:
                     route[0] += 1
-                    _, access, word, offset, limit, size, is_read, guarded, device, what = route
+                    _, access, word, offset, limit, size, is_read, guarded, device, what, steady = route
                     value = 0
-                    if guarded and words64[RING_WORD] % _SAME_HALVES:  # the ring is not empty
+                    waits = guarded and words64[RING_WORD] % _SAME_HALVES  # the ring is not empty
+                    known = None
+                    if steady is not None and steady.entries:
+                        known = known_value(steady, word, offset, device, ring if waits else None)
+                    if known is None and waits:
                         assert ring is not None
                         if is_read:
                             word, value = ring.carry_along(device, word)
                         else:
                             ring.drain()
-                    if size == 1:
-                        if is_read:
-                            data[position] = value = access(word, offset, value, limit)
+                    if is_read:
+                        value = access(word, offset, value, limit) if known is None else known
+                        if size == 1:
+                            data[position] = value
                         else:
-                            value = data[position]
-                            access(word, offset, value, 0)
-                    elif is_read:
-                        value = access(word, offset, value, limit)
-                        data[position : position + size] = value.to_bytes(size, "little")
+                            data[position : position + size] = value.to_bytes(size, "little")
+                    elif size == 1:
+                        value = data[position]
+                        access(word, offset, value, 0)
                     else:
                         value = int.from_bytes(data[position : position + size], "little")
                         access(word, offset, value, 0)
@@ -183,19 +194,22 @@ class VcpuLoop:
                 elif self._rare_exit():
                     return
             elif status < 0:
-                number = get_errno()
-                if number == errno.EINTR:
-                    self.routes.interruptions += 1
-                    vcpu.clear_kick()
-                else:
-                    self.routes.unrouted += 1
-                    if number != errno.EAGAIN:
-                        raise UnknownExitError(f"KVM_RUN failed: {os.strerror(number)}")
+                self._no_exit(get_errno())
             if attention.bits:
                 # KVM_RUN that was interrupted has completed the exit before; after an exit it is still to do.
                 if self._pay_attention(is_settled=status < 0):
                     return
                 enter = self._enter_and_announce if self._control.announces_exit else self._enter
+
+    def _no_exit(self, number: int) -> None:
+        """KVM_RUN has returned an error. EINTR is a kick. Raises UnknownExitError."""
+        if number == errno.EINTR:
+            self.routes.interruptions += 1
+            self._vcpu.clear_kick()
+            return
+        self.routes.unrouted += 1
+        if number != errno.EAGAIN:
+            raise UnknownExitError(f"KVM_RUN failed: {os.strerror(number)}")
 
     def _enter_and_announce(self) -> int:
         result: int = self._vcpu.enter()

@@ -12,7 +12,7 @@ and the sequence number. docs/wire-protocol.md describes the protocol. Only this
     4       4     sequence number                  the same
     8       8     now: guest time in ns            next deadline of the process in ns, or NO_DEADLINE
     16      8     value                            value
-    24      4     offset, or part number           0
+    24      4     offset, or part number           of a READ: how long the value is steady
     28      4     length of the payload            length of the payload
 
 The effects at the beginning of a reply's payload are those of `effects`.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Parameter: TypeAlias = int | bytes
 
-VERSION: Final = 5
+VERSION: Final = 6
 MAX_FRAME: Final = 4096
 
 HEADER: Final = Struct("<BBBBIQQII")
@@ -46,6 +46,12 @@ MAX_BOARD: Final = 4 << 20
 NO_DEADLINE: Final = (1 << 64) - 1
 SEQUENCE_MASK: Final = 0xFFFF_FFFF
 
+# The reply to a read of STEADY_KINDS may say that the value is steady (`devices.model.SteadyModel`). The
+# lowest bit tells whether it stays over late writes; the others for how many microseconds.
+OVER_LATE_WRITES: Final = 1
+MAX_STEADY: Final = 50_000 << 1 | OVER_LATE_WRITES
+"""50 ms: a process that has died is noticed no later than without steady reads."""
+
 # Kinds of requests.
 HELLO: Final = 1  # value: VERSION | length of the description << 32, offset: part, payload; reply: VERSION
 READ: Final = 2  # reply value: what the guest reads
@@ -60,14 +66,18 @@ WRITE_RUN: Final = 10  # payload: bytes that the guest wrote, one after another,
 REPLAY: Final = 12  # payload: requests, back to back; reply value: CRC-32 of their replies, without effects
 INDEXED_READ: Final = 11  # a byte write, then a READ: value = register << 32 | byte of the write
 MEMORY: Final = 13  # value: tag | status << 32, payload: the bytes that MEMORY_READ asked for, if status is 0
-COMPLETE: Final = 14  # value: tag | status << 32: how a TRANSFER, or a MEMORY_WRITE with a tag, went
+COMPLETE: Final = 14  # value: tag | status << 32: how a TRANSFER, a WINDOW, … went; payload: more of them
 READ_WIDE: Final = 15  # `size` byte reads of consecutive registers; see `blocks` for this and what follows
 WRITE_WIDE: Final = 16  # `size` byte writes to consecutive registers, lowest byte of value first
 READ_STRING: Final = 17  # value: how many reads of one register
 WRITE_STRING: Final = 18  # payload: the values of writes to one register, one after another
+CHAINS: Final = 19  # offset: queue, value: status, payload: what a WALK has brought; see `chains`
 
 REPLY: Final = 0x80
 ERROR: Final = 0xFF  # the model raised: payload is text, bounded; the process exits after it
+
+STEADY_KINDS: Final = (READ, INDEXED_READ, READ_WIDE)
+"""Of these requests the reply may say that the value is steady."""
 
 KIND_NAMES: Final = {
     HELLO: "hello",
@@ -88,6 +98,7 @@ KIND_NAMES: Final = {
     WRITE_WIDE: "wide write",
     READ_STRING: "string read",
     WRITE_STRING: "string write",
+    CHAINS: "chains",
 }
 
 

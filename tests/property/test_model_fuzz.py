@@ -56,6 +56,7 @@ from kvmbox.devices.model import (
     Transfer,
 )
 from kvmbox.firmware.fw_cfg import FwCfgItem
+from kvmbox.wire.protocol import MAX_STEADY
 from tests.support.work import footprint
 
 SECOND: Final = 1_000_000_000
@@ -637,6 +638,30 @@ def test_advancing_more_often_changes_nothing_that_the_guest_reads(
     assert often.lines == once.lines
     assert often.taken == once.taken
     assert often.rises == once.rises
+
+
+@each_model
+@settings(max_examples=60)
+@given(data=st.data())
+def test_steady_value_stays_and_reading_it_has_no_effect(name: str, data: st.DataObject) -> None:
+    rig = Rig(VARIANTS[name])
+    steady_of = getattr(rig.model, "steady", None)
+    for step in data.draw(steps_for(name)):
+        rig.step(step)
+        if steady_of is None or step.kind != "read" or rig.trace[-1][1]:  # type: ignore[index]  # effects
+            continue
+        steady = steady_of(step.offset, step.size, rig.trace[-2])
+        assert 0 <= steady <= MAX_STEADY
+        deadline = rig.model.next_deadline()
+        end = rig.seen + (steady >> 1) * 1000
+        end = end if deadline is None else min(end, deadline)
+        polled, quiet = rig.twin(rig.snapshot()), rig.twin(rig.snapshot())
+        for at in sorted({rig.seen, (rig.seen + end) // 2, end - 1}):
+            if rig.seen <= at < end:
+                assert polled.model.read(at, step.offset, step.size) == rig.trace[-2]
+                assert polled.model.take_effects() == []
+                quiet.model.advance(at)
+        assert polled.snapshot() == quiet.snapshot()
 
 
 # --- Snapshots as hostile input --------------------------------------------------------------------------

@@ -68,9 +68,9 @@ class Served(DirectTransport):
 
     def exchange_words(self, first: int, now: int, value: int, offset_and_length: int) -> Words:
         words = first, now, value, offset_and_length
-        reply, deadline, result, self._payload = self.server.answer(words, lambda w: WORDS.pack(*w))
+        reply, deadline, result, steady, self._payload = self.server.answer(words, lambda w: WORDS.pack(*w))
         assert HEADER.size + len(self._payload) <= MAX_FRAME
-        return reply, deadline, result, len(self._payload) << 32
+        return reply, deadline, result, len(self._payload) << 32 | steady
 
     def exchange(self, sent: bytes, slices: int | None) -> bytes:
         reply = self.server.handle(sent)

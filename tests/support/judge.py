@@ -13,7 +13,7 @@ from kvmbox.board import Resource
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.guest_memory import TransferAccess
-from kvmbox.wire.protocol import request_word
+from kvmbox.wire.protocol import MAX_STEADY, request_word
 from tests.support.log import Calls
 
 NOW: Final = 1_000
@@ -81,12 +81,14 @@ def judge(ask: Ask, sequence: int, frame: bytes) -> Verdict:
         return refuse(GONE)
     if not HEADER.size <= len(frame) <= MAX_FRAME:
         return refuse(BROKEN)
-    kind, device, size, count, number, deadline, value, zero, length = HEADER.unpack_from(frame)
+    kind, device, size, count, number, deadline, value, steady, length = HEADER.unpack_from(frame)
     body = frame[HEADER.size :]
     if length != len(body):
         return refuse(BROKEN)
-    if (kind, device, size, number, zero) != (ask.kind + 128, ask.device, ask.size, sequence, 0):
+    if (kind, device, size, number) != (ask.kind + 128, ask.device, ask.size, sequence):
         return refuse(FAILED if kind == 0xFF else BROKEN)
+    if steady and (steady > MAX_STEADY or count or ask.kind not in (READ, INDEXED)):
+        return refuse(BROKEN)
     if value > ask.limit or (ask.kind == ADVANCE and deadline <= NOW):
         return refuse(BROKEN)
     if count and ask.kind in WITHOUT_EFFECTS:

@@ -61,7 +61,7 @@ class Gremlin(DeviceServer):
         return self._spoil(answer)
 
     def _spoil(self, answer: Answer) -> Answer:
-        first, deadline, value, payload = answer
+        first, deadline, value, steady, payload = answer
         fault = _armed.pop()
         if fault == "raises":
             raise RuntimeError("a gremlin")
@@ -81,7 +81,7 @@ class Gremlin(DeviceServer):
             first = deadline = value = int.from_bytes(b"\xa5" * 8)
             payload = b"\xa5" * len(payload)
         self.cuts = fault == "short"
-        return first, deadline, value, payload
+        return first, deadline, value, steady, payload
 
     def write(self, descriptor: int, data: bytes) -> int:
         """As os.write, but for a frame that is to be short."""

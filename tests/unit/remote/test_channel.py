@@ -20,7 +20,7 @@ from kvmbox.remote.stream import SocketTransport
 from kvmbox.remote.transport import Waits, Words
 from kvmbox.wire import protocol
 from kvmbox.wire.effects import EFFECT, encode_effects, encode_reply
-from kvmbox.wire.protocol import HEADER, NO_DEADLINE, request_word
+from kvmbox.wire.protocol import HEADER, MAX_STEADY, NO_DEADLINE, request_word
 from tests.support.far_end import FarEnd
 from tests.support.halves import Half
 from tests.support.links import Opening
@@ -399,7 +399,8 @@ LIES: Final[dict[str, tuple[dict[str, object], str]]] = {
     "another device": ({"device": 0}, "kind 0x82"),
     "a device that is none": ({"device": 200}, "kind 0x82"),
     "another size": ({"size": 2}, "kind 0x82"),
-    "a field that must be zero": ({"zero": 1}, "kind 0x82"),
+    "a value that is steady for too long": ({"zero": MAX_STEADY + 1}, "a steady value (0x186a2)"),
+    "a steady value with an effect": ({"zero": 2, "count": 1, "body": IRQ}, "a steady value (0x2)"),
     "a value above the limit": ({"value": 0x100}, "value 0x100 where at most 0xff can be"),
     "the largest value": ({"value": 2**64 - 1}, "where at most 0xff can be"),
     "a payload that is shorter than announced": ({"length": 5, "body": b"1234"}, "announces a payload of 5"),

@@ -244,7 +244,7 @@ def test_payload_that_is_longer_than_a_frame_breaks_the_protocol(ready: Peer, le
         {"kind": protocol.READ},
         {"device": 1},
         {"size": 2},
-        {"zero": 1},
+        {"zero": protocol.MAX_STEADY + 1},
         {"value": 0x100},
         {"value": 2**64 - 1},
         {"count": 1},

@@ -29,6 +29,8 @@ INDEXED_RTC: Final = request_word(protocol.INDEXED_READ, 0, 1)
 class FakeChannel:
     """Notes what it is asked: (device, register, bytes) and by which thread's way."""
 
+    steady = None
+
     def __init__(self) -> None:
         self.asked: list[tuple[str, int, int, bytes]] = []
         self.meanwhile: Callable[[], object] = lambda: None

@@ -30,6 +30,8 @@ COM1, RTC, POST = 0x3F8, 0x70, 0x80
 class FakeChannel:
     """Notes what the channel of a device process is asked; reads give 0x5a."""
 
+    steady = None
+
     def __init__(self, name: str, log: list[tuple[object, ...]]) -> None:
         self._name = name
         self._log = log

@@ -1,0 +1,90 @@
+"""Steady reads: values that the VMM gives the guest again without asking the device.
+
+The reply to a read may say that the value stays for some time, and that reading it has no effect
+(`devices.model.SteadyModel`). Until that time, or the next request that may change something, the run loop
+answers further reads of the register by itself.
+
+Who may change something: every request but a steady read. `changes` counts these requests, each before it is
+sent, or, of a read that turned out not to be steady, before its value is used. So a value that is as old as
+the count was given, or could have been given, after the last change. `moves` also counts indexed reads, which
+change what an index register selects; a value that was read without naming the index is tied to that count.
+
+An entry is tied to these counts, and never removed. A run loop compares without a lock: a change that another
+thread is just about to send comes after the read, as it could have with a device of its own.
+
+While KVM's ring holds writes that have not been delivered, a value may be given in two cases: late writes
+leave it as it is, or the newest of these writes selects the index that the value was read with.
+
+Nothing is steady on a channel that is recorded: a recording has each access.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from kvmbox.host.clock import GuestClock
+from kvmbox.remote.transport import Words
+from kvmbox.wire.protocol import INDEXED_READ, OVER_LATE_WRITES, ROUTE_MASK, STEADY_KINDS
+
+ENTRIES: Final = 64
+"""How many values a channel keeps at most. A guest may read many registers, but polls few."""
+
+
+class SteadyReads:
+    """The steady values of one channel. They change under the lock of the channel."""
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        """`now` is a clock's. Of another one than a `GuestClock` nothing is steady."""
+        clock = getattr(now, "__self__", None)
+        self._clock = clock if isinstance(clock, GuestClock) else None
+        self.changes = 0
+        self.moves = 0
+        self.entries: dict[tuple[int, int, int], tuple[int, int, int, int]] = {}
+        """By route (the word), register and posted index: the count, the time until, the value, and whether
+        late writes leave it."""
+        self.hits = 0
+
+    def begins(self, kind: int) -> None:
+        """A request of this kind is about to be sent."""
+        if kind == INDEXED_READ:
+            self.moves += 1
+        elif kind not in STEADY_KINDS:
+            self.changed()
+
+    def ends(self, asked: Words, reply: Words) -> None:
+        """A request of `STEADY_KINDS` was answered, without effects, and the reply was found good."""
+        first, now, index, offset = asked
+        steady = reply[3]
+        if not steady:
+            self.changed()
+            return
+        if self._clock is None:
+            return
+        until = min(now + (steady >> 1) * 1000, reply[1])
+        kind = first & 0xFF
+        if len(self.entries) >= ENTRIES:
+            self.entries.clear()
+        count = self.changes if kind == INDEXED_READ else self.moves
+        self.entries[first & ROUTE_MASK, offset, index] = count, until, reply[2], steady & OVER_LATE_WRITES
+
+    def changed(self) -> None:
+        """Something may have changed."""
+        self.changes += 1
+        self.moves += 1
+
+    def value(self, word: int, offset: int, index: int, *, late: bool) -> int | None:
+        """The value that a read would give, if it is known. `late`: writes wait that may be late."""
+        entry = self.entries.get((word, offset, index))
+        if entry is None:
+            return None
+        count, until, value, over_late_writes = entry
+        if late and not over_late_writes:
+            return None
+        if count != (self.changes if word & 0xFF == INDEXED_READ else self.moves):
+            return None
+        clock = self._clock
+        if clock is None or not clock.runs or clock.now() >= until:
+            return None
+        self.hits += 1
+        return value
