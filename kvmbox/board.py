@@ -228,6 +228,14 @@ class DeviceSpec(Value):
         return tuple(grant.gsi for grant in self.grants if isinstance(grant, Irq | ReplacingIrq))
 
 
+class BootDrive(Value):
+    """A drive of the built-in BIOS. `name` says which resource of the host it is."""
+
+    name: str
+    sectors: int
+    writable: bool = False
+
+
 class BoardOptions(Value):
     """What of the board can be chosen.
 
@@ -235,7 +243,7 @@ class BoardOptions(Value):
     seconds since 1970; `debug_exit_port` None leaves the debug-exit device out; `uart_pace` makes UARTs take
     the time that their divisor asks for to transmit a character; `testdev` puts the test device of
     kvm-unit-tests on the board; `fw_cfg` are items beyond those that every guest is told; `has_bios` adds
-    what is behind the built-in BIOS, and `boot_disk_sectors` is the size of its disk, 0 for none.
+    what is behind the built-in BIOS, and `boot_drives` are the drives that it reads and writes, if any.
     """
 
     serial_ports: tuple[str, ...]
@@ -247,7 +255,7 @@ class BoardOptions(Value):
     testdev: bool = False
     fw_cfg: tuple[FwCfgItem, ...] = ()
     has_bios: bool = False
-    boot_disk_sectors: int = 0
+    boot_drives: tuple[BootDrive, ...] = ()
 
 
 MMIO_UART: Final = "MMIO"
@@ -453,7 +461,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
     if options.testdev:
         board.append(_testdev())
     if options.has_bios:
-        board += _bios_devices(options.boot_disk_sectors)
+        board += _bios_devices(options.boot_drives)
     return board
 
 
@@ -525,13 +533,13 @@ VGA: Final = "VGA"
 """Name of the device whose registers say what of the text memory is shown."""
 
 BOOT_DISK: Final = "boot-disk"
-"""Name of the disk of the built-in BIOS, and of the resource that is behind it."""
+"""Name of the disks of the built-in BIOS, and of the resource of the first one: the guest's image."""
 
 BIOS_TEXT: Final = "BIOS"
 """Name of the stream of text that the built-in BIOS prints."""
 
 
-def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
+def _bios_devices(drives: Sequence[BootDrive]) -> list[DeviceSpec]:
     devices = [
         DeviceSpec(
             "BIOS-report",
@@ -550,15 +558,26 @@ def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
             coalesced=(layout.BIOS_TEXT_PORT,),
         ),
     ]
-    if disk_sectors:
+    if drives:
+        from kvmbox.devices.boot_disk import pack_drives
+
         devices.append(
             DeviceSpec(
                 BOOT_DISK,
                 "bdisk",
                 "boot_disk",
                 ports=(AddressRange(layout.BOOT_DISK_PORT, layout.BOOT_DISK_PORT_COUNT),),
-                parameters={"sectors": disk_sectors},
-                grants=(Resource(BOOT_DISK, disk_sectors * layout.SECTOR_SIZE, max_ranges=1, max_pending=1),),
+                parameters={"drives": pack_drives((one.sectors, one.writable) for one in drives)},
+                grants=tuple(
+                    Resource(
+                        one.name,
+                        one.sectors * layout.SECTOR_SIZE,
+                        one.writable,
+                        max_ranges=1,
+                        max_pending=1,
+                    )
+                    for one in drives
+                ),
                 natural_sizes=frozenset({4}),
                 on_demand=True,
             )

@@ -126,7 +126,7 @@ BIOS_REPORT_PORT: Final = 0x9200  # what the built-in BIOS has behind it: guests
 BIOS_REPORT_PORT_COUNT: Final = 8
 BIOS_TEXT_PORT: Final = 0x9208
 BOOT_DISK_PORT: Final = 0x9210
-BOOT_DISK_PORT_COUNT: Final = 24
+BOOT_DISK_PORT_COUNT: Final = 36
 SHUTDOWN_PORT: Final = 0x8900  # Bochs: the bytes "Shutdown" stop the machine
 
 # ACPI power management, where QEMU's Q35 has it.

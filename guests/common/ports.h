@@ -104,9 +104,13 @@
 #define BOOT_DISK_ADDRESS 0x9218
 #define BOOT_DISK_COMMAND 0x921c
 #define BOOT_DISK_STATUS  0x9220
+#define BOOT_DISK_LBA_HIGH 0x9228
+#define BOOT_DISK_DRIVE   0x9230
 #define BOOT_DISK_READ    1 /* a command */
+#define BOOT_DISK_WRITE   2
 #define BOOT_DISK_BUSY    1 /* a status; 2 and up: done, with its result */
 #define BOOT_DISK_DONE    2
+#define BOOT_DISK_PROTECTED 16
 
 /* Keyboard controller. */
 #define KEYBOARD_IRQ 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
+from kvmbox.board import BOOT_DISK, BootDrive
 from kvmbox.boot import bundled
 from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.compressed import decompressed
@@ -13,7 +14,7 @@ from kvmbox.boot.image import GuestImage, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
-from kvmbox.firmware.builtin_bios import drives
+from kvmbox.firmware.builtin_bios import unit_sectors
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.platform import Platform
 from kvmbox.lean import Value
@@ -45,9 +46,9 @@ class BootSource(Value):
     hint: str = ""
 
     @property
-    def disk_sectors(self) -> int:
-        """How many sectors the disk has; 0: there is none."""
-        return drives(len(self.disk)).sectors if self.disk else 0
+    def drives(self) -> tuple[BootDrive, ...]:
+        """The drives of the BIOS: its disk, or none."""
+        return (BootDrive(BOOT_DISK, unit_sectors(len(self.disk))),) if self.disk else ()
 
     @classmethod
     def read(cls, config: RunConfig, files: HostFiles | None = None) -> BootSource:
@@ -69,7 +70,7 @@ class BootSource(Value):
         way = choice.way
         # A kernel of Multiboot may go back to real mode and call the BIOS of the PC that it was started on.
         has_bios = (
-            way.name in ("bios", "real")
+            way.name in ("bios", "iso", "real")
             or (way.name == "linux" and _starts_in_real_mode(image))
             or (
                 way.name in ("multiboot", "multiboot2")
@@ -89,13 +90,13 @@ class BootSource(Value):
             bios=config.bios,
             bios_rom=_bios_rom() if has_bios else b"",
         )
-        takes_bios = has_bios or way.name in ("multiboot", "multiboot2")
+        takes_bios = way.name != "iso" and (has_bios or way.name in ("multiboot", "multiboot2"))
         if config.bios is not None and not takes_bios and way.name != "firmware":
             raise UsageError(
                 f"--bios {config.bios} has no meaning for what is booted as '{way.name}'",
                 hint="boot sectors, flat 16-bit images and Multiboot kernels may have a BIOS",
             )
-        shows_disk = way.name == "bios" or (way.name == "real" and config.bios == BUILTIN_BIOS)
+        shows_disk = way.name in ("bios", "iso") or (way.name == "real" and config.bios == BUILTIN_BIOS)
         platform = platform_of(config)
         return cls(
             lambda memory: load_image(image, memory, options, platform),

@@ -11,7 +11,7 @@ from collections.abc import Mapping as ZoneMap
 from typing import Protocol
 
 from kvmbox import board, layout
-from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
+from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Resource, StopValue, pc_board
 from kvmbox.boot.files import HostFiles
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, BusDevice, Mapping
@@ -53,9 +53,13 @@ ADDRESS_BITS = 52  # the most that an x86 physical address can have
 
 
 def board_of(
-    config: RunConfig, *, bios: bool = False, disk: int = 0, fw_cfg: Sequence[FwCfgItem] = ()
+    config: RunConfig,
+    *,
+    bios: bool = False,
+    drives: Sequence[BootDrive] = (),
+    fw_cfg: Sequence[FwCfgItem] = (),
 ) -> list[DeviceSpec]:
-    """The devices of this run, with those behind the built-in BIOS, whose disk has `disk` sectors.
+    """The devices of this run, with those behind the built-in BIOS, whose drives are `drives`.
 
     `fw_cfg` are items beyond those that every guest is told: `fw_cfg_files` has the user's.
 
@@ -72,7 +76,7 @@ def board_of(
             testdev=config.testdev,
             fw_cfg=tuple(fw_cfg),
             has_bios=bios,
-            boot_disk_sectors=disk,
+            boot_drives=tuple(drives),
         )
     )
     board += config.devices

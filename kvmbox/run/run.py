@@ -147,9 +147,7 @@ def _open(
     pool.ready_by = ready_by
     with origin.blamed():
         source = BootSource.read(config, files)  # it tells which devices there are
-        board = board_of(
-            config, bios=source.has_bios, disk=source.disk_sectors, fw_cfg=(*source.fw_cfg, *items)
-        )
+        board = board_of(config, bios=source.has_bios, drives=source.drives, fw_cfg=(*source.fw_cfg, *items))
     origin.check_board(board)  # before a part empties a file
     opening = Opening(config, caller, judge, board, say)
     parts.open(opening, cleanup)

@@ -19,6 +19,7 @@ from kvmbox.board import (
     SERIAL_PORTS,
     BiosReport,
     BoardOptions,
+    BootDrive,
     Content,
     DeviceSpec,
     Input,
@@ -111,7 +112,7 @@ def variants() -> dict[str, DeviceSpec]:
             uart_pace=pace,
             testdev=True,
             has_bios=True,
-            boot_disk_sectors=64,
+            boot_drives=(BootDrive("disk", 64),),
             fw_cfg=(FwCfgItem(bytes(range(1, 252)) * 20, "opt/large"),),
         )
         for device in pc_board(options):

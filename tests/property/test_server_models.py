@@ -18,6 +18,7 @@ from kvmbox.board import (
     BOOT_DISK,
     SERIAL_PORTS,
     BoardOptions,
+    BootDrive,
     DeviceSpec,
     Input,
     LateWrites,
@@ -51,7 +52,7 @@ def board(*, pace: bool, rtc_base: int = 1_700_000_000) -> dict[str, list[Device
         uart_pace=pace,
         testdev=True,
         has_bios=True,
-        boot_disk_sectors=64,
+        boot_drives=(BootDrive("disk", 64),),
         fw_cfg=(FwCfgItem(bytes(range(256)) * 20, "opt/large"),),
     )
     by_type: dict[str, list[DeviceSpec]] = {}

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from kvmbox import layout, outcome
-from kvmbox.board import SERIAL_PORTS, BoardOptions, by_type, pc_board
+from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, by_type, pc_board
 from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
 from kvmbox.jail import layers
@@ -352,7 +352,9 @@ def test_modules_each_begin_with_what_they_are() -> None:
 
 
 def test_device_processes_that_pages_list_are_those_of_the_board() -> None:
-    everything = BoardOptions(SERIAL_PORTS, 0, layout.MIB, testdev=True, has_bios=True, boot_disk_sectors=1)
+    everything = BoardOptions(
+        SERIAL_PORTS, 0, layout.MIB, testdev=True, has_bios=True, boot_drives=(BootDrive("disk", 1),)
+    )
     board = by_type(pc_board(everything))
     at_start = {name for name, devices in board.items() if not all(each.on_demand for each in devices)}
     rows = table_with_heading(ARCHITECTURE, "device process", "starts")
@@ -366,7 +368,9 @@ def test_device_processes_that_pages_list_are_those_of_the_board() -> None:
 
 
 def test_ports_of_the_table_of_devices_are_those_of_the_board() -> None:
-    everything = BoardOptions(SERIAL_PORTS, 0, layout.MIB, testdev=True, has_bios=True, boot_disk_sectors=1)
+    everything = BoardOptions(
+        SERIAL_PORTS, 0, layout.MIB, testdev=True, has_bios=True, boot_drives=(BootDrive("disk", 1),)
+    )
     ranges = [each for device in pc_board(everything) for each in (*device.ports, *device.mmio)]
     page = (ROOT / "docs/device-models.md").read_text(encoding="utf-8")
     cells = " ".join(row[1] for row in table_with_heading(page, "chip", "ports, interrupts", "page"))
