@@ -18,8 +18,8 @@ from kvmbox.regular import refusal
 MAX_FILE_SIZE: Final = 512 * layout.MIB
 
 ACCEPTED: Final = (
-    "accepted are x86 ELF32 and ELF64 executables, Multiboot, PVH and Linux kernels, and flat 16-bit images"
-    " with --boot real"
+    "accepted are x86 ELF32 and ELF64 executables, Multiboot, PVH and Linux kernels, CDs, boot sectors, and"
+    " flat 16-bit images with --boot real"
 )
 
 

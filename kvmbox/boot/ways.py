@@ -11,7 +11,7 @@ from typing import Final
 
 from kvmbox.boot.plan import Way
 
-NAMES: Final = ("firmware", "pvh", "multiboot", "multiboot2", "linux", "elf", "bios", "real")
+NAMES: Final = ("firmware", "pvh", "multiboot", "multiboot2", "linux", "elf", "iso", "bios", "real")
 
 
 def ways() -> Iterator[Way]:
@@ -34,6 +34,9 @@ def ways() -> Iterator[Way]:
     from kvmbox.boot.way_elf import Elf
 
     yield Elf()
+    from kvmbox.boot.way_iso import Cd
+
+    yield Cd()
     from kvmbox.boot.way_bios import BootSector
 
     yield BootSector()
