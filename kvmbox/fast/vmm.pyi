@@ -72,6 +72,13 @@ class DirectCore(ChannelCore):
     def calls(self, server: DeviceServer) -> None: ...
     def _direct_access(self, word: int, offset: int, value: int, limit: int) -> int: ...
 
+class WindowCore:
+    use: int
+    position: int
+    end: int
+    def guarded_by(self, lock: object) -> None: ...
+    def look_at(self, data: bytearray) -> None: ...
+
 class RingCore:
     writes: int
     _failure: Any

@@ -18,6 +18,7 @@ Three rules hold everywhere:
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
@@ -31,6 +32,7 @@ import ctypes
 import time
 
 from kvmbox.devices.model import HostOutput
+from kvmbox.remote.window_use import READS, WRITES
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.blocks import BLOCKS
 from kvmbox.wire.effects import EFFECT, HOST_OUTPUT
@@ -602,6 +604,7 @@ cdef class DirectCore(ChannelCore):
         return self.call(word, offset, value, limit)
 
 
+include "window.pxi"
 include "ring.pxi"
 include "lines.pxi"
 
@@ -623,6 +626,7 @@ cdef struct Route:
     PyObject *device
     PyObject *core    # the ChannelCore, or NULL
     PyObject *direct  # the DirectCore, or NULL
+    PyObject *window  # the WindowCore, or NULL; then there is no `core`
     PyObject *access  # the function for everything else
     PyObject *arguments[4]  # word, offset, 0 and limit, for calls of Python
     PyObject *what    # what is accessed, as the report of a crash shows it
@@ -745,12 +749,15 @@ cdef class LoopCore:
         is_core = isinstance(core, ChannelCore) and core.access == access
         is_direct = isinstance(core, DirectCore) and core._direct_access == access
         arguments = (word, offset, 0, limit)
-        self.owned.append((access, core, arguments, device, what))
+        window = getattr(core, "window", None)
+        is_window = isinstance(window, WindowCore) and window.register == offset
+        self.owned.append((access, core, window, arguments, device, what))
         one.device = <PyObject *>device
         one.what = <PyObject *>what
         one.access = <PyObject *>access
         one.core = <PyObject *>core if is_core else NULL
         one.direct = <PyObject *>core if is_direct else NULL
+        one.window = <PyObject *>window if is_window else NULL
         for index, argument in enumerate(arguments):
             one.arguments[index] = <PyObject *>argument
 
@@ -872,7 +879,16 @@ cdef class LoopCore:
         self.current = route
         self.position = position
         if route.core == NULL:
-            return ASK
+            # SAFETY: `owned` holds the window.
+            if (
+                route.window == NULL
+                or self.carried
+                or not (<WindowCore>route.window).serve(data, route.size, route.is_read)
+            ):
+                return ASK
+            memcpy(&self.value, data, route.size)
+            self.note(route.what, self.value)
+            return NOTICED
         if not route.is_read:
             memcpy(&self.value, data, route.size)
         self.open.limit = route.limit

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as ZoneMap
+from functools import partial
 from typing import Protocol
 
 from kvmbox import board, layout
-from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Resource, StopValue, pc_board
+from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Medium, Resource, StopValue, pc_board
 from kvmbox.boot.files import HostFiles
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, BusDevice, Mapping
@@ -30,21 +31,25 @@ from kvmbox.kvm.vm import Vm
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, GUEST_CRASHED, Outcome, debug_exit_status
 from kvmbox.remote.grants import bind
-from kvmbox.remote.guest_memory import Submit
+from kvmbox.remote.guest_memory import Submit, answer
+from kvmbox.remote.patience import REPLY_SLICES
 from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.run.boot_source import BootSource
 from kvmbox.run.coalescing import CoalescedRing, OutputRoom
 from kvmbox.run.config import RunConfig
-from kvmbox.run.kinds import guest_clock, interrupt_router, ring_kind
+from kvmbox.run.kinds import guest_clock, interrupt_router, ring_kind, window_kind
 from kvmbox.run.late_writes import LateWrites
 from kvmbox.run.processors import Processors
 from kvmbox.wire import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.host.transfers import Store, TransferThread
+    from kvmbox.host.transfers import Done, Store, TransferThread
+    from kvmbox.remote.follow_up import FollowUp
     from kvmbox.remote.grants import Grants, Host
+    from kvmbox.remote.medium import MediumAccess
+    from kvmbox.remote.window import DataWindow
 
     Stores = ZoneMap[str, Store]
 
@@ -156,17 +161,38 @@ class RunHost:
 
     def transfers(self, device: str, grant: Resource) -> Submit:
         """Transfers are done by a thread, which starts when the VMM is confined."""
-        from kvmbox.host.transfers import Order, TransferThread
+        from kvmbox.host.transfers import Order
 
-        if self.transfer_thread is None:
-            self.transfer_thread = TransferThread(self.ram, self._wake)
-        thread, store = self.transfer_thread, self._stores[grant.name]
+        thread, store = self._transferring(), self._stores[grant.name]
 
         def submit(tag: int, offset: int, ranges: Sequence[tuple[int, int]], to_guest: bool) -> bool:
             order = Order(device, tag, store, grant.size, offset, ranges, to_guest)
             return thread.submit(order, grant.max_pending)
 
         return submit
+
+    def _transferring(self) -> TransferThread:
+        from kvmbox.host.transfers import TransferThread
+
+        if self.transfer_thread is None:
+            self.transfer_thread = TransferThread(self.ram, self._wake)
+        return self.transfer_thread
+
+    def medium(self, device: str, grant: Medium) -> MediumAccess:
+        """What may have to wait is done by the same thread."""
+        from kvmbox.host.transfers import Errand, Settle
+        from kvmbox.remote.medium import MOST_ERRANDS, MediumAccess, medium_store
+
+        thread, store = self._transferring(), self._stores[grant.name]
+
+        def submit(tag: int, work: Callable[[], int], settle: Settle | None) -> bool:
+            return thread.submit(Errand(device, tag, work, settle), MOST_ERRANDS)
+
+        return MediumAccess(grant, medium_store(store), submit)
+
+    def window(self, register: int) -> DataWindow:
+        """One that the chosen loop can look into."""
+        return window_kind()(register)
 
     def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
         """KVM coalesces writes to the register's port while they may be late. Those to memory always exit."""
@@ -422,11 +448,17 @@ def tell_transfers(devices: Devices) -> None:
     """Send COMPLETE for the transfers that are done. By the main thread. Raises DeviceProcessError."""
     if devices.transfers is None:
         return
-    for name, tag, status in devices.transfers.take_done():
+    for done in devices.transfers.take_done():
         for device_type, index, device in devices.pool.places():
-            if device.name == name:
-                channel = devices.pool.channel(device_type)
-                channel.request(protocol.COMPLETE, device=index, value=tag | status << 32)
+            if device.name == done.device:
+                devices.pool.channel(device_type).serve(partial(_completed, index, done), REPLY_SLICES)
+
+
+def _completed(index: int, done: Done) -> list[FollowUp]:
+    """What tells device number `index`, if it still waits for this. Under the lock of its channel."""
+    if done.settle is not None and not done.settle(done.status):
+        return []
+    return [answer(protocol.COMPLETE, index, done.tag, done.status)]
 
 
 def start_timer(devices: Devices) -> None:
