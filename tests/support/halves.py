@@ -18,6 +18,7 @@ from kvmbox.remote.direct import DirectChannel
 from kvmbox.remote.journal import Journal
 from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.stream import PipeTransport, SocketTransport
+from kvmbox.remote.window import DataWindow
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.vcpu_loop import VcpuLoop
 
@@ -43,6 +44,7 @@ class Half:
     page_port: Callable[..., Any] = PagePort
     stream_port: Callable[..., Any] = StreamPort
     serve: Callable[[Any, DeviceServer], int] = serve
+    window: type[DataWindow] = DataWindow
 
     @property
     def is_compiled(self) -> bool:
@@ -56,6 +58,7 @@ def compiled_half() -> Half:
     from kvmbox.fast import loop as machines
     from kvmbox.fast import serving
     from kvmbox.fast.direct import CompiledDirectChannel
+    from kvmbox.fast.window import CompiledWindow
 
     return Half(
         machines.CompiledLoop,
@@ -71,6 +74,7 @@ def compiled_half() -> Half:
         serving.PagePort,
         serving.StreamPort,
         serving.serve,
+        CompiledWindow,
     )
 
 
