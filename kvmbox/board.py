@@ -7,6 +7,7 @@ devices use the same board.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from struct import Struct
 from typing import Final, TypeVar
 
 from kvmbox import layout
@@ -527,6 +528,66 @@ def _testdev() -> DeviceSpec:
         natural_sizes=frozenset({2, 4, 8}),
         on_demand=True,
     )
+
+
+class IdeDrive(Value):
+    """A drive of an IDE channel. `name` is that of the medium.
+
+    Its `sectors` have 512 bytes, or 2048 on a CD. `serial` has 20 ASCII characters at most.
+    """
+
+    name: str
+    sectors: int
+    is_cd: bool = False
+    serial: str = ""
+
+    @property
+    def parameter(self) -> bytes:
+        """The drive as its model gets it: see `devices.ide_channel`."""
+        return _IDE_DRIVE.pack(2 if self.is_cd else 1, self.sectors, self.serial.encode("ascii").ljust(20))
+
+    @property
+    def grant(self) -> Medium:
+        """What the model may do with it."""
+        return Medium(self.name, self.sectors * (2048 if self.is_cd else 512), not self.is_cd, window=0)
+
+
+_IDE_DRIVE: Final = Struct("<BQ20s")
+_NO_DRIVE: Final = Medium("", 0, window=0)
+
+
+def ide_board(drives: Sequence[IdeDrive | None]) -> list[DeviceSpec]:
+    """The IDE channels with these drives: the master and the slave of the first one, and of the second one.
+
+    A channel without a drive is none.
+    """
+    board = []
+    for number, (first, control, irq) in enumerate(layout.IDE_CHANNELS):
+        pair = drives[2 * number : 2 * number + 2]
+        if not any(pair):
+            continue
+        board.append(
+            DeviceSpec(
+                f"ide{number}",
+                "ide",
+                "ide",
+                ports=(
+                    AddressRange(first, layout.IDE_PORT_COUNT),
+                    AddressRange(control, 1, offset=layout.IDE_PORT_COUNT),
+                ),
+                parameters={
+                    name: drive.parameter
+                    for name, drive in zip(("master", "slave"), pair, strict=True)
+                    if drive is not None
+                },
+                grants=(Irq(irq), *(_NO_DRIVE if drive is None else drive.grant for drive in pair)),
+                natural_sizes=frozenset({2, 4}),
+                # The task file, up to the command, which exits.
+                coalesced=tuple(range(first + 1, first + 7)),
+                on_demand=True,
+            )
+        )
+    return board
 
 
 VGA: Final = "VGA"

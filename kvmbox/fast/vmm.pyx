@@ -32,7 +32,6 @@ import ctypes
 import time
 
 from kvmbox.devices.model import HostOutput
-from kvmbox.remote.window_use import READS, WRITES
 from kvmbox.wire import page_layout, protocol
 from kvmbox.wire.blocks import BLOCKS
 from kvmbox.wire.effects import EFFECT, HOST_OUTPUT

@@ -1,7 +1,9 @@
 # --- Windows ---------------------------------------------------------------------------------------------
 
-cdef int WINDOW_READS = READS
-cdef int WINDOW_WRITES = WRITES
+cdef enum:
+    # What the guest may do, as in remote.window.
+    READS = 1
+    WRITES = 2
 
 
 cdef class WindowCore:
@@ -30,7 +32,7 @@ cdef class WindowCore:
             return False
         PyThread_acquire_lock(self.mutex.lock, 1)
         # SAFETY: `held` is changed under the lock only, and has `end` bytes.
-        served = self.use == (WINDOW_READS if is_read else WINDOW_WRITES) and self.end - self.position > size
+        served = self.use == (READS if is_read else WRITES) and self.end - self.position > size
         if served:
             if is_read:
                 memcpy(data, self.bytes + self.position, size)

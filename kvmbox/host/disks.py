@@ -137,6 +137,11 @@ class DiskStore:
         if not self.writes_now:
             self._source.flush()
 
+    @property
+    def changed(self) -> bool:
+        """Whether the guest has written to it, or has tried to."""
+        return bool(self._written or self._refused)
+
     def summary(self) -> str:
         """What the run did to the file, in one line without its end; empty if it did nothing."""
         if not self._read and not self._written and not self._refused:

@@ -262,6 +262,13 @@ def leaves_room(device: DeviceSpec) -> bool:
     return all(grant.max_bytes <= MAX_STRING for grant in device.granted(board.Memory))
 
 
+def _window_of(device: DeviceSpec, host: Host) -> DataWindow | None:
+    registers = {one.window for one in device.granted(board.Medium) if one.window is not None}
+    if len(registers) > 1:
+        raise ValueError(f"device {device.name} has more than one window")
+    return host.window(registers.pop()) if registers else None
+
+
 def bind(device: DeviceSpec, host: Host) -> Grants:
     """The grants of `device`, done by `host`."""
     bound: dict[str, object] = {}
@@ -311,11 +318,6 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 raise ValueError(f"device {device.name}: no host has a {type(grant).__name__}")
             case _:
                 assert_never(grant)
-    registers = {one.window for one in device.granted(board.Medium) if one.window is not None}
-    if len(registers) > 1:
-        raise ValueError(f"device {device.name} has more than one window")
-    for register in registers:
-        bound["window"] = host.window(register)
     rises = {pin: rise for pin, line in enumerate(lines) if (rise := host.rise_of(line)) is not None}
     wired = {
         "irq_lines": lines,
@@ -323,6 +325,7 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
         "takers": takers,
         "resources": resources,
         "media": media,
+        "window": _window_of(device, host),
         "late_writes": late,
     }
     return Grants(device.name, **wired, **bound)  # type: ignore[arg-type]  # by name above

@@ -13,12 +13,18 @@ An access is served as a whole or not at all. What does not fit in what is left 
 
 from __future__ import annotations
 
+from typing import Final
+
 from kvmbox.devices.model import BEYOND_END, BUSY, DONE, MOVED
 from kvmbox.host.transfers import status_of
 from kvmbox.lean import Value
 from kvmbox.remote.follow_up import FollowUp
 from kvmbox.remote.medium import MediumAccess, complete
-from kvmbox.remote.window_use import CLOSED, READS, WRITES
+
+CLOSED: Final = 0
+READS: Final = 1
+WRITES: Final = 2
+"""What the guest may do at a window."""
 
 
 class _Opening:

@@ -12,8 +12,7 @@ from typing import TypeVar
 
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.follow_up import FollowUp
-from kvmbox.remote.window import DataWindow
-from kvmbox.remote.window_use import CLOSED
+from kvmbox.remote.window import CLOSED, DataWindow
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import request_word
 

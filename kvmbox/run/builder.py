@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as ZoneMap
-from functools import partial
 from typing import Protocol
 
 from kvmbox import board, layout
@@ -31,8 +30,6 @@ from kvmbox.kvm.vm import Vm
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, GUEST_CRASHED, Outcome, debug_exit_status
 from kvmbox.remote.grants import bind
-from kvmbox.remote.guest_memory import Submit, answer
-from kvmbox.remote.patience import REPLY_SLICES
 from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.run.boot_source import BootSource
@@ -40,15 +37,14 @@ from kvmbox.run.coalescing import CoalescedRing, OutputRoom
 from kvmbox.run.config import RunConfig
 from kvmbox.run.kinds import guest_clock, interrupt_router, ring_kind, window_kind
 from kvmbox.run.late_writes import LateWrites
+from kvmbox.run.moving import Mover
 from kvmbox.run.processors import Processors
 from kvmbox.wire import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.host.transfers import Done, Store, TransferThread
-    from kvmbox.remote.follow_up import FollowUp
+    from kvmbox.host.transfers import Store
     from kvmbox.remote.grants import Grants, Host
-    from kvmbox.remote.medium import MediumAccess
     from kvmbox.remote.window import DataWindow
 
     Stores = ZoneMap[str, Store]
@@ -85,7 +81,12 @@ def board_of(
         )
     )
     board += config.devices
-    # The only devices that the user puts somewhere.
+    refuse_conflicts(config, board)
+    return board
+
+
+def refuse_conflicts(config: RunConfig, board: Sequence[DeviceSpec]) -> None:
+    """UsageError if two devices claim the same port: one that the user puts somewhere, and another one."""
     for device in board:
         if device.granted(StopValue):
             for other in board:
@@ -95,10 +96,9 @@ def board_of(
         for other in board:
             if other is not device and (other.name == device.name or _overlap(device, other)):
                 raise UsageError(f"device {device.name} is in the place of {other.name}")
-        for grant in device.granted(Resource):
-            if grant.name not in config.resources:
-                raise UsageError(f"device {device.name} needs a resource '{grant.name}'")
-    return board
+        for name in [one.name for one in device.grants if isinstance(one, Resource | Medium)]:
+            if name not in config.resources:
+                raise UsageError(f"device {device.name} needs a resource '{name}'")
 
 
 def fw_cfg_files(config: RunConfig, files: HostFiles) -> tuple[FwCfgItem, ...]:
@@ -146,49 +146,17 @@ class RunHost:
         self.ask_for_reset = reset
         self.suspend = suspend
         self.ram = ram
-        self.transfer_thread: TransferThread | None = None
-        """What moves bulk data, if a device may have some moved."""
+        self.mover = Mover(ram, stores, wake)
+        self.transfers = self.mover.transfers
+        self.medium = self.mover.medium
         self._console = console
         self._judge = judge
         self._exact = exact
-        self._stores = stores
-        self._wake = wake
         self._crash_kernel = False
 
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
         """Reports become lines for the person, or the end of the run."""
         return self.bios.take, self.bios.stop
-
-    def transfers(self, device: str, grant: Resource) -> Submit:
-        """Transfers are done by a thread, which starts when the VMM is confined."""
-        from kvmbox.host.transfers import Order
-
-        thread, store = self._transferring(), self._stores[grant.name]
-
-        def submit(tag: int, offset: int, ranges: Sequence[tuple[int, int]], to_guest: bool) -> bool:
-            order = Order(device, tag, store, grant.size, offset, ranges, to_guest)
-            return thread.submit(order, grant.max_pending)
-
-        return submit
-
-    def _transferring(self) -> TransferThread:
-        from kvmbox.host.transfers import TransferThread
-
-        if self.transfer_thread is None:
-            self.transfer_thread = TransferThread(self.ram, self._wake)
-        return self.transfer_thread
-
-    def medium(self, device: str, grant: Medium) -> MediumAccess:
-        """What may have to wait is done by the same thread."""
-        from kvmbox.host.transfers import Errand, Settle
-        from kvmbox.remote.medium import MOST_ERRANDS, MediumAccess, medium_store
-
-        thread, store = self._transferring(), self._stores[grant.name]
-
-        def submit(tag: int, work: Callable[[], int], settle: Settle | None) -> bool:
-            return thread.submit(Errand(device, tag, work, settle), MOST_ERRANDS)
-
-        return MediumAccess(grant, medium_store(store), submit)
 
     def window(self, register: int) -> DataWindow:
         """One that the chosen loop can look into."""
@@ -298,7 +266,7 @@ class Devices:
             grants = {device.name: bind(device, host) for device in board}
         else:
             grants, deadline_changed = self._grants_behind(shims, host, deadline_changed)
-        self.transfers = host.transfer_thread
+        self.transfers = host.mover.thread
         self.late = host.late
         self.late_forbidden: tuple[int, ...] = ()
         """The ports whose writes must not be late when the next virtual machine starts."""
@@ -442,23 +410,6 @@ def initialize_pics(vm: Vm) -> None:
         state = vm.get_irqchip(chip)
         state.pic.irq_base, state.pic.imr, state.pic.init4 = vector, mask, 1
         vm.set_irqchip(state)
-
-
-def tell_transfers(devices: Devices) -> None:
-    """Send COMPLETE for the transfers that are done. By the main thread. Raises DeviceProcessError."""
-    if devices.transfers is None:
-        return
-    for done in devices.transfers.take_done():
-        for device_type, index, device in devices.pool.places():
-            if device.name == done.device:
-                devices.pool.channel(device_type).serve(partial(_completed, index, done), REPLY_SLICES)
-
-
-def _completed(index: int, done: Done) -> list[FollowUp]:
-    """What tells device number `index`, if it still waits for this. Under the lock of its channel."""
-    if done.settle is not None and not done.settle(done.status):
-        return []
-    return [answer(protocol.COMPLETE, index, done.tag, done.status)]
 
 
 def start_timer(devices: Devices) -> None:

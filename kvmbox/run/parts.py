@@ -67,11 +67,16 @@ class Parts:
         self._problems: dict[str, str] = {}
         """Why parts are missing that the run wanted by itself, by name."""
 
-    def open(self, opening: Opening, cleanup: ExitStack) -> None:
+    def equip(self, opening: Opening, cleanup: ExitStack) -> None:
         """See `Part`. `cleanup` closes each of them, also one that cannot be opened."""
         self._cleanup = cleanup
         for part in self._parts.values():
             cleanup.callback(part.close)
+            part.equip(opening)
+
+    def open(self, opening: Opening) -> None:
+        """See `Part`."""
+        for part in self._parts.values():
             part.open(opening)
 
     def attach(self, machine: Standing) -> None:

@@ -129,6 +129,7 @@ class RunResult(Value):
             "cpus": self.cpus,
             "last_lines": dict(self.last_lines),
             "core": self.core,
+            "disks": list(self.facts.get("disks", ())),
             "screen": None if self.screen is None else self.screen.as_json(),
             "wall_time": wall_time,
         } | self.statistics.as_json()

@@ -33,7 +33,7 @@ from kvmbox.remote import prestart
 from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.transports import TRANSPORTS
 from kvmbox.run.boot_source import BootSource
-from kvmbox.run.builder import Devices, GuestVm, board_of, fw_cfg_files
+from kvmbox.run.builder import Devices, GuestVm, board_of, fw_cfg_files, refuse_conflicts
 from kvmbox.run.consoles import console_of
 from kvmbox.run.designs import design_here
 from kvmbox.run.drain import drain
@@ -148,9 +148,11 @@ def _open(
     with origin.blamed():
         source = BootSource.read(config, files)  # it tells which devices there are
         board = board_of(config, bios=source.has_bios, drives=source.drives, fw_cfg=(*source.fw_cfg, *items))
-    origin.check_board(board)  # before a part empties a file
-    opening = Opening(config, caller, judge, board, say)
-    parts.open(opening, cleanup)
+        opening = Opening(config, caller, judge, board, source, say)
+        parts.equip(opening, cleanup)
+        refuse_conflicts(config, opening.board)
+    origin.check_board(opening.board)  # before a part empties a file
+    parts.open(opening)
     pool.tap = opening.tap
     timeline.mark("spawner started")
     transport = TRANSPORTS[design.ipc]
@@ -239,7 +241,7 @@ def _devices(
         deadline_changed=main_loop.deadline_changed,
         prepare=partial(main_loop.prepare, opening.loss_policy),
         ram=memory,
-        stores=_stores(opening.config, opened.source),
+        stores=_stores(opening),
         wake=main_loop.wakeup.wake,
         shims=opening.shims,
         exact=opening.exact,
@@ -248,12 +250,13 @@ def _devices(
     return devices
 
 
-def _stores(config: RunConfig, source: BootSource) -> Mapping[str, Store]:
-    if not source.disk:
-        return config.resources
+def _stores(opening: Opening) -> Mapping[str, Store]:
+    disk = opening.source.disk
+    if not disk:
+        return opening.stores
     from kvmbox.host.transfers import ReadOnlyStore
 
-    return {**config.resources, BOOT_DISK: ReadOnlyStore(source.disk)}
+    return {**opening.stores, BOOT_DISK: ReadOnlyStore(disk)}
 
 
 def _stand(machine: Standing, opened: _Opened, requests: Requests | None, timeline: Timeline) -> Settling:

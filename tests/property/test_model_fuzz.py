@@ -24,6 +24,7 @@ from kvmbox.board import (
     DeviceSpec,
     Input,
     Irq,
+    Medium,
     Memory,
     Output,
     ReplacingIrq,
@@ -39,15 +40,21 @@ from kvmbox.devices.model import (
     DONE,
     NO_RISE,
     WAKE_BY_RTC,
+    ChainRead,
+    ChainTransfer,
+    ChainUsed,
+    ChainWrite,
     ContentRead,
     DeviceModel,
     Effect,
+    Flush,
     HostOutput,
     InputRoom,
     IrqLine,
     LateWrites,
     MemoryRead,
     MemoryWrite,
+    Queue,
     Reset,
     RisesAt,
     SnapshotError,
@@ -55,6 +62,8 @@ from kvmbox.devices.model import (
     Suspend,
     TakeLine,
     Transfer,
+    Walk,
+    Window,
 )
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from tests.support.work import footprint
@@ -550,6 +559,15 @@ class Rig:
                     content = self.device.granted(Content)[resource]
                     assert 0 < size <= 4064
                     assert 0 <= offset <= offset + size <= content.size
+                case Window(_, resource, offset, size, to_guest):
+                    medium = self.device.granted(Medium)[resource]
+                    assert 0 <= offset < 1 << 64
+                    assert 0 <= size <= medium.max_bytes
+                    assert to_guest or medium.writable or not size
+                case Flush(_, resource):
+                    assert resource < len(self.device.granted(Medium))
+                case Queue() | Walk() | ChainRead() | ChainWrite() | ChainTransfer() | ChainUsed():
+                    raise AssertionError("no device of this board has queues")
                 case _:
                     assert_never(effect)
 

@@ -22,6 +22,7 @@ from kvmbox.board import (
     DeviceSpec,
     Input,
     LateWrites,
+    Medium,
     Resource,
     Suspend,
     pc_board,
@@ -36,7 +37,9 @@ from kvmbox.remote.direct import DirectTransport
 from kvmbox.remote.grants import bind
 from kvmbox.remote.greeting import hello_of
 from kvmbox.remote.guest_memory import Submit
+from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.transport import Waits, Words
+from kvmbox.remote.window import DataWindow
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, WORDS, request_word
 
@@ -159,6 +162,14 @@ class Process:
         """Nobody moves anything: a transfer stays open, as with a slow disk."""
         assert grant.name == BOOT_DISK
         return lambda *_order: True
+
+    def medium(self, device: str, grant: Medium) -> MediumAccess:
+        """No device of this board has one."""
+        raise AssertionError(device, grant)
+
+    def window(self, register: int) -> DataWindow:
+        """As above."""
+        raise AssertionError(register)
 
     def stop(self, value: int | None) -> None:
         """Counted."""

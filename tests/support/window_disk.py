@@ -70,6 +70,9 @@ class WindowDisk:
             self.left, self.sector = self.left - 1, self.sector + 1 & 0xFF
             self._next()
 
+    def receive(self, now: int, data: bytes) -> int:
+        raise AssertionError
+
     def advance(self, now: int) -> None:
         pass
 

@@ -19,7 +19,7 @@ from kvmbox.board import DeviceSpec, LateWrites, Medium, Resource
 from kvmbox.bus import Bus, Mapping
 from kvmbox.errors import ProtocolError
 from kvmbox.host.interrupts import InterruptRouter
-from kvmbox.host.transfers import Errand, Order, Settle, Store, perform
+from kvmbox.host.transfers import BytesStore, Errand, Order, Settle, Store, perform
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.follow_up import FollowUp
@@ -255,7 +255,9 @@ class Machine:
             self._orders.append(Errand(name, tag, work, settle))
             return True
 
-        return MediumAccess(grant, medium_store(self._stores[grant.name]), submit)
+        return MediumAccess(
+            grant, medium_store(self._stores[grant.name] if grant.size else BytesStore(b"")), submit
+        )
 
     # --- Reset ----------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,11 +87,12 @@ def test_read_only_disk_refuses_writes(image: Path) -> None:
 @pytest.mark.parametrize("offset", [len(DATA), len(DATA) - 256, -512, 1 << 64])
 def test_no_byte_beyond_the_disk_is_read_or_written(image: Path, mode: str, offset: int) -> None:
     disk = opened(image, mode)
-    for attempt in (
+    attempts: list[Callable[[], object]] = [
         lambda: disk.read(offset, 512),
         lambda: disk.read_now(offset, 512),
         lambda: disk.write(offset, NEW),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(OSError, match="no such bytes"):
             attempt()
     disk.close()

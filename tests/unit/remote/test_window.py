@@ -9,8 +9,7 @@ import pytest
 
 from kvmbox.devices.model import BEYOND_END, BUSY, FAILED, NO_SPACE
 from kvmbox.errors import DeviceProcessError
-from kvmbox.remote.window import WindowState
-from kvmbox.remote.window_use import CLOSED, READS, WRITES
+from kvmbox.remote.window import CLOSED, READS, WRITES, WindowState
 from kvmbox.wire import protocol
 from tests.support import window_disk
 from tests.support.halves import Half, built_halves
@@ -218,7 +217,7 @@ def test_model_that_raises_at_the_end_of_a_window_is_named(rig: WindowRig) -> No
     def raises(*_told: int) -> None:
         raise ZeroDivisionError("the model")
 
-    rig.model.complete = raises  # type: ignore[method-assign]
+    rig.model.complete = raises  # type: ignore[assignment, method-assign]
     with pytest.raises(DeviceProcessError, match="'disk' failed: ZeroDivisionError: the model"):
         rig.ports.read_string(PORT, 2, SECTOR // 2)
     with pytest.raises(DeviceProcessError):
