@@ -7,7 +7,6 @@ devices use the same board.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from struct import Struct
 from typing import Final, TypeVar
 
 from kvmbox import layout
@@ -539,20 +538,23 @@ class IdeDrive(Value):
     name: str
     sectors: int
     is_cd: bool = False
+    writable: bool = False
     serial: str = ""
 
     @property
     def parameter(self) -> bytes:
-        """The drive as its model gets it: see `devices.ide_channel`."""
-        return _IDE_DRIVE.pack(2 if self.is_cd else 1, self.sectors, self.serial.encode("ascii").ljust(20))
+        """The drive as its model gets it."""
+        from kvmbox.devices.ide_channel import CD, DISK, PARAMETERS, READ_ONLY
+
+        kind = CD if self.is_cd else DISK if self.writable else DISK | READ_ONLY
+        return PARAMETERS.pack(kind, self.sectors, self.serial.encode("ascii").ljust(20))
 
     @property
     def grant(self) -> Medium:
         """What the model may do with it."""
-        return Medium(self.name, self.sectors * (2048 if self.is_cd else 512), not self.is_cd, window=0)
+        return Medium(self.name, self.sectors * (2048 if self.is_cd else 512), self.writable, window=0)
 
 
-_IDE_DRIVE: Final = Struct("<BQ20s")
 _NO_DRIVE: Final = Medium("", 0, window=0)
 
 

@@ -112,6 +112,25 @@
 #define BOOT_DISK_DONE    2
 #define BOOT_DISK_PROTECTED 16
 
+/* The first ATA channel (ATA/ATAPI-6). */
+#define ATA_DATA     0x1f0
+#define ATA_COUNT    0x1f2
+#define ATA_LBA_LOW  0x1f3
+#define ATA_LBA_MID  0x1f4
+#define ATA_LBA_HIGH 0x1f5
+#define ATA_DEVICE   0x1f6
+#define ATA_STATUS   0x1f7 /* read */
+#define ATA_COMMAND  0x1f7 /* write */
+#define ATA_BSY      0x80
+#define ATA_DRQ      0x08
+#define ATA_ERR      0x01
+#define ATA_READ          0x20
+#define ATA_WRITE         0x30
+#define ATA_READ_MULTIPLE 0xc4
+#define ATA_SET_MULTIPLE  0xc6
+#define ATA_FLUSH         0xe7
+#define ATA_IDENTIFY      0xec
+
 /* Keyboard controller. */
 #define KEYBOARD_IRQ 1
 #define I8042_DATA   0x60

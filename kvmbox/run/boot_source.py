@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 
-from kvmbox.board import BOOT_DISK, BootDrive
 from kvmbox.boot import bundled
 from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.compressed import decompressed
@@ -14,7 +14,7 @@ from kvmbox.boot.image import GuestImage, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
-from kvmbox.firmware.builtin_bios import unit_sectors
+from kvmbox.firmware.builtin_bios import NONE, Further
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.platform import Platform
 from kvmbox.lean import Value
@@ -34,8 +34,9 @@ class BootSource(Value):
     """The image, the modules and the firmware. They are read once, so that a reboot loads the same bytes.
 
     `has_bios` says whether the ROM of the built-in BIOS is in memory, if only to trap what is called.
-    `disk` is what the BIOS shows as a disk, or empty. `fw_cfg` has the kernel that firmware is to start.
-    `symbols` are the files that name the guest's addresses. `hint` names another way to boot, or is empty.
+    `disk` is what the BIOS shows as a disk, or as a CD (`is_cd`), or empty. `fw_cfg` has the kernel that
+    firmware is to start. `symbols` are the files that name the guest's addresses. `hint` names another way to
+    boot, or is empty. `load_beside` loads the image beside further drives of the BIOS.
     """
 
     load: Callable[[GuestMemory], BootPlan]
@@ -44,11 +45,13 @@ class BootSource(Value):
     fw_cfg: tuple[FwCfgItem, ...] = ()
     symbols: tuple[SymbolFile, ...] = ()
     hint: str = ""
+    is_cd: bool = False
+    load_beside: Callable[[Further, GuestMemory], BootPlan] | None = None
 
-    @property
-    def drives(self) -> tuple[BootDrive, ...]:
-        """The drives of the BIOS: its disk, or none."""
-        return (BootDrive(BOOT_DISK, unit_sectors(len(self.disk))),) if self.disk else ()
+    def beside(self, further: Further) -> BootSource:
+        """The same, with `further` drives of the BIOS."""
+        assert self.load_beside is not None
+        return BootSource(**self.as_dict() | {"load": partial(self.load_beside, further)})
 
     @classmethod
     def read(cls, config: RunConfig, files: HostFiles | None = None) -> BootSource:
@@ -98,13 +101,21 @@ class BootSource(Value):
             )
         shows_disk = way.name in ("bios", "iso") or (way.name == "real" and config.bios == BUILTIN_BIOS)
         platform = platform_of(config)
+
+        def load(further: Further, memory: GuestMemory) -> BootPlan:
+            return load_image(
+                image, memory, BootOptions(**options.as_dict() | {"further": further}), platform
+            )
+
         return cls(
-            lambda memory: load_image(image, memory, options, platform),
+            partial(load, NONE),
             has_bios,
             image.data if shows_disk else b"",
             tuple(for_firmware),
             tuple(_symbols(config, image)),
             choice.hint,
+            way.name == "iso",
+            load,
         )
 
 

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from kvmbox.lean import Value
 
 if TYPE_CHECKING:
-    from kvmbox.board import DeviceSpec
+    from kvmbox.board import BootDrive, DeviceSpec
     from kvmbox.boot.files import HostFiles
     from kvmbox.host.console import Console
     from kvmbox.host.transfers import Store
@@ -85,22 +85,25 @@ class Tap(Protocol):
 
 
 class Opening:
-    """A run before it has a machine. `board` and `stores` may be changed, and each slot filled once."""
+    """A run before it has a machine. `board` may be changed, and each slot filled once."""
 
     def __init__(
         self,
         config: RunConfig,
         caller: Caller,
         judge: Judge,
-        board: list[DeviceSpec],
         source: BootSource,
         say: Callable[[str], None],
     ) -> None:
         self.config = config
         self.caller = caller
         self.judge = judge
-        self.board = board
+        self.board: list[DeviceSpec] = []
+        """The devices: those of parts, and then those of the PC before them."""
         self.source = source
+        """What is booted. `equip` may change which drives its BIOS shows, with `drives`."""
+        self.drives: tuple[BootDrive, ...] = ()
+        """The drives of the built-in BIOS."""
         self.stores: dict[str, Store] = dict(config.resources)
         """The resources of the host that devices were granted, by name."""
         self.speak = say

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.board import IdeDrive, ide_board
+from kvmbox.board import BOOT_DISK, BootDrive, IdeDrive, ide_board
+from kvmbox.firmware.builtin_bios import Further, unit_sectors
 from kvmbox.host.disks import CD_SECTOR, SECTOR, DiskRequest, DiskStore, open_disk
+from kvmbox.parts.disk.image import PaddedStore, image_disk
 from kvmbox.parts.disk.places import placed
 from kvmbox.run.choices import DEFAULT_DISK_OVERLAY
 from kvmbox.run.part import Finding, Opening, Part
@@ -32,14 +34,19 @@ class Drive:
         self.store = store
 
     def on_ide(self) -> IdeDrive:
-        """The drive as its IDE channel has it. A disk that cannot be written refuses that by itself."""
+        """The drive as its IDE channel has it."""
         request = self.request
         return IdeDrive(
             self.name,
             self.store.size // (CD_SECTOR if request.is_cd else SECTOR),
             is_cd=request.is_cd,
+            writable=self.store.writable,
             serial=request.serial or f"kvmbox-{self.name}",
         )
+
+    def in_bios(self) -> BootDrive:
+        """The drive as the built-in BIOS has it."""
+        return BootDrive(self.name, self.store.size // SECTOR, self.store.writable)
 
     def as_json(self) -> dict[str, object]:
         """What is told of it."""
@@ -69,17 +76,49 @@ class Disks(Part):
         self._opening: Opening | None = None
 
     def equip(self, opening: Opening) -> None:
-        """See `Part`."""
+        """See `Part`. The image, if it is a disk, is the first one of its kind."""
         self._opening = opening
-        counts: dict[str, int] = {}
+        if opening.source.disk:
+            self._add_image(opening)
         for kind, request in self._requests:
-            number = counts[kind] = counts.get(kind, -1) + 1
-            store = open_disk(request, overlay_bytes=self._overlay)
-            self._drives.append(Drive(f"{kind}{number}", request, store))
-            opening.stores[f"{kind}{number}"] = store
-        ide = [drive for drive in self._drives if drive.request.on == IDE]
-        cds = [drive.on_ide() for drive in ide if drive.request.is_cd]
-        opening.board += ide_board(placed([d.on_ide() for d in ide if not d.request.is_cd], cds))
+            self._add(kind, request, open_disk(request, overlay_bytes=self._overlay))
+        opening.stores |= {drive.name: drive.store for drive in self._drives}
+        disks, cds = self._of_kind(is_cd=False), self._of_kind(is_cd=True)
+        opening.board += ide_board(
+            placed(*([drive.on_ide() for drive in one if drive.request.on == IDE] for one in (disks, cds)))
+        )
+        if opening.source.disk:
+            self._show_in_bios(opening, disks, cds)
+
+    def _add_image(self, opening: Opening) -> None:
+        source = opening.source
+        self._add(
+            "cd" if source.is_cd else "disk",
+            *image_disk(opening.config.guest, source.disk, is_cd=source.is_cd, overlay_bytes=self._overlay),
+        )
+
+    def _add(self, kind: str, request: DiskRequest, store: DiskStore) -> None:
+        number = len(self._of_kind(is_cd=request.is_cd))
+        self._drives.append(Drive(f"{kind}{number}", request, store))
+
+    def _of_kind(self, *, is_cd: bool) -> list[Drive]:
+        return [drive for drive in self._drives if drive.request.is_cd == is_cd]
+
+    def _show_in_bios(self, opening: Opening, disks: list[Drive], cds: list[Drive]) -> None:
+        """The image is unit 0 of the BIOS's disk device, then come the other disks, and CDs."""
+        image, source = self._drives[0], opening.source
+        further = [[drive for drive in drives if drive is not image] for drives in (disks, cds)]
+        opening.stores[BOOT_DISK] = PaddedStore(image.store)
+        opening.drives = (
+            BootDrive(BOOT_DISK, unit_sectors(len(source.disk)), image.store.writable),
+            *(drive.in_bios() for drives in further for drive in drives),
+        )
+        opening.source = source.beside(
+            Further(
+                tuple(drive.store.size // SECTOR for drive in further[0]),
+                tuple(drive.store.size // CD_SECTOR for drive in further[1]),
+            )
+        )
 
     def ended(self, outcome: Outcome | None) -> Finding | None:
         """See `Part`."""

@@ -29,7 +29,6 @@ from kvmbox.devices.boot_disk import (
 )
 from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, SnapshotError, Transfer
 
-
 LARGE: Final = (5 << 41) // 512 + 3
 """Sectors of a disk of 10 TiB and some bytes."""
 
