@@ -11,11 +11,14 @@ being written gets what was there, what will be, or some of both, as from any di
 from __future__ import annotations
 
 import errno
+from struct import Struct
 from typing import Final
 
 SECTOR: Final = 512
 CLUSTER: Final = 4096
 
+_CLUSTER: Final = Struct("<QQ")
+"""In a snapshot, before the bytes of a cluster: its number, and which of its sectors were written."""
 _SECTORS: Final = CLUSTER // SECTOR
 _ALL: Final = (1 << _SECTORS) - 1
 
@@ -76,6 +79,30 @@ class Overlay:
                 if start < stop:
                     found.append((base + start - offset, bytes(cluster[start:stop])))
         return found
+
+    def state(self) -> bytes:
+        """All that was written, for `restore`."""
+        return b"".join(
+            _CLUSTER.pack(number, self._partial.get(number, _ALL)) + cluster
+            for number, cluster in sorted(self._clusters.items())
+        )
+
+    def restore(self, state: bytes, size: int) -> None:
+        """Have what an overlay of a disk of `size` bytes had. ValueError for anything else."""
+        length = _CLUSTER.size + CLUSTER
+        if len(state) % length:
+            raise ValueError("an overlay that is cut short")
+        if len(state) // length * CLUSTER > self._limit:
+            raise ValueError("an overlay that has no room")
+        before = -1
+        for start in range(0, len(state), length):
+            number, mask = _CLUSTER.unpack_from(state, start)
+            if not before < number < -(-size // CLUSTER) or not 0 < mask <= _ALL:
+                raise ValueError("an overlay that cannot be")
+            before = number
+            self._clusters[number] = bytearray(state[start + _CLUSTER.size : start + length])
+            if mask != _ALL:
+                self._partial[number] = mask
 
 
 def _runs(mask: int) -> list[tuple[int, int]]:

@@ -26,6 +26,7 @@ VHD: Final = "vhd"
 SECTOR: Final = 512
 CD_SECTOR: Final = 2048
 
+_PIECE: Final = 1 << 20
 _QCOW2_MAGIC: Final = b"QFI\xfb"
 
 
@@ -141,6 +142,23 @@ class DiskStore:
     def changed(self) -> bool:
         """Whether the guest has written to it, or has tried to."""
         return bool(self._written or self._refused)
+
+    def checksum(self) -> str:
+        """The SHA-256 of the disk without its overlay. Reads all of it. Raises OSError."""
+        import hashlib
+
+        found = hashlib.sha256()
+        for offset in range(0, self.size, _PIECE):
+            found.update(self._source.read(offset, min(_PIECE, self.size - offset)))
+        return found.hexdigest()
+
+    def overlay(self) -> bytes:
+        """What was written to the overlay, for `restore_overlay`."""
+        return self._overlay.state()
+
+    def restore_overlay(self, state: bytes) -> None:
+        """Go on with what an overlay of this disk had. ValueError for anything else."""
+        self._overlay.restore(state, self.size)
 
     def summary(self) -> str:
         """What the run did to the file, in one line without its end; empty if it did nothing."""

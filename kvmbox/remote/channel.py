@@ -32,7 +32,7 @@ from __future__ import annotations
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
 from typing import Any, Final
 
@@ -62,6 +62,7 @@ from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, WO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.remote.medium import MediumAccess
     from kvmbox.remote.window import DataWindow
 
 _pack: Final = WORDS.pack
@@ -417,6 +418,10 @@ class Channel:
     def window(self, device: int) -> DataWindow | None:
         """The window of a device that may have one."""
         return self._grants[device].window
+
+    def media(self, device: int) -> Mapping[int, MediumAccess]:
+        """The media of a device, by the number that it has for them."""
+        return self._grants[device].media
 
     def _drop_windows(self) -> None:
         for device in self._grants:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from kvmbox.host.transfers import Store
     from kvmbox.remote.grants import Grants, Host
     from kvmbox.remote.window import DataWindow
+    from kvmbox.run.disks import RunDisk
 
     Stores = ZoneMap[str, Store]
 
@@ -236,6 +237,7 @@ class Devices:
         wake: Callable[[], None],
         prepare: Callable[[DevicePool, GuestClock], None] = lambda _pool, _clock: None,
         shims: Shims | None = None,
+        disks: Sequence[RunDisk] = (),
         exact: bool = False,
     ) -> None:
         """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one,
@@ -248,6 +250,8 @@ class Devices:
         instruction that has printed a text when the text is found.
         """
         self._exact = exact
+        self.disks = disks
+        """The disks of the guest, for a snapshot."""
         self.board = board
         self.pool = pool
         self.clock = guest_clock()

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from kvmbox.run.builder import Devices, Shims
     from kvmbox.run.caller import Caller
     from kvmbox.run.config import RunConfig
+    from kvmbox.run.disks import RunDisk
     from kvmbox.run.loop import LossPolicyOf, MainLoop
     from kvmbox.run.result import Draft
 
@@ -104,6 +105,8 @@ class Opening:
         """What is booted. `equip` may change which drives its BIOS shows, with `drives`."""
         self.drives: tuple[BootDrive, ...] = ()
         """The drives of the built-in BIOS."""
+        self.disks: Sequence[RunDisk] = ()
+        """The disks of the guest."""
         self.stores: dict[str, Store] = dict(config.resources)
         """The resources of the host that devices were granted, by name."""
         self.speak = say

@@ -245,6 +245,7 @@ def _devices(
         stores=opening.stores,
         wake=main_loop.wakeup.wake,
         shims=opening.shims,
+        disks=opening.disks,
         exact=opening.exact,
     )
     main_loop.take_devices(devices)

@@ -28,10 +28,11 @@ IDE: Final = "ide"
 class Drive:
     """One drive: what was asked for, its name among the resources of the host, and its store."""
 
-    def __init__(self, name: str, request: DiskRequest, store: DiskStore) -> None:
+    def __init__(self, name: str, request: DiskRequest, store: DiskStore, *, is_image: bool) -> None:
         self.name = name
         self.request = request
         self.store = store
+        self.is_image = is_image
 
     def on_ide(self) -> IdeDrive:
         """The drive as its IDE channel has it."""
@@ -70,7 +71,7 @@ class Disks(Part):
         disk_overlay: int = DEFAULT_DISK_OVERLAY,
     ) -> None:
         """`disk_overlay` is in bytes."""
-        self._requests = [*(("disk", one) for one in disks), *(("cd", one) for one in cdroms)]
+        self._requests = [*disks, *cdroms]
         self._overlay = disk_overlay
         self._drives: list[Drive] = []
         self._opening: Opening | None = None
@@ -80,8 +81,11 @@ class Disks(Part):
         self._opening = opening
         if opening.source.disk:
             self._add_image(opening)
-        for kind, request in self._requests:
-            self._add(kind, request, open_disk(request, overlay_bytes=self._overlay))
+        for request in self._requests:
+            self._add(request, open_disk(request, overlay_bytes=self._overlay))
+        opening.disks = self._drives
+        if opening.config.of_part("snapshot_when"):
+            import hashlib  # noqa: F401 - which the confined VMM could not load any more
         opening.stores |= {drive.name: drive.store for drive in self._drives}
         disks, cds = self._of_kind(is_cd=False), self._of_kind(is_cd=True)
         opening.board += ide_board(
@@ -92,14 +96,12 @@ class Disks(Part):
 
     def _add_image(self, opening: Opening) -> None:
         source = opening.source
-        self._add(
-            "cd" if source.is_cd else "disk",
-            *image_disk(opening.config.guest, source.disk, is_cd=source.is_cd, overlay_bytes=self._overlay),
-        )
+        found = image_disk(opening.config.guest, source.disk, is_cd=source.is_cd, overlay_bytes=self._overlay)
+        self._add(*found, is_image=True)
 
-    def _add(self, kind: str, request: DiskRequest, store: DiskStore) -> None:
-        number = len(self._of_kind(is_cd=request.is_cd))
-        self._drives.append(Drive(f"{kind}{number}", request, store))
+    def _add(self, request: DiskRequest, store: DiskStore, *, is_image: bool = False) -> None:
+        kind, number = "cd" if request.is_cd else "disk", len(self._of_kind(is_cd=request.is_cd))
+        self._drives.append(Drive(f"{kind}{number}", request, store, is_image=is_image))
 
     def _of_kind(self, *, is_cd: bool) -> list[Drive]:
         return [drive for drive in self._drives if drive.request.is_cd == is_cd]
