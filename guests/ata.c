@@ -12,6 +12,7 @@
 #define MOST        16
 #define MULTIPLE    8
 #define PATIENCE    10000000
+#define MARK        0x5f0 /* no device: for `--snapshot-when port:0x5f0` */
 
 static uint8_t disk[MOST * SECTOR], other[MOST * SECTOR];
 
@@ -62,6 +63,8 @@ static void single_words(uint8_t *to, unsigned words)
 
         to[0] = (uint8_t)word;
         to[1] = (uint8_t)(word >> 8);
+        if (words == SECTOR / 4)
+            outb(MARK, 0); /* in the middle of a sector */
     }
 }
 

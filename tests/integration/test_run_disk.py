@@ -148,3 +148,51 @@ def test_boot_sector_is_a_disk_of_its_own_kind(disk: Path, tmp_path: Path) -> No
     image.write_bytes(sector.ljust(510, b"\0") + b"\x55\xaa" + b"sweet".ljust(SECTOR, b"\0"))
     status, output, _ = run_to_end(Run(image, "--disk", disk))
     assert (status, output) == (0, b"sweet")
+
+
+# --- Snapshots ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def snapshot(disk: Path, tmp_path: Path) -> Path:
+    """A machine that stands in the middle of a sector."""
+    path = tmp_path / "machine.snap"
+    assert run(disk, "--snapshot-when", f"port:0x5f0={path}", "--snapshot-stop", rounds=3)[0] == 0
+    return path
+
+
+def test_machine_goes_on_in_the_middle_of_a_sector(snapshot: Path, disk: Path) -> None:
+    status, output, messages = run_to_end(Run("--from", snapshot))
+    assert (status, output) == (0, b"...\nata: done\n")
+    assert "3 written to memory: the file is as it was" in messages
+    assert disk.read_bytes() == CONTENT
+
+
+def test_machine_has_what_its_overlay_had(disk: Path, tmp_path: Path) -> None:
+    path = tmp_path / "machine.snap"
+    assert run(disk, "--snapshot-when", f".={path}", "--snapshot-stop", rounds=3)[0] == 0
+    status, output, messages = run_to_end(Run("--from", path))
+    assert (status, output) == (0, b"..\nata: done\n")  # it has found what it wrote
+    assert "2 written to memory" in messages
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda data: data[:700] + b"?" + data[701:], "is not what it was"),
+        (lambda data: data + bytes(SECTOR), "device ide0 is another one than in the snapshot"),
+    ],
+)
+def test_snapshot_refuses_another_disk(snapshot: Path, disk: Path, change: Any, problem: str) -> None:
+    disk.write_bytes(change(CONTENT))
+    status, output, messages = run_to_end(Run("--from", snapshot))
+    assert (status, output) == (4, b"")
+    assert problem in messages
+
+
+def test_snapshot_of_a_disk_that_is_written_is_refused_at_once(disk: Path, tmp_path: Path) -> None:
+    path = tmp_path / "machine.snap"
+    status, output, messages = run(Path(f"{disk},write"), "--snapshot-when", f".={path}")
+    assert (status, output) == (2, b"")
+    assert messages.startswith("kvmbox: error: --snapshot-when contradicts --disk FILE,write\n")
+    assert not path.exists()
