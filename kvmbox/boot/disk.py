@@ -30,6 +30,7 @@ _GPT: Final = b"EFI PART"
 # ECMA-119, 8.1: the first volume descriptor is in sector 16 of 2048 bytes.
 _VOLUME: Final = b"CD001"
 _VOLUME_OFFSET: Final = 0x8001
+_HEADER: Final = 0x202  # of a Linux kernel, which has a boot signature as well (boot.rst)
 
 
 def disk_mark(data: bytes) -> str:
@@ -44,6 +45,12 @@ def disk_mark(data: bytes) -> str:
 def is_cd(data: bytes) -> bool:
     """Whether `data` is a CD image (ISO 9660). It may be a disk as well."""
     return data[_VOLUME_OFFSET : _VOLUME_OFFSET + len(_VOLUME)] == _VOLUME
+
+
+def is_disk(data: bytes) -> bool:
+    """Whether it can only be a disk or a CD, and no kernel that has the mark of one."""
+    is_kernel = data.startswith(ELF_MAGIC) or (data[_HEADER : _HEADER + 4] == b"HdrS" and not is_cd(data))
+    return bool(disk_mark(data)) and not is_kernel
 
 
 def offer_of_header(image: GuestImage, kind: str, unloadable: Refusal | None) -> Offer | Refusal:

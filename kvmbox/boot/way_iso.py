@@ -64,7 +64,7 @@ class Cd:
             return BootPlan(self.name, state, start)
         geometry = _geometry(image, entry) if entry.kind == HARD_DISK else NO_DRIVE
         boot = CdBoot(_MEDIA.index(entry.kind), entry.segment, entry.sectors, entry.lba, geometry)
-        shown = cd_drives(len(image.data), boot, context.further)
+        shown = cd_drives(image.size, boot, context.further)
         rom = rom_with(context.bios_rom, memory_map(context.memory.size), shown)
         return BootPlan(self.name, state, start, writes=((layout.BIOS_ROM, rom),))
 
@@ -73,7 +73,7 @@ def _read(image: GuestImage) -> BootEntry | Refusal:
     data = image.data
     found: Iso | None = None
     if is_cd(data):
-        found = read_iso(lambda offset, size: data[offset : offset + size], len(data))
+        found = read_iso(image.read, image.size)
     if found is None:
         return Refusal("it has no volume descriptor of a CD at byte 32769")
     if found.entry is None:
@@ -89,7 +89,7 @@ def _read(image: GuestImage) -> BootEntry | Refusal:
 def _geometry(image: GuestImage, entry: BootEntry) -> Geometry:
     """Of an emulated hard disk: its one partition ends where the disk does (El Torito 1.0, 4.0)."""
     start = entry.lba * CD_SECTOR
-    end = image.data[start + _PARTITION_END : start + _PARTITION_END + 3]
+    end = image.read(start + _PARTITION_END, 3)
     if len(end) == 3 and end[1] & 63:
         return Geometry(((end[1] & 0xC0) << 2 | end[2]) + 1, end[0] + 1, end[1] & 63)
-    return hard_disk((len(image.data) - start) // layout.SECTOR_SIZE)
+    return hard_disk((image.size - start) // layout.SECTOR_SIZE)

@@ -34,14 +34,14 @@ class BootSource(Value):
     """The image, the modules and the firmware. They are read once, so that a reboot loads the same bytes.
 
     `has_bios` says whether the ROM of the built-in BIOS is in memory, if only to trap what is called.
-    `disk` is what the BIOS shows as a disk, or as a CD (`is_cd`), or empty. `fw_cfg` has the kernel that
-    firmware is to start. `symbols` are the files that name the guest's addresses. `hint` names another way to
-    boot, or is empty. `load_beside` loads the image beside further drives of the BIOS.
+    `disk` is the image that the BIOS shows as a disk, or as a CD (`is_cd`), if it does. `fw_cfg` has the
+    kernel that firmware is to start. `symbols` are the files that name the guest's addresses. `hint` names
+    another way to boot, or is empty. `load_beside` loads the image beside further drives of the BIOS.
     """
 
     load: Callable[[GuestMemory], BootPlan]
     has_bios: bool = False
-    disk: bytes = b""
+    disk: GuestImage | None = None
     fw_cfg: tuple[FwCfgItem, ...] = ()
     symbols: tuple[SymbolFile, ...] = ()
     hint: str = ""
@@ -110,7 +110,7 @@ class BootSource(Value):
         return cls(
             partial(load, NONE),
             has_bios,
-            image.data if shows_disk else b"",
+            image if shows_disk else None,
             tuple(for_firmware),
             tuple(_symbols(config, image)),
             choice.hint,

@@ -28,5 +28,10 @@ class RunDisk(Protocol):
 
     @property
     def is_image(self) -> bool:
-        """Whether it is what the guest was booted from, whose bytes a snapshot has already."""
+        """Whether it is what the guest was booted from."""
+        ...
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether all of its bytes are in the VMM, and in a snapshot."""
         ...

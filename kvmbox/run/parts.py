@@ -72,7 +72,7 @@ class Parts:
     def equip(self, opening: Opening, cleanup: ExitStack) -> None:
         """See `Part`. `cleanup` closes each of them, also one that cannot be opened."""
         self._cleanup = cleanup
-        if opening.source.disk and DISK not in self._parts:
+        if opening.source.disk is not None and DISK not in self._parts:
             self._parts[DISK] = load(f"{DISK}.part", "PART")()
         for part in self._parts.values():
             cleanup.callback(part.close)

@@ -1,10 +1,11 @@
-"""The image that a guest boots from as a disk, or as a CD: its bytes are in memory already."""
+"""The image that a guest boots from as a disk, or as a CD: of a large one, the file; of others, its bytes."""
 
 from __future__ import annotations
 
 import errno
 
-from kvmbox.host.disks import CD_SECTOR, OVERLAY, READ_ONLY, SECTOR, DiskRequest, DiskStore
+from kvmbox.boot.image import GuestImage
+from kvmbox.host.disks import CD_SECTOR, OVERLAY, RAW, READ_ONLY, SECTOR, DiskRequest, DiskStore, open_disk
 
 
 class ImageSource:
@@ -52,8 +53,12 @@ class PaddedStore:
         self._store.write(offset, data)
 
 
-def image_disk(path: str, data: bytes, *, is_cd: bool, overlay_bytes: int) -> tuple[DiskRequest, DiskStore]:
-    """The image of `path` as a drive, and what would have asked for it."""
-    request = DiskRequest(path, READ_ONLY if is_cd else OVERLAY, is_cd=is_cd)
-    source = ImageSource(data, CD_SECTOR if is_cd else SECTOR)
+def image_disk(image: GuestImage, *, is_cd: bool, overlay_bytes: int) -> tuple[DiskRequest, DiskStore]:
+    """The image as a drive, and what would have asked for it. Raises StartError."""
+    mode = READ_ONLY if is_cd else OVERLAY
+    if image.file_size:
+        request = DiskRequest(image.path, mode, RAW, is_cd=is_cd)
+        return request, open_disk(request, overlay_bytes=overlay_bytes)
+    request = DiskRequest(image.path, mode, is_cd=is_cd)
+    source = ImageSource(image.data, CD_SECTOR if is_cd else SECTOR)
     return request, DiskStore(source, request, overlay_bytes=overlay_bytes)

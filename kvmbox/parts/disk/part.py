@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvmbox.board import BOOT_DISK, BootDrive, IdeDrive, ide_board
 from kvmbox.firmware.builtin_bios import Further, unit_sectors
-from kvmbox.host.disks import CD_SECTOR, SECTOR, DiskRequest, DiskStore, open_disk
+from kvmbox.host.disks import CD_SECTOR, RAW, SECTOR, DiskRequest, DiskStore, open_disk
 from kvmbox.parts.disk.image import PaddedStore, image_disk
 from kvmbox.parts.disk.places import placed
 from kvmbox.run.choices import DEFAULT_DISK_OVERLAY
@@ -33,6 +33,11 @@ class Drive:
         self.request = request
         self.store = store
         self.is_image = is_image
+
+    @property
+    def is_in_memory(self) -> bool:
+        """See RunDisk."""
+        return self.is_image and self.request.format != RAW
 
     def on_ide(self) -> IdeDrive:
         """The drive as its IDE channel has it."""
@@ -79,8 +84,10 @@ class Disks(Part):
     def equip(self, opening: Opening) -> None:
         """See `Part`. The image, if it is a disk, is the first one of its kind."""
         self._opening = opening
-        if opening.source.disk:
-            self._add_image(opening)
+        image = opening.source.disk
+        if image is not None:
+            found = image_disk(image, is_cd=opening.source.is_cd, overlay_bytes=self._overlay)
+            self._add(*found, is_image=True)
         for request in self._requests:
             self._add(request, open_disk(request, overlay_bytes=self._overlay))
         opening.disks = self._drives
@@ -91,13 +98,8 @@ class Disks(Part):
         opening.board += ide_board(
             placed(*([drive.on_ide() for drive in one if drive.request.on == IDE] for one in (disks, cds)))
         )
-        if opening.source.disk:
-            self._show_in_bios(opening, disks, cds)
-
-    def _add_image(self, opening: Opening) -> None:
-        source = opening.source
-        found = image_disk(opening.config.guest, source.disk, is_cd=source.is_cd, overlay_bytes=self._overlay)
-        self._add(*found, is_image=True)
+        if image is not None:
+            self._show_in_bios(opening, image.size, disks, cds)
 
     def _add(self, request: DiskRequest, store: DiskStore, *, is_image: bool = False) -> None:
         kind, number = "cd" if request.is_cd else "disk", len(self._of_kind(is_cd=request.is_cd))
@@ -106,13 +108,13 @@ class Disks(Part):
     def _of_kind(self, *, is_cd: bool) -> list[Drive]:
         return [drive for drive in self._drives if drive.request.is_cd == is_cd]
 
-    def _show_in_bios(self, opening: Opening, disks: list[Drive], cds: list[Drive]) -> None:
-        """The image is unit 0 of the BIOS's disk device, then come the other disks, and CDs."""
+    def _show_in_bios(self, opening: Opening, size: int, disks: list[Drive], cds: list[Drive]) -> None:
+        """The image, of `size` bytes, is unit 0 of the BIOS's disk device. Other disks follow, then CDs."""
         image, source = self._drives[0], opening.source
         further = [[drive for drive in drives if drive is not image] for drives in (disks, cds)]
         opening.stores[BOOT_DISK] = PaddedStore(image.store)
         opening.drives = (
-            BootDrive(BOOT_DISK, unit_sectors(len(source.disk)), image.store.writable),
+            BootDrive(BOOT_DISK, unit_sectors(size), image.store.writable),
             *(drive.in_bios() for drives in further for drive in drives),
         )
         opening.source = source.beside(

@@ -30,6 +30,8 @@ def take_disks(disks: Sequence[RunDisk], sections: dict[str, bytes]) -> tuple[Di
         request = disk.request
         if request.mode == WRITE:
             raise SnapshotFileError(f"disk '{request.path}' is written to its file, which no snapshot has")
+        if disk.is_image and not disk.is_in_memory:
+            raise SnapshotFileError(f"the disk '{request.path}' that it booted from is too large")
         try:
             checksum = "" if disk.is_image else disk.store.checksum()
         except OSError as error:
