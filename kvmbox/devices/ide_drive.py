@@ -247,6 +247,7 @@ class Drive:
         self.cancel()
         self.power = ACTIVE
         self.sign()
+        self.task.previous = [0, 0, 0, 0, 0]
         self.task.device = ALWAYS
         if self.is_present:
             self.task.error = PASSED
