@@ -163,12 +163,13 @@ class IdeChannel(PortModel):
         ):
             return
         self._control &= ~HOB
+        drive.interrupt = False
+        self._settle()  # the line falls, and may rise again for this command
         if code == _DIAGNOSE:
             self._diagnose()
             self._drives[0].interrupt = self._drives[0].is_present
-            return
-        drive.interrupt = False
-        drive.command(code)
+        else:
+            drive.command(code)
 
     def _write_control(self, value: int) -> None:
         changed = self._control ^ value

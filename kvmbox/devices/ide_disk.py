@@ -70,7 +70,7 @@ _POWER: Final = frozenset({0x94, 0x95, 0x96, 0x97, 0x99, 0xE0, 0xE1, 0xE2, 0xE3,
 _ENABLE_WRITE_CACHE: Final = 0x02
 _SET_TRANSFER_MODE: Final = 0x03
 _DISABLE_WRITE_CACHE: Final = 0x82
-_NO_EFFECT: Final = (0x55, 0xAA, 0x66, 0xCC)  # look-ahead off and on; settings after SRST: kept, default
+_NO_EFFECT: Final = (0x55, 0xAA, 0xCC)  # look-ahead off and on; SRST brings defaults back
 PIO_MODES: Final = (0x00, 0x01, 0x08, 0x09, 0x0A, 0x0B, 0x0C)
 
 _MOST_COUNT: Final = 1 << 16
@@ -120,6 +120,11 @@ class Disk(Drive):
     def _rest(self, status: int) -> None:
         super()._rest(status)
         self._run = Run()
+
+    def diagnose(self) -> None:
+        """See Drive. Blocks have their default size again; the other settings are kept, as in QEMU."""
+        super().diagnose()
+        self._multiple = MAX_MULTIPLE
 
     # --- Addresses --------------------------------------------------------------------------------------
 

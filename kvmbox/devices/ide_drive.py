@@ -243,7 +243,7 @@ class Drive:
             self._enter(RESETTING)
 
     def diagnose(self) -> None:
-        """A software reset has ended, or the host has asked for a diagnosis. Settings are kept."""
+        """A software reset has ended, or the host has asked for a diagnosis."""
         self.cancel()
         self.power = ACTIVE
         self.sign()

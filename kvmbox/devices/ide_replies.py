@@ -45,8 +45,9 @@ CURRENT_VALUES: Final = 0
 SAVED_VALUES: Final = 3
 ALL_PAGES: Final = 0x3F
 
+# Medium types (SFF-8020i).
 _CD_DATA: Final = 0x01
-_NO_DISC: Final = 0x70
+_DOOR_OPEN: Final = 0x71
 
 
 def inquiry() -> bytes:
@@ -128,7 +129,7 @@ def mode_pages(code: int, is_locked: bool) -> bytes | None:
 
 def mode_sense(pages: bytes, is_long: bool, is_open: bool) -> bytes:
     """MODE SENSE(10), or MODE SENSE(6) if not `is_long`: a header and `pages`."""
-    medium = _NO_DISC if is_open else _CD_DATA
+    medium = _DOOR_OPEN if is_open else _CD_DATA
     if is_long:
         return _with_length(bytes((medium, 0, 0, 0, 0, 0)) + pages)
     return bytes((3 + len(pages), medium, 0, 0)) + pages

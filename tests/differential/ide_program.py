@@ -61,6 +61,7 @@ class _IdeProgram:
         self.errors = [0xFF, 0xFF]  # of each drive: the bits of the error register that count
         for key in _AVOIDED:
             self.program.because_of(key)
+        self.medium_type = self.program.because_of("ide-medium-type").mask
         self.idnf = self.program.because_of("ide-idnf").mask
         # QEMU would take the translation from the size or the partition table; then both have the same one.
         self.out(2, PER_TRACK)
@@ -245,8 +246,18 @@ class _IdeProgram:
     def sense(self) -> None:
         """Sense data, but for the byte whose bit 7 differs."""
         self.packet(0x03, 0, 0, 0, 18, size=0, limit=0xFFFE)
-        self.program.do("inw 0x1f0", mask=0xFF7F)
-        self.block(8)
+        self.masked_block(9, 0xFF7F)
+
+    def masked_block(self, words: int, *masks: int) -> None:
+        """A block whose first words are compared under masks."""
+        for mask in masks[:words]:
+            self.program.do("inw 0x1f0", mask=mask)
+        if words > len(masks):
+            self.block(words - len(masks))
+        else:
+            self.program.do("wait")
+            self.registers()
+            self.program.do(_STATUS)
 
     def cd_other(self) -> None:
         rng = self.rng
@@ -274,8 +285,10 @@ class _IdeProgram:
             case 5:
                 page = rng.choice((0x01, 0x0E, 0x05, 0x41, 0xC1))
                 size = min({0x01: 16, 0x0E: 24}.get(page, 0), allocation)
-                self.packet(0x5A, 0, page, 0, 0, 0, 0, 0, allocation, size=size, limit=limit)
-                if page not in (0x01, 0x0E):
+                self.packet(0x5A, 0, page, 0, 0, 0, 0, 0, allocation, size=0, limit=0xFFFE)
+                if size:
+                    self.masked_block(size // 2, 0xFFFF, self.medium_type)
+                elif page not in (0x01, 0x0E):
                     self.sense()
             case 6:
                 self.packet(0x46, rng.choice((0, 1)), 0, 0, 0, 0, 0, 0, 40, size=20, limit=limit)
