@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from kvmbox.devices.ide_channel import CD, DISK, PARAMETERS, READ_ONLY, IdeChannel
@@ -44,7 +45,12 @@ def cd(sectors: int, serial: bytes = b"") -> bytes:
 
 def pattern(sectors: int, size: int = SECTOR) -> bytearray:
     """Sectors that differ from each other, as do their words."""
-    return bytearray((index * 7 + index // size) & 0xFF for index in range(sectors * size))
+    return bytearray(_pattern(sectors, size))
+
+
+@cache
+def _pattern(sectors: int, size: int) -> bytes:
+    return bytes((index * 7 + index // size) & 0xFF for index in range(sectors * size))
 
 
 class IdeHost:
