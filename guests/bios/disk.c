@@ -263,7 +263,7 @@ static void boot_from_cd(const struct specification *wanted)
     const struct drive *cd = find(CD);
     uint32_t count = (wanted->sectors + CD_SECTORS - 1u) / CD_SECTORS; /* whole ones, as SeaBIOS does */
 
-    if (!emulate(wanted))
+    if (!wanted->sectors || !emulate(wanted))
         return;
     if (linear(booted.segment, 0) + count * 2048 > 0xa0000 || wanted->lba + (uint64_t)count > cd->sectors)
         return;

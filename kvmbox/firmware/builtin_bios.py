@@ -91,9 +91,9 @@ class Drive(Value):
 class CdBoot(Value):
     """A boot entry of a CD: El Torito Bootable CD-ROM Format Specification 1.0, figures 3 and 4.
 
-    `media` is 0 for no emulation, 1, 2 and 3 for a diskette of 1200, 1440 and 2880 KiB, and 4 for a hard disk,
-    whose geometry is `geometry`. `count` sectors of 512 bytes, from sector `lba` of the CD on, are loaded to
-    `segment`.
+    `media` is 0 for no emulation, 1, 2 and 3 for a diskette of 1200, 1440 and 2880 KiB, and 4 for a hard
+    disk, whose geometry is `geometry`. `count` sectors of 512 bytes, from sector `lba` of the CD on, are loaded
+    to `segment`.
     """
 
     media: int
@@ -197,7 +197,7 @@ def hard_disk(sectors: int) -> Geometry:
     """The geometry that int 0x13 shows of a hard disk, with at most 1024 cylinders.
 
     16 heads of 63 sectors. A disk of more cylinders has more heads, by the LBA-assisted translation of the
-    Enhanced Disk Drive Specification 3.0, annex C, as SeaBIOS counts: 1024 cylinders of 255 heads from 4 GiB on.
+    Enhanced Disk Drive Specification 3.0, annex C. SeaBIOS counts heads in the same way.
     """
     heads = _HEADS
     if sectors // (_HEADS * _TRACK) > _MOST_CYLINDERS:
