@@ -93,7 +93,7 @@ class BootSource(Value):
             bios=config.bios,
             bios_rom=_bios_rom() if has_bios else b"",
         )
-        takes_bios = way.name != "iso" and (has_bios or way.name in ("multiboot", "multiboot2"))
+        takes_bios = has_bios or way.name in ("multiboot", "multiboot2")
         if config.bios is not None and not takes_bios and way.name != "firmware":
             raise UsageError(
                 f"--bios {config.bios} has no meaning for what is booted as '{way.name}'",

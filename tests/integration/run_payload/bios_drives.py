@@ -1,7 +1,7 @@
 """A run whose BIOS has further drives, as a program.
 
-Usage: bios_drives.py IMAGE DRIVES OPTIONS. DRIVES are JSON: [PATH, KIND], where KIND is "disk", "protected" or
-"cd". OPTIONS are JSON, too: parameters of `Machine`. The exit status is the run's.
+Usage: bios_drives.py IMAGE DRIVES. DRIVES are JSON: a list of [PATH, KIND], where KIND is "disk", "protected"
+or "cd". The exit status is the run's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import os
 import sys
 from functools import partial
-from typing import Any
 
 from kvmbox.board import BootDrive
 from kvmbox.errors import KvmboxError
@@ -43,7 +42,7 @@ def show(drives: list[tuple[str, str]]) -> None:
     boot_source.BootOptions = partial(boot_source.BootOptions, further=further)  # type: ignore[misc, assignment]
 
 
-def main(image: str, drives: list[tuple[str, str]], options: dict[str, Any]) -> int:
+def main(image: str, drives: list[tuple[str, str]]) -> int:
     """Run to the end; returns the exit status."""
     show(drives)
     flags = {"disk": os.O_RDWR, "protected": os.O_RDONLY, "cd": os.O_RDONLY}
@@ -53,7 +52,6 @@ def main(image: str, drives: list[tuple[str, str]], options: dict[str, Any]) -> 
         console="stdio",
         resources=resources,
         say=lambda text: print(text, file=sys.stderr),
-        **options,
     )
     try:
         result = machine.run_here(ProcessOwner())
@@ -66,4 +64,4 @@ def main(image: str, drives: list[tuple[str, str]], options: dict[str, Any]) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])))
+    sys.exit(main(sys.argv[1], json.loads(sys.argv[2])))

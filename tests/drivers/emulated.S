@@ -1,0 +1,63 @@
+/* emulated: what a boot image finds on the drive that it was started from, and what is left when emulation ends.
+ * Sector 1 of cylinder 0, head 1 has a word to print. */
+#include "boot.inc"
+BEGIN
+    TELL    "drive "
+    mov     drive, %al
+    call    put_hex8
+    TELL    ", CX and DX "
+    mov     $0x08, %ah
+    mov     drive, %dl
+    int     $0x13
+    push    %dx
+    mov     %cx, %ax
+    call    put_hex16
+    TELL    " "
+    pop     %ax
+    call    put_hex16
+    call    read
+    TELL    ", word "
+    mov     0x9000, %ax
+    call    put_hex16
+    TELL    "\r\nextensions "
+    mov     $0x4100, %ax
+    mov     $0x55aa, %bx
+    mov     drive, %dl
+    int     $0x13
+    call    put_status
+    TELL    ", write "
+    mov     $0x0301, %ax
+    call    transfer
+    call    put_status
+    TELL    "\r\nend "
+    mov     $0x4b00, %ax
+    mov     $0x9000, %si
+    mov     drive, %dl
+    int     $0x13
+    call    put_status
+    TELL    ", of media "
+    mov     0x9001, %ax
+    call    put_hex16
+    TELL    ", then read "
+    call    read
+    call    put_status
+    TELL    "\r\n"
+    jmp     end
+
+read:
+    mov     $0x0201, %ax
+transfer:
+    mov     $0x0001, %cx
+    mov     $1, %dh
+    mov     drive, %dl
+    mov     $0x9000, %bx
+    push    %ax
+    xor     %ax, %ax
+    mov     %ax, %es
+    pop     %ax
+    int     $0x13
+    ret
+put_status:                         /* AH */
+    mov     %ah, %al
+    jmp     put_hex8
+END
