@@ -49,8 +49,8 @@ SECTIONS: Final = (
     )),
     Section("Image", (
         Option("boot",
-               "How the image boots. auto: by its content, as 'kvmbox inspect' shows. bios: as a boot "
-               "sector. real: as a flat 16-bit image.", default=choices.DEFAULT_BOOT,
+               "How the image boots. auto: by its content, as 'kvmbox inspect' shows. iso: as a CD. "
+               "bios: as a boot sector. real: as a flat 16-bit image.", default=choices.DEFAULT_BOOT,
                choices=choices.WAY_NAMES, type="str", marks=IMAGE | FILE | SUITE),
         Option("append", "Arguments passed to the guest kernel.", default="", metavar="TEXT",
                marks=IMAGE | FILE | SUITE),

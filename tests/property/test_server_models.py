@@ -55,7 +55,7 @@ def board(*, pace: bool, rtc_base: int = 1_700_000_000) -> dict[str, list[Device
         uart_pace=pace,
         testdev=True,
         has_bios=True,
-        boot_drives=(BootDrive("disk", 64),),
+        boot_drives=(BootDrive(BOOT_DISK, 64),),
         fw_cfg=(FwCfgItem(bytes(range(256)) * 20, "opt/large"),),
     )
     by_type: dict[str, list[DeviceSpec]] = {}
