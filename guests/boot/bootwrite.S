@@ -78,3 +78,4 @@ packet:
     .word   2, 0, 0
     .quad   3
 END
+    .org    8 * 512

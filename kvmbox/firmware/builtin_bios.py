@@ -92,8 +92,8 @@ class CdBoot(Value):
     """A boot entry of a CD: El Torito Bootable CD-ROM Format Specification 1.0, figures 3 and 4.
 
     `media` is 0 for no emulation, 1, 2 and 3 for a diskette of 1200, 1440 and 2880 KiB, and 4 for a hard
-    disk, whose geometry is `geometry`. `count` sectors of 512 bytes are loaded to `segment` from sector `lba` of
-    the CD on.
+    disk, whose geometry is `geometry`. `count` sectors of 512 bytes are loaded to `segment`. They begin at
+    sector `lba` of the CD.
     """
 
     media: int

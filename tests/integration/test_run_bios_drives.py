@@ -6,14 +6,12 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from kvmbox import layout
-from kvmbox.boot.bundled import find
 from tests.support.disk_images import CD_SECTOR, IMAGE_AT, SECTOR, boot_entry, iso, put, validation
 from tests.support.real_mode import SPIN, debug_exit
 from tests.support.runs import DESIGNS, Run, error_lines, run_to_end
@@ -22,13 +20,13 @@ from tests.support.selection import first_per_commit
 pytestmark = pytest.mark.kvm
 
 ROOT: Final = Path(__file__).parents[2]
-PROGRAM: Final = Path(__file__).parent / "run_payload" / "bios_drives.py"
 QEMU: Final = "qemu-system-i386"
 QEMU_SECONDS: Final = 60
 CD_SAYS: Final = (
     b"drive E0, sectors of 0800: 0018\r\nvolume KVMBOX_CD\r\n"
     b"booted from sector 0014, emulation 00, of drive E0\r\n"
 )
+WRITTEN: Final = b": written by sector, by LBA, not beyond the end\r\n"
 TIB: Final = 1 << 40
 SEGMENTS: Final = bytes.fromhex("31c0 8ed8 8ec0")  # xor ax,ax; mov ds,ax; mov es,ax
 
@@ -55,48 +53,29 @@ def sparse(path: Path, size: int) -> Path:
     return path
 
 
-def run_with(image: str | Path, drives: list[tuple[Path, str]]) -> tuple[int, str, str]:
-    """Status, output and messages of a run whose BIOS has these drives behind the image."""
-    named = json.dumps([(str(path), kind) for path, kind in drives])
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(image), named],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=QEMU_SECONDS,
-    )
-    return done.returncode, done.stdout.replace("\r", ""), done.stderr
-
-
-def bundled(name: str) -> str:
-    path = find(name)
-    assert path is not None
-    return path
-
-
 # --- Several drives -----------------------------------------------------------------------------------------
 
 
-def test_guest_writes_to_a_second_drive_and_reads_it_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", first_per_commit(DESIGNS), ids=" ".join)
+def test_guest_writes_to_a_second_drive_and_reads_it_back(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     disk = sparse(tmp_path / "disk", 10 * layout.MIB)
 
-    found = run_with(bundled("bootwrite"), [(disk, "disk")])
+    status, output, _ = run_to_end(Run(*arguments, "--disk", f"{disk},write", "bootwrite"))
 
-    assert found == (0, "drive 81: written by sector, by LBA, not beyond the end\n", "")
+    assert (status, output) == (0, b"drive 81" + WRITTEN)
     data = disk.read_bytes()
     numbers = b"".join(number.to_bytes(2, "little") for number in range(1, 512))
     assert data[3 * SECTOR : 5 * SECTOR - 2] == numbers
     assert not any(data[: 3 * SECTOR] + data[5 * SECTOR :])
 
 
-def test_drive_that_cannot_be_written_says_so_and_stays_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "words"), [("readonly", b" is write protected\r\n"), ("overlay", WRITTEN)])
+def test_drive_stays_as_it_is_unless_it_is_to_be_written(tmp_path: Path, mode: str, words: bytes) -> None:
     disk = sparse(tmp_path / "disk", 10 * layout.MIB)
 
-    found = run_with(bundled("bootwrite"), [(disk, "protected")])
+    status, output, _ = run_to_end(Run("--disk", f"{disk},{mode}", "bootwrite"))
 
-    assert found == (0, "drive 81 is write protected\n", "")
+    assert (status, output) == (0, b"drive 81" + words)
     assert not any(disk.read_bytes())
 
 
@@ -128,7 +107,7 @@ def test_sector_of_a_large_disk_is_written_where_it_is(
     image = tmp_path / "image"
     image.write_bytes(packet_sector(0x43, 0x81, lba, count))
 
-    assert run_with(image, [(disk, "disk")])[0] == 2 * status + 1
+    assert run_to_end(Run("--disk", f"{disk},write", image))[0] == 2 * status + 1
     with disk.open("rb") as file:
         file.seek(lba * SECTOR)
         assert file.read(4) == (
@@ -151,10 +130,11 @@ def test_drives_tell_what_they_tell_under_qemu(drivers: Path, tmp_path: Path) ->
     command += ["-drive", f"if=ide,index=3,media=cdrom,format=raw,file={cd}"]
     subprocess.run(command, check=True, timeout=QEMU_SECONDS)
 
-    status, output, messages = run_with(image, [*((disk, "disk") for disk in disks), (cd, "cd")])
+    drives = [word for disk in disks for word in ("--disk", disk)]
+    status, output, messages = run_to_end(Run(*drives, "--cdrom", cd, image))
 
-    assert (status, messages) == (0, "")
-    ours, theirs = facts(output), facts(log.read_text(encoding="ascii"))
+    assert (status, error_lines(messages)) == (0, [])
+    ours, theirs = facts(output.decode()), facts(log.read_text(encoding="ascii"))
     assert len(theirs) == 7 * 4 + 1
     # No such drive: nothing there, as an IBM PC AT says. SeaBIOS says that the call is bad.
     absent = {line[:6] for line in theirs if re.match("(83|84|E1)1500", line)}
@@ -235,9 +215,9 @@ def test_emulated_drive_comes_first_and_gives_its_number_back(drivers: Path, tmp
     image, disk = tmp_path / "cd", sparse(tmp_path / "disk", 10 * layout.MIB)
     image.write_bytes(cd_with(boot_entry(4, sectors=1), bytes(boot_image)))
 
-    status, output, _ = run_with(image, [(disk, "disk")])
+    status, output, _ = run_to_end(Run("--disk", disk, image))
 
-    lines = output.splitlines()
+    lines = output.decode().splitlines()
     assert lines[0] == "drive 80, CX and DX 0811 0302, word 1234"  # two drives
     assert lines[2] == "end 00, of media 8004, then read 00"
     assert status == 0
