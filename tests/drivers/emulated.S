@@ -1,6 +1,7 @@
-/* emulated: what a boot image finds on the drive that it was started from, and what is left when emulation ends.
- * Sector 1 of cylinder 0, head 1 has a word to print. */
+/* emulated: what a boot image finds on the drive that it was started from, what is left when emulation ends, and that it
+ * begins again. Sector 1 of cylinder 0, head 1 has a word to print. */
 #include "boot.inc"
+    .set    PACKET, 0x9800
 BEGIN
     TELL    "drive "
     mov     drive, %al
@@ -31,18 +32,31 @@ BEGIN
     call    put_status
     TELL    "\r\nend "
     mov     $0x4b00, %ax
-    mov     $0x9000, %si
-    mov     drive, %dl
-    int     $0x13
-    call    put_status
+    call    emulation
     TELL    ", of media "
-    mov     0x9001, %ax
+    mov     PACKET + 1, %ax
     call    put_hex16
     TELL    ", then read "
     call    read
     call    put_status
+    TELL    "\r\nagain "
+    mov     $0x4a00, %ax
+    call    emulation
+    movw    $0, 0x9000
+    call    read
+    TELL    ", word "
+    mov     0x9000, %ax
+    call    put_hex16
     TELL    "\r\n"
     jmp     end
+
+emulation:
+    mov     $PACKET, %si
+    mov     drive, %dl
+    int     $0x13
+put_status:                         /* AH */
+    mov     %ah, %al
+    jmp     put_hex8
 
 read:
     mov     $0x0201, %ax
@@ -57,7 +71,4 @@ transfer:
     pop     %ax
     int     $0x13
     ret
-put_status:                         /* AH */
-    mov     %ah, %al
-    jmp     put_hex8
 END

@@ -203,6 +203,7 @@ def test_cd_emulates_the_drive_that_its_boot_image_is_of(
         f"drive {drive:02X}, CX and DX {geometry}, word 1234",
         "extensions 01, write 03",
         f"end 00, of media {drive:02X}{media:02X}, then read {after}",
+        "again 00, word 1234",
     ]
     assert status == 0
 
