@@ -224,6 +224,23 @@ def test_emulated_drive_comes_first_and_gives_its_number_back(drivers: Path, tmp
     assert status == 0
 
 
+@pytest.mark.parametrize(("end", "drive"), [(b"", 0x81), (bytes.fromhex("b8004b be0098 cd13"), 0x80)])
+def test_disk_behind_an_emulated_one_is_moved_up_as_long_as_there_is_one(
+    tmp_path: Path, end: bytes, drive: int
+) -> None:
+    # [mov ax,0x4b00; mov si,0x9800; int 0x13;] mov ax,0x0201; mov cx,1; mov dx,DRIVE; mov bx,0x9000; int 0x13;
+    # mov al,[0x9000]; out 0xf4,al
+    code = SEGMENTS + end + bytes.fromhex("b80102 b90100 ba") + bytes((drive, 0))
+    code += bytes.fromhex("bb0090 cd13 a00090 e6f4") + SPIN
+    boot_image = bytearray(code.ljust(SECTOR, b"\0"))
+    put(boot_image, 446, bytes((0x80, 0, 1, 0, 6, 3, 17, 9)))
+    image, disk = tmp_path / "cd", tmp_path / "disk"
+    image.write_bytes(cd_with(boot_entry(4, sectors=1), bytes(boot_image)))
+    disk.write_bytes(b"\x15".ljust(layout.MIB, b"\0"))
+
+    assert run_to_end(Run("--disk", disk, image))[0] == 2 * 0x15 + 1
+
+
 def test_isohybrid_boots_as_a_disk_where_that_is_asked_for(tmp_path: Path) -> None:
     # cmp dl,0xe0; je end with 3; else with 4
     code = bytes.fromhex("80fae0 74") + bytes((len(debug_exit(4) + SPIN),)) + debug_exit(4) + SPIN
