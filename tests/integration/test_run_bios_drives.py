@@ -228,8 +228,8 @@ def test_emulated_drive_comes_first_and_gives_its_number_back(drivers: Path, tmp
 def test_disk_behind_an_emulated_one_is_moved_up_as_long_as_there_is_one(
     tmp_path: Path, end: bytes, drive: int
 ) -> None:
-    # [mov ax,0x4b00; mov si,0x9800; int 0x13;] mov ax,0x0201; mov cx,1; mov dx,DRIVE; mov bx,0x9000; int 0x13;
-    # mov al,[0x9000]; out 0xf4,al
+    # [mov ax,0x4b00; mov si,0x9800; int 0x13;] mov ax,0x0201; mov cx,1; mov dx,DRIVE; mov bx,0x9000;
+    # int 0x13; mov al,[0x9000]; out 0xf4,al
     code = SEGMENTS + end + bytes.fromhex("b80102 b90100 ba") + bytes((drive, 0))
     code += bytes.fromhex("bb0090 cd13 a00090 e6f4") + SPIN
     boot_image = bytearray(code.ljust(SECTOR, b"\0"))
