@@ -36,12 +36,14 @@ def printable(text: str) -> str:
 class GuestImage(Value):
     """A guest's image file: the path it was named by, and its bytes.
 
-    Of a large disk `data` has the beginning only, and `file_size` is the size of the file.
+    Of a large disk `data` has the beginning only, and `file_size` is the size of the file. `pieces` keeps
+    what was read behind: a VMM that has confined itself opens no file when the guest boots again.
     """
 
     path: str
     data: bytes
     file_size: int = 0
+    pieces: dict[tuple[int, int], bytes] | None = None
 
     @property
     def size(self) -> int:
@@ -50,14 +52,16 @@ class GuestImage(Value):
 
     def read(self, offset: int, size: int) -> bytes:
         """At most `size` bytes from `offset`, also behind `data`. Raises ImageError."""
-        if offset + size <= len(self.data) or not self.file_size:
+        if offset + size <= len(self.data) or self.pieces is None:
             return self.data[offset : offset + size]
-        try:
-            with open(self.path, "rb") as file:
-                file.seek(offset)
-                return file.read(size)
-        except OSError as error:
-            raise ImageError(f"cannot read '{printable(self.path)}': {error.strerror}") from error
+        if (offset, size) not in self.pieces:
+            try:
+                with open(self.path, "rb") as file:
+                    file.seek(offset)
+                    self.pieces[offset, size] = file.read(size)
+            except OSError as error:
+                raise ImageError(f"cannot read '{printable(self.path)}': {error.strerror}") from error
+        return self.pieces[offset, size]
 
     @property
     def name(self) -> str:
@@ -90,7 +94,7 @@ def read_head(path: str) -> GuestImage | None:
         if status.st_size <= MAX_WHOLE or refusal(status) is not None:
             return None
         with open(path, "rb", buffering=0) as file:
-            return GuestImage(path, file.read(HEAD_SIZE), status.st_size)
+            return GuestImage(path, file.read(HEAD_SIZE), status.st_size, {})
     except (OSError, ValueError):
         return None  # whoever reads it as a whole says why that cannot be
 

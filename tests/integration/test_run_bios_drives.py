@@ -170,6 +170,26 @@ def test_cd_boots_again_after_a_reset_and_after_int_19h(tmp_path: Path) -> None:
     assert json.loads(facts_file.read_bytes())["boots"] == 2
 
 
+def test_cd_that_is_not_read_as_a_whole_boots_again(tmp_path: Path) -> None:
+    """Its boot catalog and its boot image are far behind: 80 MB."""
+    far = 40_000
+    # CMOS RAM keeps: the value of index 0x60 counts. cmp al,1; jne end; reset by the 8042
+    reset = bytes.fromhex("b0fe e664") + SPIN
+    code = bytes.fromhex("b060 e670 e471 40 e671 3c01 75") + bytes((len(reset),))
+    code += reset + debug_exit(3) + SPIN
+    catalog = validation() + boot_entry(lba=far + 1)
+    cd = bytearray(iso(b"", sectors=far + 10))
+    put(cd, 17 * CD_SECTOR + 0x47, far.to_bytes(4, "little"))
+    put(cd, far * CD_SECTOR, catalog)
+    put(cd, (far + 1) * CD_SECTOR, code)
+    image = tmp_path / "cd"
+    image.write_bytes(bytes(cd))
+
+    status, _, messages = run_to_end(Run(image))
+
+    assert (status, error_lines(messages)) == (7, [])
+
+
 def cd_with(entry: bytes, boot_image: bytes) -> bytes:
     cd = bytearray(iso(validation() + entry))
     put(cd, IMAGE_AT * CD_SECTOR, boot_image)

@@ -20,6 +20,7 @@ from kvmbox.board import (
     AddressRange,
     BiosReport,
     BoardOptions,
+    BootDrive,
     Content,
     DeviceSpec,
     Input,
@@ -135,7 +136,7 @@ def variants() -> dict[str, DeviceSpec]:
             uart_pace=pace,
             testdev=True,
             has_bios=True,
-            boot_disk_sectors=64,
+            boot_drives=(BootDrive("disk", 64),),
             fw_cfg=(FwCfgItem(bytes(range(1, 252)) * 20, "opt/large"),),
         )
         for device in pc_board(options):
