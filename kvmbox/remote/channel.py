@@ -274,6 +274,20 @@ class Channel:
             self._wait_for_output()
         return done
 
+    def write_wide(self, device: int, offset: int, data: bytes, slices: _Slices = None) -> None:
+        """Write the bytes of `data`, 8 at most, to registers from `offset` on. `slices` as `_follow_up`."""
+        done = 0
+        self._acquire() if slices is None else self._take_lock(slices)
+        try:
+            while done < len(data):
+                value, left = int.from_bytes(data[done:], "little"), len(data) - done
+                request = self._next(protocol.WRITE_WIDE, device, value, offset + done, b"", left)
+                done += left - self._ask_block(request, 0, slices)[0]
+        finally:
+            self._lock.release()
+        if slices is None:
+            self._wait_for_output()
+
     def _complete(self, word: int, offset: int, value: int, result: int) -> int:
         """The rest of a wide access, whose reply was for the first bytes only. Under the lock."""
         kind, device, left, self._left = word & 0xFF, word >> 8 & 0xFF, self._left, 0

@@ -163,6 +163,18 @@ class DeviceProxy:
         self.count(False, len(data))
         self.channel.write_string(self.index, offset, 2, data, slices=REPLY_SLICES)
 
+    def write_row(self, offset: int, data: bytes) -> None:
+        """The guest has written a byte to each register from `offset` on, in their order: all of `data`, of 8
+        bytes at most. By the vCPU thread.
+        """
+        self.count(False, len(data))
+        self.channel.write_wide(self.index, offset, data)
+
+    def flush_row(self, offset: int, data: bytes) -> None:
+        """The same by the main thread, which waits no longer than it may."""
+        self.count(False, len(data))
+        self.channel.write_wide(self.index, offset, data, REPLY_SLICES)
+
 
 class WideProxy:
     """The same device for accesses of `size` bytes, each of which is a byte access of its own.

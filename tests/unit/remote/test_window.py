@@ -288,3 +288,14 @@ def test_state_that_cannot_have_been_one_is_refused(rig: WindowRig, change: dict
     with pytest.raises(ValueError, match="a window that cannot be"):
         rig.window.restore(0, rig.grants.media[0], WindowState(**GOOD | change))  # type: ignore[arg-type]
     assert rig.window.use == CLOSED
+
+
+# --- A row of registers ------------------------------------------------------------------------------------
+
+
+def test_row_of_registers_is_written_in_order_and_goes_on_behind_an_effect(rig: WindowRig) -> None:
+    rig.channel.write_wide(0, 1, bytes((1, 3, READ, 0)))
+    assert (rig.model.count, rig.model.sector, rig.model.command) == (1, 3, READ)
+    assert rig.ports.read_string(PORT, 2, SECTOR // 2) == sector(3)
+    rig.channel.write_wide(0, 1, bytes((2, 5)), 10)
+    assert (rig.model.count, rig.model.sector) == (2, 5)
