@@ -69,8 +69,10 @@ class IdeChannel(PortModel):
     >>> channel = IdeChannel(master=PARAMETERS.pack(DISK, 8, b"1"))
     >>> hex(channel.read(0, STATUS, 1))
     '0x50'
-    >>> channel.write(0, COUNT, 1, 1)
-    >>> channel.write(0, COMMAND, 1, 0x20)  # READ SECTORS, from CHS 0, 0, 1 on
+    >>> channel.write(0, DEVICE, 1, 0x40)  # LBA; one sector, from 0 on
+    >>> channel.write(0, 2, 1, 1)
+    >>> channel.write(0, 3, 1, 0)
+    >>> channel.write(0, COMMAND, 1, 0x20)  # READ SECTORS
     >>> channel.take_effects()
     [Window(tag=2, resource=0, offset=0, size=512, to_guest=1)]
     >>> channel.complete(0, 2, 0)  # DONE

@@ -288,7 +288,7 @@ class Disk(Drive):
 
     def failed(self, status: int) -> None:
         """See Drive."""
-        if self.phase != FLUSHING and status == BEYOND_END:
+        if status == BEYOND_END:
             self.fail(IDNF)
         else:
             self.fail(UNC if self.phase in (FETCHING, READING) else ABRT)

@@ -29,7 +29,7 @@ MOST_SENSE_KEY: Final = 0xF
 
 _ONE_TRACK: Final = 1
 _LEAD_OUT: Final = 0xAA
-_DATA_TRACK: Final = 0x14  # ADR is 1: a data track
+_DATA_TRACK: Final = 0x14  # a data track; the Q channel has its position
 _PREGAP: Final = 150  # frames before the first one of LBA
 _MOST_OF_A_CD: Final = 80 * 60 * 75
 """Sectors of 80 minutes. A larger medium is a DVD."""

@@ -185,6 +185,35 @@ class DiskStore:
             raise OSError(errno.EINVAL, "there are no such bytes on the disk")
 
 
+class RunDisk(Protocol):
+    """A disk of the guest, as a snapshot has it."""
+
+    @property
+    def name(self) -> str:
+        """Its name among the resources of the host."""
+        ...
+
+    @property
+    def request(self) -> DiskRequest:
+        """What was asked for."""
+        ...
+
+    @property
+    def store(self) -> DiskStore:
+        """Its bytes."""
+        ...
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is what the guest was booted from."""
+        ...
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether all of its bytes are in the VMM, and in a snapshot."""
+        ...
+
+
 def open_disk(request: DiskRequest, *, overlay_bytes: int) -> DiskStore:
     """Open and lock a disk. Its overlay holds at most `overlay_bytes`. Raises StartError."""
     file = DiskFile(request.path, write=request.mode == WRITE, sector=CD_SECTOR if request.is_cd else SECTOR)

@@ -43,10 +43,10 @@ from kvmbox.wire import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.host.disks import RunDisk
     from kvmbox.host.transfers import Store
     from kvmbox.remote.grants import Grants, Host
     from kvmbox.remote.window import DataWindow
-    from kvmbox.run.disks import RunDisk
 
     Stores = ZoneMap[str, Store]
 
@@ -251,7 +251,7 @@ class Devices:
         """
         self._exact = exact
         self.disks = disks
-        """The disks of the guest, for a snapshot."""
+        """The disks of the guest."""
         self.board = board
         self.pool = pool
         self.clock = guest_clock()

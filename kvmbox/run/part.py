@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from kvmbox.board import BootDrive, DeviceSpec
     from kvmbox.boot.files import HostFiles
     from kvmbox.host.console import Console
+    from kvmbox.host.disks import RunDisk
     from kvmbox.host.transfers import Store
     from kvmbox.judge import Judge
     from kvmbox.kvm.system import Kvm
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from kvmbox.run.builder import Devices, Shims
     from kvmbox.run.caller import Caller
     from kvmbox.run.config import RunConfig
-    from kvmbox.run.disks import RunDisk
     from kvmbox.run.loop import LossPolicyOf, MainLoop
     from kvmbox.run.result import Draft
 

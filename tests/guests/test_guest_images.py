@@ -31,7 +31,7 @@ BOOT_SECTORS = {"bootservices", "bootdisk", "bootlong", "bootwrite"}
 CDS = {"bootcd"}
 MULTIBOOT = {
     *("hello32", "memmap", "debugexit", "flood", "portsweep", "haltforever", "haltnmi", "waitsipi"),
-    *("spin", "bench", "irq32", "paging32", "acpi", "fwcfg", "mbbios", "screen"),
+    *("spin", "bench", "irq32", "paging32", "acpi", "fwcfg", "ata", "mbbios", "screen"),
 }
 ELF32 = MULTIBOOT | MULTIBOOT2 | PVH | {"elf32"}
 ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE | LINUX | BOOT_SECTORS | CDS]

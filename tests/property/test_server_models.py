@@ -373,4 +373,5 @@ def test_rtc_of_every_year_that_can_be_asked_for_answers(rtc_base: int) -> None:
 
 
 def test_every_model_of_the_catalogue_is_on_the_board() -> None:
-    assert {device.model for devices in board(pace=False).values() for device in devices} == set(MODELS)
+    models = {device.model for devices in board(pace=False).values() for device in devices}
+    assert models == set(MODELS) - {"ide"}  # it is there where a disk is

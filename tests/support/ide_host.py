@@ -31,6 +31,8 @@ from kvmbox.devices.model import DONE, MOVED, Effect, Flush, IrqLine, Window
 
 SECTOR: Final = 512
 CD_SECTOR: Final = 2048
+MOST_BLOCKS: Final = 10_000
+"""DRQ blocks of one packet command."""
 
 
 def disk(sectors: int, serial: bytes = b"", *, writable: bool = True) -> bytes:
@@ -204,7 +206,9 @@ class IdeHost:
             return b""
         self.give(bytes(command).ljust(12, b"\0"))
         data = b""
-        while self.read(CONTROL) & (DRQ | BSY) == DRQ:
+        for _ in range(MOST_BLOCKS):
+            if self.read(CONTROL) & (DRQ | BSY) != DRQ:
+                break
             size = self.read(LBA_MID) | self.read(LBA_HIGH) << 8
             data += self.take(size + (size & 1))[:size]
         return data

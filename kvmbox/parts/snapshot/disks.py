@@ -16,9 +16,9 @@ from kvmbox.parts.snapshot.description import DiskFacts, WindowFacts, disk_secti
 from kvmbox.remote.window import WindowState
 
 if TYPE_CHECKING:
+    from kvmbox.host.disks import RunDisk
     from kvmbox.parts.snapshot.file import SnapshotFile
     from kvmbox.run.builder import Devices
-    from kvmbox.run.disks import RunDisk
 
 _SAME_FILES: Final = "start it with the files as they were, or take a new one"
 

@@ -208,6 +208,7 @@ _OWN: Final[dict[str, Callable[[Any, Place], Any]]] = {
     "modules": _module,
     "bios": _firmware,
     "fw_cfg": _fw_cfg,
+    "disks": _module,
     "inject": _line,
 }
 """Options whose texts are read in ways of their own."""

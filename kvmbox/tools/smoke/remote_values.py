@@ -14,7 +14,7 @@ from typing import Any, Final
 from kvmbox.tools.smoke.model import Boot, Observation, Pattern, Step
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}/(?!\.{1,2}\Z)[^/\0]+\Z")
-_TUPLES: Final = ("modules", "fw_cfg", "require", "inject")
+_TUPLES: Final = ("modules", "fw_cfg", "disks", "cdroms", "require", "inject")
 _BYTES: Final = "latin-1"
 
 
@@ -33,8 +33,10 @@ def with_files(boot: Boot, place: Callable[[str], str]) -> Boot:
         options["initrd"] = place(str(options["initrd"]))
     if options.get("bios", "none") not in ("builtin", "none"):
         options["bios"] = place(str(options["bios"]))
-    if "modules" in options:
-        options["modules"] = tuple(_moved(one, place) for one in _texts(options["modules"]))
+    for name in {"modules", "disks"} & options.keys():
+        options[name] = tuple(_moved(one, place) for one in _texts(options[name]))
+    if "cdroms" in options:
+        options["cdroms"] = tuple(place(one) for one in _texts(options["cdroms"]))
     if "fw_cfg" in options:
         named = (one.partition("=") for one in _texts(options["fw_cfg"]))
         options["fw_cfg"] = tuple(f"{name}={place(path)}" for name, _, path in named)

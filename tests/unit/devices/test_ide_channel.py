@@ -216,6 +216,8 @@ def test_srst_makes_both_drives_busy_until_it_is_cleared() -> None:
     host.write(CONTROL, 0)
     assert (host.read(DEVICE), host.read(STATUS), host.read(ERROR)) == (0xA0, 0x50, 1)
     assert signature(host) == (1, 1, 0, 0)
+    host.write(CONTROL, HOB)
+    assert signature(host) == (0, 0, 0, 0)
     host.select(1, 0)
     assert (host.read(STATUS), host.read(ERROR), signature(host)) == (0x00, 1, (1, 1, 0x14, 0xEB))
     assert host.rises == 0
@@ -402,16 +404,38 @@ def test_snapshot_of_a_larger_disk_is_refused_where_sectors_are_missing() -> Non
         IdeChannel(master=disk(90), slave=cd(CD_SECTORS)).restore(host.model.snapshot())
 
 
+def test_snapshot_of_a_larger_cd_is_refused_where_sectors_are_missing() -> None:
+    host = channel(holds=True)
+    host.select(1, 0)
+    host.packet(0x28, 0, 0, 0, 0, CD_SECTORS - 1, 0, 0, 1)
+    with pytest.raises(SnapshotError, match="bytes"):
+        IdeChannel(master=disk(SECTORS), slave=cd(CD_SECTORS - 1)).restore(host.model.snapshot())
+
+
+def master_and_slave(state: bytes) -> tuple[bytes, bytes]:
+    """The states of the two drives."""
+    size = int.from_bytes(state[5:7], "little")
+    return state[9 : 9 + size], state[9 + size :]
+
+
 def test_two_commands_under_way_are_refused() -> None:
     host, other = channel(), channel()
     host.command(0xEC)
-    other.select(1)
+    other.select(1, 0)
     other.command(0xA1)
-    first, second = host.model.snapshot(), other.model.snapshot()
-    size = int.from_bytes(first[5:7], "little")
-    mixed = first[:7] + second[7:9] + first[9 : 9 + size] + second[-int.from_bytes(second[7:9], "little") :]
-    with pytest.raises(SnapshotError):
-        channel().model.restore(mixed)
+    master, _ = master_and_slave(host.model.snapshot())
+    _, slave = master_and_slave(other.model.snapshot())
+    slave = slave[:10] + b"\xa0" + slave[11:]  # as if the master were selected
+    sizes = len(master).to_bytes(2, "little") + len(slave).to_bytes(2, "little")
+    with pytest.raises(SnapshotError, match="not selected"):
+        channel().model.restore(host.model.snapshot()[:5] + sizes + master + slave)
+
+
+def test_srst_without_drives_that_are_held_is_refused() -> None:
+    state = bytearray(channel().model.snapshot())
+    state[4] |= SRST
+    with pytest.raises(SnapshotError, match="device control"):
+        channel().model.restore(bytes(state))
 
 
 def test_status_drq_is_never_there_without_a_phase() -> None:
