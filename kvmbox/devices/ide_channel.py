@@ -80,7 +80,7 @@ class IdeChannel(PortModel):
     ([IrqLine(pin=0, level=1, coalesced=0)], '0x58')
     """
 
-    __slots__ = ("_control", "_drives", "_line", "_parameters")
+    __slots__ = ("_control", "_drives", "_line", "_parameters", "_selected")
 
     port_count = REGISTER_COUNT
 
@@ -89,6 +89,7 @@ class IdeChannel(PortModel):
         super().__init__()
         self._parameters = (master, slave)
         self._drives = self._make_drives()
+        self._selected = self._drives[0]
         self._control = 0
         self._line = 0
 
@@ -96,15 +97,14 @@ class IdeChannel(PortModel):
         master, slave = self._parameters
         return _make_drive(0, master), _make_drive(1, slave)
 
-    @property
-    def _selected(self) -> Drive:
-        return self._drives[bool(self._drives[0].task.device & DEV)]
-
     def _settle(self) -> None:
-        """Take over what the drives ask for, and drive the interrupt line."""
+        """Take over what the drives ask for, and which one is selected, and drive the interrupt line."""
+        master, slave = self._drives
         for drive in self._drives:
-            self._effects += drive.asked
-            drive.asked.clear()
+            if drive.asked:
+                self._effects += drive.asked
+                drive.asked.clear()
+        self._selected = slave if master.task.device & DEV else master
         line = int(self._selected.interrupt and not self._control & NIEN)
         if line != self._line:
             self._line = line
@@ -156,7 +156,8 @@ class IdeChannel(PortModel):
                     drive.task.device = value | ALWAYS
                 else:
                     drive.task.write(offset, value)
-        self._settle()
+        if offset >= DEVICE:
+            self._settle()  # the other registers change nothing else
 
     def _command(self, code: int) -> None:
         drive = self._selected
@@ -224,7 +225,7 @@ class IdeChannel(PortModel):
         drives[1].restore(state[first:])
         _check_channel(drives, control)
         self._drives, self._control = drives, control
-        self._line = int(self._selected.interrupt and not control & NIEN)
+        self._settle()
         self._effects = []
 
 
