@@ -249,10 +249,13 @@ class CdDrive(Drive):
     def _read_cd(self, packet: bytes) -> None:
         """READ CD, of user data only: headers and error correction are not in an image."""
         parts = packet[9] & 0xF8
-        if parts not in (0, _USER_DATA):
+        lba, count = _number(packet, 2, 4), _number(packet, 6, 3)
+        if parts == _USER_DATA or not count or lba + count > self._sectors:
+            self._read(lba, count)
+        elif parts == 0:
+            self._end(READY)
+        else:
             self._refuse(replies.INVALID_FIELD)
-            return
-        self._read(_number(packet, 2, 4), _number(packet, 6, 3) if parts else 0)
 
     def _seek(self, packet: bytes) -> None:
         if _number(packet, 2, 4) >= self._sectors:

@@ -347,6 +347,10 @@ def test_read_cd_of_nothing_is_done_and_of_headers_is_refused() -> None:
     host = one_cd()
     assert host.packet(READ_CD, 0, 0, 0, 0, 1, 0, 0, 1, 0x00) == b""
     assert has_succeeded(host)
+    assert host.packet(READ_CD, 0, 0, 0, 0, 1, 0, 0, 0, 0xF8) == b""
+    assert has_succeeded(host)
+    assert host.packet(READ_CD, 0, 0, 0, 0, SECTORS, 0, 0, 1, 0x00) == b""
+    assert sense(host) == OUT_OF_RANGE
     assert host.packet(READ_CD, 0, 0, 0, 0, 1, 0, 0, 1, 0xF8) == b""
     assert sense(host) == INVALID_FIELD
 
