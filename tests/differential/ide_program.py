@@ -43,7 +43,15 @@ _AVOIDED: Final = (
         "ide-sleep",
     ),
     *("ide-idle-dsc", "ide-cd-power", "ide-features", "ide-odd-block", "ide-no-limit", "ide-sense-kept"),
-    *("ide-names", "ide-packet-dma", "ide-all-pages", "ide-capabilities", "ide-mode-sense-6", "ide-session"),
+    *(
+        "ide-names",
+        "ide-packet-dma",
+        "ide-all-pages",
+        "ide-capabilities",
+        "ide-audio-page",
+        "ide-mode-sense-6",
+        "ide-session",
+    ),
     *("ide-toc-format", "ide-sub-channel", "ide-raw-sectors", "ide-byte-of-data", "ide-product-data"),
     *("ide-first-feature", "ide-device-reset", "ide-packet-reset", "ide-previous-error"),
 )
@@ -283,12 +291,12 @@ class _IdeProgram:
                     0x43, as_time, 0, 0, 0, 0, 0, 0, allocation, 0x80, size=min(48, allocation), limit=limit
                 )
             case 5:
-                page = rng.choice((0x01, 0x0E, 0x05, 0x41, 0xC1))
-                size = min({0x01: 16, 0x0E: 24}.get(page, 0), allocation)
+                page = rng.choice((0x01, 0x01, 0x05, 0x41, 0xC1))
+                size = min(16, allocation) if page == 0x01 else 0
                 self.packet(0x5A, 0, page, 0, 0, 0, 0, 0, allocation, size=0, limit=0xFFFE)
                 if size:
                     self.masked_block(size // 2, 0xFFFF, self.medium_type)
-                elif page not in (0x01, 0x0E):
+                elif page != 0x01:
                     self.sense()
             case 6:
                 self.packet(0x46, rng.choice((0, 1)), 0, 0, 0, 0, 0, 0, 40, size=20, limit=limit)
