@@ -39,6 +39,8 @@ class Bench:
         """What a part finds when the guest has ended, by its name."""
         self.refuses: str | None = None
         """The part that cannot be opened."""
+        self.equipped: list[str] = []
+        """The parts that could put devices on the board."""
         self.text = bytes(layout.TEXT_SCREEN_SIZE)
         self.said: list[str] = []
         self.cleanup = ExitStack()
@@ -61,7 +63,7 @@ class Bench:
                 )
             ),
         )
-        self.opening: Any = SimpleNamespace()
+        self.opening: Any = SimpleNamespace(source=SimpleNamespace(disk=None))
         self.draft: Any = SimpleNamespace()
 
     def _kind(self, name: str) -> type[Part]:
@@ -73,6 +75,9 @@ class Bench:
                 bench.log.append(f"{name} made{given if options else ''}")
                 self.readable = [f"/{name}"]
                 self.accepts = name == "gdb"
+
+            def equip(self, opening: Opening) -> None:
+                bench.equipped.append(name)
 
             def open(self, opening: Opening) -> None:
                 bench.log.append(f"{name} open")
@@ -163,6 +168,18 @@ def test_part_that_cannot_be_opened_is_closed_with_all_others_and_none_behind_it
         with pytest.raises(StartError, match="no room for snapshot"):
             parts.open(bench.opening)
     assert bench.log == ["gdb open", "snapshot open", "record close", "snapshot close", "gdb close"]
+
+
+def test_image_that_is_a_disk_brings_the_part_of_disks(bench: Bench) -> None:
+    bench.opening.source.disk = b"a disk"
+    parts = bench.parts("gdb")
+    parts.equip(bench.opening, bench.cleanup)
+    assert bench.equipped == ["gdb", "disk"]
+    assert parts.has_disks
+    without = bench.parts("gdb")
+    bench.opening.source.disk = None
+    without.equip(bench.opening, bench.cleanup)
+    assert not without.has_disks
 
 
 def test_confined_machine_may_do_what_any_of_its_parts_needs(bench: Bench) -> None:
