@@ -16,7 +16,7 @@ from tests.support import window_disk
 from tests.support.halves import Half, built_halves
 from tests.support.loop_rig import Rig
 from tests.support.scripted_vcpu import IN, OUT
-from tests.support.window_disk import FLUSH, READ, SECTOR, WRITE
+from tests.support.window_disk import FLUSH, LATER, READ, SECTOR, WRITE
 from tests.support.window_rig import CONTENT, PORT, SECTORS, WindowRig
 
 HALVES: Final = built_halves()
@@ -27,7 +27,7 @@ STEPS: Final = st.lists(
     st.one_of(
         st.tuples(
             st.just("command"),
-            st.sampled_from([READ, READ, WRITE, WRITE, FLUSH, window_disk.NONE]),
+            st.sampled_from([READ, READ, WRITE, WRITE, FLUSH, window_disk.NONE, READ | LATER, WRITE | LATER]),
             st.integers(0, SECTORS),
             st.integers(0, 3),
         ),

@@ -3,7 +3,8 @@
 Its registers: 0 is the data, of 2 or 4 bytes. 1 takes a count of sectors, 2 the first sector, 3 a command:
 `READ`, `WRITE`, `FLUSH` or `NONE`. A read of 3 gives `READY` if the guest may move data, `IDLE` if there is
 nothing to do, a status << 4 if something has failed, else `BUSY`. Each sector is a window of its own, and the
-next one is opened when one has been moved. What the model itself answers at the data register is `OWN`.
+next one is opened when one has been moved. What the model itself answers at the data register is `OWN`. With
+`LATER` a command begins at the next access to the data register that reaches the model, as a packet does.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from kvmbox.devices.model import DONE, MOVED, Effect, Flush, IrqLine, SnapshotError, Window
 
 SECTOR = 512
-READ, WRITE, FLUSH, NONE = 1, 2, 3, 4
+READ, WRITE, FLUSH, NONE, LATER = 1, 2, 3, 4, 8
 BUSY, READY, IDLE = 1, 2, 3
 OWN = 0x5A5A5A5A
 
@@ -22,18 +23,22 @@ class WindowDisk:
     def __init__(self) -> None:
         self.count = self.sector = self.left = self.command = 0
         self.state = IDLE
+        self.later = 0
         self.written: list[int] = []
         """What was written to the data register, and reached the model."""
         self._effects: list[Effect] = []
 
     def read(self, now: int, offset: int, size: int) -> int:
         del now
+        if offset == 0:
+            self._begin_later()
         return self.state if offset == 3 else OWN & ((1 << 8 * size) - 1)
 
     def write(self, now: int, offset: int, size: int, value: int) -> None:
         del now, size
         if offset == 0:
             self.written.append(value)
+            self._begin_later()
         elif offset == 1:
             self.count = value & 0xFF
         elif offset == 2:
@@ -44,10 +49,20 @@ class WindowDisk:
         elif value == NONE:
             self.state = IDLE
             self._effects.append(Window(1, 0, 0, 0, 1))
+        elif value in (READ | LATER, WRITE | LATER):
+            self.later = value - LATER
         elif value in (READ, WRITE):
-            self.command, self.left = value, self.count
-            self._effects.append(Window(1, 0, 0, 0, 1))
-            self._next()
+            self._begin(value)
+
+    def _begin_later(self) -> None:
+        later, self.later = self.later, 0
+        if later:
+            self._begin(later)
+
+    def _begin(self, command: int) -> None:
+        self.command, self.left = command, self.count
+        self._effects.append(Window(1, 0, 0, 0, 1))
+        self._next()
 
     def _next(self) -> None:
         self.state = IDLE if not self.left else READY if self.command == WRITE else BUSY

@@ -13,7 +13,7 @@ from kvmbox.remote.window import CLOSED, READS, WRITES, WindowState
 from kvmbox.wire import protocol
 from tests.support import window_disk
 from tests.support.halves import Half, built_halves
-from tests.support.window_disk import FLUSH, IDLE, OWN, READ, READY, SECTOR, WRITE
+from tests.support.window_disk import FLUSH, IDLE, LATER, OWN, READ, READY, SECTOR, WRITE
 from tests.support.window_rig import CONTENT, PORT, SECTORS, WindowRig
 
 NEW: Final = bytes((place * 3 + 1) & 0xFF for place in range(3 * SECTOR))
@@ -168,6 +168,15 @@ def test_flush(rig: WindowRig, writes_now: bool) -> None:
         rig.do_errand()
     assert rig.store.calls == ["flush"]
     assert rig.state == IDLE
+
+
+def test_string_goes_on_in_the_window_that_its_own_access_has_opened(rig: WindowRig) -> None:
+    rig.command(READ | LATER, 2)
+    assert rig.ports.read_string(PORT, 2, 1 + SECTOR // 2 + 1) == OWN_WORD + sector(2) + OWN_WORD
+    rig.command(WRITE | LATER, 2)
+    rig.ports.write_string(PORT, 4, b"pack" + NEW[:SECTOR] + b"rest")
+    assert rig.store.data == sector(0, 2) + NEW[:SECTOR] + sector(3, 5)
+    assert rig.model.written == [int.from_bytes(b"pack", "little"), int.from_bytes(b"rest", "little")]
 
 
 # --- What ends a window ------------------------------------------------------------------------------------
