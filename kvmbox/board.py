@@ -228,6 +228,14 @@ class DeviceSpec(Value):
         return tuple(grant.gsi for grant in self.grants if isinstance(grant, Irq | ReplacingIrq))
 
 
+class BootDrive(Value):
+    """A drive of the built-in BIOS. `name` says which resource of the host it is."""
+
+    name: str
+    sectors: int
+    writable: bool = False
+
+
 class BoardOptions(Value):
     """What of the board can be chosen.
 
@@ -235,7 +243,7 @@ class BoardOptions(Value):
     seconds since 1970; `debug_exit_port` None leaves the debug-exit device out; `uart_pace` makes UARTs take
     the time that their divisor asks for to transmit a character; `testdev` puts the test device of
     kvm-unit-tests on the board; `fw_cfg` are items beyond those that every guest is told; `has_bios` adds
-    what is behind the built-in BIOS, and `boot_disk_sectors` is the size of its disk, 0 for none.
+    what is behind the built-in BIOS, and `boot_drives` are the drives that it reads and writes, if any.
     """
 
     serial_ports: tuple[str, ...]
@@ -247,7 +255,7 @@ class BoardOptions(Value):
     testdev: bool = False
     fw_cfg: tuple[FwCfgItem, ...] = ()
     has_bios: bool = False
-    boot_disk_sectors: int = 0
+    boot_drives: tuple[BootDrive, ...] = ()
 
 
 MMIO_UART: Final = "MMIO"
@@ -453,7 +461,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
     if options.testdev:
         board.append(_testdev())
     if options.has_bios:
-        board += _bios_devices(options.boot_disk_sectors)
+        board += _bios_devices(options.boot_drives)
     return board
 
 
@@ -521,17 +529,80 @@ def _testdev() -> DeviceSpec:
     )
 
 
+class IdeDrive(Value):
+    """A drive of an IDE channel. `name` is that of the medium.
+
+    Its `sectors` have 512 bytes, or 2048 on a CD. `serial` has 20 ASCII characters at most.
+    """
+
+    name: str
+    sectors: int
+    is_cd: bool = False
+    writable: bool = False
+    serial: str = ""
+
+    @property
+    def parameter(self) -> bytes:
+        """The drive as its model gets it."""
+        from kvmbox.devices.ide_channel import CD, DISK, PARAMETERS, READ_ONLY
+
+        kind = CD if self.is_cd else DISK if self.writable else DISK | READ_ONLY
+        return PARAMETERS.pack(kind, self.sectors, self.serial.encode("ascii").ljust(20))
+
+    @property
+    def grant(self) -> Medium:
+        """What the model may do with it."""
+        return Medium(self.name, self.sectors * (2048 if self.is_cd else 512), self.writable, window=0)
+
+
+_NO_DRIVE: Final = Medium("", 0, window=0)
+
+
+def ide_board(drives: Sequence[IdeDrive | None]) -> list[DeviceSpec]:
+    """The IDE channels with these drives: the master and the slave of the first one, and of the second one.
+
+    A channel without a drive is none.
+    """
+    board = []
+    for number, (first, control, irq) in enumerate(layout.IDE_CHANNELS):
+        pair = drives[2 * number : 2 * number + 2]
+        if not any(pair):
+            continue
+        board.append(
+            DeviceSpec(
+                f"ide{number}",
+                "ide",
+                "ide",
+                ports=(
+                    AddressRange(first, layout.IDE_PORT_COUNT),
+                    AddressRange(control, 1, offset=layout.IDE_PORT_COUNT),
+                ),
+                parameters={
+                    name: drive.parameter
+                    for name, drive in zip(("master", "slave"), pair, strict=True)
+                    if drive is not None
+                },
+                grants=(Irq(irq), *(_NO_DRIVE if drive is None else drive.grant for drive in pair)),
+                natural_sizes=frozenset({2, 4}),
+                # The task file, up to the command, which exits.
+                coalesced=tuple(range(first + 1, first + 7)),
+                on_demand=True,
+            )
+        )
+    return board
+
+
 VGA: Final = "VGA"
 """Name of the device whose registers say what of the text memory is shown."""
 
 BOOT_DISK: Final = "boot-disk"
-"""Name of the disk of the built-in BIOS, and of the resource that is behind it."""
+"""Name of the disks of the built-in BIOS, and of the resource of the first one: the guest's image."""
 
 BIOS_TEXT: Final = "BIOS"
 """Name of the stream of text that the built-in BIOS prints."""
 
 
-def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
+def _bios_devices(drives: Sequence[BootDrive]) -> list[DeviceSpec]:
     devices = [
         DeviceSpec(
             "BIOS-report",
@@ -550,15 +621,26 @@ def _bios_devices(disk_sectors: int) -> list[DeviceSpec]:
             coalesced=(layout.BIOS_TEXT_PORT,),
         ),
     ]
-    if disk_sectors:
+    if drives:
+        from kvmbox.devices.boot_disk import pack_drives
+
         devices.append(
             DeviceSpec(
                 BOOT_DISK,
                 "bdisk",
                 "boot_disk",
                 ports=(AddressRange(layout.BOOT_DISK_PORT, layout.BOOT_DISK_PORT_COUNT),),
-                parameters={"sectors": disk_sectors},
-                grants=(Resource(BOOT_DISK, disk_sectors * layout.SECTOR_SIZE, max_ranges=1, max_pending=1),),
+                parameters={"drives": pack_drives((one.sectors, one.writable) for one in drives)},
+                grants=tuple(
+                    Resource(
+                        one.name,
+                        one.sectors * layout.SECTOR_SIZE,
+                        one.writable,
+                        max_ranges=1,
+                        max_pending=1,
+                    )
+                    for one in drives
+                ),
                 natural_sizes=frozenset({4}),
                 on_demand=True,
             )

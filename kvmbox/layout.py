@@ -126,8 +126,12 @@ BIOS_REPORT_PORT: Final = 0x9200  # what the built-in BIOS has behind it: guests
 BIOS_REPORT_PORT_COUNT: Final = 8
 BIOS_TEXT_PORT: Final = 0x9208
 BOOT_DISK_PORT: Final = 0x9210
-BOOT_DISK_PORT_COUNT: Final = 24
+BOOT_DISK_PORT_COUNT: Final = 36
 SHUTDOWN_PORT: Final = 0x8900  # Bochs: the bytes "Shutdown" stop the machine
+
+# The two ATA channels of a PC: data and task file, alternate status and device control, interrupt line.
+IDE_CHANNELS: Final = ((0x1F0, 0x3F6, 14), (0x170, 0x376, 15))
+IDE_PORT_COUNT: Final = 8
 
 # ACPI power management, where QEMU's Q35 has it.
 PM1_EVENT_PORT: Final = 0x600

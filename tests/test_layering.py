@@ -82,7 +82,12 @@ PURE: Final = (
 )
 
 NAMED_BY_THE_CORE: Final = {
-    "kvmbox.run.options": {"gdb.endpoint", "inject.spec", "snapshot.snapshots"},  # what reads a value
+    "kvmbox.run.options": {
+        "disk.requests",
+        "gdb.endpoint",
+        "inject.spec",
+        "snapshot.snapshots",
+    },  # what reads a value
     "kvmbox.run.parts": {"snapshot.restore"},
     # What a program calls, and no option.
     "kvmbox.run.machine": {

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES
 from kvmbox.sandbox.seccomp import BPF_INSTRUCTION, SHIPPED, SIZES, compile_policy, source
-from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
+from kvmbox.sandbox.vmm_policy import DISK_MAIN_POLICY, DISK_VCPU_POLICY, MAIN_POLICY, VCPU_POLICY
 
 
 def main() -> None:
     """Compile and write."""
     filters = []
-    for policy in (DEVICE_POLICY, DEVICE_POLICY_PIPES, VCPU_POLICY, MAIN_POLICY):
+    vmm = (VCPU_POLICY, MAIN_POLICY, DISK_VCPU_POLICY, DISK_MAIN_POLICY)
+    for policy in (DEVICE_POLICY, DEVICE_POLICY_PIPES, *vmm):
         made_from, bpf = source(policy), compile_policy(policy)
         filters += [SIZES.pack(len(made_from), len(bpf)), made_from, bpf]
         print(f"{policy.name}: {len(bpf) // BPF_INSTRUCTION.size} instructions")

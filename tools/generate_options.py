@@ -21,6 +21,7 @@ SEE: Final = {
     "cpu": "[processors](processors.md)",
     "boot": "[booting](booting.md#accepted-images)",
     "firmware_tables": "[firmware tables](firmware-tables.md)",
+    "disks": "[disks](disks.md)",
     "keyboard": "[i8042](devices/i8042.md#keys)",
     "screen": "[screen](screen.md)",
     "gdb": "[gdb](gdb.md)",
@@ -47,6 +48,7 @@ from typing import Literal, TypedDict
 
 from kvmbox.board import DeviceSpec
 from kvmbox.host.capture import Capture
+from kvmbox.host.disks import DiskRequest
 from kvmbox.host.serial import Backends
 from kvmbox.host.transfers import Store
 from kvmbox.run.choices import FirmwareFile, ModuleSpec, SavedMachine, SnapshotCondition, SymbolSpec

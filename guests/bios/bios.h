@@ -46,25 +46,48 @@ struct range {
     uint32_t kind, attributes;
 };
 
-struct geometry {
-    uint16_t cylinders, heads, sectors; /* cylinders 0: no such drive */
+struct drive {
+    uint8_t number; /* DL */
+    uint8_t unit;   /* of the boot disk device */
+    uint8_t diskette_type; /* int 13h AH=08h BL */
+    uint8_t unused;
+    uint16_t sector_size;             /* 512, or 2048: a CD */
+    uint16_t cylinders, heads, track; /* a CD has no cylinders */
+    uint32_t unused2;
+    uint64_t base;    /* the first sector, of 512 bytes, on the unit */
+    uint64_t sectors; /* of sector_size */
 };
 
+/* El Torito Bootable CD-ROM Format Specification 1.0, figure 7: the specification packet */
+struct specification {
+    uint8_t size;  /* 0x13 */
+    uint8_t media; /* 0 no emulation; diskettes of 1, 2, 3: 1200, 1440, 2880 KiB; 4 a hard disk */
+    uint8_t drive, controller;
+    uint32_t lba;
+    uint16_t device, buffer, segment, sectors; /* of 512 bytes, to load to the segment */
+    uint8_t cylinder, sector, head;            /* the last ones, as of AH=08h in CX and DH */
+} __attribute__((packed));
+enum { SPECIFICATION_SIZE = 0x13 };
+
+enum start { SERVE_ONLY, BOOT, ENTER };
+
 struct parameters {
-    uint8_t trap;             /* no BIOS: each call is reported, and ends the run */
-    uint8_t drive;            /* DL for the boot sector */
-    uint8_t diskette_type;    /* int 13h AH=08h BL */
-    uint8_t enter;            /* start at the entry below instead of booting from the disk */
-    struct geometry diskette; /* the image as drive 00h */
-    struct geometry disk;     /* the image as drive 80h */
-    uint32_t disk_sectors;    /* of the image */
-    uint32_t extended_kib;    /* RAM from 1 MiB up without a hole */
+    uint8_t trap;   /* no BIOS: each call is reported, and ends the run */
+    uint8_t boot;   /* DL for the boot sector */
+    uint8_t start;  /* how: only serve a kernel that is started already, boot, or enter at the entry below */
+    uint8_t drives; /* how many of the table */
+    uint32_t extended_kib; /* RAM from 1 MiB up without a hole */
     uint16_t entry_ip, entry_cs, entry_sp, entry_ss, entry_data;
     uint16_t ranges; /* how many of the memory map */
+    struct specification cd; /* what boots from a CD */
+    uint8_t unused;
+    struct drive drive[20];
     struct range map[16];
 };
 
-_Static_assert(offsetof(struct parameters, map) == 36 && sizeof(struct range) == 24, "as the VMM packs them");
+_Static_assert(offsetof(struct parameters, drive) == 40 && sizeof(struct drive) == 32, "as the VMM packs them");
+_Static_assert(offsetof(struct parameters, map) == 680 && sizeof(struct range) == 24, "as the VMM packs them");
+_Static_assert(sizeof(struct specification) == SPECIFICATION_SIZE, "as the specification has it");
 _Static_assert(sizeof(struct frame) == 52, "as entry.S copies it");
 
 extern const struct parameters parameters;
@@ -176,8 +199,9 @@ void keyboard_start(void);
 void clock_start(void);
 void print(const char *text);
 
-/* Sectors of the image, which exist, to a linear address; 0, or the status of int 13h. */
-uint8_t disk_read(uint32_t lba, uint32_t count, uint32_t address);
+void disk_start(void);
+/* Load what boots, and enter it; return if there is nothing. */
+void disk_boot(void);
 
 /* entry.S */
 extern const char vector_stubs[], timer_interrupt[], return_stub[], diskette_parameters[];

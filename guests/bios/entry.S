@@ -15,7 +15,7 @@
  * vectors that lead elsewhere than to their stub. */
     .section .header, "a"
     .ascii  "kvmbox BIOS\0"
-    .word   2, vector_stubs, 6, parameters, handlers
+    .word   3, vector_stubs, 6, parameters, handlers
     .globl  handlers
 handlers:
     .word   0x05, return_stub       /* print screen */
@@ -250,7 +250,7 @@ own_gdt:
     .data
     .balign 8
 parameters:                         /* struct parameters of bios.h */
-    .space  36 + 16 * 24
+    .space  680 + 16 * 24
 
     .bss
     .balign 4

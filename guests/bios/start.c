@@ -51,21 +51,18 @@ static void start_data_area(void)
     set_far16(BDA, BDA_EBDA, EBDA);
     set_far8(EBDA, 0, 1); /* its size in KiB */
     set_far16(BDA, BDA_MEMORY, EBDA >> 6);
-    /* Diskettes, a coprocessor, 80 columns in colour, serial ports. */
-    set_far16(BDA, BDA_EQUIPMENT,
-              (uint16_t)((parameters.diskette.cylinders ? 1 : 0) | 1 << 1 | 2 << 4 | ports << 9));
-    set_far8(BDA, BDA_DISKS, parameters.disk.cylinders ? 1 : 0);
+    /* A coprocessor, 80 columns in colour, serial ports. */
+    set_far16(BDA, BDA_EQUIPMENT, (uint16_t)(1 << 1 | 2 << 4 | ports << 9));
 }
 
 _Noreturn void boot(void)
 {
     const struct parameters *p = &parameters;
 
-    if (p->enter)
+    if (p->start == ENTER)
         enter_guest((uint32_t)p->entry_cs << 16 | p->entry_ip, (uint32_t)p->entry_ss << 16 | p->entry_sp,
-                    p->entry_data, p->drive);
-    if (p->disk_sectors && disk_read(0, 1, 0x7c00) == 0 && far16(0, 0x7dfe) == 0xaa55)
-        enter_guest(0x7c00, 0x7000, 0, p->drive);
+                    p->entry_data, p->boot);
+    disk_boot();
     __asm__ volatile("int $0x18");
     __builtin_unreachable();
 }
@@ -83,7 +80,7 @@ _Noreturn void start(void)
     static uint8_t started;
 
     /* Where the VMM has not entered the ROM, a guest has: its jump to the reset vector is a reset. */
-    if (started || !(parameters.enter || parameters.disk_sectors))
+    if (started || parameters.start == SERVE_ONLY)
         reset_machine();
     started = 1;
     start_vectors();
@@ -92,6 +89,7 @@ _Noreturn void start(void)
     video_start();
     keyboard_start();
     clock_start();
+    disk_start();
     boot();
 }
 

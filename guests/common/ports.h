@@ -104,9 +104,32 @@
 #define BOOT_DISK_ADDRESS 0x9218
 #define BOOT_DISK_COMMAND 0x921c
 #define BOOT_DISK_STATUS  0x9220
+#define BOOT_DISK_LBA_HIGH 0x9228
+#define BOOT_DISK_DRIVE   0x9230
 #define BOOT_DISK_READ    1 /* a command */
+#define BOOT_DISK_WRITE   2
 #define BOOT_DISK_BUSY    1 /* a status; 2 and up: done, with its result */
 #define BOOT_DISK_DONE    2
+#define BOOT_DISK_PROTECTED 16
+
+/* The first ATA channel (ATA/ATAPI-6). */
+#define ATA_DATA     0x1f0
+#define ATA_COUNT    0x1f2
+#define ATA_LBA_LOW  0x1f3
+#define ATA_LBA_MID  0x1f4
+#define ATA_LBA_HIGH 0x1f5
+#define ATA_DEVICE   0x1f6
+#define ATA_STATUS   0x1f7 /* read */
+#define ATA_COMMAND  0x1f7 /* write */
+#define ATA_BSY      0x80
+#define ATA_DRQ      0x08
+#define ATA_ERR      0x01
+#define ATA_READ          0x20
+#define ATA_WRITE         0x30
+#define ATA_READ_MULTIPLE 0xc4
+#define ATA_SET_MULTIPLE  0xc6
+#define ATA_FLUSH         0xe7
+#define ATA_IDENTIFY      0xec
 
 /* Keyboard controller. */
 #define KEYBOARD_IRQ 1

@@ -1,8 +1,8 @@
 """What marks a file as a disk to boot from. Pure.
 
 The one rule where an image has such a mark and a Multiboot header as well: boot loaders carry the header in
-the sectors behind the boot sector (GRUB's core.img), and disks carry kernels. So the mark decides. An ELF
-file is no disk, whatever its byte 510.
+the sectors behind the boot sector (GRUB's core.img), and disks carry kernels. So the mark decides. The first
+32 KiB of a CD are free for anything. An ELF file is no disk, whatever its byte 510.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kvmbox.layout import SECTOR_SIZE
 
 BOOT_SIGNATURE: Final = "boot signature (55 AA at byte 510)"
 PARTITION_TABLE: Final = "partition table"
+CD_VOLUME: Final = "volume descriptor of a CD"
 
 _SIGNATURE: Final = b"\x55\xaa"
 _SIGNATURE_OFFSET: Final = 510
@@ -26,6 +27,10 @@ _ENTRY: Final = struct.Struct("<B3xB3xII")  # status, type, first sector, number
 _ENTRIES: Final = 4
 _STATUSES: Final = (0x00, 0x80)
 _GPT: Final = b"EFI PART"
+# ECMA-119, 8.1: the first volume descriptor is in sector 16 of 2048 bytes.
+_VOLUME: Final = b"CD001"
+_VOLUME_OFFSET: Final = 0x8001
+_HEADER: Final = 0x202  # of a Linux kernel, which has a boot signature as well (boot.rst)
 
 
 def disk_mark(data: bytes) -> str:
@@ -34,7 +39,18 @@ def disk_mark(data: bytes) -> str:
         return BOOT_SIGNATURE
     if data[SECTOR_SIZE : SECTOR_SIZE + len(_GPT)] == _GPT or _has_partitions(data):
         return PARTITION_TABLE
-    return ""
+    return CD_VOLUME if is_cd(data) else ""
+
+
+def is_cd(data: bytes) -> bool:
+    """Whether `data` is a CD image (ISO 9660). It may be a disk as well."""
+    return data[_VOLUME_OFFSET : _VOLUME_OFFSET + len(_VOLUME)] == _VOLUME
+
+
+def is_disk(data: bytes) -> bool:
+    """Whether it can only be a disk or a CD, and no kernel that has the mark of one."""
+    is_kernel = data.startswith(ELF_MAGIC) or (data[_HEADER : _HEADER + 4] == b"HdrS" and not is_cd(data))
+    return bool(disk_mark(data)) and not is_kernel
 
 
 def offer_of_header(image: GuestImage, kind: str, unloadable: Refusal | None) -> Offer | Refusal:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from kvmbox.boot.image import MAX_FILE_SIZE, GuestImage, Module, read_image, read_module
+from kvmbox.boot.disk import is_disk
+from kvmbox.boot.image import MAX_FILE_SIZE, GuestImage, Module, read_head, read_image, read_module
 from kvmbox.errors import ImageError
 
 
@@ -21,8 +22,9 @@ class HostFiles:
         """What was read."""
 
     def image(self, path: str) -> GuestImage:
-        """See `read_image`."""
-        image = read_image(path)
+        """See `read_image`. Of a large disk only the beginning is read."""
+        head = read_head(path)
+        image = head if head is not None and is_disk(head.data) else read_image(path)
         self.kept[path] = image.data
         return image
 

@@ -17,9 +17,14 @@ from kvmbox.regular import refusal
 # Far above any kernel with debug information, far below what would hurt the host.
 MAX_FILE_SIZE: Final = 512 * layout.MIB
 
+MAX_WHOLE: Final = 64 * layout.MIB
+"""The largest disk that is read as a whole."""
+HEAD_SIZE: Final = layout.MIB
+"""How much is read of a larger one."""
+
 ACCEPTED: Final = (
-    "accepted are x86 ELF32 and ELF64 executables, Multiboot, PVH and Linux kernels, and flat 16-bit images"
-    " with --boot real"
+    "accepted are x86 ELF32 and ELF64 executables, Multiboot, PVH and Linux kernels, CDs, boot sectors, and"
+    " flat 16-bit images with --boot real"
 )
 
 
@@ -29,10 +34,34 @@ def printable(text: str) -> str:
 
 
 class GuestImage(Value):
-    """A guest's image file: the path it was named by, and its bytes."""
+    """A guest's image file: the path it was named by, and its bytes.
+
+    Of a large disk `data` has the beginning only, and `file_size` is the size of the file. `pieces` keeps
+    what was read behind: a VMM that has confined itself opens no file when the guest boots again.
+    """
 
     path: str
     data: bytes
+    file_size: int = 0
+    pieces: dict[tuple[int, int], bytes] | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self.file_size or len(self.data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """At most `size` bytes from `offset`, also behind `data`. Raises ImageError."""
+        if offset + size <= len(self.data) or self.pieces is None:
+            return self.data[offset : offset + size]
+        if (offset, size) not in self.pieces:
+            try:
+                with open(self.path, "rb") as file:
+                    file.seek(offset)
+                    self.pieces[offset, size] = file.read(size)
+            except OSError as error:
+                raise ImageError(f"cannot read '{printable(self.path)}': {error.strerror}") from error
+        return self.pieces[offset, size]
 
     @property
     def name(self) -> str:
@@ -56,6 +85,18 @@ def read_image(path: str, *, max_size: int = MAX_FILE_SIZE) -> GuestImage:
     """The image in the file at `path`, at most `max_size` bytes long; ImageError if it cannot be had."""
     missing = "check the path; `kvmbox guests` lists bundled guests"
     return GuestImage(path, _read_file(path, max_size, missing=missing))
+
+
+def read_head(path: str) -> GuestImage | None:
+    """The beginning of a file that is too large to be read as a whole, if it is one. Raises ImageError."""
+    try:
+        status = os.stat(path)
+        if status.st_size <= MAX_WHOLE or refusal(status) is not None:
+            return None
+        with open(path, "rb", buffering=0) as file:
+            return GuestImage(path, file.read(HEAD_SIZE), status.st_size, {})
+    except (OSError, ValueError):
+        return None  # whoever reads it as a whole says why that cannot be
 
 
 def read_module(path: str, arguments: str = "", *, max_size: int = MAX_FILE_SIZE) -> Module:

@@ -1,15 +1,19 @@
 """What an image is, and every way in which it could boot, as data: for `kvmbox inspect`.
 
-Each way is asked to plan the boot, as a run would ask it, and the plan is thrown away.
+Each way is asked to plan the boot, as a run would ask it, and the plan is thrown away. A large file that is
+no kernel is not read for that. Only the places are looked at where a disk says what it is.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, Final
 
-from kvmbox.boot.choose import AUTO, choose
+from kvmbox import layout
+from kvmbox.boot.choose import AUTO, BOOT_SECTOR, choose
 from kvmbox.boot.compressed import compression_of, decompressed
-from kvmbox.boot.image import GuestImage
+from kvmbox.boot.disk_contents import DiskContents, disk_contents, is_kernel
+from kvmbox.boot.image import GuestImage, read_image
 from kvmbox.boot.plan import BootContext, BootPlan, Offer, Refusal, Way
 from kvmbox.boot.ways import ways
 from kvmbox.errors import ImageError, UsageError
@@ -17,6 +21,11 @@ from kvmbox.firmware.platform import Platform
 from kvmbox.firmware.tables import firmware_tables
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
+from kvmbox.regular import open_regular
+
+_HEAD: Final = 1024
+LARGE: Final = 64 * layout.MIB
+"""Bytes from which on a disk is not read as a whole."""
 
 
 class WayResult(Value):
@@ -53,6 +62,7 @@ class Inspection(Value):
     """An image: its size in bytes as a file and decompressed, and what each way makes of it.
 
     `taken` is the name of the way that a run would take, or empty; then `reason` says why there is none.
+    `disk` is what it holds as a disk. A large disk has no `ways`.
     """
 
     path: str
@@ -63,10 +73,41 @@ class Inspection(Value):
     reason: str
     hint: str
     ways: tuple[WayResult, ...]
+    disk: DiskContents | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same for a program."""
-        return self.as_dict() | {"ways": [way.as_json() for way in self.ways]}
+        disk = self.disk and self.disk.as_json()
+        return self.as_dict() | {"ways": [way.as_json() for way in self.ways], "disk": disk}
+
+
+def inspect_file(path: str, memory: GuestMemory, boot: str = AUTO) -> Inspection:
+    """Examine the image in a file: see `inspect`. Raises ImageError, also if it cannot be read."""
+    return _inspect_large(path) or inspect(read_image(path), memory, boot)
+
+
+def _inspect_large(path: str) -> Inspection | None:
+    """What a large file is. None if it is small, or may be a kernel, or cannot be read."""
+    try:
+        descriptor = open_regular(path)
+    except (OSError, ValueError):
+        return None  # who reads it as an image says why
+    try:
+        size = os.fstat(descriptor).st_size
+        head = os.pread(descriptor, _HEAD, 0)
+        if size <= LARGE or is_kernel(head) or compression_of(head):
+            return None
+        disk = disk_contents(
+            lambda offset, count: os.pread(descriptor, count, offset) if offset < size else b"", size
+        )
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    if disk is not None and disk.boots:
+        return Inspection(path, size, "", size, BOOT_SECTOR, "", "", (), disk)
+    reason = f"cannot boot '{path}': a BIOS finds nothing to boot on it"
+    return Inspection(path, size, "", size, "", reason, "", (), disk)
 
 
 def inspect(image: GuestImage, memory: GuestMemory, boot: str = AUTO) -> Inspection:
@@ -92,6 +133,7 @@ def inspect(image: GuestImage, memory: GuestMemory, boot: str = AUTO) -> Inspect
         reason,
         hint,
         tuple(_ask(way, inner, context, asked_for=way.name == boot) for way in ways()),
+        disk_contents(lambda offset, size: inner.data[offset : offset + size], len(inner.data)),
     )
 
 

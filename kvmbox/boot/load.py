@@ -10,6 +10,7 @@ from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.plan import BootContext, BootPlan
 from kvmbox.boot.segments import check_firmware, copy_segments
+from kvmbox.firmware.builtin_bios import NONE, Further
 from kvmbox.firmware.platform import Platform
 from kvmbox.firmware.tables import NO_TABLES, firmware_tables
 from kvmbox.lean import Value
@@ -21,7 +22,8 @@ class BootOptions(Value):
 
     `boot` is the way, or "auto". `command_line` follows the image's name in what the guest is told.
     `load_address`, `entry` (CS, IP) and `segments` are for flat 16-bit images only. `bios` is "builtin",
-    "none" or None; `bios_rom` is the ROM of the built-in BIOS, for the ways that have one.
+    "none" or None; `bios_rom` is the ROM of the built-in BIOS, for the ways that have one, and `further` are
+    its drives besides the image.
     """
 
     command_line: str | None = None
@@ -34,6 +36,7 @@ class BootOptions(Value):
     firmware_tables: bool = True
     bios: str | None = None
     bios_rom: bytes = b""
+    further: Further = NONE
 
 
 def load_image(
@@ -60,6 +63,7 @@ def load_image(
         tables.writes,
         options.bios,
         options.bios_rom,
+        options.further,
     )
     plan = way.plan(image, context)
     firmware = tables.writes if plan.has_firmware else ()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.segments import LoadSegment
 from kvmbox.boot.state import CpuState
+from kvmbox.firmware.builtin_bios import NONE, Further
 from kvmbox.lean import Value
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class BootContext(Value):
     firmware writes. `command_line` is None if none was given. `load_address`, `entry` (CS, IP) and `segments`
     are for flat 16-bit images. `bios` is "builtin", "none", or None where the image decides. `bios_rom` is
     the ROM of the built-in BIOS, empty where it is not there: nothing will run then (`boot.inspection`), or a
-    test runs without.
+    test runs without. `further` are the drives of the BIOS besides the image.
     """
 
     memory: GuestMemory
@@ -62,6 +63,7 @@ class BootContext(Value):
     firmware: tuple[tuple[int, bytes], ...] = ()
     bios: str | None = None
     bios_rom: bytes = b""
+    further: Further = NONE
 
     @property
     def all_modules(self) -> tuple[Module, ...]:

@@ -37,7 +37,7 @@ class BootSector:
         refuse_options(context, "a boot sector")
         if not context.bios_rom:  # nothing will run: see BootContext
             return BootPlan(self.name, reset_state(layout.FIRMWARE_START), layout.BOOT_SECTOR)
-        rom = rom_with(context.bios_rom, memory_map(context.memory.size), drives(len(image.data)))
+        rom = rom_with(context.bios_rom, memory_map(context.memory.size), drives(image.size, context.further))
         return BootPlan(
             self.name,
             reset_state(layout.FIRMWARE_START),

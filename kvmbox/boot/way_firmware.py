@@ -13,7 +13,7 @@ import re
 from typing import Final
 
 from kvmbox import layout
-from kvmbox.boot.disk import BOOT_SIGNATURE, disk_mark
+from kvmbox.boot.disk import BOOT_SIGNATURE, CD_VOLUME, disk_mark
 from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.entry_state import reset_state
 from kvmbox.boot.image import GuestImage
@@ -42,9 +42,8 @@ class Firmware:
             return Refusal("it is an ELF file")
         if _RESET_CODE.match(image.data[-_RESET_VECTOR:]) is None:
             return Refusal("there is no jump at its reset vector, 16 bytes before its end")
-        if disk_mark(image.data) == BOOT_SIGNATURE:
-            return Offer("a firmware image", f"it has a {BOOT_SIGNATURE}")
-        return Offer("a firmware image")
+        mark = disk_mark(image.data)
+        return Offer("a firmware image", f"it has a {mark}" if mark in (BOOT_SIGNATURE, CD_VOLUME) else "")
 
     def plan(self, image: GuestImage, context: BootContext) -> BootPlan:
         """See Way."""

@@ -11,6 +11,7 @@ from typing import Final
 
 from kvmbox import layout
 from kvmbox.boot.area import DEFAULT_INFO_SIZE, InfoWriter, place_area
+from kvmbox.boot.disk import is_cd
 from kvmbox.boot.elf import check_reach, parse_elf
 from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.elf_notes import find_note
@@ -50,7 +51,7 @@ class Linux:
 
     def examine(self, image: GuestImage) -> Offer | Refusal:
         """See Way."""
-        if is_linux(image.data):
+        if is_linux(image.data) and not is_cd(image.data):
             kind = f"a Linux kernel (boot protocol {version_of(image.data) or 'unknown'})"
             why = too_old(image.data)
             return Offer(kind) if why is None else Refusal(why, "build a bzImage of a later version", kind)

@@ -38,7 +38,7 @@ class Real:
         ranges = memory_map(context.memory.size)
         if context.bios == BUILTIN_BIOS and context.bios_rom:
             _check_bios_memory(image, segment)
-            rom = rom_with(context.bios_rom, ranges, drives(len(image.data)), entry=entry)
+            rom = rom_with(context.bios_rom, ranges, drives(len(image.data), context.further), entry=entry)
             state = reset_state(layout.FIRMWARE_START)
             return BootPlan(self.name, state, start, (segment,), ((layout.BIOS_ROM, rom),))
         writes = _traps(segment, context.bios_rom, context.memory.size) if context.bios_rom else ()

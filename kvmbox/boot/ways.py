@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from kvmbox.boot.disk import is_cd
 from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.elf_notes import find_note
 from kvmbox.boot.image import GuestImage
@@ -28,6 +29,7 @@ _SIGNS: Final[dict[str, Callable[[bytes], bool]]] = {
     "multiboot2": _holds(b"\xd6\x50\x52\xe8", 0, 32768),
     "linux": lambda data: data[0x202:0x206] == b"HdrS" or find_note(data, b"Linux") is not None,
     "elf": lambda data: data.startswith(ELF_MAGIC),
+    "iso": is_cd,
     "bios": _holds(b"\x55\xaa", 510, 512),
     "real": lambda _data: False,  # it has to be asked for
 }
@@ -63,6 +65,10 @@ def way(name: str) -> Way:
             from kvmbox.boot.way_elf import Elf
 
             found = Elf()
+        case "iso":
+            from kvmbox.boot.way_iso import Cd
+
+            found = Cd()
         case "bios":
             from kvmbox.boot.way_bios import BootSector
 

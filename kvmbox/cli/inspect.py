@@ -13,6 +13,7 @@ from kvmbox.host.distinct import refuse_shared
 from kvmbox.run.option import Option
 
 if TYPE_CHECKING:
+    from kvmbox.boot.disk_contents import DiskContents
     from kvmbox.boot.inspection import Inspection, WayResult
 
 _UNBOOTABLE = 4
@@ -43,8 +44,7 @@ def command(image: str, memory: int, json_path: str | None) -> int:
     """
     from kvmbox.boot import bundled
     from kvmbox.boot.choose import AUTO
-    from kvmbox.boot.image import read_image
-    from kvmbox.boot.inspection import inspect
+    from kvmbox.boot.inspection import inspect_file
     from kvmbox.memory import GuestMemory
 
     path = image if os.path.exists(image) else bundled.find(image) or image
@@ -52,7 +52,7 @@ def command(image: str, memory: int, json_path: str | None) -> int:
         refuse_shared([("--json", json_path)], [("the image", path)])
     json_file = open_json(json_path)
     boot = "real" if path != image and bundled.is_flat(path) else AUTO  # as `kvmbox run` does
-    found = inspect(read_image(path), GuestMemory(memory), boot)
+    found = inspect_file(path, GuestMemory(memory), boot)
     with for_people(json_path):
         click.echo(_as_text(found))
     if json_path is not None:
@@ -67,15 +67,43 @@ def _as_text(found: Inspection) -> str:
     if found.compression:
         size += f", {found.compression}-compressed: {found.decompressed_size} bytes"
     lines = [f"{found.path}: {size}"]
+    if found.disk is not None:
+        lines += _disk(found.disk)
     for way in found.ways:
         mark = "*" if way.name == found.taken else "+" if way.plan is not None else "-"
         lines += [f" {mark} {way.name:<11} {line}" for line in _headline(way)]
         if way.plan is not None:
             lines += _details(way)
-    lines.append("(* is taken by 'kvmbox run', + can be chosen with --boot, - does not fit)")
+    if found.ways:
+        lines.append("(* is taken by 'kvmbox run', + can be chosen with --boot, - does not fit)")
     if not found.taken:
         lines.append(found.reason + (f"\nhint: {found.hint}" if found.hint else ""))
     return "\n".join(lines)
+
+
+def _disk(disk: DiskContents) -> list[str]:
+    from kvmbox.boot.iso import CD_SECTOR
+    from kvmbox.layout import SECTOR_SIZE
+
+    lines = []
+    if disk.partitions is not None:
+        problem = disk.partitions.problem
+        lines.append(f"   {disk.partitions.scheme} partitions" + (f", but {problem}" if problem else ""))
+        for one in disk.partitions.partitions:
+            words = [f"{one.start:#012x}..{one.start + one.size:#012x}", "*" if one.active else " ", one.kind]
+            words += [f"'{one.name}'"] * bool(one.name) + [f"({one.file_system})"] * bool(one.file_system)
+            lines.append(f"     {one.number:>3}  {' '.join(words)}")
+    if disk.cd is not None:
+        entry = disk.cd.entry
+        boot = f"it does not boot: {disk.cd.problem}"
+        if entry is not None:
+            place = entry.lba * CD_SECTOR
+            boot = f"boots {entry.sectors} sectors of {SECTOR_SIZE} from {place:#x}, {entry.kind}"
+        others = f"; boot catalog also for {', '.join(disk.cd.sections)}" if disk.cd.sections else ""
+        lines.append(f"   CD '{disk.cd.volume}'; {boot}{others}")
+    if disk.file_system and disk.cd is None:
+        lines.append(f"   file system {disk.file_system}")
+    return lines
 
 
 def _headline(way: WayResult) -> list[str]:

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from kvmbox.devices.fw_cfg import FwCfg
     from kvmbox.devices.hpet import Hpet
     from kvmbox.devices.i8042 import I8042
+    from kvmbox.devices.ide_channel import IdeChannel
     from kvmbox.devices.model import (
         ContentRead,
         DeviceModel,
         Effect,
+        Flush,
         HostOutput,
         InputRoom,
         IrqLine,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         Suspend,
         TakeLine,
         Transfer,
+        Window,
     )
     from kvmbox.devices.pit_8254 import Pit8254
     from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
@@ -57,9 +60,11 @@ __all__ = [
     "DebugExit",
     "DeviceModel",
     "Effect",
+    "Flush",
     "FwCfg",
     "HostOutput",
     "Hpet",
+    "IdeChannel",
     "InputRoom",
     "IrqLine",
     "MemoryModel",
@@ -81,6 +86,7 @@ __all__ = [
     "Transfer",
     "Uart16550A",
     "VgaText",
+    "Window",
 ]
 
 

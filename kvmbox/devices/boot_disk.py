@@ -1,20 +1,24 @@
-"""The boot disk: sectors of the guest's image, moved to guest memory when the built-in BIOS asks for them.
+"""The disks of the built-in BIOS: sectors, moved between them and guest memory when the BIOS asks for them.
 
 Theory of operation
 -------------------
-Six registers of four bytes. The BIOS stores the first sector, the number of sectors and a guest-physical
-address, and gives the command READ. The device asks the VMM for one `Transfer` and is busy until the VMM says
-how it went. No sector passes through this model, which sees numbers only. There is no command to write.
+Nine registers of four bytes. The BIOS stores the number of a drive, the first sector, the number of sectors
+and a guest-physical address, and gives a command. The device asks the VMM for one `Transfer` and is busy
+until the VMM says how it went. No sector passes through this model, which sees numbers only.
 
-    0x00  LBA      first sector
-    0x04  COUNT    how many sectors
-    0x08  ADDRESS  where to, guest-physical
-    0x0c  COMMAND  1: READ; reads as 0
-    0x10  STATUS   0 idle, 1 busy, 2 + status (`kvmbox.devices.model`) of the last command
-    0x14  SECTORS  how many sectors the disk has
+    0x00  LBA       first sector, the low 32 bits
+    0x04  COUNT     how many sectors
+    0x08  ADDRESS   where to or from, guest-physical
+    0x0c  COMMAND   1: READ, 2: WRITE; reads as 0
+    0x10  STATUS    0 idle, 1 busy, 2 + status (`kvmbox.devices.model`) of the last command, 16 protected
+    0x14  SECTORS   how many sectors the drive has, the low 32 bits
+    0x18  LBA_HIGH  the high 32 bits of LBA
+    0x1c  SECTORS_HIGH
+    0x20  DRIVE     which drive: its resource
 
-A command is ignored while another one is under way, and registers may change meanwhile without effect. What
-reaches beyond the disk, or has more sectors than one transfer may move, is BEYOND_END at once.
+A sector has 512 bytes, also of a CD. Sectors of a drive that does not exist are none. A command is ignored
+while another one is under way, and registers may change meanwhile without effect. What reaches beyond the
+drive, or has more sectors than one transfer may move, is BEYOND_END at once.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from kvmbox.layout import SECTOR_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Final
 
 MAX_SECTORS: Final = 2048
@@ -37,26 +42,36 @@ ADDRESS: Final = 0x08
 COMMAND: Final = 0x0C
 STATUS: Final = 0x10
 SECTORS: Final = 0x14
+LBA_HIGH: Final = 0x18
+SECTORS_HIGH: Final = 0x1C
+DRIVE: Final = 0x20
 
 READ: Final = 1
+WRITE: Final = 2
 
 IDLE: Final = 0
 BUSY: Final = 1
 RESULT: Final = 2
+PROTECTED: Final = 16
 
-_DISK: Final = 0
-"""The one resource of the device."""
 _LAST_RESULT: Final = RESULT + 5  # model.BUSY
 _TAGS: Final = 1 << 32
 
-_SNAPSHOT: Final = struct.Struct("<4s5I")
-_SNAPSHOT_MAGIC: Final = b"BDK\x01"
+_WRITABLE: Final = (LBA, COUNT, ADDRESS, LBA_HIGH, DRIVE)
+_DRIVE: Final = struct.Struct("<Q?")  # sectors, whether it can be written
+_SNAPSHOT: Final = struct.Struct("<4s7I")
+_SNAPSHOT_MAGIC: Final = b"BDK\x02"
+
+
+def pack_drives(drives: Iterable[tuple[int, bool]]) -> bytes:
+    """The parameter `drives`: how many sectors each drive has, and whether it can be written."""
+    return b"".join(_DRIVE.pack(sectors, writable) for sectors, writable in drives)
 
 
 class BootDisk(TimelessModel):
     """See the module.
 
-    >>> disk = BootDisk(sectors=4)
+    >>> disk = BootDisk(drives=pack_drives([(4, False)]))
     >>> for register, value in ((LBA, 1), (COUNT, 2), (ADDRESS, 0x7E00), (COMMAND, READ)):
     ...     disk.write(0, register, 4, value)
     >>> disk.take_effects()
@@ -68,26 +83,29 @@ class BootDisk(TimelessModel):
     2
     """
 
-    __slots__ = ("_registers", "_sectors", "_status", "_tag")
+    __slots__ = ("_drives", "_registers", "_status", "_tag")
 
-    def __init__(self, *, sectors: int) -> None:
-        self._sectors = sectors
+    def __init__(self, *, drives: bytes) -> None:
+        """`drives` is what `pack_drives` makes."""
+        self._drives = list(_DRIVE.iter_unpack(drives))
         super().__init__()
-        self._registers = [0, 0, 0]  # LBA, COUNT, ADDRESS
+        self._registers = dict.fromkeys(_WRITABLE, 0)
         self._status = IDLE
         self._tag = 0
 
     def read(self, now: int, offset: int, size: int) -> int:
         """See DeviceModel. Registers are read whole; anything else gives ones."""
         if size == 4:
-            if offset in (LBA, COUNT, ADDRESS):
-                return self._registers[offset // 4]
+            if offset in self._registers:
+                return self._registers[offset]
             if offset == COMMAND:
                 return 0
             if offset == STATUS:
                 return self._status
             if offset == SECTORS:
-                return self._sectors
+                return self._drive()[0] & 0xFFFF_FFFF
+            if offset == SECTORS_HIGH:
+                return self._drive()[0] >> 32
         return (1 << 8 * size) - 1 if size in (1, 2, 4, 8) else 0
 
     def write(self, now: int, offset: int, size: int, value: int) -> None:
@@ -95,23 +113,32 @@ class BootDisk(TimelessModel):
         if size != 4:
             return
         value &= 0xFFFF_FFFF
-        if offset in (LBA, COUNT, ADDRESS):
-            self._registers[offset // 4] = value
-        elif offset == COMMAND and value == READ and self._status != BUSY:
-            self._begin()
+        if offset in self._registers:
+            self._registers[offset] = value
+        elif offset == COMMAND and value in (READ, WRITE) and self._status != BUSY:
+            self._status = self._begin(value)
 
-    def _begin(self) -> None:
-        lba, count, address = self._registers
-        if count > MAX_SECTORS or lba + count > self._sectors:
-            self._status = RESULT + BEYOND_END
-            return
+    def _drive(self) -> tuple[int, bool]:
+        """Sectors of the drive that is selected, and whether it can be written."""
+        index = self._registers[DRIVE]
+        return self._drives[index] if index < len(self._drives) else (0, True)
+
+    def _begin(self, command: int) -> int:
+        """The status of the device now."""
+        registers = self._registers
+        sectors, writable = self._drive()
+        lba, count = registers[LBA] | registers[LBA_HIGH] << 32, registers[COUNT]
+        if command == WRITE and not writable:
+            return PROTECTED
+        if count > MAX_SECTORS or lba + count > sectors:
+            return RESULT + BEYOND_END
         if count == 0:
-            self._status = RESULT + DONE
-            return
-        self._status = BUSY
+            return RESULT + DONE
         self._tag = (self._tag + 1) % _TAGS
-        ranges = [(address, count * SECTOR_SIZE)]
-        self._effects.append(Transfer(self._tag, _DISK, lba * SECTOR_SIZE, ranges, 1))
+        ranges = [(registers[ADDRESS], count * SECTOR_SIZE)]
+        to_guest = int(command == READ)
+        self._effects.append(Transfer(self._tag, registers[DRIVE], lba * SECTOR_SIZE, ranges, to_guest))
+        return BUSY
 
     def memory(self, now: int, tag: int, data: bytes | None) -> None:
         """See MemoryModel. This model never asks for memory."""
@@ -123,20 +150,20 @@ class BootDisk(TimelessModel):
 
     def reset(self, now: int) -> None:
         """See DeviceModel. Tags go on, so that what was asked for before is nobody's answer."""
-        self._registers = [0, 0, 0]
+        self._registers = dict.fromkeys(_WRITABLE, 0)
         self._status = IDLE
 
     def snapshot(self) -> bytes:
         """See DeviceModel."""
-        return _SNAPSHOT.pack(_SNAPSHOT_MAGIC, *self._registers, self._status, self._tag)
+        return _SNAPSHOT.pack(_SNAPSHOT_MAGIC, *self._registers.values(), self._status, self._tag)
 
     def restore(self, state: bytes) -> None:
         """See DeviceModel."""
         if len(state) != _SNAPSHOT.size or not state.startswith(_SNAPSHOT_MAGIC):
             raise SnapshotError("no snapshot of a boot disk of this version")
-        _, lba, count, address, status, tag = _SNAPSHOT.unpack(state)
-        if status > _LAST_RESULT:
+        _, *registers, status, tag = _SNAPSHOT.unpack(state)
+        if status > _LAST_RESULT and status != PROTECTED:
             raise SnapshotError(f"a boot disk has no status {status}")
-        self._registers = [lba, count, address]
+        self._registers = dict(zip(_WRITABLE, registers, strict=True))
         self._status, self._tag = status, tag
         self._effects = []

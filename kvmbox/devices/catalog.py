@@ -11,6 +11,7 @@ from kvmbox.devices.boot_disk import BootDisk
 from kvmbox.devices.fw_cfg import FwCfg
 from kvmbox.devices.hpet import Hpet
 from kvmbox.devices.i8042 import I8042
+from kvmbox.devices.ide_channel import IdeChannel
 from kvmbox.devices.model import DeviceModel
 from kvmbox.devices.pit_8254 import Pit8254
 from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
@@ -45,6 +46,7 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "pc_testdev": PcTestdev,
     "bios_report": BiosReport,
     "boot_disk": BootDisk,
+    "ide": IdeChannel,
     "vga_text": VgaText,
 }
 

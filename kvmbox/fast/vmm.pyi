@@ -74,6 +74,13 @@ class ChannelCore:
     def pure_access(self, word: int, offset: int, value: int, limit: int) -> int: ...
     def finish_access(self, asked: Words, words: Words | None, limit: int) -> int: ...
 
+class WindowCore:
+    use: int
+    position: int
+    end: int
+    def guarded_by(self, lock: object) -> None: ...
+    def look_at(self, data: bytearray) -> None: ...
+
 class RingCore:
     writes: int
     _failure: Any

@@ -18,6 +18,7 @@ Three rules hold everywhere:
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport PyObject
@@ -626,6 +627,7 @@ cdef class ChannelCore:
         return self.end_access(&it)
 
 
+include "window.pxi"
 include "ring.pxi"
 include "lines.pxi"
 
@@ -659,6 +661,7 @@ cdef struct Route:
     bint unclaimed    # nobody answers: a read gives all ones
     PyObject *device
     PyObject *core    # the ChannelCore, or NULL
+    PyObject *window  # the WindowCore, or NULL; then there is no `core`
     PyObject *access  # the function for everything else
     PyObject *arguments[4]  # word, offset, 0 and limit, for calls of Python
     PyObject *what    # what is accessed, as the report of a crash shows it
@@ -792,11 +795,14 @@ cdef class LoopCore:
         # A channel's own access; anything else, such as that of a model in this process, is called.
         is_core = isinstance(core, ChannelCore) and core.access == access
         arguments = (word, offset, 0, limit)
-        self.owned.append((access, core, arguments, device, what))
+        window = getattr(core, "window", None)
+        is_window = isinstance(window, WindowCore) and window.register == offset
+        self.owned.append((access, core, window, arguments, device, what))
         one.device = <PyObject *>device
         one.what = <PyObject *>what
         one.access = <PyObject *>access
         one.core = <PyObject *>core if is_core else NULL
+        one.window = <PyObject *>window if is_window else NULL
         for index, argument in enumerate(arguments):
             one.arguments[index] = <PyObject *>argument
 
@@ -924,7 +930,16 @@ cdef class LoopCore:
         self.current = route
         self.position = position
         if route.core == NULL:
-            return ASK
+            # SAFETY: `owned` holds the window.
+            if (
+                route.window == NULL
+                or self.carried
+                or not (<WindowCore>route.window).serve(data, route.size, route.is_read)
+            ):
+                return ASK
+            memcpy(&self.value, data, route.size)
+            self.note(route.what, self.value)
+            return NOTICED
         if not route.is_read:
             memcpy(&self.value, data, route.size)
         self.open.limit = route.limit

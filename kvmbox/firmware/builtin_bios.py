@@ -1,4 +1,4 @@
-"""The built-in BIOS: its ROM with the parameters of one machine, and the disk that it shows. Pure.
+"""The built-in BIOS: its ROM with the parameters of one machine, and the drives that it shows. Pure.
 
 The ROM (guests/bios) is built once. It begins with a header that says where its vector stubs and its
 parameters are; the parameters are filled in here. `struct parameters` of guests/bios/bios.h has the layout.
@@ -7,6 +7,7 @@ parameters are; the parameters are filled in here. `struct parameters` of guests
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 from kvmbox import layout
@@ -18,14 +19,26 @@ ROM_SEGMENT: Final = 0xF000
 
 DISKETTE: Final = 0x00
 HARD_DISK: Final = 0x80
+CD: Final = 0xE0
+"""Numbers (DL) of the first drive of each kind."""
+
+CD_SECTOR: Final = 2048
 
 _HEADER: Final = struct.Struct("<12sHHHHH")
 _NAME: Final = b"kvmbox BIOS\0"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _ROM_OFFSET: Final = layout.BIOS_ROM - (ROM_SEGMENT << 4)
-_PARAMETERS: Final = struct.Struct("<4B3H3HII5HH")
+_PARAMETERS: Final = struct.Struct("<4BI5HH")
+_SPECIFICATION: Final = struct.Struct("<BBBBIHHHHBBBx")
+_DRIVE: Final = struct.Struct("<4B4HIQQ")
+_MOST_DRIVES: Final = 20
 _RANGE: Final = struct.Struct("<QQII")
 _MOST_RANGES: Final = 16
+
+# What the ROM does when it starts.
+_SERVES_ONLY: Final = 0  # a kernel was started: whoever jumps to the reset vector wants a reset
+_BOOTS: Final = 1
+_ENTERS: Final = 2
 
 _VECTORS: Final = 256
 _HANDLER: Final = struct.Struct("<HH")  # vector, offset in the segment
@@ -60,17 +73,52 @@ class Entry(Value):
     data: int
 
 
-class Drives(Value):
-    """The image as the drives 0x00 and 0x80. `boot` is DL; `diskette_type` is what int 0x13 AH=08 says.
+class Drive(Value):
+    """A drive of int 0x13. `number` is DL, `unit` counts the drives of the device (`devices.boot_disk`).
 
-    Of `sectors`, those behind the image are zeros.
+    `diskette_type` is what AH=08 says of a diskette. `sectors` are of `sector_size` bytes: 512, or 2048 on a
+    CD, which has no geometry.
     """
 
-    boot: int
+    number: int
+    unit: int
     sectors: int
-    diskette: Geometry
-    diskette_type: int
-    disk: Geometry
+    geometry: Geometry = NO_DRIVE
+    diskette_type: int = 0
+    sector_size: int = layout.SECTOR_SIZE
+
+
+class CdBoot(Value):
+    """A boot entry of a CD: El Torito Bootable CD-ROM Format Specification 1.0, figures 3 and 4.
+
+    `media` is 0 for no emulation, 1, 2 and 3 for a diskette of 1200, 1440 and 2880 KiB, and 4 for a hard
+    disk, whose geometry is `geometry`. `count` sectors of 512 bytes are loaded to `segment`. They begin at
+    sector `lba` of the CD.
+    """
+
+    media: int
+    segment: int
+    count: int
+    lba: int
+    geometry: Geometry = NO_DRIVE
+
+
+class Further(Value):
+    """Disks and CDs besides the image: how many sectors each has, of 512 bytes and of 2048 bytes."""
+
+    disks: tuple[int, ...] = ()
+    cds: tuple[int, ...] = ()
+
+
+NONE: Final = Further()
+
+
+class Drives(Value):
+    """All drives, and from which one the BIOS boots: its number. `cd` says how it boots from a CD."""
+
+    boot: int
+    table: tuple[Drive, ...]
+    cd: CdBoot | None = None
 
 
 # Size in KiB: geometry and drive type of int 0x13 AH=08 (IBM PC AT and PS/2 BIOS interface references).
@@ -98,34 +146,65 @@ def sectors_of(size: int) -> int:
     return -(-size // layout.SECTOR_SIZE)
 
 
-def drives(size: int) -> Drives:
-    """An image of `size` bytes as drives.
+def drives(size: int, further: Further = NONE) -> Drives:
+    """An image of `size` bytes, which is unit 0, as drives, and `further` ones.
 
     An image of exactly the size of a diskette boots as drive 0x00, any other one as drive 0x80. One that fits
     on a diskette of 1.44 MB can be read as both, and both are as large as the diskette: loaders read a fixed
-    number of sectors, whatever the size of what they load.
+    number of sectors, whatever the size of what they load. A diskette gives drive 0x80 up to a further disk.
     """
     sectors = sectors_of(size)
     kib, rest = divmod(size, layout.KIB)
     is_diskette = rest == 0 and kib in _DISKETTES
     geometry, kind = _DISKETTES[kib] if is_diskette else _USUAL_DISKETTE
     room = geometry.cylinders * geometry.heads * geometry.sectors
-    if sectors > room:
-        geometry, kind = NO_DRIVE, 0
-    else:
+    table = []
+    if sectors <= room:
         sectors = room
-    return Drives(DISKETTE if is_diskette else HARD_DISK, sectors, geometry, kind, hard_disk(sectors))
+        table.append(Drive(DISKETTE, 0, sectors, geometry, kind))
+    first = HARD_DISK
+    if not (is_diskette and further.disks):
+        table.append(Drive(first, 0, sectors, hard_disk(sectors)))
+        first += 1
+    table += _others(further, first, CD)
+    return Drives(DISKETTE if is_diskette else HARD_DISK, tuple(table))
+
+
+def cd_drives(size: int, boot: CdBoot, further: Further = NONE) -> Drives:
+    """An image of `size` bytes, which is unit 0, as the CD to boot from, and `further` drives."""
+    cd = Drive(CD, 0, _cd_sectors(size), sector_size=CD_SECTOR)
+    return Drives(CD, (cd, *_others(further, HARD_DISK, CD + 1)), boot)
+
+
+def unit_sectors(size: int) -> int:
+    """How many sectors unit 0 has for an image of `size` bytes, whether that is a disk or a CD."""
+    return max(drives(size).table[0].sectors, _cd_sectors(size) * CD_SECTOR // layout.SECTOR_SIZE)
+
+
+def _cd_sectors(size: int) -> int:
+    return -(-size // CD_SECTOR)
+
+
+def _others(further: Further, first_disk: int, first_cd: int) -> Iterator[Drive]:
+    """Units from 1 on: hard disks, and then CDs."""
+    for index, sectors in enumerate(further.disks):
+        yield Drive(first_disk + index, 1 + index, sectors, hard_disk(sectors))
+    for index, sectors in enumerate(further.cds):
+        yield Drive(first_cd + index, 1 + len(further.disks) + index, sectors, sector_size=CD_SECTOR)
 
 
 def hard_disk(sectors: int) -> Geometry:
-    """The geometry of a hard disk, with at most 1024 cylinders.
+    """The geometry that int 0x13 shows of a hard disk, with at most 1024 cylinders.
 
-    16 heads of 63 sectors; a larger disk has more heads, as the Enhanced Disk Drive Specification's annex on
-    translation gives them.
+    16 heads of 63 sectors. A disk of more cylinders has more heads, by the LBA-assisted translation of the
+    Enhanced Disk Drive Specification 3.0, annex C. SeaBIOS counts heads in the same way.
     """
     heads = _HEADS
-    while sectors // (heads * _TRACK) > _MOST_CYLINDERS and heads < _MOST_HEADS:
-        heads = min(2 * heads, _MOST_HEADS)
+    if sectors // (_HEADS * _TRACK) > _MOST_CYLINDERS:
+        needed = sectors // _TRACK // _MOST_CYLINDERS
+        while heads < needed and heads < _MOST_HEADS:
+            heads *= 2
+        heads = min(heads, _MOST_HEADS)
     cylinders = sectors // (heads * _TRACK)
     return Geometry(max(_FEWEST_CYLINDERS, min(cylinders, _MOST_CYLINDERS)), heads, _TRACK)
 
@@ -133,15 +212,15 @@ def hard_disk(sectors: int) -> Geometry:
 def rom_with(
     rom: bytes,
     ranges: tuple[MemoryRange, ...],
-    disk: Drives | None,
+    shown: Drives | None,
     *,
     entry: Entry | None = None,
     trap: bool = False,
 ) -> bytes:
     """The ROM for a machine with the memory map `ranges`.
 
-    It boots from `disk`, or enters a flat image at `entry`. With `trap` it provides nothing, and each call
-    ends the run. ValueError if `rom` is none of this version.
+    It boots from `shown`, or enters a flat image at `entry`; without both it only serves who calls it. With
+    `trap` it provides nothing, and each call ends the run. ValueError if `rom` is none of this version.
     """
     place = _header(rom).parameters
     above = next(
@@ -149,23 +228,42 @@ def rom_with(
         0,
     )
     start = entry or Entry(0, 0, 0, 0, 0)
-    shown = disk or Drives(HARD_DISK, 0, NO_DRIVE, 0, NO_DRIVE)
+    shown = shown or Drives(HARD_DISK, ())
+    if len(ranges) > _MOST_RANGES:
+        raise ValueError(f"the BIOS has room for {_MOST_RANGES} memory ranges, not for {len(ranges)}")
+    if len(shown.table) > _MOST_DRIVES:
+        raise ValueError(f"the BIOS has room for {_MOST_DRIVES} drives, not for {len(shown.table)}")
+    boots = _BOOTS if shown.table else _SERVES_ONLY
     data = _PARAMETERS.pack(
         trap,
         shown.boot,
-        shown.diskette_type,
-        entry is not None,
-        *(shown.diskette.cylinders, shown.diskette.heads, shown.diskette.sectors),
-        *(shown.disk.cylinders, shown.disk.heads, shown.disk.sectors),
-        shown.sectors,
+        boots if entry is None else _ENTERS,
+        len(shown.table),
         above // layout.KIB,
         *(start.ip, start.cs, start.sp, start.ss, start.data),
         len(ranges),
     )
-    if len(ranges) > _MOST_RANGES:
-        raise ValueError(f"the BIOS has room for {_MOST_RANGES} memory ranges, not for {len(ranges)}")
+    data += _specification(shown.cd) if shown.cd is not None else bytes(_SPECIFICATION.size)
+    data += b"".join(map(_drive, shown.table)).ljust(_MOST_DRIVES * _DRIVE.size, b"\0")
     data += b"".join(_RANGE.pack(one.base, one.length, one.kind, 0) for one in ranges)
     return rom[:place] + data + rom[place + len(data) :]
+
+
+def _specification(boot: CdBoot) -> bytes:
+    """The specification packet (figure 7) of the CD's entry. The geometry is in the form of AH=08."""
+    cylinders, heads, track = boot.geometry.cylinders, boot.geometry.heads, boot.geometry.sectors
+    last = max(cylinders - 1, 0)
+    return _SPECIFICATION.pack(
+        *(_SPECIFICATION.size - 1, boot.media, 0, 0, boot.lba, 0, 0, boot.segment, boot.count),
+        *(last & 0xFF, last >> 2 & 0xC0 | track, max(heads - 1, 0)),
+    )
+
+
+def _drive(one: Drive) -> bytes:
+    geometry = (one.geometry.cylinders, one.geometry.heads, one.geometry.sectors)
+    return _DRIVE.pack(
+        one.number, one.unit, one.diskette_type, 0, one.sector_size, *geometry, 0, 0, one.sectors
+    )
 
 
 def trap_vectors(rom: bytes) -> bytes:

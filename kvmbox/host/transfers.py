@@ -10,6 +10,8 @@ thread, which informs the device. If time stands still (qtest), `perform` is cal
 
 An order moves all bytes or none, with one exception: a write that fails, or for which the disk of the host
 has no room, may have written some bytes.
+
+What touches no guest memory is an `Errand` on the same thread: a disk that has to be waited for.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, NO_SPACE
 from kvmbox.host.threads import start_thread
@@ -58,6 +60,13 @@ class BytesStore:
         if offset + len(data) > len(self.data):
             raise OSError(errno.ENOSPC, "the resource has no more bytes")
         self.data[offset : offset + len(data)] = data
+
+    # As a medium: see `remote.medium.MediumStore`.
+    writes_now = True
+    read_now = read
+
+    def flush(self) -> None:
+        """There is no stabler storage."""
 
 
 class ReadOnlyStore:
@@ -111,6 +120,34 @@ class Order(Value):
     to_guest: bool
 
 
+Settle = Callable[[int], bool]
+"""Is told the status of what is done, under the lock of the device's channel: whether the device still waits
+for it."""
+
+
+class Errand(Value):
+    """Something to do that may wait: `work` does it, and returns the status. See `Settle`."""
+
+    device: str
+    tag: int
+    work: Callable[[], int]
+    settle: Settle | None = None
+
+
+class Done(NamedTuple):
+    """An order or an errand that was done, and with which status."""
+
+    device: str
+    tag: int
+    status: int
+    settle: Settle | None = None
+
+
+def status_of(error: OSError) -> int:
+    """What a device is told of an error of the host's."""
+    return NO_SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else FAILED
+
+
 def perform(order: Order, ram: GuestMemory) -> int:
     """Move the bytes; returns the status. Raises what a store raises besides OSError."""
     length = sum(size for _, size in order.ranges)
@@ -124,7 +161,7 @@ def perform(order: Order, ram: GuestMemory) -> int:
             return DONE
         data = order.store.read(order.offset, length)
     except OSError as error:
-        return NO_SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else FAILED
+        return status_of(error)
     if len(data) < length:
         return BEYOND_END  # the file has become shorter than the board says
     position = 0
@@ -143,8 +180,8 @@ class TransferThread:
         self._ram = ram
         self._wake = wake
         self._changed = threading.Condition()
-        self._waiting: deque[Order] = deque()
-        self._done: deque[tuple[str, int, int]] = deque()
+        self._waiting: deque[Order | Errand] = deque()
+        self._done: deque[Done] = deque()
         self._pending: dict[str, int] = {}
         self._working = False
         self._closed = False
@@ -152,8 +189,8 @@ class TransferThread:
         self.problem: str | None = None
         """What a store raised besides OSError, the first time: one line."""
 
-    def submit(self, order: Order, limit: int) -> bool:
-        """Take an order, if fewer than `limit` of its device are pending: not told of yet."""
+    def submit(self, order: Order | Errand, limit: int) -> bool:
+        """Take it, if fewer than `limit` of its device are pending: not told of yet."""
         with self._changed:
             pending = self._pending.get(order.device, 0)
             if pending >= limit:
@@ -183,25 +220,26 @@ class TransferThread:
                 order = self._waiting.popleft()
                 self._working = True
             try:
-                status = perform(order, self._ram)
+                status = order.work() if isinstance(order, Errand) else perform(order, self._ram)
             except Exception as error:  # noqa: BLE001 - a store may be a program's: no order may end the thread
                 status = FAILED
                 self.problem = self.problem or f"a transfer of device '{order.device}' failed: {error!r}"
             with self._changed:
                 if self._closed:
                     continue  # left behind by `close`: nobody is to be woken any more
-                self._done.append((order.device, order.tag, status))
+                settle = order.settle if isinstance(order, Errand) else None
+                self._done.append(Done(order.device, order.tag, status, settle))
             self._wake()
 
-    def take_done(self) -> list[tuple[str, int, int]]:
-        """(device, tag, status) of what was done since the last call."""
+    def take_done(self) -> list[Done]:
+        """What was done since the last call."""
         if not self._done:
             return []
         with self._changed:
             done = list(self._done)
             self._done.clear()
-            for device, _, _ in done:
-                self._pending[device] -= 1
+            for one in done:
+                self._pending[one.device] -= 1
         return done
 
     def settle(self) -> bool:

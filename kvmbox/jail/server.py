@@ -142,8 +142,8 @@ class DeviceServer:
                 data = request.payload if request.value >> 32 == DONE else None
                 self._memory_model(request).memory(request.now, request.value & 0xFFFF_FFFF, data)
             case protocol.COMPLETE:
-                tag, status = request.value & 0xFFFF_FFFF, request.value >> 32
-                self._memory_model(request).complete(request.now, tag, status)
+                for told in protocol.completions(request):
+                    self._memory_model(request).complete(request.now, told & 0xFFFF_FFFF, told >> 32)
             case protocol.WRITE_RUN:
                 model = self.models[request.device]
                 write_run = getattr(model, "write_run", None)

@@ -32,7 +32,7 @@ from __future__ import annotations
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
 from typing import Any, Final
 
@@ -70,6 +70,11 @@ from kvmbox.wire.protocol import (
     Request,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.remote.medium import MediumAccess
+    from kvmbox.remote.window import DataWindow
+
 _pack: Final = WORDS.pack
 _REPLY_BIT: Final = protocol.REPLY
 _REPLY_AND_ONE_EFFECT: Final = protocol.REPLY | 1 << 24
@@ -84,6 +89,10 @@ _Slices = int | None
 
 def _nobody_hears(_deadline: int, _now: int) -> None:
     """Ignore deadlines."""
+
+
+def _never() -> bool:
+    return False
 
 
 def output_has_room() -> None:
@@ -136,6 +145,9 @@ class Channel:
         self._lock: Any = lock or threading.Lock()
         for rise in self._rises:
             rise.guarded_by(self._lock)
+        for device in grants:
+            if device.window is not None:
+                device.window.guarded_by(self._lock)
         self.steady = steady or SteadyReads(now)
         self._sequence = last_sequence
         self._failure: DeviceProcessError | None = None
@@ -154,6 +166,7 @@ class Channel:
         """Disconnect from the process for good. The caller holds the lock."""
         for rise in self._rises:
             rise.announce(NO_RISE)
+        self._drop_windows()
         self._reach_by(Transport())
 
     def _reach_by(self, transport: Transport) -> None:
@@ -238,25 +251,56 @@ class Channel:
             self._follow_up(None)
         self._wait_for_output()
 
-    def read_string(self, device: int, offset: int, size: int, count: int) -> bytes:
-        """What `count` reads of one register give, of `size` bytes each, by the vCPU thread."""
+    def read_string(
+        self, device: int, offset: int, size: int, count: int, *, until: Callable[[], bool] = _never
+    ) -> bytes:
+        """What `count` reads of one register give, of `size` bytes each, by the vCPU thread. Fewer, if the
+        process has answered some, and `until`, which is called under the lock, says so.
+        """
         data = b""
         with self._lock:
-            while len(data) < size * count:
+            while len(data) < size * count and not (data and until()):
                 more = min(count - len(data) // size, MAX_STRING // size)
                 request = self._next(protocol.READ_STRING, device, more, offset, b"", size)
                 data += self._ask_block(request, 0)[2]
         self._wait_for_output()
         return data
 
-    def write_string(self, device: int, offset: int, size: int, data: bytes, slices: _Slices = None) -> None:
-        """Write all values of `size` bytes each in `data` to one register. `slices` as `_follow_up`."""
+    def write_string(
+        self,
+        device: int,
+        offset: int,
+        size: int,
+        data: bytes,
+        slices: _Slices = None,
+        *,
+        until: Callable[[], bool] = _never,
+    ) -> int:
+        """Write the values of `size` bytes each in `data` to one register; how many bytes that were: all,
+        unless `until` says so, as in `read_string`. `slices` as `_follow_up`.
+        """
+        done = 0
         self._lock.acquire() if slices is None else self._take_lock(slices)
         try:
-            while data:
-                piece = data[: MAX_STRING // size * size]
+            while done < len(data) and not (done and until()):
+                piece = data[done : done + MAX_STRING // size * size]
                 request = self._next(protocol.WRITE_STRING, device, 0, offset, piece, size)
-                data = data[len(piece) - self._ask_block(request, 0, slices)[0] * size :]
+                done += len(piece) - self._ask_block(request, 0, slices)[0] * size
+        finally:
+            self._lock.release()
+        if slices is None:
+            self._wait_for_output()
+        return done
+
+    def write_wide(self, device: int, offset: int, data: bytes, slices: _Slices = None) -> None:
+        """Write the bytes of `data`, 8 at most, to registers from `offset` on. `slices` as `_follow_up`."""
+        done = 0
+        self._lock.acquire() if slices is None else self._take_lock(slices)
+        try:
+            while done < len(data):
+                value, left = int.from_bytes(data[done:], "little"), len(data) - done
+                request = self._next(protocol.WRITE_WIDE, device, value, offset + done, b"", left)
+                done += left - self._ask_block(request, 0, slices)[0]
         finally:
             self._lock.release()
         if slices is None:
@@ -311,7 +355,9 @@ class Channel:
         self._take_lock(slices)
         try:
             request = self._next(kind, device, value, offset, payload)
-            if kind == protocol.ADVANCE:
+            if kind == protocol.RESET:
+                self._drop_windows()
+            elif kind == protocol.ADVANCE:
                 # The lines that this will raise, as far as that is known, without waiting for the reply.
                 for rise in self._rises:
                     if rise.at <= request.now:
@@ -384,6 +430,36 @@ class Channel:
             self.waiting = 0
             self._follow_ups.clear()
             self._asked_for = 0
+
+    def serve(self, act: Callable[[], Sequence[FollowUp]], slices: _Slices = None) -> None:
+        """Do something without a request: `act` is called under the lock, and what it asks for is sent.
+
+        By the vCPU thread, or with `slices` by the main thread, which waits as in `request`.
+        """
+        self._lock.acquire() if slices is None else self._take_lock(slices)
+        try:
+            follow_ups = act()
+            if follow_ups:
+                self._follow_ups += follow_ups
+                self._asked_for = len(follow_ups)
+                self._follow_up(slices)
+        finally:
+            self._lock.release()
+        if follow_ups and slices is None:
+            self._wait_for_output()
+
+    def window(self, device: int) -> DataWindow | None:
+        """The window of a device that may have one."""
+        return self._grants[device].window
+
+    def media(self, device: int) -> Mapping[int, MediumAccess]:
+        """The media of a device, by the number that it has for them."""
+        return self._grants[device].media
+
+    def _drop_windows(self) -> None:
+        for device in self._grants:
+            if device.window is not None:
+                device.window.drop()
 
     def ask_under_lock(self, kind: int, *, device: int, offset: int, limit: int) -> tuple[int, bytes]:
         """A request from within another one, by whichever thread has the lock."""

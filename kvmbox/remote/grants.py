@@ -17,6 +17,7 @@ from kvmbox.devices import stopping
 from kvmbox.devices.model import (
     ContentRead,
     Effect,
+    Flush,
     HostOutput,
     InputRoom,
     IrqLine,
@@ -29,6 +30,7 @@ from kvmbox.devices.model import (
     Suspend,
     TakeLine,
     Transfer,
+    Window,
 )
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
@@ -38,6 +40,12 @@ from kvmbox.wire import protocol
 from kvmbox.wire.blocks import MAX_STRING
 from kvmbox.wire.effects import BY_CLASS
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.remote.medium import MediumAccess
+    from kvmbox.remote.window import DataWindow
+
+_NO_MEDIA: Final[Mapping[int, MediumAccess]] = {}
 _NONE: Final[Mapping[int, Callable[[int], None]]] = {}
 
 
@@ -136,6 +144,14 @@ class Host(Protocol):
         """What takes transfers of a device's resource; never blocks."""
         ...
 
+    def medium(self, device: str, grant: board.Medium) -> MediumAccess:
+        """What reads and writes a device's medium."""
+        ...
+
+    def window(self, register: int) -> DataWindow:
+        """A window at that register of a device."""
+        ...
+
 
 class Grants(Value):
     """What the effects of one device call, each None or empty where it may not have them.
@@ -147,7 +163,8 @@ class Grants(Value):
     of the write that the VMM forwarded, because the device's word does not count for an exit status.
     stop_when: the bytes of which the write must have one, if there are any. suspend:
     called with what may wake the machine. late_writes: by register, called with whether they are allowed.
-    memory, resources: see `guest_memory`.
+    memory, resources: see `guest_memory`. media: by resource, which is None there; see `medium`. window: see
+    there.
     """
 
     name: str
@@ -161,7 +178,9 @@ class Grants(Value):
     stop_when: Sequence[board.WrittenByte] = ()
     suspend: Callable[[int], None] | None = None
     memory: MemoryAccess | None = None
-    resources: Sequence[TransferAccess | ContentAccess] = ()
+    resources: Sequence[TransferAccess | ContentAccess | None] = ()
+    media: Mapping[int, MediumAccess] = _NO_MEDIA
+    window: DataWindow | None = None
     late_writes: Mapping[int, Callable[[int], None]] = _NONE
 
     def check(self, index: int, effect: Effect, sent: bytes) -> Application | None:
@@ -203,7 +222,7 @@ class Grants(Value):
                 return self.memory.write, (index, address, data, tag), int(tag != 0)
             case Transfer(tag, resource, offset, ranges, to_guest) if resource < len(self.resources):
                 access = self.resources[resource]
-                if not access.allows(ranges, to_guest=bool(to_guest)):
+                if access is None or not access.allows(ranges, to_guest=bool(to_guest)):
                     return None
                 return access.start, (index, tag, offset, ranges, to_guest), 1
             case ContentRead(tag, resource, offset, size) if resource < len(self.resources):
@@ -211,6 +230,13 @@ class Grants(Value):
                 if not isinstance(content, ContentAccess) or size > protocol.MAX_PAYLOAD:
                     return None
                 return content.read, (index, tag, offset, size), 1
+            case Window(tag, resource, offset, size, to_guest) if resource in self.media:
+                medium = self.media[resource]
+                if self.window is None or not medium.allows(size, to_guest=bool(to_guest)):
+                    return None
+                return self.window.open, (index, resource, medium, tag, offset, size, to_guest), 1
+            case Flush(tag, resource) if resource in self.media:
+                return self.media[resource].flush, (index, tag), 1
             case _:
                 return None
 
@@ -236,12 +262,20 @@ def leaves_room(device: DeviceSpec) -> bool:
     return all(grant.max_bytes <= MAX_STRING for grant in device.granted(board.Memory))
 
 
+def _window_of(device: DeviceSpec, host: Host) -> DataWindow | None:
+    registers = {one.window for one in device.granted(board.Medium) if one.window is not None}
+    if len(registers) > 1:
+        raise ValueError(f"device {device.name} has more than one window")
+    return host.window(registers.pop()) if registers else None
+
+
 def bind(device: DeviceSpec, host: Host) -> Grants:
     """The grants of `device`, done by `host`."""
     bound: dict[str, object] = {}
     lines: list[Callable[[int, int], None]] = []
     takers: dict[int, Callable[[int], None]] = {}
-    resources: list[TransferAccess | ContentAccess] = []
+    resources: list[TransferAccess | ContentAccess | None] = []
+    media: dict[int, MediumAccess] = {}
     late: dict[int, Callable[[int], None]] = {}
     for grant in device.grants:
         match grant:
@@ -277,7 +311,10 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 resources.append(TransferAccess(grant, host.transfers(device.name, grant)))
             case board.Content():
                 resources.append(ContentAccess(grant, host.ram))
-            case board.Medium() | board.Queues():
+            case board.Medium():
+                media[len(resources)] = host.medium(device.name, grant)
+                resources.append(None)
+            case board.Queues():
                 raise ValueError(f"device {device.name}: no host has a {type(grant).__name__}")
             case _:
                 assert_never(grant)
@@ -287,6 +324,8 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
         "rises": rises,
         "takers": takers,
         "resources": resources,
+        "media": media,
+        "window": _window_of(device, host),
         "late_writes": late,
     }
     return Grants(device.name, **wired, **bound)  # type: ignore[arg-type]  # by name above

@@ -16,7 +16,13 @@ from kvmbox.remote.patience import REPLY_SLICES
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import request_word
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.remote.window_access import WindowAccess
+
 ACCESS_SIZES = (1, 2, 4, 8)
+WINDOW_SIZES = (2, 4)
+"""The sizes in bytes of accesses that a window serves."""
 
 
 class DeviceProxy:
@@ -26,6 +32,7 @@ class DeviceProxy:
         "_counting",
         "_reads_of",
         "_wide",
+        "_window",
         "_writes_of",
         "at_once",
         "channel",
@@ -37,9 +44,18 @@ class DeviceProxy:
     )
 
     def __init__(
-        self, channel: Channel, index: int, name: str, natural_sizes: frozenset[int], *, at_once: bool = True
+        self,
+        channel: Channel,
+        index: int,
+        name: str,
+        natural_sizes: frozenset[int],
+        *,
+        at_once: bool = True,
+        window: WindowAccess | None = None,
     ) -> None:
-        """`at_once`: whether the accesses of one instruction may be one request; see `grants.leaves_room`."""
+        """`at_once`: whether the accesses of one instruction may be one request; see `grants.leaves_room`.
+        `window` makes accesses where there may be a window.
+        """
         self.channel = channel
         self.index = index
         self.name = name
@@ -48,6 +64,7 @@ class DeviceProxy:
         self.reads = 0
         self.writes = 0
         self._counting = threading.Lock()
+        self._window = window
         self._reads_of = {size: self._fast_path(protocol.READ, size) for size in ACCESS_SIZES}
         self._writes_of = {size: self._fast_path(protocol.WRITE, size) for size in ACCESS_SIZES}
         self._wide: dict[int, WideProxy] = {}
@@ -55,13 +72,21 @@ class DeviceProxy:
     @classmethod
     def of(cls, channel: Channel, index: int, device: DeviceSpec) -> DeviceProxy:
         """The proxy of `device`."""
-        return cls(channel, index, device.name, device.natural_sizes, at_once=leaves_room(device))
+        window: WindowAccess | None = None
+        if (data := channel.window(index)) is not None:
+            from kvmbox.remote.window_access import WindowAccess
+
+            window = WindowAccess(channel, index, data)
+        at_once = leaves_room(device)
+        return cls(channel, index, device.name, device.natural_sizes, at_once=at_once, window=window)
 
     def _fast_path(self, kind: int, size: int) -> FastPath:
         word = request_word(kind, self.index, size)
+        window = self._window if size in WINDOW_SIZES else None
+        access = self.channel.access if window is None else window.access
         if kind == protocol.WRITE:
-            return FastPath(self.channel.access, word, 0)
-        return FastPath(self.channel.access, word, (1 << 8 * size) - 1, self.channel.steady)
+            return FastPath(access, word, 0)
+        return FastPath(access, word, (1 << 8 * size) - 1, self.channel.steady if window is None else None)
 
     def fast_path(self, is_read: bool, size: int) -> FastPath:
         """See RoutedDevice."""
@@ -74,12 +99,17 @@ class DeviceProxy:
     def read_string(self, offset: int, size: int, count: int) -> bytes:
         """See DirectDevice. Raises DeviceProcessError."""
         self.count(True, count)
+        if self._window is not None and size in WINDOW_SIZES:
+            return self._window.read_string(offset, size, count)
         return self.channel.read_string(self.index, offset, size, count)
 
     def write_string(self, offset: int, size: int, data: bytes) -> None:
         """See DirectDevice. Raises DeviceProcessError."""
         self.count(False, len(data) // size)
-        self.channel.write_string(self.index, offset, size, data)
+        if self._window is not None and size in WINDOW_SIZES:
+            self._window.write_string(offset, size, data)
+        else:
+            self.channel.write_string(self.index, offset, size, data)
 
     @staticmethod
     def with_index(word: int, register: int, byte: int) -> tuple[int, int]:
@@ -134,6 +164,18 @@ class DeviceProxy:
         """The same by the main thread, which waits no longer than it may."""
         self.count(False, len(data))
         self.channel.write_string(self.index, offset, 2, data, slices=REPLY_SLICES)
+
+    def write_row(self, offset: int, data: bytes) -> None:
+        """The guest has written a byte to each register from `offset` on, in their order: all of `data`, of 8
+        bytes at most. By the vCPU thread.
+        """
+        self.count(False, len(data))
+        self.channel.write_wide(self.index, offset, data)
+
+    def flush_row(self, offset: int, data: bytes) -> None:
+        """The same by the main thread, which waits no longer than it may."""
+        self.count(False, len(data))
+        self.channel.write_wide(self.index, offset, data, REPLY_SLICES)
 
 
 class WideProxy:

@@ -8,6 +8,7 @@ from typing import Literal, TypedDict
 
 from kvmbox.board import DeviceSpec
 from kvmbox.host.capture import Capture
+from kvmbox.host.disks import DiskRequest
 from kvmbox.host.serial import Backends
 from kvmbox.host.transfers import Store
 from kvmbox.run.choices import FirmwareFile, ModuleSpec, SavedMachine, SnapshotCondition, SymbolSpec
@@ -75,6 +76,9 @@ class MachineOptions(SnapshotOptions, total=False):
     load_address: int | str | None
     entry: tuple[int, int] | str | None
     segments: Literal["zero", "cs"] | None
+    disks: Several[str | os.PathLike[str] | DiskRequest]
+    cdroms: Several[str | os.PathLike[str] | DiskRequest]
+    disk_overlay: int | str
     uart_pace: bool
     debug_exit: int | str | None
     start: SavedMachine | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from kvmbox.boot import bundled
 from kvmbox.boot.choose import AUTO, choose
@@ -13,6 +14,7 @@ from kvmbox.boot.image import GuestImage, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
+from kvmbox.firmware.builtin_bios import NONE, Further
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.firmware.platform import Platform
 from kvmbox.lean import Value
@@ -32,25 +34,24 @@ class BootSource(Value):
     """The image, the modules and the firmware. They are read once, so that a reboot loads the same bytes.
 
     `has_bios` says whether the ROM of the built-in BIOS is in memory, if only to trap what is called.
-    `disk` is what the BIOS shows as a disk, or empty. `fw_cfg` has the kernel that firmware is to start.
-    `symbols` are the files that name the guest's addresses. `hint` names another way to boot, or is empty.
+    `disk` is the image that the BIOS shows as a disk, or as a CD (`is_cd`), if it does. `fw_cfg` has the
+    kernel that firmware is to start. `symbols` are the files that name the guest's addresses. `hint` names
+    another way to boot, or is empty. `load_beside` loads the image beside further drives of the BIOS.
     """
 
     load: Callable[[GuestMemory], BootPlan]
     has_bios: bool = False
-    disk: bytes = b""
+    disk: GuestImage | None = None
     fw_cfg: tuple[FwCfgItem, ...] = ()
     symbols: tuple[SymbolFile, ...] = ()
     hint: str = ""
+    is_cd: bool = False
+    load_beside: Callable[[Further, GuestMemory], BootPlan] | None = None
 
-    @property
-    def disk_sectors(self) -> int:
-        """How many sectors the disk has; 0: there is none."""
-        if not self.disk:
-            return 0
-        from kvmbox.firmware.builtin_bios import drives
-
-        return drives(len(self.disk)).sectors
+    def beside(self, further: Further) -> BootSource:
+        """The same, with `further` drives of the BIOS."""
+        assert self.load_beside is not None
+        return BootSource(**self.as_dict() | {"load": partial(self.load_beside, further)})
 
     @classmethod
     def read(cls, config: RunConfig, files: HostFiles | None = None) -> BootSource:
@@ -72,7 +73,7 @@ class BootSource(Value):
         way = choice.way
         # A kernel of Multiboot may go back to real mode and call the BIOS of the PC that it was started on.
         has_bios = (
-            way.name in ("bios", "real")
+            way.name in ("bios", "iso", "real")
             or (way.name == "linux" and _starts_in_real_mode(image))
             or (
                 way.name in ("multiboot", "multiboot2")
@@ -98,15 +99,23 @@ class BootSource(Value):
                 f"--bios {config.bios} has no meaning for what is booted as '{way.name}'",
                 hint="boot sectors, flat 16-bit images and Multiboot kernels may have a BIOS",
             )
-        shows_disk = way.name == "bios" or (way.name == "real" and config.bios == BUILTIN_BIOS)
+        shows_disk = way.name in ("bios", "iso") or (way.name == "real" and config.bios == BUILTIN_BIOS)
         platform = platform_of(config)
+
+        def load(further: Further, memory: GuestMemory) -> BootPlan:
+            return load_image(
+                image, memory, BootOptions(**options.as_dict() | {"further": further}), platform
+            )
+
         return cls(
-            lambda memory: load_image(image, memory, options, platform),
+            partial(load, NONE),
             has_bios,
-            image.data if shows_disk else b"",
+            image if shows_disk else None,
             tuple(for_firmware),
             tuple(_symbols(config, image)),
             choice.hint,
+            way.name == "iso",
+            load,
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping as ZoneMap
 from typing import Protocol
 
 from kvmbox import board, layout
-from kvmbox.board import BoardOptions, DeviceSpec, Resource, StopValue, pc_board
+from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Medium, Resource, StopValue, pc_board
 from kvmbox.boot.files import HostFiles
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, BusDevice, Mapping
@@ -28,21 +28,23 @@ from kvmbox.kvm.vm import Vm
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, GUEST_CRASHED, Outcome, debug_exit_status
 from kvmbox.remote.grants import bind
-from kvmbox.remote.guest_memory import Submit
 from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.run.boot_source import BootSource
 from kvmbox.run.coalescing import CoalescedRing, OutputRoom
 from kvmbox.run.config import RunConfig
-from kvmbox.run.kinds import guest_clock, interrupt_router, ring_kind
+from kvmbox.run.kinds import guest_clock, interrupt_router, ring_kind, window_kind
 from kvmbox.run.late_writes import LateWrites
+from kvmbox.run.moving import Mover
 from kvmbox.run.processors import Processors
 from kvmbox.wire import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.host.transfers import Store, TransferThread
+    from kvmbox.host.disks import RunDisk
+    from kvmbox.host.transfers import Store
     from kvmbox.remote.grants import Grants, Host
+    from kvmbox.remote.window import DataWindow
 
     Stores = ZoneMap[str, Store]
 
@@ -51,9 +53,13 @@ ADDRESS_BITS = 52  # the most that an x86 physical address can have
 
 
 def board_of(
-    config: RunConfig, *, bios: bool = False, disk: int = 0, fw_cfg: Sequence[FwCfgItem] = ()
+    config: RunConfig,
+    *,
+    bios: bool = False,
+    drives: Sequence[BootDrive] = (),
+    fw_cfg: Sequence[FwCfgItem] = (),
 ) -> list[DeviceSpec]:
-    """The devices of this run, with those behind the built-in BIOS, whose disk has `disk` sectors.
+    """The devices of this run, with those behind the built-in BIOS, whose drives are `drives`.
 
     `fw_cfg` are items beyond those that every guest is told: `fw_cfg_files` has the user's.
 
@@ -70,11 +76,16 @@ def board_of(
             testdev=config.testdev,
             fw_cfg=tuple(fw_cfg),
             has_bios=bios,
-            boot_disk_sectors=disk,
+            boot_drives=tuple(drives),
         )
     )
     board += config.devices
-    # The only devices that the user puts somewhere.
+    refuse_conflicts(config, board)
+    return board
+
+
+def refuse_conflicts(config: RunConfig, board: Sequence[DeviceSpec]) -> None:
+    """UsageError if two devices claim the same port: one that the user puts somewhere, and another one."""
     for device in board:
         if device.granted(StopValue):
             for other in board:
@@ -84,10 +95,9 @@ def board_of(
         for other in board:
             if other is not device and (other.name == device.name or _overlap(device, other)):
                 raise UsageError(f"device {device.name} is in the place of {other.name}")
-        for grant in device.granted(Resource):
-            if grant.name not in config.resources:
-                raise UsageError(f"device {device.name} needs a resource '{grant.name}'")
-    return board
+        for name in [one.name for one in device.grants if isinstance(one, Resource | Medium)]:
+            if name not in config.resources:
+                raise UsageError(f"device {device.name} needs a resource '{name}'")
 
 
 def fw_cfg_files(config: RunConfig, files: HostFiles) -> tuple[FwCfgItem, ...]:
@@ -134,13 +144,12 @@ class RunHost:
         self.ask_for_reset = reset
         self.suspend = suspend
         self.ram = ram
-        self.transfer_thread: TransferThread | None = None
-        """What moves bulk data, if a device may have some moved."""
+        self.mover = Mover(ram, stores, wake)
+        self.transfers = self.mover.transfers
+        self.medium = self.mover.medium
         self._console = console
         self._judge = judge
         self._exact = exact
-        self._stores = stores
-        self._wake = wake
         self._crash_kernel = False
 
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
@@ -150,19 +159,9 @@ class RunHost:
         reports = BiosReports(self._judge, self._console.note)
         return reports.take, reports.stop
 
-    def transfers(self, device: str, grant: Resource) -> Submit:
-        """Transfers are done by a thread, which starts when the VMM is confined."""
-        from kvmbox.host.transfers import Order, TransferThread
-
-        if self.transfer_thread is None:
-            self.transfer_thread = TransferThread(self.ram, self._wake)
-        thread, store = self.transfer_thread, self._stores[grant.name]
-
-        def submit(tag: int, offset: int, ranges: Sequence[tuple[int, int]], to_guest: bool) -> bool:
-            order = Order(device, tag, store, grant.size, offset, ranges, to_guest)
-            return thread.submit(order, grant.max_pending)
-
-        return submit
+    def window(self, register: int) -> DataWindow:
+        """One that the chosen loop can look into."""
+        return window_kind()(register)
 
     def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
         """KVM coalesces writes to the register's port while they may be late. Those to memory always exit."""
@@ -238,6 +237,7 @@ class Devices:
         wake: Callable[[], None],
         prepare: Callable[[DevicePool, GuestClock], None] = lambda _pool, _clock: None,
         shims: Shims | None = None,
+        disks: Sequence[RunDisk] = (),
         exact: bool = False,
     ) -> None:
         """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one,
@@ -250,6 +250,8 @@ class Devices:
         instruction that has printed a text when the text is found.
         """
         self._exact = exact
+        self.disks = disks
+        """The disks of the guest."""
         self.board = board
         self.pool = pool
         self.clock = guest_clock()
@@ -268,7 +270,7 @@ class Devices:
             grants = {device.name: bind(device, host) for device in board}
         else:
             grants, deadline_changed = self._grants_behind(shims, host, deadline_changed)
-        self.transfers = host.transfer_thread
+        self.transfers = host.mover.thread
         self.late = host.late
         self.late_forbidden: tuple[int, ...] = ()
         """The ports whose writes must not be late when the next virtual machine starts."""
@@ -414,17 +416,6 @@ def initialize_pics(vm: Vm) -> None:
         state = vm.get_irqchip(chip)
         state.pic.irq_base, state.pic.imr, state.pic.init4 = vector, mask, 1
         vm.set_irqchip(state)
-
-
-def tell_transfers(devices: Devices) -> None:
-    """Send COMPLETE for the transfers that are done. By the main thread. Raises DeviceProcessError."""
-    if devices.transfers is None:
-        return
-    for name, tag, status in devices.transfers.take_done():
-        for device_type, index, device in devices.pool.places():
-            if device.name == name:
-                channel = devices.pool.channel(device_type)
-                channel.request(protocol.COMPLETE, device=index, value=tag | status << 32)
 
 
 def start_timer(devices: Devices) -> None:

@@ -78,13 +78,14 @@ class Caller:
         require: int,
         readable: Sequence[str] = (),
         accepts: bool = False,
+        disks: bool = False,
     ) -> Confinement | None:
         """Confine the process, if it is to be. It can still read what is in the directories `readable`. If it
-        `accepts`, a client may connect to its socket then.
+        `accepts`, a client may connect to its socket then; with `disks`, it can read and write those.
 
         SandboxError if a layer of `require` cannot be had.
         """
-        del pool, without, readable, accepts
+        del pool, without, readable, accepts, disks
         if require & layers.VMM:
             raise SandboxError(
                 f"sandbox layer missing: {', '.join(layers.names(require & layers.VMM))}",
@@ -152,6 +153,7 @@ class ProcessOwner(Caller):
         require: int,
         readable: Sequence[str] = (),
         accepts: bool = False,
+        disks: bool = False,
     ) -> Confinement:
         """See Caller; there is no way back."""
         spawner = pool.spawner
@@ -163,6 +165,7 @@ class ProcessOwner(Caller):
             tracebacks=self._tracebacks,
             readable=readable,
             accepts=accepts,
+            disks=disks,
         )
 
     @property

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, Literal, Protocol, TypeVar, get_args
 
+from kvmbox import layout
 from kvmbox.boot.choose import AUTO, WAY_NAMES
 from kvmbox.errors import UsageError
 from kvmbox.lean import Value
@@ -38,6 +39,7 @@ CRASH_ANSWERS: Final[tuple[OnDeviceCrash, ...]] = get_args(OnDeviceCrash)
 SECCOMP_CHOICES: Final = tuple(SECCOMP_MODES)
 
 DEFAULT_BOOT: Final = AUTO
+DEFAULT_DISK_OVERLAY: Final = 256 * layout.MIB
 DEFAULT_CPU: Final = "host"
 DEFAULT_FIRMWARE: Final = FIRMWARE_CHOICES[0]
 DEFAULT_SERIAL_OVERFLOW: Final = SERIAL_OVERFLOWS[0]

@@ -11,7 +11,8 @@ matters: the guest must not see that another access overtakes a write. If KVM's 
 deliver them first: before any write that exits, and before any read that exits to a process with such a port.
 With several vCPUs, this covers the writes of all of them.
 Writes to one port are delivered as a run of bytes, and those to two adjacent registers in turn, such as index
-and data, as a string of words. The main thread also flushes the ring once per slice, so that the last output
+and data, as a string of words. Writes to several registers in a row are one wide write.
+The main thread also flushes the ring once per slice, so that the last output
 of a guest appears even if the guest never exits again.
 
 Who moves `first`, when, and under which lock
@@ -45,7 +46,7 @@ kernel or of kvmbox does not look like a fault of the guest.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kvmbox.errors import UnknownExitError
@@ -65,6 +66,12 @@ _START: Final = RING_WORD * 8 + 8
 BYTE_TO_PORT: Final = 1 | 1 << 32  # length and is_port of an entry
 _LOW: Final = 0xFFFF_FFFF
 
+
+RUN, PAIRS, ROW = range(3)
+"""How writes are given to a device: a run to one port, pairs to two, or one to each of several."""
+
+MOST_IN_ROW: Final = 8
+"""What one request has room for."""
 
 _Give = Callable[[int, bytes], None]
 
@@ -165,7 +172,7 @@ class CoalescedRing:
         with self._lock:
             room.postpone(threading.get_ident())
             try:
-                self._give_all(lambda proxy: (proxy.write_run, proxy.write_pairs))
+                self._give_all(lambda proxy: (proxy.write_run, proxy.write_pairs, proxy.write_row))
             finally:
                 room.postpone(0)
         room.wait_for_room()
@@ -178,23 +185,23 @@ class CoalescedRing:
         if not self.pending or not self._lock.acquire(blocking=False):
             return False
         try:
-            return self._give_all(lambda proxy: (proxy.flush_run, proxy.flush_pairs))
+            return self._give_all(lambda proxy: (proxy.flush_run, proxy.flush_pairs, proxy.flush_row))
         finally:
             self._lock.release()
 
-    def _give_all(self, ways: Callable[[DeviceProxy], tuple[_Give, _Give]]) -> bool:
+    def _give_all(self, ways: Callable[[DeviceProxy], tuple[_Give, _Give, _Give]]) -> bool:
         """Under the lock: give what is in the ring now; returns whether that is anything. `ways` are those to
-        give a run, and pairs.
+        give a run, pairs, and a row.
         """
         first, last = self._indices()
         if first == last:
             return False
         while first != last:
-            for port, in_pairs, data in self._runs(first, last if last > first else ENTRIES):
+            for port, way, data in self._runs(first, last if last > first else ENTRIES):
                 proxy, register = self._zones[port]
                 first = (first + len(data)) % ENTRIES
                 try:
-                    ways(proxy)[in_pairs](register, data)
+                    ways(proxy)[way](register, data)
                 except Exception as error:
                     self._failure = error
                     raise
@@ -212,9 +219,9 @@ class CoalescedRing:
             raise UnknownExitError(f"KVM's ring of coalesced writes goes from {first} to {last} of {ENTRIES}")
         return first, last
 
-    def _runs(self, first: int, end: int) -> list[tuple[int, bool, bytes]]:
-        """The entries from `first` up to `end`: port and bytes of each run of writes to one port, or, if the
-        second value is true, to this port and the next one in turn.
+    def _runs(self, first: int, end: int) -> list[tuple[int, int, bytes]]:
+        """The entries from `first` up to `end`: port, way and bytes of each run. They were written to this
+        port (RUN), to this one and the next one in turn (PAIRS), or to each port from this one on (ROW).
         """
         count = end - first
         words = self._words64[RING_WORD + 1 + 3 * first : RING_WORD + 1 + 3 * end]
@@ -227,18 +234,33 @@ class CoalescedRing:
                 f"KVM coalesced writes that it was not asked for, to {', '.join(map(hex, set(addresses)))}"
             )
         if addresses.count(addresses[0]) == count:
-            return [(addresses[0], False, data)]
+            return [(addresses[0], RUN, data)]
         runs = []
         done = 0
         while done < count:
             port, start = addresses[done], done
             pair = [port, port + 1]
             in_pairs = port in self._pairs and addresses[done : done + 2] == pair
+            row = 1 if in_pairs else self._row(addresses[done : done + MOST_IN_ROW])
+            if row > 1:
+                done += row
+                runs.append((port, ROW, data[start:done]))
+                continue
             unit = pair if in_pairs else [port]
             while addresses[done : done + len(unit)] == unit:
                 done += len(unit)
-            runs.append((port, in_pairs, data[start:done]))
+            runs.append((port, PAIRS if in_pairs else RUN, data[start:done]))
         return runs
+
+    def _row(self, addresses: Sequence[int]) -> int:
+        """How many of these writes, from the first one on, go to one register after another of a device."""
+        proxy, register = self._zones[addresses[0]]
+        length = 1
+        while addresses[length : length + 1] == [addresses[0] + length] and self._zones[
+            addresses[0] + length
+        ] == (proxy, register + length):
+            length += 1
+        return length
 
 
 def _makes_pair(zones: Mapping[int, tuple[DeviceProxy, int]], port: int) -> bool:

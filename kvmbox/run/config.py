@@ -250,6 +250,11 @@ def check(config: RunConfig, options: Mapping[str, Any]) -> None:
         )
     if len(options["snapshot_when"]) > MOST_SNAPSHOTS:
         raise UsageError(f"--snapshot-when more than {MOST_SNAPSHOTS} times")
+    if options["snapshot_when"] and any(disk.mode == "write" for disk in options["disks"]):
+        raise UsageError(
+            "--snapshot-when contradicts --disk FILE,write",
+            hint="the file goes on, and the snapshot would not: leave ',write' out",
+        )
     if options["inject"] and (options["snapshot_when"] or config.start is not None):
         raise UsageError(
             f"--inject contradicts {'--from' if config.start is not None else '--snapshot-when'}",

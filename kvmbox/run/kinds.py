@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kvmbox.choice import compiled, is_compiled, kind
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.vcpu_loop import VcpuLoop
+
+if TYPE_CHECKING:
+    from kvmbox.remote.window import DataWindow
 
 
 def loop_kind() -> type[VcpuLoop]:
@@ -30,3 +35,10 @@ def interrupt_router(clock: GuestClock) -> InterruptRouter:
         return InterruptRouter()
     found: InterruptRouter = compiled("loop", "CompiledRouter")(clock)
     return found
+
+
+def window_kind() -> type[DataWindow]:
+    """The class of windows of devices."""
+    from kvmbox.remote.window import DataWindow
+
+    return kind(DataWindow, "window", "CompiledWindow")

@@ -24,10 +24,11 @@ from kvmbox.host.signals import Wakeup
 from kvmbox.host.timers import DeadlineTimer, Timerfd
 from kvmbox.remote.survival import LossPolicy
 from kvmbox.run.boot import Boot
-from kvmbox.run.builder import Devices, GuestVm, tell_transfers
+from kvmbox.run.builder import Devices, GuestVm
 from kvmbox.run.ends import Ends
 from kvmbox.run.feeding import Feeding
 from kvmbox.run.kinds import loop_kind
+from kvmbox.run.moving import tell_transfers
 from kvmbox.run.routes import ExitTotals
 from kvmbox.run.standstill import Standstill
 from kvmbox.run.timeless import timeless
@@ -344,7 +345,7 @@ class MainLoop:
                 self._handle(poll, events, feeding)
                 self.watch.finish_look(too_late=self.ends.are_near)
                 feeding.feed()
-                tell_transfers(devices)
+                tell_transfers(devices.transfers, devices.pool)
                 self._stand_still(devices)
                 pool.tend(poll, self._say)
             except DeviceProcessError as error:

@@ -49,8 +49,8 @@ SECTIONS: Final = (
     )),
     Section("Image", (
         Option("boot",
-               "How the image boots. auto: by its content, as 'kvmbox inspect' shows. bios: as a boot "
-               "sector. real: as a flat 16-bit image.", default=choices.DEFAULT_BOOT,
+               "How the image boots. auto: by its content, as 'kvmbox inspect' shows. iso: as a CD. "
+               "bios: as a boot sector. real: as a flat 16-bit image.", default=choices.DEFAULT_BOOT,
                choices=choices.WAY_NAMES, type="str", marks=IMAGE | FILE | SUITE),
         Option("append", "Arguments passed to the guest kernel.", default="", metavar="TEXT",
                marks=IMAGE | FILE | SUITE),
@@ -81,6 +81,23 @@ SECTIONS: Final = (
         Option("segments",
                "The data segments of a --boot real image. zero: 0. cs: equal to the code segment.",
                shown="zero", choices=choices.DATA_SEGMENTS, marks=IMAGE | SUITE),
+    )),
+    Section("Disks", (
+        Option("disks",
+               "Give the guest the image FILE as a disk. overlay: what the guest writes is lost at the end. "
+               "write: it goes to FILE. readonly: it is refused. May be repeated.", flag="--disk",
+               kind=REPEATED, metavar="FILE[,overlay|write|readonly][,format=FORMAT][,on=ide|virtio]"
+               "[,serial=TEXT]", parse="kvmbox.parts.disk.requests:disk",
+               type="Several[str | os.PathLike[str] | DiskRequest]", marks=IMAGE | SUITE, file=READ,
+               part="disk"),
+        Option("cdroms", "Give the guest the ISO image FILE as a CD. May be repeated.", flag="--cdrom",
+               kind=REPEATED, metavar="FILE", parse="kvmbox.parts.disk.requests:cd",
+               type="Several[str | os.PathLike[str] | DiskRequest]", marks=IMAGE | SUITE, file=READ,
+               part="disk"),
+        Option("disk_overlay", "How much a guest may write to each disk that is not written to its file.",
+               default=choices.DEFAULT_DISK_OVERLAY,
+               shown=f"{choices.DEFAULT_DISK_OVERLAY // layout.MIB}M", metavar="SIZE",
+               read=values.byte_count, type="int | str", marks=IMAGE | FILE | SUITE, part="disk"),
     )),
     Section("Console", (
         Option("serial",

@@ -7,6 +7,7 @@ of a run names no feature.
 A `Part` whose option was given lives as long as the run. It is told of its stages in this order, each part in
 the order of the table:
 
+    equip     the image is read: put devices on the board, and open what they need; write to nothing yet
     open      files, sockets, forks, shared objects: the VMM is not confined yet, and there is no machine
     attach    the machine stands: admit visitors (`standstill`), listen to ports, set the exit filter
     start     the VMM is confined: start threads, which inherit that
@@ -40,9 +41,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from kvmbox.lean import Value
 
 if TYPE_CHECKING:
-    from kvmbox.board import DeviceSpec
+    from kvmbox.board import BootDrive, DeviceSpec
     from kvmbox.boot.files import HostFiles
     from kvmbox.host.console import Console
+    from kvmbox.host.disks import RunDisk
+    from kvmbox.host.transfers import Store
     from kvmbox.judge import Judge
     from kvmbox.kvm.system import Kvm
     from kvmbox.memory import GuestMemory
@@ -87,13 +90,22 @@ class Opening:
         config: RunConfig,
         caller: Caller,
         judge: Judge,
-        board: list[DeviceSpec],
+        source: BootSource,
         say: Callable[[str], None],
     ) -> None:
         self.config = config
         self.caller = caller
         self.judge = judge
-        self.board = board
+        self.board: list[DeviceSpec] = []
+        """The devices: those of parts, and then those of the PC before them."""
+        self.source = source
+        """What is booted. `equip` may change which drives its BIOS shows, with `drives`."""
+        self.drives: tuple[BootDrive, ...] = ()
+        """The drives of the built-in BIOS."""
+        self.disks: Sequence[RunDisk] = ()
+        """The disks of the guest."""
+        self.stores: dict[str, Store] = dict(config.resources)
+        """The resources of the host that devices were granted, by name."""
         self.speak = say
         """What tells the person a line. It may be replaced by something that calls it."""
         self.exact = False
@@ -133,6 +145,9 @@ class Part:
     """Directories that the confined VMM must still be able to read."""
     accepts: bool = False
     """Whether a client may connect when the VMM is confined."""
+
+    def equip(self, opening: Opening) -> None:
+        """Put devices on the board, before that is checked. Raises UsageError, StartError."""
 
     def open(self, opening: Opening) -> None:
         """Open what the confined VMM could not. Raises UsageError, StartError."""

@@ -1,8 +1,9 @@
 """The parts of one run: which it has, and their stages (`part`).
 
 The table of options names the part that obeys an option (`run.options`). A part is `PART` of the module
-`kvmbox.parts.NAME.part`, imported by this name when one of its options is given. The run summons two others
-by itself: the screen, when the guest has used it, and the crash report, when the guest has come to a bad end.
+`kvmbox.parts.NAME.part`, imported by this name when one of its options is given. The run summons three by
+itself: disks, when it boots from one, the screen, when the guest has used it, and the crash report, when the
+guest has come to a bad end.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from kvmbox.run.part import Finding, Lost, Opening, Part, Standing
 from kvmbox.run.result import Draft
 from kvmbox.run.text_memory import is_unused
 
+DISK: Final = "disk"
 SCREEN: Final = "screen"
 CRASH_REPORT: Final = "crash_report"
 
@@ -67,11 +69,18 @@ class Parts:
         self._problems: dict[str, str] = {}
         """Why parts are missing that the run wanted by itself, by name."""
 
-    def open(self, opening: Opening, cleanup: ExitStack) -> None:
+    def equip(self, opening: Opening, cleanup: ExitStack) -> None:
         """See `Part`. `cleanup` closes each of them, also one that cannot be opened."""
         self._cleanup = cleanup
+        if opening.source.disk is not None and DISK not in self._parts:
+            self._parts[DISK] = load(f"{DISK}.part", "PART")()
         for part in self._parts.values():
             cleanup.callback(part.close)
+            part.equip(opening)
+
+    def open(self, opening: Opening) -> None:
+        """See `Part`."""
+        for part in self._parts.values():
             part.open(opening)
 
     def attach(self, machine: Standing) -> None:
@@ -116,6 +125,11 @@ class Parts:
     def accepts(self) -> bool:
         """Whether a client may connect when the VMM is confined."""
         return any(part.accepts for part in self._parts.values())
+
+    @property
+    def has_disks(self) -> bool:
+        """Whether the confined VMM reads and writes disks of the guest."""
+        return DISK in self._parts
 
     def start(self) -> None:
         """See `Part`."""

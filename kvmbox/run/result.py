@@ -182,6 +182,7 @@ class RunResult(Ending):
             "cpus": self.cpus,
             "last_lines": dict(self.last_lines),
             "core": self.core,
+            "disks": list(self.facts.get("disks", ())),
             "screen": None if self.screen is None else self.screen.as_json(),
             "wall_time": wall_time,
         }

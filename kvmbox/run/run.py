@@ -8,12 +8,11 @@ a step fails, everything that is open is closed in reverse order. What only some
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.board import BOOT_DISK
 from kvmbox.errors import DeviceProcessError
 from kvmbox.firmware.fw_cfg import warning_about
 from kvmbox.host.distinct import refuse_shared
@@ -33,7 +32,7 @@ from kvmbox.remote import prestart
 from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.transports import TRANSPORTS
 from kvmbox.run.boot_source import BootSource
-from kvmbox.run.builder import Devices, GuestVm, board_of, fw_cfg_files
+from kvmbox.run.builder import Devices, GuestVm, board_of, fw_cfg_files, refuse_conflicts
 from kvmbox.run.consoles import console_of
 from kvmbox.run.designs import design_here
 from kvmbox.run.loop import MainLoop
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from kvmbox.boot.files import HostFiles
     from kvmbox.host.console import Console
     from kvmbox.host.placement import Placement
-    from kvmbox.host.transfers import Store, TransferThread
+    from kvmbox.host.transfers import TransferThread
     from kvmbox.judge import Judge
     from kvmbox.memory import GuestMemory
     from kvmbox.run.caller import Caller
@@ -146,12 +145,14 @@ def _open(
     pool.ready_by = ready_by
     with origin.blamed():
         source = BootSource.read(config, files)  # it tells which devices there are
-        board = board_of(
-            config, bios=source.has_bios, disk=source.disk_sectors, fw_cfg=(*source.fw_cfg, *items)
+        opening = Opening(config, caller, judge, source, say)
+        parts.equip(opening, cleanup)
+        opening.board[:0] = board_of(
+            config, bios=source.has_bios, drives=opening.drives, fw_cfg=(*source.fw_cfg, *items)
         )
-    origin.check_board(board)  # before a part empties a file
-    opening = Opening(config, caller, judge, board, say)
-    parts.open(opening, cleanup)
+        refuse_conflicts(config, opening.board)
+    origin.check_board(opening.board)  # before a part empties a file
+    parts.open(opening)
     pool.tap = opening.tap
     timeline.mark("spawner started")
     transport = TRANSPORTS[design.ipc]
@@ -165,7 +166,7 @@ def _open(
         on_demand=True,
     )
     timeline.mark("device processes asked for")
-    return _Opened(opening, parts, origin, files, source, pool, placement)
+    return _Opened(opening, parts, origin, files, opening.source, pool, placement)
 
 
 def _build(
@@ -240,21 +241,14 @@ def _devices(
         deadline_changed=main_loop.deadline_changed,
         prepare=partial(main_loop.prepare, opening.loss_policy),
         ram=memory,
-        stores=_stores(opening.config, opened.source),
+        stores=opening.stores,
         wake=main_loop.wakeup.wake,
         shims=opening.shims,
+        disks=opening.disks,
         exact=opening.exact,
     )
     main_loop.take_devices(devices)
     return devices
-
-
-def _stores(config: RunConfig, source: BootSource) -> Mapping[str, Store]:
-    if not source.disk:
-        return config.resources
-    from kvmbox.host.transfers import ReadOnlyStore
-
-    return {**config.resources, BOOT_DISK: ReadOnlyStore(source.disk)}
 
 
 def _stand(machine: Standing, opened: _Opened, requests: Requests | None, timeline: Timeline) -> Settling:
@@ -296,6 +290,7 @@ def _confine(machine: Standing, parts: Parts, caller: Caller, timeline: Timeline
         require=config.require,
         readable=parts.readable,
         accepts=parts.accepts,
+        disks=parts.has_disks,
     )
     if loop.confinement is not None:
         timeline.mark("confined")

@@ -31,7 +31,7 @@ from kvmbox.errors import SandboxError
 from kvmbox.jail import landlock, layers, linux, notify
 from kvmbox.sandbox import scope
 from kvmbox.sandbox.seccomp import bind, filter_of
-from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY, bound_to, gdb_policy
+from kvmbox.sandbox.vmm_policy import bound_to, policies
 
 TRACEBACK_MODULES: Final = ("traceback", "linecache", "tokenize", "unicodedata")
 """What a traceback needs, as far as it may be a C extension somewhere."""
@@ -59,6 +59,7 @@ def confine_main(
     tracebacks: bool = False,
     readable: Sequence[str] = (),
     accepts: bool = False,
+    disks: bool = False,
 ) -> Confinement:
     """Confine the calling process, for good; call it in the main thread, the only one.
 
@@ -66,7 +67,7 @@ def confine_main(
     without (`SpawnerClient.capabilities_needed`). `spawner_pidfd` is the only descriptor by which a signal
     may be sent (`SpawnerClient.pin`). `without` and `require` are masks of layers; with `tracebacks`
     modules that print them are loaded now. What is in the directories `readable` can still be read. `accepts`
-    says that somebody may connect to a socket that listens.
+    says that somebody may connect to a socket that listens, `disks` that the guest has some.
     Raises SandboxError if a layer that is required cannot be had.
     """
     if tracebacks:
@@ -74,8 +75,8 @@ def confine_main(
             __import__(name)
     confinement = Confinement()
     # Now, as a filter that is not shipped needs libseccomp, which a confined process could not load.
-    policies = () if without & layers.VMM_SECCOMP else (gdb_policy() if accepts else MAIN_POLICY, VCPU_POLICY)
-    filters = [filter_of(policy) for policy in policies]
+    wanted = () if without & layers.VMM_SECCOMP else policies(accepts=accepts, disks=disks)
+    filters = [filter_of(policy) for policy in wanted]
     steps: tuple[tuple[int, Callable[[], None]], ...] = (
         (layers.VMM_SCOPES, _scope),
         (layers.VMM_CAPABILITIES, lambda: linux.drop_capabilities(keep)),

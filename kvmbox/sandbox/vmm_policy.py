@@ -46,6 +46,7 @@ SIGKILL: Final = 9
 SIGCONT: Final = 18
 SIGSTOP: Final = 19
 SET_MODE_FILTER: Final = 1  # <linux/seccomp.h>
+RWF_NOWAIT: Final = 8  # <linux/fs.h>
 
 # Placeholders: neither can be a pid (2**22 at most), or a descriptor.
 OWN_PID: Final = 0x4B56_0001
@@ -201,10 +202,29 @@ MAIN_POLICY: Final = Policy(
 """Every other thread: the main thread, and those that write."""
 
 
-def gdb_policy() -> Policy:
-    """The main thread's, of a run whose --gdb is a socket. Made and compiled when it is needed."""
-    client = _rules("the client of --gdb, at the socket that listens since before", "accept4 accept")
-    return Policy("vmm-main-gdb", (*MAIN_POLICY.rules, *client), default=Action.REFUSE)
+_CLIENT: Final = _rules("the client of --gdb, at the socket that listens since before", "accept4 accept")
+_DISK_NOW: Final = (
+    _rule("preadv2", "a disk, as far as nothing has to be waited for", Condition(5, RWF_NOWAIT, INT)),
+)
+_DISK: Final = _rules("a disk, by the thread that transfers data", "preadv pwrite64")
+
+DISK_VCPU_POLICY: Final = Policy("vmm-vcpu-disk", (*VCPU_POLICY.rules, *_DISK_NOW), default=Action.REFUSE)
+"""The same of a run whose guest has a disk."""
+DISK_MAIN_POLICY: Final = Policy(
+    "vmm-main-disk", (*MAIN_POLICY.rules, *_DISK_NOW, *_DISK), default=Action.REFUSE
+)
+"""The same of every other thread."""
+
+
+def policies(*, accepts: bool = False, disks: bool = False) -> tuple[Policy, Policy]:
+    """The main thread's and the vCPU thread's of a run with `disks`, or whose --gdb is a socket (`accepts`).
+
+    The last ones are made and compiled when they are needed.
+    """
+    main, vcpu = (DISK_MAIN_POLICY, DISK_VCPU_POLICY) if disks else (MAIN_POLICY, VCPU_POLICY)
+    if accepts:
+        main = Policy(f"{main.name}-gdb", (*main.rules, *_CLIENT), default=Action.REFUSE)
+    return main, vcpu
 
 
 def bound_to(pid: int, spawner_pidfd: int | None) -> dict[int, int]:

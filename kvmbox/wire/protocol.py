@@ -35,6 +35,7 @@ MAX_FRAME: Final = 4096
 HEADER: Final = Struct("<BBBBIQQII")
 
 # The header as four words, for the hot paths: everything up to the sequence number is the first.
+_COMPLETION: Final = Struct("<Q")
 WORDS: Final = Struct("<QQQQ")
 _MODEL: Final = Struct("<BB")  # length of the model's name, number of parameters; the name, the parameters
 _PARAMETER: Final = Struct("<B?I")  # length of the name, whether it is bytes, length of the value; both
@@ -232,6 +233,13 @@ def hello_requests(devices: Sequence[tuple[str, Mapping[str, Parameter]]]) -> li
         Request(HELLO, value=value, offset=part, payload=description[start : start + MAX_PAYLOAD])
         for part, start in enumerate(range(0, max(1, len(description)), MAX_PAYLOAD))
     ]
+
+
+def completions(request: Request) -> list[int]:
+    """What a COMPLETE tells of, in order: words of a tag, and a status << 32. Raises FrameError."""
+    if len(request.payload) % 8:
+        raise FrameError(f"a completion with a payload of {len(request.payload)} bytes")
+    return [request.value, *(word for (word,) in _COMPLETION.iter_unpack(request.payload))]
 
 
 SOURCE: Final = ".source"

@@ -193,7 +193,17 @@ def _ipxe_kernel(_: Path) -> Start:
 def _ipxe_disk(_: Path) -> Start:
     image = str(images.find("ipxe", "usr/lib/ipxe/ipxe.iso"))
     drive = f"file={image},format=raw,if=ide,snapshot=on"
-    return Start(("--memory", "64M", image), ("-machine", "graphics=off", "-drive", drive))
+    return Start(("--memory", "64M", "--boot", "bios", image), ("-machine", "graphics=off", "-drive", drive))
+
+
+def _ipxe_cd(_: Path) -> Start:
+    image = str(images.find("ipxe", "usr/lib/ipxe/ipxe.iso"))
+    return Start(("--memory", "64M", image), ("-machine", "graphics=off", "-cdrom", image))
+
+
+def _grub_cd(directory: Path) -> Start:
+    image = str(images.grub_cd(directory))
+    return Start((image,), ("-machine", "graphics=off", "-cdrom", image))
 
 
 _LINUX_MILESTONES: Final = _milestones(
@@ -267,6 +277,23 @@ GUESTS: Final = (
         _milestones(("its boot loader", r"ISOLINUX \d"), ("its banner", r"iPXE \d")),
         {"pvm": Limit(1, *_IRET)},
         timeout_s=90,
+    ),
+    Guest(
+        "iPXE, a CD",
+        "ipxe",
+        "hybrid ISO, El Torito without emulation",
+        _ipxe_cd,
+        _milestones(("its boot loader", r"ISOLINUX \d"), ("its banner", r"iPXE \d")),
+        {"pvm": Limit(1, *_IRET)},
+        timeout_s=90,
+    ),
+    Guest(
+        "GRUB, a CD",
+        "grub-pc-bin",
+        "ISO of grub-mkrescue, with a Multiboot kernel",
+        _grub_cd,
+        _milestones(("its banner", r"Welcome to GRUB"), ("its kernel's message", r"Hello from 32-bit")),
+        timeout_s=240,
     ),
     Guest(
         "iPXE, a kernel",

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from kvmbox.boot import bundled
 from tests.lab.archive import Archive
 from tests.lab.packages import Apt, Unavailable
 
@@ -81,6 +82,25 @@ def initramfs(directory: Path) -> Path:
     content.file("init", program.read_bytes(), executable=True)
     archive.write_bytes(content.pack())
     return archive
+
+
+def grub_cd(directory: Path) -> Path:
+    """A CD of grub-mkrescue, in `directory`, on which GRUB boots a bundled Multiboot kernel."""
+    for tool in ("grub-mkrescue", "xorriso", "mformat"):
+        if shutil.which(tool) is None:
+            raise Unavailable(f"{tool} not found: apt-get install grub-pc-bin grub-common xorriso mtools")
+    kernel = bundled.find("hello32")
+    if kernel is None:
+        raise Unavailable("the bundled guests are not built: make guests")
+    root, image = directory / "root", directory / "grub.iso"
+    (root / "boot/grub").mkdir(parents=True)
+    shutil.copy(kernel, root / "boot/kernel")
+    (root / "boot/grub/grub.cfg").write_text("multiboot /boot/kernel\nboot\n")
+    # Few modules: GRUB looks at all of them, which takes long where KVM emulates its instructions.
+    modules = "--install-modules=multiboot normal iso9660 biosdisk"
+    options = ["-d", "/usr/lib/grub/i386-pc", modules, "--locales=", "--fonts=", "--themes="]
+    _run(["grub-mkrescue", *options, "-o", str(image), str(root)])
+    return image
 
 
 def _payload(image: bytes) -> bytes:

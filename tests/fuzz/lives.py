@@ -327,6 +327,7 @@ class RingTarget:
             proxy = SimpleNamespace(writes=0, channel=None)
             proxy.write_run = proxy.flush_run = self._give
             proxy.write_pairs = proxy.flush_pairs = self._give_pairs
+            proxy.write_row = proxy.flush_row = self._give_row
             zones[port] = proxy, port
         self._ring = parts.ring(self._words, self._data.cast("I"), self._data, zones, room=FakeRoom())
 
@@ -335,6 +336,9 @@ class RingTarget:
 
     def _give_pairs(self, register: int, data: bytes) -> None:
         self._given += [(register + at % 2, byte) for at, byte in enumerate(data)]
+
+    def _give_row(self, register: int, data: bytes) -> None:
+        self._given += [(register + at, byte) for at, byte in enumerate(data)]
 
     def step(self, liar: Liar) -> None:
         """One state of the ring. Raises Fault."""

@@ -27,13 +27,14 @@ REAL_MODE = {"real16"}
 LINUX = {"linuxboot"}
 MULTIBOOT2 = {"mb2"}
 PVH = {"pvh32"}
-BOOT_SECTORS = {"bootservices", "bootdisk", "bootlong"}
+BOOT_SECTORS = {"bootservices", "bootdisk", "bootlong", "bootwrite"}
+CDS = {"bootcd"}
 MULTIBOOT = {
     *("hello32", "memmap", "debugexit", "flood", "portsweep", "haltforever", "haltnmi", "waitsipi"),
-    *("spin", "bench", "irq32", "paging32", "acpi", "fwcfg", "mbbios", "screen"),
+    *("spin", "bench", "irq32", "paging32", "acpi", "fwcfg", "ata", "mbbios", "screen"),
 }
 ELF32 = MULTIBOOT | MULTIBOOT2 | PVH | {"elf32"}
-ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE | LINUX | BOOT_SECTORS]
+ELF_GUESTS = [guest for guest in GUESTS if guest not in REAL_MODE | LINUX | BOOT_SECTORS | CDS]
 HEADER_DATA = {"header", "request", "request_end"}  # of Multiboot 2, in front of the code
 NOT_PLAIN = {"badinsn", "native64"}
 
@@ -81,7 +82,7 @@ def multiboot_header(image: bytes) -> int | None:
 
 
 def suffix_of(guest: str) -> str:
-    kinds = ((REAL_MODE, "bin"), (BOOT_SECTORS, "img"), (LINUX, "bzimage"))
+    kinds = ((REAL_MODE, "bin"), (BOOT_SECTORS | CDS, "img"), (LINUX, "bzimage"))
     return next((suffix for guests, suffix in kinds if guest in guests), "elf")
 
 
@@ -137,6 +138,8 @@ def test_ways_to_boot_are_those_that_the_guests_prove(images: Path) -> None:
         "pvh32.elf": "pvh",
         "linuxboot.bzimage": "linux",
         "hello32.elf": "multiboot",
+        "bootdisk.img": "bios",
+        "bootcd.img": "iso",
     }
 
     for name, way in ways.items():

@@ -17,12 +17,15 @@ from hypothesis import strategies as st
 from kvmbox import board, layout
 from kvmbox.board import (
     SERIAL_PORTS,
+    AddressRange,
     BiosReport,
     BoardOptions,
+    BootDrive,
     Content,
     DeviceSpec,
     Input,
     Irq,
+    Medium,
     Memory,
     Output,
     ReplacingIrq,
@@ -35,18 +38,28 @@ from kvmbox.board import (
 from kvmbox.devices.catalog import MODELS, build_model
 from kvmbox.devices.model import (
     BAD_ADDRESS,
+    BEYOND_END,
     DONE,
+    FAILED,
+    MOVED,
     NO_RISE,
+    NO_SPACE,
     WAKE_BY_RTC,
+    ChainRead,
+    ChainTransfer,
+    ChainUsed,
+    ChainWrite,
     ContentRead,
     DeviceModel,
     Effect,
+    Flush,
     HostOutput,
     InputRoom,
     IrqLine,
     LateWrites,
     MemoryRead,
     MemoryWrite,
+    Queue,
     Reset,
     RisesAt,
     SnapshotError,
@@ -54,9 +67,12 @@ from kvmbox.devices.model import (
     Suspend,
     TakeLine,
     Transfer,
+    Walk,
+    Window,
 )
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.wire.protocol import MAX_STEADY
+from tests.support.ide_host import cd, disk
 from tests.support.work import footprint
 
 SECOND: Final = 1_000_000_000
@@ -103,6 +119,15 @@ def guest_memory(address: int, size: int) -> bytes | None:
     return blocks[address : address + size] if address + size <= len(blocks) else None
 
 
+IDE: Final = DeviceSpec(
+    *("ide0", "ide", "ide"),
+    ports=(AddressRange(0x1F0, 8), AddressRange(0x3F6, 1, offset=8)),
+    parameters={"master": disk(5000, b"1"), "slave": cd(70, b"2")},
+    grants=(Irq(14), Medium("disk", 5000 * 512, writable=True, window=0), Medium("cd", 70 * 2048, window=0)),
+    natural_sizes=frozenset({2, 4}),
+)
+
+
 def variants() -> dict[str, DeviceSpec]:
     """Each model as the board has it, and with the parameters that make it behave in another way."""
     found: dict[str, DeviceSpec] = {}
@@ -112,12 +137,13 @@ def variants() -> dict[str, DeviceSpec]:
             uart_pace=pace,
             testdev=True,
             has_bios=True,
-            boot_disk_sectors=64,
+            boot_drives=(BootDrive("disk", 64),),
             fw_cfg=(FwCfgItem(bytes(range(1, 252)) * 20, "opt/large"),),
         )
         for device in pc_board(options):
             name = device.model + (" paced" if device.parameters.get("pace_transmit") else "")
             found.setdefault(name, device)
+    found["ide"] = IDE
     return found
 
 
@@ -330,6 +356,53 @@ def vga_program(tape: Tape) -> list[Step]:
             return [Step("read", v * 100_000, 0x2A - 0x20 * (w & 1)), Step("read", 0, 0x10, 4)]
 
 
+ANSWERS: Final = (DONE, DONE, DONE, MOVED, MOVED, MOVED, FAILED, BEYOND_END, NO_SPACE)
+
+
+def ide_program(tape: Tape) -> list[Step]:
+    v, w = tape.byte(), tape.byte()
+    answers = [Step("complete", 0, v & 0xF8, ANSWERS[tape.byte() % len(ANSWERS)], w) for _ in range(v % 8)]
+    match tape.byte() % 8:
+        case 0:  # an ATA command that is one, at some address near the beginning or the end
+            codes = (0x20, 0x24, 0x29, 0x30, 0x34, 0x39, 0x40, 0x70, 0x91, 0xC4, 0xC5, 0xC6, 0xE7, 0xEC)
+            place = program((2, w % 20), (3, v), (4, (0, 19)[w & 1]), (5, 0), (6, 0x40 | w & 0x30))
+            return [*place, *program((7, codes[tape.byte() % len(codes)])), *answers]
+        case 1 | 2:  # a packet
+            packets = (
+                0x00,
+                0x03,
+                0x12,
+                0x1A,
+                0x1B,
+                0x1E,
+                0x25,
+                0x28,
+                0x43,
+                0x46,
+                0x4A,
+                0x5A,
+                0xA8,
+                0xBD,
+                0xBE,
+            )
+            command = bytes((packets[v % len(packets)], w & 3, 0, 0, 0, w % 80, 0, 0, tape.byte() % 9, 0x10))
+            words = struct.unpack("<6H", command.ljust(12, b"\0"))
+            start = program((6, 0x10), (1, 0), (4, tape.byte()), (5, tape.byte() % 16), (7, 0xA0))
+            return [*start, *[Step("write", 0, 0, 2, word) for word in words], *answers]
+        case 3:
+            return [Step("read", 0, 0, (2, 2, 4)[w % 3])] * (v + 1)
+        case 4:
+            features = (0x02, 0x03, 0x82, 0xAA, 0x05)
+            return [*program((1, features[v % 5]), (2, w), (7, 0xEF)), *answers]
+        case 5:
+            return program((8, (0, 2, 4, 6, 0x80)[v % 5]))
+        case 6:
+            others = (0x08, 0x10, 0x90, 0xA1, 0xC8, 0xE0, 0xE1, 0xE3, 0xE5, 0xE6, 0xEA, 0xF8, 0x27, 0x00)
+            return [*program((6, 0x40 | w & 0x10), (7, others[v % len(others)])), Step("read", 0, 7)]
+        case _:
+            return answers
+
+
 # What gets a chip anywhere takes several writes in order, which chance would rarely find.
 PROGRAMS: Final = {
     "uart_16550a": uart_program,
@@ -342,6 +415,7 @@ PROGRAMS: Final = {
     "hpet": hpet_program,
     "fw_cfg": fw_cfg_program,
     "vga_text": vga_program,
+    "ide": ide_program,
 }
 
 
@@ -393,6 +467,8 @@ class Rig:
         self.rises = 0
         self.announced: dict[int, int] = {}
         """When each pin will rise, as far as that was announced."""
+        self.asked = 0
+        """The tag of the last window or flush."""
         self.written = (0, 0, 0)
         """Offset, size and value of the last write."""
         self.trace: list[object] = []
@@ -429,6 +505,9 @@ class Rig:
                 catches_up = self.device.model == "rtc_mc146818" and len(step.data) == 8
                 assert accepted == 0 or takes_input or catches_up
                 self.trace.append(accepted)
+            case "complete":
+                model: Any = self.model
+                model.complete(self.now, self.asked if step.offset else step.value, step.size)
             case "reset":
                 self.model.reset(self.now)
             case _:
@@ -550,6 +629,17 @@ class Rig:
                     content = self.device.granted(Content)[resource]
                     assert 0 < size <= 4064
                     assert 0 <= offset <= offset + size <= content.size
+                case Window(tag, resource, offset, size, to_guest):
+                    medium = self.device.granted(Medium)[resource]
+                    assert 0 <= offset <= offset + size <= medium.size
+                    assert 0 <= size <= medium.max_bytes
+                    assert to_guest or medium.writable or not size
+                    self.asked = tag
+                case Flush(tag, resource):
+                    assert resource < len(self.device.granted(Medium))
+                    self.asked = tag
+                case Queue() | Walk() | ChainRead() | ChainWrite() | ChainTransfer() | ChainUsed():
+                    raise AssertionError("no device of this board has queues")
                 case _:
                     assert_never(effect)
 
@@ -562,7 +652,7 @@ class Rig:
         """A fresh model that became what `state` says, at the same time of the same board."""
         other = Rig(self.device)
         other.model.restore(state)
-        other.now, other.seen = self.now, self.seen
+        other.now, other.seen, other.asked = self.now, self.seen, self.asked
         other.lines, other.taken, other.announced = (
             dict(self.lines),
             dict(self.taken),

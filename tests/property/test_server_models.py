@@ -18,9 +18,11 @@ from kvmbox.board import (
     BOOT_DISK,
     SERIAL_PORTS,
     BoardOptions,
+    BootDrive,
     DeviceSpec,
     Input,
     LateWrites,
+    Medium,
     Resource,
     Suspend,
     pc_board,
@@ -35,7 +37,9 @@ from kvmbox.remote.direct import DirectTransport
 from kvmbox.remote.grants import bind
 from kvmbox.remote.greeting import hello_of
 from kvmbox.remote.guest_memory import Submit
+from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.transport import Waits, Words
+from kvmbox.remote.window import DataWindow
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, WORDS, request_word
 
@@ -51,7 +55,7 @@ def board(*, pace: bool, rtc_base: int = 1_700_000_000) -> dict[str, list[Device
         uart_pace=pace,
         testdev=True,
         has_bios=True,
-        boot_disk_sectors=64,
+        boot_drives=(BootDrive(BOOT_DISK, 64),),
         fw_cfg=(FwCfgItem(bytes(range(256)) * 20, "opt/large"),),
     )
     by_type: dict[str, list[DeviceSpec]] = {}
@@ -158,6 +162,14 @@ class Process:
         """Nobody moves anything: a transfer stays open, as with a slow disk."""
         assert grant.name == BOOT_DISK
         return lambda *_order: True
+
+    def medium(self, device: str, grant: Medium) -> MediumAccess:
+        """No device of this board has one."""
+        raise AssertionError(device, grant)
+
+    def window(self, register: int) -> DataWindow:
+        """As above."""
+        raise AssertionError(register)
 
     def stop(self, value: int | None) -> None:
         """Counted."""
@@ -361,4 +373,5 @@ def test_rtc_of_every_year_that_can_be_asked_for_answers(rtc_base: int) -> None:
 
 
 def test_every_model_of_the_catalogue_is_on_the_board() -> None:
-    assert {device.model for devices in board(pace=False).values() for device in devices} == set(MODELS)
+    models = {device.model for devices in board(pace=False).values() for device in devices}
+    assert models == set(MODELS) - {"ide"}  # it is there where a disk is

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from kvmbox import layout
-from kvmbox.board import SERIAL_PORTS, BoardOptions, by_type, pc_board
+from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, by_type, pc_board
 from kvmbox.devices.model import HostOutput, InputRoom
 from kvmbox.devices.uart_registers import LSR_TEMT
 from tests.support.pc import Pc, rising_edges
@@ -208,7 +208,14 @@ def test_cve_2015_3456_every_model_of_the_catalogue_has_a_use() -> None:
     from kvmbox.devices.catalog import MODELS
 
     board = pc_board(
-        BoardOptions(SERIAL_PORTS, 0, layout.MIN_MEMORY, testdev=True, has_bios=True, boot_disk_sectors=8)
+        BoardOptions(
+            SERIAL_PORTS,
+            0,
+            layout.MIN_MEMORY,
+            testdev=True,
+            has_bios=True,
+            boot_drives=(BootDrive("disk", 8),),
+        )
     )
     assert {device.model for device in board} == set(MODELS)
 

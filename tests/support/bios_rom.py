@@ -15,7 +15,7 @@ TIMER: Final = 0xB123
 PRINT_SCREEN: Final = 0xB456
 
 
-def make_rom(version: int = 2) -> bytes:
+def make_rom(version: int = 3) -> bytes:
     """Its vectors 8 and 5 lead elsewhere than to their stubs."""
     header = struct.pack(
         "<12s5H", b"kvmbox BIOS\0", version, STUBS, STUB_SIZE, 0x8000 + PARAMETERS, 0x8000 + HANDLERS

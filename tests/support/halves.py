@@ -17,6 +17,7 @@ from kvmbox.remote.channel import Channel
 from kvmbox.remote.journal import Journal
 from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.stream import PipeTransport, SocketTransport
+from kvmbox.remote.window import DataWindow
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.vcpu_loop import VcpuLoop
 from kvmbox.run.vcpu_state import VcpuControl
@@ -42,6 +43,7 @@ class Half:
     page_port: Callable[..., Any] = PagePort
     stream_port: Callable[..., Any] = StreamPort
     serve: Callable[[Any, DeviceServer], int] = serve
+    window: type[DataWindow] = DataWindow
 
     def control(self, kick: Callable[[], None], notify: Callable[[], None] = lambda: None) -> VcpuControl:
         """The control of a vCPU that such a loop runs."""
@@ -58,6 +60,7 @@ def compiled_half() -> Half:
     from kvmbox.fast import channel as channels
     from kvmbox.fast import loop as machines
     from kvmbox.fast import serving
+    from kvmbox.fast.window import CompiledWindow
 
     return Half(
         machines.CompiledLoop,
@@ -72,6 +75,7 @@ def compiled_half() -> Half:
         serving.PagePort,
         serving.StreamPort,
         serving.serve,
+        CompiledWindow,
     )
 
 

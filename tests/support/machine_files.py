@@ -13,13 +13,17 @@ from kvmbox.parts.snapshot.description import (
     BootFacts,
     Description,
     DeviceFacts,
+    DiskFacts,
     HostFacts,
     LineFacts,
     PortText,
     Times,
+    WindowFacts,
     cpu_section,
     device_section,
+    disk_section,
     file_section,
+    window_section,
 )
 from kvmbox.parts.snapshot.file import SnapshotFile, write_snapshot
 
@@ -42,7 +46,7 @@ DESCRIPTION = Description(
         (("opt/x", "/k/module"),),
         ("/k/kernel.elf", "/k/module"),
     ),
-    BoardFacts(1, "host", ("COM1", "MMIO"), 1_700_000_000, 0xF4, False, False),
+    BoardFacts(1, "host", ("COM1", "MMIO"), 1_700_000_000, 0xF4, False, False, 1 << 28),
     Times(5_000_000, 6_000_000, 1_800_000_000_000_000_000, 77, 1_000),
     (DeviceFacts("COM1", 0x1234, True), DeviceFacts("HPET", 0x5678, False)),
     (LineFacts(4, 1, -1), LineFacts(0, 0, 2)),
@@ -55,6 +59,8 @@ DESCRIPTION = Description(
             PortText("debugcon", b"", (), 0, False, False),
         ),
     ),
+    (DiskFacts("disk0", "/k/disk.img", "overlay", "", "ide", "", "", False, 512, "ab" * 32),),
+    (WindowFacts("ide0", 0, 7, 0, 512, 1, 4),),
 )
 
 SECTIONS = {
@@ -62,6 +68,8 @@ SECTIONS = {
     device_section("COM1"): b"uart",
     file_section(0): b"\x7fELF",
     file_section(1): b"",
+    disk_section("disk0"): b"overlay",
+    window_section("ide0"): b"sector",
 }
 
 

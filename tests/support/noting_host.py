@@ -10,6 +10,8 @@ from kvmbox.devices.model import NO_RISE
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.grants import Rise
 from kvmbox.remote.guest_memory import Submit
+from kvmbox.remote.medium import MediumAccess
+from kvmbox.remote.window import DataWindow
 from tests.support.log import Calls
 
 
@@ -36,6 +38,28 @@ class NotingRise:
         """Nothing was raised ahead."""
 
 
+class NotingStore:
+    """Notes what a device has done to its medium, which is all zeros."""
+
+    writes_now = True
+
+    def __init__(self, log: Calls, device: str, name: str) -> None:
+        self._log = log
+        self._whose = (device, name)
+
+    def read(self, offset: int, size: int) -> bytes:
+        self._log.append(("read", *self._whose, offset, size))
+        return bytes(size)
+
+    read_now = read
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._log.append(("write", *self._whose, offset, data))
+
+    def flush(self) -> None:
+        self._log.append(("flush", *self._whose))
+
+
 class NotingHost:
     """See `remote.grants.Host`. Rises have the numbers of their sources, from 1."""
 
@@ -50,6 +74,12 @@ class NotingHost:
             return True
 
         return submit
+
+    def medium(self, device: str, grant: board.Medium) -> MediumAccess:
+        return MediumAccess(grant, NotingStore(self.log, device, grant.name), lambda *_errand: False)
+
+    def window(self, register: int) -> DataWindow:
+        return DataWindow(register)
 
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         return lambda *what: self.log.append(("irq", gsi, *what))

@@ -15,7 +15,16 @@ import click
 import pytest
 
 from kvmbox import layout, outcome
-from kvmbox.board import SERIAL_PORTS, BoardOptions, by_type, pc_board
+from kvmbox.board import (
+    SERIAL_PORTS,
+    BoardOptions,
+    BootDrive,
+    DeviceSpec,
+    IdeDrive,
+    by_type,
+    ide_board,
+    pc_board,
+)
 from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
 from kvmbox.jail import layers
@@ -351,9 +360,16 @@ def test_modules_each_begin_with_what_they_are() -> None:
         assert re.match(r'"""\S.*\w', path.read_text(encoding="utf-8")), path
 
 
+def everything() -> list[DeviceSpec]:
+    """All devices that there are."""
+    options = BoardOptions(
+        SERIAL_PORTS, 0, layout.MIB, testdev=True, has_bios=True, boot_drives=(BootDrive("disk", 1),)
+    )
+    return [*pc_board(options), *ide_board([IdeDrive("disk0", 1)] * 4)]
+
+
 def test_device_processes_that_pages_list_are_those_of_the_board() -> None:
-    everything = BoardOptions(SERIAL_PORTS, 0, layout.MIB, testdev=True, has_bios=True, boot_disk_sectors=1)
-    board = by_type(pc_board(everything))
+    board = by_type(everything())
     at_start = {name for name, devices in board.items() if not all(each.on_demand for each in devices)}
     rows = table_with_heading(ARCHITECTURE, "device process", "starts")
     listed = [re.findall(r"`(\w+)`", row[0]) for row in rows]
@@ -366,8 +382,7 @@ def test_device_processes_that_pages_list_are_those_of_the_board() -> None:
 
 
 def test_ports_of_the_table_of_devices_are_those_of_the_board() -> None:
-    everything = BoardOptions(SERIAL_PORTS, 0, layout.MIB, testdev=True, has_bios=True, boot_disk_sectors=1)
-    ranges = [each for device in pc_board(everything) for each in (*device.ports, *device.mmio)]
+    ranges = [each for device in everything() for each in (*device.ports, *device.mmio)]
     page = (ROOT / "docs/device-models.md").read_text(encoding="utf-8")
     cells = " ".join(row[1] for row in table_with_heading(page, "chip", "ports, interrupts", "page"))
     listed = [

@@ -4,8 +4,8 @@ The order. Coalesced writes are delivered and transfers are ended first, so that
 devices or in memory. Then the CPUs, because their clocks go on while the machine stands still; then guest
 time, the interrupt controllers, and the devices. Memory is last, and is the bulk.
 
-What a snapshot does not have: what was typed and not yet taken by a UART, what is still to be written to the
-host, and the stores of a program's own devices.
+Of disks it has what `disks` says. What it does not have: what was typed and not yet taken by a UART, what is
+still to be written to the host, and the stores of a program's own devices.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ from kvmbox.parts.snapshot.description import (
     rom_section,
 )
 from kvmbox.parts.snapshot.device_checksum import checksum_of
+from kvmbox.parts.snapshot.disks import take_disks, take_windows
 from kvmbox.parts.snapshot.file import write_snapshot
 from kvmbox.parts.snapshot.snapshots import Request
 from kvmbox.remote.device_state import take_state
 from kvmbox.remote.on_demand import NoProcess
-from kvmbox.run.builder import Devices, GuestVm, tell_transfers
+from kvmbox.run.builder import Devices, GuestVm
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.config import RunConfig
+from kvmbox.run.moving import tell_transfers
 
 _CR4_VMXE: Final = 1 << 13  # Intel SDM volume 3, 2.5
 _EFER_SVME: Final = 1 << 12  # AMD APM volume 2, 3.1.7
@@ -111,7 +113,7 @@ class Taker:
             pass
         if devices.transfers is not None and not devices.transfers.settle():
             raise SnapshotFileError("a transfer of a device does not end: its file does not answer")
-        tell_transfers(devices)
+        tell_transfers(devices.transfers, devices.pool)
         host = self._host_facts(guest)
         sections: dict[str, bytes] = {}
         indices = self._kvm.msr_indices()
@@ -140,6 +142,7 @@ class Taker:
                 config.debug_exit_port,
                 config.uart_pace,
                 config.testdev,
+                config.of_part("disk_overlay"),
             ),
             Times(now, clock, time.time_ns(), counter, reset_at),
             tuple(facts),
@@ -151,6 +154,8 @@ class Taker:
             pics,
             tuple(rom.start for rom in guest.memory.roms),
             tuple(tuple(PortText(*port) for port in mirror) for mirror in self._console.lines()),
+            take_disks(devices.disks, sections),
+            take_windows(devices, sections),
         )
         return description, sections
 

@@ -22,6 +22,10 @@ MAX_DEVICES: Final = 64
 MAX_LINES: Final = 64
 MAX_FILES: Final = 64
 MAX_ROMS: Final = 4
+MAX_DISKS: Final = 32
+MAX_WINDOW: Final = 1 << 20
+"""How many bytes a window of a device to a disk may have."""
+
 MAX_LINE: Final = 1024
 """How many bytes a line of the console has that ports which share a screen compare (`host.mirror`)."""
 
@@ -51,6 +55,16 @@ def device_section(name: str) -> str:
 def file_section(index: int) -> str:
     """The section with the bytes of a file of the boot."""
     return f"file {index}"
+
+
+def disk_section(name: str) -> str:
+    """The section with what the guest has written to a disk, as its overlay has it."""
+    return f"disk {name}"
+
+
+def window_section(device: str) -> str:
+    """The section with the bytes of a device's window to a disk."""
+    return f"window {device}"
 
 
 def rom_section(index: int) -> str:
@@ -104,6 +118,37 @@ class BoardFacts(Value):
     debug_exit_port: int | None
     uart_pace: bool
     testdev: bool
+    disk_overlay: int
+
+
+class DiskFacts(Value):
+    """A disk of the guest: its name, and what `DiskRequest` says that was asked for. `size` is in bytes.
+
+    `checksum` is the SHA-256 of its file, empty of the image that the guest was booted from.
+    """
+
+    name: str
+    path: str
+    mode: str
+    format: str
+    on: str
+    serial: str
+    backing: str
+    is_cd: bool
+    size: int
+    checksum: str
+
+
+class WindowFacts(Value):
+    """The open window of a device to a disk: see `remote.window.WindowState`."""
+
+    device: str
+    resource: int
+    tag: int
+    offset: int
+    size: int
+    use: int
+    position: int
 
 
 class Times(Value):
@@ -165,6 +210,8 @@ class Description(Value):
     pics: tuple[bytes, ...]
     roms: tuple[int, ...]
     mirrors: tuple[tuple[PortText, ...], ...]
+    disks: tuple[DiskFacts, ...] = ()
+    windows: tuple[WindowFacts, ...] = ()
 
 
 def encode(description: Description, sections: Mapping[str, Section]) -> bytes:
@@ -188,6 +235,8 @@ def encode(description: Description, sections: Mapping[str, Section]) -> bytes:
     data["roms"] = [[address] for address in description.roms]
     data["pics"] = [{"state": state.hex()} for state in description.pics]
     data["mirrors"] = [{"ports": [_port_text(port) for port in ports]} for ports in description.mirrors]
+    data["disks"] = [disk.as_dict() for disk in description.disks]
+    data["windows"] = [window.as_dict() for window in description.windows]
     data["sections"] = [section.as_dict() | {"name": name} for name, section in sections.items()]
     return json.dumps(data, separators=(",", ":")).encode("ascii")
 
@@ -223,6 +272,8 @@ def _description(fields: Fields) -> Description:
         fields.objects("pics", 3, lambda one: one.data("state", 520)),
         tuple(address for (address,) in fields.rows("roms", MAX_ROMS, 1, 1 << 51)),
         fields.objects("mirrors", 2, lambda one: one.objects("ports", 2, _port)),
+        fields.objects("disks", MAX_DISKS, _disk),
+        fields.objects("windows", MAX_DEVICES, _window),
     )
 
 
@@ -267,6 +318,7 @@ def _board(fields: Fields) -> BoardFacts:
         fields.optional("debug_exit_port", lambda name: fields.integer(name, 0, 0xFFFF)),
         fields.flag("uart_pace"),
         fields.flag("testdev"),
+        fields.integer("disk_overlay", 1),
     )
 
 
@@ -286,6 +338,33 @@ def _times(fields: Fields) -> Times:
 def _device(fields: Fields) -> DeviceFacts:
     return DeviceFacts(
         fields.text("name", 64), fields.integer("checksum", 0, _MAX_32), fields.flag("started")
+    )
+
+
+def _disk(fields: Fields) -> DiskFacts:
+    return DiskFacts(
+        fields.text("name", 64),
+        fields.text("path"),
+        fields.text("mode", 64),
+        fields.text("format", 64),
+        fields.text("on", 64),
+        fields.text("serial", 64),
+        fields.text("backing"),
+        fields.flag("is_cd"),
+        fields.integer("size"),
+        fields.text("checksum", 64),
+    )
+
+
+def _window(fields: Fields) -> WindowFacts:
+    return WindowFacts(
+        fields.text("device", 64),
+        fields.integer("resource", 0, 255),
+        fields.integer("tag", 0, _MAX_32),
+        fields.integer("offset"),
+        fields.integer("size", 1, MAX_WINDOW),
+        fields.integer("use", 1, 2),
+        fields.integer("position", 0, MAX_WINDOW),
     )
 
 
@@ -328,6 +407,8 @@ def _check(description: Description, sections: Mapping[str, Section]) -> None:
     wanted = [RUNS]
     wanted += [cpu_section(index) for index in range(description.board.cpus)]
     wanted += [device_section(device.name) for device in description.devices if device.started]
+    wanted += [disk_section(disk.name) for disk in description.disks]
+    wanted += [window_section(window.device) for window in description.windows]
     wanted += [rom_section(index) for index in range(len(description.roms))]
     wanted += [file_section(index) for index in range(len(description.boot.files))]
     if len(set(wanted)) != len(wanted) or set(wanted) != set(sections):

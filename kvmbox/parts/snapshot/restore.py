@@ -44,6 +44,7 @@ from kvmbox.parts.snapshot.description import (
     rom_section,
 )
 from kvmbox.parts.snapshot.device_checksum import checksum_of
+from kvmbox.parts.snapshot.disks import give_disks, give_windows
 from kvmbox.parts.snapshot.file import SnapshotFile
 from kvmbox.remote.device_state import give_state
 from kvmbox.run.origin import Origin
@@ -208,6 +209,8 @@ class Start(Origin):
                 state = self.file.section(device_section(device.name))
                 if not give_state(devices.pool.channel(device_type), index, state):
                     raise self.file.refuse(f"it is damaged: device {device.name} does not take its state")
+        give_disks(self.file, self.description.disks, devices.disks)
+        give_windows(self.file, self.description.windows, devices)
         known = [line for line in self.description.lines if line.gsi in devices.router.lines]
         if len(known) != len(devices.router.lines) or len(known) != len(self.description.lines):
             raise self.file.refuse("it is damaged: its interrupt lines are not those of its devices")

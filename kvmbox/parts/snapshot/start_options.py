@@ -9,6 +9,7 @@ from kvmbox.errors import UsageError
 from kvmbox.host.capture import Capture
 from kvmbox.host.serial import Backends, serial_plan
 from kvmbox.parts.snapshot.description import Description
+from kvmbox.parts.snapshot.disks import requests_of
 from kvmbox.run.choices import FirmwareFile, ModuleSpec
 from kvmbox.run.option import IMAGE
 from kvmbox.run.options import OPTIONS, names
@@ -34,6 +35,9 @@ def options_of(description: Description, memory_size: int) -> tuple[str, dict[st
         "segments": boot.segments,
         "firmware_tables": boot.firmware_tables,
         "fw_cfg": [FirmwareFile(name, path) for name, path in boot.fw_cfg],
+        "disks": requests_of(description.disks, are_cds=False),
+        "cdroms": requests_of(description.disks, are_cds=True),
+        "disk_overlay": board.disk_overlay,
         "testdev": board.testdev,
         "uart_pace": board.uart_pace,
         "rtc_base": board.rtc_base,

@@ -13,17 +13,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Stores
+from functools import partial
 
-from kvmbox.board import DeviceSpec, LateWrites, Resource
+from kvmbox.board import DeviceSpec, LateWrites, Medium, Resource
 from kvmbox.bus import Bus, Mapping
 from kvmbox.errors import ProtocolError
 from kvmbox.host.interrupts import InterruptRouter
-from kvmbox.host.transfers import Order, Store, perform
+from kvmbox.host.transfers import BytesStore, Errand, Order, Settle, Store, perform
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.channel import Channel
+from kvmbox.remote.follow_up import FollowUp
 from kvmbox.remote.grants import Grants, bind
-from kvmbox.remote.guest_memory import Submit
+from kvmbox.remote.guest_memory import Submit, answer
+from kvmbox.remote.medium import MediumAccess, medium_store
+from kvmbox.remote.patience import REPLY_SLICES
 from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.window import DataWindow
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, request_word
 
@@ -69,14 +74,14 @@ class Machine:
         self._unsettled = False
         self._reset_wanted = False
         self._stores = stores or {}
-        self._orders: deque[Order] = deque()
+        self._orders: deque[Order | Errand] = deque()
         self._places: dict[str, tuple[Channel, int]] = {}
 
     # --- Building -------------------------------------------------------------------------------------
 
     def grants(self) -> dict[str, Grants]:
         """What the devices may do, by name."""
-        host = _Host(self._router, self._ask_for_reset, self._memory, self._transfers)
+        host = _Host(self._router, self._ask_for_reset, self._memory, self._transfers, self._medium)
         return {device.name: bind(device, host) for device in self._board}
 
     def clock(self) -> int:
@@ -233,8 +238,26 @@ class Machine:
             if moved > MAX_TRANSFERS:
                 what = f"broke the protocol: {order.device} asks for transfers without end"
                 raise channel.fail(ProtocolError(channel.device_type, what))
+            channel.serve(partial(self._done, index, order), REPLY_SLICES)
+
+    def _done(self, index: int, order: Order | Errand) -> list[FollowUp]:
+        """Do it; what tells device number `index`. Under the lock of its channel."""
+        if isinstance(order, Order):
             status = perform(order, self._memory)
-            channel.request(protocol.COMPLETE, device=index, value=order.tag | status << 32)
+        else:
+            status = order.work()
+            if order.settle is not None and not order.settle(status):
+                return []
+        return [answer(protocol.COMPLETE, index, order.tag, status)]
+
+    def _medium(self, name: str, grant: Medium) -> MediumAccess:
+        def submit(tag: int, work: Callable[[], int], settle: Settle | None) -> bool:
+            self._orders.append(Errand(name, tag, work, settle))
+            return True
+
+        return MediumAccess(
+            grant, medium_store(self._stores[grant.name] if grant.size else BytesStore(b"")), submit
+        )
 
     # --- Reset ----------------------------------------------------------------------------------------
 
@@ -261,12 +284,18 @@ class _Host:
         ask_for_reset: Callable[[], None],
         ram: GuestMemory,
         transfers: Callable[[str, Resource], Submit],
+        medium: Callable[[str, Medium], MediumAccess],
     ) -> None:
         self.irq_source = router.source
         self.replacing_irq_source = router.replacing_source
         self.ask_for_reset = ask_for_reset
         self.ram = ram
         self.transfers = transfers
+        self.medium = medium
+
+    def window(self, register: int) -> DataWindow:
+        """There is no loop that could look into it."""
+        return DataWindow(register)
 
     def rise_of(self, _line: Callable[[int, int], None]) -> None:
         """Time passes at once here: nothing can be raised before the model tells of it."""

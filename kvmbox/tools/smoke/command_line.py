@@ -47,12 +47,12 @@ def with_paths(options: Mapping[str, Any], place: Callable[[str], str]) -> dict[
     return found
 
 
-_FILES: Final = {"initrd", "bios", "modules", "fw_cfg"}
+_FILES: Final = {"initrd", "bios", "modules", "fw_cfg", "disks", "cdroms"}
 """The options of a suite that name files."""
 
 
 def _moved(option: str, text: str, place: Callable[[str], str]) -> str:
-    if option == "modules":
+    if option in ("modules", "disks"):
         path, comma, arguments = text.partition(",")
         return place(path) + comma + arguments
     if option == "fw_cfg":

@@ -43,6 +43,8 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
         irq_source = output = input_room = source
         ram: Any = None  # no request of the soak lets a device ask for it, nor for transfers
         transfers: Any = None
+        medium: Any = None
+        window: Any = None
         ask_for_reset = stop = panic = suspend = count
         bios_reports: Any = None
 

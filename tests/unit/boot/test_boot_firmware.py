@@ -115,7 +115,7 @@ def test_boot_sector_starts_the_rom_at_its_reset_vector() -> None:
     assert (cs.selector, cs.base, plan.state.rip) == (0xF000, 0xF0000, 0xFFF0)
     assert memory.read(layout.BIOS_ROM, 12) == b"kvmbox BIOS\0"
     assert memory.read(0x7C00, 512) == bytes(512)  # the ROM loads it
-    assert memory.read(layout.BIOS_ROM + 0x100, 4) == bytes([0, 0x80, 4, 0])
+    assert memory.read(layout.BIOS_ROM + 0x100, 4) == bytes([0, 0x80, 1, 2])  # it boots; two drives
 
 
 def test_image_without_the_signature_is_no_boot_sector_whoever_asks() -> None:
@@ -153,9 +153,9 @@ def test_flat_image_with_the_builtin_bios_is_entered_by_the_rom() -> None:
 
     assert plan.state.rip == 0xFFF0
     assert plan.entry == 0x10001
-    parameters = memory.read(layout.BIOS_ROM + 0x100, 36)
-    assert (parameters[0], parameters[3]) == (0, 1)
-    assert struct.unpack_from("<5H", parameters, 24) == (0x11, 0x0FFF, 0x7C00, 0, 0)
+    parameters = memory.read(layout.BIOS_ROM + 0x100, 20)
+    assert (parameters[0], parameters[2]) == (0, 2)
+    assert struct.unpack_from("<5H", parameters, 8) == (0x11, 0x0FFF, 0x7C00, 0, 0)
     assert plan.has_firmware
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from kvmbox import layout
-from kvmbox.boot.image import GuestImage
-from kvmbox.boot.inspection import Inspection, inspect
+from kvmbox.boot.image import MAX_FILE_SIZE, GuestImage
+from kvmbox.boot.inspection import LARGE, Inspection, inspect
 from kvmbox.cli.main import run_command
 from kvmbox.memory import GuestMemory
-from tests.support.boot_images import CODE, Piece, elf, multiboot_header
+from tests.support.boot_images import CODE, Piece, bzimage, elf, multiboot_header
+from tests.support.disk_images import SECTOR, boot_entry, ext, iso, put, section, table, validation
 
 MULTIBOOT = elf([Piece(data=multiboot_header() + CODE)], entry=0x10000C)
 
@@ -110,3 +112,99 @@ def test_command_gives_4_for_what_does_not_boot_and_for_what_is_not_there(
     assert "no known kind" in capfd.readouterr().out
     assert run_command(["inspect", str(tmp_path / "nothing")]) == 4
     assert "no such file" in capfd.readouterr().err
+
+
+# --- Disks -------------------------------------------------------------------------------------------------
+
+
+def hybrid() -> bytes:
+    """A CD that boots as a hard disk, too."""
+    image = bytearray(iso(validation() + boot_entry() + section(0xEF, boot_entry())))
+    put(image, 0, table((0x80, 0x17, 0, 12000)))
+    return bytes(image)
+
+
+def test_command_shows_partitions_and_their_file_systems(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = bytearray(1 << 20)
+    put(image, 0, table((0x80, 0x83, 64, 100)))
+    put(image, 64 * SECTOR, ext())
+    (tmp_path / "disk.img").write_bytes(image)
+
+    assert run_command(["inspect", str(tmp_path / "disk.img"), "--json", str(tmp_path / "out.json")]) == 0
+
+    assert (
+        "   MBR partitions\n       1  0x0000008000..0x0000014800 * Linux (ext2)\n" in capfd.readouterr().out
+    )
+    disk = json.loads((tmp_path / "out.json").read_text())["disk"]
+    assert disk["cd"] is None
+    assert disk["has_boot_sector"] is True
+    assert disk["partitions"] == {
+        "scheme": "MBR",
+        "problem": "",
+        "partitions": [
+            {
+                "number": 1,
+                "kind": "Linux",
+                "start": 64 * SECTOR,
+                "size": 100 * SECTOR,
+                "name": "",
+                "active": True,
+                "file_system": "ext2",
+            }
+        ],
+    }
+
+
+def test_command_names_a_hybrid_image_both_a_disk_and_a_cd(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "os.iso").write_bytes(hybrid())
+
+    assert run_command(["inspect", str(tmp_path / "os.iso"), "--json", str(tmp_path / "out.json")]) == 0
+
+    out = capfd.readouterr().out
+    assert " * hidden NTFS (ISO 9660)\n" in out
+    boot = "boots 4 sectors of 512 from 0xa000, no emulation; boot catalog also for EFI"
+    assert f"   CD 'TEST'; {boot}\n" in out
+    cd = json.loads((tmp_path / "out.json").read_text())["disk"]["cd"]
+    assert cd["entry"] == {"kind": "no emulation", "segment": 0x7C0, "sectors": 4, "lba": 20}
+    assert cd["sections"] == ["EFI"]
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "words"),
+    [
+        (hybrid(), 0, "CD 'TEST'"),
+        (iso(validation() + boot_entry()), 0, "CD 'TEST'"),
+        (iso(), 4, "it does not boot: it has no El Torito boot record"),
+        (ext(), 4, "file system ext2"),
+        (b"", 4, "a BIOS finds nothing to boot on it"),
+    ],
+)
+def test_large_disk_is_not_read_as_a_whole(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], head: bytes, status: int, words: str
+) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(head)
+    # More than may be read of an image: who reads it as a whole refuses it.
+    os.truncate(image, MAX_FILE_SIZE + 512)
+
+    assert run_command(["inspect", str(image)]) == status
+
+    assert words in capfd.readouterr().out
+
+
+def test_large_kernel_is_inspected_as_a_kernel(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "kernel.elf"
+    image.write_bytes(MULTIBOOT)
+    os.truncate(image, LARGE + 512)
+
+    assert run_command(["inspect", str(image)]) == 0
+
+    assert "a Multiboot 1 kernel" in capfd.readouterr().out
+
+
+def test_linux_kernel_is_no_disk_though_it_begins_with_a_boot_sector() -> None:
+    assert found(bzimage()).disk is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Final
 
 import pytest
 
@@ -11,25 +12,37 @@ from kvmbox.devices.boot_disk import (
     BUSY,
     COMMAND,
     COUNT,
+    DRIVE,
     IDLE,
     LBA,
+    LBA_HIGH,
     MAX_SECTORS,
+    PROTECTED,
     READ,
     RESULT,
     SECTORS,
+    SECTORS_HIGH,
     STATUS,
+    WRITE,
     BootDisk,
+    pack_drives,
 )
 from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, SnapshotError, Transfer
 
+LARGE: Final = (5 << 41) // 512 + 3
+"""Sectors of a disk of 10 TiB and some bytes."""
 
-def disk(sectors: int = 100) -> BootDisk:
-    return BootDisk(sectors=sectors)
+
+def disk(*sectors: int, writable: bool = False) -> BootDisk:
+    return BootDisk(drives=pack_drives((each, writable) for each in sectors or (100,)))
 
 
-def ask(model: BootDisk, lba: int, count: int, address: int = 0x8000) -> list[object]:
+def ask(
+    model: BootDisk, lba: int, count: int, address: int = 0x8000, *, drive: int = 0, command: int = READ
+) -> list[object]:
     """Give the command; what the model asks of the VMM."""
-    for register, value in ((LBA, lba), (COUNT, count), (ADDRESS, address), (COMMAND, READ)):
+    registers = {LBA: lba & 0xFFFF_FFFF, LBA_HIGH: lba >> 32, COUNT: count, ADDRESS: address, DRIVE: drive}
+    for register, value in (*registers.items(), (COMMAND, command)):
         model.write(0, register, 4, value)
     return list(model.take_effects())
 
@@ -40,6 +53,48 @@ def test_disk_tells_its_size_and_is_idle_at_first() -> None:
     assert model.read(0, SECTORS, 4) == 7
     assert model.read(0, STATUS, 4) == IDLE
     assert model.read(0, COMMAND, 4) == 0
+
+
+def test_each_drive_tells_its_own_size_and_one_that_is_not_there_has_none() -> None:
+    model = disk(7, LARGE)
+
+    sizes = []
+    for drive in (0, 1, 2, 0xFFFF_FFFF):
+        model.write(0, DRIVE, 4, drive)
+        sizes.append(model.read(0, SECTORS, 4) | model.read(0, SECTORS_HIGH, 4) << 32)
+    assert sizes == [7, LARGE, 0, 0]
+
+
+def test_last_sector_of_a_disk_beyond_2_tib_is_read_and_none_behind() -> None:
+    model = disk(7, LARGE)
+
+    assert ask(model, LARGE - 1, 1, drive=1) == [Transfer(1, 1, (LARGE - 1) * 512, [(0x8000, 512)], 1)]
+    model.complete(0, 1, DONE)
+    assert ask(model, LARGE - 1, 2, drive=1) == []
+    assert model.read(0, STATUS, 4) == RESULT + BEYOND_END
+
+
+@pytest.mark.parametrize("command", [READ, WRITE])
+def test_drive_that_does_not_exist_has_no_sector(command: int) -> None:
+    model = disk(7, writable=True)
+
+    assert ask(model, 0, 1, drive=1, command=command) == []
+    assert model.read(0, STATUS, 4) == RESULT + BEYOND_END
+
+
+def test_write_is_a_transfer_from_the_guest() -> None:
+    model = disk(7, 100, writable=True)
+
+    assert ask(model, 3, 2, drive=1, command=WRITE) == [Transfer(1, 1, 3 * 512, [(0x8000, 1024)], 0)]
+    assert model.read(0, STATUS, 4) == BUSY
+
+
+def test_write_to_a_protected_drive_asks_for_nothing() -> None:
+    model = disk(7)
+
+    assert ask(model, 0, 1, command=WRITE) == []
+    assert model.read(0, STATUS, 4) == PROTECTED
+    assert len(ask(model, 0, 1)) == 1
 
 
 def test_read_is_one_transfer_and_busy_until_it_is_complete() -> None:
@@ -93,7 +148,7 @@ def test_command_while_busy_and_unknown_commands_are_ignored() -> None:
 
     assert ask(model, 1, 1) == []
     model.complete(0, 1, DONE)
-    model.write(0, COMMAND, 4, 2)
+    model.write(0, COMMAND, 4, 3)
     assert model.take_effects() == []
     assert model.read(0, STATUS, 4) == RESULT + DONE
 
@@ -115,7 +170,7 @@ def test_only_whole_registers_are_reached(size: int) -> None:
     model = disk()
     before = model.snapshot()
 
-    for offset in range(-1, SECTORS + 8):
+    for offset in range(-1, DRIVE + 8):
         model.write(0, offset, size, (1 << 64) - 1)
         assert model.read(0, offset, size) == ((1 << 8 * size) - 1 if size != 3 else 0)
     assert model.snapshot() == before
@@ -123,14 +178,15 @@ def test_only_whole_registers_are_reached(size: int) -> None:
 
 
 def test_snapshot_is_restored_in_the_middle_of_a_transfer() -> None:
-    model = disk()
-    ask(model, 3, 2, 0x1234)
-    copy = disk()
+    model = disk(7, LARGE)
+    ask(model, (1 << 32) + 3, 2, 0x1234, drive=1)
+    copy = disk(7, LARGE)
 
     copy.restore(model.snapshot())
     copy.complete(0, 1, DONE)
 
-    assert [copy.read(0, register, 4) for register in (LBA, COUNT, ADDRESS)] == [3, 2, 0x1234]
+    registers = (LBA, LBA_HIGH, COUNT, ADDRESS, DRIVE)
+    assert [copy.read(0, register, 4) for register in registers] == [3, 1, 2, 0x1234, 1]
     assert copy.read(0, STATUS, 4) == RESULT + DONE
 
 
@@ -138,10 +194,11 @@ def test_snapshot_is_restored_in_the_middle_of_a_transfer() -> None:
     "state",
     [
         b"",
-        b"BDK\x01",
-        b"BDK\x02" + bytes(20),
-        b"BDK\x01" + bytes(21),
-        struct.pack("<4s5I", b"BDK\x01", 0, 0, 0, 8, 0),
+        b"BDK\x02",
+        b"BDK\x01" + bytes(28),
+        b"BDK\x02" + bytes(29),
+        struct.pack("<4s7I", b"BDK\x02", 0, 0, 0, 0, 0, 8, 0),
+        struct.pack("<4s7I", b"BDK\x02", 0, 0, 0, 0, 0, PROTECTED + 1, 0),
     ],
 )
 def test_malformed_snapshot_is_refused_without_effect(state: bytes) -> None:

@@ -151,10 +151,10 @@ def test_thread_does_orders_in_their_order_and_tells_of_each_once(rig: Rig, ram:
         assert rig.submit(tag)
     assert rig.thread.take_done() == []
     rig.finish_one()
-    assert rig.thread.take_done() == [("X", 1, DONE)]
+    assert rig.thread.take_done() == [("X", 1, DONE, None)]
     rig.finish_one()
     rig.finish_one()
-    assert rig.thread.take_done() == [("X", 2, DONE), ("X", 3, DONE)]
+    assert rig.thread.take_done() == [("X", 2, DONE, None), ("X", 3, DONE, None)]
     assert rig.thread.take_done() == []
     assert ram.read(0, 5) == bytes([0, 1, 2, 3, 0])
 
@@ -181,7 +181,7 @@ def test_quiesce_drops_what_waits_and_what_was_done_and_lets_one_end(rig: Rig, r
     assert ram.read(3, 1) == b"\0"
     assert rig.submit(4, limit=1)  # nothing is pending any more
     rig.finish_one()
-    assert rig.thread.take_done() == [("X", 4, DONE)]
+    assert rig.thread.take_done() == [("X", 4, DONE, None)]
 
 
 def test_quiesce_gives_up_on_a_disk_that_does_not_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,11 +214,11 @@ def test_store_with_a_defect_fails_its_transfers_and_does_not_end_the_thread(rig
     for tag in (1, 2):
         assert rig.thread.submit(order(defective, 0, (0, 4), tag=tag), 8)
         assert rig.woken.acquire(timeout=PATIENCE_S)
-        assert rig.thread.take_done() == [("X", tag, FAILED)]
+        assert rig.thread.take_done() == [("X", tag, FAILED, None)]
     assert rig.thread.problem == "a transfer of device 'X' failed: ValueError('I/O operation on closed file')"
     rig.submit(3)
     rig.finish_one()
-    assert rig.thread.take_done() == [("X", 3, DONE)]
+    assert rig.thread.take_done() == [("X", 3, DONE, None)]
 
 
 def test_transfer_that_ends_after_the_thread_was_left_behind_writes_nothing_and_wakes_nobody(
@@ -243,7 +243,7 @@ def test_settle_lets_all_that_waits_be_done(rig: Rig, ram: GuestMemory) -> None:
         rig.submit(tag)
     rig.store.may_answer.release(3)
     assert rig.thread.settle()
-    assert rig.thread.take_done() == [("X", 1, DONE), ("X", 2, DONE), ("X", 3, DONE)]
+    assert rig.thread.take_done() == [("X", 1, DONE, None), ("X", 2, DONE, None), ("X", 3, DONE, None)]
     assert rig.thread.settle()
 
 

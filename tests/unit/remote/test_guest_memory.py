@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from kvmbox import layout
-from kvmbox.board import Content, DeviceSpec, LateWrites, Memory, Resource
+from kvmbox.board import Content, DeviceSpec, LateWrites, Medium, Memory, Resource
 from kvmbox.devices.model import (
     BAD_ADDRESS,
     BUSY,
@@ -23,6 +23,8 @@ from kvmbox.memory import GuestMemory
 from kvmbox.remote.follow_up import FollowUp
 from kvmbox.remote.grants import Grants, bind
 from kvmbox.remote.guest_memory import Submit
+from kvmbox.remote.medium import MediumAccess
+from kvmbox.remote.window import DataWindow
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import MAX_PAYLOAD, Request
 
@@ -46,6 +48,12 @@ class Host:
             return not self.is_full
 
         return submit
+
+    def medium(self, device: str, grant: Medium) -> MediumAccess:
+        raise AssertionError(device, grant)
+
+    def window(self, register: int) -> DataWindow:
+        raise AssertionError(register)
 
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         raise AssertionError(gsi)

@@ -60,6 +60,11 @@ class FakeChannel:
         self.asked.append(("vcpu words" if slices is None else "main words", device, offset, data))
         self.meanwhile()
 
+    def write_wide(self, device: int, offset: int, data: bytes, slices: int | None = None) -> None:
+        assert 2 <= len(data) <= 8
+        self.asked.append(("vcpu row" if slices is None else "main row", device, offset, data))
+        self.meanwhile()
+
 
 class Rig:
     """A ring as the kernel fills it, and the devices of three ports: one process has two of them. Another
@@ -190,16 +195,43 @@ def test_pairs_around_the_end_of_the_ring_keep_their_order() -> None:
     assert rig.indices() == (5, 5)
 
 
-def test_word_registers_get_bytes_and_no_words() -> None:
-    rig = Rig()
+def task_file(rig: Rig) -> CoalescedRing:
+    """A ring with twelve adjacent registers of one device, which takes words: no pair of them is one."""
     proxy = DeviceProxy(cast(Channel, rig.vga_channel), 0, "wide", frozenset({2}))
     view = memoryview(rig.page)
-    zones = {INDEX: (proxy, 0), DATA: (proxy, 1)}
-    ring = CoalescedRing(view.cast("Q"), view.cast("I"), view, zones, room=rig.room)
-    rig.kernel_writes(INDEX, b"a")
-    rig.kernel_writes(DATA, b"b")
-    ring.drain()
-    assert rig.vga_channel.asked == [("vcpu", 0, 0, b"a"), ("vcpu", 0, 1, b"b")]
+    zones = {0x1F1 + register: (proxy, 1 + register) for register in range(12)}
+    return CoalescedRing(view.cast("Q"), view.cast("I"), view, zones, room=rig.room)
+
+
+@pytest.mark.parametrize(
+    ("ports", "given"),
+    [
+        ((1, 2), [(1, b"01")]),
+        ((2, 3, 4, 5, 6), [(2, b"01234")]),
+        ((6, 2, 3, 4, 5), [(6, b"0"), (2, b"1234")]),
+        ((1, 2, 1, 2), [(1, b"01"), (1, b"23")]),
+        ((3, 2, 1), [(3, b"0"), (2, b"1"), (1, b"2")]),
+        ((2, 2, 3), [(2, b"01"), (3, b"2")]),
+        ((*range(1, 11),), [(1, b"01234567"), (9, b"89")]),
+    ],
+)
+def test_writes_to_registers_in_a_row_are_one_request(
+    ports: tuple[int, ...], given: list[tuple[int, bytes]]
+) -> None:
+    for way in ("vcpu", "main"):
+        rig = Rig()
+        ring = task_file(rig)
+        for number, port in enumerate(ports):
+            rig.kernel_writes(0x1F0 + port, b"%d" % number)
+        if way == "vcpu":
+            ring.drain()
+        else:
+            assert ring.flush()
+        asked = [(register, data) for _, _, register, data in rig.vga_channel.asked]
+        assert asked == given
+        assert {how.partition(" ")[0] for how, *_ in rig.vga_channel.asked} == {way}
+        assert rig.indices() == (len(ports), len(ports))
+        assert ring.writes == len(ports)
 
 
 @pytest.mark.parametrize("start", [1, 100, ENTRIES - 1])

@@ -39,6 +39,8 @@ class Bench:
         """What a part finds when the guest has ended, by its name."""
         self.refuses: str | None = None
         """The part that cannot be opened."""
+        self.equipped: list[str] = []
+        """The parts that could put devices on the board."""
         self.text = bytes(layout.TEXT_SCREEN_SIZE)
         self.said: list[str] = []
         self.cleanup = ExitStack()
@@ -61,7 +63,7 @@ class Bench:
                 )
             ),
         )
-        self.opening: Any = SimpleNamespace()
+        self.opening: Any = SimpleNamespace(source=SimpleNamespace(disk=None))
         self.draft: Any = SimpleNamespace()
 
     def _kind(self, name: str) -> type[Part]:
@@ -73,6 +75,9 @@ class Bench:
                 bench.log.append(f"{name} made{given if options else ''}")
                 self.readable = [f"/{name}"]
                 self.accepts = name == "gdb"
+
+            def equip(self, opening: Opening) -> None:
+                bench.equipped.append(name)
 
             def open(self, opening: Opening) -> None:
                 bench.log.append(f"{name} open")
@@ -110,7 +115,8 @@ class Bench:
     def attached(self, *names: str) -> Parts:
         """Parts at a machine that runs; the log begins behind that."""
         parts = self.parts(*names)
-        parts.open(self.opening, self.cleanup)
+        parts.equip(self.opening, self.cleanup)
+        parts.open(self.opening)
         parts.attach(self.machine)
         self.log.clear()
         return parts
@@ -130,7 +136,8 @@ def test_stages_come_in_the_order_of_the_table_and_the_end_in_reverse(bench: Ben
     names = ("gdb", "snapshot", "record")
     assert [name for name in ORDER if name in given] == list(names)
     with ExitStack() as cleanup:
-        parts.open(bench.opening, cleanup)
+        parts.equip(bench.opening, cleanup)
+        parts.open(bench.opening)
         parts.attach(bench.machine)
         parts.start()
         assert parts.ended(SHUTDOWN) == []
@@ -150,15 +157,29 @@ def test_only_what_is_wanted_is_made_with_its_options(bench: Bench) -> None:
     assert bench.log == []
 
 
-def test_part_that_cannot_be_opened_is_closed_with_those_before_it_and_no_other_is_opened(
+def test_part_that_cannot_be_opened_is_closed_with_all_others_and_none_behind_it_is_opened(
     bench: Bench,
 ) -> None:
     parts = bench.parts("gdb", "snapshot", "record")
     bench.log.clear()
     bench.refuses = "snapshot"
-    with pytest.raises(StartError, match="no room for snapshot"), ExitStack() as cleanup:
-        parts.open(bench.opening, cleanup)
-    assert bench.log == ["gdb open", "snapshot open", "snapshot close", "gdb close"]
+    with ExitStack() as cleanup:
+        parts.equip(bench.opening, cleanup)
+        with pytest.raises(StartError, match="no room for snapshot"):
+            parts.open(bench.opening)
+    assert bench.log == ["gdb open", "snapshot open", "record close", "snapshot close", "gdb close"]
+
+
+def test_image_that_is_a_disk_brings_the_part_of_disks(bench: Bench) -> None:
+    bench.opening.source.disk = b"a disk"
+    parts = bench.parts("gdb")
+    parts.equip(bench.opening, bench.cleanup)
+    assert bench.equipped == ["gdb", "disk"]
+    assert parts.has_disks
+    without = bench.parts("gdb")
+    bench.opening.source.disk = None
+    without.equip(bench.opening, bench.cleanup)
+    assert not without.has_disks
 
 
 def test_confined_machine_may_do_what_any_of_its_parts_needs(bench: Bench) -> None:
@@ -193,7 +214,8 @@ def test_summoned_part_is_closed_before_those_that_were_there(bench: Bench) -> N
 def test_screen_is_attached_last_when_it_is_known_whether_a_text_is_searched(bench: Bench) -> None:
     assert ORDER.index("screen") < ORDER.index("snapshot")
     parts = bench.parts("screen", "snapshot")
-    parts.open(bench.opening, bench.cleanup)
+    parts.equip(bench.opening, bench.cleanup)
+    parts.open(bench.opening)
     bench.log.clear()
     parts.attach(bench.machine)
     assert bench.log == ["snapshot attach", "screen attach"]
@@ -209,7 +231,8 @@ def test_part_that_the_run_has_is_not_made_again_when_it_is_summoned(bench: Benc
 def test_somebody_looks_at_the_screen_where_a_text_is_searched(bench: Bench, searches: bool) -> None:
     bench.machine.judge.searches = searches
     parts = bench.parts()
-    parts.open(bench.opening, bench.cleanup)
+    parts.equip(bench.opening, bench.cleanup)
+    parts.open(bench.opening)
     parts.attach(bench.machine)
     assert bench.log == (["screen made", "screen attach"] if searches else [])
 

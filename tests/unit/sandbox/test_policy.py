@@ -20,7 +20,7 @@ from kvmbox.sandbox.seccomp import (
     load_libseccomp,
     syscall_name,
 )
-from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
+from kvmbox.sandbox.vmm_policy import DISK_MAIN_POLICY, DISK_VCPU_POLICY, MAIN_POLICY, VCPU_POLICY
 from tests.reference.bpf import run_bpf
 
 ALLOW, NOTIFY, KILL = Action.ALLOW, Action.NOTIFY, Action.KILL
@@ -95,7 +95,14 @@ def test_simulate_foreign_architecture_kills(bpf: bytes) -> None:
     assert run_bpf(bpf, READ, i386, (CHANNEL_FD,)) is KILL
 
 
-POLICIES = (DEVICE_POLICY, DEVICE_POLICY_PIPES, VCPU_POLICY, MAIN_POLICY)
+POLICIES = (
+    DEVICE_POLICY,
+    DEVICE_POLICY_PIPES,
+    VCPU_POLICY,
+    MAIN_POLICY,
+    DISK_VCPU_POLICY,
+    DISK_MAIN_POLICY,
+)
 SHIPPED = [(one, compiled_ahead(one) or b"") for one in POLICIES]
 COMPILED = [(one, compile_policy(one)) for one, _ in SHIPPED]
 EDGES = [

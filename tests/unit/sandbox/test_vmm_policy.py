@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from kvmbox.sandbox import vmm
 from kvmbox.sandbox.policy import ARCH_X86_64, Action, Policy
 from kvmbox.sandbox.seccomp import BPF_INSTRUCTION, bind, filter_of
 from kvmbox.sandbox.syscall_names import NAMES, NUMBERS
-from kvmbox.sandbox.vmm_policy import MAIN_POLICY, OWN_PID, SPAWNER_PIDFD, VCPU_POLICY, bound_to, gdb_policy
+from kvmbox.sandbox.vmm_policy import MAIN_POLICY, OWN_PID, SPAWNER_PIDFD, VCPU_POLICY, bound_to, policies
 from tests.reference.bpf import run_bpf
 
 ALLOW, REFUSE = Action.ALLOW, Action.REFUSE
@@ -149,10 +151,28 @@ def test_vcpu_table_is_part_of_the_main_thread_s() -> None:
     assert set(map(repr, VCPU_POLICY.rules)) < set(map(repr, MAIN_POLICY.rules))
 
 
-def test_debugger_s_socket_adds_that_a_client_is_accepted_and_nothing_else() -> None:
-    added = [rule.name for rule in gdb_policy().rules if rule not in MAIN_POLICY.rules]
-    assert added == ["accept4", "accept"]
-    assert gdb_policy().default is REFUSE
+@pytest.mark.parametrize("disks", [False, True])
+def test_debugger_s_socket_adds_that_a_client_is_accepted_and_nothing_else(disks: bool) -> None:
+    main, vcpu = policies(accepts=True, disks=disks)
+    usual = policies(disks=disks)
+    assert [rule.name for rule in main.rules if rule not in usual[0].rules] == ["accept4", "accept"]
+    assert main.default is REFUSE
+    assert vcpu is usual[1]
+
+
+def test_disks_add_reading_and_writing_at_a_position_and_the_vcpu_thread_never_waits() -> None:
+    main, vcpu = policies(disks=True)
+    (added,) = [rule for rule in vcpu.rules if rule not in VCPU_POLICY.rules]
+    assert (added.name, [(one.argument, one.value) for one in added.conditions]) == (
+        "preadv2",
+        [(5, os.RWF_NOWAIT)],
+    )
+    assert [rule.name for rule in main.rules if rule not in MAIN_POLICY.rules] == [
+        "preadv2",
+        "preadv",
+        "pwrite64",
+    ]
+    assert policies() == (MAIN_POLICY, VCPU_POLICY)
 
 
 @pytest.mark.parametrize("policy", BOTH, ids=lambda one: one.name)

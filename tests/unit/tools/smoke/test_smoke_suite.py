@@ -52,6 +52,9 @@ def test_every_key_reaches_the_test() -> None:
         segments = "cs"
         firmware_tables = "none"
         fw_cfg = "opt/x=f.txt"
+        disks = ["d.img,write", "e.img"]
+        cdroms = "c.iso"
+        disk_overlay = "1M"
         testdev = true
         keyboard = "none"
         serial_limit = "2M"
@@ -93,6 +96,9 @@ def test_every_key_reaches_the_test() -> None:
         "segments": "cs",
         "firmware_tables": "none",
         "fw_cfg": ("opt/x=dir/f.txt",),
+        "disks": ("dir/d.img,write", "dir/e.img"),
+        "cdroms": ("dir/c.iso",),
+        "disk_overlay": "1M",
         "testdev": True,
         "serial_limit": "2M",
         "uart_pace": True,

@@ -1,0 +1,146 @@
+"""--disk, --cdrom: the disks of the guest, and the devices that it finds them at.
+
+They are opened before the board is checked, as they decide which devices there are, and before the VMM is
+confined. What the run has done to them is in its result. A person is told of
+disks that the guest has written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from kvmbox.board import BOOT_DISK, BootDrive, IdeDrive, ide_board
+from kvmbox.firmware.builtin_bios import Further, unit_sectors
+from kvmbox.host.disks import CD_SECTOR, RAW, SECTOR, DiskRequest, DiskStore, open_disk
+from kvmbox.parts.disk.image import PaddedStore, image_disk
+from kvmbox.parts.disk.places import placed
+from kvmbox.run.choices import DEFAULT_DISK_OVERLAY
+from kvmbox.run.part import Finding, Opening, Part
+
+if TYPE_CHECKING:
+    from kvmbox.outcome import Outcome
+    from kvmbox.run.result import Draft
+
+IDE: Final = "ide"
+
+
+class Drive:
+    """One drive: what was asked for, its name among the resources of the host, and its store."""
+
+    def __init__(self, name: str, request: DiskRequest, store: DiskStore, *, is_image: bool) -> None:
+        self.name = name
+        self.request = request
+        self.store = store
+        self.is_image = is_image
+
+    @property
+    def is_in_memory(self) -> bool:
+        """See RunDisk."""
+        return self.is_image and self.request.format != RAW
+
+    def on_ide(self) -> IdeDrive:
+        """The drive as its IDE channel has it."""
+        request = self.request
+        return IdeDrive(
+            self.name,
+            self.store.size // (CD_SECTOR if request.is_cd else SECTOR),
+            is_cd=request.is_cd,
+            writable=self.store.writable,
+            serial=request.serial or f"kvmbox-{self.name}",
+        )
+
+    def in_bios(self) -> BootDrive:
+        """The drive as the built-in BIOS has it."""
+        return BootDrive(self.name, self.store.size // SECTOR, self.store.writable)
+
+    def as_json(self) -> dict[str, object]:
+        """What is told of it."""
+        return {
+            "name": self.name,
+            "path": self.request.path,
+            "kind": "cd" if self.request.is_cd else "disk",
+            "mode": self.request.mode,
+            "size": self.store.size,
+            "summary": self.store.summary(),
+        }
+
+
+class Disks(Part):
+    """The disks of one run."""
+
+    def __init__(
+        self,
+        disks: Sequence[DiskRequest] = (),
+        cdroms: Sequence[DiskRequest] = (),
+        disk_overlay: int = DEFAULT_DISK_OVERLAY,
+    ) -> None:
+        """`disk_overlay` is in bytes."""
+        self._requests = [*disks, *cdroms]
+        self._overlay = disk_overlay
+        self._drives: list[Drive] = []
+        self._opening: Opening | None = None
+
+    def equip(self, opening: Opening) -> None:
+        """See `Part`. The image, if it is a disk, is the first one of its kind."""
+        self._opening = opening
+        image = opening.source.disk
+        if image is not None:
+            found = image_disk(image, is_cd=opening.source.is_cd, overlay_bytes=self._overlay)
+            self._add(*found, is_image=True)
+        for request in self._requests:
+            self._add(request, open_disk(request, overlay_bytes=self._overlay))
+        opening.disks = self._drives
+        if opening.config.of_part("snapshot_when"):
+            import hashlib  # noqa: F401 - which the confined VMM could not load any more
+        opening.stores |= {drive.name: drive.store for drive in self._drives}
+        disks, cds = self._of_kind(is_cd=False), self._of_kind(is_cd=True)
+        opening.board += ide_board(
+            placed(*([drive.on_ide() for drive in one if drive.request.on == IDE] for one in (disks, cds)))
+        )
+        if image is not None:
+            self._show_in_bios(opening, image.size, disks, cds)
+
+    def _add(self, request: DiskRequest, store: DiskStore, *, is_image: bool = False) -> None:
+        kind, number = "cd" if request.is_cd else "disk", len(self._of_kind(is_cd=request.is_cd))
+        self._drives.append(Drive(f"{kind}{number}", request, store, is_image=is_image))
+
+    def _of_kind(self, *, is_cd: bool) -> list[Drive]:
+        return [drive for drive in self._drives if drive.request.is_cd == is_cd]
+
+    def _show_in_bios(self, opening: Opening, size: int, disks: list[Drive], cds: list[Drive]) -> None:
+        """The image, of `size` bytes, is unit 0 of the BIOS's disk device. Other disks follow, then CDs."""
+        image, source = self._drives[0], opening.source
+        further = [[drive for drive in drives if drive is not image] for drives in (disks, cds)]
+        opening.stores[BOOT_DISK] = PaddedStore(image.store)
+        opening.drives = (
+            BootDrive(BOOT_DISK, unit_sectors(size), image.store.writable),
+            *(drive.in_bios() for drives in further for drive in drives),
+        )
+        opening.source = source.beside(
+            Further(
+                tuple(drive.store.size // SECTOR for drive in further[0]),
+                tuple(drive.store.size // CD_SECTOR for drive in further[1]),
+            )
+        )
+
+    def ended(self, outcome: Outcome | None) -> Finding | None:
+        """See `Part`."""
+        del outcome
+        assert self._opening is not None
+        for drive in self._drives:
+            if drive.store.changed:
+                self._opening.say(drive.store.summary())
+        return None
+
+    def report(self, draft: Draft) -> None:
+        """See `Part`."""
+        draft.facts["disks"] = [drive.as_json() for drive in self._drives]
+
+    def close(self) -> None:
+        """See `Part`."""
+        for drive in self._drives:
+            drive.store.close()
+
+
+PART = Disks

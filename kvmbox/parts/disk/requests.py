@@ -1,0 +1,34 @@
+"""The values of --disk and --cdrom: text of a person, or a path or a request of a program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from kvmbox.errors import UsageError
+from kvmbox.host.disks import DiskRequest
+from kvmbox.run.disk_request import parse, parse_cd
+
+
+def disk(value: Any) -> DiskRequest:
+    """A disk. A path is a name, whatever is in it. Raises UsageError."""
+    return _request("--disk", value, parse, DiskRequest)
+
+
+def cd(value: Any) -> DiskRequest:
+    """A CD. Raises UsageError."""
+    return _request("--cdrom", value, parse_cd, parse_cd)
+
+
+def _request(
+    option: str, value: Any, of_text: Callable[[str], DiskRequest], of_path: Callable[[str], DiskRequest]
+) -> DiskRequest:
+    if isinstance(value, DiskRequest):
+        return value
+    if not isinstance(value, str | os.PathLike):
+        raise UsageError(f"{option}: {value!r} is neither text, a path nor a DiskRequest")
+    try:
+        return of_text(value) if isinstance(value, str) else of_path(os.fspath(value))
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error

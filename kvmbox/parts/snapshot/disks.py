@@ -1,0 +1,101 @@
+"""The disks of a machine in a snapshot: what is kept of them, and whether those of another day are the same.
+
+A snapshot has what the guest has written to the overlay, and names the file by its size and its SHA-256. A
+disk that is written to its file is in no snapshot: the file goes on, and the snapshot would not. The open
+window of a device is kept with its bytes, so that a guest may stand in the middle of a sector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from kvmbox.errors import SnapshotFileError
+from kvmbox.host.disks import WRITE, DiskRequest
+from kvmbox.parts.snapshot.description import DiskFacts, WindowFacts, disk_section, window_section
+from kvmbox.remote.window import WindowState
+
+if TYPE_CHECKING:
+    from kvmbox.host.disks import RunDisk
+    from kvmbox.parts.snapshot.file import SnapshotFile
+    from kvmbox.run.builder import Devices
+
+_SAME_FILES: Final = "start it with the files as they were, or take a new one"
+
+
+def take_disks(disks: Sequence[RunDisk], sections: dict[str, bytes]) -> tuple[DiskFacts, ...]:
+    """The disks, whose overlays go to `sections`. Reads all of their files. Raises SnapshotFileError."""
+    found = []
+    for disk in disks:
+        request = disk.request
+        if request.mode == WRITE:
+            raise SnapshotFileError(f"disk '{request.path}' is written to its file, which no snapshot has")
+        if disk.is_image and not disk.is_in_memory:
+            raise SnapshotFileError(f"the disk '{request.path}' that it booted from is too large")
+        try:
+            checksum = "" if disk.is_image else disk.store.checksum()
+        except OSError as error:
+            raise SnapshotFileError(f"cannot read disk '{request.path}': {error.strerror}") from error
+        sections[disk_section(disk.name)] = disk.store.overlay()
+        found.append(DiskFacts(name=disk.name, size=disk.store.size, checksum=checksum, **request.as_dict()))
+    return tuple(found)
+
+
+def requests_of(disks: Iterable[DiskFacts], *, are_cds: bool) -> list[DiskRequest]:
+    """What asks for the same disks, or CDs, besides the image."""
+    fields = DiskRequest.__match_args__
+    return [
+        DiskRequest(**{name: getattr(disk, name) for name in fields})
+        for disk in disks
+        if disk.checksum and disk.is_cd == are_cds
+    ]
+
+
+def give_disks(file: SnapshotFile, facts: Sequence[DiskFacts], disks: Sequence[RunDisk]) -> None:
+    """Give the disks what they had. Raises SnapshotFileError if they are others."""
+    if [disk.name for disk in disks] != [fact.name for fact in facts]:
+        raise file.refuse("it is damaged: its disks are not those of its machine")
+    for fact, disk in zip(facts, disks, strict=True):
+        same = disk.store.size == fact.size
+        try:
+            same = same and (disk.is_image or disk.store.checksum() == fact.checksum)
+            disk.store.restore_overlay(file.section(disk_section(disk.name)))
+        except OSError as error:
+            raise file.refuse(f"cannot read disk '{fact.path}': {error.strerror}") from error
+        except ValueError as error:
+            raise file.refuse(f"it is damaged: {error}") from error
+        if not same:
+            raise file.refuse(f"disk '{fact.path}' is not what it was", _SAME_FILES)
+
+
+def take_windows(devices: Devices, sections: dict[str, bytes]) -> tuple[WindowFacts, ...]:
+    """The open windows of all devices, whose bytes go to `sections`."""
+    found = []
+    for device_type, index, device in devices.pool.places():
+        window = devices.pool.channel(device_type).window(index)
+        state = None if window is None else window.state()
+        if state is not None:
+            facts = state.as_dict()
+            sections[window_section(device.name)] = facts.pop("data")
+            found.append(WindowFacts(device=device.name, **facts))
+    return tuple(found)
+
+
+def give_windows(file: SnapshotFile, windows: Iterable[WindowFacts], devices: Devices) -> None:
+    """Open them again. Raises SnapshotFileError if they cannot have been."""
+    places: Mapping[str, tuple[str, int]] = {
+        device.name: (device_type, index) for device_type, index, device in devices.pool.places()
+    }
+    for facts in windows:
+        device_type, index = places.get(facts.device, ("", 0))
+        channel = devices.pool.channel(device_type) if device_type else None
+        window = None if channel is None else channel.window(index)
+        medium = None if channel is None else channel.media(index).get(facts.resource)
+        state = facts.as_dict() | {"data": file.section(window_section(facts.device))}
+        del state["device"]
+        try:
+            if window is None or medium is None:
+                raise ValueError("a window of a device that has none")
+            window.restore(index, medium, WindowState(**state))
+        except ValueError as error:
+            raise file.refuse(f"it is damaged: {error}") from error

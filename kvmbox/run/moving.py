@@ -1,0 +1,85 @@
+"""What moves bulk data of devices: resources to and from guest memory, and media.
+
+What may have to wait is done by one thread, which is there if a device may have something moved, and which
+starts when the VMM is confined. The main thread tells the devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kvmbox.remote.guest_memory import answer
+from kvmbox.remote.patience import REPLY_SLICES
+from kvmbox.wire import protocol
+
+if TYPE_CHECKING:
+    from kvmbox.board import Medium, Resource
+    from kvmbox.host.transfers import Done, Settle, Store, TransferThread
+    from kvmbox.memory import GuestMemory
+    from kvmbox.remote.follow_up import FollowUp
+    from kvmbox.remote.guest_memory import Submit
+    from kvmbox.remote.medium import MediumAccess
+    from kvmbox.remote.pool import DevicePool
+
+
+class Mover:
+    """See the module. `transfers` and `medium` are those of `remote.grants.Host`."""
+
+    def __init__(self, ram: GuestMemory, stores: Mapping[str, Store], wake: Callable[[], None]) -> None:
+        """`stores` are the resources by name; `wake` makes the main thread call `tell_transfers`."""
+        self.thread: TransferThread | None = None
+        """The thread, if there is one."""
+        self._ram = ram
+        self._stores = stores
+        self._wake = wake
+
+    def _needed(self) -> TransferThread:
+        from kvmbox.host.transfers import TransferThread
+
+        if self.thread is None:
+            self.thread = TransferThread(self._ram, self._wake)
+        return self.thread
+
+    def transfers(self, device: str, grant: Resource) -> Submit:
+        """What takes transfers of a device's resource."""
+        from kvmbox.host.transfers import Order
+
+        thread, store = self._needed(), self._stores[grant.name]
+
+        def submit(tag: int, offset: int, ranges: Sequence[tuple[int, int]], to_guest: bool) -> bool:
+            order = Order(device, tag, store, grant.size, offset, ranges, to_guest)
+            return thread.submit(order, grant.max_pending)
+
+        return submit
+
+    def medium(self, device: str, grant: Medium) -> MediumAccess:
+        """What reads and writes a device's medium."""
+        from kvmbox.host.transfers import BytesStore, Errand
+        from kvmbox.remote.medium import MOST_ERRANDS, MediumAccess, medium_store
+
+        thread = self._needed()
+        store = self._stores[grant.name] if grant.size else BytesStore(b"")
+
+        def submit(tag: int, work: Callable[[], int], settle: Settle | None) -> bool:
+            return thread.submit(Errand(device, tag, work, settle), MOST_ERRANDS)
+
+        return MediumAccess(grant, medium_store(store), submit)
+
+
+def tell_transfers(thread: TransferThread | None, pool: DevicePool) -> None:
+    """Send COMPLETE for what is done. By the main thread. Raises DeviceProcessError."""
+    if thread is None:
+        return
+    for done in thread.take_done():
+        for device_type, index, device in pool.places():
+            if device.name == done.device:
+                pool.channel(device_type).serve(partial(_completed, index, done), REPLY_SLICES)
+
+
+def _completed(index: int, done: Done) -> list[FollowUp]:
+    """What tells device number `index`, if it still waits for this. Under the lock of its channel."""
+    if done.settle is not None and not done.settle(done.status):
+        return []
+    return [answer(protocol.COMPLETE, index, done.tag, done.status)]

@@ -1,0 +1,198 @@
+"""Disks of a guest: what it reads and writes, where that goes, and that it cannot tell how it came there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from kvmbox.choice import VARIABLE, why_not_built
+from tests.support.family import device_processes
+from tests.support.runs import DESIGNS, ENTRY, Run, run_to_end
+from tests.support.selection import first_per_commit
+
+pytestmark = pytest.mark.kvm
+
+SECTOR: Final = 512
+SECTORS: Final = 20  # the guest reads 16 of them, and writes the last one of these
+CONTENT: Final = bytes((place * 7 + place // 251) & 0xFF for place in range(SECTORS * SECTOR))
+INVERTED: Final = (
+    CONTENT[: 15 * SECTOR] + bytes(byte ^ 0xFF for byte in CONTENT[15 * SECTOR : 16 * SECTOR])
+) + CONTENT[16 * SECTOR :]
+
+HALVES: Final = [
+    pytest.param({}, id="compiled", marks=pytest.mark.skipif(bool(why_not_built()), reason="not compiled")),
+    pytest.param({VARIABLE: "1"}, id="pure"),
+]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """An image of 20 sectors."""
+    path = tmp_path / "disk.img"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def printed(rounds: int) -> bytes:
+    """What the guest `ata` prints."""
+    total = 0
+    for start in range(0, 16 * SECTOR, 4):
+        total = (total * 33 + int.from_bytes(CONTENT[start : start + 4], "little")) & 0xFFFF_FFFF
+    serial = b"kvmbox-disk0".ljust(20)
+    return b"serial %s\nsectors 20, sum 0x%08x\n%s\nata: done\n" % (serial, total, b"." * rounds)
+
+
+def run(disk: Path, *arguments: str | Path, rounds: int = 1, **options: Any) -> tuple[int, bytes, str]:
+    return run_to_end(Run("ata", "--append", str(rounds), "--disk", disk, *arguments, **options))
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("design", first_per_commit(DESIGNS), ids=" ".join)
+def test_guest_reads_and_writes_and_the_file_is_as_it_was(
+    disk: Path, design: tuple[str, ...], half: dict[str, str]
+) -> None:
+    status, output, messages = run(disk, *design, env={**os.environ, **half})
+    assert (status, output) == (0, printed(1))
+    assert "disk.img: 64 sectors read, 1 written to memory: the file is as it was\n" in messages
+    assert disk.read_bytes() == CONTENT
+
+
+def test_written_disk_has_what_the_guest_wrote(disk: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    status, output, messages = run(Path(f"{disk},write"), "--json", report)
+    assert (status, output) == (0, printed(1))
+    summary = "disk.img: 64 sectors read, 1 written to the file"
+    assert messages == f"kvmbox: {summary}\n"
+    assert disk.read_bytes() == INVERTED
+    (facts,) = json.loads(report.read_bytes())["disks"]
+    assert facts == {
+        "name": "disk0",
+        "path": str(disk),
+        "kind": "disk",
+        "mode": "write",
+        "size": len(CONTENT),
+        "summary": summary,
+    }
+
+
+def test_disk_that_is_read_only_refuses_the_guest_s_writes(disk: Path) -> None:
+    status, output, _ = run(Path(f"{disk},readonly"))
+    assert status == 3
+    assert output.endswith(b"not ok the disk reports an error\n")
+    assert disk.read_bytes() == CONTENT
+
+
+def test_overlay_is_bounded(disk: Path) -> None:
+    status, output, messages = run(disk, "--disk-overlay", "1")
+    assert (status, output.splitlines()[-1]) == (3, b"not ok the disk reports an error")
+    assert "1 write failed" in messages
+
+
+@pytest.mark.parametrize("ipc", first_per_commit(["shm", "pipe", "socketpair"]))
+def test_guest_cannot_tell_that_the_process_of_its_disk_was_killed(disk: Path, ipc: str) -> None:
+    rounds = 8
+    options = ("--on-device-crash", "restart", "--restart-budget", "100", "--ipc", ipc)
+    arguments = ("ata", "--append", str(rounds), "--disk", f"{disk},write", *options)
+    killed: set[int] = set()
+    with Run(*arguments) as machine:
+        for number in range(rounds):
+            machine.stdout.until(b"." if number else b"sectors")
+            for pid, name in device_processes(machine.pid).items():
+                if name in ("ide", "standby"):  # a replacement keeps its name
+                    os.kill(pid, signal.SIGKILL)
+                    killed.add(pid)
+        assert machine.status() == 0
+        assert machine.output == printed(rounds)
+        assert " requests replayed in " in machine.messages
+    assert len(killed) > 2
+    assert disk.read_bytes() == CONTENT
+
+
+def test_recording_replays_without_the_disk(disk: Path, tmp_path: Path) -> None:
+    recording = tmp_path / "run.rec"
+    status, _, _ = run(disk, "--record", recording)
+    assert status == 0
+    disk.unlink()
+    replay = [sys.executable, "-c", ENTRY, "replay", str(recording), "--device", "ide0"]
+    found = subprocess.run(replay, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "replies are identical" in found.stdout
+    dump = subprocess.run([*replay, "--dump"], capture_output=True, check=True).stdout
+    assert b"lets the guest read 512 bytes of medium 0 at byte 0" in dump
+    assert CONTENT[:8].hex().encode() not in dump
+
+
+def test_boot_sector_is_a_disk_of_its_own_kind(disk: Path, tmp_path: Path) -> None:
+    """It reads its own second sector by ATA, and prints what is there."""
+    code = (
+        b"\xba\xf6\x01\xb0\xe0\xee"  # device: LBA
+        b"\xba\xf2\x01\xb0\x01\xee"  # one sector
+        b"\xba\xf3\x01\xb0\x01\xee"  # the second one
+        b"\xba\xf4\x01\x30\xc0\xee"
+        b"\xba\xf5\x01\x30\xc0\xee"
+        b"\xba\xf7\x01\xb0\x20\xee"  # READ SECTORS
+        b"\xec\xa8\x08\x74\xfb"  # until DRQ
+        b"\x31\xc0\x8e\xc0\xbf\x00\x80\xb9\x00\x01\xba\xf0\x01\xfc\xf3\x6d"  # rep insw to 0:8000
+        b"\xbe\x00\x80\xb9\x05\x00\xba\xe9\x00\x8e\xd8\xf3\x6e"  # rep outsb to the debug console
+        b"\xba\x00\x89\xbe\x70\x7c\xb9\x08\x00\xf3\x6e\xfa\xf4"  # "Shutdown"
+    )
+    sector = code.ljust(0x70, b"\0") + b"Shutdown"
+    image = tmp_path / "boot.img"
+    image.write_bytes(sector.ljust(510, b"\0") + b"\x55\xaa" + b"sweet".ljust(SECTOR, b"\0"))
+    status, output, _ = run_to_end(Run(image, "--disk", disk))
+    assert (status, output) == (0, b"sweet")
+
+
+# --- Snapshots ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def snapshot(disk: Path, tmp_path: Path) -> Path:
+    """A machine that stands in the middle of a sector."""
+    path = tmp_path / "machine.snap"
+    assert run(disk, "--snapshot-when", f"port:0x5f0={path}", "--snapshot-stop", rounds=3)[0] == 0
+    return path
+
+
+def test_machine_goes_on_in_the_middle_of_a_sector(snapshot: Path, disk: Path) -> None:
+    status, output, messages = run_to_end(Run("--from", snapshot))
+    assert (status, output) == (0, b"...\nata: done\n")
+    assert "3 written to memory: the file is as it was" in messages
+    assert disk.read_bytes() == CONTENT
+
+
+def test_machine_has_what_its_overlay_had(disk: Path, tmp_path: Path) -> None:
+    path = tmp_path / "machine.snap"
+    assert run(disk, "--snapshot-when", f".={path}", "--snapshot-stop", rounds=3)[0] == 0
+    status, output, messages = run_to_end(Run("--from", path))
+    assert (status, output) == (0, b"..\nata: done\n")  # it has found what it wrote
+    assert "2 written to memory" in messages
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda data: data[:700] + b"?" + data[701:], "is not what it was"),
+        (lambda data: data + bytes(SECTOR), "device ide0 is another one than in the snapshot"),
+    ],
+)
+def test_snapshot_refuses_another_disk(snapshot: Path, disk: Path, change: Any, problem: str) -> None:
+    disk.write_bytes(change(CONTENT))
+    status, output, messages = run_to_end(Run("--from", snapshot))
+    assert (status, output) == (4, b"")
+    assert problem in messages
+
+
+def test_snapshot_of_a_disk_that_is_written_is_refused_at_once(disk: Path, tmp_path: Path) -> None:
+    path = tmp_path / "machine.snap"
+    status, output, messages = run(Path(f"{disk},write"), "--snapshot-when", f".={path}")
+    assert (status, output) == (2, b"")
+    assert messages.startswith("kvmbox: error: --snapshot-when contradicts --disk FILE,write\n")
+    assert not path.exists()
