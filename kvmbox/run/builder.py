@@ -35,7 +35,7 @@ from kvmbox.run.coalescing import CoalescedRing, OutputRoom
 from kvmbox.run.config import RunConfig
 from kvmbox.run.kinds import guest_clock, interrupt_router, ring_kind, window_kind
 from kvmbox.run.late_writes import LateWrites
-from kvmbox.run.moving import Mover
+from kvmbox.run.moving import Mover, tell_transfers
 from kvmbox.run.processors import Processors
 from kvmbox.wire import protocol
 
@@ -222,6 +222,9 @@ class Shims(Protocol):
 class Devices:
     """All devices of a run: launched, wired, and connected to two buses."""
 
+    disks: Sequence[RunDisk] = ()
+    """The disks of the guest, once they are known."""
+
     def __init__(
         self,
         board: list[DeviceSpec],
@@ -237,7 +240,6 @@ class Devices:
         wake: Callable[[], None],
         prepare: Callable[[DevicePool, GuestClock], None] = lambda _pool, _clock: None,
         shims: Shims | None = None,
-        disks: Sequence[RunDisk] = (),
         exact: bool = False,
     ) -> None:
         """Wire `board`, whose processes `pool` has launched. `reset` is called when a device asks for one,
@@ -250,8 +252,6 @@ class Devices:
         instruction that has printed a text when the text is found.
         """
         self._exact = exact
-        self.disks = disks
-        """The disks of the guest."""
         self.board = board
         self.pool = pool
         self.clock = guest_clock()
@@ -298,6 +298,11 @@ class Devices:
         deadline_changed = shims.attach(self.clock.now, processes, deadline_changed)
         grants = {device.name: bind(device, shims.host_of(device, host)) for device in self.board}
         return grants, deadline_changed
+
+    def tell_transfers(self) -> None:
+        """Send COMPLETE for what is done. By the main thread. Raises DeviceProcessError."""
+        if self.transfers is not None:
+            tell_transfers(self.transfers, self.pool)
 
     def _attach(self, device: DeviceSpec, proxy: DeviceProxy) -> None:
         self.proxies.append(proxy)

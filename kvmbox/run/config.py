@@ -111,6 +111,7 @@ class RunConfig(Value):
         """What for, and the path, of each file that the run writes."""
         found = list(self._files(WRITTEN))
         found += [(f"--serial {one.port}=file:", one.path) for one in self.serial.values() if one.path]
+        found += self._disks_written
         if self.debugcon.path:
             found.append(("--debugcon file:", self.debugcon.path))
         return found
@@ -120,7 +121,12 @@ class RunConfig(Value):
         """The same of the files that it reads."""
         if self.start is not None:
             return [("--from", self.start.path)]
-        return [("the guest's image", self.guest), *self._files(READ)]
+        read = [one for one in self._files(READ) if one not in self._disks_written]
+        return [("the guest's image", self.guest), *read]
+
+    @property
+    def _disks_written(self) -> list[tuple[str, str]]:
+        return [("--disk", one.path) for one in self.of_part("disks") if one.mode == "write"]
 
     def _files(self, use: str) -> Iterator[tuple[str, str]]:
         for option in PARAMETERS.values():

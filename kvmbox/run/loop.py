@@ -28,7 +28,6 @@ from kvmbox.run.builder import Devices, GuestVm
 from kvmbox.run.ends import Ends
 from kvmbox.run.feeding import Feeding
 from kvmbox.run.kinds import loop_kind
-from kvmbox.run.moving import tell_transfers
 from kvmbox.run.routes import ExitTotals
 from kvmbox.run.standstill import Standstill
 from kvmbox.run.timeless import timeless
@@ -345,7 +344,7 @@ class MainLoop:
                 self._handle(poll, events, feeding)
                 self.watch.finish_look(too_late=self.ends.are_near)
                 feeding.feed()
-                tell_transfers(devices.transfers, devices.pool)
+                devices.tell_transfers()
                 self._stand_still(devices)
                 pool.tend(poll, self._say)
             except DeviceProcessError as error:

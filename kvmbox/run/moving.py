@@ -68,10 +68,8 @@ class Mover:
         return MediumAccess(grant, medium_store(store), submit)
 
 
-def tell_transfers(thread: TransferThread | None, pool: DevicePool) -> None:
+def tell_transfers(thread: TransferThread, pool: DevicePool) -> None:
     """Send COMPLETE for what is done. By the main thread. Raises DeviceProcessError."""
-    if thread is None:
-        return
     for done in thread.take_done():
         for device_type, index, device in pool.places():
             if device.name == done.device:

@@ -244,9 +244,9 @@ def _devices(
         stores=opening.stores,
         wake=main_loop.wakeup.wake,
         shims=opening.shims,
-        disks=opening.disks,
         exact=opening.exact,
     )
+    devices.disks = opening.disks
     main_loop.take_devices(devices)
     return devices
 

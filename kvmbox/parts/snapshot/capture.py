@@ -45,7 +45,6 @@ from kvmbox.remote.on_demand import NoProcess
 from kvmbox.run.builder import Devices, GuestVm
 from kvmbox.run.coalescing import CoalescedRing
 from kvmbox.run.config import RunConfig
-from kvmbox.run.moving import tell_transfers
 
 _CR4_VMXE: Final = 1 << 13  # Intel SDM volume 3, 2.5
 _EFER_SVME: Final = 1 << 12  # AMD APM volume 2, 3.1.7
@@ -113,7 +112,7 @@ class Taker:
             pass
         if devices.transfers is not None and not devices.transfers.settle():
             raise SnapshotFileError("a transfer of a device does not end: its file does not answer")
-        tell_transfers(devices.transfers, devices.pool)
+        devices.tell_transfers()
         host = self._host_facts(guest)
         sections: dict[str, bytes] = {}
         indices = self._kvm.msr_indices()

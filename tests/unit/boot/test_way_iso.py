@@ -142,7 +142,6 @@ def test_what_is_no_cd_is_refused_whoever_asks() -> None:
     [
         ({"command_line": "quiet"}, "--append"),
         ({"bios": "none"}, "--bios none"),
-        ({"entry": (0, 0)}, "--entry"),
     ],
 )
 def test_cd_takes_no_options_of_others(options: dict[str, Any], words: str) -> None:

@@ -152,7 +152,14 @@ class Rig:
         )
         router = SimpleNamespace(rearm=lambda: None, assert_again=lambda _line: None)
         self.devices = SimpleNamespace(
-            pool=pool, clock=clock, ports=None, mmio=None, transfers=None, late=LateWrites(), router=router
+            pool=pool,
+            clock=clock,
+            ports=None,
+            mmio=None,
+            transfers=None,
+            tell_transfers=lambda: None,
+            late=LateWrites(),
+            router=router,
         )
         self.lent: list[int] = []
         self.is_late = False

@@ -14,6 +14,7 @@ from kvmbox.host.disks import DiskRequest
 from kvmbox.parts.disk.image import PaddedStore, image_disk
 from kvmbox.parts.disk.places import placed
 from kvmbox.parts.disk.requests import cd, disk
+from kvmbox.run.machine import Machine
 
 
 @pytest.mark.parametrize(
@@ -89,3 +90,9 @@ def test_bios_sees_zeros_behind_the_image_and_writes_none_of_them() -> None:
     with pytest.raises(OSError, match="no such bytes") as caught:
         padded.write(512, bytes(512))
     assert caught.value.errno == errno.EINVAL
+
+
+def test_disk_that_is_written_is_no_file_whose_change_boots_again() -> None:
+    config = Machine("ata", disks=["a.img,write", "b.img"], cdroms=["c.iso"]).config
+    assert config.files_written == [("--disk", "a.img")]
+    assert config.files_read[1:] == [("--disk", "b.img"), ("--cdrom", "c.iso")]
