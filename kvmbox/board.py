@@ -646,3 +646,63 @@ def _bios_devices(drives: Sequence[BootDrive]) -> list[DeviceSpec]:
             )
         )
     return devices
+
+
+VIRTIO_CONSOLE: Final = "virtio-console"
+"""Name of the virtio console, and of its streams."""
+
+VIRTIO_RNG: Final = "virtio-rng"
+"""Name of the virtio entropy device."""
+
+ENTROPY: Final = Medium("entropy", 1 << 62)
+"""Random bytes of the host, as many as are read."""
+
+
+def _virtio(name: str, model: str, parameters: Mapping[str, Parameter], *grants: Grant) -> DeviceSpec:
+    """A virtio device without its place: see `place_virtio`."""
+    return DeviceSpec(
+        name,
+        model.replace("_", "-"),
+        model,
+        parameters=parameters,
+        grants=grants,
+        natural_sizes=frozenset({2, 4}),
+        on_demand=True,
+    )
+
+
+def virtio_blk(number: int, medium: Medium, *, serial: bytes = b"") -> DeviceSpec:
+    """Virtio disk `number`, whose sectors are those of `medium`."""
+    parameters: dict[str, Parameter] = {
+        "sectors": medium.size // layout.SECTOR_SIZE,
+        "read_only": int(not medium.writable),
+        "serial": serial,
+    }
+    return _virtio(f"virtio-blk-{number}", "virtio_blk", parameters, Queues(1), medium)
+
+
+def virtio_rng() -> DeviceSpec:
+    """The virtio entropy device."""
+    return _virtio(VIRTIO_RNG, "virtio_rng", _NO_PARAMETERS, Queues(1), ENTROPY)
+
+
+def virtio_console() -> DeviceSpec:
+    """The virtio console."""
+    streams = Output(VIRTIO_CONSOLE), Input(VIRTIO_CONSOLE)
+    return _virtio(VIRTIO_CONSOLE, "virtio_console", _NO_PARAMETERS, Queues(2), *streams)
+
+
+def place_virtio(devices: Sequence[DeviceSpec]) -> list[DeviceSpec]:
+    """Virtio devices at their addresses and on their lines, in order. ValueError if there are too many."""
+    if len(devices) > len(layout.VIRTIO_IRQS):
+        raise ValueError(f"{len(devices)} virtio devices, at most {len(layout.VIRTIO_IRQS)} have a place")
+    return [
+        DeviceSpec(
+            **device.as_dict()
+            | {
+                "mmio": (AddressRange(layout.VIRTIO_BASE + number * layout.VIRTIO_SIZE, layout.VIRTIO_SIZE),),
+                "grants": (Irq(layout.VIRTIO_IRQS[number]), *device.grants),
+            }
+        )
+        for number, device in enumerate(devices)
+    ]
