@@ -11,7 +11,7 @@ from collections.abc import Mapping as ZoneMap
 from typing import Protocol
 
 from kvmbox import board, layout
-from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Medium, Resource, StopValue, pc_board
+from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Medium, Queues, Resource, StopValue, pc_board
 from kvmbox.boot.files import HostFiles
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, BusDevice, Mapping
@@ -45,6 +45,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.host.transfers import Store
     from kvmbox.remote.grants import Grants, Host
+    from kvmbox.remote.queues import DeviceQueues
     from kvmbox.remote.window import DataWindow
     from kvmbox.run.disks import RunDisk
 
@@ -158,6 +159,10 @@ class RunHost:
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
         """Reports become lines for the person, or the end of the run."""
         return self.bios.take, self.bios.stop
+
+    def queues(self, device: str, grant: Queues) -> DeviceQueues:
+        """Those whose output, like all, waits while the console has no room."""
+        return self.mover.queues(device, grant, self._console.wait_for_room)
 
     def window(self, register: int) -> DataWindow:
         """One that the chosen loop can look into."""

@@ -23,6 +23,7 @@ from kvmbox.board import (
     Input,
     LateWrites,
     Medium,
+    Queues,
     Resource,
     Suspend,
     pc_board,
@@ -38,6 +39,7 @@ from kvmbox.remote.grants import bind
 from kvmbox.remote.greeting import hello_of
 from kvmbox.remote.guest_memory import Submit
 from kvmbox.remote.medium import MediumAccess
+from kvmbox.remote.queues import DeviceQueues
 from kvmbox.remote.transport import Waits, Words
 from kvmbox.remote.window import DataWindow
 from kvmbox.wire import protocol
@@ -170,6 +172,10 @@ class Process:
     def window(self, register: int) -> DataWindow:
         """As above."""
         raise AssertionError(register)
+
+    def queues(self, device: str, grant: Queues) -> DeviceQueues:
+        """As above."""
+        raise AssertionError(device, grant)
 
     def stop(self, value: int | None) -> None:
         """Counted."""
