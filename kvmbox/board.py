@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from kvmbox import layout
 from kvmbox.devices import acpi_pm, port_models, power_off_ports
+from kvmbox.errors import UsageError
 from kvmbox.firmware.fw_cfg import FwCfgItem, content_of, machine_items
 from kvmbox.lean import Value
 
@@ -692,10 +693,22 @@ def virtio_console() -> DeviceSpec:
     return _virtio(VIRTIO_CONSOLE, "virtio_console", _NO_PARAMETERS, Queues(2), *streams)
 
 
-def place_virtio(devices: Sequence[DeviceSpec]) -> list[DeviceSpec]:
-    """Virtio devices at their addresses and on their lines, in order. ValueError if there are too many."""
-    if len(devices) > len(layout.VIRTIO_IRQS):
-        raise ValueError(f"{len(devices)} virtio devices, at most {len(layout.VIRTIO_IRQS)} have a place")
+def virtio_places(board: Sequence[DeviceSpec]) -> tuple[tuple[int, int], ...]:
+    """(address, interrupt line) of each virtio device of a board."""
+    return tuple((one.mmio[0].first, one.irqs[0]) for one in board if one.granted(Queues) and one.mmio)
+
+
+def place_virtio(devices: Sequence[DeviceSpec], board: Sequence[DeviceSpec] = ()) -> list[DeviceSpec]:
+    """Virtio devices at their addresses and on their lines, behind those that `board` has.
+
+    Raises UsageError if there are too many.
+    """
+    first, most = len(virtio_places(board)), len(layout.VIRTIO_IRQS)
+    if first + len(devices) > most:
+        raise UsageError(
+            f"{first + len(devices)} virtio devices, and there is room for {most}",
+            hint="give fewer of --disk …,on=virtio, --rng and --virtio-console",
+        )
     return [
         DeviceSpec(
             **device.as_dict()
@@ -704,5 +717,5 @@ def place_virtio(devices: Sequence[DeviceSpec]) -> list[DeviceSpec]:
                 "grants": (Irq(layout.VIRTIO_IRQS[number]), *device.grants),
             }
         )
-        for number, device in enumerate(devices)
+        for number, device in enumerate(devices, first)
     ]
