@@ -41,7 +41,12 @@ _OPEN: Final = struct.Struct("<III")  # handle, bytes, printed
 
 
 class VirtioConsole(VirtioMmio):
-    """See the module."""
+    """See the module.
+
+    >>> from kvmbox.devices.virtio_mmio import DEVICE_ID
+    >>> VirtioConsole().read(0, DEVICE_ID, 4)
+    3
+    """
 
     __slots__ = ("_open", "_starved", "_waiting")
 

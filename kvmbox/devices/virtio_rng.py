@@ -26,7 +26,12 @@ _OPEN: Final = struct.Struct("<IH")  # handle, bytes
 
 
 class VirtioRng(VirtioMmio):
-    """See the module."""
+    """See the module.
+
+    >>> from kvmbox.devices.virtio_mmio import DEVICE_ID
+    >>> VirtioRng().read(0, DEVICE_ID, 4)
+    4
+    """
 
     __slots__ = ("_open",)
 

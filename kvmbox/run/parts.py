@@ -12,7 +12,6 @@ import os
 from contextlib import ExitStack
 from typing import Final
 
-from kvmbox.board import virtio_places
 from kvmbox.errors import KvmboxError, StartError
 from kvmbox.outcome import GUEST_CRASHED, INTERRUPTED, TIMED_OUT, UNKNOWN_EXIT, Outcome
 from kvmbox.run.by_name import load
@@ -78,7 +77,6 @@ class Parts:
         for part in self._parts.values():
             cleanup.callback(part.close)
             part.equip(opening)
-        opening.source = opening.source.announcing(virtio_places(opening.board))
 
     def open(self, opening: Opening) -> None:
         """See `Part`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.board import BOOT_DISK, BootDrive, IdeDrive, Medium, ide_board, place_virtio, virtio_blk
+from kvmbox.board import BOOT_DISK, BootDrive, IdeDrive, Medium, ide_board, virtio_blk
 from kvmbox.firmware.builtin_bios import Further, unit_sectors
 from kvmbox.host.disks import CD_SECTOR, RAW, SECTOR, DiskRequest, DiskStore, open_disk
 from kvmbox.parts.disk.image import PaddedStore, image_disk
@@ -105,9 +105,7 @@ class Disks(Part):
             placed(*([drive.on_ide() for drive in one if drive.request.on == IDE] for one in (disks, cds)))
         )
         virtio = [drive for drive in disks if drive.request.on != IDE]
-        opening.board += place_virtio(
-            [drive.on_virtio(number) for number, drive in enumerate(virtio)], opening.board
-        )
+        opening.place_virtio([drive.on_virtio(number) for number, drive in enumerate(virtio)])
         if image is not None:
             self._show_in_bios(opening, image.size, disks, cds)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvmbox.board import place_virtio, virtio_console, virtio_rng
+from kvmbox.board import virtio_console, virtio_rng
 from kvmbox.host.entropy import ENTROPY, EntropyStore
 from kvmbox.run.part import Opening, Part
 
@@ -28,7 +28,7 @@ class Virtio(Part):
             opening.stores[ENTROPY] = EntropyStore()
         if self._console is not None:
             devices.append(virtio_console())
-        opening.board += place_virtio(devices, opening.board)
+        opening.place_virtio(devices)
 
 
 PART = Virtio
