@@ -63,6 +63,7 @@ from kvmbox.wire.protocol import HEADER, MAX_FRAME, MAX_PAYLOAD, NO_DEADLINE, WO
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.remote.medium import MediumAccess
+    from kvmbox.remote.queues import DeviceQueues
     from kvmbox.remote.window import DataWindow
 
 _pack: Final = WORDS.pack
@@ -426,6 +427,10 @@ class Channel:
     def window(self, device: int) -> DataWindow | None:
         """The window of a device that may have one."""
         return self._grants[device].window
+
+    def queues(self, device: int) -> DeviceQueues | None:
+        """The virtqueues of a device that may have some."""
+        return self._grants[device].queues
 
     def media(self, device: int) -> Mapping[int, MediumAccess]:
         """The media of a device, by the number that it has for them."""

@@ -247,6 +247,12 @@ class Grants(Value):
             case _:
                 return None
 
+    @property
+    def media(self) -> Mapping[int, MediumAccess]:
+        """The media among the resources, by their numbers."""
+        found = ((number, self.medium(number)) for number in range(len(self.resources)))
+        return {number: medium for number, medium in found if medium is not None}
+
     def medium(self, resource: int) -> MediumAccess | None:
         """The medium that is the device's resource of this number, if it is one."""
         found = self.resources[resource] if resource < len(self.resources) else None

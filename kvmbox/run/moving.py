@@ -85,13 +85,15 @@ class Mover:
         return DeviceQueues(grant, self._ram, come_by)
 
 
-def tell_transfers(thread: TransferThread | None, pool: DevicePool) -> None:
-    """Send COMPLETE for what is done. By the main thread. Raises DeviceProcessError."""
+def tell_transfers(thread: TransferThread | None, pool: DevicePool) -> bool:
+    """Send COMPLETE for what is done; whether anything was. By the main thread. Raises DeviceProcessError."""
     if thread is None:
-        return
-    for done in thread.take_done():
+        return False
+    told = thread.take_done()
+    for done in told:
         for device_type, index, device in pool.places():
             if device.name == done.device:
                 pool.channel(device_type).serve(
                     partial(settled, index, done.tag, done.status, done.settle), REPLY_SLICES
                 )
+    return bool(told)

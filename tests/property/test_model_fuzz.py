@@ -20,6 +20,7 @@ from kvmbox.board import (
     AddressRange,
     BiosReport,
     BoardOptions,
+    BootDrive,
     Content,
     DeviceSpec,
     Input,
@@ -141,7 +142,7 @@ def variants() -> dict[str, DeviceSpec]:
             uart_pace=pace,
             testdev=True,
             has_bios=True,
-            boot_disk_sectors=64,
+            boot_drives=(BootDrive("disk", 64),),
             fw_cfg=(FwCfgItem(bytes(range(1, 252)) * 20, "opt/large"),),
         )
         for device in pc_board(options):
@@ -494,7 +495,7 @@ def steps_for(name: str, *, most: int = 300) -> st.SearchStrategy[list[Step]]:
     return st.binary(min_size=most // 3, max_size=most).map(lambda data: steps_from(name, data))
 
 
-QUESTIONS: Final = (MemoryRead, ContentRead, Transfer, Walk, ChainRead, ChainTransfer, Flush)
+QUESTIONS: Final = (MemoryRead, ContentRead, Transfer, Walk, ChainRead, ChainTransfer)
 
 
 class VirtioGuest:
@@ -632,7 +633,8 @@ class Rig:
         """Answer what the model asks for, and what it asks for then; returns the effects of that."""
         later: list[Effect] = []
         model: Any = self.model
-        waiting = [effect for effect in effects if isinstance(effect, QUESTIONS)]
+        kinds = (*QUESTIONS, Flush) if self.device.granted(Queues) else QUESTIONS
+        waiting = [effect for effect in effects if isinstance(effect, kinds)]
         # What a device with queues wants can wait.
         for _ in range(10 * MOST_FOLLOW_UPS if self.device.granted(Queues) else MOST_FOLLOW_UPS):
             if not waiting:
@@ -653,7 +655,7 @@ class Rig:
                     model.complete(self.now, handle, DONE if handle % 9 else FAILED)
             more = self.model.take_effects()
             self.check_effects(more, is_write=False, written=0)
-            waiting += [effect for effect in more if isinstance(effect, QUESTIONS)]
+            waiting += [effect for effect in more if isinstance(effect, kinds)]
             later += more
         assert not waiting, "more than are answered within one access"
         return later

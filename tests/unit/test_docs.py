@@ -15,7 +15,16 @@ import click
 import pytest
 
 from kvmbox import layout, outcome
-from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, IdeDrive, by_type, ide_board, pc_board
+from kvmbox.board import (
+    SERIAL_PORTS,
+    BoardOptions,
+    BootDrive,
+    DeviceSpec,
+    IdeDrive,
+    by_type,
+    ide_board,
+    pc_board,
+)
 from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
 from kvmbox.jail import layers

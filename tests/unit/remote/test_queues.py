@@ -25,7 +25,7 @@ from kvmbox.host.transfers import BytesStore
 from kvmbox.remote.follow_up import MAX_FOLLOW_UPS
 from kvmbox.remote.queues import piece
 from kvmbox.wire import protocol
-from kvmbox.wire.protocol import Request
+from kvmbox.wire.protocol import MAX_PAYLOAD, Request
 from tests.support.virtio_driver import WRITE, Driver
 from tests.support.virtio_rig import VirtioRig
 
@@ -384,6 +384,18 @@ def test_transfer_beyond_its_chain_or_grant_is_not_granted(disk: Disk, effect: E
     assert disk.check(ChainTransfer(handle, 0, 0, 0, 16, 0))
 
     assert not disk.check(effect)
+
+
+def test_read_of_a_chain_fits_in_a_frame(disk: Disk) -> None:
+    disk.store.waits = True
+    disk.memory.poke(HEADER, "IIQ", 1, 0, 0)
+    disk.driver.chain((HEADER, 16, 0), (DATA, 8192, 0), (STATUS, 1, WRITE))
+    disk.driver.offer(0)
+    disk.notify()
+    ((handle, _, _),) = disk.host.errands
+
+    assert disk.check(ChainRead(handle, 0, MAX_PAYLOAD))
+    assert not disk.check(ChainRead(handle, 0, MAX_PAYLOAD + 1))
 
 
 def test_read_only_medium_is_not_written_to() -> None:

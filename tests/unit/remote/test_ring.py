@@ -361,6 +361,9 @@ def test_drained_queue_asks_for_a_notice_of_the_next_chain() -> None:
     driver.offer(0, 1)
     assert len(ring.take(3)) == 2
     assert driver.notice_at == 1 == driver.index
+    driver.offer(2)
+    ring.take(1)
+    assert driver.notice_at == 1  # which has passed: no notice
 
     driver, ring = rig(4)
     driver.offer(0, 1)
