@@ -268,12 +268,11 @@ class VirtioMmio(TimelessModel):
             self._effects.append(IrqLine(PIN, 0))
 
     def _break(self) -> None:
-        """The driver has done what no driver may do: only a reset helps."""
+        """The driver, which is running, has done what no driver may do: only a reset helps."""
         if not self._status & NEEDS_RESET:
             self._status |= NEEDS_RESET
-            if self._status & DRIVER_OK:
-                self._interrupts |= CONFIG_CHANGE
-                self._effects.append(IrqLine(PIN, 1))
+            self._interrupts |= CONFIG_CHANGE
+            self._effects.append(IrqLine(PIN, 1))
 
     # --- Chains -------------------------------------------------------------------------------------------
 

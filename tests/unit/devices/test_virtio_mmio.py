@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from kvmbox.devices import virtio_mmio as mmio
@@ -285,3 +287,14 @@ def test_malformed_snapshot_is_refused_without_effect(model: mmio.VirtioMmio) ->
         with pytest.raises(SnapshotError):
             model.restore(bad)  # type: ignore[attr-defined]  # each subclass has it
         assert model.snapshot() == good
+
+
+@pytest.mark.parametrize(("asked", "in_hand"), [(17, 0), (1, 64), (0, 65), (0, 0xFFFF)])
+def test_more_chains_than_a_device_may_have_are_refused_in_a_snapshot(asked: int, in_hand: int) -> None:
+    model = started()
+    good = model.snapshot()
+
+    with pytest.raises(SnapshotError):
+        model.restore(good[:-4] + struct.pack("<HH", asked, in_hand))
+    assert model.snapshot() == good
+    model.restore(good[:-4] + struct.pack("<HH", 16, 48))

@@ -11,6 +11,7 @@ from kvmbox import board
 from kvmbox.board import Medium
 from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.devices.model import (
+    BEYOND_END,
     ChainRead,
     ChainTransfer,
     ChainUsed,
@@ -288,6 +289,37 @@ def test_guest_that_feeds_a_ring_for_ever_does_not_keep_its_access_for_ever() ->
     disk.memory.store16 = original  # type: ignore[method-assign]
     disk.do_errands()
     assert not disk.host.errands
+
+
+def test_transfer_beyond_the_end_of_the_medium_is_told_and_reads_nothing(disk: Disk) -> None:
+    handle = in_hand(disk)
+    disk.do_errands()
+    disk.ask(6, number=1)
+    disk.notify()
+    handle += 1
+    disk.host.errands[0][2](1)  # type: ignore[misc]  # settled, and the device is not told: it has the chain
+    disk.host.errands.clear()
+
+    application = disk.grants.check(0, ChainTransfer(handle, 0, len(CONTENT) - 256, 0, 512, 1), WRITE_SENT)
+    assert application is not None
+    (wanted,) = application[0](*application[1])
+    request = wanted(True)
+    assert request is not None
+    assert (request.kind, request.value) == (protocol.COMPLETE, handle | BEYOND_END << 32)
+    assert not disk.host.errands
+
+
+def test_what_waits_is_asked_for_again_after_a_reset_of_the_machine(disk: Disk) -> None:
+    disk.ask(1)
+    disk.channel.serve(lambda: _postponed(disk), 10)
+    disk.reset()  # which drops the errand that was to bring the main thread
+    disk.start()
+    disk.ask(2)
+    disk.channel.serve(lambda: _postponed(disk), 10)
+
+    assert len(disk.host.errands) == 1
+    disk.do_errands()
+    assert disk.requests[-1] == protocol.CHAINS
 
 
 def test_walk_that_waits_is_forgotten_with_its_queue(disk: Disk) -> None:
