@@ -659,11 +659,13 @@ ENTROPY: Final = Medium("entropy", 1 << 62)
 """Random bytes of the host, as many as are read."""
 
 
-def _virtio(name: str, model: str, parameters: Mapping[str, Parameter], *grants: Grant) -> DeviceSpec:
+def _virtio(
+    name: str, device_type: str, model: str, parameters: Mapping[str, Parameter], *grants: Grant
+) -> DeviceSpec:
     """A virtio device without its place: see `place_virtio`."""
     return DeviceSpec(
         name,
-        model.replace("_", "-"),
+        device_type,
         model,
         parameters=parameters,
         grants=grants,
@@ -679,18 +681,18 @@ def virtio_blk(number: int, medium: Medium, *, serial: bytes = b"") -> DeviceSpe
         "read_only": int(not medium.writable),
         "serial": serial,
     }
-    return _virtio(f"virtio-blk-{number}", "virtio_blk", parameters, Queues(1), medium)
+    return _virtio(f"virtio-blk-{number}", "vblk", "virtio_blk", parameters, Queues(1), medium)
 
 
 def virtio_rng() -> DeviceSpec:
     """The virtio entropy device."""
-    return _virtio(VIRTIO_RNG, "virtio_rng", _NO_PARAMETERS, Queues(1), ENTROPY)
+    return _virtio(VIRTIO_RNG, "vrng", "virtio_rng", _NO_PARAMETERS, Queues(1), ENTROPY)
 
 
 def virtio_console() -> DeviceSpec:
     """The virtio console."""
     streams = Output(VIRTIO_CONSOLE), Input(VIRTIO_CONSOLE)
-    return _virtio(VIRTIO_CONSOLE, "virtio_console", _NO_PARAMETERS, Queues(2), *streams)
+    return _virtio(VIRTIO_CONSOLE, "vcon", "virtio_console", _NO_PARAMETERS, Queues(2), *streams)
 
 
 def virtio_places(board: Sequence[DeviceSpec]) -> tuple[tuple[int, int], ...]:

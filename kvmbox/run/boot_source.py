@@ -113,7 +113,7 @@ class BootSource(Value):
                 hint="boot sectors, flat 16-bit images and Multiboot kernels may have a BIOS",
             )
         shows_disk = way.name in ("bios", "iso") or (way.name == "real" and config.bios == BUILTIN_BIOS)
-        load = partial(_load, image, way.name, options, platform_of(config))
+        load = partial(_load, image, options, platform_of(config))
         return cls(
             partial(load, NONE, ()),
             has_bios,
@@ -128,20 +128,15 @@ class BootSource(Value):
 
 def _load(
     image: GuestImage,
-    way: str,
     options: BootOptions,
     platform: Platform,
     further: Further,
     virtio: VirtioPlaces,
     memory: GuestMemory,
 ) -> BootPlan:
-    changed: dict[str, object] = {"further": further}
     if virtio:
-        from kvmbox.boot.announced import with_virtio
-
-        changed["command_line"] = with_virtio(image, way, options.command_line, virtio)
         platform = Platform(**platform.as_dict() | {"virtio": virtio})
-    return load_image(image, memory, BootOptions(**options.as_dict() | changed), platform)
+    return load_image(image, memory, BootOptions(**options.as_dict() | {"further": further}), platform)
 
 
 def _starts_in_real_mode(image: GuestImage) -> bool:
