@@ -70,6 +70,11 @@ LOW_FIRMWARE: Final = 256 * KIB  # so much of its end is also below 1 MiB
 MMIO_UART_BASE: Final = 0xD000_0000  # eight byte registers, as a port UART has them
 MMIO_UART_IRQ: Final = 5
 
+VIRTIO_BASE: Final = 0xD000_1000  # the registers of the first virtio device, and then of the others
+VIRTIO_SIZE: Final = 0x200
+VIRTIO_IRQS: Final = (10, 11, 7, 6, 20, 21, 22, 23)
+"""The line of each virtio device: those of ISA first, which also guests without an I/O APIC have."""
+
 # --- The chip set's memory: APICs, HPET, flash, and what KVM wants for itself ------------------------
 CHIP_SET_START: Final = 0xFEC0_0000  # up to 4 GiB
 IO_APIC_BASE: Final = 0xFEC0_0000

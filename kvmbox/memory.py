@@ -130,6 +130,21 @@ class GuestMemory:
         pages, offset = self._locate(address, view.nbytes)
         pages[offset : offset + view.nbytes] = view
 
+    def load16(self, address: int) -> int:
+        """Two bytes at an even address that is RAM, little-endian, read in one access.
+
+        A slice would be copied byte by byte, as far as Python promises: the guest may be writing them.
+        """
+        pages, offset = self._locate(address, 2)
+        with memoryview(pages) as view, view.cast("H") as words:
+            return words[offset >> 1]
+
+    def store16(self, address: int, value: int) -> None:
+        """The same to write: another CPU sees the old value or the new one, and no mixture."""
+        pages, offset = self._locate(address, 2)
+        with memoryview(pages) as view, view.cast("H") as words:
+            words[offset >> 1] = value
+
     def fill(self, address: int, size: int, value: int = 0) -> None:
         """Set `size` bytes at guest-physical `address` to `value`, in bounded steps."""
         pages, offset = self._locate(address, size)

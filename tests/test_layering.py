@@ -351,7 +351,8 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
     }
     assert {name for name in side if group_of(name) == "wire"} == {
         "kvmbox.wire",
-        *(f"kvmbox.wire.{one}" for one in ("blocks", "effects", "page_layout", "protocol", "spawner_frames")),
+        *(f"kvmbox.wire.{one}" for one in ("blocks", "chains", "effects", "page_layout", "protocol")),
+        "kvmbox.wire.spawner_frames",
     }
     # Filters are compiled by the VMM: neither libseccomp nor the policy is in the sandbox.
     assert side & {"kvmbox.sandbox.seccomp", "kvmbox.sandbox.policy", "kvmbox.sandbox.listener"} == set()

@@ -39,6 +39,14 @@ class BootOptions(Value):
     further: Further = NONE
 
 
+def _command_line(image: GuestImage, way: str, given: str | None, platform: Platform) -> str | None:
+    if not platform.virtio:
+        return given
+    from kvmbox.boot.announced import with_virtio
+
+    return with_virtio(image, way, given, platform.virtio)
+
+
 def load_image(
     image: GuestImage, memory: GuestMemory, options: BootOptions, platform: Platform | None = None
 ) -> BootPlan:
@@ -54,7 +62,7 @@ def load_image(
         memory,
         platform,
         tables.rsdp,
-        options.command_line,
+        _command_line(image, way.name, options.command_line, platform),
         options.modules,
         options.initrd,
         options.load_address,

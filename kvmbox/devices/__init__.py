@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from kvmbox.devices.testdev import PcTestdev
     from kvmbox.devices.uart_16550a import Uart16550A
     from kvmbox.devices.vga_text import VgaText
+    from kvmbox.devices.virtio_blk import VirtioBlk
+    from kvmbox.devices.virtio_console import VirtioConsole
+    from kvmbox.devices.virtio_rng import VirtioRng
 
 __all__ = [
     "I8042",
@@ -86,6 +89,9 @@ __all__ = [
     "Transfer",
     "Uart16550A",
     "VgaText",
+    "VirtioBlk",
+    "VirtioConsole",
+    "VirtioRng",
     "Window",
 ]
 

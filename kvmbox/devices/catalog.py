@@ -22,6 +22,9 @@ from kvmbox.devices.rtc_mc146818 import RtcMc146818
 from kvmbox.devices.testdev import PcTestdev
 from kvmbox.devices.uart_16550a import Uart16550A
 from kvmbox.devices.vga_text import VgaText
+from kvmbox.devices.virtio_blk import VirtioBlk
+from kvmbox.devices.virtio_console import VirtioConsole
+from kvmbox.devices.virtio_rng import VirtioRng
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "boot_disk": BootDisk,
     "ide": IdeChannel,
     "vga_text": VgaText,
+    "virtio_blk": VirtioBlk,
+    "virtio_rng": VirtioRng,
+    "virtio_console": VirtioConsole,
 }
 
 

@@ -33,6 +33,8 @@ _IRQ_NO_FLAGS: Final = 0x22
 _IO_PORT: Final = 0x47
 _END_TAG: Final = b"\x79\x00"  # a checksum of 0: not checked
 _MEMORY32_FIXED: Final = 0x86
+_INTERRUPT: Final = 0x89
+_CONSUMER: Final = 1
 _DECODES_16_BITS: Final = 1
 _READ_WRITE: Final = 1
 
@@ -137,6 +139,11 @@ def io_ports(first: int, count: int) -> bytes:
 def irq(*numbers: int) -> bytes:
     """IRQNoFlags() {numbers}: edge triggered, active high, not shared (section 6.4.2.1)."""
     return struct.pack("<BH", _IRQ_NO_FLAGS, sum(1 << number for number in set(numbers)))
+
+
+def interrupt(number: int) -> bytes:
+    """Interrupt(ResourceConsumer, Level, ActiveHigh, Exclusive) {number}: any line (section 6.4.3.6)."""
+    return struct.pack("<BHBBI", _INTERRUPT, 6, _CONSUMER, 1, number)
 
 
 def memory32_fixed(base: int, size: int, *, writable: bool) -> bytes:

@@ -36,6 +36,7 @@ def definition_block(platform: Platform) -> bytes:
                 _hpet(),
                 _fw_cfg(),
                 _pvpanic(),
+                *_virtio(platform),
             ),
         )
     )
@@ -131,3 +132,17 @@ def _fw_cfg() -> bytes:
 def _pvpanic() -> bytes:
     """QEMU's pvpanic (QEMU's docs/specs/pvpanic)."""
     return _device("PEVT", aml.string("QEMU0001"), aml.io_ports(layout.PVPANIC_PORT, 1))
+
+
+def _virtio(platform: Platform) -> list[bytes]:
+    """Virtio devices over MMIO, by the id that Linux and QEMU's microvm have for them."""
+    return [
+        _device(
+            f"VR{number:02X}",
+            aml.string("LNRO0005"),
+            aml.memory32_fixed(address, layout.VIRTIO_SIZE, writable=True),
+            aml.interrupt(line),
+            uid=number,
+        )
+        for number, (address, line) in enumerate(platform.virtio)
+    ]

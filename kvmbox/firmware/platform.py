@@ -11,7 +11,7 @@ class Platform(Value):
     `memory_size` is bytes of RAM; CPU i of `cpus` has the APIC id i; `serial_ports` are those that are
     present: COM1 to COM4, and "MMIO" for the memory-mapped one. `cpu_signature` and `cpu_features` are EAX
     and EDX of CPUID leaf 1, which MP and SMBIOS tables repeat; by default those of a P6 with FPU, CMPXCHG8B
-    and local APIC.
+    and local APIC. `virtio` has (address, interrupt line) of each virtio device over MMIO.
     """
 
     memory_size: int
@@ -19,3 +19,4 @@ class Platform(Value):
     serial_ports: tuple[str, ...] = ("COM1",)
     cpu_signature: int = 0x600
     cpu_features: int = 0x301
+    virtio: tuple[tuple[int, int], ...] = ()

@@ -14,7 +14,7 @@ import tty
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from kvmbox.board import MMIO_UART, SERIAL_PORTS
+from kvmbox.board import MMIO_UART, SERIAL_PORTS, VIRTIO_CONSOLE
 from kvmbox.errors import StartError, UsageError
 from kvmbox.host.capture import Capture, Typed
 from kvmbox.lean import Value
@@ -66,6 +66,20 @@ def _serial_spec(port: str, backend: str | Capture | None, text: str) -> SerialS
     if kind in ("null", "pty", "stdio") and not colon:
         return SerialSpec(port.upper(), kind)
     raise UsageError(f"--serial '{text}': unknown backend '{backend}'", hint=f"accepted: {accepted}")
+
+
+def parse_virtio_console(backend: str | Capture) -> SerialSpec:
+    """What --virtio-console may be; UsageError that says what is accepted."""
+    if isinstance(backend, Capture):
+        return SerialSpec(VIRTIO_CONSOLE, "capture", capture=backend)
+    kind, colon, path = backend.partition(":")
+    if kind == "file" and colon and path:
+        return SerialSpec(VIRTIO_CONSOLE, kind, path)
+    if kind in ("stdout", "null", "pty") and not colon:
+        return SerialSpec(VIRTIO_CONSOLE, kind)
+    raise UsageError(
+        f"--virtio-console '{backend}': unknown backend", hint="accepted: stdout, null, pty or file:PATH"
+    )
 
 
 def parse_debugcon(backend: str | Capture) -> SerialSpec:

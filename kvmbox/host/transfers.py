@@ -21,7 +21,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, NO_SPACE
 from kvmbox.host.threads import start_thread
@@ -120,9 +120,9 @@ class Order(Value):
     to_guest: bool
 
 
-Settle = Callable[[int], bool]
+Settle = Callable[[int], bool | Sequence[Any]]
 """Is told the status of what is done, under the lock of the device's channel: whether the device still waits
-for it."""
+for it; or, instead of that, all that follows for the channel (`remote.follow_up`)."""
 
 
 class Errand(Value):

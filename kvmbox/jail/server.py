@@ -19,6 +19,7 @@ from kvmbox.devices.catalog import build_model
 from kvmbox.devices.model import DONE, DeviceModel, Effect, HostOutput, SnapshotError
 from kvmbox.jail.own_model import build_from_source
 from kvmbox.wire import blocks, protocol
+from kvmbox.wire.chains import decode_chains
 from kvmbox.wire.effects import encode_effects_of, encode_reply
 from kvmbox.wire.protocol import (
     HEADER,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
-    from kvmbox.devices.model import MemoryModel
+    from kvmbox.devices.model import MemoryModel, QueueModel
     from kvmbox.wire.protocol import Parameter
 
     Words = tuple[int, int, int, int]
@@ -144,6 +145,9 @@ class DeviceServer:
             case protocol.COMPLETE:
                 for told in protocol.completions(request):
                     self._memory_model(request).complete(request.now, told & 0xFFFF_FFFF, told >> 32)
+            case protocol.CHAINS:
+                found = decode_chains(request.payload)
+                self._queue_model(request).chains(request.now, request.offset, found, request.value)
             case protocol.WRITE_RUN:
                 model = self.models[request.device]
                 write_run = getattr(model, "write_run", None)
@@ -233,6 +237,10 @@ class DeviceServer:
     def _memory_model(self, request: protocol.Request) -> MemoryModel:
         # Only what a model has asked for is ever answered: one that has not these methods has not asked.
         model: Any = self.models[request.device]
+        return model  # type: ignore[no-any-return]
+
+    def _queue_model(self, request: protocol.Request) -> QueueModel:
+        model: Any = self.models[request.device]  # as above
         return model  # type: ignore[no-any-return]
 
     def _hello(self, request: protocol.Request) -> int:

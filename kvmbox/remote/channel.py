@@ -38,7 +38,7 @@ from typing import Any, Final
 
 from kvmbox.devices.model import NO_RISE, Effect, HostOutput
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
-from kvmbox.remote.follow_up import MAX_FOLLOW_UPS, Application, FollowUp
+from kvmbox.remote.follow_up import CAN_WAIT, MAX_FOLLOW_UPS, Application, CanWait, FollowUp
 from kvmbox.remote.grants import Grants, rise_slack
 from kvmbox.remote.journal import Entry, entry_of
 from kvmbox.remote.mutex import Mutex
@@ -73,6 +73,7 @@ from kvmbox.wire.protocol import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.remote.medium import MediumAccess
+    from kvmbox.remote.queues import DeviceQueues
     from kvmbox.remote.window import DataWindow
 
 _pack: Final = WORDS.pack
@@ -151,7 +152,7 @@ class Channel:
         self.steady = steady or SteadyReads(now)
         self._sequence = last_sequence
         self._failure: DeviceProcessError | None = None
-        self._follow_ups: deque[FollowUp] = deque()
+        self._follow_ups: deque[FollowUp | CanWait] = deque()
         self._asked_for = 0  # how many follow-ups the open request may cause, the sent ones included
         self._left = 0  # how many accesses of the last block the process has not made yet
         self.transport = Transport()
@@ -422,7 +423,15 @@ class Channel:
         """
         try:
             while self._follow_ups:
-                request = self._next(*self._follow_ups.popleft())
+                follow_up = self._follow_ups.popleft()
+                if not isinstance(follow_up, FollowUp):
+                    wanted = follow_up(self._asked_for < MAX_FOLLOW_UPS)
+                    if wanted is None:
+                        continue
+                    self._asked_for += 1
+                    self._follow_ups.append(follow_up)  # there may be more
+                    follow_up = wanted
+                request = self._next(*follow_up)
                 if slices is None:
                     self._wait_for(request)
                 self._answer(request, 0, slices)
@@ -431,7 +440,7 @@ class Channel:
             self._follow_ups.clear()
             self._asked_for = 0
 
-    def serve(self, act: Callable[[], Sequence[FollowUp]], slices: _Slices = None) -> None:
+    def serve(self, act: Callable[[], Sequence[FollowUp | CanWait]], slices: _Slices = None) -> None:
         """Do something without a request: `act` is called under the lock, and what it asks for is sent.
 
         By the vCPU thread, or with `slices` by the main thread, which waits as in `request`.
@@ -452,6 +461,10 @@ class Channel:
         """The window of a device that may have one."""
         return self._grants[device].window
 
+    def queues(self, device: int) -> DeviceQueues | None:
+        """The virtqueues of a device that may have some."""
+        return self._grants[device].queues
+
     def media(self, device: int) -> Mapping[int, MediumAccess]:
         """The media of a device, by the number that it has for them."""
         return self._grants[device].media
@@ -460,6 +473,8 @@ class Channel:
         for device in self._grants:
             if device.window is not None:
                 device.window.drop()
+            if device.queues is not None:
+                device.queues.forget()
 
     def ask_under_lock(self, kind: int, *, device: int, offset: int, limit: int) -> tuple[int, bytes]:
         """A request from within another one, by whichever thread has the lock."""
@@ -620,7 +635,7 @@ class Channel:
         applications = [self.check_effect(index, effect, sent) for index, effect in effects]
         asked_for = self._asked_for
         for number, application in enumerate(applications):
-            asked_for += application[2]
+            asked_for += max(application[2], 0)
             if asked_for > MAX_FOLLOW_UPS:
                 name = self._grants[effects[number][0]].name
                 raise self._break(f"{name} asks for more than {MAX_FOLLOW_UPS} follow-ups of one request")
@@ -628,9 +643,10 @@ class Channel:
         for apply, arguments, follow_ups in applications:
             asked = apply(*arguments)
             if follow_ups:
-                assert len(asked) <= follow_ups
+                assert follow_ups == CAN_WAIT or len(asked) <= follow_ups
                 self._follow_ups += asked
-        self._asked_for = asked_for
+        # Not 0 where something is to be sent: an access looks at this alone.
+        self._asked_for = asked_for or int(bool(self._follow_ups))
 
     def _explain_header(self, first: int, asked: int, frame: bytes) -> DeviceProcessError:
         if first & 0xFF == protocol.ERROR:

@@ -43,9 +43,9 @@ from kvmbox.wire.effects import BY_CLASS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.remote.medium import MediumAccess
+    from kvmbox.remote.queues import DeviceQueues
     from kvmbox.remote.window import DataWindow
 
-_NO_MEDIA: Final[Mapping[int, MediumAccess]] = {}
 _NONE: Final[Mapping[int, Callable[[int], None]]] = {}
 
 
@@ -152,6 +152,10 @@ class Host(Protocol):
         """A window at that register of a device."""
         ...
 
+    def queues(self, device: str, grant: board.Queues) -> DeviceQueues:
+        """The virtqueues of a device."""
+        ...
+
 
 class Grants(Value):
     """What the effects of one device call, each None or empty where it may not have them.
@@ -163,8 +167,7 @@ class Grants(Value):
     of the write that the VMM forwarded, because the device's word does not count for an exit status.
     stop_when: the bytes of which the write must have one, if there are any. suspend:
     called with what may wake the machine. late_writes: by register, called with whether they are allowed.
-    memory, resources: see `guest_memory`. media: by resource, which is None there; see `medium`. window: see
-    there.
+    memory, resources: see `guest_memory`, and `medium` for a medium among them. window, queues: see there.
     """
 
     name: str
@@ -178,9 +181,9 @@ class Grants(Value):
     stop_when: Sequence[board.WrittenByte] = ()
     suspend: Callable[[int], None] | None = None
     memory: MemoryAccess | None = None
-    resources: Sequence[TransferAccess | ContentAccess | None] = ()
-    media: Mapping[int, MediumAccess] = _NO_MEDIA
+    resources: Sequence[TransferAccess | ContentAccess | MediumAccess] = ()
     window: DataWindow | None = None
+    queues: DeviceQueues | None = None
     late_writes: Mapping[int, Callable[[int], None]] = _NONE
 
     def check(self, index: int, effect: Effect, sent: bytes) -> Application | None:
@@ -222,7 +225,9 @@ class Grants(Value):
                 return self.memory.write, (index, address, data, tag), int(tag != 0)
             case Transfer(tag, resource, offset, ranges, to_guest) if resource < len(self.resources):
                 access = self.resources[resource]
-                if access is None or not access.allows(ranges, to_guest=bool(to_guest)):
+                if not isinstance(access, TransferAccess | ContentAccess) or not access.allows(
+                    ranges, to_guest=bool(to_guest)
+                ):
                     return None
                 return access.start, (index, tag, offset, ranges, to_guest), 1
             case ContentRead(tag, resource, offset, size) if resource < len(self.resources):
@@ -230,15 +235,28 @@ class Grants(Value):
                 if not isinstance(content, ContentAccess) or size > protocol.MAX_PAYLOAD:
                     return None
                 return content.read, (index, tag, offset, size), 1
-            case Window(tag, resource, offset, size, to_guest) if resource in self.media:
-                medium = self.media[resource]
-                if self.window is None or not medium.allows(size, to_guest=bool(to_guest)):
+            case Window(tag, resource, offset, size, to_guest) if self.window is not None:
+                medium = self.medium(resource)
+                if medium is None or not medium.allows(size, to_guest=bool(to_guest)):
                     return None
                 return self.window.open, (index, resource, medium, tag, offset, size, to_guest), 1
-            case Flush(tag, resource) if resource in self.media:
-                return self.media[resource].flush, (index, tag), 1
+            case _ if self.queues is not None:
+                return self.queues.check(index, effect, self.irq_lines, self.medium)
+            case Flush(tag, resource) if (medium := self.medium(resource)) is not None:
+                return medium.flush, (index, tag), 1
             case _:
                 return None
+
+    @property
+    def media(self) -> Mapping[int, MediumAccess]:
+        """The media among the resources, by their numbers."""
+        found = ((number, self.medium(number)) for number in range(len(self.resources)))
+        return {number: medium for number, medium in found if medium is not None}
+
+    def medium(self, resource: int) -> MediumAccess | None:
+        """The medium that is the device's resource of this number, if it is one."""
+        found = self.resources[resource] if resource < len(self.resources) else None
+        return None if isinstance(found, TransferAccess | ContentAccess) else found
 
 
 def _nobody_hears(_at: int) -> None:
@@ -274,8 +292,7 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
     bound: dict[str, object] = {}
     lines: list[Callable[[int, int], None]] = []
     takers: dict[int, Callable[[int], None]] = {}
-    resources: list[TransferAccess | ContentAccess | None] = []
-    media: dict[int, MediumAccess] = {}
+    resources: list[TransferAccess | ContentAccess | MediumAccess] = []
     late: dict[int, Callable[[int], None]] = {}
     for grant in device.grants:
         match grant:
@@ -312,10 +329,9 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
             case board.Content():
                 resources.append(ContentAccess(grant, host.ram))
             case board.Medium():
-                media[len(resources)] = host.medium(device.name, grant)
-                resources.append(None)
+                resources.append(host.medium(device.name, grant))
             case board.Queues():
-                raise ValueError(f"device {device.name}: no host has a {type(grant).__name__}")
+                bound["queues"] = host.queues(device.name, grant)
             case _:
                 assert_never(grant)
     rises = {pin: rise for pin, line in enumerate(lines) if (rise := host.rise_of(line)) is not None}
@@ -324,7 +340,6 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
         "rises": rises,
         "takers": takers,
         "resources": resources,
-        "media": media,
         "window": _window_of(device, host),
         "late_writes": late,
     }

@@ -17,13 +17,13 @@ zero bytes is valid at any address.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from kvmbox.board import Content, Memory, Resource
 from kvmbox.devices.model import BAD_ADDRESS, BUSY, DONE
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
-from kvmbox.remote.follow_up import FollowUp
+from kvmbox.remote.follow_up import CanWait, FollowUp
 from kvmbox.wire import protocol
 
 ZEROS: Final = bytes(1 << 16)
@@ -32,6 +32,18 @@ ZEROS: Final = bytes(1 << 16)
 def answer(kind: int, device: int, tag: int, status: int, payload: bytes = b"") -> FollowUp:
     """A MEMORY or COMPLETE request."""
     return FollowUp(kind, device, tag | status << 32, payload=payload)
+
+
+def settled(
+    device: int, tag: int, status: int, settle: Callable[[int], bool | Sequence[Any]] | None
+) -> Sequence[FollowUp | CanWait]:
+    """What follows when an order or errand is done, under the lock of the device's channel: COMPLETE, unless
+    its `settle` (`host.transfers`) wants something else.
+    """
+    told = settle is None or settle(status)
+    if isinstance(told, bool):
+        return [answer(protocol.COMPLETE, device, tag, status)] if told else []
+    return told
 
 
 Submit = Callable[[int, int, Sequence[tuple[int, int]], bool], bool]

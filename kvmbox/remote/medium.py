@@ -18,8 +18,8 @@ from kvmbox.host.transfers import Settle, Store, status_of
 from kvmbox.remote.follow_up import FollowUp
 from kvmbox.wire import protocol
 
-MOST_ERRANDS: Final = 16
-"""How many errands of one device may wait."""
+MOST_ERRANDS: Final = 80
+"""How many errands of one device may wait: one for each chain that it may have of a queue, and some."""
 
 
 class MediumStore(Protocol):

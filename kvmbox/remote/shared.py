@@ -24,7 +24,6 @@ import fcntl
 import mmap
 import os
 import select
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,6 +31,7 @@ from struct import Struct
 from typing import Any, Final
 
 from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
+from kvmbox.remote.fence import fence
 from kvmbox.remote.spin import SpinGrants
 from kvmbox.remote.transport import (
     EndedError,
@@ -76,17 +76,6 @@ _REPLY_AT: Final = page_layout.REPLY
 _PAYLOAD_AT: Final = page_layout.REPLY + HEADER.size
 _DEVICE_WAITS: Final = page_layout.DEVICE_WAITS
 _VMM_WAITS: Final = page_layout.VMM_WAITS
-
-_barrier: Final = threading.Lock()
-
-
-def fence() -> None:
-    """Make all earlier stores of this thread visible before any later load.
-
-    Taking a lock and giving it back are atomic instructions, which are full barriers on x86.
-    """
-    _barrier.acquire()
-    _barrier.release()
 
 
 class PageTransport(LinkedTransport):

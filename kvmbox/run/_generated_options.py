@@ -79,6 +79,8 @@ class MachineOptions(SnapshotOptions, total=False):
     disks: Several[str | os.PathLike[str] | DiskRequest]
     cdroms: Several[str | os.PathLike[str] | DiskRequest]
     disk_overlay: int | str
+    rng: bool
+    virtio_console: str | Capture | None
     uart_pace: bool
     debug_exit: int | str | None
     start: SavedMachine | None

@@ -22,6 +22,8 @@ from kvmbox.memory import GuestMemory
 from kvmbox.run.config import RunConfig
 from kvmbox.symbol_file import SymbolFile
 
+VirtioPlaces = tuple[tuple[int, int], ...]
+
 BIOS_ROM = os.path.join(bundled.DIRECTORY, "bios.bin")
 
 
@@ -36,7 +38,8 @@ class BootSource(Value):
     `has_bios` says whether the ROM of the built-in BIOS is in memory, if only to trap what is called.
     `disk` is the image that the BIOS shows as a disk, or as a CD (`is_cd`), if it does. `fw_cfg` has the
     kernel that firmware is to start. `symbols` are the files that name the guest's addresses. `hint` names
-    another way to boot, or is empty. `load_beside` loads the image beside further drives of the BIOS.
+    another way to boot, or is empty. `load_beside` loads the image beside `further` drives of the BIOS, and
+    announces the virtio devices at `virtio`.
     """
 
     load: Callable[[GuestMemory], BootPlan]
@@ -46,12 +49,22 @@ class BootSource(Value):
     symbols: tuple[SymbolFile, ...] = ()
     hint: str = ""
     is_cd: bool = False
-    load_beside: Callable[[Further, GuestMemory], BootPlan] | None = None
+    load_beside: Callable[[Further, VirtioPlaces, GuestMemory], BootPlan] | None = None
+    further: Further = NONE
+    virtio: VirtioPlaces = ()
 
     def beside(self, further: Further) -> BootSource:
         """The same, with `further` drives of the BIOS."""
+        return self._loading(further, self.virtio)
+
+    def announcing(self, virtio: VirtioPlaces) -> BootSource:
+        """The same, and the guest is told of the virtio devices there: (address, line) each."""
+        return self._loading(self.further, virtio) if virtio else self
+
+    def _loading(self, further: Further, virtio: VirtioPlaces) -> BootSource:
         assert self.load_beside is not None
-        return BootSource(**self.as_dict() | {"load": partial(self.load_beside, further)})
+        load = partial(self.load_beside, further, virtio)
+        return BootSource(**self.as_dict() | {"load": load, "further": further, "virtio": virtio})
 
     @classmethod
     def read(cls, config: RunConfig, files: HostFiles | None = None) -> BootSource:
@@ -100,15 +113,9 @@ class BootSource(Value):
                 hint="boot sectors, flat 16-bit images and Multiboot kernels may have a BIOS",
             )
         shows_disk = way.name in ("bios", "iso") or (way.name == "real" and config.bios == BUILTIN_BIOS)
-        platform = platform_of(config)
-
-        def load(further: Further, memory: GuestMemory) -> BootPlan:
-            return load_image(
-                image, memory, BootOptions(**options.as_dict() | {"further": further}), platform
-            )
-
+        load = partial(_load, image, options, platform_of(config))
         return cls(
-            partial(load, NONE),
+            partial(load, NONE, ()),
             has_bios,
             image if shows_disk else None,
             tuple(for_firmware),
@@ -117,6 +124,19 @@ class BootSource(Value):
             way.name == "iso",
             load,
         )
+
+
+def _load(
+    image: GuestImage,
+    options: BootOptions,
+    platform: Platform,
+    further: Further,
+    virtio: VirtioPlaces,
+    memory: GuestMemory,
+) -> BootPlan:
+    if virtio:
+        platform = Platform(**platform.as_dict() | {"virtio": virtio})
+    return load_image(image, memory, BootOptions(**options.as_dict() | {"further": further}), platform)
 
 
 def _decompressed(image: GuestImage) -> GuestImage:

@@ -11,7 +11,7 @@ from collections.abc import Mapping as ZoneMap
 from typing import Protocol
 
 from kvmbox import board, layout
-from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Medium, Resource, StopValue, pc_board
+from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Medium, Queues, Resource, StopValue, pc_board
 from kvmbox.boot.files import HostFiles
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, BusDevice, Mapping
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from kvmbox.host.disks import RunDisk
     from kvmbox.host.transfers import Store
     from kvmbox.remote.grants import Grants, Host
+    from kvmbox.remote.queues import DeviceQueues
     from kvmbox.remote.window import DataWindow
 
     Stores = ZoneMap[str, Store]
@@ -158,6 +159,10 @@ class RunHost:
 
         reports = BiosReports(self._judge, self._console.note)
         return reports.take, reports.stop
+
+    def queues(self, device: str, grant: Queues) -> DeviceQueues:
+        """Those whose output, like all, waits while the console has no room."""
+        return self.mover.queues(device, grant, self._console.wait_for_room)
 
     def window(self, register: int) -> DataWindow:
         """One that the chosen loop can look into."""
@@ -299,10 +304,11 @@ class Devices:
         grants = {device.name: bind(device, shims.host_of(device, host)) for device in self.board}
         return grants, deadline_changed
 
-    def tell_transfers(self) -> None:
-        """Send COMPLETE for what is done. By the main thread. Raises DeviceProcessError."""
-        if self.transfers is not None:
-            tell_transfers(self.transfers, self.pool)
+    def tell_transfers(self) -> bool:
+        """Send COMPLETE for what is done; whether anything was. By the main thread. Raises
+        DeviceProcessError.
+        """
+        return self.transfers is not None and tell_transfers(self.transfers, self.pool)
 
     def _attach(self, device: DeviceSpec, proxy: DeviceProxy) -> None:
         self.proxies.append(proxy)

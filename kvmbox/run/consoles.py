@@ -23,9 +23,9 @@ def console_of(
     wake: Callable[[], None],
 ) -> Console:
     """The console, whose output nobody writes yet. `wake` wakes the main loop. Raises StartError."""
-    screen = config.of_part("screen")
+    screen, virtio = config.of_part("screen"), config.of_part("virtio_console")
     return Console(
-        config.serial,
+        config.serial if virtio is None else {**config.serial, virtio.port: virtio},
         judge,
         debugcon=config.debugcon,
         keyboard=config.keyboard,

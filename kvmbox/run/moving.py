@@ -10,22 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kvmbox.remote.guest_memory import answer
+from kvmbox.devices.model import DONE
+from kvmbox.remote.guest_memory import settled
 from kvmbox.remote.patience import REPLY_SLICES
-from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
-    from kvmbox.board import Medium, Resource
-    from kvmbox.host.transfers import Done, Settle, Store, TransferThread
+    from kvmbox.board import Medium, Queues, Resource
+    from kvmbox.host.transfers import Settle, Store, TransferThread
     from kvmbox.memory import GuestMemory
-    from kvmbox.remote.follow_up import FollowUp
     from kvmbox.remote.guest_memory import Submit
     from kvmbox.remote.medium import MediumAccess
     from kvmbox.remote.pool import DevicePool
+    from kvmbox.remote.queues import DeviceQueues
 
 
 class Mover:
-    """See the module. `transfers` and `medium` are those of `remote.grants.Host`."""
+    """See the module. `transfers`, `medium` and `queues` are those of `remote.grants.Host`."""
 
     def __init__(self, ram: GuestMemory, stores: Mapping[str, Store], wake: Callable[[], None]) -> None:
         """`stores` are the resources by name; `wake` makes the main thread call `tell_transfers`."""
@@ -67,17 +67,31 @@ class Mover:
 
         return MediumAccess(grant, medium_store(store), submit)
 
+    def queues(self, device: str, grant: Queues, wait_for_room: Callable[[], None]) -> DeviceQueues:
+        """The virtqueues of a device. What they want later waits in the thread until output has room."""
+        from kvmbox.host.transfers import Errand
+        from kvmbox.remote.medium import MOST_ERRANDS
+        from kvmbox.remote.queues import DeviceQueues
 
-def tell_transfers(thread: TransferThread, pool: DevicePool) -> None:
-    """Send COMPLETE for what is done. By the main thread. Raises DeviceProcessError."""
-    for done in thread.take_done():
+        thread = self._needed()
+
+        def wait() -> int:
+            wait_for_room()
+            return DONE
+
+        def come_by(settle: Settle) -> bool:
+            return thread.submit(Errand(device, 0, wait, settle), MOST_ERRANDS)
+
+        return DeviceQueues(grant, self._ram, come_by)
+
+
+def tell_transfers(thread: TransferThread, pool: DevicePool) -> bool:
+    """Send COMPLETE for what is done; whether anything was. By the main thread. Raises DeviceProcessError."""
+    told = thread.take_done()
+    for done in told:
         for device_type, index, device in pool.places():
             if device.name == done.device:
-                pool.channel(device_type).serve(partial(_completed, index, done), REPLY_SLICES)
-
-
-def _completed(index: int, done: Done) -> list[FollowUp]:
-    """What tells device number `index`, if it still waits for this. Under the lock of its channel."""
-    if done.settle is not None and not done.settle(done.status):
-        return []
-    return [answer(protocol.COMPLETE, index, done.tag, done.status)]
+                pool.channel(device_type).serve(
+                    partial(settled, index, done.tag, done.status, done.settle), REPLY_SLICES
+                )
+    return bool(told)

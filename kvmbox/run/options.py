@@ -99,6 +99,15 @@ SECTIONS: Final = (
                shown=f"{choices.DEFAULT_DISK_OVERLAY // layout.MIB}M", metavar="SIZE",
                read=values.byte_count, type="int | str", marks=IMAGE | FILE | SUITE, part="disk"),
     )),
+    Section("Virtio devices", (
+        Option("rng", "Give the guest a virtio entropy device.", kind=FLAG, marks=IMAGE | FILE | SUITE,
+               part="virtio"),
+        Option("virtio_console",
+               "Give the guest a virtio console, whose output goes to BACKEND: stdout, null, file:PATH, or "
+               "pty, which also has its input.", metavar="BACKEND",
+               parse="kvmbox.host.serial:parse_virtio_console", type="str | Capture | None",
+               marks=IMAGE | SUITE, part="virtio"),
+    )),
     Section("Console", (
         Option("serial",
                "Connect PORT (COM1..COM4, MMIO) to BACKEND (stdio, null, pty, file:PATH). May be repeated.",

@@ -38,6 +38,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from kvmbox.board import place_virtio, virtio_places
 from kvmbox.lean import Value
 
 if TYPE_CHECKING:
@@ -113,6 +114,12 @@ class Opening:
         self.tap: Tap | None = None
         self.shims: Shims | None = None
         self.loss_policy: LossPolicyOf | None = None
+
+    def place_virtio(self, devices: Sequence[DeviceSpec]) -> None:
+        """Put virtio devices on the board, and announce them to the guest. Raises UsageError."""
+        if devices:
+            self.board += place_virtio(devices, self.board)
+            self.source = self.source.announcing(virtio_places(self.board))
 
     def say(self, line: str) -> None:
         """Tell the person a line."""

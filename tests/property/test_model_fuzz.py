@@ -28,6 +28,7 @@ from kvmbox.board import (
     Medium,
     Memory,
     Output,
+    Queues,
     ReplacingIrq,
     Resource,
     StopClean,
@@ -45,6 +46,7 @@ from kvmbox.devices.model import (
     NO_RISE,
     NO_SPACE,
     WAKE_BY_RTC,
+    Chain,
     ChainRead,
     ChainTransfer,
     ChainUsed,
@@ -88,7 +90,11 @@ MOST_EFFECTS: Final = 64
 MOST_STATE: Final = 1024
 """Bytes of a snapshot: CMOS RAM, FIFOs and registers fit in; what a guest can fill beyond is a leak."""
 
-OWN_MEMORY: Final = {"pc_testdev": layout.TESTDEV_MEMORY_SIZE}
+OWN_MEMORY: Final = {
+    "pc_testdev": layout.TESTDEV_MEMORY_SIZE,
+    "virtio_blk": 64 * 28,
+    "virtio_console": 64 * 20,
+}
 """By model: how many bytes of memory are a part of the device."""
 
 MOST_FOLLOW_UPS: Final = 16
@@ -144,7 +150,9 @@ def variants() -> dict[str, DeviceSpec]:
             name = device.model + (" paced" if device.parameters.get("pace_transmit") else "")
             found.setdefault(name, device)
     found["ide"] = IDE
-    return found
+    disk = Medium("disk", 64 * layout.SECTOR_SIZE, writable=True)
+    virtio = board.virtio_blk(0, disk, serial=b"1"), board.virtio_rng(), board.virtio_console()
+    return found | {device.model: device for device in board.place_virtio(virtio)}
 
 
 VARIANTS = variants()
@@ -403,6 +411,41 @@ def ide_program(tape: Tape) -> list[Step]:
             return answers
 
 
+def virtio_program(tape: Tape) -> list[Step]:
+    v, w = tape.byte(), tape.byte()
+    match tape.byte() % 6:
+        case 0:  # as a driver begins, more or less
+            return [
+                *(Step("write", 0, 0x70, 4, value) for value in (0, 3)),
+                *(Step("write", 0, 0x24, 4, 1), Step("write", 0, 0x20, 4, 1 if v < 240 else v)),
+                *(Step("write", 0, 0x24, 4, 0), Step("write", 0, 0x20, 4, (v & 3) << 28)),
+                Step("write", 0, 0x70, 4, 11),
+                *_virtio_queue(v % 2, 8),
+                *_virtio_queue(1 - v % 2, w),
+                Step("write", 0, 0x70, 4, 15),
+            ]
+        case 1:
+            return [*_virtio_queue(v % 3, w)]
+        case 2:
+            return [Step("write", 0, 0x60 + 4, 4, v), Step("read", 0, 0x60, 4), Step("read", 0, 0x70, 4)]
+        case 3:
+            return [Step("receive", 0, data=bytes(v % 24)), Step("write", 0, 0x50, 4, 0)]
+        case _:
+            return [Step("write", 0, 0x50, 4, v % 3)]
+
+
+def _virtio_queue(index: int, size: int) -> list[Step]:
+    registers = (
+        (0x30, index),
+        (0x38, size),
+        (0x80, 0x1000),
+        (0x90, 0x2000),
+        (0xA4, size),
+        (0x44, size & 1 ^ 1),
+    )
+    return [Step("write", 0, register, 4, value) for register, value in registers]
+
+
 # What gets a chip anywhere takes several writes in order, which chance would rarely find.
 PROGRAMS: Final = {
     "uart_16550a": uart_program,
@@ -416,6 +459,9 @@ PROGRAMS: Final = {
     "fw_cfg": fw_cfg_program,
     "vga_text": vga_program,
     "ide": ide_program,
+    "virtio_blk": virtio_program,
+    "virtio_rng": virtio_program,
+    "virtio_console": virtio_program,
 }
 
 
@@ -450,7 +496,58 @@ def steps_for(name: str, *, most: int = 300) -> st.SearchStrategy[list[Step]]:
     return st.binary(min_size=most // 3, max_size=most).map(lambda data: steps_from(name, data))
 
 
-QUESTIONS: Final = (MemoryRead, ContentRead, Transfer)
+QUESTIONS: Final = (MemoryRead, ContentRead, Transfer, Walk, ChainRead, ChainTransfer)
+
+
+class VirtioGuest:
+    """What a guest has in its queues, and what a device may do with it. It is as even as a counter."""
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.chains: dict[int, Chain] = {}
+        self.is_strict = True
+        """Whether the device can know of no other chains."""
+
+    def copy(self) -> VirtioGuest:
+        other = VirtioGuest()
+        other.last, other.chains, other.is_strict = self.last, dict(self.chains), self.is_strict
+        return other
+
+    def walked(self, index: int, count: int) -> tuple[list[Chain], int]:
+        """The chains of a walk, and its status."""
+        assert 0 < count <= 64
+        if self.last % 41 == 40:
+            self.last += 1
+            return [], BAD_ADDRESS
+        found = []
+        for _ in range(min(count, 1 + self.last % 5)):
+            self.last += 1
+            kind = (0, 1, 4, 8, 9, 0, 1)[self.last % 7]
+            readable = (16, 528, 0, 40, 20, 16 + 512 * 80)[self.last % 6]
+            writable = (1, 513, 21, 0, 4, 1025)[self.last // 7 % 6]
+            head = struct.pack("<IIQQQ", kind, 0, self.last % 70, 0, 0)[: min(readable, 32)]
+            chain = self.chains[self.last] = Chain(self.last, readable, writable, head)
+            found.append(chain)
+        return found, DONE
+
+    def asked(self, effect: Effect) -> None:
+        """What would break the protocol is asserted."""
+        if not self.is_strict and getattr(effect, "handle", 0) not in self.chains:
+            return
+        match effect:
+            case ChainRead(handle, skip, size):
+                assert 0 < size <= 4064
+                assert skip + size <= self.chains[handle].readable
+            case ChainWrite(handle, skip, data):
+                assert skip + len(data) <= self.chains[handle].writable
+            case ChainTransfer(handle, resource, _, skip, size, to_guest):
+                assert resource == 0
+                assert 0 < size <= 1 << 20
+                chain = self.chains[handle]
+                assert skip + size <= (chain.writable if to_guest else chain.readable)
+            case ChainUsed(pin, handle, written):
+                assert pin == 0
+                assert written <= self.chains.pop(handle).writable
 
 
 class Rig:
@@ -472,6 +569,7 @@ class Rig:
         self.written = (0, 0, 0)
         """Offset, size and value of the last write."""
         self.trace: list[object] = []
+        self.guest = VirtioGuest()
 
     def play(self, steps: Sequence[Step]) -> None:
         for step in steps:
@@ -536,8 +634,10 @@ class Rig:
         """Answer what the model asks for, and what it asks for then; returns the effects of that."""
         later: list[Effect] = []
         model: Any = self.model
-        waiting = [effect for effect in effects if isinstance(effect, QUESTIONS)]
-        for _ in range(MOST_FOLLOW_UPS):
+        kinds = (*QUESTIONS, Flush) if self.device.granted(Queues) else QUESTIONS
+        waiting = [effect for effect in effects if isinstance(effect, kinds)]
+        # What a device with queues wants can wait.
+        for _ in range(10 * MOST_FOLLOW_UPS if self.device.granted(Queues) else MOST_FOLLOW_UPS):
             if not waiting:
                 break
             match waiting.pop(0):
@@ -547,9 +647,16 @@ class Rig:
                     model.memory(self.now, tag, bytes((offset + index) & 0xFF for index in range(size)))
                 case Transfer(tag, _, _, ranges, _):
                     model.complete(self.now, tag, DONE if ranges[0][0] < 0x1000 else BAD_ADDRESS)
+                case Walk(index, count):
+                    chains, status = self.guest.walked(index, count)
+                    model.chains(self.now, index, chains, status)
+                case ChainRead(handle, _, size):
+                    model.memory(self.now, handle, bytes(size))
+                case ChainTransfer(handle, _, _, _, _, _) | Flush(handle, _):
+                    model.complete(self.now, handle, DONE if handle % 9 else FAILED)
             more = self.model.take_effects()
             self.check_effects(more, is_write=False, written=0)
-            waiting += [effect for effect in more if isinstance(effect, QUESTIONS)]
+            waiting += [effect for effect in more if isinstance(effect, kinds)]
             later += more
         assert not waiting, "more than are answered within one access"
         return later
@@ -560,7 +667,8 @@ class Rig:
         for effect in effects:
             match effect:
                 case IrqLine(pin, level, coalesced):
-                    assert level == 1 - self.lines[pin], "a level that was there already"
+                    if not self.device.granted(Queues):  # whose line also rises by itself
+                        assert level == 1 - self.lines[pin], "a level that was there already"
                     self.lines[pin] = level
                     assert coalesced >= 0
                     assert coalesced == 0 or level == 1
@@ -575,10 +683,10 @@ class Rig:
                         self.announced[pin] = at
                 case HostOutput(data):
                     assert any(isinstance(grant, Output | BiosReport) for grant in self.device.grants)
-                    assert 0 < len(data) <= 64 + written
+                    assert 0 < len(data) <= (4064 if self.device.granted(Queues) else 64 + written)
                 case InputRoom(count):
                     assert self.device.granted(Input)
-                    assert 0 < count <= 16
+                    assert 0 < count <= (2048 if self.device.granted(Queues) else 16)
                 case Reset():
                     assert self.device.granted(board.Reset)
                     assert is_write
@@ -635,11 +743,20 @@ class Rig:
                     assert 0 <= size <= medium.max_bytes
                     assert to_guest or medium.writable or not size
                     self.asked = tag
+                case Queue(index, _, flags, _, _, _):
+                    (queues,) = self.device.granted(Queues)
+                    assert is_write
+                    assert index < queues.count
+                    assert flags < 4
+                case Walk(index, _):
+                    (queues,) = self.device.granted(Queues)
+                    assert index < queues.count
+                case ChainRead() | ChainWrite() | ChainTransfer() | ChainUsed():
+                    assert self.device.granted(Queues)
+                    self.guest.asked(effect)
                 case Flush(tag, resource):
                     assert resource < len(self.device.granted(Medium))
                     self.asked = tag
-                case Queue() | Walk() | ChainRead() | ChainWrite() | ChainTransfer() | ChainUsed():
-                    raise AssertionError("no device of this board has queues")
                 case _:
                     assert_never(effect)
 
@@ -658,6 +775,7 @@ class Rig:
             dict(self.taken),
             dict(self.announced),
         )
+        other.guest = self.guest.copy()
         return other
 
 
@@ -844,6 +962,10 @@ class Lenient(Rig):
         self.__dict__.update(rig.__dict__)
         self._unknown = set(self.lines)
         self.announced = {}
+        self.guest = rig.guest.copy()
+        self.guest.is_strict = False
+        self.guest.chains.clear()
+        self.guest.last += 10_000  # handles that the state may know of are others
 
     def check_announced(self, effects: list[Effect]) -> None:
         for pin in self._unknown:

@@ -155,7 +155,11 @@ class FirmwareMemory:
 
 
 def firmware_memory(
-    memory_size: int = 128 * MIB, *, cpus: int = 1, serial_ports: tuple[str, ...] = ("COM1",)
+    memory_size: int = 128 * MIB,
+    *,
+    cpus: int = 1,
+    serial_ports: tuple[str, ...] = ("COM1",),
+    virtio: tuple[tuple[int, int], ...] = (),
 ) -> FirmwareMemory:
     """The tables of such a machine."""
-    return FirmwareMemory(Platform(memory_size, cpus, serial_ports))
+    return FirmwareMemory(Platform(memory_size, cpus, serial_ports, virtio=virtio))

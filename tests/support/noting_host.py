@@ -11,6 +11,7 @@ from kvmbox.memory import GuestMemory
 from kvmbox.remote.grants import Rise
 from kvmbox.remote.guest_memory import Submit
 from kvmbox.remote.medium import MediumAccess
+from kvmbox.remote.queues import DeviceQueues
 from kvmbox.remote.window import DataWindow
 from tests.support.log import Calls
 
@@ -80,6 +81,10 @@ class NotingHost:
 
     def window(self, register: int) -> DataWindow:
         return DataWindow(register)
+
+    def queues(self, device: str, grant: board.Queues) -> DeviceQueues:
+        del device
+        return DeviceQueues(grant, self.ram, lambda _settle: False)
 
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         return lambda *what: self.log.append(("irq", gsi, *what))

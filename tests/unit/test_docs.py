@@ -21,9 +21,14 @@ from kvmbox.board import (
     BootDrive,
     DeviceSpec,
     IdeDrive,
+    Medium,
     by_type,
     ide_board,
     pc_board,
+    place_virtio,
+    virtio_blk,
+    virtio_console,
+    virtio_rng,
 )
 from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
@@ -365,7 +370,9 @@ def everything() -> list[DeviceSpec]:
     options = BoardOptions(
         SERIAL_PORTS, 0, layout.MIB, testdev=True, has_bios=True, boot_drives=(BootDrive("disk", 1),)
     )
-    return [*pc_board(options), *ide_board([IdeDrive("disk0", 1)] * 4)]
+    disks = [virtio_blk(number, Medium(f"disk{number}", 512)) for number in range(6)]
+    virtio = place_virtio([*disks, virtio_rng(), virtio_console()])
+    return [*pc_board(options), *ide_board([IdeDrive("disk0", 1)] * 4), *virtio]
 
 
 def test_device_processes_that_pages_list_are_those_of_the_board() -> None:

@@ -202,3 +202,15 @@ def _vm_flags(address: int) -> set[str]:
             elif inside and head == "VmFlags:":
                 return set(line.split()[1:])
     raise AssertionError("no such mapping")
+
+
+def test_words_of_16_bits_are_little_endian_and_must_be_ram(memory: GuestMemory) -> None:
+    memory.store16(0x102, 0xABCD)
+
+    assert memory.read(0x100, 6) == b"\0\0\xcd\xab\0\0"
+    assert memory.load16(0x102) == 0xABCD
+    for address in (2 * layout.MIB, 2 * layout.MIB - 1):
+        with pytest.raises(GuestMemoryError):
+            memory.load16(address)
+        with pytest.raises(GuestMemoryError):
+            memory.store16(address, 0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.board import BOOT_DISK, BootDrive, IdeDrive, ide_board
+from kvmbox.board import BOOT_DISK, BootDrive, IdeDrive, Medium, ide_board, virtio_blk
 from kvmbox.firmware.builtin_bios import Further, unit_sectors
 from kvmbox.host.disks import CD_SECTOR, RAW, SECTOR, DiskRequest, DiskStore, open_disk
 from kvmbox.parts.disk.image import PaddedStore, image_disk
@@ -19,6 +19,7 @@ from kvmbox.run.choices import DEFAULT_DISK_OVERLAY
 from kvmbox.run.part import Finding, Opening, Part
 
 if TYPE_CHECKING:
+    from kvmbox.board import DeviceSpec
     from kvmbox.outcome import Outcome
     from kvmbox.run.result import Draft
 
@@ -49,6 +50,11 @@ class Drive:
             writable=self.store.writable,
             serial=request.serial or f"kvmbox-{self.name}",
         )
+
+    def on_virtio(self, number: int) -> DeviceSpec:
+        """The drive as a virtio disk."""
+        medium = Medium(self.name, self.store.size, writable=self.store.writable)
+        return virtio_blk(number, medium, serial=(self.request.serial or f"kvmbox-{self.name}").encode())
 
     def in_bios(self) -> BootDrive:
         """The drive as the built-in BIOS has it."""
@@ -98,6 +104,8 @@ class Disks(Part):
         opening.board += ide_board(
             placed(*([drive.on_ide() for drive in one if drive.request.on == IDE] for one in (disks, cds)))
         )
+        virtio = [drive for drive in disks if drive.request.on != IDE]
+        opening.place_virtio([drive.on_virtio(number) for number, drive in enumerate(virtio)])
         if image is not None:
             self._show_in_bios(opening, image.size, disks, cds)
 

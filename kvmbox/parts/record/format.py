@@ -58,7 +58,10 @@ MAX_NOW: Final = (1 << 63) - 1
 _END: Final = Struct("<BQ")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _ACCESS_LIMITS: Final = {size: 1 << 8 * size for size in (1, 2, 4, 8)}
-_KINDS: Final = {*range(protocol.HELLO, protocol.WRITE_RUN + 1), protocol.MEMORY, protocol.COMPLETE}
+_KINDS: Final = {
+    *range(protocol.HELLO, protocol.WRITE_RUN + 1),
+    *(protocol.MEMORY, protocol.COMPLETE, protocol.CHAINS),
+}
 
 
 class EndReason(enum.IntEnum):

@@ -37,7 +37,7 @@ from kvmbox.parts.snapshot.description import (
     rom_section,
 )
 from kvmbox.parts.snapshot.device_checksum import checksum_of
-from kvmbox.parts.snapshot.disks import take_disks, take_windows
+from kvmbox.parts.snapshot.disks import take_disks, take_queues, take_windows
 from kvmbox.parts.snapshot.file import write_snapshot
 from kvmbox.parts.snapshot.snapshots import Request
 from kvmbox.remote.device_state import take_state
@@ -110,9 +110,13 @@ class Taker:
         devices, config = self._devices, self._config
         while ring is not None and ring.flush():
             pass
-        if devices.transfers is not None and not devices.transfers.settle():
-            raise SnapshotFileError("a transfer of a device does not end: its file does not answer")
-        devices.tell_transfers()
+        if config.of_part("virtio_console") is not None:
+            raise SnapshotFileError("a virtio console is in no snapshot")
+        while devices.transfers is not None:
+            if not devices.transfers.settle():
+                raise SnapshotFileError("a transfer of a device does not end: its file does not answer")
+            if not devices.tell_transfers():
+                break  # else a device may have asked for more: the guest stands still, so this ends
         host = self._host_facts(guest)
         sections: dict[str, bytes] = {}
         indices = self._kvm.msr_indices()
@@ -142,6 +146,7 @@ class Taker:
                 config.uart_pace,
                 config.testdev,
                 config.of_part("disk_overlay"),
+                config.of_part("rng"),
             ),
             Times(now, clock, time.time_ns(), counter, reset_at),
             tuple(facts),
@@ -155,6 +160,7 @@ class Taker:
             tuple(tuple(PortText(*port) for port in mirror) for mirror in self._console.lines()),
             take_disks(devices.disks, sections),
             take_windows(devices, sections),
+            take_queues(devices, sections),
         )
         return description, sections
 

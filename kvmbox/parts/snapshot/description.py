@@ -62,6 +62,11 @@ def disk_section(name: str) -> str:
     return f"disk {name}"
 
 
+def queues_section(device: str) -> str:
+    """The section with what the VMM knows of a device's virtqueues: see `remote.queues`."""
+    return f"queues {device}"
+
+
 def window_section(device: str) -> str:
     """The section with the bytes of a device's window to a disk."""
     return f"window {device}"
@@ -119,6 +124,7 @@ class BoardFacts(Value):
     uart_pace: bool
     testdev: bool
     disk_overlay: int
+    rng: bool
 
 
 class DiskFacts(Value):
@@ -212,6 +218,7 @@ class Description(Value):
     mirrors: tuple[tuple[PortText, ...], ...]
     disks: tuple[DiskFacts, ...] = ()
     windows: tuple[WindowFacts, ...] = ()
+    queues: tuple[str, ...] = ()
 
 
 def encode(description: Description, sections: Mapping[str, Section]) -> bytes:
@@ -237,6 +244,7 @@ def encode(description: Description, sections: Mapping[str, Section]) -> bytes:
     data["mirrors"] = [{"ports": [_port_text(port) for port in ports]} for ports in description.mirrors]
     data["disks"] = [disk.as_dict() for disk in description.disks]
     data["windows"] = [window.as_dict() for window in description.windows]
+    data["queues"] = list(description.queues)
     data["sections"] = [section.as_dict() | {"name": name} for name, section in sections.items()]
     return json.dumps(data, separators=(",", ":")).encode("ascii")
 
@@ -274,6 +282,7 @@ def _description(fields: Fields) -> Description:
         fields.objects("mirrors", 2, lambda one: one.objects("ports", 2, _port)),
         fields.objects("disks", MAX_DISKS, _disk),
         fields.objects("windows", MAX_DEVICES, _window),
+        fields.texts("queues", MAX_DEVICES),
     )
 
 
@@ -319,6 +328,7 @@ def _board(fields: Fields) -> BoardFacts:
         fields.flag("uart_pace"),
         fields.flag("testdev"),
         fields.integer("disk_overlay", 1),
+        fields.flag("rng"),
     )
 
 
@@ -409,6 +419,7 @@ def _check(description: Description, sections: Mapping[str, Section]) -> None:
     wanted += [device_section(device.name) for device in description.devices if device.started]
     wanted += [disk_section(disk.name) for disk in description.disks]
     wanted += [window_section(window.device) for window in description.windows]
+    wanted += [queues_section(name) for name in description.queues]
     wanted += [rom_section(index) for index in range(len(description.roms))]
     wanted += [file_section(index) for index in range(len(description.boot.files))]
     if len(set(wanted)) != len(wanted) or set(wanted) != set(sections):

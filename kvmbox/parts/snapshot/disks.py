@@ -8,11 +8,19 @@ window of a device is kept with its bytes, so that a guest may stand in the midd
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from kvmbox.errors import SnapshotFileError
 from kvmbox.host.disks import WRITE, DiskRequest
-from kvmbox.parts.snapshot.description import DiskFacts, WindowFacts, disk_section, window_section
+from kvmbox.parts.snapshot.description import (
+    DiskFacts,
+    WindowFacts,
+    disk_section,
+    queues_section,
+    window_section,
+)
+from kvmbox.remote.patience import REPLY_SLICES
 from kvmbox.remote.window import WindowState
 
 if TYPE_CHECKING:
@@ -66,6 +74,35 @@ def give_disks(file: SnapshotFile, facts: Sequence[DiskFacts], disks: Sequence[R
             raise file.refuse(f"it is damaged: {error}") from error
         if not same:
             raise file.refuse(f"disk '{fact.path}' is not what it was", _SAME_FILES)
+
+
+def take_queues(devices: Devices, sections: dict[str, bytes]) -> tuple[str, ...]:
+    """The names of the devices with virtqueues. What the VMM knows of these goes to `sections`."""
+    found = []
+    for device_type, index, device in devices.pool.places():
+        queues = devices.pool.channel(device_type).queues(index)
+        if queues is not None:
+            sections[queues_section(device.name)] = queues.state()
+            found.append(device.name)
+    return tuple(found)
+
+
+def give_queues(file: SnapshotFile, names: Sequence[str], devices: Devices) -> None:
+    """Give it back, and go on with what was to be asked. Raises SnapshotFileError, DeviceProcessError."""
+    left = set(names)
+    for device_type, index, device in devices.pool.places():
+        channel = devices.pool.channel(device_type)
+        queues = channel.queues(index)
+        if queues is None or device.name not in left:
+            continue
+        left.remove(device.name)
+        state = file.section(queues_section(device.name))
+        try:
+            channel.serve(partial(queues.restore, index, state), REPLY_SLICES)
+        except ValueError as error:
+            raise file.refuse(f"it is damaged: {error}") from error
+    if left:
+        raise file.refuse("it is damaged: queues of a device that has none")
 
 
 def take_windows(devices: Devices, sections: dict[str, bytes]) -> tuple[WindowFacts, ...]:

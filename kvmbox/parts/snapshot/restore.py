@@ -44,7 +44,7 @@ from kvmbox.parts.snapshot.description import (
     rom_section,
 )
 from kvmbox.parts.snapshot.device_checksum import checksum_of
-from kvmbox.parts.snapshot.disks import give_disks, give_windows
+from kvmbox.parts.snapshot.disks import give_disks, give_queues, give_windows
 from kvmbox.parts.snapshot.file import SnapshotFile
 from kvmbox.remote.device_state import give_state
 from kvmbox.run.origin import Origin
@@ -215,6 +215,7 @@ class Start(Origin):
         if len(known) != len(devices.router.lines) or len(known) != len(self.description.lines):
             raise self.file.refuse("it is damaged: its interrupt lines are not those of its devices")
         devices.router.resume((line.gsi, line.asserted, line.heard) for line in known)
+        give_queues(self.file, self.description.queues, devices)
         devices.late_forbidden = self.description.late_forbidden
         console.go_on([[_lines_of(port) for port in ports] for ports in self.description.mirrors])
         if self._catch_up:

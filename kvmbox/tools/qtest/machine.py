@@ -15,19 +15,21 @@ from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Stores
 from functools import partial
 
-from kvmbox.board import DeviceSpec, LateWrites, Medium, Resource
+from kvmbox.board import DeviceSpec, LateWrites, Medium, Queues, Resource
 from kvmbox.bus import Bus, Mapping
+from kvmbox.devices.model import DONE
 from kvmbox.errors import ProtocolError
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.host.transfers import BytesStore, Errand, Order, Settle, Store, perform
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.channel import Channel
-from kvmbox.remote.follow_up import FollowUp
+from kvmbox.remote.follow_up import CanWait, FollowUp
 from kvmbox.remote.grants import Grants, bind
-from kvmbox.remote.guest_memory import Submit, answer
+from kvmbox.remote.guest_memory import Submit, settled
 from kvmbox.remote.medium import MediumAccess, medium_store
 from kvmbox.remote.patience import REPLY_SLICES
 from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.remote.queues import DeviceQueues
 from kvmbox.remote.window import DataWindow
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, request_word
@@ -81,7 +83,9 @@ class Machine:
 
     def grants(self) -> dict[str, Grants]:
         """What the devices may do, by name."""
-        host = _Host(self._router, self._ask_for_reset, self._memory, self._transfers, self._medium)
+        host = _Host(
+            self._router, self._ask_for_reset, self._memory, self._transfers, self._medium, self._queues
+        )
         return {device.name: bind(device, host) for device in self._board}
 
     def clock(self) -> int:
@@ -240,15 +244,11 @@ class Machine:
                 raise channel.fail(ProtocolError(channel.device_type, what))
             channel.serve(partial(self._done, index, order), REPLY_SLICES)
 
-    def _done(self, index: int, order: Order | Errand) -> list[FollowUp]:
+    def _done(self, index: int, order: Order | Errand) -> Sequence[FollowUp | CanWait]:
         """Do it; what tells device number `index`. Under the lock of its channel."""
         if isinstance(order, Order):
-            status = perform(order, self._memory)
-        else:
-            status = order.work()
-            if order.settle is not None and not order.settle(status):
-                return []
-        return [answer(protocol.COMPLETE, index, order.tag, status)]
+            return settled(index, order.tag, perform(order, self._memory), None)
+        return settled(index, order.tag, order.work(), order.settle)
 
     def _medium(self, name: str, grant: Medium) -> MediumAccess:
         def submit(tag: int, work: Callable[[], int], settle: Settle | None) -> bool:
@@ -258,6 +258,13 @@ class Machine:
         return MediumAccess(
             grant, medium_store(self._stores[grant.name] if grant.size else BytesStore(b"")), submit
         )
+
+    def _queues(self, name: str, grant: Queues) -> DeviceQueues:
+        def come_by(settle: Settle) -> bool:
+            self._orders.append(Errand(name, 0, lambda: DONE, settle))
+            return True
+
+        return DeviceQueues(grant, self._memory, come_by)
 
     # --- Reset ----------------------------------------------------------------------------------------
 
@@ -285,6 +292,7 @@ class _Host:
         ram: GuestMemory,
         transfers: Callable[[str, Resource], Submit],
         medium: Callable[[str, Medium], MediumAccess],
+        queues: Callable[[str, Queues], DeviceQueues],
     ) -> None:
         self.irq_source = router.source
         self.replacing_irq_source = router.replacing_source
@@ -292,6 +300,7 @@ class _Host:
         self.ram = ram
         self.transfers = transfers
         self.medium = medium
+        self.queues = queues
 
     def window(self, register: int) -> DataWindow:
         """There is no loop that could look into it."""

@@ -11,6 +11,7 @@ from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.remote.patience import printable
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, Block
+from kvmbox.wire.chains import decode_chains
 from kvmbox.wire.effects import BY_CLASS, decode_effects, excerpt
 from kvmbox.wire.protocol import HEADER, KIND_NAMES, NO_DEADLINE, FrameError, Request
 
@@ -32,7 +33,7 @@ REGISTER_NAMES: Final = {
 """Names of the registers of a model by offset, where they have names."""
 
 
-STATUS_NAMES: Final = ("done", "bad address", "beyond the end", "failed", "no space", "busy")
+STATUS_NAMES: Final = ("done", "bad address", "beyond the end", "failed", "no space", "busy", "moved")
 """How an access to memory or a transfer went, by its status (`devices.model`)."""
 
 
@@ -100,15 +101,37 @@ def request_text(channel: ChannelHeader, request: Request) -> str:
         return _block_text(device, request)
     if request.kind == protocol.RECEIVE:
         return f"receive {len(request.payload)} bytes: {excerpt(request.payload)}"
-    if request.kind in (protocol.MEMORY, protocol.COMPLETE):
+    if request.kind == protocol.MEMORY:
         tag, status = request.value & 0xFFFF_FFFF, request.value >> 32
-        how = STATUS_NAMES[status] if status < len(STATUS_NAMES) else f"status {status}"
-        if request.kind == protocol.COMPLETE:
-            return f"complete (tag {tag}): {how}"
         return f"memory (tag {tag}): " + (
-            how if status else f"{len(request.payload)} bytes: {excerpt(request.payload)}"
+            _status(status) if status else f"{len(request.payload)} bytes: {excerpt(request.payload)}"
         )
+    if request.kind in (protocol.COMPLETE, protocol.CHAINS):
+        try:
+            return _complete_text(request) if request.kind == protocol.COMPLETE else _chains_text(request)
+        except FrameError as error:
+            return f"{kind}: {error}"
     return f"{kind} part {request.offset}"
+
+
+def _status(status: int) -> str:
+    return STATUS_NAMES[status] if status < len(STATUS_NAMES) else f"status {status}"
+
+
+def _complete_text(request: Request) -> str:
+    told = [f"(tag {one & 0xFFFF_FFFF}): {_status(one >> 32)}" for one in protocol.completions(request)]
+    return f"complete {', '.join(told)}"
+
+
+def _chains_text(request: Request) -> str:
+    """What a walk of a queue has brought."""
+    chains = [
+        f"chain {one.handle} ({one.readable} readable, {one.writable} writable): {excerpt(one.head)}"
+        for one in decode_chains(request.payload)
+    ]
+    if request.value:
+        return f"chains of queue {request.offset}: {_status(request.value)}"
+    return f"chains of queue {request.offset}: {', '.join(chains) or 'none'}"
 
 
 def _block_text(device: DeviceSpec, request: Request) -> str:

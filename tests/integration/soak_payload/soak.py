@@ -45,6 +45,7 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
         transfers: Any = None
         medium: Any = None
         window: Any = None
+        queues: Any = None
         ask_for_reset = stop = panic = suspend = count
         bios_reports: Any = None
 

@@ -156,3 +156,15 @@ def test_dsdt_has_only_the_serial_ports_that_are_there() -> None:
     assert ports(()) == []
     assert ports(("COM1", "COM3")) == [b"COM1", b"COM3"]
     assert ports(("COM2", "MMIO")) == [b"COM2", b"COM5"]
+
+
+def test_dsdt_has_only_the_virtio_devices_that_are_there() -> None:
+    assert b"LNRO0005" not in firmware_memory().acpi["DSDT"]
+
+    dsdt = firmware_memory(virtio=((0xD000_1000, 10), (0xD000_1200, 21))).acpi["DSDT"]
+    assert dsdt.count(b"\x0dLNRO0005\0") == 2
+    first, second = dsdt.index(b"VR00"), dsdt.index(b"VR01")
+    # Memory32Fixed, and Interrupt: of a consumer, level, active high, one number (6.4.3.4, 6.4.3.6).
+    registers = b"\x86\x09\x00\x01\x00\x10\x00\xd0\x00\x02\x00\x00\x89\x06\x00\x01\x01\x0a\x00\x00\x00"
+    assert first < dsdt.index(registers) < second
+    assert b"\x89\x06\x00\x01\x01\x15\x00\x00\x00" in dsdt[second:]

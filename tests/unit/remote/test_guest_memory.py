@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from kvmbox import layout
-from kvmbox.board import Content, DeviceSpec, LateWrites, Medium, Memory, Resource
+from kvmbox.board import Content, DeviceSpec, LateWrites, Medium, Memory, Queues, Resource
 from kvmbox.devices.model import (
     BAD_ADDRESS,
     BUSY,
@@ -24,6 +24,7 @@ from kvmbox.remote.follow_up import FollowUp
 from kvmbox.remote.grants import Grants, bind
 from kvmbox.remote.guest_memory import Submit
 from kvmbox.remote.medium import MediumAccess
+from kvmbox.remote.queues import DeviceQueues
 from kvmbox.remote.window import DataWindow
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import MAX_PAYLOAD, Request
@@ -54,6 +55,9 @@ class Host:
 
     def window(self, register: int) -> DataWindow:
         raise AssertionError(register)
+
+    def queues(self, device: str, grant: Queues) -> DeviceQueues:
+        raise AssertionError(device, grant)
 
     def irq_source(self, gsi: int) -> Callable[[int, int], None]:
         raise AssertionError(gsi)

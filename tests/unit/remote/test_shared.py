@@ -15,9 +15,10 @@ import pytest
 
 from kvmbox.devices.model import Effect, HostOutput, IrqLine, Reset
 from kvmbox.errors import DeviceGoneError, DeviceProcessError, ProtocolError
+from kvmbox.remote.fence import fence
 from kvmbox.remote.grants import Grants
 from kvmbox.remote.patience import REPLY_SLICES, WAIT_SLICE_MS
-from kvmbox.remote.shared import ASK_EVERY, MAX_IDLE_RINGS, NAP_MS, NAP_RINGS, PageTransport, fence
+from kvmbox.remote.shared import ASK_EVERY, MAX_IDLE_RINGS, NAP_MS, NAP_RINGS, PageTransport
 from kvmbox.remote.spin import SpinGrants, Spinner
 from kvmbox.remote.transport import Link, Waits
 from kvmbox.wire import page_layout, protocol

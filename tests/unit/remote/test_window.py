@@ -257,7 +257,9 @@ def test_window_goes_on_where_it_was_saved(rig: WindowRig, command: int, moved: 
     assert len(state.data) == (SECTOR if command == READ else moved)
     other = WindowRig()
     other.model.restore(model)
-    other.window.restore(0, other.grants.media[0], state)
+    medium = other.grants.medium(0)
+    assert medium is not None
+    other.window.restore(0, medium, state)
     if command == READ:
         assert other.ports.read_string(PORT, 2, (SECTOR - moved) // 2) == sector(4)[moved:]
     else:
@@ -292,10 +294,10 @@ GOOD: Final = {
     ],
 )
 def test_state_that_cannot_have_been_one_is_refused(rig: WindowRig, change: dict[str, object]) -> None:
-    rig.window.restore(0, rig.grants.media[0], WindowState(**GOOD))  # type: ignore[arg-type]
+    rig.window.restore(0, rig.grants.medium(0), WindowState(**GOOD))  # type: ignore[arg-type]
     rig.window.drop()
     with pytest.raises(ValueError, match="a window that cannot be"):
-        rig.window.restore(0, rig.grants.media[0], WindowState(**GOOD | change))  # type: ignore[arg-type]
+        rig.window.restore(0, rig.grants.medium(0), WindowState(**GOOD | change))  # type: ignore[arg-type]
     assert rig.window.use == CLOSED
 
 

@@ -157,7 +157,7 @@ def test_request_of_a_vmm_is_accepted(request_: Request) -> None:
         Request(protocol.ADVANCE, now=(1 << 64) - 1).encode(),
         Request(0).encode(),
         Request(protocol.REPLAY).encode(),
-        Request(19).encode(),
+        Request(20).encode(),
         Request(protocol.READ_WIDE, 0, 9).encode(),
         Request(protocol.WRITE_STRING, 0, 2, payload=b"odd").encode(),
         Request(protocol.READ_WIDE, 2, 4).encode(),

@@ -1,0 +1,1 @@
+"""Virtio devices that are no disks: `--rng`, `--virtio-console`."""

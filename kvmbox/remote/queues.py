@@ -1,0 +1,419 @@
+"""The virtqueues of a device: the VMM walks them and moves the bytes, and the device gets handles.
+
+A model says with `Queue` where the guest has published a queue, and with `Walk` that it wants chains. The VMM
+walks the ring (`ring`), and sends handles, lengths and first bytes: CHAINS. The model says with effects on a
+handle what is to be moved. So a device process can reach only what the guest has published for this device,
+and cannot even tell where that is.
+
+Who is at fault. Addresses, sizes and descriptors are the guest's. What is no ring makes the queue dead, and
+the model is told so: CHAINS with BAD_ADDRESS. The model decides what it does with a chain. So a handle that
+is not the name of a chain, and bytes beyond a part of one, break the protocol.
+
+Handles. Each has another number, until all 2^32 were used, and is void after `ChainUsed`, when its queue is
+published or withdrawn (`Queue`), and after a reset of the machine. All of these are the device's own effects,
+or a request that it has seen. So it always knows which handles are void, and an effect on a void one breaks
+the protocol, without exception. What one reply says is checked before any of it is done: an effect on a
+handle that the same reply has made void before does nothing. A transfer that is under way when its handle
+becomes void moves nothing into guest memory, and nobody is told of it.
+
+Questions wait. One request has at most `MAX_FOLLOW_UPS` follow-ups, and a guest can feed a ring for ever. So
+what is wanted here is kept, and made a request when its turn comes (`next_request`): first the transfers that
+are done, all of them in one COMPLETE, then reads, then walks. What finds no room any more is for the main
+thread, which comes by as if a transfer were done.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from struct import Struct
+from typing import Any, Final
+
+from kvmbox.board import Queues
+from kvmbox.devices.model import (
+    BAD_ADDRESS,
+    BEYOND_END,
+    BUSY,
+    CHAIN_HEAD,
+    DONE,
+    EVENT_INDEX,
+    INDIRECT,
+    Chain,
+    ChainRead,
+    ChainTransfer,
+    ChainUsed,
+    ChainWrite,
+    Effect,
+    Flush,
+    Queue,
+    Walk,
+)
+from kvmbox.host.transfers import Settle, status_of
+from kvmbox.memory import GuestMemory
+from kvmbox.remote.follow_up import CAN_WAIT, Application, FollowUp
+from kvmbox.remote.guest_memory import answer
+from kvmbox.remote.medium import MediumAccess, complete
+from kvmbox.remote.ring import Parts, Ring, RingError
+from kvmbox.wire import protocol
+from kvmbox.wire.chains import MAX_CHAINS, encode_chains
+from kvmbox.wire.protocol import MAX_PAYLOAD
+
+Ranges = list[tuple[int, int]]
+Lines = Sequence[Callable[[int, int], None]]
+
+_MOST_TOLD: Final = MAX_PAYLOAD // 8
+_HANDLES: Final = 1 << 32
+
+_MAGIC: Final = b"VQS\x01"
+_STATE: Final = Struct("<4sIBHHH")  # magic, last handle, and how many rings, chains, completions, reads
+_RING: Final = Struct("<BIB3QHHB")  # 0 none, 1 ring; entries, flags, areas, indices; chains wanted
+_LIVE: Final = Struct("<IBHHH")  # handle, queue, descriptor, how many readable and writable ranges
+_RANGE: Final = Struct("<QI")
+_TOLD: Final = Struct("<II")
+_READ: Final = Struct("<III")
+
+
+def piece(ranges: Ranges, skip: int, size: int) -> Iterator[tuple[int, int]]:
+    """The bytes [skip, skip + size) of ranges, as ranges."""
+    for address, length in ranges:
+        if skip < length and size:
+            part = min(length - skip, size)
+            yield address + skip, part
+            size -= part
+            skip = 0
+        else:
+            skip -= min(skip, length)
+
+
+class _Live:
+    """A chain that the device has."""
+
+    __slots__ = ("index", "moving", "parts", "readable", "writable")
+
+    def __init__(self, index: int, parts: Parts) -> None:
+        self.index = index
+        self.parts = parts
+        self.readable = sum(size for _, size in parts.readable)
+        self.writable = sum(size for _, size in parts.writable)
+        self.moving = False
+
+
+class DeviceQueues:
+    """The queues of one device. Used under the lock of its channel."""
+
+    def __init__(self, grant: Queues, ram: GuestMemory, come_by: Callable[[Settle], bool]) -> None:
+        """`come_by` has the main thread call what it is given, as soon as the host takes output again, or
+        returns False: then it will come by anyway, since too much of the device is under way.
+        """
+        self.grant = grant
+        self._ram = ram
+        self._come_by = come_by
+        self._rings: list[Ring | None] = [None] * grant.count
+        self._live: dict[int, _Live] = {}
+        self._last = 0
+        self._told: list[tuple[int, int]] = []
+        self._reads: deque[tuple[int, int, int]] = deque()
+        self._walks: dict[int, int] = {}
+        self._device = 0
+        self._is_postponed = False
+
+    # --- What may be asked for ----------------------------------------------------------------------------
+
+    def check(
+        self, device: int, effect: Effect, lines: Lines, media: Callable[[int], MediumAccess | None]
+    ) -> Application | None:
+        """What an effect of the device, number `device` of its process, calls; None if it breaks the rules.
+
+        `lines` are its interrupt lines by pin, and `media` gives a medium by its number.
+        """
+        grant = self.grant
+        self._device = device
+        match effect:
+            case Queue(index, _, flags) if index < grant.count and not flags & ~(EVENT_INDEX | INDIRECT):
+                return self._publish, (effect,), 0
+            case Walk(index, count) if index < grant.count and count <= MAX_CHAINS:
+                return self._walk, (index, count), CAN_WAIT
+            case Flush(tag, resource) if (medium := media(resource)) is not None:
+                return self._flush, (tag, medium), CAN_WAIT
+            case ChainRead() | ChainWrite() | ChainTransfer() | ChainUsed() if effect.handle in self._live:
+                return self._on_chain(effect, self._live[effect.handle], lines, media)
+        return None
+
+    def _on_chain(
+        self, effect: Effect, live: _Live, lines: Lines, media: Callable[[int], MediumAccess | None]
+    ) -> Application | None:
+        match effect:
+            case ChainRead(handle, skip, size) if skip + size <= live.readable and size <= MAX_PAYLOAD:
+                return self._read, (handle, skip, size), CAN_WAIT
+            case ChainWrite(handle, skip, data) if skip + len(data) <= live.writable:
+                return self._write, (handle, skip, data), 0
+            case ChainUsed(pin, handle, written) if pin < len(lines) and written <= live.writable:
+                return self._use, (handle, written, lines[pin]), 0
+            case ChainTransfer(_, resource, _, skip, size, to_guest) if not live.moving:
+                medium = media(resource)
+                if medium is None or not medium.allows(size, to_guest=bool(to_guest)):
+                    return None
+                if skip + size <= (live.writable if to_guest else live.readable):
+                    return self._transfer, (effect, medium), CAN_WAIT
+        return None
+
+    # --- Queues -------------------------------------------------------------------------------------------
+
+    def _publish(self, queue: Queue) -> None:
+        self._withdraw(queue.index)
+        if not 0 < queue.size <= self.grant.max_size:
+            return
+        with suppress(RingError):  # the device hears of it when it asks for chains
+            self._rings[queue.index] = Ring(
+                self._ram, queue.size, queue.flags, queue.descriptors, queue.available, queue.used
+            )
+
+    def _withdraw(self, index: int) -> None:
+        self._rings[index] = None
+        self._walks.pop(index, None)
+        self._reads = deque(read for read in self._reads if self._live[read[0]].index != index)
+        self._live = {handle: live for handle, live in self._live.items() if live.index != index}
+
+    def forget(self) -> None:
+        """The machine is reset: there are no queues."""
+        self._told.clear()
+        self._is_postponed = False  # what was to wake us is dropped as well
+        for index in range(self.grant.count):
+            self._withdraw(index)
+
+    def _walk(self, index: int, count: int) -> list[Any]:
+        self._walks[index] = min(self._walks.get(index, 0) + count, MAX_CHAINS)
+        return [self.next_request]
+
+    def _chains(self, index: int, count: int) -> FollowUp:
+        ring = self._rings[index]
+        found: list[Chain] = []
+        in_hand = sum(live.index == index for live in self._live.values())
+        if ring is not None:
+            try:
+                taken = ring.take(min(count, self.grant.max_chains - in_hand))
+                found = [self._name(index, parts) for parts in taken]
+            except RingError:
+                ring = self._rings[index] = None
+        status = BAD_ADDRESS if ring is None else DONE
+        return FollowUp(protocol.CHAINS, self._device, status, index, encode_chains(found))
+
+    def _name(self, index: int, parts: Parts) -> Chain:
+        live = _Live(index, parts)
+        while (handle := (self._last + 1) % _HANDLES) in self._live:
+            self._last = handle
+        self._last = handle
+        self._live[handle] = live
+        head = self._ram.gather(list(piece(parts.readable, 0, CHAIN_HEAD)))
+        return Chain(handle, live.readable, live.writable, head)
+
+    # --- Chains -------------------------------------------------------------------------------------------
+
+    def _read(self, handle: int, skip: int, size: int) -> list[Any]:
+        if handle in self._live:
+            self._reads.append((handle, skip, size))
+        return [self.next_request]
+
+    def _write(self, handle: int, skip: int, data: bytes) -> None:
+        if (live := self._live.get(handle)) is not None:
+            self._scatter(live, skip, data)
+
+    def _scatter(self, live: _Live, skip: int, data: bytes) -> None:
+        position = 0
+        for address, size in piece(live.parts.writable, skip, len(data)):
+            self._ram.write(address, data[position : position + size])
+            position += size
+
+    def _use(self, handle: int, written: int, line: Callable[[int, int], None]) -> None:
+        self._reads = deque(read for read in self._reads if read[0] != handle)
+        live = self._live.pop(handle, None)
+        ring = None if live is None else self._rings[live.index]
+        if live is not None and ring is not None:
+            ring.give_back(live.parts.head, written)
+            if ring.wants_interrupt():
+                line(1, 0)
+
+    def _transfer(self, asked: ChainTransfer, medium: MediumAccess) -> list[Any]:
+        live = self._live.get(asked.handle)
+        if live is not None and not live.moving:
+            status = self._move(asked, live, medium)
+            if status is None:
+                live.moving = True
+            else:
+                self._told.append((asked.handle, status))
+        return [self.next_request]
+
+    def _move(self, asked: ChainTransfer, live: _Live, medium: MediumAccess) -> int | None:
+        """Move the bytes, and return the status, or None if the device is told later."""
+        handle, offset, skip, size = asked.handle, asked.offset, asked.skip, asked.size
+        if not medium.has(offset, size):
+            return BEYOND_END
+        if asked.to_guest:
+            found = medium.read_now(offset, size)
+            if isinstance(found, bytes):
+                self._scatter(live, skip, found)
+                return DONE
+            if found is not None:
+                return found
+
+            def arrived(data: bytes) -> None:
+                self._scatter(live, skip, data)
+
+            return self._later(handle, medium, lambda: medium.store.read(offset, size), arrived)
+        medium.writes += 1
+        data = self._ram.gather(list(piece(live.parts.readable, skip, size)))
+
+        def store() -> bytes:
+            medium.store.write(offset, data)
+            return b""
+
+        if not medium.store.writes_now:
+            return self._later(handle, medium, store, lambda _nothing: None)
+        try:
+            store()
+        except OSError as error:
+            return status_of(error)
+        return DONE
+
+    def _later(
+        self, handle: int, medium: MediumAccess, act: Callable[[], bytes], then: Callable[[bytes], None]
+    ) -> int | None:
+        """Let the transfer thread do `act`, and then what is to be done with the bytes."""
+        live = self._live[handle]
+        found: list[bytes] = []
+
+        def work() -> int:
+            try:
+                found.append(act())
+            except OSError as error:
+                return status_of(error)
+            return DONE
+
+        def settle(status: int) -> Sequence[Any]:
+            if self._live.get(handle) is not live:
+                return ()
+            live.moving = False
+            if status == DONE:
+                then(found[0])
+            return [complete(self._device, (handle, status)), self.next_request]
+
+        return None if medium.submit(handle, work, settle) else BUSY
+
+    def _flush(self, tag: int, medium: MediumAccess) -> list[Any]:
+        found = medium.flush(self._device, tag)
+        if found:  # it is done, or could not be begun: to be told with the others
+            self._told.append((tag, found[0].value >> 32))
+        return [self.next_request]
+
+    # --- Requests -----------------------------------------------------------------------------------------
+
+    def next_request(self, has_room: bool) -> FollowUp | None:
+        """What is to be sent next: see `follow_up`. Without room for it, it is left to the main thread."""
+        if not (self._told or self._reads or self._walks):
+            return None
+        if not has_room:
+            if not self._is_postponed:
+                self._is_postponed = self._come_by(self._resume)
+            return None
+        if self._told:
+            told, self._told = self._told[:_MOST_TOLD], self._told[_MOST_TOLD:]
+            return complete(self._device, *told)
+        if self._reads:
+            handle, skip, size = self._reads.popleft()
+            data = self._ram.gather(list(piece(self._live[handle].parts.readable, skip, size)))
+            return answer(protocol.MEMORY, self._device, handle, DONE, data)
+        return self._chains(*self._walks.popitem())
+
+    def _resume(self, _status: int) -> Sequence[Any]:
+        self._is_postponed = False
+        return [self.next_request]
+
+    # --- Snapshots ----------------------------------------------------------------------------------------
+
+    def state(self) -> bytes:
+        """Everything, when no transfer is under way."""
+        counts = len(self._rings), len(self._live), len(self._told), len(self._reads)
+        parts = [_STATE.pack(_MAGIC, self._last, *counts)]
+        for index, ring in enumerate(self._rings):
+            walk = self._walks.get(index, 0)
+            fields = (0,) * 7 if ring is None else (ring.size, ring.flags, *_areas(ring), *_indices(ring))
+            parts.append(_RING.pack(ring is not None, *fields, walk))
+        for handle, live in self._live.items():
+            ranges = live.parts.readable + live.parts.writable
+            count = len(live.parts.readable)
+            parts.append(_LIVE.pack(handle, live.index, live.parts.head, count, len(ranges) - count))
+            parts += [_RANGE.pack(*one) for one in ranges]
+        parts += [_TOLD.pack(*one) for one in self._told]
+        parts += [_READ.pack(*one) for one in self._reads]
+        return b"".join(parts)
+
+    def restore(self, device: int, state: bytes) -> Sequence[Any]:
+        """Be as `state` says, for device number `device`; what is to be sent because of it (`follow_up`).
+
+        ValueError for bytes that are no state.
+        """
+        self._device = device
+        try:
+            self._restore(_Reader(state))
+        except (RingError, ValueError) as error:
+            self.forget()
+            raise ValueError(f"no state of {self.grant.count} queues: {error}") from error
+        return [self.next_request]
+
+    def _restore(self, reader: _Reader) -> None:
+        magic, last, rings, lives, told, reads = reader.take(_STATE)
+        if magic != _MAGIC or rings != self.grant.count:
+            raise ValueError(f"{rings} rings")
+        self.forget()
+        for index in range(rings):
+            present, size, flags, *areas, available, used, walk = reader.take(_RING)
+            if present:
+                self._publish(Queue(index, size, flags, *areas))
+                ring = self._rings[index]
+                if ring is None:
+                    raise ValueError(f"ring {index} is none")
+                ring.next_available, ring.next_used = available, used
+            if walk:
+                self._walks[index] = min(walk, MAX_CHAINS)
+        for _ in range(lives):
+            handle, index, head, readable, writable = reader.take(_LIVE)
+            ranges = [reader.take(_RANGE) for _ in range(readable + writable)]
+            ring = self._rings[index] if index < rings else None
+            if ring is None or head >= ring.size or not self._ram.has(ranges) or handle in self._live:
+                raise ValueError(f"chain {handle}")
+            self._live[handle] = _Live(index, Parts(head, ranges[:readable], ranges[readable:]))
+        self._last = last
+        self._told = [reader.take(_TOLD) for _ in range(told)]
+        self._reads = deque(reader.take(_READ) for _ in range(reads))
+        for handle, skip, size in self._reads:
+            live = self._live.get(handle)
+            if live is None or skip + size > live.readable or size > MAX_PAYLOAD:
+                raise ValueError(f"a read of chain {handle}")
+        reader.end()
+
+
+class _Reader:
+    """Takes bytes apart. Raises ValueError where there are too few or too many."""
+
+    def __init__(self, state: bytes) -> None:
+        self._state = state
+        self._position = 0
+
+    def take(self, struct: Struct) -> Any:
+        start, self._position = self._position, self._position + struct.size
+        if self._position > len(self._state):
+            raise ValueError("it ends too early")
+        return struct.unpack_from(self._state, start)
+
+    def end(self) -> None:
+        if self._position != len(self._state):
+            raise ValueError("there is something behind its end")
+
+
+def _areas(ring: Ring) -> tuple[int, int, int]:
+    return ring.descriptors, ring.available, ring.used
+
+
+def _indices(ring: Ring) -> tuple[int, int]:
+    return ring.next_available, ring.next_used
