@@ -19,8 +19,8 @@ from kvmbox.devices import qcow2
 from kvmbox.errors import StartError
 from kvmbox.host.disk_file import DiskFile, cannot_use
 
-Ask = Callable[[bytes], bytes]
-"""Gives host input to the process, and returns the host output that followed. Raises DeviceProcessError."""
+Send = Callable[[bytes], None]
+"""Gives host input to the process. What it puts out is heard meanwhile. Raises DeviceProcessError."""
 
 _Read = Callable[[int, int], bytes | None]
 
@@ -47,7 +47,8 @@ class MappedFile:
         self.backing = backing
         self.size = int.from_bytes(file.read(_SIZE_AT, 8), "big")
         """Bytes of the disk."""
-        self._ask: Ask | None = None
+        self._send: Send | None = None
+        self._heard = b""
         self._dialogue = threading.Lock()
         self._cluster = 0
         self._kept: dict[int, int] = {}
@@ -58,9 +59,13 @@ class MappedFile:
         """What is odd about the image, in words."""
         return self._problem
 
-    def connect(self, ask: Ask) -> None:
-        """Have the process open the image: before the first read. Raises StartError."""
-        self._ask = ask
+    def hear(self, data: bytes) -> None:
+        """Host output of the process. Only the end of it is an answer."""
+        self._heard = data
+
+    def connect(self, send: Send) -> None:
+        """Have the process open the image: before the first read. Raises StartError, DeviceProcessError."""
+        self._send = send
         path = self.file.path
         try:
             answer = self._question(qcow2.OPEN_FRAME.pack(qcow2.OPEN, self.file.size), self.file.read)
@@ -168,9 +173,14 @@ class MappedFile:
                 self._kept[number] = first + skip if first < qcow2.UNALLOCATED else first
                 number += 1
 
+    def _ask(self, frame: bytes) -> bytes:
+        assert self._send is not None
+        self._heard = b""
+        self._send(frame)
+        return self._heard
+
     def _question(self, frame: bytes, read: _Read) -> bytes | None:
         """The answer; None if `read` does not have what the process wants to see. Raises _Refused."""
-        assert self._ask is not None
         answer = self._ask(frame)
         for _ in range(qcow2.MOST_WANTS):
             if answer[:1] != bytes((qcow2.WANT,)):

@@ -188,6 +188,11 @@ class DiskStore:
             line += ": the file is as it was"
         return f"{line} ({self._source.oddity})" if self._source.oddity else line
 
+    def hear(self, data: bytes) -> None:
+        """What the process has put out that reads the map of the image."""
+        if self.mapped is not None:
+            self.mapped.hear(data)
+
     def close(self) -> None:
         """Close the file, which unlocks it. Idempotent."""
         self._source.close()

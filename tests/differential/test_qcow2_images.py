@@ -12,7 +12,7 @@ import pytest
 
 from kvmbox.errors import StartError
 from kvmbox.host.disks import READ_ONLY, DiskRequest, DiskStore, open_disk
-from tests.support.qcow2_images import Asked
+from tests.support.qcow2_images import Asked, connect
 
 QEMU_IMG: Final = shutil.which("qemu-img")
 QEMU_IO: Final = shutil.which("qemu-io")
@@ -31,7 +31,7 @@ def run(*arguments: str | Path | None) -> None:
 def opened(image: Path, *, backing: str = "", format_: str = "qcow2") -> DiskStore:
     disk = open_disk(DiskRequest(str(image), READ_ONLY, format_, backing=backing), overlay_bytes=0)
     if disk.mapped is not None:
-        disk.mapped.connect(Asked())
+        connect(disk.mapped, Asked())
     return disk
 
 

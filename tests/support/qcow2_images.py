@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from kvmbox.devices.model import HostOutput
 from kvmbox.devices.qcow2 import Qcow2
+from kvmbox.host.disk_mapped import MappedFile
 
 ZERO_CLUSTER: Final = b""
 """In a map of clusters: one that is marked as zeros."""
@@ -71,6 +72,11 @@ def qcow2(
     ]
     parts += [struct.pack(f">{per_table}Q", *l2[index]) for index in used]
     return b"".join((*parts, *data))
+
+
+def connect(mapped: MappedFile, ask: Callable[[bytes], bytes]) -> None:
+    """Have a function answer the questions of a disk."""
+    mapped.connect(lambda frame: mapped.hear(ask(frame)))
 
 
 class Asked:

@@ -16,7 +16,7 @@ from kvmbox.host.disk_file import DiskFile
 from kvmbox.host.disk_mapped import MappedFile
 from kvmbox.host.disks import OVERLAY, READ_ONLY, WRITE, DiskRequest, DiskStore, open_disk
 from tests.support.patience import patience
-from tests.support.qcow2_images import ZERO_CLUSTER, Asked, qcow2
+from tests.support.qcow2_images import ZERO_CLUSTER, Asked, connect, qcow2
 
 CLUSTER = 512
 SIZE = 300 * CLUSTER
@@ -33,7 +33,7 @@ def image(tmp_path: Path) -> Path:
 def opened(image: Path, mode: str = OVERLAY, *, backing: str = "", ask: Asked | None = None) -> DiskStore:
     disk = open_disk(DiskRequest(str(image), mode, "qcow2", backing=backing), overlay_bytes=1 << 20)
     assert disk.mapped is not None
-    disk.mapped.connect(ask or Asked())
+    connect(disk.mapped, ask or Asked())
     return disk
 
 
@@ -177,7 +177,7 @@ def lying(image: Path, lie: Callable[[bytes], bytes | None]) -> DiskStore:
 
     disk = open_disk(DiskRequest(str(image), READ_ONLY), overlay_bytes=0)
     assert disk.mapped is not None
-    disk.mapped.connect(ask)
+    connect(disk.mapped, ask)
     started = True
     return disk
 
@@ -265,7 +265,7 @@ class Cold:
 
 def test_metadata_that_is_not_in_memory_is_not_waited_for(image: Path) -> None:
     source = MappedFile(Cold(image))  # type: ignore[arg-type]  # as far as it is used
-    source.connect(Asked())
+    connect(source, Asked())
     assert source.read_now(200 * CLUSTER, 512) is None
     assert source.read(200 * CLUSTER, 512) == bytes(512)
     assert source.read_now(200 * CLUSTER, 512) == bytes(512)
@@ -284,7 +284,7 @@ def test_who_may_not_wait_does_not_wait_for_who_asks(image: Path) -> None:
 
     may_wait = False
     source = MappedFile(DiskFile(str(image), write=False))
-    source.connect(slow)
+    connect(source, slow)
     may_wait = True
     reader = threading.Thread(target=source.read, args=(200 * CLUSTER, 512))
     reader.start()
