@@ -55,6 +55,11 @@ class MappedFile:
         self._problem = ""
 
     @property
+    def files(self) -> list[DiskFile]:
+        """The files of the image."""
+        return [self.file] if self.backing is None else [self.file, self.backing]
+
+    @property
     def oddity(self) -> str:
         """What is odd about the image, in words."""
         return self._problem
@@ -108,9 +113,8 @@ class MappedFile:
 
     def close(self) -> None:
         """Close the files. Idempotent."""
-        self.file.close()
-        if self.backing is not None:
-            self.backing.close()
+        for file in self.files:
+            file.close()
 
     def _read(self, offset: int, size: int, *, now: bool) -> bytes | None:
         parts = []

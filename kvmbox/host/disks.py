@@ -156,12 +156,15 @@ class DiskStore:
         return bool(self._written or self._refused)
 
     def checksum(self) -> str:
-        """The SHA-256 of the disk without its overlay. Reads all of it. Raises OSError."""
+        """The SHA-256 of the disk without its overlay, or of the files of its image. Reads all of it. Raises
+        OSError.
+        """
         import hashlib
 
         found = hashlib.sha256()
-        for offset in range(0, self.size, _PIECE):
-            found.update(self._source.read(offset, min(_PIECE, self.size - offset)))
+        for source in (self._source,) if self.mapped is None else self.mapped.files:
+            for offset in range(0, source.size, _PIECE):
+                found.update(source.read(offset, min(_PIECE, source.size - offset)))
         return found.hexdigest()
 
     def overlay(self) -> bytes:

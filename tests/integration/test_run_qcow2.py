@@ -101,6 +101,20 @@ def test_image_that_is_refused_is_one_line_and_a_hint(tmp_path: Path, image: byt
     assert hint.startswith("hint: ")
 
 
+def test_snapshot_goes_on_with_the_same_image_and_refuses_another_one(tmp_path: Path, disk: bytes) -> None:
+    name, snapshot = f"disk.qcow2,backing={tmp_path}/base.img", tmp_path / "half.snap"
+    status, output, _ = run(tmp_path, name, "--snapshot-when", f"sectors={snapshot}")
+    assert status == 0
+
+    restored = run_to_end(Run("--from", snapshot))
+    (tmp_path / "base.img").write_bytes(bytes(SIZE))
+    refused = run_to_end(Run("--from", snapshot))
+
+    assert (restored[0], restored[1]) == (0, output.partition(b"sectors")[2]), restored[2]
+    assert refused[0] == 4
+    assert "is not what it was" in refused[2]
+
+
 def test_recording_replays_without_the_image(
     tmp_path: Path, disk: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
