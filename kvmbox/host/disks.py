@@ -280,9 +280,9 @@ def _vhd_size(path: str, file: DiskFile) -> int:
 
 def _joined(pieces: list[tuple[int, bytes]], size: int) -> bytes | None:
     """All bytes of a range, if all of it was written."""
-    if sum(len(piece) for _, piece in pieces) < size or not size:
+    if not pieces or sum(len(piece) for _, piece in pieces) < size:
         return None
-    return b"".join(piece for _, piece in pieces)
+    return b"".join([piece for _, piece in pieces])
 
 
 def _merged(below: bytes, pieces: list[tuple[int, bytes]]) -> bytes:
