@@ -200,6 +200,14 @@ def test_bytes_beyond_the_disk_are_refused(offset: int, size: int) -> None:
     assert "no such bytes" in refusal(dialogue(asked, image, MAP_FRAME.pack(MAP, offset, size)))
 
 
+def test_place_at_the_end_of_all_numbers_is_wanted_as_any_other() -> None:
+    image = bytearray(qcow2({}, size=4 << 20))
+    image[40:48] = struct.pack(">Q", (1 << 64) - 512)
+    asked = Asked()
+    if dialogue(asked, bytes(image), OPEN_FRAME.pack(OPEN, (1 << 64) - 1))[0] == OPENED:
+        dialogue(asked, bytes(image), MAP_FRAME.pack(MAP, (4 << 20) - 512, 512))
+
+
 def test_map_before_an_image_is_open_is_refused() -> None:
     assert "no such bytes" in refusal(Asked()(MAP_FRAME.pack(MAP, 0, 512)))
 

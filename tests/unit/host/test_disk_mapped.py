@@ -226,6 +226,22 @@ def test_place_outside_of_the_file_reads_as_zeros(image: Path, place: int) -> No
     disk.close()
 
 
+def test_process_is_shown_no_more_than_it_may_want(image: Path) -> None:
+    shown = []
+
+    def lie(frame: bytes) -> bytes | None:
+        if frame[0] == MAP:
+            return WANT_FRAME.pack(WANT, 0, 1025)
+        shown.append(frame)
+        return mapped((0, 512))
+
+    disk = lying(image, lie)
+    with pytest.raises(OSError, match="no answer"):
+        disk.read(200 * CLUSTER, 512)
+    assert shown == []
+    disk.close()
+
+
 def test_place_that_is_wanted_outside_of_the_file_shows_zeros(image: Path) -> None:
     shown = []
 
