@@ -37,7 +37,7 @@ class ReplacingIrq(Value):
 
 
 class Output(Value):
-    """Output goes to `stream` of the host: a serial port's name, or "debugcon"."""
+    """Output goes to `stream` of the host: a serial port's name, "debugcon", or the disk that asks for it."""
 
     stream: str
 
@@ -591,6 +591,11 @@ def ide_board(drives: Sequence[IdeDrive | None]) -> list[DeviceSpec]:
             )
         )
     return board
+
+
+def disk_map(disk: str) -> DeviceSpec:
+    """The device that reads the map of the image behind `disk`, a resource of the host, which asks it."""
+    return DeviceSpec(f"{disk}-map", "format", "qcow2", grants=(Output(disk),))
 
 
 VGA: Final = "VGA"

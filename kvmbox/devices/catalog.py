@@ -17,6 +17,7 @@ from kvmbox.devices.pit_8254 import Pit8254
 from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
 from kvmbox.devices.power_off_ports import PowerOffPorts
 from kvmbox.devices.pvpanic import PvPanic
+from kvmbox.devices.qcow2 import Qcow2
 from kvmbox.devices.reset_control import ResetControl
 from kvmbox.devices.rtc_mc146818 import RtcMc146818
 from kvmbox.devices.testdev import PcTestdev
@@ -54,6 +55,7 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "virtio_blk": VirtioBlk,
     "virtio_rng": VirtioRng,
     "virtio_console": VirtioConsole,
+    "qcow2": Qcow2,
 }
 
 

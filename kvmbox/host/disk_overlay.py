@@ -68,6 +68,8 @@ class Overlay:
 
     def pieces(self, offset: int, size: int) -> list[tuple[int, bytes]]:
         """What was written within a range: (position in the range, bytes), in order and without overlaps."""
+        if not self._clusters:
+            return []
         found = []
         for number in range(offset // CLUSTER, -(-(offset + size) // CLUSTER)):
             cluster = self._clusters.get(number)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from typing import Final, Protocol
 
-from kvmbox.errors import StartError
 from kvmbox.host.disk_file import DiskFile, cannot_use
+from kvmbox.host.disk_mapped import MappedFile
 from kvmbox.host.disk_overlay import Overlay
 from kvmbox.lean import Value
 
@@ -28,6 +29,11 @@ CD_SECTOR: Final = 2048
 
 _PIECE: Final = 1 << 20
 _QCOW2_MAGIC: Final = b"QFI\xfb"
+_MOST_BYTES: Final = 1 << 56
+# Virtual Hard Disk Image Format Specification 1.0, "Hard Disk Footer Format": cookie, current size, type.
+_VHD_FOOTER: Final = struct.Struct(">8s40xQ4xI448x")
+_VHD_COOKIE: Final = b"conectix"
+_VHD_FIXED: Final = 2
 
 
 class DiskRequest(Value):
@@ -48,13 +54,17 @@ class DiskRequest(Value):
 
 
 class DiskSource(Protocol):
-    """Where the bytes of a disk come from, before anything is written. `size` is in bytes.
+    """Where the bytes of a disk come from, before anything is written."""
 
-    `oddity` says in words what is odd about it, or is empty. See `DiskFile`.
-    """
+    @property
+    def size(self) -> int:
+        """Bytes of the disk."""
+        ...
 
-    size: int
-    oddity: str
+    @property
+    def oddity(self) -> str:
+        """What is odd about it, in words, or empty."""
+        ...
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`. Waits for them. Raises OSError."""
@@ -81,7 +91,8 @@ class DiskStore:
     """An open disk: a `Store` of `host.transfers`, and more.
 
     `size` is in bytes, a multiple of a sector. `writable` says whether the guest may write, and `writes_now`
-    that `write` never waits.
+    that `write` never waits. `mapped` is an image of which a process has to read the map. That process is to
+    be connected before the first read.
     """
 
     def __init__(self, source: DiskSource, request: DiskRequest, *, overlay_bytes: int) -> None:
@@ -89,6 +100,7 @@ class DiskStore:
         self.size = source.size
         self.writable = request.mode != READ_ONLY
         self.writes_now = request.mode != WRITE
+        self.mapped = source if isinstance(source, MappedFile) else None
         self._source = source
         self._overlay = Overlay(overlay_bytes if request.mode == OVERLAY else 0)
         self._name = os.path.basename(request.path)
@@ -144,12 +156,15 @@ class DiskStore:
         return bool(self._written or self._refused)
 
     def checksum(self) -> str:
-        """The SHA-256 of the disk without its overlay. Reads all of it. Raises OSError."""
+        """The SHA-256 of the disk without its overlay, or of the files of its image. Reads all of it. Raises
+        OSError.
+        """
         import hashlib
 
         found = hashlib.sha256()
-        for offset in range(0, self.size, _PIECE):
-            found.update(self._source.read(offset, min(_PIECE, self.size - offset)))
+        for source in (self._source,) if self.mapped is None else self.mapped.files:
+            for offset in range(0, source.size, _PIECE):
+                found.update(source.read(offset, min(_PIECE, source.size - offset)))
         return found.hexdigest()
 
     def overlay(self) -> bytes:
@@ -175,6 +190,11 @@ class DiskStore:
         if self._written and self.writes_now:
             line += ": the file is as it was"
         return f"{line} ({self._source.oddity})" if self._source.oddity else line
+
+    def hear(self, data: bytes) -> None:
+        """What the process has put out that reads the map of the image."""
+        if self.mapped is not None:
+            self.mapped.hear(data)
 
     def close(self) -> None:
         """Close the file, which unlocks it. Idempotent."""
@@ -216,40 +236,82 @@ class RunDisk(Protocol):
 
 def open_disk(request: DiskRequest, *, overlay_bytes: int) -> DiskStore:
     """Open and lock a disk. Its overlay holds at most `overlay_bytes`. Raises StartError."""
-    file = DiskFile(request.path, write=request.mode == WRITE, sector=CD_SECTOR if request.is_cd else SECTOR)
+    sector = CD_SECTOR if request.is_cd else SECTOR
+    file = DiskFile(request.path, write=request.mode == WRITE, sector=sector)
     try:
-        _check_format(request, file)
+        return DiskStore(_source_of(request, file), request, overlay_bytes=overlay_bytes)
+    except OSError as error:
+        file.close()
+        hint = "look whether the host can read the file"
+        raise cannot_use(request.path, error.strerror or str(error), hint) from error
     except BaseException:
         file.close()
         raise
-    return DiskStore(file, request, overlay_bytes=overlay_bytes)
 
 
-def _check_format(request: DiskRequest, file: DiskFile) -> None:
-    """StartError for a format whose sectors are not those of the file."""
+def _source_of(request: DiskRequest, file: DiskFile) -> DiskSource:
+    """The sectors of the image in a file. Raises StartError and OSError."""
+    is_qcow2 = file.read(0, len(_QCOW2_MAGIC)) == _QCOW2_MAGIC
+    kind = request.format or (QCOW2 if is_qcow2 else RAW)
+    path = request.path
+    if request.backing and kind != QCOW2:
+        raise cannot_use(path, "it is no qcow2 image, and has no backing file", "leave out backing=")
+    if kind == RAW:
+        return file
+    if request.mode == WRITE:
+        raise cannot_use(
+            path,
+            f"an image of format {kind} cannot be written to",
+            f"leave out 'write', or convert it: qemu-img convert -O raw {path} disk.img",
+        )
+    if kind == VHD:
+        file.size = _vhd_size(path, file)
+        return file
+    if not is_qcow2:
+        raise cannot_use(path, "it is no qcow2 image", "leave out format=qcow2")
+    return _mapped(request, file)
+
+
+def _mapped(request: DiskRequest, file: DiskFile) -> MappedFile:
+    backing = DiskFile(request.backing, write=False) if request.backing else None
     try:
-        looks_like_qcow2 = file.read(0, len(_QCOW2_MAGIC)) == _QCOW2_MAGIC
-    except OSError as error:
-        raise _unreadable(request.path, error) from error
-    if request.format == RAW or not (request.format or looks_like_qcow2):
-        return
-    kind = request.format or QCOW2
-    raise cannot_use(
-        request.path,
-        f"kvmbox has no disks of format {kind}" if request.format else "it is a qcow2 image",
-        f"convert it: qemu-img convert -O raw {request.path} disk.img",
-    )
+        if backing is not None and backing.read(0, len(_QCOW2_MAGIC)) == _QCOW2_MAGIC:
+            raise cannot_use(
+                request.backing,
+                "a backing file can only be a raw image, and it is a qcow2 image",
+                f"convert it: qemu-img convert -O raw {request.backing} disk.img",
+            )
+        found = MappedFile(file, backing)
+        if not 0 < found.size <= _MOST_BYTES or found.size % SECTOR:
+            hint = "look at it: qemu-img check"
+            raise cannot_use(request.path, f"it says that its disk has {found.size} bytes", hint)
+    except BaseException:
+        if backing is not None:
+            backing.close()
+        raise
+    return found
 
 
-def _unreadable(path: str, error: OSError) -> StartError:
-    return cannot_use(path, error.strerror or str(error), "look whether the host can read the file")
+def _vhd_size(path: str, file: DiskFile) -> int:
+    """Bytes of the disk in front of the footer. Raises StartError and OSError."""
+    end = file.size - SECTOR
+    size: int
+    cookie, size, kind = _VHD_FOOTER.unpack(file.read(end, SECTOR) if end >= 0 else bytes(SECTOR))
+    hint = f"convert it: qemu-img convert -O raw {path} disk.img"
+    if cookie != _VHD_COOKIE:
+        raise cannot_use(path, "it is no VHD image", "leave out format=vhd")
+    if kind != _VHD_FIXED:
+        raise cannot_use(path, "it is a VHD image of another kind than fixed", hint)
+    if not 0 < size <= end or size % SECTOR:
+        raise cannot_use(path, f"it says that its disk has {size} bytes, and has {end}", hint)
+    return size
 
 
 def _joined(pieces: list[tuple[int, bytes]], size: int) -> bytes | None:
     """All bytes of a range, if all of it was written."""
-    if sum(len(piece) for _, piece in pieces) < size or not size:
+    if not pieces or sum(len(piece) for _, piece in pieces) < size:
         return None
-    return b"".join(piece for _, piece in pieces)
+    return b"".join([piece for _, piece in pieces])
 
 
 def _merged(below: bytes, pieces: list[tuple[int, bytes]]) -> bytes:

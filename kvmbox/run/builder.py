@@ -140,7 +140,6 @@ class RunHost:
         self.irq_source = router.source
         self.replacing_irq_source = router.replacing_source
         self.rise_of = router.rise_of
-        self.output = console.sink
         self.input_room = console.room
         self.ask_for_reset = reset
         self.suspend = suspend
@@ -149,9 +148,15 @@ class RunHost:
         self.transfers = self.mover.transfers
         self.medium = self.mover.medium
         self._console = console
+        self._stores = stores
         self._judge = judge
         self._exact = exact
         self._crash_kernel = False
+
+    def output(self, stream: str) -> Callable[[bytes], None]:
+        """A stream of the console, or the disk of that name, which has asked the device."""
+        hear: Callable[[bytes], None] | None = getattr(self._stores.get(stream), "hear", None)
+        return self._console.sink(stream) if hear is None else hear
 
     def bios_reports(self) -> tuple[Callable[[bytes], None], Callable[[int, int, int], None]]:
         """Reports become lines for the person, or the end of the run."""

@@ -34,6 +34,7 @@ from kvmbox.board import (
     StopClean,
     StopPanic,
     StopValue,
+    disk_map,
     pc_board,
 )
 from kvmbox.devices.catalog import MODELS, build_model
@@ -72,9 +73,11 @@ from kvmbox.devices.model import (
     Walk,
     Window,
 )
+from kvmbox.devices.qcow2 import DATA, MAP, MAP_FRAME, OPEN, OPEN_FRAME
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.wire.protocol import MAX_STEADY
 from tests.support.ide_host import cd, disk
+from tests.support.qcow2_images import qcow2
 from tests.support.work import footprint
 
 SECOND: Final = 1_000_000_000
@@ -152,6 +155,7 @@ def variants() -> dict[str, DeviceSpec]:
     found["ide"] = IDE
     disk = Medium("disk", 64 * layout.SECTOR_SIZE, writable=True)
     virtio = board.virtio_blk(0, disk, serial=b"1"), board.virtio_rng(), board.virtio_console()
+    found["qcow2"] = disk_map("disk")
     return found | {device.model: device for device in board.place_virtio(virtio)}
 
 
@@ -446,6 +450,27 @@ def _virtio_queue(index: int, size: int) -> list[Step]:
     return [Step("write", 0, register, 4, value) for register, value in registers]
 
 
+IMAGE: Final = qcow2({0: b"a", 1: b"", 2: b"b", 70: b"c"}, size=100 * 512, entries={3: 1 << 62, 4: 1 << 40})
+
+
+def qcow2_program(tape: Tape) -> list[Step]:
+    """Questions, and what may be the bytes that they want: those of an image, or of another place in it."""
+    place = tape.byte() % 8 * 512
+    bytes_of = [
+        bytes((DATA,)) + IMAGE[at : at + size] for at, size in ((0, 112), (512, 8), (1024, 512), (place, 8))
+    ]
+    match tape.byte() % 4:
+        case 0:
+            frames = [OPEN_FRAME.pack(OPEN, len(IMAGE)), bytes_of[0]]
+        case 1:
+            frames = [MAP_FRAME.pack(MAP, tape.byte() << 9, 1 + (tape.byte() << 8)), bytes_of[1], bytes_of[2]]
+        case 2:
+            frames = [MAP_FRAME.pack(MAP, tape.number(8), tape.number(4)), *bytes_of[1:3]]
+        case _:
+            frames = [bytes_of[tape.byte() % 4]]
+    return [Step("receive", 0, data=frame) for frame in frames]
+
+
 # What gets a chip anywhere takes several writes in order, which chance would rarely find.
 PROGRAMS: Final = {
     "uart_16550a": uart_program,
@@ -462,6 +487,7 @@ PROGRAMS: Final = {
     "virtio_blk": virtio_program,
     "virtio_rng": virtio_program,
     "virtio_console": virtio_program,
+    "qcow2": qcow2_program,
 }
 
 
@@ -601,7 +627,8 @@ class Rig:
                 assert 0 <= accepted <= len(step.data)
                 takes_input = bool(self.device.granted(Input)) or bool(self.device.granted(board.Suspend))
                 catches_up = self.device.model == "rtc_mc146818" and len(step.data) == 8
-                assert accepted == 0 or takes_input or catches_up
+                is_asked = self.device.model == "qcow2"
+                assert accepted == 0 or takes_input or catches_up or is_asked
                 self.trace.append(accepted)
             case "complete":
                 model: Any = self.model

@@ -8,19 +8,23 @@ disks that the guest has written.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.board import BOOT_DISK, BootDrive, IdeDrive, Medium, ide_board, virtio_blk
+from kvmbox.board import BOOT_DISK, BootDrive, IdeDrive, Medium, disk_map, ide_board, virtio_blk
 from kvmbox.firmware.builtin_bios import Further, unit_sectors
 from kvmbox.host.disks import CD_SECTOR, RAW, SECTOR, DiskRequest, DiskStore, open_disk
 from kvmbox.parts.disk.image import PaddedStore, image_disk
 from kvmbox.parts.disk.places import placed
 from kvmbox.run.choices import DEFAULT_DISK_OVERLAY
 from kvmbox.run.part import Finding, Opening, Part
+from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
     from kvmbox.board import DeviceSpec
     from kvmbox.outcome import Outcome
+    from kvmbox.remote.channel import Channel
+    from kvmbox.run.part import Standing
     from kvmbox.run.result import Draft
 
 IDE: Final = "ide"
@@ -100,6 +104,7 @@ class Disks(Part):
         if opening.config.of_part("snapshot_when"):
             import hashlib  # noqa: F401 - which the confined VMM could not load any more
         opening.stores |= {drive.name: drive.store for drive in self._drives}
+        opening.board += [disk_map(drive.name) for drive in self._drives if drive.store.mapped is not None]
         disks, cds = self._of_kind(is_cd=False), self._of_kind(is_cd=True)
         opening.board += ide_board(
             placed(*([drive.on_ide() for drive in one if drive.request.on == IDE] for one in (disks, cds)))
@@ -132,6 +137,14 @@ class Disks(Part):
             )
         )
 
+    def attach(self, machine: Standing) -> None:
+        """See `Part`. The processes are there that read the maps of images."""
+        pool = machine.devices.pool
+        for device_type, index, device in pool.places():
+            for drive in self._drives:
+                if drive.store.mapped is not None and device.name == disk_map(drive.name).name:
+                    drive.store.mapped.connect(partial(_send, pool.channel(device_type), index))
+
     def ended(self, outcome: Outcome | None) -> Finding | None:
         """See `Part`."""
         del outcome
@@ -149,6 +162,11 @@ class Disks(Part):
         """See `Part`."""
         for drive in self._drives:
             drive.store.close()
+
+
+def _send(channel: Channel, index: int, data: bytes) -> None:
+    """Host input for a device, by any thread. Raises DeviceProcessError."""
+    channel.request(protocol.RECEIVE, device=index, payload=data, limit=len(data))
 
 
 PART = Disks

@@ -90,6 +90,18 @@ def tires(channel: int) -> int:
     return 9
 
 
+def deaf(channel: int) -> int:
+    """Leave when host input comes for the third time: in the middle of a question about the map of a disk."""
+    server = DeviceServer()
+    left = 3
+    while frame := os.read(channel, protocol.MAX_FRAME):
+        left -= frame[0] == protocol.RECEIVE
+        if not left:
+            return 9
+        os.write(channel, server.handle(frame))
+    return 0
+
+
 def unborn(channel: int) -> int:
     """Be killed from outside before anything else."""
     return mute(channel)

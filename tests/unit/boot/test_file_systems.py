@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 
 from kvmbox.boot.file_systems import file_system
@@ -92,28 +88,3 @@ def test_cd_is_an_iso_9660_file_system() -> None:
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 4096])
 def test_zeros_are_nothing(size: int) -> None:
     assert name_of(bytes(size)) == ""
-
-
-@pytest.mark.parametrize(
-    ("program", "arguments", "name"),
-    [
-        ("mkfs.ext2", ["-q"], "ext2"),
-        ("mkfs.ext3", ["-q"], "ext3"),
-        ("mkfs.ext4", ["-q"], "ext4"),
-        ("mkfs.minix", [], "minix"),
-        ("mkswap", [], "swap"),
-        ("mkfs.vfat", ["-F", "12"], "FAT12"),
-        ("mkfs.vfat", ["-F", "16"], "FAT16"),
-        ("mkfs.xfs", ["-q"], "XFS"),
-        ("mkfs.btrfs", ["-q"], "btrfs"),
-        ("mkfs.ntfs", ["-q", "-F"], "NTFS"),
-    ],
-)
-def test_what_the_tools_make_is_named(tmp_path: Path, program: str, arguments: list[str], name: str) -> None:
-    path = shutil.which(program, path="/usr/sbin:/sbin:/usr/bin")
-    if path is None:
-        pytest.skip(f"no {program} here")
-    image = tmp_path / "image"
-    image.write_bytes(bytes(16 << 20))
-    subprocess.run([path, *arguments, str(image)], check=True, capture_output=True)
-    assert name_of(image.read_bytes()) == name

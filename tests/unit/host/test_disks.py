@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,11 +155,42 @@ def test_summary_says_what_is_odd_about_the_file(image: Path) -> None:
 # --- Formats -----------------------------------------------------------------------------------------------
 
 
-def test_qcow2_image_is_not_taken_for_raw_sectors(image: Path) -> None:
-    image.write_bytes(b"QFI\xfb" + DATA)
-    with pytest.raises(StartError, match="it is a qcow2 image") as caught:
-        opened(image, OVERLAY)
-    assert "qemu-img convert" in str(caught.value.hint)
+def vhd(size: int, *, kind: int = 2, cookie: bytes = b"conectix") -> bytes:
+    footer = struct.pack(">8s40xQ4xI", cookie, size, kind)
+    return DATA + footer.ljust(512, b"\0")
+
+
+def test_fixed_vhd_is_a_disk_without_its_footer(image: Path) -> None:
+    image.write_bytes(vhd(len(DATA)))
+    disk = open_disk(DiskRequest(str(image), format="vhd"), overlay_bytes=0)
+    assert disk.size == len(DATA)
+    assert disk.read(0, len(DATA)) == DATA
+    disk.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (vhd(4096, cookie=b"conectiy"), "it is no VHD image"),
+        (b"x", "it is no VHD image"),
+        (vhd(4096, kind=3), "of another kind than fixed"),
+        (vhd(0), "its disk has 0 bytes"),
+        (vhd(4608), "its disk has 4608 bytes, and has 4096"),
+        (vhd(4095), "its disk has 4095 bytes"),
+        (vhd((1 << 64) - 1), "its disk has 18446744073709551615 bytes"),
+    ],
+)
+def test_vhd_that_is_none_is_refused(image: Path, data: bytes, words: str) -> None:
+    image.write_bytes(data)
+    with pytest.raises(StartError, match=words) as caught:
+        open_disk(DiskRequest(str(image), format="vhd"), overlay_bytes=0)
+    assert caught.value.hint
+
+
+def test_vhd_is_not_written_to(image: Path) -> None:
+    image.write_bytes(vhd(len(DATA)))
+    with pytest.raises(StartError, match="cannot be written to"):
+        open_disk(DiskRequest(str(image), WRITE, "vhd"), overlay_bytes=0)
 
 
 def test_format_raw_takes_anything(image: Path) -> None:
