@@ -564,12 +564,12 @@ def ide_board(drives: Sequence[IdeDrive | None]) -> list[DeviceSpec]:
 
     A channel without a drive is none.
     """
-    board = []
+    channels = []
     for number, (first, control, irq) in enumerate(layout.IDE_CHANNELS):
         pair = drives[2 * number : 2 * number + 2]
         if not any(pair):
             continue
-        board.append(
+        channels.append(
             DeviceSpec(
                 f"ide{number}",
                 "ide",
@@ -590,7 +590,7 @@ def ide_board(drives: Sequence[IdeDrive | None]) -> list[DeviceSpec]:
                 on_demand=True,
             )
         )
-    return board
+    return channels
 
 
 def disk_map(disk: str) -> DeviceSpec:
