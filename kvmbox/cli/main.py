@@ -106,7 +106,7 @@ def _status_of(error: BaseException, arguments: list[str]) -> int | None:
         click.echo(error.format_message(), err=True)
         return USAGE
     if isinstance(error, click.UsageError):
-        report(error.format_message(), f"try 'kvmbox {_command_of(error, arguments)}--help'")
+        report(*_message_and_hint(error, arguments))
         return USAGE
     if isinstance(error, click.ClickException):
         report(error.format_message())
@@ -118,6 +118,16 @@ def _status_of(error: BaseException, arguments: list[str]) -> int | None:
         report("cannot write to stdout: nobody reads it any more")
         return FAILED
     return INTERRUPTED if isinstance(error, click.Abort) else None
+
+
+def _message_and_hint(error: click.UsageError, arguments: list[str]) -> tuple[str, str]:
+    if isinstance(error, click.NoSuchOption) and arguments[:1] == ["run"]:
+        from kvmbox.cli.from_qemu import advice
+
+        if (found := advice(arguments)) is not None:
+            word, hint = found
+            return f"No such option '{word}'.", hint
+    return error.format_message(), f"try 'kvmbox {_command_of(error, arguments)}--help'"
 
 
 def _command_of(error: click.UsageError, arguments: list[str]) -> str:

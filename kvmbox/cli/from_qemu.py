@@ -1,0 +1,67 @@
+"""What a user of QEMU types by habit, and what it is here. Loaded for an error only.
+
+QEMU's options have one dash or two. `docs/coming-from-qemu.md` shows the same table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+OPTIONS: Final = {
+    "kernel": "name the image without an option: kvmbox run KERNEL",
+    "append": "--append TEXT",
+    "initrd": "--initrd FILE; modules of Multiboot are --module FILE[,ARGUMENTS]",
+    "m": "--memory SIZE, as in --memory 128M",
+    "smp": "--cpus N",
+    "cpu": "--cpu MODEL",
+    "bios": "--bios FILE",
+    "hda": "--disk FILE; writes go to an overlay unless it is FILE,write",
+    "hdb": "--disk FILE, once for each disk",
+    "drive": "--disk FILE[,write][,format=qcow2][,on=virtio]",
+    "cdrom": "--cdrom FILE, or name the CD image without an option",
+    "fda": "name the image without an option: kvmbox run disk.img",
+    "snapshot": "not needed: a disk has an overlay by default; --snapshot-when saves the machine",
+    "loadvm": "--from FILE",
+    "serial": "--serial PORT=WHERE, as in COM1=file:log; COM1 is on stdin and stdout by default",
+    "nographic": "not needed: the console is on stdin and stdout by default",
+    "display": "not needed: --screen shows the text screen of a guest",
+    "curses": "--screen live",
+    "vga": "not needed: the guest has a text screen",
+    "monitor": "--gdb, whose monitor words look into the machine",
+    "qmp": "--gdb, or the Python API",
+    "qtest": "kvmbox qtest",
+    "debugcon": "not needed: ports 0xe9 and 0x402 are on stdout by default",
+    "device": "not needed for isa-debug-exit and pvpanic; --rng for virtio-rng, "
+    "--disk FILE,on=virtio for virtio-blk",
+    "no-reboot": "--no-reboot",
+    "no-shutdown": "--gdb stops at the end of the guest",
+    "s": "--gdb :1234",
+    "gdb": "--gdb :1234",
+    "S": "--gdb, where the guest waits for the debugger",
+    "d": "--stats and --profile; --record FILE has each access",
+    "trace": "--record FILE, and then kvmbox trace FILE",
+    "fw_cfg": "--fw-cfg NAME=FILE",
+    "rtc": "--rtc-base TIME",
+    "accel": "not needed: guests run on /dev/kvm",
+    "enable-kvm": "not needed: guests run on /dev/kvm",
+    "machine": "not needed: there is one machine",
+    "M": "not needed: there is one machine",
+    "sandbox": "not needed: every device has a jail by default",
+    "netdev": "there is none: the machine has no network",
+    "nic": "there is none: the machine has no network",
+    "net": "there is none: the machine has no network",
+    "usb": "there is none: the machine has no USB",
+    "vnc": "not needed: --screen shows the text screen of a guest",
+    "daemonize": "not needed: leave it to the shell or to a service",
+}
+"""QEMU's option, without its dashes, and what to type instead."""
+
+
+def advice(arguments: Sequence[str]) -> tuple[str, str] | None:
+    """The first option of QEMU's in a command line that kvmbox does not take, as typed, and the hint."""
+    for word in arguments:
+        name = word.lstrip("-").partition("=")[0]
+        if word.startswith("-") and name in OPTIONS and (len(name) > 1 or len(word) == 2):
+            return word, f"for QEMU's -{name}: {OPTIONS[name]}"
+    return None
