@@ -66,7 +66,7 @@ def memory_size(value: int | str) -> int:
     size = parse_size(value) if isinstance(value, str) else value
     if size is None:
         raise ValueError(f"'{value}' is not a size: give bytes, or a number with K, M or G")
-    if isinstance(value, str) and value.isdecimal() and size < layout.MIN_MEMORY:
+    if isinstance(value, str) and value.isdecimal() and 0 < size < layout.PAGE_SIZE:
         raise ValueError(f"'{value}' is in bytes, which is too little: {value}M is in MiB")
     if size % layout.PAGE_SIZE:
         raise ValueError(f"'{value}' is not a multiple of the page size, {layout.PAGE_SIZE} bytes")
