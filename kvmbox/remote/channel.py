@@ -467,7 +467,9 @@ class Channel:
 
     def media(self, device: int) -> Mapping[int, MediumAccess]:
         """The media of a device, by the number that it has for them."""
-        return self._grants[device].media
+        from kvmbox.remote.media import media_of
+
+        return media_of(self._grants[device])
 
     def _drop_windows(self) -> None:
         for device in self._grants:

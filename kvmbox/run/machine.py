@@ -20,8 +20,8 @@ from typing import Any, Final, Self
 
 from kvmbox.boot import bundled
 from kvmbox.errors import ExpectError, UsageError, WaitTimeoutError
-from kvmbox.host.capture import Capture, Typed, slice_of
 from kvmbox.host.serial import Backends, KeyboardSpec, SerialSpec, parse_debugcon, serial_plan
+from kvmbox.host.typed import Typed, slice_of
 from kvmbox.judge import Judge
 from kvmbox.outcome import INTERRUPTED, Outcome
 from kvmbox.run.by_name import load
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from inspect import Signature
     from typing import Unpack
 
+    from kvmbox.host.capture import Capture
     from kvmbox.run._generated_options import MachineOptions, SnapshotOptions
     from kvmbox.run.requests import Requests
 
@@ -397,7 +398,11 @@ def _console_of(serial: Backends, choice: str) -> Capture | None:
     if choice == "stdio" or "stdio" in backends.values():
         return None
     com1 = backends.get("COM1")
-    return com1 if isinstance(com1, Capture) else Capture()
+    if com1 is None or isinstance(com1, str):
+        from kvmbox.host.capture import Capture
+
+        return Capture()
+    return com1
 
 
 def _debugcon(backend: str | Capture, console: Capture | None) -> SerialSpec:

@@ -26,28 +26,20 @@ from struct import Struct
 
 from kvmbox.devices.model import (
     NO_RISE,
-    ChainRead,
-    ChainTransfer,
-    ChainUsed,
-    ChainWrite,
     ContentRead,
     Effect,
-    Flush,
     HostOutput,
     InputRoom,
     IrqLine,
     LateWrites,
     MemoryRead,
     MemoryWrite,
-    Queue,
     Reset,
     RisesAt,
     Stop,
     Suspend,
     TakeLine,
     Transfer,
-    Walk,
-    Window,
 )
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, REPLY, FrameError, Request
 
@@ -360,116 +352,20 @@ TABLE: Final = (
         grants=("Irq", "ReplacingIrq"),
         text=_rise_text,
     ),
-    EffectKind(
-        14,
-        "WINDOW",
-        "window",
-        Window,
-        (
-            (ARGUMENT, "tag"),
-            (PIN, "index of the medium"),
-            (WORD_BEHIND, "offset in it"),
-            (WORD_BEHIND, "size; 0: no window"),
-            (LEVEL, "1: the guest reads, 0: the guest writes"),
-        ),
-        grants=("Medium",),
-        text=lambda effect, _: (
-            f"lets the guest {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
-            f"{effect.resource} at byte {effect.offset} (tag {effect.tag})"
-        ),
-    ),
-    EffectKind(
-        15,
-        "FLUSH",
-        "flush",
-        Flush,
-        ((ARGUMENT, "tag"), (PIN, "index of the medium")),
-        grants=("Medium",),
-        text=lambda effect, _: f"asks to flush medium {effect.resource} (tag {effect.tag})",
-    ),
-    EffectKind(
-        16,
-        "QUEUE",
-        "queue",
-        Queue,
-        (
-            (PIN, "index of the queue"),
-            (ARGUMENT, "number of entries; 0: no queue"),
-            (WORD_BEHIND, "1: event index, 2: indirect descriptors"),
-            (WORD_BEHIND, "address of the descriptors"),
-            (WORD_BEHIND, "address of the available ring"),
-            (WORD_BEHIND, "address of the used ring"),
-        ),
-        grants=("Queues",),
-        after_write=True,
-        text=lambda effect, _: (
-            f"has queue {effect.index} of {effect.size} at {effect.descriptors:#x}, {effect.available:#x}, "
-            f"{effect.used:#x}"
-        ),
-    ),
-    EffectKind(
-        17,
-        "WALK",
-        "walk",
-        Walk,
-        ((PIN, "index of the queue"), (ARGUMENT, "how many chains at most")),
-        grants=("Queues",),
-        text=lambda effect, _: f"asks for {effect.count} chains of queue {effect.index}",
-    ),
-    EffectKind(
-        18,
-        "CHAIN_READ",
-        "chain read",
-        ChainRead,
-        ((ARGUMENT, "handle"), (WORD_BEHIND, "bytes to skip"), (WORD_BEHIND, "size")),
-        grants=("Queues",),
-        text=lambda effect, _: f"asks for {effect.size} bytes of chain {effect.handle} at {effect.skip}",
-    ),
-    EffectKind(
-        19,
-        "CHAIN_WRITE",
-        "chain write",
-        ChainWrite,
-        ((WORD_BEHIND, "handle"), (WORD_BEHIND, "bytes to skip"), (DATA, "the data")),
-        grants=("Queues",),
-        text=lambda effect, _: (
-            f"writes {len(effect.data)} bytes to chain {effect.handle} at {effect.skip}: "
-            f"{excerpt(effect.data)}"
-        ),
-    ),
-    EffectKind(
-        20,
-        "CHAIN_TRANSFER",
-        "chain transfer",
-        ChainTransfer,
-        (
-            (ARGUMENT, "handle"),
-            (PIN, "index of the medium"),
-            (WORD_BEHIND, "offset in it"),
-            (WORD_BEHIND, "bytes of the chain to skip"),
-            (WORD_BEHIND, "size"),
-            (LEVEL, "1: to the guest, 0: from the guest"),
-        ),
-        grants=("Medium",),
-        text=lambda effect, _: (
-            f"asks to {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
-            f"{effect.resource} at byte {effect.offset} for chain {effect.handle} at {effect.skip}"
-        ),
-    ),
-    EffectKind(
-        21,
-        "CHAIN_USED",
-        "chain used",
-        ChainUsed,
-        ((PIN, "the model's output pin"), (ARGUMENT, "handle"), (WORD_BEHIND, "bytes written")),
-        grants=("Queues",),
-        text=lambda effect, _: f"gives back chain {effect.handle} with {effect.written} bytes",
-    ),
 )
-"""All effects there are."""
+"""The effects of a PC without disks. `media_effects` has the others, and adds them when it is loaded."""
 
-BY_CLASS: Final = {kind.make: kind for kind in TABLE}
-BY_TAG: Final = {kind.tag: kind for kind in TABLE}
+BY_CLASS: Final[dict[type[Effect], EffectKind]] = {}
+BY_TAG: Final[dict[int, EffectKind]] = {}
+
+
+def add(table: tuple[EffectKind, ...]) -> None:
+    """Let the effects of a table be encoded and decoded."""
+    BY_CLASS.update({kind.make: kind for kind in table})
+    BY_TAG.update({kind.tag: kind for kind in table})
+
+
+add(TABLE)
 
 HOST_OUTPUT: Final = BY_CLASS[HostOutput].tag
 

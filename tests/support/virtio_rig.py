@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any, cast
 
 from kvmbox import board
-from kvmbox.board import DeviceSpec, place_virtio
+from kvmbox.board import DeviceSpec
+from kvmbox.board_extras import place_virtio
 from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.host.transfers import Settle
 from kvmbox.memory import GuestMemory

@@ -9,23 +9,21 @@ import pytest
 
 from kvmbox import board
 from kvmbox.board import DeviceSpec, Grant
+from kvmbox.devices.media import Flush, Queue, Window
 from kvmbox.devices.model import (
     ContentRead,
     Effect,
-    Flush,
     HostOutput,
     InputRoom,
     IrqLine,
     LateWrites,
     MemoryWrite,
-    Queue,
     Reset,
     RisesAt,
     Stop,
     Suspend,
     TakeLine,
     Transfer,
-    Window,
 )
 from kvmbox.remote.grants import Rise, bind
 from kvmbox.wire import protocol
