@@ -459,10 +459,9 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
     )
     board += [_fw_cfg(options), _vga()]
     if options.testdev or options.has_bios:
-        from kvmbox import board_extras
+        from kvmbox.board_extras import pc_extras
 
-        board += [board_extras.testdev()] if options.testdev else []
-        board += board_extras.bios_devices(options.boot_drives) if options.has_bios else []
+        board += pc_extras(options)
     return board
 
 

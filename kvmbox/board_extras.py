@@ -14,6 +14,7 @@ from kvmbox.board import (
     VIRTIO_CONSOLE,
     AddressRange,
     BiosReport,
+    BoardOptions,
     BootDrive,
     DeviceSpec,
     Grant,
@@ -32,8 +33,13 @@ BOOT_DISK: Final = "boot-disk"
 """Name of the disks of the built-in BIOS, and of the resource of the first one: the guest's image."""
 
 
-def testdev() -> DeviceSpec:
-    """The test device of kvm-unit-tests."""
+def pc_extras(options: BoardOptions) -> list[DeviceSpec]:
+    """What `board.pc_board` has at its end only if it was asked for."""
+    testdev = [_testdev()] if options.testdev else []
+    return testdev + (_bios_devices(options.boot_drives) if options.has_bios else [])
+
+
+def _testdev() -> DeviceSpec:
     port = layout.TESTDEV_PORT
     return DeviceSpec(
         "testdev",
@@ -120,8 +126,7 @@ def disk_map(disk: str) -> DeviceSpec:
     return DeviceSpec(f"{disk}-map", "format", "qcow2", grants=(Output(disk),))
 
 
-def bios_devices(drives: Sequence[BootDrive]) -> list[DeviceSpec]:
-    """What is behind the built-in BIOS, which reads and writes `drives`."""
+def _bios_devices(drives: Sequence[BootDrive]) -> list[DeviceSpec]:
     devices = [
         DeviceSpec(
             "BIOS-report",

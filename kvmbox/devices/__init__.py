@@ -98,9 +98,9 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'kvmbox.devices' has no attribute '{name}'")
-    from kvmbox.devices import catalog, model
+    from kvmbox.devices import catalog, media, model
 
-    found: object = getattr(model if hasattr(model, name) else catalog, name)
+    found: object = next(getattr(home, name) for home in (model, media, catalog) if hasattr(home, name))
     globals()[name] = found
     return found
 

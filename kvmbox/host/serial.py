@@ -103,6 +103,22 @@ Backends = Mapping[str, "str | Capture"] | Sequence[str]
 """Serial ports by name, each with its backend; or texts such as 'COM2=null'."""
 
 
+def console_of(serial: Backends, choice: str) -> Capture | None:
+    """Where the console is: COM1's own Capture, or a new one; None for stdio."""
+    if isinstance(serial, Mapping):
+        backends: dict[str, str | Capture] = {port.upper(): backend for port, backend in serial.items()}
+    else:
+        backends = {port.upper(): backend for port, _, backend in (text.partition("=") for text in serial)}
+    if choice == "stdio" or "stdio" in backends.values():
+        return None
+    com1 = backends.get("COM1")
+    if com1 is None or isinstance(com1, str):
+        from kvmbox.host.capture import Capture
+
+        return Capture()
+    return com1
+
+
 def serial_plan(options: Backends, console: Capture | None = None) -> dict[str, SerialSpec]:
     """All serial ports of a run by name: COM1, and what `options` ask for.
 

@@ -40,9 +40,12 @@ from kvmbox.wire.effects import BY_CLASS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.remote.media import Media
     from kvmbox.remote.medium import MediumAccess
     from kvmbox.remote.queues import DeviceQueues
     from kvmbox.remote.window import DataWindow
+
+    Access = TransferAccess | ContentAccess | MediumAccess
 
 _NONE: Final[Mapping[int, Callable[[int], None]]] = {}
 
@@ -165,8 +168,7 @@ class Grants(Value):
     of the write that the VMM forwarded, because the device's word does not count for an exit status.
     stop_when: the bytes of which the write must have one, if there are any. suspend:
     called with what may wake the machine. late_writes: by register, called with whether they are allowed.
-    memory, resources: see `guest_memory`, and `medium` for a medium among them. window, queues: see there.
-    check_media: the checks of a device that has one of these three.
+    memory, resources: see `guest_memory`, and `medium` for a medium among them. media: see there.
     """
 
     name: str
@@ -180,10 +182,8 @@ class Grants(Value):
     stop_when: Sequence[board.WrittenByte] = ()
     suspend: Callable[[int], None] | None = None
     memory: MemoryAccess | None = None
-    resources: Sequence[TransferAccess | ContentAccess | MediumAccess] = ()
-    window: DataWindow | None = None
-    queues: DeviceQueues | None = None
-    check_media: Callable[[Grants, int, Effect], Application | None] | None = None
+    resources: Sequence[Access] = ()
+    media: Media | None = None
     late_writes: Mapping[int, Callable[[int], None]] = _NONE
 
     def check(self, index: int, effect: Effect, sent: bytes) -> Application | None:
@@ -235,8 +235,8 @@ class Grants(Value):
                 if not isinstance(content, ContentAccess) or size > protocol.MAX_PAYLOAD:
                     return None
                 return content.read, (index, tag, offset, size), 1
-            case _ if self.check_media is not None:
-                return self.check_media(self, index, effect)
+            case _ if self.media is not None:
+                return self.media.check(index, effect)
             case _:
                 return None
 
@@ -267,7 +267,7 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
     bound: dict[str, object] = {}
     lines: list[Callable[[int, int], None]] = []
     takers: dict[int, Callable[[int], None]] = {}
-    resources: list[TransferAccess | ContentAccess | MediumAccess] = []
+    resources: list[Access] = []
     late: dict[int, Callable[[int], None]] = {}
     for grant in device.grants:
         match grant:
@@ -306,14 +306,13 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
             case board.Medium():
                 resources.append(host.medium(device.name, grant))
             case board.Queues():
-                bound["queues"] = host.queues(device.name, grant)
+                pass
             case _:
                 assert_never(grant)
-    further: dict[str, object] = {}
-    if "queues" in bound or device.granted(board.Medium):
-        from kvmbox.remote import media
+    if any(isinstance(grant, board.Medium | board.Queues) for grant in device.grants):
+        from kvmbox.remote.media import media_of
 
-        further = {"check_media": media.check, "window": media.window_of(device, host)}
+        bound["media"] = media_of(device, host, resources, lines)
     rises = {pin: rise for pin, line in enumerate(lines) if (rise := host.rise_of(line)) is not None}
     wired = {
         "irq_lines": lines,
@@ -322,4 +321,4 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
         "resources": resources,
         "late_writes": late,
     }
-    return Grants(device.name, **wired, **bound, **further)  # type: ignore[arg-type]  # by name above
+    return Grants(device.name, **wired, **bound)  # type: ignore[arg-type]  # by name above

@@ -1,10 +1,10 @@
 """The table of the effects of device models, which defines their bytes, grants and descriptions.
 
 A row of `TABLE` has the tag, the name and the class of an effect, the place of each field in the frame, the
-grants of the board that allow the effect (`kvmbox.board`), and a description for people. The table drives
-encoding, decoding, the check of grants (`remote.grants`), the descriptions of `kvmbox replay --dump`, and
-the table in docs/wire-protocol.md. A new effect needs a class in `devices.model`, a row here, and the service
-of the host (`remote.grants`).
+and the grants of the board that allow the effect (`kvmbox.board`). The table drives encoding, decoding, the
+check of grants (`remote.grants`), and the table in docs/wire-protocol.md. A new effect needs a class in
+`devices.model`, a row here, the service of the host (`remote.grants`), and its words for a person
+(`tools.replay.effect_texts`).
 
 Effects are at the beginning of the payload of a reply. Each has 8 bytes, and some have more data after them:
 
@@ -25,7 +25,6 @@ from __future__ import annotations
 from struct import Struct
 
 from kvmbox.devices.model import (
-    NO_RISE,
     ContentRead,
     Effect,
     HostOutput,
@@ -48,10 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final, TypeAlias
 
-    from kvmbox.devices.model import Ranges
-
     Fields: TypeAlias = tuple[tuple[str, str], ...]
-    Text: TypeAlias = Callable[[Any, Callable[[int], str]], str]
 
 EFFECT: Final = Struct("<BBBBI")
 WORD: Final = Struct("<Q")
@@ -74,14 +70,13 @@ class EffectKind:
 
     `fields` are (place, meaning), one for each argument of `make` in its order. `grants` are the names of the
     classes in `kvmbox.board` that allow the effect. With `after_write` it is valid only in the reply to a
-    write of the guest to the very device that has it. `text` says it for a person: a function of the effect
-    and of what names the wire at a pin. `flaw` says what is wrong with an
-    argument that does not fit the other fields.
+    write of the guest to the very device that has it. `flaw` says what is wrong with an argument that does
+    not fit the other fields.
     """
 
     __slots__ = (
         *("_attributes", "_order", "after_write", "fields", "flaw", "grants", "has_argument", "has_data"),
-        *("has_level", "has_pin", "has_ranges", "make", "name", "plain", "short", "tag", "text", "words"),
+        *("has_level", "has_pin", "has_ranges", "make", "name", "plain", "short", "tag", "words"),
     )
 
     def __init__(
@@ -93,7 +88,6 @@ class EffectKind:
         fields: Fields,
         *,
         grants: tuple[str, ...],
-        text: Text,
         after_write: bool = False,
         flaw: Callable[[Any], str | None] = lambda _: None,
     ) -> None:
@@ -103,7 +97,6 @@ class EffectKind:
         self.make = make
         self.fields = fields
         self.grants = grants
-        self.text = text
         self.after_write = after_write
         self.flaw = flaw
         places = [place for place, _ in fields]
@@ -191,17 +184,6 @@ def _stray_coalesced(effect: IrqLine) -> str | None:
     return f"with level 0, coalesced {effect.coalesced}" if effect.coalesced and not effect.level else None
 
 
-def _rise_text(effect: RisesAt, wire: Callable[[int], str]) -> str:
-    if effect.at == NO_RISE:
-        return f"announces nothing for {wire(effect.pin)}"
-    return f"announces that {wire(effect.pin)} rises at {effect.at} ns"
-
-
-def _irq_text(effect: IrqLine, wire: Callable[[int], str]) -> str:
-    missed = f" ({effect.coalesced} coalesced)" if effect.coalesced else ""
-    return f"{'raises' if effect.level else 'lowers'} {wire(effect.pin)}{missed}"
-
-
 TABLE: Final = (
     EffectKind(
         1,
@@ -214,7 +196,6 @@ TABLE: Final = (
             (ARGUMENT, "rising edges folded into this one; 0 if the level is 0"),
         ),
         grants=("Irq", "ReplacingIrq"),
-        text=_irq_text,
         flaw=_stray_coalesced,
     ),
     EffectKind(
@@ -224,7 +205,6 @@ TABLE: Final = (
         HostOutput,
         ((DATA, "the output"),),
         grants=("Output", "BiosReport"),
-        text=lambda effect, _: f"sends {excerpt(effect.data)}",
     ),
     EffectKind(
         3,
@@ -233,7 +213,6 @@ TABLE: Final = (
         InputRoom,
         ((ARGUMENT, "how many bytes RECEIVE would accept now"),),
         grants=("Input",),
-        text=lambda effect, _: f"has room for {effect.count} bytes",
     ),
     EffectKind(
         4,
@@ -243,7 +222,6 @@ TABLE: Final = (
         (),
         grants=("Reset",),
         after_write=True,
-        text=lambda *_: "asks for a reset",
     ),
     EffectKind(
         5,
@@ -253,7 +231,6 @@ TABLE: Final = (
         (),
         grants=("StopValue", "StopClean", "StopPanic", "BiosReport"),
         after_write=True,
-        text=lambda *_: "asks for a stop",
     ),
     EffectKind(
         6,
@@ -262,7 +239,6 @@ TABLE: Final = (
         MemoryRead,
         ((ARGUMENT, "tag"), (RANGES, "where the bytes are")),
         grants=("Memory",),
-        text=lambda effect, _: f"asks for memory (tag {effect.tag}): {ranges_text(effect.ranges)}",
     ),
     EffectKind(
         7,
@@ -271,9 +247,6 @@ TABLE: Final = (
         MemoryWrite,
         ((WORD_BEHIND, "address"), (DATA, "the data"), (WORD_BEHIND, "tag, or 0")),
         grants=("Memory",),
-        text=lambda effect, _: (
-            f"writes {len(effect.data)} bytes to memory at {effect.address:#x}: {excerpt(effect.data)}"
-        ),
     ),
     EffectKind(
         8,
@@ -288,10 +261,6 @@ TABLE: Final = (
             (LEVEL, "1: to memory, 0: from memory"),
         ),
         grants=("Resource", "Content"),
-        text=lambda effect, _: (
-            f"asks to {'read' if effect.to_guest else 'write'} resource {effect.resource} at byte "
-            f"{effect.offset} (tag {effect.tag}): {ranges_text(effect.ranges)}"
-        ),
     ),
     EffectKind(
         9,
@@ -305,10 +274,6 @@ TABLE: Final = (
             (WORD_BEHIND, "size"),
         ),
         grants=("Content",),
-        text=lambda effect, _: (
-            f"asks for {effect.size} bytes of resource {effect.resource} at byte {effect.offset}"
-            f" (tag {effect.tag})"
-        ),
     ),
     EffectKind(
         10,
@@ -320,7 +285,6 @@ TABLE: Final = (
             (LEVEL, "1: it alone drives its line, 0: other devices do, too"),
         ),
         grants=("ReplacingIrq",),
-        text=lambda effect, wire: f"{'takes' if effect.taken else 'gives back'} {wire(effect.pin)}",
     ),
     EffectKind(
         11,
@@ -330,7 +294,6 @@ TABLE: Final = (
         ((ARGUMENT, "what may wake the machine: 1 for the clock's alarm"),),
         grants=("Suspend",),
         after_write=True,
-        text=lambda effect, _: f"asks to suspend (wake-up {effect.wakes:#x})",
     ),
     EffectKind(
         12,
@@ -339,9 +302,6 @@ TABLE: Final = (
         LateWrites,
         ((PIN, "the register"), (LEVEL, "1: writes to it may be late; 0: they must not")),
         grants=("LateWrites",),
-        text=lambda effect, _: (
-            f"{'allows' if effect.allowed else 'forbids'} late writes to register {effect.register}"
-        ),
     ),
     EffectKind(
         13,
@@ -350,7 +310,6 @@ TABLE: Final = (
         RisesAt,
         ((PIN, "the model's output pin"), (WORD_BEHIND, "when it will rise, in ns; all ones: it may not")),
         grants=("Irq", "ReplacingIrq"),
-        text=_rise_text,
     ),
 )
 """The effects of a PC without disks. `media_effects` has the others, and adds them when it is loaded."""
@@ -425,14 +384,3 @@ def encode_reply(
         len(body),
     )
     return header + body
-
-
-def ranges_text(ranges: Ranges) -> str:
-    """Ranges of memory for a person, bounded."""
-    shown = ", ".join(f"{size} bytes at {address:#x}" for address, size in ranges[:8])
-    return (shown or "nothing") + (", …" if len(ranges) > 8 else "")
-
-
-def excerpt(data: bytes, limit: int = 32) -> str:
-    """The beginning of data for a person, as a literal without its b."""
-    return repr(data[:limit])[1:] + ("…" if len(data) > limit else "")

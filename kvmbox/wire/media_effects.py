@@ -16,7 +16,7 @@ from kvmbox.devices.media import (
     Walk,
     Window,
 )
-from kvmbox.wire.effects import ARGUMENT, DATA, LEVEL, PIN, WORD_BEHIND, EffectKind, add, excerpt
+from kvmbox.wire.effects import ARGUMENT, DATA, LEVEL, PIN, WORD_BEHIND, EffectKind, add
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,10 +36,6 @@ TABLE: Final = (
             (LEVEL, "1: the guest reads, 0: the guest writes"),
         ),
         grants=("Medium",),
-        text=lambda effect, _: (
-            f"lets the guest {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
-            f"{effect.resource} at byte {effect.offset} (tag {effect.tag})"
-        ),
     ),
     EffectKind(
         15,
@@ -48,7 +44,6 @@ TABLE: Final = (
         Flush,
         ((ARGUMENT, "tag"), (PIN, "index of the medium")),
         grants=("Medium",),
-        text=lambda effect, _: f"asks to flush medium {effect.resource} (tag {effect.tag})",
     ),
     EffectKind(
         16,
@@ -65,10 +60,6 @@ TABLE: Final = (
         ),
         grants=("Queues",),
         after_write=True,
-        text=lambda effect, _: (
-            f"has queue {effect.index} of {effect.size} at {effect.descriptors:#x}, {effect.available:#x}, "
-            f"{effect.used:#x}"
-        ),
     ),
     EffectKind(
         17,
@@ -77,7 +68,6 @@ TABLE: Final = (
         Walk,
         ((PIN, "index of the queue"), (ARGUMENT, "how many chains at most")),
         grants=("Queues",),
-        text=lambda effect, _: f"asks for {effect.count} chains of queue {effect.index}",
     ),
     EffectKind(
         18,
@@ -86,7 +76,6 @@ TABLE: Final = (
         ChainRead,
         ((ARGUMENT, "handle"), (WORD_BEHIND, "bytes to skip"), (WORD_BEHIND, "size")),
         grants=("Queues",),
-        text=lambda effect, _: f"asks for {effect.size} bytes of chain {effect.handle} at {effect.skip}",
     ),
     EffectKind(
         19,
@@ -95,10 +84,6 @@ TABLE: Final = (
         ChainWrite,
         ((WORD_BEHIND, "handle"), (WORD_BEHIND, "bytes to skip"), (DATA, "the data")),
         grants=("Queues",),
-        text=lambda effect, _: (
-            f"writes {len(effect.data)} bytes to chain {effect.handle} at {effect.skip}: "
-            f"{excerpt(effect.data)}"
-        ),
     ),
     EffectKind(
         20,
@@ -114,10 +99,6 @@ TABLE: Final = (
             (LEVEL, "1: to the guest, 0: from the guest"),
         ),
         grants=("Medium",),
-        text=lambda effect, _: (
-            f"asks to {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
-            f"{effect.resource} at byte {effect.offset} for chain {effect.handle} at {effect.skip}"
-        ),
     ),
     EffectKind(
         21,
@@ -126,7 +107,6 @@ TABLE: Final = (
         ChainUsed,
         ((PIN, "the model's output pin"), (ARGUMENT, "handle"), (WORD_BEHIND, "bytes written")),
         grants=("Queues",),
-        text=lambda effect, _: f"gives back chain {effect.handle} with {effect.written} bytes",
     ),
 )
 

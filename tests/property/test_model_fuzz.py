@@ -34,9 +34,9 @@ from kvmbox.board import (
     StopClean,
     StopPanic,
     StopValue,
-    disk_map,
     pc_board,
 )
+from kvmbox.board_extras import disk_map
 from kvmbox.devices.catalog import MODELS, build_model
 from kvmbox.devices.media import (
     Chain,

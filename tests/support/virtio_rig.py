@@ -77,8 +77,8 @@ class VirtioRig:
 
     @property
     def queues(self) -> DeviceQueues:
-        assert self.grants.queues is not None
-        return self.grants.queues
+        assert self.grants.media is not None and self.grants.media.queues is not None
+        return self.grants.media.queues
 
     # --- The guest ----------------------------------------------------------------------------------------
 
