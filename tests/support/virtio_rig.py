@@ -77,7 +77,8 @@ class VirtioRig:
 
     @property
     def queues(self) -> DeviceQueues:
-        assert self.grants.media is not None and self.grants.media.queues is not None
+        assert self.grants.media is not None
+        assert self.grants.media.queues is not None
         return self.grants.media.queues
 
     # --- The guest ----------------------------------------------------------------------------------------

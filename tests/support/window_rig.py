@@ -113,7 +113,8 @@ class WindowRig:
 
     @property
     def window(self) -> DataWindow:
-        assert self.grants.media is not None and self.grants.media.window is not None
+        assert self.grants.media is not None
+        assert self.grants.media.window is not None
         return self.grants.media.window
 
     @property

@@ -249,7 +249,8 @@ def test_window_is_within_a_medium_that_counts_among_the_resources(effect: Effec
 
 def test_medium_without_a_register_has_no_window() -> None:
     grants = bind(device(board.Medium("disk", 4096)), Host())
-    assert grants.media is not None and grants.media.window is None
+    assert grants.media is not None
+    assert grants.media.window is None
     assert grants.check(1, Window(1, 0, 0, 512, 1), WRITE) is None
     assert grants.check(1, Flush(1, 0), WRITE) is not None
 
