@@ -1,7 +1,7 @@
 """The board: the devices of a machine, their ports and addresses, and the wiring of their outputs.
 
 Pure data. `kvmbox run` connects the board to /dev/kvm and to device processes. Other tools that use the same
-devices use the same board.
+devices use the same board. `board_extras` has what only some machines have.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Final, TypeVar
 
 from kvmbox import layout
 from kvmbox.devices import stopping
-from kvmbox.errors import UsageError
 from kvmbox.firmware.fw_cfg import FwCfgItem, content_of, machine_items
 from kvmbox.lean import Value
 
@@ -459,10 +458,10 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
         )
     )
     board += [_fw_cfg(options), _vga()]
-    if options.testdev:
-        board.append(_testdev())
-    if options.has_bios:
-        board += _bios_devices(options.boot_drives)
+    if options.testdev or options.has_bios:
+        from kvmbox.board_extras import pc_extras
+
+        board += pc_extras(options)
     return board
 
 
@@ -511,218 +510,12 @@ def _vga() -> DeviceSpec:
     )
 
 
-def _testdev() -> DeviceSpec:
-    port = layout.TESTDEV_PORT
-    return DeviceSpec(
-        "testdev",
-        "testdev",
-        "pc_testdev",
-        ports=(
-            AddressRange(port, 9),
-            # Not 0xE9, which is the debug console's.
-            AddressRange(port + 10, 2, offset=10),
-            AddressRange(layout.TESTDEV_IRQ_PORT, layout.TESTDEV_IRQ_COUNT, offset=16),
-        ),
-        mmio=(AddressRange(layout.TESTDEV_MEMORY, layout.TESTDEV_MEMORY_SIZE, offset=0x1_0000),),
-        grants=tuple(Irq(line) for line in range(layout.TESTDEV_IRQ_COUNT)),
-        natural_sizes=frozenset({2, 4, 8}),
-        on_demand=True,
-    )
-
-
-class IdeDrive(Value):
-    """A drive of an IDE channel. `name` is that of the medium.
-
-    Its `sectors` have 512 bytes, or 2048 on a CD. `serial` has 20 ASCII characters at most.
-    """
-
-    name: str
-    sectors: int
-    is_cd: bool = False
-    writable: bool = False
-    serial: str = ""
-
-    @property
-    def parameter(self) -> bytes:
-        """The drive as its model gets it."""
-        from kvmbox.devices.ide_channel import CD, DISK, PARAMETERS, READ_ONLY
-
-        kind = CD if self.is_cd else DISK if self.writable else DISK | READ_ONLY
-        return PARAMETERS.pack(kind, self.sectors, self.serial.encode("ascii").ljust(20))
-
-    @property
-    def grant(self) -> Medium:
-        """What the model may do with it."""
-        return Medium(self.name, self.sectors * (2048 if self.is_cd else 512), self.writable, window=0)
-
-
-_NO_DRIVE: Final = Medium("", 0, window=0)
-
-
-def ide_board(drives: Sequence[IdeDrive | None]) -> list[DeviceSpec]:
-    """The IDE channels with these drives: the master and the slave of the first one, and of the second one.
-
-    A channel without a drive is none.
-    """
-    channels = []
-    for number, (first, control, irq) in enumerate(layout.IDE_CHANNELS):
-        pair = drives[2 * number : 2 * number + 2]
-        if not any(pair):
-            continue
-        channels.append(
-            DeviceSpec(
-                f"ide{number}",
-                "ide",
-                "ide",
-                ports=(
-                    AddressRange(first, layout.IDE_PORT_COUNT),
-                    AddressRange(control, 1, offset=layout.IDE_PORT_COUNT),
-                ),
-                parameters={
-                    name: drive.parameter
-                    for name, drive in zip(("master", "slave"), pair, strict=True)
-                    if drive is not None
-                },
-                grants=(Irq(irq), *(_NO_DRIVE if drive is None else drive.grant for drive in pair)),
-                natural_sizes=frozenset({2, 4}),
-                # The task file, up to the command, which exits.
-                coalesced=tuple(range(first + 1, first + 7)),
-                on_demand=True,
-            )
-        )
-    return channels
-
-
-def disk_map(disk: str) -> DeviceSpec:
-    """The device that reads the map of the image behind `disk`, a resource of the host, which asks it."""
-    return DeviceSpec(f"{disk}-map", "format", "qcow2", grants=(Output(disk),))
-
-
 VGA: Final = "VGA"
 """Name of the device whose registers say what of the text memory is shown."""
-
-BOOT_DISK: Final = "boot-disk"
-"""Name of the disks of the built-in BIOS, and of the resource of the first one: the guest's image."""
 
 BIOS_TEXT: Final = "BIOS"
 """Name of the stream of text that the built-in BIOS prints."""
 
 
-def _bios_devices(drives: Sequence[BootDrive]) -> list[DeviceSpec]:
-    devices = [
-        DeviceSpec(
-            "BIOS-report",
-            "debug",
-            "bios_report",
-            ports=(AddressRange(layout.BIOS_REPORT_PORT, layout.BIOS_REPORT_PORT_COUNT),),
-            grants=(BiosReport(),),
-            natural_sizes=frozenset({4}),
-        ),
-        DeviceSpec(
-            "BIOS-text",
-            "debug",
-            "debugcon",
-            ports=(AddressRange(layout.BIOS_TEXT_PORT, 1),),
-            grants=(Output(BIOS_TEXT),),
-            coalesced=(layout.BIOS_TEXT_PORT,),
-        ),
-    ]
-    if drives:
-        from kvmbox.devices.boot_disk import pack_drives
-
-        devices.append(
-            DeviceSpec(
-                BOOT_DISK,
-                "bdisk",
-                "boot_disk",
-                ports=(AddressRange(layout.BOOT_DISK_PORT, layout.BOOT_DISK_PORT_COUNT),),
-                parameters={"drives": pack_drives((one.sectors, one.writable) for one in drives)},
-                grants=tuple(
-                    Resource(
-                        one.name,
-                        one.sectors * layout.SECTOR_SIZE,
-                        one.writable,
-                        max_ranges=1,
-                        max_pending=1,
-                    )
-                    for one in drives
-                ),
-                natural_sizes=frozenset({4}),
-                on_demand=True,
-            )
-        )
-    return devices
-
-
 VIRTIO_CONSOLE: Final = "virtio-console"
 """Name of the virtio console, and of its streams."""
-
-VIRTIO_RNG: Final = "virtio-rng"
-"""Name of the virtio entropy device."""
-
-ENTROPY: Final = Medium("entropy", 1 << 62)
-"""Random bytes of the host, as many as are read."""
-
-
-def _virtio(
-    name: str, device_type: str, model: str, parameters: Mapping[str, Parameter], *grants: Grant
-) -> DeviceSpec:
-    """A virtio device without its place: see `place_virtio`."""
-    return DeviceSpec(
-        name,
-        device_type,
-        model,
-        parameters=parameters,
-        grants=grants,
-        natural_sizes=frozenset({2, 4}),
-        on_demand=True,
-    )
-
-
-def virtio_blk(number: int, medium: Medium, *, serial: bytes = b"") -> DeviceSpec:
-    """Virtio disk `number`, whose sectors are those of `medium`."""
-    parameters: dict[str, Parameter] = {
-        "sectors": medium.size // layout.SECTOR_SIZE,
-        "read_only": int(not medium.writable),
-        "serial": serial,
-    }
-    return _virtio(f"virtio-blk-{number}", "vblk", "virtio_blk", parameters, Queues(1), medium)
-
-
-def virtio_rng() -> DeviceSpec:
-    """The virtio entropy device."""
-    return _virtio(VIRTIO_RNG, "vrng", "virtio_rng", _NO_PARAMETERS, Queues(1), ENTROPY)
-
-
-def virtio_console() -> DeviceSpec:
-    """The virtio console."""
-    streams = Output(VIRTIO_CONSOLE), Input(VIRTIO_CONSOLE)
-    return _virtio(VIRTIO_CONSOLE, "vcon", "virtio_console", _NO_PARAMETERS, Queues(2), *streams)
-
-
-def virtio_places(board: Sequence[DeviceSpec]) -> tuple[tuple[int, int], ...]:
-    """(address, interrupt line) of each virtio device of a board."""
-    return tuple((one.mmio[0].first, one.irqs[0]) for one in board if one.granted(Queues) and one.mmio)
-
-
-def place_virtio(devices: Sequence[DeviceSpec], board: Sequence[DeviceSpec] = ()) -> list[DeviceSpec]:
-    """Virtio devices at their addresses and on their lines, behind those that `board` has.
-
-    Raises UsageError if there are too many.
-    """
-    first, most = len(virtio_places(board)), len(layout.VIRTIO_IRQS)
-    if first + len(devices) > most:
-        raise UsageError(
-            f"{first + len(devices)} virtio devices, and there is room for {most}",
-            hint="give fewer of --disk …,on=virtio, --rng and --virtio-console",
-        )
-    return [
-        DeviceSpec(
-            **device.as_dict()
-            | {
-                "mmio": (AddressRange(layout.VIRTIO_BASE + number * layout.VIRTIO_SIZE, layout.VIRTIO_SIZE),),
-                "grants": (Irq(layout.VIRTIO_IRQS[number]), *device.grants),
-            }
-        )
-        for number, device in enumerate(devices, first)
-    ]

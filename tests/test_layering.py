@@ -40,7 +40,7 @@ RINGS: Final = (
     {"host"},
     {"explain"},
     {"wire"},
-    {"board"},
+    {"board", "board_extras"},
     {"memory"},
     {"firmware"},
     {"devices"},

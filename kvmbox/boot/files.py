@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from kvmbox.boot.disk import is_disk
 from kvmbox.boot.image import MAX_FILE_SIZE, GuestImage, Module, read_head, read_image, read_module
 from kvmbox.errors import ImageError
 
@@ -24,7 +23,11 @@ class HostFiles:
     def image(self, path: str) -> GuestImage:
         """See `read_image`. Of a large disk only the beginning is read."""
         head = read_head(path)
-        image = head if head is not None and is_disk(head.data) else read_image(path)
+        if head is not None:
+            from kvmbox.boot.disk import is_disk
+
+            head = head if is_disk(head.data) else None
+        image = head or read_image(path)
         self.kept[path] = image.data
         return image
 

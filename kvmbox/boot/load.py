@@ -10,8 +10,7 @@ from kvmbox.boot.choose import AUTO, choose
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.plan import BootContext, BootPlan
 from kvmbox.boot.segments import check_firmware, copy_segments
-from kvmbox.firmware.builtin_bios import NONE, Further
-from kvmbox.firmware.platform import Platform
+from kvmbox.firmware.platform import NO_DRIVES, Further, Platform
 from kvmbox.firmware.tables import NO_TABLES, firmware_tables
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
@@ -36,7 +35,7 @@ class BootOptions(Value):
     firmware_tables: bool = True
     bios: str | None = None
     bios_rom: bytes = b""
-    further: Further = NONE
+    further: Further = NO_DRIVES
 
 
 def _command_line(image: GuestImage, way: str, given: str | None, platform: Platform) -> str | None:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 from kvmbox.boot.image import GuestImage, Module
 from kvmbox.boot.segments import LoadSegment
 from kvmbox.boot.state import CpuState
-from kvmbox.firmware.builtin_bios import NONE, Further
+from kvmbox.firmware.platform import NO_DRIVES, Further, Platform
 from kvmbox.lean import Value
 
 if TYPE_CHECKING:
-    from kvmbox.firmware.platform import Platform
     from kvmbox.memory import GuestMemory
 
 
@@ -63,7 +62,7 @@ class BootContext(Value):
     firmware: tuple[tuple[int, bytes], ...] = ()
     bios: str | None = None
     bios_rom: bytes = b""
-    further: Further = NONE
+    further: Further = NO_DRIVES
 
     @property
     def all_modules(self) -> tuple[Module, ...]:

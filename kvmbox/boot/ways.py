@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from kvmbox.boot.disk import is_cd
 from kvmbox.boot.elf_headers import ELF_MAGIC
 from kvmbox.boot.elf_notes import find_note
 from kvmbox.boot.image import GuestImage
@@ -29,7 +28,7 @@ _SIGNS: Final[dict[str, Callable[[bytes], bool]]] = {
     "multiboot2": _holds(b"\xd6\x50\x52\xe8", 0, 32768),
     "linux": lambda data: data[0x202:0x206] == b"HdrS" or find_note(data, b"Linux") is not None,
     "elf": lambda data: data.startswith(ELF_MAGIC),
-    "iso": is_cd,
+    "iso": _holds(b"CD001", 0x8001, 0x8006),
     "bios": _holds(b"\x55\xaa", 510, 512),
     "real": lambda _data: False,  # it has to be asked for
 }

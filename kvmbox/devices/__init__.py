@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from kvmbox.devices.hpet import Hpet
     from kvmbox.devices.i8042 import I8042
     from kvmbox.devices.ide_channel import IdeChannel
+    from kvmbox.devices.media import Flush, Window
     from kvmbox.devices.model import (
         ContentRead,
         DeviceModel,
         Effect,
-        Flush,
         HostOutput,
         InputRoom,
         IrqLine,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
         Suspend,
         TakeLine,
         Transfer,
-        Window,
     )
     from kvmbox.devices.pit_8254 import Pit8254
     from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
@@ -99,9 +98,9 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'kvmbox.devices' has no attribute '{name}'")
-    from kvmbox.devices import catalog, model
+    from kvmbox.devices import catalog, media, model
 
-    found: object = getattr(model if hasattr(model, name) else catalog, name)
+    found: object = next(getattr(home, name) for home in (model, media, catalog) if hasattr(home, name))
     globals()[name] = found
     return found
 

@@ -11,21 +11,17 @@ from kvmbox.devices.boot_disk import BootDisk
 from kvmbox.devices.fw_cfg import FwCfg
 from kvmbox.devices.hpet import Hpet
 from kvmbox.devices.i8042 import I8042
-from kvmbox.devices.ide_channel import IdeChannel
+from kvmbox.devices.media_models import IdeChannel, Qcow2, VirtioBlk, VirtioConsole, VirtioRng
 from kvmbox.devices.model import DeviceModel
 from kvmbox.devices.pit_8254 import Pit8254
 from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
 from kvmbox.devices.power_off_ports import PowerOffPorts
 from kvmbox.devices.pvpanic import PvPanic
-from kvmbox.devices.qcow2 import Qcow2
 from kvmbox.devices.reset_control import ResetControl
 from kvmbox.devices.rtc_mc146818 import RtcMc146818
 from kvmbox.devices.testdev import PcTestdev
 from kvmbox.devices.uart_16550a import Uart16550A
 from kvmbox.devices.vga_text import VgaText
-from kvmbox.devices.virtio_blk import VirtioBlk
-from kvmbox.devices.virtio_console import VirtioConsole
-from kvmbox.devices.virtio_rng import VirtioRng
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

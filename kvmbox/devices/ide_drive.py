@@ -37,7 +37,8 @@ from kvmbox.devices.ide_registers import (
     TASK_SIZE,
     TaskFile,
 )
-from kvmbox.devices.model import DONE, MOVED, Flush, SnapshotError, Window
+from kvmbox.devices.media import Flush, Window
+from kvmbox.devices.model import DONE, MOVED, SnapshotError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,6 +18,8 @@ many interrupts were folded into one may differ.
 unsigned integer of that size. The bus splits wide accesses into bytes, low byte first, unless the
 board says that the model's registers have that size. Whatever arrives, a model answers: a read of an
 unknown offset gives all ones of the size asked, a write of it is dropped, a value is masked to its size.
+
+What disks and virtio devices need besides is in `media`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Final, Protocol, TypeAlias
+
+    from kvmbox.devices.media import MediaEffect
 
     Ranges: TypeAlias = Sequence[tuple[int, int]]
 else:
@@ -38,7 +42,7 @@ NO_RISE: Final = (1 << 64) - 1
 """The time of an announcement that takes one back."""
 
 
-class _Effect:
+class EffectBase:
     """Base of effects: values that compare and print by their fields. Not to be changed once made."""
 
     __slots__ = ()
@@ -56,7 +60,7 @@ class _Effect:
         return f"{type(self).__name__}({fields})"
 
 
-class IrqLine(_Effect):
+class IrqLine(EffectBase):
     """An interrupt output (a model-local pin) took a level.
 
     `coalesced` counts rising edges that a late host made the model fold into this one; it is 0 unless
@@ -72,7 +76,7 @@ class IrqLine(_Effect):
         self.coalesced = coalesced
 
 
-class RisesAt(_Effect):
+class RisesAt(EffectBase):
     """Output `pin` will rise at guest time `at`, in ns, unless an access prevents it; `NO_RISE`: it may not.
 
     An announcement. It holds until the next one for the pin, or until the rise. At `at`, or at the first call
@@ -89,7 +93,7 @@ class RisesAt(_Effect):
         self.at = at
 
 
-class HostOutput(_Effect):
+class HostOutput(EffectBase):
     """Bytes for the host side of the device: what a UART or the debug console transmits."""
 
     __slots__ = ("data",)
@@ -99,7 +103,7 @@ class HostOutput(_Effect):
         self.data = data
 
 
-class InputRoom(_Effect):
+class InputRoom(EffectBase):
     """`receive` would now accept `count` bytes, after it had accepted less than it was offered."""
 
     __slots__ = ("count",)
@@ -109,7 +113,7 @@ class InputRoom(_Effect):
         self.count = count
 
 
-class LateWrites(_Effect):
+class LateWrites(EffectBase):
     """Whether byte writes to `register` may reach the model late from now on, in order: `allowed` is 1 or 0.
 
     They may after a reset, and wherever nothing that the guest sees before its next access to the device can
@@ -124,19 +128,19 @@ class LateWrites(_Effect):
         self.allowed = allowed
 
 
-class Reset(_Effect):
+class Reset(EffectBase):
     """The guest asked for a reset of the machine."""
 
     __slots__ = ()
 
 
-class Stop(_Effect):
+class Stop(EffectBase):
     """The guest asked to stop, or says that it has failed. The VMM knows the value that it forwarded."""
 
     __slots__ = ()
 
 
-class TakeLine(_Effect):
+class TakeLine(EffectBase):
     """While `taken` is 1, output `pin` alone drives its interrupt line, whatever other devices do.
 
     What the other devices ask for is kept: the line is theirs again, at their level, when `taken` is 0.
@@ -150,7 +154,7 @@ class TakeLine(_Effect):
         self.taken = taken
 
 
-class Suspend(_Effect):
+class Suspend(EffectBase):
     """The guest asked to suspend to memory (S3) until one of `wakes` happens: the sum of `WAKE_BY_RTC`, …"""
 
     __slots__ = ("wakes",)
@@ -160,7 +164,7 @@ class Suspend(_Effect):
         self.wakes = wakes
 
 
-class MemoryRead(_Effect):
+class MemoryRead(EffectBase):
     """The bytes of `ranges`, (address, size) pairs in guest memory, are wanted: `memory` brings them.
 
     `tag` is the model's own name for the question. The ranges are read in order and their bytes joined; they
@@ -175,7 +179,7 @@ class MemoryRead(_Effect):
         self.ranges = ranges
 
 
-class MemoryWrite(_Effect):
+class MemoryWrite(EffectBase):
     """`data` is to be written to guest memory at `address`.
 
     With a `tag` other than 0 `complete` tells what became of it. Without one, what cannot be written is
@@ -191,7 +195,7 @@ class MemoryWrite(_Effect):
         self.tag = tag
 
 
-class ContentRead(_Effect):
+class ContentRead(EffectBase):
     """`size` bytes of a resource, from `offset` on, are wanted: `memory` brings them.
 
     `tag` is the model's own name for the question; `resource` counts the device's resources as `Transfer`
@@ -208,7 +212,7 @@ class ContentRead(_Effect):
         self.size = size
 
 
-class Transfer(_Effect):
+class Transfer(EffectBase):
     """The host is to move bytes between a resource, from `offset` on, and `ranges` in guest memory, in order.
 
     They never pass through the device: `complete` tells when it is done. `resource` counts the device's
@@ -227,147 +231,10 @@ class Transfer(_Effect):
         self.to_guest = to_guest
 
 
-class Window(_Effect):
-    """The next `size` bytes at the device's data register are bytes of a medium, from `offset` on.
-
-    The VMM serves these accesses, and the bytes never pass through the device. `resource` counts the device's
-    resources as `Transfer` does.
-
-    To the guest (`to_guest` is 1): the VMM reads the bytes first. `complete` tells of `DONE` when the guest
-    can read them, and of `MOVED` when it has read the last one. From the guest: `complete` tells of `MOVED`
-    when the guest has written the last byte, and then whether the medium has them: `DONE`, `FAILED`, …
-
-    A device has one window. Another `Window` ends it; one of no bytes leaves the device with none. What is
-    still in a window that ends is lost. A window that has failed has ended.
-    """
-
-    __slots__ = ("offset", "resource", "size", "tag", "to_guest")
-    __match_args__ = ("tag", "resource", "offset", "size", "to_guest")
-
-    def __init__(self, tag: int, resource: int, offset: int, size: int, to_guest: int) -> None:
-        self.tag = tag
-        self.resource = resource
-        self.offset = offset
-        self.size = size
-        self.to_guest = to_guest
-
-
-class Flush(_Effect):
-    """What was written to a medium is to reach stable storage: `complete` tells when it has."""
-
-    __slots__ = ("resource", "tag")
-    __match_args__ = ("tag", "resource")
-
-    def __init__(self, tag: int, resource: int) -> None:
-        self.tag = tag
-        self.resource = resource
-
-
-class Queue(_Effect):
-    """The guest has published a split virtqueue: `size` entries, and the addresses of its three areas.
-
-    `flags` are features that the driver has accepted: `EVENT_INDEX`, `INDIRECT`. Of 0 entries: there is no
-    queue `index` any more, and what it has handed out is void.
-    """
-
-    __slots__ = ("available", "descriptors", "flags", "index", "size", "used")
-    __match_args__ = ("index", "size", "flags", "descriptors", "available", "used")
-
-    def __init__(
-        self, index: int, size: int, flags: int, descriptors: int, available: int, used: int
-    ) -> None:
-        self.index = index
-        self.size = size
-        self.flags = flags
-        self.descriptors = descriptors
-        self.available = available
-        self.used = used
-
-
-class Walk(_Effect):
-    """At most `count` chains of queue `index` are wanted: `chains` brings those that the guest has made
-    available, maybe none. When it brings fewer, the guest will notify the device of the next one.
-    """
-
-    __slots__ = ("count", "index")
-    __match_args__ = ("index", "count")
-
-    def __init__(self, index: int, count: int) -> None:
-        self.index = index
-        self.count = count
-
-
-class ChainRead(_Effect):
-    """`size` bytes of the readable part of a chain, from `skip` on, are wanted: `memory` brings them, with
-    the handle as their tag.
-    """
-
-    __slots__ = ("handle", "size", "skip")
-    __match_args__ = ("handle", "skip", "size")
-
-    def __init__(self, handle: int, skip: int, size: int) -> None:
-        self.handle = handle
-        self.skip = skip
-        self.size = size
-
-
-class ChainWrite(_Effect):
-    """`data` goes to the writable part of a chain, from `skip` on."""
-
-    __slots__ = ("data", "handle", "skip")
-    __match_args__ = ("handle", "skip", "data")
-
-    def __init__(self, handle: int, skip: int, data: bytes) -> None:
-        self.handle = handle
-        self.skip = skip
-        self.data = data
-
-
-class ChainTransfer(_Effect):
-    """The host is to move `size` bytes between a medium, from `offset` on, and a chain, from `skip` on.
-
-    `to_guest` is 1 for bytes that go to its writable part, 0 for those that come from its readable part.
-    `complete` tells when it is done, with the handle as its tag. A chain has one transfer at a time.
-    """
-
-    __slots__ = ("handle", "offset", "resource", "size", "skip", "to_guest")
-    __match_args__ = ("handle", "resource", "offset", "skip", "size", "to_guest")
-
-    def __init__(self, handle: int, resource: int, offset: int, skip: int, size: int, to_guest: int) -> None:
-        self.handle = handle
-        self.resource = resource
-        self.offset = offset
-        self.skip = skip
-        self.size = size
-        self.to_guest = to_guest
-
-
-class ChainUsed(_Effect):
-    """A chain goes back to the guest, with `written` bytes in its writable part. Its handle is void now.
-
-    If the guest wants an interrupt for that, output pin `pin` goes high.
-    """
-
-    __slots__ = ("handle", "pin", "written")
-    __match_args__ = ("pin", "handle", "written")
-
-    def __init__(self, pin: int, handle: int, written: int) -> None:
-        self.pin = pin
-        self.handle = handle
-        self.written = written
-
-
 _Line: TypeAlias = IrqLine | TakeLine | RisesAt
-_Chain: TypeAlias = Queue | Walk | ChainRead | ChainWrite | ChainTransfer | ChainUsed
-_Medium: TypeAlias = Window | Flush
 _Power: TypeAlias = Reset | Stop | Suspend
 _Memory: TypeAlias = MemoryRead | MemoryWrite | ContentRead | Transfer
-Effect: TypeAlias = _Line | HostOutput | InputRoom | LateWrites | _Power | _Memory | _Medium | _Chain
-
-EVENT_INDEX: Final = 1 << 0
-"""Of a queue: each side names the index at which the other one is to notify it (VIRTIO 1.2, 2.7.10)."""
-INDIRECT: Final = 1 << 1
-"""Of a queue: a descriptor may refer to a table of descriptors (VIRTIO 1.2, 2.7.5.3)."""
+Effect: TypeAlias = "_Line | HostOutput | InputRoom | LateWrites | _Power | _Memory | MediaEffect"
 
 WAKE_BY_RTC: Final = 1 << 0
 """The alarm of the clock: its interrupt line is high."""
@@ -488,32 +355,4 @@ class MemoryModel(DeviceModel, Protocol):
         """How a `Transfer`, or a `MemoryWrite` with a tag, went: `DONE`, `BAD_ADDRESS`, …
 
         The same for a `Window`, a `Flush` and a `ChainTransfer`, whose tag is the handle of the chain.
-        """
-
-
-class Chain:
-    """A buffer that the guest has made available in a queue. Its name is `handle`; there is no address.
-
-    `readable` and `writable` are the lengths of its two parts in bytes. `head` is the beginning of the
-    readable part, `CHAIN_HEAD` bytes at most.
-    """
-
-    __slots__ = ("handle", "head", "readable", "writable")
-
-    def __init__(self, handle: int, readable: int, writable: int, head: bytes) -> None:
-        self.handle = handle
-        self.readable = readable
-        self.writable = writable
-        self.head = head
-
-
-CHAIN_HEAD: Final = 32
-
-
-class QueueModel(MemoryModel, Protocol):
-    """A model that was granted queues in guest memory."""
-
-    def chains(self, now: int, index: int, chains: list[Chain], status: int) -> None:
-        """What a `Walk` of queue `index` has brought. `status` is DONE, or BAD_ADDRESS: what the guest has
-        published is not a queue. Then there will be no more chains of this queue, until it is published anew.
         """

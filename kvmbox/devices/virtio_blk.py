@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.model import DONE, ChainTransfer, ChainWrite, Flush, SnapshotError
+from kvmbox.devices.media import ChainTransfer, ChainWrite, Flush
+from kvmbox.devices.model import DONE, SnapshotError
 from kvmbox.devices.virtio_mmio import VirtioMmio
 from kvmbox.layout import SECTOR_SIZE
 
@@ -28,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from kvmbox.devices.model import Chain
+    from kvmbox.devices.media import Chain
 
 F_SEG_MAX: Final = 1 << 2
 F_RO: Final = 1 << 5

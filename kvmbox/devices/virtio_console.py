@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.model import ChainRead, ChainWrite, HostOutput, InputRoom, SnapshotError
+from kvmbox.devices.media import ChainRead, ChainWrite
+from kvmbox.devices.model import HostOutput, InputRoom, SnapshotError
 from kvmbox.devices.virtio_mmio import BATCH, NEEDS_RESET, VirtioMmio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from kvmbox.devices.model import Chain
+    from kvmbox.devices.media import Chain
 
 INPUT: Final = 0
 OUTPUT: Final = 1

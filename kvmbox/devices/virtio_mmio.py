@@ -25,24 +25,15 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.model import (
-    DONE,
-    EVENT_INDEX,
-    INDIRECT,
-    ChainUsed,
-    IrqLine,
-    Queue,
-    SnapshotError,
-    TimelessModel,
-    Walk,
-)
+from kvmbox.devices.media import EVENT_INDEX, INDIRECT, ChainUsed, Queue, Walk
+from kvmbox.devices.model import DONE, IrqLine, SnapshotError, TimelessModel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-    from kvmbox.devices.model import Chain
+    from kvmbox.devices.media import Chain
 
 MAGIC_VALUE: Final = 0x000
 VERSION: Final = 0x004

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import struct
 
-from kvmbox.devices.model import DONE, ChainTransfer, SnapshotError
+from kvmbox.devices.media import ChainTransfer
+from kvmbox.devices.model import DONE, SnapshotError
 from kvmbox.devices.virtio_mmio import VirtioMmio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from kvmbox.devices.model import Chain
+    from kvmbox.devices.media import Chain
 
 MOST: Final = 4096
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from kvmbox import layout
 from kvmbox.firmware.memory_map import AVAILABLE, MemoryRange
+from kvmbox.firmware.platform import NO_DRIVES, Further
 from kvmbox.lean import Value
 
 ROM_SIZE: Final = layout.HIGH_MEMORY_START - layout.BIOS_ROM
@@ -103,16 +104,6 @@ class CdBoot(Value):
     geometry: Geometry = NO_DRIVE
 
 
-class Further(Value):
-    """Disks and CDs besides the image: how many sectors each has, of 512 bytes and of 2048 bytes."""
-
-    disks: tuple[int, ...] = ()
-    cds: tuple[int, ...] = ()
-
-
-NONE: Final = Further()
-
-
 class Drives(Value):
     """All drives, and from which one the BIOS boots: its number. `cd` says how it boots from a CD."""
 
@@ -146,7 +137,7 @@ def sectors_of(size: int) -> int:
     return -(-size // layout.SECTOR_SIZE)
 
 
-def drives(size: int, further: Further = NONE) -> Drives:
+def drives(size: int, further: Further = NO_DRIVES) -> Drives:
     """An image of `size` bytes, which is unit 0, as drives, and `further` ones.
 
     An image of exactly the size of a diskette boots as drive 0x00, any other one as drive 0x80. One that fits
@@ -170,7 +161,7 @@ def drives(size: int, further: Further = NONE) -> Drives:
     return Drives(DISKETTE if is_diskette else HARD_DISK, tuple(table))
 
 
-def cd_drives(size: int, boot: CdBoot, further: Further = NONE) -> Drives:
+def cd_drives(size: int, boot: CdBoot, further: Further = NO_DRIVES) -> Drives:
     """An image of `size` bytes, which is unit 0, as the CD to boot from, and `further` drives."""
     cd = Drive(CD, 0, _cd_sectors(size), sector_size=CD_SECTOR)
     return Drives(CD, (cd, *_others(further, HARD_DISK, CD + 1)), boot)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from kvmbox.lean import Value
 
 
@@ -20,3 +22,13 @@ class Platform(Value):
     cpu_signature: int = 0x600
     cpu_features: int = 0x301
     virtio: tuple[tuple[int, int], ...] = ()
+
+
+class Further(Value):
+    """Disks and CDs of the BIOS besides the image: how many sectors of 512, and of 2048 bytes, each has."""
+
+    disks: tuple[int, ...] = ()
+    cds: tuple[int, ...] = ()
+
+
+NO_DRIVES: Final = Further()

@@ -15,10 +15,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.board import BIOS_TEXT, KEYBOARD
-from kvmbox.host.capture import Capture, CaptureStream
 from kvmbox.host.input_port import INPUT_CHUNK, InputPort
 from kvmbox.host.mirror import MirroredOutput, PortLines
 from kvmbox.host.output import OutputStream
@@ -33,6 +32,9 @@ from kvmbox.host.serial import (
 from kvmbox.host.terminal import HELP, EscapeParser, RawTerminal
 from kvmbox.judge import Judge
 from kvmbox.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
+
+if TYPE_CHECKING:
+    from kvmbox.host.capture import Capture, CaptureStream
 
 RECENT: Final = 192
 """How many pieces of its output are kept of each console port, for its last line. A UART has one per byte."""
@@ -205,6 +207,8 @@ class Console:
 
     def _capture_stream(self, capture: Capture) -> CaptureStream:
         name = "capture" if not any(self._shared) else f"capture {len(self._shared) + 1}"
+        from kvmbox.host.capture import CaptureStream
+
         stream = CaptureStream(
             name, capture, limit=self._limit, limit_reached=lambda: self._limit_reached(name)
         )

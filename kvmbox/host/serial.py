@@ -12,12 +12,15 @@ import errno
 import os
 import tty
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.board import MMIO_UART, SERIAL_PORTS, VIRTIO_CONSOLE
 from kvmbox.errors import StartError, UsageError
-from kvmbox.host.capture import Capture, Typed
 from kvmbox.lean import Value
+
+if TYPE_CHECKING:
+    from kvmbox.host.capture import Capture
+    from kvmbox.host.typed import Typed
 
 DEBUGCON: Final = "debugcon"
 """The debug console's name among the streams of the board."""
@@ -58,7 +61,7 @@ def _serial_spec(port: str, backend: str | Capture | None, text: str) -> SerialS
     accepted = f"PORT=file:PATH, PORT=null, PORT=pty or PORT=stdio, PORT one of {', '.join(SERIAL_PORTS)}"
     if port.upper() not in SERIAL_PORTS or backend is None:
         raise UsageError(f"--serial '{text}': no such serial port '{port}'", hint=f"accepted: {accepted}")
-    if isinstance(backend, Capture):
+    if not isinstance(backend, str):
         return SerialSpec(port.upper(), "capture", capture=backend)
     kind, colon, path = backend.partition(":")
     if kind == "file" and colon and path:
@@ -70,7 +73,7 @@ def _serial_spec(port: str, backend: str | Capture | None, text: str) -> SerialS
 
 def parse_virtio_console(backend: str | Capture) -> SerialSpec:
     """What --virtio-console may be; UsageError that says what is accepted."""
-    if isinstance(backend, Capture):
+    if not isinstance(backend, str):
         return SerialSpec(VIRTIO_CONSOLE, "capture", capture=backend)
     kind, colon, path = backend.partition(":")
     if kind == "file" and colon and path:
@@ -84,7 +87,7 @@ def parse_virtio_console(backend: str | Capture) -> SerialSpec:
 
 def parse_debugcon(backend: str | Capture) -> SerialSpec:
     """What --debugcon may be; UsageError that says what is accepted."""
-    if isinstance(backend, Capture):
+    if not isinstance(backend, str):
         return SerialSpec(DEBUGCON, "capture", capture=backend)
     kind, colon, path = backend.partition(":")
     if kind == "file" and colon and path:
@@ -98,6 +101,22 @@ def parse_debugcon(backend: str | Capture) -> SerialSpec:
 
 Backends = Mapping[str, "str | Capture"] | Sequence[str]
 """Serial ports by name, each with its backend; or texts such as 'COM2=null'."""
+
+
+def console_of(serial: Backends, choice: str) -> Capture | None:
+    """Where the console is: COM1's own Capture, or a new one; None for stdio."""
+    if isinstance(serial, Mapping):
+        backends: dict[str, str | Capture] = {port.upper(): backend for port, backend in serial.items()}
+    else:
+        backends = {port.upper(): backend for port, _, backend in (text.partition("=") for text in serial)}
+    if choice == "stdio" or "stdio" in backends.values():
+        return None
+    com1 = backends.get("COM1")
+    if com1 is None or isinstance(com1, str):
+        from kvmbox.host.capture import Capture
+
+        return Capture()
+    return com1
 
 
 def serial_plan(options: Backends, console: Capture | None = None) -> dict[str, SerialSpec]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import binascii
 
+import kvmbox.wire.media_effects  # noqa: F401 - adds the effects that some models have
 from kvmbox.devices.catalog import build_model
 from kvmbox.devices.model import DONE, DeviceModel, Effect, HostOutput, SnapshotError
 from kvmbox.jail.own_model import build_from_source
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
-    from kvmbox.devices.model import MemoryModel, QueueModel
+    from kvmbox.devices.media import QueueModel
+    from kvmbox.devices.model import MemoryModel
     from kvmbox.wire.protocol import Parameter
 
     Words = tuple[int, int, int, int]

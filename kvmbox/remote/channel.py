@@ -32,7 +32,7 @@ from __future__ import annotations
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from threading import get_ident
 from typing import Any, Final
 
@@ -72,9 +72,7 @@ from kvmbox.wire.protocol import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kvmbox.remote.medium import MediumAccess
-    from kvmbox.remote.queues import DeviceQueues
-    from kvmbox.remote.window import DataWindow
+    from kvmbox.remote.media import Media
 
 _pack: Final = WORDS.pack
 _REPLY_BIT: Final = protocol.REPLY
@@ -147,8 +145,8 @@ class Channel:
         for rise in self._rises:
             rise.guarded_by(self._lock)
         for device in grants:
-            if device.window is not None:
-                device.window.guarded_by(self._lock)
+            if device.media is not None:
+                device.media.guarded_by(self._lock)
         self.steady = steady or SteadyReads(now)
         self._sequence = last_sequence
         self._failure: DeviceProcessError | None = None
@@ -167,7 +165,7 @@ class Channel:
         """Disconnect from the process for good. The caller holds the lock."""
         for rise in self._rises:
             rise.announce(NO_RISE)
-        self._drop_windows()
+        self._forget_media()
         self._reach_by(Transport())
 
     def _reach_by(self, transport: Transport) -> None:
@@ -357,7 +355,7 @@ class Channel:
         try:
             request = self._next(kind, device, value, offset, payload)
             if kind == protocol.RESET:
-                self._drop_windows()
+                self._forget_media()
             elif kind == protocol.ADVANCE:
                 # The lines that this will raise, as far as that is known, without waiting for the reply.
                 for rise in self._rises:
@@ -457,24 +455,14 @@ class Channel:
         if follow_ups and slices is None:
             self._wait_for_output()
 
-    def window(self, device: int) -> DataWindow | None:
-        """The window of a device that may have one."""
-        return self._grants[device].window
-
-    def queues(self, device: int) -> DeviceQueues | None:
-        """The virtqueues of a device that may have some."""
-        return self._grants[device].queues
-
-    def media(self, device: int) -> Mapping[int, MediumAccess]:
-        """The media of a device, by the number that it has for them."""
+    def media(self, device: int) -> Media | None:
+        """The media, window and virtqueues of a device, if it has any."""
         return self._grants[device].media
 
-    def _drop_windows(self) -> None:
+    def _forget_media(self) -> None:
         for device in self._grants:
-            if device.window is not None:
-                device.window.drop()
-            if device.queues is not None:
-                device.queues.forget()
+            if device.media is not None:
+                device.media.forget()
 
     def ask_under_lock(self, kind: int, *, device: int, offset: int, limit: int) -> tuple[int, bytes]:
         """A request from within another one, by whichever thread has the lock."""

@@ -17,7 +17,6 @@ from kvmbox.devices import stopping
 from kvmbox.devices.model import (
     ContentRead,
     Effect,
-    Flush,
     HostOutput,
     InputRoom,
     IrqLine,
@@ -30,7 +29,6 @@ from kvmbox.devices.model import (
     Suspend,
     TakeLine,
     Transfer,
-    Window,
 )
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
@@ -42,9 +40,12 @@ from kvmbox.wire.effects import BY_CLASS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.remote.media import Media
     from kvmbox.remote.medium import MediumAccess
     from kvmbox.remote.queues import DeviceQueues
     from kvmbox.remote.window import DataWindow
+
+    Access = TransferAccess | ContentAccess | MediumAccess
 
 _NONE: Final[Mapping[int, Callable[[int], None]]] = {}
 
@@ -167,7 +168,7 @@ class Grants(Value):
     of the write that the VMM forwarded, because the device's word does not count for an exit status.
     stop_when: the bytes of which the write must have one, if there are any. suspend:
     called with what may wake the machine. late_writes: by register, called with whether they are allowed.
-    memory, resources: see `guest_memory`, and `medium` for a medium among them. window, queues: see there.
+    memory, resources: see `guest_memory`, and `medium` for a medium among them. media: see there.
     """
 
     name: str
@@ -181,9 +182,8 @@ class Grants(Value):
     stop_when: Sequence[board.WrittenByte] = ()
     suspend: Callable[[int], None] | None = None
     memory: MemoryAccess | None = None
-    resources: Sequence[TransferAccess | ContentAccess | MediumAccess] = ()
-    window: DataWindow | None = None
-    queues: DeviceQueues | None = None
+    resources: Sequence[Access] = ()
+    media: Media | None = None
     late_writes: Mapping[int, Callable[[int], None]] = _NONE
 
     def check(self, index: int, effect: Effect, sent: bytes) -> Application | None:
@@ -235,28 +235,10 @@ class Grants(Value):
                 if not isinstance(content, ContentAccess) or size > protocol.MAX_PAYLOAD:
                     return None
                 return content.read, (index, tag, offset, size), 1
-            case Window(tag, resource, offset, size, to_guest) if self.window is not None:
-                medium = self.medium(resource)
-                if medium is None or not medium.allows(size, to_guest=bool(to_guest)):
-                    return None
-                return self.window.open, (index, resource, medium, tag, offset, size, to_guest), 1
-            case _ if self.queues is not None:
-                return self.queues.check(index, effect, self.irq_lines, self.medium)
-            case Flush(tag, resource) if (medium := self.medium(resource)) is not None:
-                return medium.flush, (index, tag), 1
+            case _ if self.media is not None:
+                return self.media.check(index, effect)
             case _:
                 return None
-
-    @property
-    def media(self) -> Mapping[int, MediumAccess]:
-        """The media among the resources, by their numbers."""
-        found = ((number, self.medium(number)) for number in range(len(self.resources)))
-        return {number: medium for number, medium in found if medium is not None}
-
-    def medium(self, resource: int) -> MediumAccess | None:
-        """The medium that is the device's resource of this number, if it is one."""
-        found = self.resources[resource] if resource < len(self.resources) else None
-        return None if isinstance(found, TransferAccess | ContentAccess) else found
 
 
 def _nobody_hears(_at: int) -> None:
@@ -280,19 +262,12 @@ def leaves_room(device: DeviceSpec) -> bool:
     return all(grant.max_bytes <= MAX_STRING for grant in device.granted(board.Memory))
 
 
-def _window_of(device: DeviceSpec, host: Host) -> DataWindow | None:
-    registers = {one.window for one in device.granted(board.Medium) if one.window is not None}
-    if len(registers) > 1:
-        raise ValueError(f"device {device.name} has more than one window")
-    return host.window(registers.pop()) if registers else None
-
-
 def bind(device: DeviceSpec, host: Host) -> Grants:
     """The grants of `device`, done by `host`."""
     bound: dict[str, object] = {}
     lines: list[Callable[[int, int], None]] = []
     takers: dict[int, Callable[[int], None]] = {}
-    resources: list[TransferAccess | ContentAccess | MediumAccess] = []
+    resources: list[Access] = []
     late: dict[int, Callable[[int], None]] = {}
     for grant in device.grants:
         match grant:
@@ -331,16 +306,19 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
             case board.Medium():
                 resources.append(host.medium(device.name, grant))
             case board.Queues():
-                bound["queues"] = host.queues(device.name, grant)
+                pass
             case _:
                 assert_never(grant)
+    if any(isinstance(grant, board.Medium | board.Queues) for grant in device.grants):
+        from kvmbox.remote.media import media_of
+
+        bound["media"] = media_of(device, host, resources, lines)
     rises = {pin: rise for pin, line in enumerate(lines) if (rise := host.rise_of(line)) is not None}
     wired = {
         "irq_lines": lines,
         "rises": rises,
         "takers": takers,
         "resources": resources,
-        "window": _window_of(device, host),
         "late_writes": late,
     }
     return Grants(device.name, **wired, **bound)  # type: ignore[arg-type]  # by name above

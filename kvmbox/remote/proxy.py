@@ -73,10 +73,11 @@ class DeviceProxy:
     def of(cls, channel: Channel, index: int, device: DeviceSpec) -> DeviceProxy:
         """The proxy of `device`."""
         window: WindowAccess | None = None
-        if (data := channel.window(index)) is not None:
+        media = channel.media(index)
+        if media is not None and media.window is not None:
             from kvmbox.remote.window_access import WindowAccess
 
-            window = WindowAccess(channel, index, data)
+            window = WindowAccess(channel, index, media.window)
         at_once = leaves_room(device)
         return cls(channel, index, device.name, device.natural_sizes, at_once=at_once, window=window)
 

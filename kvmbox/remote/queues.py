@@ -31,12 +31,8 @@ from struct import Struct
 from typing import Any, Final
 
 from kvmbox.board import Queues
-from kvmbox.devices.model import (
-    BAD_ADDRESS,
-    BEYOND_END,
-    BUSY,
+from kvmbox.devices.media import (
     CHAIN_HEAD,
-    DONE,
     EVENT_INDEX,
     INDIRECT,
     Chain,
@@ -44,11 +40,11 @@ from kvmbox.devices.model import (
     ChainTransfer,
     ChainUsed,
     ChainWrite,
-    Effect,
     Flush,
     Queue,
     Walk,
 )
+from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, BUSY, DONE, Effect
 from kvmbox.host.transfers import Settle, status_of
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.follow_up import CAN_WAIT, Application, FollowUp

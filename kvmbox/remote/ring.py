@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final, NamedTuple, Protocol
 
-from kvmbox.devices.model import EVENT_INDEX, INDIRECT
+from kvmbox.devices.media import EVENT_INDEX, INDIRECT
 from kvmbox.remote.fence import fence
 
 MAX_TABLE: Final = 256

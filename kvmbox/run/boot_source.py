@@ -14,9 +14,8 @@ from kvmbox.boot.image import GuestImage, read_module
 from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
-from kvmbox.firmware.builtin_bios import NONE, Further
 from kvmbox.firmware.fw_cfg import FwCfgItem
-from kvmbox.firmware.platform import Platform
+from kvmbox.firmware.platform import NO_DRIVES, Further, Platform
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.run.config import RunConfig
@@ -50,7 +49,7 @@ class BootSource(Value):
     hint: str = ""
     is_cd: bool = False
     load_beside: Callable[[Further, VirtioPlaces, GuestMemory], BootPlan] | None = None
-    further: Further = NONE
+    further: Further = NO_DRIVES
     virtio: VirtioPlaces = ()
 
     def beside(self, further: Further) -> BootSource:
@@ -115,7 +114,7 @@ class BootSource(Value):
         shows_disk = way.name in ("bios", "iso") or (way.name == "real" and config.bios == BUILTIN_BIOS)
         load = partial(_load, image, options, platform_of(config))
         return cls(
-            partial(load, NONE, ()),
+            partial(load, NO_DRIVES, ()),
             has_bios,
             image if shows_disk else None,
             tuple(for_firmware),

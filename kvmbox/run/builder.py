@@ -35,17 +35,19 @@ from kvmbox.run.coalescing import CoalescedRing, OutputRoom
 from kvmbox.run.config import RunConfig
 from kvmbox.run.kinds import guest_clock, interrupt_router, ring_kind, window_kind
 from kvmbox.run.late_writes import LateWrites
-from kvmbox.run.moving import Mover, tell_transfers
 from kvmbox.run.processors import Processors
 from kvmbox.wire import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kvmbox.host.disks import RunDisk
-    from kvmbox.host.transfers import Store
+    from kvmbox.host.transfers import Store, TransferThread
     from kvmbox.remote.grants import Grants, Host
+    from kvmbox.remote.guest_memory import Submit
+    from kvmbox.remote.medium import MediumAccess
     from kvmbox.remote.queues import DeviceQueues
     from kvmbox.remote.window import DataWindow
+    from kvmbox.run.moving import Mover
 
     Stores = ZoneMap[str, Store]
 
@@ -144,11 +146,10 @@ class RunHost:
         self.ask_for_reset = reset
         self.suspend = suspend
         self.ram = ram
-        self.mover = Mover(ram, stores, wake)
-        self.transfers = self.mover.transfers
-        self.medium = self.mover.medium
         self._console = console
         self._stores = stores
+        self._wake = wake
+        self._mover: Mover | None = None
         self._judge = judge
         self._exact = exact
         self._crash_kernel = False
@@ -165,9 +166,29 @@ class RunHost:
         reports = BiosReports(self._judge, self._console.note)
         return reports.take, reports.stop
 
+    @property
+    def transfer_thread(self) -> TransferThread | None:
+        """The thread that has what may have to wait moved, if a device may want that."""
+        return None if self._mover is None else self._mover.thread
+
+    def _moves(self) -> Mover:
+        if self._mover is None:
+            from kvmbox.run.moving import Mover
+
+            self._mover = Mover(self.ram, self._stores, self._wake)
+        return self._mover
+
+    def transfers(self, device: str, grant: Resource) -> Submit:
+        """See `Mover`."""
+        return self._moves().transfers(device, grant)
+
+    def medium(self, device: str, grant: Medium) -> MediumAccess:
+        """See `Mover`."""
+        return self._moves().medium(device, grant)
+
     def queues(self, device: str, grant: Queues) -> DeviceQueues:
         """Those whose output, like all, waits while the console has no room."""
-        return self.mover.queues(device, grant, self._console.wait_for_room)
+        return self._moves().queues(device, grant, self._console.wait_for_room)
 
     def window(self, register: int) -> DataWindow:
         """One that the chosen loop can look into."""
@@ -280,7 +301,7 @@ class Devices:
             grants = {device.name: bind(device, host) for device in board}
         else:
             grants, deadline_changed = self._grants_behind(shims, host, deadline_changed)
-        self.transfers = host.mover.thread
+        self.transfers = host.transfer_thread
         self.late = host.late
         self.late_forbidden: tuple[int, ...] = ()
         """The ports whose writes must not be late when the next virtual machine starts."""
@@ -313,7 +334,11 @@ class Devices:
         """Send COMPLETE for what is done; whether anything was. By the main thread. Raises
         DeviceProcessError.
         """
-        return self.transfers is not None and tell_transfers(self.transfers, self.pool)
+        if self.transfers is None:
+            return False
+        from kvmbox.run.moving import tell_transfers
+
+        return tell_transfers(self.transfers, self.pool)
 
     def _attach(self, device: DeviceSpec, proxy: DeviceProxy) -> None:
         self.proxies.append(proxy)

@@ -13,7 +13,6 @@ from kvmbox.board import DeviceSpec
 from kvmbox.boot.choose import AUTO
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.errors import UsageError
-from kvmbox.host.capture import Capture
 from kvmbox.host.serial import KeyboardSpec, SerialSpec
 from kvmbox.jail import layers
 from kvmbox.lean import Value
@@ -40,6 +39,7 @@ NO_FAULTS_IN_SNAPSHOTS: Final = "a snapshot has no room for how far the faults h
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.host.capture import Capture
     from kvmbox.host.transfers import Store
     from kvmbox.run.choices import SavedMachine
 

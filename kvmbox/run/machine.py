@@ -14,14 +14,20 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
 from kvmbox.boot import bundled
 from kvmbox.errors import ExpectError, UsageError, WaitTimeoutError
-from kvmbox.host.capture import Capture, Typed, slice_of
-from kvmbox.host.serial import Backends, KeyboardSpec, SerialSpec, parse_debugcon, serial_plan
+from kvmbox.host.serial import (
+    KeyboardSpec,
+    SerialSpec,
+    console_of,
+    parse_debugcon,
+    serial_plan,
+)
+from kvmbox.host.typed import Typed, slice_of
 from kvmbox.judge import Judge
 from kvmbox.outcome import INTERRUPTED, Outcome
 from kvmbox.run.by_name import load
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
     from inspect import Signature
     from typing import Unpack
 
+    from kvmbox.host.capture import Capture
     from kvmbox.run._generated_options import MachineOptions, SnapshotOptions
     from kvmbox.run.requests import Requests
 
@@ -74,7 +81,7 @@ class Machine:
         """
         path, flat = _find(os.fspath(image))
         chosen = taken(options)
-        self.console: Final = _console_of(chosen["serial"], chosen["console"])
+        self.console: Final = console_of(chosen["serial"], chosen["console"])
         """The Capture with the console's output; None where the console is on stdio."""
         plan = serial_plan(chosen["serial"], self.console)
         self._keys = Typed()
@@ -386,18 +393,6 @@ def _find(image: str) -> tuple[str, bool]:
     if found is None or os.path.exists(image):
         return image, False
     return found, bundled.is_flat(found)
-
-
-def _console_of(serial: Backends, choice: str) -> Capture | None:
-    """Where the console is: COM1's own Capture, or a new one; None for stdio."""
-    if isinstance(serial, Mapping):
-        backends: dict[str, str | Capture] = {port.upper(): backend for port, backend in serial.items()}
-    else:
-        backends = {port.upper(): backend for port, _, backend in (text.partition("=") for text in serial)}
-    if choice == "stdio" or "stdio" in backends.values():
-        return None
-    com1 = backends.get("COM1")
-    return com1 if isinstance(com1, Capture) else Capture()
 
 
 def _debugcon(backend: str | Capture, console: Capture | None) -> SerialSpec:

@@ -38,7 +38,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from kvmbox.board import place_virtio, virtio_places
 from kvmbox.lean import Value
 
 if TYPE_CHECKING:
@@ -118,6 +117,8 @@ class Opening:
     def place_virtio(self, devices: Sequence[DeviceSpec]) -> None:
         """Put virtio devices on the board, and announce them to the guest. Raises UsageError."""
         if devices:
+            from kvmbox.board_extras import place_virtio, virtio_places
+
             self.board += place_virtio(devices, self.board)
             self.source = self.source.announcing(virtio_places(self.board))
 

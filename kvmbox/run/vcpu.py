@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from kvmbox.errors import UnknownExitError
 from kvmbox.host.starvation import Starvation
@@ -29,8 +30,10 @@ from kvmbox.lean import Value
 from kvmbox.outcome import GUEST_CRASHED, Outcome
 from kvmbox.run.sleep import Sleep, look_at
 from kvmbox.run.vcpu_loop import VcpuLoop
-from kvmbox.run.vcpu_report import ReadMemory, report_beside, vcpu_report
 from kvmbox.run.vcpu_state import Attention, Event, VcpuControl
+
+if TYPE_CHECKING:
+    from kvmbox.run.vcpu_report import ReadMemory
 
 
 class VcpuThread(VcpuControl):
@@ -108,6 +111,8 @@ def look_at_all(
     sleeps = [look_at(thread.vcpu, ioapic) for thread in threads]
     outcome = None
     if all(sleep.reason for sleep in sleeps):
+        from kvmbox.run.vcpu_report import report_beside, vcpu_report
+
         report = report_beside if len(threads) > 1 else vcpu_report
         outcome = _end(sleeps, [report(thread.vcpu, read_memory) for thread in threads])
     return Look(all(sleep.halted for sleep in sleeps), outcome)

@@ -25,11 +25,12 @@ from collections import deque
 from collections.abc import Callable
 from ctypes import get_errno
 from enum import Enum
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from kvmbox.bus import Bus
 from kvmbox.errors import UnknownExitError
-from kvmbox.kvm import exits, uapi
+from kvmbox.kvm import uapi
 from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.outcome import Outcome
 from kvmbox.run.coalescing import RING_WORD, CoalescedRing
@@ -41,8 +42,11 @@ from kvmbox.run.routes import (
     memory_access,
     port_access,
 )
-from kvmbox.run.vcpu_report import ReadMemory, Reporter
 from kvmbox.run.vcpu_state import OBSERVE, Access, Attention, VcpuControl
+
+if TYPE_CHECKING:
+    from kvmbox.kvm import exits
+    from kvmbox.run.vcpu_report import ReadMemory, Reporter
 
 _EXIT_REASON: Final = 2  # index into 32-bit words of kvm_run
 _IO_WORD: Final = 4  # index into 64-bit words: direction, size, port and count of a port exit
@@ -73,8 +77,15 @@ class ExitAction(Enum):
     CRASH = "the vCPU stops, and then the loop handles the exit"
 
 
-ExitFilter = Callable[[int, exits.Exit], ExitAction]
+ExitFilter = Callable[[int, "exits.Exit"], ExitAction]
 """Is asked, on the thread of a vCPU, about a rare exit of the CPU of a number."""
+
+
+def _new_reporter(vcpu: Vcpu, read_memory: ReadMemory, is_pvm: bool, name: str | None) -> Reporter:
+    # Not loaded where the guest ends well.
+    from kvmbox.run.vcpu_report import Reporter
+
+    return Reporter(vcpu, read_memory, is_pvm, name)
 
 
 class VcpuLoop:
@@ -105,7 +116,7 @@ class VcpuLoop:
         self._ring = ring
         self._vcpu = vcpu
         self._enter: Callable[[], int] = vcpu.enter
-        self._reporter = Reporter(vcpu, read_memory, is_pvm, name)
+        self._reporter = partial(_new_reporter, vcpu, read_memory, is_pvm, name)
         self._exit_filter = exit_filter
         self._decide = decide
         self._recent: deque[Made] = deque(maxlen=MOST_RECENT)
@@ -286,6 +297,8 @@ class VcpuLoop:
         self.routes.unrouted += 1
         if self._ring is not None:
             self._ring.drain()
+        from kvmbox.kvm import exits  # which a guest of port accesses alone does not need
+
         found = exits.decode_exit(self._vcpu.bytes)
         action = ExitAction.HANDLE if self._exit_filter is None else self._exit_filter(found)
         if action is ExitAction.IGNORE:
@@ -302,7 +315,7 @@ class VcpuLoop:
             case exits.IntrExit() | exits.HltExit():
                 pass
             case exits.ShutdownExit():
-                self.outcome = self._reporter.triple_fault()
+                self.outcome = self._reporter().triple_fault()
             case _:
-                raise self._reporter.failure(found)
+                raise self._reporter().failure(found)
         return self.outcome is not None

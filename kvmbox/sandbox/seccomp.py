@@ -3,9 +3,9 @@
 It runs in the VMM only. Device processes get finished BPF, so that no libseccomp is mapped into them.
 
 The filters are compiled ahead, into `filters.bin`, each beside the table that it was made from
-(`tools/compile_policies.py`). One is used only while its table is, number by number, what `policy` says;
-otherwise libseccomp compiles the policy anew. So a run needs no libseccomp, and an edited policy is never
-ignored.
+(`tools/compile_policies.py`). That of a device process is used only while its table is, number by number,
+what `policy` says; otherwise libseccomp compiles the policy anew. So a run needs no libseccomp, and an edited
+policy is never ignored. The VMM's own are found by name, and tests compare them with the tables.
 pyseccomp is imported late: to find and load the library takes a tenth of a short run.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import BinaryIO, Final
 
@@ -28,6 +28,14 @@ HIGHEST_PRIORITY: Final = 255  # libseccomp tests these calls first: rules stand
 SHIPPED: Final = os.path.join(os.path.dirname(__file__), "filters.bin")
 SIZES: Final = struct.Struct("<II")
 """In front of each filter of `SHIPPED`: the sizes of its source and of itself. Both follow."""
+
+# Placeholders: neither can be a pid (2**22 at most), or a descriptor.
+OWN_PID: Final = 0x4B56_0001
+"""Stands for the pid of the process that installs the filter."""
+SPAWNER_PIDFD: Final = 0x4B56_0002
+"""Stands for the descriptor by which it may signal the spawner."""
+NO_DESCRIPTOR: Final = 0xFFFF_FFFF
+"""In place of that descriptor where there is no spawner."""
 
 LIBSECCOMP_HINT: Final = "install it, e.g. apt-get install libseccomp2"
 
@@ -74,15 +82,27 @@ def export(policy: Policy, method: str) -> bytes:
         ) from error
 
 
-def compiled_ahead(policy: Policy) -> bytes | None:
-    """The filter that kvmbox ships for exactly this policy, or None."""
-    wanted = source(policy)
+def _shipped() -> Iterator[tuple[bytes, bytes]]:
+    """The source of each filter in `SHIPPED`, and the filter."""
     with open(SHIPPED, "rb") as file:
         while sizes := file.read(SIZES.size):
             made_from, bpf = map(file.read, SIZES.unpack(sizes))
-            if made_from == wanted:
-                return bpf
-    return None
+            yield made_from, bpf
+
+
+def compiled_ahead(policy: Policy) -> bytes | None:
+    """The filter that kvmbox ships for exactly this policy, or None."""
+    wanted = source(policy)
+    return next((bpf for made_from, bpf in _shipped() if made_from == wanted), None)
+
+
+def shipped(name: str) -> bytes | None:
+    """The filter that kvmbox ships under this name, or None. Tests see to it that it is the policy's.
+
+    For the VMM of a run, which so does not load the tables of `vmm_policy`.
+    """
+    beginning = f"({name!r}, ".encode()
+    return next((bpf for made_from, bpf in _shipped() if made_from.startswith(beginning)), None)
 
 
 def source(policy: Policy) -> bytes:
@@ -117,6 +137,11 @@ def bind(bpf: bytes, values: Mapping[int, int]) -> bytes:
         if code == BPF_JUMP_IF_EQUAL and k in values:
             BPF_INSTRUCTION.pack_into(bound, at, code, true, false, values[k])
     return bytes(bound)
+
+
+def bound_to(pid: int, spawner_pidfd: int | None) -> dict[int, int]:
+    """What stands in for the placeholders: in process `pid`, which signals its spawner by that descriptor."""
+    return {OWN_PID: pid, SPAWNER_PIDFD: NO_DESCRIPTOR if spawner_pidfd is None else spawner_pidfd}
 
 
 def _written_by(export: Callable[[BinaryIO], None]) -> bytes:

@@ -30,8 +30,7 @@ from typing import Final
 from kvmbox.errors import SandboxError
 from kvmbox.jail import landlock, layers, linux, notify
 from kvmbox.sandbox import scope
-from kvmbox.sandbox.seccomp import bind, filter_of
-from kvmbox.sandbox.vmm_policy import bound_to, policies
+from kvmbox.sandbox.seccomp import bind, bound_to, filter_of, shipped
 
 TRACEBACK_MODULES: Final = ("traceback", "linecache", "tokenize", "unicodedata")
 """What a traceback needs, as far as it may be a C extension somewhere."""
@@ -75,8 +74,7 @@ def confine_main(
             __import__(name)
     confinement = Confinement()
     # Now, as a filter that is not shipped needs libseccomp, which a confined process could not load.
-    wanted = () if without & layers.VMM_SECCOMP else policies(accepts=accepts, disks=disks)
-    filters = [filter_of(policy) for policy in wanted]
+    filters = [] if without & layers.VMM_SECCOMP else _filters(accepts=accepts, disks=disks)
     steps: tuple[tuple[int, Callable[[], None]], ...] = (
         (layers.VMM_SCOPES, _scope),
         (layers.VMM_CAPABILITIES, lambda: linux.drop_capabilities(keep)),
@@ -105,6 +103,17 @@ def confine_vcpu(confinement: Confinement) -> None:
     """Give the calling thread the vCPU thread's filter, if the VMM has filters at all. Raises OSError."""
     if confinement.applied & layers.VMM_SECCOMP:
         notify.install_plain_filter(confinement.vcpu_filter, every_thread=False)
+
+
+def _filters(*, accepts: bool, disks: bool) -> list[bytes]:
+    """The filter of the main thread, and that of the vCPU threads. Raises SandboxError."""
+    kind = "-disk" if disks else ""
+    found = [shipped(f"vmm-{thread}{kind}") for thread in ("main", "vcpu")]
+    if None not in found and not accepts:
+        return [bpf for bpf in found if bpf is not None]
+    from kvmbox.sandbox.vmm_policy import policies
+
+    return [filter_of(policy) for policy in policies(accepts=accepts, disks=disks)]
 
 
 def _filter(

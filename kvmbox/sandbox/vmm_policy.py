@@ -19,7 +19,7 @@ Signals go to three parties at most: a thread of our own (the kick), ourselves (
 which is the one that kills device processes. The first two are named by our own pid, the third by one
 descriptor. A taken-over thread could close a descriptor and open the /proc directory of a stranger in its
 place, which is as good as a pidfd. So that number is the limit of open files: nothing that is opened later
-can have it. The tables below have placeholders for both numbers; `bound_to` puts in those of a process.
+can have it. The tables below have placeholders for both numbers (`seccomp.bound_to`).
 What else sends signals is not there: the owner of a descriptor (F_SETOWN, O_ASYNC, FIOASYNC), timers,
 message queues, death signals.
 
@@ -32,6 +32,7 @@ from __future__ import annotations
 from typing import Final
 
 from kvmbox.sandbox.policy import INT, Action, Condition, Policy, Rule
+from kvmbox.sandbox.seccomp import OWN_PID, SPAWNER_PIDFD
 from kvmbox.sandbox.syscall_names import NUMBERS
 
 # <asm-generic/fcntl.h>
@@ -47,14 +48,6 @@ SIGCONT: Final = 18
 SIGSTOP: Final = 19
 SET_MODE_FILTER: Final = 1  # <linux/seccomp.h>
 RWF_NOWAIT: Final = 8  # <linux/fs.h>
-
-# Placeholders: neither can be a pid (2**22 at most), or a descriptor.
-OWN_PID: Final = 0x4B56_0001
-"""Stands for the pid of the process that installs the filter."""
-SPAWNER_PIDFD: Final = 0x4B56_0002
-"""Stands for the descriptor by which it may signal the spawner."""
-NO_DESCRIPTOR: Final = 0xFFFF_FFFF
-"""In place of that descriptor where there is no spawner."""
 
 # <asm-generic/fcntl.h>, <linux/fcntl.h>: those that act on the descriptor and on nothing else.
 DESCRIPTOR_CALLS: Final = {
@@ -225,8 +218,3 @@ def policies(*, accepts: bool = False, disks: bool = False) -> tuple[Policy, Pol
     if accepts:
         main = Policy(f"{main.name}-gdb", (*main.rules, *_CLIENT), default=Action.REFUSE)
     return main, vcpu
-
-
-def bound_to(pid: int, spawner_pidfd: int | None) -> dict[int, int]:
-    """What stands in for the placeholders: in process `pid`, which signals its spawner by that descriptor."""
-    return {OWN_PID: pid, SPAWNER_PIDFD: NO_DESCRIPTOR if spawner_pidfd is None else spawner_pidfd}

@@ -1,10 +1,10 @@
 """The table of the effects of device models, which defines their bytes, grants and descriptions.
 
 A row of `TABLE` has the tag, the name and the class of an effect, the place of each field in the frame, the
-grants of the board that allow the effect (`kvmbox.board`), and a description for people. The table drives
-encoding, decoding, the check of grants (`remote.grants`), the descriptions of `kvmbox replay --dump`, and
-the table in docs/wire-protocol.md. A new effect needs a class in `devices.model`, a row here, and the service
-of the host (`remote.grants`).
+and the grants of the board that allow the effect (`kvmbox.board`). The table drives encoding, decoding, the
+check of grants (`remote.grants`), and the table in docs/wire-protocol.md. A new effect needs a class in
+`devices.model`, a row here, the service of the host (`remote.grants`), and its words for a person
+(`tools.replay.effect_texts`).
 
 Effects are at the beginning of the payload of a reply. Each has 8 bytes, and some have more data after them:
 
@@ -25,29 +25,20 @@ from __future__ import annotations
 from struct import Struct
 
 from kvmbox.devices.model import (
-    NO_RISE,
-    ChainRead,
-    ChainTransfer,
-    ChainUsed,
-    ChainWrite,
     ContentRead,
     Effect,
-    Flush,
     HostOutput,
     InputRoom,
     IrqLine,
     LateWrites,
     MemoryRead,
     MemoryWrite,
-    Queue,
     Reset,
     RisesAt,
     Stop,
     Suspend,
     TakeLine,
     Transfer,
-    Walk,
-    Window,
 )
 from kvmbox.wire.protocol import HEADER, MAX_PAYLOAD, NO_DEADLINE, REPLY, FrameError, Request
 
@@ -56,10 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final, TypeAlias
 
-    from kvmbox.devices.model import Ranges
-
     Fields: TypeAlias = tuple[tuple[str, str], ...]
-    Text: TypeAlias = Callable[[Any, Callable[[int], str]], str]
 
 EFFECT: Final = Struct("<BBBBI")
 WORD: Final = Struct("<Q")
@@ -82,14 +70,13 @@ class EffectKind:
 
     `fields` are (place, meaning), one for each argument of `make` in its order. `grants` are the names of the
     classes in `kvmbox.board` that allow the effect. With `after_write` it is valid only in the reply to a
-    write of the guest to the very device that has it. `text` says it for a person: a function of the effect
-    and of what names the wire at a pin. `flaw` says what is wrong with an
-    argument that does not fit the other fields.
+    write of the guest to the very device that has it. `flaw` says what is wrong with an argument that does
+    not fit the other fields.
     """
 
     __slots__ = (
         *("_attributes", "_order", "after_write", "fields", "flaw", "grants", "has_argument", "has_data"),
-        *("has_level", "has_pin", "has_ranges", "make", "name", "plain", "short", "tag", "text", "words"),
+        *("has_level", "has_pin", "has_ranges", "make", "name", "plain", "short", "tag", "words"),
     )
 
     def __init__(
@@ -101,7 +88,6 @@ class EffectKind:
         fields: Fields,
         *,
         grants: tuple[str, ...],
-        text: Text,
         after_write: bool = False,
         flaw: Callable[[Any], str | None] = lambda _: None,
     ) -> None:
@@ -111,7 +97,6 @@ class EffectKind:
         self.make = make
         self.fields = fields
         self.grants = grants
-        self.text = text
         self.after_write = after_write
         self.flaw = flaw
         places = [place for place, _ in fields]
@@ -199,17 +184,6 @@ def _stray_coalesced(effect: IrqLine) -> str | None:
     return f"with level 0, coalesced {effect.coalesced}" if effect.coalesced and not effect.level else None
 
 
-def _rise_text(effect: RisesAt, wire: Callable[[int], str]) -> str:
-    if effect.at == NO_RISE:
-        return f"announces nothing for {wire(effect.pin)}"
-    return f"announces that {wire(effect.pin)} rises at {effect.at} ns"
-
-
-def _irq_text(effect: IrqLine, wire: Callable[[int], str]) -> str:
-    missed = f" ({effect.coalesced} coalesced)" if effect.coalesced else ""
-    return f"{'raises' if effect.level else 'lowers'} {wire(effect.pin)}{missed}"
-
-
 TABLE: Final = (
     EffectKind(
         1,
@@ -222,7 +196,6 @@ TABLE: Final = (
             (ARGUMENT, "rising edges folded into this one; 0 if the level is 0"),
         ),
         grants=("Irq", "ReplacingIrq"),
-        text=_irq_text,
         flaw=_stray_coalesced,
     ),
     EffectKind(
@@ -232,7 +205,6 @@ TABLE: Final = (
         HostOutput,
         ((DATA, "the output"),),
         grants=("Output", "BiosReport"),
-        text=lambda effect, _: f"sends {excerpt(effect.data)}",
     ),
     EffectKind(
         3,
@@ -241,7 +213,6 @@ TABLE: Final = (
         InputRoom,
         ((ARGUMENT, "how many bytes RECEIVE would accept now"),),
         grants=("Input",),
-        text=lambda effect, _: f"has room for {effect.count} bytes",
     ),
     EffectKind(
         4,
@@ -251,7 +222,6 @@ TABLE: Final = (
         (),
         grants=("Reset",),
         after_write=True,
-        text=lambda *_: "asks for a reset",
     ),
     EffectKind(
         5,
@@ -261,7 +231,6 @@ TABLE: Final = (
         (),
         grants=("StopValue", "StopClean", "StopPanic", "BiosReport"),
         after_write=True,
-        text=lambda *_: "asks for a stop",
     ),
     EffectKind(
         6,
@@ -270,7 +239,6 @@ TABLE: Final = (
         MemoryRead,
         ((ARGUMENT, "tag"), (RANGES, "where the bytes are")),
         grants=("Memory",),
-        text=lambda effect, _: f"asks for memory (tag {effect.tag}): {ranges_text(effect.ranges)}",
     ),
     EffectKind(
         7,
@@ -279,9 +247,6 @@ TABLE: Final = (
         MemoryWrite,
         ((WORD_BEHIND, "address"), (DATA, "the data"), (WORD_BEHIND, "tag, or 0")),
         grants=("Memory",),
-        text=lambda effect, _: (
-            f"writes {len(effect.data)} bytes to memory at {effect.address:#x}: {excerpt(effect.data)}"
-        ),
     ),
     EffectKind(
         8,
@@ -296,10 +261,6 @@ TABLE: Final = (
             (LEVEL, "1: to memory, 0: from memory"),
         ),
         grants=("Resource", "Content"),
-        text=lambda effect, _: (
-            f"asks to {'read' if effect.to_guest else 'write'} resource {effect.resource} at byte "
-            f"{effect.offset} (tag {effect.tag}): {ranges_text(effect.ranges)}"
-        ),
     ),
     EffectKind(
         9,
@@ -313,10 +274,6 @@ TABLE: Final = (
             (WORD_BEHIND, "size"),
         ),
         grants=("Content",),
-        text=lambda effect, _: (
-            f"asks for {effect.size} bytes of resource {effect.resource} at byte {effect.offset}"
-            f" (tag {effect.tag})"
-        ),
     ),
     EffectKind(
         10,
@@ -328,7 +285,6 @@ TABLE: Final = (
             (LEVEL, "1: it alone drives its line, 0: other devices do, too"),
         ),
         grants=("ReplacingIrq",),
-        text=lambda effect, wire: f"{'takes' if effect.taken else 'gives back'} {wire(effect.pin)}",
     ),
     EffectKind(
         11,
@@ -338,7 +294,6 @@ TABLE: Final = (
         ((ARGUMENT, "what may wake the machine: 1 for the clock's alarm"),),
         grants=("Suspend",),
         after_write=True,
-        text=lambda effect, _: f"asks to suspend (wake-up {effect.wakes:#x})",
     ),
     EffectKind(
         12,
@@ -347,9 +302,6 @@ TABLE: Final = (
         LateWrites,
         ((PIN, "the register"), (LEVEL, "1: writes to it may be late; 0: they must not")),
         grants=("LateWrites",),
-        text=lambda effect, _: (
-            f"{'allows' if effect.allowed else 'forbids'} late writes to register {effect.register}"
-        ),
     ),
     EffectKind(
         13,
@@ -358,118 +310,21 @@ TABLE: Final = (
         RisesAt,
         ((PIN, "the model's output pin"), (WORD_BEHIND, "when it will rise, in ns; all ones: it may not")),
         grants=("Irq", "ReplacingIrq"),
-        text=_rise_text,
-    ),
-    EffectKind(
-        14,
-        "WINDOW",
-        "window",
-        Window,
-        (
-            (ARGUMENT, "tag"),
-            (PIN, "index of the medium"),
-            (WORD_BEHIND, "offset in it"),
-            (WORD_BEHIND, "size; 0: no window"),
-            (LEVEL, "1: the guest reads, 0: the guest writes"),
-        ),
-        grants=("Medium",),
-        text=lambda effect, _: (
-            f"lets the guest {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
-            f"{effect.resource} at byte {effect.offset} (tag {effect.tag})"
-        ),
-    ),
-    EffectKind(
-        15,
-        "FLUSH",
-        "flush",
-        Flush,
-        ((ARGUMENT, "tag"), (PIN, "index of the medium")),
-        grants=("Medium",),
-        text=lambda effect, _: f"asks to flush medium {effect.resource} (tag {effect.tag})",
-    ),
-    EffectKind(
-        16,
-        "QUEUE",
-        "queue",
-        Queue,
-        (
-            (PIN, "index of the queue"),
-            (ARGUMENT, "number of entries; 0: no queue"),
-            (WORD_BEHIND, "1: event index, 2: indirect descriptors"),
-            (WORD_BEHIND, "address of the descriptors"),
-            (WORD_BEHIND, "address of the available ring"),
-            (WORD_BEHIND, "address of the used ring"),
-        ),
-        grants=("Queues",),
-        after_write=True,
-        text=lambda effect, _: (
-            f"has queue {effect.index} of {effect.size} at {effect.descriptors:#x}, {effect.available:#x}, "
-            f"{effect.used:#x}"
-        ),
-    ),
-    EffectKind(
-        17,
-        "WALK",
-        "walk",
-        Walk,
-        ((PIN, "index of the queue"), (ARGUMENT, "how many chains at most")),
-        grants=("Queues",),
-        text=lambda effect, _: f"asks for {effect.count} chains of queue {effect.index}",
-    ),
-    EffectKind(
-        18,
-        "CHAIN_READ",
-        "chain read",
-        ChainRead,
-        ((ARGUMENT, "handle"), (WORD_BEHIND, "bytes to skip"), (WORD_BEHIND, "size")),
-        grants=("Queues",),
-        text=lambda effect, _: f"asks for {effect.size} bytes of chain {effect.handle} at {effect.skip}",
-    ),
-    EffectKind(
-        19,
-        "CHAIN_WRITE",
-        "chain write",
-        ChainWrite,
-        ((WORD_BEHIND, "handle"), (WORD_BEHIND, "bytes to skip"), (DATA, "the data")),
-        grants=("Queues",),
-        text=lambda effect, _: (
-            f"writes {len(effect.data)} bytes to chain {effect.handle} at {effect.skip}: "
-            f"{excerpt(effect.data)}"
-        ),
-    ),
-    EffectKind(
-        20,
-        "CHAIN_TRANSFER",
-        "chain transfer",
-        ChainTransfer,
-        (
-            (ARGUMENT, "handle"),
-            (PIN, "index of the medium"),
-            (WORD_BEHIND, "offset in it"),
-            (WORD_BEHIND, "bytes of the chain to skip"),
-            (WORD_BEHIND, "size"),
-            (LEVEL, "1: to the guest, 0: from the guest"),
-        ),
-        grants=("Medium",),
-        text=lambda effect, _: (
-            f"asks to {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
-            f"{effect.resource} at byte {effect.offset} for chain {effect.handle} at {effect.skip}"
-        ),
-    ),
-    EffectKind(
-        21,
-        "CHAIN_USED",
-        "chain used",
-        ChainUsed,
-        ((PIN, "the model's output pin"), (ARGUMENT, "handle"), (WORD_BEHIND, "bytes written")),
-        grants=("Queues",),
-        text=lambda effect, _: f"gives back chain {effect.handle} with {effect.written} bytes",
     ),
 )
-"""All effects there are."""
+"""The effects of a PC without disks. `media_effects` has the others, and adds them when it is loaded."""
 
-BY_CLASS: Final = {kind.make: kind for kind in TABLE}
-BY_TAG: Final = {kind.tag: kind for kind in TABLE}
+BY_CLASS: Final[dict[type[Effect], EffectKind]] = {}
+BY_TAG: Final[dict[int, EffectKind]] = {}
+
+
+def add(table: tuple[EffectKind, ...]) -> None:
+    """Let the effects of a table be encoded and decoded."""
+    BY_CLASS.update({kind.make: kind for kind in table})
+    BY_TAG.update({kind.tag: kind for kind in table})
+
+
+add(TABLE)
 
 HOST_OUTPUT: Final = BY_CLASS[HostOutput].tag
 
@@ -529,14 +384,3 @@ def encode_reply(
         len(body),
     )
     return header + body
-
-
-def ranges_text(ranges: Ranges) -> str:
-    """Ranges of memory for a person, bounded."""
-    shown = ", ".join(f"{size} bytes at {address:#x}" for address, size in ranges[:8])
-    return (shown or "nothing") + (", …" if len(ranges) > 8 else "")
-
-
-def excerpt(data: bytes, limit: int = 32) -> str:
-    """The beginning of data for a person, as a literal without its b."""
-    return repr(data[:limit])[1:] + ("…" if len(data) > limit else "")

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from kvmbox.board import Queues
-from kvmbox.devices.model import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Effect, Queue, Walk
+from kvmbox.devices.media import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
+from kvmbox.devices.model import Effect
 from kvmbox.memory import GuestMemory
 from kvmbox.remote.queues import DeviceQueues
 from kvmbox.wire.chains import decode_chains

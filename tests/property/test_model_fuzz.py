@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox import board, layout
+from kvmbox import board, board_extras, layout
 from kvmbox.board import (
     SERIAL_PORTS,
     AddressRange,
@@ -34,10 +34,21 @@ from kvmbox.board import (
     StopClean,
     StopPanic,
     StopValue,
-    disk_map,
     pc_board,
 )
+from kvmbox.board_extras import disk_map
 from kvmbox.devices.catalog import MODELS, build_model
+from kvmbox.devices.media import (
+    Chain,
+    ChainRead,
+    ChainTransfer,
+    ChainUsed,
+    ChainWrite,
+    Flush,
+    Queue,
+    Walk,
+    Window,
+)
 from kvmbox.devices.model import (
     BAD_ADDRESS,
     BEYOND_END,
@@ -47,22 +58,15 @@ from kvmbox.devices.model import (
     NO_RISE,
     NO_SPACE,
     WAKE_BY_RTC,
-    Chain,
-    ChainRead,
-    ChainTransfer,
-    ChainUsed,
-    ChainWrite,
     ContentRead,
     DeviceModel,
     Effect,
-    Flush,
     HostOutput,
     InputRoom,
     IrqLine,
     LateWrites,
     MemoryRead,
     MemoryWrite,
-    Queue,
     Reset,
     RisesAt,
     SnapshotError,
@@ -70,8 +74,6 @@ from kvmbox.devices.model import (
     Suspend,
     TakeLine,
     Transfer,
-    Walk,
-    Window,
 )
 from kvmbox.devices.qcow2 import DATA, MAP, MAP_FRAME, OPEN, OPEN_FRAME
 from kvmbox.firmware.fw_cfg import FwCfgItem
@@ -154,9 +156,10 @@ def variants() -> dict[str, DeviceSpec]:
             found.setdefault(name, device)
     found["ide"] = IDE
     disk = Medium("disk", 64 * layout.SECTOR_SIZE, writable=True)
-    virtio = board.virtio_blk(0, disk, serial=b"1"), board.virtio_rng(), board.virtio_console()
+    virtio = [board_extras.virtio_blk(0, disk, serial=b"1"), board_extras.virtio_rng()]
+    virtio.append(board_extras.virtio_console())
     found["qcow2"] = disk_map("disk")
-    return found | {device.model: device for device in board.place_virtio(virtio)}
+    return found | {device.model: device for device in board_extras.place_virtio(virtio)}
 
 
 VARIANTS = variants()

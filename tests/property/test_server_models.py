@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from kvmbox import layout
 from kvmbox.board import (
-    BOOT_DISK,
     SERIAL_PORTS,
     BoardOptions,
     BootDrive,
@@ -26,13 +25,9 @@ from kvmbox.board import (
     Queues,
     Resource,
     Suspend,
-    disk_map,
     pc_board,
-    place_virtio,
-    virtio_blk,
-    virtio_console,
-    virtio_rng,
 )
+from kvmbox.board_extras import BOOT_DISK, disk_map, place_virtio, virtio_blk, virtio_console, virtio_rng
 from kvmbox.devices.catalog import MODELS
 from kvmbox.devices.rtc_registers import CENTURY, DATE_OF_MONTH, MONTH, YEAR
 from kvmbox.firmware.fw_cfg import FwCfgItem

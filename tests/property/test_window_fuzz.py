@@ -7,7 +7,8 @@ from typing import Final
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvmbox.devices.model import Effect, Flush, Window
+from kvmbox.devices.media import Flush, Window
+from kvmbox.devices.model import Effect
 from kvmbox.errors import ProtocolError
 from tests.support.window_disk import OWN, SECTOR
 from tests.support.window_rig import CONTENT, PORT, WindowRig

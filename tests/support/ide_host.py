@@ -27,7 +27,8 @@ from kvmbox.devices.ide_registers import (
     LBA_MID,
     STATUS,
 )
-from kvmbox.devices.model import DONE, MOVED, Effect, Flush, IrqLine, Window
+from kvmbox.devices.media import Flush, Window
+from kvmbox.devices.model import DONE, MOVED, Effect, IrqLine
 
 SECTOR: Final = 512
 CD_SECTOR: Final = 2048

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any, cast
 
 from kvmbox import board
-from kvmbox.board import DeviceSpec, place_virtio
+from kvmbox.board import DeviceSpec
+from kvmbox.board_extras import place_virtio
 from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.host.transfers import Settle
 from kvmbox.memory import GuestMemory
@@ -76,8 +77,9 @@ class VirtioRig:
 
     @property
     def queues(self) -> DeviceQueues:
-        assert self.grants.queues is not None
-        return self.grants.queues
+        assert self.grants.media is not None
+        assert self.grants.media.queues is not None
+        return self.grants.media.queues
 
     # --- The guest ----------------------------------------------------------------------------------------
 

@@ -106,9 +106,16 @@ class WindowRig:
         self.ports.attach(self.mapping)
 
     @property
+    def medium(self) -> MediumAccess:
+        """The disk's medium."""
+        assert self.grants.media is not None
+        return self.grants.media.by_number[0]
+
+    @property
     def window(self) -> DataWindow:
-        assert self.grants.window is not None
-        return self.grants.window
+        assert self.grants.media is not None
+        assert self.grants.media.window is not None
+        return self.grants.media.window
 
     @property
     def state(self) -> int:

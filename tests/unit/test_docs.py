@@ -15,17 +15,11 @@ import click
 import pytest
 
 from kvmbox import layout, outcome
-from kvmbox.board import (
-    SERIAL_PORTS,
-    BoardOptions,
-    BootDrive,
-    DeviceSpec,
+from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, Medium, by_type, pc_board
+from kvmbox.board_extras import (
     IdeDrive,
-    Medium,
-    by_type,
     disk_map,
     ide_board,
-    pc_board,
     place_virtio,
     virtio_blk,
     virtio_console,
@@ -34,7 +28,7 @@ from kvmbox.board import (
 from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
 from kvmbox.jail import layers
-from kvmbox.wire import effects, protocol
+from kvmbox.wire import effects, media_effects, protocol
 from kvmbox.wire import page_layout as page
 
 ROOT = Path(__file__).parents[2]
@@ -329,7 +323,9 @@ def either(names: list[str]) -> str:
 
 def test_wire_effect_table_is_the_table_of_effects() -> None:
     rows = table_with_heading(WIRE, *EFFECT_HEADING)
-    assert [tuple(row) for row in rows] == [effect_row(kind) for kind in effects.TABLE]
+    assert [tuple(row) for row in rows] == [
+        effect_row(kind) for kind in (*effects.TABLE, *media_effects.TABLE)
+    ]
     assert effects.EFFECT.format == "<BBBBI"
     assert f"at most {effects.MAX_EFFECTS}. Each has {effects.EFFECT.size} bytes" in WIRE_PROSE
     assert f"a range has {effects.RANGE.size} bytes" in WIRE_PROSE

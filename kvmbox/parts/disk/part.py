@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.board import BOOT_DISK, BootDrive, IdeDrive, Medium, disk_map, ide_board, virtio_blk
-from kvmbox.firmware.builtin_bios import Further, unit_sectors
+from kvmbox.board import BootDrive, Medium
+from kvmbox.board_extras import BOOT_DISK, IdeDrive, disk_map, ide_board, virtio_blk
+from kvmbox.firmware.builtin_bios import unit_sectors
+from kvmbox.firmware.platform import Further
 from kvmbox.host.disks import CD_SECTOR, RAW, SECTOR, DiskRequest, DiskStore, open_disk
 from kvmbox.parts.disk.image import PaddedStore, image_disk
 from kvmbox.parts.disk.places import placed

@@ -14,13 +14,10 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from kvmbox.boot.files import HostFiles
 from kvmbox.errors import DeviceProcessError, KvmboxError, KvmError, SnapshotFileError
-from kvmbox.host.console import Console
 from kvmbox.kvm import uapi
-from kvmbox.kvm.system import Kvm
 from kvmbox.parts.snapshot import cpu_state
 from kvmbox.parts.snapshot.description import (
     BoardFacts,
@@ -43,8 +40,13 @@ from kvmbox.parts.snapshot.snapshots import Request
 from kvmbox.remote.device_state import take_state
 from kvmbox.remote.on_demand import NoProcess
 from kvmbox.run.builder import Devices, GuestVm
-from kvmbox.run.coalescing import CoalescedRing
-from kvmbox.run.config import RunConfig
+
+if TYPE_CHECKING:
+    from kvmbox.boot.files import HostFiles
+    from kvmbox.host.console import Console
+    from kvmbox.kvm.system import Kvm
+    from kvmbox.run.coalescing import CoalescedRing
+    from kvmbox.run.config import RunConfig
 
 _CR4_VMXE: Final = 1 << 13  # Intel SDM volume 3, 2.5
 _EFER_SVME: Final = 1 << 12  # AMD APM volume 2, 3.1.7

@@ -80,9 +80,9 @@ def take_queues(devices: Devices, sections: dict[str, bytes]) -> tuple[str, ...]
     """The names of the devices with virtqueues. What the VMM knows of these goes to `sections`."""
     found = []
     for device_type, index, device in devices.pool.places():
-        queues = devices.pool.channel(device_type).queues(index)
-        if queues is not None:
-            sections[queues_section(device.name)] = queues.state()
+        media = devices.pool.channel(device_type).media(index)
+        if media is not None and media.queues is not None:
+            sections[queues_section(device.name)] = media.queues.state()
             found.append(device.name)
     return tuple(found)
 
@@ -92,7 +92,8 @@ def give_queues(file: SnapshotFile, names: Sequence[str], devices: Devices) -> N
     left = set(names)
     for device_type, index, device in devices.pool.places():
         channel = devices.pool.channel(device_type)
-        queues = channel.queues(index)
+        media = channel.media(index)
+        queues = None if media is None else media.queues
         if queues is None or device.name not in left:
             continue
         left.remove(device.name)
@@ -109,8 +110,8 @@ def take_windows(devices: Devices, sections: dict[str, bytes]) -> tuple[WindowFa
     """The open windows of all devices, whose bytes go to `sections`."""
     found = []
     for device_type, index, device in devices.pool.places():
-        window = devices.pool.channel(device_type).window(index)
-        state = None if window is None else window.state()
+        media = devices.pool.channel(device_type).media(index)
+        state = None if media is None or media.window is None else media.window.state()
         if state is not None:
             facts = state.as_dict()
             sections[window_section(device.name)] = facts.pop("data")
@@ -125,14 +126,12 @@ def give_windows(file: SnapshotFile, windows: Iterable[WindowFacts], devices: De
     }
     for facts in windows:
         device_type, index = places.get(facts.device, ("", 0))
-        channel = devices.pool.channel(device_type) if device_type else None
-        window = None if channel is None else channel.window(index)
-        medium = None if channel is None else channel.media(index).get(facts.resource)
+        media = devices.pool.channel(device_type).media(index) if device_type else None
         state = facts.as_dict() | {"data": file.section(window_section(facts.device))}
         del state["device"]
         try:
-            if window is None or medium is None:
+            if media is None or media.window is None or facts.resource not in media.by_number:
                 raise ValueError("a window of a device that has none")
-            window.restore(index, medium, WindowState(**state))
+            media.window.restore(index, media.by_number[facts.resource], WindowState(**state))
         except ValueError as error:
             raise file.refuse(f"it is damaged: {error}") from error

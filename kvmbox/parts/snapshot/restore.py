@@ -32,7 +32,6 @@ from kvmbox.errors import ImageError, KvmError, SnapshotFileError, UsageError
 from kvmbox.firmware.memory_map import ram_ranges
 from kvmbox.kvm import uapi
 from kvmbox.kvm.cpuid.difference import difference
-from kvmbox.kvm.system import Kvm
 from kvmbox.memory import GuestMemory
 from kvmbox.parts.snapshot import cpu_state
 from kvmbox.parts.snapshot.description import (
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     from kvmbox.board import DeviceSpec
     from kvmbox.host.console import Console
     from kvmbox.host.mirror import PortLines
+    from kvmbox.kvm.system import Kvm
     from kvmbox.run.builder import Devices, GuestVm
 
 TSC_TOLERANCE_PPM: Final = 250

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvmbox.board import virtio_console, virtio_rng
+from kvmbox.board_extras import virtio_console, virtio_rng
 from kvmbox.host.entropy import ENTROPY, EntropyStore
 from kvmbox.run.part import Opening, Part
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from kvmbox.jail.descriptors import CHANNEL_FD, REPLY_FD
 from kvmbox.sandbox.policy import INT, WORD, Condition
-from kvmbox.sandbox.vmm_policy import OWN_PID, SPAWNER_PIDFD
+from kvmbox.sandbox.seccomp import OWN_PID, SPAWNER_PIDFD
 
 SIGNATURES: Final[Mapping[str, str]] = {
     "read": "fd buf count",
@@ -62,7 +62,7 @@ SIGNATURES: Final[Mapping[str, str]] = {
 """Names of the arguments, by system call: what policies speak of, and what people ask for."""
 
 _PLACEHOLDERS: Final = {OWN_PID: "own-pid", SPAWNER_PIDFD: "spawner"}
-"""What a filter has in place of these is known when it is installed: `vmm_policy.bound_to`."""
+"""What a filter has in place of these is known when it is installed: `seccomp.bound_to`."""
 
 _OPEN: Final = {
     "O_WRONLY": 0o1,

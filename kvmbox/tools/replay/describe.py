@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import kvmbox.wire.media_effects  # noqa: F401 - adds the effects that some models have
 from kvmbox.board import DeviceSpec
 from kvmbox.devices.model import Effect
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.remote.patience import printable
+from kvmbox.tools.replay.effect_texts import TEXTS, excerpt
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, Block
 from kvmbox.wire.chains import decode_chains
-from kvmbox.wire.effects import BY_CLASS, decode_effects, excerpt
+from kvmbox.wire.effects import BY_CLASS, decode_effects
 from kvmbox.wire.protocol import HEADER, KIND_NAMES, NO_DEADLINE, FrameError, Request
 
 WHOLE_PROCESS: Final = frozenset({protocol.HELLO, protocol.ADVANCE, protocol.RESET, protocol.SHUTDOWN})
@@ -188,7 +190,7 @@ def _effect_text(devices: Sequence[DeviceSpec], index: int, effect: Effect) -> s
     def wire(pin: int) -> str:
         return f"IRQ {irqs[pin]}" if pin < len(irqs) else f"pin {pin}"
 
-    return f"{name} {BY_CLASS[type(effect)].text(effect, wire)}"
+    return f"{name} {TEXTS[type(effect)](effect, wire)}"
 
 
 def record_line(channel: ChannelHeader, record: Record) -> str:

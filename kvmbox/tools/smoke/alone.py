@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import wait
 
-from kvmbox.host.capture import WAIT_SLICE_S
+from kvmbox.host.typed import WAIT_SLICE_S
 from kvmbox.tools.smoke import host
 from kvmbox.tools.smoke.executor import Executor
 from kvmbox.tools.smoke.model import Test, TestResult

@@ -19,7 +19,8 @@ from kvmbox.devices.ide_registers import (
     LBA_MID,
     STATUS,
 )
-from kvmbox.devices.model import BEYOND_END, FAILED, Window
+from kvmbox.devices.media import Window
+from kvmbox.devices.model import BEYOND_END, FAILED
 from tests.support.ide_host import CD_SECTOR, IdeHost, cd, pattern
 
 SECTORS = 200

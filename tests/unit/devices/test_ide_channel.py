@@ -23,7 +23,8 @@ from kvmbox.devices.ide_registers import (
     SRST,
     STATUS,
 )
-from kvmbox.devices.model import DONE, FAILED, MOVED, IrqLine, SnapshotError, Window
+from kvmbox.devices.media import Window
+from kvmbox.devices.model import DONE, FAILED, MOVED, IrqLine, SnapshotError
 from tests.support.ide_host import CD_SECTOR, IdeHost, cd, disk, pattern
 
 READ_SECTORS = 0x20

@@ -22,7 +22,8 @@ from kvmbox.devices.ide_registers import (
     STATUS,
     UNC,
 )
-from kvmbox.devices.model import BEYOND_END, DONE, FAILED, MOVED, NO_SPACE, Flush, Window
+from kvmbox.devices.media import Flush, Window
+from kvmbox.devices.model import BEYOND_END, DONE, FAILED, MOVED, NO_SPACE
 from tests.support.ide_host import SECTOR, IdeHost, disk, pattern
 
 SECTORS = 3000

@@ -7,18 +7,8 @@ import struct
 import pytest
 
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.model import (
-    BEYOND_END,
-    DONE,
-    FAILED,
-    Chain,
-    ChainTransfer,
-    ChainUsed,
-    ChainWrite,
-    Effect,
-    Flush,
-    SnapshotError,
-)
+from kvmbox.devices.media import Chain, ChainTransfer, ChainUsed, ChainWrite, Flush
+from kvmbox.devices.model import BEYOND_END, DONE, FAILED, Effect, SnapshotError
 from kvmbox.devices.virtio_blk import (
     F_FLUSH,
     F_RO,

@@ -5,17 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.model import (
-    DONE,
-    Chain,
-    ChainRead,
-    ChainUsed,
-    ChainWrite,
-    Effect,
-    HostOutput,
-    InputRoom,
-    SnapshotError,
-)
+from kvmbox.devices.media import Chain, ChainRead, ChainUsed, ChainWrite
+from kvmbox.devices.model import DONE, Effect, HostOutput, InputRoom, SnapshotError
 from kvmbox.devices.virtio_console import (
     INPUT,
     MOST_INPUT,

@@ -7,20 +7,8 @@ import struct
 import pytest
 
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.model import (
-    BAD_ADDRESS,
-    DONE,
-    EVENT_INDEX,
-    INDIRECT,
-    Chain,
-    ChainTransfer,
-    ChainUsed,
-    Effect,
-    IrqLine,
-    Queue,
-    SnapshotError,
-    Walk,
-)
+from kvmbox.devices.media import EVENT_INDEX, INDIRECT, Chain, ChainTransfer, ChainUsed, Queue, Walk
+from kvmbox.devices.model import BAD_ADDRESS, DONE, Effect, IrqLine, SnapshotError
 from kvmbox.devices.virtio_blk import VirtioBlk
 from kvmbox.devices.virtio_console import VirtioConsole
 from kvmbox.devices.virtio_rng import VirtioRng

@@ -16,7 +16,6 @@ from kvmbox.firmware.builtin_bios import (
     Drive,
     Drives,
     Entry,
-    Further,
     Geometry,
     cd_drives,
     drives,
@@ -27,6 +26,7 @@ from kvmbox.firmware.builtin_bios import (
     unit_sectors,
 )
 from kvmbox.firmware.memory_map import AVAILABLE, RESERVED, MemoryRange
+from kvmbox.firmware.platform import Further
 from tests.support.bios_rom import PARAMETERS, make_rom
 
 KIB: Final = layout.KIB

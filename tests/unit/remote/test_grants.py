@@ -9,29 +9,31 @@ import pytest
 
 from kvmbox import board
 from kvmbox.board import DeviceSpec, Grant
+from kvmbox.devices.media import Flush, Queue, Window
 from kvmbox.devices.model import (
     ContentRead,
     Effect,
-    Flush,
     HostOutput,
     InputRoom,
     IrqLine,
     LateWrites,
     MemoryWrite,
-    Queue,
     Reset,
     RisesAt,
     Stop,
     Suspend,
     TakeLine,
     Transfer,
-    Window,
 )
 from kvmbox.remote.grants import Rise, bind
 from kvmbox.wire import protocol
-from kvmbox.wire.effects import BY_CLASS, TABLE, EffectKind
+from kvmbox.wire.effects import BY_CLASS, EffectKind
+from kvmbox.wire.effects import TABLE as PLAIN
+from kvmbox.wire.media_effects import TABLE as MEDIA
 from kvmbox.wire.protocol import Request
 from tests.support.noting_host import NotingHost
+
+TABLE = (*PLAIN, *MEDIA)
 
 WRITE: Final = Request(protocol.WRITE, 1, 2, value=0x1234, offset=3).encode()
 OTHERS: Final = {
@@ -247,7 +249,8 @@ def test_window_is_within_a_medium_that_counts_among_the_resources(effect: Effec
 
 def test_medium_without_a_register_has_no_window() -> None:
     grants = bind(device(board.Medium("disk", 4096)), Host())
-    assert grants.window is None
+    assert grants.media is not None
+    assert grants.media.window is None
     assert grants.check(1, Window(1, 0, 0, 512, 1), WRITE) is None
     assert grants.check(1, Flush(1, 0), WRITE) is not None
 

@@ -7,21 +7,11 @@ from typing import Any
 
 import pytest
 
-from kvmbox import board
+from kvmbox import board_extras
 from kvmbox.board import Medium
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.model import (
-    BEYOND_END,
-    ChainRead,
-    ChainTransfer,
-    ChainUsed,
-    ChainWrite,
-    Effect,
-    Flush,
-    IrqLine,
-    Queue,
-    Walk,
-)
+from kvmbox.devices.media import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Flush, Queue, Walk
+from kvmbox.devices.model import BEYOND_END, Effect, IrqLine
 from kvmbox.host.transfers import BytesStore
 from kvmbox.remote.follow_up import MAX_FOLLOW_UPS
 from kvmbox.remote.queues import piece
@@ -63,7 +53,7 @@ class Disk(VirtioRig):
 
     def __init__(self, *, features: int = mmio.F_VERSION_1, size: int = 64) -> None:
         self.store = Store()
-        super().__init__(board.virtio_blk(0, Medium("disk", len(CONTENT), writable=True)), self.store)
+        super().__init__(board_extras.virtio_blk(0, Medium("disk", len(CONTENT), writable=True)), self.store)
         self.start(size=size, features=features)
 
     @property
@@ -431,7 +421,7 @@ def test_read_of_a_chain_fits_in_a_frame(disk: Disk) -> None:
 
 
 def test_read_only_medium_is_not_written_to() -> None:
-    rig = VirtioRig(board.virtio_rng(), BytesStore(bytes(4096)))
+    rig = VirtioRig(board_extras.virtio_rng(), BytesStore(bytes(4096)))
     driver = rig.start()
     driver.chain((DATA, 8, 0), (DATA + 8, 8, WRITE))
     driver.offer(0)

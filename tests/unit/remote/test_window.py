@@ -257,8 +257,7 @@ def test_window_goes_on_where_it_was_saved(rig: WindowRig, command: int, moved: 
     assert len(state.data) == (SECTOR if command == READ else moved)
     other = WindowRig()
     other.model.restore(model)
-    medium = other.grants.medium(0)
-    assert medium is not None
+    medium = other.medium
     other.window.restore(0, medium, state)
     if command == READ:
         assert other.ports.read_string(PORT, 2, (SECTOR - moved) // 2) == sector(4)[moved:]
@@ -294,10 +293,10 @@ GOOD: Final = {
     ],
 )
 def test_state_that_cannot_have_been_one_is_refused(rig: WindowRig, change: dict[str, object]) -> None:
-    rig.window.restore(0, rig.grants.medium(0), WindowState(**GOOD))  # type: ignore[arg-type]
+    rig.window.restore(0, rig.medium, WindowState(**GOOD))  # type: ignore[arg-type]
     rig.window.drop()
     with pytest.raises(ValueError, match="a window that cannot be"):
-        rig.window.restore(0, rig.grants.medium(0), WindowState(**GOOD | change))  # type: ignore[arg-type]
+        rig.window.restore(0, rig.medium, WindowState(**GOOD | change))  # type: ignore[arg-type]
     assert rig.window.use == CLOSED
 
 

@@ -18,6 +18,7 @@ from kvmbox.sandbox.seccomp import (
     device_filter,
     filter_of,
     load_libseccomp,
+    shipped,
     syscall_name,
 )
 from kvmbox.sandbox.vmm_policy import DISK_MAIN_POLICY, DISK_VCPU_POLICY, MAIN_POLICY, VCPU_POLICY
@@ -173,6 +174,11 @@ def test_shipped_filter_each_argument_at_its_edges_decides_as_the_simulation(by:
 def test_shipped_filter_is_of_todays_policy(one: Policy) -> None:
     # If this fails the policy was edited: run tools/compile_policies.py.
     assert compiled_ahead(one) == filter_of(one)
+    assert shipped(one.name) == compiled_ahead(one)
+
+
+def test_no_filter_is_shipped_under_another_name() -> None:
+    assert shipped("vmm") is None
 
 
 def test_device_filter_is_the_shipped_one() -> None:

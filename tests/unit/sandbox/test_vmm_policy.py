@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from kvmbox.sandbox import vmm
 from kvmbox.sandbox.policy import ARCH_X86_64, Action, Policy
-from kvmbox.sandbox.seccomp import BPF_INSTRUCTION, bind, filter_of
+from kvmbox.sandbox.seccomp import BPF_INSTRUCTION, OWN_PID, SPAWNER_PIDFD, bind, bound_to, filter_of
 from kvmbox.sandbox.syscall_names import NAMES, NUMBERS
-from kvmbox.sandbox.vmm_policy import MAIN_POLICY, OWN_PID, SPAWNER_PIDFD, VCPU_POLICY, bound_to, policies
+from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY, policies
 from tests.reference.bpf import run_bpf
 
 ALLOW, REFUSE = Action.ALLOW, Action.REFUSE

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kvmbox.board import IdeDrive, Medium, ide_board
+from kvmbox.board import Medium
+from kvmbox.board_extras import IdeDrive, ide_board
 from kvmbox.boot.image import GuestImage
 from kvmbox.errors import UsageError
 from kvmbox.host.disks import DiskRequest

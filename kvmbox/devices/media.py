@@ -1,0 +1,181 @@
+"""The contract of `model` for devices that move bulk data: windows to a medium, and virtqueues.
+
+A medium is a disk or another store of the host. Neither its bytes nor an address of guest memory reach the
+device.
+"""
+
+from __future__ import annotations
+
+from kvmbox.devices.model import EffectBase, MemoryModel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Protocol, TypeAlias
+else:
+    Protocol = object
+
+
+class Window(EffectBase):
+    """The next `size` bytes at the device's data register are bytes of a medium, from `offset` on.
+
+    The VMM serves these accesses, and the bytes never pass through the device. `resource` counts the device's
+    resources as `Transfer` does.
+
+    To the guest (`to_guest` is 1): the VMM reads the bytes first. `complete` tells of `DONE` when the guest
+    can read them, and of `MOVED` when it has read the last one. From the guest: `complete` tells of `MOVED`
+    when the guest has written the last byte, and then whether the medium has them: `DONE`, `FAILED`, …
+
+    A device has one window. Another `Window` ends it; one of no bytes leaves the device with none. What is
+    still in a window that ends is lost. A window that has failed has ended.
+    """
+
+    __slots__ = ("offset", "resource", "size", "tag", "to_guest")
+    __match_args__ = ("tag", "resource", "offset", "size", "to_guest")
+
+    def __init__(self, tag: int, resource: int, offset: int, size: int, to_guest: int) -> None:
+        self.tag = tag
+        self.resource = resource
+        self.offset = offset
+        self.size = size
+        self.to_guest = to_guest
+
+
+class Flush(EffectBase):
+    """What was written to a medium is to reach stable storage: `complete` tells when it has."""
+
+    __slots__ = ("resource", "tag")
+    __match_args__ = ("tag", "resource")
+
+    def __init__(self, tag: int, resource: int) -> None:
+        self.tag = tag
+        self.resource = resource
+
+
+class Queue(EffectBase):
+    """The guest has published a split virtqueue: `size` entries, and the addresses of its three areas.
+
+    `flags` are features that the driver has accepted: `EVENT_INDEX`, `INDIRECT`. Of 0 entries: there is no
+    queue `index` any more, and what it has handed out is void.
+    """
+
+    __slots__ = ("available", "descriptors", "flags", "index", "size", "used")
+    __match_args__ = ("index", "size", "flags", "descriptors", "available", "used")
+
+    def __init__(
+        self, index: int, size: int, flags: int, descriptors: int, available: int, used: int
+    ) -> None:
+        self.index = index
+        self.size = size
+        self.flags = flags
+        self.descriptors = descriptors
+        self.available = available
+        self.used = used
+
+
+class Walk(EffectBase):
+    """At most `count` chains of queue `index` are wanted: `chains` brings those that the guest has made
+    available, maybe none. When it brings fewer, the guest will notify the device of the next one.
+    """
+
+    __slots__ = ("count", "index")
+    __match_args__ = ("index", "count")
+
+    def __init__(self, index: int, count: int) -> None:
+        self.index = index
+        self.count = count
+
+
+class ChainRead(EffectBase):
+    """`size` bytes of the readable part of a chain, from `skip` on, are wanted: `memory` brings them, with
+    the handle as their tag.
+    """
+
+    __slots__ = ("handle", "size", "skip")
+    __match_args__ = ("handle", "skip", "size")
+
+    def __init__(self, handle: int, skip: int, size: int) -> None:
+        self.handle = handle
+        self.skip = skip
+        self.size = size
+
+
+class ChainWrite(EffectBase):
+    """`data` goes to the writable part of a chain, from `skip` on."""
+
+    __slots__ = ("data", "handle", "skip")
+    __match_args__ = ("handle", "skip", "data")
+
+    def __init__(self, handle: int, skip: int, data: bytes) -> None:
+        self.handle = handle
+        self.skip = skip
+        self.data = data
+
+
+class ChainTransfer(EffectBase):
+    """The host is to move `size` bytes between a medium, from `offset` on, and a chain, from `skip` on.
+
+    `to_guest` is 1 for bytes that go to its writable part, 0 for those that come from its readable part.
+    `complete` tells when it is done, with the handle as its tag. A chain has one transfer at a time.
+    """
+
+    __slots__ = ("handle", "offset", "resource", "size", "skip", "to_guest")
+    __match_args__ = ("handle", "resource", "offset", "skip", "size", "to_guest")
+
+    def __init__(self, handle: int, resource: int, offset: int, skip: int, size: int, to_guest: int) -> None:
+        self.handle = handle
+        self.resource = resource
+        self.offset = offset
+        self.skip = skip
+        self.size = size
+        self.to_guest = to_guest
+
+
+class ChainUsed(EffectBase):
+    """A chain goes back to the guest, with `written` bytes in its writable part. Its handle is void now.
+
+    If the guest wants an interrupt for that, output pin `pin` goes high.
+    """
+
+    __slots__ = ("handle", "pin", "written")
+    __match_args__ = ("pin", "handle", "written")
+
+    def __init__(self, pin: int, handle: int, written: int) -> None:
+        self.pin = pin
+        self.handle = handle
+        self.written = written
+
+
+MediaEffect: TypeAlias = Window | Flush | Queue | Walk | ChainRead | ChainWrite | ChainTransfer | ChainUsed
+
+EVENT_INDEX: Final = 1 << 0
+"""Of a queue: each side names the index at which the other one is to notify it (VIRTIO 1.2, 2.7.10)."""
+INDIRECT: Final = 1 << 1
+"""Of a queue: a descriptor may refer to a table of descriptors (VIRTIO 1.2, 2.7.5.3)."""
+
+
+class Chain:
+    """A buffer that the guest has made available in a queue. Its name is `handle`; there is no address.
+
+    `readable` and `writable` are the lengths of its two parts in bytes. `head` is the beginning of the
+    readable part, `CHAIN_HEAD` bytes at most.
+    """
+
+    __slots__ = ("handle", "head", "readable", "writable")
+
+    def __init__(self, handle: int, readable: int, writable: int, head: bytes) -> None:
+        self.handle = handle
+        self.readable = readable
+        self.writable = writable
+        self.head = head
+
+
+CHAIN_HEAD: Final = 32
+
+
+class QueueModel(MemoryModel, Protocol):
+    """A model that was granted queues in guest memory."""
+
+    def chains(self, now: int, index: int, chains: list[Chain], status: int) -> None:
+        """What a `Walk` of queue `index` has brought. `status` is DONE, or BAD_ADDRESS: what the guest has
+        published is not a queue. Then there will be no more chains of this queue, until it is published anew.
+        """

@@ -1,0 +1,83 @@
+"""The permissions of devices with media and virtqueues: the part of `grants` that other runs do not load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import kvmbox.wire.media_effects  # noqa: F401 - adds the effects that some models have
+from kvmbox import board
+from kvmbox.devices.media import Flush, Window
+from kvmbox.lean import Value
+from kvmbox.remote.guest_memory import ContentAccess, TransferAccess
+
+if TYPE_CHECKING:
+    from kvmbox.board import DeviceSpec
+    from kvmbox.devices.model import Effect
+    from kvmbox.remote.follow_up import Application
+    from kvmbox.remote.grants import Access, Host
+    from kvmbox.remote.medium import MediumAccess
+    from kvmbox.remote.queues import DeviceQueues
+    from kvmbox.remote.window import DataWindow
+
+
+class Media(Value):
+    """What a device has beyond the other `Grants`: media by the number of the resource, the window to them if
+    it may have one, and virtqueues. `lines` are its interrupt lines by pin.
+    """
+
+    by_number: Mapping[int, MediumAccess]
+    window: DataWindow | None
+    queues: DeviceQueues | None
+    lines: Sequence[Callable[[int, int], None]]
+
+    def check(self, index: int, effect: Effect) -> Application | None:
+        """See `Grants.check`."""
+        medium = self.by_number.get
+        match effect:
+            case Window(tag, resource, offset, size, to_guest) if self.window is not None:
+                found = medium(resource)
+                if found is None or not found.allows(size, to_guest=bool(to_guest)):
+                    return None
+                return self.window.open, (index, resource, found, tag, offset, size, to_guest), 1
+            case _ if self.queues is not None:
+                return self.queues.check(index, effect, self.lines, medium)
+            case Flush(tag, resource) if (found := medium(resource)) is not None:
+                return found.flush, (index, tag), 1
+            case _:
+                return None
+
+    def guarded_by(self, lock: object) -> None:
+        """`lock` is that of the channel."""
+        if self.window is not None:
+            self.window.guarded_by(lock)
+
+    def forget(self) -> None:
+        """The device has been reset, or is gone: there is no window, and there are no queues."""
+        if self.window is not None:
+            self.window.drop()
+        if self.queues is not None:
+            self.queues.forget()
+
+
+def media_of(
+    device: DeviceSpec,
+    host: Host,
+    resources: Sequence[Access],
+    lines: Sequence[Callable[[int, int], None]],
+) -> Media:
+    """The media of a device, done by `host`. ValueError if they name more than one register as window."""
+    registers = {one.window for one in device.granted(board.Medium) if one.window is not None}
+    if len(registers) > 1:
+        raise ValueError(f"device {device.name} has more than one window")
+    queues = device.granted(board.Queues)
+    return Media(
+        {
+            number: one
+            for number, one in enumerate(resources)
+            if not isinstance(one, TransferAccess | ContentAccess)
+        },
+        host.window(registers.pop()) if registers else None,
+        host.queues(device.name, queues[-1]) if queues else None,
+        lines,
+    )

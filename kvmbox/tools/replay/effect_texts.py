@@ -1,0 +1,108 @@
+"""What an effect does, in words, for `kvmbox replay --dump`.
+
+Each text is a function of the effect, and of what names the wire at a pin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from kvmbox.devices.media import (
+    ChainRead,
+    ChainTransfer,
+    ChainUsed,
+    ChainWrite,
+    Flush,
+    Queue,
+    Walk,
+    Window,
+)
+from kvmbox.devices.model import (
+    NO_RISE,
+    ContentRead,
+    Effect,
+    HostOutput,
+    InputRoom,
+    IrqLine,
+    LateWrites,
+    MemoryRead,
+    MemoryWrite,
+    Reset,
+    RisesAt,
+    Stop,
+    Suspend,
+    TakeLine,
+    Transfer,
+)
+
+if TYPE_CHECKING:
+    from kvmbox.devices.model import Ranges
+
+
+def _rise_text(effect: RisesAt, wire: Callable[[int], str]) -> str:
+    if effect.at == NO_RISE:
+        return f"announces nothing for {wire(effect.pin)}"
+    return f"announces that {wire(effect.pin)} rises at {effect.at} ns"
+
+
+def _irq_text(effect: IrqLine, wire: Callable[[int], str]) -> str:
+    missed = f" ({effect.coalesced} coalesced)" if effect.coalesced else ""
+    return f"{'raises' if effect.level else 'lowers'} {wire(effect.pin)}{missed}"
+
+
+def ranges_text(ranges: Ranges) -> str:
+    """Ranges of memory for a person, bounded."""
+    shown = ", ".join(f"{size} bytes at {address:#x}" for address, size in ranges[:8])
+    return (shown or "nothing") + (", …" if len(ranges) > 8 else "")
+
+
+def excerpt(data: bytes, limit: int = 32) -> str:
+    """The beginning of data for a person, as a literal without its b."""
+    return repr(data[:limit])[1:] + ("…" if len(data) > limit else "")
+
+
+TEXTS: Final[Mapping[type[Effect], Callable[[Any, Callable[[int], str]], str]]] = {
+    IrqLine: _irq_text,
+    HostOutput: lambda effect, _: f"sends {excerpt(effect.data)}",
+    InputRoom: lambda effect, _: f"has room for {effect.count} bytes",
+    Reset: lambda *_: "asks for a reset",
+    Stop: lambda *_: "asks for a stop",
+    MemoryRead: lambda effect, _: f"asks for memory (tag {effect.tag}): {ranges_text(effect.ranges)}",
+    MemoryWrite: lambda effect, _: (
+        f"writes {len(effect.data)} bytes to memory at {effect.address:#x}: {excerpt(effect.data)}"
+    ),
+    Transfer: lambda effect, _: (
+        f"asks to {'read' if effect.to_guest else 'write'} resource {effect.resource} at byte "
+        f"{effect.offset} (tag {effect.tag}): {ranges_text(effect.ranges)}"
+    ),
+    ContentRead: lambda effect, _: (
+        f"asks for {effect.size} bytes of resource {effect.resource} at byte {effect.offset}"
+        f" (tag {effect.tag})"
+    ),
+    TakeLine: lambda effect, wire: f"{'takes' if effect.taken else 'gives back'} {wire(effect.pin)}",
+    Suspend: lambda effect, _: f"asks to suspend (wake-up {effect.wakes:#x})",
+    LateWrites: lambda effect, _: (
+        f"{'allows' if effect.allowed else 'forbids'} late writes to register {effect.register}"
+    ),
+    RisesAt: _rise_text,
+    Window: lambda effect, _: (
+        f"lets the guest {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
+        f"{effect.resource} at byte {effect.offset} (tag {effect.tag})"
+    ),
+    Flush: lambda effect, _: f"asks to flush medium {effect.resource} (tag {effect.tag})",
+    Queue: lambda effect, _: (
+        f"has queue {effect.index} of {effect.size} at {effect.descriptors:#x}, {effect.available:#x}, "
+        f"{effect.used:#x}"
+    ),
+    Walk: lambda effect, _: f"asks for {effect.count} chains of queue {effect.index}",
+    ChainRead: lambda effect, _: f"asks for {effect.size} bytes of chain {effect.handle} at {effect.skip}",
+    ChainWrite: lambda effect, _: (
+        f"writes {len(effect.data)} bytes to chain {effect.handle} at {effect.skip}: {excerpt(effect.data)}"
+    ),
+    ChainTransfer: lambda effect, _: (
+        f"asks to {'read' if effect.to_guest else 'write'} {effect.size} bytes of medium "
+        f"{effect.resource} at byte {effect.offset} for chain {effect.handle} at {effect.skip}"
+    ),
+    ChainUsed: lambda effect, _: f"gives back chain {effect.handle} with {effect.written} bytes",
+}

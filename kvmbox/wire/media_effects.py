@@ -1,0 +1,113 @@
+"""The rest of the table of effects: those of `devices.media`.
+
+A device process loads it with such a model, and the VMM with the grants `Medium` and `Queues`. To a VMM
+without these grants they are unknown effects.
+"""
+
+from __future__ import annotations
+
+from kvmbox.devices.media import (
+    ChainRead,
+    ChainTransfer,
+    ChainUsed,
+    ChainWrite,
+    Flush,
+    Queue,
+    Walk,
+    Window,
+)
+from kvmbox.wire.effects import ARGUMENT, DATA, LEVEL, PIN, WORD_BEHIND, EffectKind, add
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+TABLE: Final = (
+    EffectKind(
+        14,
+        "WINDOW",
+        "window",
+        Window,
+        (
+            (ARGUMENT, "tag"),
+            (PIN, "index of the medium"),
+            (WORD_BEHIND, "offset in it"),
+            (WORD_BEHIND, "size; 0: no window"),
+            (LEVEL, "1: the guest reads, 0: the guest writes"),
+        ),
+        grants=("Medium",),
+    ),
+    EffectKind(
+        15,
+        "FLUSH",
+        "flush",
+        Flush,
+        ((ARGUMENT, "tag"), (PIN, "index of the medium")),
+        grants=("Medium",),
+    ),
+    EffectKind(
+        16,
+        "QUEUE",
+        "queue",
+        Queue,
+        (
+            (PIN, "index of the queue"),
+            (ARGUMENT, "number of entries; 0: no queue"),
+            (WORD_BEHIND, "1: event index, 2: indirect descriptors"),
+            (WORD_BEHIND, "address of the descriptors"),
+            (WORD_BEHIND, "address of the available ring"),
+            (WORD_BEHIND, "address of the used ring"),
+        ),
+        grants=("Queues",),
+        after_write=True,
+    ),
+    EffectKind(
+        17,
+        "WALK",
+        "walk",
+        Walk,
+        ((PIN, "index of the queue"), (ARGUMENT, "how many chains at most")),
+        grants=("Queues",),
+    ),
+    EffectKind(
+        18,
+        "CHAIN_READ",
+        "chain read",
+        ChainRead,
+        ((ARGUMENT, "handle"), (WORD_BEHIND, "bytes to skip"), (WORD_BEHIND, "size")),
+        grants=("Queues",),
+    ),
+    EffectKind(
+        19,
+        "CHAIN_WRITE",
+        "chain write",
+        ChainWrite,
+        ((WORD_BEHIND, "handle"), (WORD_BEHIND, "bytes to skip"), (DATA, "the data")),
+        grants=("Queues",),
+    ),
+    EffectKind(
+        20,
+        "CHAIN_TRANSFER",
+        "chain transfer",
+        ChainTransfer,
+        (
+            (ARGUMENT, "handle"),
+            (PIN, "index of the medium"),
+            (WORD_BEHIND, "offset in it"),
+            (WORD_BEHIND, "bytes of the chain to skip"),
+            (WORD_BEHIND, "size"),
+            (LEVEL, "1: to the guest, 0: from the guest"),
+        ),
+        grants=("Medium",),
+    ),
+    EffectKind(
+        21,
+        "CHAIN_USED",
+        "chain used",
+        ChainUsed,
+        ((PIN, "the model's output pin"), (ARGUMENT, "handle"), (WORD_BEHIND, "bytes written")),
+        grants=("Queues",),
+    ),
+)
+
+add(TABLE)
