@@ -21,9 +21,10 @@ def refuse_shared(written: Iterable[tuple[str, str]], read: Iterable[tuple[str, 
         if key is None:
             continue
         if key in seen:
+            also = "named twice" if what == seen[key] else f"also {seen[key]}"
             raise UsageError(
-                f"{what} '{path}' is also {seen[key]}",
-                hint="each needs a file of its own: one is to be emptied",
+                f"{what} '{path}' is {also}",
+                hint="each needs a file of its own: one of them is written to",
             )
         seen[key] = what
 
