@@ -55,6 +55,8 @@ def test_every_key_reaches_the_test() -> None:
         disks = ["d.img,write", "e.img"]
         cdroms = "c.iso"
         disk_overlay = "1M"
+        rng = true
+        virtio_console = "null"
         testdev = true
         keyboard = "none"
         serial_limit = "2M"
@@ -99,6 +101,8 @@ def test_every_key_reaches_the_test() -> None:
         "disks": ("dir/d.img,write", "dir/e.img"),
         "cdroms": ("dir/c.iso",),
         "disk_overlay": "1M",
+        "rng": True,
+        "virtio_console": "null",
         "testdev": True,
         "serial_limit": "2M",
         "uart_pace": True,
