@@ -52,7 +52,7 @@ def test_every_key_reaches_the_test() -> None:
         segments = "cs"
         firmware_tables = "none"
         fw_cfg = "opt/x=f.txt"
-        disks = ["d.img,write", "e.img"]
+        disks = ["d.img,write", "e,,f.img,format=qcow2,backing=g.img"]
         cdroms = "c.iso"
         disk_overlay = "1M"
         rng = true
@@ -98,7 +98,7 @@ def test_every_key_reaches_the_test() -> None:
         "segments": "cs",
         "firmware_tables": "none",
         "fw_cfg": ("opt/x=dir/f.txt",),
-        "disks": ("dir/d.img,write", "dir/e.img"),
+        "disks": ("dir/d.img,write", "dir/e,,f.img,format=qcow2,backing=dir/g.img"),
         "cdroms": ("dir/c.iso",),
         "disk_overlay": "1M",
         "rng": True,
