@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
     from kvmbox.devices.power_off_ports import PowerOffPorts
     from kvmbox.devices.pvpanic import PvPanic
+    from kvmbox.devices.qcow2 import Qcow2
     from kvmbox.devices.reset_control import ResetControl
     from kvmbox.devices.rtc_mc146818 import RtcMc146818
     from kvmbox.devices.testdev import PcTestdev
@@ -77,6 +78,7 @@ __all__ = [
     "PostPort",
     "PowerOffPorts",
     "PvPanic",
+    "Qcow2",
     "Reset",
     "ResetControl",
     "RtcMc146818",

@@ -94,7 +94,19 @@ _SNAPSHOT_MAGIC: Final = b"QC2\x01"
 
 
 class Qcow2(TimelessModel):
-    """See the module."""
+    """See the module.
+
+    >>> image = Qcow2()
+    >>> image.receive(0, OPEN_FRAME.pack(OPEN, 1 << 20))
+    9
+    >>> (wanted,) = image.take_effects()
+    >>> WANT_FRAME.unpack(wanted.data)  # the header
+    (4, 0, 112)
+    >>> image.receive(0, bytes((DATA,)) + bytes(112))
+    113
+    >>> image.take_effects()
+    [HostOutput(data=b'\\x07it is no qcow2 image')]
+    """
 
     __slots__ = (
         "_backed",

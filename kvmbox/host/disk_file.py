@@ -29,8 +29,10 @@ _NO_DISKS: Final = {
 
 
 def cannot_use(path: str, why: str, hint: str) -> StartError:
-    """The error for the caller to raise."""
-    return StartError(f"cannot use disk '{path}': {why}", hint=hint)
+    """The error for the caller to raise. Each of its two lines is one, whatever the path has in it."""
+    from kvmbox.explain.names import printable
+
+    return StartError(printable(f"cannot use disk '{path}': {why}"), hint=printable(hint))
 
 
 class DiskFile:
@@ -39,9 +41,12 @@ class DiskFile:
     def __init__(self, path: str, *, write: bool, sector: int = 512) -> None:
         """Open and lock it. Sectors have `sector` bytes. Raises StartError."""
         self.path = path
-        self.descriptor = _open(path, write=write)
+        to_have_one = (
+            f"'truncate -s 64M {path}' makes an empty disk" if sector == 512 else "name an ISO image"
+        )
+        self.descriptor = _open(path, to_have_one, write=write)
         try:
-            self._end = _size_of(path, self.descriptor)
+            self._end = _size_of(path, to_have_one, self.descriptor)
             refusal = lock_image(self.descriptor, write=write)
             if refusal:
                 raise cannot_use(path, refusal, "end that program, or use a copy of the file")
@@ -105,15 +110,15 @@ class DiskFile:
             os.close(descriptor)
 
 
-def _open(path: str, *, write: bool) -> int:
-    """A descriptor for what may be a disk. Raises StartError."""
+def _open(path: str, to_have_one: str, *, write: bool) -> int:
+    """A descriptor for what may be a disk. `to_have_one` is a hint. Raises StartError."""
     try:
         # To open a device may do something already, so it is looked at first; and again afterwards, because
         # the name may mean something else by then. O_NONBLOCK: a FIFO that slips in does not make it wait.
         _check_kind(path, os.stat(path))
         return os.open(path, _FLAGS | (os.O_RDWR if write else os.O_RDONLY))
     except FileNotFoundError as error:
-        raise cannot_use(path, "no such file", f"'truncate -s 64M {path}' makes an empty disk") from error
+        raise cannot_use(path, "no such file", to_have_one) from error
     except PermissionError as error:
         raise cannot_use(path, "permission denied", _permission_hint(path, write=write)) from error
     except OSError as error:
@@ -137,9 +142,12 @@ def _check_kind(path: str, status: os.stat_result) -> None:
         raise cannot_use(path, words, "name a file with a disk image, or a block device")
 
 
-def _size_of(path: str, descriptor: int) -> int:
+def _size_of(path: str, to_have_one: str, descriptor: int) -> int:
     _check_kind(path, os.fstat(descriptor))
-    size = os.lseek(descriptor, 0, os.SEEK_END)  # a block device has no size in its status
+    try:
+        size = os.lseek(descriptor, 0, os.SEEK_END)  # a block device has no size in its status
+    except OSError as error:  # of many files in /proc
+        raise cannot_use(path, "it has no size", "copy it to a file, and name that") from error
     if not size:
-        raise cannot_use(path, "it is empty", f"'truncate -s 64M {path}' makes it an empty disk")
+        raise cannot_use(path, "it is empty", to_have_one)
     return size

@@ -15,21 +15,24 @@ def refuse_shared(written: Iterable[tuple[str, str]], read: Iterable[tuple[str, 
     Each is (what for, path). To be called before anything is opened: opening a file for writing empties it.
     Devices and FIFOs may be used as often as one likes.
     """
-    seen = {key: what for what, path in read if (key := _identity(path)) is not None}
+    seen = {key: what for what, path in read if (key := _identity(what, path)) is not None}
     for what, path in written:
-        key = _identity(path)
+        key = _identity(what, path)
         if key is None:
             continue
         if key in seen:
+            also = "named twice" if what == seen[key] else f"also {seen[key]}"
             raise UsageError(
-                f"{what} '{path}' is also {seen[key]}",
-                hint="each needs a file of its own: one is to be emptied",
+                f"{what} '{path}' is {also}",
+                hint="each needs a file of its own: one of them is written to",
             )
         seen[key] = what
 
 
-def _identity(path: str) -> tuple[int, int] | str | None:
+def _identity(what: str, path: str) -> tuple[int, int] | str | None:
     """What two names of one regular file have in common, also before it exists; None for what is no file."""
+    if "\0" in path:
+        raise UsageError(f"{what} {path!r} has a NUL, which no file name has", hint="give the name of a file")
     try:
         status = os.stat(path)
     except OSError:

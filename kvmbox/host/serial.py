@@ -157,13 +157,19 @@ def serial_plan(options: Backends, console: Capture | None = None) -> dict[str, 
     return plan
 
 
+_OUTPUTS: Final = {DEBUGCON: "the debug console's", VIRTIO_CONSOLE: "the virtio console's"}
+
+
 def open_file(spec: SerialSpec) -> int:
     """A descriptor for the output of a port; the file is created or emptied. Raises StartError."""
     try:
         return open_for_writing(spec.path)
     except OSError as error:
-        what = "the debug console's" if spec.port == DEBUGCON else "serial"
-        raise StartError(f"cannot write {what} output to '{spec.path}': {reason(error)}") from error
+        what = _OUTPUTS.get(spec.port, "serial")
+        raise StartError(
+            f"cannot write {what} output to '{spec.path}': {reason(error)}",
+            hint="name a file that can be written, in a directory that exists",
+        ) from error
 
 
 def open_for_writing(path: str, mode: int = 0o666) -> int:

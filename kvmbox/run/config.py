@@ -32,6 +32,9 @@ from kvmbox.run.choices import (
 from kvmbox.run.option import READ, WRITTEN
 from kvmbox.run.options import PARAMETERS
 
+DISKS: Final = ("disks", "cdroms")
+"""The options that name what is a disk of the guest."""
+
 MOST_SNAPSHOTS: Final = 64
 """How many snapshots a run may plan."""
 
@@ -114,15 +117,20 @@ class RunConfig(Value):
         found += self._disks_written
         if self.debugcon.path:
             found.append(("--debugcon file:", self.debugcon.path))
+        console = self.of_part("virtio_console")
+        if console is not None and console.path:
+            found.append(("--virtio-console file:", console.path))
         return found
 
     @property
     def files_read(self) -> list[tuple[str, str]]:
         """The same of the files that it reads."""
+        backing = [("--disk …,backing=", one.backing) for one in self.of_part("disks") if one.backing]
         if self.start is not None:
-            return [("--from", self.start.path)]
+            disks = [("a disk of the snapshot", one.path) for name in DISKS for one in self.of_part(name)]
+            return [("--from", self.start.path), *disks, *backing]
         read = [one for one in self._files(READ) if one not in self._disks_written]
-        return [("the guest's image", self.guest), *read]
+        return [("the guest's image", self.guest), *read, *backing]
 
     @property
     def _disks_written(self) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ A comma in a file name is doubled, as QEMU wants it. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Final
 
@@ -51,6 +52,18 @@ def parse_cd(text: str) -> DiskRequest:
     if not text:
         raise ValueError("an empty text names no file")
     return DiskRequest(text, READ_ONLY, RAW, is_cd=True)
+
+
+def with_paths(text: str, place: Callable[[str], str]) -> str:
+    """The same value with other paths: what `place` makes of each. Any other text stays as wrong as it is."""
+    if "\0" in text:
+        return text
+    path, *words = _split(text)
+    parts = [place(path) if path else ""]
+    for word in words:
+        key, _, value = word.partition("=")
+        parts.append(f"{key}={place(value)}" if key == "backing" and value else word)
+    return ",".join(part.replace(",", ",,") for part in parts)
 
 
 def _split(text: str) -> list[str]:

@@ -17,10 +17,9 @@ from kvmbox.host.disk_file import DiskFile
 
 QEMU: Final = shutil.which("qemu-system-x86_64")
 
-pytestmark = [
-    pytest.mark.thorough,
-    pytest.mark.skipif(QEMU is None, reason="no QEMU: install qemu-system-x86"),
-]
+needs_qemu = pytest.mark.skipif(QEMU is None, reason="no QEMU: install qemu-system-x86")
+
+pytestmark = [pytest.mark.thorough, needs_qemu]
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ from tests.support.qcow2_images import Asked, connect
 QEMU_IMG: Final = shutil.which("qemu-img")
 QEMU_IO: Final = shutil.which("qemu-io")
 
-pytestmark = [
-    pytest.mark.thorough,
-    pytest.mark.skipif(QEMU_IMG is None or QEMU_IO is None, reason="no qemu-img: install qemu-utils"),
-]
+needs_tools = pytest.mark.skipif(
+    QEMU_IMG is None or QEMU_IO is None, reason="no qemu-img: install qemu-utils"
+)
+
+pytestmark = [pytest.mark.thorough, needs_tools]
 SEED: Final = 20_261_129
 
 

@@ -84,7 +84,9 @@ def spoil(dice: random.Random, frame: bytes, reply: bytes) -> bytes:
         case 5:
             return reply + dice.randbytes(dice.randrange(1, 5000))
         case 6:
-            fields[7] = 1 << dice.randrange(32)
+            # A read may be steady for some time: this is too long, and everything is for other requests.
+            is_read = fields[0] & ~protocol.REPLY in protocol.STEADY_KINDS
+            fields[7] = 1 << dice.randrange(protocol.MAX_STEADY.bit_length() if is_read else 0, 32)
         case 7:
             fields[3] = (fields[3] + 1 + dice.randrange(200)) & 0xFF
             if fields[0] == protocol.SNAPSHOT | protocol.REPLY:

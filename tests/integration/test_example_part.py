@@ -61,6 +61,7 @@ ABOVE: Final = '        Option("source", '
 OPTIONS_OF: Final[dict[str, tuple[str, ...]]] = {
     "core_file": ("--core", "core"),
     "crash_report": ("--source", "."),
+    "disk": ("--cdrom", "disk.iso"),
     "exit_samples": ("--stats",),
     "gdb": ("--gdb", "gdb.sock,nowait"),
     "inject": ("--inject", "uart:drop-irq=0.1"),
@@ -69,6 +70,7 @@ OPTIONS_OF: Final[dict[str, tuple[str, ...]]] = {
     "restart": ("--on-device-crash", "restart"),
     "screen": ("--screen", "end"),
     "snapshot": ("--snapshot-when", "Hello=snapshot"),
+    "virtio": ("--rng",),
 }
 """An option of each part."""
 

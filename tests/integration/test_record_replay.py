@@ -195,8 +195,8 @@ def test_replay_that_differs_is_status_12_and_says_where(different: tuple[Path, 
     assert done.stdout.splitlines() == [
         f"record {number} differs, at guest time 0.000002000 s: COM1 (uart)",
         "  request   read port 0x3fd (LSR)",
-        "  expected  value 0x20, no deadline",
-        "  got       value 0x60, no deadline",
+        "  expected  value 0x20, steady for 50000 µs, no deadline",
+        "  got       value 0x60, steady for 50000 µs, no deadline",
     ]
 
 

@@ -12,7 +12,6 @@ import errno
 import os
 import struct
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
@@ -89,8 +88,6 @@ class Machine:
         self.vcpu = FakeVcpu()
         self.time = 1_000
         self.clock = half.clock()
-        self.clock._held_at = None
-        self.clock._base = time.monotonic_ns() - (1 << 60)  # long ago: the limit below is the time
         self.channels: dict[str, Channel] = {}
         self.requests = 0
         ports, zones = Bus(16), {}
@@ -141,8 +138,12 @@ class Machine:
         self.threads[-1].start()
 
     def let_pass(self, nanoseconds: int) -> None:
+        """The clock runs, on a loan that is used up at once: it stands at `time`."""
         self.time += nanoseconds
-        self.clock._limit = self.time
+        self.clock.hold()
+        self.clock.skip_to(self.time)
+        self.clock.lend(0)
+        self.clock.release()
 
     def exit(self, direction: int, port: int, byte: int = 0xEE) -> Callable[[], int]:
         def play() -> int:
@@ -161,8 +162,8 @@ class Machine:
         return play
 
     def hold(self) -> None:
-        self.clock._held_at = self.time
-        self.clock._held_at = None
+        self.clock.hold()
+        self.clock.release()
 
     def input(self, byte: int) -> None:
         taken, _ = self.channels["uart"].request(protocol.RECEIVE, payload=bytes([byte]), limit=1)

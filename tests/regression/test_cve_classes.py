@@ -11,7 +11,20 @@ from collections.abc import Callable
 import pytest
 
 from kvmbox import layout
-from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, by_type, pc_board
+from kvmbox.board import (
+    SERIAL_PORTS,
+    BoardOptions,
+    BootDrive,
+    IdeDrive,
+    Medium,
+    by_type,
+    disk_map,
+    ide_board,
+    pc_board,
+    virtio_blk,
+    virtio_console,
+    virtio_rng,
+)
 from kvmbox.devices.model import HostOutput, InputRoom
 from kvmbox.devices.uart_registers import LSR_TEMT
 from tests.support.pc import Pc, rising_edges
@@ -217,7 +230,14 @@ def test_cve_2015_3456_every_model_of_the_catalogue_has_a_use() -> None:
             boot_drives=(BootDrive("disk", 8),),
         )
     )
-    assert {device.model for device in board} == set(MODELS)
+    optional = [
+        *ide_board([IdeDrive("disk", 8), None, None, None]),
+        disk_map("disk"),
+        virtio_blk(0, Medium("disk", 4096)),
+        virtio_rng(),
+        virtio_console(),
+    ]
+    assert {device.model for device in [*board, *optional]} == set(MODELS)
 
 
 # --- CVE-2025-71104: a periodic timer that is late -------------------------------------------------------

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+from kvmbox.boot.image import printable
 from kvmbox.errors import UsageError
 from kvmbox.host.disks import DiskRequest
 from kvmbox.run.disk_request import parse, parse_cd
+
+_EXAMPLES: Final = {"--disk": "--disk disk.img,write", "--cdrom": "--cdrom install.iso"}
 
 
 def disk(value: Any) -> DiskRequest:
@@ -31,4 +34,4 @@ def _request(
     try:
         return of_text(value) if isinstance(value, str) else of_path(os.fspath(value))
     except ValueError as error:
-        raise UsageError(f"{option}: {error}") from error
+        raise UsageError(printable(f"{option}: {error}"), hint=f"for example {_EXAMPLES[option]}") from error

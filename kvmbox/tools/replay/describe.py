@@ -155,11 +155,13 @@ def reply_text(channel: ChannelHeader, request: Request, reply: bytes) -> str:
         return "no reply: the device process died or hung"
     if len(reply) < HEADER.size:
         return f"a frame of {len(reply)} bytes: {reply.hex()}"
-    kind, device, size, count, sequence, deadline, value, zero, length = HEADER.unpack_from(reply)
+    kind, device, size, count, sequence, deadline, value, steady, length = HEADER.unpack_from(reply)
     body = reply[HEADER.size :]
     if kind == protocol.ERROR:
         return f"the model failed: {printable(body)}"
     parts: list[str] = []
+    is_steady_read = request.kind in protocol.STEADY_KINDS
+    zero = 0 if is_steady_read else steady
     if (kind, device, size) != (request.kind | protocol.REPLY, request.device, request.size) or zero:
         parts.append(f"kind {kind:#x} device {device} size {size} zero {zero}")
     if sequence != request.sequence:
@@ -170,6 +172,9 @@ def reply_text(channel: ChannelHeader, request: Request, reply: bytes) -> str:
         parts.append(f"value {value:#0{2 + 2 * request.size}x}")
     elif value:
         parts.append(f"value {value}")
+    if is_steady_read and steady:
+        late = " over late writes" if steady & protocol.OVER_LATE_WRITES else ""
+        parts.append(f"steady for {steady >> 1} µs{late}")
     parts.append("no deadline" if deadline == NO_DEADLINE else f"deadline {seconds(deadline)}")
     if length != len(body):
         return ", ".join([*parts, f"{len(body)} bytes where {length} are announced: {body.hex()}"])
@@ -235,7 +240,7 @@ def _reply_data(channel: ChannelHeader, reply: bytes) -> dict[str, Any] | None:
         return None
     if len(reply) < HEADER.size:
         return {"frame": reply.hex()}
-    kind, _, _, count, _, deadline, value, _, length = HEADER.unpack_from(reply)
+    kind, _, _, count, _, deadline, value, steady, length = HEADER.unpack_from(reply)
     body = reply[HEADER.size :]
     if kind == protocol.ERROR:
         return {"error": printable(body)}
@@ -250,6 +255,8 @@ def _reply_data(channel: ChannelHeader, reply: bytes) -> dict[str, Any] | None:
         "deadline": None if deadline == NO_DEADLINE else deadline,
         "effects": [_effect_data(channel, index, effect) for index, effect in effects],
     }
+    if steady:
+        data["steady_us"] = steady >> 1
     if rest:
         data["payload"] = rest.hex()
     return data

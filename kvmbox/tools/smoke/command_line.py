@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from kvmbox.run import disk_request
 from kvmbox.run.options import OPTIONS
 from kvmbox.tools.smoke.model import DEFAULT_OUTPUT_LIMIT, Boot, Pattern, Start
 
@@ -52,7 +53,9 @@ _FILES: Final = {"initrd", "bios", "modules", "fw_cfg", "disks", "cdroms"}
 
 
 def _moved(option: str, text: str, place: Callable[[str], str]) -> str:
-    if option in ("modules", "disks"):
+    if option == "disks":
+        return disk_request.with_paths(text, place)
+    if option == "modules":
         path, comma, arguments = text.partition(",")
         return place(path) + comma + arguments
     if option == "fw_cfg":

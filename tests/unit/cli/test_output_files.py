@@ -66,6 +66,11 @@ def test_file_that_is_written_twice_is_refused(files: tuple[str, str, str], tmp_
             refuse_shared([("--json", new), ("--record", name)])
 
 
+def test_name_with_a_nul_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"a disk 'a\\x00b' has a NUL"):
+        refuse_shared([], [("a disk", "a\0b")])
+
+
 def test_what_is_no_file_may_be_used_often(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for name in ("/dev/null", str(tmp_path / "fifo")):

@@ -56,6 +56,24 @@ def test_empty_file_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "disk.img")[0] == "it is empty"
 
 
+def test_missing_or_empty_cd_is_not_to_be_made_by_truncate(tmp_path: Path) -> None:
+    (tmp_path / "empty.iso").touch()
+    for name in ("empty.iso", "missing.iso"):
+        with pytest.raises(StartError) as caught:
+            DiskFile(str(tmp_path / name), write=False, sector=2048)
+        assert caught.value.hint == "name an ISO image"
+
+
+def test_file_without_a_size_is_refused() -> None:
+    assert refusal("/proc/self/mem")[0] == "it has no size"
+
+
+def test_name_that_has_lines_is_refused_in_one(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"disk 'a\\x0ab': no such file") as caught:
+        DiskFile("a\nb", write=False)
+    assert "\n" not in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize("write", [False, True])
 def test_directory_is_refused(tmp_path: Path, write: bool) -> None:
     assert refusal(tmp_path, write=write)[0] == "it is a directory"
@@ -87,7 +105,7 @@ def test_pipe_that_is_named_by_its_descriptor_is_refused() -> None:
 
 
 def test_path_with_a_nul_is_refused() -> None:
-    assert refusal("disk\0.img")[0] == "it is no path"
+    assert refusal("disk\0.img")[0] == "cannot use disk 'disk\\x00.img': it is no path"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kvmbox.board import VIRTIO_CONSOLE
 from kvmbox.errors import StartError, UsageError
 from kvmbox.host.serial import (
     DEBUGCON,
@@ -98,6 +99,9 @@ def test_open_file_in_no_directory_raises_start_error(tmp_path: Path) -> None:
         open_file(SerialSpec("COM1", "file", path))
     with pytest.raises(StartError, match=r"cannot write the debug console's output to .*: No such file"):
         open_file(SerialSpec(DEBUGCON, "file", path))
+    with pytest.raises(StartError, match="cannot write the virtio console's output to") as caught:
+        open_file(SerialSpec(VIRTIO_CONSOLE, "file", path))
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(

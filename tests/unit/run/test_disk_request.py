@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kvmbox.run.disk_request import DiskRequest, parse, parse_cd
+from kvmbox.run.disk_request import DiskRequest, parse, parse_cd, with_paths
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,18 @@ def test_cd_is_read_only_and_its_name_may_have_commas() -> None:
     assert (request.path, request.mode, request.is_cd) == ("os,write.iso", "readonly", True)
     with pytest.raises(ValueError, match="names no file"):
         parse_cd("")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.img,write", "in,,to/a.img,write"),
+        ("a,,b.img,serial=x,,y", "in,,to/a,,b.img,serial=x,,y"),
+        ("a,format=qcow2,backing=b,,c", "in,,to/a,format=qcow2,backing=in,,to/b,,c"),
+        (",write", ",write"),
+        ("a,wrote,backing=", "in,,to/a,wrote,backing="),
+        ("a\0b", "a\0b"),
+    ],
+)
+def test_value_has_other_paths(text: str, expected: str) -> None:
+    assert with_paths(text, lambda path: f"in,to/{path}") == expected

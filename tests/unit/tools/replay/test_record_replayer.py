@@ -68,8 +68,8 @@ def test_replay_stops_at_the_first_reply_that_differs() -> None:
     assert result.difference.report().splitlines() == [
         f"record {lsr.number} differs, at guest time 0.000002000 s: COM1 (uart)",
         "  request   read port 0x3fd (LSR)",
-        "  expected  value 0x20, no deadline",
-        "  got       value 0x60, no deadline",
+        "  expected  value 0x20, steady for 50000 µs, no deadline",
+        "  got       value 0x60, steady for 50000 µs, no deadline",
     ]
 
 

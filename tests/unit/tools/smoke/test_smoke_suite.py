@@ -52,9 +52,11 @@ def test_every_key_reaches_the_test() -> None:
         segments = "cs"
         firmware_tables = "none"
         fw_cfg = "opt/x=f.txt"
-        disks = ["d.img,write", "e.img"]
+        disks = ["d.img,write", "e,,f.img,format=qcow2,backing=g.img"]
         cdroms = "c.iso"
         disk_overlay = "1M"
+        rng = true
+        virtio_console = "null"
         testdev = true
         keyboard = "none"
         serial_limit = "2M"
@@ -96,9 +98,11 @@ def test_every_key_reaches_the_test() -> None:
         "segments": "cs",
         "firmware_tables": "none",
         "fw_cfg": ("opt/x=dir/f.txt",),
-        "disks": ("dir/d.img,write", "dir/e.img"),
+        "disks": ("dir/d.img,write", "dir/e,,f.img,format=qcow2,backing=dir/g.img"),
         "cdroms": ("dir/c.iso",),
         "disk_overlay": "1M",
+        "rng": True,
+        "virtio_console": "null",
         "testdev": True,
         "serial_limit": "2M",
         "uart_pace": True,
