@@ -84,7 +84,8 @@ def spoil(dice: random.Random, frame: bytes, reply: bytes) -> bytes:
         case 5:
             return reply + dice.randbytes(dice.randrange(1, 5000))
         case 6:
-            fields[7] = 1 << dice.randrange(32)
+            # How long a value is steady, if it is a read: for longer than may be.
+            fields[7] = 1 << dice.randrange(protocol.MAX_STEADY.bit_length(), 32)
         case 7:
             fields[3] = (fields[3] + 1 + dice.randrange(200)) & 0xFF
             if fields[0] == protocol.SNAPSHOT | protocol.REPLY:

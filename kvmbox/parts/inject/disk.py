@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import time
-from typing import Final
+from typing import Any, Final
 
 from kvmbox.host.transfers import Store
 from kvmbox.parts.inject.faults import EIO, SLOW, TORN_WRITE
@@ -50,6 +50,9 @@ class FaultyDisk:
     def flush(self) -> None:
         """See MediumStore."""
         medium_store(self._store).flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
     def _begin(self) -> None:
         faults = self._faults
