@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -196,6 +198,29 @@ def test_snapshot_of_a_disk_that_is_written_is_refused_at_once(disk: Path, tmp_p
     assert (status, output) == (2, b"")
     assert messages.startswith("kvmbox: error: --snapshot-when contradicts --disk FILE,write\n")
     assert not path.exists()
+
+
+# --- Block devices -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def block_device(disk: Path) -> Iterator[Path]:
+    """The image as a block device of the host."""
+    found = subprocess.run(
+        ["losetup", "--find", "--show", str(disk)], capture_output=True, text=True, check=False
+    )
+    if found.returncode:
+        pytest.skip(f"no loop device: {found.stderr.strip()}")
+    yield Path(found.stdout.strip())
+    subprocess.run(["losetup", "--detach", found.stdout.strip()], check=True)
+
+
+@pytest.mark.skipif(shutil.which("losetup") is None, reason="losetup not found")
+@pytest.mark.parametrize(("mode", "left"), [("", CONTENT), (",write", INVERTED)])
+def test_disk_can_be_a_block_device(block_device: Path, mode: str, left: bytes) -> None:
+    status, output, messages = run(Path(f"{block_device}{mode}"))
+    assert (status, output) == (0, printed(1)), messages
+    assert block_device.read_bytes() == left
 
 
 # --- Faults ------------------------------------------------------------------------------------------------
