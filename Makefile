@@ -68,6 +68,8 @@ chaos: $(READY) ## hit device processes FAULTS times (1000) while guests run
 FRAMES ?= 10000000
 fuzz: $(BYTECODE) $(COMPILED) ## send FRAMES (10,000,000) hostile frames to the VMM's side, in this process
 	$(BIN)/python -m tests.fuzz.run --frames $(FRAMES)
+	$(BIN)/python -m tests.fuzz.windows --frames $$(( $(FRAMES) / 10 ))
+	$(BIN)/python -m tests.fuzz.rings --rings $$(( $(FRAMES) / 10 ))
 
 lint: $(STAMP) ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -8,13 +8,27 @@ import click
 
 from kvmbox import board
 from kvmbox.board import BoardOptions, DeviceSpec, by_type, pc_board
-from kvmbox.parts.inject.faults import ANY, CHANCE, FAULTS, LATE, MODELS, SPAN, STEP, faults_of
+from kvmbox.parts.inject.faults import (
+    ANY,
+    CHANCE,
+    DELAY,
+    EACH,
+    FAULTS,
+    LATE,
+    MODELS,
+    SPAN,
+    STEP,
+    disk_target,
+    faults_of,
+)
 
 VALUES: Final = (
     (CHANCE, "a probability from 0 to 1; each event is hit or not, and the same ones in each run"),
     (LATE, "a probability, and how late: 0.1@20 by 20 accesses of the guest, 0.1@2ms by 2 ms of guest time"),
     (SPAN, "how long: 20 events (busy: reads of LSR, vanish: accesses), 2ms of guest time, or forever"),
     (STEP, "seconds with a sign: +3600, -86400"),
+    (EACH, "every Nth read or write of a disk"),
+    (DELAY, "milliseconds of the host, while the guest runs"),
 )
 
 MODIFIERS: Final = (
@@ -25,8 +39,9 @@ MODIFIERS: Final = (
 
 
 def every_device() -> list[DeviceSpec]:
-    """All devices that a PC can have without an image's doing."""
-    return pc_board(BoardOptions(serial_ports=board.SERIAL_PORTS, rtc_base=0, memory_size=0, testdev=True))
+    """All devices that a PC can have without an image's doing, and one disk and one CD."""
+    devices = pc_board(BoardOptions(serial_ports=board.SERIAL_PORTS, rtc_base=0, memory_size=0, testdev=True))
+    return [*devices, disk_target("disk0"), disk_target("cd0")]
 
 
 def list_faults() -> None:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, NO_SPACE
+from kvmbox.errors import DeviceProcessError
 from kvmbox.host.threads import start_thread
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
@@ -221,6 +222,8 @@ class TransferThread:
                 self._working = True
             try:
                 status = order.work() if isinstance(order, Errand) else perform(order, self._ram)
+            except DeviceProcessError:
+                status = FAILED  # the process that a store asked is lost: that ends the run, or is told of
             except Exception as error:  # noqa: BLE001 - a store may be a program's: no order may end the thread
                 status = FAILED
                 self.problem = self.problem or f"a transfer of device '{order.device}' failed: {error!r}"

@@ -542,7 +542,8 @@ class Channel:
             if self._record is not None and not self.survival.rescues:
                 self._record(sent, b"")
             error = self._not_answered(error)
-        while self.survival.rescues:
+        # An effect may ask another process, whose loss is its own: no rescue of this one helps.
+        while self.survival.rescues and error.device_type == self.device_type:
             self._failure = None
             try:
                 frame = self.survival.rescue(error, sent)

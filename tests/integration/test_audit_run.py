@@ -21,13 +21,15 @@ import pytest
 from kvmbox.cli.main import run_command
 from kvmbox.errors import SandboxError
 from kvmbox.jail import layers
-from kvmbox.jail.linux import SECCOMP_MODE_STRICT, seccomp_mode
+from kvmbox.jail.linux import SECCOMP_MODE_FILTER, SECCOMP_MODE_STRICT, seccomp_mode
+from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.spawner_client import SpawnerClient
 from kvmbox.remote.transports import IPC_CHOICES
 from kvmbox.sandbox.policy import DEVICE_POLICY, Policy, Rule
 from kvmbox.sandbox.seccomp import compile_policy
 from kvmbox.tools.audit import session as session_module
-from kvmbox.tools.audit.audit import EVERY_LAYER, Options, Report, run_audit
+from kvmbox.tools.audit.audit import EVERY_LAYER, Finding, Options, Report, run_audit
+from kvmbox.tools.audit.forgeries import FORGERIES
 from kvmbox.tools.audit.probes import OF_VMM
 from kvmbox.tools.audit.result import Ended, Verdict
 from kvmbox.tools.audit.stand_in import THREADS
@@ -94,6 +96,47 @@ def test_audit_of_strict_mode_finds_nothing_that_gets_out_and_no_clock() -> None
     assert verdicts(report)["rdtsc"] is Verdict.CONTAINED
     assert verdicts(report)["clock"] is Verdict.CONTAINED
     assert report.status == 0
+
+
+def disks(*types: str, **options: Any) -> dict[str, Finding]:
+    """What becomes of a disk that is taken over, by probe."""
+    report = run_audit(Options(types=types or ("ide", "vblk"), probes=tuple(FORGERIES), **options))
+    return {one.probe.name: finding for one in report.probes for finding in one.findings.values()}
+
+
+@pytest.mark.parametrize(
+    "seccomp", [SECCOMP_MODE_FILTER, pytest.param(SECCOMP_MODE_STRICT, marks=needs_no_filter)]
+)
+def test_disk_that_is_taken_over_is_refused_by_name(seccomp: int) -> None:
+    found = disks(seccomp=seccomp)
+
+    assert {name: finding.verdict for name, finding in found.items()} == dict.fromkeys(
+        FORGERIES, Verdict.CONTAINED
+    )
+    for name, finding in found.items():
+        effect = type(FORGERIES[name].replies[-1][-1][1]).__name__
+        words = "no such place (status 2)" if name.endswith("-beyond-end") else f"effect {effect} of "
+        assert words in str(finding.result), name
+
+
+def test_disk_is_tried_where_there_is_one() -> None:
+    assert disks("uart") == {}
+    assert set(disks("ide")) == {name for name, forgery in FORGERIES.items() if forgery.device_type == "ide"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "opened"),
+    [
+        (MediumAccess, "has", {"window-beyond-end"}),
+        (MediumAccess, "allows", {"window-too-large", "window-read-only"}),
+    ],
+)
+def test_hole_in_what_disks_are_granted_is_found(
+    monkeypatch: pytest.MonkeyPatch, kind: type, method: str, opened: set[str]
+) -> None:
+    monkeypatch.setattr(kind, method, lambda *_place, **_way: True)
+    found = disks("ide")
+    assert {name for name, finding in found.items() if finding.verdict is Verdict.ESCAPED} == opened
 
 
 def test_audit_says_that_time_is_not_hidden_by_a_filter_and_cpu_time_by_nothing() -> None:

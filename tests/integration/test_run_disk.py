@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -196,3 +198,110 @@ def test_snapshot_of_a_disk_that_is_written_is_refused_at_once(disk: Path, tmp_p
     assert (status, output) == (2, b"")
     assert messages.startswith("kvmbox: error: --snapshot-when contradicts --disk FILE,write\n")
     assert not path.exists()
+
+
+# --- Block devices -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def block_device(disk: Path) -> Iterator[Path]:
+    """The image as a block device of the host."""
+    found = subprocess.run(
+        ["losetup", "--find", "--show", str(disk)], capture_output=True, text=True, check=False
+    )
+    if found.returncode:
+        pytest.skip(f"no loop device: {found.stderr.strip()}")
+    yield Path(found.stdout.strip())
+    subprocess.run(["losetup", "--detach", found.stdout.strip()], check=True)
+
+
+@pytest.mark.skipif(shutil.which("losetup") is None, reason="losetup not found")
+@pytest.mark.parametrize(("mode", "left"), [("", CONTENT), (",write", INVERTED)])
+def test_disk_can_be_a_block_device(block_device: Path, mode: str, left: bytes) -> None:
+    status, output, messages = run(Path(f"{block_device}{mode}"))
+    assert (status, output) == (0, printed(1)), messages
+    assert block_device.read_bytes() == left
+
+
+# --- Faults ------------------------------------------------------------------------------------------------
+
+
+def injected(report: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(report.read_bytes())["injected"]
+    return found
+
+
+def test_guest_sees_the_error_of_a_read_that_fails(disk: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    status, output, messages = run(disk, "--inject", "disk:eio=20", "--json", report)
+    assert (status, output.splitlines()[-1]) == (3, b"not ok the disk reports an error")
+    assert "kvmbox: --inject: disk0: 1 of 20 reads and writes failed\n" in messages
+    assert injected(report) == [{"device": "disk0", "fault": "eio", "events": 20, "injected": 1}]
+
+
+@pytest.mark.parametrize("place", ["", ",on=virtio"])
+def test_torn_write_is_half_of_it_and_an_error(disk: Path, tmp_path: Path, place: str) -> None:
+    if place:
+        disk.write_bytes(CONTENT[: 16 * SECTOR])
+    report, guest = tmp_path / "report.json", "virtio" if place else "ata"
+    arguments = ("--inject", "disk:torn-write=1", "--json", str(report), guest)
+    status, _, _ = run_to_end(Run("--disk", f"{disk},write{place}", *arguments))
+    assert status == 3
+    half = 15 * SECTOR + SECTOR // 2
+    assert disk.read_bytes()[: 16 * SECTOR] == INVERTED[:half] + CONTENT[half : 16 * SECTOR]
+    assert injected(report) == [{"device": "disk0", "fault": "torn-write", "events": 1, "injected": 1}]
+
+
+@pytest.mark.parametrize(
+    ("guest", "place", "moved"), [("ata", "", 51), ("virtio", ",on=virtio,serial=a disk", 68)]
+)
+def test_slow_disk_gives_what_a_fast_one_does(
+    disk: Path, tmp_path: Path, guest: str, place: str, moved: int
+) -> None:
+    report = tmp_path / "report.json"
+    fast = run_to_end(Run("--disk", f"{disk}{place}", guest))
+    slow = run_to_end(
+        Run("--disk", f"{disk}{place}", "--inject", "disk0:slow=1", "--json", str(report), guest)
+    )
+    assert fast[0] == 0
+    assert slow[:2] == fast[:2]
+    assert injected(report) == [{"device": "disk0", "fault": "slow", "events": moved, "injected": moved}]
+
+
+def test_error_at_virtio_is_the_status_of_the_request(disk: Path) -> None:
+    status, output, _ = run_to_end(
+        Run("--disk", f"{disk},on=virtio", "--inject", "disk:eio=1,after=5", "virtio")
+    )
+    assert (status, output) == (3, b"not ok a request fails\n")
+
+
+def test_boot_disk_has_faults_behind_the_bios_too(tmp_path: Path) -> None:
+    read = b"\xb8\x01\x02\xb9\x02\x00\xb6\x00\xbb\x00\x80\xcd\x13"  # one sector, to 0:8000
+    show = b"\x0f\x92\xc0\x04\x30\xe6\xe9"  # setc al; add al, '0'; out 0xe9, al
+    down = b"\xba\x00\x89\xbe\x70\x7c\xb9\x08\x00\xf3\x6e\xfa\xf4"  # "Shutdown"
+    sector = (b"\x31\xc0\x8e\xd8\x8e\xc0\xfc" + read + show + down).ljust(0x70, b"\0") + b"Shutdown"
+    image = tmp_path / "boot.img"
+    image.write_bytes(sector.ljust(510, b"\0") + b"\x55\xaa" + bytes(SECTOR))
+    assert run_to_end(Run(image))[:2] == (0, b"0")
+    status, output, messages = run_to_end(Run(image, "--inject", "disk0:eio=1,after=1"))
+    assert (status, output) == (0, b"1")
+    assert "disk0: " in messages
+
+
+# --- Death of kvmbox ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("guest", "place", "told"),
+    [("ata", "", b"."), ("virtio", ",on=virtio,serial=a disk", b"flushed and read back\n")],
+)
+def test_what_was_flushed_survives_the_death_of_kvmbox(
+    disk: Path, guest: str, place: str, told: bytes
+) -> None:
+    if place:
+        disk.write_bytes(CONTENT[: 16 * SECTOR])
+    with Run("--disk", f"{disk},write{place}", guest) as machine:
+        machine.stdout.until(told)  # the guest has seen that the flush is done
+        os.kill(machine.pid, signal.SIGKILL)
+        machine.status()
+    assert disk.read_bytes()[: 16 * SECTOR] == INVERTED[: 16 * SECTOR]

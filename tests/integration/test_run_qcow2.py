@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 from kvmbox.cli.main import run_command
+from tests.support.disk_guest import STEP, guest, label
 from tests.support.qcow2_images import ZERO_CLUSTER, qcow2
 from tests.support.runs import DESIGNS, KVMBOX, Run, error_lines, run_to_end
 
@@ -80,6 +81,51 @@ def test_lost_process_ends_the_run(tmp_path: Path, disk: bytes) -> None:
     assert status == 8
     (line,) = error_lines(messages)
     assert line.startswith("kvmbox: error: device process 'format' ")
+
+
+# --- A process that hangs while a guest reads ------------------------------------------------------------
+
+READS: Final = 40
+STUCK: Final = (sys.executable, PROGRAM, "format", "stuck", "1000")
+ALL_STUCK: Final = (sys.executable, PROGRAM, "format,standby", "stuck", "1000")
+HUNG: Final = "device process 'format' is hung: no reply within 500 ms"
+BY_THREAD: Final = ("--inject", "disk0:slow=1")
+"""Reads are done by the transfer thread, and not by the vCPU's."""
+
+
+def run_far(folder: Path, command: tuple[str, ...], *options: str) -> tuple[int, bytes, str]:
+    """A guest that reads all over the disk, so that the map is asked for again and again."""
+    (folder / "guest.img").write_bytes(guest(READS))
+    clusters = {number * STEP: label(number) * 64 for number in range(READS)}
+    (folder / "far.qcow2").write_bytes(qcow2(clusters, size=READS * STEP * 512))
+    image = ("--boot", "real", str(folder / "guest.img"))
+    return run_to_end(Run("--disk", f"{folder}/far.qcow2", *options, *image, command=command))
+
+
+@pytest.mark.parametrize("how", [(), BY_THREAD], ids=["vcpu", "thread"])
+def test_process_that_hangs_ends_the_run_and_is_named(tmp_path: Path, how: tuple[str, ...]) -> None:
+    status, output, messages = run_far(tmp_path, STUCK, *how)
+
+    assert (status, output) == (8, label(0))
+    assert error_lines(messages) == [f"kvmbox: error: {HUNG}"]
+    assert "ide" not in messages
+
+
+@pytest.mark.parametrize("how", [(), BY_THREAD], ids=["vcpu", "thread"])
+def test_process_that_hangs_is_restarted_and_no_other_one_is(tmp_path: Path, how: tuple[str, ...]) -> None:
+    restart = ("--on-device-crash", "restart")
+    status, output, messages = run_far(tmp_path, STUCK, *restart, *how)
+    assert (status, output) == (0, b"".join(map(label, range(READS)))), messages
+    assert messages.count(": restarted, ") == messages.count(f"{HUNG}: restarted, ") == 1
+
+    status, output, messages = run_far(tmp_path, ALL_STUCK, *restart, *how)
+    assert (status, output) == (8, label(0))
+    (line,) = error_lines(messages)
+    assert line.startswith(f"kvmbox: error: {HUNG}; the same request had broken the 2 processes before it")
+    assert ": restarted, " not in messages
+
+
+# --- Images that are refused -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,17 @@ SPAN: Final = "SPAN"
 """How long it lasts: a number of accesses, a time with its unit, or `forever`."""
 STEP: Final = "±SECONDS"
 """By how much a clock jumps."""
+EACH: Final = "N"
+"""Every Nth event is hit."""
+DELAY: Final = "MS"
+"""How late each event is, in milliseconds of the host."""
 
 ANY: Final = "any device"
 WITH_INTERRUPT: Final = "devices with an interrupt"
 UART: Final = "uart_16550a"
 RTC: Final = "rtc_mc146818"
-MODELS: Final = {UART: "UARTs", RTC: "the RTC"}
+DISK: Final = "disk"
+MODELS: Final = {UART: "UARTs", RTC: "the RTC", DISK: "disks"}
 
 
 class Fault(Value):
@@ -38,6 +43,8 @@ class Fault(Value):
 
     def fits(self, device: DeviceSpec) -> bool:
         """Whether `device` can have it."""
+        if DISK in (self.of, device.model):
+            return self.of == device.model
         if self.of == WITH_INTERRUPT:
             return bool(device.irqs)
         return self.of in (ANY, device.model)
@@ -54,6 +61,9 @@ PARITY: Final = "parity"
 FRAMING: Final = "framing"
 BREAK: Final = "break"
 JUMP: Final = "jump"
+EIO: Final = "eio"
+SLOW: Final = "slow"
+TORN_WRITE: Final = "torn-write"
 
 # The formatter would give each cell a line of its own.
 # fmt: off
@@ -81,10 +91,21 @@ FAULTS: Final[dict[str, Fault]] = {
         Fault(BREAK, CHANCE, UART, "received bytes became a break",
               "LSR shows BI with a byte, which reads as 0", "COM1:break=0.02"),
         Fault(JUMP, STEP, RTC, "jumps of the clock", "the clock jumps, once", "RTC:jump=+3600,at=1.5s"),
+        Fault(EIO, EACH, DISK, "reads and writes failed", "every Nth read or write fails",
+              "disk:eio=100"),
+        Fault(SLOW, DELAY, DISK, "reads and writes came late",
+              "each read and write takes MS milliseconds more", "disk0:slow=20"),
+        Fault(TORN_WRITE, EACH, DISK, "writes torn",
+              "every Nth write stores its first half only, and fails", "disk:torn-write=50,after=10"),
     )
 }
 # fmt: on
 """Every fault by its name, in the order of the documentation."""
+
+
+def disk_target(name: str) -> DeviceSpec:
+    """A drive of the guest, as something that has faults: whatever device the guest finds it behind."""
+    return DeviceSpec(name, DISK, DISK)
 
 
 def faults_of(device: DeviceSpec) -> list[str]:

@@ -4,7 +4,7 @@ Where the faults are. Accesses pass a `FaultyDevice` on the bus, in place of the
 Interrupts pass a `FaultyLine`, in place of the source of the line. Other devices, and runs without faults,
 have neither. The model of a device with faults announces no interrupts (docs/adr/interrupts.md), and none of
 its writes is late (docs/adr/late-writes.md): so the guest's accesses and the interrupts come here in one
-order.
+order. The faults of a disk are at its store.
 
 A device process knows nothing of faults. It is asked what it would be asked otherwise, or less, or what a
 guest might ask. So a recording replays, a lost process is restarted, and grants are checked as ever.
@@ -19,7 +19,9 @@ from kvmbox import board
 from kvmbox.board import DeviceSpec
 from kvmbox.bus import BusDevice
 from kvmbox.errors import UsageError
+from kvmbox.host.transfers import Store
 from kvmbox.parts.inject.device import FaultyDevice
+from kvmbox.parts.inject.disk import FaultyDisk
 from kvmbox.parts.inject.faults import BREAK, BUSY, FAULTS, FRAMING, JUMP, OVERRUN, PARITY
 from kvmbox.parts.inject.line import FaultyLine
 from kvmbox.parts.inject.rtc import FaultyRtc
@@ -38,7 +40,9 @@ DeadlineChanged = Callable[[str, int, int], None]
 
 
 class Injection:
-    """The faults of one run. Made before its devices; `attach` comes before `host_of` and `device_of`."""
+    """The faults of one run. Made before its devices; `attach` comes before `host_of` and `device_of`, and
+    before anything of a disk is moved.
+    """
 
     def __init__(self, specs: Sequence[Spec], devices: Sequence[DeviceSpec]) -> None:
         """Find out which of `devices` are meant. Raises UsageError."""
@@ -52,7 +56,8 @@ class Injection:
                         hint=f"once in '{spec.text}'",
                     )
                 chosen.append((spec, wanted))
-        self._faults: dict[str, DeviceFaults] = {}
+        self._now: Callable[[], int] = lambda: 0
+        self._faults = {name: self._faults_of(name, chosen) for name, chosen in self._chosen.items()}
         self._lines: dict[str, list[FaultyLine]] = {}
         self._process_of: dict[str, str] = {}
         self._deadlines: dict[str, int] = {}  # by process, what its models want
@@ -72,11 +77,22 @@ class Injection:
         """
         self._process_of = {device.name: process for process, device in processes}
         self._tell = tell
-        for name, chosen in self._chosen.items():
-            faults = self._faults[name] = DeviceFaults(name, now)
-            for spec, wanted in chosen:
-                faults.add(spec, wanted)
+        self._now = now
         return self._deadline_changed
+
+    def _guest_time(self) -> int:
+        return self._now()
+
+    def _faults_of(self, name: str, chosen: Sequence[tuple[Spec, Wanted]]) -> DeviceFaults:
+        faults = DeviceFaults(name, self._guest_time)
+        for spec, wanted in chosen:
+            faults.add(spec, wanted)
+        return faults
+
+    def store_of(self, disk: str, store: Store) -> Store:
+        """What is read and written in place of `store`, of the drive `disk`: that itself without faults."""
+        faults = self._faults.get(disk)
+        return store if faults is None else FaultyDisk(store, faults)
 
     def host_of(self, device: DeviceSpec, host: Host) -> Host:
         """What does for `device` what `host` would."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kvmbox.board import BOOT_DISK
+from kvmbox.parts.inject.faults import disk_target
 from kvmbox.parts.inject.injection import Injection, report
 from kvmbox.parts.inject.spec import check_count
 from kvmbox.run.part import Opening, Part
@@ -28,7 +30,11 @@ class Inject(Part):
 
     def open(self, opening: Opening) -> None:
         """See `Part`."""
-        self._injection = Injection(self._specs, opening.board)
+        drives = [disk_target(drive.name) for drive in opening.disks]
+        self._injection = Injection(self._specs, [*opening.board, *drives])
+        for drive in opening.disks:
+            for name in (drive.name, BOOT_DISK) if drive.is_image else (drive.name,):
+                opening.stores[name] = self._injection.store_of(drive.name, opening.stores[name])
         opening.board[:] = self._injection.board_of(opening.board)
         opening.shims, self._say = self._injection, opening.say
 

@@ -13,7 +13,7 @@ from kvmbox.board import DeviceSpec
 from kvmbox.errors import UsageError
 from kvmbox.lean import Value
 from kvmbox.parts.inject import chance
-from kvmbox.parts.inject.faults import CHANCE, FAULTS, LATE, SPAN, Fault, faults_of
+from kvmbox.parts.inject.faults import CHANCE, DELAY, EACH, FAULTS, LATE, SPAN, Fault, faults_of
 from kvmbox.run.values import guest_time
 
 MOST_SPECS: Final = 64
@@ -30,6 +30,9 @@ MOST_TIME: Final = 10**18
 MOST_STEP: Final = 100 * 365 * 86_400
 """How far a clock may jump, in seconds: a hundred years."""
 
+MOST_DELAY: Final = 2000
+"""How long a read or a write of a disk may take, in ms: less than a reset of the machine waits for one."""
+
 HELP_HINT: Final = "'kvmbox run --inject help' lists devices and faults"
 
 _COUNT: Final = re.compile(r"[0-9]{1,20}")
@@ -43,6 +46,7 @@ class Wanted(Value):
 
     `threshold` is that of `chance.threshold`. The amount of a delay, a span or a step is in `accesses`, in
     `nanoseconds` or in `seconds`, and the other two are None; a span that lasts for ever has none of them.
+    Of the events one in `each` is hit. `delay` is in ns of the host.
     """
 
     fault: Fault
@@ -50,6 +54,8 @@ class Wanted(Value):
     accesses: int | None = None
     nanoseconds: int | None = None
     seconds: int | None = None
+    each: int = 1
+    delay: int | None = None
 
 
 class Spec(Value):
@@ -153,6 +159,10 @@ def _value(text: str, fault: Fault, value: str) -> Wanted:
         if value == "forever":
             return Wanted(fault)
         return Wanted(fault, **_amount(text, fault, value, value))
+    if fault.takes == EACH:
+        return Wanted(fault, each=_whole(text, fault, value, MOST_COUNT))
+    if fault.takes == DELAY:
+        return Wanted(fault, delay=_whole(text, fault, value, MOST_DELAY) * 1_000_000)
     if not _STEP.fullmatch(value) or not 0 < abs(int(value)) <= MOST_STEP:
         raise _wrong(
             text,
@@ -170,6 +180,16 @@ def _chance(text: str, fault: Fault, value: str, likely: str) -> int:
             f"for example {fault.name}=0.01" + ("@2ms" if fault.takes == LATE else ""),
         )
     return chance.threshold(float(likely))
+
+
+def _whole(text: str, fault: Fault, value: str, most: int) -> int:
+    if not _COUNT.fullmatch(value) or not 0 < int(value) <= most:
+        raise _wrong(
+            text,
+            f"{fault.name}={_shown(value)} is not a whole number from 1 to {most}",
+            f"for example {fault.example}",
+        )
+    return int(value)
 
 
 def _amount(text: str, fault: Fault, value: str, amount: str) -> dict[str, int]:

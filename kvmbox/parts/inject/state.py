@@ -80,7 +80,7 @@ class DeviceFaults:
             self.accesses += 1
 
     def happens(self, fault: str) -> bool:
-        """An event of a fault with a chance: whether it is hit."""
+        """An event of a fault with a chance, or that hits every Nth event: whether it is hit."""
         return self._event(fault, _is_drawn)
 
     def lasts(self, fault: str) -> bool:
@@ -141,5 +141,8 @@ class DeviceFaults:
 
 
 def _is_drawn(rule: _Rule) -> bool:
-    """Whether chance has drawn the next event."""
-    return chance.number(rule.key, rule.events) < rule.wanted.threshold
+    """Whether chance has drawn the next event, or whether it is the turn of it."""
+    return (
+        rule.events % rule.wanted.each == rule.wanted.each - 1
+        and chance.number(rule.key, rule.events) < rule.wanted.threshold
+    )

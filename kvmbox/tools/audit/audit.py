@@ -221,8 +221,8 @@ class _Audit:
             results[first] = control
             self._report.layers = self._report.kept
         else:
-            applicable = [probe for probe in everything if self._applies(probe, main)]
             for device_type in (first, *others):
+                applicable = [probe for probe in everything if self._applies(probe, main, device_type)]
                 results[device_type], self._report.layers = self._session(main, device_type, applicable)
         unattributed = self._unattributed(results.values(), main)
         self._run_alone(self._report.layers, everything if self._options.matrix else unattributed)
@@ -234,7 +234,9 @@ class _Audit:
             self._run_removed(main, first)
 
     @staticmethod
-    def _applies(probe: Probe, conditions: Conditions) -> bool:
+    def _applies(probe: Probe, conditions: Conditions, device_type: str) -> bool:
+        if probe.forgery is not None and probe.forgery.device_type != device_type:
+            return False
         return not probe.strict_only or conditions.mode == SECCOMP_MODE_STRICT
 
     def _possible(self, name: str) -> bool:
@@ -299,7 +301,7 @@ class _Audit:
             applicable = [
                 one.probe
                 for one in self._report.probes
-                if self._applies(one.probe, conditions) and one.probe.open_reason is None
+                if self._applies(one.probe, conditions, device_type) and one.probe.open_reason is None
             ]
             try:
                 results, had = self._session(conditions, device_type, applicable)

@@ -18,6 +18,7 @@ from kvmbox.lean import Value
 from kvmbox.tools.audit.accounting import cpu_limited
 from kvmbox.tools.audit.attacks.memory import ANSWER, MIB, MOST
 from kvmbox.tools.audit.attacks.processes import BOMB, EXECUTED_STATUS
+from kvmbox.tools.audit.forgeries import FORGERIES, Forgery
 from kvmbox.tools.audit.result import Ended, Result
 from kvmbox.tools.audit.scene import Scene
 
@@ -87,7 +88,8 @@ class Probe(Value):
     claims to stop it. `open_reason`: why no layer does, known and documented; None where one must.
     `unsuccessful`: what it means that every call succeeded and nothing was got by it. `plants`: where
     descriptors need not be closed, one more than the channel's is left open for it. `on_channel`: it is
-    made on the VMM's own channel. `ipc`: it needs this one, whatever the audit is of.
+    made on the VMM's own channel. `ipc`: it needs this one, whatever the audit is of. `forgery`: what it does
+    as a disk, if it is one: then it is tried with processes of that type.
     """
 
     name: str
@@ -103,6 +105,23 @@ class Probe(Value):
     plants: bool = False
     on_channel: bool = False
     ipc: str | None = None
+    forgery: Forgery | None = None
+
+
+def _forged(name: str, tries: str) -> Probe:
+    forgery = FORGERIES[name]
+    # Over a stream: what is forged is what frames ask for, and not how they come.
+    given = {"replies": forgery.encoded}
+    return Probe(
+        name,
+        "disks",
+        tries,
+        "forge",
+        given=lambda _scene: given,
+        on_channel=True,
+        ipc="pipe",
+        forgery=forgery,
+    )
 
 
 def _path(path: str) -> Given:
@@ -207,6 +226,22 @@ CATALOGUE: Final = (
     Probe("flood", "channel", "flood the VMM with replies", "flood", on_channel=True),
     Probe("rewrite-page", "channel", "rewrite the shared page while the VMM reads it", "rewrite-page",
           on_channel=True, ipc="shm"),
+    _forged("window-beyond-end", "let the guest read behind the end of a disk"),
+    _forged("window-too-large", "open a window that is larger than granted"),
+    _forged("window-other-disk", "let the guest read a disk of somebody else's"),
+    _forged("window-read-only", "let the guest write to a disk that is read-only"),
+    _forged("disk-memory-read", "read guest memory, as an IDE channel"),
+    _forged("disk-memory-write", "write guest memory, as an IDE channel"),
+    _forged("disk-dma", "have a disk read to guest memory, as an IDE channel"),
+    _forged("chain-forged", "write to a buffer by a handle that it made up"),
+    _forged("chain-void", "write to a buffer that it has given back"),
+    _forged("chain-withdrawn", "write to a buffer of a queue that is no more"),
+    _forged("chain-other-queue", "write to a buffer in the queue of another device"),
+    _forged("chain-write-beyond", "write guest memory behind a buffer"),
+    _forged("chain-read-beyond", "read guest memory behind a buffer"),
+    _forged("chain-other-disk", "read a disk of somebody else's to a buffer"),
+    _forged("chain-beyond-end", "read behind the end of a disk to a buffer"),
+    _forged("chain-read-only", "write a buffer to a disk that is read-only"),
     Probe("rdtsc", "time", "read the time stamp counter", "read-tsc", _brought("later"), strict_only=True),
     Probe("clock", "time", "read the clock", "read-clock", _brought("later"), strict_only=True),
     Probe("burn-cpu", "time", "compute without end", "burn-cpu", _burnt,

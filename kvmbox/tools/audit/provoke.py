@@ -15,10 +15,15 @@ from kvmbox.errors import DeviceGoneError, DeviceProcessError
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.grants import Grants
 from kvmbox.tools.audit.attacks.channel import BAD, FLOOD, GOOD, REPLY_VALUE_WORD
+from kvmbox.tools.audit.forgeries import Forgery, Victim
 from kvmbox.tools.audit.result import Ended, Result
 from kvmbox.tools.audit.subject import PATIENCE_MS, Subject
 from kvmbox.wire import page_layout as layout
 from kvmbox.wire import protocol
+from kvmbox.wire.effects import BY_CLASS, decode_effects
+
+EFFECTS_AT: Final = 3
+"""Where in a reply the number of its effects is."""
 
 LIMIT: Final = 0xFF
 """The highest value that a read of one byte may have."""
@@ -33,8 +38,9 @@ CARELESS_NS: Final = 2_000_000_000
 """How long the careless reader looks before it gives up being caught."""
 
 
-def provoke(subject: Subject, attack: str, *, careless: bool) -> Result:
-    """Let `attack`, which has begun, meet the VMM's channel, or with `careless` one that trusts it.
+def provoke(subject: Subject, attack: str, *, careless: bool, forgery: Forgery | None = None) -> Result:
+    """Let `attack`, which has begun, meet the VMM's channel, or with `careless` one that trusts it. A
+    `forgery` is what it does there, as a disk.
 
     `Ended.REFUSED` tells that the channel held, `Ended.FINISHED` that the attack got its way.
     """
@@ -43,7 +49,9 @@ def provoke(subject: Subject, attack: str, *, careless: bool) -> Result:
     watchdog.daemon = True
     watchdog.start()
     try:
-        if careless:
+        if forgery is not None:
+            caught, evidence = (_careless_disk if careless else _disk)(subject, forgery)
+        elif careless:
             caught, evidence = _CARELESS[attack](subject)
         else:
             channel = Channel("audit", subject.give_away_link(), [Grants("audit")], now=lambda: 0)
@@ -113,6 +121,40 @@ def _careless_page(subject: Subject) -> tuple[bool, str]:
             if good and words[REPLY_VALUE_WORD] == BAD:
                 return True, "a value changed between check and use"
     return False, "no value changed between check and use"
+
+
+def _disk(subject: Subject, forgery: Forgery) -> tuple[bool, str]:
+    """Be a run's side of a disk, whose guest makes one write, and see what the effects do."""
+    victim = Victim(forgery.device_type)
+    channel = Channel("audit", subject.give_away_link(), victim.grants, now=lambda: 0, record=victim.hear)
+    refused = ""
+    try:
+        while victim.heard < len(forgery.replies):
+            channel.access(protocol.request_word(protocol.WRITE, 0, 1), 0, 0, 0)
+    except DeviceGoneError:
+        raise
+    except DeviceProcessError as error:
+        refused = str(error).removeprefix("device process 'audit' ")
+    finally:
+        channel.close()
+    if victim.is_harmed or not (refused or victim.refusals):
+        return True, forgery.text
+    return (
+        False,
+        f"it {refused}" if refused else f"told that there is no such place (status {victim.refusals[0]})",
+    )
+
+
+def _careless_disk(subject: Subject, forgery: Forgery) -> tuple[bool, str]:
+    """Look at the frames alone, and not at what was granted."""
+    sent = protocol.Request(protocol.WRITE, 0, 1).encode()
+    reply = b""
+    for _ in forgery.replies:
+        os.write(subject.link.vmm[0], sent)
+        reply = os.read(subject.link.vmm[-1], protocol.MAX_FRAME)
+    count, body = reply[EFFECTS_AT], reply[protocol.HEADER.size :]
+    effect = decode_effects(count, body)[0][-1][1]
+    return True, BY_CLASS[type(effect)].text(effect, str)
 
 
 _CARELESS: Final = {"flood": _careless_flood, "rewrite-page": _careless_page}

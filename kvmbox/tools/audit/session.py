@@ -134,7 +134,7 @@ class Session:
                 given |= self._expose(bystander)
             if probe.on_channel:
                 result = subject.begin(probe.attack, given) or provoke(
-                    subject, probe.attack, careless=self.conditions.careless
+                    subject, probe.attack, careless=self.conditions.careless, forgery=probe.forgery
                 )
             else:
                 result = subject.attack(probe.attack, given)

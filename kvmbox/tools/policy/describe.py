@@ -18,7 +18,7 @@ from kvmbox.jail import lock_up as jail
 from kvmbox.lean import Value
 from kvmbox.remote.transports import IPC_CHOICES, TRANSPORTS
 from kvmbox.sandbox.policy import DEVICE_POLICY, DEVICE_POLICY_PIPES, Action, Policy, Rule
-from kvmbox.sandbox.vmm_policy import MAIN_POLICY, VCPU_POLICY
+from kvmbox.sandbox.vmm_policy import DISK_MAIN_POLICY, DISK_VCPU_POLICY, MAIN_POLICY, VCPU_POLICY
 from kvmbox.tools.policy.words import condition_in_words, unmet_in_words
 
 SECCOMP_CHOICES: Final = ("filter", "strict", "off")
@@ -56,6 +56,8 @@ VMM_THREADS: Final[tuple[tuple[str, str, Policy], ...]] = (
         MAIN_POLICY,
     ),
     ("vmm-vcpu", "kvmbox itself: the thread that runs the guest and handles its exits", VCPU_POLICY),
+    ("vmm-main-disk", "the same as vmm-main, where the guest has a disk", DISK_MAIN_POLICY),
+    ("vmm-vcpu-disk", "the same as vmm-vcpu, where the guest has a disk", DISK_VCPU_POLICY),
 )
 """Threads of the VMM that have a filter of their own: name, what it is, policy. One line adds one.
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
+from kvmbox.devices import qcow2
 from kvmbox.devices.model import HostOutput, InputRoom, IrqLine, Reset, Stop
 from kvmbox.devices.vga_text import VgaText
 from kvmbox.jail import linux, notify
@@ -98,6 +99,21 @@ def deaf(channel: int) -> int:
         left -= frame[0] == protocol.RECEIVE
         if not left:
             return 9
+        os.write(channel, server.handle(frame))
+    return 0
+
+
+def stuck(channel: int) -> int:
+    """Answer nothing any more when the place of other clusters than the first ones is asked for."""
+    server = DeviceServer()
+    while frame := os.read(channel, protocol.MAX_FRAME):
+        request = protocol.decode_request(frame)
+        if (
+            request.kind == protocol.RECEIVE
+            and request.payload[0] == qcow2.MAP
+            and request.payload[1:9].strip(b"\0")
+        ):
+            return mute(channel)
         os.write(channel, server.handle(frame))
     return 0
 

@@ -12,7 +12,10 @@ from kvmbox.cli.main import run_command
 from kvmbox.errors import SandboxError
 from kvmbox.sandbox import seccomp
 
-TYPES = ["uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg", "vga"]
+TYPES = [
+    *("uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg", "vga"),
+    *("ide", "format", "vblk", "vrng", "vcon"),
+]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -27,6 +30,13 @@ def test_policy_without_words_shows_every_process(capsys: pytest.CaptureFixture[
     for name in (*TYPES, "spawner"):
         assert any(line.startswith(name) for line in page.splitlines()), name
     assert "COM1, COM2, COM3, COM4, MMIO" in page
+
+
+def test_policy_shows_what_a_disk_adds_to_kvmbox_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    data = {one["process"]: one for one in json.loads(run(capsys, "--format", "json"))}
+    calls = {name: {rule["call"] for rule in one["rules"]} for name, one in data.items() if "vmm" in name}
+    assert calls["vmm-main-disk"] - calls["vmm-main"] == {"preadv2", "preadv", "pwrite64"}
+    assert calls["vmm-vcpu-disk"] - calls["vmm-vcpu"] == {"preadv2"}
 
 
 def test_policy_of_a_type_shows_that_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +70,7 @@ def test_policy_as_json_is_a_list_of_processes(capsys: pytest.CaptureFixture[str
 def test_policy_as_pfc_has_one_filter_for_all_device_processes(capsys: pytest.CaptureFixture[str]) -> None:
     code = run(capsys, "--format", "pfc")
     assert code.startswith(f"# processes: {', '.join(TYPES)}\n")
-    assert code.count("# processes: ") == 3  # theirs, and those of two threads of kvmbox
+    assert code.count("# processes: ") == 5  # theirs, and those of two threads of kvmbox, with disks or not
     assert '# filter for syscall "mmap" (9)' in code
     assert all(line.startswith("#") for line in code.splitlines()[:2])
 

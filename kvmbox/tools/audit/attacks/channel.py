@@ -1,12 +1,12 @@
-"""After the VMM, by the only way that is left open: the channel. Frames without end, and a shared page that
-changes while it is being read.
+"""After the VMM, by the only way that is left open: the channel. Frames without end, a shared page that
+changes while it is being read, and effects that the device was not granted.
 """
 
 from __future__ import annotations
 
 import os
 
-from kvmbox.tools.audit.attacks.calls import write_all
+from kvmbox.tools.audit.attacks.calls import read_some, write_all
 from kvmbox.wire import page_layout as layout
 from kvmbox.wire import protocol
 
@@ -63,3 +63,25 @@ def rewrite_page(_given: dict[str, str]) -> bytes:
             os.write(Ends.replies, layout.DOORBELL)
         words[REPLY_VALUE_WORD] = BAD
         words[REPLY_VALUE_WORD] = GOOD
+
+
+def forge(given: dict[str, str]) -> bytes:
+    """Answer one request after the other with the effects that were given, and then with none."""
+    channel = int(given["channel"].split(",")[0])
+    forged = [bytes.fromhex(part) for part in given["replies"].split(",")]
+    while frame := read_some(channel, protocol.MAX_FRAME):
+        request = protocol.decode_request(frame)
+        count, *effects = forged.pop(0) if forged else b"\0"
+        header = protocol.HEADER.pack(
+            request.kind | protocol.REPLY,
+            request.device,
+            request.size,
+            count,
+            request.sequence,
+            protocol.NO_DEADLINE,
+            0,
+            0,
+            len(effects),
+        )
+        write_all(Ends.replies, header + bytes(effects))
+    return b"all"

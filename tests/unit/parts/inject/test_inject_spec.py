@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kvmbox.board import BoardOptions, pc_board
 from kvmbox.errors import UsageError
 from kvmbox.parts.inject import chance
-from kvmbox.parts.inject.faults import FAULTS, faults_of
+from kvmbox.parts.inject.faults import FAULTS, disk_target, faults_of
 from kvmbox.parts.inject.spec import MOST_CHARACTERS, MOST_SPECS, check_count, parse, select
 from kvmbox.run.values import guest_time
 
@@ -75,6 +75,9 @@ def test_times_have_a_unit(text: str, nanoseconds: int | None) -> None:
         ("uart:delay-irq=0.1", "does not say by how much", "by 20 accesses"),
         ("uart:delay-irq=2@20", "is no probability", "delay-irq=0.01@2ms"),
         ("uart:delay-irq=0.1@0", "'0' is neither a number of accesses nor a time", "2ms is a time"),
+        ("disk:eio=0", "eio=0 is not a whole number from 1 to", "disk:eio=100"),
+        ("disk:torn-write=1.5", "torn-write=1.5 is not a whole number", "disk:torn-write=50"),
+        ("disk:slow=2001", "slow=2001 is not a whole number from 1 to 2000", "disk0:slow=20"),
         ("uart:busy=5m", "'5m' is neither a number of accesses nor a time", "forever has no end"),
         ("uart:busy=10000000000000", "is neither", "forever"),
         ("uart:vanish=1.5", "is neither", "forever"),
@@ -142,9 +145,26 @@ def test_device_that_is_not_there_or_cannot_have_it_is_refused(text: str, why: s
     assert hint in (raised.value.hint or "")
 
 
+DISKS = [disk_target("disk0"), disk_target("cd0")]
+
+
 def test_example_of_each_fault_is_one() -> None:
     for fault in FAULTS.values():
-        assert fault.name in [wanted.fault.name for _, wanted in select(parse(fault.example), BOARD)]
+        chosen = select(parse(fault.example), [*BOARD, *DISKS])
+        assert fault.name in [wanted.fault.name for _, wanted in chosen]
+
+
+def test_disks_have_faults_of_their_own_and_devices_have_not() -> None:
+    for disk in DISKS:
+        assert faults_of(disk) == ["eio", "slow", "torn-write"]
+    assert not {"eio", "slow", "torn-write"} & {name for device in BOARD for name in faults_of(device)}
+    assert [one.name for one, _ in select(parse("disk:eio=2"), DISKS)] == ["disk0", "cd0"]
+    assert [one.name for one, _ in select(parse("cd0:eio=2"), DISKS)] == ["cd0"]
+
+
+def test_values_of_disks_are_read() -> None:
+    (eio, slow, torn) = parse("disk:eio=7,slow=20,torn-write=1").wanted
+    assert (eio.each, slow.delay, torn.each) == (7, 20_000_000, 1)
 
 
 def test_each_device_can_be_silent_and_gone() -> None:

@@ -10,6 +10,7 @@ import kvmbox
 from kvmbox.sandbox.seccomp import load_libseccomp
 from kvmbox.tools.audit import payload
 from kvmbox.tools.audit.attacks.calls import NUMBERS
+from kvmbox.tools.audit.forgeries import FORGERIES, Victim
 from kvmbox.tools.audit.probes import CATALOGUE, NOTHING
 
 WANTED = {
@@ -40,6 +41,14 @@ def test_what_the_issue_of_containment_is_about_is_in_the_catalogue() -> None:
     names = {probe.name for probe in CATALOGUE}
 
     assert names >= WANTED
+
+
+def test_each_forgery_is_a_probe_and_says_last_what_is_not_granted() -> None:
+    assert {probe.name: probe.forgery for probe in CATALOGUE if probe.forgery} == FORGERIES
+    for forgery in FORGERIES.values():
+        victim = Victim(forgery.device_type)
+        assert not victim.is_harmed
+        assert len(forgery.replies[-1]) == 1
 
 
 def test_only_time_is_left_to_strict_mode_and_only_cpu_time_to_nobody() -> None:

@@ -174,6 +174,8 @@ def test_page_shows_equal_processes_once() -> None:
         ["spawner"],
         ["vmm-main"],
         ["vmm-vcpu"],
+        ["vmm-main-disk"],
+        ["vmm-vcpu-disk"],
     ]
     page = as_text(confinements(TYPES), EVERYTHING_THERE)
     assert page.count("the next request") == 1

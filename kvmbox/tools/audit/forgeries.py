@@ -1,0 +1,181 @@
+"""What a taken-over process of a disk asks for, and the VMM's side that it asks: the devices as a run has
+them, with their grants, in a machine of a few pages.
+
+The guest has published one queue, with one request of 16 readable and 512 writable bytes. Next to these, and
+on a disk that belongs to nobody here, is what the process is after. A forgery got something if guest memory
+beside what is published, or a disk, is not what it was, or if a window is open.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Final, cast
+
+from kvmbox import board, layout
+from kvmbox.board import DeviceSpec, IdeDrive, Medium
+from kvmbox.devices.model import (
+    DONE,
+    ChainRead,
+    ChainTransfer,
+    ChainUsed,
+    ChainWrite,
+    Effect,
+    MemoryRead,
+    MemoryWrite,
+    Queue,
+    Transfer,
+    Walk,
+    Window,
+)
+from kvmbox.host.transfers import BytesStore
+from kvmbox.lean import Value
+from kvmbox.memory import GuestMemory
+from kvmbox.remote.grants import Grants, Host, bind
+from kvmbox.remote.medium import MediumAccess
+from kvmbox.remote.queues import DeviceQueues
+from kvmbox.remote.window import CLOSED, DataWindow
+from kvmbox.wire import protocol
+from kvmbox.wire.effects import BY_CLASS, encode_effects
+
+SECTOR: Final = 512
+SIZE: Final = 4096 * SECTOR
+"""Bytes of each disk: more than a window may have."""
+READABLE: Final = 16
+WRITABLE: Final = 512
+ENTRIES: Final = 8
+DESCRIPTORS, AVAILABLE, USED, HEAD, BUFFER, SECRET = 0x1000, 0x1100, 0x1200, 0x2000, 0x3000, 0x4000
+PUBLISHED: Final = range(DESCRIPTORS, SECRET)
+
+IDE: Final = "ide"
+VIRTIO: Final = "vblk"
+FIRST: Final = 1
+"""The handle that the VMM gives to the only request."""
+
+Said = tuple[int, Effect]
+"""An effect, with the index of the device that has it."""
+
+_PUBLISH: Final[tuple[Said, ...]] = (
+    (0, Queue(0, ENTRIES, 0, DESCRIPTORS, AVAILABLE, USED)),
+    (0, Walk(0, 1)),
+)
+
+
+class Forgery(Value):
+    """What a process of `device_type` answers: the effects of one reply after the other. The last effect is
+    the one that it may not have.
+    """
+
+    device_type: str
+    replies: tuple[tuple[Said, ...], ...]
+
+    @property
+    def encoded(self) -> str:
+        """For the payload: of each reply the number of effects and their bytes, in hexadecimal digits."""
+        return ",".join((bytes((len(said),)) + encode_effects(list(said))).hex() for said in self.replies)
+
+    @property
+    def text(self) -> str:
+        """The last effect, for people."""
+        effect = self.replies[-1][-1][1]
+        return BY_CLASS[type(effect)].text(effect, str)
+
+
+def _ide(effect: Effect) -> Forgery:
+    return Forgery(IDE, (((0, effect),),))
+
+
+def _virtio(*said: Said, between: tuple[tuple[Said, ...], ...] = ()) -> Forgery:
+    """What is `said` comes when the process has its request, and behind the replies `between`."""
+    return Forgery(VIRTIO, (_PUBLISH, *between, said))
+
+
+_DATA: Final = b"taken over"
+
+FORGERIES: Final = {
+    "window-beyond-end": _ide(Window(1, 0, SIZE, SECTOR, 1)),
+    "window-too-large": _ide(Window(1, 0, 0, (1 << 20) + SECTOR, 1)),
+    "window-other-disk": _ide(Window(1, 2, 0, SECTOR, 1)),
+    "window-read-only": _ide(Window(1, 1, 0, SECTOR, 0)),
+    "disk-memory-read": _ide(MemoryRead(1, [(SECRET, 64)])),
+    "disk-memory-write": _ide(MemoryWrite(SECRET, _DATA, 0)),
+    "disk-dma": _ide(Transfer(1, 0, 0, [(SECRET, SECTOR)], 1)),
+    "chain-forged": _virtio((0, ChainWrite(77, 0, _DATA))),
+    "chain-void": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=(((0, ChainUsed(0, FIRST, 0)),),)),
+    "chain-withdrawn": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=((), _PUBLISH[:1])),
+    "chain-other-queue": _virtio((1, ChainWrite(FIRST, 0, _DATA))),
+    "chain-write-beyond": _virtio((0, ChainWrite(FIRST, WRITABLE - 1, _DATA))),
+    "chain-read-beyond": _virtio((0, ChainRead(FIRST, 0, READABLE + 1))),
+    "chain-other-disk": _virtio((0, ChainTransfer(FIRST, 1, 0, 0, SECTOR, 1))),
+    "chain-beyond-end": _virtio((0, ChainTransfer(FIRST, 0, SIZE, 0, SECTOR, 1))),
+    "chain-read-only": _virtio((0, ChainTransfer(FIRST, 0, 0, 0, READABLE, 0))),
+}
+"""By the names of their probes."""
+
+
+def devices_of(device_type: str) -> list[DeviceSpec]:
+    """The devices of the process, as a run has them."""
+    if device_type == IDE:
+        drives = [IdeDrive("disk0", SIZE // SECTOR, writable=True), IdeDrive("disk1", SIZE // SECTOR)]
+        return board.ide_board([*drives, None, None])
+    media = [Medium("disk0", SIZE), Medium("disk1", SIZE, writable=True)]
+    return board.place_virtio([board.virtio_blk(number, medium) for number, medium in enumerate(media)])
+
+
+class Victim:
+    """The VMM's side, and a host of its devices. Nobody hears of their lines."""
+
+    def __init__(self, device_type: str) -> None:
+        self.ram = GuestMemory(16 * layout.PAGE_SIZE)
+        self._disks = {f"disk{number}": BytesStore(bytes((number + 1,)) * SIZE) for number in range(3)}
+        self._windows: list[DataWindow] = []
+        self.ram.write(DESCRIPTORS, struct.pack("<QIHHQIHH", HEAD, READABLE, 1, 1, BUFFER, WRITABLE, 2, 0))
+        self.ram.write(AVAILABLE, struct.pack("<HHH", 0, 1, 0))
+        self.ram.write(SECRET, b"secret" * 100)
+        host = cast(Host, self)
+        self.grants: list[Grants] = [bind(device, host) for device in devices_of(device_type)]
+        self.heard = 0
+        """How many requests the process was sent."""
+        self.refusals: list[int] = []
+        """The statuses, other than that all went well, that it was told."""
+        self._before = self._state()
+
+    def _state(self) -> list[bytes]:
+        whole = self.ram.read(0, self.ram.size)
+        parts = [whole[: PUBLISHED.start], whole[PUBLISHED.stop :]]
+        return parts + [bytes(disk.data) for disk in self._disks.values()]
+
+    @property
+    def is_harmed(self) -> bool:
+        """Whether a forgery got something."""
+        return self._state() != self._before or any(window.use != CLOSED for window in self._windows)
+
+    def hear(self, sent: bytes, _reply: bytes) -> None:
+        """See `Channel.record`."""
+        self.heard += 1
+        request = protocol.decode_request(sent)
+        if request.kind == protocol.COMPLETE and request.value >> 32 != DONE:
+            self.refusals.append(request.value >> 32)
+
+    # What a host does for devices.
+
+    def irq_source(self, _gsi: int) -> Callable[[int, int], None]:
+        """See `remote.grants.Host`."""
+        return lambda _level, _coalesced: None
+
+    def rise_of(self, _line: object) -> None:
+        """See Host."""
+
+    def medium(self, _device: str, grant: Medium) -> MediumAccess:
+        """See Host."""
+        store = self._disks[grant.name] if grant.size else BytesStore(b"")
+        return MediumAccess(grant, store, lambda *_errand: False)
+
+    def window(self, register: int) -> DataWindow:
+        """See Host."""
+        self._windows.append(DataWindow(register))
+        return self._windows[-1]
+
+    def queues(self, _device: str, grant: board.Queues) -> DeviceQueues:
+        """See Host."""
+        return DeviceQueues(grant, self.ram, lambda _settle: False)

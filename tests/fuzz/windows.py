@@ -1,0 +1,143 @@
+"""Hostile replies of a disk, by the million: `python -m tests.fuzz.windows --frames 1000000`.
+
+A process that is taken over opens windows and flushes as it likes, while its guest reads and writes at the
+data port, and the transfer thread does its errands at any moment. What must hold: a frame is used as it was
+granted, or refused; the store is read and written within its size, and by no more than the grant at a time;
+and what the guest reads is a piece of the medium, or what the model itself has answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from kvmbox.devices.model import Effect, Flush, Window
+from kvmbox.errors import ProtocolError
+from tests.support.halves import built_halves
+from tests.support.window_disk import OWN, SECTOR
+from tests.support.window_rig import CONTENT, PORT, WindowRig
+
+MOST: Final = 1024
+"""What the grant has as `max_bytes`."""
+LIFE: Final = 60
+"""How many steps a process has, if it is not refused before."""
+SIZES: Final = (0, 1, 2, 3, 4, 6, SECTOR, SECTOR, MOST)
+TOO_LARGE: Final = (MOST + 1, 1 << 40, (1 << 64) - 1)
+EFFECTS: Final = (*(0,) * 40, *(1,) * 40, 2, 2, 3, 3, 20)
+"""How many effects a frame has: each may cause another frame."""
+PLACES: Final = (0, SECTOR, len(CONTENT) - SECTOR, len(CONTENT) - 1, len(CONTENT), 1 << 63, (1 << 64) - 1)
+OWN_WORDS: Final = (OWN.to_bytes(4, "little"), OWN.to_bytes(4, "little")[:2])
+
+
+class Fault(AssertionError):
+    """What must not happen."""
+
+
+class Campaign:
+    """Process after process, from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self._halves = built_halves()
+        self.frames = 0
+        self.moved = 0
+        self.refused = 0
+
+    def effect(self) -> Effect:
+        """What a process asks for, mostly something that it may."""
+        dice = self.dice
+        resource = 0 if dice.random() < 0.99 else dice.choice((1, 2, 255))
+        if dice.random() < 0.1:
+            return Flush(dice.randrange(4), resource)
+        place = dice.choice(PLACES) if dice.random() < 0.2 else dice.randrange(len(CONTENT))
+        way = dice.random()
+        size = dice.choice(TOO_LARGE if way < 0.01 else SIZES) if way < 0.5 else dice.randrange(MOST)
+        return Window(dice.randrange(4), resource, place, size, dice.randrange(2))
+
+    def effects(self) -> list[Effect]:
+        """Those of one frame."""
+        self.frames += 1
+        return [self.effect() for _ in range(self.dice.choice(EFFECTS))]
+
+    def life(self) -> None:
+        """One process, until it is refused. Raises Fault."""
+        dice = self.dice
+        rig = WindowRig(dice.choice(self._halves))
+        rig.model.take_effects = self.effects  # type: ignore[method-assign]
+        try:
+            for _ in range(LIFE):
+                self._step(rig)
+        except ProtocolError as error:
+            self.refused += 1
+            if not any(word in str(error) for word in ("not granted", "follow-ups")):
+                raise Fault(f"refused for another reason: {error}") from error
+        self.moved += len(rig.store.calls)
+        if len(rig.store.data) != len(CONTENT):
+            raise Fault(f"the disk has {len(rig.store.data)} bytes")
+        for call in rig.store.calls:
+            verb, _, place = call.partition(" ")
+            if verb != "flush":
+                offset, size = map(int, place.split("+"))
+                if size > MOST or offset + size > len(CONTENT):
+                    raise Fault(call)
+
+    def _step(self, rig: WindowRig) -> None:
+        dice = self.dice
+        size, count = dice.choice((2, 4)), dice.randrange(1, 400)
+        match dice.randrange(6):
+            case 0 | 1:
+                data = rig.ports.read_string(PORT, size, count)
+                if len(data) != size * count:
+                    raise Fault(f"{len(data)} bytes of {count} reads of {size}")
+                if rig.store.data == CONTENT:
+                    self._check(data, size)
+            case 2:
+                rig.ports.write_string(PORT, size, dice.randbytes(size * count))
+            case 3:
+                rig.store.waits, rig.store.writes_now = dice.random() < 0.5, dice.random() < 0.5
+            case 4:
+                rig.ports.write(PORT + dice.randrange(1, 4), 1, dice.getrandbits(8))
+            case 5 if rig.host.errands:
+                rig.do_errand()
+
+    @staticmethod
+    def _check(data: bytes, size: int) -> None:
+        for start in range(0, len(data), size):
+            word = data[start : start + size]
+            if word not in OWN_WORDS and word not in CONTENT:
+                raise Fault(f"the guest has read {word.hex()}")
+
+
+def fuzz(frames: int, seed: int) -> Campaign:
+    """At least so many frames. Raises Fault."""
+    campaign = Campaign(seed)
+    while campaign.frames < frames:
+        try:
+            campaign.life()
+        except Fault as fault:
+            raise Fault(f"seed {seed}, frame {campaign.frames}: {fault}") from fault
+    return campaign
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="windows", description=__doc__)
+    parser.add_argument("--frames", type=int, default=20_000, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=time.time_ns() & 0xFFFF_FFFF)
+    options = parser.parse_args(arguments)
+    print(f"seed {options.seed}", flush=True)
+    try:
+        done = fuzz(options.frames, options.seed)
+    except Fault as fault:
+        print(f"FAULT: {fault}", flush=True)
+        return 1
+    print(f"{done.frames} frames, {done.moved} times the disk was used, {done.refused} refused: no fault")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
