@@ -122,7 +122,12 @@ class RunConfig(Value):
         if self.start is not None:
             return [("--from", self.start.path)]
         read = [one for one in self._files(READ) if one not in self._disks_written]
-        return [("the guest's image", self.guest), *read]
+        return read if self.boots_drive else [("the guest's image", self.guest), *read]
+
+    @property
+    def boots_drive(self) -> bool:
+        """Whether the guest boots from one of its own drives. `guest` is the file of that then."""
+        return any(one.boots for name in ("disks", "cdroms") for one in self.of_part(name))
 
     @property
     def _disks_written(self) -> list[tuple[str, str]]:
