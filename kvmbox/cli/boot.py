@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
+from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.cli.messages import INTERRUPTED, note, report, say
 from kvmbox.cli.output_files import open_json, refuse_stdout, write_json
 from kvmbox.errors import KvmboxError, UsageError
@@ -88,8 +89,9 @@ def _machine(line: Line, timeline: Timeline) -> Machine:
         timeline.mark("snapshot opened")
         return machine
     guest = line.guest
-    if guest is None:  # firmware is a guest by itself: a path, and never the name of a bundled guest
-        bios = options["bios"]
+    bios = options.get("bios", NO_BIOS)
+    if guest is None and bios not in (BUILTIN_BIOS, NO_BIOS):
+        # Firmware is a guest by itself: a path, and never the name of a bundled guest.
         guest = options["bios"] = os.path.join(os.path.dirname(bios) or ".", os.path.basename(bios))
     return Machine(guest, **options)
 

@@ -16,6 +16,8 @@ from kvmbox.errors import UsageError
 from kvmbox.run.option import FLAG, REPEATED, Option
 from kvmbox.run.options import OPTIONS
 
+STARTERS: Final = {"from_file", "disks", "cdroms"}
+"""Options of which one is enough: there need be no guest beside it."""
 COMPLETION_VARIABLE: Final = "_KVMBOX_COMPLETE"
 """How the scripts of `kvmbox completion` ask click for words."""
 
@@ -47,7 +49,7 @@ def _line(words: Sequence[str]) -> Line:
                 raise ValueError(word)
             option = spelled[spelling]
             _add(found, option, _text(option, text if equals else None, rest))
-    if len(guests) > 1 or "" in guests or not (guests or "from_file" in found):
+    if len(guests) > 1 or "" in guests or not (guests or STARTERS & found.keys()):
         raise ValueError(guests)
     if "help" in found.get("inject", ()):
         raise ValueError("help")

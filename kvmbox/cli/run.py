@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.cli.boot import Line, carry_out
 from kvmbox.cli.options import takes
+from kvmbox.cli.quick import STARTERS
 from kvmbox.cli.sections import SectionedCommand
 from kvmbox.run.by_name import load
 from kvmbox.run.options import SECTIONS
@@ -76,7 +77,7 @@ def command(**options: Any) -> int:
         return 0
     context = click.get_current_context()
     line = line_of(context)
-    no_image = line.guest is None and "from_file" not in line.values
+    no_image = line.guest is None and not STARTERS & line.values.keys()
     if no_image and line.values.get("bios") in (None, BUILTIN_BIOS, NO_BIOS):
         raise click.MissingParameter(ctx=context, param_hint="'GUEST'", param_type="argument")
     return carry_out(line)

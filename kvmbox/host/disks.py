@@ -41,7 +41,8 @@ class DiskRequest(Value):
 
     `mode` is WRITE, OVERLAY or READ_ONLY. `format` is RAW, QCOW2, VHD, or empty for a guess. `on`
     is "ide" or "virtio". kvmbox chooses a serial number if `serial` is empty. `backing` is the file that a
-    qcow2 image builds on. A CD has sectors of 2048 bytes, and is read-only.
+    qcow2 image builds on. A CD has sectors of 2048 bytes, and is read-only. The guest boots from a disk that
+    `boots`, or from such a CD.
     """
 
     path: str
@@ -51,6 +52,7 @@ class DiskRequest(Value):
     serial: str = ""
     backing: str = ""
     is_cd: bool = False
+    boots: bool = False
 
 
 class DiskSource(Protocol):

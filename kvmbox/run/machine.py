@@ -30,6 +30,7 @@ from kvmbox.host.serial import (
 from kvmbox.host.typed import Typed, slice_of
 from kvmbox.judge import Judge
 from kvmbox.outcome import INTERRUPTED, Outcome
+from kvmbox.run.boot_drive import boot_from_drive
 from kvmbox.run.by_name import load
 from kvmbox.run.caller import Caller
 from kvmbox.run.config import NO_FAULTS_IN_SNAPSHOTS, configured
@@ -69,8 +70,11 @@ class Machine:
 
     __signature__ = _EachOption()
 
-    def __init__(self, image: str | os.PathLike[str], **options: Unpack[MachineOptions]) -> None:
-        """`image` is a file, or the name of a bundled guest. The options are those of `kvmbox run`.
+    def __init__(
+        self, image: str | os.PathLike[str] | None = None, **options: Unpack[MachineOptions]
+    ) -> None:
+        """`image` is a file, or the name of a bundled guest. Without one the machine boots from the first of
+        `disks`, or else of `cdroms`. The options are those of `kvmbox run`.
 
         `serial` gives ports a backend: a Capture, or "null", "pty", "file:PATH", "stdio". `console` is where
         COM1 and the debug console are that nothing else was said of: in a Capture, `Machine.console`, or on
@@ -79,9 +83,17 @@ class Machine:
         `say` gets each line that is for a person, from the machine's thread. `start` is for `from_snapshot`.
         Nothing is opened yet. Raises UsageError.
         """
-        path, flat = _find(os.fspath(image))
         chosen = taken(options)
+<<<<<<< HEAD
         self.console: Final = console_of(chosen["serial"], chosen["console"])
+=======
+        if image is None:
+            flat = False
+            path, chosen = boot_from_drive(chosen)
+        else:
+            path, flat = _find(os.fspath(image))
+        self.console: Final = _console_of(chosen["serial"], chosen["console"])
+>>>>>>> refs/heads/guests
         """The Capture with the console's output; None where the console is on stdio."""
         plan = serial_plan(chosen["serial"], self.console)
         self._keys = Typed()

@@ -96,8 +96,8 @@ class Disks(Part):
     def equip(self, opening: Opening) -> None:
         """See `Part`. The image, if it is a disk, is the first one of its kind."""
         self._opening = opening
-        image = opening.source.disk
-        if image is not None:
+        image, boots_drive = opening.source.disk, opening.config.boots_drive
+        if image is not None and not boots_drive:
             found = image_disk(image, is_cd=opening.source.is_cd, overlay_bytes=self._overlay)
             self._add(*found, is_image=True)
         for request in self._requests:
@@ -114,7 +114,8 @@ class Disks(Part):
         virtio = [drive for drive in disks if drive.request.on != IDE]
         opening.place_virtio([drive.on_virtio(number) for number, drive in enumerate(virtio)])
         if image is not None:
-            self._show_in_bios(opening, image.size, disks, cds)
+            first = next(drive for drive in self._drives if drive.is_image or drive.request.boots)
+            self._show_in_bios(opening, first, disks, cds)
 
     def _add(self, request: DiskRequest, store: DiskStore, *, is_image: bool = False) -> None:
         kind, number = "cd" if request.is_cd else "disk", len(self._of_kind(is_cd=request.is_cd))
@@ -123,13 +124,14 @@ class Disks(Part):
     def _of_kind(self, *, is_cd: bool) -> list[Drive]:
         return [drive for drive in self._drives if drive.request.is_cd == is_cd]
 
-    def _show_in_bios(self, opening: Opening, size: int, disks: list[Drive], cds: list[Drive]) -> None:
-        """The image, of `size` bytes, is unit 0 of the BIOS's disk device. Other disks follow, then CDs."""
-        image, source = self._drives[0], opening.source
+    def _show_in_bios(self, opening: Opening, image: Drive, disks: list[Drive], cds: list[Drive]) -> None:
+        """What boots, the `image`, is unit 0 of the BIOS's disk device. Other disks follow, then CDs."""
+        source = opening.source
+        assert source.disk is not None
         further = [[drive for drive in drives if drive is not image] for drives in (disks, cds)]
         opening.stores[BOOT_DISK] = PaddedStore(image.store)
         opening.drives = (
-            BootDrive(BOOT_DISK, unit_sectors(size), image.store.writable),
+            BootDrive(BOOT_DISK, unit_sectors(source.disk.size), image.store.writable),
             *(drive.in_bios() for drives in further for drive in drives),
         )
         opening.source = source.beside(

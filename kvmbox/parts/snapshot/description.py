@@ -141,6 +141,7 @@ class DiskFacts(Value):
     serial: str
     backing: str
     is_cd: bool
+    boots: bool
     size: int
     checksum: str
 
@@ -361,6 +362,7 @@ def _disk(fields: Fields) -> DiskFacts:
         fields.text("serial", 64),
         fields.text("backing"),
         fields.flag("is_cd"),
+        fields.flag("boots"),
         fields.integer("size"),
         fields.text("checksum", 64),
     )
