@@ -1,4 +1,4 @@
-"""A machine without an image boots from a drive, as a PC does: the first --disk, or else the first --cdrom."""
+"""A machine without an image boots from a drive, as a PC does: the first --disk, or the first --cdrom."""
 
 from __future__ import annotations
 

@@ -130,16 +130,12 @@ class RunConfig(Value):
             disks = [("a disk of the snapshot", one.path) for name in DISKS for one in self.of_part(name)]
             return [("--from", self.start.path), *disks, *backing]
         read = [one for one in self._files(READ) if one not in self._disks_written]
-<<<<<<< HEAD
-        return [("the guest's image", self.guest), *read, *backing]
-=======
-        return read if self.boots_drive else [("the guest's image", self.guest), *read]
+        return [*(() if self.boots_drive else [("the guest's image", self.guest)]), *read, *backing]
 
     @property
     def boots_drive(self) -> bool:
         """Whether the guest boots from one of its own drives. `guest` is the file of that then."""
         return any(one.boots for name in ("disks", "cdroms") for one in self.of_part(name))
->>>>>>> refs/heads/guests
 
     @property
     def _disks_written(self) -> list[tuple[str, str]]:

@@ -84,16 +84,12 @@ class Machine:
         Nothing is opened yet. Raises UsageError.
         """
         chosen = taken(options)
-<<<<<<< HEAD
-        self.console: Final = console_of(chosen["serial"], chosen["console"])
-=======
         if image is None:
             flat = False
             path, chosen = boot_from_drive(chosen)
         else:
             path, flat = _find(os.fspath(image))
-        self.console: Final = _console_of(chosen["serial"], chosen["console"])
->>>>>>> refs/heads/guests
+        self.console: Final = console_of(chosen["serial"], chosen["console"])
         """The Capture with the console's output; None where the console is on stdio."""
         plan = serial_plan(chosen["serial"], self.console)
         self._keys = Typed()
