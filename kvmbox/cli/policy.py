@@ -88,14 +88,14 @@ def command(words: tuple[str, ...], simulate: str | None, form: str, seccomp: st
 
 def device_types() -> dict[str, str]:
     """The device types of a board with everything on it, and the devices in each."""
-    from kvmbox import board as boards
-    from kvmbox.board import SERIAL_PORTS, BoardOptions, by_type, pc_board
+    from kvmbox import board_extras as boards
+    from kvmbox.board import SERIAL_PORTS, BoardOptions, Medium, by_type, pc_board
 
     board = pc_board(BoardOptions(SERIAL_PORTS, rtc_base=0, memory_size=layout.MIN_MEMORY))
     disk, cd = boards.IdeDrive("disk0", 1), boards.IdeDrive("cd0", 1, is_cd=True)
     board += boards.ide_board([disk, None, cd, None])
     board.append(boards.disk_map("disk0"))
-    virtio_disk = boards.virtio_blk(0, boards.Medium("disk1", layout.SECTOR_SIZE))
+    virtio_disk = boards.virtio_blk(0, Medium("disk1", layout.SECTOR_SIZE))
     board += boards.place_virtio([virtio_disk, boards.virtio_rng(), boards.virtio_console()])
     return {
         name: f"device process: {', '.join(device.name for device in devices)}"

@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from kvmbox.devices.model import Effect, Flush, Window
+from kvmbox.devices.media import Flush, Window
+from kvmbox.devices.model import Effect
 from kvmbox.errors import ProtocolError
 from tests.support.halves import built_halves
 from tests.support.window_disk import OWN, SECTOR

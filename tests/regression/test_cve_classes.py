@@ -11,20 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from kvmbox import layout
-from kvmbox.board import (
-    SERIAL_PORTS,
-    BoardOptions,
-    BootDrive,
-    IdeDrive,
-    Medium,
-    by_type,
-    disk_map,
-    ide_board,
-    pc_board,
-    virtio_blk,
-    virtio_console,
-    virtio_rng,
-)
+from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, Medium, by_type, pc_board
+from kvmbox.board_extras import IdeDrive, disk_map, ide_board, virtio_blk, virtio_console, virtio_rng
 from kvmbox.devices.model import HostOutput, InputRoom
 from kvmbox.devices.uart_registers import LSR_TEMT
 from tests.support.pc import Pc, rising_edges

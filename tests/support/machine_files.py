@@ -59,7 +59,7 @@ DESCRIPTION = Description(
             PortText("debugcon", b"", (), 0, False, False),
         ),
     ),
-    (DiskFacts("disk0", "/k/disk.img", "overlay", "", "ide", "", "", False, 512, "ab" * 32),),
+    (DiskFacts("disk0", "/k/disk.img", "overlay", "", "ide", "", "", False, False, 512, "ab" * 32),),
     (WindowFacts("ide0", 0, 7, 0, 512, 1, 4),),
 )
 

@@ -12,22 +12,11 @@ import struct
 from collections.abc import Callable
 from typing import Final, cast
 
-from kvmbox import board, layout
-from kvmbox.board import DeviceSpec, IdeDrive, Medium
-from kvmbox.devices.model import (
-    DONE,
-    ChainRead,
-    ChainTransfer,
-    ChainUsed,
-    ChainWrite,
-    Effect,
-    MemoryRead,
-    MemoryWrite,
-    Queue,
-    Transfer,
-    Walk,
-    Window,
-)
+from kvmbox import board, board_extras, layout
+from kvmbox.board import DeviceSpec, Medium
+from kvmbox.board_extras import IdeDrive
+from kvmbox.devices.media import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk, Window
+from kvmbox.devices.model import DONE, Effect, MemoryRead, MemoryWrite, Transfer
 from kvmbox.host.transfers import BytesStore
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
@@ -35,8 +24,9 @@ from kvmbox.remote.grants import Grants, Host, bind
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.queues import DeviceQueues
 from kvmbox.remote.window import CLOSED, DataWindow
+from kvmbox.tools.replay.effect_texts import TEXTS
 from kvmbox.wire import protocol
-from kvmbox.wire.effects import BY_CLASS, encode_effects
+from kvmbox.wire.effects import encode_effects
 
 SECTOR: Final = 512
 SIZE: Final = 4096 * SECTOR
@@ -78,7 +68,7 @@ class Forgery(Value):
     def text(self) -> str:
         """The last effect, for people."""
         effect = self.replies[-1][-1][1]
-        return BY_CLASS[type(effect)].text(effect, str)
+        return TEXTS[type(effect)](effect, str)
 
 
 def _ide(effect: Effect) -> Forgery:
@@ -117,9 +107,11 @@ def devices_of(device_type: str) -> list[DeviceSpec]:
     """The devices of the process, as a run has them."""
     if device_type == IDE:
         drives = [IdeDrive("disk0", SIZE // SECTOR, writable=True), IdeDrive("disk1", SIZE // SECTOR)]
-        return board.ide_board([*drives, None, None])
+        return board_extras.ide_board([*drives, None, None])
     media = [Medium("disk0", SIZE), Medium("disk1", SIZE, writable=True)]
-    return board.place_virtio([board.virtio_blk(number, medium) for number, medium in enumerate(media)])
+    return board_extras.place_virtio(
+        [board_extras.virtio_blk(number, medium) for number, medium in enumerate(media)]
+    )
 
 
 class Victim:

@@ -18,9 +18,10 @@ from kvmbox.tools.audit.attacks.channel import BAD, FLOOD, GOOD, REPLY_VALUE_WOR
 from kvmbox.tools.audit.forgeries import Forgery, Victim
 from kvmbox.tools.audit.result import Ended, Result
 from kvmbox.tools.audit.subject import PATIENCE_MS, Subject
+from kvmbox.tools.replay.effect_texts import TEXTS
 from kvmbox.wire import page_layout as layout
 from kvmbox.wire import protocol
-from kvmbox.wire.effects import BY_CLASS, decode_effects
+from kvmbox.wire.effects import decode_effects
 
 EFFECTS_AT: Final = 3
 """Where in a reply the number of its effects is."""
@@ -154,7 +155,7 @@ def _careless_disk(subject: Subject, forgery: Forgery) -> tuple[bool, str]:
         reply = os.read(subject.link.vmm[-1], protocol.MAX_FRAME)
     count, body = reply[EFFECTS_AT], reply[protocol.HEADER.size :]
     effect = decode_effects(count, body)[0][-1][1]
-    return True, BY_CLASS[type(effect)].text(effect, str)
+    return True, TEXTS[type(effect)](effect, str)
 
 
 _CARELESS: Final = {"flood": _careless_flood, "rewrite-page": _careless_page}
