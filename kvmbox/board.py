@@ -190,7 +190,9 @@ class DeviceSpec(Value):
     `natural_sizes` are the sizes in bytes, beyond 1, of accesses that its registers take at once, where they
     are aligned to their size. `coalesced` are ports whose byte writes may reach the device late, in order,
     before any other request to it: nothing that the guest can see depends on when they do. A write of a word
-    to two of them that are adjacent is to the model as that of its two bytes, low byte first. `source` is the
+    to two of them that are adjacent is to the model as that of its two bytes, low byte first. `latches` are those
+    of them of which only the last one of several writes in a row makes a difference: the device may get that
+    alone. `source` is the
     text of the Python module that defines the class `model`, where that is none of the catalogue.
 
     `on_demand` says that the process may start at the first use of the device. Of such a model it is true, as
@@ -208,6 +210,7 @@ class DeviceSpec(Value):
     grants: tuple[Grant, ...] = ()
     natural_sizes: frozenset[int] = frozenset()
     coalesced: tuple[int, ...] = ()
+    latches: tuple[int, ...] = ()
     source: bytes = b""
     on_demand: bool = False
 
@@ -387,6 +390,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             parameters={"base_seconds": options.rtc_base, "memory_bytes": options.memory_size, "announce": 1},
             grants=(Irq(layout.RTC_IRQ),),
             coalesced=(layout.RTC_INDEX_PORT,),
+            latches=(layout.RTC_INDEX_PORT,),
         )
     )
     board.append(
@@ -420,6 +424,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             "post",
             ports=(AddressRange(layout.POST_PORT, 1),),
             coalesced=(layout.POST_PORT,),
+            latches=(layout.POST_PORT,),
         )
     )
     if options.debug_exit_port is not None:

@@ -244,11 +244,6 @@ class RtcMc146818:
         elif index == REGISTER_B:
             self._write_register_b(value)
 
-    def write_run(self, now: int, offset: int, data: bytes) -> None:
-        """See RunModel. Of writes to the index port, the last one counts."""
-        for value in data[-1:] if offset == 0 else data:
-            self.write(now, offset, 1, value)
-
     def advance(self, now: int) -> None:
         """See DeviceModel. One comparison, unless a flag or a daylight-saving update falls due."""
         if now > self._now:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kvmbox.fast.vmm import AttentionCore, Clock, Lock, LoopCore, RingCore, RouterCore, SourceCore
+from kvmbox.fast.vmm import AttentionCore, ChannelCore, Clock, Lock, LoopCore, ReplayCore, RingCore, RouterCore, SourceCore
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.interrupts import InterruptRouter, Source
 from kvmbox.host.threads import start_thread
@@ -33,7 +33,7 @@ class CompiledClock(Clock, GuestClock):
 
 
 class CompiledRing(RingCore, CoalescedRing):
-    """A ring whose only write compiled code takes along with a read."""
+    """A ring whose only write compiled code takes along with a read, and whose writes to one latch it gives."""
 
     def __init__(
         self,
@@ -42,12 +42,21 @@ class CompiledRing(RingCore, CoalescedRing):
         data: memoryview,
         zones: Mapping[int, tuple[DeviceProxy, int]],
         *,
+        latches: Collection[int] = (),
         carries: bool = True,
         **rest: Any,
     ) -> None:
         lock = Lock()
         self.set_up(lock, zones, carries, entries=ENTRIES, entry_size=ENTRY_SIZE, byte_to_port=BYTE_TO_PORT)
-        super().__init__(words64, words32, data, zones, carries=carries, lock=lock, **rest)
+        for port in latches:
+            device, _ = zones[port]
+            path = device.fast_path(False, 1)
+            channel = getattr(path.access, "__self__", None)
+            if isinstance(channel, ChannelCore):
+                self.latch(port, channel, path.word)
+        super().__init__(
+            words64, words32, data, zones, latches=latches, carries=carries, lock=lock, **rest
+        )
 
     def count_carried(self) -> None:
         """Let the devices count what compiled code has carried along. Thread-safe."""
@@ -190,3 +199,7 @@ class CompiledLoop(LoopCore, VcpuLoop):
     def recent(self) -> list[Made]:
         """See VcpuLoop."""
         return self.remembered()
+
+
+class ReplayedLoop(ReplayCore, CompiledLoop):
+    """A run loop whose exits come from memory: see `tools.bench.replayed`."""

@@ -9,8 +9,10 @@ cdef enum:
 cdef struct Zone:
     uint64_t port
     uint64_t register
-    uint64_t carried    # writes that were carried along here, and are not counted by the device
+    uint64_t carried    # writes that left here, and are not counted by the device
     PyObject *device
+    PyObject *core      # of a latch: the ChannelCore of its device
+    uint64_t word       # … and that of a write
 
 
 cdef class RingCore:
@@ -33,8 +35,72 @@ cdef class RingCore:
         self.mutex, self.carries, self.owned = lock, carries, zones
         for port, (device, register) in zones.items():
             if self.zones < MOST_ZONES:
-                self.table[self.zones] = Zone(port, register, 0, <PyObject *>device)
+                self.table[self.zones] = Zone(port, register, 0, <PyObject *>device, NULL, 0)
                 self.zones += 1
+
+    def latch(self, uint64_t port, ChannelCore core, uint64_t word):
+        """`port` is that of a latch, whose writes, with `word`, go to `core`."""
+        cdef size_t number
+        self.owned = (self.owned, core)
+        for number in range(self.zones):
+            if self.table[number].port == port:
+                self.table[number].core, self.table[number].word = <PyObject *>core, word
+
+    cdef bint give_latch(self, uint64_t *indices) noexcept nogil:
+        """If all writes in the ring are to one latch: give the device the last one, and empty the ring. False:
+        nothing has happened, or the device has failed, which the next one to take the lock is told.
+        """
+        cdef uint64_t word, first, last, port, number, count
+        cdef const uint64_t *entry
+        cdef Zone *zone = NULL
+        cdef Open it
+        cdef bint given = False
+        cdef bint finished = False
+        PyThread_acquire_lock(self.mutex.lock, 1)
+        word = load(indices)
+        first, last = word & 0xFFFFFFFFULL, word >> 32
+        if <void *>self._failure == <void *>None and first < self.entries and last < self.entries:
+            port, count = 0, (last + self.entries - first) % self.entries
+            for number in range(count):
+                entry = indices + 1 + self.entry_words * ((first + number) % self.entries)
+                if entry[1] != self.byte_to_port or number and entry[0] != port:
+                    break
+                port = entry[0]
+            else:
+                for number in range(self.zones):
+                    if count and self.table[number].port == port and self.table[number].core != NULL:
+                        zone = &self.table[number]
+        if zone != NULL:
+            it.limit = 0
+            # SAFETY: `owned` holds the channel.
+            given = (<ChannelCore>zone.core).begin(&it, zone.word, zone.register, entry[2] & 0xFF)
+            if given and it.status != ANSWERED:
+                finished = True
+                given = self.finish(<ChannelCore>zone.core, &it)
+            if given:
+                # Not before the answer, as in `run.coalescing`.
+                store_half(<uint32_t *>indices, <uint32_t>last)
+                self.writes += count
+                zone.carried += count
+        PyThread_release_lock(self.mutex.lock)
+        if finished:
+            self.leave_room()
+        return given
+
+    cdef bint finish(self, ChannelCore core, Open *it) noexcept with gil:
+        """What Python makes of the reply. Whether the device has the write."""
+        self._room.postpone(PyThread_get_thread_ident())
+        try:
+            core.end_access(it)
+            return True
+        except Exception as error:
+            self._failure = error
+            return False
+        finally:
+            self._room.postpone(0)
+
+    cdef void leave_room(self) noexcept with gil:
+        self._room.wait_for_room()
 
     cdef bint carry_along(self, uint64_t *indices, PyObject *device, uint64_t *value) noexcept nogil:
         """If the only write in the ring is for `device`: take it out, and give the value of an indexed read.
@@ -89,7 +155,7 @@ cdef class RingCore:
         return False
 
     def take_carried(self):
-        """(Device, number) of the writes that were carried along here since the last call."""
+        """(Device, number) of the writes that have left here since the last call."""
         cdef size_t number
         taken = []
         for number in range(self.zones):

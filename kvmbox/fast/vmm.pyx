@@ -680,6 +680,9 @@ cdef enum:
     MMIO_KIND = 6
 
 cdef uint64_t KIND_MASK = (<uint64_t>1 << 40) - 1
+cdef uint64_t COALESCED = <uint64_t>1 << 63
+cdef enum:
+    PAGE_OF_DATA = 4096  # where a replayed exit has its data, as KVM has it on this architecture
 
 cdef enum:
     # What `go` found.
@@ -913,13 +916,12 @@ cdef class LoopCore:
             ring = load(words + self.ring_word)
             if ring >> 32 != ring & 0xFFFFFFFFULL:
                 # It holds earlier writes, which come first. One that this read can take along does so.
-                if (
-                    <void *>self.ring == <void *>None
-                    or not route.is_read
-                    or not self.ring.carry_along(words + self.ring_word, route.device, &self.value)
-                ):
+                if <void *>self.ring == <void *>None:
                     return NOT_OURS
-                self.carried = READ_TO_INDEXED
+                if route.is_read and self.ring.carry_along(words + self.ring_word, route.device, &self.value):
+                    self.carried = READ_TO_INDEXED
+                elif not self.ring.give_latch(words + self.ring_word):
+                    return NOT_OURS
         route.count += 1
         if route.unclaimed:
             if route.is_read:
@@ -1058,3 +1060,6 @@ cdef class LoopCore:
             memcpy(&value, data, route.size)
         self.note(route.what, value)
         return 0
+
+
+include "replay.pxi"

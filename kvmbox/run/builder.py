@@ -441,7 +441,10 @@ class GuestVm:
         # The ring belongs to the VM: KVM maps the same page behind each vCPU.
         vcpu = self.vcpus[0]
         alone = len(self.vcpus) == 1
-        return ring_kind()(vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=room, carries=alone)
+        latches = {port for device in devices.board for port in device.latches}
+        return ring_kind()(
+            vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=room, latches=latches, carries=alone
+        )
 
     def close(self) -> None:
         """Close the VM and its vCPUs; the memory stays."""

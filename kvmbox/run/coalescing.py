@@ -11,7 +11,8 @@ matters: the guest must not see that another access overtakes a write. If KVM's 
 deliver them first: before any write that exits, and before any read that exits to a process with such a port.
 With several vCPUs, this covers the writes of all of them.
 Writes to one port are delivered as a run of bytes, and those to two adjacent registers in turn, such as index
-and data, as a string of words. Writes to several registers in a row are one wide write.
+and data, as a string of words. Writes to several registers in a row are one wide write. Of a run to a latch
+(`DeviceSpec.latches`), such as an index register, the device gets the last one alone.
 The main thread also flushes the ring once per slice, so that the last output
 of a guest appears even if the guest never exits again.
 
@@ -46,7 +47,7 @@ kernel or of kvmbox does not look like a fault of the guest.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kvmbox.errors import UnknownExitError
@@ -97,11 +98,12 @@ class CoalescedRing:
         zones: Mapping[int, tuple[DeviceProxy, int]],
         *,
         room: OutputRoom,
+        latches: Collection[int] = (),
         carries: bool = True,
         lock: Mutex | None = None,
     ) -> None:
-        """The views are those of a vCPU's mapping; `zones` gives device and register of each port. `room` is
-        where the devices' channels make a vCPU thread wait. `carries` lets a write leave together with the
+        """The views are those of a vCPU's mapping; `zones` gives device and register of each port, `latches`
+        the ports of latches. `room` is where the devices' channels make a vCPU thread wait. `carries` lets a write leave together with the
         read that needs it, which takes a machine of one vCPU.
         """
         self._room = room
@@ -110,6 +112,7 @@ class CoalescedRing:
         self._data = data
         self._zones = zones
         self._pairs = {port for port in zones if _makes_pair(zones, port)}
+        self._latches = latches
         self._carries = carries
         self._lock: Any = lock or threading.Lock()
         self._failure: Exception | None = None  # of the write that `first` points to
@@ -200,11 +203,13 @@ class CoalescedRing:
             for port, way, data in self._runs(first, last if last > first else ENTRIES):
                 proxy, register = self._zones[port]
                 first = (first + len(data)) % ENTRIES
+                superseded = len(data) - 1 if port in self._latches and way == RUN else 0
                 try:
-                    ways(proxy)[way](register, data)
+                    ways(proxy)[way](register, data[superseded:])
                 except Exception as error:
                     self._failure = error
                     raise
+                proxy.count(False, superseded)
                 self.writes += len(data)
                 # Not before: another thread takes an empty ring for devices that have it all.
                 self._words32[2 * RING_WORD] = first

@@ -44,6 +44,8 @@ pytestmark = pytest.mark.skipif(len(HALVES) < 2, reason=f"compiled: {why_not_bui
 PROCESSES: Final = {"first": ("uart_16550a", "debugcon", "post"), "second": ("uart_16550a", "vga_text")}
 FIRST_PORTS: Final = {"first": (0x3F8, 0xE9, 0x80), "second": (0x2F8, 0x3B0)}
 LATE_PORTS: Final = (0x3F8, 0xE9, 0x80, 0x2F8)
+LATCHES: Final = (0x80, 0x3D4)
+"""POST, and the VGA's index: whatever a run leaves there is what the last write of it leaves."""
 PRINTS: Final = ("uart_16550a", "debugcon")
 INDEX, DATA_OF_INDEX, MISC = 0x3D4, 0x3D5, 0x3C2
 COUNTS: Final = {"uart_16550a": 8, "vga_text": 0x30}
@@ -58,10 +60,12 @@ WRITE: Final = st.tuples(
 )
 MOVE: Final = st.tuples(st.just("move"), st.lists(st.sampled_from([INDEX, DATA_OF_INDEX]), max_size=8), BYTE)
 """Writes to the VGA's index and data, often in turn."""
+LATCH: Final = st.tuples(st.just("move"), st.sampled_from([[0x80], [0x80] * 3, [INDEX], [INDEX] * 5]), BYTE)
+"""Writes to one latch."""
 PRINT: Final = st.tuples(st.just("print"), st.sampled_from(["first", "second"]), BYTE)
 """A late write to a UART, and a read of its LSR or its IIR."""
 STEPS: Final = st.lists(
-    st.one_of(PRINT, PRINT, LATE, MOVE, READ, WRITE, st.just(("flush",)), st.just(("look",))), max_size=40
+    st.one_of(PRINT, PRINT, LATE, MOVE, LATCH, READ, WRITE, st.just(("flush",)), st.just(("look",))), max_size=40
 )
 
 
@@ -113,7 +117,13 @@ class Machine:
                 late = (INDEX, DATA_OF_INDEX) if models[index] == "vga_text" else (port,)
                 zones |= {one: (proxy, one - port) for one in late}
         self.ring = half.ring(
-            self.vcpu.words64, self.vcpu.words32, self.vcpu.bytes, zones, room=FakeRoom(), carries=carries
+            self.vcpu.words64,
+            self.vcpu.words32,
+            self.vcpu.bytes,
+            zones,
+            room=FakeRoom(),
+            latches=LATCHES,
+            carries=carries,
         )
         self.control = half.control(self.vcpu.kick)
         vcpu = cast(Vcpu, self.vcpu)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from kvmbox.devices.model import DeviceModel, HostOutput, RunModel
 from kvmbox.devices.port_models import DebugCon
-from kvmbox.devices.rtc_mc146818 import RtcMc146818
 from kvmbox.devices.uart_16550a import Uart16550A
 from kvmbox.jail.server import joined
 
@@ -19,7 +18,6 @@ MODELS: Final[dict[str, Callable[[], RunModel]]] = {
     "uart": Uart16550A,
     "paced uart": lambda: Uart16550A(pace_transmit=True),
     "debugcon": DebugCon,
-    "rtc": lambda: RtcMc146818(base_seconds=0, memory_bytes=1 << 24),
 }
 BYTE: Final = st.integers(0, 255)
 OFFSET: Final = st.integers(0, 8)

@@ -71,7 +71,7 @@ class Rig:
     device has two adjacent registers, and the port behind them is one's that is none of its.
     """
 
-    def __init__(self, *, start: int = 0) -> None:
+    def __init__(self, *, start: int = 0, latches: tuple[int, ...] = ()) -> None:
         self.page = bytearray(3 * 4096)
         view = memoryview(self.page)
         self.room = FakeRoom()
@@ -94,6 +94,7 @@ class Rig:
                 BEHIND: (self.post, 4),
             },
             room=self.room,
+            latches=latches,
         )
         struct.pack_into("<II", self.page, RING, start, start)
 
@@ -129,6 +130,28 @@ def test_drain_gives_writes_to_one_port_as_one_run() -> None:
     assert rig.indices() == (5, 5)
     assert not rig.ring.pending
     assert (rig.ring.writes, rig.debugcon.writes, rig.post.writes) == (5, 5, 0)
+
+
+def test_of_a_run_to_a_latch_the_last_write_reaches_the_device_and_all_count() -> None:
+    rig = Rig(latches=(RTC,))
+    rig.kernel_writes(RTC, b"\x0a\x0b\x0c")
+    rig.kernel_writes(DEBUGCON, b"ab")
+    rig.kernel_writes(RTC, b"\x0d")
+    rig.ring.drain()
+    assert rig.rtc_channel.asked == [("vcpu", 0, 0, b"\x0c"), ("vcpu", 0, 0, b"\x0d")]
+    assert rig.debug_channel.asked == [("vcpu", 0, 0, b"ab")]
+    assert (rig.ring.writes, rig.rtc.writes) == (6, 4)
+    assert rig.indices() == (6, 6)
+
+
+def test_a_latch_beside_its_data_register_gets_each_write_of_a_pair() -> None:
+    rig = Rig(latches=(INDEX,))
+    rig.kernel_writes(INDEX, b"\x0e")
+    rig.kernel_writes(DATA, b"\x07")
+    rig.kernel_writes(INDEX, b"\x0f")
+    rig.kernel_writes(DATA, b"\xd0")
+    rig.ring.drain()
+    assert rig.vga_channel.asked == [("vcpu words", 0, 0x24, b"\x0e\x07\x0f\xd0")]
 
 
 def test_drain_gives_a_single_write_as_an_access() -> None:
