@@ -16,12 +16,14 @@ If no vCPU has exited for `LOOK_MS`, and nothing else is open, the checks become
   at any moment, and uses a CPU anyway.
 - The time between probes doubles as well, up to `MAX_PROBE_MS`. If the guest uses a stopped process, the
   deadline of the request applies.
+- After `DEEP_MS` more of it, with vCPUs that were halted at the last look, slices grow to `DEEP_SLICE_MS`. Each
+  wake-up costs 150 to 500 µs, most of it for caches that are cold, so their number is what an idle guest costs.
 - Writes that did not exit wait for the end of the slice. So the output of a guest that only prints on the
-  debug console, and is woken only by the timer of the local APIC, appears at most `QUIET_SLICE_MS` late.
+  debug console, and is woken only by the timer of the local APIC, appears at most `DEEP_SLICE_MS` late.
   Output counts as activity, so the following output appears sooner.
 - A timer whose interrupt line is masked in every controller is advanced once per slice (`may_put_off`),
   because the guest cannot notice its ticks. The model is as late as on a busy host, and counts the ticks that
-  it combines.
+  it combines. Slices are `QUIET_SLICE_MS` long at most while a timer waits, or somebody looks at each slice.
 
 Time is counted in slices, and never measured. So a VMM that was suspended has only missed some slices.
 """
@@ -35,6 +37,11 @@ from kvmbox.remote.patience import WAIT_SLICE_MS
 
 QUIET_SLICE_MS: Final = 200
 """A slice while nothing happens; while something does, it is `WAIT_SLICE_MS`."""
+
+DEEP_SLICE_MS: Final = 400
+"""A slice after nothing has happened for `DEEP_MS`, in a machine that was halted when it was looked at."""
+
+DEEP_MS: Final = 2000
 
 LOOK_MS: Final = 100
 """After how long without an exit the vCPUs are looked at for the first time."""
@@ -62,21 +69,27 @@ class Pace:
     def __init__(self) -> None:
         self._exits = -1
         self._quiet_ms = 0
+        self._halted = False
         self._look_in = self._look_every = LOOK_MS
         self._probe_in = self._probe_every = PROBE_MS
 
-    def slice_ms(self, *, announced: bool) -> int:
-        """How long the slice that has begun is. `announced`: each vCPU will announce its next exit."""
-        return QUIET_SLICE_MS if announced and self._quiet_ms >= LOOK_MS else WAIT_SLICE_MS
+    def slice_ms(self, *, announced: bool, owes: bool = False) -> int:
+        """How long the slice that has begun is. `announced`: each vCPU will announce its next exit. `owes`:
+        somebody waits for its end.
+        """
+        if not announced or self._quiet_ms < LOOK_MS:
+            return WAIT_SLICE_MS
+        return DEEP_SLICE_MS if self._halted and not owes and self._quiet_ms >= DEEP_MS else QUIET_SLICE_MS
 
     def may_put_off(self, *, announced: bool, halted: bool) -> bool:
         """Whether deadlines may be late that can do no more than move a line which is masked."""
-        return halted and self.slice_ms(announced=announced) == QUIET_SLICE_MS
+        return halted and self.slice_ms(announced=announced) != WAIT_SLICE_MS
 
     def passed(self, milliseconds: int, *, exits: int, busy: bool, halted: bool) -> Chores:
         """A slice of this length is over. `exits`: of the guest, so far. `busy`: anything else happens, or a
         request is open. `halted`: at the last look all vCPUs were.
         """
+        self._halted = halted
         moved, self._exits = exits != self._exits, exits
         if moved or busy:
             self._quiet_ms = 0

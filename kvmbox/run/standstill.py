@@ -101,6 +101,11 @@ class Standstill:
         self._visitors: list[Visitor] = []
         self._vcpus: Sequence[VcpuControl] = ()
 
+    @property
+    def is_visited(self) -> bool:
+        """Whether anybody looks at each slice."""
+        return bool(self._visitors)
+
     def admit(self, visitor: Visitor) -> None:
         """Ask this one, too, from now on."""
         self._visitors.append(visitor)

@@ -86,7 +86,8 @@ class Watch:
 
     @property
     def _slice_ms(self) -> int:
-        return self._pace.slice_ms(announced=self._announces_exits)
+        owes = bool(self._put_off) or self._standstill.is_visited
+        return self._pace.slice_ms(announced=self._announces_exits, owes=owes)
 
     @property
     def _announces_exits(self) -> bool:

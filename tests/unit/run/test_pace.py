@@ -7,7 +7,16 @@ from itertools import pairwise
 import pytest
 
 from kvmbox.remote.patience import REPLY_SLICES, WAIT_SLICE_MS
-from kvmbox.run.pace import LOOK_MS, MAX_LOOK_MS, MAX_PROBE_MS, PROBE_MS, QUIET_SLICE_MS, Pace
+from kvmbox.run.pace import (
+    DEEP_MS,
+    DEEP_SLICE_MS,
+    LOOK_MS,
+    MAX_LOOK_MS,
+    MAX_PROBE_MS,
+    PROBE_MS,
+    QUIET_SLICE_MS,
+    Pace,
+)
 
 
 class Boot:
@@ -63,8 +72,8 @@ def test_quiet_vcpu_is_looked_at_after_100_ms_then_ever_later(boot: Boot) -> Non
     boot.quiet(20_000)
     assert boot.looks[0] - began == LOOK_MS == 100
     gaps = boot.gaps(boot.looks)
-    assert gaps == sorted(gaps)
-    assert gaps[-1] == MAX_LOOK_MS
+    assert gaps[:3] == [200, 400, 800]
+    assert all(MAX_LOOK_MS <= gap < MAX_LOOK_MS + DEEP_SLICE_MS for gap in gaps[3:])
     assert len(boot.looks) < 20
 
 
@@ -96,8 +105,19 @@ def test_first_look_comes_in_short_slices_whatever_was_promised(boot: Boot) -> N
 
 def test_long_slice_ends_at_once_when_the_exit_is_announced(boot: Boot) -> None:
     boot.quiet(5000)
-    assert boot.pace.slice_ms(announced=True) == QUIET_SLICE_MS
+    assert boot.pace.slice_ms(announced=True) == DEEP_SLICE_MS
     assert boot.pace.slice_ms(announced=False) == WAIT_SLICE_MS
+
+
+def test_slices_get_longer_once_more_while_a_halted_machine_stays_quiet(boot: Boot) -> None:
+    boot.quiet(DEEP_MS)
+    assert set(boot.slices[3:]) == {QUIET_SLICE_MS}
+    boot.quiet(DEEP_MS)
+    assert boot.slices[-1] == DEEP_SLICE_MS
+    assert boot.pace.slice_ms(announced=True, owes=True) == QUIET_SLICE_MS
+    boot.halted = False
+    boot.quiet(DEEP_MS)
+    assert boot.slices[-1] == QUIET_SLICE_MS
 
 
 def test_open_request_is_counted_in_short_slices(boot: Boot) -> None:
