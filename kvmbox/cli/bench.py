@@ -44,6 +44,8 @@ OPTIONS: Final = (
     Option("page_path", "Fill the tables between the markers of this page (needs --peer qemu).",
            flag="--page", metavar="FILE"),
     Option("markdown", "Print the tables as Markdown.", kind=FLAG),
+    Option("exit_", "Replay exits from memory, without KVM: what kvmbox itself adds to an exit (a few seconds).",
+           flag="--exit", choices=("none",)),
     Option("load", "Show the results in FILE, written by --json, instead of measuring.", metavar="FILE"),
     click.option("--compare", nargs=2, metavar="OLD NEW",
                  help="Compare two files, written by --json, instead of measuring."),
@@ -68,6 +70,7 @@ def command(
     plot_path: str | None,
     page_path: str | None,
     markdown: bool,
+    exit_: str | None,
     load: str | None,
     compare: tuple[str, str] | None,
     list_: bool,
@@ -95,14 +98,9 @@ def command(
     if compare is not None:
         return _compare(compare, markdown)
     if load is not None:
-        from kvmbox.tools.bench.results import load as load_results
-
-        results = load_results(load)
-        shown = results.narrowed(only)
-        _check(plot_path, page_path)
-        _show(shown, markdown, each_row=bool(only))
-        _keep(shown, plot_path, results, page_path)
-        return 0
+        return _load(load, only, markdown, plot_path, page_path)
+    if exit_ is not None:
+        return _replay(repeat, divide, markdown)
     if page_path is not None and peer is None and not list_:
         raise UsageError("--page compares with QEMU", hint="add --peer qemu")
     plan = plans.choose(
@@ -136,11 +134,12 @@ def command(
 _MEASURING = ("repeat", "pin", "cpus", "timeout", "json_path", "divide")
 _CHOOSING = ("quick", "peer")
 _IGNORED_BESIDE = {
-    "compare": (*_MEASURING, *_CHOOSING, "only", "plot_path", "page_path", "load", "list_"),
-    "load": (*_MEASURING, *_CHOOSING, "list_"),
+    "compare": (*_MEASURING, *_CHOOSING, "only", "plot_path", "page_path", "load", "exit_", "list_"),
+    "load": (*_MEASURING, *_CHOOSING, "exit_", "list_"),
     "list_": (*_MEASURING, "plot_path", "page_path"),
+    "exit_": ("pin", "cpus", "timeout", "json_path", *_CHOOSING, "only", "plot_path", "page_path", "list_"),
 }
-"""What means nothing beside an option that measures nothing."""
+"""What means nothing beside an option that measures no guest."""
 
 
 def _refuse_ignored() -> None:
@@ -149,7 +148,7 @@ def _refuse_ignored() -> None:
             ignored = given(*others)
             if ignored:
                 raise UsageError(
-                    f"{chosen} measures nothing: {', '.join(ignored)} would mean nothing beside it",
+                    f"{chosen} measures no guest: {', '.join(ignored)} would mean nothing beside it",
                     hint=f"leave out {'it' if len(ignored) == 1 else 'them'} or {chosen}",
                 )
 
@@ -306,6 +305,28 @@ def _keep(drawn: Results, plot_path: str | None, results: Results, page_path: st
         from kvmbox.tools.bench import page
 
         page.fill(page_path, results)
+
+
+def _load(
+    path: str, only: Sequence[str], markdown: bool, plot_path: str | None, page_path: str | None
+) -> int:
+    from kvmbox.tools.bench.results import load
+
+    results = load(path)
+    shown = results.narrowed(only)
+    _check(plot_path, page_path)
+    _show(shown, markdown, each_row=bool(only))
+    _keep(shown, plot_path, results, page_path)
+    return 0
+
+
+def _replay(rounds: int | None, divide: int | None, markdown: bool) -> int:
+    from kvmbox.tools.bench import replayed
+
+    allow_enough()
+    measured = replayed.measure(rounds or replayed.ROUNDS, replayed.TIMES // (divide or 1))
+    _print_tables(replayed.tables(measured), markdown)
+    return 0
 
 
 def _compare(paths: tuple[str, str], markdown: bool) -> int:

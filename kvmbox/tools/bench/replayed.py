@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, Final, NamedTuple, cast
 
@@ -45,17 +45,19 @@ DOT: Final = ord(".")
 RTC_A: Final = 10
 COALESCED: Final = 1 << 63
 NAMES: Final = ("COM1", "RTC", "debugcon")
-EXITS: Final = 20_000
-"""How many accesses one pass has; the first pass is a warm-up."""
+TIMES: Final = 20_000
+"""How often each access is replayed in a round."""
 
 ROUNDS: Final = 7
 
 
-def _in(port: int, size: int = 1) -> tuple[int, int]:
+def in_(port: int, size: int = 1) -> tuple[int, int]:
+    """An IN from `port`, as `ReplayCore` has it."""
     return uapi.KVM_EXIT_IO_IN | size << 8 | port << 16 | 1 << 32, 0
 
 
-def _out(port: int, value: int, *, coalesced: bool = False) -> tuple[int, int]:
+def out(port: int, value: int, *, coalesced: bool = False) -> tuple[int, int]:
+    """An OUT of a byte; `coalesced`: KVM puts it into the ring, and it exits only if that is full."""
     return uapi.KVM_EXIT_IO_OUT | 1 << 8 | port << 16 | 1 << 32, value | (COALESCED if coalesced else 0)
 
 
@@ -70,17 +72,17 @@ class Access(NamedTuple):
 
 
 ACCESSES: Final = (
-    Access("read of the line status register", (_in(LSR),)),
-    Access("output, polled, per byte", (_in(LSR), _out(COM1, DOT, coalesced=True))),
-    Access("output, blind, per byte", (_out(COM1, DOT, coalesced=True),)),
-    Access("debug console, per byte", (_out(layout.DEBUGCON_PORTS[0], DOT, coalesced=True),)),
+    Access("read of the line status register", (in_(LSR),)),
+    Access("output, polled, per byte", (in_(LSR), out(COM1, DOT, coalesced=True))),
+    Access("output, blind, per byte", (out(COM1, DOT, coalesced=True),)),
+    Access("debug console, per byte", (out(layout.DEBUGCON_PORTS[0], DOT, coalesced=True),)),
     Access(
         "RTC: index and data",
-        (_out(layout.RTC_INDEX_PORT, RTC_A, coalesced=True), _in(layout.RTC_INDEX_PORT + 1)),
+        (out(layout.RTC_INDEX_PORT, RTC_A, coalesced=True), in_(layout.RTC_INDEX_PORT + 1)),
     ),
-    Access("inl from a byte device", (_in(COM1 + 4, 4),)),
-    Access("a write that the device has to see", (_out(COM1 + 7, DOT),)),
-    Access("output, interrupts on, per byte", (_out(COM1, DOT),), before=(_out(COM1 + 1, 2),)),
+    Access("inl from a byte device", (in_(COM1 + 4, 4),)),
+    Access("a write that the device has to see", (out(COM1 + 7, DOT),)),
+    Access("output, interrupts on, per byte", (out(COM1, DOT),), before=(out(COM1 + 1, 2),)),
 )
 """The last one leaves the UART with its interrupts on."""
 
@@ -121,11 +123,11 @@ def _ignore(*_arguments: object) -> None:
     """What an effect does here."""
 
 
-def _grants(device: DeviceSpec) -> Grants:
+def _grants(device: DeviceSpec, output: Callable[[bytes], object]) -> Grants:
     return Grants(
         device.name,
         irq_lines=[_ignore for _ in device.granted(Irq)],
-        output=_ignore,
+        output=output,
         input_room=_ignore,
         late_writes={0: _ignore},
     )
@@ -161,15 +163,19 @@ class Path:
 
     def time(self, access: Access, times: int) -> float:
         """Nanoseconds that `access` takes, of `times` of them."""
-        if access.before:
-            self._play(access.before, 1)
         # The first one of each kind finds its route, and a process that sleeps.
-        self._play(access.exits, times // 10 + 2)
+        self.play(access, times // 10 + 2)
         began = time.perf_counter_ns()
-        self._play(access.exits, times)
+        self._replay(access.exits, times)
         return (time.perf_counter_ns() - began) / times
 
-    def _play(self, exits: Sequence[tuple[int, int]], times: int) -> None:
+    def play(self, access: Access, times: int) -> None:
+        """Make `access` so many times, after what comes before it."""
+        if access.before:
+            self._replay(access.before, 1)
+        self._replay(access.exits, times)
+
+    def _replay(self, exits: Sequence[tuple[int, int]], times: int) -> None:
         script = array("Q", [word for pair in exits for word in pair])
         self._loop.replays(script, times, self._leave)
         self._loop.run()
@@ -181,12 +187,14 @@ def _board() -> list[DeviceSpec]:
 
 
 @contextmanager
-def _path(ipc: str) -> Iterator[Path]:
-    """The path to processes over `ipc`, or to models in this process (NONE). Raises SandboxError."""
+def path_to(ipc: str, output: Callable[[bytes], object] = _ignore) -> Iterator[Path]:
+    """The path to processes over `ipc`, or to models in this process (NONE), which print to `output`. Raises
+    SandboxError.
+    """
     clock = compiled("loop", "CompiledClock")()
     clock.release()
     board = _board()
-    grants = {device.name: _grants(device) for device in board}
+    grants = {device.name: _grants(device, output) for device in board}
     if ipc == NONE:
         yield Path(direct_channels(board, grants, now=clock.now, deadline_changed=_ignore))
         return
@@ -210,7 +218,7 @@ def _path(ipc: str) -> Iterator[Path]:
             os.sched_setaffinity(0, found)
 
 
-def measure(rounds: int) -> dict[str, dict[str, float]]:
+def measure(rounds: int, times: int) -> dict[str, dict[str, float]]:
     """Configuration → title of an access → median of the ns that it takes. The rounds are interleaved.
 
     UsageError without the compiled hot path. Raises SandboxError.
@@ -220,10 +228,10 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
     samples: dict[str, dict[str, list[float]]] = {}
     for _ in range(rounds):
         for ipc in (NONE, *IPCS):
-            with _path(ipc) as path:
+            with path_to(ipc) as path:
                 for access in ACCESSES:
                     taken = samples.setdefault(ipc, {}).setdefault(access.title, [])
-                    taken.append(path.time(access, EXITS))
+                    taken.append(path.time(access, times))
     return {ipc: {title: median(taken) for title, taken in rows.items()} for ipc, rows in samples.items()}
 
 

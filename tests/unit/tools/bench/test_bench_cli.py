@@ -62,17 +62,17 @@ MEASURING = [
         (["--load", "/no/such/file"], "cannot read '/no/such/file'"),
         (["surplus"], "surplus"),
         *(
-            (["--load", "/no/such/file", *vain], f"--load measures nothing: {vain[0]} would")
+            (["--load", "/no/such/file", *vain], f"--load measures no guest: {vain[0]} would")
             for vain in MEASURING
         ),
-        (["--load", "/no/such/file", "--list"], "--load measures nothing: --list would"),
-        (["--load", "a", "--compare", "a", "b"], "--compare measures nothing: --load would"),
+        (["--load", "/no/such/file", "--list"], "--load measures no guest: --list would"),
+        (["--load", "a", "--compare", "a", "b"], "--compare measures no guest: --load would"),
         *(
-            (["--compare", "a", "b", *vain], f"--compare measures nothing: {vain[0]} would")
+            (["--compare", "a", "b", *vain], f"--compare measures no guest: {vain[0]} would")
             for vain in (*MEASURING, ["--only", "post"], ["--plot", "a.svg"], ["--page", "a.md"], ["--list"])
         ),
         *(
-            (["--list", *vain], f"--list measures nothing: {vain[0]} would")
+            (["--list", *vain], f"--list measures no guest: {vain[0]} would")
             for vain in (
                 ["--repeat", "3"],
                 ["--pin", "0"],
