@@ -103,8 +103,8 @@ class Standstill:
 
     @property
     def is_visited(self) -> bool:
-        """Whether anybody looks at each slice."""
-        return bool(self._visitors)
+        """Whether anybody wants to hear of each slice."""
+        return any(type(one).slice is not Visitor.slice for one in self._visitors)
 
     def admit(self, visitor: Visitor) -> None:
         """Ask this one, too, from now on."""
