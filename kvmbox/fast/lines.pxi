@@ -27,6 +27,10 @@ cdef class SourceCore:
         """See Rise. Without a lock that can be taken here, the thread leaves the source alone."""
         self.channel = lock if isinstance(lock, Lock) else None
 
+    def __call__(self, level, coalesced):
+        """See Source."""
+        self._router.change(self, level, coalesced)
+
 
 cdef class RouterCore:
     """The compiled half of `host.interrupts.InterruptRouter`: the thread that raises announced lines.
@@ -65,6 +69,33 @@ cdef class RouterCore:
     def controls(self, int descriptor):
         """Lines are those of this virtual machine, or of none: -1. Under the lock of the lines."""
         self.controllers = descriptor
+
+    def change(self, SourceCore source, bint level, coalesced):
+        """See InterruptRouter. A line whose rise has been announced is left to Python."""
+        cdef kvm_irq_level line
+        state = source.state
+        if not PyThread_acquire_lock(self.lines.lock, 0):
+            with nogil:  # a thread that has it may need the GIL
+                PyThread_acquire_lock(self.lines.lock, 1)
+        try:
+            if not state.announced and not source.is_ahead:
+                before = bool(state.asserted & state.heard)
+                source.level = int(level)
+                state.asserted = state.asserted | source.bit if level else state.asserted & ~source.bit
+                if coalesced and state.heard & source.bit:
+                    state.coalesced += coalesced
+                if bool(state.asserted & state.heard) is before:
+                    return
+                state.raised += int(level)
+                line.irq, line.level = source.gsi, level
+                if self._set_line is not None and (
+                    self.controllers < 0 or ioctl(self.controllers, self.irq_line, <unsigned long>&line) < 0
+                ):
+                    self._set_line(source.gsi, int(level))  # which says what is wrong
+                return
+        finally:
+            PyThread_release_lock(self.lines.lock)
+        self.pure_change(source, int(level), coalesced)
 
     def watch(self, sources, int timer):
         """The sources that may be announced, for good, and the timer to read."""

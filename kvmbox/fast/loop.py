@@ -75,6 +75,7 @@ class CompiledRouter(RouterCore, InterruptRouter):
     """Interrupt lines, and a thread that raises those whose rise has been announced, without the GIL."""
 
     source_kind = CompiledSource
+    pure_change = InterruptRouter.change
 
     def __init__(self, clock: CompiledClock) -> None:
         lock = Lock()
