@@ -133,6 +133,7 @@ static const struct test tests[] = {
     LOOP(outb_to_device),
     LOOP(inl_from_device),
     LOOP(outl_to_device),
+    LOOP(insb_from_device),
     LOOP(inb_unclaimed),
     LOOP(outb_unclaimed),
     LOOP(mov_from_device),

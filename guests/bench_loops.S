@@ -43,6 +43,17 @@
     sub     %rcx, %rax
 .endm
 
+/* RDI to room for a string instruction, below the stack. */
+.macro BEGIN_STRING
+    push    %rcx
+    push    %rdi
+    lea     -2 * STRING_LENGTH(%rsp), %rdi
+.endm
+.macro END_STRING
+    pop     %rdi
+    pop     %rcx
+.endm
+
 /* RAX can address all of memory, an operand of 32 bits cannot: it is sign-extended. */
 #define MOV_FAR movabsb
 
@@ -74,6 +85,17 @@
     sub     (%esp), %eax
     sbb     4(%esp), %edx
     lea     8(%esp), %esp
+.endm
+
+/* EDI to room for a string instruction, below the stack. */
+.macro BEGIN_STRING
+    push    %ecx
+    push    %edi
+    lea     -2 * STRING_LENGTH(%esp), %edi
+.endm
+.macro END_STRING
+    pop     %edi
+    pop     %ecx
 .endm
 
 #define MOV_FAR movb
@@ -179,6 +201,14 @@ LOOP inl_from_device, PORT_LONG, 0
     out     %eax, %dx
 .endm
 LOOP outl_to_device, PORT_LONG, VALUE_LONG
+
+.macro body_insb_from_device        /* 7 + 2 */
+    BEGIN_STRING
+    mov     $STRING_LENGTH, %ecx
+    rep insb
+    END_STRING
+.endm
+LOOP insb_from_device, (COM1 + UART_LSR), 0
 
 .macro body_inb_unclaimed           /* 1 + 2 */
     in      %dx, %al

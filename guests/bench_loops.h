@@ -19,6 +19,9 @@
 #define PORT_LONG  (COM1 + UART_MCR)
 #define VALUE_LONG (0x5a000000 | MCR_DTR | MCR_RTS | MCR_OUT2)
 
+/* Bytes that one string instruction reads. */
+#define STRING_LENGTH 64
+
 /* What the RTC is asked for: the seconds, since guests read the time. */
 #define RTC_REGISTER RTC_SECONDS
 
@@ -35,6 +38,7 @@ DECLARE_LOOP(inb_from_device);
 DECLARE_LOOP(outb_to_device);
 DECLARE_LOOP(inl_from_device);
 DECLARE_LOOP(outl_to_device);
+DECLARE_LOOP(insb_from_device);
 DECLARE_LOOP(inb_unclaimed);
 DECLARE_LOOP(outb_unclaimed);
 DECLARE_LOOP(mov_from_device);

@@ -30,6 +30,7 @@ INSTRUCTIONS = {  # per iteration, with the two that count
     "outb_to_device": 3,
     "inl_from_device": 3,
     "outl_to_device": 3,
+    "insb_from_device": 9,
     "inb_unclaimed": 3,
     "outb_unclaimed": 3,
     "mov_from_device": 3,

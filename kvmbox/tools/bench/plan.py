@@ -151,6 +151,7 @@ ROWS: Final = (
     _access("outb_to_device", "OUT to a register of the UART"),
     _access("inl_from_device", "four bytes in one IN"),
     _access("outl_to_device", "four bytes in one OUT"),
+    _access("insb_from_device", "64 bytes by one REP INSB from the UART's LSR", 2_500),
     _access("inb_unclaimed", "IN from a port that nobody has"),
     _access("outb_unclaimed", "OUT to a port that nobody has"),
     _access("mov_from_device", "load from the memory-mapped UART"),
