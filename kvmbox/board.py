@@ -190,9 +190,9 @@ class DeviceSpec(Value):
     `natural_sizes` are the sizes in bytes, beyond 1, of accesses that its registers take at once, where they
     are aligned to their size. `coalesced` are ports whose byte writes may reach the device late, in order,
     before any other request to it: nothing that the guest can see depends on when they do. A write of a word
-    to two of them that are adjacent is to the model as that of its two bytes, low byte first. `latches` are those
-    of them of which only the last one of several writes in a row makes a difference: the device may get that
-    alone. `source` is the
+    to two of them that are adjacent is to the model as that of its two bytes, low byte first. `latches` are
+    those of them where, of several writes in a row, only the last one makes a difference: the device may get
+    it alone. `source` is the
     text of the Python module that defines the class `model`, where that is none of the catalogue.
 
     `on_demand` says that the process may start at the first use of the device. Of such a model it is true, as

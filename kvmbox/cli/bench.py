@@ -44,7 +44,7 @@ OPTIONS: Final = (
     Option("page_path", "Fill the tables between the markers of this page (needs --peer qemu).",
            flag="--page", metavar="FILE"),
     Option("markdown", "Print the tables as Markdown.", kind=FLAG),
-    Option("exit_", "Replay exits from memory, without KVM: what kvmbox itself adds to an exit (a few seconds).",
+    Option("exit_", "Replay exits from memory, without KVM, and show what kvmbox itself adds to an exit.",
            flag="--exit", choices=("none",)),
     Option("load", "Show the results in FILE, written by --json, instead of measuring.", metavar="FILE"),
     click.option("--compare", nargs=2, metavar="OLD NEW",

@@ -7,7 +7,17 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kvmbox.fast.vmm import AttentionCore, ChannelCore, Clock, Lock, LoopCore, ReplayCore, RingCore, RouterCore, SourceCore
+from kvmbox.fast.vmm import (
+    AttentionCore,
+    ChannelCore,
+    Clock,
+    Lock,
+    LoopCore,
+    ReplayCore,
+    RingCore,
+    RouterCore,
+    SourceCore,
+)
 from kvmbox.host.clock import GuestClock
 from kvmbox.host.interrupts import InterruptRouter, Source
 from kvmbox.host.threads import start_thread
@@ -33,7 +43,7 @@ class CompiledClock(Clock, GuestClock):
 
 
 class CompiledRing(RingCore, CoalescedRing):
-    """A ring whose only write compiled code takes along with a read, and whose writes to one latch it gives."""
+    """A ring of which compiled code takes the only write along with a read, and gives writes to one latch."""
 
     def __init__(
         self,
@@ -54,9 +64,7 @@ class CompiledRing(RingCore, CoalescedRing):
             channel = getattr(path.access, "__self__", None)
             if isinstance(channel, ChannelCore):
                 self.latch(port, channel, path.word)
-        super().__init__(
-            words64, words32, data, zones, latches=latches, carries=carries, lock=lock, **rest
-        )
+        super().__init__(words64, words32, data, zones, latches=latches, carries=carries, lock=lock, **rest)
 
     def count_carried(self) -> None:
         """Let the devices count what compiled code has carried along. Thread-safe."""

@@ -103,8 +103,8 @@ class CoalescedRing:
         lock: Mutex | None = None,
     ) -> None:
         """The views are those of a vCPU's mapping; `zones` gives device and register of each port, `latches`
-        the ports of latches. `room` is where the devices' channels make a vCPU thread wait. `carries` lets a write leave together with the
-        read that needs it, which takes a machine of one vCPU.
+        the ports of latches. `room` is where the devices' channels make a vCPU thread wait. `carries` lets a
+        write leave together with the read that needs it, which takes a machine of one vCPU.
         """
         self._room = room
         self._words64 = words64

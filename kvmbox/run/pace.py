@@ -16,8 +16,9 @@ If no vCPU has exited for `LOOK_MS`, and nothing else is open, the checks become
   at any moment, and uses a CPU anyway.
 - The time between probes doubles as well, up to `MAX_PROBE_MS`. If the guest uses a stopped process, the
   deadline of the request applies.
-- After `DEEP_MS` more of it, with vCPUs that were halted at the last look, slices grow to `DEEP_SLICE_MS`. Each
-  wake-up costs 150 to 500 µs, most of it for caches that are cold, so their number is what an idle guest costs.
+- After `DEEP_MS` more of it, with vCPUs that were halted at the last look, slices grow to `DEEP_SLICE_MS`.
+  Each wake-up costs 150 to 500 µs, most of it for caches that are cold, so their number is what an idle guest
+  costs.
 - Writes that did not exit wait for the end of the slice. So the output of a guest that only prints on the
   debug console, and is woken only by the timer of the local APIC, appears at most `DEEP_SLICE_MS` late.
   Output counts as activity, so the following output appears sooner.

@@ -65,7 +65,8 @@ LATCH: Final = st.tuples(st.just("move"), st.sampled_from([[0x80], [0x80] * 3, [
 PRINT: Final = st.tuples(st.just("print"), st.sampled_from(["first", "second"]), BYTE)
 """A late write to a UART, and a read of its LSR or its IIR."""
 STEPS: Final = st.lists(
-    st.one_of(PRINT, PRINT, LATE, MOVE, LATCH, READ, WRITE, st.just(("flush",)), st.just(("look",))), max_size=40
+    st.one_of(PRINT, PRINT, LATE, MOVE, LATCH, READ, WRITE, st.just(("flush",)), st.just(("look",))),
+    max_size=40,
 )
 
 

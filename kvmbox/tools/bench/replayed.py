@@ -61,8 +61,6 @@ def out(port: int, value: int, *, coalesced: bool = False) -> tuple[int, int]:
     return uapi.KVM_EXIT_IO_OUT | 1 << 8 | port << 16 | 1 << 32, value | (COALESCED if coalesced else 0)
 
 
-
-
 class Access(NamedTuple):
     """An access that is measured: the exits that it causes, and those before the first one of them."""
 
@@ -123,7 +121,7 @@ def _ignore(*_arguments: object) -> None:
     """What an effect does here."""
 
 
-def _grants(device: DeviceSpec, output: Callable[[bytes], object]) -> Grants:
+def _grants(device: DeviceSpec, output: Callable[[bytes], None]) -> Grants:
     return Grants(
         device.name,
         irq_lines=[_ignore for _ in device.granted(Irq)],
@@ -187,7 +185,7 @@ def _board() -> list[DeviceSpec]:
 
 
 @contextmanager
-def path_to(ipc: str, output: Callable[[bytes], object] = _ignore) -> Iterator[Path]:
+def path_to(ipc: str, output: Callable[[bytes], None] = _ignore) -> Iterator[Path]:
     """The path to processes over `ipc`, or to models in this process (NONE), which print to `output`. Raises
     SandboxError.
     """

@@ -1,4 +1,4 @@
-"""`kvmbox bench --exit none`: exits that are replayed from memory reach the devices, and cost what is shown."""
+"""`kvmbox bench --exit none`: exits that are replayed from memory reach the devices, and are timed."""
 
 from __future__ import annotations
 
