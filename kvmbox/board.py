@@ -417,16 +417,7 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
             coalesced=layout.DEBUGCON_PORTS,
         )
     )
-    board.append(
-        DeviceSpec(
-            "POST",
-            "debug",
-            "post",
-            ports=(AddressRange(layout.POST_PORT, 1),),
-            coalesced=(layout.POST_PORT,),
-            latches=(layout.POST_PORT,),
-        )
-    )
+    board.append(_post())
     if options.debug_exit_port is not None:
         board.append(_debug_exit("debug-exit", options.debug_exit_port))
         # The user's port wins: it may be this one, or beside it.
@@ -496,6 +487,13 @@ def _fw_cfg(options: BoardOptions) -> DeviceSpec:
         grants=(Memory(max_bytes=16, max_ranges=1), Content(content.parts)),
         natural_sizes=frozenset({2, 4}),
         on_demand=True,
+    )
+
+
+def _post() -> DeviceSpec:
+    port = layout.POST_PORT
+    return DeviceSpec(
+        "POST", "debug", "post", ports=(AddressRange(port, 1),), coalesced=(port,), latches=(port,)
     )
 
 

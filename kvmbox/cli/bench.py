@@ -307,12 +307,16 @@ def _keep(drawn: Results, plot_path: str | None, results: Results, page_path: st
         page.fill(page_path, results)
 
 
+def _read(path: str) -> Results:
+    from kvmbox.tools.bench.results import load
+
+    return load(path)
+
+
 def _load(
     path: str, only: Sequence[str], markdown: bool, plot_path: str | None, page_path: str | None
 ) -> int:
-    from kvmbox.tools.bench.results import load
-
-    results = load(path)
+    results = _read(path)
     shown = results.narrowed(only)
     _check(plot_path, page_path)
     _show(shown, markdown, each_row=bool(only))
@@ -321,19 +325,17 @@ def _load(
 
 
 def _replay(rounds: int | None, divide: int | None, markdown: bool) -> int:
-    from kvmbox.tools.bench import replayed
+    from kvmbox.tools.bench.replayed import replay
 
     allow_enough()
-    measured = replayed.measure(rounds or replayed.ROUNDS, replayed.TIMES // (divide or 1))
-    _print_tables(replayed.tables(measured), markdown)
+    _print_tables(replay(rounds, divide), markdown)
     return 0
 
 
 def _compare(paths: tuple[str, str], markdown: bool) -> int:
     from kvmbox.tools.bench.compare import summary, table
-    from kvmbox.tools.bench.results import load
 
-    old, new = (load(path) for path in paths)
+    old, new = map(_read, paths)
     _print_tables([table(old, new)], markdown)
     for line in summary(old, new):
         click.echo(line)

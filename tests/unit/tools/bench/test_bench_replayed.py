@@ -9,9 +9,10 @@ import pytest
 from kvmbox import layout
 from kvmbox.choice import is_compiled
 from kvmbox.errors import UsageError
-from kvmbox.tools.bench import replayed
+from kvmbox.tools.bench import replay_tables, replayed
 from kvmbox.tools.bench.plan import IPCS, NONE
-from kvmbox.tools.bench.replayed import ACCESSES, COALESCED, Access, in_, out, path_to
+from kvmbox.tools.bench.replay_script import ACCESSES, COALESCED, Access, in_, out
+from kvmbox.tools.bench.replayed import path_to
 
 compiled_only = pytest.mark.skipif(not is_compiled(), reason="pure Python")
 SCR: Final = layout.COM_PORTS["COM1"] + 7
@@ -50,7 +51,7 @@ def test_only_the_compiled_hot_path_is_measured(monkeypatch: pytest.MonkeyPatch)
 
 def test_table_adds_what_was_measured_to_exits_of_other_hosts() -> None:
     rows = {access.title: 100.0 * number for number, access in enumerate(ACCESSES, 5)}
-    added, predicted = replayed.tables({NONE: rows, "shm": rows})
+    added, predicted = replay_tables.tables({NONE: rows, "shm": rows})
     assert added.lines[0] == (ACCESSES[0].title, "500 ns", "500 ns")
     assert "prediction, not measured" in predicted.title
     assert predicted.lines[0] == ("1 µs", "1.50 µs", "1.50 µs")

@@ -1,0 +1,94 @@
+"""A run loop whose exits come from memory, in front of real channels: see `replayed`."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Sequence
+from typing import Any, cast
+
+from kvmbox.board import DeviceSpec
+from kvmbox.bus import Bus, Mapping
+from kvmbox.choice import compiled
+from kvmbox.kvm.vcpu import Vcpu
+from kvmbox.remote.proxy import DeviceProxy
+from kvmbox.run.coalescing import CoalescedRing
+from kvmbox.run.vcpu_state import VcpuControl
+from kvmbox.tools.bench.replay_script import COM1, Access
+
+
+class _Vcpu:
+    """The mapping of a vCPU that nobody runs."""
+
+    def __init__(self) -> None:
+        self.bytes = memoryview(bytearray(3 * 4096))
+        self.words32, self.words64 = self.bytes.cast("I"), self.bytes.cast("Q")
+
+    def fileno(self) -> int:
+        return 0  # never used: the loop replays its exits
+
+    def enter(self) -> int:
+        raise AssertionError("nobody runs it")
+
+    def nothing(self) -> None:
+        """No kick, and nothing to clear."""
+
+    kick = clear_kick = nothing
+
+
+class _Room:
+    """Output that is thrown away has room."""
+
+    def postpone(self, thread: int) -> None:
+        """See OutputRoom."""
+
+    def wait_for_room(self) -> None:
+        """See OutputRoom."""
+
+
+class Path:
+    """The VMM's path from exits to the devices of `channels`, by device type and in index order."""
+
+    def __init__(self, channels: Sequence[tuple[Any, Sequence[DeviceSpec]]]) -> None:
+        self._ports = Bus(16)
+        vcpu = _Vcpu()
+        zones: dict[int, tuple[DeviceProxy, int]] = {}
+        latches: set[int] = set()
+        for channel, devices in channels:
+            for index, device in enumerate(devices):
+                proxy = DeviceProxy.of(channel, index, device)
+                for found in device.ports:
+                    self._ports.attach(Mapping(found.first, found.count, proxy, found.offset, direct=proxy))
+                latches.update(device.latches)
+                for port in (*device.coalesced, *([COM1] if device.name == "COM1" else [])):
+                    mapping = self._ports.find(port)
+                    assert mapping is not None
+                    zones[port] = proxy, mapping.register(port)
+        ring_kind: type[CoalescedRing] = compiled("loop", "CompiledRing")
+        ring = ring_kind(vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=_Room(), latches=latches)
+        kind: Any = compiled("loop", "ReplayedLoop")
+
+        control = VcpuControl(kind.attention_kind(), vcpu.kick, lambda: None)
+        self._leave = control.leave
+        self._loop: Any = kind(
+            control, cast(Vcpu, vcpu), self._ports, Bus(52), read_memory=lambda _: None, ring=ring
+        )
+
+    def time(self, access: Access, times: int) -> float:
+        """Nanoseconds that `access` takes, of `times` of them."""
+        # The first one of each kind finds its route, and a process that sleeps.
+        self.play(access, times // 10 + 2)
+        began = time.perf_counter_ns()
+        self._replay(access.exits, times)
+        return (time.perf_counter_ns() - began) / times
+
+    def play(self, access: Access, times: int) -> None:
+        """Make `access` so many times, after what comes before it."""
+        if access.before:
+            self._replay(access.before, 1)
+        self._replay(access.exits, times)
+
+    def _replay(self, exits: Sequence[tuple[int, int]], times: int) -> None:
+        script = array("Q", [word for pair in exits for word in pair])
+        self._loop.replays(script, times, self._leave)
+        self._loop.run()
