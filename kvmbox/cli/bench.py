@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -166,7 +165,7 @@ def _measure(
     if peer:
         find()
     images = guests()
-    allowed = sorted(os.sched_getaffinity(0))
+    allowed = host.allowed_cpus()
     cpu = allowed[-1] if pin is None else pin
     if cpu not in allowed:
         raise UsageError(

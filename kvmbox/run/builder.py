@@ -441,7 +441,7 @@ class GuestVm:
         # The ring belongs to the VM: KVM maps the same page behind each vCPU.
         vcpu = self.vcpus[0]
         alone = len(self.vcpus) == 1
-        latches = {port for device in devices.board for port in device.latches}
+        latches = zones.keys() & {port for device in devices.board for port in device.latches}
         return ring_kind()(
             vcpu.words64, vcpu.words32, vcpu.bytes, zones, room=room, latches=latches, carries=alone
         )

@@ -17,7 +17,7 @@ from kvmbox.tools.bench.analysis import Cell, cell, cells, ratio
 from kvmbox.tools.bench.plan import FLOOR, IPCS, MAIN, NONE, PRIMARY, QEMU, START_PREFIX, Row, isolated
 from kvmbox.tools.bench.report import Table, number, ratio_text
 from kvmbox.tools.bench.results import Results
-from kvmbox.tools.bench.statistics import Estimate
+from kvmbox.tools.bench.statistics import Estimate, differences, median
 
 ROW: Final = "inb_from_device"
 """The access that a guest makes most often, and that does least: nothing hides the way there and back."""
@@ -76,6 +76,26 @@ def _answers(results: Results, names: Iterable[str], title: str) -> Table | None
 def answer_table(results: Results) -> Table | None:
     """The RFC's question: a line for each kind of access, a column for each ipc; None without a ratio."""
     return _answers(results, MAIN, "the cost of isolation")
+
+
+def added_table(results: Results) -> Table | None:
+    """What each VMM adds to a bare exit, in µs, for each kind of access; None without the floor.
+
+    A negative number is an access that mostly does not exit.
+    """
+    rows = _rows(results, PRIMARY)
+    columns = _measured(results, (*MAIN, QEMU), rows)
+    lines = []
+    for row in rows:
+        floor = results.series(row.name, FLOOR)
+        found = [differences(results.series(row.name, name), floor) for name in columns]
+        if any(found):
+            texts = ("—" if not one else f"{median(one) / 1000:.2f}" for one in found)
+            lines.append((PRIMARY[row.name], *texts))
+    if not lines:
+        return None
+    heads = ("access, µs", *map(_short, columns))
+    return Table("added to a bare exit", heads, tuple(lines), remarks=False)
 
 
 def pure_table(results: Results) -> Table | None:
@@ -170,6 +190,7 @@ TABLES: Final[dict[str, Callable[[Results], Table | None]]] = {
     "resources": resource_table,
     "busy": busy_table,
     "pure": pure_table,
+    "added": added_table,
     "answer": answer_table,
 }
 """Name → table, in the order of a terminal: the answer stands where the reader looks, at the end."""

@@ -21,6 +21,11 @@ _RDTSC: Final = bytes.fromhex("0f31 48c1e220 4809d0 c3")
 _CALIBRATION_NS: Final = 50_000_000
 
 
+def allowed_cpus() -> list[int]:
+    """The CPUs that this process may run on, in order."""
+    return sorted(os.sched_getaffinity(0))
+
+
 def calibrate_tsc() -> int:
     """kHz of this host's time-stamp counter, against the monotonic clock."""
     code = NativeCode(_RDTSC)

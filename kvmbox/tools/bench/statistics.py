@@ -107,6 +107,15 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
     return Estimate(middle, low, high, covered, len(values), ", ".join(noise))
 
 
+def differences(values: Sequence[float | None], references: Sequence[float | None]) -> list[float]:
+    """value − reference, round by round; rounds in which either is missing are left out."""
+    return [
+        value - reference
+        for value, reference in zip(values, references, strict=False)
+        if value is not None and reference is not None
+    ]
+
+
 def ratios(values: Sequence[float | None], references: Sequence[float | None]) -> list[float]:
     """value ÷ reference, round by round; rounds in which either is missing are left out."""
     return [
