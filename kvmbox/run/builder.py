@@ -68,20 +68,23 @@ def board_of(
 
     Raises UsageError if two devices claim the same port.
     """
-    board = pc_board(
-        BoardOptions(
-            serial_ports=tuple(config.serial),
-            rtc_base=config.rtc_base,
-            memory_size=config.memory_size,
-            debug_exit_port=config.debug_exit_port,
-            uart_pace=config.uart_pace,
-            cpus=config.cpus,
-            testdev=config.testdev,
-            fw_cfg=tuple(fw_cfg),
-            has_bios=bios,
-            boot_drives=tuple(drives),
-        )
+    options = BoardOptions(
+        serial_ports=tuple(config.serial),
+        rtc_base=config.rtc_base,
+        memory_size=config.memory_size,
+        debug_exit_port=config.debug_exit_port,
+        uart_pace=config.uart_pace,
+        cpus=config.cpus,
+        testdev=config.testdev,
+        fw_cfg=tuple(fw_cfg),
+        has_bios=bios,
+        boot_drives=tuple(drives),
     )
+    board = pc_board(options)
+    if config.testdev or bios:
+        from kvmbox.board_extras import pc_extras
+
+        board += pc_extras(options)
     board += config.devices
     refuse_conflicts(config, board)
     return board

@@ -34,9 +34,8 @@ from kvmbox.board import (
     StopClean,
     StopPanic,
     StopValue,
-    pc_board,
 )
-from kvmbox.board_extras import disk_map
+from kvmbox.board_extras import disk_map, whole_board
 from kvmbox.devices.catalog import MODELS, build_model
 from kvmbox.devices.media import (
     Chain,
@@ -151,7 +150,7 @@ def variants() -> dict[str, DeviceSpec]:
             boot_drives=(BootDrive("disk", 64),),
             fw_cfg=(FwCfgItem(bytes(range(1, 252)) * 20, "opt/large"),),
         )
-        for device in pc_board(options):
+        for device in whole_board(options):
             name = device.model + (" paced" if device.parameters.get("pace_transmit") else "")
             found.setdefault(name, device)
     found["ide"] = IDE
