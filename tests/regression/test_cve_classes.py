@@ -11,20 +11,16 @@ from collections.abc import Callable
 import pytest
 
 from kvmbox import layout
-from kvmbox.board import (
-    SERIAL_PORTS,
-    BoardOptions,
-    BootDrive,
+from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, Medium, by_type
+from kvmbox.board_extras import (
     IdeDrive,
-    Medium,
-    by_type,
     disk_map,
     ide_board,
     virtio_blk,
     virtio_console,
     virtio_rng,
+    whole_board,
 )
-from kvmbox.board_extras import whole_board
 from kvmbox.devices.model import HostOutput, InputRoom
 from kvmbox.devices.uart_registers import LSR_TEMT
 from tests.support.pc import Pc, rising_edges
