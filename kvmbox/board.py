@@ -364,7 +364,7 @@ def by_type(board: Sequence[DeviceSpec], *, per_device: bool = False) -> dict[st
 
 
 def pc_board(options: BoardOptions) -> list[DeviceSpec]:
-    """The devices of a PC without disks, in the order of their types."""
+    """The devices of a PC, in the order of their types, but for those of `board_extras.whole_board`."""
     board = [
         _serial_port(name, pace=options.uart_pace) for name in SERIAL_PORTS if name in options.serial_ports
     ]
@@ -454,10 +454,6 @@ def pc_board(options: BoardOptions) -> list[DeviceSpec]:
         )
     )
     board += [_fw_cfg(options), _vga()]
-    if options.testdev or options.has_bios:
-        from kvmbox.board_extras import pc_extras
-
-        board += pc_extras(options)
     return board
 
 

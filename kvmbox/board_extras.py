@@ -25,6 +25,7 @@ from kvmbox.board import (
     Parameter,
     Queues,
     Resource,
+    pc_board,
 )
 from kvmbox.errors import UsageError
 from kvmbox.lean import Value
@@ -34,9 +35,14 @@ BOOT_DISK: Final = "boot-disk"
 
 
 def pc_extras(options: BoardOptions) -> list[DeviceSpec]:
-    """What `board.pc_board` has at its end only if it was asked for."""
+    """What of a board has to be asked for."""
     testdev = [_testdev()] if options.testdev else []
     return testdev + (_bios_devices(options.boot_drives) if options.has_bios else [])
+
+
+def whole_board(options: BoardOptions) -> list[DeviceSpec]:
+    """All devices of a PC without disks."""
+    return pc_board(options) + pc_extras(options)
 
 
 def _testdev() -> DeviceSpec:

@@ -40,7 +40,8 @@ RINGS: Final = (
     {"host"},
     {"explain"},
     {"wire"},
-    {"board", "board_extras"},
+    {"board_extras"},
+    {"board"},
     {"memory"},
     {"firmware"},
     {"devices"},
@@ -75,6 +76,7 @@ PURE_IMPORTS: Final = {
 PURE: Final = (
     "kvmbox.bus",
     "kvmbox.board",
+    "kvmbox.board_extras",
     "kvmbox.layout",
     "kvmbox.wire.protocol",
     "kvmbox.sandbox.policy",
@@ -351,8 +353,8 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
     }
     assert {name for name in side if group_of(name) == "wire"} == {
         "kvmbox.wire",
-        *(f"kvmbox.wire.{one}" for one in ("blocks", "chains", "effects", "page_layout", "protocol")),
-        "kvmbox.wire.spawner_frames",
+        *(f"kvmbox.wire.{one}" for one in ("blocks", "chains", "effects", "media_effects", "page_layout")),
+        *("kvmbox.wire.protocol", "kvmbox.wire.spawner_frames"),
     }
     # Filters are compiled by the VMM: neither libseccomp nor the policy is in the sandbox.
     assert side & {"kvmbox.sandbox.seccomp", "kvmbox.sandbox.policy", "kvmbox.sandbox.listener"} == set()

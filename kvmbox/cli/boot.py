@@ -6,11 +6,11 @@ import gc
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.cli.messages import INTERRUPTED, note, report, say
-from kvmbox.cli.output_files import open_json, refuse_stdout, write_json
+from kvmbox.cli.output_files import open_json, refuse_stdout, write_data
 from kvmbox.errors import KvmboxError, UsageError
 from kvmbox.host import early
 from kvmbox.host.distinct import refuse_shared
@@ -54,16 +54,16 @@ def carry_out(line: Line) -> int:
         result = machine.run_here(caller, timeline, started=_collect_garbage)
     except KvmboxError as error:
         early.raising = False  # this is how it ends, whatever signal comes now
-        _write_json(json_path, json_file, {"status": error.exit_status, "reason": str(error)})
+        write_data(json_path, json_file, {"status": error.exit_status, "reason": str(error)})
         raise
     except KeyboardInterrupt:
         early.raising = False
-        _write_json(json_path, json_file, {"status": INTERRUPTED, "reason": "interrupted before the start"})
+        write_data(json_path, json_file, {"status": INTERRUPTED, "reason": "interrupted before the start"})
         raise
     wall = time.monotonic_ns() - timeline.started
     # First what programs read: stderr may be a pipe that nobody empties. The file may be on a full disk.
     try:
-        _write_json(json_path, json_file, result.as_json(wall))
+        write_data(json_path, json_file, result.as_json(wall))
     finally:
         _tell(result, wall, statistics=bool(line.values.get("stats")))
     return result.status
@@ -127,10 +127,3 @@ def _collect_garbage() -> None:
     """From now on. `cli.entry` has stopped it: what was made since is modules and machine, and no garbage."""
     gc.freeze()
     gc.enable()
-
-
-def _write_json(path: str | None, file: TextIO | None, data: dict[str, Any]) -> None:
-    if file is not None:
-        import json
-
-        write_json(path, file, json.dumps(data, indent=2) + "\n")

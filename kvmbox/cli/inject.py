@@ -7,7 +7,8 @@ from typing import Final
 import click
 
 from kvmbox import board
-from kvmbox.board import BoardOptions, DeviceSpec, by_type, pc_board
+from kvmbox.board import BoardOptions, DeviceSpec, by_type
+from kvmbox.board_extras import whole_board
 from kvmbox.parts.inject.faults import (
     ANY,
     CHANCE,
@@ -40,7 +41,9 @@ MODIFIERS: Final = (
 
 def every_device() -> list[DeviceSpec]:
     """All devices that a PC can have without an image's doing, and one disk and one CD."""
-    devices = pc_board(BoardOptions(serial_ports=board.SERIAL_PORTS, rtc_base=0, memory_size=0, testdev=True))
+    devices = whole_board(
+        BoardOptions(serial_ports=board.SERIAL_PORTS, rtc_base=0, memory_size=0, testdev=True)
+    )
     return [*devices, disk_target("disk0"), disk_target("cd0")]
 
 

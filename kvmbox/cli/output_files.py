@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from kvmbox.errors import HostOutputError, StartError, UsageError
 from kvmbox.host.serial import open_for_writing, reason
@@ -53,3 +53,11 @@ def write_json(path: str | None, file: TextIO | None, text: str) -> None:
             file.write(text)
     except OSError as error:
         raise HostOutputError(f"cannot write --json '{path}': {error.strerror}") from error
+
+
+def write_data(path: str | None, file: TextIO | None, data: dict[str, Any]) -> None:
+    """The same for data."""
+    if file is not None:
+        import json
+
+        write_json(path, file, json.dumps(data, indent=2) + "\n")

@@ -6,16 +6,16 @@ device.
 
 from __future__ import annotations
 
-from kvmbox.devices.model import EffectBase, MemoryModel
+from kvmbox.devices.model import Effect, MemoryModel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final, Protocol, TypeAlias
+    from typing import Final, Protocol
 else:
     Protocol = object
 
 
-class Window(EffectBase):
+class Window(Effect):
     """The next `size` bytes at the device's data register are bytes of a medium, from `offset` on.
 
     The VMM serves these accesses, and the bytes never pass through the device. `resource` counts the device's
@@ -40,7 +40,7 @@ class Window(EffectBase):
         self.to_guest = to_guest
 
 
-class Flush(EffectBase):
+class Flush(Effect):
     """What was written to a medium is to reach stable storage: `complete` tells when it has."""
 
     __slots__ = ("resource", "tag")
@@ -51,7 +51,7 @@ class Flush(EffectBase):
         self.resource = resource
 
 
-class Queue(EffectBase):
+class Queue(Effect):
     """The guest has published a split virtqueue: `size` entries, and the addresses of its three areas.
 
     `flags` are features that the driver has accepted: `EVENT_INDEX`, `INDIRECT`. Of 0 entries: there is no
@@ -72,7 +72,7 @@ class Queue(EffectBase):
         self.used = used
 
 
-class Walk(EffectBase):
+class Walk(Effect):
     """At most `count` chains of queue `index` are wanted: `chains` brings those that the guest has made
     available, maybe none. When it brings fewer, the guest will notify the device of the next one.
     """
@@ -85,7 +85,7 @@ class Walk(EffectBase):
         self.count = count
 
 
-class ChainRead(EffectBase):
+class ChainRead(Effect):
     """`size` bytes of the readable part of a chain, from `skip` on, are wanted: `memory` brings them, with
     the handle as their tag.
     """
@@ -99,7 +99,7 @@ class ChainRead(EffectBase):
         self.size = size
 
 
-class ChainWrite(EffectBase):
+class ChainWrite(Effect):
     """`data` goes to the writable part of a chain, from `skip` on."""
 
     __slots__ = ("data", "handle", "skip")
@@ -111,7 +111,7 @@ class ChainWrite(EffectBase):
         self.data = data
 
 
-class ChainTransfer(EffectBase):
+class ChainTransfer(Effect):
     """The host is to move `size` bytes between a medium, from `offset` on, and a chain, from `skip` on.
 
     `to_guest` is 1 for bytes that go to its writable part, 0 for those that come from its readable part.
@@ -130,7 +130,7 @@ class ChainTransfer(EffectBase):
         self.to_guest = to_guest
 
 
-class ChainUsed(EffectBase):
+class ChainUsed(Effect):
     """A chain goes back to the guest, with `written` bytes in its writable part. Its handle is void now.
 
     If the guest wants an interrupt for that, output pin `pin` goes high.
@@ -144,8 +144,6 @@ class ChainUsed(EffectBase):
         self.handle = handle
         self.written = written
 
-
-MediaEffect: TypeAlias = Window | Flush | Queue | Walk | ChainRead | ChainWrite | ChainTransfer | ChainUsed
 
 EVENT_INDEX: Final = 1 << 0
 """Of a queue: each side names the index at which the other one is to notify it (VIRTIO 1.2, 2.7.10)."""

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Final, Protocol, TypeAlias
 
-    from kvmbox.devices.media import MediaEffect
-
     Ranges: TypeAlias = Sequence[tuple[int, int]]
 else:
     Protocol = object
@@ -42,7 +40,7 @@ NO_RISE: Final = (1 << 64) - 1
 """The time of an announcement that takes one back."""
 
 
-class EffectBase:
+class Effect:
     """Base of effects: values that compare and print by their fields. Not to be changed once made."""
 
     __slots__ = ()
@@ -60,7 +58,7 @@ class EffectBase:
         return f"{type(self).__name__}({fields})"
 
 
-class IrqLine(EffectBase):
+class IrqLine(Effect):
     """An interrupt output (a model-local pin) took a level.
 
     `coalesced` counts rising edges that a late host made the model fold into this one; it is 0 unless
@@ -76,7 +74,7 @@ class IrqLine(EffectBase):
         self.coalesced = coalesced
 
 
-class RisesAt(EffectBase):
+class RisesAt(Effect):
     """Output `pin` will rise at guest time `at`, in ns, unless an access prevents it; `NO_RISE`: it may not.
 
     An announcement. It holds until the next one for the pin, or until the rise. At `at`, or at the first call
@@ -93,7 +91,7 @@ class RisesAt(EffectBase):
         self.at = at
 
 
-class HostOutput(EffectBase):
+class HostOutput(Effect):
     """Bytes for the host side of the device: what a UART or the debug console transmits."""
 
     __slots__ = ("data",)
@@ -103,7 +101,7 @@ class HostOutput(EffectBase):
         self.data = data
 
 
-class InputRoom(EffectBase):
+class InputRoom(Effect):
     """`receive` would now accept `count` bytes, after it had accepted less than it was offered."""
 
     __slots__ = ("count",)
@@ -113,7 +111,7 @@ class InputRoom(EffectBase):
         self.count = count
 
 
-class LateWrites(EffectBase):
+class LateWrites(Effect):
     """Whether byte writes to `register` may reach the model late from now on, in order: `allowed` is 1 or 0.
 
     They may after a reset, and wherever nothing that the guest sees before its next access to the device can
@@ -128,19 +126,19 @@ class LateWrites(EffectBase):
         self.allowed = allowed
 
 
-class Reset(EffectBase):
+class Reset(Effect):
     """The guest asked for a reset of the machine."""
 
     __slots__ = ()
 
 
-class Stop(EffectBase):
+class Stop(Effect):
     """The guest asked to stop, or says that it has failed. The VMM knows the value that it forwarded."""
 
     __slots__ = ()
 
 
-class TakeLine(EffectBase):
+class TakeLine(Effect):
     """While `taken` is 1, output `pin` alone drives its interrupt line, whatever other devices do.
 
     What the other devices ask for is kept: the line is theirs again, at their level, when `taken` is 0.
@@ -154,7 +152,7 @@ class TakeLine(EffectBase):
         self.taken = taken
 
 
-class Suspend(EffectBase):
+class Suspend(Effect):
     """The guest asked to suspend to memory (S3) until one of `wakes` happens: the sum of `WAKE_BY_RTC`, …"""
 
     __slots__ = ("wakes",)
@@ -164,7 +162,7 @@ class Suspend(EffectBase):
         self.wakes = wakes
 
 
-class MemoryRead(EffectBase):
+class MemoryRead(Effect):
     """The bytes of `ranges`, (address, size) pairs in guest memory, are wanted: `memory` brings them.
 
     `tag` is the model's own name for the question. The ranges are read in order and their bytes joined; they
@@ -179,7 +177,7 @@ class MemoryRead(EffectBase):
         self.ranges = ranges
 
 
-class MemoryWrite(EffectBase):
+class MemoryWrite(Effect):
     """`data` is to be written to guest memory at `address`.
 
     With a `tag` other than 0 `complete` tells what became of it. Without one, what cannot be written is
@@ -195,7 +193,7 @@ class MemoryWrite(EffectBase):
         self.tag = tag
 
 
-class ContentRead(EffectBase):
+class ContentRead(Effect):
     """`size` bytes of a resource, from `offset` on, are wanted: `memory` brings them.
 
     `tag` is the model's own name for the question; `resource` counts the device's resources as `Transfer`
@@ -212,7 +210,7 @@ class ContentRead(EffectBase):
         self.size = size
 
 
-class Transfer(EffectBase):
+class Transfer(Effect):
     """The host is to move bytes between a resource, from `offset` on, and `ranges` in guest memory, in order.
 
     They never pass through the device: `complete` tells when it is done. `resource` counts the device's
@@ -230,11 +228,6 @@ class Transfer(EffectBase):
         self.ranges = ranges
         self.to_guest = to_guest
 
-
-_Line: TypeAlias = IrqLine | TakeLine | RisesAt
-_Power: TypeAlias = Reset | Stop | Suspend
-_Memory: TypeAlias = MemoryRead | MemoryWrite | ContentRead | Transfer
-Effect: TypeAlias = "_Line | HostOutput | InputRoom | LateWrites | _Power | _Memory | MediaEffect"
 
 WAKE_BY_RTC: Final = 1 << 0
 """The alarm of the clock: its interrupt line is high."""

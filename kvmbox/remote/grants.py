@@ -312,7 +312,7 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
     if any(isinstance(grant, board.Medium | board.Queues) for grant in device.grants):
         from kvmbox.remote.media import media_of
 
-        bound["media"] = media_of(device, host, resources, lines)
+        bound["media"] = media_of(device, resources, lines, host.window, host.queues)
     rises = {pin: rise for pin, line in enumerate(lines) if (rise := host.rise_of(line)) is not None}
     wired = {
         "irq_lines": lines,

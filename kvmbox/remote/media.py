@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from kvmbox.board import DeviceSpec
     from kvmbox.devices.model import Effect
     from kvmbox.remote.follow_up import Application
-    from kvmbox.remote.grants import Access, Host
     from kvmbox.remote.medium import MediumAccess
     from kvmbox.remote.queues import DeviceQueues
     from kvmbox.remote.window import DataWindow
@@ -62,22 +61,25 @@ class Media(Value):
 
 def media_of(
     device: DeviceSpec,
-    host: Host,
-    resources: Sequence[Access],
+    resources: Sequence[TransferAccess | ContentAccess | MediumAccess],
     lines: Sequence[Callable[[int, int], None]],
+    window: Callable[[int], DataWindow],
+    queues: Callable[[str, board.Queues], DeviceQueues],
 ) -> Media:
-    """The media of a device, done by `host`. ValueError if they name more than one register as window."""
+    """The media of a device. `window` and `queues` are those of `grants.Host`. ValueError if the device names
+    more than one register as window.
+    """
     registers = {one.window for one in device.granted(board.Medium) if one.window is not None}
     if len(registers) > 1:
         raise ValueError(f"device {device.name} has more than one window")
-    queues = device.granted(board.Queues)
+    granted = device.granted(board.Queues)
     return Media(
         {
             number: one
             for number, one in enumerate(resources)
             if not isinstance(one, TransferAccess | ContentAccess)
         },
-        host.window(registers.pop()) if registers else None,
-        host.queues(device.name, queues[-1]) if queues else None,
+        window(registers.pop()) if registers else None,
+        queues(device.name, granted[-1]) if granted else None,
         lines,
     )

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from kvmbox.boot.choose import AUTO
 from kvmbox.errors import UsageError
-from kvmbox.host.disks import DiskRequest
 
 _WAYS: Final = {"disks": "bios", "cdroms": "iso"}
 """How a drive boots that is asked for by an option of this name."""
@@ -24,7 +23,7 @@ def boot_from_drive(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
                 f"--boot {options['boot']} has no meaning for a drive, which boots as '{way}'",
                 hint="name the image to boot it otherwise",
             )
-        first = DiskRequest(**drives[0].as_dict() | {"boots": True})
+        first = drives[0].replaced(boots=True)
         return first.path, {**options, "boot": way, name: (first, *drives[1:])}
     raise UsageError(
         "there is nothing to boot: no image, no --disk and no --cdrom", hint="name an image file"

@@ -12,7 +12,6 @@ from typing import Protocol
 
 from kvmbox import board, layout
 from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Medium, Queues, Resource, StopValue, pc_board
-from kvmbox.boot.files import HostFiles
 from kvmbox.boot.state import CpuState
 from kvmbox.bus import Bus, BusDevice, Mapping
 from kvmbox.errors import UsageError
@@ -32,7 +31,6 @@ from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.run.boot_source import BootSource
 from kvmbox.run.coalescing import CoalescedRing, OutputRoom
-from kvmbox.run.config import RunConfig
 from kvmbox.run.kinds import guest_clock, interrupt_router, ring_kind, window_kind
 from kvmbox.run.late_writes import LateWrites
 from kvmbox.run.processors import Processors
@@ -40,6 +38,7 @@ from kvmbox.wire import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.boot.files import HostFiles
     from kvmbox.host.disks import RunDisk
     from kvmbox.host.transfers import Store, TransferThread
     from kvmbox.remote.grants import Grants, Host
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from kvmbox.remote.medium import MediumAccess
     from kvmbox.remote.queues import DeviceQueues
     from kvmbox.remote.window import DataWindow
+    from kvmbox.run.config import RunConfig
     from kvmbox.run.moving import Mover
 
     Stores = ZoneMap[str, Store]
@@ -68,20 +68,23 @@ def board_of(
 
     Raises UsageError if two devices claim the same port.
     """
-    board = pc_board(
-        BoardOptions(
-            serial_ports=tuple(config.serial),
-            rtc_base=config.rtc_base,
-            memory_size=config.memory_size,
-            debug_exit_port=config.debug_exit_port,
-            uart_pace=config.uart_pace,
-            cpus=config.cpus,
-            testdev=config.testdev,
-            fw_cfg=tuple(fw_cfg),
-            has_bios=bios,
-            boot_drives=tuple(drives),
-        )
+    options = BoardOptions(
+        serial_ports=tuple(config.serial),
+        rtc_base=config.rtc_base,
+        memory_size=config.memory_size,
+        debug_exit_port=config.debug_exit_port,
+        uart_pace=config.uart_pace,
+        cpus=config.cpus,
+        testdev=config.testdev,
+        fw_cfg=tuple(fw_cfg),
+        has_bios=bios,
+        boot_drives=tuple(drives),
     )
+    board = pc_board(options)
+    if config.testdev or bios:
+        from kvmbox.board_extras import pc_extras
+
+        board += pc_extras(options)
     board += config.devices
     refuse_conflicts(config, board)
     return board

@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Final, Self
 
 from kvmbox.boot import bundled
@@ -30,7 +29,6 @@ from kvmbox.host.serial import (
 from kvmbox.host.typed import Typed, slice_of
 from kvmbox.judge import Judge
 from kvmbox.outcome import INTERRUPTED, Outcome
-from kvmbox.run.boot_drive import boot_from_drive
 from kvmbox.run.by_name import load
 from kvmbox.run.caller import Caller
 from kvmbox.run.config import NO_FAULTS_IN_SNAPSHOTS, configured
@@ -42,6 +40,7 @@ from kvmbox.run.timeline import Timeline
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from inspect import Signature
+    from types import TracebackType
     from typing import Unpack
 
     from kvmbox.host.capture import Capture
@@ -85,6 +84,8 @@ class Machine:
         """
         chosen = taken(options)
         if image is None:
+            from kvmbox.run.boot_drive import boot_from_drive
+
             flat = False
             path, chosen = boot_from_drive(chosen)
         else:

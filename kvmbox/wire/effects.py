@@ -4,7 +4,7 @@ A row of `TABLE` has the tag, the name and the class of an effect, the place of 
 and the grants of the board that allow the effect (`kvmbox.board`). The table drives encoding, decoding, the
 check of grants (`remote.grants`), and the table in docs/wire-protocol.md. A new effect needs a class in
 `devices.model`, a row here, the service of the host (`remote.grants`), and its words for a person
-(`tools.replay.effect_texts`).
+(`effect_texts`).
 
 Effects are at the beginning of the payload of a reply. Each has 8 bytes, and some have more data after them:
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, assert_never
+from typing import Any, Final, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -34,9 +34,8 @@ from kvmbox.board import (
     StopClean,
     StopPanic,
     StopValue,
-    pc_board,
 )
-from kvmbox.board_extras import disk_map
+from kvmbox.board_extras import disk_map, whole_board
 from kvmbox.devices.catalog import MODELS, build_model
 from kvmbox.devices.media import (
     Chain,
@@ -151,7 +150,7 @@ def variants() -> dict[str, DeviceSpec]:
             boot_drives=(BootDrive("disk", 64),),
             fw_cfg=(FwCfgItem(bytes(range(1, 252)) * 20, "opt/large"),),
         )
-        for device in pc_board(options):
+        for device in whole_board(options):
             name = device.model + (" paced" if device.parameters.get("pace_transmit") else "")
             found.setdefault(name, device)
     found["ide"] = IDE
@@ -788,7 +787,7 @@ class Rig:
                     assert resource < len(self.device.granted(Medium))
                     self.asked = tag
                 case _:
-                    assert_never(effect)
+                    raise AssertionError(f"nobody knows of {effect}")
 
     def snapshot(self) -> bytes:
         state = self.model.snapshot()

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvmbox import layout
-from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, by_type, pc_board
+from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, by_type
+from kvmbox.board_extras import whole_board
 from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.jail.server import DeviceServer
 from kvmbox.remote.greeting import hello_of
@@ -30,7 +31,7 @@ def on_demand() -> dict[str, list[DeviceSpec]]:
         has_bios=True,
         boot_drives=(BootDrive("disk", 8),),
     )
-    types = by_type(pc_board(options))
+    types = by_type(whole_board(options))
     return {name: devices for name, devices in types.items() if all(each.on_demand for each in devices)}
 
 
@@ -39,7 +40,7 @@ TYPES = on_demand()
 
 def test_those_that_a_guest_may_never_use_start_on_demand_and_no_type_is_divided() -> None:
     assert sorted(TYPES) == ["bdisk", "fwcfg", "hpet", "i8042", "pm", "testdev", "vga"]
-    board = pc_board(
+    board = whole_board(
         BoardOptions((), 0, layout.MIB, testdev=True, has_bios=True, boot_drives=(BootDrive("disk", 1),))
     )
     for devices in by_type(board).values():

@@ -25,9 +25,16 @@ from kvmbox.board import (
     Queues,
     Resource,
     Suspend,
-    pc_board,
 )
-from kvmbox.board_extras import BOOT_DISK, disk_map, place_virtio, virtio_blk, virtio_console, virtio_rng
+from kvmbox.board_extras import (
+    BOOT_DISK,
+    disk_map,
+    place_virtio,
+    virtio_blk,
+    virtio_console,
+    virtio_rng,
+    whole_board,
+)
 from kvmbox.devices.catalog import MODELS
 from kvmbox.devices.rtc_registers import CENTURY, DATE_OF_MONTH, MONTH, YEAR
 from kvmbox.firmware.fw_cfg import FwCfgItem
@@ -64,7 +71,7 @@ def board(*, pace: bool, rtc_base: int = 1_700_000_000) -> dict[str, list[Device
     disk = Medium("disk", 64 * layout.SECTOR_SIZE, writable=True)
     virtio = place_virtio([virtio_blk(0, disk), virtio_rng(), virtio_console()])
     by_type: dict[str, list[DeviceSpec]] = {}
-    for device in (*pc_board(options), *virtio):
+    for device in (*whole_board(options), *virtio):
         by_type.setdefault(device.device_type, []).append(device)
     return by_type
 

@@ -11,8 +11,16 @@ from collections.abc import Callable
 import pytest
 
 from kvmbox import layout
-from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, Medium, by_type, pc_board
-from kvmbox.board_extras import IdeDrive, disk_map, ide_board, virtio_blk, virtio_console, virtio_rng
+from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, Medium, by_type
+from kvmbox.board_extras import (
+    IdeDrive,
+    disk_map,
+    ide_board,
+    virtio_blk,
+    virtio_console,
+    virtio_rng,
+    whole_board,
+)
 from kvmbox.devices.model import HostOutput, InputRoom
 from kvmbox.devices.uart_registers import LSR_TEMT
 from tests.support.pc import Pc, rising_edges
@@ -190,7 +198,9 @@ def test_cve_2015_3456_there_is_no_floppy_controller(pc: Pc) -> None:
 
 def test_cve_2015_3456_device_that_is_left_out_has_neither_port_nor_process() -> None:
     """Serial ports that were not asked for, and a debug-exit port that was switched off, are not there."""
-    board = pc_board(BoardOptions(("COM1",), rtc_base=0, memory_size=layout.MIN_MEMORY, debug_exit_port=None))
+    board = whole_board(
+        BoardOptions(("COM1",), rtc_base=0, memory_size=layout.MIN_MEMORY, debug_exit_port=None)
+    )
     claimed = {place.first for device in board for place in device.ports}
     assert not claimed & {layout.COM_PORTS["COM2"], layout.COM_PORTS["COM3"], layout.DEBUG_EXIT_PORT}
     assert not claimed & {layout.EXTRA_DEBUG_EXIT_PORT, layout.TESTDEV_PORT, layout.TESTDEV_IRQ_PORT}
@@ -200,7 +210,7 @@ def test_cve_2015_3456_device_that_is_left_out_has_neither_port_nor_process() ->
     # A process is started for each device type that has a device, and for no other.
     assert set(names) == {"uart", "pit", "rtc", "i8042", "debug", "pm", "hpet", "fwcfg", "vga"}
     assert all(names.values())
-    no_serial = pc_board(BoardOptions((), rtc_base=0, memory_size=layout.MIN_MEMORY))
+    no_serial = whole_board(BoardOptions((), rtc_base=0, memory_size=layout.MIN_MEMORY))
     assert "uart" not in by_type(no_serial)
 
 
@@ -208,7 +218,7 @@ def test_cve_2015_3456_every_model_of_the_catalogue_has_a_use() -> None:
     """No model lies about in device processes that no board wires."""
     from kvmbox.devices.catalog import MODELS
 
-    board = pc_board(
+    board = whole_board(
         BoardOptions(
             SERIAL_PORTS,
             0,

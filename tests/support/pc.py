@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kvmbox import layout
-from kvmbox.board import SERIAL_PORTS, BoardOptions, pc_board
+from kvmbox.board import SERIAL_PORTS, BoardOptions
+from kvmbox.board_extras import whole_board
 from kvmbox.bus import Bus, Mapping
 from kvmbox.devices.catalog import build_model
 from kvmbox.devices.model import DeviceModel, Effect, IrqLine
@@ -35,7 +36,7 @@ class Pc:
         self.now = 0
         self.ports = Bus(PORT_BITS)
         self.models: dict[str, DeviceModel] = {}
-        for device in pc_board(
+        for device in whole_board(
             BoardOptions(
                 *(SERIAL_PORTS, 0, layout.MIN_MEMORY),
                 uart_pace=pace,

@@ -24,8 +24,8 @@ from kvmbox.board import (
     StopPanic,
     StopValue,
     Suspend,
-    pc_board,
 )
+from kvmbox.board_extras import whole_board
 from kvmbox.devices.catalog import build_model
 from kvmbox.firmware.fw_cfg import FwCfgItem
 
@@ -45,7 +45,7 @@ def board(
         uart_pace=uart_pace,
         testdev=testdev,
     )
-    return {device.name: device for device in pc_board(options)}
+    return {device.name: device for device in whole_board(options)}
 
 
 def addresses(ranges: tuple[AddressRange, ...]) -> set[int]:
@@ -53,7 +53,7 @@ def addresses(ranges: tuple[AddressRange, ...]) -> set[int]:
 
 
 def test_board_has_each_device_once_and_no_address_twice() -> None:
-    devices = pc_board(BoardOptions(SERIAL_PORTS, 0, 128 * layout.MIB, testdev=True))
+    devices = whole_board(BoardOptions(SERIAL_PORTS, 0, 128 * layout.MIB, testdev=True))
     assert len({device.name for device in devices}) == len(devices) == 21
     for one, other in combinations(devices, 2):
         assert not addresses(one.ports) & addresses(other.ports)
@@ -153,7 +153,7 @@ def test_board_testdev_is_there_only_on_request_and_leaves_the_debug_console_alo
 def test_board_fw_cfg_tells_the_number_of_cpus_and_the_files(cpus: int) -> None:
     items = (FwCfgItem(b"hello", "opt/x"),)
     options = BoardOptions((), 0, 128 * layout.MIB, cpus=cpus, fw_cfg=items)
-    (device,) = [one for one in pc_board(options) if one.name == "fw_cfg"]
+    (device,) = [one for one in whole_board(options) if one.name == "fw_cfg"]
     model = build_model(device.model, device.parameters)
     for key in (0x05, 0x0F):
         model.write(0, 0, 2, key)

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from kvmbox import layout, outcome
-from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, Medium, by_type, pc_board
+from kvmbox.board import SERIAL_PORTS, BoardOptions, BootDrive, DeviceSpec, Medium, by_type
 from kvmbox.board_extras import (
     IdeDrive,
     disk_map,
@@ -24,6 +24,7 @@ from kvmbox.board_extras import (
     virtio_blk,
     virtio_console,
     virtio_rng,
+    whole_board,
 )
 from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
@@ -369,7 +370,7 @@ def everything() -> list[DeviceSpec]:
     )
     disks = [virtio_blk(number, Medium(f"disk{number}", 512)) for number in range(6)]
     virtio = place_virtio([*disks, virtio_rng(), virtio_console()])
-    return [*pc_board(options), *ide_board([IdeDrive("disk0", 1)] * 4), *virtio]
+    return [*whole_board(options), *ide_board([IdeDrive("disk0", 1)] * 4), *virtio]
 
 
 def test_device_processes_that_pages_list_are_those_of_the_board() -> None:

@@ -12,9 +12,9 @@ import struct
 from collections.abc import Callable
 from typing import Final, cast
 
-from kvmbox import board, board_extras, layout
-from kvmbox.board import DeviceSpec, Medium
-from kvmbox.board_extras import IdeDrive
+from kvmbox import layout
+from kvmbox.board import DeviceSpec, Medium, Queues
+from kvmbox.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk
 from kvmbox.devices.media import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk, Window
 from kvmbox.devices.model import DONE, Effect, MemoryRead, MemoryWrite, Transfer
 from kvmbox.host.transfers import BytesStore
@@ -24,8 +24,8 @@ from kvmbox.remote.grants import Grants, Host, bind
 from kvmbox.remote.medium import MediumAccess
 from kvmbox.remote.queues import DeviceQueues
 from kvmbox.remote.window import CLOSED, DataWindow
-from kvmbox.tools.replay.effect_texts import TEXTS
 from kvmbox.wire import protocol
+from kvmbox.wire.effect_texts import TEXTS
 from kvmbox.wire.effects import encode_effects
 
 SECTOR: Final = 512
@@ -107,11 +107,9 @@ def devices_of(device_type: str) -> list[DeviceSpec]:
     """The devices of the process, as a run has them."""
     if device_type == IDE:
         drives = [IdeDrive("disk0", SIZE // SECTOR, writable=True), IdeDrive("disk1", SIZE // SECTOR)]
-        return board_extras.ide_board([*drives, None, None])
+        return ide_board([*drives, None, None])
     media = [Medium("disk0", SIZE), Medium("disk1", SIZE, writable=True)]
-    return board_extras.place_virtio(
-        [board_extras.virtio_blk(number, medium) for number, medium in enumerate(media)]
-    )
+    return place_virtio([virtio_blk(number, medium) for number, medium in enumerate(media)])
 
 
 class Victim:
@@ -168,6 +166,6 @@ class Victim:
         self._windows.append(DataWindow(register))
         return self._windows[-1]
 
-    def queues(self, _device: str, grant: board.Queues) -> DeviceQueues:
+    def queues(self, _device: str, grant: Queues) -> DeviceQueues:
         """See Host."""
         return DeviceQueues(grant, self.ram, lambda _settle: False)

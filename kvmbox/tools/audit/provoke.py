@@ -18,9 +18,9 @@ from kvmbox.tools.audit.attacks.channel import BAD, FLOOD, GOOD, REPLY_VALUE_WOR
 from kvmbox.tools.audit.forgeries import Forgery, Victim
 from kvmbox.tools.audit.result import Ended, Result
 from kvmbox.tools.audit.subject import PATIENCE_MS, Subject
-from kvmbox.tools.replay.effect_texts import TEXTS
 from kvmbox.wire import page_layout as layout
 from kvmbox.wire import protocol
+from kvmbox.wire.effect_texts import TEXTS
 from kvmbox.wire.effects import decode_effects
 
 EFFECTS_AT: Final = 3

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from kvmbox import layout
-from kvmbox.board import MMIO_UART, BoardOptions, pc_board
+from kvmbox.board import MMIO_UART, BoardOptions
+from kvmbox.board_extras import whole_board
 from kvmbox.errors import DeviceProcessError
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
@@ -60,7 +61,7 @@ def run_server(
             sandbox = cleanup.enter_context(open_sandbox(options.sandbox))
             memory = GuestMemory(options.memory_size)
             cleanup.callback(memory.close)
-            board = pc_board(
+            board = whole_board(
                 BoardOptions(
                     serial_ports=SERIAL_PORTS,
                     rtc_base=options.rtc_base,

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import kvmbox.wire.media_effects  # noqa: F401 - adds the effects that some models have
 from kvmbox.board import DeviceSpec
 from kvmbox.devices.model import Effect
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.remote.patience import printable
-from kvmbox.tools.replay.effect_texts import TEXTS, excerpt
 from kvmbox.wire import protocol
 from kvmbox.wire.blocks import BLOCKS, Block
 from kvmbox.wire.chains import decode_chains
+from kvmbox.wire.effect_texts import TEXTS, excerpt
 from kvmbox.wire.effects import BY_CLASS, decode_effects
 from kvmbox.wire.protocol import HEADER, KIND_NAMES, NO_DEADLINE, FrameError, Request
 

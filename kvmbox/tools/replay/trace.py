@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import kvmbox.wire.media_effects  # noqa: F401 - adds the effects that some models have
 from kvmbox.devices.model import Effect, HostOutput, IrqLine
 from kvmbox.parts.record.format import ChannelHeader, Record
 from kvmbox.tools.replay.describe import ACCESSES, device_of, place_of, seconds

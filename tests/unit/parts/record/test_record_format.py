@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from kvmbox.board import SERIAL_PORTS, BoardOptions, pc_board
+from kvmbox.board import SERIAL_PORTS, BoardOptions
+from kvmbox.board_extras import whole_board
 from kvmbox.errors import RecordingError
 from kvmbox.parts.record import format as fmt
 from kvmbox.parts.record.format import End, EndReason, RequestCheck
@@ -177,7 +178,7 @@ def test_request_before_the_hello_is_refused() -> None:
 
 def test_header_of_every_device_that_a_board_may_have_is_read_back() -> None:
     options = BoardOptions(SERIAL_PORTS, 0, 1 << 20, testdev=True, has_bios=True)
-    channels = fmt.channels_of(pc_board(options), per_device=True)
+    channels = fmt.channels_of(whole_board(options), per_device=True)
     found = fmt.decode_header(fmt.encode_header(channels)[fmt.PREAMBLE.size :])
     assert [channel.device_type for channel in found] == [channel.device_type for channel in channels]
 

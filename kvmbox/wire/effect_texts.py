@@ -1,4 +1,4 @@
-"""What an effect does, in words, for `kvmbox replay --dump`.
+"""What an effect does, in words.
 
 Each text is a function of the effect, and of what names the wire at a pin.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import kvmbox.wire.media_effects  # noqa: F401 - whoever shows effects decodes them all
 from kvmbox.devices.media import (
     ChainRead,
     ChainTransfer,
