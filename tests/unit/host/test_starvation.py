@@ -120,7 +120,7 @@ def test_is_starved_what_cannot_be_read_is_no_excuse(proc: Task, tmp_path: Path,
 
 def test_is_starved_a_process_that_runs_has_a_state_and_a_time() -> None:
     # The real /proc: this very process is running, and has not used up its chance since.
-    assert Starvation(PID, proc="/proc/self/..").is_starved() is False  # no such pid
+    assert Starvation(1 << 22).is_starved() is False  # above all pids (PID_MAX_LIMIT)
     assert Starvation(os.getpid()).is_starved()
     assert Starvation(0, threading.get_ident()).is_starved()
     assert not Starvation(0).is_starved()
