@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import Final, cast
 
+import kvmbox.wire.media_effects  # noqa: F401 - adds the effects that some models have
 from kvmbox import board, board_extras, layout
 from kvmbox.board import DeviceSpec, Medium
 from kvmbox.board_extras import IdeDrive
