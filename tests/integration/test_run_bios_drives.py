@@ -44,6 +44,10 @@ def drivers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(["cc", "-m16", f"-I{ROOT}/guests/boot", "-c", "-o", part, source], check=True)
         link = ["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "-e", "0x7c00", "--oformat", "binary"]
         subprocess.run([*link, "-o", str(directory / f"{name}.img"), part], check=True)
+    part, source = str(directory / "kernel.o"), str(ROOT / "tests/drivers/int13_multiboot.S")
+    subprocess.run(["cc", "-m32", f"-I{ROOT}/guests", "-c", "-o", part, source], check=True)
+    link = ["ld", "-m", "elf_i386", "-z", "max-page-size=0x1000", "-T", str(ROOT / "guests/common/elf.ld")]
+    subprocess.run([*link, "-o", str(directory / "kernel.elf"), part], check=True)
     return directory
 
 
@@ -352,3 +356,22 @@ def test_snapshot_has_a_disk_that_boots_once(tmp_path: Path) -> None:
 
     assert status == 0
     assert output.startswith(b", by LBA, not beyond the end\r\n")
+
+
+# --- Kernels that call the BIOS -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("controller", ["ide", "virtio"])
+def test_multiboot_kernel_reads_a_drive_in_real_mode(drivers: Path, tmp_path: Path, controller: str) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"sweet".ljust(128 * SECTOR, b"\0"))
+
+    status, output, _ = run_to_end(Run(drivers / "kernel.elf", "--disk", f"{disk},on={controller}"))
+
+    assert (status, output) == (0, b"sweet")
+
+
+def test_multiboot_kernel_has_no_drive_where_there_is_none(drivers: Path) -> None:
+    status, output, _ = run_to_end(Run(drivers / "kernel.elf"))
+
+    assert (status, output) == (3, b"")
