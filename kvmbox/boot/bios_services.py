@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from kvmbox import layout
 from kvmbox.boot.plan import BootContext
 from kvmbox.boot.segments import LoadSegment
-from kvmbox.firmware.builtin_bios import rom_with, service_vectors
+from kvmbox.firmware.builtin_bios import rom_with, served_drives, service_vectors
 from kvmbox.firmware.memory_map import memory_map
 
 
@@ -21,7 +21,7 @@ def bios_services(context: BootContext, segments: Sequence[LoadSegment]) -> tupl
     """Vector table and ROM as writes; none where there is no BIOS, or where the kernel takes their place."""
     if not context.bios_rom or not context.firmware:
         return ()
-    rom = rom_with(context.bios_rom, memory_map(context.memory.size), None)
+    rom = rom_with(context.bios_rom, memory_map(context.memory.size), served_drives(context.further))
     writes = ((0, service_vectors(rom)), (layout.BIOS_ROM, rom))
     for address, data in writes:
         if any(one.address < address + len(data) and address < one.end for one in segments):

@@ -125,6 +125,9 @@ _DISKETTES: Final = {
 }
 _USUAL_DISKETTE: Final = _DISKETTES[1440]
 
+_NO_BOOT: Final = 0xFF
+"""What `Drives.boot` says of a BIOS that boots from no drive."""
+
 _HEADS: Final = 16
 _TRACK: Final = 63
 _FEWEST_CYLINDERS: Final = 2
@@ -167,6 +170,11 @@ def cd_drives(size: int, boot: CdBoot, further: Further = NO_DRIVES) -> Drives:
     return Drives(CD, (cd, *_others(further, HARD_DISK, CD + 1)), boot)
 
 
+def served_drives(further: Further) -> Drives:
+    """The drives of a BIOS that boots none of them, and has no image: `further` ones, from unit 0 on."""
+    return Drives(_NO_BOOT, tuple(_others(further, HARD_DISK, CD, first_unit=0)))
+
+
 def unit_sectors(size: int) -> int:
     """How many sectors unit 0 has for an image of `size` bytes, whether that is a disk or a CD."""
     return max(drives(size).table[0].sectors, _cd_sectors(size) * CD_SECTOR // layout.SECTOR_SIZE)
@@ -176,12 +184,13 @@ def _cd_sectors(size: int) -> int:
     return -(-size // CD_SECTOR)
 
 
-def _others(further: Further, first_disk: int, first_cd: int) -> Iterator[Drive]:
-    """Units from 1 on: hard disks, and then CDs."""
+def _others(further: Further, first_disk: int, first_cd: int, first_unit: int = 1) -> Iterator[Drive]:
+    """Units from `first_unit` on: hard disks, and then CDs."""
     for index, sectors in enumerate(further.disks):
-        yield Drive(first_disk + index, 1 + index, sectors, hard_disk(sectors))
-    for index, sectors in enumerate(further.cds):
-        yield Drive(first_cd + index, 1 + len(further.disks) + index, sectors, sector_size=CD_SECTOR)
+        yield Drive(first_disk + index, first_unit + index, sectors, hard_disk(sectors))
+    for index, sectors in enumerate(further.cds, len(further.disks)):
+        number = first_cd + index - len(further.disks)
+        yield Drive(number, first_unit + index, sectors, sector_size=CD_SECTOR)
 
 
 def hard_disk(sectors: int) -> Geometry:
@@ -224,7 +233,7 @@ def rom_with(
         raise ValueError(f"the BIOS has room for {_MOST_RANGES} memory ranges, not for {len(ranges)}")
     if len(shown.table) > _MOST_DRIVES:
         raise ValueError(f"the BIOS has room for {_MOST_DRIVES} drives, not for {len(shown.table)}")
-    boots = _BOOTS if shown.table else _SERVES_ONLY
+    boots = _BOOTS if shown.table and shown.boot != _NO_BOOT else _SERVES_ONLY
     data = _PARAMETERS.pack(
         trap,
         shown.boot,

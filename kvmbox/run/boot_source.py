@@ -37,7 +37,8 @@ class BootSource(Value):
     `has_bios` says whether the ROM of the built-in BIOS is in memory, if only to trap what is called.
     `disk` is the image that the BIOS shows as a disk, or as a CD (`is_cd`), if it does. `fw_cfg` has the
     kernel that firmware is to start. `symbols` are the files that name the guest's addresses. `hint` names
-    another way to boot, or is empty. `load_beside` loads the image beside `further` drives of the BIOS, and
+    another way to boot, or is empty. `serves_drives` says that what is booted, and is no disk, may ask the BIOS
+    for drives. `load_beside` loads the image beside `further` drives of the BIOS, and
     announces the virtio devices at `virtio`.
     """
 
@@ -51,6 +52,7 @@ class BootSource(Value):
     load_beside: Callable[[Further, VirtioPlaces, GuestMemory], BootPlan] | None = None
     further: Further = NO_DRIVES
     virtio: VirtioPlaces = ()
+    serves_drives: bool = False
 
     def beside(self, further: Further) -> BootSource:
         """The same, with `further` drives of the BIOS."""
@@ -86,14 +88,15 @@ class BootSource(Value):
         choice = choose(image, boot, bios=config.bios)
         way = choice.way
         # A kernel of Multiboot may go back to real mode and call the BIOS of the PC that it was started on.
+        serves_drives = (
+            way.name in ("multiboot", "multiboot2")
+            and config.bios != NO_BIOS
+            and config.firmware_tables != "none"
+        )
         has_bios = (
             way.name in ("bios", "iso", "real")
             or (way.name == "linux" and _starts_in_real_mode(image))
-            or (
-                way.name in ("multiboot", "multiboot2")
-                and config.bios != NO_BIOS
-                and config.firmware_tables != "none"
-            )
+            or serves_drives
         )
         options = BootOptions(
             command_line=command_line,
@@ -124,6 +127,7 @@ class BootSource(Value):
             choice.hint,
             way.name == "iso",
             load,
+            serves_drives=serves_drives,
         )
 
 

@@ -151,6 +151,25 @@ def _linux(way: str, cpus: int) -> Callable[[Path], Start]:
     return start
 
 
+def _linux_on_disk(controller: str, device: str, cpus: int) -> Callable[[Path], Start]:
+    modules = {
+        "virtio": ("virtio_mmio", "virtio_blk", "ext4"),
+        "ide": ("pata_legacy", "sd_mod", "ext4"),
+    }[controller]
+
+    def start(directory: Path) -> Start:
+        image, disk = images.find(*LINUX), images.root_disk(directory)
+        initrd = images.root_initramfs(directory, LINUX, modules)
+        return Start(
+            (
+                *("--cpus", str(cpus), "--memory", "256M", "--no-reboot", "--initrd", str(initrd)),
+                *("--disk", f"{disk},on={controller}", "--append", f"{LINUX_WORDS} -- {device}", str(image)),
+            )
+        )
+
+    return start
+
+
 def _seabios(directory: Path) -> Start:
     image = str(images.find("seabios", "usr/share/seabios/bios-256k.bin"))
     # SeaBIOS shows its screen on the serial port that this file names.
@@ -218,6 +237,12 @@ def _linux_milestones(cpus: int) -> tuple[Milestone, ...]:
     return (first, Milestone(init.name, init.pattern.replace(r"\d+", str(cpus))), last)
 
 
+_ROOT_MILESTONES: Final = _milestones(
+    ("the first line of its log", r"Linux version \d"),
+    ("its root is on the disk", r"kvmbox-root: \d+ CPU\(s\), /dev/\w+ / ext4"),
+    ("it reads and writes the disk", r"kvmbox-root: what was written is read"),
+    ("it powers off", r"reboot: Power down"),
+)
 _XEN_MILESTONES: Final = _milestones(
     ("its banner", r"Xen version 4\."), ("it has no dom0", r"(?i)dom0|domain 0")
 )
@@ -342,5 +367,21 @@ GUESTS: Final = (
             ("pvh", "PVH", Limit(1, "instructions of its set-up are refused")),
         )
         for cpus in (1, 2)
+    ),
+    *(
+        Guest(
+            f"Linux, {what}, {cpus} CPU{'s' * (cpus > 1)}",
+            LINUX[0],
+            "bzImage, ext4 root on a disk",
+            _linux_on_disk(controller, device, cpus),
+            _ROOT_MILESTONES,
+            {"pvm": _NO_SHLX},
+            timeout_s=_LINUX_S,
+        )
+        for what, controller, device, cpus in (
+            ("virtio_blk", "virtio", "/dev/vda", 1),
+            ("virtio_blk", "virtio", "/dev/vda", 2),
+            ("pata_legacy", "ide", "/dev/sda", 1),
+        )
     ),
 )

@@ -22,11 +22,16 @@ from typing import Final
 
 from kvmbox.boot import bundled
 from tests.lab.archive import Archive
+from tests.lab.modules import Modules
 from tests.lab.packages import Apt, Unavailable
 
 TOP: Final = Path(__file__).parents[2]
 CACHE: Final = TOP / ".lab/foreign"
 VARIABLE: Final = "KVMBOX_FOREIGN"
+BUSYBOX: Final = ("busybox-static", "usr/bin/busybox")
+LINUX_SCRIPTS: Final = Path(__file__).with_name("linux")
+ROOT_SIZE: Final = 16 << 20
+ROOT_CONTENT: Final = 1 << 20
 INIT_SOURCE: Final = Path(__file__).with_name("init.c")
 _VERSION: Final = "{}.version"
 _NO_LIBRARY: Final = (
@@ -82,6 +87,42 @@ def initramfs(directory: Path) -> Path:
     content.file("init", program.read_bytes(), executable=True)
     archive.write_bytes(content.pack())
     return archive
+
+
+def root_initramfs(directory: Path, kernel: tuple[str, str], modules: Sequence[str]) -> Path:
+    """An archive in `directory` that loads `modules` of the kernel, and starts what is on a disk."""
+    image, archive = find(*kernel), directory / "root-initramfs.cpio"
+    tree = image.parents[1] / "usr/lib/modules" / image.name.removeprefix("vmlinuz-")
+    if not tree.exists():
+        raise Unavailable(f"{kernel[0]} has no modules")
+    content = Archive()
+    for path in ("bin", "dev", "modules", "new"):
+        content.directory(path)
+    content.device("dev/console", 5, 1)
+    content.file("init", (LINUX_SCRIPTS / "init").read_bytes(), executable=True)
+    content.file("bin/busybox", find(*BUSYBOX).read_bytes(), executable=True)
+    order = Modules(tree).load_order(modules)
+    for name, data in order:
+        content.file(f"modules/{name}.ko", data)
+    content.file("modules/order", "".join(f"{name}\n" for name, _ in order).encode())
+    archive.write_bytes(content.pack())
+    return archive
+
+
+def root_disk(directory: Path) -> Path:
+    """A disk with an ext4 root file system, without partitions, in `directory`."""
+    if shutil.which("mkfs.ext4") is None:
+        raise Unavailable("mkfs.ext4 not found: apt-get install e2fsprogs")
+    root, image = directory / "linux-root", directory / "root.img"
+    for path in ("bin", "dev", "etc", "proc"):
+        (root / path).mkdir(parents=True)
+    shutil.copy(find(*BUSYBOX), root / "bin/busybox")
+    shutil.copy(LINUX_SCRIPTS / "start", root / "etc/start")
+    (root / "etc/content").write_bytes(bytes(index % 251 for index in range(ROOT_CONTENT)))
+    with image.open("wb") as file:
+        file.truncate(ROOT_SIZE)
+    _run(["mkfs.ext4", "-q", "-F", "-d", str(root), str(image)])
+    return image
 
 
 def grub_cd(directory: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from kvmbox import layout
+from kvmbox.boot import bundled
 from tests.support.disk_images import CD_SECTOR, IMAGE_AT, SECTOR, boot_entry, iso, put, validation
 from tests.support.real_mode import SPIN, debug_exit
 from tests.support.runs import DESIGNS, Run, error_lines, run_to_end
@@ -43,7 +44,18 @@ def drivers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(["cc", "-m16", f"-I{ROOT}/guests/boot", "-c", "-o", part, source], check=True)
         link = ["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "-e", "0x7c00", "--oformat", "binary"]
         subprocess.run([*link, "-o", str(directory / f"{name}.img"), part], check=True)
+    part, source = str(directory / "kernel.o"), str(ROOT / "tests/drivers/int13_multiboot.S")
+    subprocess.run(["cc", "-m32", f"-I{ROOT}/guests", "-c", "-o", part, source], check=True)
+    link = ["ld", "-m", "elf_i386", "-z", "max-page-size=0x1000", "-T", str(ROOT / "guests/common/elf.ld")]
+    subprocess.run([*link, "-o", str(directory / "kernel.elf"), part], check=True)
     return directory
+
+
+def bundled_image(name: str) -> Path:
+    """The file of a bundled guest."""
+    found = bundled.find(name)
+    assert found is not None
+    return Path(found)
 
 
 def sparse(path: Path, size: int) -> Path:
@@ -289,3 +301,77 @@ def test_what_does_not_go_with_a_cd_is_refused(arguments: tuple[str, ...], words
     assert output == b""
     (line,) = error_lines(messages)
     assert words in line
+
+
+# --- The drive that boots -----------------------------------------------------------------------------------
+
+
+def test_first_disk_boots_where_there_is_no_image(tmp_path: Path) -> None:
+    disk, second = tmp_path / "disk", sparse(tmp_path / "second", 10 * layout.MIB)
+    shutil.copy(bundled_image("bootwrite"), disk)
+    before = disk.read_bytes()
+
+    status, output, _ = run_to_end(Run("--disk", f"{disk},write"))
+
+    assert (status, output) == (0, b"drive 80" + WRITTEN)
+    assert disk.read_bytes() != before
+    assert run_to_end(Run("--disk", disk, "--disk", second))[:2] == (0, b"drive 81" + WRITTEN)
+
+
+def test_disk_that_boots_is_one_drive_and_not_two(tmp_path: Path) -> None:
+    disk, facts = tmp_path / "disk", tmp_path / "facts"
+    shutil.copy(bundled_image("bootwrite"), disk)
+
+    assert run_to_end(Run("--json", facts, "--disk", f"{disk},readonly"))[:2] == (
+        0,
+        b"drive 80 is write protected\r\n",
+    )
+
+    assert [(one["name"], one["mode"]) for one in json.loads(facts.read_text())["disks"]] == [
+        ("disk0", "readonly")
+    ]
+
+
+def test_cd_boots_where_there_is_neither_an_image_nor_a_disk() -> None:
+    assert run_to_end(Run("--cdrom", bundled_image("bootcd")))[:2] == (0, CD_SAYS)
+
+
+def test_disk_that_no_bios_boots_is_refused_in_one_line(tmp_path: Path) -> None:
+    disk = sparse(tmp_path / "disk", layout.MIB)
+
+    status, output, messages = run_to_end(Run("--disk", disk))
+
+    assert (status, output) == (4, b"")
+    assert error_lines(messages)[0].endswith("it has no boot signature (55 AA at byte 510)")
+
+
+def test_snapshot_has_a_disk_that_boots_once(tmp_path: Path) -> None:
+    disk, snapshot = tmp_path / "disk", tmp_path / "snapshot"
+    shutil.copy(bundled_image("bootwrite"), disk)
+    assert (
+        run_to_end(Run("--disk", disk, "--snapshot-when", f"by sector={snapshot}", "--snapshot-stop"))[0] == 0
+    )
+
+    status, output, _ = run_to_end(Run("--from", snapshot))
+
+    assert status == 0
+    assert output.startswith(b", by LBA, not beyond the end\r\n")
+
+
+# --- Kernels that call the BIOS -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("controller", ["ide", "virtio"])
+def test_multiboot_kernel_reads_a_drive_in_real_mode(drivers: Path, tmp_path: Path, controller: str) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"sweet".ljust(128 * SECTOR, b"\0"))
+
+    status, output, _ = run_to_end(Run(drivers / "kernel.elf", "--disk", f"{disk},on={controller}"))
+
+    assert (status, output) == (0, b"sweet")
+
+
+def test_multiboot_kernel_has_no_drive_where_there_is_none(drivers: Path) -> None:
+    status, output, _ = run_to_end(Run(drivers / "kernel.elf"))
+
+    assert (status, output) == (3, b"")

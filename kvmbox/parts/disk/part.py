@@ -116,6 +116,9 @@ class Disks(Part):
         if image is not None:
             first = next(drive for drive in self._drives if drive.is_image or drive.request.boots)
             self._show_in_bios(opening, first, disks, cds)
+        elif opening.source.serves_drives:
+            opening.drives = tuple(drive.in_bios() for drive in (*disks, *cds))
+            opening.source = opening.source.beside(_further(disks, cds))
 
     def _add(self, request: DiskRequest, store: DiskStore, *, is_image: bool = False) -> None:
         kind, number = "cd" if request.is_cd else "disk", len(self._of_kind(is_cd=request.is_cd))
@@ -134,12 +137,7 @@ class Disks(Part):
             BootDrive(BOOT_DISK, unit_sectors(source.disk.size), image.store.writable),
             *(drive.in_bios() for drives in further for drive in drives),
         )
-        opening.source = source.beside(
-            Further(
-                tuple(drive.store.size // SECTOR for drive in further[0]),
-                tuple(drive.store.size // CD_SECTOR for drive in further[1]),
-            )
-        )
+        opening.source = source.beside(_further(*further))
 
     def attach(self, machine: Standing) -> None:
         """See `Part`. The processes are there that read the maps of images."""
@@ -166,6 +164,14 @@ class Disks(Part):
         """See `Part`."""
         for drive in self._drives:
             drive.store.close()
+
+
+def _further(disks: Sequence[Drive], cds: Sequence[Drive]) -> Further:
+    """Drives as the BIOS counts them."""
+    return Further(
+        tuple(drive.store.size // SECTOR for drive in disks),
+        tuple(drive.store.size // CD_SECTOR for drive in cds),
+    )
 
 
 def _send(channel: Channel, index: int, data: bytes) -> None:

@@ -11,6 +11,8 @@ from kvmbox.cli.main import run_command
 WRONG = [
     ([], "Missing argument 'GUEST'"),
     (["a", "b"], "unexpected extra argument"),
+    (["--disk", "a", "--boot", "linux"], "--boot linux has no meaning for a drive, which boots as 'bios'"),
+    (["--cdrom", "a", "--boot", "bios"], "--boot bios has no meaning for a drive, which boots as 'iso'"),
     (["--no-such-option", "a"], "--no-such-option"),
     (["--memory", "0", "a"], "'0' is not between 1M and 64G"),
     (["--memory", "lots", "a"], "'lots' is not a size"),
