@@ -264,7 +264,21 @@ class DeviceServer:
                     route = kind, call, size, device, model.next_deadline, model.take_effects, told
                     self.routes[request_word(kind, device, size)] = route
             self._add_wide_routes(device, model)
+            if self._may_ask[device]:
+                self._add_complete_route(device, self.models[device])
         return protocol.VERSION
+
+    def _add_complete_route(self, device: int, model: Any) -> None:
+        """COMPLETE of one tag, which follows each transfer."""
+
+        def complete(now: int, _offset: int, _size: int, told: int) -> None:
+            model.complete(now, told & 0xFFFF_FFFF, told >> 32)
+
+        def take_effects() -> list[Effect]:
+            return joined(model.take_effects())
+
+        word = request_word(protocol.COMPLETE, device, 0)
+        self.routes[word] = WRITE, complete, 0, device, model.next_deadline, take_effects, None
 
     def _add_wide_routes(self, device: int, model: DeviceModel) -> None:
         read, write, take_effects = model.read, model.write, model.take_effects
@@ -301,7 +315,7 @@ class DeviceServer:
             return least & ~OVER_LATE_WRITES | min(part & OVER_LATE_WRITES for part in parts) if least else 0
 
         for kind, like, call in ((READ_WIDE, READ, read_wide), (WRITE_WIDE, WRITE, write_wide)):
-            for size in ACCESS_SIZES[1:]:
+            for size in range(2, ACCESS_SIZES[-1] + 1):
                 # To who takes the route it is a read or a write that takes a little longer.
                 told = steady_wide if steady is not never_steady and like == READ else None
                 route = like, call, size, device, model.next_deadline, take_begun, told

@@ -171,7 +171,8 @@ class DeviceProxy:
         bytes at most. By the vCPU thread.
         """
         self.count(False, len(data))
-        self.channel.write_wide(self.index, offset, data)
+        word = request_word(protocol.WRITE_WIDE, self.index, len(data))
+        self.channel.access(word, offset, int.from_bytes(data, "little"), 0)
 
     def flush_row(self, offset: int, data: bytes) -> None:
         """The same by the main thread, which waits no longer than it may."""
