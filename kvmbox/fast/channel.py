@@ -29,7 +29,16 @@ from kvmbox.remote.journal import JOURNAL_LIMIT, Entry, Journal
 from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.steady import SteadyReads
 from kvmbox.remote.stream import PipeTransport, SocketTransport, StreamTransport
-from kvmbox.remote.transport import NO_HEADER, Link, LinkedTransport, Transport, TransportError, Waits, Words
+from kvmbox.remote.transport import (
+    NO_HEADER,
+    Link,
+    LinkedTransport,
+    Transport,
+    TransportError,
+    Waits,
+    Words,
+    frame_of,
+)
 from kvmbox.wire.protocol import MAX_STEADY, REPLY, STEADY_KINDS, WORDS
 
 
@@ -44,6 +53,16 @@ class CompiledPageTransport(PageEnd, PageTransport):
         """See Transport."""
         self.unmap()
         super().close()
+
+    def exchange(self, sent: bytes, slices: int | None) -> bytes:
+        """See Transport. Who waits for ever waits as for an access."""
+        if slices is None:
+            words = self.exchanged(sent)
+            if words is None:
+                words = self.rest_of_exchange()
+            if not isinstance(words, bool):
+                return frame_of(words, self.payload(words))
+        return super().exchange(sent, slices)
 
     def payload(self, words: Words) -> bytes:
         """See Transport."""

@@ -82,6 +82,7 @@ cdef size_t VMM_WAITS = page_layout.VMM_WAITS
 cdef Py_ssize_t PAGE_BYTES = page_layout.SIZE
 cdef uint8_t BELL = page_layout.DOORBELL[0]
 cdef size_t HEADER_BYTES = protocol.HEADER.size
+cdef size_t FRAME_BYTES = protocol.MAX_FRAME
 
 # The effects that a guest without a driver for anything else causes: output and interrupt lines.
 cdef uint64_t OUTPUT_TAG = HOST_OUTPUT
@@ -236,6 +237,8 @@ cdef class PageEnd(End):
     """Whether the device process had slept when it was asked last."""
     cdef Py_buffer buffer
     cdef uint64_t *words
+    cdef const uint8_t *more                # the payload of the request that is sent next
+    cdef size_t more_bytes
 
     cdef uint64_t busy      # whether a thread without the GIL looks at the page
     cdef uint64_t closed
@@ -271,6 +274,24 @@ cdef class PageEnd(End):
             status = self.spin(asked, reply) if self._may_spin else self.sleep(asked, reply)
         store(&self.busy, 0)
         return status
+
+    def exchanged(self, bytes sent):
+        """The four words of the reply to a whole request. None: `rest_of_exchange` has to follow. False:
+        nothing has been sent.
+        """
+        cdef uint64_t asked[4]
+        cdef uint64_t reply[4]
+        cdef int status
+        if not HEADER_BYTES <= <size_t>len(sent) <= FRAME_BYTES:
+            raise ValueError(f"a request of {len(sent)} bytes")
+        memcpy(asked, <const uint8_t *>sent, HEADER_BYTES)
+        self.more, self.more_bytes = <const uint8_t *>sent + HEADER_BYTES, len(sent) - HEADER_BYTES
+        with nogil:
+            status = self.exchange(asked, reply)
+        self.more_bytes = 0
+        if status == ANSWERED:
+            return reply[0], reply[1], reply[2], reply[3]
+        return False if status == UNUSED else None
 
     cdef int spin(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
         cdef int looks
@@ -312,6 +333,8 @@ cdef class PageEnd(End):
 
     cdef void lay_down(self, const uint64_t *asked) noexcept nogil:
         cdef uint64_t *request = self.words + REQUEST_WORD
+        if self.more_bytes:
+            memcpy(request + 4, self.more, self.more_bytes)
         store(request + 1, asked[1])
         store(request + 2, asked[2])
         store(request + 3, asked[3])
