@@ -6,9 +6,9 @@
  *
  * Other words: "list" prints the names of the tests. "hold", when all tests are done, prints "bench holding" and halts
  * for ever with interrupts on; "exit=V" writes V to the debug-exit port instead. Without a word all tests run that need
- * no disk (bench_disk.c has those that do). It ends with status 0, and where there is no shutdown port by debug-exit with 16 (QEMU: status 33). An unknown word is a
- * failed proof, status 3, before any test runs. An interrupt that never comes is a hang: a watchdog's own interrupts
- * would be in the figures.
+ * no disk (bench_disk.c has those that do). It ends with status 0, and where there is no shutdown port by debug-exit
+ * with 16 (QEMU: status 33). An unknown word is a failed proof, status 3, before any test runs. An interrupt that never
+ * comes is a hang: a watchdog's own interrupts would be in the figures.
  *
  * Tests of output (thr_*, debugcon) count bytes, a multiple of 64, and print lines of 63 dots, one line more than asked
  * for; so a result is always at the start of a line. Their samples are of single bytes; those of thr_irq, of lines.
