@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from kvmbox.remote.proxy import DeviceProxy
@@ -89,6 +89,7 @@ class RingCore:
         self,
         lock: Lock,
         zones: Mapping[int, tuple[DeviceProxy, int]],
+        pairs: Container[int],
         carries: bool,
         *,
         entries: int,
@@ -140,4 +141,5 @@ class LoopCore:
     def remembered(self) -> list[tuple[Any, int | None]]: ...
     def learn(self, key: int, kind: int | None, route: list[Any]) -> None: ...
     def count_of(self, key: int, kind: int | None) -> int: ...
+    def more_of(self, key: int, kind: int | None) -> int: ...
     def enter_compiled(self) -> int: ...

@@ -72,6 +72,7 @@ cdef uint64_t READ = protocol.READ
 cdef uint64_t WRITE = protocol.WRITE
 cdef uint64_t INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t READ_WIDE = protocol.READ_WIDE
+cdef uint64_t WRITE_WIDE = protocol.WRITE_WIDE
 cdef uint64_t MAX_STEADY = protocol.MAX_STEADY
 cdef uint64_t OVER_LATE_WRITES = protocol.OVER_LATE_WRITES
 cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
@@ -675,6 +676,7 @@ cdef struct Route:
     uint64_t key      # of a port exit: the packed word; of a memory-mapped one: the address
     uint64_t kind     # of a port exit: PORT; of a memory-mapped one: length and direction
     uint64_t count
+    uint64_t more     # accesses beyond one for each exit
     uint64_t word
     uint64_t offset
     uint64_t limit
@@ -701,6 +703,9 @@ cdef enum:
     IO_DATA_OFFSET = 5
     MMIO_ADDRESS = 4
     MMIO_KIND = 6
+
+cdef uint64_t ONE_ACCESS = <uint64_t>1 << 32
+"""The count of a port exit, as the packed word has it."""
 
 cdef uint64_t KIND_MASK = (<uint64_t>1 << 40) - 1
 
@@ -809,7 +814,7 @@ cdef class LoopCore:
         one = self.place(key, c_kind)
         if one.access == NULL:
             self.used += 1
-            one.count = 0
+            one.count = one.more = 0
         one.key, one.kind = key, c_kind
         one.word, one.offset, one.limit = word, offset, limit
         one.size, one.is_read, one.guarded = size, is_read, guarded
@@ -833,6 +838,11 @@ cdef class LoopCore:
         """How many exits of this route were handled here. Thread-safe."""
         cdef Route *one = self.place(key, PORT if kind is None else <uint64_t>kind)
         return one.count if one.access != NULL else 0
+
+    def more_of(self, uint64_t key, kind):
+        """How many accesses were made here beyond one for each exit. Thread-safe."""
+        cdef Route *one = self.place(key, PORT if kind is None else <uint64_t>kind)
+        return one.more if one.access != NULL else 0
 
     cdef Route *place(self, uint64_t key, uint64_t kind) noexcept nogil:
         """Where the route is, or the free place where it would be."""
@@ -914,6 +924,8 @@ cdef class LoopCore:
         cdef uint64_t position
         cdef Route *route
         if reason == self.io_exit:
+            if words[IO_WORD] >> 33:
+                return self.handle_string(words)
             route = self.place(words[IO_WORD], PORT)
             position = words[IO_DATA_OFFSET]
         elif reason == self.mmio_exit:
@@ -936,13 +948,12 @@ cdef class LoopCore:
             ring = load(words + self.ring_word)
             if ring >> 32 != ring & 0xFFFFFFFFULL:
                 # It holds earlier writes, which come first. One that this read can take along does so.
-                if (
-                    <void *>self.ring == <void *>None
-                    or not route.is_read
-                    or not self.ring.carry_along(words + self.ring_word, route.device, &self.value)
-                ):
+                if <void *>self.ring == <void *>None:
                     return NOT_OURS
-                self.carried = READ_TO_INDEXED
+                if route.is_read and self.ring.carry_along(words + self.ring_word, route.device, &self.value):
+                    self.carried = READ_TO_INDEXED
+                elif not self.ring.drain_here(words + self.ring_word, &self.open):
+                    return NOT_OURS
         route.count += 1
         if route.unclaimed:
             if route.is_read:
@@ -980,6 +991,34 @@ cdef class LoopCore:
             self.value = self.open.reply[2]
         self.note(route.what, self.value)
         return NOTICED
+
+    cdef int handle_string(self, uint64_t *words) noexcept nogil:
+        """The exit of a string instruction of several accesses. A window makes all but the last one, which is
+        then made as if it were alone: what follows from it is Python's. So is everything else.
+        """
+        cdef uint64_t position = words[IO_DATA_OFFSET]
+        cdef uint64_t more = (words[IO_WORD] >> 32) - 1
+        cdef uint64_t room = self.buffer.len
+        cdef uint64_t ring
+        cdef Route *route = self.place(words[IO_WORD] & 0xFFFFFFFFULL | ONE_ACCESS, PORT)
+        if route.access == NULL or route.window == NULL:
+            return NOT_OURS
+        if position > room or (more + 1) * route.size > room - position:
+            return NOT_OURS
+        if route.guarded:
+            ring = load(words + self.ring_word)
+            if ring >> 32 != ring & 0xFFFFFFFFULL:
+                return NOT_OURS
+        # SAFETY: `owned` holds the window.
+        if not (<WindowCore>route.window).serve(<uint8_t *>words + position, more * route.size, route.is_read):
+            return NOT_OURS
+        self.last_rip = words[self.sync_rip]
+        self.carried = self.value = 0
+        route.count += 1
+        route.more += more
+        self.current = route
+        self.position = position + more * route.size
+        return ASK
 
     cdef bint is_steady(self, Route *route, uint64_t *words) noexcept nogil:
         """Whether the value that this read gives is known: then it is in `value`."""

@@ -294,8 +294,12 @@ class Channel:
 
     def write_wide(self, device: int, offset: int, data: bytes, slices: _Slices = None) -> None:
         """Write the bytes of `data`, 8 at most, to registers from `offset` on. `slices` as `_follow_up`."""
+        if slices is None:
+            word = protocol.request_word(protocol.WRITE_WIDE, device, len(data))
+            self.access(word, offset, int.from_bytes(data, "little"), 0)
+            return
         done = 0
-        self._lock.acquire() if slices is None else self._take_lock(slices)
+        self._take_lock(slices)
         try:
             while done < len(data):
                 value, left = int.from_bytes(data[done:], "little"), len(data) - done
@@ -303,8 +307,6 @@ class Channel:
                 done += left - self._ask_block(request, 0, slices)[0]
         finally:
             self._lock.release()
-        if slices is None:
-            self._wait_for_output()
 
     def _complete(self, word: int, offset: int, value: int, result: int) -> int:
         """The rest of a wide access, whose reply was for the first bytes only. Under the lock."""

@@ -171,8 +171,7 @@ class DeviceProxy:
         bytes at most. By the vCPU thread.
         """
         self.count(False, len(data))
-        word = request_word(protocol.WRITE_WIDE, self.index, len(data))
-        self.channel.access(word, offset, int.from_bytes(data, "little"), 0)
+        self.channel.write_wide(self.index, offset, data)
 
     def flush_row(self, offset: int, data: bytes) -> None:
         """The same by the main thread, which waits no longer than it may."""
