@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from kvmbox import layout
@@ -73,8 +73,10 @@ class GuestMemory:
             raise ValueError(f"memory size {size} is not a positive multiple of {layout.PAGE_SIZE}")
         self.size = size
         self.regions = [_map(start, length) for start, length in ram_ranges(size)]
-        # For the accesses of devices, of which there are many: a property and a new view cost more than these.
-        self._spans = [(one.start, one.end, one.pages, memoryview(one.pages).cast("H")) for one in self.regions]
+        # For devices, which make many accesses: a property, or a new view, costs more than looking here.
+        self._spans = [
+            (one.start, one.end, one.pages, memoryview(one.pages).cast("H")) for one in self.regions
+        ]
         self.roms: list[MemoryRegion] = []
         """What the guest can read and execute, and is no RAM: neither devices nor `write` reach it."""
 
@@ -120,6 +122,14 @@ class GuestMemory:
     def gather(self, ranges: Sequence[tuple[int, int]]) -> bytes:
         """The bytes of ranges that are RAM, joined in order."""
         return b"".join([self.read(address, size) for address, size in ranges if size])
+
+    def views(self, ranges: Iterable[tuple[int, int]]) -> list[memoryview]:
+        """Ranges that are RAM, to read into. To be released soon: they keep the memory from being closed."""
+        found = []
+        for address, size in ranges:
+            pages, offset = self._locate(address, size)
+            found.append(memoryview(pages)[offset : offset + size])
+        return found
 
     def available(self, address: int, size: int) -> bytes:
         """The bytes from `address` on, at most `size`: up to the first that is not in RAM or a ROM."""

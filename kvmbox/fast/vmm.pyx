@@ -72,6 +72,7 @@ cdef uint64_t READ = protocol.READ
 cdef uint64_t WRITE = protocol.WRITE
 cdef uint64_t INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t READ_WIDE = protocol.READ_WIDE
+cdef uint64_t COMPLETE = protocol.COMPLETE
 cdef uint64_t WRITE_WIDE = protocol.WRITE_WIDE
 cdef uint64_t MAX_STEADY = protocol.MAX_STEADY
 cdef uint64_t OVER_LATE_WRITES = protocol.OVER_LATE_WRITES
@@ -499,17 +500,24 @@ cdef class ChannelCore:
         If the reply changes nothing, all is done, and the lock is given back: `it.status` is ANSWERED, and
         the value of the reply is in `it.reply[2]`. Otherwise `end_access` has to follow.
         """
+        cdef bint is_begun
+        PyThread_acquire_lock(self.mutex.lock, 1)
+        is_begun = self.begin_under_lock(it, word, offset, value)
+        if not is_begun or it.status == ANSWERED or it.status == RAISED:
+            PyThread_release_lock(self.mutex.lock)
+        return is_begun
+
+    cdef bint begin_under_lock(self, Open *it, uint64_t word, uint64_t offset, uint64_t value) noexcept nogil:
+        """The same, but for the lock."""
         cdef uint64_t sequence
         cdef uint64_t kind = word & 0xFF
         cdef bint is_kept
         cdef bint is_read = kind == READ or kind == INDEXED_READ or kind == READ_WIDE
-        PyThread_acquire_lock(self.mutex.lock, 1)
         if (
             <void *>self._failure != <void *>None
             or <void *>self._record != <void *>None
             or <void *>self.end == <void *>None
         ):
-            PyThread_release_lock(self.mutex.lock)
             return False
         sequence = (self._sequence + 1) & 0xFFFFFFFFULL
         if sequence == 0:
@@ -518,7 +526,6 @@ cdef class ChannelCore:
         if <void *>self.clock != <void *>None and self.clock.is_running():
             it.asked[1] = self.clock.time()
         elif not self.ask_now(&it.asked[1]):
-            PyThread_release_lock(self.mutex.lock)
             it.status = RAISED
             return True
         it.asked[2] = value
@@ -534,7 +541,6 @@ cdef class ChannelCore:
         if it.status != UNFINISHED:
             self.waiting = 0
         if it.status == UNUSED:
-            PyThread_release_lock(self.mutex.lock)
             return False
         self._sequence = sequence
         if it.status == ANSWERED:
@@ -549,7 +555,6 @@ cdef class ChannelCore:
                 if is_read and it.reply[3] == 0:
                     self.counts.changed()
                 it.count = self.counts.changes if kind == INDEXED_READ else self.counts.moves
-                PyThread_release_lock(self.mutex.lock)
             elif is_kept:
                 it.status = UNLIKE
             elif (
@@ -557,7 +562,7 @@ cdef class ChannelCore:
                 and it.reply[0] & EFFECTS_FIELD
                 and self.end.body_bytes == it.reply[3] >> 32
                 and it.reply[3] & 0xFFFFFFFFULL == 0
-                and (is_read or kind == WRITE)
+                and (is_read or kind == WRITE or kind == COMPLETE)
                 and kind != READ_WIDE
             ):
                 # Which device may have them, and what they do, Python's objects tell.
@@ -568,9 +573,9 @@ cdef class ChannelCore:
                 it.status = UNLIKE
         return True
 
-    cdef bint apply_effects(self, uint64_t count) except -1:
-        """Apply the effects of the last reply, and give the lock back, if all are lines and output, which the
-        devices may have. Otherwise nothing has happened. See `Channel.check_effect`.
+    cdef list calls_of_effects(self, uint64_t count):
+        """What the effects of the last reply call, if all are lines and output, which the devices may have;
+        None otherwise. See `Channel.check_effect`.
         """
         cdef const uint8_t *body = <const uint8_t *>self.end.body
         cdef size_t end = self.end.body_bytes
@@ -580,41 +585,81 @@ cdef class ChannelCore:
         calls = []
         for number in range(count):
             if position + EFFECT_BYTES > end:
-                return False
+                return None
             memcpy(&effect, body + position, EFFECT_BYTES)
             position += EFFECT_BYTES
             length = effect >> 32
             device, pin, level = effect >> 8 & 0xFF, effect >> 16 & 0xFF, effect >> 24 & 0xFF
             if device >= len(self._outputs):
-                return False
+                return None
             if effect & 0xFF == LINE_TAG:
                 lines = self._lines[device]
                 if pin >= len(lines) or level > 1 or (length and not level):
-                    return False
+                    return None
                 calls.append((lines[pin], level, length))
             elif effect & 0xFF == OUTPUT_TAG:
                 output = self._outputs[device]
                 if output is None or pin or level or not length or length > end - position:
-                    return False
+                    return None
                 text = CHARACTERS[body[position]] if length == 1 else (<char *>body)[position : position + length]
                 calls.append((output, text))
                 position += length
             else:
-                return False
+                return None
         if position != end:
+            return None
+        return calls
+
+    cdef bint apply_effects(self, uint64_t count) except -1:
+        """Apply the effects of the last reply, and give the lock back, if they are such. Otherwise nothing has
+        happened.
+        """
+        cdef list calls = self.calls_of_effects(count)
+        if calls is None:
             return False
-        # The reply is good as a whole: only now is any of it used.
-        self.end.body_bytes = 0
         try:
-            for call in calls:
-                if len(call) == 2:
-                    call[0](call[1])
-                else:
-                    call[0](call[1], call[2])
+            self.make(calls)
         finally:
             PyThread_release_lock(self.mutex.lock)
         self._wait_for_output()
         return True
+
+    cdef int make(self, list calls) except -1:
+        # The reply is good as a whole: only now is any of it used.
+        self.end.body_bytes = 0
+        for call in calls:
+            if len(call) == 2:
+                call[0](call[1])
+            else:
+                call[0](call[1], call[2])
+        return 0
+
+    def tell(self, uint64_t word, uint64_t offset, uint64_t value):
+        """A request that follows from another one, under the lock: True if it is done. None: nothing has
+        happened. Otherwise the four words that were sent, and those of the reply or None, as `finish_access`.
+        """
+        cdef Open it
+        cdef bint begun
+        cdef list calls
+        it.limit = 0
+        with nogil:
+            begun = self.begin_under_lock(&it, word, offset, value)
+        if not begun:
+            return None
+        if it.status == ANSWERED:
+            return True
+        if it.status == RAISED:
+            error, self.error = self.error, None
+            raise error
+        if it.status == EFFECTS:
+            calls = self.calls_of_effects(it.reply[0] >> 24 & 0xFF)
+            if calls is not None:
+                self.make(calls)
+                return True
+        asked = (it.asked[0], it.asked[1], it.asked[2], it.asked[3])
+        if it.status == UNFINISHED:
+            return asked, None
+        return asked, (it.reply[0], it.reply[1], it.reply[2], it.reply[3])
 
     cdef bint ask_now(self, uint64_t *now) noexcept with gil:
         """The time of another clock, or of one that is held."""

@@ -104,7 +104,7 @@ class DeviceServer:
         first, now, value, offset = words
         route = self.routes.get(first & ROUTE_MASK)
         if route is None or offset >> 32:  # the length of a payload
-            if first & 0xFF == CHAINS:
+            if first & 0xFF == CHAINS and offset >> 32:
                 return self._answer_chains(words, frame(words))
             return self._answer_rare(frame(words))
         kind, call, size, device, next_deadline, take_effects, steady = route
@@ -134,6 +134,8 @@ class DeviceServer:
         request = protocol.decode_request(frame)
         if request.kind in blocks.BLOCKS:
             return self._answer_block(request, bytearray(), [], 0)
+        if request.kind == CHAINS:
+            return self._answer_chains(WORDS.unpack_from(frame), frame)
         value, payload = 0, b""
         match request.kind:
             case protocol.HELLO:

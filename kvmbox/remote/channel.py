@@ -432,14 +432,17 @@ class Channel:
                     self._asked_for += 1
                     self._follow_ups.append(follow_up)  # there may be more
                     follow_up = wanted
-                request = self._next(*follow_up)
-                if slices is None:
-                    self._wait_for(request)
-                self._answer(request, 0, slices)
+                self._tell(follow_up, slices)
         finally:
             self.waiting = 0
             self._follow_ups.clear()
             self._asked_for = 0
+
+    def _tell(self, follow_up: FollowUp, slices: _Slices) -> None:
+        request = self._next(*follow_up)
+        if slices is None:
+            self._wait_for(request)
+        self._answer(request, 0, slices)
 
     def serve(self, act: Callable[[], Sequence[FollowUp | CanWait]], slices: _Slices = None) -> None:
         """Do something without a request: `act` is called under the lock, and what it asks for is sent.
@@ -578,11 +581,11 @@ class Channel:
         first, deadline, value, rest = WORDS.unpack_from(frame)
         asked, now, _, _ = WORDS.unpack_from(sent)
         kind = asked & 0xFF
-        if first == asked | _REPLY_BIT and not rest and size == HEADER.size and kind in _PLAIN:
-            if value <= limit and self._record is None:  # what follows would find nothing to do
-                self._set_deadline(deadline, now)
-                self._note_frames(sent, frame)
-                return value, b""
+        is_plain = first == asked | _REPLY_BIT and not rest and size == HEADER.size and kind in _PLAIN
+        if is_plain and value <= limit and self._record is None:  # what follows would find nothing to do
+            self._set_deadline(deadline, now)
+            self._note_frames(sent, frame)
+            return value, b""
         if rest >> 32 != size - HEADER.size:
             raise self._break(f"a frame of {size} bytes announces a payload of {rest >> 32}")
         count = first >> 24 & 0xFF

@@ -14,7 +14,18 @@ from typing import Final
 
 from kvmbox.tools.bench import plan
 from kvmbox.tools.bench.analysis import Cell, cell, cells, ratio
-from kvmbox.tools.bench.plan import DISK_JOBS, FLOOR, IPCS, MAIN, NONE, PRIMARY, QEMU, START_PREFIX, Row, isolated
+from kvmbox.tools.bench.plan import (
+    DISK_JOBS,
+    FLOOR,
+    IPCS,
+    MAIN,
+    NONE,
+    PRIMARY,
+    QEMU,
+    START_PREFIX,
+    Row,
+    isolated,
+)
 from kvmbox.tools.bench.report import Table, number, ratio_text
 from kvmbox.tools.bench.results import Results
 from kvmbox.tools.bench.statistics import Estimate
@@ -115,7 +126,8 @@ def resource_table(results: Results) -> Table | None:
     rows = [
         row
         for row in results.rows
-        if row.job not in ("accesses", "native", "crowd", *DISK_JOBS) and not row.name.startswith(START_PREFIX)
+        if row.job not in ("accesses", "native", "crowd", *DISK_JOBS)
+        and not row.name.startswith(START_PREFIX)
     ]
     columns = _measured(results, (*MAIN, QEMU), rows)
     lines = []
