@@ -803,6 +803,7 @@ cdef class LoopCore:
     cdef int error
     cdef Route *current
     cdef Py_ssize_t position
+    cdef bint in_string     # whether the access of `current` is the last one of a string instruction
     cdef uint64_t carried   # of the present access: what its word is changed by, and its value
     cdef uint64_t value
     cdef Open open
@@ -1008,6 +1009,7 @@ cdef class LoopCore:
             return NOTICED
         self.current = route
         self.position = position
+        self.in_string = False
         if route.core == NULL:
             # SAFETY: `owned` holds the window.
             if (
@@ -1063,6 +1065,7 @@ cdef class LoopCore:
         route.more += more
         self.current = route
         self.position = position + more * route.size
+        self.in_string = True
         return ASK
 
     cdef bint is_steady(self, Route *route, uint64_t *words) noexcept nogil:
@@ -1164,4 +1167,6 @@ cdef class LoopCore:
         else:
             memcpy(&value, data, route.size)
         self.note(route.what, value)
+        if self.in_string:
+            self.made[(self.made_count - 1) % RECENT].is_known = False
         return 0

@@ -88,10 +88,10 @@ class MediumAccess:
         except OSError as error:
             return status_of(error)
 
-    def read_now_into(self, offset: int, parts: Sequence[memoryview], size: int) -> bool:
-        """Read into `parts`, if the store can do that at once. If False, see `read_now`."""
+    def read_now_into(self, offset: int, size: int, parts: Callable[[], Sequence[memoryview]]) -> bool:
+        """Read into what `parts` gives, if the store can do that at once. If False, see `read_now`."""
         into = getattr(self.store, "read_now_into", None)
-        if into is None or not into(offset, parts, size):
+        if into is None or not into(offset, parts(), size):
             return False
         self.reads += 1
         return True

@@ -139,7 +139,7 @@ class Jobs(Value):
         return self._finish(self._guest(configuration, asked, guest=guest), configuration, rows)
 
     def _disk(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
-        """The host has all of the disk in memory. QEMU is not bound to one CPU: it reads by another thread."""
+        """The host has the disk in memory. QEMU is not bound to one CPU: it reads by another thread."""
         virtio = rows[0].job == "virtio"
         asked = " ".join(words(rows, self.plan))
         with tempfile.TemporaryDirectory(prefix="kvmbox-bench-") as directory:
