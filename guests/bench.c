@@ -5,10 +5,10 @@
  *     bench NAME samples=N min=C p50=C p90=C p99=C max=C       with ",dist", of single iterations in a second pass
  *
  * Other words: "list" prints the names of the tests. "hold", when all tests are done, prints "bench holding" and halts
- * for ever with interrupts on; "exit=V" writes V to the debug-exit port instead. Without a word all tests run. It ends
- * with status 0, and where there is no shutdown port by debug-exit with 16 (QEMU: status 33). An unknown word is a
- * failed proof, status 3, before any test runs. An interrupt that never comes is a hang: a watchdog's own interrupts
- * would be in the figures.
+ * for ever with interrupts on; "exit=V" writes V to the debug-exit port instead. Without a word all tests run that need
+ * no disk (bench_disk.c has those that do). It ends with status 0, and where there is no shutdown port by debug-exit
+ * with 16 (QEMU: status 33). An unknown word is a failed proof, status 3, before any test runs. An interrupt that never
+ * comes is a hang: a watchdog's own interrupts would be in the figures.
  *
  * Tests of output (thr_*, debugcon) count bytes, a multiple of 64, and print lines of 63 dots, one line more than asked
  * for; so a result is always at the start of a line. Their samples are of single bytes; those of thr_irq, of lines.
@@ -29,8 +29,10 @@
 #ifdef __x86_64__
 #include "common/user64.h"
 #else
+#include "bench_disk.h"
 #include "common/irq_wait.h"
 #include "common/pic.h"
+#include "common/rdtsc.h"
 #endif
 #include <stdbool.h>
 #include <stddef.h>
@@ -54,7 +56,13 @@ struct test {
     void (*sample)(uint32_t iterations, uint32_t *into);
     uint16_t text_port;  /* where an iteration is a byte of output: run() takes whole lines */
     bool always_sampled; /* hlt_latency: run() fills samples[] */
+    uint8_t disk_batch;  /* of the tests that need a disk: iterations of which run() makes all or none; else 0 */
 };
+
+static uint32_t unit_of(const struct test *test)
+{
+    return test->text_port ? LINE_LENGTH : test->disk_batch ? test->disk_batch : 1;
+}
 
 /* The RTC's index stays where rtc_read, or nobody, has left it. */
 static uint64_t rtc_two_reads(uint32_t iterations)
@@ -79,13 +87,6 @@ static uint64_t thr_irq(uint32_t lines)
     cycles = bench_thr_irq(lines);
     pic_mask(COM1_IRQ);
     return cycles;
-}
-
-static inline uint64_t rdtsc(void)
-{
-    uint64_t tsc;
-    __asm__ volatile("rdtsc" : "=A"(tsc));
-    return tsc;
 }
 
 /* From before the write that starts the PIT to the arrival of its interrupt; the guest in HLT. */
@@ -123,8 +124,9 @@ static uint64_t hlt_latency(uint32_t iterations)
 
 #endif
 
-#define LOOP(name)       {#name, 1000, bench_##name, bench_##name##_samples, 0, false}
-#define TEXT(name, port) {#name, 1024, bench_##name, bench_##name##_samples, port, false}
+#define LOOP(name)       {#name, 1000, bench_##name, bench_##name##_samples, 0, false, 0}
+#define TEXT(name, port) {#name, 1024, bench_##name, bench_##name##_samples, port, false, 0}
+#define DISK(name, run, batch) {name, 1024, run, NULL, 0, false, batch}
 
 static const struct test tests[] = {
     LOOP(bare),
@@ -139,15 +141,20 @@ static const struct test tests[] = {
     LOOP(mov_from_device),
     LOOP(mov_to_device),
     LOOP(rtc_read),
-    {"rtc_two_reads", 1000, rtc_two_reads, rtc_two_reads_samples, 0, false},
+    {"rtc_two_reads", 1000, rtc_two_reads, rtc_two_reads_samples, 0, false, 0},
     LOOP(pit_read),
     LOOP(post),
     TEXT(thr_polled, COM1 + UART_THR),
     TEXT(thr_only, COM1 + UART_THR),
     TEXT(debugcon, DEBUGCON),
 #ifdef __i386__
-    {"thr_irq", 1024, thr_irq, NULL, COM1 + UART_THR, false},
-    {"hlt_latency", 20, hlt_latency, NULL, 0, true},
+    {"thr_irq", 1024, thr_irq, NULL, COM1 + UART_THR, false, 0},
+    {"hlt_latency", 20, hlt_latency, NULL, 0, true, 0},
+    DISK("ata_read", bench_ata_read, 1),
+    DISK("ata_write", bench_ata_write, 1),
+    DISK("virtio_read_qd1", bench_virtio_read, 1),
+    DISK("virtio_read_qd32", bench_virtio_batch, DISK_BATCH),
+    DISK("disk_sequential", bench_disk_sequential, 1),
 #endif
 };
 
@@ -211,7 +218,7 @@ static void sample_text(const struct test *test, uint32_t count)
         inb(DEBUGCON); /* see bench_loops.S */
 }
 
-/* Without a sampling loop of its own (thr_irq), a sample is a line. */
+/* Without a sampling loop of its own, a sample is a unit: of thr_irq, a line. */
 static uint32_t take_samples(const struct test *test, uint32_t iterations)
 {
     uint32_t count = iterations < MAX_SAMPLES ? iterations : MAX_SAMPLES;
@@ -219,7 +226,7 @@ static uint32_t take_samples(const struct test *test, uint32_t iterations)
     if (test->always_sampled)
         return count;
     if (!test->sample) {
-        count = (iterations + LINE_LENGTH - 1) / LINE_LENGTH;
+        count = (iterations + unit_of(test) - 1) / unit_of(test);
         count = count < MAX_SAMPLES ? count : MAX_SAMPLES;
         for (uint32_t i = 0; i < count; i++)
             samples[i] = (uint32_t)test->run(1);
@@ -233,12 +240,12 @@ static uint32_t take_samples(const struct test *test, uint32_t iterations)
 
 static void run_test(const struct test *test, uint32_t iterations, bool distribution)
 {
-    uint32_t unit = test->text_port ? LINE_LENGTH : 1;
+    uint32_t unit = unit_of(test);
     uint32_t rounds = (iterations + unit - 1) / unit;
     uint64_t cycles;
 
     if (!test->always_sampled)
-        test->run(test->text_port ? 1 : WARM_UP);
+        test->run(unit > 1 ? 1 : WARM_UP);
     cycles = test->run(rounds);
     put_string("bench ");
     put_string(test->name);
@@ -437,7 +444,8 @@ void guest_main(uint32_t magic, const struct multiboot_info *info)
         run_words(words);
     else
         for (unsigned i = 0; i < TESTS; i++)
-            run_test(&tests[i], tests[i].iterations, false);
+            if (!tests[i].disk_batch)
+                run_test(&tests[i], tests[i].iterations, false);
     for (const char *letter = "Shutdown"; *letter; letter++)
         outb(SHUTDOWN, (uint8_t)*letter);
     debug_exit(EXIT_NO_SHUTDOWN_PORT);

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from kvmbox import layout
@@ -73,6 +73,10 @@ class GuestMemory:
             raise ValueError(f"memory size {size} is not a positive multiple of {layout.PAGE_SIZE}")
         self.size = size
         self.regions = [_map(start, length) for start, length in ram_ranges(size)]
+        # For devices, which make many accesses: a property, or a new view, costs more than looking here.
+        self._spans = [
+            (one.start, one.end, one.pages, memoryview(one.pages).cast("H")) for one in self.regions
+        ]
         self.roms: list[MemoryRegion] = []
         """What the guest can read and execute, and is no RAM: neither devices nor `write` reach it."""
 
@@ -87,14 +91,24 @@ class GuestMemory:
         self.roms.append(MemoryRegion(start, len(data), pages, _host_address(pages)))
 
     def _locate(self, address: int, size: int) -> tuple[mmap.mmap, int]:
-        for region in self.regions:
-            if region.start <= address and address + size <= region.end and size >= 0:
-                return region.pages, address - region.start
+        for start, end, pages, _ in self._spans:
+            if start <= address and address + size <= end and size >= 0:
+                return pages, address - start
         raise GuestMemoryError(f"guest memory {address:#x}+{size:#x} is not RAM")
+
+    def _word(self, address: int) -> tuple[memoryview, int]:
+        for start, end, _, words in self._spans:
+            if start <= address and address + 2 <= end:
+                return words, address - start >> 1
+        raise GuestMemoryError(f"guest memory {address:#x}+0x2 is not RAM")
 
     def contains(self, address: int, size: int) -> bool:
         """Whether [address, address + size) is RAM, wholly inside one region."""
-        return size >= 0 and any(r.start <= address and address + size <= r.end for r in self.regions)
+        if size >= 0:
+            for start, end, _, _ in self._spans:
+                if start <= address and address + size <= end:
+                    return True
+        return False
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes from guest-physical `address`; GuestMemoryError if they are not all RAM."""
@@ -108,6 +122,14 @@ class GuestMemory:
     def gather(self, ranges: Sequence[tuple[int, int]]) -> bytes:
         """The bytes of ranges that are RAM, joined in order."""
         return b"".join([self.read(address, size) for address, size in ranges if size])
+
+    def views(self, ranges: Iterable[tuple[int, int]]) -> list[memoryview]:
+        """Ranges that are RAM, to read into. To be released soon: they keep the memory from being closed."""
+        found = []
+        for address, size in ranges:
+            pages, offset = self._locate(address, size)
+            found.append(memoryview(pages)[offset : offset + size])
+        return found
 
     def available(self, address: int, size: int) -> bytes:
         """The bytes from `address` on, at most `size`: up to the first that is not in RAM or a ROM."""
@@ -135,15 +157,13 @@ class GuestMemory:
 
         A slice would be copied byte by byte, as far as Python promises: the guest may be writing them.
         """
-        pages, offset = self._locate(address, 2)
-        with memoryview(pages) as view, view.cast("H") as words:
-            return words[offset >> 1]
+        words, index = self._word(address)
+        return words[index]
 
     def store16(self, address: int, value: int) -> None:
         """The same to write: another CPU sees the old value or the new one, and no mixture."""
-        pages, offset = self._locate(address, 2)
-        with memoryview(pages) as view, view.cast("H") as words:
-            words[offset >> 1] = value
+        words, index = self._word(address)
+        words[index] = value
 
     def fill(self, address: int, size: int, value: int = 0) -> None:
         """Set `size` bytes at guest-physical `address` to `value`, in bounded steps."""
@@ -161,6 +181,9 @@ class GuestMemory:
 
     def close(self) -> None:
         """Unmap. The VM that uses the memory must be closed first."""
+        for *_, words in self._spans:
+            words.release()
+        self._spans.clear()
         for region in (*self.regions, *self.roms):
             region.pages.close()
         self.regions.clear()

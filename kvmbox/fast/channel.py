@@ -25,12 +25,22 @@ from kvmbox.fast.vmm import (
     StreamEnd,
 )
 from kvmbox.remote.channel import Channel
+from kvmbox.remote.follow_up import FollowUp
 from kvmbox.remote.journal import JOURNAL_LIMIT, Entry, Journal
 from kvmbox.remote.shared import PageTransport
 from kvmbox.remote.steady import SteadyReads
 from kvmbox.remote.stream import PipeTransport, SocketTransport, StreamTransport
-from kvmbox.remote.transport import NO_HEADER, Link, LinkedTransport, Transport, TransportError, Waits, Words
-from kvmbox.wire.protocol import MAX_STEADY, REPLY, STEADY_KINDS, WORDS
+from kvmbox.remote.transport import (
+    NO_HEADER,
+    Link,
+    LinkedTransport,
+    Transport,
+    TransportError,
+    Waits,
+    Words,
+    frame_of,
+)
+from kvmbox.wire.protocol import MAX_STEADY, REPLY, STEADY_KINDS, WORDS, request_word
 
 
 class CompiledPageTransport(PageEnd, PageTransport):
@@ -44,6 +54,16 @@ class CompiledPageTransport(PageEnd, PageTransport):
         """See Transport."""
         self.unmap()
         super().close()
+
+    def exchange(self, sent: bytes, slices: int | None) -> bytes:
+        """See Transport. Who waits for ever waits as for an access."""
+        if slices is None:
+            words = self.exchanged(sent)
+            if words is None:
+                words = self.rest_of_exchange()
+            if not isinstance(words, bool):
+                return frame_of(words, self.payload(words))
+        return super().exchange(sent, slices)
 
     def payload(self, words: Words) -> bytes:
         """See Transport."""
@@ -163,6 +183,23 @@ class CompiledChannel(ChannelCore, Channel):
     def _reach_by(self, transport: Transport) -> None:
         super()._reach_by(transport)
         self.leads_to(transport)
+
+    def _tell(self, follow_up: FollowUp, slices: int | None) -> None:
+        kind, device, value, offset, payload = follow_up
+        found = (
+            None if payload or slices is not None else self.tell(request_word(kind, device, 0), offset, value)
+        )
+        if found is None:
+            super()._tell(follow_up, slices)
+        elif not isinstance(found, bool):
+            asked, words = found
+            sent = WORDS.pack(*asked)
+            try:
+                if words is None:
+                    words = self.transport.rest_of_exchange()
+                self._accept(sent, frame_of(words, self.transport.payload(words)), 0)
+            except (DeviceProcessError, TransportError) as error:
+                self._survive(error, sent, 0)
 
     def finish_access(self, asked: Words, words: Words | None, limit: int) -> int:
         """The end of `access` where the compiled half cannot go on: the request `asked` has been sent.

@@ -24,10 +24,18 @@ from kvmbox.host.threads import start_thread
 from kvmbox.host.timers import Timerfd
 from kvmbox.kvm import ioctl, uapi
 from kvmbox.kvm.vcpu import Vcpu
-from kvmbox.run.coalescing import BYTE_TO_PORT, ENTRIES, ENTRY_SIZE, RING_WORD, CoalescedRing
-from kvmbox.run.routes import MMIO_KIND_BITS, MMIO_KIND_MASK, Routes, Table, nobody
+from kvmbox.remote.proxy import WINDOW_SIZES
+from kvmbox.run.coalescing import (
+    BYTE_TO_PORT,
+    ENTRIES,
+    ENTRY_SIZE,
+    RING_WORD,
+    CoalescedRing,
+    makes_pair,
+)
+from kvmbox.run.routes import ACCESS, MMIO_KIND_BITS, MMIO_KIND_MASK, Routes, Table, nobody
 from kvmbox.run.vcpu_loop import MOST_RECENT, Made, VcpuLoop
-from kvmbox.run.vcpu_state import Attention, VcpuControl
+from kvmbox.run.vcpu_state import Access, Attention, VcpuControl
 
 if TYPE_CHECKING:
     from kvmbox.bus import Bus
@@ -57,13 +65,20 @@ class CompiledRing(RingCore, CoalescedRing):
         **rest: Any,
     ) -> None:
         lock = Lock()
-        self.set_up(lock, zones, carries, entries=ENTRIES, entry_size=ENTRY_SIZE, byte_to_port=BYTE_TO_PORT)
+        self.set_up(
+            lock,
+            zones,
+            {port for port in zones if makes_pair(zones, port)},
+            carries,
+            entries=ENTRIES,
+            entry_size=ENTRY_SIZE,
+            byte_to_port=BYTE_TO_PORT,
+        )
         for port in latches:
             device, _ = zones[port]
             path = device.fast_path(False, 1)
-            channel = getattr(path.access, "__self__", None)
-            if isinstance(channel, ChannelCore):
-                self.latch(port, channel, path.word)
+            if isinstance(getattr(path.access, "__self__", None), ChannelCore):
+                self.latch(port, path.word)
         super().__init__(words64, words32, data, zones, latches=latches, carries=carries, lock=lock, **rest)
 
     def count_carried(self) -> None:
@@ -156,6 +171,18 @@ class CompiledRoutes(Routes):
     def _put(self, table: Table, key: int, route: list[Any]) -> None:
         super()._put(table, key, route)
         self._core.learn(*self._split(table, key), route)
+
+    def port_exit(self, word: int, what: Access, count: int) -> None:
+        """See Routes. A string instruction that a window may serve takes the route of a single access."""
+        super().port_exit(word, what, count)
+        _, port, size = what
+        if count > 1 and size in WINDOW_SIZES and (one := word & ACCESS | 1 << 32) not in self.by_port:
+            mapping = self.ports.find_all(port, size)
+            if mapping is not None:
+                self._add(self.by_port, one, mapping, what)
+
+    def _accesses_of(self, table: Table, key: int) -> int:
+        return super()._accesses_of(table, key) + self._core.more_of(*self._split(table, key))
 
     def _exits_of(self, table: Table, key: int) -> int:
         return super()._exits_of(table, key) + self._core.count_of(*self._split(table, key))

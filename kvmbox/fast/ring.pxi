@@ -3,16 +3,18 @@
 # Part of vmm.pyx. The module `run.coalescing` says who moves `first`, when, and under which lock.
 
 cdef enum:
-    MOST_ZONES = 16
+    MOST_ZONES = 32
+    MOST_IN_ROW = 8     # as run.coalescing
 
 
 cdef struct Zone:
     uint64_t port
     uint64_t register
-    uint64_t carried    # writes that left here, and are not counted by the device
+    uint64_t carried    # writes that were delivered here, and are not counted by the device
+    uint64_t index      # of the device in its process
+    uint64_t latch      # of a latch: the word of a write; otherwise 0
     PyObject *device
-    PyObject *core      # of a latch: the ChannelCore of its device
-    uint64_t word       # … and that of a write
+    PyObject *core      # its ChannelCore, or NULL where Python delivers
 
 
 cdef class RingCore:
@@ -29,22 +31,25 @@ cdef class RingCore:
     cdef size_t zones
     cdef object owned   # what the table points to
 
-    def set_up(self, Lock lock, zones, bint carries, *, entries, entry_size, byte_to_port):
-        """`lock` is the lock of the ring; all else is as there. Zones beyond MOST_ZONES are left to Python."""
+    def set_up(self, Lock lock, zones, pairs, bint carries, *, entries, entry_size, byte_to_port):
+        """`lock` is the lock of the ring; all else is as there. `pairs` are ports whose writes Python delivers. Zones beyond MOST_ZONES are left to Python."""
         self.entries, self.entry_words, self.byte_to_port = entries, entry_size // 8, byte_to_port
         self.mutex, self.carries, self.owned = lock, carries, zones
         for port, (device, register) in zones.items():
             if self.zones < MOST_ZONES:
-                self.table[self.zones] = Zone(port, register, 0, <PyObject *>device, NULL, 0)
+                self.table[self.zones] = Zone(port, register, 0, 0, 0, <PyObject *>device, NULL)
+                core = None if port in pairs else getattr(device, "channel", None)
+                if isinstance(core, ChannelCore):
+                    self.table[self.zones].index = device.index
+                    self.table[self.zones].core = <PyObject *>core
                 self.zones += 1
 
-    def latch(self, uint64_t port, ChannelCore core, uint64_t word):
-        """`port` is that of a latch, whose writes, with `word`, go to `core`."""
+    def latch(self, uint64_t port, uint64_t word):
+        """`port` is that of a latch; `word` is that of a write to it."""
         cdef size_t number
-        self.owned = (self.owned, core)
         for number in range(self.zones):
             if self.table[number].port == port:
-                self.table[number].core, self.table[number].word = <PyObject *>core, word
+                self.table[number].latch = word
 
     cdef bint give_latch(self, uint64_t *indices) noexcept nogil:
         """If all writes in the ring are to one latch: give the device the last one, and empty the ring. False:
@@ -68,15 +73,15 @@ cdef class RingCore:
                 port = entry[0]
             else:
                 for number in range(self.zones):
-                    if count and self.table[number].port == port and self.table[number].core != NULL:
+                    if count and self.table[number].port == port and self.table[number].latch:
                         zone = &self.table[number]
-        if zone != NULL:
+        if zone != NULL and zone.core != NULL:
             it.limit = 0
             # SAFETY: `owned` holds the channel.
-            given = (<ChannelCore>zone.core).begin(&it, zone.word, zone.register, entry[2] & 0xFF)
+            given = (<ChannelCore>zone.core).begin(&it, zone.latch, zone.register, entry[2] & 0xFF)
             if given and it.status != ANSWERED:
                 finished = True
-                given = self.finish(<ChannelCore>zone.core, &it)
+                given = self.finish(zone.core, &it)
             if given:
                 # Not before the answer, as in `run.coalescing`.
                 store_half(<uint32_t *>indices, <uint32_t>last)
@@ -86,18 +91,6 @@ cdef class RingCore:
         if finished:
             self.leave_room()
         return given
-
-    cdef bint finish(self, ChannelCore core, Open *it) noexcept with gil:
-        """What Python makes of the reply. Whether the device has the write."""
-        self._room.postpone(PyThread_get_thread_ident())
-        try:
-            core.end_access(it)
-            return True
-        except Exception as error:
-            self._failure = error
-            return False
-        finally:
-            self._room.postpone(0)
 
     cdef void leave_room(self) noexcept with gil:
         self._room.wait_for_room()
@@ -132,6 +125,82 @@ cdef class RingCore:
                     break
         PyThread_release_lock(self.mutex.lock)
         return taken
+
+    cdef Zone *zone_of(self, const uint64_t *entry) noexcept nogil:
+        """The zone of a write that may be delivered here, or NULL."""
+        cdef size_t number
+        for number in range(self.zones):
+            if entry[0] == self.table[number].port and entry[1] == self.byte_to_port:
+                return self.table + number if self.table[number].core != NULL else NULL
+        return NULL
+
+    cdef bint drain_here(self, uint64_t *indices, Open *it) noexcept nogil:
+        """Deliver what is in the ring now, as `CoalescedRing.drain` does: whether that is done.
+
+        Only writes to registers in a row, or to different ones. Whatever else there is, and a reply that
+        changes anything, is Python's.
+        """
+        cdef uint64_t word, first, last, value, count
+        cdef const uint64_t *entry
+        cdef Zone *zone
+        cdef Zone *next_one
+        cdef bint is_done = False
+        PyThread_acquire_lock(self.mutex.lock, 1)
+        word = load(indices)
+        first, last = word & 0xFFFFFFFFULL, word >> 32
+        if <void *>self._failure == <void *>None and first < self.entries and last < self.entries:
+            while True:
+                is_done = first == last
+                if is_done:
+                    break
+                entry = indices + 1 + self.entry_words * first
+                zone = self.zone_of(entry)
+                if zone == NULL:
+                    break
+                value, count = entry[2] & 0xFF, 1
+                next_one = NULL
+                while (first + count) % self.entries != last and first + count < self.entries:
+                    next_one = self.zone_of(entry + self.entry_words * count)
+                    if (
+                        count == MOST_IN_ROW
+                        or next_one == NULL
+                        or next_one.device != zone.device
+                        or next_one.port != zone.port + count
+                        or next_one.register != zone.register + count
+                    ):
+                        break
+                    value |= (entry[self.entry_words * count + 2] & 0xFF) << 8 * count
+                    count += 1
+                if next_one == zone:
+                    break  # a run of writes to one port, which is one request of another kind
+                it.limit = 0
+                word = WRITE if count == 1 else WRITE_WIDE
+                # SAFETY: `owned` holds the device, and it holds the channel.
+                if not (<ChannelCore>zone.core).begin(
+                    it, word | zone.index << 8 | count << 16, zone.register, value
+                ):
+                    break
+                if it.status != ANSWERED and not self.finish(zone.core, it):
+                    break
+                self.writes += count
+                zone.carried += count
+                first = (first + count) % self.entries
+                store_half(<uint32_t *>indices, <uint32_t>first)
+        PyThread_release_lock(self.mutex.lock)
+        return is_done
+
+    cdef bint finish(self, PyObject *core, Open *it) noexcept with gil:
+        """The end of a request whose reply changes something, or has not come. Whether it was answered."""
+        room = (<object>self)._room
+        room.postpone(PyThread_get_thread_ident())  # see `run.coalescing`
+        try:
+            (<ChannelCore>core).end_access(it)
+        except BaseException as error:
+            self._failure = error
+            return False
+        finally:
+            room.postpone(0)
+        return True
 
     cdef bint newest(self, const uint64_t *indices, PyObject *device, uint64_t *value) noexcept nogil:
         """Whether the newest write in the ring is for `device`: then the value of a read that it is carried

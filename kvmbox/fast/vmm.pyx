@@ -72,6 +72,8 @@ cdef uint64_t READ = protocol.READ
 cdef uint64_t WRITE = protocol.WRITE
 cdef uint64_t INDEXED_READ = protocol.INDEXED_READ
 cdef uint64_t READ_WIDE = protocol.READ_WIDE
+cdef uint64_t COMPLETE = protocol.COMPLETE
+cdef uint64_t WRITE_WIDE = protocol.WRITE_WIDE
 cdef uint64_t MAX_STEADY = protocol.MAX_STEADY
 cdef uint64_t OVER_LATE_WRITES = protocol.OVER_LATE_WRITES
 cdef uint64_t READ_TO_INDEXED = protocol.READ ^ protocol.INDEXED_READ
@@ -82,6 +84,7 @@ cdef size_t VMM_WAITS = page_layout.VMM_WAITS
 cdef Py_ssize_t PAGE_BYTES = page_layout.SIZE
 cdef uint8_t BELL = page_layout.DOORBELL[0]
 cdef size_t HEADER_BYTES = protocol.HEADER.size
+cdef size_t FRAME_BYTES = protocol.MAX_FRAME
 
 # The effects that a guest without a driver for anything else causes: output and interrupt lines.
 cdef uint64_t OUTPUT_TAG = HOST_OUTPUT
@@ -236,6 +239,8 @@ cdef class PageEnd(End):
     """Whether the device process had slept when it was asked last."""
     cdef Py_buffer buffer
     cdef uint64_t *words
+    cdef const uint8_t *more                # the payload of the request that is sent next
+    cdef size_t more_bytes
 
     cdef uint64_t busy      # whether a thread without the GIL looks at the page
     cdef uint64_t closed
@@ -271,6 +276,24 @@ cdef class PageEnd(End):
             status = self.spin(asked, reply) if self._may_spin else self.sleep(asked, reply)
         store(&self.busy, 0)
         return status
+
+    def exchanged(self, bytes sent):
+        """The four words of the reply to a whole request. None: `rest_of_exchange` has to follow. False:
+        nothing has been sent.
+        """
+        cdef uint64_t asked[4]
+        cdef uint64_t reply[4]
+        cdef int status
+        if not HEADER_BYTES <= <size_t>len(sent) <= FRAME_BYTES:
+            raise ValueError(f"a request of {len(sent)} bytes")
+        memcpy(asked, <const uint8_t *>sent, HEADER_BYTES)
+        self.more, self.more_bytes = <const uint8_t *>sent + HEADER_BYTES, len(sent) - HEADER_BYTES
+        with nogil:
+            status = self.exchange(asked, reply)
+        self.more_bytes = 0
+        if status == ANSWERED:
+            return reply[0], reply[1], reply[2], reply[3]
+        return False if status == UNUSED else None
 
     cdef int spin(self, const uint64_t *asked, uint64_t *reply) noexcept nogil:
         cdef int looks
@@ -312,6 +335,8 @@ cdef class PageEnd(End):
 
     cdef void lay_down(self, const uint64_t *asked) noexcept nogil:
         cdef uint64_t *request = self.words + REQUEST_WORD
+        if self.more_bytes:
+            memcpy(request + 4, self.more, self.more_bytes)
         store(request + 1, asked[1])
         store(request + 2, asked[2])
         store(request + 3, asked[3])
@@ -475,17 +500,24 @@ cdef class ChannelCore:
         If the reply changes nothing, all is done, and the lock is given back: `it.status` is ANSWERED, and
         the value of the reply is in `it.reply[2]`. Otherwise `end_access` has to follow.
         """
+        cdef bint is_begun
+        PyThread_acquire_lock(self.mutex.lock, 1)
+        is_begun = self.begin_under_lock(it, word, offset, value)
+        if not is_begun or it.status == ANSWERED or it.status == RAISED:
+            PyThread_release_lock(self.mutex.lock)
+        return is_begun
+
+    cdef bint begin_under_lock(self, Open *it, uint64_t word, uint64_t offset, uint64_t value) noexcept nogil:
+        """The same, but for the lock."""
         cdef uint64_t sequence
         cdef uint64_t kind = word & 0xFF
         cdef bint is_kept
         cdef bint is_read = kind == READ or kind == INDEXED_READ or kind == READ_WIDE
-        PyThread_acquire_lock(self.mutex.lock, 1)
         if (
             <void *>self._failure != <void *>None
             or <void *>self._record != <void *>None
             or <void *>self.end == <void *>None
         ):
-            PyThread_release_lock(self.mutex.lock)
             return False
         sequence = (self._sequence + 1) & 0xFFFFFFFFULL
         if sequence == 0:
@@ -494,7 +526,6 @@ cdef class ChannelCore:
         if <void *>self.clock != <void *>None and self.clock.is_running():
             it.asked[1] = self.clock.time()
         elif not self.ask_now(&it.asked[1]):
-            PyThread_release_lock(self.mutex.lock)
             it.status = RAISED
             return True
         it.asked[2] = value
@@ -510,7 +541,6 @@ cdef class ChannelCore:
         if it.status != UNFINISHED:
             self.waiting = 0
         if it.status == UNUSED:
-            PyThread_release_lock(self.mutex.lock)
             return False
         self._sequence = sequence
         if it.status == ANSWERED:
@@ -525,7 +555,6 @@ cdef class ChannelCore:
                 if is_read and it.reply[3] == 0:
                     self.counts.changed()
                 it.count = self.counts.changes if kind == INDEXED_READ else self.counts.moves
-                PyThread_release_lock(self.mutex.lock)
             elif is_kept:
                 it.status = UNLIKE
             elif (
@@ -533,7 +562,7 @@ cdef class ChannelCore:
                 and it.reply[0] & EFFECTS_FIELD
                 and self.end.body_bytes == it.reply[3] >> 32
                 and it.reply[3] & 0xFFFFFFFFULL == 0
-                and (is_read or kind == WRITE)
+                and (is_read or kind == WRITE or kind == COMPLETE)
                 and kind != READ_WIDE
             ):
                 # Which device may have them, and what they do, Python's objects tell.
@@ -544,9 +573,9 @@ cdef class ChannelCore:
                 it.status = UNLIKE
         return True
 
-    cdef bint apply_effects(self, uint64_t count) except -1:
-        """Apply the effects of the last reply, and give the lock back, if all are lines and output, which the
-        devices may have. Otherwise nothing has happened. See `Channel.check_effect`.
+    cdef list calls_of_effects(self, uint64_t count):
+        """What the effects of the last reply call, if all are lines and output, which the devices may have;
+        None otherwise. See `Channel.check_effect`.
         """
         cdef const uint8_t *body = <const uint8_t *>self.end.body
         cdef size_t end = self.end.body_bytes
@@ -556,41 +585,81 @@ cdef class ChannelCore:
         calls = []
         for number in range(count):
             if position + EFFECT_BYTES > end:
-                return False
+                return None
             memcpy(&effect, body + position, EFFECT_BYTES)
             position += EFFECT_BYTES
             length = effect >> 32
             device, pin, level = effect >> 8 & 0xFF, effect >> 16 & 0xFF, effect >> 24 & 0xFF
             if device >= len(self._outputs):
-                return False
+                return None
             if effect & 0xFF == LINE_TAG:
                 lines = self._lines[device]
                 if pin >= len(lines) or level > 1 or (length and not level):
-                    return False
+                    return None
                 calls.append((lines[pin], level, length))
             elif effect & 0xFF == OUTPUT_TAG:
                 output = self._outputs[device]
                 if output is None or pin or level or not length or length > end - position:
-                    return False
+                    return None
                 text = CHARACTERS[body[position]] if length == 1 else (<char *>body)[position : position + length]
                 calls.append((output, text))
                 position += length
             else:
-                return False
+                return None
         if position != end:
+            return None
+        return calls
+
+    cdef bint apply_effects(self, uint64_t count) except -1:
+        """Apply the effects of the last reply, and give the lock back, if they are such. Otherwise nothing has
+        happened.
+        """
+        cdef list calls = self.calls_of_effects(count)
+        if calls is None:
             return False
-        # The reply is good as a whole: only now is any of it used.
-        self.end.body_bytes = 0
         try:
-            for call in calls:
-                if len(call) == 2:
-                    call[0](call[1])
-                else:
-                    call[0](call[1], call[2])
+            self.make(calls)
         finally:
             PyThread_release_lock(self.mutex.lock)
         self._wait_for_output()
         return True
+
+    cdef int make(self, list calls) except -1:
+        # The reply is good as a whole: only now is any of it used.
+        self.end.body_bytes = 0
+        for call in calls:
+            if len(call) == 2:
+                call[0](call[1])
+            else:
+                call[0](call[1], call[2])
+        return 0
+
+    def tell(self, uint64_t word, uint64_t offset, uint64_t value):
+        """A request that follows from another one, under the lock: True if it is done. None: nothing has
+        happened. Otherwise the four words that were sent, and those of the reply or None, as `finish_access`.
+        """
+        cdef Open it
+        cdef bint begun
+        cdef list calls
+        it.limit = 0
+        with nogil:
+            begun = self.begin_under_lock(&it, word, offset, value)
+        if not begun:
+            return None
+        if it.status == ANSWERED:
+            return True
+        if it.status == RAISED:
+            error, self.error = self.error, None
+            raise error
+        if it.status == EFFECTS:
+            calls = self.calls_of_effects(it.reply[0] >> 24 & 0xFF)
+            if calls is not None:
+                self.make(calls)
+                return True
+        asked = (it.asked[0], it.asked[1], it.asked[2], it.asked[3])
+        if it.status == UNFINISHED:
+            return asked, None
+        return asked, (it.reply[0], it.reply[1], it.reply[2], it.reply[3])
 
     cdef bint ask_now(self, uint64_t *now) noexcept with gil:
         """The time of another clock, or of one that is held."""
@@ -652,6 +721,7 @@ cdef struct Route:
     uint64_t key      # of a port exit: the packed word; of a memory-mapped one: the address
     uint64_t kind     # of a port exit: PORT; of a memory-mapped one: length and direction
     uint64_t count
+    uint64_t more     # accesses beyond one for each exit
     uint64_t word
     uint64_t offset
     uint64_t limit
@@ -678,6 +748,9 @@ cdef enum:
     IO_DATA_OFFSET = 5
     MMIO_ADDRESS = 4
     MMIO_KIND = 6
+
+cdef uint64_t ONE_ACCESS = <uint64_t>1 << 32
+"""The count of a port exit, as the packed word has it."""
 
 cdef uint64_t KIND_MASK = (<uint64_t>1 << 40) - 1
 cdef uint64_t COALESCED = <uint64_t>1 << 63
@@ -733,6 +806,7 @@ cdef class LoopCore:
     cdef int error
     cdef Route *current
     cdef Py_ssize_t position
+    cdef bint in_string     # whether the access of `current` is the last one of a string instruction
     cdef uint64_t carried   # of the present access: what its word is changed by, and its value
     cdef uint64_t value
     cdef Open open
@@ -789,7 +863,7 @@ cdef class LoopCore:
         one = self.place(key, c_kind)
         if one.access == NULL:
             self.used += 1
-            one.count = 0
+            one.count = one.more = 0
         one.key, one.kind = key, c_kind
         one.word, one.offset, one.limit = word, offset, limit
         one.size, one.is_read, one.guarded = size, is_read, guarded
@@ -813,6 +887,11 @@ cdef class LoopCore:
         """How many exits of this route were handled here. Thread-safe."""
         cdef Route *one = self.place(key, PORT if kind is None else <uint64_t>kind)
         return one.count if one.access != NULL else 0
+
+    def more_of(self, uint64_t key, kind):
+        """How many accesses were made here beyond one for each exit. Thread-safe."""
+        cdef Route *one = self.place(key, PORT if kind is None else <uint64_t>kind)
+        return one.more if one.access != NULL else 0
 
     cdef Route *place(self, uint64_t key, uint64_t kind) noexcept nogil:
         """Where the route is, or the free place where it would be."""
@@ -894,6 +973,8 @@ cdef class LoopCore:
         cdef uint64_t position
         cdef Route *route
         if reason == self.io_exit:
+            if words[IO_WORD] >> 33:
+                return self.handle_string(words)
             route = self.place(words[IO_WORD], PORT)
             position = words[IO_DATA_OFFSET]
         elif reason == self.mmio_exit:
@@ -920,7 +1001,9 @@ cdef class LoopCore:
                     return NOT_OURS
                 if route.is_read and self.ring.carry_along(words + self.ring_word, route.device, &self.value):
                     self.carried = READ_TO_INDEXED
-                elif not self.ring.give_latch(words + self.ring_word):
+                elif not self.ring.give_latch(words + self.ring_word) and not self.ring.drain_here(
+                    words + self.ring_word, &self.open
+                ):
                     return NOT_OURS
         route.count += 1
         if route.unclaimed:
@@ -931,6 +1014,7 @@ cdef class LoopCore:
             return NOTICED
         self.current = route
         self.position = position
+        self.in_string = False
         if route.core == NULL:
             # SAFETY: `owned` holds the window.
             if (
@@ -959,6 +1043,35 @@ cdef class LoopCore:
             self.value = self.open.reply[2]
         self.note(route.what, self.value)
         return NOTICED
+
+    cdef int handle_string(self, uint64_t *words) noexcept nogil:
+        """The exit of a string instruction of several accesses. A window makes all but the last one, which is
+        then made as if it were alone: what follows from it is Python's. So is everything else.
+        """
+        cdef uint64_t position = words[IO_DATA_OFFSET]
+        cdef uint64_t more = (words[IO_WORD] >> 32) - 1
+        cdef uint64_t room = self.buffer.len
+        cdef uint64_t ring
+        cdef Route *route = self.place(words[IO_WORD] & 0xFFFFFFFFULL | ONE_ACCESS, PORT)
+        if route.access == NULL or route.window == NULL:
+            return NOT_OURS
+        if position > room or (more + 1) * route.size > room - position:
+            return NOT_OURS
+        if route.guarded:
+            ring = load(words + self.ring_word)
+            if ring >> 32 != ring & 0xFFFFFFFFULL:
+                return NOT_OURS
+        # SAFETY: `owned` holds the window.
+        if not (<WindowCore>route.window).serve(<uint8_t *>words + position, more * route.size, route.is_read):
+            return NOT_OURS
+        self.last_rip = words[self.sync_rip]
+        self.carried = self.value = 0
+        route.count += 1
+        route.more += more
+        self.current = route
+        self.position = position + more * route.size
+        self.in_string = True
+        return ASK
 
     cdef bint is_steady(self, Route *route, uint64_t *words) noexcept nogil:
         """Whether the value that this read gives is known: then it is in `value`."""
@@ -1059,6 +1172,8 @@ cdef class LoopCore:
         else:
             memcpy(&value, data, route.size)
         self.note(route.what, value)
+        if self.in_string:
+            self.made[(self.made_count - 1) % RECENT].is_known = False
         return 0
 
 

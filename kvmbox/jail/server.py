@@ -21,8 +21,9 @@ from kvmbox.devices.model import DONE, DeviceModel, Effect, HostOutput, Snapshot
 from kvmbox.jail.own_model import build_from_source
 from kvmbox.wire import blocks, protocol
 from kvmbox.wire.chains import decode_chains
-from kvmbox.wire.effects import encode_effects_of, encode_reply
+from kvmbox.wire.effects import MAX_EFFECTS, encode_effects_of, encode_reply
 from kvmbox.wire.protocol import (
+    CHAINS,
     HEADER,
     INDEXED_READ,
     MAX_PAYLOAD,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
-    from kvmbox.devices.media import QueueModel
     from kvmbox.devices.model import MemoryModel
     from kvmbox.wire.protocol import Parameter
 
@@ -104,6 +104,8 @@ class DeviceServer:
         first, now, value, offset = words
         route = self.routes.get(first & ROUTE_MASK)
         if route is None or offset >> 32:  # the length of a payload
+            if first & 0xFF == CHAINS and offset >> 32:
+                return self._answer_chains(words, frame(words))
             return self._answer_rare(frame(words))
         kind, call, size, device, next_deadline, take_effects, steady = route
         value = call(now, offset, size) if kind == READ else call(now, offset, size, value) or 0
@@ -132,6 +134,8 @@ class DeviceServer:
         request = protocol.decode_request(frame)
         if request.kind in blocks.BLOCKS:
             return self._answer_block(request, bytearray(), [], 0)
+        if request.kind == CHAINS:
+            return self._answer_chains(WORDS.unpack_from(frame), frame)
         value, payload = 0, b""
         match request.kind:
             case protocol.HELLO:
@@ -147,9 +151,6 @@ class DeviceServer:
             case protocol.COMPLETE:
                 for told in protocol.completions(request):
                     self._memory_model(request).complete(request.now, told & 0xFFFF_FFFF, told >> 32)
-            case protocol.CHAINS:
-                found = decode_chains(request.payload)
-                self._queue_model(request).chains(request.now, request.offset, found, request.value)
             case protocol.WRITE_RUN:
                 model = self.models[request.device]
                 write_run = getattr(model, "write_run", None)
@@ -179,6 +180,23 @@ class DeviceServer:
             self.deadlines[index] = model.next_deadline()
         self.deadline = self._earliest()
         return self._encoded(request, value, effects, payload)
+
+    def _answer_chains(self, words: Words, frame: bytes) -> Answer:
+        """The answer to CHAINS, of which a guest that reads a disk causes many."""
+        first, now, status, offset = words
+        device = first >> 8 & 0xFF
+        if len(frame) != HEADER.size + (offset >> 32):
+            raise FrameError(f"{len(frame)} bytes with a payload of {offset >> 32}")
+        model: Any = self.models[device]  # as `_memory_model`
+        model.chains(now, offset & 0xFFFF_FFFF, decode_chains(frame[HEADER.size :]), status)
+        deadline = model.next_deadline()
+        if deadline != self.deadlines[device]:
+            self.set_deadline(device, deadline)
+        effects = joined(model.take_effects())
+        payload = encode_effects_of(device, effects)
+        if len(effects) > MAX_EFFECTS or len(payload) > MAX_PAYLOAD:
+            raise FrameError(f"{len(effects)} effects in {len(payload)} bytes do not fit in a reply")
+        return first | REPLY | len(effects) << 24, self.deadline, 0, 0, payload
 
     def _encoded(
         self, request: protocol.Request, value: int, effects: list[tuple[int, Effect]], payload: bytes
@@ -241,10 +259,6 @@ class DeviceServer:
         model: Any = self.models[request.device]
         return model  # type: ignore[no-any-return]
 
-    def _queue_model(self, request: protocol.Request) -> QueueModel:
-        model: Any = self.models[request.device]  # as above
-        return model  # type: ignore[no-any-return]
-
     def _hello(self, request: protocol.Request) -> int:
         version, total = request.value & 0xFFFF_FFFF, request.value >> 32
         if version != protocol.VERSION:
@@ -264,7 +278,21 @@ class DeviceServer:
                     route = kind, call, size, device, model.next_deadline, model.take_effects, told
                     self.routes[request_word(kind, device, size)] = route
             self._add_wide_routes(device, model)
+            if self._may_ask[device]:
+                self._add_complete_route(device, self.models[device])
         return protocol.VERSION
+
+    def _add_complete_route(self, device: int, model: Any) -> None:
+        """COMPLETE of one tag, which follows each transfer."""
+
+        def complete(now: int, _offset: int, _size: int, told: int) -> None:
+            model.complete(now, told & 0xFFFF_FFFF, told >> 32)
+
+        def take_effects() -> list[Effect]:
+            return joined(model.take_effects())
+
+        word = request_word(protocol.COMPLETE, device, 0)
+        self.routes[word] = WRITE, complete, 0, device, model.next_deadline, take_effects, None
 
     def _add_wide_routes(self, device: int, model: DeviceModel) -> None:
         read, write, take_effects = model.read, model.write, model.take_effects
@@ -301,7 +329,7 @@ class DeviceServer:
             return least & ~OVER_LATE_WRITES | min(part & OVER_LATE_WRITES for part in parts) if least else 0
 
         for kind, like, call in ((READ_WIDE, READ, read_wide), (WRITE_WIDE, WRITE, write_wide)):
-            for size in ACCESS_SIZES[1:]:
+            for size in range(2, ACCESS_SIZES[-1] + 1):
                 # To who takes the route it is a read or a write that takes a little longer.
                 told = steady_wide if steady is not never_steady and like == READ else None
                 route = like, call, size, device, model.next_deadline, take_begun, told

@@ -78,6 +78,7 @@ _pack: Final = WORDS.pack
 _REPLY_BIT: Final = protocol.REPLY
 _REPLY_AND_ONE_EFFECT: Final = protocol.REPLY | 1 << 24
 _SENT_ONLY: Final = (protocol.SNAPSHOT, protocol.HELLO)  # change no model's state: not for the journal
+_PLAIN: Final = (protocol.COMPLETE, protocol.CHAINS, protocol.WRITE)
 _TELL_ALL: Final = (protocol.ADVANCE, protocol.RESET)  # each model of the process is told the time
 _NO_EFFECTS: Final = frozenset(
     (protocol.HELLO, protocol.SNAPSHOT, protocol.RESTORE, protocol.REPLAY, protocol.SHUTDOWN)
@@ -293,8 +294,12 @@ class Channel:
 
     def write_wide(self, device: int, offset: int, data: bytes, slices: _Slices = None) -> None:
         """Write the bytes of `data`, 8 at most, to registers from `offset` on. `slices` as `_follow_up`."""
+        if slices is None:
+            word = protocol.request_word(protocol.WRITE_WIDE, device, len(data))
+            self.access(word, offset, int.from_bytes(data, "little"), 0)
+            return
         done = 0
-        self._lock.acquire() if slices is None else self._take_lock(slices)
+        self._take_lock(slices)
         try:
             while done < len(data):
                 value, left = int.from_bytes(data[done:], "little"), len(data) - done
@@ -302,8 +307,6 @@ class Channel:
                 done += left - self._ask_block(request, 0, slices)[0]
         finally:
             self._lock.release()
-        if slices is None:
-            self._wait_for_output()
 
     def _complete(self, word: int, offset: int, value: int, result: int) -> int:
         """The rest of a wide access, whose reply was for the first bytes only. Under the lock."""
@@ -429,14 +432,17 @@ class Channel:
                     self._asked_for += 1
                     self._follow_ups.append(follow_up)  # there may be more
                     follow_up = wanted
-                request = self._next(*follow_up)
-                if slices is None:
-                    self._wait_for(request)
-                self._answer(request, 0, slices)
+                self._tell(follow_up, slices)
         finally:
             self.waiting = 0
             self._follow_ups.clear()
             self._asked_for = 0
+
+    def _tell(self, follow_up: FollowUp, slices: _Slices) -> None:
+        request = self._next(*follow_up)
+        if slices is None:
+            self._wait_for(request)
+        self._answer(request, 0, slices)
 
     def serve(self, act: Callable[[], Sequence[FollowUp | CanWait]], slices: _Slices = None) -> None:
         """Do something without a request: `act` is called under the lock, and what it asks for is sent.
@@ -575,6 +581,11 @@ class Channel:
         first, deadline, value, rest = WORDS.unpack_from(frame)
         asked, now, _, _ = WORDS.unpack_from(sent)
         kind = asked & 0xFF
+        is_plain = first == asked | _REPLY_BIT and not rest and size == HEADER.size and kind in _PLAIN
+        if is_plain and value <= limit and self._record is None:  # what follows would find nothing to do
+            self._set_deadline(deadline, now)
+            self._note_frames(sent, frame)
+            return value, b""
         if rest >> 32 != size - HEADER.size:
             raise self._break(f"a frame of {size} bytes announces a payload of {rest >> 32}")
         count = first >> 24 & 0xFF
@@ -612,7 +623,7 @@ class Channel:
         if self._record is not None and self.survival.rescues:
             self._record(sent, frame)  # not the exchanges that failed: they have not happened to the guest
         if kind not in _SENT_ONLY:
-            self._note(entry_of(sent, frame))
+            self._note_frames(sent, frame)
         return value, payload
 
     def _apply_all(self, effects: Sequence[tuple[int, Effect]], sent: bytes) -> None:
@@ -672,6 +683,10 @@ class Channel:
             return
         self.deadline = deadline
         self._deadline_changed(deadline + rise_slack(deadline, now, self._rises), now)
+
+    def _note_frames(self, sent: bytes, frame: bytes) -> None:
+        if self._journal is not None:
+            self._note(entry_of(sent, frame))
 
     def _note(self, entry: Entry) -> None:
         """Journal a request that is done: its reply was good and its effects are applied."""

@@ -111,7 +111,7 @@ class CoalescedRing:
         self._words32 = words32
         self._data = data
         self._zones = zones
-        self._pairs = {port for port in zones if _makes_pair(zones, port)}
+        self._pairs = {port for port in zones if makes_pair(zones, port)}
         self._latches = latches
         self._carries = carries
         self._lock: Any = lock or threading.Lock()
@@ -268,7 +268,7 @@ class CoalescedRing:
         return length
 
 
-def _makes_pair(zones: Mapping[int, tuple[DeviceProxy, int]], port: int) -> bool:
+def makes_pair(zones: Mapping[int, tuple[DeviceProxy, int]], port: int) -> bool:
     """Whether the next port has the next register of the same device, and the device takes bytes only."""
     proxy, register = zones[port]
     return zones.get(port + 1) == (proxy, register + 1) and 2 not in proxy.natural_sizes

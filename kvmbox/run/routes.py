@@ -27,7 +27,7 @@ MAX_ROUTES: Final = 4096
 MOST_UNCLAIMED: Final = 64
 """How many kinds of accesses to unclaimed ports get a route."""
 
-_ACCESS: Final = 0xFFFF_FFFF  # direction, size and port of a packed word
+ACCESS: Final = 0xFFFF_FFFF  # direction, size and port of a packed word
 
 Table = dict[int, list[Any]]
 """Routes by key: count, access, word, offset, limit, size, is_read, guarded, device, what is accessed."""
@@ -86,13 +86,17 @@ class Routes:
         """Exits by packed word (direction, size, port), claimed ports only."""
         counts = dict(self._other_port_exits)
         for word in [word for word in list(self.by_port) if word not in self._unclaimed]:
-            counts[word & _ACCESS] = counts.get(word & _ACCESS, 0) + self._exits_of(self.by_port, word)
+            counts[word & ACCESS] = counts.get(word & ACCESS, 0) + self._exits_of(self.by_port, word)
         return counts
 
     def _exits_of(self, table: Table, key: int) -> int:
         """How many exits took the route of `key`."""
         exits: int = table[key][0]
         return exits
+
+    def _accesses_of(self, table: Table, key: int) -> int:
+        """How many accesses they made."""
+        return self._exits_of(table, key)
 
     def _exits(self, table: Table) -> int:
         # A copy of the keys in one step, as the vCPU thread may add one meanwhile.
@@ -112,7 +116,7 @@ class Routes:
         if count == 1:
             self._add(self.by_port, word, mapping, what)
         # Without the count, or a string instruction of each length would be an entry of its own.
-        word &= _ACCESS
+        word &= ACCESS
         self._other_port_exits[word] = self._other_port_exits.get(word, 0) + 1
 
     def memory_exit(self, address: int, kind: int, what: Access) -> None:
@@ -158,7 +162,7 @@ class Routes:
         """The run loop has ended: let the devices count the accesses that took routes."""
         for table in (self.by_port, self.by_address):
             for key, (_, _, _, _, _, size, is_read, _, device, *_) in table.items():
-                accesses = self._exits_of(table, key)
+                accesses = self._accesses_of(table, key)
                 if device is not None:
                     device.count(is_read, accesses)
                 elif is_read:

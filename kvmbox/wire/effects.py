@@ -64,6 +64,14 @@ WORD_BEHIND: Final = "words"
 RANGES: Final = "ranges"  # their number is where the pin would be
 DATA: Final = "data"  # their length is the argument
 
+_FIXED: Final = 5  # numbers before the words: tag, device, and these
+_AT_PIN: Final = 2
+_AT_LEVEL: Final = 3
+_AT_ARGUMENT: Final = 4
+_AT_RANGES: Final = -1
+_AT_DATA: Final = -2
+_PLACES: Final = {PIN: _AT_PIN, LEVEL: _AT_LEVEL, ARGUMENT: _AT_ARGUMENT, RANGES: _AT_RANGES, DATA: _AT_DATA}
+
 
 class EffectKind:
     """A row of the table.
@@ -75,8 +83,9 @@ class EffectKind:
     """
 
     __slots__ = (
-        *("_attributes", "_order", "after_write", "fields", "flaw", "grants", "has_argument", "has_data"),
-        *("has_level", "has_pin", "has_ranges", "make", "name", "plain", "short", "tag", "words"),
+        *("_blank", "_layout", "_names", "_of_field", "after_write", "fields", "flaw", "grants"),
+        *("has_argument", "has_data", "has_level", "has_pin", "has_ranges", "make", "name", "plain"),
+        *("short", "tag", "words"),
     )
 
     def __init__(
@@ -106,42 +115,31 @@ class EffectKind:
         self.has_pin = PIN in places or self.has_ranges
         self.has_level = LEVEL in places
         self.has_argument = ARGUMENT in places or self.has_data
-        # The eight bytes alone, as interrupt lines have them at each edge: which of them is which field.
-        names = dict(zip(places, make.__match_args__, strict=True))
         self.plain = not (self.words or self.has_ranges or self.has_data)
-        self._attributes = names.get(PIN), names.get(LEVEL), names.get(ARGUMENT)
-        self._order = [(PIN, LEVEL, ARGUMENT).index(place) for place in places] if self.plain else []
+        # The eight bytes and the words behind them in one piece: which of its numbers is which field.
+        self._layout = Struct(EFFECT.format + WORD.format[1:] * self.words)
+        self._of_field = _numbers_of(places)
+        self._names = tuple(zip(self._of_field, make.__match_args__, strict=True))
+        self._blank = [0] * (_FIXED + self.words)
 
     def encode(self, device: int, effect: Effect) -> bytes:
         """The bytes of an effect of this kind."""
-        if self.plain:
-            first, second, third = self._attributes
-            return EFFECT.pack(
-                self.tag,
-                device,
-                getattr(effect, first) if first else 0,
-                getattr(effect, second) if second else 0,
-                min(getattr(effect, third), MAX_ARGUMENT) if third else 0,
-            )
-        pin = level = argument = 0
-        words = tail = b""
-        for (place, _), name in zip(self.fields, self.make.__match_args__, strict=True):
+        numbers = self._blank[:]
+        numbers[0], numbers[1] = self.tag, device
+        tail = b""
+        for place, name in self._names:
             value = getattr(effect, name)
-            if place == PIN:
-                pin = value
-            elif place == LEVEL:
-                level = value
-            elif place == ARGUMENT:
-                argument = min(value, MAX_ARGUMENT)
-            elif place == WORD_BEHIND:
-                words += WORD.pack(value)
-            elif place == RANGES:
-                pin = len(value)
+            if place == _AT_RANGES:
+                numbers[_AT_PIN] = len(value)
                 tail = b"".join([RANGE.pack(address, size) for address, size in value])
-            else:
-                argument = len(value)
+            elif place == _AT_DATA:
+                numbers[_AT_ARGUMENT] = len(value)
                 tail = value
-        return EFFECT.pack(self.tag, device, pin, level, argument) + words + tail
+            elif place == _AT_ARGUMENT:
+                numbers[_AT_ARGUMENT] = value if value < MAX_ARGUMENT else MAX_ARGUMENT
+            else:
+                numbers[place] = value
+        return self._layout.pack(*numbers) + tail
 
     def decode(self, pin: int, level: int, argument: int, body: bytes, start: int) -> tuple[Effect, int]:
         """The effect, and where in `body` its bytes end that stand at `start`, behind the first eight."""
@@ -151,33 +149,38 @@ class EffectKind:
             raise FrameError(f"effect {self.tag} with a value")
         if level > 1:
             raise FrameError(f"{self.short} effect with level {level}")
-        if self.plain:
-            given: tuple[Any, ...] = pin, level, argument
-            plain = self.make(*[given[index] for index in self._order])
-            if argument and (flaw := self.flaw(plain)) is not None:
-                raise FrameError(f"{self.short} effect {flaw}")
-            return plain, start
         end = start + self.words * WORD.size
         tail = argument if self.has_data else pin * RANGE.size if self.has_ranges else 0
         if end + tail > len(body):
             raise FrameError(f"{self.short} of {end + tail - start} bytes, {len(body) - start} are left")
+        numbers = self._layout.unpack_from(body, start - EFFECT.size)
+        if not (self.has_data or self.has_ranges):
+            effect = self.make(*[numbers[place] for place in self._of_field])
+            if argument and (flaw := self.flaw(effect)) is not None:
+                raise FrameError(f"{self.short} effect {flaw}")
+            return effect, end
         values: list[Any] = []
-        word = start
-        for place, _ in self.fields:
-            if place == PIN:
-                values.append(pin)
-            elif place == LEVEL:
-                values.append(level)
-            elif place == ARGUMENT:
-                values.append(argument)
-            elif place == WORD_BEHIND:
-                values.append(WORD.unpack_from(body, word)[0])
-                word += WORD.size
-            elif place == RANGES:
+        for place in self._of_field:
+            if place == _AT_RANGES:
                 values.append([RANGE.unpack_from(body, end + RANGE.size * index) for index in range(pin)])
-            else:
+            elif place == _AT_DATA:
                 values.append(body[end : end + tail])
+            else:
+                values.append(numbers[place])
         return self.make(*values), end + tail
+
+
+def _numbers_of(places: list[str]) -> list[int]:
+    """By field: which number of the fixed part it is, or `_AT_RANGES` or `_AT_DATA`."""
+    found = []
+    word = _FIXED
+    for place in places:
+        if place == WORD_BEHIND:
+            found.append(word)
+            word += 1
+        else:
+            found.append(_PLACES[place])
+    return found
 
 
 def _stray_coalesced(effect: IrqLine) -> str | None:

@@ -9,12 +9,23 @@ Where QEMU was not measured, the ratio is to `none`, the same models without iso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from kvmbox.tools.bench import plan
 from kvmbox.tools.bench.analysis import Cell, cell, cells, ratio
-from kvmbox.tools.bench.plan import FLOOR, IPCS, MAIN, NONE, PRIMARY, QEMU, START_PREFIX, Row, isolated
+from kvmbox.tools.bench.plan import (
+    DISK_JOBS,
+    FLOOR,
+    IPCS,
+    MAIN,
+    NONE,
+    PRIMARY,
+    QEMU,
+    START_PREFIX,
+    Row,
+    isolated,
+)
 from kvmbox.tools.bench.report import Table, number, ratio_text
 from kvmbox.tools.bench.results import Results
 from kvmbox.tools.bench.statistics import Estimate, differences, median
@@ -54,8 +65,10 @@ def _measured(results: Results, names: Iterable[str], rows: Iterable[Row]) -> li
     return [name for name in names if name in found]
 
 
-def _answers(results: Results, names: Iterable[str], title: str) -> Table | None:
-    rows = _rows(results, PRIMARY)
+def _answers(
+    results: Results, names: Iterable[str], title: str, accesses: Mapping[str, str] = PRIMARY
+) -> Table | None:
+    rows = _rows(results, accesses)
     base = QEMU if _measured(results, [QEMU], rows) else NONE
     columns = [name for name in _measured(results, names, rows) if name != base]
     lines = []
@@ -65,7 +78,7 @@ def _answers(results: Results, names: Iterable[str], title: str) -> Table | None
             value = medians[base].value
             assert value is not None
             ratios = (_marked(ratio(results, row.name, name, row.name, base)) for name in columns)
-            lines.append((PRIMARY[row.name], number(value.median, row.unit), *ratios))
+            lines.append((accesses[row.name], number(value.median, row.unit), *ratios))
     if not lines:
         return None
     what = "QEMU's time" if base == QEMU else "the time without isolation"
@@ -103,6 +116,12 @@ def pure_table(results: Results) -> Table | None:
     return _answers(results, map(plan.pure, MAIN), "the same in pure Python")
 
 
+def disk_table(results: Results) -> Table | None:
+    """Disks, as multiples of QEMU; None if that was not measured."""
+    rows = {row.name: row.title for row in results.rows if row.job in DISK_JOBS}
+    return _answers(results, MAIN, "disks", rows)
+
+
 def busy_table(results: Results) -> Table | None:
     """What company costs: ratios to QEMU with the same company, and to oneself alone."""
     rows = [row for row in results.rows if row.job == "crowd"]
@@ -127,7 +146,8 @@ def resource_table(results: Results) -> Table | None:
     rows = [
         row
         for row in results.rows
-        if row.job not in ("accesses", "native", "crowd") and not row.name.startswith(START_PREFIX)
+        if row.job not in ("accesses", "native", "crowd", *DISK_JOBS)
+        and not row.name.startswith(START_PREFIX)
     ]
     columns = _measured(results, (*MAIN, QEMU), rows)
     lines = []
@@ -191,6 +211,7 @@ TABLES: Final[dict[str, Callable[[Results], Table | None]]] = {
     "busy": busy_table,
     "pure": pure_table,
     "added": added_table,
+    "disks": disk_table,
     "answer": answer_table,
 }
 """Name → table, in the order of a terminal: the answer stands where the reader looks, at the end."""

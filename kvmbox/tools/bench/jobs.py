@@ -32,6 +32,8 @@ NATIVE_GUEST: Final = "bench64"
 START_GUEST: Final = "hello32"
 COUNTED: Final = ("--stats", "--no-exit-samples")
 """Whoever looks at a run has its counters on. A look at registers would be measured, too."""
+DISK_BYTES: Final = 16 << 20
+"""What bench needs of a disk: see guests/bench_disk.c."""
 PIT_HZ: Final = 1_193_182
 BUSY_LOOP: Final = (sys.executable, "-S", "-c", "import os\nos.write(1, b'.')\nwhile True: pass")
 """A program that never sleeps, and says when it has begun."""
@@ -99,6 +101,8 @@ class Jobs(Value):
             match job:
                 case "accesses" | "native":
                     return self._accesses(configuration, rows)
+                case "ata" | "virtio":
+                    return self._disk(configuration, rows)
                 case "start":
                     return self._start(configuration)
                 case "boots":
@@ -133,6 +137,22 @@ class Jobs(Value):
         guest = NATIVE_GUEST if rows[0].job == "native" else GUEST
         asked = " ".join(words(rows, self.plan))
         return self._finish(self._guest(configuration, asked, guest=guest), configuration, rows)
+
+    def _disk(self, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
+        """The host has the disk in memory. QEMU is not bound to one CPU: it reads by another thread."""
+        virtio = rows[0].job == "virtio"
+        asked = " ".join(words(rows, self.plan))
+        with tempfile.TemporaryDirectory(prefix="kvmbox-bench-") as directory:
+            path = os.path.join(directory, "disk.img")
+            with open(path, "wb") as file:
+                file.write(bytes(DISK_BYTES))
+            if configuration.kind == "qemu":
+                image = os.path.join(self.images, f"{GUEST}.elf")
+                command = peer.disk_command(image, asked.split(), self.guest_cpus, path, virtio=virtio)
+                return self._finish(Child(command, timeout=self.timeout), configuration, rows)
+            disk = path.replace(",", ",,") + (",on=virtio" if virtio else "")
+            arguments = (*COUNTED, "--disk", disk, "--append", asked, GUEST)
+            return self._finish(self._kvmbox(configuration, *arguments), configuration, rows)
 
     def _finish(self, child: Child, configuration: Configuration, rows: Sequence[Row]) -> Outcome:
         with child:

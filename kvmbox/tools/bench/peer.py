@@ -47,10 +47,29 @@ def command(image: str, words: Sequence[str], cpus: int = 1) -> list[str]:
     return [
         find(),
         *("-machine", "pc,accel=kvm,kernel-irqchip=on,hpet=off"),
-        *("-m", str(layout.DEFAULT_MEMORY // layout.MIB), "-smp", str(cpus)),
-        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
+        *_common(image, words, cpus),
         *("-chardev", "file,id=debug,path=/dev/stdout"),
         *("-device", f"isa-debugcon,iobase={layout.DEBUGCON_PORTS[0]:#x},chardev=debug"),
+    ]
+
+
+def disk_command(image: str, words: Sequence[str], cpus: int, disk: str, *, virtio: bool) -> list[str]:
+    """The same with the raw image `disk`: of the PC's first IDE channel, or a virtio device of a microvm."""
+    drive = f"file={disk.replace(',', ',,')},format=raw,id=disk,if={'none' if virtio else 'ide'}"
+    if not virtio:
+        return [*command(image, words, cpus), "-drive", drive]
+    return [
+        find(),
+        *("-machine", "microvm,accel=kvm", "-global", "virtio-mmio.force-legacy=false"),
+        *_common(image, words, cpus),
+        *("-drive", drive, "-device", "virtio-blk-device,drive=disk"),
+    ]
+
+
+def _common(image: str, words: Sequence[str], cpus: int) -> list[str]:
+    return [
+        *("-m", str(layout.DEFAULT_MEMORY // layout.MIB), "-smp", str(cpus)),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
         *(
             "-device",
             f"isa-debug-exit,iobase={layout.DEBUG_EXIT_PORT:#x},iosize={layout.DEBUG_EXIT_PORT_COUNT}",
