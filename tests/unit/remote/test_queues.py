@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from kvmbox.board import Medium
 from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.devices.media import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Flush, Queue, Walk
 from kvmbox.devices.model import BEYOND_END, Effect, IrqLine
+from kvmbox.devices.virtio_blk import VirtioBlk
+from kvmbox.errors import ProtocolError
 from kvmbox.host.transfers import BytesStore
 from kvmbox.remote.follow_up import MAX_FOLLOW_UPS
 from kvmbox.remote.queues import piece
@@ -537,3 +540,27 @@ def test_state_with_a_chain_that_is_not_ram_is_refused(disk: Disk) -> None:
 
     with pytest.raises(ValueError, match="chain 1"):
         disk.queues.restore(0, bytes(state))
+
+
+# --- A process that is taken over ---------------------------------------------------------------------------
+
+
+@pytest.mark.xfail(strict=True, reason="queues._reads has no bound: ChainRead is granted while one waits")
+def test_reads_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Effect] = []
+    take_effects = VirtioBlk.take_effects
+
+    def hostile(model: VirtioBlk) -> list[Effect]:
+        return take_effects(model) + asked
+
+    monkeypatch.setattr(VirtioBlk, "take_effects", hostile)
+    disk = Disk()
+    disk.store.waits = True
+    disk.ask(1)
+    disk.notify()
+    asked += [ChainRead(1, 0, 1)] * 160  # as many as fit in a reply, of the first chain
+
+    with suppress(ProtocolError):
+        for _ in range(2):
+            disk.read(mmio.STATUS)
+    assert len(disk.queues.state()) < 4096
