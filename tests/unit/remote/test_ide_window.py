@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kvmbox.board import IdeDrive, Medium, ide_board
+from kvmbox.board import Medium
+from kvmbox.board_extras import IdeDrive, ide_board
 from kvmbox.devices import ide_registers as reg
 from kvmbox.devices.ide_cd import DEVICE_RESET, PACKET
 from kvmbox.host.transfers import BytesStore
