@@ -161,9 +161,9 @@ class IdeChannel(PortModel):
 
     def _command(self, code: int) -> None:
         drive = self._selected
-        if drive.task.status & (BSY | DRQ) and not (
-            code == DEVICE_RESET and isinstance(drive, CdDrive) and not self._control & SRST
-        ):
+        if self._control & SRST:
+            return  # both drives are held, also by a command to a place without one
+        if drive.task.status & (BSY | DRQ) and not (code == DEVICE_RESET and isinstance(drive, CdDrive)):
             return
         self._control &= ~HOB
         drive.interrupt = False

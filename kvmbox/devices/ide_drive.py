@@ -233,7 +233,8 @@ class Drive:
     def cancel(self) -> None:
         """End a command that is under way, without a result."""
         if self.phase in WINDOWS:
-            self.asked.append(Window(self._next_tag(), self.unit, 0, 0, 0))
+            # Of no bytes, and to the host: that is granted for a medium that cannot be written, too.
+            self.asked.append(Window(self._next_tag(), self.unit, 0, 0, 1))
         self._rest(self.at_rest)
         self.interrupt = False
 

@@ -4,13 +4,15 @@ The disk is cut into clusters of 4 KiB, the size of a block of most file systems
 the first write to it on. A bit for each of its sectors says what was written, so a write of one sector needs
 nothing of the file, and never waits.
 
-A write that does not fit stores nothing. One thread may write while others read: who reads a sector that is
-being written gets what was there, what will be, or some of both, as from any disk.
+A write that does not fit stores nothing. Threads write one after the other, as the BIOS's disk and an IDE
+drive may be the same disk. Others read meanwhile: who reads a sector that is being written gets what was
+there, what will be, or some of both, as from any disk.
 """
 
 from __future__ import annotations
 
 import errno
+import threading
 from struct import Struct
 from typing import Final
 
@@ -31,6 +33,7 @@ class Overlay:
         self._clusters: dict[int, bytearray] = {}
         self._partial: dict[int, int] = {}
         """The clusters that were not written as a whole, and which sectors of them were."""
+        self._writing = threading.Lock()
 
     @property
     def used(self) -> int:
@@ -42,15 +45,16 @@ class Overlay:
         if offset % SECTOR or len(data) % SECTOR:
             raise OSError(errno.EINVAL, "a disk is written in whole sectors")
         numbers = range(offset // CLUSTER, -(-(offset + len(data)) // CLUSTER))
-        new = sum(number not in self._clusters for number in numbers)
-        if self.used + new * CLUSTER > self._limit:
-            raise OSError(errno.ENOSPC, "the overlay of the disk is full")
-        position = 0
-        for number in numbers:
-            start = offset + position - number * CLUSTER
-            piece = data[position : position + CLUSTER - start]
-            self._store(number, start, piece)
-            position += len(piece)
+        with self._writing:
+            new = sum(number not in self._clusters for number in numbers)
+            if self.used + new * CLUSTER > self._limit:
+                raise OSError(errno.ENOSPC, "the overlay of the disk is full")
+            position = 0
+            for number in numbers:
+                start = offset + position - number * CLUSTER
+                piece = data[position : position + CLUSTER - start]
+                self._store(number, start, piece)
+                position += len(piece)
 
     def _store(self, number: int, start: int, piece: bytes) -> None:
         cluster = self._clusters.get(number)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
@@ -251,6 +252,18 @@ class TransferThread:
             return self._changed.wait_for(
                 lambda: not self._working and not self._waiting, timeout=QUIET_SECONDS
             )
+
+    def settle_all(self, tell: Callable[[], bool]) -> bool:
+        """Settle, and `tell` the devices, until these have heard of all. False if it does not end: they may
+        ask for more when they hear of something.
+        """
+        give_up = time.monotonic() + QUIET_SECONDS
+        while self.settle():
+            if not tell():
+                return True
+            if time.monotonic() > give_up:
+                break
+        return False
 
     def quiesce(self) -> bool:
         """The machine is reset: drop what waits, and let what is under way end. False if it does not end."""

@@ -114,11 +114,8 @@ class Taker:
             pass
         if config.of_part("virtio_console") is not None:
             raise SnapshotFileError("a virtio console is in no snapshot")
-        while devices.transfers is not None:
-            if not devices.transfers.settle():
-                raise SnapshotFileError("a transfer of a device does not end: its file does not answer")
-            if not devices.tell_transfers():
-                break  # else a device may have asked for more: the guest stands still, so this ends
+        if devices.transfers is not None and not devices.transfers.settle_all(devices.tell_transfers):
+            raise SnapshotFileError("a transfer of a device does not end: its file does not answer")
         host = self._host_facts(guest)
         sections: dict[str, bytes] = {}
         indices = self._kvm.msr_indices()

@@ -146,7 +146,7 @@ def test_device_reset_ends_a_command_and_its_window(holds: bool) -> None:
     begin(host, READ_10, 0, 0, 0, 0, 1, 0, 0, 1, limit=CD_SECTOR)
     assert host.read(CONTROL) & (BSY | DRQ)
     assert host.command(0x08) == 0x00
-    assert host.asked[-1] == Window(5, 1, 0, 0, 0)
+    assert host.asked[-1] == Window(5, 1, 0, 0, 1)
     assert (host.line, host.read(DATA, 2)) == (0, 0)
     assert host.packet(READ_10, 0, 0, 0, 0, 2, 0, 0, 0) == b""
     assert has_succeeded(host)

@@ -230,7 +230,7 @@ def test_srst_ends_a_command_and_its_window() -> None:
     host.command(READ_SECTORS)
     tag = host.model.snapshot()
     host.write(CONTROL, SRST)
-    assert host.asked[-1] == Window(4, 0, 0, 0, 0)
+    assert host.asked[-1] == Window(4, 0, 0, 0, 1)
     assert host.line == 0
     host.write(CONTROL, 0)
     assert host.read(DATA, 2) == 0
@@ -246,6 +246,17 @@ def test_srst_with_nien_keeps_the_interrupt_off() -> None:
     host.write(CONTROL, NIEN)
     host.command(RECALIBRATE)
     assert host.line == 0
+
+
+def test_drive_is_held_also_when_a_place_without_one_gets_a_command() -> None:
+    host = single(disk(SECTORS))
+    host.select(1)
+    host.write(CONTROL, SRST)
+    host.write(COMMAND, 0x90)  # both drives obey, but for a reset
+    another = single(disk(SECTORS))
+    another.model.restore(host.model.snapshot())
+    host.select(0)
+    assert host.read(CONTROL) == BSY
 
 
 def settings(host: IdeHost) -> tuple[int, int]:

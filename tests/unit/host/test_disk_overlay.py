@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import random
+import sys
+import threading
 
 import pytest
 
@@ -93,3 +95,25 @@ def test_disk_of_10_tb_costs_what_is_written() -> None:
     overlay = Overlay(1 << 20)
     overlay.write(10 * 10**12 // SECTOR * SECTOR, sector(9))
     assert overlay.used == CLUSTER
+
+
+def test_two_threads_that_write_to_one_cluster_lose_nothing() -> None:
+    overlay, clusters = Overlay(1 << 24), range(3000)
+
+    def write(place: int) -> None:
+        for number in clusters:
+            overlay.write(number * CLUSTER + place * SECTOR, sector(place + 1))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=write, args=(place,)) for place in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    both = [(0, sector(1) + sector(2))]
+    assert [number for number in clusters if overlay.pieces(number * CLUSTER, CLUSTER) != both] == []

@@ -6,13 +6,14 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from kvmbox import layout
 from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, FAILED, NO_SPACE
-from kvmbox.host.transfers import BytesStore, FileStore, Order, Store, TransferThread, perform
+from kvmbox.host.transfers import BytesStore, Errand, FileStore, Order, Store, TransferThread, perform
 from kvmbox.memory import GuestMemory
 
 SIZE = layout.PAGE_SIZE
@@ -245,6 +246,32 @@ def test_settle_lets_all_that_waits_be_done(rig: Rig, ram: GuestMemory) -> None:
     assert rig.thread.settle()
     assert rig.thread.take_done() == [("X", 1, DONE, None), ("X", 2, DONE, None), ("X", 3, DONE, None)]
     assert rig.thread.settle()
+
+
+def test_all_is_settled_when_no_device_asks_for_more(rig: Rig) -> None:
+    rig.store.may_answer.release(3)
+    rig.submit(1)
+    asked = [2, 3]
+
+    def tell() -> bool:
+        told = rig.thread.take_done()
+        if told and asked:
+            rig.submit(asked.pop(0))
+        return bool(told)
+
+    assert rig.thread.settle_all(tell)
+    assert asked == []
+
+
+def test_device_that_asks_for_more_and_more_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvmbox.host.transfers.QUIET_SECONDS", 0.01)
+    submit = partial(rig.thread.submit, Errand("X", 1, lambda: DONE), 8)
+    submit()
+
+    def tell() -> bool:
+        return bool(rig.thread.take_done()) and submit()
+
+    assert not rig.thread.settle_all(tell)
 
 
 def test_settle_gives_up_on_a_disk_that_does_not_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from kvmbox import board_extras
 from kvmbox.board import Medium
 from kvmbox.devices import virtio_mmio as mmio
-from kvmbox.devices.media import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Flush, Queue, Walk
+from kvmbox.devices.media import Chain, ChainRead, ChainTransfer, ChainUsed, ChainWrite, Flush, Queue, Walk
 from kvmbox.devices.model import BEYOND_END, Effect, IrqLine
+from kvmbox.devices.virtio_blk import VirtioBlk
+from kvmbox.errors import ProtocolError
 from kvmbox.host.transfers import BytesStore
 from kvmbox.remote.follow_up import MAX_FOLLOW_UPS
 from kvmbox.remote.queues import piece
@@ -537,3 +540,61 @@ def test_state_with_a_chain_that_is_not_ram_is_refused(disk: Disk) -> None:
 
     with pytest.raises(ValueError, match="chain 1"):
         disk.queues.restore(0, bytes(state))
+
+
+# --- A process that is taken over ---------------------------------------------------------------------------
+
+
+@pytest.mark.xfail(strict=True, reason="queues._reads has no bound: ChainRead is granted while one waits")
+def test_reads_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Effect] = []
+    take_effects = VirtioBlk.take_effects
+
+    def hostile(model: VirtioBlk) -> list[Effect]:
+        return take_effects(model) + asked
+
+    monkeypatch.setattr(VirtioBlk, "take_effects", hostile)
+    disk = Disk()
+    disk.store.waits = True
+    disk.ask(1)
+    disk.notify()
+    asked += [ChainRead(1, 0, 1)] * 160  # as many as fit in a reply, of the first chain
+
+    with suppress(ProtocolError):
+        for _ in range(2):
+            disk.read(mmio.STATUS)
+    assert len(disk.queues.state()) < 4096
+
+
+@pytest.mark.xfail(strict=True, reason="the VMM believes the device where the guest has published a queue")
+def test_process_reaches_nothing_but_what_the_guest_has_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It moves the used ring to where it wants four bytes of its own: so it makes a descriptor, and reads."""
+    answers: list[list[Effect]] = []
+    seen: list[bytes] = []
+    take_effects = VirtioBlk.take_effects
+
+    def hostile(model: VirtioBlk) -> list[Effect]:
+        honest = take_effects(model)
+        return answers.pop(0) if answers else honest
+
+    def look(_model: VirtioBlk, _now: int, _index: int, chains: list[Chain], _status: int) -> None:
+        seen.extend(chain.head for chain in chains)
+
+    monkeypatch.setattr(VirtioBlk, "take_effects", hostile)
+    monkeypatch.setattr(VirtioBlk, "chains", look)
+    secret, forged, unused = 0x100, 0x40000, 0x50000
+    disk = Disk()
+    disk.memory.data[secret : secret + 32] = b"nobody has published these bytes"
+    disk.ask(5)
+    descriptors, available, _ = disk.driver.areas
+    # An element of a used ring: the descriptor, which is 0, and the bytes written, which the device says.
+    for handle, (used, written) in enumerate([(forged, 32), (forged - 8, secret)], 1):
+        answers += [[Queue(0, 64, 0, descriptors, available, used), Walk(0, 1)]]
+        answers += [[ChainUsed(0, handle, written)]]
+    answers += [[Queue(0, 64, 0, forged, available, unused), Walk(0, 1)]]
+    before = bytes(disk.memory.data)
+    with suppress(ProtocolError):
+        for _ in range(3):
+            disk.notify()
+    assert disk.memory.data == before
+    assert b"nobody has published these bytes" not in seen
