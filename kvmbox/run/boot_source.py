@@ -37,9 +37,9 @@ class BootSource(Value):
     `has_bios` says whether the ROM of the built-in BIOS is in memory, if only to trap what is called.
     `disk` is the image that the BIOS shows as a disk, or as a CD (`is_cd`), if it does. `fw_cfg` has the
     kernel that firmware is to start. `symbols` are the files that name the guest's addresses. `hint` names
-    another way to boot, or is empty. `serves_drives` says that what is booted, and is no disk, may ask the BIOS
-    for drives. `load_beside` loads the image beside `further` drives of the BIOS, and
-    announces the virtio devices at `virtio`.
+    another way to boot, or is empty. `serves_drives` says that what is booted, and is no disk, may ask the
+    BIOS for drives. `load_beside` loads the image beside `further` drives of the BIOS, and announces the
+    virtio devices at `virtio`.
     """
 
     load: Callable[[GuestMemory], BootPlan]
