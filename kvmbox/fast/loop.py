@@ -178,7 +178,7 @@ class CompiledRoutes(Routes):
         _, port, size = what
         if count > 1 and size in WINDOW_SIZES and (one := word & ACCESS | 1 << 32) not in self.by_port:
             mapping = self.ports.find_all(port, size)
-            if mapping is not None:
+            if mapping is not None and getattr(mapping.direct, "window", None) is not None:
                 self._add(self.by_port, one, mapping, what)
 
     def _accesses_of(self, table: Table, key: int) -> int:

@@ -1077,8 +1077,7 @@ cdef class LoopCore:
         """Whether the value that this read gives is known: then it is in `value`."""
         cdef Steady *one = route.steady + INDICES
         cdef uint64_t ring, index, count
-        # SAFETY: `owned` holds the channel, which holds its counts and its clock.
-        count = load(&(<ChannelCore>route.core).counts.moves)
+        cdef bint by_index = False
         if route.guarded and not one.over_late_writes:
             ring = load(words + self.ring_word)
             if ring >> 32 != ring & 0xFFFFFFFFULL:
@@ -1089,7 +1088,13 @@ cdef class LoopCore:
                 one = route.steady + index % INDICES
                 if one.index != index:
                     return False
-                count = load(&(<ChannelCore>route.core).counts.changes)
+                by_index = True
+        # After the ring: a write that is not there any more has been counted.
+        # SAFETY: `owned` holds the channel, which holds its counts and its clock.
+        if by_index:
+            count = load(&(<ChannelCore>route.core).counts.changes)
+        else:
+            count = load(&(<ChannelCore>route.core).counts.moves)
         if one.count != count or not (<ChannelCore>route.core).clock.is_running():
             return False
         if (<ChannelCore>route.core).clock.time() >= one.until:

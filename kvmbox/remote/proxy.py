@@ -32,7 +32,6 @@ class DeviceProxy:
         "_counting",
         "_reads_of",
         "_wide",
-        "_window",
         "_writes_of",
         "at_once",
         "channel",
@@ -40,6 +39,7 @@ class DeviceProxy:
         "name",
         "natural_sizes",
         "reads",
+        "window",
         "writes",
     )
 
@@ -64,7 +64,7 @@ class DeviceProxy:
         self.reads = 0
         self.writes = 0
         self._counting = threading.Lock()
-        self._window = window
+        self.window = window
         self._reads_of = {size: self._fast_path(protocol.READ, size) for size in ACCESS_SIZES}
         self._writes_of = {size: self._fast_path(protocol.WRITE, size) for size in ACCESS_SIZES}
         self._wide: dict[int, WideProxy] = {}
@@ -83,7 +83,7 @@ class DeviceProxy:
 
     def _fast_path(self, kind: int, size: int) -> FastPath:
         word = request_word(kind, self.index, size)
-        window = self._window if size in WINDOW_SIZES else None
+        window = self.window if size in WINDOW_SIZES else None
         access = self.channel.access if window is None else window.access
         if kind == protocol.WRITE:
             return FastPath(access, word, 0)
@@ -100,15 +100,15 @@ class DeviceProxy:
     def read_string(self, offset: int, size: int, count: int) -> bytes:
         """See DirectDevice. Raises DeviceProcessError."""
         self.count(True, count)
-        if self._window is not None and size in WINDOW_SIZES:
-            return self._window.read_string(offset, size, count)
+        if self.window is not None and size in WINDOW_SIZES:
+            return self.window.read_string(offset, size, count)
         return self.channel.read_string(self.index, offset, size, count)
 
     def write_string(self, offset: int, size: int, data: bytes) -> None:
         """See DirectDevice. Raises DeviceProcessError."""
         self.count(False, len(data) // size)
-        if self._window is not None and size in WINDOW_SIZES:
-            self._window.write_string(offset, size, data)
+        if self.window is not None and size in WINDOW_SIZES:
+            self.window.write_string(offset, size, data)
         else:
             self.channel.write_string(self.index, offset, size, data)
 

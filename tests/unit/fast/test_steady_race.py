@@ -69,10 +69,6 @@ class HeldPage:
         os.close(self._descriptor)
 
 
-@pytest.mark.xfail(
-    strict=False,  # on a busy host the value may not have been kept, and is asked for
-    reason="LoopCore.is_steady loads the count before it looks at the ring: a flush comes between",
-)
 def test_index_that_is_delivered_meanwhile_selects_the_register(monkeypatch: pytest.MonkeyPatch) -> None:
     half = half_of("compiled")
     if half is None:
