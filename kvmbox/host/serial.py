@@ -125,12 +125,8 @@ def serial_plan(options: Backends, console: Capture | None = None) -> dict[str, 
             SerialSpec("COM1", "stdio") if console is None else SerialSpec("COM1", "capture", capture=console)
         )
         plan["COM1"] = SerialSpec("COM1", "null") if taken else used
-    shown = (
-        SerialSpec(MMIO_UART, "stdout")
-        if console is None
-        else SerialSpec(MMIO_UART, "shared", capture=console)
-    )
-    plan.setdefault(MMIO_UART, shown)
+    kind = "stdout" if console is None else "shared"
+    plan.setdefault(MMIO_UART, SerialSpec(MMIO_UART, kind, capture=console))
     for kind, place in (("stdio", "on stdio"), ("capture", "on one Capture")):
         users = [spec for spec in plan.values() if spec.kind == kind]
         for one in users:
