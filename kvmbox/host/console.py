@@ -27,7 +27,6 @@ from kvmbox.host.serial import (
     KeyboardSpec,
     SerialSpec,
     open_file,
-    open_pty,
 )
 from kvmbox.host.terminal import HELP, EscapeParser, RawTerminal
 from kvmbox.judge import Judge
@@ -256,6 +255,8 @@ class Console:
             self._descriptors.append(descriptor)
             return self._stream(spec.path, descriptor)
         if spec.kind == "pty":
+            from kvmbox.host.pty import open_pty
+
             descriptor, path = open_pty()
             self._descriptors.append(descriptor)
             self._say(f"{spec.port} is {path}")

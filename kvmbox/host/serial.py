@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tty
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -71,20 +70,6 @@ def _serial_spec(port: str, backend: str | Capture | None, text: str) -> SerialS
     raise UsageError(f"--serial '{text}': unknown backend '{backend}'", hint=f"accepted: {accepted}")
 
 
-def parse_virtio_console(backend: str | Capture) -> SerialSpec:
-    """What --virtio-console may be; UsageError that says what is accepted."""
-    if not isinstance(backend, str):
-        return SerialSpec(VIRTIO_CONSOLE, "capture", capture=backend)
-    kind, colon, path = backend.partition(":")
-    if kind == "file" and colon and path:
-        return SerialSpec(VIRTIO_CONSOLE, kind, path)
-    if kind in ("stdout", "null", "pty") and not colon:
-        return SerialSpec(VIRTIO_CONSOLE, kind)
-    raise UsageError(
-        f"--virtio-console '{backend}': unknown backend", hint="accepted: stdout, null, pty or file:PATH"
-    )
-
-
 def parse_debugcon(backend: str | Capture) -> SerialSpec:
     """What --debugcon may be; UsageError that says what is accepted."""
     if not isinstance(backend, str):
@@ -140,12 +125,8 @@ def serial_plan(options: Backends, console: Capture | None = None) -> dict[str, 
             SerialSpec("COM1", "stdio") if console is None else SerialSpec("COM1", "capture", capture=console)
         )
         plan["COM1"] = SerialSpec("COM1", "null") if taken else used
-    shown = (
-        SerialSpec(MMIO_UART, "stdout")
-        if console is None
-        else SerialSpec(MMIO_UART, "shared", capture=console)
-    )
-    plan.setdefault(MMIO_UART, shown)
+    kind = "stdout" if console is None else "shared"
+    plan.setdefault(MMIO_UART, SerialSpec(MMIO_UART, kind, capture=console))
     for kind, place in (("stdio", "on stdio"), ("capture", "on one Capture")):
         users = [spec for spec in plan.values() if spec.kind == kind]
         for one in users:
@@ -187,17 +168,3 @@ def open_for_writing(path: str, mode: int = 0o666) -> int:
 def reason(error: OSError) -> str:
     """What an OSError of `open_for_writing` means."""
     return "nobody reads this FIFO" if error.errno == errno.ENXIO else error.strerror or str(error)
-
-
-def open_pty() -> tuple[int, str]:
-    """A pseudo-terminal in raw mode: the master's descriptor, non-blocking, and the path to open."""
-    try:
-        master, slave = os.openpty()
-    except OSError as error:
-        raise StartError(f"cannot open a pseudo-terminal: {error.strerror}") from error
-    tty.setraw(slave)
-    path = os.ttyname(slave)
-    # Closing our slave makes the master say "hung up" until somebody opens the path.
-    os.close(slave)
-    os.set_blocking(master, False)
-    return master, path

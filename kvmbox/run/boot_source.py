@@ -72,8 +72,7 @@ class BootSource(Value):
         """Read all of it; ImageError if something cannot be read, UsageError if it does not go together."""
         files = files or HostFiles()
         image, boot = files.image(config.guest), config.boot
-        if not config.boots_drive:  # what is on a drive is what the guest reads there
-            image = _decompressed(image)
+        image = image if config.boots_drive else _decompressed(image)  # what is on a drive stays as it is
         initrd = None if config.initrd is None else files.module(config.initrd)
         command_line, for_firmware = config.append or None, list[FwCfgItem]()
         if config.bios_file is not None:

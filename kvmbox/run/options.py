@@ -105,7 +105,7 @@ SECTIONS: Final = (
         Option("virtio_console",
                "Give the guest a virtio console, whose output goes to BACKEND: stdout, null, file:PATH, or "
                "pty, which also has its input.", metavar="BACKEND",
-               parse="kvmbox.host.serial:parse_virtio_console", type="str | Capture | None",
+               parse="kvmbox.host.virtio_console:parse_virtio_console", type="str | Capture | None",
                marks=IMAGE | SUITE, part="virtio"),
     )),
     Section("Console", (

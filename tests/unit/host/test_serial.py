@@ -10,11 +10,11 @@ import pytest
 
 from kvmbox.board import VIRTIO_CONSOLE
 from kvmbox.errors import StartError, UsageError
+from kvmbox.host.pty import open_pty
 from kvmbox.host.serial import (
     DEBUGCON,
     SerialSpec,
     open_file,
-    open_pty,
     parse_debugcon,
     parse_serial,
     serial_plan,
