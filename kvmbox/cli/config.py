@@ -40,6 +40,7 @@ def command(schema: str | None) -> int:
     """
     from kvmbox.cli import defaults
     from kvmbox.cli.main import COMMANDS, cli
+    from kvmbox.cli.settings import options
     from kvmbox.errors import UsageError
 
     if schema is not None:
@@ -62,7 +63,7 @@ def command(schema: str | None) -> int:
             raise UsageError(
                 f"{found.path}: there is no command '{name}'", hint=f"commands: {', '.join(COMMANDS)}"
             )
-        for parameter, value in defaults.options(one, name, found).items():
+        for parameter, value in options(one, name, found).items():
             option = next(each for each in one.params if each.name == parameter)
             values = value if isinstance(value, list) else [value]
             click.echo("\n".join(f"  {name} {max(option.opts, key=len)} {each}" for each in values))

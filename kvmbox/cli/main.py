@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 import click
 
 from kvmbox import __version__
-from kvmbox.cli import defaults
+from kvmbox.cli import settings
 from kvmbox.cli.ending import end_with, guarded
 from kvmbox.cli.messages import FAILED, INTERRUPTED, USAGE, report
 from kvmbox.cli.quick import COMPLETION_VARIABLE
@@ -67,7 +67,7 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"kvmbox.cli.{cmd_name}").command
         early.raising = True
         early.check()
-        defaults.apply(ctx, command, cmd_name, COMMANDS)
+        settings.apply(ctx, command, cmd_name, COMMANDS)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

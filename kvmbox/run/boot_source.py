@@ -71,8 +71,7 @@ class BootSource(Value):
     def read(cls, config: RunConfig, files: HostFiles | None = None) -> BootSource:
         """Read all of it; ImageError if something cannot be read, UsageError if it does not go together."""
         files = files or HostFiles()
-        image, boot = files.image(config.guest), config.boot
-        image = image if config.boots_drive else _decompressed(image)  # what is on a drive stays as it is
+        image, boot = _image(config, files), config.boot
         initrd = None if config.initrd is None else files.module(config.initrd)
         command_line, for_firmware = config.append or None, list[FwCfgItem]()
         if config.bios_file is not None:
@@ -141,6 +140,11 @@ def _load(
     if virtio:
         platform = Platform(**platform.as_dict() | {"virtio": virtio})
     return load_image(image, memory, BootOptions(**options.as_dict() | {"further": further}), platform)
+
+
+def _image(config: RunConfig, files: HostFiles) -> GuestImage:
+    image = files.image(config.guest)
+    return image if config.boots_drive else _decompressed(image)  # what is on a drive stays as it is
 
 
 def _decompressed(image: GuestImage) -> GuestImage:

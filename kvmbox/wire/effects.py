@@ -83,8 +83,8 @@ class EffectKind:
     """
 
     __slots__ = (
-        *("_blank", "_layout", "_names", "_of_field", "after_write", "fields", "flaw", "grants"),
-        *("has_argument", "has_data", "has_level", "has_pin", "has_ranges", "make", "name", "plain"),
+        *("_layout", "_names", "_of_field", "after_write", "fields", "flaw", "grants"),
+        *("has_argument", "has_data", "has_level", "has_pin", "has_ranges", "make", "name"),
         *("short", "tag", "words"),
     )
 
@@ -115,17 +115,14 @@ class EffectKind:
         self.has_pin = PIN in places or self.has_ranges
         self.has_level = LEVEL in places
         self.has_argument = ARGUMENT in places or self.has_data
-        self.plain = not (self.words or self.has_ranges or self.has_data)
         # The eight bytes and the words behind them in one piece: which of its numbers is which field.
         self._layout = Struct(EFFECT.format + WORD.format[1:] * self.words)
         self._of_field = _numbers_of(places)
         self._names = tuple(zip(self._of_field, make.__match_args__, strict=True))
-        self._blank = [0] * (_FIXED + self.words)
 
     def encode(self, device: int, effect: Effect) -> bytes:
         """The bytes of an effect of this kind."""
-        numbers = self._blank[:]
-        numbers[0], numbers[1] = self.tag, device
+        numbers = [self.tag, device, 0, 0, 0, *[0] * self.words]
         tail = b""
         for place, name in self._names:
             value = getattr(effect, name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from kvmbox.cli import defaults, main, run
+from kvmbox.cli import defaults, main, run, settings
 from kvmbox.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def write(path: Path, text: str) -> str:
 
 def options(text: str, directory: Path) -> dict[str, object]:
     write(directory / defaults.NAME, text)
-    return defaults.options(run.command, "run", defaults.find())
+    return settings.options(run.command, "run", defaults.find())
 
 
 def test_nearest_file_counts_alone(directory: Path, tmp_path: Path) -> None:
