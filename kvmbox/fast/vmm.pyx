@@ -869,6 +869,10 @@ cdef class LoopCore:
         one.size, one.is_read, one.guarded = size, is_read, guarded
         one.unclaimed = access is self.nobody
         core = getattr(access, "__self__", None)
+        noted = getattr(core, "noted", None)  # the writes that `queue_notes` has to see
+        if noted is not None and offset not in noted:
+            core = core.channel
+            access = core.access
         # A channel's own access; anything else, such as that of a model in this process, is called.
         is_core = isinstance(core, ChannelCore) and core.access == access
         arguments = (word, offset, 0, limit)

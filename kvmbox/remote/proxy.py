@@ -18,11 +18,14 @@ from kvmbox.wire.protocol import request_word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.remote.queue_access import QueueAccess
     from kvmbox.remote.window_access import WindowAccess
 
 ACCESS_SIZES = (1, 2, 4, 8)
 WINDOW_SIZES = (2, 4)
 """The sizes in bytes of accesses that a window serves."""
+NOTED_SIZE = 4
+"""The size in bytes of the writes that may publish a queue."""
 
 
 class DeviceProxy:
@@ -30,6 +33,7 @@ class DeviceProxy:
 
     __slots__ = (
         "_counting",
+        "_queues",
         "_reads_of",
         "_wide",
         "_writes_of",
@@ -52,9 +56,10 @@ class DeviceProxy:
         *,
         at_once: bool = True,
         window: WindowAccess | None = None,
+        queues: QueueAccess | None = None,
     ) -> None:
         """`at_once`: whether the accesses of one instruction may be one request; see `grants.leaves_room`.
-        `window` makes accesses where there may be a window.
+        `window` makes accesses where there may be a window, and `queues` those that may publish a queue.
         """
         self.channel = channel
         self.index = index
@@ -65,6 +70,7 @@ class DeviceProxy:
         self.writes = 0
         self._counting = threading.Lock()
         self.window = window
+        self._queues = queues
         self._reads_of = {size: self._fast_path(protocol.READ, size) for size in ACCESS_SIZES}
         self._writes_of = {size: self._fast_path(protocol.WRITE, size) for size in ACCESS_SIZES}
         self._wide: dict[int, WideProxy] = {}
@@ -73,19 +79,28 @@ class DeviceProxy:
     def of(cls, channel: Channel, index: int, device: DeviceSpec) -> DeviceProxy:
         """The proxy of `device`."""
         window: WindowAccess | None = None
+        queues: QueueAccess | None = None
         media = channel.media(index)
         if media is not None and media.window is not None:
             from kvmbox.remote.window_access import WindowAccess
 
             window = WindowAccess(channel, index, media.window)
-        at_once = leaves_room(device)
-        return cls(channel, index, device.name, device.natural_sizes, at_once=at_once, window=window)
+        if media is not None and media.queues is not None:
+            from kvmbox.remote.queue_access import QueueAccess
+
+            queues = QueueAccess(channel, media.queues)
+        sizes = device.natural_sizes
+        return cls(
+            channel, index, device.name, sizes, at_once=leaves_room(device), window=window, queues=queues
+        )
 
     def _fast_path(self, kind: int, size: int) -> FastPath:
         word = request_word(kind, self.index, size)
         window = self.window if size in WINDOW_SIZES else None
         access = self.channel.access if window is None else window.access
         if kind == protocol.WRITE:
+            if self._queues is not None and size == NOTED_SIZE:
+                access = self._queues.access
             return FastPath(access, word, 0)
         return FastPath(access, word, (1 << 8 * size) - 1, self.channel.steady if window is None else None)
 
@@ -107,6 +122,8 @@ class DeviceProxy:
     def write_string(self, offset: int, size: int, data: bytes) -> None:
         """See DirectDevice. Raises DeviceProcessError."""
         self.count(False, len(data) // size)
+        if self._queues is not None and size == NOTED_SIZE:
+            self._queues.note(offset, *memoryview(data).cast("I"))
         if self.window is not None and size in WINDOW_SIZES:
             self.window.write_string(offset, size, data)
         else:

@@ -1,9 +1,10 @@
 """The virtqueues of a device: the VMM walks them and moves the bytes, and the device gets handles.
 
-A model says with `Queue` where the guest has published a queue, and with `Walk` that it wants chains. The VMM
-walks the ring (`ring`), and sends handles, lengths and first bytes: CHAINS. The model says with effects on a
-handle what is to be moved. So a device process can reach only what the guest has published for this device,
-and cannot even tell where that is.
+A model says with `Queue` that a queue is live or gone, and with `Walk` that it wants chains. Where the queue
+is the VMM has from the guest's own writes (`queue_notes`): the size and the addresses in `Queue` count for
+nothing, but for size 0. The VMM walks the ring (`ring`), and sends handles, lengths and first bytes: CHAINS.
+The model says with effects on a handle what is to be moved. So a device process can reach only what the guest
+has published for this device.
 
 Who is at fault. Addresses, sizes and descriptors are the guest's. What is no ring makes the queue dead, and
 the model is told so: CHAINS with BAD_ADDRESS. The model decides what it does with a chain. So a handle that
@@ -15,6 +16,13 @@ or a request that it has seen. So it always knows which handles are void, and an
 the protocol, without exception. What one reply says is checked before any of it is done: an effect on a
 handle that the same reply has made void before does nothing. A transfer that is under way when its handle
 becomes void moves nothing into guest memory, and nobody is told of it.
+
+What the guest takes back, by a write, is out of reach before the process sees the write. The handles of such
+a queue are not void until the process says that it is gone. But all that is done with them does nothing, and
+reads give zeros.
+
+How much a request moves. A chain has one read and one transfer at a time, until the device is told of it.
+What exceeds `MOST_MOVED` bytes is left to the transfer thread.
 
 Questions wait. One request has at most `MAX_FOLLOW_UPS` follow-ups, and a guest can feed a ring for ever. So
 what is wanted here is kept, and made a request when its turn comes (`next_request`): first the transfers that
@@ -50,6 +58,7 @@ from kvmbox.memory import GuestMemory
 from kvmbox.remote.follow_up import CAN_WAIT, Application, FollowUp
 from kvmbox.remote.guest_memory import answer
 from kvmbox.remote.medium import MediumAccess, complete
+from kvmbox.remote.queue_notes import QueueNotes
 from kvmbox.remote.ring import Parts, Ring, RingError
 from kvmbox.wire import protocol
 from kvmbox.wire.chains import MAX_CHAINS, encode_chains
@@ -58,15 +67,18 @@ from kvmbox.wire.protocol import MAX_PAYLOAD
 Ranges = list[tuple[int, int]]
 Lines = Sequence[Callable[[int, int], None]]
 
+MOST_MOVED: Final = 16 << 20
+"""How many bytes are moved at once within one request."""
+
 _MOST_TOLD: Final = MAX_PAYLOAD // 8
 _HANDLES: Final = 1 << 32
 
-_MAGIC: Final = b"VQS\x01"
+_MAGIC: Final = b"VQS\x02"
 _STATE: Final = Struct("<4sIBHHH")  # magic, last handle, and how many rings, chains, completions, reads
 _RING: Final = Struct("<BIB3QHHB")  # 0 none, 1 ring; entries, flags, areas, indices; chains wanted
 _LIVE: Final = Struct("<IBHHH")  # handle, queue, descriptor, how many readable and writable ranges
 _RANGE: Final = Struct("<QI")
-_TOLD: Final = Struct("<II")
+_TOLD: Final = Struct("<II?")
 _READ: Final = Struct("<III")
 
 
@@ -85,14 +97,16 @@ def piece(ranges: Ranges, skip: int, size: int) -> Iterator[tuple[int, int]]:
 class _Live:
     """A chain that the device has."""
 
-    __slots__ = ("index", "moving", "parts", "readable", "writable")
+    __slots__ = ("index", "is_taken_back", "moving", "parts", "readable", "reading", "writable")
 
     def __init__(self, index: int, parts: Parts) -> None:
         self.index = index
         self.parts = parts
         self.readable = sum(size for _, size in parts.readable)
         self.writable = sum(size for _, size in parts.writable)
+        self.is_taken_back = False
         self.moving = False
+        self.reading = False
 
 
 class DeviceQueues:
@@ -108,11 +122,13 @@ class DeviceQueues:
         self._rings: list[Ring | None] = [None] * grant.count
         self._live: dict[int, _Live] = {}
         self._last = 0
-        self._told: list[tuple[int, int]] = []
+        self._notes = QueueNotes(grant.count)
+        self._told: list[tuple[int, int, bool]] = []  # tag, status, and whether it is of a transfer
         self._reads: deque[tuple[int, int, int]] = deque()
         self._walks: dict[int, int] = {}
         self._device = 0
         self._is_postponed = False
+        self._moved = 0  # bytes, within this request
 
     # --- What may be asked for ----------------------------------------------------------------------------
 
@@ -140,7 +156,9 @@ class DeviceQueues:
         self, effect: Effect, live: _Live, lines: Lines, media: Callable[[int], MediumAccess | None]
     ) -> Application | None:
         match effect:
-            case ChainRead(handle, skip, size) if skip + size <= live.readable and size <= MAX_PAYLOAD:
+            case ChainRead(handle, skip, size) if not live.reading:
+                if skip + size > live.readable or size > MAX_PAYLOAD:
+                    return None
                 return self._read, (handle, skip, size), CAN_WAIT
             case ChainWrite(handle, skip, data) if skip + len(data) <= live.writable:
                 return self._write, (handle, skip, data), 0
@@ -156,23 +174,36 @@ class DeviceQueues:
 
     # --- Queues -------------------------------------------------------------------------------------------
 
+    def note(self, offset: int, value: int) -> Sequence[Any]:
+        """The guest is about to write 4 bytes to a register. What is to be sent because of it: nothing."""
+        for index in self._notes.write(offset, value):
+            self._stop(index)
+            for live in self._live.values():
+                live.is_taken_back |= live.index == index
+        return ()
+
     def _publish(self, queue: Queue) -> None:
         self._withdraw(queue.index)
-        if not 0 < queue.size <= self.grant.max_size:
-            return
-        with suppress(RingError):  # the device hears of it when it asks for chains
-            self._rings[queue.index] = Ring(
-                self._ram, queue.size, queue.flags, queue.descriptors, queue.available, queue.used
-            )
+        if queue.size:
+            self._open(queue.index, queue.flags, *self._notes.published(queue.index))
 
-    def _withdraw(self, index: int) -> None:
+    def _open(self, index: int, flags: int, size: int, *areas: int) -> None:
+        if 0 < size <= self.grant.max_size:
+            with suppress(RingError):  # the device hears of it when it asks for chains
+                self._rings[index] = Ring(self._ram, size, flags, *areas)
+
+    def _stop(self, index: int) -> None:
         self._rings[index] = None
         self._walks.pop(index, None)
         self._reads = deque(read for read in self._reads if self._live[read[0]].index != index)
+
+    def _withdraw(self, index: int) -> None:
+        self._stop(index)
         self._live = {handle: live for handle, live in self._live.items() if live.index != index}
 
     def forget(self) -> None:
         """The machine is reset: there are no queues."""
+        self._notes.forget()
         self._told.clear()
         self._is_postponed = False  # what was to wake us is dropped as well
         for index in range(self.grant.count):
@@ -207,7 +238,9 @@ class DeviceQueues:
     # --- Chains -------------------------------------------------------------------------------------------
 
     def _read(self, handle: int, skip: int, size: int) -> list[Any]:
-        if handle in self._live:
+        live = self._live.get(handle)
+        if live is not None and not live.reading:
+            live.reading = True
             self._reads.append((handle, skip, size))
         return [self.next_request]
 
@@ -216,6 +249,8 @@ class DeviceQueues:
             self._scatter(live, skip, data)
 
     def _scatter(self, live: _Live, skip: int, data: bytes) -> None:
+        if live.is_taken_back:
+            return
         position = 0
         for address, size in piece(live.parts.writable, skip, len(data)):
             self._ram.write(address, data[position : position + size])
@@ -225,7 +260,7 @@ class DeviceQueues:
         self._reads = deque(read for read in self._reads if read[0] != handle)
         live = self._live.pop(handle, None)
         ring = None if live is None else self._rings[live.index]
-        if live is not None and ring is not None:
+        if live is not None and ring is not None and not live.is_taken_back:
             ring.give_back(live.parts.head, written)
             if ring.wants_interrupt():
                 line(1, 0)
@@ -233,11 +268,10 @@ class DeviceQueues:
     def _transfer(self, asked: ChainTransfer, medium: MediumAccess) -> list[Any]:
         live = self._live.get(asked.handle)
         if live is not None and not live.moving:
-            status = self._move(asked, live, medium)
-            if status is None:
-                live.moving = True
-            else:
-                self._told.append((asked.handle, status))
+            live.moving = True
+            status = DONE if live.is_taken_back else self._move(asked, live, medium)
+            if status is not None:
+                self._told.append((asked.handle, status, True))
         return [self.next_request]
 
     def _move(self, asked: ChainTransfer, live: _Live, medium: MediumAccess) -> int | None:
@@ -245,11 +279,13 @@ class DeviceQueues:
         handle, offset, skip, size = asked.handle, asked.offset, asked.skip, asked.size
         if not medium.has(offset, size):
             return BEYOND_END
+        self._moved += size
+        is_now = self._moved <= MOST_MOVED
         if asked.to_guest:
             ranges = piece(live.parts.writable, skip, size)
-            if medium.read_now_into(offset, size, lambda: self._ram.views(ranges)):
+            if is_now and medium.read_now_into(offset, size, lambda: self._ram.views(ranges)):
                 return DONE
-            found = medium.read_now(offset, size)
+            found = medium.read_now(offset, size) if is_now else None
             if isinstance(found, bytes):
                 self._scatter(live, skip, found)
                 return DONE
@@ -267,7 +303,7 @@ class DeviceQueues:
             medium.store.write(offset, data)
             return b""
 
-        if not medium.store.writes_now:
+        if not (is_now and medium.store.writes_now):
             return self._later(handle, medium, store, lambda _nothing: None)
         try:
             store()
@@ -290,7 +326,7 @@ class DeviceQueues:
             return DONE
 
         def settle(status: int) -> Sequence[Any]:
-            if self._live.get(handle) is not live:
+            if self._live.get(handle) is not live or live.is_taken_back:
                 return ()
             live.moving = False
             if status == DONE:
@@ -302,13 +338,15 @@ class DeviceQueues:
     def _flush(self, tag: int, medium: MediumAccess) -> list[Any]:
         found = medium.flush(self._device, tag)
         if found:  # it is done, or could not be begun: to be told with the others
-            self._told.append((tag, found[0].value >> 32))
+            self._told.append((tag, found[0].value >> 32, False))
         return [self.next_request]
 
     # --- Requests -----------------------------------------------------------------------------------------
 
     def next_request(self, has_room: bool) -> FollowUp | None:
         """What is to be sent next: see `follow_up`. Without room for it, it is left to the main thread."""
+        if not (has_room and (self._told or self._reads or self._walks)):
+            self._moved = 0  # the request is over
         if not (self._told or self._reads or self._walks):
             return None
         if not has_room:
@@ -317,10 +355,16 @@ class DeviceQueues:
             return None
         if self._told:
             told, self._told = self._told[:_MOST_TOLD], self._told[_MOST_TOLD:]
-            return complete(self._device, *told)
+            for tag, _, is_moved in told:
+                if is_moved and tag in self._live:
+                    self._live[tag].moving = False
+            return complete(self._device, *[(tag, status) for tag, status, _ in told])
         if self._reads:
             handle, skip, size = self._reads.popleft()
-            data = self._ram.gather(list(piece(self._live[handle].parts.readable, skip, size)))
+            live = self._live[handle]
+            live.reading = False
+            ranges = list(piece(live.parts.readable, skip, size))
+            data = bytes(size) if live.is_taken_back else self._ram.gather(ranges)
             return answer(protocol.MEMORY, self._device, handle, DONE, data)
         return self._chains(*self._walks.popitem())
 
@@ -332,13 +376,14 @@ class DeviceQueues:
 
     def state(self) -> bytes:
         """Everything, when no transfer is under way."""
-        counts = len(self._rings), len(self._live), len(self._told), len(self._reads)
-        parts = [_STATE.pack(_MAGIC, self._last, *counts)]
+        lives = {handle: live for handle, live in self._live.items() if not live.is_taken_back}
+        counts = len(self._rings), len(lives), len(self._told), len(self._reads)
+        parts = [_STATE.pack(_MAGIC, self._last, *counts), self._notes.state()]
         for index, ring in enumerate(self._rings):
             walk = self._walks.get(index, 0)
             fields = (0,) * 7 if ring is None else (ring.size, ring.flags, *_areas(ring), *_indices(ring))
             parts.append(_RING.pack(ring is not None, *fields, walk))
-        for handle, live in self._live.items():
+        for handle, live in lives.items():
             ranges = live.parts.readable + live.parts.writable
             count = len(live.parts.readable)
             parts.append(_LIVE.pack(handle, live.index, live.parts.head, count, len(ranges) - count))
@@ -365,10 +410,11 @@ class DeviceQueues:
         if magic != _MAGIC or rings != self.grant.count:
             raise ValueError(f"{rings} rings")
         self.forget()
+        self._notes.restore(reader.bytes(self._notes.state_size))
         for index in range(rings):
             present, size, flags, *areas, available, used, walk = reader.take(_RING)
             if present:
-                self._publish(Queue(index, size, flags, *areas))
+                self._open(index, flags, size, *areas)
                 ring = self._rings[index]
                 if ring is None:
                     raise ValueError(f"ring {index} is none")
@@ -384,11 +430,15 @@ class DeviceQueues:
             self._live[handle] = _Live(index, Parts(head, ranges[:readable], ranges[readable:]))
         self._last = last
         self._told = [reader.take(_TOLD) for _ in range(told)]
+        for tag, _, is_moved in self._told:
+            if is_moved and tag in self._live:
+                self._live[tag].moving = True
         self._reads = deque(reader.take(_READ) for _ in range(reads))
         for handle, skip, size in self._reads:
             live = self._live.get(handle)
             if live is None or skip + size > live.readable or size > MAX_PAYLOAD:
                 raise ValueError(f"a read of chain {handle}")
+            live.reading = True
         reader.end()
 
 
@@ -399,11 +449,14 @@ class _Reader:
         self._state = state
         self._position = 0
 
-    def take(self, struct: Struct) -> Any:
-        start, self._position = self._position, self._position + struct.size
+    def bytes(self, size: int) -> bytes:
+        start, self._position = self._position, self._position + size
         if self._position > len(self._state):
             raise ValueError("it ends too early")
-        return struct.unpack_from(self._state, start)
+        return self._state[start : self._position]
+
+    def take(self, struct: Struct) -> Any:
+        return struct.unpack(self.bytes(struct.size))
 
     def end(self) -> None:
         if self._position != len(self._state):

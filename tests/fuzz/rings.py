@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from kvmbox.board import Queues
+from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.devices.media import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk
 from kvmbox.devices.model import Effect
 from kvmbox.memory import GuestMemory
@@ -116,7 +117,9 @@ class Rings:
         areas = list(driver.areas)
         if dice.random() < 0.05:
             areas[dice.randrange(3)] = dice.choice((*PLACES, 0x1001, 0x1004))
-        self._apply(queues, Queue(0, size if dice.random() < 0.98 else 3, dice.randrange(4), *areas))
+        publish(queues, size if dice.random() < 0.98 else 3, areas)
+        said = [dice.choice((area, *PLACES)) for area in areas]  # by the process, which is not believed
+        self._apply(queues, Queue(0, dice.randrange(1, 20), dice.randrange(4), *said))
         for _ in range(dice.randrange(1, 4)):
             self._walk(queues)
         self._judge(driver, tuple(areas))
@@ -171,6 +174,15 @@ class Rings:
         for address, length in memory.fetched:
             if not _within(address, length, [*rings, *_ends(readable)]):
                 raise Fault(f"{length} bytes were read at {address:#x}")
+
+
+def publish(queues: DeviceQueues, size: int, areas: Sequence[int]) -> None:
+    """The guest writes where its first queue is."""
+    written = [(mmio.QUEUE_SEL, 0), (mmio.QUEUE_NUM, size)]
+    for register, area in zip((mmio.QUEUE_DESC, mmio.QUEUE_DRIVER, mmio.QUEUE_DEVICE), areas, strict=True):
+        written += [(register, area & 0xFFFF_FFFF), (register + 4, area >> 32)]
+    for register, value in [*written, (mmio.QUEUE_READY, 1)]:
+        queues.note(register, value)
 
 
 def _ends(ranges: Sequence[tuple[int, int, int]]) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ from typing import Final, cast
 from kvmbox import layout
 from kvmbox.board import DeviceSpec, Medium, Queues
 from kvmbox.board_extras import IdeDrive, ide_board, place_virtio, virtio_blk
+from kvmbox.devices import virtio_mmio
 from kvmbox.devices.media import ChainRead, ChainTransfer, ChainUsed, ChainWrite, Queue, Walk, Window
 from kvmbox.devices.model import DONE, Effect, MemoryRead, MemoryWrite, Transfer
 from kvmbox.host.transfers import BytesStore
@@ -49,6 +50,15 @@ _PUBLISH: Final[tuple[Said, ...]] = (
     (0, Queue(0, ENTRIES, 0, DESCRIPTORS, AVAILABLE, USED)),
     (0, Walk(0, 1)),
 )
+
+_WRITTEN: Final = (
+    (virtio_mmio.QUEUE_NUM, ENTRIES),
+    (virtio_mmio.QUEUE_DESC, DESCRIPTORS),
+    (virtio_mmio.QUEUE_DRIVER, AVAILABLE),
+    (virtio_mmio.QUEUE_DEVICE, USED),
+    (virtio_mmio.QUEUE_READY, 1),
+)
+"""What the guest has written to registers of the first device: so it has published its queue."""
 
 
 class Forgery(Value):
@@ -124,6 +134,10 @@ class Victim:
         self.ram.write(SECRET, b"secret" * 100)
         host = cast(Host, self)
         self.grants: list[Grants] = [bind(device, host) for device in devices_of(device_type)]
+        media = self.grants[0].media
+        if media is not None and media.queues is not None:
+            for register, value in _WRITTEN:
+                media.queues.note(register, value)
         self.heard = 0
         """How many requests the process was sent."""
         self.refusals: list[int] = []
