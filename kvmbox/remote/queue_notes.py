@@ -93,4 +93,4 @@ class QueueNotes:
         """Be as `state` says, which has `state_size` bytes."""
         (self._selected,) = _SELECTED.unpack_from(state)
         for index, fields in enumerate(_WRITTEN.iter_unpack(state[_SELECTED.size :])):
-            self._written[index], self._published[index] = fields[:4], fields[4:]  # type: ignore[assignment]
+            self._written[index], self._published[index] = fields[:4], fields[4:]

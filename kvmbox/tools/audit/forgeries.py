@@ -92,6 +92,16 @@ def _virtio(*said: Said, between: tuple[tuple[Said, ...], ...] = ()) -> Forgery:
 
 _DATA: Final = b"taken over"
 
+_ELSEWHERE: Final = Forgery(
+    VIRTIO,
+    (
+        ((0, Queue(0, ENTRIES, 0, DESCRIPTORS, AVAILABLE, SECRET)), _PUBLISH[1]),
+        ((0, ChainUsed(0, FIRST, WRITABLE)),),  # which the VMM writes into the used ring
+        ((0, ChainUsed(0, FIRST, WRITABLE)),),
+    ),
+)
+"""It says that the used ring is where it wants bytes of its own. The VMM does not believe it."""
+
 FORGERIES: Final = {
     "window-beyond-end": _ide(Window(1, 0, SIZE, SECTOR, 1)),
     "window-too-large": _ide(Window(1, 0, 0, (1 << 20) + SECTOR, 1)),
@@ -100,6 +110,7 @@ FORGERIES: Final = {
     "disk-memory-read": _ide(MemoryRead(1, [(SECRET, 64)])),
     "disk-memory-write": _ide(MemoryWrite(SECRET, _DATA, 0)),
     "disk-dma": _ide(Transfer(1, 0, 0, [(SECRET, SECTOR)], 1)),
+    "queue-elsewhere": _ELSEWHERE,
     "chain-forged": _virtio((0, ChainWrite(77, 0, _DATA))),
     "chain-void": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=(((0, ChainUsed(0, FIRST, 0)),),)),
     "chain-withdrawn": _virtio((0, ChainWrite(FIRST, 0, _DATA)), between=((), _PUBLISH[:1])),

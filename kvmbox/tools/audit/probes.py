@@ -233,6 +233,7 @@ CATALOGUE: Final = (
     _forged("disk-memory-read", "read guest memory, as an IDE channel"),
     _forged("disk-memory-write", "write guest memory, as an IDE channel"),
     _forged("disk-dma", "have a disk read to guest memory, as an IDE channel"),
+    _forged("queue-elsewhere", "have a ring written where it wants bytes of its own"),
     _forged("chain-forged", "write to a buffer by a handle that it made up"),
     _forged("chain-void", "write to a buffer that it has given back"),
     _forged("chain-withdrawn", "write to a buffer of a queue that is no more"),
