@@ -52,8 +52,8 @@ class Flush(Effect):
 
 
 class Queue(Effect):
-    """The guest has published a split virtqueue: `size` entries, and the addresses of its three areas. The VMM
-    takes these from the guest's own writes, and from here only that the queue is live.
+    """The guest has published a split virtqueue: `size` entries, and the addresses of its three areas. The
+    VMM takes these from the guest's own writes, and from here only that the queue is live.
 
     `flags` are features that the driver has accepted: `EVENT_INDEX`, `INDIRECT`. Of 0 entries: there is no
     queue `index` any more, and what it has handed out is void.
