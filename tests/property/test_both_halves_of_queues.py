@@ -1,0 +1,64 @@
+"""A virtio device on the loops of both halves: what the guest writes of its queues is noted in each, and a
+notification takes the fast path in compiled code.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from kvmbox import board_extras
+from kvmbox.board import Medium
+from kvmbox.bus import Mapping
+from kvmbox.devices import virtio_mmio as mmio
+from kvmbox.host.transfers import BytesStore
+from kvmbox.remote.queue_access import QueueAccess
+from tests.support.halves import Half, built_halves
+from tests.support.loop_rig import Rig
+from tests.support.scripted_vcpu import OUT
+from tests.support.virtio_driver import WRITE, Driver
+from tests.support.virtio_rig import READY, VirtioRig
+
+HALVES: Final = built_halves()
+PORT: Final = 0x1000
+ROUNDS: Final = 3
+CONTENT: Final = bytes((place * 7 + place // 256) & 0xFF for place in range(8 * 512))
+HEADER, DATA, STATUS = 0x8000, 0x9000, 0x8800
+
+
+@pytest.mark.parametrize("half", HALVES, ids=["pure", "compiled"][: len(HALVES)])
+def test_queue_is_where_the_guest_says_and_compiled_code_notifies_by_itself(
+    half: Half, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[int] = []
+    access = QueueAccess.access
+
+    def note(self: QueueAccess, word: int, offset: int, value: int, limit: int) -> int:
+        noted.append(offset)
+        return access(self, word, offset, value, limit)
+
+    monkeypatch.setattr(QueueAccess, "access", note)
+    disk = VirtioRig(board_extras.virtio_blk(0, Medium("disk", len(CONTENT))), BytesStore(CONTENT), half=half)
+    loop = Rig(half)
+    loop.ports.attach(Mapping(PORT, 0x200, disk.proxy, direct=disk.proxy))
+
+    def write(register: int, value: int, size: int = 4) -> None:
+        loop.port(OUT, PORT + register, size=size, data=value.to_bytes(size, "little"))
+
+    monkeypatch.setattr(disk, "write", write)
+    for number in range(ROUNDS):
+        driver = Driver(disk.memory, 8, 0x1000 * (number + 1))
+        disk.memory.poke(HEADER + 16 * number, "IIQ", 0, 0, number)
+        data = (DATA + 512 * number, 512, WRITE)
+        driver.chain((HEADER + 16 * number, 16, 0), data, (STATUS, 1, WRITE))
+        driver.offer(0)
+        disk.negotiate()
+        disk.publish(0, driver)
+        disk.write(mmio.STATUS, READY)
+        disk.notify()
+    loop.play()
+
+    assert disk.memory.data[DATA : DATA + 512 * ROUNDS] == CONTENT[: 512 * ROUNDS]
+    assert noted.count(mmio.QUEUE_READY) == ROUNDS
+    assert noted.count(mmio.QUEUE_NOTIFY) == (1 if half.is_compiled else ROUNDS)
