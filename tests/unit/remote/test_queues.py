@@ -12,7 +12,7 @@ from kvmbox import board_extras
 from kvmbox.board import Medium
 from kvmbox.devices import virtio_mmio as mmio
 from kvmbox.devices.media import Chain, ChainRead, ChainTransfer, ChainUsed, ChainWrite, Flush, Queue, Walk
-from kvmbox.devices.model import BEYOND_END, Effect, IrqLine
+from kvmbox.devices.model import BAD_ADDRESS, BEYOND_END, DONE, Effect, IrqLine
 from kvmbox.devices.virtio_blk import VirtioBlk
 from kvmbox.errors import ProtocolError
 from kvmbox.host.transfers import BytesStore
@@ -726,3 +726,63 @@ def test_what_a_request_moves_beyond_its_bound_is_left_to_the_transfer_thread(
     disk.ask(7, number=5)
     disk.notify()
     assert disk.data(5) == sector(7)
+
+
+def brought(disk: Disk, *effects: Effect) -> tuple[int, bool]:
+    """The status, and whether there are chains, of the CHAINS that these effects of the process bring."""
+    (request,) = [one for one in _done(disk, *effects) if one is not None]
+    assert request.kind == protocol.CHAINS
+    return request.value, request.payload != b""
+
+
+def _done(disk: Disk, *effects: Effect) -> list[Any]:
+    wanted: list[Any] = []
+    for effect in effects:
+        application = disk.grants.check(0, effect, WRITE_SENT)
+        assert application is not None
+        wanted += application[0](*application[1]) or []
+    return [one(True) for one in wanted]
+
+
+PUBLISH = (Queue(0, 64, 0, 0x1000, 0x1400, 0x1800), Walk(0, 1))
+"""What a process says whose queue the guest has published, or has not."""
+
+
+def test_queue_is_live_again_if_the_process_says_so(disk: Disk) -> None:
+    disk.ask(1)
+
+    assert brought(disk, *PUBLISH) == (DONE, True)
+
+
+@pytest.mark.parametrize("way", ["status", "ready", "string", "machine"])
+def test_queue_that_the_guest_has_taken_back_is_not_live_again(disk: Disk, way: str) -> None:
+    disk.ask(1)
+    match way:
+        case "status":
+            disk.write(mmio.STATUS, 0)
+        case "ready":
+            disk.write(mmio.QUEUE_READY, 0)
+        case "string":
+            disk.proxy.write_string(mmio.STATUS, 4, struct.pack("<II", 15, 0))
+        case _:
+            disk.reset()
+
+    assert brought(disk, *PUBLISH) == (BAD_ADDRESS, False)
+
+
+def test_queue_that_is_taken_back_is_not_walked(disk: Disk) -> None:
+    disk.ask(1)
+    disk.queues.note(mmio.QUEUE_READY, 0)  # the device has not seen it yet
+
+    assert brought(disk, Walk(0, 1)) == (BAD_ADDRESS, False)
+
+
+def test_restored_queue_is_where_the_guest_has_published_it(disk: Disk) -> None:
+    other = Disk()
+    other.memory.data[:] = disk.memory.data
+    other.write(mmio.STATUS, 0)
+    other.channel.serve(lambda: other.queues.restore(0, disk.queues.state()), 10)
+    disk.ask(1)
+    other.ask(1)
+
+    assert brought(other, *PUBLISH) == brought(disk, *PUBLISH) == (DONE, True)
