@@ -149,6 +149,12 @@ cdef class RingCore:
         word = load(indices)
         first, last = word & 0xFFFFFFFFULL, word >> 32
         if <void *>self._failure == <void *>None and first < self.entries and last < self.entries:
+            # All of them or none: of what is left, Python would let a read carry a single write along.
+            for count in range((last + self.entries - first) % self.entries):
+                entry = indices + 1 + self.entry_words * ((first + count) % self.entries)
+                if self.zone_of(entry) == NULL:
+                    PyThread_release_lock(self.mutex.lock)
+                    return False
             while True:
                 is_done = first == last
                 if is_done:
