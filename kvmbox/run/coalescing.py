@@ -209,7 +209,8 @@ class CoalescedRing:
                 except Exception as error:
                     self._failure = error
                     raise
-                proxy.count(False, superseded)
+                if superseded:
+                    proxy.count(False, superseded)
                 self.writes += len(data)
                 # Not before: another thread takes an empty ring for devices that have it all.
                 self._words32[2 * RING_WORD] = first
