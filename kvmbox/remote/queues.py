@@ -246,9 +246,6 @@ class DeviceQueues:
         if not medium.has(offset, size):
             return BEYOND_END
         if asked.to_guest:
-            ranges = piece(live.parts.writable, skip, size)
-            if medium.read_now_into(offset, size, lambda: self._ram.views(ranges)):
-                return DONE
             found = medium.read_now(offset, size)
             if isinstance(found, bytes):
                 self._scatter(live, skip, found)
