@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from kvmbox import layout
@@ -122,14 +122,6 @@ class GuestMemory:
     def gather(self, ranges: Sequence[tuple[int, int]]) -> bytes:
         """The bytes of ranges that are RAM, joined in order."""
         return b"".join([self.read(address, size) for address, size in ranges if size])
-
-    def views(self, ranges: Iterable[tuple[int, int]]) -> list[memoryview]:
-        """Ranges that are RAM, to read into. To be released soon: they keep the memory from being closed."""
-        found = []
-        for address, size in ranges:
-            pages, offset = self._locate(address, size)
-            found.append(memoryview(pages)[offset : offset + size])
-        return found
 
     def available(self, address: int, size: int) -> bytes:
         """The bytes from `address` on, at most `size`: up to the first that is not in RAM or a ROM."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
 from typing import Final
 
 from kvmbox.errors import StartError
@@ -90,17 +89,6 @@ class DiskFile:
             return None
         # Fewer bytes: the rest is not in memory, or the file has become shorter. `read` finds out.
         return bytes(data) if count == len(wanted) else None
-
-    def read_now_into(self, offset: int, parts: Sequence[memoryview], size: int) -> bool:
-        """Read `size` bytes into `parts`, which have that many, if nothing has to be waited for. If False,
-        some of them may have been read; `read_now` knows why. Never raises.
-        """
-        if not self._tells_what_is_in_memory or offset + size > self._end:
-            return False
-        try:
-            return os.preadv(self.descriptor, parts, offset, os.RWF_NOWAIT) == size
-        except OSError:
-            return False
 
     def write(self, offset: int, data: bytes) -> None:
         """Store bytes from `offset`. Raises OSError."""

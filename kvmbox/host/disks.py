@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Sequence
 from typing import Final, Protocol
 
 from kvmbox.host.disk_file import DiskFile, cannot_use
@@ -132,18 +131,6 @@ class DiskStore:
             data = _merged(below, pieces)
         self._read += size
         return data
-
-    def read_now_into(self, offset: int, parts: Sequence[memoryview], size: int) -> bool:
-        """The same into `parts`, without a copy on the way, where that can be. If False, some bytes may have
-        been read. Never raises.
-        """
-        file = self._source
-        if not isinstance(file, DiskFile) or offset + size > self.size or self._overlay.pieces(offset, size):
-            return False
-        if not file.read_now_into(offset, parts, size):
-            return False
-        self._read += size
-        return True
 
     def write(self, offset: int, data: bytes) -> None:
         """Store bytes from `offset`. OSError: with ENOSPC where the overlay or the host has no more room."""

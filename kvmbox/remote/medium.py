@@ -9,7 +9,7 @@ The model decides how much to ask for at a time, so more than the grant permits 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from kvmbox.board import Medium
@@ -87,14 +87,6 @@ class MediumAccess:
             return self.store.read_now(offset, size)
         except OSError as error:
             return status_of(error)
-
-    def read_now_into(self, offset: int, size: int, parts: Callable[[], Sequence[memoryview]]) -> bool:
-        """Read into what `parts` gives, if the store can do that at once. If False, see `read_now`."""
-        into = getattr(self.store, "read_now_into", None)
-        if into is None or not into(offset, parts(), size):
-            return False
-        self.reads += 1
-        return True
 
     def write(self, tag: int, offset: int, data: bytes) -> int | None:
         """Store what the guest has written: the status, or None if the device is told later."""

@@ -282,9 +282,6 @@ class DeviceQueues:
         self._moved += size
         is_now = self._moved <= MOST_MOVED
         if asked.to_guest:
-            ranges = piece(live.parts.writable, skip, size)
-            if is_now and medium.read_now_into(offset, size, lambda: self._ram.views(ranges)):
-                return DONE
             found = medium.read_now(offset, size) if is_now else None
             if isinstance(found, bytes):
                 self._scatter(live, skip, found)
