@@ -182,7 +182,7 @@ def test_machine_has_what_its_overlay_had(disk: Path, tmp_path: Path) -> None:
     ("change", "problem"),
     [
         (lambda data: data[:700] + b"?" + data[701:], "is not what it was"),
-        (lambda data: data + bytes(SECTOR), "device ide0 is another one than in the snapshot"),
+        (lambda data: data + bytes(SECTOR), "device boot-disk is another one than in the snapshot"),
     ],
 )
 def test_snapshot_refuses_another_disk(snapshot: Path, disk: Path, change: Any, problem: str) -> None:
