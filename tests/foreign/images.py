@@ -115,7 +115,7 @@ def root_disk(directory: Path) -> Path:
         raise Unavailable("mkfs.ext4 not found: apt-get install e2fsprogs")
     root, image = directory / "linux-root", directory / "root.img"
     for path in ("bin", "dev", "etc", "proc"):
-        (root / path).mkdir(parents=True)
+        (root / path).mkdir(parents=True, exist_ok=True)
     shutil.copy(find(*BUSYBOX), root / "bin/busybox")
     shutil.copy(LINUX_SCRIPTS / "start", root / "etc/start")
     (root / "etc/content").write_bytes(bytes(index % 251 for index in range(ROOT_CONTENT)))
@@ -134,7 +134,7 @@ def grub_cd(directory: Path) -> Path:
     if kernel is None:
         raise Unavailable("the bundled guests are not built: make guests")
     root, image = directory / "root", directory / "grub.iso"
-    (root / "boot/grub").mkdir(parents=True)
+    (root / "boot/grub").mkdir(parents=True, exist_ok=True)
     shutil.copy(kernel, root / "boot/kernel")
     (root / "boot/grub/grub.cfg").write_text("multiboot /boot/kernel\nboot\n")
     # Few modules: GRUB looks at all of them, which takes long where KVM emulates its instructions.

