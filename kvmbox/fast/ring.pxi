@@ -44,6 +44,14 @@ cdef class RingCore:
                     self.table[self.zones].core = <PyObject *>core
                 self.zones += 1
 
+    cdef Zone *zone_of(self, const uint64_t *entry) noexcept nogil:
+        """The zone of a write, or NULL."""
+        cdef size_t number
+        for number in range(self.zones):
+            if entry[0] == self.table[number].port and entry[1] == self.byte_to_port:
+                return self.table + number
+        return NULL
+
     def latch(self, uint64_t port, uint64_t word):
         """`port` is that of a latch; `word` is that of a write to it."""
         cdef size_t number
@@ -101,8 +109,8 @@ cdef class RingCore:
         `indices` is the word with `first` and `last`.
         """
         cdef uint64_t word, first, last
-        cdef uint64_t *entry
-        cdef size_t number
+        cdef const uint64_t *entry
+        cdef Zone *zone
         cdef bint taken = False
         if not self.carries:
             return False
@@ -111,28 +119,15 @@ cdef class RingCore:
         first, last = word & 0xFFFFFFFFULL, word >> 32
         if <void *>self._failure == <void *>None and first < self.entries and (first + 1) % self.entries == last:
             entry = indices + 1 + self.entry_words * first
-            for number in range(self.zones):
-                if (
-                    entry[0] == self.table[number].port
-                    and entry[1] == self.byte_to_port
-                    and device == self.table[number].device
-                ):
-                    value[0] = self.table[number].register << 32 | (entry[2] & 0xFF)
-                    store_half(<uint32_t *>indices, <uint32_t>last)
-                    self.writes += 1
-                    self.table[number].carried += 1
-                    taken = True
-                    break
+            zone = self.zone_of(entry)
+            taken = zone != NULL and device == zone.device
+            if taken:
+                value[0] = zone.register << 32 | (entry[2] & 0xFF)
+                store_half(<uint32_t *>indices, <uint32_t>last)
+                self.writes += 1
+                zone.carried += 1
         PyThread_release_lock(self.mutex.lock)
         return taken
-
-    cdef Zone *zone_of(self, const uint64_t *entry) noexcept nogil:
-        """The zone of a write that may be delivered here, or NULL."""
-        cdef size_t number
-        for number in range(self.zones):
-            if entry[0] == self.table[number].port and entry[1] == self.byte_to_port:
-                return self.table + number if self.table[number].core != NULL else NULL
-        return NULL
 
     cdef bint drain_here(self, uint64_t *indices, Open *it) noexcept nogil:
         """Deliver what is in the ring now, as `CoalescedRing.drain` does: whether that is done.
@@ -152,7 +147,8 @@ cdef class RingCore:
             # All of them or none: of what is left, Python would let a read carry a single write along.
             for count in range((last + self.entries - first) % self.entries):
                 entry = indices + 1 + self.entry_words * ((first + count) % self.entries)
-                if self.zone_of(entry) == NULL:
+                zone = self.zone_of(entry)
+                if zone == NULL or zone.core == NULL:
                     PyThread_release_lock(self.mutex.lock)
                     return False
             while True:
@@ -161,15 +157,12 @@ cdef class RingCore:
                     break
                 entry = indices + 1 + self.entry_words * first
                 zone = self.zone_of(entry)
-                if zone == NULL:
-                    break
                 value, count = entry[2] & 0xFF, 1
                 next_one = NULL
                 while (first + count) % self.entries != last and first + count < self.entries:
                     next_one = self.zone_of(entry + self.entry_words * count)
                     if (
                         count == MOST_IN_ROW
-                        or next_one == NULL
                         or next_one.device != zone.device
                         or next_one.port != zone.port + count
                         or next_one.register != zone.register + count
@@ -215,19 +208,15 @@ cdef class RingCore:
         """
         cdef uint64_t last = load(indices) >> 32
         cdef const uint64_t *entry
-        cdef size_t number
+        cdef Zone *zone
         if not self.carries or last >= self.entries:
             return False
         entry = indices + 1 + self.entry_words * ((last if last else self.entries) - 1)
-        for number in range(self.zones):
-            if (
-                entry[0] == self.table[number].port
-                and entry[1] == self.byte_to_port
-                and device == self.table[number].device
-            ):
-                value[0] = self.table[number].register << 32 | (entry[2] & 0xFF)
-                return True
-        return False
+        zone = self.zone_of(entry)
+        if zone == NULL or device != zone.device:
+            return False
+        value[0] = zone.register << 32 | (entry[2] & 0xFF)
+        return True
 
     def take_carried(self):
         """(Device, number) of the writes that have left here since the last call."""

@@ -43,7 +43,6 @@ class SteadyReads:
         self.entries: dict[tuple[int, int, int], tuple[int, int, int, int]] = {}
         """By route (the word), register and posted index: the count, the time until, the value, and whether
         late writes leave it."""
-        self.hits = 0
 
     def begins(self, kind: int) -> None:
         """A request of this kind is about to be sent."""
@@ -86,5 +85,4 @@ class SteadyReads:
         clock = self._clock
         if clock is None or not clock.runs or clock.now() >= until:
             return None
-        self.hits += 1
         return value
