@@ -140,6 +140,7 @@ cdef class RingCore:
         cdef Zone *zone
         cdef Zone *next_one
         cdef bint is_done = False
+        cdef bint finished = False
         PyThread_acquire_lock(self.mutex.lock, 1)
         word = load(indices)
         first, last = word & 0xFFFFFFFFULL, word >> 32
@@ -179,13 +180,17 @@ cdef class RingCore:
                     it, word | zone.index << 8 | count << 16, zone.register, value
                 ):
                     break
-                if it.status != ANSWERED and not self.finish(zone.core, it):
-                    break
+                if it.status != ANSWERED:
+                    finished = True
+                    if not self.finish(zone.core, it):
+                        break
                 self.writes += count
                 zone.carried += count
                 first = (first + count) % self.entries
                 store_half(<uint32_t *>indices, <uint32_t>first)
         PyThread_release_lock(self.mutex.lock)
+        if finished:
+            self.leave_room()
         return is_done
 
     cdef bint finish(self, PyObject *core, Open *it) noexcept with gil:
