@@ -16,6 +16,7 @@ from kvmbox.host import early
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.open_files import allow_enough
 from kvmbox.lean import Value
+from kvmbox.run.choices import FULL_REPORT
 
 if TYPE_CHECKING:
     from kvmbox.run.machine import Machine
@@ -65,7 +66,7 @@ def carry_out(line: Line) -> int:
     try:
         write_data(json_path, json_file, result.as_json(wall))
     finally:
-        _tell(result, wall, statistics=bool(line.values.get("stats")))
+        _tell(result, wall, line.values)
     return result.status
 
 
@@ -109,16 +110,16 @@ def _watch(machine: Machine) -> int:
     return boot_again(arguments, [path for _, path in machine.config.files_read], note)
 
 
-def _tell(result: RunResult, wall: int, *, statistics: bool) -> None:
-    if statistics:
+def _tell(result: RunResult, wall: int, options: dict[str, Any]) -> None:
+    if options.get("stats"):
         from kvmbox.run.statistics_text import format_stats
 
         say(format_stats(result.statistics, wall))
         say(f"outcome                  {result.reason} (status {result.status})")
     if result.failed:
         report(result.reason, result.hint)
-        if result.crash_report:
-            say(result.crash_report)
+        if text := result.crash_report if options.get("report") == FULL_REPORT else result.summary:
+            say(text)
     elif result.hint:
         say(f"hint: {result.hint}")
 

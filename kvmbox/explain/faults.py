@@ -121,7 +121,7 @@ def _by_itself(cpu: Cpu, code: bytes) -> tuple[int, str, Walk | None] | None:
         case 0xF4 | 0xFA | 0xFB if cpu.cpl > 0 and cpu.cpl > cpu.regs.rflags >> 12 & 3:
             return _PROTECTION, "the guest executed a privileged instruction in user mode", None
         case 0xF6 | 0xF7 if following and following[0] >> 3 & 6 == 6:
-            return _divide(cpu, opcode[0], following[0], rex)
+            return _divide(cpu, code, at, rex)
         case 0xC2 | 0xC3 if cpu.bits == 64:
             target = cpu.number_at(cpu.sp, 8)
             if target is not None and not is_canonical(target, cpu.sregs.cr4):
@@ -145,16 +145,17 @@ def _behind_prefixes(cpu: Cpu, code: bytes) -> tuple[int, int]:
     return rex, at
 
 
-def _divide(cpu: Cpu, opcode: int, modrm: int, rex: int) -> tuple[int, str, Walk | None] | None:
-    if modrm < 0xC0:  # a divisor in memory
-        return None
-    number = modrm & 7 | (rex & 1) << 3
-    high = opcode == 0xF6 and not rex and number >= 4  # AH, CH, DH, BH
-    value = getattr(cpu.regs, _REGISTERS[number - 4 if high else number]) >> (8 if high else 0)
-    if opcode == 0xF6:
-        value &= 0xFF
-    elif not rex & 8:
-        value &= 0xFFFF_FFFF if cpu.bits != 16 else 0xFFFF
+def _divide(cpu: Cpu, code: bytes, at: int, rex: int) -> tuple[int, str, Walk | None] | None:
+    opcode, modrm = code[at], code[at + 1]
+    size = 1 if opcode == 0xF6 else 8 if rex & 8 else 2 if (cpu.bits == 16) != (0x66 in code[:at]) else 4
+    if modrm < 0xC0:
+        address = _operand_address(cpu, code, at + 1, rex)
+        value = None if address is None else cpu.number_at(address, size)
+    else:
+        number = modrm & 7 | (rex & 1) << 3
+        high = opcode == 0xF6 and not rex and number >= 4  # AH, CH, DH, BH
+        register = getattr(cpu.regs, _REGISTERS[number - 4 if high else number])
+        value = register >> (8 if high else 0) & (1 << 8 * size) - 1
     return (_DIVIDE_ERROR, "the guest divided by zero", None) if value == 0 else None
 
 
@@ -249,23 +250,36 @@ def _access(cpu: Cpu, code: bytes) -> tuple[int, str, Walk | None] | None:
 
 
 def _may_address(cpu: Cpu, code: bytes, address: int) -> bool:
-    """Whether the instruction has a memory operand of one register, and that register holds `address`."""
+    """Whether the instruction has a memory operand at `address`."""
     rex, at = _behind_prefixes(cpu, code)
     if code[at : at + 1] in (b"\xa4", b"\xa5", b"\xaa", b"\xab"):
         return bool(cpu.regs.rdi == address)
-    at += 2 if code[at : at + 1] == b"\x0f" else 1
+    return _operand_address(cpu, code, at + (2 if code[at : at + 1] == b"\x0f" else 1), rex) == address
+
+
+def _operand_address(cpu: Cpu, code: bytes, at: int, rex: int) -> int | None:
+    """The address of the memory operand whose ModRM byte is at `at`, in a segment that begins at 0.
+
+    None if it is a register, or the CPU is in 16-bit code.
+    """
     modrm = code[at : at + 1]
     if not modrm or modrm[0] >> 6 == 3 or cpu.bits == 16:
-        return False
+        return None
     mode, base = modrm[0] >> 6, modrm[0] & 7
-    if mode == 0 and base == 5:
-        return cpu.bits == 32 and int.from_bytes(code[at + 1 : at + 5], "little") == address
+    at += 1
+    value = 0
     if base == 4:
-        return True  # a scaled index: not looked into
-    displacement = int.from_bytes(code[at + 1 : at + (1, 2, 5)[mode]], "little", signed=True)
-    value = getattr(cpu.regs, _REGISTERS[base | (rex & 1) << 3])
-    mask = (1 << cpu.bits) - 1
-    return bool(value + displacement & mask == address)
+        sib = code[at] if at < len(code) else 0
+        at += 1
+        base, index = sib & 7, sib >> 3 & 7 | (rex & 2) << 2
+        value = getattr(cpu.regs, _REGISTERS[index]) << (sib >> 6) if index != 4 else 0
+    elif mode == 0 and base == 5 and cpu.bits == 64:
+        value = cpu.regs.rip + at + 4
+    length = 4 if mode == 2 or (mode == 0 and base == 5) else mode
+    if mode or base != 5:
+        value += getattr(cpu.regs, _REGISTERS[base | (rex & 1) << 3])
+    value += int.from_bytes(code[at : at + length], "little", signed=True)
+    return int(value) & (1 << cpu.bits) - 1
 
 
 def _stack(cpu: Cpu, code: bytes) -> tuple[int, str, Walk | None] | None:

@@ -85,28 +85,26 @@ class Ending(Value):
     """How a run ended.
 
     `status` is the exit status of `kvmbox run`: an odd status comes from the guest, an even one from
-    kvmbox. `reason` says why in a few words, `hint` what to do about it. `crash_report` has the registers and
-    the code of a guest that crashed, or is empty.
+    kvmbox. `reason` says why in a few words, `hint` what to do about it. `crash_report` has all that is
+    known of a guest that crashed, and `summary` the most important lines of it; without a crash, both are
+    empty.
     """
 
     status: int
     reason: str
     hint: str | None
     crash_report: str
+    summary: str
 
     def encoded(self) -> dict[str, Any]:
         """The ending as data for JSON."""
-        return {
-            "status": self.status,
-            "reason": self.reason,
-            "hint": self.hint,
-            "report": self.crash_report,
-        }
+        fields = self.status, self.reason, self.hint, self.crash_report, self.summary
+        return dict(zip(ENDING, fields, strict=True))
 
     @classmethod
     def decoded(cls, data: Mapping[str, Any], **more: Any) -> Self:
         """The ending that `encoded` has made data of. `more` is what a value has that inherits from it."""
-        return cls(data["status"], data["reason"], data["hint"], data["report"], **more)
+        return cls(*(data[name] for name in ENDING), **more)
 
 
 Kinds = Mapping[str, tuple[type, ...]]
@@ -117,8 +115,9 @@ ENDING: Final[Kinds] = {
     "reason": (str,),
     "hint": (str, type(None)),
     "report": (str,),
+    "summary": (str,),
 }
-"""What `Ending.encoded` gives."""
+"""What `Ending.encoded` gives, in the order of the fields."""
 
 MOST_CHARACTERS: Final = 64 << 20
 """The length of a text: what a run keeps of a console is the longest."""
@@ -199,18 +198,22 @@ class Draft:
         self.hint = outcome.hint
         """What to do about it. A part that knows better replaces it."""
         self.more_hints: list[str] = []
-        self.report = outcome.report
+        self.report = self.summary = outcome.report
         self.appendix: list[str] = []
         """Lines that follow the report, whichever part has written that."""
         self.facts: dict[str, Any] = {}
 
     def finished(self, statistics: RunStats, output: bytes) -> RunResult:
         """The result."""
+        report, summary = (
+            "\n".join((one, *self.appendix)).strip("\n") for one in (self.report, self.summary)
+        )
         return RunResult(
             self.status,
             self.reason,
             "; ".join(hint for hint in (self.hint, *self.more_hints) if hint) or None,
-            "\n".join((self.report, *self.appendix)).lstrip("\n"),
+            report,
+            summary,
             self.failed,
             output,
             statistics,

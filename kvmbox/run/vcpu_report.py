@@ -81,7 +81,7 @@ class Reporter(Value):
             GUEST_CRASHED,
             "the guest crashed: triple fault" + ("" if self.name is None else f" of {self.name}"),
             error=True,
-            hint="an exception could not be delivered: look at RIP, CR2 and the IDT below",
+            hint="an exception could not be delivered: --report full shows the registers and the stack",
             report=self._report(),
         )
 

@@ -140,7 +140,7 @@ def test_triple_fault_of_one_shows_all() -> None:
         ),
     )
     assert crashed < first < second
-    assert messages.count("Code at RIP") == 3
+    assert messages.count("mode, CPL 0, RIP=") == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

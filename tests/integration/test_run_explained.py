@@ -225,7 +225,7 @@ def test_last_accesses_to_devices(pure: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("KVMBOX_PURE", pure)
     image = tmp_path / "accesses.elf"
     subprocess.run(["cc", *FLAGS, "-o", image, "accesses.c"], cwd=SOURCES, check=True)
-    status, report = run(image)
+    status, report = run(image, "--report", "full")
     assert status == 6
     assert report.split("Last accesses to devices, the newest last:\n")[1].splitlines()[:4] == [
         "  in    0x03fd size 1  0x60, 29 times",

@@ -42,6 +42,7 @@ def a_start(name: str = "booted", line: int = 1, **values: Any) -> Start:
 def seen(status: int = 0, output: bytes = b"", reason: str = CLEAN, **values: Any) -> Observation:
     """How a boot ended; it took a second."""
     values = {"seconds": 1.0, "hint": None, "crash_report": ""} | values
+    values.setdefault("summary", values["crash_report"])
     return Observation(status=status, reason=reason, output=output, **values)
 
 

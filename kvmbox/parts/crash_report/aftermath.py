@@ -44,11 +44,12 @@ def no_source(_path: str, _number: int) -> str | None:
 
 class Aftermath(Value):
     """`diagnosis` is a hint about the cause, if there is one. `report` explains every CPU, in lines of text,
-    and `cpus` is the same as data.
+    `summary` says the most important of it, and `cpus` is the whole as data.
     """
 
     diagnosis: str | None = None
     report: str = ""
+    summary: str = ""
     cpus: tuple[dict[str, Any], ...] = ()
 
 
@@ -101,18 +102,19 @@ def _explain(
     from kvmbox.explain.state import Cpu
     from kvmbox.parts.crash_report import last_accesses
     from kvmbox.parts.crash_report.explanation import explain
-    from kvmbox.parts.crash_report.text import brief_lines_of, lines_of
+    from kvmbox.parts.crash_report.text import brief_lines_of, lines_of, summary_of
 
     end = time.monotonic() + SEARCH_SECONDS
     debug_info = DebugInfo(symbols, lambda: time.monotonic() < end, source_text)
-    lines: list[str] = []
     cpus: list[dict[str, Any]] = []
-    if profile is not None:
-        lines += profile.lines(debug_info.named)
+    lines = [] if profile is None else profile.lines(debug_info.named)
+    summary = list(lines)
     for thread in threads:
         vcpu = thread.vcpu
         if len(threads) > 1:
-            lines.append(f"CPU {vcpu.index}{_condition(thread)}")
+            heading = f"CPU {vcpu.index}{_condition(thread)}"
+            lines.append(heading)
+            summary.append(heading)
         crashed = outcome.status == GUEST_CRASHED and ended_it(thread, outcome)
         try:
             if vcpu.get_mp_state() in _NOT_STARTED and not crashed:
@@ -120,11 +122,13 @@ def _explain(
             regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
         except KvmError as error:
             lines.append(f"(registers cannot be read: {error})")
+            summary.append(lines[-1])
             continue
         is_lost = crashed and is_reset(regs, sregs)
         if is_lost:
             diagnosis, crashed = diagnosis or LOST, False
             lines.append(LOST_REGISTERS)
+            summary.append(LOST_REGISTERS)
             if rip := thread.loop.last_rip:
                 lines.append(f"Last access to a device: by RIP {rip:#x} {debug_info.named(rip)}".rstrip())
             if vcpu.last_regs is not None and vcpu.last_sregs is not None:
@@ -135,16 +139,22 @@ def _explain(
             explanation = explain(Cpu(regs, sregs, memory.available, vcpu.index), debug_info, crashed=crashed)
         except Exception as error:  # noqa: BLE001 - guest and image are anybody's; the guest's end counts
             lines += [registers, f"(the state cannot be explained: {type(error).__name__}: {error})"]
+            summary.append(lines[-1])
             continue
         if diagnosis is None and explanation.arrival is not None:
             diagnosis = str(explanation.arrival)
         recent = thread.loop.recent
         if outcome.brief:
-            lines += brief_lines_of(explanation)
+            brief = brief_lines_of(explanation)
+            lines += brief
+            summary += brief
         else:
             lines += [*lines_of(explanation, registers), *last_accesses.lines_of(recent)]
+            summary += summary_of(explanation, registers.split("\n", 1)[0])
+            if is_lost:  # then they are all that tells of the crash
+                summary += last_accesses.lines_of(recent)
         cpus.append(explanation.as_json() | {"is_lost": is_lost, "accesses": last_accesses.as_json(recent)})
-    return Aftermath(diagnosis, "\n".join(lines), tuple(cpus))
+    return Aftermath(diagnosis, "\n".join(lines), "\n".join(summary), tuple(cpus))
 
 
 def _condition(thread: VcpuThread) -> str:

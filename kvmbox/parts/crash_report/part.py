@@ -59,14 +59,14 @@ class CrashReport(Part, Visitor):
         found = self._found
         if found.diagnosis is not None:
             draft.hint = found.diagnosis
-        draft.report = found.report or draft.report
         draft.facts["cpus"] = found.cpus
-        if found.report and self._console is not None:
-            lines = last_lines_of(self._console.last_lines())
-            draft.facts["last_lines"] = lines
-            draft.report = "\n".join(
-                (draft.report, *(f"Last line of {port}: {text}" for port, text in lines))
-            )
+        if not found.report:
+            return
+        lines = () if self._console is None else last_lines_of(self._console.last_lines())
+        draft.facts["last_lines"] = lines
+        last = [f"Last line of {port}: {text}" for port, text in lines]
+        draft.report = "\n".join((found.report, *last))
+        draft.summary = "\n".join((found.summary, *last))
 
     def close(self) -> None:
         """See `Part`."""

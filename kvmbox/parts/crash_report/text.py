@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from kvmbox.explain.disassembly import Instruction
 from kvmbox.explain.faults import Fault
 from kvmbox.parts.crash_report.explanation import Explanation, FrameInWords
 
@@ -13,25 +14,30 @@ _WORDS_A_LINE: Final = 4
 
 def lines_of(one: Explanation, registers: str) -> list[str]:
     """The lines, `registers` (several lines) among them."""
-    found = []
-    if one.where:
-        found.append(f"at {one.where}")
-        if one.source:
-            found.append(f"    {one.source}")
-    if one.arrival is not None:
-        found.append(f"At {one.pc:#x}, where the image has no code: {one.arrival.what}")
+    found = _place(one)
     if one.fault is not None:
         found += _fault(one.fault)
     found += registers.split("\n")
     found += _code(one)
-    if len(one.frames) > 1 or any(frame.name for frame in one.frames):
-        found.append("Backtrace:")
-        found += _frames(one.frames)
+    found += _backtrace(one)
     found += _stack(one)
     for name, walk in one.walks:
         found.append(f"{name} {walk.linear:#x}: {walk.stopped}")
         found += [f"  {level}" for level in walk.levels]
     return found
+
+
+def summary_of(one: Explanation, mode: str) -> list[str]:
+    """Cause, place, instruction and callers. `mode` is the line of the registers that tells mode and RIP."""
+    found = _place(one)
+    if one.fault is not None:
+        found += _fault(one.fault)
+    found.append(mode)
+    if one.instructions:
+        found += [_instruction(each, one.pc) for each in one.instructions if each.address == one.pc]
+    else:
+        found += _code(one)
+    return found + _backtrace(one)
 
 
 def brief_lines_of(one: Explanation) -> list[str]:
@@ -40,6 +46,23 @@ def brief_lines_of(one: Explanation) -> list[str]:
     if len(one.frames) > 1:
         found += ["Backtrace:", *_frames(one.frames)]
     return found
+
+
+def _place(one: Explanation) -> list[str]:
+    found = []
+    if one.where:
+        found.append(f"at {one.where}")
+        if one.source:
+            found.append(f"    {one.source}")
+    if one.arrival is not None:
+        found.append(f"At {one.pc:#x}, where the image has no code: {one.arrival.what}")
+    return found
+
+
+def _backtrace(one: Explanation) -> list[str]:
+    if len(one.frames) > 1 or any(frame.name for frame in one.frames):
+        return ["Backtrace:", *_frames(one.frames)]
+    return []
 
 
 def _fault(fault: Fault) -> list[str]:
@@ -57,9 +80,12 @@ def _fault(fault: Fault) -> list[str]:
 
 def _code(one: Explanation) -> Iterator[str]:
     yield "Code at RIP: " + " ".join("??" if byte is None else f"{byte:02x}" for byte in one.code)
-    for instruction in one.instructions:
-        mark = "->" if instruction.address == one.pc else "  "
-        yield f"  {mark} {instruction.address:#x}  {instruction.code.hex(' '):<24} {instruction.text}"
+    yield from (_instruction(each, one.pc) for each in one.instructions)
+
+
+def _instruction(one: Instruction, pc: int) -> str:
+    mark = "->" if one.address == pc else "  "
+    return f"  {mark} {one.address:#x}  {one.code.hex(' '):<24} {one.text}"
 
 
 def _frames(frames: Sequence[FrameInWords]) -> Iterator[str]:

@@ -186,7 +186,7 @@ class Observation(Ending):
 
 def no_result(status: int, reason: str, hint: str | None = None) -> Observation:
     """What is told of a boot that was not made, or has left no result."""
-    return Observation(status, reason, hint, "", 0.0)
+    return Observation(status, reason, hint, "", "", 0.0)
 
 
 NOT_BEGUN: Final = no_result(INTERRUPTED, "not begun: the session ended")

@@ -194,5 +194,5 @@ def _sections(machine: Machine) -> Iterator[tuple[str, str]]:
             "end",
             f"status {result.status}: {result.reason}" + (f"\nhint: {result.hint}" if result.hint else ""),
         )
-        if result.crash_report:
-            yield "crash report", result.crash_report
+        if result.summary:
+            yield "crash report", result.summary

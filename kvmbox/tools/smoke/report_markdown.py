@@ -56,7 +56,7 @@ class MarkdownReporter(Reporter):
         if result.told is None:
             return []
         seen = result.told.observation
-        parts = [*tail(seen.output), *(printable(line) for line in seen.crash_report.splitlines())]
+        parts = [*tail(seen.output), *(printable(line) for line in seen.summary.splitlines())]
         if not parts:
             return []
         label = _cell(self._plan.label(result.test))

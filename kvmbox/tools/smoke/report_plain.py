@@ -89,7 +89,7 @@ def result_lines(result: TestResult, plan: Plan, again: Callable[[Test], str] | 
         lines.append(f"    hint: {printable(seen.hint)}")
     shown = tail(seen.output)
     lines += [f"    | {line}" for line in shown] or ["    (the guest printed nothing)"]
-    lines += [f"    {printable(line)}" for line in seen.crash_report.splitlines()]
+    lines += [f"    {printable(line)}" for line in seen.summary.splitlines()]
     lines += [f"    kept: {printable(file)}" for file in result.files]
     if again is not None:
         lines.append(f"    again: {printable(again(result.test))}")

@@ -133,7 +133,7 @@ def _boot(order: Order) -> None:
         timeline.mark("total")
         lines = tuple(machine.messages) if machine is not None else ()
         output = machine.output if machine is not None else b""
-        tell(WarmResult(status, reason, hint, "", True, output, lines, 0, dict(timeline.stages), {}))
+        tell(WarmResult(status, reason, hint, "", "", True, output, lines, 0, dict(timeline.stages), {}))
 
     def settled(result: RunResult) -> None:
         assert machine is not None

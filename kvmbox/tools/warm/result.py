@@ -60,7 +60,7 @@ class WarmResult(Ending):
 
 def lost(reason: str, hint: str | None = None) -> WarmResult:
     """The result of a boot whose process has none."""
-    return WarmResult(KVMBOX_FAILED, reason, hint, "", True, b"", (), 0, {}, {}, True)
+    return WarmResult(KVMBOX_FAILED, reason, hint, "", "", True, b"", (), 0, {}, {}, True)
 
 
 _OWN: Final[Kinds] = {

@@ -48,6 +48,11 @@ def ready(code: str, **registers: int) -> tuple[Cpu, Memory]:
         ("f7f1", {"rcx": 1 << 32}, 0, "divided by zero"),  # ECX is 0
         ("41f7f0", {"r8": 0, "rax": 7}, 0, "divided by zero"),
         ("f6f4", {"rax": 0x00FF}, 0, "divided by zero"),  # AH is 0
+        ("f77de4", {"rbp": 0x701C}, 0, "divided by zero"),  # idiv dword ptr [rbp - 0x1c]
+        ("48f73d00f4ffff", {}, 0, "divided by zero"),  # idiv qword ptr [rip - 0xc00]: 0x7007
+        ("f67c8b04", {"rbx": 0x6FF4, "rcx": 2}, 0, "divided by zero"),  # idiv byte ptr [rbx + 4 * rcx + 4]
+        ("41f73424", {"r12": 0x7000}, 0, "divided by zero"),  # div dword ptr [r12]
+        ("66f73d00f4ffff", {}, 0, "divided by zero"),  # idiv word ptr [rip - 0xc00]
         ("8ed8", {"rax": 0x1230}, 13, "loaded DS: selector 0x1230 is outside the GDT"),
         ("8ed0", {"rax": 0}, 13, "loaded SS with a null selector"),
         ("0f10c0", {}, 6, "an SSE instruction while CR4.OSFXSR is clear"),
@@ -71,6 +76,8 @@ def test_instruction_that_raises_an_exception(
     ("code", "registers"),
     [
         ("f7f1", {"rcx": 1}),
+        ("f77de4", {"rbp": 0x7C1C}),  # its own code is the divisor
+        ("f6bb", {"rbx": 0x7C00}),  # the rest of the instruction is 0
         ("8ed8", {"rax": 0x10}),
         ("8ed8", {"rax": 0}),
         ("90", {}),

@@ -24,7 +24,7 @@ from kvmbox.run.choices import FirmwareFile, SymbolSpec
 from kvmbox.run.options import PARAMETERS as ROWS
 
 PARAMETERS = inspect.signature(Machine).parameters
-OF_THE_COMMAND = {"guest", "stats", "json_path", "no_exit_samples", "debug", "from_file", "watch"}
+OF_THE_COMMAND = {"guest", "stats", "json_path", "no_exit_samples", "report", "debug", "from_file", "watch"}
 OF_THE_LIBRARY = {"image", "console", "kvm_path", "say", "devices", "resources", "sample_exits", "start"}
 
 

@@ -24,7 +24,9 @@ from kvmbox.tools.warm.result import (
     unpack_result,
 )
 
-RESULT = WarmResult(3, "why", None, "RIP", False, b"\x00out\xff", ("a", "b"), 2, {"total": 7}, {"boots": 1})
+RESULT = WarmResult(
+    3, "why", None, "RIP", "R", False, b"\x00out\xff", ("a", "b"), 2, {"total": 7}, {"boots": 1}
+)
 
 
 def test_result_survives_the_way() -> None:
@@ -50,6 +52,7 @@ def _with(**changed: Any) -> bytes:
         "reason": "why",
         "hint": None,
         "report": "",
+        "summary": "",
         "failed": False,
         "messages": [],
         "answered": 0,
