@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 # What a target needs that runs kvmbox.
 READY := $(BYTECODE) $(COMPILED) guests
 
-.PHONY: help man run test test-all test-devmode test-svm check budgets generated chaos fuzz lint format types guests clean
+.PHONY: help man run test test-all test-devmode test-svm check budgets generated docs chaos fuzz lint format types guests clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -89,6 +89,10 @@ budgets: $(STAMP) ## print what is more complex than CONTRIBUTING.md allows, and
 
 generated: $(STAMP) ## write what follows from the table of options
 	$(BIN)/python tools/generate_options.py
+
+docs: $(STAMP) ## write the documentation site to build/site
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -b html . build/site
+	@echo "build/site/index.html"
 
 man: $(STAMP) ## write the manual pages to build/man
 	$(BIN)/python tools/man_pages.py build/man
