@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -25,7 +25,7 @@ from kvmbox.run.option import FILE, FLAG, REPEATED, Option, Section
 if TYPE_CHECKING:
     from kvmbox.tools.smoke.executor import Executor
     from kvmbox.tools.smoke.history import History
-    from kvmbox.tools.smoke.model import Test
+    from kvmbox.tools.smoke.model import Test, Verdict
     from kvmbox.tools.smoke.reporter import Reporter
     from kvmbox.tools.smoke.summary import Summary
 
@@ -77,6 +77,7 @@ SECTIONS: Final = (
         output("junit", "JUnit XML"),
         output("jsonl", "JSON lines"),
         output("markdown", "a summary in Markdown"),
+        output("html", "a page for people"),
         Option("logs", "Keep console and report of each failure in DIR.", metavar="DIR"),
         Option("record", "Record each boot, and keep the recordings of failures in --logs.", kind=FLAG),
         Option("core",
@@ -124,6 +125,7 @@ def command(
     junit: str | None,
     jsonl: str | None,
     markdown: str | None,
+    html: str | None,
     logs: str | None,
     record: bool,
     core: bool,
@@ -190,7 +192,13 @@ def command(
     early.raising = False
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may have letters that the terminal has not
-    reports = [("--tap", tap), ("--junit", junit), ("--jsonl", jsonl), ("--markdown", markdown)]
+    reports = [
+        ("--tap", tap),
+        ("--junit", junit),
+        ("--jsonl", jsonl),
+        ("--markdown", markdown),
+        ("--html", html),
+    ]
     with ExitStack() as stack:
         with runner as executor:
             plan = plan.replaced(slots=executor.slots)
@@ -203,6 +211,7 @@ def command(
                 quiet=quiet,
                 timeout=timeout,
                 tests=tests,
+                before=history.verdicts,
             )
             artefacts = Artefacts(logs, record=record, core=core) if logs is not None else None
             summary = Engine(
@@ -266,11 +275,13 @@ def _reporters(
     quiet: bool,
     timeout: float | None,
     tests: Sequence[Test],
+    before: Mapping[str, Verdict],
 ) -> list[Reporter]:
     """Every reporter that is asked for, its file open; `stack` closes them."""
     from kvmbox.host.distinct import refuse_shared
     from kvmbox.tools.smoke.outputs import STDOUT, ReportFile
     from kvmbox.tools.smoke.report_github import GithubReporter, harmless, without_commands
+    from kvmbox.tools.smoke.report_html import HtmlReporter
     from kvmbox.tools.smoke.report_jsonl import JsonLinesReporter
     from kvmbox.tools.smoke.report_junit import JunitReporter
     from kvmbox.tools.smoke.report_markdown import MarkdownReporter
@@ -304,6 +315,9 @@ def _reporters(
         "--junit": lambda write: JunitReporter(write, now=time.time, host=os.uname().nodename),
         "--jsonl": JsonLinesReporter,
         "--markdown": MarkdownReporter,
+        "--html": lambda write: HtmlReporter(
+            write, clock=time.monotonic, again=_again(timeout), before=before
+        ),
     }
     found = [kinds[option](writer(option, path)) for option, path in wanted]
     if page:
@@ -325,13 +339,9 @@ def _reporters(
 
 
 def _for_people(write: Callable[[str], None], *, live: bool, quiet: bool, timeout: float | None) -> Reporter:
-    from kvmbox.tools.smoke.artefacts import again
     from kvmbox.tools.smoke.report_plain import PlainReporter
-    from kvmbox.tools.smoke.verdict import boot_of
 
-    def command_of(test: Test) -> str:
-        return again(boot_of(test, timeout=timeout))
-
+    command_of = _again(timeout)
     if live and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         from importlib.util import find_spec
 
@@ -340,6 +350,14 @@ def _for_people(write: Callable[[str], None], *, live: bool, quiet: bool, timeou
 
             return LiveReporter(make_console(sys.stdout), clock=time.monotonic, again=command_of, quiet=quiet)
     return PlainReporter(write, again=command_of, quiet=quiet)
+
+
+def _again(timeout: float | None) -> Callable[[Test], str]:
+    """The command that boots a test alone."""
+    from kvmbox.tools.smoke.artefacts import again
+    from kvmbox.tools.smoke.verdict import boot_of
+
+    return lambda test: again(boot_of(test, timeout=timeout))
 
 
 def _is_file(stream: TextIO) -> bool:

@@ -1,0 +1,63 @@
+"""A page of HTML in one file. Nothing that a guest has printed is ever markup or script in it.
+
+Two things see to that: whoever makes a page puts text into it by `text` and `lines` alone, and the policy of
+the page (Content-Security-Policy) lets a browser load nothing, and run no script and no style but the two
+that are named by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from importlib.resources import files
+from typing import Final
+
+from kvmbox.explain.names import printable
+
+_POLICY: Final = (
+    "default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; base-uri 'none';"
+    " form-action 'none'"
+)
+_PAGE: Final = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+{body}
+</main>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def text(value: str) -> str:
+    """A line of text as HTML: no markup, no control character."""
+    return html.escape(printable(value))
+
+
+def lines(value: str) -> str:
+    """Lines of text as HTML, to stand in <pre>."""
+    return html.escape("\n".join("\t".join(map(printable, line.split("\t"))) for line in value.split("\n")))
+
+
+def page(title: str, body: str) -> str:
+    """The whole page. `title` is text, `body` is HTML."""
+    style, script = (
+        (files("kvmbox.tools.html") / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    )
+    policy = _POLICY.format(style=_hash(style), script=_hash(script))
+    return _PAGE.format(policy=html.escape(policy), title=text(title), style=style, script=script, body=body)
+
+
+def _hash(source: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()

@@ -1,0 +1,179 @@
+"""A page for people: what became of each test, its console and crash report, and which boots ran when."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from kvmbox.lean import Value
+from kvmbox.tools.html.page import lines, page, text
+from kvmbox.tools.smoke.model import Attempt, Test, TestResult, Verdict
+from kvmbox.tools.smoke.reporter import Reporter
+from kvmbox.tools.smoke.summary import Summary
+from kvmbox.tools.smoke.text import KEPT_OUTPUT, decode, in_seconds
+
+MOST_BARS: Final = 5000
+"""How many boots the timeline has."""
+
+_WIDTH, _LANE, _LEFT = 1000, 20, 70
+"""Of the timeline: its width, the height of a lane, and where the lanes begin."""
+
+
+class Span(Value):
+    """A boot: of which test, how it was judged, and from when to when in seconds of the session."""
+
+    label: str
+    verdict: Verdict
+    start: float
+    end: float
+
+
+class HtmlReporter(Reporter):
+    """The one text is the page, at the end.
+
+    `clock` is seconds. `again` gives the command that runs a test alone. `before` are the verdicts of the
+    last session, by key.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        *,
+        clock: Callable[[], float],
+        again: Callable[[Test], str],
+        before: Mapping[str, Verdict],
+    ) -> None:
+        super().__init__(write)
+        self._clock = clock
+        self._again = again
+        self._before = before
+        self._began = clock()
+        self._running: dict[str, list[float]] = {}
+        self._spans: list[Span] = []
+
+    def boot(self, test: Test) -> None:
+        """See Reporter."""
+        self._running.setdefault(test.key, []).append(self._clock() - self._began)
+
+    def attempt(self, test: Test, attempt: Attempt) -> None:
+        """See Reporter. Of two boots of a test that run, which one has ended does not matter to a picture."""
+        start = self._running[test.key].pop(0)
+        end = self._clock() - self._began
+        self._spans.append(Span(self._plan.label(test), attempt.judgement.verdict, start, end))
+
+    def end(self, summary: Summary) -> None:
+        """Write the page."""
+        told = f"{summary.boots} boots in {in_seconds(summary.seconds)}"
+        if summary.stopped:
+            told += f"; ended early: {summary.stopped}"
+        order = sorted(summary.results, key=lambda one: not one.verdict.is_failure)
+        body = [
+            f'<p class="dim">{text(told)}</p>',
+            timeline(self._spans[:MOST_BARS], summary.seconds),
+            _filters(summary.results),
+            "<h2>Tests</h2>",
+            *map(self._entry, order),
+        ]
+        self._write(page(f"kvmbox smoke: {summary.words}", "\n".join(body)))
+
+    def _entry(self, result: TestResult) -> str:
+        label, verdict = self._plan.label(result.test), result.verdict
+        time = f'<span class="dim">{in_seconds(result.seconds)}</span>' if result.boots else ""
+        return (
+            f'<details data-kind="{verdict.value}" data-text="{text(f"{label} {result.reason}".lower())}"'
+            f"{' open' if verdict.is_failure else ''}>\n"
+            f'<summary><span class="verdict {_class(verdict)}">{verdict.value}</span>'
+            f'<span class="name">{text(label)}</span>{time}<span class="why">{text(result.reason)}</span>'
+            f"</summary>\n{self._facts(result)}{_seen(result)}</details>"
+        )
+
+    def _facts(self, result: TestResult) -> str:
+        facts = {"from": str(result.test.origin)}
+        before = self._before.get(result.test.key)
+        if before is not None and before is not result.verdict:
+            facts["last time"] = before.value
+        if result.boots > 1:
+            facts["boots"] = f"{result.passed} of {result.boots} passed"
+        if result.told is not None and result.told.observation.hint:
+            facts["hint"] = result.told.observation.hint
+        facts |= {f"kept {number}": file for number, file in enumerate(result.files, 1)}
+        if result.verdict.is_failure:
+            facts["again"] = self._again(result.test)
+        rows = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in facts.items())
+        return f"<dl>{rows}</dl>\n"
+
+
+def _seen(result: TestResult) -> str:
+    """What is told of the boot: the console, the crash report, and kvmbox's own words."""
+    if result.told is None:
+        return ""
+    seen = result.told.observation
+    parts = {
+        "Console": decode(seen.output[-KEPT_OUTPUT:]),
+        "Crash report": seen.summary,
+        "Messages of kvmbox": seen.messages,
+    }
+    shown = "".join(f"<h3>{title}</h3>\n{_pre(part)}" for title, part in parts.items() if part.strip())
+    if seen.crash_report != seen.summary:
+        shown += f"<details><summary>The whole crash report</summary>{_pre(seen.crash_report)}</details>\n"
+    return shown
+
+
+def _pre(part: str) -> str:
+    return f'<pre tabindex="0">{lines(part.rstrip())}</pre>\n'
+
+
+def _class(verdict: Verdict) -> str:
+    return "pass" if verdict is Verdict.PASS else "fail" if verdict.is_failure else "other"
+
+
+def _filters(results: Sequence[TestResult]) -> str:
+    """What the page's script listens to; hidden where there are no scripts."""
+    counts = Counter(result.verdict for result in results)
+    boxes = " ".join(
+        f'<label><input type="checkbox" value="{one.value}" checked> {one.value} ({counts[one]})</label>'
+        for one in Verdict
+        if counts[one]
+    )
+    return (
+        f"<form hidden><fieldset><legend>Show</legend>{boxes}"
+        '<label>with the words <input type="search"></label><output class="dim"></output></fieldset></form>'
+    )
+
+
+def timeline(spans: Sequence[Span], seconds: float) -> str:
+    """Which boots ran when, as SVG: a lane for each that ran at the same time."""
+    if not spans:
+        return ""
+    free: list[float] = []  # by lane: when its last boot ended
+    bars = []
+    scale = (_WIDTH - _LEFT) / max(seconds, *(one.end for one in spans), 1e-9)
+    for one in sorted(spans, key=lambda span: span.start):
+        lane = next((number for number, end in enumerate(free) if end <= one.start), len(free))
+        free[lane : lane + 1] = [one.end]
+        told = f"{one.label}: {one.verdict.value}, {in_seconds(one.end - one.start)}"
+        width = max((one.end - one.start) * scale - 0.5, 0.5)
+        bar = _rect(_class(one.verdict), _LEFT + one.start * scale, lane, width)
+        bars.append(f"{bar}<title>{text(told)}</title></rect>")
+    height = len(free) * _LANE
+    lanes = "".join(
+        f'<text x="0" y="{number * _LANE + 14}">worker {number + 1}</text>'
+        f"{_rect('lane', _LEFT, number, _WIDTH - _LEFT)}</rect>"
+        for number in range(len(free))
+    )
+    ends = (
+        f'<text x="{_LEFT}" y="{height + 14}">0 s</text>'
+        f'<text x="{_WIDTH}" y="{height + 14}" text-anchor="end">{in_seconds(seconds)}</text>'
+    )
+    return (
+        f'<h2>Timeline</h2>\n<div class="chart" tabindex="0" role="group" aria-label="timeline">'
+        f'<svg viewBox="0 0 {_WIDTH} {height + 20}" role="img" aria-label="when each boot ran">'
+        f"{lanes}{''.join(bars)}{ends}</svg></div>"
+    )
+
+
+def _rect(kind: str, x: float, lane: int, width: float) -> str:
+    """A rectangle that is not closed yet."""
+    size = f'width="{width:.1f}" height="{_LANE - 4}"'
+    return f'<rect class="{kind}" x="{x:.1f}" y="{lane * _LANE + 2}" {size}>'
