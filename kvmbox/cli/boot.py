@@ -16,7 +16,6 @@ from kvmbox.host import early
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.open_files import allow_enough
 from kvmbox.lean import Value
-from kvmbox.run.choices import FULL_REPORT
 
 if TYPE_CHECKING:
     from kvmbox.run.machine import Machine
@@ -118,7 +117,7 @@ def _tell(result: RunResult, wall: int, options: dict[str, Any]) -> None:
         say(f"outcome                  {result.reason} (status {result.status})")
     if result.failed:
         report(result.reason, result.hint)
-        if text := result.crash_report if options.get("report") == FULL_REPORT else result.summary:
+        if text := result.crash_report if options.get("report") == "full" else result.summary:
             say(text)
     elif result.hint:
         say(f"hint: {result.hint}")

@@ -6,7 +6,9 @@ import json
 
 import click
 
-from kvmbox.cli.options import takes
+from kvmbox.cli.documents import DOCUMENTS
+from kvmbox.cli.options import JSON, takes
+from kvmbox.cli.output_files import for_people, open_json, write_data
 from kvmbox.run.option import Option
 
 
@@ -14,11 +16,13 @@ from kvmbox.run.option import Option
 @takes(
     Option(
         "schema",
-        "Print the JSON Schema of kvmbox.toml or of a suite of guests, for editors.",
-        choices=("config", "suite"),
-    )
+        "Print a JSON Schema, for editors and programs: of kvmbox.toml (config), of a suite of guests "
+        "(suite), or of what the --json of a command writes.",
+        choices=("config", "suite", *DOCUMENTS),
+    ),
+    JSON,
 )
-def command(schema: str | None) -> int:
+def command(schema: str | None, json_path: str | None) -> int:
     """Show which configuration file counts in this directory, and what it sets.
 
     The file is the nearest kvmbox.toml, or pyproject.toml with a table [tool.kvmbox], in this directory or
@@ -46,17 +50,16 @@ def command(schema: str | None) -> int:
     if schema is not None:
         from kvmbox.cli import schema as schemas
 
-        made = schemas.of_configuration() if schema == "config" else schemas.of_suite()
-        click.echo(json.dumps(made, indent=2))
+        if json_path is not None:
+            raise UsageError("--schema prints JSON, and --json has what is configured")
+        click.echo(json.dumps(schemas.of(schema), indent=2))
         return 0
+    json_file = open_json(json_path)
     found = defaults.find()
-    for path in found.passed_over:
-        click.echo(f"passed over, because it belongs to another user: {path}")
-    if found.path is None:
-        click.echo(f"no {defaults.NAME} and no [tool.kvmbox] here or above")
-    else:
-        click.echo(found.path)
+    lines = [f"passed over, because it belongs to another user: {path}" for path in found.passed_over]
+    lines.append(found.path or f"no {defaults.NAME} and no [tool.kvmbox] here or above")
     group = click.Context(cli, resilient_parsing=True)
+    commands: dict[str, dict[str, object]] = {}
     for name in found.tables:
         one = cli.get_command(group, name)
         if one is None:
@@ -65,6 +68,12 @@ def command(schema: str | None) -> int:
             )
         for parameter, value in options(one, name, found).items():
             option = next(each for each in one.params if each.name == parameter)
+            flag = max(option.opts, key=len)
+            commands.setdefault(name, {})[flag] = value
             values = value if isinstance(value, list) else [value]
-            click.echo("\n".join(f"  {name} {max(option.opts, key=len)} {each}" for each in values))
+            lines += [f"  {name} {flag} {each}" for each in values]
+    with for_people(json_path):
+        click.echo("\n".join(lines))
+    data = {"path": found.path, "passed_over": list(found.passed_over), "commands": commands}
+    write_data(json_path, json_file, data)
     return 0

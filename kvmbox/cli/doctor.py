@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import click
 
-from kvmbox.cli.options import takes
-from kvmbox.errors import KvmError, SandboxError
+from kvmbox.cli.options import JSON, takes
+from kvmbox.cli.output_files import for_people, open_json, write_data
+from kvmbox.errors import KvmError, SandboxError, UsageError
 from kvmbox.host import open_files
 from kvmbox.lean import Value
 from kvmbox.run.option import FLAG, Option
@@ -24,6 +25,16 @@ class Finding(Value):
     needed: bool = True
     remedy: str | None = None
 
+    @property
+    def state(self) -> str:
+        """Of what it is about, in a word."""
+        return "ok" if self.good else "MISSING" if self.needed else "absent"
+
+    def as_json(self) -> dict[str, object]:
+        """The finding as data."""
+        remedy = None if self.good else self.remedy
+        return {"name": self.name, "state": self.state.lower(), "detail": self.detail, "remedy": remedy}
+
 
 @click.command("doctor", short_help="check this host, and show remedies")
 @takes(
@@ -31,9 +42,10 @@ class Finding(Value):
         "cpu",
         "List the features of the CPU: whether host and KVM have each, and whether a guest can use it.",
         kind=FLAG,
-    )
+    ),
+    JSON,
 )
-def command(cpu: bool) -> int:
+def command(cpu: bool, json_path: str | None) -> int:
     """Check whether 'kvmbox run' works on this host, and show a remedy for each problem.
 
     \b
@@ -42,20 +54,24 @@ def command(cpu: bool) -> int:
       4    something that 'kvmbox run' needs is missing
     """
     if cpu:
+        if json_path is not None:
+            raise UsageError("--json has the findings, and not the list of --cpu")
         from kvmbox.cli.doctor_cpu import feature_lines
 
         for line in feature_lines():
             click.echo(line)
         return 0
-    missing = False
-    for finding in _examine():
-        state = "ok" if finding.good else "MISSING" if finding.needed else "absent"
-        click.echo(f"{state:<8} {finding.name:<24} {finding.detail}")
-        if not finding.good:
-            missing = missing or finding.needed
-            if finding.remedy:
+    json_file = open_json(json_path)
+    findings = []
+    with for_people(json_path):
+        for finding in _examine():
+            findings.append(finding)
+            click.echo(f"{finding.state:<8} {finding.name:<24} {finding.detail}")
+            if not finding.good and finding.remedy:
                 click.echo(f"{'':<8} remedy: {finding.remedy}")
-    return 4 if missing else 0
+    works = all(one.good or not one.needed for one in findings)
+    write_data(json_path, json_file, {"works": works, "findings": [one.as_json() for one in findings]})
+    return 0 if works else 4
 
 
 def _examine() -> Iterator[Finding]:

@@ -5,20 +5,28 @@ from __future__ import annotations
 import click
 
 from kvmbox.boot import bundled
-from kvmbox.cli.options import takes
+from kvmbox.cli.options import JSON, takes
+from kvmbox.cli.output_files import for_people, open_json, write_data
 from kvmbox.errors import StartError
 from kvmbox.run.option import FLAG, Option
 
 
 @click.command("guests", short_help="list the bundled guests")
-@takes(Option("paths", "Print the path of each image instead of its purpose.", kind=FLAG))
-def command(paths: bool) -> int:
+@takes(Option("paths", "Print the path of each image instead of its purpose.", kind=FLAG), JSON)
+def command(paths: bool, json_path: str | None) -> int:
     """List the bundled guests, which 'kvmbox run NAME' boots by name."""
     found = bundled.catalogue()
     if not found:
         raise StartError(f"no guest is built in {bundled.DIRECTORY}", hint="in a source tree: make guests")
     width = max(len(guest.name) for guest in found)
-    for guest in found:
-        options = f"  [{' '.join(guest.options)}]" if guest.options else ""
-        click.echo(f"{guest.name:<{width}}  {guest.path if paths else guest.proves + options}")
+    json_file = open_json(json_path)
+    with for_people(json_path):
+        for guest in found:
+            options = f"  [{' '.join(guest.options)}]" if guest.options else ""
+            click.echo(f"{guest.name:<{width}}  {guest.path if paths else guest.proves + options}")
+    data = [
+        {"name": one.name, "path": str(one.path), "proves": one.proves, "options": list(one.options)}
+        for one in found
+    ]
+    write_data(json_path, json_file, {"guests": data})
     return 0

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmbox.cli.options import as_in_run, takes
-from kvmbox.cli.output_files import STDOUT, for_people, open_json, write_json
+from kvmbox.cli.options import JSON, as_in_run, takes
+from kvmbox.cli.output_files import STDOUT, for_people, open_json, write_data
 from kvmbox.host.distinct import refuse_shared
-from kvmbox.run.option import Option
 
 if TYPE_CHECKING:
     from kvmbox.boot.disk_contents import DiskContents
@@ -23,12 +22,7 @@ _UNBOOTABLE = 4
 @click.argument("image")
 @takes(
     as_in_run("memory", help="The guest memory that the image must fit into."),
-    Option(
-        "json_path",
-        "Also write the result as data to FILE, or to stdout if FILE is -.",
-        flag="--json",
-        metavar="FILE",
-    ),
+    JSON,
 )
 def command(image: str, memory: int, json_path: str | None) -> int:
     """Show what IMAGE is, and every way in which 'kvmbox run' could boot it.
@@ -55,10 +49,7 @@ def command(image: str, memory: int, json_path: str | None) -> int:
     found = inspect_file(path, GuestMemory(memory), boot)
     with for_people(json_path):
         click.echo(_as_text(found))
-    if json_path is not None:
-        import json
-
-        write_json(json_path, json_file, json.dumps(found.as_json(), indent=2) + "\n")
+    write_data(json_path, json_file, found.as_json())
     return 0 if found.taken else _UNBOOTABLE
 
 

@@ -49,6 +49,9 @@ def output(name: str, what: str, flag: str = "") -> Option:
     return Option(name, f"Write {what} to FILE, or to stdout if FILE is -.", flag=flag, metavar="FILE")
 
 
+JSON: Final = output("json_path", "the result as data", "--json")
+
+
 def takes(
     *rows: Section | Option | Decorator,
     defaults: bool = True,

@@ -12,8 +12,12 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from typing import Any, Final, TextIO
 
+from kvmbox import __version__
 from kvmbox.errors import HostOutputError, StartError, UsageError
 from kvmbox.host.serial import open_for_writing, reason
+
+SCHEMA: Final = 1
+"""The version of what --json writes. It grows when a field goes or gets another meaning."""
 
 STDOUT: Final = "-"
 """The path that stands for stdout."""
@@ -56,8 +60,8 @@ def write_json(path: str | None, file: TextIO | None, text: str) -> None:
 
 
 def write_data(path: str | None, file: TextIO | None, data: dict[str, Any]) -> None:
-    """The same for data."""
+    """The same for data, whose schema `kvmbox config --schema COMMAND` prints."""
     if file is not None:
         import json
 
-        write_json(path, file, json.dumps(data, indent=2) + "\n")
+        write_json(path, file, json.dumps({"schema": SCHEMA, "kvmbox": __version__, **data}, indent=2) + "\n")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from kvmbox import layout
-from kvmbox.cli.options import IPC, SECCOMP, takes, transport
+from kvmbox.cli.options import IPC, JSON, SECCOMP, takes, transport
+from kvmbox.cli.output_files import for_people, open_json, write_data
 from kvmbox.errors import UsageError
 from kvmbox.run.option import Option
 
@@ -44,8 +45,11 @@ NOTIFY_ACTION: Final = "0x7fc00000"  # SECCOMP_RET_USER_NOTIF, which libseccomp'
     ),
     SECCOMP,
     IPC,
+    JSON,
 )
-def command(words: tuple[str, ...], simulate: str | None, form: str, seccomp: str, ipc: str) -> int:
+def command(
+    words: tuple[str, ...], simulate: str | None, form: str, seccomp: str, ipc: str, json_path: str | None
+) -> int:
     """Show what each process of a run may do: its system calls, sandbox layers and limits.
 
     PROCESS is a device type (uart, pit, rtc …), 'spawner', or a thread of kvmbox itself ('vmm-main',
@@ -75,15 +79,23 @@ def command(words: tuple[str, ...], simulate: str | None, form: str, seccomp: st
     if simulate is not None:
         if form == "pfc":
             raise UsageError("--simulate has no answer in --format pfc", hint="take text or json")
-        click.echo(_simulate(chosen, simulate, arguments, as_json=form == "json"))
+        answer, text = _simulate(chosen, simulate, arguments)
+        _show(json.dumps(answer, indent=2) if form == "json" else text, answer, json_path)
         return 0
     if arguments:
         raise UsageError(
             f"there is no process '{arguments[0]}'",
             hint=f"known: {', '.join(one.process for one in everybody)}",
         )
-    click.echo(_pages(chosen, form))
+    _show(_pages(chosen, form), {"processes": _data(chosen)}, json_path)
     return 0
+
+
+def _show(text: str, data: dict[str, Any], json_path: str | None) -> None:
+    json_file = open_json(json_path)
+    with for_people(json_path):
+        click.echo(text)
+    write_data(json_path, json_file, data)
 
 
 def device_types() -> dict[str, str]:
@@ -112,7 +124,8 @@ def _split(words: tuple[str, ...], everybody: list[Confinement]) -> tuple[list[C
     return (named, words[1:]) if named else (everybody, words)
 
 
-def _simulate(chosen: list[Confinement], call: str, texts: Sequence[str], *, as_json: bool) -> str:
+def _simulate(chosen: list[Confinement], call: str, texts: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The answer as data, and in words."""
     from kvmbox.tools.policy.calls import number_of
     from kvmbox.tools.policy.describe import decide
     from kvmbox.tools.policy.render import call_in_words, result_as_data, results_as_text
@@ -127,21 +140,26 @@ def _simulate(chosen: list[Confinement], call: str, texts: Sequence[str], *, as_
         raise UsageError(str(error)) from error
     results = [(one, decide(one, number, arguments)) for one in chosen]
     spelled = call_in_words(name, arguments)
-    if not as_json:
-        return results_as_text(spelled, results)
     answers = [result_as_data(one, result) for one, result in results]
-    return json.dumps({"call": name, "number": number, "spelled": spelled, "answers": answers}, indent=2)
+    data = {"call": name, "number": number, "spelled": spelled, "answers": answers}
+    return data, results_as_text(spelled, results)
 
 
 def _pages(chosen: list[Confinement], form: str) -> str:
-    from kvmbox.tools.policy.render import as_data, as_text
+    from kvmbox.tools.policy.render import as_text
 
     if form == "pfc":
         return _pfc(chosen)
-    available = _missing_layers()
     if form == "json":
-        return json.dumps([as_data(one, available) for one in chosen], indent=2)
-    return as_text(chosen, available)
+        return json.dumps(_data(chosen), indent=2)
+    return as_text(chosen, _missing_layers())
+
+
+def _data(chosen: list[Confinement]) -> list[dict[str, Any]]:
+    from kvmbox.tools.policy.render import as_data
+
+    available = _missing_layers()
+    return [as_data(one, available) for one in chosen]
 
 
 def _missing_layers() -> dict[str, str | None]:

@@ -6,15 +6,17 @@ import os
 
 import click
 
-from kvmbox.cli.options import takes
+from kvmbox.cli.options import JSON, takes
+from kvmbox.cli.output_files import STDOUT, for_people, open_json, write_data
 from kvmbox.errors import StartError
+from kvmbox.host.distinct import refuse_shared
 from kvmbox.run.option import Option
 
 
 @click.command("profile", short_help="show the hottest functions of a profile")
 @click.argument("file")
-@takes(Option("top", "How many functions to show.", default=20, metavar="N", bounds=(1, 100_000)))
-def command(file: str, top: int) -> int:
+@takes(Option("top", "How many functions to show.", default=20, metavar="N", bounds=(1, 100_000)), JSON)
+def command(file: str, top: int, json_path: str | None) -> int:
     """Show the hottest functions of FILE, a profile of 'kvmbox run --profile FILE'.
 
     "self" counts the samples in the function itself, "total" also those in the functions that it called.
@@ -29,9 +31,15 @@ def command(file: str, top: int) -> int:
       14   kvmbox failed
     """
     from kvmbox.parts.profile import formats
-    from kvmbox.parts.profile.hottest import table
+    from kvmbox.parts.profile.hottest import as_data, table
 
-    click.echo(table(formats.read(_content(file), file), top))
+    if json_path not in (None, STDOUT):
+        refuse_shared([("--json", json_path)], [("the profile", file)])
+    profile = formats.read(_content(file), file)
+    json_file = open_json(json_path)
+    with for_people(json_path):
+        click.echo(table(profile, top))
+    write_data(json_path, json_file, as_data(profile))
     return 0
 
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmbox.cli.options import DEVICE, SANDBOX, UNTIL, takes
+from kvmbox.cli.options import DEVICE, JSON, SANDBOX, UNTIL, takes
+from kvmbox.cli.output_files import STDOUT, for_people, open_json, write_data
 from kvmbox.cli.values import given
 from kvmbox.errors import UsageError
+from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.open_files import allow_enough
 from kvmbox.run.option import Option
 
@@ -46,8 +48,16 @@ class _DumpCommand(click.Command):
         choices=("text", "json"),
     ),
     SANDBOX,
+    JSON,
 )
-def command(file: str, until: str | None, device: str | None, dump: str | None, sandbox: str) -> int:
+def command(
+    file: str,
+    until: str | None,
+    device: str | None,
+    dump: str | None,
+    sandbox: str,
+    json_path: str | None,
+) -> int:
     """Replay FILE, a recording of 'kvmbox run --record FILE', and compare the replies.
 
     New device models get the recorded requests. Their replies are compared with the recorded replies.
@@ -63,9 +73,15 @@ def command(file: str, until: str | None, device: str | None, dump: str | None, 
     """
     if dump is not None and given("sandbox"):
         raise UsageError("--dump replays nothing: --sandbox means nothing beside it")
+    if dump is not None and json_path is not None:
+        raise UsageError(
+            "--dump replays nothing: --json has no result", hint="--dump=json prints the records"
+        )
+    if json_path not in (None, STDOUT):
+        refuse_shared([("--json", json_path)], [("the recording", file)])
     with recording(file, until, device) as (reader, bound, choice):
         if dump is None:
-            return _replay(reader, bound, choice, sandbox)
+            return _replay(reader, bound, choice, sandbox, json_path)
         try:
             _dump(reader, bound, choice, as_json=dump == "json")
         except BrokenPipeError:
@@ -104,10 +120,13 @@ def _dump(reader: RecordingReader, until: Until, choice: DeviceChoice, *, as_jso
     sys.stdout.flush()
 
 
-def _replay(reader: RecordingReader, until: Until, choice: DeviceChoice, sandbox: str) -> int:
+def _replay(
+    reader: RecordingReader, until: Until, choice: DeviceChoice, sandbox: str, json_path: str | None
+) -> int:
     from kvmbox.tools.replay.describe import seconds
     from kvmbox.tools.replay.replayer import replay
 
+    json_file = open_json(json_path)
     backend = _backend(reader, choice, sandbox)
     try:
         started = time.monotonic()
@@ -115,14 +134,15 @@ def _replay(reader: RecordingReader, until: Until, choice: DeviceChoice, sandbox
         elapsed = time.monotonic() - started
     finally:
         backend.close()
-    if result.difference is not None:
-        click.echo(result.difference.report())
-        return DIFFERS
+    difference = None if result.difference is None else result.difference.report()
     compared = f"{result.compared} replies are identical"
     if result.driven != result.compared:
         compared += f" (of {result.driven} requests)"
-    click.echo(f"{compared}: {seconds(result.last)} of guest time in {elapsed:.2f} s")
-    return 0
+    with for_people(json_path):
+        click.echo(difference or f"{compared}: {seconds(result.last)} of guest time in {elapsed:.2f} s")
+    data = {"compared": result.compared, "requests": result.driven, "guest_time": result.last}
+    write_data(json_path, json_file, {**data, "difference": difference})
+    return 0 if difference is None else DIFFERS
 
 
 def _backend(reader: RecordingReader, choice: DeviceChoice, sandbox: str) -> Backend:

@@ -1,4 +1,4 @@
-"""JSON Schemas of the files that people write: `kvmbox.toml`, and suites of guests. Editors check with them.
+"""JSON Schemas of the files that people write, `kvmbox.toml` and suites of guests, and of what --json writes.
 
 The schema of `kvmbox.toml` follows from the options of the commands, that of a suite from its keys. So both
 follow from the table in `run.options`.
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from kvmbox.cli.documents import DOCUMENTS, RAN, TEXT, Shape
 from kvmbox.cli.main import COMMANDS, cli
 from kvmbox.run.options import OPTIONS
 from kvmbox.tools.smoke.fields import FIELDS, START_FIELDS, Field
@@ -73,3 +74,36 @@ def _keys(fields: Mapping[str, Field]) -> Schema:
 def _key(field: Field) -> Schema:
     described = OPTIONS[field.name].full_help if field.is_option else field.accepts
     return {**field.kind.schema, "description": described}
+
+
+def of(name: str) -> Schema:
+    """The schema that `kvmbox config --schema` calls `name`."""
+    if name == "config":
+        return of_configuration()
+    return of_suite() if name == "suite" else of_document(name)
+
+
+def of_document(command: str) -> Schema:
+    """The schema of what the --json of a command writes."""
+    shape = _shape({"schema": int, **DOCUMENTS[command]})
+    if command == "run":  # a machine that has not started has nothing more to tell
+        shape["properties"] |= _shape(RAN)["properties"]
+        shape["dependentRequired"] = {"exits": list(RAN)}
+    return {"$schema": DIALECT, "title": f"kvmbox {command} --json", **shape}
+
+
+_TYPES: Final = {str: "string", int: "integer", float: "number", bool: "boolean", None: "null"}
+
+
+def _shape(shape: Shape) -> Schema:
+    match shape:
+        case dict() if TEXT in shape:
+            return {"type": "object", "additionalProperties": _shape(shape[TEXT])}
+        case dict():
+            properties = {name: _shape(one) for name, one in shape.items()}
+            return {"type": "object", "properties": properties, "required": list(properties)}
+        case tuple():
+            return {"anyOf": [_shape(one) for one in shape]}
+        case [item]:
+            return {"type": "array", "items": _shape(item)}
+    return {"type": "object" if shape is dict else "array" if shape is list else _TYPES[shape]}

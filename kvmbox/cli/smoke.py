@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -25,8 +23,7 @@ from kvmbox.run.option import FILE, FLAG, REPEATED, Option, Section
 if TYPE_CHECKING:
     from kvmbox.tools.smoke.executor import Executor
     from kvmbox.tools.smoke.history import History
-    from kvmbox.tools.smoke.model import Test, Verdict
-    from kvmbox.tools.smoke.reporter import Reporter
+    from kvmbox.tools.smoke.model import Test
     from kvmbox.tools.smoke.summary import Summary
 
 MOST_JOBS: Final = 1024
@@ -75,6 +72,7 @@ SECTIONS: Final = (
     Section("Reports", (
         output("tap", "TAP 14"),
         output("junit", "JUnit XML"),
+        output("json_path", "the whole session as data", "--json"),
         output("jsonl", "JSON lines"),
         output("markdown", "a summary in Markdown"),
         output("html", "a page for people"),
@@ -123,6 +121,7 @@ def command(
     list_only: bool,
     tap: str | None,
     junit: str | None,
+    json_path: str | None,
     jsonl: str | None,
     markdown: str | None,
     html: str | None,
@@ -147,6 +146,7 @@ def command(
       16   nothing is proven: no test passed, and none failed
       130  ended by a signal; the reports tell what was run until then
     """
+    from kvmbox.cli.smoke_reports import REPORTS, Told, open_reporters
     from kvmbox.tools.smoke import host
     from kvmbox.tools.smoke.artefacts import Artefacts
     from kvmbox.tools.smoke.collect import collect
@@ -192,27 +192,13 @@ def command(
     early.raising = False
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may have letters that the terminal has not
-    reports = [
-        ("--tap", tap),
-        ("--junit", junit),
-        ("--jsonl", jsonl),
-        ("--markdown", markdown),
-        ("--html", html),
-    ]
+    paths = tap, junit, json_path, jsonl, markdown, html
     with ExitStack() as stack:
         with runner as executor:
             plan = plan.replaced(slots=executor.slots)
-            reporters = _reporters(
-                stack,
-                reports,
-                collected.files,
-                history_file,
-                plain=plain,
-                quiet=quiet,
-                timeout=timeout,
-                tests=tests,
-                before=history.verdicts,
-            )
+            files = collected.files, history_file
+            told = Told(plain, quiet, timeout, tests, history.verdicts)
+            reporters = open_reporters(stack, dict(zip(REPORTS, paths, strict=True)), *files, told)
             artefacts = Artefacts(logs, record=record, core=core) if logs is not None else None
             summary = Engine(
                 Session(plan.tests, repeat=plan.repeat, fail_fast=fail_fast, skip=skip),
@@ -263,118 +249,6 @@ def _executor(jobs: int, dask: str | None) -> tuple[Executor, Callable[[Test], s
         return why_skipped(test, hardware=lambda: remote.has_hardware_virtualization)
 
     return remote, skip
-
-
-def _reporters(
-    stack: ExitStack,
-    reports: Sequence[tuple[str, str | None]],
-    read: Sequence[str],
-    history_file: str | None,
-    *,
-    plain: bool,
-    quiet: bool,
-    timeout: float | None,
-    tests: Sequence[Test],
-    before: Mapping[str, Verdict],
-) -> list[Reporter]:
-    """Every reporter that is asked for, its file open; `stack` closes them."""
-    from kvmbox.host.distinct import refuse_shared
-    from kvmbox.tools.smoke.outputs import STDOUT, ReportFile
-    from kvmbox.tools.smoke.report_github import GithubReporter, harmless, without_commands
-    from kvmbox.tools.smoke.report_html import HtmlReporter
-    from kvmbox.tools.smoke.report_jsonl import JsonLinesReporter
-    from kvmbox.tools.smoke.report_junit import JunitReporter
-    from kvmbox.tools.smoke.report_markdown import MarkdownReporter
-    from kvmbox.tools.smoke.report_tap import TapReporter
-
-    wanted = [(option, path) for option, path in reports if path is not None]
-    on_stdout = [option for option, path in wanted if path == STDOUT]
-    if len(on_stdout) > 1:
-        raise UsageError(f"{on_stdout[0]} and {on_stdout[1]} are both on stdout", hint="name a file for one")
-    in_actions = os.environ.get("GITHUB_ACTIONS") == "true"
-    page = os.environ.get("GITHUB_STEP_SUMMARY") if in_actions else None
-    written = [(option, path) for option, path in wanted if path != STDOUT]
-    written += [("--history", history_file)] if history_file is not None else []
-    images = [("an image", test.image) for test in tests]
-    refuse_shared(written, [*(("a suite", path) for path in read), *images])
-
-    def writer(option: str, path: str) -> Callable[[str], None]:
-        if path == STDOUT:
-            return _print
-        file = ReportFile(option, path)
-        stack.callback(file.close)
-        return file.write
-
-    if in_actions and on_stdout and not _is_file(sys.stdout):
-        import secrets
-
-        # A report has what guests print, and the runner reads this stdout.
-        stack.enter_context(without_commands(_print, secrets.token_hex(16)))
-    kinds: dict[str, Callable[[Callable[[str], None]], Reporter]] = {
-        "--tap": TapReporter,
-        "--junit": lambda write: JunitReporter(write, now=time.time, host=os.uname().nodename),
-        "--jsonl": JsonLinesReporter,
-        "--markdown": MarkdownReporter,
-        "--html": lambda write: HtmlReporter(
-            write, clock=time.monotonic, again=_again(timeout), before=before
-        ),
-    }
-    found = [kinds[option](writer(option, path)) for option, path in wanted]
-    if page:
-        file = ReportFile("GITHUB_STEP_SUMMARY", page, append=True)
-        stack.callback(file.close)
-        found.append(MarkdownReporter(file.write))
-    if in_actions and not on_stdout:
-        found.append(GithubReporter(_print))
-    for_people: Callable[[str], None] = say if on_stdout else lambda line: _print(f"{line}\n")
-    if in_actions:
-        show = for_people
-        for_people = lambda line: show(harmless(line))  # noqa: E731
-    reporter = _for_people(
-        for_people, live=not plain and not on_stdout and not in_actions, quiet=quiet, timeout=timeout
-    )
-    stack.callback(reporter.close)
-    found.insert(0, reporter)
-    return found
-
-
-def _for_people(write: Callable[[str], None], *, live: bool, quiet: bool, timeout: float | None) -> Reporter:
-    from kvmbox.tools.smoke.report_plain import PlainReporter
-
-    command_of = _again(timeout)
-    if live and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        from importlib.util import find_spec
-
-        if find_spec("rich") is not None:
-            from kvmbox.tools.smoke.report_live import LiveReporter, make_console
-
-            return LiveReporter(make_console(sys.stdout), clock=time.monotonic, again=command_of, quiet=quiet)
-    return PlainReporter(write, again=command_of, quiet=quiet)
-
-
-def _again(timeout: float | None) -> Callable[[Test], str]:
-    """The command that boots a test alone."""
-    from kvmbox.tools.smoke.artefacts import again
-    from kvmbox.tools.smoke.verdict import boot_of
-
-    return lambda test: again(boot_of(test, timeout=timeout))
-
-
-def _is_file(stream: TextIO) -> bool:
-    """Whether a stream goes to a file, where a report must be a report and nothing else."""
-    try:
-        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-    except (OSError, ValueError):  # closed, or none of the system's
-        return False
-
-
-def _print(text: str) -> None:
-    """Text on stdout, now. Three signals end a write that nobody reads."""
-    early.breakable = True
-    try:
-        click.echo(text, nl=False)
-    finally:
-        early.breakable = False
 
 
 def _history(path: str | None, suites: Sequence[str]) -> tuple[History, str | None]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvmbox.cli.options import DEVICE, UNTIL, takes
+from kvmbox.cli.options import DEVICE, JSON, UNTIL, takes
+from kvmbox.cli.output_files import STDOUT, for_people, open_json, write_data
 from kvmbox.cli.replay import recording
-from kvmbox.errors import KvmboxError
+from kvmbox.errors import KvmboxError, UsageError
 from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.serial import open_for_writing, reason
 from kvmbox.run.option import Option
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
     ),
     UNTIL,
     DEVICE,
+    JSON,
 )
-def command(file: str, chrome_path: str | None, until: str | None, device: str | None) -> int:
+def command(
+    file: str, chrome_path: str | None, until: str | None, device: str | None, json_path: str | None
+) -> int:
     """Summarise FILE, a recording of 'kvmbox run --record FILE', by device, register and guest time.
 
     \b
@@ -41,13 +45,19 @@ def command(file: str, chrome_path: str | None, until: str | None, device: str |
       4    FILE cannot be read, or is not a recording
       14   kvmbox failed
     """
-    from kvmbox.tools.replay.trace import format_summary, summarise
+    from kvmbox.tools.replay.trace import as_data, format_summary, summarise
 
-    if chrome_path is not None:
-        refuse_shared([("--chrome", chrome_path)], [("the recording", file)])
+    if chrome_path is not None and json_path is not None:
+        raise UsageError("--chrome writes a trace instead of the summary, which --json has")
+    written = [(option, path) for option, path in (("--chrome", chrome_path), ("--json", json_path)) if path]
+    refuse_shared([one for one in written if one != ("--json", STDOUT)], [("the recording", file)])
+    json_file = open_json(json_path)
     with recording(file, until, device) as (reader, bound, choice):
         if chrome_path is None:
-            click.echo(format_summary(summarise(bound.take(reader.records()), reader.channels, choice)))
+            summary = summarise(bound.take(reader.records()), reader.channels, choice)
+            with for_people(json_path):
+                click.echo(format_summary(summary))
+            write_data(json_path, json_file, as_data(summary))
         else:
             count = _export(reader, bound, choice, chrome_path)
             click.echo(f"{count} records written to {chrome_path}: open it in ui.perfetto.dev")

@@ -225,7 +225,7 @@ SECTIONS: Final = (
                file=READ),
         Option("report",
                "How much is printed of a crash: cause, place and callers, or registers and stack as well.",
-               default=choices.SHORT_REPORT, choices=choices.REPORTS, marks=COMMAND | FILE),
+               default="short", choices=("short", "full"), marks=COMMAND | FILE),
         Option("source", "Show lines of the source files in DIR in reports. May be repeated.",
                kind=REPEATED, metavar="DIR", type="Several[str | os.PathLike[str]]", part="crash_report"),
         Option("core",

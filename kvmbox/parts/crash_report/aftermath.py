@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from kvmbox.errors import KvmError
 from kvmbox.kvm import uapi
@@ -16,6 +16,9 @@ from kvmbox.parts.crash_report.hang_profile import Profile
 from kvmbox.run.vcpu import VcpuThread, ended_it
 from kvmbox.run.vcpu_report import diagnose
 from kvmbox.symbol_file import SymbolFile
+
+if TYPE_CHECKING:
+    from kvmbox.explain.debug_info import DebugInfo
 
 EXPLAINED: Final = (GUEST_CRASHED, UNKNOWN_EXIT, TIMED_OUT)
 """The ends after which the report tells all that is known of every CPU."""
@@ -88,6 +91,24 @@ def last_lines_of(printed: Mapping[str, bytes]) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
+class _Told:
+    """What was told so far: the whole text, its summary, and the data of each CPU."""
+
+    def __init__(self, lines: Sequence[str], diagnosis: str | None) -> None:
+        self.lines, self.summary = list(lines), list(lines)
+        self.cpus: list[dict[str, Any]] = []
+        self.diagnosis = diagnosis
+
+    def add(self, *lines: str) -> None:
+        """Lines of both texts."""
+        self.lines += lines
+        self.summary += lines
+
+    def finished(self) -> Aftermath:
+        """What was told in all."""
+        return Aftermath(self.diagnosis, "\n".join(self.lines), "\n".join(self.summary), tuple(self.cpus))
+
+
 def _explain(
     threads: Sequence[VcpuThread],
     memory: GuestMemory,
@@ -99,62 +120,61 @@ def _explain(
 ) -> Aftermath:
     # Not before there is something to explain: docs/adr/start.md.
     from kvmbox.explain.debug_info import SEARCH_SECONDS, DebugInfo
+
+    end = time.monotonic() + SEARCH_SECONDS
+    debug_info = DebugInfo(symbols, lambda: time.monotonic() < end, source_text)
+    told = _Told([] if profile is None else profile.lines(debug_info.named), diagnosis)
+    for thread in threads:
+        if len(threads) > 1:
+            told.add(f"CPU {thread.vcpu.index}{_condition(thread)}")
+        _explain_cpu(thread, memory, outcome, debug_info, told)
+    return told.finished()
+
+
+def _explain_cpu(
+    thread: VcpuThread, memory: GuestMemory, outcome: Outcome, debug_info: DebugInfo, told: _Told
+) -> None:
     from kvmbox.explain.state import Cpu
     from kvmbox.parts.crash_report import last_accesses
     from kvmbox.parts.crash_report.explanation import explain
     from kvmbox.parts.crash_report.text import brief_lines_of, lines_of, summary_of
 
-    end = time.monotonic() + SEARCH_SECONDS
-    debug_info = DebugInfo(symbols, lambda: time.monotonic() < end, source_text)
-    cpus: list[dict[str, Any]] = []
-    lines = [] if profile is None else profile.lines(debug_info.named)
-    summary = list(lines)
-    for thread in threads:
-        vcpu = thread.vcpu
-        if len(threads) > 1:
-            heading = f"CPU {vcpu.index}{_condition(thread)}"
-            lines.append(heading)
-            summary.append(heading)
-        crashed = outcome.status == GUEST_CRASHED and ended_it(thread, outcome)
-        try:
-            if vcpu.get_mp_state() in _NOT_STARTED and not crashed:
-                continue
-            regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
-        except KvmError as error:
-            lines.append(f"(registers cannot be read: {error})")
-            summary.append(lines[-1])
-            continue
-        is_lost = crashed and is_reset(regs, sregs)
-        if is_lost:
-            diagnosis, crashed = diagnosis or LOST, False
-            lines.append(LOST_REGISTERS)
-            summary.append(LOST_REGISTERS)
-            if rip := thread.loop.last_rip:
-                lines.append(f"Last access to a device: by RIP {rip:#x} {debug_info.named(rip)}".rstrip())
-            if vcpu.last_regs is not None and vcpu.last_sregs is not None:
-                regs, sregs = vcpu.last_regs, vcpu.last_sregs
-                lines.append(LAST_LOOK)
-        registers = format_registers(regs, sregs)
-        try:
-            explanation = explain(Cpu(regs, sregs, memory.available, vcpu.index), debug_info, crashed=crashed)
-        except Exception as error:  # noqa: BLE001 - guest and image are anybody's; the guest's end counts
-            lines += [registers, f"(the state cannot be explained: {type(error).__name__}: {error})"]
-            summary.append(lines[-1])
-            continue
-        if diagnosis is None and explanation.arrival is not None:
-            diagnosis = str(explanation.arrival)
-        recent = thread.loop.recent
-        if outcome.brief:
-            brief = brief_lines_of(explanation)
-            lines += brief
-            summary += brief
-        else:
-            lines += [*lines_of(explanation, registers), *last_accesses.lines_of(recent)]
-            summary += summary_of(explanation, registers.split("\n", 1)[0])
-            if is_lost:  # then they are all that tells of the crash
-                summary += last_accesses.lines_of(recent)
-        cpus.append(explanation.as_json() | {"is_lost": is_lost, "accesses": last_accesses.as_json(recent)})
-    return Aftermath(diagnosis, "\n".join(lines), "\n".join(summary), tuple(cpus))
+    vcpu = thread.vcpu
+    crashed = outcome.status == GUEST_CRASHED and ended_it(thread, outcome)
+    try:
+        if vcpu.get_mp_state() in _NOT_STARTED and not crashed:
+            return
+        regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
+    except KvmError as error:
+        told.add(f"(registers cannot be read: {error})")
+        return
+    is_lost = crashed and is_reset(regs, sregs)
+    if is_lost:
+        told.diagnosis, crashed = told.diagnosis or LOST, False
+        told.add(LOST_REGISTERS)
+        if rip := thread.loop.last_rip:
+            told.add(f"Last access to a device: by RIP {rip:#x} {debug_info.named(rip)}".rstrip())
+        if vcpu.last_regs is not None and vcpu.last_sregs is not None:
+            regs, sregs = vcpu.last_regs, vcpu.last_sregs
+            told.add(LAST_LOOK)
+    registers = format_registers(regs, sregs)
+    try:
+        explanation = explain(Cpu(regs, sregs, memory.available, vcpu.index), debug_info, crashed=crashed)
+    except Exception as error:  # noqa: BLE001 - guest and image are anybody's; the guest's end counts
+        told.lines.append(registers)
+        told.add(f"(the state cannot be explained: {type(error).__name__}: {error})")
+        return
+    if told.diagnosis is None and explanation.arrival is not None:
+        told.diagnosis = str(explanation.arrival)
+    recent = thread.loop.recent
+    if outcome.brief:
+        told.add(*brief_lines_of(explanation))
+    else:
+        accesses = last_accesses.lines_of(recent)
+        told.lines += [*lines_of(explanation, registers), *accesses]
+        told.summary += summary_of(explanation, registers.split("\n", 1)[0])
+        told.summary += accesses if is_lost else []  # then they are all that tells of the crash
+    told.cpus.append(explanation.as_json() | {"is_lost": is_lost, "accesses": last_accesses.as_json(recent)})
 
 
 def _condition(thread: VcpuThread) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from kvmbox.explain.names import printable
 from kvmbox.lean import Value
@@ -32,6 +32,15 @@ def functions(profile: Profile) -> list[Function]:
                 total[name] = total.get(name, 0) + count
     found = [Function(name, own.get(name, 0), count) for name, count in total.items()]
     return sorted(found, key=lambda one: (-one.own, -one.total, one.name))
+
+
+def as_data(profile: Profile) -> dict[str, Any]:
+    """All functions as data."""
+    return {
+        "unit": profile.unit,
+        "total": profile.total,
+        "functions": [{"name": one.name, "self": one.own, "total": one.total} for one in functions(profile)],
+    }
 
 
 def table(profile: Profile, most: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from kvmbox.devices.model import Effect, HostOutput, IrqLine
 from kvmbox.parts.record.format import ChannelHeader, Record
@@ -205,6 +206,51 @@ def format_summary(summary: Summary) -> str:
         ],
     )
     return "\n".join(lines)
+
+
+def as_data(summary: Summary) -> dict[str, Any]:
+    """The summary as data; times are ns of guest time."""
+    channels = summary.channels
+
+    def span(one: Span) -> dict[str, int]:
+        return {"count": one.count, "bytes": one.size, "first": one.first, "last": one.last}
+
+    return {
+        "records": span(summary.records),
+        "unanswered": summary.unanswered,
+        "accesses": [
+            {
+                "device": device_name(channels[channel], device),
+                "offset": offset,
+                "access": KIND_NAMES[kind],
+                **span(one),
+            }
+            for (channel, device, offset, kind), one in sorted(summary.accesses.items())
+        ],
+        "requests": [
+            {
+                "device": None if device < 0 else device_name(channels[channel], device),
+                "type": channels[channel].device_type,
+                "request": KIND_NAMES[kind],
+                **span(one),
+            }
+            for (channel, device, kind), one in sorted(summary.others.items())
+        ],
+        "output": [
+            {"device": device_name(channels[channel], device), **span(one)}
+            for (channel, device), one in sorted(summary.output.items())
+        ],
+        "interrupts": [
+            {
+                "device": device_name(channels[channel], device),
+                "pin": pin,
+                "lowered": one.lowered,
+                "coalesced": one.coalesced,
+                "raised": span(one.raised),
+            }
+            for (channel, device, pin), one in sorted(summary.lines.items())
+        ],
+    }
 
 
 def _span_words(span: Span) -> tuple[str, str, str, str]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kvmbox.errors import HostOutputError
 from kvmbox.tools.smoke.model import Origin, TestResult, Verdict
 from kvmbox.tools.smoke.report_github import GithubReporter, harmless, without_commands
-from kvmbox.tools.smoke.report_jsonl import JsonLinesReporter
+from kvmbox.tools.smoke.report_jsonl import JsonLinesReporter, JsonReporter
 from kvmbox.tools.smoke.report_junit import JunitReporter
 from kvmbox.tools.smoke.report_live import LiveReporter, make_console
 from kvmbox.tools.smoke.report_markdown import MarkdownReporter
@@ -265,6 +265,7 @@ def test_json_lines() -> None:
         "status": 6,
         "hint": "look at the IDT",
         "console": "one\ntwo\x1b[31m\n",
+        "summary": "RIP=1\nRAX=2",
         "crash_report": "RIP=1\nRAX=2",
         "messages": "kvmbox: error: triple fault\n",
     }
@@ -276,6 +277,14 @@ def test_json_lines() -> None:
         "stopped": None,
         "counts": {result.verdict.value: 1 for result in ALL_KINDS},
     }
+
+
+def test_json_has_what_the_lines_have() -> None:
+    lines = [json.loads(line) for line in written(JsonLinesReporter, ALL_KINDS).splitlines()]
+    data = json.loads(written(lambda write: JsonReporter(write, {"schema": 1}), ALL_KINDS))
+    results = [{"event": "result", **one} for one in data.pop("tests")]
+    assert [one for one in lines if one["event"] == "result"] == results
+    assert {"event": "end", **data} == {**lines[-1], "schema": 1}
 
 
 def test_json_line_of_a_boot_that_was_ended_by_us_has_no_status() -> None:
