@@ -232,7 +232,7 @@ class Machine:
         load("snapshot.by_program", "write")(os.fspath(path), requests)
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self if self._started else self.start()
 
     def __exit__(
         self, kind: _ErrorClass | None, error: BaseException | None, trace: TracebackType | None

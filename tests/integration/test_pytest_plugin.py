@@ -71,6 +71,39 @@ def test_entry_point_names_the_plugin() -> None:
     assert table["project"]["entry-points"]["pytest11"] == {"kvmbox": "kvmbox.tools.smoke.pytest_plugin"}
 
 
+@pytest.mark.kvm
+def test_failure_shows_the_line_of_the_test_and_no_line_of_kvmbox(project: Project) -> None:
+    project.write(
+        "test_guest.py",
+        """
+        def test_login(kvmbox):
+            vm = kvmbox.boot("hello64")
+            vm.expect("login:", timeout=60)
+        """,
+    )
+    status, text = project.run()
+    assert status == 1
+    assert '>       vm.expect("login:", timeout=60)' in text
+    assert "E       kvmbox.errors.ExpectError: " in text
+    assert "capture.py" not in text
+
+
+@pytest.mark.kvm
+def test_booted_guest_is_a_context(project: Project) -> None:
+    project.write(
+        "test_guest.py",
+        """
+        def test_two(kvmbox):
+            for number in range(2):
+                with kvmbox.boot("echo") as vm:
+                    assert vm.running
+                assert not vm.running
+            assert len(kvmbox.machines) == 2
+        """,
+    )
+    assert project.run()[0] == 0
+
+
 def test_help_has_the_options_and_the_marker(project: Project) -> None:
     _, text = project.run("--help")
     assert "--kvmbox-timeout=SECONDS" in text

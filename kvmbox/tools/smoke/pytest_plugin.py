@@ -27,6 +27,7 @@ GUEST_FILES: Final = ".guest.toml"
 FIXTURE: Final = "kvmbox"
 
 _EXECUTOR: Final = pytest.StashKey["Executor"]()
+_PACKAGE: Final = Path(__file__).parents[2]
 _GUESTS: Final = pytest.StashKey["Guests"]()
 
 
@@ -171,9 +172,12 @@ def _defaults_of(request: pytest.FixtureRequest) -> dict[str, Any]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failure shows what the guests printed, and why they crashed."""
+    """A failure shows the test's own lines, what the guests printed, and why they crashed."""
     guests = item.stash.get(_GUESTS, None)
     if guests is not None and call.when == "call" and call.excinfo is not None:
+        for entry in call.excinfo.traceback:
+            if _PACKAGE in Path(entry.path).parents:
+                entry.frame.f_globals["__tracebackhide__"] = True  # pytest leaves its frames out
         for number, machine in enumerate(guests.machines, 1):
             for what, text in _sections(machine):
                 item.add_report_section("call", f"{what} of guest {number}, {machine.config.guest}", text)
