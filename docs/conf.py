@@ -63,7 +63,7 @@ PAGES = {
     ),
     "The sandbox": (
         *("docs/architecture", "docs/threat-model", "docs/audit", "docs/crash-survival"),
-        *("docs/performance", "docs/wire-protocol", "docs/writing-a-device"),
+        *("docs/performance", "docs/rfc-answer", "docs/wire-protocol", "docs/writing-a-device"),
         "docs/adr/*",
     ),
     "Reference": ("docs/commands", "docs/api"),
