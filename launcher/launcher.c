@@ -173,12 +173,17 @@ static char *interpreter_of(long script, char line[PATH_SIZE])
     long end = 0;
     while (end < size && line[end] != '\n')
         end++;
-    if (end >= size || !begins(line, "#!/"))
+    if (end >= size || !begins(line, "#!"))
+        return NULL;
+    char *path = line + 2;
+    while (*path == ' ' || *path == '\t') /* as the kernel does; installers of Debian write one */
+        path++;
+    if (*path != '/')
         return NULL;
     while (line[end - 1] == ' ' || line[end - 1] == '\r')
         end--;
     line[end] = 0;
-    return line + 2;
+    return path;
 }
 
 /* A process that is replaced, or that ends with 4. `stack` is what the kernel left: argc, argv, envp, auxv. */

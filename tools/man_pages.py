@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from inspect import signature
 from pathlib import Path
 
 import click
@@ -22,11 +23,15 @@ def write(directory: Path) -> None:
     os.environ["KVMBOX_CONFIG"] = "none"
     directory.mkdir(parents=True, exist_ok=True)
     commands = {name: cli.get_command(click.Context(cli), name) for name in COMMANDS}
+    for command in commands.values():  # click-man 0.4 stumbles over what is hidden
+        if command is not None:
+            command.params = [one for one in command.params if not getattr(one, "hidden", False)]
     # click-man looks for commands that are there already; ours are imported when they are called.
     eager = click.Group("kvmbox", {name: one for name, one in commands.items() if one}, help=cli.help)
     eager.params = cli.params
-    # A date would make each build another one.
-    write_man_pages("kvmbox", eager, version=__version__, target_dir=str(directory), date=" ")
+    # A date would make each build another one. click-man 0.4, which Debian 13 has, takes none.
+    dated = {"date": " "} if "date" in signature(write_man_pages).parameters else {}
+    write_man_pages("kvmbox", eager, version=__version__, target_dir=str(directory), **dated)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # click 8.1, which Debian 13 has, knows no type parameter
 
-class Value(click.ParamType[Any]):
+
+class Value(_ParamType):
     """What one function of `run.values` accepts; its ValueError becomes click's error."""
 
     def __init__(self, name: str, read: Callable[[Any], Any]) -> None:

@@ -9,7 +9,7 @@ cdef enum:
 
 cdef struct Zone:
     uint64_t port
-    uint64_t register
+    uint64_t offset
     uint64_t carried    # writes that were delivered here, and are not counted by the device
     uint64_t index      # of the device in its process
     uint64_t latch      # of a latch: the word of a write; otherwise 0
@@ -86,7 +86,7 @@ cdef class RingCore:
         if zone != NULL and zone.core != NULL:
             it.limit = 0
             # SAFETY: `owned` holds the channel.
-            given = (<ChannelCore>zone.core).begin(&it, zone.latch, zone.register, entry[2] & 0xFF)
+            given = (<ChannelCore>zone.core).begin(&it, zone.latch, zone.offset, entry[2] & 0xFF)
             if given and it.status != ANSWERED:
                 finished = True
                 given = self.finish(zone.core, &it)
@@ -122,7 +122,7 @@ cdef class RingCore:
             zone = self.zone_of(entry)
             taken = zone != NULL and device == zone.device
             if taken:
-                value[0] = zone.register << 32 | (entry[2] & 0xFF)
+                value[0] = zone.offset << 32 | (entry[2] & 0xFF)
                 store_half(<uint32_t *>indices, <uint32_t>last)
                 self.writes += 1
                 zone.carried += 1
@@ -166,7 +166,7 @@ cdef class RingCore:
                         count == MOST_IN_ROW
                         or next_one.device != zone.device
                         or next_one.port != zone.port + count
-                        or next_one.register != zone.register + count
+                        or next_one.offset != zone.offset + count
                     ):
                         break
                     value |= (entry[self.entry_words * count + 2] & 0xFF) << 8 * count
@@ -177,7 +177,7 @@ cdef class RingCore:
                 word = WRITE if count == 1 else WRITE_WIDE
                 # SAFETY: `owned` holds the device, and it holds the channel.
                 if not (<ChannelCore>zone.core).begin(
-                    it, word | zone.index << 8 | count << 16, zone.register, value
+                    it, word | zone.index << 8 | count << 16, zone.offset, value
                 ):
                     break
                 if it.status != ANSWERED:
@@ -220,7 +220,7 @@ cdef class RingCore:
         zone = self.zone_of(entry)
         if zone == NULL or device != zone.device:
             return False
-        value[0] = zone.register << 32 | (entry[2] & 0xFF)
+        value[0] = zone.offset << 32 | (entry[2] & 0xFF)
         return True
 
     def take_carried(self):

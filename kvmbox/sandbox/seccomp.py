@@ -6,7 +6,7 @@ The filters are compiled ahead, into `filters.bin`, each beside the table that i
 (`tools/compile_policies.py`). That of a device process is used only while its table is, number by number,
 what `policy` says; otherwise libseccomp compiles the policy anew. So a run needs no libseccomp, and an edited
 policy is never ignored. The VMM's own are found by name, and tests compare them with the tables.
-pyseccomp is imported late: to find and load the library takes a tenth of a short run.
+libseccomp's binding is imported late: to find and load the library takes a tenth of a short run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import errno
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from types import ModuleType
 from typing import BinaryIO, Final
 
@@ -41,13 +42,17 @@ LIBSECCOMP_HINT: Final = "install it, e.g. apt-get install libseccomp2"
 
 
 def load_libseccomp() -> ModuleType:
-    """The pyseccomp module. Raises SandboxError with a remedy where libseccomp is missing or too old."""
-    try:
-        import pyseccomp
-    except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        raise SandboxError(f"cannot load libseccomp: {error}", hint=LIBSECCOMP_HINT) from error
-    module: ModuleType = pyseccomp
-    return module
+    """The module pyseccomp, or else libseccomp's own, which has the same names, and which distributions have.
+
+    Raises SandboxError with a remedy where libseccomp is missing or too old.
+    """
+    problem: Exception | None = None
+    for name in ("pyseccomp", "seccomp"):
+        try:
+            return import_module(name)
+        except (ImportError, RuntimeError, OSError, AttributeError) as error:
+            problem = problem or error
+    raise SandboxError(f"cannot load libseccomp: {problem}", hint=LIBSECCOMP_HINT) from problem
 
 
 def compile_policy(policy: Policy) -> bytes:

@@ -119,6 +119,11 @@ def test_interpreter_path_may_have_blanks_and_be_long(built: Path, tmp_path: Pat
     assert done.stdout.endswith("True ['a', 'b c']\n"), done.stderr
 
 
+def test_blanks_before_the_interpreter_are_skipped_as_by_the_kernel(built: Path, tmp_path: Path) -> None:
+    launcher = install(built, tmp_path / "bin", SHOW, f"#! \t{sys.executable}")
+    assert "['a']" in start(launcher, "a").stdout
+
+
 def test_script_that_the_shell_starts_is_started(built: Path, tmp_path: Path) -> None:
     # As uv and pip write it for a path that the kernel would not take.
     line = f"#!/bin/sh\n'''exec' '{sys.executable}' \"$0\" \"$@\"\n' '''"
@@ -133,9 +138,10 @@ def test_script_that_the_shell_starts_is_started(built: Path, tmp_path: Path) ->
         ("#!/etc/passwd\n", "Permission denied"),
         ("print('no first line')\n", "names no interpreter"),
         ("", "names no interpreter"),
+        ("#! \n", "names no interpreter"),
         ("#!/" + "x" * 5000 + "\n", "names no interpreter"),
     ],
-    ids=["no script", "no interpreter", "no program", "no first line", "empty", "endless line"],
+    ids=["no script", "no interpreter", "no program", "no first line", "empty", "blank", "endless line"],
 )
 def test_interpreter_that_cannot_be_had_gives_4(
     built: Path, tmp_path: Path, script: str | None, words: str

@@ -137,16 +137,10 @@ def test_probe_without_close_range_tells_the_kernel_needed(monkeypatch: pytest.M
 
 
 def test_load_libseccomp_missing_gives_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    import builtins
+    def without_libseccomp(name: str) -> object:
+        raise RuntimeError(f"Unable to find libseccomp for {name}")
 
-    original = builtins.__import__
-
-    def without_libseccomp(name: str, *rest: object, **options: object) -> object:
-        if name == "pyseccomp":
-            raise RuntimeError("Unable to find libseccomp")
-        return original(name, *rest, **options)  # type: ignore[arg-type]  # passed through as it came
-
-    monkeypatch.setattr(builtins, "__import__", without_libseccomp)
+    monkeypatch.setattr(seccomp, "import_module", without_libseccomp)
     with pytest.raises(SandboxError, match="Unable to find libseccomp") as failure:
         seccomp.load_libseccomp()
     assert failure.value.hint == seccomp.LIBSECCOMP_HINT

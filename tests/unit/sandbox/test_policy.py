@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -209,9 +210,20 @@ def test_device_filter_edited_policy_is_compiled_anew(monkeypatch: pytest.Monkey
 
 def test_device_filter_needs_no_libseccomp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyseccomp", None)
+    monkeypatch.setitem(sys.modules, "seccomp", None)
     with pytest.raises(SandboxError):
         load_libseccomp()
     assert device_filter() == compiled_ahead(DEVICE_POLICY)
+
+
+def test_binding_of_libseccomp_itself_is_taken_where_there_is_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = ModuleType("seccomp")
+    monkeypatch.setitem(sys.modules, "seccomp", own)
+    assert load_libseccomp() is not own
+    monkeypatch.setitem(sys.modules, "pyseccomp", None)
+    assert load_libseccomp() is own
 
 
 def test_rules_names_match_their_numbers() -> None:
