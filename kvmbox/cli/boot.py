@@ -6,8 +6,8 @@ import gc
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
+from kvmbox import bytecode
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.cli.messages import INTERRUPTED, note, report, say
 from kvmbox.cli.output_files import open_json, refuse_stdout, write_data
@@ -17,7 +17,10 @@ from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.open_files import allow_enough
 from kvmbox.lean import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from kvmbox.run.machine import Machine
     from kvmbox.run.result import RunResult
     from kvmbox.run.timeline import Timeline
@@ -125,5 +128,6 @@ def _tell(result: RunResult, wall: int, options: dict[str, Any]) -> None:
 
 def _collect_garbage() -> None:
     """From now on. `cli.entry` has stopped it: what was made since is modules and machine, and no garbage."""
+    bytecode.leave()
     gc.freeze()
     gc.enable()
