@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import time
@@ -54,7 +53,7 @@ def carry_out(line: Line) -> int:
     json_file = open_json(json_path)
     caller = ProcessOwner(tracebacks=bool(line.values.get("debug")))
     try:
-        result = machine.run_here(caller, timeline, started=_collect_garbage)
+        result = machine.run_here(caller, timeline, started=bytecode.loaded)
     except KvmboxError as error:
         early.raising = False  # this is how it ends, whatever signal comes now
         write_data(json_path, json_file, {"status": error.exit_status, "reason": str(error)})
@@ -124,10 +123,3 @@ def _tell(result: RunResult, wall: int, options: dict[str, Any]) -> None:
             say(text)
     elif result.hint:
         say(f"hint: {result.hint}")
-
-
-def _collect_garbage() -> None:
-    """From now on. `cli.entry` has stopped it: what was made since is modules and machine, and no garbage."""
-    bytecode.leave()
-    gc.freeze()
-    gc.enable()
