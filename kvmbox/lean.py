@@ -8,6 +8,8 @@ checkers take for true, and take from here what they need while running.
 In the VMM: `dataclasses` writes and compiles source text for every class, 0.36 ms for a frozen one with
 slots, and `kvmbox run` has forty of them: a tenth of a short run (docs/adr/start.md). A subclass of `Value`
 looks and behaves the same, to type checkers too, and takes 7 µs to define.
+
+The bundle of bytecode (`kvmbox.bytecode`) takes from here what other modules import from `typing`.
 """
 
 from __future__ import annotations
@@ -19,21 +21,41 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar, Self, dataclass_transform
 else:
+    Any = Protocol = object
 
     def dataclass_transform(**_promises):
         """What type checkers know of; it does nothing."""
         return lambda made: made
 
+    def TypeVar(name, *_types, **_promises):
+        """Any type."""
+        return object
+
+    def assert_never(value):
+        """A bug: no case fits."""
+        raise AssertionError(value)
+
+    class Literal:
+        """A type that is one of several texts is here the tuple of them."""
+
+        def __class_getitem__(cls, texts):
+            return texts
+
+    def get_args(texts):
+        """The texts of a `Literal`."""
+        return texts
+
 
 class _NamedTupleType(type):
-    """Makes of a class body with annotations what `typing.NamedTuple` makes of it, without defaults."""
+    """Makes of a class body with annotations what `typing.NamedTuple` makes of it."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
         if not bases:
             return super().__new__(cls, name, bases, namespace)
         fields = tuple(namespace.pop("__annotations__"))
         # The class itself as base, so that methods of the body can be added; no dictionary per instance.
-        base = namedtuple(name, fields)  # type: ignore[misc]
+        defaults = [namespace.pop(field) for field in fields if field in namespace]
+        base = namedtuple(name, fields, defaults=defaults)  # type: ignore[misc]
         return type(name, (base,), {**namespace, "__slots__": ()})
 
 

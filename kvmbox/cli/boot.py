@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
+from kvmbox import bytecode
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS
 from kvmbox.cli.messages import INTERRUPTED, note, report, say
 from kvmbox.cli.output_files import open_json, refuse_stdout, write_data
@@ -17,7 +16,10 @@ from kvmbox.host.distinct import refuse_shared
 from kvmbox.host.open_files import allow_enough
 from kvmbox.lean import Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from kvmbox.run.machine import Machine
     from kvmbox.run.result import RunResult
     from kvmbox.run.timeline import Timeline
@@ -51,7 +53,7 @@ def carry_out(line: Line) -> int:
     json_file = open_json(json_path)
     caller = ProcessOwner(tracebacks=bool(line.values.get("debug")))
     try:
-        result = machine.run_here(caller, timeline, started=_collect_garbage)
+        result = machine.run_here(caller, timeline, started=bytecode.loaded)
     except KvmboxError as error:
         early.raising = False  # this is how it ends, whatever signal comes now
         write_data(json_path, json_file, {"status": error.exit_status, "reason": str(error)})
@@ -121,9 +123,3 @@ def _tell(result: RunResult, wall: int, options: dict[str, Any]) -> None:
             say(text)
     elif result.hint:
         say(f"hint: {result.hint}")
-
-
-def _collect_garbage() -> None:
-    """From now on. `cli.entry` has stopped it: what was made since is modules and machine, and no garbage."""
-    gc.freeze()
-    gc.enable()

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 
+from kvmbox import bytecode
 from kvmbox.cli.descriptors import open_standard_descriptors
 from kvmbox.host import early
 
@@ -120,6 +121,7 @@ def _begin() -> None:
     """What comes first of all."""
     early.listen()
     open_standard_descriptors()
+    bytecode.use()
     _name_process()
 
 

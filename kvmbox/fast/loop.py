@@ -173,12 +173,15 @@ class CompiledRoutes(Routes):
         self._core.learn(*self._split(table, key), route)
 
     def port_exit(self, word: int, what: Access, count: int) -> None:
-        """See Routes. A string instruction that a window may serve takes the route of a single access."""
+        """See Routes. A string instruction that a window or a steady value may serve takes the route of a
+        single access.
+        """
         super().port_exit(word, what, count)
-        _, port, size = what
-        if count > 1 and size in WINDOW_SIZES and (one := word & ACCESS | 1 << 32) not in self.by_port:
+        direction, port, size = what
+        if count > 1 and (one := word & ACCESS | 1 << 32) not in self.by_port:
             mapping = self.ports.find_all(port, size)
-            if mapping is not None and getattr(mapping.direct, "window", None) is not None:
+            has_window = mapping is not None and getattr(mapping.direct, "window", None) is not None
+            if mapping is not None and (size in WINDOW_SIZES if has_window else direction == "in"):
                 self._add(self.by_port, one, mapping, what)
 
     def _accesses_of(self, table: Table, key: int) -> int:
@@ -186,6 +189,9 @@ class CompiledRoutes(Routes):
 
     def _exits_of(self, table: Table, key: int) -> int:
         return super()._exits_of(table, key) + self._core.count_of(*self._split(table, key))
+
+    def _steady_of(self, table: Table, key: int) -> int:
+        return super()._steady_of(table, key) + self._core.steady_of(*self._split(table, key))
 
     def _split(self, table: Table, key: int) -> tuple[int, int | None]:
         """The key as compiled code has it: in two words."""

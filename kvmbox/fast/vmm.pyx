@@ -722,6 +722,7 @@ cdef struct Route:
     uint64_t kind     # of a port exit: PORT; of a memory-mapped one: length and direction
     uint64_t count
     uint64_t more     # accesses beyond one for each exit
+    uint64_t steady_exits  # of `count`, those whose value was known
     uint64_t word
     uint64_t offset
     uint64_t limit
@@ -736,6 +737,7 @@ cdef struct Route:
     PyObject *arguments[4]  # word, offset, 0 and limit, for calls of Python
     PyObject *what    # what is accessed, as the report of a crash shows it
     Steady *steady    # INDICES + 1 of them, or NULL where none was ever steady
+    bint changes      # the last read of a string of them was not steady
 
 
 cdef uint64_t PORT = <uint64_t>-1
@@ -764,6 +766,7 @@ cdef enum:
     NOTICED = 2     # exits were handled, and there is something that wants attention
     ASK = 3         # the exit of `current` is by a function of Python's
     CONTINUE = 4    # the exit of `current` is begun, and Python has to end it
+    REST = 5        # of a string of reads by `current`, Python has to make the others
 
 
 cdef enum:
@@ -787,7 +790,6 @@ cdef class LoopCore:
     """The compiled half of `run.vcpu_loop.VcpuLoop`."""
 
     cdef AttentionCore attention
-    cdef readonly uint64_t steady_reads
     cdef int descriptor
     cdef unsigned long run_request
     cdef object fake_enter
@@ -807,6 +809,7 @@ cdef class LoopCore:
     cdef Route *current
     cdef Py_ssize_t position
     cdef bint in_string     # whether the access of `current` is the last one of a string instruction
+    cdef uint64_t rest      # how many reads of a string instruction come behind that of `current`
     cdef uint64_t carried   # of the present access: what its word is changed by, and its value
     cdef uint64_t value
     cdef Open open
@@ -859,11 +862,11 @@ cdef class LoopCore:
         cdef uint64_t c_kind = PORT if kind is None else kind
         if 2 * (self.used + 1) > self.room:
             self.grow()
-        _, access, word, offset, limit, size, is_read, guarded, device, what, _ = route
+        _, access, word, offset, limit, size, is_read, guarded, device, what, _, _ = route
         one = self.place(key, c_kind)
         if one.access == NULL:
             self.used += 1
-            one.count = one.more = 0
+            one.count = one.more = one.steady_exits = 0
         one.key, one.kind = key, c_kind
         one.word, one.offset, one.limit = word, offset, limit
         one.size, one.is_read, one.guarded = size, is_read, guarded
@@ -896,6 +899,11 @@ cdef class LoopCore:
         """How many accesses were made here beyond one for each exit. Thread-safe."""
         cdef Route *one = self.place(key, PORT if kind is None else <uint64_t>kind)
         return one.more if one.access != NULL else 0
+
+    def steady_of(self, uint64_t key, kind):
+        """How many of the exits of this route were answered with a known value. Thread-safe."""
+        cdef Route *one = self.place(key, PORT if kind is None else <uint64_t>kind)
+        return one.steady_exits if one.access != NULL else 0
 
     cdef Route *place(self, uint64_t key, uint64_t kind) noexcept nogil:
         """Where the route is, or the free place where it would be."""
@@ -951,6 +959,8 @@ cdef class LoopCore:
                     return -1
                 if found == ASK:
                     self.ask()
+                elif found == REST or self.rest:
+                    self.read_rest(found == CONTINUE)
                 elif found == CONTINUE:
                     self.give()
                 if self.attention.bits:
@@ -993,7 +1003,7 @@ cdef class LoopCore:
         data = <uint8_t *>words + position
         if route.steady != NULL and self.is_steady(route, words):
             route.count += 1
-            self.steady_reads += 1
+            route.steady_exits += 1
             memcpy(data, &self.value, route.size)
             self.note(route.what, self.value)
             return NOTICED
@@ -1050,16 +1060,19 @@ cdef class LoopCore:
 
     cdef int handle_string(self, uint64_t *words) noexcept nogil:
         """The exit of a string instruction of several accesses. A window makes all but the last one, which is
-        then made as if it were alone: what follows from it is Python's. So is everything else.
+        then made as if it were alone: what follows from it is Python's. So is everything else, but for reads
+        of a steady value.
         """
         cdef uint64_t position = words[IO_DATA_OFFSET]
         cdef uint64_t more = (words[IO_WORD] >> 32) - 1
         cdef uint64_t room = self.buffer.len
         cdef uint64_t ring
         cdef Route *route = self.place(words[IO_WORD] & 0xFFFFFFFFULL | ONE_ACCESS, PORT)
-        if route.access == NULL or route.window == NULL:
+        if route.access == NULL or position > room or (more + 1) * route.size > room - position:
             return NOT_OURS
-        if position > room or (more + 1) * route.size > room - position:
+        if route.core != NULL and route.is_read:
+            return self.read_string(route, words, position, more)
+        if route.window == NULL:
             return NOT_OURS
         if route.guarded:
             ring = load(words + self.ring_word)
@@ -1076,6 +1089,39 @@ cdef class LoopCore:
         self.position = position + more * route.size
         self.in_string = True
         return ASK
+
+    cdef int read_string(self, Route *route, uint64_t *words, uint64_t position, uint64_t more) noexcept nogil:
+        """A string of reads: all of them give what the first one does, if that is steady."""
+        cdef uint64_t ring, number
+        cdef uint8_t *data = <uint8_t *>words + position
+        if route.steady != NULL and self.is_steady(route, words):
+            route.steady_exits += 1
+        else:
+            ring = load(words + self.ring_word)
+            if route.changes or route.guarded and ring >> 32 != ring & 0xFFFFFFFFULL:
+                return NOT_OURS
+            self.carried = self.value = 0
+            self.open.limit = route.limit
+            # SAFETY: `owned` holds the channel.
+            if not (<ChannelCore>route.core).begin(&self.open, route.word, route.offset, 0):
+                return NOT_OURS
+            route.changes = self.open.status != ANSWERED or not self.open.reply[3]
+            if route.changes:
+                route.count += 1
+                route.more += more
+                self.current, self.position, self.rest = route, position, more
+                self.last_rip = words[self.sync_rip]
+                memcpy(data, &self.open.reply[2], route.size)
+                return REST if self.open.status == ANSWERED else CONTINUE
+            self.keep_steady(route)
+            self.value = self.open.reply[2]
+        self.last_rip = words[self.sync_rip]
+        route.count += 1
+        route.more += more
+        for number in range(more + 1):
+            memcpy(data + number * route.size, &self.value, route.size)
+        self.note_string(route.what)
+        return NOTICED
 
     cdef bint is_steady(self, Route *route, uint64_t *words) noexcept nogil:
         """Whether the value that this read gives is known: then it is in `value`."""
@@ -1121,12 +1167,17 @@ cdef class LoopCore:
         one.value = self.open.reply[2]
         one.index = self.value
         one.over_late_writes = self.open.reply[3] & OVER_LATE_WRITES
+        route.changes = False
 
     cdef void note(self, PyObject *what, uint64_t value) noexcept nogil:
         # SAFETY: `owned` or `described` holds `what`.
         cdef Made *one = &self.made[self.made_count % RECENT]
         self.made_count += 1
         one.what, one.value, one.is_known = what, value, True
+
+    cdef void note_string(self, PyObject *what) noexcept nogil:
+        self.note(what, 0)
+        self.made[(self.made_count - 1) % RECENT].is_known = False
 
     def remember(self, made):
         """Note an access that Python has made."""
@@ -1169,6 +1220,31 @@ cdef class LoopCore:
         cdef Route route = self.current[0]
         return self.complete(&route, (<ChannelCore>route.core).end_access(&self.open))
 
+    cdef int read_rest(self, bint is_begun) except -1:
+        """The other reads of a string, whose first one was not steady; that one as well, if it `is_begun`."""
+        cdef Route route = self.current[0]  # a copy: whatever is called may add routes
+        cdef uint8_t *data = <uint8_t *>self.buffer.buf + self.position
+        cdef uint64_t value
+        cdef uint64_t rest = self.rest
+        self.rest = 0
+        # SAFETY: `owned` holds them. There is room: `handle_string` has looked.
+        word, offset, value_argument, limit = (
+            <object>route.arguments[0],
+            <object>route.arguments[1],
+            <object>route.arguments[2],
+            <object>route.arguments[3],
+        )
+        if is_begun:
+            value = (<ChannelCore>route.core).end_access(&self.open)
+            memcpy(data, &value, route.size)
+        while rest:
+            rest -= 1
+            data += route.size
+            value = (<object>route.access)(word, offset, value_argument, limit)
+            memcpy(data, &value, route.size)
+        self.note_string(route.what)
+        return 0
+
     cdef int complete(self, const Route *route, object result) except -1:
         """Give a read what it reads."""
         cdef uint64_t value = 0
@@ -1180,9 +1256,10 @@ cdef class LoopCore:
             memcpy(data, &value, route.size)
         else:
             memcpy(&value, data, route.size)
-        self.note(route.what, value)
         if self.in_string:
-            self.made[(self.made_count - 1) % RECENT].is_known = False
+            self.note_string(route.what)
+        else:
+            self.note(route.what, value)
         return 0
 
 

@@ -34,6 +34,7 @@ import mmap
 import os
 import select
 
+from kvmbox import bytecode
 from kvmbox.jail import identity, landlock, layers, linux, passing
 from kvmbox.jail import lock_up as jail
 from kvmbox.jail.descriptors import CHANNEL_FD, CONTROL_FD, REPLY_FD, REPORT_FD
@@ -361,6 +362,7 @@ def main(
         # CPython itself may add LC_CTYPE to an empty environment (PEP 538); the other is the VMM's choice.
         if not set(os.environ) - {"LC_CTYPE", "PYTHONMALLOC"}:
             applied |= layers.EMPTY_ENVIRONMENT
+        bytecode.leave()
         spawner = Spawner(entries, title, applied, isolation, landlock_limit, seccomp, without)
         gc.collect()
         gc.disable()

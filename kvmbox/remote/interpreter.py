@@ -27,7 +27,8 @@ def start(
     and `failure` if `name` cannot be started.
     """
     # Appended: the standard library comes first, whatever lies beside kvmbox.
-    code = f"import sys; sys.path += {[PACKAGE_DIRECTORY]!r}; {code}"
+    path = f"import sys; sys.path += {[PACKAGE_DIRECTORY]!r}"
+    code = f"{path}; from kvmbox import bytecode; bytecode.use(); {code}"
     own_end, its_end = passing.socket_pair()
     try:
         pid = os.posix_spawn(

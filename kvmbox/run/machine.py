@@ -10,7 +10,6 @@ this thread outlives its processes whoever calls. All methods may be called by a
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections import deque
@@ -39,6 +38,7 @@ from kvmbox.run.timeline import Timeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from inspect import Signature
     from types import TracebackType
     from typing import Unpack

@@ -30,7 +30,9 @@ MOST_UNCLAIMED: Final = 64
 ACCESS: Final = 0xFFFF_FFFF  # direction, size and port of a packed word
 
 Table = dict[int, list[Any]]
-"""Routes by key: count, access, word, offset, limit, size, is_read, guarded, device, what is accessed."""
+"""Routes by key: count, access, word, offset, limit, size, is_read, guarded, device, what is accessed, its
+steady values, and how many of the exits were answered with one.
+"""
 
 
 def port_access(word: int) -> Access:
@@ -89,9 +91,19 @@ class Routes:
             counts[word & ACCESS] = counts.get(word & ACCESS, 0) + self._exits_of(self.by_port, word)
         return counts
 
+    @property
+    def steady_exits(self) -> dict[int, int]:
+        """Of `port_exits`, those that the VMM answered with a steady value."""
+        found = {word & ACCESS: self._steady_of(self.by_port, word) for word in list(self.by_port)}
+        return {word: count for word, count in found.items() if count}
+
     def _exits_of(self, table: Table, key: int) -> int:
         """How many exits took the route of `key`."""
         exits: int = table[key][0]
+        return exits
+
+    def _steady_of(self, table: Table, key: int) -> int:
+        exits: int = table[key][-1]
         return exits
 
     def _accesses_of(self, table: Table, key: int) -> int:
@@ -140,7 +152,7 @@ class Routes:
         ring = self._ring
         guarded = ring is not None and (not is_read or ring.shares_process_with(device))
         register = mapping.register(address)
-        route = [0, access, request, register, limit, size, is_read, guarded, device, what, steady]
+        route = [0, access, request, register, limit, size, is_read, guarded, device, what, steady, 0]
         self._put(table, key, route)
 
     def _add_unclaimed(self, key: int, what: Access) -> None:
@@ -152,7 +164,7 @@ class Routes:
         limit = (1 << 8 * size) - 1
         # Dropped or all ones: no earlier write can make a difference.
         self._put(
-            self.by_port, key, [0, nobody, 0, 0, limit, size, direction == "in", False, None, what, None]
+            self.by_port, key, [0, nobody, 0, 0, limit, size, direction == "in", False, None, what, None, 0]
         )
 
     def _put(self, table: Table, key: int, route: list[Any]) -> None:
@@ -201,6 +213,8 @@ class ExitTotals:
         self.exits = 0
         self.mmio_exits = 0
         self.ports: dict[int, int] = {}
+        self.steady: dict[int, int] = {}
+        """Of `ports`, those that were answered with a steady value."""
         self.exits_by_cpu: list[int] = []
 
     def add(self, vcpus: list[Routes]) -> None:
@@ -211,5 +225,7 @@ class ExitTotals:
             self.exits += routes.exit_count
             self.exits_by_cpu[number] += routes.exit_count
             self.mmio_exits += routes.mmio_exits
+            for word, count in routes.steady_exits.items():
+                self.steady[word] = self.steady.get(word, 0) + count
         for word, count in port_exits(vcpus).items():
             self.ports[word] = self.ports.get(word, 0) + count

@@ -12,16 +12,23 @@ from kvmbox.lean import Value
 from kvmbox.remote.pool import DevicePool
 from kvmbox.run.builder import Devices
 from kvmbox.run.loop import MainLoop
+from kvmbox.run.routes import port_access
 from kvmbox.run.timeline import Timeline
 
 
 class PortCount(Value):
-    """Exits of one kind of access. `direction` is "in" or "out", `size` bytes."""
+    """Exits of one kind of access. `direction` is "in" or "out", `size` bytes. `steady` of them were answered
+    with a steady value, without the device.
+    """
 
     port: int
     direction: str
     size: int
     count: int
+    steady: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.count}, {self.steady} of them steady" if self.steady else str(self.count)
 
 
 class InterruptCount(Value):
@@ -102,8 +109,9 @@ def collect(
             proxy.name: {"reads": proxy.reads, "writes": proxy.writes} for proxy in devices.proxies
         },
         ports=[
-            PortCount(word >> 16 & 0xFFFF, "out" if word & 1 else "in", word >> 8 & 0xFF, count)
+            PortCount(port, direction, size, count, totals.steady.get(word, 0))
             for word, count in sorted(totals.ports.items(), key=lambda item: -item[1])
+            for direction, port, size in (port_access(word),)
         ],
         unclaimed={
             "port reads": devices.ports.unclaimed_reads,

@@ -50,7 +50,7 @@ def format_stats(stats: RunStats, wall: int) -> str:
         if count["reads"] or count["writes"]:
             lines.append(f"  {name:<22} {count['reads']} reads, {count['writes']} writes")
     for port in stats.ports:
-        lines.append(f"  {port.direction:<3} {port.port:#06x} size {port.size}      {port.count}")
+        lines.append(f"  {port.direction:<3} {port.port:#06x} size {port.size}      {port}")
     if stats.mmio_exits:
         lines.append(f"  memory-mapped          {stats.mmio_exits}")
     for kind, number in stats.unclaimed.items():

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias, TypeVar
 
 from kvmbox import layout
@@ -30,8 +28,7 @@ MOST_SAMPLES: Final = 1000
 
 _UNITS: Final = {"": 1, "K": layout.KIB, "M": layout.MIB, "G": layout.GIB}
 _TIME_UNITS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
-_TIME: Final = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?(ns|us|µs|ms|s)")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME: Final = r"([0-9]{1,15})(?:\.([0-9]{1,9}))?(ns|us|µs|ms|s)"
 
 
 def several(option: str, wanted: Any) -> tuple[Any, ...]:
@@ -48,13 +45,17 @@ def several(option: str, wanted: Any) -> tuple[Any, ...]:
 
 def parse_size(text: str) -> int | None:
     """Bytes from '4096', '64K', '128M', '1G', or None."""
+    import re
+
     found = re.fullmatch(r"([0-9]{1,18})(?:([KMG])(?:i?B)?|B)?", text.strip(), re.ASCII | re.IGNORECASE)
     return int(found[1]) * _UNITS[(found[2] or "").upper()] if found else None
 
 
 def guest_time(text: str) -> int | None:
     """Nanoseconds from '1.5s', '200ms', '30us' or '1000ns', or None."""
-    found = _TIME.fullmatch(text)
+    import re  # a plain run has no use for it, nor for datetime below
+
+    found = re.fullmatch(_TIME, text)
     if found is None:
         return None
     unit, fraction = _TIME_UNITS[found[3]], found[2] or "0"
@@ -97,6 +98,8 @@ def address(value: int | str) -> int:
 def far_address(value: tuple[int, int] | str) -> tuple[int, int]:
     """A real-mode address CS:IP, such as '1000:0', in hexadecimal. ValueError."""
     if isinstance(value, str):
+        import re
+
         found = re.fullmatch(r"(?:0x)?([0-9a-fA-F]{1,4}):(?:0x)?([0-9a-fA-F]{1,4})", value.strip())
         if found is None:
             raise ValueError(f"'{value}' is not CS:IP, two hexadecimal numbers such as 07c0:0000")
@@ -165,6 +168,8 @@ def parse_rtc_base(text: str, *, now: float | None = None) -> int:
         return int(moment)
     if text == "localtime":
         return int(moment) + time.localtime(moment).tm_gmtoff
+    from datetime import UTC, datetime, timedelta
+
     try:
         given = datetime.fromisoformat(text)
     except ValueError as error:
@@ -173,7 +178,7 @@ def parse_rtc_base(text: str, *, now: float | None = None) -> int:
             hint="for example 2026-02-28T23:59:50",
         ) from error
     # The RTC shows a wall clock: what was written is what it shows, whatever the zone.
-    return (given.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+    return (given.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
 
 
 def rtc_base(value: int | str) -> int:

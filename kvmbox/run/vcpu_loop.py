@@ -175,12 +175,13 @@ class VcpuLoop:
                     route, position = None, 0
                 if route is not None:
                     route[0] += 1
-                    _, access, word, offset, limit, size, is_read, guarded, device, what, steady = route
+                    _, access, word, offset, limit, size, is_read, guarded, device, what, steady, _ = route
                     value = 0
                     waits = guarded and words64[RING_WORD] % _SAME_HALVES  # the ring is not empty
                     known = None
                     if steady is not None and steady.entries:
                         known = known_value(steady, word, offset, device, ring if waits else None)
+                        route[-1] += known is not None
                     if known is None and waits:
                         assert ring is not None
                         if is_read:

@@ -64,6 +64,7 @@ STEP: Final = st.one_of(
     CLOCK,
     st.tuples(st.just("late"), st.just(COM1), BYTE),
     st.tuples(st.just("late"), st.just(RTC), INDEX),
+    st.tuples(st.just("ins"), st.sampled_from([LSR, LSR, RTC_DATA, COM1]), st.sampled_from([2, 3, 64])),
     st.tuples(st.just("in"), st.sampled_from([COM1, COM1 + 1, COM1 + 2, COM1 + 3, COM1 + 6, RTC])),
     st.tuples(st.just("out"), st.sampled_from([COM1, COM1 + 1, COM1 + 2, COM1 + 3, COM1 + 4]), BYTE),
     st.tuples(st.just("out"), st.sampled_from([RTC, RTC_DATA]), INDEX),
@@ -145,10 +146,10 @@ class Machine:
         self.clock.lend(0)
         self.clock.release()
 
-    def exit(self, direction: int, port: int, byte: int = 0xEE) -> Callable[[], int]:
+    def exit(self, direction: int, port: int, byte: int = 0xEE, count: int = 1) -> Callable[[], int]:
         def play() -> int:
             struct.pack_into("<I", self.vcpu.page, uapi.RUN_EXIT_REASON, uapi.KVM_EXIT_IO)
-            struct.pack_into("<BBHIQ", self.vcpu.page, 32, direction, 1, port, 1, DATA)
+            struct.pack_into("<BBHIQ", self.vcpu.page, 32, direction, 1, port, count, DATA)
             self.vcpu.page[DATA] = byte
             return 0
 
@@ -191,6 +192,12 @@ class Machine:
         elif what == "in":
             script.append(self.exit(IN, details[0]))
             script.append(self.between(lambda: self.log.append(("read", details[0], self.vcpu.page[DATA]))))
+        elif what == "ins":
+            port, count = details
+            script.append(self.exit(IN, port, count=count))
+            script.append(
+                self.between(lambda: self.log.append((port, bytes(self.vcpu.page[DATA : DATA + count]))))
+            )
         elif what == "out":
             # As in a machine: a port whose writes do not exit has no other writes, unless the ring is full.
             script.append(self.exit(OUT, *details))
@@ -269,3 +276,32 @@ WARM: Final = [*DRIVER, ("clock", 0), ("flush",), ("in", RTC_DATA)]
 )
 def test_steady_value_is_asked_for_once(half: Half, polled: list[tuple[Any, ...]], expected: int) -> None:
     assert requests_of(half, WARM + polled) - requests_of(half, WARM) == expected
+
+
+@pytest.mark.parametrize(
+    ("polled", "expected"),
+    [
+        # The first string goes by the bus, and the second one finds that the value is steady.
+        pytest.param([("ins", LSR, 64)] * 50, 2, id="strings alone"),
+        pytest.param([*DRIVER, ("ins", LSR, 64), ("flush",)] * 5, 2, id="with single reads"),
+        pytest.param([("ins", LSR, 64), ("input", 0x41)] * 5, 10, id="input"),
+        # A string whose first read was not steady is made of single reads, once.
+        pytest.param([("ins", COM1, 8)] * 5, 1 + 8 + 3, id="a register that reading changes"),
+    ],
+)
+def test_string_of_reads_of_a_steady_value_is_asked_for_once(
+    polled: list[tuple[Any, ...]], expected: int
+) -> None:
+    half = half_of("compiled")
+    if half is None:
+        pytest.skip("compiled: not built")
+    assert requests_of(half, polled) == expected
+
+
+def test_exits_that_were_answered_with_a_steady_value_are_counted(half: Half) -> None:
+    machine = Machine(half, build_model)
+    machine.play([*WARM, *[("in", LSR)] * 50, ("input", 0x41), ("in", LSR)])
+    routes = machine.loop.routes
+    lsr = IN | 1 << 8 | LSR << 16
+    # Not: the one that went by the bus, the one that was asked for behind it, and the one behind the input.
+    assert routes.steady_exits[lsr] == routes.port_exits[lsr] - 3 == 51

@@ -17,6 +17,7 @@ import struct
 from importlib import import_module
 from typing import Final, NoReturn
 
+from kvmbox import bytecode
 from kvmbox.host.open_files import allow_enough
 from kvmbox.jail import linux, passing
 from kvmbox.jail.descriptors import CONTROL_FD
@@ -118,6 +119,7 @@ def main(parent_pid: int, compiled: bool) -> NoReturn:
         linux.block_signals(linux.SIGCHLD)
         for name in (*PRELOADED, *(COMPILED if compiled else ())):
             import_module(name)
+        bytecode.leave()
         allow_enough()
         template = Template(title)
         gc.collect()

@@ -77,19 +77,22 @@ def gathered(*loops: Any) -> RunStats:
     return collect(**parts, facts=FACTS)
 
 
-def boot(exits: int, mmio: int, ports: dict[int, int]) -> SimpleNamespace:
-    return SimpleNamespace(exit_count=exits, mmio_exits=mmio, port_exits=ports)
+def boot(
+    exits: int, mmio: int, ports: dict[int, int], steady: dict[int, int] | None = None
+) -> SimpleNamespace:
+    return SimpleNamespace(exit_count=exits, mmio_exits=mmio, port_exits=ports, steady_exits=steady or {})
 
 
 def test_collect_adds_up_boots_by_port() -> None:
     stats = gathered(
-        boot(10, 1, {word(OUT, 1, 0x3F8): 5, word(IN, 1, 0x3FD): 9}),
-        boot(20, 2, {word(OUT, 1, 0x3F8): 1, word(OUT, 4, 0xF4): 1}),
+        boot(10, 1, {word(OUT, 1, 0x3F8): 5, word(IN, 1, 0x3FD): 8}, {word(IN, 1, 0x3FD): 6}),
+        boot(20, 2, {word(OUT, 1, 0x3F8): 1, word(IN, 1, 0x3FD): 1, word(OUT, 4, 0xF4): 1}),
+        boot(0, 0, {word(IN, 1, 0x3FD): 1}, {word(IN, 1, 0x3FD): 1}),
     )
-    assert (stats.boots, stats.exits, stats.mmio_exits) == (2, 30, 3)
+    assert (stats.boots, stats.exits, stats.mmio_exits) == (3, 30, 3)
     # The most frequent first.
     assert stats.ports == [
-        PortCount(0x3FD, "in", 1, 9),
+        PortCount(0x3FD, "in", 1, 10, steady=7),
         PortCount(0x3F8, "out", 1, 6),
         PortCount(0xF4, "out", 4, 1),
     ]
@@ -134,7 +137,7 @@ def test_collect_takes_every_number_from_where_it_is_counted() -> None:
 def test_as_json_is_json() -> None:
     stats = gathered(boot(1, 0, {word(IN, 1, 0x40): 1}))
     data = json.loads(json.dumps(stats.as_json()))
-    assert data["ports"] == [{"port": 0x40, "direction": "in", "size": 1, "count": 1}]
+    assert data["ports"] == [{"port": 0x40, "direction": "in", "size": 1, "count": 1, "steady": 0}]
     assert data["interrupts"][0] == {"line": 0, "raised": 990, "coalesced": 10}
 
 
@@ -192,7 +195,7 @@ def test_format_stats_shows_a_fact_a_line() -> None:
         numbers(
             boots=3,
             device_accesses={"COM1": {"reads": 2, "writes": 3}},
-            ports=[PortCount(0x3F8, "out", 1, 6)],
+            ports=[PortCount(0x3F8, "out", 1, 6), PortCount(0x3FD, "in", 1, 9, 8)],
             unclaimed={"port reads": 7},
             mmio_exits=8,
             interrupts=[InterruptCount(0, 990, 10)],
@@ -211,6 +214,7 @@ def test_format_stats_shows_a_fact_a_line() -> None:
     assert "first console byte       2.0 ms" in lines
     assert "  COM1                   2 reads, 3 writes" in lines
     assert "  out 0x03f8 size 1      6" in lines
+    assert "  in  0x03fd size 1      9, 8 of them steady" in lines
     assert "  memory-mapped          8" in lines
     assert "  unclaimed port reads   7" in lines
     assert "IRQ 0                    990 raised, 10 coalesced" in lines

@@ -1,0 +1,123 @@
+"""Modules of kvmbox from one file of bytecode, which takes less time than many files.
+
+A run imports more than 200 modules of kvmbox. For each, Python looks through folders, compares the bytecode
+with its source, and opens and reads a file. `tools/bundle_bytecode.py` puts the bytecode of all modules into
+one file, which `make` keeps beside this one. `use` puts a finder for it before Python's own.
+
+The rule of Python's own bytecode holds: if a source has not the time and size of the one that was compiled,
+its module is not taken from the bundle. Nor is any module if there is no bundle, or if the package has moved.
+Python's own finders then load what is missing: slower, and never wrong.
+"""
+
+from __future__ import annotations
+
+import gc
+import marshal
+import os
+import sys
+from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import CodeType
+    from typing import Final, TypeAlias
+
+    Entry: TypeAlias = tuple[str, bool, int, int, int, int]
+    """Of a module: its file within the package, whether it is a package, the time (s) and size of its source,
+    and the place and length of its code.
+    """
+
+PACKAGE: Final = os.path.dirname(os.path.abspath(__file__))
+BUNDLE: Final = f"{PACKAGE}/bytecode.{sys.implementation.cache_tag}.bin"
+LENGTH_SIZE: Final = 4
+"""The file begins with the length of its index, little-endian; then come the index and the code."""
+
+
+class Bundle:
+    """Finds modules in a bundle."""
+
+    def __init__(self, identity: tuple[int, int], start: int, entries: Mapping[str, Entry]) -> None:
+        """`identity` is the inode and time of the file, `start` where code begins in it."""
+        self._identity = identity
+        self._start = start
+        self._entries = entries
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """The module, unless its source is another one by now."""
+        entry = self._entries.get(fullname)
+        if entry is None:
+            return None
+        file, is_package, time, size, start, length = entry
+        origin = f"{PACKAGE}/{file}"
+        try:
+            status = os.stat(origin)
+        except OSError:
+            return None
+        if (int(status.st_mtime), status.st_size) != (time, size):
+            return None
+        loader = Loader(fullname, origin, self, (start, length))
+        spec = ModuleSpec(fullname, loader, origin=origin, is_package=is_package)
+        if is_package:
+            spec.submodule_search_locations = [os.path.dirname(origin)]
+        spec.cached, spec.has_location = BUNDLE, True
+        return spec
+
+    def code(self, start: int, length: int) -> CodeType | None:
+        """What is there in the file; None if the file cannot be read, or is another one by now."""
+        # Opened each time: a descriptor or a mapping would have to be kept out of the jail.
+        try:
+            file = os.open(BUNDLE, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            if _identity(file) != self._identity:
+                return None
+            code: CodeType = marshal.loads(os.pread(file, length, self._start + start))  # noqa: S302 - as a .pyc
+        finally:
+            os.close(file)
+        return code
+
+
+class Loader(SourceFileLoader):
+    """Loads one module from a bundle."""
+
+    def __init__(self, name: str, path: str, bundle: Bundle, place: tuple[int, int]) -> None:
+        super().__init__(name, path)
+        self._bundle = bundle
+        self._place = place
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """From the bundle, or else as Python does."""
+        return self._bundle.code(*self._place) or super().get_code(fullname)
+
+
+def _identity(file: int) -> tuple[int, int]:
+    status = os.fstat(file)
+    return status.st_ino, status.st_mtime_ns
+
+
+def use() -> None:
+    """Load modules from the bundle from now on, if there is one that fits."""
+    try:
+        with open(BUNDLE, "rb") as file:
+            length = int.from_bytes(file.read(LENGTH_SIZE), "little")
+            magic, package, entries = marshal.loads(file.read(length))  # noqa: S302 - as a .pyc
+            identity = _identity(file.fileno())
+    except (OSError, EOFError, ValueError):
+        return
+    if (magic, package) == (MAGIC_NUMBER, PACKAGE):
+        sys.meta_path.insert(0, Bundle(identity, LENGTH_SIZE + length, entries))
+
+
+def leave() -> None:
+    """Load modules as Python does from now on."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, Bundle)]
+
+
+def loaded() -> None:
+    """All that a run needs is loaded. From now on garbage is collected: what was made until now is none."""
+    leave()
+    gc.freeze()
+    gc.enable()

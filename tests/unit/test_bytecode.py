@@ -1,0 +1,156 @@
+"""The bundle of bytecode: what is taken from it, what is not, and what its modules do without."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import kvmbox
+from kvmbox import bytecode
+from tools.bundle_bytecode import bundle, stripped
+
+PACKAGE: Final = Path(kvmbox.__file__).parent
+MODULE: Final = '''"""A docstring."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from kvmbox.lean import NamedTuple
+
+VALUE: Final = 1
+
+
+class Wanted(Protocol):
+    """A docstring alone."""
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: int = 2
+
+
+def function(argument: Final) -> Any:
+    """Another one."""
+    return Wanted, Pair(argument)
+'''
+TELL: Final = """
+import sys
+from kvmbox import bytecode
+bytecode.use()
+{before}
+from kvmbox.inner import module
+bundled = module.__cached__ == bytecode.BUNDLE
+print(bundled, module.VALUE, module.function(5)[1].second, "typing" in sys.modules)
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A small package of that name, with its bundle."""
+    made = tmp_path / "kvmbox"
+    (made / "inner").mkdir(parents=True)
+    for name in ("__init__.py", "inner/__init__.py"):
+        (made / name).touch()
+    for name in ("bytecode.py", "lean.py"):
+        (made / name).write_text((PACKAGE / name).read_text())
+    (made / "inner/module.py").write_text(MODULE)
+    (made / Path(bytecode.BUNDLE).name).write_bytes(bundle(made))
+    return made
+
+
+def told(package: Path, before: str = "") -> str:
+    """Whether the module came from the bundle; its value; a default; whether `typing` was loaded."""
+    command = [sys.executable, "-P", "-S", "-c", TELL.format(before=before)]
+    environment = {"PYTHONPATH": str(package.parent)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_module_comes_from_the_bundle_without_typing(package: Path) -> None:
+    assert told(package) == "True 1 2 False"
+
+
+def test_module_whose_source_has_changed_comes_from_its_source(package: Path) -> None:
+    source = package / "inner/module.py"
+    source.write_text(MODULE.replace("VALUE: Final = 1", "VALUE: Final = 17"))
+
+    assert told(package) == "False 17 2 True"
+
+
+def test_module_whose_source_has_another_time_comes_from_its_source(package: Path) -> None:
+    source = package / "inner/module.py"
+    source.write_text(MODULE.replace("VALUE: Final = 1", "VALUE: Final = 7"))
+    os.utime(source, (1, 1))
+
+    assert told(package) == "False 7 2 True"
+
+
+def test_bundle_of_a_package_that_has_moved_is_left_alone(package: Path) -> None:
+    moved = package.parent / "elsewhere" / "kvmbox"
+    moved.parent.mkdir()
+    package.rename(moved)
+
+    assert told(moved) == "False 1 2 True"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xff\xff\xffx"])
+def test_bundle_that_cannot_be_read_is_left_alone(package: Path, content: bytes) -> None:
+    (package / Path(bytecode.BUNDLE).name).write_bytes(content)
+
+    assert told(package) == "False 1 2 True"
+
+
+def test_bundle_that_is_replaced_while_it_is_used_gives_no_code(package: Path) -> None:
+    replace = (
+        "import os; os.rename(bytecode.BUNDLE, bytecode.BUNDLE + 'x'); open(bytecode.BUNDLE, 'w').close()"
+    )
+
+    assert told(package, replace) == "True 1 2 True"  # found there, and loaded from the source
+
+
+def test_module_without_its_source_is_not_found(package: Path) -> None:
+    remove = "import os; os.remove(bytecode.PACKAGE + '/inner/module.py')"
+
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        told(package, remove)
+    assert "cannot import name 'module'" in failed.value.stderr
+
+
+def test_core_needs_typing_only_where_a_plain_run_does_not_go() -> None:
+    asking = {
+        str(path.relative_to(PACKAGE))
+        for folder in ("boot", "firmware", "host", "jail", "kvm", "remote", "run", "sandbox", "wire")
+        for path in PACKAGE.joinpath(folder).rglob("*.py")
+        for node in ast.walk(stripped(path.read_text(), docstrings=True))
+        if isinstance(node, ast.ImportFrom) and node.module == "typing"
+    }
+    programs = {"run/_generated_options.py", "run/requests.py", "run/signature.py"}
+    assert asking == {"remote/medium.py"} | programs
+
+
+def test_each_module_can_be_loaded_from_a_bundle(tmp_path: Path) -> None:
+    content = tmp_path / "bundle"
+    content.write_bytes(bundle(PACKAGE))
+    files = [path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py")]
+    names = [".".join(file.parts) for file in files if file.name not in ("__init__", "__main__")]
+    loaded = ["kvmbox.bytecode"]
+    load = f"""
+from importlib import import_module
+from kvmbox import bytecode
+bytecode.BUNDLE = {str(content)!r}
+bytecode.use()
+for name in {names!r}:
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:  # an extra that is not installed
+        assert not error.name.startswith("kvmbox"), error
+    else:
+        assert name in {loaded!r} or module.__cached__ == bytecode.BUNDLE, name
+"""
+    subprocess.run([sys.executable, "-c", load], check=True)

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Write the bundle of bytecode (`kvmbox/bytecode.py`) for the Python that runs this. `make` runs it.
+
+While kvmbox runs, nothing reads annotations but those of classes, which `kvmbox.lean` reads. So the bundle
+has no annotations of functions, and no imports from `typing` that only annotations need. For the others,
+`kvmbox.lean` has stand-ins. A plain run then loads neither `typing` nor `re`. There are no docstrings either,
+but in the commands, whose help they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import marshal
+import os
+from collections.abc import Iterator
+from importlib.util import MAGIC_NUMBER
+from pathlib import Path
+from typing import Final
+
+from kvmbox import lean
+from kvmbox.bytecode import BUNDLE, LENGTH_SIZE, PACKAGE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.bytecode import Entry
+
+WITH_DOCSTRINGS: Final = "cli"
+FUTURE: Final = "from __future__ import annotations"
+"""Where it stands, Python itself keeps annotations as text."""
+TYPED: Final = "(TypedDict"
+"""Where it stands, kvmbox reads what the annotations mean (`run.signature`)."""
+
+
+class Stripper(ast.NodeTransformer):
+    """Removes from a module what only people and type checkers read."""
+
+    def __init__(self, *, docstrings: bool) -> None:
+        self._docstrings = docstrings
+        """Whether docstrings go as well."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        """Without docstring and annotations."""
+        self._body(node)
+        node.returns = None
+        arguments = node.args
+        every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        for one in (*every, arguments.vararg, arguments.kwarg):
+            if one is not None:
+                one.annotation = None
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        """Without docstring."""
+        self._body(node)
+        return node
+
+    def visit_If(self, node: ast.If) -> ast.If | list[ast.stmt]:
+        """What the type checker does not see, where it sees something else."""
+        self.generic_visit(node)
+        return node.orelse if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+
+    def _body(self, node: ast.FunctionDef | ast.ClassDef) -> None:
+        self.generic_visit(node)
+        if self._docstrings and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+        node.body = node.body or [ast.Pass()]
+
+
+def stripped(text: str, *, docstrings: bool) -> ast.Module:
+    """The tree of a module without what only people and type checkers read."""
+    tree = ast.parse(text)
+    if FUTURE not in text or TYPED in text:
+        return tree
+    Stripper(docstrings=docstrings).visit(tree)
+    used = set(_names(tree))
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module == "typing":
+            node.names = [alias for alias in node.names if alias.name in used]
+            if all(hasattr(lean, alias.name) for alias in node.names):
+                node.module = lean.__name__
+    tree.body = [node for node in tree.body if not isinstance(node, ast.ImportFrom) or node.names]
+    ast.fix_missing_locations(tree)
+    return tree
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    """The names that are looked up while it runs."""
+    if isinstance(node, ast.Name):
+        yield node.id
+    for field, value in ast.iter_fields(node):
+        if field != "annotation":
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, ast.AST):
+                    yield from _names(one)
+
+
+def bundle(package: Path) -> bytes:
+    """The content of the file, with all modules of `package`."""
+    index: dict[str, Entry] = {}
+    codes = bytearray()
+    for path in sorted(package.rglob("*.py")):
+        file = path.relative_to(package)
+        is_package = file.name == "__init__.py"
+        name = ".".join((package.name, *(file.parent if is_package else file.with_suffix("")).parts))
+        status = path.stat()
+        tree = stripped(path.read_text(), docstrings=file.parts[0] != WITH_DOCSTRINGS)
+        code = marshal.dumps(compile(tree, str(path), "exec", dont_inherit=True))
+        place = len(codes), len(code)
+        index[name] = (str(file), is_package, int(status.st_mtime), status.st_size, *place)
+        codes += code
+    head = marshal.dumps((MAGIC_NUMBER, str(package), index))
+    return len(head).to_bytes(LENGTH_SIZE, "little") + head + codes
+
+
+if __name__ == "__main__":
+    # Renamed, not written: a process that has the old one mapped keeps it.
+    written = Path(f"{BUNDLE}.{os.getpid()}")
+    written.write_bytes(bundle(Path(PACKAGE)))
+    written.replace(BUNDLE)
