@@ -14,6 +14,10 @@ from kvmbox.devices import stopping
 from kvmbox.firmware.fw_cfg import FwCfgItem, content_of, machine_items
 from kvmbox.lean import Value
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kvmbox.pci import PciFunction
+
 
 class AddressRange(Value):
     """`count` ports or addresses from `first`, wired to the model's registers from `offset` on."""
@@ -163,14 +167,20 @@ class Queues(Value):
     """The device has `count` virtqueues in guest memory, of at most `max_size` entries each.
 
     The VMM walks them, and the device gets handles. At most `max_chains` of a queue are handed out at a time.
+    A queue has `initial_size` entries until the guest says how many.
     """
 
     count: int
     max_size: int = 256
     max_chains: int = 64
+    initial_size: int = 0
 
 
-_Wire = Irq | ReplacingIrq | Output | Input
+class PciGrant(Value):
+    """Base of the grants of `board_pci`, which only machines with PCI load."""
+
+
+_Wire = Irq | ReplacingIrq | Output | Input | PciGrant
 _Power = Reset | StopValue | StopClean | StopPanic | BiosReport | Suspend
 Grant = _Wire | _Power | LateWrites | Memory | Resource | Content | Medium | Queues
 """What a device may be allowed: `wire.effects.TABLE` says which effect needs which."""
@@ -198,7 +208,7 @@ class DeviceSpec(Value):
     `on_demand` says that the process may start at the first use of the device. Of such a model it is true, as
     long as it gets no other requests than HELLO, RESET and ADVANCE: these have no effects, and no deadline
     follows from them; and what an ADVANCE, or a RESET before the last one, has changed makes no difference to
-    what comes later.
+    what comes later. `pci` is the function that it is on a PCI bus: it has no other place.
     """
 
     name: str
@@ -213,6 +223,7 @@ class DeviceSpec(Value):
     latches: tuple[int, ...] = ()
     source: bytes = b""
     on_demand: bool = False
+    pci: PciFunction | None = None
 
     def granted(self, kind: type[_AnyGrant]) -> list[_AnyGrant]:
         """The grants of one kind, in order."""

@@ -144,6 +144,11 @@ class Bus:
                 raise ValueError(f"mapping {mapping.first:#x} overlaps the one at {other.first:#x}")
         self._mappings.append(mapping)
 
+    def watch(self, changed: Callable[[], None]) -> bool:
+        """Let `changed` be called at each change from now on. Returns whether there may be any."""
+        del changed
+        return False
+
     def find(self, address: int) -> Mapping | None:
         """The mapping that claims `address`, or None."""
         for mapping in self._mappings:

@@ -75,6 +75,13 @@ VIRTIO_SIZE: Final = 0x200
 VIRTIO_IRQS: Final = (10, 11, 7, 6, 20, 21, 22, 23)
 """The line of each virtio device: those of ISA first, which also guests without an I/O APIC have."""
 
+PCI_MEMORY: Final = 0xE000_0000  # the same of their memory
+PCI_MEMORY_END: Final = 0xFEC0_0000
+PIRQ_LINES: Final = (10, 10, 11, 11)
+"""The ISA interrupt of each of PCI's four, as firmware routes them."""
+PIRQ_CHOICES: Final = (3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15)
+"""Those that the guest may route them to."""
+
 # --- The chip set's memory: APICs, HPET, flash, and what KVM wants for itself ------------------------
 CHIP_SET_START: Final = 0xFEC0_0000  # up to 4 GiB
 IO_APIC_BASE: Final = 0xFEC0_0000
@@ -83,6 +90,7 @@ HPET_SIZE: Final = 1 * KIB
 HPET_BLOCK_ID: Final = 0x8086_A201  # Intel, legacy replacement, 64-bit counter, three timers, revision 1
 HPET_IRQS: Final = (16, 17, 18, 19, 20, 21, 22, 23)  # pins of the I/O APIC behind those of ISA
 LOCAL_APIC_BASE: Final = 0xFEE0_0000
+LOCAL_APIC_MESSAGES: Final = 1 << 20  # so many bytes from there on take messages (Intel SDM vol. 3, 11.11.1)
 
 # --- I/O ports --------------------------------------------------------------------------------------
 UART_PORT_COUNT: Final = 8
@@ -114,6 +122,10 @@ FW_CFG_PORT: Final = 0x510  # selector; the data port is the next one
 FW_CFG_DMA_PORT: Final = 0x514  # 8 bytes
 PCI_ADDRESS_PORT: Final = 0xCF8  # 4 bytes of PCI's address register, with the reset control in them
 RESET_CONTROL_PORT: Final = 0xCF9
+PCI_PORT_COUNT: Final = 8  # address and data of PCI's configuration mechanism #1
+PCI_PORTS: Final = 0xC000  # where firmware begins to place the ports of PCI functions, and where it ends
+PCI_PORTS_END: Final = 0x1_0000
+INTERRUPT_CONTROLLER_PORTS: Final = ((0x20, 2), (0xA0, 2), (0x4D0, 2))  # KVM's own: first port, and how many
 
 # kvm-unit-tests' pc-testdev (with --testdev)
 TESTDEV_PORT: Final = 0xE0  # 4 bytes of scratch, again at 0xE8, and at 0xE4 the page to flush

@@ -40,14 +40,17 @@ RINGS: Final = (
     {"host"},
     {"explain"},
     {"wire"},
-    {"board_extras"},
+    {"board_virtio_pci"},
+    {"board_extras", "board_pci"},
     {"board"},
     {"memory"},
     {"firmware"},
     {"devices"},
     {"kvm"},
     {"choice"},
+    {"moving_bus"},
     {"bus"},
+    {"pci"},
     {"layout"},
     {"judge"},
     {"outcome", "text_search"},
@@ -77,6 +80,10 @@ PURE: Final = (
     "kvmbox.bus",
     "kvmbox.board",
     "kvmbox.board_extras",
+    "kvmbox.board_pci",
+    "kvmbox.board_virtio_pci",
+    "kvmbox.moving_bus",
+    "kvmbox.pci",
     "kvmbox.layout",
     "kvmbox.wire.protocol",
     "kvmbox.sandbox.policy",
@@ -355,7 +362,10 @@ def test_spawner_and_device_processes_import_little_of_kvmbox() -> None:
     }
     assert {name for name in side if group_of(name) == "wire"} == {
         "kvmbox.wire",
-        *(f"kvmbox.wire.{one}" for one in ("blocks", "chains", "effects", "media_effects", "page_layout")),
+        *(
+            f"kvmbox.wire.{one}"
+            for one in ("blocks", "chains", "effects", "media_effects", "page_layout", "pci_effects")
+        ),
         *("kvmbox.wire.protocol", "kvmbox.wire.spawner_frames"),
     }
     # Filters are compiled by the VMM: neither libseccomp nor the policy is in the sandbox.

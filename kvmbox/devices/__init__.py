@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         TakeLine,
         Transfer,
     )
+    from kvmbox.devices.pci_host import PciHost
     from kvmbox.devices.pit_8254 import Pit8254
     from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
     from kvmbox.devices.power_off_ports import PowerOffPorts
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from kvmbox.devices.vga_text import VgaText
     from kvmbox.devices.virtio_blk import VirtioBlk
     from kvmbox.devices.virtio_console import VirtioConsole
+    from kvmbox.devices.virtio_pci import VirtioBlkPci, VirtioConsolePci, VirtioRngPci
     from kvmbox.devices.virtio_rng import VirtioRng
 
 __all__ = [
@@ -74,6 +76,7 @@ __all__ = [
     "MemoryRead",
     "MemoryWrite",
     "PcTestdev",
+    "PciHost",
     "Pit8254",
     "PostPort",
     "PowerOffPorts",
@@ -91,8 +94,11 @@ __all__ = [
     "Uart16550A",
     "VgaText",
     "VirtioBlk",
+    "VirtioBlkPci",
     "VirtioConsole",
+    "VirtioConsolePci",
     "VirtioRng",
+    "VirtioRngPci",
     "Window",
 ]
 

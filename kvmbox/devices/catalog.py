@@ -11,8 +11,18 @@ from kvmbox.devices.boot_disk import BootDisk
 from kvmbox.devices.fw_cfg import FwCfg
 from kvmbox.devices.hpet import Hpet
 from kvmbox.devices.i8042 import I8042
-from kvmbox.devices.media_models import IdeChannel, Qcow2, VirtioBlk, VirtioConsole, VirtioRng
+from kvmbox.devices.media_models import (
+    IdeChannel,
+    Qcow2,
+    VirtioBlk,
+    VirtioBlkPci,
+    VirtioConsole,
+    VirtioConsolePci,
+    VirtioRng,
+    VirtioRngPci,
+)
 from kvmbox.devices.model import DeviceModel
+from kvmbox.devices.pci_host import PciHost
 from kvmbox.devices.pit_8254 import Pit8254
 from kvmbox.devices.port_models import DebugCon, DebugExit, PostPort, ShutdownPort
 from kvmbox.devices.power_off_ports import PowerOffPorts
@@ -52,6 +62,10 @@ MODELS: Final[Mapping[str, Callable[..., DeviceModel]]] = {
     "virtio_rng": VirtioRng,
     "virtio_console": VirtioConsole,
     "qcow2": Qcow2,
+    "pci_host": PciHost,
+    "virtio_blk_pci": VirtioBlkPci,
+    "virtio_rng_pci": VirtioRngPci,
+    "virtio_console_pci": VirtioConsolePci,
 }
 
 

@@ -6,6 +6,16 @@ from kvmbox.devices.ide_channel import IdeChannel
 from kvmbox.devices.qcow2 import Qcow2
 from kvmbox.devices.virtio_blk import VirtioBlk
 from kvmbox.devices.virtio_console import VirtioConsole
+from kvmbox.devices.virtio_pci import VirtioBlkPci, VirtioConsolePci, VirtioRngPci
 from kvmbox.devices.virtio_rng import VirtioRng
 
-__all__ = ["IdeChannel", "Qcow2", "VirtioBlk", "VirtioConsole", "VirtioRng"]
+__all__ = [
+    "IdeChannel",
+    "Qcow2",
+    "VirtioBlk",
+    "VirtioBlkPci",
+    "VirtioConsole",
+    "VirtioConsolePci",
+    "VirtioRng",
+    "VirtioRngPci",
+]

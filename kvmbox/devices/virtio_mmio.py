@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from kvmbox.devices.media import Chain
+    from kvmbox.devices.virtio_vectors import PciState
 
 MAGIC_VALUE: Final = 0x000
 VERSION: Final = 0x004
@@ -116,12 +117,14 @@ class _Registers:
 class VirtioMmio(TimelessModel):
     """Base of virtio devices. A subclass has the class attributes below, and the methods of its chains."""
 
-    __slots__ = ("_features", "_interrupts", "_queues", "_selected", "_status", "features", "space")
+    __slots__ = ("_features", "_interrupts", "_pci", "_queues", "_selected", "_status", "features", "space")
 
     device_id: int = 0
     queue_count: int = 1
     magic: bytes = b""
     """Name and version of the snapshot: 4 bytes."""
+    _pci: PciState
+    """What a device over PCI has besides: see `virtio_pci`."""
 
     def __init__(self, *, features: int = 0, space: bytes = b"") -> None:
         """`features` are those of the device type; `space` is its configuration space."""
@@ -258,12 +261,20 @@ class VirtioMmio(TimelessModel):
         if before and not self._interrupts:
             self._effects.append(IrqLine(PIN, 0))
 
+    def _pin_of(self, index: int) -> int:
+        """The output pin of the interrupts of queue `index`."""
+        return PIN
+
+    def _tell_change(self) -> None:
+        """Interrupt the driver because of the configuration."""
+        self._effects.append(IrqLine(PIN, 1))
+
     def _break(self) -> None:
         """The driver, which is running, has done what no driver may do: only a reset helps."""
         if not self._status & NEEDS_RESET:
             self._status |= NEEDS_RESET
             self._interrupts |= CONFIG_CHANGE
-            self._effects.append(IrqLine(PIN, 1))
+            self._tell_change()
 
     # --- Chains -------------------------------------------------------------------------------------------
 
@@ -301,7 +312,7 @@ class VirtioMmio(TimelessModel):
     def _use(self, index: int, handle: int, written: int) -> None:
         """Give a chain back."""
         self._interrupts |= USED_BUFFER
-        self._effects.append(ChainUsed(PIN, handle, written))
+        self._effects.append(ChainUsed(self._pin_of(index), handle, written))
         self._queues[index].in_hand -= 1
 
     def memory(self, now: int, tag: int, data: bytes | None) -> None:
@@ -344,6 +355,13 @@ class VirtioMmio(TimelessModel):
         if interrupts > USED_BUFFER | CONFIG_CHANGE:
             raise SnapshotError(f"interrupts {interrupts:#x}")
         return queues, state[end:]
+
+    def restore(self, state: bytes) -> None:
+        """See DeviceModel. A device that has something in hand has its own."""
+        queues, behind = self._restored(state)
+        if behind:
+            raise SnapshotError(f"{len(behind)} stray bytes")
+        self._become(state, queues)
 
     def _become(self, state: bytes, queues: list[_Registers]) -> None:
         """Be as a snapshot says that was found good."""

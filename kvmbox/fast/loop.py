@@ -172,6 +172,17 @@ class CompiledRoutes(Routes):
         super()._put(table, key, route)
         self._core.learn(*self._split(table, key), route)
 
+    def outdate(self) -> None:
+        """See Routes."""
+        super().outdate()
+        self._core.stale = 1
+
+    def forget(self) -> None:
+        """See Routes."""
+        self._core.stale = 0
+        super().forget()
+        self._core.forget_all()
+
     def port_exit(self, word: int, what: Access, count: int) -> None:
         """See Routes. A string instruction that a window or a steady value may serve takes the route of a
         single access.
@@ -225,6 +236,10 @@ class CompiledLoop(LoopCore, VcpuLoop):
         )
         self._enter = self.enter_compiled
         self._remember = self.remember
+
+    def outdated(self) -> None:
+        """Compiled code has found that the routes are stale."""
+        self.routes.forget()
 
     def run(self) -> Outcome | None:
         """See VcpuLoop."""

@@ -790,6 +790,7 @@ cdef class LoopCore:
     """The compiled half of `run.vcpu_loop.VcpuLoop`."""
 
     cdef AttentionCore attention
+    cdef public uint64_t stale      # whether a bus has changed: no route counts any more
     cdef int descriptor
     cdef unsigned long run_request
     cdef object fake_enter
@@ -890,6 +891,19 @@ cdef class LoopCore:
         for index, argument in enumerate(arguments):
             one.arguments[index] = <PyObject *>argument
 
+    def forget_all(self):
+        """Forget all routes. By the vCPU's own thread, when no access is under way."""
+        cdef size_t index
+        for index in range(RECENT):
+            if self.made[index].what != NULL:
+                self.described[index] = <object>self.made[index].what
+        for index in range(self.room):
+            free(self.table[index].steady)
+        memset(self.table, 0, self.room * sizeof(Route))
+        self.used = 0
+        self.current = NULL
+        self.owned = []
+
     def count_of(self, uint64_t key, kind):
         """How many exits of this route were handled here. Thread-safe."""
         cdef Route *one = self.place(key, PORT if kind is None else <uint64_t>kind)
@@ -953,6 +967,8 @@ cdef class LoopCore:
                     with nogil:
                         found = self.go()
                 if found == NOT_OURS:
+                    if self.stale:
+                        self.outdated()
                     return 0
                 if found == FAILED:
                     ctypes.set_errno(self.error)
@@ -997,7 +1013,7 @@ cdef class LoopCore:
         else:
             return NOT_OURS
         self.last_rip = words[self.sync_rip]
-        if route.access == NULL or position > <uint64_t>(self.buffer.len - 8):
+        if route.access == NULL or position > <uint64_t>(self.buffer.len - 8) or load(&self.stale):
             return NOT_OURS
         self.carried = self.value = 0
         data = <uint8_t *>words + position
@@ -1068,7 +1084,9 @@ cdef class LoopCore:
         cdef uint64_t room = self.buffer.len
         cdef uint64_t ring
         cdef Route *route = self.place(words[IO_WORD] & 0xFFFFFFFFULL | ONE_ACCESS, PORT)
-        if route.access == NULL or position > room or (more + 1) * route.size > room - position:
+        if route.access == NULL or load(&self.stale):
+            return NOT_OURS
+        if position > room or (more + 1) * route.size > room - position:
             return NOT_OURS
         if route.core != NULL and route.is_read:
             return self.read_string(route, words, position, more)

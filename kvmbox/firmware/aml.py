@@ -34,6 +34,13 @@ _IO_PORT: Final = 0x47
 _END_TAG: Final = b"\x79\x00"  # a checksum of 0: not checked
 _MEMORY32_FIXED: Final = 0x86
 _INTERRUPT: Final = 0x89
+_WORD_SPACE: Final = 0x88
+_DWORD_SPACE: Final = 0x87
+_MEMORY_SPACE: Final = 0
+_IO_SPACE: Final = 1
+_BUS_SPACE: Final = 2
+_FIXED_WINDOW: Final = 0b1100  # for the devices behind it; first and last address are fixed
+_ENTIRE_RANGE: Final = 3
 _CONSUMER: Final = 1
 _DECODES_16_BITS: Final = 1
 _READ_WRITE: Final = 1
@@ -149,3 +156,28 @@ def interrupt(number: int) -> bytes:
 def memory32_fixed(base: int, size: int, *, writable: bool) -> bytes:
     """Memory32Fixed(ReadWrite or ReadOnly, base, size) (section 6.4.3.4)."""
     return struct.pack("<BHBII", _MEMORY32_FIXED, 9, _READ_WRITE * writable, base, size)
+
+
+def bus_numbers(first: int, last: int) -> bytes:
+    """WordBusNumber(ResourceProducer, MinFixed, MaxFixed, first to last) (section 6.4.3.5.3)."""
+    return _word_space(_BUS_SPACE, 0, first, last)
+
+
+def io_window(first: int, last: int) -> bytes:
+    """WordIO(ResourceProducer, MinFixed, MaxFixed, PosDecode, EntireRange, first to last)."""
+    return _word_space(_IO_SPACE, _ENTIRE_RANGE, first, last)
+
+
+def _word_space(kind: int, flags: int, first: int, last: int) -> bytes:
+    numbers = (0, first, last, 0, last - first + 1)
+    return struct.pack(
+        "<BHBBB5H", _WORD_SPACE, 13, kind, _FIXED_WINDOW, flags, *(n & 0xFFFF for n in numbers)
+    )
+
+
+def memory_window(first: int, last: int) -> bytes:
+    """DWordMemory(ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite, first to last)
+    (section 6.4.3.5.2).
+    """
+    numbers = (0, first, last, 0, last - first + 1)
+    return struct.pack("<BHBBB5I", _DWORD_SPACE, 23, _MEMORY_SPACE, _FIXED_WINDOW, _READ_WRITE, *numbers)

@@ -20,6 +20,18 @@ _FUNCTIONING: Final = 0x08
 _ALL: Final = _PRESENT | _ENABLED | _SHOWN | _FUNCTIONING
 _HIDDEN: Final = _PRESENT | _ENABLED | _FUNCTIONING
 
+_ALL_FUNCTIONS: Final = 0xFFFF
+_INTA: Final = 0
+_PCI_END: Final = layout.PCI_ADDRESS_PORT + layout.PCI_PORT_COUNT
+_PCI_WINDOWS: Final = (
+    aml.bus_numbers(0, 0),
+    aml.io_ports(layout.PCI_ADDRESS_PORT, layout.PCI_PORT_COUNT),
+    aml.io_window(0, layout.PCI_ADDRESS_PORT - 1),
+    aml.io_window(_PCI_END, layout.PCI_PORTS_END - 1),
+    aml.memory_window(layout.LOW_MEMORY_END, layout.TEXT_SCREEN + layout.TEXT_SCREEN_SIZE - 1),
+    aml.memory_window(layout.PCI_MEMORY, layout.PCI_MEMORY_END - 1),
+)
+
 
 def definition_block(platform: Platform) -> bytes:
     """The AML of `platform`, as it follows the header of the table."""
@@ -37,6 +49,7 @@ def definition_block(platform: Platform) -> bytes:
                 _fw_cfg(),
                 _pvpanic(),
                 *_virtio(platform),
+                *_pci(platform),
             ),
         )
     )
@@ -145,4 +158,26 @@ def _virtio(platform: Platform) -> list[bytes]:
             uid=number,
         )
         for number, (address, line) in enumerate(platform.virtio)
+    ]
+
+
+def _pci(platform: Platform) -> list[bytes]:
+    """The host bridge, what it passes on, and where the pins of its functions lead (section 6.2.13)."""
+    if platform.pci is None:
+        return []
+    routes = [
+        aml.package(
+            aml.integer(number << 16 | _ALL_FUNCTIONS), aml.integer(_INTA), aml.integer(0), aml.integer(line)
+        )
+        for number, line in platform.pci
+    ]
+    return [
+        aml.device(
+            "PCI0",
+            aml.name("_HID", aml.eisa_id("PNP0A03")),
+            aml.name("_ADR", aml.integer(0)),
+            aml.name("_BBN", aml.integer(0)),
+            aml.name("_CRS", aml.resource_template(*_PCI_WINDOWS)),
+            aml.name("_PRT", aml.package(*routes)),
+        )
     ]

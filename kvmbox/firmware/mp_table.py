@@ -37,7 +37,7 @@ _IO_APIC_VERSION: Final = 0x11  # of KVM's I/O APIC
 _ENABLED: Final = 1 << 0
 _BOOT_PROCESSOR: Final = 1 << 1
 
-_ISA_BUS: Final = 0
+_PCI_BUS: Final = 0  # its number on the bus, too: sections 4.3.2 and D.3
 _IO_INTERRUPT: Final = 3
 _LOCAL_INTERRUPT: Final = 4
 _INT: Final = 0
@@ -59,15 +59,25 @@ def _entries(platform: Platform) -> list[bytes]:
         )
         for number in range(platform.cpus)
     ]
-    entries.append(_BUS.pack(1, _ISA_BUS, b"ISA   "))
+    isa_bus = 0
+    if platform.pci is not None:
+        entries.append(_BUS.pack(1, _PCI_BUS, b"PCI   "))
+        isa_bus = 1
+    entries.append(_BUS.pack(1, isa_bus, b"ISA   "))
     entries.append(_IO_APIC.pack(2, io_apic, _IO_APIC_VERSION, _ENABLED, layout.IO_APIC_BASE))
     entries += [
-        _INTERRUPT.pack(_IO_INTERRUPT, _INT, wiring.flags(irq), _ISA_BUS, irq, io_apic, wiring.pin(irq))
+        _INTERRUPT.pack(_IO_INTERRUPT, _INT, wiring.flags(irq), isa_bus, irq, io_apic, wiring.pin(irq))
         for irq in range(wiring.ISA_IRQS)
         if irq != wiring.CASCADE_IRQ
     ]
     entries += [
-        _INTERRUPT.pack(_LOCAL_INTERRUPT, kind, wiring.CONFORMS, _ISA_BUS, 0, wiring.ALL_LOCAL_APICS, lint)
+        _INTERRUPT.pack(
+            *(_IO_INTERRUPT, _INT, wiring.flags(line), _PCI_BUS, number << 2, io_apic, wiring.pin(line))
+        )
+        for number, line in platform.pci or ()
+    ]
+    entries += [
+        _INTERRUPT.pack(_LOCAL_INTERRUPT, kind, wiring.CONFORMS, isa_bus, 0, wiring.ALL_LOCAL_APICS, lint)
         for kind, lint in ((_EXT_INT, _LINT0), (_NMI, wiring.NMI_PIN))
     ]
     return entries

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from kvmbox.lean import Value
+
+Told = Mapping[str, Any]
+"""Fields of a platform that are known later than the others."""
+NOTHING: Final[Told] = {}
 
 
 class Platform(Value):
@@ -13,7 +18,8 @@ class Platform(Value):
     `memory_size` is bytes of RAM; CPU i of `cpus` has the APIC id i; `serial_ports` are those that are
     present: COM1 to COM4, and "MMIO" for the memory-mapped one. `cpu_signature` and `cpu_features` are EAX
     and EDX of CPUID leaf 1, which MP and SMBIOS tables repeat; by default those of a P6 with FPU, CMPXCHG8B
-    and local APIC. `virtio` has (address, interrupt line) of each virtio device over MMIO.
+    and local APIC. `virtio` has (address, interrupt line) of each virtio device over MMIO. `pci` has
+    (device number, interrupt line) of each function of the PCI bus that interrupts, None without a bus.
     """
 
     memory_size: int
@@ -22,6 +28,11 @@ class Platform(Value):
     cpu_signature: int = 0x600
     cpu_features: int = 0x301
     virtio: tuple[tuple[int, int], ...] = ()
+    pci: tuple[tuple[int, int], ...] | None = None
+
+    def told(self, fields: Told) -> Platform:
+        """The same, with other fields."""
+        return Platform(**{**self.as_dict(), **fields}) if fields else self
 
 
 class Further(Value):

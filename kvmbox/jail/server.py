@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import binascii
 
-import kvmbox.wire.media_effects  # noqa: F401 - adds the effects that some models have
+import kvmbox.wire.media_effects
+import kvmbox.wire.pci_effects  # noqa: F401 - both add the effects that some models have
 from kvmbox.devices.catalog import build_model
 from kvmbox.devices.model import DONE, DeviceModel, Effect, HostOutput, SnapshotError
 from kvmbox.jail.own_model import build_from_source

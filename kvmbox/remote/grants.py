@@ -40,6 +40,7 @@ from kvmbox.wire.effects import BY_CLASS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kvmbox.remote.buses import Buses
     from kvmbox.remote.media import Media
     from kvmbox.remote.medium import MediumAccess
     from kvmbox.remote.queues import DeviceQueues
@@ -157,6 +158,11 @@ class Host(Protocol):
         """The virtqueues of a device."""
         ...
 
+    @property
+    def buses(self) -> Buses:
+        """What the devices are on."""
+        ...
+
 
 class Grants(Value):
     """What the effects of one device call, each None or empty where it may not have them.
@@ -168,7 +174,8 @@ class Grants(Value):
     of the write that the VMM forwarded, because the device's word does not count for an exit status.
     stop_when: the bytes of which the write must have one, if there are any. suspend:
     called with what may wake the machine. late_writes: by register, called with whether they are allowed.
-    memory, resources: see `guest_memory`, and `medium` for a medium among them. media: see there.
+    memory, resources: see `guest_memory`, and `medium` for a medium among them. media: see there. further: as
+    `check`, of effects that are nothing here, for devices of PCI.
     """
 
     name: str
@@ -184,6 +191,7 @@ class Grants(Value):
     memory: MemoryAccess | None = None
     resources: Sequence[Access] = ()
     media: Media | None = None
+    further: Callable[[int, Effect], Application | None] | None = None
     late_writes: Mapping[int, Callable[[int], None]] = _NONE
 
     def check(self, index: int, effect: Effect, sent: bytes) -> Application | None:
@@ -235,10 +243,9 @@ class Grants(Value):
                 if not isinstance(content, ContentAccess) or size > protocol.MAX_PAYLOAD:
                     return None
                 return content.read, (index, tag, offset, size), 1
-            case _ if self.media is not None:
-                return self.media.check(index, effect)
             case _:
-                return None
+                found = None if self.media is None else self.media.check(index, effect)
+                return self.further(index, effect) if found is None and self.further is not None else found
 
 
 def _nobody_hears(_at: int) -> None:
@@ -307,6 +314,8 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
                 resources.append(host.medium(device.name, grant))
             case board.Queues():
                 pass
+            case board.PciGrant():
+                bound["further"] = host.buses.pci.bind(device.name, grant, lines)
             case _:
                 assert_never(grant)
     if any(isinstance(grant, board.Medium | board.Queues) for grant in device.grants):
@@ -314,11 +323,5 @@ def bind(device: DeviceSpec, host: Host) -> Grants:
 
         bound["media"] = media_of(device, resources, lines, host.window, host.queues)
     rises = {pin: rise for pin, line in enumerate(lines) if (rise := host.rise_of(line)) is not None}
-    wired = {
-        "irq_lines": lines,
-        "rises": rises,
-        "takers": takers,
-        "resources": resources,
-        "late_writes": late,
-    }
-    return Grants(device.name, **wired, **bound)  # type: ignore[arg-type]  # by name above
+    bound.update(irq_lines=lines, rises=rises, takers=takers, resources=resources, late_writes=late)
+    return Grants(device.name, **bound)  # type: ignore[arg-type]  # by name above

@@ -18,14 +18,16 @@ from kvmbox.wire.protocol import request_word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Final
+
     from kvmbox.remote.queue_access import QueueAccess
     from kvmbox.remote.window_access import WindowAccess
 
 ACCESS_SIZES = (1, 2, 4, 8)
 WINDOW_SIZES = (2, 4)
 """The sizes in bytes of accesses that a window serves."""
-NOTED_SIZE = 4
-"""The size in bytes of the writes that may publish a queue."""
+_NO_QUEUES: Final[Mapping[int, QueueAccess]] = {}
 
 
 class DeviceProxy:
@@ -56,10 +58,11 @@ class DeviceProxy:
         *,
         at_once: bool = True,
         window: WindowAccess | None = None,
-        queues: QueueAccess | None = None,
+        queues: Mapping[int, QueueAccess] = _NO_QUEUES,
     ) -> None:
         """`at_once`: whether the accesses of one instruction may be one request; see `grants.leaves_room`.
-        `window` makes accesses where there may be a window, and `queues` those that may publish a queue.
+        `window` makes accesses where there may be a window, and `queues`, by size, writes that may publish a
+        queue.
         """
         self.channel = channel
         self.index = index
@@ -79,7 +82,7 @@ class DeviceProxy:
     def of(cls, channel: Channel, index: int, device: DeviceSpec) -> DeviceProxy:
         """The proxy of `device`."""
         window: WindowAccess | None = None
-        queues: QueueAccess | None = None
+        queues: Mapping[int, QueueAccess] = _NO_QUEUES
         media = channel.media(index)
         if media is not None and media.window is not None:
             from kvmbox.remote.window_access import WindowAccess
@@ -87,20 +90,21 @@ class DeviceProxy:
             window = WindowAccess(channel, index, media.window)
         if media is not None and media.queues is not None:
             from kvmbox.remote.queue_access import QueueAccess
+            from kvmbox.remote.queue_notes import NOTED
 
-            queues = QueueAccess(channel, media.queues)
+            queues = {size: QueueAccess(channel, media.queues, size) for size in NOTED}
+        # Of a function, each byte that is written may be one that is noted.
+        at_once = leaves_room(device) and device.pci is None
         sizes = device.natural_sizes
-        return cls(
-            channel, index, device.name, sizes, at_once=leaves_room(device), window=window, queues=queues
-        )
+        return cls(channel, index, device.name, sizes, at_once=at_once, window=window, queues=queues)
 
     def _fast_path(self, kind: int, size: int) -> FastPath:
         word = request_word(kind, self.index, size)
         window = self.window if size in WINDOW_SIZES else None
         access = self.channel.access if window is None else window.access
         if kind == protocol.WRITE:
-            if self._queues is not None and size == NOTED_SIZE:
-                access = self._queues.access
+            if size in self._queues:
+                access = self._queues[size].access
             return FastPath(access, word, 0)
         return FastPath(access, word, (1 << 8 * size) - 1, self.channel.steady if window is None else None)
 
@@ -122,8 +126,9 @@ class DeviceProxy:
     def write_string(self, offset: int, size: int, data: bytes) -> None:
         """See DirectDevice. Raises DeviceProcessError."""
         self.count(False, len(data) // size)
-        if self._queues is not None and size == NOTED_SIZE:
-            self._queues.note(offset, *memoryview(data).cast("I"))
+        if size in self._queues:
+            values = [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)]
+            self._queues[size].note(offset, *values)
         if self.window is not None and size in WINDOW_SIZES:
             self.window.write_string(offset, size, data)
         else:

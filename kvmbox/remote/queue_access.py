@@ -10,13 +10,14 @@ from kvmbox.remote.queues import DeviceQueues
 
 
 class QueueAccess:
-    """The writes of 4 bytes to the device behind `channel` that has these queues. By vCPU threads."""
+    """The writes of `size` bytes to the device behind `channel` that has these queues. By vCPU threads."""
 
-    def __init__(self, channel: Channel, queues: DeviceQueues) -> None:
+    def __init__(self, channel: Channel, queues: DeviceQueues, size: int) -> None:
         self.channel = channel
-        self.noted = NOTED
+        self.noted = NOTED[size]
         """The registers where `access` is more than that of the channel: `fast.vmm` looks at this."""
         self._queues = queues
+        self._size = size
 
     def access(self, word: int, offset: int, value: int, limit: int) -> int:
         """As `Channel.access`. Raises DeviceProcessError."""
@@ -25,6 +26,6 @@ class QueueAccess:
 
     def note(self, offset: int, *values: int) -> None:
         """The guest writes these values to a register, one after another."""
-        if offset in NOTED:
+        if offset in self.noted:
             for value in values:
-                self.channel.serve(partial(self._queues.note, offset, value))
+                self.channel.serve(partial(self._queues.note, offset, value, self._size))

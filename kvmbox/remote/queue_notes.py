@@ -1,13 +1,16 @@
 """Where the guest has published virtqueues, as it wrote that itself: its writes to the registers of a virtio
-device (VIRTIO 1.2, 4.2.2) are noted before the device process sees them.
+device (VIRTIO 1.2, 4.2.2; over PCI 4.1.4.3 and 4.1.4.8) are noted before the device process sees them.
 
 The process says when a queue is live, and the guest says where. So a process that is taken over cannot have
 the VMM walk a ring at an address of its own. What the guest has written of a queue counts when it writes 1 to
-QueueReady, until it writes 0 there or to Status, or the machine is reset.
+QueueReady, until it writes 0 there or to Status, or the machine is reset. A legacy driver gives a page
+instead, which says it all.
 
-The registers take 4 bytes at a time. An access of any other size changes nothing in the model, and is not
-noted. Two CPUs that write at the same time may be noted in one order and seen by the model in the other. Then
-a queue is where the guest has written, too, but it may be another one than the guest means.
+A register takes accesses of its own size. One of any other size changes nothing in the model, and is not
+noted. A device over MMIO has no registers where one over PCI has some, and the other way round.
+
+Two CPUs that write at the same time may be noted in one order and seen by the model in the other. Then a
+queue is where the guest has written, too, but it may be another one than the guest means.
 """
 
 from __future__ import annotations
@@ -16,23 +19,36 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
+from kvmbox.devices.virtio_pci_registers import COMMON, LEGACY, legacy_areas
+
 Place = tuple[int, int, int, int]
 """Entries, then the addresses of descriptors, available ring and used ring."""
 
-_QUEUE_SEL: Final = 0x30
-_QUEUE_READY: Final = 0x44
-_STATUS: Final = 0x70
-_FIELDS: Final = {
-    0x38: (0, 0),  # QueueNum
-    0x80: (1, 0),  # QueueDescLow, and so on: the field of `Place`, and the bit where it begins
-    0x84: (1, 32),
-    0x90: (2, 0),
-    0x94: (2, 32),
-    0xA0: (3, 0),
-    0xA4: (3, 32),
+_HALVES: Final = tuple((area, half) for area in range(3) for half in range(2))
+_SELECT, _SIZE, _AREA, _READY, _STATUS, _PAGE, _NOTHING = range(7)
+
+_ACTIONS: Final[dict[tuple[int, int], tuple[int, int]]] = {
+    (0x30, 4): (_SELECT, 0),  # QueueSel, and so on: what is written, and for an area the bit where it begins
+    (0x38, 4): (_SIZE, 0),
+    (0x44, 4): (_READY, 0),
+    (0x70, 4): (_STATUS, 0),
+    **{(0x80 + 16 * area + 4 * half, 4): (_AREA, 64 * area + 32 * half) for area, half in _HALVES},
+    (COMMON + 0x14, 1): (_STATUS, 0),
+    (COMMON + 0x16, 2): (_SELECT, 0),
+    (COMMON + 0x18, 2): (_SIZE, 0),
+    (COMMON + 0x1C, 2): (_READY, 0),
+    **{(COMMON + 0x20 + 8 * area + 4 * half, 4): (_AREA, 64 * area + 32 * half) for area, half in _HALVES},
+    (LEGACY + 0x08, 4): (_PAGE, 0),
+    (LEGACY + 0x0E, 2): (_SELECT, 0),
+    (LEGACY + 0x12, 1): (_STATUS, 0),
 }
-NOTED: Final = frozenset((_QUEUE_SEL, _QUEUE_READY, _STATUS, *_FIELDS))
-"""The registers whose writes are noted."""
+"""What the writes to registers mean, by offset and size."""
+
+NOTED: Final = {
+    size: frozenset(offset for offset, one in _ACTIONS if one == size)
+    for size in {size for _, size in _ACTIONS}
+}
+"""The registers whose writes are noted, by size."""
 
 _ONES: Final = 0xFFFF_FFFF
 _NOWHERE: Final[Place] = (0, 0, 0, 0)
@@ -40,43 +56,59 @@ _SELECTED: Final = Struct("<I")
 _WRITTEN: Final = Struct("<I3QI3Q")  # what is written, and what counts
 
 
+def _changed(place: Place, action: int, shift: int, value: int) -> Place:
+    """The place after a write to one of its fields."""
+    fields = list(place)
+    if action == _SIZE:
+        fields[0] = value
+    else:
+        area, bit = divmod(shift, 64)
+        fields[1 + area] = fields[1 + area] & ~(_ONES << bit) | value << bit
+    return fields[0], fields[1], fields[2], fields[3]
+
+
 class QueueNotes:
     """What the guest has written of the `count` queues of one device. Pure."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, size: int = 0) -> None:
+        """A queue has `size` entries before the guest says so."""
         self._count = count
+        self._unwritten: Place = (size, 0, 0, 0)
         self.forget()
 
     def forget(self) -> None:
         """The device is reset."""
         self._selected = 0
-        self._written: list[Place] = [_NOWHERE] * self._count
+        self._written: list[Place] = [self._unwritten] * self._count
         self._published: list[Place] = [_NOWHERE] * self._count
 
     def published(self, index: int) -> Place:
         """Where the guest has published a queue; of 0 entries if it has not."""
         return self._published[index]
 
-    def write(self, offset: int, value: int) -> Sequence[int]:
-        """The guest writes 4 bytes to a register. The queues that it has taken back by that."""
+    def write(self, offset: int, value: int, size: int = 4) -> Sequence[int]:
+        """The guest writes a register. The queues that it has taken back by that."""
+        action, shift = _ACTIONS.get((offset, size), (_NOTHING, 0))
+        value &= (1 << 8 * size) - 1
         index = self._selected
-        if offset == _STATUS:
+        if action == _STATUS:
             if value & 0xFF:
                 return ()
             self.forget()
             return range(self._count)
-        if offset == _QUEUE_SEL:
-            self._selected = value & _ONES
+        if action == _SELECT:
+            self._selected = value
         elif index >= self._count:
             return ()
-        elif offset == _QUEUE_READY:
+        elif action == _READY:
             self._published[index] = self._written[index] if value & 1 else _NOWHERE
             return () if value & 1 else (index,)
-        elif offset in _FIELDS:
-            field, shift = _FIELDS[offset]
-            place = list(self._written[index])
-            place[field] = place[field] & ~(_ONES << shift) | (value & _ONES) << shift
-            self._written[index] = (place[0], place[1], place[2], place[3])
+        elif action == _PAGE:
+            entries = self._unwritten[0]
+            self._published[index] = (entries, *legacy_areas(value, entries)) if value else _NOWHERE
+            return () if value else (index,)
+        elif action != _NOTHING:
+            self._written[index] = _changed(self._written[index], action, shift, value)
         return ()
 
     def state(self) -> bytes:

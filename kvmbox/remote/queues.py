@@ -122,7 +122,7 @@ class DeviceQueues:
         self._rings: list[Ring | None] = [None] * grant.count
         self._live: dict[int, _Live] = {}
         self._last = 0
-        self._notes = QueueNotes(grant.count)
+        self._notes = QueueNotes(grant.count, grant.initial_size)
         self._told: list[tuple[int, int, bool]] = []  # tag, status, and whether it is of a transfer
         self._reads: deque[tuple[int, int, int]] = deque()
         self._walks: dict[int, int] = {}
@@ -174,9 +174,9 @@ class DeviceQueues:
 
     # --- Queues -------------------------------------------------------------------------------------------
 
-    def note(self, offset: int, value: int) -> Sequence[Any]:
-        """The guest is about to write 4 bytes to a register. What is to be sent because of it: nothing."""
-        for index in self._notes.write(offset, value):
+    def note(self, offset: int, value: int, size: int = 4) -> Sequence[Any]:
+        """The guest is about to write a register. What is to be sent because of it: nothing."""
+        for index in self._notes.write(offset, value, size):
             self._stop(index)
             for live in self._live.values():
                 live.is_taken_back |= live.index == index

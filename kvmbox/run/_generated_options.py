@@ -65,6 +65,7 @@ class MachineOptions(SnapshotOptions, total=False):
     cpus: int
     cpu: str
     rtc_base: int | str
+    pci: Literal["auto", "on", "off"]
     testdev: bool
     boot: str
     append: str

@@ -15,13 +15,11 @@ from kvmbox.boot.load import BootOptions, load_image
 from kvmbox.boot.plan import BUILTIN_BIOS, NO_BIOS, BootPlan
 from kvmbox.errors import StartError, UsageError
 from kvmbox.firmware.fw_cfg import FwCfgItem
-from kvmbox.firmware.platform import NO_DRIVES, Further, Platform
+from kvmbox.firmware.platform import NO_DRIVES, NOTHING, Further, Platform, Told
 from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.run.config import RunConfig
 from kvmbox.symbol_file import SymbolFile
-
-VirtioPlaces = tuple[tuple[int, int], ...]
 
 BIOS_ROM = os.path.join(bundled.DIRECTORY, "bios.bin")
 
@@ -38,8 +36,8 @@ class BootSource(Value):
     `disk` is the image that the BIOS shows as a disk, or as a CD (`is_cd`), if it does. `fw_cfg` has the
     kernel that firmware is to start. `symbols` are the files that name the guest's addresses. `hint` names
     another way to boot, or is empty. `serves_drives` says that what is booted, and is no disk, may ask the
-    BIOS for drives. `load_beside` loads the image beside `further` drives of the BIOS, and announces the
-    virtio devices at `virtio`.
+    BIOS for drives. `load_beside` loads the image beside `further` drives of the BIOS, on a machine that is
+    as `told`: fields of `Platform`.
     """
 
     load: Callable[[GuestMemory], BootPlan]
@@ -49,23 +47,23 @@ class BootSource(Value):
     symbols: tuple[SymbolFile, ...] = ()
     hint: str = ""
     is_cd: bool = False
-    load_beside: Callable[[Further, VirtioPlaces, GuestMemory], BootPlan] | None = None
+    load_beside: Callable[[Further, Told, GuestMemory], BootPlan] | None = None
     further: Further = NO_DRIVES
-    virtio: VirtioPlaces = ()
+    told: Told = NOTHING
     serves_drives: bool = False
 
     def beside(self, further: Further) -> BootSource:
         """The same, with `further` drives of the BIOS."""
-        return self._loading(further, self.virtio)
+        return self._loading(further, self.told)
 
-    def announcing(self, virtio: VirtioPlaces) -> BootSource:
-        """The same, and the guest is told of the virtio devices there: (address, line) each."""
-        return self._loading(self.further, virtio) if virtio else self
+    def telling(self, **fields: object) -> BootSource:
+        """The same, on a platform with these fields."""
+        return self._loading(self.further, {**self.told, **fields})
 
-    def _loading(self, further: Further, virtio: VirtioPlaces) -> BootSource:
+    def _loading(self, further: Further, told: Told) -> BootSource:
         assert self.load_beside is not None
-        load = partial(self.load_beside, further, virtio)
-        return BootSource(**self.as_dict() | {"load": load, "further": further, "virtio": virtio})
+        load = partial(self.load_beside, further, told)
+        return BootSource(**self.as_dict() | {"load": load, "further": further, "told": told})
 
     @classmethod
     def read(cls, config: RunConfig, files: HostFiles | None = None) -> BootSource:
@@ -117,7 +115,7 @@ class BootSource(Value):
         shows_disk = way.name in ("bios", "iso") or (way.name == "real" and config.bios == BUILTIN_BIOS)
         load = partial(_load, image, options, platform_of(config))
         return cls(
-            partial(load, NO_DRIVES, ()),
+            partial(load, NO_DRIVES, NOTHING),
             has_bios,
             image if shows_disk else None,
             tuple(for_firmware),
@@ -134,12 +132,11 @@ def _load(
     options: BootOptions,
     platform: Platform,
     further: Further,
-    virtio: VirtioPlaces,
+    told: Told,
     memory: GuestMemory,
 ) -> BootPlan:
-    if virtio:
-        platform = Platform(**platform.as_dict() | {"virtio": virtio})
-    return load_image(image, memory, BootOptions(**options.as_dict() | {"further": further}), platform)
+    options = BootOptions(**options.as_dict() | {"further": further})
+    return load_image(image, memory, options, platform.told(told))
 
 
 def _image(config: RunConfig, files: HostFiles) -> GuestImage:

@@ -13,7 +13,7 @@ from typing import Protocol
 from kvmbox import board, layout
 from kvmbox.board import BoardOptions, BootDrive, DeviceSpec, Medium, Queues, Resource, StopValue, pc_board
 from kvmbox.boot.state import CpuState
-from kvmbox.bus import Bus, BusDevice, Mapping
+from kvmbox.bus import BusDevice
 from kvmbox.errors import UsageError
 from kvmbox.firmware.fw_cfg import MOST_BYTES, FwCfgItem, check_name
 from kvmbox.host.clock import GuestClock
@@ -26,6 +26,7 @@ from kvmbox.kvm.vcpu import Vcpu
 from kvmbox.kvm.vm import Vm
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import CLEAN, GUEST_CRASHED, Outcome, debug_exit_status
+from kvmbox.remote.buses import Buses
 from kvmbox.remote.grants import bind
 from kvmbox.remote.pool import DevicePool
 from kvmbox.remote.proxy import DeviceProxy
@@ -34,7 +35,6 @@ from kvmbox.run.coalescing import CoalescedRing, OutputRoom
 from kvmbox.run.kinds import guest_clock, interrupt_router, ring_kind, window_kind
 from kvmbox.run.late_writes import LateWrites
 from kvmbox.run.processors import Processors
-from kvmbox.wire import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,15 +44,13 @@ if TYPE_CHECKING:
     from kvmbox.remote.grants import Grants, Host
     from kvmbox.remote.guest_memory import Submit
     from kvmbox.remote.medium import MediumAccess
+    from kvmbox.remote.pci import PciFabric
     from kvmbox.remote.queues import DeviceQueues
     from kvmbox.remote.window import DataWindow
     from kvmbox.run.config import RunConfig
     from kvmbox.run.moving import Mover
 
     Stores = ZoneMap[str, Store]
-
-PORT_BITS = 16
-ADDRESS_BITS = 52  # the most that an x86 physical address can have
 
 
 def board_of(
@@ -138,6 +136,7 @@ class RunHost:
         stores: Stores,
         wake: Callable[[], None],
         exact: bool,
+        buses: Buses,
     ) -> None:
         """For the rest see `Devices`."""
         self.late = LateWrites()
@@ -145,7 +144,6 @@ class RunHost:
         self.irq_source = router.source
         self.replacing_irq_source = router.replacing_source
         self.rise_of = router.rise_of
-        self.input_room = console.room
         self.ask_for_reset = reset
         self.suspend = suspend
         self.ram = ram
@@ -153,8 +151,9 @@ class RunHost:
         self._stores = stores
         self._wake = wake
         self._mover: Mover | None = None
+        self.buses = buses
         self._judge = judge
-        self._exact = exact
+        self.exact = exact
         self._crash_kernel = False
 
     def output(self, stream: str) -> Callable[[bytes], None]:
@@ -168,6 +167,10 @@ class RunHost:
 
         reports = BiosReports(self._judge, self._console.note)
         return reports.take, reports.stop
+
+    def input_room(self, stream: str) -> Callable[[int], None]:
+        """A stream of the console."""
+        return self._console.room(stream)
 
     @property
     def transfer_thread(self) -> TransferThread | None:
@@ -200,7 +203,7 @@ class RunHost:
     def late_writes(self, device: DeviceSpec, grant: board.LateWrites) -> Callable[[int], None]:
         """KVM coalesces writes to the register's port while they may be late. Those to memory always exit."""
         port = device.port_of(grant.register)
-        return (lambda _allowed: None) if port is None or self._exact else self.late.add(port)
+        return (lambda _allowed: None) if port is None or self.exact else self.late.add(port)
 
     def stop(self, value: int | None) -> None:
         """The guest ends the run: with `value` at the debug-exit port, or cleanly (None)."""
@@ -285,27 +288,26 @@ class Devices:
         guest, if anything is. With `exact`, each write that prints exits: then the vCPU stands at the
         instruction that has printed a text when the text is found.
         """
-        self._exact = exact
         self.board = board
         self.pool = pool
         self.clock = guest_clock()
         self.router = interrupt_router(self.clock)
-        self.ports = Bus(PORT_BITS)
-        self.mmio = Bus(ADDRESS_BITS)
+        self._buses = Buses(board, ram, self.router.source, console.note)
+        self.ports, self.mmio = self._buses.ports, self._buses.mmio
         self.proxies: list[DeviceProxy] = []
         self.coalesced: dict[int, tuple[DeviceProxy, int]] = {}
         """Device and register of each port whose writes may always come late."""
         self.late_ports: dict[int, tuple[DeviceProxy, int]] = {}
         """The same of those whose writes may come late at times."""
-        host = RunHost(self.router, console, judge, reset, suspend, ram, stores, wake, exact)
+        self._host = host = RunHost(
+            *(self.router, console, judge, reset, suspend, ram, stores, wake, exact, self._buses)
+        )
         self.shims = shims
         """What is between devices and guest, if anything is."""
         if shims is None:
             grants = {device.name: bind(device, host) for device in board}
         else:
             grants, deadline_changed = self._grants_behind(shims, host, deadline_changed)
-        self.transfers = host.transfer_thread
-        self.late = host.late
         self.late_forbidden: tuple[int, ...] = ()
         """The ports whose writes must not be late when the next virtual machine starts."""
         try:
@@ -323,6 +325,21 @@ class Devices:
             channel = pool.channel(member.device_type)
             for index, device in enumerate(member.devices):
                 self._attach(device, DeviceProxy.of(channel, index, device))
+
+    @property
+    def pci(self) -> PciFabric | None:
+        """The PCI of the board, if it has any."""
+        return self._buses.fabric
+
+    @property
+    def transfers(self) -> TransferThread | None:
+        """The thread that has moved what may have to wait, if there is one."""
+        return self._host.transfer_thread
+
+    @property
+    def late(self) -> LateWrites:
+        """The ports whose writes may be late at times."""
+        return self._host.late
 
     def _grants_behind(
         self, shims: Shims, host: RunHost, deadline_changed: Callable[[str, int, int], None]
@@ -347,13 +364,11 @@ class Devices:
         self.proxies.append(proxy)
         if self.shims is not None:
             shim = self.shims.device_of(device, proxy)
-            if shim is not proxy:
-                self._attach_shim(device, shim)
+            if shim is not proxy:  # each access of the guest goes to it, at once, and none by a fast path
+                self._buses.attach(device, shim, None)
                 return
-        for bus, ranges in ((self.ports, device.ports), (self.mmio, device.mmio)):
-            for addresses in ranges:
-                bus.attach(Mapping(addresses.first, addresses.count, proxy, addresses.offset, direct=proxy))
-        if self._exact and device.granted(board.Output):
+        self._buses.attach(device, proxy, proxy)
+        if self._host.exact and device.granted(board.Output):
             return
         for port in device.coalesced:
             mapping = self.ports.find(port)
@@ -363,12 +378,6 @@ class Devices:
             late = device.port_of(grant.register)
             if late is not None:
                 self.late_ports[late] = (proxy, grant.register)
-
-    def _attach_shim(self, device: DeviceSpec, shim: BusDevice) -> None:
-        """Each access of the guest goes to `shim`, at once, and none by a fast path."""
-        for bus, ranges in ((self.ports, device.ports), (self.mmio, device.mmio)):
-            for addresses in ranges:
-                bus.attach(Mapping(addresses.first, addresses.count, shim, addresses.offset))
 
 
 class SavedState(Protocol):
@@ -416,6 +425,8 @@ class GuestVm:
             self.vm.create_irqchip()
             self.vm.route_as_pc()
             if self.boot.after_bios:
+                from kvmbox.run.after_bios import initialize_pics
+
                 initialize_pics(self.vm)
             processors = Processors(kvm, self.vm, cpus=cpus, cpu=cpu)
             self.vcpus: list[Vcpu] = processors.vcpus
@@ -452,28 +463,6 @@ class GuestVm:
     def close(self) -> None:
         """Close the VM and its vCPUs; the memory stays."""
         self.vm.close(wait=self._waits)
-
-
-def initialize_pics(vm: Vm) -> None:
-    """Bring the 8259s into the state in which the built-in BIOS leaves them. Raises KvmError."""
-    from kvmbox.firmware import builtin_bios
-
-    chips = (uapi.KVM_IRQCHIP_PIC_MASTER, uapi.KVM_IRQCHIP_PIC_SLAVE)
-    for chip, vector, mask in zip(chips, builtin_bios.FIRST_VECTORS, builtin_bios.MASKS, strict=True):
-        state = vm.get_irqchip(chip)
-        state.pic.irq_base, state.pic.imr, state.pic.init4 = vector, mask, 1
-        vm.set_irqchip(state)
-
-
-def start_timer(devices: Devices) -> None:
-    """Start counter 0 of the PIT as the built-in BIOS does. Raises DeviceProcessError."""
-    from kvmbox.firmware import builtin_bios
-
-    for device_type, index, device in devices.pool.places():
-        if device.model == "pit_8254":
-            channel = devices.pool.channel(device_type)
-            for register, data in ((3, bytes((builtin_bios.TIMER_MODE,))), (0, bytes(2))):
-                channel.request(protocol.WRITE_RUN, device=index, offset=register, payload=data)
 
 
 def apply_state(vcpu: Vcpu, state: CpuState) -> None:

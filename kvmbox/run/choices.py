@@ -23,6 +23,7 @@ _Spec = TypeVar("_Spec")
 
 DataSegments = Literal["zero", "cs"]
 FirmwareChoice = Literal["auto", "none"]
+PciChoice = Literal["auto", "on", "off"]
 SerialOverflow = Literal["wait", "drop"]
 KeyboardInput = Literal["none", "console"]
 RtcPolicy = Literal["stand-still", "catch-up"]
@@ -31,6 +32,7 @@ ScreenChoice = Literal["auto", "end", "live", "never"]
 
 DATA_SEGMENTS: Final[tuple[DataSegments, ...]] = get_args(DataSegments)
 FIRMWARE_CHOICES: Final[tuple[FirmwareChoice, ...]] = get_args(FirmwareChoice)
+PCI_CHOICES: Final[tuple[PciChoice, ...]] = get_args(PciChoice)
 RTC_POLICIES: Final[tuple[RtcPolicy, ...]] = get_args(RtcPolicy)
 SERIAL_OVERFLOWS: Final[tuple[SerialOverflow, ...]] = get_args(SerialOverflow)
 SCREEN_CHOICES: Final[tuple[ScreenChoice, ...]] = get_args(ScreenChoice)
@@ -42,6 +44,7 @@ DEFAULT_BOOT: Final = AUTO
 DEFAULT_DISK_OVERLAY: Final = 256 * layout.MIB
 DEFAULT_CPU: Final = "host"
 DEFAULT_FIRMWARE: Final = FIRMWARE_CHOICES[0]
+DEFAULT_PCI: Final = PCI_CHOICES[0]
 DEFAULT_SERIAL_OVERFLOW: Final = SERIAL_OVERFLOWS[0]
 DEFAULT_SCREEN: Final = SCREEN_CHOICES[0]
 DEFAULT_KEYBOARD: Final = KEYBOARD_INPUTS[0]

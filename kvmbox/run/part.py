@@ -39,6 +39,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kvmbox.lean import Value
+from kvmbox.run.choices import DEFAULT_PCI
 
 if TYPE_CHECKING:
     from kvmbox.board import BootDrive, DeviceSpec
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from kvmbox.run.boot_source import BootSource
     from kvmbox.run.builder import Devices, Shims
     from kvmbox.run.caller import Caller
+    from kvmbox.run.choices import PciChoice
     from kvmbox.run.config import RunConfig
     from kvmbox.run.loop import LossPolicyOf, MainLoop
     from kvmbox.run.result import Draft
@@ -110,17 +112,34 @@ class Opening:
         """What tells the person a line. It may be replaced by something that calls it."""
         self.exact = False
         """Whether each write that prints must exit: see `builder.Devices`."""
+        self.pci: PciChoice = DEFAULT_PCI
+        """Whether there is a PCI bus: what --pci says."""
         self.tap: Tap | None = None
         self.shims: Shims | None = None
         self.loss_policy: LossPolicyOf | None = None
 
     def place_virtio(self, devices: Sequence[DeviceSpec]) -> None:
-        """Put virtio devices on the board, and announce them to the guest. Raises UsageError."""
-        if devices:
+        """Put virtio devices on the board: on PCI with `--pci on`, else in memory, where the guest has to be
+        told of them. Raises UsageError.
+        """
+        if devices and self.pci == "on":
+            from kvmbox.run import pci
+
+            self.board += pci.functions(devices)
+        elif devices:
             from kvmbox.board_extras import place_virtio, virtio_places
 
             self.board += place_virtio(devices, self.board)
-            self.source = self.source.announcing(virtio_places(self.board))
+            self.source = self.source.telling(virtio=virtio_places(self.board))
+
+    def complete(self, of_pc: Sequence[DeviceSpec]) -> None:
+        """The board has the devices of the parts, and now those of the PC. Raises UsageError."""
+        self.board[:0] = of_pc
+        if self.pci == "on" or any(device.pci is not None for device in self.board):
+            from kvmbox.run import pci
+
+            self.board, interrupts = pci.completed(self.board, self.pci)
+            self.source = self.source.telling(pci=interrupts)
 
     def say(self, line: str) -> None:
         """Tell the person a line."""

@@ -12,7 +12,7 @@ from kvmbox.lean import Value
 from kvmbox.memory import GuestMemory
 from kvmbox.outcome import Outcome
 from kvmbox.run.boot_source import BootSource
-from kvmbox.run.builder import Devices, GuestVm, start_timer
+from kvmbox.run.builder import Devices, GuestVm
 from kvmbox.wire import protocol
 
 if TYPE_CHECKING:
@@ -69,12 +69,20 @@ def boot_until_end(
     while True:
         try:
             devices.router.attach(guest.vm.irq_line, guest.vm.fileno(), are_set=guest.lines_are_set)
+            if devices.pci is not None:
+                from kvmbox.run.pci import plug
+
+                plug(devices.pci, guest.vm, is_fresh=not guest.lines_are_set)
             if guest.boot.after_bios:
-                start_timer(devices)
+                from kvmbox.run.after_bios import start_timer
+
+                start_timer(devices.pool)
             again = main_loop.run_until_reset(guest)
             main_loop.standstill.slice()  # once more: the memory of this boot may be cleared
         finally:
             devices.router.detach()
+            if devices.pci is not None:
+                devices.pci.attach(None)
             close_unused(guest.close, [lambda: main_loop.has_live_vcpu])
         if not again or judge.outcome is not None:
             return

@@ -67,6 +67,8 @@ class Routes:
         """The exits without a route, whatever they were for."""
         self.interruptions = 0
         """How often KVM_RUN was kicked."""
+        self.stale = False
+        """Whether a bus has changed, so that `forget` comes before the next look at the routes."""
 
     @property
     def exit_count(self) -> int:
@@ -98,9 +100,13 @@ class Routes:
         return {word: count for word, count in found.items() if count}
 
     def _exits_of(self, table: Table, key: int) -> int:
-        """How many exits took the route of `key`."""
-        exits: int = table[key][0]
-        return exits
+        """How many exits took the route of `key`; 0 if it is gone."""
+        route = table.get(key)
+        return 0 if route is None else int(route[0])
+
+    def outdate(self) -> None:
+        """A bus has changed: routes may lead to where nothing is. By any thread."""
+        self.stale = True
 
     def _steady_of(self, table: Table, key: int) -> int:
         exits: int = table[key][-1]
@@ -169,6 +175,18 @@ class Routes:
 
     def _put(self, table: Table, key: int, route: list[Any]) -> None:
         table[key] = route
+
+    def forget(self) -> None:
+        """Forget all routes, but not what took them."""
+        self.stale = False
+        self.count_accesses()
+        self._other_port_exits = self.port_exits
+        mmio_exits = self._exits(self.by_address)
+        self._other_mmio_exits += mmio_exits
+        self.unrouted += mmio_exits + self._exits(self.by_port)
+        self._unclaimed.clear()
+        self.by_port.clear()
+        self.by_address.clear()
 
     def count_accesses(self) -> None:
         """The run loop has ended: let the devices count the accesses that took routes."""

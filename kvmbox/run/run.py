@@ -147,8 +147,8 @@ def _open(
         source = BootSource.read(config, files)  # it tells which devices there are
         opening = Opening(config, caller, judge, source, say)
         parts.equip(opening, cleanup)
-        opening.board[:0] = board_of(
-            config, bios=source.has_bios, drives=opening.drives, fw_cfg=(*source.fw_cfg, *items)
+        opening.complete(
+            board_of(config, bios=source.has_bios, drives=opening.drives, fw_cfg=(*source.fw_cfg, *items))
         )
         refuse_conflicts(config, opening.board)
     origin.check_board(opening.board)  # before a part empties a file

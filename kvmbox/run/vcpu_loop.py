@@ -116,6 +116,8 @@ class VcpuLoop:
         self._ring = ring
         self._vcpu = vcpu
         self._enter: Callable[[], int] = vcpu.enter
+        if ports.watch(self.routes.outdate) | mmio.watch(self.routes.outdate):
+            self._enter = self._enter_and_look
         self._reporter = partial(_new_reporter, vcpu, read_memory, is_pvm, name)
         self._exit_filter = exit_filter
         self._decide = decide
@@ -223,8 +225,15 @@ class VcpuLoop:
         if number != errno.EAGAIN:
             raise UnknownExitError(f"KVM_RUN failed: {os.strerror(number)}")
 
-    def _enter_and_announce(self) -> int:
+    def _enter_and_look(self) -> int:
+        """Enter the guest of a machine whose buses may change meanwhile."""
         result: int = self._vcpu.enter()
+        if self.routes.stale:
+            self.routes.forget()
+        return result
+
+    def _enter_and_announce(self) -> int:
+        result = self._enter_and_look()
         if result >= 0:
             self._control.announce()
         return result

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import kvmbox.wire.media_effects  # noqa: F401 - whoever shows effects decodes them all
+import kvmbox.wire.media_effects
+import kvmbox.wire.pci_effects  # noqa: F401 - whoever shows effects decodes them all
 from kvmbox.devices.media import (
     ChainRead,
     ChainTransfer,
@@ -36,6 +37,7 @@ from kvmbox.devices.model import (
     TakeLine,
     Transfer,
 )
+from kvmbox.devices.pci_effects import Control, Decode, Message, Route
 
 if TYPE_CHECKING:
     from kvmbox.devices.model import Ranges
@@ -61,6 +63,10 @@ def ranges_text(ranges: Ranges) -> str:
 def excerpt(data: bytes, limit: int = 32) -> str:
     """The beginning of data for a person, as a literal without its b."""
     return repr(data[:limit])[1:] + ("…" if len(data) > limit else "")
+
+
+def _function_text(number: int) -> str:
+    return f"{number >> 3:02x}.{number & 7}"
 
 
 TEXTS: Final[Mapping[type[Effect], Callable[[Any, Callable[[int], str]], str]]] = {
@@ -106,4 +112,18 @@ TEXTS: Final[Mapping[type[Effect], Callable[[Any, Callable[[int], str]], str]]] 
         f"{effect.resource} at byte {effect.offset} for chain {effect.handle} at {effect.skip}"
     ),
     ChainUsed: lambda effect, _: f"gives back chain {effect.handle} with {effect.written} bytes",
+    Decode: lambda effect, _: (
+        f"{'places' if effect.enabled else 'removes'} base address {effect.bar} of function "
+        f"{_function_text(effect.function)}" + (f" at {effect.address:#x}" if effect.enabled else "")
+    ),
+    Route: lambda effect, _: (
+        f"routes INT{'ABCD'[effect.pin % 4]}# to {f'IRQ {effect.line}' if effect.enabled else 'nowhere'}"
+    ),
+    Control: lambda effect, _: (
+        f"sets how function {_function_text(effect.function)} interrupts to {effect.flags:#x}"
+    ),
+    Message: lambda effect, wire: (
+        f"{'sends' if effect.enabled else 'keeps'} {wire(effect.pin)} as {effect.data:#x} to "
+        f"{effect.address:#x}"
+    ),
 }

@@ -195,7 +195,7 @@ TABLE: Final = (
             (LEVEL, "its new level"),
             (ARGUMENT, "rising edges folded into this one; 0 if the level is 0"),
         ),
-        grants=("Irq", "ReplacingIrq"),
+        grants=("Irq", "ReplacingIrq", "Intx", "Vectors"),
         flaw=_stray_coalesced,
     ),
     EffectKind(

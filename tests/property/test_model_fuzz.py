@@ -36,6 +36,8 @@ from kvmbox.board import (
     StopValue,
 )
 from kvmbox.board_extras import disk_map, whole_board
+from kvmbox.board_pci import with_pci
+from kvmbox.board_virtio_pci import on_pci
 from kvmbox.devices.catalog import MODELS, build_model
 from kvmbox.devices.media import (
     Chain,
@@ -98,6 +100,9 @@ OWN_MEMORY: Final = {
     "pc_testdev": layout.TESTDEV_MEMORY_SIZE,
     "virtio_blk": 64 * 28,
     "virtio_console": 64 * 20,
+    "virtio_blk_pci": 64 * 28,
+    "virtio_console_pci": 64 * 20,
+    "pci_host": 5 * 256,
 }
 """By model: how many bytes of memory are a part of the device."""
 
@@ -158,6 +163,8 @@ def variants() -> dict[str, DeviceSpec]:
     virtio = [board_extras.virtio_blk(0, disk, serial=b"1"), board_extras.virtio_rng()]
     virtio.append(board_extras.virtio_console())
     found["qcow2"] = disk_map("disk")
+    functions = [on_pci(device) for device in virtio]
+    found |= {device.model: device for device in with_pci(functions)}
     return found | {device.model: device for device in board_extras.place_virtio(virtio)}
 
 

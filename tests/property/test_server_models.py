@@ -41,6 +41,7 @@ from kvmbox.firmware.fw_cfg import FwCfgItem
 from kvmbox.host.transfers import BytesStore
 from kvmbox.jail.server import DeviceServer
 from kvmbox.memory import GuestMemory
+from kvmbox.remote.buses import Buses
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.direct import DirectTransport
 from kvmbox.remote.grants import bind
@@ -165,6 +166,10 @@ class Process:
 
     def ask_for_reset(self) -> None:
         """Nobody minds."""
+
+    @property
+    def buses(self) -> Buses:
+        raise AssertionError("nothing here is on PCI")
 
     def late_writes(self, _device: DeviceSpec, _grant: LateWrites) -> Callable[[int], None]:
         """Nobody looks."""
@@ -395,4 +400,5 @@ def test_every_model_of_the_catalogue_is_on_the_board() -> None:
     # Without registers, so a guest cannot reach it.
     by_type["format"] = [disk_map("disk")]
     models = {device.model for devices in by_type.values() for device in devices}
-    assert models == set(MODELS) - {"ide"}  # it is there where a disk is
+    elsewhere = {name for name in MODELS if "pci" in name}  # they are there where a bus is, and a disk
+    assert models == set(MODELS) - elsewhere - {"ide"}

@@ -106,13 +106,13 @@ class DeviceInBytes:
 class Rig:
     """A loop on a fake vCPU, with devices at ports and in memory."""
 
-    def __init__(self, half: Half | None = None) -> None:
+    def __init__(self, half: Half | None = None, buses: tuple[Bus, Bus] | None = None) -> None:
         self.vcpu = FakeVcpu()
         self.standstills = 0
         """How often the vCPU has stood still."""
         self.announced: list[tuple[int, bool]] = []
         """How many accesses COM1 had seen, and the promise for the next exit, whenever one was announced."""
-        self.ports, self.mmio = Bus(16), Bus(52)
+        self.ports, self.mmio = buses or (Bus(16), Bus(52))
         self.uart, self.exit, self.mmio_uart = Device(), Device(frozenset({2, 4})), Device()
         self.ports.attach(Mapping(0x3F8, 8, self.uart, direct=self.uart))
         self.ports.attach(Mapping(0xF4, 4, self.exit, direct=self.exit))

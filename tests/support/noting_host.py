@@ -8,6 +8,7 @@ from kvmbox import board, layout
 from kvmbox.board import DeviceSpec
 from kvmbox.devices.model import NO_RISE
 from kvmbox.memory import GuestMemory
+from kvmbox.remote.buses import Buses
 from kvmbox.remote.grants import Rise
 from kvmbox.remote.guest_memory import Submit
 from kvmbox.remote.medium import MediumAccess
@@ -68,6 +69,7 @@ class NotingHost:
         self.log: Calls = []
         self.ram = GuestMemory(layout.PAGE_SIZE)
         self.sources = 0
+        self.buses = Buses((), self.ram, self.irq_source)
 
     def transfers(self, device: str, grant: board.Resource) -> Submit:
         def submit(*order: object) -> bool:

@@ -20,6 +20,7 @@ from kvmbox.remote.grants import bind
 from kvmbox.remote.greeting import greet
 from kvmbox.remote.guest_memory import settled
 from kvmbox.remote.medium import MediumAccess
+from kvmbox.remote.pci import PciFabric
 from kvmbox.remote.proxy import DeviceProxy
 from kvmbox.remote.queues import DeviceQueues
 from kvmbox.wire import protocol
@@ -57,10 +58,19 @@ class RigHost(NotingHost):
 class VirtioRig:
     """See the module."""
 
-    def __init__(self, spec: DeviceSpec, store: object = None, *, half: Half | None = None) -> None:
+    def __init__(
+        self,
+        spec: DeviceSpec,
+        store: object = None,
+        *,
+        half: Half | None = None,
+        fabric: PciFabric | None = None,
+    ) -> None:
+        """`spec` is placed in memory, unless it is a function of `fabric`."""
         self.memory = FlatMemory(1 << 20)
         self.host = RigHost(self.memory, store)
-        (self.spec,) = place_virtio([spec])
+        self.host.buses.fabric = fabric
+        (self.spec,) = place_virtio([spec]) if spec.pci is None else [spec]
         self.grants = bind(self.spec, self.host)
         half = half or Half()
         self.requests: list[int] = []

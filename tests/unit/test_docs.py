@@ -26,10 +26,12 @@ from kvmbox.board_extras import (
     virtio_rng,
     whole_board,
 )
+from kvmbox.board_pci import with_pci
 from kvmbox.cli import main
 from kvmbox.errors import StartError, UsageError
 from kvmbox.jail import layers
-from kvmbox.wire import effects, media_effects, protocol
+from kvmbox.pci import PCI
+from kvmbox.wire import effects, media_effects, pci_effects, protocol
 from kvmbox.wire import page_layout as page
 
 ROOT = Path(__file__).parents[2]
@@ -325,7 +327,7 @@ def either(names: list[str]) -> str:
 def test_wire_effect_table_is_the_table_of_effects() -> None:
     rows = table_with_heading(WIRE, *EFFECT_HEADING)
     assert [tuple(row) for row in rows] == [
-        effect_row(kind) for kind in (*effects.TABLE, *media_effects.TABLE)
+        effect_row(kind) for kind in (*effects.TABLE, *media_effects.TABLE, *pci_effects.TABLE)
     ]
     assert effects.EFFECT.format == "<BBBBI"
     assert f"at most {effects.MAX_EFFECTS}. Each has {effects.EFFECT.size} bytes" in WIRE_PROSE
@@ -370,7 +372,8 @@ def everything() -> list[DeviceSpec]:
     )
     disks = [virtio_blk(number, Medium(f"disk{number}", 512)) for number in range(6)]
     virtio = place_virtio([*disks, virtio_rng(), virtio_console()])
-    return [*whole_board(options), *ide_board([IdeDrive("disk0", 1)] * 4), *virtio]
+    pci = [device for device in with_pci([]) if device.name == PCI]
+    return [*whole_board(options), *ide_board([IdeDrive("disk0", 1)] * 4), *virtio, *pci]
 
 
 def test_device_processes_that_pages_list_are_those_of_the_board() -> None:

@@ -20,6 +20,7 @@ from kvmbox.errors import DeviceProcessError, KvmboxError, KvmError, SnapshotFil
 from kvmbox.kvm import uapi
 from kvmbox.parts.snapshot import cpu_state
 from kvmbox.parts.snapshot.description import (
+    PCI_SECTION,
     BoardFacts,
     BootFacts,
     Description,
@@ -129,6 +130,8 @@ class Taker:
         clock, now = guest.vm.get_clock(), devices.clock.now()
         pics = tuple(bytes(guest.vm.get_irqchip(chip)) for chip in uapi.KVM_IRQCHIPS)
         facts, reset_at = self._take_devices(sections)
+        if devices.pci is not None:
+            sections[PCI_SECTION] = devices.pci.state()
         for index, data in enumerate(self._files.kept.values()):
             sections[file_section(index)] = data
         for index, rom in enumerate(guest.memory.roms):
@@ -146,6 +149,7 @@ class Taker:
                 config.testdev,
                 config.of_part("disk_overlay"),
                 config.of_part("rng"),
+                config.of_part("pci"),
             ),
             Times(now, clock, time.time_ns(), counter, reset_at),
             tuple(facts),

@@ -15,6 +15,7 @@ from kvmbox.lean import Value
 from kvmbox.parts.snapshot import layout
 from kvmbox.parts.snapshot.fields import MAX_64, Fields, parse
 from kvmbox.parts.snapshot.layout import Header, Section, check_section, damaged
+from kvmbox.pci import PCI
 
 MAX_CPUS: Final = 32
 MAX_LEAVES: Final = 256
@@ -65,6 +66,10 @@ def disk_section(name: str) -> str:
 def queues_section(device: str) -> str:
     """The section with what the VMM knows of a device's virtqueues: see `remote.queues`."""
     return f"queues {device}"
+
+
+PCI_SECTION: Final = "pci"
+"""The section with what the VMM knows of the PCI bus: see `remote.pci`."""
 
 
 def window_section(device: str) -> str:
@@ -125,6 +130,7 @@ class BoardFacts(Value):
     testdev: bool
     disk_overlay: int
     rng: bool
+    pci: str
 
 
 class DiskFacts(Value):
@@ -330,6 +336,7 @@ def _board(fields: Fields) -> BoardFacts:
         fields.flag("testdev"),
         fields.integer("disk_overlay", 1),
         fields.flag("rng"),
+        fields.text("pci"),
     )
 
 
@@ -422,6 +429,7 @@ def _check(description: Description, sections: Mapping[str, Section]) -> None:
     wanted += [disk_section(disk.name) for disk in description.disks]
     wanted += [window_section(window.device) for window in description.windows]
     wanted += [queues_section(name) for name in description.queues]
+    wanted += [PCI_SECTION] * any(device.name == PCI for device in description.devices)
     wanted += [rom_section(index) for index in range(len(description.roms))]
     wanted += [file_section(index) for index in range(len(description.boot.files))]
     if len(set(wanted)) != len(wanted) or set(wanted) != set(sections):

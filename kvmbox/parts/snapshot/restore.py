@@ -35,6 +35,7 @@ from kvmbox.kvm.cpuid.difference import difference
 from kvmbox.memory import GuestMemory
 from kvmbox.parts.snapshot import cpu_state
 from kvmbox.parts.snapshot.description import (
+    PCI_SECTION,
     Description,
     PortText,
     cpu_section,
@@ -215,6 +216,11 @@ class Start(Origin):
         if len(known) != len(devices.router.lines) or len(known) != len(self.description.lines):
             raise self.file.refuse("it is damaged: its interrupt lines are not those of its devices")
         devices.router.resume((line.gsi, line.asserted, line.heard) for line in known)
+        if devices.pci is not None:
+            try:
+                devices.pci.restore(self.file.section(PCI_SECTION))
+            except ValueError as error:
+                raise self.file.refuse(f"it is damaged: {error}") from error
         give_queues(self.file, self.description.queues, devices)
         devices.late_forbidden = self.description.late_forbidden
         console.go_on([[_lines_of(port) for port in ports] for ports in self.description.mirrors])

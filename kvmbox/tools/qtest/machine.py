@@ -16,12 +16,12 @@ from collections.abc import Mapping as Stores
 from functools import partial
 
 from kvmbox.board import DeviceSpec, LateWrites, Medium, Queues, Resource
-from kvmbox.bus import Bus, Mapping
 from kvmbox.devices.model import DONE
 from kvmbox.errors import ProtocolError
 from kvmbox.host.interrupts import InterruptRouter
 from kvmbox.host.transfers import BytesStore, Errand, Order, Settle, Store, perform
 from kvmbox.memory import GuestMemory
+from kvmbox.remote.buses import Buses
 from kvmbox.remote.channel import Channel
 from kvmbox.remote.follow_up import CanWait, FollowUp
 from kvmbox.remote.grants import Grants, bind
@@ -33,9 +33,6 @@ from kvmbox.remote.queues import DeviceQueues
 from kvmbox.remote.window import DataWindow
 from kvmbox.wire import protocol
 from kvmbox.wire.protocol import NO_DEADLINE, request_word
-
-PORT_BITS = 16
-ADDRESS_BITS = 52  # as in a run: the most that an x86 physical address can have
 
 WIDE_ACCESSES = (2, 4, 8)
 """Sizes beyond a byte that a device on the memory bus may take at once."""
@@ -66,11 +63,11 @@ class Machine:
         """Whether anybody sees the interrupt lines: `advance_to` then fires each deadline by itself."""
         self._board = board
         self._memory = memory
-        self._ports = Bus(PORT_BITS)
-        self._mmio = Bus(ADDRESS_BITS)
         self._channels: list[Channel] = []
         self._router = InterruptRouter()
         self._router.attach(irq_changed)
+        self._buses = Buses(board, memory, self._router.source)
+        self._ports, self._mmio = self._buses.ports, self._buses.mmio
         self._claims = [(region.start, region.end, True) for region in memory.regions]
         """(first, end, whether it is RAM) of all that answers at a physical address; nothing overlaps."""
         self._unsettled = False
@@ -84,7 +81,13 @@ class Machine:
     def grants(self) -> dict[str, Grants]:
         """What the devices may do, by name."""
         host = _Host(
-            self._router, self._ask_for_reset, self._memory, self._transfers, self._medium, self._queues
+            self._router,
+            self._ask_for_reset,
+            self._memory,
+            self._transfers,
+            self._medium,
+            self._queues,
+            self._buses,
         )
         return {device.name: bind(device, host) for device in self._board}
 
@@ -103,11 +106,7 @@ class Machine:
         for index, device in enumerate(devices):
             self._places[device.name] = channel, index
             proxy = DeviceProxy.of(channel, index, device)
-            for bus, ranges in ((self._ports, device.ports), (self._mmio, device.mmio)):
-                for addresses in ranges:
-                    bus.attach(
-                        Mapping(addresses.first, addresses.count, proxy, addresses.offset, direct=proxy)
-                    )
+            self._buses.attach(device, proxy, proxy)
             self._claims += [(r.first, r.first + r.count, False) for r in device.mmio]
 
     # --- Accesses. All raise DeviceProcessError -------------------------------------------------------
@@ -277,6 +276,12 @@ class Machine:
         self._orders.clear()
         for channel in self._channels:
             channel.request(protocol.RESET)
+        self.power_on()
+
+    def power_on(self) -> None:
+        """All devices answer: what decodes where after a reset does so."""
+        if self._buses.fabric is not None:
+            self._buses.fabric.power_on()
 
 
 class _Host:
@@ -293,6 +298,7 @@ class _Host:
         transfers: Callable[[str, Resource], Submit],
         medium: Callable[[str, Medium], MediumAccess],
         queues: Callable[[str, Queues], DeviceQueues],
+        buses: Buses,
     ) -> None:
         self.irq_source = router.source
         self.replacing_irq_source = router.replacing_source
@@ -301,6 +307,7 @@ class _Host:
         self.transfers = transfers
         self.medium = medium
         self.queues = queues
+        self.buses = buses
 
     def window(self, register: int) -> DataWindow:
         """There is no loop that could look into it."""

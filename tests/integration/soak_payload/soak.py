@@ -46,6 +46,7 @@ def main(directory: str, seccomp: Any, ipc: str, requests: int) -> None:
         medium: Any = None
         window: Any = None
         queues: Any = None
+        buses: Any = None
         ask_for_reset = stop = panic = suspend = count
         bios_reports: Any = None
 

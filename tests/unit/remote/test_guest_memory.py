@@ -20,6 +20,7 @@ from kvmbox.devices.model import (
     Transfer,
 )
 from kvmbox.memory import GuestMemory
+from kvmbox.remote.buses import Buses
 from kvmbox.remote.follow_up import FollowUp
 from kvmbox.remote.grants import Grants, bind
 from kvmbox.remote.guest_memory import Submit
@@ -76,6 +77,10 @@ class Host:
 
     def ask_for_reset(self) -> None:
         raise AssertionError
+
+    @property
+    def buses(self) -> Buses:
+        raise AssertionError("nothing here is on PCI")
 
     def late_writes(self, device: DeviceSpec, grant: LateWrites) -> Callable[[int], None]:
         raise AssertionError(device, grant)

@@ -1,0 +1,1 @@
+"""Whether there is PCI: `--pci`."""
