@@ -15,9 +15,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from kvmbox.board import BIOS_TEXT, KEYBOARD
+from kvmbox.board import BIOS_TEXT, KEYBOARD, MOUSE_EVENT_SIZE
 from kvmbox.host.input_port import INPUT_CHUNK, InputPort
 from kvmbox.host.mirror import MirroredOutput, PortLines
 from kvmbox.host.output import OutputStream
@@ -28,12 +29,14 @@ from kvmbox.host.serial import (
     SerialSpec,
     open_file,
 )
-from kvmbox.host.terminal import HELP, EscapeParser, RawTerminal
+from kvmbox.host.terminal import RawTerminal
 from kvmbox.judge import Judge
 from kvmbox.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED, Outcome
 
 if TYPE_CHECKING:
     from kvmbox.host.capture import Capture, CaptureStream
+    from kvmbox.host.escapes import EscapeParser
+    from kvmbox.host.typed import Typed
 
 RECENT: Final = 192
 """How many pieces of its output are kept of each console port, for its last line. A UART has one per byte."""
@@ -161,27 +164,29 @@ class Console:
             self._writers[port] = mirror.input(port)
 
     def _open_keyboard(self, keyboard: KeyboardSpec) -> None:
-        """Until a program presses a key, the keyboard is no input, if the console is not its input."""
-        keys = keyboard.keys
+        """Until a program presses a key, the keyboard is no input, if the console is not its input. The mouse
+        is none until it is moved.
+        """
+        self._open_typed(keyboard.mouse, MOUSE_EVENT_SIZE)
         if not keyboard.reads_console:
-
-            def first_heard(count: int) -> None:
-                if not any(port.name == KEYBOARD for port in self.inputs):
-                    self.inputs.append(InputPort(KEYBOARD, -1, pending=keys.pending))
-                self._heard(KEYBOARD, count)
-
-            keys.connect(first_heard)
+            self._open_typed(keyboard.keys)
             return
-        from kvmbox.host.keyboard import KeyboardPort
+        from kvmbox.host.keyboard import on_console
 
-        if keyboard.console is None:
-            port = KeyboardPort(STDIN, keys.pending, escapes=self._escapes(), say=self._say)
-        else:
-            typed = keyboard.console.typed
-            port = KeyboardPort(-1, keys.pending, pending=typed.pending, say=self._say)
-            typed.connect(lambda count: self._heard(KEYBOARD, count))
-        self.inputs.append(port)
-        keys.connect(lambda count: self._heard(KEYBOARD, count))
+        self.inputs.append(
+            on_console(keyboard, STDIN, self._escapes(), self._say, partial(self._heard, KEYBOARD))
+        )
+
+    def _open_typed(self, typed: Typed, unit: int = 1) -> None:
+        """What a program sends there is an input from its first byte on."""
+        port = InputPort(KEYBOARD, -1, pending=typed.pending, unit=unit)
+
+        def heard(count: int) -> None:
+            if port not in self.inputs:
+                self.inputs.append(port)
+            self._heard(KEYBOARD, count)
+
+        typed.connect(heard)
 
     def _heard(self, port_name: str, count: int) -> None:
         """A program has typed so many bytes for a port. On any thread."""
@@ -189,7 +194,11 @@ class Console:
         self._wake()
 
     def _escapes(self) -> EscapeParser | None:
-        return EscapeParser() if self.terminal.is_terminal else None
+        if not self.terminal.is_terminal:
+            return None
+        from kvmbox.host.escapes import EscapeParser
+
+        return EscapeParser()
 
     def _types_on_keyboard(self, capture: Capture | None) -> bool:
         """Whether what is typed on stdin (None), or on a Capture, goes to the keyboard."""
@@ -444,7 +453,7 @@ class Console:
             keys = port.escapes.feed(data)
             data = keys.data
             if keys.help_wanted:
-                for line in HELP:
+                for line in port.escapes.help:
                     self._say(line)
             if keys.leave:
                 self._judge.decide(Outcome(INTERRUPTED, "left by Ctrl-A X"))
