@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kvmbox.board import BIOS_TEXT, KEYBOARD, MOUSE_EVENT_SIZE
 from kvmbox.host.input_port import INPUT_CHUNK, InputPort
@@ -35,6 +35,7 @@ from kvmbox.outcome import DEVICE_FAILED, INTERRUPTED, KVMBOX_FAILED, UNEXPECTED
 
 if TYPE_CHECKING:
     from kvmbox.host.capture import Capture, CaptureStream
+    from kvmbox.host.drawn import DrawnStream
     from kvmbox.host.escapes import EscapeParser
     from kvmbox.host.typed import Typed
 
@@ -73,7 +74,7 @@ class Console:
     ) -> None:
         """`say` tells the person a line; `wake` wakes the main thread. `terminal` is what stdin is taken for,
         None where it may be made raw if it is one. `keep_bios_text` keeps `bios_text`.
-        `draws` says that `draw` will be called.
+        `draws` says that the screen is drawn on stdout.
         """
         self.inputs: list[InputPort] = []
         self.streams: list[OutputStream | CaptureStream] = []
@@ -103,8 +104,6 @@ class Console:
         """Each of them before the one that it prints to."""
         self._keeps_bios_text = keep_bios_text
         self._draws = draws
-        self._drawing = threading.Lock()
-        self._interrupted = False  # whether a port has printed where it is drawn
         self.bios_text = bytearray()
         """The end of what the built-in BIOS has printed, if that is kept."""
         self._shared: dict[Capture | None, OutputStream | CaptureStream] = {}
@@ -151,7 +150,7 @@ class Console:
         else:
             partner = next((port for port, spec in plan.items() if spec.kind in ("stdio", "capture")), "")
             stream = self._writers.get(partner)
-        if stream is None:
+        if stream is None or self._draws:  # what is drawn has its text
             self._writers[BIOS_TEXT] = None
             return
         self._share(stream, (partner, BIOS_TEXT))
@@ -232,7 +231,10 @@ class Console:
         return self._console_stream(capture)
 
     def _stream(self, name: str, descriptor: int, *, pty: bool = False) -> OutputStream:
-        stream = OutputStream(
+        kind = OutputStream
+        if self._draws and descriptor == STDOUT:
+            from kvmbox.host.drawn import DrawnStream as kind
+        stream = kind(
             name,
             descriptor,
             overflow=self._overflow,
@@ -305,28 +307,22 @@ class Console:
             else:
                 show(data)
 
-        if not (self._draws and shown) and not (self._keeps_bios_text and port == BIOS_TEXT):
+        if not self._keeps_bios_text or port != BIOS_TEXT:
             return take
 
         def take_for_screen(data: bytes) -> None:
-            with self._drawing:
-                self._interrupted = True
-            if port == BIOS_TEXT:
-                self.bios_text += data
-                del self.bios_text[:-BIOS_TEXT_KEPT]
+            self.bios_text += data
+            del self.bios_text[:-BIOS_TEXT_KEPT]
             take(data)
 
         return take_for_screen
 
-    def draw(self, frame: Callable[[], bytes]) -> bool:
-        """Draw on stdout, if there is room now. Returns False, and draws nothing, once a port has printed."""
-        with self._drawing:
-            if self._interrupted:
-                return False
-            stream = self._console_stream()
-            if not stream.congested:
-                stream.append(frame())
-            return True
+    @property
+    def drawing(self) -> DrawnStream | None:
+        """What is drawn on, if there is room now and the monitor does not have the terminal."""
+        stream: Any = self._console_stream()
+        used = any(port.escapes is not None and port.escapes.in_monitor for port in self.inputs)
+        return None if used or stream.congested else stream
 
     def show_screen(self, text: bytes, capture: Capture | None) -> None:
         """The guest has ended: print the text of its screen, in `capture` or on stdout, behind what the guest
@@ -455,6 +451,8 @@ class Console:
             if keys.help_wanted:
                 for line in port.escapes.help:
                     self._say(line)
+            if keys.monitor is not None:
+                port.escapes.tell_monitor(keys.monitor)
             if keys.leave:
                 self._judge.decide(Outcome(INTERRUPTED, "left by Ctrl-A X"))
             # Nobody types megabytes that a guest does not read, but a key may get stuck.

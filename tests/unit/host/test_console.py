@@ -168,7 +168,9 @@ def test_screen_is_shown_in_the_capture_of_the_console(stdio: Stdio) -> None:
 
 
 @pytest.mark.parametrize("port", ["COM1", DEBUGCON, BIOS_TEXT])
-def test_screen_is_drawn_until_a_port_prints_there(stdio: Stdio, port: str) -> None:
+def test_output_of_ports_erases_what_is_drawn_and_that_of_the_bios_is_drawn_alone(
+    stdio: Stdio, port: str
+) -> None:
     console = Console(
         serial_plan(["COM2=null"]),
         stdio.decision,
@@ -178,11 +180,13 @@ def test_screen_is_drawn_until_a_port_prints_there(stdio: Stdio, port: str) -> N
     )
     console.sink("COM2")(b"elsewhere")
     take = console.sink(port)
-    assert console.draw(lambda: b"one ")
-    assert console.draw(lambda: b"two ")
-    take(b"printed")
-    assert not console.draw(lambda: b"three")
-    assert stdio.shown(console) == b"one two printed"
+    drawing = console.drawing
+    assert drawing is not None
+    drawing.draw(lambda _: b"one ")
+    drawing.draw(lambda _: b"two ")
+    take(b"text")
+    assert drawing.is_drawn == (port == BIOS_TEXT)
+    assert stdio.shown(console) == b"one two " + (b"" if port == BIOS_TEXT else b"\x1b[Jtext")
 
 
 def test_text_of_the_bios_is_kept_only_if_it_is_asked_for_and_bounded(stdio: Stdio) -> None:

@@ -26,6 +26,10 @@ CTRL_A = b"\x01"
         (b"a\x01qb", Keys(b"ab")),  # no command: neither key is the guest's
         (b"\x01ha\x01xlost", Keys(b"a", leave=True, help_wanted=True)),
         (b"\x01\x01x", Keys(b"\x01x")),
+        (b"a\x01cb", Keys(b"a", monitor=b"b")),
+        (b"a\x01Cb\x01cd", Keys(b"ad", monitor=b"b")),
+        (b"\x01c\x01\x01", Keys(b"", monitor=b"\x01")),
+        (b"\x01cq\x01x", Keys(b"", leave=True)),
         (b"a\x01", Keys(b"a")),
     ],
 )
@@ -64,3 +68,26 @@ def test_escape_parser_pieces_mean_what_the_whole_means(typed: bytes, data: st.D
 def test_escape_parser_without_the_escape_character_passes_everything(typed: bytes) -> None:
     plain = typed.replace(CTRL_A, b"")
     assert EscapeParser().feed(plain) == Keys(plain)
+
+
+class Monitor:
+    """Leaves when it hears an `l`."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[bytes, bool]] = []
+
+    def typed(self, data: bytes, *, stays: bool) -> bool:
+        self.heard.append((data, stays))
+        return stays and b"l" not in data
+
+
+def test_escape_parser_gives_the_monitor_what_is_its() -> None:
+    parser, monitor = EscapeParser(), Monitor()
+    parser.summon = lambda: monitor
+    for typed in (b"\x01cone", b"two", b"x\x01c", b"guest", b"\x01cl", b"guest"):
+        keys = parser.feed(typed)
+        if keys.monitor is None:
+            assert keys.data == b"guest"
+        else:
+            parser.tell_monitor(keys.monitor)
+    assert monitor.heard == [(b"one", True), (b"two", True), (b"x", False), (b"l", True)]
